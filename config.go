@@ -1,0 +1,313 @@
+package bgagent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Unlimited, as a limit, means that there is none.
+const Unlimited = -1
+
+// Disabled, as a duration in [Config], switches the limit or the wait off.
+const Disabled time.Duration = -1
+
+// The defaults of [Config]. Those that the user's tutorial names come from it;
+// the others were chosen beside them.
+const (
+	DefaultConcurrency      = 5
+	DefaultMaxDepth         = 1
+	DefaultMaxTasksPerRoot  = 100
+	DefaultPollInterval     = 2 * time.Second
+	DefaultMinIdleTime      = 5 * time.Second
+	DefaultMinStabilityTime = 10 * time.Second
+	DefaultStablePolls      = 3
+	DefaultTodoHold         = 30 * time.Second
+	DefaultStaleTimeout     = 3 * time.Minute
+	DefaultSessionGone      = 60 * time.Second
+	DefaultHostUnreachable  = 5 * time.Minute
+	DefaultTimeToLive       = 30 * time.Minute
+	DefaultStopTimeout      = 10 * time.Second
+	DefaultCreateTimeout    = 30 * time.Second
+	DefaultCallTimeout      = 10 * time.Second
+	DefaultStatusTimeout    = 5 * time.Second
+	DefaultRetention        = 30 * time.Minute
+	DefaultRetainTasks      = 10_000
+	DefaultRetainText       = 64 << 20
+	DefaultNoticeWindow     = 100 * time.Millisecond
+	DefaultNoticeMaxWait    = 5 * time.Minute
+	DefaultReadConcurrency  = 32
+	noticeTries             = 20               // failed deliveries before a notice is given up
+	noticeGiveUp            = 24 * time.Hour   // age at which a notice is given up
+	noticeBackoffMax        = 1 * time.Hour    // longest pause between two tries
+	staleGrace              = 30 * time.Second // start of a turn in which nothing is stale
+	sessionGonePolls        = 3                // answered polls that must agree that a session is gone
+	streamBeatMax           = 30 * time.Second // a stream without a beat for so long keeps nothing current
+	tombstones              = 10_000           // ids remembered of tasks whose record has expired
+	maxResult               = 256 << 10        // bytes kept of a result
+	maxResultUnreadable     = 1 << 20          // the same where the session cannot be read back
+	pastAttempts            = 20               // earlier attempts kept of a task
+	titleMax                = 200              // bytes of a description
+)
+
+// Wake says when a root session is told of ends.
+type Wake uint8
+
+// The ways of waking a root session. They do not concern a task that waits for
+// its own tasks: what it is owed is always its next turn.
+const (
+	WakeBatch Wake = iota // when everything launched together has ended, one ended badly, or the oldest end is NoticeMaxWait old
+	WakeEach              // after every end
+	WakeNever             // never; the host takes notices with NextNotice or TakeNotice
+)
+
+var wakeNames = [...]string{"batch", "each", "never"}
+
+// String returns batch, each or never.
+func (w Wake) String() string { return enumName(wakeNames[:], uint8(w)) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (w Wake) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (w *Wake) UnmarshalText(b []byte) error {
+	i := slices.Index(wakeNames[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("unknown value %q; it must be batch, each or never", b)
+	}
+	*w = Wake(i)
+	return nil
+}
+
+// Limits says how many sessions may be in a turn at once. The model's own limit
+// decides, else its provider's, else the default; the first that is set decides
+// alone. In every place 0 means "not set" and [Unlimited] means no limit. Names
+// are compared trimmed and in lower case.
+type Limits struct {
+	// Model limits by model: "provider/model" for just this one, a name without
+	// a slash for that model id of any provider.
+	Model map[string]int
+	// Provider limits by what stands before the first slash of the model. All
+	// models that a provider's limit decides for share it.
+	Provider map[string]int
+	// Default is the limit of every other model, each for itself. 0 means
+	// [DefaultConcurrency].
+	Default int
+}
+
+// Config configures a [BackgroundManager]. The zero value works. New copies it;
+// durations of 0 mean the default, [Disabled] means never or no wait where that
+// makes sense.
+type Config struct {
+	// Limits are the limits of the manager's own ConcurrencyManager.
+	Limits Limits
+	// Concurrency, when set, is used instead of one of its own, to share slots
+	// with other users; Limits must then be empty.
+	Concurrency *ConcurrencyManager
+
+	// Clients are further session clients by name. The one given to New has the
+	// empty name.
+	Clients map[string]SessionClient
+	// ClientFor names the client that an agent runs on. Nil means that all run
+	// on the one given to New.
+	ClientFor func(agent string) string
+	// Model says which model an agent uses when asked is what the caller wanted
+	// (mostly nothing). Its answer is what limits are applied to and what the
+	// client is given; an error refuses the launch. Nil means asked itself.
+	Model func(agent, asked string) (string, error)
+	// Permissions are rules for every session; AgentPermissions are an agent's
+	// own, which come after them and so beat them.
+	Permissions      []Permission
+	AgentPermissions func(agent string) []Permission
+
+	// Notify tells a root session what has ended. It returns nil once the
+	// notice is recorded or queued, ErrBusy to be called again later,
+	// ErrNoSession when there is no such session. Nil means the clients that
+	// are a Notifier; where there is none, notices wait for NextNotice.
+	Notify func(ctx context.Context, session string, n Notice) error
+	// Wake says when root sessions are told.
+	Wake Wake
+	// NoticeWindow is how long others are waited for before a notice that is
+	// due goes out. Default 100 ms; Disabled for none.
+	NoticeWindow time.Duration
+	// NoticeMaxWait is the age at which an end is told even though others of
+	// its batch are live. Default 5 min; Disabled for never.
+	NoticeMaxWait time.Duration
+
+	// MaxDepth is how deep tasks may delegate: 1 means that a task may not
+	// delegate. Default 1.
+	MaxDepth int
+	// MaxTasksPerRoot bounds the live tasks under one root session. Default
+	// 100; Unlimited for none.
+	MaxTasksPerRoot int
+
+	// PollInterval is the pause between two looks at the sessions of a client
+	// that starts turns. Default 2 s.
+	PollInterval time.Duration
+	// MinIdleTime is how long after a prompt an idle session is not believed
+	// without a finish mark. Default 5 s.
+	MinIdleTime time.Duration
+	// MinStabilityTime is the earliest moment of a turn at which polls without
+	// a change, or without output, count. Default 10 s.
+	MinStabilityTime time.Duration
+	// StablePolls is how many of them in a row decide. Default 3.
+	StablePolls int
+	// TodoHold is how long open todos hold an idle session back. Default 30 s;
+	// Disabled for not at all.
+	TodoHold time.Duration
+	// StaleTimeout cancels a turn in which nothing has changed for so long.
+	// Default 3 min; Disabled for never.
+	StaleTimeout time.Duration
+	// SessionGone is for how long a session must have been reported as gone.
+	// Default 60 s.
+	SessionGone time.Duration
+	// HostUnreachable ends a task whose client has not answered for so long.
+	// Default 5 min; Disabled for never.
+	HostUnreachable time.Duration
+	// TimeToLive cancels a task that has been in turns for so long. Default
+	// 30 min; Disabled for never.
+	TimeToLive time.Duration
+	// QueueTimeToLive cancels a task that has waited for a slot for so long.
+	// Default never.
+	QueueTimeToLive time.Duration
+	// StopTimeout is how long a session may take to stop before its slot is
+	// given to the next one all the same. Default 10 s.
+	StopTimeout time.Duration
+
+	// CreateTimeout bounds the creation of a session and the handing over of a
+	// prompt. Default 30 s.
+	CreateTimeout time.Duration
+	// CallTimeout bounds every other host call but Statuses. Default 10 s.
+	CallTimeout time.Duration
+	// StatusTimeout bounds a Statuses call. Default 5 s.
+	StatusTimeout time.Duration
+	// ReadConcurrency is how many sessions of a client are read at once.
+	// Default 32.
+	ReadConcurrency int
+
+	// Retention is how long an ended task is kept once its parent has been
+	// told. Default 30 min; Disabled for no limit of time.
+	Retention time.Duration
+	// RetainTasks is how many ended tasks are kept. Default 10,000; Unlimited
+	// for all.
+	RetainTasks int
+	// RetainText is how many bytes of results are kept. Default 64 MiB;
+	// Unlimited for all.
+	RetainText int64
+
+	// Logger is told what happens; nil means silence. Prompts and answers are
+	// only logged at debug level.
+	Logger *slog.Logger
+}
+
+// withDefaults returns a copy of c that shares nothing with it and has every
+// default filled in, or an error that names what is wrong.
+func (c Config) withDefaults() (Config, error) {
+	if err := c.validate(); err != nil {
+		return c, err
+	}
+	c.Limits.Model = maps.Clone(c.Limits.Model)
+	c.Limits.Provider = maps.Clone(c.Limits.Provider)
+	c.Clients = maps.Clone(c.Clients)
+	c.Permissions = slices.Clone(c.Permissions)
+	for _, d := range c.durations() {
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+	}
+	for _, n := range c.counts() {
+		if *n.value == 0 {
+			*n.value = n.def
+		}
+	}
+	if c.RetainText == 0 {
+		c.RetainText = DefaultRetainText
+	}
+	return c, nil
+}
+
+type durationField struct {
+	name     string
+	value    *time.Duration
+	def      time.Duration
+	disabled bool // may be switched off
+}
+
+func (c *Config) durations() []durationField {
+	return []durationField{
+		{"NoticeWindow", &c.NoticeWindow, DefaultNoticeWindow, true},
+		{"NoticeMaxWait", &c.NoticeMaxWait, DefaultNoticeMaxWait, true},
+		{"PollInterval", &c.PollInterval, DefaultPollInterval, false},
+		{"MinIdleTime", &c.MinIdleTime, DefaultMinIdleTime, true},
+		{"MinStabilityTime", &c.MinStabilityTime, DefaultMinStabilityTime, true},
+		{"TodoHold", &c.TodoHold, DefaultTodoHold, true},
+		{"StaleTimeout", &c.StaleTimeout, DefaultStaleTimeout, true},
+		{"SessionGone", &c.SessionGone, DefaultSessionGone, false},
+		{"HostUnreachable", &c.HostUnreachable, DefaultHostUnreachable, true},
+		{"TimeToLive", &c.TimeToLive, DefaultTimeToLive, true},
+		{"QueueTimeToLive", &c.QueueTimeToLive, Disabled, true},
+		{"StopTimeout", &c.StopTimeout, DefaultStopTimeout, false},
+		{"CreateTimeout", &c.CreateTimeout, DefaultCreateTimeout, false},
+		{"CallTimeout", &c.CallTimeout, DefaultCallTimeout, false},
+		{"StatusTimeout", &c.StatusTimeout, DefaultStatusTimeout, false},
+		{"Retention", &c.Retention, DefaultRetention, true},
+	}
+}
+
+type countField struct {
+	name      string
+	value     *int
+	def       int
+	unlimited bool // may be Unlimited
+}
+
+func (c *Config) counts() []countField {
+	return []countField{
+		{"MaxDepth", &c.MaxDepth, DefaultMaxDepth, false},
+		{"MaxTasksPerRoot", &c.MaxTasksPerRoot, DefaultMaxTasksPerRoot, true},
+		{"StablePolls", &c.StablePolls, DefaultStablePolls, false},
+		{"ReadConcurrency", &c.ReadConcurrency, DefaultReadConcurrency, false},
+		{"RetainTasks", &c.RetainTasks, DefaultRetainTasks, true},
+	}
+}
+
+// validate checks what the user set. Only values that were both set can
+// contradict each other.
+func (c *Config) validate() error {
+	for _, d := range c.durations() {
+		if *d.value < 0 && !(d.disabled && *d.value == Disabled) {
+			if d.disabled {
+				return &InputError{"Config." + d.name, fmt.Sprintf("is %v; it must be positive, 0 for the default of %v, or Disabled", *d.value, d.def)}
+			}
+			return &InputError{"Config." + d.name, fmt.Sprintf("is %v; it must be positive, or 0 for the default of %v", *d.value, d.def)}
+		}
+	}
+	for _, n := range c.counts() {
+		if *n.value < 0 && !(n.unlimited && *n.value == Unlimited) {
+			return &InputError{"Config." + n.name, fmt.Sprintf("is %d; it must be positive, or 0 for the default of %d", *n.value, n.def)}
+		}
+	}
+	if c.RetainText < Unlimited {
+		return &InputError{"Config.RetainText", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default, or Unlimited", c.RetainText)}
+	}
+	if c.Wake > WakeNever {
+		return &InputError{"Config.Wake", fmt.Sprintf("is %d; it must be WakeBatch, WakeEach or WakeNever", c.Wake)}
+	}
+	if c.Concurrency != nil && (len(c.Limits.Model) > 0 || len(c.Limits.Provider) > 0 || c.Limits.Default != 0) {
+		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}
+	}
+	for _, pair := range [][2]durationField{
+		{{name: "StaleTimeout", value: &c.StaleTimeout}, {name: "TimeToLive", value: &c.TimeToLive}},
+		{{name: "PollInterval", value: &c.PollInterval}, {name: "StaleTimeout", value: &c.StaleTimeout}},
+		{{name: "PollInterval", value: &c.PollInterval}, {name: "HostUnreachable", value: &c.HostUnreachable}},
+		{{name: "NoticeWindow", value: &c.NoticeWindow}, {name: "NoticeMaxWait", value: &c.NoticeMaxWait}},
+	} {
+		if small, large := *pair[0].value, *pair[1].value; small > 0 && large > 0 && small > large {
+			return &InputError{"Config." + pair[0].name, fmt.Sprintf("is %v and Config.%s is %v; the first must not be longer than the second", small, pair[1].name, large)}
+		}
+	}
+	return nil
+}
