@@ -111,9 +111,10 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 		f.result, f.cut = cutAtRune(f.result, limit), true
 	}
 	f.partial = partial && f.result != ""
-	if p := a.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
-		p.detail = ""
-		f.prog = &p
+	if p := &a.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
+		f.prog = new(progress)
+		*f.prog = *p
+		f.prog.detail = ""
 	}
 }
 
@@ -133,7 +134,7 @@ func (m *BackgroundManager) stopLocked(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++
 	m.unquiet++
-	m.fx.cancels = append(m.fx.cancels, a)
+	a.nextCancel, m.fx.cancels = m.fx.cancels, a
 	if a.wantTurn {
 		a.wantTurn = false
 		m.releaseLocked(a.t, now)

@@ -112,7 +112,7 @@ type BackgroundManager struct {
 type effects struct {
 	start, startEnd *attempt // have their slot and want a goroutine
 	grants          []*waiter
-	cancels         []*attempt
+	cancels         *attempt // their contexts are to end
 }
 
 type goKind uint8
@@ -179,7 +179,7 @@ func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 // update is the gate: the only way to change state.
 func (m *BackgroundManager) update(f func(now int64)) {
 	if next := m.step(f); next != nil {
-		m.spawn(goWorker, func() { m.work(next) })
+		m.spawnWork(next)
 	}
 }
 
@@ -198,8 +198,11 @@ func (m *BackgroundManager) step(f func(now int64)) (next *attempt) {
 	m.fx = effects{}
 	m.mu.Unlock()
 
-	for _, a := range fx.cancels {
+	for a := fx.cancels; a != nil; {
+		rest := a.nextCancel
+		a.nextCancel = nil
 		a.cancel(errAttemptEnded)
+		a = rest
 	}
 	for _, w := range fx.grants {
 		w.owner.slotGranted(w)
@@ -209,7 +212,7 @@ func (m *BackgroundManager) step(f func(now int64)) (next *attempt) {
 		rest := a.nextRun
 		a.nextRun = nil
 		if a != next {
-			m.spawn(goWorker, func() { m.work(a) })
+			m.spawnWork(a)
 		}
 		a = rest
 	}
@@ -234,6 +237,10 @@ func (m *BackgroundManager) spawn(k goKind, f func()) {
 		}()
 		f()
 	}()
+}
+
+func (m *BackgroundManager) spawnWork(a *attempt) {
+	m.spawn(goWorker, func() { m.work(a) })
 }
 
 // busyGoroutines names the kinds of which some have not ended.

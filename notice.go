@@ -3,6 +3,7 @@ package bgagent
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 )
 
@@ -217,10 +218,18 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 	return env
 }
 
+// noticeID returns the id of the notice of one end. It is as random as the
+// task's own.
+func noticeID(task string, no int32) string {
+	var buf [40]byte
+	b := append(append(buf[:0], "bgn_"...), task[len("bg_"):]...)
+	return string(strconv.AppendInt(append(b, '.'), int64(no), 10))
+}
+
 // itemLocked describes the end of one attempt of the task.
 func (m *BackgroundManager) itemLocked(t *task, no int32) NoticeItem {
 	it := NoticeItem{
-		ID: "bgn_" + t.id[len("bg_"):] + "." + itoa(int(no)), Task: t.id, Attempt: int(no),
+		ID: noticeID(t.id, no), Task: t.id, Attempt: int(no),
 		Description: t.title, Agent: t.kind.key.agent,
 	}
 	if t.sess != nil {
@@ -412,6 +421,11 @@ func (m *BackgroundManager) endDeliveryLocked(n *node, env *envelope, err error,
 	case errors.Is(err, ErrNoSession) || errors.Is(err, errors.ErrUnsupported):
 		m.unpackLocked(n, env)
 		n.scope = true // held for NextNotice
+		for _, d := range n.owed {
+			if d.t != nil {
+				m.expirableLocked(d.t, now)
+			}
+		}
 	case env.tries >= noticeTries || now-env.since >= int64(noticeGiveUp):
 		m.logTextLocked("a notice was given up", n.session, err.Error())
 		m.giveUpLocked(n, now)

@@ -156,7 +156,7 @@ type attempt struct {
 	cl     *client
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	rep    *Reporter
+	rep    Reporter // of the first turn
 	alarm  alarm
 
 	stage   stage // the host call that is to be made or in flight
@@ -178,18 +178,19 @@ type attempt struct {
 	openTodos int32
 
 	// Stopping, once the attempt has been ended from outside.
-	ended    bool
-	stopEnd  int64 // the slot is given up then
-	aborts   int   // Abort calls that have not returned
-	stopMore bool  // another one is wanted
-	stopper  bool  // a goroutine is aborting
-	overrun  bool  // the stopping deadline has passed
-	epoch    int   // grows with every prompt and abort; what was observed before is dropped
-	loose    bool  // the turn's end has not been confirmed: a starter whose status must be seen
-	w        watch
-	prog     progress
-	lastNews int64 // when the last progress event was sent
-	nextRun  *attempt
+	ended      bool
+	stopEnd    int64 // the slot is given up then
+	aborts     int   // Abort calls that have not returned
+	stopMore   bool  // another one is wanted
+	stopper    bool  // a goroutine is aborting
+	overrun    bool  // the stopping deadline has passed
+	epoch      int   // grows with every prompt and abort; what was observed before is dropped
+	loose      bool  // the turn's end has not been confirmed: a starter whose status must be seen
+	w          watch
+	prog       progress
+	lastNews   int64    // when the last progress event was sent
+	nextRun    *attempt // lists of effects
+	nextCancel *attempt
 }
 
 // live reports whether a is the latest attempt of its task and has not ended.

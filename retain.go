@@ -60,9 +60,20 @@ func (m *BackgroundManager) expirableLocked(t *task, now int64) {
 	q := &m.keep.untold
 	if t.notice.Settled() {
 		q = &m.keep.told
+	} else if m.pushesLocked(t.up) {
+		return // it will be told soon, or given up
 	}
 	q.list = append(q.list, expiring{t, t.no, now})
 	m.trimLocked(now)
+}
+
+// pushesLocked reports whether what is owed to the node reaches it without its
+// doing. What only waits to be taken may have to go for want of room.
+func (m *BackgroundManager) pushesLocked(n *node) bool {
+	if p := n.parentTask(); p != nil {
+		return p.live()
+	}
+	return !n.gone && !n.scope && !m.closing && m.cfg.Wake != WakeNever && m.canNotify()
 }
 
 // trimLocked drops what is over the limits.

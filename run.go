@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -22,29 +23,39 @@ func (m *BackgroundManager) work(a *attempt) {
 
 func (m *BackgroundManager) workOne(a *attempt) *attempt {
 	job, next := m.beginCall(a)
-	switch {
-	case job == nil:
-		return next
-	case job.create != nil:
-		return m.callCreate(a, job)
-	case a.cl.runner != nil:
-		return m.callRun(a, job)
+	switch job.call {
+	case callCreate:
+		return m.callCreate(a, &job)
+	case callRun:
+		return m.callRun(a, &job)
+	case callStart:
+		return m.callStart(a, &job)
 	default:
-		return m.callStart(a, job)
+		return next
 	}
 }
 
 // job is one host call, put together under the lock.
 type job struct {
-	create  *SessionSpec
+	call    hostCall
+	spec    SessionSpec
 	session string
 	prompt  Prompt
 	rep     *Reporter
 }
 
+type hostCall uint8
+
+const (
+	_ hostCall = iota
+	callCreate
+	callRun
+	callStart
+)
+
 // beginCall prepares the call that the attempt's stage asks for. Between the
 // grant and here the attempt may have been ended: then there is no call.
-func (m *BackgroundManager) beginCall(a *attempt) (j *job, next *attempt) {
+func (m *BackgroundManager) beginCall(a *attempt) (j job, next *attempt) {
 	next = m.step(func(now int64) {
 		if !a.live() || a.stage == stageNone {
 			if a.stage != stageNone && a.ended {
@@ -56,13 +67,12 @@ func (m *BackgroundManager) beginCall(a *attempt) (j *job, next *attempt) {
 		t := a.t
 		a.inCall, a.callEnd = true, now+int64(m.cfg.CreateTimeout)
 		if a.stage == stageCreate {
-			j = &job{create: m.specLocked(t)}
+			j.call, j.spec = callCreate, m.specLocked(t)
 		} else {
-			j = &job{session: t.sess.id, prompt: m.promptLocked(a, now)}
+			j.call, j.session, j.prompt = callStart, t.sess.id, m.promptLocked(a, now)
 			if a.cl.runner != nil {
 				a.callEnd = 0 // lasts as long as the turn
-				a.rep = NewReporter(a.reporting(a.turn))
-				j.rep = a.rep
+				j.call, j.rep = callRun, a.reporter()
 				m.phaseLocked(a, PhaseTurn)
 			}
 		}
@@ -71,8 +81,8 @@ func (m *BackgroundManager) beginCall(a *attempt) (j *job, next *attempt) {
 	return j, next
 }
 
-func (m *BackgroundManager) specLocked(t *task) *SessionSpec {
-	s := &SessionSpec{
+func (m *BackgroundManager) specLocked(t *task) SessionSpec {
+	s := SessionSpec{
 		Task: t.id, Parent: t.up.session, Title: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
 		Depth: t.kind.key.depth, Permissions: t.kind.rules,
 	}
@@ -86,7 +96,11 @@ func (m *BackgroundManager) specLocked(t *task) *SessionSpec {
 func (m *BackgroundManager) promptLocked(a *attempt, now int64) Prompt {
 	t := a.t
 	if a.promptID == "" {
-		a.promptID, _ = m.newIDLocked("bgp_")
+		// The task's own id is random; the numbers tell its prompts apart.
+		var buf [40]byte
+		b := append(append(buf[:0], "bgp_"...), t.id[len("bg_"):]...)
+		b = strconv.AppendInt(append(b, '.'), int64(a.no), 10)
+		a.promptID = string(strconv.AppendInt(append(b, '.'), int64(a.turn)+1, 10))
 	}
 	a.turn++
 	a.epoch++
@@ -124,7 +138,7 @@ func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
 		}
 		m.spawn(goWorker, func() { m.work(m.created(a, "", errGoexit)) })
 	}()
-	id, err = a.cl.sc.CreateSession(a.ctx, *j.create)
+	id, err = a.cl.sc.CreateSession(a.ctx, j.spec)
 	returned = true
 	return m.created(a, id, err)
 }
@@ -170,11 +184,8 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 
 // created takes the answer of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error) *attempt {
-	var noAgent *NoSuchAgentError
-	if errors.As(err, &noAgent) && len(noAgent.Known) == 0 {
-		if names := m.agentNames(a.cl); len(names) > 0 {
-			err = &NoSuchAgentError{Agent: noAgent.Agent, Known: names}
-		}
+	if err != nil {
+		err = m.withAgents(a.cl, err)
 	}
 	return m.step(func(now int64) {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
@@ -206,6 +217,18 @@ func (m *BackgroundManager) created(a *attempt, id string, err error) *attempt {
 		m.emitLocked(EventPhase, t)
 		m.runLocked(a)
 	})
+}
+
+// withAgents adds the agents that there are to the error that there is no such
+// agent.
+func (m *BackgroundManager) withAgents(cl *client, err error) error {
+	var noAgent *NoSuchAgentError
+	if errors.As(err, &noAgent) && len(noAgent.Known) == 0 {
+		if names := m.agentNames(cl); len(names) > 0 {
+			return &NoSuchAgentError{Agent: noAgent.Agent, Known: names}
+		}
+	}
+	return err
 }
 
 // bindLocked gives the task its session.

@@ -224,15 +224,23 @@ func tail(s string) string {
 // maxTurnText bounds the text that is collected from a runner's pieces.
 const maxTurnText = maxResultUnreadable + 4
 
-// reporting returns what the reporter of the given turn calls.
-func (a *attempt) reporting(turn int32) func(Report) {
-	return func(r Report) {
-		a.m.update(func(now int64) {
-			if a.live() && a.turn == turn && a.turnStart > 0 {
-				a.m.reportLocked(a, r, now)
-			}
-		})
+// reporter returns the reporter of the turn that begins. Each turn has its own,
+// so that what an earlier one still says is dropped.
+func (a *attempt) reporter() *Reporter {
+	if a.turn == 1 {
+		a.rep.a, a.rep.turn = a, 1
+		return &a.rep
 	}
+	return &Reporter{a: a, turn: a.turn}
+}
+
+// report takes a report of the given turn.
+func (a *attempt) report(turn int32, r Report) {
+	a.m.update(func(now int64) {
+		if a.live() && a.turn == turn && a.turnStart > 0 {
+			a.m.reportLocked(a, r, now)
+		}
+	})
 }
 
 // reportLocked takes one report of a runner.
