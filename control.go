@@ -85,6 +85,7 @@ func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string
 func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (Task, error) {
 	w := &watcher{ch: make(chan struct{}, 1)}
 	var t *task
+	no := s.Attempt
 	m.update(func(int64) {
 		if t, _ = m.findLocked(s.ID); t != nil {
 			m.watchTaskLocked(t, w)
@@ -97,7 +98,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	for {
 		var err error
 		done := false
-		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, s.Attempt, now) })
+		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, no, now) })
 		if done {
 			return s, err
 		}

@@ -12,10 +12,11 @@ type retention struct {
 	text   int64 // bytes of results in the registry
 	alarm  alarm
 
-	tombs  []tombstone // a ring
-	next   int         // the oldest of the ring, once it is full
-	byNum  map[uint64]int32
-	bySess map[string]int32
+	trimming bool
+	tombs    []tombstone // a ring
+	next     int         // the oldest of the ring, once it is full
+	byNum    map[uint64]int32
+	bySess   map[string]int32
 }
 
 // expiry is a queue of ended attempts. Entries of tasks that were resumed, or
@@ -79,6 +80,11 @@ func (m *BackgroundManager) pushesLocked(n *node) bool {
 // trimLocked drops what is over the limits.
 func (m *BackgroundManager) trimLocked(now int64) {
 	k := &m.keep
+	if k.trimming { // settling a notice that has to go comes back here
+		return
+	}
+	k.trimming = true
+	defer func() { k.trimming = false }()
 	k.ended = len(m.tasks) - m.live
 	if d := m.cfg.Retention; d > 0 {
 		for {

@@ -186,9 +186,8 @@ func hashMessage(seed maphash.Seed, msg *Message) uint64 {
 	h.WriteString(msg.ID)
 	h.WriteByte(0)
 	h.WriteString(itoa(len(msg.Text)) + "/" + itoa(len(msg.Reasoning)))
-	if len(msg.Text) > 0 {
-		h.WriteString(tail(msg.Text))
-	}
+	h.WriteString(tail(msg.Text))
+	h.WriteString(tail(msg.Reasoning))
 	h.WriteByte(byte(msg.Stop))
 	if msg.Finished {
 		h.WriteByte(1)
