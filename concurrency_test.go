@@ -146,6 +146,34 @@ func TestCancelledWaiterDoesNotDisturbTheOthers(t *testing.T) {
 	requireFullBatch(t, c, "m")
 }
 
+// asker asks the manager back when it is told, which hangs if a lock is held.
+type asker struct {
+	waiter
+	c     *ConcurrencyManager
+	stats PoolStats
+}
+
+func (a *asker) slotGranted(w *waiter) { a.stats = a.c.Stats("m"); a.c.leave(w) }
+
+func TestNobodyIsToldWhileALockIsHeld(t *testing.T) {
+	c := newConcurrency(t, Limits{Default: 1})
+	for name, free := range map[string]func(held Slot){
+		"Release":   func(held Slot) { held.Release() },
+		"SetLimits": func(held Slot) { require.NoError(t, c.SetLimits(Limits{Default: 2})) },
+	} {
+		held, ok := c.TryAcquire("m")
+		require.True(t, ok)
+		a := &asker{c: c}
+		a.owner = a
+		require.False(t, c.take(&a.waiter, "m", "", false, c.ticket()))
+		free(held)
+		require.Equal(t, "default m", a.stats.Name, name)
+		held.Release()
+		require.NoError(t, c.SetLimits(Limits{Default: 1}))
+		requireFullBatch(t, c, "m")
+	}
+}
+
 // Lesson 10: whoever shuts down takes the waiters out first.
 func TestNobodyIsGrantedASlotAfterLeavingTheLine(t *testing.T) {
 	c, a, w := line(t, 3)
