@@ -201,6 +201,13 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			t.Fatalf("seed %d, after %s: %s\nlimits %+v", seed, last, fmt.Sprintf(format, args...), o.limits)
 		}
 	}
+	defer func() { // after a failure, lest the bubble's complaint hides it
+		for _, x := range o.all {
+			if real, ok := x.real.(*caller); ok {
+				real.cancel()
+			}
+		}
+	}()
 	leave := func(x *oracleOne) {
 		last = fmt.Sprintf("leave %q %q held=%v", x.model, x.agent, x.holds)
 		switch real := x.real.(type) {
