@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -688,7 +689,7 @@ func TestMemoryIsBoundedWhateverTheNames(t *testing.T) {
 	}
 	assert.Less(t, grown(func() {
 		for i := range 1_000_000 {
-			s, ok := c.TryAcquire(fmt.Sprintf("provider/model-%d", i))
+			s, ok := c.TryAcquire("provider/model-" + strconv.Itoa(i))
 			require.True(t, ok)
 			s.Release()
 		}
@@ -696,7 +697,7 @@ func TestMemoryIsBoundedWhateverTheNames(t *testing.T) {
 	assert.Less(t, grown(func() {
 		var slots []Slot
 		for i := range 100_000 {
-			s, _ := c.TryAcquire(fmt.Sprintf("provider/model-%d", i))
+			s, _ := c.TryAcquire("provider/model-" + strconv.Itoa(i))
 			slots = append(slots, s)
 		}
 		require.Len(t, c.Pools(), len(slots))
