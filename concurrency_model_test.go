@@ -356,7 +356,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 }
 
 func TestSlotsAgainstAnOracle(t *testing.T) {
-	seeds, ops := 40, 400
+	seeds, ops := 25, 400
 	if testing.Short() {
 		seeds = 10
 	}
@@ -432,5 +432,14 @@ func FuzzLimits(f *testing.F) {
 		for _, name := range []string{model, m1, m2, p + "/" + model, p + "/" + m1, strings.ToUpper(model)} {
 			requireResolves(t, c, l, name)
 		}
+	})
+}
+
+// FuzzSlots does what TestSlotsAgainstAnOracle does with seeds of the fuzzer's
+// choosing, for as long as it is let.
+func FuzzSlots(f *testing.F) {
+	f.Add(uint64(1 << 40))
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) { runAgainstOracle(t, seed, 100) })
 	})
 }
