@@ -43,7 +43,7 @@ type PoolStats struct {
 	// model, "default" alone for what has no name at all.
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // Unlimited for none
-	InUse   int    `json:"in_use"`  // slots that are out; above Limit only after it was lowered
+	InUse   int    `json:"in_use"`  // slots that are out; above Limit only after SetLimits
 	Waiting int    `json:"waiting"` // how many wait for a slot
 }
 
