@@ -37,9 +37,10 @@ func (r *runner) RunTurn(_ context.Context, _ string, p bgagent.Prompt, _ *bgage
 // from it is counted.
 type starter struct {
 	latency  time.Duration
-	messages int  // of each session
-	revision bool // the status tells when a session has changed
-	events   bool // changes are reported, so that nothing has to be read
+	messages int           // of each session
+	revision bool          // the status tells when a session has changed
+	events   bool          // changes are reported, so that nothing has to be read
+	up       chan struct{} // closed once the manager knows that they are
 
 	mu       sync.Mutex
 	sessions map[string]*served
@@ -60,7 +61,7 @@ type readings struct {
 	longest            time.Duration // longest sweep: from a Statuses to the last call before the next
 }
 
-func newStarter() *starter { return &starter{sessions: map[string]*served{}} }
+func newStarter() *starter { return &starter{sessions: map[string]*served{}, up: make(chan struct{})} }
 
 func (s *starter) CreateSession(context.Context, bgagent.SessionSpec) (string, error) {
 	s.mu.Lock()
@@ -154,6 +155,7 @@ func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) erro
 		return errors.ErrUnsupported
 	}
 	emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+	close(s.up)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {

@@ -29,6 +29,9 @@ func live(n int, s *starter, cfg bgagent.Config) (*bgagent.BackgroundManager, er
 	if err != nil {
 		return nil, err
 	}
+	if s.events {
+		<-s.up // what is prompted earlier has to be read
+	}
 	for i := range n {
 		if _, err := m.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input); err != nil {
 			return nil, err
