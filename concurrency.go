@@ -27,12 +27,13 @@ type ConcurrencyManager struct {
 	// has been granted a slot is told after it is released.
 	mu         sync.Mutex
 	keys       [2]map[string]*key // by space, then by normal name
-	idle       int                // weight of the keys without slots and waiters
+	hot        [256]*key          // some of the models, because a map look-up costs as much as the rest of Acquire; may be forgotten ones
+	weight     int                // of all keys
+	churn      int                // weight of the keys that came or fell idle since the last forgetIdle
 	byModel    map[string]*pool   // of the entries of limits.Model
 	byProvider map[string]*pool   // of the entries of limits.Provider
 	limits     Limits             // normal; its maps are never changed, only replaced
-	free       *slotRecord        // records to use again
-	freed      int                // how many they are
+	free       []*slotRecord      // records to use again, at most maxFreeRecords
 }
 
 // PoolStats are the figures of one pool.
@@ -42,7 +43,7 @@ type PoolStats struct {
 	// model, "default" alone for what has no name at all.
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // Unlimited for none
-	InUse   int    `json:"in_use"`  // slots that are out; above Limit only after it was lowered
+	InUse   int    `json:"in_use"`  // slots that are out; above Limit only after SetLimits
 	Waiting int    `json:"waiting"` // how many wait for a slot
 }
 
@@ -72,13 +73,26 @@ func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, e
 		default:
 		}
 	}
-	return c.acquire(ctx, done, c.lockKey(modelSpace, model))
+	k := c.lockModel(model)
+	if k.pool.hasRoom() {
+		s := c.handOut(k)
+		c.mu.Unlock()
+		return s, nil
+	}
+	return c.wait(ctx, done, k)
 }
 
 // TryAcquire returns a slot of the model's pool if one is free and nobody waits
 // for it.
 func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
-	return c.tryAcquire(c.lockKey(modelSpace, model))
+	k := c.lockModel(model)
+	if !k.pool.hasRoom() {
+		c.mu.Unlock()
+		return Slot{}, false
+	}
+	s := c.handOut(k)
+	c.mu.Unlock()
+	return s, true
 }
 
 // Stats returns the figures of the pool that the model is counted in.
@@ -148,10 +162,10 @@ func (c *ConcurrencyManager) setLimitsLocked(l Limits) []*waiter {
 	c.forgetIdle()
 
 	touched := make(map[*pool]bool)
-	for space, keys := range c.keys {
-		for name, k := range keys {
+	for _, keys := range c.keys {
+		for _, k := range keys {
 			was := k.pool
-			c.assign(k, keySpace(space), name)
+			c.assign(k)
 			if k.pool != was {
 				was.inUse -= k.inUse
 				k.pool.inUse += k.inUse
@@ -202,8 +216,14 @@ func (s Slot) Release() {
 		c.mu.Unlock()
 		return
 	}
-	next := c.leaveLocked(&r.waiter)
+	k := r.key
+	giveBack(&r.waiter, k)
 	c.recycle(r)
+	if c.settled(k) {
+		c.mu.Unlock()
+		return
+	}
+	next := c.settle(k)
 	c.mu.Unlock()
 	if next != nil {
 		next.owner.slotGranted(next)
@@ -219,7 +239,6 @@ type slotRecord struct {
 	c     *ConcurrencyManager
 	gen   uint64        // grows whenever the record is put away
 	ready chan struct{} // made by the first that waits; told that the slot is granted
-	free  *slotRecord   // next in ConcurrencyManager.free
 }
 
 // slotGranted wakes the Acquire that waits. It never blocks: a record is told
@@ -231,38 +250,38 @@ func (r *slotRecord) slotGranted(*waiter) { r.ready <- struct{}{} }
 const maxFreeRecords = 1024
 
 func (c *ConcurrencyManager) record() *slotRecord {
-	r := c.free
-	if r == nil {
-		r = &slotRecord{c: c}
-		r.owner = r
+	if n := len(c.free); n > 0 {
+		r := c.free[n-1]
+		c.free = c.free[:n-1]
 		return r
 	}
-	c.free, r.free = r.free, nil
-	c.freed--
+	r := &slotRecord{c: c}
+	r.owner = r
 	return r
 }
 
 func (c *ConcurrencyManager) recycle(r *slotRecord) {
 	r.gen++
-	if c.freed < maxFreeRecords {
-		c.free, r.free = r, c.free
-		c.freed++
+	if len(c.free) < maxFreeRecords {
+		c.free = append(c.free, r)
 	}
 }
 
-// acquire is entered with c.mu held and leaves it unlocked.
-func (c *ConcurrencyManager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
+// handOut returns a slot that is free. Nobody waits while there is room.
+func (c *ConcurrencyManager) handOut(k *key) Slot {
 	r := c.record()
-	if c.takeFree(&r.waiter, k) {
-		s := Slot{r, r.gen}
-		c.mu.Unlock()
-		return s, nil
-	}
+	grant(&r.waiter, k)
+	return Slot{r, r.gen}
+}
+
+// wait waits for a slot. It is entered with c.mu held and leaves it unlocked.
+func (c *ConcurrencyManager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
+	r := c.record()
 	if r.ready == nil {
 		r.ready = make(chan struct{}, 1)
 	}
 	s := Slot{r, r.gen}
-	c.queue(&r.waiter, k, false, c.ticket())
+	queue(&r.waiter, k, false, c.ticket())
 	c.mu.Unlock()
 
 	select {
@@ -292,19 +311,6 @@ func (c *ConcurrencyManager) acquire(ctx context.Context, done <-chan struct{}, 
 	return Slot{}, ctx.Err()
 }
 
-// tryAcquire is entered with c.mu held and leaves it unlocked.
-func (c *ConcurrencyManager) tryAcquire(k *key) (Slot, bool) {
-	r := c.record()
-	if c.takeFree(&r.waiter, k) {
-		s := Slot{r, r.gen}
-		c.mu.Unlock()
-		return s, true
-	}
-	c.recycle(r)
-	c.mu.Unlock()
-	return Slot{}, false
-}
-
 // Pool is a model looked up beforehand, for those who acquire the same one again
 // and again. It always speaks of the pool that the present limits name.
 type Pool struct {
@@ -315,8 +321,8 @@ type Pool struct {
 
 // Pool looks a model up. That takes no slot and keeps no pool alive.
 func (c *ConcurrencyManager) Pool(model string) *Pool {
-	k := c.lockKey(modelSpace, model)
-	p := &Pool{c: c, name: k.name(), key: k}
+	k := c.lockModel(model)
+	p := &Pool{c: c, name: k.name, key: k}
 	c.mu.Unlock()
 	return p
 }
@@ -324,9 +330,14 @@ func (c *ConcurrencyManager) Pool(model string) *Pool {
 // lock returns the key with c.mu held.
 func (p *Pool) lock() *key {
 	p.c.mu.Lock()
-	if p.key.pool == nil {
-		p.key = p.c.keyLocked(modelSpace, p.name)
+	if k := p.key; k.pool != nil {
+		return k
 	}
+	return p.lookUp()
+}
+
+func (p *Pool) lookUp() *key {
+	p.key = p.c.keyLocked(modelSpace, p.name)
 	return p.key
 }
 
@@ -340,11 +351,26 @@ func (p *Pool) Acquire(ctx context.Context) (Slot, error) {
 		default:
 		}
 	}
-	return p.c.acquire(ctx, done, p.lock())
+	c, k := p.c, p.lock()
+	if k.pool.hasRoom() {
+		s := c.handOut(k)
+		c.mu.Unlock()
+		return s, nil
+	}
+	return c.wait(ctx, done, k)
 }
 
 // TryAcquire is [ConcurrencyManager.TryAcquire] for the model.
-func (p *Pool) TryAcquire() (Slot, bool) { return p.c.tryAcquire(p.lock()) }
+func (p *Pool) TryAcquire() (Slot, bool) {
+	c, k := p.c, p.lock()
+	if !k.pool.hasRoom() {
+		c.mu.Unlock()
+		return Slot{}, false
+	}
+	s := c.handOut(k)
+	c.mu.Unlock()
+	return s, true
+}
 
 // Stats is [ConcurrencyManager.Stats] for the model.
 func (p *Pool) Stats() PoolStats { return p.c.Stats(p.name) }

@@ -9,11 +9,11 @@ func (c *ConcurrencyManager) checkInvariants() error {
 	defer c.mu.Unlock()
 	type sum struct{ inUse, waiting int }
 	want := make(map[*pool]sum)
-	idle := 0
+	weight := 0
 	for space, keys := range c.keys {
 		for name, k := range keys {
-			if normalName(name) != name || k.name() != name || k.space != keySpace(space) {
-				return fmt.Errorf("key %q is filed under %q", k.name(), name)
+			if normalName(name) != name || k.name != name || k.space != keySpace(space) {
+				return fmt.Errorf("key %q is filed under %q", k.name, name)
 			}
 			entry := c.entry(keySpace(space), name)
 			if entry == nil {
@@ -25,15 +25,13 @@ func (c *ConcurrencyManager) checkInvariants() error {
 			if k.inUse < 0 || k.waiting < 0 {
 				return fmt.Errorf("key %q has %d slots and %d waiters", name, k.inUse, k.waiting)
 			}
-			if k.isIdle() {
-				idle += k.weight()
-			}
+			weight += k.weight()
 			s := want[k.pool]
 			want[k.pool] = sum{s.inUse + k.inUse, s.waiting + k.waiting}
 		}
 	}
-	if idle != c.idle {
-		return fmt.Errorf("idle keys weigh %d, counted as %d", idle, c.idle)
+	if weight != c.weight {
+		return fmt.Errorf("the keys weigh %d, counted as %d", weight, c.weight)
 	}
 	for p, s := range want {
 		if p.inUse != s.inUse || p.waiting != s.waiting {

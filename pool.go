@@ -111,43 +111,52 @@ func (p *pool) takeAll(to []*waiter) []*waiter {
 func (p *pool) grantFirst() *waiter {
 	w := p.first
 	p.remove(w)
-	p.inUse++
 	w.key.waiting--
-	w.key.inUse++
+	grant(w, w.key)
 	return w
 }
 
 // key is one name, of a model or an agent, that slots and waiters are counted
-// by, whatever pool the limits of the moment put it in. Its name is the end of
-// its own pool's.
+// by, whatever pool the limits of the moment put it in.
 type key struct {
-	pool    *pool // nil once the key has been forgotten
+	name    string // normal; the end of own.name
+	pool    *pool  // nil once the key has been forgotten
 	inUse   int
 	waiting int
-	own     pool // where it is counted when no entry of the limits decides
 	space   keySpace
-	nameAt  int // where in own.name the name begins
+	own     pool // where it is counted when no entry of the limits decides
 }
 
-func (k *key) name() string { return k.own.name[k.nameAt:] }
 func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 }
 
-// weight is what an idle key counts: names come from language models and may be
-// of any length.
-func (k *key) weight() int { return 1 + len(k.own.name)/idleNameBytes }
+// weight is what a key counts: names come from language models and may be of
+// any length.
+func (k *key) weight() int { return 1 + len(k.name)/maxHotName }
 
-// Idle keys are kept, because most come back, until together they weigh
-// maxIdle and are as many as the others; then all are forgotten. That bounds
-// memory and costs a constant time per key.
-const (
-	maxIdle       = 1024
-	idleNameBytes = 256
-)
+// maxIdle is the weight of keys up to which none is forgotten, because most
+// come back. Above it all idle ones are forgotten as soon as half as many keys
+// have come or fallen idle since the last time. So what is kept of idle keys is
+// bounded by maxIdle and the number of the others, at a constant time per key
+// and at none for those who use few names.
+const maxIdle = 1024
 
-// assign puts k, whose name is given, into the pool that the limits name.
-func (c *ConcurrencyManager) assign(k *key, space keySpace, name string) {
+// maxHotName is the longest name in ConcurrencyManager.hot.
+const maxHotName = 256
+
+// hotIndex spreads names over ConcurrencyManager.hot by their length and a few
+// bytes where names of models differ. Names that meet there cost a map look-up.
+func hotIndex(s string) uint8 {
+	n := len(s)
+	if n < 2 {
+		return uint8(n)
+	}
+	return uint8(n)*31 + s[0] + s[n/2]*3 + s[n-2]*10 + s[n-1]
+}
+
+// assign puts k into the pool that the limits name.
+func (c *ConcurrencyManager) assign(k *key) {
 	k.own.limit = c.limits.Default
-	k.pool = c.entry(space, name)
+	k.pool = c.entry(k.space, k.name)
 	if k.pool == nil {
 		k.pool = &k.own
 	}
@@ -162,10 +171,6 @@ func (c *ConcurrencyManager) lockKey(space keySpace, raw string) *key {
 		return k
 	}
 	c.mu.Unlock()
-	return c.lockKeySlow(space, raw)
-}
-
-func (c *ConcurrencyManager) lockKeySlow(space keySpace, raw string) *key {
 	var buf [128]byte
 	if name, ok := lowerASCII(buf[:], raw); ok {
 		c.mu.Lock()
@@ -179,6 +184,20 @@ func (c *ConcurrencyManager) lockKeySlow(space keySpace, raw string) *key {
 	return c.keyLocked(space, name)
 }
 
+// lockModel is lockKey for models, by way of c.hot.
+func (c *ConcurrencyManager) lockModel(raw string) *key {
+	c.mu.Lock()
+	if k := c.hot[hotIndex(raw)]; k != nil && k.name == raw && k.pool != nil {
+		return k
+	}
+	c.mu.Unlock()
+	k := c.lockKey(modelSpace, raw)
+	if len(raw) <= maxHotName && k.name == raw {
+		c.hot[hotIndex(raw)] = k
+	}
+	return k
+}
+
 // keyLocked returns the key of a normal name.
 func (c *ConcurrencyManager) keyLocked(space keySpace, name string) *key {
 	if k := c.keys[space][name]; k != nil {
@@ -189,21 +208,24 @@ func (c *ConcurrencyManager) keyLocked(space keySpace, name string) *key {
 
 func (c *ConcurrencyManager) newKey(space keySpace, name string) *key {
 	k := &key{space: space}
+	// A copy: a short name may be cut out of a long text that it must not keep
+	// alive.
 	k.own.name = ownPoolName(space, name)
-	k.nameAt = len(k.own.name) - len(name)
-	// The map's key is part of the pool's name too, which is a copy: a short
-	// name may be cut out of a long text that it must not keep alive.
-	name = k.name()
-	c.assign(k, space, name)
-	c.trimIdle()
-	c.keys[space][name] = k
-	c.idle += k.weight()
+	k.name = k.own.name[len(k.own.name)-len(name):]
+	c.assign(k)
+	c.churned(k)
+	c.keys[space][k.name] = k
+	c.weight += k.weight()
 	return k
 }
 
-// trimIdle forgets the idle keys when they have become too many.
-func (c *ConcurrencyManager) trimIdle() {
-	if c.idle > maxIdle && c.idle > (len(c.keys[modelSpace])+len(c.keys[agentSpace]))/2 {
+// churned is called when k comes or has fallen idle.
+func (c *ConcurrencyManager) churned(k *key) {
+	if c.weight <= maxIdle {
+		return
+	}
+	c.churn += k.weight()
+	if c.churn > c.weight/2 {
 		c.forgetIdle()
 	}
 }
@@ -211,6 +233,7 @@ func (c *ConcurrencyManager) trimIdle() {
 // forgetIdle drops the idle keys. The maps are made anew, because a map keeps
 // the memory of what it once held.
 func (c *ConcurrencyManager) forgetIdle() {
+	c.weight, c.churn = 0, 0
 	for space, keys := range c.keys {
 		kept := make(map[string]*key)
 		for name, k := range keys {
@@ -218,11 +241,11 @@ func (c *ConcurrencyManager) forgetIdle() {
 				k.pool = nil
 			} else {
 				kept[name] = k
+				c.weight += k.weight()
 			}
 		}
 		c.keys[space] = kept
 	}
-	c.idle = 0
 }
 
 // busyPools goes through the pools that have slots out or waiters, once each.
@@ -260,37 +283,34 @@ func (c *ConcurrencyManager) take(w *waiter, model, agent string, head bool, tic
 	if strings.TrimSpace(model) == "" && strings.TrimSpace(agent) != "" {
 		space, name = agentSpace, agent
 	}
-	k := c.lockKey(space, name)
+	var k *key
+	if space == modelSpace {
+		k = c.lockModel(name)
+	} else {
+		k = c.lockKey(space, name)
+	}
 	if w.key != nil {
 		c.mu.Unlock()
 		panic("bgagent: bug: a slot is asked for by one who waits or holds one already")
 	}
-	if granted = c.takeFree(w, k); !granted {
-		c.queue(w, k, head, ticket)
+	// Nobody waits while there is room.
+	if granted = k.pool.hasRoom(); granted {
+		grant(w, k)
+	} else {
+		queue(w, k, head, ticket)
 	}
 	c.mu.Unlock()
 	return granted
 }
 
-// takeFree gives w a slot if one is free. Nobody waits while one is.
-func (c *ConcurrencyManager) takeFree(w *waiter, k *key) bool {
-	p := k.pool
-	if !p.hasRoom() {
-		return false
-	}
-	if k.isIdle() {
-		c.idle -= k.weight()
-	}
-	p.inUse++
-	k.inUse++
+// grant gives w a slot that is free.
+func grant(w *waiter, k *key) {
 	w.key = k
-	return true
+	k.inUse++
+	k.pool.inUse++
 }
 
-func (c *ConcurrencyManager) queue(w *waiter, k *key, head bool, ticket uint64) {
-	if k.isIdle() {
-		c.idle -= k.weight()
-	}
+func queue(w *waiter, k *key, head bool, ticket uint64) {
 	k.waiting++
 	w.key, w.order = k, ticket
 	if !head {
@@ -311,26 +331,40 @@ func (c *ConcurrencyManager) leave(w *waiter) (next *waiter) {
 
 func (c *ConcurrencyManager) leaveLocked(w *waiter) (next *waiter) {
 	k := w.key
-	if k == nil {
+	switch {
+	case k == nil:
 		return nil
-	}
-	p := k.pool
-	w.key = nil
-	if w.waits() {
-		p.remove(w)
-		w.order = 0
+	case w.waits():
+		k.pool.remove(w)
 		k.waiting--
-	} else {
-		p.inUse--
-		k.inUse--
-		if p.first != nil && p.hasRoom() {
-			next = p.grantFirst()
-			next.order = 0
-		}
+		w.key, w.order = nil, 0
+	default:
+		giveBack(w, k)
+	}
+	return c.settle(k)
+}
+
+// giveBack takes its slot from w.
+func giveBack(w *waiter, k *key) {
+	w.key = nil
+	k.inUse--
+	k.pool.inUse--
+}
+
+// settled reports whether giving back a slot of k leaves nothing to do.
+func (c *ConcurrencyManager) settled(k *key) bool {
+	return k.pool.first == nil && c.weight <= maxIdle
+}
+
+// settle does what is to be done when somebody of k has left: the slot, if it
+// was one, goes to the first in line.
+func (c *ConcurrencyManager) settle(k *key) (next *waiter) {
+	if p := k.pool; p.first != nil && p.hasRoom() {
+		next = p.grantFirst()
+		next.order = 0
 	}
 	if k.isIdle() {
-		c.idle += k.weight()
-		c.trimIdle()
+		c.churned(k)
 	}
 	return next
 }
