@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -432,12 +431,10 @@ func (m *BackgroundManager) startLocked(t *task, now int64) {
 		m.alarmLocked(x.ttl, (*queueTTL)(t), 0)
 		x.ttl = nil
 	}
-	values := context.Background() // not m.base: that would keep a list of its children
-	if t.more != nil && t.more.values != nil {
-		values = withoutCancel{t.more.values}
+	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
+	if t.more != nil {
+		a.ctx.values = t.more.values
 	}
-	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate}
-	a.ctx, a.cancel = context.WithCancelCause(values)
 	if t.sess != nil {
 		a.stage = stagePrompt
 	}
@@ -458,14 +455,6 @@ func (m *BackgroundManager) runLocked(a *attempt) {
 	}
 	m.fx.startEnd = a
 }
-
-// withoutCancel keeps the values of a context and nothing else. The one of the
-// standard library is the same; this one needs no allocation beside it.
-type withoutCancel struct{ context.Context }
-
-func (withoutCancel) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (withoutCancel) Done() <-chan struct{}       { return nil }
-func (withoutCancel) Err() error                  { return nil }
 
 // clean makes text from outside valid UTF-8.
 func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

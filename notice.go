@@ -25,9 +25,9 @@ func (n *node) outstanding() int {
 // owed a notice, unless nobody needs one.
 func (m *BackgroundManager) oweLocked(t *task, now int64) {
 	n := t.up
-	if len(n.members) == maxMembers {
-		n.members = append(n.members[:0], n.members[1:]...)
-		n.omitted++
+	if len(n.members) == 2*maxMembers { // not one at a time: that would move all of them each time
+		n.omitted += maxMembers
+		n.members = append(n.members[:0], n.members[maxMembers:]...)
 	}
 	n.members = append(n.members, member{t, t.no})
 	switch p := n.parentTask(); {

@@ -124,6 +124,7 @@ type session struct {
 	aborted int64  // when the last abort returned
 	stuck   bool   // it did not stop in time and is not quiet yet
 	gone    bool   // the host said that it was deleted
+	active  bool   // something changed since it was last judged
 }
 
 // outcome is how an attempt ended.
@@ -150,14 +151,13 @@ const (
 
 // attempt is the live part of a task from its start until it is quiet.
 type attempt struct {
-	t      *task
-	no     int32
-	m      *BackgroundManager
-	cl     *client
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	rep    Reporter // of the first turn
-	alarm  alarm
+	t     *task
+	no    int32
+	m     *BackgroundManager
+	cl    *client
+	ctx   turnContext
+	rep   Reporter // of the first turn
+	alarm alarm
 
 	stage   stage // the host call that is to be made or in flight
 	phase   Phase
@@ -179,14 +179,14 @@ type attempt struct {
 
 	// Stopping, once the attempt has been ended from outside.
 	ended      bool
-	stopEnd    int64 // the slot is given up then
-	aborts     int   // Abort calls that have not returned
-	stopMore   bool  // another one is wanted
-	stopper    bool  // a goroutine is aborting
-	overrun    bool  // the stopping deadline has passed
-	epoch      int   // grows with every prompt and abort; what was observed before is dropped
-	loose      bool  // the turn's end has not been confirmed: a starter whose status must be seen
-	w          watch
+	stopEnd    int64  // the slot is given up then
+	aborts     int    // Abort calls that have not returned
+	stopMore   bool   // another one is wanted
+	stopper    bool   // a goroutine is aborting
+	overrun    bool   // the stopping deadline has passed
+	epoch      int    // grows with every prompt and abort; what was observed before is dropped
+	loose      bool   // the turn's end has not been confirmed: a starter whose status must be seen
+	w          *watch // what the turn has shown; nothingSeen until it has
 	prog       progress
 	lastNews   int64    // when the last progress event was sent
 	nextRun    *attempt // lists of effects

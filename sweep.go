@@ -204,7 +204,7 @@ func (m *BackgroundManager) restedLocked(a *attempt, s SessionState, now int64) 
 // events that have told everything since before the prompt, or by a revision
 // that is still the same.
 func (m *BackgroundManager) currentLocked(a *attempt, s SessionStatus, now int64) bool {
-	w := &a.w
+	w := a.w
 	if s.Revision != "" && s.Revision == w.revision && !w.needRead {
 		return true
 	}
@@ -392,7 +392,11 @@ const todosFresh = int64(time.Second)
 
 // judgeLocked has an observation judged and does what the verdict says.
 func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
-	w := &a.w
+	w := a.w
+	if s := a.t.sess; s.active {
+		s.active = false
+		w.c.changed, a.prog.activity = now, now
+	}
 	o.view, o.flying, o.hint = w.turn, w.flying, w.hint
 	o.trust = a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
@@ -430,11 +434,17 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 // and ignores sessions that are none of the manager's.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	m.mu.Lock()
-	s, n := m.sessions[e.Session], m.nodes[e.Session]
-	m.mu.Unlock()
-	if s == nil && n == nil && e.Session != "" {
+	s := m.sessions[e.Session]
+	switch {
+	case s == nil && e.Session != "" && m.nodes[e.Session] == nil:
+		m.mu.Unlock()
+		return
+	case s != nil && e.Kind == HostActivity:
+		s.active = true // it is dated when the session is judged: no clock is read
+		m.mu.Unlock()
 		return
 	}
+	m.mu.Unlock()
 	m.update(func(now int64) {
 		cl := m.client(e.Client)
 		if s := m.sessions[e.Session]; s != nil && e.Client == "" {
@@ -525,7 +535,7 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 
 // observedLocked takes an event about a turn.
 func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
-	w := &a.w
+	w := a.w
 	switch e.Kind {
 	case HostMessage:
 		if e.Message != nil && w.message(m.seed, e.Message, &a.prog, now) {
@@ -534,9 +544,6 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 	case HostTodos:
 		m.todosLocked(a, e.Todos, now)
 		w.todosLive = true
-	case HostActivity:
-		a.prog.activity = now
-		w.c.changed = now
 	case HostError:
 		stop := e.Stop
 		if stop == StopUntold || stop == StopEndOfTurn {

@@ -26,6 +26,18 @@ type watch struct {
 	todosLive bool // events tell them
 }
 
+// nothingSeen is the watch of every attempt that has shown nothing yet: most
+// runners in a burst of short tasks never do. It is never written to.
+var nothingSeen watch
+
+// seen returns the attempt's own watch.
+func (a *attempt) seen() *watch {
+	if a.w == &nothingSeen {
+		a.w = &watch{}
+	}
+	return a.w
+}
+
 // judged is what the last observation has left.
 type judged struct {
 	counters
@@ -244,7 +256,7 @@ func (a *attempt) report(turn int32, r Report) {
 
 // reportLocked takes one report of a runner.
 func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
-	w, p := &a.w, &a.prog
+	w, p := a.seen(), &a.prog
 	changed, quick := true, true
 	switch r.Kind {
 	case ReportText:
