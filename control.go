@@ -329,6 +329,10 @@ func (m *BackgroundManager) refLocked(by Caller, ref string) (*task, *tombstone,
 	if s := m.sessions[ref]; s != nil {
 		ref = s.task.id
 	}
+	if num, ok := parseID(ref); ok && m.tasks[num] != nil {
+		t, err := m.ownLocked(by, ref)
+		return t, nil, err
+	}
 	if tomb := m.keep.find(ref); tomb != nil {
 		if by.Session != "" && !tomb.descends(by.Session) {
 			return nil, nil, fmt.Errorf("task %s: %w", ref, ErrNotDescendant)
@@ -347,7 +351,7 @@ func (m *BackgroundManager) kindOfLocked(by Caller, ref string) (kindKey, error)
 	case err != nil:
 		return kindKey{}, err
 	case tomb != nil:
-		return tomb.key, nil
+		return tomb.kind.key, nil
 	default:
 		return t.kind.key, nil
 	}

@@ -187,7 +187,7 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	t := &task{up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
 	for {
 		id, num := m.newIDLocked("bg_")
-		if m.tasks[num] == nil && m.keep.byNumber(num) == nil {
+		if m.tasks[num] == nil && num != 0 {
 			t.id = id
 			m.tasks[num] = t
 			break
