@@ -1,6 +1,7 @@
 package bgagent_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -95,4 +96,27 @@ func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
 		var input *bgagent.InputError
 		require.ErrorAs(t, err, &input)
 	}
+}
+
+// Anything below the limit of size is answered in a moment, whatever it holds.
+func TestLargeFilesAreReadInAMoment(t *testing.T) {
+	entries := func(format string) string {
+		var b strings.Builder
+		for i := 0; b.Len() < 1<<20-100; i++ {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	start := time.Now()
+	file, err := bgagent.ParseConfig("f.json", inSection(`"modelConcurrency": {`+entries(`"m%d": 1,`)+`}`))
+	require.NoError(t, err)
+	var c bgagent.Config
+	file.Apply(&c)
+	file.Apply(&c)
+	require.Greater(t, len(c.Limits.Model), 50_000)
+	require.Greater(t, len(file.Settings()), 50_000)
+
+	_, err = bgagent.ParseConfig("f.json", inSection(entries(`"staleTimeoutM%d": 1,`)))
+	require.Greater(t, len(fileErrors(t, err)), 20_000)
+	require.Less(t, time.Since(start), 10*time.Second)
 }

@@ -5,11 +5,15 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 // section is the part of the host's configuration file that is ours.
-const section = "background_task"
+const (
+	section      = "background_task"
+	plainSection = "backgroundtask" // as plainKey has it
+)
 
 // keyKind says what a key of the file holds.
 type keyKind uint8
@@ -251,38 +255,46 @@ func (k *fileKey) standard() string {
 	return k.text(n)
 }
 
-// nearestKey returns the key that somebody who wrote name may have meant, or "".
-// The names of the fields of Config count as well, so that timeToLive finds
-// taskTtlMs.
-func nearestKey(name string) string {
-	best, least := "", 1+min(3, len(name)/3)
-	try := func(spelling, key string) {
-		if d := editDistance(plainKey(name), plainKey(spelling), least); d < least {
-			best, least = key, d
-		}
-	}
+// spellings are the names that a mistyped key is compared with, and the key that
+// each stands for. The names of the fields of Config count as well, so that
+// timeToLive finds taskTtlMs.
+var spellings = sync.OnceValue(func() (all [][2]string) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
-		try(k.key, k.key)
+		all = append(all, [2]string{k.key, k.key})
 		if k.alias != "" {
-			try(k.alias, k.alias)
+			all = append(all, [2]string{k.alias, k.alias})
 		}
 	}
 	for _, f := range foreignKeys {
-		try(f.key, f.key)
+		all = append(all, [2]string{f.key, f.key})
 	}
 	for i := range fileKeys {
 		k := &fileKeys[i]
-		try(k.field, k.key)
-		try(k.field+"Ms", k.key)
+		all = append(all, [2]string{k.field, k.key}, [2]string{k.field + "Ms", k.key})
+	}
+	for i := range all {
+		all[i][0] = plainKey(all[i][0])
+	}
+	return all
+})
+
+// nearestKey returns the key that somebody who wrote name may have meant, or "".
+func nearestKey(name string) string {
+	name = plainKey(name)
+	best, least := "", 1+min(3, len(name)/3)
+	for _, s := range spellings() {
+		if d := editDistance(name, s[0], least); d < least {
+			best, least = s[1], d
+		}
 	}
 	return best
 }
 
+var plainReplacer = strings.NewReplacer("_", "", "-", "", ".", "", " ", "")
+
 // plainKey makes stale_timeout_ms and StaleTimeoutMs the same.
-func plainKey(s string) string {
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "", ".", "", " ", "").Replace(s))
-}
+func plainKey(s string) string { return strings.ToLower(plainReplacer.Replace(s)) }
 
 // editDistance is the number of bytes to add, drop or replace to make b of a, or
 // any number that is not less than bound.
@@ -290,12 +302,16 @@ func editDistance(a, b string, bound int) int {
 	if d := len(a) - len(b); d >= bound || -d >= bound {
 		return bound
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	if a == b {
+		return 0
+	}
+	var buf [64]int
+	row := buf[:0]
+	for j := range len(b) + 1 {
+		row = append(row, j)
 	}
 	for i := range len(a) {
-		diagonal := row[0]
+		diagonal, best := row[0], i+1
 		row[0] = i + 1
 		for j := range len(b) {
 			d := diagonal
@@ -304,6 +320,10 @@ func editDistance(a, b string, bound int) int {
 			}
 			diagonal = row[j+1]
 			row[j+1] = min(d, row[j]+1, diagonal+1)
+			best = min(best, row[j+1])
+		}
+		if best >= bound { // it never gets less from row to row
+			return bound
 		}
 	}
 	return row[len(b)]

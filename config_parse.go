@@ -138,7 +138,7 @@ func (p *fileParser) foreign(name string, at Origin) {
 	switch {
 	case keyNamed(name) != nil:
 		reason = "it counts only inside of " + section
-	case editDistance(plainKey(name), plainKey(section), 3) < 3:
+	case editDistance(plainKey(name), plainSection, 3) < 3:
 		reason = "did you mean " + section + "?"
 	default:
 		return
