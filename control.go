@@ -742,3 +742,37 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	slices.SortFunc(e.Owed, func(a, b NoticeItem) int { return strings.Compare(a.Task, b.Task) })
 	return e
 }
+
+// Messages reads the conversation of the task's session, as [MessageReader]
+// does, on behalf of the caller. It calls the host and waits for it, at most for
+// Config.CallTimeout. The error matches [errors.ErrUnsupported] when the task's
+// client cannot read messages, and [ErrNoSession] when the task has no session.
+func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
+	var cl *client
+	var session string
+	var err error
+	m.update(func(int64) {
+		t, e := m.ownLocked(by, id)
+		switch {
+		case e != nil:
+			err = e
+		case t.sess == nil:
+			err = fmt.Errorf("task %s has not started: %w", id, ErrNoSession)
+		default:
+			cl, session = t.sess.cl, t.sess.id
+		}
+	})
+	if err == nil && cl.reader == nil {
+		err = errors.ErrUnsupported
+	}
+	if err != nil {
+		return Page{}, fmt.Errorf("bgagent: messages: %w", err)
+	}
+	page, err := within(ctx, m, goCall, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {
+		return cl.reader.Messages(ctx, session, after, max)
+	})
+	if err != nil {
+		return Page{}, fmt.Errorf("bgagent: messages: task %s: %w", id, err)
+	}
+	return page, nil
+}
