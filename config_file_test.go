@@ -2,7 +2,9 @@ package bgagent_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,7 +162,8 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		{`"staleTimeoutMs": 1.5`, `:1:40: background_task.staleTimeoutMs: is not whole (1.5); it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": 9223372036855`, `:1:40: background_task.staleTimeoutMs: is too large (9223372036855); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": 1e999`, `:1:40: background_task.staleTimeoutMs: is too large (1e999); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
-		{`"maxDepth": 9223372036854775808`, `:1:34: background_task.maxDepth: is too large (9223372036854775808); the most is 9223372036854775807; it must be a whole number, at least 1`},
+		{`"retainTextBytes": 9223372036854775808`, `:1:41: background_task.retainTextBytes: is too large (9223372036854775808); the most is 9223372036854775807; it must be a whole number of bytes, or 0 for no limit`},
+		{`"maxDepth": 9223372036854775808`, fmt.Sprintf(`:1:34: background_task.maxDepth: is too large (9223372036854775808); the most is %d; it must be a whole number, at least 1`, math.MaxInt)},
 		{`"maxDepth": -9223372036854775809`, `:1:34: background_task.maxDepth: is negative (-9223372036854775809); it must be a whole number, at least 1`},
 		{`"retainTextBytes": {}`, `:1:41: background_task.retainTextBytes: is an object; it must be a whole number of bytes, or 0 for no limit`},
 		{`"wake": "always"`, `:1:30: background_task.wake: is the string "always"; it must be "batch", "each" or "never", or null`},
