@@ -2,7 +2,9 @@ package bgagent_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,12 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/stretchr/testify/require"
 )
+
+// uncalled is a client for managers that are only made.
+type uncalled struct {
+	bgagent.SessionClient
+	bgagent.TurnRunner
+}
 
 // writeFile makes a file with its directories below a directory of the test.
 func writeFile(t *testing.T, path, text string) string {
@@ -55,7 +63,7 @@ func TestTutorialFileWorksAsItIs(t *testing.T) {
 		Default:  3,
 	}}, c)
 	require.Empty(t, f.Ignored())
-	_, err = bgagent.New(&goRunner{run: works(0)}, c)
+	_, err = bgagent.New(uncalled{}, c)
 	require.NoError(t, err)
 
 	text, err := bgagent.FormatConfig(c)
@@ -96,7 +104,7 @@ func TestZeroSwitchesOffOrIsRefused(t *testing.T) {
 		MaxTasksPerRoot: -1, StaleTimeout: off, TimeToLive: off, QueueTimeToLive: off, HostUnreachable: off, MinIdleTime: off,
 		MinStabilityTime: off, TodoHold: off, NoticeWindow: off, NoticeMaxWait: off, Retention: off, RetainTasks: -1, RetainText: -1,
 	}, c)
-	_, err = bgagent.New(&goRunner{run: works(0)}, c)
+	_, err = bgagent.New(uncalled{}, c)
 	require.NoError(t, err, "what the file may switch off, Config must accept")
 
 	for _, key := range []string{"maxDepth", "sessionGoneMs", "sessionGoneTimeoutMs", "stopTimeoutMs", "pollIntervalMs", "stablePolls",
@@ -160,7 +168,8 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		{`"staleTimeoutMs": 1.5`, `:1:40: background_task.staleTimeoutMs: is not whole (1.5); it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": 9223372036855`, `:1:40: background_task.staleTimeoutMs: is too large (9223372036855); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": 1e999`, `:1:40: background_task.staleTimeoutMs: is too large (1e999); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
-		{`"maxDepth": 9223372036854775808`, `:1:34: background_task.maxDepth: is too large (9223372036854775808); the most is 9223372036854775807; it must be a whole number, at least 1`},
+		{`"retainTextBytes": 9223372036854775808`, `:1:41: background_task.retainTextBytes: is too large (9223372036854775808); the most is 9223372036854775807; it must be a whole number of bytes, or 0 for no limit`},
+		{`"maxDepth": 9223372036854775808`, fmt.Sprintf(`:1:34: background_task.maxDepth: is too large (9223372036854775808); the most is %d; it must be a whole number, at least 1`, math.MaxInt)},
 		{`"maxDepth": -9223372036854775809`, `:1:34: background_task.maxDepth: is negative (-9223372036854775809); it must be a whole number, at least 1`},
 		{`"retainTextBytes": {}`, `:1:41: background_task.retainTextBytes: is an object; it must be a whole number of bytes, or 0 for no limit`},
 		{`"wake": "always"`, `:1:30: background_task.wake: is the string "always"; it must be "batch", "each" or "never", or null`},
@@ -312,7 +321,7 @@ func TestApplyKeepsWhatTheProgramHasSet(t *testing.T) {
 func TestConflictsInAFileAreFoundByNewNamingBoth(t *testing.T) {
 	f, err := bgagent.ParseConfig("f.json", inSection(`"staleTimeoutMs": 2000, "taskTtlMs": 1000`))
 	c := applied(t, f, err)
-	_, err = bgagent.New(&goRunner{run: works(0)}, c)
+	_, err = bgagent.New(uncalled{}, c)
 	require.ErrorContains(t, err, "Config.StaleTimeout")
 	require.ErrorContains(t, err, "Config.TimeToLive")
 }

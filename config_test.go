@@ -3,6 +3,7 @@ package bgagent
 import (
 	"context"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -58,7 +59,7 @@ func requireInputError(t *testing.T, err error, field string, parts ...string) {
 func TestConfigRefusesNegativeNumbersInEveryField(t *testing.T) {
 	require.GreaterOrEqual(t, len(numbers()), 22)
 	for _, field := range numbers() {
-		for _, n := range []int64{-2, -int64(time.Second), -1 << 63} {
+		for _, n := range []int64{-2, -int64(time.Second), math.MinInt32} {
 			_, err := with(field, n).withDefaults()
 			requireInputError(t, err, "Config."+field, "it must be", "default")
 			_, err = New(silent{}, with(field, n))
