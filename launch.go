@@ -438,7 +438,7 @@ func (m *BackgroundManager) startLocked(t *task, now int64) {
 	if t.sess != nil {
 		a.stage = stagePrompt
 	}
-	a.prog.activity = now
+	a.activity = now
 	t.run = a
 	m.emitLocked(EventStarted, t)
 	m.logLocked(logStarted, t)

@@ -107,7 +107,7 @@ func (m *BackgroundManager) promptLocked(a *attempt, now int64) Prompt {
 	a.turn++
 	a.epoch++
 	a.turnStart, t.sess.active = now, false
-	a.prog.activity = now
+	a.activity = now
 	if a.cl.starter != nil || a.w != &nothingSeen {
 		a.seen().begin(a.promptID, now)
 	}
@@ -288,7 +288,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 		default:
 			o.cause, o.reason = stopCause(end.Stop, "")
 		}
-		o.todos = openTodos(a.prog.todos)
+		o.todos = openTodos(a.w.prog.todos)
 		m.turnOverLocked(a, o, now)
 	}, j)
 }
@@ -409,7 +409,7 @@ func (m *BackgroundManager) staleEnd(a *attempt) int64 {
 	if m.cfg.StaleTimeout <= 0 || !a.w.reported || a.w.inFlight() > 0 || a.phase == PhaseAsking {
 		return 0
 	}
-	return max(a.prog.activity+int64(m.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
+	return max(a.activity+int64(m.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
 }
 
 // ringLocked looks which of the attempt's time limits has been reached.
@@ -451,13 +451,13 @@ func (a *attempt) ringLocked(m *BackgroundManager, now int64) {
 
 func (m *BackgroundManager) staleReason(a *attempt, now int64) string {
 	seen := "its prompt"
-	switch p := &a.prog; {
+	switch p := &a.w.prog; {
 	case p.lastTextA > a.turnStart && p.lastText != "":
 		seen = "the text " + quote(cutAtRune(p.lastText, 80))
 	case p.lastTool != "":
 		seen = "the tool " + quote(p.lastTool)
 	}
-	idle := time.Duration(now - a.prog.activity)
+	idle := time.Duration(now - a.activity)
 	return fmt.Sprintf("nothing changed for %d min; the last that was seen was %s; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", int(idle.Minutes()), seen)
 }
 

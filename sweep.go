@@ -181,9 +181,9 @@ func (m *BackgroundManager) statusLocked(a *attempt, s SessionStatus) {
 		m.askingLocked(a, question)
 	case SessionRetrying:
 		m.askingLocked(a, "")
-		a.prog.detail = title(s.Detail, "")
+		a.w.prog.detail = title(s.Detail, "")
 	default:
-		if a.phase == PhaseAsking || a.prog.detail != "" {
+		if a.phase == PhaseAsking || a.w.prog.detail != "" {
 			m.askingLocked(a, "")
 		}
 	}
@@ -359,7 +359,7 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now i
 	changed := false
 	for _, p := range pages {
 		for i := range p.Messages {
-			if a.w.message(m.seed, &p.Messages[i], &a.prog, now) {
+			if a.w.message(m.seed, &p.Messages[i], &a.w.prog, now) {
 				changed = true
 			}
 		}
@@ -372,6 +372,7 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now i
 		a.w.revision = l.status.Revision
 	}
 	if changed {
+		a.activity = now
 		m.progressedLocked(a, true, now)
 	}
 }
@@ -379,11 +380,11 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now i
 // todosLocked notes the todo list of a session.
 func (m *BackgroundManager) todosLocked(a *attempt, list []Todo, now int64) {
 	open := openTodos(list)
-	if open != a.w.todos || len(list) != len(a.prog.todos) {
-		a.prog.activity = now
+	if open != a.w.todos || len(list) != len(a.w.prog.todos) {
+		a.activity = now
 	}
 	a.w.todos, a.w.todosAt = open, now
-	a.prog.todos, a.prog.todosSeen = list, true
+	a.w.prog.todos, a.w.prog.todosSeen = list, true
 	m.progressedLocked(a, true, now)
 }
 
@@ -395,7 +396,7 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 	w := a.w
 	if s := a.t.sess; s.active {
 		s.active = false
-		w.c.changed, a.prog.activity = now, now
+		w.c.changed, a.activity = now, now
 	}
 	o.view, o.flying, o.hint = w.turn, w.flying, w.hint
 	o.trust = a.t.sess.aborted == 0
@@ -413,7 +414,7 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 	var v verdict
 	w.c.counters, v = judge(w.c.counters, o, m.thresholds(), now)
 	w.c.needsTodos = v.needTodos
-	a.prog.activity = max(a.prog.activity, w.c.changed)
+	a.activity = max(a.activity, w.c.changed)
 	switch {
 	case v.end && v.cause == CauseStale:
 		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
@@ -538,7 +539,8 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 	w := a.w
 	switch e.Kind {
 	case HostMessage:
-		if e.Message != nil && w.message(m.seed, e.Message, &a.prog, now) {
+		if e.Message != nil && w.message(m.seed, e.Message, &a.w.prog, now) {
+			a.activity = now
 			m.progressedLocked(a, e.Message.Finished, now)
 		}
 	case HostTodos:

@@ -9,8 +9,9 @@ type watch struct {
 	promptID string
 	old      map[string]struct{} // messages of earlier turns that might still be returned
 	tools    map[string]ToolState
-	flying   int  // tools in flight
-	reported bool // a runner has reported something
+	prog     progress // of all turns
+	flying   int      // tools in flight
+	reported bool     // a runner has reported something
 
 	c        judged
 	lookAt   int64 // when the session is to be looked at again; 0 for with the next sweep
@@ -146,7 +147,6 @@ func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 	if msg.Role == RoleAgent {
 		w.agentMessage(seen.index, msg, p, now)
 	}
-	p.activity = now
 	return true
 }
 
@@ -256,7 +256,8 @@ func (a *attempt) report(turn int32, r Report) {
 
 // reportLocked takes one report of a runner.
 func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
-	w, p := a.seen(), &a.prog
+	w := a.seen()
+	p := &w.prog
 	changed, quick := true, true
 	switch r.Kind {
 	case ReportText:
@@ -293,14 +294,14 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 	if !changed {
 		return
 	}
-	p.activity, w.reported = now, true
+	a.activity, w.reported = now, true
 	m.deadlineLocked(a, now)
 	m.progressedLocked(a, quick, now)
 }
 
 // askingLocked notes that the agent asks something, or does not any more.
 func (m *BackgroundManager) askingLocked(a *attempt, question string) {
-	a.prog.detail = title(question, "")
+	a.w.prog.detail = title(question, "")
 	if question != "" {
 		m.phaseLocked(a, PhaseAsking)
 	} else if a.phase == PhaseAsking {
