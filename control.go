@@ -316,6 +316,8 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 		var t *task
 		if t, err = m.resumeLocked(ctx, by, ref, in.Prompt, model, foreground, now); err == nil {
 			s = m.snapshotLocked(t)
+		} else if n := m.nodes[by.Session]; n != nil {
+			m.dropNodeLocked(n)
 		}
 	})
 	if err != nil {

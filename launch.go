@@ -35,6 +35,8 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 		var t *task
 		if t, err = m.admitLocked(by, &p, foreground, now); err == nil {
 			snap = m.snapshotLocked(t)
+		} else if n := m.nodes[by.Session]; n != nil {
+			m.dropNodeLocked(n)
 		}
 	})
 	if err != nil {
@@ -177,7 +179,6 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	}
 	top, depth := n.root()
 	if depth >= m.cfg.MaxDepth {
-		m.dropNodeLocked(n)
 		return nil, fmt.Errorf("%w: the session is at depth %d of at most %d; do the work in the session itself", ErrDepth, depth, m.cfg.MaxDepth)
 	}
 	if err := m.roomLocked(top); err != nil {

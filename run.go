@@ -398,8 +398,12 @@ func (m *BackgroundManager) ttlEnd(a *attempt) int64 {
 		return 0
 	}
 	from := a.turnStart
-	if from == 0 {
+	switch {
+	case from != 0:
+	case a.turn == 0:
 		from = a.started
+	default: // between two turns
+		return 0
 	}
 	return from + int64(m.cfg.TimeToLive) - a.ran
 }

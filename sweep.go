@@ -201,7 +201,7 @@ func (m *BackgroundManager) restedLocked(a *attempt, s SessionState, now int64) 
 }
 
 // currentLocked reports whether all that there is to read is known already: by
-// events that have told everything since before the prompt, or by a revision
+// events that have told everything since before the prompt or the last read, or by a revision
 // that is still the same.
 func (m *BackgroundManager) currentLocked(a *attempt, s SessionStatus, now int64) bool {
 	w := a.w
@@ -214,7 +214,7 @@ func (m *BackgroundManager) currentLocked(a *attempt, s SessionStatus, now int64
 // streamedLocked reports whether events have told everything about the turn.
 func (m *BackgroundManager) streamedLocked(a *attempt, now int64) bool {
 	cl := a.cl
-	return cl.streamUp > 0 && cl.streamUp <= a.turnStart && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
+	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.w.readAt) && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
 }
 
 // readAll reads sessions, some of them side by side.
@@ -269,7 +269,9 @@ func (m *BackgroundManager) look(l looked, poll bool) {
 	var cursor Cursor
 	var ctx context.Context
 	skip := true
+	var began int64
 	m.update(func(now int64) {
+		began = now
 		if skip = a.t.run != a || a.epoch != l.epoch || a.ended; skip {
 			return
 		}
@@ -289,7 +291,7 @@ func (m *BackgroundManager) look(l looked, poll bool) {
 			m.lookedLocked(a)
 			return
 		}
-		m.readLocked(a, l, pages, now)
+		m.readLocked(a, l, pages, began, now)
 		if err != nil {
 			m.logTextLocked("reading messages failed", l.session, err.Error())
 		}
@@ -355,7 +357,7 @@ func (m *BackgroundManager) read(ctx context.Context, cl *client, session string
 }
 
 // readLocked takes what was read.
-func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now int64) {
+func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, began, now int64) {
 	changed := false
 	for _, p := range pages {
 		for i := range p.Messages {
@@ -368,7 +370,10 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now i
 		}
 	}
 	if len(pages) > 0 {
-		a.w.needRead = false
+		if a.cl.gapAt < began {
+			a.w.needRead = false
+		}
+		a.w.readAt = began
 		a.w.revision = l.status.Revision
 	}
 	if changed {
@@ -506,7 +511,7 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 	case HostStreamBeat:
 		return
 	case HostStreamGap:
-		cl.streamUp = 0
+		cl.streamUp, cl.gapAt = 0, now
 		for a := range cl.watched {
 			if a.live() {
 				a.w.needRead = true

@@ -19,6 +19,7 @@ type watch struct {
 	again    bool  // something came meanwhile
 	answered int64 // when the client last told the session's status
 	needRead bool  // events have been lost since it was last read
+	readAt   int64 // when it was last read
 	revision string
 	hint     *hint
 	todos    int32 // open ones, as events or reads tell
