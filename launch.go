@@ -113,6 +113,9 @@ func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (
 // task's own: its own entry first, then its parents'. It asks only for sessions
 // that have no node yet.
 func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain []SessionInfo, err error) {
+	if !slices.ContainsFunc(m.clients, func(cl *client) bool { return cl.finder != nil }) {
+		return nil, nil
+	}
 	seen := map[string]bool(nil)
 	for s != "" {
 		m.mu.Lock()
@@ -324,7 +327,10 @@ func (m *BackgroundManager) dropNodeLocked(n *node) {
 // place where permissions are computed: the manager's default, the host's, then
 // the agent's own, of which the last that matches decides.
 func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission) *kind {
-	k := m.kinds[key]
+	k := m.lastKind // mostly they come in a row
+	if k == nil || k.key != key {
+		k = m.kinds[key]
+	}
 	if k == nil || !slices.Equal(k.own, own) {
 		k = &kind{m: m, key: key, cl: cl, own: own}
 		if key.depth >= m.cfg.MaxDepth {
@@ -334,11 +340,18 @@ func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission
 		m.kinds[key] = k
 	}
 	k.refs++
+	m.lastKind = k
 	return k
 }
 
 func (m *BackgroundManager) releaseKindLocked(k *kind) {
-	if k.refs--; k.refs == 0 && m.kinds[k.key] == k {
+	if k.refs--; k.refs > 0 {
+		return
+	}
+	if m.lastKind == k {
+		m.lastKind = nil
+	}
+	if m.kinds[k.key] == k {
 		delete(m.kinds, k.key)
 	}
 }

@@ -85,6 +85,7 @@ type BackgroundManager struct {
 	sessions   map[string]*session
 	nodes      map[string]*node
 	kinds      map[kindKey]*kind
+	lastKind   *kind
 	watchers   map[*task][]*watcher
 	live       int  // pending and running tasks
 	waiving    bool // what ends now was cancelled by waiver, its parent

@@ -344,6 +344,7 @@ func TestSeveralClientsBehindOneManager(t *testing.T) {
 		})
 		local, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "local", Prompt: "p"})
 		require.NoError(t, err)
+		synctest.Wait()
 		clash, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "server", Prompt: "p"})
 		require.NoError(t, err)
 		tasks := ended(t, m, local.ID, clash.ID)
