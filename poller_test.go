@@ -17,7 +17,7 @@ func answerView() turn {
 	return turn{begun: true, output: true, finished: true, stop: StopEndOfTurn, text: "x", finger: 7}
 }
 
-func at(s float64) int64 { return 1 + int64(s*float64(time.Second)) }
+func sec(s float64) int64 { return 1 + int64(s*float64(time.Second)) }
 
 func TestJudge(t *testing.T) {
 	idle, busy, untold, gone := SessionStatus{State: SessionIdle}, SessionStatus{State: SessionBusy}, SessionStatus{State: SessionUntold}, SessionStatus{State: SessionGone}
@@ -42,7 +42,7 @@ func TestJudge(t *testing.T) {
 		{"busy without a change", observation{status: busy, answered: true, read: true, poll: true, view: half}, []float64{2, 60, 181, 183}, CauseStale},
 		{"busy with a tool in flight", observation{status: busy, answered: true, read: true, poll: true, view: half, flying: 1}, []float64{2, 60, 181, 1000}, CauseNone},
 		{"asking", observation{status: SessionStatus{State: SessionAsking}, answered: true, read: true, poll: true, view: half}, []float64{2, 1000}, CauseNone},
-		{"retrying later", observation{status: SessionStatus{State: SessionRetrying}, answered: true, read: true, poll: true, retryAt: at(5000)}, []float64{2, 1000}, CauseNone},
+		{"retrying later", observation{status: SessionStatus{State: SessionRetrying}, answered: true, read: true, poll: true, retryAt: sec(5000)}, []float64{2, 1000}, CauseNone},
 		{"retrying for good", observation{status: SessionStatus{State: SessionRetrying}, answered: true, read: true, poll: true}, []float64{2, 182}, CauseStale},
 		{"unknown", observation{poll: true}, []float64{10, 100, 1000}, CauseNone},
 		{"untold and stable", observation{status: untold, answered: true, read: true, poll: true, view: plain}, []float64{6, 8, 10, 12, 14}, CauseStable},
@@ -60,7 +60,7 @@ func TestJudge(t *testing.T) {
 			c := counters{began: 1, changed: 1}
 			for i, s := range x.polls {
 				var v verdict
-				c, v = judge(c, x.o, usual, at(s))
+				c, v = judge(c, x.o, usual, sec(s))
 				want := CauseNone
 				if i == len(x.polls)-1 {
 					want = x.cause
@@ -78,10 +78,10 @@ func TestJudgeForgetsCountsWhenSomethingElseIsSeen(t *testing.T) {
 	c := counters{began: 1, changed: 1}
 	var v verdict
 	for i, o := range []observation{empty, empty, busy, empty, empty} {
-		c, v = judge(c, o, usual, at(10+2*float64(i)))
+		c, v = judge(c, o, usual, sec(10+2*float64(i)))
 		require.False(t, v.end)
 	}
-	_, v = judge(c, empty, usual, at(20))
+	_, v = judge(c, empty, usual, sec(20))
 	require.Equal(t, CauseNoOutput, v.cause)
 }
 
