@@ -143,7 +143,7 @@ func TestABrokenModuleIsWorkedOn(t *testing.T) {
 func TestAModuleWithoutPackages(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "go.mod", "module example.com/empty\n")
-	has(t, ask(t, Explore, &Turn{Dir: dir, Prompt: findAuth}), "Nothing in example.com/empty")
+	has(t, ask(t, Explore, &Turn{Dir: dir, Prompt: findAuth}), "holds no Go package")
 	has(t, ask(t, Librarian, &Turn{Dir: dir, Prompt: dependencies}), "no direct dependencies", "imports nothing of the standard library")
 	has(t, ask(t, Oracle, &Turn{Dir: dir, Prompt: packages}), "holds no Go package")
 }

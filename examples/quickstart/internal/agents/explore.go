@@ -61,6 +61,9 @@ func Explore(ctx context.Context, t *Turn) (string, error) {
 func findings(src *source, words []string, found []finding) string {
 	var b strings.Builder
 	wanted := `"` + strings.Join(words, `", "`) + `"`
+	if len(src.pkgs) == 0 {
+		return "The module holds no Go package.\n"
+	}
 	if len(found) == 0 {
 		fmt.Fprintf(&b, "Nothing in %s is called, or documented as, %s. Packages there are:\n", orUnnamed(src.module), wanted)
 		for i, p := range src.pkgs {
