@@ -129,11 +129,15 @@ func TestABrokenModuleIsWorkedOn(t *testing.T) {
 
 	answer = ask(t, Librarian, &Turn{Dir: dir, Prompt: dependencies})
 	has(t, answer, "`example.com/missing/far` v1.2.3 - its documentation cannot be read here", "uses Away (1)",
-		"errors met on the way", "syntax/syntax.go:9", "example.com/missing/far")
+		"errors met on the way", "syntax/syntax.go:9")
+	has(t, answer, "- example.com/missing/far: its source is not in the module cache")
+	has(t, answer, "example.org/nobody/requires/this")
+	hasNot(t, answer, "GOPROXY")
 
 	answer = ask(t, Oracle, &Turn{Dir: dir, Prompt: packages})
-	has(t, answer, "1 cycle between packages:", "example.com/broken/a, example.com/broken/b", "errors met on the way", "syntax/syntax.go:9")
-	has(t, answer, "import cycle not allowed")
+	has(t, answer, "1 cycle between packages:", "example.com/broken/a, example.com/broken/b",
+		"5 errors met on the way", "syntax/syntax.go:9", "import cycle not allowed")
+	has(t, answer, "stray/stray.go:4")
 	has(t, answer, "typed/typed.go:5", "no number")
 
 	answer = ask(t, Oracle, &Turn{Dir: dir, Prompt: biggest})

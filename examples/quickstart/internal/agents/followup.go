@@ -238,8 +238,17 @@ func (t *Turn) readSymbols(ctx context.Context, l library) (string, error) {
 	var b strings.Builder
 	var broken []string
 	fmt.Fprintf(&b, "Number %d of my earlier answer was `%s`. What the module uses of it most:\n", l.number, l.path)
+	var p listed
+	switch list, err := t.goList(ctx, "-json=ImportPath,Dir", l.path); {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		broken = append(broken, err.Error())
+	case len(list) > 0:
+		p = list[0]
+	}
 	for _, s := range l.symbols {
-		doc, err := t.doc(ctx, l.path, s)
+		doc, err := t.doc(ctx, p, s)
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// goTool runs the go command in the module and returns what it printed. It can
-// neither reach the network nor write to the module: a workspace around the
+// goTool runs the go command in the module and returns what it printed; name is
+// what the call is reported as. It can neither reach the network nor write to the module: a workspace around the
 // module is left alone because the go command would bring go.work.sum up to
 // date in it.
-func (t *Turn) goTool(ctx context.Context, args ...string) ([]byte, error) {
+func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
-	err := t.tool("go "+toolName(args), func() error {
+	err := t.tool(name, func() error {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = t.Dir
 		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly", "GOPROXY=off")
@@ -32,20 +32,9 @@ func (t *Turn) goTool(ctx context.Context, args ...string) ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return stdout.Bytes(), fmt.Errorf("go %s: %w", toolName(args), firstLine(stderr.String(), err))
+		return stdout.Bytes(), fmt.Errorf("%s: %w", name, firstLine(stderr.String(), err))
 	}
 	return stdout.Bytes(), nil
-}
-
-// toolName leaves the flags out.
-func toolName(args []string) string {
-	var words []string
-	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			words = append(words, a)
-		}
-	}
-	return strings.Join(words, " ")
 }
 
 // firstLine returns the first telling line of what a command complained, with
@@ -79,28 +68,48 @@ type modFile struct {
 
 func (t *Turn) modFile(ctx context.Context) (modFile, error) {
 	var m modFile
-	out, err := t.goTool(ctx, "mod", "edit", "-json")
+	out, err := t.goTool(ctx, "go mod edit", "mod", "edit", "-json")
 	if err != nil {
 		return m, err
 	}
 	return m, json.Unmarshal(out, &m)
 }
 
+// provider returns the path of the required module that provides the package, or
+// should; nothing when there is none.
+func (m modFile) provider(p listed) string {
+	if p.Module != nil {
+		return p.Module.Path
+	}
+	best := ""
+	for _, r := range m.Require {
+		if (p.ImportPath == r.Path || strings.HasPrefix(p.ImportPath, r.Path+"/")) && len(r.Path) > len(best) {
+			best = r.Path
+		}
+	}
+	return best
+}
+
 // listed is one package as go list describes it.
 type listed struct {
 	ImportPath string
 	Name       string
+	Dir        string // empty when there is no source
 	Export     string // file with its export data
 	Standard   bool
 	Module     *struct {
 		Path, Version string
 		Main          bool
 	}
-	Error *struct{ Pos, Err string }
+	Error      *listError
+	DepsErrors []*listError // of what it imports
 }
 
+type listError struct{ Pos, Err string }
+
+// goList asks the go command about packages; the last argument says which.
 func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
-	out, err := t.goTool(ctx, append([]string{"list", "-e"}, args...)...)
+	out, err := t.goTool(ctx, "go list "+args[len(args)-1], append([]string{"list", "-e"}, args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -117,14 +126,23 @@ func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	}
 }
 
-// doc returns the first sentence of what go doc says about a package or a
-// symbol of it.
-func (t *Turn) doc(ctx context.Context, args ...string) (string, error) {
-	out, err := t.goTool(ctx, append([]string{"doc"}, args...)...)
+// errNoSource says why the documentation of a package cannot be read.
+var errNoSource = errors.New("its source is not in the module cache, and the network is not asked")
+
+// doc returns the first sentence of what go doc says about a package, or about a
+// symbol of it when one is given. It is asked for the directory: by import path it
+// would want the module's whole list of dependencies, down to those of their
+// tests, which need not have been downloaded.
+func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, error) {
+	if p.Dir == "" {
+		return "", errNoSource
+	}
+	name := strings.Join(append([]string{"go doc", p.ImportPath}, symbol...), " ")
+	out, err := t.goTool(ctx, name, append([]string{"doc", p.Dir}, symbol...)...)
 	if err != nil {
 		return "", err
 	}
-	return docSentence(string(out), len(args) == 1), nil
+	return docSentence(string(out), len(symbol) == 0), nil
 }
 
 // docSentence finds the sentence. The documentation of a package stands in the

@@ -88,7 +88,7 @@ func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]str
 			files[l.ImportPath] = l.Export
 		}
 		if l.Error != nil {
-			src.complain(l.Error.Pos, l.Error.Err)
+			src.complain(l.ImportPath, *l.Error)
 		}
 	}
 	return files, nil

@@ -38,7 +38,7 @@ func Librarian(ctx context.Context, t *Turn) (string, error) {
 	if modErr != nil {
 		src.broken = append(src.broken, modErr.Error())
 	}
-	known, err := t.known(ctx, src)
+	known, err := t.known(ctx, src, mod)
 	if err != nil {
 		return "", err
 	}
@@ -75,17 +75,18 @@ func (t *Turn) readLibraries(ctx context.Context, src *source, mod modFile, used
 // imported is what the module uses of one package.
 type imported struct {
 	listed  // as the go command knows it; zero when it does not
-	path    string
 	files   int
 	tests   int            // of them tests
 	symbols map[string]int // how often each is named
 	uses    int
 }
 
-// known asks the go command about everything that the module imports, and adds
-// what it complains of to what is broken.
-func (t *Turn) known(ctx context.Context, src *source) (map[string]listed, error) {
-	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Standard,Module,Error", "./...")
+// known asks the go command about everything that the module imports. What it
+// complains of in the module itself, and of imports that nothing provides, is
+// added to what is broken; a dependency's package that is missing is named where
+// it is described.
+func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]listed, error) {
+	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Dir,Standard,Module,Error", "./...")
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -95,8 +96,8 @@ func (t *Turn) known(ctx context.Context, src *source) (map[string]listed, error
 	known := map[string]listed{}
 	for _, p := range all {
 		known[p.ImportPath] = p
-		if p.Error != nil {
-			src.complain(p.Error.Pos, p.Error.Err)
+		if p.Error != nil && (src.owns(p.ImportPath) || mod.provider(p) == "") {
+			src.complain(p.ImportPath, *p.Error)
 		}
 	}
 	return known, nil
@@ -124,7 +125,8 @@ func (src *source) importedBy(f *file, known map[string]listed, all map[string]*
 		path := strings.Trim(spec.Path.Value, "`\"")
 		im := all[path]
 		if im == nil {
-			im = &imported{listed: known[path], path: path, symbols: map[string]int{}}
+			im = &imported{listed: known[path], symbols: map[string]int{}}
+			im.ImportPath = path
 			all[path] = im
 		}
 		im.files++
@@ -175,12 +177,12 @@ func (im *imported) top() []string {
 
 // describe reads the documentation of one package and writes its entry.
 func (t *Turn) describe(ctx context.Context, src *source, b *strings.Builder, im *imported) error {
-	doc, err := t.doc(ctx, im.path)
+	doc, err := t.doc(ctx, im.listed)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		src.broken = append(src.broken, im.path+": "+err.Error())
+		src.broken = append(src.broken, im.ImportPath+": "+err.Error())
 		doc = "its documentation cannot be read here"
 	case doc == "":
 		doc = "it has no documentation"
@@ -209,14 +211,14 @@ func (t *Turn) describe(ctx context.Context, src *source, b *strings.Builder, im
 }
 
 func byUse(a, b *imported) int {
-	return cmp.Or(cmp.Compare(b.uses, a.uses), cmp.Compare(b.files, a.files), cmp.Compare(a.path, b.path))
+	return cmp.Or(cmp.Compare(b.uses, a.uses), cmp.Compare(b.files, a.files), cmp.Compare(a.ImportPath, b.ImportPath))
 }
 
 // standard reads what the module uses of the standard library.
 func (t *Turn) standard(ctx context.Context, src *source, used map[string]*imported) (string, error) {
 	var std []*imported
 	for _, im := range used {
-		if im.Standard && im.path != "unsafe" { // which is no package but a part of the language
+		if im.Standard && im.ImportPath != "unsafe" { // which is no package but a part of the language
 			std = append(std, im)
 		}
 	}
@@ -233,7 +235,7 @@ func (t *Turn) standard(ctx context.Context, src *source, used map[string]*impor
 	}
 	b.WriteString(":\n")
 	for i, im := range std {
-		fmt.Fprintf(&b, "%d. `%s` - ", i+1, im.path)
+		fmt.Fprintf(&b, "%d. `%s` - ", i+1, im.ImportPath)
 		if err := t.describe(ctx, src, &b, im); err != nil {
 			return "", err
 		}
@@ -241,25 +243,12 @@ func (t *Turn) standard(ctx context.Context, src *source, used map[string]*impor
 	return b.String(), nil
 }
 
-// moduleOf returns the path of the required module that provides the package.
-func (im *imported) moduleOf(mod modFile) string {
-	if im.Module != nil {
-		return im.Module.Path
-	}
-	best := ""
-	for _, r := range mod.Require {
-		if (im.path == r.Path || strings.HasPrefix(im.path, r.Path+"/")) && len(r.Path) > len(best) {
-			best = r.Path
-		}
-	}
-	return best
-}
-
 // dependencies reads what the module's direct dependencies are for.
 func (t *Turn) dependencies(ctx context.Context, src *source, mod modFile, used map[string]*imported) (string, error) {
 	of := map[string][]*imported{} // by module
 	for _, im := range used {
-		of[im.moduleOf(mod)] = append(of[im.moduleOf(mod)], im)
+		m := mod.provider(im.listed)
+		of[m] = append(of[m], im)
 	}
 	var b strings.Builder
 	n, read := 0, 0
@@ -278,11 +267,11 @@ func (t *Turn) dependencies(ctx context.Context, src *source, mod modFile, used 
 		for i, im := range pkgs {
 			switch {
 			case i == 0:
-				fmt.Fprintf(&b, "%d. `%s` %s - ", n, im.path, r.Version)
+				fmt.Fprintf(&b, "%d. `%s` %s - ", n, im.ImportPath, r.Version)
 			case read >= mostPackages:
 				fmt.Fprintf(&b, "   and %d more of its packages.\n", len(pkgs)-i)
 			default:
-				fmt.Fprintf(&b, "   also `%s` - ", im.path)
+				fmt.Fprintf(&b, "   also `%s` - ", im.ImportPath)
 			}
 			if i > 0 && read >= mostPackages {
 				break

@@ -103,7 +103,7 @@ func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 // build has the go command build the module, which goes into its cache only, and
 // adds what it complains of to what is broken.
 func (t *Turn) build(ctx context.Context, src *source) error {
-	list, err := t.goList(ctx, "-export", "-json=ImportPath,Error", "./...")
+	list, err := t.goList(ctx, "-export", "-json=ImportPath,Error,DepsErrors", "./...")
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -112,9 +112,14 @@ func (t *Turn) build(ctx context.Context, src *source) error {
 	}
 	bad := 0
 	for _, p := range list {
-		if p.Error != nil {
+		if p.Error != nil || len(p.DepsErrors) > 0 {
 			bad++
-			src.complain(p.Error.Pos, p.Error.Err)
+		}
+		if p.Error != nil {
+			src.complain(p.ImportPath, *p.Error)
+		}
+		for _, e := range p.DepsErrors {
+			src.complain("", *e)
 		}
 	}
 	t.say("%d of %s do not build.", bad, count(len(list), "package"))

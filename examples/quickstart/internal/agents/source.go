@@ -156,14 +156,41 @@ func parseError(err error) string {
 	return fmt.Sprintf("%v (and %d more)", list[0], len(list)-1)
 }
 
-// complain adds an error of the go command, unless it is known from the parser.
-func (src *source) complain(pos, text string) {
-	text = strings.TrimSpace(text)
-	if pos != "" && !strings.HasPrefix(text, "#") {
-		text = pos + ": " + text
+// owns reports whether a package belongs to the module. The go command lists the
+// package of a test under names such as "p.test" and "p [p.test]".
+func (src *source) owns(importPath string) bool {
+	return importPath == src.module || strings.HasPrefix(importPath, src.module+"/") || strings.HasPrefix(importPath, src.module+" [")
+}
+
+// complain adds what the go command complains of in a package: one error for
+// each line that the compiler wrote, or the only one.
+func (src *source) complain(importPath string, e listError) {
+	text := strings.TrimSpace(e.Err)
+	if compiler, ok := strings.CutPrefix(text, "# "); ok {
+		for i, line := range strings.Split(compiler, "\n") {
+			if i > 0 { // the first names the package
+				src.addBroken(strings.TrimSpace(line))
+			}
+		}
+		return
+	}
+	if importPath != "" && (e.Pos == "" || !src.owns(importPath)) {
+		text = importPath + ": " + text
+	}
+	if e.Pos != "" {
+		text = e.Pos + ": " + text
+	}
+	src.addBroken(text)
+}
+
+// addBroken adds an error unless one is known for the same line of a file.
+func (src *source) addBroken(text string) {
+	at := text
+	if parts := strings.SplitN(text, ":", 3); len(parts) == 3 {
+		at = parts[0] + ":" + parts[1] + ":"
 	}
 	for _, b := range src.broken {
-		if strings.Contains(b, text) || strings.Contains(text, b) {
+		if strings.Contains(b, at) {
 			return
 		}
 	}
@@ -178,7 +205,8 @@ func (src *source) at(p token.Pos) string {
 
 // lineCount returns how many lines a node spans.
 func (src *source) lineCount(n ast.Node) int {
-	return src.fset.Position(n.End()).Line - src.fset.Position(n.Pos()).Line + 1
+	// What was broken off may seem to end before it begins.
+	return max(src.fset.Position(n.End()).Line-src.fset.Position(n.Pos()).Line+1, 1)
 }
 
 // built returns the files that make the package on this system, without tests.
