@@ -148,10 +148,10 @@ type Config struct {
 	// that starts turns. Default 2 s.
 	PollInterval time.Duration
 	// MinIdleTime is how long after a prompt an idle session is not believed
-	// without a finish mark. Default 5 s.
+	// without a finish mark. Default 5 s; Disabled for no wait.
 	MinIdleTime time.Duration
 	// MinStabilityTime is the earliest moment of a turn at which polls without
-	// a change, or without output, count. Default 10 s.
+	// a change, or without output, count. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
 	// StablePolls is how many of them in a row decide. Default 3.
 	StablePolls int
@@ -171,7 +171,7 @@ type Config struct {
 	// 30 min; Disabled for never.
 	TimeToLive time.Duration
 	// QueueTimeToLive cancels a task that has waited for a slot for so long.
-	// Default never.
+	// Default never, as is Disabled.
 	QueueTimeToLive time.Duration
 	// StopTimeout is how long a session may take to stop before its slot is
 	// given to the next one all the same. Default 10 s.
@@ -287,6 +287,9 @@ func (c *Config) validate() error {
 	}
 	for _, n := range c.counts() {
 		if *n.value < 0 && !(n.unlimited && *n.value == Unlimited) {
+			if n.unlimited {
+				return &InputError{"Config." + n.name, fmt.Sprintf("is %d; it must be positive, 0 for the default of %d, or Unlimited", *n.value, n.def)}
+			}
 			return &InputError{"Config." + n.name, fmt.Sprintf("is %d; it must be positive, or 0 for the default of %d", *n.value, n.def)}
 		}
 	}

@@ -1,80 +1,473 @@
 package bgagent
 
-import "context"
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
-// BackgroundManager stub; replaced.
-type BackgroundManager struct{}
+	"github.com/google/uuid"
+)
 
-func New(client SessionClient, cfg Config) (*BackgroundManager, error) { panic("stub") }
-func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
-	panic("stub")
+// BackgroundManager owns background tasks: it starts them when a slot is free,
+// finds out how they end, and tells the session that launched them. Make one
+// with [New] and end it with [BackgroundManager.Close]. All methods are safe
+// for concurrent use; none of them calls the host on the caller's goroutine,
+// except Messages and those whose comment says so.
+//
+// # Invariants
+//
+// They are what every change must keep; checkInvariants verifies those about
+// state after every update in tests.
+//
+//  1. A status changes only in task.transition, only under the lock.
+//  2. A terminal status is final for its attempt; a resume opens a new attempt.
+//  3. Whoever waits for an attempt is woken once it is terminal and its notice
+//     is in the outbox. Get may show the end a moment before, never after.
+//  4. An attempt owns at most one slot. When its agent ended the turn the slot
+//     goes back in that update; when it was ended from outside, once nothing of
+//     it runs or the stopping deadline has passed.
+//  5. No attempt that could start waits while a slot of its pool is free.
+//     Those that could not are marked flagUnstarted: their session is not quiet.
+//  6. The indexes (by id, session, parent, tool call) hold exactly the tasks
+//     they should. A session has at most one attempt that is live or not quiet.
+//  7. Counts of live tasks, of a batch and of what is owed change only in
+//     finish.go, launch.go (linking) and notice.go.
+//  8. Every task is live, or ended with its notice owed or settled in exactly
+//     one way.
+//  9. While the lock is held no host, logger or subscriber is called and nothing
+//     blocks. Below it there is only the lock of the ConcurrencyManager.
+//  10. Decide, then act: who wins a transition performs its side effect. Host
+//     calls of one attempt other than Abort are made by one goroutine at a time.
+//  11. An observation older than the last prompt or abort is dropped.
+//  12. Events leave in the order of transitions, one EventEnded for an attempt.
+//  13. Callers get copies.
+//  14. Every goroutine starts in spawn and has ended before Close returns, or is
+//     named in its error.
+//  15. At most one sweep at a time per client; with nothing live and nothing owed
+//     to a busy parent nothing periodic runs; one timer stands for all deadlines.
+//  16. The update that begins Close ends everything pending; after it no attempt
+//     and no turn starts.
+type BackgroundManager struct {
+	cfg     Config
+	cm      *ConcurrencyManager
+	epoch   time.Time
+	seed    maphash.Seed
+	clients []*client // the one given to New first
+	base    context.Context
+	stop    context.CancelCauseFunc
+	closed  chan struct{} // closed when Close begins
+	check   func()        // in tests: called at the end of every update, with the lock held
+
+	closeDone chan struct{} // closed when Close has ended, after closeErr was written
+	closeErr  error
+
+	running [goKinds]atomic.Int64 // goroutines by kind
+	ended   chan struct{}         // one token when the last of them has ended
+
+	// mu guards everything below and everything in record.go. While it is held
+	// no host, logger or subscriber may be called and nothing may block; the
+	// lock of the ConcurrencyManager may be taken below it.
+	mu         sync.Mutex
+	ids        *bufio.Reader
+	tasks      map[uint64]*task // by the number in their id
+	peak       int              // largest size of tasks since it was made
+	calls      map[uint64]*task // by caller, tool call, agent and prompt
+	sessions   map[string]*session
+	nodes      map[string]*node
+	kinds      map[kindKey]*kind
+	watchers   map[*task][]*watcher
+	live       int  // pending and running tasks
+	waiving    bool // what ends now was cancelled by waiver, its parent
+	waiver     string
+	drainers   []*watcher // wait for everything to come to rest
+	unquiet    int        // ended attempts that are not quiet yet
+	over       int        // sessions that did not stop in time, ever
+	closing    bool
+	draining   bool
+	alarms     alarms
+	timer      *time.Timer
+	timerAt    int64
+	timerOff   bool
+	ticked     chan struct{} // closed by a tick that Close has to wait for
+	keep       retention
+	subs       []*Subscription
+	seq        uint64 // of the last event
+	logs       logQueue
+	forget     []forgotten
+	forgetting bool
+	fx         effects
 }
-func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
-	panic("stub")
-}
-func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
-	panic("stub")
-}
 
-// RunResume is Resume in the foreground, as Run is Launch in the foreground.
-func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
-	panic("stub")
-}
-func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
-	panic("stub")
+// effects is what an update wants done once the lock has been given back.
+type effects struct {
+	start, startEnd *attempt // have their slot and want a goroutine
+	grants          []*waiter
+	cancels         *attempt // their contexts are to end
 }
 
-// WaitIdle waits until nothing that descends from the session is live.
-func (m *BackgroundManager) Quiet(ctx context.Context, id string) error { panic("stub") }
-func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (Task, error) {
-	panic("stub")
-} // the task as it was right before
-func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOptions) ([]Task, error) {
-	panic("stub")
-}                                                          // as they were right before
-func (m *BackgroundManager) SessionDeleted(session string) {}
-func (m *BackgroundManager) Get(id string) (Task, error)   { panic("stub") }
+type goKind uint8
 
-// Read is Get on behalf of a caller: ErrNotDescendant; when the caller is the parent and the task has ended its notice counts as read.
-func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { panic("stub") }
-func (m *BackgroundManager) List(q Query) []Task                     { panic("stub") }
+// The kinds of goroutines, named for CloseError.Hung.
+const (
+	goWorker goKind = iota
+	goCall
+	goAbort
+	goNotify
+	goPoll
+	goEvents
+	goLog
+	goForget
+	goKinds
+)
 
-// Messages reads the conversation of a task's session (for full_session). errors.ErrUnsupported when the client cannot.
-func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
-	panic("stub")
+var goNames = [goKinds]string{"CreateSession, RunTurn or StartTurn", "another host call", "Abort", "Notify", "Statuses or Messages", "Events", "the logger", "ForgetSession"}
+
+// New makes a manager that runs tasks on the client. The client must be a
+// [TurnRunner] or a [TurnStarter], not both. Close must be called in the end.
+func New(sc SessionClient, cfg Config) (*BackgroundManager, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	m := &BackgroundManager{
+		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
+		closed: make(chan struct{}), closeDone: make(chan struct{}), ended: make(chan struct{}, 1),
+		ids:   bufio.NewReaderSize(rand.Reader, 1024),
+		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: map[string]*session{},
+		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, watchers: map[*task][]*watcher{},
+	}
+	if m.cm == nil {
+		if m.cm, err = NewConcurrencyManager(cfg.Limits); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.addClient("", sc); err != nil {
+		return nil, err
+	}
+	for name, sc := range cfg.Clients {
+		if strings.TrimSpace(name) == "" {
+			return nil, &InputError{"Config.Clients", "has an entry without a name; the empty name belongs to the client given to New"}
+		}
+		if err := m.addClient(name, sc); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(m.clients, func(a, b *client) int { return cmp.Compare(a.name, b.name) })
+	m.base, m.stop = context.WithCancelCause(context.Background())
+	for _, cl := range m.clients {
+		if cl.events != nil {
+			m.spawn(goEvents, func() { m.follow(cl) })
+		}
+	}
+	return m, nil
 }
-func (m *BackgroundManager) Outstanding(session string) (live, owed int) { panic("stub") }
-func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
-	panic("stub")
+
+// Concurrency returns the manager of the slots, to read its figures or change
+// its limits.
+func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
+
+// update is the gate: the only way to change state.
+func (m *BackgroundManager) update(f func(now int64)) {
+	m.step(f, nil)
 }
 
-// TakeNotice takes everything owed to the session now, without waiting.
-func (m *BackgroundManager) TakeNotice(session string) (Notice, bool) { panic("stub") }
+// step is update for a goroutine that can itself make the host call of the next
+// attempt that has got a slot, which is prepared in the same update: letting a
+// finishing worker take the next saves a quarter of the time of a goroutine
+// each. It returns nil when there is none, or j is nil.
+func (m *BackgroundManager) step(f func(now int64), j *job) (next *attempt) {
+	m.mu.Lock()
+	now := m.now()
+	f(now)
+	for j != nil && next == nil && m.fx.start != nil {
+		a := m.fx.start
+		m.fx.start, a.nextRun = a.nextRun, nil
+		if m.beginCallLocked(a, j, now) {
+			next = a
+		}
+	}
+	m.armLocked(now)
+	if m.check != nil {
+		m.check()
+	}
+	fx := m.fx
+	m.fx = effects{}
+	m.mu.Unlock()
 
-// Digest describes the tasks of a session in at most max bytes, for use after a compaction.
-func (m *BackgroundManager) Digest(session string, max int) string        { panic("stub") }
-func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) { panic("stub") }
-func (m *BackgroundManager) Observe(e HostEvent)                          {}
-func (m *BackgroundManager) Concurrency() *ConcurrencyManager             { panic("stub") }
-func (m *BackgroundManager) Drain(ctx context.Context) error              { panic("stub") }
-func (m *BackgroundManager) Close(ctx context.Context) error              { panic("stub") }
-
-// Subscription stub.
-type Subscription struct{}
-
-// Next returns the next event, io.EOF after Close of the subscription or the manager.
-func (s *Subscription) Next(ctx context.Context) (Event, error) { panic("stub") }
-func (s *Subscription) Close()                                  {}
-
-type callerKey struct{}
-
-// WithCaller returns a context that carries the caller, for ToolDef.Call and for agents that run in the process.
-func WithCaller(ctx context.Context, c Caller) context.Context {
-	return context.WithValue(ctx, callerKey{}, c)
+	for a := fx.cancels; a != nil; {
+		rest := a.nextCancel
+		a.nextCancel = nil
+		a.ctx.end()
+		a = rest
+	}
+	for _, w := range fx.grants {
+		w.owner.slotGranted(w)
+	}
+	for a := fx.start; a != nil; {
+		rest := a.nextRun
+		a.nextRun = nil
+		m.spawnWork(a)
+		a = rest
+	}
+	return next
 }
 
-// CallerFrom returns the caller that ctx carries.
-func CallerFrom(ctx context.Context) (Caller, bool) {
-	c, ok := ctx.Value(callerKey{}).(Caller)
-	return c, ok
+func (m *BackgroundManager) now() int64 { return int64(time.Since(m.epoch)) }
+
+// spawn is the one place where goroutines start.
+func (m *BackgroundManager) spawn(k goKind, f func()) {
+	m.running[k].Add(1)
+	go func() {
+		defer func() {
+			m.running[k].Add(-1)
+			select {
+			case m.ended <- struct{}{}:
+			default:
+			}
+		}()
+		f()
+	}()
+}
+
+func (m *BackgroundManager) spawnWork(a *attempt) {
+	m.spawn(goWorker, func() { m.work(a) })
+}
+
+// busyGoroutines names the kinds of which some have not ended.
+func (m *BackgroundManager) busyGoroutines() (names []string) {
+	for k := range m.running {
+		if m.running[k].Load() > 0 {
+			names = append(names, goNames[k])
+		}
+	}
+	return names
+}
+
+// idEncoding writes ids in lower case without the letters that are mistaken
+// for digits.
+var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+const idLen = 16 // characters after the prefix: 80 random bits of a version 4 UUID
+
+// newIDLocked returns an unguessable id and the number in it.
+func (m *BackgroundManager) newIDLocked(prefix string) (id string, num uint64) {
+	u, err := uuid.NewRandomFromReader(m.ids)
+	if err != nil {
+		panic("bgagent: no randomness: " + err.Error())
+	}
+	// Bytes 6 and 8 hold the version and the variant; the others are random.
+	raw := [10]byte{u[0], u[1], u[2], u[3], u[4], u[5], u[7], u[9], u[10], u[11]}
+	var buf [3 + 1 + idLen]byte
+	n := copy(buf[:], prefix)
+	idEncoding.Encode(buf[n:n+idLen], raw[:])
+	return string(buf[:n+idLen]), idNumber(raw)
+}
+
+func idNumber(raw [10]byte) (n uint64) {
+	for _, b := range raw[:8] {
+		n = n<<8 | uint64(b)
+	}
+	return n
+}
+
+// parseID returns the number in a task's id.
+func parseID(id string) (num uint64, ok bool) {
+	if len(id) != 3+idLen || id[:3] != "bg_" {
+		return 0, false
+	}
+	var raw [10]byte
+	if n, err := idEncoding.Decode(raw[:], []byte(id[3:])); err != nil || n != len(raw) {
+		return 0, false
+	}
+	return idNumber(raw), true
+}
+
+// findLocked returns the task with the id.
+func (m *BackgroundManager) findLocked(id string) (*task, error) {
+	num, ok := parseID(id)
+	if !ok {
+		return nil, fmt.Errorf("bgagent: task %.40q: %w", id, ErrUnknownTask)
+	}
+	if t := m.tasks[num]; t != nil && t.id == id {
+		return t, nil
+	}
+	if tomb := m.keep.byID(num, id); tomb != nil {
+		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.session}
+	}
+	return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrUnknownTask)
+}
+
+// ownLocked is findLocked for a caller that may only see what descends from it.
+func (m *BackgroundManager) ownLocked(by Caller, id string) (*task, error) {
+	t, err := m.findLocked(id)
+	if err != nil {
+		var gone *ExpiredError
+		if by.Session != "" && errors.As(err, &gone) && !m.keep.descends(id, by.Session) {
+			return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrNotDescendant)
+		}
+		return nil, err
+	}
+	if !descends(t, by) {
+		return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrNotDescendant)
+	}
+	return t, nil
+}
+
+// descends reports whether the caller may see the task.
+func descends(t *task, by Caller) bool {
+	if by == (Caller{}) || by.Session == "" {
+		return true
+	}
+	for n := t.up; n != nil; n = n.above() {
+		if n.session == by.Session {
+			return true
+		}
+	}
+	return false
+}
+
+// nodeLocked returns the node of a session, made when there is none.
+func (m *BackgroundManager) nodeLocked(session string) *node {
+	n := m.nodes[session]
+	if n == nil {
+		n = &node{session: session}
+		if s := m.sessions[session]; s != nil {
+			n.of, s.own = s, n
+		}
+		m.nodes[session] = n
+	}
+	return n
+}
+
+// Get returns the task with the id, or an error that matches [ErrUnknownTask]
+// or [ErrExpired].
+func (m *BackgroundManager) Get(id string) (Task, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, err := m.findLocked(id)
+	if err != nil {
+		return Task{}, err
+	}
+	return m.fullSnapshotLocked(t), nil
+}
+
+// Read is Get on behalf of a session: it fails with [ErrNotDescendant] for a
+// task that does not descend from it. When the task has ended and the caller is
+// the one who is owed the notice, the notice counts as read.
+func (m *BackgroundManager) Read(by Caller, id string) (s Task, err error) {
+	m.update(func(now int64) {
+		var t *task
+		if t, err = m.ownLocked(by, id); err != nil {
+			return
+		}
+		if !t.live() && t.up.session == by.Session {
+			m.settleTaskLocked(t, NoticeRead, now)
+		}
+		s = m.fullSnapshotLocked(t)
+	})
+	return s, err
+}
+
+// fullSnapshotLocked is a snapshot with the place in line.
+func (m *BackgroundManager) fullSnapshotLocked(t *task) Task {
+	s := m.snapshotLocked(t)
+	if t.status == Pending && !t.is(flagUnstarted) {
+		place, pool := m.cm.place(&t.wait)
+		s.Queue = &QueuePlace{Place: place, Pool: pool}
+	}
+	return s
+}
+
+// List returns the tasks that the query selects, in the order of their launch.
+// It looks at all tasks under the node it names, or at all there are.
+func (m *BackgroundManager) List(q Query) []Task {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []*task
+	take := func(t *task) {
+		if len(q.Status) == 0 || slices.Contains(q.Status, t.status) {
+			found = append(found, t)
+		}
+	}
+	switch {
+	case q.Parent != "":
+		if n := m.nodes[q.Parent]; n != nil && (q.Under == "" || q.Under == q.Parent || n.under(q.Under)) {
+			for t := n.first; t != nil; t = t.next {
+				take(t)
+			}
+		}
+	case q.Under != "":
+		if n := m.nodes[q.Under]; n != nil {
+			n.each(take)
+		}
+	default:
+		for _, t := range m.tasks {
+			take(t)
+		}
+	}
+	slices.SortFunc(found, byLaunch)
+	if q.Limit > 0 && len(found) > q.Limit {
+		found = found[len(found)-q.Limit:]
+	}
+	out := make([]Task, len(found))
+	for i, t := range found {
+		out[i] = m.snapshotLocked(t)
+	}
+	return out
+}
+
+func byLaunch(a, b *task) int {
+	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id, b.id))
+}
+
+// under reports whether n descends from the session.
+func (n *node) under(session string) bool {
+	for ; n != nil; n = n.above() {
+		if n.session == session {
+			return true
+		}
+	}
+	return false
+}
+
+// each calls f for every task that descends from n.
+func (n *node) each(f func(*task)) {
+	for t := n.first; t != nil; {
+		next := t.next
+		f(t)
+		if t.sess != nil && t.sess.own != nil {
+			t.sess.own.each(f)
+		}
+		t = next
+	}
+	for _, sub := range n.subs {
+		sub.each(f)
+	}
+}
+
+// Outstanding returns how many tasks that descend from the session are live,
+// and how many ends it is owed a notice of. Both are read in one step: a host
+// that sees two zeros misses nothing.
+func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.nodes[session]; n != nil {
+		n.each(func(t *task) {
+			if t.live() {
+				live++
+			}
+		})
+		owed = n.outstanding()
+	}
+	return live, owed
 }

@@ -32,7 +32,9 @@ type Report struct {
 // Reporter passes on what happens in a running turn. All methods return at once
 // and are safe for concurrent use; after the turn has ended they do nothing.
 type Reporter struct {
-	sink  func(Report)
+	sink  func(Report) // nil for one of the manager's
+	a     *attempt
+	turn  int32
 	ended atomic.Bool
 }
 
@@ -45,7 +47,11 @@ func NewReporter(f func(Report)) *Reporter { return &Reporter{sink: f} }
 func (r *Reporter) end() { r.ended.Store(true) }
 
 func (r *Reporter) report(x Report) {
-	if r != nil && !r.ended.Load() {
+	switch {
+	case r == nil || r.ended.Load():
+	case r.a != nil:
+		r.a.report(r.turn, x)
+	case r.sink != nil:
 		r.sink(x)
 	}
 }

@@ -114,13 +114,14 @@ func (s NoticeState) MarshalText() ([]byte, error) { return []byte(s.String()), 
 // Notice tells a parent session what has ended. One notice may speak of several
 // tasks.
 type Notice struct {
-	ID      string       `json:"id"`              // never changes, however often it is delivered
-	Session string       `json:"session"`         // the parent that it is for
-	Items   []NoticeItem `json:"items"`           // what ended and has not been told, oldest first
-	Batch   []NoticeItem `json:"batch,omitempty"` // closing notices: everything of the batch, told before or not
-	Closing bool         `json:"closing"`         // nothing of the batch is live any more
-	Live    int          `json:"live"`            // tasks of the parent that are still pending or running
-	Text    string       `json:"text"`            // what the parent's model should read
+	ID      string       `json:"id"`                // never changes, however often it is delivered
+	Session string       `json:"session"`           // the parent that it is for
+	Items   []NoticeItem `json:"items"`             // what ended and has not been told, oldest first
+	Batch   []NoticeItem `json:"batch,omitempty"`   // closing notices: everything of the batch, told before or not
+	Omitted int          `json:"omitted,omitempty"` // members of the batch that Batch leaves out
+	Closing bool         `json:"closing"`           // nothing of the batch is live any more
+	Live    int          `json:"live"`              // tasks of the parent that are still pending or running
+	Text    string       `json:"text"`              // what the parent's model should read
 }
 
 // NoticeItem speaks of the end of one attempt.

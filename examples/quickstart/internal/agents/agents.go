@@ -7,7 +7,6 @@ package agents
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	"github.com/bgagent/bgagent"
 )
@@ -58,7 +57,9 @@ func (t *Turn) say(format string, args ...any) { t.Report.Text(fmt.Sprintf(forma
 // tool reports a call of a tool around f.
 func (t *Turn) tool(name string, f func() error) error {
 	t.calls++
-	call := bgagent.MessageTool{ID: "call_" + strconv.Itoa(t.calls), Name: name, State: bgagent.ToolRunning}
+	// Ids are unique in the session, so the turn is part of them.
+	id := fmt.Sprintf("call_%d.%d", len(t.Earlier)+1, t.calls)
+	call := bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolRunning}
 	t.Report.Tool(call)
 	err := f()
 	call.State = bgagent.ToolDone

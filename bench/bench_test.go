@@ -1,0 +1,115 @@
+package bench
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// These exist so that go test -bench . runs every part once. The figures that
+// count come from cmd/report, which sets each beside its reference.
+
+func benchSlots(b *testing.B, f acquirer) {
+	b.ReportAllocs()
+	f(b.N)
+}
+
+func newManager(b *testing.B) *bgagent.ConcurrencyManager {
+	c, err := bgagent.NewConcurrencyManager(bgagent.Limits{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return c
+}
+
+func BenchmarkFreeSlotByName(b *testing.B)    { benchSlots(b, byName(newManager(b))) }
+func BenchmarkFreeSlotByPool(b *testing.B)    { benchSlots(b, byPool(newManager(b))) }
+func BenchmarkFreeSlotSemaphore(b *testing.B) { benchSlots(b, bySemaphore()) }
+func BenchmarkFreeSlotBulkhead(b *testing.B)  { benchSlots(b, byBulkhead()) }
+
+func BenchmarkSemaphoreHandOff(b *testing.B) {
+	for b.Loop() {
+		b.ReportMetric(semaphoreHandOff(10_000), "ns/handoff")
+	}
+}
+
+// each runs f, which says what one of n costs, and reports the last of it.
+func each(b *testing.B, n int, f func(n int) (float64, error)) {
+	var ns float64
+	var err error
+	for b.Loop() {
+		if ns, err = f(n); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(ns, "ns/task")
+}
+
+const some = 1000
+
+func BenchmarkPond(b *testing.B)       { each(b, some, submitAll) }
+func BenchmarkAnts(b *testing.B)       { each(b, some, throughAnts) }
+func BenchmarkConc(b *testing.B)       { each(b, some, throughConc) }
+func BenchmarkWorkerpool(b *testing.B) { each(b, some, throughWorkerpool) }
+
+func BenchmarkEndToNextStart(b *testing.B) { each(b, some, passAlong) }
+
+func BenchmarkLaunchToTold(b *testing.B) {
+	each(b, some, func(n int) (float64, error) {
+		ns, allocs, err := launchAll(n)
+		b.ReportMetric(allocs, "allocs/task")
+		return ns, err
+	})
+}
+
+func BenchmarkPendingHeap(b *testing.B) {
+	for b.Loop() {
+		bytes, _, err := pendingHeap(some)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(bytes, "B/task")
+	}
+}
+
+func BenchmarkEndedHeap(b *testing.B) {
+	for b.Loop() {
+		bytes, err := endedHeap(some, bgagent.Unlimited)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(bytes, "B/task")
+	}
+}
+
+func BenchmarkEvent(b *testing.B) {
+	s := newStarter()
+	m, err := live(some, s, bgagent.Config{PollInterval: time.Hour, HostUnreachable: bgagent.Disabled})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := 0; b.Loop(); i++ {
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostActivity, Session: s.all[i%some]})
+	}
+	if err := closeManager(m); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func BenchmarkSweep(b *testing.B) {
+	for b.Loop() {
+		_, reads, _, _, err := sweeps(some, 1, newStarter(), func() {})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(reads, "reads/sweep")
+	}
+}
+
+func BenchmarkEndToNotice(b *testing.B) {
+	each(b, some, func(n int) (float64, error) {
+		s, err := noticeLatency(n)
+		return s.Median(), err
+	})
+}

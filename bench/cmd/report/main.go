@@ -1,0 +1,188 @@
+// Command report measures every row of the table of what must be reached and
+// writes BENCHMARKS.md at the top of the repository. It fails when a row is
+// outside its bound.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent/bench"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 11, "rounds of each comparison")
+	most := flag.Int("most", 1_000_000, "largest number of tasks")
+	rows := flag.String("rows", "", "only the rows whose id matches; the rest of the file is lost")
+	out := flag.String("out", "", "file to write; BENCHMARKS.md of the module when empty, - for standard output")
+	flag.Parse()
+	ok, err := run(*rounds, *most, *rows, *out)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(2)
+	}
+	if !ok {
+		fmt.Fprintln(os.Stderr, "report: something is outside its bound")
+		os.Exit(1)
+	}
+}
+
+func run(rounds, most int, rows, out string) (ok bool, err error) {
+	only, err := regexp.Compile(rows)
+	if err != nil {
+		return false, err
+	}
+	root, err := bench.RootDir()
+	if err != nil {
+		return false, err
+	}
+	var doc bytes.Buffer
+	head(&doc, root, rounds)
+	ok = true
+	for _, row := range bench.Rows() {
+		if !only.MatchString(row.ID) {
+			continue
+		}
+		start := time.Now()
+		note := func(s string) { fmt.Fprintf(os.Stderr, "%s: %s\n", row.ID, s) }
+		note("begins")
+		checks, err := measure(row, bench.Options{Rounds: rounds, Most: most, Progress: note})
+		ok = section(&doc, row, checks, err) && ok
+		note(fmt.Sprintf("done after %.1f s", time.Since(start).Seconds()))
+	}
+	switch out {
+	case "-":
+		_, err = os.Stdout.Write(doc.Bytes())
+	case "":
+		err = os.WriteFile(filepath.Join(root, "BENCHMARKS.md"), doc.Bytes(), 0o644)
+	default:
+		err = os.WriteFile(out, doc.Bytes(), 0o644)
+	}
+	return ok, err
+}
+
+// measure runs a row. One that panics is a row that failed, and the others are
+// measured all the same.
+func measure(row bench.Row, o bench.Options) (checks []bench.Check, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	runtime.GC()
+	debug.FreeOSMemory()
+	return row.Run(o)
+}
+
+func head(w io.Writer, root string, rounds int) {
+	fmt.Fprintf(w, `# Benchmarks
+
+Written by %s. A bound is a ratio to a reference that was measured in the same
+process and run, turn by turn with it: the median of %d rounds, with the least and the most beside it. The absolute
+figures are for orientation only. What is inside its bound says so; what reaches the aim too says that.
+
+| | |
+| --- | --- |
+| date | %s |
+| commit | %s |
+| machine | %s, %d processors used, %s/%s |
+| Go | %s |
+
+`, "`go run ./bench/cmd/report`", rounds, time.Now().UTC().Format("2006-01-02 15:04 MST"), commit(root), cpu(), runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
+
+// section writes one row and reports whether it is inside its bounds.
+func section(w io.Writer, row bench.Row, checks []bench.Check, err error) bool {
+	fmt.Fprintf(w, "## %s\n\n%s. Reference: %s.\n\n", row.ID, upper(row.What), row.Reference)
+	if err != nil {
+		fmt.Fprintf(w, "**Failed**: %s\n\n", strings.ReplaceAll(err.Error(), "\n", " "))
+		return false
+	}
+	fmt.Fprintln(w, "| what | median | least to most | at most | aim | | absolute |")
+	fmt.Fprintln(w, "| --- | ---: | ---: | ---: | ---: | --- | --- |")
+	ok := true
+	for _, c := range checks {
+		verdict := "inside, aim reached"
+		switch {
+		case math.IsNaN(c.Bound) && math.IsNaN(c.Aim):
+			verdict = ""
+		case !c.Inside():
+			verdict, ok = "**outside**", false
+		case !c.Reached():
+			verdict = "inside"
+		case math.IsNaN(c.Aim):
+			verdict = "inside"
+		}
+		spread := ""
+		if len(c.Value) > 1 {
+			spread = number(c.Value.Quantile(0), c.Unit) + " to " + number(c.Value.Quantile(1), c.Unit)
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", c.Name, number(c.Value.Median(), c.Unit), spread, number(c.Bound, c.Unit), number(c.Aim, c.Unit), verdict, c.Beside)
+	}
+	fmt.Fprintln(w)
+	return ok
+}
+
+func number(v float64, unit string) string {
+	var s string
+	switch {
+	case math.IsNaN(v):
+		return ""
+	case unit == "x" && v > 0 && v < 0.2:
+		return fmt.Sprintf("1/%.3g", 1/v)
+	case math.Abs(v) >= 1000:
+		s = fmt.Sprintf("%.0f", v)
+	default:
+		s = fmt.Sprintf("%.3g", v)
+	}
+	if unit != "" {
+		s += " " + unit
+	}
+	return s
+}
+
+func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+func commit(root string) string {
+	git := func(args ...string) string {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(out))
+	}
+	rev := git("rev-parse", "--short=12", "HEAD")
+	if rev == "" {
+		return "unknown"
+	}
+	if git("status", "--porcelain", "--", ".", ":!BENCHMARKS.md") != "" {
+		rev += ", with changes that are not committed"
+	}
+	return rev
+}
+
+// cpu names the processor where the system tells it.
+func cpu() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err == nil {
+		for line := range strings.Lines(string(b)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				return strings.TrimSpace(value)
+			}
+		}
+	}
+	return "unknown processor"
+}

@@ -1,0 +1,165 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime/debug"
+	"time"
+)
+
+// client is one session client with its abilities and what the poller knows of
+// it.
+type client struct {
+	name      string
+	sc        SessionClient
+	runner    TurnRunner
+	starter   TurnStarter
+	reader    MessageReader
+	notifier  Notifier
+	events    EventSource
+	todos     TodoReader
+	finder    SessionFinder
+	lister    AgentLister
+	forgetter SessionForgetter
+
+	// Guarded by BackgroundManager.mu.
+	watched  map[*attempt]struct{} // attempts in a turn, or being stopped: what a sweep asks about
+	parents  map[*node]struct{}    // busy parents that are owed a notice
+	polling  bool                  // a goroutine polls
+	kick     chan struct{}         // wakes it early
+	streamUp int64                 // since when events tell everything; 0 when they do not
+	lastBeat int64
+}
+
+// addClient checks what the client is and finds its abilities.
+func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
+	field := "client"
+	if name != "" {
+		field = fmt.Sprintf("Config.Clients[%q]", name)
+	}
+	if v := reflect.ValueOf(sc); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return &InputError{field, "is nil; it must be a SessionClient"}
+	}
+	cl := &client{name: name, sc: sc, kick: make(chan struct{}, 1), watched: map[*attempt]struct{}{}, parents: map[*node]struct{}{}}
+	cl.runner, _ = sc.(TurnRunner)
+	cl.starter, _ = sc.(TurnStarter)
+	switch {
+	case cl.runner != nil && cl.starter != nil:
+		return &InputError{field, "is both a TurnRunner and a TurnStarter; it must be exactly one of the two"}
+	case cl.runner == nil && cl.starter == nil:
+		return &InputError{field, "is neither a TurnRunner nor a TurnStarter; it must be exactly one of the two"}
+	}
+	cl.reader, _ = sc.(MessageReader)
+	cl.notifier, _ = sc.(Notifier)
+	cl.events, _ = sc.(EventSource)
+	cl.todos, _ = sc.(TodoReader)
+	cl.finder, _ = sc.(SessionFinder)
+	cl.lister, _ = sc.(AgentLister)
+	cl.forgetter, _ = sc.(SessionForgetter)
+	m.clients = append(m.clients, cl)
+	return nil
+}
+
+// clientFor returns the client that the agent runs on.
+func (m *BackgroundManager) clientFor(ctx context.Context, agent string) (*client, error) {
+	name := ""
+	if m.cfg.ClientFor != nil {
+		var err error
+		name, err = within(ctx, m, goCall, "Config.ClientFor", m.cfg.CallTimeout, func(context.Context) (string, error) {
+			return m.cfg.ClientFor(agent), nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if cl := m.client(name); cl != nil {
+		return cl, nil
+	}
+	return nil, &InputError{"Config.ClientFor", fmt.Sprintf("names the client %q for the agent %q; there is none in Config.Clients", name, agent)}
+}
+
+func (m *BackgroundManager) client(name string) *client {
+	for _, cl := range m.clients {
+		if cl.name == name {
+			return cl
+		}
+	}
+	return nil
+}
+
+// hostPanic is the error that a panic or a Goexit in a host's function becomes.
+type hostPanic struct {
+	value any // nil for a Goexit
+	stack []byte
+}
+
+func (e *hostPanic) Error() string {
+	if e.value == nil {
+		return "the host's function called runtime.Goexit"
+	}
+	return fmt.Sprintf("the host's function panicked: %v", e.value)
+}
+
+func panicked(v any) error { return &hostPanic{value: v, stack: debug.Stack()} }
+
+var errGoexit = &hostPanic{}
+
+// errTookTooLong is returned by within when its time is over.
+var errTookTooLong = errors.New("no answer in time")
+
+// within makes a host call on a goroutine of its own and waits for it at most
+// for the timeout, or until ctx ends. A call that has not returned by then is
+// left behind, with its context ended. A panic or a Goexit comes back as an
+// error.
+func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what string, timeout time.Duration, f func(context.Context) (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTookTooLong)
+	defer cancel()
+	ch := make(chan answer, 1)
+	m.spawn(k, func() {
+		a := answer{err: errGoexit}
+		defer func() {
+			if v := recover(); v != nil {
+				a.err = panicked(v)
+			}
+			ch <- a
+		}()
+		a.value, a.err = f(ctx)
+	})
+	select {
+	case a := <-ch:
+		return a.value, a.err
+	case <-ctx.Done():
+	}
+	select { // both may be ready; an answer is worth more
+	case a := <-ch:
+		return a.value, a.err
+	default:
+	}
+	var zero T
+	if err := context.Cause(ctx); errors.Is(err, errTookTooLong) {
+		return zero, fmt.Errorf("%s: %w (%v)", what, errTookTooLong, timeout)
+	}
+	return zero, fmt.Errorf("%s: %w", what, context.Cause(ctx))
+}
+
+// agentNames asks the client which agents there are, for an error message.
+func (m *BackgroundManager) agentNames(cl *client) []string {
+	if cl.lister == nil {
+		return nil
+	}
+	list, err := within(m.base, m, goCall, "Agents", m.cfg.CallTimeout, cl.lister.Agents)
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(list))
+	for i, a := range list {
+		names[i] = a.Name
+	}
+	return names
+}

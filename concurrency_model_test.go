@@ -1,0 +1,445 @@
+package bgagent
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"unicode"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The oracle: what the specification says, written down as plainly as it goes
+// and without anything of the real thing.
+
+func oracleName(s string) string {
+	return strings.Map(unicode.ToLower, strings.TrimFunc(s, unicode.IsSpace))
+}
+
+// oracleValid says whether the limits are to be accepted.
+func oracleValid(l Limits) bool {
+	for _, m := range []map[string]int{l.Model, l.Provider} {
+		for k1, n1 := range m {
+			if n1 < -1 || oracleName(k1) == "" {
+				return false
+			}
+			for k2, n2 := range m {
+				if oracleName(k1) == oracleName(k2) && n1 != n2 {
+					return false
+				}
+			}
+		}
+	}
+	for k, n := range l.Provider {
+		if strings.Contains(k, "/") && n != 0 {
+			return false
+		}
+	}
+	return l.Default >= -1
+}
+
+// oraclePool names the pool of a model or an agent and its limit.
+func oraclePool(l Limits, model, agent string) (string, int) {
+	def := l.Default
+	if def == 0 {
+		def = 5
+	}
+	name := oracleName(model)
+	if name == "" {
+		if a := oracleName(agent); a != "" {
+			return "agent " + a, def
+		}
+		return "default", def
+	}
+	set := func(m map[string]int, want string) (int, bool) {
+		for k, n := range m {
+			if n != 0 && oracleName(k) == want {
+				return n, true
+			}
+		}
+		return 0, false
+	}
+	provider, id := "", name
+	if i := strings.IndexByte(name, '/'); i >= 0 {
+		provider, id = name[:i], name[i+1:]
+	}
+	if n, ok := set(l.Model, name); ok {
+		return "model " + name, n
+	}
+	if n, ok := set(l.Model, id); ok && strings.Count(id, "/") == 0 {
+		return "model " + id, n
+	}
+	if n, ok := set(l.Provider, provider); ok && provider != "" {
+		return "provider " + provider, n
+	}
+	return "default " + name, def
+}
+
+// oracleOne is one who waits or holds.
+type oracleOne struct {
+	model, agent string
+	head         bool
+	ticket       uint64
+	holds        bool
+	real         any // *guest, *caller or *Slot
+}
+
+type oracle struct {
+	limits Limits
+	all    []*oracleOne
+}
+
+func (o *oracle) pool(x *oracleOne) string {
+	name, _ := oraclePool(o.limits, x.model, x.agent)
+	return name
+}
+
+// stats are the figures of all pools, by name.
+func (o *oracle) stats() map[string]PoolStats {
+	out := map[string]PoolStats{}
+	for _, x := range o.all {
+		name, limit := oraclePool(o.limits, x.model, x.agent)
+		s := out[name]
+		s.Name, s.Limit = name, limit
+		if x.holds {
+			s.InUse++
+		} else {
+			s.Waiting++
+		}
+		out[name] = s
+	}
+	return out
+}
+
+// line is who waits in a pool, in order.
+func (o *oracle) line(pool string) []*oracleOne {
+	var line []*oracleOne
+	for _, x := range o.all {
+		if !x.holds && o.pool(x) == pool {
+			line = append(line, x)
+		}
+	}
+	slices.SortFunc(line, func(a, b *oracleOne) int {
+		switch {
+		case a.head && !b.head, a.head == b.head && a.ticket < b.ticket:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return line
+}
+
+// settle grants whatever can be granted.
+func (o *oracle) settle() {
+	for name, s := range o.stats() {
+		for _, x := range o.line(name) {
+			if s.Limit == -1 || s.InUse < s.Limit {
+				x.holds = true
+				s.InUse++
+			}
+		}
+	}
+}
+
+func (o *oracle) drop(x *oracleOne) {
+	o.all = slices.DeleteFunc(o.all, func(y *oracleOne) bool { return y == x })
+	o.settle()
+}
+
+// caller is somebody in Acquire.
+type caller struct {
+	cancel context.CancelFunc
+	done   bool
+	slot   Slot
+	err    error
+}
+
+var (
+	someModels = []string{"a/x", "a/y", "b/x", "b/y", "x", "y", " A/X", "b/c/x", "c/x", "", " ", "a/", "/x", "é/Ü", "É/ü "}
+	someAgents = []string{"a", "a/x", "Explore", " explore", "", "x"}
+	someKeys   = []string{"a/x", "x", " X ", "A/x", "y", "b/c/x", "c/x", "Ü", "b/y", "/x", "a/"}
+	someNames  = []string{"a", " A", "b", "c", "É"}
+)
+
+func randomLimits(r *rand.Rand) Limits {
+	n := func() int { return []int{-1, 0, 1, 1, 2, 3, 5}[r.IntN(7)] }
+	l := Limits{Model: map[string]int{}, Provider: map[string]int{}, Default: n()}
+	for range r.IntN(4) {
+		l.Model[someKeys[r.IntN(len(someKeys))]] = n()
+	}
+	for range r.IntN(3) {
+		l.Provider[someNames[r.IntN(len(someNames))]] = n()
+	}
+	if r.IntN(20) == 0 {
+		l.Default = -2
+	}
+	return l
+}
+
+// run does random operations on the real thing and on the oracle and compares
+// the two after each.
+func runAgainstOracle(t *testing.T, seed uint64, ops int) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	pick := func(from []string) string { return from[r.IntN(len(from))] }
+	limits := randomLimits(r)
+	for !oracleValid(limits) {
+		limits = randomLimits(r)
+	}
+	c := newConcurrency(t, limits)
+	o := &oracle{limits: limits}
+	var old []Slot // released, to be released again
+	var early []uint64
+	var last string
+	var guests []*guest
+	must := func(ok bool, format string, args ...any) {
+		if !ok {
+			t.Fatalf("seed %d, after %s: %s\nlimits %+v", seed, last, fmt.Sprintf(format, args...), o.limits)
+		}
+	}
+	defer func() { // after a failure, lest the bubble's complaint hides it
+		for _, x := range o.all {
+			if real, ok := x.real.(*caller); ok {
+				real.cancel()
+			}
+		}
+	}()
+	leave := func(x *oracleOne) {
+		last = fmt.Sprintf("leave %q %q held=%v", x.model, x.agent, x.holds)
+		switch real := x.real.(type) {
+		case *guest:
+			real.leave(c)
+		case *Slot:
+			real.Release()
+			old = append(old, *real)
+		case *caller:
+			if x.holds {
+				real.slot.Release()
+				old = append(old, real.slot)
+			}
+			real.cancel()
+		}
+		o.drop(x)
+	}
+	check := func() {
+		synctest.Wait()
+		if err := c.checkInvariants(); err != nil {
+			must(false, "%v", err)
+		}
+		for _, x := range o.all {
+			switch real := x.real.(type) {
+			case *guest:
+				must(c.holds(&real.waiter) == x.holds, "%q holds %v, should %v", x.model, !x.holds, x.holds)
+				must(!x.holds || real.told.Load() == 1, "%q was told %d times", x.model, real.told.Load())
+			case *caller:
+				must(real.done == x.holds && real.err == nil, "Acquire(%q) returned %v (%v), should have %v", x.model, real.done, real.err, x.holds)
+			}
+		}
+		want := []PoolStats{}
+		for _, s := range o.stats() {
+			want = append(want, s)
+		}
+		slices.SortFunc(want, func(a, b PoolStats) int { return strings.Compare(a.Name, b.Name) })
+		got := c.Pools()
+		must(slices.Equal(want, got), "pools are\n%+v, should be\n%+v", got, want)
+	}
+
+	for range ops {
+		model, agent := pick(someModels), pick(someAgents)
+		switch k := r.IntN(100); {
+		case k < 25:
+			ticket, head := c.ticket(), r.IntN(4) == 0
+			if len(early) > 0 && r.IntN(2) == 0 {
+				i := r.IntN(len(early))
+				ticket = early[i]
+				early = slices.Delete(early, i, i+1)
+			}
+			last = fmt.Sprintf("take %q %q head=%v", model, agent, head)
+			g := newGuest()
+			x := &oracleOne{model: model, agent: agent, head: head, ticket: ticket, real: g}
+			o.all = append(o.all, x)
+			o.settle()
+			guests = append(guests, g)
+			granted := c.take(&g.waiter, model, agent, head, ticket)
+			must(granted == x.holds, "take said %v", granted)
+			if granted {
+				g.told.Store(1)
+			}
+			if !granted {
+				place, s := c.place(&g.waiter)
+				must(place == 1+slices.Index(o.line(o.pool(x)), x), "place %d", place)
+				must(s == o.stats()[o.pool(x)], "place says %+v", s)
+			}
+		case k < 30:
+			early = append(early, c.ticket())
+		case k < 45:
+			last = fmt.Sprintf("Acquire %q", model)
+			ctx, cancel := context.WithCancel(context.Background())
+			real := &caller{cancel: cancel}
+			x := &oracleOne{model: model, real: real}
+			ended := r.IntN(10) == 0
+			if ended {
+				cancel()
+			} else {
+				o.all = append(o.all, x)
+				o.settle()
+			}
+			pooled := r.IntN(2) == 0
+			go func() {
+				if pooled {
+					real.slot, real.err = c.Pool(model).Acquire(ctx)
+				} else {
+					real.slot, real.err = c.Acquire(ctx, model)
+				}
+				real.done = true
+			}()
+			synctest.Wait()
+			x.ticket = c.tickets.Load() // the one it has taken, if it waits
+			must(!ended || real.done && real.err != nil, "an ended context was ignored")
+		case k < 60:
+			last = fmt.Sprintf("TryAcquire %q", model)
+			x := &oracleOne{model: model, ticket: c.ticket()}
+			o.all = append(o.all, x)
+			o.settle()
+			s, ok := c.TryAcquire(model)
+			must(ok == x.holds, "TryAcquire said %v", ok)
+			x.real = &s
+			if !ok {
+				o.drop(x)
+			}
+		case k < 88:
+			if len(o.all) > 0 {
+				leave(o.all[r.IntN(len(o.all))])
+			}
+		case k < 92:
+			last = "a second release"
+			if len(old) > 0 {
+				old[r.IntN(len(old))].Release()
+			}
+			if len(guests) > 0 {
+				g := guests[r.IntN(len(guests))]
+				if !slices.ContainsFunc(o.all, func(x *oracleOne) bool { return x.real == any(g) }) {
+					must(c.leave(&g.waiter) == nil, "who had nothing passed something on")
+				}
+			}
+		case k < 96:
+			l := randomLimits(r)
+			last = fmt.Sprintf("SetLimits %+v", l)
+			err := c.SetLimits(l)
+			must((err == nil) == oracleValid(l), "SetLimits said %v", err)
+			if err == nil {
+				o.limits = l
+				o.settle()
+			}
+		default:
+			name, limit := oraclePool(o.limits, model, "")
+			s, is := o.stats()[name]
+			if !is {
+				s = PoolStats{Name: name, Limit: limit}
+			}
+			must(c.Stats(model) == s, "Stats(%q) is %+v, should be %+v", model, c.Stats(model), s)
+		}
+		check()
+	}
+	for len(o.all) > 0 {
+		leave(o.all[0])
+		check()
+	}
+	require.Empty(t, c.Pools())
+	for _, m := range someModels {
+		requireFullBatch(t, c, m)
+	}
+}
+
+func TestSlotsAgainstAnOracle(t *testing.T) {
+	seeds, ops := 25, 400
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range seeds {
+		synctest.Test(t, func(t *testing.T) { runAgainstOracle(t, uint64(seed), ops) })
+	}
+}
+
+// Lesson 8.
+func TestAcquireAndReleaseAgreeOnThePool(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	for range 2000 {
+		l := randomLimits(r)
+		c, err := NewConcurrencyManager(l)
+		require.Equal(t, oracleValid(l), err == nil, "%+v: %v", l, err)
+		if err != nil {
+			continue
+		}
+		for _, model := range someModels {
+			requireResolves(t, c, l, model)
+		}
+	}
+}
+
+// requireResolves checks that acquire, release, the figures and the oracle mean
+// the same pool, also for an agent of that name.
+func requireResolves(t *testing.T, c *ConcurrencyManager, l Limits, name string) {
+	t.Helper()
+	for _, as := range [][2]string{{name, "agent"}, {"", name}} {
+		want := PoolStats{}
+		want.Name, want.Limit = oraclePool(l, as[0], as[1])
+		var in []*guest
+		for range 3 {
+			g := newGuest()
+			if want.Limit == Unlimited || want.InUse < want.Limit {
+				want.InUse++
+			} else {
+				want.Waiting++
+			}
+			c.take(&g.waiter, as[0], as[1], false, c.ticket())
+			in = append(in, g)
+			_, s := c.place(&g.waiter)
+			require.Equal(t, want, s, "%q with %+v", as, l)
+		}
+		require.Equal(t, []PoolStats{want}, c.Pools())
+		if oracleName(as[0]) != "" {
+			require.Equal(t, want, c.Stats(as[0]))
+			require.Equal(t, want, c.Pool(as[0]).Stats())
+		}
+		for _, g := range in {
+			g.leave(c)
+		}
+		require.Empty(t, c.Pools(), "%q with %+v", as, l)
+	}
+	require.NoError(t, c.checkInvariants())
+}
+
+func FuzzLimits(f *testing.F) {
+	f.Add("claude-opus-4-5", 2, "anthropic/claude", -1, "anthropic", 3, 5, "anthropic/claude-opus-4-5")
+	f.Add(" X", 1, "x ", 2, "", 0, -2, "p/X")
+	f.Add("c/x", 1, "x", 0, "b/", 1, 0, "b/c/x")
+	f.Add("\xff", 1, "\u1e9e", 1, "\u0130", 1, 1, "\u0130/\xff")
+	f.Fuzz(func(t *testing.T, m1 string, n1 int, m2 string, n2 int, p string, np, def int, model string) {
+		l := Limits{Model: map[string]int{m1: n1}, Provider: map[string]int{p: np}, Default: def}
+		l.Model[m2] = n2
+		c, err := NewConcurrencyManager(l)
+		if (err == nil) != oracleValid(l) {
+			t.Fatalf("%+v: %v", l, err)
+		}
+		if err != nil {
+			return
+		}
+		for _, name := range []string{model, m1, m2, p + "/" + model, p + "/" + m1, strings.ToUpper(model)} {
+			requireResolves(t, c, l, name)
+		}
+	})
+}
+
+// FuzzSlots does what TestSlotsAgainstAnOracle does with seeds of the fuzzer's
+// choosing, for as long as it is let.
+func FuzzSlots(f *testing.F) {
+	f.Add(uint64(1 << 40))
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) { runAgainstOracle(t, seed, 100) })
+	})
+}

@@ -1,0 +1,333 @@
+package bgagent_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// goRunner is a TurnRunner whose turns are the test's functions.
+type goRunner struct {
+	mu     sync.Mutex
+	n      int
+	aborts map[string]int
+
+	create func(ctx context.Context, s bgagent.SessionSpec) (string, error) // nil for the next id
+	run    func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error)
+	abort  func(ctx context.Context, session string) error
+}
+
+func (f *goRunner) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+	if f.create != nil {
+		return f.create(ctx, s)
+	}
+	return f.nextID(), nil
+}
+
+func (f *goRunner) nextID() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n++
+	return "ses_" + strconv.Itoa(f.n)
+}
+
+func (f *goRunner) Abort(ctx context.Context, session string) error {
+	f.mu.Lock()
+	if f.aborts == nil {
+		f.aborts = map[string]int{}
+	}
+	f.aborts[session]++
+	f.mu.Unlock()
+	if f.abort != nil {
+		return f.abort(ctx, session)
+	}
+	return nil
+}
+
+func (f *goRunner) aborted(session string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.aborts[session]
+}
+
+func (f *goRunner) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return f.run(ctx, session, p, r)
+}
+
+// works returns a turn that lasts for the time and then answers its prompt.
+func works(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		select {
+		case <-time.After(d):
+			return bgagent.TurnEnd{Text: "answer to " + p.Text}, nil
+		case <-ctx.Done():
+			return bgagent.TurnEnd{}, ctx.Err()
+		}
+	}
+}
+
+// server is a TurnStarter that does what the test tells it to.
+type server struct {
+	mu       sync.Mutex
+	n, rev   int
+	sessions map[string]*served
+	prompts  []bgagent.Prompt
+	reads    int // Messages calls
+	asked    int // Statuses calls
+	started  func(session string, p bgagent.Prompt)
+
+	createErr, startErr, statusErr, readErr error
+	statuses                                func(map[string]bgagent.SessionStatus) // changes an answer
+	abort                                   func(ctx context.Context, session string) error
+}
+
+type served struct {
+	state    bgagent.SessionState
+	messages []bgagent.Message
+	revs     []int
+	aborts   int
+	prompts  int
+}
+
+func newServer() *server { return &server{sessions: map[string]*served{}} }
+
+func (f *server) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.createErr != nil {
+		return "", f.createErr
+	}
+	f.n++
+	id := "ses_" + strconv.Itoa(f.n)
+	f.sessions[id] = &served{state: bgagent.SessionIdle}
+	return id, nil
+}
+
+func (f *server) Abort(ctx context.Context, session string) error {
+	f.mu.Lock()
+	if s := f.sessions[session]; s != nil {
+		s.aborts++
+		s.state = bgagent.SessionIdle
+	}
+	abort := f.abort
+	f.mu.Unlock()
+	if abort != nil {
+		return abort(ctx, session)
+	}
+	return nil
+}
+
+func (f *server) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
+	f.mu.Lock()
+	if f.startErr != nil {
+		defer f.mu.Unlock()
+		return f.startErr
+	}
+	f.prompts = append(f.prompts, p)
+	s := f.sessions[session]
+	s.state = bgagent.SessionBusy
+	s.prompts++
+	started := f.started
+	f.putLocked(s, bgagent.Message{ID: p.ID, Role: bgagent.RoleUser, PromptID: p.ID, Text: p.Text, Finished: true})
+	f.mu.Unlock()
+	if started != nil {
+		started(session, p)
+	}
+	return nil
+}
+
+func (f *server) putLocked(s *served, msg bgagent.Message) {
+	f.rev++
+	for i := range s.messages {
+		if s.messages[i].ID == msg.ID {
+			s.messages[i], s.revs[i] = msg, f.rev
+			return
+		}
+	}
+	s.messages, s.revs = append(s.messages, msg), append(s.revs, f.rev)
+}
+
+func (f *server) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	if f.statusErr != nil {
+		return nil, f.statusErr
+	}
+	out := map[string]bgagent.SessionStatus{}
+	for _, id := range ids {
+		if s := f.sessions[id]; s != nil {
+			out[id] = bgagent.SessionStatus{State: s.state}
+		}
+	}
+	if f.statuses != nil {
+		f.statuses(out)
+	}
+	return out, nil
+}
+
+func (f *server) Messages(ctx context.Context, session string, after bgagent.Cursor, max int) (bgagent.Page, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reads++
+	if f.readErr != nil {
+		return bgagent.Page{}, f.readErr
+	}
+	from, _ := strconv.Atoi(string(after))
+	page := bgagent.Page{Next: bgagent.Cursor(strconv.Itoa(f.rev))}
+	for i, msg := range f.sessions[session].messages {
+		if f.sessions[session].revs[i] > from {
+			page.Messages = append(page.Messages, msg)
+		}
+	}
+	return page, nil
+}
+
+// do changes what the server does while it is running.
+func (f *server) do(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// set changes the state of a session.
+func (f *server) set(session string, state bgagent.SessionState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sessions[session].state = state
+}
+
+// put adds or changes a message of the agent.
+func (f *server) put(session string, msg bgagent.Message) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	msg.Role = bgagent.RoleAgent
+	f.putLocked(f.sessions[session], msg)
+}
+
+// say ends a turn with a whole answer.
+func (f *server) say(session, text string) {
+	f.mu.Lock()
+	id := fmt.Sprintf("msg_%d", len(f.sessions[session].messages))
+	f.mu.Unlock()
+	f.put(session, bgagent.Message{ID: id, Text: text, Finished: true, Stop: bgagent.StopEndOfTurn})
+	f.set(session, bgagent.SessionIdle)
+}
+
+func (f *server) session(id string) served {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := *f.sessions[id]
+	s.messages = slices.Clone(s.messages)
+	return s
+}
+
+func (f *server) prompted() []bgagent.Prompt {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.prompts)
+}
+
+// inbox is a Notify function that keeps what it was given.
+type inbox struct {
+	mu      sync.Mutex
+	notices []bgagent.Notice
+	fail    func(n int) error // by the number of the call, from 1
+	calls   int
+}
+
+func (b *inbox) notify(ctx context.Context, session string, n bgagent.Notice) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls++
+	if b.fail != nil {
+		if err := b.fail(b.calls); err != nil {
+			return err
+		}
+	}
+	b.notices = append(b.notices, n)
+	return nil
+}
+
+func (b *inbox) all() []bgagent.Notice {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.notices)
+}
+
+// told returns how often each task's end was told, and as what.
+func (b *inbox) told() map[string][]bgagent.Status {
+	out := map[string][]bgagent.Status{}
+	for _, n := range b.all() {
+		for _, it := range n.Items {
+			out[it.Task] = append(out[it.Task], it.Status)
+		}
+	}
+	return out
+}
+
+// manage makes a manager whose invariants are checked after every update, and
+// which is closed at the end of the test.
+func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent.BackgroundManager {
+	t.Helper()
+	m, err := bgagent.New(sc, cfg)
+	require.NoError(t, err)
+	bgagent.CheckInvariants(m)
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	return m
+}
+
+var root = bgagent.Caller{Session: "root"}
+
+// launch launches a task under the root session.
+func launch(t *testing.T, m *bgagent.BackgroundManager, prompt string) bgagent.Task {
+	t.Helper()
+	task, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
+	require.NoError(t, err)
+	return task
+}
+
+// get returns the task as it is.
+func get(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
+	t.Helper()
+	task, err := m.Get(id)
+	require.NoError(t, err)
+	return task
+}
+
+// ended waits for the end of the tasks and returns them.
+func ended(t *testing.T, m *bgagent.BackgroundManager, ids ...string) []bgagent.Task {
+	t.Helper()
+	tasks, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, ids...)
+	require.NoError(t, err)
+	return tasks
+}
+
+// fullBatch launches as many tasks as there are slots and expects all of them
+// to run at once: no slot has been lost.
+func fullBatch(t *testing.T, m *bgagent.BackgroundManager, slots int) {
+	t.Helper()
+	for i := range slots {
+		task := launch(t, m, fmt.Sprintf("full batch %d", i))
+		require.Equal(t, bgagent.Running, task.Status, "a slot was lost: task %d of %d is %s", i+1, slots, task.Status)
+	}
+	_, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
+	require.NoError(t, err)
+}
+
+func statuses(tasks []bgagent.Task) (out []bgagent.Status) {
+	for _, task := range tasks {
+		out = append(out, task.Status)
+	}
+	return out
+}
+
+func keys[K comparable, V any](m map[K]V) int { return len(slices.Collect(maps.Keys(m))) }

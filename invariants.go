@@ -1,0 +1,142 @@
+package bgagent
+
+import (
+	"errors"
+	"fmt"
+)
+
+// checkInvariants recounts everything that the state counts, and looks at every
+// index. Tests call it, with the lock held, after every update; see the list at
+// BackgroundManager.
+func (m *BackgroundManager) checkInvariants() error {
+	c := checker{m: m, live: map[*node]int{}, tree: map[*node]int{}, kids: map[*node]int{}}
+	for _, t := range m.tasks {
+		c.task(t)
+	}
+	for name, n := range m.nodes {
+		c.node(name, n)
+	}
+	c.expect(c.total == m.live, "live is %d, counted %d", m.live, c.total)
+	c.expect(c.unquiet == m.unquiet, "unquiet is %d, counted %d", m.unquiet, c.unquiet)
+	c.expect(c.text == m.keep.text, "text is %d, counted %d", m.keep.text, c.text)
+	for id, s := range m.sessions {
+		c.expect(s.id == id && s.task.sess == s, "session %s is indexed wrongly", id)
+		num, _ := parseID(s.task.id)
+		c.expect(m.tasks[num] == s.task, "session %s belongs to a forgotten task", id)
+	}
+	for i, al := range m.alarms {
+		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
+		c.expect(i == 0 || m.alarms[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
+	}
+	c.expect(m.timerOff || len(m.alarms) == 0 || m.timerAt != 0 && m.timerAt <= m.alarms[0].at, "no timer stands for the earliest alarm")
+	if err := m.cm.checkInvariants(); err != nil {
+		c.errs = append(c.errs, err)
+	}
+	return errors.Join(c.errs...)
+}
+
+type checker struct {
+	m          *BackgroundManager
+	live, tree map[*node]int
+	kids       map[*node]int
+	total      int
+	unquiet    int
+	text       int64
+	errs       []error
+}
+
+func (c *checker) expect(ok bool, format string, args ...any) {
+	if !ok {
+		c.errs = append(c.errs, fmt.Errorf(format, args...))
+	}
+}
+
+func (c *checker) task(t *task) {
+	m, a := c.m, t.run
+	num, ok := parseID(t.id)
+	c.expect(ok && m.tasks[num] == t, "task %s is indexed wrongly", t.id)
+	c.expect(m.nodes[t.up.session] == t.up, "task %s has a parent that is not indexed", t.id)
+	c.kids[t.up]++
+	if t.live() {
+		c.total++
+		c.live[t.up]++
+		top, _ := t.up.root()
+		c.tree[top]++
+	}
+	c.expect(t.cause.Status() == t.status || t.cause == CauseNone && !t.status.Terminal(), "task %s is %s for %s", t.id, t.status, t.cause)
+	c.expect((t.fin != nil) == t.status.Terminal(), "task %s is %s and has an outcome: %v", t.id, t.status, t.fin != nil)
+	c.expect((t.notice != NoticeNone) == t.status.Terminal(), "task %s is %s with notice %q", t.id, t.status, t.notice)
+	if t.fin != nil {
+		c.text += int64(len(t.fin.result))
+	}
+	if a != nil && a.ended {
+		c.unquiet++
+	}
+	holds, waits := m.cm.holds(&t.wait), t.wait.key != nil && !m.cm.holds(&t.wait)
+	switch {
+	case t.status == Pending:
+		if t.is(flagUnstarted) {
+			c.expect(a != nil && a.ended && a.no < t.no, "task %s waits for an attempt that is quiet", t.id)
+			c.expect(!waits, "task %s stands in line before its session is quiet", t.id)
+		} else {
+			c.expect(a == nil, "pending task %s has an attempt", t.id)
+			c.expect(waits || holds, "pending task %s is in no line", t.id)
+		}
+	case t.status == Running:
+		c.running(t, a, holds, waits)
+	default:
+		c.expect(!waits, "ended task %s stands in line", t.id)
+		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id)
+		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id)
+	}
+	if t.sess != nil {
+		c.expect(m.sessions[t.sess.id] == t.sess, "session of task %s is not indexed", t.id)
+	}
+	if t.debt >= 0 {
+		d := t.up.owed[t.debt]
+		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t.id)
+	}
+}
+
+func (c *checker) running(t *task, a *attempt, holds, waits bool) {
+	if a == nil || a.ended || a.no != t.no {
+		c.expect(false, "running task %s has no live attempt", t.id)
+		return
+	}
+	if a.phase == PhaseWaiting {
+		c.expect(!holds || a.wantTurn, "task %s waits and has a slot", t.id)
+		c.expect(waits == a.wantTurn && !holds, "task %s wants a turn: %v; stands in line: %v", t.id, a.wantTurn, waits)
+		own := t.sess.own
+		c.expect(a.wantTurn || own != nil && (own.live > 0 || own.outstanding() > 0), "task %s waits for nothing", t.id)
+	} else {
+		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id, a.phase)
+	}
+	_, watched := a.cl.watched[a]
+	c.expect(watched == (a.cl.starter != nil && a.turnStart > 0 && a.stage == stageNone), "task %s is watched: %v", t.id, watched)
+}
+
+func (c *checker) node(name string, n *node) {
+	c.expect(n.session == name, "node %q is indexed as %q", n.session, name)
+	c.expect(n.live == c.live[n], "node %q has %d live tasks, counted %d", name, n.live, c.live[n])
+	if n.above() == nil {
+		c.expect(n.tree == c.tree[n], "root %q has %d live tasks, counted %d", name, n.tree, c.tree[n])
+	}
+	c.expect(n.kids == c.kids[n], "node %q has %d tasks, counted %d", name, n.kids, c.kids[n])
+	owed, lost := 0, 0
+	for _, d := range n.owed {
+		if d.t != nil {
+			owed++
+		}
+	}
+	for t := n.first; t != nil; t = t.next {
+		if t.is(flagLost) {
+			lost++
+		}
+	}
+	c.expect(owed == n.nOwed, "node %q owes %d, counted %d", name, n.nOwed, owed)
+	c.expect(lost == n.lost, "node %q has lost %d, counted %d", name, n.lost, lost)
+	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
+	if n.of != nil {
+		c.expect(n.of.own == n, "node %q is not its session's", name)
+	}
+}

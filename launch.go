@@ -1,0 +1,490 @@
+package bgagent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Launch starts a task and returns at once with its first snapshot, pending or
+// already running. It calls Config.Model, Config.ClientFor and
+// Config.AgentPermissions, and looks up the parents of a session that is not a
+// task's own; ctx bounds these and nothing else: the task lives on after it.
+// The values of ctx are kept for the task's host calls.
+//
+// A repetition by the same caller with the same non-empty tool-call id, agent
+// and prompt returns the same task. The error is an [*InputError] for a missing
+// agent or prompt, or matches [ErrClosed], [ErrDepth], [ErrTooManyTasks],
+// [ErrSessionEnded] or [ErrParentCycle]; then nothing was launched.
+func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
+	return m.launch(ctx, by, in, false)
+}
+
+func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInput, foreground bool) (snap Task, err error) {
+	p, err := m.prepare(ctx, by, in)
+	if err != nil {
+		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
+	}
+	m.update(func(now int64) {
+		var t *task
+		if t, err = m.admitLocked(by, &p, foreground, now); err == nil {
+			snap = m.snapshotLocked(t)
+		}
+	})
+	if err != nil {
+		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
+	}
+	return snap, nil
+}
+
+// plan is a launch that has been looked at and not been admitted yet.
+type plan struct {
+	in     LaunchInput
+	ctx    context.Context
+	key    kindKey
+	cl     *client
+	own    []Permission // the agent's own rules
+	chain  []SessionInfo
+	exists bool // the chain was looked up
+}
+
+// prepare does what needs the host, before the lock is taken.
+func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInput) (p plan, err error) {
+	if err := ctx.Err(); err != nil {
+		return p, err
+	}
+	if m.isClosed() {
+		return p, ErrClosed
+	}
+	in.Agent = clean(strings.TrimSpace(in.Agent))
+	in.Prompt = clean(in.Prompt)
+	if in.Agent == "" {
+		return p, &InputError{"Agent", "is missing; it must name the agent that is to do the work"}
+	}
+	if strings.TrimSpace(in.Prompt) == "" {
+		return p, &InputError{"Prompt", "is missing; it must say what the agent is to do"}
+	}
+	in.Description = title(in.Description, in.Prompt)
+	p.in, p.ctx = in, ctx
+	p.key = kindKey{agent: in.Agent, model: in.Model}
+	if p.key.model, err = m.modelFor(ctx, in.Agent, in.Model); err != nil {
+		return p, err
+	}
+	if p.cl, err = m.clientFor(ctx, in.Agent); err != nil {
+		return p, err
+	}
+	p.key.client = p.cl.name
+	if m.cfg.AgentPermissions != nil {
+		p.own, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
+			return slices.Clone(m.cfg.AgentPermissions(in.Agent)), nil
+		})
+		if err != nil {
+			return p, err
+		}
+	}
+	p.chain, err = m.lookUpParents(ctx, by.Session)
+	return p, err
+}
+
+// modelFor returns the model that the agent uses when asked for one.
+func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
+	asked = clean(strings.TrimSpace(asked))
+	if m.cfg.Model == nil {
+		return asked, nil
+	}
+	model, err := within(ctx, m, goCall, "Config.Model", m.cfg.CallTimeout, func(context.Context) (string, error) {
+		return m.cfg.Model(agent, asked)
+	})
+	if err != nil {
+		return "", fmt.Errorf("choosing the model of agent %q: %w", agent, err)
+	}
+	return strings.TrimSpace(model), nil
+}
+
+// lookUpParents returns what the clients know of a session that is not a
+// task's own: its own entry first, then its parents'. It asks only for sessions
+// that have no node yet.
+func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain []SessionInfo, err error) {
+	seen := map[string]bool(nil)
+	for s != "" {
+		m.mu.Lock()
+		known := m.nodes[s] != nil || m.sessions[s] != nil
+		m.mu.Unlock()
+		if known {
+			return chain, nil
+		}
+		if seen[s] {
+			return nil, fmt.Errorf("session %q: %w", s, ErrParentCycle)
+		}
+		info, found, err := m.findSession(ctx, s)
+		if err != nil {
+			return nil, fmt.Errorf("looking up the parent of session %q: %w", s, err)
+		}
+		if !found {
+			return chain, nil
+		}
+		if seen == nil {
+			seen = map[string]bool{}
+		}
+		seen[s] = true
+		chain = append(chain, info)
+		s = info.Parent
+	}
+	return chain, nil
+}
+
+// findSession asks the clients in turn for a session.
+func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
+	for _, cl := range m.clients {
+		if cl.finder == nil {
+			continue
+		}
+		info, err = within(ctx, m, goCall, "FindSession", m.cfg.CallTimeout, func(ctx context.Context) (SessionInfo, error) {
+			return cl.finder.FindSession(ctx, session)
+		})
+		switch {
+		case err == nil:
+			return info, true, nil
+		case errors.Is(err, ErrNoSession) || errors.Is(err, errors.ErrUnsupported):
+		default:
+			return info, false, err
+		}
+	}
+	return info, false, nil
+}
+
+// admitLocked makes the task, or says why not.
+func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now int64) (*task, error) {
+	if m.closing || m.draining {
+		return nil, ErrClosed
+	}
+	var hash uint64
+	if by.ToolCallID != "" {
+		hash = m.callHash(by, p.in.Agent, p.in.Prompt)
+		if t := m.calls[hash]; t != nil && t.call == by.ToolCallID && m.callHashOf(t) == hash {
+			return t, nil
+		}
+	}
+	n, err := m.launchNodeLocked(by.Session, p.chain)
+	if err != nil {
+		return nil, err
+	}
+	top, depth := n.root()
+	if depth >= m.cfg.MaxDepth {
+		m.dropNodeLocked(n)
+		return nil, fmt.Errorf("%w: the session is at depth %d of at most %d; do the work in the session itself", ErrDepth, depth, m.cfg.MaxDepth)
+	}
+	if err := m.roomLocked(top); err != nil {
+		return nil, err
+	}
+
+	t := &task{up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
+	for {
+		id, num := m.newIDLocked("bg_")
+		if m.tasks[num] == nil && num != 0 {
+			t.id = id
+			m.tasks[num] = t
+			break
+		}
+	}
+	m.peak = max(m.peak, len(m.tasks))
+	if hash != 0 && m.calls[hash] == nil {
+		m.calls[hash] = t
+	}
+	p.key.depth = depth + 1
+	t.kind = m.kindLocked(p.key, p.cl, p.own)
+	t.set(flagForeground, foreground)
+	if p.ctx != context.Background() {
+		t.extra().values = p.ctx
+	}
+	if len(p.in.Metadata) > 0 {
+		t.extra().metadata = maps.Clone(p.in.Metadata)
+	}
+	if dir := cmp.Or(p.in.Directory, n.directory()); dir != "" {
+		t.extra().directory = dir
+	}
+	if p.in.System != "" {
+		t.extra().system = p.in.System
+	}
+	n.link(t)
+	m.openLocked(t, +1)
+	m.emitLocked(EventLaunched, t)
+	m.logLocked(logLaunched, t)
+	m.queueLocked(t, now)
+	return t, nil
+}
+
+// roomLocked checks the number of live tasks under a root.
+func (m *BackgroundManager) roomLocked(top *node) error {
+	if limit := m.cfg.MaxTasksPerRoot; limit != Unlimited && top.tree >= limit {
+		return fmt.Errorf("%w: session %q has %d of at most %d; wait for some to end or cancel them", ErrTooManyTasks, top.session, top.tree, limit)
+	}
+	return nil
+}
+
+// launchNodeLocked returns the node of the launching session, linked to its
+// parents.
+func (m *BackgroundManager) launchNodeLocked(session string, chain []SessionInfo) (*node, error) {
+	n := m.nodeLocked(session)
+	if n.gone {
+		return nil, fmt.Errorf("%w: session %q is gone", ErrSessionEnded, session)
+	}
+	if t := n.parentTask(); t != nil && !t.live() && t.status != Completed {
+		return nil, fmt.Errorf("%w: task %s was ended (%s)", ErrSessionEnded, t.id, t.cause)
+	}
+	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
+		at.dir = chain[0].Directory
+		if chain[0].Parent == "" {
+			break
+		}
+		up := m.nodeLocked(chain[0].Parent)
+		if up.under(at.session) {
+			return nil, fmt.Errorf("session %q: %w", session, ErrParentCycle)
+		}
+		at.up = up
+		up.subs = append(up.subs, at)
+		at = up
+	}
+	return n, nil
+}
+
+// directory returns where the session works, as far as it is known.
+func (n *node) directory() string {
+	if t := n.parentTask(); t != nil {
+		if t.more != nil {
+			return t.more.directory
+		}
+		return ""
+	}
+	return n.dir
+}
+
+// link makes t the youngest task of n.
+func (n *node) link(t *task) {
+	t.up, t.prev, t.next = n, n.last, nil
+	if n.last != nil {
+		n.last.next = t
+	} else {
+		n.first = t
+	}
+	n.last = t
+	n.kids++
+}
+
+func (n *node) unlink(t *task) {
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		n.first = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	} else {
+		n.last = t.prev
+	}
+	t.prev, t.next = nil, nil
+	n.kids--
+}
+
+// openLocked counts a task as live (+1) or not live any more (-1).
+func (m *BackgroundManager) openLocked(t *task, by int) {
+	m.live += by
+	t.up.live += by
+	top, _ := t.up.root()
+	top.tree += by
+}
+
+// dropNodeLocked forgets a node that nothing needs.
+func (m *BackgroundManager) dropNodeLocked(n *node) {
+	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivery || len(n.subs) > 0 || m.nodes[n.session] != n {
+		return
+	}
+	delete(m.nodes, n.session)
+	if n.of != nil {
+		n.of.own = nil
+	}
+	m.alarmLocked(&n.alarm, n, 0)
+	if n.busy != nil {
+		delete(n.busy.parents, n)
+	}
+	if up := n.up; up != nil {
+		up.subs = slices.DeleteFunc(up.subs, func(s *node) bool { return s == n })
+		m.dropNodeLocked(up)
+	}
+}
+
+// kindLocked returns what tasks of this sort have in common. It is the one
+// place where permissions are computed: the manager's default, the host's, then
+// the agent's own, of which the last that matches decides.
+func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission) *kind {
+	k := m.kinds[key]
+	if k == nil || !slices.Equal(k.own, own) {
+		k = &kind{m: m, key: key, cl: cl, own: own}
+		if key.depth >= m.cfg.MaxDepth {
+			k.rules = append(k.rules, Permission{Name: "delegate_task", Pattern: "*", Action: PermissionDeny})
+		}
+		k.rules = slices.Clip(append(append(k.rules, m.cfg.Permissions...), own...))
+		m.kinds[key] = k
+	}
+	k.refs++
+	return k
+}
+
+func (m *BackgroundManager) releaseKindLocked(k *kind) {
+	if k.refs--; k.refs == 0 && m.kinds[k.key] == k {
+		delete(m.kinds, k.key)
+	}
+}
+
+func (m *BackgroundManager) callHash(by Caller, agent, prompt string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(m.seed)
+	for _, s := range [...]string{by.Session, by.ToolCallID, agent, prompt} {
+		h.WriteString(s)
+		h.WriteByte(0)
+	}
+	return max(h.Sum64(), 1)
+}
+
+// callHashOf returns the hash that the task's launch had.
+func (m *BackgroundManager) callHashOf(t *task) uint64 {
+	if t.more != nil && t.more.call != 0 {
+		return t.more.call
+	}
+	return m.callHash(Caller{t.up.session, t.call}, t.kind.key.agent, t.text)
+}
+
+// queueLocked puts a pending task in line for a slot.
+func (m *BackgroundManager) queueLocked(t *task, now int64) {
+	if d := m.cfg.QueueTimeToLive; d > 0 && t.extra().ttl == nil {
+		t.more.ttl = &alarm{}
+		m.alarmLocked(t.more.ttl, (*queueTTL)(t), now+int64(d))
+	}
+	if t.is(flagUnstarted) {
+		return
+	}
+	t.wait.owner = t
+	if m.cm.take(&t.wait, t.kind.key.model, t.kind.key.agent, false, m.cm.ticket()) {
+		m.grantedLocked(t, now)
+	}
+}
+
+// queueTTL rings when a pending task has waited for too long.
+type queueTTL task
+
+func (q *queueTTL) ringLocked(m *BackgroundManager, now int64) {
+	t := (*task)(q)
+	if t.status == Pending {
+		m.endLocked(t, CauseQueueTimeToLive, fmt.Sprintf("waited %v for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", m.cfg.QueueTimeToLive), now)
+	}
+}
+
+// slotGranted is called, without locks, when somebody else's release gave a
+// slot to the task.
+func (t *task) slotGranted(w *waiter) {
+	m := t.kind.m
+	m.update(func(now int64) {
+		// Meanwhile the task may have left, and even have got another slot.
+		if m.cm.holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
+			m.grantedLocked(t, now)
+		}
+	})
+}
+
+// grantedLocked goes on with the task that has just got its slot: it starts, or
+// has its next turn.
+func (m *BackgroundManager) grantedLocked(t *task, now int64) {
+	switch {
+	case t.status == Pending:
+		m.startLocked(t, now)
+	case t.status == Running && t.run != nil && t.run.wantTurn:
+		m.nextTurnLocked(t.run, now)
+	default:
+		panic("bgagent: bug: a slot for task " + t.id + ", which is " + t.status.String() + " and wants none")
+	}
+}
+
+// releaseLocked gives the slot of t back, or its place in line, and lets the
+// next in line start.
+func (m *BackgroundManager) releaseLocked(t *task, now int64) {
+	next := m.cm.leave(&t.wait)
+	if next == nil {
+		return
+	}
+	if t, ok := next.owner.(*task); ok && t.kind.m == m {
+		m.grantedLocked(t, now)
+		return
+	}
+	m.fx.grants = append(m.fx.grants, next)
+}
+
+// startLocked makes the attempt of a pending task that has got its slot.
+func (m *BackgroundManager) startLocked(t *task, now int64) {
+	t.transition(Running, CauseNone)
+	if x := t.more; x != nil && x.ttl != nil {
+		m.alarmLocked(x.ttl, (*queueTTL)(t), 0)
+		x.ttl = nil
+	}
+	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
+	if t.more != nil {
+		a.ctx.values = t.more.values
+	}
+	if t.sess != nil {
+		a.stage = stagePrompt
+	}
+	a.activity = now
+	t.run = a
+	m.emitLocked(EventStarted, t)
+	m.logLocked(logStarted, t)
+	m.pokeLocked(t)
+	m.runLocked(a)
+}
+
+// runLocked wants a goroutine for the attempt once the lock has been given back.
+func (m *BackgroundManager) runLocked(a *attempt) {
+	if m.fx.start == nil {
+		m.fx.start = a
+	} else {
+		m.fx.startEnd.nextRun = a
+	}
+	m.fx.startEnd = a
+}
+
+// clean makes text from outside valid UTF-8.
+func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// title returns the description, or the beginning of the prompt, as one line.
+func title(description, prompt string) string {
+	s := clean(description)
+	if strings.TrimSpace(s) == "" {
+		s = strings.TrimSpace(prompt)
+		if i := strings.IndexAny(s, "\r\n"); i >= 0 {
+			s = s[:i]
+		}
+	}
+	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
+		s = strings.Join(strings.Fields(s), " ")
+	}
+	s = strings.TrimSpace(s)
+	if len(s) > titleMax {
+		s = cutAtRune(s, titleMax-len("…")) + "…"
+	}
+	return s
+}
+
+// cutAtRune returns at most n bytes of s, and no half rune.
+func cutAtRune(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

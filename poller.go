@@ -1,0 +1,222 @@
+package bgagent
+
+import (
+	"fmt"
+	"time"
+)
+
+// thresholds are the times that judge goes by.
+type thresholds struct {
+	minIdle     int64
+	minStable   int64
+	stablePolls int
+	todoHold    int64
+	stale       int64 // 0 for never
+	gone        int64
+}
+
+func (m *BackgroundManager) thresholds() thresholds {
+	never := func(d time.Duration) int64 { return int64(max(d, 0)) }
+	return thresholds{
+		minIdle: never(m.cfg.MinIdleTime), minStable: never(m.cfg.MinStabilityTime), stablePolls: m.cfg.StablePolls,
+		todoHold: never(m.cfg.TodoHold), stale: never(m.cfg.StaleTimeout), gone: int64(m.cfg.SessionGone),
+	}
+}
+
+// counters is what judge remembers between two observations of a turn.
+type counters struct {
+	began     int64 // when the turn began
+	changed   int64 // when something last changed
+	blind     int64 // since when no observation was answered; 0 when the last one was
+	finger    uint64
+	state     SessionState
+	detail    string
+	stable    int // polls in a row without a change
+	empty     int // idle polls in a row without any output
+	broken    int // idle polls in a row with an unfinished message
+	gone      int // polls in a row that say the session is gone
+	goneSince int64
+	todoSince int64
+}
+
+// observation is one look at a session in a turn.
+type observation struct {
+	status   SessionStatus
+	answered bool // the status call, or an event, told something
+	poll     bool // by a poll, not by an event
+	read     bool // the view below is as new as the status
+	view     turn
+	flying   int // tools in flight
+	hint     *hint
+	trust    bool  // the hint cannot be a late echo of an abort before this turn
+	todos    int32 // open todos; -1 when they have not been read
+	retryAt  int64
+}
+
+// verdict is what an observation leads to.
+type verdict struct {
+	end       bool
+	cause     Cause
+	reason    string
+	running   bool  // the session has not come to rest by itself and must be stopped
+	needTodos bool  // cannot be decided before the todos have been read
+	todos     int32 // left open
+	lookAt    int64 // look again then, if not before; 0 for with the next sweep
+}
+
+// judge decides whether a turn is over. It is pure: all that it knows comes in,
+// and what it wants to remember goes out. An observation that was not answered
+// never decides anything.
+func judge(c counters, o observation, th thresholds, now int64) (counters, verdict) {
+	if !o.answered || o.status.State == SessionUnknown {
+		if c.blind == 0 {
+			c.blind = now
+		}
+		return c, verdict{}
+	}
+	if c.blind > 0 { // time without an answer is not time without a change
+		c.changed += now - c.blind
+		c.blind = 0
+	}
+	changed := o.read && o.view.finger != c.finger
+	if changed || o.status.State != c.state || o.status.Detail != c.detail {
+		c.changed = now
+	}
+	if o.read {
+		c.finger = o.view.finger
+	}
+	c.state, c.detail = o.status.State, o.status.Detail
+	if c.state != SessionGone {
+		c.gone, c.goneSince = 0, 0
+	}
+	switch c.state {
+	case SessionIdle:
+		return judgeIdle(c, o, th, now)
+	case SessionUntold:
+		return judgeUntold(c, o, changed, th, now)
+	case SessionGone:
+		return judgeGone(c, o, th, now)
+	default:
+		c.stable, c.empty, c.broken, c.todoSince = 0, 0, 0, 0
+		return c, judgeStale(c, o, th, now)
+	}
+}
+
+// judgeIdle decides about a session that is in no turn.
+func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, verdict) {
+	v := &o.view
+	if !o.read {
+		return c, verdict{}
+	}
+	early := now-c.began < th.minIdle
+	marked := v.begun && v.finished && v.stop != StopUntold
+	count := func(n *int) bool { // of polls in a row
+		if o.poll {
+			*n++
+		}
+		return *n >= th.stablePolls
+	}
+	if v.output {
+		c.empty = 0
+	}
+	if !v.begun || v.finished && o.flying == 0 {
+		c.broken = 0
+	}
+	switch {
+	case marked && v.stop != StopEndOfTurn:
+		cause, reason := stopCause(v.stop, v.err)
+		return c, verdict{end: true, cause: cause, reason: reason}
+	case marked && v.output && o.flying == 0:
+		return judgeTodos(c, o, CauseIdle, th, now)
+	case o.hint != nil && (o.trust || !early):
+		cause, reason := stopCause(o.hint.stop, o.hint.err)
+		return c, verdict{end: true, cause: cause, reason: reason}
+	case early:
+		return c, verdict{lookAt: c.began + th.minIdle}
+	case !v.output:
+		if now-c.began < th.minStable {
+			c.empty = 0
+		} else if count(&c.empty) {
+			return c, verdict{end: true, cause: CauseNoOutput, reason: "the session fell idle without any output"}
+		}
+		return c, verdict{}
+	case !v.finished || o.flying > 0:
+		// The last message may be written a moment after the session fell idle:
+		// a second poll must agree.
+		if o.poll {
+			c.broken++
+		}
+		if c.broken >= 2 {
+			return c, verdict{end: true, cause: CauseInterrupted, reason: "the session fell idle in the middle of a message"}
+		}
+		return c, verdict{}
+	default:
+		return judgeTodos(c, o, CauseIdle, th, now)
+	}
+}
+
+// judgeUntold decides about a session whose client can never tell its status.
+func judgeUntold(c counters, o observation, changed bool, th thresholds, now int64) (counters, verdict) {
+	v := &o.view
+	if o.read && v.begun && v.finished && v.stop != StopUntold && v.stop != StopEndOfTurn {
+		cause, reason := stopCause(v.stop, v.err)
+		return c, verdict{end: true, cause: cause, reason: reason}
+	}
+	if o.hint != nil && (o.trust || now-c.began >= th.minIdle) {
+		cause, reason := stopCause(o.hint.stop, o.hint.err)
+		return c, verdict{end: true, cause: cause, reason: reason, running: true}
+	}
+	switch {
+	case !o.poll || !o.read:
+		return c, verdict{}
+	case changed || now-c.began < th.minStable:
+		c.stable = 0
+	default:
+		c.stable++
+	}
+	if c.stable >= th.stablePolls && v.output && v.finished && o.flying == 0 {
+		return judgeTodos(c, o, CauseStable, th, now)
+	}
+	return c, judgeStale(c, o, th, now)
+}
+
+// judgeGone decides about a session that the client says does not exist.
+func judgeGone(c counters, o observation, th thresholds, now int64) (counters, verdict) {
+	if !o.poll {
+		return c, verdict{}
+	}
+	if c.gone == 0 {
+		c.goneSince = now
+	}
+	c.gone++
+	if c.gone >= sessionGonePolls && now-c.goneSince >= th.gone {
+		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %v that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", time.Duration(now-c.goneSince).Round(time.Second))}
+	}
+	return c, verdict{}
+}
+
+// judgeTodos holds a turn that has ended back while todos are open.
+func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64) (counters, verdict) {
+	if o.todos < 0 {
+		return c, verdict{needTodos: true}
+	}
+	if o.todos > 0 && th.todoHold > 0 {
+		if c.todoSince == 0 {
+			c.todoSince = now
+		}
+		if end := c.todoSince + th.todoHold; now < end {
+			return c, verdict{lookAt: end}
+		}
+	}
+	return c, verdict{end: true, cause: cause, todos: o.todos}
+}
+
+// judgeStale decides about a turn in which nothing changes any more.
+func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
+	if th.stale == 0 || o.flying > 0 || o.status.State == SessionAsking ||
+		o.status.State == SessionRetrying && o.retryAt > now ||
+		now-c.began < int64(staleGrace) || now-max(c.changed, c.began) < th.stale {
+		return verdict{}
+	}
+	return verdict{end: true, cause: CauseStale, running: true}
+}

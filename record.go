@@ -1,0 +1,352 @@
+package bgagent
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+)
+
+// The records of the manager's state. They are guarded by BackgroundManager.mu
+// and never leave it: callers get copies (see snapshot.go). Times are
+// nanoseconds since the manager was made, from the monotonic clock; 0 means
+// never, which no event can carry because the clock starts at 1.
+
+// task is the record of one task. It is kept small, because a program may have
+// a million of them pending: what only a running or an ended task needs is in
+// objects of its own.
+type task struct {
+	wait  waiter // its place in a pool's line, or its slot
+	id    string
+	kind  *kind
+	up    *node // the session that is told of the end
+	next  *task // siblings under up
+	prev  *task
+	title string
+	text  string // the prompt of the latest attempt
+	call  string // id of the tool call that launched it
+	more  *extra
+	sess  *session // nil until the session has been created
+	run   *attempt // nil while pending, and once an ended attempt is quiet
+	fin   *outcome // how the latest ended attempt ended
+
+	queued int64
+	no     int32 // number of the latest attempt
+	debt   int32 // index of the latest attempt's debt in up.owed, -1 for none
+	status Status
+	cause  Cause
+	notice NoticeState
+	flags  taskFlags
+}
+
+type taskFlags uint8
+
+const (
+	flagForeground taskFlags = 1 << iota // somebody waits for it in Run
+	flagUnstarted                        // not eligible for a slot: its session is not quiet yet
+	flagDropped                          // the text of the result is gone
+	flagForgotten                        // not in the registry any more
+	flagOldDebts                         // debts of earlier attempts may be in up.owed
+	flagLost                             // its notice was given up and may still be taken
+)
+
+func (t *task) is(f taskFlags) bool { return t.flags&f != 0 }
+func (t *task) set(f taskFlags, on bool) {
+	if on {
+		t.flags |= f
+	} else {
+		t.flags &^= f
+	}
+}
+
+// live reports whether the latest attempt is pending or running.
+func (t *task) live() bool { return !t.status.Terminal() }
+
+// transition is the only place that writes status and cause.
+func (t *task) transition(to Status, cause Cause) {
+	legal := false
+	switch t.status {
+	case Pending:
+		legal = to == Running || to == Failed || to == Cancelled
+	case Running:
+		legal = to.Terminal()
+	default: // a new attempt
+		legal = to == Pending
+	}
+	if !legal || cause.Status() != to && to.Terminal() || cause != CauseNone && !to.Terminal() {
+		panic("bgagent: bug: transition of " + t.id + " from " + t.status.String() + " to " + to.String() + " for " + cause.String())
+	}
+	t.status, t.cause = to, cause
+}
+
+// extra holds what most tasks do not have.
+type extra struct {
+	values    context.Context // values of the launch
+	metadata  map[string]string
+	system    string
+	directory string
+	past      []Attempt
+	call      uint64 // callHash of the launch, once prompt or parent have changed
+	ttl       *alarm // queue time to live
+}
+
+func (t *task) extra() *extra {
+	if t.more == nil {
+		t.more = &extra{}
+	}
+	return t.more
+}
+
+// kind is what many tasks have in common, held once and counted.
+type kind struct {
+	m     *BackgroundManager
+	key   kindKey
+	own   []Permission // the agent's
+	refs  int
+	cl    *client
+	rules []Permission
+}
+
+type kindKey struct {
+	agent  string
+	model  string
+	client string
+	depth  int
+}
+
+// session is the child session of a task.
+type session struct {
+	id      string
+	cl      *client
+	task    *task
+	own     *node  // what it has delegated; nil when it has not
+	cursor  Cursor // everything before it has been read
+	aborted int64  // when the last abort returned
+	stuck   bool   // it did not stop in time and is not quiet yet
+	gone    bool   // the host said that it was deleted
+	active  bool   // something changed since it was last judged
+}
+
+// outcome is how an attempt ended.
+type outcome struct {
+	started  int64
+	ended    int64
+	activity int64
+	reason   string
+	result   string
+	prog     *progress
+	turns    int32
+	todos    int32
+	partial  bool
+	cut      bool
+}
+
+// stage says what the goroutine of an attempt does.
+type stage uint8
+
+const (
+	stageNone   stage = iota
+	stageCreate       // CreateSession is to be called or has been
+	stagePrompt       // RunTurn or StartTurn is to be called or has been
+)
+
+// attempt is the live part of a task from its start until it is quiet.
+type attempt struct {
+	t     *task
+	no    int32
+	m     *BackgroundManager
+	cl    *client
+	ctx   turnContext
+	rep   Reporter // of the first turn
+	alarm alarm
+
+	stage   stage // the host call that is to be made or in flight
+	phase   Phase
+	inCall  bool  // that call has been made and has not returned
+	callEnd int64 // when the manager stops waiting for it; 0 for never
+
+	turn      int32
+	promptID  string
+	prompt    string // of the next turn
+	notice    *envelope
+	started   int64
+	turnStart int64 // of the turn that runs, 0 when there is none
+	ran       int64 // time in earlier turns
+	wantTurn  bool  // stands in line for its next turn
+
+	text      string // of the last turn that had one
+	endCause  Cause  // how the last turn ended, while waiting
+	openTodos int32
+
+	// Stopping, once the attempt has been ended from outside.
+	ended      bool
+	stopEnd    int64    // the slot is given up then
+	aborts     int      // Abort calls that have not returned
+	stopMore   bool     // another one is wanted
+	stopper    bool     // a goroutine is aborting
+	overrun    bool     // the stopping deadline has passed
+	epoch      int      // grows with every prompt and abort; what was observed before is dropped
+	loose      bool     // the turn's end has not been confirmed: a starter whose status must be seen
+	w          *watch   // what the turn has shown; nothingSeen until it has
+	activity   int64    // last change of anything
+	lastNews   int64    // when the last progress event was sent
+	nextRun    *attempt // lists of effects
+	nextCancel *attempt
+}
+
+// live reports whether a is the latest attempt of its task and has not ended.
+func (a *attempt) live() bool { return !a.ended && a.t.run == a && a.t.no == a.no && a.t.live() }
+
+// progress is what is known of an attempt's work.
+type progress struct {
+	toolCalls int
+	lastTool  string
+	lastText  string
+	lastTextA int64
+	detail    string
+	todos     []Todo
+	todosSeen bool
+	usage     Usage
+}
+
+// node is a session that has delegated: a root session, a scope, or the session
+// of a task.
+type node struct {
+	session string
+	of      *session // set when it is a task's own
+	up      *node    // its parent, for a session that is not a task's but was looked up
+	subs    []*node  // sessions that were looked up and are children of it
+	dir     string
+	first   *task // tasks, oldest first
+	last    *task
+	live    int // tasks of it that are pending or running
+	tree    int // on a root: live tasks in the whole tree
+	kids    int
+	gone    bool // the host said that it does not exist any more
+
+	owed    []debt // what has ended and has not been told; settled ones have no task
+	nOwed   int
+	oldest  int64    // when the oldest of owed came
+	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
+	members []member // ended attempts of the batch that is open
+	closed  []member // of batches that have closed and have not been told
+	omitted int      // members that were left out because there were too many
+	lost    int      // tasks whose notice was given up and not taken since
+
+	env      *envelope // what is being delivered, or to be tried again
+	busy     *client   // it was busy when last looked at
+	scope    bool      // nobody can notify it
+	retry    int64     // not before
+	fails    int       // failed looks at its status in a row
+	alarm    alarm
+	waiters  []chan struct{}
+	delivery bool // a goroutine delivers to it
+}
+
+// parentTask returns the task whose session n is, or nil.
+func (n *node) parentTask() *task {
+	if n.of == nil {
+		return nil
+	}
+	return n.of.task
+}
+
+// above returns the node that n descends from, or nil for a root.
+func (n *node) above() *node {
+	if t := n.parentTask(); t != nil {
+		return t.up
+	}
+	return n.up
+}
+
+// root returns the top of the chain and how many steps it is away.
+func (n *node) root() (top *node, depth int) {
+	for top = n; top.above() != nil; depth++ {
+		top = top.above()
+	}
+	return top, depth
+}
+
+// member is one ended attempt of a batch.
+type member struct {
+	t  *task
+	no int32
+}
+
+// debt is the notice that the end of one attempt owes.
+type debt struct {
+	t  *task // nil once settled
+	no int32
+	at int64
+}
+
+// envelope is a notice on its way. Once it has been tried it does not change,
+// so that a host can recognise a repetition.
+type envelope struct {
+	notice Notice
+	debts  []debt
+	closed []member
+	tries  int
+	next   int64 // not before
+	since  int64
+	flying bool
+}
+
+// wall turns a time of the state into one for callers.
+func (m *BackgroundManager) wall(at int64) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return m.epoch.Add(time.Duration(at))
+}
+
+// snapshot copies a task. The lock must be held.
+func (m *BackgroundManager) snapshotLocked(t *task) Task {
+	s := Task{
+		ID: t.id, Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
+		Prompt: t.text, ToolCallID: t.call, Client: t.kind.cl.name, Depth: t.kind.key.depth,
+		Status: t.status, Cause: t.cause, Attempt: int(t.no), Queued: m.wall(t.queued),
+		Notice: t.notice, Foreground: t.is(flagForeground), Dropped: t.is(flagDropped),
+	}
+	root, _ := t.up.root()
+	s.Root = root.session
+	if t.sess != nil {
+		s.Session = t.sess.id
+		if t.sess.own != nil {
+			s.Waiting = t.sess.own.live
+		}
+	}
+	if x := t.more; x != nil {
+		s.Metadata = maps.Clone(x.metadata)
+		s.Attempts = slices.Clone(x.past)
+	}
+	if a := t.run; a != nil && a.no == t.no {
+		s.Phase = a.phase
+		s.Started = m.wall(a.started)
+		if t.live() {
+			s.Progress = m.progressLocked(&a.w.prog, int(a.turn), a.activity)
+			s.Result, s.Partial = a.text, a.text != ""
+			if a.text == "" && a.w.text != "" {
+				s.Result, s.Partial = a.w.text, true
+			}
+		}
+	}
+	if f := t.fin; f != nil && !t.live() {
+		s.Started, s.Ended = m.wall(f.started), m.wall(f.ended)
+		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
+		s.Quiet = t.run == nil
+		if f.prog != nil {
+			s.Progress = m.progressLocked(f.prog, int(f.turns), f.activity)
+		} else {
+			s.Progress.Turns, s.Progress.LastActivity = int(f.turns), m.wall(f.activity)
+		}
+	}
+	return s
+}
+
+func (m *BackgroundManager) progressLocked(p *progress, turns int, activity int64) Progress {
+	return Progress{
+		Turns: turns, ToolCalls: p.toolCalls, LastTool: p.lastTool, LastMessage: p.lastText, LastMessageAt: m.wall(p.lastTextA),
+		LastActivity: m.wall(activity), Detail: p.detail, Todos: slices.Clone(p.todos), Usage: p.usage,
+	}
+}

@@ -1,0 +1,534 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// The host calls of an attempt: CreateSession, then RunTurn or StartTurn, made
+// by one goroutine. A call's answer goes to a method of its own (created,
+// turnStarted, turnReturned), so that a goroutine that the host ends with
+// runtime.Goexit can be replaced by another that goes on with the same method.
+
+// work makes the host calls of attempts that have their slot, one attempt after
+// the other, until none is left for it.
+func (m *BackgroundManager) work(a *attempt) {
+	var j job
+	m.workOn(m.step(func(int64) { m.runLocked(a) }, &j), &j)
+}
+
+// workOn makes the call that has been prepared for the attempt, and those that
+// follow.
+func (m *BackgroundManager) workOn(a *attempt, j *job) {
+	for a != nil {
+		switch j.call {
+		case callCreate:
+			a = m.callCreate(a, j)
+		case callRun:
+			a = m.callRun(a, j)
+		case callStart:
+			a = m.callStart(a, j)
+		}
+	}
+}
+
+// goOn goes on, on a goroutine of its own, where the host has ended one.
+func (m *BackgroundManager) goOn(answer func(*job) *attempt) {
+	m.spawn(goWorker, func() {
+		var j job
+		m.workOn(answer(&j), &j)
+	})
+}
+
+// job is one host call, put together under the lock.
+type job struct {
+	call    hostCall
+	spec    SessionSpec
+	session string
+	prompt  Prompt
+	rep     *Reporter
+}
+
+type hostCall uint8
+
+const (
+	_ hostCall = iota
+	callCreate
+	callRun
+	callStart
+)
+
+// beginCallLocked prepares the call that the attempt's stage asks for. Between
+// the grant and here the attempt may have been ended: then there is no call.
+func (m *BackgroundManager) beginCallLocked(a *attempt, j *job, now int64) bool {
+	if !a.live() || a.stage == stageNone {
+		return false
+	}
+	t := a.t
+	a.inCall, a.callEnd = true, now+int64(m.cfg.CreateTimeout)
+	if a.stage == stageCreate {
+		j.call, j.spec = callCreate, m.specLocked(t)
+	} else {
+		j.call, j.session, j.prompt = callStart, t.sess.id, m.promptLocked(a, now)
+		if a.cl.runner != nil {
+			a.callEnd = 0 // lasts as long as the turn
+			j.call, j.rep = callRun, a.reporter()
+			m.phaseLocked(a, PhaseTurn)
+		}
+	}
+	m.deadlineLocked(a, now)
+	return true
+}
+
+func (m *BackgroundManager) specLocked(t *task) SessionSpec {
+	s := SessionSpec{
+		Task: t.id, Parent: t.up.session, Title: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
+		Depth: t.kind.key.depth, Permissions: t.kind.rules,
+	}
+	if x := t.more; x != nil {
+		s.Directory, s.Metadata = x.directory, x.metadata
+	}
+	return s
+}
+
+// promptLocked opens the next turn.
+func (m *BackgroundManager) promptLocked(a *attempt, now int64) Prompt {
+	t := a.t
+	if a.promptID == "" {
+		// The task's own id is random; the numbers tell its prompts apart.
+		var buf [40]byte
+		b := append(append(buf[:0], "bgp_"...), t.id[len("bg_"):]...)
+		b = strconv.AppendInt(append(b, '.'), int64(a.no), 10)
+		a.promptID = string(strconv.AppendInt(append(b, '.'), int64(a.turn)+1, 10))
+	}
+	a.turn++
+	a.epoch++
+	a.turnStart, t.sess.active = now, false
+	a.activity = now
+	if a.cl.starter != nil || a.w != &nothingSeen {
+		a.seen().begin(a.promptID, now)
+	}
+	p := Prompt{
+		ID: a.promptID, Task: t.id, Attempt: int(a.no), Turn: int(a.turn), Agent: t.kind.key.agent, Model: t.kind.key.model,
+		Text: a.prompt, Permissions: t.kind.rules,
+	}
+	if t.more != nil {
+		p.System = t.more.system
+	}
+	if a.notice != nil {
+		n := a.notice.notice
+		p.Notice = &n
+		if a.cl.runner != nil { // the call is the turn: it has been told once it is made
+			m.toldLocked(a, now)
+		}
+	}
+	return p
+}
+
+func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
+	var id string
+	var err error
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if v := recover(); v != nil {
+			next = m.created(a, "", panicked(v), j)
+			return
+		}
+		m.goOn(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
+	}()
+	id, err = a.cl.sc.CreateSession(&a.ctx, j.spec)
+	returned = true
+	return m.created(a, id, err, j)
+}
+
+func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
+	var end TurnEnd
+	var err error
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		j.rep.end()
+		if v := recover(); v != nil {
+			next = m.turnReturned(a, TurnEnd{}, panicked(v), j)
+			return
+		}
+		m.goOn(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
+	}()
+	end, err = a.cl.runner.RunTurn(&a.ctx, j.session, j.prompt, j.rep)
+	returned = true
+	j.rep.end()
+	return m.turnReturned(a, end, err, j)
+}
+
+func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
+	var err error
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if v := recover(); v != nil {
+			next = m.turnStarted(a, panicked(v), j)
+			return
+		}
+		m.goOn(func(j *job) *attempt { return m.turnStarted(a, errGoexit, j) })
+	}()
+	err = a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt)
+	returned = true
+	return m.turnStarted(a, err, j)
+}
+
+// created takes the answer of CreateSession.
+func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
+	if err != nil {
+		err = m.withAgents(a.cl, err)
+	}
+	return m.step(func(now int64) {
+		a.inCall, a.callEnd, a.stage = false, 0, stageNone
+		t := a.t
+		if !a.live() { // ended meanwhile: the late session is aborted, and never prompted
+			if id != "" && err == nil {
+				if m.sessions[id] == nil && t.sess == nil {
+					m.bindLocked(t, id)
+				}
+				m.abortLateLocked(a, id, now)
+			}
+			m.restLocked(a, now)
+			return
+		}
+		switch {
+		case err != nil:
+			m.endLocked(t, CauseStartFailed, m.reasonLocked("creating the session", err), now)
+			return
+		case id == "":
+			m.endLocked(t, CauseStartFailed, "creating the session: the client returned an empty session id", now)
+			return
+		case m.sessions[id] != nil:
+			// Aborting it here would stop the task that owns it.
+			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to task %s", quote(id), m.sessions[id].task.id), now)
+			return
+		}
+		m.bindLocked(t, id)
+		a.stage = stagePrompt
+		m.emitLocked(EventPhase, t)
+		m.runLocked(a)
+	}, j)
+}
+
+// withAgents adds the agents that there are to the error that there is no such
+// agent.
+func (m *BackgroundManager) withAgents(cl *client, err error) error {
+	var noAgent *NoSuchAgentError
+	if errors.As(err, &noAgent) && len(noAgent.Known) == 0 {
+		if names := m.agentNames(cl); len(names) > 0 {
+			return &NoSuchAgentError{Agent: noAgent.Agent, Known: names}
+		}
+	}
+	return err
+}
+
+// bindLocked gives the task its session.
+func (m *BackgroundManager) bindLocked(t *task, id string) {
+	t.sess = &session{id: id, cl: t.kind.cl, task: t}
+	m.sessions[id] = t.sess
+	if n := m.nodes[id]; n != nil && n.of == nil {
+		// Somebody named a scope like this session, before it was there. The
+		// tasks under it are its children from now on.
+		n.of, t.sess.own = t.sess, n
+		m.regraftLocked(n, t)
+	}
+}
+
+// regraftLocked corrects the counts of live tasks after a node that was a root
+// has come under a task.
+func (m *BackgroundManager) regraftLocked(n *node, t *task) {
+	if n.up != nil || t.up == n || t.up.under(n.session) {
+		// A circle, or a looked-up parent that says otherwise: stay as it was.
+		n.of, t.sess.own = nil, nil
+		return
+	}
+	top, _ := t.up.root()
+	top.tree += n.tree
+	n.tree = 0
+}
+
+// turnReturned takes the end of a runner's turn.
+func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
+	return m.step(func(now int64) {
+		a.inCall, a.stage = false, stageNone
+		if !a.live() {
+			m.restLocked(a, now)
+			return
+		}
+		o := turnOutcome{cause: CauseTurnEnded, text: end.Text}
+		if o.text == "" {
+			o.text = a.w.text
+		}
+		if a.w.text != "" {
+			a.w.text = ""
+		}
+		switch {
+		case err != nil:
+			o.cause, o.reason = CauseSessionError, m.reasonLocked("the turn", err)
+			if errors.As(err, new(*NoSuchAgentError)) {
+				o.cause = CauseStartFailed
+			}
+		case end.Stop == StopUntold || end.Stop == StopEndOfTurn:
+			if o.text == "" && !a.w.output {
+				o.cause, o.reason = CauseNoOutput, "the turn ended without any output"
+			}
+		default:
+			o.cause, o.reason = stopCause(end.Stop, "")
+		}
+		o.todos = openTodos(a.w.prog.todos)
+		m.turnOverLocked(a, o, now)
+	}, j)
+}
+
+// turnStarted takes the answer of StartTurn.
+func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
+	return m.step(func(now int64) {
+		a.inCall, a.callEnd, a.stage = false, 0, stageNone
+		a.epoch++
+		if !a.live() { // a late acceptance: the abort that was sent may have come too early
+			m.abortLateLocked(a, a.t.sess.id, now)
+			m.restLocked(a, now)
+			return
+		}
+		if err != nil {
+			a.loose = true // it may have been accepted all the same
+			cause := CausePromptFailed
+			if errors.As(err, new(*NoSuchAgentError)) {
+				cause = CauseStartFailed
+			}
+			m.endLocked(a.t, cause, m.reasonLocked("handing over the prompt", err), now)
+			return
+		}
+		if a.notice != nil {
+			m.toldLocked(a, now)
+		}
+		a.w.answered = now
+		m.phaseLocked(a, PhaseTurn)
+		m.watchLocked(a)
+		m.deadlineLocked(a, now)
+	}, j)
+}
+
+// nextTurnLocked gives an attempt that waits, and has got a slot, what it is
+// owed as its next turn.
+func (m *BackgroundManager) nextTurnLocked(a *attempt, now int64) {
+	a.wantTurn = false
+	n := a.t.sess.own
+	env := m.packLocked(n, now)
+	if env == nil { // taken meanwhile
+		m.releaseLocked(a.t, now)
+		m.reconsiderLocked(a, now)
+		return
+	}
+	a.notice, a.prompt, a.promptID, a.stage = env, env.notice.Text, "", stagePrompt
+	a.endCause = CauseNone
+	n.env = env
+	env.flying = true
+	m.phaseLocked(a, PhaseStarting)
+	m.runLocked(a)
+}
+
+// toldLocked settles what the turn's prompt has told.
+func (m *BackgroundManager) toldLocked(a *attempt, now int64) {
+	env := a.notice
+	a.notice = nil
+	if n := a.t.sess.own; n != nil && n.env == env {
+		m.deliveredLocked(n, NoticeDelivered, now)
+	}
+}
+
+// phaseLocked changes what a running attempt is doing.
+func (m *BackgroundManager) phaseLocked(a *attempt, p Phase) {
+	if a.phase != p {
+		a.phase = p
+		m.emitLocked(EventPhase, a.t)
+		m.pokeLocked(a.t)
+	}
+}
+
+// deadlineLocked sets the attempt's alarm for the earliest of its time limits.
+func (m *BackgroundManager) deadlineLocked(a *attempt, now int64) {
+	m.alarmByLocked(&a.alarm, a, m.earliestLocked(a))
+}
+
+func (m *BackgroundManager) earliestLocked(a *attempt) (at int64) {
+	sooner := func(t int64) {
+		if t > 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	if a.ended {
+		if !a.overrun {
+			sooner(a.stopEnd)
+		}
+		return at
+	}
+	sooner(a.callEnd)
+	if a.phase != PhaseWaiting {
+		sooner(m.ttlEnd(a))
+	}
+	if a.turnStart > 0 && a.cl.runner != nil {
+		sooner(m.staleEnd(a))
+	}
+	if a.turnStart > 0 && a.cl.starter != nil && a.stage == stageNone {
+		sooner(a.w.lookAt)
+		if d := m.cfg.HostUnreachable; d > 0 {
+			sooner(a.w.answered + int64(d))
+		}
+	}
+	return at
+}
+
+// ttlEnd returns when the attempt has been in turns for too long, or 0.
+func (m *BackgroundManager) ttlEnd(a *attempt) int64 {
+	if m.cfg.TimeToLive <= 0 || a.t.is(flagForeground) {
+		return 0
+	}
+	from := a.turnStart
+	if from == 0 {
+		from = a.started
+	}
+	return from + int64(m.cfg.TimeToLive) - a.ran
+}
+
+// staleEnd returns when a runner's turn counts as stale, or 0.
+func (m *BackgroundManager) staleEnd(a *attempt) int64 {
+	if m.cfg.StaleTimeout <= 0 || !a.w.reported || a.w.inFlight() > 0 || a.phase == PhaseAsking {
+		return 0
+	}
+	return max(a.activity+int64(m.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
+}
+
+// ringLocked looks which of the attempt's time limits has been reached.
+func (a *attempt) ringLocked(m *BackgroundManager, now int64) {
+	reached := func(t int64) bool { return t > 0 && t <= now }
+	switch {
+	case a.ended:
+		if !a.overrun && reached(a.stopEnd) {
+			m.overrunLocked(a, now)
+		}
+	case !a.live():
+		return
+	case reached(a.callEnd):
+		what, cause := "creating the session", CauseStartFailed
+		if a.stage == stagePrompt {
+			what, cause, a.loose = "handing over the prompt", CausePromptFailed, true
+		}
+		m.endLocked(a.t, cause, fmt.Sprintf("%s: the client did not answer within %v; Config.CreateTimeout (createTimeoutMs) decides how long it may take", what, m.cfg.CreateTimeout), now)
+	case a.phase != PhaseWaiting && reached(m.ttlEnd(a)):
+		a.loose = true
+		m.endLocked(a.t, CauseTimeToLive, fmt.Sprintf("ran for more than %v; Config.TimeToLive (taskTtlMs) decides how long a task may", m.cfg.TimeToLive), now)
+	case a.turnStart > 0 && a.cl.runner != nil && reached(m.staleEnd(a)):
+		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
+	case a.turnStart > 0 && a.cl.starter != nil && a.stage == stageNone:
+		if d := m.cfg.HostUnreachable; d > 0 && reached(a.w.answered+int64(d)) {
+			a.loose = true
+			m.endLocked(a.t, CauseHostUnreachable, fmt.Sprintf("the client has not told the session's status for %v; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", d), now)
+		} else if reached(a.w.lookAt) {
+			a.w.lookAt = 0
+			m.lookLocked(a)
+		}
+	}
+	if a.ended && a.t.run == a || a.live() {
+		if at := m.earliestLocked(a); at > 0 {
+			m.alarmLocked(&a.alarm, a, max(at, now+1))
+		}
+	}
+}
+
+func (m *BackgroundManager) staleReason(a *attempt, now int64) string {
+	seen := "its prompt"
+	switch p := &a.w.prog; {
+	case p.lastTextA > a.turnStart && p.lastText != "":
+		seen = "the text " + quote(cutAtRune(p.lastText, 80))
+	case p.lastTool != "":
+		seen = "the tool " + quote(p.lastTool)
+	}
+	idle := time.Duration(now - a.activity)
+	return fmt.Sprintf("nothing changed for %d min; the last that was seen was %s; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", int(idle.Minutes()), seen)
+}
+
+// reasonLocked turns an error of the host into the reason of a task, in one line.
+func (m *BackgroundManager) reasonLocked(doing string, err error) string {
+	var p *hostPanic
+	if errors.As(err, &p) && p.stack != nil {
+		m.logTextLocked("a host function panicked", p.Error(), string(p.stack))
+	}
+	if errors.As(err, new(*NoSuchAgentError)) {
+		doing = "starting"
+	}
+	return title(doing+": "+err.Error(), "")
+}
+
+// quote is strconv.Quote for text that goes into a reason, kept short.
+func quote(s string) string { return fmt.Sprintf("%.120q", s) }
+
+// stopCause returns what a stop reason that does not complete ends the attempt
+// as.
+func stopCause(r StopReason, detail string) (Cause, string) {
+	with := func(s string) string {
+		if detail != "" {
+			return s + ": " + title(detail, "")
+		}
+		return s
+	}
+	switch r {
+	case StopLength:
+		return CauseLength, with("the model's output limit cut the answer off")
+	case StopTurnLimit:
+		return CauseTurnLimit, with("the agent reached its limit of steps")
+	case StopRefused:
+		return CauseRefused, with("the model refused")
+	case StopAborted:
+		return CauseAgentWindow, with("it was stopped in the agent's own window")
+	case StopInterrupted:
+		return CauseInterrupted, with("the turn broke off")
+	case StopError:
+		return CauseSessionError, with("the agent failed")
+	}
+	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
+}
+
+func openTodos(list []Todo) (n int32) {
+	for _, t := range list {
+		if t.State.Open() {
+			n++
+		}
+	}
+	return n
+}
+
+// contextOf returns the values of a task's launch, for host calls outside its
+// own goroutine.
+func (m *BackgroundManager) contextOf(t *task) context.Context {
+	if t.more != nil && t.more.values != nil {
+		return valuesOver{m.base, t.more.values}
+	}
+	return m.base
+}
+
+// valuesOver is a context that ends with one and has the values of another.
+type valuesOver struct {
+	context.Context
+	values context.Context
+}
+
+func (v valuesOver) Value(key any) any {
+	if x := v.Context.Value(key); x != nil {
+		return x
+	}
+	return v.values.Value(key)
+}

@@ -1,0 +1,589 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// stopPoll is the pause between two sweeps while a session is being stopped:
+// its slot waits for the answer.
+const stopPoll = 250 * time.Millisecond
+
+// readPage is how many messages are asked for at once, and readPages how many
+// times in one look: a client that always has more must not hold up a sweep.
+const (
+	readPage  = 100
+	readPages = 200
+)
+
+// watchLocked has the sweeps ask for the attempt's session.
+func (m *BackgroundManager) watchLocked(a *attempt) {
+	a.cl.watched[a] = struct{}{}
+	m.pollLocked(a.cl)
+}
+
+func (m *BackgroundManager) unwatchLocked(a *attempt) { delete(a.cl.watched, a) }
+
+// pollLocked makes sure that a goroutine polls the client.
+func (m *BackgroundManager) pollLocked(cl *client) {
+	if !cl.polling && cl.starter != nil {
+		cl.polling = true
+		m.spawn(goPoll, func() { m.poll(cl) })
+	}
+}
+
+// kickLocked has the client polled at once.
+func (m *BackgroundManager) kickLocked(cl *client) {
+	select {
+	case cl.kick <- struct{}{}:
+	default:
+	}
+}
+
+// poll sweeps over the client's sessions, one sweep after the other, as long as
+// there is anything to ask about.
+func (m *BackgroundManager) poll(cl *client) {
+	for {
+		pause := m.cfg.PollInterval
+		m.mu.Lock()
+		if len(cl.watched) == 0 && len(cl.parents) == 0 || m.base.Err() != nil {
+			cl.polling = false
+			m.mu.Unlock()
+			return
+		}
+		for a := range cl.watched {
+			if a.ended && !a.overrun {
+				pause = min(pause, stopPoll)
+				break
+			}
+		}
+		m.mu.Unlock()
+		if waitFor(m.base, cl.kick, pause) == nil {
+			m.sweep(cl)
+		}
+	}
+}
+
+// looked is an attempt that a sweep asks about, as it was before the call.
+type looked struct {
+	a       *attempt
+	session string
+	epoch   int
+	status  SessionStatus
+}
+
+// sweep asks the client once for the statuses of all sessions, and then reads
+// those of which something may be new.
+func (m *BackgroundManager) sweep(cl *client) {
+	var list []looked
+	var parents []*node
+	var ids []string
+	m.mu.Lock()
+	for a := range cl.watched {
+		if a.t.sess != nil {
+			list = append(list, looked{a: a, session: a.t.sess.id, epoch: a.epoch})
+			ids = append(ids, a.t.sess.id)
+		}
+	}
+	for n := range cl.parents {
+		parents = append(parents, n)
+		ids = append(ids, n.session)
+	}
+	m.mu.Unlock()
+	if len(ids) == 0 {
+		return
+	}
+	answer, err := m.statuses(cl, ids)
+	var reads []looked
+	m.update(func(now int64) {
+		for i := range list {
+			l := &list[i]
+			l.status = answer[l.session]
+			if m.sweptLocked(l, now) {
+				reads = append(reads, *l)
+			}
+		}
+		for _, n := range parents {
+			switch answer[n.session].State {
+			case SessionIdle, SessionGone, SessionUntold:
+				m.parentIdleLocked(n, now)
+			}
+		}
+		if err != nil {
+			m.logTextLocked("asking for statuses failed", cl.name, err.Error())
+		}
+	})
+	m.readAll(reads)
+}
+
+// statuses asks for the statuses of sessions. After an error the answer is
+// empty, and so everything is unknown.
+func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
+	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
+		return cl.starter.Statuses(ctx, ids)
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		answer, err = make(map[string]SessionStatus, len(ids)), nil
+		for _, id := range ids {
+			answer[id] = SessionStatus{State: SessionUntold}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// sweptLocked takes one status of a sweep, and reports whether the session is
+// to be read.
+func (m *BackgroundManager) sweptLocked(l *looked, now int64) (read bool) {
+	a := l.a
+	if a.t.run != a || a.epoch != l.epoch {
+		return false // older than the last prompt or abort
+	}
+	if a.ended {
+		m.restedLocked(a, l.status.State, now)
+		return false
+	}
+	if a.turnStart == 0 || a.w.looking {
+		return false
+	}
+	if known := l.status.State != SessionUnknown && l.status.State <= SessionUntold; known {
+		a.w.answered = now
+		m.statusLocked(a, l.status)
+	} else {
+		l.status.State = SessionUnknown
+		m.judgeLocked(a, observation{poll: true, status: l.status}, now)
+		return false
+	}
+	if l.status.State == SessionGone || m.currentLocked(a, l.status, now) {
+		m.judgeLocked(a, observation{poll: true, answered: true, read: true, status: l.status}, now)
+		// What is known may not be enough: the todos may have to be read.
+		if !a.live() || a.turnStart == 0 || !a.w.c.needsTodos {
+			return false
+		}
+	}
+	a.w.looking = true
+	return true
+}
+
+// statusLocked notes what the status tells besides idle or not.
+func (m *BackgroundManager) statusLocked(a *attempt, s SessionStatus) {
+	switch s.State {
+	case SessionAsking:
+		question := s.Detail
+		if question == "" {
+			question = "(not told)"
+		}
+		m.askingLocked(a, question)
+	case SessionRetrying:
+		m.askingLocked(a, "")
+		a.w.prog.detail = title(s.Detail, "")
+	default:
+		if a.phase == PhaseAsking || a.w.prog.detail != "" {
+			m.askingLocked(a, "")
+		}
+	}
+}
+
+// restedLocked looks whether the session of an ended attempt has come to rest.
+func (m *BackgroundManager) restedLocked(a *attempt, s SessionState, now int64) {
+	switch s {
+	case SessionIdle, SessionGone, SessionUntold:
+		if !a.inCall && a.aborts == 0 && !a.stopMore {
+			a.loose = false
+			m.restLocked(a, now)
+		}
+	}
+}
+
+// currentLocked reports whether all that there is to read is known already: by
+// events that have told everything since before the prompt, or by a revision
+// that is still the same.
+func (m *BackgroundManager) currentLocked(a *attempt, s SessionStatus, now int64) bool {
+	w := a.w
+	if s.Revision != "" && s.Revision == w.revision && !w.needRead {
+		return true
+	}
+	return m.streamedLocked(a, now)
+}
+
+// streamedLocked reports whether events have told everything about the turn.
+func (m *BackgroundManager) streamedLocked(a *attempt, now int64) bool {
+	cl := a.cl
+	return cl.streamUp > 0 && cl.streamUp <= a.turnStart && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
+}
+
+// readAll reads sessions, some of them side by side.
+func (m *BackgroundManager) readAll(list []looked) {
+	if len(list) == 0 {
+		return
+	}
+	var next atomic.Int64
+	done := make(chan struct{})
+	workers := min(m.cfg.ReadConcurrency, len(list))
+	var left atomic.Int64
+	left.Store(int64(workers))
+	for range workers {
+		m.spawn(goPoll, func() {
+			defer func() {
+				if left.Add(-1) == 0 {
+					close(done)
+				}
+			}()
+			for i := next.Add(1) - 1; i < int64(len(list)); i = next.Add(1) - 1 {
+				m.look(list[i], true)
+			}
+		})
+	}
+	<-done
+}
+
+// lookLocked has a session looked at by itself, at once.
+func (m *BackgroundManager) lookLocked(a *attempt) {
+	if a.w.looking {
+		a.w.again = true
+		return
+	}
+	if a.t.sess == nil || m.base.Err() != nil {
+		return
+	}
+	a.w.looking = true
+	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch}
+	m.spawn(goPoll, func() {
+		answer, _ := m.statuses(a.cl, []string{l.session})
+		l.status = answer[l.session]
+		m.look(l, false)
+	})
+}
+
+// look reads what is new in a session whose status has just been told, and
+// decides. w.looking has been set; it is the only goroutine that reads this
+// session.
+func (m *BackgroundManager) look(l looked, poll bool) {
+	a := l.a
+	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: poll}
+	var cursor Cursor
+	var ctx context.Context
+	skip := true
+	m.update(func(now int64) {
+		if skip = a.t.run != a || a.epoch != l.epoch || a.ended; skip {
+			return
+		}
+		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
+		o.read = m.currentLocked(a, l.status, now) // only the todos are missing
+	})
+	var pages []Page
+	var err error
+	if !skip && !o.read {
+		pages, err = m.read(ctx, a.cl, l.session, cursor)
+		o.read = err == nil
+	}
+	needTodos := false
+	m.update(func(now int64) {
+		if skip || a.t.run != a || a.epoch != l.epoch || a.ended {
+			skip = true
+			m.lookedLocked(a)
+			return
+		}
+		m.readLocked(a, l, pages, now)
+		if err != nil {
+			m.logTextLocked("reading messages failed", l.session, err.Error())
+		}
+		if o.answered {
+			a.w.answered = now
+			m.statusLocked(a, l.status)
+		}
+		m.judgeLocked(a, o, now)
+		if needTodos = a.live() && a.w.c.needsTodos; !needTodos {
+			m.lookedLocked(a)
+		}
+	})
+	if skip || !needTodos {
+		return
+	}
+	todos, err := within(ctx, m, goPoll, "Todos", m.cfg.CallTimeout, func(ctx context.Context) ([]Todo, error) {
+		return a.cl.todos.Todos(ctx, l.session)
+	})
+	m.update(func(now int64) {
+		if a.t.run == a && a.epoch == l.epoch && !a.ended {
+			switch {
+			case err == nil:
+				m.todosLocked(a, todos, now)
+			case errors.Is(err, errors.ErrUnsupported):
+				a.w.todos, a.w.todosAt = 0, now
+			}
+			if err == nil || errors.Is(err, errors.ErrUnsupported) {
+				o.poll = false // the same poll: nothing is counted twice
+				m.judgeLocked(a, o, now)
+			}
+		}
+		m.lookedLocked(a)
+	})
+}
+
+// lookedLocked ends a look. What came meanwhile is looked at right away.
+func (m *BackgroundManager) lookedLocked(a *attempt) {
+	a.w.looking = false
+	if a.w.again {
+		a.w.again = false
+		if a.live() && a.turnStart > 0 {
+			m.lookLocked(a)
+		}
+	}
+}
+
+// read reads what is new in a session since the cursor.
+func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
+	for range readPages {
+		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {
+			return cl.reader.Messages(ctx, session, cursor, readPage)
+		})
+		if err != nil {
+			return nil, err
+		}
+		pages = append(pages, page)
+		if !page.More || page.Next == cursor {
+			return pages, nil
+		}
+		cursor = page.Next
+	}
+	return pages, nil
+}
+
+// readLocked takes what was read.
+func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now int64) {
+	changed := false
+	for _, p := range pages {
+		for i := range p.Messages {
+			if a.w.message(m.seed, &p.Messages[i], &a.w.prog, now) {
+				changed = true
+			}
+		}
+		if p.Next != "" {
+			a.t.sess.cursor = p.Next
+		}
+	}
+	if len(pages) > 0 {
+		a.w.needRead = false
+		a.w.revision = l.status.Revision
+	}
+	if changed {
+		a.activity = now
+		m.progressedLocked(a, true, now)
+	}
+}
+
+// todosLocked notes the todo list of a session.
+func (m *BackgroundManager) todosLocked(a *attempt, list []Todo, now int64) {
+	open := openTodos(list)
+	if open != a.w.todos || len(list) != len(a.w.prog.todos) {
+		a.activity = now
+	}
+	a.w.todos, a.w.todosAt = open, now
+	a.w.prog.todos, a.w.prog.todosSeen = list, true
+	m.progressedLocked(a, true, now)
+}
+
+// todosFresh is for how long a todo list that was read is believed.
+const todosFresh = int64(time.Second)
+
+// judgeLocked has an observation judged and does what the verdict says.
+func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
+	w := a.w
+	if s := a.t.sess; s.active {
+		s.active = false
+		w.c.changed, a.activity = now, now
+	}
+	o.view, o.flying, o.hint = w.turn, w.flying, w.hint
+	o.trust = a.t.sess.aborted == 0
+	if !o.status.RetryAt.IsZero() {
+		o.retryAt = int64(o.status.RetryAt.Sub(m.epoch))
+	}
+	switch {
+	case a.cl.todos == nil:
+		o.todos = 0
+	case w.todosAt > 0 && (now-w.todosAt <= todosFresh || w.todosLive && m.streamedLocked(a, now)):
+		o.todos = w.todos
+	default:
+		o.todos = -1
+	}
+	var v verdict
+	w.c.counters, v = judge(w.c.counters, o, m.thresholds(), now)
+	w.c.needsTodos = v.needTodos
+	a.activity = max(a.activity, w.c.changed)
+	switch {
+	case v.end && v.cause == CauseStale:
+		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
+	case v.end && v.running:
+		m.endLocked(a.t, v.cause, v.reason, now)
+	case v.end:
+		m.turnOverLocked(a, turnOutcome{cause: v.cause, reason: v.reason, text: w.text, todos: v.todos}, now)
+	case v.needTodos && o.answered && !o.poll && !w.looking:
+		m.lookLocked(a) // an event alone is not enough
+	default:
+		w.lookAt = v.lookAt
+		m.deadlineLocked(a, now)
+	}
+}
+
+// Observe tells the manager what happened in a session of a host's agent
+// runtime. It is for hosts whose client is no [EventSource]. It returns at once
+// and ignores sessions that are none of the manager's.
+func (m *BackgroundManager) Observe(e HostEvent) {
+	m.mu.Lock()
+	s := m.sessions[e.Session]
+	switch {
+	case s == nil && e.Session != "" && m.nodes[e.Session] == nil:
+		m.mu.Unlock()
+		return
+	case s != nil && e.Kind == HostActivity:
+		s.active = true // it is dated when the session is judged: no clock is read
+		m.mu.Unlock()
+		return
+	}
+	m.mu.Unlock()
+	m.update(func(now int64) {
+		cl := m.client(e.Client)
+		if s := m.sessions[e.Session]; s != nil && e.Client == "" {
+			cl = s.cl
+		}
+		if cl != nil {
+			m.observeLocked(cl, e, now)
+		}
+	})
+}
+
+// follow runs the event stream of a client until the manager is closed.
+func (m *BackgroundManager) follow(cl *client) {
+	emit := func(e HostEvent) {
+		e.Client = cl.name
+		m.Observe(e)
+	}
+	for failures := 1; m.base.Err() == nil; failures++ {
+		began := time.Now()
+		err := m.followOnce(cl, emit)
+		emit(HostEvent{Kind: HostStreamGap})
+		if errors.Is(err, errors.ErrUnsupported) {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			failures = 1
+		}
+		if !m.sleep(min(backoff(failures), 30*time.Second)) {
+			return
+		}
+	}
+}
+
+// followOnce calls Events on a goroutine of its own, so that one that ends it
+// or ignores its context does not end or hold up this one.
+func (m *BackgroundManager) followOnce(cl *client, emit func(HostEvent)) error {
+	const forever = 100 * 365 * 24 * time.Hour
+	_, err := within(m.base, m, goEvents, "Events", forever, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, cl.events.Events(ctx, emit)
+	})
+	if err != nil && m.base.Err() == nil {
+		m.mu.Lock()
+		m.logTextLocked("the event stream broke off", fmt.Sprintf("client %q", cl.name), err.Error())
+		m.mu.Unlock()
+	}
+	return err
+}
+
+// observeLocked takes one event of a client.
+func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
+	if cl.streamUp > 0 {
+		cl.lastBeat = now // anything that comes is a sign of life
+	}
+	switch e.Kind {
+	case HostStreamUp:
+		cl.streamUp, cl.lastBeat = now, now
+		return
+	case HostStreamBeat:
+		return
+	case HostStreamGap:
+		cl.streamUp = 0
+		for a := range cl.watched {
+			if a.live() {
+				a.w.needRead = true
+			}
+		}
+		m.kickLocked(cl)
+		return
+	case HostDeleted:
+		m.sessionDeletedLocked(e.Session, now)
+		return
+	}
+	if n := m.nodes[e.Session]; n != nil && n.busy == cl && e.Kind == HostStatus && e.Status.State == SessionIdle {
+		m.parentIdleLocked(n, now)
+	}
+	s := m.sessions[e.Session]
+	if s == nil || s.cl != cl || s.task.run == nil {
+		return
+	}
+	if a := s.task.run; a.ended {
+		if e.Kind == HostStatus {
+			m.restedLocked(a, e.Status.State, now)
+		}
+	} else if cl.starter != nil && a.turnStart > 0 {
+		m.observedLocked(a, e, now)
+	}
+}
+
+// observedLocked takes an event about a turn.
+func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
+	w := a.w
+	switch e.Kind {
+	case HostMessage:
+		if e.Message != nil && w.message(m.seed, e.Message, &a.w.prog, now) {
+			a.activity = now
+			m.progressedLocked(a, e.Message.Finished, now)
+		}
+	case HostTodos:
+		m.todosLocked(a, e.Todos, now)
+		w.todosLive = true
+	case HostError:
+		stop := e.Stop
+		if stop == StopUntold || stop == StopEndOfTurn {
+			stop = StopError
+		}
+		w.hint = &hint{stop: stop, err: e.Error}
+		m.eventLookLocked(a)
+	case HostStatus:
+		m.statusEventLocked(a, e.Status, now)
+	}
+}
+
+// statusEventLocked takes an event that tells a status. Idle is only believed
+// with what was read after it, so it has the session looked at.
+func (m *BackgroundManager) statusEventLocked(a *attempt, s SessionStatus, now int64) {
+	switch s.State {
+	case SessionUnknown, SessionUntold:
+		return
+	case SessionIdle, SessionGone:
+		a.w.answered = now
+		if s.State == SessionIdle && m.streamedLocked(a, now) && !a.w.looking && !a.inCall {
+			m.judgeLocked(a, observation{status: s, answered: true, read: true}, now)
+			return
+		}
+		m.eventLookLocked(a)
+	default:
+		a.w.answered = now
+		m.statusLocked(a, s)
+		m.judgeLocked(a, observation{status: s, answered: true, read: true}, now)
+	}
+}
+
+// eventLookLocked looks at a session because of an event; while its prompt is
+// still being handed over, right after that.
+func (m *BackgroundManager) eventLookLocked(a *attempt) {
+	if a.inCall {
+		a.w.lookAt = 1
+		return
+	}
+	m.lookLocked(a)
+}

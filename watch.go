@@ -1,0 +1,323 @@
+package bgagent
+
+import "hash/maphash"
+
+// watch is what a running turn has shown so far: of a runner through its
+// reporter, of a starter through messages, statuses and events.
+type watch struct {
+	turn
+	promptID string
+	old      map[string]struct{} // messages of earlier turns that might still be returned
+	tools    map[string]ToolState
+	prog     progress // of all turns
+	flying   int      // tools in flight
+	reported bool     // a runner has reported something
+
+	c        judged
+	lookAt   int64 // when the session is to be looked at again; 0 for with the next sweep
+	looking  bool  // a goroutine looks at it
+	again    bool  // something came meanwhile
+	answered int64 // when the client last told the session's status
+	needRead bool  // events have been lost since it was last read
+	revision string
+	hint     *hint
+	todos    int32 // open ones, as events or reads tell
+	todosAt  int64 // when that was known; 0 for never
+
+	todosLive bool // events tell them
+}
+
+// nothingSeen is the watch of every attempt that has shown nothing yet: most
+// runners in a burst of short tasks never do. It is never written to.
+var nothingSeen watch
+
+// seen returns the attempt's own watch.
+func (a *attempt) seen() *watch {
+	if a.w == &nothingSeen {
+		a.w = &watch{}
+	}
+	return a.w
+}
+
+// judged is what the last observation has left.
+type judged struct {
+	counters
+	needsTodos bool
+}
+
+// turn is the part of a watch that begins anew with every turn.
+type turn struct {
+	msgs     map[string]seenMessage
+	count    int
+	output   bool // the agent has brought something forth since the last prompt
+	begun    bool // there is a message of the agent
+	finished bool // the newest one will not change any more
+	stop     StopReason
+	err      string
+	text     string // of the newest one that has some
+	textAt   int
+	newest   int
+	finger   uint64 // changes when any message does
+	afterUse bool   // text has been followed by a tool call: the next text begins anew
+}
+
+// seenMessage is what is remembered of a message.
+type seenMessage struct {
+	index int
+	hash  uint64
+	usage Usage
+}
+
+// hint is what an error event has told.
+type hint struct {
+	stop StopReason
+	err  string
+}
+
+// maxOld bounds how many messages of earlier turns are remembered.
+const maxOld = 1000
+
+// begin starts a new turn.
+func (w *watch) begin(promptID string, now int64) {
+	if len(w.msgs) > 0 {
+		if w.old == nil || len(w.old) > maxOld {
+			w.old = map[string]struct{}{}
+		}
+		for id := range w.msgs {
+			w.old[id] = struct{}{}
+		}
+	}
+	w.turn = turn{}
+	clear(w.tools)
+	w.flying = 0
+	w.promptID, w.hint, w.reported = promptID, nil, false
+	w.c = judged{counters: counters{began: now, changed: now}}
+	w.answered, w.lookAt, w.again = now, 0, false
+	w.todosAt, w.todosLive = 0, false
+}
+
+func (w *watch) inFlight() int { return w.flying }
+
+// tool notes how far a tool call has got, and reports whether it is new and
+// whether anything changed.
+func (w *watch) tool(t MessageTool) (isNew, changed bool) {
+	was, known := w.tools[t.ID]
+	if known && was == t.State {
+		return false, false
+	}
+	if w.tools == nil {
+		w.tools = map[string]ToolState{}
+	}
+	if known && was.InFlight() {
+		w.flying--
+	}
+	if t.State.InFlight() {
+		w.flying++
+	}
+	w.tools[t.ID] = t.State
+	return !known, true
+}
+
+// message notes a message that is new or has changed, and reports whether
+// anything of it had not been known.
+func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
+	if _, old := w.old[msg.ID]; old {
+		return false
+	}
+	hash := hashMessage(seed, msg)
+	seen, known := w.msgs[msg.ID]
+	if known && seen.hash == hash {
+		return false
+	}
+	if !known {
+		seen.index = w.count
+		w.count++
+		if w.msgs == nil {
+			w.msgs = map[string]seenMessage{}
+		}
+	}
+	if msg.Role == RoleUser && !known {
+		w.prompted(msg)
+		seen.index = 0
+	}
+	w.finger += hash - seen.hash
+	p.usage = p.usage.plus(msg.Usage).minus(seen.usage)
+	seen.hash, seen.usage = hash, msg.Usage
+	w.msgs[msg.ID] = seen
+	if msg.Role == RoleAgent {
+		w.agentMessage(seen.index, msg, p, now)
+	}
+	return true
+}
+
+// prompted is called for a message by a user: only what comes after it is an
+// answer.
+func (w *watch) prompted(msg *Message) {
+	if msg.PromptID == w.promptID && w.promptID != "" {
+		// What was returned before our own prompt belongs to an earlier turn.
+		for id := range w.msgs {
+			if w.old == nil {
+				w.old = map[string]struct{}{}
+			}
+			w.old[id] = struct{}{}
+		}
+		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: w.finger}
+		w.turn = fresh
+		clear(w.tools)
+		w.flying = 0
+		return
+	}
+	w.output, w.begun, w.finished, w.stop, w.err = false, false, false, StopUntold, ""
+}
+
+func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
+	if msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0 {
+		w.output = true
+	}
+	for _, t := range msg.Tools {
+		if isNew, _ := w.tool(t); isNew {
+			p.toolCalls++
+		}
+		p.lastTool = t.Name
+	}
+	if msg.Text != "" {
+		p.lastText, p.lastTextA = tail(msg.Text), now
+		if index >= w.textAt {
+			w.text, w.textAt = msg.Text, index
+		}
+	}
+	if index >= w.newest {
+		w.newest, w.begun = index, true
+		w.finished, w.stop, w.err = msg.Finished, msg.Stop, msg.Error
+	}
+}
+
+func hashMessage(seed maphash.Seed, msg *Message) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	h.WriteString(msg.ID)
+	h.WriteByte(0)
+	h.WriteString(itoa(len(msg.Text)) + "/" + itoa(len(msg.Reasoning)))
+	h.WriteString(tail(msg.Text))
+	h.WriteString(tail(msg.Reasoning))
+	h.WriteByte(byte(msg.Stop))
+	if msg.Finished {
+		h.WriteByte(1)
+	}
+	for _, t := range msg.Tools {
+		h.WriteString(t.ID)
+		h.WriteByte(byte(t.State))
+	}
+	return h.Sum64() | 1
+}
+
+func (u Usage) plus(v Usage) Usage {
+	return Usage{u.InputTokens + v.InputTokens, u.OutputTokens + v.OutputTokens, u.Cost + v.Cost}
+}
+
+func (u Usage) minus(v Usage) Usage {
+	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.Cost - v.Cost}
+}
+
+// tail returns the end of a text, at most 200 bytes.
+func tail(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	i := len(s) - most
+	for i < len(s) && s[i]&0xC0 == 0x80 { // not in the middle of a rune
+		i++
+	}
+	return s[i:]
+}
+
+// maxTurnText bounds the text that is collected from a runner's pieces.
+const maxTurnText = maxResultUnreadable + 4
+
+// reporter returns the reporter of the turn that begins. Each turn has its own,
+// so that what an earlier one still says is dropped.
+func (a *attempt) reporter() *Reporter {
+	if a.turn == 1 {
+		a.rep.a, a.rep.turn = a, 1
+		return &a.rep
+	}
+	return &Reporter{a: a, turn: a.turn}
+}
+
+// report takes a report of the given turn.
+func (a *attempt) report(turn int32, r Report) {
+	a.m.update(func(now int64) {
+		if a.live() && a.turn == turn && a.turnStart > 0 {
+			a.m.reportLocked(a, r, now)
+		}
+	})
+}
+
+// reportLocked takes one report of a runner.
+func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
+	w := a.seen()
+	p := &w.prog
+	changed, quick := true, true
+	switch r.Kind {
+	case ReportText:
+		if changed = r.Text != ""; changed {
+			if w.afterUse {
+				w.text, w.afterUse = "", false
+			}
+			if len(w.text) < maxTurnText {
+				w.text += r.Text
+			}
+			w.output, quick = true, false
+			p.lastText, p.lastTextA = tail(w.text), now
+		}
+	case ReportReasoning:
+		changed, quick, w.output = r.Text != "", false, true
+	case ReportTool:
+		var isNew bool
+		if isNew, changed = w.tool(r.Tool); isNew {
+			p.toolCalls++
+		}
+		p.lastTool = r.Tool.Name
+		w.output, w.afterUse = true, true
+	case ReportTodos:
+		p.todos, p.todosSeen = r.Todos, true
+	case ReportUsage:
+		p.usage, quick = p.usage.plus(r.Usage), false
+	case ReportAsking:
+		m.askingLocked(a, r.Text)
+	case ReportActivity:
+		quick = false
+	default:
+		return
+	}
+	if !changed {
+		return
+	}
+	a.activity, w.reported = now, true
+	m.deadlineLocked(a, now)
+	m.progressedLocked(a, quick, now)
+}
+
+// askingLocked notes that the agent asks something, or does not any more.
+func (m *BackgroundManager) askingLocked(a *attempt, question string) {
+	a.w.prog.detail = title(question, "")
+	if question != "" {
+		m.phaseLocked(a, PhaseAsking)
+	} else if a.phase == PhaseAsking {
+		m.phaseLocked(a, PhaseTurn)
+	}
+}
+
+// newsPause is how long pieces of text wait for each other before they become
+// an event.
+const newsPause = int64(100e6)
+
+// progressedLocked tells subscribers of progress; what comes in small pieces
+// only every now and then.
+func (m *BackgroundManager) progressedLocked(a *attempt, quick bool, now int64) {
+	if quick || now-a.lastNews >= newsPause {
+		a.lastNews = now
+		m.emitLocked(EventProgress, a.t)
+	}
+}
