@@ -49,9 +49,13 @@ func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 
 func run(ctx context.Context, w io.Writer) (err error) {
 	launched := make(chan struct{}) // nothing ends before everything is launched, for the sake of the output
-	explore := func(_ context.Context, t *inproc.Turn) (string, error) {
-		<-launched
-		return "the answer to: " + t.Prompt.Text, nil
+	explore := func(ctx context.Context, t *inproc.Turn) (string, error) {
+		select {
+		case <-launched:
+			return "the answer to: " + t.Prompt.Text, nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
 	}
 	parent := &session{asked: make(chan struct{}, 1), inbox: make(chan bgagent.Notice, 1)}
 	parent.inTurn.Store(true) // the model is at work, and delegates
