@@ -47,13 +47,12 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 
 // plan is a launch that has been looked at and not been admitted yet.
 type plan struct {
-	in     LaunchInput
-	ctx    context.Context
-	key    kindKey
-	cl     *client
-	own    []Permission // the agent's own rules
-	chain  []SessionInfo
-	exists bool // the chain was looked up
+	in    LaunchInput
+	ctx   context.Context
+	key   kindKey
+	cl    *client
+	own   []Permission // the agent's own rules
+	chain []SessionInfo
 }
 
 // prepare does what needs the host, before the lock is taken.
