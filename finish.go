@@ -3,6 +3,7 @@ package bgagent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -88,8 +89,9 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		m.expirableLocked(t, now)
 	}
 	if t.status != Completed && t.sess != nil && t.sess.own != nil {
-		m.giveUpLocked(t.sess.own, now)
-		m.cascadeLocked(t.sess.own, fmt.Sprintf("task %s, which launched it, ended: %s", t.id, cause), now)
+		own := t.sess.own // it may be forgotten once nothing is owed to it
+		m.giveUpLocked(own, now)
+		m.cascadeLocked(own, fmt.Sprintf("task %s, which launched it, ended: %s", t.id, cause), now)
 	}
 	if p := t.up.parentTask(); p != nil && p.run != nil {
 		m.reconsiderLocked(p.run, now)
@@ -118,12 +120,20 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 	}
 }
 
-// cascadeLocked ends every live task of a node.
+// cascadeLocked ends every live task of a node. Records may expire meanwhile,
+// and nodes with them, so it first notes whom it concerns.
 func (m *BackgroundManager) cascadeLocked(n *node, reason string, now int64) {
+	var live []*task
 	for t := n.first; t != nil; t = t.next {
+		if t.live() {
+			live = append(live, t)
+		}
+	}
+	subs := slices.Clone(n.subs)
+	for _, t := range live {
 		m.endLocked(t, CauseParentEnded, reason, now)
 	}
-	for _, sub := range n.subs {
+	for _, sub := range subs {
 		m.cascadeLocked(sub, reason, now)
 	}
 }

@@ -1,0 +1,72 @@
+package bgagent_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// What the hammer has found.
+
+// delegates returns turns that launch a task for each of the prompts when the
+// session's own prompt is "delegate", and last for the time.
+func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		if p.Text == "delegate" {
+			for _, prompt := range prompts {
+				_, _ = (*m).Launch(ctx, bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
+			}
+		}
+		return works(d)(ctx, session, p, r)
+	}
+}
+
+// While a cascade ends the children, records expire and leave the lists that
+// the cascade goes through.
+func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		m = manage(t, f, bgagent.Config{MaxDepth: 2, RetainTasks: 1, Limits: bgagent.Limits{Default: 2}})
+		f.run = delegates(&m, time.Hour, "a", "b", "c", "d")
+		parent := launch(t, m, "delegate")
+		synctest.Wait()
+		require.Len(t, m.List(bgagent.Query{Parent: "ses_1"}), 4)
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, parent.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		for _, task := range m.List(bgagent.Query{}) {
+			require.True(t, task.Status.Terminal(), "%s is %s", task.Description, task.Status)
+		}
+		synctest.Wait()
+	})
+}
+
+// Only tasks that are owed to it keep the node of a session that ends.
+func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		m = manage(t, f, bgagent.Config{MaxDepth: 2, RetainTasks: 1, Limits: bgagent.Limits{Default: 5}, NoticeMaxWait: bgagent.Disabled})
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			switch p.Text {
+			case "delegate":
+				return delegates(&m, time.Hour, "quick")(ctx, session, p, r)
+			case "quick":
+				return works(time.Second)(ctx, session, p, r)
+			}
+			return works(time.Millisecond)(ctx, session, p, r)
+		}
+		for range 3 {
+			launch(t, m, "before")
+		}
+		parent := launch(t, m, "delegate")
+		time.Sleep(time.Minute)
+		_, err := m.Cancel(t.Context(), root, parent.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		synctest.Wait()
+	})
+}
