@@ -70,3 +70,26 @@ func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A delivery that learns that nobody knows the session must not try again at
+// once, and for ever.
+func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+			Notify: func(context.Context, string, bgagent.Notice) error {
+				if calls++; calls > 3 {
+					select {}
+				}
+				return bgagent.ErrNoSession
+			},
+		})
+		task := launch(t, m, "work")
+		ended(t, m, task.ID)
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, calls)
+		n, ok := m.TakeNotice("root")
+		require.True(t, ok)
+		require.Len(t, n.Items, 1)
+	})
+}

@@ -374,7 +374,7 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 		return nil
 	}
 	switch {
-	case m.closing || n.gone:
+	case m.closing || n.gone || n.scope:
 		return wait()
 	case state == parentBusy:
 		n.fails = 0
