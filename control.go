@@ -632,6 +632,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 	if first {
 		m.closeErr = m.finishClose(ctx)
 		close(m.closeDone)
+		return m.closeErr
 	}
 	select {
 	case <-m.closeDone:
@@ -682,6 +683,15 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	}
 	m.stop(ErrClosed)
 	m.stopTimer()
+	// From here on nobody sees sessions come to rest: a ConcurrencyManager that
+	// others share must not lose their slots.
+	m.update(func(now int64) {
+		for _, t := range m.tasks {
+			if a := t.run; a != nil && !a.overrun {
+				m.overrunLocked(a, now)
+			}
+		}
+	})
 	// What ignores its context gets a moment, not the rest of the deadline.
 	grace, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -93,3 +93,23 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 		require.Len(t, n.Items, 1)
 	})
 }
+
+// A slot of a ConcurrencyManager that others share comes back even when Close
+// was not given the time to see the session come to rest.
+func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cm, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
+		require.NoError(t, err)
+		f := newServer()
+		f.abort = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+		m := manage(t, f, bgagent.Config{Concurrency: cm})
+		launch(t, m, "work")
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		var left *bgagent.CloseError
+		require.ErrorAs(t, m.Close(ctx), &left)
+		require.Len(t, left.NotStopped, 1)
+		require.Empty(t, cm.Pools())
+	})
+}
