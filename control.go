@@ -449,6 +449,8 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 			m.settleTaskLocked(t, NoticeGivenUp, now)
 			t.set(flagOldDebts, false)
 		}
+		old.forgetDebts(t)
+		old.compact()
 		moved := t.subtreeLive()
 		top, _ := old.root()
 		top.tree -= moved

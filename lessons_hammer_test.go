@@ -113,3 +113,20 @@ func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
 		require.Empty(t, cm.Pools())
 	})
 }
+
+// What is owed of an earlier attempt goes with the record of its task.
+func TestOldDebtsExpireWithTheirTask(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: time.Minute})
+		task := launch(t, m, "work")
+		ended(t, m, task.ID)
+		_, err := m.RunResume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		_, err = m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		_, owed := m.Outstanding("root")
+		require.Zero(t, owed)
+		require.NoError(t, m.Close(t.Context()))
+	})
+}

@@ -119,15 +119,7 @@ func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) 
 		n.owed[i].t = nil
 		n.nOwed--
 	}
-	if t.is(flagOldDebts) {
-		for i := range n.owed {
-			if n.owed[i].t == t {
-				n.owed[i].t = nil
-				n.nOwed--
-			}
-		}
-		t.set(flagOldDebts, false)
-	}
+	n.forgetDebts(t)
 	m.noticeLocked(t, s, now)
 	n.compact()
 	m.wakeNodeLocked(n)
@@ -135,6 +127,20 @@ func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) 
 		m.reconsiderLocked(p.run, now)
 	}
 	m.dropNodeLocked(n)
+}
+
+// forgetDebts drops what is owed for earlier attempts of the task.
+func (n *node) forgetDebts(t *task) {
+	if !t.is(flagOldDebts) {
+		return
+	}
+	t.set(flagOldDebts, false)
+	for i := range n.owed {
+		if n.owed[i].t == t {
+			n.owed[i].t = nil
+			n.nOwed--
+		}
+	}
 }
 
 // compact drops settled debts, and what hangs on them when none is left.

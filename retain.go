@@ -190,6 +190,10 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 		}
 	}
 	m.releaseKindLocked(t.kind)
+	if !m.pushesLocked(t.up) { // nobody may ever take what is owed for earlier attempts
+		t.up.forgetDebts(t)
+		t.up.compact()
+	}
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
 	m.keep.bury(tomb, num, m)
