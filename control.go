@@ -410,14 +410,20 @@ func (m *BackgroundManager) resumeNodeLocked(by Caller, t *task, tomb *tombstone
 	if by.Session != "" {
 		return m.launchNodeLocked(by.Session, nil)
 	}
-	if t == nil {
+	var n *node
+	if t != nil {
+		n = t.up
+	} else if s := m.sessions[tomb.parent]; s != nil {
+		n = &node{session: s.id, of: s} // only to begin with
+	} else if m.keep.find(tomb.parent) != nil {
+		return m.nodeLocked(tomb.root), nil
+	} else {
 		return m.nodeLocked(tomb.parent), nil
 	}
-	n := t.up
 	for p := n.parentTask(); p != nil && !p.live(); p = n.parentTask() {
 		n = p.up
 	}
-	return n, nil
+	return m.nodeLocked(n.session), nil // that of an expired task may have been forgotten
 }
 
 // reopenLocked makes room for a new attempt of an ended task.
@@ -446,7 +452,10 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 	t.set(flagLost|flagDropped, false)
 	if old := t.up; old != up {
 		if t.notice == NoticeOwed { // the debts of the earlier attempt stay behind, and go with it
+			// Nothing may expire by that: not t, and not the last task of up.
+			m.keep.trimming = true
 			m.settleTaskLocked(t, NoticeGivenUp, now)
+			m.keep.trimming = false
 			t.set(flagOldDebts, false)
 		}
 		old.forgetDebts(t)

@@ -130,3 +130,101 @@ func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 		require.NoError(t, m.Close(t.Context()))
 	})
 }
+
+func orphan(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
+	parent := launch(t, m, "work")
+	ended(t, m, parent.ID)
+	orphan, err := m.Launch(t.Context(), bgagent.Caller{Session: "ses_1"}, bgagent.LaunchInput{Agent: "other", Prompt: "long"})
+	require.NoError(t, err)
+	m.TakeNotice("root")
+	time.Sleep(5 * time.Minute)
+	_, err = m.Get(parent.ID)
+	require.ErrorIs(t, err, bgagent.ErrExpired)
+	return orphan
+}
+
+// longOr returns turns of an hour for the prompt "long", and of the time for
+// others.
+func longOr(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		if p.Text == "long" {
+			return works(time.Hour)(ctx, session, p, r)
+		}
+		return works(d)(ctx, session, p, r)
+	}
+}
+
+// The invariants look at the counts and the indexes after each step.
+func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour})
+		task := orphan(t, m)
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		task, err = m.Resume(t.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		require.Equal(t, "root", task.Parent)
+		ended(t, m, task.ID)
+		n, ok := m.TakeNotice("root")
+		require.True(t, ok)
+		require.Equal(t, task.ID, n.Items[0].Task)
+	})
+}
+
+// The resume gives up what the earlier parent was owed, by which records may
+// expire: not the one that is being resumed.
+func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		m = manage(t, f, bgagent.Config{
+			MaxDepth: 2, RetainTasks: 1, Limits: bgagent.Limits{Default: 9},
+			Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy },
+		})
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "delegate" {
+				return delegates(&m, 2*time.Second, "child")(ctx, session, p, r)
+			}
+			return works(time.Second)(ctx, session, p, r)
+		}
+		for range 3 {
+			launch(t, m, "work")
+		}
+		parent := launch(t, m, "delegate")
+		time.Sleep(1500 * time.Millisecond)
+		child := m.List(bgagent.Query{Parent: get(t, m, parent.ID).Session})[0]
+		require.Equal(t, bgagent.Completed, child.Status)
+		_, err := m.Resume(t.Context(), root, child.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		require.Equal(t, 2, get(t, m, child.ID).Attempt)
+		synctest.Wait()
+	})
+}
+
+// What is left of a task under one that was cancelled is told to the root when
+// the host resumes it, as the task itself would be.
+func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		m = manage(t, f, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour})
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "delegate" {
+				return delegates(&m, time.Hour, "child")(ctx, session, p, r)
+			}
+			return works(time.Second)(ctx, session, p, r)
+		}
+		parent := launch(t, m, "delegate")
+		time.Sleep(2 * time.Second)
+		child := m.List(bgagent.Query{Parent: "ses_1"})[0]
+		_, err := m.Read(bgagent.Caller{Session: "ses_1"}, child.ID)
+		require.NoError(t, err)
+		time.Sleep(5 * time.Minute)
+		_, err = m.Cancel(t.Context(), bgagent.Caller{}, parent.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		again, err := m.Resume(t.Context(), bgagent.Caller{}, child.Session, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		require.Equal(t, "root", again.Parent)
+		ended(t, m, again.ID)
+	})
+}
