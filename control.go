@@ -375,6 +375,9 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 			return nil, fmt.Errorf("task %s: session %s was deleted: %w", t.id, t.sess.id, ErrNoSession)
 		}
 	}
+	if tomb != nil && tomb.stuck {
+		return nil, fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
+	}
 	top, _ := up.root()
 	if err := m.roomLocked(top); err != nil {
 		return nil, err

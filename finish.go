@@ -228,6 +228,7 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 	if t.status == Pending && t.is(flagUnstarted) {
 		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %v; Config.StopTimeout (stopTimeoutMs) decides how long it may take", m.cfg.StopTimeout), now)
 	}
+	m.expirableLocked(t, now) // it may never become quiet
 }
 
 // abortLateLocked aborts a session that came, or took its prompt, after the
@@ -243,6 +244,10 @@ func (m *BackgroundManager) abortLateLocked(a *attempt, session string, now int6
 	}
 	if a.cl.starter != nil && a.turn > 0 {
 		a.loose = true
+	}
+	if a.overrun {
+		m.abortOnceLocked(a, session)
+		return
 	}
 	m.abortLocked(a)
 }
@@ -303,6 +308,23 @@ func (m *BackgroundManager) abort(a *attempt) {
 		}
 		pause *= 2
 	}
+}
+
+// abortOnceLocked aborts a session that came after the stopping deadline.
+func (m *BackgroundManager) abortOnceLocked(a *attempt, session string) {
+	a.aborts++
+	a.epoch++
+	ctx := m.contextOf(a.t)
+	m.spawn(goAbort, func() {
+		_, err := within(ctx, m, goAbort, "Abort", m.cfg.StopTimeout, func(ctx context.Context) (_ struct{}, err error) {
+			err = errGoexit
+			defer func() { m.abortReturned(a, err) }()
+			return struct{}{}, a.cl.sc.Abort(ctx, session)
+		})
+		if err != nil {
+			m.update(func(int64) { m.logTextLocked("aborting a session failed", session, err.Error()) })
+		}
+	})
 }
 
 // abortReturned is called when an Abort has really returned, which may be long

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +129,54 @@ func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 		_, owed := m.Outstanding("root")
 		require.Zero(t, owed)
 		require.NoError(t, m.Close(t.Context()))
+	})
+}
+
+// The session of a start that took too long may come when even the record of
+// its task has gone.
+func TestLateSessionOfAnExpiredTaskIsAborted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{run: works(time.Second)}
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
+			time.Sleep(time.Hour)
+			return "ses_late", nil
+		}
+		m := manage(t, f, bgagent.Config{Retention: time.Minute})
+		task := launch(t, m, "work")
+		ended(t, m, task.ID)
+		m.TakeNotice("root")
+		time.Sleep(2 * time.Hour)
+		_, err := m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		require.Equal(t, 1, f.aborted("ses_late"))
+	})
+}
+
+// A session that did not stop is not prompted, even when the record of its task
+// has gone meanwhile.
+func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stop := make(chan struct{})
+		f := &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			<-stop
+			return bgagent.TurnEnd{}, errors.New("stopped")
+		}}
+		m := manage(t, f, bgagent.Config{Retention: time.Minute})
+		task := launch(t, m, "work")
+		synctest.Wait()
+		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		_, err = m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		_, err = m.Resume(t.Context(), root, "ses_1", bgagent.ResumeInput{Prompt: "more"})
+		require.ErrorIs(t, err, bgagent.ErrNotStopped)
+		close(stop)
+		synctest.Wait()
+		f.run = works(time.Second)
+		_, err = m.Resume(t.Context(), root, "ses_1", bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		ended(t, m, task.ID)
 	})
 }
 

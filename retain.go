@@ -45,6 +45,7 @@ type tombstone struct {
 	title   string
 	no      int32
 	status  Status
+	stuck   bool // its session did not stop
 }
 
 // current reports whether the entry still speaks of the task as it is.
@@ -174,7 +175,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 		t.run = nil
 	}
 	if s := t.sess; s != nil {
-		tomb.session, tomb.cursor = s.id, s.cursor
+		tomb.session, tomb.cursor, tomb.stuck = s.id, s.cursor, s.stuck
 		delete(m.sessions, s.id)
 	}
 	t.set(flagForgotten, true)
@@ -273,6 +274,13 @@ func (k *retention) find(ref string) *tombstone {
 		return k.byID(num, ref)
 	}
 	return nil
+}
+
+// stopped is called when the call of a runner has returned after all.
+func (k *retention) stopped(id string) {
+	if tomb := k.find(id); tomb != nil {
+		tomb.stuck = false
+	}
 }
 
 // descends reports whether the session had launched the task, as far as the

@@ -191,8 +191,14 @@ func (m *BackgroundManager) created(a *attempt, id string, err error) *attempt {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		t := a.t
 		if !a.live() { // ended meanwhile: the late session is aborted, and never prompted
-			if id != "" && err == nil {
-				if m.sessions[id] == nil && t.sess == nil {
+			switch {
+			case id == "" || err != nil:
+			case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
+				if m.sessions[id] == nil && m.keep.find(id) == nil {
+					m.abortOnceLocked(a, id)
+				}
+			default:
+				if m.sessions[id] == nil && m.keep.find(id) == nil && t.sess == nil {
 					m.bindLocked(t, id)
 				}
 				m.abortLateLocked(a, id, now)
@@ -261,6 +267,9 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error) *at
 	return m.step(func(now int64) {
 		a.inCall, a.stage = false, stageNone
 		if !a.live() {
+			if a.t.is(flagForgotten) {
+				m.keep.stopped(a.t.id)
+			}
 			m.restLocked(a, now)
 			return
 		}
