@@ -10,7 +10,11 @@ import (
 )
 
 // watcher is somebody who waits for a change of tasks.
-type watcher struct{ ch chan struct{} }
+type watcher struct {
+	ch  chan struct{}
+	no  int   // set by Run: the attempt it waits for
+	end *Task // how that ended; it may be resumed before Run comes to look
+}
 
 // pokeLocked wakes those who wait for the task.
 func (m *BackgroundManager) pokeLocked(t *task) {
@@ -26,6 +30,16 @@ func (w *watcher) poke() {
 	select {
 	case w.ch <- struct{}{}:
 	default:
+	}
+}
+
+// keepEndLocked keeps how an attempt ended for those who wait for it in Run.
+func (m *BackgroundManager) keepEndLocked(t *task) {
+	for _, w := range m.watchers[t] {
+		if w.no == int(t.no) {
+			s := m.fullSnapshotLocked(t)
+			w.end = &s
+		}
 	}
 }
 
@@ -83,9 +97,8 @@ func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string
 }
 
 func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (Task, error) {
-	w := &watcher{ch: make(chan struct{}, 1)}
+	w := &watcher{ch: make(chan struct{}, 1), no: s.Attempt}
 	var t *task
-	no := s.Attempt
 	m.update(func(int64) {
 		if t, _ = m.findLocked(s.ID); t != nil {
 			m.watchTaskLocked(t, w)
@@ -98,7 +111,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	for {
 		var err error
 		done := false
-		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, no, now) })
+		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, w, now) })
 		if done {
 			return s, err
 		}
@@ -108,10 +121,11 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 
 // foregroundLocked looks whether somebody who waits in the foreground still
 // has to.
-func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *task, no int, now int64) (s Task, done bool, err error) {
-	ended := int(t.no) != no || !t.live()
+func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *task, w *watcher, now int64) (s Task, done bool, err error) {
 	switch {
-	case ended:
+	case int(t.no) != w.no && w.end != nil:
+		return *w.end, true, nil
+	case int(t.no) != w.no || !t.live():
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
 		m.backgroundLocked(t, now)
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ErrGoesOn)

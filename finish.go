@@ -73,6 +73,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	m.oweLocked(t, now)
 	m.emitLocked(EventEnded, t)
 	m.logLocked(logEnded, t)
+	m.keepEndLocked(t)
 	m.pokeLocked(t)
 	if a != nil {
 		m.stopLocked(a, now)

@@ -180,6 +180,31 @@ func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	})
 }
 
+// Run returns the attempt that it waited for, also when somebody was quick to
+// resume the task.
+func TestRunReturnsItsOwnAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		got := make(chan bgagent.Task)
+		go func() {
+			task, _ := m.Run(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "work"})
+			got <- task
+		}()
+		synctest.Wait()
+		id := m.List(bgagent.Query{})[0].ID
+		// Both happen before Run has come to look.
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		_, err = m.Resume(t.Context(), bgagent.Caller{}, id, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		task := <-got
+		require.Equal(t, bgagent.Cancelled, task.Status)
+		require.Equal(t, 1, task.Attempt)
+	})
+}
+
+// orphan leaves a running task whose parent's record has expired, and that of
+// the root session with it.
 func orphan(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 	parent := launch(t, m, "work")
 	ended(t, m, parent.ID)
