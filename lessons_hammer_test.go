@@ -275,6 +275,35 @@ func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
 	})
 }
 
+// What a task stands in line to be told may be read, and expire, before it gets
+// its slot.
+func TestTurnWhoseNoticeHasExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		m = manage(t, f, bgagent.Config{MaxDepth: 2, Retention: time.Second, Limits: bgagent.Limits{Default: 1}})
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			switch p.Text {
+			case "delegate":
+				return delegates(&m, time.Second, "child")(ctx, session, p, r)
+			case "child":
+				_, _ = m.Launch(ctx, root, bgagent.LaunchInput{Agent: "worker", Prompt: "long"})
+				return works(time.Second)(ctx, session, p, r)
+			}
+			return longOr(time.Second)(ctx, session, p, r)
+		}
+		parent := launch(t, m, "delegate")
+		time.Sleep(5 * time.Second)
+		child := m.List(bgagent.Query{Parent: "ses_1"})[0]
+		_, err := m.Read(bgagent.Caller{Session: "ses_1"}, child.ID)
+		require.NoError(t, err)
+		time.Sleep(10 * time.Second)
+		_, err = m.Get(child.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		require.Equal(t, bgagent.Completed, ended(t, m, parent.ID)[0].Status)
+	})
+}
+
 // What is left of a task under one that was cancelled is told to the root when
 // the host resumes it, as the task itself would be.
 func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {

@@ -330,7 +330,10 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error) *attempt {
 func (m *BackgroundManager) nextTurnLocked(a *attempt, now int64) {
 	a.wantTurn = false
 	n := a.t.sess.own
-	env := m.packLocked(n, now)
+	var env *envelope
+	if n != nil { // else everything was read, and has expired
+		env = m.packLocked(n, now)
+	}
 	if env == nil { // taken meanwhile
 		m.releaseLocked(a.t, now)
 		m.reconsiderLocked(a, now)
