@@ -245,6 +245,22 @@ func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
 	})
 }
 
+// A task that comes back from its tombstone brings its children along.
+func TestRevivedTaskCountsItsChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour})
+		orphan(t, m)
+		task, err := m.Resume(t.Context(), bgagent.Caller{}, "ses_1", bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		live, _ := m.Outstanding("root")
+		require.Equal(t, 2, live)
+		_, err = m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		live, _ = m.Outstanding("root")
+		require.Zero(t, live)
+	})
+}
+
 // The resume gives up what the earlier parent was owed, by which records may
 // expire: not the one that is being resumed.
 func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {

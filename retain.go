@@ -301,7 +301,13 @@ func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	t.kind = m.kindLocked(tomb.key, m.client(tomb.key.client), tomb.own)
 	t.sess = &session{id: tomb.session, cl: t.kind.cl, task: t, cursor: tomb.cursor}
 	if n := m.nodes[tomb.session]; n != nil && n.of != nil {
+		// Its tasks were counted at a root that may have been forgotten, too.
+		top, _ := n.root()
 		n.of, t.sess.own = t.sess, n
+		live := t.subtreeLive()
+		top.tree -= live
+		top, _ = up.root()
+		top.tree += live
 	}
 	m.tasks[num] = t
 	m.sessions[t.sess.id] = t.sess
