@@ -320,6 +320,24 @@ func TestTurnWhoseNoticeHasExpired(t *testing.T) {
 	})
 }
 
+// A session whose task has expired can be resumed by its id, so it is in use.
+func TestSessionOfAnExpiredTaskIsInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{run: works(time.Second)}
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) { return "ses_same", nil }
+		m := manage(t, f, bgagent.Config{Retention: time.Minute})
+		task := launch(t, m, "work")
+		ended(t, m, task.ID)
+		m.TakeNotice("root")
+		time.Sleep(time.Hour)
+		other := launch(t, m, "other")
+		require.Equal(t, bgagent.CauseStartFailed, ended(t, m, other.ID)[0].Cause)
+		again, err := m.Resume(t.Context(), root, "ses_same", bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		require.Equal(t, task.ID, again.ID)
+	})
+}
+
 // What is left of a task under one that was cancelled is told to the root when
 // the host resumes it, as the task itself would be.
 func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {

@@ -217,6 +217,9 @@ func (m *BackgroundManager) created(a *attempt, id string, err error) *attempt {
 			// Aborting it here would stop the task that owns it.
 			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to task %s", quote(id), m.sessions[id].task.id), now)
 			return
+		case m.keep.find(id) != nil:
+			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to the expired task %s", quote(id), m.keep.find(id).id), now)
+			return
 		}
 		m.bindLocked(t, id)
 		a.stage = stagePrompt
