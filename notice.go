@@ -612,7 +612,9 @@ func (m *BackgroundManager) findLostLocked(n *node) {
 
 // TakeNotice returns everything that is owed to the session at this moment as
 // one notice, without waiting for a batch, and counts it as told. It also hands
-// out what was given up. It returns false when there is nothing.
+// out what was given up. A notice whose delivery has failed before comes by
+// itself, unchanged, and the rest with the next call. It returns false when
+// there is nothing.
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	m.update(func(now int64) {
 		if node := m.nodes[session]; node != nil {
