@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,10 +77,10 @@ func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 // once, and for ever.
 func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int32
 		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
 			Notify: func(context.Context, string, bgagent.Notice) error {
-				if calls++; calls > 3 {
+				if calls.Add(1) > 3 {
 					select {}
 				}
 				return bgagent.ErrNoSession
@@ -88,7 +89,7 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 		task := launch(t, m, "work")
 		ended(t, m, task.ID)
 		time.Sleep(time.Minute)
-		require.Equal(t, 1, calls)
+		require.EqualValues(t, 1, calls.Load())
 		n, ok := m.TakeNotice("root")
 		require.True(t, ok)
 		require.Len(t, n.Items, 1)
