@@ -3,75 +3,289 @@ package bgagent
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
 )
 
+// The names of the tools, as a model knows them unless [ToolOptions.Names]
+// gives others.
+const (
+	ToolDelegateTask     = "delegate_task"
+	ToolBackgroundOutput = "background_output"
+	ToolBackgroundCancel = "background_cancel"
+)
+
+// Bounds of what a model may ask for.
+const (
+	outputTimeout    = 60 * time.Second // how long background_output waits unless it is told otherwise
+	outputTimeoutMax = 600 * time.Second
+	messageLimit     = 20 // messages shown by full_session unless it is told otherwise
+	messageLimitMax  = 100
+	promptBytes      = 1 << 20 // of a prompt
+	refBytes         = 512     // of an id or a name
+	descriptionBytes = 4 << 10 // of a description; what is over titleMax is cut
+	argumentBytes    = 2 << 20 // of all arguments of a call, as JSON
+)
+
+// DelegateTaskArgs are the arguments of [DelegateTask].
 type DelegateTaskArgs struct {
-	Description     string `json:"description,omitempty"`
-	Prompt          string `json:"prompt"`
-	SubagentType    string `json:"subagent_type,omitempty"`
-	Model           string `json:"model,omitempty"`
-	RunInBackground *bool  `json:"run_in_background,omitempty"`
-	Background      *bool  `json:"background,omitempty"`
-	SessionID       string `json:"session_id,omitempty"`
-	TaskID          string `json:"task_id,omitempty"`
+	Description     string `json:"description,omitempty"`       // a short title; the beginning of the prompt when empty
+	Prompt          string `json:"prompt"`                      // what the agent is to do; required
+	SubagentType    string `json:"subagent_type,omitempty"`     // the agent; required unless a task is continued
+	Model           string `json:"model,omitempty"`             // empty for the agent's own
+	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; false waits for the end
+	Background      *bool  `json:"background,omitempty"`        // the same
+	SessionID       string `json:"session_id,omitempty"`        // continues the task of this session
+	TaskID          string `json:"task_id,omitempty"`           // continues this task
 }
+
+// DelegateTaskResult is the answer of [DelegateTask].
 type DelegateTaskResult struct {
-	Text    string
-	IsError bool
-	Task    *Task
-	Notice  *Notice
+	Text    string  // what the model reads, at most 32 KiB
+	IsError bool    // the call was wrong and did nothing; that a task failed is no such error
+	Task    *Task   // the task that was launched or continued
+	Notice  *Notice // what the caller was owed besides; it stands in Text and counts as told
 }
+
+// BackgroundOutputArgs are the arguments of [BackgroundOutput].
 type BackgroundOutputArgs struct {
-	TaskID         string `json:"task_id,omitempty"`
-	Block          bool   `json:"block,omitempty"`
-	Timeout        *int64 `json:"timeout,omitempty"`
-	FullSession    bool   `json:"full_session,omitempty"`
-	MessageLimit   int    `json:"message_limit,omitempty"`
-	SinceMessageID string `json:"since_message_id,omitempty"`
-	FromEnd        bool   `json:"from_end,omitempty"`
+	TaskID         string `json:"task_id,omitempty"`          // empty lists the caller's tasks
+	Block          bool   `json:"block,omitempty"`            // wait for the end of the task; without one, for the next end
+	Timeout        *int64 `json:"timeout,omitempty"`          // milliseconds to wait, default 60000, at most 600000
+	FullSession    bool   `json:"full_session,omitempty"`     // the messages of the session instead of the result
+	MessageLimit   int    `json:"message_limit,omitempty"`    // messages shown, default 20, at most 100
+	SinceMessageID string `json:"since_message_id,omitempty"` // only messages after this one; implies FullSession
+	FromEnd        bool   `json:"from_end,omitempty"`         // the end of the result, or the last messages
+	Offset         int    `json:"offset,omitempty"`           // bytes to leave out of the result, or of the first message shown
 }
+
+// BackgroundOutputResult is the answer of [BackgroundOutput].
 type BackgroundOutputResult struct {
-	Text     string
-	IsError  bool
-	Tasks    []Task
-	TimedOut bool
-	Notice   *Notice
+	Text     string  // what the model reads, at most 32 KiB
+	IsError  bool    // the call was wrong; that a task failed is no such error
+	Tasks    []Task  // the task that was asked for, or the caller's tasks
+	TimedOut bool    // the time was over before what was waited for had ended
+	Notice   *Notice // what the caller was owed besides; it stands in Text and counts as told
 }
+
+// BackgroundCancelArgs are the arguments of [BackgroundCancel].
 type BackgroundCancelArgs struct {
-	TaskID      string `json:"task_id,omitempty"`
-	TaskIDAlias string `json:"taskId,omitempty"`
-	All         bool   `json:"all,omitempty"`
+	TaskID      string `json:"task_id,omitempty"` // the task
+	TaskIDAlias string `json:"taskId,omitempty"`  // the same
+	All         bool   `json:"all,omitempty"`     // every pending or running task that descends from the caller
 }
+
+// BackgroundCancelResult is the answer of [BackgroundCancel].
 type BackgroundCancelResult struct {
-	Text      string
-	IsError   bool
-	Cancelled []Task
-	Notice    *Notice
+	Text      string  // what the model reads, at most 32 KiB
+	IsError   bool    // the call was wrong and cancelled nothing
+	Cancelled []Task  // as they were right before
+	Notice    *Notice // what the caller was owed besides; it stands in Text and counts as told
 }
 
-func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
-	panic("stub")
-}
-func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
-	panic("stub")
-}
-func BackgroundCancel(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundCancelArgs) (BackgroundCancelResult, error) {
-	panic("stub")
-}
-
+// ToolOptions says how [Tools] defines the tools. The zero value is fine.
 type ToolOptions struct {
+	// Names gives tools other names: the usual name is the key. All texts of
+	// these tools then use them. Notices that the manager delivers itself do not
+	// know them.
 	Names map[string]string
-	Omit  []string
-}
-type ToolResult struct {
-	Text    string
-	IsError bool
-	Value   any
-}
-type ToolDef struct {
-	Name, Description string
-	Schema            json.RawMessage
-	Call              func(ctx context.Context, args json.RawMessage) (ToolResult, error)
+	// Omit leaves tools out, by their usual names. No text of the others speaks
+	// of them then.
+	Omit []string
+	// Agents, where given, are named in the description of delegate_task.
+	Agents []AgentInfo
 }
 
-func Tools(m *BackgroundManager, o ToolOptions) []ToolDef { panic("stub") }
+// ToolResult is what a model is given for a call of a tool.
+type ToolResult struct {
+	Text    string // at most 32 KiB
+	IsError bool   // the call was wrong; the text says how to do it right
+	Value   any    // the typed result: DelegateTaskResult, BackgroundOutputResult or BackgroundCancelResult; nil for arguments that could not be read
+}
+
+// ToolDef defines a tool for a model's API.
+type ToolDef struct {
+	Name        string
+	Description string
+	// Schema is a JSON Schema (draft 2020-12) of the arguments.
+	Schema json.RawMessage
+	// Call calls the tool with raw arguments from a model. The context must
+	// carry the caller, see [WithCaller]. Whatever the arguments are, what is
+	// wrong with them comes back as a result; the error is not nil only when
+	// there is no caller, the host's configuration is at fault, or ctx was
+	// cancelled.
+	Call func(ctx context.Context, args json.RawMessage) (ToolResult, error)
+}
+
+// Tools defines the three tools for a model's API. It panics when o names a
+// tool that there is not, or gives a name that is empty, used twice or not made
+// of letters, digits, _ and -.
+func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
+	if m == nil {
+		panic("bgagent: Tools: the manager is nil")
+	}
+	usual := []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel}
+	names := map[string]string{}
+	for _, n := range usual {
+		names[n] = n
+	}
+	for n, other := range o.Names {
+		if !slices.Contains(usual, n) {
+			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Names renames %q; the tools are %s", n, strings.Join(usual, ", ")))
+		}
+		names[n] = other
+	}
+	for _, n := range o.Omit {
+		if !slices.Contains(usual, n) {
+			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Omit leaves out %q; the tools are %s", n, strings.Join(usual, ", ")))
+		}
+		delete(names, n)
+	}
+	taken := map[string]bool{}
+	for n, other := range names {
+		if !validToolName(other) {
+			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Names calls %s %q; a name has 1 to 64 letters, digits, _ and -", n, other))
+		}
+		if taken[other] {
+			panic(fmt.Sprintf("bgagent: Tools: two tools have the name %q", other))
+		}
+		taken[other] = true
+	}
+	w := wording{names[ToolDelegateTask], names[ToolBackgroundOutput], names[ToolBackgroundCancel]}
+	var defs []ToolDef
+	for _, d := range [...]ToolDef{
+		{w.delegate, w.delegateDescription(o.Agents), delegateFields.schema(), bind(m, w, w.delegate, delegateFields, (*call).delegate)},
+		{w.output, w.outputDescription(), outputFields.schema(), bind(m, w, w.output, outputFields, (*call).output)},
+		{w.cancel, w.cancelDescription(), cancelFields.schema(), bind(m, w, w.cancel, cancelFields, (*call).cancel)},
+	} {
+		if d.Name != "" {
+			defs = append(defs, d)
+		}
+	}
+	return defs
+}
+
+// validToolName reports whether every model's API takes the name.
+func validToolName(s string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
+}
+
+// toolResult is the result of one of the three tools.
+type toolResult interface {
+	result() ToolResult
+}
+
+func (r DelegateTaskResult) result() ToolResult     { return ToolResult{r.Text, r.IsError, r} }
+func (r BackgroundOutputResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
+func (r BackgroundCancelResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
+
+// bind makes a ToolDef.Call of a tool.
+func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f fields[A], run func(*call, A) (R, error)) func(context.Context, json.RawMessage) (ToolResult, error) {
+	return func(ctx context.Context, raw json.RawMessage) (ToolResult, error) {
+		by, _ := CallerFrom(ctx)
+		if by.Session == "" {
+			// It would have the rights of the host.
+			return ToolResult{}, fmt.Errorf("bgagent: %s: the context carries no caller with a session; see WithCaller", name)
+		}
+		c := &call{ctx: ctx, m: m, by: by, w: w}
+		args, problem := f.parse(raw)
+		if problem != "" {
+			r := c.refuse(problem)
+			return ToolResult{Text: r.text, IsError: true}, nil
+		}
+		r, err := run(c, args)
+		if err != nil {
+			return ToolResult{}, fmt.Errorf("bgagent: %s: %w", name, err)
+		}
+		return r.result(), nil
+	}
+}
+
+// call is one call of a tool.
+type call struct {
+	ctx context.Context
+	m   *BackgroundManager
+	by  Caller
+	w   wording
+}
+
+// reply is what all results have in common.
+type reply struct {
+	text   string
+	notice *Notice
+}
+
+// reply renders an answer together with whatever is owed to the caller, which
+// counts as told then. A caller whose context has ended may not read the answer
+// any more, so it keeps what it is owed.
+func (c *call) reply(render func(room int) answer) reply {
+	var r reply
+	owed := ""
+	if c.by.Session != "" && c.ctx.Err() == nil {
+		if n, ok := c.m.TakeNotice(c.by.Session); ok {
+			n.Text = c.w.notice(n)
+			owed, r.notice = n.Text, &n
+		}
+	}
+	room := answerMax - len(owed) - len("\n\n\n\n")
+	a := render(room)
+	a.head = cutAtRune(a.head, room) // they fit; this makes sure that nothing owed is ever cut off
+	a.body = cutAtRune(a.body, room-len(a.head))
+	r.text = a.with(owed)
+	return r
+}
+
+// refuse answers a call that was wrong.
+func (c *call) refuse(problem string) reply {
+	return c.reply(func(int) answer { return answer{head: problem} })
+}
+
+// problem turns an error of the manager into a sentence for the model, with the
+// remedy. It returns an error when the model can do nothing about it: the
+// context has ended, or the host's configuration is wrong.
+func (c *call) problem(err error, ref string) (string, error) {
+	var gone *ExpiredError
+	var input *InputError
+	var agent *NoSuchAgentError
+	switch {
+	case errors.As(err, &gone):
+		return c.w.expired(gone), nil
+	case errors.As(err, &input):
+		if strings.HasPrefix(input.Field, "Config.") {
+			return "", err
+		}
+		return "The argument " + oneLine(input.Field, nameMax) + " " + oneLine(input.Problem, reasonMax) + ".", nil
+	case errors.As(err, &agent):
+		return c.w.noSuchAgent(agent), nil
+	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
+		// The same for both: what is not the caller's does not exist for it.
+		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil
+	}
+	for _, p := range c.w.remedies(ref) {
+		if errors.Is(err, p.err) {
+			return p.text, nil
+		}
+	}
+	if ended := c.ctx.Err(); ended != nil {
+		return "", ended
+	}
+	return "The call failed and changed nothing: " + oneLine(err.Error(), reasonMax) + ".", nil
+}
+
+// taskRef is an id as a model writes it: it may still have the marks of a table.
+func taskRef(s string) string { return strings.Trim(s, " \t\r\n`") }
+
+// badText says what is wrong with a text from a model, or nothing.
+func badText(field, s string, limit int) string {
+	switch {
+	case len(s) > limit:
+		return fmt.Sprintf("The argument %s is %d bytes long; it may have at most %d. Put long material into a file and name the file.", field, len(s), limit)
+	case strings.ToValidUTF8(s, "") != s:
+		return "The argument " + field + " is not valid UTF-8; send plain text."
+	}
+	return ""
+}

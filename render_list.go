@@ -1,0 +1,247 @@
+package bgagent
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What a model reads about several tasks.
+
+// list answers with a caller's tasks, live ones first. hidden says that more
+// have ended which were not handed over.
+func (w wording) list(tasks []Task, hidden bool, now time.Time, room int, notes ...string) answer {
+	var b text
+	b.line("## Background Tasks\n")
+	live := 0
+	rows := make([][]string, len(tasks))
+	for i, t := range tasks {
+		if !t.Status.Terminal() {
+			live++
+		}
+		rows[i] = []string{code(t.ID, idMax), oneLine(t.Description, titleShort), oneLine(t.Agent, nameMax), t.Status.String(), lasted(t, now), sessionCode(t.Session)}
+	}
+	for _, n := range notes {
+		b.line(n, "\n")
+	}
+	if len(tasks) == 0 {
+		b.line("You have no background tasks.")
+		if w.delegate != "" {
+			b.line("\nTo launch one: ", w.delegate, `(subagent_type="<agent>", description="<title>", prompt="<what to do>")`)
+		}
+		return answer{head: b.String()}
+	}
+	b.line(strconv.Itoa(live), " live, ", strconv.Itoa(len(tasks)-live), " ended.\n")
+	const more = 600 // room for what follows the table
+	shown := b.table(room-b.Len()-more, []string{"Task ID", "Description", "Agent", "Status", "Duration", "Session ID"}, rows)
+	if shown < len(rows) || hidden {
+		b.line("\nThere are more, not listed here; each can still be read by its id.")
+	}
+	if live > 0 {
+		b.line("\n> **Note**: ", noticeComes(live))
+	}
+	if live < len(tasks) && w.output != "" {
+		b.line("\nTo read the result of one that has ended: ", w.output, `(task_id="<task id>")`)
+	}
+	return answer{head: b.String()}
+}
+
+// lasted is how long a task has run, or waited.
+func lasted(t Task, now time.Time) string {
+	switch {
+	case t.Status == Pending:
+		return "queued for " + span(now.Sub(t.Queued))
+	case t.Started.IsZero():
+		return notStarted
+	default:
+		return span(t.Duration(now))
+	}
+}
+
+// cancelled answers a cancellation. The tasks are as they were before it.
+func (w wording) cancelled(tasks []Task, room int) answer {
+	var b text
+	if len(tasks) == 0 {
+		b.line("Cancelled 0 background task(s): none of yours was pending or running.")
+		return answer{head: b.String()}
+	}
+	b.line("Cancelled ", strconv.Itoa(len(tasks)), " background task(s):\n")
+	rows := make([][]string, len(tasks))
+	var sessions []string
+	for i, t := range tasks {
+		rows[i] = []string{code(t.ID, idMax), oneLine(t.Description, titleShort), t.Status.String(), sessionCode(t.Session)}
+		if t.Session != "" {
+			sessions = append(sessions, "- "+code(t.Session, idMax)+" ("+oneLine(t.Description, titleShort)+")\n")
+		}
+	}
+	const more = 600 // room for the sentences
+	room -= b.Len() + more
+	shown := b.table(room*3/5, []string{"Task ID", "Description", "Status", "Session ID"}, rows)
+	if left := len(rows) - shown; left > 0 {
+		b.line("\n", strconv.Itoa(left), " more, not listed here, were cancelled as well.")
+	}
+	if w.delegate == "" || len(sessions) == 0 {
+		return answer{head: b.String()}
+	}
+	b.line("\n## Continue Instructions\n\nTo continue a cancelled task, use:\n")
+	b.line("    ", w.delegate, `(session_id="<session_id>", prompt="Continue: <your follow-up>")`)
+	b.line("\nContinuable sessions:")
+	room = room * 2 / 5
+	for i, s := range sessions {
+		if room -= len(s); room < 0 {
+			b.line("- and ", strconv.Itoa(len(sessions)-i), " more")
+			break
+		}
+		b.WriteString(s)
+	}
+	return answer{head: b.String()}
+}
+
+// sessionPage is a part of a session's messages, to be shown.
+type sessionPage struct {
+	messages []Message // that may be shown
+	first    int       // number of the first of them in the session, from 1
+	total    int       // messages in the session
+	partial  bool      // the session has more than were read
+	offset   int       // bytes of the first message's text to leave out
+	fromEnd  bool      // the last that fit
+	before   string    // id of the message before the first; may be empty
+}
+
+// session answers with the messages of a task's session.
+func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes ...string) answer {
+	head := 900 + 3*len(arg(t.ID)) + len(arg(p.before)) + len(sessionLine(t.Session)) // room for what stands before the messages
+	longest := 0
+	for _, m := range p.messages {
+		longest = max(longest, len(arg(m.ID)))
+	}
+	for _, s := range notes {
+		head += len(s) + len("Note: \n")
+	}
+	body, n, cut := p.fit(room - head - longest)
+	first, last := p.first, p.first+n-1
+	shown := p.messages[:n]
+	if p.fromEnd {
+		shown = p.messages[len(p.messages)-n:]
+		last = p.first + len(p.messages) - 1
+		first = last - n + 1
+	}
+
+	var b text
+	b.line("Full Session\n")
+	b.field("Task ID", oneLine(t.ID, idMax))
+	b.field("Description", oneLine(t.Description, titleShown))
+	b.field("Status", t.Status.String())
+	b.field("Duration", lasted(t, now))
+	b.field("Session ID", sessionLine(t.Session))
+	total := strconv.Itoa(p.total)
+	if p.partial {
+		total = "more than " + total
+	}
+	if n == 0 {
+		b.field("Messages", "none new of "+total)
+	} else {
+		b.field("Messages", fmt.Sprintf("%d to %d of %s", first, last, total))
+	}
+	for _, s := range notes {
+		b.field("Note", s)
+	}
+	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
+	if w.output != "" && n > 0 {
+		if cut > 0 && !p.fromEnd {
+			since := ""
+			if p.before != "" {
+				since = ", since_message_id=" + arg(p.before)
+			}
+			b.field(fmt.Sprintf("To read on in message %d", first), fmt.Sprintf("%s%s, message_limit=1, offset=%d)", call, since, cut))
+		}
+		switch {
+		case last < p.total || p.partial:
+			b.field("To read what follows", fmt.Sprintf("%s, since_message_id=%s)", call, arg(shown[n-1].ID)))
+		case first > 1:
+			b.field("To read from the beginning", call+")")
+		}
+	}
+	if !t.Status.Terminal() {
+		b.line("\n> **Note**: ", noticeComes(1))
+	}
+	a := answer{head: b.String()}
+	if body != "" {
+		a.body = "---\n\n" + body
+	}
+	return a
+}
+
+// fit renders the messages that fit into room bytes, at least one. cut is the
+// offset at which the text of a single message was cut, or 0.
+func (p sessionPage) fit(room int) (body string, n, cut int) {
+	var parts []string
+	for i := range p.messages {
+		k := i
+		if p.fromEnd {
+			k = len(p.messages) - 1 - i
+		}
+		msg := p.messages[k]
+		msg.Text = clean(msg.Text)
+		offset := 0
+		if k == 0 && !p.fromEnd && p.offset > 0 {
+			offset = min(p.offset, len(msg.Text))
+			msg.Text = tailAtRune(msg.Text, len(msg.Text)-offset)
+		}
+		s := renderMessage(msg, p.first+k, "")
+		if i == 0 && len(s) > room {
+			over := len(s) - max(room, 0) + 64
+			if p.fromEnd {
+				msg.Text = tailAtRune(msg.Text, max(len(msg.Text)-over, 0))
+				s = renderMessage(msg, p.first+k, ", only its end")
+			} else {
+				msg.Text = cutAtRune(msg.Text, max(len(msg.Text)-over, 0))
+				s = renderMessage(msg, p.first+k, ", cut")
+			}
+			cut = offset + len(msg.Text)
+		}
+		if i > 0 && len(s) > room {
+			break
+		}
+		room -= len(s)
+		parts = append(parts, s)
+	}
+	if p.fromEnd {
+		for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
+			parts[i], parts[j] = parts[j], parts[i]
+		}
+	}
+	return strings.Join(parts, ""), len(parts), cut
+}
+
+// renderMessage shows one message. Its text stands in a fence, since messages
+// of others follow it.
+func renderMessage(m Message, number int, note string) string {
+	var b text
+	who := m.Role.String()
+	b.line(fmt.Sprintf("### Message %d (%s%s)\n", number, who, note))
+	b.field("Message ID", code(m.ID, idMax))
+	if !m.Time.IsZero() {
+		b.field("Time", m.Time.UTC().Format(time.RFC3339))
+	}
+	const tools = 50
+	for i, t := range m.Tools {
+		if i == tools {
+			b.field("Tools", strconv.Itoa(len(m.Tools)-i)+" more calls")
+			break
+		}
+		b.field("Tool", code(t.Name, nameMax)+" "+t.State.String())
+	}
+	if m.Stop != StopUntold && m.Stop != StopEndOfTurn {
+		b.field("Stopped", m.Stop.String())
+	}
+	if m.Error != "" {
+		b.field("Error", oneLine(m.Error, reasonMax))
+	}
+	b.line()
+	if m.Text != "" {
+		b.line(fence(m.Text))
+	}
+	return b.String()
+}

@@ -1,0 +1,314 @@
+package bgagent
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+var updateGolden = flag.Bool("update", false, "write the golden files anew")
+
+var (
+	at     = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	before = func(d time.Duration) time.Time { return at.Add(-d) }
+)
+
+// The tasks that the texts are about.
+func runningTask() Task {
+	return Task{
+		ID: "bg_abc123", Session: "sess_xyz789", Parent: "root", Description: "Explore: find the authentication code", Agent: "explore",
+		Prompt: "Find the authentication code under src/auth: login, registration, tokens.", Status: Running, Attempt: 1,
+		Queued: before(3 * time.Minute), Started: before(2*time.Minute + 15*time.Second),
+	}
+}
+
+func pendingTask() Task {
+	t := runningTask()
+	t.ID, t.Session, t.Description, t.Agent = "bg_ghi789", "", "Oracle: look at the design", "oracle"
+	t.Prompt, t.Status, t.Started, t.Queued = "Look at the design.", Pending, time.Time{}, before(45*time.Second)
+	t.Queue = &QueuePlace{Place: 2, Pool: PoolStats{Name: "provider anthropic", Limit: 3, InUse: 3, Waiting: 4}}
+	return t
+}
+
+func endedTask(c Cause, reason, result string) Task {
+	t := runningTask()
+	t.Status, t.Cause, t.Reason, t.Result = c.Status(), c, reason, result
+	t.Partial = t.Status != Completed && result != ""
+	t.Ended, t.Quiet, t.Notice = t.Started.Add(5*time.Minute+32*time.Second), true, NoticeRead
+	return t
+}
+
+func completedTask() Task {
+	return endedTask(CauseIdle, "", "Three places handle authentication:\n\n1. `src/auth/login.ts`, the tokens\n2. `src/auth/register.ts`\n3. `src/auth/refresh.ts`\n")
+}
+
+func item(id, description, agent string, c Cause, reason string, d time.Duration) NoticeItem {
+	return NoticeItem{ID: "bgn_" + id + ".1", Task: "bg_" + id, Attempt: 1, Session: "sess_" + id, Description: description, Agent: agent, Status: c.Status(), Cause: c, Reason: reason, Duration: d}
+}
+
+var (
+	itemGood  = item("abc123", "Explore: find the authentication code", "explore", CauseIdle, "", 5*time.Minute+32*time.Second)
+	itemGood2 = item("def456", "Librarian: best practices", "librarian", CauseTurnEnded, "", 45*time.Second)
+	itemBad   = item("ghi789", "Oracle: look at the design", "oracle", CauseSessionError, "the agent failed: 529 overloaded", 3723*time.Second)
+	itemStale = item("jkl012", "Explore: the tests", "explore", CauseStale, "nothing changed for 3 min", 4*time.Minute)
+)
+
+func sessionMessages() []Message {
+	return []Message{
+		{ID: "msg_1", Role: RoleUser, Text: "Find the authentication code.", Time: before(2 * time.Minute), Finished: true},
+		{ID: "msg_2", Role: RoleAgent, Text: "I look at src/auth.", Tools: []MessageTool{{ID: "c1", Name: "grep", State: ToolDone}, {ID: "c2", Name: "read", State: ToolFailed}}, Time: before(time.Minute), Finished: true},
+		{ID: "msg_3", Role: RoleAgent, Text: "In it:\n```ts\nlogin()\n```\n### Message 4 (user)\n", Stop: StopEndOfTurn, Finished: true},
+	}
+}
+
+// golden are all texts that a model reads, by the name of their file.
+func golden() map[string]string {
+	w := defaultWording
+	all := map[string]string{}
+	put := func(name string, a answer) { all[name] = a.with("") }
+
+	launchedNow := pendingTask()
+	launchedNow.ID, launchedNow.Description, launchedNow.Agent, launchedNow.Queue = "bg_abc123", "Explore: find the authentication code", "explore", nil
+	put("launched_pending", w.launched(launchedNow, false))
+	put("launched_running", w.launched(runningTask(), false))
+	put("launched_queued", w.launched(pendingTask(), false))
+	put("launched_ended", w.launched(completedTask(), false))
+	again := runningTask()
+	again.Attempt, again.Status, again.Started = 2, Pending, time.Time{}
+	put("continued", w.launched(again, true))
+	put("continued_other_agent", w.launched(again, true, agentNote(DelegateTaskArgs{SubagentType: "oracle"}, again)...))
+	put("goes_on_deadline", w.goesOn(runningTask(), true))
+	put("goes_on_deadlock", w.goesOn(pendingTask(), false))
+
+	put("status_running", w.status(runningTask(), at))
+	put("status_pending", w.status(pendingTask(), at))
+	far := pendingTask()
+	far.Queue = &QueuePlace{Pool: PoolStats{Name: "agent oracle", Limit: Unlimited, InUse: 7, Waiting: 2000}}
+	put("status_pending_far_back", w.status(far, at))
+	put("status_pending_resumed", w.status(again, at))
+	busy := runningTask()
+	busy.Phase, busy.Result, busy.Partial = PhaseTurn, "So far I have found `src/auth/login.ts`.\n```\n## Original Prompt\n", true
+	busy.Progress = Progress{ToolCalls: 12, LastTool: "grep", LastMessage: "So far I have found `src/auth/login.ts`.", LastMessageAt: before(12 * time.Second),
+		Todos: []Todo{{Text: "a", State: TodoCompleted}, {Text: "b", State: TodoInProgress}, {Text: "c"}}}
+	put("status_progress", w.status(busy, at))
+	asking := runningTask()
+	asking.Phase, asking.Progress.Detail = PhaseAsking, "May I run `npm test`?"
+	put("status_asking", w.status(asking, at))
+	retrying := runningTask()
+	retrying.Phase, retrying.Progress.Detail = PhaseTurn, "retry 2: 529 overloaded"
+	put("status_retrying", w.status(retrying, at))
+	waiting := runningTask()
+	waiting.Phase, waiting.Waiting = PhaseWaiting, 2
+	put("status_waiting", w.status(waiting, at))
+	long := runningTask()
+	long.Prompt, long.Result = strings.Repeat("All of it. ", 1000), strings.Repeat("And so on. ", 1000)
+	put("status_long", w.status(long, at))
+
+	put("result", w.ended(completedTask(), part{}, answerMax))
+	todos := completedTask()
+	todos.OpenTodos, todos.Attempt = 2, 2
+	put("result_open_todos", w.ended(todos, part{}, answerMax))
+	put("result_cut", w.ended(endedTask(CauseIdle, "", strings.Repeat("0123456789abcde\n", 4<<10)), part{}, 4<<10))
+	put("result_offset", w.ended(endedTask(CauseIdle, "", strings.Repeat("0123456789abcde\n", 4<<10)), part{offset: 65_000}, answerMax))
+	put("result_offset_behind", w.ended(completedTask(), part{offset: 5000}, answerMax))
+	put("result_from_end", w.ended(endedTask(CauseIdle, "", strings.Repeat("0123456789abcde\n", 4<<10)), part{fromEnd: true}, 4<<10))
+	capped := endedTask(CauseIdle, "", strings.Repeat("0123456789abcde\n", 4<<10))
+	capped.Cut = true
+	put("result_capped", w.ended(capped, part{}, 4<<10))
+	dropped := endedTask(CauseIdle, "", "")
+	dropped.Dropped = true
+	put("result_dropped", w.ended(dropped, part{}, answerMax))
+	put("error", w.ended(endedTask(CauseSessionError, "the agent failed: 529 overloaded", ""), part{}, answerMax))
+	put("error_partial", w.ended(endedTask(CauseLength, "the model's output limit cut the answer off", "The first half of"), part{}, answerMax))
+	noSession := endedTask(CauseStartFailed, `starting: there is no agent "explor"; there are: explore, oracle`, "")
+	noSession.Session = ""
+	put("error_not_started", w.ended(noSession, part{}, answerMax))
+	put("cancelled", w.ended(endedTask(CauseCaller, "", ""), part{}, answerMax))
+	stale := endedTask(CauseStale, "nothing changed for 3 min; the last that was seen was its prompt; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", "I begin with the tests.")
+	stale.Phase = PhaseStopping
+	put("cancelled_stale_partial", w.ended(stale, part{}, answerMax))
+	never := endedTask(CauseHost, "", "")
+	never.Session, never.Started, never.Ended = "", time.Time{}, at
+	put("cancelled_pending", w.ended(never, part{}, answerMax))
+	put("cancelled_session_deleted", w.ended(endedTask(CauseSessionDeleted, "its session was deleted", ""), part{}, answerMax))
+
+	put("list", w.list([]Task{runningTask(), pendingTask(), completedTask(), endedTask(CauseSessionError, "", ""), never}, false, at, answerMax))
+	put("list_one_live", w.list([]Task{runningTask()}, false, at, answerMax))
+	put("list_empty", w.list(nil, false, at, answerMax))
+	put("list_cut", w.list([]Task{runningTask(), pendingTask(), completedTask()}, true, at, 900))
+	cancelled := []Task{runningTask(), runningTask(), pendingTask()}
+	cancelled[1].ID, cancelled[1].Session, cancelled[1].Description = "bg_def456", "sess_uvwx012", "Librarian: best practices"
+	put("cancel_three", w.cancelled(cancelled, answerMax))
+	put("cancel_pending", w.cancelled(cancelled[2:], answerMax))
+	put("cancel_none", w.cancelled(nil, answerMax))
+	put("cancel_cut", w.cancelled(cancelled, 1000))
+
+	put("session", w.session(completedTask(), sessionPage{messages: sessionMessages(), first: 1, total: 3}, at, answerMax))
+	put("session_part", w.session(runningTask(), sessionPage{messages: sessionMessages()[1:2], first: 2, total: 3, before: "msg_1"}, at, answerMax))
+	put("session_from_end", w.session(completedTask(), sessionPage{messages: sessionMessages()[1:], first: 2, total: 3, fromEnd: true}, at, answerMax))
+	put("session_none_new", w.session(runningTask(), sessionPage{first: 4, total: 3, before: "msg_3"}, at, answerMax))
+	huge := []Message{{ID: "msg_9", Role: RoleAgent, Text: strings.Repeat("0123456789abcde\n", 400), Stop: StopLength, Error: "limit"}}
+	put("session_message_cut", w.session(completedTask(), sessionPage{messages: huge, first: 9, total: 9, partial: true, before: "msg_8"}, at, 3<<10))
+	goldenProblems(all)
+	goldenNotices(all)
+	return all
+}
+
+func goldenProblems(all map[string]string) {
+	w := defaultWording
+	all["problem_unknown"] = w.unknown("bg_nope", []Task{completedTask(), pendingTask()})
+	all["problem_unknown_none"] = w.unknown("bg_nope", nil)
+	all["problem_expired"] = w.expired(&ExpiredError{ID: "bg_abc123", Status: Completed, Session: "sess_xyz789"})
+	all["problem_expired_no_session"] = w.expired(&ExpiredError{ID: "bg_abc123", Status: Cancelled})
+	all["problem_no_such_agent"] = w.noSuchAgent(&NoSuchAgentError{Agent: "explor", Known: []string{"explore", "oracle"}})
+	all["problem_already_ended"] = w.alreadyEnded(completedTask())
+	names := []string{"still_live", "not_stopped", "no_session", "depth", "too_many", "session_ended", "parent_cycle", "closed"}
+	for i, p := range w.remedies("bg_abc123") {
+		all["problem_"+names[i]] = p.text
+	}
+	all["description_delegate_task"] = w.delegateDescription([]AgentInfo{{Name: "explore", Description: "searches code"}, {Name: "oracle"}})
+	all["description_background_output"] = w.outputDescription()
+	all["description_background_cancel"] = w.cancelDescription()
+}
+
+func goldenNotices(all map[string]string) {
+	notice := func(name string, n Notice) {
+		n.ID, n.Session = "bgn_5e6f7g", "root"
+		all["notice_"+name] = renderNotice(n, at)
+	}
+	notice("single", Notice{Items: []NoticeItem{itemGood}, Live: 2})
+	notice("single_error", Notice{Items: []NoticeItem{itemBad}, Live: 1})
+	notice("several", Notice{Items: []NoticeItem{itemGood, itemBad}, Live: 1})
+	notice("closing", Notice{Items: []NoticeItem{itemGood, itemStale}, Batch: []NoticeItem{itemGood2, itemBad, itemGood, itemStale}, Closing: true})
+	notice("closing_single", Notice{Items: []NoticeItem{itemGood}, Batch: []NoticeItem{itemGood}, Closing: true})
+	notice("closing_omitted", Notice{Items: []NoticeItem{itemGood}, Batch: []NoticeItem{itemGood}, Closing: true, Omitted: 12})
+	second := itemGood
+	second.ID, second.Attempt = "bgn_abc123.2", 2
+	old := itemBad
+	old.Status, old.Cause, old.Reason = Pending, CauseNone, ""
+	notice("attempts", Notice{Items: []NoticeItem{old, second}})
+	var many []NoticeItem
+	for i := range 300 {
+		it := itemGood
+		if i%5 == 0 {
+			it = itemBad
+		}
+		it.Task = "bg_" + strings.Repeat("z", 12) + itoa(1000+i)
+		many = append(many, it)
+	}
+	notice("many", Notice{Items: many})
+
+	untold := completedTask()
+	untold.Notice = NoticeOwed
+	old2 := endedTask(CauseLength, "", "")
+	old2.ID = "bg_def456"
+	all["digest"] = renderDigest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 4096, at)
+	all["digest_short"] = renderDigest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 130, at)
+	all["digest_none"] = renderDigest(nil, 0, 0, 4096, at)
+}
+
+func TestTextsAreThoseOfTheGoldenFiles(t *testing.T) {
+	texts := golden()
+	dir := filepath.Join("testdata", "golden")
+	if *updateGolden {
+		require.NoError(t, os.RemoveAll(dir))
+		require.NoError(t, os.MkdirAll(dir, 0o755))
+		for name, s := range texts {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name+".txt"), []byte(s+"\n"), 0o644))
+		}
+	}
+	for name, s := range texts {
+		want, err := os.ReadFile(filepath.Join(dir, name+".txt"))
+		require.NoError(t, err, "run go test -update, and read what it wrote")
+		require.Equal(t, string(want), s+"\n", name)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+	require.NoError(t, err)
+	require.Len(t, files, len(texts), "a golden file that no text has")
+}
+
+func TestNoTextMakesTheModelPoll(t *testing.T) {
+	poll := regexp.MustCompile(`(?i)\bpoll|check (on|back|again|the status|whether)|every few seconds|periodic|from time to time|try again later|look again|use block`)
+	for name, s := range golden() {
+		require.NotRegexp(t, poll, s, name)
+		require.LessOrEqual(t, len(s), answerMax, name)
+		require.True(t, utf8.ValidString(s), name)
+	}
+	// The one that a model reads first also tells it what comes instead.
+	for _, name := range []string{"launched_pending", "launched_running", "continued", "status_running", "status_pending", "goes_on_deadline", "list", "description_delegate_task"} {
+		require.Contains(t, golden()[name], "notice comes", name)
+	}
+}
+
+func TestAnErrorIsNeverCalledCancelledNorListedAsCompleted(t *testing.T) {
+	for c := CauseNone; int(c) < len(causeNames); c++ {
+		for _, closing := range []bool{false, true} {
+			it := item("zzz", "the task", "agent", c, "", time.Minute)
+			n := Notice{ID: "bgn_1", Items: []NoticeItem{it, itemGood}, Closing: closing}
+			if closing {
+				n.Batch = n.Items
+			}
+			_, completed, _ := strings.Cut(renderNotice(n, at), "### Completed")
+			require.Equal(t, c.Status() == Completed, strings.Contains(completed, "bg_zzz"), "%v", c)
+			if c.Status() == Failed {
+				require.NotContains(t, strings.ToLower(renderNotice(n, at)), "cancelled", "%v", c)
+				require.Contains(t, renderNotice(n, at), "error ("+c.String()+")")
+				require.NotContains(t, strings.ToLower(defaultWording.ended(endedTask(c, "", ""), part{}, answerMax).with("")), "cancelled", "%v", c)
+			}
+		}
+	}
+}
+
+func TestANoticeFitsAndNamesAsManyAsItCan(t *testing.T) {
+	for _, n := range []int{1, 50, 100, 300, 5000} {
+		for _, bad := range []int{0, 1, 2, 7} {
+			var items []NoticeItem
+			for i := range n {
+				it := itemGood
+				if bad > 0 && i%bad == 0 {
+					it = itemBad
+				}
+				it.Task, it.Description, it.Reason = "bg_0123456789ab"+itoa(1000+i), strings.Repeat("|", 200), strings.Repeat("`|", 300)
+				items = append(items, it)
+			}
+			s := renderNotice(Notice{ID: "bgn_1", Items: items}, at)
+			require.LessOrEqual(t, len(s), noticeMax, "%d items", n)
+			require.Contains(t, s, "Take up what you need")
+			if n <= 100 {
+				require.Equal(t, n, len(regexp.MustCompile("`bg_0123456789ab[0-9]{4}`").FindAllString(s, -1)), "every end is named")
+			}
+		}
+	}
+}
+
+func TestDigestKeepsToItsBytes(t *testing.T) {
+	tasks := []Task{runningTask(), pendingTask(), completedTask(), endedTask(CauseStale, "", "")}
+	for i := range 40 {
+		x := runningTask()
+		x.ID = "bg_" + itoa(i)
+		tasks = append(tasks, x)
+	}
+	for n := -1; n < 6000; n++ {
+		s := renderDigest(tasks, 3, 1, n, at)
+		require.LessOrEqual(t, len(s), max(n, 0))
+		if n >= 400 {
+			require.Contains(t, s, "bg_abc123", "%d bytes", n)
+		}
+	}
+}
+
+func TestDurationsAreWrittenAsInTheTutorial(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"0s": -time.Hour, "45s": 45*time.Second + 999*time.Millisecond, "1m 0s": time.Minute, "2m 15s": 135 * time.Second,
+		"5m 32s": 332 * time.Second, "1h 0m 0s": time.Hour, "1h 2m 3s": 3723 * time.Second, "100h 0m 1s": 100*time.Hour + time.Second,
+	} {
+		require.Equal(t, want, span(d))
+	}
+}

@@ -1,0 +1,231 @@
+package bgagent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// fields are the arguments of a tool: their schema, and how raw JSON from a
+// model becomes the typed arguments A.
+//
+// What a model sends is taken leniently where it can mean one thing only: null
+// counts as left out (so that hosts can require every field, as some APIs do),
+// no arguments at all as {}, "true" as true, "60000" and 60000.0 as 60000.
+// Everything else that does not fit is refused with what would be right.
+type fields[A any] struct {
+	list     []field[A]
+	required []string
+}
+
+// field is one argument. Exactly one of the setters is given.
+type field[A any] struct {
+	name        string
+	description string
+	min         int64 // numbers: the least
+	text        func(*A, string)
+	flag        func(*A, bool)
+	number      func(*A, int64)
+}
+
+// parse reads raw arguments, or says what is wrong with them.
+func (f fields[A]) parse(raw json.RawMessage) (a A, problem string) {
+	if len(raw) > argumentBytes {
+		return a, fmt.Sprintf("The arguments are %d bytes long; they may have at most %d. Put long material into a file and name the file.", len(raw), argumentBytes)
+	}
+	if s := bytes.TrimSpace(raw); len(s) == 0 || string(s) == "null" {
+		return a, ""
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+		return a, "The arguments must be one JSON object, such as " + f.example() + "."
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return a, f.broken(err)
+		}
+		name, _ := key.(string)
+		i := slices.IndexFunc(f.list, func(x field[A]) bool { return x.name == name })
+		if i < 0 {
+			return a, f.unknown(name)
+		}
+		if seen[name] {
+			return a, "The argument " + name + " is given twice. Give it once."
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return a, f.broken(err)
+		}
+		if problem := f.list[i].set(&a, value); problem != "" {
+			return a, problem
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return a, f.broken(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return a, "Something follows the arguments. They must be one JSON object and nothing else, such as " + f.example() + "."
+	}
+	return a, ""
+}
+
+func (f fields[A]) broken(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "The arguments break off in the middle. They must be one JSON object, such as " + f.example() + "."
+	}
+	return "The arguments are no valid JSON (" + oneLine(err.Error(), reasonMax) + "). They must be one JSON object, such as " + f.example() + "."
+}
+
+// unknown answers a name that is none of the arguments'.
+func (f fields[A]) unknown(name string) string {
+	plain := func(s string) string {
+		return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
+	}
+	names := make([]string, len(f.list))
+	meant := ""
+	for i, x := range f.list {
+		names[i] = x.name
+		if plain(x.name) == plain(name) {
+			meant = " It is written " + x.name + "."
+		}
+	}
+	return "There is no argument " + code(name, nameMax) + "." + meant + " The arguments are: " + strings.Join(names, ", ") + "."
+}
+
+// example is an object that could be right.
+func (f fields[A]) example() string {
+	names := f.required
+	if len(names) == 0 {
+		names = []string{f.list[0].name}
+	}
+	return `{"` + strings.Join(names, `": "…", "`) + `": "…"}`
+}
+
+// set takes the raw value of one argument.
+func (x field[A]) set(a *A, raw json.RawMessage) string {
+	if !utf8.Valid(raw) {
+		return "The argument " + x.name + " is not valid UTF-8; send plain text."
+	}
+	if string(raw) == "null" {
+		return ""
+	}
+	var s string
+	isText := json.Unmarshal(raw, &s) == nil
+	s = strings.TrimSpace(s)
+	switch {
+	case x.text != nil:
+		if !isText {
+			return x.wrong("a string", raw)
+		}
+		_ = json.Unmarshal(raw, &s) // untrimmed
+		x.text(a, s)
+	case x.flag != nil:
+		if !isText {
+			s = string(raw)
+		}
+		switch strings.ToLower(s) {
+		case "true":
+			x.flag(a, true)
+		case "false":
+			x.flag(a, false)
+		default:
+			return x.wrong("true or false", raw)
+		}
+	default:
+		if !isText {
+			s = string(raw)
+		}
+		n, ok := wholeNumber(s)
+		if !ok {
+			return x.wrong("a whole number", raw)
+		}
+		x.number(a, n)
+	}
+	return ""
+}
+
+// wholeNumber reads a whole number, also one written with a fraction of zero or
+// an exponent. One that is too large for its type becomes the largest.
+func wholeNumber(s string) (int64, bool) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n, true
+	}
+	if strings.Trim(s, "0123456789+-.eE") != "" {
+		return 0, false // ParseFloat also takes hexadecimal, infinities and underscores
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	switch {
+	case err != nil && !errors.Is(err, strconv.ErrRange), n != math.Trunc(n) && !math.IsInf(n, 0):
+		return 0, false
+	case n >= math.MaxInt64:
+		return math.MaxInt64, true
+	case n <= math.MinInt64:
+		return math.MinInt64, true
+	}
+	return int64(n), true
+}
+
+func (x field[A]) wrong(want string, raw json.RawMessage) string {
+	got := "something else"
+	switch c := raw[0]; {
+	case c == '"':
+		got = "the string " + oneLine(string(raw), 60)
+	case c == '{':
+		got = "an object"
+	case c == '[':
+		got = "a list"
+	case c == 't' || c == 'f':
+		got = string(raw)
+	case c == '-' || c >= '0' && c <= '9':
+		got = "the number " + oneLine(string(raw), 60)
+	}
+	return "The argument " + x.name + " must be " + want + "; it was " + got + "."
+}
+
+// schema returns the JSON Schema (draft 2020-12) of the arguments. It keeps to
+// what every model's API takes: one flat object, no $schema, no combinations at
+// the top (what may stand with what is said in words and checked by the tool).
+func (f fields[A]) schema() json.RawMessage {
+	type property struct {
+		Type        string `json:"type"`
+		Description string `json:"description"`
+		Minimum     *int64 `json:"minimum,omitempty"`
+	}
+	var props bytes.Buffer
+	for i, x := range f.list {
+		p := property{Type: "string", Description: x.description}
+		switch {
+		case x.flag != nil:
+			p.Type = "boolean"
+		case x.number != nil:
+			p.Type, p.Minimum = "integer", &x.min
+		}
+		if i > 0 {
+			props.WriteByte(',')
+		}
+		fmt.Fprintf(&props, "%q:%s", x.name, mustJSON(p))
+	}
+	required := f.required
+	if required == nil {
+		required = []string{}
+	}
+	return json.RawMessage(fmt.Sprintf(`{"type":"object","properties":{%s},"required":%s,"additionalProperties":false}`, props.Bytes(), mustJSON(required)))
+}
+
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("bgagent: bug: " + err.Error())
+	}
+	return b
+}
