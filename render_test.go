@@ -69,8 +69,7 @@ func sessionMessages() []Message {
 }
 
 // golden are all texts that a model reads, by the name of their file.
-func golden() map[string]string {
-	w := defaultWording
+func golden(w wording) map[string]string {
 	all := map[string]string{}
 	put := func(name string, a answer) { all[name] = a.with("") }
 
@@ -156,13 +155,12 @@ func golden() map[string]string {
 	put("session_none_new", w.session(runningTask(), sessionPage{first: 4, total: 3, before: "msg_3"}, at, answerMax))
 	huge := []Message{{ID: "msg_9", Role: RoleAgent, Text: strings.Repeat("0123456789abcde\n", 400), Stop: StopLength, Error: "limit"}}
 	put("session_message_cut", w.session(completedTask(), sessionPage{messages: huge, first: 9, total: 9, partial: true, before: "msg_8"}, at, 3<<10))
-	goldenProblems(all)
-	goldenNotices(all)
+	goldenProblems(w, all)
+	goldenNotices(w, all)
 	return all
 }
 
-func goldenProblems(all map[string]string) {
-	w := defaultWording
+func goldenProblems(w wording, all map[string]string) {
 	all["problem_unknown"] = w.unknown("bg_nope", []Task{completedTask(), pendingTask()})
 	all["problem_unknown_none"] = w.unknown("bg_nope", nil)
 	all["problem_expired"] = w.expired(&ExpiredError{ID: "bg_abc123", Status: Completed, Session: "sess_xyz789"})
@@ -178,10 +176,10 @@ func goldenProblems(all map[string]string) {
 	all["description_background_cancel"] = w.cancelDescription()
 }
 
-func goldenNotices(all map[string]string) {
+func goldenNotices(w wording, all map[string]string) {
 	notice := func(name string, n Notice) {
 		n.ID, n.Session = "bgn_5e6f7g", "root"
-		all["notice_"+name] = renderNotice(n, at)
+		all["notice_"+name] = w.notice(n)
 	}
 	notice("single", Notice{Items: []NoticeItem{itemGood}, Live: 2})
 	notice("single_error", Notice{Items: []NoticeItem{itemBad}, Live: 1})
@@ -209,13 +207,13 @@ func goldenNotices(all map[string]string) {
 	untold.Notice = NoticeOwed
 	old2 := endedTask(CauseLength, "", "")
 	old2.ID = "bg_def456"
-	all["digest"] = renderDigest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 4096, at)
-	all["digest_short"] = renderDigest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 130, at)
-	all["digest_none"] = renderDigest(nil, 0, 0, 4096, at)
+	all["digest"] = w.digest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 4096, at)
+	all["digest_short"] = w.digest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 130, at)
+	all["digest_none"] = w.digest(nil, 0, 0, 4096, at)
 }
 
 func TestTextsAreThoseOfTheGoldenFiles(t *testing.T) {
-	texts := golden()
+	texts := golden(defaultWording)
 	dir := filepath.Join("testdata", "golden")
 	if *updateGolden {
 		require.NoError(t, os.RemoveAll(dir))
@@ -236,14 +234,24 @@ func TestTextsAreThoseOfTheGoldenFiles(t *testing.T) {
 
 func TestNoTextMakesTheModelPoll(t *testing.T) {
 	poll := regexp.MustCompile(`(?i)\bpoll|check (on|back|again|the status|whether)|every few seconds|periodic|from time to time|try again later|look again|use block`)
-	for name, s := range golden() {
+	for name, s := range golden(defaultWording) {
 		require.NotRegexp(t, poll, s, name)
 		require.LessOrEqual(t, len(s), answerMax, name)
 		require.True(t, utf8.ValidString(s), name)
 	}
 	// The one that a model reads first also tells it what comes instead.
 	for _, name := range []string{"launched_pending", "launched_running", "continued", "status_running", "status_pending", "goes_on_deadline", "list", "description_delegate_task"} {
-		require.Contains(t, golden()[name], "notice comes", name)
+		require.Contains(t, golden(defaultWording)[name], "notice comes", name)
+	}
+}
+
+func TestTextsSpeakOfTheToolsAsTheModelKnowsThem(t *testing.T) {
+	for name, s := range golden(wording{"spawn", "fetch", "kill"}) {
+		require.NotRegexp(t, `delegate_task|background_output|background_cancel`, s, name)
+	}
+	for name, s := range golden(wording{}) {
+		require.NotRegexp(t, `delegate_task|background_output|background_cancel|task_id=|session_id=|with \.`, s, name)
+		require.NotEmpty(t, s)
 	}
 }
 

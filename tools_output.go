@@ -113,11 +113,9 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 	case errors.Is(err, ErrGoesOn):
 		o.notes = append(o.notes, "You are a task yourself, and to wait here could keep the others from ever getting their turn. So this answers at once; what ends will be told to you as your next turn.")
 		return waitPointless, nil
-	case errors.Is(o.ctx.Err(), context.Canceled):
-		return waitOver, o.ctx.Err()
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
-	default:
+	default: // also the cancellation of the caller's own context
 		return waitOver, err
 	}
 }
