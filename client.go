@@ -31,6 +31,7 @@ type client struct {
 	kick     chan struct{}         // wakes it early
 	streamUp int64                 // since when events tell everything; 0 when they do not
 	lastBeat int64
+	gapAt    int64 // when events were last lost
 }
 
 // addClient checks what the client is and finds its abilities.

@@ -316,6 +316,8 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 		var t *task
 		if t, err = m.resumeLocked(ctx, by, ref, in.Prompt, model, foreground, now); err == nil {
 			s = m.snapshotLocked(t)
+		} else if n := m.nodes[by.Session]; n != nil {
+			m.dropNodeLocked(n)
 		}
 	})
 	if err != nil {
@@ -328,6 +330,10 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 func (m *BackgroundManager) refLocked(by Caller, ref string) (*task, *tombstone, error) {
 	if s := m.sessions[ref]; s != nil {
 		ref = s.task.id
+	}
+	if num, ok := parseID(ref); ok && m.tasks[num] != nil {
+		t, err := m.ownLocked(by, ref)
+		return t, nil, err
 	}
 	if tomb := m.keep.find(ref); tomb != nil {
 		if by.Session != "" && !tomb.descends(by.Session) {
@@ -347,7 +353,7 @@ func (m *BackgroundManager) kindOfLocked(by Caller, ref string) (kindKey, error)
 	case err != nil:
 		return kindKey{}, err
 	case tomb != nil:
-		return tomb.key, nil
+		return tomb.kind.key, nil
 	default:
 		return t.kind.key, nil
 	}
@@ -737,4 +743,38 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	slices.Sort(e.NotStopped)
 	slices.SortFunc(e.Owed, func(a, b NoticeItem) int { return strings.Compare(a.Task, b.Task) })
 	return e
+}
+
+// Messages reads the conversation of the task's session, as [MessageReader]
+// does, on behalf of the caller. It calls the host and waits for it, at most for
+// Config.CallTimeout. The error matches [errors.ErrUnsupported] when the task's
+// client cannot read messages, and [ErrNoSession] when the task has no session.
+func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
+	var cl *client
+	var session string
+	var err error
+	m.update(func(int64) {
+		t, e := m.ownLocked(by, id)
+		switch {
+		case e != nil:
+			err = e
+		case t.sess == nil:
+			err = fmt.Errorf("task %s has not started: %w", id, ErrNoSession)
+		default:
+			cl, session = t.sess.cl, t.sess.id
+		}
+	})
+	if err == nil && cl.reader == nil {
+		err = errors.ErrUnsupported
+	}
+	if err != nil {
+		return Page{}, fmt.Errorf("bgagent: messages: %w", err)
+	}
+	page, err := within(ctx, m, goCall, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {
+		return cl.reader.Messages(ctx, session, after, max)
+	})
+	if err != nil {
+		return Page{}, fmt.Errorf("bgagent: messages: task %s: %w", id, err)
+	}
+	return page, nil
 }

@@ -70,15 +70,42 @@ var (
 )
 
 // InputError says which argument was wrong and what would be right. It is
-// returned by New, Launch, Resume, Wait, SetLimits and the loading of
-// configuration, and changes nothing.
+// returned by New, Launch, Resume, Wait, SetLimits and FormatConfig, and changes
+// nothing. What is wrong in a configuration file is a [*ConfigFileError].
 type InputError struct {
-	Field   string // name of the argument or configuration key
+	Field   string // name of the argument or field
 	Problem string // what is wrong and what would be right, without a full stop
 }
 
 // Error returns the field and the problem in one sentence.
 func (e *InputError) Error() string { return "bgagent: " + e.Field + ": " + e.Problem }
+
+// ConfigFileError says what is wrong in a configuration file and what would be
+// right. It is returned by ParseConfig, LoadConfig and FindConfigFiles, joined
+// with the other errors of the same files where there are several: use
+// [errors.As] for the first, or the Unwrap() []error of the joined error for
+// each.
+type ConfigFileError struct {
+	File    string // as it was named by the caller
+	Line    int    // from 1; 0 when the file could not be read at all
+	Column  int    // from 1, in characters; 0 with Line
+	Key     string // as in background_task.staleTimeoutMs; empty when it is not about one
+	Problem string // what is wrong and what would be right, without a full stop
+	Err     error  // the error of the file system, else nil
+}
+
+// Error returns place, key and problem in one line, the place in the form that
+// editors and terminals make clickable.
+func (e *ConfigFileError) Error() string {
+	s := Origin{e.File, e.Line, e.Column}.String() + ": "
+	if e.Key != "" {
+		s += e.Key + ": "
+	}
+	return s + e.Problem
+}
+
+// Unwrap returns the error of the file system, such as [fs.ErrNotExist].
+func (e *ConfigFileError) Unwrap() error { return e.Err }
 
 // NoSuchAgentError says that an agent does not exist. Clients return it from
 // CreateSession or StartTurn; it becomes the reason of the task.

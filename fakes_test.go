@@ -3,7 +3,6 @@ package bgagent_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -329,5 +328,3 @@ func statuses(tasks []bgagent.Task) (out []bgagent.Status) {
 	}
 	return out
 }
-
-func keys[K comparable, V any](m map[K]V) int { return len(slices.Collect(maps.Keys(m))) }

@@ -101,7 +101,7 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 	if a.text == "" || partial && a.turnStart > 0 && a.w.text != "" {
 		a.text = a.w.text
 	}
-	f.started, f.turns, f.todos = a.started, a.turn, a.openTodos
+	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
 	limit := maxResult
 	if a.cl.reader == nil {
 		limit = maxResultUnreadable
@@ -111,7 +111,7 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 		f.result, f.cut = cutAtRune(f.result, limit), true
 	}
 	f.partial = partial && f.result != ""
-	if p := &a.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
+	if p := &a.w.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
 		f.prog = new(progress)
 		*f.prog = *p
 		f.prog.detail = ""

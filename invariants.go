@@ -136,6 +136,7 @@ func (c *checker) node(name string, n *node) {
 	c.expect(owed == n.nOwed, "node %q owes %d, counted %d", name, n.nOwed, owed)
 	c.expect(lost == n.lost, "node %q has lost %d, counted %d", name, n.lost, lost)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
+	c.expect(n.kids > 0 || n.nOwed > 0 || n.env != nil || n.delivery || len(n.waiters) > 0 || len(n.subs) > 0, "nothing needs node %q", name)
 	if n.of != nil {
 		c.expect(n.of.own == n, "node %q is not its session's", name)
 	}

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -36,6 +35,8 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 		var t *task
 		if t, err = m.admitLocked(by, &p, foreground, now); err == nil {
 			snap = m.snapshotLocked(t)
+		} else if n := m.nodes[by.Session]; n != nil {
+			m.dropNodeLocked(n)
 		}
 	})
 	if err != nil {
@@ -46,13 +47,12 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 
 // plan is a launch that has been looked at and not been admitted yet.
 type plan struct {
-	in     LaunchInput
-	ctx    context.Context
-	key    kindKey
-	cl     *client
-	own    []Permission // the agent's own rules
-	chain  []SessionInfo
-	exists bool // the chain was looked up
+	in    LaunchInput
+	ctx   context.Context
+	key   kindKey
+	cl    *client
+	own   []Permission // the agent's own rules
+	chain []SessionInfo
 }
 
 // prepare does what needs the host, before the lock is taken.
@@ -112,6 +112,9 @@ func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (
 // task's own: its own entry first, then its parents'. It asks only for sessions
 // that have no node yet.
 func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain []SessionInfo, err error) {
+	if !slices.ContainsFunc(m.clients, func(cl *client) bool { return cl.finder != nil }) {
+		return nil, nil
+	}
 	seen := map[string]bool(nil)
 	for s != "" {
 		m.mu.Lock()
@@ -178,7 +181,6 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	}
 	top, depth := n.root()
 	if depth >= m.cfg.MaxDepth {
-		m.dropNodeLocked(n)
 		return nil, fmt.Errorf("%w: the session is at depth %d of at most %d; do the work in the session itself", ErrDepth, depth, m.cfg.MaxDepth)
 	}
 	if err := m.roomLocked(top); err != nil {
@@ -188,7 +190,7 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	t := &task{up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
 	for {
 		id, num := m.newIDLocked("bg_")
-		if m.tasks[num] == nil && m.keep.byNumber(num) == nil {
+		if m.tasks[num] == nil && num != 0 {
 			t.id = id
 			m.tasks[num] = t
 			break
@@ -324,7 +326,10 @@ func (m *BackgroundManager) dropNodeLocked(n *node) {
 // place where permissions are computed: the manager's default, the host's, then
 // the agent's own, of which the last that matches decides.
 func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission) *kind {
-	k := m.kinds[key]
+	k := m.lastKind // mostly they come in a row
+	if k == nil || k.key != key {
+		k = m.kinds[key]
+	}
 	if k == nil || !slices.Equal(k.own, own) {
 		k = &kind{m: m, key: key, cl: cl, own: own}
 		if key.depth >= m.cfg.MaxDepth {
@@ -334,11 +339,18 @@ func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission
 		m.kinds[key] = k
 	}
 	k.refs++
+	m.lastKind = k
 	return k
 }
 
 func (m *BackgroundManager) releaseKindLocked(k *kind) {
-	if k.refs--; k.refs == 0 && m.kinds[k.key] == k {
+	if k.refs--; k.refs > 0 {
+		return
+	}
+	if m.lastKind == k {
+		m.lastKind = nil
+	}
+	if m.kinds[k.key] == k {
 		delete(m.kinds, k.key)
 	}
 }
@@ -432,16 +444,14 @@ func (m *BackgroundManager) startLocked(t *task, now int64) {
 		m.alarmLocked(x.ttl, (*queueTTL)(t), 0)
 		x.ttl = nil
 	}
-	values := context.Background() // not m.base: that would keep a list of its children
-	if t.more != nil && t.more.values != nil {
-		values = withoutCancel{t.more.values}
+	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
+	if t.more != nil {
+		a.ctx.values = t.more.values
 	}
-	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate}
-	a.ctx, a.cancel = context.WithCancelCause(values)
 	if t.sess != nil {
 		a.stage = stagePrompt
 	}
-	a.prog.activity = now
+	a.activity = now
 	t.run = a
 	m.emitLocked(EventStarted, t)
 	m.logLocked(logStarted, t)
@@ -458,14 +468,6 @@ func (m *BackgroundManager) runLocked(a *attempt) {
 	}
 	m.fx.startEnd = a
 }
-
-// withoutCancel keeps the values of a context and nothing else. The one of the
-// standard library is the same; this one needs no allocation beside it.
-type withoutCancel struct{ context.Context }
-
-func (withoutCancel) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (withoutCancel) Done() <-chan struct{}       { return nil }
-func (withoutCancel) Err() error                  { return nil }
 
 // clean makes text from outside valid UTF-8.
 func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -18,12 +18,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// BackgroundManager owns background tasks: it starts them when a slot is free,
-// finds out how they end, and tells the session that launched them. Make one
-// with [New] and end it with [BackgroundManager.Close]. All methods are safe
-// for concurrent use; none of them calls the host on the caller's goroutine,
-// except Messages and those whose comment says so.
-//
 // # Invariants
 //
 // They are what every change must keep; checkInvariants verifies those about
@@ -57,6 +51,12 @@ import (
 //     to a busy parent nothing periodic runs; one timer stands for all deadlines.
 //  16. The update that begins Close ends everything pending; after it no attempt
 //     and no turn starts.
+
+// BackgroundManager owns background tasks: it starts them when a slot is free,
+// finds out how they end, and tells the session that launched them. Make one
+// with [New] and end it with [BackgroundManager.Close]. All methods are safe
+// for concurrent use; none of them calls the host on the caller's goroutine,
+// except Messages and those whose comment says so.
 type BackgroundManager struct {
 	cfg     Config
 	cm      *ConcurrencyManager
@@ -85,6 +85,7 @@ type BackgroundManager struct {
 	sessions   map[string]*session
 	nodes      map[string]*node
 	kinds      map[kindKey]*kind
+	lastKind   *kind
 	watchers   map[*task][]*watcher
 	live       int  // pending and running tasks
 	waiving    bool // what ends now was cancelled by waiver, its parent
@@ -178,18 +179,24 @@ func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
 // update is the gate: the only way to change state.
 func (m *BackgroundManager) update(f func(now int64)) {
-	if next := m.step(f); next != nil {
-		m.spawnWork(next)
-	}
+	m.step(f, nil)
 }
 
-// step is update for a goroutine that can itself go on with the next attempt
-// that has got a slot: letting a finishing worker take the next saves a quarter
-// of the time of a goroutine each.
-func (m *BackgroundManager) step(f func(now int64)) (next *attempt) {
+// step is update for a goroutine that can itself make the host call of the next
+// attempt that has got a slot, which is prepared in the same update: letting a
+// finishing worker take the next saves a quarter of the time of a goroutine
+// each. It returns nil when there is none, or j is nil.
+func (m *BackgroundManager) step(f func(now int64), j *job) (next *attempt) {
 	m.mu.Lock()
 	now := m.now()
 	f(now)
+	for j != nil && next == nil && m.fx.start != nil {
+		a := m.fx.start
+		m.fx.start, a.nextRun = a.nextRun, nil
+		if m.beginCallLocked(a, j, now) {
+			next = a
+		}
+	}
 	m.armLocked(now)
 	if m.check != nil {
 		m.check()
@@ -201,26 +208,20 @@ func (m *BackgroundManager) step(f func(now int64)) (next *attempt) {
 	for a := fx.cancels; a != nil; {
 		rest := a.nextCancel
 		a.nextCancel = nil
-		a.cancel(errAttemptEnded)
+		a.ctx.end()
 		a = rest
 	}
 	for _, w := range fx.grants {
 		w.owner.slotGranted(w)
 	}
-	next = fx.start
 	for a := fx.start; a != nil; {
 		rest := a.nextRun
 		a.nextRun = nil
-		if a != next {
-			m.spawnWork(a)
-		}
+		m.spawnWork(a)
 		a = rest
 	}
 	return next
 }
-
-// errAttemptEnded is the cause of the contexts of attempts that have ended.
-var errAttemptEnded = errors.New("bgagent: the attempt has ended")
 
 func (m *BackgroundManager) now() int64 { return int64(time.Since(m.epoch)) }
 

@@ -25,9 +25,9 @@ func (n *node) outstanding() int {
 // owed a notice, unless nobody needs one.
 func (m *BackgroundManager) oweLocked(t *task, now int64) {
 	n := t.up
-	if len(n.members) == maxMembers {
-		n.members = append(n.members[:0], n.members[1:]...)
-		n.omitted++
+	if len(n.members) == 2*maxMembers { // not one at a time: that would move all of them each time
+		n.omitted += maxMembers
+		n.members = append(n.members[:0], n.members[maxMembers:]...)
 	}
 	n.members = append(n.members, member{t, t.no})
 	switch p := n.parentTask(); {
@@ -346,7 +346,12 @@ const (
 	parentReady  parentState = iota // idle, or nobody can say
 	parentBusy                      // in a turn
 	parentUnsure                    // its status could not be read
+	parentUntold                    // a client answered, and did not say
 )
+
+// untoldLooks is how often in a row a client may answer without saying anything
+// about a parent before it is taken not to know it: then the Notifier decides.
+const untoldLooks = 3
 
 // deliver tells a root session what it is owed. It is the only goroutine that
 // does so for this node, and ends when nothing is due.
@@ -382,7 +387,7 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 		cl.parents[n] = struct{}{}
 		m.pollLocked(cl)
 		return wait()
-	case state == parentUnsure:
+	case state == parentUnsure, state == parentUntold && n.fails+1 < untoldLooks:
 		n.fails++
 		n.retry = now + int64(backoff(n.fails))
 		return wait()
@@ -513,7 +518,7 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 		case SessionBusy, SessionRetrying, SessionAsking:
 			return parentBusy, cl
 		default:
-			return parentUnsure, cl
+			return parentUntold, cl
 		}
 	}
 	return parentReady, nil

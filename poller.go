@@ -68,7 +68,7 @@ type verdict struct {
 // and what it wants to remember goes out. An observation that was not answered
 // never decides anything.
 func judge(c counters, o observation, th thresholds, now int64) (counters, verdict) {
-	if !o.answered || o.status.State == SessionUnknown {
+	if !o.answered || o.status.State == SessionUnknown || o.status.State > SessionUntold {
 		if c.blind == 0 {
 			c.blind = now
 		}

@@ -124,19 +124,21 @@ type session struct {
 	aborted int64  // when the last abort returned
 	stuck   bool   // it did not stop in time and is not quiet yet
 	gone    bool   // the host said that it was deleted
+	active  bool   // something changed since it was last judged
 }
 
 // outcome is how an attempt ended.
 type outcome struct {
-	started int64
-	ended   int64
-	reason  string
-	result  string
-	prog    *progress
-	turns   int32
-	todos   int32
-	partial bool
-	cut     bool
+	started  int64
+	ended    int64
+	activity int64
+	reason   string
+	result   string
+	prog     *progress
+	turns    int32
+	todos    int32
+	partial  bool
+	cut      bool
 }
 
 // stage says what the goroutine of an attempt does.
@@ -150,14 +152,13 @@ const (
 
 // attempt is the live part of a task from its start until it is quiet.
 type attempt struct {
-	t      *task
-	no     int32
-	m      *BackgroundManager
-	cl     *client
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	rep    Reporter // of the first turn
-	alarm  alarm
+	t     *task
+	no    int32
+	m     *BackgroundManager
+	cl    *client
+	ctx   turnContext
+	rep   Reporter // of the first turn
+	alarm alarm
 
 	stage   stage // the host call that is to be made or in flight
 	phase   Phase
@@ -179,15 +180,15 @@ type attempt struct {
 
 	// Stopping, once the attempt has been ended from outside.
 	ended      bool
-	stopEnd    int64 // the slot is given up then
-	aborts     int   // Abort calls that have not returned
-	stopMore   bool  // another one is wanted
-	stopper    bool  // a goroutine is aborting
-	overrun    bool  // the stopping deadline has passed
-	epoch      int   // grows with every prompt and abort; what was observed before is dropped
-	loose      bool  // the turn's end has not been confirmed: a starter whose status must be seen
-	w          watch
-	prog       progress
+	stopEnd    int64    // the slot is given up then
+	aborts     int      // Abort calls that have not returned
+	stopMore   bool     // another one is wanted
+	stopper    bool     // a goroutine is aborting
+	overrun    bool     // the stopping deadline has passed
+	epoch      int      // grows with every prompt and abort; what was observed before is dropped
+	loose      bool     // the turn's end has not been confirmed: a starter whose status must be seen
+	w          *watch   // what the turn has shown; nothingSeen until it has
+	activity   int64    // last change of anything
 	lastNews   int64    // when the last progress event was sent
 	nextRun    *attempt // lists of effects
 	nextCancel *attempt
@@ -202,7 +203,6 @@ type progress struct {
 	lastTool  string
 	lastText  string
 	lastTextA int64
-	activity  int64
 	detail    string
 	todos     []Todo
 	todosSeen bool
@@ -324,7 +324,7 @@ func (m *BackgroundManager) snapshotLocked(t *task) Task {
 		s.Phase = a.phase
 		s.Started = m.wall(a.started)
 		if t.live() {
-			s.Progress = m.progressLocked(&a.prog, int(a.turn))
+			s.Progress = m.progressLocked(&a.w.prog, int(a.turn), a.activity)
 			s.Result, s.Partial = a.text, a.text != ""
 			if a.text == "" && a.w.text != "" {
 				s.Result, s.Partial = a.w.text, true
@@ -336,17 +336,17 @@ func (m *BackgroundManager) snapshotLocked(t *task) Task {
 		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
 		s.Quiet = t.run == nil
 		if f.prog != nil {
-			s.Progress = m.progressLocked(f.prog, int(f.turns))
+			s.Progress = m.progressLocked(f.prog, int(f.turns), f.activity)
 		} else {
-			s.Progress.Turns = int(f.turns)
+			s.Progress.Turns, s.Progress.LastActivity = int(f.turns), m.wall(f.activity)
 		}
 	}
 	return s
 }
 
-func (m *BackgroundManager) progressLocked(p *progress, turns int) Progress {
+func (m *BackgroundManager) progressLocked(p *progress, turns int, activity int64) Progress {
 	return Progress{
 		Turns: turns, ToolCalls: p.toolCalls, LastTool: p.lastTool, LastMessage: p.lastText, LastMessageAt: m.wall(p.lastTextA),
-		LastActivity: m.wall(p.activity), Detail: p.detail, Todos: slices.Clone(p.todos), Usage: p.usage,
+		LastActivity: m.wall(activity), Detail: p.detail, Todos: slices.Clone(p.todos), Usage: p.usage,
 	}
 }

@@ -1,5 +1,7 @@
 package bgagent
 
+import "slices"
+
 // What is kept of ended tasks, and for how long. What has been told goes first,
 // texts before records; of the last ones that went a tombstone stays, so that
 // nobody reads "unknown" of a task that was.
@@ -13,10 +15,11 @@ type retention struct {
 	alarm  alarm
 
 	trimming bool
-	tombs    []tombstone // a ring
-	next     int         // the oldest of the ring, once it is full
-	byNum    map[uint64]int32
-	bySess   map[string]int32
+	// Tombstones are looked for one after the other: that is rare, while an
+	// index would cost two map entries for every task that goes.
+	tombs []tombstone // a ring
+	nums  []uint64    // the numbers in their ids; 0 for one that was revived
+	next  int         // the oldest of the ring, once it is full
 }
 
 // expiry is a queue of ended attempts. Entries of tasks that were resumed, or
@@ -39,8 +42,7 @@ type tombstone struct {
 	session string
 	parent  string
 	root    string
-	key     kindKey
-	own     []Permission
+	kind    *kind
 	cursor  Cursor
 	title   string
 	no      int32
@@ -165,7 +167,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	num, _ := parseID(t.id)
 	root, _ := t.up.root()
 	tomb := tombstone{
-		id: t.id, parent: t.up.session, root: root.session, key: t.kind.key, own: t.kind.own, title: t.title, no: t.no, status: t.status,
+		id: t.id, parent: t.up.session, root: root.session, kind: t.kind, title: t.title, no: t.no, status: t.status,
 	}
 	if a := t.run; a != nil { // it could not be stopped: nobody asks any more
 		m.unquiet--
@@ -189,7 +191,6 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 			delete(m.calls, h)
 		}
 	}
-	m.releaseKindLocked(t.kind)
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
 	m.keep.bury(tomb, num, m)
@@ -217,56 +218,41 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 // bury adds a tombstone; the oldest one goes when there are too many, and with
 // it the last that the client has to keep of its session.
 func (k *retention) bury(tomb tombstone, num uint64, m *BackgroundManager) {
-	if k.byNum == nil {
-		k.byNum, k.bySess = map[uint64]int32{}, map[string]int32{}
+	if len(k.tombs) < tombstones {
+		k.tombs, k.nums = append(k.tombs, tomb), append(k.nums, num)
+		return
 	}
-	i := len(k.tombs)
-	if i < tombstones {
-		k.tombs = append(k.tombs, tomb)
-	} else {
-		i = k.next
-		k.next = (k.next + 1) % tombstones
-		if old := &k.tombs[i]; old.id != "" {
-			k.unearth(old)
-			m.forgetLocked(m.client(old.key.client), old.session)
-		}
-		k.tombs[i] = tomb
+	i := k.next
+	k.next = (k.next + 1) % tombstones
+	if k.nums[i] != 0 {
+		m.forgetLocked(k.tombs[i].kind.cl, k.tombs[i].session)
+		m.releaseKindLocked(k.tombs[i].kind)
 	}
-	k.byNum[num] = int32(i)
-	if tomb.session != "" {
-		k.bySess[tomb.session] = int32(i)
-	}
+	k.tombs[i], k.nums[i] = tomb, num
 }
 
-// unearth takes a tombstone out of the indexes.
-func (k *retention) unearth(tomb *tombstone) {
-	num, _ := parseID(tomb.id)
-	delete(k.byNum, num)
-	delete(k.bySess, tomb.session)
-	*tomb = tombstone{session: tomb.session, key: tomb.key}
-}
-
-func (k *retention) byNumber(num uint64) *tombstone {
-	if i, ok := k.byNum[num]; ok {
-		return &k.tombs[i]
-	}
-	return nil
+// unearth takes a tombstone out of the ring: its task lives again.
+func (k *retention) unearth(tomb *tombstone, num uint64) {
+	k.nums[slices.Index(k.nums, num)] = 0
+	*tomb = tombstone{}
 }
 
 func (k *retention) byID(num uint64, id string) *tombstone {
-	if tomb := k.byNumber(num); tomb != nil && tomb.id == id {
-		return tomb
+	if i := slices.Index(k.nums, num); i >= 0 && k.tombs[i].id == id {
+		return &k.tombs[i]
 	}
 	return nil
 }
 
 // find returns the tombstone with the id, or of the session.
 func (k *retention) find(ref string) *tombstone {
-	if i, ok := k.bySess[ref]; ok {
-		return &k.tombs[i]
-	}
 	if num, ok := parseID(ref); ok {
 		return k.byID(num, ref)
+	}
+	for i := range k.tombs {
+		if k.tombs[i].session == ref && ref != "" {
+			return &k.tombs[i]
+		}
 	}
 	return nil
 }
@@ -286,7 +272,7 @@ func (k *retention) descends(id, session string) bool {
 func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
 	t := &task{id: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
-	t.kind = m.kindLocked(tomb.key, m.client(tomb.key.client), tomb.own)
+	t.kind = tomb.kind // and its reference
 	t.sess = &session{id: tomb.session, cl: t.kind.cl, task: t, cursor: tomb.cursor}
 	if n := m.nodes[tomb.session]; n != nil && n.of != nil {
 		n.of, t.sess.own = t.sess, n
@@ -294,7 +280,7 @@ func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	m.tasks[num] = t
 	m.sessions[t.sess.id] = t.sess
 	up.link(t)
-	m.keep.unearth(tomb)
+	m.keep.unearth(tomb, num)
 	return t
 }
 

@@ -16,23 +16,31 @@ import (
 // work makes the host calls of attempts that have their slot, one attempt after
 // the other, until none is left for it.
 func (m *BackgroundManager) work(a *attempt) {
+	var j job
+	m.workOn(m.step(func(int64) { m.runLocked(a) }, &j), &j)
+}
+
+// workOn makes the call that has been prepared for the attempt, and those that
+// follow.
+func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	for a != nil {
-		a = m.workOne(a)
+		switch j.call {
+		case callCreate:
+			a = m.callCreate(a, j)
+		case callRun:
+			a = m.callRun(a, j)
+		case callStart:
+			a = m.callStart(a, j)
+		}
 	}
 }
 
-func (m *BackgroundManager) workOne(a *attempt) *attempt {
-	job, next := m.beginCall(a)
-	switch job.call {
-	case callCreate:
-		return m.callCreate(a, &job)
-	case callRun:
-		return m.callRun(a, &job)
-	case callStart:
-		return m.callStart(a, &job)
-	default:
-		return next
-	}
+// goOn goes on, on a goroutine of its own, where the host has ended one.
+func (m *BackgroundManager) goOn(answer func(*job) *attempt) {
+	m.spawn(goWorker, func() {
+		var j job
+		m.workOn(answer(&j), &j)
+	})
 }
 
 // job is one host call, put together under the lock.
@@ -53,32 +61,26 @@ const (
 	callStart
 )
 
-// beginCall prepares the call that the attempt's stage asks for. Between the
-// grant and here the attempt may have been ended: then there is no call.
-func (m *BackgroundManager) beginCall(a *attempt) (j job, next *attempt) {
-	next = m.step(func(now int64) {
-		if !a.live() || a.stage == stageNone {
-			if a.stage != stageNone && a.ended {
-				a.stage = stageNone
-				m.restLocked(a, now)
-			}
-			return
+// beginCallLocked prepares the call that the attempt's stage asks for. Between
+// the grant and here the attempt may have been ended: then there is no call.
+func (m *BackgroundManager) beginCallLocked(a *attempt, j *job, now int64) bool {
+	if !a.live() || a.stage == stageNone {
+		return false
+	}
+	t := a.t
+	a.inCall, a.callEnd = true, now+int64(m.cfg.CreateTimeout)
+	if a.stage == stageCreate {
+		j.call, j.spec = callCreate, m.specLocked(t)
+	} else {
+		j.call, j.session, j.prompt = callStart, t.sess.id, m.promptLocked(a, now)
+		if a.cl.runner != nil {
+			a.callEnd = 0 // lasts as long as the turn
+			j.call, j.rep = callRun, a.reporter()
+			m.phaseLocked(a, PhaseTurn)
 		}
-		t := a.t
-		a.inCall, a.callEnd = true, now+int64(m.cfg.CreateTimeout)
-		if a.stage == stageCreate {
-			j.call, j.spec = callCreate, m.specLocked(t)
-		} else {
-			j.call, j.session, j.prompt = callStart, t.sess.id, m.promptLocked(a, now)
-			if a.cl.runner != nil {
-				a.callEnd = 0 // lasts as long as the turn
-				j.call, j.rep = callRun, a.reporter()
-				m.phaseLocked(a, PhaseTurn)
-			}
-		}
-		m.deadlineLocked(a, now)
-	})
-	return j, next
+	}
+	m.deadlineLocked(a, now)
+	return true
 }
 
 func (m *BackgroundManager) specLocked(t *task) SessionSpec {
@@ -104,9 +106,11 @@ func (m *BackgroundManager) promptLocked(a *attempt, now int64) Prompt {
 	}
 	a.turn++
 	a.epoch++
-	a.turnStart = now
-	a.prog.activity = now
-	a.w.begin(a.promptID, now)
+	a.turnStart, t.sess.active = now, false
+	a.activity = now
+	if a.cl.starter != nil || a.w != &nothingSeen {
+		a.seen().begin(a.promptID, now)
+	}
 	p := Prompt{
 		ID: a.promptID, Task: t.id, Attempt: int(a.no), Turn: int(a.turn), Agent: t.kind.key.agent, Model: t.kind.key.model,
 		Text: a.prompt, Permissions: t.kind.rules,
@@ -133,14 +137,14 @@ func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
 			return
 		}
 		if v := recover(); v != nil {
-			next = m.created(a, "", panicked(v))
+			next = m.created(a, "", panicked(v), j)
 			return
 		}
-		m.spawn(goWorker, func() { m.work(m.created(a, "", errGoexit)) })
+		m.goOn(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
 	}()
-	id, err = a.cl.sc.CreateSession(a.ctx, j.spec)
+	id, err = a.cl.sc.CreateSession(&a.ctx, j.spec)
 	returned = true
-	return m.created(a, id, err)
+	return m.created(a, id, err, j)
 }
 
 func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
@@ -153,15 +157,15 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 		}
 		j.rep.end()
 		if v := recover(); v != nil {
-			next = m.turnReturned(a, TurnEnd{}, panicked(v))
+			next = m.turnReturned(a, TurnEnd{}, panicked(v), j)
 			return
 		}
-		m.spawn(goWorker, func() { m.work(m.turnReturned(a, TurnEnd{}, errGoexit)) })
+		m.goOn(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
 	}()
-	end, err = a.cl.runner.RunTurn(a.ctx, j.session, j.prompt, j.rep)
+	end, err = a.cl.runner.RunTurn(&a.ctx, j.session, j.prompt, j.rep)
 	returned = true
 	j.rep.end()
-	return m.turnReturned(a, end, err)
+	return m.turnReturned(a, end, err, j)
 }
 
 func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
@@ -172,18 +176,18 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 			return
 		}
 		if v := recover(); v != nil {
-			next = m.turnStarted(a, panicked(v))
+			next = m.turnStarted(a, panicked(v), j)
 			return
 		}
-		m.spawn(goWorker, func() { m.work(m.turnStarted(a, errGoexit)) })
+		m.goOn(func(j *job) *attempt { return m.turnStarted(a, errGoexit, j) })
 	}()
-	err = a.cl.starter.StartTurn(a.ctx, j.session, j.prompt)
+	err = a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt)
 	returned = true
-	return m.turnStarted(a, err)
+	return m.turnStarted(a, err, j)
 }
 
 // created takes the answer of CreateSession.
-func (m *BackgroundManager) created(a *attempt, id string, err error) *attempt {
+func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
 	if err != nil {
 		err = m.withAgents(a.cl, err)
 	}
@@ -216,7 +220,7 @@ func (m *BackgroundManager) created(a *attempt, id string, err error) *attempt {
 		a.stage = stagePrompt
 		m.emitLocked(EventPhase, t)
 		m.runLocked(a)
-	})
+	}, j)
 }
 
 // withAgents adds the agents that there are to the error that there is no such
@@ -257,7 +261,7 @@ func (m *BackgroundManager) regraftLocked(n *node, t *task) {
 }
 
 // turnReturned takes the end of a runner's turn.
-func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error) *attempt {
+func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
 	return m.step(func(now int64) {
 		a.inCall, a.stage = false, stageNone
 		if !a.live() {
@@ -268,7 +272,9 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error) *at
 		if o.text == "" {
 			o.text = a.w.text
 		}
-		a.w.text = ""
+		if a.w.text != "" {
+			a.w.text = ""
+		}
 		switch {
 		case err != nil:
 			o.cause, o.reason = CauseSessionError, m.reasonLocked("the turn", err)
@@ -282,13 +288,13 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error) *at
 		default:
 			o.cause, o.reason = stopCause(end.Stop, "")
 		}
-		o.todos = openTodos(a.prog.todos)
+		o.todos = openTodos(a.w.prog.todos)
 		m.turnOverLocked(a, o, now)
-	})
+	}, j)
 }
 
 // turnStarted takes the answer of StartTurn.
-func (m *BackgroundManager) turnStarted(a *attempt, err error) *attempt {
+func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
 	return m.step(func(now int64) {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		a.epoch++
@@ -313,7 +319,7 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error) *attempt {
 		m.phaseLocked(a, PhaseTurn)
 		m.watchLocked(a)
 		m.deadlineLocked(a, now)
-	})
+	}, j)
 }
 
 // nextTurnLocked gives an attempt that waits, and has got a slot, what it is
@@ -392,8 +398,12 @@ func (m *BackgroundManager) ttlEnd(a *attempt) int64 {
 		return 0
 	}
 	from := a.turnStart
-	if from == 0 {
+	switch {
+	case from != 0:
+	case a.turn == 0:
 		from = a.started
+	default: // between two turns
+		return 0
 	}
 	return from + int64(m.cfg.TimeToLive) - a.ran
 }
@@ -403,7 +413,7 @@ func (m *BackgroundManager) staleEnd(a *attempt) int64 {
 	if m.cfg.StaleTimeout <= 0 || !a.w.reported || a.w.inFlight() > 0 || a.phase == PhaseAsking {
 		return 0
 	}
-	return max(a.prog.activity+int64(m.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
+	return max(a.activity+int64(m.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
 }
 
 // ringLocked looks which of the attempt's time limits has been reached.
@@ -445,13 +455,13 @@ func (a *attempt) ringLocked(m *BackgroundManager, now int64) {
 
 func (m *BackgroundManager) staleReason(a *attempt, now int64) string {
 	seen := "its prompt"
-	switch p := &a.prog; {
+	switch p := &a.w.prog; {
 	case p.lastTextA > a.turnStart && p.lastText != "":
 		seen = "the text " + quote(cutAtRune(p.lastText, 80))
 	case p.lastTool != "":
 		seen = "the tool " + quote(p.lastTool)
 	}
-	idle := time.Duration(now - a.prog.activity)
+	idle := time.Duration(now - a.activity)
 	return fmt.Sprintf("nothing changed for %d min; the last that was seen was %s; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", int(idle.Minutes()), seen)
 }
 

@@ -181,9 +181,9 @@ func (m *BackgroundManager) statusLocked(a *attempt, s SessionStatus) {
 		m.askingLocked(a, question)
 	case SessionRetrying:
 		m.askingLocked(a, "")
-		a.prog.detail = title(s.Detail, "")
+		a.w.prog.detail = title(s.Detail, "")
 	default:
-		if a.phase == PhaseAsking || a.prog.detail != "" {
+		if a.phase == PhaseAsking || a.w.prog.detail != "" {
 			m.askingLocked(a, "")
 		}
 	}
@@ -201,10 +201,10 @@ func (m *BackgroundManager) restedLocked(a *attempt, s SessionState, now int64) 
 }
 
 // currentLocked reports whether all that there is to read is known already: by
-// events that have told everything since before the prompt, or by a revision
+// events that have told everything since before the prompt or the last read, or by a revision
 // that is still the same.
 func (m *BackgroundManager) currentLocked(a *attempt, s SessionStatus, now int64) bool {
-	w := &a.w
+	w := a.w
 	if s.Revision != "" && s.Revision == w.revision && !w.needRead {
 		return true
 	}
@@ -214,7 +214,7 @@ func (m *BackgroundManager) currentLocked(a *attempt, s SessionStatus, now int64
 // streamedLocked reports whether events have told everything about the turn.
 func (m *BackgroundManager) streamedLocked(a *attempt, now int64) bool {
 	cl := a.cl
-	return cl.streamUp > 0 && cl.streamUp <= a.turnStart && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
+	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.w.readAt) && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
 }
 
 // readAll reads sessions, some of them side by side.
@@ -269,7 +269,9 @@ func (m *BackgroundManager) look(l looked, poll bool) {
 	var cursor Cursor
 	var ctx context.Context
 	skip := true
+	var began int64
 	m.update(func(now int64) {
+		began = now
 		if skip = a.t.run != a || a.epoch != l.epoch || a.ended; skip {
 			return
 		}
@@ -289,7 +291,7 @@ func (m *BackgroundManager) look(l looked, poll bool) {
 			m.lookedLocked(a)
 			return
 		}
-		m.readLocked(a, l, pages, now)
+		m.readLocked(a, l, pages, began, now)
 		if err != nil {
 			m.logTextLocked("reading messages failed", l.session, err.Error())
 		}
@@ -355,11 +357,11 @@ func (m *BackgroundManager) read(ctx context.Context, cl *client, session string
 }
 
 // readLocked takes what was read.
-func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now int64) {
+func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, began, now int64) {
 	changed := false
 	for _, p := range pages {
 		for i := range p.Messages {
-			if a.w.message(m.seed, &p.Messages[i], &a.prog, now) {
+			if a.w.message(m.seed, &p.Messages[i], &a.w.prog, now) {
 				changed = true
 			}
 		}
@@ -368,10 +370,14 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now i
 		}
 	}
 	if len(pages) > 0 {
-		a.w.needRead = false
+		if a.cl.gapAt < began {
+			a.w.needRead = false
+		}
+		a.w.readAt = began
 		a.w.revision = l.status.Revision
 	}
 	if changed {
+		a.activity = now
 		m.progressedLocked(a, true, now)
 	}
 }
@@ -379,11 +385,11 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, now i
 // todosLocked notes the todo list of a session.
 func (m *BackgroundManager) todosLocked(a *attempt, list []Todo, now int64) {
 	open := openTodos(list)
-	if open != a.w.todos || len(list) != len(a.prog.todos) {
-		a.prog.activity = now
+	if open != a.w.todos || len(list) != len(a.w.prog.todos) {
+		a.activity = now
 	}
 	a.w.todos, a.w.todosAt = open, now
-	a.prog.todos, a.prog.todosSeen = list, true
+	a.w.prog.todos, a.w.prog.todosSeen = list, true
 	m.progressedLocked(a, true, now)
 }
 
@@ -392,7 +398,11 @@ const todosFresh = int64(time.Second)
 
 // judgeLocked has an observation judged and does what the verdict says.
 func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
-	w := &a.w
+	w := a.w
+	if s := a.t.sess; s.active {
+		s.active = false
+		w.c.changed, a.activity = now, now
+	}
 	o.view, o.flying, o.hint = w.turn, w.flying, w.hint
 	o.trust = a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
@@ -409,7 +419,7 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 	var v verdict
 	w.c.counters, v = judge(w.c.counters, o, m.thresholds(), now)
 	w.c.needsTodos = v.needTodos
-	a.prog.activity = max(a.prog.activity, w.c.changed)
+	a.activity = max(a.activity, w.c.changed)
 	switch {
 	case v.end && v.cause == CauseStale:
 		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
@@ -430,11 +440,17 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 // and ignores sessions that are none of the manager's.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	m.mu.Lock()
-	s, n := m.sessions[e.Session], m.nodes[e.Session]
-	m.mu.Unlock()
-	if s == nil && n == nil && e.Session != "" {
+	s := m.sessions[e.Session]
+	switch {
+	case s == nil && e.Session != "" && m.nodes[e.Session] == nil:
+		m.mu.Unlock()
+		return
+	case s != nil && e.Kind == HostActivity:
+		s.active = true // it is dated when the session is judged: no clock is read
+		m.mu.Unlock()
 		return
 	}
+	m.mu.Unlock()
 	m.update(func(now int64) {
 		cl := m.client(e.Client)
 		if s := m.sessions[e.Session]; s != nil && e.Client == "" {
@@ -495,7 +511,7 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 	case HostStreamBeat:
 		return
 	case HostStreamGap:
-		cl.streamUp = 0
+		cl.streamUp, cl.gapAt = 0, now
 		for a := range cl.watched {
 			if a.live() {
 				a.w.needRead = true
@@ -525,18 +541,16 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 
 // observedLocked takes an event about a turn.
 func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
-	w := &a.w
+	w := a.w
 	switch e.Kind {
 	case HostMessage:
-		if e.Message != nil && w.message(m.seed, e.Message, &a.prog, now) {
+		if e.Message != nil && w.message(m.seed, e.Message, &a.w.prog, now) {
+			a.activity = now
 			m.progressedLocked(a, e.Message.Finished, now)
 		}
 	case HostTodos:
 		m.todosLocked(a, e.Todos, now)
 		w.todosLive = true
-	case HostActivity:
-		a.prog.activity = now
-		w.c.changed = now
 	case HostError:
 		stop := e.Stop
 		if stop == StopUntold || stop == StopEndOfTurn {

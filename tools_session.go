@@ -27,6 +27,8 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil, "The messages of this session cannot be read: the program that runs the agent does not show them. Leave out full_session to read the task itself.", nil
+	case errors.Is(err, ErrNoSession):
+		return nil, "The session of task " + code(t.ID, idMax) + " does not exist any more, so its messages cannot be read. Leave out full_session to read what was kept.", nil
 	case err != nil:
 		problem, err = o.problem(err, t.ID)
 		return nil, problem, err

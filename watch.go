@@ -9,8 +9,9 @@ type watch struct {
 	promptID string
 	old      map[string]struct{} // messages of earlier turns that might still be returned
 	tools    map[string]ToolState
-	flying   int  // tools in flight
-	reported bool // a runner has reported something
+	prog     progress // of all turns
+	flying   int      // tools in flight
+	reported bool     // a runner has reported something
 
 	c        judged
 	lookAt   int64 // when the session is to be looked at again; 0 for with the next sweep
@@ -18,12 +19,25 @@ type watch struct {
 	again    bool  // something came meanwhile
 	answered int64 // when the client last told the session's status
 	needRead bool  // events have been lost since it was last read
+	readAt   int64 // when it was last read
 	revision string
 	hint     *hint
 	todos    int32 // open ones, as events or reads tell
 	todosAt  int64 // when that was known; 0 for never
 
 	todosLive bool // events tell them
+}
+
+// nothingSeen is the watch of every attempt that has shown nothing yet: most
+// runners in a burst of short tasks never do. It is never written to.
+var nothingSeen watch
+
+// seen returns the attempt's own watch.
+func (a *attempt) seen() *watch {
+	if a.w == &nothingSeen {
+		a.w = &watch{}
+	}
+	return a.w
 }
 
 // judged is what the last observation has left.
@@ -134,7 +148,6 @@ func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 	if msg.Role == RoleAgent {
 		w.agentMessage(seen.index, msg, p, now)
 	}
-	p.activity = now
 	return true
 }
 
@@ -244,7 +257,8 @@ func (a *attempt) report(turn int32, r Report) {
 
 // reportLocked takes one report of a runner.
 func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
-	w, p := &a.w, &a.prog
+	w := a.seen()
+	p := &w.prog
 	changed, quick := true, true
 	switch r.Kind {
 	case ReportText:
@@ -281,14 +295,14 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 	if !changed {
 		return
 	}
-	p.activity, w.reported = now, true
+	a.activity, w.reported = now, true
 	m.deadlineLocked(a, now)
 	m.progressedLocked(a, quick, now)
 }
 
 // askingLocked notes that the agent asks something, or does not any more.
 func (m *BackgroundManager) askingLocked(a *attempt, question string) {
-	a.prog.detail = title(question, "")
+	a.w.prog.detail = title(question, "")
 	if question != "" {
 		m.phaseLocked(a, PhaseAsking)
 	} else if a.phase == PhaseAsking {

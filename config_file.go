@@ -1,0 +1,320 @@
+package bgagent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// maxConfigFile is the size from which on a file is refused: nobody writes a
+// megabyte of settings by hand, so it is the wrong file.
+const maxConfigFile = 1 << 20
+
+// FileConfig is what one or more configuration files say. The zero value says
+// nothing. It is never changed once it has been made.
+//
+// A file is JSON with comments and trailing commas. Everything but its section
+// background_task belongs to others and is not looked at. In the section an
+// absent key means the default, null takes back what an earlier file says, and 0
+// switches off, where that makes sense. Keys that end in Ms are milliseconds:
+//
+//	key                   default     0 means
+//	modelConcurrency      {}          no limit
+//	providerConcurrency   {}          no limit
+//	defaultConcurrency    5           no limit
+//	maxDepth              1           refused
+//	maxTasksPerRoot       100         no limit
+//	staleTimeoutMs        180000      never
+//	taskTtlMs             1800000     never
+//	queueTtlMs            0           never
+//	sessionGoneMs         60000       refused
+//	hostUnreachableMs     300000      never
+//	stopTimeoutMs         10000       refused
+//	pollIntervalMs        2000        refused
+//	minIdleTimeMs         5000        no wait
+//	minStabilityTimeMs    10000       no wait
+//	stablePolls           3           refused
+//	todoHoldMs            30000       no wait
+//	wake                  "batch"     refused; "batch", "each" or "never"
+//	noticeWindowMs        100         no wait
+//	noticeMaxWaitMs       300000      never
+//	createTimeoutMs       30000       refused
+//	callTimeoutMs         10000       refused
+//	statusTimeoutMs       5000        refused
+//	readConcurrency       32          refused
+//	retentionMs           1800000     no limit of time
+//	retainTasks           10000       no limit
+//	retainTextBytes       67108864    no limit
+//
+// sessionGoneTimeoutMs and taskCleanupDelayMs, the host's own names, stand for
+// sessionGoneMs and retentionMs. Keys of the host that have no counterpart here
+// are accepted and reported by [FileConfig.Ignored]; any other key is an error.
+type FileConfig struct {
+	values  map[valueID]value
+	ignored []IgnoredKey
+}
+
+// valueID names a value: entry is the model or provider of a limit. A null for a
+// whole map of limits has no entry.
+type valueID struct{ key, entry string }
+
+// value is a number in the form of the file, or a null.
+type value struct {
+	n      int64
+	null   bool
+	origin Origin
+}
+
+// Origin is the place in a file that a value comes from. The zero Origin stands
+// for the default.
+type Origin struct {
+	File         string
+	Line, Column int // from 1; the column counts characters
+}
+
+// String returns file:line:column, or default.
+func (o Origin) String() string {
+	switch {
+	case o == Origin{}:
+		return "default"
+	case o.Line == 0:
+		return o.File
+	}
+	return fmt.Sprintf("%s:%d:%d", o.File, o.Line, o.Column)
+}
+
+// IgnoredKey is a key that is read past without an error, although whoever wrote
+// it may believe that it does something.
+type IgnoredKey struct {
+	Key    string // as in background_task.maxToolCalls
+	Reason string // what to use instead, without a full stop
+	Origin Origin
+}
+
+// String returns place, key and reason in one line.
+func (k IgnoredKey) String() string {
+	return fmt.Sprintf("%v: %s is ignored: %s", k.Origin, k.Key, k.Reason)
+}
+
+// Setting is one value that applies.
+type Setting struct {
+	Key    string // of background_task
+	Entry  string // the model or provider that is limited; else empty
+	Value  string // as a file writes it
+	Origin Origin // zero for the default
+}
+
+// Name returns the key and, in brackets, the entry.
+func (s Setting) Name() string {
+	if s.Entry == "" {
+		return s.Key
+	}
+	return s.Key + "[" + quote(s.Entry) + "]"
+}
+
+// FindConfigFiles returns the configuration files that exist in the usual places
+// in the order in which [LoadConfig] wants them: the user's
+// oh-my-opencode.jsonc or .json in $XDG_CONFIG_HOME/opencode (~/.config/opencode
+// where that is not set), then the one in the .opencode directory of the
+// project. Where both spellings stand side by side, .jsonc is returned and .json
+// left alone. An empty projectDir means that there is no project. That nothing
+// is found is no error.
+func FindConfigFiles(projectDir string) ([]string, error) {
+	var dirs []string
+	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // a relative one is to be ignored, says the XDG specification
+		dirs = append(dirs, filepath.Join(dir, "opencode"))
+	} else if home, err := os.UserHomeDir(); err == nil { // a service may well have no home, and so no file in it
+		dirs = append(dirs, filepath.Join(home, ".config", "opencode"))
+	}
+	if projectDir != "" {
+		dirs = append(dirs, filepath.Join(projectDir, ".opencode"))
+	}
+	var found []string
+	for _, dir := range dirs {
+		for _, name := range []string{"oh-my-opencode.jsonc", "oh-my-opencode.json"} {
+			path := filepath.Join(dir, name)
+			_, err := os.Lstat(path) // not Stat: a link that leads nowhere is a mistake to report, not an absent file
+			if err == nil {
+				found = append(found, path)
+				break
+			}
+			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				return nil, fileError(path, err)
+			}
+		}
+	}
+	return found, nil
+}
+
+// LoadConfig reads the files and merges them key by key, limits entry by entry,
+// later files over earlier ones; null takes back what earlier files say. A file
+// that does not exist is an error. All errors of all files are returned
+// together, each a [*ConfigFileError], and then nothing is loaded.
+func LoadConfig(paths ...string) (FileConfig, error) {
+	var all FileConfig
+	var errs []error
+	for _, path := range paths {
+		data, err := readConfigFile(path)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		f, err := ParseConfig(path, data)
+		errs = append(errs, flatten(err)...)
+		all = all.under(f)
+	}
+	if len(errs) > 0 {
+		return FileConfig{}, errors.Join(errs...)
+	}
+	return all, nil
+}
+
+// flatten takes a joined error apart, so that joining it with others gives one
+// flat list.
+func flatten(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+func readConfigFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	switch {
+	case info.IsDir():
+		return nil, &ConfigFileError{File: path, Problem: "is a directory; name the file in it", Err: syscall.EISDIR}
+	case !info.Mode().IsRegular(): // reading a pipe or a device could block for ever
+		return nil, &ConfigFileError{File: path, Problem: "is not a regular file"}
+	case info.Size() > maxConfigFile:
+		return nil, &ConfigFileError{File: path, Problem: tooLarge(info.Size())}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1)) // it may have grown since
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	return data, nil
+}
+
+func tooLarge(n int64) string {
+	return fmt.Sprintf("is %d bytes large; a configuration file may have %d", n, maxConfigFile)
+}
+
+// fileError wraps an error of the file system, without naming the path twice.
+func fileError(path string, err error) error {
+	problem := err
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		problem = pe.Err
+	}
+	return &ConfigFileError{File: path, Problem: "cannot be read: " + problem.Error(), Err: err}
+}
+
+// under returns f with a later file laid over it.
+func (f FileConfig) under(later FileConfig) FileConfig {
+	values := maps.Clone(f.values)
+	if values == nil {
+		values = map[valueID]value{}
+	}
+	for id, v := range later.values {
+		if v.null && id.entry == "" { // takes back all entries of a map of limits
+			maps.DeleteFunc(values, func(old valueID, _ value) bool { return old.key == id.key })
+		}
+	}
+	for id, v := range later.values {
+		if v.null {
+			delete(values, id)
+		} else {
+			values[id] = v
+		}
+	}
+	return FileConfig{values, slices.Concat(f.ignored, later.ignored)}
+}
+
+// Ignored returns the keys that have no effect, file by file in the order in
+// which they stand there: keys of the host that have no counterpart here, and
+// keys outside of background_task that look as if they were meant to stand in
+// it.
+func (f FileConfig) Ignored() []IgnoredKey { return slices.Clone(f.ignored) }
+
+// Settings returns everything that applies, defaults included, with where it
+// comes from: each key once, in the order of the table, the maps of limits entry
+// by entry.
+func (f FileConfig) Settings() []Setting {
+	var out []Setting
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		ids := f.set(k)
+		for _, id := range ids {
+			v := f.values[id]
+			out = append(out, Setting{k.key, id.entry, k.text(v.n), v.origin})
+		}
+		if len(ids) == 0 && k.kind != keyLimits {
+			out = append(out, Setting{Key: k.key, Value: k.standard()})
+		}
+	}
+	return out
+}
+
+// set returns the values of a key, entries in order.
+func (f FileConfig) set(k *fileKey) []valueID {
+	if k.kind != keyLimits {
+		id := valueID{key: k.key}
+		if v, ok := f.values[id]; !ok || v.null {
+			return nil
+		}
+		return []valueID{id}
+	}
+	var ids []valueID
+	for id, v := range f.values {
+		if id.key == k.key && !v.null {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b valueID) int { return strings.Compare(a.entry, b.entry) })
+	return ids
+}
+
+// Apply sets the fields of c that the files set and leaves the others alone.
+// Limits are set entry by entry, in maps that c shares with nobody. Values that
+// contradict each other are found by [New].
+func (f FileConfig) Apply(c *Config) {
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		ids := f.set(k)
+		if len(ids) == 0 {
+			continue
+		}
+		if k.kind != keyLimits {
+			_, set := k.access(c)
+			set(k.toConfig(f.values[ids[0]].n))
+			continue
+		}
+		limits := make(map[string]int, len(ids))
+		for name, n := range *k.limits(c) {
+			if v, ok := f.values[valueID{k.key, normalName(name)}]; !ok || v.null {
+				limits[name] = n
+			}
+		}
+		for _, id := range ids {
+			limits[id.entry] = int(k.toConfig(f.values[id].n))
+		}
+		*k.limits(c) = limits
+	}
+}

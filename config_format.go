@@ -1,0 +1,101 @@
+package bgagent
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"unicode/utf8"
+)
+
+// FormatConfig writes what c says as a configuration file, in the order of the
+// table of keys: fields that are set and that a file can hold, so that
+// [ParseConfig] and [FileConfig.Apply] give them back. It fails with an
+// [*InputError] for a value that is wrong or that a file cannot hold, such as a
+// fraction of a millisecond.
+func FormatConfig(c Config) ([]byte, error) {
+	var members []jsonMember
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		if k.kind == keyLimits {
+			limits, err := formatLimits(k, *k.limits(&c))
+			if err != nil {
+				return nil, err
+			}
+			if len(limits) > 0 {
+				members = append(members, jsonMember{k.key, jsonObject(limits, "    ")})
+			}
+			continue
+		}
+		raw, _ := k.access(&c)
+		if raw == 0 {
+			continue
+		}
+		n, err := k.fromConfig(raw)
+		if err != nil {
+			return nil, &InputError{"Config." + k.field, err.Error()}
+		}
+		members = append(members, jsonMember{k.key, k.text(n)})
+	}
+	body := jsonObject([]jsonMember{{section, jsonObject(members, "  ")}}, "")
+	return append([]byte(body), '\n'), nil
+}
+
+// formatLimits writes a map of limits sorted by name, names in the form in which
+// they are compared.
+func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
+	var out []jsonMember
+	from := map[string]string{}
+	for _, raw := range slices.Sorted(maps.Keys(limits)) {
+		field, name := fmt.Sprintf("Config.%s[%s]", k.field, quote(raw)), normalName(raw)
+		if limits[raw] == 0 { // not set
+			continue
+		}
+		if name == "" || !utf8.ValidString(raw) {
+			return nil, &InputError{field, "has no name that a file can hold"}
+		}
+		if other, twice := from[name]; twice {
+			return nil, &InputError{field, fmt.Sprintf("is the same name as %s; keep one of the two", quote(other))}
+		}
+		from[name] = raw
+		n, err := k.fromConfig(int64(limits[raw]))
+		if err != nil {
+			return nil, &InputError{field, err.Error()}
+		}
+		out = append(out, jsonMember{name, k.text(n)})
+	}
+	slices.SortFunc(out, func(a, b jsonMember) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
+	return out, nil
+}
+
+// jsonMember is a name and a value that is JSON already.
+type jsonMember struct{ name, value string }
+
+// jsonObject writes the members in their order, one a line.
+func jsonObject(members []jsonMember, indent string) string {
+	if len(members) == 0 {
+		return "{}"
+	}
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, m := range members {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString("\n" + indent + "  " + jsonString(m.name) + ": " + m.value)
+	}
+	b.WriteString("\n" + indent + "}")
+	return b.String()
+}
+
+// jsonString is s in quotation marks, with <, > and & left as they are.
+func jsonString(s string) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(s); err != nil {
+		panic("bgagent: bug: a string cannot be written: " + err.Error())
+	}
+	return string(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+}

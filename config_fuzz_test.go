@@ -1,0 +1,122 @@
+package bgagent_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// What has been parsed is the same after it has been written and parsed again,
+// and every error says where.
+func FuzzParseConfig(f *testing.F) {
+	tutorial, err := os.ReadFile("testdata/tutorial.json")
+	require.NoError(f, err)
+	f.Add(tutorial)
+	for _, s := range []string{
+		"", "{}", "//", "[[", "{\"background_task\": null,}", "\ufeff{}", "{\"\xff\": 1}", "/* [ */ {}", `{"background_task": "x"}`,
+		`{"background_task": {"staleTimeoutMs": 0, "taskCleanupDelayMs": 60000, "maxDepth": 1e2, "wake": "never"}}`,
+		`{"background_task": {"modelConcurrency": {"\u0130 <&>\u2028": 1, "a/b/c": 0}, "providerConcurrency": null}}`,
+		"{\n\"background_task\": {\"maxDepth\": 0, \"maxDepth\": 0,\r\n\"zebra\": [1.5], \"retainTextBytes\": 9223372036854775807}}",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := bgagent.ParseConfig("f.json", data)
+		if err != nil {
+			lines := 1 + strings.Count(string(data), "\n")
+			for _, e := range fileErrors(t, err) {
+				require.Equal(t, "f.json", e.File)
+				require.True(t, 1 <= e.Line && e.Line <= lines && e.Column >= 1, "%v", e)
+				require.NotEmpty(t, e.Problem)
+				require.NotContains(t, e.Error(), "\n", "an error is one line")
+			}
+			require.Equal(t, bgagent.FileConfig{}, file)
+			return
+		}
+		var c, again bgagent.Config
+		file.Apply(&c)
+		text, err := bgagent.FormatConfig(c)
+		require.NoError(t, err)
+		file, err = bgagent.ParseConfig("again.json", text)
+		require.NoError(t, err, "%s", text)
+		file.Apply(&again)
+		require.Equal(t, c, again, "%s", text)
+		require.Empty(t, file.Ignored())
+	})
+}
+
+func TestFormatConfigWritesWhatIsSetInTheOrderOfTheTable(t *testing.T) {
+	text, err := bgagent.FormatConfig(bgagent.Config{
+		Limits: bgagent.Limits{
+			Model:    map[string]int{"B": 2, "a<b>": bgagent.Unlimited, "unset": 0},
+			Provider: map[string]int{"unset": 0},
+		},
+		Wake: bgagent.WakeNever, StaleTimeout: bgagent.Disabled, TimeToLive: time.Hour, PollInterval: time.Second,
+	})
+	require.NoError(t, err)
+	require.Equal(t, `{
+  "background_task": {
+    "modelConcurrency": {
+      "a<b>": 0,
+      "b": 2
+    },
+    "staleTimeoutMs": 0,
+    "taskTtlMs": 3600000,
+    "pollIntervalMs": 1000,
+    "wake": "never"
+  }
+}
+`, string(text))
+
+	text, err = bgagent.FormatConfig(bgagent.Config{})
+	require.NoError(t, err)
+	require.Equal(t, "{\n  \"background_task\": {}\n}\n", string(text))
+}
+
+func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
+	for want, c := range map[string]bgagent.Config{
+		"Config.PollInterval: is 1.5ms; a file holds whole milliseconds only":                         {PollInterval: 1500 * time.Microsecond},
+		"Config.PollInterval: is -1ns; it must be positive, or 0 for the default":                     {PollInterval: bgagent.Disabled},
+		"Config.StaleTimeout: is -2ns; it must be positive, 0 for the default, or -1 for never":       {StaleTimeout: -2},
+		"Config.RetainText: is -2; it must be positive, 0 for the default, or -1 for no limit":        {RetainText: -2},
+		"Config.Wake: is 3; it must be WakeBatch, WakeEach or WakeNever":                              {Wake: 3},
+		`Config.Limits.Model["x"]: is -2; it must be positive, 0 for the default, or -1 for no limit`: {Limits: bgagent.Limits{Model: map[string]int{"x": -2}}},
+		`Config.Limits.Model[" "]: has no name that a file can hold`:                                  {Limits: bgagent.Limits{Model: map[string]int{" ": 2}}},
+		`Config.Limits.Provider["\xff"]: has no name that a file can hold`:                            {Limits: bgagent.Limits{Provider: map[string]int{"\xff": 2}}},
+		`Config.Limits.Provider["a"]: is the same name as "A"; keep one of the two`:                   {Limits: bgagent.Limits{Provider: map[string]int{"A": 2, "a": 2}}},
+		"Config.Limits.Default: is -2; it must be positive, 0 for the default, or -1 for no limit":    {Limits: bgagent.Limits{Default: -2}},
+	} {
+		_, err := bgagent.FormatConfig(c)
+		require.EqualError(t, err, "bgagent: "+want)
+		var input *bgagent.InputError
+		require.ErrorAs(t, err, &input)
+	}
+}
+
+// Anything below the limit of size is answered in a moment, whatever it holds.
+func TestLargeFilesAreReadInAMoment(t *testing.T) {
+	entries := func(format string) string {
+		var b strings.Builder
+		for i := 0; b.Len() < 1<<20-100; i++ {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	start := time.Now()
+	file, err := bgagent.ParseConfig("f.json", inSection(`"modelConcurrency": {`+entries(`"m%d": 1,`)+`}`))
+	require.NoError(t, err)
+	var c bgagent.Config
+	file.Apply(&c)
+	file.Apply(&c)
+	require.Greater(t, len(c.Limits.Model), 50_000)
+	require.Greater(t, len(file.Settings()), 50_000)
+
+	_, err = bgagent.ParseConfig("f.json", inSection(entries(`"staleTimeoutM%d": 1,`)))
+	require.Greater(t, len(fileErrors(t, err)), 20_000)
+	require.Less(t, time.Since(start), 30*time.Second)
+}

@@ -1,0 +1,330 @@
+package bgagent
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// section is the part of the host's configuration file that is ours.
+const (
+	section      = "background_task"
+	plainSection = "backgroundtask" // as plainKey has it
+)
+
+// keyKind says what a key of the file holds.
+type keyKind uint8
+
+const (
+	keyMs     keyKind = iota // a duration of Config, in milliseconds
+	keyCount                 // a count of Config
+	keyBytes                 // Config.RetainText
+	keyLimit                 // Limits.Default
+	keyLimits                // a map of Limits
+	keyWake                  // Config.Wake
+)
+
+// fileKey is one key of the file. The file and Config differ in one thing: in
+// Config 0 means the default and -1 switches off; in the file an absent key
+// means the default, and 0 switches off, as the host's own file has it.
+type fileKey struct {
+	key   string
+	alias string // the host's own name for the same thing, where it has another one
+	kind  keyKind
+	field string // the name in Config
+	zero  string // what 0 means, to be read after "0 for"; empty when 0 is refused
+	about string
+}
+
+// fileKeys is the table of keys, in the order in which they are documented,
+// printed and written. Names that the host has are kept, except where its name
+// would make 0 mislead: taskCleanupDelayMs: 0 reads like "at once", but would
+// have to mean "never".
+var fileKeys = []fileKey{
+	{"modelConcurrency", "", keyLimits, "Limits.Model", "no limit", "Sessions in a turn at once, by model: `provider/model`, or a model id without a slash for any provider"},
+	{"providerConcurrency", "", keyLimits, "Limits.Provider", "no limit", "The same for all models of a provider together that have no limit of their own"},
+	{"defaultConcurrency", "", keyLimit, "Limits.Default", "no limit", "The same for every other model, each for itself"},
+	{"maxDepth", "", keyCount, "MaxDepth", "", "How deep tasks may delegate; 1: a task may not delegate"},
+	{"maxTasksPerRoot", "", keyCount, "MaxTasksPerRoot", "no limit", "Live tasks under one root session"},
+
+	{"staleTimeoutMs", "", keyMs, "StaleTimeout", "never", "A turn in which nothing has changed for so long is cancelled"},
+	{"taskTtlMs", "", keyMs, "TimeToLive", "never", "A task that has been in turns for so long is cancelled"},
+	{"queueTtlMs", "", keyMs, "QueueTimeToLive", "never", "A task that has waited for a slot for so long is cancelled"},
+	{"sessionGoneMs", "sessionGoneTimeoutMs", keyMs, "SessionGone", "", "How long a session must have been reported as gone"},
+	{"hostUnreachableMs", "", keyMs, "HostUnreachable", "never", "A task whose host has not answered for so long ends as error"},
+	{"stopTimeoutMs", "", keyMs, "StopTimeout", "", "How long a session may take to stop before its slot is given on"},
+
+	{"pollIntervalMs", "", keyMs, "PollInterval", "", "Pause between two looks at the sessions"},
+	{"minIdleTimeMs", "", keyMs, "MinIdleTime", "no wait", "How long after a prompt an idle session is not believed without a finish mark"},
+	{"minStabilityTimeMs", "", keyMs, "MinStabilityTime", "no wait", "Earliest moment of a turn at which polls without a change count"},
+	{"stablePolls", "", keyCount, "StablePolls", "", "How many of them in a row decide"},
+	{"todoHoldMs", "", keyMs, "TodoHold", "no wait", "How long open todos hold an idle session back"},
+
+	{"wake", "", keyWake, "Wake", "", "When a root session is told of ends: `\"batch\"`, `\"each\"` or `\"never\"`"},
+	{"noticeWindowMs", "", keyMs, "NoticeWindow", "no wait", "How long a notice that is due waits for others"},
+	{"noticeMaxWaitMs", "", keyMs, "NoticeMaxWait", "never", "Age at which an end is told even though others of its batch are live"},
+
+	{"createTimeoutMs", "", keyMs, "CreateTimeout", "", "Bound of creating a session and of handing a prompt over"},
+	{"callTimeoutMs", "", keyMs, "CallTimeout", "", "Bound of other host calls"},
+	{"statusTimeoutMs", "", keyMs, "StatusTimeout", "", "Bound of a status call"},
+	{"readConcurrency", "", keyCount, "ReadConcurrency", "", "Sessions of a client read at once"},
+
+	{"retentionMs", "taskCleanupDelayMs", keyMs, "Retention", "no limit of time", "How long an ended task is kept once its parent has been told"},
+	{"retainTasks", "", keyCount, "RetainTasks", "no limit", "How many ended tasks are kept"},
+	{"retainTextBytes", "", keyBytes, "RetainText", "no limit", "How many bytes of results are kept"},
+}
+
+// foreignKeys are the keys of the host's section that have no counterpart here,
+// with what to use instead.
+var foreignKeys = []struct{ key, reason string }{
+	{"messageStalenessTimeoutMs", "staleTimeoutMs is the one limit of silence here, before the first message as after it"},
+	{"syncPollTimeoutMs", "a foreground task lives as long as its caller waits"},
+	{"maxDescendants", "maxTasksPerRoot, which counts live tasks only, is the limit here"},
+	{"maxToolCalls", "tool calls are not limited here"},
+	{"circuitBreaker", "tool calls are not limited here"},
+	{"quotaRouting", "the program chooses models, with Config.Model"},
+}
+
+func foreignReason(key string) (string, bool) {
+	for _, f := range foreignKeys {
+		if f.key == key {
+			return f.reason, true
+		}
+	}
+	return "", false
+}
+
+// keyNamed returns the key with that name or alias, or nil.
+func keyNamed(name string) *fileKey {
+	for i := range fileKeys {
+		if k := &fileKeys[i]; k.key == name || k.alias != "" && k.alias == name {
+			return k
+		}
+	}
+	return nil
+}
+
+// keyPath names a key in errors: background_task.modelConcurrency["gpt-5.2"].
+func keyPath(key string, entry ...string) string {
+	path := section + "." + key
+	if strings.IndexFunc(key, func(r rune) bool { return r != '_' && !isASCIIAlnum(r) }) >= 0 || key == "" || len(key) > 120 {
+		path = section + "[" + quote(key) + "]"
+	}
+	for _, e := range entry {
+		path += "[" + quote(e) + "]"
+	}
+	return path
+}
+
+func isASCIIAlnum(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+}
+
+// unit is what one of the file is in Config.
+func (k *fileKey) unit() int64 {
+	if k.kind == keyMs {
+		return int64(time.Millisecond)
+	}
+	return 1
+}
+
+// most is the largest number that the field can hold.
+func (k *fileKey) most() int64 {
+	switch k.kind {
+	case keyMs:
+		return math.MaxInt64 / int64(time.Millisecond)
+	case keyBytes:
+		return math.MaxInt64
+	default:
+		return math.MaxInt
+	}
+}
+
+// want says what would be right.
+func (k *fileKey) want() string {
+	if k.kind == keyWake {
+		return `"batch", "each" or "never"`
+	}
+	s := "a whole number"
+	switch k.kind {
+	case keyMs:
+		s += " of milliseconds"
+	case keyBytes:
+		s += " of bytes"
+	}
+	if k.zero == "" {
+		return s + ", at least 1"
+	}
+	return s + ", or 0 for " + k.zero
+}
+
+// access returns the field of c as a number and the way to set it. It is not for
+// the maps of limits.
+func (k *fileKey) access(c *Config) (int64, func(int64)) {
+	switch k.kind {
+	case keyMs:
+		for _, d := range c.durations() {
+			if d.name == k.field {
+				return int64(*d.value), func(n int64) { *d.value = time.Duration(n) }
+			}
+		}
+	case keyCount:
+		for _, d := range c.counts() {
+			if d.name == k.field {
+				return int64(*d.value), func(n int64) { *d.value = int(n) }
+			}
+		}
+	case keyBytes:
+		return c.RetainText, func(n int64) { c.RetainText = n }
+	case keyLimit:
+		return int64(c.Limits.Default), func(n int64) { c.Limits.Default = int(n) }
+	case keyWake:
+		return int64(c.Wake), func(n int64) { c.Wake = Wake(n) }
+	}
+	panic("bgagent: bug: no field for the key " + k.key)
+}
+
+// limits returns the map of limits that the key stands for.
+func (k *fileKey) limits(c *Config) *map[string]int {
+	switch k.field {
+	case "Limits.Model":
+		return &c.Limits.Model
+	case "Limits.Provider":
+		return &c.Limits.Provider
+	}
+	panic("bgagent: bug: no map for the key " + k.key)
+}
+
+// toConfig turns a number of the file into that of Config.
+func (k *fileKey) toConfig(n int64) int64 {
+	if n == 0 && k.kind != keyWake {
+		return -1 // Unlimited and Disabled alike
+	}
+	return n * k.unit()
+}
+
+// fromConfig turns a number of Config, which is not the default, into that of
+// the file. The error says what is wrong with it.
+func (k *fileKey) fromConfig(n int64) (int64, error) {
+	switch {
+	case k.kind == keyWake && n > int64(WakeNever):
+		return 0, fmt.Errorf("is %d; it must be WakeBatch, WakeEach or WakeNever", n)
+	case n == -1 && k.zero != "":
+		return 0, nil
+	case n < 0 && k.zero != "":
+		return 0, fmt.Errorf("is %s; it must be positive, 0 for the default, or -1 for %s", k.inConfig(n), k.zero)
+	case n < 0:
+		return 0, fmt.Errorf("is %s; it must be positive, or 0 for the default", k.inConfig(n))
+	case n%k.unit() != 0:
+		return 0, fmt.Errorf("is %s; a file holds whole milliseconds only", k.inConfig(n))
+	}
+	return n / k.unit(), nil
+}
+
+func (k *fileKey) inConfig(n int64) string {
+	if k.kind == keyMs {
+		return time.Duration(n).String()
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// text is the value as the file writes it.
+func (k *fileKey) text(n int64) string {
+	if k.kind == keyWake {
+		return strconv.Quote(Wake(n).String())
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// standard returns the default as the file would write it.
+func (k *fileKey) standard() string {
+	if k.kind == keyLimits {
+		return "{}"
+	}
+	c, err := Config{Limits: Limits{Default: DefaultConcurrency}}.withDefaults()
+	if err != nil {
+		panic("bgagent: bug: the defaults are refused: " + err.Error())
+	}
+	n, _ := k.access(&c)
+	if n, err = k.fromConfig(n); err != nil {
+		panic("bgagent: bug: the default of " + k.key + " cannot be written: " + err.Error())
+	}
+	return k.text(n)
+}
+
+// spellings are the names that a mistyped key is compared with, and the key that
+// each stands for. The names of the fields of Config count as well, so that
+// timeToLive finds taskTtlMs.
+var spellings = sync.OnceValue(func() (all [][2]string) {
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		all = append(all, [2]string{k.key, k.key})
+		if k.alias != "" {
+			all = append(all, [2]string{k.alias, k.alias})
+		}
+	}
+	for _, f := range foreignKeys {
+		all = append(all, [2]string{f.key, f.key})
+	}
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		all = append(all, [2]string{k.field, k.key}, [2]string{k.field + "Ms", k.key})
+	}
+	for i := range all {
+		all[i][0] = plainKey(all[i][0])
+	}
+	return all
+})
+
+// nearestKey returns the key that somebody who wrote name may have meant, or "".
+func nearestKey(name string) string {
+	name = plainKey(name)
+	best, least := "", 1+min(3, len(name)/3)
+	for _, s := range spellings() {
+		if d := editDistance(name, s[0], least); d < least {
+			best, least = s[1], d
+		}
+	}
+	return best
+}
+
+var plainReplacer = strings.NewReplacer("_", "", "-", "", ".", "", " ", "")
+
+// plainKey makes stale_timeout_ms and StaleTimeoutMs the same.
+func plainKey(s string) string { return strings.ToLower(plainReplacer.Replace(s)) }
+
+// editDistance is the number of bytes to add, drop or replace to make b of a, or
+// any number that is not less than bound.
+func editDistance(a, b string, bound int) int {
+	if d := len(a) - len(b); d >= bound || -d >= bound {
+		return bound
+	}
+	if a == b {
+		return 0
+	}
+	var buf [64]int
+	row := buf[:0]
+	for j := range len(b) + 1 {
+		row = append(row, j)
+	}
+	for i := range len(a) {
+		diagonal, best := row[0], i+1
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(d, row[j]+1, diagonal+1)
+			best = min(best, row[j+1])
+		}
+		if best >= bound { // it never gets less from row to row
+			return bound
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,116 @@
+package bgagent
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// docTable is the table in the comment of FileConfig.
+func docTable() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "//\t%-22s%-12s%s\n", "key", "default", "0 means")
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		zero := k.zero
+		switch {
+		case k.kind == keyWake:
+			zero = `refused; "batch", "each" or "never"`
+		case zero == "":
+			zero = "refused"
+		}
+		fmt.Fprintf(&b, "//\t%-22s%-12s%s\n", k.key, k.standard(), zero)
+	}
+	return b.String()
+}
+
+// markdownTables are the tables in docs/configuration.md.
+func markdownTables() (keys, ignored string) {
+	var b strings.Builder
+	b.WriteString("| Key | Default | 0 means | Field of `Config` | Meaning |\n| --- | --- | --- | --- | --- |\n")
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		zero, name := k.zero, "`"+k.key+"`"
+		if zero == "" {
+			zero = "refused"
+		}
+		if k.alias != "" {
+			name += " (also `" + k.alias + "`, not 0)"
+		}
+		fmt.Fprintf(&b, "| %s | `%s` | %s | `%s` | %s |\n", name, k.standard(), zero, k.field, k.about)
+	}
+	keys = b.String()
+	b.Reset()
+	b.WriteString("| Key | Instead |\n| --- | --- |\n")
+	for _, f := range foreignKeys {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", f.key, f.reason)
+	}
+	return keys, b.String()
+}
+
+func TestDocumentationHoldsTheTableOfKeys(t *testing.T) {
+	source, err := os.ReadFile("config_file.go")
+	require.NoError(t, err)
+	require.True(t, strings.Contains(string(source), docTable()), "the comment of FileConfig must hold this table:\n%s", docTable())
+
+	page, err := os.ReadFile("docs/configuration.md")
+	require.NoError(t, err)
+	keys, ignored := markdownTables()
+	require.True(t, strings.Contains(string(page), keys), "docs/configuration.md must hold this table:\n%s", keys)
+	require.True(t, strings.Contains(string(page), ignored), "docs/configuration.md must hold this table:\n%s", ignored)
+}
+
+// A field that is added to Config without a key could not be set in a file.
+func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
+	var c Config
+	canBeOff := map[string]bool{"RetainText": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Wake": false}
+	for _, d := range c.durations() {
+		canBeOff[d.name] = d.disabled
+	}
+	for _, n := range c.counts() {
+		canBeOff[n.name] = n.unlimited
+	}
+	seen := map[string]bool{}
+	for i := range fileKeys {
+		k := &fileKeys[i]
+		off, known := canBeOff[k.field]
+		require.True(t, known, "%s stands for %s, which does not exist", k.key, k.field)
+		require.Equal(t, off, k.zero != "", "%s: what 0 means must agree with Config.%s", k.key, k.field)
+		require.False(t, seen[k.field], "%s has two keys", k.field)
+		seen[k.field] = true
+		for _, name := range []string{k.key, k.alias} {
+			if name != "" {
+				require.Same(t, k, keyNamed(name))
+				_, foreign := foreignReason(name)
+				require.False(t, foreign, name)
+			}
+		}
+		require.Equal(t, k.kind == keyMs, strings.HasSuffix(k.key, "Ms"), k.key)
+	}
+	for field := range canBeOff {
+		require.True(t, seen[field], "Config.%s has no key", field)
+	}
+}
+
+func TestNearestKeyFindsWhatWasMeant(t *testing.T) {
+	for name, want := range map[string]string{
+		"staleTimeout":            "staleTimeoutMs",
+		"stale_timeout_ms":        "staleTimeoutMs",
+		"modelConcurency":         "modelConcurrency",
+		"DefaultConcurrency":      "defaultConcurrency",
+		"timeToLive":              "taskTtlMs",
+		"taskCleanupDelay":        "taskCleanupDelayMs",
+		"maxToolCall":             "maxToolCalls",
+		"wak":                     "wake",
+		"wait":                    "",
+		"x":                       "",
+		"":                        "",
+		"colour":                  "",
+		strings.Repeat("long", 9): "",
+	} {
+		require.Equal(t, want, nearestKey(name), name)
+	}
+}

@@ -1,0 +1,49 @@
+// Command config prints the settings of background tasks that apply in a
+// project, and which line of which file each comes from.
+//
+//	config [-defaults] [project directory]
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+
+	"github.com/bgagent/bgagent"
+)
+
+func main() {
+	defaults := flag.Bool("defaults", false, "print the values that no file sets as well")
+	flag.Parse()
+	project := "."
+	if flag.NArg() > 0 {
+		project = flag.Arg(0)
+	}
+	if err := run(os.Stdout, project, *defaults); err != nil {
+		fmt.Fprintln(os.Stderr, err) // one mistake a line, each with its place
+		os.Exit(1)
+	}
+}
+
+func run(w io.Writer, project string, defaults bool) error {
+	paths, err := bgagent.FindConfigFiles(project)
+	if err != nil {
+		return err
+	}
+	file, err := bgagent.LoadConfig(paths...)
+	if err != nil {
+		return err
+	}
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, s := range file.Settings() {
+		if defaults || s.Origin != (bgagent.Origin{}) {
+			fmt.Fprintf(out, "%s\t%s\t%v\n", s.Name(), s.Value, s.Origin)
+		}
+	}
+	for _, k := range file.Ignored() {
+		fmt.Fprintln(out, k)
+	}
+	return out.Flush()
+}

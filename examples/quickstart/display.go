@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// display shows what happens to the person at the screen.
+type display interface {
+	// print writes text for good. While tasks are watched it may wait until
+	// watching ends.
+	print(text string)
+	// watch begins to show tasks; the function that it returns ends that.
+	watch(tasks []bgagent.Task) (end func())
+	// task shows a task as it is now. One that was overtaken by what has been
+	// shown already is ignored.
+	task(t bgagent.Task)
+	// told shows that the parent has been told of ends.
+	told(n bgagent.Notice)
+}
+
+// lines is a display of plain lines, for files, pipes and simple terminals: one
+// whenever the state of a task changes.
+type lines struct {
+	mu    sync.Mutex
+	w     io.Writer
+	start time.Time
+	last  map[string]state
+	open  bool // the last thing written was a line, not a paragraph
+}
+
+// state is how far a task has got.
+type state struct {
+	attempt int
+	status  bgagent.Status
+}
+
+func stateOf(t bgagent.Task) state { return state{t.Attempt, t.Status} }
+
+// before reports whether the state comes before another of the same task.
+func (s state) before(other state) bool {
+	return s.attempt < other.attempt || s.attempt == other.attempt && s.status < other.status
+}
+
+func newLines(w io.Writer) *lines { return &lines{w: w} }
+
+func (d *lines) print(text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closeLocked()
+	fmt.Fprintln(d.w, strings.TrimRight(text, "\n")+"\n")
+}
+
+// closeLocked ends a row of lines with an empty one.
+func (d *lines) closeLocked() {
+	if d.open {
+		fmt.Fprintln(d.w)
+	}
+	d.open = false
+}
+
+func (d *lines) lineLocked(what, about string) {
+	fmt.Fprintf(d.w, "[%7.3fs] %-9s  %s\n", time.Since(d.start).Seconds(), what, about)
+	d.open = true
+}
+
+func (d *lines) watch(tasks []bgagent.Task) func() {
+	d.mu.Lock()
+	d.start, d.last = time.Now(), map[string]state{}
+	for _, t := range tasks {
+		if !t.Queued.IsZero() && t.Queued.Before(d.start) {
+			d.start = t.Queued
+		}
+	}
+	d.mu.Unlock()
+	for _, t := range tasks {
+		d.task(t)
+	}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.closeLocked()
+		d.last = nil
+	}
+}
+
+func (d *lines) task(t bgagent.Task) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := stateOf(t)
+	if was, ok := d.last[t.ID]; d.last == nil || ok && !was.before(now) {
+		return // nobody watches, or this has been told
+	}
+	d.last[t.ID] = now
+	about := t.Description
+	if t.Status.Terminal() && !t.Started.IsZero() {
+		about += fmt.Sprintf(" (%s, %d tool calls)", t.Duration(time.Now()).Round(time.Millisecond), t.Progress.ToolCalls)
+	}
+	d.lineLocked(t.Status.String(), about)
+}
+
+func (d *lines) told(n bgagent.Notice) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lineLocked("told", endsOf(n))
+}
+
+// endsOf says in one line what a notice is about.
+func endsOf(n bgagent.Notice) string {
+	var ends []string
+	for _, it := range n.Items {
+		ends = append(ends, it.Description+" "+it.Status.String())
+	}
+	return strings.Join(ends, "; ")
+}

@@ -1,0 +1,71 @@
+// Package agents holds the three agents of the quickstart: explore finds where
+// something is implemented in a Go module, librarian reads the documentation of
+// what the module depends on, oracle measures its architecture. They need no
+// model and no network, and never write to the module.
+package agents
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Agent works on one prompt and returns its answer.
+type Agent func(ctx context.Context, t *Turn) (string, error)
+
+// All returns the agents by their names.
+func All() map[string]Agent {
+	return map[string]Agent{"explore": Explore, "librarian": Librarian, "oracle": Oracle}
+}
+
+// Turn is what an agent works on.
+type Turn struct {
+	Dir     string            // top directory of the module
+	Prompt  string            // what is asked
+	Earlier []string          // its own answers of the earlier turns of the session, oldest first
+	Report  *bgagent.Reporter // is told what the agent does; may be nil
+
+	calls int
+	todos []bgagent.Todo
+}
+
+// plan reports the steps that the turn will take.
+func (t *Turn) plan(steps ...string) {
+	t.todos = nil
+	for _, s := range steps {
+		t.todos = append(t.todos, bgagent.Todo{Text: s})
+	}
+	t.done(-1)
+}
+
+// done reports that the step is done and the next one begins.
+func (t *Turn) done(step int) {
+	for i := range t.todos {
+		switch {
+		case i <= step:
+			t.todos[i].State = bgagent.TodoCompleted
+		case i == step+1:
+			t.todos[i].State = bgagent.TodoInProgress
+		}
+	}
+	t.Report.Todos(t.todos)
+}
+
+func (t *Turn) say(format string, args ...any) { t.Report.Text(fmt.Sprintf(format, args...) + "\n") }
+
+// tool reports a call of a tool around f.
+func (t *Turn) tool(name string, f func() error) error {
+	t.calls++
+	// Ids are unique in the session, so the turn is part of them.
+	id := fmt.Sprintf("call_%d.%d", len(t.Earlier)+1, t.calls)
+	call := bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolRunning}
+	t.Report.Tool(call)
+	err := f()
+	call.State = bgagent.ToolDone
+	if err != nil {
+		call.State = bgagent.ToolFailed
+	}
+	t.Report.Tool(call)
+	return err
+}

@@ -1,0 +1,179 @@
+package agents
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// goTool runs the go command in the module and returns what it printed; name is
+// what the call is reported as. It can neither reach the network nor write to the module: a workspace around the
+// module is left alone because the go command would bring go.work.sum up to
+// date in it.
+func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	err := t.tool(name, func() error {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = t.Dir
+		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly", "GOPROXY=off")
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		ownGroup(cmd)
+		cmd.WaitDelay = 3 * time.Second // for one that does not heed the interrupt
+		return cmd.Run()
+	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return stdout.Bytes(), fmt.Errorf("%s: %w", name, firstLine(stderr.String(), err))
+	}
+	return stdout.Bytes(), nil
+}
+
+// firstLine returns the first telling line of what a command complained, with
+// the next one when it ends in a colon; or err when it complained of nothing.
+func firstLine(complaint string, err error) error {
+	said := ""
+	for line := range strings.Lines(complaint) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "go: ")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if said += line; !strings.HasSuffix(said, ":") {
+			return errors.New(said)
+		}
+		said += " "
+	}
+	if said == "" {
+		return err
+	}
+	return errors.New(strings.TrimSuffix(said, ": "))
+}
+
+// modFile is what the agents need of go.mod.
+type modFile struct {
+	Module  struct{ Path string }
+	Require []struct {
+		Path, Version string
+		Indirect      bool
+	}
+}
+
+func (t *Turn) modFile(ctx context.Context) (modFile, error) {
+	var m modFile
+	out, err := t.goTool(ctx, "go mod edit", "mod", "edit", "-json")
+	if err != nil {
+		return m, err
+	}
+	return m, json.Unmarshal(out, &m)
+}
+
+// provider returns the path of the required module that provides the package, or
+// should; nothing when there is none.
+func (m modFile) provider(p listed) string {
+	if p.Module != nil {
+		return p.Module.Path
+	}
+	best := ""
+	for _, r := range m.Require {
+		if (p.ImportPath == r.Path || strings.HasPrefix(p.ImportPath, r.Path+"/")) && len(r.Path) > len(best) {
+			best = r.Path
+		}
+	}
+	return best
+}
+
+// listed is one package as go list describes it.
+type listed struct {
+	ImportPath string
+	Name       string
+	Dir        string // empty when there is no source
+	Export     string // file with its export data
+	Standard   bool
+	Module     *struct {
+		Path, Version string
+		Main          bool
+	}
+	Error      *listError
+	DepsErrors []*listError // of what it imports
+}
+
+type listError struct{ Pos, Err string }
+
+// goList asks the go command about packages; the last argument says which.
+func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
+	out, err := t.goTool(ctx, "go list "+args[len(args)-1], append([]string{"list", "-e"}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	var all []listed
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		switch err := d.Decode(&p); {
+		case errors.Is(err, io.EOF):
+			return all, nil
+		case err != nil:
+			return all, fmt.Errorf("go list: %w", err)
+		}
+		all = append(all, p)
+	}
+}
+
+// errNoSource says why the documentation of a package cannot be read.
+var errNoSource = errors.New("its source is not in the module cache, and the network is not asked")
+
+// doc returns the first sentence of what go doc says about a package, or about a
+// symbol of it when one is given. It is asked for the directory: by import path it
+// would want the module's whole list of dependencies, down to those of their
+// tests, which need not have been downloaded.
+func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, error) {
+	if p.Dir == "" {
+		return "", errNoSource
+	}
+	name := strings.Join(append([]string{"go doc", p.ImportPath}, symbol...), " ")
+	out, err := t.goTool(ctx, name, append([]string{"doc", p.Dir}, symbol...)...)
+	if err != nil {
+		return "", err
+	}
+	return docSentence(string(out), len(symbol) == 0), nil
+}
+
+// docSentence finds the sentence. The documentation of a package stands in the
+// second paragraph, flush left; that of a symbol is indented by four blanks.
+func docSentence(out string, pkg bool) string {
+	var text []string
+	for i, line := range strings.Split(out, "\n") {
+		indented := strings.HasPrefix(line, "    ")
+		switch {
+		case i == 0: // package clause
+		case pkg && line != "" || !pkg && indented:
+			text = append(text, strings.TrimSpace(line))
+		case len(text) > 0:
+			return sentence(strings.Join(text, " "))
+		}
+	}
+	return sentence(strings.Join(text, " "))
+}
+
+// sentence returns the first sentence of a comment, in one line.
+func sentence(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	for i := 0; ; {
+		j := strings.Index(s[i:], ". ")
+		if j < 0 {
+			return s
+		}
+		// After "e.g. " or "i.e. " a sentence goes on.
+		if i += j; !isLower(rune(s[i+2])) && (i < 2 || s[i-2] != '.') {
+			return s[:i+1]
+		}
+		i += 2
+	}
+}

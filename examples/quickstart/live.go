@@ -1,0 +1,194 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/bgagent/bgagent"
+	"github.com/charmbracelet/x/ansi"
+)
+
+// screen is a display for terminals: while tasks are watched a table of them is
+// redrawn in place; what is printed meanwhile comes after it.
+type screen struct {
+	out *os.File
+
+	mu      sync.Mutex
+	program *tea.Program // while tasks are watched
+	later   []string
+}
+
+func newScreen(out *os.File) *screen { return &screen{out: out} }
+
+func (d *screen) print(text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.program != nil {
+		d.later = append(d.later, text)
+		return
+	}
+	fmt.Fprintln(d.out, strings.TrimRight(text, "\n")+"\n")
+}
+
+// watch runs the table. It takes no input and no signals, so that Ctrl-C stays
+// what it is.
+func (d *screen) watch(tasks []bgagent.Task) func() {
+	t := &table{}
+	for _, task := range tasks {
+		t.put(task)
+	}
+	p := tea.NewProgram(t, tea.WithOutput(d.out), tea.WithInput(nil), tea.WithoutSignalHandler())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Without a table the results are still printed, so its failure is
+		// only said.
+		if _, err := p.Run(); err != nil {
+			d.print(fmt.Sprintf("(the table of tasks cannot be shown: %v)", err))
+		}
+	}()
+	d.mu.Lock()
+	d.program = p
+	d.mu.Unlock()
+	return func() {
+		p.Send(endMsg{})
+		<-done
+		d.mu.Lock()
+		later := d.later
+		d.program, d.later = nil, nil
+		d.mu.Unlock()
+		fmt.Fprintln(d.out)
+		for _, text := range later {
+			d.print(text)
+		}
+	}
+}
+
+func (d *screen) task(t bgagent.Task) { d.send(taskMsg(t)) }
+
+func (d *screen) told(n bgagent.Notice) { d.send(toldMsg(endsOf(n))) }
+
+func (d *screen) send(m tea.Msg) {
+	d.mu.Lock()
+	p := d.program
+	d.mu.Unlock()
+	if p != nil {
+		p.Send(m)
+	}
+}
+
+type (
+	taskMsg bgagent.Task
+	toldMsg string
+	tickMsg time.Time
+	endMsg  struct{}
+)
+
+// table is the picture of the tasks.
+type table struct {
+	tasks []bgagent.Task // in the order of their launch
+	told  []string
+	width int // of the terminal; 0 while it is unknown
+	frame int
+}
+
+func (t *table) put(task bgagent.Task) {
+	for i := range t.tasks {
+		if t.tasks[i].ID == task.ID {
+			if !stateOf(task).before(stateOf(t.tasks[i])) {
+				t.tasks[i] = task
+			}
+			return
+		}
+	}
+	t.tasks = append(t.tasks, task)
+}
+
+// Init implements [tea.Model].
+func (t *table) Init() tea.Cmd { return tick() }
+
+// tick asks for the next picture: durations grow, what runs turns.
+func tick() tea.Cmd {
+	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
+}
+
+// Update implements [tea.Model].
+func (t *table) Update(m tea.Msg) (tea.Model, tea.Cmd) {
+	switch m := m.(type) {
+	case tea.WindowSizeMsg:
+		t.width = m.Width
+	case taskMsg:
+		t.put(bgagent.Task(m))
+	case toldMsg:
+		t.told = append(t.told, string(m))
+	case tickMsg:
+		t.frame++
+		return t, tick()
+	case endMsg:
+		return t, tea.Quit
+	}
+	return t, nil
+}
+
+// View implements [tea.Model].
+func (t *table) View() tea.View {
+	var b strings.Builder
+	now := time.Now()
+	for _, task := range t.tasks {
+		b.WriteString(t.fit(t.row(task, now)))
+	}
+	for _, told := range t.told {
+		b.WriteString(t.fit(faint("  told: " + told)))
+	}
+	return tea.NewView(strings.TrimSuffix(b.String(), "\n"))
+}
+
+func (t *table) fit(line string) string {
+	if t.width > 0 {
+		line = ansi.Truncate(line, t.width, "…")
+	}
+	return line + "\n"
+}
+
+// spinner turns at tasks that run.
+var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
+
+func (t *table) row(task bgagent.Task, now time.Time) string {
+	mark, about := faint("·"), ""
+	switch task.Status {
+	case bgagent.Pending:
+		if q := task.Queue; q != nil {
+			about = fmt.Sprintf("%s: %d of %d in use", q.Pool.Name, q.Pool.InUse, q.Pool.Limit)
+			if q.Place > 0 {
+				about = fmt.Sprintf("number %d in line, %s", q.Place, about)
+			}
+		}
+	case bgagent.Running:
+		mark, about = cyan(spinner[t.frame%len(spinner)]), task.Progress.LastTool
+		if about == "" {
+			about = task.Phase.String()
+		}
+	case bgagent.Completed:
+		mark = green("✓")
+		about = fmt.Sprintf("%d tool calls", task.Progress.ToolCalls)
+	case bgagent.Failed:
+		mark, about = red("✗"), task.Reason
+	case bgagent.Cancelled:
+		mark, about = yellow("–"), task.Cause.String()
+	}
+	took := ""
+	if !task.Started.IsZero() {
+		took = fmt.Sprintf("%.1fs", task.Duration(now).Seconds())
+	}
+	return fmt.Sprintf("%s %-50s %-9s %6s  %s", mark, ansi.Truncate(task.Description, 50, "…"), task.Status, took, faint(about))
+}
+
+func faint(s string) string  { return "\x1b[2m" + s + "\x1b[m" }
+func red(s string) string    { return "\x1b[31m" + s + "\x1b[m" }
+func green(s string) string  { return "\x1b[32m" + s + "\x1b[m" }
+func yellow(s string) string { return "\x1b[33m" + s + "\x1b[m" }
+func cyan(s string) string   { return "\x1b[36m" + s + "\x1b[m" }

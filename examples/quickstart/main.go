@@ -1,0 +1,129 @@
+// Command quickstart plays the scene that background tasks are made for, on a
+// real Go module, without a model and without a network: it delegates more tasks
+// than there are slots to three agents that work side by side, cancels one, is
+// told of the ends, reads the results, asks one agent a follow-up question, and
+// at last does the same tasks one after the other to compare the time.
+//
+//	go run ./examples/quickstart [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/examples/quickstart/internal/agents"
+	"github.com/charmbracelet/x/term"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // something went wrong, or the time was over
+	exitUsage       = 2 // the command line is wrong
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// options are what the command line says.
+type options struct {
+	dir     string // top directory of the module
+	find    string
+	limit   int
+	plain   bool
+	timeout time.Duration
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "quickstart: %v\n", err)
+		return exitUsage
+	}
+	timed, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	err = play(timed, o, stdout)
+	switch {
+	case err == nil:
+		return exitOK
+	case ctx.Err() != nil:
+		fmt.Fprintln(stderr, "quickstart: interrupted; "+stopped(err))
+		return exitInterrupted
+	case timed.Err() != nil:
+		fmt.Fprintf(stderr, "quickstart: not done after %v; %s (a longer -timeout gives it more time)\n", o.timeout, stopped(err))
+		return exitFailed
+	default:
+		fmt.Fprintf(stderr, "quickstart: %v\n", err)
+		return exitFailed
+	}
+}
+
+// stopped says what became of the tasks that were cut short.
+func stopped(err error) string {
+	var c *bgagent.CloseError
+	if errors.As(err, &c) && len(c.NotStopped) > 0 {
+		return "of the tasks that were cancelled these did not stop: " + strings.Join(c.NotStopped, ", ")
+	}
+	return "what was still running has been cancelled"
+}
+
+// parse reads the command line. Its errors say what would be right.
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.dir, "dir", ".", "a `directory` of the Go module to work on")
+	flags.StringVar(&o.find, "find", "session", "the `words` whose implementation explore looks for")
+	flags.IntVar(&o.limit, "limit", 3, "how many tasks run side by side, 1 or more")
+	flags.BoolVar(&o.plain, "plain", false, "plain lines even in a terminal, as with NO_COLOR in the environment")
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "when to give up")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(stderr)
+			fmt.Fprintln(stderr, "Usage: quickstart [flags]")
+			flags.PrintDefaults()
+		}
+		return o, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("there are no arguments beside the flags, but %q was given; a module is named with -dir", flags.Arg(0))
+	case o.limit < 1:
+		return o, fmt.Errorf("-limit is %d, but at least one task must be able to run; give 1 or more", o.limit)
+	case o.timeout <= 0:
+		return o, fmt.Errorf("-timeout is %v, but it must be longer than nothing; give for example 5m", o.timeout)
+	}
+	o.find = strings.ReplaceAll(o.find, `"`, " ")
+	if len(agents.Words(quoted(o.find))) == 0 {
+		return o, fmt.Errorf("-find is %q, which names nothing to look for; give words such as session or authentication", o.find)
+	}
+	var err error
+	o.dir, err = agents.FindModule(o.dir)
+	return o, err
+}
+
+func quoted(s string) string { return `"` + s + `"` }
+
+// live reports whether w can show a display that is redrawn in place.
+func live(o options, w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && !o.plain && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(f.Fd())
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
+)
+
+// output collects what is printed, and calls seen with all of it after every
+// write.
+type output struct {
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	seen func(all string)
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, err := o.buf.Write(b)
+	if o.seen != nil {
+		o.seen(o.buf.String())
+	}
+	return n, err
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func TestWrongInputIsRefused(t *testing.T) {
+	nothing := t.TempDir()
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-dir", nothing}, "there is no go.mod in " + nothing + " or above it; name a Go module with -dir"},
+		{[]string{"-dir", filepath.Join(nothing, "nowhere")}, "nowhere does not exist"},
+		{[]string{"-limit", "0"}, "-limit is 0, but at least one task must be able to run; give 1 or more"},
+		{[]string{"-limit", "-1"}, "-limit is -1"},
+		{[]string{"-limit", "many"}, "invalid value"},
+		{[]string{"-find", "the"}, `-find is "the", which names nothing to look for`},
+		{[]string{"-timeout", "0s"}, "-timeout is 0s, but it must be longer than nothing"},
+		{[]string{"./..."}, `"./..." was given; a module is named with -dir`},
+		{[]string{"-model", "x"}, "not defined: -model"},
+	} {
+		var stdout, stderr output
+		if code := run(t.Context(), c.args, &stdout, &stderr); code != exitUsage {
+			t.Errorf("%q: exit code %d", c.args, code)
+		}
+		if got := stderr.String(); !strings.Contains(got, c.want) || strings.Count(got, "\n") != 1 {
+			t.Errorf("%q: %q, want one line with %q", c.args, got, c.want)
+		}
+		if stdout.String() != "" {
+			t.Errorf("%q: printed %q", c.args, stdout.String())
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var stdout, stderr output
+	if code := run(t.Context(), []string{"-h"}, &stdout, &stderr); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	for _, name := range []string{"-dir", "-find", "-limit", "-plain", "-timeout"} {
+		if !strings.Contains(stderr.String(), name) {
+			t.Errorf("%s is not explained in %s", name, stderr.String())
+		}
+	}
+}
+
+// The whole scene, on three modules. The output is not a terminal, so it is
+// plain lines.
+func TestScene(t *testing.T) {
+	for _, c := range []struct {
+		module, find string
+		limit        string
+		want         []string
+	}{
+		{"plain", "authentication", "3", []string{
+			"1. `auth/auth.go:5` - func Authenticate:",
+			"1. `example.com/greet` v0.0.0 - Package greet says hello.",
+			"| shop (top) |", "No cycles between packages.",
+			"The biggest package is shop", "of 2: ping, pong",
+			"Finding 1 of my earlier answer was func Authenticate, at `auth/auth.go:5`",
+		}},
+		{"nodeps", "session", "2", []string{
+			"Nothing in example.com/alone", "example.com/alone has no direct dependencies.", "1. `strings` - Package strings",
+			"My earlier answers name nothing with the number 1",
+		}},
+		{"broken", "session", "7", []string{
+			"type Session: Session is still readable.", "errors met on the way", "syntax/syntax.go:9", "typed/typed.go:5",
+			"its documentation cannot be read here", "1 cycle between packages:",
+		}},
+	} {
+		t.Run(c.module, func(t *testing.T) {
+			dir := modules.Unpack(t, c.module)
+			before := modules.Contents(t, dir)
+			var stdout, stderr output
+			code := run(t.Context(), []string{"-dir", dir, "-find", c.find, "-limit", c.limit}, &stdout, &stderr)
+			if code != exitOK || stderr.String() != "" {
+				t.Fatalf("exit code %d, %s\n%s", code, stderr.String(), stdout.String())
+			}
+			if !maps.Equal(before, modules.Contents(t, dir)) {
+				t.Error("the module was changed")
+			}
+			checkScene(t, stdout.String(), c.want)
+		})
+	}
+}
+
+// checkScene checks the shape of the output.
+func checkScene(t *testing.T, out string, want []string) {
+	t.Helper()
+	if strings.Contains(out, "\x1b") {
+		t.Error("there are escape sequences in plain output")
+	}
+	for text, n := range map[string]int{
+		"Background task launched successfully.": 7,
+		"Cancelled 1 background task(s):":        1,
+		"\nTask Result\n":                        7, // six, and the follow-up
+	} {
+		// The follow-up may be announced in the same words as a launch, and a
+		// fast task may be read once more by the look at its status.
+		if got := strings.Count(out, text); got < n || got > n+1 {
+			t.Errorf("%q stands %d times, want %d", text, got, n)
+		}
+	}
+	if got := strings.Count(out, "cancelled  Explore: find the tests' helpers"); got != 2 {
+		t.Errorf("the cancelled task is shown as such %d times, want once in each run", got)
+	}
+	last := 0
+	for _, title := range []string{"untimed", "=== 7 tasks, at most", "=== A follow-up", "=== The same tasks one after the other", "=== Time"} {
+		at := strings.Index(out, title)
+		if at < last {
+			t.Errorf("%q does not stand, or not in its place", title)
+		}
+		last = max(at, 0)
+	}
+	if !regexp.MustCompile(`(?s)side by side: +\S+s .*one after the other: +\S+s .*ratio: +\d+\.\d\d\n`).MatchString(out[last:]) {
+		t.Errorf("the figures look wrong: %s", out[last:])
+	}
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			t.Errorf("%q does not stand in the output", w)
+		}
+	}
+	checkSerial(t, out)
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
+// checkSerial checks that with a limit of 1 no task was shown as running beside
+// another.
+func checkSerial(t *testing.T, out string) {
+	t.Helper()
+	_, serial, _ := strings.Cut(out, "=== The same tasks")
+	running, most := 0, 0
+	for _, m := range regexp.MustCompile(`(?m)^\[ *[\d.]+s\] (\w+)`).FindAllStringSubmatch(serial, -1) {
+		switch m[1] {
+		case "running":
+			running++
+		case "completed":
+			running--
+		}
+		most = max(most, running)
+	}
+	if running != 0 || most != 1 {
+		t.Errorf("with a limit of 1, %d tasks were running at once and %d never ended", most, running)
+	}
+}
+
+// An interrupt in the middle of the scene cancels what runs and ends the program.
+func TestInterrupt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdout := &output{seen: func(all string) {
+		if strings.Contains(all, "Background task launched successfully.") {
+			cancel()
+		}
+	}}
+	var stderr output
+	if code := run(ctx, []string{"-dir", modules.Unpack(t, "plain")}, stdout, &stderr); code != exitInterrupted {
+		t.Errorf("exit code %d\n%s", code, stdout.String())
+	}
+	if want := "quickstart: interrupted; what was still running has been cancelled\n"; stderr.String() != want {
+		t.Errorf("%q, want %q", stderr.String(), want)
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	var stdout, stderr output
+	code := run(t.Context(), []string{"-dir", modules.Unpack(t, "plain"), "-timeout", "1ns"}, &stdout, &stderr)
+	if code != exitFailed || !strings.Contains(stderr.String(), "not done after 1ns; what was still running has been cancelled") {
+		t.Errorf("exit code %d, %q", code, stderr.String())
+	}
+}
+
+// Whatever asks for plain output gets it; what is no terminal gets it anyway.
+func TestPlainLines(t *testing.T) {
+	if live(options{}, &output{}) {
+		t.Error("a buffer was taken for a terminal")
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if live(options{}, f) {
+		t.Error("a file was taken for a terminal")
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/bgagent/bgagent"
+)
+
+// player does what a model would do with the tools, and prints what it would
+// read.
+type player struct {
+	m    *bgagent.BackgroundManager
+	out  display
+	show bool // print the tools' answers
+
+	calls    int
+	launched []string             // ids of the tasks
+	ended    []bgagent.NoticeItem // told of, not read yet
+}
+
+// caller is who calls the next tool. A host takes the id of the call from its
+// model.
+func (p *player) caller() bgagent.Caller {
+	p.calls++
+	return bgagent.Caller{Session: parent, ToolCallID: "call_" + strconv.Itoa(p.calls)}
+}
+
+// answered takes the answer of a tool: its text is for the model, and what it
+// tells besides need not be waited for any more. A model would read an error and
+// try again; here it is one of this program.
+func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
+	if err != nil {
+		return err
+	}
+	if isError {
+		return errors.New(text)
+	}
+	if p.show {
+		p.out.print(text)
+	}
+	if n != nil {
+		p.tell(*n)
+	}
+	return nil
+}
+
+func (p *player) tell(n bgagent.Notice) {
+	p.out.told(n)
+	p.ended = append(p.ended, n.Items...)
+}
+
+// launch delegates the jobs. Each call returns at once.
+func (p *player) launch(ctx context.Context, jobs []job) error {
+	for _, j := range jobs {
+		res, err := bgagent.DelegateTask(ctx, p.m, p.caller(), bgagent.DelegateTaskArgs{
+			Description: j.description, Prompt: j.prompt, SubagentType: j.agent,
+		})
+		if err := p.answered(res.Text, res.IsError, res.Notice, err); err != nil {
+			return fmt.Errorf("launching %q: %w", j.description, err)
+		}
+		p.launched = append(p.launched, res.Task.ID)
+	}
+	return nil
+}
+
+// cancelLast cancels the task that was launched last: nobody needs it any more.
+// With fewer slots than tasks it is still pending, and never starts.
+func (p *player) cancelLast(ctx context.Context) error {
+	last := p.launched[len(p.launched)-1]
+	res, err := bgagent.BackgroundCancel(ctx, p.m, p.caller(), bgagent.BackgroundCancelArgs{TaskID: last})
+	if err == nil && res.IsError {
+		// It was faster: with that many slots it may have ended by itself.
+		if t, getErr := p.m.Get(last); getErr == nil && t.Status.Terminal() {
+			res.IsError = false
+		}
+	}
+	return p.answered(res.Text, res.IsError, res.Notice, err)
+}
+
+// status looks at the third task once, without waiting.
+func (p *player) status(ctx context.Context) error {
+	if !p.show {
+		return nil
+	}
+	return p.read(ctx, p.launched[2])
+}
+
+// read calls background_output for one task.
+func (p *player) read(ctx context.Context, task string) error {
+	res, err := bgagent.BackgroundOutput(ctx, p.m, p.caller(), bgagent.BackgroundOutputArgs{TaskID: task})
+	return p.answered(res.Text, res.IsError, res.Notice, err)
+}
+
+// readAll reads every result as soon as its end is told, until nothing is live
+// and nothing is owed. Nothing is asked in the meantime.
+func (p *player) readAll(ctx context.Context) error {
+	for {
+		for len(p.ended) > 0 {
+			next := p.ended[0]
+			p.ended = p.ended[1:]
+			if err := p.read(ctx, next.Task); err != nil {
+				return fmt.Errorf("reading the result of %q: %w", next.Description, err)
+			}
+		}
+		n, err := p.m.NextNotice(ctx, parent)
+		switch {
+		case errors.Is(err, bgagent.ErrNothingOwed):
+			return nil
+		case err != nil:
+			return err
+		}
+		p.tell(n)
+		if p.show {
+			p.out.print(n.Text)
+		}
+	}
+}
+
+// followUp asks the agent of the first task about what it found. Its session
+// still knows.
+func (p *player) followUp(ctx context.Context) error {
+	t, err := p.m.Get(p.launched[0])
+	if err != nil {
+		return err
+	}
+	if t.Status != bgagent.Completed {
+		p.out.print(fmt.Sprintf("No follow-up: %s ended as %s.", t.Description, t.Status))
+		return nil
+	}
+	p.out.print("=== A follow-up question in the same session ===")
+	res, err := bgagent.DelegateTask(ctx, p.m, p.caller(), bgagent.DelegateTaskArgs{
+		SessionID: t.Session, Prompt: "Show me the source of the first finding, and who uses it.",
+	})
+	if err := p.answered(res.Text, res.IsError, res.Notice, err); err != nil {
+		return fmt.Errorf("asking the follow-up question: %w", err)
+	}
+	return p.watched(ctx, p.readAll, t.ID)
+}
+
+// watched shows the tasks while f runs, from the manager's events.
+func (p *player) watched(ctx context.Context, f func(context.Context) error, ids ...string) error {
+	of := func(tasks []bgagent.Task) []bgagent.Task {
+		return slices.DeleteFunc(tasks, func(t bgagent.Task) bool { return !slices.Contains(ids, t.ID) })
+	}
+	tasks, events := p.m.Subscribe(0)
+	end := p.out.watch(of(tasks))
+	var wg sync.WaitGroup
+	wg.Go(func() { p.follow(ctx, events, of) })
+	err := f(ctx)
+	events.Close()
+	wg.Wait()
+	p.refresh(of) // whatever event was still unread
+	end()
+	return err
+}
+
+// follow shows what the events tell until there are no more.
+func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of func([]bgagent.Task) []bgagent.Task) {
+	p.refresh(of, bgagent.Pending)
+	for {
+		e, err := events.Next(ctx)
+		if err != nil { // closed, or the end of ctx
+			return
+		}
+		for _, t := range of([]bgagent.Task{e.Task}) {
+			p.out.task(t)
+		}
+		switch e.Kind {
+		case bgagent.EventMissed:
+			p.refresh(of)
+		case bgagent.EventStarted, bgagent.EventEnded: // the others move up in line
+			p.refresh(of, bgagent.Pending)
+		}
+	}
+}
+
+// refresh shows the tasks that are in one of the states, or all, as they are now,
+// with their place in line.
+func (p *player) refresh(of func([]bgagent.Task) []bgagent.Task, status ...bgagent.Status) {
+	for _, t := range of(p.m.List(bgagent.Query{Parent: parent, Status: status})) {
+		if full, err := p.m.Get(t.ID); err == nil {
+			p.out.task(full)
+		}
+	}
+}

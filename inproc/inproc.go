@@ -1,0 +1,298 @@
+// Package inproc runs agents that are Go functions: the session client for a
+// program that brings its agents with it, and the quickest way to try the
+// library.
+//
+//	client := inproc.New(map[string]inproc.Agent{
+//		"echo": func(ctx context.Context, t *inproc.Turn) (string, error) {
+//			return "You said: " + t.Prompt.Text, nil
+//		},
+//	})
+//	m, err := bgagent.New(client, bgagent.Config{})
+//
+// A session is the conversation of one task: it keeps the prompts and answers
+// of its turns, so that a follow-up can build on them, until the manager says
+// that it will never be asked for again.
+package inproc
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/bgagent/bgagent"
+	"github.com/google/uuid"
+)
+
+// Agent is an agent: it works on one turn and returns its answer. It must
+// return soon once ctx has ended, with nothing of it still running. ctx carries
+// the agent's own session as the [bgagent.Caller], so that the three tools can
+// be called with it.
+type Agent func(ctx context.Context, t *Turn) (string, error)
+
+// Client is the session client. All methods are safe for concurrent use.
+type Client struct {
+	agents map[string]Agent
+	names  []string
+
+	mu       sync.Mutex
+	ids      *bufio.Reader
+	sessions map[string]*session
+}
+
+var (
+	_ bgagent.TurnRunner       = (*Client)(nil)
+	_ bgagent.MessageReader    = (*Client)(nil)
+	_ bgagent.SessionFinder    = (*Client)(nil)
+	_ bgagent.AgentLister      = (*Client)(nil)
+	_ bgagent.SessionForgetter = (*Client)(nil)
+)
+
+// Fallback, as a name in the map given to [New], is the agent that runs when no
+// other has the name asked for.
+const Fallback = "*"
+
+// New returns a client that runs these agents by their names. The map is
+// copied. It panics when an agent is nil, or when there is none.
+func New(agents map[string]Agent) *Client {
+	c := &Client{agents: make(map[string]Agent, len(agents)), ids: bufio.NewReaderSize(rand.Reader, 1024), sessions: map[string]*session{}}
+	for name, a := range agents {
+		if a == nil {
+			panic("inproc: the agent " + strconv.Quote(name) + " is nil")
+		}
+		c.agents[name] = a
+		if name != Fallback {
+			c.names = append(c.names, name)
+		}
+	}
+	if len(c.agents) == 0 {
+		panic("inproc: New needs at least one agent")
+	}
+	slices.Sort(c.names)
+	return c
+}
+
+// session is one conversation. Programs have many that have ended, so it is
+// kept small.
+type session struct {
+	agent Agent
+	title string
+	dir   string
+	up    string
+	first exchange
+	more  []exchange // after the first
+	turns int
+	run   *Turn // the turn that is running
+}
+
+// exchange is one turn that is over.
+type exchange struct {
+	prompt string
+	answer string
+	tools  []bgagent.MessageTool
+	stop   bgagent.StopReason
+}
+
+func (s *session) exchange(i int) exchange {
+	if i == 0 {
+		return s.first
+	}
+	return s.more[i-1]
+}
+
+var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// newIDLocked returns an id with 80 random bits of a version 4 UUID.
+func (c *Client) newIDLocked() (string, error) {
+	u, err := uuid.NewRandomFromReader(c.ids)
+	if err != nil {
+		return "", err
+	}
+	raw := [10]byte{u[0], u[1], u[2], u[3], u[4], u[5], u[7], u[9], u[10], u[11]}
+	buf := [20]byte{'s', 'e', 's', '_'}
+	idEncoding.Encode(buf[4:], raw[:])
+	return string(buf[:]), nil
+}
+
+// CreateSession implements [bgagent.SessionClient].
+func (c *Client) CreateSession(_ context.Context, s bgagent.SessionSpec) (string, error) {
+	agent := c.agents[s.Agent]
+	if agent == nil {
+		if agent = c.agents[Fallback]; agent == nil {
+			return "", &bgagent.NoSuchAgentError{Agent: s.Agent, Known: slices.Clone(c.names)}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id, err := c.newIDLocked()
+	if err != nil {
+		return "", fmt.Errorf("inproc: making a session id: %w", err)
+	}
+	c.sessions[id] = &session{agent: agent, title: s.Title, dir: s.Directory, up: s.Parent}
+	return id, nil
+}
+
+// RunTurn implements [bgagent.TurnRunner]. The agent's error is returned as it
+// is, unless it has said with [Turn.Stop] how the turn ended.
+func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	c.mu.Lock()
+	s := c.sessions[id]
+	switch {
+	case s == nil:
+		c.mu.Unlock()
+		return bgagent.TurnEnd{}, fmt.Errorf("inproc: session %q: %w", id, bgagent.ErrNoSession)
+	case s.run != nil:
+		c.mu.Unlock()
+		return bgagent.TurnEnd{}, fmt.Errorf("inproc: session %q: %w", id, bgagent.ErrBusy)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	t := &Turn{Prompt: p, c: c, s: s, id: id, r: r, cancel: cancel}
+	s.run = t
+	c.mu.Unlock()
+
+	var answer string
+	var err error
+	returned := false
+	defer func() { // also when the agent panics or ends its goroutine
+		cancel(nil)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		s.run = nil
+		x := exchange{prompt: p.Text, answer: answer, tools: t.tools, stop: bgagent.StopEndOfTurn}
+		if x.answer == "" {
+			x.answer = t.text
+		}
+		switch {
+		case t.stop != bgagent.StopUntold:
+			x.stop = t.stop
+		case t.aborted:
+			x.stop = bgagent.StopAborted
+		case err != nil || !returned:
+			x.stop = bgagent.StopError
+		}
+		if s.turns == 0 {
+			s.first = x
+		} else {
+			s.more = append(s.more, x)
+		}
+		s.turns++
+	}()
+	answer, err = s.agent(bgagent.WithCaller(ctx, bgagent.Caller{Session: id}), t)
+	returned = true
+	switch stop, aborted := t.how(); {
+	case stop != bgagent.StopUntold:
+		return bgagent.TurnEnd{Stop: stop, Text: answer}, nil
+	case aborted:
+		return bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: answer}, nil
+	case err != nil:
+		return bgagent.TurnEnd{Text: answer}, err
+	default:
+		return bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: answer}, nil
+	}
+}
+
+// errAborted is the cause of the context of a turn that was aborted.
+var errAborted = errors.New("inproc: the turn was aborted")
+
+// Abort implements [bgagent.SessionClient]: it ends the context of the turn
+// that runs in the session, if there is one.
+func (c *Client) Abort(_ context.Context, id string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil && s.run != nil {
+		s.run.aborted = true
+		s.run.cancel(errAborted)
+	}
+	return nil
+}
+
+// Agents implements [bgagent.AgentLister].
+func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
+	list := make([]bgagent.AgentInfo, len(c.names))
+	for i, name := range c.names {
+		list[i].Name = name
+	}
+	return list, nil
+}
+
+// FindSession implements [bgagent.SessionFinder].
+func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		return bgagent.SessionInfo{Parent: s.up, Directory: s.dir}, nil
+	}
+	return bgagent.SessionInfo{}, fmt.Errorf("inproc: session %q: %w", id, bgagent.ErrNoSession)
+}
+
+// ForgetSession implements [bgagent.SessionForgetter].
+func (c *Client) ForgetSession(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil && s.run == nil {
+		delete(c.sessions, id)
+	}
+}
+
+// Messages implements [bgagent.MessageReader]: a prompt and an answer for every
+// turn, of the one that runs what has been said so far.
+func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
+	from := 0
+	if after != "" {
+		var err error
+		if from, err = strconv.Atoi(string(after)); err != nil || from < 0 {
+			return bgagent.Page{}, fmt.Errorf("inproc: session %q: the cursor %q is not one of this client's", id, after)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[id]
+	if s == nil {
+		return bgagent.Page{}, fmt.Errorf("inproc: session %q: %w", id, bgagent.ErrNoSession)
+	}
+	all := s.messagesLocked(from)
+	page := bgagent.Page{Messages: all}
+	if max > 0 && len(all) > max {
+		page.Messages, page.More = all[:max], true
+	}
+	next := from
+	for _, msg := range page.Messages {
+		if msg.Finished { // what may still change is returned again
+			next++
+		}
+	}
+	page.Next = bgagent.Cursor(strconv.Itoa(next))
+	return page, nil
+}
+
+// messagesLocked returns the messages from the given index on.
+func (s *session) messagesLocked(from int) (out []bgagent.Message) {
+	for i := from / 2; i < s.turns; i++ {
+		x := s.exchange(i)
+		if 2*i >= from {
+			out = append(out, prompted(i, x.prompt))
+		}
+		msg := bgagent.Message{ID: messageID(2*i + 1), Role: bgagent.RoleAgent, Text: x.answer, Tools: x.tools, Finished: true, Stop: x.stop}
+		out = append(out, msg)
+	}
+	if t := s.run; t != nil {
+		if 2*s.turns >= from {
+			out = append(out, prompted(s.turns, t.Prompt.Text))
+		}
+		if 2*s.turns+1 >= from && (t.text != "" || len(t.tools) > 0) {
+			out = append(out, bgagent.Message{ID: messageID(2*s.turns + 1), Role: bgagent.RoleAgent, Text: t.text, Tools: slices.Clone(t.tools)})
+		}
+	}
+	return out
+}
+
+func prompted(turn int, text string) bgagent.Message {
+	return bgagent.Message{ID: messageID(2 * turn), Role: bgagent.RoleUser, Text: text, Finished: true}
+}
+
+func messageID(i int) string { return "msg_" + strconv.Itoa(i+1) }

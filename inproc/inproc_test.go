@@ -1,0 +1,159 @@
+package inproc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+	"github.com/stretchr/testify/require"
+)
+
+var root = bgagent.Caller{Session: "root"}
+
+func manage(t *testing.T, cfg bgagent.Config, agents map[string]inproc.Agent) *bgagent.BackgroundManager {
+	t.Helper()
+	m, err := bgagent.New(inproc.New(agents), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	return m
+}
+
+func run(t *testing.T, m *bgagent.BackgroundManager, agent, prompt string) bgagent.Task {
+	t.Helper()
+	task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: agent, Prompt: prompt})
+	require.NoError(t, err)
+	return task
+}
+
+func TestAFollowUpSeesTheEarlierTurns(t *testing.T) {
+	m := manage(t, bgagent.Config{}, map[string]inproc.Agent{
+		"parrot": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			var heard []string
+			for _, msg := range turn.History() {
+				heard = append(heard, msg.Role.String()+":"+msg.Text)
+			}
+			turn.Tool(bgagent.MessageTool{ID: turn.Prompt.ID, Name: "listen", State: bgagent.ToolDone})
+			return strings.Join(append(heard, turn.Prompt.Text), " "), nil
+		},
+	})
+	task := run(t, m, "parrot", "one")
+	require.Equal(t, "one", task.Result)
+	task, err := m.RunResume(t.Context(), root, task.Session, bgagent.ResumeInput{Prompt: "two"})
+	require.NoError(t, err)
+	require.Equal(t, "user:one agent:one two", task.Result)
+	require.Equal(t, 1, task.Progress.ToolCalls)
+
+	page, err := m.Messages(t.Context(), root, task.ID, "", 3)
+	require.NoError(t, err)
+	require.Len(t, page.Messages, 3)
+	require.True(t, page.More)
+	rest, err := m.Messages(t.Context(), root, task.ID, page.Next, 3)
+	require.NoError(t, err)
+	require.Len(t, rest.Messages, 1)
+	require.Equal(t, task.Result, rest.Messages[0].Text)
+	require.False(t, rest.More)
+}
+
+func TestAnUnknownAgentIsNamedBesideThoseThereAre(t *testing.T) {
+	work := func(context.Context, *inproc.Turn) (string, error) { return "x", nil }
+	m := manage(t, bgagent.Config{}, map[string]inproc.Agent{"oracle": work, "explore": work})
+	task := run(t, m, "exploer", "p")
+	require.Equal(t, bgagent.CauseStartFailed, task.Cause)
+	require.Contains(t, task.Reason, `there is no agent "exploer"; there are: explore, oracle`)
+
+	m = manage(t, bgagent.Config{}, map[string]inproc.Agent{inproc.Fallback: work})
+	require.Equal(t, bgagent.Completed, run(t, m, "anybody", "p").Status)
+}
+
+func TestAnAgentEndsAsItSays(t *testing.T) {
+	m := manage(t, bgagent.Config{}, map[string]inproc.Agent{
+		"cut": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			turn.Stop(bgagent.StopLength)
+			return "half an ans", nil
+		},
+		"fails": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			turn.Text("so far")
+			return "", errors.New("lost the thread")
+		},
+		"panics": func(context.Context, *inproc.Turn) (string, error) { panic("boom") },
+		"says": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			turn.Text("let me look")
+			turn.Tool(bgagent.MessageTool{ID: "1", Name: "grep", State: bgagent.ToolDone})
+			turn.Text("found ")
+			turn.Text("it")
+			return "", nil
+		},
+	})
+	task := run(t, m, "cut", "p")
+	require.Equal(t, bgagent.CauseLength, task.Cause)
+	require.Equal(t, "half an ans", task.Result)
+	require.True(t, task.Partial)
+	task = run(t, m, "fails", "p")
+	require.Equal(t, bgagent.CauseSessionError, task.Cause)
+	require.Contains(t, task.Reason, "lost the thread")
+	require.Equal(t, "so far", task.Result)
+	require.Contains(t, run(t, m, "panics", "p").Reason, "boom")
+	task = run(t, m, "says", "p")
+	require.Equal(t, "found it", task.Result)
+	require.Equal(t, "grep", task.Progress.LastTool)
+}
+
+func TestACancelEndsTheAgentsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, bgagent.Config{}, map[string]inproc.Agent{
+			"waits": func(ctx context.Context, _ *inproc.Turn) (string, error) { <-ctx.Done(); return "", ctx.Err() },
+		})
+		task, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "waits", Prompt: "p"})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		_, err = m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		require.NoError(t, m.Quiet(t.Context(), task.ID))
+	})
+}
+
+func TestAnAgentCanDelegate(t *testing.T) {
+	var m *bgagent.BackgroundManager
+	m = manage(t, bgagent.Config{MaxDepth: 2, Limits: bgagent.Limits{Default: 1}, NoticeWindow: bgagent.Disabled}, map[string]inproc.Agent{
+		"lead": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+			by, ok := bgagent.CallerFrom(ctx)
+			if !ok || by.Session != turn.Session() {
+				return "", fmt.Errorf("the caller is %v", by)
+			}
+			if n := turn.Prompt.Notice; n != nil {
+				child, err := m.Read(by, n.Items[0].Task)
+				return "the scout says: " + child.Result, err
+			}
+			_, err := m.Launch(ctx, by, bgagent.LaunchInput{Agent: "scout", Prompt: "go and see"})
+			return "I have sent a scout", err
+		},
+		"scout": func(context.Context, *inproc.Turn) (string, error) { return "all clear", nil },
+	})
+	task := run(t, m, "lead", "is it safe?")
+	require.Equal(t, "the scout says: all clear", task.Result, task.Reason)
+}
+
+func TestPermissionsAreThereForTheAgent(t *testing.T) {
+	var got []bool
+	m := manage(t, bgagent.Config{Permissions: []bgagent.Permission{
+		{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow},
+		{Name: "edit", Pattern: "*.go", Action: bgagent.PermissionDeny},
+		{Name: "bash", Pattern: "*", Action: bgagent.PermissionAsk},
+	}}, map[string]inproc.Agent{"a": func(_ context.Context, t *inproc.Turn) (string, error) {
+		got = []bool{t.Allowed("read", "x"), t.Allowed("edit", "main.go"), t.Allowed("edit", "README.md"), t.Allowed("bash", "ls")}
+		return "x", nil
+	}})
+	run(t, m, "a", "p")
+	require.Equal(t, []bool{true, false, true, false}, got)
+}
+
+func TestMisuseOfNewPanics(t *testing.T) {
+	require.PanicsWithValue(t, "inproc: New needs at least one agent", func() { inproc.New(nil) })
+	require.PanicsWithValue(t, `inproc: the agent "x" is nil`, func() { inproc.New(map[string]inproc.Agent{"x": nil}) })
+}

@@ -1,0 +1,154 @@
+package bgagent
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// DetectUltrawork reports whether a prompt asks for ultrawork mode by the word
+// "ultrawork" or "ulw", so that a host can switch its own behaviour; the library
+// does nothing of the kind itself.
+//
+// Upper and lower case are the same. A word must stand by itself:
+//
+//   - Latin letters, digits, underscores and accents beside it make it part of
+//     another word (ulwx, ulw2, my_ulw). Letters of other scripts do not, because
+//     in many of them no space is put beside a foreign word: 请ulw and ulw로 count.
+//   - One hyphen, slash, backslash, dot or at sign between it and another letter
+//     or digit makes it part of a name (ulw-test, src/ulw, ultrawork.go,
+//     ulw@example.org). Elsewhere they are punctuation: "Go. ulw." counts.
+//   - It does not count inside of code: fenced blocks (an open fence reaches to
+//     the end) and code spans in backquotes, which quote a word and do not use it.
+func DetectUltrawork(prompt string) bool {
+	return slices.ContainsFunc(paragraphs(prompt), func(p string) bool { return hasUltrawork(withoutSpans(p)) })
+}
+
+// hasUltrawork looks for the words in text that holds no code.
+func hasUltrawork(text string) bool {
+	lower := asciiLower(text)
+	for _, word := range []string{"ultrawork", "ulw"} {
+		for end := 0; ; {
+			i := strings.Index(lower[end:], word)
+			if i < 0 {
+				break
+			}
+			start := end + i
+			end = start + len(word)
+			if !joinedBefore(text[:start]) && !joinedAfter(text[end:]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// asciiLower keeps every byte where it is, which strings.ToLower does not.
+func asciiLower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+func joinedBefore(s string) bool {
+	r, n := utf8.DecodeLastRuneInString(s)
+	if isJoiner(r) {
+		r, _ = utf8.DecodeLastRuneInString(s[:len(s)-n])
+		return inWord(r) || unicode.IsLetter(r)
+	}
+	return inWord(r)
+}
+
+func joinedAfter(s string) bool {
+	r, n := utf8.DecodeRuneInString(s)
+	if isJoiner(r) {
+		r, _ = utf8.DecodeRuneInString(s[n:])
+		return inWord(r) || unicode.IsLetter(r)
+	}
+	return inWord(r)
+}
+
+func isJoiner(r rune) bool { return strings.ContainsRune(`-/\.@`, r) }
+
+func inWord(r rune) bool {
+	return r == '_' || unicode.In(r, unicode.Latin, unicode.Nd, unicode.M)
+}
+
+// paragraphs returns the text outside of fenced blocks, cut at fences and empty
+// lines, which a code span cannot cross.
+func paragraphs(s string) []string {
+	var out []string
+	var text strings.Builder
+	flush := func() {
+		if text.Len() > 0 {
+			out = append(out, text.String())
+			text.Reset()
+		}
+	}
+	fence := "" // the one that is open
+	for line := range strings.Lines(s) {
+		line = strings.Trim(line, " \t\r\n>") // a fence may be indented or quoted
+		mark, info := fenceMark(line)
+		switch {
+		case fence != "":
+			if info == "" && strings.HasPrefix(mark, fence) {
+				fence = ""
+			}
+		case mark != "" && !(mark[0] == '`' && strings.Contains(info, "`")):
+			flush()
+			fence = mark
+		case line == "":
+			flush()
+		default:
+			text.WriteString(line + "\n")
+		}
+	}
+	flush()
+	return out
+}
+
+// fenceMark returns the three or more backquotes or tildes that a line begins
+// with, and what follows them.
+func fenceMark(line string) (mark, info string) {
+	for _, c := range []string{"`", "~"} {
+		info = strings.TrimLeft(line, c)
+		if n := len(line) - len(info); n >= 3 {
+			return line[:n], strings.TrimSpace(info)
+		}
+	}
+	return "", ""
+}
+
+// withoutSpans puts a blank in the place of each code span: what stands between
+// two runs of equally many backquotes. A run without a second one is text.
+func withoutSpans(s string) string {
+	var runs [][2]int // beginnings and ends
+	for i := 0; i < len(s); i++ {
+		if s[i] == '`' {
+			end := len(s) - len(strings.TrimLeft(s[i:], "`"))
+			runs = append(runs, [2]int{i, end})
+			i = end
+		}
+	}
+	next := make([]int, len(runs)) // the next run as long as this one; 0 for none
+	last := map[int]int{}
+	for i := len(runs) - 1; i >= 0; i-- {
+		n := runs[i][1] - runs[i][0]
+		next[i], last[n] = last[n], i
+	}
+	var b strings.Builder
+	at := 0
+	for i := 0; i < len(runs); i++ {
+		if j := next[i]; j > 0 {
+			b.WriteString(s[at:runs[i][0]] + " ")
+			at, i = runs[j][1], j
+		}
+	}
+	b.WriteString(s[at:])
+	return b.String()
+}
