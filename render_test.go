@@ -87,6 +87,9 @@ func golden(w wording) map[string]string {
 	put("goes_on_deadlock", w.goesOn(pendingTask(), false))
 
 	put("status_running", w.status(runningTask(), at))
+	put("status_timed_out", w.status(runningTask(), at, noteTimeoutCut(), noteTimedOut(outputTimeoutMax)))
+	put("status_pointless", w.status(pendingTask(), at, notePointless))
+	put("status_no_session", w.status(pendingTask(), at, noteNoSessionYet))
 	put("status_pending", w.status(pendingTask(), at))
 	far := pendingTask()
 	far.Queue = &QueuePlace{Pool: PoolStats{Name: "agent oracle", Limit: Unlimited, InUse: 7, Waiting: 2000}}
@@ -140,6 +143,7 @@ func golden(w wording) map[string]string {
 
 	put("list", w.list([]Task{runningTask(), pendingTask(), completedTask(), endedTask(CauseSessionError, "", ""), never}, false, at, answerMax))
 	put("list_one_live", w.list([]Task{runningTask()}, false, at, answerMax))
+	put("list_none_ended", w.list([]Task{runningTask(), pendingTask()}, false, at, answerMax, noteNoneEnded(time.Minute)))
 	put("list_empty", w.list(nil, false, at, answerMax))
 	put("list_cut", w.list([]Task{runningTask(), pendingTask(), completedTask()}, true, at, 900))
 	cancelled := []Task{runningTask(), runningTask(), pendingTask()}
@@ -152,6 +156,7 @@ func golden(w wording) map[string]string {
 	put("session", w.session(completedTask(), sessionPage{messages: sessionMessages(), first: 1, total: 3}, at, answerMax))
 	put("session_part", w.session(runningTask(), sessionPage{messages: sessionMessages()[1:2], first: 2, total: 3, before: "msg_1"}, at, answerMax))
 	put("session_from_end", w.session(completedTask(), sessionPage{messages: sessionMessages()[1:], first: 2, total: 3, fromEnd: true}, at, answerMax))
+	put("session_limit_cut", w.session(completedTask(), sessionPage{messages: sessionMessages()[:1], first: 1, total: 3}, at, answerMax, noteLimitCut()))
 	put("session_none_new", w.session(runningTask(), sessionPage{first: 4, total: 3, before: "msg_3"}, at, answerMax))
 	huge := []Message{{ID: "msg_9", Role: RoleAgent, Text: strings.Repeat("0123456789abcde\n", 400), Stop: StopLength, Error: "limit"}}
 	put("session_message_cut", w.session(completedTask(), sessionPage{messages: huge, first: 9, total: 9, partial: true, before: "msg_8"}, at, 3<<10))

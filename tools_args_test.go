@@ -3,6 +3,9 @@ package bgagent_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -90,13 +93,14 @@ func keysOf[V any](m map[string]V) (out []string) {
 func TestWrongArgumentsNameTheFieldAndWhatIsRight(t *testing.T) {
 	m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
 	long := strings.Repeat("x", 1000)
+	var all strings.Builder
 	for _, c := range []struct{ tool, args, want string }{
 		{"delegate_task", `[]`, `one JSON object, such as {"prompt": "…"}`},
 		{"delegate_task", `"x"`, "one JSON object"},
 		{"delegate_task", `{"prompt":"p"`, "break off"},
 		{"delegate_task", `{"prompt":"p","subagent_type":"a"} {}`, "Something follows"},
 		{"delegate_task", `{"prompt":"p","subagent_type":"a"}]`, "Something follows"},
-		{"delegate_task", `{"prompt" "p"}`, "no valid JSON"},
+		{"delegate_task", `{"prompt" "p"}`, "not valid JSON"},
 		{"delegate_task", ``, "prompt is missing"},
 		{"delegate_task", `null`, "prompt is missing"},
 		{"delegate_task", `{}`, "prompt is missing"},
@@ -135,7 +139,15 @@ func TestWrongArgumentsNameTheFieldAndWhatIsRight(t *testing.T) {
 		r := callTool(t, m, c.tool, c.args)
 		require.True(t, r.IsError, "%.80s", c.args)
 		require.Contains(t, r.Text, c.want, "%.80s", c.args)
+		fmt.Fprintf(&all, "%s %.100q\n%s\n\n", c.tool, c.args, r.Text)
 	}
+	const file = "testdata/refusals.txt"
+	if flag.Lookup("update").Value.String() == "true" {
+		require.NoError(t, os.WriteFile(file, []byte(all.String()), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(want), all.String())
 	require.Empty(t, m.List(bgagent.Query{}), "a refused call launches nothing")
 }
 

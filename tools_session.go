@@ -20,7 +20,7 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 			return nil, "Task " + code(t.ID, idMax) + " never got a session, so it has no messages. Leave out full_session to read why.", nil
 		}
 		return func(int) answer {
-			return o.w.status(t, time.Now(), append(o.notes, "It has no session yet, so there are no messages.")...)
+			return o.w.status(t, time.Now(), append(o.notes, noteNoSessionYet)...)
 		}, "", nil
 	}
 	all, partial, err := o.messages(t.ID)
