@@ -1,0 +1,85 @@
+// Command drain shows a host that takes notices at points of its own choosing:
+// between two steps of its loop with TakeNotice, which never waits, and at the
+// end with NextNotice until nothing is owed any more.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+func main() {
+	if err := run(context.Background(), os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "drain:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, w io.Writer) (err error) {
+	finish := make(chan struct{}) // the slow agent works until the host says so
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
+		"quick": func(context.Context, *inproc.Turn) (string, error) { return "done at once", nil },
+		"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) {
+			select {
+			case <-finish:
+				return "done in the end", nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		},
+	}), bgagent.Config{Wake: bgagent.WakeNever}) // nobody is called; the host asks
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close(context.Background())) }()
+
+	// "loop" is a scope: a name that notices are kept under, no session.
+	caller := bgagent.Caller{Session: "loop"}
+	var ids []string
+	for _, agent := range []string{"quick", "slow"} {
+		t, err := m.Launch(ctx, caller, bgagent.LaunchInput{Agent: agent, Prompt: "work"})
+		if err != nil {
+			return err
+		}
+		ids = append(ids, t.ID)
+	}
+
+	// The loop does a step of its own work …
+	if _, err := m.Wait(ctx, caller, bgagent.WaitAny, ids...); err != nil {
+		return err
+	}
+	// … and then looks whether something has ended, without waiting.
+	if n, ok := m.TakeNotice(caller.Session); ok {
+		show(w, "between two steps", m, n)
+	}
+	live, owed := m.Outstanding(caller.Session)
+	fmt.Fprintf(w, "%d live, %d owed\n", live, owed)
+
+	// There is nothing else to do: wait for the rest.
+	close(finish)
+	for {
+		n, err := m.NextNotice(ctx, caller.Session)
+		if errors.Is(err, bgagent.ErrNothingOwed) {
+			fmt.Fprintln(w, "nothing is live, nothing is owed")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		show(w, "at the end", m, n)
+	}
+}
+
+func show(w io.Writer, when string, m *bgagent.BackgroundManager, n bgagent.Notice) {
+	for _, item := range n.Items {
+		if t, err := m.Get(item.Task); err == nil {
+			fmt.Fprintf(w, "%s: %s %s: %s\n", when, t.Agent, t.Status, t.Result)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+// Command notify shows how a host tells a root session that its tasks have
+// ended: the manager calls Config.Notify, and the host prompts the session with
+// the notice. A session that is in a turn answers ErrBusy and is told later.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+func main() {
+	if err := run(context.Background(), os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "notify:", err)
+		os.Exit(1)
+	}
+}
+
+// session is the host's own conversation with the model that delegates.
+type session struct {
+	inTurn atomic.Bool
+	asked  chan struct{} // it was asked in its turn
+	seen   sync.Map      // ids of notices
+	inbox  chan bgagent.Notice
+}
+
+// notify is Config.Notify: it queues the notice as the session's next prompt.
+func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
+	if s.inTurn.Load() {
+		select {
+		case s.asked <- struct{}{}:
+		default:
+		}
+		return bgagent.ErrBusy // asked again after Config.PollInterval
+	}
+	if _, again := s.seen.LoadOrStore(n.ID, true); !again { // a repetition has the same id
+		s.inbox <- n
+	}
+	return nil
+}
+
+func run(ctx context.Context, w io.Writer) (err error) {
+	launched := make(chan struct{}) // nothing ends before everything is launched, for the sake of the output
+	explore := func(ctx context.Context, t *inproc.Turn) (string, error) {
+		select {
+		case <-launched:
+			return "the answer to: " + t.Prompt.Text, nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	parent := &session{asked: make(chan struct{}, 1), inbox: make(chan bgagent.Notice, 1)}
+	parent.inTurn.Store(true) // the model is at work, and delegates
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": explore}), bgagent.Config{
+		Notify:       parent.notify,
+		Limits:       bgagent.Limits{Default: 1},
+		PollInterval: 50 * time.Millisecond, // also the pause before a busy session is asked again
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close(context.Background())) }()
+
+	for _, prompt := range []string{"where is it made?", "where is it used?"} {
+		t, err := m.Launch(ctx, bgagent.Caller{Session: "main"}, bgagent.LaunchInput{Agent: "explore", Prompt: prompt})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(w, "launched:", t.Description)
+	}
+	close(launched)
+	<-parent.asked
+	fmt.Fprintln(w, "the session is in a turn, and is told later")
+	parent.inTurn.Store(false)
+
+	select {
+	case n := <-parent.inbox:
+		// A real host prompts its model with n.Text here.
+		fmt.Fprintf(w, "told of %d ends\n", len(n.Items))
+		for _, item := range n.Items {
+			fmt.Fprintf(w, "%s: %s\n", item.Description, item.Status)
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
