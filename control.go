@@ -389,7 +389,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 		switch {
 		case t.live():
 			return nil, fmt.Errorf("task %s is %s: %w", t.id, t.status, ErrStillLive)
-		case t.sess != nil && t.sess.stuck:
+		case t.sess != nil && t.sess.stuck, t.run != nil && t.run.overrun:
 			return nil, fmt.Errorf("task %s: %w", t.id, ErrNotStopped)
 		case t.sess != nil && t.sess.gone:
 			return nil, fmt.Errorf("task %s: session %s was deleted: %w", t.id, t.sess.id, ErrNoSession)

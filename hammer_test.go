@@ -579,7 +579,14 @@ func (h *hammer) resume(op string) {
 		in.Model = hammerModels[h.r.IntN(len(hammerModels))]
 	}
 	if op == "Resume" {
+		before, _ := h.m.Get(ref)
+		h.o.mu.Lock()
+		stuck := before.Status.Terminal() && !before.Quiet && h.o.overran[attemptKey{before.ID, before.Attempt}]
+		h.o.mu.Unlock()
 		t, err := h.m.Resume(h.ctx, by, ref, in)
+		if after, _ := h.m.Get(t.ID); err == nil && stuck && after.Status == bgagent.Pending && after.Queue == nil {
+			h.o.fault("%s was resumed, and its session has not stopped", ref)
+		}
 		h.o.log("%d resume %s by %q: %s %v", n, ref, by.Session, t.Status, err)
 		h.keep(t, err)
 		return

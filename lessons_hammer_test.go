@@ -366,3 +366,25 @@ func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {
 		ended(t, m, again.ID)
 	})
 }
+
+// A start that hangs beyond the stopping deadline has no session yet that could
+// be marked; a resume would wait for it without an end.
+func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{run: works(time.Second)}
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
+			time.Sleep(time.Hour)
+			return f.nextID(), nil
+		}
+		m := manage(t, f, bgagent.Config{})
+		task := launch(t, m, "work")
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.Failed, get(t, m, task.ID).Status)
+		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.ErrorIs(t, err, bgagent.ErrNotStopped)
+		time.Sleep(time.Hour)
+		_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		ended(t, m, task.ID)
+	})
+}
