@@ -64,7 +64,7 @@ func run(ctx context.Context, w io.Writer) error {
 	defer cancel()
 	var left *bgagent.CloseError
 	if err := m.Close(closing); !errors.As(err, &left) {
-		return fmt.Errorf("Close says %v, but one agent does not stop", err)
+		return fmt.Errorf("one agent does not stop, and closing says only: %v", err)
 	}
 	for _, id := range left.NotStopped {
 		fmt.Fprintln(w, "did not stop:", names[id])

@@ -1,0 +1,41 @@
+// Command hello delegates two tasks to an agent that is a Go function, and waits
+// until it has been told of both ends.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+func main() {
+	ctx := context.Background()
+	echo := func(ctx context.Context, t *inproc.Turn) (string, error) {
+		return "you said: " + t.Prompt.Text, nil
+	}
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"echo": echo}), bgagent.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close(ctx)
+
+	me := bgagent.Caller{Session: "main"} // who delegates and is told
+	for _, text := range []string{"hello", "good bye"} {
+		if _, err := m.Launch(ctx, me, bgagent.LaunchInput{Agent: "echo", Prompt: text}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for {
+		notice, err := m.NextNotice(ctx, me.Session)
+		if err != nil {
+			break // bgagent.ErrNothingOwed: everything has ended and been told
+		}
+		for _, end := range notice.Items {
+			task, _ := m.Get(end.Task)
+			fmt.Printf("%s: %s\n", task.Status, task.Result)
+		}
+	}
+}

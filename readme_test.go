@@ -1,0 +1,158 @@
+package bgagent_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// readme returns the README with lines that end in \n everywhere.
+func readme(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	return strings.ReplaceAll(string(b), "\r\n", "\n")
+}
+
+// table returns the cells of the table with this head, row by row.
+func table(t *testing.T, text, head string) (rows [][]string) {
+	t.Helper()
+	_, rest, ok := strings.Cut(text, "\n"+head+"\n")
+	require.True(t, ok, "there is no table %s", head)
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		if strings.HasPrefix(line, "| ---") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		require.Len(t, cells, strings.Count(head, "|")-1, line)
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// testFunctions returns the names of all tests and fuzz tests of the repository.
+func testFunctions(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != "." && strings.HasPrefix(d.Name(), "."):
+			return filepath.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil {
+				found[f.Name.Name] = true
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	return found
+}
+
+var testName = regexp.MustCompile("^`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`$")
+
+func TestReadmeNamesTestsThatExist(t *testing.T) {
+	found := testFunctions(t)
+	guarantees := 0
+	for _, row := range table(t, readme(t), "| Guarantee | Test |") {
+		if strings.HasPrefix(row[0], "**") {
+			require.Empty(t, row[1], "the heading %s has tests", row[0])
+			continue
+		}
+		guarantees++
+		for cell := range strings.SplitSeq(row[1], ", ") {
+			m := testName.FindStringSubmatch(cell)
+			require.NotNil(t, m, "the guarantee %q names %q, which is no test", row[0], cell)
+			require.True(t, found[m[1]], "the guarantee %q names %s, which does not exist", row[0], m[1])
+		}
+	}
+	require.GreaterOrEqual(t, guarantees, 20)
+}
+
+func TestReadmeStatesTheDefaults(t *testing.T) {
+	want := map[string]any{
+		"Limits.Default":   bgagent.DefaultConcurrency,
+		"MaxDepth":         bgagent.DefaultMaxDepth,
+		"MaxTasksPerRoot":  bgagent.DefaultMaxTasksPerRoot,
+		"PollInterval":     bgagent.DefaultPollInterval,
+		"MinIdleTime":      bgagent.DefaultMinIdleTime,
+		"MinStabilityTime": bgagent.DefaultMinStabilityTime,
+		"StablePolls":      bgagent.DefaultStablePolls,
+		"TodoHold":         bgagent.DefaultTodoHold,
+		"StaleTimeout":     bgagent.DefaultStaleTimeout,
+		"SessionGone":      bgagent.DefaultSessionGone,
+		"HostUnreachable":  bgagent.DefaultHostUnreachable,
+		"TimeToLive":       bgagent.DefaultTimeToLive,
+		"StopTimeout":      bgagent.DefaultStopTimeout,
+		"NoticeWindow":     bgagent.DefaultNoticeWindow,
+		"NoticeMaxWait":    bgagent.DefaultNoticeMaxWait,
+		"Retention":        bgagent.DefaultRetention,
+		"RetainTasks":      bgagent.DefaultRetainTasks,
+		"RetainText":       bgagent.DefaultRetainText,
+	}
+	got := map[string]string{}
+	for _, row := range table(t, readme(t), "| Field | Default | Meaning |") {
+		got[strings.Trim(row[0], "`")] = row[1]
+	}
+	require.Len(t, got, len(want))
+	for field, value := range want {
+		require.Equal(t, fmt.Sprint(value), got[field], field)
+	}
+}
+
+// The program of the README is one of the examples, whose output is checked.
+func TestReadmeShowsTheHelloExample(t *testing.T) {
+	b, err := os.ReadFile("examples/hello/main.go")
+	require.NoError(t, err)
+	program := strings.ReplaceAll(string(b), "\r\n", "\n")
+	_, program, ok := strings.Cut(program, "\npackage main\n")
+	require.True(t, ok)
+	require.Contains(t, readme(t), "```go\npackage main\n"+program+"```\n")
+}
+
+func TestReadmeNamesFilesThatExist(t *testing.T) {
+	text := readme(t)
+	for _, m := range regexp.MustCompile("`(examples/[a-z]+)`|\\]\\(([a-zA-Z./]+)\\)").FindAllStringSubmatch(text, -1) {
+		_, err := os.Stat(m[1] + m[2])
+		require.NoError(t, err)
+	}
+	headings := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		anchor := strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")
+		headings[regexp.MustCompile(`[^a-z0-9-]`).ReplaceAllString(anchor, "")] = true
+	}
+	for _, m := range regexp.MustCompile(`\]\(#([^)]*)\)`).FindAllStringSubmatch(text, -1) {
+		require.True(t, headings[m[1]], "there is no heading for #%s", m[1])
+	}
+}
+
+func TestReadmeTestCommandIsFound(t *testing.T) {
+	// CI runs this line, and nothing else that it finds.
+	require.Equal(t, []string{"    go test work"}, regexp.MustCompile(`(?m)^    go test .*$`).FindAllString(readme(t), -1))
+}
