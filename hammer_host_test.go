@@ -521,13 +521,13 @@ func (f *hammerHost) acts(ctx context.Context, session string, r *rand.Rand) {
 		_, err := m.CancelAll(ctx, by, bgagent.CancelOptions{})
 		f.o.log("%s cancels all its own: %v", session, err)
 	case 5:
-		for _, t := range m.List(bgagent.Query{Parent: session}) {
-			if r.IntN(2) == 0 {
-				_, _ = m.Read(by, t.ID)
-			} else {
-				_, _ = m.Wait(ctx, by, bgagent.WaitMode(r.IntN(2)), t.ID)
-			}
-			break
+		own := m.List(bgagent.Query{Parent: session})
+		switch {
+		case len(own) == 0:
+		case r.IntN(2) == 0:
+			_, _ = m.Read(by, own[0].ID)
+		default:
+			_, _ = m.Wait(ctx, by, bgagent.WaitMode(r.IntN(2)), own[0].ID)
 		}
 	}
 }

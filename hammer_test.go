@@ -105,7 +105,6 @@ type hammer struct {
 
 	mu       sync.Mutex
 	ids      []string
-	sessions []string
 	wg       sync.WaitGroup // callers that wait
 	ctx      context.Context
 	giveUp   context.CancelFunc
