@@ -381,25 +381,16 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 	if err != nil {
 		return nil, err
 	}
+	if err := resumable(t, tomb); err != nil {
+		return nil, err
+	}
 	up, err := m.resumeNodeLocked(by, t, tomb)
 	if err != nil {
 		return nil, err
 	}
-	if t != nil {
-		switch {
-		case t.live():
-			return nil, fmt.Errorf("task %s is %s: %w", t.id, t.status, ErrStillLive)
-		case t.sess != nil && t.sess.stuck, t.run != nil && t.run.overrun:
-			return nil, fmt.Errorf("task %s: %w", t.id, ErrNotStopped)
-		case t.sess != nil && t.sess.gone:
-			return nil, fmt.Errorf("task %s: session %s was deleted: %w", t.id, t.sess.id, ErrNoSession)
-		}
-	}
-	if tomb != nil && tomb.stuck {
-		return nil, fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
-	}
 	top, _ := up.root()
 	if err := m.roomLocked(top); err != nil {
+		m.dropNodeLocked(up)
 		return nil, err
 	}
 	if t == nil {
@@ -424,6 +415,23 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 	m.logLocked(logResumed, t)
 	m.queueLocked(t, now)
 	return t, nil
+}
+
+// resumable says why a task, or what is left of it, cannot be resumed.
+func resumable(t *task, tomb *tombstone) error {
+	switch {
+	case t == nil && tomb.stuck:
+		return fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
+	case t == nil:
+		return nil
+	case t.live():
+		return fmt.Errorf("task %s is %s: %w", t.id, t.status, ErrStillLive)
+	case t.sess != nil && t.sess.stuck, t.run != nil && t.run.overrun:
+		return fmt.Errorf("task %s: %w", t.id, ErrNotStopped)
+	case t.sess != nil && t.sess.gone:
+		return fmt.Errorf("task %s: session %s was deleted: %w", t.id, t.sess.id, ErrNoSession)
+	}
+	return nil
 }
 
 // resumeNodeLocked returns the node that is told of the new attempt's end: the

@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -386,5 +387,22 @@ func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 		_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
 		require.NoError(t, err)
 		ended(t, m, task.ID)
+	})
+}
+
+// Giving up one notice may expire the record of another that is owed to the same
+// parent.
+func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }})
+		var ids []string
+		for i := range 5 {
+			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
+		}
+		ended(t, m, ids...)
+		m.SessionDeleted("root")
+		require.LessOrEqual(t, len(m.List(bgagent.Query{})), 1)
+		_, owed := m.Outstanding("root")
+		require.Zero(t, owed)
 	})
 }

@@ -485,3 +485,28 @@ func TestASharedConcurrencyManagerCountsForAll(t *testing.T) {
 		fullBatch(t, a, 2)
 	})
 }
+
+// A closing notice that a busy session refuses is still the closing one when it
+// is told later.
+func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := true
+		var got []bgagent.Notice
+		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+			if busy {
+				busy = false
+				return bgagent.ErrBusy
+			}
+			got = append(got, n)
+			return nil
+		}})
+		launch(t, m, "a")
+		launch(t, m, "b")
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		require.Len(t, got, 1)
+		require.Len(t, got[0].Items, 2)
+		require.True(t, got[0].Closing)
+		require.Len(t, got[0].Batch, 2)
+	})
+}

@@ -3,6 +3,7 @@ package bgagent
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -177,12 +178,17 @@ func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
 	}
 	debts = append(debts, n.owed...)
 	n.owed, n.nOwed, n.oldest, n.urgent = nil, 0, 0, 0
-	for _, d := range debts {
-		if d.t != nil {
-			m.settleLocked(d, NoticeGivenUp, now)
+	debts = slices.DeleteFunc(debts, func(d debt) bool { return d.t == nil })
+	for _, d := range debts { // before any is settled: that may expire another of them
+		if d.t.no == d.no {
+			d.t.debt = -1
 		}
 	}
+	for _, d := range debts {
+		m.settleLocked(d, NoticeGivenUp, now)
+	}
 	m.wakeNodeLocked(n)
+	m.dropNodeLocked(n)
 }
 
 // packLocked makes one notice of everything that is owed to the node, or
@@ -215,6 +221,7 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 		env.notice.Items[i] = m.itemLocked(d.t, d.no)
 	}
 	if len(closed) > 0 {
+		env.closed, env.omitted = closed, omitted
 		env.notice.Batch = make([]NoticeItem, len(closed))
 		for i, c := range closed {
 			env.notice.Batch[i] = m.itemLocked(c.t, c.no)
@@ -466,6 +473,7 @@ func (m *BackgroundManager) deliveredLocked(n *node, s NoticeState, now int64) {
 		n.compact()
 	}
 	m.wakeNodeLocked(n)
+	m.dropNodeLocked(n)
 }
 
 // unpackLocked takes an envelope that nobody has seen apart again.
@@ -485,6 +493,7 @@ func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 		n.nOwed++
 	}
 	n.closed = append(env.closed, n.closed...)
+	n.omitted += env.omitted
 	n.oldest = env.since
 	if n.urgent == 0 || n.urgent > env.since {
 		n.urgent = env.since

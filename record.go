@@ -283,13 +283,14 @@ type debt struct {
 // envelope is a notice on its way. Once it has been tried it does not change,
 // so that a host can recognise a repetition.
 type envelope struct {
-	notice Notice
-	debts  []debt
-	closed []member
-	tries  int
-	next   int64 // not before
-	since  int64
-	flying bool
+	notice  Notice
+	debts   []debt
+	closed  []member // of batches that it closes
+	omitted int      // members that closed leaves out
+	tries   int
+	next    int64 // not before
+	since   int64
+	flying  bool
 }
 
 // wall turns a time of the state into one for callers.
