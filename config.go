@@ -15,42 +15,47 @@ const Unlimited = -1
 // Disabled, as a duration in [Config], switches the limit or the wait off.
 const Disabled time.Duration = -1
 
-// The defaults of [Config]. Those that the user's tutorial names come from it;
-// the others were chosen beside them.
+// The defaults of [Config]. The poll interval, the minimum idle and stability
+// times, the polls, the stale timeout, the time to live and the limit of 5 are
+// those of the TypeScript original, which hosts and users know; the others were
+// chosen beside them.
 const (
-	DefaultConcurrency      = 5
-	DefaultMaxDepth         = 1
-	DefaultMaxTasksPerRoot  = 100
+	DefaultConcurrency      = 5   // slots of a pool
+	DefaultMaxDepth         = 1   // a task may not delegate
+	DefaultMaxTasksPerRoot  = 100 // live tasks
 	DefaultPollInterval     = 2 * time.Second
 	DefaultMinIdleTime      = 5 * time.Second
 	DefaultMinStabilityTime = 10 * time.Second
 	DefaultStablePolls      = 3
-	DefaultTodoHold         = 30 * time.Second
+	DefaultTodoHold         = 30 * time.Second // agents forget to tick todos off
 	DefaultStaleTimeout     = 3 * time.Minute
-	DefaultSessionGone      = 60 * time.Second
-	DefaultHostUnreachable  = 5 * time.Minute
+	DefaultSessionGone      = 60 * time.Second // servers restart
+	DefaultHostUnreachable  = 5 * time.Minute  // longer than a restart takes
 	DefaultTimeToLive       = 30 * time.Minute
-	DefaultStopTimeout      = 10 * time.Second
-	DefaultCreateTimeout    = 30 * time.Second
+	DefaultStopTimeout      = 10 * time.Second // an abort was seen to take up to 170 ms
+	DefaultCreateTimeout    = 30 * time.Second // a first prompt was seen to take 4 s
 	DefaultCallTimeout      = 10 * time.Second
 	DefaultStatusTimeout    = 5 * time.Second
-	DefaultRetention        = 30 * time.Minute
-	DefaultRetainTasks      = 10_000
-	DefaultRetainText       = 64 << 20
-	DefaultNoticeWindow     = 100 * time.Millisecond
+	DefaultRetention        = 30 * time.Minute       // as long as a task may run
+	DefaultRetainTasks      = 10_000                 // a few megabytes without their texts
+	DefaultRetainText       = 64 << 20               // bytes
+	DefaultNoticeWindow     = 100 * time.Millisecond // nobody notices
 	DefaultNoticeMaxWait    = 5 * time.Minute
-	DefaultReadConcurrency  = 32
-	noticeTries             = 20               // failed deliveries before a notice is given up
-	noticeGiveUp            = 24 * time.Hour   // age at which a notice is given up
-	noticeBackoffMax        = 1 * time.Hour    // longest pause between two tries
-	staleGrace              = 30 * time.Second // start of a turn in which nothing is stale
-	sessionGonePolls        = 3                // answered polls that must agree that a session is gone
-	streamBeatMax           = 30 * time.Second // a stream without a beat for so long keeps nothing current
-	tombstones              = 10_000           // ids remembered of tasks whose record has expired
-	maxResult               = 256 << 10        // bytes kept of a result
-	maxResultUnreadable     = 1 << 20          // the same where the session cannot be read back
-	pastAttempts            = 20               // earlier attempts kept of a task
-	titleMax                = 200              // bytes of a description
+	DefaultReadConcurrency  = 32 // sessions read at once
+)
+
+const (
+	noticeTries         = 20               // failed deliveries before a notice is given up
+	noticeGiveUp        = 24 * time.Hour   // age at which a notice is given up
+	noticeBackoffMax    = 1 * time.Hour    // longest pause between two tries
+	staleGrace          = 30 * time.Second // start of a turn in which nothing is stale
+	sessionGonePolls    = 3                // answered polls that must agree that a session is gone
+	streamBeatMax       = 30 * time.Second // a stream without a beat for so long keeps nothing current
+	tombstones          = 10_000           // ids remembered of tasks whose record has expired
+	maxResult           = 256 << 10        // bytes kept of a result
+	maxResultUnreadable = 1 << 20          // the same where the session cannot be read back
+	pastAttempts        = 20               // earlier attempts kept of a task
+	titleMax            = 200              // bytes of a description
 )
 
 // Wake says when a root session is told of ends.

@@ -10,7 +10,11 @@ import (
 )
 
 // watcher is somebody who waits for a change of tasks.
-type watcher struct{ ch chan struct{} }
+type watcher struct {
+	ch  chan struct{}
+	no  int   // set by Run: the attempt it waits for
+	end *Task // how that ended; it may be resumed before Run comes to look
+}
 
 // pokeLocked wakes those who wait for the task.
 func (m *BackgroundManager) pokeLocked(t *task) {
@@ -26,6 +30,16 @@ func (w *watcher) poke() {
 	select {
 	case w.ch <- struct{}{}:
 	default:
+	}
+}
+
+// keepEndLocked keeps how an attempt ended for those who wait for it in Run.
+func (m *BackgroundManager) keepEndLocked(t *task) {
+	for _, w := range m.watchers[t] {
+		if w.no == int(t.no) {
+			s := m.fullSnapshotLocked(t)
+			w.end = &s
+		}
 	}
 }
 
@@ -83,9 +97,8 @@ func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string
 }
 
 func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (Task, error) {
-	w := &watcher{ch: make(chan struct{}, 1)}
+	w := &watcher{ch: make(chan struct{}, 1), no: s.Attempt}
 	var t *task
-	no := s.Attempt
 	m.update(func(int64) {
 		if t, _ = m.findLocked(s.ID); t != nil {
 			m.watchTaskLocked(t, w)
@@ -98,7 +111,7 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	for {
 		var err error
 		done := false
-		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, no, now) })
+		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, w, now) })
 		if done {
 			return s, err
 		}
@@ -108,10 +121,11 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 
 // foregroundLocked looks whether somebody who waits in the foreground still
 // has to.
-func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *task, no int, now int64) (s Task, done bool, err error) {
-	ended := int(t.no) != no || !t.live()
+func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *task, w *watcher, now int64) (s Task, done bool, err error) {
 	switch {
-	case ended:
+	case int(t.no) != w.no && w.end != nil:
+		return *w.end, true, nil
+	case int(t.no) != w.no || !t.live():
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
 		m.backgroundLocked(t, now)
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ErrGoesOn)
@@ -375,11 +389,14 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 		switch {
 		case t.live():
 			return nil, fmt.Errorf("task %s is %s: %w", t.id, t.status, ErrStillLive)
-		case t.sess != nil && t.sess.stuck:
+		case t.sess != nil && t.sess.stuck, t.run != nil && t.run.overrun:
 			return nil, fmt.Errorf("task %s: %w", t.id, ErrNotStopped)
 		case t.sess != nil && t.sess.gone:
 			return nil, fmt.Errorf("task %s: session %s was deleted: %w", t.id, t.sess.id, ErrNoSession)
 		}
+	}
+	if tomb != nil && tomb.stuck {
+		return nil, fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
 	}
 	top, _ := up.root()
 	if err := m.roomLocked(top); err != nil {
@@ -416,14 +433,20 @@ func (m *BackgroundManager) resumeNodeLocked(by Caller, t *task, tomb *tombstone
 	if by.Session != "" {
 		return m.launchNodeLocked(by.Session, nil)
 	}
-	if t == nil {
+	var n *node
+	if t != nil {
+		n = t.up
+	} else if s := m.sessions[tomb.parent]; s != nil {
+		n = &node{session: s.id, of: s} // only to begin with
+	} else if m.keep.find(tomb.parent) != nil {
+		return m.nodeLocked(tomb.root), nil
+	} else {
 		return m.nodeLocked(tomb.parent), nil
 	}
-	n := t.up
 	for p := n.parentTask(); p != nil && !p.live(); p = n.parentTask() {
 		n = p.up
 	}
-	return n, nil
+	return m.nodeLocked(n.session), nil // that of an expired task may have been forgotten
 }
 
 // reopenLocked makes room for a new attempt of an ended task.
@@ -452,9 +475,14 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 	t.set(flagLost|flagDropped, false)
 	if old := t.up; old != up {
 		if t.notice == NoticeOwed { // the debts of the earlier attempt stay behind, and go with it
+			// Nothing may expire by that: not t, and not the last task of up.
+			m.keep.trimming = true
 			m.settleTaskLocked(t, NoticeGivenUp, now)
+			m.keep.trimming = false
 			t.set(flagOldDebts, false)
 		}
+		old.forgetDebts(t)
+		old.compact()
 		moved := t.subtreeLive()
 		top, _ := old.root()
 		top.tree -= moved
@@ -638,6 +666,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 	if first {
 		m.closeErr = m.finishClose(ctx)
 		close(m.closeDone)
+		return m.closeErr
 	}
 	select {
 	case <-m.closeDone:
@@ -688,6 +717,15 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	}
 	m.stop(ErrClosed)
 	m.stopTimer()
+	// From here on nobody sees sessions come to rest: a ConcurrencyManager that
+	// others share must not lose their slots.
+	m.update(func(now int64) {
+		for _, t := range m.tasks {
+			if a := t.run; a != nil && !a.overrun {
+				m.overrunLocked(a, now)
+			}
+		}
+	})
 	// What ignores its context gets a moment, not the rest of the deadline.
 	grace, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

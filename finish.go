@@ -3,6 +3,7 @@ package bgagent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -72,6 +73,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	m.oweLocked(t, now)
 	m.emitLocked(EventEnded, t)
 	m.logLocked(logEnded, t)
+	m.keepEndLocked(t)
 	m.pokeLocked(t)
 	if a != nil {
 		m.stopLocked(a, now)
@@ -88,8 +90,9 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		m.expirableLocked(t, now)
 	}
 	if t.status != Completed && t.sess != nil && t.sess.own != nil {
-		m.giveUpLocked(t.sess.own, now)
-		m.cascadeLocked(t.sess.own, fmt.Sprintf("task %s, which launched it, ended: %s", t.id, cause), now)
+		own := t.sess.own // it may be forgotten once nothing is owed to it
+		m.giveUpLocked(own, now)
+		m.cascadeLocked(own, fmt.Sprintf("task %s, which launched it, ended: %s", t.id, cause), now)
 	}
 	if p := t.up.parentTask(); p != nil && p.run != nil {
 		m.reconsiderLocked(p.run, now)
@@ -118,12 +121,20 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 	}
 }
 
-// cascadeLocked ends every live task of a node.
+// cascadeLocked ends every live task of a node. Records may expire meanwhile,
+// and nodes with them, so it first notes whom it concerns.
 func (m *BackgroundManager) cascadeLocked(n *node, reason string, now int64) {
+	var live []*task
 	for t := n.first; t != nil; t = t.next {
+		if t.live() {
+			live = append(live, t)
+		}
+	}
+	subs := slices.Clone(n.subs)
+	for _, t := range live {
 		m.endLocked(t, CauseParentEnded, reason, now)
 	}
-	for _, sub := range n.subs {
+	for _, sub := range subs {
 		m.cascadeLocked(sub, reason, now)
 	}
 }
@@ -218,6 +229,7 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 	if t.status == Pending && t.is(flagUnstarted) {
 		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %v; Config.StopTimeout (stopTimeoutMs) decides how long it may take", m.cfg.StopTimeout), now)
 	}
+	m.expirableLocked(t, now) // it may never become quiet
 }
 
 // abortLateLocked aborts a session that came, or took its prompt, after the
@@ -233,6 +245,10 @@ func (m *BackgroundManager) abortLateLocked(a *attempt, session string, now int6
 	}
 	if a.cl.starter != nil && a.turn > 0 {
 		a.loose = true
+	}
+	if a.overrun {
+		m.abortOnceLocked(a, session)
+		return
 	}
 	m.abortLocked(a)
 }
@@ -293,6 +309,23 @@ func (m *BackgroundManager) abort(a *attempt) {
 		}
 		pause *= 2
 	}
+}
+
+// abortOnceLocked aborts a session that came after the stopping deadline.
+func (m *BackgroundManager) abortOnceLocked(a *attempt, session string) {
+	a.aborts++
+	a.epoch++
+	ctx := m.contextOf(a.t)
+	m.spawn(goAbort, func() {
+		_, err := within(ctx, m, goAbort, "Abort", m.cfg.StopTimeout, func(ctx context.Context) (_ struct{}, err error) {
+			err = errGoexit
+			defer func() { m.abortReturned(a, err) }()
+			return struct{}{}, a.cl.sc.Abort(ctx, session)
+		})
+		if err != nil {
+			m.update(func(int64) { m.logTextLocked("aborting a session failed", session, err.Error()) })
+		}
+	})
 }
 
 // abortReturned is called when an Abort has really returned, which may be long

@@ -18,12 +18,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// BackgroundManager owns background tasks: it starts them when a slot is free,
-// finds out how they end, and tells the session that launched them. Make one
-// with [New] and end it with [BackgroundManager.Close]. All methods are safe
-// for concurrent use; none of them calls the host on the caller's goroutine,
-// except Messages and those whose comment says so.
-//
 // # Invariants
 //
 // They are what every change must keep; checkInvariants verifies those about
@@ -57,6 +51,12 @@ import (
 //     to a busy parent nothing periodic runs; one timer stands for all deadlines.
 //  16. The update that begins Close ends everything pending; after it no attempt
 //     and no turn starts.
+
+// BackgroundManager owns background tasks: it starts them when a slot is free,
+// finds out how they end, and tells the session that launched them. Make one
+// with [New] and end it with [BackgroundManager.Close]. All methods are safe
+// for concurrent use; none of them calls the host on the caller's goroutine,
+// except Messages and those whose comment says so.
 type BackgroundManager struct {
 	cfg     Config
 	cm      *ConcurrencyManager

@@ -119,15 +119,7 @@ func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) 
 		n.owed[i].t = nil
 		n.nOwed--
 	}
-	if t.is(flagOldDebts) {
-		for i := range n.owed {
-			if n.owed[i].t == t {
-				n.owed[i].t = nil
-				n.nOwed--
-			}
-		}
-		t.set(flagOldDebts, false)
-	}
+	n.forgetDebts(t)
 	m.noticeLocked(t, s, now)
 	n.compact()
 	m.wakeNodeLocked(n)
@@ -135,6 +127,20 @@ func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) 
 		m.reconsiderLocked(p.run, now)
 	}
 	m.dropNodeLocked(n)
+}
+
+// forgetDebts drops what is owed for earlier attempts of the task.
+func (n *node) forgetDebts(t *task) {
+	if !t.is(flagOldDebts) {
+		return
+	}
+	t.set(flagOldDebts, false)
+	for i := range n.owed {
+		if n.owed[i].t == t {
+			n.owed[i].t = nil
+			n.nOwed--
+		}
+	}
 }
 
 // compact drops settled debts, and what hangs on them when none is left.
@@ -379,7 +385,7 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 		return nil
 	}
 	switch {
-	case m.closing || n.gone:
+	case m.closing || n.gone || n.scope:
 		return wait()
 	case state == parentBusy:
 		n.fails = 0
@@ -611,7 +617,9 @@ func (m *BackgroundManager) findLostLocked(n *node) {
 
 // TakeNotice returns everything that is owed to the session at this moment as
 // one notice, without waiting for a batch, and counts it as told. It also hands
-// out what was given up. It returns false when there is nothing.
+// out what was given up. A notice whose delivery has failed before comes by
+// itself, unchanged, and the rest with the next call. It returns false when
+// there is nothing.
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	m.update(func(now int64) {
 		if node := m.nodes[session]; node != nil {

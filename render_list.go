@@ -147,21 +147,8 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	for _, s := range notes {
 		b.field("Note", s)
 	}
-	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
 	if w.output != "" && n > 0 {
-		if cut > 0 && !p.fromEnd {
-			since := ""
-			if p.before != "" {
-				since = ", since_message_id=" + arg(p.before)
-			}
-			b.field(fmt.Sprintf("To read on in message %d", first), fmt.Sprintf("%s%s, message_limit=1, offset=%d)", call, since, cut))
-		}
-		switch {
-		case last < p.total || p.partial:
-			b.field("To read what follows", fmt.Sprintf("%s, since_message_id=%s)", call, arg(shown[n-1].ID)))
-		case first > 1:
-			b.field("To read from the beginning", call+")")
-		}
+		b.readOn(w, t, p, first, last, shown[n-1].ID, cut)
 	}
 	if !t.Status.Terminal() {
 		b.line("\n> **Note**: ", noticeComes(1))
@@ -171,6 +158,24 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 		a.body = "---\n\n" + body
 	}
 	return a
+}
+
+// readOn says how to read what lies beside the messages first to last.
+func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID string, cut int) {
+	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
+	if cut > 0 && !p.fromEnd {
+		since := ""
+		if p.before != "" {
+			since = ", since_message_id=" + arg(p.before)
+		}
+		b.field(fmt.Sprintf("To read on in message %d", first), fmt.Sprintf("%s%s, message_limit=1, offset=%d)", call, since, cut))
+	}
+	switch {
+	case last < p.total || p.partial:
+		b.field("To read what follows", fmt.Sprintf("%s, since_message_id=%s)", call, arg(lastID)))
+	case first > 1:
+		b.field("To read from the beginning", call+")")
+	}
 }
 
 // fit renders the messages that fit into room bytes, at least one. cut is the

@@ -3,6 +3,7 @@ package bgagent
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // What a model reads when a call was wrong: what was wrong first, then how to
@@ -81,4 +82,26 @@ func (w wording) remedies(ref string) []remedy {
 		{ErrParentCycle, "Nothing can be launched from this session: its parents form a circle, so nobody could be told of the end. Do this work yourself."},
 		{ErrClosed, "No tasks are accepted any more: the program that runs them is shutting down. Go on with what you have."},
 	}
+}
+
+// What an answer says about how the call went, beside what it shows.
+const (
+	notePointless    = "You are a task yourself, and to wait here could keep the others from ever getting their turn. So this answers at once; what ends will be told to you as your next turn."
+	noteNoSessionYet = "It has no session yet, so there are no messages."
+)
+
+func noteTimedOut(d time.Duration) string {
+	return "It did not end in the " + span(d) + " that this call waited at most. It goes on; nothing of it is lost."
+}
+
+func noteNoneEnded(d time.Duration) string {
+	return "None of them ended in the " + span(d) + " that this call waited at most. They go on; nothing of them is lost."
+}
+
+func noteTimeoutCut() string {
+	return fmt.Sprintf("timeout was cut to %d ms (%s), the longest that one call waits.", outputTimeoutMax.Milliseconds(), span(outputTimeoutMax))
+}
+
+func noteLimitCut() string {
+	return fmt.Sprintf("message_limit was cut to %d, the most that one call shows.", messageLimitMax)
 }

@@ -206,15 +206,15 @@ func TestALongResultCanBeReadInParts(t *testing.T) {
 func TestEveryAnswerFitsBesideTheLongestNotice(t *testing.T) {
 	const room = answerMax - noticeMax - 4
 	w := defaultWording
-	ticks := strings.Repeat("`", 100_000)
-	for _, evil := range []string{ticks, strings.Repeat("|", 100_000), strings.Repeat("a\xff", 50_000), strings.Repeat("\n", 100_000), strings.Repeat("\"\\", 50_000)} {
+	ticks := strings.Repeat("`", 40_000)
+	for _, evil := range []string{ticks, strings.Repeat("|", 40_000), strings.Repeat("a\xff", 20_000), strings.Repeat("\n", 40_000), strings.Repeat("\"\\", 20_000)} {
 		x := hostileTask(Running)
 		x.ID, x.Session, x.Description, x.Agent, x.Prompt, x.Result, x.Reason = evil, evil, evil, evil, evil, evil, evil
 		x.Queue.Pool.Name = evil
 		x.Progress = Progress{ToolCalls: 1, LastTool: evil, LastMessage: evil, Detail: evil}
 		y := x
 		y.Status, y.Ended = Failed, at
-		many := make([]Task, 200)
+		many := make([]Task, 120)
 		var messages []Message
 		for i := range many {
 			many[i] = x
@@ -222,8 +222,8 @@ func TestEveryAnswerFitsBesideTheLongestNotice(t *testing.T) {
 		}
 		for name, a := range map[string]answer{
 			"status": w.status(x, at), "ended": w.ended(y, part{}, room), "list": w.list(many, true, at, room), "cancelled": w.cancelled(many, room),
-			"session": w.session(y, sessionPage{messages: messages, first: 1, total: 200, before: evil}, at, room), "launched": w.launched(x, true),
-			"from end": w.session(y, sessionPage{messages: messages, first: 1, total: 200, fromEnd: true}, at, room),
+			"session": w.session(y, sessionPage{messages: messages, first: 1, total: 120, before: evil}, at, room), "launched": w.launched(x, true),
+			"from end": w.session(y, sessionPage{messages: messages, first: 1, total: 120, fromEnd: true}, at, room),
 		} {
 			require.LessOrEqual(t, len(a.with("")), room, "%s with %.3q", name, evil)
 		}

@@ -69,8 +69,7 @@ func sessionMessages() []Message {
 }
 
 // golden are all texts that a model reads, by the name of their file.
-func golden() map[string]string {
-	w := defaultWording
+func golden(w wording) map[string]string {
 	all := map[string]string{}
 	put := func(name string, a answer) { all[name] = a.with("") }
 
@@ -88,6 +87,9 @@ func golden() map[string]string {
 	put("goes_on_deadlock", w.goesOn(pendingTask(), false))
 
 	put("status_running", w.status(runningTask(), at))
+	put("status_timed_out", w.status(runningTask(), at, noteTimeoutCut(), noteTimedOut(outputTimeoutMax)))
+	put("status_pointless", w.status(pendingTask(), at, notePointless))
+	put("status_no_session", w.status(pendingTask(), at, noteNoSessionYet))
 	put("status_pending", w.status(pendingTask(), at))
 	far := pendingTask()
 	far.Queue = &QueuePlace{Pool: PoolStats{Name: "agent oracle", Limit: Unlimited, InUse: 7, Waiting: 2000}}
@@ -141,6 +143,7 @@ func golden() map[string]string {
 
 	put("list", w.list([]Task{runningTask(), pendingTask(), completedTask(), endedTask(CauseSessionError, "", ""), never}, false, at, answerMax))
 	put("list_one_live", w.list([]Task{runningTask()}, false, at, answerMax))
+	put("list_none_ended", w.list([]Task{runningTask(), pendingTask()}, false, at, answerMax, noteNoneEnded(time.Minute)))
 	put("list_empty", w.list(nil, false, at, answerMax))
 	put("list_cut", w.list([]Task{runningTask(), pendingTask(), completedTask()}, true, at, 900))
 	cancelled := []Task{runningTask(), runningTask(), pendingTask()}
@@ -153,16 +156,16 @@ func golden() map[string]string {
 	put("session", w.session(completedTask(), sessionPage{messages: sessionMessages(), first: 1, total: 3}, at, answerMax))
 	put("session_part", w.session(runningTask(), sessionPage{messages: sessionMessages()[1:2], first: 2, total: 3, before: "msg_1"}, at, answerMax))
 	put("session_from_end", w.session(completedTask(), sessionPage{messages: sessionMessages()[1:], first: 2, total: 3, fromEnd: true}, at, answerMax))
+	put("session_limit_cut", w.session(completedTask(), sessionPage{messages: sessionMessages()[:1], first: 1, total: 3}, at, answerMax, noteLimitCut()))
 	put("session_none_new", w.session(runningTask(), sessionPage{first: 4, total: 3, before: "msg_3"}, at, answerMax))
 	huge := []Message{{ID: "msg_9", Role: RoleAgent, Text: strings.Repeat("0123456789abcde\n", 400), Stop: StopLength, Error: "limit"}}
 	put("session_message_cut", w.session(completedTask(), sessionPage{messages: huge, first: 9, total: 9, partial: true, before: "msg_8"}, at, 3<<10))
-	goldenProblems(all)
-	goldenNotices(all)
+	goldenProblems(w, all)
+	goldenNotices(w, all)
 	return all
 }
 
-func goldenProblems(all map[string]string) {
-	w := defaultWording
+func goldenProblems(w wording, all map[string]string) {
 	all["problem_unknown"] = w.unknown("bg_nope", []Task{completedTask(), pendingTask()})
 	all["problem_unknown_none"] = w.unknown("bg_nope", nil)
 	all["problem_expired"] = w.expired(&ExpiredError{ID: "bg_abc123", Status: Completed, Session: "sess_xyz789"})
@@ -178,10 +181,10 @@ func goldenProblems(all map[string]string) {
 	all["description_background_cancel"] = w.cancelDescription()
 }
 
-func goldenNotices(all map[string]string) {
+func goldenNotices(w wording, all map[string]string) {
 	notice := func(name string, n Notice) {
 		n.ID, n.Session = "bgn_5e6f7g", "root"
-		all["notice_"+name] = renderNotice(n, at)
+		all["notice_"+name] = w.notice(n)
 	}
 	notice("single", Notice{Items: []NoticeItem{itemGood}, Live: 2})
 	notice("single_error", Notice{Items: []NoticeItem{itemBad}, Live: 1})
@@ -209,13 +212,13 @@ func goldenNotices(all map[string]string) {
 	untold.Notice = NoticeOwed
 	old2 := endedTask(CauseLength, "", "")
 	old2.ID = "bg_def456"
-	all["digest"] = renderDigest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 4096, at)
-	all["digest_short"] = renderDigest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 130, at)
-	all["digest_none"] = renderDigest(nil, 0, 0, 4096, at)
+	all["digest"] = w.digest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 4096, at)
+	all["digest_short"] = w.digest([]Task{old2, untold, pendingTask(), runningTask()}, 2, 1, 130, at)
+	all["digest_none"] = w.digest(nil, 0, 0, 4096, at)
 }
 
 func TestTextsAreThoseOfTheGoldenFiles(t *testing.T) {
-	texts := golden()
+	texts := golden(defaultWording)
 	dir := filepath.Join("testdata", "golden")
 	if *updateGolden {
 		require.NoError(t, os.RemoveAll(dir))
@@ -236,14 +239,24 @@ func TestTextsAreThoseOfTheGoldenFiles(t *testing.T) {
 
 func TestNoTextMakesTheModelPoll(t *testing.T) {
 	poll := regexp.MustCompile(`(?i)\bpoll|check (on|back|again|the status|whether)|every few seconds|periodic|from time to time|try again later|look again|use block`)
-	for name, s := range golden() {
+	for name, s := range golden(defaultWording) {
 		require.NotRegexp(t, poll, s, name)
 		require.LessOrEqual(t, len(s), answerMax, name)
 		require.True(t, utf8.ValidString(s), name)
 	}
 	// The one that a model reads first also tells it what comes instead.
 	for _, name := range []string{"launched_pending", "launched_running", "continued", "status_running", "status_pending", "goes_on_deadline", "list", "description_delegate_task"} {
-		require.Contains(t, golden()[name], "notice comes", name)
+		require.Contains(t, golden(defaultWording)[name], "notice comes", name)
+	}
+}
+
+func TestTextsSpeakOfTheToolsAsTheModelKnowsThem(t *testing.T) {
+	for name, s := range golden(wording{"spawn", "fetch", "kill"}) {
+		require.NotRegexp(t, `delegate_task|background_output|background_cancel`, s, name)
+	}
+	for name, s := range golden(wording{}) {
+		require.NotRegexp(t, `delegate_task|background_output|background_cancel|task_id=|session_id=|with \.`, s, name)
+		require.NotEmpty(t, s)
 	}
 }
 
@@ -295,7 +308,7 @@ func TestDigestKeepsToItsBytes(t *testing.T) {
 		x.ID = "bg_" + itoa(i)
 		tasks = append(tasks, x)
 	}
-	for n := -1; n < 6000; n++ {
+	for n := -1; n < 6000; n += 1 + n/100 {
 		s := renderDigest(tasks, 3, 1, n, at)
 		require.LessOrEqual(t, len(s), max(n, 0))
 		if n >= 400 {

@@ -1,6 +1,9 @@
 package bgagent
 
-import "slices"
+import (
+	"hash/maphash"
+	"slices"
+)
 
 // What is kept of ended tasks, and for how long. What has been told goes first,
 // texts before records; of the last ones that went a tombstone stays, so that
@@ -15,11 +18,14 @@ type retention struct {
 	alarm  alarm
 
 	trimming bool
-	// Tombstones are looked for one after the other: that is rare, while an
-	// index would cost two map entries for every task that goes.
-	tombs []tombstone // a ring
-	nums  []uint64    // the numbers in their ids; 0 for one that was revived
-	next  int         // the oldest of the ring, once it is full
+	// Tombstones are looked for by id one after the other, because that is rare
+	// and an index would cost every task that goes; by session, which every new
+	// session is, there is one.
+	tombs []tombstone      // a ring
+	nums  []uint64         // the numbers in their ids; 0 for one that was revived
+	next  int              // the oldest of the ring, once it is full
+	sess  map[uint64]int32 // by the hash of the session's id
+	seed  maphash.Seed
 }
 
 // expiry is a queue of ended attempts. Entries of tasks that were resumed, or
@@ -47,6 +53,7 @@ type tombstone struct {
 	title   string
 	no      int32
 	status  Status
+	stuck   bool // its session did not stop
 }
 
 // current reports whether the entry still speaks of the task as it is.
@@ -176,7 +183,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 		t.run = nil
 	}
 	if s := t.sess; s != nil {
-		tomb.session, tomb.cursor = s.id, s.cursor
+		tomb.session, tomb.cursor, tomb.stuck = s.id, s.cursor, s.stuck
 		delete(m.sessions, s.id)
 	}
 	t.set(flagForgotten, true)
@@ -190,6 +197,10 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 		if h := m.callHashOf(t); m.calls[h] == t {
 			delete(m.calls, h)
 		}
+	}
+	if !m.pushesLocked(t.up) { // nobody may ever take what is owed for earlier attempts
+		t.up.forgetDebts(t)
+		t.up.compact()
 	}
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
@@ -218,23 +229,39 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 // bury adds a tombstone; the oldest one goes when there are too many, and with
 // it the last that the client has to keep of its session.
 func (k *retention) bury(tomb tombstone, num uint64, m *BackgroundManager) {
-	if len(k.tombs) < tombstones {
-		k.tombs, k.nums = append(k.tombs, tomb), append(k.nums, num)
-		return
+	if k.sess == nil {
+		k.sess, k.seed = map[uint64]int32{}, m.seed
 	}
-	i := k.next
-	k.next = (k.next + 1) % tombstones
+	i := len(k.tombs)
+	if i < tombstones {
+		k.tombs, k.nums = append(k.tombs, tombstone{}), append(k.nums, 0)
+	} else {
+		i = k.next
+		k.next = (k.next + 1) % tombstones
+	}
 	if k.nums[i] != 0 {
+		k.unindex(i)
 		m.forgetLocked(k.tombs[i].kind.cl, k.tombs[i].session)
 		m.releaseKindLocked(k.tombs[i].kind)
 	}
 	k.tombs[i], k.nums[i] = tomb, num
+	if tomb.session != "" {
+		k.sess[maphash.String(k.seed, tomb.session)] = int32(i)
+	}
 }
 
 // unearth takes a tombstone out of the ring: its task lives again.
 func (k *retention) unearth(tomb *tombstone, num uint64) {
-	k.nums[slices.Index(k.nums, num)] = 0
+	i := slices.Index(k.nums, num)
+	k.unindex(i)
+	k.nums[i] = 0
 	*tomb = tombstone{}
+}
+
+func (k *retention) unindex(i int) {
+	if h := maphash.String(k.seed, k.tombs[i].session); k.sess[h] == int32(i) {
+		delete(k.sess, h)
+	}
 }
 
 func (k *retention) byID(num uint64, id string) *tombstone {
@@ -249,12 +276,20 @@ func (k *retention) find(ref string) *tombstone {
 	if num, ok := parseID(ref); ok {
 		return k.byID(num, ref)
 	}
-	for i := range k.tombs {
-		if k.tombs[i].session == ref && ref != "" {
-			return &k.tombs[i]
-		}
+	if k.sess == nil {
+		return nil
+	}
+	if i, ok := k.sess[maphash.String(k.seed, ref)]; ok && k.tombs[i].session == ref {
+		return &k.tombs[i]
 	}
 	return nil
+}
+
+// stopped is called when the call of a runner has returned after all.
+func (k *retention) stopped(id string) {
+	if tomb := k.find(id); tomb != nil {
+		tomb.stuck = false
+	}
 }
 
 // descends reports whether the session had launched the task, as far as the
@@ -275,7 +310,13 @@ func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	t.kind = tomb.kind // and its reference
 	t.sess = &session{id: tomb.session, cl: t.kind.cl, task: t, cursor: tomb.cursor}
 	if n := m.nodes[tomb.session]; n != nil && n.of != nil {
+		// Its tasks were counted at a root that may have been forgotten, too.
+		top, _ := n.root()
 		n.of, t.sess.own = t.sess, n
+		live := t.subtreeLive()
+		top.tree -= live
+		top, _ = up.root()
+		top.tree += live
 	}
 	m.tasks[num] = t
 	m.sessions[t.sess.id] = t.sess

@@ -195,8 +195,14 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		t := a.t
 		if !a.live() { // ended meanwhile: the late session is aborted, and never prompted
-			if id != "" && err == nil {
-				if m.sessions[id] == nil && t.sess == nil {
+			switch {
+			case id == "" || err != nil:
+			case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
+				if m.sessions[id] == nil && m.keep.find(id) == nil {
+					m.abortOnceLocked(a, id)
+				}
+			default:
+				if m.sessions[id] == nil && m.keep.find(id) == nil && t.sess == nil {
 					m.bindLocked(t, id)
 				}
 				m.abortLateLocked(a, id, now)
@@ -214,6 +220,9 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 		case m.sessions[id] != nil:
 			// Aborting it here would stop the task that owns it.
 			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to task %s", quote(id), m.sessions[id].task.id), now)
+			return
+		case m.keep.find(id) != nil:
+			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to the expired task %s", quote(id), m.keep.find(id).id), now)
 			return
 		}
 		m.bindLocked(t, id)
@@ -265,6 +274,9 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 	return m.step(func(now int64) {
 		a.inCall, a.stage = false, stageNone
 		if !a.live() {
+			if a.t.is(flagForgotten) {
+				m.keep.stopped(a.t.id)
+			}
 			m.restLocked(a, now)
 			return
 		}
@@ -327,7 +339,10 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt 
 func (m *BackgroundManager) nextTurnLocked(a *attempt, now int64) {
 	a.wantTurn = false
 	n := a.t.sess.own
-	env := m.packLocked(n, now)
+	var env *envelope
+	if n != nil { // else everything was read, and has expired
+		env = m.packLocked(n, now)
+	}
 	if env == nil { // taken meanwhile
 		m.releaseLocked(a.t, now)
 		m.reconsiderLocked(a, now)

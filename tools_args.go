@@ -83,7 +83,7 @@ func (f fields[A]) broken(err error) string {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "The arguments break off in the middle. They must be one JSON object, such as " + f.example() + "."
 	}
-	return "The arguments are no valid JSON (" + oneLine(err.Error(), reasonMax) + "). They must be one JSON object, such as " + f.example() + "."
+	return "The arguments are not valid JSON. They must be one JSON object, such as " + f.example() + "."
 }
 
 // unknown answers a name that is none of the arguments'.

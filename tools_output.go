@@ -80,14 +80,14 @@ func (o *outputCall) check() string {
 	}
 	if a.MessageLimit > messageLimitMax {
 		a.MessageLimit = messageLimitMax
-		o.notes = append(o.notes, fmt.Sprintf("message_limit was cut to %d, the most that one call shows.", messageLimitMax))
+		o.notes = append(o.notes, noteLimitCut())
 	}
 	if a.Timeout != nil {
 		o.timeout = outputTimeoutMax
 		if *a.Timeout <= outputTimeoutMax.Milliseconds() {
 			o.timeout = time.Duration(*a.Timeout) * time.Millisecond
 		} else if a.Block {
-			o.notes = append(o.notes, fmt.Sprintf("timeout was cut to %d ms (%s), the longest that one call waits.", outputTimeoutMax.Milliseconds(), span(outputTimeoutMax)))
+			o.notes = append(o.notes, noteTimeoutCut())
 		}
 	}
 	return ""
@@ -111,13 +111,11 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 	case err == nil:
 		return waitOver, nil
 	case errors.Is(err, ErrGoesOn):
-		o.notes = append(o.notes, "You are a task yourself, and to wait here could keep the others from ever getting their turn. So this answers at once; what ends will be told to you as your next turn.")
+		o.notes = append(o.notes, notePointless)
 		return waitPointless, nil
-	case errors.Is(o.ctx.Err(), context.Canceled):
-		return waitOver, o.ctx.Err()
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
-	default:
+	default: // also the cancellation of the caller's own context
 		return waitOver, err
 	}
 }
@@ -139,7 +137,7 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 	r.Tasks = []Task{t}
 	if how == waitTimedOut && !t.Status.Terminal() {
 		r.TimedOut = true
-		o.notes = append(o.notes, "It did not end in the "+span(o.timeout)+" that this call waited at most. It goes on; nothing of it is lost.")
+		o.notes = append(o.notes, noteTimedOut(o.timeout))
 	}
 	var render func(room int) answer
 	switch {
@@ -181,7 +179,7 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 				return r, problem, err
 			}
 			if r.TimedOut = how == waitTimedOut; r.TimedOut {
-				o.notes = append(o.notes, "None of them ended in the "+span(o.timeout)+" that this call waited at most. They go on; nothing of them is lost.")
+				o.notes = append(o.notes, noteNoneEnded(o.timeout))
 			}
 		}
 	}

@@ -20,13 +20,15 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 			return nil, "Task " + code(t.ID, idMax) + " never got a session, so it has no messages. Leave out full_session to read why.", nil
 		}
 		return func(int) answer {
-			return o.w.status(t, time.Now(), append(o.notes, "It has no session yet, so there are no messages.")...)
+			return o.w.status(t, time.Now(), append(o.notes, noteNoSessionYet)...)
 		}, "", nil
 	}
 	all, partial, err := o.messages(t.ID)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil, "The messages of this session cannot be read: the program that runs the agent does not show them. Leave out full_session to read the task itself.", nil
+	case errors.Is(err, ErrNoSession):
+		return nil, "The session of task " + code(t.ID, idMax) + " does not exist any more, so its messages cannot be read. Leave out full_session to read what was kept.", nil
 	case err != nil:
 		problem, err = o.problem(err, t.ID)
 		return nil, problem, err
