@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// script is a model that knows beforehand what it is going to do: it delegates a
+// task, reads its result, and makes a mistake. It prints what it calls and how it
+// is answered.
+type script struct {
+	w    io.Writer
+	defs []bgagent.ToolDef
+	step int
+	task string // the task that it was told of
+}
+
+// What is said at the beginning and at the end of the conversation.
+const (
+	question = "How many words are there?"
+	lastWord = "Four."
+)
+
+// toolCall is a call that the model makes.
+type toolCall struct {
+	id, name, args string
+	wrong          bool // the answer is to be an error
+}
+
+var scriptCalls = [...]toolCall{
+	{id: "call_1", name: "delegate_task", args: `{"description":"Count words","prompt":"one two three four","subagent_type":"counter"}`},
+	{id: "call_2", name: "background_output", args: `{"task_id":"$TASK","block":true}`},
+	{id: "call_3", name: "delegate_task", args: `{"subagent_type":"counter"}`, wrong: true},
+}
+
+// over reports whether the last call has been answered.
+func (s *script) over() bool { return s.step > len(scriptCalls) }
+
+// offer takes the definition of a tool as it has arrived at the model. It must
+// be what the library said, with nothing lost on the way.
+func (s *script) offer(name, description string, schema []byte) error {
+	for _, d := range s.defs {
+		if d.Name != name {
+			continue
+		}
+		var want, got any
+		if err := errors.Join(json.Unmarshal(d.Schema, &want), json.Unmarshal(schema, &got)); err != nil {
+			return fmt.Errorf("the schema of %s: %w", name, err)
+		}
+		if description != d.Description || !reflect.DeepEqual(got, want) {
+			return fmt.Errorf("%s has arrived as something else: %s\n%s", name, description, schema)
+		}
+		return nil
+	}
+	return fmt.Errorf("there is no tool %q", name)
+}
+
+// begin returns the first call.
+func (s *script) begin() toolCall {
+	s.step = 1
+	return s.call()
+}
+
+// answer takes the answer to the last call and returns the next one, if there
+// is one.
+func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
+	if s.step < 1 || s.over() || id != scriptCalls[s.step-1].id {
+		return toolCall{}, false, fmt.Errorf("an answer to call %q, which is not open", id)
+	}
+	if s.task == "" {
+		s.task = taskID.FindString(text)
+	}
+	for line := range strings.Lines(plain(text)) {
+		fmt.Fprintln(s.w, strings.TrimRight("   "+line, " \n"))
+	}
+	s.step++
+	if s.over() {
+		return toolCall{}, false, nil
+	}
+	return s.call(), true, nil
+}
+
+// flag checks what an SDK that marks errors says about the answer to come.
+func (s *script) flag(isError bool) error {
+	if c := scriptCalls[s.step-1]; isError != c.wrong {
+		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)
+	}
+	return nil
+}
+
+func (s *script) call() toolCall {
+	c := scriptCalls[s.step-1]
+	c.args = strings.ReplaceAll(c.args, "$TASK", s.task)
+	fmt.Fprintf(s.w, "-> %s %s\n", c.name, plain(c.args))
+	return c
+}
+
+var (
+	taskID   = regexp.MustCompile(`bg_[0-9a-z]+`)
+	session  = regexp.MustCompile(`ses_[0-9a-z]+`)
+	duration = regexp.MustCompile(`\b[0-9.]+ ?(ns|µs|ms|s)\b`)
+)
+
+// plain makes a text the same in every run.
+func plain(s string) string {
+	s = taskID.ReplaceAllString(s, "bg_…")
+	s = session.ReplaceAllString(s, "ses_…")
+	return duration.ReplaceAllString(s, "…s")
+}
