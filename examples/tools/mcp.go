@@ -78,5 +78,5 @@ func playMCP(ctx context.Context, defs []bgagent.ToolDef, s *script) (err error)
 			return err
 		}
 	}
-	return nil
+	return s.end(lastWord)
 }

@@ -43,6 +43,15 @@ var scriptCalls = [...]toolCall{
 // over reports whether the last call has been answered.
 func (s *script) over() bool { return s.step > len(scriptCalls) }
 
+// end takes what the program has got as the model's last word.
+func (s *script) end(word string) error {
+	if !s.over() || word != lastWord {
+		return fmt.Errorf("the conversation has ended early, with %q", word)
+	}
+	fmt.Fprintln(s.w, word)
+	return nil
+}
+
 // offer takes the definition of a tool as it has arrived at the model. It must
 // be what the library said, with nothing lost on the way.
 func (s *script) offer(name, description string, schema []byte) error {
