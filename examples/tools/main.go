@@ -33,6 +33,8 @@ var sdks = []struct {
 }{
 	{"MCP", playMCP},
 	{"Anthropic", playAnthropic},
+	{"OpenAI, Chat Completions", playOpenAI},
+	{"OpenAI, Responses", playResponses},
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {

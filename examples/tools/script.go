@@ -16,10 +16,11 @@ import (
 // task, reads its result, and makes a mistake. It prints what it calls and how it
 // is answered.
 type script struct {
-	w    io.Writer
-	defs []bgagent.ToolDef
-	step int
-	task string // the task that it was told of
+	w     io.Writer
+	defs  []bgagent.ToolDef
+	tools int    // how many it has been offered
+	step  int    // which of its calls is open, from 1
+	task  string // the task that it was told of
 }
 
 // What is said at the beginning and at the end of the conversation.
@@ -48,6 +49,9 @@ func (s *script) end(word string) error {
 	if !s.over() || word != lastWord {
 		return fmt.Errorf("the conversation has ended early, with %q", word)
 	}
+	if s.tools != len(s.defs) {
+		return fmt.Errorf("%d tools have arrived, not %d", s.tools, len(s.defs))
+	}
 	fmt.Fprintln(s.w, word)
 	return nil
 }
@@ -66,6 +70,7 @@ func (s *script) offer(name, description string, schema []byte) error {
 		if description != d.Description || !reflect.DeepEqual(got, want) {
 			return fmt.Errorf("%s has arrived as something else: %s\n%s", name, description, schema)
 		}
+		s.tools++
 		return nil
 	}
 	return fmt.Errorf("there is no tool %q", name)
