@@ -35,6 +35,8 @@ var sdks = []struct {
 	{"Anthropic", playAnthropic},
 	{"OpenAI, Chat Completions", playOpenAI},
 	{"OpenAI, Responses", playResponses},
+	{"Eino", playEino},
+	{"LangChainGo", playLangChain},
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {

@@ -57,15 +57,21 @@ func (s *script) end(word string) error {
 }
 
 // offer takes the definition of a tool as it has arrived at the model. It must
-// be what the library said, with nothing lost on the way.
+// mean what the library said, with nothing lost on the way.
 func (s *script) offer(name, description string, schema []byte) error {
 	for _, d := range s.defs {
 		if d.Name != name {
 			continue
 		}
-		var want, got any
+		var want, got map[string]any
 		if err := errors.Join(json.Unmarshal(d.Schema, &want), json.Unmarshal(schema, &got)); err != nil {
 			return fmt.Errorf("the schema of %s: %w", name, err)
+		}
+		// An empty list says the same as none.
+		for _, m := range []map[string]any{want, got} {
+			if required, ok := m["required"].([]any); ok && len(required) == 0 {
+				delete(m, "required")
+			}
 		}
 		if description != d.Description || !reflect.DeepEqual(got, want) {
 			return fmt.Errorf("%s has arrived as something else: %s\n%s", name, description, schema)
@@ -99,6 +105,15 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 		return toolCall{}, false, nil
 	}
 	return s.call(), true, nil
+}
+
+// reply plays on: it takes the answer to the last call, if there was one, and
+// returns the next call, or says that there is none.
+func (s *script) reply(id, text string) (toolCall, bool, error) {
+	if s.step == 0 {
+		return s.begin(), true, nil
+	}
+	return s.answer(id, text)
 }
 
 // flag checks what an SDK that marks errors says about the answer to come.

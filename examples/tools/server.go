@@ -41,15 +41,6 @@ func serve[T any](path string, handle func(T) (answer any, err error)) *httptest
 
 type object map[string]any
 
-// reply plays on: it takes the answer to the last call, if there was one, and
-// returns the next call, or says that there is none.
-func (s *script) reply(id, text string) (toolCall, bool, error) {
-	if s.step == 0 {
-		return s.begin(), true, nil
-	}
-	return s.answer(id, text)
-}
-
 func playAnthropic(ctx context.Context, defs []bgagent.ToolDef, s *script) error {
 	type request struct {
 		Tools []struct {
