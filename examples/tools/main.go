@@ -40,8 +40,16 @@ var sdks = []struct {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
+	// The agent is not done before the model knows of its task, so that the output
+	// is the same every time: a task that has ended by then is told of at once.
+	launched := make(chan struct{}, 1)
 	client := inproc.New(map[string]inproc.Agent{
-		"counter": func(_ context.Context, t *inproc.Turn) (string, error) {
+		"counter": func(ctx context.Context, t *inproc.Turn) (string, error) {
+			select {
+			case <-launched:
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
 			return fmt.Sprintf("%d words.", len(strings.Fields(t.Prompt.Text))), nil
 		},
 	})
@@ -58,7 +66,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		fmt.Fprintf(w, "== %s\n", sdk.name)
 		// Each conversation is a session of its own: none sees the tasks of another.
 		ctx := bgagent.WithCaller(ctx, bgagent.Caller{Session: "conversation with " + sdk.name})
-		s := &script{w: w, defs: defs}
+		s := &script{w: w, defs: defs, launched: launched}
 		if err := sdk.play(ctx, defs, s); err != nil {
 			return fmt.Errorf("%s: %w", sdk.name, err)
 		}

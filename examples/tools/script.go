@@ -16,11 +16,12 @@ import (
 // task, reads its result, and makes a mistake. It prints what it calls and how it
 // is answered.
 type script struct {
-	w     io.Writer
-	defs  []bgagent.ToolDef
-	tools int    // how many it has been offered
-	step  int    // which of its calls is open, from 1
-	task  string // the task that it was told of
+	w        io.Writer
+	defs     []bgagent.ToolDef
+	launched chan<- struct{} // is sent to when the model knows of its task
+	tools    int             // how many it has been offered
+	step     int             // which of its calls is open, from 1
+	task     string          // the task that it was told of
 }
 
 // What is said at the beginning and at the end of the conversation.
@@ -95,7 +96,10 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 		return toolCall{}, false, fmt.Errorf("an answer to call %q, which is not open", id)
 	}
 	if s.task == "" {
-		s.task = taskID.FindString(text)
+		if s.task = taskID.FindString(text); s.task == "" {
+			return toolCall{}, false, fmt.Errorf("no task was launched: %s", text)
+		}
+		s.launched <- struct{}{}
 	}
 	for line := range strings.Lines(plain(text)) {
 		fmt.Fprintln(s.w, strings.TrimRight("   "+line, " \n"))
