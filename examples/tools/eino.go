@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/bgagent/bgagent"
+	"github.com/cloudwego/eino/components/model"
+	"github.com/cloudwego/eino/components/tool"
+	"github.com/cloudwego/eino/compose"
+	"github.com/cloudwego/eino/flow/agent/react"
+	"github.com/cloudwego/eino/schema"
+	"github.com/eino-contrib/jsonschema"
+)
+
+// einoTools configures the tools for an agent or a graph. They serve all
+// conversations: whose a call is stands in the context given to the agent.
+func einoTools(defs []bgagent.ToolDef) (compose.ToolsNodeConfig, error) {
+	conf := compose.ToolsNodeConfig{
+		// Without it a name that there is not would end the agent.
+		UnknownToolsHandler: func(_ context.Context, name, _ string) (string, error) {
+			return "There is no tool " + name + ".", nil
+		},
+	}
+	for _, d := range defs {
+		params := new(jsonschema.Schema)
+		if err := json.Unmarshal(d.Schema, params); err != nil {
+			return conf, fmt.Errorf("the schema of %s: %w", d.Name, err)
+		}
+		conf.Tools = append(conf.Tools, &einoTool{d, &schema.ToolInfo{
+			Name:        d.Name,
+			Desc:        d.Description,
+			ParamsOneOf: schema.NewParamsOneOfByJSONSchema(params),
+		}})
+	}
+	return conf, nil
+}
+
+// einoTool is one of the tools.
+type einoTool struct {
+	def  bgagent.ToolDef
+	info *schema.ToolInfo
+}
+
+var _ tool.InvokableTool = (*einoTool)(nil)
+
+// Info implements [tool.BaseTool].
+func (t *einoTool) Info(context.Context) (*schema.ToolInfo, error) { return t.info, nil }
+
+// InvokableRun implements [tool.InvokableTool]. What was wrong with a call goes
+// to the model as text, for an error would end the agent.
+func (t *einoTool) InvokableRun(ctx context.Context, args string, _ ...tool.Option) (string, error) {
+	by, _ := bgagent.CallerFrom(ctx)
+	by.ToolCallID = compose.GetToolCallID(ctx)
+	r, err := t.def.Call(bgagent.WithCaller(ctx, by), json.RawMessage(args))
+	return r.Text, err
+}
+
+// einoChat lets a ReAct agent talk to a model until it calls no tool any more.
+func einoChat(ctx context.Context, m model.ToolCallingChatModel, defs []bgagent.ToolDef, prompt string) (*schema.Message, error) {
+	tools, err := einoTools(defs)
+	if err != nil {
+		return nil, err
+	}
+	agent, err := react.NewAgent(ctx, &react.AgentConfig{ToolCallingModel: m, ToolsConfig: tools, MaxStep: 40})
+	if err != nil {
+		return nil, err
+	}
+	return agent.Generate(ctx, []*schema.Message{schema.UserMessage(prompt)})
+}

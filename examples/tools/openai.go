@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/bgagent/bgagent"
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/responses"
+)
+
+// openaiTools defines the tools for Chat Completions. The schemas go out byte
+// for byte, so that the properties keep their order. Strict must stay off, since
+// it wants every argument to be required.
+func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
+	var tools []openai.ChatCompletionToolUnionParam
+	for _, d := range defs {
+		f := openai.FunctionDefinitionParam{
+			Name:        d.Name,
+			Description: openai.String(d.Description),
+			Strict:      openai.Bool(false),
+		}
+		f.SetExtraFields(map[string]any{"parameters": d.Schema})
+		tools = append(tools, openai.ChatCompletionFunctionTool(f))
+	}
+	return tools
+}
+
+// openaiResults runs the tools that a message calls. Each result is a message of
+// its own. It has no mark for errors; the text says what is wrong.
+func openaiResults(ctx context.Context, defs []bgagent.ToolDef, msg openai.ChatCompletionMessage) ([]openai.ChatCompletionMessageParamUnion, error) {
+	var results []openai.ChatCompletionMessageParamUnion
+	for _, c := range msg.ToolCalls {
+		r, err := callTool(ctx, defs, c.ID, c.Function.Name, json.RawMessage(c.Function.Arguments))
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, openai.ToolMessage(r.Text, c.ID))
+	}
+	return results, nil
+}
+
+// openaiChat talks to a model until it calls no tool any more.
+func openaiChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDef, prompt string) (openai.ChatCompletionMessage, error) {
+	params := openai.ChatCompletionNewParams{
+		Model:    openai.ChatModelGPT5_5,
+		Tools:    openaiTools(defs),
+		Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)},
+	}
+	for {
+		completion, err := client.Chat.Completions.New(ctx, params)
+		if err != nil {
+			return openai.ChatCompletionMessage{}, err
+		}
+		msg := completion.Choices[0].Message
+		results, err := openaiResults(ctx, defs, msg)
+		if err != nil || len(results) == 0 {
+			return msg, err
+		}
+		params.Messages = append(params.Messages, msg.ToParam())
+		params.Messages = append(params.Messages, results...)
+	}
+}
+
+// responsesTools defines the tools for the Responses API, where strict is on
+// unless it is turned off.
+func responsesTools(defs []bgagent.ToolDef) []responses.ToolUnionParam {
+	var tools []responses.ToolUnionParam
+	for _, d := range defs {
+		f := &responses.FunctionToolParam{
+			Name:        d.Name,
+			Description: openai.String(d.Description),
+			Strict:      openai.Bool(false),
+		}
+		f.SetExtraFields(map[string]any{"parameters": d.Schema})
+		tools = append(tools, responses.ToolUnionParam{OfFunction: f})
+	}
+	return tools
+}
+
+// responsesResults runs the tools that a response calls.
+func responsesResults(ctx context.Context, defs []bgagent.ToolDef, resp *responses.Response) (responses.ResponseInputParam, error) {
+	var results responses.ResponseInputParam
+	for _, item := range resp.Output {
+		if c, ok := item.AsAny().(responses.ResponseFunctionToolCall); ok {
+			r, err := callTool(ctx, defs, c.CallID, c.Name, json.RawMessage(c.Arguments))
+			if err != nil {
+				return nil, err
+			}
+			out := responses.ResponseInputItemParamOfFunctionCallOutput(r.Text)
+			out.OfFunctionCallOutput.CallID = openai.String(c.CallID)
+			results = append(results, out)
+		}
+	}
+	return results, nil
+}
+
+// responsesChat talks to a model until it calls no tool any more.
+func responsesChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDef, prompt string) (*responses.Response, error) {
+	params := responses.ResponseNewParams{
+		Model: openai.ChatModelGPT5_5,
+		Tools: responsesTools(defs),
+		Input: responses.ResponseNewParamsInputUnion{OfString: openai.String(prompt)},
+	}
+	for {
+		resp, err := client.Responses.New(ctx, params)
+		if err != nil {
+			return nil, err
+		}
+		results, err := responsesResults(ctx, defs, resp)
+		if err != nil || len(results) == 0 {
+			return resp, err
+		}
+		params.PreviousResponseID = openai.String(resp.ID)
+		params.Input = responses.ResponseNewParamsInputUnion{OfInputItemList: results}
+	}
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// script is a model that knows beforehand what it is going to do: it delegates a
+// task, reads its result, and makes a mistake. It prints what it calls and how it
+// is answered.
+type script struct {
+	w        io.Writer
+	defs     []bgagent.ToolDef
+	launched chan<- struct{} // is sent to when the model knows of its task
+	tools    int             // how many it has been offered
+	step     int             // which of its calls is open, from 1
+	task     string          // the task that it was told of
+}
+
+// What is said at the beginning and at the end of the conversation.
+const (
+	question = "How many words are there?"
+	lastWord = "Four."
+)
+
+// toolCall is a call that the model makes.
+type toolCall struct {
+	id, name, args string
+	wrong          bool // the answer is to be an error
+}
+
+var scriptCalls = [...]toolCall{
+	{id: "call_1", name: "delegate_task", args: `{"description":"Count words","prompt":"one two three four","subagent_type":"counter"}`},
+	{id: "call_2", name: "background_output", args: `{"task_id":"$TASK","block":true}`},
+	{id: "call_3", name: "delegate_task", args: `{"subagent_type":"counter"}`, wrong: true},
+}
+
+// over reports whether the last call has been answered.
+func (s *script) over() bool { return s.step > len(scriptCalls) }
+
+// end takes what the program has got as the model's last word.
+func (s *script) end(word string) error {
+	if !s.over() || word != lastWord {
+		return fmt.Errorf("the conversation has ended early, with %q", word)
+	}
+	if s.tools != len(s.defs) {
+		return fmt.Errorf("%d tools have arrived, not %d", s.tools, len(s.defs))
+	}
+	fmt.Fprintln(s.w, word)
+	return nil
+}
+
+// offer takes the definition of a tool as it has arrived at the model. It must
+// mean what the library said, with nothing lost on the way.
+func (s *script) offer(name, description string, schema []byte) error {
+	for _, d := range s.defs {
+		if d.Name != name {
+			continue
+		}
+		var want, got map[string]any
+		if err := errors.Join(json.Unmarshal(d.Schema, &want), json.Unmarshal(schema, &got)); err != nil {
+			return fmt.Errorf("the schema of %s: %w", name, err)
+		}
+		// An empty list says the same as none.
+		for _, m := range []map[string]any{want, got} {
+			if required, ok := m["required"].([]any); ok && len(required) == 0 {
+				delete(m, "required")
+			}
+		}
+		if description != d.Description || !reflect.DeepEqual(got, want) {
+			return fmt.Errorf("%s has arrived as something else: %s\n%s", name, description, schema)
+		}
+		s.tools++
+		return nil
+	}
+	return fmt.Errorf("there is no tool %q", name)
+}
+
+// begin returns the first call.
+func (s *script) begin() toolCall {
+	s.step = 1
+	return s.call()
+}
+
+// answer takes the answer to the last call and returns the next one, if there
+// is one.
+func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
+	if s.step < 1 || s.over() || id != scriptCalls[s.step-1].id {
+		return toolCall{}, false, fmt.Errorf("an answer to call %q, which is not open", id)
+	}
+	if s.task == "" {
+		if s.task = taskID.FindString(text); s.task == "" {
+			return toolCall{}, false, fmt.Errorf("no task was launched: %s", text)
+		}
+		s.launched <- struct{}{}
+	}
+	for line := range strings.Lines(plain(text)) {
+		fmt.Fprintln(s.w, strings.TrimRight("   "+line, " \n"))
+	}
+	s.step++
+	if s.over() {
+		return toolCall{}, false, nil
+	}
+	return s.call(), true, nil
+}
+
+// reply plays on: it takes the answer to the last call, if there was one, and
+// returns the next call, or says that there is none.
+func (s *script) reply(id, text string) (toolCall, bool, error) {
+	if s.step == 0 {
+		return s.begin(), true, nil
+	}
+	return s.answer(id, text)
+}
+
+// flag checks what an SDK that marks errors says about the answer to come.
+func (s *script) flag(isError bool) error {
+	if c := scriptCalls[s.step-1]; isError != c.wrong {
+		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)
+	}
+	return nil
+}
+
+func (s *script) call() toolCall {
+	c := scriptCalls[s.step-1]
+	c.args = strings.ReplaceAll(c.args, "$TASK", s.task)
+	fmt.Fprintf(s.w, "-> %s %s\n", c.name, plain(c.args))
+	return c
+}
+
+var (
+	taskID   = regexp.MustCompile(`bg_[0-9a-z]+`)
+	session  = regexp.MustCompile(`ses_[0-9a-z]+`)
+	duration = regexp.MustCompile(`\b[0-9.]+ ?(ns|µs|ms|s)\b`)
+)
+
+// plain makes a text the same in every run.
+func plain(s string) string {
+	s = taskID.ReplaceAllString(s, "bg_…")
+	s = session.ReplaceAllString(s, "ses_…")
+	return duration.ReplaceAllString(s, "…s")
+}
