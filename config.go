@@ -128,12 +128,19 @@ type Config struct {
 	Permissions      []Permission
 	AgentPermissions func(agent string) []Permission
 
+	// ToolNames are the names by which models know the tools, where they are not
+	// the usual ones: the usual name is the key, an empty one says that models
+	// do not have the tool. They are used in notices and digests; give
+	// ToolOptions.Names the same.
+	ToolNames map[string]string
+
 	// Notify tells a root session what has ended. It returns nil once the
 	// notice is recorded or queued, ErrBusy to be called again later,
-	// ErrNoSession when there is no such session. Nil means the clients that
+	// ErrNoSession when there is no such session, which is then taken for a scope:
+	// what is owed to it waits for NextNotice. Nil means the clients that
 	// are a Notifier; where there is none, notices wait for NextNotice.
 	Notify func(ctx context.Context, session string, n Notice) error
-	// Wake says when root sessions are told.
+	// Wake says when root sessions are told. Default WakeBatch.
 	Wake Wake
 	// NoticeWindow is how long others are waited for before a notice that is
 	// due goes out. Default 100 ms; Disabled for none.
@@ -150,7 +157,8 @@ type Config struct {
 	MaxTasksPerRoot int
 
 	// PollInterval is the pause between two looks at the sessions of a client
-	// that starts turns. Default 2 s.
+	// that starts turns, and before a notice is tried again that was refused
+	// with ErrBusy. Default 2 s.
 	PollInterval time.Duration
 	// MinIdleTime is how long after a prompt an idle session is not believed
 	// without a finish mark. Default 5 s; Disabled for no wait.
@@ -217,6 +225,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits.Model = maps.Clone(c.Limits.Model)
 	c.Limits.Provider = maps.Clone(c.Limits.Provider)
 	c.Clients = maps.Clone(c.Clients)
+	c.ToolNames = maps.Clone(c.ToolNames)
 	c.Permissions = slices.Clone(c.Permissions)
 	for _, d := range c.durations() {
 		if *d.value == 0 {
@@ -303,6 +312,9 @@ func (c *Config) validate() error {
 	}
 	if c.Wake > WakeNever {
 		return &InputError{"Config.Wake", fmt.Sprintf("is %d; it must be WakeBatch, WakeEach or WakeNever", c.Wake)}
+	}
+	if _, err := wordingFor(c.ToolNames); err != nil {
+		return &InputError{"Config.ToolNames", err.Error()}
 	}
 	if c.Concurrency != nil && (len(c.Limits.Model) > 0 || len(c.Limits.Provider) > 0 || c.Limits.Default != 0) {
 		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}

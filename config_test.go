@@ -183,6 +183,7 @@ func TestConfigIsCopied(t *testing.T) {
 		Limits:      Limits{Model: map[string]int{"m": 1}, Provider: map[string]int{"p": 2}},
 		Clients:     map[string]SessionClient{"other": silent{}},
 		Permissions: []Permission{{}},
+		ToolNames:   map[string]string{ToolDelegateTask: "spawn"},
 	}
 	c, err := given.withDefaults()
 	require.NoError(t, err)
@@ -190,10 +191,12 @@ func TestConfigIsCopied(t *testing.T) {
 	maps.DeleteFunc(given.Limits.Model, func(string, int) bool { return true })
 	given.Limits.Provider["p"] = 9
 	clear(given.Clients)
+	clear(given.ToolNames)
 	given.Permissions[0] = Permission{Name: "changed"}
 	require.Equal(t, map[string]int{"m": 1}, c.Limits.Model)
 	require.Equal(t, map[string]int{"p": 2}, c.Limits.Provider)
 	require.Len(t, c.Clients, 1)
+	require.Len(t, c.ToolNames, 1)
 	require.Equal(t, []Permission{{}}, c.Permissions)
 
 	// A map or slice that is added to Config has to be copied as well.
@@ -203,5 +206,5 @@ func TestConfigIsCopied(t *testing.T) {
 			shared = append(shared, f.Name)
 		}
 	}
-	require.Equal(t, []string{"Clients", "Permissions"}, shared)
+	require.Equal(t, []string{"Clients", "Permissions", "ToolNames"}, shared)
 }

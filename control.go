@@ -659,7 +659,9 @@ func (m *BackgroundManager) isClosed() bool {
 // Close ends the manager: pending tasks are cancelled, running ones are
 // cancelled and their sessions stopped; no task, turn or notice starts any
 // more. It returns once nothing of the manager runs, or when ctx ends, or,
-// when ctx has no deadline, after Config.StopTimeout and Config.CallTimeout. The
+// when ctx has no deadline, after Config.StopTimeout and Config.CallTimeout. A
+// deadline shorter than Config.StopTimeout does not give a session that is slow
+// to stop the time it may take. The
 // error is a [*CloseError] that names what did not stop and what no parent has
 // been told of; nil when there is neither. It may be called again, and from
 // several goroutines: all get the same answer. Get, List, Read, TakeNotice and
@@ -804,6 +806,8 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 		switch {
 		case e != nil:
 			err = e
+		case m.closing:
+			err = ErrClosed
 		case t.sess == nil:
 			err = fmt.Errorf("task %s has not started: %w", id, ErrNoSession)
 		default:

@@ -332,8 +332,8 @@ func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission
 	}
 	if k == nil || !slices.Equal(k.own, own) {
 		k = &kind{m: m, key: key, cl: cl, own: own}
-		if key.depth >= m.cfg.MaxDepth {
-			k.rules = append(k.rules, Permission{Name: "delegate_task", Pattern: "*", Action: PermissionDeny})
+		if key.depth >= m.cfg.MaxDepth && m.words.delegate != "" {
+			k.rules = append(k.rules, Permission{Name: m.words.delegate, Pattern: "*", Action: PermissionDeny})
 		}
 		k.rules = slices.Clip(append(append(k.rules, m.cfg.Permissions...), own...))
 		m.kinds[key] = k

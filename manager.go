@@ -59,6 +59,7 @@ import (
 // except Messages and those whose comment says so.
 type BackgroundManager struct {
 	cfg     Config
+	words   wording // how notices speak of the tools
 	cm      *ConcurrencyManager
 	epoch   time.Time
 	seed    maphash.Seed
@@ -146,6 +147,9 @@ func New(sc SessionClient, cfg Config) (*BackgroundManager, error) {
 		ids:   bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: map[string]*session{},
 		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, watchers: map[*task][]*watcher{},
+	}
+	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
+		panic("bgagent: bug: names that were found right: " + err.Error())
 	}
 	if m.cm == nil {
 		if m.cm, err = NewConcurrencyManager(cfg.Limits); err != nil {

@@ -510,3 +510,28 @@ func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 		require.Len(t, got[0].Batch, 2)
 	})
 }
+
+func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		var spec bgagent.SessionSpec
+		f := &goRunner{run: works(time.Second)}
+		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) { spec = s; return f.nextID(), nil }
+		m := manage(t, f, bgagent.Config{Notify: box.notify, ToolNames: map[string]string{bgagent.ToolBackgroundOutput: "fetch", bgagent.ToolDelegateTask: "spawn"}})
+		task := launch(t, m, "p")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Contains(t, box.all()[0].Text, `fetch(task_id="`+task.ID+`")`)
+		require.NotContains(t, box.all()[0].Text, bgagent.ToolBackgroundOutput)
+		require.Equal(t, "spawn", spec.Permissions[0].Name, "a task that may not delegate is not given the tool")
+		require.NotContains(t, m.Digest("root", 4096), bgagent.ToolBackgroundOutput)
+	})
+	for says, names := range map[string]map[string]string{
+		"Config.ToolNames: renames":                   {"delegate": "x"},
+		`Config.ToolNames: calls delegate_task "a b"`: {bgagent.ToolDelegateTask: "a b"},
+		"two tools have the name":                     {bgagent.ToolDelegateTask: "background_cancel"},
+	} {
+		_, err := bgagent.New(&goRunner{}, bgagent.Config{ToolNames: names})
+		require.ErrorContains(t, err, says)
+	}
+}

@@ -227,7 +227,7 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 			env.notice.Batch[i] = m.itemLocked(c.t, c.no)
 		}
 	}
-	env.notice.Text = renderNotice(env.notice, m.wall(now))
+	env.notice.Text = m.words.notice(env.notice)
 	return env
 }
 
@@ -725,5 +725,5 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
 	live, owed := m.Outstanding(session)
-	return renderDigest(tasks, live, owed, max, time.Now())
+	return m.words.digest(tasks, live, owed, max, time.Now())
 }

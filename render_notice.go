@@ -11,9 +11,6 @@ import (
 // What a parent reads about ends that it is told of, and about its tasks after
 // its context has been compacted.
 
-// renderNotice makes the text of a notice from its other fields.
-func renderNotice(n Notice, now time.Time) string { return defaultWording.notice(n) }
-
 // notice makes the text of a notice. It says what ended, how and after how
 // long, what is live still and how to read the results. It asks for an answer
 // and never for another look at what is still running.
@@ -159,12 +156,8 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 	}
 }
 
-// renderDigest describes tasks in at most max bytes: live ones first, then
-// those whose end has not been told, then the latest.
-func renderDigest(tasks []Task, live, owed, max int, now time.Time) string {
-	return defaultWording.digest(tasks, live, owed, max, now)
-}
-
+// digest describes tasks in at most limit bytes: live ones first, then those
+// whose end has not been told, then the latest.
 func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) string {
 	head := "## Background Tasks\n\n" + fmt.Sprintf("%d live, %d ended and not told yet, %d in all.\n", live, owed, len(tasks))
 	if live > 0 || owed > 0 {

@@ -125,8 +125,8 @@ func TestNothingFromOutsideBeginsALineOfItsOwn(t *testing.T) {
 		"unknown":   w.unknown(hostile, []Task{running}),
 		"expired":   w.expired(&ExpiredError{ID: hostile, Session: hostile}),
 		"agent":     w.noSuchAgent(&NoSuchAgentError{Agent: hostile, Known: []string{hostile}}),
-		"notice":    renderNotice(Notice{ID: hostile, Items: []NoticeItem{it, itemGood}, Batch: []NoticeItem{it, itemGood}, Closing: true}, at),
-		"digest":    renderDigest([]Task{running, failed}, 1, 1, 8192, at),
+		"notice":    defaultWording.notice(Notice{ID: hostile, Items: []NoticeItem{it, itemGood}, Batch: []NoticeItem{it, itemGood}, Closing: true}),
+		"digest":    defaultWording.digest([]Task{running, failed}, 1, 1, 8192, at),
 		"agents":    w.delegateDescription([]AgentInfo{{Name: hostile, Description: hostile}}),
 	}
 	for _, p := range w.remedies(hostile) {
@@ -152,7 +152,7 @@ func TestNothingFromOutsideBeginsALineOfItsOwn(t *testing.T) {
 }
 
 func TestNothingOfOursFollowsAnAgentsText(t *testing.T) {
-	notice := renderNotice(Notice{ID: "bgn_real", Items: []NoticeItem{itemGood}}, at)
+	notice := defaultWording.notice(Notice{ID: "bgn_real", Items: []NoticeItem{itemGood}})
 	for _, c := range []Cause{CauseIdle, CauseLength, CauseStale} {
 		s := defaultWording.ended(endedTask(c, "why", hostile), part{}, answerMax).with(notice)
 		require.True(t, strings.HasSuffix(s, "---\n\n"+clean(hostile)), "the text is passed as it is, and last")

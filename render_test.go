@@ -268,11 +268,11 @@ func TestAnErrorIsNeverCalledCancelledNorListedAsCompleted(t *testing.T) {
 			if closing {
 				n.Batch = n.Items
 			}
-			_, completed, _ := strings.Cut(renderNotice(n, at), "### Completed")
+			_, completed, _ := strings.Cut(defaultWording.notice(n), "### Completed")
 			require.Equal(t, c.Status() == Completed, strings.Contains(completed, "bg_zzz"), "%v", c)
 			if c.Status() == Failed {
-				require.NotContains(t, strings.ToLower(renderNotice(n, at)), "cancelled", "%v", c)
-				require.Contains(t, renderNotice(n, at), "error ("+c.String()+")")
+				require.NotContains(t, strings.ToLower(defaultWording.notice(n)), "cancelled", "%v", c)
+				require.Contains(t, defaultWording.notice(n), "error ("+c.String()+")")
 				require.NotContains(t, strings.ToLower(defaultWording.ended(endedTask(c, "", ""), part{}, answerMax).with("")), "cancelled", "%v", c)
 			}
 		}
@@ -291,7 +291,7 @@ func TestANoticeFitsAndNamesAsManyAsItCan(t *testing.T) {
 				it.Task, it.Description, it.Reason = "bg_0123456789ab"+itoa(1000+i), strings.Repeat("|", 200), strings.Repeat("`|", 300)
 				items = append(items, it)
 			}
-			s := renderNotice(Notice{ID: "bgn_1", Items: items}, at)
+			s := defaultWording.notice(Notice{ID: "bgn_1", Items: items})
 			require.LessOrEqual(t, len(s), noticeMax, "%d items", n)
 			require.Contains(t, s, "Take up what you need")
 			if n <= 100 {
@@ -309,7 +309,7 @@ func TestDigestKeepsToItsBytes(t *testing.T) {
 		tasks = append(tasks, x)
 	}
 	for n := -1; n < 6000; n += 1 + n/100 {
-		s := renderDigest(tasks, 3, 1, n, at)
+		s := defaultWording.digest(tasks, 3, 1, n, at)
 		require.LessOrEqual(t, len(s), max(n, 0))
 		if n >= 400 {
 			require.Contains(t, s, "bg_abc123", "%d bytes", n)

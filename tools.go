@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -89,8 +90,8 @@ type BackgroundCancelResult struct {
 // ToolOptions says how [Tools] defines the tools. The zero value is fine.
 type ToolOptions struct {
 	// Names gives tools other names: the usual name is the key. All texts of
-	// these tools then use them. Notices that the manager delivers itself do not
-	// know them.
+	// these tools then use them; give Config.ToolNames the same, for the
+	// notices that the manager delivers itself.
 	Names map[string]string
 	// Omit leaves tools out, by their usual names. No text of the others speaks
 	// of them then.
@@ -127,34 +128,25 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")
 	}
-	usual := []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel}
-	names := map[string]string{}
-	for _, n := range usual {
-		names[n] = n
-	}
-	for n, other := range o.Names {
-		if !slices.Contains(usual, n) {
-			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Names renames %q; the tools are %s", n, strings.Join(usual, ", ")))
+	names := maps.Clone(o.Names)
+	for n, other := range names {
+		if other == "" {
+			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Names calls %s %q; %s, and Omit leaves a tool out", n, other, toolNameRule))
 		}
-		names[n] = other
 	}
 	for _, n := range o.Omit {
-		if !slices.Contains(usual, n) {
-			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Omit leaves out %q; the tools are %s", n, strings.Join(usual, ", ")))
+		if !slices.Contains(usualTools, n) {
+			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Omit leaves out %q; the tools are %s", n, strings.Join(usualTools, ", ")))
 		}
-		delete(names, n)
+		if names == nil {
+			names = map[string]string{}
+		}
+		names[n] = ""
 	}
-	taken := map[string]bool{}
-	for n, other := range names {
-		if !validToolName(other) {
-			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Names calls %s %q; a name has 1 to 64 letters, digits, _ and -", n, other))
-		}
-		if taken[other] {
-			panic(fmt.Sprintf("bgagent: Tools: two tools have the name %q", other))
-		}
-		taken[other] = true
+	w, err := wordingFor(names)
+	if err != nil {
+		panic("bgagent: Tools: ToolOptions.Names " + err.Error())
 	}
-	w := wording{names[ToolDelegateTask], names[ToolBackgroundOutput], names[ToolBackgroundCancel]}
 	var defs []ToolDef
 	for _, d := range [...]ToolDef{
 		{w.delegate, w.delegateDescription(o.Agents), delegateFields.schema(), bind(m, w, w.delegate, delegateFields, (*call).delegate)},
@@ -288,4 +280,33 @@ func badText(field, s string, limit int) string {
 		return "The argument " + field + " is not valid UTF-8; send plain text."
 	}
 	return ""
+}
+
+var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel}
+
+const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
+
+// wordingFor returns the wording with these names in the place of the usual
+// ones, or says what is wrong with them. An empty name leaves the tool out.
+func wordingFor(other map[string]string) (wording, error) {
+	names, taken := map[string]string{}, map[string]bool{}
+	for _, n := range usualTools {
+		names[n] = n
+	}
+	for n, name := range other {
+		if names[n] == "" {
+			return wording{}, fmt.Errorf("renames %q; the tools are %s", n, strings.Join(usualTools, ", "))
+		}
+		if name != "" && !validToolName(name) {
+			return wording{}, fmt.Errorf("calls %s %q; %s", n, name, toolNameRule)
+		}
+	}
+	maps.Copy(names, other)
+	for _, name := range names {
+		if name != "" && taken[name] {
+			return wording{}, fmt.Errorf("is wrong: two tools have the name %q", name)
+		}
+		taken[name] = true
+	}
+	return wording{names[ToolDelegateTask], names[ToolBackgroundOutput], names[ToolBackgroundCancel]}, nil
 }
