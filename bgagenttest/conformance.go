@@ -108,7 +108,10 @@ func Conformance(t *testing.T, h Harness) {
 		t.Run(ck.name, func(t *testing.T) {
 			t.Helper()
 			if h.Virtual {
-				synctest.Test(t, func(t *testing.T) { ck.hold(t, &h) })
+				synctest.Test(t, func(t *testing.T) {
+					t.Cleanup(func() { time.Sleep(h.Soon) }) // time of the bubble, for what ends a little later
+					ck.hold(t, &h)
+				})
 			} else {
 				ck.hold(t, &h)
 			}
