@@ -1,0 +1,250 @@
+package bgagenttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// adversary is a client that breaks one check.
+type adversary struct {
+	check   string
+	how     string
+	runner  func(*badRunner) // one of the three
+	starter func(*badStarter)
+	client  func(*Fake) bgagent.SessionClient
+	also    []string // what necessarily fails with it
+}
+
+var adversaries = []adversary{
+	{check: "one kind", how: "both kinds", client: func(f *Fake) bgagent.SessionClient { return bothKinds{Runner{f}, Starter{f}} }},
+	{check: "session ids", how: "an id comes again", runner: repeatsIDs},
+	{check: "unknown agent", how: "some other error", runner: hidesNoSuchAgent},
+	{check: "answer", how: "an answer is lost", runner: losesAnAnswer},
+	{check: "second turn", how: "a session ends after two turns", runner: endsAfterTwoTurns, also: []string{"pages"}},
+	{check: "memory", how: "the conversation begins anew", runner: forgetsWhatWasSaid},
+	{check: "side by side", how: "one turn at a time", runner: runsOneAtATime},
+	{check: "many at once", how: "answers are mixed up", runner: mixesAnswersUp},
+	{check: "missing session", how: "the error is swallowed", runner: func(b *badRunner) {
+		after(b, func(_ string, _ bgagent.Prompt, e *ended) {
+			if errors.Is(e.err, bgagent.ErrNoSession) {
+				e.err = nil
+			}
+		})
+	}},
+	{
+		check: "abort", how: "a runner's abort does nothing", runner: func(b *badRunner) { b.abort = func(context.Context, string) error { return nil } },
+		also: []string{"side by side", "abort is no answer", "after abort", "reporter", "changes"},
+	},
+	{
+		check: "abort", how: "a starter's abort does nothing", starter: func(b *badStarter) { b.abort = func(context.Context, string) error { return nil } },
+		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes"},
+	},
+	{check: "abort is no answer", how: "it ends as any other turn", runner: func(b *badRunner) {
+		after(b, func(_ string, _ bgagent.Prompt, e *ended) {
+			if e.Stop == bgagent.StopAborted {
+				e.Stop = bgagent.StopEndOfTurn
+			}
+		})
+	}},
+	{check: "after abort", how: "an abort kills the session", also: []string{"changes"}, runner: func(b *badRunner) {
+		dead(b, &guardedSet{}, func(_ bgagent.Prompt, e *ended) bool { return e.Stop == bgagent.StopAborted })
+	}},
+	{check: "abort idle", how: "an error when nothing runs", runner: abortsOnlyRunning},
+	{check: "abort missing", how: "an error when there is no session", runner: abortsOnlyExisting},
+	{check: "context of a turn", how: "it is ignored", runner: ignoresContext},
+	{check: "reporter", how: "a report comes late", runner: reportsLate},
+	{check: "handed over", how: "the turn ends with the call's context", starter: tiesTurnToCall},
+	{check: "repeated prompt", how: "a repeated prompt is a new one", starter: takesRepeatsForNew},
+	{check: "statuses", how: "unused sessions are left out", starter: leavesOutUnused},
+	{check: "idle after the turn", how: "now and then idle in mid-turn", starter: idlesNowAndThen},
+	{check: "failure", how: "a runner's failure is an answer", runner: func(b *badRunner) {
+		after(b, func(_ string, p bgagent.Prompt, e *ended) {
+			if p.Text == "fail" {
+				e.Stop, e.err = bgagent.StopEndOfTurn, nil
+			}
+		})
+	}},
+	{check: "failure", how: "a starter's failure is an answer", starter: hidesFailures},
+	{check: "after a failure", how: "a failure kills the session", runner: func(b *badRunner) {
+		dead(b, &guardedSet{}, func(p bgagent.Prompt, _ *ended) bool { return p.Text == "fail" })
+	}},
+	{check: "message order", how: "newest first", runner: func(b *badRunner) { reading(b, newestFirst) }, also: []string{"prompt ids", "changes", "pages"}},
+	{check: "message ids", how: "an answer has the id of another", runner: func(b *badRunner) {
+		reading(b, func(page *bgagent.Page) {
+			for i, msg := range page.Messages {
+				if msg.Role == bgagent.RoleAgent && strings.Contains(msg.Text, "dill") {
+					page.Messages[i].ID = page.Messages[0].ID
+				}
+			}
+		})
+	}},
+	{check: "finished", how: "answers never are", runner: func(b *badRunner) {
+		reading(b, func(page *bgagent.Page) {
+			for i, msg := range page.Messages {
+				page.Messages[i].Finished = msg.Role == bgagent.RoleUser
+			}
+		})
+	}},
+	{check: "prompt ids", how: "they are lost", runner: func(b *badRunner) {
+		reading(b, func(page *bgagent.Page) {
+			for i := range page.Messages {
+				page.Messages[i].PromptID = ""
+			}
+		})
+	}},
+	{check: "cursor", how: "it is ignored", runner: startsAnew, also: []string{"pages"}},
+	{check: "changes", how: "the cursor counts messages", runner: countsMessages},
+	{check: "pages", how: "max is ignored", runner: ignoresMax},
+	{check: "tool calls", how: "every state has an id of its own", runner: renumbersTools},
+	{check: "tools in messages", how: "a call is there twice", runner: func(b *badRunner) {
+		reading(b, func(page *bgagent.Page) {
+			for i, msg := range page.Messages {
+				for _, t := range msg.Tools {
+					t.ID += "'"
+					page.Messages[i].Tools = append(page.Messages[i].Tools, t)
+				}
+			}
+		})
+	}},
+	{check: "notices once", how: "a notice gets a new id each time", runner: renamesNotices},
+	{check: "notice to a missing session", how: "it is taken", runner: func(b *badRunner) {
+		b.notify = func(ctx context.Context, id string, n bgagent.Notice) error {
+			if id == missing {
+				return nil
+			}
+			return b.Runner.Notify(ctx, id, n)
+		}
+	}},
+	{check: "event after a turn", how: "statuses are not told", starter: func(b *badStarter) { b.events = without(b, bgagent.HostStatus) }},
+	{check: "events end", how: "the stream outlives its context", starter: neverEndsEvents},
+	{check: "todos", how: "an error when there are none", runner: func(b *badRunner) {
+		b.listed = func(context.Context, string) ([]bgagent.Todo, error) { return nil, errBroken }
+	}},
+	{check: "find", how: "every session is found", runner: func(b *badRunner) {
+		b.find = func(context.Context, string) (bgagent.SessionInfo, error) { return bgagent.SessionInfo{}, nil }
+	}},
+	{check: "agents", how: "one is missing", runner: func(b *badRunner) {
+		b.agents = func(context.Context) ([]bgagent.AgentInfo, error) { return []bgagent.AgentInfo{{Name: "other"}}, nil }
+	}},
+	{check: "forget", how: "all sessions go", runner: forgetsAll},
+}
+
+// recorder is a TB that takes note of the failures.
+type recorder struct {
+	ctx context.Context
+
+	mu       sync.Mutex
+	failures []string
+	cleanups []func()
+}
+
+func (r *recorder) Helper()                  {}
+func (r *recorder) Logf(string, ...any)      {}
+func (r *recorder) Context() context.Context { return r.ctx }
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failures = append(r.failures, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (r *recorder) Cleanup(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cleanups = append(r.cleanups, f)
+}
+
+// record holds a client against one check and returns what the suite says.
+func record(t *testing.T, ck *check, h *Harness) (failures []string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		r := &recorder{ctx: ctx}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			ck.hold(r, h)
+		}()
+		<-done
+		cancel()
+		for _, f := range slices.Backward(r.cleanups) {
+			f()
+		}
+		time.Sleep(2 * time.Minute) // of the bubble: what the adversary has left behind ends
+		failures = r.failures
+	})
+	return failures
+}
+
+// harness returns the harness of fakes, with the adversary in their place.
+func (a *adversary) harness() *Harness {
+	h := obedient(func(script func(*Turn)) (bgagent.SessionClient, *Fake) {
+		switch {
+		case a.runner != nil:
+			b := &badRunner{Runner: NewRunner(script)}
+			a.runner(b)
+			return b, b.Fake
+		case a.starter != nil:
+			b := &badStarter{Starter: NewStarter(script)}
+			a.starter(b)
+			return b, b.Fake
+		default:
+			f := NewRunner(script).Fake
+			return a.client(f), f
+		}
+	}).withDefaults()
+	return &h
+}
+
+func TestTheSuiteCatchesWhoBreaksOneThing(t *testing.T) {
+	for _, a := range adversaries {
+		t.Run(a.check+", "+a.how, func(t *testing.T) {
+			h := a.harness()
+			want := append([]string{a.check}, a.also...)
+			for i := range checks {
+				ck := &checks[i]
+				switch failures := record(t, ck, h); {
+				case slices.Contains(want, ck.name) && len(failures) == 0:
+					t.Errorf("the check %q says nothing", ck.name)
+				case !slices.Contains(want, ck.name) && len(failures) > 0:
+					t.Errorf("the check %q says: %s", ck.name, strings.Join(failures, "\n"))
+				}
+			}
+		})
+	}
+}
+
+func TestEveryCheckHasAnAdversary(t *testing.T) {
+	names := map[string]bool{}
+	for _, ck := range checks {
+		if names[ck.name] || ck.why == "" {
+			t.Errorf("the check %q has no reason, or its name is not its own", ck.name)
+		}
+		names[ck.name] = true
+		if !slices.ContainsFunc(adversaries, func(a adversary) bool { return a.check == ck.name }) {
+			t.Errorf("nothing shows that the check %q can fail", ck.name)
+		}
+	}
+	for _, a := range adversaries {
+		for _, name := range append([]string{a.check}, a.also...) {
+			if !names[name] {
+				t.Errorf("there is no check %q", name)
+			}
+		}
+	}
+}

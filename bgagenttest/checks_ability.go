@@ -1,0 +1,252 @@
+package bgagenttest
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/bgagent/bgagent"
+)
+
+// abilityChecks are those about what a client may have besides.
+var abilityChecks = []check{
+	{name: "notices once", why: "a notice is tried again when its answer was lost, and a parent told twice acts twice", needs: []need{aNotifier, harnessNotices}, run: checkNoticesOnce},
+	{name: "notice to a missing session", why: "a notice that went nowhere must be kept, or tried with another client", needs: []need{aNotifier}, run: checkNoticeToMissing},
+	{name: "event after a turn", why: "a task waits for the next poll when nobody tells that its session is idle", needs: []need{anEventSource}, run: checkEventAfterTurn},
+	{name: "events end", why: "Close waits for the stream to end", needs: []need{anEventSource}, run: checkEventsEnd},
+	{name: "todos", why: "todos that cannot be read hold up the end of every turn", needs: []need{aTodoReader}, run: checkTodos},
+	{name: "find", why: "the place of a session in the tree, and whether it is there at all, decide where its notices go", needs: []need{aFinder}, run: checkFind},
+	{name: "agents", why: "the list is what a caller with a misspelt name is shown", needs: []need{aLister}, run: checkAgents},
+	{name: "forget", why: "what is forgotten too little fills the memory, what is forgotten too much is somebody's session", needs: []need{aForgetter}, run: checkForget},
+}
+
+func checkNoticesOnce(c *checkContext) {
+	id := c.create()
+	c.say(id, "acacia")
+	notice := func(n string) bgagent.Notice {
+		return bgagent.Notice{
+			ID: "bgn_" + c.task + n, Session: id, Closing: true, Text: "a task has ended",
+			Items: []bgagent.NoticeItem{{ID: "bge_" + c.task + n, Task: "bg_" + c.task, Attempt: 1, Description: "conformance", Agent: c.h.Agent, Status: bgagent.Completed}},
+		}
+	}
+	one, two := notice("1"), notice("2")
+	for _, n := range []bgagent.Notice{one, one, two, one} {
+		var err error
+		told := c.until(c.h.TurnTime, func() bool {
+			err = c.call("Notify", func(ctx context.Context) error { return c.notifier.Notify(ctx, id, n) })
+			return !errors.Is(err, bgagent.ErrBusy)
+		})
+		if c.unsupported(err) {
+			return
+		}
+		if !told || err != nil {
+			c.endf("Notify of an existing session: %v", err)
+		}
+	}
+	count := map[string]int{}
+	c.until(c.h.Settle, func() bool {
+		clear(count)
+		for _, n := range c.h.Notices(c.sc, id) {
+			count[n]++
+		}
+		return count[one.ID] > 0 && count[two.ID] > 0
+	})
+	if count[one.ID] != 1 || count[two.ID] != 1 || len(count) != 2 {
+		c.failf("a notice was given three times and another once; the session was told of %v, where both once is right", count)
+	}
+}
+
+func checkNoticeToMissing(c *checkContext) {
+	n := bgagent.Notice{ID: "bgn_" + c.task, Session: missing, Text: "a task has ended"}
+	err := c.call("Notify", func(ctx context.Context) error { return c.notifier.Notify(ctx, missing, n) })
+	if c.unsupported(err) {
+		return
+	}
+	if !errors.Is(err, bgagent.ErrNoSession) {
+		c.failf("Notify of a session that does not exist: %v; it should be ErrNoSession", err)
+	}
+}
+
+// listening is a stream of events that is being read.
+type listening struct {
+	c      *checkContext
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu     sync.Mutex
+	events []bgagent.HostEvent
+	err    error
+}
+
+// listen begins to read events, until the check is over.
+func (c *checkContext) listen() *listening {
+	ctx, cancel := context.WithCancel(c.Context())
+	l := &listening{c: c, cancel: cancel, done: make(chan struct{})}
+	c.Cleanup(cancel)
+	go func() {
+		defer close(l.done)
+		err := guarded("Events", func() error {
+			return c.events.Events(ctx, func(e bgagent.HostEvent) {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.events = append(l.events, e)
+			})
+		})
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.err = err
+	}()
+	c.pause(10 * c.h.Poll) // it may have to connect
+	return l
+}
+
+// ended reports whether Events has returned, and what.
+func (l *listening) ended() (bool, error) {
+	select {
+	case <-l.done:
+	default:
+		return false, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return true, l.err
+}
+
+// saw waits for an event.
+func (l *listening) saw(is func(bgagent.HostEvent) bool) bool {
+	return l.c.until(l.c.h.Settle, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, e := range l.events {
+			if is(e) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func checkEventAfterTurn(c *checkContext) {
+	l := c.listen()
+	if over, err := l.ended(); over {
+		if !c.unsupported(err) {
+			c.failf("Events returned %v before its context ended", err)
+		}
+		return
+	}
+	id := c.create()
+	c.say(id, "birch")
+	if !l.saw(func(e bgagent.HostEvent) bool {
+		return e.Kind == bgagent.HostStatus && e.Session == id && e.Status.State == bgagent.SessionIdle
+	}) {
+		c.failf("no event says that the session is idle, %v after its turn", c.h.Settle)
+	}
+}
+
+func checkEventsEnd(c *checkContext) {
+	l := c.listen()
+	if over, err := l.ended(); over && c.unsupported(err) {
+		return
+	}
+	l.cancel()
+	if !c.until(c.h.Soon, func() bool { over, _ := l.ended(); return over }) {
+		c.failf("Events has not returned %v after its context ended", c.h.Soon)
+	}
+}
+
+func checkTodos(c *checkContext) {
+	id := c.create()
+	for _, when := range []string{"before the first turn", "after it"} {
+		err := c.call("Todos", func(ctx context.Context) error {
+			list, err := c.todos.Todos(ctx, id)
+			if err == nil && len(list) > 0 {
+				c.Logf("todos %s: %v", when, list)
+			}
+			return err
+		})
+		if c.unsupported(err) {
+			return
+		}
+		if err != nil {
+			c.failf("Todos of an existing session, %s: %v", when, err)
+		}
+		c.say(id, "cedar")
+	}
+}
+
+// find looks a session up.
+func (c *checkContext) find(session string) (info bgagent.SessionInfo, err error) {
+	c.Helper()
+	err = c.call("FindSession", func(ctx context.Context) (err error) {
+		info, err = c.finder.FindSession(ctx, session)
+		return err
+	})
+	return info, err
+}
+
+func checkFind(c *checkContext) {
+	id := c.create()
+	info, err := c.find(id)
+	if c.unsupported(err) {
+		return
+	}
+	switch {
+	case err != nil:
+		c.failf("FindSession of a session that was just created: %v", err)
+	case info.Parent != "" && info.Parent != c.h.Parent, info.Directory != "" && c.h.Directory != "" && info.Directory != c.h.Directory:
+		c.failf("FindSession returned %+v; the session was created with parent %q and directory %q", info, c.h.Parent, c.h.Directory)
+	}
+	if _, err := c.find(missing); !errors.Is(err, bgagent.ErrNoSession) {
+		c.failf("FindSession of a session that does not exist: %v; it should be ErrNoSession", err)
+	}
+}
+
+func checkAgents(c *checkContext) {
+	var list []bgagent.AgentInfo
+	err := c.call("Agents", func(ctx context.Context) (err error) {
+		list, err = c.lister.Agents(ctx)
+		return err
+	})
+	if c.unsupported(err) {
+		return
+	}
+	if err != nil {
+		c.endf("Agents: %v", err)
+	}
+	count := map[string]int{}
+	var names []string
+	for _, a := range list {
+		count[a.Name]++
+		names = append(names, a.Name)
+	}
+	if count[c.h.Agent] == 0 && !c.h.AnyAgent {
+		c.failf("Agents names %s; the agent %q is missing", strings.Join(names, ", "), c.h.Agent)
+	}
+	for name, n := range count {
+		if name == "" || n > 1 {
+			c.failf("Agents names %q %d times", name, n)
+		}
+	}
+}
+
+func checkForget(c *checkContext) {
+	kept, gone := c.create(), c.create()
+	c.say(kept, "maple")
+	c.say(gone, "oak")
+	for _, id := range []string{gone, gone, missing} {
+		if err := c.call("ForgetSession", func(context.Context) error { c.forgetter.ForgetSession(id); return nil }); err != nil {
+			c.failf("ForgetSession of %q: %v", id, err)
+		}
+	}
+	c.say(kept, "pine")
+	if c.finder == nil {
+		return
+	}
+	if _, err := c.find(kept); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		c.failf("FindSession of a session beside one that was forgotten: %v", err)
+	}
+	if _, err := c.find(gone); err != nil && !errors.Is(err, bgagent.ErrNoSession) && !errors.Is(err, errors.ErrUnsupported) {
+		c.failf("FindSession of a forgotten session: %v; it should find it or be ErrNoSession", err)
+	}
+}

@@ -1,0 +1,236 @@
+package bgagenttest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// messageChecks are those about what can be read of a session.
+var messageChecks = []check{
+	{name: "message order", why: "only what comes after the prompt is an answer to it", needs: []need{aReader}, run: checkMessageOrder},
+	{name: "message ids", why: "a message is known by its id, and one with another's id replaces it", needs: []need{aReader}, run: checkMessageIDs},
+	{name: "finished", why: "a turn whose last message may still change is taken for one that broke off", needs: []need{aReader}, run: checkFinished},
+	{name: "prompt ids", why: "they tell an answer to this prompt from one to an earlier prompt", needs: []need{aReader, keptPromptIDs}, run: checkPromptIDs},
+	{name: "cursor", why: "what is returned again costs a read of the whole session at every look", needs: []need{aReader}, run: checkCursor},
+	{name: "changes", why: "a message that was read half written stays so for the manager", needs: []need{aReader}, run: checkChanges},
+	{name: "pages", why: "a page larger than asked for can be larger than what there is room for", needs: []need{aReader}, run: checkPages},
+	{name: "tool calls", why: "a call is counted once by its id, and one that never ends holds its turn open", needs: []need{harnessTool}, run: checkToolCalls},
+	{name: "tools in messages", why: "what the messages show must agree with what was counted", needs: []need{aReader, harnessTool}, run: checkToolsInMessages},
+}
+
+func checkMessageOrder(c *checkContext) {
+	id := c.create()
+	c.say(id, "almond")
+	c.say(id, "basil")
+	var roles []string
+	for _, msg := range c.readAll(id) {
+		for _, word := range []string{"almond", "basil"} {
+			if msg.Role == bgagent.RoleAgent && strings.Contains(msg.Text, word) {
+				roles = append(roles, "answer "+word)
+			}
+		}
+		if msg.Role == bgagent.RoleUser {
+			roles = append(roles, "prompt")
+		}
+	}
+	if want := []string{"prompt", "answer almond", "prompt", "answer basil"}; !slices.Equal(roles, want) {
+		c.failf("after two turns the messages are %q; they should be %q", roles, want)
+	}
+}
+
+func checkMessageIDs(c *checkContext) {
+	id := c.create()
+	c.say(id, "caraway")
+	c.say(id, "dill")
+	seen := map[string]string{}
+	for _, msg := range c.page(id, "", 1000).Messages {
+		switch was, twice := seen[msg.ID]; {
+		case msg.ID == "":
+			c.failf("the message %q has no id", msg.Text)
+		case twice:
+			c.failf("the messages %q and %q have the same id %q", was, msg.Text, msg.ID)
+		}
+		seen[msg.ID] = msg.Text
+	}
+}
+
+func checkFinished(c *checkContext) {
+	id := c.create()
+	c.say(id, "endive")
+	if !c.until(c.h.Settle, func() bool { return unfinished(c.readAll(id)) == "" }) {
+		c.failf("the message %q is not Finished %v after its turn", unfinished(c.readAll(id)), c.h.Settle)
+	}
+}
+
+// unfinished returns the text of a message that may still change, if there is
+// one.
+func unfinished(msgs []bgagent.Message) string {
+	for _, msg := range msgs {
+		if !msg.Finished {
+			return msg.Role.String() + ": " + msg.Text
+		}
+	}
+	return ""
+}
+
+func checkPromptIDs(c *checkContext) {
+	id := c.create()
+	var want, got []string
+	for _, word := range []string{"fennel", "garlic"} {
+		d := c.begin(id, c.h.Say(word))
+		c.answered(d, word)
+		want = append(want, d.prompt.ID)
+	}
+	for _, msg := range c.readAll(id) {
+		if msg.Role == bgagent.RoleUser {
+			got = append(got, msg.PromptID)
+		}
+	}
+	if !slices.Equal(got, want) {
+		c.failf("the prompt ids of the user's messages are %q; they should be %q", got, want)
+	}
+}
+
+// settled reads on until all that was read is finished.
+func (c *checkContext) settled(session string, v *conversation) {
+	c.Helper()
+	c.until(c.h.Settle, func() bool {
+		c.readOn(session, v, 1000)
+		return unfinished(v.list) == ""
+	})
+}
+
+func checkCursor(c *checkContext) {
+	id := c.create()
+	if page := c.page(id, "", 1000); len(page.Messages) > 0 {
+		c.failf("a session without a turn has the messages %q", texts(page.Messages))
+	}
+	var v conversation
+	c.say(id, "hyssop")
+	c.settled(id, &v)
+	if v.next == "" {
+		c.endf("the cursor is empty after a page with messages")
+	}
+	if again := c.page(id, v.next, 1000); len(again.Messages) > 0 || again.More {
+		c.failf("nothing has happened since the cursor %q, and it returns %q (more: %v)", v.next, texts(again.Messages), again.More)
+	}
+	old := map[string]bool{}
+	for _, msg := range v.list {
+		old[msg.ID] = true
+	}
+	c.say(id, "iris")
+	for _, msg := range c.page(id, v.next, 1000).Messages {
+		if old[msg.ID] {
+			c.failf("the message %q has not changed since the cursor %q and is returned again", msg.Text, v.next)
+		}
+	}
+}
+
+func checkChanges(c *checkContext) {
+	id := c.create()
+	var v conversation
+	d := c.slow(id)
+	c.readOn(id, &v, 1000)
+	half := texts(v.list)
+	d.stop()
+	var whole []bgagent.Message
+	same := func() bool {
+		c.readOn(id, &v, 1000)
+		whole = c.readAll(id)
+		return fmt.Sprint(shown(v.list)) == fmt.Sprint(shown(whole))
+	}
+	if !c.until(c.h.Settle, same) {
+		c.failf("read from the cursor on, after %q, the session is %+v; read from the beginning it is %+v", half, shown(v.list), shown(whole))
+	}
+	c.say(id, "jasmine")
+	if !c.until(c.h.Settle, same) {
+		c.failf("a turn later, read from the cursor on the session is %+v; read from the beginning it is %+v", shown(v.list), shown(whole))
+	}
+}
+
+// look is the part of a message that every reading of it must agree on.
+type look struct {
+	ID, Text string
+	Role     bgagent.Role
+	Finished bool
+	Stop     bgagent.StopReason
+	Tools    []bgagent.MessageTool
+}
+
+func shown(msgs []bgagent.Message) (out []look) {
+	for _, msg := range msgs {
+		out = append(out, look{msg.ID, msg.Text, msg.Role, msg.Finished, msg.Stop, msg.Tools})
+	}
+	return out
+}
+
+func texts(msgs []bgagent.Message) []string {
+	out := make([]string, len(msgs))
+	for i, msg := range msgs {
+		out[i] = msg.Role.String() + ": " + msg.Text
+	}
+	return out
+}
+
+func checkPages(c *checkContext) {
+	id := c.create()
+	for _, word := range []string{"kale", "lovage", "mint"} {
+		c.say(id, word)
+	}
+	var whole conversation
+	c.settled(id, &whole)
+	for _, most := range []int{1, 2, 5} {
+		var v conversation
+		c.readOn(id, &v, most)
+		for _, page := range v.pages {
+			if len(page.Messages) > most {
+				c.failf("a page of %d messages when at most %d were asked for", len(page.Messages), most)
+			}
+		}
+		if got, want := fmt.Sprint(shown(v.list)), fmt.Sprint(shown(whole.list)); got != want {
+			c.failf("read %d at a time the session is %s; read at once it is %s", most, got, want)
+		}
+	}
+}
+
+func checkToolCalls(c *checkContext) {
+	o := c.begin(c.create(), c.h.Tool()).await()
+	if o.failed() {
+		c.endf("the turn with the prompt of Harness.Tool ended as %v", o)
+	}
+	c.oneCall(o.tools, "the turn")
+}
+
+// oneCall checks that the states told of tool calls are those of one call.
+func (c *checkContext) oneCall(told []bgagent.MessageTool, where string) {
+	c.Helper()
+	ids := map[string]bgagent.MessageTool{}
+	for _, t := range told {
+		if t.ID == "" || t.Name == "" {
+			c.failf("%s tells of a tool call without an id or a name: %+v", where, t)
+		}
+		ids[t.ID] = t
+	}
+	if len(ids) != 1 {
+		c.failf("%s tells of %d tool calls: %+v; the agent made one", where, len(ids), told)
+	}
+	for _, t := range ids {
+		if t.State.InFlight() {
+			c.failf("the tool call %q is still %s after the turn", t.ID, t.State)
+		}
+	}
+}
+
+func checkToolsInMessages(c *checkContext) {
+	id := c.create()
+	c.begin(id, c.h.Tool()).await()
+	c.say(id, "nettle") // of the next turn nothing must be counted again
+	var told []bgagent.MessageTool
+	for _, msg := range c.readAll(id) {
+		told = append(told, msg.Tools...)
+	}
+	c.oneCall(told, "the list of messages")
+}

@@ -1,0 +1,407 @@
+package bgagenttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Fake is what [Runner] and [Starter] have in common: sessions with messages,
+// todos and an inbox, faults, and the account of what ran. Its exported fields
+// are set before the client is given to [bgagent.New] and not changed afterwards;
+// all methods are safe for concurrent use.
+//
+// A fake waits for nothing but timers and channels of its own, so inside a
+// bubble of testing/synctest its turns last as long as the script says and the
+// test takes no time.
+type Fake struct {
+	// AgentNames are the agents that there are. Without any, every name will do
+	// and the fake is no [bgagent.AgentLister].
+	AgentNames []string
+
+	// Faults decides what goes wrong with a call; nil for nothing. It is called
+	// from the goroutine of the call. A hook that decides by what is in the
+	// [Call] alone, and not by when it is called, makes a failure replay.
+	Faults func(Call) Fault
+
+	// Stream makes a starter an [bgagent.EventSource] that tells of every change.
+	Stream bool
+
+	// Beat is how often the stream says that it is alive; zero for never.
+	Beat time.Duration
+
+	// AbortTells makes an abort of a starter's turn emit what real servers emit:
+	// an error and then the idle status, twice.
+	AbortTells bool
+
+	// AbortGrace is how long Abort of a starter waits for a script that does not
+	// stop, before it returns an error, and how long Close waits; one second when
+	// zero.
+	AbortGrace time.Duration
+
+	script func(*Turn)
+	kind   string // the name of the type, for errors
+
+	mu        sync.Mutex
+	n         int
+	sessions  map[string]*session
+	forgotten map[string]bool
+	counts    map[countKey]int
+	released  chan struct{}
+	turns     sync.WaitGroup
+	closed    bool
+	book      book
+	streams   map[*stream]struct{}
+	down      bool
+}
+
+// session is one conversation of a fake.
+type session struct {
+	id       string
+	spec     bgagent.SessionSpec
+	messages []bgagent.Message
+	revs     []int
+	rev      int
+	nmsg     int
+	turns    int
+	run      *Turn
+	busy     bool // SetBusy
+	state    bgagent.SessionStatus
+	prompts  map[string]bool // ids of the prompts that were taken
+	todos    []bgagent.Todo
+	inbox    []bgagent.Notice
+}
+
+// Runner is a fake [bgagent.TurnRunner]: RunTurn plays the script and returns
+// when it has returned.
+type Runner struct{ *Fake }
+
+// Starter is a fake [bgagent.TurnStarter]: StartTurn returns at once and the
+// script is played on a goroutine, as by a server.
+type Starter struct{ *Fake }
+
+var (
+	_ bgagent.TurnRunner       = Runner{}
+	_ bgagent.TurnStarter      = Starter{}
+	_ bgagent.EventSource      = Starter{}
+	_ bgagent.MessageReader    = Runner{}
+	_ bgagent.Notifier         = (*Fake)(nil)
+	_ bgagent.TodoReader       = (*Fake)(nil)
+	_ bgagent.SessionFinder    = (*Fake)(nil)
+	_ bgagent.AgentLister      = (*Fake)(nil)
+	_ bgagent.SessionForgetter = (*Fake)(nil)
+)
+
+// NewRunner returns a runner whose turns do what the script does. The script is
+// called once for each turn; a nil one answers "ok". When it panics, RunTurn
+// panics.
+func NewRunner(script func(*Turn)) Runner { return Runner{newFake("bgagenttest.Runner", script)} }
+
+// NewStarter returns a starter whose turns do what the script does. The script
+// is called once for each turn, on a goroutine of its own; a nil one answers
+// "ok". When it panics, the turn has failed. Close ends all turns.
+func NewStarter(script func(*Turn)) Starter {
+	return Starter{newFake("bgagenttest.Starter", script)}
+}
+
+func newFake(kind string, script func(*Turn)) *Fake {
+	if script == nil {
+		script = func(t *Turn) { t.Say("ok") }
+	}
+	return &Fake{
+		kind: kind, script: script, sessions: map[string]*session{}, forgotten: map[string]bool{}, counts: map[countKey]int{},
+		released: make(chan struct{}), streams: map[*stream]struct{}{}, book: book{now: map[string]int{}, peak: map[string]int{}, tasks: map[string]int{}, ids: map[string]string{}},
+	}
+}
+
+// Root adds sessions that no task made, such as that of the user, so that
+// notices can reach them.
+func (f *Fake) Root(sessions ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range sessions {
+		f.addLocked(id, bgagent.SessionSpec{})
+	}
+}
+
+func (f *Fake) addLocked(id string, spec bgagent.SessionSpec) {
+	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]bool{}}
+}
+
+// Close stops every turn, lets go of every call that hangs and waits for the
+// scripts to return, at most for AbortGrace. Later prompts are refused.
+func (f *Fake) Close() {
+	f.mu.Lock()
+	f.closed = true
+	for _, s := range f.sessions {
+		if s.run != nil {
+			s.run.cancel(errAborted)
+		}
+	}
+	f.mu.Unlock()
+	f.Release()
+	over := make(chan struct{})
+	go func() {
+		f.turns.Wait()
+		close(over)
+	}()
+	timer := time.NewTimer(f.grace())
+	defer timer.Stop()
+	select {
+	case <-over:
+	case <-timer.C:
+	}
+}
+
+func (f *Fake) grace() time.Duration {
+	if f.AbortGrace > 0 {
+		return f.AbortGrace
+	}
+	return time.Second
+}
+
+// CreateSession implements [bgagent.SessionClient].
+func (f *Fake) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (id string, err error) {
+	after, lie, err := f.begin(ctx, Call{Kind: CallCreate, Title: spec.Title})
+	switch {
+	case err != nil:
+		return "", err
+	case lie:
+		return "", after()
+	case len(f.AgentNames) > 0 && !slices.Contains(f.AgentNames, spec.Agent):
+		return "", &bgagent.NoSuchAgentError{Agent: spec.Agent, Known: slices.Clone(f.AgentNames)}
+	}
+	f.mu.Lock()
+	f.n++
+	id = "ses_" + strconv.Itoa(f.n)
+	f.addLocked(id, spec)
+	f.mu.Unlock()
+	if err := after(); err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// errAborted is the cause of the context of a turn that was aborted.
+var errAborted = errors.New("bgagenttest: the turn was aborted")
+
+// Abort implements [bgagent.SessionClient]. A runner's turn is told to stop; a
+// starter's has stopped when Abort returns nil.
+func (f *Fake) Abort(ctx context.Context, id string) error {
+	after, lie, err := f.begin(ctx, Call{Kind: CallAbort, Session: id})
+	if err != nil {
+		return err
+	}
+	if lie {
+		return after()
+	}
+	f.mu.Lock()
+	var run *Turn
+	if s := f.sessions[id]; s != nil && s.run != nil {
+		run = s.run
+		run.aborted = true
+		run.cancel(errAborted)
+	}
+	f.mu.Unlock()
+	if run != nil && !run.runner {
+		if err := f.stopped(ctx, run); err != nil {
+			return err
+		}
+	}
+	return after()
+}
+
+// stopped waits until the script has returned.
+func (f *Fake) stopped(ctx context.Context, t *Turn) error {
+	timer := time.NewTimer(f.grace())
+	defer timer.Stop()
+	select {
+	case <-t.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("%s: the script in session %q does not stop", f.kind, t.s.id)
+	}
+}
+
+// RunTurn implements [bgagent.TurnRunner].
+func (r Runner) RunTurn(ctx context.Context, id string, p bgagent.Prompt, rep *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	f := r.Fake
+	after, lie, err := f.begin(ctx, Call{Kind: CallTurn, Session: id})
+	if err != nil || lie {
+		return bgagent.TurnEnd{}, err
+	}
+	t, err := f.open(ctx, id, p, true, rep)
+	if err != nil {
+		return bgagent.TurnEnd{}, err
+	}
+	t.play()
+	if err := after(); err != nil {
+		return bgagent.TurnEnd{}, err
+	}
+	switch {
+	case t.err != nil:
+		return bgagent.TurnEnd{Text: t.text}, t.err
+	case t.stop == bgagent.StopAborted && !t.aborted && ctx.Err() != nil:
+		return bgagent.TurnEnd{Text: t.text}, ctx.Err()
+	default:
+		return bgagent.TurnEnd{Stop: t.stop, Text: t.text}, nil
+	}
+}
+
+// StartTurn implements [bgagent.TurnStarter]. A prompt whose id the session has
+// had already is taken for the same one.
+func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
+	f := s.Fake
+	after, lie, err := f.begin(ctx, Call{Kind: CallTurn, Session: id})
+	if err != nil {
+		return err
+	}
+	if lie {
+		return after()
+	}
+	f.mu.Lock()
+	known := f.sessions[id] != nil && f.sessions[id].prompts[p.ID]
+	f.mu.Unlock()
+	if known {
+		return after()
+	}
+	t, err := f.open(context.WithoutCancel(ctx), id, p, false, nil)
+	if err != nil {
+		return err
+	}
+	go t.play()
+	return after()
+}
+
+// open begins a turn.
+func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner bool, r *bgagent.Reporter) (*Turn, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[id]
+	switch {
+	case f.closed:
+		return nil, fmt.Errorf("%s: is closed", f.kind)
+	case s == nil:
+		if f.forgotten[id] {
+			f.book.wrong("session %s was prompted after it had been forgotten (%s)", id, p.ID)
+		}
+		return nil, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
+	case s.run != nil || s.busy:
+		f.book.wrong("session %s was prompted in the middle of a turn (%s)", id, p.ID)
+		return nil, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrBusy)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.turns++
+	t := &Turn{Prompt: p, N: s.turns, f: f, s: s, ctx: ctx, cancel: cancel, done: make(chan struct{}), runner: runner, r: r}
+	t.model = p.Model
+	if t.model == "" {
+		t.model = s.spec.Model
+	}
+	s.run, s.prompts[p.ID] = t, true
+	f.turns.Add(1)
+	f.book.begins(t)
+	f.statusLocked(s, bgagent.SessionStatus{State: bgagent.SessionBusy})
+	f.putLocked(s, bgagent.Message{ID: f.messageIDLocked(s), Role: bgagent.RoleUser, PromptID: p.ID, Text: p.Text, Finished: true, Time: time.Now()})
+	return t, nil
+}
+
+func (f *Fake) messageIDLocked(s *session) string {
+	s.nmsg++
+	return "msg_" + strconv.Itoa(s.nmsg)
+}
+
+// putLocked adds or changes a message. Only the newest message of a session
+// changes, so that the order of the revisions is that of the messages.
+func (f *Fake) putLocked(s *session, msg bgagent.Message) {
+	s.rev++
+	msg.Tools = slices.Clone(msg.Tools)
+	if i := len(s.messages) - 1; i >= 0 && s.messages[i].ID == msg.ID {
+		s.messages[i], s.revs[i] = msg, s.rev
+	} else {
+		s.messages, s.revs = append(s.messages, msg), append(s.revs, s.rev)
+	}
+	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s.id, Message: &msg})
+}
+
+func (f *Fake) statusLocked(s *session, st bgagent.SessionStatus) {
+	s.state = st
+	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: s.id, Status: st})
+}
+
+// Statuses implements [bgagent.TurnStarter].
+func (s Starter) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
+	f := s.Fake
+	after, lie, err := f.begin(ctx, Call{Kind: CallStatuses})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]bgagent.SessionStatus, len(ids))
+	f.mu.Lock()
+	for _, id := range ids {
+		s := f.sessions[id]
+		switch {
+		case s == nil:
+			out[id] = bgagent.SessionStatus{State: bgagent.SessionGone}
+		case lie:
+			out[id] = bgagent.SessionStatus{State: bgagent.SessionIdle, Revision: strconv.Itoa(s.rev)}
+		default:
+			st := s.state
+			if s.busy {
+				st.State = bgagent.SessionBusy
+			}
+			st.Revision = strconv.Itoa(s.rev)
+			out[id] = st
+		}
+	}
+	f.mu.Unlock()
+	if err := after(); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Messages implements [bgagent.MessageReader].
+func (f *Fake) Messages(ctx context.Context, id string, from bgagent.Cursor, most int) (page bgagent.Page, err error) {
+	after, lie, err := f.begin(ctx, Call{Kind: CallMessages, Session: id})
+	if err != nil {
+		return page, err
+	}
+	since := 0
+	if from != "" {
+		if since, err = strconv.Atoi(string(from)); err != nil {
+			return page, fmt.Errorf("%s: session %q: the cursor %q is not one of this client's", f.kind, id, from)
+		}
+	}
+	f.mu.Lock()
+	s := f.sessions[id]
+	if s == nil {
+		f.mu.Unlock()
+		return page, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
+	}
+	for i, msg := range s.messages {
+		if s.revs[i] <= since || lie {
+			continue
+		}
+		if most > 0 && len(page.Messages) == most {
+			page.More = true
+			break
+		}
+		msg.Tools = slices.Clone(msg.Tools)
+		page.Messages = append(page.Messages, msg)
+		since = s.revs[i]
+	}
+	f.mu.Unlock()
+	page.Next = bgagent.Cursor(strconv.Itoa(since))
+	if err := after(); err != nil {
+		return bgagent.Page{}, err
+	}
+	return page, nil
+}

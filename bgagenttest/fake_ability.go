@@ -1,0 +1,265 @@
+package bgagenttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Notify implements [bgagent.Notifier]: the notice is put into the session's
+// inbox, once however often it comes. A session in a turn is busy.
+func (f *Fake) Notify(ctx context.Context, id string, n bgagent.Notice) error {
+	after, lie, err := f.begin(ctx, Call{Kind: CallNotify, Session: id})
+	if err != nil {
+		return err
+	}
+	if lie {
+		return after()
+	}
+	if err := f.receive(id, n); err != nil {
+		return err
+	}
+	return after()
+}
+
+func (f *Fake) receive(id string, n bgagent.Notice) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[id]
+	switch {
+	case s == nil:
+		return fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
+	case slices.ContainsFunc(s.inbox, func(x bgagent.Notice) bool { return x.ID == n.ID }):
+		return nil
+	case s.run != nil || s.busy:
+		return bgagent.ErrBusy
+	}
+	s.inbox = append(s.inbox, n)
+	return nil
+}
+
+// Inbox returns the notices that the session has been given, each once, in the
+// order in which they came.
+func (f *Fake) Inbox(session string) []bgagent.Notice {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sessions[session]; s != nil {
+		return slices.Clone(s.inbox)
+	}
+	return nil
+}
+
+// SetBusy has a session be in a turn that no task began, or no longer: that of
+// the user in a root session.
+func (f *Fake) SetBusy(session string, busy bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[session]
+	if s == nil {
+		return
+	}
+	s.busy = busy
+	st := bgagent.SessionStatus{State: bgagent.SessionIdle}
+	if busy {
+		st.State = bgagent.SessionBusy
+	}
+	f.statusLocked(s, st)
+}
+
+// Todos implements [bgagent.TodoReader].
+func (f *Fake) Todos(ctx context.Context, id string) (list []bgagent.Todo, err error) {
+	after, lie, err := f.begin(ctx, Call{Kind: CallTodos, Session: id})
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	s := f.sessions[id]
+	if s != nil && !lie {
+		list = slices.Clone(s.todos)
+	}
+	f.mu.Unlock()
+	if s == nil {
+		return nil, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
+	}
+	return list, after()
+}
+
+// FindSession implements [bgagent.SessionFinder].
+func (f *Fake) FindSession(ctx context.Context, id string) (bgagent.SessionInfo, error) {
+	after, lie, err := f.begin(ctx, Call{Kind: CallFind, Session: id})
+	if err != nil {
+		return bgagent.SessionInfo{}, err
+	}
+	f.mu.Lock()
+	s := f.sessions[id]
+	f.mu.Unlock()
+	if s == nil || lie {
+		return bgagent.SessionInfo{}, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
+	}
+	return bgagent.SessionInfo{Parent: s.spec.Parent, Directory: s.spec.Directory}, after()
+}
+
+// Agents implements [bgagent.AgentLister].
+func (f *Fake) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
+	if len(f.AgentNames) == 0 {
+		return nil, fmt.Errorf("%s has no AgentNames: %w", f.kind, errors.ErrUnsupported)
+	}
+	after, lie, err := f.begin(ctx, Call{Kind: CallAgents})
+	if err != nil || lie {
+		return nil, err
+	}
+	list := make([]bgagent.AgentInfo, len(f.AgentNames))
+	for i, name := range f.AgentNames {
+		list[i].Name = name
+	}
+	return list, after()
+}
+
+// ForgetSession implements [bgagent.SessionForgetter].
+func (f *Fake) ForgetSession(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[id]
+	switch {
+	case s == nil:
+	case s.run != nil:
+		f.book.wrong("session %s was forgotten in the middle of a turn (%s)", id, s.run.Prompt.ID)
+	default:
+		delete(f.sessions, id)
+		f.forgotten[id] = true
+	}
+}
+
+// Delete has a session disappear, as when a user deletes it: the turn that runs
+// in it is stopped, and the status of the session is gone.
+func (f *Fake) Delete(session string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[session]
+	if s == nil {
+		return
+	}
+	if s.run != nil {
+		s.run.aborted = true
+		s.run.cancel(errAborted)
+	}
+	delete(f.sessions, session)
+	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: session})
+}
+
+// stream is one call of Events.
+type stream struct {
+	queue []bgagent.HostEvent
+	wake  chan struct{}
+	broke error
+}
+
+// Events implements [bgagent.EventSource] for a fake with Stream.
+func (s Starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
+	f := s.Fake
+	if !f.Stream {
+		return fmt.Errorf("%s has no Stream: %w", f.kind, errors.ErrUnsupported)
+	}
+	after, lie, err := f.begin(ctx, Call{Kind: CallEvents})
+	if err != nil {
+		return err
+	}
+	st := &stream{wake: make(chan struct{}, 1)}
+	f.mu.Lock()
+	if !f.down {
+		st.queue = []bgagent.HostEvent{{Kind: bgagent.HostStreamUp}}
+		st.wake <- struct{}{}
+	}
+	f.streams[st] = struct{}{}
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.streams, st)
+	}()
+	var beat <-chan time.Time
+	if f.Beat > 0 {
+		ticker := time.NewTicker(f.Beat)
+		defer ticker.Stop()
+		beat = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return errors.Join(after(), ctx.Err())
+		case <-beat:
+			f.mu.Lock()
+			f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostStreamBeat})
+			f.mu.Unlock()
+		case <-st.wake:
+			f.mu.Lock()
+			queue, broke := st.queue, st.broke
+			st.queue = nil
+			f.mu.Unlock()
+			for _, e := range queue {
+				if !lie {
+					emit(e)
+				}
+			}
+			if broke != nil {
+				return broke
+			}
+		}
+	}
+}
+
+// emitLocked passes an event to the streams. A stream that is down loses it.
+func (f *Fake) emitLocked(e bgagent.HostEvent) {
+	if f.down {
+		return
+	}
+	for st := range f.streams {
+		st.queue = append(st.queue, e)
+		st.wakeUp()
+	}
+}
+
+func (st *stream) wakeUp() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Emit emits an event of the test's own.
+func (f *Fake) Emit(e bgagent.HostEvent) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.emitLocked(e)
+}
+
+// StreamDown has all events be lost from now on, without a word.
+func (f *Fake) StreamDown() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = true
+}
+
+// StreamUp ends what StreamDown began: the stream says that there was a gap, and
+// that it is up again.
+func (f *Fake) StreamUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = false
+	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
+	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+}
+
+// StreamBreak has Events return the error, as when a server closes its side.
+func (f *Fake) StreamBreak(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for st := range f.streams {
+		st.broke = err
+		st.wakeUp()
+	}
+}

@@ -1,0 +1,226 @@
+package bgagenttest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// CallKind says which method of a fake is called.
+type CallKind uint8
+
+// The kinds of calls.
+const (
+	_            CallKind = iota
+	CallCreate            // CreateSession
+	CallTurn              // RunTurn or StartTurn
+	CallAbort             // Abort
+	CallStatuses          // Statuses
+	CallMessages          // Messages
+	CallNotify            // Notify
+	CallTodos             // Todos
+	CallFind              // FindSession
+	CallAgents            // Agents
+	CallEvents            // Events
+)
+
+var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events"}
+
+// String returns the name of the method.
+func (k CallKind) String() string {
+	if int(k) < len(callNames) {
+		return callNames[k]
+	}
+	return fmt.Sprintf("(%d)", uint8(k))
+}
+
+// Call is a call for which [Fake.Faults] is asked. Title and N do not depend on
+// which goroutine comes first, so that a draw keyed by them and by a seed is the
+// same when a test is run again.
+type Call struct {
+	Kind    CallKind
+	Session string // empty for CreateSession, Statuses, Agents and Events
+	Title   string // the description of the session's task
+	N       int    // the how manieth of its kind for this session, from 1; of CreateSession, for this title
+}
+
+// Fault is what goes wrong with a call. The zero value is nothing. Of the fields
+// that are set, first the waits take effect and then one of Panic, Goexit and
+// Err; instead of what the call should do, or with Late after it.
+type Fault struct {
+	Delay       time.Duration // wait before; the end of the call's context cuts it short with its error
+	Hang        bool          // wait until the call's context ends, and return its error
+	HangForever bool          // wait until Release, whatever the context does
+	Panic       any           // panic with it
+	Goexit      bool          // end the goroutine
+	Err         error         // return it
+
+	// Late lets the call take effect first: its answer is what is lost. Events
+	// and turns of a runner are over by then.
+	Late bool
+
+	// Lie has the call return without an error and without effect: CreateSession
+	// an empty id, Statuses that all are idle, Messages that nothing is new,
+	// RunTurn the zero TurnEnd; Events emits nothing, and Abort stops nothing.
+	Lie bool
+}
+
+type countKey struct {
+	kind CallKind
+	of   string
+}
+
+// begin counts a call and has it suffer its fault. What is left for after its
+// effect is done by after.
+func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
+	f.mu.Lock()
+	key := countKey{c.Kind, c.Session}
+	if s := f.sessions[c.Session]; s != nil {
+		c.Title = s.spec.Title
+	}
+	if c.Kind == CallCreate {
+		key.of = c.Title
+	}
+	f.counts[key]++
+	c.N = f.counts[key]
+	f.mu.Unlock()
+	after = func() error { return nil }
+	if f.Faults == nil {
+		return after, false, nil
+	}
+	fault := f.Faults(c)
+	if fault.Late {
+		return func() error { return f.suffer(ctx, fault) }, fault.Lie, nil
+	}
+	return after, fault.Lie, f.suffer(ctx, fault)
+}
+
+func (f *Fake) suffer(ctx context.Context, fault Fault) error {
+	if fault.Delay > 0 {
+		timer := time.NewTimer(fault.Delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if fault.Hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if fault.HangForever {
+		f.mu.Lock()
+		released := f.released
+		closed := f.closed
+		f.mu.Unlock()
+		if !closed {
+			<-released
+		}
+	}
+	switch {
+	case fault.Panic != nil:
+		panic(fault.Panic)
+	case fault.Goexit:
+		runtime.Goexit()
+	}
+	return fault.Err
+}
+
+// Release lets go of the calls that hang with HangForever. They go on.
+func (f *Fake) Release() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.released)
+	f.released = make(chan struct{})
+}
+
+// book is the account of what ran.
+type book struct {
+	now, peak map[string]int    // turns by model
+	tasks     map[string]int    // turns by task
+	ids       map[string]string // session by prompt id
+	prompts   []bgagent.Prompt
+	bad       []string
+}
+
+func (b *book) wrong(format string, args ...any) { b.bad = append(b.bad, fmt.Sprintf(format, args...)) }
+
+func (b *book) begins(t *Turn) {
+	b.prompts = append(b.prompts, t.Prompt)
+	b.now[t.model]++
+	b.peak[t.model] = max(b.peak[t.model], b.now[t.model])
+	if id := t.Prompt.ID; id != "" {
+		if was, twice := b.ids[id]; twice {
+			b.wrong("the prompt %s was run twice, in the sessions %s and %s", id, was, t.s.id)
+		}
+		b.ids[id] = t.s.id
+	}
+	if task := t.Prompt.Task; task != "" {
+		b.tasks[task]++
+		if b.tasks[task] > 1 {
+			b.wrong("the task %s runs %d turns at once (%s)", task, b.tasks[task], t.Prompt.ID)
+		}
+	}
+}
+
+func (b *book) ends(t *Turn) {
+	if b.now[t.model]--; b.now[t.model] == 0 {
+		delete(b.now, t.model)
+	}
+	if b.tasks[t.Prompt.Task]--; b.tasks[t.Prompt.Task] <= 0 {
+		delete(b.tasks, t.Prompt.Task)
+	}
+}
+
+// Running returns how many turns run now, by the model they were prompted with;
+// models without one are left out.
+func (f *Fake) Running() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.book.now)
+}
+
+// Peak returns how many turns of the model have run at once at most.
+func (f *Fake) Peak(model string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.book.peak[model]
+}
+
+// Prompts returns the prompts that have begun a turn, in order.
+func (f *Fake) Prompts() []bgagent.Prompt {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.book.prompts)
+}
+
+// Calls returns how often the method was called for the session; for
+// CreateSession, for the title.
+func (f *Fake) Calls(kind CallKind, of string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts[countKey{kind, of}]
+}
+
+// Violations returns what no manager may ever do, whatever goes wrong: a prompt
+// into a session in a turn or into one that it has had forgotten, the same
+// prompt run twice, two turns of one task at once, a session forgotten in the
+// middle of its turn. After Close, also what of a turn still runs. A test ends
+// by expecting none.
+func (f *Fake) Violations() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := slices.Clone(f.book.bad)
+	if f.closed {
+		for _, model := range slices.Sorted(maps.Keys(f.book.now)) {
+			out = append(out, fmt.Sprintf("%d turn(s) of the model %q run after Close", f.book.now[model], model))
+		}
+	}
+	return out
+}

@@ -1,0 +1,257 @@
+package bgagenttest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Turn is what a script plays: one turn of a fake's session. The script returns
+// when the agent has said all it had to say. Methods that wait, and those that
+// end the turn, do not return to a script whose turn is over: it is unwound, and
+// its deferred functions run. They are all to be called from the script's own
+// goroutine.
+type Turn struct {
+	Prompt bgagent.Prompt // what the agent is asked
+	N      int            // number of the turn in its session, from 1
+
+	f      *Fake
+	s      *session
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when the script has returned
+	runner bool
+	r      *bgagent.Reporter // of a runner
+	model  string
+
+	// Guarded by Fake.mu while the turn runs.
+	msg     *bgagent.Message // the one being written
+	calls   int
+	text    string // of the newest message that has some
+	stop    bgagent.StopReason
+	err     error
+	aborted bool
+}
+
+// unwound is what a script is unwound with.
+type unwound struct{}
+
+// Context ends when the turn must stop. A script that waits by its own means
+// should watch it; one that does not is an agent that cannot be stopped.
+func (t *Turn) Context() context.Context { return t.ctx }
+
+// Session returns the id of the session.
+func (t *Turn) Session() string { return t.s.id }
+
+// Spec returns what the session was created with.
+func (t *Turn) Spec() bgagent.SessionSpec { return t.s.spec }
+
+// History returns the session's messages so far, this turn's prompt included.
+func (t *Turn) History() []bgagent.Message {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	return slices.Clone(t.s.messages)
+}
+
+// Say writes a piece of the answer. After a tool call it begins a new message.
+func (t *Turn) Say(text string) {
+	t.change(func(msg *bgagent.Message) {
+		msg.Text += text
+		t.text = msg.Text
+	}, true)
+	t.r.Text(text)
+}
+
+// Think writes a piece of reasoning.
+func (t *Turn) Think(text string) {
+	t.change(func(msg *bgagent.Message) { msg.Reasoning += text }, true)
+	t.r.Reasoning(text)
+}
+
+// Tool calls a tool that takes so long.
+func (t *Turn) Tool(name string, d time.Duration) {
+	t.f.mu.Lock()
+	t.calls++
+	id := "call_" + strconv.Itoa(t.N) + "_" + strconv.Itoa(t.calls)
+	t.f.mu.Unlock()
+	t.Call(bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolRunning})
+	t.Sleep(d)
+	t.Call(bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolDone})
+}
+
+// Call tells how far a tool call has got, for scripts that make several at a
+// time or leave one unfinished.
+func (t *Turn) Call(call bgagent.MessageTool) {
+	t.change(func(msg *bgagent.Message) {
+		if i := slices.IndexFunc(msg.Tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID }); i >= 0 {
+			msg.Tools = slices.Clone(msg.Tools)
+			msg.Tools[i] = call
+		} else {
+			msg.Tools = append(slices.Clone(msg.Tools), call)
+			if t.runner {
+				t.text = ""
+			}
+		}
+	}, false)
+	t.r.Tool(call)
+}
+
+// Usage tells what was used since it was last told.
+func (t *Turn) Usage(u bgagent.Usage) {
+	t.change(func(msg *bgagent.Message) {
+		msg.Usage.InputTokens += u.InputTokens
+		msg.Usage.OutputTokens += u.OutputTokens
+		msg.Usage.Cost += u.Cost
+	}, false)
+	t.r.Usage(u)
+}
+
+// Todos sets the session's todo list.
+func (t *Turn) Todos(list ...bgagent.Todo) {
+	t.f.mu.Lock()
+	t.s.todos = slices.Clone(list)
+	t.f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: t.s.id, Todos: slices.Clone(list)})
+	t.f.mu.Unlock()
+	t.r.Todos(list)
+}
+
+// Ask asks a question that is answered after so long.
+func (t *Turn) Ask(question string, d time.Duration) {
+	t.status(bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question})
+	t.r.Asking(question)
+	t.Sleep(d)
+	t.status(bgagent.SessionStatus{State: bgagent.SessionBusy})
+	t.r.Asking("")
+}
+
+// Retry is a model that could not be reached and is tried again after so long.
+func (t *Turn) Retry(reason string, d time.Duration) {
+	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: reason, RetryAt: time.Now().Add(d)})
+	t.r.Activity()
+	t.Sleep(d)
+	t.status(bgagent.SessionStatus{State: bgagent.SessionBusy})
+	t.r.Activity()
+}
+
+func (t *Turn) status(st bgagent.SessionStatus) {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	t.f.statusLocked(t.s, st)
+}
+
+// Sleep works for so long without a sign of life. The script is unwound when the
+// turn is stopped.
+func (t *Turn) Sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-t.ctx.Done():
+	case <-timer.C:
+		if t.ctx.Err() == nil {
+			return
+		}
+	}
+	panic(unwound{})
+}
+
+// Wait works until the turn is stopped.
+func (t *Turn) Wait() {
+	<-t.ctx.Done()
+	panic(unwound{})
+}
+
+// Fail ends the turn: the agent has failed.
+func (t *Turn) Fail(err error) {
+	t.f.mu.Lock()
+	t.err, t.stop = err, bgagent.StopError
+	t.f.mu.Unlock()
+	panic(unwound{})
+}
+
+// Stop ends the turn for the reason.
+func (t *Turn) Stop(reason bgagent.StopReason) {
+	t.f.mu.Lock()
+	t.stop = reason
+	t.f.mu.Unlock()
+	panic(unwound{})
+}
+
+// change changes the message that is being written, or begins one. A new text
+// does not go into a message with tool calls.
+func (t *Turn) change(f func(*bgagent.Message), text bool) {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	if t.msg != nil && text && len(t.msg.Tools) > 0 {
+		t.msg.Finished = true
+		t.f.putLocked(t.s, *t.msg)
+		t.msg = nil
+	}
+	if t.msg == nil {
+		t.msg = &bgagent.Message{ID: t.f.messageIDLocked(t.s), Role: bgagent.RoleAgent, Time: time.Now()}
+	}
+	f(t.msg)
+	t.f.putLocked(t.s, *t.msg)
+}
+
+// play plays the script, and ends the turn however the script ends.
+func (t *Turn) play() {
+	returned := false
+	defer func() {
+		v := recover()
+		_, ours := v.(unwound)
+		t.finish(returned || ours, v)
+		if v != nil && !ours && t.runner {
+			panic(v)
+		}
+	}()
+	t.f.script(t)
+	returned = true
+}
+
+// finish ends the turn.
+func (t *Turn) finish(orderly bool, v any) {
+	f, s := t.f, t.s
+	f.mu.Lock()
+	switch {
+	case !orderly && v != nil:
+		t.stop, t.err = bgagent.StopError, fmt.Errorf("the script panicked: %v", v)
+	case !orderly:
+		t.stop, t.err = bgagent.StopError, fmt.Errorf("the script called runtime.Goexit")
+	case t.stop == bgagent.StopUntold && t.ctx.Err() != nil:
+		t.stop = bgagent.StopAborted
+	case t.stop == bgagent.StopUntold:
+		t.stop = bgagent.StopEndOfTurn
+	}
+	t.cancel(nil)
+	why := ""
+	switch {
+	case t.err != nil:
+		why = t.err.Error()
+	case t.stop == bgagent.StopAborted:
+		why = "aborted"
+	}
+	if t.msg == nil && t.stop != bgagent.StopEndOfTurn {
+		t.msg = &bgagent.Message{ID: f.messageIDLocked(s), Role: bgagent.RoleAgent, Time: time.Now()}
+	}
+	if t.msg != nil {
+		t.msg.Finished, t.msg.Stop, t.msg.Error = true, t.stop, why
+		f.putLocked(s, *t.msg)
+	}
+	s.run = nil
+	f.book.ends(t)
+	idle := bgagent.SessionStatus{State: bgagent.SessionIdle}
+	if t.stop == bgagent.StopError || t.stop == bgagent.StopAborted && f.AbortTells {
+		f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: t.stop, Error: why})
+	}
+	f.statusLocked(s, idle)
+	if t.stop == bgagent.StopAborted && f.AbortTells {
+		f.statusLocked(s, idle)
+	}
+	f.mu.Unlock()
+	close(t.done)
+	f.turns.Done()
+}
