@@ -1,0 +1,302 @@
+package bgagenttest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// driven is a turn that has been begun.
+type driven struct {
+	c       *checkContext
+	session string
+	prompt  bgagent.Prompt
+	before  map[string]bool // starter: messages of earlier turns
+	cancel  context.CancelFunc
+	done    chan struct{} // runner: closed when RunTurn has returned
+
+	mu      sync.Mutex
+	reports []bgagent.Report
+	late    int // reports after RunTurn has returned
+	end     bgagent.TurnEnd
+	err     error
+	over    bool
+}
+
+// outcome is how a turn ended, in the terms of either kind.
+type outcome struct {
+	text  string
+	stop  bgagent.StopReason
+	err   error
+	tools []bgagent.MessageTool // every state that was told, in order
+}
+
+// failed reports whether the turn ended as anything but an answer.
+func (o outcome) failed() bool {
+	return o.err != nil || o.stop != bgagent.StopUntold && o.stop != bgagent.StopEndOfTurn
+}
+
+func (o outcome) String() string {
+	if o.err != nil {
+		return fmt.Sprintf("the error %q", o.err)
+	}
+	return fmt.Sprintf("%q (%s)", o.text, o.stop)
+}
+
+// promptFor returns the next prompt.
+func (c *checkContext) promptFor(text string) bgagent.Prompt {
+	c.turns++
+	return bgagent.Prompt{
+		ID: "bgp_" + c.task + ".1." + strconv.Itoa(c.turns), Task: "bg_" + c.task, Attempt: 1, Turn: c.turns, Agent: c.h.Agent, Text: text,
+	}
+}
+
+// begin begins a turn, and sees to it that nothing of it is left when the check
+// is over.
+func (c *checkContext) begin(session, text string) *driven {
+	c.Helper()
+	d, err := c.tryBegin(session, text)
+	if err != nil {
+		c.endf("StartTurn in %q: %v", session, err)
+	}
+	return d
+}
+
+func (c *checkContext) tryBegin(session, text string) (*driven, error) {
+	c.Helper()
+	d := &driven{c: c, session: session, prompt: c.promptFor(text), done: make(chan struct{}), before: map[string]bool{}, cancel: func() {}}
+	if c.runner == nil && c.starter == nil {
+		c.endf("the client is neither a TurnRunner nor a TurnStarter")
+	}
+	c.Cleanup(d.clean)
+	if c.runner != nil {
+		var ctx context.Context
+		ctx, d.cancel = context.WithCancel(c.Context())
+		go d.run(ctx)
+		return d, nil
+	}
+	if known, ok := c.tryReadAll(session); ok {
+		for _, msg := range known {
+			d.before[msg.ID] = true
+		}
+	}
+	return d, c.call("StartTurn", func(ctx context.Context) error { return c.starter.StartTurn(ctx, session, d.prompt) })
+}
+
+// tryReadAll reads a session that may not exist.
+func (c *checkContext) tryReadAll(session string) ([]bgagent.Message, bool) {
+	err := c.call("Messages", func(ctx context.Context) error {
+		_, err := c.reader.Messages(ctx, session, "", 1000)
+		return err
+	})
+	if err != nil {
+		return nil, false
+	}
+	return c.readAll(session), true
+}
+
+func (d *driven) run(ctx context.Context) {
+	var end bgagent.TurnEnd
+	err := guarded("RunTurn", func() (err error) {
+		end, err = d.c.runner.RunTurn(ctx, d.session, d.prompt, bgagent.NewReporter(d.report))
+		return err
+	})
+	d.mu.Lock()
+	d.end, d.err, d.over = end, err, true
+	d.mu.Unlock()
+	close(d.done)
+}
+
+func (d *driven) report(r bgagent.Report) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		d.late++
+		return
+	}
+	d.reports = append(d.reports, r)
+}
+
+// clean stops what is left of the turn.
+func (d *driven) clean() {
+	d.cancel()
+	d.mu.Lock()
+	over := d.over
+	d.mu.Unlock()
+	if over {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), d.c.h.Soon)
+	defer cancel()
+	_ = guarded("Abort", func() error { return d.c.sc.Abort(ctx, d.session) })
+	if d.c.runner != nil {
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// messages returns the messages of this turn of a starter.
+func (d *driven) messages() (out []bgagent.Message) {
+	for _, msg := range d.c.readAll(d.session) {
+		if !d.before[msg.ID] {
+			out = append(out, msg)
+		}
+	}
+	return out
+}
+
+// ended waits for the end of the turn and reports whether it came in time.
+func (d *driven) ended(limit time.Duration) bool {
+	if d.c.runner == nil {
+		return d.endedByLooks(limit)
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-d.done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// endedByLooks finds the end of a starter's turn as the manager does: by an idle
+// status and a message that says so, or by nothing happening any more.
+func (d *driven) endedByLooks(limit time.Duration) bool {
+	var since time.Time // quiet since
+	seen := ""
+	over := d.c.until(limit+d.c.h.Settle, func() bool {
+		state := d.c.statuses(d.session)[d.session].State
+		if state != bgagent.SessionIdle && state != bgagent.SessionUntold && state != bgagent.SessionGone {
+			since = time.Time{}
+			return false
+		}
+		msgs := d.messages()
+		if last := lastOfAgent(msgs); last != nil && last.Finished && last.Stop != bgagent.StopUntold {
+			return true
+		}
+		if now := fmt.Sprint(msgs); since.IsZero() || now != seen {
+			since, seen = time.Now(), now
+		}
+		return time.Since(since) >= d.c.h.Settle
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = d.over || over
+	return over
+}
+
+func lastOfAgent(msgs []bgagent.Message) *bgagent.Message {
+	for i := len(msgs) - 1; i >= 0; i-- {
+		if msgs[i].Role == bgagent.RoleAgent {
+			return &msgs[i]
+		}
+	}
+	return nil
+}
+
+// await waits for the end of a turn that nobody stops.
+func (d *driven) await() outcome {
+	d.c.Helper()
+	return d.awaitFor(d.c.h.TurnTime, "nobody stopped it")
+}
+
+func (d *driven) awaitFor(limit time.Duration, since string) outcome {
+	d.c.Helper()
+	if !d.ended(limit) {
+		d.c.endf("the turn with %q is not over %v after %s", d.prompt.Text, limit, since)
+	}
+	return d.outcome()
+}
+
+// outcome returns how the turn ended.
+func (d *driven) outcome() (o outcome) {
+	if d.c.runner == nil {
+		msgs := d.messages()
+		for _, msg := range msgs {
+			if msg.Role == bgagent.RoleAgent && msg.Text != "" {
+				o.text = msg.Text
+			}
+			o.tools = append(o.tools, msg.Tools...)
+		}
+		if last := lastOfAgent(msgs); last != nil && last.Finished {
+			o.stop = last.Stop
+		}
+		return o
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o.text, o.stop, o.err = d.end.Text, d.end.Stop, d.err
+	said := ""
+	for _, r := range d.reports {
+		switch r.Kind {
+		case bgagent.ReportText:
+			said += r.Text
+		case bgagent.ReportTool:
+			if !slices.ContainsFunc(o.tools, func(t bgagent.MessageTool) bool { return t.ID == r.Tool.ID }) {
+				said = ""
+			}
+			o.tools = append(o.tools, r.Tool)
+		}
+	}
+	if o.text == "" {
+		o.text = said
+	}
+	return o
+}
+
+// say has the agent answer with the word, and ends the check if it does not.
+func (c *checkContext) say(session, word string) {
+	c.Helper()
+	c.answered(c.begin(session, c.h.Say(word)), word)
+}
+
+// answered waits for the answer to a prompt of say.
+func (c *checkContext) answered(d *driven, word string) {
+	c.Helper()
+	if o := d.await(); o.failed() || !strings.Contains(o.text, word) {
+		c.endf("the turn with %q ended as %v; the answer should contain %q", d.prompt.Text, o, word)
+	}
+}
+
+// slow begins a turn that runs until it is stopped, and returns when it is
+// under way.
+func (c *checkContext) slow(session string) *driven {
+	c.Helper()
+	d := c.begin(session, c.h.Slow())
+	if c.runner != nil {
+		if d.ended(5 * c.h.Poll) {
+			c.endf("the turn with the prompt of Harness.Slow has ended by itself as %v", d.outcome())
+		}
+		return d
+	}
+	if !c.until(c.h.TurnTime, func() bool { return inTurn(c.statuses(session)[session].State) }) {
+		c.endf("the status has never been that of a session in a turn while the turn of Harness.Slow ran")
+	}
+	c.pause(5 * c.h.Poll)
+	return d
+}
+
+// inTurn reports whether the state may be that of a session in a turn.
+func inTurn(s bgagent.SessionState) bool {
+	switch s {
+	case bgagent.SessionBusy, bgagent.SessionRetrying, bgagent.SessionAsking, bgagent.SessionUntold:
+		return true
+	}
+	return false
+}
+
+// stop aborts the turn and waits for its end.
+func (d *driven) stop() outcome {
+	d.c.Helper()
+	d.c.abort(d.session)
+	return d.awaitFor(d.c.h.Soon, "Abort")
+}
