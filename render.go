@@ -79,9 +79,24 @@ func (b *text) field(label, value string) { b.line(label, ": ", value) }
 // row writes a table row. Whatever the cells hold, it is one row of that many
 // cells.
 func (b *text) row(cells ...string) {
-	b.WriteString("|")
+	b.cells(safeCells(cells))
+}
+
+// safeCells escapes cells in place and returns them.
+func safeCells(cells []string) []string {
+	for i, c := range cells {
+		cells[i] = escapeCell(oneLine(c, rowMax))
+	}
+	return cells
+}
+
+// cells writes a row of cells that are safe already.
+func (b *text) cells(cells []string) {
+	b.WriteByte('|')
 	for _, c := range cells {
-		b.WriteString(" " + escapeCell(oneLine(c, rowMax)) + " |")
+		b.WriteByte(' ')
+		b.WriteString(c)
+		b.WriteString(" |")
 	}
 	b.WriteByte('\n')
 }
@@ -96,12 +111,14 @@ func (b *text) table(room int, head []string, rows [][]string) (shown int) {
 	b.tableHead(head...)
 	room += b.Len()
 	for _, cells := range rows {
-		var r text
-		r.row(cells...)
-		if b.Len()+r.Len() > room {
+		long := len("|\n")
+		for _, c := range safeCells(cells) {
+			long += len(c) + len("  |")
+		}
+		if b.Len()+long > room {
 			break
 		}
-		b.WriteString(r.String())
+		b.cells(cells)
 		shown++
 	}
 	return shown
@@ -111,6 +128,9 @@ func (b *text) table(room int, head []string, rows [][]string) (shown int) {
 // control characters become single spaces, invisible format characters
 // (direction marks, tags) go, except the joiners that scripts and emoji need.
 func oneLine(s string, max int) string {
+	if len(s) <= max && isPlain(s) {
+		return s
+	}
 	const joiner, nonJoiner = '\u200d', '\u200c'
 	var b strings.Builder
 	gap := false
@@ -132,6 +152,19 @@ func oneLine(s string, max int) string {
 		}
 	}
 	return b.String()
+}
+
+// isPlain reports whether s is one line of printable ASCII with single spaces
+// between words, as most text is: there is nothing to do about it then.
+func isPlain(s string) bool {
+	last := byte(' ')
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == ' ' && last == ' ' {
+			return false
+		}
+		last = s[i]
+	}
+	return s == "" || last != ' '
 }
 
 // escapeCell escapes what would end a cell. Backslashes are doubled only where
@@ -159,6 +192,9 @@ func escapeCell(s string) string {
 // code makes a code span of text from outside.
 func code(s string, max int) string {
 	s = oneLine(s, max)
+	if s != "" && strings.IndexByte(s, '`') < 0 {
+		return "`" + s + "`"
+	}
 	tick := strings.Repeat("`", longestRun(s, '`', 0)+1)
 	if strings.HasPrefix(s, "`") || strings.HasSuffix(s, "`") || s == "" {
 		s = " " + s + " "
@@ -216,9 +252,17 @@ func span(d time.Duration) string {
 	case s >= 60:
 		return fmt.Sprintf("%dm %ds", s/60, s%60)
 	default:
-		return fmt.Sprintf("%ds", s)
+		return fewSeconds[s]
 	}
 }
+
+// fewSeconds are the durations that most often have to be written.
+var fewSeconds = func() (names [60]string) {
+	for i := range names {
+		names[i] = strconv.Itoa(i) + "s"
+	}
+	return names
+}()
 
 // count writes a number with its noun: 1 task, 3 tasks.
 func count(n int, one, many string) string {

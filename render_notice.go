@@ -16,11 +16,15 @@ import (
 // and never for another look at what is still running.
 func (w wording) notice(n Notice) string {
 	var b text
+	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
 	items := n.Items
-	told := map[string]bool{} // items of the batch that are not news
+	var told map[string]bool // items of the batch that are not news
 	switch {
+	case n.Closing && sameItems(n.Items, n.Batch):
+		b.line("## All Background Tasks Ended\n")
 	case n.Closing && len(n.Batch) > 0:
 		b.line("## All Background Tasks Ended\n")
+		told = map[string]bool{}
 		items = slices.Clone(n.Batch)
 		for _, it := range n.Batch {
 			told[it.ID] = true
@@ -67,6 +71,12 @@ func (w wording) notice(n Notice) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
+// sameItems reports whether two lists speak of the same ends: mostly a batch has
+// been told nothing of before it closes.
+func sameItems(a, b []NoticeItem) bool {
+	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
+}
+
 // items writes a table of ends. When there are too many for it, the ids of the
 // others follow, as far as there is room.
 func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed bool) {
@@ -76,6 +86,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	}
 	const most = 200 // more rows than that never fit
 	rows := make([][]string, min(len(items), most))
+	cells := make([]string, 0, len(rows)*len(head))
 	for i, it := range items[:len(rows)] {
 		id, lasted := code(it.Task, idMax), span(it.Duration)
 		if it.Attempt > 1 {
@@ -84,15 +95,19 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		if told[it.ID] {
 			lasted += " (told before)"
 		}
-		rows[i] = []string{id, oneLine(it.Description, titleShort), oneLine(it.Agent, nameMax), lasted}
+		began := len(cells)
+		cells = append(cells, id, oneLine(it.Description, titleShort), oneLine(it.Agent, nameMax))
 		if failed {
-			rows[i] = append(slices.Insert(rows[i], 3, endWords(it)), oneLine(it.Reason, reasonMax))
+			cells = append(cells, endWords(it), lasted, oneLine(it.Reason, reasonMax))
+		} else {
+			cells = append(cells, lasted)
 		}
+		rows[i] = cells[began:]
 	}
 	// Every end is to be named at least: what the ids of all need is kept free.
 	ids := 32
 	for _, it := range items {
-		ids += len(" ") + len(code(it.Task, idMax))
+		ids += len(" ``") + len(it.Task)
 	}
 	began := b.Len()
 	shown := b.table(max(room-ids, room/2), head, rows)
