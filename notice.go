@@ -224,7 +224,11 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 		env.closed, env.omitted = closed, omitted
 		env.notice.Batch = make([]NoticeItem, len(closed))
 		for i, c := range closed {
-			env.notice.Batch[i] = m.itemLocked(c.t, c.no)
+			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // mostly nothing has been told before
+				env.notice.Batch[i] = env.notice.Items[i]
+			} else {
+				env.notice.Batch[i] = m.itemLocked(c.t, c.no)
+			}
 		}
 	}
 	env.notice.Text = m.words.notice(env.notice)
