@@ -83,6 +83,8 @@ type server struct {
 	asked    int // Statuses calls
 	started  func(session string, p bgagent.Prompt)
 
+	hidesPrompts bool // messages do not tell what prompt they came from
+
 	createErr, startErr, statusErr, readErr error
 	statuses                                func(map[string]bgagent.SessionStatus) // changes an answer
 	abort                                   func(ctx context.Context, session string) error
@@ -135,7 +137,9 @@ func (f *server) StartTurn(ctx context.Context, session string, p bgagent.Prompt
 	s.state = bgagent.SessionBusy
 	s.prompts++
 	started := f.started
-	f.putLocked(s, bgagent.Message{ID: p.ID, Role: bgagent.RoleUser, PromptID: p.ID, Text: p.Text, Finished: true})
+	if !f.hidesPrompts {
+		f.putLocked(s, bgagent.Message{ID: p.ID, Role: bgagent.RoleUser, PromptID: p.ID, Text: p.Text, Finished: true})
+	}
 	f.mu.Unlock()
 	if started != nil {
 		started(session, p)

@@ -151,6 +151,10 @@ func (m *BackgroundManager) stopLocked(a *attempt, now int64) {
 		m.releaseLocked(a.t, now)
 	}
 	a.notice = nil
+	if a.cl.starter != nil && len(a.w.msgs) > 0 {
+		past := a.w.last(m.seed)
+		a.t.sess.past = &past
+	}
 	if a.cl.starter != nil && a.turnStart > 0 && !a.inCall {
 		a.loose = true
 	}

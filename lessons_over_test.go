@@ -236,30 +236,78 @@ func TestLesson17OnlyAChangeIsActivity(t *testing.T) {
 
 // Lesson 18.
 func TestLesson18AResumedTaskIsNotEndedByItsPast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
-		id, session := turnOn(t, m, "p")
-		f.say(session, "first answer")
-		ended(t, m, id)
-		time.Sleep(25 * time.Minute) // most of the first attempt's time to live
-		_, err := m.Resume(t.Context(), root, session, bgagent.ResumeInput{Prompt: "and now"})
-		require.NoError(t, err)
-		synctest.Wait()
-		f.put(session, bgagent.Message{ID: "msg_1", Text: "first answer, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
-		m.Observe(idle(session)) // late: of the turn before
-		for i := range 20 {
-			f.put(session, bgagent.Message{ID: "thought", Reasoning: fmt.Sprint(i)})
-			time.Sleep(time.Minute)
-			require.Equal(t, bgagent.Running, get(t, m, id).Status, "after %d minutes", i)
-		}
-		f.put(session, bgagent.Message{ID: "thought", Reasoning: "20", Finished: true})
-		f.say(session, "second answer")
-		task := ended(t, m, id)[0]
-		require.Equal(t, "second answer", task.Result)
-		require.Equal(t, 2, task.Attempt)
-		require.InDelta(t, 20*60, task.Duration(time.Now()).Seconds(), 5)
-	})
+	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer()
+				f.hidesPrompts = hides
+				m := manage(t, f, bgagent.Config{})
+				id, session := turnOn(t, m, "p")
+				f.say(session, "first answer")
+				all := f.session(session).messages
+				first := all[len(all)-1].ID
+				ended(t, m, id)
+				time.Sleep(25 * time.Minute) // most of the first attempt's time to live
+				_, err := m.Resume(t.Context(), root, session, bgagent.ResumeInput{Prompt: "and now"})
+				require.NoError(t, err)
+				synctest.Wait()
+				f.put(session, bgagent.Message{ID: first, Text: "first answer, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
+				m.Observe(idle(session)) // late: of the turn before
+				for i := range 20 {
+					f.put(session, bgagent.Message{ID: "thought", Reasoning: fmt.Sprint(i)})
+					time.Sleep(time.Minute)
+					require.Equal(t, bgagent.Running, get(t, m, id).Status, "after %d minutes", i)
+				}
+				f.put(session, bgagent.Message{ID: "thought", Reasoning: "20", Finished: true})
+				f.say(session, "second answer")
+				task := ended(t, m, id)[0]
+				require.Equal(t, "second answer", task.Result)
+				require.Equal(t, 2, task.Attempt)
+				require.InDelta(t, 20*60, task.Duration(time.Now()).Seconds(), 5)
+			})
+		})
+	}
+}
+
+// Lesson 18, within one attempt: the turn that tells a task of its own tasks' ends
+// is not ended by the answer of the turn before.
+func TestLesson18ASecondTurnIsNotEndedByTheFirst(t *testing.T) {
+	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer()
+				f.hidesPrompts = hides
+				m := manage(t, f, bgagent.Config{MaxDepth: 2, Limits: bgagent.Limits{Default: 1}})
+				id, session := turnOn(t, m, "lead")
+				child, err := m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: "worker", Prompt: "help"})
+				require.NoError(t, err)
+				f.say(session, "I have sent for help")
+				all := f.session(session).messages
+				first := all[len(all)-1].ID
+				m.Observe(idle(session))
+				synctest.Wait()
+				require.Equal(t, bgagent.PhaseWaiting, get(t, m, id).Phase)
+				helper := get(t, m, child.ID).Session
+				require.NotEmpty(t, helper, "the one who waits holds no slot")
+				f.say(helper, "here is help")
+				ended(t, m, child.ID)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				require.Len(t, f.prompted(), 3)
+				require.NotNil(t, f.prompted()[2].Notice)
+				f.put(session, bgagent.Message{ID: first, Text: "I have sent for help, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
+				m.Observe(idle(session)) // late: of the turn before
+				f.do(func() { f.sessions[session].state = bgagent.SessionIdle })
+				time.Sleep(4 * time.Second)
+				require.Equal(t, bgagent.Running, get(t, m, id).Status, "nothing has been answered yet")
+				f.set(session, bgagent.SessionBusy)
+				f.say(session, "with help it is done")
+				task := ended(t, m, id)[0]
+				require.Equal(t, "with help it is done", task.Result)
+				require.Equal(t, 2, task.Progress.Turns)
+			})
+		})
+	}
 }
 
 // Lesson 19.

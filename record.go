@@ -119,12 +119,13 @@ type session struct {
 	id      string
 	cl      *client
 	task    *task
-	own     *node  // what it has delegated; nil when it has not
-	cursor  Cursor // everything before it has been read
-	aborted int64  // when the last abort returned
-	stuck   bool   // it did not stop in time and is not quiet yet
-	gone    bool   // the host said that it was deleted
-	active  bool   // something changed since it was last judged
+	own     *node         // what it has delegated; nil when it has not
+	cursor  Cursor        // everything before it has been read
+	past    *pastMessages // of its earlier attempts; nil for a runner's
+	aborted int64         // when the last abort returned
+	stuck   bool          // it did not stop in time and is not quiet yet
+	gone    bool          // the host said that it was deleted
+	active  bool          // something changed since it was last judged
 }
 
 // outcome is how an attempt ended.

@@ -110,6 +110,9 @@ func (m *BackgroundManager) promptLocked(a *attempt, now int64) Prompt {
 	a.activity = now
 	if a.cl.starter != nil || a.w != &nothingSeen {
 		a.seen().begin(a.promptID, now)
+		if past := t.sess.past; past != nil {
+			a.w.past = *past
+		}
 	}
 	p := Prompt{
 		ID: a.promptID, Task: t.id, Attempt: int(a.no), Turn: int(a.turn), Agent: t.kind.key.agent, Model: t.kind.key.model,

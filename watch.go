@@ -1,6 +1,9 @@
 package bgagent
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"slices"
+)
 
 // watch is what a running turn has shown so far: of a runner through its
 // reporter, of a starter through messages, statuses and events.
@@ -8,6 +11,7 @@ type watch struct {
 	turn
 	promptID string
 	old      map[string]struct{} // messages of earlier turns that might still be returned
+	past     pastMessages        // the last ones of earlier attempts, for the same reason
 	tools    map[string]ToolState
 	prog     progress // of all turns
 	flying   int      // tools in flight
@@ -78,6 +82,21 @@ type hint struct {
 // maxOld bounds how many messages of earlier turns are remembered.
 const maxOld = 1000
 
+// pastMessages are the hashes of the ids of the last messages of a session. An
+// abort, or a server that is slow, may change these when the next attempt has
+// begun; no older one was ever seen to change.
+type pastMessages [4]uint64
+
+// last returns the last messages that the watch has seen.
+func (w *watch) last(seed maphash.Seed) (past pastMessages) {
+	for id, seen := range w.msgs {
+		if back := w.count - 1 - seen.index; back < len(past) {
+			past[back] = maphash.String(seed, id)
+		}
+	}
+	return past
+}
+
 // begin starts a new turn.
 func (w *watch) begin(promptID string, now int64) {
 	if len(w.msgs) > 0 {
@@ -122,7 +141,7 @@ func (w *watch) tool(t MessageTool) (isNew, changed bool) {
 // message notes a message that is new or has changed, and reports whether
 // anything of it had not been known.
 func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
-	if _, old := w.old[msg.ID]; old {
+	if _, old := w.old[msg.ID]; old || slices.Contains(w.past[:], maphash.String(seed, msg.ID)) {
 		return false
 	}
 	hash := hashMessage(seed, msg)

@@ -128,7 +128,7 @@ func TestFaults(t *testing.T) {
 	var fault Fault
 	var calls []Call
 	// turn makes one turn of a fresh runner that suffers the fault.
-	turn := func(t *testing.T, x Fault) (r Runner, err error, took time.Duration) {
+	turn := func(t *testing.T, x Fault) (r Runner, took time.Duration, err error) {
 		fault, calls = x, nil
 		r = NewRunner(nil)
 		r.Faults = func(c Call) Fault {
@@ -145,7 +145,7 @@ func TestFaults(t *testing.T) {
 			_, err := r.RunTurn(ctx, id, bgagent.Prompt{ID: "p"}, nobody)
 			return err
 		})
-		return r, err, time.Since(begun)
+		return r, time.Since(begun), err
 	}
 	for name, x := range map[string]struct {
 		fault Fault
@@ -164,7 +164,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r, err, took := turn(t, x.fault)
+				r, took, err := turn(t, x.fault)
 				if x.err == "" && err != nil || x.err != "" && (err == nil || !strings.Contains(err.Error(), x.err)) {
 					t.Errorf("the error is %v; want %q", err, x.err)
 				}
