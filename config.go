@@ -52,6 +52,7 @@ const (
 	sessionGonePolls    = 3                // answered polls that must agree that a session is gone
 	streamBeatMax       = 30 * time.Second // a stream without a beat for so long keeps nothing current
 	tombstones          = 10_000           // ids remembered of tasks whose record has expired
+	tombstonesGo        = 250              // of them go together when there are too many; tombstones is a multiple
 	maxResult           = 256 << 10        // bytes kept of a result
 	maxResultUnreadable = 1 << 20          // the same where the session cannot be read back
 	pastAttempts        = 20               // earlier attempts kept of a task

@@ -64,7 +64,7 @@ func (m *BackgroundManager) unwatchTask(w *watcher, tasks ...*task) {
 // caller holds a slot while it waits, so it may not wait for something that
 // needs one.
 func (m *BackgroundManager) isTaskLocked(by Caller) bool {
-	return by.Session != "" && m.sessions[by.Session] != nil
+	return by.Session != "" && m.sessionLocked(by.Session) != nil
 }
 
 // inTurn reports whether the task holds a slot and will go on without another.
@@ -342,18 +342,18 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 
 // refLocked finds a task by its id or its session's, or what is left of it.
 func (m *BackgroundManager) refLocked(by Caller, ref string) (*task, *tombstone, error) {
-	if s := m.sessions[ref]; s != nil {
+	if s := m.sessionLocked(ref); s != nil {
 		ref = s.task.id
 	}
 	if num, ok := parseID(ref); ok && m.tasks[num] != nil {
 		t, err := m.ownLocked(by, ref)
 		return t, nil, err
 	}
-	if tomb := m.keep.find(ref); tomb != nil {
+	if tomb := m.tombLocked(ref); tomb != nil {
 		if by.Session != "" && !tomb.descends(by.Session) {
 			return nil, nil, fmt.Errorf("task %s: %w", ref, ErrNotDescendant)
 		}
-		if tomb.session == ref {
+		if tomb.sess != nil && tomb.sess.id == ref {
 			return nil, tomb, nil
 		}
 	}
@@ -420,7 +420,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 // resumable says why a task, or what is left of it, cannot be resumed.
 func resumable(t *task, tomb *tombstone) error {
 	switch {
-	case t == nil && tomb.stuck:
+	case t == nil && tomb.sess.stuck:
 		return fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
 	case t == nil:
 		return nil
@@ -444,9 +444,9 @@ func (m *BackgroundManager) resumeNodeLocked(by Caller, t *task, tomb *tombstone
 	var n *node
 	if t != nil {
 		n = t.up
-	} else if s := m.sessions[tomb.parent]; s != nil {
+	} else if s := m.sessionLocked(tomb.parent); s != nil {
 		n = &node{session: s.id, of: s} // only to begin with
-	} else if m.keep.find(tomb.parent) != nil {
+	} else if m.sessions.find(tomb.parent) != nil {
 		return m.nodeLocked(tomb.root), nil
 	} else {
 		return m.nodeLocked(tomb.parent), nil
@@ -469,7 +469,7 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 			x.past = slices.Clone(x.past[1:])
 		}
 		m.keep.text -= int64(len(f.result))
-		t.fin = nil
+		*f, t.fin = outcome{}, nil
 	}
 	if t.call != "" {
 		t.extra().call = m.callHashOf(t)
@@ -590,7 +590,7 @@ func (m *BackgroundManager) SessionDeleted(session string) {
 }
 
 func (m *BackgroundManager) sessionDeletedLocked(session string, now int64) {
-	if s := m.sessions[session]; s != nil {
+	if s := m.sessionLocked(session); s != nil {
 		s.gone = true
 		m.endLocked(s.task, CauseSessionDeleted, "its session was deleted", now)
 	}

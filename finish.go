@@ -61,7 +61,8 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		return
 	}
 	var a *attempt
-	f := &outcome{ended: now, reason: reason}
+	f := t.outcome()
+	f.ended, f.reason = now, reason
 	if t.status == Running {
 		a = t.run
 		m.captureLocked(a, f, cause.Status() != Completed)

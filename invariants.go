@@ -19,10 +19,10 @@ func (m *BackgroundManager) checkInvariants() error {
 	c.expect(c.total == m.live, "live is %d, counted %d", m.live, c.total)
 	c.expect(c.unquiet == m.unquiet, "unquiet is %d, counted %d", m.unquiet, c.unquiet)
 	c.expect(c.text == m.keep.text, "text is %d, counted %d", m.keep.text, c.text)
-	for id, s := range m.sessions {
-		c.expect(s.id == id && s.task.sess == s, "session %s is indexed wrongly", id)
-		num, _ := parseID(s.task.id)
-		c.expect(m.tasks[num] == s.task, "session %s belongs to a forgotten task", id)
+	for _, s := range m.sessions.all {
+		for ; s != nil; s = s.same {
+			c.session(s)
+		}
 	}
 	for i, al := range m.alarms {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
@@ -90,12 +90,24 @@ func (c *checker) task(t *task) {
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id)
 	}
 	if t.sess != nil {
-		c.expect(m.sessions[t.sess.id] == t.sess, "session of task %s is not indexed", t.id)
+		c.expect(m.sessionLocked(t.sess.id) == t.sess, "session of task %s is not indexed", t.id)
 	}
 	if t.debt >= 0 {
 		d := t.up.owed[t.debt]
 		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t.id)
 	}
+}
+
+func (c *checker) session(s *session) {
+	c.expect(c.m.sessions.find(s.id) == s, "session %s is indexed wrongly", s.id)
+	if s.tomb != 0 {
+		tomb := &c.m.keep.tombs[s.tomb-1]
+		c.expect(tomb.sess == s, "session %s has the tombstone of %s", s.id, tomb.id)
+		return
+	}
+	c.expect(s.task != nil && s.task.sess == s, "session %s has lost its task", s.id)
+	num, _ := parseID(s.task.id)
+	c.expect(c.m.tasks[num] == s.task, "session %s belongs to a forgotten task", s.id)
 }
 
 func (c *checker) running(t *task, a *attempt, holds, waits bool) {

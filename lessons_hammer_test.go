@@ -406,3 +406,31 @@ func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 		require.Zero(t, owed)
 	})
 }
+
+// A task counts at its root although everything between the two has expired.
+func TestTaskUnderExpiredOnesCountsAtItsRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 3, Retention: time.Minute, TimeToLive: 2 * time.Hour, Wake: bgagent.WakeNever})
+		launch(t, m, "long")
+		synctest.Wait() // its session is ses_1
+		by := root
+		for _, prompt := range []string{"first", "second", "long"} {
+			task, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
+			require.NoError(t, err)
+			synctest.Wait()
+			by = bgagent.Caller{Session: get(t, m, task.ID).Session}
+			if prompt != "long" {
+				ended(t, m, task.ID)
+			}
+		}
+		for _, session := range []string{"ses_2", "root"} { // what was told may go
+			m.TakeNotice(session)
+			time.Sleep(2 * time.Minute)
+		}
+		require.Len(t, m.List(bgagent.Query{}), 2, "the ones above have expired")
+		live, _ := m.Outstanding("ses_3")
+		require.Equal(t, 1, live)
+		_, err := m.CancelAll(t.Context(), bgagent.Caller{}, bgagent.CancelOptions{})
+		require.NoError(t, err)
+	})
+}

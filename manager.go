@@ -83,7 +83,7 @@ type BackgroundManager struct {
 	tasks      map[uint64]*task // by the number in their id
 	peak       int              // largest size of tasks since it was made
 	calls      map[uint64]*task // by caller, tool call, agent and prompt
-	sessions   map[string]*session
+	sessions   sessionIndex
 	nodes      map[string]*node
 	kinds      map[kindKey]*kind
 	lastKind   *kind
@@ -145,7 +145,7 @@ func New(sc SessionClient, cfg Config) (*BackgroundManager, error) {
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
 		closed: make(chan struct{}), closeDone: make(chan struct{}), ended: make(chan struct{}, 1),
 		ids:   bufio.NewReaderSize(rand.Reader, 1024),
-		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: map[string]*session{},
+		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{maphash.MakeSeed(), map[uint64]*session{}},
 		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, watchers: map[*task][]*watcher{},
 	}
 	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
@@ -307,7 +307,7 @@ func (m *BackgroundManager) findLocked(id string) (*task, error) {
 		return t, nil
 	}
 	if tomb := m.keep.byID(num, id); tomb != nil {
-		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.session}
+		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.sessionID()}
 	}
 	return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrUnknownTask)
 }
@@ -346,8 +346,8 @@ func (m *BackgroundManager) nodeLocked(session string) *node {
 	n := m.nodes[session]
 	if n == nil {
 		n = &node{session: session}
-		if s := m.sessions[session]; s != nil {
-			n.of, s.own = s, n
+		if s := m.sessionLocked(session); s != nil {
+			n.of, s.own, s.delegated = s, n, true
 		}
 		m.nodes[session] = n
 	}

@@ -114,20 +114,6 @@ type kindKey struct {
 	depth  int
 }
 
-// session is the child session of a task.
-type session struct {
-	id      string
-	cl      *client
-	task    *task
-	own     *node         // what it has delegated; nil when it has not
-	cursor  Cursor        // everything before it has been read
-	past    *pastMessages // of its earlier attempts; nil for a runner's
-	aborted int64         // when the last abort returned
-	stuck   bool          // it did not stop in time and is not quiet yet
-	gone    bool          // the host said that it was deleted
-	active  bool          // something changed since it was last judged
-}
-
 // outcome is how an attempt ended.
 type outcome struct {
 	started  int64
@@ -140,6 +126,14 @@ type outcome struct {
 	todos    int32
 	partial  bool
 	cut      bool
+}
+
+// outcome returns an empty one for the end of the latest attempt.
+func (t *task) outcome() *outcome {
+	if t.sess != nil {
+		return &t.sess.fin
+	}
+	return new(outcome)
 }
 
 // stage says what the goroutine of an attempt does.

@@ -201,11 +201,11 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 			switch {
 			case id == "" || err != nil:
 			case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
-				if m.sessions[id] == nil && m.keep.find(id) == nil {
+				if m.sessions.find(id) == nil {
 					m.abortOnceLocked(a, id)
 				}
 			default:
-				if m.sessions[id] == nil && m.keep.find(id) == nil && t.sess == nil {
+				if m.sessions.find(id) == nil && t.sess == nil {
 					m.bindLocked(t, id)
 				}
 				m.abortLateLocked(a, id, now)
@@ -213,6 +213,7 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 			m.restLocked(a, now)
 			return
 		}
+		other := m.sessions.find(id)
 		switch {
 		case err != nil:
 			m.endLocked(t, CauseStartFailed, m.reasonLocked("creating the session", err), now)
@@ -220,12 +221,15 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 		case id == "":
 			m.endLocked(t, CauseStartFailed, "creating the session: the client returned an empty session id", now)
 			return
-		case m.sessions[id] != nil:
+		case other != nil:
 			// Aborting it here would stop the task that owns it.
-			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to task %s", quote(id), m.sessions[id].task.id), now)
-			return
-		case m.keep.find(id) != nil:
-			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to the expired task %s", quote(id), m.keep.find(id).id), now)
+			owner := "task "
+			if other.tomb == 0 {
+				owner += other.task.id
+			} else {
+				owner = "the expired task " + m.keep.tombs[other.tomb-1].id
+			}
+			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to %s", quote(id), owner), now)
 			return
 		}
 		m.bindLocked(t, id)
@@ -250,11 +254,11 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 // bindLocked gives the task its session.
 func (m *BackgroundManager) bindLocked(t *task, id string) {
 	t.sess = &session{id: id, cl: t.kind.cl, task: t}
-	m.sessions[id] = t.sess
+	m.sessions.add(t.sess)
 	if n := m.nodes[id]; n != nil && n.of == nil {
 		// Somebody named a scope like this session, before it was there. The
 		// tasks under it are its children from now on.
-		n.of, t.sess.own = t.sess, n
+		n.of, t.sess.own, t.sess.delegated = t.sess, n, true
 		m.regraftLocked(n, t)
 	}
 }

@@ -440,7 +440,7 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 // and ignores sessions that are none of the manager's.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	m.mu.Lock()
-	s := m.sessions[e.Session]
+	s := m.sessionLocked(e.Session)
 	switch {
 	case s == nil && e.Session != "" && m.nodes[e.Session] == nil:
 		m.mu.Unlock()
@@ -453,7 +453,7 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	m.mu.Unlock()
 	m.update(func(now int64) {
 		cl := m.client(e.Client)
-		if s := m.sessions[e.Session]; s != nil && e.Client == "" {
+		if s := m.sessionLocked(e.Session); s != nil && e.Client == "" {
 			cl = s.cl
 		}
 		if cl != nil {
@@ -526,7 +526,7 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 	if n := m.nodes[e.Session]; n != nil && n.busy == cl && e.Kind == HostStatus && e.Status.State == SessionIdle {
 		m.parentIdleLocked(n, now)
 	}
-	s := m.sessions[e.Session]
+	s := m.sessionLocked(e.Session)
 	if s == nil || s.cl != cl || s.task.run == nil {
 		return
 	}
