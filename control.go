@@ -441,20 +441,18 @@ func (m *BackgroundManager) resumeNodeLocked(by Caller, t *task, tomb *tombstone
 	if by.Session != "" {
 		return m.launchNodeLocked(by.Session, nil)
 	}
-	var n *node
+	var first *node
 	if t != nil {
-		n = t.up
-	} else if s := m.sessionLocked(tomb.parent); s != nil {
-		n = &node{session: s.id, of: s} // only to begin with
-	} else if m.sessions.find(tomb.parent) != nil {
-		return m.nodeLocked(tomb.root), nil
+		first = t.up
 	} else {
-		return m.nodeLocked(tomb.parent), nil
+		first = m.nodeLocked(tomb.parent)
 	}
-	for p := n.parentTask(); p != nil && !p.live(); p = n.parentTask() {
-		n = p.up
+	n := first
+	for p := n.parentTask(); n.lapsed || p != nil && !p.live(); p = n.parentTask() {
+		n = n.above()
 	}
-	return m.nodeLocked(n.session), nil // that of an expired task may have been forgotten
+	m.dropNodeLocked(first)
+	return m.nodeLocked(n.session), nil // unless something needs it, it has just gone
 }
 
 // reopenLocked makes room for a new attempt of an ended task.

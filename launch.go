@@ -118,7 +118,7 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	seen := map[string]bool(nil)
 	for s != "" {
 		m.mu.Lock()
-		known := m.nodes[s] != nil || m.sessionLocked(s) != nil
+		known := m.nodes[s] != nil || m.sessions.find(s) != nil
 		m.mu.Unlock()
 		if known {
 			return chain, nil

@@ -407,8 +407,9 @@ func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	})
 }
 
-// A task counts at its root although everything between the two has expired.
-func TestTaskUnderExpiredOnesCountsAtItsRoot(t *testing.T) {
+// A task whose parents have expired still belongs to its root: it counts there,
+// is listed there and is cancelled from there.
+func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 3, Retention: time.Minute, TimeToLive: 2 * time.Hour, Wake: bgagent.WakeNever})
 		launch(t, m, "long")
@@ -428,9 +429,17 @@ func TestTaskUnderExpiredOnesCountsAtItsRoot(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 		}
 		require.Len(t, m.List(bgagent.Query{}), 2, "the ones above have expired")
-		live, _ := m.Outstanding("ses_3")
-		require.Equal(t, 1, live)
-		_, err := m.CancelAll(t.Context(), bgagent.Caller{}, bgagent.CancelOptions{})
+		require.Len(t, m.List(bgagent.Query{Under: "root"}), 2)
+		live, _ := m.Outstanding("root")
+		require.Equal(t, 2, live)
+		_, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: "deeper"})
+		require.ErrorIs(t, err, bgagent.ErrDepth)
+		deeper, err := m.Launch(t.Context(), bgagent.Caller{Session: "ses_2"}, bgagent.LaunchInput{Agent: "worker", Prompt: "another second"})
+		require.NoError(t, err, "the session of a completed task may delegate although its record has gone")
+		require.Equal(t, 2, deeper.Depth)
+		require.Equal(t, "root", deeper.Root)
+		cancelled, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
 		require.NoError(t, err)
+		require.Len(t, cancelled, 3)
 	})
 }

@@ -346,10 +346,17 @@ func (m *BackgroundManager) nodeLocked(session string) *node {
 	n := m.nodes[session]
 	if n == nil {
 		n = &node{session: session}
-		if s := m.sessionLocked(session); s != nil {
-			n.of, s.own, s.delegated = s, n, true
-		}
 		m.nodes[session] = n
+		switch s := m.sessions.find(session); {
+		case s == nil:
+		case s.tomb == 0:
+			n.of, s.own = s, n
+		default:
+			tomb := &m.keep.tombs[s.tomb-1]
+			if up := m.nodeLocked(tomb.parent); !up.under(session) {
+				up.adopt(n, tomb.status)
+			}
+		}
 	}
 	return n
 }

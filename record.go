@@ -209,8 +209,8 @@ type progress struct {
 type node struct {
 	session string
 	of      *session // set when it is a task's own
-	up      *node    // its parent, for a session that is not a task's but was looked up
-	subs    []*node  // sessions that were looked up and are children of it
+	up      *node    // its parent, for a session that was looked up, or whose task has expired
+	subs    []*node  // the nodes whose up it is
 	dir     string
 	first   *task // tasks, oldest first
 	last    *task
@@ -218,6 +218,7 @@ type node struct {
 	tree    int // on a root: live tasks in the whole tree
 	kids    int
 	gone    bool // the host said that it does not exist any more
+	lapsed  bool // it was a task's own, whose record has expired
 
 	owed    []debt // what has ended and has not been told; settled ones have no task
 	nOwed   int

@@ -195,9 +195,10 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	m.keep.text -= int64(len(t.fin.result))
 	m.keep.ended--
 	if s := t.sess; s != nil {
-		tomb.sess, s.fin = s, outcome{}
-		if !s.delegated { // else what descends from it finds its root by way of the task
-			s.task = nil
+		tomb.sess, s.task, s.fin = s, nil, outcome{}
+		if n := s.own; n != nil {
+			n.of, s.own = nil, nil
+			t.up.adopt(n, t.status)
 		}
 	}
 	delete(m.tasks, num)
@@ -214,6 +215,14 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	m.dropNodeLocked(t.up)
 	m.buryLocked(tomb, num)
 	m.shrinkLocked()
+}
+
+// adopt makes the node of a session whose task has expired a child of the task's
+// parent, so that what descends from it keeps its place in the tree. Nobody is
+// there to be told: what is owed to it waits to be taken.
+func (n *node) adopt(child *node, status Status) {
+	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
+	n.subs = append(n.subs, child)
 }
 
 // shrinkLocked makes the maps anew when most of their entries have gone: a Go
@@ -318,18 +327,23 @@ func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	t := &task{id: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
 	t.kind = tomb.kind // and its reference
 	t.sess = tomb.sess
-	if n := t.sess.own; n != nil {
-		// Its tasks were counted at a root that may have been forgotten, too.
+	t.sess.task, t.sess.tomb = t, 0
+	m.tasks[num] = t
+	up.link(t)
+	if n := m.nodes[t.sess.id]; n != nil && !up.under(n.session) {
+		old := n.up
 		top, _ := n.root()
-		t.sess.task = t
+		n.of, n.up, t.sess.own = t.sess, nil, n
+		n.lapsed, n.scope, n.gone = false, false, false
 		live := t.subtreeLive()
 		top.tree -= live
 		top, _ = up.root()
 		top.tree += live
+		if old != nil {
+			old.subs = slices.DeleteFunc(old.subs, func(s *node) bool { return s == n })
+			m.dropNodeLocked(old)
+		}
 	}
-	t.sess.task, t.sess.tomb = t, 0
-	m.tasks[num] = t
-	up.link(t)
 	m.keep.nums[slices.Index(m.keep.nums, num)] = 0
 	*tomb = tombstone{}
 	return t

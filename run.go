@@ -258,7 +258,7 @@ func (m *BackgroundManager) bindLocked(t *task, id string) {
 	if n := m.nodes[id]; n != nil && n.of == nil {
 		// Somebody named a scope like this session, before it was there. The
 		// tasks under it are its children from now on.
-		n.of, t.sess.own, t.sess.delegated = t.sess, n, true
+		n.of, t.sess.own = t.sess, n
 		m.regraftLocked(n, t)
 	}
 }
