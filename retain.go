@@ -177,11 +177,6 @@ func (m *BackgroundManager) dropTextLocked(q *expiry, told bool) bool {
 func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	m.emitLocked(EventExpired, t)
 	m.logLocked(logExpired, t)
-	num, _ := parseID(t.id)
-	root, _ := t.up.root()
-	tomb := tombstone{
-		id: t.id, parent: t.up.session, root: root.session, kind: t.kind, title: t.title, no: t.no, status: t.status,
-	}
 	if a := t.run; a != nil { // it could not be stopped: nobody asks any more
 		m.unquiet--
 		m.unwatchLocked(a)
@@ -194,14 +189,9 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	}
 	m.keep.text -= int64(len(t.fin.result))
 	m.keep.ended--
-	if s := t.sess; s != nil {
-		tomb.sess, s.task, s.fin = s, nil, outcome{}
-		if n := s.own; n != nil {
-			n.of, s.own = nil, nil
-			t.up.adopt(n, t.status)
-		}
-	}
+	num, _ := parseID(t.id)
 	delete(m.tasks, num)
+	m.buryLocked(t, num)
 	if t.call != "" {
 		if h := m.callHashOf(t); m.calls[h] == t {
 			delete(m.calls, h)
@@ -213,7 +203,6 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	}
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
-	m.buryLocked(tomb, num)
 	m.shrinkLocked()
 }
 
@@ -243,9 +232,10 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// buryLocked adds a tombstone. When there are too many the oldest ones go, and
-// with them the last that the clients have to keep of their sessions.
-func (m *BackgroundManager) buryLocked(tomb tombstone, num uint64) {
+// buryLocked puts up the tombstone of a task. When there are too many the oldest
+// ones go, and with them the last that the clients have to keep of their
+// sessions.
+func (m *BackgroundManager) buryLocked(t *task, num uint64) {
 	k := &m.keep
 	i := len(k.tombs)
 	if i < tombstones {
@@ -258,9 +248,17 @@ func (m *BackgroundManager) buryLocked(tomb tombstone, num uint64) {
 		}
 		i, k.next, k.free = k.next, (k.next+1)%tombstones, k.free-1
 	}
-	k.tombs[i], k.nums[i] = tomb, num
-	if tomb.sess != nil {
-		tomb.sess.tomb = int32(i) + 1
+	k.nums[i] = num
+	tomb := &k.tombs[i]
+	root, _ := t.up.root()
+	tomb.id, tomb.title, tomb.no, tomb.status = t.id, t.title, t.no, t.status
+	tomb.parent, tomb.root, tomb.kind = t.up.session, root.session, t.kind
+	if s := t.sess; s != nil {
+		tomb.sess, s.tomb, s.task, s.fin = s, int32(i)+1, nil, outcome{}
+		if n := s.own; n != nil {
+			n.of, s.own = nil, nil
+			t.up.adopt(n, t.status)
+		}
 	}
 }
 
