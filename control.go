@@ -128,13 +128,13 @@ func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *
 	case int(t.no) != w.no || !t.live():
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
 		m.backgroundLocked(t, now)
-		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ErrGoesOn)
+		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ErrGoesOn)
 	case ctx.Err() != nil:
 		m.waiving, m.waiver = true, by.Session
 		t.set(flagForeground, false)
 		m.endLocked(t, CauseCaller, "the call that waited for it was cancelled", now)
 		m.waiving = false
-		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ctx.Err())
+		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ctx.Err())
 	default:
 		return s, false, nil
 	}
@@ -343,7 +343,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 // refLocked finds a task by its id or its session's, or what is left of it.
 func (m *BackgroundManager) refLocked(by Caller, ref string) (*task, *tombstone, error) {
 	if s := m.sessionLocked(ref); s != nil {
-		ref = s.task.id
+		ref = s.task.id()
 	}
 	if num, ok := parseID(ref); ok && m.tasks[num] != nil {
 		t, err := m.ownLocked(by, ref)
@@ -425,11 +425,11 @@ func resumable(t *task, tomb *tombstone) error {
 	case t == nil:
 		return nil
 	case t.live():
-		return fmt.Errorf("task %s is %s: %w", t.id, t.status, ErrStillLive)
+		return fmt.Errorf("task %s is %s: %w", t.id(), t.status, ErrStillLive)
 	case t.sess != nil && t.sess.stuck, t.run != nil && t.run.overrun:
-		return fmt.Errorf("task %s: %w", t.id, ErrNotStopped)
+		return fmt.Errorf("task %s: %w", t.id(), ErrNotStopped)
 	case t.sess != nil && t.sess.gone:
-		return fmt.Errorf("task %s: session %s was deleted: %w", t.id, t.sess.id, ErrNoSession)
+		return fmt.Errorf("task %s: session %s was deleted: %w", t.id(), t.sess.id, ErrNoSession)
 	}
 	return nil
 }
@@ -467,7 +467,7 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 			x.past = slices.Clone(x.past[1:])
 		}
 		m.keep.text -= int64(len(f.result))
-		*f, t.fin = outcome{}, nil
+		t.fin = nil
 	}
 	if t.call != "" {
 		t.extra().call = m.callHashOf(t)
@@ -527,7 +527,7 @@ func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o 
 		}
 		s = m.fullSnapshotLocked(t)
 		if !t.live() {
-			err = fmt.Errorf("bgagent: cancel: task %s is %s: %w", t.id, t.status, ErrAlreadyEnded)
+			err = fmt.Errorf("bgagent: cancel: task %s is %s: %w", t.id(), t.status, ErrAlreadyEnded)
 			return
 		}
 		m.cancelLocked(by, t, o, now)
@@ -768,7 +768,7 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	e := &CloseError{Hung: m.busyGoroutines(), Err: context.Cause(ctx)}
 	for _, t := range m.tasks {
 		if t.run != nil {
-			e.NotStopped = append(e.NotStopped, t.id)
+			e.NotStopped = append(e.NotStopped, t.id())
 		}
 	}
 	for _, n := range m.nodes {
@@ -809,7 +809,7 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 		case t.sess == nil:
 			err = fmt.Errorf("task %s has not started: %w", id, ErrNoSession)
 		default:
-			cl, session = t.sess.cl, t.sess.id
+			cl, session = t.kind.cl, t.sess.id
 		}
 	})
 	if err == nil && cl.reader == nil {

@@ -19,7 +19,6 @@ type retention struct {
 	// rare and an index would cost every task that goes. By session, which every
 	// new session is, the sessions' own index finds them.
 	tombs []tombstone // a ring
-	nums  []uint64    // the numbers in their ids; 0 for one that has gone
 	next  int         // where the next one goes, once the ring is full
 	free  int         // places from there on whose tombstones have gone
 }
@@ -189,9 +188,9 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	}
 	m.keep.text -= int64(len(t.fin.result))
 	m.keep.ended--
-	num, _ := parseID(t.id)
+	num, _ := parseID(t.id())
 	delete(m.tasks, num)
-	m.buryLocked(t, num)
+	m.buryLocked(t)
 	if t.call != "" {
 		if h := m.callHashOf(t); m.calls[h] == t {
 			delete(m.calls, h)
@@ -235,11 +234,11 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 // buryLocked puts up the tombstone of a task. When there are too many the oldest
 // ones go, and with them the last that the clients have to keep of their
 // sessions.
-func (m *BackgroundManager) buryLocked(t *task, num uint64) {
+func (m *BackgroundManager) buryLocked(t *task) {
 	k := &m.keep
 	i := len(k.tombs)
 	if i < tombstones {
-		k.tombs, k.nums = append(k.tombs, tombstone{}), append(k.nums, 0)
+		k.tombs = append(k.tombs, tombstone{})
 	} else {
 		if k.free == 0 {
 			for ; k.free < tombstonesGo; k.free++ {
@@ -248,13 +247,12 @@ func (m *BackgroundManager) buryLocked(t *task, num uint64) {
 		}
 		i, k.next, k.free = k.next, (k.next+1)%tombstones, k.free-1
 	}
-	k.nums[i] = num
 	tomb := &k.tombs[i]
 	root, _ := t.up.root()
-	tomb.id, tomb.title, tomb.no, tomb.status = t.id, t.title, t.no, t.status
+	tomb.id, tomb.title, tomb.no, tomb.status = t.id(), t.title, t.no, t.status
 	tomb.parent, tomb.root, tomb.kind = t.up.session, root.session, t.kind
 	if s := t.sess; s != nil {
-		tomb.sess, s.tomb, s.task, s.fin = s, int32(i)+1, nil, outcome{}
+		tomb.sess, s.tomb, s.task = s, int32(i)+1, nil
 		if n := s.own; n != nil {
 			n.of, s.own = nil, nil
 			t.up.adopt(n, t.status)
@@ -264,28 +262,24 @@ func (m *BackgroundManager) buryLocked(t *task, num uint64) {
 
 func (m *BackgroundManager) dropTombLocked(i int) {
 	k := &m.keep
-	if k.nums[i] == 0 { // its task lives again
+	tomb := &k.tombs[i]
+	if tomb.id == "" { // its task lives again
 		return
 	}
-	tomb := &k.tombs[i]
 	if s := tomb.sess; s != nil {
 		m.sessions.remove(s)
-		m.forgetLocked(s.cl, s.id)
+		m.forgetLocked(tomb.kind.cl, s.id)
 	}
 	m.releaseKindLocked(tomb.kind)
-	k.nums[i], *tomb = 0, tombstone{}
+	*tomb = tombstone{}
 }
 
-func (k *retention) byID(num uint64, id string) *tombstone {
-	if i := slices.Index(k.nums, num); i >= 0 && k.tombs[i].id == id {
-		return &k.tombs[i]
-	}
-	return nil
-}
-
+// find returns the tombstone of the task with the id, or nil.
 func (k *retention) find(id string) *tombstone {
-	if num, ok := parseID(id); ok {
-		return k.byID(num, id)
+	for i := range k.tombs {
+		if t := &k.tombs[i]; t.id == id && id != "" {
+			return t
+		}
 	}
 	return nil
 }
@@ -322,7 +316,7 @@ func (k *retention) descends(id, session string) bool {
 // reviveLocked makes a record again of which only the tombstone is left.
 func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
-	t := &task{id: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
+	t := &task{ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
 	t.kind = tomb.kind // and its reference
 	t.sess = tomb.sess
 	t.sess.task, t.sess.tomb = t, 0
@@ -342,7 +336,6 @@ func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 			m.dropNodeLocked(old)
 		}
 	}
-	m.keep.nums[slices.Index(m.keep.nums, num)] = 0
 	*tomb = tombstone{}
 	return t
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -88,7 +87,7 @@ func (m *BackgroundManager) beginCallLocked(a *attempt, j *job, now int64) bool 
 // specLocked fills in what session to create.
 func (m *BackgroundManager) specLocked(t *task, s *SessionSpec) {
 	*s = SessionSpec{}
-	s.Task, s.Parent, s.Title, s.Depth = t.id, t.up.session, t.title, t.kind.key.depth
+	s.Task, s.Parent, s.Title, s.Depth = t.id(), t.up.session, t.title, t.kind.key.depth
 	s.Agent, s.Model, s.Permissions = t.kind.key.agent, t.kind.key.model, t.kind.rules
 	if x := t.more; x != nil {
 		s.Directory, s.Metadata = x.directory, x.metadata
@@ -101,11 +100,7 @@ func (m *BackgroundManager) specLocked(t *task, s *SessionSpec) {
 func (m *BackgroundManager) promptLocked(a *attempt, p *Prompt, now int64) {
 	t := a.t
 	if a.promptID == "" {
-		// The task's own id is random; the numbers tell its prompts apart.
-		var buf [40]byte
-		b := append(append(buf[:0], "bgp_"...), t.id[len("bg_"):]...)
-		b = strconv.AppendInt(append(b, '.'), int64(a.no), 10)
-		a.promptID = string(strconv.AppendInt(append(b, '.'), int64(a.turn)+1, 10))
+		a.promptID = t.promptID(a.no, a.turn+1)
 	}
 	a.turn++
 	a.epoch++
@@ -118,7 +113,7 @@ func (m *BackgroundManager) promptLocked(a *attempt, p *Prompt, now int64) {
 		}
 	}
 	*p = Prompt{}
-	p.ID, p.Task, p.Attempt, p.Turn, p.Text = a.promptID, t.id, int(a.no), int(a.turn), a.prompt
+	p.ID, p.Task, p.Attempt, p.Turn, p.Text = a.promptID, t.id(), int(a.no), int(a.turn), a.prompt
 	p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, t.kind.rules
 	if t.more != nil {
 		p.System = t.more.system
@@ -226,7 +221,7 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 			// Aborting it here would stop the task that owns it.
 			owner := "task "
 			if other.tomb == 0 {
-				owner += other.task.id
+				owner += other.task.id()
 			} else {
 				owner = "the expired task " + m.keep.tombs[other.tomb-1].id
 			}
@@ -254,7 +249,7 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 
 // bindLocked gives the task its session.
 func (m *BackgroundManager) bindLocked(t *task, id string) {
-	t.sess = &session{id: id, cl: t.kind.cl, task: t}
+	t.sess = &session{id: id, task: t}
 	m.sessions.add(t.sess)
 	if n := m.nodes[id]; n != nil && n.of == nil {
 		// Somebody named a scope like this session, before it was there. The
@@ -283,7 +278,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 		a.inCall, a.stage = false, stageNone
 		if !a.live() {
 			if a.t.is(flagForgotten) {
-				m.keep.stopped(a.t.id)
+				m.keep.stopped(a.t.id())
 			}
 			m.restLocked(a, now)
 			return

@@ -6,7 +6,6 @@ import "hash/maphash"
 // as long as the tombstone stands.
 type session struct {
 	id      string
-	cl      *client
 	task    *task         // nil when its record has expired, unless it has delegated
 	same    *session      // next one with the same hash
 	own     *node         // what it has delegated; nil when it has not
@@ -17,9 +16,6 @@ type session struct {
 	stuck   bool          // it did not stop in time and is not quiet yet
 	gone    bool          // the host said that it was deleted
 	active  bool          // something changed since it was last judged
-
-	// fin is how the latest attempt ended: one object costs less than two.
-	fin outcome
 }
 
 // sessionIndex finds sessions by their ids. Ids are hashed once: a map with

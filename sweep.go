@@ -454,7 +454,7 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	m.update(func(now int64) {
 		cl := m.client(e.Client)
 		if s := m.sessionLocked(e.Session); s != nil && e.Client == "" {
-			cl = s.cl
+			cl = s.task.kind.cl
 		}
 		if cl != nil {
 			m.observeLocked(cl, e, now)
@@ -527,7 +527,7 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		m.parentIdleLocked(n, now)
 	}
 	s := m.sessionLocked(e.Session)
-	if s == nil || s.cl != cl || s.task.run == nil {
+	if s == nil || s.task.kind.cl != cl || s.task.run == nil {
 		return
 	}
 	if a := s.task.run; a.ended {
