@@ -8,8 +8,9 @@ import (
 
 var chatProtocol = protocol{
 	name:    Chat,
+	header:  "X-Request-Id",
 	decode:  decodeChat,
-	problem: func(e *Error) any { return chatProblem(e) },
+	problem: func(e *Error, _ string) any { return chatProblem(e) },
 	whole:   chatWhole,
 	stream:  func(a *answer) stream { return newChatStream(a) },
 }
@@ -36,6 +37,11 @@ type chatRequest struct {
 			Parameters  json.RawMessage `json:"parameters"`
 		} `json:"function"`
 	} `json:"tools"`
+	ResponseFormat struct {
+		JSONSchema struct {
+			Schema json.RawMessage `json:"schema"`
+		} `json:"json_schema"`
+	} `json:"response_format"`
 }
 
 func decodeChat(body []byte, req *Request) error {
@@ -43,7 +49,7 @@ func decodeChat(body []byte, req *Request) error {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return err
 	}
-	req.Model, req.Stream = in.Model, in.Stream
+	req.Model, req.Stream, req.Schema = in.Model, in.Stream, in.ResponseFormat.JSONSchema.Schema
 	for _, t := range in.Tools {
 		f := t.Function
 		req.Tools = append(req.Tools, ToolDef{Name: f.Name, Description: f.Description, Schema: f.Parameters})

@@ -22,7 +22,7 @@ func geminiProtocol(events bool) *protocol {
 	return &protocol{
 		name:    Gemini,
 		decode:  decodeGemini,
-		problem: func(e *Error) any { return geminiProblem(e) },
+		problem: func(e *Error, _ string) any { return geminiProblem(e) },
 		whole: func(a *answer) any {
 			return a.geminiResponse(a.geminiParts(a.said.String()), a.geminiFinish(), true)
 		},
@@ -60,9 +60,17 @@ func decodeGemini(body []byte, req *Request) error {
 				JSONSchema  json.RawMessage `json:"parametersJsonSchema"`
 			} `json:"functionDeclarations"`
 		} `json:"tools"`
+		GenerationConfig struct {
+			ResponseSchema     json.RawMessage `json:"responseSchema"`
+			ResponseJSONSchema json.RawMessage `json:"responseJsonSchema"`
+		} `json:"generationConfig"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return err
+	}
+	req.Schema = in.GenerationConfig.ResponseSchema
+	if req.Schema == nil {
+		req.Schema = in.GenerationConfig.ResponseJSONSchema
 	}
 	if in.SystemInstruction != nil {
 		for _, p := range in.SystemInstruction.Parts {
@@ -80,7 +88,7 @@ func decodeGemini(body []byte, req *Request) error {
 	}
 	var c conversation
 	for i, content := range in.Contents {
-		if err := content.add(&c); err != nil {
+		if err := content.add(&c, req); err != nil {
 			return fmt.Errorf("contents[%d]: %w", i, err)
 		}
 	}
@@ -88,7 +96,10 @@ func decodeGemini(body []byte, req *Request) error {
 	return nil
 }
 
-func (content geminiContent) add(c *conversation) error {
+// sessionContext is what gemini-cli puts in front of the user's first words.
+const sessionContext = "<session_context>"
+
+func (content geminiContent) add(c *conversation, req *Request) error {
 	var text string
 	var calls []Call
 	var results []Result
@@ -99,6 +110,11 @@ func (content geminiContent) add(c *conversation) error {
 		case p.FunctionResponse != nil:
 			results = append(results, Result{CallID: p.FunctionResponse.ID, Name: p.FunctionResponse.Name,
 				Text: geminiResult(p.FunctionResponse.Response)})
+		case strings.HasPrefix(p.Text, sessionContext) && content.Role == "user":
+			req.System = join(req.System, p.Text)
+			if len(content.Parts) == 1 {
+				return nil
+			}
 		case !p.Thought:
 			text = join(text, p.Text)
 		}

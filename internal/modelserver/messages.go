@@ -7,8 +7,13 @@ import (
 
 var messagesProtocol = protocol{
 	name:    Messages,
+	header:  "Request-Id",
 	decode:  decodeMessages,
-	problem: func(e *Error) any { return messagesProblem(e) },
+	problem: func(e *Error, id string) any {
+		problem := messagesProblem(e)
+		problem["request_id"] = id
+		return problem
+	},
 	whole:   messagesWhole,
 	stream:  func(a *answer) stream { return newMessagesStream(a) },
 }
@@ -38,11 +43,16 @@ func decodeMessages(body []byte, req *Request) error {
 			Description string          `json:"description"`
 			InputSchema json.RawMessage `json:"input_schema"`
 		} `json:"tools"`
+		OutputConfig struct {
+			Format struct {
+				Schema json.RawMessage `json:"schema"`
+			} `json:"format"`
+		} `json:"output_config"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return err
 	}
-	req.Model, req.Stream = in.Model, in.Stream
+	req.Model, req.Stream, req.Schema = in.Model, in.Stream, in.OutputConfig.Format.Schema
 	var err error
 	if req.System, err = contentText(in.System); err != nil {
 		return fmt.Errorf("system: %w", err)
@@ -103,8 +113,8 @@ func addBlocks(c *conversation, user bool, content json.RawMessage) error {
 
 // messagesTypes are the types of errors by HTTP status.
 var messagesTypes = map[int]string{
-	400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
-	413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 504: "timeout_error", 529: "overloaded_error",
+	400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
+	404: "not_found_error", 409: "conflict_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 504: "timeout_error", 529: "overloaded_error",
 }
 
 func messagesProblem(e *Error) map[string]any {

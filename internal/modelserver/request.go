@@ -47,14 +47,17 @@ type Request struct {
 	Kind     Kind
 	Stream   bool
 
-	// Session is the id that the program itself sent with the request, "" if it
-	// sent none; Key is what the last @key line in the conversation says.
+	// Session is the id that the program itself sent with the request, Parent the
+	// one of the session that started this one; "" where it sent none, as gemini
+	// does. Key is what the last @key line in the conversation says.
 	Session string
+	Parent  string
 	Key     string
 
 	System   string // system and developer messages, one after the other
 	Messages []Message
 	Tools    []ToolDef
+	Schema   json.RawMessage // of the answer, when JSON is asked for; nil otherwise
 
 	// Attempt counts the requests of this session with exactly this conversation,
 	// from 1: more than 1 is a repetition.

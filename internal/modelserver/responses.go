@@ -7,8 +7,9 @@ import (
 
 var responsesProtocol = protocol{
 	name:    Responses,
+	header:  "X-Request-Id",
 	decode:  decodeResponses,
-	problem: func(e *Error) any { return chatProblem(e) },
+	problem: func(e *Error, _ string) any { return chatProblem(e) },
 	whole:   responsesWhole,
 	stream:  func(a *answer) stream { return newResponsesStream(a) },
 }
@@ -36,11 +37,17 @@ func decodeResponses(body []byte, req *Request) error {
 			Description string          `json:"description"`
 			Parameters  json.RawMessage `json:"parameters"`
 		} `json:"tools"`
+		Text struct {
+			Format struct {
+				Schema json.RawMessage `json:"schema"`
+			} `json:"format"`
+		} `json:"text"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return err
 	}
 	req.Model, req.Stream, req.System = in.Model, in.Stream, in.Instructions
+	req.Schema = in.Text.Format.Schema
 	for _, t := range in.Tools {
 		if t.Name != "" { // tools of the provider itself have none
 			req.Tools = append(req.Tools, ToolDef{Name: t.Name, Description: t.Description, Schema: t.Parameters, Custom: t.Type == "custom"})

@@ -152,7 +152,7 @@ func (r Request) Scripted() Reply {
 	case Summary:
 		return Say("Scripted summary")
 	case Side:
-		return sideAnswer(r)
+		return Say(string(marshal(instance(r.Schema, 0))))
 	}
 	at := lastUser(r.Messages)
 	if at < 0 {

@@ -86,9 +86,10 @@ func (s *Server) Close() {
 // protocol is how one protocol reads a request and writes an answer.
 type protocol struct {
 	name   Protocol
+	header string // where an answer has the request's id; none when ""
 	decode func(body []byte, req *Request) error
 	// problem is the body of an HTTP error.
-	problem func(e *Error) any
+	problem func(e *Error, requestID string) any
 	// whole is the body of an answer that is not streamed.
 	whole func(a *answer) any
 	// stream starts a streamed one.
@@ -106,11 +107,12 @@ type stream interface {
 // answer is an answer while it is given.
 type answer struct {
 	Reply
-	req  Request
-	said strings.Builder // text so far
-	id   func(prefix string) string
-	w    http.ResponseWriter
-	err  error // of writing
+	req       Request
+	requestID string
+	said      strings.Builder // text so far
+	id        func(prefix string) string
+	w         http.ResponseWriter
+	err       error // of writing
 }
 
 var protocols = map[string]*protocol{
@@ -180,18 +182,26 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, p *protocol, req 
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	req.ctx, req.Protocol, req.Arrived = ctx, p.name, time.Now()
+	id := s.id("req_")
+	if p.header != "" {
+		w.Header().Set(p.header, id)
+	}
 	if err := p.decode(req.Body, &req); err != nil {
 		e := &Error{Status: http.StatusBadRequest, Message: "reading the request: " + err.Error()}
-		writeJSON(w, e.Status, p.problem(e))
+		writeJSON(w, e.Status, p.problem(e, id))
 		return
 	}
-	req.Kind, req.Session, req.Key = kindOf(req), sessionOf(req), scriptKey(req.Messages)
+	req.Session, req.Parent = req.session()
+	req.Kind, req.Key = kindOf(req), scriptKey(req.Messages)
 	rec := s.history.open(&req)
 	left := true
 	defer func() { s.history.close(rec, left) }()
 	rep := (*s.handler.Load())(req)
-	a := &answer{Reply: rep, req: req, w: w, id: s.id}
-	left = !a.give(p, func() { s.history.close(rec, false) })
+	a := &answer{Reply: rep, req: req, w: w, id: s.id, requestID: id}
+	if left = !a.give(p, func() { s.history.close(rec, false) }); left {
+		// Returning would end the answer as if it were whole.
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (s *Server) id(prefix string) string {
@@ -220,7 +230,7 @@ func (a *answer) give(p *protocol, done func()) bool {
 		if a.Error.RetryAfter > 0 {
 			a.w.Header().Set("Retry-After", strconv.Itoa(a.Error.seconds()))
 		}
-		writeJSON(a.w, a.Error.status(), p.problem(a.Error))
+		writeJSON(a.w, a.Error.status(), p.problem(a.Error, a.requestID))
 		return true
 	}
 	var st stream
