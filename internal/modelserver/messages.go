@@ -6,16 +6,16 @@ import (
 )
 
 var messagesProtocol = protocol{
-	name:    Messages,
-	header:  "Request-Id",
-	decode:  decodeMessages,
+	name:   Messages,
+	header: "Request-Id",
+	decode: decodeMessages,
 	problem: func(e *Error, id string) any {
 		problem := messagesProblem(e)
 		problem["request_id"] = id
 		return problem
 	},
-	whole:   messagesWhole,
-	stream:  func(a *answer) stream { return newMessagesStream(a) },
+	whole:  messagesWhole,
+	stream: func(a *answer) stream { return newMessagesStream(a) },
 }
 
 type messagesBlock struct {

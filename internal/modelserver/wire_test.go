@@ -137,7 +137,7 @@ var responsesWire = wire{
 			if m.Role == ms.Assistant {
 				kind = "output_text"
 			}
-			if m.Role == ms.User || m.Text != "" && m.Role == ms.Assistant {
+			if m.Role == ms.User || m.Role == ms.Assistant && (m.Text != "" || m.Calls == nil) {
 				items = append(items, object{"type": "message", "role": m.Role, "content": []any{object{"type": kind, "text": m.Text}}})
 			}
 			for _, c := range m.Calls {
