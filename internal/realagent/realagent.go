@@ -20,7 +20,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +34,7 @@ type World struct {
 	Env   []string            // the whole environment for the programs, NAME=VALUE
 
 	root     string
+	mark     string              // value of marker
 	argv     map[string][]string // of the programs that were asked for
 	opencode map[string]any      // its configuration
 	servers  int
@@ -44,11 +44,11 @@ var say sync.Map // what was said on standard error already
 
 // New makes a world for the named programs: "opencode", "codex", "gemini". It
 // skips or fails the test when one is missing. At the end of the test, after the
-// test's own cleanup, it fails the test if a process with the world's environment
-// is still alive, ends it, and removes the world.
+// test's own cleanup, it fails the test if a process of the world is still alive,
+// ends it, and removes the world.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
-	w := &World{argv: map[string][]string{}}
+	w := &World{mark: rand.Text(), argv: map[string][]string{}}
 	w.look(t, names)
 	// Not t.TempDir: its path is too long for the sockets that programs make in it.
 	root, err := os.MkdirTemp("", "bgagent-")
@@ -127,7 +127,7 @@ func (w *World) environment(names []string) []string {
 		"XDG_CONFIG_HOME": w.path("config"), "XDG_DATA_HOME": w.path("data"),
 		"XDG_CACHE_HOME": w.path("cache"), "XDG_STATE_HOME": w.path("state"),
 		"GIT_CONFIG_GLOBAL": os.DevNull, "GIT_CONFIG_SYSTEM": os.DevNull,
-		marker: rand.Text(),
+		marker: w.mark,
 	}
 	for _, name := range names {
 		for k, v := range programs[name].env(w) {
@@ -182,8 +182,8 @@ func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	}
 }
 
-// Processes returns what is alive with the environment of this world, a line for
-// each process. It knows them on Linux only.
+// Processes returns what is alive with the environment of this world, or in its
+// folder, a line for each process. It knows them on Linux only.
 func (w *World) Processes() []string {
 	var lines []string
 	for _, p := range w.alive() {
@@ -192,26 +192,16 @@ func (w *World) Processes() []string {
 	return lines
 }
 
-func (w *World) alive() []process {
-	for _, v := range w.Env {
-		if strings.HasPrefix(v, marker+"=") {
-			return processesWith(v)
-		}
-	}
-	return nil
-}
+func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.root) }
 
 // close is the end of the test.
 func (w *World) close(t testing.TB) {
-	// A killed process is in the table for a moment still.
-	left := w.alive()
-	for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = w.alive() {
-		time.Sleep(20 * time.Millisecond)
-	}
-	for _, p := range left {
+	// A process that has been killed is in the table for a moment still.
+	for _, p := range w.wait(3 * time.Second) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
 		p.kill()
 	}
+	w.wait(3 * time.Second)
 	w.Model.Close()
 	if t.Failed() {
 		for _, r := range w.Model.Unknown() {
@@ -221,4 +211,18 @@ func (w *World) close(t testing.TB) {
 	if err := os.RemoveAll(w.root); err != nil {
 		t.Errorf("realagent: removing the world: %v", err)
 	}
+}
+
+// wait waits until no process of the world is alive, at most so long, and returns
+// those that are. Two looks must find none: one can miss a process that is started
+// while it goes through the table.
+func (w *World) wait(most time.Duration) []process {
+	left, none := w.alive(), 0
+	for end := time.Now().Add(most); none < 2 && time.Now().Before(end); left = w.alive() {
+		if none++; len(left) > 0 {
+			none = 0
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return left
 }
