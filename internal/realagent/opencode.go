@@ -183,9 +183,13 @@ func (s *OpencodeServer) Log() string {
 // sweep ends the processes that the server has left behind: the commands of its
 // tools have process groups of their own.
 func (s *OpencodeServer) sweep() {
-	for _, p := range processesWith(s.mark, "") {
-		p.kill()
-	}
+	untilGone(func() []process {
+		left := processesWith(s.mark, "")
+		for _, p := range left {
+			p.kill()
+		}
+		return left
+	})
 }
 
 // stop is the end of the test.

@@ -196,12 +196,11 @@ func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.ro
 
 // close is the end of the test.
 func (w *World) close(t testing.TB) {
-	// A process that has been killed is in the table for a moment still.
-	for _, p := range w.wait(3 * time.Second) {
+	for _, p := range untilGone(w.alive) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
 		p.kill()
 	}
-	w.wait(3 * time.Second)
+	untilGone(w.alive)
 	w.Model.Close()
 	if t.Failed() {
 		for _, r := range w.Model.Unknown() {
@@ -213,12 +212,13 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// wait waits until no process of the world is alive, at most so long, and returns
-// those that are. Two looks must find none: one can miss a process that is started
-// while it goes through the table.
-func (w *World) wait(most time.Duration) []process {
-	left, none := w.alive(), 0
-	for end := time.Now().Add(most); none < 2 && time.Now().Before(end); left = w.alive() {
+// untilGone waits until a look finds no process, at most 3 s, and returns those
+// that it finds still: a process that has been killed is in the table for a moment.
+// Two looks must find none, because one can miss a process that is started while it
+// goes through the table.
+func untilGone(look func() []process) []process {
+	left, none := look(), 0
+	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {
 		if none++; len(left) > 0 {
 			none = 0
 			time.Sleep(20 * time.Millisecond)
