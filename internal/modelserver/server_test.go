@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -429,4 +430,40 @@ func TestARateLimitLetsThroughWhatItAllows(t *testing.T) {
 		require.Equal(t, 429, status)
 		require.Equal(t, "1", after)
 	})
+}
+
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	before := connections()
+	for range 20 {
+		s := ms.New(nil)
+		client := &http.Client{Transport: &http.Transport{}} // keeps its connections
+		over := make(chan struct{})
+		for _, script := range []string{"@hang", "@say hi"} {
+			go func() {
+				defer func() { over <- struct{}{} }()
+				resp, err := client.Post(s.URL+"/v1/messages", "", strings.NewReader(messagesWire.encode("", true, user(script), nil)))
+				if err == nil {
+					io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			}()
+		}
+		require.NoError(t, s.WaitFor(t.Context(), func(all []ms.Request) bool {
+			return len(all) == 2 && (all[0].Done || all[1].Done)
+		}))
+		s.Close()
+		for connections() > before { // only the return of the goroutine's function is left to be done
+			runtime.Gosched()
+		}
+		s.Close()
+		<-over
+		<-over
+		client.CloseIdleConnections()
+	}
+}
+
+// connections counts the goroutines of servers' connections.
+func connections() int {
+	buf := make([]byte, 1<<20)
+	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "net/http.(*conn).serve")
 }
