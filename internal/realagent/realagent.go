@@ -38,6 +38,7 @@ type World struct {
 	argv     map[string][]string // of the programs that were asked for
 	opencode map[string]any      // its configuration
 	servers  int
+	unwatch  func() // ends the process that cleans up when this one dies
 }
 
 var say sync.Map // what was said on standard error already
@@ -45,7 +46,8 @@ var say sync.Map // what was said on standard error already
 // New makes a world for the named programs: "opencode", "codex", "gemini". It
 // skips or fails the test when one is missing. At the end of the test, after the
 // test's own cleanup, it fails the test if a process of the world is still alive,
-// ends it, and removes the world.
+// ends it, and removes the world. On Linux a test that dies without its cleanup
+// leaves no process either.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
 	w := &World{mark: rand.Text(), argv: map[string][]string{}}
@@ -59,6 +61,9 @@ func New(t testing.TB, names ...string) *World {
 		t.Fatalf("realagent: %v", err)
 	}
 	w.root, w.Dir = root, filepath.Join(root, "work")
+	if w.unwatch, err = watch(marker+"="+w.mark, root); err != nil {
+		t.Fatalf("realagent: %v", err)
+	}
 	w.Model = modelserver.New(nil)
 	t.Cleanup(func() { w.close(t) })
 	for _, dir := range []string{"work", "home", "tmp", "config", "data", "cache", "state"} {
@@ -207,6 +212,7 @@ func (w *World) close(t testing.TB) {
 			t.Logf("realagent: the model server was asked for %s, which it has not", r)
 		}
 	}
+	w.unwatch()
 	if err := os.RemoveAll(w.root); err != nil {
 		t.Errorf("realagent: removing the world: %v", err)
 	}
