@@ -29,7 +29,9 @@
 // names an unknown model is accepted and fails later. A session deleted while it
 // runs goes on in the server: use [Client.Delete], which stops it first. Whether a
 // half-done message is still being written or was cut off by a crash shows only
-// when its session is idle; then it counts as interrupted.
+// when its session is idle; then it counts as interrupted. Text that is being
+// written can be read when it is complete, or its turn has been stopped: a task
+// that is ended from outside has no part of it.
 //
 // # How it is tested
 //
