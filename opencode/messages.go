@@ -136,11 +136,12 @@ func ending(info wireInfo) (finished bool, stop bgagent.StopReason, reason strin
 		}
 		return true, bgagent.StopError, reason
 	}
-	switch info.Finish {
-	case "":
+	if info.Finish == "" || info.Time.Completed == 0 {
 		return false, bgagent.StopUntold, ""
+	}
+	switch info.Finish {
 	case "tool-calls":
-		return info.Time.Completed > 0, bgagent.StopUntold, ""
+		return true, bgagent.StopUntold, ""
 	case "length":
 		return true, bgagent.StopLength, ""
 	case "content-filter":
@@ -148,7 +149,7 @@ func ending(info wireInfo) (finished bool, stop bgagent.StopReason, reason strin
 	case "error":
 		return true, bgagent.StopError, "the model's answer ended with an error"
 	}
-	return info.Time.Completed > 0, bgagent.StopEndOfTurn, ""
+	return true, bgagent.StopEndOfTurn, ""
 }
 
 // errAborted is the name of the error of a turn that somebody stopped.
