@@ -32,47 +32,33 @@ type process struct {
 const drainTime = time.Second
 
 // start starts the program. What it prints must be read.
-func start(path string, args, env []string, dir, mark string, toStdin bool) (p *process, err error) {
-	p = &process{cmd: exec.Command(path, args...), mark: mark, exited: make(chan struct{})}
+func start(path string, args, env []string, dir, mark string, toStdin bool) (*process, error) {
+	p := &process{cmd: exec.Command(path, args...), mark: mark, exited: make(chan struct{})}
 	p.cmd.Env, p.cmd.Dir = env, dir
-	var theirs []*os.File
-	defer func() {
-		for _, f := range theirs {
-			_ = f.Close() // the child has its own
-		}
-		if err != nil {
-			p.closePipes()
-		}
-	}()
-	pipe := func(ours, their **os.File, swap bool) error {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return err
-		}
-		if swap {
-			r, w = w, r
-		}
-		*ours, *their = r, w
-		theirs = append(theirs, w)
-		return nil
-	}
-	var out, errs, in *os.File
-	if err = pipe(&p.stdout, &out, false); err == nil {
-		err = pipe(&p.stderr, &errs, false)
+	var in, out, errs *os.File // the program's ends
+	var err error
+	if p.stdout, out, err = os.Pipe(); err == nil {
+		p.stderr, errs, err = os.Pipe()
 	}
 	if err == nil && toStdin {
-		err = pipe(&p.input, &in, true)
-		p.cmd.Stdin = in
-	} // a nil Stdin is the null device
-	if err != nil {
-		return nil, fmt.Errorf("making its pipes: %w", err)
+		in, p.input, err = os.Pipe()
 	}
-	// With files, and not with other writers, Wait waits for nothing but the
-	// exit of the program.
-	p.cmd.Stdout, p.cmd.Stderr = out, errs
-	ownGroup(p.cmd)
-	if err = p.cmd.Start(); err != nil {
-		return nil, startError(err)
+	if err != nil {
+		err = fmt.Errorf("making its pipes: %w", err)
+	} else {
+		// With files, and not with other writers, Wait waits for nothing but
+		// the exit of the program.
+		p.cmd.Stdout, p.cmd.Stderr = out, errs
+		if in != nil { // else it is the null device
+			p.cmd.Stdin = in
+		}
+		ownGroup(p.cmd)
+		err = startError(p.cmd.Start())
+	}
+	closeAll(in, out, errs)
+	if err != nil {
+		closeAll(p.stdout, p.stderr, p.input)
+		return nil, err
 	}
 	go func() {
 		_ = p.cmd.Wait() // what it says is in ProcessState
@@ -80,6 +66,14 @@ func start(path string, args, env []string, dir, mark string, toStdin bool) (p *
 		close(p.exited)
 	}()
 	return p, nil
+}
+
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
 }
 
 // startError says what to do about a program that could not be started.
@@ -142,14 +136,6 @@ func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) {
 		}
 		<-done
 	}
-	p.closePipes()
+	closeAll(p.stdout, p.stderr, p.input)
 	p.feeding.Wait()
-}
-
-func (p *process) closePipes() {
-	for _, f := range []*os.File{p.stdout, p.stderr, p.input} {
-		if f != nil {
-			_ = f.Close()
-		}
-	}
 }
