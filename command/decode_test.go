@@ -19,6 +19,7 @@ var decoders = map[string]func() Decoder{
 // told is what a manager hears of a turn, in words.
 type told struct {
 	text    string // as the manager puts it together
+	all     string // all that was ever said
 	events  []string
 	usage   bgagent.Usage
 	todos   []bgagent.Todo
@@ -32,6 +33,7 @@ func (t *told) take(r bgagent.Report) {
 			t.text, t.afterTo = "", false
 		}
 		t.text += r.Text
+		t.all += r.Text
 	case bgagent.ReportTool:
 		t.afterTo = true
 		t.events = append(t.events, r.Tool.ID+" "+r.Tool.Name+" "+r.Tool.State.String())
