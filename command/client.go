@@ -20,7 +20,7 @@ import (
 // Agent is a command line that works for tasks.
 type Agent struct {
 	Program     Program  // how it is called and read; see the presets
-	Path        string   // the executable, when it is not Program.Executable in the host's PATH
+	Command     []string // the executable and its first arguments, when it is not Program.Executable: {"npx", "codex"}
 	Args        []string // further arguments; no placeholders
 	Env         []string // NAME=value, or NAME to pass on the host's; the name may end with *
 	Model       string   // when the task has none; empty means the program's own
@@ -97,6 +97,10 @@ type session struct {
 	used  bgagent.Usage // as the program counts it for the whole session
 	turns int
 	run   *turn
+	// The prompts of a session in which the agent has not said or done anything
+	// yet, with its Program.ForgetsUnanswered.
+	unanswered string
+	answered   bool
 }
 
 // ErrClosed is returned by CreateSession and RunTurn after Close has begun.
@@ -137,7 +141,7 @@ func New(cfg Config) (*Client, error) {
 		if a.Profile != "" && a.Program.Profile == nil {
 			return bad("Agents["+strconv.Quote(name)+"].Profile", "is %q; %s has no profiles", a.Profile, a.Program.Executable)
 		}
-		a.Args, a.Env = slices.Clone(a.Args), slices.Clone(a.Env)
+		a.Command, a.Args, a.Env = slices.Clone(a.Command), slices.Clone(a.Args), slices.Clone(a.Env)
 		cfg.Agents[name] = a
 	}
 	return &Client{cfg: cfg, sessions: map[string]*session{}}, nil
@@ -181,9 +185,9 @@ func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (str
 
 // findProgram returns the path of an agent's program.
 func findProgram(a *Agent) (string, error) {
-	name := a.Path
-	if name == "" {
-		name = a.Program.Executable
+	name := a.Program.Executable
+	if len(a.Command) > 0 {
+		name = a.Command[0]
 	}
 	path, err := exec.LookPath(name)
 	switch {
@@ -196,7 +200,7 @@ func findProgram(a *Agent) (string, error) {
 	case strings.ContainsAny(name, `/\`):
 		return "", fmt.Errorf("command: there is no program %s; install it, or correct the path: %w", name, err)
 	}
-	return "", fmt.Errorf("command: the program %s is not in PATH; install it, or give its path in Agent.Path: %w", name, err)
+	return "", fmt.Errorf("command: the program %s is not in PATH; install it, or give its path in Agent.Command: %w", name, err)
 }
 
 func checkDirectory(dir string) error {

@@ -153,8 +153,8 @@ func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
 		is   error
 	}{
 		{"not installed", Agent{Program: Text("no-such-program-here")}, bgagent.SessionSpec{}, "not in PATH; install it", nil},
-		{"wrong path", Agent{Program: Text("x"), Path: dir + "/none"}, bgagent.SessionSpec{}, "install it, or correct the path", fs.ErrNotExist},
-		{"not executable", Agent{Program: Text("x"), Path: plain}, bgagent.SessionSpec{}, "make it executable", fs.ErrPermission},
+		{"wrong path", Agent{Program: Text("x"), Command: []string{dir + "/none"}}, bgagent.SessionSpec{}, "install it, or correct the path", fs.ErrNotExist},
+		{"not executable", Agent{Program: Text("x"), Command: []string{plain}}, bgagent.SessionSpec{}, "make it executable", fs.ErrPermission},
 		{"no directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: dir + "/gone"}, "the working directory " + dir + "/gone", fs.ErrNotExist},
 		{"a file for a directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: plain}, "is no directory", nil},
 	} {
@@ -168,7 +168,7 @@ func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
-	c := clientOf(t, Agent{Program: Text("x"), Path: script})
+	c := clientOf(t, Agent{Program: Text("x"), Command: []string{script}})
 	_, err := play(t, c, create(t, c), "say x")
 	require.ErrorContains(t, err, "a script without #!")
 

@@ -16,7 +16,8 @@ import "github.com/bgagent/bgagent"
 //
 // A word of the prompt that begins with @ and is the name of a file, or part of
 // one, has gemini put that file into the prompt. It continues sessions in the
-// directory of their first turn only.
+// directory of their first turn only, and keeps none whose first turn failed
+// before there was an answer.
 func Gemini() Program {
 	format := []string{"--output-format", "stream-json"}
 	return Program{
@@ -27,6 +28,8 @@ func Gemini() Program {
 		Rules:      geminiRules,
 		Decode:     decodeGemini,
 		Environ:    []string{"GEMINI_*", "GOOGLE_*"},
+
+		ForgetsUnanswered: true,
 	}
 }
 

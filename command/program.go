@@ -56,6 +56,11 @@ type Program struct {
 	// new id. Otherwise another id than the one asked for is an error: some
 	// programs begin a new session when they do not find the old one.
 	NewSession bool
+
+	// ForgetsUnanswered says that the program does not keep a session in which
+	// its agent has not said or done anything. What follows begins a new one
+	// then, and the earlier prompts are put before the new one.
+	ForgetsUnanswered bool
 }
 
 // Form is one way to call a program: Args, then what is added for the model and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -58,6 +59,9 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	}
 	s.turns++
 	t := &turn{client: c, session: s, prompt: p, out: newOutput(r, s.turns, s.used), stop: cancel, own: s.own}
+	if s.agent.Program.ForgetsUnanswered && !s.answered {
+		t.own, t.prompt.Text = "", s.unanswered+p.Text
+	}
 	s.run = t
 	c.running.Add(1)
 	c.mu.Unlock()
@@ -82,6 +86,11 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		}
 		if said.totaled {
 			s.used = said.total
+		}
+		if s.answered = s.answered || said.text != "" || len(said.tools) > 0; s.answered {
+			s.unanswered = ""
+		} else if s.agent.Program.ForgetsUnanswered {
+			s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
 		}
 		c.running.Done()
 	}()
@@ -144,6 +153,9 @@ func (t *turn) begin() (*process, error) {
 	through, set := splitEnv(a.Env)
 	own, mark := marks(s.depth)
 	through = append(append(through, DefaultEnviron...), a.Program.Environ...)
+	if len(a.Command) > 1 {
+		call.args = slices.Concat(a.Command[1:], call.args)
+	}
 	p, err := start(path, call.args, environ(os.Environ(), through, call.env, set, own), s.dir, mark, call.toStdin)
 	if err != nil {
 		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)
