@@ -18,6 +18,10 @@ var (
 	errOver    = errors.New("the turn is over")
 )
 
+// cancelAgain is the time after which an agent that has not stopped is told
+// again.
+const cancelAgain = 500 * time.Millisecond
+
 // turn is a turn that runs.
 type turn struct {
 	s      *session
@@ -209,13 +213,24 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 		return answer, err
 	case <-t.ctx.Done():
 	}
-	_ = p.conn.notify(sdk.AgentMethodSessionCancel, sdk.CancelNotification{SessionId: sdk.SessionId(t.s.id)})
+	// An agent may look at the cancellation before it has begun with the prompt,
+	// and forget it: so it is told again.
+	again := time.NewTicker(cancelAgain)
+	defer again.Stop()
 	timer := time.NewTimer(c.cfg.CancelGrace)
 	defer timer.Stop()
-	select {
-	case err := <-over:
-		return answer, err
-	case <-timer.C:
+	for told := false; ; told = true {
+		if err := p.conn.notify(sdk.AgentMethodSessionCancel, sdk.CancelNotification{SessionId: sdk.SessionId(t.s.id)}); err != nil && !told {
+			c.cfg.Logger.Warn("acp: the agent cannot be told to stop a turn", "session", t.s.id, "error", err)
+		}
+		select {
+		case err := <-over:
+			return answer, err
+		case <-again.C:
+			continue
+		case <-timer.C:
+		}
+		break
 	}
 	c.cfg.Logger.Warn("acp: the agent does not stop a turn", "session", t.s.id, "task", t.prompt.Task)
 	c.retire(p)
