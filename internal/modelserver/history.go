@@ -1,0 +1,158 @@
+package modelserver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// history is what the server was asked.
+type history struct {
+	mu       sync.Mutex
+	requests []Request
+	steps    []step
+	unknowns []string
+	attempts map[uint64]int // by fingerprint
+	changed  chan struct{}  // closed and replaced at every change
+}
+
+// step is a request that was opened or ended.
+type step struct {
+	index int // in requests
+	open  bool
+}
+
+func (h *history) open(req *Request) int {
+	print := req.fingerprint()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.attempts[print]++
+	req.Attempt, req.N = h.attempts[print], len(h.requests)+1
+	h.requests = append(h.requests, *req)
+	h.steps = append(h.steps, step{len(h.requests) - 1, true})
+	h.signal()
+	return len(h.requests) - 1
+}
+
+// close ends a request, once.
+func (h *history) close(index int, left bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := &h.requests[index]
+	if r.Done {
+		return
+	}
+	r.Done, r.Left, r.Ended = true, left, time.Now()
+	h.steps = append(h.steps, step{index, false})
+	h.signal()
+}
+
+func (h *history) unknown(request string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unknowns = append(h.unknowns, request)
+}
+
+func (h *history) signal() {
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// Requests returns all requests so far, in the order of their arrival.
+func (s *Server) Requests() []Request {
+	requests, _ := s.history.look()
+	return requests
+}
+
+func (h *history) look() ([]Request, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.requests), h.changed
+}
+
+// Unknown returns the requests that the server has no answer for, like
+// "GET /v2/models".
+func (s *Server) Unknown() []string {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	return slices.Clone(s.history.unknowns)
+}
+
+// Open returns how many requests are open now; a nil filter takes all. A request
+// is open from its arrival to just before the last byte of its answer.
+func (s *Server) Open(filter func(Request) bool) int {
+	n := 0
+	for _, r := range s.Requests() {
+		if !r.Done && (filter == nil || filter(r)) {
+			n++
+		}
+	}
+	return n
+}
+
+// MaxOpen returns how many requests were open at once at most, so far. Requests
+// for which by returns the same count as one; a nil by counts every request. A nil
+// filter takes all. For "sessions with an open turn of an agent":
+//
+//	s.MaxOpen(func(r Request) bool { return r.Kind == Main }, func(r Request) string { return r.Session })
+func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int {
+	s.history.mu.Lock()
+	requests, steps := slices.Clone(s.history.requests), slices.Clone(s.history.steps)
+	s.history.mu.Unlock()
+	most, open := 0, map[string]int{}
+	for _, st := range steps {
+		r := requests[st.index]
+		if filter != nil && !filter(r) {
+			continue
+		}
+		name := fmt.Sprint(r.N)
+		if by != nil {
+			name = by(r)
+		}
+		if st.open {
+			open[name]++
+			most = max(most, len(open))
+		} else if open[name]--; open[name] == 0 {
+			delete(open, name)
+		}
+	}
+	return most
+}
+
+// WaitFor returns when the requests so far are as the test wants them. It is asked
+// again at every arrival and every end of a request. When ctx ends first the error
+// says what there was instead.
+func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
+	for {
+		requests, changed := s.history.look()
+		if ok(requests) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("modelserver: waiting for requests: %w; there were:%s", context.Cause(ctx), list(requests))
+		}
+	}
+}
+
+// list describes requests for an error message.
+func list(requests []Request) string {
+	if len(requests) == 0 {
+		return " none"
+	}
+	text := ""
+	for _, r := range requests[max(0, len(requests)-20):] {
+		state := "open"
+		if r.Left {
+			state = "left"
+		} else if r.Done {
+			state = "done"
+		}
+		text += fmt.Sprintf("\n\t%d %s %s %s session=%q turn=%d attempt=%d %s: %q", r.N, r.Protocol, r.Model, r.Kind,
+			r.Session, r.Turn(), r.Attempt, state, shorten(r.LastUser(), 80))
+	}
+	return text
+}

@@ -1,0 +1,96 @@
+package modelserver
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// What the programs' own questions begin with, as of opencode 1.18.33 and
+// gemini-cli 0.61.0. Codex says in a header what it asks for.
+var asked = []struct {
+	by   string // lower case
+	kind Kind
+}{
+	{"you are a title generator", Title},
+	{"you are a context summarization agent", Summary},
+	{"you are an expert context compressor", Summary},
+	{"generating a highly factual state summary", Summary},
+}
+
+// kindOf tells the turns of an agent from what a program asks the model for itself.
+func kindOf(r Request) Kind {
+	if len(r.Tools) == 0 {
+		beginning := strings.ToLower(shorten(r.System, 400))
+		for _, a := range asked {
+			if strings.Contains(beginning, a.by) {
+				return a.kind
+			}
+		}
+		if r.Schema != nil {
+			return Side
+		}
+	}
+	var codex struct {
+		Kind string `json:"request_kind"`
+	}
+	if json.Unmarshal([]byte(r.Header.Get("X-Codex-Turn-Metadata")), &codex) == nil {
+		switch {
+		case strings.Contains(codex.Kind, "compact"):
+			return Summary
+		case codex.Kind != "" && codex.Kind != "turn":
+			return Side
+		}
+	}
+	return Main
+}
+
+// header returns the first of these headers that is there.
+func (r Request) header(names ...string) string {
+	for _, name := range names {
+		if v := r.Header.Get(name); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// session returns the ids that a program sends of its session and of the one that
+// started it: opencode and codex do, gemini does not.
+func (r Request) session() (id, parent string) {
+	return r.header("X-Session-Id", "Session-Id", "Session_id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
+}
+
+// instance returns the smallest JSON that a schema asks for, as far as the schema
+// is plain: enough for questions like "who speaks next".
+func instance(schema json.RawMessage, depth int) any {
+	var s struct {
+		Type       any                        `json:"type"`
+		Enum       []any                      `json:"enum"`
+		Properties map[string]json.RawMessage `json:"properties"`
+		Required   []string                   `json:"required"`
+	}
+	if json.Unmarshal(schema, &s) != nil || depth > 20 {
+		return nil
+	}
+	if len(s.Enum) > 0 {
+		return s.Enum[0]
+	}
+	kind, _ := s.Type.(string)
+	switch strings.ToLower(kind) { // Gemini writes OBJECT
+	case "string":
+		return ""
+	case "number", "integer":
+		return 0
+	case "boolean":
+		return false
+	case "array":
+		return []any{}
+	case "object":
+		fields := map[string]any{}
+		for _, name := range s.Required {
+			fields[name] = instance(s.Properties[name], depth+1)
+		}
+		return fields
+	}
+	return nil
+}

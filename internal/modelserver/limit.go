@@ -1,0 +1,37 @@
+package modelserver
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Limited returns a handler that answers with h as long as no more than n requests
+// come in any span of this length, and refuses the others with status 429 and the
+// time after which to try again. Refused requests do not count. A nil h is
+// [Request.Scripted].
+func Limited(n int, span time.Duration, h Handler) Handler {
+	if n < 1 || span <= 0 {
+		panic(fmt.Sprintf("modelserver: Limited takes at least one request in a span, not %d in %s", n, span))
+	}
+	if h == nil {
+		h = Request.Scripted
+	}
+	var mu sync.Mutex
+	var taken []time.Time // of the last n that were let through
+	return func(r Request) Reply {
+		mu.Lock()
+		now := time.Now()
+		if len(taken) == n {
+			if free := taken[0].Add(span); now.Before(free) {
+				mu.Unlock()
+				return Reply{Error: &Error{Status: 429, RetryAfter: free.Sub(now),
+					Message: fmt.Sprintf("rate limit reached: %d requests in %s", n, span)}}
+			}
+			taken = taken[1:]
+		}
+		taken = append(taken, now)
+		mu.Unlock()
+		return h(r)
+	}
+}

@@ -1,0 +1,283 @@
+package modelserver
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// scriptTurn is one turn of a script.
+type scriptTurn struct {
+	line  string // that made it
+	reply Reply
+	times int // attempts that get this turn; all when 0
+}
+
+// ends says whether the turn is one that the conversation can go past: a turn
+// that was refused or broken leaves no message of the assistant.
+func (t scriptTurn) ends() bool {
+	return t.times == 0
+}
+
+// parseScript reads the script in a text; no turns when there is none.
+func parseScript(text string) ([]scriptTurn, error) {
+	var turns []scriptTurn
+	var next Reply
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		word, rest, _ := strings.Cut(line, " ")
+		rest = strings.TrimSpace(rest)
+		turn := scriptTurn{line: line, reply: next}
+		var err error
+		made := true
+		switch word {
+		case "@say":
+			turn.reply.Text = unescape(rest)
+		case "@tool":
+			err = turn.call(rest)
+		case "@also":
+			made = false
+			if len(turns) == 0 || len(turns[len(turns)-1].reply.Calls) == 0 {
+				err = fmt.Errorf("it has to follow a line with @tool")
+			} else {
+				err = turns[len(turns)-1].call(rest)
+			}
+		case "@error":
+			err = turn.refusal(rest)
+		case "@hang":
+			turn.reply.Text, turn.reply.Hang = unescape(rest), true
+		case "@mute":
+			turn.reply.Mute = true
+		case "@cut":
+			turn.reply.Text, turn.reply.Cut = unescape(rest), true
+		default:
+			made = false
+			err = modify(&next, word, rest)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the script line %q: %w", line, err)
+		}
+		if made {
+			turns, next = append(turns, turn), Reply{}
+		}
+	}
+	return turns, nil
+}
+
+// modify reads a line that is about the turn after it.
+func modify(next *Reply, word, rest string) (err error) {
+	switch word {
+	case "@sleep":
+		next.Delay, err = duration(rest)
+	case "@slow":
+		n, gap, _ := strings.Cut(rest, " ")
+		if next.Chunks, err = strconv.Atoi(n); err != nil || next.Chunks < 1 || next.Chunks > 100_000 {
+			return fmt.Errorf("%q is not a number of pieces from 1 to 100000", n)
+		}
+		next.Gap, err = duration(strings.TrimSpace(gap))
+	case "@think":
+		next.Reasoning = unescape(rest)
+	case "@text":
+		next.Text = unescape(rest)
+	case "@usage":
+		var u Usage
+		if _, err := fmt.Sscanf(rest, "%d %d", &u.Input, &u.Output); err != nil || u.Input < 0 || u.Output < 0 {
+			return fmt.Errorf("%q is not two numbers of tokens, like 1000 20", rest)
+		}
+		next.Usage = &u
+	}
+	return err
+}
+
+func duration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a duration like 200ms or 2s", s)
+	}
+	return d, nil
+}
+
+func unescape(s string) string { return strings.ReplaceAll(s, `\n`, "\n") }
+
+func (t *scriptTurn) call(rest string) error {
+	name, args, _ := strings.Cut(rest, " ")
+	if name == "" {
+		return fmt.Errorf("it names no tool; write @tool NAME {JSON}")
+	}
+	if args = strings.TrimSpace(args); args == "" {
+		args = "{}"
+	}
+	t.reply.Calls = append(t.reply.Calls, Call{Name: name, Args: args})
+	return nil
+}
+
+func (t *scriptTurn) refusal(rest string) error {
+	word, rest, _ := strings.Cut(rest, " ")
+	status, err := strconv.Atoi(word)
+	if err != nil || status < 400 || status > 599 {
+		return fmt.Errorf("%q is not an HTTP status from 400 to 599", word)
+	}
+	e := &Error{Status: status}
+	for {
+		word, after, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		name, value, found := strings.Cut(word, "=")
+		if !found || (name != "times" && name != "retry-after") {
+			break
+		}
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 || n > 1_000_000 {
+			return fmt.Errorf("%q is not a whole number from 1 to 1000000", word)
+		}
+		if name == "times" {
+			t.times = n
+		} else {
+			e.RetryAfter = time.Duration(n) * time.Second
+		}
+		rest = after
+	}
+	e.Message = unescape(strings.TrimSpace(rest))
+	t.reply.Error = e
+	return nil
+}
+
+// Scripted returns what a server without a handler answers: the turn of the
+// script that this request asks for.
+func (r Request) Scripted() Reply {
+	switch r.Kind {
+	case Title:
+		return Say("Scripted title")
+	case Summary:
+		return Say("Scripted summary")
+	case Side:
+		return Say(string(marshal(instance(r.Schema, 0))))
+	}
+	at := lastUser(r.Messages)
+	if at < 0 {
+		return Refuse(400, "the conversation has no user message")
+	}
+	text := r.Messages[at].Text
+	turns, err := parseScript(text)
+	switch {
+	case err != nil:
+		return Refuse(400, err.Error())
+	case len(turns) == 0:
+		return Say("echo: " + shorten(text, 160))
+	}
+	turn, ok := pickTurn(turns, r.Turn(), r.Attempt)
+	if !ok {
+		return Say("script done")
+	}
+	rep := turn.reply
+	if err := r.expand(&rep); err != nil {
+		return Refuse(400, fmt.Sprintf("reading the script line %q: %v", turn.line, err))
+	}
+	return rep
+}
+
+// pickTurn returns the turn for a request before which the model has answered so
+// many times, and that is made for the attempt-th time. Turns that are given only
+// a number of times stand before the turn that they delay.
+func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
+	for _, t := range turns {
+		if t.ends() {
+			if answered == 0 {
+				return t, true
+			}
+			answered--
+			continue
+		}
+		if answered > 0 {
+			continue
+		}
+		if attempt <= t.times {
+			return t, true
+		}
+		attempt -= t.times
+	}
+	return scriptTurn{}, false
+}
+
+// shorten returns the first words of a text, at most so many letters.
+func shorten(text string, most int) string {
+	letters := []rune(strings.Join(strings.Fields(text), " "))
+	return string(letters[:min(most, len(letters))])
+}
+
+var reference = regexp.MustCompile(`\$\{re:((?:[^{}]|\{[0-9,]*\})*)\}`)
+
+// expand puts what tools returned into the reply's text and calls.
+func (r Request) expand(rep *Reply) error {
+	var failed error
+	in := func(s string, quote bool) string {
+		return reference.ReplaceAllStringFunc(s, func(ref string) string {
+			re, err := regexp.Compile(reference.FindStringSubmatch(ref)[1])
+			if err != nil {
+				failed = err
+				return ref
+			}
+			found, ok := r.lastMatch(re)
+			if !ok {
+				failed = fmt.Errorf("no result of a tool matches %q", re)
+				return ref
+			}
+			if quote {
+				b, _ := json.Marshal(found)
+				found = string(b[1 : len(b)-1])
+			}
+			return found
+		})
+	}
+	rep.Text = in(rep.Text, false)
+	calls := make([]Call, len(rep.Calls))
+	for i, c := range rep.Calls {
+		c.Args = in(c.Args, true)
+		if failed == nil && !r.custom(c.Name) && !json.Valid([]byte(c.Args)) {
+			failed = fmt.Errorf("the arguments are not JSON: %s", c.Args)
+		}
+		calls[i] = c
+	}
+	rep.Calls = calls
+	return failed
+}
+
+func (r Request) lastMatch(re *regexp.Regexp) (string, bool) {
+	for i := len(r.Messages) - 1; i >= 0; i-- {
+		results := r.Messages[i].Results
+		for j := len(results) - 1; j >= 0; j-- {
+			if all := re.FindAllStringSubmatch(results[j].Text, -1); len(all) > 0 {
+				last := all[len(all)-1]
+				return last[min(1, len(last)-1)], true
+			}
+		}
+	}
+	return "", false
+}
+
+// custom says whether a tool takes text instead of JSON.
+func (r Request) custom(name string) bool {
+	for _, t := range r.Tools {
+		if t.Name == name {
+			return t.Custom
+		}
+	}
+	return false
+}
+
+// scriptKey returns the name that the last @key line of the conversation gives it.
+func scriptKey(messages []Message) string {
+	key := ""
+	for _, m := range messages {
+		if m.Role != User {
+			continue
+		}
+		for line := range strings.Lines(m.Text) {
+			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "@key "); ok {
+				key = strings.TrimSpace(rest)
+			}
+		}
+	}
+	return key
+}

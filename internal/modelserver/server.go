@@ -1,0 +1,346 @@
+package modelserver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server is a model server. All its methods are safe to call concurrently.
+type Server struct {
+	URL string // like http://127.0.0.1:43210; the programs' base URL is this, or this with /v1
+
+	http    http.Server
+	ctx     context.Context // ends with Close; every request's ends with it
+	cancel  context.CancelFunc
+	serving sync.WaitGroup // requests, and the listener's loop
+	mu      sync.Mutex     // of closed, so that none joins serving while Close waits for it
+	closed  bool
+	ids     atomic.Int64
+	handler atomic.Pointer[Handler]
+	history history
+}
+
+// New starts a server on a free port of 127.0.0.1 and panics if there is none.
+// What the model answers is decided by the handler; a nil one is
+// [Request.Scripted]. Close ends it.
+func New(h Handler) *Server {
+	s, err := Listen("127.0.0.1:0", h)
+	if err != nil {
+		panic(err.Error())
+	}
+	return s
+}
+
+// Listen starts a server on an address like 127.0.0.1:4010, or returns an error.
+func Listen(addr string, h Handler) (*Server, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("modelserver: listening on %s: %w", addr, err)
+	}
+	s := NewUnstarted(h)
+	s.URL = "http://" + l.Addr().String()
+	s.serving.Go(func() { s.http.Serve(l) })
+	return s, nil
+}
+
+// NewUnstarted returns a server that listens nowhere and is to be used as an
+// http.Handler, for instance over net.Pipe inside of a synctest bubble.
+func NewUnstarted(h Handler) *Server {
+	s := &Server{}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.history.changed = make(chan struct{})
+	s.history.attempts = map[uint64]int{}
+	s.http.Handler = s
+	s.Handle(h)
+	return s
+}
+
+// Handle replaces the handler for the requests that arrive from now on.
+func (s *Server) Handle(h Handler) {
+	if h == nil {
+		h = Request.Scripted
+	}
+	s.handler.Store(&h)
+}
+
+// Close ends every open request and returns when no goroutine of the server is
+// left, provided that handlers watch their request's context.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.http.Close()
+	s.serving.Wait()
+}
+
+// protocol is how one protocol reads a request and writes an answer.
+type protocol struct {
+	name   Protocol
+	header string // where an answer has the request's id; none when ""
+	decode func(body []byte, req *Request) error
+	// problem is the body of an HTTP error.
+	problem func(e *Error, requestID string) any
+	// whole is the body of an answer that is not streamed.
+	whole func(a *answer) any
+	// stream starts a streamed one.
+	stream func(a *answer) stream
+}
+
+// stream writes an answer piece by piece. None of its methods is called after
+// end or fail.
+type stream interface {
+	text(piece string)
+	end()
+	fail(e *Error)
+}
+
+// answer is an answer while it is given.
+type answer struct {
+	Reply
+	req       Request
+	requestID string
+	said      strings.Builder // text so far
+	id        func(prefix string) string
+	w         http.ResponseWriter
+	err       error // of writing
+}
+
+var protocols = map[string]*protocol{
+	"chat/completions": &chatProtocol,
+	"responses":        &responsesProtocol,
+	"messages":         &messagesProtocol,
+}
+
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.serving.Add(1)
+	}
+	return !s.closed
+}
+
+// ServeHTTP answers one request of a program.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.enter() {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.serving.Done()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client left while it was asking
+	}
+	path := r.URL.Path
+	var p *protocol
+	req := Request{Path: r.URL.RequestURI(), Header: r.Header, Body: body}
+	if model, method, ok := geminiPath(path); ok {
+		p = geminiProtocol(r.URL.Query().Get("alt") == "sse")
+		req.Model, req.Stream = model, method == "streamGenerateContent"
+		if method == "countTokens" && r.Method == http.MethodPost {
+			writeJSON(w, http.StatusOK, map[string]any{"totalTokens": (len(body) + 3) / 4})
+			return
+		}
+		if method != "generateContent" && method != "streamGenerateContent" {
+			p = nil
+		}
+	} else if strings.HasPrefix(path, "/v1/") {
+		p = protocols[strings.TrimPrefix(path, "/v1/")]
+	}
+	switch {
+	case r.Method == http.MethodPost && p != nil:
+		s.serve(w, r, p, req)
+	case r.Method == http.MethodPost && path == "/v1/messages/count_tokens":
+		writeJSON(w, http.StatusOK, map[string]any{"input_tokens": (len(body) + 3) / 4})
+	case r.Method == http.MethodGet && (path == "/v1/models" || path == "/v1beta/models"):
+		writeJSON(w, http.StatusOK, modelList)
+	default:
+		s.history.unknown(r.Method + " " + r.URL.RequestURI())
+		writeJSON(w, http.StatusNotFound, chatProblem(&Error{Status: http.StatusNotFound,
+			Message: fmt.Sprintf("the scripted model server has no %s %s", r.Method, path)}))
+	}
+}
+
+// modelList is the list of models as OpenAI, Codex and Gemini read it.
+var modelList = map[string]any{
+	"object": "list",
+	"data":   []any{map[string]any{"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}},
+	"models": []any{},
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, p *protocol, req Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	req.ctx, req.Protocol, req.Arrived = ctx, p.name, time.Now()
+	id := s.id("req_")
+	if p.header != "" {
+		w.Header().Set(p.header, id)
+	}
+	if err := p.decode(req.Body, &req); err != nil {
+		e := &Error{Status: http.StatusBadRequest, Message: "reading the request: " + err.Error()}
+		writeJSON(w, e.Status, p.problem(e, id))
+		return
+	}
+	req.Session, req.Parent = req.session()
+	req.Kind, req.Key = kindOf(req), scriptKey(req.Messages)
+	rec := s.history.open(&req)
+	left := true
+	defer func() { s.history.close(rec, left) }()
+	rep := (*s.handler.Load())(req)
+	a := &answer{Reply: rep, req: req, w: w, id: s.id, requestID: id}
+	if left = !a.give(p, func() { s.history.close(rec, false) }); left {
+		// Returning would end the answer as if it were whole.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *Server) id(prefix string) string {
+	return prefix + strconv.FormatInt(s.ids.Add(1), 10)
+}
+
+// give plays the reply and tells whether it could say all that it had to say.
+// The request counts as done just before its last byte, so that a client that
+// has seen the end is not counted with a further request beside this one.
+func (a *answer) give(p *protocol, done func()) bool {
+	ctx := a.req.Context()
+	if !sleep(ctx, a.Delay) {
+		return false
+	}
+	if a.Mute {
+		<-ctx.Done()
+		return false
+	}
+	for i := range a.Calls {
+		if a.Calls[i].ID == "" {
+			a.Calls[i].ID = a.id("call_")
+		}
+	}
+	if a.Error != nil && (!a.says() || !a.req.Stream) {
+		done()
+		if a.Error.RetryAfter > 0 {
+			a.w.Header().Set("Retry-After", strconv.Itoa(a.Error.seconds()))
+		}
+		writeJSON(a.w, a.Error.status(), p.problem(a.Error, a.requestID))
+		return true
+	}
+	var st stream
+	if a.req.Stream {
+		st = p.stream(a)
+		a.flush()
+	}
+	if !a.say(ctx, st) {
+		return false
+	}
+	switch {
+	case a.Hang:
+		<-ctx.Done()
+		return false
+	case a.Cut:
+		done()
+		panic(http.ErrAbortHandler)
+	}
+	done()
+	switch {
+	case st == nil:
+		writeJSON(a.w, http.StatusOK, p.whole(a))
+	case a.Error != nil:
+		st.fail(a.Error)
+	default:
+		st.end()
+	}
+	return true
+}
+
+// say plays the text; st is nil when the answer is not streamed.
+func (a *answer) say(ctx context.Context, st stream) bool {
+	if !a.says() && a.Chunks == 0 {
+		return true
+	}
+	first := true
+	for piece := range a.pieces() {
+		if !first && !sleep(ctx, a.Gap) {
+			return false
+		}
+		first = false
+		if ctx.Err() != nil {
+			return false
+		}
+		if piece == "" {
+			continue
+		}
+		a.said.WriteString(piece)
+		if st != nil {
+			st.text(piece)
+			a.flush()
+		}
+		if a.err != nil {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (a *answer) flush() {
+	if f, ok := a.w.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+func (a *answer) write(format string, args ...any) {
+	if _, err := fmt.Fprintf(a.w, format, args...); err != nil && a.err == nil {
+		a.err = err
+	}
+}
+
+// startEvents writes the header of a stream of server-sent events.
+func (a *answer) startEvents() {
+	a.w.Header().Set("Content-Type", "text/event-stream")
+	a.w.Header().Set("Cache-Control", "no-cache")
+	a.w.WriteHeader(http.StatusOK)
+}
+
+// event writes a server-sent event; name may be empty.
+func (a *answer) event(name string, v any) {
+	if name != "" {
+		a.write("event: %s\n", name)
+	}
+	a.write("data: %s\n\n", marshal(v))
+}
+
+func marshal(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("modelserver: bug: " + err.Error())
+	}
+	return b
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(append(marshal(v), '\n'))
+}

@@ -1,0 +1,135 @@
+package realagent
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+)
+
+// Names that the programs are configured with.
+const (
+	OpencodeModel = "scripted/scripted" // provider/model
+	CodexModel    = "scripted"
+	GeminiModel   = "gemini-2.5-flash"
+)
+
+func opencodeEnv(w *World) map[string]string {
+	return map[string]string{
+		"OPENCODE_CONFIG": w.path("opencode.json"),
+		// Whatever it would fetch, it is to find closed.
+		"npm_config_registry":              "http://127.0.0.1:9",
+		"npm_config_fetch_retries":         "0",
+		"OPENCODE_DISABLE_MODELS_FETCH":    "1",
+		"OPENCODE_DISABLE_AUTOUPDATE":      "1",
+		"OPENCODE_DISABLE_LSP_DOWNLOAD":    "1",
+		"OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
+		"OPENCODE_DISABLE_SHARE":           "1",
+		"OPENCODE_DISABLE_CLAUDE_CODE":     "1",
+		"OPENCODE_DISABLE_EMBEDDED_WEB_UI": "1",
+	}
+}
+
+func subagent(description, prompt string, permission map[string]any) map[string]any {
+	return map[string]any{"mode": "subagent", "description": description, "prompt": prompt, "permission": permission}
+}
+
+// opencodeConfig is the configuration that World.OpencodeConfig edits.
+func (w *World) opencodeConfig() map[string]any {
+	deny := map[string]any{"task": "deny"}
+	models := map[string]any{}
+	for _, name := range []string{"scripted", "other"} {
+		models[name] = map[string]any{"name": name, "tool_call": true, "limit": map[string]any{"context": 128_000, "output": 8192}}
+	}
+	return map[string]any{
+		"autoupdate": false, "share": "disabled", "snapshot": false,
+		"model": OpencodeModel, "small_model": OpencodeModel, "enabled_providers": []any{"scripted"},
+		"provider": map[string]any{"scripted": map[string]any{
+			"npm": "@ai-sdk/openai-compatible", "name": "Scripted", "models": models,
+			"options": map[string]any{"baseURL": w.Model.URL + "/v1", "apiKey": "none"},
+		}},
+		"agent": map[string]any{
+			"worker":    subagent("Does one delegated piece of work", "You are a worker.", deny),
+			"explore":   subagent("Searches code", "You are an explorer.", deny),
+			"oracle":    subagent("Gives advice", "You are an oracle.", deny),
+			"librarian": subagent("Looks things up", "You are a librarian.", deny),
+			"asker":     subagent("Asks before it runs a command", "You are an asker.", map[string]any{"bash": "ask"}),
+		},
+		"permission": map[string]any{"edit": "allow", "bash": "allow", "webfetch": "deny"},
+	}
+}
+
+func (w *World) writeOpencode() error {
+	if err := w.writeJSON("opencode.json", w.opencode); err != nil {
+		return err
+	}
+	// Without these it installs a package into its configuration folder in the
+	// background, which takes a network.
+	dependency := map[string]any{"@opencode-ai/plugin": "*"}
+	if err := os.MkdirAll(w.path("config", "opencode", "node_modules"), 0o755); err != nil {
+		return err
+	}
+	if err := w.writeJSON("config/opencode/package.json", map[string]any{"dependencies": dependency}); err != nil {
+		return err
+	}
+	return w.writeJSON("config/opencode/package-lock.json", map[string]any{
+		"lockfileVersion": 3, "packages": map[string]any{"": map[string]any{"dependencies": dependency}},
+	})
+}
+
+func codexEnv(w *World) map[string]string {
+	return map[string]string{"CODEX_HOME": w.path("codex"), "SCRIPTED_KEY": "none", "RUST_LOG": "error"}
+}
+
+func (w *World) writeCodex() error {
+	return w.write("codex/config.toml", []byte(`model = "`+CodexModel+`"
+model_provider = "scripted"
+approval_policy = "never"
+sandbox_mode = "danger-full-access"
+check_for_update_on_startup = false
+
+[analytics]
+enabled = false
+
+[model_providers.scripted]
+name = "Scripted"
+base_url = "`+w.Model.URL+`/v1"
+wire_api = "responses"
+env_key = "SCRIPTED_KEY"
+requires_openai_auth = false
+`))
+}
+
+func geminiEnv(w *World) map[string]string {
+	return map[string]string{
+		"GEMINI_API_KEY": "none", "GOOGLE_GEMINI_BASE_URL": w.Model.URL,
+		"GEMINI_CLI_TRUST_WORKSPACE": "true", "NO_COLOR": "1",
+	}
+}
+
+func (w *World) writeGemini() error {
+	return w.writeJSON("home/.gemini/settings.json", map[string]any{
+		"security":  map[string]any{"auth": map[string]any{"selectedType": "gemini-api-key"}},
+		"model":     map[string]any{"name": GeminiModel},
+		"telemetry": map[string]any{"enabled": false},
+		"privacy":   map[string]any{"usageStatisticsEnabled": false},
+		"general":   map[string]any{"enableAutoUpdate": false, "disableAutoUpdate": true},
+		"ide":       map[string]any{"enabled": false},
+	})
+}
+
+// write writes a file of the world, given with slashes.
+func (w *World) write(name string, content []byte) error {
+	path := w.path(filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, content, 0o644)
+}
+
+func (w *World) writeJSON(name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return w.write(name, b)
+}

@@ -1,0 +1,209 @@
+package realagent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// OpencodeOptions are settings of an opencode server. The zero value is a server
+// without a password in the world's work directory.
+type OpencodeOptions struct {
+	Password string   // Basic auth, user "opencode"; none when ""
+	Dir      string   // where it runs; World.Dir when ""
+	Env      []string // NAME=VALUE, besides those of the world
+}
+
+// OpencodeServer is a running "opencode serve". Its methods are to be called from
+// one goroutine at a time.
+type OpencodeServer struct {
+	URL      string
+	Password string
+
+	w    *World
+	t    testing.TB
+	opts OpencodeOptions
+	port int
+	mark string // NAME=VALUE that its processes have
+	log  string // file
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+}
+
+// ServeOpencode starts opencode's server in the world and returns when it is
+// healthy. It is stopped at the end of the test, with everything that it started.
+// Its log is shown when the test fails.
+func (w *World) ServeOpencode(t testing.TB) *OpencodeServer {
+	t.Helper()
+	return w.ServeOpencodeWith(t, OpencodeOptions{})
+}
+
+// ServeOpencodeWith is ServeOpencode with options.
+func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeServer {
+	t.Helper()
+	if opts.Dir == "" {
+		opts.Dir = w.Dir
+	}
+	w.servers++
+	s := &OpencodeServer{Password: opts.Password, w: w, t: t, opts: opts,
+		mark: fmt.Sprintf("BGAGENT_SERVER=%d", w.servers), log: w.path(fmt.Sprintf("opencode-%d.log", w.servers))}
+	t.Cleanup(s.stop)
+	var err error
+	for range 3 { // another process may take the free port before the server does
+		if s.port, err = freePort(); err != nil {
+			break
+		}
+		s.URL = fmt.Sprintf("http://127.0.0.1:%d", s.port)
+		if err = s.start(); err == nil {
+			return s
+		}
+		s.Kill()
+	}
+	t.Fatalf("realagent: starting opencode serve: %v\n%s", err, s.Log())
+	return nil
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// start starts the process and waits until it is healthy.
+func (s *OpencodeServer) start() error {
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	argv := s.w.Opencode("serve", "--hostname", "127.0.0.1", "--port", fmt.Sprint(s.port), "--print-logs")
+	cmd := s.w.Command(context.Background(), argv...)
+	cmd.Dir = s.opts.Dir
+	cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], s.mark)
+	cmd.Env = append(cmd.Env, s.opts.Env...)
+	if s.Password != "" {
+		cmd.Env = append(cmd.Env, "OPENCODE_SERVER_PASSWORD="+s.Password)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		cmd.Wait()
+	}()
+	s.cmd, s.done = cmd, done
+	return s.healthy()
+}
+
+// healthy waits for the server. Each try has a short time only, because a request
+// made while the server starts may never be answered.
+func (s *OpencodeServer) healthy() error {
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	var last error
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); {
+		if last = s.ask(client); last == nil {
+			return nil
+		}
+		select {
+		case <-s.done:
+			return fmt.Errorf("it has ended: %v", s.cmd.ProcessState)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("not healthy after 90 s: %w", last)
+}
+
+func (s *OpencodeServer) ask(client *http.Client) error {
+	req, err := http.NewRequest(http.MethodGet, s.URL+"/global/health", nil)
+	if err != nil {
+		return err
+	}
+	if s.Password != "" {
+		req.SetBasicAuth("opencode", s.Password)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(`"healthy":true`))) {
+		err = fmt.Errorf("GET /global/health: %s: %s", resp.Status, body)
+	}
+	return err
+}
+
+// Kill ends the server as kill -9 does, and then whatever it had started. It
+// returns when they are gone. A server that is not running is left as it is.
+func (s *OpencodeServer) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	s.cmd.Process.Kill()
+	<-s.done
+	s.sweep()
+}
+
+// Restart starts the server again, on the same port and with what it had stored,
+// and returns when it is healthy. A running server is killed first.
+func (s *OpencodeServer) Restart() {
+	s.t.Helper()
+	s.Kill()
+	if err := s.start(); err != nil {
+		s.t.Fatalf("realagent: restarting opencode serve: %v\n%s", err, s.Log())
+	}
+}
+
+// Log returns the end of what the server has written, for messages.
+func (s *OpencodeServer) Log() string {
+	b, err := os.ReadFile(s.log)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err.Error()
+	}
+	const most = 8 << 10
+	if len(b) > most {
+		b = append([]byte("…"), b[len(b)-most:]...)
+	}
+	return string(b)
+}
+
+// sweep ends the processes that the server has left behind: the commands of its
+// tools have process groups of their own.
+func (s *OpencodeServer) sweep() {
+	world := s.w.alive()
+	for _, p := range processesWith(s.mark) {
+		for _, q := range world {
+			if p.pid == q.pid {
+				p.kill()
+			}
+		}
+	}
+}
+
+// stop is the end of the test.
+func (s *OpencodeServer) stop() {
+	if s.cmd != nil {
+		terminate(s.cmd.Process)
+		select {
+		case <-s.done:
+		case <-time.After(10 * time.Second):
+		}
+		s.Kill()
+	}
+	if s.t.Failed() {
+		s.t.Logf("the end of opencode's log:\n%s", s.Log())
+	}
+}

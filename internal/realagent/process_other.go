@@ -1,0 +1,30 @@
+//go:build !unix
+
+package realagent
+
+import (
+	"os"
+	"os/exec"
+)
+
+// process is a live process.
+type process struct {
+	pid     int
+	command string
+}
+
+func (p process) kill() {}
+
+func processesWith(string) []process { return nil }
+
+func ownGroup(*exec.Cmd) {}
+
+func killGroup(pid int) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Kill()
+}
+
+func terminate(p *os.Process) error { return p.Kill() }

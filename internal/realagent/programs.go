@@ -1,0 +1,95 @@
+package realagent
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// pins is what .ci/agents installs: the one place where the versions stand.
+//
+//go:embed package.json
+var pins []byte
+
+// program is an agent program and where it is to be found.
+type program struct {
+	pkg  string                           // npm package
+	argv func(dir string) []string        // in a node_modules folder; no file is checked
+	env  func(w *World) map[string]string // what it needs besides the common
+	set  func(w *World) error             // writes its configuration
+}
+
+var programs = map[string]program{
+	"opencode": {"opencode-linux-x64", opencodeArgv, opencodeEnv, (*World).writeOpencode},
+	"codex":    {"@openai/codex", codexArgv, codexEnv, (*World).writeCodex},
+	"gemini":   {"@google/gemini-cli", geminiArgv, geminiEnv, (*World).writeGemini},
+}
+
+// installed returns the node_modules folder with the programs.
+func installed() (string, error) {
+	dir := os.Getenv("BGAGENT_AGENTS")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(cache, "bgagent", "agents")
+	}
+	return filepath.Join(dir, "node_modules"), nil
+}
+
+// find returns the command of a program, or what is wrong with its installation.
+func (p program) find() ([]string, error) {
+	dir, err := installed()
+	if err != nil {
+		return nil, err
+	}
+	var pinned struct{ Dependencies map[string]string }
+	if err := json.Unmarshal(pins, &pinned); err != nil {
+		panic("realagent: bug: package.json: " + err.Error())
+	}
+	want := pinned.Dependencies[p.pkg]
+	manifest := filepath.Join(dir, filepath.FromSlash(p.pkg), "package.json")
+	b, err := os.ReadFile(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s is not there: %w", p.pkg, want, err)
+	}
+	var have struct{ Version string }
+	if err := json.Unmarshal(b, &have); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", manifest, err)
+	}
+	if have.Version != want {
+		return nil, fmt.Errorf("%s is %s in %s, and %s is pinned", p.pkg, have.Version, dir, want)
+	}
+	argv := p.argv(dir)
+	if argv[0], err = exec.LookPath(argv[0]); err != nil {
+		return nil, fmt.Errorf("%s cannot be run: %w", p.pkg, err)
+	}
+	return argv, nil
+}
+
+func opencodeArgv(dir string) []string {
+	return []string{filepath.Join(dir, "opencode-linux-x64", "bin", "opencode")}
+}
+
+// codexArgv names the binary itself: the package's own start script would be one
+// more process between the test and the program.
+func codexArgv(dir string) []string {
+	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
+	if arch == "" {
+		arch = runtime.GOARCH
+	}
+	under := filepath.Join(dir, "@openai", "codex-"+runtime.GOOS+"-"+arch, "vendor")
+	if found, err := filepath.Glob(filepath.Join(under, "*", "bin", "codex")); err == nil && len(found) > 0 {
+		return found[:1]
+	}
+	return []string{filepath.Join(under, "codex")}
+}
+
+func geminiArgv(dir string) []string {
+	return []string{"node", filepath.Join(dir, "@google", "gemini-cli", "bundle", "gemini.js")}
+}

@@ -1,0 +1,224 @@
+// Package realagent runs the real agent programs, opencode, codex and gemini, in
+// tests: in an isolated home, without a network, against a scripted model server.
+//
+//	w := realagent.New(t, "opencode")
+//	server := w.ServeOpencode(t)
+//	// … a session client with server.URL; a prompt like "@say hello" …
+//
+// The programs are not part of this repository: .ci/agents installs the pinned
+// versions into a cache folder. A test whose program is missing is skipped, unless
+// the environment says BGAGENT_REAL_AGENTS=require, as .ci/run does: then it fails.
+// BGAGENT_REAL_AGENTS=skip and go test -short skip these tests too. BGAGENT_AGENTS
+// names another folder with the programs.
+package realagent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/modelserver"
+)
+
+// World is a home for agent programs that touches nothing outside of it.
+type World struct {
+	Model *modelserver.Server // answers all programs of this world
+	Dir   string              // the work directory, an empty git repository
+	Env   []string            // the whole environment for the programs, NAME=VALUE
+
+	root     string
+	argv     map[string][]string // of the programs that were asked for
+	opencode map[string]any      // its configuration
+	servers  int
+}
+
+var say sync.Map // what was said on standard error already
+
+// New makes a world for the named programs: "opencode", "codex", "gemini". It
+// skips or fails the test when one is missing. At the end of the test, after the
+// test's own cleanup, it fails the test if a process with the world's environment
+// is still alive, ends it, and removes the world.
+func New(t testing.TB, names ...string) *World {
+	t.Helper()
+	w := &World{argv: map[string][]string{}}
+	w.look(t, names)
+	// Not t.TempDir: its path is too long for the sockets that programs make in it.
+	root, err := os.MkdirTemp("", "bgagent-")
+	if err != nil {
+		t.Fatalf("realagent: %v", err)
+	}
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		t.Fatalf("realagent: %v", err)
+	}
+	w.root, w.Dir = root, filepath.Join(root, "work")
+	w.Model = modelserver.New(nil)
+	t.Cleanup(func() { w.close(t) })
+	for _, dir := range []string{"work", "home", "tmp", "config", "data", "cache", "state"} {
+		if err := os.MkdirAll(w.path(dir), 0o755); err != nil {
+			t.Fatalf("realagent: %v", err)
+		}
+	}
+	w.Env = w.environment(names)
+	w.opencode = w.opencodeConfig()
+	for _, name := range names {
+		if err := programs[name].set(w); err != nil {
+			t.Fatalf("realagent: writing the configuration of %s: %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if out, err := w.Command(ctx, "git", "init", "-q").CombinedOutput(); err != nil {
+		t.Fatalf("realagent: git init: %v\n%s", err, out)
+	}
+	return w
+}
+
+// look finds the programs, or skips or fails the test.
+func (w *World) look(t testing.TB, names []string) {
+	t.Helper()
+	mode := os.Getenv("BGAGENT_REAL_AGENTS")
+	switch {
+	case mode == "skip":
+		t.Skip("BGAGENT_REAL_AGENTS=skip: not run with real agent programs")
+	case mode != "" && mode != "require":
+		t.Fatalf("BGAGENT_REAL_AGENTS is %q; it may be require or skip", mode)
+	case mode == "" && testing.Short():
+		t.Skip("-short: not run with real agent programs")
+	}
+	for _, name := range names {
+		p, ok := programs[name]
+		if !ok {
+			t.Fatalf("realagent: there is no program %q; there are opencode, codex and gemini", name)
+		}
+		argv, err := p.find()
+		if err == nil {
+			w.argv[name] = argv
+			continue
+		}
+		text := fmt.Sprintf("%s is not installed (%v); .ci/agents installs it", name, err)
+		if mode == "require" {
+			t.Fatalf("realagent: %s", text)
+		}
+		if _, again := say.LoadOrStore(text, true); !again {
+			fmt.Fprintf(os.Stderr, "SKIPPED: tests with real agents: %s\n", text)
+		}
+		t.Skip(text)
+	}
+}
+
+func (w *World) path(elem ...string) string {
+	return filepath.Join(append([]string{w.root}, elem...)...)
+}
+
+// marker is the variable by which the processes of a world are known.
+const marker = "BGAGENT_WORLD"
+
+func (w *World) environment(names []string) []string {
+	env := map[string]string{
+		"PATH": os.Getenv("PATH"), "TERM": "dumb", "LANG": "C.UTF-8", "TMPDIR": w.path("tmp"), "HOME": w.path("home"),
+		"XDG_CONFIG_HOME": w.path("config"), "XDG_DATA_HOME": w.path("data"),
+		"XDG_CACHE_HOME": w.path("cache"), "XDG_STATE_HOME": w.path("state"),
+		"GIT_CONFIG_GLOBAL": os.DevNull, "GIT_CONFIG_SYSTEM": os.DevNull,
+		marker: rand.Text(),
+	}
+	for _, name := range names {
+		for k, v := range programs[name].env(w) {
+			env[k] = v
+		}
+	}
+	var list []string
+	for k, v := range env {
+		list = append(list, k+"="+v)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Opencode returns the command line of opencode with these arguments, the path of
+// the program first. It is to be run with Env in Dir.
+func (w *World) Opencode(args ...string) []string { return w.command("opencode", args) }
+
+// Codex returns the command line of codex, like Opencode.
+func (w *World) Codex(args ...string) []string { return w.command("codex", args) }
+
+// Gemini returns the command line of gemini, like Opencode: node comes first.
+func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
+
+func (w *World) command(name string, args []string) []string {
+	argv, ok := w.argv[name]
+	if !ok {
+		panic(fmt.Sprintf("realagent: New was not asked for %s", name))
+	}
+	return append(slices.Clone(argv), args...)
+}
+
+// Command returns a command to be run in the world: with its environment, in its
+// work directory, without input, as a process group of its own that is killed as a
+// whole when ctx ends.
+func (w *World) Command(ctx context.Context, argv ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env = w.Dir, w.Env
+	ownGroup(cmd)
+	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// OpencodeConfig changes the configuration of opencode, as a JSON object, for the
+// opencode processes that start after it.
+func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
+	t.Helper()
+	edit(w.opencode)
+	if err := w.writeOpencode(); err != nil {
+		t.Fatalf("realagent: writing the configuration of opencode: %v", err)
+	}
+}
+
+// Processes returns what is alive with the environment of this world, a line for
+// each process. It knows them on Linux only.
+func (w *World) Processes() []string {
+	var lines []string
+	for _, p := range w.alive() {
+		lines = append(lines, fmt.Sprintf("%d %s", p.pid, p.command))
+	}
+	return lines
+}
+
+func (w *World) alive() []process {
+	for _, v := range w.Env {
+		if strings.HasPrefix(v, marker+"=") {
+			return processesWith(v)
+		}
+	}
+	return nil
+}
+
+// close is the end of the test.
+func (w *World) close(t testing.TB) {
+	// A killed process is in the table for a moment still.
+	left := w.alive()
+	for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = w.alive() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, p := range left {
+		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
+		p.kill()
+	}
+	w.Model.Close()
+	if t.Failed() {
+		for _, r := range w.Model.Unknown() {
+			t.Logf("realagent: the model server was asked for %s, which it has not", r)
+		}
+	}
+	if err := os.RemoveAll(w.root); err != nil {
+		t.Errorf("realagent: removing the world: %v", err)
+	}
+}
