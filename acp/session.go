@@ -242,11 +242,16 @@ func (o *options) configured(config []sdk.SessionConfigOption) {
 // find returns the agent's own name for the one wanted. A model may be named
 // with its provider where the agent leaves that out.
 func (ch *choice) find(want string) (string, bool) {
-	if slices.Contains(ch.known, want) {
-		return want, true
+	// What is chosen already need not be in the list: Gemini leaves out a model
+	// that its command line names.
+	names := []string{want}
+	if _, bare, ok := strings.Cut(want, "/"); ok {
+		names = append(names, bare)
 	}
-	if _, bare, ok := strings.Cut(want, "/"); ok && slices.Contains(ch.known, bare) {
-		return bare, true
+	for _, name := range names {
+		if name == ch.current || slices.Contains(ch.known, name) {
+			return name, true
+		}
 	}
 	return "", false
 }
