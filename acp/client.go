@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -130,7 +131,7 @@ func (c *Client) run(st *start) {
 }
 
 // program returns the name of the agent's program for messages.
-func (c *Client) program() string { return fmt.Sprintf("%q", c.cfg.Command[0]) }
+func (c *Client) program() string { return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0])) }
 
 // agent returns what the name stands for.
 func (c *Client) agent(name string) (Agent, error) {

@@ -24,6 +24,7 @@ type running struct {
 	in     io.WriteCloser
 	out    io.ReadCloser
 	stderr *tail
+	pid    int                       // of the program itself
 	mark   string                    // see childVar
 	exited <-chan struct{}           // closed when it has ended, with all that it had started
 	how    func() string             // how it ended, after exited
@@ -77,7 +78,7 @@ func (c *Client) spawn() (_ *running, err error) {
 		_ = errR.Close()
 		<-read
 	}
-	return &running{in: inW, out: outR, stderr: t, mark: ch.mark, exited: ch.exited, how: ch.how, stop: ch.stop, rest: rest}, nil
+	return &running{in: inW, out: outR, stderr: t, pid: ch.cmd.Process.Pid, mark: ch.mark, exited: ch.exited, how: ch.how, stop: ch.stop, rest: rest}, nil
 }
 
 // process is a running agent.

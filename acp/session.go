@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	sdk "github.com/coder/acp-go-sdk"
@@ -26,6 +27,7 @@ type session struct {
 	lost    error    // why the process that had it ended
 	turn    *turn    // the turn that runs
 	loading bool     // the agent is replaying the conversation
+	heard   int      // updates that came while loading
 	opts    options
 	conv    conversation
 	cost    float64 // of the session so far, in US dollars
@@ -167,6 +169,9 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	default:
 		err = fmt.Errorf("acp: loading session %q: the agent %s: %w", s.id, c.program(), p.failed(ctx, during("load the session", err)))
 	}
+	if err == nil {
+		c.settleReplay(ctx, p, s)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.loading = false
@@ -184,6 +189,34 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	s.opts.model.own = cmp.Or(own.model.own, s.opts.model.own)
 	s.proc, s.lost, s.system = p, nil, ""
 	return nil
+}
+
+// replayPause is how long nothing must come of a session that was loaded before
+// its replay is taken to be over.
+const replayPause = 200 * time.Millisecond
+
+// settleReplay waits until the agent has replayed the conversation. It should
+// have done so before its answer, but Gemini only begins then, and what comes in
+// a turn would be taken for an answer.
+func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
+	pause := time.NewTicker(replayPause)
+	defer pause.Stop()
+	for heard := -1; ; {
+		c.mu.Lock()
+		before := heard
+		heard = s.heard
+		c.mu.Unlock()
+		if heard == before {
+			return
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return
+		case <-p.dead:
+			return
+		}
+	}
 }
 
 // optionsOf returns the options of a session. Agents tell them in one of two

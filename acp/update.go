@@ -92,6 +92,7 @@ func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 // is kept when this client has not seen it.
 func (s *session) replayed(u sdk.SessionUpdate) {
 	s.noted(u)
+	s.heard++
 	if !s.conv.replay {
 		return
 	}
