@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,16 +25,16 @@ import (
 // the agent side of the SDK. It runs in the test's process, or as a program: the
 // test binary itself (see TestMain).
 type fakeAgent struct {
-	fault string // see fakeFaults
+	fault string // see runFake
 	store string // directory where sessions are kept; empty for an agent that cannot load them
 	out   io.Writer
 
 	conn *sdk.AgentSideConnection
+	plug atomic.Bool
 
 	mu       sync.Mutex
 	sessions map[string]*fakeSession
 	calls    int
-	closed   []string
 }
 
 type fakeSession struct {
@@ -44,7 +45,6 @@ type fakeSession struct {
 	mode   string
 	model  string
 	cancel context.CancelFunc
-	known  bool // a cancellation came before its prompt
 }
 
 // serveFake runs the agent until its input ends.
@@ -52,20 +52,25 @@ func serveFake(a *fakeAgent, in io.Reader, out io.Writer) {
 	a.sessions = map[string]*fakeSession{}
 	a.out = out
 	ready := make(chan struct{})
-	a.conn = sdk.NewAgentSideConnection(a, out, gated{in, ready})
+	a.conn = sdk.NewAgentSideConnection(a, out, gated{in, ready, a})
 	a.conn.SetLogger(slog.New(slog.DiscardHandler))
 	close(ready)
 	<-a.conn.Done()
 }
 
-// gated is a reader that waits until the connection is complete.
+// gated is a reader that waits until the connection is complete, and that can be
+// plugged.
 type gated struct {
 	io.Reader
 	ready chan struct{}
+	a     *fakeAgent
 }
 
 func (g gated) Read(p []byte) (int, error) {
 	<-g.ready
+	if g.a.plug.Load() {
+		select {}
+	}
 	return g.Reader.Read(p)
 }
 
@@ -175,7 +180,6 @@ func (a *fakeAgent) ListSessions(context.Context, sdk.ListSessionsRequest) (sdk.
 func (a *fakeAgent) CloseSession(_ context.Context, q sdk.CloseSessionRequest) (sdk.CloseSessionResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.closed = append(a.closed, string(q.SessionId))
 	delete(a.sessions, string(q.SessionId))
 	return sdk.CloseSessionResponse{}, nil
 }
@@ -273,7 +277,7 @@ func (t *fakeTurn) do(line string) error {
 		<-t.ctx.Done()
 	case "deaf": // does not stop when it is told to
 		t.say("I do not listen")
-		select {}
+		<-t.a.conn.Done()
 	case "nap":
 		d, _ := time.ParseDuration(rest)
 		select {
@@ -306,6 +310,15 @@ func (t *fakeTurn) do(line string) error {
 		}
 	case "env":
 		t.say(rest + "=" + os.Getenv(rest))
+	case "plug": // reads nothing any more
+		t.a.plug.Store(true)
+		t.say("plugged")
+	case "late": // an update that comes after the answer
+		time.AfterFunc(time.Second, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })
+	case "message": // a piece of the message with the given id
+		id, text, _ := strings.Cut(rest, " ")
+		t.said.WriteString(text)
+		t.tell(sdk.SessionUpdate{AgentMessageChunk: &sdk.SessionUpdateAgentMessageChunk{SessionUpdate: "agent_message_chunk", MessageId: &id, Content: sdk.TextBlock(text)}})
 	case "raw":
 		_, _ = io.WriteString(t.a.out, rest+"\n")
 	default:

@@ -71,10 +71,7 @@ func (c *Client) spawn() (_ *running, err error) {
 		copyTail(t, errR)
 	}()
 	rest := func() {
-		select {
-		case <-read:
-		case <-time.After(drainTime):
-		}
+		within(drainTime, read)
 		_ = errR.Close()
 		<-read
 	}
@@ -146,28 +143,29 @@ func (p *process) supervise() {
 	case <-p.ending:
 	case <-p.run.exited:
 	case <-p.conn.ctx.Done():
-		// Its output often ends just before the program does; how it ends is what
-		// the user wants to know.
-		timer := time.NewTimer(drainTime)
-		select {
-		case <-p.ending:
-		case <-p.run.exited:
-		case <-timer.C:
+		if errors.Is(p.conn.ended(), errOutputEnded) {
+			// Its output often ends just before the program does; how it ends is what
+			// the user wants to know.
+			within(drainTime, p.run.exited)
 		}
-		timer.Stop()
 	}
 	p.conn.out.close()
 	p.run.stop(p.c.cfg.CloseGrace)
-	timer := time.NewTimer(drainTime)
-	select {
-	case <-served:
-	case <-timer.C:
-	}
-	timer.Stop()
+	within(drainTime, served)
 	_ = p.run.out.Close()
 	<-served
 	p.run.rest()
 	p.gone()
+}
+
+// within waits until done is closed, but not for longer than d.
+func within(d time.Duration, done <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }
 
 // gone takes the process out of the client.
@@ -292,7 +290,7 @@ func (p *process) failed(ctx context.Context, err error) error {
 	}
 	var re *sdk.RequestError
 	if errors.As(err, &re) && re.Code == codeAuth {
-		return fmt.Errorf("it wants authentication: %w; set Config.Auth to the id of a method, or log in with the program itself; %s", err, thereAre(p.authMethods()))
+		return fmt.Errorf("it wants authentication; set Config.Auth (%s), or log in with the program itself: %w", thereAre(p.authMethods()), err)
 	}
 	return err
 }

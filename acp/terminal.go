@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/bgagent/bgagent"
 	sdk "github.com/coder/acp-go-sdk"
@@ -133,10 +132,7 @@ func (c *Client) startTerminal(req TerminalRequest, mark string, limit int) (*te
 // end ends the command. It returns when nothing of it is left.
 func (t *terminal) end() {
 	t.ch.kill()
-	select {
-	case <-t.read:
-	case <-time.After(drainTime):
-	}
+	within(drainTime, t.read)
 	closing(t.pipe)
 	<-t.read
 }
