@@ -290,7 +290,10 @@ func (p *process) failed(ctx context.Context, err error) error {
 	}
 	var re *sdk.RequestError
 	if errors.As(err, &re) && re.Code == codeAuth {
-		return fmt.Errorf("it wants authentication; set Config.Auth (%s), or log in with the program itself: %w", thereAre(p.authMethods()), err)
+		if methods := p.authMethods(); len(methods) > 0 {
+			return fmt.Errorf("it wants authentication; set Config.Auth (%s), or log in with the program itself: %w", thereAre(methods), err)
+		}
+		return fmt.Errorf("it wants authentication; log in with the program itself: %w", err)
 	}
 	return err
 }

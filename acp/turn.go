@@ -148,7 +148,9 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	c.leave(p, false)
 	if err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil {
 		<-p.dead
-		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted}, c.interrupted(p)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: t.s.conv.lastText()}, c.interrupted(p)
 	}
 	return c.endOf(t, answer, err)
 }
