@@ -1,0 +1,213 @@
+package acp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// Client is the session client. All methods are safe for concurrent use.
+type Client struct {
+	cfg    Config
+	env    []string
+	names  []string                 // of cfg.Agents, sorted
+	launch func() (*running, error) // starts the program
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // every goroutine
+
+	// mu guards what follows and what is said to be guarded by it elsewhere.
+	// Nothing is called and nothing is waited for while it is held.
+	mu       sync.Mutex
+	closed   bool
+	proc     *process // where new sessions go; nil before the first and after the end of the last
+	starting *start
+	all      map[*process]struct{} // those that have not ended
+	sessions map[string]*session
+}
+
+var (
+	_ bgagent.TurnRunner       = (*Client)(nil)
+	_ bgagent.MessageReader    = (*Client)(nil)
+	_ bgagent.SessionFinder    = (*Client)(nil)
+	_ bgagent.AgentLister      = (*Client)(nil)
+	_ bgagent.SessionForgetter = (*Client)(nil)
+)
+
+// errClosed is why everything ends once the client has been closed.
+var errClosed = errors.New("the client has been closed")
+
+// New returns a client for the agent. It starts nothing: the program is started
+// when the first session is created, and again when it is needed after its end.
+// The error is an [*bgagent.InputError]. Close the client in the end.
+func New(cfg Config) (*Client, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		cfg: cfg, env: environment(cfg.Env), names: slices.Sorted(maps.Keys(cfg.Agents)),
+		all: map[*process]struct{}{}, sessions: map[string]*session{},
+	}
+	c.cfg.Agents = maps.Clone(cfg.Agents)
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.launch = c.spawn
+	return c, nil
+}
+
+// Close ends the agent processes with all that they have started, and with them
+// the turns that run. It returns when nothing of them is left, after
+// Config.CloseGrace and a little more at the latest. Closing again waits for
+// the same. Close the manager first, so that its tasks end as they should.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	procs := slices.Collect(maps.Keys(c.all))
+	c.mu.Unlock()
+	c.cancel(errClosed)
+	for _, p := range procs {
+		p.end(errClosed)
+	}
+	c.wg.Wait()
+	return nil
+}
+
+// start is a start of the program that several callers may wait for.
+type start struct {
+	done chan struct{}
+	p    *process
+	err  error
+}
+
+// ready returns a process that takes new sessions. It starts one if need be.
+func (c *Client) ready(ctx context.Context) (*process, error) {
+	c.mu.Lock()
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return nil, fmt.Errorf("acp: %w", errClosed)
+	case c.proc != nil:
+		defer c.mu.Unlock()
+		return c.proc, nil
+	case c.starting == nil:
+		c.starting = &start{done: make(chan struct{})}
+		st := c.starting
+		c.wg.Go(func() { c.run(st) })
+	}
+	st := c.starting
+	c.mu.Unlock()
+	select {
+	case <-st.done:
+		return st.p, st.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("acp: waiting for the agent to start: %w", context.Cause(ctx))
+	}
+}
+
+// run starts the program. It goes on when the caller who wanted it has left:
+// the next one needs it too.
+func (c *Client) run(st *start) {
+	ctx, cancel := context.WithTimeoutCause(c.ctx, c.cfg.StartTimeout, errSlowStart)
+	defer cancel()
+	p, err := c.startProcess(ctx)
+	c.mu.Lock()
+	if st.p, st.err = p, err; err != nil {
+		st.err = fmt.Errorf("acp: starting the agent %s: %w", c.program(), err)
+	} else if _, alive := c.all[p]; alive {
+		c.proc = p
+	}
+	c.starting = nil
+	c.mu.Unlock()
+	close(st.done)
+}
+
+// program returns the name of the agent's program for messages.
+func (c *Client) program() string { return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0])) }
+
+// agent returns what the name stands for.
+func (c *Client) agent(name string) (Agent, error) {
+	if len(c.names) == 0 {
+		return Agent{}, nil
+	}
+	a, ok := c.cfg.Agents[name]
+	if !ok {
+		return Agent{}, &bgagent.NoSuchAgentError{Agent: name, Known: slices.Clone(c.names)}
+	}
+	return a, nil
+}
+
+// Agents implements [bgagent.AgentLister] with Config.Agents; without them it
+// returns [errors.ErrUnsupported].
+func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
+	if len(c.names) == 0 {
+		return nil, fmt.Errorf("acp: Config.Agents is empty: %w", errors.ErrUnsupported)
+	}
+	list := make([]bgagent.AgentInfo, len(c.names))
+	for i, name := range c.names {
+		list[i] = bgagent.AgentInfo{Name: name, Description: c.cfg.Agents[name].Description}
+	}
+	return list, nil
+}
+
+// FindSession implements [bgagent.SessionFinder]. It knows the sessions that
+// this client has created or prompted, whether their process lives or not.
+func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		return bgagent.SessionInfo{Parent: s.parent, Directory: s.dir}, nil
+	}
+	return bgagent.SessionInfo{}, noSession(id)
+}
+
+// Messages implements [bgagent.MessageReader] with what this client has seen of
+// the conversation: for each turn the prompt, and what the agent has said.
+func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[id]
+	if s == nil {
+		return bgagent.Page{}, noSession(id)
+	}
+	page, err := s.conv.page(after, max)
+	if err != nil {
+		return page, fmt.Errorf("acp: session %q: %w", id, err)
+	}
+	return page, nil
+}
+
+// ForgetSession implements [bgagent.SessionForgetter]. The agent is told to free
+// the session too, where it can be told; what it has written to disk stays.
+func (c *Client) ForgetSession(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[id]
+	if s == nil || s.turn != nil {
+		return
+	}
+	delete(c.sessions, id)
+	if p := s.proc; p != nil && !c.closed && p.init.AgentCapabilities.SessionCapabilities.Close != nil {
+		c.wg.Go(func() { p.closeSession(id) })
+	}
+}
+
+// closeSession tells the agent to free a session.
+func (p *process) closeSession(id string) {
+	ctx, cancel := context.WithTimeout(p.c.ctx, 10*time.Second)
+	defer cancel()
+	req := sdk.CloseSessionRequest{SessionId: sdk.SessionId(id)}
+	if err := p.conn.call(ctx, sdk.AgentMethodSessionClose, req, nil); err != nil && p.conn.ended() == nil {
+		p.c.cfg.Logger.Warn("acp: the agent did not close a session", "session", id, "error", err)
+	}
+}
+
+func noSession(id string) error { return fmt.Errorf("acp: session %q: %w", id, bgagent.ErrNoSession) }

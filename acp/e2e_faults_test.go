@@ -1,0 +1,108 @@
+package acp
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAModelThatFailsFailsItsTask(t *testing.T) {
+	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+		task := s.run("@error 400 you cannot ask for that")
+		require.Equal(s, bgagent.Failed, task.Status)
+		require.Contains(s, task.Reason, "you cannot ask for that")
+
+		task = s.run("@error 429 times=1 retry-after=1 slow down\n@say patience pays")
+		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(s, "patience pays", task.Result)
+
+		task = s.run("@error 500 times=1 hiccup\n@say better now")
+		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(s, "better now", task.Result)
+	})
+}
+
+func TestAModelThatNeverAnswersIsEndedByTheLimits(t *testing.T) {
+	eachReal(t, bgagent.Config{TimeToLive: 8 * time.Second}, nil, func(s *scene) {
+		for _, script := range []string{"@mute", "@error 500 broken for good"} {
+			task := s.run(script)
+			require.Equal(s, bgagent.Cancelled, task.Status)
+			require.Equal(s, bgagent.CauseTimeToLive, task.Cause)
+			ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+			require.NoError(s, s.m.Quiet(ctx, task.ID))
+			cancel()
+			s.until(func([]modelserver.Request) bool { return s.w.Model.Open(isMain) == 0 })
+		}
+	})
+}
+
+// agents returns the ids of the agent's own processes: those that the client
+// has started.
+func (s *scene) agents() (pids []int) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	for p := range s.c.all {
+		pids = append(pids, p.run.pid)
+	}
+	return pids
+}
+
+// age makes gemini's records of its sessions a year older. It names them by id
+// and minute, and writes over one that it is to load in the minute in which it
+// was made; then it finds nothing in it.
+func (s *scene) age() {
+	s.Helper()
+	if s.name != gemini.name {
+		return
+	}
+	records, err := filepath.Glob(filepath.Join(filepath.Dir(s.w.Dir), "home/.gemini/tmp/*/chats/session-*"))
+	require.NoError(s, err)
+	require.NotEmpty(s, records)
+	for _, r := range records {
+		id := r[strings.LastIndex(r, "-"):]
+		require.NoError(s, os.Rename(r, filepath.Join(filepath.Dir(r), "session-2025-01-01T00-00"+id)))
+	}
+}
+
+func TestAKilledAgentInterruptsItsTurnsAndIsStartedAgain(t *testing.T) {
+	allow := func(c *Config) {
+		c.Permit = func(context.Context, PermissionRequest) PermissionAnswer { return PermissionAnswer{Allow: true} }
+	}
+	eachReal(t, bgagent.Config{}, allow, func(s *scene) {
+		first := s.run("@say marzipan")
+		require.Equal(s, "marzipan", first.Result, first.Reason)
+		one := s.launch("@hang half an ans")
+		two := s.launch(s.bash("touch begun; sleep 300", "") + "\n@say never")
+		s.asked("half an ans")
+		s.appears(filepath.Join(s.w.Dir, "begun"))
+		require.Len(s, s.agents(), 1)
+		require.NoError(s, syscall.Kill(s.agents()[0], syscall.SIGKILL))
+		began := time.Now()
+		for _, task := range s.ended(one.ID, two.ID) {
+			s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
+			require.Equal(s, bgagent.Failed, task.Status)
+			require.Contains(s, task.Reason, "killed")
+		}
+		s.Logf("ended, with all children gone, after %v", time.Since(began))
+		require.Empty(s, s.w.Processes(), "children of the killed agent are alive")
+
+		s.age()
+		_, err := s.m.Resume(s.Context(), root, first.ID, bgagent.ResumeInput{Prompt: "What did I say first?"})
+		require.NoError(s, err)
+		task := s.ended(first.ID)[0]
+		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+		require.Contains(s, task.Result, "marzipan")
+		_, err = s.m.Resume(s.Context(), root, one.ID, bgagent.ResumeInput{Prompt: "What did I say first?"})
+		require.NoError(s, err)
+		require.Contains(s, s.ended(one.ID)[0].Result, "half an ans")
+		require.Len(s, s.agents(), 1)
+	})
+}

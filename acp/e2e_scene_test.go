@@ -1,0 +1,129 @@
+package acp
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/stretchr/testify/require"
+)
+
+var root = bgagent.Caller{Session: "root"}
+
+// scene is a manager with a real agent behind it.
+type scene struct {
+	*testing.T
+	real
+	w *realagent.World
+	c *Client
+	m *bgagent.BackgroundManager
+}
+
+// eachReal runs a test with every real agent.
+func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
+	for _, a := range reals {
+		t.Run(a.name, func(t *testing.T) {
+			w := realagent.New(t, a.name)
+			w.Model.Handle(recalling)
+			ac := a.config(w)
+			if edit != nil {
+				edit(&ac)
+			}
+			c := open(t, ac)
+			m, err := bgagent.New(c, cfg)
+			require.NoError(t, err)
+			t.Cleanup(func() {
+				var left *bgagent.CloseError // ends that nobody was told of are the test's own business
+				if err := m.Close(context.Background()); err != nil {
+					require.ErrorAs(t, err, &left)
+					require.Empty(t, left.NotStopped)
+					require.Empty(t, left.Hung)
+				}
+			})
+			test(&scene{T: t, real: a, w: w, c: c, m: m})
+		})
+	}
+}
+
+// launch launches a task.
+func (s *scene) launch(prompt string) bgagent.Task {
+	s.Helper()
+	task, err := s.m.Launch(s.Context(), root, bgagent.LaunchInput{Agent: s.name, Prompt: prompt, Description: "a test"})
+	require.NoError(s, err)
+	return task
+}
+
+// ended waits for the end of tasks.
+func (s *scene) ended(ids ...string) []bgagent.Task {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 2*time.Minute)
+	defer cancel()
+	tasks, err := s.m.Wait(ctx, root, bgagent.WaitAll, ids...)
+	require.NoError(s, err)
+	return tasks
+}
+
+// run launches a task and waits for its end.
+func (s *scene) run(prompt string) bgagent.Task {
+	s.Helper()
+	return s.ended(s.launch(prompt).ID)[0]
+}
+
+// until waits until the requests to the model are as wanted.
+func (s *scene) until(ok func([]modelserver.Request) bool) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	require.NoError(s, s.w.Model.WaitFor(ctx, ok))
+}
+
+// asked waits until the model is being asked what contains the text.
+func (s *scene) asked(text string) {
+	s.Helper()
+	s.until(func(list []modelserver.Request) bool {
+		for _, r := range list {
+			if r.Kind == modelserver.Main && !r.Done && strings.Contains(r.LastUser(), text) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// follow waits for an event of the task.
+func (s *scene) follow(id string, ok func(bgagent.Task) bool) bgagent.Task {
+	s.Helper()
+	tasks, sub := s.m.Subscribe(0)
+	defer sub.Close()
+	for _, task := range tasks {
+		if task.ID == id && ok(task) {
+			return task
+		}
+	}
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	for {
+		e, err := sub.Next(ctx)
+		require.NoError(s, err)
+		if e.Task.ID == id && ok(e.Task) {
+			return e.Task
+		}
+	}
+}
+
+// cancel cancels a task and waits until nothing of it runs.
+func (s *scene) cancel(id string) bgagent.Task {
+	s.Helper()
+	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})
+	require.NoError(s, err)
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	require.NoError(s, s.m.Quiet(ctx, id))
+	task, err := s.m.Get(id)
+	require.NoError(s, err)
+	return task
+}

@@ -1,0 +1,276 @@
+package acp
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/stretchr/testify/require"
+)
+
+// real is a real agent program.
+type real struct {
+	name string
+	auth string
+	// streams says that text is told while the model still writes it.
+	streams bool
+	argv    func(w *realagent.World) []string
+	// Tools of the agent: to run a command, to write and to read a file.
+	bash, write, read func(arg, text string) string
+}
+
+var (
+	opencode = real{
+		name: "opencode", streams: true,
+		argv: func(w *realagent.World) []string { return w.Opencode("acp") },
+		bash: func(cmd, _ string) string {
+			return `@tool bash {"command":"` + cmd + `","description":"as told"}`
+		},
+		write: func(path, text string) string {
+			return `@tool write {"filePath":"` + path + `","content":"` + text + `"}`
+		},
+		read: func(path, _ string) string { return `@tool read {"filePath":"` + path + `"}` },
+	}
+	gemini = real{
+		name: "gemini", auth: "gemini-api-key",
+		argv: func(w *realagent.World) []string { return w.Gemini("-m", realagent.GeminiModel, "--acp") },
+		bash: func(cmd, _ string) string {
+			return `@tool run_shell_command {"command":"` + cmd + `","description":"as told"}`
+		},
+		write: func(path, text string) string {
+			return `@tool write_file {"file_path":"` + path + `","content":"` + text + `"}`
+		},
+		read: func(path, _ string) string { return `@tool read_file {"file_path":"` + path + `"}` },
+	}
+	reals = []real{opencode, gemini}
+)
+
+// config is a configuration for the program in the world.
+func (a real) config(w *realagent.World) Config {
+	return Config{
+		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: time.Minute,
+		Agents: map[string]Agent{a.name: {}},
+	}
+}
+
+// recalling answers what the user said first, when it is asked for that.
+func recalling(r modelserver.Request) modelserver.Reply {
+	if !strings.Contains(r.LastUser(), "What did I say first?") {
+		return r.Scripted()
+	}
+	for _, m := range r.Messages {
+		if _, said, ok := strings.Cut(m.Text, "@"); ok && m.Role == modelserver.User {
+			return modelserver.Say("You said: " + said)
+		}
+	}
+	return modelserver.Say("You said nothing.")
+}
+
+func TestConformanceOfRealAgents(t *testing.T) {
+	for _, a := range reals {
+		t.Run(a.name, func(t *testing.T) {
+			w := realagent.New(t, a.name)
+			w.Model.Handle(recalling)
+			c := open(t, a.config(w)) // the checks share it: a process needs seconds to start, and is to have many sessions
+			fixed := func(prompt string) func() string { return func() string { return prompt } }
+			bgagenttest.Conformance(t, bgagenttest.Harness{
+				New:   func(bgagenttest.TB) bgagent.SessionClient { return c },
+				Agent: a.name, Directory: w.Dir,
+				Say:  func(text string) string { return "@say " + text },
+				Slow: fixed("@hang It takes a while."), Fail: fixed("@error 400 as told"),
+				Tool:          fixed(a.read(w.Dir+"/nothing", "") + "\n@say used"),
+				KeepsPromptID: true, Soon: 20 * time.Second,
+			})
+		})
+	}
+}
+
+func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
+
+func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {
+	eachReal(t, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, nil, func(s *scene) {
+		var ids []string
+		for i := range 3 {
+			ids = append(ids, s.launch(fmt.Sprintf("@key k%d\n@slow 10 50ms\n@say the answer is number %d", i, i)).ID)
+		}
+		for i, task := range s.ended(ids...) {
+			require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+			require.Equal(s, fmt.Sprintf("the answer is number %d", i), task.Result)
+			require.Positive(s, task.Progress.Usage.OutputTokens)
+		}
+		require.Equal(s, 2, s.w.Model.MaxOpen(isMain, func(r modelserver.Request) string { return r.Key }))
+		n, err := s.m.NextNotice(s.Context(), root.Session)
+		require.NoError(s, err)
+		require.Len(s, n.Items, 3)
+		_, err = s.m.NextNotice(s.Context(), root.Session)
+		require.ErrorIs(s, err, bgagent.ErrNothingOwed)
+	})
+}
+
+func TestACancelledTaskStopsItsModel(t *testing.T) {
+	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+		task := s.launch("@hang so far so good")
+		s.asked("so far so good")
+		if s.streams {
+			s.follow(task.ID, func(task bgagent.Task) bool { return task.Progress.LastMessage != "" })
+		}
+		began := time.Now()
+		task = s.cancel(task.ID)
+		s.Logf("quiet %v after the cancellation", time.Since(began))
+		require.Equal(s, bgagent.Cancelled, task.Status)
+		if s.streams {
+			require.Contains(s, task.Result, "so far so good")
+			require.True(s, task.Partial)
+		}
+		s.until(func(list []modelserver.Request) bool { return s.w.Model.Open(isMain) == 0 })
+		// The session is as good as before.
+		_, err := s.m.Resume(s.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "@say on we go"})
+		require.NoError(s, err)
+		require.Equal(s, "on we go", s.ended(task.ID)[0].Result)
+	})
+}
+
+func TestACancelledTaskStopsItsTool(t *testing.T) {
+	allow := func(c *Config) {
+		c.Permit = func(context.Context, PermissionRequest) PermissionAnswer { return PermissionAnswer{Allow: true} }
+	}
+	eachReal(t, bgagent.Config{}, allow, func(s *scene) {
+		task := s.launch(s.bash("touch begun; sleep 300", "") + "\n@say never")
+		s.appears(filepath.Join(s.w.Dir, "begun"))
+		require.Positive(s, s.sleepers())
+		task = s.cancel(task.ID)
+		require.Equal(s, bgagent.Cancelled, task.Status)
+		require.Zero(s, s.sleepers(), "the command runs on")
+	})
+}
+
+// sleepers counts the processes of the world that sleep.
+func (s *scene) sleepers() (n int) {
+	for _, p := range s.w.Processes() {
+		if strings.Contains(p, "sleep 300") {
+			n++
+		}
+	}
+	return n
+}
+
+// appears waits for a file.
+func (s *scene) appears(path string) {
+	s.Helper()
+	require.Eventually(s, func() bool { _, err := os.Stat(path); return err == nil }, time.Minute, 5*time.Millisecond)
+}
+
+func TestAQuestionIsAnsweredByTheHost(t *testing.T) {
+	var asked atomic.Pointer[PermissionRequest]
+	edit := func(c *Config) {
+		c.Permit = func(_ context.Context, q PermissionRequest) PermissionAnswer {
+			asked.Store(&q)
+			return PermissionAnswer{Allow: strings.Contains(q.Title+fmt.Sprint(q.Input), "allowed"), Reason: "not that one"}
+		}
+	}
+	eachReal(t, bgagent.Config{}, edit, func(s *scene) {
+		s.asksFirst()
+		task := s.run(s.bash("touch allowed", "") + "\n@say done")
+		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(s, "done", task.Result)
+		require.FileExists(s, filepath.Join(s.w.Dir, "allowed"))
+		require.Equal(s, task.ID, asked.Load().Task)
+		require.Equal(s, task.Session, asked.Load().Session)
+		require.Equal(s, "execute", asked.Load().Kind)
+
+		task = s.run(s.bash("touch forbidden", "") + "\n@say done")
+		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
+		require.NoFileExists(s, filepath.Join(s.w.Dir, "forbidden"))
+		if task.Status != bgagent.Completed { // it may also tell its model, and go on
+			require.Contains(s, task.Reason, "not that one")
+		}
+	})
+}
+
+// asksFirst makes opencode ask before it runs a command; gemini does anyway.
+func (s *scene) asksFirst() {
+	if s.name == opencode.name {
+		s.w.OpencodeConfig(s, func(config map[string]any) {
+			config["permission"] = map[string]any{"bash": "ask", "edit": "ask"}
+		})
+	}
+}
+
+func TestWithoutAPolicyEverythingAskedForIsRefused(t *testing.T) {
+	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+		s.asksFirst()
+		task := s.run(s.bash("touch forbidden", "") + "\n@say done")
+		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
+		require.NoFileExists(s, filepath.Join(s.w.Dir, "forbidden"))
+		require.Equal(s, 1, task.Progress.ToolCalls)
+	})
+}
+
+func TestTodosAndModelsReachTheTask(t *testing.T) {
+	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+		model := "gemini-2.5-pro"
+		script := "@say done"
+		if s.name == opencode.name {
+			model = realagent.OpencodeModel
+			script = `@tool todowrite {"todos":[{"content":"look","status":"completed","priority":"high","id":"1"},{"content":"write","status":"pending","priority":"low","id":"2"}]}` + "\n@say done"
+		}
+		task, err := s.m.Run(s.Context(), root, bgagent.LaunchInput{Agent: s.name, Prompt: script, Model: "google/nothing"})
+		require.NoError(s, err)
+		require.Equal(s, bgagent.Failed, task.Status)
+		require.Contains(s, task.Reason, `has no model "google/nothing"; there are: `)
+		task, err = s.m.Run(s.Context(), root, bgagent.LaunchInput{Agent: s.name, Prompt: script, Model: "google/" + model})
+		require.NoError(s, err)
+		require.Equal(s, "done", task.Result, task.Reason)
+		require.Contains(s, model, s.w.Model.Requests()[len(s.w.Model.Requests())-1].Model)
+		if s.name == opencode.name {
+			require.Equal(s, []bgagent.Todo{{Text: "look", State: bgagent.TodoCompleted}, {Text: "write", State: bgagent.TodoPending}}, task.Progress.Todos)
+			require.Equal(s, 1, task.OpenTodos)
+		}
+	})
+}
+
+func TestFilesGoThroughTheClientAndStayInside(t *testing.T) {
+	edit := func(c *Config) {
+		c.Files = FilesReadWrite
+		c.Permit = func(_ context.Context, q PermissionRequest) PermissionAnswer {
+			inside := true
+			for _, p := range q.Paths {
+				inside = inside && strings.HasPrefix(p, q.Directory)
+			}
+			return PermissionAnswer{Allow: inside, Reason: "outside of the directory"}
+		}
+	}
+	eachReal(t, bgagent.Config{}, edit, func(s *scene) {
+		s.asksFirst()
+		// Gemini cannot make a file through a client: it takes the answer that there
+		// is none yet for a failure.
+		file := filepath.Join(s.w.Dir, "notes.txt")
+		require.NoError(s, os.WriteFile(file, []byte("as it was"), 0o600))
+		task := s.run(s.write(file, "written by the agent") + "\n" + s.read(file, "") + "\n@say done")
+		require.Equal(s, "done", task.Result, task.Reason)
+		text, err := os.ReadFile(file)
+		require.NoError(s, err)
+		require.Equal(s, "written by the agent", string(text))
+
+		outside := filepath.Join(s.TempDir(), "outside.txt")
+		task = s.run(s.write(outside, "written by the agent") + "\n@say done")
+		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
+		require.NoFileExists(s, outside)
+		require.NoError(s, os.WriteFile(outside, []byte("a secret"), 0o600))
+		s.run(s.read(outside, "") + "\n@say done")
+		for _, r := range s.w.Model.Requests() {
+			for _, result := range r.LastResults() {
+				require.NotContains(s, result.Text, "a secret")
+			}
+		}
+	})
+}

@@ -1,0 +1,416 @@
+package acp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	sdk "github.com/coder/acp-go-sdk"
+	"github.com/google/uuid"
+)
+
+// fakeAgent is an agent that does what its prompts say, line by line, built on
+// the agent side of the SDK. It runs in the test's process, or as a program: the
+// test binary itself (see TestMain).
+type fakeAgent struct {
+	fault string // see runFake
+	store string // directory where sessions are kept; empty for an agent that cannot load them
+	out   io.Writer
+
+	conn *sdk.AgentSideConnection
+	plug atomic.Bool
+
+	mu       sync.Mutex
+	sessions map[string]*fakeSession
+	calls    int
+}
+
+type fakeSession struct {
+	Dir    string
+	Agent  []string // what the agent has said
+	User   []string // what it was told
+	MCP    int      // number of its MCP servers
+	mode   string
+	model  string
+	cancel context.CancelFunc
+}
+
+// serveFake runs the agent until its input ends.
+func serveFake(a *fakeAgent, in io.Reader, out io.Writer) {
+	a.sessions = map[string]*fakeSession{}
+	a.out = out
+	ready := make(chan struct{})
+	a.conn = sdk.NewAgentSideConnection(a, out, gated{in, ready, a})
+	a.conn.SetLogger(slog.New(slog.DiscardHandler))
+	close(ready)
+	<-a.conn.Done()
+}
+
+// gated is a reader that waits until the connection is complete, and that can be
+// plugged.
+type gated struct {
+	io.Reader
+	ready chan struct{}
+	a     *fakeAgent
+}
+
+func (g gated) Read(p []byte) (int, error) {
+	<-g.ready
+	if g.a.plug.Load() {
+		select {}
+	}
+	return g.Reader.Read(p)
+}
+
+func (a *fakeAgent) Initialize(context.Context, sdk.InitializeRequest) (sdk.InitializeResponse, error) {
+	version := sdk.ProtocolVersion(sdk.ProtocolVersionNumber)
+	switch a.fault {
+	case "silent":
+		select {}
+	case "version":
+		version = 99
+	case "refuse":
+		return sdk.InitializeResponse{}, errors.New("not today")
+	}
+	return sdk.InitializeResponse{
+		ProtocolVersion: version,
+		AgentCapabilities: sdk.AgentCapabilities{
+			LoadSession:         a.store != "",
+			SessionCapabilities: sdk.SessionCapabilities{Close: &sdk.SessionCloseCapabilities{}},
+		},
+		AuthMethods: []sdk.AuthMethod{{Agent: &sdk.AuthMethodAgent{Id: "key", Name: "A key"}}, {Agent: &sdk.AuthMethodAgent{Id: "login", Name: "Log in"}}},
+	}, nil
+}
+
+func (a *fakeAgent) Authenticate(_ context.Context, q sdk.AuthenticateRequest) (sdk.AuthenticateResponse, error) {
+	if q.MethodId == "login" {
+		return sdk.AuthenticateResponse{}, errors.New("there is no browser")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fault == "auth" {
+		a.fault = ""
+	}
+	return sdk.AuthenticateResponse{}, nil
+}
+
+func (a *fakeAgent) NewSession(_ context.Context, q sdk.NewSessionRequest) (sdk.NewSessionResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch a.fault {
+	case "auth":
+		return sdk.NewSessionResponse{}, sdk.NewAuthRequired(nil)
+	case "nosession":
+		select {}
+	}
+	id := uuid.NewString()
+	a.sessions[id] = &fakeSession{Dir: q.Cwd, MCP: len(q.McpServers), mode: "build", model: "small"}
+	a.save(id)
+	return sdk.NewSessionResponse{SessionId: sdk.SessionId(id), ConfigOptions: fakeOptions("small"), Modes: fakeModes()}, nil
+}
+
+func fakeOptions(model string) []sdk.SessionConfigOption {
+	category := sdk.SessionConfigOptionCategoryModel
+	list := sdk.SessionConfigSelectOptionsUngrouped{{Value: "small", Name: "Small"}, {Value: "large", Name: "Large"}}
+	return []sdk.SessionConfigOption{{Select: &sdk.SessionConfigOptionSelect{
+		Id: "model", Name: "Model", Type: "select", Category: &category,
+		CurrentValue: sdk.SessionConfigValueId(model), Options: sdk.SessionConfigSelectOptions{Ungrouped: &list},
+	}}}
+}
+
+func fakeModes() *sdk.SessionModeState {
+	return &sdk.SessionModeState{CurrentModeId: "build", AvailableModes: []sdk.SessionMode{{Id: "build", Name: "Build"}, {Id: "plan", Name: "Plan"}}}
+}
+
+// save writes a session to the store.
+func (a *fakeAgent) save(id string) {
+	if a.store == "" {
+		return
+	}
+	raw, err := json.Marshal(a.sessions[id])
+	if err == nil {
+		err = os.WriteFile(filepath.Join(a.store, id), raw, 0o600)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (sdk.LoadSessionResponse, error) {
+	raw, err := os.ReadFile(filepath.Join(a.store, string(q.SessionId)))
+	if err != nil {
+		return sdk.LoadSessionResponse{}, sdk.NewInvalidParams("no such session here")
+	}
+	s := &fakeSession{mode: "build", model: "small"}
+	if err := json.Unmarshal(raw, s); err != nil {
+		return sdk.LoadSessionResponse{}, err
+	}
+	a.mu.Lock()
+	a.sessions[string(q.SessionId)] = s
+	a.mu.Unlock()
+	for i, user := range s.User {
+		_ = a.update(ctx, q.SessionId, sdk.UpdateUserMessageText(user))
+		if i < len(s.Agent) {
+			_ = a.update(ctx, q.SessionId, sdk.UpdateAgentMessageText(s.Agent[i]))
+		}
+	}
+	return sdk.LoadSessionResponse{ConfigOptions: fakeOptions("small"), Modes: fakeModes()}, nil
+}
+
+func (a *fakeAgent) ResumeSession(context.Context, sdk.ResumeSessionRequest) (sdk.ResumeSessionResponse, error) {
+	return sdk.ResumeSessionResponse{}, sdk.NewMethodNotFound("session/resume")
+}
+
+func (a *fakeAgent) ListSessions(context.Context, sdk.ListSessionsRequest) (sdk.ListSessionsResponse, error) {
+	return sdk.ListSessionsResponse{}, sdk.NewMethodNotFound("session/list")
+}
+
+func (a *fakeAgent) CloseSession(_ context.Context, q sdk.CloseSessionRequest) (sdk.CloseSessionResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.sessions, string(q.SessionId))
+	return sdk.CloseSessionResponse{}, nil
+}
+
+func (a *fakeAgent) SetSessionMode(_ context.Context, q sdk.SetSessionModeRequest) (sdk.SetSessionModeResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sessions[string(q.SessionId)].mode = string(q.ModeId)
+	return sdk.SetSessionModeResponse{}, nil
+}
+
+func (a *fakeAgent) SetSessionConfigOption(_ context.Context, q sdk.SetSessionConfigOptionRequest) (sdk.SetSessionConfigOptionResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sessions[string(q.ValueId.SessionId)].model = string(q.ValueId.Value)
+	return sdk.SetSessionConfigOptionResponse{ConfigOptions: fakeOptions(string(q.ValueId.Value))}, nil
+}
+
+func (a *fakeAgent) Cancel(_ context.Context, q sdk.CancelNotification) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.sessions[string(q.SessionId)]; s != nil && s.cancel != nil {
+		s.cancel()
+	}
+	return nil
+}
+
+func (a *fakeAgent) update(ctx context.Context, id sdk.SessionId, u sdk.SessionUpdate) error {
+	return a.conn.SessionUpdate(ctx, sdk.SessionNotification{SessionId: id, Update: u})
+}
+
+func (a *fakeAgent) Prompt(ctx context.Context, q sdk.PromptRequest) (sdk.PromptResponse, error) {
+	var text []string
+	for _, b := range q.Prompt {
+		text = append(text, b.Text.Text)
+	}
+	a.mu.Lock()
+	s := a.sessions[string(q.SessionId)]
+	if s == nil {
+		a.mu.Unlock()
+		return sdk.PromptResponse{}, sdk.NewInvalidParams("no such session")
+	}
+	var cancel context.CancelFunc
+	ctx, cancel = context.WithCancel(ctx)
+	defer cancel()
+	s.cancel = cancel
+	s.User = append(s.User, strings.Join(text, "\n"))
+	a.save(string(q.SessionId))
+	a.mu.Unlock()
+	t := &fakeTurn{a: a, s: s, id: q.SessionId, ctx: ctx, stop: sdk.StopReasonEndTurn}
+	var err error
+	for line := range strings.Lines(strings.Join(text, "\n")) {
+		if err = t.do(strings.TrimSpace(line)); err != nil {
+			break
+		}
+	}
+	a.mu.Lock()
+	s.cancel = nil
+	s.Agent = append(s.Agent, t.said.String())
+	a.save(string(q.SessionId))
+	a.mu.Unlock()
+	if ctx.Err() != nil {
+		return sdk.PromptResponse{StopReason: sdk.StopReasonCancelled}, nil
+	}
+	return sdk.PromptResponse{StopReason: t.stop, Usage: &sdk.Usage{InputTokens: 10, OutputTokens: 5, TotalTokens: 15}}, err
+}
+
+// fakeTurn is a turn of the fake agent.
+type fakeTurn struct {
+	a    *fakeAgent
+	s    *fakeSession
+	id   sdk.SessionId
+	ctx  context.Context
+	stop sdk.StopReason
+	said strings.Builder
+}
+
+func (t *fakeTurn) tell(u sdk.SessionUpdate) { _ = t.a.update(context.Background(), t.id, u) }
+
+func (t *fakeTurn) say(text string) {
+	t.said.WriteString(text)
+	t.tell(sdk.UpdateAgentMessageText(text))
+}
+
+// do obeys one line of a prompt.
+func (t *fakeTurn) do(line string) error {
+	verb, rest, _ := strings.Cut(line, " ")
+	switch verb {
+	case "say":
+		t.say(rest)
+	case "think":
+		t.tell(sdk.UpdateAgentThoughtText(rest))
+	case "wait": // until it is told to stop
+		t.say("I wait")
+		<-t.ctx.Done()
+	case "deaf": // does not stop when it is told to
+		t.say("I do not listen")
+		<-t.a.conn.Done()
+	case "nap":
+		d, _ := time.ParseDuration(rest)
+		select {
+		case <-time.After(d):
+		case <-t.ctx.Done():
+		}
+	case "fail":
+		return &sdk.RequestError{Code: -32603, Message: "Internal error", Data: map[string]any{"details": rest}}
+	case "stop":
+		t.stop = sdk.StopReason(rest)
+	case "recall":
+		t.say(t.s.User[0])
+	case "model":
+		t.say(t.s.model)
+	case "mode":
+		t.say(t.s.mode)
+	case "dir":
+		t.say(t.s.Dir)
+	case "mcp":
+		t.say(strconv.Itoa(t.s.MCP))
+	case "plan":
+		t.tell(sdk.UpdatePlan(sdk.PlanEntry{Content: "look", Status: "completed", Priority: "high"}, sdk.PlanEntry{Content: "write", Status: "in_progress", Priority: "high"}))
+	case "cost":
+		amount, _ := strconv.ParseFloat(rest, 64)
+		t.tell(sdk.SessionUpdate{UsageUpdate: &sdk.SessionUsageUpdate{SessionUpdate: "usage_update", Used: 1, Size: 2, Cost: &sdk.Cost{Amount: amount, Currency: "USD"}}})
+	case "flood":
+		n, _ := strconv.Atoi(rest)
+		for range n {
+			t.tell(sdk.UpdateAgentMessageText("drip "))
+		}
+	case "env":
+		t.say(rest + "=" + os.Getenv(rest))
+	case "plug": // reads nothing any more
+		t.a.plug.Store(true)
+		t.say("plugged")
+	case "late": // an update that comes after the answer
+		time.AfterFunc(time.Second, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })
+	case "message": // a piece of the message with the given id
+		id, text, _ := strings.Cut(rest, " ")
+		t.said.WriteString(text)
+		t.tell(sdk.SessionUpdate{AgentMessageChunk: &sdk.SessionUpdateAgentMessageChunk{SessionUpdate: "agent_message_chunk", MessageId: &id, Content: sdk.TextBlock(text)}})
+	case "raw":
+		_, _ = io.WriteString(t.a.out, rest+"\n")
+	default:
+		return t.use(verb, rest)
+	}
+	return nil
+}
+
+// use obeys a line that is about tools, the client and the process.
+func (t *fakeTurn) use(verb, rest string) error {
+	ctx := context.Background()
+	switch verb {
+	case "tool", "half": // half is a call that never ends
+		id := t.call()
+		t.tell(sdk.StartToolCall(id, rest, sdk.WithStartKind(sdk.ToolKindSearch), sdk.WithStartStatus(sdk.ToolCallStatusInProgress)))
+		if verb == "tool" {
+			t.tell(sdk.UpdateToolCall(id, sdk.WithUpdateStatus(sdk.ToolCallStatusCompleted)))
+		}
+	case "permit", "quietly": // quietly says nothing after it
+		resp, err := t.a.conn.RequestPermission(ctx, sdk.RequestPermissionRequest{
+			SessionId: t.id,
+			ToolCall:  sdk.ToolCallUpdate{ToolCallId: t.call(), Title: sdk.Ptr(rest), Kind: sdk.Ptr(sdk.ToolKindExecute), RawInput: map[string]any{"command": rest}},
+			Options: []sdk.PermissionOption{
+				{Kind: sdk.PermissionOptionKindAllowAlways, Name: "Always", OptionId: "always"},
+				{Kind: sdk.PermissionOptionKindAllowOnce, Name: "Once", OptionId: "once"},
+				{Kind: sdk.PermissionOptionKindRejectOnce, Name: "No", OptionId: "no"},
+			},
+		})
+		switch {
+		case err != nil:
+			return err
+		case verb == "quietly":
+		case resp.Outcome.Selected != nil:
+			t.say(fmt.Sprintf("answer %s %v", resp.Outcome.Selected.OptionId, resp.Meta["reason"]))
+		default:
+			t.say("cancelled")
+		}
+	case "read":
+		resp, err := t.a.conn.ReadTextFile(ctx, sdk.ReadTextFileRequest{SessionId: t.id, Path: rest})
+		t.answer(resp.Content, err)
+	case "write":
+		path, text, _ := strings.Cut(rest, " ")
+		_, err := t.a.conn.WriteTextFile(ctx, sdk.WriteTextFileRequest{SessionId: t.id, Path: path, Content: text})
+		t.answer("written", err)
+	case "run", "leave": // leave does not wait for the command
+		words := strings.Fields(rest)
+		made, err := t.a.conn.CreateTerminal(ctx, sdk.CreateTerminalRequest{SessionId: t.id, Command: words[0], Args: words[1:]})
+		if err != nil || verb == "leave" {
+			t.answer("left", err)
+			return nil
+		}
+		exit, err := t.a.conn.WaitForTerminalExit(ctx, sdk.WaitForTerminalExitRequest{SessionId: t.id, TerminalId: made.TerminalId})
+		if err != nil {
+			t.answer("", err)
+			return nil
+		}
+		out, err := t.a.conn.TerminalOutput(ctx, sdk.TerminalOutputRequest{SessionId: t.id, TerminalId: made.TerminalId})
+		t.answer(fmt.Sprintf("exit %d: %s", *exit.ExitCode, out.Output), err)
+		_, _ = t.a.conn.ReleaseTerminal(ctx, sdk.ReleaseTerminalRequest{SessionId: t.id, TerminalId: made.TerminalId})
+	case "spawn": // a child in a session of its own, as the shells of agents are
+		cmd := exec.Command("sleep", "600")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		t.say(strconv.Itoa(cmd.Process.Pid))
+	case "stderr":
+		fmt.Fprintln(os.Stderr, rest)
+	case "exit":
+		code, _ := strconv.Atoi(rest)
+		os.Exit(code)
+	case "kill":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	default:
+		t.say("I do not know how to " + verb)
+	}
+	return nil
+}
+
+// call returns the id of a new tool call.
+func (t *fakeTurn) call() sdk.ToolCallId {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	t.a.calls++
+	return sdk.ToolCallId("call_" + strconv.Itoa(t.a.calls))
+}
+
+// answer says what the client has answered.
+func (t *fakeTurn) answer(text string, err error) {
+	if err != nil {
+		text = "error: " + err.Error()
+	}
+	t.say(text)
+}

@@ -1,0 +1,204 @@
+package acp
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// FileAccess says what an agent may do with files through the client. All of it
+// is confined to the directory of its session: paths that lead out of it, by ..
+// or through a symbolic link, are refused.
+type FileAccess uint8
+
+// The kinds of access.
+const (
+	FilesNone      FileAccess = iota // the agent is told that the client has no files
+	FilesRead                        // text files
+	FilesReadWrite                   // text files, which are made where they are missing
+)
+
+// maxFile is the largest text that is read or written, in bytes.
+const maxFile = 8 << 20
+
+// readFile implements fs/read_text_file.
+func (c *Client) readFile(t *turn, q sdk.ReadTextFileRequest) (_ any, err error) {
+	defer func() { err = c.refusedFile(t, "reading", q.Path, err) }()
+	if c.cfg.Files < FilesRead {
+		return nil, errors.New("the host does not let agents read files through it")
+	}
+	root, name, err := c.open(t, q.Path, "read")
+	if err != nil {
+		return nil, err
+	}
+	defer closing(root)
+	f, err := root.OpenFile(name, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return nil, cleared(err)
+	}
+	defer closing(f)
+	if err := isRegular(f); err != nil {
+		return nil, err
+	}
+	text, err := readLines(f, value(q.Line), q.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return sdk.ReadTextFileResponse{Content: text}, nil
+}
+
+// writeFile implements fs/write_text_file.
+func (c *Client) writeFile(t *turn, q sdk.WriteTextFileRequest) (_ any, err error) {
+	defer func() { err = c.refusedFile(t, "writing", q.Path, err) }()
+	switch {
+	case c.cfg.Files < FilesReadWrite:
+		return nil, errors.New("the host does not let agents write files through it")
+	case len(q.Content) > maxFile:
+		return nil, fmt.Errorf("the text has %d bytes; at most %d are written", len(q.Content), maxFile)
+	}
+	root, name, err := c.open(t, q.Path, "edit")
+	if err != nil {
+		return nil, err
+	}
+	defer closing(root)
+	if err := root.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+		return nil, cleared(err)
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|nonBlocking, 0o666)
+	if err != nil {
+		return nil, cleared(err)
+	}
+	err = isRegular(f) // before anything in it is lost
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = io.WriteString(f, q.Content)
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return nil, cleared(err)
+	}
+	return sdk.WriteTextFileResponse{}, nil
+}
+
+// refusedFile says what was refused, and notes it.
+func (c *Client) refusedFile(t *turn, doing, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s %.300q: %w", doing, path, err)
+	if !errors.Is(err, fs.ErrNotExist) {
+		c.refuse(t, err.Error())
+	}
+	return err
+}
+
+// open opens the session's directory and returns the path relative to it.
+func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
+	name, err := inside(t.s.dir, path)
+	if err != nil {
+		return nil, "", err
+	}
+	if ruling(t.prompt.Permissions, []string{kind}, []string{filepath.Join(t.s.dir, name)}, t.s.dir) == bgagent.PermissionDeny {
+		return nil, "", errors.New("a rule of the host denies it")
+	}
+	root, err := os.OpenRoot(t.s.dir)
+	if err != nil {
+		return nil, "", fmt.Errorf("the working directory of the session cannot be opened: %w", err)
+	}
+	return root, name, nil
+}
+
+// inside returns the path relative to the directory. What links do is the
+// business of os.Root; this is about the text of the path.
+func inside(dir, path string) (string, error) {
+	if path == "" {
+		return "", errors.New("the path is empty")
+	}
+	if !filepath.IsAbs(path) {
+		return "", errors.New("the path is not absolute")
+	}
+	dirs := []string{dir}
+	if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
+		dirs = append(dirs, real) // agents tell paths as the system does
+	}
+	for _, d := range dirs {
+		if rel, err := filepath.Rel(d, path); err == nil && filepath.IsLocal(rel) && rel != "." {
+			return rel, nil
+		}
+	}
+	return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
+}
+
+// absolute returns the path, which may be relative to the directory, without any
+// ".." in it.
+func absolute(path, dir string) string {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	return filepath.Clean(path)
+}
+
+// isRegular refuses what is no regular file: others may never end, or block.
+func isRegular(f *os.File) error {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return cleared(err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("it is no regular file but %s", info.Mode().Type())
+	}
+	return nil
+}
+
+// cleared returns an error of the file system without its path, which says less
+// than the one that was asked for.
+func cleared(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// readLines returns the text from the given line (from 1) on, at most limit
+// lines of it when that is given.
+func readLines(r io.Reader, line int, limit *int) (string, error) {
+	in := bufio.NewReader(io.LimitReader(r, maxFile+1))
+	var b strings.Builder
+	read, taken := 0, 0
+	for n := 1; limit == nil || taken < *limit; n++ {
+		s, err := in.ReadString('\n')
+		if read += len(s); read > maxFile {
+			return "", fmt.Errorf("it has more than %d bytes; read a smaller file, or the lines before that", maxFile)
+		}
+		if n >= line {
+			b.WriteString(s)
+			taken++
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", cleared(err)
+		}
+	}
+	if text := b.String(); utf8.ValidString(text) {
+		return text, nil
+	}
+	return "", errors.New("it is no text in UTF-8")
+}
+
+func closing(c io.Closer) { _ = c.Close() }

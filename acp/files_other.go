@@ -1,0 +1,5 @@
+//go:build !unix
+
+package acp
+
+const nonBlocking = 0

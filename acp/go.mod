@@ -1,0 +1,13 @@
+module github.com/bgagent/bgagent/acp
+
+go 1.26.0
+
+require (
+	github.com/bgagent/bgagent v0.0.0
+	github.com/coder/acp-go-sdk v0.13.0
+	github.com/google/uuid v1.6.0
+)
+
+require github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f // indirect
+
+replace github.com/bgagent/bgagent => ../

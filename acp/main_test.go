@@ -1,0 +1,198 @@
+package acp
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain makes the test binary a fake agent when it is started as one.
+func TestMain(m *testing.M) {
+	if fault, ok := os.LookupEnv("FAKE_AGENT"); ok {
+		runFake(fault)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// runFake is the fake agent as a program, with what can be wrong with it.
+func runFake(fault string) {
+	switch fault {
+	case "exit":
+		fmt.Fprintln(os.Stderr, "cannot find my configuration")
+		os.Exit(3)
+	case "prose":
+		fmt.Println("Welcome! Press any key.")
+	case "noise":
+		for {
+			if _, err := fmt.Println("tick"); err != nil {
+				return
+			}
+		}
+	case "endless":
+		for {
+			if _, err := os.Stdout.Write(bytes.Repeat([]byte("x"), 1<<16)); err != nil {
+				return
+			}
+		}
+	case "mute": // reads nothing, says nothing
+		select {}
+	case "stubborn": // does not end when it is asked to
+		ignoreTermination()
+	}
+	serveFake(&fakeAgent{fault: fault, store: os.Getenv("FAKE_STORE")}, os.Stdin, os.Stdout)
+	if fault == "stubborn" {
+		select {}
+	}
+}
+
+// program is a configuration for the fake agent as a program.
+func program(t testing.TB, fault string, more ...string) Config {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	return Config{Command: []string{self}, Dir: t.TempDir(), Env: append([]string{"FAKE_AGENT=" + fault}, more...)}
+}
+
+// open makes a client that is closed in the end.
+func open(t testing.TB, cfg Config) *Client {
+	t.Helper()
+	c, err := New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+// piped makes a client whose agent runs in the test's own process, so that
+// it works in a bubble of testing/synctest.
+func piped(t testing.TB, cfg Config, fake func() *fakeAgent) *Client {
+	t.Helper()
+	cfg.Command = []string{"fake"}
+	c := open(t, cfg)
+	c.launch = func() (*running, error) { return runPiped(fake()), nil }
+	return c
+}
+
+// runPiped runs the agent over pipes in memory.
+func runPiped(a *fakeAgent) *running {
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	exited := make(chan struct{})
+	var once sync.Once
+	end := func() { once.Do(func() { close(exited) }) }
+	go func() {
+		serveFake(a, inR, outW)
+		_ = outW.Close()
+		end()
+	}()
+	return &running{
+		in: inW, out: outR, stderr: &tail{max: keptStderr}, exited: exited,
+		how:  func() string { return "the pipe was closed" },
+		stop: func(time.Duration) { _ = inR.Close(); _ = outW.Close(); end() },
+		rest: func() {},
+	}
+}
+
+// ended is how a turn has ended, with what was reported meanwhile.
+type ended struct {
+	bgagent.TurnEnd
+	err     error
+	reports []bgagent.Report
+}
+
+// text returns what was reported as text.
+func (e ended) text() (s string) {
+	for _, r := range e.reports {
+		if r.Kind == bgagent.ReportText {
+			s += r.Text
+		}
+	}
+	return s
+}
+
+// of returns the reports of a kind.
+func (e ended) of(kind bgagent.ReportKind) (list []bgagent.Report) {
+	for _, r := range e.reports {
+		if r.Kind == kind {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// live is a turn that runs.
+type live struct {
+	done   chan ended
+	said   chan struct{} // closed with the first report
+	cancel context.CancelFunc
+}
+
+// run begins a turn.
+func run(t testing.TB, c *Client, session string, p bgagent.Prompt) *live {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	l := &live{done: make(chan ended, 1), said: make(chan struct{}), cancel: cancel}
+	go func() {
+		var mu sync.Mutex
+		var e ended
+		var first sync.Once
+		end, err := c.RunTurn(ctx, session, p, bgagent.NewReporter(func(r bgagent.Report) {
+			mu.Lock()
+			defer mu.Unlock()
+			e.reports = append(e.reports, r)
+			first.Do(func() { close(l.said) })
+		}))
+		mu.Lock()
+		defer mu.Unlock()
+		e.TurnEnd, e.err = end, err
+		l.done <- e
+	}()
+	return l
+}
+
+// wait returns how the turn has ended.
+func (l *live) wait() ended { return <-l.done }
+
+// prompt runs a turn to its end.
+func prompt(t testing.TB, c *Client, session, text string) ended {
+	t.Helper()
+	return run(t, c, session, bgagent.Prompt{ID: "p", Task: "bg_1", Agent: "fake", Text: text}).wait()
+}
+
+// create creates a session.
+func create(t testing.TB, c *Client) string {
+	t.Helper()
+	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: "fake"})
+	require.NoError(t, err)
+	return id
+}
+
+// journal collects log lines.
+type journal struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.String()
+}
+
+func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }

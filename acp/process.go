@@ -1,0 +1,299 @@
+package acp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+const (
+	keptStderr  = 8 << 10 // bytes
+	shownStderr = 1 << 10 // bytes of it in an error
+)
+
+// running is a program that has been started.
+type running struct {
+	in     io.WriteCloser
+	out    io.ReadCloser
+	stderr *tail
+	pid    int                       // of the program itself
+	mark   string                    // see childVar
+	exited <-chan struct{}           // closed when it has ended, with all that it had started
+	how    func() string             // how it ended, after exited
+	stop   func(grace time.Duration) // politely, then by force; returns when nothing of it runs
+	rest   func()                    // called last: ends the reading of stderr
+}
+
+// spawn starts the agent's program.
+func (c *Client) spawn() (_ *running, err error) {
+	var files []*os.File
+	defer func() {
+		if err != nil {
+			for _, f := range files {
+				_ = f.Close()
+			}
+		}
+	}()
+	pipe := func() (r, w *os.File) {
+		if err != nil {
+			return nil, nil
+		}
+		if r, w, err = os.Pipe(); err == nil {
+			files = append(files, r, w)
+		}
+		return r, w
+	}
+	inR, inW := pipe()
+	outR, outW := pipe()
+	errR, errW := pipe()
+	if err != nil {
+		return nil, fmt.Errorf("making pipes: %w", err)
+	}
+	ch, err := startChild(c.cfg.Command, c.cfg.Dir, c.env, newMark(hostMark()), inR, outW, errW)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range []*os.File{inR, outW, errW} { // they are the child's now
+		_ = f.Close()
+	}
+	t := &tail{max: keptStderr}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		copyTail(t, errR)
+	}()
+	rest := func() {
+		within(drainTime, read)
+		_ = errR.Close()
+		<-read
+	}
+	return &running{in: inW, out: outR, stderr: t, pid: ch.cmd.Process.Pid, mark: ch.mark, exited: ch.exited, how: ch.how, stop: ch.stop, rest: rest}, nil
+}
+
+// process is a running agent.
+type process struct {
+	c    *Client
+	run  *running
+	conn *conn
+	init sdk.InitializeResponse // set before anybody else sees the process
+
+	ending  chan struct{} // closed by end
+	endOnce sync.Once
+	reason  error         // given to end
+	dead    chan struct{} // closed when nothing of the process is left
+	why     error         // set before dead is closed: why it ended
+
+	// Guarded by Client.mu. A process that does not stop one of its turns is
+	// retired: it gets nothing new, and is ended when only such turns are left.
+	turns, stuck int
+	retired      bool
+}
+
+// errSlowStart is why a start ends that takes too long.
+var errSlowStart = errors.New("it took too long")
+
+// startProcess starts the program and agrees with it on the protocol.
+func (c *Client) startProcess(ctx context.Context) (*process, error) {
+	run, err := c.launch()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{c: c, run: run, ending: make(chan struct{}), dead: make(chan struct{})}
+	p.conn = newConn(run.in, handlers{request: p.request, notify: p.update})
+	c.mu.Lock()
+	c.all[p] = struct{}{}
+	if c.closed {
+		p.end(errClosed)
+	}
+	c.mu.Unlock()
+	c.wg.Go(p.supervise)
+	if err := p.handshake(ctx); err != nil {
+		err = p.failed(ctx, err)
+		p.end(err)
+		<-p.dead
+		return nil, err
+	}
+	return p, nil
+}
+
+// end has the process ended for the reason. It returns at once.
+func (p *process) end(reason error) {
+	p.endOnce.Do(func() {
+		p.reason = reason
+		close(p.ending)
+	})
+}
+
+// supervise sees to the process until nothing of it is left.
+func (p *process) supervise() {
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		p.conn.serve(p.run.out)
+	}()
+	select {
+	case <-p.ending:
+	case <-p.run.exited:
+	case <-p.conn.ctx.Done():
+		if errors.Is(p.conn.ended(), errOutputEnded) {
+			// Its output often ends just before the program does; how it ends is what
+			// the user wants to know.
+			within(drainTime, p.run.exited)
+		}
+	}
+	p.conn.out.close()
+	p.run.stop(p.c.cfg.CloseGrace)
+	within(drainTime, served)
+	_ = p.run.out.Close()
+	<-served
+	p.run.rest()
+	p.gone()
+}
+
+// within waits until done is closed, but not for longer than d.
+func within(d time.Duration, done <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// gone takes the process out of the client.
+func (p *process) gone() {
+	p.end(nil) // nobody else gives a reason from here on
+	p.why = p.cause()
+	c := p.c
+	c.mu.Lock()
+	delete(c.all, p)
+	if c.proc == p {
+		c.proc = nil
+	}
+	for _, s := range c.sessions {
+		if s.proc == p {
+			s.proc, s.lost = nil, p.why
+		}
+	}
+	c.mu.Unlock()
+	close(p.dead)
+	if p.reason == nil {
+		c.cfg.Logger.Warn("acp: the agent process has ended", "program", c.cfg.Command[0], "how", p.run.how())
+	}
+}
+
+// cause says why the process has ended.
+func (p *process) cause() error {
+	if p.reason != nil {
+		return p.reason
+	}
+	if err := p.conn.ended(); err != nil && !errors.Is(err, errOutputEnded) {
+		return p.withStderr(err)
+	}
+	return p.withStderr(fmt.Errorf("it ended (%s)", p.run.how()))
+}
+
+// withStderr adds the end of what the agent has written to stderr.
+func (p *process) withStderr(err error) error {
+	if s := p.run.stderr.lastLines(shownStderr); s != "" {
+		return fmt.Errorf("%w; the end of its stderr: %s", err, s)
+	}
+	return err
+}
+
+// handshake agrees with the agent on the protocol, and authenticates.
+func (p *process) handshake(ctx context.Context) error {
+	cfg := &p.c.cfg
+	title := "bgagent"
+	req := sdk.InitializeRequest{
+		ProtocolVersion: sdk.ProtocolVersionNumber,
+		ClientInfo:      &sdk.Implementation{Name: "bgagent", Title: &title, Version: "1"},
+		ClientCapabilities: sdk.ClientCapabilities{
+			Fs:       sdk.FileSystemCapabilities{ReadTextFile: cfg.Files >= FilesRead, WriteTextFile: cfg.Files >= FilesReadWrite},
+			Terminal: cfg.Terminal != nil,
+		},
+	}
+	if err := p.conn.call(ctx, sdk.AgentMethodInitialize, req, &p.init); err != nil {
+		return during("initialize", err)
+	}
+	if v := p.init.ProtocolVersion; v != sdk.ProtocolVersionNumber {
+		return fmt.Errorf("it speaks version %d of the Agent Client Protocol, this client version %d; update the older of the two", v, sdk.ProtocolVersionNumber)
+	}
+	if cfg.Auth == "" {
+		return nil
+	}
+	methods := p.authMethods()
+	if !slices.Contains(methods, cfg.Auth) {
+		return fmt.Errorf("it has no authentication method %q; %s", cfg.Auth, thereAre(methods))
+	}
+	if err := p.conn.call(ctx, sdk.AgentMethodAuthenticate, sdk.AuthenticateRequest{MethodId: cfg.Auth}, nil); err != nil {
+		return during(fmt.Sprintf("authenticate with the method %q", cfg.Auth), err)
+	}
+	return nil
+}
+
+// authMethods returns the ids of the agent's authentication methods.
+func (p *process) authMethods() (ids []string) {
+	for _, m := range p.init.AuthMethods {
+		switch {
+		case m.Agent != nil:
+			ids = append(ids, m.Agent.Id)
+		case m.EnvVar != nil:
+			ids = append(ids, m.EnvVar.Id)
+		case m.Terminal != nil:
+			ids = append(ids, m.Terminal.Id)
+		}
+	}
+	return ids
+}
+
+func thereAre(names []string) string {
+	if len(names) == 0 {
+		return "there are none: leave Config.Auth empty"
+	}
+	return "there are: " + strings.Join(names, ", ")
+}
+
+// during says in which request something went wrong.
+func during(request string, err error) error {
+	var re *sdk.RequestError
+	switch {
+	case errors.As(err, &re):
+		return fmt.Errorf("it refused to %s: %w", request, &agentError{re})
+	case errors.Is(err, errSlowStart):
+		return fmt.Errorf("no answer to the request to %s: %w", request, err)
+	}
+	return err
+}
+
+// failed says why a request that belongs to a start, or to the making of a
+// session, has failed: when the process has ended meanwhile, why that was.
+func (p *process) failed(ctx context.Context, err error) error {
+	switch {
+	case p.conn.ended() != nil && ctx.Err() == nil:
+		<-p.dead
+		return p.why
+	case errors.Is(err, errSlowStart):
+		err = fmt.Errorf("%w (Config.StartTimeout is %v)", err, p.c.cfg.StartTimeout)
+		if noise := p.conn.noise(); noise != "" {
+			err = fmt.Errorf("%w; it prints something else than JSON-RPC, which begins with %s", err, noise)
+		}
+		return p.withStderr(err)
+	}
+	var re *sdk.RequestError
+	if errors.As(err, &re) && re.Code == codeAuth {
+		if methods := p.authMethods(); len(methods) > 0 {
+			return fmt.Errorf("it wants authentication; set Config.Auth (%s), or log in with the program itself: %w", thereAre(methods), err)
+		}
+		return fmt.Errorf("it wants authentication; log in with the program itself: %w", err)
+	}
+	return err
+}

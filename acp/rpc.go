@@ -1,0 +1,396 @@
+package acp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// The messages are the SDK's, the connection is not: that of the SDK writes to
+// the agent without a limit of time, so that an agent that does not read its
+// input hangs its callers; ends when 1024 notifications are waiting, as they can
+// be while a long conversation is replayed; may lose an answer that comes just
+// before the agent ends; and refuses to have an empty file written.
+
+const (
+	maxLine     = 32 << 20  // bytes of one message; a longer one ends the agent
+	maxUnsent   = 32 << 20  // bytes that wait for the agent to read them
+	maxGarbage  = 256 << 10 // bytes that are no messages, before the agent's first answer
+	maxInbound  = 256       // requests of the agent that are being answered at a time
+	shownOfLine = 200       // bytes of a line that an error shows
+)
+
+// Errors in JSON-RPC answers to the agent.
+const (
+	codeNoMethod  = -32601
+	codeBadParams = -32602
+	codeNotFound  = -32002 // of this protocol; agents also look for "Resource not found" in the text
+	codeRefused   = -32603 // an internal error: the protocol has no code for a refusal
+)
+
+// message is a line of JSON-RPC 2.0: a request, a notification or an answer.
+type message struct {
+	Version string            `json:"jsonrpc"`
+	ID      json.RawMessage   `json:"id,omitempty"`
+	Method  string            `json:"method,omitempty"`
+	Params  json.RawMessage   `json:"params,omitempty"`
+	Result  json.RawMessage   `json:"result,omitempty"`
+	Error   *sdk.RequestError `json:"error,omitempty"`
+}
+
+// handlers is what a connection needs from above.
+type handlers struct {
+	// request answers a request of the agent; each has a goroutine of its own.
+	// ctx ends with the connection.
+	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
+	// notify takes a notification. They come in order, before the answers that
+	// were written after them, and nothing is read meanwhile: it must not block.
+	notify func(method string, params json.RawMessage)
+}
+
+// conn is the connection to an agent: one JSON-RPC message a line. Its methods
+// are safe for concurrent use.
+type conn struct {
+	h   handlers
+	out *outbox
+
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
+	done   chan struct{} // closed when nothing will be read any more
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	next    int64
+	pending map[int64]chan message
+	inbound int
+	err     error  // why the connection ended
+	garbage string // the first line that was no message
+}
+
+// newConn returns a connection that writes to w; serve has to be run for it.
+func newConn(w io.WriteCloser, h handlers) *conn {
+	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]chan message{}}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.out = newOutbox(w)
+	return c
+}
+
+// call makes a request and waits for its answer, which goes into result. The
+// error is a *sdk.RequestError when the agent answered with one, the context's
+// when that ended first, and else says why the connection ended.
+func (c *conn) call(ctx context.Context, method string, params, result any) error {
+	raw, err := json.Marshal(params)
+	if err != nil {
+		return fmt.Errorf("encoding the request %s: %w", method, err)
+	}
+	answer := make(chan message, 1)
+	c.mu.Lock()
+	if err := c.err; err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	c.next++
+	id := c.next
+	c.pending[id] = answer
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.pending, id)
+	}()
+	if err := c.send(message{ID: json.RawMessage(strconv.FormatInt(id, 10)), Method: method, Params: raw}); err != nil {
+		return err
+	}
+	select {
+	case m := <-answer:
+		return m.into(method, result)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.done:
+	}
+	select { // the last thing that was read may have been this answer
+	case m := <-answer:
+		return m.into(method, result)
+	default:
+		return c.ended()
+	}
+}
+
+// into decodes an answer.
+func (m *message) into(method string, result any) error {
+	if m.Error != nil {
+		return m.Error
+	}
+	if len(m.Result) == 0 || result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(m.Result, result); err != nil {
+		return fmt.Errorf("the answer to %s cannot be read: %w", method, err)
+	}
+	return nil
+}
+
+// notify sends a notification.
+func (c *conn) notify(method string, params any) error {
+	raw, err := json.Marshal(params)
+	if err != nil {
+		return fmt.Errorf("encoding the notification %s: %w", method, err)
+	}
+	return c.send(message{Method: method, Params: raw})
+}
+
+func (c *conn) send(m message) error {
+	m.Version = "2.0"
+	line, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encoding a message: %w", err)
+	}
+	if err := c.out.put(append(line, '\n')); err != nil {
+		c.fail(err)
+		return err
+	}
+	return nil
+}
+
+// fail ends the connection; the first reason stays.
+func (c *conn) fail(err error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = err
+	}
+	c.mu.Unlock()
+	c.cancel()
+}
+
+// ended returns why the connection has ended, nil while it has not.
+func (c *conn) ended() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// noise returns the first line that was no message.
+func (c *conn) noise() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.garbage
+}
+
+// errOutputEnded is why a connection ends whose agent has closed its output,
+// most often by ending itself.
+var errOutputEnded = errors.New("it closed its output")
+
+// serve reads until the agent's output ends or breaks the rules, and returns
+// when all that it has started has ended. It is called once.
+func (c *conn) serve(r io.Reader) {
+	in := bufio.NewReaderSize(r, 64<<10)
+	noise, heard := 0, false
+	for c.ctx.Err() == nil {
+		line, err := readLine(in)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errOutputEnded
+			}
+			c.fail(err)
+			break
+		}
+		var m message
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		if json.Unmarshal(line, &m) != nil || m.Method == "" && len(m.ID) == 0 {
+			// Some programs log to their output: such lines are skipped. One that
+			// does nothing else is no agent.
+			noise += len(line)
+			c.hear(line)
+			if !heard && noise > maxGarbage {
+				c.fail(fmt.Errorf("it prints something else than JSON-RPC, which begins with %s", c.noise()))
+				break
+			}
+			continue
+		}
+		heard = true
+		c.take(m)
+	}
+	close(c.done)
+	c.cancel()
+	c.out.close()
+	c.wg.Wait()
+}
+
+// hear keeps the first line that was no message.
+func (c *conn) hear(line []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.garbage == "" {
+		c.garbage = fmt.Sprintf("%.*q", shownOfLine, line)
+	}
+}
+
+// take passes on one message.
+func (c *conn) take(m message) {
+	switch {
+	case m.Method == "":
+		id, err := strconv.ParseInt(string(m.ID), 10, 64)
+		if err != nil {
+			return // an answer to nothing that was asked
+		}
+		c.mu.Lock()
+		answer := c.pending[id]
+		delete(c.pending, id)
+		c.mu.Unlock()
+		if answer != nil {
+			answer <- m
+		}
+	case len(m.ID) == 0:
+		c.h.notify(m.Method, m.Params)
+	default:
+		c.mu.Lock()
+		full := c.inbound >= maxInbound
+		if !full {
+			c.inbound++
+		}
+		c.mu.Unlock()
+		if full {
+			_ = c.send(message{ID: m.ID, Error: refusal("too many requests at once")})
+			return
+		}
+		c.wg.Go(func() { c.answer(m) })
+	}
+}
+
+// answer answers a request of the agent.
+func (c *conn) answer(m message) {
+	result, problem := c.h.request(c.ctx, m.Method, m.Params)
+	reply := message{ID: m.ID, Error: problem}
+	if problem == nil {
+		raw, err := json.Marshal(result)
+		if err != nil {
+			reply.Error = refusal(err.Error())
+		}
+		reply.Result = raw
+	}
+	c.mu.Lock()
+	c.inbound--
+	c.mu.Unlock()
+	_ = c.send(reply) // when it cannot be sent the connection has ended
+}
+
+// refusal is an answer that says why something is not done.
+func refusal(why string) *sdk.RequestError {
+	return &sdk.RequestError{Code: codeRefused, Message: why}
+}
+
+// readLine returns the next line with its end; the last one may have none.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if err == nil {
+		return line, nil
+	}
+	whole := bytes.Clone(line)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		if len(whole) > maxLine {
+			return nil, fmt.Errorf("it wrote a line of more than %d MiB, which begins with %.*q", maxLine>>20, shownOfLine, whole[:shownOfLine])
+		}
+		line, err = r.ReadSlice('\n')
+		whole = append(whole, line...)
+	}
+	if err != nil && len(whole) > 0 && errors.Is(err, io.EOF) {
+		return whole, nil
+	}
+	return whole, err
+}
+
+// outbox writes to the agent. Whoever puts something in never waits for the
+// agent to read it.
+type outbox struct {
+	w    io.WriteCloser
+	wake chan struct{}
+	done chan struct{}
+
+	mu     sync.Mutex
+	queue  [][]byte
+	size   int
+	err    error // why nothing more can be written
+	closed bool
+}
+
+func newOutbox(w io.WriteCloser) *outbox {
+	o := &outbox{w: w, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go o.run()
+	return o
+}
+
+// put queues a line. It fails when the agent has left too much unread.
+func (o *outbox) put(line []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.err != nil:
+		return o.err
+	case o.closed:
+		return errors.New("the connection to it is closed")
+	case o.size > 0 && o.size+len(line) > maxUnsent:
+		return fmt.Errorf("it does not read its input: %d MiB are waiting", o.size>>20)
+	}
+	o.queue = append(o.queue, line)
+	o.size += len(line)
+	o.poke()
+	return nil
+}
+
+func (o *outbox) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) run() {
+	defer close(o.done)
+	for range o.wake {
+		for {
+			o.mu.Lock()
+			if o.closed {
+				o.mu.Unlock()
+				return
+			}
+			if len(o.queue) == 0 {
+				o.mu.Unlock()
+				break
+			}
+			line := o.queue[0]
+			o.queue[0] = nil
+			if o.queue = o.queue[1:]; len(o.queue) == 0 {
+				o.queue = nil
+			}
+			o.mu.Unlock()
+			_, err := o.w.Write(line)
+			o.mu.Lock()
+			o.size -= len(line)
+			if err != nil && o.err == nil {
+				o.err = fmt.Errorf("it does not take any input: %w", err)
+			}
+			o.mu.Unlock()
+		}
+	}
+}
+
+// close closes the agent's input, even in the middle of a line that it does not
+// read.
+func (o *outbox) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.poke()
+	o.mu.Unlock()
+	_ = o.w.Close() // ends a Write that waits
+	<-o.done
+}

@@ -1,0 +1,386 @@
+package acp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// session is a session of the agent.
+type session struct {
+	id     string
+	parent string
+	dir    string // absolute
+	mcp    []sdk.McpServer
+
+	// Guarded by Client.mu.
+	proc    *process // the process that has it; nil when it has to be loaded
+	lost    error    // why the process that had it ended
+	turn    *turn    // the turn that runs
+	loading bool     // the agent is replaying the conversation
+	heard   int      // updates that came while loading
+	opts    options
+	conv    conversation
+	cost    float64 // of the session so far, in US dollars
+	system  string  // the system text that the agent was given last
+}
+
+// options are what can be chosen in a session.
+type options struct {
+	mode, model choice
+}
+
+// choice is one thing that can be chosen.
+type choice struct {
+	what    string // for messages
+	config  string // id of the configuration option; empty for agents that have none
+	own     string // what the agent itself had chosen
+	current string
+	known   []string
+}
+
+// CreateSession implements [bgagent.SessionClient]. It starts the agent if that
+// is not running.
+func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (string, error) {
+	agent, err := c.agent(spec.Agent)
+	if err != nil {
+		return "", err
+	}
+	s := &session{parent: spec.Parent, conv: conversation{max: c.cfg.MaxHistory}}
+	if s.dir, err = c.directory(spec.Directory); err != nil {
+		return "", err
+	}
+	p, err := c.ready(ctx)
+	if err != nil {
+		return "", err
+	}
+	if c.cfg.MCPServers != nil {
+		if s.mcp, err = p.mcpServers(c.cfg.MCPServers(spec)); err != nil {
+			return "", err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StartTimeout, errSlowStart)
+	defer cancel()
+	var made sdk.NewSessionResponse
+	req := sdk.NewSessionRequest{Cwd: s.dir, McpServers: servers(s.mcp)}
+	if err := p.conn.call(ctx, sdk.AgentMethodSessionNew, req, &made); err != nil {
+		return "", fmt.Errorf("acp: creating a session: the agent %s: %w", c.program(), p.failed(ctx, during("create a session", err)))
+	}
+	s.id = string(made.SessionId)
+	s.opts = optionsOf(made.ConfigOptions, made.Modes, made.Models)
+	if err := c.add(s, p); err != nil {
+		return "", err
+	}
+	if err := c.choose(ctx, p, s, agent, spec.Model); err != nil {
+		c.ForgetSession(s.id)
+		return "", err
+	}
+	return s.id, nil
+}
+
+// directory returns the directory of a session, which must be there.
+func (c *Client) directory(dir string) (string, error) {
+	if dir == "" {
+		dir = c.cfg.Dir
+	}
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		err = isDirectory(abs)
+	}
+	if err != nil {
+		return "", fmt.Errorf("acp: %w", err)
+	}
+	return abs, nil
+}
+
+// add enters a new session.
+func (c *Client) add(s *session, p *process) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case s.id == "":
+		return errors.New("acp: creating a session: the agent gave it no id")
+	case c.sessions[s.id] != nil:
+		return fmt.Errorf("acp: creating a session: the agent gave it the id %q, which another session has", s.id)
+	}
+	if _, alive := c.all[p]; alive {
+		s.proc = p
+	} else {
+		s.lost = p.why
+	}
+	c.sessions[s.id] = s
+	return nil
+}
+
+// attach returns a live process that has the session. When the one that had it
+// has ended, it has another load it.
+func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
+	c.mu.Lock()
+	p, lost := s.proc, s.lost
+	usable := p != nil && (!p.retired || !p.init.AgentCapabilities.LoadSession)
+	c.mu.Unlock()
+	if usable {
+		return p, nil
+	}
+	if err := isDirectory(s.dir); err != nil {
+		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
+	}
+	p, err := c.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !p.init.AgentCapabilities.LoadSession {
+		if lost != nil {
+			return nil, fmt.Errorf("acp: session %q was lost with the agent process that had it (%w), and this agent cannot load sessions: %w", s.id, lost, bgagent.ErrNoSession)
+		}
+		return nil, noSession(s.id)
+	}
+	if err := c.load(ctx, p, s); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// load has the agent load the session.
+func (c *Client) load(ctx context.Context, p *process, s *session) error {
+	c.mu.Lock()
+	s.loading = true
+	s.conv.replay = s.conv.empty() // what was seen live is better than what is replayed
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StartTimeout, errSlowStart)
+	defer cancel()
+	var loaded sdk.LoadSessionResponse
+	req := sdk.LoadSessionRequest{SessionId: sdk.SessionId(s.id), Cwd: s.dir, McpServers: servers(s.mcp)}
+	err := p.conn.call(ctx, sdk.AgentMethodSessionLoad, req, &loaded)
+	var re *sdk.RequestError
+	switch {
+	case err == nil:
+	case errors.As(err, &re) && re.Code != codeAuth:
+		err = fmt.Errorf("acp: the agent %s cannot load session %q: %w: %w", c.program(), s.id, &agentError{re}, bgagent.ErrNoSession)
+	default:
+		err = fmt.Errorf("acp: loading session %q: the agent %s: %w", s.id, c.program(), p.failed(ctx, during("load the session", err)))
+	}
+	if err == nil {
+		c.settleReplay(ctx, p, s)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.loading = false
+	s.conv.finish(bgagent.StopUntold, "")
+	s.conv.replay = false
+	if err != nil {
+		return err
+	}
+	if _, alive := c.all[p]; !alive {
+		return fmt.Errorf("acp: loading session %q: the agent %s: %w", s.id, c.program(), p.why)
+	}
+	own := s.opts
+	s.opts = optionsOf(loaded.ConfigOptions, loaded.Modes, loaded.Models)
+	s.opts.mode.own = cmp.Or(own.mode.own, s.opts.mode.own)
+	s.opts.model.own = cmp.Or(own.model.own, s.opts.model.own)
+	s.proc, s.lost, s.system = p, nil, ""
+	return nil
+}
+
+// replayPause is how long nothing must come of a session that was loaded before
+// its replay is taken to be over.
+const replayPause = 200 * time.Millisecond
+
+// settleReplay waits until the agent has replayed the conversation. It should
+// have done so before its answer, but Gemini only begins then, and what comes in
+// a turn would be taken for an answer.
+func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
+	pause := time.NewTicker(replayPause)
+	defer pause.Stop()
+	for heard := -1; ; {
+		c.mu.Lock()
+		before := heard
+		heard = s.heard
+		c.mu.Unlock()
+		if heard == before {
+			return
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return
+		case <-p.dead:
+			return
+		}
+	}
+}
+
+// optionsOf returns the options of a session. Agents tell them in one of two
+// ways; the configuration options are the newer one.
+func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, models *sdk.SessionModelState) options {
+	o := options{mode: choice{what: "mode"}, model: choice{what: "model"}}
+	if modes != nil {
+		o.mode.current = string(modes.CurrentModeId)
+		for _, m := range modes.AvailableModes {
+			o.mode.known = append(o.mode.known, string(m.Id))
+		}
+	}
+	if models != nil {
+		o.model.current = string(models.CurrentModelId)
+		for _, m := range models.AvailableModels {
+			o.model.known = append(o.model.known, string(m.ModelId))
+		}
+	}
+	o.configured(config)
+	o.mode.own, o.model.own = o.mode.current, o.model.current
+	return o
+}
+
+// configured takes over configuration options.
+func (o *options) configured(config []sdk.SessionConfigOption) {
+	for _, opt := range config {
+		sel := opt.Select
+		if sel == nil || sel.Category == nil {
+			continue
+		}
+		var ch *choice
+		switch *sel.Category {
+		case sdk.SessionConfigOptionCategoryMode:
+			ch = &o.mode
+		case sdk.SessionConfigOptionCategoryModel:
+			ch = &o.model
+		default:
+			continue
+		}
+		ch.config, ch.current, ch.known = string(sel.Id), string(sel.CurrentValue), nil
+		if list := sel.Options.Ungrouped; list != nil {
+			for _, v := range *list {
+				ch.known = append(ch.known, string(v.Value))
+			}
+		}
+		if groups := sel.Options.Grouped; groups != nil {
+			for _, g := range *groups {
+				for _, v := range g.Options {
+					ch.known = append(ch.known, string(v.Value))
+				}
+			}
+		}
+	}
+}
+
+// find returns the agent's own name for the one wanted. A model may be named
+// with its provider where the agent leaves that out.
+func (ch *choice) find(want string) (string, bool) {
+	// What is chosen already need not be in the list: Gemini leaves out a model
+	// that its command line names.
+	names := []string{want}
+	if _, bare, ok := strings.Cut(want, "/"); ok {
+		names = append(names, bare)
+	}
+	for _, name := range names {
+		if name == ch.current || slices.Contains(ch.known, name) {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// choose sets the mode and the model of a session. An agent that offers no
+// choice is left as it is.
+func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string) error {
+	c.mu.Lock()
+	mode, models := s.opts.mode, s.opts.model
+	c.mu.Unlock()
+	for _, x := range []struct {
+		ch   choice
+		want string
+	}{
+		{mode, cmp.Or(a.Mode, mode.own)},
+		{models, cmp.Or(model, a.Model, c.cfg.Model, models.own)},
+	} {
+		if len(x.ch.known) == 0 || x.want == "" {
+			continue
+		}
+		value, ok := x.ch.find(x.want)
+		if !ok {
+			return fmt.Errorf("acp: session %q: the agent %s has no %s %q; there are: %s", s.id, c.program(), x.ch.what, x.want, strings.Join(x.ch.known, ", "))
+		}
+		if value == x.ch.current {
+			continue
+		}
+		if err := c.set(ctx, p, s, x.ch, value); err != nil {
+			return fmt.Errorf("acp: session %q: setting the %s: the agent %s: %w", s.id, x.ch.what, c.program(), p.failed(ctx, during("set it to "+value, err)))
+		}
+	}
+	return nil
+}
+
+// set changes one of the options of a session.
+func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, value string) error {
+	id := sdk.SessionId(s.id)
+	var answer sdk.SetSessionConfigOptionResponse
+	var err error
+	switch {
+	case ch.config != "":
+		err = p.conn.call(ctx, sdk.AgentMethodSessionSetConfigOption, sdk.SetSessionConfigOptionRequest{
+			ValueId: &sdk.SetSessionConfigOptionValueId{ConfigId: sdk.SessionConfigId(ch.config), SessionId: id, Value: sdk.SessionConfigValueId(value)},
+		}, &answer)
+	case ch.what == "mode":
+		err = p.conn.call(ctx, sdk.AgentMethodSessionSetMode, sdk.SetSessionModeRequest{SessionId: id, ModeId: sdk.SessionModeId(value)}, nil)
+	default:
+		err = p.conn.call(ctx, sdk.AgentMethodSessionSetModel, sdk.UnstableSetSessionModelRequest{SessionId: id, ModelId: sdk.UnstableModelId(value)}, nil)
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch.what == "mode" {
+		s.opts.mode.current = value
+	} else {
+		s.opts.model.current = value
+	}
+	s.opts.configured(answer.ConfigOptions)
+	return nil
+}
+
+// servers returns a list that is never null in JSON, as the protocol wants it.
+func servers(list []sdk.McpServer) []sdk.McpServer {
+	if list == nil {
+		return []sdk.McpServer{}
+	}
+	return list
+}
+
+// mcpServers returns the servers as the agent wants them.
+func (p *process) mcpServers(list []MCPServer) ([]sdk.McpServer, error) {
+	var out []sdk.McpServer
+	for _, s := range list {
+		bad := func(why string) error { return fmt.Errorf("acp: the MCP server %q: %s", s.Name, why) }
+		switch {
+		case s.Name == "":
+			return nil, errors.New("acp: an MCP server has no name; set MCPServer.Name")
+		case (len(s.Command) > 0) == (s.URL != ""):
+			return nil, bad("set one of Command and URL")
+		case s.URL != "" && !p.init.AgentCapabilities.McpCapabilities.Http:
+			return nil, bad("the agent connects only to servers that are commands, not to URLs")
+		case s.URL != "":
+			h := &sdk.McpServerHttpInline{Name: s.Name, Type: "http", Url: s.URL, Headers: []sdk.HttpHeader{}}
+			for _, k := range slices.Sorted(maps.Keys(s.Headers)) {
+				h.Headers = append(h.Headers, sdk.HttpHeader{Name: k, Value: s.Headers[k]})
+			}
+			out = append(out, sdk.McpServer{Http: h})
+		default:
+			st := &sdk.McpServerStdio{Name: s.Name, Command: s.Command[0], Args: append([]string{}, s.Command[1:]...), Env: []sdk.EnvVariable{}}
+			for _, k := range slices.Sorted(maps.Keys(s.Env)) {
+				st.Env = append(st.Env, sdk.EnvVariable{Name: k, Value: s.Env[k]})
+			}
+			out = append(out, sdk.McpServer{Stdio: st})
+		}
+	}
+	return out, nil
+}

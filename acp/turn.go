@@ -1,0 +1,347 @@
+package acp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// errAborted ends the context of a turn that was aborted, errOver that of one
+// that is over.
+var (
+	errAborted = errors.New("the turn was aborted")
+	errOver    = errors.New("the turn is over")
+)
+
+// cancelAgain is the time after which an agent that has not stopped is told
+// again.
+const cancelAgain = 500 * time.Millisecond
+
+// turn is a turn that runs.
+type turn struct {
+	s      *session
+	prompt bgagent.Prompt
+	ctx    context.Context // ends when the turn must stop, and when it is over
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when RunTurn returns
+	begun  time.Time
+
+	// reporting guards r, and is held while it is called: RunTurn takes it away.
+	reporting sync.Mutex
+	r         *bgagent.Reporter
+
+	requests sync.WaitGroup // requests of the agent that are being answered
+
+	// Guarded by Client.mu.
+	over    bool // no further request is answered
+	calls   map[string]*toolCall
+	refused string // the last permission that was refused, until the agent writes something
+	terms   map[string]*terminal
+}
+
+// toolCall is a tool call of a turn.
+type toolCall struct {
+	tool  bgagent.MessageTool
+	kind  string
+	title string
+}
+
+// RunTurn implements [bgagent.TurnRunner]. What the agent answers as an error is
+// a failed turn; when the agent process ends the turn is interrupted, and the
+// error says how that came about. A session whose process has ended is loaded
+// by another, if the agent can do that; if not the error wraps
+// [bgagent.ErrNoSession].
+func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	t, err := c.begin(ctx, id, p, r)
+	if err != nil {
+		return bgagent.TurnEnd{}, err
+	}
+	end, err := c.play(t)
+	if err != nil && end.Stop == bgagent.StopUntold {
+		end.Stop = bgagent.StopError
+	}
+	if t.stopped() {
+		end, err = bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: end.Text}, nil
+	}
+	c.finish(t, end, err)
+	return end, err
+}
+
+// begin enters a turn.
+func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (*turn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[id]
+	switch {
+	case id == "":
+		return nil, noSession(id)
+	case s == nil:
+		// The agent may know it from an earlier run of the host.
+		s = &session{id: id, dir: c.cfg.Dir, conv: conversation{max: c.cfg.MaxHistory}}
+		c.sessions[id] = s
+	case s.turn != nil:
+		return nil, fmt.Errorf("acp: session %q: %w", id, bgagent.ErrBusy)
+	}
+	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), begun: time.Now(), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
+	t.ctx, t.cancel = context.WithCancelCause(ctx)
+	s.turn = t
+	return t, nil
+}
+
+// stopped reports whether the turn was told to stop before it was over.
+func (t *turn) stopped() bool {
+	cause := context.Cause(t.ctx)
+	return cause != nil && !errors.Is(cause, errOver)
+}
+
+// finish leaves the turn, with nothing of it running.
+func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
+	t.cancel(errOver)
+	t.reporting.Lock()
+	t.r = nil
+	t.reporting.Unlock()
+	reason := ""
+	if err != nil {
+		reason = err.Error()
+	}
+	c.mu.Lock()
+	s := t.s
+	s.conv.finish(end.Stop, reason)
+	s.turn = nil
+	if s.proc == nil && s.lost == nil && s.conv.empty() {
+		delete(c.sessions, s.id) // no agent had it
+	}
+	c.mu.Unlock()
+	close(t.done)
+}
+
+// play finds the process, hands over the prompt, and waits for the end.
+func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
+	s := t.s
+	agent, err := c.agent(t.prompt.Agent)
+	if err != nil {
+		return bgagent.TurnEnd{}, err
+	}
+	p, err := c.attach(t.ctx, s)
+	if err != nil {
+		return bgagent.TurnEnd{}, err
+	}
+	ctx, cancel := context.WithTimeoutCause(t.ctx, c.cfg.StartTimeout, errSlowStart)
+	err = c.choose(ctx, p, s, agent, t.prompt.Model)
+	cancel()
+	if err != nil {
+		return bgagent.TurnEnd{}, err
+	}
+	if t.stopped() {
+		return bgagent.TurnEnd{Stop: bgagent.StopAborted}, nil
+	}
+	if !c.enter(t, p) {
+		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted}, c.interrupted(p)
+	}
+	answer, err := c.ask(t, p)
+	c.quiet(t)
+	c.leave(p, false)
+	if err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil {
+		<-p.dead
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: t.s.conv.lastText()}, c.interrupted(p)
+	}
+	return c.endOf(t, answer, err)
+}
+
+// enter counts the turn in its process and records the prompt. It reports
+// whether the process lives.
+func (c *Client) enter(t *turn, p *process) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, alive := c.all[p]; !alive {
+		return false
+	}
+	p.turns++
+	t.s.conv.add(bgagent.Message{Role: bgagent.RoleUser, PromptID: t.prompt.ID, Text: t.prompt.Text, Finished: true, Time: time.Now()})
+	return true
+}
+
+// leave takes a turn, or only one that does not stop, out of its process.
+func (c *Client) leave(p *process, stuck bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if stuck {
+		p.stuck--
+	} else {
+		p.turns--
+	}
+	p.endIfUseless()
+}
+
+// endIfUseless ends a process in which nothing runs but turns that do not stop.
+// Client.mu must be held.
+func (p *process) endIfUseless() {
+	if p.retired && p.turns == p.stuck {
+		p.end(fmt.Errorf("it was ended because it had not stopped a turn within %v of being told to", p.c.cfg.CancelGrace))
+	}
+}
+
+// retire gives the process nothing new to do, because it does not stop a turn,
+// and has it ended once the turns are over that are none the worse for it.
+func (c *Client) retire(p *process) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.retired = true
+	p.stuck++
+	if c.proc == p {
+		c.proc = nil
+	}
+	p.endIfUseless()
+}
+
+// ask makes the prompt and waits for its answer. When the turn must stop it
+// tells the agent so.
+func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
+	var answer sdk.PromptResponse
+	over := make(chan error, 1)
+	req := sdk.PromptRequest{SessionId: sdk.SessionId(t.s.id), Prompt: c.blocks(t)}
+	go func() {
+		over <- p.conn.call(context.Background(), sdk.AgentMethodSessionPrompt, req, &answer)
+	}()
+	select {
+	case err := <-over:
+		return answer, err
+	case <-t.ctx.Done():
+	}
+	// An agent may look at the cancellation before it has begun with the prompt,
+	// and forget it: so it is told again.
+	again := time.NewTicker(cancelAgain)
+	defer again.Stop()
+	timer := time.NewTimer(c.cfg.CancelGrace)
+	defer timer.Stop()
+	for told := false; ; told = true {
+		if err := p.conn.notify(sdk.AgentMethodSessionCancel, sdk.CancelNotification{SessionId: sdk.SessionId(t.s.id)}); err != nil && !told {
+			c.cfg.Logger.Warn("acp: the agent cannot be told to stop a turn", "session", t.s.id, "error", err)
+		}
+		select {
+		case err := <-over:
+			return answer, err
+		case <-again.C:
+			continue
+		case <-timer.C:
+		}
+		break
+	}
+	c.cfg.Logger.Warn("acp: the agent does not stop a turn", "session", t.s.id, "task", t.prompt.Task)
+	c.retire(p)
+	err := <-over // the process ends, or the answer comes after all
+	c.leave(p, true)
+	return answer, err
+}
+
+// blocks returns the content of the prompt. The protocol has no system text, so
+// that is put before the prompt when the agent has not been given it.
+func (c *Client) blocks(t *turn) []sdk.ContentBlock {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []sdk.ContentBlock
+	if t.prompt.System != "" && t.prompt.System != t.s.system {
+		t.s.system = t.prompt.System
+		list = append(list, sdk.TextBlock(t.prompt.System))
+	}
+	return append(list, sdk.TextBlock(t.prompt.Text))
+}
+
+// quiet ends what the client itself does for the turn: requests of the agent
+// that are being answered, and commands in terminals.
+func (c *Client) quiet(t *turn) {
+	if !t.stopped() {
+		t.cancel(errOver)
+	}
+	c.mu.Lock()
+	t.over = true
+	terms := t.terms
+	t.terms = nil
+	c.mu.Unlock()
+	for _, term := range terms {
+		term.end()
+	}
+	t.requests.Wait()
+	c.settle(t)
+}
+
+// interrupted is the error of a turn whose process has ended.
+func (c *Client) interrupted(p *process) error {
+	return fmt.Errorf("acp: the agent %s broke off the turn: %w", c.program(), p.why)
+}
+
+// endOf returns how the turn has ended.
+func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
+	c.mu.Lock()
+	end := bgagent.TurnEnd{Text: t.s.conv.lastText()}
+	refused := t.refused
+	c.mu.Unlock()
+	if err != nil {
+		end.Stop = bgagent.StopError
+		return end, c.failure(err)
+	}
+	c.use(t, answer)
+	switch answer.StopReason {
+	case sdk.StopReasonEndTurn:
+		end.Stop = bgagent.StopEndOfTurn
+		if refused != "" {
+			// Some agents stop without a word when they may not do something. That
+			// is no answer.
+			end.Stop = bgagent.StopError
+			return end, fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), refused)
+		}
+	case sdk.StopReasonMaxTokens:
+		end.Stop = bgagent.StopLength
+	case sdk.StopReasonMaxTurnRequests:
+		end.Stop = bgagent.StopTurnLimit
+	case sdk.StopReasonRefusal:
+		end.Stop = bgagent.StopRefused
+	case sdk.StopReasonCancelled:
+		end.Stop = bgagent.StopAborted
+	default:
+		end.Stop = bgagent.StopError
+		return end, fmt.Errorf("acp: the agent %s ended the turn with a stop reason that is not in the protocol: %.80q", c.program(), answer.StopReason)
+	}
+	return end, nil
+}
+
+// failure is the error of a turn that the agent answered with an error.
+func (c *Client) failure(err error) error {
+	var re *sdk.RequestError
+	switch {
+	case !errors.As(err, &re):
+		return fmt.Errorf("acp: the agent %s: %w", c.program(), err)
+	case re.Code == codeAuth:
+		return fmt.Errorf("acp: the agent %s wants authentication: %w; set Config.Auth, or log in with the program itself", c.program(), &agentError{re})
+	}
+	return fmt.Errorf("acp: the agent %s failed: %w", c.program(), &agentError{re})
+}
+
+// Abort implements [bgagent.SessionClient]: it has the agent told to stop, and
+// returns when the turn is over. When ctx ends before that, its error is
+// returned.
+func (c *Client) Abort(ctx context.Context, id string) error {
+	c.mu.Lock()
+	var t *turn
+	if s := c.sessions[id]; s != nil {
+		t = s.turn
+	}
+	c.mu.Unlock()
+	if t == nil {
+		return nil
+	}
+	t.cancel(errAborted)
+	select {
+	case <-t.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("acp: session %q has not stopped yet: %w", id, context.Cause(ctx))
+	}
+}

@@ -1,0 +1,276 @@
+package acp
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// bubble runs a test in virtual time, with a fake agent in the same process.
+func bubble(t *testing.T, cfg Config, store bool, test func(t *testing.T, c *Client)) {
+	t.Helper()
+	cfg.Dir = t.TempDir()
+	dir := ""
+	if store {
+		dir = t.TempDir()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		test(t, piped(t, cfg, func() *fakeAgent { return &fakeAgent{store: dir} }))
+	})
+}
+
+func TestATurnEndsAsTheAgentSays(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		for reason, want := range map[string]bgagent.StopReason{
+			"end_turn": bgagent.StopEndOfTurn, "max_tokens": bgagent.StopLength, "max_turn_requests": bgagent.StopTurnLimit,
+			"refusal": bgagent.StopRefused, "cancelled": bgagent.StopAborted,
+		} {
+			e := prompt(t, c, create(t, c), "say half\nstop "+reason)
+			require.NoError(t, e.err)
+			require.Equal(t, bgagent.TurnEnd{Stop: want, Text: "half"}, e.TurnEnd)
+		}
+		e := prompt(t, c, create(t, c), "say half\nstop teatime")
+		require.ErrorContains(t, e.err, `stop reason that is not in the protocol: "teatime"`)
+		require.Equal(t, bgagent.StopError, e.Stop)
+
+		id := create(t, c)
+		e = prompt(t, c, id, "say half\nfail of the model")
+		require.EqualError(t, e.err, `acp: the agent "fake" failed: Internal error: of the model (code -32603)`)
+		require.Equal(t, bgagent.StopError, e.Stop)
+		require.Equal(t, "half", e.Text)
+		page, err := c.Messages(t.Context(), id, "", 0)
+		require.NoError(t, err)
+		require.Equal(t, e.err.Error(), page.Messages[1].Error)
+		require.Equal(t, bgagent.StopError, page.Messages[1].Stop)
+	})
+}
+
+func TestWhatTheAgentDoesIsReported(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		id := create(t, c)
+		e := prompt(t, c, id, "think hard\nplan\nsay let me see\ntool grep\ncost 0.25\nsay found\nsay  it\ncost 1")
+		require.NoError(t, e.err)
+		require.Equal(t, "found it", e.Text)
+		require.Equal(t, "hard", e.of(bgagent.ReportReasoning)[0].Text)
+		require.Equal(t, []bgagent.Todo{{Text: "look", State: bgagent.TodoCompleted}, {Text: "write", State: bgagent.TodoInProgress}}, e.of(bgagent.ReportTodos)[0].Todos)
+		var states []bgagent.ToolState
+		for _, r := range e.of(bgagent.ReportTool) {
+			require.Equal(t, "grep", r.Tool.Name)
+			states = append(states, r.Tool.State)
+		}
+		require.Equal(t, []bgagent.ToolState{bgagent.ToolRunning, bgagent.ToolDone}, states)
+		var sum bgagent.Usage
+		for _, r := range e.of(bgagent.ReportUsage) {
+			sum.Cost += r.Usage.Cost
+			sum.InputTokens += r.Usage.InputTokens
+			sum.OutputTokens += r.Usage.OutputTokens
+		}
+		require.Equal(t, bgagent.Usage{InputTokens: 10, OutputTokens: 5, Cost: 1}, sum)
+
+		page, err := c.Messages(t.Context(), id, "", 0)
+		require.NoError(t, err)
+		require.Len(t, page.Messages, 3)
+		require.Equal(t, "let me see", page.Messages[1].Text)
+		require.Equal(t, "hard", page.Messages[1].Reasoning)
+		require.Len(t, page.Messages[1].Tools, 1)
+		require.Equal(t, "found it", page.Messages[2].Text)
+		// The cost is that of the session: what was told before is not told again.
+		require.Empty(t, prompt(t, c, id, "cost 1\nfail").of(bgagent.ReportUsage))
+	})
+}
+
+func TestMessagesOfATurnAreKeptApart(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		e := prompt(t, c, create(t, c), "message 1 one, \nmessage 1 still one\nmessage 2 two")
+		require.Equal(t, "two", e.Text)
+		require.Equal(t, "one,still one\n\ntwo", e.text())
+	})
+}
+
+func TestAToolCallThatTheAgentForgetsEndsWithTheTurn(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		last := func(e ended) bgagent.ToolState {
+			list := e.of(bgagent.ReportTool)
+			return list[len(list)-1].Tool.State
+		}
+		require.Equal(t, bgagent.ToolDone, last(prompt(t, c, create(t, c), "half grep\nsay done")))
+		id := create(t, c)
+		l := run(t, c, id, bgagent.Prompt{Text: "half grep\nwait"})
+		<-l.said
+		require.NoError(t, c.Abort(t.Context(), id))
+		require.Equal(t, bgagent.ToolFailed, last(l.wait()))
+	})
+}
+
+func TestAnAbortedTurnIsOverWhenAbortReturns(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		id := create(t, c)
+		l := run(t, c, id, bgagent.Prompt{Text: "wait"})
+		<-l.said
+		_, err := c.RunTurn(t.Context(), id, bgagent.Prompt{Text: "say me too"}, nil)
+		require.ErrorIs(t, err, bgagent.ErrBusy)
+		require.NoError(t, c.Abort(t.Context(), id))
+		e := prompt(t, c, id, "say on we go")
+		require.Equal(t, "on we go", e.Text, e.err)
+		first := l.wait()
+		require.NoError(t, first.err)
+		require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: "I wait"}, first.TurnEnd)
+		require.NoError(t, c.Abort(t.Context(), id))
+		require.NoError(t, c.Abort(t.Context(), "no such session"))
+	})
+}
+
+func TestATurnWhoseTimeIsUpBeforeItBeginsIsNotHandedOver(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		id := create(t, c)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		end, err := c.RunTurn(ctx, id, bgagent.Prompt{Text: "say no"}, nil)
+		require.NoError(t, err)
+		require.Equal(t, bgagent.StopAborted, end.Stop)
+		page, err := c.Messages(t.Context(), id, "", 0)
+		require.NoError(t, err)
+		for _, m := range page.Messages {
+			require.NotEqual(t, bgagent.RoleUser, m.Role)
+		}
+	})
+}
+
+func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
+	bubble(t, Config{CancelGrace: 3 * time.Second}, true, func(t *testing.T, c *Client) {
+		stuck, healthy := create(t, c), create(t, c)
+		first := run(t, c, stuck, bgagent.Prompt{Text: "deaf"})
+		second := run(t, c, healthy, bgagent.Prompt{Text: "nap 1m\nsay refreshed"})
+		<-first.said
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		require.ErrorIs(t, c.Abort(ctx, stuck), context.DeadlineExceeded)
+
+		// Others go on in a process of their own, and the one that is in a turn where
+		// it is.
+		other := create(t, c)
+		require.Equal(t, "hello", prompt(t, c, other, "say hello").Text)
+		require.Len(t, c.all, 2)
+		e := second.wait()
+		require.NoError(t, e.err)
+		require.Equal(t, "refreshed", e.Text)
+		require.Equal(t, time.Minute, time.Since(began))
+
+		e = first.wait()
+		require.NoError(t, e.err)
+		require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: "I do not listen"}, e.TurnEnd)
+		require.Equal(t, time.Minute, time.Since(began).Truncate(time.Second))
+		synctest.Wait()
+		require.Len(t, c.all, 1)
+		require.Contains(t, prompt(t, c, healthy, "recall").Text, "nap")
+		require.Contains(t, prompt(t, c, stuck, "recall").Text, "deaf")
+	})
+}
+
+func TestAnAgentThatDoesNotStopIsEndedAtOnceWhenItIsAlone(t *testing.T) {
+	bubble(t, Config{CancelGrace: 3 * time.Second}, false, func(t *testing.T, c *Client) {
+		id := create(t, c)
+		l := run(t, c, id, bgagent.Prompt{Text: "deaf"})
+		<-l.said
+		began := time.Now()
+		l.cancel()
+		require.Equal(t, bgagent.StopAborted, l.wait().Stop)
+		require.Equal(t, 3*time.Second, time.Since(began))
+		e := prompt(t, c, id, "say hello")
+		require.ErrorIs(t, e.err, bgagent.ErrNoSession)
+		require.ErrorContains(t, e.err, "had not stopped a turn within 3s of being told to")
+		require.ErrorContains(t, e.err, "cannot load sessions")
+	})
+}
+
+func TestWhatComesAfterTheAnswerIsNotReported(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		id := create(t, c)
+		e := prompt(t, c, id, "say done\nlate")
+		time.Sleep(2 * time.Second)
+		require.Equal(t, "done", e.text())
+		page, err := c.Messages(t.Context(), id, "", 0)
+		require.NoError(t, err)
+		require.Equal(t, "done", page.Messages[len(page.Messages)-1].Text)
+	})
+}
+
+func TestASystemTextIsGivenOnce(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		id := create(t, c)
+		ask := func(system string) {
+			require.NoError(t, run(t, c, id, bgagent.Prompt{System: system, Text: "say hello"}).wait().err)
+		}
+		ask("say be brief")
+		ask("say be brief")
+		ask("say be kind")
+		page, err := c.Messages(t.Context(), id, "", 0)
+		require.NoError(t, err)
+		var said []string
+		for _, m := range page.Messages {
+			if m.Role == bgagent.RoleAgent {
+				said = append(said, m.Text)
+			}
+		}
+		require.Equal(t, []string{"be briefhello", "hello", "be kindhello"}, said)
+	})
+}
+
+func TestAgentsAndModelsAreChosenByName(t *testing.T) {
+	cfg := Config{Agents: map[string]Agent{"planner": {Mode: "plan", Description: "plans"}, "builder": {Model: "large"}}}
+	bubble(t, cfg, true, func(t *testing.T, c *Client) {
+		spec := bgagent.SessionSpec{Agent: "planner"}
+		id, err := c.CreateSession(t.Context(), spec)
+		require.NoError(t, err)
+		as := func(agent, model, text string) ended {
+			return run(t, c, id, bgagent.Prompt{Agent: agent, Model: model, Text: text}).wait()
+		}
+		require.Equal(t, "plan", as("planner", "", "mode").Text)
+		require.Equal(t, "small", as("planner", "", "model").Text)
+		require.Equal(t, "large", as("planner", "provider/large", "model").Text)
+		require.Equal(t, "build", as("builder", "", "mode").Text)
+		require.Equal(t, "large", as("builder", "", "model").Text)
+		require.Equal(t, "small", as("planner", "", "model").Text)
+		e := as("planner", "huge", "model")
+		require.ErrorContains(t, e.err, `has no model "huge"; there are: small, large`)
+		var no *bgagent.NoSuchAgentError
+		require.ErrorAs(t, as("nobody", "", "mode").err, &no)
+		require.Equal(t, []string{"builder", "planner"}, no.Known)
+		spec.Model = "huge"
+		_, err = c.CreateSession(t.Context(), spec)
+		require.ErrorContains(t, err, `has no model "huge"`)
+		require.Len(t, c.sessions, 1)
+		list, err := c.Agents(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []bgagent.AgentInfo{{Name: "builder"}, {Name: "planner", Description: "plans"}}, list)
+
+		p := c.anyProcess()
+		p.end(nil) // what was chosen is chosen again in another process
+		<-p.dead
+		require.Equal(t, "plan", as("planner", "large", "mode").Text)
+		require.Equal(t, "large", as("planner", "large", "model").Text)
+	})
+}
+
+// anyProcess returns the current process.
+func (c *Client) anyProcess() *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.proc
+}
+
+func TestWithoutNamesEveryAgentIsTheSame(t *testing.T) {
+	bubble(t, Config{Model: "large"}, false, func(t *testing.T, c *Client) {
+		_, err := c.Agents(t.Context())
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "whoever"})
+		require.NoError(t, err)
+		require.Equal(t, "large", prompt(t, c, id, "model").Text)
+	})
+}
