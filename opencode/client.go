@@ -58,7 +58,7 @@ type Client struct {
 	order    []string          // of prompts, oldest first
 	agents   []bgagent.AgentInfo
 	agentsAt time.Time
-	clock    time.Duration // what the server's clock is ahead of ours
+	clock    time.Duration // what the server's clock is ahead of ours, at least
 	counter  int64         // of ids, in one millisecond
 	last     int64         // millisecond of the latest id
 	streamed bool          // the event stream is up
@@ -69,7 +69,6 @@ type Client struct {
 type session struct {
 	dir     string
 	task    bool   // made for a task, or below one
-	newest  string // id of the newest message that was seen
 	changes int    // messages or parts that the stream has told of
 	asking  string // the question that is open, if any
 }

@@ -118,8 +118,6 @@ func TestAPromptIsNewerThanTheNewestMessage(t *testing.T) {
 	f := newFake()
 	c := fakeClient(t, f, Config{})
 	f.set("GET /session/ses_1/message", `[{"info":{"id":"msg_ffffff000001RCO5tpPsXQmoF9","role":"user"}}]`)
-	_, err := c.Messages(t.Context(), "ses_1", "", 10)
-	require.NoError(t, err)
 	require.NoError(t, c.StartTurn(t.Context(), "ses_1", bgagent.Prompt{ID: "p", Text: "x"}))
 	require.Contains(t, f.sent("POST /session/ses_1/prompt_async")[0], `"messageID":"msg_ffffff000002`)
 }

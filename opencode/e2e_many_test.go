@@ -116,6 +116,7 @@ func TestLatency(t *testing.T) {
 						root := s.root()
 						task := s.launch(root, "worker", x.slow+"\n@say done")
 						got := s.ended(task.ID)[0]
+						require.Equal(t, bgagent.Completed, got.Status, got.Reason)
 						at := idle(got.Session)
 						var notice time.Time
 						s.waitFor(func(r modelserver.Request) bool {

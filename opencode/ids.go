@@ -8,9 +8,10 @@ import (
 
 // Messages and parts are sorted by their ids, which begin with the time: 12 hex
 // digits of the milliseconds since 1970 times 4096, plus a counter, cut off at
-// the top; 14 random letters and digits follow. A prompt whose id were older than
-// what is there already would never be answered, one from the future would be
-// answered again and again: so the time is the server's.
+// the top; 14 random letters and digits follow. A prompt that looks older than
+// what is there already would never be answered, and one that looks newer than its
+// own answer is taken for another one: so the time is the server's, rather a
+// little early than late, but after that of the newest message there is.
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

@@ -37,7 +37,6 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 		if settled = settled && msg.Finished; settled {
 			page.Next = bgagent.Cursor(w.Info.ID)
 		}
-		c.noteMessage(id, w.Info.ID)
 	}
 	return page, nil
 }
@@ -76,6 +75,19 @@ func (c *Client) messagesAfter(ctx context.Context, id, dir, after string) (all 
 		}
 		before = oldest
 	}
+}
+
+// newest returns the id of the session's newest message, or nothing.
+func (c *Client) newest(ctx context.Context, id, dir string) (string, error) {
+	query := url.Values{"limit": {"1"}}
+	if dir != "" {
+		query.Set("directory", dir)
+	}
+	var page []wireMessage
+	if err := c.get(ctx, "/session/"+url.PathEscape(id)+"/message", query, &page); err != nil || len(page) == 0 {
+		return "", err
+	}
+	return page[len(page)-1].Info.ID, nil
 }
 
 func byID(a, b wireMessage) int { return strings.Compare(a.Info.ID, b.Info.ID) }

@@ -32,7 +32,6 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 		body.Permission = append(body.Permission, wireRule{p.Name, p.Pattern, string(p.Action)})
 	}
 	var made wireSession
-	before := time.Now()
 	if err := c.do(ctx, http.MethodPost, "/session", in(dir), body, &made); err != nil {
 		return "", fmt.Errorf("opencode: creating a session: %w", err)
 	}
@@ -41,8 +40,8 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if made.Time.Created > 0 { // how far apart the clocks are, to some milliseconds
-		c.clock = time.UnixMilli(made.Time.Created).Sub(before.Add(time.Since(before) / 2))
+	if made.Time.Created > 0 {
+		c.clock = time.Until(time.UnixMilli(made.Time.Created))
 	}
 	c.sessions[made.ID] = &session{dir: made.Directory, task: true}
 	c.dirs[made.Directory] = true

@@ -78,7 +78,11 @@ func (c *Client) prompt(ctx context.Context, id string, s session, prompt string
 	if body.Model, err = parseModel(model); err != nil {
 		return fmt.Errorf("opencode: prompting session %q: %w", id, err)
 	}
-	body.MessageID = c.messageID(prompt, s.newest)
+	newest, err := c.newest(ctx, id, s.dir)
+	if err != nil && !missing(err) { // the prompt itself says so better
+		return fmt.Errorf("opencode: prompting session %q: %w", id, err)
+	}
+	body.MessageID = c.messageID(prompt, newest)
 	body.Parts = []wireTextPart{{ID: partID(body.MessageID), Type: "text", Text: text}}
 	err = c.do(ctx, http.MethodPost, "/session/"+url.PathEscape(id)+"/prompt_async", in(s.dir), body, nil)
 	switch {
@@ -87,17 +91,7 @@ func (c *Client) prompt(ctx context.Context, id string, s session, prompt string
 	case err != nil:
 		return fmt.Errorf("opencode: prompting session %q: %w", id, err)
 	}
-	c.noteMessage(id, body.MessageID)
 	return nil
-}
-
-// noteMessage remembers the newest message of a session.
-func (c *Client) noteMessage(id, message string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.sessions[id]; s != nil {
-		s.newest = max(s.newest, message)
-	}
 }
 
 // isNoSession reports whether the error says that there is no such session.
