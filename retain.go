@@ -378,9 +378,10 @@ func (m *BackgroundManager) tellForgottenOne(list []forgotten, i int) {
 	returned := false
 	defer func() {
 		if !returned && recover() == nil {
+			rest := list[i+1:]
 			m.spawn(goForget, func() {
-				for i++; i < len(list); i++ {
-					m.tellForgottenOne(list, i)
+				for j := range rest {
+					m.tellForgottenOne(rest, j)
 				}
 				m.tellForgotten()
 			})

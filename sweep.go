@@ -556,7 +556,9 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 		if stop == StopUntold || stop == StopEndOfTurn {
 			stop = StopError
 		}
-		w.hint = &hint{stop: stop, err: e.Error}
+		if w.hint == nil { // what follows from the first one says less
+			w.hint = &hint{stop: stop, err: e.Error}
+		}
 		m.eventLookLocked(a)
 	case HostStatus:
 		m.statusEventLocked(a, e.Status, now)

@@ -51,18 +51,19 @@ type Client struct {
 	base string
 	http *http.Client
 
-	mu       sync.Mutex
-	sessions map[string]*session
-	prompts  map[string]string // message id by prompt or notice
-	names    map[string]string // and back
-	order    []string          // of prompts, oldest first
-	agents   []bgagent.AgentInfo
-	agentsAt time.Time
-	clock    time.Duration // what the server's clock is ahead of ours, at least
-	counter  int64         // of ids, in one millisecond
-	last     int64         // millisecond of the latest id
-	streamed bool          // the event stream is up
-	dirs     map[string]bool
+	mu         sync.Mutex
+	sessions   map[string]*session
+	prompts    map[string]string // message id by prompt or notice
+	names      map[string]string // and back
+	order      []string          // of prompts, oldest first
+	agents     map[string]agents // by directory
+	clock      time.Duration     // what the server's clock is ahead of ours, at least
+	clockKnown bool
+	counter    int64     // of ids, in one millisecond
+	last       int64     // millisecond of the latest id
+	streamed   bool      // the event stream is up
+	heard      time.Time // when it last said something
+	dirs       map[string]bool
 }
 
 // session is what the client knows of one session of the server.
@@ -71,6 +72,12 @@ type session struct {
 	task    bool   // made for a task, or below one
 	changes int    // messages or parts that the stream has told of
 	asking  string // the question that is open, if any
+}
+
+// agents are those that there were at a time.
+type agents struct {
+	list []bgagent.AgentInfo
+	at   time.Time
 }
 
 var (
@@ -91,6 +98,8 @@ func New(cfg Config) (*Client, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("opencode: Config.URL: %w", err)
+	case cfg.HTTPClient != nil && cfg.HTTPClient.Timeout > 0:
+		return nil, errors.New("opencode: Config.HTTPClient has a Timeout, which would cut the event stream off; leave it 0")
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return nil, fmt.Errorf("opencode: Config.URL is %q; it must be like http://127.0.0.1:4096", cfg.URL)
 	}
@@ -100,6 +109,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, base: strings.TrimRight(cfg.URL, "/"), http: cfg.HTTPClient,
 		sessions: map[string]*session{}, prompts: map[string]string{}, names: map[string]string{}, dirs: map[string]bool{},
+		agents: map[string]agents{},
 	}
 	if c.http == nil {
 		c.http = &http.Client{}
@@ -124,7 +134,10 @@ func (c *Client) Check(ctx context.Context) error {
 	if err := c.get(ctx, "/global/health", nil, &health); err != nil {
 		return fmt.Errorf("opencode: %w", err)
 	}
-	if !health.Healthy {
+	switch {
+	case health.Version == "":
+		return fmt.Errorf("opencode: %s is no opencode server: its answer names no version; correct Config.URL", c.base)
+	case !health.Healthy:
 		return fmt.Errorf("opencode: %s says that it is not healthy", c.base)
 	}
 	return nil
@@ -161,6 +174,11 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		return err
 	}
 	defer resp.Body.Close()
+	return c.decode(ctx, resp, path, out)
+}
+
+// decode reads an answer.
+func (c *Client) decode(ctx context.Context, resp *http.Response, path string, out any) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +26,7 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 		{Config{}, "http://127.0.0.1:4096"},
 		{Config{URL: "localhost:4096"}, "http://127.0.0.1:4096"},
 		{Config{URL: "http://a b"}, "Config.URL"},
+		{Config{URL: "http://server", HTTPClient: &http.Client{Timeout: 1}}, "Timeout"},
 		{Config{URL: "http://server", Model: "gpt"}, "provider/model"},
 		{Config{URL: "http://server", Model: "openai/"}, "provider/model"},
 	} {
@@ -43,7 +46,8 @@ func TestCheckSaysWhatToDo(t *testing.T) {
 		"wrong password":     {func(f *fake) { f.password = "p" }, Config{Password: "q"}, "refuses the password"},
 		"another server":     {func(f *fake) { f.set("GET /global/health", "<html>") }, Config{}, "no opencode server"},
 		"an older server":    {func(f *fake) { delete(f.answers, "GET /global/health") }, Config{}, "404"},
-		"it is not healthy":  {func(f *fake) { f.set("GET /global/health", "{}") }, Config{}, "not healthy"},
+		"it is not healthy":  {func(f *fake) { f.set("GET /global/health", `{"version":"1"}`) }, Config{}, "not healthy"},
+		"a foreign server":   {func(f *fake) { f.set("GET /global/health", "{}") }, Config{}, "no opencode server"},
 		"it never answers":   {func(f *fake) { f.set("GET /global/health", "hang") }, Config{}, "no answer within 5s"},
 		"all is well":        {func(*fake) {}, Config{}, ""},
 		"and with passwords": {func(f *fake) { f.password = "p" }, Config{Password: "p"}, ""},
@@ -153,8 +157,12 @@ func TestStatusesAreAskedForByDirectoryAndWhatIsAbsentIsLookedFor(t *testing.T) 
 	require.Equal(t, bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: "bash rm"}, got["ses_other"])
 
 	f.set("GET /session/status?directory=/other", "broken")
-	_, err = c.Statuses(t.Context(), []string{"ses_1", "ses_other"})
-	require.Error(t, err, "no answer is better than half of one")
+	f.set("GET /session/ses_1", `{"id":"ses_1","directory":"/project"}`)
+	got, err = c.Statuses(t.Context(), []string{"ses_1", "ses_other"})
+	require.NoError(t, err)
+	require.Equal(t, map[string]bgagent.SessionStatus{"ses_1": {State: bgagent.SessionIdle}}, got, "one directory cannot be told")
+	_, err = c.Statuses(t.Context(), []string{"ses_other"})
+	require.Error(t, err, "nothing can be told")
 }
 
 func TestMessagesComeInPagesAndWhatMayChangeComesAgain(t *testing.T) {
@@ -164,12 +172,14 @@ func TestMessagesComeInPagesAndWhatMayChangeComesAgain(t *testing.T) {
 	for i := range 120 {
 		all = append(all, fmt.Sprintf(`{"info":{"id":"msg_%03d","role":"assistant","time":{"created":1,"completed":2},"finish":"tool-calls"},"parts":[{"type":"text","text":"t%d"}]}`, i, i))
 	}
+	all[60] = `{"info":{"id":"msg_060","role":"assistant","time":{"created":1}},"parts":[{"type":"text","text":"cut off"}]}`
 	all[118] = `{"info":{"id":"msg_118","role":"assistant","time":{"created":1}},"parts":[{"type":"text","text":"half"}]}`
-	page := func(from, to int) string { return "[" + strings.Join(all[from:to], ",") + "]" }
+	all[119] = `{"info":{"id":"msg_119","role":"user"}}` // queued behind it
+	page := func(next string, from, to int) string { return next + "\n[" + strings.Join(all[from:to], ",") + "]" }
 	base := "GET /session/ses_1/message?"
-	f.set(base+"directory=/project&limit=50", page(70, 120))
-	f.set(base+"before=msg_070&directory=/project&limit=50", page(20, 70))
-	f.set(base+"before=msg_020&directory=/project&limit=50", page(0, 20))
+	f.set(base+"directory=/project&limit=50", page("seventy", 70, 120))
+	f.set(base+"before=seventy&directory=/project&limit=50", page("twenty", 20, 70))
+	f.set(base+"before=twenty&directory=/project&limit=50", page("", 0, 20))
 	var got []bgagent.Message
 	cursor := bgagent.Cursor("")
 	for range 10 {
@@ -182,12 +192,17 @@ func TestMessagesComeInPagesAndWhatMayChangeComesAgain(t *testing.T) {
 	}
 	require.Len(t, got, 120)
 	require.Equal(t, "t0", got[0].Text)
+	require.True(t, got[60].Finished, "what was followed by another answer does not change any more")
+	require.Equal(t, bgagent.StopInterrupted, got[60].Stop)
 	require.Equal(t, bgagent.Cursor("msg_117"), cursor, "what comes after half a message comes again, too")
 	p, err := c.Messages(t.Context(), "ses_1", cursor, 0)
 	require.NoError(t, err)
 	require.Equal(t, "half", p.Messages[0].Text)
 	require.False(t, p.Messages[0].Finished)
 	require.Len(t, p.Messages, 2)
+	p, err = c.Messages(t.Context(), "ses_1", "deleted", 0)
+	require.NoError(t, err)
+	require.Len(t, p.Messages, 120, "a cursor that there is not means from the beginning")
 	_, err = c.Messages(t.Context(), "ses_none", "", 0)
 	require.ErrorIs(t, err, bgagent.ErrNoSession)
 }
@@ -200,7 +215,7 @@ func TestHowAMessageEnded(t *testing.T) {
 		`{"finish":"length","time":{"completed":2}}`:                                  {Finished: true, Stop: bgagent.StopLength},
 		`{"finish":"content-filter","time":{"completed":2}}`:                          {Finished: true, Stop: bgagent.StopRefused},
 		`{"finish":"error","time":{"completed":2}}`:                                   {Finished: true, Stop: bgagent.StopError, Error: "the model's answer ended with an error"},
-		`{"time":{"completed":2}}`:                                                    {},
+		`{"time":{"completed":2}}`:                                                    {Finished: true, Stop: bgagent.StopInterrupted},
 		`{"finish":"stop"}`:                                                           {},
 		`{"finish":"stop","error":{"name":"MessageAbortedError","data":{}}}`:          {Finished: true, Stop: bgagent.StopAborted, Error: "MessageAbortedError"},
 		`{"error":{"name":"APIError","data":{"message":"not with me"}}}`:              {Finished: true, Stop: bgagent.StopError, Error: "not with me"},
@@ -219,7 +234,7 @@ func TestAMessageHasItsTextToolsAndCosts(t *testing.T) {
 	var w wireMessage
 	require.NoError(t, json.Unmarshal([]byte(`{"info":{"id":"msg_1","role":"assistant","cost":0.5,"tokens":{"input":1,"output":2,"reasoning":4,"cache":{"read":8,"write":16}}},
 		"parts":[{"type":"step-start"},{"type":"reasoning","text":"hm"},{"type":"text","text":"a"},{"type":"text","text":"x","ignored":true},
-		{"type":"tool","callID":"c1","tool":"bash","state":{"status":"running"}},{"type":"tool","callID":"c2","tool":"read","state":{"status":"error"}},{"type":"text","text":"b"}]}`), &w))
+		{"type":"tool","id":"c1","callID":"same","tool":"bash","state":{"status":"running"}},{"type":"tool","id":"c2","callID":"same","tool":"read","state":{"status":"error"}},{"type":"text","text":"b"}]}`), &w))
 	require.Equal(t, bgagent.Message{
 		ID: "msg_1", Role: bgagent.RoleAgent, Text: "a\n\nb", Reasoning: "hm",
 		Tools: []bgagent.MessageTool{{ID: "c1", Name: "bash", State: bgagent.ToolRunning}, {ID: "c2", Name: "read", State: bgagent.ToolFailed}},
@@ -320,7 +335,7 @@ func TestWhatTheStreamTells(t *testing.T) {
 			{Kind: bgagent.HostActivity, Session: "ses_1"},
 			{Kind: bgagent.HostTodos, Session: "ses_1", Todos: []bgagent.Todo{{Text: "one"}}},
 			{Kind: bgagent.HostError, Session: "ses_1", Stop: bgagent.StopError, Error: "APIError: not with me"},
-			status(bgagent.SessionIdle, "3"),
+			status(bgagent.SessionIdle, ""),
 			{Kind: bgagent.HostDeleted, Session: "ses_1"},
 		}, told(), "the late error of an abort is not told: it could end the next turn")
 	})
@@ -384,6 +399,52 @@ func TestQuestionsOfTasksAreAnsweredAndThoseOfOthersLeftAlone(t *testing.T) {
 		require.Len(t, f.sent("POST /question/que_1/reject"), 1)
 		require.Equal(t, "edit a", c.question("ses_2"), "the reply has failed: it is still asked")
 	})
+}
+
+func TestAPolicyThatPanicsOrEndsItsGoroutineRejects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.set("POST /permission/per_2/reply", "true")
+		c := fakeClient(t, f, Config{Permission: func(_ context.Context, p PermissionRequest) PermissionReply {
+			if p.ID == "per_1" {
+				panic("the policy is broken")
+			}
+			runtime.Goexit()
+			return PermissionReply{Allow: true}
+		}})
+		_, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker"})
+		require.NoError(t, err)
+		told := listen(t, c)
+		<-f.opened
+		for _, id := range []string{"per_1", "per_2"} {
+			f.say(event("permission.asked", `{"id":"`+id+`","sessionID":"ses_1","permission":"bash"}`))
+			told()
+			require.Equal(t, []string{`{"reply":"reject","message":"The host failed to decide about this."}`}, f.sent("POST /permission/"+id+"/reply"))
+		}
+	})
+}
+
+func TestTheSessionOfAResumedTaskIsKnownForOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // by a client that has not made it
+		f := newFake()
+		c := fakeClient(t, f, Config{})
+		require.NoError(t, c.StartTurn(t.Context(), "ses_1", bgagent.Prompt{ID: "p", Agent: "worker", Text: "go on"}))
+		told := listen(t, c)
+		<-f.opened
+		f.say(event("permission.asked", `{"id":"per_1","sessionID":"ses_1","permission":"bash"}`))
+		told()
+		require.Len(t, f.sent("POST /permission/per_1/reply"), 1)
+	})
+}
+
+func TestDeleteStopsWhatIsBelowToo(t *testing.T) {
+	f := newFake()
+	f.set("GET /session/ses_1/children", `[{"id":"ses_other"}]`)
+	f.set("POST /session/ses_other/abort", "true")
+	f.set("DELETE /session/ses_1", "true")
+	require.NoError(t, fakeClient(t, f, Config{}).Delete(t.Context(), "ses_1"))
+	require.Contains(t, f.all(), "POST /session/ses_other/abort?directory=/other")
+	require.Contains(t, f.all(), "DELETE /session/ses_1?directory=/project")
 }
 
 func TestForgottenSessionsAreForgotten(t *testing.T) {

@@ -74,7 +74,7 @@ func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 
 func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	s := serve(t, w, w.ServeOpencode(t), Config{}, bgagent.Config{HostUnreachable: 3 * time.Second, StopTimeout: time.Second})
+	s := serve(t, w, w.ServeOpencode(t), Config{}, bgagent.Config{HostUnreachable: 15 * time.Second, StopTimeout: time.Second})
 	task := s.launch("scope", "worker", "@key away\n@hang never")
 	s.waitFor(func(r modelserver.Request) bool { return r.Key == "away" && isMain(r) })
 	s.s.Kill()

@@ -132,6 +132,7 @@ func TestTheRealServer(t *testing.T) {
 		{"an agent or a model that there is not", Config{}, bgagent.Config{}, unknowns},
 		{"a busy parent is told when it is idle", Config{}, bgagent.Config{}, busyParent},
 		{"delete stops what runs first", Config{}, bgagent.Config{}, deleting},
+		{"a long session is read from its beginning", Config{}, bgagent.Config{}, longSession},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, s, x.cfg, x.mcfg)) })
 	}
@@ -294,4 +295,20 @@ func deleting(s *scene) {
 	_, err = s.c.FindSession(s.Context(), id)
 	require.ErrorIs(s, err, bgagent.ErrNoSession)
 	require.NoError(s, s.c.Delete(s.Context(), id), "once more is no error")
+}
+
+func longSession(s *scene) {
+	const turns = 55 // more than fit into one answer of the server
+	prompt := strings.Repeat("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n", turns) + "@say that was all"
+	got := s.ended(s.launch("scope", "worker", prompt).ID)[0]
+	require.Equal(s, "that was all", got.Result, got.Reason)
+	require.Equal(s, turns, got.Progress.ToolCalls)
+	page, err := s.m.Messages(s.Context(), bgagent.Caller{}, got.ID, "", 0)
+	require.NoError(s, err)
+	require.Len(s, page.Messages, turns+2)
+	require.Equal(s, bgagent.RoleUser, page.Messages[0].Role)
+	require.Equal(s, "that was all", page.Messages[turns+1].Text)
+	rest, err := s.m.Messages(s.Context(), bgagent.Caller{}, got.ID, page.Next, 0)
+	require.NoError(s, err)
+	require.Empty(s, rest.Messages)
 }

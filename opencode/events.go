@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -81,6 +80,7 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), answe
 			return because(ctx, err)
 		}
 		silence.Reset(streamSilence)
+		c.hear()
 		data, ok := bytes.CutPrefix(line, []byte("data:"))
 		if !ok {
 			continue
@@ -89,6 +89,12 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), answe
 			emit(e)
 		}
 	}
+}
+
+func (c *Client) hear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = time.Now()
 }
 
 // readLine returns the next line; one that is too long is returned as empty.
@@ -145,7 +151,7 @@ func (c *Client) event(ctx context.Context, data []byte, answers *sync.WaitGroup
 		// That of an abort comes late, perhaps after the next prompt. What was
 		// aborted has a message that says so.
 		if p.Error != nil && p.Error.Name != errAborted {
-			return one(bgagent.HostEvent{Kind: bgagent.HostError, Stop: bgagent.StopError, Error: strings.TrimSpace(p.Error.Name + ": " + p.Error.Data.Message)})
+			return one(bgagent.HostEvent{Kind: bgagent.HostError, Stop: bgagent.StopError, Error: p.Error.text()})
 		}
 	case "todo.updated":
 		return one(bgagent.HostEvent{Kind: bgagent.HostTodos, Todos: todos(p.Todos)})

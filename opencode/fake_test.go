@@ -121,6 +121,10 @@ func (f *fake) RoundTrip(r *http.Request) (*http.Response, error) {
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, answer[len("status 400 "):])
 	default:
+		if next, rest, ok := strings.Cut(answer, "\n"); ok { // with the cursor of what is before it
+			w.Header().Set("X-Next-Cursor", next)
+			answer = rest
+		}
 		_, _ = io.WriteString(w, answer)
 	}
 	return w.Result(), nil

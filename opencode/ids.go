@@ -37,7 +37,7 @@ func (c *Client) messageID(prompt, newest string) string {
 	c.last = ms
 	stamp := uint64(ms)*0x1000 + uint64(c.counter&0xfff)
 	id := "msg_" + ascending(stamp)
-	if n := len("msg_") + 12; len(newest) >= n && id[:n] <= newest[:n] {
+	if n := len("msg_") + 12; len(newest) >= n && (!c.clockKnown || id[:n] <= newest[:n]) {
 		if at, err := hex.DecodeString(newest[len("msg_"):n]); err == nil {
 			id = "msg_" + ascending(fromBytes(at)+1)
 		}

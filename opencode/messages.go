@@ -3,6 +3,7 @@ package opencode
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -16,7 +17,7 @@ import (
 const readAhead = 50
 
 // Messages implements [bgagent.MessageReader]. The cursor is the id of the last
-// message before which nothing changes any more; ids are in order of time.
+// message before which nothing changes any more.
 func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 	s, err := c.known(ctx, id)
 	if err != nil {
@@ -26,13 +27,17 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	if err != nil {
 		return bgagent.Page{}, err
 	}
+	last := lastAnswer(found)
 	page := bgagent.Page{Next: after}
 	if most > 0 && len(found) > most {
 		found, page.More = found[:most], true
 	}
 	settled := true
-	for _, w := range found {
+	for i, w := range found {
 		msg := c.message(w)
+		if !msg.Finished && i < last { // the agent has written another one: a crash cut this one off
+			msg.Finished, msg.Stop = true, bgagent.StopInterrupted
+		}
 		page.Messages = append(page.Messages, msg)
 		if settled = settled && msg.Finished; settled {
 			page.Next = bgagent.Cursor(w.Info.ID)
@@ -41,40 +46,55 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	return page, nil
 }
 
-// messagesAfter returns the messages that are newer than the one with the id,
-// oldest first. The server gives the newest ones first, so it is asked until one
-// is met that is old.
+// lastAnswer returns the index of the last message of the assistant.
+func lastAnswer(list []wireMessage) int {
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].Info.Role == "assistant" {
+			return i
+		}
+	}
+	return -1
+}
+
+// messagesAfter returns the messages after the one with the id, oldest first, in
+// the server's own order: that of time, which may differ from that of ids. The
+// server gives the newest ones first, and with them what to ask for next, so it is
+// asked until the message is met.
 func (c *Client) messagesAfter(ctx context.Context, id, dir, after string) (all []wireMessage, err error) {
-	before := ""
+	query := url.Values{"limit": {strconv.Itoa(readAhead)}}
+	if dir != "" {
+		query.Set("directory", dir)
+	}
 	for {
-		query := url.Values{"limit": {strconv.Itoa(readAhead)}}
-		if dir != "" {
-			query.Set("directory", dir)
-		}
-		if before != "" {
-			query.Set("before", before)
-		}
-		var page []wireMessage
-		err := c.get(ctx, "/session/"+url.PathEscape(id)+"/message", query, &page)
-		switch {
-		case missing(err):
-			return nil, fmt.Errorf("opencode: reading session %q: %w", id, bgagent.ErrNoSession)
-		case err != nil:
+		page, next, err := c.messagePage(ctx, id, query)
+		if err != nil {
 			return nil, fmt.Errorf("opencode: reading session %q: %w", id, err)
 		}
-		slices.SortFunc(page, byID)
-		n := len(page)
-		oldest := ""
-		if n > 0 {
-			oldest = page[0].Info.ID
-		}
-		page = slices.DeleteFunc(page, func(w wireMessage) bool { return w.Info.ID <= after })
-		all = append(page, all...)
-		if n < readAhead || len(page) < n || oldest == before {
+		met := slices.IndexFunc(page, func(w wireMessage) bool { return w.Info.ID == after })
+		all = append(slices.Clone(page[met+1:]), all...)
+		if met >= 0 || next == "" || next == query.Get("before") {
 			return all, nil
 		}
-		before = oldest
+		query.Set("before", next)
 	}
+}
+
+// messagePage returns the messages that the query asks for, oldest first, and
+// the cursor of those before them.
+func (c *Client) messagePage(ctx context.Context, id string, query url.Values) (page []wireMessage, next string, err error) {
+	path := "/session/" + url.PathEscape(id) + "/message"
+	resp, err := c.send(ctx, http.MethodGet, path, query, nil)
+	if missing(err) {
+		return nil, "", bgagent.ErrNoSession
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	if err := c.decode(ctx, resp, path, &page); err != nil {
+		return nil, "", err
+	}
+	return page, resp.Header.Get("X-Next-Cursor"), nil
 }
 
 // newest returns the id of the session's newest message, or nothing.
@@ -90,8 +110,6 @@ func (c *Client) newest(ctx context.Context, id, dir string) (string, error) {
 	return page[len(page)-1].Info.ID, nil
 }
 
-func byID(a, b wireMessage) int { return strings.Compare(a.Info.ID, b.Info.ID) }
-
 // message turns a message of the server into one of the port.
 func (c *Client) message(w wireMessage) bgagent.Message {
 	msg := bgagent.Message{ID: w.Info.ID}
@@ -106,7 +124,8 @@ func (c *Client) message(w wireMessage) bgagent.Message {
 		case p.Type == "reasoning" && p.Text != "":
 			thought = append(thought, p.Text)
 		case p.Type == "tool":
-			msg.Tools = append(msg.Tools, bgagent.MessageTool{ID: p.CallID, Name: p.Tool, State: toolState(p.State.Status)})
+			// Its call id comes from the model, which may use it again.
+			msg.Tools = append(msg.Tools, bgagent.MessageTool{ID: p.ID, Name: p.Tool, State: toolState(p.State.Status)})
 		}
 	}
 	msg.Text, msg.Reasoning = strings.Join(text, "\n\n"), strings.Join(thought, "\n\n")
@@ -148,10 +167,12 @@ func ending(info wireInfo) (finished bool, stop bgagent.StopReason, reason strin
 		}
 		return true, bgagent.StopError, reason
 	}
-	if info.Finish == "" || info.Time.Completed == 0 {
+	if info.Time.Completed == 0 {
 		return false, bgagent.StopUntold, ""
 	}
 	switch info.Finish {
+	case "": // its turn was aborted while the model was tried again
+		return true, bgagent.StopInterrupted, ""
 	case "tool-calls":
 		return true, bgagent.StopUntold, ""
 	case "length":

@@ -1,6 +1,7 @@
 package opencode
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,14 +25,17 @@ type PermissionRequest struct {
 type PermissionReply struct {
 	Allow   bool
 	Always  bool   // with Allow: also whatever matches in the same session later
-	Message string // with a rejection: what the agent is told
+	Message string // with a rejection: what the agent is told; that nobody is there when empty
 }
 
 // rejected is what an agent is told when nobody is there to decide.
 const rejected = "Nobody is there to answer questions in a background task. Go on without it, or end with an account of what you would need."
 
-// answerTimeout is how long an answer may take to be sent.
-const answerTimeout = 10 * time.Second
+const (
+	answerTimeout = 10 * time.Second // how long an answer may take to be sent
+	answerTries   = 5                // of sending it; then the stream has broken off, too, and the next one begins with it
+	answerPause   = time.Second
+)
 
 // ask has a question of a task's session answered; it does nothing for others.
 func (c *Client) ask(ctx context.Context, dir string, w wirePermission, answers *sync.WaitGroup) {
@@ -53,23 +57,56 @@ func (c *Client) ask(ctx context.Context, dir string, w wirePermission, answers 
 
 // answer decides about a question, and sends the answer.
 func (c *Client) answer(ctx context.Context, dir string, w wirePermission) {
-	reply := PermissionReply{Message: rejected}
-	if c.cfg.Permission != nil {
-		reply = c.cfg.Permission(ctx, PermissionRequest{w.ID, w.SessionID, w.Permission, w.Patterns, w.Metadata})
-	}
-	body := wireReply{Reply: "reject", Message: reply.Message}
+	reply := c.decide(ctx, PermissionRequest{w.ID, w.SessionID, w.Permission, w.Patterns, w.Metadata})
+	body := wireReply{Reply: "reject", Message: cmp.Or(reply.Message, rejected)}
 	switch {
 	case reply.Allow && reply.Always:
 		body = wireReply{Reply: "always"}
 	case reply.Allow:
 		body = wireReply{Reply: "once"}
 	}
+	for range answerTries {
+		err := c.sendAnswer(ctx, "/permission/"+url.PathEscape(w.ID)+"/reply", dir, body)
+		if err == nil || missing(err) {
+			c.answered(w.SessionID)
+			return
+		}
+		select {
+		case <-time.After(answerPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// decide asks the host. One that panics, or ends the goroutine, has rejected.
+func (c *Client) decide(ctx context.Context, ask PermissionRequest) (reply PermissionReply) {
+	if c.cfg.Permission == nil {
+		return PermissionReply{Message: rejected}
+	}
+	done := make(chan PermissionReply, 1)
+	go func() {
+		reply := PermissionReply{Message: "The host failed to decide about this."}
+		defer func() {
+			if recover() != nil {
+				reply.Allow = false
+			}
+			done <- reply
+		}()
+		reply = c.cfg.Permission(ctx, ask)
+	}()
+	select {
+	case reply = <-done:
+	case <-ctx.Done():
+		reply.Message = rejected
+	}
+	return reply
+}
+
+func (c *Client) sendAnswer(ctx context.Context, path, dir string, body any) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	// One that cannot be sent is met again when the questions are next read.
-	if err := c.do(ctx, http.MethodPost, "/permission/"+url.PathEscape(w.ID)+"/reply", in(dir), body, nil); err == nil || missing(err) {
-		c.answered(w.SessionID)
-	}
+	return c.do(ctx, http.MethodPost, path, in(dir), body, nil)
 }
 
 // answered notes that the session's question has been.
@@ -139,9 +176,7 @@ func (c *Client) rejectQuestion(ctx context.Context, dir string, p wirePropertie
 	c.mu.Unlock()
 	if mine {
 		answers.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-			defer cancel()
-			_ = c.do(ctx, http.MethodPost, "/question/"+url.PathEscape(p.ID)+"/reject", in(dir), struct{}{}, nil) // the task's time limits are left
+			_ = c.sendAnswer(ctx, "/question/"+url.PathEscape(p.ID)+"/reject", dir, struct{}{}) // the task's time limits are left
 		})
 	}
 }

@@ -21,7 +21,7 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 	if dir == "" {
 		dir = c.cfg.Directory
 	}
-	if err := c.checkAgent(ctx, s.Agent); err != nil {
+	if err := c.checkAgent(ctx, dir, s.Agent); err != nil {
 		return "", err
 	}
 	body := wireNewSession{Title: s.Title, Agent: s.Agent}
@@ -41,7 +41,7 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if made.Time.Created > 0 {
-		c.clock = time.Until(time.UnixMilli(made.Time.Created))
+		c.clock, c.clockKnown = time.Until(time.UnixMilli(made.Time.Created)), true
 	}
 	c.sessions[made.ID] = &session{dir: made.Directory, task: true}
 	c.dirs[made.Directory] = true
@@ -127,7 +127,7 @@ const deletePause = 50 * time.Millisecond
 // runs go on, so it is aborted first, and Delete waits until it is idle or ctx
 // ends. A session that does not exist is no error.
 func (c *Client) Delete(ctx context.Context, id string) error {
-	if err := c.Abort(ctx, id); err != nil {
+	if err := c.abortBelow(ctx, id); err != nil {
 		return err
 	}
 	for {
@@ -157,6 +157,24 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
+// abortBelow aborts a session and those below it: deleting does not stop them.
+func (c *Client) abortBelow(ctx context.Context, id string) error {
+	if err := c.Abort(ctx, id); err != nil {
+		return err
+	}
+	var children []wireSession
+	err := c.get(ctx, "/session/"+url.PathEscape(id)+"/children", nil, &children)
+	if err != nil && !missing(err) {
+		return fmt.Errorf("opencode: looking for the sessions below %q: %w", id, err)
+	}
+	for _, child := range children {
+		if err := c.abortBelow(ctx, child.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ForgetSession implements [bgagent.SessionForgetter]. The session stays on the
 // server, where people may look at it; see [Client.Delete].
 func (c *Client) ForgetSession(id string) {
@@ -168,16 +186,22 @@ func (c *Client) ForgetSession(id string) {
 // agentsFresh is for how long the server's list of agents is believed.
 const agentsFresh = 10 * time.Second
 
-// Agents implements [bgagent.AgentLister].
+// Agents implements [bgagent.AgentLister], for Config.Directory.
 func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
+	return c.agentsOf(ctx, c.cfg.Directory, agentsFresh)
+}
+
+// agentsOf returns the agents that there are in the directory, as they were so
+// long ago at most.
+func (c *Client) agentsOf(ctx context.Context, dir string, fresh time.Duration) ([]bgagent.AgentInfo, error) {
 	c.mu.Lock()
-	if c.agents != nil && time.Since(c.agentsAt) < agentsFresh {
+	if known, ok := c.agents[dir]; ok && time.Since(known.at) < fresh {
 		defer c.mu.Unlock()
-		return slices.Clone(c.agents), nil
+		return slices.Clone(known.list), nil
 	}
 	c.mu.Unlock()
 	var all []wireAgent
-	if err := c.get(ctx, "/agent", in(c.cfg.Directory), &all); err != nil {
+	if err := c.get(ctx, "/agent", in(dir), &all); err != nil {
 		return nil, fmt.Errorf("opencode: listing the agents: %w", err)
 	}
 	list := make([]bgagent.AgentInfo, 0, len(all))
@@ -188,22 +212,25 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.agents, c.agentsAt = list, time.Now()
+	c.agents[dir] = agents{list, time.Now()}
 	return slices.Clone(list), nil
 }
 
 // checkAgent returns an error when the server has no such agent.
-func (c *Client) checkAgent(ctx context.Context, name string) error {
-	list, err := c.Agents(ctx)
-	if err != nil {
-		return err
-	}
+func (c *Client) checkAgent(ctx context.Context, dir, name string) error {
 	var names []string
-	for _, a := range list {
-		if a.Name == name {
-			return nil
+	for _, fresh := range []time.Duration{agentsFresh, 0} { // it may be new
+		list, err := c.agentsOf(ctx, dir, fresh)
+		if err != nil {
+			return err
 		}
-		names = append(names, a.Name)
+		names = names[:0]
+		for _, a := range list {
+			if a.Name == name {
+				return nil
+			}
+			names = append(names, a.Name)
+		}
 	}
 	return &bgagent.NoSuchAgentError{Agent: name, Known: names}
 }

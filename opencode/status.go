@@ -33,15 +33,15 @@ func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent
 		}
 	}
 	var absent []string
+	var failed error
 	for dir, ids := range byDir {
 		busy, err := c.busy(ctx, dir)
-		if err != nil {
-			return nil, err
+		if err == nil && len(busy) > 0 {
+			err = c.readQuestions(ctx, dir)
 		}
-		if len(busy) > 0 {
-			if err := c.readQuestions(ctx, dir); err != nil {
-				return nil, err
-			}
+		if err != nil { // what is missing from the answer counts as unknown
+			failed = err
+			continue
 		}
 		for _, id := range ids {
 			if s, ok := busy[id]; ok {
@@ -71,7 +71,11 @@ func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent
 		return nil, err
 	}
 	for i, id := range absent {
-		all[id] = bgagent.SessionStatus{State: states[i], Revision: c.revision(id)}
+		// Without a revision: before the end is decided everything is read.
+		all[id] = bgagent.SessionStatus{State: states[i]}
+	}
+	if len(all) == 0 && failed != nil {
+		return nil, failed
 	}
 	return all, nil
 }
@@ -95,7 +99,7 @@ func (c *Client) status(id string, s wireStatus) bgagent.SessionStatus {
 	out := bgagent.SessionStatus{State: bgagent.SessionBusy, Detail: s.Message, Revision: c.revision(id)}
 	switch s.Type {
 	case "idle":
-		out.State = bgagent.SessionIdle
+		out.State, out.Revision = bgagent.SessionIdle, ""
 	case "busy":
 		if q := c.question(id); q != "" {
 			out.State, out.Detail = bgagent.SessionAsking, q
@@ -111,12 +115,16 @@ func (c *Client) status(id string, s wireStatus) bgagent.SessionStatus {
 	return out
 }
 
+// streamFresh is for how long a stream that says nothing is believed to have
+// nothing to say: the server sends a heartbeat every 10 s.
+const streamFresh = 12 * time.Second
+
 // revision changes with every message that the stream tells of. While the stream
-// is away nobody knows: then it is empty.
+// is away, or may be, nobody knows: then it is empty.
 func (c *Client) revision(id string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.sessions[id]; s != nil && c.streamed {
+	if s := c.sessions[id]; s != nil && c.streamed && time.Since(c.heard) < streamFresh {
 		return strconv.Itoa(s.changes)
 	}
 	return ""

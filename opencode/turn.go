@@ -18,6 +18,7 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	if err != nil {
 		return err
 	}
+	c.mark(id)
 	if !c.sent(p.ID) {
 		if err := c.idle(ctx, id, s.dir); err != nil {
 			return fmt.Errorf("opencode: prompting session %q: %w", id, err)
@@ -51,6 +52,16 @@ func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error 
 		model = m.ProviderID + "/" + m.ID
 	}
 	return c.prompt(ctx, id, s, n.ID, body, model, n.Text)
+}
+
+// mark notes that the session is one of a task: nobody else's are prompted so. It
+// may have been made by a client before this one.
+func (c *Client) mark(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		s.task = true
+	}
 }
 
 // sent reports whether the prompt has been sent before.

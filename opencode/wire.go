@@ -1,6 +1,9 @@
 package opencode
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // What the server sends and takes, as far as it is used. Fields that are not
 // named here are ignored, and so are kinds of parts and events.
@@ -10,6 +13,15 @@ type wireError struct {
 	Data struct {
 		Message string `json:"message"`
 	} `json:"data"`
+}
+
+// text returns the error as one line: some have a stack trace below it.
+func (e *wireError) text() string {
+	line, _, _ := strings.Cut(strings.TrimSpace(e.Data.Message), "\n")
+	if line == "" || line == e.Name {
+		return e.Name
+	}
+	return e.Name + ": " + line
 }
 
 type wireModel struct {
@@ -96,7 +108,6 @@ type wirePart struct {
 	Type    string `json:"type"`
 	Text    string `json:"text"`
 	Ignored bool   `json:"ignored"`
-	CallID  string `json:"callID"`
 	Tool    string `json:"tool"`
 	State   struct {
 		Status string `json:"status"`
