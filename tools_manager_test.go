@@ -258,7 +258,7 @@ func TestTheCallersContextEndsAWaitAndNeverTheTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
 		task := job(t, m, "work")
-		job(t, m, "now")
+		launch(t, m, "now") // not by the tool: its answer may tell of the end already
 		synctest.Wait()
 		for _, a := range []bgagent.BackgroundOutputArgs{{TaskID: task.ID, Block: true}, {TaskID: task.ID, Block: true, FullSession: true}} {
 			ctx, stop := context.WithCancel(t.Context())
