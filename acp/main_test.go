@@ -177,6 +177,20 @@ func create(t testing.TB, c *Client) string {
 	return id
 }
 
+// processes counts the agent processes that have not ended.
+func (c *Client) processes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.all)
+}
+
+// known counts the sessions.
+func (c *Client) known() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sessions)
+}
+
 // journal collects log lines.
 type journal struct {
 	mu  sync.Mutex

@@ -132,6 +132,16 @@ func (p *process) end(reason error) {
 	})
 }
 
+// isEnding reports whether the process is being ended from here.
+func (p *process) isEnding() bool {
+	select {
+	case <-p.ending:
+		return true
+	default:
+		return false
+	}
+}
+
 // supervise sees to the process until nothing of it is left.
 func (p *process) supervise() {
 	served := make(chan struct{})

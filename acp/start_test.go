@@ -22,7 +22,7 @@ func startError(t *testing.T, cfg Config) string {
 	_, err := c.CreateSession(ctx, bgagent.SessionSpec{})
 	require.Error(t, err)
 	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // somebody may log in meanwhile
-		require.Empty(t, c.all, "a failed start has left a process")
+		require.Zero(t, c.processes(), "a failed start has left a process")
 	}
 	return err.Error()
 }
@@ -109,8 +109,8 @@ func TestManySessionsShareOneStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.Len(t, c.all, 1)
-	require.Len(t, c.sessions, 20)
+	require.Equal(t, 1, c.processes())
+	require.Equal(t, 20, c.known())
 }
 
 func TestACallerWhoLeavesDoesNotStopTheStart(t *testing.T) {
@@ -127,7 +127,7 @@ func TestACallerWhoLeavesDoesNotStopTheStart(t *testing.T) {
 		require.Equal(t, time.Second, time.Since(began))
 		create(t, c)
 		require.Equal(t, 10*time.Second, time.Since(began))
-		require.Len(t, c.all, 1)
+		require.Equal(t, 1, c.processes())
 	})
 }
 

@@ -146,7 +146,11 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	answer, err := c.ask(t, p)
 	c.quiet(t)
 	c.leave(p, false)
-	if err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil {
+	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
+	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
+		lost = true // an agent that is told to end may cancel its turns first
+	}
+	if lost {
 		<-p.dead
 		c.mu.Lock()
 		defer c.mu.Unlock()

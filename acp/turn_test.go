@@ -156,7 +156,7 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		// it is.
 		other := create(t, c)
 		require.Equal(t, "hello", prompt(t, c, other, "say hello").Text)
-		require.Len(t, c.all, 2)
+		require.Equal(t, 2, c.processes())
 		e := second.wait()
 		require.NoError(t, e.err)
 		require.Equal(t, "refreshed", e.Text)
@@ -167,7 +167,7 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: "I do not listen"}, e.TurnEnd)
 		require.Equal(t, time.Minute, time.Since(began).Truncate(time.Second))
 		synctest.Wait()
-		require.Len(t, c.all, 1)
+		require.Equal(t, 1, c.processes())
 		require.Contains(t, prompt(t, c, healthy, "recall").Text, "nap")
 		require.Contains(t, prompt(t, c, stuck, "recall").Text, "deaf")
 	})
@@ -245,7 +245,7 @@ func TestAgentsAndModelsAreChosenByName(t *testing.T) {
 		spec.Model = "huge"
 		_, err = c.CreateSession(t.Context(), spec)
 		require.ErrorContains(t, err, `has no model "huge"`)
-		require.Len(t, c.sessions, 1)
+		require.Equal(t, 1, c.known())
 		list, err := c.Agents(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, []bgagent.AgentInfo{{Name: "builder"}, {Name: "planner", Description: "plans"}}, list)
