@@ -28,6 +28,7 @@ type fakeAgent struct {
 	fault string // see runFake
 	store string // directory where sessions are kept; empty for an agent that cannot load them
 	out   io.Writer
+	ears  <-chan struct{} // what an agent listens to that does not listen; nil for nothing
 
 	conn *sdk.AgentSideConnection
 	plug atomic.Bool
@@ -277,7 +278,7 @@ func (t *fakeTurn) do(line string) error {
 		<-t.ctx.Done()
 	case "deaf": // does not stop when it is told to
 		t.say("I do not listen")
-		<-t.a.conn.Done()
+		<-t.a.ears
 	case "nap":
 		d, _ := time.ParseDuration(rest)
 		select {

@@ -87,6 +87,7 @@ func runPiped(a *fakeAgent) *running {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	exited := make(chan struct{})
+	a.ears = exited // nothing may outlive its bubble
 	var once sync.Once
 	end := func() { once.Do(func() { close(exited) }) }
 	go func() {
