@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -23,7 +24,8 @@ type Client struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup // every goroutine
+	wg     sync.WaitGroup         // every goroutine, and every turn
+	told   atomic.Pointer[string] // what the agent calls itself
 
 	// mu guards what follows and what is said to be guarded by it elsewhere.
 	// Nothing is called and nothing is waited for while it is held.
@@ -130,8 +132,14 @@ func (c *Client) run(st *start) {
 	close(st.done)
 }
 
-// program returns the name of the agent's program for messages.
-func (c *Client) program() string { return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0])) }
+// program returns the agent's name for messages: its own, once it has told it,
+// else that of its program.
+func (c *Client) program() string {
+	if name := c.told.Load(); name != nil {
+		return *name
+	}
+	return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0]))
+}
 
 // agent returns what the name stands for.
 func (c *Client) agent(name string) (Agent, error) {

@@ -234,6 +234,10 @@ func (p *process) handshake(ctx context.Context) error {
 	if err := p.conn.call(ctx, sdk.AgentMethodInitialize, req, &p.init); err != nil {
 		return during("initialize", err)
 	}
+	if info := p.init.AgentInfo; info != nil && info.Name != "" {
+		name := fmt.Sprintf("%.80q", info.Name)
+		p.c.told.Store(&name)
+	}
 	if v := p.init.ProtocolVersion; v != sdk.ProtocolVersionNumber {
 		return fmt.Errorf("it speaks version %d of the Agent Client Protocol, this client version %d; update the older of the two", v, sdk.ProtocolVersionNumber)
 	}

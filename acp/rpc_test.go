@@ -146,6 +146,7 @@ func FuzzServe(f *testing.F) {
 		c.sessions["s"], c.all[p] = s, struct{}{}
 		turn, err := c.begin(context.Background(), "s", bgagent.Prompt{}, nil)
 		require.NoError(t, err)
+		defer c.wg.Done()
 		served := make(chan struct{})
 		go func() { defer close(served); p.conn.serve(bytes.NewReader(input)) }()
 		_ = p.conn.call(t.Context(), "ask", nil, nil)
