@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	sdk "github.com/coder/acp-go-sdk"
 	"github.com/google/uuid"
@@ -156,11 +158,21 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	a.mu.Lock()
 	a.sessions[string(q.SessionId)] = s
 	a.mu.Unlock()
-	for i, user := range s.User {
-		_ = a.update(ctx, q.SessionId, sdk.UpdateUserMessageText(user))
-		if i < len(s.Agent) {
-			_ = a.update(ctx, q.SessionId, sdk.UpdateAgentMessageText(s.Agent[i]))
+	told := slices.Clone(s.User) // the next prompt may come while this is told
+	replay := func(pause time.Duration) {
+		for i, user := range told {
+			time.Sleep(pause)
+			_ = a.update(ctx, q.SessionId, sdk.UpdateUserMessageText(user))
+			if i < len(s.Agent) {
+				_ = a.update(ctx, q.SessionId, sdk.UpdateAgentMessageText(s.Agent[i]))
+			}
 		}
+	}
+	if a.fault == "late replay" { // as gemini does
+		ctx = context.WithoutCancel(ctx)
+		go replay(replayPause / 2)
+	} else {
+		replay(0)
 	}
 	return sdk.LoadSessionResponse{ConfigOptions: fakeOptions("small"), Modes: fakeModes()}, nil
 }

@@ -81,7 +81,8 @@ func (t *fakeTurn) do(line string) error {
 		t.a.plug.Store(true)
 		t.say("plugged")
 	case "late": // an update that comes after the answer
-		time.AfterFunc(time.Second, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })
+		d, _ := time.ParseDuration(rest)
+		time.AfterFunc(d, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })
 	case "message": // a piece of the message with the given id
 		id, text, _ := strings.Cut(rest, " ")
 		t.said.WriteString(text)

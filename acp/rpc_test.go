@@ -29,17 +29,21 @@ func (t told) Write(p []byte) (int, error) { t <- struct{}{}; return len(p), nil
 func (told) Close() error                  { return nil }
 
 func TestAnAnswerJustBeforeTheEndCounts(t *testing.T) {
-	for range 500 {
-		written := make(told, 1)
-		c := newConn(written, handlers{})
-		asked := make(chan error)
-		var got string
-		go func() { asked <- c.call(context.Background(), "ask", nil, &got) }()
-		<-written
-		c.serve(strings.NewReader(`{"jsonrpc":"2.0","id":1,"result":"yes"}`))
-		require.NoError(t, <-asked)
-		require.Equal(t, "yes", got)
-		require.ErrorIs(t, c.call(context.Background(), "ask", nil, &got), errOutputEnded)
+	written := make(told, 1)
+	c := newConn(written, handlers{})
+	asked := make(chan error)
+	var got string
+	go func() { asked <- c.call(context.Background(), "ask", nil, &got) }()
+	<-written
+	c.serve(strings.NewReader(`{"jsonrpc":"2.0","id":1,"result":"yes"}`))
+	require.NoError(t, <-asked)
+	require.Equal(t, "yes", got)
+	require.ErrorIs(t, c.call(context.Background(), "ask", nil, &got), errOutputEnded)
+	for range 100 { // whoever comes late to its answer finds the end as well
+		answer := make(chan message, 1)
+		answer <- message{}
+		_, err := c.wait(context.Background(), answer)
+		require.NoError(t, err)
 	}
 }
 

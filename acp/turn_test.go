@@ -173,6 +173,22 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 	})
 }
 
+func TestAProcessThatIsLeftBehindHasNoSay(t *testing.T) {
+	bubble(t, Config{CancelGrace: 3 * time.Second}, true, func(t *testing.T, c *Client) {
+		stuck, busy, moved := create(t, c), create(t, c), create(t, c)
+		require.Equal(t, "first", prompt(t, c, moved, "say first\nlate 10s").Text)
+		keeps := run(t, c, busy, bgagent.Prompt{Text: "nap 1m"})
+		l := run(t, c, stuck, bgagent.Prompt{Text: "deaf"})
+		<-l.said
+		l.cancel()
+		time.Sleep(5 * time.Second)
+		require.Equal(t, "second", prompt(t, c, moved, "nap 20s\nsay second").text())
+		require.Equal(t, 2, c.processes())
+		require.NoError(t, keeps.wait().err)
+		l.wait()
+	})
+}
+
 func TestAnAgentThatDoesNotStopIsEndedAtOnceWhenItIsAlone(t *testing.T) {
 	bubble(t, Config{CancelGrace: 3 * time.Second}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
@@ -192,12 +208,29 @@ func TestAnAgentThatDoesNotStopIsEndedAtOnceWhenItIsAlone(t *testing.T) {
 func TestWhatComesAfterTheAnswerIsNotReported(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
-		e := prompt(t, c, id, "say done\nlate")
+		e := prompt(t, c, id, "say done\nlate 1s")
 		time.Sleep(2 * time.Second)
 		require.Equal(t, "done", e.text())
 		page, err := c.Messages(t.Context(), id, "", 0)
 		require.NoError(t, err)
 		require.Equal(t, "done", page.Messages[len(page.Messages)-1].Text)
+	})
+}
+
+func TestALateReplayIsNoAnswer(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		c := piped(t, Config{Dir: dir}, func() *fakeAgent { return &fakeAgent{store: dir, fault: "late replay"} })
+		id := create(t, c)
+		for _, word := range []string{"one", "two", "three"} {
+			prompt(t, c, id, "say "+word)
+		}
+		p := c.anyProcess()
+		p.end(nil)
+		<-p.dead
+		e := prompt(t, c, id, "nap 1s\nsay four")
+		require.Equal(t, "four", e.Text)
+		require.Equal(t, "four", e.text())
 	})
 }
 
