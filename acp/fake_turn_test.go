@@ -83,6 +83,12 @@ func (t *fakeTurn) do(line string) error {
 	case "late": // an update that comes after the answer
 		d, _ := time.ParseDuration(rest)
 		time.AfterFunc(d, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })
+	case "latewrite": // a file that is written after the answer
+		wait, path, _ := strings.Cut(rest, " ")
+		d, _ := time.ParseDuration(wait)
+		time.AfterFunc(d, func() {
+			_, _ = t.a.conn.WriteTextFile(context.Background(), sdk.WriteTextFileRequest{SessionId: t.id, Path: path, Content: "late"})
+		})
 	case "message": // a piece of the message with the given id
 		id, text, _ := strings.Cut(rest, " ")
 		t.said.WriteString(text)

@@ -125,23 +125,26 @@ func TestNothingOfAnAgentIsLeft(t *testing.T) {
 }
 
 func TestCloseEndsWhatRuns(t *testing.T) {
-	cfg := program(t, "stubborn")
-	cfg.CloseGrace = 200 * time.Millisecond
-	c := open(t, cfg)
-	id := create(t, c)
-	l := run(t, c, id, bgagent.Prompt{Text: "deaf"})
-	<-l.said
-	agent := strconv.Itoa(c.anyProcess().run.pid)
-	began := time.Now()
-	require.NoError(t, c.Close())
-	require.GreaterOrEqual(t, time.Since(began), cfg.CloseGrace)
-	require.False(t, alive(t, agent))
-	e := l.wait()
-	require.Equal(t, bgagent.StopInterrupted, e.Stop)
-	require.ErrorIs(t, e.err, errClosed)
-	_, err := c.CreateSession(t.Context(), bgagent.SessionSpec{})
-	require.ErrorIs(t, err, errClosed)
-	require.NoError(t, c.Close())
+	for _, script := range []string{"deaf", "wait"} { // the second cancels itself when its input ends
+		cfg := program(t, "stubborn")
+		cfg.CloseGrace = 200 * time.Millisecond
+		c := open(t, cfg)
+		id := create(t, c)
+		l := run(t, c, id, bgagent.Prompt{Text: script})
+		<-l.said
+		agent := strconv.Itoa(c.anyProcess().run.pid)
+		began := time.Now()
+		require.NoError(t, c.Close())
+		require.GreaterOrEqual(t, time.Since(began), cfg.CloseGrace)
+		require.False(t, alive(t, agent))
+		e := l.wait()
+		require.Equal(t, bgagent.StopInterrupted, e.Stop)
+		require.ErrorIs(t, e.err, errClosed)
+		_, err := c.CreateSession(t.Context(), bgagent.SessionSpec{})
+		require.ErrorIs(t, err, errClosed)
+		require.ErrorIs(t, prompt(t, c, id, "say hello").err, errClosed)
+		require.NoError(t, c.Close())
+	}
 }
 
 func TestCloseEndsAStart(t *testing.T) {

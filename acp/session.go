@@ -176,7 +176,6 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	defer c.mu.Unlock()
 	s.loading = false
 	s.conv.finish(bgagent.StopUntold, "")
-	s.conv.replay = false
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package acp
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,15 +175,16 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 }
 
 func TestAProcessThatIsLeftBehindHasNoSay(t *testing.T) {
-	bubble(t, Config{CancelGrace: 3 * time.Second}, true, func(t *testing.T, c *Client) {
+	bubble(t, Config{CancelGrace: 3 * time.Second, Files: FilesReadWrite}, true, func(t *testing.T, c *Client) {
 		stuck, busy, moved := create(t, c), create(t, c), create(t, c)
-		require.Equal(t, "first", prompt(t, c, moved, "say first\nlate 10s").Text)
+		require.Equal(t, "first", prompt(t, c, moved, "say first\nlate 10s\nlatewrite 10s "+filepath.Join(c.cfg.Dir, "late")).Text)
 		keeps := run(t, c, busy, bgagent.Prompt{Text: "nap 1m"})
 		l := run(t, c, stuck, bgagent.Prompt{Text: "deaf"})
 		<-l.said
 		l.cancel()
 		time.Sleep(5 * time.Second)
 		require.Equal(t, "second", prompt(t, c, moved, "nap 20s\nsay second").text())
+		require.NoFileExists(t, filepath.Join(c.cfg.Dir, "late"))
 		require.Equal(t, 2, c.processes())
 		require.NoError(t, keeps.wait().err)
 		l.wait()
@@ -206,11 +208,12 @@ func TestAnAgentThatDoesNotStopIsEndedAtOnceWhenItIsAlone(t *testing.T) {
 }
 
 func TestWhatComesAfterTheAnswerIsNotReported(t *testing.T) {
-	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+	bubble(t, Config{Files: FilesReadWrite}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
-		e := prompt(t, c, id, "say done\nlate 1s")
+		e := prompt(t, c, id, "say done\nlate 1s\nlatewrite 1s "+filepath.Join(c.cfg.Dir, "late"))
 		time.Sleep(2 * time.Second)
 		require.Equal(t, "done", e.text())
+		require.NoFileExists(t, filepath.Join(c.cfg.Dir, "late"))
 		page, err := c.Messages(t.Context(), id, "", 0)
 		require.NoError(t, err)
 		require.Equal(t, "done", page.Messages[len(page.Messages)-1].Text)
