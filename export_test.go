@@ -17,3 +17,10 @@ func CheckInvariantsWith(m *BackgroundManager, broken func(error)) {
 		}
 	}
 }
+
+// CheckInvariantsNow checks once.
+func CheckInvariantsNow(m *BackgroundManager) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checkInvariants()
+}

@@ -41,6 +41,7 @@ type oracle struct {
 	notices   map[attemptKey]bgagent.NoticeState
 	overran   map[attemptKey]bool
 	quiets    map[attemptKey]int
+	aborted   map[string]bool                // sessions
 	seen      map[attemptKey]map[string]bool // notice ids the host was ever shown
 	delivered map[attemptKey]string          // what told of it, for good
 	overLimit int
@@ -77,7 +78,7 @@ func newOracle(seed uint64) *oracle {
 		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
-		seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, heal: make(chan struct{}),
+		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, heal: make(chan struct{}),
 	}
 }
 
@@ -319,11 +320,22 @@ func (o *oracle) event(e bgagent.Event) {
 			o.overran[attemptKey{t.ID, t.Attempt - 1}] = true
 		}
 		o.overLimit++
+		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] {
+			o.faultLocked("%s.%d was given up, and its session %s never aborted", t.ID, t.Attempt, t.Session)
+		}
 	case bgagent.EventQuiet:
 		if o.quiets[key]++; o.quiets[key] > 2 {
 			o.faultLocked("%s.%d is quiet again", t.ID, t.Attempt)
 		}
 	}
+}
+
+// abort notes that a session is to be aborted.
+func (o *oracle) abort(session string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked("abort of %s", session)
+	o.aborted[session] = true
 }
 
 // resultLocked checks that a completed attempt has its own answer.
@@ -605,7 +617,7 @@ func (f *hammerRunner) RunTurn(ctx context.Context, session string, p bgagent.Pr
 }
 
 func (f *hammerRunner) Abort(ctx context.Context, session string) error {
-	f.o.log("abort of %s", session)
+	f.o.abort(session)
 	return f.mishap(ctx, f.o.draw("abort", session))
 }
 
@@ -781,7 +793,7 @@ func (f *hammerStarter) tellLocked(e bgagent.HostEvent) {
 
 // Abort stops the turn, or says that it does.
 func (f *hammerStarter) Abort(ctx context.Context, session string) error {
-	f.o.log("abort of %s", session)
+	f.o.abort(session)
 	r := f.o.draw("abort", session)
 	if err := f.mishap(ctx, r); err != nil {
 		return err

@@ -206,6 +206,50 @@ func passAlong(n int) (float64, error) {
 	return ns, closeManager(m)
 }
 
+// pathFloor is what the records of n started tasks alone cost, without a line of
+// the manager's: an attempt, a session and its id, an outcome, kept for as long
+// as a manager keeps them, an entry in a map of sessions, and the two readings of
+// the clock that the two host calls of a task need. No path can be shorter than
+// this and still know when what has ended, and of which session.
+func pathFloor(n int) float64 {
+	type attempt struct {
+		pointers [14]*int
+		rest     [30]int64
+	}
+	type session struct {
+		pointers [5]*int
+		rest     [5]int64
+	}
+	type outcome struct {
+		pointers [3]*int
+		rest     [7]int64
+	}
+	type record struct {
+		session *session
+		outcome *outcome
+	}
+	runtime.GC()
+	kept := make([]record, 0, n)
+	sessions := map[uint64]*session{}
+	var running *attempt
+	var ids string
+	start := time.Now()
+	for i := range n {
+		running = &attempt{}
+		running.rest[0] = int64(time.Since(start))
+		s := &session{}
+		ids = "s" + strconv.Itoa(i)
+		sessions[uint64(i)*0x9e3779b97f4a7c15] = s
+		running.rest[1] = int64(time.Since(start))
+		kept = append(kept, record{s, &outcome{}})
+	}
+	ns := float64(time.Since(start).Nanoseconds()) / float64(n)
+	runtime.KeepAlive(kept)
+	runtime.KeepAlive(running)
+	runtime.KeepAlive(ids)
+	return ns
+}
+
 func runPath(o Options) ([]Check, error) {
 	var checks []Check
 	var first, last pair
@@ -223,6 +267,14 @@ func runPath(o Options) ([]Check, error) {
 		}
 		checks = append(checks, Check{count(n) + " pending", p.ratio, "x", 1 / 2.5, 1.0 / 6, p.beside()})
 	}
+	o.note("floor")
+	floor, err := interleave(o.Rounds,
+		func() (float64, error) { return pathFloor(10_000), nil },
+		func() (float64, error) { return semaphoreHandOff(10_000), nil })
+	if err != nil {
+		return nil, err
+	}
+	checks = append(checks, Check{"the records alone, of 10,000 (a floor)", floor.ratio, "x", None, None, floor.beside()})
 	if len(sizes) > 1 {
 		checks = append(checks, Check{"growth from " + count(sizes[0]) + " to " + count(sizes[len(sizes)-1]),
 			Series{last.subject.Median() / first.subject.Median()}, "x", 3, 1.5, ""})

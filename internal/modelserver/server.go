@@ -21,7 +21,7 @@ type Server struct {
 	http    http.Server
 	ctx     context.Context // ends with Close; every request's ends with it
 	cancel  context.CancelFunc
-	serving sync.WaitGroup // requests, and the listener's loop
+	serving sync.WaitGroup // requests, connections, and the listener's loop
 	mu      sync.Mutex     // of closed, so that none joins serving while Close waits for it
 	closed  bool
 	ids     atomic.Int64
@@ -48,6 +48,7 @@ func Listen(addr string, h Handler) (*Server, error) {
 	}
 	s := NewUnstarted(h)
 	s.URL = "http://" + l.Addr().String()
+	s.http.ConnState = s.connection
 	s.serving.Go(func() { s.http.Serve(l) })
 	return s, nil
 }
@@ -119,6 +120,17 @@ var protocols = map[string]*protocol{
 	"chat/completions": &chatProtocol,
 	"responses":        &responsesProtocol,
 	"messages":         &messagesProtocol,
+}
+
+// connection counts connections, because http.Server.Close does not wait for their
+// goroutines. A new one comes from the listener's loop, which is in serving itself.
+func (s *Server) connection(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.serving.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.serving.Done()
+	}
 }
 
 func (s *Server) enter() bool {

@@ -54,7 +54,7 @@ func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeS
 	}
 	w.servers++
 	s := &OpencodeServer{Password: opts.Password, w: w, t: t, opts: opts,
-		mark: fmt.Sprintf("BGAGENT_SERVER=%d", w.servers), log: w.path(fmt.Sprintf("opencode-%d.log", w.servers))}
+		mark: fmt.Sprintf("BGAGENT_SERVER=%s-%d", w.mark, w.servers), log: w.path(fmt.Sprintf("opencode-%d.log", w.servers))}
 	t.Cleanup(s.stop)
 	var err error
 	for range 3 { // another process may take the free port before the server does
@@ -183,14 +183,13 @@ func (s *OpencodeServer) Log() string {
 // sweep ends the processes that the server has left behind: the commands of its
 // tools have process groups of their own.
 func (s *OpencodeServer) sweep() {
-	world := s.w.alive()
-	for _, p := range processesWith(s.mark) {
-		for _, q := range world {
-			if p.pid == q.pid {
-				p.kill()
-			}
+	untilGone(func() []process {
+		left := processesWith(s.mark, "")
+		for _, p := range left {
+			p.kill()
 		}
-	}
+		return left
+	})
 }
 
 // stop is the end of the test.

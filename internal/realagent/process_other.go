@@ -15,7 +15,9 @@ type process struct {
 
 func (p process) kill() {}
 
-func processesWith(string) []process { return nil }
+func processesWith(variable, folder string) []process { return nil }
+
+func watch(variable, folder string) (stop func(), err error) { return func() {}, nil }
 
 func ownGroup(*exec.Cmd) {}
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -19,26 +20,56 @@ type process struct {
 
 func (p process) kill() { syscall.Kill(p.pid, syscall.SIGKILL) }
 
-// processesWith returns the processes whose environment has this NAME=VALUE. A
-// child inherits it, into whatever process group or session it goes. Zombies have
-// no environment and are not among them.
-func processesWith(variable string) []process {
-	found, _ := filepath.Glob("/proc/[0-9]*/environ")
+// processesWith returns the processes whose environment has this NAME=VALUE, or
+// whose working directory is in a folder, unless that is "". A child inherits both,
+// into whatever process group or session it goes; one that is just being started
+// has its directory before its environment can be read. Zombies have neither.
+func processesWith(variable, folder string) []process {
+	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process
-	for _, file := range found {
-		env, err := os.ReadFile(file)
-		if err != nil || !bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00")) {
-			continue
-		}
-		dir := filepath.Dir(file)
-		pid, err := strconv.Atoi(filepath.Base(dir))
+	for _, dir := range found {
+		env, err := os.ReadFile(filepath.Join(dir, "environ"))
 		if err != nil {
+			continue // it has ended, or is another user's
+		}
+		in := bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00"))
+		if cwd, err := os.Readlink(filepath.Join(dir, "cwd")); err == nil && folder != "" {
+			in = in || cwd == folder || strings.HasPrefix(cwd, folder+"/")
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil || !in {
 			continue
 		}
 		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		all = append(all, process{pid, string(bytes.ReplaceAll(bytes.TrimRight(line, "\x00"), []byte{0}, []byte(" ")))})
 	}
 	return all
+}
+
+// watch starts a process that ends all processes with this NAME=VALUE in their
+// environment and removes the folder when this one is gone without having called
+// stop: a test that runs into go test's time limit has no clean-up.
+func watch(variable, folder string) (stop func(), err error) {
+	const script = `read -r _
+		for dir in /proc/[0-9]*; do
+			if grep -qsaF -- "$0" "$dir/environ"; then kill -9 "${dir#/proc/}"; fi
+		done
+		rm -rf -- "$1"`
+	cmd := exec.Command("/bin/sh", "-c", script, variable, folder)
+	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH")}
+	ownGroup(cmd)
+	alive, err := cmd.StdinPipe() // ends with this process
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		killGroup(cmd.Process.Pid)
+		cmd.Wait()
+		alive.Close()
+	}, nil
 }
 
 // ownGroup makes the command the leader of a process group.

@@ -9,7 +9,17 @@
 // versions into a cache folder. A test whose program is missing is skipped, unless
 // the environment says BGAGENT_REAL_AGENTS=require, as .ci/run does: then it fails.
 // BGAGENT_REAL_AGENTS=skip and go test -short skip these tests too. BGAGENT_AGENTS
-// names another folder with the programs.
+// names another folder with the programs. The cache of go test does not see that
+// programs have been installed: -count=1 after .ci/agents.
+//
+// What to know when writing scripts for them, as seen with the pinned versions:
+// opencode repeats a request after status 429 or 5xx, after an error in the stream
+// and after a broken connection, without end, at first after 2 s or what
+// Retry-After says; codex does it five times, in 6 to 14 s altogether; gemini three
+// times in 9 s after an error in the stream, with 5 s and more between them after
+// 429, and not at all after a broken connection. Status 400 ends the turn in all of
+// them. Only opencode asks for titles. Healthy after 3 s, opencode takes 3 s more
+// for its first prompt and then 0.2 s; codex takes 0.4 s for a process, gemini 2 to 4 s.
 package realagent
 
 import (
@@ -20,7 +30,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,20 +44,23 @@ type World struct {
 	Env   []string            // the whole environment for the programs, NAME=VALUE
 
 	root     string
+	mark     string              // value of marker
 	argv     map[string][]string // of the programs that were asked for
 	opencode map[string]any      // its configuration
 	servers  int
+	unwatch  func() // ends the process that cleans up when this one dies
 }
 
 var say sync.Map // what was said on standard error already
 
 // New makes a world for the named programs: "opencode", "codex", "gemini". It
 // skips or fails the test when one is missing. At the end of the test, after the
-// test's own cleanup, it fails the test if a process with the world's environment
-// is still alive, ends it, and removes the world.
+// test's own cleanup, it fails the test if a process of the world is still alive,
+// ends it, and removes the world. On Linux a test that dies without its cleanup
+// leaves no process either.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
-	w := &World{argv: map[string][]string{}}
+	w := &World{mark: rand.Text(), argv: map[string][]string{}}
 	w.look(t, names)
 	// Not t.TempDir: its path is too long for the sockets that programs make in it.
 	root, err := os.MkdirTemp("", "bgagent-")
@@ -59,6 +71,9 @@ func New(t testing.TB, names ...string) *World {
 		t.Fatalf("realagent: %v", err)
 	}
 	w.root, w.Dir = root, filepath.Join(root, "work")
+	if w.unwatch, err = watch(marker+"="+w.mark, root); err != nil {
+		t.Fatalf("realagent: %v", err)
+	}
 	w.Model = modelserver.New(nil)
 	t.Cleanup(func() { w.close(t) })
 	for _, dir := range []string{"work", "home", "tmp", "config", "data", "cache", "state"} {
@@ -127,7 +142,7 @@ func (w *World) environment(names []string) []string {
 		"XDG_CONFIG_HOME": w.path("config"), "XDG_DATA_HOME": w.path("data"),
 		"XDG_CACHE_HOME": w.path("cache"), "XDG_STATE_HOME": w.path("state"),
 		"GIT_CONFIG_GLOBAL": os.DevNull, "GIT_CONFIG_SYSTEM": os.DevNull,
-		marker: rand.Text(),
+		marker: w.mark,
 	}
 	for _, name := range names {
 		for k, v := range programs[name].env(w) {
@@ -182,8 +197,8 @@ func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	}
 }
 
-// Processes returns what is alive with the environment of this world, a line for
-// each process. It knows them on Linux only.
+// Processes returns what is alive with the environment of this world, or in its
+// folder, a line for each process. It knows them on Linux only.
 func (w *World) Processes() []string {
 	var lines []string
 	for _, p := range w.alive() {
@@ -192,33 +207,38 @@ func (w *World) Processes() []string {
 	return lines
 }
 
-func (w *World) alive() []process {
-	for _, v := range w.Env {
-		if strings.HasPrefix(v, marker+"=") {
-			return processesWith(v)
-		}
-	}
-	return nil
-}
+func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.root) }
 
 // close is the end of the test.
 func (w *World) close(t testing.TB) {
-	// A killed process is in the table for a moment still.
-	left := w.alive()
-	for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = w.alive() {
-		time.Sleep(20 * time.Millisecond)
-	}
-	for _, p := range left {
+	for _, p := range untilGone(w.alive) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
 		p.kill()
 	}
+	untilGone(w.alive)
 	w.Model.Close()
 	if t.Failed() {
 		for _, r := range w.Model.Unknown() {
 			t.Logf("realagent: the model server was asked for %s, which it has not", r)
 		}
 	}
+	w.unwatch()
 	if err := os.RemoveAll(w.root); err != nil {
 		t.Errorf("realagent: removing the world: %v", err)
 	}
+}
+
+// untilGone waits until a look finds no process, at most 3 s, and returns those
+// that it finds still: a process that has been killed is in the table for a moment.
+// Two looks must find none, because one can miss a process that is started while it
+// goes through the table.
+func untilGone(look func() []process) []process {
+	left, none := look(), 0
+	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {
+		if none++; len(left) > 0 {
+			none = 0
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return left
 }

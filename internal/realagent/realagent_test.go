@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -46,25 +47,38 @@ func turns(w *realagent.World) []modelserver.Request {
 	return slices.DeleteFunc(w.Model.Requests(), func(r modelserver.Request) bool { return r.Kind != modelserver.Main })
 }
 
-// post asks an opencode server.
-func post(t *testing.T, s *realagent.OpencodeServer, path string, body, answer any) {
-	t.Helper()
+// ask asks an opencode server and returns the body of its answer.
+func ask(ctx context.Context, s *realagent.OpencodeServer, path string, body any) ([]byte, error) {
 	b, err := json.Marshal(body)
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+path, bytes.NewReader(b))
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	req.Header.Set("Content-Type", "application/json")
 	if s.Password != "" {
 		req.SetBasicAuth("opencode", s.Password)
 	}
 	resp, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, text)
+	}
+	return text, err
+}
+
+func post(t *testing.T, s *realagent.OpencodeServer, path string, body, answer any) {
+	t.Helper()
+	text, err := ask(t.Context(), s, path, body)
 	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, resp.StatusCode, "%s", text)
 	require.NoError(t, json.Unmarshal(text, answer), "%s", text)
 }
 
@@ -86,44 +100,109 @@ func (a opencodeAnswer) text() string {
 	return text
 }
 
+func promptBody(agent, text string) any {
+	body := map[string]any{"parts": []any{map[string]any{"type": "text", "text": text}}}
+	if agent != "" {
+		body["agent"] = agent
+	}
+	return body
+}
+
 func prompt(t *testing.T, s *realagent.OpencodeServer, session, text string) opencodeAnswer {
 	t.Helper()
+	return promptAgent(t, s, session, "", text)
+}
+
+func promptAgent(t *testing.T, s *realagent.OpencodeServer, session, agent, text string) opencodeAnswer {
+	t.Helper()
 	var answer opencodeAnswer
-	post(t, s, "/session/"+session+"/message", map[string]any{"parts": []any{map[string]any{"type": "text", "text": text}}}, &answer)
+	post(t, s, "/session/"+session+"/message", promptBody(agent, text), &answer)
 	return answer
 }
 
-func newSession(t *testing.T, s *realagent.OpencodeServer) string {
+func newSession(t *testing.T, s *realagent.OpencodeServer, body map[string]any) string {
 	t.Helper()
+	if body == nil {
+		body = map[string]any{}
+	}
 	var session struct{ ID string }
-	post(t, s, "/session", map[string]any{}, &session)
+	post(t, s, "/session", body, &session)
 	return session.ID
 }
 
-func TestOpencodePlaysAScriptWithATool(t *testing.T) {
+// One server for all of this: it takes seconds to start.
+func TestOpencodeRunsOffline(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := w.ServeOpencodeWith(t, realagent.OpencodeOptions{Password: "secret"})
-	session := newSession(t, s)
-	answer := prompt(t, s, session, "@tool bash {\"command\":\"echo made-$((40+2))\",\"description\":\"counts\"}\n@say it was ${re:made-(\\d+)}")
-	require.Equal(t, "it was 42", answer.text())
-	require.Equal(t, "stop", answer.Info.Finish)
-
-	got := turns(w)
-	require.Len(t, got, 2)
-	for _, r := range got {
-		require.Equal(t, modelserver.Chat, r.Protocol)
-		require.Equal(t, "scripted", r.Model)
-		require.Equal(t, session, r.Session)
-		require.True(t, r.Offers("bash"))
+	of := func(session string) []modelserver.Request {
+		return slices.DeleteFunc(turns(w), func(r modelserver.Request) bool { return r.Session != session })
 	}
-	require.Contains(t, got[1].LastResults()[0].Text, "made-42")
+
+	t.Run("it plays a script with a tool", func(t *testing.T) {
+		session := newSession(t, s, nil)
+		answer := prompt(t, s, session, "@tool bash {\"command\":\"echo made-$((40+2))\",\"description\":\"counts\"}\n@say it was ${re:made-(\\d+)}")
+		require.Equal(t, "it was 42", answer.text())
+		require.Equal(t, "stop", answer.Info.Finish)
+		got := of(session)
+		require.Len(t, got, 2)
+		for _, r := range got {
+			require.Equal(t, modelserver.Chat, r.Protocol)
+			require.Equal(t, "scripted", r.Model)
+			require.True(t, r.Offers("bash"))
+		}
+		require.Contains(t, got[1].LastResults()[0].Text, "made-42")
+		require.NoError(t, w.Model.WaitFor(t.Context(), func(all []modelserver.Request) bool {
+			return slices.ContainsFunc(all, func(r modelserver.Request) bool { return r.Kind == modelserver.Title && r.Session == session })
+		}))
+	})
+
+	t.Run("a child names its parent and has its agent's prompt", func(t *testing.T) {
+		parent := newSession(t, s, nil)
+		child := newSession(t, s, map[string]any{"parentID": parent})
+		require.Equal(t, "found", promptAgent(t, s, child, "explore", "@say found").text())
+		got := of(child)
+		require.Len(t, got, 1)
+		require.Equal(t, parent, got[0].Parent)
+		require.Contains(t, got[0].System, "You are an explorer.")
+	})
+
+	t.Run("it waits as long as a rate limit says", func(t *testing.T) {
+		session := newSession(t, s, nil)
+		require.Equal(t, "fine", prompt(t, s, session, "@error 429 times=1 retry-after=1 slow down\n@say fine").text())
+		got := of(session)
+		require.Len(t, got, 2)
+		require.Equal(t, 2, got[1].Attempt)
+		require.GreaterOrEqual(t, got[1].Arrived.Sub(got[0].Arrived), time.Second)
+	})
+
+	t.Run("it shows what the model refuses", func(t *testing.T) {
+		answer := prompt(t, s, newSession(t, s, nil), "@error 400 not with me")
+		require.Contains(t, string(answer.Info.Error), "not with me")
+	})
+
+	t.Run("it is killed in a turn and started again", func(t *testing.T) {
+		session := newSession(t, s, nil)
+		over := make(chan error, 1)
+		go func() {
+			_, err := ask(t.Context(), s, "/session/"+session+"/message", promptBody("", "@tool bash {\"command\":\"sleep 1000\",\"description\":\"waits\"}"))
+			over <- err
+		}()
+		for !slices.ContainsFunc(w.Processes(), func(p string) bool { return strings.Contains(p, "sleep 1000") }) {
+			time.Sleep(20 * time.Millisecond) // the process table has no event
+		}
+		s.Kill()
+		require.Error(t, <-over)
+		require.Empty(t, w.Processes(), "its tools are gone with it")
+		s.Restart()
+		require.Equal(t, "still here", prompt(t, s, session, "@say still here").text())
+	})
 	require.Empty(t, w.Model.Unknown())
 }
 
-func TestCodexPlaysAScriptWithATool(t *testing.T) {
+func TestCodexRunsOffline(t *testing.T) {
 	w := realagent.New(t, "codex")
 	out := run(t, w, w.Codex("exec", "--json", "--skip-git-repo-check",
-		"@tool exec_command {\"cmd\":\"echo made-$((40+2))\"}\n@say it was ${re:made-(\\d+)}"))
+		"@error 500 times=1 not now\n@tool exec_command {\"cmd\":\"echo made-$((40+2))\"}\n@say it was ${re:made-(\\d+)}"))
 	var texts []string
 	for _, line := range lines(out) {
 		if item, ok := line["item"].(map[string]any); ok && line["type"] == "item.completed" && item["type"] == "agent_message" {
@@ -132,13 +211,13 @@ func TestCodexPlaysAScriptWithATool(t *testing.T) {
 	}
 	require.Equal(t, []string{"it was 42"}, texts, out)
 	got := turns(w)
-	require.Len(t, got, 2)
+	require.Len(t, got, 3, "one is a repetition")
 	require.Equal(t, modelserver.Responses, got[0].Protocol)
 	require.Equal(t, lines(out)[0]["thread_id"], got[0].Session)
 	require.Empty(t, w.Model.Unknown())
 }
 
-func TestGeminiPlaysAScriptWithATool(t *testing.T) {
+func TestGeminiRunsOffline(t *testing.T) {
 	w := realagent.New(t, "gemini")
 	out := run(t, w, w.Gemini("--yolo", "--output-format", "stream-json", "-p",
 		"@tool run_shell_command {\"command\":\"expr 40 + 2 | sed s/^/made-/\"}\n@say it was ${re:made-(\\d+)}"))

@@ -1,0 +1,313 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Agent is a command line that works for tasks.
+type Agent struct {
+	Program     Program  // how it is called and read; see the presets
+	Command     []string // the executable and its first arguments, when it is not Program.Executable: {"npx", "codex"}
+	Args        []string // further arguments; no placeholders
+	Env         []string // NAME=value, or NAME to pass on the host's; the name may end with *
+	Model       string   // when the task has none; empty means the program's own
+	Profile     string   // the program's name for an agent or a set of settings; empty for its default
+	Directory   string   // when the task has none; empty means Config.Directory
+	Description string   // for [bgagent.AgentInfo]
+}
+
+// Config says what a [Client] runs. It is copied.
+type Config struct {
+	// Agents are the command lines by the names of their agents. At least one is
+	// required. The name [Fallback] stands for all that are not there.
+	Agents map[string]Agent
+
+	// Directory is where tasks work that have no directory of their own; empty
+	// means the host's working directory.
+	Directory string
+
+	// Grace is how long a program that must stop may take to end by itself
+	// before it is killed, and then once more how long what it has left running
+	// may take. 3 s when zero: together they should be less than the manager's
+	// stopping deadline of 10 s.
+	Grace time.Duration
+
+	// MaxLine is the longest line that is read of a program's output, in bytes;
+	// 16 MiB when zero. A longer one is dropped. When the turn then ends without
+	// a word, the error says so.
+	MaxLine int
+
+	// Keep is how much of the conversation of a session is kept for
+	// [Client.Messages], in bytes of text; 256 KiB when zero. The newest turn is
+	// always kept, up to so much; older ones are dropped whole.
+	Keep int
+}
+
+// Fallback, as a name in Config.Agents, is the agent that runs when no other has
+// the name asked for.
+const Fallback = "*"
+
+const (
+	defaultGrace   = 3 * time.Second
+	defaultMaxLine = 16 << 20
+	defaultKeep    = 256 << 10
+)
+
+// Client is the session client. All methods are safe for concurrent use.
+type Client struct {
+	cfg Config
+
+	mu       sync.Mutex
+	sessions map[string]*session
+	running  sync.WaitGroup
+	closed   bool
+}
+
+var (
+	_ bgagent.TurnRunner       = (*Client)(nil)
+	_ bgagent.MessageReader    = (*Client)(nil)
+	_ bgagent.SessionFinder    = (*Client)(nil)
+	_ bgagent.AgentLister      = (*Client)(nil)
+	_ bgagent.SessionForgetter = (*Client)(nil)
+)
+
+// session is the conversation of one task.
+type session struct {
+	agent  *Agent
+	dir    string
+	parent string
+	depth  int
+	talk   conversation
+
+	// Guarded by Client.mu.
+	own   string        // the program's own id; empty until it has told it
+	used  bgagent.Usage // as the program counts it for the whole session
+	turns int
+	run   *turn
+	// The prompts of a session in which the agent has not said or done anything
+	// yet, with its Program.ForgetsUnanswered.
+	unanswered string
+	answered   bool
+}
+
+// ErrClosed is returned by CreateSession and RunTurn after Close has begun.
+var ErrClosed = errors.New("command: the client is closed")
+
+// New returns a client. It does not look whether the programs are there:
+// CreateSession does. The error names what is wrong in the configuration.
+func New(cfg Config) (*Client, error) {
+	bad := func(field, format string, args ...any) (*Client, error) {
+		return nil, &bgagent.InputError{Field: "command.Config." + field, Problem: fmt.Sprintf(format, args...)}
+	}
+	if len(cfg.Agents) == 0 {
+		return bad("Agents", "is empty; there must be at least one")
+	}
+	if cfg.Grace < 0 || cfg.MaxLine < 0 || cfg.Keep < 0 {
+		return bad("Grace, MaxLine, Keep", "must not be negative; 0 is the default")
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = defaultGrace
+	}
+	if cfg.MaxLine == 0 {
+		cfg.MaxLine = defaultMaxLine
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = defaultKeep
+	}
+	cfg.Agents = maps.Clone(cfg.Agents)
+	for name, a := range cfg.Agents {
+		if name == "" {
+			return bad("Agents", "has an agent without a name")
+		}
+		if err := a.Program.check(); err != nil {
+			return bad("Agents["+strconv.Quote(name)+"]", "%v", err)
+		}
+		if err := checkEnv(a.Env); err != nil {
+			return bad("Agents["+strconv.Quote(name)+"]", "%v", err)
+		}
+		if a.Profile != "" && a.Program.Profile == nil {
+			return bad("Agents["+strconv.Quote(name)+"].Profile", "is %q; %s has no profiles", a.Profile, a.Program.Executable)
+		}
+		a.Command, a.Args, a.Env = slices.Clone(a.Command), slices.Clone(a.Args), slices.Clone(a.Env)
+		cfg.Agents[name] = a
+	}
+	return &Client{cfg: cfg, sessions: map[string]*session{}}, nil
+}
+
+func (c *Client) agentNames() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.cfg.Agents)), func(n string) bool { return n == Fallback })
+}
+
+// CreateSession implements [bgagent.SessionClient]. It starts no program, but
+// fails when there is none to start, or no directory to start it in.
+func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (string, error) {
+	agent, ok := c.cfg.Agents[spec.Agent]
+	if !ok {
+		if agent, ok = c.cfg.Agents[Fallback]; !ok {
+			return "", &bgagent.NoSuchAgentError{Agent: spec.Agent, Known: c.agentNames()}
+		}
+	}
+	s := &session{agent: &agent, dir: spec.Directory, parent: spec.Parent, depth: spec.Depth}
+	for _, dir := range []string{agent.Directory, c.cfg.Directory} {
+		if s.dir == "" {
+			s.dir = dir
+		}
+	}
+	s.talk.keep = c.cfg.Keep
+	if _, err := findProgram(s.agent); err != nil {
+		return "", err
+	}
+	if err := checkDirectory(s.dir); err != nil {
+		return "", err
+	}
+	id := "cmd_" + strings.ToLower(rand.Text())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return "", ErrClosed
+	}
+	c.sessions[id] = s
+	return id, nil
+}
+
+// findProgram returns the path of an agent's program.
+func findProgram(a *Agent) (string, error) {
+	name := a.Program.Executable
+	if len(a.Command) > 0 {
+		name = a.Command[0]
+	}
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return path, nil
+	case errors.Is(err, os.ErrPermission):
+		return "", fmt.Errorf("command: %s must not be executed; make it executable: %w", name, err)
+	case errors.Is(err, exec.ErrDot):
+		return "", fmt.Errorf("command: %s was only found in the working directory; name its path: %w", name, err)
+	case strings.ContainsAny(name, `/\`):
+		return "", fmt.Errorf("command: there is no program %s; install it, or correct the path: %w", name, err)
+	}
+	return "", fmt.Errorf("command: the program %s is not in PATH; install it, or give its path in Agent.Command: %w", name, err)
+}
+
+func checkDirectory(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	switch info, err := os.Stat(dir); {
+	case err != nil:
+		return fmt.Errorf("command: the working directory %s cannot be used; it must exist for as long as the task: %w", dir, err)
+	case !info.IsDir():
+		return fmt.Errorf("command: the working directory %s is no directory", dir)
+	}
+	return nil
+}
+
+// Abort implements [bgagent.SessionClient]: the program of the turn that runs in
+// the session is told to stop. RunTurn returns when it has.
+func (c *Client) Abort(_ context.Context, id string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil && s.run != nil {
+		s.run.stop(errAborted)
+	}
+	return nil
+}
+
+// Close stops the programs of all turns and waits until nothing of them runs,
+// or until ctx ends, whose error it then returns. It may be called again.
+func (c *Client) Close(ctx context.Context) error {
+	c.mu.Lock()
+	c.closed = true
+	for _, s := range c.sessions {
+		if s.run != nil {
+			s.run.stop(ErrClosed)
+		}
+	}
+	c.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		c.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("command: close: programs still run: %w", context.Cause(ctx))
+	}
+}
+
+// Agents implements [bgagent.AgentLister].
+func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
+	var list []bgagent.AgentInfo
+	for _, name := range c.agentNames() {
+		list = append(list, bgagent.AgentInfo{Name: name, Description: c.cfg.Agents[name].Description})
+	}
+	return list, nil
+}
+
+// FindSession implements [bgagent.SessionFinder].
+func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		return bgagent.SessionInfo{Parent: s.parent, Directory: s.dir}, nil
+	}
+	return bgagent.SessionInfo{}, noSession(id)
+}
+
+func noSession(id string) error {
+	return fmt.Errorf("command: session %q: %w", id, bgagent.ErrNoSession)
+}
+
+// ForgetSession implements [bgagent.SessionForgetter]. What the program has kept
+// of it in its own files stays there.
+func (c *Client) ForgetSession(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil && s.run == nil {
+		delete(c.sessions, id)
+	}
+}
+
+// ProgramSession returns the program's own id of the session, by which it can be
+// gone on with by hand; empty as long as the program has not told it. The error
+// wraps [bgagent.ErrNoSession].
+func (c *Client) ProgramSession(id string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		return s.own, nil
+	}
+	return "", noSession(id)
+}
+
+// Messages implements [bgagent.MessageReader]: a prompt and an answer for every
+// turn that is still kept, of the one that runs what has been said so far.
+func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
+	c.mu.Lock()
+	s := c.sessions[id]
+	c.mu.Unlock()
+	if s == nil {
+		return bgagent.Page{}, noSession(id)
+	}
+	page, err := s.talk.page(after, most)
+	if err != nil {
+		return page, fmt.Errorf("command: session %q: %w", id, err)
+	}
+	return page, nil
+}

@@ -1,0 +1,481 @@
+//go:build unix
+
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestConformance(t *testing.T) {
+	fixed := func(prompt string) func() string { return func() string { return prompt } }
+	for name, program := range map[string]Program{"lines": Lines("fake"), "text": Text("fake")} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			h := bgagenttest.Harness{
+				New: func(tb bgagenttest.TB) bgagent.SessionClient {
+					c, err := New(Config{Agents: map[string]Agent{"obedient": fakeAgent(t, program)}, Grace: 5 * time.Second})
+					if err != nil {
+						tb.Fatalf("New: %v", err)
+					}
+					tb.Cleanup(func() { _ = c.Close(context.Background()) })
+					return c
+				},
+				Agent: "obedient",
+				Say:   func(text string) string { return "say " + text },
+				Slow:  fixed("slow"), Fail: fixed("exit 3 it failed"),
+				Parent: "root", Directory: dir, MayRepeat: true,
+			}
+			if name == "lines" {
+				h.Fail, h.Tool, h.Recall = fixed("fail"), fixed("use"), fixed("recall")
+			}
+			bgagenttest.Conformance(t, h)
+		})
+	}
+}
+
+func TestAFollowUpContinuesTheProgramsSession(t *testing.T) {
+	c := linesClient(t)
+	id := create(t, c)
+	_, err := play(t, c, id, "say one")
+	require.NoError(t, err)
+	own, err := c.ProgramSession(id)
+	require.NoError(t, err)
+	require.Contains(t, own, "fake_")
+	end, err := play(t, c, id, "recall")
+	require.NoError(t, err)
+	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "say one"}, end)
+}
+
+func TestAProgramThatLosesItsSessionIsAnError(t *testing.T) {
+	home := t.TempDir()
+	a := fakeAgent(t, Lines("fake"))
+	a.Env = append(a.Env, fakeHome+"="+home)
+	c := clientOf(t, a)
+	id := create(t, c)
+	_, err := play(t, c, id, "say one")
+	require.NoError(t, err)
+	own, _ := c.ProgramSession(id)
+	require.NoError(t, os.Remove(filepath.Join(home, own)))
+	end, err := play(t, c, id, "say two")
+	require.Contains(t, failure(t, err).Problem, "did not go on with its session "+own)
+	require.Equal(t, bgagent.StopError, end.Stop)
+}
+
+func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
+	t.Setenv("SECRET_TOKEN", "hidden")
+	t.Setenv("OWN_ONE", "1")
+	t.Setenv("OWN_TWO", "2")
+	t.Setenv("LC_TIME", "C")
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	p := Lines("fake")
+	p.Model, p.Profile, p.System = []string{"--model={model}"}, []string{"--profile", "{profile}"}, []string{"--system={system|json}"}
+	p.Environ = []string{"OWN_O*"}
+	a := fakeAgent(t, p)
+	a.Profile, a.Args, a.Env = "worker", []string{"-v", "{model}"}, append(a.Env, "COLOUR=red", "OWN_TWO")
+	c := clientOf(t, a)
+	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "a", Directory: dir, Depth: 2})
+	require.NoError(t, err)
+	end, err := c.RunTurn(t.Context(), id, bgagent.Prompt{Text: "describe", Model: "big/one", System: "be \"brief\"\n"}, nil)
+	require.NoError(t, err)
+	var got described
+	require.NoError(t, json.Unmarshal([]byte(end.Text), &got))
+	require.Equal(t, dir, got.Dir)
+	require.Equal(t, []string{"--model=big/one", "--profile", "worker", `--system="be \"brief\"\n"`, "-v", "{model}"}, got.Args)
+	for _, want := range []string{"OWN_ONE=1", "OWN_TWO=2", "COLOUR=red", "LC_TIME=C", "PATH=" + os.Getenv("PATH"), DepthVariable + "=2"} {
+		require.Contains(t, got.Env, want)
+	}
+	require.NotContains(t, strings.Join(got.Env, "\n"), "SECRET_TOKEN")
+	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
+}
+
+func TestDepthCountsFromTheOutermostHost(t *testing.T) {
+	t.Setenv(DepthVariable, "2")
+	t.Setenv(TurnVariable, "outer")
+	env, mark := marks(1)
+	require.True(t, strings.HasPrefix(mark, "outer/"))
+	require.Equal(t, []string{TurnVariable + "=" + mark, DepthVariable + "=3"}, env)
+	t.Setenv(DepthVariable, "nonsense")
+	env, _ = marks(1)
+	require.Equal(t, DepthVariable+"=1", env[1])
+}
+
+func TestPromptsThatAreNoOrdinaryArguments(t *testing.T) {
+	byArgument := Lines("fake")
+	byArgument.Start = Form{Prompt: []string{"--", "{prompt}"}, Stdin: []string{}}
+	long := strings.Repeat("a", 200<<10)
+	for name, p := range map[string]Program{"stdin": Lines("fake"), "argument": byArgument} {
+		t.Run(name, func(t *testing.T) {
+			c := clientOf(t, fakeAgent(t, p))
+			for _, words := range []string{"-rf --help", "a 'b' \"c\" $(d) `e` \\f * ~", "línea\nzwei\t三", long} {
+				end, err := play(t, c, create(t, c), "say "+words)
+				require.NoError(t, err)
+				require.Equal(t, "As you wish: "+words, end.Text)
+			}
+			_, err := play(t, c, create(t, c), "say \x00")
+			require.ErrorContains(t, err, "NUL byte")
+		})
+	}
+	byArgument.Start.Stdin = nil
+	c := clientOf(t, fakeAgent(t, byArgument))
+	_, err := play(t, c, create(t, c), "say "+long)
+	require.ErrorContains(t, err, "shorten it, or put it into a file")
+}
+
+func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "plain")
+	require.NoError(t, os.WriteFile(plain, []byte("no program"), 0o600))
+	script := filepath.Join(dir, "script")
+	require.NoError(t, os.WriteFile(script, []byte("no program"), 0o700))
+	for _, tc := range []struct {
+		name string
+		a    Agent
+		spec bgagent.SessionSpec
+		want string
+		is   error
+	}{
+		{"not installed", Agent{Program: Text("no-such-program-here")}, bgagent.SessionSpec{}, "not in PATH; install it", nil},
+		{"wrong path", Agent{Program: Text("x"), Command: []string{dir + "/none"}}, bgagent.SessionSpec{}, "install it, or correct the path", fs.ErrNotExist},
+		{"not executable", Agent{Program: Text("x"), Command: []string{plain}}, bgagent.SessionSpec{}, "make it executable", fs.ErrPermission},
+		{"no directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: dir + "/gone"}, "the working directory " + dir + "/gone", fs.ErrNotExist},
+		{"a file for a directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: plain}, "is no directory", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := clientOf(t, tc.a)
+			tc.spec.Agent = "a"
+			_, err := c.CreateSession(t.Context(), tc.spec)
+			require.ErrorContains(t, err, tc.want)
+			if tc.is != nil {
+				require.ErrorIs(t, err, tc.is)
+			}
+		})
+	}
+	c := clientOf(t, Agent{Program: Text("x"), Command: []string{script}})
+	_, err := play(t, c, create(t, c), "say x")
+	require.ErrorContains(t, err, "a script without #!")
+
+	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "b"})
+	require.ErrorContains(t, err, `there is no agent "b"; there are: a`)
+}
+
+func TestADirectoryThatVanishesIsNamed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tree")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	c := linesClient(t, func(cfg *Config) { cfg.Directory = dir })
+	id := create(t, c)
+	_, err := play(t, c, id, "say x")
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(dir))
+	_, err = play(t, c, id, "say x")
+	require.ErrorContains(t, err, "the working directory "+dir)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+func TestATurnEndsAsTheProgramEnds(t *testing.T) {
+	c := linesClient(t)
+	for _, tc := range []struct {
+		prompt  string
+		stop    bgagent.StopReason
+		text    string
+		problem string // empty for none
+		code    int
+		stderr  string
+	}{
+		{prompt: "say x", stop: bgagent.StopEndOfTurn, text: "As you wish: x"},
+		{prompt: "halfline", stop: bgagent.StopEndOfTurn},
+		{prompt: "fail", stop: bgagent.StopError, problem: "as I was told", code: 1},
+		{prompt: "stops length", stop: bgagent.StopLength, text: "half an answer"},
+		{prompt: "stops turn limit", stop: bgagent.StopTurnLimit, text: "half an answer"},
+		{prompt: "stops refused", stop: bgagent.StopRefused, text: "half an answer"},
+		{prompt: "stops aborted", stop: bgagent.StopAborted, text: "half an answer"},
+		{prompt: "stops interrupted", stop: bgagent.StopInterrupted, text: "half an answer", problem: "it said that the turn has failed"},
+		{prompt: "quit", stop: bgagent.StopInterrupted, text: "and then", problem: "it exited with code 0 in the middle of the turn"},
+		{prompt: "killed", stop: bgagent.StopInterrupted, text: "ah", problem: "it was ended by a signal from outside (killed)", code: -1},
+		{prompt: "exit 143 bye", stop: bgagent.StopInterrupted, problem: "it exited with code 143: bye", code: 143, stderr: "log: begin\nbye"},
+		{prompt: "exit 2 error: no account\n  see the manual", stop: bgagent.StopError, problem: "it exited with code 2: error: no account", code: 2, stderr: "log: begin\nerror: no account\n  see the manual"},
+		{prompt: "mute 7 Unknown argument: --x", stop: bgagent.StopError, problem: "it exited with code 7: Unknown argument: --x", code: 7, stderr: "log: begin\nUnknown argument: --x"},
+		{prompt: "mute 0 hello", stop: bgagent.StopError, problem: "it printed nothing; is it the program, in a version, that the agent's Program is for?", stderr: "log: begin\nhello"},
+		{prompt: "mutegarbage", stop: bgagent.StopError, problem: `it printed nothing that is known of it, first "Welcome to another program!"; is it the program, in a version, that the agent's Program is for?`},
+	} {
+		t.Run(tc.prompt, func(t *testing.T) {
+			end, err := play(t, c, create(t, c), tc.prompt)
+			require.Equal(t, bgagent.TurnEnd{Stop: tc.stop, Text: tc.text}, end)
+			if tc.problem == "" {
+				require.NoError(t, err)
+				return
+			}
+			e := failure(t, err)
+			require.Equal(t, TurnError{Program: "fake", Problem: tc.problem, Code: tc.code, Signal: e.Signal, Stderr: tc.stderr}, *e)
+			require.Equal(t, tc.code == -1, e.Signal == syscall.SIGKILL)
+			require.Equal(t, "command: fake: "+tc.problem, err.Error())
+		})
+	}
+}
+
+func TestAProgramOfPlainTextEndsByItsExitCode(t *testing.T) {
+	c := clientOf(t, fakeAgent(t, Text("fake")))
+	end, err := play(t, c, create(t, c), "say x")
+	require.NoError(t, err)
+	require.Equal(t, bgagent.TurnEnd{Text: "As you wish: x"}, end)
+	end, err = play(t, c, create(t, c), "exit 3 it broke")
+	require.Equal(t, "it exited with code 3: it broke", failure(t, err).Problem)
+	require.Equal(t, bgagent.StopError, end.Stop)
+}
+
+func TestLinesOfAnyLength(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.MaxLine = 300 << 10 })
+	end, err := play(t, c, create(t, c), "big 200000")
+	require.NoError(t, err)
+	require.Len(t, end.Text, 200000)
+	end, err = play(t, c, create(t, c), "big 400000")
+	require.NoError(t, err, "what is too long is dropped, and the end is still seen")
+	require.Empty(t, end.Text)
+	_, err = play(t, c, create(t, c), "flood 3000000")
+	require.NoError(t, err)
+}
+
+func TestADroppedLineIsNamedWhenTheEndIsMissing(t *testing.T) {
+	p := Lines("fake")
+	p.Decode = func() Decoder {
+		inner := DecodeLines()
+		return func(line []byte, o *Output) {
+			if !strings.Contains(string(line), `"end"`) {
+				inner(line, o)
+			}
+		}
+	}
+	c := clientOf(t, fakeAgent(t, p), func(cfg *Config) { cfg.MaxLine = 1000 })
+	_, err := play(t, c, create(t, c), "big 4000")
+	require.Contains(t, failure(t, err).Problem, "; 1 line(s) of more than 1000 bytes were dropped")
+}
+
+func TestAProgramThatPrintsGarbageForEverIsStopped(t *testing.T) {
+	c := linesClient(t)
+	end, err := play(t, c, create(t, c), "muteforever")
+	require.Contains(t, failure(t, err).Problem, `first "garbage in, garbage out"`)
+	require.Equal(t, bgagent.StopError, end.Stop)
+}
+
+func TestAProgramThatReadsNothingHoldsNothingUp(t *testing.T) {
+	a := fakeAgent(t, Lines("fake"))
+	a.Args = []string{"--deaf"}
+	c := clientOf(t, a)
+	end, err := play(t, c, create(t, c), strings.Repeat("more than a pipe holds ", 50_000))
+	require.NoError(t, err)
+	require.Equal(t, "I hear nothing", end.Text)
+}
+
+func TestAPanicInADecoderIsTheErrorOfTheTurn(t *testing.T) {
+	for name, bad := range map[string]func(){"panic": func() { panic("boom") }, "goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			p := Lines("fake")
+			p.Decode = func() Decoder { return func([]byte, *Output) { bad() } }
+			c := clientOf(t, fakeAgent(t, p))
+			id := create(t, c)
+			_, err := play(t, c, id, "slow")
+			require.Contains(t, failure(t, err).Problem, "its decoder panicked")
+		})
+	}
+}
+
+func TestNothingOfATurnIsLeftRunning(t *testing.T) {
+	places := []string{"group", "group stubborn"}
+	if runtime.GOOS == "linux" {
+		places = append(places, "session", "session stubborn")
+	}
+	for _, place := range places {
+		t.Run(place, func(t *testing.T) {
+			grace := 5 * time.Second
+			if strings.Contains(place, "stubborn") {
+				grace = 50 * time.Millisecond
+			}
+			c := linesClient(t, func(cfg *Config) { cfg.Grace = grace })
+			end, err := play(t, c, create(t, c), "child "+place)
+			require.NoError(t, err, "it ends although its child holds the pipes")
+			pid, err := strconv.Atoi(end.Text)
+			require.NoError(t, err)
+			require.False(t, runs(pid), "process %d is left", pid)
+
+			id := create(t, c)
+			turn := begin(t.Context(), c, id, "childslow "+place)
+			pid, err = strconv.Atoi(<-turn.texts)
+			require.NoError(t, err)
+			require.True(t, runs(pid))
+			require.NoError(t, c.Abort(t.Context(), id))
+			<-turn.done
+			require.False(t, runs(pid), "process %d is left", pid)
+		})
+	}
+}
+
+func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {
+	c := linesClient(t)
+	id := create(t, c)
+	for _, prompt := range []string{"slow", "polite"} {
+		turn := begin(t.Context(), c, id, prompt)
+		require.Equal(t, "I wait", <-turn.texts)
+		require.NoError(t, c.Abort(t.Context(), id))
+		<-turn.done
+		require.NoError(t, turn.err)
+		require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: "I wait"}, turn.end)
+	}
+	end, err := play(t, c, id, "recall")
+	require.NoError(t, err)
+	require.Equal(t, "slow", end.Text, "the program's session is the one of the turn that was aborted")
+}
+
+func TestTheCauseOfTheContextIsTheErrorOfATurnThatItEnds(t *testing.T) {
+	c := linesClient(t)
+	why := errors.New("the user went home")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	turn := begin(ctx, c, create(t, c), "polite")
+	<-turn.texts
+	cancel(why)
+	<-turn.done
+	require.ErrorIs(t, turn.err, why)
+	require.Equal(t, bgagent.StopAborted, turn.end.Stop)
+	_, err := c.RunTurn(ctx, create(t, c), bgagent.Prompt{Text: "say x"}, nil)
+	require.ErrorIs(t, err, why, "and no program is started in one that has ended")
+}
+
+func TestAProgramThatIgnoresSignalsIsKilledAfterTheGraceTime(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.Grace = 20 * time.Millisecond })
+	id := create(t, c)
+	turn := begin(t.Context(), c, id, "stubborn")
+	require.Equal(t, "I stay", <-turn.texts)
+	require.NoError(t, c.Abort(t.Context(), id))
+	<-turn.done
+	require.Equal(t, bgagent.StopAborted, turn.end.Stop)
+}
+
+func TestCloseEndsAllPrograms(t *testing.T) {
+	c := linesClient(t)
+	var turns []*begun
+	for range 3 {
+		turn := begin(t.Context(), c, create(t, c), "childslow group")
+		turns = append(turns, turn)
+	}
+	var pids []int
+	for _, turn := range turns {
+		pid, err := strconv.Atoi(<-turn.texts)
+		require.NoError(t, err)
+		pids = append(pids, pid)
+	}
+	id := create(t, c)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() { require.NoError(t, c.Close(context.Background())) })
+	}
+	all.Wait()
+	for i, turn := range turns {
+		<-turn.done
+		require.ErrorIs(t, turn.err, ErrClosed)
+		require.False(t, runs(pids[i]))
+	}
+	_, err := play(t, c, id, "say x")
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "a"})
+	require.ErrorIs(t, err, ErrClosed)
+}
+
+func TestCloseWaitsNoLongerThanItsContext(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.Grace = time.Second })
+	turn := begin(t.Context(), c, create(t, c), "stubborn")
+	<-turn.texts
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("no time")
+	cancel(why)
+	require.ErrorIs(t, c.Close(ctx), why)
+	<-turn.done
+}
+
+func TestAForgottenSessionIsGone(t *testing.T) {
+	c := linesClient(t)
+	id := create(t, c)
+	c.ForgetSession(id)
+	_, err := play(t, c, id, "say x")
+	require.ErrorIs(t, err, bgagent.ErrNoSession)
+	_, err = c.ProgramSession(id)
+	require.ErrorIs(t, err, bgagent.ErrNoSession)
+	_, err = c.Messages(t.Context(), id, "", 10)
+	require.ErrorIs(t, err, bgagent.ErrNoSession)
+}
+
+func TestAgentsAreListedWithoutTheFallback(t *testing.T) {
+	a := fakeAgent(t, Lines("fake"))
+	a.Description = "does as it is told"
+	c := clientOf(t, a, func(cfg *Config) { cfg.Agents[Fallback] = a })
+	list, err := c.Agents(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []bgagent.AgentInfo{{Name: "a", Description: "does as it is told"}}, list)
+	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "anybody"})
+	require.NoError(t, err)
+}
+
+func TestTheConversationThatIsKeptIsBounded(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.Keep = 1000 })
+	id := create(t, c)
+	for range 3 {
+		_, err := play(t, c, id, "big 600")
+		require.NoError(t, err)
+	}
+	page, err := c.Messages(t.Context(), id, "", 10)
+	require.NoError(t, err)
+	ids := make([]string, len(page.Messages))
+	for i, m := range page.Messages {
+		ids[i] = m.ID
+	}
+	require.Equal(t, []string{"msg_5", "msg_6"}, ids)
+	_, err = play(t, c, id, "big 3000")
+	require.NoError(t, err)
+	page, err = c.Messages(t.Context(), id, page.Next, 10)
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(page.Messages, func(m bgagent.Message) bool {
+		return m.Role == bgagent.RoleAgent && len(m.Text) == 1000-len("big 3000")
+	}))
+	_, err = c.Messages(t.Context(), id, "here", 10)
+	require.ErrorContains(t, err, "is not one of this client's")
+}
+
+func TestATaskEndsAsItsProgramDoes(t *testing.T) {
+	c := linesClient(t)
+	m, err := bgagent.New(c, bgagent.Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Close(context.Background())) })
+	root := bgagent.Caller{Session: "root"}
+	run := func(prompt string) bgagent.Task {
+		t.Helper()
+		task, err := m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: prompt})
+		require.NoError(t, err)
+		return task
+	}
+	task := run("use")
+	require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+	require.Equal(t, "used", task.Result)
+	require.Equal(t, 1, task.Progress.ToolCalls)
+	task = run("pieces 5")
+	require.Equal(t, "0 1 2 3 4 ", task.Result)
+	task = run("exit 3 error: no account")
+	require.Equal(t, bgagent.Failed, task.Status)
+	require.Contains(t, task.Reason, "command: fake: it exited with code 3: error: no account")
+	task = run("stops refused")
+	require.Equal(t, bgagent.CauseRefused, task.Cause)
+}

@@ -1,0 +1,105 @@
+package command
+
+import "github.com/bgagent/bgagent"
+
+// codexLine is what matters of the lines of codex exec --json.
+type codexLine struct {
+	Type     string
+	ThreadID string `json:"thread_id"`
+	Message  string // of an error
+	Error    struct{ Message string }
+	Item     codexItem
+	Usage    struct {
+		Input  int64 `json:"input_tokens"`
+		Output int64 `json:"output_tokens"`
+	}
+}
+
+type codexItem struct {
+	ID      string
+	Type    string
+	Text    string
+	Message string
+	Status  string
+	Server  string // mcp_tool_call
+	Tool    string
+	Items   []struct { // todo_list
+		Text      string
+		Completed bool
+	}
+}
+
+// decodeCodex returns a decoder for codex exec --json. A line of type error is
+// no end: codex tells its retries with it. An item of type error may be a mere
+// warning.
+func decodeCodex() Decoder {
+	return func(line []byte, o *Output) {
+		var x codexLine
+		if !decodeLine(line, &x) {
+			return
+		}
+		switch x.Type {
+		case "thread.started":
+			o.Session(x.ThreadID)
+		case "turn.started":
+			o.GoesOn()
+		case "item.started", "item.updated", "item.completed":
+			x.Item.tell(x.Type == "item.completed", o)
+		case "turn.completed":
+			o.TotalUsage(bgagent.Usage{InputTokens: x.Usage.Input, OutputTokens: x.Usage.Output})
+			o.End(bgagent.StopEndOfTurn, "", "")
+		case "turn.failed":
+			o.End(bgagent.StopError, "", errorText(x.Error.Message))
+		case "error":
+			o.Problem(errorText(x.Message))
+		}
+	}
+}
+
+func (i codexItem) tell(done bool, o *Output) {
+	switch i.Type {
+	case "agent_message":
+		if done {
+			o.Message(i.Text)
+		}
+	case "reasoning":
+		if done {
+			o.Reasoning(i.Text)
+		}
+	case "error":
+		o.Known()
+	case "todo_list":
+		list := make([]bgagent.Todo, len(i.Items))
+		for n, t := range i.Items {
+			list[n].Text = t.Text
+			if t.Completed {
+				list[n].State = bgagent.TodoCompleted
+			}
+		}
+		o.Todos(list)
+	case "":
+	default: // command_execution, file_change, mcp_tool_call, web_search, and those to come
+		name := i.Type
+		if i.Tool != "" {
+			name = i.Tool
+			if i.Server != "" {
+				name = i.Server + "." + i.Tool
+			}
+		}
+		o.Tool(i.ID, name, toolState(i.Status, done))
+	}
+}
+
+// toolState reads the word that a program has for the state of a tool call.
+func toolState(word string, done bool) bgagent.ToolState {
+	switch word {
+	case "failed", "declined", "error", "cancelled", "canceled":
+		return bgagent.ToolFailed
+	case "pending":
+		return bgagent.ToolPending
+	}
+	if done {
+		return bgagent.ToolDone
+	}
+	return bgagent.ToolRunning
+}

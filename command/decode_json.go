@@ -1,0 +1,53 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+)
+
+// decodeLine reads a line that should be a JSON object. Fields that v does not
+// have are ignored; a field of another type than expected makes it unknown.
+func decodeLine(line []byte, v any) bool {
+	line = bytes.TrimSpace(line)
+	return len(line) > 0 && line[0] == '{' && json.Unmarshal(line, v) == nil
+}
+
+// jsonString returns s as a JSON string. One is a TOML string, too, but for DEL.
+func jsonString(s string) string {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(s) // a string can always be encoded, and a Builder written to
+	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`)
+}
+
+// errorText finds the message in what providers send as an error: often a JSON
+// object in which the message is nested, passed on as text.
+func errorText(s string) string {
+	s = strings.TrimSpace(s)
+	begin, end := strings.IndexByte(s, '{'), strings.LastIndexByte(s, '}')
+	if begin < 0 || end < begin {
+		return s
+	}
+	var v struct {
+		Message string
+		Error   struct{ Message string }
+	}
+	if json.Unmarshal([]byte(s[begin:end+1]), &v) != nil {
+		return s
+	}
+	for _, m := range []string{v.Error.Message, v.Message} {
+		if m != "" {
+			return strings.TrimSuffix(s[:begin], " ") + spaced(m, begin > 0) + s[end+1:]
+		}
+	}
+	return s
+}
+
+func spaced(s string, space bool) string {
+	if space {
+		return " " + s
+	}
+	return s
+}

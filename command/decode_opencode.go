@@ -1,0 +1,106 @@
+package command
+
+import (
+	"encoding/json"
+
+	"github.com/bgagent/bgagent"
+)
+
+// opencodeLine is what matters of the lines of opencode run --format json.
+type opencodeLine struct {
+	Type      string
+	SessionID string `json:"sessionID"`
+	Part      struct {
+		ID     string
+		Text   string
+		Tool   string
+		CallID string `json:"callID"`
+		Reason string
+		Cost   float64
+		Tokens struct {
+			Input     int64
+			Output    int64
+			Reasoning int64
+		}
+		State struct {
+			Status string
+			Input  json.RawMessage
+		}
+	}
+	Error struct {
+		Name string
+		Data struct{ Message string }
+	}
+}
+
+// decodeOpencode returns a decoder for opencode run --format json. A step that
+// finished for tool calls is followed by another, unless a rejected question
+// has ended the turn; so it is no end.
+func decodeOpencode() Decoder {
+	return func(line []byte, o *Output) {
+		var x opencodeLine
+		if !decodeLine(line, &x) {
+			return
+		}
+		switch x.Type {
+		case "step_start":
+			o.GoesOn()
+			o.Activity()
+		case "text":
+			o.Message(x.Part.Text)
+		case "reasoning":
+			o.Reasoning(x.Part.Text)
+		case "tool_use":
+			if x.Part.Tool == "todowrite" {
+				tellTodos(x.Part.State.Input, o)
+			}
+			o.Tool(x.Part.CallID, x.Part.Tool, toolState(x.Part.State.Status, true))
+		case "step_finish":
+			o.Usage(bgagent.Usage{InputTokens: x.Part.Tokens.Input, OutputTokens: x.Part.Tokens.Output + x.Part.Tokens.Reasoning, Cost: x.Part.Cost})
+			switch x.Part.Reason {
+			case "tool-calls":
+			case "length":
+				o.End(bgagent.StopLength, "", "")
+			case "content-filter":
+				o.End(bgagent.StopRefused, "", "")
+			case "error":
+				o.End(bgagent.StopError, "", "")
+			default:
+				o.End(bgagent.StopEndOfTurn, "", "")
+			}
+		case "error":
+			text := x.Error.Data.Message
+			if text == "" {
+				text = x.Error.Name
+			}
+			o.End(bgagent.StopError, "", errorText(text))
+		default:
+			return
+		}
+		o.Session(x.SessionID)
+	}
+}
+
+// tellTodos tells the list that an agent has given to its todo tool, in the form
+// that opencode and claude share.
+func tellTodos(input json.RawMessage, o *Output) {
+	var x struct {
+		Todos []struct{ Content, Status string }
+	}
+	if json.Unmarshal(input, &x) != nil {
+		return
+	}
+	list := make([]bgagent.Todo, len(x.Todos))
+	for i, t := range x.Todos {
+		list[i].Text = t.Content
+		switch t.Status {
+		case "in_progress":
+			list[i].State = bgagent.TodoInProgress
+		case "completed":
+			list[i].State = bgagent.TodoCompleted
+		case "cancelled":
+			list[i].State = bgagent.TodoCancelled
+		}
+	}
+	o.Todos(list)
+}

@@ -1,0 +1,206 @@
+package command
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+var decoders = map[string]func() Decoder{
+	"codex": decodeCodex, "gemini": decodeGemini, "opencode": decodeOpencode, "claude": decodeClaude, "lines": DecodeLines,
+}
+
+// told is what a manager hears of a turn, in words.
+type told struct {
+	text    string // as the manager puts it together
+	all     string // all that was ever said
+	events  []string
+	usage   bgagent.Usage
+	todos   []bgagent.Todo
+	afterTo bool
+}
+
+func (t *told) take(r bgagent.Report) {
+	switch r.Kind {
+	case bgagent.ReportText:
+		if t.afterTo {
+			t.text, t.afterTo = "", false
+		}
+		t.text += r.Text
+		t.all += r.Text
+	case bgagent.ReportTool:
+		t.afterTo = true
+		t.events = append(t.events, r.Tool.ID+" "+r.Tool.Name+" "+r.Tool.State.String())
+	case bgagent.ReportTodos:
+		t.todos = r.Todos
+	case bgagent.ReportReasoning:
+		t.events = append(t.events, "thinks "+r.Text)
+	case bgagent.ReportUsage:
+		t.usage.InputTokens += r.Usage.InputTokens
+		t.usage.OutputTokens += r.Usage.OutputTokens
+		t.usage.Cost += r.Usage.Cost
+	}
+}
+
+// decodeAll decodes what a program has printed in one turn.
+func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (said, told) {
+	var heard told
+	o := newOutput(bgagent.NewReporter(heard.take), turn, before)
+	readLines(bytes.NewReader(output), 1<<20, func(line []byte) bool { decode(line, o); return false })
+	return o.said(), heard
+}
+
+func TestDecodersReadWhatTheProgramsHavePrinted(t *testing.T) {
+	const endOfTurn, failed = bgagent.StopEndOfTurn, bgagent.StopError
+	used := func(in, out int64) bgagent.Usage { return bgagent.Usage{InputTokens: in, OutputTokens: out} }
+	for _, tc := range []struct {
+		file    string
+		session string
+		text    string
+		stop    bgagent.StopReason // StopUntold for no end
+		problem string
+		lastErr string
+		usage   bgagent.Usage
+		events  string // calls and their states, one to a line
+		todos   int
+	}{
+		{file: "codex_say", session: "01a2", text: "hello there", stop: endOfTurn, usage: used(10, 5)},
+		{file: "codex_tool", session: "01a2", text: "done", stop: endOfTurn, usage: used(20, 10), events: "1.item_1 command_execution running\n1.item_1 command_execution done"},
+		{file: "codex_resumed", session: "01a2", text: "again", stop: endOfTurn, usage: used(30, 15)},
+		{file: "codex_tool_failed", session: "01a2", text: "done", stop: endOfTurn, usage: used(20, 10), events: "1.item_1 command_execution running\n1.item_1 command_execution failed"},
+		{file: "codex_400", session: "01a2", stop: failed, problem: "no thanks", lastErr: "no thanks"},
+		{file: "codex_500", session: "01a2", stop: failed, problem: "We’re currently experiencing high demand, which may cause temporary errors.", lastErr: "We’re currently experiencing high demand, which may cause temporary errors."},
+		{file: "codex_429", session: "01a2", stop: failed, problem: "exceeded retry limit, last status: 429 Too Many Requests", lastErr: "exceeded retry limit, last status: 429 Too Many Requests"},
+		{file: "codex_interrupted", session: "01a2", events: "1.item_1 command_execution running"},
+		{file: "gemini_say", session: "-", text: "hello there", stop: endOfTurn, usage: used(10, 5)},
+		{file: "gemini_tool", session: "-", text: "done", stop: endOfTurn, usage: used(20, 10), events: "run_shell_command running\nrun_shell_command done"},
+		{file: "gemini_tool_failed", session: "-", text: "done", stop: endOfTurn, usage: used(20, 10), events: "run_shell_command running\nrun_shell_command done"},
+		{file: "gemini_400", session: "-", stop: failed, problem: "[API Error: no thanks]"},
+		{file: "gemini_interrupted", session: "-", events: "run_shell_command running"},
+		{file: "opencode_say", session: "ses_", text: "hello there", stop: endOfTurn, usage: used(10, 5)},
+		{file: "opencode_tool", session: "ses_", text: "done", stop: endOfTurn, usage: used(20, 10), events: "bash done"},
+		{file: "opencode_todos", session: "ses_", text: "done", stop: endOfTurn, usage: used(20, 10), events: "todowrite done", todos: 2},
+		{file: "opencode_400", session: "ses_", stop: failed, problem: "no thanks"},
+		{file: "opencode_unknown_model", session: "ses_", stop: failed, problem: "Unexpected server error. Check server logs for details."},
+		{file: "opencode_denied", session: "ses_", text: "done", stop: endOfTurn, usage: used(30, 15), events: "bash failed\nbash done"},
+		{file: "opencode_rejected", session: "ses_", usage: used(10, 5), events: "bash failed"},
+		{file: "opencode_interrupted", session: "ses_"},
+		{file: "claude_say", session: "7c1d0f6e", text: "hello there", stop: endOfTurn, usage: bgagent.Usage{InputTokens: 1210, OutputTokens: 5, Cost: 0.0123}},
+		{file: "claude_tool", session: "s-1", text: "There is a README.", stop: endOfTurn, usage: bgagent.Usage{InputTokens: 40, OutputTokens: 20, Cost: 0.05}, todos: 2,
+			events: "thinks Let me look.\n1.toolu_1 Bash running\n1.toolu_1 Bash done\n1.toolu_2 TodoWrite running\n1.toolu_2 TodoWrite done\n1.toolu_3 Task running\n1.toolu_3 Task failed"},
+		{file: "claude_max_turns", session: "s-1", text: "So far", stop: bgagent.StopTurnLimit, usage: bgagent.Usage{InputTokens: 4, OutputTokens: 2, Cost: 0.01}},
+		{file: "claude_api_error", session: "s-1", text: `API Error: 400 {"type":"error","error":{"type":"invalid_request_error","message":"no thanks"}}`, stop: failed, problem: "API Error: 400 no thanks", lastErr: "overloaded"},
+		{file: "claude_refusal", session: "s-1", text: "I cannot.", stop: bgagent.StopRefused, usage: bgagent.Usage{InputTokens: 4, OutputTokens: 2, Cost: 0.001}},
+		{file: "claude_interrupted", session: "s-1", text: "I will look.", events: "thinks Let me look.\n1.toolu_1 Bash running"},
+	} {
+		t.Run(tc.file, func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join("testdata", tc.file+".jsonl"))
+			require.NoError(t, err)
+			program, _, _ := strings.Cut(tc.file, "_")
+			got, heard := decodeAll(decoders[program](), 1, bgagent.Usage{}, data)
+			require.True(t, got.known)
+			require.Contains(t, got.session, tc.session)
+			require.Equal(t, tc.text, got.text)
+			require.Equal(t, tc.lastErr, got.lastErr)
+			if tc.stop == bgagent.StopUntold {
+				require.Nil(t, got.end, "the program has not said how the turn ended")
+			} else {
+				require.NotNil(t, got.end)
+				require.Equal(t, tc.stop, got.end.stop)
+				require.Equal(t, tc.problem, got.end.problem)
+			}
+			require.Equal(t, tc.usage, heard.usage)
+			require.Len(t, heard.todos, tc.todos)
+			require.Equal(t, strings.TrimSpace(tc.events), calls(heard.events))
+			if len(got.tools) == 0 || tc.text == "" || heard.afterTo {
+				return
+			}
+			require.Equal(t, tc.text, heard.text, "the manager puts the same text together")
+		})
+	}
+}
+
+// calls leaves out the long ids that gemini and opencode give their calls.
+func calls(events []string) string {
+	out := make([]string, len(events))
+	for i, e := range events {
+		id, rest, _ := strings.Cut(e, " ")
+		if out[i] = e; strings.Contains(id, "run_shell_command") || strings.Contains(id, "call_") {
+			out[i] = rest
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func TestCodexTokensOfEarlierTurnsAreNotCountedTwice(t *testing.T) {
+	data, err := os.ReadFile("testdata/codex_resumed.jsonl")
+	require.NoError(t, err)
+	got, heard := decodeAll(decodeCodex(), 2, bgagent.Usage{InputTokens: 20, OutputTokens: 10}, data)
+	require.Equal(t, bgagent.Usage{InputTokens: 10, OutputTokens: 5}, heard.usage)
+	require.Equal(t, bgagent.Usage{InputTokens: 30, OutputTokens: 15}, got.total)
+}
+
+func TestLinesOfOurOwnForm(t *testing.T) {
+	got, heard := decodeAll(DecodeLines(), 3, bgagent.Usage{}, []byte(`greetings
+{"type":"session","id":"s1"}
+{"type":"reasoning","text":"hm"}
+{"type":"tool","id":"1","name":"grep","state":"pending"}
+{"type":"tool","id":"1","state":"failed"}
+{"type":"text","text":"a"}
+{"type":"text","text":"b"}
+{"type":"message","text":"c"}
+{"type":"todos","todos":[{"text":"x","state":"in progress"},{"text":"y","state":"completed"},{"text":"z","state":"?"}]}
+{"type":"usage","input":1,"output":2,"cost":0.5}
+{"type":"activity"}
+{"type":"news","text":"from the future"}
+{"type":"end","stop":"Turn limit","error":"enough"}
+`))
+	require.Equal(t, "s1", got.session)
+	require.Equal(t, "c", got.text)
+	require.Equal(t, "ab\n\nc", heard.text)
+	require.Equal(t, &ending{bgagent.StopTurnLimit, "", "enough"}, got.end)
+	require.Equal(t, []string{"thinks hm", "3.1 grep pending", "3.1 grep failed"}, heard.events)
+	require.Equal(t, []bgagent.Todo{{Text: "x", State: bgagent.TodoInProgress}, {Text: "y", State: bgagent.TodoCompleted}, {Text: "z"}}, heard.todos)
+	require.Equal(t, bgagent.Usage{InputTokens: 1, OutputTokens: 2, Cost: 0.5}, heard.usage)
+
+	for line, want := range map[string]bgagent.StopReason{
+		`{"type":"end"}`: bgagent.StopEndOfTurn, `{"type":"end","error":"x"}`: bgagent.StopError,
+		`{"type":"end","stop":"refused"}`: bgagent.StopRefused, `{"type":"end","stop":"untold"}`: bgagent.StopError, `{"type":"end","stop":"?"}`: bgagent.StopError,
+	} {
+		got, _ := decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(line))
+		require.Equal(t, want, got.end.stop, line)
+	}
+}
+
+func TestTheLastEndCounts(t *testing.T) {
+	step := func(kind, reason string) string {
+		return fmt.Sprintf(`{"type":%q,"sessionID":"s","part":{"reason":%q}}`+"\n", kind, reason)
+	}
+	got, _ := decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_start", "")+step("step_finish", "stop")+step("step_start", "")))
+	require.Nil(t, got.end, "a step that begins takes back the end")
+	got, _ = decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_start", "")+step("step_finish", "length")))
+	require.Equal(t, bgagent.StopLength, got.end.stop)
+	got, _ = decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_finish", "stop")+`{"type":"error","error":{"name":"Broken"}}`))
+	require.Equal(t, &ending{bgagent.StopError, "", "Broken"}, got.end)
+}
+
+func TestErrorTextFindsTheMessage(t *testing.T) {
+	for in, want := range map[string]string{
+		`plain`:                                    "plain",
+		`{"error":{"message":"deep","code":1}}`:    "deep",
+		`{"message":"flat"}`:                       "flat",
+		`[API Error: {"error":{"message":"in"}}]`:  "[API Error: in]",
+		`{"error":"a string"}`:                     `{"error":"a string"}`,
+		`{"other":1}`:                              `{"other":1}`,
+		`} upside down {`:                          `} upside down {`,
+		"{\"error\":{\"message\":\"line end\"}}\n": "line end",
+	} {
+		require.Equal(t, want, errorText(in))
+	}
+}

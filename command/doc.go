@@ -1,0 +1,83 @@
+// Package command runs agents that are command lines: a program that is started
+// for every turn, is given the prompt, prints what it does and exits. It is the
+// session client for codex, gemini, opencode and Claude Code where they are
+// installed as programs, and for any program of your own.
+//
+//	client, err := command.New(command.Config{
+//		Directory: "/src/project",
+//		Agents: map[string]command.Agent{
+//			"explore": {Program: command.Codex()},
+//			"oracle":  {Program: command.Gemini(), Model: "gemini-2.5-pro"},
+//			"lint":    {Program: command.Text("golangci-lint-agent"), Args: []string{"--quiet"}},
+//		},
+//	})
+//	m, err := bgagent.New(client, bgagent.Config{})
+//
+// # Programs
+//
+// A [Program] is plain data: how the program is called, how a session of it is
+// continued, and a [Decoder] for the lines that it prints. The presets are
+//
+//   - [Codex]: codex exec --json, tested with 0.169.0
+//   - [Gemini]: gemini --output-format stream-json, tested with 0.61.0
+//   - [Opencode]: opencode run --format json, tested with 1.18.33
+//   - [Claude]: claude -p --output-format stream-json --verbose, made from its
+//     documentation and never run by the authors
+//   - [Text]: any program that reads the prompt and prints its answer
+//   - [Lines]: any program that prints JSON lines of a small format of our own
+//
+// and each can be copied and changed, or serve as the model for another.
+// What is said below of a preset is what was seen with the version named.
+//
+// The prompt goes to the standard input of all presets, never through a shell:
+// there it may be of any length, begin with a dash, and is not to be seen in the
+// list of processes. A program that only takes it as an argument is given it
+// there; see [Form].
+//
+// # The environment of a program
+//
+// A program does not inherit the environment of the host. It is given the
+// variables named in [DefaultEnviron], those of its preset (such as CODEX_HOME
+// and OPENAI_API_KEY for codex), and those of [Agent].Env. Beside them it is
+// told [DepthVariable] and [TurnVariable].
+//
+// # The end of a turn
+//
+// A turn has succeeded only when the program has said so: codex with
+// turn.completed, gemini and claude with a result, opencode with a step that
+// finished for a reason other than tool calls, a program of plain text by exit
+// code 0. A program that exits without having said so has been interrupted,
+// whatever its exit code (gemini exits with 0 when it is ended by a signal), and
+// so has one that was killed by a signal that did not come from here. The error
+// of a failed turn is a [*TurnError]: the exit code or signal and the end of
+// standard error.
+//
+// Nothing of a turn runs when RunTurn has returned. A program that must stop is
+// sent [Program].Interrupt, then killed after [Config].Grace. All programs that
+// were tested run their tools in process groups of their own, and leave them
+// running when they are killed (opencode and gemini also when they are
+// interrupted); so on Linux every process that has inherited the turn's
+// [TurnVariable] is ended with it. On other Unix systems only the program's own
+// process group is. On Windows only the program itself is, and at once.
+// When the host itself is killed, its programs go on to the end of their turns.
+//
+// # What cannot be known
+//
+// Between two lines nothing is known of a program. Codex prints a message when
+// it is whole, and nothing while it thinks; opencode prints a tool call when it
+// has ended. A turn in which nothing was printed for
+// [github.com/bgagent/bgagent.Config] StaleTimeout counts as stale once it has
+// said anything, unless a tool call is known to be in flight: give agents with
+// long tools on opencode a longer one, or use the package opencode, which sees
+// everything.
+//
+// Nobody can be asked: a permission question ends as a refusal in all of these
+// programs. What rules a preset can pass on is said there; one that forbids
+// something which the program cannot be told to forbid fails the turn before it
+// starts. No preset has a list of its agents or of its models, so a wrong model
+// is the model server's error.
+//
+// The programs keep their sessions in files of their own. The client remembers
+// which of them belongs to which session as long as it lives, and a short
+// conversation for [Client.Messages], at most [Config].Keep bytes a session.
+package command

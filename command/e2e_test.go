@@ -1,0 +1,411 @@
+//go:build linux
+
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/stretchr/testify/require"
+)
+
+// real is a real program, and how to have it do things.
+type real struct {
+	name  string
+	agent func(w *realagent.World) Agent
+	shell func(command string) string // a line of a script that has it run a shell command
+	is    string                      // in the command line of the program itself
+}
+
+func inWorld(w *realagent.World, p Program, argv []string, model string) Agent {
+	return Agent{Program: p, Command: argv, Env: w.Env, Model: model}
+}
+
+var reals = []real{
+	{
+		name: "codex", is: "exec",
+		agent: func(w *realagent.World) Agent { return inWorld(w, Codex(), w.Codex(), "") },
+		shell: func(c string) string { return fmt.Sprintf(`@tool exec_command {"cmd":%q}`, c) },
+	},
+	{
+		name: "gemini", is: "gemini.js",
+		agent: func(w *realagent.World) Agent {
+			return inWorld(w, Gemini(), w.Gemini(), realagent.GeminiModel)
+		},
+		shell: func(c string) string {
+			return fmt.Sprintf(`@tool run_shell_command {"command":%q,"description":"a test"}`, c)
+		},
+	},
+	{
+		name: "opencode", is: "run --format json",
+		agent: func(w *realagent.World) Agent { return inWorld(w, Opencode(), w.Opencode(), "") },
+		shell: func(c string) string {
+			return fmt.Sprintf(`@tool bash {"command":%q,"description":"a test"}`, c)
+		},
+	},
+}
+
+// scene is a manager that runs one real program.
+type scene struct {
+	*testing.T
+	real
+	w *realagent.World
+	c *Client
+	m *bgagent.BackgroundManager
+}
+
+var root = bgagent.Caller{Session: "root"}
+
+// everything is what lets gemini run commands.
+var everything = []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}}
+
+func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *scene {
+	t.Helper()
+	w := realagent.New(t, r.name)
+	a := r.agent(w)
+	for _, f := range change {
+		f(&a)
+	}
+	if r.name == "gemini" && cfg.Permissions == nil {
+		cfg.Permissions = everything
+	}
+	c := clientOf(t, a, func(cc *Config) { cc.Directory, cc.Grace = w.Dir, 0 })
+	m, err := bgagent.New(c, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		var left *bgagent.CloseError // also of what no parent was told
+		if err := m.Close(context.Background()); errors.As(err, &left) {
+			require.Empty(t, left.NotStopped)
+			require.Empty(t, left.Hung)
+		}
+	})
+	return &scene{T: t, real: r, w: w, c: c, m: m}
+}
+
+// limit is how long a task may take that nothing holds up, on a machine with
+// much else to do.
+const limit = 2 * time.Minute
+
+func (s *scene) run(prompt string) bgagent.Task {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), limit)
+	defer cancel()
+	task, err := s.m.Run(ctx, root, bgagent.LaunchInput{Agent: "a", Prompt: prompt})
+	require.NoError(s, err)
+	return task
+}
+
+func (s *scene) completed(task bgagent.Task, text string) {
+	s.Helper()
+	require.Equal(s, bgagent.Completed, task.Status, "%s: %s", task.Cause, task.Reason)
+	require.Equal(s, text, task.Result)
+}
+
+func (s *scene) launch(prompt string) bgagent.Task {
+	s.Helper()
+	task, err := s.m.Launch(s.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: prompt})
+	require.NoError(s, err)
+	return task
+}
+
+// ended waits for the end of a task and until nothing of it runs.
+func (s *scene) ended(id string) bgagent.Task {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), limit)
+	defer cancel()
+	tasks, err := s.m.Wait(ctx, root, bgagent.WaitAll, id)
+	require.NoError(s, err)
+	require.NoError(s, s.m.Quiet(ctx, id))
+	return tasks[0]
+}
+
+// cancelled cancels a task, and expects that none of its processes is left.
+func (s *scene) cancelled(id string) {
+	s.Helper()
+	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})
+	require.NoError(s, err)
+	require.Equal(s, bgagent.Cancelled, s.ended(id).Status)
+	s.nothingLeft()
+}
+
+// nothingLeft expects that no process of the world runs. One that was killed can
+// still be in the table for a moment.
+func (s *scene) nothingLeft() {
+	s.Helper()
+	if !until(2*time.Second, func() bool { return len(s.w.Processes()) == 0 }) {
+		s.Errorf("left running: %s", strings.Join(s.w.Processes(), "\n"))
+	}
+}
+
+// modelOpen waits until the model is answering.
+func (s *scene) modelOpen() {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), limit)
+	defer cancel()
+	require.NoError(s, s.w.Model.WaitFor(ctx, func(all []modelserver.Request) bool {
+		return slices.ContainsFunc(all, func(r modelserver.Request) bool { return r.Kind == modelserver.Main && !r.Done })
+	}))
+}
+
+// process waits for a process of the world with these words in its command line.
+func (s *scene) process(words string) {
+	s.Helper()
+	require.True(s, until(limit, func() bool { return strings.Contains(strings.Join(s.w.Processes(), "\n"), words) }), "no process has %q", words)
+}
+
+// until looks again and again until the condition holds.
+func until(limit time.Duration, holds func() bool) bool {
+	for end := time.Now().Add(limit); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// each runs a test with every program.
+func each(t *testing.T, f func(t *testing.T, r real)) {
+	for _, r := range reals {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, r)
+		})
+	}
+}
+
+func TestRealToolsUsageAndFollowUps(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		task := s.run(s.shell("sleep 0.3; echo one > made.txt") + "\n@say done")
+		s.completed(task, "done")
+		require.Equal(t, 1, task.Progress.ToolCalls)
+		require.Positive(t, task.Progress.Usage.InputTokens)
+		require.FileExists(t, filepath.Join(s.w.Dir, "made.txt"))
+
+		own, err := s.c.ProgramSession(task.Session)
+		require.NoError(t, err)
+		require.NotEmpty(t, own)
+		used := task.Progress.Usage.OutputTokens
+		task, err = s.m.RunResume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "@say again"})
+		require.NoError(t, err)
+		s.completed(task, "again")
+		require.Less(t, task.Progress.Usage.OutputTokens, 10*used)
+		last := s.w.Model.Requests()[len(s.w.Model.Requests())-1]
+		require.Contains(t, fmt.Sprint(last.Messages), "made.txt", "the model sees what was said before")
+		now, err := s.c.ProgramSession(task.Session)
+		require.NoError(t, err)
+		require.Equal(t, own, now)
+		s.nothingLeft()
+	})
+}
+
+func TestRealCancelInTheMiddleOfAStream(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		task := s.launch("@hang I begin")
+		s.modelOpen()
+		s.cancelled(task.ID)
+		s.w.Model.Handle(func(q modelserver.Request) modelserver.Reply {
+			if strings.Contains(q.LastUser(), "@say here again") { // gemini puts both prompts into one message
+				return modelserver.Say("here again")
+			}
+			return q.Scripted()
+		})
+		again, err := s.m.RunResume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "@say here again"})
+		require.NoError(t, err)
+		s.completed(again, "here again")
+	})
+}
+
+func TestRealCancelDuringATool(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		task := s.launch(s.shell("sleep 301 & sleep 302") + "\n@say done")
+		s.process("sleep 302")
+		s.process("sleep 301")
+		s.cancelled(task.ID)
+		s.w.Model.Handle(func(modelserver.Request) modelserver.Reply { return modelserver.Say("here again") })
+		again, err := s.m.RunResume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "Are you there?"})
+		require.NoError(t, err)
+		s.completed(again, "here again")
+	})
+}
+
+func TestRealKillInMidTurn(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		task := s.launch(s.shell("sleep 303") + "\n@say done")
+		s.process("sleep 303")
+		killed := 0
+		for _, line := range s.w.Processes() {
+			pid, err := strconv.Atoi(strings.Fields(line)[0])
+			require.NoError(t, err)
+			if strings.Contains(line, s.is) && parentOf(pid) == os.Getpid() {
+				require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+				killed++
+			}
+		}
+		require.Equal(t, 1, killed, "%s", s.w.Processes())
+		task = s.ended(task.ID)
+		require.Equal(t, bgagent.Failed, task.Status)
+		require.Contains(t, task.Reason, "it was ended by a signal from outside (killed)")
+		s.nothingLeft()
+	})
+}
+
+func parentOf(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
+}
+
+func TestRealModelRefuses(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		task := s.run("@error 400 no thanks")
+		require.Equal(t, bgagent.Failed, task.Status)
+		require.Equal(t, bgagent.CauseSessionError, task.Cause)
+		require.Contains(t, task.Reason, "no thanks")
+		s.nothingLeft()
+	})
+}
+
+func TestRealModelFailsTwiceAndIsTriedAgain(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		s.completed(s.run("@error 500 times=2 broken\n@say recovered"), "recovered")
+	})
+}
+
+func TestRealModelLimitsTheRate(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		s.completed(s.run("@error 429 times=1 retry-after=1 slow down\n@say recovered"), "recovered")
+	})
+}
+
+func TestRealModelHangsUntilTheTimeToLive(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{TimeToLive: 8 * time.Second})
+		task := s.ended(s.launch("@mute").ID)
+		require.Equal(t, bgagent.CauseTimeToLive, task.Cause, task.Reason)
+		s.nothingLeft()
+	})
+}
+
+func TestRealArgumentsThatAreWrong(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{}, func(a *Agent) { a.Args = []string{"--no-such-flag"} })
+		task := s.run("@say hello")
+		require.Equal(t, bgagent.Failed, task.Status)
+		require.Contains(t, task.Reason, "it exited with code")
+	})
+}
+
+func TestRealCodexThreeTasksWithALimitOfTwo(t *testing.T) {
+	t.Parallel()
+	s := reals[0].scene(t, bgagent.Config{Limits: bgagent.Limits{Default: 2}})
+	var ids []string
+	for _, name := range []string{"one", "two", "three"} {
+		ids = append(ids, s.launch("@slow 10 100ms\n@say "+name).ID)
+	}
+	for i, name := range []string{"one", "two", "three"} {
+		s.completed(s.ended(ids[i]), name)
+	}
+	peak := s.w.Model.MaxOpen(func(r modelserver.Request) bool { return r.Kind == modelserver.Main }, func(r modelserver.Request) string { return r.Session })
+	require.Equal(t, 2, peak)
+	live, owed := s.m.Outstanding("root")
+	require.Equal(t, 0, live)
+	notice, err := s.m.NextNotice(t.Context(), "root")
+	require.NoError(t, err)
+	require.Len(t, notice.Items, 3, "owed were %d", owed)
+	s.nothingLeft()
+}
+
+func TestRealRulesAreKept(t *testing.T) {
+	look := []bgagent.Permission{
+		{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny},
+		{Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny},
+	}
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{Permissions: look})
+		task := s.run(s.shell("echo x > made.txt") + "\n@say done")
+		require.NoFileExists(t, filepath.Join(s.w.Dir, "made.txt"))
+		s.completed(task, "done")
+	})
+}
+
+func TestRealSystemTextAndModelReachTheModel(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		model := map[string]string{"codex": "another", "gemini": "gemini-2.5-pro", "opencode": "scripted/other"}[r.name]
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		task, err := s.m.Run(ctx, root, bgagent.LaunchInput{Agent: "a", Model: model, System: "Answer in \"verse\".", Prompt: "--dash 'q' \"d\" $HOME\n@say done"})
+		require.NoError(t, err)
+		s.completed(task, "done")
+		requests := s.w.Model.Requests()
+		i := slices.IndexFunc(requests, func(q modelserver.Request) bool { return q.Kind == modelserver.Main })
+		require.GreaterOrEqual(t, i, 0)
+		q := requests[i]
+		require.Contains(t, model, q.Model)
+		require.Contains(t, q.System+q.LastUser(), `Answer in "verse".`)
+		require.Contains(t, q.LastUser(), "--dash 'q' \"d\" $HOME\n@say done")
+	})
+}
+
+func TestRealConformance(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		fixed := func(prompt string) func() string { return func() string { return prompt } }
+		w := realagent.New(t, r.name)
+		w.Model.Handle(recalls)
+		bgagenttest.Conformance(t, bgagenttest.Harness{
+			New: func(tb bgagenttest.TB) bgagent.SessionClient {
+				a := r.agent(w)
+				if r.name == "gemini" {
+					a.Args = append(a.Args, "--approval-mode=yolo")
+				}
+				c, err := New(Config{Agents: map[string]Agent{"a": a}})
+				if err != nil {
+					tb.Fatalf("New: %v", err)
+				}
+				tb.Cleanup(func() { _ = c.Close(context.Background()) })
+				return c
+			},
+			Agent: "a", Parent: "root", Directory: w.Dir, MayRepeat: true, TurnTime: limit,
+			Say:  func(text string) string { return "@say " + text },
+			Slow: fixed("@hang I wait"), Fail: fixed("@error 400 no thanks"),
+			Tool: fixed(r.shell("sleep 0.3") + "\n@say done"), Recall: fixed("@say (recall)"),
+		})
+	})
+}
+
+// recalls answers a prompt that says (recall) with the first of the
+// conversation, and others by their script.
+func recalls(r modelserver.Request) modelserver.Reply {
+	if strings.Contains(r.LastUser(), "(recall)") {
+		for _, m := range r.Messages {
+			if _, script, ok := strings.Cut(m.Text, "@say"); ok && m.Role == modelserver.User {
+				return modelserver.Say("@say" + script)
+			}
+		}
+	}
+	return r.Scripted()
+}

@@ -1,0 +1,340 @@
+//go:build unix
+
+package command
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// The fake program is the test binary itself: what it does is the first word of
+// its prompt. It speaks the form of DecodeLines, or plain text.
+const (
+	fakeKind = "COMMAND_FAKE"      // lines, text or child
+	fakeHome = "COMMAND_FAKE_HOME" // where it keeps its sessions
+)
+
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(fakeKind); kind != "" {
+		f := &fake{kind: kind}
+		f.run()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+type fake struct {
+	kind   string
+	prompt string
+}
+
+func (f *fake) say(format string, args ...any) {
+	fmt.Fprintf(os.Stdout, format+"\n", args...)
+}
+
+func (f *fake) message(text string) {
+	if f.kind == "text" {
+		f.say("%s", text)
+		return
+	}
+	f.say(`{"type":"message","text":%s}`, jsonString(text))
+}
+
+func (f *fake) end() {
+	if f.kind != "text" {
+		f.say(`{"type":"end"}`)
+	}
+}
+
+func block() { select {} }
+
+func (f *fake) run() {
+	if f.kind == "child" {
+		if os.Args[1] == "stubborn" {
+			signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+		}
+		fmt.Fprintln(os.NewFile(3, "ready"), "ready")
+		time.Sleep(time.Hour)
+	}
+	if len(os.Args) > 1 && os.Args[len(os.Args)-1] == "--deaf" { // never reads its input
+		f.message("I hear nothing")
+		f.end()
+		return
+	}
+	f.prompt = f.readPrompt()
+	if f.kind == "lines" && !strings.HasPrefix(f.prompt, "mute") {
+		f.say(`{"type":"session","id":%s}`, jsonString(f.session()))
+	}
+	verb, rest, _ := strings.Cut(f.prompt, " ")
+	f.do(verb, rest)
+}
+
+// readPrompt takes the prompt after --, or else from standard input.
+func (f *fake) readPrompt() string {
+	for i, a := range os.Args {
+		if a == "--" {
+			return strings.Join(os.Args[i+1:], " ")
+		}
+	}
+	in, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		panic(err)
+	}
+	return string(in)
+}
+
+// session returns the id of the session, and keeps the prompt in its file.
+// Like codex it begins a new one when it does not find the old.
+func (f *fake) session() string {
+	id := "fake_" + strconv.Itoa(os.Getpid())
+	home := os.Getenv(fakeHome)
+	for _, a := range os.Args[1:] {
+		if want, ok := strings.CutPrefix(a, "--session="); ok {
+			if _, err := os.Stat(filepath.Join(home, want)); err == nil {
+				id = want
+			}
+		}
+	}
+	file, err := os.OpenFile(filepath.Join(home, id), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	defer file.Close()
+	_ = json.NewEncoder(file).Encode(f.prompt)
+	return id
+}
+
+func (f *fake) first() (text string) {
+	all, err := os.ReadFile(filepath.Join(os.Getenv(fakeHome), f.session()))
+	if err != nil {
+		panic(err)
+	}
+	line, _, _ := strings.Cut(string(all), "\n")
+	_ = json.Unmarshal([]byte(line), &text)
+	return text
+}
+
+func (f *fake) do(verb, rest string) {
+	n, _ := strconv.Atoi(rest)
+	switch verb {
+	case "say":
+		f.message("As you wish: " + rest)
+	case "recall":
+		f.message(f.first())
+	case "use":
+		for _, state := range []string{"pending", "running", "done"} {
+			f.say(`{"type":"tool","id":"1","name":"grep","state":%q}`, state)
+		}
+		f.message("used")
+	case "describe":
+		dir, _ := os.Getwd()
+		b, _ := json.Marshal(described{Args: os.Args[1:], Env: os.Environ(), Dir: dir})
+		f.message(string(b))
+	case "pieces":
+		for i := range n {
+			f.say(`{"type":"text","text":"%d "}`, i)
+		}
+	case "big":
+		f.message(strings.Repeat("x", n))
+	case "fail":
+		f.say(`{"type":"end","stop":"error","error":"as I was told"}`)
+		os.Exit(1)
+	case "stops":
+		f.message("half an answer")
+		f.say(`{"type":"end","stop":%q}`, rest)
+		return
+	case "slow":
+		f.message("I wait")
+		block()
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+		f.message("I stay")
+		block()
+	case "polite": // says that it failed when it is asked to end
+		ch := make(chan os.Signal, 1)
+		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
+		f.message("I wait")
+		fmt.Fprintln(os.Stderr, "got", <-ch)
+		f.say(`{"type":"end","stop":"error","error":"I was interrupted"}`)
+		os.Exit(1)
+	default:
+		f.misbehave(verb, rest, n)
+		return
+	}
+	f.end()
+}
+
+type described struct {
+	Args, Env []string
+	Dir       string
+}
+
+func (f *fake) misbehave(verb, rest string, n int) {
+	switch verb {
+	case "exit", "mute":
+		code, words, _ := strings.Cut(rest, " ")
+		n, _ = strconv.Atoi(code)
+		fmt.Fprintf(os.Stderr, "\x1b[91mlog: begin\x1b[0m\n%s\n", words)
+		os.Exit(n)
+	case "quit": // without saying how it ended
+		f.message("and then")
+	case "killed":
+		f.message("ah")
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		block()
+	case "muteforever":
+		for {
+			f.say("garbage in, garbage out")
+		}
+	case "mutegarbage":
+		f.say("Welcome to another program!")
+	case "flood": // both pipes, far more than they hold
+		go func() { _, _ = io.CopyN(os.Stderr, zeros{}, int64(n)) }()
+		_, _ = io.CopyN(os.Stdout, zeros{}, int64(n))
+		f.say("")
+		f.message("flooded")
+		f.end()
+	case "halfline":
+		fmt.Fprint(os.Stdout, `{"type":"end"}`) // no end of line
+	case "child", "childslow":
+		f.message(strconv.Itoa(spawn(rest)))
+		if verb == "childslow" {
+			block()
+		}
+		f.end()
+	default:
+		panic("the fake does not know " + verb)
+	}
+}
+
+// zeros is an endless text without an end of line.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = '0'
+	}
+	return len(p), nil
+}
+
+// spawn starts a process that holds the pipes, in the group of the program or in
+// a session of its own, and returns its number when it is under way.
+func spawn(how string) int {
+	where, kind, _ := strings.Cut(how, " ")
+	r, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.Command(os.Args[0], "child")
+	if kind != "" {
+		cmd.Args[1] = kind
+	}
+	cmd.Env = append(os.Environ(), fakeKind+"=child")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, []*os.File{w}
+	if where == "session" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	}
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
+	if _, err := bufio.NewReader(r).ReadString('\n'); err != nil {
+		panic(err)
+	}
+	return cmd.Process.Pid
+}
+
+// fakeAgent is an agent that runs the fake.
+func fakeAgent(t testing.TB, p Program) Agent {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	kind := "lines"
+	if p.Decode == nil {
+		kind = "text"
+	}
+	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0"}}
+}
+
+// clientOf returns a client with the one agent "a", closed when the test ends,
+// by when nothing of it may run.
+func clientOf(t testing.TB, a Agent, change ...func(*Config)) *Client {
+	t.Helper()
+	cfg := Config{Agents: map[string]Agent{"a": a}, Grace: 5 * time.Second}
+	for _, f := range change {
+		f(&cfg)
+	}
+	c, err := New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close(context.Background())) })
+	return c
+}
+
+func linesClient(t testing.TB, change ...func(*Config)) *Client {
+	t.Helper()
+	return clientOf(t, fakeAgent(t, Lines("fake")), change...)
+}
+
+func create(t testing.TB, c *Client) string {
+	t.Helper()
+	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "a", Depth: 1})
+	require.NoError(t, err)
+	return id
+}
+
+// play runs a turn in a session.
+func play(t testing.TB, c *Client, session, prompt string) (bgagent.TurnEnd, error) {
+	t.Helper()
+	return c.RunTurn(t.Context(), session, bgagent.Prompt{Text: prompt}, nil)
+}
+
+// begun is a turn that has been begun on a goroutine of its own.
+type begun struct {
+	texts chan string // what the agent says
+	done  chan struct{}
+	end   bgagent.TurnEnd
+	err   error
+}
+
+func begin(ctx context.Context, c *Client, session, prompt string) *begun {
+	b := &begun{texts: make(chan string, 100), done: make(chan struct{})}
+	go func() {
+		defer close(b.done)
+		b.end, b.err = c.RunTurn(ctx, session, bgagent.Prompt{Text: prompt}, bgagent.NewReporter(func(r bgagent.Report) {
+			if r.Kind == bgagent.ReportText {
+				b.texts <- r.Text
+			}
+		}))
+	}()
+	return b
+}
+
+// failure returns the error of a turn that must have failed.
+func failure(t testing.TB, err error) *TurnError {
+	t.Helper()
+	var e *TurnError
+	require.ErrorAs(t, err, &e)
+	return e
+}
+
+// runs reports whether there is a process with the number that has not ended.
+func runs(pid int) bool {
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+		return !strings.Contains(string(stat), ") Z")
+	}
+	return syscall.Kill(pid, 0) == nil
+}

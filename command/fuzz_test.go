@@ -1,0 +1,114 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/bgagent/bgagent"
+)
+
+// fuzzDecoder holds a decoder against what must be true whatever a program
+// prints: what it makes of it is told to the manager, once, in valid text.
+func fuzzDecoder(f *testing.F, program string) {
+	files, err := filepath.Glob(filepath.Join("testdata", program+"_*.jsonl"))
+	if err != nil || len(files) == 0 && program != "lines" {
+		f.Fatalf("no recorded output of %s: %v", program, err)
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`{"type":"text","text":"a"}` + "\n" + `{"type":"end"}` + "\n[]\nnull\n{"))
+	f.Fuzz(func(t *testing.T, output []byte) {
+		said, heard := decodeAll(decoders[program](), 1, bgagent.Usage{}, output)
+		again, _ := decodeAll(decoders[program](), 1, bgagent.Usage{}, bytes.ReplaceAll(output, []byte("\n"), []byte("\nnoise\n{\"type\":\"news\"}\n\n")))
+		switch {
+		case said.end != nil && said.end.stop == bgagent.StopUntold:
+			t.Error("an end without a reason")
+		case (said.end == nil) != (again.end == nil) || said.text != again.text || said.session != again.session:
+			t.Errorf("lines that are not known change what is made of the others: %+v, %+v", said, again)
+		case !utf8.ValidString(said.text) || !utf8.ValidString(heard.text):
+			t.Errorf("text that is no UTF-8: %q, %q", said.text, heard.text)
+		case !said.known && (said.end != nil || said.text != "" || said.session != "" || len(heard.events) > 0):
+			t.Error("something was told by lines that are not known")
+		case heard.usage.InputTokens < 0 || heard.usage.OutputTokens < 0 || heard.usage.Cost < 0:
+			t.Errorf("less than nothing was used: %+v", heard.usage)
+		case said.end == nil && !strings.Contains(heard.all, said.text), said.end != nil && said.end.text == "" && !strings.Contains(heard.all, said.text):
+			t.Errorf("the answer %q was not told; the manager heard %q", said.text, heard.all)
+		}
+	})
+}
+
+func FuzzDecodeCodex(f *testing.F)    { fuzzDecoder(f, "codex") }
+func FuzzDecodeGemini(f *testing.F)   { fuzzDecoder(f, "gemini") }
+func FuzzDecodeOpencode(f *testing.F) { fuzzDecoder(f, "opencode") }
+func FuzzDecodeClaude(f *testing.F)   { fuzzDecoder(f, "claude") }
+func FuzzDecodeLines(f *testing.F)    { fuzzDecoder(f, "lines") }
+
+// FuzzTextIsNeverLost puts any texts into messages, with calls between them:
+// the manager must hear each, and the last must be the answer.
+func FuzzTextIsNeverLost(f *testing.F) {
+	f.Add("hello", "there", true)
+	f.Add("a\nb", "\"{}\u2028", false)
+	f.Fuzz(func(t *testing.T, one, two string, tool bool) {
+		one, two = strings.ToValidUTF8(one, "?"), strings.ToValidUTF8(two, "?")
+		line := func(v map[string]any) string {
+			b, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b) + "\n"
+		}
+		out := line(map[string]any{"type": "item.completed", "item": map[string]any{"id": "1", "type": "agent_message", "text": one}})
+		if tool {
+			out += line(map[string]any{"type": "item.completed", "item": map[string]any{"id": "2", "type": "file_change"}})
+		}
+		out += line(map[string]any{"type": "item.completed", "item": map[string]any{"id": "3", "type": "agent_message", "text": two}})
+		out += line(map[string]any{"type": "turn.completed"})
+		said, heard := decodeAll(decodeCodex(), 1, bgagent.Usage{}, []byte(out))
+		want := two
+		if two == "" {
+			want = one
+		}
+		switch {
+		case len(out) > 1<<20: // longer than the lines that are read here
+		case said.text != want:
+			t.Errorf("the answer is %q and should be %q", said.text, want)
+		case !strings.Contains(heard.all, one) || !strings.Contains(heard.all, two):
+			t.Errorf("the manager heard %q of %q and %q", heard.all, one, two)
+		}
+	})
+}
+
+// FuzzReadLines holds the reader of lines against a simple one.
+func FuzzReadLines(f *testing.F) {
+	f.Add([]byte("a\nbb\r\n\nccc"), 2)
+	f.Add(bytes.Repeat([]byte("x"), 70_000), 65_000)
+	f.Fuzz(func(t *testing.T, in []byte, most int) {
+		if most < 1 || most > 1<<20 {
+			return
+		}
+		var want []string
+		dropped := 0
+		for _, l := range bytes.SplitAfter(in, []byte("\n")) {
+			switch text := bytes.TrimRight(l, "\r\n"); {
+			case len(l) > most+1:
+				dropped++
+			case len(text) > 0:
+				want = append(want, string(text))
+			}
+		}
+		got, n := linesOf(bytes.NewReader(in), most)
+		if strings.Join(got, "\n") != strings.Join(want, "\n") || n != dropped {
+			t.Errorf("got %d lines and dropped %d; want %d and %d", len(got), n, len(want), dropped)
+		}
+	})
+}

@@ -1,0 +1,64 @@
+package command
+
+import "github.com/bgagent/bgagent"
+
+// Gemini is Google's gemini-cli, called as gemini --output-format stream-json.
+// Tested with 0.61.0.
+//
+// The model is passed with --model; it has no profiles, and no place for a
+// system text, which is put before the first prompt instead. Of the rules these
+// are passed on, as its approval mode: yolo where editing and running commands
+// are both allowed, auto_edit where only editing is, default where editing or
+// commands are denied and nothing more is allowed. Unsaid, its own
+// configuration decides, by which it may neither edit nor run commands where
+// nobody can be asked. It cannot be kept from reading and from the web, and
+// knows no patterns.
+//
+// A word of the prompt that begins with @ and is the name of a file, or part of
+// one, has gemini put that file into the prompt. It continues sessions in the
+// directory of their first turn only, and keeps none whose first turn failed
+// before there was an answer.
+func Gemini() Program {
+	format := []string{"--output-format", "stream-json"}
+	return Program{
+		Executable: "gemini",
+		Start:      Form{Args: format},
+		Resume:     Form{Args: append(format[:2:2], "--resume={session}")},
+		Model:      []string{"--model={model}"},
+		Rules:      geminiRules,
+		Decode:     decodeGemini,
+		Environ:    []string{"GEMINI_*", "GOOGLE_*"},
+
+		ForgetsUnanswered: true,
+	}
+}
+
+func geminiRules(rules []bgagent.Permission) (args, _ []string, err error) {
+	for _, kind := range []struct {
+		what  string
+		names []string
+	}{{"reading", readNames}, {"the web", webNames}} {
+		if v, by := verdictOn(rules, kind.names); v == denied || v == partly {
+			return nil, nil, cannot("gemini", kind.what, by)
+		}
+	}
+	edit, by := verdictOn(rules, editNames)
+	if edit == partly {
+		return nil, nil, cannot("gemini", "editing some files only", by)
+	}
+	shell, byShell := verdictOn(rules, shellNames)
+	if shell == partly {
+		return nil, nil, cannot("gemini", "running some commands only", byShell)
+	}
+	switch {
+	case edit == allowed && shell == allowed:
+		return []string{"--approval-mode=yolo"}, nil, nil
+	case edit == denied && shell == allowed:
+		return nil, nil, cannot("gemini", "editing while it may run commands", by)
+	case edit == allowed:
+		return []string{"--approval-mode=auto_edit"}, nil, nil
+	case edit == denied || shell == denied:
+		return []string{"--approval-mode=default"}, nil, nil
+	}
+	return nil, nil, nil
+}

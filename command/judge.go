@@ -1,0 +1,120 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// TurnError is the error of a turn that has failed or broken off.
+type TurnError struct {
+	Program string    // the executable, as its Program names it
+	Problem string    // what went wrong, in one line
+	Code    int       // the exit code; -1 when a signal has ended the program
+	Signal  os.Signal // which signal that was; nil for none
+	Stderr  string    // the end of its standard error, at most 8 KiB
+}
+
+// Error returns the program and the problem in one line.
+func (e *TurnError) Error() string { return "command: " + e.Program + ": " + e.Problem }
+
+// outcome is what is known when a program has exited, beside what it has said.
+type outcome struct {
+	program string
+	plain   bool  // it prints plain text
+	stopped error // why it was told to stop; nil when it was not
+	code    int
+	signal  os.Signal
+	stderr  string
+}
+
+// interruptedCodes are the exit codes by which shells, and programs that catch
+// them, tell of the signals HUP, INT, KILL and TERM: 128 and the number.
+var interruptedCodes = []int{129, 130, 137, 143}
+
+// judge says how the turn ended. Only what the program has said itself is a
+// success; for plain text that is the exit code.
+func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
+	said := t.out.said()
+	end := bgagent.TurnEnd{Text: said.text}
+	if x.plain {
+		end.Text = strings.TrimSpace(end.Text)
+	}
+	succeeded := said.end != nil && (said.end.stop == bgagent.StopEndOfTurn || said.end.stop == bgagent.StopUntold)
+	switch {
+	case t.lost != nil:
+		end.Stop = bgagent.StopError
+		t.lost.Code, t.lost.Signal, t.lost.Stderr = x.code, x.signal, x.stderr
+		return end, t.lost
+	case succeeded:
+		end.Stop = said.end.stop
+		return end, nil
+	case errors.Is(x.stopped, errAborted):
+		end.Stop = bgagent.StopAborted
+		return end, nil
+	case x.stopped != nil:
+		end.Stop = bgagent.StopAborted
+		return end, x.stopped
+	case said.end != nil:
+		end.Stop = said.end.stop
+	case x.plain && x.code == 0:
+		return end, nil
+	default:
+		end.Stop = t.unsaid(said, x)
+	}
+	switch end.Stop {
+	case bgagent.StopLength, bgagent.StopTurnLimit, bgagent.StopRefused, bgagent.StopAborted:
+		return end, nil
+	}
+	return end, t.problem(said, x)
+}
+
+// unsaid is how a turn ended of which the program has not said how.
+func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
+	begun := said.known && !x.plain
+	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {
+		return bgagent.StopInterrupted
+	}
+	return bgagent.StopError
+}
+
+// problem is the error for a turn that has failed or broken off.
+func (t *turn) problem(said said, x outcome) *TurnError {
+	if said.end == nil && !said.known && !x.plain && x.code == 0 {
+		return &TurnError{Program: x.program, Problem: t.unknown(), Stderr: x.stderr}
+	}
+	e := &TurnError{Program: x.program, Code: x.code, Signal: x.signal, Stderr: x.stderr}
+	detail := hint(x.stderr)
+	switch {
+	case said.end != nil && said.end.problem != "":
+		e.Problem, detail = oneLine(said.end.problem), ""
+	case said.end != nil:
+		e.Problem = "it said that the turn has failed"
+	case x.signal != nil:
+		e.Problem = fmt.Sprintf("it was ended by a signal from outside (%v)", x.signal)
+	case x.code == 0:
+		e.Problem = "it exited with code 0 in the middle of the turn"
+	default:
+		e.Problem = "it exited with code " + strconv.Itoa(x.code)
+	}
+	if told := said.end != nil && said.end.problem != ""; !told && said.lastErr != "" {
+		detail = oneLine(said.lastErr)
+	}
+	if detail != "" {
+		e.Problem += ": " + detail
+	}
+	if t.dropped > 0 {
+		e.Problem += fmt.Sprintf("; %d line(s) of more than %d bytes were dropped (Config.MaxLine)", t.dropped, t.client.cfg.MaxLine)
+	}
+	return e
+}
+
+func oneLine(s string) string { return cut(strings.Join(strings.Fields(s), " "), 1000) }
+
+func copyAll(w io.Writer, r io.Reader) { _, _ = io.Copy(w, r) }

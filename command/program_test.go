@@ -1,0 +1,171 @@
+package command
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
+	full := turnSpec{prompt: "--do it", model: "m", profile: "p", system: "be \"brief\"", args: []string{"--more"}}
+	for _, tc := range []struct {
+		name    string
+		p       Program
+		spec    turnSpec
+		args    string // with | between them
+		stdin   string
+		problem string
+	}{
+		{"codex", Codex(), full, `exec|--json|--skip-git-repo-check|--model=m|-c|profile="p"|-c|developer_instructions="be \"brief\""|--more|-`, "--do it", ""},
+		{"codex again", Codex(), turnSpec{prompt: "x", session: "01a2", model: "m"}, `exec|resume|--json|--skip-git-repo-check|--model=m|01a2|-`, "x", ""},
+		{"gemini", Gemini(), turnSpec{prompt: "x", model: "m", system: "be brief"}, `--output-format|stream-json|--model=m`, "be brief\n\nx", ""},
+		{"gemini again", Gemini(), turnSpec{prompt: "x", session: "s", system: "be brief"}, `--output-format|stream-json|--resume=s`, "x", ""},
+		{"gemini has no profiles", Gemini(), full, "", "", `gemini cannot be told which profile to use; "p" was asked for`},
+		{"opencode", Opencode(), full, `run|--format|json|--model=m|--agent=p|--more`, "be \"brief\"\n\n--do it", ""},
+		{"opencode again", Opencode(), turnSpec{prompt: "x", session: "ses_1"}, `run|--format|json|--session=ses_1`, "x", ""},
+		{"claude", Claude(), full, `-p|--output-format|stream-json|--verbose|--model=m|--agent=p|--append-system-prompt=be "brief"|--more`, "--do it", ""},
+		{"claude again", Claude(), turnSpec{prompt: "x", session: "s"}, `-p|--output-format|stream-json|--verbose|--resume=s`, "x", ""},
+		{"text", Text("x"), turnSpec{prompt: "p", args: []string{"-q"}}, `-q`, "p", ""},
+		{"text has no model", Text("x"), turnSpec{prompt: "p", model: "big"}, "", "", `x cannot be told which model to use; "big" was asked for`},
+		{"lines again", Lines("x"), turnSpec{prompt: "p", session: "s"}, `--session=s`, "p", ""},
+		{"a session that is a flag", Codex(), turnSpec{prompt: "x", session: "--last"}, "", "", `the session "--last" begins with a dash`},
+		{"NUL", Codex(), turnSpec{prompt: "x", model: "a\x00b"}, "", "", "NUL byte"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			call, err := tc.p.invoke(tc.spec)
+			if tc.problem != "" {
+				require.ErrorContains(t, err, tc.problem)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tc.args, strings.Join(call.args, "|"))
+			require.True(t, call.toStdin)
+			require.Equal(t, tc.stdin, call.stdin)
+		})
+	}
+}
+
+func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
+	for _, tc := range []struct {
+		form Form
+		want string
+	}{
+		{Form{Prompt: []string{"{prompt}"}}, " -rf"},
+		{Form{Prompt: []string{"-m", "{prompt}"}}, "-m| -rf"},
+		{Form{Prompt: []string{"--", "{prompt}"}}, "--|-rf"},
+		{Form{Prompt: []string{"--prompt={prompt}"}}, "--prompt=-rf"},
+		{Form{Prompt: []string{`{"text":{prompt|json}}`}}, `{"text":"-rf"}`},
+	} {
+		p := Program{Executable: "x", Start: tc.form}
+		call, err := p.invoke(turnSpec{prompt: "-rf"})
+		require.NoError(t, err)
+		require.False(t, call.toStdin)
+		require.Equal(t, tc.want, strings.Join(call.args, "|"))
+	}
+}
+
+func TestValuesAreNotExpandedAgain(t *testing.T) {
+	p := Program{Executable: "x", Start: Form{Prompt: []string{"<{prompt}|{model}>"}}, Model: []string{"{model}"}}
+	call, err := p.invoke(turnSpec{prompt: "{model}", model: "{prompt}"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"{prompt}", "<{model}|{prompt}>"}, call.args)
+}
+
+func rule(name, pattern string, action bgagent.PermissionAction) bgagent.Permission {
+	return bgagent.Permission{Name: name, Pattern: pattern, Action: action}
+}
+
+func TestRulesArePassedOnOrRefused(t *testing.T) {
+	const yes, no, ask = bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
+	all := rule("*", "*", yes)
+	none := rule("*", "*", no)
+	for _, tc := range []struct {
+		name    string
+		p       Program
+		rules   []bgagent.Permission
+		want    string // arguments and environment, with | between them
+		problem string
+	}{
+		{"codex: none", Codex(), nil, "", ""},
+		{"codex: of other tools", Codex(), []bgagent.Permission{rule("delegate_task", "*", no), rule("mcp_*", "*", no)}, "", ""},
+		{"codex: everything", Codex(), []bgagent.Permission{all}, `-c|sandbox_mode="workspace-write"`, ""},
+		{"codex: look only", Codex(), []bgagent.Permission{all, rule("edit", "*", no), rule("webfetch", "*", ask)}, `-c|sandbox_mode="read-only"|-c|web_search="disabled"|-c|sandbox_workspace_write.network_access=false`, ""},
+		{"codex: no commands", Codex(), []bgagent.Permission{rule("bash", "", no)}, `-c|features.shell_tool=false`, ""},
+		{"codex: allowed again", Codex(), []bgagent.Permission{none, all}, `-c|sandbox_mode="workspace-write"`, ""},
+		{"codex: nothing at all", Codex(), []bgagent.Permission{none}, "", `codex cannot be kept from reading, as the rule "*" deny asks; take the rule out, or use another agent`},
+		{"codex: some files", Codex(), []bgagent.Permission{rule("edit", "*.go", no)}, "", `codex cannot be kept from editing some files only, as the rule "edit *.go" deny asks`},
+		{"codex: denied but for some", Codex(), []bgagent.Permission{rule("edit", "*", no), rule("edit", "docs/*", yes)}, `-c|sandbox_mode="read-only"`, ""},
+		{"codex: some commands", Codex(), []bgagent.Permission{rule("bash", "rm *", ask)}, "", `codex cannot be kept from running some commands only, as the rule "bash rm *" ask asks`},
+		{"codex: some addresses", Codex(), []bgagent.Permission{rule("webfetch", "*evil*", no)}, "", "codex cannot be kept from some addresses only"},
+		{"gemini: none", Gemini(), nil, "", ""},
+		{"gemini: everything", Gemini(), []bgagent.Permission{all}, "--approval-mode=yolo", ""},
+		{"gemini: no commands", Gemini(), []bgagent.Permission{all, rule("bash", "*", no)}, "--approval-mode=auto_edit", ""},
+		{"gemini: look only", Gemini(), []bgagent.Permission{rule("edit", "*", no), rule("bash", "*", no)}, "--approval-mode=default", ""},
+		{"gemini: commands only", Gemini(), []bgagent.Permission{all, rule("edit", "*", no)}, "", "gemini cannot be kept from editing while it may run commands"},
+		{"gemini: no web", Gemini(), []bgagent.Permission{rule("web*", "*", no)}, "", "gemini cannot be kept from the web"},
+		{"gemini: some files", Gemini(), []bgagent.Permission{rule("edit", "*.go", no)}, "", "editing some files only"},
+		{"gemini: some commands", Gemini(), []bgagent.Permission{rule("bash", "rm", no)}, "", "running some commands only"},
+		{"opencode: none", Opencode(), nil, "", ""},
+		{"opencode: in order", Opencode(), []bgagent.Permission{rule("edit", "*", no), all, rule("bash", "*", yes), rule("bash", "rm *", ask), rule("bash", "ls", yes), rule("bash", "rm *", no), rule("edit", "", no)},
+			`OPENCODE_PERMISSION={"*":{"*":"allow"},"bash":{"*":"allow","ls":"allow","rm *":"deny"},"edit":{"*":"deny"}}`, ""},
+		{"opencode: back to a name", Opencode(), []bgagent.Permission{rule("edit", "*", no), rule("b*", "*", no), rule("edit", "x", yes)}, "", `put those for "edit" after each other`},
+		{"claude: none", Claude(), nil, "", ""},
+		{"claude: look only", Claude(), []bgagent.Permission{rule("edit", "*", no), rule("bash", "git log *", yes), rule("bash", "rm *", no), rule("mcp__db__drop", "*", no)},
+			"--allowedTools=Bash(git log *)|--disallowedTools=Edit,Write,NotebookEdit,Bash(rm *),mcp__db__drop", ""},
+		{"claude: but for reading", Claude(), []bgagent.Permission{none, rule("read", "*", yes), rule("Skill", "*", yes)},
+			"--allowedTools=Read,Skill|--disallowedTools=Glob,Grep,Edit,Write,NotebookEdit,Bash,WebFetch,WebSearch,Task,TodoWrite", ""},
+		{"text: of other tools", Text("x"), []bgagent.Permission{all, rule("delegate_task", "*", no)}, "", ""},
+		{"text: no commands", Text("x"), []bgagent.Permission{rule("bash", "*", no)}, "", "x cannot be kept from running commands"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			call, err := tc.p.invoke(turnSpec{prompt: "x", rules: tc.rules})
+			if tc.problem != "" {
+				require.ErrorContains(t, err, tc.problem)
+				return
+			}
+			require.NoError(t, err)
+			bare, err := tc.p.invoke(turnSpec{prompt: "x"})
+			require.NoError(t, err)
+			n := len(bare.args) - len(tc.p.Start.Prompt)
+			got := append(call.args[n:len(call.args)-len(tc.p.Start.Prompt)], call.env...)
+			require.Equal(t, tc.want, strings.Join(got, "|"))
+		})
+	}
+	p := Text("x")
+	p.Rules = IgnoreRules
+	_, err := p.invoke(turnSpec{prompt: "x", rules: []bgagent.Permission{none}})
+	require.NoError(t, err)
+}
+
+func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
+	with := func(change func(*Agent)) Config {
+		a := Agent{Program: Codex()}
+		change(&a)
+		return Config{Agents: map[string]Agent{"a": a}}
+	}
+	for want, cfg := range map[string]Config{
+		"command.Config.Agents: is empty":                        {},
+		"has an agent without a name":                            {Agents: map[string]Agent{"": {Program: Codex()}}},
+		"must not be negative":                                   {Agents: map[string]Agent{"a": {Program: Codex()}}, Grace: -1},
+		`Agents["a"]: Program.Executable is empty`:               with(func(a *Agent) { a.Program = Program{} }),
+		`Env has "=x"; it must be NAME=value`:                    with(func(a *Agent) { a.Env = []string{"=x"} }),
+		"Env sets BGAGENT_TURN, which the client sets":           with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
+		`Agents["a"].Profile: is "p"; gemini has no`:             with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
+		"Program.Resume has no {session}":                        with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
+		"Program.Start.Args has {prompt}; it belongs into":       with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
+		"Program.Start.Stdin has {prompt}; it is for prompts on": with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
+	} {
+		_, err := New(cfg)
+		require.ErrorContains(t, err, want)
+		var input *bgagent.InputError
+		require.ErrorAs(t, err, &input)
+	}
+}
+
+func TestOnlyWhatIsNamedIsLetThrough(t *testing.T) {
+	host := []string{"A=1", "AB=2", "B=3", "C", "BGAGENT_TURN=x", "BGAGENT_DEPTH=9"}
+	got := environ(host, []string{"A*", "B", "BGAGENT_*"}, []string{"AB=4", "D=5"}, []string{"D=6"})
+	require.Equal(t, []string{"A=1", "B=3", "AB=4", "D=6"}, got)
+}

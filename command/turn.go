@@ -1,0 +1,219 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/bgagent/bgagent"
+)
+
+// turn is one run of a program.
+type turn struct {
+	client  *Client
+	session *session
+	prompt  bgagent.Prompt
+	out     *Output
+	stop    context.CancelCauseFunc
+	own     string // the program's id of the session to go on with; empty for a new one
+
+	// Written by the reader of standard output, read when it is done.
+	dropped int
+	strange int        // bytes of lines before the first that is known
+	first   string     // the first line that is not known
+	lost    *TurnError // why it makes no sense to go on
+}
+
+// errAborted is why a turn stops that Abort has stopped.
+var errAborted = errors.New("command: the turn was aborted")
+
+// maxStrange is how much a program may print before the first line that its
+// decoder knows. Some greet their users.
+const maxStrange = 64 << 10
+
+// RunTurn implements [bgagent.TurnRunner]: it runs the agent's program until it
+// exits, and returns when nothing of the turn runs any more. The error of a turn
+// that has failed is a [*TurnError], and TurnEnd.Stop says what kind of end it
+// was; when ctx has ended it is the cause of that.
+func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c.mu.Lock()
+	s := c.sessions[id]
+	var err error
+	switch {
+	case s == nil:
+		err = noSession(id)
+	case c.closed:
+		err = ErrClosed
+	case s.run != nil:
+		err = fmt.Errorf("command: session %q: %w", id, bgagent.ErrBusy)
+	}
+	if err != nil {
+		c.mu.Unlock()
+		return bgagent.TurnEnd{}, err
+	}
+	s.turns++
+	t := &turn{client: c, session: s, prompt: p, out: newOutput(r, s.turns, s.used), stop: cancel, own: s.own}
+	if s.agent.Program.ForgetsUnanswered && !s.answered {
+		t.own, t.prompt.Text = "", s.unanswered+p.Text
+	}
+	s.run = t
+	c.running.Add(1)
+	c.mu.Unlock()
+	s.talk.begin(p.Text, t.out)
+
+	var end bgagent.TurnEnd
+	defer func() { // also when a decoder panics
+		said := t.out.said()
+		x := exchange{answer: end.Text, tools: said.tools, stop: end.Stop}
+		if err != nil {
+			x.problem = err.Error()
+		}
+		if x.answer == "" {
+			x.answer = said.text
+		}
+		s.talk.end(x)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		s.run = nil
+		if said.session != "" {
+			s.own = said.session
+		}
+		if said.totaled {
+			s.used = said.total
+		}
+		if s.answered = s.answered || said.text != "" || len(said.tools) > 0; s.answered {
+			s.unanswered = ""
+		} else if s.agent.Program.ForgetsUnanswered {
+			s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
+		}
+		c.running.Done()
+	}()
+	end, err = t.play(ctx)
+	return end, err
+}
+
+// play runs the program.
+func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
+	if ctx.Err() != nil {
+		return t.judge(outcome{stopped: context.Cause(ctx)})
+	}
+	s, program := t.session, &t.session.agent.Program
+	p, err := t.begin()
+	if err != nil {
+		return bgagent.TurnEnd{Stop: bgagent.StopError}, err
+	}
+	var errs tail
+	var readers sync.WaitGroup
+	readers.Go(func() { t.read(p.stdout) })
+	readers.Go(func() { copyAll(&errs, p.stderr) })
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		p.stop(program.Interrupt, t.client.cfg.Grace)
+	}
+	stopped := context.Cause(ctx) // looked at before what is left over is ended, which takes time
+	p.finish(t.client.cfg.Grace, &readers)
+	return t.judge(outcome{
+		program: s.agent.Program.Executable, plain: program.Decode == nil, stopped: stopped,
+		code: p.state.ExitCode(), signal: signalOf(p.state), stderr: errs.String(),
+	})
+}
+
+// begin starts the program.
+func (t *turn) begin() (*process, error) {
+	s, a := t.session, t.session.agent
+	path, err := findProgram(a)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDirectory(s.dir); err != nil {
+		return nil, err
+	}
+	spec := turnSpec{
+		prompt: t.prompt.Text, model: t.prompt.Model, profile: a.Profile, system: t.prompt.System, directory: s.dir,
+		args: a.Args, rules: t.prompt.Permissions,
+	}
+	if spec.model == "" {
+		spec.model = a.Model
+	}
+	if a.Program.Resume.isZero() {
+		t.own = ""
+	}
+	spec.session = t.own
+	call, err := a.Program.invoke(spec)
+	if err != nil {
+		return nil, fmt.Errorf("command: %w", err)
+	}
+	through, set := splitEnv(a.Env)
+	own, mark := marks(s.depth)
+	through = append(append(through, DefaultEnviron...), a.Program.Environ...)
+	if len(a.Command) > 1 {
+		call.args = slices.Concat(a.Command[1:], call.args)
+	}
+	p, err := start(path, call.args, environ(os.Environ(), through, call.env, set, own), s.dir, mark, call.toStdin)
+	if err != nil {
+		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)
+	}
+	if call.toStdin {
+		p.feed(call.stdin)
+	}
+	return p, nil
+}
+
+// read reads what the program prints.
+func (t *turn) read(f *os.File) {
+	program := &t.session.agent.Program
+	returned := false
+	defer func() {
+		if !returned { // a decoder is the host's own, and must not end the host
+			t.giveUp(fmt.Sprintf("its decoder panicked: %v", recover()))
+		}
+	}()
+	if program.Decode == nil {
+		readText(f, t.out.Text)
+		returned = true
+		return
+	}
+	decode := program.Decode()
+	t.dropped = readLines(f, t.client.cfg.MaxLine, func(line []byte) (enough bool) {
+		decode(line, t.out)
+		said := t.out.brief()
+		if !said.known {
+			if t.first == "" {
+				t.first = cut(string(line[:min(len(line), 200)]), 100)
+			}
+			if t.strange += len(line) + 1; t.strange > maxStrange {
+				t.giveUp(t.unknown())
+				return true
+			}
+		}
+		if t.own != "" && said.session != "" && said.session != t.own && !program.NewSession {
+			t.giveUp("it did not go on with its session " + t.own + " but began " + said.session)
+			return true
+		}
+		return false
+	})
+	returned = true
+}
+
+// giveUp stops a program of which nothing is to be expected any more.
+func (t *turn) giveUp(problem string) {
+	t.lost = &TurnError{Program: t.session.agent.Program.Executable, Problem: problem}
+	t.stop(t.lost)
+}
+
+// unknown says what is wrong with a program that prints what its decoder does
+// not know.
+func (t *turn) unknown() string {
+	what := "it printed nothing"
+	if t.first != "" {
+		what = "it printed nothing that is known of it, first " + strconv.Quote(t.first)
+	}
+	return what + "; is it the program, in a version, that the agent's Program is for?"
+}

@@ -1,0 +1,70 @@
+package bgagent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+// A small harness: its model's tool calls come as JSON, and it learns of the ends
+// without asking. One task is cancelled, another one gets a second question.
+func Example_harness() {
+	ctx := context.Background()
+	delegated := make(chan struct{})
+	client := inproc.New(map[string]inproc.Agent{
+		"count": func(_ context.Context, t *inproc.Turn) (string, error) {
+			<-delegated // what ends earlier is told by the answer of a tool
+			return fmt.Sprintf("%d words, turn %d", len(strings.Fields(t.Prompt.Text)), 1+len(t.History())/2), nil
+		},
+		"sleep": func(ctx context.Context, t *inproc.Turn) (string, error) {
+			<-ctx.Done() // until it is cancelled
+			return "", ctx.Err()
+		},
+	})
+	m, err := bgagent.New(client, bgagent.Config{Limits: bgagent.Limits{Default: 2}})
+	if err != nil {
+		panic(err)
+	}
+	defer m.Close(ctx)
+	tools := map[string]bgagent.ToolDef{}
+	for _, tool := range bgagent.Tools(m, bgagent.ToolOptions{}) {
+		tools[tool.Name] = tool
+	}
+	calls := 0
+	call := func(name, args string) any { // what the model does
+		calls++
+		by := bgagent.Caller{Session: "main", ToolCallID: fmt.Sprint("call_", calls)}
+		result, err := tools[name].Call(bgagent.WithCaller(ctx, by), json.RawMessage(args))
+		if err != nil {
+			panic(err)
+		}
+		return result.Value // result.Text is what the model is shown
+	}
+	delegate := func(args string) *bgagent.Task { return call("delegate_task", args).(bgagent.DelegateTaskResult).Task }
+
+	first := delegate(`{"subagent_type": "count", "prompt": "one two three"}`)
+	sleeper := delegate(`{"subagent_type": "sleep", "prompt": "forever"}`)
+	call("background_cancel", fmt.Sprintf(`{"task_id": %q}`, sleeper.ID))
+	close(delegated)
+	for told := 0; ; told++ {
+		notice, err := m.NextNotice(ctx, "main")
+		if errors.Is(err, bgagent.ErrNothingOwed) {
+			break
+		}
+		for _, end := range notice.Items {
+			out := call("background_output", fmt.Sprintf(`{"task_id": %q}`, end.Task)).(bgagent.BackgroundOutputResult)
+			fmt.Println(end.Agent, end.Status, out.Tasks[0].Result)
+		}
+		if told == 0 {
+			delegate(fmt.Sprintf(`{"task_id": %q, "prompt": "four five"}`, first.ID))
+		}
+	}
+	// Output:
+	// count completed 3 words, turn 1
+	// count completed 2 words, turn 2
+}

@@ -1,0 +1,284 @@
+// Command harness is a small but real agent harness: a chat with a model that
+// speaks the OpenAI chat API and has the three tools. What it delegates runs in
+// the background, in agents that are the same model with a system prompt of
+// their own and two tools to look at files; when they have ended the model is
+// woken by a notice.
+//
+//	go run ./examples/harness -offline
+//	OPENAI_API_KEY=… go run ./examples/harness -model gpt-5-mini "What does this module do?"
+//
+// -offline answers with a scripted model in this process. -watch prints what
+// happens to the tasks. Further questions are read from standard input, a line
+// each; the program ends when there are none left and nothing is owed.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+const (
+	leader   = "You lead. Delegate research to background agents with delegate_task, several at once, and go on when you are told that they have ended."
+	explore  = "You are explore: you find things in the files of a project. Answer in a few sentences, with file names."
+	oracle   = "You are oracle: you judge designs and name the one thing to change first. Answer in a few sentences."
+	question = "What is this project, how is it built, and what would you change first?"
+)
+
+type harness struct {
+	url, model, key string
+	watch           bool
+	files           *os.Root
+	out             io.Writer
+}
+
+func main() {
+	var h harness
+	flag.StringVar(&h.url, "base-url", "https://api.openai.com/v1", "base URL of an OpenAI-compatible API")
+	flag.StringVar(&h.model, "model", "gpt-5-mini", "model of all agents")
+	flag.BoolVar(&h.watch, "watch", false, "print what happens to the tasks")
+	dir := flag.String("dir", ".", "directory that the agents may read")
+	scripted := flag.Bool("offline", false, "use a scripted model instead of a real one")
+	flag.Parse()
+	h.key, h.out = os.Getenv("OPENAI_API_KEY"), os.Stdout
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	if h.files, err = os.OpenRoot(*dir); err == nil {
+		if *scripted {
+			var end func()
+			h.url, end = offline()
+			defer end()
+		}
+		err = h.run(ctx, cmp.Or(strings.Join(flag.Args(), " "), question), os.Stdin)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "harness:", err)
+		os.Exit(1)
+	}
+}
+
+// run leads one conversation: the question, the lines of in, and the notices.
+func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
+	notices := make(chan bgagent.Notice, 8)
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{
+		Limits: bgagent.Limits{Default: 2}, // of each model at a time
+		Model:  func(string, string) (string, error) { return h.model, nil },
+		Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+			select {
+			case notices <- n:
+				return nil
+			default:
+				return bgagent.ErrBusy // tried again later
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if left := m.Close(ctx); ctx.Err() != nil {
+			err = errors.Join(err, left)
+		}
+	}()
+	if h.watch {
+		_, events := m.Subscribe(0)
+		go h.show(events)
+	}
+
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(in); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	me := bgagent.Caller{Session: "main"}
+	c := &chat{h: h, tools: bgagent.Tools(m, bgagent.ToolOptions{}), caller: me}
+	c.add("system", leader)
+	for text := question; text != ""; {
+		answer, err := c.turn(ctx, text, func(name, args string) { fmt.Fprintf(h.out, "  (%s %s)\n", name, args) })
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h.out, "\n%s\n\n", answer)
+		for text = ""; text == ""; {
+			live, owed := m.Outstanding(me.Session)
+			if lines == nil && live+owed+len(notices) == 0 {
+				break // nobody will say anything any more
+			}
+			select {
+			case line, more := <-lines:
+				if text = line; !more {
+					lines = nil
+				}
+			case n := <-notices:
+				text = n.Text
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// show prints events until the manager is closed.
+func (h *harness) show(events *bgagent.Subscription) {
+	for {
+		e, err := events.Next(context.Background())
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(h.out, "  [%s %s: %s, %d tool calls]\n", e.Task.Agent, e.Kind, e.Task.Description, e.Task.Progress.ToolCalls)
+	}
+}
+
+// worker is a background agent: the model with this system prompt and the files.
+func (h *harness) worker(system string) inproc.Agent {
+	return func(ctx context.Context, t *inproc.Turn) (string, error) {
+		c := &chat{h: h, tools: h.fileTools()}
+		c.add("system", system)
+		for _, msg := range t.History() {
+			role := "assistant"
+			if msg.Role == bgagent.RoleUser {
+				role = "user"
+			}
+			c.add(role, msg.Text)
+		}
+		return c.turn(ctx, t.Prompt.Text, func(name, _ string) {
+			t.Tool(bgagent.MessageTool{ID: fmt.Sprint(len(c.messages)), Name: name, State: bgagent.ToolDone})
+		})
+	}
+}
+
+// fileTools are what background agents can do.
+func (h *harness) fileTools() []bgagent.ToolDef {
+	return []bgagent.ToolDef{
+		{Name: "list_files", Description: "Lists all files.", Schema: json.RawMessage(`{"type":"object","properties":{}}`),
+			Call: func(context.Context, json.RawMessage) (bgagent.ToolResult, error) {
+				names, err := fs.Glob(h.files.FS(), "*")
+				return bgagent.ToolResult{Text: strings.Join(names, "\n")}, err
+			}},
+		{Name: "read_file", Description: "Returns the text of a file.", Schema: json.RawMessage(`{"type":"object","properties":{"path":{"type":"string"}},"required":["path"]}`),
+			Call: func(_ context.Context, args json.RawMessage) (bgagent.ToolResult, error) {
+				var a struct{ Path string }
+				if err := json.Unmarshal(args, &a); err != nil {
+					return bgagent.ToolResult{Text: err.Error(), IsError: true}, nil
+				}
+				data, err := h.files.ReadFile(a.Path) // nothing outside of the directory
+				if err != nil {
+					return bgagent.ToolResult{Text: err.Error(), IsError: true}, nil
+				}
+				return bgagent.ToolResult{Text: string(data[:min(len(data), 20_000)])}, nil
+			}},
+	}
+}
+
+// chat is one conversation with the model.
+type chat struct {
+	h        *harness
+	tools    []bgagent.ToolDef
+	caller   bgagent.Caller
+	messages []message
+}
+
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+	Calls   []call `json:"tool_calls,omitempty"`
+	CallID  string `json:"tool_call_id,omitempty"`
+}
+
+type call struct {
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Function struct {
+		Name      string `json:"name"`
+		Arguments string `json:"arguments"`
+	} `json:"function"`
+}
+
+func (c *chat) add(role, text string) {
+	c.messages = append(c.messages, message{Role: role, Content: text})
+}
+
+// turn asks the model until it has called no more tools.
+func (c *chat) turn(ctx context.Context, text string, called func(name, args string)) (string, error) {
+	c.add("user", text)
+	for {
+		answer, err := c.ask(ctx)
+		if err != nil {
+			return "", err
+		}
+		c.messages = append(c.messages, answer)
+		if len(answer.Calls) == 0 {
+			return answer.Content, nil
+		}
+		for _, x := range answer.Calls {
+			called(x.Function.Name, x.Function.Arguments)
+			result := bgagent.ToolResult{Text: "there is no tool " + x.Function.Name, IsError: true}
+			for _, tool := range c.tools {
+				if tool.Name == x.Function.Name {
+					by := bgagent.Caller{Session: c.caller.Session, ToolCallID: x.ID}
+					if result, err = tool.Call(bgagent.WithCaller(ctx, by), json.RawMessage(x.Function.Arguments)); err != nil {
+						return "", err
+					}
+				}
+			}
+			c.messages = append(c.messages, message{Role: "tool", Content: result.Text, CallID: x.ID})
+		}
+	}
+}
+
+// ask makes one request of the model.
+func (c *chat) ask(ctx context.Context) (answer message, err error) {
+	type function struct {
+		Name        string          `json:"name"`
+		Description string          `json:"description"`
+		Parameters  json.RawMessage `json:"parameters"`
+	}
+	var tools []map[string]any
+	for _, t := range c.tools {
+		tools = append(tools, map[string]any{"type": "function", "function": function{t.Name, t.Description, t.Schema}})
+	}
+	body, err := json.Marshal(map[string]any{"model": c.h.model, "messages": c.messages, "tools": tools})
+	if err != nil {
+		return answer, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.h.url+"/chat/completions", bytes.NewReader(body))
+	if err != nil {
+		return answer, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+c.h.key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return answer, err
+	}
+	defer resp.Body.Close()
+	var got struct {
+		Choices []struct{ Message message }
+		Error   struct{ Message string }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil || len(got.Choices) == 0 {
+		return answer, fmt.Errorf("the model's server answered %s: %s", resp.Status, cmp.Or(got.Error.Message, "no choices"))
+	}
+	return got.Choices[0].Message, nil
+}

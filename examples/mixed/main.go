@@ -1,0 +1,123 @@
+// Command mixed runs agents of four kinds behind one manager: "explore" is codex,
+// a command line; "oracle" speaks ACP; "reviewer" works in sessions of an opencode
+// server; "librarian" is a Go function. Who delegates does not notice, and the
+// limits count the models, wherever they run.
+//
+//	go run . -acp "gemini --acp" -url http://127.0.0.1:4096
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/acp"
+	"github.com/bgagent/bgagent/command"
+	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+// runtimes says how the programs are started and reached.
+type runtimes struct {
+	codex    command.Agent
+	acp      acp.Config
+	opencode opencode.Config
+	models   map[string]string // by agent; the program's own where there is none
+	dir      string
+}
+
+func main() {
+	r := runtimes{codex: command.Agent{Program: command.Codex()}}
+	acpCommand := flag.String("acp", "gemini --acp", "the agent that speaks ACP, with its arguments")
+	flag.StringVar(&r.acp.Auth, "acp-auth", "", "id of the authentication method that it needs")
+	flag.StringVar(&r.opencode.URL, "url", "http://127.0.0.1:4096", "where the opencode server listens")
+	flag.StringVar(&r.dir, "dir", ".", "project to work in")
+	flag.Parse()
+	r.acp.Command = strings.Fields(*acpCommand)
+	r.opencode.Password = os.Getenv("OPENCODE_SERVER_PASSWORD")
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Stdout, r, "Say in one sentence what this project is."); err != nil {
+		fmt.Fprintln(os.Stderr, "mixed:", err)
+		os.Exit(1)
+	}
+}
+
+// kind says which client an agent runs on; the one given to New has no name.
+var kind = map[string]string{"explore": "codex", "oracle": "acp", "reviewer": "opencode", "librarian": ""}
+
+func run(ctx context.Context, w io.Writer, r runtimes, question string) (err error) {
+	if r.dir, err = filepath.Abs(r.dir); err != nil {
+		return err
+	}
+	r.acp.Dir, r.opencode.Directory = r.dir, r.dir
+	oracle, err := acp.New(r.acp)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, oracle.Close()) }()
+	explore, err := command.New(command.Config{Directory: r.dir, Agents: map[string]command.Agent{"explore": r.codex}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, explore.Close(context.Background())) }()
+	reviewer, err := opencode.New(r.opencode)
+	if err != nil {
+		return err
+	}
+	if err := reviewer.Check(ctx); err != nil {
+		return err
+	}
+	librarian := inproc.New(map[string]inproc.Agent{"librarian": func(_ context.Context, t *inproc.Turn) (string, error) {
+		names, err := filepath.Glob(filepath.Join(r.dir, "*.md"))
+		return fmt.Sprintf("%d documents at the top", len(names)), err
+	}})
+
+	m, err := bgagent.New(librarian, bgagent.Config{
+		Clients:   map[string]bgagent.SessionClient{"codex": explore, "acp": oracle, "opencode": reviewer},
+		ClientFor: func(agent string) string { return kind[agent] },
+		Model:     func(agent, _ string) (string, error) { return r.models[agent], nil },
+		Limits:    bgagent.Limits{Default: 2},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { // before the clients are closed
+		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		defer cancel()
+		if left := m.Close(ctx); ctx.Err() != nil {
+			err = errors.Join(err, left)
+		}
+	}()
+
+	me := bgagent.Caller{Session: "main"}
+	for _, agent := range []string{"explore", "oracle", "reviewer", "librarian"} {
+		if _, err := m.Launch(ctx, me, bgagent.LaunchInput{Agent: agent, Description: agent, Prompt: question}); err != nil {
+			return err
+		}
+	}
+	for {
+		notice, err := m.NextNotice(ctx, me.Session)
+		if errors.Is(err, bgagent.ErrNothingOwed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, end := range notice.Items {
+			task, err := m.Read(me, end.Task)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "%s (%s, %s): %s%s\n", task.Agent, task.Status, task.Duration(time.Now()).Round(time.Second/10), task.Result, task.Reason)
+		}
+	}
+}

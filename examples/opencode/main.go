@@ -1,0 +1,127 @@
+// Command opencode runs the tutorial's scene on an opencode server: three agents
+// look at a project side by side, each in a session of its own, and what they
+// found is printed when all have ended.
+//
+//	opencode serve --port 4096
+//	go run ./examples/opencode -url http://127.0.0.1:4096 -dir . -model provider/model
+//
+// The password of a server that has one is read from OPENCODE_SERVER_PASSWORD.
+// An agent that the server does not have is replaced by -fallback.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+// scene is what the three are asked.
+var scene = []bgagent.LaunchInput{
+	{Agent: "explore", Description: "Explore: find the main parts", Prompt: "Which packages does this project have, and what is each for? Answer in a few lines."},
+	{Agent: "librarian", Description: "Librarian: read the documents", Prompt: "What do the documents of this project promise to its users? Answer in a few lines."},
+	{Agent: "oracle", Description: "Oracle: judge the design", Prompt: "What would you change first in the design of this project, and why? Answer in a few lines."},
+}
+
+type options struct {
+	server   opencode.Config
+	fallback string
+	limit    int
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.server.URL, "url", "http://127.0.0.1:4096", "where the server listens")
+	flag.StringVar(&o.server.Directory, "dir", ".", "project to look at, on the server's machine")
+	flag.StringVar(&o.server.Model, "model", "", "provider/model; the agents' own when empty")
+	flag.StringVar(&o.fallback, "fallback", "general", "agent to use where the server does not have one of the three")
+	flag.IntVar(&o.limit, "limit", 2, "how many run at once")
+	flag.Parse()
+	o.server.Password = os.Getenv("OPENCODE_SERVER_PASSWORD")
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Stdout, o); err != nil {
+		fmt.Fprintln(os.Stderr, "opencode:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, w io.Writer, o options) (err error) {
+	if o.server.Directory, err = filepath.Abs(o.server.Directory); err != nil {
+		return err
+	}
+	client, err := opencode.New(o.server)
+	if err != nil {
+		return err
+	}
+	if err := client.Check(ctx); err != nil {
+		return err
+	}
+	m, err := bgagent.New(client, bgagent.Config{
+		Limits: bgagent.Limits{Default: o.limit},
+		// One model for all, so that the limit counts them together.
+		Model: func(_, asked string) (string, error) { return o.server.Model, nil },
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		defer cancel()
+		if left := m.Close(ctx); ctx.Err() != nil {
+			err = errors.Join(err, left)
+		}
+	}()
+	agents, err := client.Agents(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	me := bgagent.Caller{Session: "tutorial"}
+	for _, in := range scene {
+		if !has(agents, in.Agent) {
+			in.Agent = o.fallback
+		}
+		if _, err := m.Launch(ctx, me, in); err != nil {
+			return err
+		}
+	}
+	var alone time.Duration
+	for {
+		notice, err := m.NextNotice(ctx, me.Session)
+		if errors.Is(err, bgagent.ErrNothingOwed) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		for _, end := range notice.Items {
+			task, err := m.Read(me, end.Task)
+			if err != nil {
+				return err
+			}
+			alone += task.Duration(time.Now())
+			fmt.Fprintf(w, "## %s\n\n%s after %v, %d tool calls, session %s\n\n%s%s\n\n", task.Description, task.Status,
+				task.Duration(time.Now()).Round(time.Second/10), task.Progress.ToolCalls, task.Session, task.Result, task.Reason)
+		}
+	}
+	fmt.Fprintf(w, "All together took %v; one after the other it would have been %v.\n", time.Since(began).Round(time.Second/10), alone.Round(time.Second/10))
+	return nil
+}
+
+func has(agents []bgagent.AgentInfo, name string) bool {
+	for _, a := range agents {
+		if a.Name == name {
+			return true
+		}
+	}
+	return false
+}

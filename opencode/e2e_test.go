@@ -1,0 +1,297 @@
+package opencode
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
+	"github.com/bgagent/bgagent/internal/modelserver"
+	"github.com/bgagent/bgagent/internal/realagent"
+)
+
+// scene is a real server with its scripted model, and a manager on it.
+type scene struct {
+	testing.TB
+	w *realagent.World
+	s *realagent.OpencodeServer
+	c *Client
+	m *bgagent.BackgroundManager
+}
+
+func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg Config, mcfg bgagent.Config) *scene {
+	t.Helper()
+	cfg.URL, cfg.Directory = s.URL, w.Dir
+	c, err := New(cfg)
+	require.NoError(t, err)
+	require.NoError(t, c.Check(t.Context()))
+	m, err := bgagent.New(c, mcfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		_ = m.Close(ctx) // what is owed to nobody is in its error
+		require.NoError(t, ctx.Err())
+	})
+	return &scene{TB: t, w: w, s: s, c: c, m: m}
+}
+
+// root makes a session of the server's own.
+func (s *scene) root() string {
+	id, err := s.c.CreateSession(s.Context(), bgagent.SessionSpec{Agent: "build", Title: "root", Directory: s.w.Dir})
+	require.NoError(s, err)
+	s.c.mu.Lock()
+	s.c.sessions[id].task = false
+	s.c.mu.Unlock()
+	return id
+}
+
+func (s *scene) launch(by, agent, prompt string) bgagent.Task {
+	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: by}, bgagent.LaunchInput{Agent: agent, Model: realagent.OpencodeModel, Prompt: prompt})
+	require.NoError(s, err)
+	return task
+}
+
+func (s *scene) ended(ids ...string) []bgagent.Task {
+	ctx, cancel := context.WithTimeout(s.Context(), 2*time.Minute)
+	defer cancel()
+	tasks, err := s.m.Wait(ctx, bgagent.Caller{}, bgagent.WaitAll, ids...)
+	require.NoError(s, err)
+	return tasks
+}
+
+func (s *scene) quiet(id string) {
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	require.NoError(s, s.m.Quiet(ctx, id))
+}
+
+// waitFor waits until the model has been asked for what the test wants.
+func (s *scene) waitFor(ok func(r modelserver.Request) bool) {
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	require.NoError(s, s.w.Model.WaitFor(ctx, func(all []modelserver.Request) bool { return slices.ContainsFunc(all, ok) }))
+}
+
+func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
+
+// recalling plays scripts, and answers a question for the first prompt.
+func recalling(r modelserver.Request) modelserver.Reply {
+	if r.Kind == modelserver.Main && strings.Contains(r.LastUser(), "what did I say first") {
+		for _, m := range r.Messages {
+			if m.Role == modelserver.User {
+				return modelserver.Say("You said: " + m.Text)
+			}
+		}
+	}
+	return r.Scripted()
+}
+
+func TestConformanceOfTheRealServer(t *testing.T) {
+	w := realagent.New(t, "opencode")
+	w.Model.Handle(recalling)
+	s := w.ServeOpencodeWith(t, realagent.OpencodeOptions{Password: "secret"})
+	fixed := func(prompt string) func() string { return func() string { return prompt } }
+	bgagenttest.Conformance(t, bgagenttest.Harness{
+		New: func(tb bgagenttest.TB) bgagent.SessionClient {
+			c, err := New(Config{URL: s.URL, Password: "secret", Directory: w.Dir})
+			if err != nil {
+				tb.Fatalf("%v", err)
+			}
+			return c
+		},
+		Agent: "worker", Directory: w.Dir,
+		Say:  func(text string) string { return "@say " + text },
+		Slow: fixed("@hang It takes a while."), Fail: fixed("@error 400 as told"),
+		Tool:          fixed("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n@say used"),
+		Recall:        fixed("what did I say first"),
+		KeepsPromptID: true, Soon: 20 * time.Second,
+	})
+}
+
+func TestTheRealServer(t *testing.T) {
+	w := realagent.New(t, "opencode")
+	s := w.ServeOpencode(t)
+	for _, x := range []struct {
+		name string
+		cfg  Config
+		mcfg bgagent.Config
+		run  func(*scene)
+	}{
+		{"three tasks at once keep to a limit of two, and the parent is told once", Config{}, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, threeTasks},
+		{"a task cancelled in mid-stream stops, and can be continued", Config{}, bgagent.Config{}, cancelStream},
+		{"a task cancelled during a tool stops, and so does the tool", Config{}, bgagent.Config{}, cancelTool},
+		{"a model that refuses, fails, is limited or hangs", Config{}, bgagent.Config{TimeToLive: 12 * time.Second}, badModels},
+		{"what is asked is rejected with a reason, or allowed", Config{Permission: decide}, bgagent.Config{}, asking},
+		{"an agent or a model that there is not", Config{}, bgagent.Config{}, unknowns},
+		{"a busy parent is told when it is idle", Config{}, bgagent.Config{}, busyParent},
+		{"delete stops what runs first", Config{}, bgagent.Config{}, deleting},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, s, x.cfg, x.mcfg)) })
+	}
+}
+
+// threeTasks is the scene of the tutorial.
+func threeTasks(s *scene) {
+	root := s.root()
+	var ids []string
+	for i, agent := range []string{"explore", "librarian", "oracle"} {
+		ids = append(ids, s.launch(root, agent, fmt.Sprintf("@key three-%d\n@slow 10 50ms\n@say the answer is number %d", i, i)).ID)
+	}
+	for i, task := range s.ended(ids...) {
+		require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(s, fmt.Sprintf("the answer is number %d", i), task.Result)
+		require.Positive(s, task.Progress.Usage.OutputTokens)
+	}
+	ours := func(r modelserver.Request) bool {
+		return isMain(r) && strings.HasPrefix(r.Key, "three-") && r.Session != root
+	}
+	require.Equal(s, 2, s.w.Model.MaxOpen(ours, func(r modelserver.Request) string { return r.Session }))
+	told := func(r modelserver.Request) bool {
+		return isMain(r) && r.Session == root && strings.Contains(r.LastUser(), ids[0])
+	}
+	s.waitFor(told)
+	require.Eventually(s, func() bool { // the turn that the notice has made is over
+		all, err := s.c.Statuses(s.Context(), []string{root})
+		return err == nil && all[root].State == bgagent.SessionIdle
+	}, time.Minute, 50*time.Millisecond)
+	n := 0
+	for _, r := range s.w.Model.Requests() {
+		if told(r) {
+			n++
+			for _, id := range ids {
+				require.Contains(s, r.LastUser(), id)
+			}
+		}
+	}
+	require.Equal(s, 1, n, "the parent is told once, of all three")
+}
+
+func cancelStream(s *scene) {
+	task := s.launch("scope", "worker", "@key stream\n@slow 1000 100ms\n@say "+strings.Repeat("more and more ", 100))
+	s.waitFor(func(r modelserver.Request) bool { return r.Key == "stream" && isMain(r) })
+	_, err := s.m.Cancel(s.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+	require.NoError(s, err)
+	s.quiet(task.ID)
+	s.waitFor(func(r modelserver.Request) bool { return r.Key == "stream" && isMain(r) && r.Done && r.Left })
+	_, err = s.m.Resume(s.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "@say and now it is done"})
+	require.NoError(s, err)
+	got := s.ended(task.ID)[0]
+	require.Equal(s, bgagent.Completed, got.Status, got.Reason)
+	require.Equal(s, "and now it is done", got.Result)
+}
+
+func cancelTool(s *scene) {
+	task := s.launch("scope", "worker", "@key tool\n@tool bash {\"command\":\"sleep 987\",\"description\":\"waits\"}\n@say never")
+	require.Eventually(s, func() bool {
+		got, err := s.m.Get(task.ID)
+		return err == nil && got.Progress.LastTool == "bash" && s.sleeping("987")
+	}, time.Minute, 50*time.Millisecond)
+	_, err := s.m.Cancel(s.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+	require.NoError(s, err)
+	s.quiet(task.ID)
+	require.Eventually(s, func() bool { return !s.sleeping("987") }, time.Minute, 50*time.Millisecond)
+	require.Equal(s, bgagent.CauseHost, s.ended(task.ID)[0].Cause)
+}
+
+// sleeping reports whether a process of the world sleeps for so long.
+func (s *scene) sleeping(seconds string) bool {
+	return slices.ContainsFunc(s.w.Processes(), func(p string) bool { return strings.Contains(p, "sleep "+seconds) })
+}
+
+func badModels(s *scene) {
+	prompts := map[string]string{
+		"refuses": "@error 400 not with me",
+		"fails":   "@error 500 times=1 broken for once\n@say back again",
+		"limited": "@error 429 times=1 retry-after=1 slow down\n@say in time",
+		"hangs":   "@hang I think",
+	}
+	ids := map[string]string{}
+	for name, p := range prompts {
+		ids[name] = s.launch("scope", "worker", "@key bad-"+name+"\n"+p).ID
+	}
+	got := map[string]bgagent.Task{}
+	for name, id := range ids {
+		got[name] = s.ended(id)[0]
+	}
+	require.Equal(s, bgagent.Failed, got["refuses"].Status)
+	require.Contains(s, got["refuses"].Reason, "not with me")
+	require.Equal(s, bgagent.Completed, got["fails"].Status, got["fails"].Reason)
+	require.Equal(s, "back again", got["fails"].Result)
+	require.Equal(s, "in time", got["limited"].Result, got["limited"].Reason)
+	require.Equal(s, bgagent.CauseTimeToLive, got["hangs"].Cause)
+	s.quiet(ids["hangs"])
+}
+
+// decide allows one command.
+func decide(_ context.Context, p PermissionRequest) PermissionReply {
+	if slices.ContainsFunc(p.Patterns, func(x string) bool { return strings.Contains(x, "echo allowed") }) {
+		return PermissionReply{Allow: true}
+	}
+	return PermissionReply{Message: "we do not do that here"}
+}
+
+func asking(s *scene) {
+	yes := s.launch("scope", "asker", "@tool bash {\"command\":\"echo allowed-$((6*7))\",\"description\":\"a\"}\n@say it was ${re:allowed-(\\d+)}")
+	no := s.launch("scope", "asker", "@key no\n@tool bash {\"command\":\"touch forbidden\",\"description\":\"b\"}\n@say rejected: ${re:we do not do that here}")
+	require.Equal(s, "it was 42", s.ended(yes.ID)[0].Result)
+	got := s.ended(no.ID)[0]
+	require.NotEqual(s, bgagent.CauseTimeToLive, got.Cause)
+	require.NoFileExists(s, s.w.Dir+"/forbidden")
+	require.Equal(s, "rejected: we do not do that here", got.Result, got.Reason)
+}
+
+func unknowns(s *scene) {
+	began := time.Now()
+	got := s.ended(s.launch("scope", "nobody", "@say hello").ID)[0]
+	require.Equal(s, bgagent.CauseStartFailed, got.Cause)
+	require.Contains(s, got.Reason, "explore", "the agents there are are named")
+	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: "scope"}, bgagent.LaunchInput{Agent: "worker", Model: "scripted/nothing", Prompt: "@say hello"})
+	require.NoError(s, err)
+	got = s.ended(task.ID)[0]
+	require.Equal(s, bgagent.Failed, got.Status)
+	require.Contains(s, strings.ToLower(got.Reason), "model")
+	task, err = s.m.Launch(s.Context(), bgagent.Caller{Session: "scope"}, bgagent.LaunchInput{Agent: "worker", Model: "nothing", Prompt: "@say hello"})
+	require.NoError(s, err)
+	require.Contains(s, s.ended(task.ID)[0].Reason, "provider/model")
+	require.Less(s, time.Since(began), time.Minute)
+}
+
+func busyParent(s *scene) {
+	root := s.root()
+	go func() {
+		_ = s.c.StartTurn(context.WithoutCancel(s.Context()), root, bgagent.Prompt{ID: "busy", Agent: "build", Text: "@key busy\n@slow 40 100ms\n@say I am at work"})
+	}()
+	s.waitFor(func(r modelserver.Request) bool { return r.Key == "busy" && isMain(r) })
+	task := s.launch(root, "worker", "@say quick")
+	require.Equal(s, "quick", s.ended(task.ID)[0].Result)
+	require.ErrorIs(s, s.c.Notify(s.Context(), root, bgagent.Notice{ID: "n", Text: "too early"}), bgagent.ErrBusy)
+	told := func(r modelserver.Request) bool {
+		return r.Session == root && isMain(r) && strings.Contains(r.LastUser(), task.ID)
+	}
+	s.waitFor(told)
+	for _, r := range s.w.Model.Requests() {
+		if r.Key == "busy" && isMain(r) && !strings.Contains(r.LastUser(), task.ID) {
+			require.True(s, r.Done, "the turn was over before the parent was told")
+		}
+		require.NotContains(s, r.LastUser(), "too early")
+	}
+}
+
+func deleting(s *scene) {
+	id, err := s.c.CreateSession(s.Context(), bgagent.SessionSpec{Agent: "worker", Title: "doomed"})
+	require.NoError(s, err)
+	require.NoError(s, s.c.StartTurn(s.Context(), id, bgagent.Prompt{ID: "doomed", Agent: "worker", Text: "@key doomed\n@hang never"}))
+	s.waitFor(func(r modelserver.Request) bool { return r.Key == "doomed" && isMain(r) })
+	require.NoError(s, s.c.Delete(s.Context(), id))
+	s.waitFor(func(r modelserver.Request) bool { return r.Key == "doomed" && isMain(r) && r.Done && r.Left })
+	_, err = s.c.FindSession(s.Context(), id)
+	require.ErrorIs(s, err, bgagent.ErrNoSession)
+	require.NoError(s, s.c.Delete(s.Context(), id), "once more is no error")
+}
