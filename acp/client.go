@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -57,7 +58,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, env: environment(cfg.Env), names: slices.Sorted(maps.Keys(cfg.Agents)),
+		cfg: cfg, env: environment(os.Environ(), cfg.Env), names: slices.Sorted(maps.Keys(cfg.Agents)),
 		all: map[*process]struct{}{}, sessions: map[string]*session{},
 	}
 	c.cfg.Agents = maps.Clone(cfg.Agents)

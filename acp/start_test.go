@@ -146,20 +146,24 @@ func TestASessionNeedsItsDirectory(t *testing.T) {
 
 func TestAnAgentGetsOnlyTheEnvironmentThatIsPassedOn(t *testing.T) {
 	t.Setenv("ACP_TEST_SECRET", "hidden")
+	t.Setenv("BGAGENT_TURN", "outer")
 	t.Setenv("ACP_TEST_KEY", "shown")
-	c := open(t, program(t, "", "ACP_TEST_KEY", "ACP_TEST_SET=1=2", "ACP_TEST_UNSET"))
+	t.Setenv("ACP_ALL_OF_THEM", "shown too")
+	c := open(t, program(t, "", "ACP_TEST_KEY", "ACP_TEST_SET=1=2", "ACP_TEST_UNSET", "ACP_ALL*"))
 	id := create(t, c)
 	for name, want := range map[string]string{
-		"ACP_TEST_SECRET": "", "ACP_TEST_KEY": "shown", "ACP_TEST_SET": "1=2", "ACP_TEST_UNSET": "", "PATH": os.Getenv("PATH"),
+		"ACP_TEST_SECRET": "", "ACP_TEST_KEY": "shown", "ACP_TEST_SET": "1=2", "ACP_TEST_UNSET": "", "ACP_ALL_OF_THEM": "shown too", "PATH": os.Getenv("PATH"),
 	} {
 		require.Equal(t, name+"="+want, prompt(t, c, id, "env "+name).Text)
 	}
+	require.Regexp(t, "^BGAGENT_TURN=outer/.", prompt(t, c, id, "env BGAGENT_TURN").Text)
 }
 
 func TestAConfigurationIsChecked(t *testing.T) {
 	for want, cfg := range map[string]Config{
 		"acp.Config.Command": {},
 		"acp.Config.Env":     {Command: []string{"x"}, Env: []string{"=x"}},
+		"BGAGENT_TURN":       {Command: []string{"x"}, Env: []string{"BGAGENT_TURN=1"}},
 		"acp.Config.Agents":  {Command: []string{"x"}, Agents: map[string]Agent{" ": {}}},
 		"acp.Config.Files":   {Command: []string{"x"}, Files: 9},
 		"StartTimeout":       {Command: []string{"x"}, StartTimeout: -1},
