@@ -171,9 +171,9 @@ func TestAFloodOfUpdatesArrivesWhole(t *testing.T) {
 func TestAnAgentThatDoesNotReadItsInputHangsNothing(t *testing.T) {
 	cfg := program(t, "")
 	cfg.CancelGrace = 200 * time.Millisecond
-	cfg.StartTimeout = 500 * time.Millisecond
 	c := open(t, cfg)
 	first, second := create(t, c), create(t, c)
+	c.cfg.StartTimeout = 500 * time.Millisecond // it has started by now
 	plugged := run(t, c, first, bgagent.Prompt{Text: "plug\nwait"})
 	<-plugged.said
 	large := run(t, c, second, bgagent.Prompt{Text: strings.Repeat("say much\n", 1<<17)})

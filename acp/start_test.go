@@ -46,7 +46,6 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 		"answers nothing":   {in(func(c *Config) { c.StartTimeout = time.Second }, "silent"), []string{"initialize", "Config.StartTimeout is 1s"}},
 		"refuses":           {in(same, "refuse"), []string{"refused to initialize", "not today"}},
 		"another version":   {in(same, "version"), []string{"version 99", "version 1", "update"}},
-		"no session":        {in(func(c *Config) { c.StartTimeout = time.Second }, "nosession"), nil},
 		"wants to be known": {in(same, "auth"), []string{"wants authentication", "set Config.Auth (there are: key, login)"}},
 		"unknown method":    {in(func(c *Config) { c.Auth = "retina" }, "auth"), []string{`no authentication method "retina"`, "key, login"}},
 		"failing method":    {in(func(c *Config) { c.Auth = "login" }, "auth"), []string{`the method "login"`, "there is no browser"}},
@@ -54,13 +53,6 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 		"directory is none": {in(func(c *Config) { c.Dir = os.Args[0] }, ""), []string{"is a file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if test.want == nil { // the start is fine, the session is what does not come
-				c := open(t, test.cfg)
-				_, err := c.CreateSession(t.Context(), bgagent.SessionSpec{})
-				require.ErrorContains(t, err, "create a session")
-				require.ErrorContains(t, err, "Config.StartTimeout is 1s")
-				return
-			}
 			got := startError(t, test.cfg)
 			t.Log(got)
 			for _, want := range test.want {
@@ -68,6 +60,16 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestASessionThatDoesNotComeIsNotWaitedForForEver(t *testing.T) {
+	c := open(t, program(t, "nosession"))
+	_, err := c.ready(t.Context())
+	require.NoError(t, err)
+	c.cfg.StartTimeout = 100 * time.Millisecond // it has started by now
+	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{})
+	require.ErrorContains(t, err, "no answer to the request to create a session")
+	require.ErrorContains(t, err, "Config.StartTimeout is 100ms")
 }
 
 func TestWhatIsPrintedBesideTheProtocolIsSkipped(t *testing.T) {
