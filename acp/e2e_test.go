@@ -87,8 +87,8 @@ func TestConformanceOfRealAgents(t *testing.T) {
 				Agent: a.name, Directory: w.Dir,
 				Say:  func(text string) string { return "@say " + text },
 				Slow: fixed("@hang It takes a while."), Fail: fixed("@error 400 as told"),
-				Tool:          fixed(a.read(w.Dir+"/nothing", "") + "\n@say used"),
-				KeepsPromptID: true, Soon: 20 * time.Second,
+				Tool: fixed(a.read(w.Dir+"/nothing", "") + "\n@say used"), Recall: fixed("What did I say first?"),
+				KeepsPromptID: true, Soon: 2 * time.Minute,
 			})
 		})
 	}
