@@ -16,36 +16,41 @@ import (
 
 // childVar is set in the environment of every program that is started here, and
 // so in that of whatever those start: it finds children that have left the
-// process group, as the shells of agents do, or that outlived their parent.
-const childVar = "BGAGENT_ACP_CHILD"
+// process group, as the shells of agents do, or that outlived their parent. It is
+// the variable of package command, so that what runs inside of something that
+// the other has started is found as well.
+const childVar = "BGAGENT_TURN"
 
 // drainTime is how long after a program's end its output is still read. It is
 // only used up when something has kept the output open.
 const drainTime = time.Second
 
 // baseEnv is what every program gets of the host's environment, so far as it is
-// set: what programs cannot do without, and nothing that is a secret.
+// set: what programs cannot do without, and nothing that is a secret. A name that
+// ends with * stands for all that begin so.
 var baseEnv = []string{
-	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE",
-	"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR",
+	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_*",
+	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
-	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-	"SystemRoot", "ComSpec", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA", // Windows
+	// Windows programs do not start without some of these.
+	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environment returns the variables of baseEnv and those that more lists: NAME
-// for the host's value, NAME=value for another. The last one counts.
-func environment(more []string) []string {
+// environment returns what programs get of the host's environment: the variables
+// of baseEnv and those that more lets through, and then those that it sets. The
+// last one counts.
+func environment(host, more []string) []string {
 	values := map[string]string{}
-	for _, e := range slices.Concat(baseEnv, more) {
-		name, value, given := strings.Cut(e, "=")
-		if !given {
-			var set bool
-			if value, set = os.LookupEnv(name); !set {
-				continue
-			}
+	for _, e := range host {
+		name, value, ok := strings.Cut(e, "=")
+		if ok && name != "" && name != childVar && (lets(baseEnv, name) || lets(more, name)) {
+			values[name] = value
 		}
-		values[name] = value
+	}
+	for _, e := range more {
+		if name, value, ok := strings.Cut(e, "="); ok {
+			values[name] = value
+		}
 	}
 	env := make([]string, 0, len(values))
 	for name, value := range values {
@@ -53,6 +58,14 @@ func environment(more []string) []string {
 	}
 	slices.Sort(env)
 	return env
+}
+
+// lets reports whether one of the names, which may end with *, is the given one.
+func lets(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		prefix, all := strings.CutSuffix(n, "*")
+		return n == name || all && strings.HasPrefix(name, prefix)
+	})
 }
 
 // child is a program that runs, the first of a process group.

@@ -13,14 +13,19 @@ import (
 
 // reap waits for the command and ends what is left of its process group.
 func reap(cmd *exec.Cmd) {
-	awaitExit(cmd.Process.Pid)
-	killGroup(cmd.Process)
+	if awaitExit(cmd.Process.Pid) {
+		killGroup(cmd.Process)
+		_ = cmd.Wait()
+		return
+	}
 	_ = cmd.Wait()
+	killGroup(cmd.Process)
 }
 
-// awaitExit returns when the process has ended and can be waited for. It is a
-// zombie then, so that its id, and that of its group, cannot be anybody else's.
-func awaitExit(pid int) {
+// awaitExit returns true when the process has ended and can be waited for. It is
+// a zombie then, so that its id, and that of its group, cannot be anybody else's.
+// It returns false where the system cannot tell.
+func awaitExit(pid int) bool {
 	const (
 		pPID    = 1         // P_PID of waitid(2)
 		exited  = 0x4       // WEXITED
@@ -30,7 +35,7 @@ func awaitExit(pid int) {
 	for {
 		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, pPID, uintptr(pid), uintptr(unsafe.Pointer(&info[0])), exited|dontEat, 0, 0)
 		if errno != syscall.EINTR {
-			return
+			return errno == 0
 		}
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -23,7 +25,8 @@ type Client struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup // every goroutine
+	wg     sync.WaitGroup         // every goroutine, and every turn
+	told   atomic.Pointer[string] // what the agent calls itself
 
 	// mu guards what follows and what is said to be guarded by it elsewhere.
 	// Nothing is called and nothing is waited for while it is held.
@@ -55,7 +58,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, env: environment(cfg.Env), names: slices.Sorted(maps.Keys(cfg.Agents)),
+		cfg: cfg, env: environment(os.Environ(), cfg.Env), names: slices.Sorted(maps.Keys(cfg.Agents)),
 		all: map[*process]struct{}{}, sessions: map[string]*session{},
 	}
 	c.cfg.Agents = maps.Clone(cfg.Agents)
@@ -130,8 +133,14 @@ func (c *Client) run(st *start) {
 	close(st.done)
 }
 
-// program returns the name of the agent's program for messages.
-func (c *Client) program() string { return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0])) }
+// program returns the agent's name for messages: its own, once it has told it,
+// else that of its program.
+func (c *Client) program() string {
+	if name := c.told.Load(); name != nil {
+		return *name
+	}
+	return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0]))
+}
 
 // agent returns what the name stands for.
 func (c *Client) agent(name string) (Agent, error) {

@@ -33,7 +33,8 @@ type Config struct {
 
 	// Env is what the agent gets of the host's environment, besides what every
 	// program needs (PATH, HOME, locale, proxies, certificates …): NAME passes
-	// the host's value on, NAME=value sets another. Nothing else is passed on.
+	// the host's value on, NAME* those of all that begin so, NAME=value sets
+	// another. Nothing else is passed on.
 	Env []string
 
 	// Auth is the id of the authentication method that the agent is to use, such
@@ -118,8 +119,11 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	cfg.Dir = dir
 	for _, e := range cfg.Env {
-		if name, _, _ := strings.Cut(e, "="); name == "" || strings.ContainsRune(e, 0) {
-			return cfg, wrong("Config.Env", fmt.Sprintf("the entry %q has no name; write NAME or NAME=value", e))
+		switch name, _, _ := strings.Cut(e, "="); {
+		case name == "" || strings.ContainsRune(e, 0):
+			return cfg, wrong("Config.Env", fmt.Sprintf("the entry %q has no name; write NAME, NAME* or NAME=value", e))
+		case name == childVar:
+			return cfg, wrong("Config.Env", childVar+" is set by the client itself; take it out")
 		}
 	}
 	for name := range cfg.Agents {

@@ -87,8 +87,8 @@ func TestConformanceOfRealAgents(t *testing.T) {
 				Agent: a.name, Directory: w.Dir,
 				Say:  func(text string) string { return "@say " + text },
 				Slow: fixed("@hang It takes a while."), Fail: fixed("@error 400 as told"),
-				Tool:          fixed(a.read(w.Dir+"/nothing", "") + "\n@say used"),
-				KeepsPromptID: true, Soon: 20 * time.Second,
+				Tool: fixed(a.read(w.Dir+"/nothing", "") + "\n@say used"), Recall: fixed("What did I say first?"),
+				KeepsPromptID: true, Soon: 2 * time.Minute,
 			})
 		})
 	}
@@ -98,16 +98,24 @@ func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
 func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {
 	eachReal(t, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, nil, func(s *scene) {
+		key := func(r modelserver.Request) string { return r.Key }
+		s.w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
+			// Nobody is answered before two have asked.
+			_ = s.w.Model.WaitFor(r.Context(), func([]modelserver.Request) bool {
+				return r.Kind != modelserver.Main || s.w.Model.MaxOpen(isMain, key) > 1
+			})
+			return r.Scripted()
+		})
 		var ids []string
 		for i := range 3 {
-			ids = append(ids, s.launch(fmt.Sprintf("@key k%d\n@slow 10 50ms\n@say the answer is number %d", i, i)).ID)
+			ids = append(ids, s.launch(fmt.Sprintf("@key k%d\n@slow 5 20ms\n@say the answer is number %d", i, i)).ID)
 		}
 		for i, task := range s.ended(ids...) {
 			require.Equal(s, bgagent.Completed, task.Status, task.Reason)
 			require.Equal(s, fmt.Sprintf("the answer is number %d", i), task.Result)
 			require.Positive(s, task.Progress.Usage.OutputTokens)
 		}
-		require.Equal(s, 2, s.w.Model.MaxOpen(isMain, func(r modelserver.Request) string { return r.Key }))
+		require.Equal(s, 2, s.w.Model.MaxOpen(isMain, key))
 		n, err := s.m.NextNotice(s.Context(), root.Session)
 		require.NoError(s, err)
 		require.Len(s, n.Items, 3)

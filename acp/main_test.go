@@ -87,6 +87,7 @@ func runPiped(a *fakeAgent) *running {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	exited := make(chan struct{})
+	a.ears = exited // nothing may outlive its bubble
 	var once sync.Once
 	end := func() { once.Do(func() { close(exited) }) }
 	go func() {
@@ -175,6 +176,20 @@ func create(t testing.TB, c *Client) string {
 	id, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Task: "bg_1", Agent: "fake"})
 	require.NoError(t, err)
 	return id
+}
+
+// processes counts the agent processes that have not ended.
+func (c *Client) processes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.all)
+}
+
+// known counts the sessions.
+func (c *Client) known() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sessions)
 }
 
 // journal collects log lines.

@@ -132,6 +132,16 @@ func (p *process) end(reason error) {
 	})
 }
 
+// isEnding reports whether the process is being ended from here.
+func (p *process) isEnding() bool {
+	select {
+	case <-p.ending:
+		return true
+	default:
+		return false
+	}
+}
+
 // supervise sees to the process until nothing of it is left.
 func (p *process) supervise() {
 	served := make(chan struct{})
@@ -223,6 +233,10 @@ func (p *process) handshake(ctx context.Context) error {
 	}
 	if err := p.conn.call(ctx, sdk.AgentMethodInitialize, req, &p.init); err != nil {
 		return during("initialize", err)
+	}
+	if info := p.init.AgentInfo; info != nil && info.Name != "" {
+		name := fmt.Sprintf("%.80q", info.Name)
+		p.c.told.Store(&name)
 	}
 	if v := p.init.ProtocolVersion; v != sdk.ProtocolVersionNumber {
 		return fmt.Errorf("it speaks version %d of the Agent Client Protocol, this client version %d; update the older of the two", v, sdk.ProtocolVersionNumber)

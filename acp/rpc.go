@@ -109,18 +109,27 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	if err := c.send(message{ID: json.RawMessage(strconv.FormatInt(id, 10)), Method: method, Params: raw}); err != nil {
 		return err
 	}
+	m, err := c.wait(ctx, answer)
+	if err != nil {
+		return err
+	}
+	return m.into(method, result)
+}
+
+// wait waits for an answer.
+func (c *conn) wait(ctx context.Context, answer <-chan message) (message, error) {
 	select {
 	case m := <-answer:
-		return m.into(method, result)
+		return m, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return message{}, context.Cause(ctx)
 	case <-c.done:
 	}
 	select { // the last thing that was read may have been this answer
 	case m := <-answer:
-		return m.into(method, result)
+		return m, nil
 	default:
-		return c.ended()
+		return message{}, c.ended()
 	}
 }
 

@@ -124,15 +124,15 @@ func (c *Client) add(s *session, p *process) error {
 // attach returns a live process that has the session. When the one that had it
 // has ended, it has another load it.
 func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
+	if err := isDirectory(s.dir); err != nil {
+		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
+	}
 	c.mu.Lock()
 	p, lost := s.proc, s.lost
 	usable := p != nil && (!p.retired || !p.init.AgentCapabilities.LoadSession)
 	c.mu.Unlock()
 	if usable {
 		return p, nil
-	}
-	if err := isDirectory(s.dir); err != nil {
-		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
 	}
 	p, err := c.ready(ctx)
 	if err != nil {
@@ -176,7 +176,6 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	defer c.mu.Unlock()
 	s.loading = false
 	s.conv.finish(bgagent.StopUntold, "")
-	s.conv.replay = false
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func startError(t *testing.T, cfg Config) string {
 	_, err := c.CreateSession(ctx, bgagent.SessionSpec{})
 	require.Error(t, err)
 	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // somebody may log in meanwhile
-		require.Empty(t, c.all, "a failed start has left a process")
+		require.Zero(t, c.processes(), "a failed start has left a process")
 	}
 	return err.Error()
 }
@@ -46,7 +46,6 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 		"answers nothing":   {in(func(c *Config) { c.StartTimeout = time.Second }, "silent"), []string{"initialize", "Config.StartTimeout is 1s"}},
 		"refuses":           {in(same, "refuse"), []string{"refused to initialize", "not today"}},
 		"another version":   {in(same, "version"), []string{"version 99", "version 1", "update"}},
-		"no session":        {in(func(c *Config) { c.StartTimeout = time.Second }, "nosession"), nil},
 		"wants to be known": {in(same, "auth"), []string{"wants authentication", "set Config.Auth (there are: key, login)"}},
 		"unknown method":    {in(func(c *Config) { c.Auth = "retina" }, "auth"), []string{`no authentication method "retina"`, "key, login"}},
 		"failing method":    {in(func(c *Config) { c.Auth = "login" }, "auth"), []string{`the method "login"`, "there is no browser"}},
@@ -54,13 +53,6 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 		"directory is none": {in(func(c *Config) { c.Dir = os.Args[0] }, ""), []string{"is a file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if test.want == nil { // the start is fine, the session is what does not come
-				c := open(t, test.cfg)
-				_, err := c.CreateSession(t.Context(), bgagent.SessionSpec{})
-				require.ErrorContains(t, err, "create a session")
-				require.ErrorContains(t, err, "Config.StartTimeout is 1s")
-				return
-			}
 			got := startError(t, test.cfg)
 			t.Log(got)
 			for _, want := range test.want {
@@ -68,6 +60,16 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestASessionThatDoesNotComeIsNotWaitedForForEver(t *testing.T) {
+	c := open(t, program(t, "nosession"))
+	_, err := c.ready(t.Context())
+	require.NoError(t, err)
+	c.cfg.StartTimeout = 100 * time.Millisecond // it has started by now
+	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{})
+	require.ErrorContains(t, err, "no answer to the request to create a session")
+	require.ErrorContains(t, err, "Config.StartTimeout is 100ms")
 }
 
 func TestWhatIsPrintedBesideTheProtocolIsSkipped(t *testing.T) {
@@ -109,8 +111,8 @@ func TestManySessionsShareOneStart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.Len(t, c.all, 1)
-	require.Len(t, c.sessions, 20)
+	require.Equal(t, 1, c.processes())
+	require.Equal(t, 20, c.known())
 }
 
 func TestACallerWhoLeavesDoesNotStopTheStart(t *testing.T) {
@@ -127,7 +129,7 @@ func TestACallerWhoLeavesDoesNotStopTheStart(t *testing.T) {
 		require.Equal(t, time.Second, time.Since(began))
 		create(t, c)
 		require.Equal(t, 10*time.Second, time.Since(began))
-		require.Len(t, c.all, 1)
+		require.Equal(t, 1, c.processes())
 	})
 }
 
@@ -146,20 +148,24 @@ func TestASessionNeedsItsDirectory(t *testing.T) {
 
 func TestAnAgentGetsOnlyTheEnvironmentThatIsPassedOn(t *testing.T) {
 	t.Setenv("ACP_TEST_SECRET", "hidden")
+	t.Setenv("BGAGENT_TURN", "outer")
 	t.Setenv("ACP_TEST_KEY", "shown")
-	c := open(t, program(t, "", "ACP_TEST_KEY", "ACP_TEST_SET=1=2", "ACP_TEST_UNSET"))
+	t.Setenv("ACP_ALL_OF_THEM", "shown too")
+	c := open(t, program(t, "", "ACP_TEST_KEY", "ACP_TEST_SET=1=2", "ACP_TEST_UNSET", "ACP_ALL*"))
 	id := create(t, c)
 	for name, want := range map[string]string{
-		"ACP_TEST_SECRET": "", "ACP_TEST_KEY": "shown", "ACP_TEST_SET": "1=2", "ACP_TEST_UNSET": "", "PATH": os.Getenv("PATH"),
+		"ACP_TEST_SECRET": "", "ACP_TEST_KEY": "shown", "ACP_TEST_SET": "1=2", "ACP_TEST_UNSET": "", "ACP_ALL_OF_THEM": "shown too", "PATH": os.Getenv("PATH"),
 	} {
 		require.Equal(t, name+"="+want, prompt(t, c, id, "env "+name).Text)
 	}
+	require.Regexp(t, "^BGAGENT_TURN=outer/.", prompt(t, c, id, "env BGAGENT_TURN").Text)
 }
 
 func TestAConfigurationIsChecked(t *testing.T) {
 	for want, cfg := range map[string]Config{
 		"acp.Config.Command": {},
 		"acp.Config.Env":     {Command: []string{"x"}, Env: []string{"=x"}},
+		"BGAGENT_TURN":       {Command: []string{"x"}, Env: []string{"BGAGENT_TURN=1"}},
 		"acp.Config.Agents":  {Command: []string{"x"}, Agents: map[string]Agent{" ": {}}},
 		"acp.Config.Files":   {Command: []string{"x"}, Files: 9},
 		"StartTimeout":       {Command: []string{"x"}, StartTimeout: -1},

@@ -61,6 +61,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	if err != nil {
 		return bgagent.TurnEnd{}, err
 	}
+	defer c.wg.Done()
 	end, err := c.play(t)
 	if err != nil && end.Stop == bgagent.StopUntold {
 		end.Stop = bgagent.StopError
@@ -72,12 +73,14 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	return end, err
 }
 
-// begin enters a turn.
+// begin enters a turn, for which the caller must call wg.Done.
 func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (*turn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.sessions[id]
 	switch {
+	case c.closed:
+		return nil, fmt.Errorf("acp: %w", errClosed)
 	case id == "":
 		return nil, noSession(id)
 	case s == nil:
@@ -90,6 +93,7 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), begun: time.Now(), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	s.turn = t
+	c.wg.Add(1)
 	return t, nil
 }
 
@@ -146,7 +150,11 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	answer, err := c.ask(t, p)
 	c.quiet(t)
 	c.leave(p, false)
-	if err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil {
+	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
+	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
+		lost = true // an agent that is told to end may cancel its turns first
+	}
+	if lost {
 		<-p.dead
 		c.mu.Lock()
 		defer c.mu.Unlock()

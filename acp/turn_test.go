@@ -3,6 +3,7 @@ package acp
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,7 +157,7 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		// it is.
 		other := create(t, c)
 		require.Equal(t, "hello", prompt(t, c, other, "say hello").Text)
-		require.Len(t, c.all, 2)
+		require.Equal(t, 2, c.processes())
 		e := second.wait()
 		require.NoError(t, e.err)
 		require.Equal(t, "refreshed", e.Text)
@@ -167,9 +168,26 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: "I do not listen"}, e.TurnEnd)
 		require.Equal(t, time.Minute, time.Since(began).Truncate(time.Second))
 		synctest.Wait()
-		require.Len(t, c.all, 1)
+		require.Equal(t, 1, c.processes())
 		require.Contains(t, prompt(t, c, healthy, "recall").Text, "nap")
 		require.Contains(t, prompt(t, c, stuck, "recall").Text, "deaf")
+	})
+}
+
+func TestAProcessThatIsLeftBehindHasNoSay(t *testing.T) {
+	bubble(t, Config{CancelGrace: 3 * time.Second, Files: FilesReadWrite}, true, func(t *testing.T, c *Client) {
+		stuck, busy, moved := create(t, c), create(t, c), create(t, c)
+		require.Equal(t, "first", prompt(t, c, moved, "say first\nlate 10s\nlatewrite 10s "+filepath.Join(c.cfg.Dir, "late")).Text)
+		keeps := run(t, c, busy, bgagent.Prompt{Text: "nap 1m"})
+		l := run(t, c, stuck, bgagent.Prompt{Text: "deaf"})
+		<-l.said
+		l.cancel()
+		time.Sleep(5 * time.Second)
+		require.Equal(t, "second", prompt(t, c, moved, "nap 20s\nsay second").text())
+		require.NoFileExists(t, filepath.Join(c.cfg.Dir, "late"))
+		require.Equal(t, 2, c.processes())
+		require.NoError(t, keeps.wait().err)
+		l.wait()
 	})
 }
 
@@ -190,14 +208,32 @@ func TestAnAgentThatDoesNotStopIsEndedAtOnceWhenItIsAlone(t *testing.T) {
 }
 
 func TestWhatComesAfterTheAnswerIsNotReported(t *testing.T) {
-	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+	bubble(t, Config{Files: FilesReadWrite}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
-		e := prompt(t, c, id, "say done\nlate")
+		e := prompt(t, c, id, "say done\nlate 1s\nlatewrite 1s "+filepath.Join(c.cfg.Dir, "late"))
 		time.Sleep(2 * time.Second)
 		require.Equal(t, "done", e.text())
+		require.NoFileExists(t, filepath.Join(c.cfg.Dir, "late"))
 		page, err := c.Messages(t.Context(), id, "", 0)
 		require.NoError(t, err)
 		require.Equal(t, "done", page.Messages[len(page.Messages)-1].Text)
+	})
+}
+
+func TestALateReplayIsNoAnswer(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		c := piped(t, Config{Dir: dir}, func() *fakeAgent { return &fakeAgent{store: dir, fault: "late replay"} })
+		id := create(t, c)
+		for _, word := range []string{"one", "two", "three"} {
+			prompt(t, c, id, "say "+word)
+		}
+		p := c.anyProcess()
+		p.end(nil)
+		<-p.dead
+		e := prompt(t, c, id, "nap 1s\nsay four")
+		require.Equal(t, "four", e.Text)
+		require.Equal(t, "four", e.text())
 	})
 }
 
@@ -245,7 +281,7 @@ func TestAgentsAndModelsAreChosenByName(t *testing.T) {
 		spec.Model = "huge"
 		_, err = c.CreateSession(t.Context(), spec)
 		require.ErrorContains(t, err, `has no model "huge"`)
-		require.Len(t, c.sessions, 1)
+		require.Equal(t, 1, c.known())
 		list, err := c.Agents(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, []bgagent.AgentInfo{{Name: "builder"}, {Name: "planner", Description: "plans"}}, list)

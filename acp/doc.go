@@ -1,0 +1,104 @@
+// Package acp runs agents that speak the Agent Client Protocol: opencode acp,
+// gemini --acp and every other program that an editor can talk to in this way
+// (https://agentclientprotocol.com). It is a module of its own, so that only
+// those who use it download the protocol's SDK.
+//
+//	client, err := acp.New(acp.Config{
+//		Command: []string{"opencode", "acp"},
+//		Dir:     "/home/me/project",
+//		Permit: func(ctx context.Context, q acp.PermissionRequest) acp.PermissionAnswer {
+//			return acp.PermissionAnswer{Allow: q.Kind == "read", Reason: "it may only look"}
+//		},
+//	})
+//	…
+//	defer client.Close()
+//	m, err := bgagent.New(client, bgagent.Config{})
+//
+// # What it does
+//
+// The client is a [bgagent.TurnRunner]. It starts the program with the first
+// session and has all sessions in that one process. A prompt of the protocol
+// lasts as long as its turn, so that the end of a turn is never guessed.
+//
+// What the agent writes, thinks and calls, its plan and what it has used are
+// the progress of the task. Stop reasons are passed on; an error that the agent
+// answers with is a failed turn, with the agent's text.
+//
+// When the process ends, the turns in it are interrupted, and the error says how
+// it ended and what it wrote to stderr last. The next prompt starts another
+// process, which loads the session, where the agent can load sessions; where it
+// cannot, the error wraps [bgagent.ErrNoSession] and says how the session was
+// lost. A session of an earlier run of the host is loaded in the same way.
+//
+// To stop a turn the agent is told so, and told again. One that has not stopped
+// after Config.CancelGrace is ended with its whole process, but only when the
+// turns that others have in that process are over; new ones go to a new process
+// meanwhile. So RunTurn returns when nothing of the turn runs any more, and a
+// task that cannot be stopped costs no other task its work.
+//
+// A program ends with all that it has started: its process group, and on Linux
+// also the children that have left it, which are known by a variable in their
+// environment. That holds for Close, for a crash, and for commands that run in
+// terminals. Nothing that an agent does hangs its host: it may print what is no
+// JSON, write without end, or never read its input.
+//
+// # What the agent may do
+//
+// An agent asks its client for permission, for files and for terminals, so far
+// as it likes: nothing keeps a program from using the file system by itself, so
+// put one that you do not trust into a sandbox. The answers are the host's:
+//
+//   - Permission: the rules of the session ([bgagent.Permission], by the kind or
+//     the name of the tool, on paths or on the command) decide first, then
+//     Config.Permit. What neither allows is refused with a reason. Nobody is
+//     waited for in vain.
+//   - Files: none unless Config.Files says so, and only below the directory of
+//     the session, whatever .. and links say.
+//   - Terminals: none unless Config.Terminal allows them. They end with their
+//     turn.
+//
+// An agent that ends its turn without a word after it was refused something, as
+// opencode does, has failed: the reason names what was refused.
+//
+// # What it cannot know
+//
+//   - The protocol has no parents: the parent of a session is what the client
+//     was told, and only its own sessions are found.
+//   - It has no status: whether a session that somebody else prompts is busy is
+//     unknown.
+//   - It has no prompt without an answer, and no way to tell a repeated prompt.
+//     Therefore the client is no [bgagent.Notifier].
+//   - It has no system text: that is put before the first prompt, and before
+//     later ones when it has changed.
+//   - It has no names of tools, only titles: where a title is a sentence or a
+//     command, the kind of the tool is told instead.
+//   - The names of agents are the host's (Config.Agents): they stand for a mode
+//     and a model of the one agent. An agent that offers no choice of models is
+//     left as it is, whatever model is asked for.
+//   - The conversation is what the client has seen, within Config.MaxHistory.
+//   - The tokens of a turn are told by few agents, and the protocol's field is
+//     not stable yet.
+//
+// # What to know about agents
+//
+// Seen with opencode 1.18.33 and gemini-cli 0.61.0:
+//
+//   - opencode tells its todos only as the input of a tool, which is read.
+//   - opencode repeats a request that the model failed with status 500 without
+//     end and without telling: the time limits of the manager end the turn.
+//   - gemini wants Config.Auth: "gemini-api-key".
+//   - gemini replays the conversation only after it has said that the session is
+//     loaded: the client waits until nothing more comes.
+//   - gemini cannot load a session in the minute in which it was created: it
+//     writes over its own record.
+//   - gemini cannot create files with FilesReadWrite, because it takes the
+//     answer that there is no such file yet for a failure. Leave it at FilesNone.
+//   - gemini lists models that do not contain the one of its command line.
+//
+// # How it is tested
+//
+// With an agent made from the SDK, as a program and in virtual time, that
+// crashes, floods, falls silent and does not listen; and with the two programs
+// above against a scripted model server. All three pass the conformance suite
+// of bgagenttest.
+package acp

@@ -1,0 +1,167 @@
+package acp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+	"github.com/stretchr/testify/require"
+)
+
+// discard is an agent's input that is read and thrown away.
+type discard struct{ io.Writer }
+
+func (discard) Close() error { return nil }
+
+// told is an agent's input that tells of every line.
+type told chan struct{}
+
+func (t told) Write(p []byte) (int, error) { t <- struct{}{}; return len(p), nil }
+func (told) Close() error                  { return nil }
+
+func TestAnAnswerJustBeforeTheEndCounts(t *testing.T) {
+	written := make(told, 1)
+	c := newConn(written, handlers{})
+	asked := make(chan error)
+	var got string
+	go func() { asked <- c.call(context.Background(), "ask", nil, &got) }()
+	<-written
+	c.serve(strings.NewReader(`{"jsonrpc":"2.0","id":1,"result":"yes"}`))
+	require.NoError(t, <-asked)
+	require.Equal(t, "yes", got)
+	require.ErrorIs(t, c.call(context.Background(), "ask", nil, &got), errOutputEnded)
+	for range 100 { // whoever comes late to its answer finds the end as well
+		answer := make(chan message, 1)
+		answer <- message{}
+		_, err := c.wait(context.Background(), answer)
+		require.NoError(t, err)
+	}
+}
+
+func TestNotificationsComeBeforeTheAnswerAfterThem(t *testing.T) {
+	var lines strings.Builder
+	for range 5000 {
+		lines.WriteString(`{"jsonrpc":"2.0","method":"tick","params":{}}` + "\n")
+	}
+	lines.WriteString(`{"jsonrpc":"2.0","id":1,"result":null}` + "\n")
+	ticks := 0
+	written := make(told, 1)
+	c := newConn(written, handlers{notify: func(string, json.RawMessage) { ticks++ }})
+	asked := make(chan error)
+	go func() {
+		err := c.call(context.Background(), "ask", nil, nil)
+		if ticks != 5000 {
+			err = fmt.Errorf("the answer came after %d notifications", ticks)
+		}
+		asked <- err
+	}()
+	<-written
+	go c.serve(strings.NewReader(lines.String()))
+	require.NoError(t, <-asked)
+	<-c.done
+}
+
+func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		release := make(chan struct{})
+		c := newConn(discard{&out}, handlers{request: func(context.Context, string, json.RawMessage) (any, *sdk.RequestError) {
+			<-release
+			return "done", nil
+		}})
+		r, w := io.Pipe()
+		served := make(chan struct{})
+		go func() { defer close(served); c.serve(r) }()
+		for range maxInbound + 3 {
+			_, err := io.WriteString(w, `{"jsonrpc":"2.0","id":"q","method":"ask"}`+"\n")
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		_ = w.Close()
+		<-served
+		require.Equal(t, 3, strings.Count(out.String(), "too many requests at once"))
+		require.Equal(t, maxInbound, strings.Count(out.String(), `"result":"done"`))
+	})
+}
+
+func TestLinesMayBeLong(t *testing.T) {
+	long := strings.Repeat("x", 5<<20)
+	in := bufio.NewReaderSize(strings.NewReader(long+"\nshort\nlast"), 64)
+	for _, want := range []string{long + "\n", "short\n", "last"} {
+		line, err := readLine(in)
+		require.NoError(t, err)
+		require.Equal(t, want, string(line))
+	}
+	_, err := readLine(in)
+	require.ErrorIs(t, err, io.EOF)
+}
+
+func TestErrorsOfAgentsAreReadable(t *testing.T) {
+	for want, e := range map[string]sdk.RequestError{
+		"plain (code 1)":                 {Code: 1, Message: "plain"},
+		"Internal error: why (code 2)":   {Code: 2, Message: "Internal error", Data: map[string]any{"details": "why"}},
+		"Internal error: why (code 3)":   {Code: 3, Message: "Internal error: why", Data: "why"},
+		"no such model (code 400)":       {Code: 400, Message: `{"error":{"code":"x","message":"no such model"}}`},
+		`{"error": (code 4)`:             {Code: 4, Message: `{"error":`},
+		"it gave no reason (code 5)":     {Code: 5},
+		"Internal error (code 6)":        {Code: 6, Message: "Internal error", Data: []any{1}},
+		"Internal error: text (code 7)":  {Code: 7, Message: "Internal error", Data: map[string]any{"message": "text"}},
+		"Internal error: other (code 8)": {Code: 8, Message: "Internal error", Data: map[string]any{"error": "other", "details": 3}},
+	} {
+		err := error(&agentError{&e})
+		require.Equal(t, want, err.Error())
+		var re *sdk.RequestError
+		require.True(t, errors.As(err, &re))
+	}
+}
+
+// FuzzServe has an agent write anything: nothing panics, nothing hangs, and
+// what is a request is answered with its own id.
+func FuzzServe(f *testing.F) {
+	for _, s := range []string{
+		`{"jsonrpc":"2.0","id":1,"result":{}}`, `{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x"}}`,
+		`{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"x"}}}}`,
+		`{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"tool_call_update","toolCallId":"1","rawInput":{"todos":[{"content":"a","status":"b"}]}}}}`,
+		`{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"new kind"}}}`,
+		`{"jsonrpc":"2.0","id":"x","method":"session/request_permission","params":{"sessionId":"s","toolCall":{"toolCallId":"1"},"options":[]}}`,
+		`{"jsonrpc":"2.0","id":null,"method":"fs/read_text_file","params":{"sessionId":"s","path":"/x"}}`,
+		`{"jsonrpc":"2.0","id":[1],"method":"terminal/create","params":{"sessionId":"s","command":"x"}}`,
+		"garbage\n\n[]\n{}\n\x00", `{"id":1e999}`,
+	} {
+		f.Add([]byte(s + "\n"))
+	}
+	f.Fuzz(func(t *testing.T, input []byte) {
+		c, err := New(Config{Command: []string{"x"}, Dir: "/nowhere"})
+		require.NoError(t, err)
+		p := &process{c: c, dead: make(chan struct{}), ending: make(chan struct{}), run: &running{}}
+		p.conn = newConn(discard{io.Discard}, handlers{request: p.request, notify: p.update})
+		s := &session{id: "s", dir: "/nowhere", proc: p, conv: conversation{max: 1000}}
+		c.sessions["s"], c.all[p] = s, struct{}{}
+		turn, err := c.begin(context.Background(), "s", bgagent.Prompt{}, nil)
+		require.NoError(t, err)
+		defer c.wg.Done()
+		served := make(chan struct{})
+		go func() { defer close(served); p.conn.serve(bytes.NewReader(input)) }()
+		_ = p.conn.call(t.Context(), "ask", nil, nil)
+		<-served
+		c.quiet(turn)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		page, err := s.conv.page("", 0)
+		require.NoError(t, err)
+		for _, m := range page.Messages {
+			require.NotEmpty(t, m.ID)
+		}
+	})
+}
