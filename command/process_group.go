@@ -22,3 +22,5 @@ func (l *leftovers) signal(p *process, s syscall.Signal) bool {
 	err := syscall.Kill(-p.cmd.Process.Pid, s)
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
+
+func (p *process) begun() {}

@@ -13,6 +13,8 @@ import (
 
 func ownGroup(*exec.Cmd) {}
 
+func (p *process) begun() {}
+
 func (p *process) interrupt(os.Signal) bool { return false }
 
 func (p *process) kill() { _ = p.cmd.Process.Kill() }

@@ -58,10 +58,19 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		return bgagent.TurnEnd{}, err
 	}
 	s.turns++
-	t := &turn{client: c, session: s, prompt: p, out: newOutput(r, s.turns, s.used), stop: cancel, own: s.own}
-	if s.agent.Program.ForgetsUnanswered && !s.answered {
+	t := &turn{client: c, session: s, prompt: p, stop: cancel, own: s.own}
+	program := &s.agent.Program
+	if program.Resume.isZero() {
+		t.own = ""
+	}
+	if program.ForgetsUnanswered && !s.answered {
 		t.own, t.prompt.Text = "", s.unanswered+p.Text
 	}
+	var before bgagent.Usage
+	if t.own != "" {
+		before = s.used
+	}
+	t.out = newOutput(r, s.turns, before)
 	s.run = t
 	c.running.Add(1)
 	c.mu.Unlock()
@@ -89,7 +98,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		}
 		if s.answered = s.answered || said.text != "" || len(said.tools) > 0; s.answered {
 			s.unanswered = ""
-		} else if s.agent.Program.ForgetsUnanswered {
+		} else if program.ForgetsUnanswered {
 			s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
 		}
 		c.running.Done()
@@ -137,15 +146,11 @@ func (t *turn) begin() (*process, error) {
 	}
 	spec := turnSpec{
 		prompt: t.prompt.Text, model: t.prompt.Model, profile: a.Profile, system: t.prompt.System, directory: s.dir,
-		args: a.Args, rules: t.prompt.Permissions,
+		args: a.Args, session: t.own, rules: t.prompt.Permissions,
 	}
 	if spec.model == "" {
 		spec.model = a.Model
 	}
-	if a.Program.Resume.isZero() {
-		t.own = ""
-	}
-	spec.session = t.own
 	call, err := a.Program.invoke(spec)
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
