@@ -12,7 +12,7 @@ func BenchmarkLookForLeftovers(b *testing.B) {
 	if err := p.cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	p.begun()
+	p.origin = originOf(p.cmd.Process.Pid)
 	if err := p.cmd.Wait(); err != nil {
 		b.Fatal(err)
 	}

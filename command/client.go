@@ -99,7 +99,7 @@ type session struct {
 	turns int
 	run   *turn
 	// The prompts of a session in which the agent has not said or done anything
-	// yet, with its Program.ForgetsUnanswered.
+	// yet; see Program.ForgetsUnanswered.
 	unanswered string
 	answered   bool
 }

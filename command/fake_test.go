@@ -80,7 +80,10 @@ func (f *fake) run() {
 	if f.kind == "lines" && !strings.HasPrefix(f.prompt, "mute") {
 		f.say(`{"type":"session","id":%s}`, jsonString(f.session()))
 	}
-	verb, rest, _ := strings.Cut(f.prompt, " ")
+	verb, rest := f.prompt, ""
+	if i := strings.IndexAny(verb, " \n"); i >= 0 {
+		verb, rest = verb[:i], verb[i+1:]
+	}
 	f.do(verb, rest)
 }
 

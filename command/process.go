@@ -17,7 +17,7 @@ import (
 type process struct {
 	cmd    *exec.Cmd
 	mark   string // value of TurnVariable
-	since  uint64 // when it was started, in the system's own measure; 0 where that is not known
+	origin origin
 	stdout *os.File
 	stderr *os.File
 	input  *os.File // writing end of standard input; nil for none
@@ -61,7 +61,7 @@ func start(path string, args, env []string, dir, mark string, toStdin bool) (*pr
 		closeAll(p.stdout, p.stderr, p.input)
 		return nil, err
 	}
-	p.begun()
+	p.origin = originOf(p.cmd.Process.Pid)
 	go func() {
 		_ = p.cmd.Wait() // what it says is in ProcessState
 		p.state = p.cmd.ProcessState

@@ -69,7 +69,7 @@ func (p *process) owns(pid int, st procStat, byGroup bool) bool {
 	if byGroup && st.group == p.cmd.Process.Pid {
 		return true
 	}
-	if st.begun < p.since {
+	if st.begun < p.origin.begun {
 		return false // it cannot come from the program
 	}
 	env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
@@ -82,11 +82,12 @@ func (p *process) owns(pid int, st procStat, byGroup bool) bool {
 	})
 }
 
-// begun notes when the program was started.
-func (p *process) begun() {
-	if st, ok := statOf(p.cmd.Process.Pid); ok {
-		p.since = st.begun
-	}
+// origin tells when a program was started; zero when that is not known.
+type origin struct{ begun uint64 }
+
+func originOf(pid int) origin {
+	st, _ := statOf(pid)
+	return origin{st.begun}
 }
 
 // procStat is what matters of proc_pid_stat(5).

@@ -43,7 +43,10 @@ func (p *process) signalGroup(s syscall.Signal) bool {
 func (p *process) endLeftovers(grace time.Duration) {
 	var left leftovers
 	sig, deadline := syscall.SIGTERM, time.Now().Add(grace)
-	for pause := time.Millisecond; left.signal(p, sig) || left.signal(p, sig); pause = min(2*pause, 50*time.Millisecond) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if any := left.signal(p, sig); !any && !left.signal(p, sig) {
+			return
+		}
 		if time.Now().After(deadline) {
 			if sig == syscall.SIGKILL {
 				return
