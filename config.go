@@ -45,17 +45,18 @@ const (
 )
 
 const (
-	noticeTries         = 20               // failed deliveries before a notice is given up
-	noticeGiveUp        = 24 * time.Hour   // age at which a notice is given up
-	noticeBackoffMax    = 1 * time.Hour    // longest pause between two tries
-	staleGrace          = 30 * time.Second // start of a turn in which nothing is stale
-	sessionGonePolls    = 3                // answered polls that must agree that a session is gone
-	streamBeatMax       = 30 * time.Second // a stream without a beat for so long keeps nothing current
-	tombstones          = 10_000           // ids remembered of tasks whose record has expired
-	maxResult           = 256 << 10        // bytes kept of a result
-	maxResultUnreadable = 1 << 20          // the same where the session cannot be read back
-	pastAttempts        = 20               // earlier attempts kept of a task
-	titleMax            = 200              // bytes of a description
+	noticeTries         = 20                             // failed deliveries before a notice is given up
+	noticeGiveUp        = 24 * time.Hour                 // age at which a notice is given up
+	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two tries
+	staleGrace          = 30 * time.Second               // start of a turn in which nothing is stale
+	sessionGonePolls    = 3                              // answered polls that must agree that a session is gone
+	streamBeatMax       = 30 * time.Second               // a stream without a beat for so long keeps nothing current
+	tombstonesGo        = 250                            // this many go together when there are too many
+	tombstones          = 40*tombstonesGo + tombstonesGo // of tasks whose record has expired: 10,000 ids are always remembered
+	maxResult           = 256 << 10                      // bytes kept of a result
+	maxResultUnreadable = 1 << 20                        // the same where the session cannot be read back
+	pastAttempts        = 20                             // earlier attempts kept of a task
+	titleMax            = 200                            // bytes of a description
 )
 
 // Wake says when a root session is told of ends.

@@ -64,7 +64,7 @@ func (m *BackgroundManager) unwatchTask(w *watcher, tasks ...*task) {
 // caller holds a slot while it waits, so it may not wait for something that
 // needs one.
 func (m *BackgroundManager) isTaskLocked(by Caller) bool {
-	return by.Session != "" && m.sessions[by.Session] != nil
+	return by.Session != "" && m.sessionLocked(by.Session) != nil
 }
 
 // inTurn reports whether the task holds a slot and will go on without another.
@@ -128,13 +128,13 @@ func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *
 	case int(t.no) != w.no || !t.live():
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
 		m.backgroundLocked(t, now)
-		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ErrGoesOn)
+		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ErrGoesOn)
 	case ctx.Err() != nil:
 		m.waiving, m.waiver = true, by.Session
 		t.set(flagForeground, false)
 		m.endLocked(t, CauseCaller, "the call that waited for it was cancelled", now)
 		m.waiving = false
-		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ctx.Err())
+		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ctx.Err())
 	default:
 		return s, false, nil
 	}
@@ -342,18 +342,18 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 
 // refLocked finds a task by its id or its session's, or what is left of it.
 func (m *BackgroundManager) refLocked(by Caller, ref string) (*task, *tombstone, error) {
-	if s := m.sessions[ref]; s != nil {
-		ref = s.task.id
+	if s := m.sessionLocked(ref); s != nil {
+		ref = s.task.id()
 	}
 	if num, ok := parseID(ref); ok && m.tasks[num] != nil {
 		t, err := m.ownLocked(by, ref)
 		return t, nil, err
 	}
-	if tomb := m.keep.find(ref); tomb != nil {
+	if tomb := m.tombLocked(ref); tomb != nil {
 		if by.Session != "" && !tomb.descends(by.Session) {
 			return nil, nil, fmt.Errorf("task %s: %w", ref, ErrNotDescendant)
 		}
-		if tomb.session == ref {
+		if tomb.sess != nil && tomb.sess.id == ref {
 			return nil, tomb, nil
 		}
 	}
@@ -420,16 +420,16 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 // resumable says why a task, or what is left of it, cannot be resumed.
 func resumable(t *task, tomb *tombstone) error {
 	switch {
-	case t == nil && tomb.stuck:
+	case t == nil && tomb.sess.stuck:
 		return fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
 	case t == nil:
 		return nil
 	case t.live():
-		return fmt.Errorf("task %s is %s: %w", t.id, t.status, ErrStillLive)
+		return fmt.Errorf("task %s is %s: %w", t.id(), t.status, ErrStillLive)
 	case t.sess != nil && t.sess.stuck, t.run != nil && t.run.overrun:
-		return fmt.Errorf("task %s: %w", t.id, ErrNotStopped)
+		return fmt.Errorf("task %s: %w", t.id(), ErrNotStopped)
 	case t.sess != nil && t.sess.gone:
-		return fmt.Errorf("task %s: session %s was deleted: %w", t.id, t.sess.id, ErrNoSession)
+		return fmt.Errorf("task %s: session %s was deleted: %w", t.id(), t.sess.id, ErrNoSession)
 	}
 	return nil
 }
@@ -441,20 +441,18 @@ func (m *BackgroundManager) resumeNodeLocked(by Caller, t *task, tomb *tombstone
 	if by.Session != "" {
 		return m.launchNodeLocked(by.Session, nil)
 	}
-	var n *node
+	var first *node
 	if t != nil {
-		n = t.up
-	} else if s := m.sessions[tomb.parent]; s != nil {
-		n = &node{session: s.id, of: s} // only to begin with
-	} else if m.keep.find(tomb.parent) != nil {
-		return m.nodeLocked(tomb.root), nil
+		first = t.up
 	} else {
-		return m.nodeLocked(tomb.parent), nil
+		first = m.nodeLocked(tomb.parent)
 	}
-	for p := n.parentTask(); p != nil && !p.live(); p = n.parentTask() {
-		n = p.up
+	n := first
+	for p := n.parentTask(); n.lapsed || p != nil && !p.live(); p = n.parentTask() {
+		n = n.above()
 	}
-	return m.nodeLocked(n.session), nil // that of an expired task may have been forgotten
+	m.dropNodeLocked(first)
+	return m.nodeLocked(n.session), nil // unless something needs it, it has just gone
 }
 
 // reopenLocked makes room for a new attempt of an ended task.
@@ -529,7 +527,7 @@ func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o 
 		}
 		s = m.fullSnapshotLocked(t)
 		if !t.live() {
-			err = fmt.Errorf("bgagent: cancel: task %s is %s: %w", t.id, t.status, ErrAlreadyEnded)
+			err = fmt.Errorf("bgagent: cancel: task %s is %s: %w", t.id(), t.status, ErrAlreadyEnded)
 			return
 		}
 		m.cancelLocked(by, t, o, now)
@@ -590,7 +588,7 @@ func (m *BackgroundManager) SessionDeleted(session string) {
 }
 
 func (m *BackgroundManager) sessionDeletedLocked(session string, now int64) {
-	if s := m.sessions[session]; s != nil {
+	if s := m.sessionLocked(session); s != nil {
 		s.gone = true
 		m.endLocked(s.task, CauseSessionDeleted, "its session was deleted", now)
 	}
@@ -770,7 +768,7 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	e := &CloseError{Hung: m.busyGoroutines(), Err: context.Cause(ctx)}
 	for _, t := range m.tasks {
 		if t.run != nil {
-			e.NotStopped = append(e.NotStopped, t.id)
+			e.NotStopped = append(e.NotStopped, t.id())
 		}
 	}
 	for _, n := range m.nodes {
@@ -811,7 +809,7 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 		case t.sess == nil:
 			err = fmt.Errorf("task %s has not started: %w", id, ErrNoSession)
 		default:
-			cl, session = t.sess.cl, t.sess.id
+			cl, session = t.kind.cl, t.sess.id
 		}
 	})
 	if err == nil && cl.reader == nil {

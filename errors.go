@@ -61,8 +61,8 @@ var (
 	// session and nothing of it is live.
 	ErrNothingOwed = errors.New("nothing is owed to the session")
 
-	// ErrBusy is returned by a Notifier whose session is in a turn. The notice
-	// is tried again.
+	// ErrBusy is returned by a client whose session is in a turn. A notice is
+	// tried again then; a prompt has failed.
 	ErrBusy = errors.New("the session is busy")
 
 	// ErrNoSession is returned by clients for a session that does not exist.

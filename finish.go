@@ -92,7 +92,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	if t.status != Completed && t.sess != nil && t.sess.own != nil {
 		own := t.sess.own // it may be forgotten once nothing is owed to it
 		m.giveUpLocked(own, now)
-		m.cascadeLocked(own, fmt.Sprintf("task %s, which launched it, ended: %s", t.id, cause), now)
+		m.cascadeLocked(own, fmt.Sprintf("task %s, which launched it, ended: %s", t.id(), cause), now)
 	}
 	if p := t.up.parentTask(); p != nil && p.run != nil {
 		m.reconsiderLocked(p.run, now)

@@ -44,25 +44,74 @@ func TestHammer(t *testing.T) {
 		}
 		return
 	}
-	base := rand.Uint64N(1_000_000_000) + 1
-	end := time.Now().Add(*hammerTime)
-	runs := 0
-	for time.Now().Before(end) || runs < hammerRuns {
-		seed := base + uint64(runs)
-		fmt.Printf("hammer %d\n", seed) // a crash shows nothing else of it
-		if !hammerOnce(t, seed, met, false) {
-			hammerAgain(t, seed)
-			return
-		}
-		runs++
+	x := hammering{base: rand.Uint64N(1_000_000_000) + 1, end: time.Now().Add(*hammerTime), met: met}
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() { x.work(t) })
 	}
-	t.Logf("%d runs from seed %d, %d sessions were above a limit\n%s", runs, base, met.total("over limit"), met)
-	if runs < 600 {
-		return // too few to meet everything
+	workers.Wait()
+	for _, seed := range x.failed {
+		hammerAgain(t, seed)
+	}
+	t.Logf("%d runs from seed %d, %d sessions were above a limit\n%s", x.runs, x.base, met.total("over limit"), met)
+	if t.Failed() || x.runs < hammerMatrixRuns {
+		return
 	}
 	for _, cell := range met.missing() {
 		t.Errorf("never met: %s", cell)
 	}
+}
+
+// hammerMatrixRuns is how many runs meet all that can be met, but for one or two
+// of the rarest meetings; for these there is as much time again.
+const hammerMatrixRuns = 600
+
+// hammering is what the goroutines of TestHammer share.
+type hammering struct {
+	base uint64
+	end  time.Time
+
+	mu     sync.Mutex
+	runs   int
+	failed []uint64
+	met    hammerMatrix
+}
+
+// work does one run after the other.
+func (x *hammering) work(t *testing.T) {
+	for {
+		seed, ok := x.next()
+		if !ok {
+			return
+		}
+		met := hammerMatrix{}
+		ok = hammerOnce(t, seed, met, false)
+		x.mu.Lock()
+		x.met.join(met)
+		if !ok {
+			x.failed = append(x.failed, seed)
+		}
+		x.mu.Unlock()
+	}
+}
+
+// next returns the seed of the next run, if there is to be one.
+func (x *hammering) next() (seed uint64, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	late := time.Since(x.end)
+	switch {
+	case len(x.failed) > 0:
+		return 0, false
+	case late < 0 || x.runs < hammerRuns:
+	case x.runs >= hammerMatrixRuns && late < *hammerTime && len(x.met.missing()) > 0:
+	default:
+		return 0, false
+	}
+	seed = x.base + uint64(x.runs)
+	x.runs++
+	fmt.Printf("hammer %d\n", seed) // a crash shows nothing else of it
+	return seed, true
 }
 
 // hammerAgain runs a seed that failed once more, with as little choice as there
@@ -835,6 +884,15 @@ func (x hammerMatrix) add(op, state string, n int) {
 		x[op] = map[string]int{}
 	}
 	x[op][state] += n
+}
+
+// join adds what another matrix has met.
+func (x hammerMatrix) join(other hammerMatrix) {
+	for op, states := range other {
+		for state, n := range states {
+			x.add(op, state, n)
+		}
+	}
 }
 
 func (x hammerMatrix) total(op string) (n int) {

@@ -19,10 +19,10 @@ func (m *BackgroundManager) checkInvariants() error {
 	c.expect(c.total == m.live, "live is %d, counted %d", m.live, c.total)
 	c.expect(c.unquiet == m.unquiet, "unquiet is %d, counted %d", m.unquiet, c.unquiet)
 	c.expect(c.text == m.keep.text, "text is %d, counted %d", m.keep.text, c.text)
-	for id, s := range m.sessions {
-		c.expect(s.id == id && s.task.sess == s, "session %s is indexed wrongly", id)
-		num, _ := parseID(s.task.id)
-		c.expect(m.tasks[num] == s.task, "session %s belongs to a forgotten task", id)
+	for _, s := range m.sessions.all {
+		for ; s != nil; s = s.same {
+			c.session(s)
+		}
 	}
 	for i, al := range m.alarms {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
@@ -53,9 +53,9 @@ func (c *checker) expect(ok bool, format string, args ...any) {
 
 func (c *checker) task(t *task) {
 	m, a := c.m, t.run
-	num, ok := parseID(t.id)
-	c.expect(ok && m.tasks[num] == t, "task %s is indexed wrongly", t.id)
-	c.expect(m.nodes[t.up.session] == t.up, "task %s has a parent that is not indexed", t.id)
+	num, ok := parseID(t.id())
+	c.expect(ok && m.tasks[num] == t, "task %s is indexed wrongly", t.id())
+	c.expect(m.nodes[t.up.session] == t.up, "task %s has a parent that is not indexed", t.id())
 	c.kids[t.up]++
 	if t.live() {
 		c.total++
@@ -63,9 +63,9 @@ func (c *checker) task(t *task) {
 		top, _ := t.up.root()
 		c.tree[top]++
 	}
-	c.expect(t.cause.Status() == t.status || t.cause == CauseNone && !t.status.Terminal(), "task %s is %s for %s", t.id, t.status, t.cause)
-	c.expect((t.fin != nil) == t.status.Terminal(), "task %s is %s and has an outcome: %v", t.id, t.status, t.fin != nil)
-	c.expect((t.notice != NoticeNone) == t.status.Terminal(), "task %s is %s with notice %q", t.id, t.status, t.notice)
+	c.expect(t.cause.Status() == t.status || t.cause == CauseNone && !t.status.Terminal(), "task %s is %s for %s", t.id(), t.status, t.cause)
+	c.expect((t.fin != nil) == t.status.Terminal(), "task %s is %s and has an outcome: %v", t.id(), t.status, t.fin != nil)
+	c.expect((t.notice != NoticeNone) == t.status.Terminal(), "task %s is %s with notice %q", t.id(), t.status, t.notice)
 	if t.fin != nil {
 		c.text += int64(len(t.fin.result))
 	}
@@ -76,43 +76,55 @@ func (c *checker) task(t *task) {
 	switch {
 	case t.status == Pending:
 		if t.is(flagUnstarted) {
-			c.expect(a != nil && a.ended && a.no < t.no, "task %s waits for an attempt that is quiet", t.id)
-			c.expect(!waits, "task %s stands in line before its session is quiet", t.id)
+			c.expect(a != nil && a.ended && a.no < t.no, "task %s waits for an attempt that is quiet", t.id())
+			c.expect(!waits, "task %s stands in line before its session is quiet", t.id())
 		} else {
-			c.expect(a == nil, "pending task %s has an attempt", t.id)
-			c.expect(waits || holds, "pending task %s is in no line", t.id)
+			c.expect(a == nil, "pending task %s has an attempt", t.id())
+			c.expect(waits || holds, "pending task %s is in no line", t.id())
 		}
 	case t.status == Running:
 		c.running(t, a, holds, waits)
 	default:
-		c.expect(!waits, "ended task %s stands in line", t.id)
-		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id)
-		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id)
+		c.expect(!waits, "ended task %s stands in line", t.id())
+		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id())
+		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id())
 	}
 	if t.sess != nil {
-		c.expect(m.sessions[t.sess.id] == t.sess, "session of task %s is not indexed", t.id)
+		c.expect(m.sessionLocked(t.sess.id) == t.sess, "session of task %s is not indexed", t.id())
 	}
 	if t.debt >= 0 {
 		d := t.up.owed[t.debt]
-		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t.id)
+		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t.id())
 	}
+}
+
+func (c *checker) session(s *session) {
+	c.expect(c.m.sessions.find(s.id) == s, "session %s is indexed wrongly", s.id)
+	if s.tomb != 0 {
+		tomb := &c.m.keep.tombs[s.tomb-1]
+		c.expect(tomb.sess == s, "session %s has the tombstone of %s", s.id, tomb.id)
+		return
+	}
+	c.expect(s.task != nil && s.task.sess == s, "session %s has lost its task", s.id)
+	num, _ := parseID(s.task.id())
+	c.expect(c.m.tasks[num] == s.task, "session %s belongs to a forgotten task", s.id)
 }
 
 func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	if a == nil || a.ended || a.no != t.no {
-		c.expect(false, "running task %s has no live attempt", t.id)
+		c.expect(false, "running task %s has no live attempt", t.id())
 		return
 	}
 	if a.phase == PhaseWaiting {
 		// A slot that SetLimits has granted may not have been told of yet.
-		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id, a.wantTurn, waits, holds)
+		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id(), a.wantTurn, waits, holds)
 		own := t.sess.own
-		c.expect(a.wantTurn || own != nil && (own.live > 0 || own.outstanding() > 0), "task %s waits for nothing", t.id)
+		c.expect(a.wantTurn || own != nil && (own.live > 0 || own.outstanding() > 0), "task %s waits for nothing", t.id())
 	} else {
-		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id, a.phase)
+		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id(), a.phase)
 	}
 	_, watched := a.cl.watched[a]
-	c.expect(watched == (a.cl.starter != nil && a.turnStart > 0 && a.stage == stageNone), "task %s is watched: %v", t.id, watched)
+	c.expect(watched == (a.cl.starter != nil && a.turnStart > 0 && a.stage == stageNone), "task %s is watched: %v", t.id(), watched)
 }
 
 func (c *checker) node(name string, n *node) {

@@ -118,7 +118,7 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	seen := map[string]bool(nil)
 	for s != "" {
 		m.mu.Lock()
-		known := m.nodes[s] != nil || m.sessions[s] != nil
+		known := m.nodes[s] != nil || m.sessions.find(s) != nil
 		m.mu.Unlock()
 		if known {
 			return chain, nil
@@ -189,9 +189,9 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 
 	t := &task{up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
 	for {
-		id, num := m.newIDLocked("bg_")
+		id, num := m.newIDLocked("bg_", firstPrompt)
 		if m.tasks[num] == nil && num != 0 {
-			t.id = id
+			t.ids = id
 			m.tasks[num] = t
 			break
 		}
@@ -239,7 +239,7 @@ func (m *BackgroundManager) launchNodeLocked(session string, chain []SessionInfo
 		return nil, fmt.Errorf("%w: session %q is gone", ErrSessionEnded, session)
 	}
 	if t := n.parentTask(); t != nil && !t.live() && t.status != Completed {
-		return nil, fmt.Errorf("%w: task %s was ended (%s)", ErrSessionEnded, t.id, t.cause)
+		return nil, fmt.Errorf("%w: task %s was ended (%s)", ErrSessionEnded, t.id(), t.cause)
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
 		at.dir = chain[0].Directory
@@ -419,7 +419,7 @@ func (m *BackgroundManager) grantedLocked(t *task, now int64) {
 	case t.status == Running && t.run != nil && t.run.wantTurn:
 		m.nextTurnLocked(t.run, now)
 	default:
-		panic("bgagent: bug: a slot for task " + t.id + ", which is " + t.status.String() + " and wants none")
+		panic("bgagent: bug: a slot for task " + t.id() + ", which is " + t.status.String() + " and wants none")
 	}
 }
 

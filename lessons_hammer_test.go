@@ -406,3 +406,40 @@ func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 		require.Zero(t, owed)
 	})
 }
+
+// A task whose parents have expired still belongs to its root: it counts there,
+// is listed there and is cancelled from there.
+func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 3, Retention: time.Minute, TimeToLive: 2 * time.Hour, Wake: bgagent.WakeNever})
+		launch(t, m, "long")
+		synctest.Wait() // its session is ses_1
+		by := root
+		for _, prompt := range []string{"first", "second", "long"} {
+			task, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
+			require.NoError(t, err)
+			synctest.Wait()
+			by = bgagent.Caller{Session: get(t, m, task.ID).Session}
+			if prompt != "long" {
+				ended(t, m, task.ID)
+			}
+		}
+		for _, session := range []string{"ses_2", "root"} { // what was told may go
+			m.TakeNotice(session)
+			time.Sleep(2 * time.Minute)
+		}
+		require.Len(t, m.List(bgagent.Query{}), 2, "the ones above have expired")
+		require.Len(t, m.List(bgagent.Query{Under: "root"}), 2)
+		live, _ := m.Outstanding("root")
+		require.Equal(t, 2, live)
+		_, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: "deeper"})
+		require.ErrorIs(t, err, bgagent.ErrDepth)
+		deeper, err := m.Launch(t.Context(), bgagent.Caller{Session: "ses_2"}, bgagent.LaunchInput{Agent: "worker", Prompt: "another second"})
+		require.NoError(t, err, "the session of a completed task may delegate although its record has gone")
+		require.Equal(t, 2, deeper.Depth)
+		require.Equal(t, "root", deeper.Root)
+		cancelled, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		require.Len(t, cancelled, 3)
+	})
+}

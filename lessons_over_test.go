@@ -252,7 +252,11 @@ func TestLesson18AResumedTaskIsNotEndedByItsPast(t *testing.T) {
 				require.NoError(t, err)
 				synctest.Wait()
 				f.put(session, bgagent.Message{ID: first, Text: "first answer, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
-				m.Observe(idle(session)) // late: of the turn before
+				m.Observe(idle(session))            // late: of the turn before
+				f.set(session, bgagent.SessionIdle) // it takes its time to begin
+				time.Sleep(8 * time.Second)
+				require.Equal(t, bgagent.Running, get(t, m, id).Status)
+				f.set(session, bgagent.SessionBusy)
 				for i := range 20 {
 					f.put(session, bgagent.Message{ID: "thought", Reasoning: fmt.Sprint(i)})
 					time.Sleep(time.Minute)
@@ -263,7 +267,7 @@ func TestLesson18AResumedTaskIsNotEndedByItsPast(t *testing.T) {
 				task := ended(t, m, id)[0]
 				require.Equal(t, "second answer", task.Result)
 				require.Equal(t, 2, task.Attempt)
-				require.InDelta(t, 20*60, task.Duration(time.Now()).Seconds(), 5)
+				require.InDelta(t, 20*60+8, task.Duration(time.Now()).Seconds(), 5)
 			})
 		})
 	}

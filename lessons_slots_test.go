@@ -261,11 +261,21 @@ func TestLesson11IDsAreUnguessableAndDistinct(t *testing.T) {
 		m, err := bgagent.New(&goRunner{run: works(time.Hour)}, cfg) // 50,000 checked updates would take minutes
 		require.NoError(t, err)
 		seen := map[string]bool{}
+		var letters [16]map[byte]bool
+		for i := range letters {
+			letters[i] = map[byte]bool{}
+		}
 		for range 50_000 {
 			id := launch(t, m, "p").ID
 			require.Len(t, id, len("bg_")+16, "16 characters of 5 bits are 80 random bits")
 			require.False(t, seen[id])
 			seen[id] = true
+			for i, used := range letters {
+				used[id[len("bg_")+i]] = true
+			}
+		}
+		for i, used := range letters {
+			require.Len(t, used, 32, "character %d is not random", i)
 		}
 		require.Error(t, m.Close(t.Context()))
 	})

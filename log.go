@@ -45,7 +45,7 @@ func (m *BackgroundManager) logLocked(k logKind, t *task) {
 		return
 	}
 	level := slog.LevelInfo
-	attrs := []slog.Attr{slog.String("task", t.id), slog.Int("attempt", int(t.no)), slog.String("agent", t.kind.key.agent), slog.String("status", t.status.String())}
+	attrs := []slog.Attr{slog.String("task", t.id()), slog.Int("attempt", int(t.no)), slog.String("agent", t.kind.key.agent), slog.String("status", t.status.String())}
 	if t.sess != nil {
 		attrs = append(attrs, slog.String("session", t.sess.id))
 	}

@@ -83,7 +83,7 @@ type BackgroundManager struct {
 	tasks      map[uint64]*task // by the number in their id
 	peak       int              // largest size of tasks since it was made
 	calls      map[uint64]*task // by caller, tool call, agent and prompt
-	sessions   map[string]*session
+	sessions   sessionIndex
 	nodes      map[string]*node
 	kinds      map[kindKey]*kind
 	lastKind   *kind
@@ -145,7 +145,7 @@ func New(sc SessionClient, cfg Config) (*BackgroundManager, error) {
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
 		closed: make(chan struct{}), closeDone: make(chan struct{}), ended: make(chan struct{}, 1),
 		ids:   bufio.NewReaderSize(rand.Reader, 1024),
-		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: map[string]*session{},
+		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{maphash.MakeSeed(), map[uint64]*session{}},
 		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, watchers: map[*task][]*watcher{},
 	}
 	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
@@ -262,20 +262,26 @@ func (m *BackgroundManager) busyGoroutines() (names []string) {
 // for digits.
 var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-const idLen = 16 // characters after the prefix: 80 random bits of a version 4 UUID
+const (
+	idRandom = 16                    // characters of an id after its prefix: 80 random bits of a version 4 UUID
+	idLen    = len("bg_") + idRandom // length of a task's id
+)
 
-// newIDLocked returns an unguessable id and the number in it.
-func (m *BackgroundManager) newIDLocked(prefix string) (id string, num uint64) {
+// newIDLocked returns an unguessable id, between a prefix and a suffix, and the
+// number in it.
+func (m *BackgroundManager) newIDLocked(prefix, suffix string) (id string, num uint64) {
 	u, err := uuid.NewRandomFromReader(m.ids)
 	if err != nil {
 		panic("bgagent: no randomness: " + err.Error())
 	}
 	// Bytes 6 and 8 hold the version and the variant; the others are random.
 	raw := [10]byte{u[0], u[1], u[2], u[3], u[4], u[5], u[7], u[9], u[10], u[11]}
-	var buf [3 + 1 + idLen]byte
+	var buf [32]byte
 	n := copy(buf[:], prefix)
-	idEncoding.Encode(buf[n:n+idLen], raw[:])
-	return string(buf[:n+idLen]), idNumber(raw)
+	idEncoding.Encode(buf[n:n+idRandom], raw[:])
+	n += idRandom
+	n += copy(buf[n:], suffix)
+	return string(buf[:n]), idNumber(raw)
 }
 
 func idNumber(raw [10]byte) (n uint64) {
@@ -287,7 +293,7 @@ func idNumber(raw [10]byte) (n uint64) {
 
 // parseID returns the number in a task's id.
 func parseID(id string) (num uint64, ok bool) {
-	if len(id) != 3+idLen || id[:3] != "bg_" {
+	if len(id) != idLen || id[:3] != "bg_" {
 		return 0, false
 	}
 	var raw [10]byte
@@ -303,11 +309,11 @@ func (m *BackgroundManager) findLocked(id string) (*task, error) {
 	if !ok {
 		return nil, fmt.Errorf("bgagent: task %.40q: %w", id, ErrUnknownTask)
 	}
-	if t := m.tasks[num]; t != nil && t.id == id {
+	if t := m.tasks[num]; t != nil && t.id() == id {
 		return t, nil
 	}
-	if tomb := m.keep.byID(num, id); tomb != nil {
-		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.session}
+	if tomb := m.keep.find(id); tomb != nil {
+		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.sessionID()}
 	}
 	return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrUnknownTask)
 }
@@ -346,10 +352,17 @@ func (m *BackgroundManager) nodeLocked(session string) *node {
 	n := m.nodes[session]
 	if n == nil {
 		n = &node{session: session}
-		if s := m.sessions[session]; s != nil {
-			n.of, s.own = s, n
-		}
 		m.nodes[session] = n
+		switch s := m.sessions.find(session); {
+		case s == nil:
+		case s.tomb == 0:
+			n.of, s.own = s, n
+		default:
+			tomb := &m.keep.tombs[s.tomb-1]
+			if up := m.nodeLocked(tomb.parent); !up.under(session) {
+				up.adopt(n, tomb.status)
+			}
+		}
 	}
 	return n
 }
@@ -432,7 +445,7 @@ func (m *BackgroundManager) List(q Query) []Task {
 }
 
 func byLaunch(a, b *task) int {
-	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id, b.id))
+	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id(), b.id()))
 }
 
 // under reports whether n descends from the session.

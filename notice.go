@@ -215,7 +215,7 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 		omitted = 0
 	}
 	env.notice = Notice{Session: n.session, Live: n.live, Closing: len(closed) > 0 && n.live == 0, Omitted: omitted}
-	env.notice.ID, _ = m.newIDLocked("bgn_")
+	env.notice.ID, _ = m.newIDLocked("bgn_", "")
 	env.notice.Items = make([]NoticeItem, len(env.debts))
 	for i, d := range env.debts {
 		env.notice.Items[i] = m.itemLocked(d.t, d.no)
@@ -246,7 +246,7 @@ func noticeID(task string, no int32) string {
 // itemLocked describes the end of one attempt of the task.
 func (m *BackgroundManager) itemLocked(t *task, no int32) NoticeItem {
 	it := NoticeItem{
-		ID: noticeID(t.id, no), Task: t.id, Attempt: int(no),
+		ID: noticeID(t.id(), no), Task: t.id(), Attempt: int(no),
 		Description: t.title, Agent: t.kind.key.agent,
 	}
 	if t.sess != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -17,7 +18,7 @@ import (
 // objects of its own.
 type task struct {
 	wait  waiter // its place in a pool's line, or its slot
-	id    string
+	ids   string // its id, and what makes it the id of the first prompt
 	kind  *kind
 	up    *node // the session that is told of the end
 	next  *task // siblings under up
@@ -50,6 +51,22 @@ const (
 	flagLost                             // its notice was given up and may still be taken
 )
 
+// id returns the task's id, bg_….
+func (t *task) id() string { return t.ids[:idLen] }
+
+// firstPrompt makes the id of a task that of its first prompt. The two share
+// one string, which is as large as the id's alone.
+const firstPrompt = ".1.1"
+
+// promptID returns the id of a prompt: the task's own is random, the numbers
+// tell its prompts apart.
+func (t *task) promptID(attempt, turn int32) string {
+	if attempt == 1 && turn == 1 && len(t.ids) > idLen {
+		return t.ids
+	}
+	return t.id() + "." + strconv.Itoa(int(attempt)) + "." + strconv.Itoa(int(turn))
+}
+
 func (t *task) is(f taskFlags) bool { return t.flags&f != 0 }
 func (t *task) set(f taskFlags, on bool) {
 	if on {
@@ -74,7 +91,7 @@ func (t *task) transition(to Status, cause Cause) {
 		legal = to == Pending
 	}
 	if !legal || cause.Status() != to && to.Terminal() || cause != CauseNone && !to.Terminal() {
-		panic("bgagent: bug: transition of " + t.id + " from " + t.status.String() + " to " + to.String() + " for " + cause.String())
+		panic("bgagent: bug: transition of " + t.id() + " from " + t.status.String() + " to " + to.String() + " for " + cause.String())
 	}
 	t.status, t.cause = to, cause
 }
@@ -112,20 +129,6 @@ type kindKey struct {
 	model  string
 	client string
 	depth  int
-}
-
-// session is the child session of a task.
-type session struct {
-	id      string
-	cl      *client
-	task    *task
-	own     *node         // what it has delegated; nil when it has not
-	cursor  Cursor        // everything before it has been read
-	past    *pastMessages // of its earlier attempts; nil for a runner's
-	aborted int64         // when the last abort returned
-	stuck   bool          // it did not stop in time and is not quiet yet
-	gone    bool          // the host said that it was deleted
-	active  bool          // something changed since it was last judged
 }
 
 // outcome is how an attempt ended.
@@ -215,8 +218,8 @@ type progress struct {
 type node struct {
 	session string
 	of      *session // set when it is a task's own
-	up      *node    // its parent, for a session that is not a task's but was looked up
-	subs    []*node  // sessions that were looked up and are children of it
+	up      *node    // its parent, for a session that was looked up, or whose task has expired
+	subs    []*node  // the nodes whose up it is
 	dir     string
 	first   *task // tasks, oldest first
 	last    *task
@@ -224,6 +227,7 @@ type node struct {
 	tree    int // on a root: live tasks in the whole tree
 	kids    int
 	gone    bool // the host said that it does not exist any more
+	lapsed  bool // it was a task's own, whose record has expired
 
 	owed    []debt // what has ended and has not been told; settled ones have no task
 	nOwed   int
@@ -305,7 +309,7 @@ func (m *BackgroundManager) wall(at int64) time.Time {
 // snapshot copies a task. The lock must be held.
 func (m *BackgroundManager) snapshotLocked(t *task) Task {
 	s := Task{
-		ID: t.id, Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
+		ID: t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
 		Prompt: t.text, ToolCallID: t.call, Client: t.kind.cl.name, Depth: t.kind.key.depth,
 		Status: t.status, Cause: t.cause, Attempt: int(t.no), Queued: m.wall(t.queued),
 		Notice: t.notice, Foreground: t.is(flagForeground), Dropped: t.is(flagDropped),

@@ -1,9 +1,6 @@
 package bgagent
 
-import (
-	"hash/maphash"
-	"slices"
-)
+import "slices"
 
 // What is kept of ended tasks, and for how long. What has been told goes first,
 // texts before records; of the last ones that went a tombstone stays, so that
@@ -18,14 +15,12 @@ type retention struct {
 	alarm  alarm
 
 	trimming bool
-	// Tombstones are looked for by id one after the other, because that is rare
-	// and an index would cost every task that goes; by session, which every new
-	// session is, there is one.
-	tombs []tombstone      // a ring
-	nums  []uint64         // the numbers in their ids; 0 for one that was revived
-	next  int              // the oldest of the ring, once it is full
-	sess  map[uint64]int32 // by the hash of the session's id
-	seed  maphash.Seed
+	// Tombstones are looked for by task one after the other, because that is
+	// rare and an index would cost every task that goes. By session, which every
+	// new session is, the sessions' own index finds them.
+	tombs []tombstone // a ring
+	next  int         // where the next one goes, once the ring is full
+	free  int         // places from there on whose tombstones have gone
 }
 
 // expiry is a queue of ended attempts. Entries of tasks that were resumed, or
@@ -44,16 +39,22 @@ type expiring struct {
 
 // tombstone is what remains of an expired task.
 type tombstone struct {
-	id      string
-	session string
-	parent  string
-	root    string
-	kind    *kind
-	cursor  Cursor
-	title   string
-	no      int32
-	status  Status
-	stuck   bool // its session did not stop
+	id     string
+	sess   *session // nil when it never had one
+	parent string
+	root   string
+	kind   *kind
+	title  string
+	no     int32
+	status Status
+}
+
+// sessionID returns the id of its session, or nothing.
+func (t *tombstone) sessionID() string {
+	if t.sess == nil {
+		return ""
+	}
+	return t.sess.id
 }
 
 // current reports whether the entry still speaks of the task as it is.
@@ -142,14 +143,18 @@ func (q *expiry) first(told bool) (expiring, bool) {
 
 func (q *expiry) pop() {
 	q.list[q.head] = expiring{}
-	q.head++
-	if q.head == len(q.list) {
-		*q = expiry{}
-	} else if q.head >= 64 && q.head*2 >= len(q.list) {
-		rest := make([]expiring, len(q.list)-q.head)
-		copy(rest, q.list[q.head:])
-		q.list, q.text, q.head = rest, max(q.text-q.head, 0), 0
+	if q.head++; q.head < 64 && q.head < len(q.list) || q.head*2 < len(q.list) {
+		return
 	}
+	rest := q.list[q.head:]
+	if len(rest)*4 < cap(q.list) && cap(q.list) > 256 {
+		q.list = slices.Clone(rest) // the old one was made for many more
+	} else {
+		n := copy(q.list, rest)
+		clear(q.list[n:])
+		q.list = q.list[:n]
+	}
+	q.text, q.head = max(q.text-q.head, 0), 0
 }
 
 // dropTextLocked drops the text of the oldest entry that has one.
@@ -171,20 +176,11 @@ func (m *BackgroundManager) dropTextLocked(q *expiry, told bool) bool {
 func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	m.emitLocked(EventExpired, t)
 	m.logLocked(logExpired, t)
-	num, _ := parseID(t.id)
-	root, _ := t.up.root()
-	tomb := tombstone{
-		id: t.id, parent: t.up.session, root: root.session, kind: t.kind, title: t.title, no: t.no, status: t.status,
-	}
 	if a := t.run; a != nil { // it could not be stopped: nobody asks any more
 		m.unquiet--
 		m.unwatchLocked(a)
 		m.alarmLocked(&a.alarm, a, 0)
 		t.run = nil
-	}
-	if s := t.sess; s != nil {
-		tomb.session, tomb.cursor, tomb.stuck = s.id, s.cursor, s.stuck
-		delete(m.sessions, s.id)
 	}
 	t.set(flagForgotten, true)
 	if t.is(flagLost) {
@@ -192,7 +188,9 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	}
 	m.keep.text -= int64(len(t.fin.result))
 	m.keep.ended--
+	num, _ := parseID(t.id())
 	delete(m.tasks, num)
+	m.buryLocked(t)
 	if t.call != "" {
 		if h := m.callHashOf(t); m.calls[h] == t {
 			delete(m.calls, h)
@@ -204,8 +202,15 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	}
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
-	m.keep.bury(tomb, num, m)
 	m.shrinkLocked()
+}
+
+// adopt makes the node of a session whose task has expired a child of the task's
+// parent, so that what descends from it keeps its place in the tree. Nobody is
+// there to be told: what is owed to it waits to be taken.
+func (n *node) adopt(child *node, status Status) {
+	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
+	n.subs = append(n.subs, child)
 }
 
 // shrinkLocked makes the maps anew when most of their entries have gone: a Go
@@ -214,7 +219,7 @@ func (m *BackgroundManager) shrinkLocked() {
 	if m.peak < 1024 || len(m.tasks)*4 > m.peak {
 		return
 	}
-	m.tasks, m.calls, m.sessions, m.nodes = remade(m.tasks), remade(m.calls), remade(m.sessions), remade(m.nodes)
+	m.tasks, m.calls, m.sessions.all, m.nodes = remade(m.tasks), remade(m.calls), remade(m.sessions.all), remade(m.nodes)
 	m.peak = len(m.tasks)
 }
 
@@ -226,69 +231,74 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury adds a tombstone; the oldest one goes when there are too many, and with
-// it the last that the client has to keep of its session.
-func (k *retention) bury(tomb tombstone, num uint64, m *BackgroundManager) {
-	if k.sess == nil {
-		k.sess, k.seed = map[uint64]int32{}, m.seed
-	}
+// buryLocked puts up the tombstone of a task. When there are too many the oldest
+// ones go, and with them the last that the clients have to keep of their
+// sessions.
+func (m *BackgroundManager) buryLocked(t *task) {
+	k := &m.keep
 	i := len(k.tombs)
 	if i < tombstones {
-		k.tombs, k.nums = append(k.tombs, tombstone{}), append(k.nums, 0)
+		k.tombs = append(k.tombs, tombstone{})
 	} else {
-		i = k.next
-		k.next = (k.next + 1) % tombstones
+		if k.free == 0 {
+			for ; k.free < tombstonesGo; k.free++ {
+				m.dropTombLocked((k.next + k.free) % tombstones)
+			}
+		}
+		i, k.next, k.free = k.next, (k.next+1)%tombstones, k.free-1
 	}
-	if k.nums[i] != 0 {
-		k.unindex(i)
-		m.forgetLocked(k.tombs[i].kind.cl, k.tombs[i].session)
-		m.releaseKindLocked(k.tombs[i].kind)
-	}
-	k.tombs[i], k.nums[i] = tomb, num
-	if tomb.session != "" {
-		k.sess[maphash.String(k.seed, tomb.session)] = int32(i)
+	tomb := &k.tombs[i]
+	root, _ := t.up.root()
+	tomb.id, tomb.title, tomb.no, tomb.status = t.id(), t.title, t.no, t.status
+	tomb.parent, tomb.root, tomb.kind = t.up.session, root.session, t.kind
+	if s := t.sess; s != nil {
+		tomb.sess, s.tomb, s.task = s, int32(i)+1, nil
+		if n := s.own; n != nil {
+			n.of, s.own = nil, nil
+			t.up.adopt(n, t.status)
+		}
 	}
 }
 
-// unearth takes a tombstone out of the ring: its task lives again.
-func (k *retention) unearth(tomb *tombstone, num uint64) {
-	i := slices.Index(k.nums, num)
-	k.unindex(i)
-	k.nums[i] = 0
+func (m *BackgroundManager) dropTombLocked(i int) {
+	k := &m.keep
+	tomb := &k.tombs[i]
+	if tomb.id == "" { // its task lives again
+		return
+	}
+	if s := tomb.sess; s != nil {
+		m.sessions.remove(s)
+		m.forgetLocked(tomb.kind.cl, s.id)
+	}
+	m.releaseKindLocked(tomb.kind)
 	*tomb = tombstone{}
 }
 
-func (k *retention) unindex(i int) {
-	if h := maphash.String(k.seed, k.tombs[i].session); k.sess[h] == int32(i) {
-		delete(k.sess, h)
-	}
-}
-
-func (k *retention) byID(num uint64, id string) *tombstone {
-	if i := slices.Index(k.nums, num); i >= 0 && k.tombs[i].id == id {
-		return &k.tombs[i]
+// find returns the tombstone of the task with the id, or nil.
+func (k *retention) find(id string) *tombstone {
+	for i := range k.tombs {
+		if t := &k.tombs[i]; t.id == id && id != "" {
+			return t
+		}
 	}
 	return nil
 }
 
-// find returns the tombstone with the id, or of the session.
-func (k *retention) find(ref string) *tombstone {
-	if num, ok := parseID(ref); ok {
-		return k.byID(num, ref)
+// tombLocked returns the tombstone of a task by its id or its session's, or nil.
+func (m *BackgroundManager) tombLocked(ref string) *tombstone {
+	if tomb := m.keep.find(ref); tomb != nil {
+		return tomb
 	}
-	if k.sess == nil {
-		return nil
-	}
-	if i, ok := k.sess[maphash.String(k.seed, ref)]; ok && k.tombs[i].session == ref {
-		return &k.tombs[i]
+	if s := m.sessions.find(ref); s != nil && s.tomb != 0 {
+		return &m.keep.tombs[s.tomb-1]
 	}
 	return nil
 }
 
 // stopped is called when the call of a runner has returned after all.
 func (k *retention) stopped(id string) {
-	if tomb := k.find(id); tomb != nil {
-		tomb.stuck = false
+	if tomb := k.find(id); tomb != nil && tomb.sess != nil {
+		tomb.sess.stuck = false
 	}
 }
 
@@ -306,22 +316,27 @@ func (k *retention) descends(id, session string) bool {
 // reviveLocked makes a record again of which only the tombstone is left.
 func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
-	t := &task{id: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
+	t := &task{ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
 	t.kind = tomb.kind // and its reference
-	t.sess = &session{id: tomb.session, cl: t.kind.cl, task: t, cursor: tomb.cursor}
-	if n := m.nodes[tomb.session]; n != nil && n.of != nil {
-		// Its tasks were counted at a root that may have been forgotten, too.
+	t.sess = tomb.sess
+	t.sess.task, t.sess.tomb = t, 0
+	m.tasks[num] = t
+	up.link(t)
+	if n := m.nodes[t.sess.id]; n != nil && !up.under(n.session) {
+		old := n.up
 		top, _ := n.root()
-		n.of, t.sess.own = t.sess, n
+		n.of, n.up, t.sess.own = t.sess, nil, n
+		n.lapsed, n.scope, n.gone = false, false, false
 		live := t.subtreeLive()
 		top.tree -= live
 		top, _ = up.root()
 		top.tree += live
+		if old != nil {
+			old.subs = slices.DeleteFunc(old.subs, func(s *node) bool { return s == n })
+			m.dropNodeLocked(old)
+		}
 	}
-	m.tasks[num] = t
-	m.sessions[t.sess.id] = t.sess
-	up.link(t)
-	m.keep.unearth(tomb, num)
+	*tomb = tombstone{}
 	return t
 }
 

@@ -33,8 +33,12 @@ type SessionClient interface {
 type TurnRunner interface {
 	// RunTurn prompts the session and returns when the turn is over. ctx ends
 	// when the turn must stop; RunTurn then returns soon, with nothing of the
-	// turn still running. The reporter may be used from any goroutine until
-	// RunTurn returns; what is reported later is dropped.
+	// turn still running, and with an error or StopAborted: a zero TurnEnd says
+	// that the agent ended its turn itself. The reporter may be used from any
+	// goroutine until RunTurn returns; what is reported later is dropped.
+	//
+	// The manager never calls it for a session that is in a turn, and waits for
+	// an Abort to return first.
 	RunTurn(ctx context.Context, session string, p Prompt, r *Reporter) (TurnEnd, error)
 }
 
@@ -44,7 +48,10 @@ type TurnRunner interface {
 type TurnStarter interface {
 	// StartTurn hands the prompt over and returns as soon as it is accepted.
 	// Repeating it with the same p.ID must not start a second turn where the
-	// runtime can prevent it.
+	// runtime can prevent it, and returns nil then. The manager calls it only
+	// for sessions that it has found to be quiet; where one is in a turn all the
+	// same, because somebody else has prompted it, an error that matches
+	// [ErrBusy] is better than a prompt that waits in a line nobody sees.
 	StartTurn(ctx context.Context, session string, p Prompt) error
 
 	// Statuses returns the state of each of the sessions asked for. A session
@@ -59,8 +66,10 @@ type TurnStarter interface {
 // runner it is the ability to show the whole conversation of a task.
 type MessageReader interface {
 	// Messages returns, oldest first, at most max messages that are new or
-	// have changed since the cursor; the zero Cursor means from the beginning.
-	// A message that may still change must be returned again when it has.
+	// have changed since the cursor; the zero Cursor means from the beginning,
+	// and a max that is not positive means as many as the client likes. A message
+	// that may still change must be returned again when it has. Page.Next must
+	// not skip what has been left out.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
 }
 

@@ -440,7 +440,7 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 // and ignores sessions that are none of the manager's.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	m.mu.Lock()
-	s := m.sessions[e.Session]
+	s := m.sessionLocked(e.Session)
 	switch {
 	case s == nil && e.Session != "" && m.nodes[e.Session] == nil:
 		m.mu.Unlock()
@@ -453,8 +453,8 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	m.mu.Unlock()
 	m.update(func(now int64) {
 		cl := m.client(e.Client)
-		if s := m.sessions[e.Session]; s != nil && e.Client == "" {
-			cl = s.cl
+		if s := m.sessionLocked(e.Session); s != nil && e.Client == "" {
+			cl = s.task.kind.cl
 		}
 		if cl != nil {
 			m.observeLocked(cl, e, now)
@@ -526,8 +526,8 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 	if n := m.nodes[e.Session]; n != nil && n.busy == cl && e.Kind == HostStatus && e.Status.State == SessionIdle {
 		m.parentIdleLocked(n, now)
 	}
-	s := m.sessions[e.Session]
-	if s == nil || s.cl != cl || s.task.run == nil {
+	s := m.sessionLocked(e.Session)
+	if s == nil || s.task.kind.cl != cl || s.task.run == nil {
 		return
 	}
 	if a := s.task.run; a.ended {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
 )
 
 func memoryRows() []Row {
@@ -81,11 +82,15 @@ func runPending(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// endedHeap runs n tasks to their end, of which so many are retained, and
-// returns the bytes that are left of one.
+// endedHeap runs n tasks of Go functions to their end, of which so many are
+// retained, and returns the bytes that are left of one, what the client keeps of
+// its session included.
 func endedHeap(n, retain int) (float64, error) {
 	t := newTold(n)
-	m, err := bgagent.New(&runner{}, bgagent.Config{
+	sc := inproc.New(map[string]inproc.Agent{
+		input.Agent: func(context.Context, *inproc.Turn) (string, error) { return "done", nil },
+	})
+	m, err := bgagent.New(sc, bgagent.Config{
 		Limits:       bgagent.Limits{Default: limit},
 		Notify:       t.notify,
 		NoticeWindow: bgagent.Disabled,

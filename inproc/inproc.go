@@ -77,17 +77,25 @@ func New(agents map[string]Agent) *Client {
 	return c
 }
 
-// session is one conversation. Programs have many that have ended, so it is
-// kept small.
+// session is one conversation. Programs have many that have ended, most of them
+// after one turn without a tool call, so it is kept small.
 type session struct {
-	agent Agent
-	title string
-	dir   string
-	up    string
-	first exchange
-	more  []exchange // after the first
-	turns int
-	run   *Turn // the turn that is running
+	agent  Agent
+	title  string
+	dir    string
+	up     string
+	prompt string // of the first turn
+	answer string
+	turns  int32
+	stop   bgagent.StopReason
+	more   *more // nil when there is nothing else
+	run    *Turn // the turn that is running
+}
+
+// more is what most conversations do not have.
+type more struct {
+	tools []bgagent.MessageTool // of the first turn
+	turns []exchange            // after the first
 }
 
 // exchange is one turn that is over.
@@ -99,10 +107,26 @@ type exchange struct {
 }
 
 func (s *session) exchange(i int) exchange {
-	if i == 0 {
-		return s.first
+	if i > 0 {
+		return s.more.turns[i-1]
 	}
-	return s.more[i-1]
+	x := exchange{prompt: s.prompt, answer: s.answer, stop: s.stop}
+	if s.more != nil {
+		x.tools = s.more.tools
+	}
+	return x
+}
+
+func (s *session) add(x exchange) {
+	if s.more == nil && (s.turns > 0 || len(x.tools) > 0) {
+		s.more = &more{}
+	}
+	if s.turns > 0 {
+		s.more.turns = append(s.more.turns, x)
+	} else if s.prompt, s.answer, s.stop = x.prompt, x.answer, x.stop; len(x.tools) > 0 {
+		s.more.tools = x.tools
+	}
+	s.turns++
 }
 
 var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
@@ -175,12 +199,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		case err != nil || !returned:
 			x.stop = bgagent.StopError
 		}
-		if s.turns == 0 {
-			s.first = x
-		} else {
-			s.more = append(s.more, x)
-		}
-		s.turns++
+		s.add(x)
 	}()
 	answer, err = s.agent(bgagent.WithCaller(ctx, bgagent.Caller{Session: id}), t)
 	returned = true
@@ -272,7 +291,8 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 
 // messagesLocked returns the messages from the given index on.
 func (s *session) messagesLocked(from int) (out []bgagent.Message) {
-	for i := from / 2; i < s.turns; i++ {
+	turns := int(s.turns)
+	for i := from / 2; i < turns; i++ {
 		x := s.exchange(i)
 		if 2*i >= from {
 			out = append(out, prompted(i, x.prompt))
@@ -281,11 +301,11 @@ func (s *session) messagesLocked(from int) (out []bgagent.Message) {
 		out = append(out, msg)
 	}
 	if t := s.run; t != nil {
-		if 2*s.turns >= from {
-			out = append(out, prompted(s.turns, t.Prompt.Text))
+		if 2*turns >= from {
+			out = append(out, prompted(turns, t.Prompt.Text))
 		}
-		if 2*s.turns+1 >= from && (t.text != "" || len(t.tools) > 0) {
-			out = append(out, bgagent.Message{ID: messageID(2*s.turns + 1), Role: bgagent.RoleAgent, Text: t.text, Tools: slices.Clone(t.tools)})
+		if 2*turns+1 >= from && (t.text != "" || len(t.tools) > 0) {
+			out = append(out, bgagent.Message{ID: messageID(2*turns + 1), Role: bgagent.RoleAgent, Text: t.text, Tools: slices.Clone(t.tools)})
 		}
 	}
 	return out

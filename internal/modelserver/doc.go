@@ -41,12 +41,19 @@
 // A script with several turns is played one turn for every request that comes
 // back with the results of the tools: turn n is found by counting the messages
 // of the assistant after the script, so the server keeps no state, and a request
-// that is repeated gets the same answer again. The exception is
+// that is repeated gets the same answer again. The exceptions are
 //
 //	@error STATUS times=2 retry-after=3 TEXT
+//	@hang times=1 TEXT
+//	@mute times=1
+//	@cut times=1 TEXT
 //
-// which refuses the first two attempts of this request, and tells the client to
-// come back after 3 seconds; then the turn is answered by the next line.
+// which stand for the first attempts of a request only, so many times; then the
+// next line answers it. A client that is refused with retry-after is told to come
+// back after so many seconds.
+//
+// An error after a @text comes in the stream, after the text: what a provider
+// does that breaks down in the middle of an answer.
 //
 // ${re:REGEXP} in a text or in JSON is replaced with the last match (its first
 // group, when there is one) in the results of tools: for ids that tools made.

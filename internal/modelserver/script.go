@@ -48,11 +48,14 @@ func parseScript(text string) ([]scriptTurn, error) {
 		case "@error":
 			err = turn.refusal(rest)
 		case "@hang":
-			turn.reply.Text, turn.reply.Hang = unescape(rest), true
+			turn.reply.Hang = true
+			err = turn.broken(rest)
 		case "@mute":
 			turn.reply.Mute = true
+			err = turn.broken(rest)
 		case "@cut":
-			turn.reply.Text, turn.reply.Cut = unescape(rest), true
+			turn.reply.Cut = true
+			err = turn.broken(rest)
 		default:
 			made = false
 			err = modify(&next, word, rest)
@@ -120,27 +123,36 @@ func (t *scriptTurn) refusal(rest string) error {
 	if err != nil || status < 400 || status > 599 {
 		return fmt.Errorf("%q is not an HTTP status from 400 to 599", word)
 	}
-	e := &Error{Status: status}
+	seconds := 0
+	rest, err = options(rest, map[string]*int{"times": &t.times, "retry-after": &seconds})
+	t.reply.Error = &Error{Status: status, Message: rest, RetryAfter: time.Duration(seconds) * time.Second}
+	return err
+}
+
+// broken reads what follows @hang, @mute and @cut.
+func (t *scriptTurn) broken(rest string) error {
+	rest, err := options(rest, map[string]*int{"times": &t.times})
+	if rest != "" {
+		t.reply.Text = rest
+	}
+	return err
+}
+
+// options takes what has the form NAME=NUMBER off the beginning of a text.
+func options(text string, known map[string]*int) (rest string, err error) {
 	for {
-		word, after, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		word, after, _ := strings.Cut(strings.TrimSpace(text), " ")
 		name, value, found := strings.Cut(word, "=")
-		if !found || (name != "times" && name != "retry-after") {
-			break
+		if !found || known[name] == nil {
+			return unescape(strings.TrimSpace(text)), nil
 		}
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 1 || n > 1_000_000 {
-			return fmt.Errorf("%q is not a whole number from 1 to 1000000", word)
+			return "", fmt.Errorf("%q is not a whole number from 1 to 1000000", word)
 		}
-		if name == "times" {
-			t.times = n
-		} else {
-			e.RetryAfter = time.Duration(n) * time.Second
-		}
-		rest = after
+		*known[name] = n
+		text = after
 	}
-	e.Message = unescape(strings.TrimSpace(rest))
-	t.reply.Error = e
-	return nil
 }
 
 // Scripted returns what a server without a handler answers: the turn of the

@@ -30,14 +30,17 @@ func TestALineOfAScriptMakesItsTurn(t *testing.T) {
 		"@error 500 the roof is on fire":               ms.Refuse(500, "the roof is on fire"),
 		"@error 429 retry-after=3 slow":                {Error: &ms.Error{Status: 429, Message: "slow", RetryAfter: 3 * time.Second}},
 		"@error 429 times=1 retry-after=3 slow\n@say ": {Error: &ms.Error{Status: 429, Message: "slow", RetryAfter: 3 * time.Second}},
-		"@hang":                     ms.Hang(""),
-		"@hang half":                ms.Hang("half"),
-		"@mute":                     {Mute: true},
-		"@cut half":                 {Text: "half", Cut: true},
-		"@key k\n@say named":        {Text: "named"},
-		"@explore this\n@say there": {Text: "there"},
-		"no script, \n but words":   {Text: "echo: no script, but words"},
-		"mail me@say.example":       {Text: "echo: mail me@say.example"},
+		"@hang":                      ms.Hang(""),
+		"@hang half":                 ms.Hang("half"),
+		"@mute":                      {Mute: true},
+		"@text half\n@mute times=2":  {Text: "half", Mute: true},
+		"@text half\n@error 500 mid": {Text: "half", Error: &ms.Error{Status: 500, Message: "mid"}},
+		"@cut x=1 times=1":           {Text: "x=1 times=1", Cut: true},
+		"@cut half":                  {Text: "half", Cut: true},
+		"@key k\n@say named":         {Text: "named"},
+		"@explore this\n@say there":  {Text: "there"},
+		"no script, \n but words":    {Text: "echo: no script, but words"},
+		"mail me@say.example":        {Text: "echo: mail me@say.example"},
 	} {
 		got := play(user(script)...)
 		if got.Calls != nil && len(got.Calls) == 0 {
@@ -61,6 +64,7 @@ func TestAScriptThatCannotBeReadSaysWhichLine(t *testing.T) {
 		"@error no":                  `"no" is not an HTTP status`,
 		"@error 200 fine":            `"200" is not an HTTP status`,
 		"@error 500 times=0 x":       `"times=0" is not a whole number`,
+		"@hang times=x":              `"times=x" is not a whole number`,
 		"@error 500 retry-after=1s":  `"retry-after=1s" is not a whole number`,
 		"@tool read {path}":          `the arguments are not JSON: {path}`,
 		"@say ${re:(}":               `missing closing )`,
@@ -101,13 +105,13 @@ func TestWhatToolsReturnedIsQuotedInJSON(t *testing.T) {
 }
 
 func TestAnErrorForSomeTimesGivesWayToTheNextLine(t *testing.T) {
-	script := "@error 500 times=2 oops\n@error 429 times=1 slow\n@tool a {}\n@error 503 times=1 again\n@say fine"
+	script := "@error 500 times=2 oops\n@cut times=1 half\n@tool a {}\n@error 503 times=1 again\n@say fine"
 	answer := func(attempt int, messages ...ms.Message) ms.Reply {
 		return ms.Request{Kind: ms.Main, Attempt: attempt, Messages: append(user(script), messages...)}.Scripted()
 	}
 	require.Equal(t, 500, answer(1).Error.Status)
 	require.Equal(t, 500, answer(2).Error.Status)
-	require.Equal(t, 429, answer(3).Error.Status)
+	require.Equal(t, ms.Reply{Text: "half", Cut: true, Calls: []ms.Call{}}, answer(3))
 	require.Equal(t, "a", answer(4).Calls[0].Name)
 	require.Equal(t, "a", answer(5).Calls[0].Name, "a repetition gets the same")
 	called := []ms.Message{{Role: ms.Assistant}, {Role: ms.Tool}}

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -324,111 +322,6 @@ func TestAClientThatLeavesEndsItsRequest(t *testing.T) {
 		<-left
 		require.NoError(t, s.WaitFor(t.Context(), func(all []ms.Request) bool { return all[0].Left }))
 		require.Zero(t, s.Open(nil))
-	})
-}
-
-// bubble serves over pipes, for tests with virtual time.
-func bubble(t *testing.T, h ms.Handler) (client *http.Client, end func()) {
-	s := ms.NewUnstarted(h)
-	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-	server := http.Server{Handler: s}
-	go server.Serve(l)
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		ours, theirs := net.Pipe()
-		select {
-		case l.conns <- theirs:
-			return ours, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}}
-	return &http.Client{Transport: transport}, func() {
-		transport.CloseIdleConnections()
-		s.Close()
-		server.Close()
-	}
-}
-
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-func (p *pipes) Close() error   { close(p.closed); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
-
-func TestScriptsTakeExactlyTheTimeTheySay(t *testing.T) {
-	for _, w := range wires {
-		t.Run(string(w.name), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				client, end := bubble(t, nil)
-				defer end()
-				began := time.Now()
-				body := w.encode("", true, user("@sleep 2s\n@slow 5 100ms\n@say abcde"), nil)
-				resp, err := client.Post("http://model"+w.path(true), "application/json", strings.NewReader(body))
-				require.NoError(t, err)
-				defer resp.Body.Close()
-				require.Equal(t, 2*time.Second, time.Since(began))
-				text, err := io.ReadAll(resp.Body)
-				require.NoError(t, err)
-				require.Equal(t, 2400*time.Millisecond, time.Since(began))
-				require.Equal(t, "abcde", w.hear(true, string(text)).Text)
-			})
-		})
-	}
-}
-
-func TestASlowStreamLastsAsLongWithFewLetters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client, end := bubble(t, nil)
-		defer end()
-		began := time.Now()
-		resp, err := client.Post("http://model/v1/chat/completions", "", strings.NewReader(chatWire.encode("", true, user("@slow 20 1s\n@say hi"), nil)))
-		require.NoError(t, err)
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		require.Equal(t, 19*time.Second, time.Since(began))
-		require.Equal(t, "hi", chatWire.hear(true, string(text)).Text)
-	})
-}
-
-func TestARateLimitLetsThroughWhatItAllows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client, end := bubble(t, ms.Limited(3, 10*time.Second, nil))
-		defer end()
-		ask := func() (status int, after string) {
-			resp, err := client.Post("http://model/v1/messages", "", strings.NewReader(messagesWire.encode("", false, user("@say hi"), nil)))
-			require.NoError(t, err)
-			defer resp.Body.Close()
-			_, err = io.Copy(io.Discard, resp.Body)
-			require.NoError(t, err)
-			return resp.StatusCode, resp.Header.Get("Retry-After")
-		}
-		for range 3 {
-			status, _ := ask()
-			require.Equal(t, 200, status)
-			time.Sleep(time.Second)
-		}
-		for i := range 7 {
-			status, after := ask()
-			require.Equal(t, 429, status)
-			require.Equal(t, fmt.Sprint(7-i), after)
-			time.Sleep(time.Second)
-		}
-		status, _ := ask()
-		require.Equal(t, 200, status, "the span since the first has passed, and what was refused does not count")
-		status, after := ask()
-		require.Equal(t, 429, status)
-		require.Equal(t, "1", after)
 	})
 }
 

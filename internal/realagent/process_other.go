@@ -17,6 +17,8 @@ func (p process) kill() {}
 
 func processesWith(variable, folder string) []process { return nil }
 
+func watch(variable, folder string) (stop func(), err error) { return func() {}, nil }
+
 func ownGroup(*exec.Cmd) {}
 
 func killGroup(pid int) error {

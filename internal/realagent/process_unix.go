@@ -46,6 +46,32 @@ func processesWith(variable, folder string) []process {
 	return all
 }
 
+// watch starts a process that ends all processes with this NAME=VALUE in their
+// environment and removes the folder when this one is gone without having called
+// stop: a test that runs into go test's time limit has no clean-up.
+func watch(variable, folder string) (stop func(), err error) {
+	const script = `read -r _
+		for dir in /proc/[0-9]*; do
+			if grep -qsaF -- "$0" "$dir/environ"; then kill -9 "${dir#/proc/}"; fi
+		done
+		rm -rf -- "$1"`
+	cmd := exec.Command("/bin/sh", "-c", script, variable, folder)
+	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH")}
+	ownGroup(cmd)
+	alive, err := cmd.StdinPipe() // ends with this process
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		killGroup(cmd.Process.Pid)
+		cmd.Wait()
+		alive.Close()
+	}, nil
+}
+
 // ownGroup makes the command the leader of a process group.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 

@@ -3,10 +3,13 @@ package realagent_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -149,4 +152,48 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	require.Contains(t, got.errors[0], "left alive after the test: ")
 	require.Contains(t, got.errors[0], "sleep 1000")
 	require.Empty(t, w.Processes())
+}
+
+// dies is set for the process in which TestATestThatDiesLeavesNothing dies.
+const dies = "BGAGENT_TEST_DIES"
+
+func TestATestThatDiesLeavesNothing(t *testing.T) {
+	if _, err := os.Stat("/proc/self/environ"); err != nil {
+		t.Skip("processes of a world are known on Linux only")
+	}
+	t.Setenv("BGAGENT_REAL_AGENTS", "require")
+	if os.Getenv(dies) != "" {
+		w := realagent.New(t)
+		if err := w.Command(t.Context(), "setsid", "--fork", "sleep", "1000").Run(); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(w.Dir)
+		os.Exit(3)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestATestThatDiesLeavesNothing$")
+	cmd.Env = append(os.Environ(), dies+"=1")
+	out, err := cmd.Output()
+	require.ErrorContains(t, err, "exit status 3", "%s", out)
+	dir := strings.TrimSpace(string(out))
+	require.NotEmpty(t, dir)
+	for exists(dir) || inFolder(t, dir) { // the other process's end has no event here
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// inFolder says whether a process works in a folder.
+func inFolder(t *testing.T, folder string) bool {
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	require.NoError(t, err)
+	for _, link := range links {
+		if cwd, err := os.Readlink(link); err == nil && strings.TrimSuffix(cwd, " (deleted)") == folder {
+			return true
+		}
+	}
+	return false
 }

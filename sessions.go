@@ -1,0 +1,69 @@
+package bgagent
+
+import "hash/maphash"
+
+// session is the child session of a task. It outlives the record of its task by
+// as long as the tombstone stands.
+type session struct {
+	id      string
+	task    *task         // nil when its record has expired, unless it has delegated
+	same    *session      // next one with the same hash
+	own     *node         // what it has delegated; nil when it has not
+	cursor  Cursor        // everything before it has been read
+	past    *pastMessages // of its earlier attempts; nil for a runner's
+	aborted int64         // when the last abort returned
+	tomb    int32         // 1 + the place of its tombstone; 0 while its task has a record
+	stuck   bool          // it did not stop in time and is not quiet yet
+	gone    bool          // the host said that it was deleted
+	active  bool          // something changed since it was last judged
+}
+
+// sessionIndex finds sessions by their ids. Ids are hashed once: a map with
+// 64-bit keys grows and forgets in half the time of one with strings.
+type sessionIndex struct {
+	seed maphash.Seed
+	all  map[uint64]*session
+}
+
+// find returns the session with the id, whether its task has a record or only a
+// tombstone, or nil.
+func (x *sessionIndex) find(id string) *session {
+	for s := x.all[maphash.String(x.seed, id)]; s != nil; s = s.same {
+		if s.id == id {
+			return s
+		}
+	}
+	return nil
+}
+
+func (x *sessionIndex) add(s *session) {
+	h := maphash.String(x.seed, s.id)
+	s.same = x.all[h]
+	x.all[h] = s
+}
+
+func (x *sessionIndex) remove(s *session) {
+	h := maphash.String(x.seed, s.id)
+	first := x.all[h]
+	switch {
+	case first == s && s.same == nil:
+		delete(x.all, h)
+	case first == s:
+		x.all[h] = s.same
+	default:
+		for at := first; at != nil; at = at.same {
+			if at.same == s {
+				at.same = s.same
+			}
+		}
+	}
+	s.same = nil
+}
+
+// sessionLocked returns the session of a task that has a record, or nil.
+func (m *BackgroundManager) sessionLocked(id string) *session {
+	if s := m.sessions.find(id); s != nil && s.tomb == 0 {
+		return s
+	}
+	return nil
+}
