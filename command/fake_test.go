@@ -270,7 +270,7 @@ func fakeAgent(t testing.TB, p Program) Agent {
 	if p.Decode == nil {
 		kind = "text"
 	}
-	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0"}}
+	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}}
 }
 
 // clientOf returns a client with the one agent "a", closed when the test ends,
