@@ -368,6 +368,17 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 	}
 }
 
+func TestAProcessThatEscapesDoesNotHoldTheTurnUp(t *testing.T) {
+	c := linesClient(t)
+	end, err := play(t, c, create(t, c), "child escape stubborn")
+	require.NoError(t, err)
+	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
+	pid, err := strconv.Atoi(end.Text)
+	require.NoError(t, err)
+	require.True(t, runs(pid), "a program may start what is to outlive it")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+}
+
 func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {
 	c := linesClient(t)
 	id := create(t, c)
