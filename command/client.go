@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,7 +99,7 @@ type session struct {
 	turns int
 	run   *turn
 	// The prompts of a session in which the agent has not said or done anything
-	// yet, with its Program.ForgetsUnanswered.
+	// yet; see Program.ForgetsUnanswered.
 	unanswered string
 	answered   bool
 }
@@ -192,7 +193,7 @@ func findProgram(a *Agent) (string, error) {
 	path, err := exec.LookPath(name)
 	switch {
 	case err == nil:
-		return path, nil
+		return filepath.Abs(path) // a relative one would be taken from the task's directory
 	case errors.Is(err, os.ErrPermission):
 		return "", fmt.Errorf("command: %s must not be executed; make it executable: %w", name, err)
 	case errors.Is(err, exec.ErrDot):

@@ -76,6 +76,48 @@ func TestAProgramThatLosesItsSessionIsAnError(t *testing.T) {
 	end, err := play(t, c, id, "say two")
 	require.Contains(t, failure(t, err).Problem, "did not go on with its session "+own)
 	require.Equal(t, bgagent.StopError, end.Stop)
+	now, _ := c.ProgramSession(id)
+	require.Equal(t, own, now, "the session that it began instead is not taken for it")
+}
+
+func TestASessionThatTheProgramForgotBeginsAgainWithItsPrompts(t *testing.T) {
+	p := Lines("fake")
+	p.ForgetsUnanswered = true
+	c := clientOf(t, fakeAgent(t, p))
+	id := create(t, c)
+	for _, prompt := range []string{"fail", "and again"} {
+		_, err := play(t, c, id, prompt)
+		require.ErrorContains(t, err, "as I was told")
+	}
+	page, err := c.Messages(t.Context(), id, "", 10)
+	require.NoError(t, err)
+	require.Equal(t, "and again", page.Messages[2].Text, "only what was new is shown")
+
+	id = create(t, c)
+	_, err = play(t, c, id, "say something")
+	require.NoError(t, err)
+	first, err := c.ProgramSession(id)
+	require.NoError(t, err)
+	_, err = play(t, c, id, "fail")
+	require.Error(t, err)
+	end, err := play(t, c, id, "recall")
+	require.NoError(t, err)
+	require.Equal(t, "say something", end.Text)
+	now, err := c.ProgramSession(id)
+	require.NoError(t, err)
+	require.Equal(t, first, now)
+}
+
+func TestAProgramWithoutResumeBeginsAnewEachTurn(t *testing.T) {
+	p := Lines("fake")
+	p.Resume = Form{}
+	c := clientOf(t, fakeAgent(t, p))
+	id := create(t, c)
+	_, err := play(t, c, id, "say one")
+	require.NoError(t, err)
+	end, err := play(t, c, id, "recall")
+	require.NoError(t, err)
+	require.Equal(t, "recall", end.Text)
 }
 
 func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
@@ -324,6 +366,17 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 			require.False(t, runs(pid), "process %d is left", pid)
 		})
 	}
+}
+
+func TestAProcessThatEscapesDoesNotHoldTheTurnUp(t *testing.T) {
+	c := linesClient(t)
+	end, err := play(t, c, create(t, c), "child escape stubborn")
+	require.NoError(t, err)
+	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
+	pid, err := strconv.Atoi(end.Text)
+	require.NoError(t, err)
+	require.True(t, runs(pid), "a program may start what is to outlive it")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
 func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {

@@ -57,6 +57,7 @@ func decodeCodex() Decoder {
 }
 
 func (i codexItem) tell(done bool, o *Output) {
+	o.Known()
 	switch i.Type {
 	case "agent_message":
 		if done {
@@ -66,8 +67,6 @@ func (i codexItem) tell(done bool, o *Output) {
 		if done {
 			o.Reasoning(i.Text)
 		}
-	case "error":
-		o.Known()
 	case "todo_list":
 		list := make([]bgagent.Todo, len(i.Items))
 		for n, t := range i.Items {
@@ -77,7 +76,7 @@ func (i codexItem) tell(done bool, o *Output) {
 			}
 		}
 		o.Todos(list)
-	case "":
+	case "error", "": // a warning as often as not; what ends the turn says so itself
 	default: // command_execution, file_change, mcp_tool_call, web_search, and those to come
 		name := i.Type
 		if i.Tool != "" {

@@ -146,6 +146,49 @@ func TestCodexTokensOfEarlierTurnsAreNotCountedTwice(t *testing.T) {
 	require.Equal(t, bgagent.Usage{InputTokens: 30, OutputTokens: 15}, got.total)
 }
 
+// These lines were not recorded: the programs' documentation has them.
+func TestLinesThatTheScriptedModelDoesNotProvoke(t *testing.T) {
+	for _, tc := range []struct{ program, line, want string }{
+		{"codex", `{"type":"item.completed","item":{"id":"i","type":"reasoning","text":"hm"}}`, "thinks hm"},
+		{"codex", `{"type":"item.started","item":{"id":"i","type":"mcp_tool_call","server":"db","tool":"query","status":"in_progress"}}`, "1.i db.query running"},
+		{"codex", `{"type":"item.completed","item":{"id":"i","type":"mcp_tool_call","tool":"query","status":"failed"}}`, "1.i query failed"},
+		{"codex", `{"type":"item.completed","item":{"id":"i","type":"file_change","changes":[{"path":"a","kind":"add"}],"status":"completed"}}`, "1.i file_change done"},
+		{"codex", `{"type":"item.completed","item":{"id":"i","type":"command_execution","status":"declined"}}`, "1.i command_execution failed"},
+		{"codex", `{"type":"item.updated","item":{"id":"i","type":"todo_list","items":[{"text":"a","completed":true},{"text":"b","completed":false}]}}`, "a completed, b pending"},
+		{"codex", `{"type":"item.started","item":{"id":"i","type":"agent_message","text":"not whole"}}`, ""},
+		{"gemini", `{"type":"message","role":"assistant","content":"whole"}`, "says whole"},
+		{"gemini", `{"type":"error","severity":"warning","message":"loop"}`, ""},
+		{"gemini", `{"type":"error","severity":"error","message":"Maximum session turns exceeded"}`, "problem Maximum session turns exceeded"},
+		{"gemini", `{"type":"result","status":"error","error":{"type":"FatalTurnLimitedError","message":"too many"}}`, "ends turn limit too many"},
+		{"opencode", `{"type":"reasoning","sessionID":"s","part":{"text":"hm"}}`, "thinks hm"},
+		{"opencode", `{"type":"step_finish","sessionID":"s","part":{"reason":"content-filter"}}`, "ends refused "},
+		{"opencode", `{"type":"step_finish","sessionID":"s","part":{"reason":"error"}}`, "ends error "},
+		{"opencode", `{"type":"tool_use","sessionID":"s","part":{"callID":"c","tool":"todowrite","state":{"status":"completed","input":{"todos":[{"content":"a","status":"cancelled"}]}}}}`, "1.c todowrite done, a cancelled"},
+		{"claude", `{"type":"assistant","message":{"content":"just text"}}`, "says just text"},
+		{"claude", `{"type":"assistant","message":{"content":[{"type":"text","text":7},{"type":"text","text":"kept"}]}}`, "says kept"},
+		{"claude", `{"type":"result","subtype":"error_during_execution","is_error":true}`, "ends error error_during_execution"},
+		{"claude", `{"type":"result","subtype":"error_during_execution","errors":["lost"]}`, "ends error lost"},
+		{"claude", `{"type":"result","subtype":"success","stop_reason":"max_tokens","result":"cut"}`, "says cut, ends length "},
+	} {
+		said, heard := decodeAll(decoders[tc.program](), 1, bgagent.Usage{}, []byte(tc.line))
+		require.True(t, said.known, tc.line)
+		got := heard.events
+		for _, todo := range heard.todos {
+			got = append(got, todo.Text+" "+todo.State.String())
+		}
+		if said.text != "" {
+			got = append(got, "says "+said.text)
+		}
+		if said.lastErr != "" {
+			got = append(got, "problem "+said.lastErr)
+		}
+		if said.end != nil {
+			got = append(got, "ends "+said.end.stop.String()+" "+said.end.problem)
+		}
+		require.Equal(t, tc.want, strings.Join(got, ", "), tc.line)
+	}
+}
+
 func TestLinesOfOurOwnForm(t *testing.T) {
 	got, heard := decodeAll(DecodeLines(), 3, bgagent.Usage{}, []byte(`greetings
 {"type":"session","id":"s1"}

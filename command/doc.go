@@ -37,7 +37,7 @@
 // # The environment of a program
 //
 // A program does not inherit the environment of the host. It is given the
-// variables named in [DefaultEnviron], those of its preset (such as CODEX_HOME
+// variables named by [DefaultEnviron], those of its preset (such as CODEX_HOME
 // and OPENAI_API_KEY for codex), and those of [Agent].Env. Beside them it is
 // told [DepthVariable] and [TurnVariable].
 //

@@ -1,13 +1,12 @@
 package command
 
 import (
+	"crypto/rand"
 	"errors"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-
-	"crypto/rand"
 )
 
 const (
@@ -24,11 +23,14 @@ const (
 	TurnVariable = "BGAGENT_TURN"
 )
 
-// DefaultEnviron names the variables of the host's environment that every
-// program is given when they are set: where things are, the language and the
-// time zone, proxies and certificates. A name that ends with * stands for all
-// that begin so. Nothing with a key or a token in it is among them.
-var DefaultEnviron = []string{
+// DefaultEnviron returns the names of the variables of the host's environment
+// that every program is given when they are set: where things are, the language
+// and the time zone, proxies and certificates. A name that ends with * stands
+// for all that begin so. Nothing that is meant for a key or a token is among
+// them.
+func DefaultEnviron() []string { return slices.Clone(defaultEnviron) }
+
+var defaultEnviron = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_*",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -80,7 +81,10 @@ func (f *fake) run() {
 	if f.kind == "lines" && !strings.HasPrefix(f.prompt, "mute") {
 		f.say(`{"type":"session","id":%s}`, jsonString(f.session()))
 	}
-	verb, rest, _ := strings.Cut(f.prompt, " ")
+	verb, rest := f.prompt, ""
+	if i := strings.IndexAny(verb, " \n"); i >= 0 {
+		verb, rest = verb[:i], verb[i+1:]
+	}
 	f.do(verb, rest)
 }
 
@@ -232,8 +236,9 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// spawn starts a process that holds the pipes, in the group of the program or in
-// a session of its own, and returns its number when it is under way.
+// spawn starts a process that holds the pipes, in the group of the program, in a
+// session of its own, or in one without its mark, and returns its number when it
+// is under way.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()
@@ -246,7 +251,10 @@ func spawn(how string) int {
 	}
 	cmd.Env = append(os.Environ(), fakeKind+"=child")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, []*os.File{w}
-	if where == "session" {
+	if where == "escape" {
+		cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool { return strings.HasPrefix(kv, TurnVariable+"=") })
+	}
+	if where != "group" {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
 	if err := cmd.Start(); err != nil {
@@ -267,7 +275,7 @@ func fakeAgent(t testing.TB, p Program) Agent {
 	if p.Decode == nil {
 		kind = "text"
 	}
-	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0"}}
+	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}}
 }
 
 // clientOf returns a client with the one agent "a", closed when the test ends,

@@ -109,9 +109,6 @@ func (o *Output) write(s string, whole bool) {
 	o.r.Text(between + s)
 }
 
-// EndMessage tells that the message that was being written is whole.
-func (o *Output) EndMessage() { o.locked(o.closeLocked) }
-
 func (o *Output) closeLocked() {
 	if len(o.text) > 0 {
 		o.last, o.closed = string(o.text), true

@@ -17,6 +17,7 @@ import (
 type process struct {
 	cmd    *exec.Cmd
 	mark   string // value of TurnVariable
+	origin origin
 	stdout *os.File
 	stderr *os.File
 	input  *os.File // writing end of standard input; nil for none
@@ -60,6 +61,7 @@ func start(path string, args, env []string, dir, mark string, toStdin bool) (*pr
 		closeAll(p.stdout, p.stderr, p.input)
 		return nil, err
 	}
+	p.origin = originOf(p.cmd.Process.Pid)
 	go func() {
 		_ = p.cmd.Wait() // what it says is in ProcessState
 		p.state = p.cmd.ProcessState

@@ -14,7 +14,7 @@ import (
 type leftovers struct{ found map[int]leftover }
 
 type leftover struct {
-	begun string // when it was started; with the number it is unique
+	begun uint64 // when it was started; with the number it is unique
 	sent  syscall.Signal
 }
 
@@ -69,6 +69,9 @@ func (p *process) owns(pid int, st procStat, byGroup bool) bool {
 	if byGroup && st.group == p.cmd.Process.Pid {
 		return true
 	}
+	if st.begun < p.origin.begun {
+		return false // it cannot come from the program
+	}
 	env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
 	if err != nil {
 		return false
@@ -79,10 +82,18 @@ func (p *process) owns(pid int, st procStat, byGroup bool) bool {
 	})
 }
 
+// origin tells when a program was started; zero when that is not known.
+type origin struct{ begun uint64 }
+
+func originOf(pid int) origin {
+	st, _ := statOf(pid)
+	return origin{st.begun}
+}
+
 // procStat is what matters of proc_pid_stat(5).
 type procStat struct {
 	group int
-	begun string // starttime, in ticks since boot
+	begun uint64 // starttime, in ticks since boot
 }
 
 // statOf looks at a process that has not ended.
@@ -97,7 +108,8 @@ func statOf(pid int) (st procStat, ok bool) {
 	if len(fields) < 20 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
 		return st, false
 	}
+	var bad error
 	st.group, err = strconv.Atoi(string(fields[2]))
-	st.begun = string(fields[19])
-	return st, err == nil
+	st.begun, bad = strconv.ParseUint(string(fields[19]), 10, 64)
+	return st, err == nil && bad == nil
 }

@@ -37,11 +37,16 @@ func (p *process) signalGroup(s syscall.Signal) bool {
 }
 
 // endLeftovers ends what the program, which has exited, has left running: it is
-// asked to end, and killed after the grace time.
+// asked to end, and killed after the grace time. Two looks must find nothing,
+// because one can miss a process that is started while it goes through the
+// table.
 func (p *process) endLeftovers(grace time.Duration) {
 	var left leftovers
 	sig, deadline := syscall.SIGTERM, time.Now().Add(grace)
-	for pause := time.Millisecond; left.signal(p, sig); pause = min(2*pause, 50*time.Millisecond) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if any := left.signal(p, sig); !any && !left.signal(p, sig) {
+			return
+		}
 		if time.Now().After(deadline) {
 			if sig == syscall.SIGKILL {
 				return

@@ -42,60 +42,75 @@ const maxStrange = 64 << 10
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c.mu.Lock()
-	s := c.sessions[id]
-	var err error
-	switch {
-	case s == nil:
-		err = noSession(id)
-	case c.closed:
-		err = ErrClosed
-	case s.run != nil:
-		err = fmt.Errorf("command: session %q: %w", id, bgagent.ErrBusy)
-	}
+	t, err := c.open(id, p, r, cancel)
 	if err != nil {
-		c.mu.Unlock()
 		return bgagent.TurnEnd{}, err
 	}
-	s.turns++
-	t := &turn{client: c, session: s, prompt: p, out: newOutput(r, s.turns, s.used), stop: cancel, own: s.own}
-	if s.agent.Program.ForgetsUnanswered && !s.answered {
-		t.own, t.prompt.Text = "", s.unanswered+p.Text
-	}
-	s.run = t
-	c.running.Add(1)
-	c.mu.Unlock()
-	s.talk.begin(p.Text, t.out)
-
 	var end bgagent.TurnEnd
-	defer func() { // also when a decoder panics
-		said := t.out.said()
-		x := exchange{answer: end.Text, tools: said.tools, stop: end.Stop}
-		if err != nil {
-			x.problem = err.Error()
-		}
-		if x.answer == "" {
-			x.answer = said.text
-		}
-		s.talk.end(x)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		s.run = nil
-		if said.session != "" {
-			s.own = said.session
-		}
-		if said.totaled {
-			s.used = said.total
-		}
-		if s.answered = s.answered || said.text != "" || len(said.tools) > 0; s.answered {
-			s.unanswered = ""
-		} else if s.agent.Program.ForgetsUnanswered {
-			s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
-		}
-		c.running.Done()
-	}()
+	defer func() { t.settle(end, err) }() // also when a function of the host panics
 	end, err = t.play(ctx)
 	return end, err
+}
+
+// open makes the turn the one that runs in the session.
+func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop context.CancelCauseFunc) (*turn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[id]
+	switch {
+	case s == nil:
+		return nil, noSession(id)
+	case c.closed:
+		return nil, ErrClosed
+	case s.run != nil:
+		return nil, fmt.Errorf("command: session %q: %w", id, bgagent.ErrBusy)
+	}
+	s.turns++
+	t := &turn{client: c, session: s, prompt: p, stop: stop, own: s.own}
+	program := &s.agent.Program
+	if program.Resume.isZero() {
+		t.own = ""
+	}
+	if program.ForgetsUnanswered && !s.answered {
+		t.own, t.prompt.Text = "", s.unanswered+p.Text
+	}
+	var before bgagent.Usage
+	if t.own != "" {
+		before = s.used
+	}
+	t.out = newOutput(r, s.turns, before)
+	s.talk.begin(p.Text, t.out)
+	s.run = t
+	c.running.Add(1)
+	return t, nil
+}
+
+// settle keeps what later turns and readers need, and lets the next turn run.
+func (t *turn) settle(end bgagent.TurnEnd, err error) {
+	c, s, said := t.client, t.session, t.out.said()
+	x := exchange{answer: end.Text, tools: said.tools, stop: end.Stop}
+	if x.answer == "" {
+		x.answer = said.text
+	}
+	if err != nil {
+		x.problem = err.Error()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.talk.end(x)
+	s.run = nil
+	if program := &s.agent.Program; said.session != "" && (t.own == "" || program.NewSession) {
+		s.own = said.session // and not what a program began that had lost the old one
+	}
+	if said.totaled {
+		s.used = said.total
+	}
+	if s.answered = s.answered || said.text != "" || len(said.tools) > 0; s.answered {
+		s.unanswered = ""
+	} else {
+		s.unanswered = cut(t.prompt.Text, c.cfg.Keep) + "\n\n"
+	}
+	c.running.Done()
 }
 
 // play runs the program.
@@ -137,22 +152,18 @@ func (t *turn) begin() (*process, error) {
 	}
 	spec := turnSpec{
 		prompt: t.prompt.Text, model: t.prompt.Model, profile: a.Profile, system: t.prompt.System, directory: s.dir,
-		args: a.Args, rules: t.prompt.Permissions,
+		args: a.Args, session: t.own, rules: t.prompt.Permissions,
 	}
 	if spec.model == "" {
 		spec.model = a.Model
 	}
-	if a.Program.Resume.isZero() {
-		t.own = ""
-	}
-	spec.session = t.own
 	call, err := a.Program.invoke(spec)
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
 	through, set := splitEnv(a.Env)
 	own, mark := marks(s.depth)
-	through = append(append(through, DefaultEnviron...), a.Program.Environ...)
+	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
 	if len(a.Command) > 1 {
 		call.args = slices.Concat(a.Command[1:], call.args)
 	}
