@@ -73,6 +73,9 @@ type child struct {
 	cmd    *exec.Cmd
 	mark   string        // value of childVar
 	exited chan struct{} // closed when it has ended, with all that it had started
+
+	mu     sync.Mutex
+	reaped bool // its id, and that of its group, may be somebody else's
 }
 
 // newMark returns a value of childVar that is found by looking for those that
@@ -113,7 +116,7 @@ func startChild(argv []string, dir string, env []string, mark string, stdin, std
 	}
 	go func() {
 		defer close(c.exited)
-		reap(c.cmd)
+		c.reap()
 		killMarked(c.mark)
 	}()
 	return c, nil
@@ -139,7 +142,7 @@ func (c *child) stop(grace time.Duration) {
 		return
 	default:
 	}
-	terminateGroup(c.cmd.Process)
+	c.signal(terminateGroup)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
@@ -154,9 +157,25 @@ func (c *child) kill() {
 	select {
 	case <-c.exited:
 	default:
-		killGroup(c.cmd.Process)
+		c.signal(killGroup)
 		<-c.exited
 	}
+}
+
+// signal signals the program's group, if it is still its own.
+func (c *child) signal(send func(*os.Process)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.reaped {
+		send(c.cmd.Process)
+	}
+}
+
+// over notes that the program's id belongs to it no more.
+func (c *child) over() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reaped = true
 }
 
 // how says how the program ended.

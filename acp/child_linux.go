@@ -3,7 +3,6 @@ package acp
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -11,15 +10,17 @@ import (
 	"unsafe"
 )
 
-// reap waits for the command and ends what is left of its process group.
-func reap(cmd *exec.Cmd) {
-	if awaitExit(cmd.Process.Pid) {
-		killGroup(cmd.Process)
-		_ = cmd.Wait()
+// reap waits for the program and ends what is left of its process group.
+func (c *child) reap() {
+	if awaitExit(c.cmd.Process.Pid) {
+		c.signal(killGroup)
+		c.over()
+		_ = c.cmd.Wait()
 		return
 	}
-	_ = cmd.Wait()
-	killGroup(cmd.Process)
+	_ = c.cmd.Wait()
+	c.signal(killGroup)
+	c.over()
 }
 
 // awaitExit returns true when the process has ended and can be waited for. It is

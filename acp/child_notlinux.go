@@ -2,12 +2,11 @@
 
 package acp
 
-import "os/exec"
-
-// reap waits for the command and ends what is left of its process group.
-func reap(cmd *exec.Cmd) {
-	_ = cmd.Wait()
-	killGroup(cmd.Process)
+// reap waits for the program and ends what is left of its process group.
+func (c *child) reap() {
+	_ = c.cmd.Wait()
+	c.signal(killGroup)
+	c.over()
 }
 
 // killMarked does nothing: the environment of other processes cannot be read.

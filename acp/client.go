@@ -93,26 +93,37 @@ type start struct {
 
 // ready returns a process that takes new sessions. It starts one if need be.
 func (c *Client) ready(ctx context.Context) (*process, error) {
-	c.mu.Lock()
-	switch {
-	case c.closed:
+	for {
+		c.mu.Lock()
+		p, st := c.proc, c.starting
+		switch {
+		case c.closed:
+			c.mu.Unlock()
+			return nil, fmt.Errorf("acp: %w", errClosed)
+		case p != nil:
+		case st == nil:
+			st = &start{done: make(chan struct{})}
+			c.starting = st
+			c.wg.Go(func() { c.run(st) })
+		}
 		c.mu.Unlock()
-		return nil, fmt.Errorf("acp: %w", errClosed)
-	case c.proc != nil:
-		defer c.mu.Unlock()
-		return c.proc, nil
-	case c.starting == nil:
-		c.starting = &start{done: make(chan struct{})}
-		st := c.starting
-		c.wg.Go(func() { c.run(st) })
-	}
-	st := c.starting
-	c.mu.Unlock()
-	select {
-	case <-st.done:
-		return st.p, st.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("acp: waiting for the agent to start: %w", context.Cause(ctx))
+		var wait <-chan struct{}
+		switch {
+		case p == nil:
+			wait = st.done
+		case p.usable():
+			return p, nil
+		default:
+			wait = p.dead
+		}
+		select {
+		case <-wait:
+			if p == nil {
+				return st.p, st.err
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("acp: waiting for the agent to start: %w", context.Cause(ctx))
+		}
 	}
 }
 

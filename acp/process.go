@@ -142,6 +142,9 @@ func (p *process) isEnding() bool {
 	}
 }
 
+// usable reports whether nothing is known to have gone wrong with the process.
+func (p *process) usable() bool { return !p.isEnding() && p.conn.ended() == nil }
+
 // supervise sees to the process until nothing of it is left.
 func (p *process) supervise() {
 	served := make(chan struct{})

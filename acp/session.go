@@ -128,12 +128,22 @@ func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
 	}
 	c.mu.Lock()
-	p, lost := s.proc, s.lost
-	usable := p != nil && (!p.retired || !p.init.AgentCapabilities.LoadSession)
+	p := s.proc
+	stay := p != nil && (!p.retired || !p.init.AgentCapabilities.LoadSession)
 	c.mu.Unlock()
-	if usable {
-		return p, nil
+	if stay {
+		if p.usable() {
+			return p, nil
+		}
+		select { // what it wrote last, and how it ended, is known then
+		case <-p.dead:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
+	c.mu.Lock()
+	lost := s.lost
+	c.mu.Unlock()
 	p, err := c.ready(ctx)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,10 @@ var (
 	errOver    = errors.New("the turn is over")
 )
 
+// maxTries is how many processes may end one after the other before a prompt can
+// be handed over.
+const maxTries = 3
+
 // cancelAgain is the time after which an agent that has not stopped is told
 // again.
 const cancelAgain = 500 * time.Millisecond
@@ -29,7 +33,6 @@ type turn struct {
 	ctx    context.Context // ends when the turn must stop, and when it is over
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
-	begun  time.Time
 
 	// reporting guards r, and is held while it is called: RunTurn takes it away.
 	reporting sync.Mutex
@@ -90,7 +93,7 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	case s.turn != nil:
 		return nil, fmt.Errorf("acp: session %q: %w", id, bgagent.ErrBusy)
 	}
-	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), begun: time.Now(), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
+	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	s.turn = t
 	c.wg.Add(1)
@@ -131,21 +134,27 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	if err != nil {
 		return bgagent.TurnEnd{}, err
 	}
-	p, err := c.attach(t.ctx, s)
-	if err != nil {
-		return bgagent.TurnEnd{}, err
-	}
-	ctx, cancel := context.WithTimeoutCause(t.ctx, c.cfg.StartTimeout, errSlowStart)
-	err = c.choose(ctx, p, s, agent, t.prompt.Model)
-	cancel()
-	if err != nil {
-		return bgagent.TurnEnd{}, err
-	}
-	if t.stopped() {
-		return bgagent.TurnEnd{Stop: bgagent.StopAborted}, nil
-	}
-	if !c.enter(t, p) {
-		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted}, c.interrupted(p)
+	var p *process
+	for try := 1; ; try++ {
+		if p, err = c.attach(t.ctx, s); err != nil {
+			return bgagent.TurnEnd{}, err
+		}
+		ctx, cancel := context.WithTimeoutCause(t.ctx, c.cfg.StartTimeout, errSlowStart)
+		err = c.choose(ctx, p, s, agent, t.prompt.Model)
+		cancel()
+		switch {
+		case err != nil:
+			return bgagent.TurnEnd{}, err
+		case t.stopped():
+			return bgagent.TurnEnd{Stop: bgagent.StopAborted}, nil
+		}
+		if c.enter(t, p) {
+			break
+		}
+		<-p.dead
+		if try == maxTries {
+			return bgagent.TurnEnd{Stop: bgagent.StopInterrupted}, c.interrupted(p)
+		}
 	}
 	answer, err := c.ask(t, p)
 	c.quiet(t)
@@ -168,7 +177,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 func (c *Client) enter(t *turn, p *process) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, alive := c.all[p]; !alive {
+	if _, alive := c.all[p]; !alive || !p.usable() {
 		return false
 	}
 	p.turns++

@@ -220,6 +220,22 @@ func TestWhatComesAfterTheAnswerIsNotReported(t *testing.T) {
 	})
 }
 
+func TestWhatComesWhileAProcessEndsGoesToTheNext(t *testing.T) {
+	bubble(t, Config{}, true, func(t *testing.T, c *Client) {
+		id := create(t, c)
+		prompt(t, c, id, "say hello")
+		for range 20 {
+			c.anyProcess().end(nil)
+			e := prompt(t, c, id, "recall")
+			require.NoError(t, e.err)
+			require.Equal(t, "say hello", e.Text)
+			c.anyProcess().end(nil)
+			create(t, c)
+			require.Equal(t, 1, c.processes())
+		}
+	})
+}
+
 func TestALateReplayIsNoAnswer(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -1,0 +1,94 @@
+package acp
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// outbox writes to the agent. Whoever puts something in never waits for the
+// agent to read it.
+type outbox struct {
+	w    io.WriteCloser
+	wake chan struct{}
+	done chan struct{}
+
+	mu     sync.Mutex
+	queue  [][]byte
+	size   int
+	err    error // why nothing more can be written
+	closed bool
+}
+
+func newOutbox(w io.WriteCloser) *outbox {
+	o := &outbox{w: w, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go o.run()
+	return o
+}
+
+// put queues a line. It fails when the agent has left too much unread.
+func (o *outbox) put(line []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.err != nil:
+		return o.err
+	case o.closed:
+		return errors.New("the connection to it is closed")
+	case o.size > 0 && o.size+len(line) > maxUnsent:
+		return fmt.Errorf("it does not read its input: %d MiB are waiting", o.size>>20)
+	}
+	o.queue = append(o.queue, line)
+	o.size += len(line)
+	o.poke()
+	return nil
+}
+
+func (o *outbox) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) run() {
+	defer close(o.done)
+	for range o.wake {
+		for {
+			o.mu.Lock()
+			if o.closed {
+				o.mu.Unlock()
+				return
+			}
+			if len(o.queue) == 0 {
+				o.mu.Unlock()
+				break
+			}
+			line := o.queue[0]
+			o.queue[0] = nil
+			if o.queue = o.queue[1:]; len(o.queue) == 0 {
+				o.queue = nil
+			}
+			o.mu.Unlock()
+			_, err := o.w.Write(line)
+			o.mu.Lock()
+			o.size -= len(line)
+			if err != nil && o.err == nil {
+				o.err = fmt.Errorf("it does not take any input: %w", err)
+			}
+			o.mu.Unlock()
+		}
+	}
+}
+
+// close closes the agent's input, even in the middle of a line that it does not
+// read.
+func (o *outbox) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.poke()
+	o.mu.Unlock()
+	_ = o.w.Close() // ends a Write that waits
+	<-o.done
+}
