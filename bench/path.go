@@ -213,16 +213,16 @@ func passAlong(n int) (float64, error) {
 // this and still know when what has ended, and of which session.
 func pathFloor(n int) float64 {
 	type attempt struct {
-		pointers [14]*int
-		rest     [30]int64
+		_    [14]*int
+		rest [30]int64
 	}
 	type session struct {
-		pointers [5]*int
-		rest     [5]int64
+		_ [5]*int
+		_ [5]int64
 	}
 	type outcome struct {
-		pointers [3]*int
-		rest     [7]int64
+		_ [3]*int
+		_ [7]int64
 	}
 	type record struct {
 		session *session
