@@ -398,7 +398,7 @@ func TestRealConformance(t *testing.T) {
 					bgagent.SessionClient
 				}{c, c}
 			},
-			Agent: "a", Parent: "root", Directory: w.Dir, MayRepeat: true, TurnTime: limit,
+			Agent: "a", Parent: "root", Directory: w.Dir, MayRepeat: true, TurnTime: 3 * limit,
 			Say:  func(text string) string { return "@say " + text },
 			Slow: fixed("@hang I wait"), Fail: fixed("@error 400 no thanks"),
 			Tool: fixed(r.shell("sleep 0.3") + "\n@say done"), Recall: fixed("@say (recall)"),

@@ -156,7 +156,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	}
 	for _, s := range slices.Concat(call.args, call.env, []string{call.stdin}) {
 		if strings.IndexByte(s, 0) >= 0 {
-			return call, errors.New("the prompt, or what is passed with it, holds a NUL byte, which no argument can; remove it")
+			return call, errors.New("the prompt, or what is passed with it, holds a NUL byte, which cannot be passed on; remove it")
 		}
 	}
 	return call, nil
