@@ -5,6 +5,7 @@ package command
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -372,8 +373,13 @@ func TestRealSystemTextAndModelReachTheModel(t *testing.T) {
 	})
 }
 
+var slow = flag.Bool("command.slow", false, "hold gemini and opencode against the conformance suite, too: they take seconds for every turn, and minutes for it")
+
 func TestRealConformance(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
+		if r.name != "codex" && !*slow {
+			t.Skip("takes minutes: only with -command.slow")
+		}
 		fixed := func(prompt string) func() string { return func() string { return prompt } }
 		w := realagent.New(t, r.name)
 		w.Model.Handle(recalls)
