@@ -57,6 +57,7 @@ const (
 	maxResultUnreadable = 1 << 20                        // the same where the session cannot be read back
 	pastAttempts        = 20                             // earlier attempts kept of a task
 	titleMax            = 200                            // bytes of a description
+	reasonBytes         = 1000                           // bytes of a reason: the end of a program's standard error has room
 )
 
 // Wake says when a root session is told of ends.

@@ -481,12 +481,17 @@ func title(description, prompt string) string {
 			s = s[:i]
 		}
 	}
+	return inOneLine(s, titleMax)
+}
+
+// inOneLine returns s as one line of at most max bytes.
+func inOneLine(s string, max int) string {
 	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
 		s = strings.Join(strings.Fields(s), " ")
 	}
 	s = strings.TrimSpace(s)
-	if len(s) > titleMax {
-		s = cutAtRune(s, titleMax-len("…")) + "…"
+	if len(s) > max {
+		s = cutAtRune(s, max-len("…")) + "…"
 	}
 	return s
 }

@@ -511,6 +511,27 @@ func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	})
 }
 
+func TestABusyNotifierIsAskedOncePerPollInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: func(context.Context, string, bgagent.Notice) error {
+			if calls++; calls < 10 {
+				return bgagent.ErrBusy
+			}
+			return nil
+		}})
+		id := launch(t, m, "p").ID
+		ended(t, m, id)
+		began := time.Now()
+		for get(t, m, id).Notice != bgagent.NoticeDelivered && time.Since(began) < time.Hour {
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, 10, calls)
+		require.Greater(t, time.Since(began), 9*bgagent.DefaultPollInterval)
+		require.Less(t, time.Since(began), 11*bgagent.DefaultPollInterval)
+	})
+}
+
 func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
@@ -534,4 +555,22 @@ func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
 		_, err := bgagent.New(&goRunner{}, bgagent.Config{ToolNames: names})
 		require.ErrorContains(t, err, says)
 	}
+}
+
+// A turn that ends with an error ends as what its client says that it was.
+func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for stop, cause := range map[bgagent.StopReason]bgagent.Cause{
+			bgagent.StopUntold: bgagent.CauseSessionError, bgagent.StopEndOfTurn: bgagent.CauseSessionError,
+			bgagent.StopInterrupted: bgagent.CauseInterrupted, bgagent.StopLength: bgagent.CauseLength,
+		} {
+			m := manage(t, &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+				return bgagent.TurnEnd{Stop: stop}, errors.New("killed: " + strings.Repeat("stderr ", 100))
+			}}, bgagent.Config{})
+			task := ended(t, m, launch(t, m, "work").ID)[0]
+			require.Equal(t, cause, task.Cause)
+			require.Contains(t, task.Reason, "killed: stderr")
+			require.Greater(t, len(task.Reason), 600, "what a program said last is not cut off")
+		}
+	})
 }

@@ -293,8 +293,11 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 		switch {
 		case err != nil:
 			o.cause, o.reason = CauseSessionError, m.reasonLocked("the turn", err)
-			if errors.As(err, new(*NoSuchAgentError)) {
+			switch {
+			case errors.As(err, new(*NoSuchAgentError)):
 				o.cause = CauseStartFailed
+			case end.Stop != StopUntold && end.Stop != StopEndOfTurn: // the client knows better what kind of end it was
+				o.cause, _ = stopCause(end.Stop, "")
 			}
 		case end.Stop == StopUntold || end.Stop == StopEndOfTurn:
 			if o.text == "" && !a.w.output {
@@ -492,7 +495,7 @@ func (m *BackgroundManager) reasonLocked(doing string, err error) string {
 	if errors.As(err, new(*NoSuchAgentError)) {
 		doing = "starting"
 	}
-	return title(doing+": "+err.Error(), "")
+	return inOneLine(clean(doing+": "+err.Error()), reasonBytes)
 }
 
 // quote is strconv.Quote for text that goes into a reason, kept short.
@@ -503,7 +506,7 @@ func quote(s string) string { return fmt.Sprintf("%.120q", s) }
 func stopCause(r StopReason, detail string) (Cause, string) {
 	with := func(s string) string {
 		if detail != "" {
-			return s + ": " + title(detail, "")
+			return s + ": " + inOneLine(clean(detail), reasonBytes)
 		}
 		return s
 	}

@@ -34,7 +34,9 @@ type TurnRunner interface {
 	// RunTurn prompts the session and returns when the turn is over. ctx ends
 	// when the turn must stop; RunTurn then returns soon, with nothing of the
 	// turn still running, and with an error or StopAborted: a zero TurnEnd says
-	// that the agent ended its turn itself. The reporter may be used from any
+	// that the agent ended its turn itself. With an error the task has failed for
+	// this reason; TurnEnd.Stop may say what kind of end it was, such as
+	// StopInterrupted. The reporter may be used from any
 	// goroutine until RunTurn returns; what is reported later is dropped.
 	//
 	// The manager never calls it for a session that is in a turn, and waits for

@@ -297,9 +297,9 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 		var isNew bool
 		if isNew, changed = w.tool(r.Tool); isNew {
 			p.toolCalls++
+			w.afterUse = true
 		}
-		p.lastTool = r.Tool.Name
-		w.output, w.afterUse = true, true
+		p.lastTool, w.output = r.Tool.Name, true
 	case ReportTodos:
 		p.todos, p.todosSeen = r.Todos, true
 	case ReportUsage:

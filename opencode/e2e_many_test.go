@@ -103,7 +103,7 @@ func TestLatency(t *testing.T) {
 		name string
 		at   int // tasks at once
 		slow string
-	}{{"shorter than 5 s", 1, "@slow 2 50ms"}, {"longer than 5 s", 4, "@slow 2 6s"}} {
+	}{{"shorter than 5 s", 1, "@slow 2 50ms"}, {"longer than 5 s", 20, "@slow 2 6s"}} {
 		t.Run(x.name, func(t *testing.T) {
 			s := serve(t, w, server, Config{}, bgagent.Config{Wake: bgagent.WakeEach, Limits: bgagent.Limits{Default: x.at}})
 			idle := s.watchWire()
