@@ -60,13 +60,15 @@ const (
 	reasonBytes         = 1000                           // bytes of a reason: the end of a program's standard error has room
 )
 
-// Wake says when a root session is told of ends.
+// Wake says when a root session is told of ends. A batch is what the session has
+// launched since it last had no task that was live: what is launched while others
+// are live joins them.
 type Wake uint8
 
 // The ways of waking a root session. They do not concern a task that waits for
 // its own tasks: what it is owed is always its next turn.
 const (
-	WakeBatch Wake = iota // when everything launched together has ended, one ended badly, or the oldest end is NoticeMaxWait old
+	WakeBatch Wake = iota // when nothing of the batch is live any more, one ended badly, or the oldest end is NoticeMaxWait old
 	WakeEach              // after every end
 	WakeNever             // never; the host takes notices with NextNotice or TakeNotice
 )
@@ -93,6 +95,11 @@ func (w *Wake) UnmarshalText(b []byte) error {
 // decides, else its provider's, else the default; the first that is set decides
 // alone. In every place 0 means "not set" and [Unlimited] means no limit. Names
 // are compared trimmed and in lower case.
+//
+// A task without a model counts under its agent's name, as if each agent were a
+// model of its own: with a Default of 2, two agents can be in four turns. One
+// limit for all agents takes a Config.Model that says the same model, or models
+// of one limited provider, for all of them.
 type Limits struct {
 	// Model limits by model: "provider/model" for just this one, a name without
 	// a slash for that model id of any provider.
@@ -173,8 +180,8 @@ type Config struct {
 	// TodoHold is how long open todos hold an idle session back. Default 30 s;
 	// Disabled for not at all.
 	TodoHold time.Duration
-	// StaleTimeout cancels a turn in which nothing has changed for so long.
-	// Default 3 min; Disabled for never.
+	// StaleTimeout cancels a turn in which nothing has changed for so long, but
+	// not in its first 30 s. Default 3 min; Disabled for never.
 	StaleTimeout time.Duration
 	// SessionGone is for how long a session must have been reported as gone.
 	// Default 60 s.

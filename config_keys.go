@@ -50,7 +50,7 @@ var fileKeys = []fileKey{
 	{"maxDepth", "", keyCount, "MaxDepth", "", "How deep tasks may delegate; 1: a task may not delegate"},
 	{"maxTasksPerRoot", "", keyCount, "MaxTasksPerRoot", "no limit", "Live tasks under one root session"},
 
-	{"staleTimeoutMs", "", keyMs, "StaleTimeout", "never", "A turn in which nothing has changed for so long is cancelled"},
+	{"staleTimeoutMs", "", keyMs, "StaleTimeout", "never", "A turn in which nothing has changed for so long is cancelled, but not in its first 30 s"},
 	{"taskTtlMs", "", keyMs, "TimeToLive", "never", "A task that has been in turns for so long is cancelled"},
 	{"queueTtlMs", "", keyMs, "QueueTimeToLive", "never", "A task that has waited for a slot for so long is cancelled"},
 	{"sessionGoneMs", "sessionGoneTimeoutMs", keyMs, "SessionGone", "", "How long a session must have been reported as gone"},

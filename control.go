@@ -78,7 +78,8 @@ func (t *task) inTurn() bool {
 // itself a task and waiting any longer could deadlock (because the new task is
 // queued or waits for tasks of its own), the error is [ErrGoesOn]: the task goes
 // on in the background and its end will be told. The task is returned with
-// these errors as well. Otherwise the errors are those of Launch.
+// these errors as well. Otherwise the errors are those of Launch. An end that
+// Run returns counts as read.
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	s, err := m.launch(ctx, by, in, true)
 	if err != nil {
@@ -160,6 +161,9 @@ func (m *BackgroundManager) backgroundLocked(t *task, now int64) {
 // the caller is itself a task and waiting any longer could deadlock: when none
 // of those it waits for is in a turn (WaitAny), or one is not (WaitAll). When
 // ctx ends first the error is ctx's and the tasks are returned as they are.
+//
+// To have waited is not to have been told: the notices are still owed, and Close
+// names them. Read each task, or take what is owed with TakeNotice.
 func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
 	if len(ids) == 0 {
 		return nil, &InputError{"ids", "are missing; Wait needs the id of at least one task"}

@@ -64,13 +64,15 @@
 //     [Notifier]. A failed delivery is repeated with longer and longer pauses,
 //     under an id that never changes: it arrives exactly once where the host
 //     uses the id to recognize a repetition, and at least once elsewhere. After
-//     20 tries it is given up, and can still be taken. Without a notifier it is
-//     held, as for a scope.
-//   - For a scope it is held until [BackgroundManager.NextNotice] or
-//     [BackgroundManager.TakeNotice] hands it out. It counts as told then.
+//     20 tries or 24 hours it is given up, and can still be taken. Without a
+//     notifier it is held, as for a scope.
+//   - For a scope, to which the notifier answers [ErrNoSession], it is held until
+//     [BackgroundManager.NextNotice] or [BackgroundManager.TakeNotice] hands it
+//     out. It counts as told then.
 //
-// A parent that has read a result meanwhile, or has cancelled the task itself, is
-// not told of it. What ends at about the same time is told together; [Wake] says
+// Whatever is owed to a session also comes with the result of its next tool call,
+// and counts as told then. A parent that has read a result meanwhile, or has
+// cancelled the task itself, is not told of it. What ends at about the same time is told together; [Wake] says
 // when.
 //
 // All of this holds as long as the process lives: tasks are kept in memory, and

@@ -643,10 +643,11 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 }
 
 // NextNotice waits until the session is due to be told something, by the rules
-// of [WakeBatch] or [WakeEach], and returns it; it counts as told then. A
-// program that calls it until it returns [ErrNothingOwed] has missed nothing:
-// that means that nothing of the session is live and nothing is owed. Otherwise
-// the error is ctx's.
+// of [WakeEach] where Config.Wake is that and of [WakeBatch] otherwise, and
+// returns it; it counts as told then. What a tool's result has told does not
+// come again. A program that calls it until it returns [ErrNothingOwed] has
+// missed nothing: that means that nothing of the session is live and nothing is
+// owed. Otherwise the error is ctx's.
 func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
 	wake := make(chan struct{}, 1)
 	defer m.update(func(int64) {

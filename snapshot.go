@@ -34,7 +34,7 @@ type Task struct {
 	Progress  Progress    `json:"progress"`
 	Result    string      `json:"result,omitempty"`     // the agent's text
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
-	Cut       bool        `json:"cut,omitempty"`        // Result was too long and is only its beginning
+	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB where the session cannot be read
 	Dropped   bool        `json:"dropped,omitempty"`    // Result has been dropped by retention
 	OpenTodos int         `json:"open_todos,omitempty"` // todos left open when it completed
 	Notice    NoticeState `json:"notice,omitempty"`     // whether the parent has been told of the end
@@ -140,7 +140,7 @@ type NoticeItem struct {
 
 // Caller says on whose behalf a call is made. The host fills it in; nothing in
 // it may come from a model's arguments. The zero Caller is the host itself and
-// may do everything.
+// may do everything; the parent of what it launches is the session "".
 type Caller struct {
 	Session    string // session, or name of a scope, that asks
 	ToolCallID string // id of the tool call, if there is one: makes a repeated launch harmless

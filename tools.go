@@ -121,9 +121,9 @@ type ToolDef struct {
 	Call func(ctx context.Context, args json.RawMessage) (ToolResult, error)
 }
 
-// Tools defines the three tools for a model's API. It panics when o names a
-// tool that there is not, or gives a name that is empty, used twice or not made
-// of letters, digits, _ and -.
+// Tools defines the three tools for a model's API, in the order of the constants
+// of their names. It panics when o names a tool that there is not, or gives a
+// name that is empty, used twice or not made of letters, digits, _ and -.
 func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")

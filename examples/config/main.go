@@ -36,6 +36,9 @@ func run(w io.Writer, project string, defaults bool) error {
 	if err != nil {
 		return err
 	}
+	if len(paths) == 0 {
+		fmt.Fprintln(w, "There is no configuration file: all values are the defaults.")
+	}
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range file.Settings() {
 		if defaults || s.Origin != (bgagent.Origin{}) {

@@ -66,3 +66,10 @@ USER/opencode/oh-my-opencode.json:1:34: background_task.maxDepth: is 0, but it c
 PROJECT/.opencode/oh-my-opencode.jsonc:2:21: background_task.staleTimeout: is not a known key; did you mean staleTimeoutMs?`,
 		output(project, filepath.ToSlash(err.Error())))
 }
+
+func TestWithoutAFile(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	var b strings.Builder
+	require.NoError(t, run(&b, t.TempDir(), false))
+	require.Equal(t, "There is no configuration file: all values are the defaults.\n", b.String())
+}

@@ -32,6 +32,9 @@ func TestTableShowsTheTasks(t *testing.T) {
 			t.Errorf("%q does not stand in\n%s", want, view)
 		}
 	}
+	if !strings.HasSuffix(view, "error\n") {
+		t.Errorf("the last line is not empty, so its text would be erased in the end:\n%s", view)
+	}
 	if strings.Contains(view, "overtaken") {
 		t.Errorf("a task went back in time:\n%s", view)
 	}

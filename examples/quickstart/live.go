@@ -144,7 +144,8 @@ func (t *table) View() tea.View {
 	for _, told := range t.told {
 		b.WriteString(t.fit(faint("  told: " + told)))
 	}
-	return tea.NewView(strings.TrimSuffix(b.String(), "\n"))
+	// The last line is empty: it is the one that is erased in the end.
+	return tea.NewView(b.String())
 }
 
 func (t *table) fit(line string) string {

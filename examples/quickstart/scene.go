@@ -70,9 +70,10 @@ type outcome struct {
 
 func figures(limit int, parallel, serial outcome) string {
 	s := fmt.Sprintf("=== Time, from the first launch to the last end, on %d processors ===\n", runtime.GOMAXPROCS(0))
-	s += fmt.Sprintf("at most %-3d side by side: %8s (the tasks' own times add up to %s)\n", limit, round(parallel.took), round(parallel.added))
-	s += fmt.Sprintf("one after the other:      %8s (%s)\n", round(serial.took), round(serial.added))
-	s += fmt.Sprintf("ratio:                    %8.2f", float64(serial.took)/float64(max(parallel.took, 1)))
+	side := fmt.Sprintf("at most %d side by side:", limit)
+	s += fmt.Sprintf("%-26s%8.3fs (the tasks' own times add up to %.3fs)\n", side, parallel.took.Seconds(), parallel.added.Seconds())
+	s += fmt.Sprintf("%-26s%8.3fs (%.3fs)\n", "one after the other:", serial.took.Seconds(), serial.added.Seconds())
+	s += fmt.Sprintf("%-26s%8.2f", "ratio:", float64(serial.took)/float64(max(parallel.took, 1)))
 	if n := parallel.failed + serial.failed; n > 0 {
 		s += fmt.Sprintf("\n%d task(s) did not complete; their results say why.", n)
 	}

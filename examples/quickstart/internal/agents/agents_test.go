@@ -119,6 +119,14 @@ func TestOracleLooksIntoTheBiggestPackage(t *testing.T) {
 	has(t, follow, "Number 1 of my earlier answer was `till.go:5`, pong", "ping (3)", "`till.go:6` switch")
 }
 
+func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "go.mod", "module example.com/table\n\ngo 1.26\n")
+	write(t, dir, "table.go", "package table\n\nvar All = []func(){named}\n\nfunc named() {}\n\nfunc forgotten() {}\n")
+	answer := ask(t, Oracle, &Turn{Dir: dir, Prompt: biggest})
+	has(t, answer, "2 types and functions", "Unexported and referred to by nothing but tests, if at all: forgotten.\n")
+}
+
 // A module that does not build is worked on as far as possible, and what is
 // wrong with it is named.
 func TestABrokenModuleIsWorkedOn(t *testing.T) {

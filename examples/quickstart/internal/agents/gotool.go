@@ -145,14 +145,18 @@ func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, err
 	return docSentence(string(out), len(symbol) == 0), nil
 }
 
-// docSentence finds the sentence. The documentation of a package stands in the
-// second paragraph, flush left; that of a symbol is indented by four blanks.
+// docSentence finds the sentence, or returns nothing when there is none. The
+// documentation of a package stands in the second paragraph, flush left, where
+// one without any has its declarations; that of a symbol is indented by four
+// blanks.
 func docSentence(out string, pkg bool) string {
 	var text []string
 	for i, line := range strings.Split(out, "\n") {
 		indented := strings.HasPrefix(line, "    ")
 		switch {
 		case i == 0: // package clause
+		case pkg && len(text) == 0 && isDeclaration(line):
+			return ""
 		case pkg && line != "" || !pkg && indented:
 			text = append(text, strings.TrimSpace(line))
 		case len(text) > 0:
@@ -160,6 +164,11 @@ func docSentence(out string, pkg bool) string {
 		}
 	}
 	return sentence(strings.Join(text, " "))
+}
+
+func isDeclaration(line string) bool {
+	word, _, _ := strings.Cut(line, " ")
+	return word == "const" || word == "var" || word == "func" || word == "type"
 }
 
 // sentence returns the first sentence of a comment, in one line.

@@ -31,10 +31,10 @@ func (t *Turn) biggest(ctx context.Context, src *source) (string, error) {
 	if err := t.check(ctx, src, p, exports, info); err != nil {
 		return "", err
 	}
-	decls, files := src.references(p, info)
+	decls, files, initial := src.references(p, info)
 	var b strings.Builder
-	fmt.Fprintf(&b, "The biggest package is %s (`%s`): %s in %s, %s and functions.\n", p.name, p.dir,
-		count(p.lineCount(), "line"), count(len(files), "file"), count(len(decls), "type"))
+	fmt.Fprintf(&b, "The biggest package is %s (`%s`): %s in %s, %s.\n", p.name, p.dir,
+		count(p.lineCount(), "line"), count(len(files), "file"), typesAndFunctions(len(decls)))
 	writeMost(&b, "Most referred to", decls.in())
 	out := map[string]int{}
 	for a, to := range decls {
@@ -46,7 +46,7 @@ func (t *Turn) biggest(ctx context.Context, src *source) (string, error) {
 	var alone []string
 	in := decls.in()
 	for _, d := range sorted(decls) {
-		if in[d] == 0 && !ast.IsExported(d[strings.LastIndex(d, ".")+1:]) && !strings.Contains(d, ".") && d != "main" && d != "init" {
+		if in[d] == 0 && !initial[d] && !ast.IsExported(d[strings.LastIndex(d, ".")+1:]) && !strings.Contains(d, ".") && d != "main" && d != "init" {
 			alone = append(alone, d)
 		}
 	}
@@ -55,6 +55,13 @@ func (t *Turn) biggest(ctx context.Context, src *source) (string, error) {
 	}
 	writeLargest(&b, src, []*pkg{p})
 	return b.String(), nil
+}
+
+func typesAndFunctions(n int) string {
+	if n == 1 {
+		return "1 type or function"
+	}
+	return fmt.Sprintf("%d types and functions", n)
 }
 
 func writeMost(b *strings.Builder, title string, n map[string]int) {
@@ -120,9 +127,10 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 }
 
 // references returns which declarations and which files of the package refer to
-// which. Methods are nodes of their own, called Type.Method.
-func (src *source) references(p *pkg, info *types.Info) (decls, files graph) {
-	decls, files = graph{}, graph{}
+// which, and which declarations a variable or a constant refers to. Methods are
+// nodes of their own, called Type.Method.
+func (src *source) references(p *pkg, info *types.Info) (decls, files graph, initial map[string]bool) {
+	decls, files, initial = graph{}, graph{}, map[string]bool{}
 	owner := map[types.Object]string{} // declared name -> node
 	for _, f := range p.built() {
 		for _, d := range f.Decls {
@@ -137,14 +145,14 @@ func (src *source) references(p *pkg, info *types.Info) (decls, files graph) {
 	for _, f := range p.built() {
 		files.node(src.fileOf(f.Pos()))
 		for _, d := range f.Decls {
-			src.refer(d, p, info, owner, decls, files)
+			src.refer(d, p, info, owner, decls, files, initial)
 		}
 	}
-	return decls, files
+	return decls, files, initial
 }
 
 // refer adds what one declaration refers to.
-func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.Object]string, decls, files graph) {
+func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.Object]string, decls, files graph, initial map[string]bool) {
 	from := src.fileOf(d.Pos())
 	add := func(part ast.Node, node string) {
 		ast.Inspect(part, func(n ast.Node) bool {
@@ -159,6 +167,8 @@ func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.O
 			if to, ok := owner[obj]; ok {
 				if node != "" {
 					decls.edge(node, to)
+				} else {
+					initial[to] = true
 				}
 				files.edge(from, src.fileOf(obj.Pos()))
 			}

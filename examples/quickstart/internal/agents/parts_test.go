@@ -81,6 +81,20 @@ func TestSentence(t *testing.T) {
 	}
 }
 
+func TestDocSentenceOfAPackageWithoutDocumentation(t *testing.T) {
+	for out, want := range map[string]string{
+		"package a // import \"x/a\"\n\nPackage a adds. More.\n\nconst One = 1\n": "Package a adds.",
+		"package a // import \"x/a\"\n\npackage a adds\n":                         "package a adds",
+		"package a // import \"x/a\"\n\nconst One = 1\nfunc Add(a, b int) int\n":  "",
+		"package a // import \"x/a\"\n\nfunc Add(a, b int) int\n":                 "",
+		"package a // import \"x/a\"\n":                                           "",
+	} {
+		if got := docSentence(out, true); got != want {
+			t.Errorf("docSentence(%q) = %q, want %q", out, got, want)
+		}
+	}
+}
+
 func TestCycles(t *testing.T) {
 	g := graph{}
 	for _, e := range strings.Fields("a-b b-c c-a c-d d-e e-d f-f g-a") {
