@@ -411,12 +411,12 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 	}
 	n.fails = 0
 	if n.env == nil {
-		if at := m.dueLocked(n); at == 0 || at > now {
+		if at := m.dueLocked(n); at == 0 || max(at, n.retry) > now {
 			return wait()
 		}
 		n.env = m.packLocked(n, now)
 	}
-	if n.env == nil || n.env.next > now {
+	if n.env == nil || max(n.env.next, n.retry) > now {
 		return wait()
 	}
 	n.env.flying = true
