@@ -111,30 +111,31 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	for {
 		var err error
 		done := false
-		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, w, now) })
+		ended := ctx.Err() // not under the lock: a context may be the host's code
+		m.update(func(now int64) { s, done, err = m.foregroundLocked(ended, by, t, w, now) })
 		if done {
 			return s, err
 		}
-		_ = waitFor(ctx, w.ch, -1) // the end of ctx is looked at under the lock
+		_ = waitFor(ctx, w.ch, -1)
 	}
 }
 
 // foregroundLocked looks whether somebody who waits in the foreground still
-// has to.
-func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *task, w *watcher, now int64) (s Task, done bool, err error) {
+// has to. ended is the error of the context, if that has ended.
+func (m *BackgroundManager) foregroundLocked(ended error, by Caller, t *task, w *watcher, now int64) (s Task, done bool, err error) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
 		return *w.end, true, nil
 	case int(t.no) != w.no || !t.live():
-	case errors.Is(ctx.Err(), context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
+	case errors.Is(ended, context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
 		m.backgroundLocked(t, now)
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ErrGoesOn)
-	case ctx.Err() != nil:
+	case ended != nil:
 		m.waiving, m.waiver = true, by.Session
 		t.set(flagForeground, false)
 		m.endLocked(t, CauseCaller, "the call that waited for it was cancelled", now)
 		m.waiving = false
-		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ctx.Err())
+		err = fmt.Errorf("bgagent: run: task %s: %w", t.id, ended)
 	default:
 		return s, false, nil
 	}
@@ -177,9 +178,10 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	for {
 		var out []Task
 		var done bool
+		ended := ctx.Err()
 		m.update(func(int64) {
-			if done, err = x.doneLocked(); !done && ctx.Err() != nil {
-				done, err = true, ctx.Err()
+			if done, err = x.doneLocked(); !done && ended != nil {
+				done, err = true, ended
 			}
 			if done {
 				for _, t := range x.tasks {

@@ -297,7 +297,7 @@ func (m *BackgroundManager) abort(a *attempt) {
 		_, err := within(ctx, m, goAbort, "Abort", each, func(ctx context.Context) (_ struct{}, err error) {
 			err = errGoexit
 			defer func() { m.abortReturned(a, err) }()
-			return struct{}{}, a.cl.sc.Abort(ctx, session)
+			return struct{}{}, lookedAt(a.cl.sc.Abort(ctx, session))
 		})
 		if err == nil {
 			pause = abortPause
@@ -324,7 +324,7 @@ func (m *BackgroundManager) abortOnceLocked(a *attempt, session string) {
 		_, err := within(ctx, m, goAbort, "Abort", m.cfg.StopTimeout, func(ctx context.Context) (_ struct{}, err error) {
 			err = errGoexit
 			defer func() { m.abortReturned(a, err) }()
-			return struct{}{}, a.cl.sc.Abort(ctx, session)
+			return struct{}{}, lookedAt(a.cl.sc.Abort(ctx, session))
 		})
 		if err != nil {
 			m.update(func(int64) { m.logTextLocked("aborting a session failed", session, err.Error()) })

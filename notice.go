@@ -512,7 +512,8 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 		}
 		if cl.finder != nil {
 			_, err := within(m.base, m, goCall, "FindSession", m.cfg.CallTimeout, func(ctx context.Context) (SessionInfo, error) {
-				return cl.finder.FindSession(ctx, session)
+				info, err := cl.finder.FindSession(ctx, session)
+				return info, lookedAt(err)
 			})
 			if errors.Is(err, ErrNoSession) {
 				continue
@@ -522,7 +523,8 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 			}
 		}
 		answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
-			return cl.starter.Statuses(ctx, []string{session})
+			answer, err := cl.starter.Statuses(ctx, []string{session})
+			return answer, lookedAt(err)
 		})
 		if errors.Is(err, errors.ErrUnsupported) {
 			continue
@@ -547,7 +549,7 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 func (m *BackgroundManager) notify(session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, f(ctx, session, n)
+			return struct{}{}, lookedAt(f(ctx, session, n))
 		})
 		return err
 	}

@@ -10,6 +10,86 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// brokenError panics when it is asked what it says, as a nil pointer in an error
+// does.
+type brokenError struct{ text *string }
+
+func (e *brokenError) Error() string { return *e.text }
+
+// askingError asks the manager when it is asked what it says.
+type askingError struct{ ask func() }
+
+func (e *askingError) Error() string { e.ask(); return "asked" }
+
+// Spec 12: a panic in a host's function becomes an error of that task.
+func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{}
+		f.run = func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "bad" {
+				var e *brokenError
+				return bgagent.TurnEnd{}, e
+			}
+			return bgagent.TurnEnd{Text: "fine"}, nil
+		}
+		m := manage(t, f, limit(1))
+		bad := launch(t, m, "bad")
+		good := launch(t, m, "good")
+		tasks := ended(t, m, bad.ID, good.ID)
+		require.Equal(t, []bgagent.Status{bgagent.Failed, bgagent.Completed}, statuses(tasks))
+	})
+}
+
+// Design invariant 9: no host code while the lock is held.
+func TestAHostErrorMayAskTheManager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		ask := &askingError{func() { m.List(bgagent.Query{}) }}
+		f := &goRunner{}
+		f.run = func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			return bgagent.TurnEnd{}, ask
+		}
+		m = manage(t, f, bgagent.Config{})
+		task := launch(t, m, "ask")
+		require.Equal(t, bgagent.Failed, ended(t, m, task.ID)[0].Status)
+	})
+}
+
+// The same for every other error of a host.
+func TestEveryHostErrorMayAskTheManager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		ask := &askingError{func() { m.List(bgagent.Query{}) }}
+		f := newServer()
+		f.abort = func(context.Context, string) error { return ask }
+		var calls int
+		cfg := bgagent.Config{Wake: bgagent.WakeEach, Notify: func(context.Context, string, bgagent.Notice) error {
+			if calls++; calls == 1 {
+				return ask
+			}
+			return nil
+		}}
+		m = manage(t, f, cfg)
+		id, session := turnOn(t, m, "a")
+		f.do(func() { f.statusErr = ask })
+		time.Sleep(5 * time.Second)
+		f.do(func() { f.statusErr, f.readErr = nil, ask })
+		time.Sleep(5 * time.Second)
+		f.do(func() { f.readErr = nil })
+		_ = session
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.NoticeDelivered, get(t, m, id).Notice)
+		f.do(func() { f.startErr = ask })
+		b := launch(t, m, "b")
+		require.Equal(t, bgagent.Failed, ended(t, m, b.ID)[0].Status)
+		f.do(func() { f.createErr = ask })
+		c := launch(t, m, "c")
+		require.Equal(t, bgagent.Failed, ended(t, m, c.ID)[0].Status)
+	})
+}
+
 // A busy parent is tried again after Config.PollInterval, not at once.
 func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -29,4 +109,28 @@ func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 			require.GreaterOrEqual(t, at[i]-at[i-1], bgagent.DefaultPollInterval, "try %d: %v", i+1, at)
 		}
 	})
+}
+
+// A context may be the host's code as well.
+func TestAContextMayAskTheManager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		ctx := &askingContext{t.Context(), func() { m.List(bgagent.Query{}) }}
+		m = manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+		task, err := m.Run(ctx, root, bgagent.LaunchInput{Agent: "a", Prompt: "x"})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Completed, task.Status)
+		_, err = m.Wait(ctx, root, bgagent.WaitAll, launch(t, m, "y").ID)
+		require.NoError(t, err)
+	})
+}
+
+type askingContext struct {
+	context.Context
+	ask func()
+}
+
+func (c *askingContext) Err() error {
+	c.ask()
+	return c.Context.Err()
 }

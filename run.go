@@ -146,6 +146,7 @@ func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
 		m.goOn(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
 	}()
 	id, err = a.cl.sc.CreateSession(&a.ctx, j.spec)
+	err = lookedAt(err)
 	returned = true
 	return m.created(a, id, err, j)
 }
@@ -166,6 +167,7 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 		m.goOn(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
 	}()
 	end, err = a.cl.runner.RunTurn(&a.ctx, j.session, j.prompt, j.rep)
+	err = lookedAt(err)
 	returned = true
 	j.rep.end()
 	return m.turnReturned(a, end, err, j)
@@ -184,7 +186,7 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 		}
 		m.goOn(func(j *job) *attempt { return m.turnStarted(a, errGoexit, j) })
 	}()
-	err = a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt)
+	err = lookedAt(a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt))
 	returned = true
 	return m.turnStarted(a, err, j)
 }

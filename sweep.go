@@ -123,7 +123,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 // empty, and so everything is unknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
-		return cl.starter.Statuses(ctx, ids)
+		answer, err := cl.starter.Statuses(ctx, ids)
+		return answer, lookedAt(err)
 	})
 	if errors.Is(err, errors.ErrUnsupported) {
 		answer, err = make(map[string]SessionStatus, len(ids)), nil
@@ -308,7 +309,8 @@ func (m *BackgroundManager) look(l looked, poll bool) {
 		return
 	}
 	todos, err := within(ctx, m, goPoll, "Todos", m.cfg.CallTimeout, func(ctx context.Context) ([]Todo, error) {
-		return a.cl.todos.Todos(ctx, l.session)
+		todos, err := a.cl.todos.Todos(ctx, l.session)
+		return todos, lookedAt(err)
 	})
 	m.update(func(now int64) {
 		if a.t.run == a && a.epoch == l.epoch && !a.ended {
@@ -342,7 +344,8 @@ func (m *BackgroundManager) lookedLocked(a *attempt) {
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {
 		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {
-			return cl.reader.Messages(ctx, session, cursor, readPage)
+			page, err := cl.reader.Messages(ctx, session, cursor, readPage)
+			return page, lookedAt(err)
 		})
 		if err != nil {
 			return nil, err
@@ -489,7 +492,7 @@ func (m *BackgroundManager) follow(cl *client) {
 func (m *BackgroundManager) followOnce(cl *client, emit func(HostEvent)) error {
 	const forever = 100 * 365 * 24 * time.Hour
 	_, err := within(m.base, m, goEvents, "Events", forever, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, cl.events.Events(ctx, emit)
+		return struct{}{}, lookedAt(cl.events.Events(ctx, emit))
 	})
 	if err != nil && m.base.Err() == nil {
 		m.mu.Lock()
