@@ -56,6 +56,10 @@ const (
 	maxResultUnreadable = 1 << 20          // the same where the session cannot be read back
 	pastAttempts        = 20               // earlier attempts kept of a task
 	titleMax            = 200              // bytes of a description
+
+	// durationMax stands for every longer duration, so that none that is added
+	// to a time overflows: math.MaxInt64 is how programs write "never".
+	durationMax = 50 * 365 * 24 * time.Hour
 )
 
 // Wake says when a root session is told of ends.
@@ -231,6 +235,7 @@ func (c Config) withDefaults() (Config, error) {
 		if *d.value == 0 {
 			*d.value = d.def
 		}
+		*d.value = min(*d.value, durationMax)
 	}
 	for _, n := range c.counts() {
 		if *n.value == 0 {

@@ -275,7 +275,7 @@ const abortPause = 200 * time.Millisecond
 func (m *BackgroundManager) abort(a *attempt) {
 	// Each try gets less than half of the deadline, so that there is a second
 	// one when the first hangs and both end before the manager's own alarm.
-	each := m.cfg.StopTimeout * 9 / 20
+	each := m.cfg.StopTimeout / 20 * 9
 	pause := abortPause
 	for {
 		var session string
