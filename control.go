@@ -255,29 +255,38 @@ func (x *waiting) doneLocked() (bool, error) {
 
 // Quiet waits until nothing of the task runs any more, which may be a moment
 // after it has ended: a host frees the task's directory then, not earlier. It
-// returns ctx's error when that ends first, and [ErrClosed] when Close has
-// ended and something may still run.
+// returns ctx's error when that ends first, [ErrClosed] when Close has ended and
+// something may still run, and [ErrNotStopped] when the record has expired and
+// something may still run, which nobody can wait for any more.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	w := &watcher{ch: make(chan struct{}, 1)}
 	var t *task
 	var err error
+	stuck := false
 	m.update(func(int64) {
 		if t, err = m.findLocked(id); err == nil {
 			m.watchTaskLocked(t, w)
+		} else if tomb := m.keep.find(id); tomb != nil {
+			stuck = tomb.stuck
 		}
 	})
-	if errors.Is(err, ErrExpired) {
+	switch {
+	case stuck:
+		return fmt.Errorf("bgagent: task %s: %w", id, ErrNotStopped)
+	case errors.Is(err, ErrExpired):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	defer m.unwatchTask(w, t)
 	for {
 		m.mu.Lock()
-		quiet := !t.live() && t.run == nil
+		quiet, forgotten := !t.live() && t.run == nil, t.is(flagForgotten)
 		m.mu.Unlock()
-		if quiet {
+		switch {
+		case forgotten: // its tombstone tells, or the record of a further attempt
+			return m.Quiet(ctx, id)
+		case quiet:
 			return nil
 		}
 		select {
@@ -606,8 +615,10 @@ func (m *BackgroundManager) sessionDeletedLocked(session string, now int64) {
 
 // Drain refuses new tasks from here on and waits until those there are have
 // ended and their parents have been told, as far as there is a Notifier; or
-// until ctx ends, whose error it then returns. Tasks in line still get their
-// turn: what was accepted is done. Follow it with Close.
+// until ctx ends, whose error it then returns, or Close begins, when it returns
+// [ErrClosed]. Tasks in line still get their turn: what was accepted is done. A
+// session that did not stop within Config.StopTimeout is not waited for. Follow
+// it with Close.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
 	w := &watcher{ch: make(chan struct{}, 1)}
 	m.update(func(int64) {
@@ -617,12 +628,15 @@ func (m *BackgroundManager) Drain(ctx context.Context) error {
 	defer m.update(func(int64) {
 		m.drainers = slices.DeleteFunc(m.drainers, func(x *watcher) bool { return x == w })
 	})
-	for {
+	for first := true; ; first = false {
 		m.mu.Lock()
-		done := m.live == 0 && m.unquiet == 0 && !m.deliveringLocked()
+		done, closing := m.live == 0 && m.stoppingLocked() == 0 && !m.deliveringLocked(), m.closing
 		m.mu.Unlock()
-		if done {
+		switch {
+		case done && (first || !closing):
 			return nil
+		case closing: // what has ended by that was not done
+			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
 		if err := waitFor(ctx, w.ch, -1); err != nil {
 			return fmt.Errorf("bgagent: drain: %w", err)
@@ -634,6 +648,20 @@ func (m *BackgroundManager) pokeDrainLocked() {
 	for _, w := range m.drainers {
 		w.poke()
 	}
+}
+
+// stoppingLocked counts the attempts that run or are being stopped, without
+// those that did not stop in time.
+func (m *BackgroundManager) stoppingLocked() (n int) {
+	if m.live+m.unquiet == 0 {
+		return 0
+	}
+	for _, t := range m.tasks {
+		if t.run != nil && !t.run.overrun {
+			n++
+		}
+	}
+	return n
 }
 
 // deliveringLocked reports whether a notice is on its way, or will be.
@@ -701,6 +729,7 @@ func (m *BackgroundManager) beginCloseLocked(now int64) {
 	for _, n := range m.nodes {
 		m.wakeNodeLocked(n)
 	}
+	m.pokeDrainLocked()
 }
 
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
@@ -716,12 +745,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	m.mu.Unlock()
 	for {
 		m.mu.Lock()
-		left := 0
-		for _, t := range m.tasks {
-			if t.run != nil && !t.run.overrun {
-				left++
-			}
-		}
+		left := m.stoppingLocked()
 		m.mu.Unlock()
 		if left == 0 || waitFor(ctx, w.ch, -1) != nil {
 			break

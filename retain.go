@@ -53,7 +53,7 @@ type tombstone struct {
 	title   string
 	no      int32
 	status  Status
-	stuck   bool // its session did not stop
+	stuck   bool // it did not stop
 }
 
 // current reports whether the entry still speaks of the task as it is.
@@ -175,15 +175,16 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	root, _ := t.up.root()
 	tomb := tombstone{
 		id: t.id, parent: t.up.session, root: root.session, kind: t.kind, title: t.title, no: t.no, status: t.status,
+		stuck: t.run != nil,
 	}
-	if a := t.run; a != nil { // it could not be stopped: nobody asks any more
+	if a := t.run; a != nil { // it could not be stopped: nobody asks its session any more
 		m.unquiet--
 		m.unwatchLocked(a)
 		m.alarmLocked(&a.alarm, a, 0)
 		t.run = nil
 	}
 	if s := t.sess; s != nil {
-		tomb.session, tomb.cursor, tomb.stuck = s.id, s.cursor, s.stuck
+		tomb.session, tomb.cursor = s.id, s.cursor
 		delete(m.sessions, s.id)
 	}
 	t.set(flagForgotten, true)
@@ -205,6 +206,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
 	m.keep.bury(tomb, num, m)
+	m.pokeLocked(t)
 	m.shrinkLocked()
 }
 
@@ -285,7 +287,7 @@ func (k *retention) find(ref string) *tombstone {
 	return nil
 }
 
-// stopped is called when the call of a runner has returned after all.
+// stopped is called when a call that made the task stuck has returned after all.
 func (k *retention) stopped(id string) {
 	if tomb := k.find(id); tomb != nil {
 		tomb.stuck = false

@@ -202,6 +202,9 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 		if !a.live() { // ended meanwhile: the late session is aborted, and never prompted
 			switch {
 			case id == "" || err != nil:
+				if t.is(flagForgotten) {
+					m.keep.stopped(t.id)
+				}
 			case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
 				if m.sessions[id] == nil && m.keep.find(id) == nil {
 					m.abortOnceLocked(a, id)
