@@ -147,9 +147,9 @@ func (n *node) forgetDebts(t *task) {
 // compact drops settled debts, and what hangs on them when none is left.
 func (n *node) compact() {
 	if n.nOwed == 0 {
-		n.owed, n.oldest, n.urgent = nil, 0, 0
+		n.owed, n.oldest, n.urgent, n.closed = nil, 0, 0, nil
 		if n.live == 0 {
-			n.closed, n.members, n.omitted = nil, nil, 0
+			n.members, n.omitted = nil, 0
 		}
 		return
 	}
@@ -480,7 +480,8 @@ func (m *BackgroundManager) deliveredLocked(n *node, s NoticeState, now int64) {
 	m.dropNodeLocked(n)
 }
 
-// unpackLocked takes an envelope that nobody has seen apart again.
+// unpackLocked takes an envelope that nobody has seen apart again. All that was
+// in it may have been read meanwhile.
 func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 	n.env = nil
 	owed := n.owed
@@ -502,6 +503,7 @@ func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 	if n.urgent == 0 || n.urgent > env.since {
 		n.urgent = env.since
 	}
+	n.compact()
 }
 
 // parentState asks the clients that can tell statuses about a root session.
@@ -567,12 +569,17 @@ func (m *BackgroundManager) notify(session string, n Notice) error {
 	return ErrNoSession
 }
 
-// parentIdleLocked is called when a busy parent has fallen idle.
-func (m *BackgroundManager) parentIdleLocked(n *node, now int64) {
+// notBusy ends the polling for a busy parent.
+func (n *node) notBusy() {
 	if n.busy != nil {
 		delete(n.busy.parents, n)
 		n.busy = nil
 	}
+}
+
+// parentIdleLocked is called when a busy parent has fallen idle.
+func (m *BackgroundManager) parentIdleLocked(n *node, now int64) {
+	n.notBusy()
 	n.retry = 0
 	m.scheduleLocked(n, now)
 }
@@ -607,10 +614,6 @@ func (m *BackgroundManager) takeLocked(n *node, now int64) (Notice, bool) {
 }
 
 func (m *BackgroundManager) afterTakeLocked(n *node, now int64) {
-	if n.busy != nil && n.outstanding() == 0 {
-		delete(n.busy.parents, n)
-		n.busy = nil
-	}
 	if p := n.parentTask(); p != nil && p.run != nil {
 		m.reconsiderLocked(p.run, now)
 	}

@@ -232,6 +232,88 @@ func TestQuietIsNotSaidOfASessionThatStillRunsAfterItsRecordHasExpired(t *testin
 	})
 }
 
+// Invariant 15: with nothing owed to a busy parent nothing periodic runs.
+func TestNothingPollsForABusyParentThatHasReadEverything(t *testing.T) {
+	for name, settle := range map[string]func(m *bgagent.BackgroundManager, id string){
+		"read":    func(m *bgagent.BackgroundManager, id string) { _, _ = m.Read(root, id) },
+		"deleted": func(m *bgagent.BackgroundManager, id string) { m.SessionDeleted("root") },
+		"taken":   func(m *bgagent.BackgroundManager, id string) { m.TakeNotice("root") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer()
+				f.sessions["root"] = &served{state: bgagent.SessionBusy}
+				var box inbox
+				m := manage(t, f, bgagent.Config{Notify: box.notify})
+				id, session := turnOn(t, m, "a")
+				f.say(session, "done")
+				time.Sleep(20 * time.Second)
+				require.Equal(t, bgagent.NoticeOwed, get(t, m, id).Notice)
+				settle(m, id)
+				time.Sleep(10 * time.Second)
+				before := f.askedFor()
+				time.Sleep(time.Minute)
+				require.Equal(t, before, f.askedFor(), "status calls with nothing live and nothing owed")
+			})
+		})
+	}
+}
+
+func (f *server) askedFor() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
+// A notice that was read while it was on its way leaves nothing behind.
+func TestANoticeReadOnItsWayToABusyParentLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		var got []bgagent.Notice
+		first := true
+		cfg := bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+			if first {
+				first = false
+				_, err := m.Read(root, n.Items[0].Task)
+				require.NoError(t, err)
+				return bgagent.ErrBusy
+			}
+			got = append(got, n)
+			return nil
+		}}
+		m = manage(t, &goRunner{run: works(time.Second)}, cfg)
+		a := launch(t, m, "a")
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.NoticeRead, get(t, m, a.ID).Notice)
+		b, c := launch(t, m, "b"), launch(t, m, "c")
+		time.Sleep(time.Minute)
+		require.Len(t, got, 1)
+		require.Len(t, got[0].Items, 2, "both of the batch in one notice")
+		for _, it := range got[0].Batch {
+			require.Contains(t, []string{b.ID, c.ID}, it.Task, "the batch lists an earlier one")
+		}
+	})
+}
+
+// Spec 9: the closing notice speaks of this batch only.
+func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second})
+		a := launch(t, m, "a")
+		time.Sleep(2 * time.Second) // it has ended, and its notice waits for others
+		b := launch(t, m, "b")
+		_, err := m.Read(root, a.ID)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Len(t, box.all(), 1)
+		n := box.all()[0]
+		require.Len(t, n.Items, 1)
+		require.Equal(t, b.ID, n.Items[0].Task)
+		require.Len(t, n.Batch, 1, "an earlier batch is listed: %v", n.Batch)
+	})
+}
+
 // A busy parent is tried again after Config.PollInterval, not at once.
 func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
