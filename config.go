@@ -46,7 +46,7 @@ const (
 
 const (
 	noticeTries         = 20               // failed deliveries before a notice is given up
-	noticeGiveUp        = 24 * time.Hour   // age at which a notice is given up
+	noticeGiveUp        = 24 * time.Hour   // what is due for so long is given up
 	noticeBackoffMax    = 1 * time.Hour    // longest pause between two tries
 	staleGrace          = 30 * time.Second // start of a turn in which nothing is stale
 	sessionGonePolls    = 3                // answered polls that must agree that a session is gone

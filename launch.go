@@ -308,6 +308,7 @@ func (m *BackgroundManager) openLocked(t *task, by int) {
 func (m *BackgroundManager) dropNodeLocked(n *node) {
 	if n.outstanding() == 0 {
 		n.notBusy()
+		n.trying = 0
 	}
 	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivery || len(n.subs) > 0 || m.nodes[n.session] != n {
 		return

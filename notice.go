@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -153,6 +154,12 @@ func (n *node) compact() {
 		}
 		return
 	}
+	for _, d := range n.owed {
+		if d.t != nil {
+			n.oldest = d.at
+			break
+		}
+	}
 	if len(n.owed) < 32 || n.nOwed*2 > len(n.owed) {
 		return
 	}
@@ -166,7 +173,7 @@ func (n *node) compact() {
 		}
 	}
 	clear(n.owed[len(kept):])
-	n.owed, n.oldest = kept, kept[0].at
+	n.owed = kept
 }
 
 // giveUpLocked gives up everything that is owed to a node which can never be
@@ -177,7 +184,7 @@ func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
 		debts, n.env = n.env.debts, nil
 	}
 	debts = append(debts, n.owed...)
-	n.owed, n.nOwed, n.oldest, n.urgent = nil, 0, 0, 0
+	n.owed, n.nOwed, n.oldest, n.urgent, n.trying = nil, 0, 0, 0, 0
 	debts = slices.DeleteFunc(debts, func(d debt) bool { return d.t == nil })
 	for _, d := range debts { // before any is settled: that may expire another of them
 		if d.t.no == d.no {
@@ -295,7 +302,7 @@ func (m *BackgroundManager) scheduleLocked(n *node, now int64) {
 		m.scheduleTurnLocked(n, p, now)
 		return
 	}
-	if n.delivery || n.scope || n.gone || m.cfg.Wake == WakeNever || !m.canNotify() || n.busy != nil {
+	if n.delivery || n.scope || n.gone || m.cfg.Wake == WakeNever || !m.canNotify() {
 		return
 	}
 	at := m.dueLocked(n)
@@ -303,9 +310,15 @@ func (m *BackgroundManager) scheduleLocked(n *node, now int64) {
 		at = n.env.next
 	}
 	switch {
+	case n.trying > 0 && now-n.trying >= int64(noticeGiveUp):
+		m.logTextLocked("a notice was given up", n.session, "the session could not be told for "+noticeGiveUp.String())
+		m.giveUpLocked(n, now)
 	case at == 0:
+	case n.busy != nil: // a sweep sees when it is not any more
+		m.alarmLocked(&n.alarm, n, n.trying+int64(noticeGiveUp))
 	case max(at, n.retry) <= now:
 		n.delivery = true
+		n.trying = cmp.Or(n.trying, now)
 		m.spawn(goNotify, func() { m.deliver(n) })
 	default:
 		m.alarmLocked(&n.alarm, n, max(at, n.retry))
@@ -448,7 +461,7 @@ func (m *BackgroundManager) endDeliveryLocked(n *node, env *envelope, err error,
 				m.expirableLocked(d.t, now)
 			}
 		}
-	case env.tries >= noticeTries || now-env.since >= int64(noticeGiveUp):
+	case env.tries >= noticeTries || now-n.trying >= int64(noticeGiveUp):
 		m.logTextLocked("a notice was given up", n.session, err.Error())
 		m.giveUpLocked(n, now)
 	default:
@@ -469,7 +482,7 @@ func backoff(failures int) time.Duration {
 // deliveredLocked settles everything in the node's envelope.
 func (m *BackgroundManager) deliveredLocked(n *node, s NoticeState, now int64) {
 	env := n.env
-	n.env = nil
+	n.env, n.trying = nil, 0
 	for _, d := range env.debts {
 		m.settleLocked(d, s, now)
 	}

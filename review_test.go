@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"errors"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -314,6 +315,62 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	})
 }
 
+// Spec 9: given up after 20 tries or 24 h.
+func TestANoticeIsGivenUpAfterADay(t *testing.T) {
+	t.Run("always busy", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}
+			m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+			a := launch(t, m, "a")
+			time.Sleep(23 * time.Hour)
+			require.Equal(t, bgagent.NoticeOwed, get(t, m, a.ID).Notice)
+			time.Sleep(3 * time.Hour)
+			noticeIs(t, m, a.ID, bgagent.NoticeGivenUp)
+			n, ok := m.TakeNotice("root")
+			require.True(t, ok)
+			require.Len(t, n.Items, 1)
+		})
+	})
+	for name, status := range map[string]func(f *server){
+		"status unreadable": func(f *server) { f.statusErr = errors.New("down") },
+		"status busy":       func(f *server) { f.sessions["root"].state = bgagent.SessionBusy },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer()
+				f.sessions["root"] = &served{state: bgagent.SessionIdle}
+				var box inbox
+				m := manage(t, f, bgagent.Config{PollInterval: time.Minute, Notify: box.notify, NoticeWindow: 10 * time.Second, Retention: bgagent.Disabled})
+				id, session := turnOn(t, m, "a")
+				f.say(session, "done")
+				time.Sleep(2 * time.Minute)
+				require.Equal(t, bgagent.Completed, get(t, m, id).Status)
+				id, session = turnOn(t, m, "b")
+				f.say(session, "done")
+				for get(t, m, id).Status != bgagent.Completed {
+					time.Sleep(time.Second)
+				}
+				f.do(func() { status(f) })
+				time.Sleep(23 * time.Hour)
+				require.Equal(t, bgagent.NoticeOwed, get(t, m, id).Notice)
+				time.Sleep(3 * time.Hour)
+				noticeIs(t, m, id, bgagent.NoticeGivenUp)
+			})
+		})
+	}
+}
+
+// noticeIs expects the notice in that state, or the record gone because it was.
+func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.NoticeState) {
+	t.Helper()
+	task, err := m.Get(id)
+	if errors.Is(err, bgagent.ErrExpired) {
+		return
+	}
+	require.NoError(t, err)
+	require.Equal(t, s, task.Notice)
+}
+
 // A busy parent is tried again after Config.PollInterval, not at once.
 func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -357,4 +414,51 @@ type askingContext struct {
 func (c *askingContext) Err() error {
 	c.ask()
 	return c.Context.Err()
+}
+
+// Spec 9: what is owed goes out when the oldest of it is 5 min old; what was
+// read is not owed.
+func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			d, _ := time.ParseDuration(p.Text)
+			return works(d)(ctx, s, p, r)
+		}
+		m := manage(t, f, bgagent.Config{Notify: box.notify, TimeToLive: bgagent.Disabled})
+		a, b := launch(t, m, "1s"), launch(t, m, "4m")
+		launch(t, m, "30m")
+		time.Sleep(4*time.Minute + time.Second)
+		require.Equal(t, bgagent.Completed, get(t, m, b.ID).Status)
+		_, err := m.Read(root, a.ID)
+		require.NoError(t, err)
+		time.Sleep(4 * time.Minute)
+		require.Empty(t, box.all(), "the only end that is owed is 4 min old")
+		time.Sleep(2 * time.Minute)
+		require.Len(t, box.all(), 1)
+	})
+}
+
+// A notice that has to wait for long before it is due is not too old when it is.
+func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		box.fail = func(n int) error {
+			if n < 3 {
+				return errors.New("not now")
+			}
+			return nil
+		}
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			d, _ := time.ParseDuration(p.Text)
+			return works(d)(ctx, s, p, r)
+		}
+		m := manage(t, f, bgagent.Config{Notify: box.notify, NoticeMaxWait: bgagent.Disabled, TimeToLive: bgagent.Disabled})
+		a := launch(t, m, "1s")
+		launch(t, m, "30h")
+		time.Sleep(30*time.Hour + time.Minute)
+		require.Equal(t, bgagent.NoticeDelivered, get(t, m, a.ID).Notice)
+	})
 }
