@@ -564,6 +564,8 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 func (m *BackgroundManager) notify(session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
+			n := n // tried again it must come unchanged, whatever the host did with it
+			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
 			return struct{}{}, lookedAt(f(ctx, session, n))
 		})
 		return err

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
 	"testing"
@@ -371,6 +372,89 @@ func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.N
 	require.Equal(t, s, task.Notice)
 }
 
+// Invariant 13: callers get copies.
+func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+		_, one := m.Subscribe(0)
+		_, two := m.Subscribe(0)
+		_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "x", Metadata: map[string]string{"k": "v"}})
+		require.NoError(t, err)
+		e, err := one.Next(t.Context())
+		require.NoError(t, err)
+		e.Task.Metadata["k"] = "changed"
+		e, err = two.Next(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "v", e.Task.Metadata["k"])
+	})
+}
+
+// Invariant 13, for what comes from the host.
+func TestTheManagerKeepsCopiesOfTodos(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{})
+		id, session := turnOn(t, m, "a")
+		todos := []bgagent.Todo{{Text: "one"}}
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: session, Todos: todos})
+		todos[0].Text = "changed"
+		require.Equal(t, "one", get(t, m, id).Progress.Todos[0].Text)
+	})
+}
+
+// A notice that is tried again comes unchanged, whatever the host did with it.
+func TestANoticeIsRepeatedUnchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var items []string
+		var ids []string
+		cfg := bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+			items, ids = append(items, n.Items[0].Task+n.Batch[0].Task), append(ids, n.ID)
+			n.Items[0].Task, n.Batch[0].Task = "changed", "changed"
+			if len(items) < 2 {
+				return errors.New("not now")
+			}
+			return nil
+		}}
+		m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+		a := launch(t, m, "a")
+		time.Sleep(time.Minute)
+		require.Equal(t, []string{a.ID + a.ID, a.ID + a.ID}, items)
+		require.Equal(t, ids[0], ids[1])
+	})
+}
+
+// Several clients may have sessions of the same name.
+func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, other := newServer(), newServer()
+		m := manage(t, f, bgagent.Config{Clients: map[string]bgagent.SessionClient{"other": other}})
+		id, session := turnOn(t, m, "a")
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Client: "other", Session: session})
+		require.Equal(t, bgagent.Running, get(t, m, id).Status)
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: session})
+		require.Equal(t, bgagent.CauseSessionDeleted, get(t, m, id).Cause)
+	})
+}
+
+// A task can be written as JSON whatever its agent has reported.
+func TestATaskSurvivesJSONWhateverWasReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{}
+		f.run = func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			r.Usage(bgagent.Usage{Cost: math.NaN()})
+			r.Usage(bgagent.Usage{Cost: math.Inf(1)})
+			r.Usage(bgagent.Usage{Cost: 1, InputTokens: 3})
+			r.Text("\xff\xfe")
+			return bgagent.TurnEnd{Text: "done"}, nil
+		}
+		m := manage(t, f, bgagent.Config{})
+		task := ended(t, m, launch(t, m, "x").ID)[0]
+		_, err := json.Marshal(task)
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Usage{Cost: 1, InputTokens: 3}, task.Progress.Usage)
+	})
+}
+
 // A busy parent is tried again after Config.PollInterval, not at once.
 func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -460,5 +544,20 @@ func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
 		launch(t, m, "30h")
 		time.Sleep(30*time.Hour + time.Minute)
 		require.Equal(t, bgagent.NoticeDelivered, get(t, m, a.ID).Notice)
+	})
+}
+
+// Spec 5: an unknown word decides nothing, and moves no counter.
+func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{HostUnreachable: 5 * time.Minute})
+		id, session := turnOn(t, m, "a")
+		f.do(func() { f.statusErr = errors.New("down") })
+		for range 10 {
+			time.Sleep(time.Minute)
+			m.Observe(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: bgagent.SessionStatus{State: 99}})
+		}
+		require.Equal(t, bgagent.CauseHostUnreachable, get(t, m, id).Cause)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -392,7 +393,7 @@ func (m *BackgroundManager) todosLocked(a *attempt, list []Todo, now int64) {
 		a.activity = now
 	}
 	a.w.todos, a.w.todosAt = open, now
-	a.w.prog.todos, a.w.prog.todosSeen = list, true
+	a.w.prog.todos, a.w.prog.todosSeen = slices.Clone(list), true
 	m.progressedLocked(a, true, now)
 }
 
@@ -523,7 +524,9 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		m.kickLocked(cl)
 		return
 	case HostDeleted:
-		m.sessionDeletedLocked(e.Session, now)
+		if s := m.sessions[e.Session]; s == nil || s.cl == cl { // else another client has one of the same name
+			m.sessionDeletedLocked(e.Session, now)
+		}
 		return
 	}
 	if n := m.nodes[e.Session]; n != nil && n.busy == cl && e.Kind == HostStatus && e.Status.State == SessionIdle {
@@ -570,8 +573,6 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 // with what was read after it, so it has the session looked at.
 func (m *BackgroundManager) statusEventLocked(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
-	case SessionUnknown, SessionUntold:
-		return
 	case SessionIdle, SessionGone:
 		a.w.answered = now
 		if s.State == SessionIdle && m.streamedLocked(a, now) && !a.w.looking && !a.inCall {
@@ -579,7 +580,7 @@ func (m *BackgroundManager) statusEventLocked(a *attempt, s SessionStatus, now i
 			return
 		}
 		m.eventLookLocked(a)
-	default:
+	case SessionBusy, SessionRetrying, SessionAsking:
 		a.w.answered = now
 		m.statusLocked(a, s)
 		m.judgeLocked(a, observation{status: s, answered: true, read: true}, now)
