@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -92,20 +93,48 @@ func (m *BackgroundManager) client(name string) *client {
 
 // hostPanic is the error that a panic or a Goexit in a host's function becomes.
 type hostPanic struct {
-	value any // nil for a Goexit
-	stack []byte
+	text  string
+	stack []byte // nil for a Goexit
 }
 
-func (e *hostPanic) Error() string {
-	if e.value == nil {
-		return "the host's function called runtime.Goexit"
+func (e *hostPanic) Error() string { return e.text }
+
+// panicked makes the text at once: to print the value may call the host.
+func panicked(v any) error {
+	return &hostPanic{text: fmt.Sprintf("the host's function panicked: %v", v), stack: debug.Stack()}
+}
+
+var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
+
+// hostError is what the manager has to know of an error of the host. The error
+// itself is the host's code, which may panic or ask the manager: it is looked at
+// once, right after the call, and never under the lock.
+type hostError struct {
+	text string
+	is   []error // those that the manager acts on
+}
+
+func (e *hostError) Error() string   { return e.text }
+func (e *hostError) Unwrap() []error { return e.is }
+
+// lookedAt returns the error as a hostError, or nil for none. It is called where
+// a panic of the error is taken for one of the host's function.
+func lookedAt(err error) error {
+	if err == nil {
+		return nil
 	}
-	return fmt.Sprintf("the host's function panicked: %v", e.value)
+	e := &hostError{text: err.Error()}
+	for _, known := range [...]error{ErrBusy, ErrNoSession, errors.ErrUnsupported} {
+		if errors.Is(err, known) {
+			e.is = append(e.is, known)
+		}
+	}
+	var agent *NoSuchAgentError
+	if errors.As(err, &agent) && agent != nil {
+		e.is = append(e.is, &NoSuchAgentError{Agent: agent.Agent, Known: slices.Clone(agent.Known)})
+	}
+	return e
 }
-
-func panicked(v any) error { return &hostPanic{value: v, stack: debug.Stack()} }
-
-var errGoexit = &hostPanic{}
 
 // errTookTooLong is returned by within when its time is over.
 var errTookTooLong = errors.New("no answer in time")

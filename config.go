@@ -46,7 +46,7 @@ const (
 
 const (
 	noticeTries         = 20                             // failed deliveries before a notice is given up
-	noticeGiveUp        = 24 * time.Hour                 // age at which a notice is given up
+	noticeGiveUp        = 24 * time.Hour                 // what is due for so long is given up
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two tries
 	staleGrace          = 30 * time.Second               // start of a turn in which nothing is stale
 	sessionGonePolls    = 3                              // answered polls that must agree that a session is gone
@@ -58,6 +58,10 @@ const (
 	pastAttempts        = 20                             // earlier attempts kept of a task
 	titleMax            = 200                            // bytes of a description
 	reasonBytes         = 1000                           // bytes of a reason: the end of a program's standard error has room
+
+	// durationMax stands for every longer duration, so that none that is added
+	// to a time overflows: math.MaxInt64 is how programs write "never".
+	durationMax = 50 * 365 * 24 * time.Hour
 )
 
 // Wake says when a root session is told of ends. A batch is what the session has
@@ -240,6 +244,7 @@ func (c Config) withDefaults() (Config, error) {
 		if *d.value == 0 {
 			*d.value = d.def
 		}
+		*d.value = min(*d.value, durationMax)
 	}
 	for _, n := range c.counts() {
 		if *n.value == 0 {

@@ -112,30 +112,31 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	for {
 		var err error
 		done := false
-		m.update(func(now int64) { s, done, err = m.foregroundLocked(ctx, by, t, w, now) })
+		ended := ctx.Err() // not under the lock: a context may be the host's code
+		m.update(func(now int64) { s, done, err = m.foregroundLocked(ended, by, t, w, now) })
 		if done {
 			return s, err
 		}
-		_ = waitFor(ctx, w.ch, -1) // the end of ctx is looked at under the lock
+		_ = waitFor(ctx, w.ch, -1)
 	}
 }
 
 // foregroundLocked looks whether somebody who waits in the foreground still
-// has to.
-func (m *BackgroundManager) foregroundLocked(ctx context.Context, by Caller, t *task, w *watcher, now int64) (s Task, done bool, err error) {
+// has to. ended is the error of the context, if that has ended.
+func (m *BackgroundManager) foregroundLocked(ended error, by Caller, t *task, w *watcher, now int64) (s Task, done bool, err error) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
 		return *w.end, true, nil
 	case int(t.no) != w.no || !t.live():
-	case errors.Is(ctx.Err(), context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
+	case errors.Is(ended, context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
 		m.backgroundLocked(t, now)
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ErrGoesOn)
-	case ctx.Err() != nil:
+	case ended != nil:
 		m.waiving, m.waiver = true, by.Session
 		t.set(flagForeground, false)
 		m.endLocked(t, CauseCaller, "the call that waited for it was cancelled", now)
 		m.waiving = false
-		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ctx.Err())
+		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ended)
 	default:
 		return s, false, nil
 	}
@@ -181,9 +182,10 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	for {
 		var out []Task
 		var done bool
+		ended := ctx.Err()
 		m.update(func(int64) {
-			if done, err = x.doneLocked(); !done && ctx.Err() != nil {
-				done, err = true, ctx.Err()
+			if done, err = x.doneLocked(); !done && ended != nil {
+				done, err = true, ended
 			}
 			if done {
 				for _, t := range x.tasks {
@@ -257,29 +259,38 @@ func (x *waiting) doneLocked() (bool, error) {
 
 // Quiet waits until nothing of the task runs any more, which may be a moment
 // after it has ended: a host frees the task's directory then, not earlier. It
-// returns ctx's error when that ends first, and [ErrClosed] when Close has
-// ended and something may still run.
+// returns ctx's error when that ends first, [ErrClosed] when Close has ended and
+// something may still run, and [ErrNotStopped] when the record has expired and
+// something may still run, which nobody can wait for any more.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	w := &watcher{ch: make(chan struct{}, 1)}
 	var t *task
 	var err error
+	stuck := false
 	m.update(func(int64) {
 		if t, err = m.findLocked(id); err == nil {
 			m.watchTaskLocked(t, w)
+		} else if tomb := m.keep.find(id); tomb != nil {
+			stuck = tomb.stuck
 		}
 	})
-	if errors.Is(err, ErrExpired) {
+	switch {
+	case stuck:
+		return fmt.Errorf("bgagent: task %s: %w", id, ErrNotStopped)
+	case errors.Is(err, ErrExpired):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	defer m.unwatchTask(w, t)
 	for {
 		m.mu.Lock()
-		quiet := !t.live() && t.run == nil
+		quiet, forgotten := !t.live() && t.run == nil, t.is(flagForgotten)
 		m.mu.Unlock()
-		if quiet {
+		switch {
+		case forgotten: // its tombstone tells, or the record of a further attempt
+			return m.Quiet(ctx, id)
+		case quiet:
 			return nil
 		}
 		select {
@@ -424,7 +435,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 // resumable says why a task, or what is left of it, cannot be resumed.
 func resumable(t *task, tomb *tombstone) error {
 	switch {
-	case t == nil && tomb.sess.stuck:
+	case t == nil && tomb.stuck:
 		return fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
 	case t == nil:
 		return nil
@@ -606,8 +617,10 @@ func (m *BackgroundManager) sessionDeletedLocked(session string, now int64) {
 
 // Drain refuses new tasks from here on and waits until those there are have
 // ended and their parents have been told, as far as there is a Notifier; or
-// until ctx ends, whose error it then returns. Tasks in line still get their
-// turn: what was accepted is done. Follow it with Close.
+// until ctx ends, whose error it then returns, or Close begins, when it returns
+// [ErrClosed]. Tasks in line still get their turn: what was accepted is done. A
+// session that did not stop within Config.StopTimeout is not waited for. Follow
+// it with Close.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
 	w := &watcher{ch: make(chan struct{}, 1)}
 	m.update(func(int64) {
@@ -617,12 +630,15 @@ func (m *BackgroundManager) Drain(ctx context.Context) error {
 	defer m.update(func(int64) {
 		m.drainers = slices.DeleteFunc(m.drainers, func(x *watcher) bool { return x == w })
 	})
-	for {
+	for first := true; ; first = false {
 		m.mu.Lock()
-		done := m.live == 0 && m.unquiet == 0 && !m.deliveringLocked()
+		done, closing := m.live == 0 && m.stoppingLocked() == 0 && !m.deliveringLocked(), m.closing
 		m.mu.Unlock()
-		if done {
+		switch {
+		case done && (first || !closing):
 			return nil
+		case closing: // what has ended by that was not done
+			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
 		if err := waitFor(ctx, w.ch, -1); err != nil {
 			return fmt.Errorf("bgagent: drain: %w", err)
@@ -634,6 +650,20 @@ func (m *BackgroundManager) pokeDrainLocked() {
 	for _, w := range m.drainers {
 		w.poke()
 	}
+}
+
+// stoppingLocked counts the attempts that run or are being stopped, without
+// those that did not stop in time.
+func (m *BackgroundManager) stoppingLocked() (n int) {
+	if m.live+m.unquiet == 0 {
+		return 0
+	}
+	for _, t := range m.tasks {
+		if t.run != nil && !t.run.overrun {
+			n++
+		}
+	}
+	return n
 }
 
 // deliveringLocked reports whether a notice is on its way, or will be.
@@ -701,6 +731,7 @@ func (m *BackgroundManager) beginCloseLocked(now int64) {
 	for _, n := range m.nodes {
 		m.wakeNodeLocked(n)
 	}
+	m.pokeDrainLocked()
 }
 
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
@@ -716,12 +747,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	m.mu.Unlock()
 	for {
 		m.mu.Lock()
-		left := 0
-		for _, t := range m.tasks {
-			if t.run != nil && !t.run.overrun {
-				left++
-			}
-		}
+		left := m.stoppingLocked()
 		m.mu.Unlock()
 		if left == 0 || waitFor(ctx, w.ch, -1) != nil {
 			break

@@ -64,7 +64,7 @@
 //     [Notifier]. A failed delivery is repeated with longer and longer pauses,
 //     under an id that never changes: it arrives exactly once where the host
 //     uses the id to recognize a repetition, and at least once elsewhere. After
-//     20 tries or 24 hours it is given up, and can still be taken. Without a
+//     20 tries or a day it is given up, and can still be taken. Without a
 //     notifier it is held, as for a scope.
 //   - For a scope, to which the notifier answers [ErrNoSession], it is held until
 //     [BackgroundManager.NextNotice] or [BackgroundManager.TakeNotice] hands it

@@ -10,7 +10,9 @@ import (
 // Errors that a caller can test for with [errors.Is].
 var (
 	// ErrClosed is returned by everything that would start something new after
-	// Close or Drain has begun, and by waiters when Close begins.
+	// Close or Drain has begun; by Drain when Close begins; and by Quiet when
+	// Close has ended and something may still run. Run and Wait return the tasks
+	// then, which Close has cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned when no task has the id, and there never was
@@ -29,7 +31,8 @@ var (
 	ErrStillLive = errors.New("the task has not ended yet")
 
 	// ErrNotStopped is returned by Resume while the session of an earlier
-	// attempt could not be stopped and may still be running.
+	// attempt could not be stopped and may still be running; and by Quiet when
+	// the record of such a task has expired.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
 
 	// ErrAlreadyEnded is returned by Cancel for a task that has ended. Nothing

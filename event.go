@@ -145,8 +145,8 @@ func (m *BackgroundManager) emitLocked(kind EventKind, t *task) {
 	if len(m.subs) == 0 {
 		return
 	}
-	e := Event{Seq: m.seq, Kind: kind, Task: m.snapshotLocked(t)}
 	for _, s := range m.subs {
+		e := Event{Seq: m.seq, Kind: kind, Task: m.snapshotLocked(t)} // its own, as it holds maps and slices
 		if len(s.buf) >= s.max {
 			s.buf[0] = Event{}
 			s.buf = s.buf[1:]

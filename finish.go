@@ -275,7 +275,7 @@ const abortPause = 200 * time.Millisecond
 func (m *BackgroundManager) abort(a *attempt) {
 	// Each try gets less than half of the deadline, so that there is a second
 	// one when the first hangs and both end before the manager's own alarm.
-	each := m.cfg.StopTimeout * 9 / 20
+	each := m.cfg.StopTimeout / 20 * 9
 	pause := abortPause
 	for {
 		var session string
@@ -297,7 +297,7 @@ func (m *BackgroundManager) abort(a *attempt) {
 		_, err := within(ctx, m, goAbort, "Abort", each, func(ctx context.Context) (_ struct{}, err error) {
 			err = errGoexit
 			defer func() { m.abortReturned(a, err) }()
-			return struct{}{}, a.cl.sc.Abort(ctx, session)
+			return struct{}{}, lookedAt(a.cl.sc.Abort(ctx, session))
 		})
 		if err == nil {
 			pause = abortPause
@@ -324,7 +324,7 @@ func (m *BackgroundManager) abortOnceLocked(a *attempt, session string) {
 		_, err := within(ctx, m, goAbort, "Abort", m.cfg.StopTimeout, func(ctx context.Context) (_ struct{}, err error) {
 			err = errGoexit
 			defer func() { m.abortReturned(a, err) }()
-			return struct{}{}, a.cl.sc.Abort(ctx, session)
+			return struct{}{}, lookedAt(a.cl.sc.Abort(ctx, session))
 		})
 		if err != nil {
 			m.update(func(int64) { m.logTextLocked("aborting a session failed", session, err.Error()) })

@@ -303,8 +303,13 @@ func (m *BackgroundManager) openLocked(t *task, by int) {
 	top.tree += by
 }
 
-// dropNodeLocked forgets a node that nothing needs.
+// dropNodeLocked forgets a node that nothing needs, and of one that is owed
+// nothing that it was busy.
 func (m *BackgroundManager) dropNodeLocked(n *node) {
+	if n.outstanding() == 0 {
+		n.notBusy()
+		n.trying = 0
+	}
 	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivery || len(n.subs) > 0 || m.nodes[n.session] != n {
 		return
 	}
@@ -313,9 +318,6 @@ func (m *BackgroundManager) dropNodeLocked(n *node) {
 		n.of.own = nil
 	}
 	m.alarmLocked(&n.alarm, n, 0)
-	if n.busy != nil {
-		delete(n.busy.parents, n)
-	}
 	if up := n.up; up != nil {
 		up.subs = slices.DeleteFunc(up.subs, func(s *node) bool { return s == n })
 		m.dropNodeLocked(up)

@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -147,11 +148,17 @@ func (n *node) forgetDebts(t *task) {
 // compact drops settled debts, and what hangs on them when none is left.
 func (n *node) compact() {
 	if n.nOwed == 0 {
-		n.owed, n.oldest, n.urgent = nil, 0, 0
+		n.owed, n.oldest, n.urgent, n.closed = nil, 0, 0, nil
 		if n.live == 0 {
-			n.closed, n.members, n.omitted = nil, nil, 0
+			n.members, n.omitted = nil, 0
 		}
 		return
+	}
+	for _, d := range n.owed {
+		if d.t != nil {
+			n.oldest = d.at
+			break
+		}
 	}
 	if len(n.owed) < 32 || n.nOwed*2 > len(n.owed) {
 		return
@@ -166,7 +173,7 @@ func (n *node) compact() {
 		}
 	}
 	clear(n.owed[len(kept):])
-	n.owed, n.oldest = kept, kept[0].at
+	n.owed = kept
 }
 
 // giveUpLocked gives up everything that is owed to a node which can never be
@@ -177,7 +184,7 @@ func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
 		debts, n.env = n.env.debts, nil
 	}
 	debts = append(debts, n.owed...)
-	n.owed, n.nOwed, n.oldest, n.urgent = nil, 0, 0, 0
+	n.owed, n.nOwed, n.oldest, n.urgent, n.trying = nil, 0, 0, 0, 0
 	debts = slices.DeleteFunc(debts, func(d debt) bool { return d.t == nil })
 	for _, d := range debts { // before any is settled: that may expire another of them
 		if d.t.no == d.no {
@@ -295,7 +302,7 @@ func (m *BackgroundManager) scheduleLocked(n *node, now int64) {
 		m.scheduleTurnLocked(n, p, now)
 		return
 	}
-	if n.delivery || n.scope || n.gone || m.cfg.Wake == WakeNever || !m.canNotify() || n.busy != nil {
+	if n.delivery || n.scope || n.gone || m.cfg.Wake == WakeNever || !m.canNotify() {
 		return
 	}
 	at := m.dueLocked(n)
@@ -303,9 +310,15 @@ func (m *BackgroundManager) scheduleLocked(n *node, now int64) {
 		at = n.env.next
 	}
 	switch {
+	case n.trying > 0 && now-n.trying >= int64(noticeGiveUp):
+		m.logTextLocked("a notice was given up", n.session, "the session could not be told for "+noticeGiveUp.String())
+		m.giveUpLocked(n, now)
 	case at == 0:
+	case n.busy != nil: // a sweep sees when it is not any more
+		m.alarmLocked(&n.alarm, n, n.trying+int64(noticeGiveUp))
 	case max(at, n.retry) <= now:
 		n.delivery = true
+		n.trying = cmp.Or(n.trying, now)
 		m.spawn(goNotify, func() { m.deliver(n) })
 	default:
 		m.alarmLocked(&n.alarm, n, max(at, n.retry))
@@ -416,7 +429,7 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 		}
 		n.env = m.packLocked(n, now)
 	}
-	if n.env == nil || n.env.next > now {
+	if n.env == nil || max(n.env.next, n.retry) > now {
 		return wait()
 	}
 	n.env.flying = true
@@ -448,7 +461,7 @@ func (m *BackgroundManager) endDeliveryLocked(n *node, env *envelope, err error,
 				m.expirableLocked(d.t, now)
 			}
 		}
-	case env.tries >= noticeTries || now-env.since >= int64(noticeGiveUp):
+	case env.tries >= noticeTries || now-n.trying >= int64(noticeGiveUp):
 		m.logTextLocked("a notice was given up", n.session, err.Error())
 		m.giveUpLocked(n, now)
 	default:
@@ -469,7 +482,7 @@ func backoff(failures int) time.Duration {
 // deliveredLocked settles everything in the node's envelope.
 func (m *BackgroundManager) deliveredLocked(n *node, s NoticeState, now int64) {
 	env := n.env
-	n.env = nil
+	n.env, n.trying = nil, 0
 	for _, d := range env.debts {
 		m.settleLocked(d, s, now)
 	}
@@ -480,7 +493,8 @@ func (m *BackgroundManager) deliveredLocked(n *node, s NoticeState, now int64) {
 	m.dropNodeLocked(n)
 }
 
-// unpackLocked takes an envelope that nobody has seen apart again.
+// unpackLocked takes an envelope that nobody has seen apart again. All that was
+// in it may have been read meanwhile.
 func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 	n.env = nil
 	owed := n.owed
@@ -502,6 +516,7 @@ func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 	if n.urgent == 0 || n.urgent > env.since {
 		n.urgent = env.since
 	}
+	n.compact()
 }
 
 // parentState asks the clients that can tell statuses about a root session.
@@ -512,7 +527,8 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 		}
 		if cl.finder != nil {
 			_, err := within(m.base, m, goCall, "FindSession", m.cfg.CallTimeout, func(ctx context.Context) (SessionInfo, error) {
-				return cl.finder.FindSession(ctx, session)
+				info, err := cl.finder.FindSession(ctx, session)
+				return info, lookedAt(err)
 			})
 			if errors.Is(err, ErrNoSession) {
 				continue
@@ -522,7 +538,8 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 			}
 		}
 		answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
-			return cl.starter.Statuses(ctx, []string{session})
+			answer, err := cl.starter.Statuses(ctx, []string{session})
+			return answer, lookedAt(err)
 		})
 		if errors.Is(err, errors.ErrUnsupported) {
 			continue
@@ -547,7 +564,9 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 func (m *BackgroundManager) notify(session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, f(ctx, session, n)
+			n := n // tried again it must come unchanged, whatever the host did with it
+			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
+			return struct{}{}, lookedAt(f(ctx, session, n))
 		})
 		return err
 	}
@@ -565,12 +584,17 @@ func (m *BackgroundManager) notify(session string, n Notice) error {
 	return ErrNoSession
 }
 
-// parentIdleLocked is called when a busy parent has fallen idle.
-func (m *BackgroundManager) parentIdleLocked(n *node, now int64) {
+// notBusy ends the polling for a busy parent.
+func (n *node) notBusy() {
 	if n.busy != nil {
 		delete(n.busy.parents, n)
 		n.busy = nil
 	}
+}
+
+// parentIdleLocked is called when a busy parent has fallen idle.
+func (m *BackgroundManager) parentIdleLocked(n *node, now int64) {
+	n.notBusy()
 	n.retry = 0
 	m.scheduleLocked(n, now)
 }
@@ -605,10 +629,6 @@ func (m *BackgroundManager) takeLocked(n *node, now int64) (Notice, bool) {
 }
 
 func (m *BackgroundManager) afterTakeLocked(n *node, now int64) {
-	if n.busy != nil && n.outstanding() == 0 {
-		delete(n.busy.parents, n)
-		n.busy = nil
-	}
 	if p := n.parentTask(); p != nil && p.run != nil {
 		m.reconsiderLocked(p.run, now)
 	}

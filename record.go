@@ -242,6 +242,7 @@ type node struct {
 	busy     *client   // it was busy when last looked at
 	scope    bool      // nobody can notify it
 	retry    int64     // not before
+	trying   int64     // since when it could not be told what is due; 0 when it could
 	fails    int       // failed looks at its status in a row
 	alarm    alarm
 	waiters  []chan struct{}

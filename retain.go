@@ -47,6 +47,7 @@ type tombstone struct {
 	title  string
 	no     int32
 	status Status
+	stuck  bool // it did not stop
 }
 
 // sessionID returns the id of its session, or nothing.
@@ -176,7 +177,8 @@ func (m *BackgroundManager) dropTextLocked(q *expiry, told bool) bool {
 func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	m.emitLocked(EventExpired, t)
 	m.logLocked(logExpired, t)
-	if a := t.run; a != nil { // it could not be stopped: nobody asks any more
+	stuck := t.run != nil
+	if a := t.run; a != nil { // it could not be stopped: nobody asks its session any more
 		m.unquiet--
 		m.unwatchLocked(a)
 		m.alarmLocked(&a.alarm, a, 0)
@@ -190,7 +192,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	m.keep.ended--
 	num, _ := parseID(t.id())
 	delete(m.tasks, num)
-	m.buryLocked(t)
+	m.buryLocked(t, stuck)
 	if t.call != "" {
 		if h := m.callHashOf(t); m.calls[h] == t {
 			delete(m.calls, h)
@@ -202,6 +204,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	}
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
+	m.pokeLocked(t)
 	m.shrinkLocked()
 }
 
@@ -234,7 +237,7 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 // buryLocked puts up the tombstone of a task. When there are too many the oldest
 // ones go, and with them the last that the clients have to keep of their
 // sessions.
-func (m *BackgroundManager) buryLocked(t *task) {
+func (m *BackgroundManager) buryLocked(t *task, stuck bool) {
 	k := &m.keep
 	i := len(k.tombs)
 	if i < tombstones {
@@ -250,7 +253,7 @@ func (m *BackgroundManager) buryLocked(t *task) {
 	tomb := &k.tombs[i]
 	root, _ := t.up.root()
 	tomb.id, tomb.title, tomb.no, tomb.status = t.id(), t.title, t.no, t.status
-	tomb.parent, tomb.root, tomb.kind = t.up.session, root.session, t.kind
+	tomb.parent, tomb.root, tomb.kind, tomb.stuck = t.up.session, root.session, t.kind, stuck
 	if s := t.sess; s != nil {
 		tomb.sess, s.tomb, s.task = s, int32(i)+1, nil
 		if n := s.own; n != nil {
@@ -295,10 +298,12 @@ func (m *BackgroundManager) tombLocked(ref string) *tombstone {
 	return nil
 }
 
-// stopped is called when the call of a runner has returned after all.
+// stopped is called when a call that made the task stuck has returned after all.
 func (k *retention) stopped(id string) {
-	if tomb := k.find(id); tomb != nil && tomb.sess != nil {
-		tomb.sess.stuck = false
+	if tomb := k.find(id); tomb != nil {
+		if tomb.stuck = false; tomb.sess != nil {
+			tomb.sess.stuck = false
+		}
 	}
 }
 

@@ -142,6 +142,7 @@ func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
 		m.goOn(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
 	}()
 	id, err = a.cl.sc.CreateSession(&a.ctx, j.spec)
+	err = lookedAt(err)
 	returned = true
 	return m.created(a, id, err, j)
 }
@@ -162,6 +163,7 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 		m.goOn(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
 	}()
 	end, err = a.cl.runner.RunTurn(&a.ctx, j.session, j.prompt, j.rep)
+	err = lookedAt(err)
 	returned = true
 	j.rep.end()
 	return m.turnReturned(a, end, err, j)
@@ -180,7 +182,7 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 		}
 		m.goOn(func(j *job) *attempt { return m.turnStarted(a, errGoexit, j) })
 	}()
-	err = a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt)
+	err = lookedAt(a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt))
 	returned = true
 	return m.turnStarted(a, err, j)
 }
@@ -196,6 +198,9 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 		if !a.live() { // ended meanwhile: the late session is aborted, and never prompted
 			switch {
 			case id == "" || err != nil:
+				if t.is(flagForgotten) {
+					m.keep.stopped(t.id())
+				}
 			case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
 				if m.sessions.find(id) == nil {
 					m.abortOnceLocked(a, id)

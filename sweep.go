@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -123,7 +124,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 // empty, and so everything is unknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
-		return cl.starter.Statuses(ctx, ids)
+		answer, err := cl.starter.Statuses(ctx, ids)
+		return answer, lookedAt(err)
 	})
 	if errors.Is(err, errors.ErrUnsupported) {
 		answer, err = make(map[string]SessionStatus, len(ids)), nil
@@ -308,7 +310,8 @@ func (m *BackgroundManager) look(l looked, poll bool) {
 		return
 	}
 	todos, err := within(ctx, m, goPoll, "Todos", m.cfg.CallTimeout, func(ctx context.Context) ([]Todo, error) {
-		return a.cl.todos.Todos(ctx, l.session)
+		todos, err := a.cl.todos.Todos(ctx, l.session)
+		return todos, lookedAt(err)
 	})
 	m.update(func(now int64) {
 		if a.t.run == a && a.epoch == l.epoch && !a.ended {
@@ -342,7 +345,8 @@ func (m *BackgroundManager) lookedLocked(a *attempt) {
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {
 		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {
-			return cl.reader.Messages(ctx, session, cursor, readPage)
+			page, err := cl.reader.Messages(ctx, session, cursor, readPage)
+			return page, lookedAt(err)
 		})
 		if err != nil {
 			return nil, err
@@ -389,7 +393,7 @@ func (m *BackgroundManager) todosLocked(a *attempt, list []Todo, now int64) {
 		a.activity = now
 	}
 	a.w.todos, a.w.todosAt = open, now
-	a.w.prog.todos, a.w.prog.todosSeen = list, true
+	a.w.prog.todos, a.w.prog.todosSeen = slices.Clone(list), true
 	m.progressedLocked(a, true, now)
 }
 
@@ -489,7 +493,7 @@ func (m *BackgroundManager) follow(cl *client) {
 func (m *BackgroundManager) followOnce(cl *client, emit func(HostEvent)) error {
 	const forever = 100 * 365 * 24 * time.Hour
 	_, err := within(m.base, m, goEvents, "Events", forever, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, cl.events.Events(ctx, emit)
+		return struct{}{}, lookedAt(cl.events.Events(ctx, emit))
 	})
 	if err != nil && m.base.Err() == nil {
 		m.mu.Lock()
@@ -520,7 +524,9 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		m.kickLocked(cl)
 		return
 	case HostDeleted:
-		m.sessionDeletedLocked(e.Session, now)
+		if s := m.sessionLocked(e.Session); s == nil || s.task.kind.cl == cl { // else another client has one of the same name
+			m.sessionDeletedLocked(e.Session, now)
+		}
 		return
 	}
 	if n := m.nodes[e.Session]; n != nil && n.busy == cl && e.Kind == HostStatus && e.Status.State == SessionIdle {
@@ -569,8 +575,6 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 // with what was read after it, so it has the session looked at.
 func (m *BackgroundManager) statusEventLocked(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
-	case SessionUnknown, SessionUntold:
-		return
 	case SessionIdle, SessionGone:
 		a.w.answered = now
 		if s.State == SessionIdle && m.streamedLocked(a, now) && !a.w.looking && !a.inCall {
@@ -578,7 +582,7 @@ func (m *BackgroundManager) statusEventLocked(a *attempt, s SessionStatus, now i
 			return
 		}
 		m.eventLookLocked(a)
-	default:
+	case SessionBusy, SessionRetrying, SessionAsking:
 		a.w.answered = now
 		m.statusLocked(a, s)
 		m.judgeLocked(a, observation{status: s, answered: true, read: true}, now)

@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 )
 
@@ -232,11 +233,20 @@ func hashMessage(seed maphash.Seed, msg *Message) uint64 {
 }
 
 func (u Usage) plus(v Usage) Usage {
-	return Usage{u.InputTokens + v.InputTokens, u.OutputTokens + v.OutputTokens, u.Cost + v.Cost}
+	return Usage{u.InputTokens + v.InputTokens, u.OutputTokens + v.OutputTokens, u.Cost + v.cost()}
 }
 
 func (u Usage) minus(v Usage) Usage {
-	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.Cost - v.Cost}
+	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.Cost - v.cost()}
+}
+
+// cost leaves out what is no number: nothing could ever be taken from it again,
+// and JSON has no such values.
+func (u Usage) cost() float64 {
+	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
+		return 0
+	}
+	return u.Cost
 }
 
 // tail returns the end of a text, at most 200 bytes.
