@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -111,13 +112,14 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 	}
 	f.result = clean(a.text)
 	if len(f.result) > limit {
-		f.result, f.cut = cutAtRune(f.result, limit), true
+		f.result, f.cut = strings.Clone(cutAtRune(f.result, limit)), true // lest it keep the whole
 	}
 	f.partial = partial && f.result != ""
 	if p := &a.w.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
 		f.prog = new(progress)
 		*f.prog = *p
 		f.prog.detail = ""
+		f.prog.lastText = strings.Clone(p.lastText) // it would keep the text that it is the end of
 	}
 }
 

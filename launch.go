@@ -483,7 +483,10 @@ func title(description, prompt string) string {
 			s = s[:i]
 		}
 	}
-	return inOneLine(s, titleMax)
+	if s = inOneLine(s, titleMax); len(prompt) > 2*titleMax {
+		s = strings.Clone(s) // it outlives the prompt that it may be a part of
+	}
+	return s
 }
 
 // inOneLine returns s as one line of at most max bytes.

@@ -31,10 +31,12 @@ type expiry struct {
 	text int // entries before this one have lost their text
 }
 
+// expiring names its task by the number in its id: a pointer would keep records
+// that went by another entry, or from the other queue.
 type expiring struct {
-	t  *task
-	no int32
-	at int64
+	num uint64
+	at  int64
+	no  int32
 }
 
 // tombstone is what remains of an expired task.
@@ -58,9 +60,13 @@ func (t *tombstone) sessionID() string {
 	return t.sess.id
 }
 
-// current reports whether the entry still speaks of the task as it is.
-func (e expiring) current(told bool) bool {
-	return e.t != nil && e.t.no == e.no && !e.t.live() && !e.t.is(flagForgotten) && e.t.notice.Settled() == told
+// taskOf returns the entry's task, or nil when it does not speak of the task as
+// it is any more.
+func (m *BackgroundManager) taskOf(e expiring, told bool) *task {
+	if t := m.tasks[e.num]; t != nil && t.no == e.no && !t.live() && t.notice.Settled() == told {
+		return t
+	}
+	return nil
 }
 
 // expirableLocked is called when an attempt has ended, its notice has been
@@ -70,13 +76,33 @@ func (m *BackgroundManager) expirableLocked(t *task, now int64) {
 		return
 	}
 	q := &m.keep.untold
-	if t.notice.Settled() {
+	told := t.notice.Settled()
+	if told {
 		q = &m.keep.told
 	} else if m.pushesLocked(t.up) {
 		return // it will be told soon, or given up
 	}
-	q.list = append(q.list, expiring{t, t.no, now})
+	num, _ := parseID(t.id())
+	m.pushLocked(q, told, expiring{num, now, t.no})
 	m.trimLocked(now)
+}
+
+// pushLocked adds an entry. Before the list grows, those that do not hold any
+// more go: they would pile up behind one that holds for long.
+func (m *BackgroundManager) pushLocked(q *expiry, told bool, e expiring) {
+	if len(q.list) == cap(q.list) {
+		kept, text := q.list[:0], 0
+		for i, e := range q.list {
+			if i < q.head || m.taskOf(e, told) == nil {
+				continue
+			}
+			if kept = append(kept, e); i < q.text {
+				text++
+			}
+		}
+		*q = expiry{list: slices.Grow(kept, max(len(kept), 64)), text: text}
+	}
+	q.list = append(q.list, e)
 }
 
 // pushesLocked reports whether what is owed to the node reaches it without its
@@ -99,51 +125,52 @@ func (m *BackgroundManager) trimLocked(now int64) {
 	k.ended = len(m.tasks) - m.live
 	if d := m.cfg.Retention; d > 0 {
 		for {
-			e, ok := k.told.first(true)
-			if !ok {
+			t, at := m.firstLocked(&k.told, true)
+			if t == nil {
 				break
 			}
-			if e.at+int64(d) > now {
-				m.alarmByLocked(&k.alarm, k, e.at+int64(d))
+			if at+int64(d) > now {
+				m.alarmByLocked(&k.alarm, k, at+int64(d))
 				break
 			}
 			k.told.pop()
-			m.expireLocked(e.t, now)
+			m.expireLocked(t, now)
 		}
 	}
 	for limit := m.cfg.RetainText; limit >= 0 && k.text > limit && (m.dropTextLocked(&k.told, true) || m.dropTextLocked(&k.untold, false)); {
 		continue
 	}
 	for limit := m.cfg.RetainTasks; limit >= 0 && k.ended > limit; {
-		e, ok := k.told.first(true)
-		if ok {
+		t, _ := m.firstLocked(&k.told, true)
+		if t != nil {
 			k.told.pop()
-		} else if e, ok = k.untold.first(false); ok {
+		} else if t, _ = m.firstLocked(&k.untold, false); t != nil {
 			k.untold.pop()
-			m.settleTaskLocked(e.t, NoticeGivenUp, now)
+			m.settleTaskLocked(t, NoticeGivenUp, now)
 		}
-		if !ok {
+		if t == nil {
 			break
 		}
-		m.expireLocked(e.t, now)
+		m.expireLocked(t, now)
 	}
 }
 
 func (k *retention) ringLocked(m *BackgroundManager, now int64) { m.trimLocked(now) }
 
-// first returns the oldest entry that still holds.
-func (q *expiry) first(told bool) (expiring, bool) {
+// firstLocked returns the task of the oldest entry that still holds, and since
+// when it may go; nil for none.
+func (m *BackgroundManager) firstLocked(q *expiry, told bool) (t *task, at int64) {
 	for q.head < len(q.list) {
-		if e := q.list[q.head]; e.current(told) {
-			return e, true
+		e := q.list[q.head]
+		if t := m.taskOf(e, told); t != nil {
+			return t, e.at
 		}
 		q.pop()
 	}
-	return expiring{}, false
+	return nil, 0
 }
 
 func (q *expiry) pop() {
-	q.list[q.head] = expiring{}
 	if q.head++; q.head < 64 && q.head < len(q.list) || q.head*2 < len(q.list) {
 		return
 	}
@@ -151,9 +178,7 @@ func (q *expiry) pop() {
 	if len(rest)*4 < cap(q.list) && cap(q.list) > 256 {
 		q.list = slices.Clone(rest) // the old one was made for many more
 	} else {
-		n := copy(q.list, rest)
-		clear(q.list[n:])
-		q.list = q.list[:n]
+		q.list = q.list[:copy(q.list, rest)]
 	}
 	q.text, q.head = max(q.text-q.head, 0), 0
 }
@@ -161,11 +186,10 @@ func (q *expiry) pop() {
 // dropTextLocked drops the text of the oldest entry that has one.
 func (m *BackgroundManager) dropTextLocked(q *expiry, told bool) bool {
 	for q.text = max(q.text, q.head); q.text < len(q.list); q.text++ {
-		e := q.list[q.text]
-		if e.current(told) && e.t.fin.result != "" {
-			m.keep.text -= int64(len(e.t.fin.result))
-			e.t.fin.result = ""
-			e.t.set(flagDropped, true)
+		if t := m.taskOf(q.list[q.text], told); t != nil && t.fin.result != "" {
+			m.keep.text -= int64(len(t.fin.result))
+			t.fin.result = ""
+			t.set(flagDropped, true)
 			q.text++
 			return true
 		}
@@ -204,6 +228,10 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	}
 	t.up.unlink(t)
 	m.dropNodeLocked(t.up)
+	if len(m.watchers[t]) == 0 { // else they are about to be given it
+		// A batch may remember the end for long.
+		t.text, t.fin.result, t.fin.prog = "", "", nil
+	}
 	m.pokeLocked(t)
 	m.shrinkLocked()
 }

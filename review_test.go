@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -289,6 +292,7 @@ func TestANoticeReadOnItsWayToABusyParentLeavesNothing(t *testing.T) {
 		require.Equal(t, bgagent.NoticeRead, get(t, m, a.ID).Notice)
 		b, c := launch(t, m, "b"), launch(t, m, "c")
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.Len(t, got, 1)
 		require.Len(t, got[0].Items, 2, "both of the batch in one notice")
 		for _, it := range got[0].Batch {
@@ -418,6 +422,7 @@ func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 		m := manage(t, &goRunner{run: works(time.Second)}, cfg)
 		a := launch(t, m, "a")
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.Equal(t, []string{a.ID + a.ID, a.ID + a.ID}, items)
 		require.Equal(t, ids[0], ids[1])
 	})
@@ -434,6 +439,81 @@ func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: session})
 		require.Equal(t, bgagent.CauseSessionDeleted, get(t, m, id).Cause)
 	})
+}
+
+// heapOf returns the bytes that are reachable.
+func heapOf() int {
+	var s runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&s)
+	return int(s.HeapAlloc)
+}
+
+// Spec 6: 64 MiB of text are retained, and not what it was cut out of.
+func TestDroppedTextIsFreed(t *testing.T) {
+	const size, tasks = 200 << 10, 200
+	for name, run := range map[string]func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error){
+		"reported": func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			r.Text(strings.Repeat("x", size))
+			return bgagent.TurnEnd{}, nil
+		},
+		"cut": func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			return bgagent.TurnEnd{Text: strings.Repeat("y", 20*size)}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := manage(t, &goRunner{run: run}, bgagent.Config{RetainText: 20 << 20, MaxTasksPerRoot: bgagent.Unlimited})
+			before := heapOf()
+			for i := range tasks {
+				ended(t, m, launch(t, m, fmt.Sprint("p", i)).ID)
+			}
+			kept := heapOf() - before
+			require.Less(t, kept, 24<<20, "%d MiB are kept of at most 20", kept>>20)
+			runtime.KeepAlive(m)
+		})
+	}
+}
+
+// A tombstone keeps a title, not the prompt that it is the beginning of.
+func TestATombstoneDoesNotKeepThePrompt(t *testing.T) {
+	m := manage(t, &goRunner{run: works(0)}, bgagent.Config{RetainTasks: 1, MaxTasksPerRoot: bgagent.Unlimited, Wake: bgagent.WakeNever})
+	before := heapOf()
+	for i := range 200 {
+		ended(t, m, launch(t, m, fmt.Sprintf("title %d\n", i)+strings.Repeat("x", 200<<10)).ID)
+		m.TakeNotice("root")
+	}
+	kept := heapOf() - before
+	require.Less(t, kept, 4<<20, "%d MiB are kept of one task", kept>>20)
+	runtime.KeepAlive(m)
+}
+
+// A long answer told in small pieces must not hold up everybody else.
+func TestManySmallPiecesOfTextAreCheap(t *testing.T) {
+	const pieces = 100_000
+	f := &goRunner{}
+	f.run = func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		for range pieces {
+			r.Text("word ")
+		}
+		return bgagent.TurnEnd{}, nil
+	}
+	m := manageUnchecked(t, f, bgagent.Config{})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	task := ended(t, m, launch(t, m, "x").ID)[0]
+	runtime.ReadMemStats(&after)
+	require.Len(t, task.Result, pieces*5)
+	allocated := after.TotalAlloc - before.TotalAlloc
+	require.Less(t, allocated, uint64(64<<20), "%d MiB were allocated for %d KiB of text", allocated>>20, pieces*5>>10)
+}
+
+func manageUnchecked(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent.BackgroundManager {
+	t.Helper()
+	m, err := bgagent.New(sc, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	return m
 }
 
 // A task can be written as JSON whatever its agent has reported.
@@ -469,6 +549,7 @@ func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 		m := manage(t, &goRunner{run: works(time.Second)}, cfg)
 		a := launch(t, m, "a")
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		require.Equal(t, bgagent.NoticeDelivered, get(t, m, a.ID).Notice)
 		for i := 1; i < len(at); i++ {
 			require.GreaterOrEqual(t, at[i]-at[i-1], bgagent.DefaultPollInterval, "try %d: %v", i+1, at)

@@ -294,6 +294,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 		}
 		if a.w.text != "" {
 			a.w.text = ""
+			a.w.pieces.Reset()
 		}
 		switch {
 		case err != nil:

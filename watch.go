@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"math"
 	"slices"
+	"strings"
 )
 
 // watch is what a running turn has shown so far: of a runner through its
@@ -14,9 +15,10 @@ type watch struct {
 	old      map[string]struct{} // messages of earlier turns that might still be returned
 	past     pastMessages        // the last ones of earlier attempts, for the same reason
 	tools    map[string]ToolState
-	prog     progress // of all turns
-	flying   int      // tools in flight
-	reported bool     // a runner has reported something
+	prog     progress        // of all turns
+	flying   int             // tools in flight
+	reported bool            // a runner has reported something
+	pieces   strings.Builder // of a runner's text: there may be thousands, each of a few bytes
 
 	c        judged
 	lookAt   int64 // when the session is to be looked at again; 0 for with the next sweep
@@ -109,6 +111,7 @@ func (w *watch) begin(promptID string, now int64) {
 		}
 	}
 	w.turn = turn{}
+	w.pieces.Reset()
 	clear(w.tools)
 	w.flying = 0
 	w.promptID, w.hint, w.reported = promptID, nil, false
@@ -293,11 +296,11 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 	case ReportText:
 		if changed = r.Text != ""; changed {
 			if w.afterUse {
-				w.text, w.afterUse = "", false
+				w.pieces.Reset()
+				w.afterUse = false
 			}
-			if len(w.text) < maxTurnText {
-				w.text += r.Text
-			}
+			w.pieces.WriteString(cutAtRune(r.Text, maxTurnText-w.pieces.Len()))
+			w.text = w.pieces.String()
 			w.output, quick = true, false
 			p.lastText, p.lastTextA = tail(w.text), now
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/bgagent/bgagent"
 )
@@ -24,6 +25,7 @@ type Turn struct {
 
 	// Guarded by Client.mu.
 	text    string
+	pieces  strings.Builder // of text
 	tools   []bgagent.MessageTool
 	stop    bgagent.StopReason
 	aborted bool
@@ -70,7 +72,8 @@ func matches(pattern, s string) bool {
 // answer, the text told since the last tool call is the answer.
 func (t *Turn) Text(piece string) {
 	t.c.mu.Lock()
-	t.text += piece
+	t.pieces.WriteString(piece)
+	t.text = t.pieces.String()
 	t.c.mu.Unlock()
 	t.r.Text(piece)
 }
@@ -85,6 +88,7 @@ func (t *Turn) Tool(call bgagent.MessageTool) {
 	if i < 0 {
 		t.tools = append(t.tools, call)
 		t.text = ""
+		t.pieces.Reset()
 	} else {
 		t.tools[i] = call
 	}
