@@ -182,6 +182,16 @@ func (o *oracle) begin(a *activity, grant bool) {
 	}
 }
 
+// runsLocked reports whether anything of the attempt runs.
+func (o *oracle) runsLocked(task string, no int) bool {
+	for a := range o.runs {
+		if a.key == (attemptKey{task, no}) {
+			return true
+		}
+	}
+	return false
+}
+
 func (o *oracle) end(a *activity) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -315,9 +325,13 @@ func (o *oracle) event(e bgagent.Event) {
 		}
 		o.notices[key] = t.Notice
 	case bgagent.EventOverLimit:
-		o.overran[key] = true
-		if t.Attempt > 1 { // the event may come when a new attempt waits already
-			o.overran[attemptKey{t.ID, t.Attempt - 1}] = true
+		// The event may come when new attempts have waited for the one that does
+		// not stop: each of them may have been cancelled and followed by another.
+		for no := t.Attempt; no > 0; no-- {
+			o.overran[attemptKey{t.ID, no}] = true
+			if o.runsLocked(t.ID, no) {
+				break
+			}
 		}
 		o.overLimit++
 		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] {
