@@ -487,13 +487,11 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 	if t.call != "" {
 		t.extra().call = m.callHashOf(t)
 	}
-	if t.is(flagLost) {
-		t.up.lost--
-	}
+	t.setLost(false)
 	if t.notice == NoticeOwed {
 		t.set(flagOldDebts, true)
 	}
-	t.set(flagLost|flagDropped, false)
+	t.set(flagDropped, false)
 	if old := t.up; old != up {
 		if t.notice == NoticeOwed { // the debts of the earlier attempt stay behind, and go with it
 			// Nothing may expire by that: not t, and not the last task of up.

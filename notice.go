@@ -75,12 +75,23 @@ func (m *BackgroundManager) noticeLocked(t *task, s NoticeState, now int64) {
 
 // loseLocked gives up the notice of the latest attempt. It can still be taken.
 func (m *BackgroundManager) loseLocked(t *task, now int64) {
-	if !t.is(flagLost) {
-		t.set(flagLost, true)
-		t.up.lost++
-	}
+	t.setLost(true)
 	m.noticeLocked(t, NoticeGivenUp, now)
 	m.logLocked(logGivenUp, t)
+}
+
+// setLost says whether the notice of the latest attempt was given up and may
+// still be taken.
+func (t *task) setLost(on bool) {
+	switch {
+	case t.is(flagLost) == on:
+		return
+	case on:
+		t.up.lost++
+	default:
+		t.up.lost--
+	}
+	t.set(flagLost, on)
 }
 
 // settleLocked settles one debt.
@@ -97,23 +108,16 @@ func (m *BackgroundManager) settleLocked(d debt, s NoticeState, now int64) {
 
 // settleTaskLocked settles what is owed for the task: its parent knows.
 func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) {
-	if t.is(flagLost) {
-		t.set(flagLost, false)
-		t.up.lost--
+	t.setLost(false)
+	if t.up.adrift != nil {
+		t.up.adrift.drop(t)
 	}
 	if t.notice != NoticeOwed {
 		return
 	}
 	n := t.up
 	if env := n.env; env != nil {
-		kept := env.debts[:0]
-		for _, d := range env.debts {
-			if d.t != t {
-				kept = append(kept, d)
-			}
-		}
-		env.debts = kept
-		if len(kept) == 0 && !env.flying {
+		if env.drop(t); len(env.debts) == 0 && !env.flying {
 			n.env = nil
 		}
 	}
@@ -179,9 +183,10 @@ func (n *node) compact() {
 // giveUpLocked gives up everything that is owed to a node which can never be
 // told any more.
 func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
+	env := n.env
 	var debts []debt
-	if n.env != nil {
-		debts, n.env = n.env.debts, nil
+	if env != nil {
+		debts, n.env = slices.Clone(env.debts), nil
 	}
 	debts = append(debts, n.owed...)
 	n.owed, n.nOwed, n.oldest, n.urgent, n.trying = nil, 0, 0, 0, 0
@@ -194,8 +199,26 @@ func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
 	for _, d := range debts {
 		m.settleLocked(d, NoticeGivenUp, now)
 	}
+	if env != nil && env.flying && n.delivery { // what is on its way stays on its way
+		n.adrift = env
+		env.lost(false)
+	}
 	m.wakeNodeLocked(n)
 	m.dropNodeLocked(n)
+}
+
+// lost says whether what is in an envelope that was given up may still be taken.
+func (env *envelope) lost(on bool) {
+	for _, d := range env.debts {
+		if d.t.no == d.no && d.t.notice == NoticeGivenUp && !d.t.is(flagForgotten) {
+			d.t.setLost(on)
+		}
+	}
+}
+
+// drop takes what speaks of the task out of the envelope.
+func (env *envelope) drop(t *task) {
+	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool { return d.t == t })
 }
 
 // packLocked makes one notice of everything that is owed to the node, or
@@ -440,6 +463,11 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 func (m *BackgroundManager) endDeliveryLocked(n *node, env *envelope, err error, now int64) {
 	env.flying = false
 	if n.env != env { // given up meanwhile
+		n.adrift = nil
+		if err != nil {
+			env.lost(true)
+		}
+		m.wakeNodeLocked(n)
 		return
 	}
 	env.tries++
@@ -640,12 +668,11 @@ func (m *BackgroundManager) afterTakeLocked(n *node, now int64) {
 func (m *BackgroundManager) findLostLocked(n *node) {
 	for t := n.first; t != nil; t = t.next {
 		if t.is(flagLost) && !t.live() {
-			t.set(flagLost, false)
+			t.setLost(false)
 			n.owed = append(n.owed, debt{t, t.no, t.fin.ended})
 			n.nOwed++
 		}
 	}
-	n.lost = 0
 }
 
 // TakeNotice returns everything that is owed to the session at this moment as
@@ -692,7 +719,7 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 					return
 				}
 			}
-			if n.live == 0 && n.outstanding() == 0 {
+			if n.live == 0 && n.outstanding() == 0 && n.adrift == nil {
 				done = true
 				return
 			}

@@ -239,6 +239,7 @@ type node struct {
 	lost    int      // tasks whose notice was given up and not taken since
 
 	env      *envelope // what is being delivered, or to be tried again
+	adrift   *envelope // given up while it was being delivered
 	busy     *client   // it was busy when last looked at
 	scope    bool      // nobody can notify it
 	retry    int64     // not before

@@ -209,9 +209,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 		t.run = nil
 	}
 	t.set(flagForgotten, true)
-	if t.is(flagLost) {
-		t.up.lost--
-	}
+	t.setLost(false)
 	m.keep.text -= int64(len(t.fin.result))
 	m.keep.ended--
 	num, _ := parseID(t.id())

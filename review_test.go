@@ -642,3 +642,35 @@ func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
 		require.Equal(t, bgagent.CauseHostUnreachable, get(t, m, id).Cause)
 	})
 }
+
+// What was given up while it was on its way is told once: by the host that took
+// it after all, or by whoever takes it when the host did not.
+func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
+	for name, answer := range map[string]error{"taken after all": nil, "not taken": errors.New("gone")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+					Notify: func(context.Context, string, bgagent.Notice) error {
+						time.Sleep(5 * time.Second)
+						return answer
+					},
+				})
+				a := launch(t, m, "a")
+				time.Sleep(3 * time.Second)
+				m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: "root"})
+				require.Equal(t, bgagent.NoticeGivenUp, get(t, m, a.ID).Notice)
+				_, ok := m.TakeNotice("root")
+				require.False(t, ok, "it is still on its way")
+				n, err := m.NextNotice(t.Context(), "root")
+				if answer == nil {
+					require.ErrorIs(t, err, bgagent.ErrNothingOwed)
+				} else {
+					require.NoError(t, err)
+					require.Equal(t, a.ID, n.Items[0].Task)
+				}
+				_, ok = m.TakeNotice("root")
+				require.False(t, ok)
+			})
+		})
+	}
+}
