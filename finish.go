@@ -67,6 +67,10 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		a = t.run
 		m.captureLocked(a, f, cause.Status() != Completed)
 	}
+	var own *node // the record may expire with what follows, and the node lose its task
+	if t.sess != nil {
+		own = t.sess.own
+	}
 	t.transition(cause.Status(), cause)
 	t.fin = f
 	m.keep.text += int64(len(f.result))
@@ -90,8 +94,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		}
 		m.expirableLocked(t, now)
 	}
-	if t.status != Completed && t.sess != nil && t.sess.own != nil {
-		own := t.sess.own // it may be forgotten once nothing is owed to it
+	if t.status != Completed && own != nil {
 		m.giveUpLocked(own, now)
 		m.cascadeLocked(own, fmt.Sprintf("task %s, which launched it, ended: %s", t.id(), cause), now)
 	}

@@ -797,9 +797,11 @@ func (h *hammer) nothingOwed() {
 		if live, owed := h.m.Outstanding(s); live != 0 || owed != 0 {
 			h.o.fault("at rest, Outstanding(%q) is %d, %d", s, live, owed)
 		}
-		if _, err := h.m.NextNotice(context.Background(), s); !errors.Is(err, bgagent.ErrNothingOwed) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		if _, err := h.m.NextNotice(ctx, s); !errors.Is(err, bgagent.ErrNothingOwed) {
 			h.o.fault("at rest, NextNotice(%q): %v", s, err)
 		}
+		cancel()
 	}
 }
 

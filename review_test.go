@@ -674,3 +674,36 @@ func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
 		})
 	}
 }
+
+// What a task has launched ends with it, also when its record goes at once.
+func TestTheChildrenOfATaskThatExpiresAtItsEndAreCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		var child bgagent.Task
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "parent" {
+				var err error
+				child, err = m.Launch(ctx, bgagent.Caller{Session: s}, bgagent.LaunchInput{Agent: "a", Prompt: "child"})
+				return bgagent.TurnEnd{Text: "launched"}, err
+			}
+			return works(time.Hour)(ctx, s, p, r)
+		}
+		m = manage(t, f, bgagent.Config{MaxDepth: 2, RetainTasks: 1, Wake: bgagent.WakeNever, Limits: bgagent.Limits{Default: 3}})
+		untold := launch(t, m, "untold")
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, untold.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			time.Sleep(time.Minute)
+			cancel()
+		}()
+		parent, err := m.Run(ctx, root, bgagent.LaunchInput{Agent: "a", Prompt: "parent"})
+		require.ErrorIs(t, err, context.Canceled)
+		synctest.Wait()
+		_, err = m.Get(parent.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		_, err = m.Get(child.ID)
+		require.ErrorContains(t, err, "its last attempt ended as cancelled")
+	})
+}
