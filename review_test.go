@@ -707,3 +707,32 @@ func TestTheChildrenOfATaskThatExpiresAtItsEndAreCancelled(t *testing.T) {
 		require.ErrorContains(t, err, "its last attempt ended as cancelled")
 	})
 }
+
+// Spec 7: a late event of an earlier turn does not make a session quiet that
+// runs on; its status, asked for since, does.
+func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{})
+		id, session := turnOn(t, m, "a")
+		f.do(func() {
+			f.sessions[session].state = bgagent.SessionBusy
+			f.abort = func(context.Context, string) error {
+				f.set(session, bgagent.SessionBusy) // it does not stop at once
+				return nil
+			}
+		})
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		synctest.Wait()
+		m.Observe(idle(session)) // of the turn before
+		synctest.Wait()
+		require.False(t, get(t, m, id).Quiet)
+		f.set(session, bgagent.SessionIdle)
+		before := time.Now()
+		m.Observe(idle(session))
+		synctest.Wait()
+		require.True(t, get(t, m, id).Quiet)
+		require.Zero(t, time.Since(before), "it is asked at once")
+	})
+}

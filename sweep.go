@@ -537,8 +537,8 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		return
 	}
 	if a := s.task.run; a.ended {
-		if e.Kind == HostStatus {
-			m.restedLocked(a, e.Status.State, now)
+		if e.Kind == HostStatus && (e.Status.State == SessionIdle || e.Status.State == SessionGone) {
+			m.kickLocked(cl) // the event may be an earlier turn's, and late
 		}
 	} else if cl.starter != nil && a.turnStart > 0 {
 		m.observedLocked(a, e, now)
