@@ -1,0 +1,262 @@
+package dashboard_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/dashboard"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+// hostile is what an agent might write to get out of its place.
+const hostile = `<script>alert(1)</script><img src=x onerror=alert(1)>`
+
+// newManager makes a manager with agents that answer at once, wait until they
+// are stopped, or fail.
+func newManager(t *testing.T, cfg bgagent.Config) *bgagent.BackgroundManager {
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
+		"echo": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			turn.Tool(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolDone})
+			return "you said: " + turn.Prompt.Text, nil
+		},
+		"wait": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+			turn.Text("waiting")
+			turn.Todos([]bgagent.Todo{{Text: "sit"}, {Text: "stand", State: bgagent.TodoCompleted}})
+			<-ctx.Done()
+			return "", ctx.Err()
+		},
+	}), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // nobody has been told of the ends
+	return m
+}
+
+func launch(t *testing.T, m *bgagent.BackgroundManager, session, agent, prompt string) bgagent.Task {
+	task, err := m.Launch(t.Context(), bgagent.Caller{Session: session}, bgagent.LaunchInput{Agent: agent, Prompt: prompt})
+	require.NoError(t, err)
+	return task
+}
+
+func ended(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
+	tasks, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, id)
+	require.NoError(t, err)
+	return tasks[0]
+}
+
+func get(h http.Handler, target string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// post sends what the page would send; the headers come after and beat it.
+func post(h http.Handler, target, body string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, target, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-Bgagent-Dashboard", "1")
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestThePageAllowsItselfNothingButItsOwnFiles(t *testing.T) {
+	h := dashboard.New(newManager(t, bgagent.Config{}), dashboard.Config{})
+	for _, target := range []string{"/", "/app.js", "/app.css", "/icon.svg", "/task?id=bg_none", "/nothing"} {
+		policy := get(h, target).Header().Get("Content-Security-Policy")
+		require.Contains(t, policy, "default-src 'none'", target)
+		require.Contains(t, policy, "script-src 'self';", target)
+		require.Contains(t, policy, "style-src 'self';", target)
+		require.Contains(t, policy, "require-trusted-types-for 'script'", target)
+		require.Contains(t, policy, "frame-ancestors 'none'", target)
+		require.NotContains(t, policy, "unsafe", target)
+		require.Equal(t, "nosniff", get(h, target).Header().Get("X-Content-Type-Options"))
+	}
+	page := get(h, "/").Body.String()
+	require.NotContains(t, page, "://", "the page asks nobody else for anything")
+	require.NotContains(t, page, "style=")
+	require.NotContains(t, page, `="/`, "every address is relative")
+}
+
+func TestItIsMountedUnderAnyPath(t *testing.T) {
+	h := dashboard.New(newManager(t, bgagent.Config{}), dashboard.Config{})
+	mux := http.NewServeMux()
+	mux.Handle("/debug/tasks/", h)
+	mux.Handle("/a/b/c/d/", http.StripPrefix("/a/b/c/d", h))
+	mux.Handle("/bare", http.StripPrefix("/bare", h))
+	for _, prefix := range []string{"/debug/tasks/", "/a/b/c/d/"} {
+		require.Contains(t, get(mux, prefix).Body.String(), `href="app.css"`, prefix)
+		w := get(mux, prefix+"app.js")
+		require.Equal(t, "text/javascript; charset=utf-8", w.Header().Get("Content-Type"))
+		require.Equal(t, http.StatusNotModified, get(mux, prefix+"app.js", "If-None-Match", w.Header().Get("ETag")).Code)
+		require.Equal(t, http.StatusNotFound, get(mux, prefix+"task?id=bg_none").Code)
+		require.Equal(t, http.StatusNotFound, get(mux, prefix+"index.html").Code, "the page has one address")
+	}
+	w := get(mux, "/bare")
+	require.Equal(t, http.StatusMovedPermanently, w.Code)
+	require.Equal(t, "/bare/", w.Header().Get("Location"))
+}
+
+func TestOneTaskIsShownWithItsMessages(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	h := dashboard.New(m, dashboard.Config{})
+	id := launch(t, m, "main", "echo", hostile).ID
+	ended(t, m, id)
+
+	w := get(h, "/x/task?id="+id)
+	require.Equal(t, http.StatusOK, w.Code)
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	require.NotContains(t, w.Body.String(), "<", "no markup in what a browser is sent")
+	var task struct{ Status, Result, Prompt, Pool string }
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &task))
+	require.Equal(t, "completed", task.Status)
+	require.Equal(t, "you said: "+hostile, task.Result)
+	require.Equal(t, "agent echo", task.Pool)
+
+	var page struct {
+		Messages []struct{ Role, Text string }
+		Next     string
+	}
+	require.NoError(t, json.Unmarshal(get(h, "/x/messages?id="+id).Body.Bytes(), &page))
+	require.Len(t, page.Messages, 2)
+	require.Equal(t, "user", page.Messages[0].Role)
+	require.Equal(t, hostile, page.Messages[0].Text)
+	require.NotEmpty(t, page.Next)
+}
+
+func TestMetadataIsTheHostsOwn(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	task, err := m.Launch(t.Context(), bgagent.Caller{Session: "main"},
+		bgagent.LaunchInput{Agent: "echo", Prompt: "x", Metadata: map[string]string{"token": "s3cret"}})
+	require.NoError(t, err)
+	require.NotContains(t, get(dashboard.New(m, dashboard.Config{}), "/task?id="+task.ID).Body.String(), "s3cret")
+}
+
+func TestNothingCanBeChangedUnlessTheHostAllowsIt(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	h := dashboard.New(m, dashboard.Config{})
+	id := launch(t, m, "main", "wait", "x").ID
+	require.Equal(t, http.StatusForbidden, post(h, "/cancel", `{"id":"`+id+`"}`).Code)
+	require.Equal(t, http.StatusForbidden, post(h, "/resume", `{"id":"`+id+`","prompt":"again"}`).Code)
+	task, err := m.Get(id)
+	require.NoError(t, err)
+	require.False(t, task.Status.Terminal())
+}
+
+func TestOnlyThePageItselfCanChangeAnything(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	h := dashboard.New(m, dashboard.Config{AllowCancel: true, AllowResume: true})
+	id := launch(t, m, "main", "wait", "x").ID
+	body := `{"id":"` + id + `","reason":"no longer needed"}`
+	for name, header := range map[string][]string{
+		"another site":       {"Sec-Fetch-Site", "cross-site"},
+		"a sibling site":     {"Sec-Fetch-Site", "same-site"},
+		"an old browser":     {"Sec-Fetch-Site", "", "Origin", "http://elsewhere.example"},
+		"no header":          {"X-Bgagent-Dashboard", ""},
+		"a form":             {"Content-Type", "application/x-www-form-urlencoded"},
+		"text that is JSON":  {"Content-Type", "text/plain"},
+		"a sandboxed iframe": {"Sec-Fetch-Site", "", "Origin", "null"},
+	} {
+		require.GreaterOrEqual(t, post(h, "/cancel", body, header...).Code, 400, name)
+	}
+	require.Equal(t, http.StatusMethodNotAllowed, get(h, "/cancel?id="+id).Code)
+	for _, bad := range []string{"", "{", `{"id":1}`, `{"unknown":"x"}`, `{"id":"` + strings.Repeat("x", 2<<20) + `"}`} {
+		require.Equal(t, http.StatusBadRequest, post(h, "/cancel", bad).Code)
+	}
+	task, err := m.Get(id)
+	require.NoError(t, err)
+	require.False(t, task.Status.Terminal(), "none of these has done anything")
+
+	require.Equal(t, http.StatusOK, post(h, "/cancel", body).Code)
+	task = ended(t, m, id)
+	require.Equal(t, bgagent.CauseHost, task.Cause)
+	require.Equal(t, "no longer needed", task.Reason)
+	require.Equal(t, http.StatusConflict, post(h, "/cancel", body).Code, "it has ended already")
+	require.Equal(t, http.StatusNotFound, post(h, "/cancel", `{"id":"bg_none"}`).Code)
+}
+
+func TestAResumedTaskTellsItsParent(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	h := dashboard.New(m, dashboard.Config{AllowResume: true})
+	id := launch(t, m, "main", "echo", "one").ID
+	ended(t, m, id)
+	_, ok := m.TakeNotice("main")
+	require.True(t, ok)
+	require.Equal(t, http.StatusBadRequest, post(h, "/resume", `{"id":"`+id+`","prompt":" "}`).Code)
+	require.Equal(t, http.StatusOK, post(h, "/resume", `{"id":"`+id+`","prompt":"two"}`).Code)
+	task := ended(t, m, id)
+	require.Equal(t, "you said: two", task.Result)
+	require.Equal(t, "main", task.Parent)
+	n, ok := m.TakeNotice("main")
+	require.True(t, ok)
+	require.Equal(t, 2, n.Items[0].Attempt)
+}
+
+func TestAServerOnLoopbackHasOnlyLoopbacksNames(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	on := func(cfg dashboard.Config, ip, host string) int {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = host
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.ParseIP(ip), Port: 80})))
+		w := httptest.NewRecorder()
+		dashboard.New(m, cfg).ServeHTTP(w, r)
+		return w.Code
+	}
+	for _, host := range []string{"localhost:8080", "127.0.0.1", "127.0.0.1:80", "[::1]:80", "LOCALHOST"} {
+		require.Equal(t, http.StatusOK, on(dashboard.Config{}, "127.0.0.1", host), host)
+	}
+	for _, host := range []string{"evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1", ""} {
+		require.Equal(t, http.StatusMisdirectedRequest, on(dashboard.Config{}, "127.0.0.1", host), host)
+	}
+	require.Equal(t, http.StatusOK, on(dashboard.Config{}, "10.0.0.1", "tasks.example"))
+	named := dashboard.Config{Hosts: []string{"tasks.example"}}
+	require.Equal(t, http.StatusOK, on(named, "127.0.0.1", "tasks.example:443"))
+	require.Equal(t, http.StatusMisdirectedRequest, on(named, "10.0.0.1", "other.example"))
+}
+
+func TestAnotherSiteCannotReadIt(t *testing.T) {
+	h := dashboard.New(newManager(t, bgagent.Config{}), dashboard.Config{})
+	for _, target := range []string{"/events", "/task?id=x", "/messages?id=x"} {
+		require.Equal(t, http.StatusForbidden, get(h, target, "Sec-Fetch-Site", "cross-site").Code)
+	}
+	require.Equal(t, http.StatusMethodNotAllowed, post(h, "/task", "{}").Code)
+	require.Equal(t, http.StatusMethodNotAllowed, post(h, "/", "{}").Code)
+}
+
+func TestItWorksOnARealServerThatLimitsItsWrites(t *testing.T) {
+	m := newManager(t, bgagent.Config{})
+	h := dashboard.New(m, dashboard.Config{Title: "ours"})
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.RegisterOnShutdown(h.Close)
+	srv.Start()
+	resp, err := http.Get(srv.URL + "/events")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, "text/event-stream", resp.Header.Get("Content-Type"))
+	require.NoError(t, srv.Config.Shutdown(t.Context()), "streams do not hold it up")
+	all, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(string(all), `event: hello`+"\n"+`data: {"title":"ours"`), string(all))
+	require.Equal(t, http.StatusServiceUnavailable, get(h, "/events").Code)
+}
+
+func TestMisuseIsCalledMisuse(t *testing.T) {
+	require.PanicsWithValue(t, "dashboard: New without a manager", func() { dashboard.New(nil, dashboard.Config{}) })
+	require.Panics(t, func() { dashboard.New(newManager(t, bgagent.Config{}), dashboard.Config{Interval: -1}) })
+}

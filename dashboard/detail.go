@@ -1,0 +1,114 @@
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/bgagent/bgagent"
+)
+
+// maxMessages is how many messages of a session are read at once.
+const maxMessages = 100
+
+// message is a message of a session as the page shows it.
+type message struct {
+	ID        string `json:"id"`
+	Role      string `json:"role"`
+	Text      string `json:"text,omitempty"`
+	Reasoning string `json:"reasoning,omitempty"`
+	Tools     []tool `json:"tools,omitempty"`
+	Error     string `json:"error,omitempty"`
+	Time      int64  `json:"time,omitempty"`
+	Finished  bool   `json:"finished"`
+}
+
+type tool struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+}
+
+// messagePage is a part of a session's messages, oldest first.
+type messagePage struct {
+	Messages []message `json:"messages"`
+	Next     string    `json:"next"`
+	More     bool      `json:"more"`
+	Note     string    `json:"note,omitempty"` // why there are none
+}
+
+// taskDetail is everything that is known of one task. Its todos are told by the
+// names of their states.
+type taskDetail struct {
+	bgagent.Task
+	Pool  string `json:"pool"`
+	Todos []todo `json:"todos"`
+}
+
+type todo struct {
+	Text  string `json:"text"`
+	State string `json:"state"`
+}
+
+// serveTask answers what is known of one task. The host's metadata is its own
+// business and left out.
+func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
+	t, err := h.m.Get(r.URL.Query().Get("id"))
+	if err != nil {
+		writeError(w, statusOf(err), err)
+		return
+	}
+	d := taskDetail{Task: t, Pool: poolOf(h.m.Concurrency(), &t), Todos: make([]todo, 0, len(t.Progress.Todos))}
+	for _, entry := range t.Progress.Todos {
+		d.Todos = append(d.Todos, todo{entry.Text, entry.State.String()})
+	}
+	d.Metadata, d.Progress.Todos = nil, nil
+	writeJSON(w, http.StatusOK, d)
+}
+
+// serveMessages answers the messages of one task that are new or have changed
+// since a cursor.
+func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	page, err := h.m.Messages(r.Context(), bgagent.Caller{}, q.Get("id"), bgagent.Cursor(q.Get("after")), maxMessages)
+	answer := messagePage{Messages: make([]message, 0, len(page.Messages)), Next: string(page.Next), More: page.More}
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		answer.Note = "The agent's client cannot show messages."
+	case errors.Is(err, bgagent.ErrNoSession):
+		answer.Note = "There is no session yet."
+	case err != nil:
+		writeError(w, statusOf(err), fmt.Errorf("reading the messages: %w", err))
+		return
+	}
+	for _, msg := range page.Messages {
+		one := message{
+			ID: msg.ID, Role: msg.Role.String(), Text: msg.Text, Reasoning: msg.Reasoning,
+			Error: msg.Error, Time: millis(msg.Time), Finished: msg.Finished,
+		}
+		for _, call := range msg.Tools {
+			one.Tools = append(one.Tools, tool{call.Name, call.State.String()})
+		}
+		answer.Messages = append(answer.Messages, one)
+	}
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// statusOf says how an error of the manager is told in HTTP.
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, bgagent.ErrUnknownTask):
+		return http.StatusNotFound
+	case errors.Is(err, bgagent.ErrExpired):
+		return http.StatusGone
+	case errors.Is(err, bgagent.ErrClosed):
+		return http.StatusServiceUnavailable
+	case errors.Is(err, bgagent.ErrAlreadyEnded), errors.Is(err, bgagent.ErrStillLive), errors.Is(err, bgagent.ErrNotStopped),
+		errors.Is(err, bgagent.ErrNoSession), errors.Is(err, bgagent.ErrTooManyTasks):
+		return http.StatusConflict
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusBadGateway
+	}
+}

@@ -1,0 +1,60 @@
+package dashboard
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// maxPools bounds how many pools the page is told of: those in use, then those
+// that the limits name, then those that were in use before.
+const maxPools = 200
+
+// poolOf returns the name of the pool that the task is counted in.
+func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
+	switch {
+	case t.Queue != nil:
+		return t.Queue.Pool.Name
+	case t.Model != "":
+		return c.Stats(t.Model).Name
+	case t.Agent != "":
+		return "agent " + strings.ToLower(strings.TrimSpace(t.Agent))
+	default:
+		return "default"
+	}
+}
+
+// poolStats returns the figures of all pools that are worth showing, sorted by
+// name. A pool that was shown before stays, so that the page does not jump when
+// one falls empty for a moment.
+func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
+	all := c.Pools()
+	have := make(map[string]bool, len(all))
+	for _, p := range all {
+		have[p.Name] = true
+	}
+	add := func(p bgagent.PoolStats) {
+		if !have[p.Name] && len(all) < maxPools {
+			have[p.Name] = true
+			all = append(all, p)
+		}
+	}
+	limits := c.Limits()
+	for name, limit := range limits.Model {
+		add(bgagent.PoolStats{Name: "model " + name, Limit: limit})
+	}
+	for name, limit := range limits.Provider {
+		add(bgagent.PoolStats{Name: "provider " + name, Limit: limit})
+	}
+	for _, p := range before {
+		// What is gone from the limits is gone from here; the rest is the default's.
+		if strings.HasPrefix(p.Name, "agent ") || strings.HasPrefix(p.Name, "default") {
+			add(bgagent.PoolStats{Name: p.Name, Limit: limits.Default})
+		}
+	}
+	all = all[:min(len(all), maxPools)]
+	slices.SortFunc(all, func(a, b bgagent.PoolStats) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}

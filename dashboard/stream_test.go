@@ -1,0 +1,261 @@
+package dashboard_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/dashboard"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+// viewer is a page without a browser: it applies what it is sent.
+type viewer struct {
+	mu      sync.Mutex
+	events  []string
+	tasks   map[string]map[string]any
+	pools   []bgagent.PoolStats
+	batches int
+	rows    int // in all batches together
+	biggest int
+	closed  bool
+
+	header  http.Header
+	partial string
+	slow    time.Duration // how long each message takes to be taken
+	done    chan struct{}
+	stop    context.CancelFunc
+}
+
+func (v *viewer) Header() http.Header                { return v.header }
+func (v *viewer) WriteHeader(int)                    {}
+func (v *viewer) Flush()                             {}
+func (v *viewer) SetWriteDeadline(_ time.Time) error { return nil }
+
+func (v *viewer) Write(b []byte) (int, error) {
+	time.Sleep(v.slow)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.partial += string(b)
+	for {
+		event, rest, ok := strings.Cut(v.partial, "\n\n")
+		if !ok {
+			return len(b), nil
+		}
+		v.partial = rest
+		v.take(event)
+	}
+}
+
+func (v *viewer) take(event string) {
+	name, data, _ := strings.Cut(strings.TrimPrefix(event, "event: "), "\ndata: ")
+	v.events = append(v.events, name)
+	switch name {
+	case "closed":
+		v.closed = true
+	case "batch":
+		var b struct {
+			First bool
+			Rows  []map[string]any
+			Gone  []string
+			Pools []bgagent.PoolStats
+		}
+		if err := json.Unmarshal([]byte(data), &b); err != nil {
+			panic(err)
+		}
+		if b.First {
+			clear(v.tasks)
+		}
+		for _, r := range b.Rows {
+			v.tasks[r["id"].(string)] = r
+		}
+		for _, id := range b.Gone {
+			delete(v.tasks, id)
+		}
+		if b.Pools != nil {
+			v.pools = b.Pools
+		}
+		v.batches++
+		v.rows += len(b.Rows)
+		v.biggest = max(v.biggest, len(b.Rows))
+	}
+}
+
+// watch opens a page, in a bubble. It is closed with the test.
+func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
+	ctx, cancel := context.WithCancel(t.Context())
+	v := &viewer{tasks: map[string]map[string]any{}, header: http.Header{}, done: make(chan struct{}), stop: cancel, slow: slow}
+	go func() {
+		defer close(v.done)
+		h.ServeHTTP(v, httptest.NewRequestWithContext(ctx, http.MethodGet, "/events", nil))
+	}()
+	return v
+}
+
+func (v *viewer) leave() {
+	v.stop()
+	<-v.done
+}
+
+func (v *viewer) status(id string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s, _ := v.tasks[id]["status"].(string)
+	return s
+}
+
+func TestAPageSeesWhatWasAndWhatHappens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{Limits: bgagent.Limits{Default: 1}})
+		h := dashboard.New(m, dashboard.Config{})
+		before := launch(t, m, "main", "wait", "x").ID
+		queued := launch(t, m, "main", "wait", "y").ID
+		v := watch(t, h, 0)
+		time.Sleep(time.Second)
+		require.Equal(t, "running", v.status(before))
+		require.Equal(t, "pending", v.status(queued))
+		require.Equal(t, []bgagent.PoolStats{{Name: "agent wait", Limit: 1, InUse: 1, Waiting: 1}}, v.pools)
+		require.Equal(t, "waiting", v.tasks[before]["text"])
+		require.Equal(t, "hello", v.events[0])
+
+		after := launch(t, m, "other", "echo", "z").ID
+		time.Sleep(dashboard.DefaultInterval + time.Millisecond)
+		require.Equal(t, "completed", v.status(after))
+		require.Equal(t, "other", v.tasks[after]["parent"])
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, before, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.Equal(t, "cancelled", v.status(before))
+		require.Equal(t, "running", v.status(queued))
+		_, err = m.Cancel(t.Context(), bgagent.Caller{}, queued, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.Equal(t, []bgagent.PoolStats{{Name: "agent wait", Limit: 1}}, v.pools, "a pool that has fallen empty stays")
+		batches := v.batches
+		time.Sleep(time.Minute)
+		require.Equal(t, batches, v.batches, "nothing is sent when nothing happens")
+		require.Contains(t, v.events, ": alive")
+		v.leave()
+	})
+}
+
+func TestEachPageIsToldAtMostOnceInAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
+			"busy": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+				for i := range 10_000 {
+					turn.Tool(bgagent.MessageTool{ID: fmt.Sprint(i), Name: "read", State: bgagent.ToolDone})
+					time.Sleep(time.Millisecond)
+				}
+				return "done", nil
+			},
+		}), bgagent.Config{})
+		require.NoError(t, err)
+		defer m.Close(context.Background())
+		id := launch(t, m, "main", "busy", "x").ID
+		h := dashboard.New(m, dashboard.Config{Interval: 200 * time.Millisecond})
+		fast, slow := watch(t, h, 0), watch(t, h, 2*time.Second)
+		time.Sleep(12 * time.Second)
+		require.Equal(t, "completed", fast.status(id))
+		require.InDelta(t, 50, fast.batches, 5)
+		require.LessOrEqual(t, fast.rows, fast.batches, "the same task is told once in a message")
+		require.Equal(t, "completed", slow.status(id))
+		require.Less(t, slow.batches, 8, "a slow page is told the latest only")
+		fast.leave()
+		slow.leave()
+	})
+}
+
+func TestAFirstSnapshotComesInPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+		for range 3000 {
+			launch(t, m, "main", "echo", "x")
+		}
+		h := dashboard.New(m, dashboard.Config{})
+		first, second := watch(t, h, 0), watch(t, h, 0)
+		time.Sleep(time.Second)
+		for _, v := range []*viewer{first, second} {
+			require.Len(t, v.tasks, 3000)
+			require.LessOrEqual(t, v.biggest, 400)
+		}
+		first.leave()
+		launch(t, m, "main", "echo", "x")
+		time.Sleep(time.Second)
+		require.Len(t, second.tasks, 3001)
+		second.leave()
+
+		// The light was switched off; the next page begins anew.
+		third := watch(t, h, 0)
+		time.Sleep(time.Second)
+		require.Len(t, third.tasks, 3001)
+		third.leave()
+	})
+}
+
+func TestWhatHasExpiredLeavesThePage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, RetainTasks: 10, Wake: bgagent.WakeNever,
+			Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+		v := watch(t, dashboard.New(m, dashboard.Config{}), 0)
+		lazy := watch(t, dashboard.New(m, dashboard.Config{}), time.Second)
+		for range 100 {
+			for range 300 {
+				launch(t, m, "main", "echo", "x")
+			}
+			time.Sleep(time.Second)
+			m.TakeNotice("main")
+		}
+		time.Sleep(time.Minute)
+		require.Len(t, v.tasks, len(m.List(bgagent.Query{})))
+		require.Len(t, lazy.tasks, len(m.List(bgagent.Query{})))
+		v.leave()
+		lazy.leave()
+	})
+}
+
+func TestAPageThatMissedEventsIsRightAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+		v := watch(t, dashboard.New(m, dashboard.Config{Interval: time.Second}), 0)
+		time.Sleep(time.Second)
+		for range 8000 { // several events each, and nobody reads in between: no time passes here
+			launch(t, m, "main", "echo", "x")
+		}
+		time.Sleep(5 * time.Second)
+		require.Len(t, v.tasks, 8000)
+		for id := range v.tasks {
+			require.Equal(t, "completed", v.status(id))
+		}
+		v.leave()
+	})
+}
+
+func TestTheEndOfTheManagerEndsTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{})
+		h := dashboard.New(m, dashboard.Config{})
+		v := watch(t, h, 0)
+		id := launch(t, m, "main", "wait", "x").ID
+		time.Sleep(time.Second)
+		_ = m.Close(context.Background()) // nobody has been told of the end
+		<-v.done
+		require.True(t, v.closed)
+		require.Equal(t, "cancelled", v.status(id))
+
+		late := watch(t, h, 0)
+		<-late.done
+		require.True(t, late.closed)
+		require.Equal(t, "cancelled", late.status(id), "what there was can still be looked at")
+	})
+}
