@@ -165,7 +165,7 @@ func TestEachPageIsToldAtMostOnceInAnInterval(t *testing.T) {
 		id := launch(t, m, "main", "busy", "x").ID
 		h := dashboard.New(m, dashboard.Config{Interval: 200 * time.Millisecond})
 		fast, slow := watch(t, h, 0), watch(t, h, 2*time.Second)
-		time.Sleep(12 * time.Second)
+		time.Sleep(14*time.Second + time.Millisecond)
 		require.Equal(t, "completed", fast.status(id))
 		require.InDelta(t, 50, fast.batches, 5)
 		require.LessOrEqual(t, fast.rows, fast.batches, "the same task is told once in a message")

@@ -1,1 +1,250 @@
+// The page: what comes over the stream goes into the store, and what is seen of
+// it is drawn at most once in a while.
 
+import { Detail, fetchJSON } from './detail.js'
+import { count, el, say } from './format.js'
+import { Pools } from './pools.js'
+import { Store } from './store.js'
+import { Timeline } from './timeline.js'
+import { Tree } from './tree.js'
+
+const $ = id => document.getElementById(id)
+const CHIPS = [['all', 'All'], ['live', 'Live'], ['queued', 'Queued'], ['done', 'Done'], ['problems', 'Problems']]
+const PAUSE = 120 // ms between two drawings
+
+let skew = 0 // of the server's clock to ours
+let allowed = { cancel: false, resume: false }
+const now = () => Date.now() + skew
+const store = new Store()
+const pools = new Pools()
+const detail = new Detail({ now, allowed: () => allowed, act: ask, onclose: closed, onjump: jump })
+const tree = new Tree(store, { now, onselect: selected, onopen: opened })
+const timeline = new Timeline(store, { now, onselect: selected, onopen: opened, limits: name => pools.byName.get(name) })
+const wide = matchMedia('(min-width: 860px)')
+
+// --- what happens ---
+
+let drawn = 0
+let waiting = false
+
+function redraw() {
+  if (waiting) return
+  waiting = true
+  const rest = Math.max(PAUSE - (performance.now() - drawn), 0)
+  setTimeout(() => requestAnimationFrame(() => {
+    waiting = false
+    drawn = performance.now()
+    tree.draw()
+    timeline.draw()
+    drawChips()
+    detail.draw()
+  }), rest)
+}
+
+function connect() {
+  const stream = new EventSource('events')
+  const state = (name, text) => {
+    $('link').dataset.state = name
+    say($('link'), text)
+  }
+  stream.addEventListener('hello', e => {
+    const hello = JSON.parse(e.data)
+    skew = hello.now - Date.now()
+    allowed = hello
+    document.title = hello.title
+    say($('title'), hello.title)
+    state('live', 'live')
+  })
+  stream.addEventListener('batch', e => {
+    const batch = JSON.parse(e.data)
+    store.apply(batch)
+    timeline.changed()
+    if (batch.pools) pools.draw(batch.pools)
+    if (detail.node) follow()
+    redraw()
+  })
+  stream.addEventListener('closed', () => {
+    stream.close()
+    state('closed', 'closed')
+    $('link').title = 'The manager has been closed. This is how it was.'
+  })
+  stream.addEventListener('error', () => {
+    if (stream.readyState === EventSource.CLOSED) { // refused: the browser would not try again
+      state('lost', 'refused, trying again')
+      setTimeout(connect, 3000)
+    } else state('lost', 'reconnecting')
+  })
+}
+
+// follow keeps the open task in step; after a new start of the stream its node
+// is another one.
+function follow() {
+  const node = store.tasks.get(detail.node.key)
+  if (node) {
+    detail.node = node
+    detail.refresh()
+  }
+}
+
+// --- what is chosen ---
+
+let later = 0
+
+function selected(node) {
+  tree.active = node.key
+  timeline.active = node.key
+  if (!node.task || !(wide.matches || detail.open)) return
+  clearTimeout(later)
+  later = setTimeout(() => {
+    if (tree.active === node.key) detail.show(node)
+  }, detail.open ? 80 : 0)
+}
+
+function opened(node, options) {
+  clearTimeout(later)
+  tree.active = node.key
+  timeline.active = node.key
+  history.replaceState(null, '', `#${node.key}`)
+  detail.show(node, options)
+  redraw()
+}
+
+function closed() {
+  clearTimeout(later)
+  history.replaceState(null, '', location.pathname + location.search)
+  const view = $('tree-view').hidden ? timeline.box : tree.box
+  view.focus({ preventScroll: true })
+  redraw()
+}
+
+function jump(node) {
+  tree.activate(node.key, { quiet: true })
+  timeline.activate(node, { quiet: true })
+  opened(node, { focus: true })
+}
+
+// --- the bar at the top ---
+
+const chips = CHIPS.map(([key, name]) => {
+  const figure = el('b')
+  const chip = el('button', { 'data-show': key, 'aria-pressed': String(key === store.show), onclick: () => choose(key) }, name, figure)
+  chip.figure = figure
+  return chip
+})
+$('chips').append(...chips)
+
+function choose(key) {
+  store.choose({ show: key })
+  for (const chip of chips) chip.setAttribute('aria-pressed', String(chip.dataset.show === key))
+  tree.box.scrollTop = 0
+  tree.list = null
+  redraw()
+}
+
+function drawChips() {
+  const n = store.counts()
+  for (const chip of chips) say(chip.figure, count(n[chip.dataset.show]) || '0')
+}
+
+$('search').addEventListener('input', e => {
+  store.choose({ search: e.target.value })
+  tree.box.scrollTop = 0
+  tree.list = null
+  redraw()
+})
+
+$('order').addEventListener('click', e => {
+  store.choose({ newest: !store.newest })
+  say($('order-mark'), store.newest ? 'newest first' : 'oldest first')
+  e.currentTarget.parentNode.setAttribute('aria-sort', store.newest ? 'descending' : 'ascending')
+  tree.list = null
+  redraw()
+})
+
+const tabs = [$('tab-tree'), $('tab-time')]
+
+function view(tab) {
+  for (const t of tabs) {
+    t.setAttribute('aria-selected', String(t === tab))
+    t.tabIndex = t === tab ? 0 : -1
+    $(t.getAttribute('aria-controls')).hidden = t !== tab
+  }
+  redraw()
+}
+
+for (const tab of tabs) {
+  tab.addEventListener('click', () => view(tab))
+  tab.addEventListener('keydown', e => {
+    if (e.key !== 'ArrowLeft' && e.key !== 'ArrowRight') return
+    const other = tabs[1 - tabs.indexOf(tab)]
+    view(other)
+    other.focus()
+  })
+}
+
+document.addEventListener('keydown', e => {
+  if (e.ctrlKey || e.metaKey || e.altKey || $('ask').open) return
+  const typing = /^(INPUT|TEXTAREA)$/.test(e.target.tagName)
+  if (e.key === '/' && !typing) {
+    $('search').focus()
+    $('search').select()
+    e.preventDefault()
+  } else if (e.key === 'Escape' && typing) {
+    tree.box.focus()
+  } else if (e.key === 'Escape' && detail.open) detail.close()
+})
+
+// --- what may be done to a task ---
+
+const ASK = {
+  cancel: { title: 'Cancel this task?', label: 'Why (its parent is told)', yes: 'Cancel the task', field: 'reason', busy: 'cancelling …' },
+  resume: { title: 'Go on with this task', label: 'What it is to do next', yes: 'Resume', field: 'prompt', busy: 'resuming …' },
+}
+
+function ask(kind, node) {
+  const words = ASK[kind]
+  say($('ask-title'), words.title)
+  say($('ask-label'), words.label)
+  say($('ask-yes'), words.yes)
+  $('ask-text').value = ''
+  $('ask-error').hidden = true
+  $('ask-yes').disabled = false
+  $('ask-no').onclick = () => $('ask').close()
+  $('ask').querySelector('form').onsubmit = e => {
+    e.preventDefault()
+    send(kind, words, node)
+  }
+  $('ask').showModal()
+}
+
+async function send(kind, words, node) {
+  $('ask-yes').disabled = true
+  say($('ask-yes'), words.busy)
+  try {
+    await fetchJSON(kind, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', 'X-Bgagent-Dashboard': '1' },
+      body: JSON.stringify({ id: node.key, [words.field]: $('ask-text').value }),
+    })
+    $('ask').close()
+  } catch (err) {
+    say($('ask-error'), String(err.message ?? err))
+    $('ask-error').hidden = false
+  } finally {
+    $('ask-yes').disabled = false
+    say($('ask-yes'), words.yes)
+  }
+}
+
+// --- the beginning ---
+
+connect()
+setInterval(redraw, 1000) // for the times that go on
+const wanted = decodeURIComponent(location.hash.slice(1))
+if (wanted) {
+  const look = setInterval(() => {
+    const node = store.tasks.get(wanted)
+    if (node) jump(node)
+    if (node || performance.now() > 10_000) clearInterval(look)
+  }, 200)
+}

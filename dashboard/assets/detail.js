@@ -1,0 +1,236 @@
+// One task: everything that is known of it, and what may be done to it.
+
+import { count, duration, elapsed, el, isLive, say, stateOf, stateText, time } from './format.js'
+
+const KEEP = 150 // messages that are shown; the last ones
+const PAGES = 50 // pages of messages that are read at once
+const PAUSE = 700 // ms between two looks at a task that changes
+
+export class Detail {
+  node = null
+  messages = new Map() // by id, in their order
+  after = ''
+  looking = false
+  again = false
+  looked = 0
+
+  constructor({ now, allowed, act, onclose, onjump }) {
+    Object.assign(this, { now, allowed, act, onclose, onjump })
+    this.box = document.getElementById('detail')
+    this.box.addEventListener('keydown', e => {
+      if (e.key === 'Escape') {
+        e.stopPropagation()
+        this.close()
+      }
+    })
+  }
+
+  get open() { return !this.box.hidden }
+
+  show(node, { focus = false } = {}) {
+    if (this.node?.key !== node.key) {
+      this.node = node
+      this.messages.clear()
+      this.after = ''
+      this.full = null
+      this.seen = undefined
+      this.#build()
+      this.box.scrollTop = 0
+    }
+    if (this.box.hidden) this.box.hidden = false
+    document.body.dataset.detail = 'open'
+    this.refresh()
+    if (focus) this.box.focus()
+  }
+
+  close() {
+    this.box.hidden = true
+    delete document.body.dataset.detail
+    this.node = null
+    this.onclose()
+  }
+
+  #build() {
+    const part = (title, ...content) => el('section', {}, el('h3', {}, title), ...content)
+    const ui = (this.ui = {
+      title: el('h2', { dir: 'auto' }), badge: el('span', { class: 'badge' }), reason: el('p', { class: 'reason', dir: 'auto' }),
+      facts: el('dl'), todos: el('ul', { class: 'todos' }), prompt: el('pre', { dir: 'auto' }), result: el('pre', { dir: 'auto' }),
+      messages: el('ol', { class: 'messages' }), note: el('p', { class: 'note' }), attempts: el('ul', { class: 'attempts' }),
+      cancel: el('button', { class: 'danger', onclick: () => this.act('cancel', this.node) }, 'Cancel'),
+      resume: el('button', { onclick: () => this.act('resume', this.node) }, 'Resume'),
+      children: el('ul', { class: 'kids' }),
+    })
+    ui.todoPart = part('Todos', ui.todos)
+    ui.resultPart = part('Result', ui.result)
+    ui.attemptPart = part('Earlier attempts', ui.attempts)
+    ui.kidPart = part('Its own tasks', ui.children)
+    ui.promptPart = part('Prompt', ui.prompt)
+    for (const p of [ui.todoPart, ui.resultPart, ui.attemptPart, ui.kidPart]) p.hidden = true
+    this.box.replaceChildren(
+      el('div', { class: 'detail-head' },
+        el('button', { class: 'close', 'aria-label': 'Close', title: 'Close (Esc)', onclick: () => this.close() }, '✕'),
+        ui.badge, el('span', { class: 'grow' }), ui.cancel, ui.resume),
+      ui.title, ui.reason, ui.facts, ui.todoPart, ui.kidPart, ui.promptPart, part('Messages', ui.note, ui.messages), ui.resultPart, ui.attemptPart)
+    say(ui.note, 'reading …')
+    this.draw()
+  }
+
+  // draw shows what the list knows.
+  draw() {
+    if (!this.node || this.box.hidden) return
+    const { ui } = this
+    const t = this.node.task
+    say(ui.title, t.title)
+    this.box.setAttribute('aria-label', `Task: ${t.title}`)
+    this.box.dataset.state = stateOf(t)
+    say(ui.badge, stateText(t))
+    say(ui.reason, t.detail || t.reason || '')
+    ui.reason.hidden = !ui.reason.textContent
+    const allowed = this.allowed()
+    ui.cancel.hidden = !(allowed.cancel && isLive(t))
+    ui.resume.hidden = !(allowed.resume && !isLive(t))
+    const waited = (t.started || t.ended || this.now()) - t.queued
+    this.#facts([
+      ['Agent', t.agent], ['Model', t.model], ['Pool', t.pool],
+      ['Place in line', this.full?.queue?.place],
+      ['Waited', duration(waited)], [isLive(t) ? 'Running for' : 'Ran for', t.started ? duration(elapsed(t, this.now())) : ''],
+      ['Queued', time(t.queued)], ['Started', time(t.started)], ['Ended', time(t.ended)],
+      ['Turns', t.turns], ['Tool calls', t.tools ? `${t.tools}${t.tool ? `, last ${t.tool}` : ''}` : ''],
+      ['Tokens', count(t.tokens)], ['Cost', t.cost ? `$${t.cost.toFixed(t.cost < 1 ? 4 : 2)}` : ''],
+      ['Attempt', t.attempt > 1 ? t.attempt : ''], ['Notice', t.notice],
+      ['Task', t.id], ['Session', t.session], ['Parent', t.parent],
+    ])
+    this.#kids()
+  }
+
+  #facts(list) {
+    const { facts } = this.ui
+    const wanted = list.filter(([, value]) => value)
+    const names = wanted.map(([name]) => name).join()
+    if (facts.dataset.names !== names) {
+      facts.dataset.names = names
+      facts.replaceChildren(...wanted.flatMap(([name]) => [el('dt', {}, name), el('dd', { dir: 'auto' })]))
+    }
+    wanted.forEach(([, value], i) => say(facts.children[2 * i + 1], String(value)))
+  }
+
+  #kids() {
+    const { kids } = this.node
+    const { ui } = this
+    ui.kidPart.hidden = kids.length === 0
+    const shown = kids.slice(0, 30)
+    while (ui.children.children.length > shown.length) ui.children.lastChild.remove()
+    shown.forEach((kid, i) => {
+      let li = ui.children.children[i]
+      if (!li) {
+        const button = el('button', { onclick: () => this.onjump(button.node) }, el('span', { class: 'dot', 'aria-hidden': 'true' }), el('span', {}), el('small', {}))
+        li = el('li', {}, button)
+        ui.children.append(li)
+      }
+      const button = li.firstChild
+      button.node = kid
+      li.dataset.state = stateOf(kid.task)
+      say(button.children[1], kid.task.title)
+      say(button.children[2], stateText(kid.task))
+    })
+  }
+
+  // refresh fetches what the list does not know: at once, and then not too often.
+  async refresh() {
+    if (!this.node) return
+    const { node } = this
+    if (this.looking) {
+      this.again = true
+      return
+    }
+    if (this.seen === node.task && node.task.status !== 'pending') return
+    const rest = node.key === this.lookedAt ? this.looked + PAUSE - performance.now() : 0
+    this.looking = true
+    try {
+      if (rest > 0) await new Promise(done => setTimeout(done, rest))
+      if (this.node !== node) return
+      this.looked = performance.now()
+      this.lookedAt = node.key
+      this.seen = node.task
+      await this.#look(node)
+    } catch (err) {
+      if (this.node === node) say(this.ui.note, String(err.message ?? err))
+    } finally {
+      this.looking = false
+      if (this.again || this.node !== node) {
+        this.again = false
+        this.refresh()
+      }
+    }
+  }
+
+  async #look(node) {
+    const id = encodeURIComponent(node.key)
+    const full = await fetchJSON(`task?id=${id}`)
+    if (this.node !== node) return
+    this.full = full
+    this.#drawFull(full)
+    let note = ''
+    for (let i = 0, more = true; more && i < PAGES; i++) {
+      const page = await fetchJSON(`messages?id=${id}&after=${encodeURIComponent(this.after)}`)
+      if (this.node !== node) return
+      for (const m of page.messages) this.messages.set(m.id, m)
+      more = page.more && page.next !== this.after
+      this.after = page.next || this.after
+      note = page.note || ''
+    }
+    this.#drawMessages(note)
+  }
+
+  #drawFull(full) {
+    const { ui } = this
+    say(ui.prompt, full.prompt)
+    say(ui.result, full.result || '')
+    ui.resultPart.hidden = !full.result
+    say(ui.resultPart.firstChild, `Result${full.partial ? ', not finished' : ''}${full.cut ? ', cut' : ''}`)
+    ui.todoPart.hidden = full.todos.length === 0
+    ui.todos.replaceChildren(...full.todos.slice(0, 60).map(t => el('li', { 'data-todo': t.state, dir: 'auto' }, t.text, el('span', { class: 'hidden' }, `, ${t.state}`))))
+    const attempts = full.attempts ?? []
+    ui.attemptPart.hidden = attempts.length === 0
+    ui.attempts.replaceChildren(...attempts.map(a => el('li', {}, `${a.number}: ${a.status}${a.cause ? ` · ${a.cause}` : ''}${a.reason ? ` · ${a.reason}` : ''}`)))
+  }
+
+  #drawMessages(note) {
+    const { ui } = this
+    const all = [...this.messages.values()]
+    const shown = all.slice(-KEEP)
+    const left = all.length - shown.length
+    say(ui.note, note || (left ? `${left} earlier messages are left out.` : shown.length ? '' : 'None yet.'))
+    ui.note.hidden = !ui.note.textContent
+    const atEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 40 && this.box.scrollTop > 0
+    const had = new Map([...ui.messages.children].map(li => [li.dataset.id, li]))
+    const items = shown.map(m => {
+      const old = had.get(m.id)
+      return old && old.dataset.print === print(m) ? old : messageItem(m)
+    })
+    if (items.length !== ui.messages.children.length || items.some((li, i) => ui.messages.children[i] !== li)) ui.messages.replaceChildren(...items)
+    if (atEnd) this.box.scrollTop = this.box.scrollHeight
+  }
+}
+
+// print changes when anything of a message that is shown does.
+const print = m => `${m.text?.length ?? 0}/${m.reasoning?.length ?? 0}/${m.finished}/${(m.tools ?? []).map(t => t.name + t.state)}/${m.error ?? ''}`
+
+function messageItem(m) {
+  const li = el('li', { 'data-role': m.role },
+    el('div', { class: 'who' }, m.role === 'user' ? 'prompt' : m.role, el('time', {}, time(m.time)), m.finished ? '' : el('span', { class: 'busy' }, 'writing')),
+    m.reasoning ? el('details', {}, el('summary', {}, 'thinking'), el('pre', { dir: 'auto' }, m.reasoning)) : '',
+    m.tools?.length ? el('div', { class: 'calls' }, ...m.tools.map(t => el('span', { 'data-tool': t.state, title: t.state }, t.name))) : '',
+    m.text ? el('pre', { dir: 'auto' }, m.text) : '',
+    m.error ? el('p', { class: 'problem', dir: 'auto' }, m.error) : '')
+  li.dataset.id = m.id
+  li.dataset.print = print(m)
+  return li
+}
+
+export async function fetchJSON(url, options) {
+  const answer = await fetch(url, options)
+  const body = await answer.json().catch(() => ({ error: `${answer.status} ${answer.statusText}` }))
+  if (!answer.ok) throw new Error(body.error ?? answer.statusText)
+  return body
+}

@@ -1,0 +1,82 @@
+// How things are said and what they are called: everything in here is a pure
+// function of what it is given.
+
+export const STATES = ['live', 'asking', 'queued', 'completed', 'error', 'cancelled']
+
+// stateOf sorts a task into the states that the page tells apart by colour.
+export function stateOf(task) {
+  if (task.status === 'pending') return 'queued'
+  if (task.status !== 'running') return task.status
+  if (task.phase === 'asking') return 'asking'
+  if (task.phase === 'waiting') return 'waiting'
+  return 'running'
+}
+
+export const isLive = task => task.status === 'pending' || task.status === 'running'
+export const hasProblem = task => task.status === 'error' || task.phase === 'asking' || !!task.over
+
+// stateText says in a few words what a task is doing or how it has ended.
+export function stateText(task) {
+  switch (stateOf(task)) {
+    case 'queued': return 'queued'
+    case 'asking': return 'asks'
+    case 'waiting': return `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}`
+    case 'running':
+      if (task.phase === 'starting') return 'starting'
+      return task.tool ? `running · ${task.tool}` : 'running'
+    case 'completed': return 'completed'
+    default:
+      if (task.phase === 'stopping') return `${task.status} · stopping`
+      return task.cause ? `${task.status} · ${task.cause}` : task.status
+  }
+}
+
+// lastHeard is the one line that says most about a task now.
+export function lastHeard(task) {
+  if (task.over) return 'did not stop in time: its slot went to the next one'
+  if (task.status === 'error' || task.status === 'cancelled') return task.reason || ''
+  return task.detail || task.text || ''
+}
+
+export function duration(ms) {
+  if (!(ms >= 0)) return ''
+  const s = Math.floor(ms / 1000)
+  if (s < 10) return `${(Math.floor(ms / 100) / 10).toFixed(1)}s`
+  if (s < 60) return `${s}s`
+  const m = Math.floor(s / 60)
+  if (m < 60) return `${m}m ${String(s % 60).padStart(2, '0')}s`
+  return `${Math.floor(m / 60)}h ${String(m % 60).padStart(2, '0')}m`
+}
+
+// elapsed is how long a task has waited for its slot, or run.
+export function elapsed(task, now) {
+  if (task.ended) return task.started ? task.ended - task.started : 0
+  return Math.max(now - (task.started || task.queued), 0)
+}
+
+export function count(n) {
+  if (!n) return ''
+  if (n < 1000) return String(n)
+  if (n < 1e6) return `${(n / 1e3).toFixed(n < 1e4 ? 1 : 0)}k`
+  return `${(n / 1e6).toFixed(1)}M`
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false })
+export const time = ms => (ms ? clock.format(ms) : '')
+
+// el makes an element. Text becomes text, never markup.
+export function el(name, attributes = {}, ...content) {
+  const e = document.createElement(name)
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === 'class') e.className = value
+    else if (key.startsWith('on')) e.addEventListener(key.slice(2), value)
+    else if (value !== undefined && value !== false) e.setAttribute(key, value === true ? '' : value)
+  }
+  e.append(...content.filter(c => c !== undefined && c !== null && c !== ''))
+  return e
+}
+
+// say sets an element's text, and only touches the document when it differs.
+export function say(e, text) {
+  if (e.firstChild ? e.firstChild.data !== text : text !== '') e.textContent = text
+}

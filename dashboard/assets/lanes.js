@@ -1,0 +1,46 @@
+// Which task has run in which slot. The manager does not number its slots, so
+// they are numbered here: each task takes the lowest one that was free when it
+// began, which is the same however often it is worked out.
+
+export const MAX_LANES = 400 // of one pool; what runs beside them shares the last
+
+// lanes sorts tasks into pools, and in each pool into slots.
+export function lanes(nodes) {
+  const pools = new Map()
+  for (const node of nodes) {
+    let pool = pools.get(node.task.pool)
+    if (!pool) pools.set(node.task.pool, (pool = { name: node.task.pool, nodes: [], lanes: [] }))
+    pool.nodes.push(node)
+  }
+  for (const pool of pools.values()) fill(pool)
+  return [...pools.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
+}
+
+function fill(pool) {
+  const run = pool.nodes.filter(node => node.task.started)
+  run.sort((a, b) => a.task.started - b.task.started || a.task.n - b.task.n)
+  const free = [] // when each lane falls free
+  for (const node of run) {
+    let lane = free.findIndex(at => at <= node.task.started)
+    if (lane < 0) lane = Math.min(free.length, MAX_LANES - 1)
+    free[lane] = node.task.ended || Infinity
+    ;(pool.lanes[lane] ??= []).push(node)
+  }
+}
+
+// queueLengths says for each of so many equal pieces of a span of time how many
+// tasks waited in it for a slot.
+export function queueLengths(nodes, from, to, pieces, now) {
+  const change = new Int32Array(pieces + 1)
+  const piece = at => Math.max(Math.min(Math.floor(((at - from) / (to - from)) * pieces), pieces), 0)
+  for (const { task } of nodes) {
+    const left = task.started || task.ended || now
+    if (left < from || task.queued > to || left - task.queued < 20) continue
+    const a = piece(task.queued)
+    change[a]++
+    change[Math.max(piece(left), Math.min(a + 1, pieces))]--
+  }
+  const lengths = new Int32Array(pieces)
+  for (let i = 0, n = 0; i < pieces; i++) lengths[i] = n += change[i]
+  return lengths
+}

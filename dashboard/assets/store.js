@@ -1,0 +1,203 @@
+// What the page knows: all tasks, linked to the nodes of a tree. A node is a
+// task, or a session that is no task's own and has launched some.
+
+import { hasProblem, isLive, stateOf } from './format.js'
+
+class Node {
+  constructor(key, task, session) {
+    this.key = key
+    this.task = task // null for a session
+    this.session = session
+    this.up = null
+    this.kids = []
+    this.sorted = true
+    this.closed = false
+    this.text = '' // what is searched; made when it is needed
+    this.first = Infinity // launch of a session's latest task
+  }
+}
+
+// PASS says which tasks each of the choices shows.
+export const PASS = {
+  all: () => true,
+  live: isLive,
+  queued: task => task.status === 'pending',
+  done: task => task.status === 'completed',
+  problems: task => hasProblem(task) || task.status === 'cancelled',
+}
+
+export class Store {
+  tasks = new Map() // by id
+  owners = new Map() // by session: the node of the task whose session it is
+  sessions = new Map() // by session: the node of a session that is no task's own
+  closed = new Set() // keys of nodes that are folded
+  show = 'all'
+  search = ''
+  newest = true
+  flat = []
+  shape = true // flat has to be made anew
+
+  apply(batch) {
+    if (batch.first) this.#reset()
+    for (const task of batch.rows ?? []) this.#put(task)
+    for (const id of batch.gone ?? []) this.#drop(id)
+  }
+
+  #reset() {
+    this.tasks.clear()
+    this.owners.clear()
+    this.sessions.clear()
+    this.shape = true
+  }
+
+  #put(task) {
+    let node = this.tasks.get(task.id)
+    if (!node) {
+      node = new Node(task.id, task, task.session)
+      node.closed = this.closed.has(node.key)
+      this.tasks.set(task.id, node)
+      this.#link(node)
+      this.shape = true
+    } else {
+      const old = node.task
+      node.task = task
+      node.text = ''
+      if (old.parent !== task.parent) {
+        this.#unlink(node)
+        this.#link(node)
+        this.shape = true
+      }
+      const filtered = this.show !== 'all' || this.search
+      if (filtered && (this.search || old.status !== task.status || hasProblem(old) !== hasProblem(task))) this.shape = true
+    }
+    if (task.session && this.owners.get(task.session) !== node) this.#own(task.session, node)
+  }
+
+  // own notes that a session is a task's: what it has launched belongs under it.
+  #own(session, node) {
+    this.owners.set(session, node)
+    const stray = this.sessions.get(session)
+    if (!stray) return
+    this.sessions.delete(session)
+    for (const kid of stray.kids) {
+      kid.up = node
+      node.kids.push(kid)
+    }
+    node.sorted = false
+    this.shape = true
+  }
+
+  #link(node) {
+    const session = node.task.parent ?? ''
+    let up = this.owners.get(session)
+    if (!up || up === node) up = this.sessions.get(session)
+    if (!up) {
+      up = new Node(`session:${session}`, null, session)
+      up.closed = this.closed.has(up.key)
+      this.sessions.set(session, up)
+    }
+    node.up = up
+    up.kids.push(node)
+    up.sorted = false
+  }
+
+  #unlink(node) {
+    const at = node.up.kids.indexOf(node)
+    if (at >= 0) node.up.kids.splice(at, 1)
+    if (!node.up.task && node.up.kids.length === 0) this.sessions.delete(node.up.session)
+  }
+
+  #drop(id) {
+    const node = this.tasks.get(id)
+    if (!node) return
+    this.tasks.delete(id)
+    this.shape = true
+    if (this.owners.get(node.task.session) === node) this.owners.delete(node.task.session)
+    this.#unlink(node)
+    const orphans = node.kids
+    node.kids = []
+    for (const kid of orphans) this.#link(kid) // under a session that nobody owns any more
+  }
+
+  fold(node, closed) {
+    node.closed = closed
+    if (closed) this.closed.add(node.key)
+    else this.closed.delete(node.key)
+    this.shape = true
+  }
+
+  choose(change) {
+    Object.assign(this, change)
+    for (const up of [...this.sessions.values(), ...this.tasks.values()]) up.sorted &&= !('newest' in change)
+    this.shape = true
+  }
+
+  // rows returns what the tree shows, in order, each with its level and place.
+  rows() {
+    if (!this.shape) return this.flat
+    this.shape = false
+    const roots = [...this.sessions.values()]
+    for (const root of roots) root.first = root.kids.reduce((n, kid) => Math.max(n, kid.task.n), 0)
+    roots.sort((a, b) => (this.newest ? b.first - a.first : a.first - b.first))
+    const pass = PASS[this.show]
+    const word = this.search.trim().toLowerCase()
+    const plain = this.show === 'all' && !word
+    const shown = plain ? null : new Set()
+    if (shown) {
+      for (const node of this.tasks.values()) {
+        if (!pass(node.task) || (word && !this.#matches(node, word))) continue
+        for (let n = node; n && !shown.has(n); n = n.up) shown.add(n)
+      }
+    }
+    this.flat = []
+    this.#walk(roots, 1, shown)
+    return this.flat
+  }
+
+  #matches(node, word) {
+    const t = node.task
+    node.text ||= `${t.title} ${t.agent} ${t.model ?? ''} ${t.id} ${t.session ?? ''} ${t.parent ?? ''} ${t.tool ?? ''} ${t.reason ?? ''} ${t.text ?? ''}`.toLowerCase()
+    return node.text.includes(word)
+  }
+
+  // walk goes without recursion: how deep tasks delegate is not ours to bound.
+  #walk(roots, level, shown) {
+    const pick = nodes => (shown ? nodes.filter(n => shown.has(n)) : nodes)
+    const stack = [{ nodes: pick(roots), at: 0, level }]
+    while (stack.length) {
+      const top = stack[stack.length - 1]
+      if (top.at === top.nodes.length) {
+        stack.pop()
+        continue
+      }
+      const node = top.nodes[top.at++]
+      this.#sort(node)
+      const kids = node.kids.length ? pick(node.kids) : node.kids
+      this.flat.push({ node, level: top.level, place: top.at, of: top.nodes.length, kids: kids.length })
+      if (kids.length && !node.closed) stack.push({ nodes: kids, at: 0, level: top.level + 1 })
+    }
+  }
+
+  #sort(node) {
+    if (node.sorted) return
+    node.kids.sort((a, b) => (this.newest ? b.task.n - a.task.n : a.task.n - b.task.n))
+    node.sorted = true
+  }
+
+  // counts says how many tasks each of the choices would show.
+  counts() {
+    const n = { all: 0, live: 0, queued: 0, done: 0, problems: 0 }
+    for (const { task } of this.tasks.values()) {
+      n.all++
+      for (const name of ['live', 'queued', 'done', 'problems']) if (PASS[name](task)) n[name]++
+    }
+    return n
+  }
+
+  // summary says in a few words what is under a session.
+  summary(node) {
+    const by = new Map()
+    for (const { task } of node.kids) by.set(stateOf(task), (by.get(stateOf(task)) ?? 0) + 1)
+    return ['running', 'asking', 'waiting', 'queued', 'completed', 'error', 'cancelled'].filter(s => by.has(s)).map(s => [s, by.get(s)])
+  }
+}

@@ -1,0 +1,218 @@
+// The tree: a list of which only the part that is seen is in the document.
+
+import { count, duration, elapsed, el, lastHeard, say, stateOf, stateText } from './format.js'
+
+const EXTRA = 6 // rows beyond each edge, so that scrolling does not show gaps
+
+const STATE_NAMES = { running: 'running', asking: 'asking', waiting: 'waiting', queued: 'queued', completed: 'done', error: 'failed', cancelled: 'cancelled' }
+
+class Line {
+  constructor(id) {
+    this.twist = el('span', { class: 'twist', 'aria-hidden': 'true' })
+    this.dot = el('span', { class: 'dot', 'aria-hidden': 'true' })
+    this.title = el('span', { class: 'text' })
+    this.title.dir = 'auto'
+    this.agent = el('span', { class: 'c-agent', role: 'gridcell' })
+    this.state = el('span', { class: 'c-state', role: 'gridcell' })
+    this.last = el('span', { class: 'c-last', role: 'gridcell', dir: 'auto' })
+    this.tools = el('span', { class: 'c-num c-tools', role: 'gridcell' })
+    this.tokens = el('span', { class: 'c-num c-tokens', role: 'gridcell' })
+    this.time = el('span', { class: 'c-num c-time', role: 'gridcell' })
+    this.el = el('div', { class: 'row', role: 'row', id },
+      el('span', { class: 'c-title', role: 'gridcell' }, this.twist, this.dot, this.title),
+      this.agent, this.state, this.last, this.tools, this.tokens, this.time)
+    this.index = -1
+  }
+
+  attr(name, value) {
+    if (value === undefined) this.el.removeAttribute(name)
+    else if (this.el.getAttribute(name) !== String(value)) this.el.setAttribute(name, value)
+  }
+
+  // place puts the line at a place of the list.
+  place(index, height, item, active) {
+    if (this.index !== index || this.height !== height) {
+      this.index = index
+      this.height = height
+      this.el.style.transform = `translateY(${index * height}px)`
+      this.attr('aria-rowindex', index + 2)
+    }
+    this.attr('aria-level', item.level)
+    this.attr('aria-posinset', item.place)
+    this.attr('aria-setsize', item.of)
+    this.attr('aria-expanded', item.kids ? !item.node.closed : undefined)
+    this.attr('aria-selected', active)
+    if (this.level !== item.level) {
+      this.level = item.level
+      this.el.style.setProperty('--level', Math.min(item.level - 1, 12))
+    }
+    say(this.twist, item.kids ? (item.node.closed ? '▸' : '▾') : '')
+  }
+
+  session(item, store) {
+    const name = item.node.session || 'the host'
+    this.attr('data-state', 'session')
+    say(this.title, name)
+    say(this.agent, 'session')
+    const parts = store.summary(item.node).map(([state, n]) => `${n} ${STATE_NAMES[state]}`)
+    say(this.state, '')
+    say(this.last, parts.join(' · '))
+    say(this.tools, '')
+    say(this.tokens, '')
+    say(this.time, count(item.node.kids.length))
+  }
+
+  task(task, now) {
+    this.attr('data-state', stateOf(task))
+    say(this.title, task.title)
+    say(this.agent, task.agent)
+    say(this.state, stateText(task) + (task.attempt > 1 ? ` · attempt ${task.attempt}` : ''))
+    say(this.last, lastHeard(task))
+    say(this.tools, count(task.tools))
+    say(this.tokens, count(task.tokens))
+    say(this.time, duration(elapsed(task, now)))
+  }
+}
+
+export class Tree {
+  lines = []
+  active = null // key of the active row
+
+  constructor(store, { onselect, onopen, now }) {
+    this.store = store
+    this.onselect = onselect
+    this.onopen = onopen
+    this.now = now
+    this.box = document.getElementById('tree')
+    this.rows = document.getElementById('rows')
+    this.empty = document.getElementById('empty')
+    this.head = this.box.querySelector('.head')
+    this.box.addEventListener('scroll', () => this.draw(), { passive: true })
+    this.box.addEventListener('keydown', e => this.#key(e))
+    this.rows.addEventListener('click', e => this.#click(e))
+    new ResizeObserver(() => this.draw()).observe(this.box)
+  }
+
+  // draw puts into the document what is seen of the list now.
+  draw() {
+    if (this.box.offsetParent === null) return
+    const list = this.store.rows()
+    const height = (this.height = this.#rowHeight())
+    this.#hold(list, height)
+    this.list = list
+    this.rows.style.height = `${list.length * height}px`
+    this.box.setAttribute('aria-rowcount', list.length + 1)
+    const view = this.box.clientHeight - this.head.offsetHeight
+    const from = Math.max(Math.floor(this.box.scrollTop / height) - EXTRA, 0)
+    const to = Math.min(Math.ceil((this.box.scrollTop + view) / height) + EXTRA, list.length)
+    const now = this.now()
+    const want = to - from
+    while (this.lines.length < want) {
+      const line = new Line(`line-${this.lines.length}`)
+      this.lines.push(line)
+      this.rows.append(line.el)
+    }
+    while (this.lines.length > want) this.lines.pop().el.remove()
+    let activeLine = ''
+    for (let i = from; i < to; i++) {
+      // The same row keeps the same line while it is scrolled.
+      const line = this.lines[i % want]
+      const item = list[i]
+      line.place(i, height, item, item.node.key === this.active)
+      if (item.node.task) line.task(item.node.task, now)
+      else line.session(item, this.store)
+      if (item.node.key === this.active) activeLine = line.el.id
+    }
+    if (activeLine) this.box.setAttribute('aria-activedescendant', activeLine)
+    else this.box.removeAttribute('aria-activedescendant')
+    this.#sayEmpty(list)
+  }
+
+  #rowHeight() {
+    return parseFloat(getComputedStyle(this.rows).getPropertyValue('--row')) || 28
+  }
+
+  // hold keeps what is read where it is when rows come and go above it.
+  #hold(list, height) {
+    if (!this.list || this.list === list || this.box.scrollTop < height) return
+    const top = this.list[Math.floor(this.box.scrollTop / height)]
+    const rest = this.box.scrollTop % height
+    const at = top ? list.findIndex(item => item.node === top.node) : -1
+    if (at < 0) return
+    this.rows.style.height = `${list.length * height}px`
+    const to = at * height + rest
+    if (Math.abs(to - this.box.scrollTop) >= 1) this.box.scrollTop = to
+  }
+
+  #sayEmpty(list) {
+    this.empty.hidden = list.length > 0
+    if (list.length > 0) return
+    say(this.empty, this.store.tasks.size ? 'No task is like that.' : 'No tasks yet. They appear here as soon as an agent delegates something.')
+  }
+
+  indexOf(key) {
+    return this.store.rows().findIndex(item => item.node.key === key)
+  }
+
+  // activate makes a row the active one and brings it into view.
+  activate(key, { quiet = false } = {}) {
+    this.active = key
+    const i = this.indexOf(key)
+    if (i >= 0) {
+      const view = this.box.clientHeight - this.head.offsetHeight
+      const top = i * this.height
+      if (top < this.box.scrollTop) this.box.scrollTop = top
+      else if (top + this.height > this.box.scrollTop + view) this.box.scrollTop = top + this.height - view
+    }
+    this.draw()
+    if (!quiet && i >= 0) this.onselect(this.store.rows()[i].node)
+  }
+
+  #click(e) {
+    const row = e.target.closest('.row')
+    const line = this.lines.find(l => l.el === row)
+    if (!line) return
+    const { node, kids } = this.list[line.index]
+    if (kids && (e.target.closest('.twist') || !node.task)) this.store.fold(node, !node.closed)
+    this.activate(node.key)
+    if (node.task) this.onopen(node)
+  }
+
+  #key(e) {
+    if (e.target !== this.box || e.ctrlKey || e.metaKey || e.altKey) return
+    const list = this.store.rows()
+    if (!list.length) return
+    const i = this.indexOf(this.active)
+    const page = Math.max(Math.floor(this.box.clientHeight / this.height) - 2, 1)
+    const go = to => this.activate(list[Math.max(Math.min(to, list.length - 1), 0)].node.key)
+    const item = list[i]
+    switch (e.key) {
+      case 'ArrowDown': go(i + 1); break
+      case 'ArrowUp': go(i < 0 ? list.length - 1 : i - 1); break
+      case 'PageDown': go(Math.max(i, 0) + page); break
+      case 'PageUp': go(Math.max(i, 0) - page); break
+      case 'Home': go(0); break
+      case 'End': go(list.length - 1); break
+      case 'ArrowRight':
+        if (!item?.kids) break
+        if (item.node.closed) this.#fold(item.node, false)
+        else go(i + 1)
+        break
+      case 'ArrowLeft':
+        if (item?.kids && !item.node.closed) this.#fold(item.node, true)
+        else if (item?.node.up) this.activate(item.node.up.key)
+        break
+      case 'Enter': case ' ':
+        if (item?.node.task) this.onopen(item.node, { focus: true })
+        else if (item) this.#fold(item.node, !item.node.closed)
+        break
+      default: return
+    }
+    e.preventDefault()
+  }
+
+  #fold(node, closed) {
+    this.store.fold(node, closed)
+    this.activate(node.key)
+  }
+}

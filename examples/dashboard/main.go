@@ -1,0 +1,85 @@
+// Command dashboard serves the page that shows background tasks, on loopback,
+// with a scene to look at: a few sessions that delegate all the time to agents
+// that are Go functions and only pretend to work, without a model.
+//
+//	go run ./examples/dashboard [-addr HOST:PORT] [-speed N] [-for D]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/dashboard"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "dashboard:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("dashboard", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	addr := flags.String("addr", "127.0.0.1:8420", "where to listen; port 0 takes a free one")
+	speed := flags.Float64("speed", 1, "how much faster than in life the scene goes")
+	limit := flags.Duration("for", 0, "how long to go on; 0 until interrupted")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *speed <= 0 {
+		return fmt.Errorf("-speed must be more than 0, not %v", *speed)
+	}
+	if *limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, *limit)
+		defer cancel()
+	}
+	s, err := newScene(*speed)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	return errors.Join(serve(ctx, listener, s, stdout), s.close())
+}
+
+// serve shows the scene until ctx ends.
+func serve(ctx context.Context, listener net.Listener, s *scene, stdout io.Writer) error {
+	page := dashboard.New(s.m, dashboard.Config{Title: "bgagent", AllowCancel: true, AllowResume: true})
+	mux := http.NewServeMux()
+	mux.Handle("/tasks/", page)
+	mux.Handle("/", http.RedirectHandler("/tasks/", http.StatusFound))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	server.RegisterOnShutdown(page.Close) // or Shutdown would wait for the pages to be closed
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	fmt.Fprintf(stdout, "http://%s/tasks/\n", listener.Addr())
+	s.play(ctx)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := server.Shutdown(closing)
+	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, e)
+	}
+	fmt.Fprintf(stdout, "%d tasks were launched\n", len(s.m.List(bgagent.Query{})))
+	return err
+}
