@@ -1,0 +1,189 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/dashboard"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+// hostile is what an agent might write to get out of its place.
+const hostile = `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`
+
+var agents = map[string]inproc.Agent{
+	"echo": func(_ context.Context, t *inproc.Turn) (string, error) { return "you said: " + t.Prompt.Text, nil },
+	"wait": func(ctx context.Context, t *inproc.Turn) (string, error) {
+		t.Tool(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolRunning})
+		<-ctx.Done()
+		return "", ctx.Err()
+	},
+	"boss": func(ctx context.Context, t *inproc.Turn) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	},
+}
+
+// active is the row that the keyboard is on.
+const active = `document.getElementById(document.getElementById('tree').getAttribute('aria-activedescendant'))`
+
+func rowWith(text string) string {
+	return fmt.Sprintf(`[...document.querySelectorAll('#rows .row')].find(r => r.querySelector('.text').textContent === %q)`, text)
+}
+
+func TestTheTreeIsUsedWithTheKeyboard(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{MaxDepth: 2})
+	launch(t, m, "main", "wait", "first")
+	boss, err := m.Get(launch(t, m, "main", "boss", "second"))
+	require.NoError(t, err)
+	for boss.Session == "" {
+		boss, err = m.Get(boss.ID)
+		require.NoError(t, err)
+	}
+	launch(t, m, boss.Session, "wait", "child")
+	p := open(t, serve(t, m, dashboard.Config{}), desktop)
+	p.until(rowWith("child"))
+	p.do(chromedp.Focus(chromedp.CSS("#tree")), chromedp.KeyEvent(kb.Home))
+	p.until(active + `?.querySelector('.text').textContent === 'main'`)
+	require.Equal(t, "1 true", eval[string](p, active+`.getAttribute('aria-level') + ' ' + `+active+`.getAttribute('aria-expanded')`))
+	p.press(kb.ArrowDown)
+	p.until(active + `.querySelector('.text').textContent === 'second'`)
+	require.Equal(t, "2 true 1 2", eval[string](p, `['level', 'expanded', 'posinset', 'setsize'].map(a => `+active+`.getAttribute('aria-' + a)).join(' ')`))
+	p.press(kb.ArrowRight)
+	p.until(active + `.querySelector('.text').textContent === 'child'`)
+	p.press(kb.ArrowLeft)
+	p.until(active + `.querySelector('.text').textContent === 'second'`)
+	p.press(kb.ArrowLeft)
+	p.until(active + `.getAttribute('aria-expanded') === 'false' && !` + rowWith("child"))
+	p.press(kb.End, kb.Enter)
+	p.until(`!detail.hidden && document.activeElement === detail && detail.querySelector('h2').textContent === 'first'`)
+	p.press(kb.Escape)
+	p.until(`detail.hidden && document.activeElement === tree`)
+	p.press("/")
+	p.until(`document.activeElement === search`)
+	p.press("chi")
+	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 2`)
+	require.Equal(t, "3", eval[string](p, `tree.getAttribute('aria-rowcount')`))
+}
+
+func TestTheTimelineIsUsedWithTheKeyboard(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{Limits: bgagent.Limits{Default: 2}})
+	for i := range 4 {
+		launch(t, m, "main", "wait", fmt.Sprint("task ", i))
+	}
+	p := open(t, serve(t, m, dashboard.Config{}), desktop)
+	p.until(rowWith("task 3"))
+	p.do(chromedp.Focus(chromedp.CSS("#tab-tree")), chromedp.KeyEvent(kb.ArrowRight))
+	p.until(`!document.getElementById('time-view').hidden && document.getElementById('tab-time').ariaSelected === 'true'`)
+	p.until(`document.getElementById('time-size').offsetHeight > 60`)
+	p.do(chromedp.Focus(chromedp.CSS("#timeline")), chromedp.KeyEvent(kb.ArrowDown))
+	said := `document.getElementById('time-said').textContent`
+	p.until(said + `.includes('agent wait, slot')`)
+	first := eval[string](p, said)
+	p.press(kb.ArrowUp, kb.ArrowDown)
+	p.until(said + ` !== ''`)
+	require.Contains(t, first, "running")
+	p.press(kb.Enter)
+	p.until(`document.activeElement === detail`)
+}
+
+func TestWhatAnAgentWroteIsText(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	id := launch(t, m, hostile, "echo", hostile)
+	_, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, id)
+	require.NoError(t, err)
+	p := open(t, serve(t, m, dashboard.Config{Title: hostile})+"#"+id, desktop)
+	p.until(`document.querySelectorAll('.messages li').length === 2`)
+	require.Equal(t, hostile, eval[string](p, `document.querySelector('.messages pre').textContent`))
+	require.Equal(t, hostile, eval[string](p, `document.querySelector('h1').textContent`))
+	require.Zero(t, eval[int](p, `document.querySelectorAll('img, body script').length`))
+	require.Equal(t, hostile, eval[string](p, `document.title`), "no script has changed it")
+}
+
+func TestATaskIsCancelledAndResumed(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	id := launch(t, m, "main", "wait", "first")
+	p := open(t, serve(t, m, dashboard.Config{AllowCancel: true, AllowResume: true}), desktop)
+	p.until(rowWith("first"))
+	p.js(rowWith("first") + `.click()`)
+	p.until(`detail.querySelector('.danger')?.hidden === false`)
+	p.click(".danger")
+	p.do(chromedp.SendKeys(chromedp.CSS("#ask-text"), "not needed"))
+	p.click("#ask-yes")
+	p.until(`!ask.open && detail.querySelector('.badge').textContent.startsWith('cancelled')`)
+	task, err := m.Get(id)
+	require.NoError(t, err)
+	require.Equal(t, bgagent.CauseHost, task.Cause)
+	require.Equal(t, "not needed", task.Reason)
+	require.NoError(t, m.Quiet(t.Context(), id))
+
+	p.until(`[...detail.querySelectorAll('button')].find(b => b.textContent === 'Resume' && !b.hidden)`)
+	p.js(`[...detail.querySelectorAll('button')].find(b => b.textContent === 'Resume').click()`)
+	p.click("#ask-yes")
+	p.until(`!document.getElementById('ask-error').hidden`) // there was no prompt
+	p.do(chromedp.SendKeys(chromedp.CSS("#ask-text"), "go on"))
+	p.click("#ask-yes")
+	p.until(`!ask.open && detail.querySelector('.badge').textContent.startsWith('running')`)
+	p.mu.Lock()
+	p.problems = nil // the browser logs the answer 400
+	p.mu.Unlock()
+}
+
+func TestWithoutLeaveThereIsNothingToPress(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	id := launch(t, m, "main", "wait", "first")
+	p := open(t, serve(t, m, dashboard.Config{})+"#"+id, desktop)
+	p.until(`detail.querySelector('.danger')`)
+	require.Zero(t, eval[int](p, `[...detail.querySelectorAll('.detail-head button')].filter(b => b.offsetParent && b.className !== 'close').length`))
+}
+
+func TestOnAPhone(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	for i := range 30 {
+		launch(t, m, "main", "wait", fmt.Sprint("a task with a title that is longer than a phone is wide, number ", i))
+	}
+	p := open(t, serve(t, m, dashboard.Config{AllowCancel: true}), phone)
+	p.until(`document.querySelectorAll('#rows .row').length > 10`)
+	require.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 390, "nothing sticks out")
+	require.LessOrEqual(t, eval[int](p, `Math.max(...[...document.querySelectorAll('#rows .row')].map(r => r.getBoundingClientRect().right))`), 390)
+	require.GreaterOrEqual(t, eval[int](p, `document.querySelector('#rows .row').offsetHeight`), 44, "a finger hits it")
+	p.do(chromedp.Click("#rows .row:nth-child(3)"))
+	p.until(`detail.offsetWidth === 390 && detail.querySelector('.danger').offsetHeight > 30`)
+	p.click(".close")
+	p.until(`detail.hidden`)
+	p.click("#tab-time")
+	p.until(`document.getElementById('time-size').offsetHeight > 60`)
+	require.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 390)
+}
+
+func TestDarkAndLight(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	launch(t, m, "main", "wait", "first")
+	url := serve(t, m, dashboard.Config{})
+	// How bright the background and the text are, of 255.
+	bright := `(name => { const [r, g, b] = getComputedStyle(document.body)[name].match(/\d+/g); return (+r + +g + +b) / 3 | 0 })`
+	for _, dark := range []bool{false, true} {
+		s := desktop
+		s.dark = dark
+		p := open(t, url, s)
+		p.until(rowWith("first"))
+		background, text := eval[int](p, bright+`('backgroundColor')`), eval[int](p, bright+`('color')`)
+		require.Equal(t, dark, background < 60, background)
+		require.Equal(t, dark, text > 180, text)
+	}
+}
+
+func TestTheEndOfTheManagerIsSaid(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	launch(t, m, "main", "wait", "first")
+	p := open(t, serve(t, m, dashboard.Config{}), desktop)
+	p.until(rowWith("first"))
+	_ = m.Close(context.Background()) // nobody has been told of the end
+	p.until(`link.dataset.state === 'closed' && ` + rowWith("first") + `.dataset.state === 'cancelled'`)
+}
