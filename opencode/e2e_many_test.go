@@ -24,7 +24,7 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 	root := s.root()
 	var ids []string
 	for i := range 50 {
-		ids = append(ids, s.launch(root, "worker", fmt.Sprintf("@key many-%d\n@slow 4 50ms\n@say the answer is number %d", i, i)).ID)
+		ids = append(ids, s.launch(root, "worker", fmt.Sprintf("@key many-%d\n@slow 10 200ms\n@say the answer is number %d", i, i)).ID)
 	}
 	for i, task := range s.ended(ids...) {
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
