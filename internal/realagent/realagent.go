@@ -47,6 +47,7 @@ type World struct {
 	mark     string              // value of marker
 	argv     map[string][]string // of the programs that were asked for
 	opencode map[string]any      // its configuration
+	codex    string              // lines added to its configuration
 	servers  int
 	unwatch  func() // ends the process that cleans up when this one dies
 }
@@ -194,6 +195,16 @@ func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	edit(w.opencode)
 	if err := w.writeOpencode(); err != nil {
 		t.Fatalf("realagent: writing the configuration of opencode: %v", err)
+	}
+}
+
+// CodexConfig adds lines of TOML to the configuration of codex, for the codex
+// processes that start after it.
+func (w *World) CodexConfig(t testing.TB, lines string) {
+	t.Helper()
+	w.codex += "\n" + lines + "\n"
+	if err := w.writeCodex(); err != nil {
+		t.Fatalf("realagent: writing the configuration of codex: %v", err)
 	}
 }
 
