@@ -2,6 +2,7 @@ package settings
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -69,6 +70,50 @@ func (a Agent) Errorf(key, format string, args ...any) error {
 		o = a.origins[""]
 	}
 	return jsonc.ErrorAt(o, a.Path(key), format, args...)
+}
+
+// Fields returns the keys that are set, in the order of the documentation.
+func (a Agent) Fields() []Field {
+	var out []Field
+	for i := range keys {
+		k := &keys[i]
+		if v, ok := a.value(k); ok {
+			o, set := a.origins[k.name]
+			if !set {
+				o = a.origins[""]
+			}
+			out = append(out, Field{k.name, v, o})
+		}
+	}
+	return out
+}
+
+// value writes the value of a key as a file does.
+func (a *Agent) value(k *key) (string, bool) {
+	var v any
+	switch {
+	case k.name == "kind":
+		v = a.Kind
+	case k.shape == shapeText:
+		if v = *a.text(k.name); v == "" {
+			return "", false
+		}
+	case k.shape == shapeTexts:
+		if v = *a.texts(k.name); len(*a.texts(k.name)) == 0 {
+			return "", false
+		}
+	case k.shape == shapeBool:
+		if v = a.Terminals; !a.Terminals {
+			return "", false
+		}
+	default:
+		return formatRules(a.Permissions)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("settings: bug: a string cannot be written: " + err.Error())
+	}
+	return string(b), true
 }
 
 // text is the field of the agent that a key with a string is for, texts that of

@@ -289,3 +289,31 @@ func rulesOf(v jsonc.Value) []bgagent.Permission {
 	}
 	return out
 }
+
+// formatRules writes rules as a file does.
+func formatRules(rules []bgagent.Permission) (string, bool) {
+	var b strings.Builder
+	for i := 0; i < len(rules); {
+		name, from := rules[i].Name, i
+		for i < len(rules) && rules[i].Name == name && (i == from || rules[from].Pattern != "*") {
+			i++
+		}
+		if from > 0 {
+			b.WriteString(", ")
+		}
+		if group := rules[from:i]; len(group) == 1 && group[0].Pattern == "*" {
+			fmt.Fprintf(&b, "%q: %q", name, group[0].Action)
+		} else {
+			fmt.Fprintf(&b, "%q: {%s}", name, patterns(group))
+		}
+	}
+	return "{" + b.String() + "}", len(rules) > 0
+}
+
+func patterns(rules []bgagent.Permission) string {
+	out := make([]string, len(rules))
+	for i, r := range rules {
+		out[i] = fmt.Sprintf("%q: %q", r.Pattern, r.Action)
+	}
+	return strings.Join(out, ", ")
+}

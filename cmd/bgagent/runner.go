@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/display"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
+)
+
+const (
+	// killTime is how long killed processes may take to disappear after the
+	// second signal, and leaveTime how long all the rest may take then.
+	killTime  = 2 * time.Second
+	leaveTime = 4 * time.Second
+
+	// lineTime is how often the places of waiting tasks are looked up.
+	lineTime = 500 * time.Millisecond
+)
+
+// numberKey is the entry of a task's metadata that holds its number in the list.
+const numberKey = "number"
+
+// runner does one list of tasks.
+type runner struct {
+	stop   stops
+	tasks  []tasklist.Task
+	folder *results.Folder
+	index  results.Index
+
+	manager *bgagent.BackgroundManager
+	show    display.Display
+	ids     []string // of the tasks; empty for those that were not launched
+	open    int      // tasks that were launched and have not been written
+	summary display.Summary
+	problem error // why the index could not be written
+}
+
+// run does everything from the first launch to the summary.
+func (r *runner) run(crew *fleet.Fleet, newDisplay func() display.Display) error {
+	for i, t := range r.tasks {
+		r.index.Tasks = append(r.index.Tasks, results.Entry{Number: i + 1, Description: t.Description, Agent: t.Agent, Model: t.Model})
+	}
+	// Written now, so that a folder that cannot be written to is known before
+	// any agent works for it.
+	if err := r.folder.WriteIndex(r.index); err != nil {
+		return err
+	}
+	var err error
+	r.manager, err = crew.Manager(bgagent.Config{
+		Wake:            bgagent.WakeNever, // nobody is told: the events are followed
+		MaxTasksPerRoot: max(bgagent.DefaultMaxTasksPerRoot, len(r.tasks)),
+		Retention:       bgagent.Disabled,
+		RetainTasks:     bgagent.Unlimited,
+	})
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
+	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
+	defer events.Close()
+	r.show = newDisplay()
+	// Whatever hangs after the second signal hangs without us.
+	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, leave) })()
+
+	r.launch()
+	defer context.AfterFunc(r.stop.soft, func() {
+		_, _ = r.manager.CancelAll(context.Background(), bgagent.Caller{}, bgagent.CancelOptions{Reason: "interrupted"})
+	})()
+	r.follow(events)
+	interrupted := r.stop.soft.Err() != nil
+	r.close(crew)
+	return r.end(interrupted)
+}
+
+// leave ends the program and everything below it.
+func leave() {
+	children.Kill(killTime)
+	display.ShowCursor(os.Stderr)
+	os.Exit(exitInterrupted)
+}
+
+// launch launches the tasks. One that cannot be launched has failed.
+func (r *runner) launch() {
+	r.ids = make([]string, len(r.tasks))
+	for i, t := range r.tasks {
+		if r.stop.soft.Err() != nil {
+			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
+			continue
+		}
+		task, err := r.manager.Launch(context.Background(), bgagent.Caller{}, bgagent.LaunchInput{
+			Agent: t.Agent, Prompt: t.Prompt, Description: t.Description, Model: t.Model, Directory: t.Directory,
+			Metadata: map[string]string{numberKey: strconv.Itoa(i + 1)},
+		})
+		if err != nil {
+			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Failed, err.Error()
+			r.show.Note(fmt.Sprintf("task %d cannot be launched: %v", i+1, err))
+			continue
+		}
+		r.ids[i] = task.ID
+		r.open++ // the events show it
+	}
+}
+
+// follow shows what happens until every task has ended and is written.
+func (r *runner) follow(events *bgagent.Subscription) {
+	told := false
+	var looked time.Time
+	for r.open > 0 {
+		e, err := events.Next(context.Background())
+		if err != nil {
+			panic("bgagent: bug: events end before the tasks do: " + err.Error())
+		}
+		if e.Kind == bgagent.EventMissed {
+			r.lookAgain()
+		} else if n, ok := numberOf(e.Task); ok {
+			r.take(n, e.Task)
+		}
+		if r.stop.soft.Err() != nil && !told {
+			told = true
+			r.show.Note("interrupted: stopping what runs; Ctrl-C again ends everything at once")
+		}
+		if time.Since(looked) > lineTime {
+			looked = time.Now()
+			r.lookAtLine()
+		}
+	}
+}
+
+func numberOf(t bgagent.Task) (int, bool) {
+	n, err := strconv.Atoi(t.Metadata[numberKey])
+	return n, err == nil && t.Depth <= 1
+}
+
+// take takes note of a task as it is now, and writes its result once it has
+// ended.
+func (r *runner) take(number int, t bgagent.Task) {
+	entry := &r.index.Tasks[number-1]
+	switch {
+	case !t.Status.Terminal():
+		r.row(number, t, "")
+		return
+	case entry.Status.Terminal():
+		return // what happens after its end
+	}
+	*entry = results.EntryOf(number, t)
+	name, err := r.folder.Write(number, t)
+	if err != nil {
+		entry.Problem = err.Error()
+		r.summary.Unwritten++
+		r.show.Note(err.Error())
+	} else {
+		entry.File = name
+	}
+	r.open--
+	r.row(number, t, entry.File)
+}
+
+// row shows a task. What is only for its result is left out, so that it is not
+// held twice.
+func (r *runner) row(number int, t bgagent.Task, file string) {
+	t.Result, t.Prompt = "", ""
+	r.show.Show(display.Row{Number: number, Task: t, File: file})
+}
+
+// lookAgain looks at every task that is not written, after events were lost.
+func (r *runner) lookAgain() {
+	for i, id := range r.ids {
+		if id == "" || r.index.Tasks[i].Status.Terminal() {
+			continue
+		}
+		if t, err := r.manager.Get(id); err == nil {
+			r.take(i+1, t)
+		}
+	}
+}
+
+// lookAtLine shows the places in line, of which no event tells.
+func (r *runner) lookAtLine() {
+	for _, t := range r.manager.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending}}) {
+		if n, ok := numberOf(t); ok {
+			r.row(n, t, "")
+		}
+	}
+}
+
+// close ends the manager and the programs. After the second signal nothing is
+// waited for: what still runs is killed.
+func (r *runner) close(crew *fleet.Fleet) {
+	err := r.manager.Close(r.stop.hard)
+	var left *bgagent.CloseError
+	if errors.As(err, &left) && len(left.NotStopped) > 0 && r.stop.hard.Err() == nil {
+		r.show.Note("these tasks did not stop in time: " + strings.Join(left.NotStopped, ", "))
+	}
+	if err := crew.Close(r.stop.hard); err != nil && r.stop.hard.Err() == nil {
+		r.show.Note("ending the agent programs: " + err.Error())
+	}
+	if r.stop.hard.Err() != nil {
+		children.Kill(killTime)
+	}
+}
+
+// end writes the index, shows the summary, and says how it went.
+func (r *runner) end(interrupted bool) error {
+	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
+	for _, e := range r.index.Tasks {
+		switch e.Status {
+		case bgagent.Completed:
+			r.summary.Completed++
+		case bgagent.Failed:
+			r.summary.Failed++
+		default:
+			r.summary.Cancelled++
+		}
+	}
+	r.problem = r.folder.WriteIndex(r.index)
+	r.summary.Seconds = r.index.Ended.Sub(r.index.Began).Round(time.Millisecond).Seconds()
+	r.summary.Folder, r.summary.Interrupted = r.folder.Dir(), interrupted
+	r.show.End(r.summary)
+	switch {
+	case interrupted:
+		return &exitError{exitInterrupted, r.problem}
+	case r.problem != nil:
+		return r.problem
+	case r.summary.Completed < len(r.tasks) || r.summary.Unwritten > 0:
+		return &exitError{Code: exitFailed}
+	}
+	return nil
+}
