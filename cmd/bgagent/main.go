@@ -22,6 +22,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 )
 
@@ -54,6 +55,10 @@ func (c *cli) settings() (*settings.Settings, error) {
 	}
 	s, err := settings.Load(files...)
 	if err != nil {
+		return nil, &exitError{exitInput, err}
+	}
+	// Made for its errors: it starts nothing, and all subcommands refuse the same.
+	if _, err := fleet.New(s); err != nil {
 		return nil, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {

@@ -23,8 +23,10 @@ const (
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
-	// lineTime is how often the places of waiting tasks are looked up.
-	lineTime = 500 * time.Millisecond
+	// lineTime is how often the places of waiting tasks are looked up,
+	// and maxInLine how many of them: the rest is far off.
+	lineTime  = 500 * time.Millisecond
+	maxInLine = 100
 )
 
 // numberKey is the entry of a task's metadata that holds its number in the list.
@@ -40,6 +42,7 @@ type runner struct {
 	manager *bgagent.BackgroundManager
 	show    display.Display
 	ids     []string // of the tasks; empty for those that were not launched
+	started []bool   // by the same order
 	open    int      // tasks that were launched and have not been written
 	summary display.Summary
 	problem error // why the index could not be written
@@ -90,7 +93,7 @@ func leave() {
 
 // launch launches the tasks. One that cannot be launched has failed.
 func (r *runner) launch() {
-	r.ids = make([]string, len(r.tasks))
+	r.ids, r.started = make([]string, len(r.tasks)), make([]bool, len(r.tasks))
 	for i, t := range r.tasks {
 		if r.stop.soft.Err() != nil {
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
@@ -113,16 +116,19 @@ func (r *runner) launch() {
 // follow shows what happens until every task has ended and is written.
 func (r *runner) follow(events *bgagent.Subscription) {
 	told := false
-	var looked time.Time
+	looked := time.Now() // most get their slot at once
 	for r.open > 0 {
-		e, err := events.Next(context.Background())
-		if err != nil {
+		e, err := next(events)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+		case err != nil:
 			panic("bgagent: bug: events end before the tasks do: " + err.Error())
-		}
-		if e.Kind == bgagent.EventMissed {
+		case e.Kind == bgagent.EventMissed:
 			r.lookAgain()
-		} else if n, ok := numberOf(e.Task); ok {
-			r.take(n, e.Task)
+		default:
+			if n, ok := numberOf(e.Task); ok {
+				r.take(n, e.Task)
+			}
 		}
 		if r.stop.soft.Err() != nil && !told {
 			told = true
@@ -133,6 +139,13 @@ func (r *runner) follow(events *bgagent.Subscription) {
 			r.lookAtLine()
 		}
 	}
+}
+
+// next waits for an event, but no longer than the places in line are good for.
+func next(events *bgagent.Subscription) (bgagent.Event, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lineTime)
+	defer cancel()
+	return events.Next(ctx)
 }
 
 func numberOf(t bgagent.Task) (int, bool) {
@@ -146,6 +159,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {
 	case !t.Status.Terminal():
+		r.started[number-1] = t.Status == bgagent.Running
 		r.row(number, t, "")
 		return
 	case entry.Status.Terminal():
@@ -183,11 +197,18 @@ func (r *runner) lookAgain() {
 	}
 }
 
-// lookAtLine shows the places in line, of which no event tells.
+// lookAtLine shows the places of the first in line, of which no event tells.
 func (r *runner) lookAtLine() {
-	for _, t := range r.manager.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending}}) {
-		if n, ok := numberOf(t); ok {
-			r.row(n, t, "")
+	looked := 0
+	for i, id := range r.ids {
+		if id == "" || r.index.Tasks[i].Status.Terminal() || r.started[i] {
+			continue
+		}
+		if looked++; looked > maxInLine {
+			return
+		}
+		if t, err := r.manager.Get(id); err == nil && t.Status == bgagent.Pending {
+			r.row(i+1, t, "")
 		}
 	}
 }

@@ -75,7 +75,7 @@ func about(r Row) string {
 		}
 		line := fmt.Sprintf("waits for a slot of %s (%d of %d in use)", t.Queue.Pool.Name, t.Queue.Pool.InUse, t.Queue.Pool.Limit)
 		if t.Queue.Place > 0 {
-			line = fmt.Sprintf("number %d in line, %s", t.Queue.Place, line)
+			line += fmt.Sprintf(", number %d in line", t.Queue.Place)
 		}
 		return line
 	case bgagent.Running:

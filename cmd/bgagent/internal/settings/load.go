@@ -295,7 +295,7 @@ func formatRules(rules []bgagent.Permission) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(rules); {
 		name, from := rules[i].Name, i
-		for i < len(rules) && rules[i].Name == name && (i == from || rules[from].Pattern != "*") {
+		for i < len(rules) && rules[i].Name == name {
 			i++
 		}
 		if from > 0 {

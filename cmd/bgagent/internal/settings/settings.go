@@ -20,8 +20,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
 	"github.com/bgagent/bgagent/inproc"
 )
 
@@ -132,9 +134,27 @@ func (s *Settings) checkLimits() error {
 	s.Limits.Apply(&cfg)
 	nobody := inproc.New(map[string]inproc.Agent{"nobody": func(context.Context, *inproc.Turn) (string, error) { return "", nil }})
 	m, err := bgagent.New(nobody, cfg)
-	if err != nil {
-		last := s.Files[len(s.Files)-1]
-		return &bgagent.ConfigFileError{File: last, Key: "background_task", Problem: err.Error() + "; see bgagent config for where each value comes from", Err: err}
+	if err == nil {
+		return m.Close(context.Background())
 	}
-	return m.Close(context.Background())
+	var input *bgagent.InputError
+	if !errors.As(err, &input) {
+		return fmt.Errorf("checking background_task: %w", err)
+	}
+	key := fileNames.Replace(input.Field)
+	at := bgagent.Origin{File: s.Files[len(s.Files)-1]}
+	for _, setting := range s.Limits.Settings() {
+		if setting.Key == key && setting.Origin != (bgagent.Origin{}) {
+			at = setting.Origin
+		}
+	}
+	return jsonc.ErrorAt(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
+
+// fileNames turns the names of fields that can contradict each other into those
+// of the file.
+var fileNames = strings.NewReplacer(
+	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",
+	"Config.PollInterval", "pollIntervalMs", "Config.HostUnreachable", "hostUnreachableMs",
+	"Config.NoticeWindow", "noticeWindowMs", "Config.NoticeMaxWait", "noticeMaxWaitMs",
+)
