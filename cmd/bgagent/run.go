@@ -66,12 +66,8 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	folder, err := c.folder()
-	if err != nil {
-		return &exitError{exitInput, err}
-	}
-	r := &runner{stop: stop, tasks: tasks, folder: folder, index: results.Index{Began: time.Now()}}
-	return r.run(crew, func() display.Display { return c.display(len(tasks)) })
+	r := &runner{stop: stop, tasks: tasks, index: results.Index{Began: time.Now()}}
+	return r.run(crew, c.folder, func() display.Display { return c.display(len(tasks)) })
 }
 
 // fits refuses a list that is longer than a file allows: the rest of it would
@@ -137,6 +133,7 @@ func readList(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, tasklist.MaxSize+1))
 }
 
+// folder opens the folder for the results.
 func (c *runCmd) folder() (*results.Folder, error) {
 	dir := c.Output
 	switch {
@@ -149,7 +146,11 @@ func (c *runCmd) folder() (*results.Folder, error) {
 	default:
 		dir = "bgagent-results-" + time.Now().Format("20060102-150405")
 	}
-	return results.Open(dir)
+	folder, err := results.Open(dir)
+	if err != nil {
+		return nil, &exitError{exitInput, err}
+	}
+	return folder, nil
 }
 
 // display chooses how the tasks are shown.

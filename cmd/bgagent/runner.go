@@ -32,31 +32,27 @@ const (
 // numberKey is the entry of a task's metadata that holds its number in the list.
 const numberKey = "number"
 
-// runner does one list of tasks.
+// runner does one list of tasks. All of it but leave runs on one goroutine.
 type runner struct {
-	stop   stops
-	tasks  []tasklist.Task
-	folder *results.Folder
-	index  results.Index
+	stop  stops
+	tasks []tasklist.Task
+	index results.Index
 
 	manager *bgagent.BackgroundManager
+	folder  *results.Folder
 	show    display.Display
 	ids     []string // of the tasks; empty for those that were not launched
 	started []bool   // by the same order
 	open    int      // tasks that were launched and have not been written
 	summary display.Summary
-	problem error // why the index could not be written
 }
 
-// run does everything from the first launch to the summary.
-func (r *runner) run(crew *fleet.Fleet, newDisplay func() display.Display) error {
+// run does everything from the manager to the summary. What is wrong is found
+// before there is a folder, and a folder that cannot be written to before any
+// agent works for it.
+func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	for i, t := range r.tasks {
 		r.index.Tasks = append(r.index.Tasks, results.Entry{Number: i + 1, Description: t.Description, Agent: t.Agent, Model: t.Model})
-	}
-	// Written now, so that a folder that cannot be written to is known before
-	// any agent works for it.
-	if err := r.folder.WriteIndex(r.index); err != nil {
-		return err
 	}
 	var err error
 	r.manager, err = crew.Manager(bgagent.Config{
@@ -67,6 +63,12 @@ func (r *runner) run(crew *fleet.Fleet, newDisplay func() display.Display) error
 	})
 	if err != nil {
 		return &exitError{exitInput, err}
+	}
+	if r.folder, err = open(); err == nil {
+		err = r.folder.WriteIndex(r.index)
+	}
+	if err != nil {
+		return errors.Join(err, r.manager.Close(r.stop.hard))
 	}
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
 	defer events.Close()
@@ -242,15 +244,15 @@ func (r *runner) end(interrupted bool) error {
 			r.summary.Cancelled++
 		}
 	}
-	r.problem = r.folder.WriteIndex(r.index)
+	problem := r.folder.WriteIndex(r.index)
 	r.summary.Seconds = r.index.Ended.Sub(r.index.Began).Round(time.Millisecond).Seconds()
 	r.summary.Folder, r.summary.Interrupted = r.folder.Dir(), interrupted
 	r.show.End(r.summary)
 	switch {
 	case interrupted:
-		return &exitError{exitInterrupted, r.problem}
-	case r.problem != nil:
-		return r.problem
+		return &exitError{exitInterrupted, problem}
+	case problem != nil:
+		return problem
 	case r.summary.Completed < len(r.tasks) || r.summary.Unwritten > 0:
 		return &exitError{Code: exitFailed}
 	}
