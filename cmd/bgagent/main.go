@@ -4,6 +4,8 @@
 //	bgagent run [tasks.jsonc|-]   runs a list of tasks side by side
 //	bgagent agents                lists the agents and checks that each can start
 //	bgagent config                shows the configuration and where it comes from
+//	bgagent mcp                   serves the tools to the program that starts it
+//	bgagent serve                 serves them over HTTP
 //
 // It exits with 0 when all went well, 1 when something did not, 2 when the
 // command line or a file is wrong, and 130 when it was interrupted.
@@ -42,6 +44,8 @@ type cli struct {
 	Run    runCmd    `cmd:"" help:"Run a list of tasks side by side."`
 	Agents agentsCmd `cmd:"" help:"List the agents, and check that each can start."`
 	Show   configCmd `cmd:"" name:"config" help:"Print the configuration, and where each value comes from."`
+	MCP    mcpCmd    `cmd:"" name:"mcp" help:"Serve the tools over MCP to the program that starts this one."`
+	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
 }
 
 // settings loads the configuration that the command line asks for.

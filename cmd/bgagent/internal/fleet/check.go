@@ -65,7 +65,7 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 		c.ForgetSession(id)
 		return "speaks ACP", nil
 	case remote:
-		if err := c.Check(ctx); err != nil {
+		if _, err := c.Check(ctx); err != nil {
 			return "", err
 		}
 		agents, err := c.Agents(ctx)

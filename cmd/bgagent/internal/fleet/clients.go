@@ -148,7 +148,7 @@ func (f *Fleet) addOpencode() error {
 	var errs []error
 	for i, group := range all {
 		first := group[0]
-		cfg := opencode.Config{URL: first.URL, Username: first.Username, Directory: first.Directory}
+		cfg := opencode.Config{URL: first.URL, Username: first.Username, Directory: first.Directory, Tools: withheld()}
 		if first.PasswordEnv != "" {
 			cfg.Password = os.Getenv(first.PasswordEnv)
 		}
@@ -158,8 +158,20 @@ func (f *Fleet) addOpencode() error {
 			continue
 		}
 		f.add(fmt.Sprintf("opencode-%d", i+1), remote{c, f}, group)
+		f.closers = append(f.closers, func(context.Context) error { return c.Close() })
 	}
 	return errors.Join(errs...)
+}
+
+// withheld switches this program's own tools off, under whatever name a server
+// knows them: it cannot tell them how deep they are, so that agents would launch
+// agents without end.
+func withheld() map[string]bool {
+	out := map[string]bool{}
+	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {
+		out["*"+name] = false
+	}
+	return out
 }
 
 // remote is a client for agents that have another name on their server.

@@ -86,6 +86,14 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 			return nil, fmt.Errorf("starting at depth %d (%s): %w; background_task.maxDepth allows more", depth, command.DepthVariable, bgagent.ErrDepth)
 		}
 	}
+	return f.manager(cfg)
+}
+
+// Idle makes a manager that nobody can delegate to, for a program that is too
+// deep for [Fleet.Manager].
+func (f *Fleet) Idle() (*bgagent.BackgroundManager, error) { return f.manager(bgagent.Config{}) }
+
+func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	cfg.Clients = f.clients
 	cfg.ClientFor = func(agent string) string { return f.route[agent] }
 	cfg.Model = func(agent, asked string) (string, error) {
@@ -99,9 +107,13 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 }
 
 // Depth returns how deep the task is that this program works for; 0 when it
-// works for none.
+// works for none. Agent programs may keep the variable from what they start, so
+// that on Linux the programs above this one are asked as well.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
+	if text == "" {
+		text = inherited(command.DepthVariable)
+	}
 	if text == "" {
 		return 0, nil
 	}
