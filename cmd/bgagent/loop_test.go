@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -104,11 +104,26 @@ func loop(t *testing.T, prefix string) *realagent.World {
 	}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), config, 0o644))
-	w.OpencodeConfig(t, func(c map[string]any) {
-		c["mcp"] = map[string]any{"bgagent": map[string]any{"type": "local", "command": []any{binary, "mcp"}, "enabled": true}}
-	})
-	w.CodexConfig(t, fmt.Sprintf("[mcp_servers.bgagent]\ncommand = %q\nargs = [\"mcp\"]\ntool_timeout_sec = 600\n", binary))
+	// The README's lines, with the program on PATH.
+	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	var lines map[string]any
+	require.NoError(t, json.Unmarshal([]byte(readmeLines(t, "opencode, in", "json")), &lines))
+	w.OpencodeConfig(t, func(c map[string]any) { maps.Copy(c, lines) })
+	w.CodexConfig(t, readmeLines(t, "Codex, in", "toml"))
 	return w
+}
+
+// readmeLines returns the lines that the README has for a program.
+func readmeLines(t *testing.T, after, language string) string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, text, found := strings.Cut(string(readme), "\n"+after)
+	require.True(t, found, "README.md does not say %q", after)
+	_, text, found = strings.Cut(text, "```"+language+"\n")
+	require.True(t, found)
+	lines, _, _ := strings.Cut(text, "```")
+	return lines
 }
 
 // judge looks at what the host was told, and at what its tasks were offered.
@@ -183,4 +198,16 @@ func TestTheWholeLoopWithCodexAsTheHost(t *testing.T) {
 	finished(t, w)
 	judge(t, w, "mcp__bgagent__")
 	require.Contains(t, string(out), "the host is done")
+}
+
+func TestGeminiTakesTheReadmesLines(t *testing.T) {
+	w := realagent.New(t, "gemini")
+	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), []byte(`{"agents": {"wait": {"kind": "inproc"}}}`), 0o644))
+	require.NoError(t, os.MkdirAll(filepath.Join(w.Dir, ".gemini"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".gemini", "settings.json"), []byte(readmeLines(t, "Gemini, in", "json")), 0o644))
+	prompt := "@tool mcp_bgagent_delegate_task {\"subagent_type\":\"wait\",\"prompt\":\"1 ms\",\"run_in_background\":false}\n@say it was: ${re:I have waited for (\\w+)}"
+	out, err := w.Command(t.Context(), w.Gemini("--yolo", "-p", prompt)...).CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.Contains(t, string(out), "it was: 1ms")
 }
