@@ -88,7 +88,8 @@ type BackgroundManager struct {
 	kinds      map[kindKey]*kind
 	lastKind   *kind
 	watchers   map[*task][]*watcher
-	live       int  // pending and running tasks
+	live       int // pending and running tasks
+	ends       endCounts
 	waiving    bool // what ends now was cancelled by waiver, its parent
 	waiver     string
 	drainers   []*watcher // wait for everything to come to rest
