@@ -156,7 +156,7 @@ func resolve(name string, m *merged) (Agent, []error) {
 	a := Agent{Name: name, origins: map[string]bgagent.Origin{"": m.at}}
 	for i := range keys {
 		if v, ok := m.values[keys[i].name]; ok {
-			a.origins[keys[i].name] = v.At
+			a.origins[keys[i].name] = v.At()
 			a.set(&keys[i], v.Value)
 		}
 	}
