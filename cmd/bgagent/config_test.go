@@ -73,7 +73,7 @@ func TestTheProjectWinsKeyByKey(t *testing.T) {
 	file := p.write(".bgagent.jsonc", `{
 		"background_task": { "providerConcurrency": { "openai": 9 } },
 		"agents": {
-			"a": { "model": "m2", "directory": "." },
+			"a": { "model": "m2", "directory": ".", "env": ["KEY=secret", "NAME*"] },
 			"b": { "kind": "acp", "command": ["opencode", "acp"] },
 			"gone": null,
 		},
@@ -92,6 +92,7 @@ func TestTheProjectWinsKeyByKey(t *testing.T) {
 		`agents.a.model +"m2" +` + file + `:4:`,
 		`agents.a.directory +"` + filepath.Dir(file) + `" +` + file + `:4:`,
 		`agents.a.permissions +\{"edit": "deny", "bash": \{"\*": "deny", "git \*": "allow"\}\} +.*/config/`,
+		`agents.a.env +\["KEY=…","NAME\*"\] +` + file + `:4:`,
 		`agents.b.kind +"acp" +` + file + `:5:`,
 		`agents.b.command +\["opencode","acp"\] +` + file + `:5:`,
 	} {

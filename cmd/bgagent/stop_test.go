@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,6 +36,16 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
+// careless ends when it is told to, and leaves a child that does not listen.
+const careless = `#!/bin/sh
+setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
+echo $$ >>pids
+cat >/dev/null
+while [ "$(wc -l <pids)" -lt 2 ]; do sleep 0.05; done
+echo ready >>ready
+exec sleep 600
+`
+
 // withProgram is a place with an agent that is a program of two processes.
 func withProgram(t *testing.T, script string) *place {
 	p := newPlace(t)
@@ -62,19 +71,33 @@ func (p *place) awaitFile(name string) {
 // have ended.
 func (p *place) requireGone(want int) {
 	p.t.Helper()
-	f, err := os.Open(filepath.Join(p.project, "pids"))
+	require.Len(p.t, p.pids(), want)
+	require.Zero(p.t, p.live(), "processes are left")
+}
+
+func (p *place) pids() (out []int) {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.project, "pids"))
 	require.NoError(p.t, err)
-	defer f.Close()
-	n := 0
-	for lines := bufio.NewScanner(f); lines.Scan(); n++ {
-		pid, err := strconv.Atoi(lines.Text())
+	for _, line := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(line)
 		require.NoError(p.t, err)
-		if stat, err := os.ReadFile("/proc/" + lines.Text() + "/stat"); err == nil && strings.Contains(string(stat), ") Z ") {
-			continue // it waits for its new parent
-		}
-		require.ErrorIs(p.t, syscall.Kill(pid, 0), syscall.ESRCH, "process %d is left", pid)
+		out = append(out, pid)
 	}
-	require.Equal(p.t, want, n)
+	return out
+}
+
+// live counts those of the processes that have not ended.
+func (p *place) live() (n int) {
+	p.t.Helper()
+	for _, pid := range p.pids() {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		ended := err == nil && strings.Contains(string(stat), ") Z ") // only its parent has not looked yet
+		if !ended && syscall.Kill(pid, 0) == nil {
+			n++
+		}
+	}
+	return n
 }
 
 func TestCtrlCStopsCleanlyAndWritesWhatThereIs(t *testing.T) {
@@ -104,17 +127,30 @@ func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("only Linux lets a program find what is below it: elsewhere the time of grace is waited for")
 	}
-	p := withProgram(t, stubborn)
-	r := p.start("run", "tasks.jsonc", "-o", "out")
-	p.awaitFile("ready")
-	r.interrupt(t)
-	r.out.await(t, "Ctrl-C again ends everything at once")
-	begin := time.Now()
-	r.interrupt(t)
-	require.Equal(t, 130, r.code(), r.out)
-	require.Less(t, time.Since(begin), 1500*time.Millisecond, "the times of grace add up to 4 s")
-	p.requireGone(2)
-	require.True(t, p.index("out").Interrupted)
+	for name, script := range map[string]string{"stubborn": stubborn, "careless": careless} {
+		t.Run(name, func(t *testing.T) {
+			p := withProgram(t, script)
+			r := p.start("run", "tasks.jsonc", "-o", "out")
+			p.awaitFile("ready")
+			r.interrupt(t)
+			r.out.await(t, "Ctrl-C again ends everything at once")
+			if name == "careless" {
+				p.awaitOrphan()
+			}
+			begin := time.Now()
+			r.interrupt(t)
+			require.Equal(t, 130, r.code(), r.out)
+			require.Less(t, time.Since(begin), 1500*time.Millisecond, "the times of grace add up to 4 s")
+			p.requireGone(2)
+			require.True(t, p.index("out").Interrupted)
+		})
+	}
+}
+
+// awaitOrphan waits until one of the two processes has ended.
+func (p *place) awaitOrphan() {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool { return p.live() == 1 }, 5*time.Second, 5*time.Millisecond)
 }
 
 func TestAProgramThatDoesNotListenIsEndedAfterOneCtrlCToo(t *testing.T) {

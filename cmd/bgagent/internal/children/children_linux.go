@@ -13,7 +13,9 @@ import (
 
 // Adopt has this process become the parent of every process that loses its own
 // below it, so that [Kill] finds those, too. It is called before anything is
-// started.
+// started. What ends after it was adopted stays in the table of processes until
+// this program ends: waiting for any child would take the ends of others from
+// those who have started them.
 func Adopt() {
 	// Without it Kill misses what a program has left running in a session of
 	// its own; the clients end that as well, only later.

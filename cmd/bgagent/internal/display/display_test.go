@@ -57,7 +57,7 @@ func picture(m *model) []string {
 func TestTheTableNeverExceedsItsTerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		m := &model{rows: make([]Row, 100), start: begin}
+		m := newModel(100)
 		for n := 1; n <= 100; n++ {
 			status := bgagent.Completed
 			switch {
@@ -71,9 +71,9 @@ func TestTheTableNeverExceedsItsTerminal(t *testing.T) {
 			r := row(n, status, begin)
 			r.Task.Description = strings.Repeat("数", 60)
 			r.Task.Progress.LastMessage = strings.Repeat("long ", 40)
-			m.Update(r)
+			m.show(r)
 		}
-		m.Update(noteMsg("a note\x1b[2J"))
+		m.note("a note\x1b[2J")
 		for _, size := range [][2]int{{80, 24}, {40, 8}, {20, 4}} {
 			m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
 			lines := picture(m)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -13,9 +14,12 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Table is a display for terminals: a table of the tasks, redrawn in place.
+// Table is a display for terminals: a table of the tasks, redrawn in place ten
+// times a second. What is shown between two pictures costs no more than to be
+// kept.
 type Table struct {
 	out     *os.File
+	model   *model
 	program *tea.Program
 	done    chan struct{}
 	err     error // of the program, once done is closed
@@ -24,9 +28,8 @@ type Table struct {
 // NewTable starts the table of that many tasks. It takes no input and no
 // signals, so that Ctrl-C stays what it is.
 func NewTable(out *os.File, tasks int) *Table {
-	m := &model{rows: make([]Row, tasks), start: time.Now()}
-	t := &Table{out: out, done: make(chan struct{})}
-	t.program = tea.NewProgram(m, tea.WithOutput(out), tea.WithInput(nil), tea.WithoutSignalHandler())
+	t := &Table{out: out, model: newModel(tasks), done: make(chan struct{})}
+	t.program = tea.NewProgram(t.model, tea.WithOutput(out), tea.WithInput(nil), tea.WithoutSignalHandler())
 	go func() {
 		defer close(t.done)
 		_, t.err = t.program.Run()
@@ -35,10 +38,10 @@ func NewTable(out *os.File, tasks int) *Table {
 }
 
 // Show implements [Display].
-func (t *Table) Show(r Row) { t.program.Send(r) }
+func (t *Table) Show(r Row) { t.model.show(r) }
 
 // Note implements [Display].
-func (t *Table) Note(text string) { t.program.Send(noteMsg(text)) }
+func (t *Table) Note(text string) { t.model.note(text) }
 
 // End implements [Display]. The last picture stays on the screen.
 func (t *Table) End(s Summary) {
@@ -54,18 +57,43 @@ func (t *Table) End(s Summary) {
 func ShowCursor(w io.Writer) { _, _ = io.WriteString(w, ansi.ShowCursor+"\n") }
 
 type (
-	noteMsg string
 	tickMsg time.Time
 	endMsg  struct{}
 )
 
-// model is the picture.
+// model is the picture. The program draws it after every message, so tasks do
+// not come as messages: with thousands of them it would do nothing else.
 type model struct {
-	rows          []Row
-	notes         []string
-	start         time.Time
+	start time.Time
+
+	mu    sync.Mutex // guards what follows; no picture is written while it is held
+	rows  []Row      // by number; without one until it has been shown
+	count map[bgagent.Status]int
+	notes []string
+
 	width, height int // of the terminal; 0 while they are unknown
 	frame         int
+}
+
+func newModel(tasks int) *model {
+	return &model{start: time.Now(), rows: make([]Row, tasks), count: map[bgagent.Status]int{}}
+}
+
+func (m *model) show(r Row) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := &m.rows[r.Number-1]
+	if old.Number > 0 {
+		m.count[old.Task.Status]--
+	}
+	*old = r
+	m.count[r.Task.Status]++
+}
+
+func (m *model) note(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.notes = append(m.notes, text)
 }
 
 // Init implements [tea.Model].
@@ -78,15 +106,11 @@ func tick() tea.Cmd {
 
 // Update implements [tea.Model].
 func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
-	case Row:
-		if i := msg.Number - 1; i >= 0 && i < len(m.rows) {
-			m.rows[i] = msg
-		}
-	case noteMsg:
-		m.notes = append(m.notes, string(msg))
 	case tickMsg:
 		m.frame++
 		return m, tick()
@@ -98,22 +122,24 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 
 // View implements [tea.Model].
 func (m *model) View() tea.View {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	now := time.Now()
 	notes := m.notes[max(0, len(m.notes)-3):]
 	var b strings.Builder
-	rows := m.visible(len(notes))
-	for _, r := range rows {
-		b.WriteString(m.fit(m.row(r, now)))
+	shown := m.visibleLocked(len(notes))
+	for _, i := range shown {
+		b.WriteString(m.fitLocked(m.rowLocked(&m.rows[i], now)))
 	}
-	b.WriteString(m.fit(faint("  " + m.counts(len(rows), now))))
+	b.WriteString(m.fitLocked(faint("  " + m.countsLocked(len(shown), now))))
 	for _, n := range notes {
-		b.WriteString(m.fit("  " + clean(n)))
+		b.WriteString(m.fitLocked("  " + clean(n)))
 	}
 	// The last line is empty: it is the one that is erased in the end.
 	return tea.NewView(b.String())
 }
 
-func (m *model) fit(line string) string {
+func (m *model) fitLocked(line string) string {
 	if m.width > 0 {
 		line = ansi.Truncate(line, m.width, "…")
 	}
@@ -123,43 +149,47 @@ func (m *model) fit(line string) string {
 // rank says who is left out last when there are more tasks than lines: those
 // that run, then those that ended badly, then the next in line.
 func rank(s bgagent.Status) int {
-	return map[bgagent.Status]int{bgagent.Running: 0, bgagent.Failed: 1, bgagent.Cancelled: 1, bgagent.Pending: 2, bgagent.Completed: 3}[s]
+	switch s {
+	case bgagent.Running:
+		return 0
+	case bgagent.Failed, bgagent.Cancelled:
+		return 1
+	case bgagent.Pending:
+		return 2
+	}
+	return 3
 }
 
-// visible returns the tasks that the terminal has lines for, in their order.
-func (m *model) visible(notes int) []Row {
-	rows := make([]Row, 0, len(m.rows))
-	for _, r := range m.rows {
-		if r.Number > 0 { // it has been launched
-			rows = append(rows, r)
+// visibleLocked returns which tasks the terminal has lines for, in their order.
+func (m *model) visibleLocked(notes int) []int {
+	shown := make([]int, 0, len(m.rows))
+	for i := range m.rows {
+		if m.rows[i].Number > 0 {
+			shown = append(shown, i)
 		}
 	}
 	most := m.height - 2 - notes
-	if m.height == 0 || len(rows) <= most {
-		return rows
+	if m.height == 0 || len(shown) <= most {
+		return shown
 	}
-	slices.SortStableFunc(rows, func(a, b Row) int { return rank(a.Task.Status) - rank(b.Task.Status) })
-	rows = rows[:max(most, 1)]
-	slices.SortFunc(rows, func(a, b Row) int { return a.Number - b.Number })
-	return rows
+	slices.SortStableFunc(shown, func(a, b int) int { return rank(m.rows[a].Task.Status) - rank(m.rows[b].Task.Status) })
+	shown = shown[:max(most, 1)]
+	slices.Sort(shown)
+	return shown
 }
 
-// counts is the line below the tasks.
-func (m *model) counts(shown int, now time.Time) string {
-	n := map[bgagent.Status]int{}
-	launched := 0
-	for _, r := range m.rows {
-		if r.Number > 0 {
-			n[r.Task.Status]++
-			launched++
-		}
-	}
-	line := fmt.Sprintf("%d running · %d waiting · %d completed", n[bgagent.Running], n[bgagent.Pending], n[bgagent.Completed])
-	if bad := n[bgagent.Failed] + n[bgagent.Cancelled]; bad > 0 {
+// countsLocked is the line below the tasks.
+func (m *model) countsLocked(shown int, now time.Time) string {
+	line := fmt.Sprintf("%d running · %d waiting · %d completed", m.count[bgagent.Running], m.count[bgagent.Pending], m.count[bgagent.Completed])
+	if bad := m.count[bgagent.Failed] + m.count[bgagent.Cancelled]; bad > 0 {
 		line += fmt.Sprintf(" · %d not", bad)
 	}
 	line += fmt.Sprintf(" · %.0f s", now.Sub(m.start).Seconds())
-	if hidden := launched - shown; hidden > 0 {
+	all := 0
+	for _, n := range m.count {
+		all += n
+	}
+	if hidden := all - shown; hidden > 0 {
 		line += fmt.Sprintf(" · %d more than this window has lines for", hidden)
 	}
 	return line
@@ -171,7 +201,7 @@ var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "
 // titleWidth is how many columns a title has.
 const titleWidth = 36
 
-func (m *model) row(r Row, now time.Time) string {
+func (m *model) rowLocked(r *Row, now time.Time) string {
 	t := r.Task
 	mark := faint("·")
 	switch t.Status {
@@ -190,7 +220,7 @@ func (m *model) row(r Row, now time.Time) string {
 	}
 	title := ansi.Truncate(clean(t.Description), titleWidth, "…")
 	title += strings.Repeat(" ", max(0, titleWidth-ansi.StringWidth(title)))
-	return fmt.Sprintf("%s %s %-9s %7s %4d calls  %s", mark, title, t.Status, took, t.Progress.ToolCalls, faint(about(r)))
+	return fmt.Sprintf("%s %s %-9s %7s %4d calls  %s", mark, title, t.Status, took, t.Progress.ToolCalls, faint(about(*r)))
 }
 
 func faint(s string) string  { return "\x1b[2m" + s + "\x1b[m" }

@@ -22,9 +22,12 @@ type Value struct {
 // Member is one entry of an object.
 type Member struct {
 	Name  string
-	At    bgagent.Origin // of the name
 	Value Value
+	name  int // offset of the name
 }
+
+// At returns where the name begins.
+func (m Member) At() bgagent.Origin { return m.Value.file.origin(m.name) }
 
 // Origin returns where the value begins.
 func (v Value) Origin() bgagent.Origin { return v.file.origin(v.v.StartOffset) }
@@ -41,7 +44,7 @@ func (v Value) Members() ([]Member, bool) {
 	}
 	out := make([]Member, 0, len(obj.Members))
 	for _, m := range obj.Members {
-		out = append(out, Member{m.Name.Value.(hujson.Literal).String(), v.file.origin(m.Name.StartOffset), Value{v.file, m.Value}})
+		out = append(out, Member{m.Name.Value.(hujson.Literal).String(), Value{v.file, m.Value}, m.Name.StartOffset})
 	}
 	return out, true
 }
@@ -129,16 +132,19 @@ func Key(path, name string) string {
 	return path + "." + name
 }
 
-// file turns offsets into places.
+// file turns offsets into places. That is done only for what is shown: a file of
+// one long line would be gone through again for each of its values.
 type file struct {
 	name  string
 	data  []byte
 	lines []int // where each begins
+	plain bool  // one byte is one character everywhere
 }
 
 func newFile(name string, data []byte) *file {
-	f := &file{name: name, data: data, lines: []int{0}}
+	f := &file{name: name, data: data, lines: []int{0}, plain: true}
 	for i, b := range data {
+		f.plain = f.plain && b < utf8.RuneSelf
 		if b == '\n' {
 			f.lines = append(f.lines, i+1)
 		}
@@ -149,5 +155,10 @@ func newFile(name string, data []byte) *file {
 func (f *file) origin(offset int) bgagent.Origin {
 	offset = max(0, min(offset, len(f.data)))
 	line := sort.SearchInts(f.lines, offset+1)
-	return bgagent.Origin{File: f.name, Line: line, Column: 1 + utf8.RuneCount(f.data[f.lines[line-1]:offset])}
+	begin := f.lines[line-1]
+	column := offset - begin
+	if !f.plain {
+		column = utf8.RuneCount(f.data[begin:offset])
+	}
+	return bgagent.Origin{File: f.name, Line: line, Column: column + 1}
 }

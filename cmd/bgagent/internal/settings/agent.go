@@ -72,7 +72,8 @@ func (a Agent) Errorf(key, format string, args ...any) error {
 	return jsonc.ErrorAt(o, a.Path(key), format, args...)
 }
 
-// Fields returns the keys that are set, in the order of the documentation.
+// Fields returns the keys that are set, in the order of the documentation. The
+// values of environment variables are left out.
 func (a Agent) Fields() []Field {
 	var out []Field
 	for i := range keys {
@@ -99,7 +100,13 @@ func (a *Agent) value(k *key) (string, bool) {
 			return "", false
 		}
 	case k.shape == shapeTexts:
-		if v = *a.texts(k.name); len(*a.texts(k.name)) == 0 {
+		list := slices.Clone(*a.texts(k.name))
+		for i := range list {
+			if name, _, set := strings.Cut(list[i], "="); set && k.name == "env" {
+				list[i] = name + "=…" // it may be a key, and this is what people paste
+			}
+		}
+		if v = list; len(list) == 0 {
 			return "", false
 		}
 	case k.shape == shapeBool:
@@ -156,7 +163,7 @@ func resolve(name string, m *merged) (Agent, []error) {
 	a := Agent{Name: name, origins: map[string]bgagent.Origin{"": m.at}}
 	for i := range keys {
 		if v, ok := m.values[keys[i].name]; ok {
-			a.origins[keys[i].name] = v.At
+			a.origins[keys[i].name] = v.At()
 			a.set(&keys[i], v.Value)
 		}
 	}

@@ -73,11 +73,11 @@ func (p *parser) root(v jsonc.Value) (out []Task) {
 		for _, m := range members {
 			switch {
 			case m.Name == "tasks" && found:
-				p.fail(jsonc.ErrorAt(m.At, path, "stands twice; make one list of the two"))
+				p.fail(jsonc.ErrorAt(m.At(), path, "stands twice; make one list of the two"))
 			case m.Name == "tasks":
 				list, found = m.Value, true
 			case m.Name != "$schema":
-				p.fail(jsonc.ErrorAt(m.At, jsonc.Key("", m.Name), `is not a known key; the list stands under "tasks"`))
+				p.fail(jsonc.ErrorAt(m.At(), jsonc.Key("", m.Name), `is not a known key; the list stands under "tasks"`))
 			}
 		}
 		if !found {
@@ -113,9 +113,9 @@ func (p *parser) task(path string, v jsonc.Value) Task {
 		first, twice := seen[m.Name]
 		switch {
 		case fields[m.Name] == nil:
-			p.fail(jsonc.ErrorAt(m.At, key, "is not a known key; the keys of a task are %s", strings.Join(names, ", ")))
+			p.fail(jsonc.ErrorAt(m.At(), key, "is not a known key; the keys of a task are %s", strings.Join(names, ", ")))
 		case twice:
-			p.fail(jsonc.ErrorAt(m.At, key, "stands twice, first in line %d; keep one of the two", first.At.Line))
+			p.fail(jsonc.ErrorAt(m.At(), key, "stands twice, first in line %d; keep one of the two", first.At().Line))
 		case !isText:
 			p.fail(m.Value.Errorf(key, "is %s; it must be a string", m.Value.Describe()))
 		default:
