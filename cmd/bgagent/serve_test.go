@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -141,4 +142,24 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 		require.Equal(t, 2, got.code, want)
 		require.Contains(t, got.stderr, want)
 	}
+}
+
+// A caller that goes away in the middle of an answer breaks its connection, and
+// nothing more.
+func TestServeGoesOnWhenACallerGoesAway(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	url, _ := startServe(t, p)
+	address := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/mcp")
+	for range 20 {
+		c, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		body := `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`
+		_, err = io.WriteString(c, strings.Repeat("POST /mcp HTTP/1.1\r\nHost: "+address+"\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body, 50))
+		require.NoError(t, err)
+		require.NoError(t, c.(*net.TCPConn).SetLinger(0))
+		require.NoError(t, c.Close())
+	}
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, DisableStandaloneSSE: true})
+	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false}), "I have waited")
 }

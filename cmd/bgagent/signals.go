@@ -14,7 +14,8 @@ type stops struct{ soft, hard context.Context }
 // watchSignals ends the contexts when signals come. Ctrl-C, SIGTERM and, unless
 // the program was started to ignore it, SIGHUP count; and once, as the first of
 // two, that nobody reads the output any more, which would otherwise kill the
-// program and leave its children running.
+// program and leave its children running. SIGPIPE alone does not say that: it
+// also comes when a child or a caller has closed what is written to it.
 func watchSignals() stops {
 	soft, stopSoft := context.WithCancel(context.Background())
 	hard, stopHard := context.WithCancel(context.Background())
@@ -29,7 +30,9 @@ func watchSignals() stops {
 		for {
 			select {
 			case <-unread:
-				stopSoft()
+				if outputGone() {
+					stopSoft()
+				}
 			case <-signals:
 				if soft.Err() != nil {
 					stopHard()

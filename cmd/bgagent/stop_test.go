@@ -274,3 +274,18 @@ func TestTheKeysCtrlCInATerminal(t *testing.T) {
 	require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
 	p.requireGone(2)
 }
+
+// A program that does not read its prompt breaks a pipe, and nothing more.
+func TestABrokenPipeToAChildInterruptsNothing(t *testing.T) {
+	p := newPlace(t)
+	p.write("agent.sh", "#!/bin/sh\nexec <&-\nsleep 0.3\necho not read\n")
+	p.write(".bgagent.jsonc", `{"agents": {
+		"program": { "kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"] },
+		"wait": { "kind": "inproc", "model": "demo/none" },
+	}}`)
+	p.write("tasks.jsonc", `[{"agent": "program", "prompt": "`+strings.Repeat("long ", 100_000)+`"}, {"agent": "wait", "prompt": "1 s"}]`)
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.NotEqual(t, 130, got.code, got.out+got.stderr)
+	require.False(t, p.index("out").Interrupted)
+	require.Equal(t, bgagent.Completed, p.index("out").Tasks[1].Status)
+}
