@@ -54,7 +54,7 @@ type World struct {
 
 var say sync.Map // what was said on standard error already
 
-// New makes a world for the named programs: "opencode", "codex", "gemini". It
+// New makes a world for the named programs: "opencode", "codex", "gemini", "conformance". It
 // skips or fails the test when one is missing. At the end of the test, after the
 // test's own cleanup, it fails the test if a process of the world is still alive,
 // ends it, and removes the world. On Linux a test that dies without its cleanup
@@ -112,7 +112,7 @@ func (w *World) look(t testing.TB, names []string) {
 	for _, name := range names {
 		p, ok := programs[name]
 		if !ok {
-			t.Fatalf("realagent: there is no program %q; there are opencode, codex and gemini", name)
+			t.Fatalf("realagent: there is no program %q; there are opencode, codex, gemini and conformance", name)
 		}
 		argv, err := p.find()
 		if err == nil {
@@ -164,6 +164,10 @@ func (w *World) Opencode(args ...string) []string { return w.command("opencode",
 
 // Codex returns the command line of codex, like Opencode.
 func (w *World) Codex(args ...string) []string { return w.command("codex", args) }
+
+// Conformance returns the command line of the conformance package of the Model
+// Context Protocol.
+func (w *World) Conformance(args ...string) []string { return w.command("conformance", args) }
 
 // Gemini returns the command line of gemini, like Opencode: node comes first.
 func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
