@@ -35,6 +35,10 @@ const minToken = 16
 // protocol versions is forgotten. Nothing of the tasks is lost with it.
 const sessionTimeout = time.Hour
 
+// withoutSessions is the version of the protocol, a date, from which on every
+// request stands by itself.
+const withoutSessions = "2026-07-28"
+
 // Handler returns what serves callers over the protocol's streamable HTTP. A
 // request with a wrong token, or with none, gets 401; one from a page of another
 // origin 403. Connections end with the http.Server that serves it.
@@ -57,8 +61,14 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 		}
 		return server
 	}
-	var h http.Handler = mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{
-		Logger: s.cfg.Logger, SessionTimeout: sessionTimeout, PropagateRequestCancellation: true,
+	sessions := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, SessionTimeout: sessionTimeout})
+	requests := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, Stateless: true, PropagateRequestCancellation: true})
+	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Mcp-Protocol-Version") >= withoutSessions {
+			requests.ServeHTTP(w, r)
+		} else {
+			sessions.ServeHTTP(w, r)
+		}
 	})
 	if len(scopes) > 0 {
 		// The user keeps a connection of one token out of another's hands.

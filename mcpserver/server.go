@@ -145,6 +145,7 @@ func (s *Server) scope(name string) (*scope, error) {
 		Logger:             s.cfg.Logger,
 		Instructions:       instructions,
 		Capabilities:       caps,
+		SetCacheable:       func(_ context.Context, _ mcp.Request, c *mcp.Cacheable) { c.CacheScope = "private" },
 		SubscribeHandler:   sc.subscribe,
 		UnsubscribeHandler: func(context.Context, *mcp.UnsubscribeRequest) error { return nil },
 	})

@@ -2,6 +2,7 @@ package mcpserver
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -38,7 +39,22 @@ type taskState struct {
 	TTL            *int64    `json:"ttlMs"` // null: kept until it has been told, and a while after that
 	PollIntervalMs int64     `json:"pollIntervalMs"`
 
-	Result *mcp.CallToolResult `json:"result,omitempty"`
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+// complete writes an answer as the extension has it: it says of itself that it is
+// one.
+func complete(r *mcp.CallToolResult) (json.RawMessage, error) {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, err
+	}
+	fields["resultType"] = json.RawMessage(`"complete"`)
+	return json.Marshal(fields)
 }
 
 type acknowledged struct {
@@ -178,7 +194,10 @@ func (sc *scope) getTask(ctx context.Context, handle string) (*taskState, error)
 	}
 	switch s.Status {
 	case "completed":
-		s.Result, err = sc.result(ctx, id)
+		var r *mcp.CallToolResult
+		if r, err = sc.result(ctx, id); err == nil {
+			s.Result, err = complete(r)
+		}
 	case "cancelled": // there is no result, so that it is told by this
 		_, err = sc.s.m.Read(bgagent.Caller{Session: sc.name}, id)
 	}

