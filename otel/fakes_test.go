@@ -55,7 +55,10 @@ func (o *observed) record(t *testing.T, with bgotel.Config, exporters ...sdktrac
 		opts = append(opts, sdktrace.WithSyncer(e))
 	}
 	tp := sdktrace.NewTracerProvider(opts...)
-	with.TracerProvider, with.MeterProvider = tp, sdkmetric.NewMeterProvider(sdkmetric.WithReader(o.reader))
+	with.TracerProvider = tp
+	if with.MeterProvider == nil {
+		with.MeterProvider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(o.reader))
+	}
 	o.tracer = tp.Tracer("host")
 	var err error
 	o.rec, err = bgotel.Start(o.BackgroundManager, with)

@@ -59,7 +59,7 @@ func (in *instruments) measured(meter metric.Meter) error {
 		metric.WithDescription("How long turns lasted, from the prompt to falling idle."))
 	in.tokens, errs[3] = meter.Int64Counter("bgagent.task.tokens", metric.WithUnit("{token}"),
 		metric.WithDescription("Tokens that agents have told they used."))
-	in.cost, errs[4] = meter.Float64Counter("bgagent.task.cost", metric.WithUnit("USD"),
+	in.cost, errs[4] = meter.Float64Counter("bgagent.task.cost", metric.WithUnit("{USD}"),
 		metric.WithDescription("Costs that agents have told."))
 	in.missed, errs[5] = meter.Int64Counter("bgagent.event.missed", metric.WithUnit("{event}"),
 		metric.WithDescription("Events that came faster than they could be recorded."))

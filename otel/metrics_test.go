@@ -3,6 +3,8 @@ package bgotel_test
 import (
 	"context"
 	"errors"
+	"os"
+	"regexp"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 )
 
 func TestMetricsTellOfTasksSlotsAndNotices(t *testing.T) {
@@ -86,6 +89,38 @@ func TestNothingIsCollectedAfterShutdown(t *testing.T) {
 		require.NoError(t, o.rec.Shutdown(t.Context()))
 		require.Empty(t, o.metrics(t))
 	})
+}
+
+func TestManagersThatShareAMeterProviderAreAddedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader := sdkmetric.NewManualReader()
+		with := bgotel.Config{MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}
+		var both []*observed
+		for range 2 {
+			o := observe(t, agents(nil), bgagent.Config{Limits: bgagent.Limits{Default: 1}}, with)
+			o.launch(t, "slow")
+			o.launch(t, "slow")
+			o.reader = reader
+			both = append(both, o)
+		}
+		synctest.Wait()
+		require.Equal(t, []string{"bgagent.task.live{bgagent.task.status=pending} 2", "bgagent.task.live{bgagent.task.status=running} 2"}, both[0].lines(t, "bgagent.task.live"))
+		require.Equal(t, []string{"bgagent.slot.in_use{bgagent.pool=agent slow} 2"}, both[0].lines(t, "bgagent.slot.in_use"))
+		require.NoError(t, both[0].rec.Shutdown(t.Context()))
+		require.Equal(t, []string{"bgagent.slot.in_use{bgagent.pool=agent slow} 1"}, both[1].lines(t, "bgagent.slot.in_use"))
+	})
+}
+
+func TestTheDocumentationNamesEveryMetric(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	source, err := os.ReadFile("metrics.go")
+	require.NoError(t, err)
+	made := regexp.MustCompile(`meter\.[A-Za-z0-9]+\("([a-z_.]+)"`).FindAllStringSubmatch(string(source), -1)
+	require.Len(t, made, 14)
+	for _, m := range made {
+		require.Regexp(t, `(?m)^//\t`+regexp.QuoteMeta(m[1])+` +\S`, string(doc))
+	}
 }
 
 // refusing is a meter provider whose meter refuses counters.

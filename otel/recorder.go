@@ -35,8 +35,8 @@ type Recorder struct {
 
 // Start follows the tasks of the manager from here on: those that are live
 // already, with the times that they have, and all later ones. It starts one
-// goroutine. The error is that of an instrument that the meter provider has
-// refused.
+// goroutine. Managers whose recorders share a meter provider are added up. The
+// error is that of an instrument that the meter provider has refused.
 func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 	if cfg.TracerProvider == nil {
 		cfg.TracerProvider = otel.GetTracerProvider()

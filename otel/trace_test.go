@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/bgagent/bgagent/inproc"
 	bgotel "github.com/bgagent/bgagent/otel"
 	"github.com/stretchr/testify/require"
@@ -287,5 +288,46 @@ func TestATaskThatExpiresBeforeItsSessionStopsIsRecordedOnce(t *testing.T) {
 		require.ErrorIs(t, err, bgagent.ErrExpired)
 		require.Equal(t, []string{"task stubborn 0s–1s", "  queued 0s–0s", "  session 0s–0s", "  invoke_agent stubborn 0s–1s"}, o.tree())
 		require.Contains(t, o.metrics(t), "bgagent.task.over_limit{} 1")
+	})
+}
+
+func TestTheTurnsOfAServerAreFoundByItsEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o *observed
+		server := bgagenttest.NewStarter(func(turn *bgagenttest.Turn) {
+			turn.Sleep(3 * time.Second)
+			if turn.Prompt.Agent == "lead" && turn.Prompt.Notice == nil {
+				_, err := o.Launch(context.Background(), bgagent.Caller{Session: turn.Session()}, bgagent.LaunchInput{Agent: "helper", Prompt: "help"})
+				require.NoError(t, err)
+			}
+			turn.Say("done")
+		})
+		server.Stream = true
+		o = observe(t, server, bgagent.Config{MaxDepth: 2, MinIdleTime: time.Millisecond, NoticeWindow: bgagent.Disabled}, bgotel.Config{})
+		o.launch(t, "lead")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, []string{
+			"task lead 0s–9s",
+			"  queued 0s–0s",
+			"  session 0s–0s",
+			"  invoke_agent lead 0s–3s",
+			"    task helper 3s–6s",
+			"      queued 3s–3s",
+			"      session 3s–3s",
+			"      invoke_agent helper 3s–6s",
+			"  waiting 3s–6s",
+			"  invoke_agent lead 6s–9s",
+		}, o.tree())
+		var numbers []any
+		for _, s := range o.spans.GetSpans() {
+			if s.Name == "invoke_agent lead" {
+				numbers = append(numbers, attributes(s)["bgagent.turn"])
+			}
+		}
+		require.Equal(t, []any{int64(1), int64(2)}, numbers)
+		o.end(t)
+		server.Close()
+		require.Empty(t, server.Violations())
 	})
 }
