@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -142,7 +143,7 @@ func (c *ConcurrencyManager) Limits() Limits {
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	l, err := l.normal()
 	if err != nil {
-		return err
+		return fmt.Errorf("bgagent: limits: %w", err)
 	}
 	c.mu.Lock()
 	granted := c.setLimitsLocked(l)

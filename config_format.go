@@ -15,7 +15,15 @@ import (
 // [*InputError] for a value that is wrong or that a file cannot hold, such as a
 // fraction of a millisecond.
 func FormatConfig(c Config) ([]byte, error) {
-	var members []jsonMember
+	members, err := formatMembers(c)
+	if err != nil {
+		return nil, fmt.Errorf("bgagent: format config: %w", err)
+	}
+	body := jsonObject([]jsonMember{{section, jsonObject(members, "  ")}}, "")
+	return append([]byte(body), '\n'), nil
+}
+
+func formatMembers(c Config) (members []jsonMember, err error) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
 		if k.kind == keyLimits {
@@ -38,8 +46,7 @@ func FormatConfig(c Config) ([]byte, error) {
 		}
 		members = append(members, jsonMember{k.key, k.text(n)})
 	}
-	body := jsonObject([]jsonMember{{section, jsonObject(members, "  ")}}, "")
-	return append([]byte(body), '\n'), nil
+	return members, nil
 }
 
 // formatLimits writes a map of limits sorted by name, names in the form in which

@@ -92,7 +92,7 @@ func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
 		"Config.Limits.Default: is -2; it must be positive, 0 for the default, or -1 for no limit":    {Limits: bgagent.Limits{Default: -2}},
 	} {
 		_, err := bgagent.FormatConfig(c)
-		require.EqualError(t, err, "bgagent: "+want)
+		require.EqualError(t, err, "bgagent: format config: "+want)
 		var input *bgagent.InputError
 		require.ErrorAs(t, err, &input)
 	}

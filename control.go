@@ -167,16 +167,16 @@ func (m *BackgroundManager) backgroundLocked(t *task, now int64) {
 // names them. Read each task, or take what is owed with TakeNotice.
 func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
 	if len(ids) == 0 {
-		return nil, &InputError{"ids", "are missing; Wait needs the id of at least one task"}
+		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"ids", "are missing; Wait needs the id of at least one task"})
 	}
 	if mode > WaitAny {
-		return nil, &InputError{"mode", fmt.Sprintf("is %d; it must be WaitAll or WaitAny", mode)}
+		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"mode", fmt.Sprintf("is %d; it must be WaitAll or WaitAny", mode)})
 	}
 	x := waiting{m: m, by: by, mode: mode, w: &watcher{ch: make(chan struct{}, 1)}}
 	var err error
 	m.update(func(int64) { err = x.beginLocked(ids) })
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("bgagent: wait: %w", err)
 	}
 	defer m.unwatchTask(x.w, x.tasks...)
 	for {
@@ -276,11 +276,11 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	})
 	switch {
 	case stuck:
-		return fmt.Errorf("bgagent: task %s: %w", id, ErrNotStopped)
+		return fmt.Errorf("bgagent: quiet: task %s: %w", id, ErrNotStopped)
 	case errors.Is(err, ErrExpired):
 		return nil
 	case err != nil:
-		return err
+		return fmt.Errorf("bgagent: quiet: %w", err)
 	}
 	defer m.unwatchTask(w, t)
 	for {
@@ -298,7 +298,7 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-m.base.Done():
-			return fmt.Errorf("bgagent: task %s may still be running: %w", id, ErrClosed)
+			return fmt.Errorf("bgagent: quiet: task %s may still be running: %w", id, ErrClosed)
 		}
 	}
 }
@@ -536,6 +536,7 @@ func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o 
 	m.update(func(now int64) {
 		var t *task
 		if t, err = m.ownLocked(by, id); err != nil {
+			err = fmt.Errorf("bgagent: cancel: %w", err)
 			return
 		}
 		s = m.fullSnapshotLocked(t)

@@ -81,7 +81,7 @@ type InputError struct {
 }
 
 // Error returns the field and the problem in one sentence.
-func (e *InputError) Error() string { return "bgagent: " + e.Field + ": " + e.Problem }
+func (e *InputError) Error() string { return e.Field + ": " + e.Problem }
 
 // ConfigFileError says what is wrong in a configuration file and what would be
 // right. It is returned by ParseConfig, LoadConfig and FindConfigFiles, joined

@@ -33,6 +33,11 @@ func (k EventKind) String() string { return enumName(eventKindNames[:], uint8(k)
 // MarshalText implements [encoding.TextMarshaler].
 func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (k *EventKind) UnmarshalText(b []byte) error {
+	return enumOf(k, eventKindNames[:], "kind of event", b)
+}
+
 // Event tells a subscriber what happened. Task is the task as it was right
 // after it.
 type Event struct {

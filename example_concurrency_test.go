@@ -80,7 +80,7 @@ func ExampleConcurrencyManager_SetLimits() {
 	fmt.Println(errors.As(err, &wrong), err)
 	// Output:
 	// in use: 2
-	// true bgagent: Limits.Provider["OpenAI"]: is -5; it must be positive, 0 for not set, or Unlimited (-1)
+	// true bgagent: limits: Limits.Provider["OpenAI"]: is -5; it must be positive, 0 for not set, or Unlimited (-1)
 }
 
 // A pool looked up beforehand saves the look-up of the name.

@@ -72,6 +72,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		own = t.sess.own
 	}
 	t.transition(cause.Status(), cause)
+	m.ends[cause]++
 	t.fin = f
 	m.keep.text += int64(len(f.result))
 	m.openLocked(t, -1)

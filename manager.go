@@ -88,7 +88,8 @@ type BackgroundManager struct {
 	kinds      map[kindKey]*kind
 	lastKind   *kind
 	watchers   map[*task][]*watcher
-	live       int  // pending and running tasks
+	live       int // pending and running tasks
+	ends       endCounts
 	waiving    bool // what ends now was cancelled by waiver, its parent
 	waiver     string
 	drainers   []*watcher // wait for everything to come to rest
@@ -136,12 +137,16 @@ var goNames = [goKinds]string{"CreateSession, RunTurn or StartTurn", "another ho
 
 // New makes a manager that runs tasks on the client. The client must be a
 // [TurnRunner] or a [TurnStarter], not both. Close must be called in the end.
-func New(sc SessionClient, cfg Config) (*BackgroundManager, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
+func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
+	defer func() {
+		if wrong, ok := err.(*InputError); ok { // else it says already who found it
+			err = fmt.Errorf("bgagent: new: %w", wrong)
+		}
+	}()
+	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
-	m := &BackgroundManager{
+	m = &BackgroundManager{
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
 		closed: make(chan struct{}), closeDone: make(chan struct{}), ended: make(chan struct{}, 1),
 		ids:   bufio.NewReaderSize(rand.Reader, 1024),
@@ -307,7 +312,7 @@ func parseID(id string) (num uint64, ok bool) {
 func (m *BackgroundManager) findLocked(id string) (*task, error) {
 	num, ok := parseID(id)
 	if !ok {
-		return nil, fmt.Errorf("bgagent: task %.40q: %w", id, ErrUnknownTask)
+		return nil, fmt.Errorf("task %.40q: %w", id, ErrUnknownTask)
 	}
 	if t := m.tasks[num]; t != nil && t.id() == id {
 		return t, nil
@@ -315,7 +320,7 @@ func (m *BackgroundManager) findLocked(id string) (*task, error) {
 	if tomb := m.keep.find(id); tomb != nil {
 		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.sessionID()}
 	}
-	return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrUnknownTask)
+	return nil, fmt.Errorf("task %s: %w", id, ErrUnknownTask)
 }
 
 // ownLocked is findLocked for a caller that may only see what descends from it.
@@ -324,12 +329,12 @@ func (m *BackgroundManager) ownLocked(by Caller, id string) (*task, error) {
 	if err != nil {
 		var gone *ExpiredError
 		if by.Session != "" && errors.As(err, &gone) && !m.keep.descends(id, by.Session) {
-			return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrNotDescendant)
+			return nil, fmt.Errorf("task %s: %w", id, ErrNotDescendant)
 		}
 		return nil, err
 	}
 	if !descends(t, by) {
-		return nil, fmt.Errorf("bgagent: task %s: %w", id, ErrNotDescendant)
+		return nil, fmt.Errorf("task %s: %w", id, ErrNotDescendant)
 	}
 	return t, nil
 }
@@ -374,7 +379,7 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 	defer m.mu.Unlock()
 	t, err := m.findLocked(id)
 	if err != nil {
-		return Task{}, err
+		return Task{}, fmt.Errorf("bgagent: get: %w", err)
 	}
 	return m.fullSnapshotLocked(t), nil
 }
@@ -386,6 +391,7 @@ func (m *BackgroundManager) Read(by Caller, id string) (s Task, err error) {
 	m.update(func(now int64) {
 		var t *task
 		if t, err = m.ownLocked(by, id); err != nil {
+			err = fmt.Errorf("bgagent: read: %w", err)
 			return
 		}
 		if !t.live() && t.up.session == by.Session {

@@ -529,9 +529,15 @@ func TestATaskSurvivesJSONWhateverWasReported(t *testing.T) {
 		}
 		m := manage(t, f, bgagent.Config{})
 		task := ended(t, m, launch(t, m, "x").ID)[0]
-		_, err := json.Marshal(task)
+		raw, err := json.Marshal(task)
 		require.NoError(t, err)
 		require.Equal(t, bgagent.Usage{Cost: 1, InputTokens: 3}, task.Progress.Usage)
+		var back bgagent.Task
+		require.NoError(t, json.Unmarshal(raw, &back))
+		again, err := json.Marshal(back)
+		require.NoError(t, err)
+		require.JSONEq(t, string(raw), string(again))
+		require.Equal(t, task.Cause, back.Cause)
 	})
 }
 

@@ -2,6 +2,8 @@ package bgagent
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -306,15 +308,15 @@ type MessageTool struct {
 
 // Usage is what an agent has used. Fields that are not known are zero.
 type Usage struct {
-	InputTokens  int64
-	OutputTokens int64
-	Cost         float64 // US dollars
+	InputTokens  int64   `json:"input_tokens"`
+	OutputTokens int64   `json:"output_tokens"`
+	Cost         float64 `json:"cost"` // US dollars
 }
 
 // Todo is one entry of an agent's todo list.
 type Todo struct {
-	Text  string
-	State TodoState
+	Text  string    `json:"text"`
+	State TodoState `json:"state"`
 }
 
 // TodoState is how far a todo has got.
@@ -332,6 +334,14 @@ var todoStateNames = [...]string{"pending", "in progress", "completed", "cancell
 
 // String returns the name of the state in lower case.
 func (s TodoState) String() string { return enumName(todoStateNames[:], uint8(s)) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s TodoState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *TodoState) UnmarshalText(b []byte) error {
+	return enumOf(s, todoStateNames[:], "state of a todo", b)
+}
 
 // Open reports whether the todo is neither completed nor cancelled.
 func (s TodoState) Open() bool { return s == TodoPending || s == TodoInProgress }
@@ -378,4 +388,14 @@ func enumName(names []string, v uint8) string {
 		return names[v]
 	}
 	return "(" + itoa(int(v)) + ")"
+}
+
+// enumOf sets v to the constant of that name.
+func enumOf[E ~uint8](v *E, names []string, what string, name []byte) error {
+	i := slices.Index(names, string(name))
+	if i < 0 {
+		return fmt.Errorf("bgagent: unknown %s %q", what, name)
+	}
+	*v = E(i)
+	return nil
 }

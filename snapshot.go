@@ -111,6 +111,11 @@ func (s NoticeState) Settled() bool { return s > NoticeOwed }
 // MarshalText implements [encoding.TextMarshaler].
 func (s NoticeState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *NoticeState) UnmarshalText(b []byte) error {
+	return enumOf(s, noticeStateNames[:], "state of a notice", b)
+}
+
 // Notice tells a parent session what has ended. One notice may speak of several
 // tasks.
 type Notice struct {

@@ -1,10 +1,5 @@
 package bgagent
 
-import (
-	"fmt"
-	"slices"
-)
-
 // Status is the state of a task's latest attempt.
 type Status uint8
 
@@ -29,14 +24,7 @@ func (s Status) Terminal() bool { return s >= Completed }
 func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
-func (s *Status) UnmarshalText(b []byte) error {
-	i := slices.Index(statusNames[:], string(b))
-	if i < 0 {
-		return fmt.Errorf("bgagent: unknown status %q", b)
-	}
-	*s = Status(i)
-	return nil
-}
+func (s *Status) UnmarshalText(b []byte) error { return enumOf(s, statusNames[:], "status", b) }
 
 // Phase says what a running attempt is doing.
 type Phase uint8
@@ -59,6 +47,9 @@ func (p Phase) String() string { return enumName(phaseNames[:], uint8(p)) }
 
 // MarshalText implements [encoding.TextMarshaler].
 func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (p *Phase) UnmarshalText(b []byte) error { return enumOf(p, phaseNames[:], "phase", b) }
 
 // Cause says why an attempt ended, so that nobody has to parse text.
 type Cause uint8
@@ -106,6 +97,9 @@ func (c Cause) String() string { return enumName(causeNames[:], uint8(c)) }
 
 // MarshalText implements [encoding.TextMarshaler].
 func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (c *Cause) UnmarshalText(b []byte) error { return enumOf(c, causeNames[:], "cause", b) }
 
 // Status returns the state that an attempt which ended for this cause is in,
 // and Pending for CauseNone.

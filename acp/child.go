@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,22 @@ import (
 // the variable of package command, so that what runs inside of something that
 // the other has started is found as well.
 const childVar = "BGAGENT_TURN"
+
+// depthVar tells a program how deep in a chain of agents it works, so that one
+// which starts a manager of its own does not begin at the top again. It is the
+// variable of package command. One program has many sessions, some of which may
+// be deeper: each further program counts all the same, so that no chain is
+// endless.
+const depthVar = "BGAGENT_DEPTH"
+
+// depth is that of the programs that are started here.
+func depth() int {
+	outer, err := strconv.Atoi(os.Getenv(depthVar))
+	if err != nil || outer < 0 {
+		outer = 0
+	}
+	return outer + 1
+}
 
 // drainTime is how long after a program's end its output is still read. It is
 // only used up when something has kept the output open.
@@ -43,7 +60,7 @@ func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
 		name, value, ok := strings.Cut(e, "=")
-		if ok && name != "" && name != childVar && (lets(baseEnv, name) || lets(more, name)) {
+		if ok && name != "" && name != childVar && name != depthVar && (lets(baseEnv, name) || lets(more, name)) {
 			values[name] = value
 		}
 	}
@@ -96,7 +113,7 @@ func startChild(argv []string, dir string, env []string, mark string, stdin, std
 		}
 	}
 	c := &child{cmd: exec.Command(argv[0], argv[1:]...), mark: mark, exited: make(chan struct{})}
-	c.cmd.Dir, c.cmd.Env = dir, append(slices.Clone(env), childVar+"="+mark)
+	c.cmd.Dir, c.cmd.Env = dir, append(slices.Clone(env), childVar+"="+mark, depthVar+"="+strconv.Itoa(depth()))
 	// A nil *os.File in an interface would not be nil.
 	if stdin != nil {
 		c.cmd.Stdin = stdin

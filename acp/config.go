@@ -122,8 +122,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		switch name, _, _ := strings.Cut(e, "="); {
 		case name == "" || strings.ContainsRune(e, 0):
 			return cfg, wrong("Config.Env", fmt.Sprintf("the entry %q has no name; write NAME, NAME* or NAME=value", e))
-		case name == childVar:
-			return cfg, wrong("Config.Env", childVar+" is set by the client itself; take it out")
+		case name == childVar || name == depthVar:
+			return cfg, wrong("Config.Env", name+" is set by the client itself; take it out")
 		}
 	}
 	for name := range cfg.Agents {

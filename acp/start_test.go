@@ -149,6 +149,7 @@ func TestASessionNeedsItsDirectory(t *testing.T) {
 func TestAnAgentGetsOnlyTheEnvironmentThatIsPassedOn(t *testing.T) {
 	t.Setenv("ACP_TEST_SECRET", "hidden")
 	t.Setenv("BGAGENT_TURN", "outer")
+	t.Setenv("BGAGENT_DEPTH", "2")
 	t.Setenv("ACP_TEST_KEY", "shown")
 	t.Setenv("ACP_ALL_OF_THEM", "shown too")
 	c := open(t, program(t, "", "ACP_TEST_KEY", "ACP_TEST_SET=1=2", "ACP_TEST_UNSET", "ACP_ALL*"))
@@ -159,6 +160,7 @@ func TestAnAgentGetsOnlyTheEnvironmentThatIsPassedOn(t *testing.T) {
 		require.Equal(t, name+"="+want, prompt(t, c, id, "env "+name).Text)
 	}
 	require.Regexp(t, "^BGAGENT_TURN=outer/.", prompt(t, c, id, "env BGAGENT_TURN").Text)
+	require.Equal(t, "BGAGENT_DEPTH=3", prompt(t, c, id, "env BGAGENT_DEPTH").Text)
 }
 
 func TestAConfigurationIsChecked(t *testing.T) {

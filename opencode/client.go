@@ -1,15 +1,15 @@
 package opencode
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
+	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,258 +17,354 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Config says which server to use and how. Only URL is required.
+// Config says where the server is and how sessions are made. The zero value is
+// a server on this machine, on the port that "opencode serve" takes, without a
+// password.
 type Config struct {
-	// URL is where the server listens, like http://127.0.0.1:4096.
+	// URL is where the server listens; http://127.0.0.1:4096 when empty.
 	URL string
-	// Username and Password are for Basic auth, which a server has that was
-	// started with OPENCODE_SERVER_PASSWORD. Username defaults to "opencode";
-	// without a Password no credentials are sent.
-	Username string
-	Password string
-	// Directory is the project that sessions work in unless their task names
-	// another; empty means where the server was started.
+
+	// Username and Password are for a server that was started with
+	// OPENCODE_SERVER_PASSWORD. The user name is "opencode" when empty.
+	Username, Password string
+
+	// Directory is where sessions work that have neither a directory of their own
+	// nor a parent: an absolute path on the server's machine. When empty it is the
+	// directory in which the server was started.
 	Directory string
-	// Model, as "provider/model", is used by tasks that name none; empty means
-	// the agent's own.
-	Model string
-	// Permission answers what the sessions of tasks, and those below them, ask
-	// for leave to do. It is called on a goroutine of its own, and ctx ends when
-	// nobody waits for the answer any more. Nil rejects everything: whatever an
-	// agent may do without asking belongs into the rules of its task.
-	Permission func(ctx context.Context, ask PermissionRequest) PermissionReply
-	// HTTPClient makes the requests; nil means one of the client's own without a
-	// time limit, because the event stream has no end. Every request has a
-	// context that does.
+
+	// Agent and Model are used where a session or a prompt names none. A model is
+	// written provider/model; when empty the agent's own is used.
+	Agent, Model string
+
+	// Tools switches tools on or off in every session that is created. The rules
+	// of bgagent.Config.Permissions come after it and win. A client of a host that
+	// lets tasks delegate through bgagent alone switches "task" off: what
+	// opencode's own tool of this name starts, no manager sees.
+	Tools map[string]bool
+
+	// Permission answers the permission questions of sessions that this client
+	// runs, and of sessions that these have started themselves. When nil, and when
+	// it panics, the answer is a rejection with a reason that the agent reads. It
+	// may take its time: the task is shown as asking meanwhile. ctx ends when the
+	// question was answered elsewhere, when the session falls idle and on Close.
+	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
+
+	// SilentNotices has notices stored in the parent session without waking it:
+	// its agent reads them with its next prompt.
+	SilentNotices bool
+
+	// Timeout is how long a request may take, the event stream apart; 15 seconds
+	// when zero.
+	Timeout time.Duration
+
+	// Logger gets what the event stream breaks off with, and panics of Permission.
+	// Nothing is logged when it is nil.
+	Logger *slog.Logger
+
+	// HTTPClient makes the requests. When nil, one is made that gives up connecting
+	// after 5 seconds. Its Timeout must be zero: it would cut off the event stream.
 	HTTPClient *http.Client
 }
 
-// Client is a session client for one server. All methods are safe for concurrent
-// use. It holds no connection but the event stream, which ends with the manager:
-// there is nothing to close.
-type Client struct {
-	cfg  Config
-	base string
-	http *http.Client
-
-	mu         sync.Mutex
-	sessions   map[string]*session
-	prompts    map[string]string // message id by prompt or notice
-	names      map[string]string // and back
-	order      []string          // of prompts, oldest first
-	agents     map[string]agents // by directory
-	clock      time.Duration     // what the server's clock is ahead of ours, at least
-	clockKnown bool
-	counter    int64     // of ids, in one millisecond
-	last       int64     // millisecond of the latest id
-	streamed   bool      // the event stream is up
-	heard      time.Time // when it last said something
-	dirs       map[string]bool
-}
-
-// session is what the client knows of one session of the server.
-type session struct {
-	dir     string
-	task    bool   // made for a task, or below one
-	changes int    // messages or parts that the stream has told of
-	asking  string // the question that is open, if any
-}
-
-// agents are those that there were at a time.
-type agents struct {
-	list []bgagent.AgentInfo
-	at   time.Time
-}
-
-var (
-	_ bgagent.TurnStarter      = (*Client)(nil)
-	_ bgagent.SessionClient    = (*Client)(nil)
-	_ bgagent.Notifier         = (*Client)(nil)
-	_ bgagent.EventSource      = (*Client)(nil)
-	_ bgagent.TodoReader       = (*Client)(nil)
-	_ bgagent.SessionFinder    = (*Client)(nil)
-	_ bgagent.AgentLister      = (*Client)(nil)
-	_ bgagent.SessionForgetter = (*Client)(nil)
+const (
+	defaultURL      = "http://127.0.0.1:4096" // the default of opencode serve
+	defaultUsername = "opencode"              // the default of OPENCODE_SERVER_USERNAME
+	defaultTimeout  = 15 * time.Second
+	dialTimeout     = 5 * time.Second
 )
 
-// New returns a client for the server. It makes no request; use [Client.Check]
-// for that. The error says what is wrong with the configuration.
+// Client runs sessions on an opencode server. It implements
+// [bgagent.TurnStarter], [bgagent.Notifier], [bgagent.EventSource],
+// [bgagent.TodoReader], [bgagent.SessionFinder], [bgagent.AgentLister] and
+// [bgagent.SessionForgetter]. Its methods are safe for concurrent use.
+type Client struct {
+	cfg  Config
+	base string // URL without a slash at the end
+	http *http.Client
+
+	// life ends with Close; wg counts the goroutines that answer questions.
+	life  context.Context
+	close context.CancelFunc
+	wg    sync.WaitGroup
+
+	// mu guards what follows. No request is made while it is held.
+	mu       sync.Mutex
+	closed   bool
+	sessions map[string]*session
+	asks     map[string]*ask    // open questions, by their id
+	known    map[string]catalog // agents and models, by directory
+	seenDirs map[string]time.Time
+	stream   bool                    // the event stream is up
+	breakOff context.CancelCauseFunc // ends its connection; nil before the first
+	tell     func(bgagent.HostEvent) // emits an event; nil while nobody listens
+}
+
+// New returns a client. It makes no request: use [Client.Check] to find out
+// early whether the server can be used. The error names the field that is wrong.
 func New(cfg Config) (*Client, error) {
+	bad := func(field, format string, args ...any) (*Client, error) {
+		return nil, &bgagent.InputError{Field: "opencode.Config." + field, Problem: fmt.Sprintf(format, args...)}
+	}
+	cfg.URL = cmp.Or(cfg.URL, defaultURL)
 	u, err := url.Parse(cfg.URL)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("opencode: Config.URL: %w", err)
-	case cfg.HTTPClient != nil && cfg.HTTPClient.Timeout > 0:
-		return nil, errors.New("opencode: Config.HTTPClient has a Timeout, which would cut the event stream off; leave it 0")
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return nil, fmt.Errorf("opencode: Config.URL is %q; it must be like http://127.0.0.1:4096", cfg.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return bad("URL", "%q is no address of a server; it should look like %s", cfg.URL, defaultURL)
+	}
+	if u.User != nil {
+		return bad("URL", "contains a user or a password; they belong into Username and Password")
+	}
+	if cfg.Username != "" && cfg.Password == "" {
+		return bad("Username", "is set and Password is not; set both, or none for a server without a password")
+	}
+	if cfg.Directory != "" && !absolute(cfg.Directory) {
+		return bad("Directory", "%q is not an absolute path; it must be one, on the server's machine", cfg.Directory)
 	}
 	if _, err := parseModel(cfg.Model); err != nil {
-		return nil, fmt.Errorf("opencode: Config.Model: %w", err)
+		return bad("Model", "%v", err)
 	}
+	if cfg.Timeout < 0 {
+		return bad("Timeout", "%v is negative; it must be positive, or 0 for %v", cfg.Timeout, defaultTimeout)
+	}
+	if cfg.HTTPClient != nil && cfg.HTTPClient.Timeout != 0 {
+		return bad("HTTPClient", "has a Timeout of %v, which would cut off the event stream; it must be 0: Config.Timeout bounds the other requests", cfg.HTTPClient.Timeout)
+	}
+	cfg.Username = cmp.Or(cfg.Username, defaultUsername)
+	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
+	cfg.Tools = maps.Clone(cfg.Tools)
 	c := &Client{
-		cfg: cfg, base: strings.TrimRight(cfg.URL, "/"), http: cfg.HTTPClient,
-		sessions: map[string]*session{}, prompts: map[string]string{}, names: map[string]string{}, dirs: map[string]bool{},
-		agents: map[string]agents{},
+		cfg: cfg, base: strings.TrimRight(u.String(), "/"), http: cfg.HTTPClient,
+		sessions: map[string]*session{}, asks: map[string]*ask{}, known: map[string]catalog{}, seenDirs: map[string]time.Time{},
 	}
 	if c.http == nil {
-		c.http = &http.Client{}
+		c.http = &http.Client{Transport: transport()}
 	}
-	c.cfg.Username = cmp.Or(cfg.Username, "opencode")
+	c.life, c.close = context.WithCancel(context.Background())
 	return c, nil
 }
 
-// checkTimeout is how long Check waits: a server that boots may never answer a
-// request made too early, and is healthy after about 4 s.
-const checkTimeout = 5 * time.Second
+// transport is that of clients without one of their own: many requests to one
+// server at a time.
+func transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
+	t.MaxIdleConnsPerHost = 64
+	return t
+}
 
-// Check asks the server whether it is there, and what it is. The error says what
-// to do; it comes within 5 s.
-func (c *Client) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("no answer within %v", checkTimeout))
+// absolute reports whether the path is absolute on either kind of machine: the
+// server's need not be this one's.
+func absolute(path string) bool {
+	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) ||
+		len(path) > 2 && path[1] == ':' && (path[2] == '\\' || path[2] == '/')
+}
+
+// Close ends the functions that answer permission questions and waits for them.
+// Call it when the manager has been closed. It does not touch the server or its
+// sessions. Calling it again does nothing.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.close()
+	c.wg.Wait()
+	if c.cfg.HTTPClient == nil {
+		c.http.CloseIdleConnections()
+	}
+	return nil
+}
+
+// spawn runs f on a goroutine that Close waits for, unless the client is closed.
+// c.mu must be held.
+func (c *Client) spawn(f func()) {
+	if !c.closed {
+		c.wg.Go(f)
+	}
+}
+
+const (
+	checkTime = 10 * time.Second // for all tries of Check
+	checkTry  = 2 * time.Second  // for one of them
+)
+
+// Check asks the server whether it is well and returns its version. It returns
+// within 10 seconds, or when ctx ends; the error says in a sentence what is wrong
+// with the address, the password or the server, and what to do.
+func (c *Client) Check(ctx context.Context) (version string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	var health struct {
-		Healthy bool   `json:"healthy"`
-		Version string `json:"version"`
-	}
-	if err := c.get(ctx, "/global/health", nil, &health); err != nil {
-		return fmt.Errorf("opencode: %w", err)
-	}
-	switch {
-	case health.Version == "":
-		return fmt.Errorf("opencode: %s is no opencode server: its answer names no version; correct Config.URL", c.base)
-	case !health.Healthy:
-		return fmt.Errorf("opencode: %s says that it is not healthy", c.base)
-	}
-	return nil
-}
-
-// statusError is an answer of the server that is an error.
-type statusError struct {
-	Status  int
-	Name    string
-	Message string
-}
-
-func (e *statusError) Error() string {
-	return strings.TrimSpace(fmt.Sprintf("the server answered %d %s %s", e.Status, e.Name, e.Message))
-}
-
-// missing reports whether the server does not have what was asked for.
-func missing(err error) bool {
-	var s *statusError
-	return errors.As(err, &s) && s.Status == http.StatusNotFound
-}
-
-func (c *Client) get(ctx context.Context, path string, query url.Values, out any) error {
-	return c.do(ctx, http.MethodGet, path, query, nil, out)
-}
-
-// maxAnswer bounds an answer of the server: the messages of one session.
-const maxAnswer = 64 << 20
-
-// do makes one request. A nil body sends none, a nil out reads none.
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, body, out any) error {
-	resp, err := c.send(ctx, method, path, query, body)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return c.decode(ctx, resp, path, out)
-}
-
-// decode reads an answer.
-func (c *Client) decode(ctx context.Context, resp *http.Response, path string, out any) error {
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return fmt.Errorf("reading the answer of %s: %w", c.base+path, because(ctx, err))
-	case len(data) > maxAnswer:
-		return fmt.Errorf("the answer of %s has more than %d MiB", c.base+path, maxAnswer>>20)
-	case out == nil:
-		return nil
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("%s is no opencode server, or one of another version: it answered %s with %.60q", c.base, path, data)
-	}
-	return nil
-}
-
-// send makes one request and returns an answer that is not an error.
-func (c *Client) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
-	var r io.Reader
-	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
+	for {
+		// A request that is made while the server starts may never be answered.
+		try, done := context.WithTimeout(ctx, checkTry)
+		var health struct {
+			Healthy *bool  `json:"healthy"`
+			Version string `json:"version"`
 		}
-		r = bytes.NewReader(data)
+		err := c.do(try, call{method: http.MethodGet, path: "/global/health", out: &health})
+		hung := try.Err() != nil
+		done()
+		switch {
+		case err == nil && health.Healthy == nil:
+			return "", fmt.Errorf("checking opencode: %w", &ServerError{URL: c.base, Status: http.StatusOK, Advice: adviceNotOpencode})
+		case err == nil && !*health.Healthy:
+			return "", fmt.Errorf("checking opencode: the server at %s says that it is not well: look into its log", c.base)
+		case err == nil:
+			return health.Version, nil
+		case !hung || ctx.Err() != nil:
+			return "", fmt.Errorf("checking opencode: %w", err)
+		}
 	}
-	target := c.base + path
-	if len(query) > 0 {
-		target += "?" + query.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, method, target, r)
+}
+
+// catalog is what there is in a directory. The server reads it from files that
+// can change, so what is not in it is asked for again.
+type catalog struct {
+	agents []wireAgent
+	models map[string]bool // by provider/model
+}
+
+// Agents implements [bgagent.AgentLister]: the agents of Config.Directory that
+// are not hidden.
+func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
+	list, err := c.agents(ctx, c.cfg.Directory)
 	if err != nil {
+		return nil, fmt.Errorf("listing opencode's agents: %w", err)
+	}
+	var out []bgagent.AgentInfo
+	for _, a := range list {
+		if !a.Hidden {
+			out = append(out, bgagent.AgentInfo{Name: a.Name, Description: a.Description})
+		}
+	}
+	return out, nil
+}
+
+// agents asks for the agents of a directory, and remembers them.
+func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
+	var list []wireAgent
+	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &list}); err != nil {
 		return nil, err
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if c.cfg.Password != "" {
-		req.SetBasicAuth(c.cfg.Username, c.cfg.Password)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("no answer from %s; start it with \"opencode serve\", or correct Config.URL: %w", c.base, because(ctx, err))
-	}
-	if resp.StatusCode < 300 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	return nil, c.refusal(resp)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.known[dir]
+	k.agents = list
+	c.remember(dir, k)
+	return list, nil
 }
 
-// refusal turns an answer that is an error into one.
-func (c *Client) refusal(resp *http.Response) error {
-	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
-		if c.cfg.Password == "" {
-			return fmt.Errorf("%s wants a password; set Config.Password to its OPENCODE_SERVER_PASSWORD", c.base)
+// maxDirs bounds of how many directories something is remembered.
+const maxDirs = 1000
+
+// remember notes what there is in a directory. c.mu must be held.
+func (c *Client) remember(dir string, k catalog) {
+	if len(c.known) >= maxDirs {
+		clear(c.known)
+	}
+	c.known[dir] = k
+}
+
+// hasAgent returns nil if there is an agent of this name, and a
+// [*bgagent.NoSuchAgentError] if there is none. A prompt for one that does not
+// exist would be accepted, and never answered.
+func (c *Client) hasAgent(ctx context.Context, dir, name string) error {
+	has := func(list []wireAgent) bool {
+		for _, a := range list {
+			if a.Name == name {
+				return true
+			}
 		}
-		return fmt.Errorf("%s refuses the password; Config.Password must be its OPENCODE_SERVER_PASSWORD, for the user %q", c.base, c.cfg.Username)
+		return false
 	}
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what can be read says more than why the rest cannot
-	var e wireError
-	if json.Unmarshal(data, &e) != nil || e.Name == "" {
-		return &statusError{resp.StatusCode, "", fmt.Sprintf("%.120q", data)}
-	}
-	return &statusError{resp.StatusCode, e.Name, e.Data.Message}
-}
-
-// because returns why the context ended, if it did, instead of err.
-func because(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// in returns the query that asks for a directory.
-func in(dir string) url.Values {
-	if dir == "" {
+	c.mu.Lock()
+	known := has(c.known[dir].agents)
+	c.mu.Unlock()
+	if known {
 		return nil
 	}
-	return url.Values{"directory": {dir}}
+	list, err := c.agents(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("looking for the agent: %w", err)
+	}
+	if has(list) {
+		return nil
+	}
+	no := &bgagent.NoSuchAgentError{Agent: name}
+	for _, a := range list {
+		if !a.Hidden {
+			no.Known = append(no.Known, a.Name)
+		}
+	}
+	return no
 }
 
-// parseModel splits "provider/model"; nil for an empty one.
-func parseModel(s string) (*wireModel, error) {
-	if s == "" {
+// hasModel returns an error if the server has no such model. A list that cannot
+// be read says nothing: the server may be older or newer.
+func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
+	if m == nil {
+		return nil
+	}
+	name := m.ProviderID + "/" + m.ID
+	c.mu.Lock()
+	known := c.known[dir].models[name]
+	c.mu.Unlock()
+	if known {
+		return nil
+	}
+	var list wireProviders
+	if err := c.do(ctx, call{method: http.MethodGet, path: "/config/providers", dir: dir, out: &list}); err != nil || len(list.Providers) == 0 {
+		return nil
+	}
+	models := map[string]bool{}
+	var providers, siblings []string
+	for _, p := range list.Providers {
+		providers = append(providers, p.ID)
+		for id := range p.Models {
+			models[p.ID+"/"+id] = true
+			if p.ID == m.ProviderID {
+				siblings = append(siblings, id)
+			}
+		}
+	}
+	c.mu.Lock()
+	k := c.known[dir]
+	k.models = models
+	c.remember(dir, k)
+	c.mu.Unlock()
+	switch {
+	case models[name]:
+		return nil
+	case len(siblings) > 0:
+		return fmt.Errorf("there is no model %q on the opencode server; its provider %s has: %s", name, m.ProviderID, some(siblings))
+	}
+	return fmt.Errorf("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
+}
+
+// parseModel reads provider/model; the model's own name may hold slashes. An
+// empty name is no model.
+func parseModel(name string) (*wireModel, error) {
+	if name == "" {
 		return nil, nil
 	}
-	provider, model, ok := strings.Cut(s, "/")
+	provider, model, ok := strings.Cut(strings.TrimSpace(name), "/")
 	if !ok || provider == "" || model == "" {
-		return nil, fmt.Errorf("the model is %q; it must be like \"provider/model\"", s)
+		return nil, fmt.Errorf("the model %q should be written provider/model, like anthropic/claude-sonnet-4-5", name)
 	}
-	return &wireModel{ProviderID: provider, ModelID: model}, nil
+	return &wireModel{ID: model, ProviderID: provider}, nil
+}
+
+// rules returns the permission rules of a session: the last that matches wins.
+func (c *Client) rules(list []bgagent.Permission) []wireRule {
+	var out []wireRule
+	for _, tool := range slices.Sorted(maps.Keys(c.cfg.Tools)) {
+		action := bgagent.PermissionDeny
+		if c.cfg.Tools[tool] {
+			action = bgagent.PermissionAllow
+		}
+		out = append(out, wireRule{tool, "*", string(action)})
+	}
+	for _, p := range list {
+		out = append(out, wireRule{cmp.Or(p.Name, "*"), cmp.Or(p.Pattern, "*"), string(p.Action)})
+	}
+	return out
 }

@@ -1,42 +1,56 @@
-// Package opencode runs background tasks in the sessions of an opencode server.
+// Package opencode runs tasks as sessions of an opencode server: it is a
+// [bgagent.TurnStarter] over the server's HTTP API and its event stream, with
+// net/http alone.
 //
-//	client, err := opencode.New(opencode.Config{URL: "http://127.0.0.1:4096"})
-//	if err == nil {
-//		err = client.Check(ctx) // says what is wrong within seconds
+//	client, err := opencode.New(opencode.Config{URL: "http://127.0.0.1:4096", Password: os.Getenv("OPENCODE_SERVER_PASSWORD")})
+//	…
+//	if _, err := client.Check(ctx); err != nil {
+//		return err // says what is wrong with the address, the password or the server
 //	}
-//	m, err := bgagent.New(client, bgagent.Config{})
+//	manager, err := bgagent.New(client, bgagent.Config{})
+//	…
+//	defer client.Close()
+//	defer manager.Close(ctx)
 //
-// Every task gets a session of its own, a child of the session that delegated
-// when that is one of opencode's. Prompts are handed over and return at once; the
-// server's event stream tells of the end within milliseconds, and the manager's
-// poller finds what the stream has missed. A session of the server can also be
-// the parent that is told: the client is a [bgagent.Notifier].
+// # What it does
 //
-// # What it supports
+// A task is a child session of the session that delegated it, in the same
+// directory, shown under it in opencode's own windows. Prompts are handed over
+// with prompt_async; the event stream tells their end, and after a gap, or
+// without a stream, statuses and messages do. Root sessions are told of their
+// tasks' ends by a message that their agent answers, only while they are idle:
+// the server answers what comes in the middle of a turn, silent or not, in a
+// way that nobody can foresee.
 //
-// Agents and models by name, system texts, permission rules, working directories
-// (each session is asked for in its own), todos, tool calls, usage and costs,
-// follow-ups with the whole context, several managers on one server. Prompts and
-// notices carry ids of their own for the message and its part, so that repeating
-// them is harmless. Permission questions of tasks, which would keep them busy
-// until somebody answers, are answered by [Config.Permission]; by default they are
-// rejected with a reason.
+// Every prompt and notice carries a message id and a part id of its own, so that
+// sending one again is harmless, from another process too. An agent, a model or
+// a directory that does not exist is refused before the prompt is sent: the
+// server would accept it and never run it. Permission questions of the sessions
+// that the client runs, and of those that these start, go to Config.Permission;
+// questions to the user are declined, since a background task has none. An
+// abort is awaited before the next prompt, and what the server tells late of an
+// aborted turn does not end the next one. [Client.Delete] stops what runs in a
+// session before it deletes it.
 //
 // # What it cannot know
 //
-// opencode's stream has no ids, so what happened while it was away cannot be
-// asked for: after every gap statuses and messages are read afresh. A prompt that
-// names an unknown model is accepted and fails later. A session deleted while it
-// runs goes on in the server: use [Client.Delete], which stops it first. Whether a
-// half-done message is still being written or was cut off by a crash shows only
-// when its session is idle; then it counts as interrupted. Text that is being
-// written can be read when it is complete, or its turn has been stopped: a task
-// that is ended from outside has no part of it.
+//   - Between the look whether a root session is idle and the notice, its user may
+//     begin a turn. The server then answers both in one turn.
+//   - opencode's own task tool starts sessions that no limit counts and no manager
+//     sees. Switch it off with Config.Tools, or allow for it.
+//   - After a crash of the server a half-done message looks like one whose session
+//     has just fallen idle: two polls must agree before the task ends as
+//     interrupted.
+//   - The rules that a prompt gives a session stay with it. What a user allows
+//     "always" in opencode's window holds for the tasks too.
+//   - A model that fails with status 500 is tried again by the server without an
+//     end; the task's own limits of time decide.
 //
 // # How it is tested
 //
-// Against a fake server for what opencode does on rare occasions, and against the
-// real program, version 1.18.33, driven by a scripted model: the conformance suite
-// of bgagenttest, cancels in mid-stream and in a tool, models that refuse, fail
-// and hang, a server killed and restarted in mid-turn, 50 tasks at once.
+// Against a fake server that plays recorded shapes and quirks, in bubbles of
+// testing/synctest, and against opencode 1.18.33 itself with a scripted model:
+// the conformance suite of bgagenttest, limits, cancellation, refusing, failing,
+// rate-limited and hanging models, a server killed in mid-turn, and fifty tasks
+// at once. The v2 routes of that version (/api/…) are not used.
 package opencode

@@ -1,4 +1,4 @@
-package opencode
+package opencode_test
 
 import (
 	"context"
@@ -15,15 +15,16 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/internal/modelserver"
 	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/bgagent/bgagent/opencode"
 )
 
 func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	s := serve(t, w, w.ServeOpencode(t), Config{}, bgagent.Config{Limits: bgagent.Limits{Default: 10}})
+	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{Limits: bgagent.Limits{Default: 10}})
 	root := s.root()
 	var ids []string
 	for i := range 50 {
-		ids = append(ids, s.launch(root, "worker", fmt.Sprintf("@key many-%d\n@slow 4 50ms\n@say the answer is number %d", i, i)).ID)
+		ids = append(ids, s.launch(root, "worker", fmt.Sprintf("@key many-%d\n@slow 10 200ms\n@say the answer is number %d", i, i)).ID)
 	}
 	for i, task := range s.ended(ids...) {
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
@@ -56,7 +57,7 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 // message. That is no completion, and the task can be continued.
 func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	s := serve(t, w, w.ServeOpencode(t), Config{}, bgagent.Config{})
+	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{})
 	task := s.launch("scope", "worker", "@key killed\n@slow 1000 100ms\n@say "+strings.Repeat("more and more ", 100))
 	s.waitFor(func(r modelserver.Request) bool { return r.Key == "killed" && isMain(r) })
 	s.s.Kill()
@@ -74,7 +75,7 @@ func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 
 func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
-	s := serve(t, w, w.ServeOpencode(t), Config{}, bgagent.Config{HostUnreachable: 15 * time.Second, StopTimeout: time.Second})
+	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{HostUnreachable: 15 * time.Second, StopTimeout: time.Second})
 	task := s.launch("scope", "worker", "@key away\n@hang never")
 	s.waitFor(func(r modelserver.Request) bool { return r.Key == "away" && isMain(r) })
 	s.s.Kill()
@@ -101,20 +102,22 @@ func TestLatency(t *testing.T) {
 	server := w.ServeOpencode(t)
 	for _, x := range []struct {
 		name string
-		at   int // tasks at once
-		slow string
-	}{{"shorter than 5 s", 1, "@slow 2 50ms"}, {"longer than 5 s", 20, "@slow 2 6s"}} {
+		at   int           // tasks at once
+		each time.Duration // how long the model writes, and how much longer with the next of them
+		more time.Duration
+	}{{"shorter than 5 s", 1, 100 * time.Millisecond, 0}, {"longer than 5 s", 10, 5500 * time.Millisecond, 570 * time.Millisecond}} {
 		t.Run(x.name, func(t *testing.T) {
-			s := serve(t, w, server, Config{}, bgagent.Config{Wake: bgagent.WakeEach, Limits: bgagent.Limits{Default: x.at}})
+			s := serve(t, w, server, opencode.Config{}, bgagent.Config{Wake: bgagent.WakeEach, Limits: bgagent.Limits{Default: x.at}})
 			idle := s.watchWire()
 			var mu sync.Mutex
 			var ended, told []time.Duration
 			var group sync.WaitGroup
-			for range x.at {
+			for i := range x.at {
+				slow := fmt.Sprintf("@slow 2 %v\n@say done", (x.each+time.Duration(i)*x.more)/2) // apart, lest they end together
 				group.Go(func() {
 					for range *latencies / x.at {
 						root := s.root()
-						task := s.launch(root, "worker", x.slow+"\n@say done")
+						task := s.launch(root, "worker", slow)
 						got := s.ended(task.ID)[0]
 						require.Equal(t, bgagent.Completed, got.Status, got.Reason)
 						at := idle(got.Session)
@@ -143,7 +146,7 @@ func TestLatency(t *testing.T) {
 // watchWire follows the server's stream with a client of its own, and returns a
 // function that waits for a session's idle event and tells when it came.
 func (s *scene) watchWire() func(session string) time.Time {
-	c, err := New(Config{URL: s.s.URL, Directory: s.w.Dir})
+	c, err := opencode.New(opencode.Config{URL: s.s.URL, Directory: s.w.Dir})
 	require.NoError(s, err)
 	var mu sync.Mutex
 	at := map[string]time.Time{}

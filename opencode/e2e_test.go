@@ -1,4 +1,4 @@
-package opencode
+package opencode_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/bgagent/bgagent/internal/modelserver"
 	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/bgagent/bgagent/opencode"
 )
 
 // scene is a real server with its scripted model, and a manager on it.
@@ -21,16 +22,20 @@ type scene struct {
 	testing.TB
 	w *realagent.World
 	s *realagent.OpencodeServer
-	c *Client
+	c *opencode.Client
 	m *bgagent.BackgroundManager
+
+	cfg opencode.Config
 }
 
-func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg Config, mcfg bgagent.Config) *scene {
+func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg opencode.Config, mcfg bgagent.Config) *scene {
 	t.Helper()
 	cfg.URL, cfg.Directory = s.URL, w.Dir
-	c, err := New(cfg)
+	c, err := opencode.New(cfg)
 	require.NoError(t, err)
-	require.NoError(t, c.Check(t.Context()))
+	t.Cleanup(func() { c.Close() })
+	_, err = c.Check(t.Context())
+	require.NoError(t, err)
 	m, err := bgagent.New(c, mcfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -39,16 +44,16 @@ func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg Co
 		_ = m.Close(ctx) // what is owed to nobody is in its error
 		require.NoError(t, ctx.Err())
 	})
-	return &scene{TB: t, w: w, s: s, c: c, m: m}
+	return &scene{TB: t, w: w, s: s, c: c, m: m, cfg: cfg}
 }
 
 // root makes a session of the server's own.
 func (s *scene) root() string {
-	id, err := s.c.CreateSession(s.Context(), bgagent.SessionSpec{Agent: "build", Title: "root", Directory: s.w.Dir})
+	user, err := opencode.New(s.cfg) // the manager's client has not seen it
 	require.NoError(s, err)
-	s.c.mu.Lock()
-	s.c.sessions[id].task = false
-	s.c.mu.Unlock()
+	defer user.Close()
+	id, err := user.CreateSession(s.Context(), bgagent.SessionSpec{Agent: "build", Title: "root", Directory: s.w.Dir})
+	require.NoError(s, err)
 	return id
 }
 
@@ -97,16 +102,13 @@ func TestConformanceOfTheRealServer(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	w.Model.Handle(recalling)
 	s := w.ServeOpencodeWith(t, realagent.OpencodeOptions{Password: "secret"})
+	root := serve(t, w, s, opencode.Config{Password: "secret"}, bgagent.Config{}).root()
 	fixed := func(prompt string) func() string { return func() string { return prompt } }
 	bgagenttest.Conformance(t, bgagenttest.Harness{
 		New: func(tb bgagenttest.TB) bgagent.SessionClient {
-			c, err := New(Config{URL: s.URL, Password: "secret", Directory: w.Dir})
-			if err != nil {
-				tb.Fatalf("%v", err)
-			}
-			return c
+			return newClient(tb, opencode.Config{URL: s.URL, Password: "secret", Directory: w.Dir})
 		},
-		Agent: "worker", Directory: w.Dir,
+		Agent: "worker", Directory: w.Dir, Parent: root, Notices: noticesIn,
 		Say:  func(text string) string { return "@say " + text },
 		Slow: fixed("@hang It takes a while."), Fail: fixed("@error 400 as told"),
 		Tool:          fixed("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n@say used"),
@@ -120,19 +122,19 @@ func TestTheRealServer(t *testing.T) {
 	s := w.ServeOpencode(t)
 	for _, x := range []struct {
 		name string
-		cfg  Config
+		cfg  opencode.Config
 		mcfg bgagent.Config
 		run  func(*scene)
 	}{
-		{"three tasks at once keep to a limit of two, and the parent is told once", Config{}, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, threeTasks},
-		{"a task cancelled in mid-stream stops, and can be continued", Config{}, bgagent.Config{}, cancelStream},
-		{"a task cancelled during a tool stops, and so does the tool", Config{}, bgagent.Config{}, cancelTool},
-		{"a model that refuses, fails, is limited or hangs", Config{}, bgagent.Config{TimeToLive: 12 * time.Second}, badModels},
-		{"what is asked is rejected with a reason, or allowed", Config{Permission: decide}, bgagent.Config{}, asking},
-		{"an agent or a model that there is not", Config{}, bgagent.Config{}, unknowns},
-		{"a busy parent is told when it is idle", Config{}, bgagent.Config{}, busyParent},
-		{"delete stops what runs first", Config{}, bgagent.Config{}, deleting},
-		{"a long session is read from its beginning", Config{}, bgagent.Config{}, longSession},
+		{"three tasks at once keep to a limit of two, and the parent is told once", opencode.Config{}, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, threeTasks},
+		{"a task cancelled in mid-stream stops, and can be continued", opencode.Config{}, bgagent.Config{}, cancelStream},
+		{"a task cancelled during a tool stops, and so does the tool", opencode.Config{}, bgagent.Config{}, cancelTool},
+		{"a model that refuses, fails, is limited or hangs", opencode.Config{}, bgagent.Config{TimeToLive: 12 * time.Second}, badModels},
+		{"what is asked is rejected with a reason, or allowed", opencode.Config{Permission: decide}, bgagent.Config{}, asking},
+		{"an agent or a model that there is not", opencode.Config{}, bgagent.Config{}, unknowns},
+		{"a busy parent is told when it is idle", opencode.Config{}, bgagent.Config{}, busyParent},
+		{"delete stops what runs first", opencode.Config{}, bgagent.Config{}, deleting},
+		{"a long session is read from its beginning", opencode.Config{}, bgagent.Config{}, longSession},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, s, x.cfg, x.mcfg)) })
 	}
@@ -176,9 +178,14 @@ func threeTasks(s *scene) {
 
 func cancelStream(s *scene) {
 	task := s.launch("scope", "worker", "@key stream\n@slow 1000 100ms\n@say "+strings.Repeat("more and more ", 100))
-	s.waitFor(func(r modelserver.Request) bool { return r.Key == "stream" && isMain(r) })
-	_, err := s.m.Cancel(s.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
+	require.Eventually(s, func() bool {
+		got, err := s.m.Get(task.ID)
+		return err == nil && strings.Contains(got.Progress.LastMessage, "more")
+	}, time.Minute, 50*time.Millisecond)
+	stopped, err := s.m.Cancel(s.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 	require.NoError(s, err)
+	require.True(s, stopped.Partial)
+	require.Contains(s, stopped.Result, "more", "what was written until then")
 	s.quiet(task.ID)
 	s.waitFor(func(r modelserver.Request) bool { return r.Key == "stream" && isMain(r) && r.Done && r.Left })
 	_, err = s.m.Resume(s.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "@say and now it is done"})
@@ -231,11 +238,11 @@ func badModels(s *scene) {
 }
 
 // decide allows one command.
-func decide(_ context.Context, p PermissionRequest) PermissionReply {
+func decide(_ context.Context, p opencode.PermissionRequest) opencode.PermissionReply {
 	if slices.ContainsFunc(p.Patterns, func(x string) bool { return strings.Contains(x, "echo allowed") }) {
-		return PermissionReply{Allow: true}
+		return opencode.PermissionReply{Allow: true}
 	}
-	return PermissionReply{Message: "we do not do that here"}
+	return opencode.PermissionReply{Reason: "we do not do that here"}
 }
 
 func asking(s *scene) {

@@ -4,190 +4,188 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/bgagent/bgagent"
 )
 
 const (
-	// streamSilence is how long the stream may say nothing: the server sends a
-	// heartbeat every 10 s.
+	// streamSilence is after how long without a sign of life the stream counts as
+	// dead. The server beats every 10 seconds.
 	streamSilence = 25 * time.Second
-	// streamPause is the first pause before the stream is opened again; it
-	// doubles up to streamPauseMax.
-	streamPause    = 100 * time.Millisecond
-	streamPauseMax = 10 * time.Second
-	// maxEvent bounds one event; longer ones are passed over.
-	maxEvent = 16 << 20
+
+	reconnectMin = 100 * time.Millisecond
+	reconnectMax = 5 * time.Second
+
+	// reconnectTries is after how many failures in a row Events returns, so that
+	// the manager can say so. It calls again.
+	reconnectTries = 8
+
+	// maxEvent bounds one event. The largest are messages with the output of a
+	// tool, and differences of files.
+	maxEvent = 64 << 20
 )
 
-// Events implements [bgagent.EventSource]: it follows the stream of all
-// directories, opens it again when it breaks off or falls silent, and answers
-// what the sessions of tasks ask.
+// errFollowed is returned by a second call of Events.
+var errFollowed = errors.New("opencode: the event stream of this client is followed already; one manager can use a client")
+
+// Events implements [bgagent.EventSource]. It follows the server's stream for
+// all directories and connects again when it breaks off or falls silent. The
+// stream has no ids, so that what was lost cannot be asked for: a gap is emitted
+// then.
 func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
-	var answers sync.WaitGroup
-	defer answers.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pause := streamPause
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := c.follow(ctx, emit, &answers)
-		c.setStreamed(false)
-		emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
-		if time.Since(began) > time.Minute || errors.Is(err, io.EOF) && time.Since(began) > time.Second {
-			pause = streamPause
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
-		pause = min(2*pause, streamPauseMax)
-	}
-	return ctx.Err()
-}
-
-func (c *Client) setStreamed(up bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.streamed = up
-	for _, s := range c.sessions {
-		s.changes++ // what has been missed counts as a change
+	if c.tell != nil {
+		c.mu.Unlock()
+		return errFollowed
+	}
+	c.tell = emit
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.tell = nil
+	}()
+	again := false
+	for failures := 0; ; {
+		up, err := c.follow(ctx, emit, again)
+		if up {
+			failures, again = 0, true
+			emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if c.cfg.Logger != nil {
+			c.cfg.Logger.Warn("opencode: the event stream broke off", "url", c.base, "error", err)
+		}
+		var e *ServerError
+		failures++
+		if failures >= reconnectTries || errors.As(err, &e) && e.Status >= 400 && e.Status < 500 {
+			return fmt.Errorf("following opencode's events: %w", err)
+		}
+		if !sleep(ctx, min(reconnectMin<<(failures-1), reconnectMax)) {
+			return context.Cause(ctx)
+		}
 	}
 }
 
-// follow reads the stream until it ends.
-func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), answers *sync.WaitGroup) error {
+// follow connects once and reads until the stream breaks off. It reports whether
+// the stream was up.
+func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again bool) (up bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(streamSilence, func() { cancel(fmt.Errorf("nothing came for %v", streamSilence)) })
-	defer silence.Stop()
-	resp, err := c.send(ctx, http.MethodGet, "/global/event", nil, nil)
+	watch := time.AfterFunc(streamSilence, func() {
+		cancel(fmt.Errorf("the event stream of the opencode server at %s has been silent for %v", c.base, streamSilence))
+	})
+	defer watch.Stop()
+	c.mu.Lock()
+	c.breakOff = cancel
+	c.mu.Unlock()
+	req, err := c.request(ctx, call{method: http.MethodGet, path: "/global/event"})
 	if err != nil {
-		return err
+		return false, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return false, c.unreached(ctx, err)
 	}
 	defer resp.Body.Close()
-	r := bufio.NewReaderSize(resp.Body, 64<<10)
-	for {
-		line, err := readLine(r)
-		if err != nil {
-			return because(ctx, err)
-		}
-		silence.Reset(streamSilence)
-		c.hear()
-		data, ok := bytes.CutPrefix(line, []byte("data:"))
-		if !ok {
-			continue
-		}
-		for _, e := range c.event(ctx, data, answers) {
-			emit(e)
-		}
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+		return false, c.refused(resp.StatusCode, body)
 	}
+	f := newFollower(c, emit, again)
+	defer f.down()
+	err = readEvents(resp.Body, func(data []byte) {
+		watch.Reset(streamSilence)
+		f.event(ctx, data)
+	})
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return f.up, err
 }
 
-func (c *Client) hear() {
+// streamLag is how far the stream may be behind what the server answers.
+const streamLag = time.Second
+
+var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
+
+// keepsUp compares an idle session with what the stream has told of it, and
+// breaks off a stream that does not keep up: what it has not told would be taken
+// for what has not happened.
+func (c *Client) keepsUp(session string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard = time.Now()
-}
-
-// readLine returns the next line; one that is too long is returned as empty.
-func readLine(r *bufio.Reader) (line []byte, err error) {
-	long := false
-	for {
-		part, err := r.ReadSlice('\n')
-		if long = long || len(line)+len(part) > maxEvent; long {
-			line = nil
-		} else {
-			line = append(line, part...)
-		}
-		if err == nil {
-			return line, nil
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return nil, err
-		}
-	}
-}
-
-// event takes one event of the server and returns what it tells.
-func (c *Client) event(ctx context.Context, data []byte, answers *sync.WaitGroup) []bgagent.HostEvent {
-	var w wireEvent
-	var p wireProperties
-	if json.Unmarshal(data, &w) != nil || len(w.Payload.Properties) > 0 && json.Unmarshal(w.Payload.Properties, &p) != nil {
-		return nil // a kind of another version
-	}
-	one := func(e bgagent.HostEvent) []bgagent.HostEvent {
-		e.Session = p.SessionID
-		return []bgagent.HostEvent{e}
-	}
-	switch w.Payload.Type {
-	case "server.connected":
-		c.setStreamed(true)
-		answers.Go(func() { c.answerOld(ctx, answers) })
-		return one(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
-	case "server.heartbeat":
-		return one(bgagent.HostEvent{Kind: bgagent.HostStreamBeat})
-	case "session.created":
-		c.adopt(p.Info)
-	case "session.deleted":
-		if p.SessionID == "" && p.Info != nil {
-			p.SessionID = p.Info.ID
-		}
-		return one(bgagent.HostEvent{Kind: bgagent.HostDeleted})
-	case "session.status":
-		if p.Status != nil {
-			return one(bgagent.HostEvent{Kind: bgagent.HostStatus, Status: c.status(p.SessionID, *p.Status)})
-		}
-	case "session.idle":
-		return one(bgagent.HostEvent{Kind: bgagent.HostStatus, Status: c.status(p.SessionID, wireStatus{Type: "idle"})})
-	case "session.error":
-		// That of an abort comes late, perhaps after the next prompt. What was
-		// aborted has a message that says so.
-		if p.Error != nil && p.Error.Name != errAborted {
-			return one(bgagent.HostEvent{Kind: bgagent.HostError, Stop: bgagent.StopError, Error: p.Error.text()})
-		}
-	case "todo.updated":
-		return one(bgagent.HostEvent{Kind: bgagent.HostTodos, Todos: todos(p.Todos)})
-	case "message.updated", "message.part.updated", "message.part.delta", "message.removed", "message.part.removed":
-		c.changed(p.SessionID)
-		return one(bgagent.HostEvent{Kind: bgagent.HostActivity})
-	case "permission.asked":
-		c.ask(ctx, w.Directory, wirePermission{p.ID, p.SessionID, p.Permission, p.Patterns, p.Metadata}, answers)
-		return one(bgagent.HostEvent{Kind: bgagent.HostActivity})
-	case "permission.replied":
-		c.answered(p.SessionID)
-		return one(bgagent.HostEvent{Kind: bgagent.HostActivity})
-	case "question.asked":
-		c.rejectQuestion(ctx, w.Directory, p, answers)
-		return one(bgagent.HostEvent{Kind: bgagent.HostActivity})
-	}
-	return nil
-}
-
-// changed notes that a message of the session has.
-func (c *Client) changed(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.sessions[id]; s != nil {
-		s.changes++
-	}
-}
-
-// adopt notes a session that one of a task's has made.
-func (c *Client) adopt(made *wireSession) {
-	if made == nil || made.ParentID == "" {
+	s := c.sessions[session]
+	if s == nil || !s.ours {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if up := c.sessions[made.ParentID]; up != nil && up.task && c.sessions[made.ID] == nil {
-		c.sessions[made.ID] = &session{dir: made.Directory, task: true}
+	switch now := time.Now(); {
+	case !c.stream || !s.busy && s.awaited == "":
+		s.behind = time.Time{}
+	case s.behind.IsZero():
+		s.behind = now
+	case now.Sub(s.behind) >= streamLag:
+		s.behind = time.Time{}
+		c.breakOff(errBehind)
 	}
+}
+
+// readEvents calls f for the data of every event of a stream of server-sent
+// events until it ends. The data is only valid during the call.
+func readEvents(r io.Reader, f func(data []byte)) error {
+	in := bufio.NewReaderSize(r, 64<<10)
+	var data []byte
+	for {
+		line, err := readLine(in, maxEvent)
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(line) == 0:
+			if len(data) > 0 {
+				f(data)
+			}
+			data = data[:0]
+		case bytes.HasPrefix(line, []byte("data:")):
+			if len(data) > 0 {
+				data = append(data, '\n')
+			}
+			data = append(data, bytes.TrimPrefix(line[len("data:"):], []byte(" "))...)
+			if len(data) > maxEvent {
+				return errTooLong
+			}
+		}
+	}
+}
+
+var errTooLong = fmt.Errorf("the event stream has sent an event of more than %d MB", maxEvent>>20)
+
+// readLine returns a line without its end. It is valid until the next call.
+func readLine(in *bufio.Reader, most int) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		whole := bytes.Clone(line)
+		for errors.Is(err, bufio.ErrBufferFull) {
+			if len(whole) > most {
+				return nil, errTooLong
+			}
+			line, err = in.ReadSlice('\n')
+			whole = append(whole, line...)
+		}
+		line = whole
+	}
+	if errors.Is(err, io.EOF) {
+		return nil, io.ErrUnexpectedEOF // the server never ends the stream
+	}
+	if err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), nil
 }

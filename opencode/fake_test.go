@@ -1,154 +1,432 @@
-package opencode
+package opencode_test
 
 import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
-	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"testing"
-
-	"github.com/stretchr/testify/require"
+	"time"
 )
 
-// fake is a server whose answers a test decides. It is a RoundTripper, so that
-// nothing of it is outside of a bubble of testing/synctest.
-type fake struct {
-	mu       sync.Mutex
-	answers  map[string]string // JSON by "METHOD path" or "METHOD path?query"
-	requests []string
-	bodies   []string
+// fakeServer plays an opencode server, with the quirks that were recorded of
+// version 1.18.33. It is an http.RoundTripper and waits for nothing but timers
+// and channels, so that it works in bubbles of testing/synctest. How its turns
+// go is in fake_turn_test.go.
+type fakeServer struct {
 	password string
-	down     bool
-	streams  []*io.PipeWriter
-	opened   chan struct{}
+	agents   []string
+	prefix   func(*http.Request) *http.Response // answers before the server does; may return nil
+
+	mu       sync.Mutex
+	down     bool // connections are refused
+	mute     bool // nothing is sent on event streams, no heartbeat either
+	skew     time.Duration
+	ids      int
+	sessions map[string]*fakeSession
+	streams  map[*fakeStream]bool
+	asks     map[string]*fakeAsk
+	prompts  []map[string]any // bodies of prompt_async, in order
+	calls    []string         // "METHOD path", in order
+	wg       sync.WaitGroup
 }
 
-func newFake() *fake {
-	return &fake{opened: make(chan struct{}, 100), answers: map[string]string{
-		"GET /global/health":                  `{"healthy":true,"version":"1.18.33"}`,
-		"GET /agent":                          `[{"name":"build"},{"name":"worker","description":"works"},{"name":"title","hidden":true}]`,
-		"POST /session":                       `{"id":"ses_1","directory":"/project","time":{"created":1795341986304}}`,
-		"GET /session/ses_1":                  `{"id":"ses_1","parentID":"ses_0","directory":"/project"}`,
-		"GET /session/ses_other":              `{"id":"ses_other","directory":"/other"}`,
-		"GET /session/status":                 `{}`,
-		"GET /permission":                     `[]`,
-		"POST /session/ses_1/prompt_async":    ``,
-		"POST /session/ses_1/abort":           `true`,
-		"GET /session/ses_1/message":          `[]`,
-		"POST /permission/per_1/reply":        `true`,
-		"POST /question/que_1/reject":         `true`,
-		"GET /session/status?directory=/odd":  `{"ses_1":{"type":"compacting"}}`,
-		"GET /session/ses_1/todo":             `[{"content":"one","status":"completed"},{"content":"two","status":"in_progress"},{"content":"three","status":"cancelled"},{"content":"four","status":"?"}]`,
-		"GET /session/status?directory=/down": `not JSON`,
-	}}
+type fakeSession struct {
+	ID         string           `json:"id"`
+	ParentID   string           `json:"parentID,omitempty"`
+	Directory  string           `json:"directory"`
+	Title      string           `json:"title"`
+	Agent      string           `json:"agent,omitempty"`
+	Model      any              `json:"model,omitempty"`
+	Permission []map[string]any `json:"permission,omitempty"`
+	Time       fakeTime         `json:"time"`
+
+	messages []*fakeMessage
+	todos    []map[string]string
+	queue    []string // ids of messages that no turn has answered
+	status   map[string]any
+	turns    int
+	cancel   context.CancelFunc
+	deleted  bool
 }
 
-func (f *fake) set(request, answer string) {
+type fakeTime struct {
+	Created   int64 `json:"created"`
+	Completed int64 `json:"completed,omitempty"`
+}
+
+type fakeMessage struct {
+	Info  map[string]any   `json:"info"`
+	Parts []map[string]any `json:"parts"`
+	row   int64            // when it was stored: the list is ordered by it
+}
+
+type fakeAsk struct {
+	body   map[string]any
+	dir    string
+	answer chan map[string]any
+}
+
+type fakeStream struct{ send chan []byte }
+
+func newFake() *fakeServer {
+	return &fakeServer{
+		agents: []string{"build", "worker", "explore"}, sessions: map[string]*fakeSession{},
+		streams: map[*fakeStream]bool{}, asks: map[string]*fakeAsk{},
+	}
+}
+
+// now is the server's clock.
+func (f *fakeServer) now() int64 { return time.Now().Add(f.skew).UnixMilli() }
+
+// id makes an id that sorts by the server's clock; f.mu must be held.
+func (f *fakeServer) id(prefix string) string {
+	f.ids++
+	return fmt.Sprintf("%s_%012x%014d", prefix, (uint64(f.now())<<12+uint64(f.ids&0xfff))&(1<<48-1), f.ids)
+}
+
+// client returns an HTTP client that is connected to the server.
+func (f *fakeServer) client() *http.Client { return &http.Client{Transport: f} }
+
+// RoundTrip implements http.RoundTripper.
+func (f *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.answers[request] = answer
-}
-
-func (f *fake) all() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]string(nil), f.requests...)
-}
-
-// sent returns the bodies of the requests.
-func (f *fake) sent(request string) (out []string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i, r := range f.requests {
-		if strings.HasPrefix(r, request) {
-			out = append(out, f.bodies[i])
+	prefix := f.prefix
+	f.mu.Unlock()
+	if prefix != nil {
+		if resp := prefix(req); resp != nil {
+			return resp, nil
 		}
 	}
+	f.mu.Lock()
+	down := f.down
+	f.calls = append(f.calls, req.Method+" "+req.URL.Path)
+	f.mu.Unlock()
+	if down {
+		return nil, errors.New("connect: connection refused")
+	}
+	if err := req.Context().Err(); err != nil {
+		return nil, err
+	}
+	if _, pass, _ := req.BasicAuth(); f.password != "" && pass != f.password {
+		return answer(http.StatusUnauthorized, ""), nil
+	}
+	if req.URL.Path == "/global/event" {
+		return f.subscribe(req), nil
+	}
+	var body map[string]any
+	if req.Body != nil {
+		if err := json.NewDecoder(req.Body).Decode(&body); err != nil {
+			return answer(http.StatusBadRequest, `{"_tag":"BadRequest"}`), nil
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	status, out, header := f.route(req, body)
+	resp := answer(status, "")
+	if out != nil {
+		b, _ := json.Marshal(out)
+		resp = answer(status, string(b))
+	}
+	maps.Copy(resp.Header, header)
+	return resp, nil
+}
+
+// intercept has g answer requests before the server does, when it returns an
+// answer.
+func (f *fakeServer) intercept(g func(*http.Request) *http.Response) { f.do(func() { f.prefix = g }) }
+
+// sent returns the bodies of the prompts so far.
+func (f *fakeServer) sent() (out []map[string]any) {
+	f.do(func() { out = slices.Clone(f.prompts) })
 	return out
 }
 
-// RoundTrip implements [http.RoundTripper].
-func (f *fake) RoundTrip(r *http.Request) (*http.Response, error) {
-	key := r.Method + " " + r.URL.Path
-	full := key
-	if q := r.URL.Query(); len(q) > 0 {
-		full += "?" + strings.NewReplacer("%2F", "/").Replace(q.Encode())
+func answer(status int, body string) *http.Response {
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+}
+
+func notFound(what, id string) (int, any, http.Header) {
+	return 404, map[string]any{"name": "NotFoundError", "data": map[string]any{"message": what + " not found: " + id}}, nil
+}
+
+// route answers a request; f.mu is held.
+func (f *fakeServer) route(req *http.Request, body map[string]any) (int, any, http.Header) {
+	dir := req.URL.Query().Get("directory")
+	if dir == "" {
+		dir = "/work"
 	}
-	var body []byte
-	if r.Body != nil {
-		body, _ = io.ReadAll(r.Body)
+	path := strings.Split(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	switch route := req.Method + " /" + path[0]; {
+	case req.URL.Path == "/global/health":
+		return 200, map[string]any{"healthy": true, "version": "fake"}, nil
+	case route == "GET /agent":
+		var list []map[string]any
+		for _, a := range f.agents {
+			list = append(list, map[string]any{"name": a, "mode": "all", "description": "does " + a})
+		}
+		return 200, append(list, map[string]any{"name": "title", "hidden": true}), nil
+	case req.URL.Path == "/config/providers":
+		models := map[string]any{"scripted": map[string]any{}, "nested/name": map[string]any{}}
+		return 200, map[string]any{"providers": []any{map[string]any{"id": "scripted", "models": models}}}, nil
+	case route == "GET /file":
+		if strings.HasPrefix(dir, "/vanished") {
+			return 500, map[string]any{"name": "UnknownError", "data": map[string]any{"message": "Unexpected server error."}}, nil
+		}
+		return 200, []any{}, nil
+	case route == "GET /permission" || route == "GET /question":
+		list := []any{}
+		for _, id := range slices.Sorted(maps.Keys(f.asks)) {
+			if a := f.asks[id]; a.dir == dir && strings.HasPrefix(id, path[0][:3]) {
+				list = append(list, a.body)
+			}
+		}
+		return 200, list, nil
+	case (route == "POST /permission" || route == "POST /question") && len(path) == 3:
+		a := f.asks[path[1]]
+		if a == nil {
+			return 404, map[string]any{"_tag": "PermissionNotFoundError", "message": "not found"}, nil
+		}
+		delete(f.asks, path[1])
+		a.answer <- body
+		return 200, true, nil
+	case req.URL.Path == "/session/status":
+		out := map[string]any{}
+		for id, s := range f.sessions {
+			if s.status != nil && s.Directory == dir {
+				out[id] = s.status
+			}
+		}
+		return 200, out, nil
+	case req.URL.Path == "/session" && req.Method == http.MethodPost:
+		return f.create(dir, body)
+	case path[0] == "session" && len(path) >= 2:
+		return f.sessionRoute(req, path[1], strings.Join(path[2:], "/"), body)
 	}
+	return 500, nil, nil // so it answers what it does not know
+}
+
+func (f *fakeServer) create(dir string, body map[string]any) (int, any, http.Header) {
+	s := &fakeSession{ID: f.id("ses"), Directory: dir, Time: fakeTime{Created: f.now()}, Model: body["model"]}
+	s.ParentID, _ = body["parentID"].(string)
+	s.Title, _ = body["title"].(string)
+	s.Agent, _ = body["agent"].(string)
+	s.addRules(body["permission"])
+	f.sessions[s.ID] = s
+	f.emit(dir, "session.created", map[string]any{"sessionID": s.ID, "info": s})
+	return 200, s, nil
+}
+
+func (s *fakeSession) addRules(list any) {
+	rules, _ := list.([]any)
+	for _, r := range rules {
+		s.Permission = append(s.Permission, r.(map[string]any))
+	}
+}
+
+func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[string]any) (int, any, http.Header) {
+	s := f.sessions[id]
+	if rest == "abort" { // of a missing session too
+		f.abort(id)
+		return 200, true, nil
+	}
+	if !strings.HasPrefix(id, "ses") {
+		return 500, map[string]any{"name": "UnknownError", "data": map[string]any{"message": "Unexpected server error."}}, nil
+	}
+	if s == nil {
+		return notFound("Session", id)
+	}
+	switch route := req.Method + " " + rest; {
+	case route == "GET ":
+		return 200, s, nil
+	case route == "PATCH ":
+		s.addRules(body["permission"])
+		return 200, s, nil
+	case route == "DELETE ":
+		f.remove(s)
+		return 200, true, nil
+	case route == "GET todo":
+		return 200, append([]map[string]string{}, s.todos...), nil
+	case route == "GET children":
+		list := []any{}
+		for _, x := range f.sessions {
+			if x.ParentID == id {
+				list = append(list, x)
+			}
+		}
+		return 200, list, nil
+	case route == "GET message":
+		return s.list(req)
+	case strings.HasPrefix(route, "GET message/"):
+		if m := s.message(strings.TrimPrefix(rest, "message/")); m != nil {
+			return 200, m, nil
+		}
+		return notFound("Message", rest)
+	case route == "POST prompt_async":
+		f.prompts = append(f.prompts, body)
+		f.prompt(s, body)
+		return 204, nil, nil
+	}
+	return 500, nil, nil
+}
+
+// remove deletes a session and its children, and stops nothing.
+func (f *fakeServer) remove(s *fakeSession) {
+	for _, x := range f.sessions {
+		if x.ParentID == s.ID {
+			f.remove(x)
+		}
+	}
+	s.deleted = true
+	if s.status == nil {
+		delete(f.sessions, s.ID)
+	}
+	f.emit(s.Directory, "session.deleted", map[string]any{"sessionID": s.ID, "info": s})
+}
+
+func (s *fakeSession) message(id string) *fakeMessage {
+	for _, m := range s.messages {
+		if m.Info["id"] == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// list lists messages backwards from the newest, each page oldest first.
+func (s *fakeSession) list(req *http.Request) (int, any, http.Header) {
+	all := slices.Clone(s.messages)
+	slices.SortStableFunc(all, func(a, b *fakeMessage) int { return int(a.row - b.row) })
+	if before := req.URL.Query().Get("before"); before != "" {
+		b, err := base64.RawURLEncoding.DecodeString(before)
+		i := slices.IndexFunc(all, func(m *fakeMessage) bool { return m.Info["id"] == string(b) })
+		if err != nil || i < 0 {
+			return 400, map[string]any{"_tag": "BadRequest"}, nil
+		}
+		all = all[:i]
+	}
+	limit, _ := strconv.Atoi(req.URL.Query().Get("limit"))
+	if limit == 0 || limit >= len(all) {
+		return 200, append([]*fakeMessage{}, all...), nil
+	}
+	all = all[len(all)-limit:]
+	return 200, all, http.Header{"X-Next-Cursor": {base64.RawURLEncoding.EncodeToString([]byte(all[0].Info["id"].(string)))}}
+}
+
+// subscribe opens an event stream.
+func (f *fakeServer) subscribe(req *http.Request) *http.Response {
+	st := &fakeStream{send: make(chan []byte, 10000)}
+	f.mu.Lock()
+	f.streams[st] = true
+	f.mu.Unlock()
+	r, w := io.Pipe()
+	stop := context.AfterFunc(req.Context(), func() { w.CloseWithError(req.Context().Err()) })
+	f.wg.Go(func() {
+		defer stop()
+		defer w.Close()
+		beat := time.NewTicker(10 * time.Second)
+		defer beat.Stop()
+		line := []byte(`{"payload":{"type":"server.connected","properties":{}}}`)
+		for {
+			if line != nil {
+				if _, err := fmt.Fprintf(w, "data: %s\n\n", line); err != nil {
+					return
+				}
+			}
+			select {
+			case next, ok := <-st.send:
+				if !ok {
+					return
+				}
+				line = next
+			case <-beat.C:
+				if line = []byte(`{"payload":{"type":"server.heartbeat","properties":{}}}`); f.isMute() {
+					line = nil
+				}
+			case <-req.Context().Done():
+				return
+			}
+		}
+	})
+	resp := answer(http.StatusOK, "")
+	resp.Body, resp.ContentLength = r, -1
+	return resp
+}
+
+func (f *fakeServer) isMute() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.requests, f.bodies = append(f.requests, full), append(f.bodies, string(body))
-	if f.down {
-		return nil, errors.New("connection refused")
-	}
-	w := httptest.NewRecorder()
-	if _, password, _ := r.BasicAuth(); password != f.password {
-		w.WriteHeader(http.StatusUnauthorized)
-		return w.Result(), nil
-	}
-	if r.URL.Path == "/global/event" {
-		pr, pw := io.Pipe()
-		f.streams = append(f.streams, pw)
-		f.opened <- struct{}{}
-		go func() {
-			<-r.Context().Done()
-			_ = pw.CloseWithError(r.Context().Err())
-		}()
-		return &http.Response{StatusCode: 200, Body: pr, Request: r}, nil
-	}
-	answer, ok := f.answers[full]
-	if !ok {
-		answer, ok = f.answers[key]
-	}
-	switch {
-	case !ok:
-		w.WriteHeader(http.StatusNotFound)
-		_, _ = io.WriteString(w, `{"name":"NotFoundError","data":{"message":"it is not there"}}`)
-	case answer == "hang":
-		f.mu.Unlock()
-		<-r.Context().Done()
-		f.mu.Lock()
-		return nil, r.Context().Err()
-	case strings.HasPrefix(answer, "status "):
-		var status int
-		_, _ = fmt.Sscanf(answer, "status %d", &status)
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, answer[len("status 400 "):])
-	default:
-		if next, rest, ok := strings.Cut(answer, "\n"); ok { // with the cursor of what is before it
-			w.Header().Set("X-Next-Cursor", next)
-			answer = rest
-		}
-		_, _ = io.WriteString(w, answer)
-	}
-	return w.Result(), nil
+	return f.mute
 }
 
-// say sends lines on the latest stream.
-func (f *fake) say(lines ...string) {
+// emit sends an event, and its copy for synchronization as the server does; f.mu
+// must be held.
+func (f *fakeServer) emit(dir, kind string, properties map[string]any) {
+	if f.mute {
+		return
+	}
+	e := map[string]any{"directory": dir, "payload": map[string]any{"id": f.id("evt"), "type": kind, "properties": properties}}
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	sync := []byte(`{"directory":"` + dir + `","payload":{"type":"sync","syncEvent":{"type":"` + kind + `.1","data":{}}}}`)
+	for st := range f.streams {
+		st.send <- b
+		st.send <- sync
+	}
+}
+
+// breakStreams ends all event streams.
+func (f *fakeServer) breakStreams() {
 	f.mu.Lock()
-	w := f.streams[len(f.streams)-1]
-	f.mu.Unlock()
-	for _, l := range lines {
-		_, _ = io.WriteString(w, l+"\n\n")
+	defer f.mu.Unlock()
+	for st := range f.streams {
+		close(st.send)
+		delete(f.streams, st)
 	}
 }
 
-// event is a line of the stream.
-func event(kind, properties string) string {
-	return `data: {"directory":"/project","payload":{"id":"evt_1","type":"` + kind + `","properties":` + properties + `}}`
+// crash ends the server as kill -9 does: turns end in the middle, and nobody is
+// told.
+func (f *fakeServer) crash() {
+	f.breakStreams()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = true
+	clear(f.asks)
+	for _, s := range f.sessions {
+		s.turns++ // what the running turn still writes is dropped
+		if s.cancel != nil {
+			s.cancel()
+		}
+		s.status, s.queue, s.cancel = nil, nil, nil
+	}
 }
 
-func fakeClient(t *testing.T, f *fake, cfg Config) *Client {
-	t.Helper()
-	cfg.URL, cfg.HTTPClient = "http://server:4096/", &http.Client{Transport: f}
-	c, err := New(cfg)
-	require.NoError(t, err)
-	return c
+// restart starts the server again with what it had stored.
+func (f *fakeServer) restart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = false
+}
+
+// stop ends everything at the end of a test.
+func (f *fakeServer) stop() {
+	f.crash()
+	f.wg.Wait()
+}
+
+// do runs f with the server's lock held.
+func (f *fakeServer) do(g func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g()
 }

@@ -1,76 +1,60 @@
 package opencode
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	"time"
+	"crypto/sha256"
+	"fmt"
+	"strconv"
 )
 
-// Messages and parts are sorted by their ids, which begin with the time: 12 hex
-// digits of the milliseconds since 1970 times 4096, plus a counter, cut off at
-// the top; 14 random letters and digits follow. A prompt that looks older than
-// what is there already would never be answered, and one that looks newer than its
-// own answer is taken for another one: so the time is the server's, rather a
-// little early than late, but after that of the newest message there is.
+// An id of opencode is a prefix like msg_, 12 hexadecimal digits and 14
+// characters. The digits are the low 48 bits of the time in milliseconds times
+// 4096, plus a count: ids sort by time.
+//
+// A message that this client sends has an id of its own, so that sending it
+// again is harmless. Its characters come from bgagent's id of the prompt, so
+// that it can be found again. Its digits follow those of the newest message of
+// the session, and not this machine's clock: a clock that is ahead of the
+// server's would have the message sort after its own answer, and some versions
+// of the server take that for a prompt which has not been answered.
 
-const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+const (
+	digits     = 12
+	characters = 14
+	alphabet   = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
 
-// keptPrompts bounds how many prompts and notices are recognised when they are
-// repeated.
-const keptPrompts = 10_000
+// stamp is the part of an id that sorts: 48 bits.
+type stamp uint64
 
-// messageID returns the id of the message for a prompt or a notice, always the
-// same one for the same, and newer than the session's newest message.
-func (c *Client) messageID(prompt, newest string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if id, ok := c.prompts[prompt]; ok {
-		return id
+const stampMask = 1<<48 - 1
+
+// stampAt returns the first stamp of a millisecond.
+func stampAt(ms int64) stamp { return stamp(uint64(ms)<<12) & stampMask }
+
+// stampOf returns the stamp of an id, if it has the form of one.
+func stampOf(id string) (stamp, bool) {
+	const from = len("msg_")
+	if len(id) < from+digits || id[from-1] != '_' {
+		return 0, false
 	}
-	ms := time.Now().Add(c.clock).UnixMilli()
-	if ms <= c.last {
-		ms = c.last
-		c.counter++
-	} else {
-		c.counter = 0
-	}
-	c.last = ms
-	stamp := uint64(ms)*0x1000 + uint64(c.counter&0xfff)
-	id := "msg_" + ascending(stamp)
-	if n := len("msg_") + 12; len(newest) >= n && (!c.clockKnown || id[:n] <= newest[:n]) {
-		if at, err := hex.DecodeString(newest[len("msg_"):n]); err == nil {
-			id = "msg_" + ascending(fromBytes(at)+1)
-		}
-	}
-	c.prompts[prompt], c.names[id] = id, prompt
-	c.order = append(c.order, prompt)
-	if len(c.order) > keptPrompts {
-		delete(c.names, c.prompts[c.order[0]])
-		delete(c.prompts, c.order[0])
-		c.order = c.order[1:]
-	}
-	return id
+	n, err := strconv.ParseUint(id[from:from+digits], 16, 64)
+	return stamp(n), err == nil
 }
 
-// partID returns the id of the only part of a message.
-func partID(message string) string { return "prt_" + message[len("msg_"):] }
-
-func ascending(stamp uint64) string {
-	var b [6]byte
+// tail returns the characters for a prompt's or a notice's id.
+func tail(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	b := make([]byte, characters)
 	for i := range b {
-		b[i] = byte(stamp >> (40 - 8*i))
+		b[i] = alphabet[int(sum[i])%len(alphabet)]
 	}
-	var random [14]byte
-	_, _ = rand.Read(random[:]) // never fails
-	for i, r := range random {
-		random[i] = base62[int(r)%len(base62)]
-	}
-	return hex.EncodeToString(b[:]) + string(random[:])
+	return string(b)
 }
 
-func fromBytes(b []byte) (n uint64) {
-	for _, x := range b {
-		n = n<<8 | uint64(x)
-	}
-	return n
+// messageID returns the id of a message for a prompt's or a notice's id.
+func (s stamp) messageID(key string) string {
+	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))
 }
+
+// partID returns the id of the only part of such a message.
+func partID(messageID string) string { return "prt_" + messageID[len("msg_"):] }

@@ -3,199 +3,210 @@ package opencode
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/bgagent/bgagent"
 )
 
-// readAhead is how many of the newest messages are asked for at a time.
-const readAhead = 50
+// The server lists messages backwards from the newest, and has no way to ask
+// for changes. So a cursor says up to which message nothing can change any more,
+// and of each one after that what it looked like when it was returned.
 
-// Messages implements [bgagent.MessageReader]. The cursor is the id of the last
-// message before which nothing changes any more.
-func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
-	s, err := c.known(ctx, id)
+const (
+	// lateWindow is how many of the last messages are looked at again even when
+	// they are finished: an abort changes a message after the session fell idle.
+	lateWindow = 4
+	// openWindow is how many of the last messages may hold the cursor back by not
+	// being finished. One that a crash left half done never will be.
+	openWindow = 64
+
+	firstChunk = 10
+	nextChunk  = 100
+
+	cursorVersion = "1"
+	defaultPage   = 100
+)
+
+// position is a cursor, decoded.
+type position struct {
+	settled string            // the last message that cannot change any more
+	seen    map[string]uint64 // those after it that have been returned, by their hashes
+}
+
+func parseCursor(cur bgagent.Cursor) (p position, err error) {
+	p.seen = map[string]uint64{}
+	if cur == "" {
+		return p, nil
+	}
+	bad := fmt.Errorf("opencode: %q is no cursor of this client", cur)
+	fields := strings.Split(string(cur), "|")
+	if len(fields) != 3 || fields[0] != cursorVersion {
+		return p, bad
+	}
+	p.settled = fields[1]
+	for _, x := range strings.Split(fields[2], ",") {
+		if x == "" {
+			continue
+		}
+		id, hex, ok := strings.Cut(x, "=")
+		n, err := strconv.ParseUint(hex, 16, 64)
+		if !ok || id == "" || err != nil {
+			return p, bad
+		}
+		p.seen[id] = n
+	}
+	return p, nil
+}
+
+// cursor returns the position in front of all of rest that is not in seen.
+func (p position) cursor(rest []bgagent.Message) bgagent.Cursor {
+	var b strings.Builder
+	b.WriteString(cursorVersion + "|" + p.settled + "|")
+	for i, first := 0, true; i < len(rest); i++ {
+		h, ok := p.seen[rest[i].ID]
+		if !ok {
+			continue
+		}
+		if !first {
+			b.WriteByte(',')
+		}
+		first = false
+		b.WriteString(rest[i].ID + "=" + strconv.FormatUint(h, 16))
+	}
+	return bgagent.Cursor(b.String())
+}
+
+// Messages implements [bgagent.MessageReader]. A max that is not positive
+// counts as 100.
+func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
+	p, err := parseCursor(after)
 	if err != nil {
 		return bgagent.Page{}, err
 	}
-	found, err := c.messagesAfter(ctx, id, s.dir, string(after))
+	list, err := c.since(ctx, id, p)
 	if err != nil {
-		return bgagent.Page{}, err
+		return bgagent.Page{}, fmt.Errorf("reading the messages of session %s: %w", id, err)
 	}
-	last := lastAnswer(found)
-	page := bgagent.Page{Next: after}
-	if most > 0 && len(found) > most {
-		found, page.More = found[:most], true
+	if max <= 0 {
+		max = defaultPage
 	}
-	settled := true
-	for i, w := range found {
-		msg := c.message(w)
-		if !msg.Finished && i < last { // the agent has written another one: a crash cut this one off
-			msg.Finished, msg.Stop = true, bgagent.StopInterrupted
-		}
-		page.Messages = append(page.Messages, msg)
-		if settled = settled && msg.Finished; settled {
-			page.Next = bgagent.Cursor(w.Info.ID)
-		}
-	}
-	return page, nil
+	return p.page(list, after, max), nil
 }
 
-// lastAnswer returns the index of the last message of the assistant.
-func lastAnswer(list []wireMessage) int {
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].Info.Role == "assistant" {
-			return i
+// page makes a page of the messages after the position.
+func (p position) page(rest []bgagent.Message, after bgagent.Cursor, max int) bgagent.Page {
+	var page bgagent.Page
+	told := 0 // so many of the first are known as they are now
+	for i := range rest {
+		h := hash(&rest[i])
+		if was, ok := p.seen[rest[i].ID]; !ok || was != h {
+			if len(page.Messages) == max {
+				page.More = true
+				break
+			}
+			page.Messages = append(page.Messages, rest[i])
+			p.seen[rest[i].ID] = h
 		}
+		told++
 	}
-	return -1
+	settled := 0
+	for settled < told && (len(rest)-settled > openWindow || len(rest)-settled > lateWindow && final(&rest[settled])) {
+		p.settled = rest[settled].ID
+		settled++
+	}
+	if page.Next = after; after != "" || told > 0 {
+		page.Next = p.cursor(rest[settled:])
+	}
+	return page
 }
 
-// messagesAfter returns the messages after the one with the id, oldest first, in
-// the server's own order: that of time, which may differ from that of ids. The
-// server gives the newest ones first, and with them what to ask for next, so it is
-// asked until the message is met.
-func (c *Client) messagesAfter(ctx context.Context, id, dir, after string) (all []wireMessage, err error) {
-	query := url.Values{"limit": {strconv.Itoa(readAhead)}}
-	if dir != "" {
-		query.Set("directory", dir)
+// final reports whether a message is not expected to change any more.
+func final(m *bgagent.Message) bool {
+	return m.Finished && !slices.ContainsFunc(m.Tools, func(t bgagent.MessageTool) bool { return t.State.InFlight() })
+}
+
+// since reads the messages after the settled one, oldest first.
+func (c *Client) since(ctx context.Context, id string, p position) ([]bgagent.Message, error) {
+	if !isSession(id) {
+		return nil, c.noSession()
 	}
+	var out []bgagent.Message // newest first
+	before, chunk := "", firstChunk
 	for {
-		page, next, err := c.messagePage(ctx, id, query)
+		query := url.Values{}
+		if p.settled != "" { // else all of them
+			query.Set("limit", strconv.Itoa(chunk))
+		}
+		if before != "" {
+			query.Set("before", before)
+		}
+		var list []wireMessage
+		var header http.Header
+		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message"), query: query, out: &list, header: &header})
 		if err != nil {
-			return nil, fmt.Errorf("opencode: reading session %q: %w", id, err)
+			if missing(err) {
+				err = c.noSession()
+			}
+			return nil, err
 		}
-		met := slices.IndexFunc(page, func(w wireMessage) bool { return w.Info.ID == after })
-		all = append(slices.Clone(page[met+1:]), all...)
-		if met >= 0 || next == "" || next == query.Get("before") {
-			return all, nil
+		for i := len(list) - 1; i >= 0; i-- {
+			if p.settled != "" && list[i].Info.ID == p.settled {
+				slices.Reverse(out)
+				return out, nil
+			}
+			out = append(out, list[i].message())
 		}
-		query.Set("before", next)
+		next := header.Get("X-Next-Cursor")
+		if p.settled == "" || len(list) == 0 || next == "" || next == before {
+			break
+		}
+		before, chunk = next, nextChunk
 	}
+	slices.Reverse(out)
+	if p.settled == "" {
+		return out, nil
+	}
+	// The settled message is gone: the user has taken it back. Ids sort by time.
+	return slices.DeleteFunc(out, func(m bgagent.Message) bool {
+		_, seen := p.seen[m.ID]
+		return m.ID < p.settled && !seen
+	}), nil
 }
 
-// messagePage returns the messages that the query asks for, oldest first, and
-// the cursor of those before them.
-func (c *Client) messagePage(ctx context.Context, id string, query url.Values) (page []wireMessage, next string, err error) {
-	path := "/session/" + url.PathEscape(id) + "/message"
-	resp, err := c.send(ctx, http.MethodGet, path, query, nil)
-	if missing(err) {
-		return nil, "", bgagent.ErrNoSession
+// hash changes when anything of the message does that a reader can see.
+func hash(m *bgagent.Message) uint64 {
+	h := fnv.New64a()
+	for _, s := range []string{m.Text, m.Reasoning, m.Error, m.PromptID} {
+		io.WriteString(h, s)
+		h.Write([]byte{0xff})
 	}
-	if err != nil {
-		return nil, "", err
+	flags := []byte{byte(m.Role), byte(m.Stop), 0}
+	if m.Finished {
+		flags[2] = 1
 	}
-	defer resp.Body.Close()
-	if err := c.decode(ctx, resp, path, &page); err != nil {
-		return nil, "", err
+	h.Write(flags)
+	for _, t := range m.Tools {
+		io.WriteString(h, t.ID)
+		h.Write([]byte{0xff, byte(t.State)})
 	}
-	return page, resp.Header.Get("X-Next-Cursor"), nil
+	fmt.Fprint(h, m.Usage)
+	return h.Sum64()
 }
 
-// newest returns the id of the session's newest message, or nothing.
-func (c *Client) newest(ctx context.Context, id, dir string) (string, error) {
-	query := url.Values{"limit": {"1"}}
-	if dir != "" {
-		query.Set("directory", dir)
+// Todos implements [bgagent.TodoReader].
+func (c *Client) Todos(ctx context.Context, id string) ([]bgagent.Todo, error) {
+	if !isSession(id) {
+		return nil, fmt.Errorf("reading the todos of session %s: %w", id, c.noSession())
 	}
-	var page []wireMessage
-	if err := c.get(ctx, "/session/"+url.PathEscape(id)+"/message", query, &page); err != nil || len(page) == 0 {
-		return "", err
+	var list []wireTodo
+	if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/todo"), out: &list}); err != nil {
+		return nil, fmt.Errorf("reading the todos of session %s: %w", id, err)
 	}
-	return page[len(page)-1].Info.ID, nil
-}
-
-// message turns a message of the server into one of the port.
-func (c *Client) message(w wireMessage) bgagent.Message {
-	msg := bgagent.Message{ID: w.Info.ID}
-	if at := w.Info.Time.Created; at > 0 {
-		msg.Time = time.UnixMilli(at)
-	}
-	var text, thought []string
-	for _, p := range w.Parts {
-		switch {
-		case p.Type == "text" && !p.Ignored && p.Text != "":
-			text = append(text, p.Text)
-		case p.Type == "reasoning" && p.Text != "":
-			thought = append(thought, p.Text)
-		case p.Type == "tool":
-			// Its call id comes from the model, which may use it again.
-			msg.Tools = append(msg.Tools, bgagent.MessageTool{ID: p.ID, Name: p.Tool, State: toolState(p.State.Status)})
-		}
-	}
-	msg.Text, msg.Reasoning = strings.Join(text, "\n\n"), strings.Join(thought, "\n\n")
-	switch w.Info.Role {
-	case "user":
-		msg.Role, msg.Finished = bgagent.RoleUser, true
-		c.mu.Lock()
-		msg.PromptID = c.names[w.Info.ID]
-		c.mu.Unlock()
-	case "assistant":
-		if w.Info.Summary != true {
-			msg.Role = bgagent.RoleAgent
-		}
-		u := w.Info.Tokens
-		msg.Usage = bgagent.Usage{InputTokens: u.Input + u.Cache.Read + u.Cache.Write, OutputTokens: u.Output + u.Reasoning, Cost: w.Info.Cost}
-		msg.Finished, msg.Stop, msg.Error = ending(w.Info)
-	default:
-		msg.Finished = true
-	}
-	return msg
-}
-
-// ending returns how a message of the assistant ended: an error says that it
-// failed or was aborted, a finish other than for tool calls that it was the last
-// of its turn. With neither it may go on, or was interrupted.
-func ending(info wireInfo) (finished bool, stop bgagent.StopReason, reason string) {
-	if e := info.Error; e != nil {
-		reason = strings.TrimSpace(e.Data.Message)
-		if reason == "" {
-			reason = e.Name
-		}
-		switch e.Name {
-		case errAborted:
-			return true, bgagent.StopAborted, reason
-		case "MessageOutputLengthError":
-			return true, bgagent.StopLength, reason
-		case "ContentFilterError":
-			return true, bgagent.StopRefused, reason
-		}
-		return true, bgagent.StopError, reason
-	}
-	if info.Time.Completed == 0 {
-		return false, bgagent.StopUntold, ""
-	}
-	switch info.Finish {
-	case "": // its turn was aborted while the model was tried again
-		return true, bgagent.StopInterrupted, ""
-	case "tool-calls":
-		return true, bgagent.StopUntold, ""
-	case "length":
-		return true, bgagent.StopLength, ""
-	case "content-filter":
-		return true, bgagent.StopRefused, ""
-	case "error":
-		return true, bgagent.StopError, "the model's answer ended with an error"
-	}
-	return true, bgagent.StopEndOfTurn, ""
-}
-
-// errAborted is the name of the error of a turn that somebody stopped.
-const errAborted = "MessageAbortedError"
-
-func toolState(s string) bgagent.ToolState {
-	switch s {
-	case "running":
-		return bgagent.ToolRunning
-	case "completed":
-		return bgagent.ToolDone
-	case "error":
-		return bgagent.ToolFailed
-	}
-	return bgagent.ToolPending
+	return todos(list), nil
 }

@@ -1,182 +1,307 @@
 package opencode
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/bgagent/bgagent"
 )
 
-// PermissionRequest is what an agent asks for leave to do.
+// PermissionRequest is a question of an agent whether it may do something.
 type PermissionRequest struct {
-	ID         string          // per_…
-	Session    string          // that of the task, or one below it
-	Permission string          // the kind of access: bash, edit, webfetch …
-	Patterns   []string        // on what: commands, paths
-	Metadata   json.RawMessage // what else the server tells, as JSON
+	Session    string         // the session that asks
+	Task       string         // the session of this client that it is, or descends from
+	Permission string         // what is asked for, such as bash, edit or external_directory
+	Patterns   []string       // on what: the command, the path
+	Metadata   map[string]any // what else the server says of it
 }
 
-// PermissionReply is the answer to a [PermissionRequest]. The zero value rejects.
+// PermissionReply answers a [PermissionRequest]. The zero value rejects.
 type PermissionReply struct {
-	Allow   bool
-	Always  bool   // with Allow: also whatever matches in the same session later
-	Message string // with a rejection: what the agent is told; that nobody is there when empty
+	Allow  bool
+	Always bool   // with Allow: and all that is like it, for as long as the server runs
+	Reason string // without Allow: why not, for the agent to read; a general sentence when empty
+
+	// Leave leaves the question to somebody who answers it in opencode's own
+	// window. The session waits until then, and the task is shown as asking.
+	Leave bool
 }
 
-// rejected is what an agent is told when nobody is there to decide.
-const rejected = "Nobody is there to answer questions in a background task. Go on without it, or end with an account of what you would need."
-
+// What an agent reads whose question nobody has answered.
 const (
-	answerTimeout = 10 * time.Second // how long an answer may take to be sent
-	answerTries   = 5                // of sending it; then the stream has broken off, too, and the next one begins with it
-	answerPause   = time.Second
+	noReason    = "This was not allowed, and nobody can be asked: the task runs in the background. Go on without it, or say in your answer what you would have needed."
+	policyPanic = "This was not allowed: the program that decides about it failed."
 )
 
-// ask has a question of a task's session answered; it does nothing for others.
-func (c *Client) ask(ctx context.Context, dir string, w wirePermission, answers *sync.WaitGroup) {
-	text := strings.TrimSpace(w.Permission + " " + strings.Join(w.Patterns, ", "))
+// ask is an open question: about a permission, or one to the user.
+type ask struct {
+	id, session, dir string
+	text             string             // for people, in one line
+	request          *PermissionRequest // nil for a question to the user
+	owner            string             // the session of this client; empty for none, and while that is not known
+	ctx              context.Context
+	cancel           context.CancelFunc
+}
+
+func (w *wirePermission) ask(dir string) *ask {
+	return &ask{
+		id: w.ID, session: w.SessionID, dir: dir, text: firstLine("may I: " + w.Permission + " " + strings.Join(w.Patterns, ", ")),
+		request: &PermissionRequest{Session: w.SessionID, Permission: w.Permission, Patterns: w.Patterns, Metadata: w.Metadata},
+	}
+}
+
+func (w *wireQuestion) ask(dir string) *ask {
+	a := &ask{id: w.ID, session: w.SessionID, dir: dir, text: "a question to the user"}
+	if len(w.Questions) > 0 {
+		a.text = firstLine(w.Questions[0].Question)
+	}
+	return a
+}
+
+// asking takes a question that was asked. Those of sessions that this client
+// runs, or that descend from one, are answered on a goroutine of their own.
+func (c *Client) asking(a *ask) {
+	if a.id == "" || !isSession(a.session) {
+		return
+	}
 	c.mu.Lock()
-	s := c.sessions[w.SessionID]
-	mine := s != nil && s.task
-	if mine {
-		s.asking = text
-		if dir == "" || dir == "global" {
-			dir = s.dir
+	defer c.mu.Unlock()
+	if c.closed || c.asks[a.id] != nil {
+		return
+	}
+	a.ctx, a.cancel = context.WithCancel(c.life)
+	c.asks[a.id] = a
+	if s := c.sessions[a.session]; s != nil && s.ours {
+		a.owner = a.session
+		c.tellAsking(a)
+	}
+	c.spawn(func() { c.answer(a) })
+}
+
+// answered takes note that a question is not open any more.
+func (c *Client) answered(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.asks[id]
+	if a == nil {
+		return
+	}
+	delete(c.asks, id)
+	a.cancel()
+	if a.owner != "" && c.tell != nil {
+		c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionBusy}})
+	}
+}
+
+// drop forgets the questions of a session that has fallen idle. c.mu must be
+// held.
+func (c *Client) drop(session string) {
+	for _, a := range c.asksOf(session) {
+		delete(c.asks, a.id)
+		a.cancel()
+	}
+}
+
+// asksOf returns the open questions of a session. c.mu must be held.
+func (c *Client) asksOf(session string) (out []*ask) {
+	for _, a := range c.asks {
+		if a.session == session {
+			out = append(out, a)
 		}
+	}
+	return out
+}
+
+// asked returns what the session, or one that descends from it, is asking, or "".
+func (c *Client) asked(session string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.asks {
+		if a.owner == session {
+			return a.text
+		}
+	}
+	return ""
+}
+
+// tellAsking emits that the session of a question is asking. c.mu must be held.
+func (c *Client) tellAsking(a *ask) {
+	if c.tell != nil {
+		c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: a.text}})
+	}
+}
+
+// maxAncestors bounds how far up the owner of a question is looked for.
+const maxAncestors = 16
+
+// findOwner looks for the session of this client that the question's session
+// descends from.
+func (c *Client) findOwner(a *ask) (owner string, err error) {
+	id := a.session
+	for range maxAncestors {
+		c.mu.Lock()
+		s := c.sessions[id]
+		ours := s != nil && s.ours
+		c.mu.Unlock()
+		if ours {
+			return id, nil
+		}
+		w, err := c.fetch(a.ctx, id)
+		if err != nil {
+			return "", err
+		}
+		if w.ParentID == "" {
+			return "", nil
+		}
+		id = w.ParentID
+	}
+	return "", nil
+}
+
+// answer answers a question, if it is one for this client to answer. It goes on
+// trying until the question is not open any more.
+func (c *Client) answer(a *ask) {
+	defer a.cancel()
+	var owner string
+	ok := retry(a.ctx, func() (err error) {
+		owner, err = c.findOwner(a)
+		return err
+	})
+	if !ok || owner == "" {
+		return
+	}
+	c.mu.Lock()
+	if a.owner == "" {
+		a.owner = owner
+		c.tellAsking(a)
 	}
 	c.mu.Unlock()
-	if mine {
-		answers.Go(func() { c.answer(ctx, dir, w) })
+	r := call{method: http.MethodPost, path: "/question/" + url.PathEscape(a.id) + "/reject", dir: a.dir}
+	if a.request != nil {
+		a.request.Task = owner
+		reply := c.decide(a)
+		if reply.Leave || a.ctx.Err() != nil {
+			return
+		}
+		r.path, r.body = "/permission/"+url.PathEscape(a.id)+"/reply", reply.body()
+	}
+	if retry(a.ctx, func() error { return c.do(a.ctx, r) }) {
+		c.answered(a.id)
 	}
 }
 
-// answer decides about a question, and sends the answer.
-func (c *Client) answer(ctx context.Context, dir string, w wirePermission) {
-	reply := c.decide(ctx, PermissionRequest{w.ID, w.SessionID, w.Permission, w.Patterns, w.Metadata})
-	body := wireReply{Reply: "reject", Message: cmp.Or(reply.Message, rejected)}
-	switch {
-	case reply.Allow && reply.Always:
-		body = wireReply{Reply: "always"}
-	case reply.Allow:
-		body = wireReply{Reply: "once"}
-	}
-	for range answerTries {
-		err := c.sendAnswer(ctx, "/permission/"+url.PathEscape(w.ID)+"/reply", dir, body)
-		if err == nil || missing(err) {
-			c.answered(w.SessionID)
-			return
-		}
-		select {
-		case <-time.After(answerPause):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// decide asks the host. One that panics, or ends the goroutine, has rejected.
-func (c *Client) decide(ctx context.Context, ask PermissionRequest) (reply PermissionReply) {
+// decide asks the host's policy. One that panics rejects; one that ends the
+// goroutine does so too.
+func (c *Client) decide(a *ask) (reply PermissionReply) {
 	if c.cfg.Permission == nil {
-		return PermissionReply{Message: rejected}
+		return PermissionReply{}
 	}
 	done := make(chan PermissionReply, 1)
-	go func() {
-		reply := PermissionReply{Message: "The host failed to decide about this."}
+	c.mu.Lock()
+	c.spawn(func() {
+		reply := PermissionReply{Reason: policyPanic}
 		defer func() {
-			if recover() != nil {
-				reply.Allow = false
+			if v := recover(); v != nil {
+				reply = PermissionReply{Reason: policyPanic}
+				c.logPanic(v, debug.Stack())
 			}
 			done <- reply
 		}()
-		reply = c.cfg.Permission(ctx, ask)
-	}()
+		reply = c.cfg.Permission(a.ctx, *a.request)
+	})
+	c.mu.Unlock()
 	select {
 	case reply = <-done:
-	case <-ctx.Done():
-		reply.Message = rejected
+	case <-a.ctx.Done():
 	}
 	return reply
 }
 
-func (c *Client) sendAnswer(ctx context.Context, path, dir string, body any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	return c.do(ctx, http.MethodPost, path, in(dir), body, nil)
+func (r PermissionReply) body() map[string]string {
+	switch {
+	case r.Allow && r.Always:
+		return map[string]string{"reply": "always"}
+	case r.Allow:
+		return map[string]string{"reply": "once"}
+	case r.Reason == "":
+		r.Reason = noReason
+	}
+	// With a message the agent goes on; a bare rejection ends its turn.
+	return map[string]string{"reply": "reject", "message": r.Reason}
 }
 
-// answered notes that the session's question has been.
-func (c *Client) answered(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.sessions[id]; s != nil {
-		s.asking = ""
-	}
-}
-
-// openQuestions returns what is asked in a directory.
-func (c *Client) openQuestions(ctx context.Context, dir string) (list []wirePermission, err error) {
-	if err := c.get(ctx, "/permission", in(dir), &list); err != nil {
-		return nil, fmt.Errorf("opencode: reading the open questions: %w", err)
-	}
-	return list, nil
-}
-
-// readQuestions notes which sessions of the directory wait for an answer.
-func (c *Client) readQuestions(ctx context.Context, dir string) error {
-	list, err := c.openQuestions(ctx, dir)
-	if err != nil {
-		return err
-	}
-	asking := map[string]string{}
-	for _, w := range list {
-		asking[w.SessionID] = strings.TrimSpace(w.Permission + " " + strings.Join(w.Patterns, ", "))
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, s := range c.sessions {
-		if s.dir == dir {
-			s.asking = asking[id]
+// retry calls f until it succeeds or what it is about does not exist any more.
+// It reports whether it was ended by one of the two, and not by the context.
+func retry(ctx context.Context, f func() error) bool {
+	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
+		if err := f(); err == nil || missing(err) {
+			return ctx.Err() == nil
+		}
+		if !sleep(ctx, pause) {
+			return false
 		}
 	}
-	return nil
 }
 
-// answerOld answers what was asked while the stream was away.
-func (c *Client) answerOld(ctx context.Context, answers *sync.WaitGroup) {
+// sleep waits, and reports whether the context has not ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// findAsks looks for open questions in a directory: after a gap, and where there
+// is no stream of events.
+func (c *Client) findAsks(ctx context.Context, dir string) {
+	var permissions []wirePermission
+	var questions []wireQuestion
+	var before []*ask // what comes while we ask is newer than the answer
 	c.mu.Lock()
-	dirs := make([]string, 0, len(c.dirs))
-	for dir := range c.dirs {
-		dirs = append(dirs, dir)
+	for _, a := range c.asks {
+		if a.dir == dir {
+			before = append(before, a)
+		}
 	}
 	c.mu.Unlock()
-	for _, dir := range dirs {
-		list, err := c.openQuestions(ctx, dir)
-		if err != nil {
-			return // the stream breaks off, too, or the next poll tells
-		}
-		for _, w := range list {
-			c.ask(ctx, dir, w, answers)
+	if c.do(ctx, call{method: http.MethodGet, path: "/permission", dir: dir, out: &permissions}) != nil {
+		return
+	}
+	open := map[string]bool{}
+	for i := range permissions {
+		open[permissions[i].ID] = true
+		c.asking(permissions[i].ask(dir))
+	}
+	// Older servers have no questions.
+	if c.do(ctx, call{method: http.MethodGet, path: "/question", dir: dir, out: &questions}) != nil {
+		return
+	}
+	for i := range questions {
+		open[questions[i].ID] = true
+		c.asking(questions[i].ask(dir))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range before {
+		if !open[a.id] {
+			delete(c.asks, a.id)
+			a.cancel()
 		}
 	}
 }
 
-// rejectQuestion rejects a question to the user of a task's session.
-func (c *Client) rejectQuestion(ctx context.Context, dir string, p wireProperties, answers *sync.WaitGroup) {
-	c.mu.Lock()
-	s := c.sessions[p.SessionID]
-	mine := s != nil && s.task
-	if mine && (dir == "" || dir == "global") {
-		dir = s.dir
-	}
-	c.mu.Unlock()
-	if mine {
-		answers.Go(func() {
-			_ = c.sendAnswer(ctx, "/question/"+url.PathEscape(p.ID)+"/reject", dir, struct{}{}) // the task's time limits are left
-		})
+// logPanic reports a panic of the host's policy.
+func (c *Client) logPanic(v any, stack []byte) {
+	if c.cfg.Logger != nil {
+		c.cfg.Logger.Error("opencode: Config.Permission panicked", "panic", fmt.Sprint(v), "stack", string(stack))
 	}
 }

@@ -1,236 +1,336 @@
 package opencode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/bgagent/bgagent"
 )
 
-// CreateSession implements [bgagent.SessionClient]. An agent that the server does
-// not have is a [*bgagent.NoSuchAgentError]: the server itself would accept it,
-// and its prompts, and then do nothing.
-func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
-	dir := s.Directory
-	if dir == "" {
-		dir = c.cfg.Directory
-	}
-	if err := c.checkAgent(ctx, dir, s.Agent); err != nil {
-		return "", err
-	}
-	body := wireNewSession{Title: s.Title, Agent: s.Agent}
-	if isSession(s.Parent) {
-		body.ParentID = s.Parent
-	}
-	for _, p := range s.Permissions {
-		body.Permission = append(body.Permission, wireRule{p.Name, p.Pattern, string(p.Action)})
-	}
-	var made wireSession
-	if err := c.do(ctx, http.MethodPost, "/session", in(dir), body, &made); err != nil {
-		return "", fmt.Errorf("opencode: creating a session: %w", err)
-	}
-	if made.ID == "" {
-		return "", fmt.Errorf("opencode: creating a session: %s is no opencode server: its answer has no id", c.base)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if made.Time.Created > 0 {
-		c.clock, c.clockKnown = time.Until(time.UnixMilli(made.Time.Created)), true
-	}
-	c.sessions[made.ID] = &session{dir: made.Directory, task: true}
-	c.dirs[made.Directory] = true
-	return made.ID, nil
+// session is what is remembered of a session. Its fields are guarded by
+// Client.mu.
+type session struct {
+	id      string
+	dir     string     // where it works; empty when that is not known yet
+	parent  string     // empty for a root session
+	created int64      // by the server's clock, Unix time in milliseconds
+	ours    bool       // this client has created or prompted it
+	empty   bool       // it was created here and has no messages yet
+	rules   []wireRule // the rules that this client has given it
+	ruled   bool       // rules is known
+
+	sent   []sent        // the last prompts and notices, oldest first
+	aborts int           // requests to abort that have not been answered
+	calm   chan struct{} // closed when aborts falls to zero; nil while it is zero
+
+	// What the event stream has told, to tell whether it keeps up.
+	awaited string    // the message of a turn of which it has not told yet
+	busy    bool      // it has last told that the session is in a turn
+	behind  time.Time // since when the server says idle, and the stream does not; zero for not
 }
 
-// isSession reports whether the name is one that opencode gives to sessions.
-func isSession(name string) bool { return strings.HasPrefix(name, "ses") }
+// sent is a prompt or a notice that has been sent to a session.
+type sent struct{ key, message string }
 
-// known returns what is known of the session, asking the server when that is
-// nothing. The error wraps [bgagent.ErrNoSession] when there is no such session.
-func (c *Client) known(ctx context.Context, id string) (session, error) {
-	c.mu.Lock()
+// maxSent bounds how many of them are remembered for a session: what is tried
+// again is always one of the last.
+const maxSent = 16
+
+// maxSessions bounds how many sessions are remembered that this client does not
+// run, such as those of users.
+const maxSessions = 4096
+
+// session returns the record of a session, and makes one when there is none. c.mu
+// must be held.
+func (c *Client) session(id string) *session {
 	s := c.sessions[id]
-	c.mu.Unlock()
 	if s == nil {
-		if _, err := c.look(ctx, id); err != nil {
-			return session{}, err
+		if len(c.sessions) >= maxSessions {
+			c.evict()
+		}
+		s = &session{id: id}
+		c.sessions[id] = s
+	}
+	return s
+}
+
+// evict forgets sessions that can be looked up again. c.mu must be held.
+func (c *Client) evict() {
+	for id, s := range c.sessions {
+		if !s.ours && s.aborts == 0 {
+			delete(c.sessions, id)
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s = c.sessions[id]; s == nil { // forgotten just now
-		return session{dir: c.cfg.Directory}, nil
-	}
-	return *s, nil
 }
 
-// look asks the server for the session.
-func (c *Client) look(ctx context.Context, id string) (found wireSession, err error) {
+// learn notes what the server has said of a session. c.mu must be held.
+func (c *Client) learn(w wireSession) *session {
+	s := c.session(w.ID)
+	s.dir, s.parent, s.created = w.Directory, w.ParentID, int64(w.Time.Created)
+	return s
+}
+
+// fetch asks the server for a session.
+func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error) {
 	if !isSession(id) {
-		return found, fmt.Errorf("opencode: session %q: %w", id, bgagent.ErrNoSession)
+		return w, c.noSession()
 	}
-	err = c.get(ctx, "/session/"+url.PathEscape(id), nil, &found)
-	switch {
-	case missing(err):
-		return found, fmt.Errorf("opencode: session %q: %w", id, bgagent.ErrNoSession)
-	case err != nil:
-		return found, fmt.Errorf("opencode: looking for session %q: %w", id, err)
+	if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, ""), out: &w}); err != nil {
+		if missing(err) {
+			err = c.noSession()
+		}
+		return w, err
+	}
+	if w.ID != id {
+		return w, &ServerError{URL: c.base, Status: http.StatusOK, Detail: "asked for a session, it sent something else", Advice: adviceNotOpencode}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sessions[id] == nil {
-		c.sessions[id] = &session{dir: found.Directory}
-		c.dirs[found.Directory] = true
-	}
-	return found, nil
+	c.learn(w)
+	return w, nil
 }
 
-// FindSession implements [bgagent.SessionFinder].
-func (c *Client) FindSession(ctx context.Context, id string) (bgagent.SessionInfo, error) {
-	found, err := c.look(ctx, id)
+// CreateSession implements [bgagent.SessionClient]. The session is a child of
+// s.Parent if the server has such a session, and works in its directory unless
+// s.Directory names another. An agent or a model that does not exist and a
+// directory that cannot be read are refused here: the server would accept them,
+// and fail later or never.
+func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+	in := wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
+	dir := s.Directory
+	if isSession(s.Parent) {
+		switch parent, err := c.fetch(ctx, s.Parent); {
+		case err == nil:
+			in.ParentID, dir = s.Parent, cmp.Or(dir, parent.Directory)
+		case !errors.Is(err, bgagent.ErrNoSession): // else it is the name of a scope
+			return "", err
+		}
+	}
+	dir = cmp.Or(dir, c.cfg.Directory)
+	var err error
+	if in.Model, err = c.usable(ctx, dir, in.Agent, s.Model); err != nil {
+		return "", err
+	}
+	var w wireSession
+	if err := c.do(ctx, call{method: http.MethodPost, path: "/session", dir: dir, body: in, out: &w}); err != nil {
+		return "", err
+	}
+	if !isSession(w.ID) {
+		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "a new session came without an id", Advice: adviceNotOpencode}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rec := c.learn(w)
+	rec.ours, rec.empty, rec.rules, rec.ruled = true, true, in.Permission, true
+	return w.ID, nil
+}
+
+// usable checks what the server would not: directory, agent and model. It
+// returns the model in parts.
+func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireModel, error) {
+	m, err := parseModel(cmp.Or(model, c.cfg.Model))
 	if err != nil {
-		return bgagent.SessionInfo{}, err
+		return nil, err
 	}
-	return bgagent.SessionInfo{Parent: found.ParentID, Directory: found.Directory}, nil
+	if err := c.readable(ctx, dir); err != nil {
+		return nil, err
+	}
+	if agent != "" {
+		if err := c.hasAgent(ctx, dir, agent); err != nil {
+			return nil, err
+		}
+	}
+	return m, c.hasModel(ctx, dir, m)
 }
 
-// Abort implements [bgagent.SessionClient].
+// readableFor is for how long a directory that could be read is believed to be
+// there.
+const readableFor = 30 * time.Second
+
+// readable returns an error if the server cannot read the directory. Asked to
+// list one that does not exist it fails with status 500.
+func (c *Client) readable(ctx context.Context, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if !absolute(dir) {
+		return fmt.Errorf("the directory %q is not an absolute path on the opencode server's machine", dir)
+	}
+	c.mu.Lock()
+	seen := c.seenDirs[dir]
+	c.mu.Unlock()
+	if !seen.IsZero() && time.Since(seen) < readableFor {
+		return nil
+	}
+	err := c.do(ctx, call{method: http.MethodGet, path: "/file", dir: dir, query: url.Values{"path": {"."}}})
+	var e *ServerError
+	switch {
+	case err == nil:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if len(c.seenDirs) >= maxDirs {
+			clear(c.seenDirs)
+		}
+		c.seenDirs[dir] = time.Now()
+	case errors.As(err, &e) && e.Status == http.StatusInternalServerError && e.Advice == "":
+		return fmt.Errorf("the opencode server at %s cannot read the directory %q: create it there, or name another", c.base, dir)
+	case errors.As(err, &e) && (e.Status == 0 || e.Advice == advicePassword):
+		return err
+	}
+	return nil // a server without this route decides later
+}
+
+// Abort implements [bgagent.SessionClient]. It returns when the server has
+// answered: the session is idle then, though the events that say so may still be
+// on their way.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	if !isSession(id) {
 		return nil
 	}
-	s, err := c.known(ctx, id)
-	if err != nil {
-		if errors.Is(err, bgagent.ErrNoSession) {
-			return nil
-		}
-		return err
+	c.mu.Lock()
+	s := c.session(id)
+	if s.aborts++; s.calm == nil {
+		s.calm = make(chan struct{})
 	}
-	err = c.do(ctx, http.MethodPost, "/session/"+url.PathEscape(id)+"/abort", in(s.dir), struct{}{}, nil)
+	c.drop(id)
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if s.aborts--; s.aborts == 0 {
+			close(s.calm)
+			s.calm = nil
+		}
+	}()
+	err := c.do(ctx, call{method: http.MethodPost, path: sessionPath(id, "/abort")})
 	if err != nil && !missing(err) {
-		return fmt.Errorf("opencode: aborting session %q: %w", id, err)
+		return fmt.Errorf("aborting session %s: %w", id, err)
 	}
 	return nil
 }
 
-// deletePause is the pause between two looks at whether an aborted session is
-// idle, which takes 10 to 170 ms.
-const deletePause = 50 * time.Millisecond
-
-// Delete deletes a session and those below it. The server would let a turn that
-// runs go on, so it is aborted first, and Delete waits until it is idle or ctx
-// ends. A session that does not exist is no error.
-func (c *Client) Delete(ctx context.Context, id string) error {
-	if err := c.abortBelow(ctx, id); err != nil {
-		return err
-	}
+// calmed waits until no abort of the session is on its way. A prompt that
+// overtakes one may never be run.
+func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
-		all, err := c.Statuses(ctx, []string{id})
-		if err != nil {
-			return err
-		}
-		if state := all[id].State; state == bgagent.SessionGone {
+		c.mu.Lock()
+		calm := c.session(id).calm
+		c.mu.Unlock()
+		if calm == nil {
 			return nil
-		} else if state == bgagent.SessionIdle {
-			break
 		}
 		select {
-		case <-time.After(deletePause):
+		case <-calm:
 		case <-ctx.Done():
-			return fmt.Errorf("opencode: deleting session %q: it did not become idle: %w", id, context.Cause(ctx))
+			return fmt.Errorf("waiting for the abort of session %s: %w", id, context.Cause(ctx))
 		}
 	}
-	s, err := c.known(ctx, id)
-	if err != nil {
-		return err
-	}
-	if err := c.do(ctx, http.MethodDelete, "/session/"+url.PathEscape(id), in(s.dir), nil, nil); err != nil && !missing(err) {
-		return fmt.Errorf("opencode: deleting session %q: %w", id, err)
-	}
-	c.ForgetSession(id)
-	return nil
 }
 
-// abortBelow aborts a session and those below it: deleting does not stop them.
-func (c *Client) abortBelow(ctx context.Context, id string) error {
-	if err := c.Abort(ctx, id); err != nil {
-		return err
+// FindSession implements [bgagent.SessionFinder].
+func (c *Client) FindSession(ctx context.Context, id string) (bgagent.SessionInfo, error) {
+	w, err := c.fetch(ctx, id)
+	if err != nil {
+		return bgagent.SessionInfo{}, fmt.Errorf("looking up session %s: %w", id, err)
 	}
-	var children []wireSession
-	err := c.get(ctx, "/session/"+url.PathEscape(id)+"/children", nil, &children)
-	if err != nil && !missing(err) {
-		return fmt.Errorf("opencode: looking for the sessions below %q: %w", id, err)
-	}
-	for _, child := range children {
-		if err := c.abortBelow(ctx, child.ID); err != nil {
-			return err
-		}
-	}
-	return nil
+	return bgagent.SessionInfo{Parent: w.ParentID, Directory: w.Directory}, nil
 }
 
 // ForgetSession implements [bgagent.SessionForgetter]. The session stays on the
-// server, where people may look at it; see [Client.Delete].
+// server; see [Client.Delete].
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.sessions, id)
+	if s := c.sessions[id]; s != nil && s.aborts == 0 {
+		delete(c.sessions, id)
+	}
 }
 
-// agentsFresh is for how long the server's list of agents is believed.
-const agentsFresh = 10 * time.Second
+// deletePoll is the pause between two looks at a session that is to be deleted.
+const deletePoll = 50 * time.Millisecond
 
-// Agents implements [bgagent.AgentLister], for Config.Directory.
-func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
-	return c.agentsOf(ctx, c.cfg.Directory, agentsFresh)
-}
-
-// agentsOf returns the agents that there are in the directory, as they were so
-// long ago at most.
-func (c *Client) agentsOf(ctx context.Context, dir string, fresh time.Duration) ([]bgagent.AgentInfo, error) {
-	c.mu.Lock()
-	if known, ok := c.agents[dir]; ok && time.Since(known.at) < fresh {
-		defer c.mu.Unlock()
-		return slices.Clone(known.list), nil
+// Delete deletes a session and all that descend from it, with their messages. To
+// delete alone would not stop what runs in them, so they are aborted first and
+// waited for, until ctx ends. A session that does not exist is no error.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	w, err := c.fetch(ctx, id)
+	if errors.Is(err, bgagent.ErrNoSession) {
+		return nil
 	}
-	c.mu.Unlock()
-	var all []wireAgent
-	if err := c.get(ctx, "/agent", in(dir), &all); err != nil {
-		return nil, fmt.Errorf("opencode: listing the agents: %w", err)
+	if err != nil {
+		return fmt.Errorf("deleting session %s: %w", id, err)
 	}
-	list := make([]bgagent.AgentInfo, 0, len(all))
-	for _, a := range all {
-		if !a.Hidden {
-			list = append(list, bgagent.AgentInfo{Name: a.Name, Description: a.Description})
+	all, err := c.descendants(ctx, w)
+	if err != nil {
+		return fmt.Errorf("deleting session %s: listing its children: %w", id, err)
+	}
+	for _, s := range all {
+		if err := c.Abort(ctx, s); err != nil {
+			return fmt.Errorf("deleting session %s: %w", id, err)
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.agents[dir] = agents{list, time.Now()}
-	return slices.Clone(list), nil
+	if err := c.rested(ctx, all); err != nil {
+		return fmt.Errorf("deleting session %s: %w", id, err)
+	}
+	err = c.do(ctx, call{method: http.MethodDelete, path: sessionPath(id, "")})
+	if err != nil && !missing(err) {
+		return fmt.Errorf("deleting session %s: %w", id, err)
+	}
+	for _, s := range all {
+		c.ForgetSession(s)
+	}
+	return nil
 }
 
-// checkAgent returns an error when the server has no such agent.
-func (c *Client) checkAgent(ctx context.Context, dir, name string) error {
-	var names []string
-	for _, fresh := range []time.Duration{agentsFresh, 0} { // it may be new
-		list, err := c.agentsOf(ctx, dir, fresh)
+// descendants returns the ids of a session and of all that descend from it.
+func (c *Client) descendants(ctx context.Context, top wireSession) ([]string, error) {
+	ids := []string{top.ID}
+	for i := 0; i < len(ids); i++ {
+		var list []wireSession
+		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(ids[i], "/children"), out: &list})
+		if err != nil && !missing(err) {
+			return nil, err
+		}
+		c.mu.Lock()
+		for _, w := range list {
+			if isSession(w.ID) && !slices.Contains(ids, w.ID) {
+				c.learn(w)
+				ids = append(ids, w.ID)
+			}
+		}
+		c.mu.Unlock()
+	}
+	return ids, nil
+}
+
+// rested waits until none of the sessions is in a turn.
+func (c *Client) rested(ctx context.Context, ids []string) error {
+	tick := time.NewTicker(deletePoll)
+	defer tick.Stop()
+	for {
+		got, err := c.Statuses(ctx, ids)
 		if err != nil {
 			return err
 		}
-		names = names[:0]
-		for _, a := range list {
-			if a.Name == name {
-				return nil
+		busy := ""
+		for _, id := range ids {
+			if s := got[id].State; s != bgagent.SessionIdle && s != bgagent.SessionGone {
+				busy = id
 			}
-			names = append(names, a.Name)
+		}
+		if busy == "" {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for session %s to fall idle: %w", busy, context.Cause(ctx))
 		}
 	}
-	return &bgagent.NoSuchAgentError{Agent: name, Known: names}
 }

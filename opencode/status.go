@@ -2,169 +2,150 @@ package opencode
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/url"
-	"strconv"
-	"time"
-
-	"golang.org/x/sync/errgroup"
+	"net/http"
+	"sync"
 
 	"github.com/bgagent/bgagent"
 )
 
-// lookups is how many sessions are looked for at once.
+// lookups bounds how many sessions are looked up at a time.
 const lookups = 8
 
-// Statuses implements [bgagent.TurnStarter]. The server answers for one
-// directory at a time and leaves out what is idle there, which looks like what
-// does not exist: those are looked for one by one.
+// Statuses implements [bgagent.TurnStarter]. The server tells, for one directory
+// at a time, which sessions are busy: the others are looked up, so that an idle
+// session is told apart from one that does not exist. What could not be found
+// out is left out of the answer; an error means that nothing could.
 func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
-	all := make(map[string]bgagent.SessionStatus, len(ids))
-	byDir := map[string][]string{}
+	q := statusQuery{c: c, out: make(map[string]bgagent.SessionStatus, len(ids)), fresh: map[string]bool{}}
+	byDir, unknown := map[string][]string{}, []string{}
+	c.mu.Lock()
 	for _, id := range ids {
-		s, err := c.known(ctx, id)
-		switch {
-		case isNoSession(err):
-			all[id] = bgagent.SessionStatus{State: bgagent.SessionGone}
-		case err != nil:
-			return nil, err
-		default:
+		if s := c.sessions[id]; s != nil && s.dir != "" {
 			byDir[s.dir] = append(byDir[s.dir], id)
+		} else {
+			unknown = append(unknown, id)
 		}
 	}
+	c.mu.Unlock()
+	found := q.lookUp(ctx, unknown)
+	for id, w := range found {
+		byDir[w.Directory] = append(byDir[w.Directory], id)
+		q.fresh[id] = true
+	}
+	var wg sync.WaitGroup
 	var absent []string
-	var failed error
-	for dir, ids := range byDir {
-		busy, err := c.busy(ctx, dir)
-		if err == nil && len(busy) > 0 {
-			err = c.readQuestions(ctx, dir)
-		}
-		if err != nil { // what is missing from the answer counts as unknown
-			failed = err
-			continue
-		}
-		for _, id := range ids {
-			if s, ok := busy[id]; ok {
-				all[id] = c.status(id, s)
-			} else {
-				absent = append(absent, id)
-			}
-		}
-	}
-	states := make([]bgagent.SessionState, len(absent))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(lookups)
-	for i, id := range absent {
-		g.Go(func() error {
-			switch _, err := c.look(gctx, id); {
-			case isNoSession(err):
-				states[i] = bgagent.SessionGone
-			case err != nil:
-				return err
-			default:
-				states[i] = bgagent.SessionIdle
-			}
-			return nil
+	for dir, list := range byDir {
+		wg.Go(func() {
+			rest := q.directory(ctx, dir, list)
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			absent = append(absent, rest...)
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+	wg.Wait()
+	for id := range q.lookUp(ctx, absent) {
+		q.set(id, bgagent.SessionStatus{State: bgagent.SessionIdle})
+		c.keepsUp(id)
 	}
-	for i, id := range absent {
-		// Without a revision: before the end is decided everything is read.
-		all[id] = bgagent.SessionStatus{State: states[i]}
+	if len(q.out) == 0 && len(q.errs) > 0 {
+		return nil, fmt.Errorf("asking for statuses: %w", errors.Join(q.errs[0]))
 	}
-	if len(all) == 0 && failed != nil {
-		return nil, failed
-	}
-	return all, nil
+	return q.out, nil
 }
 
-// busy returns the sessions of the directory that are in a turn.
-func (c *Client) busy(ctx context.Context, dir string) (map[string]wireStatus, error) {
-	var all map[string]wireStatus
-	if err := c.get(ctx, "/session/status", in(dir), &all); err != nil {
-		return nil, fmt.Errorf("opencode: asking for the status of sessions: %w", err)
-	}
-	for id, s := range all {
-		if s.Type == "idle" {
-			delete(all, id)
+// statusQuery is one call of Statuses.
+type statusQuery struct {
+	c     *Client
+	fresh map[string]bool // have just been looked up
+
+	mu   sync.Mutex
+	out  map[string]bgagent.SessionStatus
+	errs []error
+}
+
+func (q *statusQuery) set(id string, s bgagent.SessionStatus) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.out[id] = s
+}
+
+func (q *statusQuery) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.errs = append(q.errs, err)
+}
+
+// lookUp returns the sessions that exist, and notes those that are gone.
+func (q *statusQuery) lookUp(ctx context.Context, ids []string) map[string]wireSession {
+	found := map[string]wireSession{}
+	gate := make(chan struct{}, lookups)
+	var wg sync.WaitGroup
+	var ask []string
+	for _, id := range ids {
+		if q.fresh[id] {
+			found[id] = wireSession{}
+		} else {
+			ask = append(ask, id)
 		}
 	}
-	return all, nil
+	for _, id := range ask {
+		gate <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-gate }()
+			w, err := q.c.fetch(ctx, id)
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			switch {
+			case err == nil:
+				found[id] = w
+			case errors.Is(err, bgagent.ErrNoSession):
+				q.out[id] = bgagent.SessionStatus{State: bgagent.SessionGone}
+			default:
+				q.errs = append(q.errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	return found
 }
 
-// status turns a status of the server into one of the port.
-func (c *Client) status(id string, s wireStatus) bgagent.SessionStatus {
-	out := bgagent.SessionStatus{State: bgagent.SessionBusy, Detail: s.Message, Revision: c.revision(id)}
-	switch s.Type {
-	case "idle":
-		out.State, out.Revision = bgagent.SessionIdle, ""
-	case "busy":
-		if q := c.question(id); q != "" {
-			out.State, out.Detail = bgagent.SessionAsking, q
+// directory asks for the statuses of one directory and returns the sessions that
+// are absent from the answer.
+func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (absent []string) {
+	var busy map[string]wireStatus
+	if err := q.c.do(ctx, call{method: http.MethodGet, path: "/session/status", dir: dir, out: &busy}); err != nil {
+		q.fail(err)
+		return nil
+	}
+	asking := false
+	for _, id := range ids {
+		w, ok := busy[id]
+		if !ok || w.Type == "idle" {
+			absent = append(absent, id)
+			continue
 		}
-	case "retry":
-		out.State = bgagent.SessionRetrying
-		if s.Next > 0 {
-			out.RetryAt = time.UnixMilli(s.Next)
-		}
-	default: // a kind of being busy that is not known here
-		out.Detail = s.Type
+		asking = true
+		q.set(id, w.status())
 	}
-	return out
-}
-
-// streamFresh is for how long a stream that says nothing is believed to have
-// nothing to say: the server sends a heartbeat every 10 s.
-const streamFresh = 12 * time.Second
-
-// revision changes with every message that the stream tells of. While the stream
-// is away, or may be, nobody knows: then it is empty.
-func (c *Client) revision(id string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.sessions[id]; s != nil && c.streamed && time.Since(c.heard) < streamFresh {
-		return strconv.Itoa(s.changes)
+	if !asking {
+		return absent
 	}
-	return ""
-}
-
-// question returns the question that the session waits for an answer to, if any.
-func (c *Client) question(id string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.sessions[id]; s != nil {
-		return s.asking
+	q.c.mu.Lock()
+	up := q.c.stream
+	q.c.mu.Unlock()
+	if !up { // nobody has told of questions
+		q.c.findAsks(ctx, dir)
 	}
-	return ""
-}
-
-// Todos implements [bgagent.TodoReader].
-func (c *Client) Todos(ctx context.Context, id string) ([]bgagent.Todo, error) {
-	s, err := c.known(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	var list []wireTodo
-	if err := c.get(ctx, "/session/"+url.PathEscape(id)+"/todo", in(s.dir), &list); err != nil {
-		return nil, fmt.Errorf("opencode: reading the todos of session %q: %w", id, err)
-	}
-	return todos(list), nil
-}
-
-func todos(list []wireTodo) []bgagent.Todo {
-	out := make([]bgagent.Todo, len(list))
-	for i, t := range list {
-		out[i].Text = t.Content
-		switch t.Status {
-		case "in_progress":
-			out[i].State = bgagent.TodoInProgress
-		case "completed":
-			out[i].State = bgagent.TodoCompleted
-		case "cancelled":
-			out[i].State = bgagent.TodoCancelled
+	for _, id := range ids {
+		if question := q.c.asked(id); question != "" {
+			q.mu.Lock()
+			if q.out[id].State == bgagent.SessionBusy {
+				q.out[id] = bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question}
+			}
+			q.mu.Unlock()
 		}
 	}
-	return out
+	return absent
 }

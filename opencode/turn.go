@@ -1,109 +1,197 @@
 package opencode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/bgagent/bgagent"
 )
 
-// StartTurn implements [bgagent.TurnStarter]. The prompt's message and its part
-// have ids that belong to p.ID, so the server takes a repetition for the same.
-// The error matches [bgagent.ErrBusy] when the session is in a turn already.
+// StartTurn implements [bgagent.TurnStarter]. It does not overtake an abort of
+// the session. Repeating it with the same p.ID starts no second turn, also not
+// from another process. An agent or a model that does not exist, and a directory
+// that has vanished, are refused here: the server would accept the prompt and
+// never run it.
 func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
-	s, err := c.known(ctx, id)
+	if !isSession(id) {
+		return c.noSession()
+	}
+	if err := c.calmed(ctx, id); err != nil {
+		return err
+	}
+	dir, err := c.adopt(ctx, id, c.rules(p.Permissions))
 	if err != nil {
 		return err
 	}
-	c.mark(id)
-	if !c.sent(p.ID) {
-		if err := c.idle(ctx, id, s.dir); err != nil {
-			return fmt.Errorf("opencode: prompting session %q: %w", id, err)
+	in := wirePrompt{Agent: cmp.Or(p.Agent, c.cfg.Agent), System: p.System}
+	model, err := c.usable(ctx, dir, in.Agent, p.Model)
+	if err != nil {
+		return err
+	}
+	in.setModel(model)
+	message, there, err := c.place(ctx, id, p.ID)
+	if err != nil || there {
+		return err
+	}
+	return c.send(ctx, id, message, p.ID, p.Text, in)
+}
+
+func (p *wirePrompt) setModel(m *wireModel) {
+	if m != nil {
+		p.Model = &wirePromptModel{ProviderID: m.ProviderID, ModelID: m.ID}
+	}
+}
+
+// adopt makes the session one that this client runs, with these permission
+// rules, and returns its directory. Rules that an earlier process has given it
+// are added to: the last that matches wins.
+func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir string, err error) {
+	c.mu.Lock()
+	s := c.session(id)
+	dir = s.dir
+	settled := s.ours && s.ruled && dir != "" && slices.Equal(s.rules, want)
+	c.mu.Unlock()
+	if settled {
+		return dir, nil
+	}
+	w, err := c.fetch(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	has := w.Permission
+	if len(want) > len(has) || !slices.Equal(has[len(has)-len(want):], want) {
+		body := map[string]any{"permission": want}
+		if err := c.do(ctx, call{method: http.MethodPatch, path: sessionPath(id, ""), body: body}); err != nil {
+			return "", fmt.Errorf("setting the permissions of session %s: %w", id, err)
 		}
 	}
-	model := p.Model
-	if model == "" {
-		model = c.cfg.Model
-	}
-	return c.prompt(ctx, id, s, p.ID, wirePrompt{Agent: p.Agent, System: p.System}, model, p.Text)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s = c.session(id)
+	s.ours, s.rules, s.ruled = true, want, true
+	return w.Directory, nil
 }
 
-// Notify implements [bgagent.Notifier]: it prompts an idle session with the
-// notice, for its own agent and model. A prompt for one that is in a turn would
-// be answered by that turn or after it, nobody knows which: that is
-// [bgagent.ErrBusy].
+// newest is how many messages are read to find the place of a new one, and
+// whether it is there already.
+const newest = 8
+
+// place returns the id of the message for a prompt or a notice, and whether the
+// session has it already.
+func (c *Client) place(ctx context.Context, id, key string) (message string, there bool, err error) {
+	c.mu.Lock()
+	s := c.session(id)
+	for _, x := range s.sent {
+		if x.key == key {
+			message = x.message
+		}
+	}
+	empty, at := s.empty, stampAt(s.created)+1
+	c.mu.Unlock()
+	if message != "" {
+		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(message))})
+		if err != nil && !missing(err) {
+			return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
+		}
+		return message, err == nil, nil
+	}
+	if !empty {
+		var list []wireMessage
+		query := url.Values{"limit": {strconv.Itoa(newest)}}
+		if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message"), query: query, out: &list}); err != nil {
+			return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
+		}
+		for i := range list {
+			if strings.HasSuffix(list[i].Info.ID, tail(key)) {
+				c.note(id, sent{key, list[i].Info.ID})
+				return list[i].Info.ID, true, nil
+			}
+			if n, ok := stampOf(list[i].Info.ID); ok {
+				at = n + 1 // the last one is the newest
+			}
+		}
+	}
+	return at.messageID(key), false, nil
+}
+
+// note remembers what has been sent.
+func (c *Client) note(id string, x sent) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.session(id)
+	s.empty = false
+	if slices.Contains(s.sent, x) {
+		return
+	}
+	if len(s.sent) == maxSent {
+		s.sent = slices.Delete(s.sent, 0, 1)
+	}
+	s.sent = append(s.sent, x)
+}
+
+// send hands a message over. It is noted before: an answer can be lost.
+func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
+	in.MessageID = message
+	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: text, Metadata: map[string]string{metadataKey: key}}}
+	c.note(id, sent{key, message})
+	c.mu.Lock()
+	if s := c.session(id); c.stream && !in.NoReply {
+		s.awaited = message
+	}
+	c.mu.Unlock()
+	err := c.do(ctx, call{method: http.MethodPost, path: sessionPath(id, "/prompt_async"), body: in})
+	if err == nil {
+		return nil
+	}
+	c.mu.Lock()
+	if s := c.session(id); s.awaited == message {
+		s.awaited = ""
+	}
+	c.mu.Unlock()
+	return err
+}
+
+// Notify implements [bgagent.Notifier]: the notice becomes a message of the
+// session, for the agent and the model that it was last used with. A session in
+// a turn is [bgagent.ErrBusy] even with Config.SilentNotices: the server answers
+// what comes in the middle of a turn, silent or not. The same notice again is
+// harmless.
 func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error {
-	found, err := c.look(ctx, id)
+	if !isSession(id) {
+		return c.noSession()
+	}
+	if err := c.calmed(ctx, id); err != nil {
+		return err
+	}
+	w, err := c.fetch(ctx, id)
 	if err != nil {
+		return fmt.Errorf("telling session %s: %w", id, err)
+	}
+	message, there, err := c.place(ctx, id, n.ID)
+	if err != nil || there {
 		return err
 	}
-	if err := c.idle(ctx, id, found.Directory); err != nil {
-		return err
-	}
-	s, err := c.known(ctx, id)
+	got, err := c.Statuses(ctx, []string{id})
 	if err != nil {
-		return err
+		return fmt.Errorf("telling session %s: %w", id, err)
 	}
-	body, model := wirePrompt{Agent: found.Agent}, ""
-	if m := found.Model; m != nil && m.ProviderID != "" && m.ID != "" {
-		model = m.ProviderID + "/" + m.ID
+	switch got[id].State {
+	case bgagent.SessionIdle:
+	case bgagent.SessionGone:
+		return c.noSession()
+	case bgagent.SessionUnknown:
+		return errors.New("telling session " + id + ": the server did not tell its status")
+	default:
+		return fmt.Errorf("telling session %s: %w", id, bgagent.ErrBusy)
 	}
-	return c.prompt(ctx, id, s, n.ID, body, model, n.Text)
+	in := wirePrompt{Agent: w.Agent, NoReply: c.cfg.SilentNotices}
+	in.setModel(w.Model)
+	return c.send(ctx, id, message, n.ID, n.Text, in)
 }
-
-// mark notes that the session is one of a task: nobody else's are prompted so. It
-// may have been made by a client before this one.
-func (c *Client) mark(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.sessions[id]; s != nil {
-		s.task = true
-	}
-}
-
-// sent reports whether the prompt has been sent before.
-func (c *Client) sent(prompt string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, ok := c.prompts[prompt]
-	return ok
-}
-
-// idle returns an error that matches [bgagent.ErrBusy] when the session is not.
-func (c *Client) idle(ctx context.Context, id, dir string) error {
-	busy, err := c.busy(ctx, dir)
-	if err != nil {
-		return err
-	}
-	if _, ok := busy[id]; ok {
-		return bgagent.ErrBusy
-	}
-	return nil
-}
-
-// prompt hands a prompt over.
-func (c *Client) prompt(ctx context.Context, id string, s session, prompt string, body wirePrompt, model, text string) (err error) {
-	if body.Model, err = parseModel(model); err != nil {
-		return fmt.Errorf("opencode: prompting session %q: %w", id, err)
-	}
-	newest, err := c.newest(ctx, id, s.dir)
-	if err != nil && !missing(err) { // the prompt itself says so better
-		return fmt.Errorf("opencode: prompting session %q: %w", id, err)
-	}
-	body.MessageID = c.messageID(prompt, newest)
-	body.Parts = []wireTextPart{{ID: partID(body.MessageID), Type: "text", Text: text}}
-	err = c.do(ctx, http.MethodPost, "/session/"+url.PathEscape(id)+"/prompt_async", in(s.dir), body, nil)
-	switch {
-	case missing(err):
-		return fmt.Errorf("opencode: prompting session %q: %w", id, bgagent.ErrNoSession)
-	case err != nil:
-		return fmt.Errorf("opencode: prompting session %q: %w", id, err)
-	}
-	return nil
-}
-
-// isNoSession reports whether the error says that there is no such session.
-func isNoSession(err error) bool { return errors.Is(err, bgagent.ErrNoSession) }

@@ -3,30 +3,30 @@ package opencode
 import (
 	"encoding/json"
 	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
 )
 
-// What the server sends and takes, as far as it is used. Fields that are not
-// named here are ignored, and so are kinds of parts and events.
+// What goes over the wire, as far as it is used here. Unknown fields, parts and
+// events are ignored: the server is free to have more of them.
 
-type wireError struct {
-	Name string `json:"name"`
-	Data struct {
-		Message string `json:"message"`
-	} `json:"data"`
+type wireSession struct {
+	ID         string     `json:"id"`
+	Directory  string     `json:"directory"`
+	ParentID   string     `json:"parentID"`
+	Agent      string     `json:"agent"`
+	Model      *wireModel `json:"model"`
+	Permission []wireRule `json:"permission"`
+	Time       struct {
+		Created float64 `json:"created"`
+	} `json:"time"`
 }
 
-// text returns the error as one line: some have a stack trace below it.
-func (e *wireError) text() string {
-	line, _, _ := strings.Cut(strings.TrimSpace(e.Data.Message), "\n")
-	if line == "" || line == e.Name {
-		return e.Name
-	}
-	return e.Name + ": " + line
-}
-
+// wireModel is a model as a session names it; a prompt says modelID for id.
 type wireModel struct {
+	ID         string `json:"id"`
 	ProviderID string `json:"providerID"`
-	ModelID    string `json:"modelID"`
 }
 
 type wireRule struct {
@@ -39,84 +39,180 @@ type wireNewSession struct {
 	ParentID   string     `json:"parentID,omitempty"`
 	Title      string     `json:"title,omitempty"`
 	Agent      string     `json:"agent,omitempty"`
+	Model      *wireModel `json:"model,omitempty"`
 	Permission []wireRule `json:"permission,omitempty"`
 }
 
-type wireSession struct {
-	ID        string `json:"id"`
-	ParentID  string `json:"parentID"`
-	Directory string `json:"directory"`
-	Agent     string `json:"agent"`
-	Model     *struct {
-		ID         string `json:"id"`
-		ProviderID string `json:"providerID"`
-	} `json:"model"`
-	Time struct {
-		Created int64 `json:"created"`
-	} `json:"time"`
-}
-
+// wirePrompt has no tools: the server takes them for a new set of rules that
+// replaces those of the session.
 type wirePrompt struct {
-	MessageID string         `json:"messageID"`
-	Agent     string         `json:"agent,omitempty"`
-	Model     *wireModel     `json:"model,omitempty"`
-	System    string         `json:"system,omitempty"`
-	Parts     []wireTextPart `json:"parts"`
+	MessageID string           `json:"messageID"`
+	Agent     string           `json:"agent,omitempty"`
+	Model     *wirePromptModel `json:"model,omitempty"`
+	System    string           `json:"system,omitempty"`
+	NoReply   bool             `json:"noReply,omitempty"`
+	Parts     []wirePromptPart `json:"parts"`
 }
 
-type wireTextPart struct {
-	ID   string `json:"id"`
-	Type string `json:"type"`
-	Text string `json:"text"`
+type wirePromptModel struct {
+	ProviderID string `json:"providerID"`
+	ModelID    string `json:"modelID"`
+}
+
+type wirePromptPart struct {
+	ID       string            `json:"id"`
+	Type     string            `json:"type"`
+	Text     string            `json:"text"`
+	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
 type wireStatus struct {
-	Type    string `json:"type"`
-	Message string `json:"message"`
-	Next    int64  `json:"next"` // milliseconds since 1970
+	Type    string  `json:"type"`
+	Message string  `json:"message"`
+	Next    float64 `json:"next"` // Unix time in milliseconds
 }
+
+func (s wireStatus) status() bgagent.SessionStatus {
+	switch s.Type {
+	case "idle":
+		return bgagent.SessionStatus{State: bgagent.SessionIdle}
+	case "busy":
+		return bgagent.SessionStatus{State: bgagent.SessionBusy}
+	case "retry":
+		out := bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: firstLine(s.Message)}
+		if s.Next > 0 {
+			out.RetryAt = time.UnixMilli(int64(s.Next))
+		}
+		return out
+	}
+	return bgagent.SessionStatus{} // a word of a later version: unknown decides nothing
+}
+
+type wireError struct {
+	Name string `json:"name"`
+	Data struct {
+		Message string `json:"message"`
+	} `json:"data"`
+}
+
+// stop returns the reason and the sentence of an error that ended a turn.
+func (e *wireError) stop() (bgagent.StopReason, string) {
+	text := firstLine(e.Data.Message)
+	if text == "" {
+		text = e.Name
+	}
+	switch e.Name {
+	case "MessageAbortedError":
+		return bgagent.StopAborted, text
+	case "MessageOutputLengthError":
+		return bgagent.StopLength, text
+	case "ContentFilterError":
+		return bgagent.StopRefused, text
+	}
+	return bgagent.StopError, text
+}
+
+// firstLine returns the first line of a message: the others are a stack trace.
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	return strings.TrimSpace(s)
+}
+
+type wireInfo struct {
+	ID        string `json:"id"`
+	SessionID string `json:"sessionID"`
+	Role      string `json:"role"`
+	Summary   bool   `json:"-"` // of an assistant message: it stands for older ones
+	Time      struct {
+		Created   float64 `json:"created"`
+		Completed float64 `json:"completed"`
+	} `json:"time"`
+	Error  *wireError `json:"error"`
+	Finish string     `json:"finish"`
+	Cost   float64    `json:"cost"`
+	Tokens struct {
+		Input  float64 `json:"input"`
+		Output float64 `json:"output"`
+		Cache  struct {
+			Read  float64 `json:"read"`
+			Write float64 `json:"write"`
+		} `json:"cache"`
+	} `json:"tokens"`
+}
+
+// UnmarshalJSON reads the info of a message. Its summary is true or false with
+// an assistant's message, and an object with a user's.
+func (i *wireInfo) UnmarshalJSON(b []byte) error {
+	type plain wireInfo
+	in := struct {
+		*plain
+		Summary json.RawMessage `json:"summary"`
+	}{plain: (*plain)(i)}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	i.Summary = string(in.Summary) == "true"
+	return nil
+}
+
+type wirePart struct {
+	ID        string `json:"id"`
+	SessionID string `json:"sessionID"`
+	MessageID string `json:"messageID"`
+	Type      string `json:"type"`
+	Text      string `json:"text"`
+	Ignored   bool   `json:"ignored"`
+	Synthetic bool   `json:"synthetic"`
+	CallID    string `json:"callID"`
+	Tool      string `json:"tool"`
+	State     struct {
+		Status string `json:"status"`
+	} `json:"state"`
+	Metadata json.RawMessage `json:"metadata"`
+}
+
+// promptID returns the id of the prompt or notice that a part was sent for.
+func (p *wirePart) promptID() string {
+	if len(p.Metadata) == 0 {
+		return ""
+	}
+	var m map[string]json.RawMessage
+	var id string
+	if json.Unmarshal(p.Metadata, &m) != nil || json.Unmarshal(m[metadataKey], &id) != nil {
+		return ""
+	}
+	return id
+}
+
+// metadataKey is the name under which a part of a prompt carries
+// bgagent.Prompt.ID or bgagent.Notice.ID. The server keeps it.
+const metadataKey = "bgagent"
 
 type wireMessage struct {
 	Info  wireInfo   `json:"info"`
 	Parts []wirePart `json:"parts"`
 }
 
-type wireInfo struct {
-	ID      string `json:"id"`
-	Role    string `json:"role"`
-	Summary any    `json:"summary"` // true for the assistant's own account of what was left out
-	Time    struct {
-		Created   int64 `json:"created"`
-		Completed int64 `json:"completed"`
-	} `json:"time"`
-	Error  *wireError `json:"error"`
-	Finish string     `json:"finish"`
-	Cost   float64    `json:"cost"`
-	Tokens struct {
-		Input     int64 `json:"input"`
-		Output    int64 `json:"output"`
-		Reasoning int64 `json:"reasoning"`
-		Cache     struct {
-			Read  int64 `json:"read"`
-			Write int64 `json:"write"`
-		} `json:"cache"`
-	} `json:"tokens"`
-}
-
-type wirePart struct {
-	ID      string `json:"id"`
-	Type    string `json:"type"`
-	Text    string `json:"text"`
-	Ignored bool   `json:"ignored"`
-	Tool    string `json:"tool"`
-	State   struct {
-		Status string `json:"status"`
-	} `json:"state"`
-}
-
 type wireTodo struct {
 	Content string `json:"content"`
 	Status  string `json:"status"`
+}
+
+func todos(list []wireTodo) []bgagent.Todo {
+	out := make([]bgagent.Todo, len(list))
+	for i, t := range list {
+		state := bgagent.TodoPending
+		switch t.Status {
+		case "in_progress":
+			state = bgagent.TodoInProgress
+		case "completed":
+			state = bgagent.TodoCompleted
+		case "cancelled":
+			state = bgagent.TodoCancelled
+		}
+		out[i] = bgagent.Todo{Text: t.Content, State: state}
+	}
+	return out
 }
 
 type wireAgent struct {
@@ -125,37 +221,126 @@ type wireAgent struct {
 	Hidden      bool   `json:"hidden"`
 }
 
+type wireProviders struct {
+	Providers []struct {
+		ID     string                     `json:"id"`
+		Models map[string]json.RawMessage `json:"models"`
+	} `json:"providers"`
+}
+
 type wirePermission struct {
-	ID         string          `json:"id"`
-	SessionID  string          `json:"sessionID"`
-	Permission string          `json:"permission"`
-	Patterns   []string        `json:"patterns"`
-	Metadata   json.RawMessage `json:"metadata"`
+	ID         string         `json:"id"`
+	SessionID  string         `json:"sessionID"`
+	Permission string         `json:"permission"`
+	Patterns   []string       `json:"patterns"`
+	Metadata   map[string]any `json:"metadata"`
 }
 
-type wireReply struct {
-	Reply   string `json:"reply"`
-	Message string `json:"message,omitempty"`
+type wireQuestion struct {
+	ID        string `json:"id"`
+	SessionID string `json:"sessionID"`
+	Questions []struct {
+		Question string `json:"question"`
+	} `json:"questions"`
 }
 
-// wireEvent is one event of the stream of all directories.
-type wireEvent struct {
-	Directory string `json:"directory"`
-	Payload   struct {
-		Type       string          `json:"type"`
-		Properties json.RawMessage `json:"properties"`
-	} `json:"payload"`
+// message returns what the port makes of a message.
+func (m *wireMessage) message() bgagent.Message {
+	out := bgagent.Message{ID: m.Info.ID, Time: millis(m.Info.Time.Created)}
+	switch {
+	case m.Info.Role == "user":
+		out.Role, out.Finished = bgagent.RoleUser, true
+	case m.Info.Role == "assistant" && !m.Info.Summary:
+		out.Role = bgagent.RoleAgent
+		m.ended(&out)
+	default: // the summary of a compaction answers no prompt
+		out.Finished = m.Info.Time.Completed > 0 || m.Info.Error != nil
+	}
+	var text, reasoning strings.Builder
+	asks := false
+	for i := range m.Parts {
+		switch p := &m.Parts[i]; p.Type {
+		case "text":
+			asks = true
+			if id := p.promptID(); id != "" && out.Role == bgagent.RoleUser {
+				out.PromptID = id
+			}
+			if !p.Ignored {
+				separate(&text, p.Text)
+			}
+		case "file", "agent", "subtask":
+			asks = true
+		case "reasoning":
+			separate(&reasoning, p.Text)
+		case "tool":
+			out.Tools = append(out.Tools, p.tool())
+		}
+	}
+	if out.Role == bgagent.RoleUser && !asks {
+		out.Role = bgagent.RoleOther // the order to compact, for instance
+	}
+	out.Text, out.Reasoning = text.String(), reasoning.String()
+	return out
 }
 
-// wireProperties are those of all the events that are looked at.
-type wireProperties struct {
-	ID         string       `json:"id"` // of a question
-	SessionID  string       `json:"sessionID"`
-	Status     *wireStatus  `json:"status"`
-	Error      *wireError   `json:"error"`
-	Todos      []wireTodo   `json:"todos"`
-	Info       *wireSession `json:"info"`
-	Permission string       `json:"permission"`
-	Patterns   []string     `json:"patterns"`
-	Metadata   json.RawMessage
+// ended says how a message of the agent has ended, if it has. Completed without
+// an error and without a finish is what an abort leaves of a model that could
+// not be reached.
+func (m *wireMessage) ended(out *bgagent.Message) {
+	i := &m.Info
+	out.Usage = bgagent.Usage{
+		InputTokens:  int64(i.Tokens.Input + i.Tokens.Cache.Read + i.Tokens.Cache.Write),
+		OutputTokens: int64(i.Tokens.Output), Cost: i.Cost,
+	}
+	if i.Error != nil {
+		out.Finished = true
+		out.Stop, out.Error = i.Error.stop()
+		return
+	}
+	if out.Finished = i.Time.Completed > 0; !out.Finished {
+		return
+	}
+	switch i.Finish {
+	case "tool-calls": // the answer is yet to come
+	case "":
+		out.Stop = bgagent.StopInterrupted
+	case "length":
+		out.Stop = bgagent.StopLength
+	case "content-filter":
+		out.Stop = bgagent.StopRefused
+	case "error":
+		out.Stop, out.Error = bgagent.StopError, "the model ended with an error"
+	default:
+		out.Stop = bgagent.StopEndOfTurn
+	}
+}
+
+// tool returns the tool call of a part. It is known by the id of the part: model
+// servers use the ids of calls again.
+func (p *wirePart) tool() bgagent.MessageTool {
+	state := bgagent.ToolPending
+	switch p.State.Status {
+	case "running":
+		state = bgagent.ToolRunning
+	case "completed":
+		state = bgagent.ToolDone
+	case "error":
+		state = bgagent.ToolFailed
+	}
+	return bgagent.MessageTool{ID: p.ID, Name: p.Tool, State: state}
+}
+
+// separate adds a piece of text; pieces are paragraphs of their own.
+func separate(b *strings.Builder, s string) {
+	if b.Len() > 0 && s != "" {
+		b.WriteString("\n\n")
+	}
+	b.WriteString(s)
+}
+
+func millis(ms float64) time.Time {
+	if ms <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(ms))
 }

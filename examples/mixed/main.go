@@ -73,7 +73,8 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	if err != nil {
 		return err
 	}
-	if err := reviewer.Check(ctx); err != nil {
+	defer reviewer.Close()
+	if _, err := reviewer.Check(ctx); err != nil {
 		return err
 	}
 	librarian := inproc.New(map[string]inproc.Agent{"librarian": func(_ context.Context, t *inproc.Turn) (string, error) {

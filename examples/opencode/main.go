@@ -62,7 +62,8 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := client.Check(ctx); err != nil {
+	defer client.Close()
+	if _, err := client.Check(ctx); err != nil {
 		return err
 	}
 	m, err := bgagent.New(client, bgagent.Config{

@@ -145,7 +145,8 @@ type Result struct {
 
 // ToolDef is a tool as it was offered.
 type ToolDef struct {
-	Name        string
+	Name        string // of a tool in a namespace: NAMESPACE__NAME
+	Namespace   string // "" for none (OpenAI responses)
 	Description string
 	Schema      json.RawMessage // of its arguments
 	Custom      bool            // takes text instead of JSON (OpenAI responses)

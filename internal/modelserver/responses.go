@@ -3,6 +3,7 @@ package modelserver
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 var responsesProtocol = protocol{
@@ -20,9 +21,40 @@ type responsesItem struct {
 	Content   json.RawMessage `json:"content"`
 	CallID    string          `json:"call_id"`
 	Name      string          `json:"name"`
+	Namespace string          `json:"namespace"`
 	Arguments string          `json:"arguments"`
 	Input     string          `json:"input"`
 	Output    json.RawMessage `json:"output"`
+}
+
+type responsesTool struct {
+	Type        string          `json:"type"`
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	Parameters  json.RawMessage `json:"parameters"`
+	Tools       []responsesTool `json:"tools"` // of a namespace
+}
+
+// add adds the tool, or those in it: codex sends the tools of an MCP server as a
+// namespace.
+func (t responsesTool) add(namespace string, req *Request) {
+	switch {
+	case t.Name == "": // a tool of the provider itself
+	case t.Type == "namespace":
+		for _, inner := range t.Tools {
+			inner.add(t.Name, req)
+		}
+	default:
+		req.Tools = append(req.Tools, ToolDef{Name: spaced(namespace, t.Name), Namespace: namespace, Description: t.Description, Schema: t.Parameters, Custom: t.Type == "custom"})
+	}
+}
+
+// spaced is the name by which scripts and tests know a tool of a namespace.
+func spaced(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "__" + name
 }
 
 func decodeResponses(body []byte, req *Request) error {
@@ -31,13 +63,8 @@ func decodeResponses(body []byte, req *Request) error {
 		Stream       bool            `json:"stream"`
 		Instructions string          `json:"instructions"`
 		Input        json.RawMessage `json:"input"`
-		Tools        []struct {
-			Type        string          `json:"type"`
-			Name        string          `json:"name"`
-			Description string          `json:"description"`
-			Parameters  json.RawMessage `json:"parameters"`
-		} `json:"tools"`
-		Text struct {
+		Tools        []responsesTool `json:"tools"`
+		Text         struct {
 			Format struct {
 				Schema json.RawMessage `json:"schema"`
 			} `json:"format"`
@@ -49,9 +76,7 @@ func decodeResponses(body []byte, req *Request) error {
 	req.Model, req.Stream, req.System = in.Model, in.Stream, in.Instructions
 	req.Schema = in.Text.Format.Schema
 	for _, t := range in.Tools {
-		if t.Name != "" { // tools of the provider itself have none
-			req.Tools = append(req.Tools, ToolDef{Name: t.Name, Description: t.Description, Schema: t.Parameters, Custom: t.Type == "custom"})
-		}
+		t.add("", req)
 	}
 	var c conversation
 	if len(in.Input) > 0 && in.Input[0] == '"' {
@@ -96,7 +121,7 @@ func (item responsesItem) add(c *conversation, req *Request) error {
 			return fmt.Errorf("role is %q, not system, developer, user or assistant", item.Role)
 		}
 	case "function_call":
-		c.assistant("", Call{ID: item.CallID, Name: item.Name, Args: item.Arguments})
+		c.assistant("", Call{ID: item.CallID, Name: spaced(item.Namespace, item.Name), Args: item.Arguments})
 	case "custom_tool_call":
 		c.assistant("", Call{ID: item.CallID, Name: item.Name, Args: item.Input})
 	case "function_call_output", "custom_tool_call_output":
@@ -152,8 +177,12 @@ func (a *answer) callItem(c Call) map[string]any {
 		return map[string]any{"id": a.id("ctc_"), "type": "custom_tool_call", "status": "completed",
 			"call_id": c.ID, "name": c.Name, "input": c.Args}
 	}
-	return map[string]any{"id": a.id("fc_"), "type": "function_call", "status": "completed",
+	item := map[string]any{"id": a.id("fc_"), "type": "function_call", "status": "completed",
 		"call_id": c.ID, "name": c.Name, "arguments": c.Args}
+	if namespace := a.req.namespace(c.Name); namespace != "" {
+		item["namespace"], item["name"] = namespace, strings.TrimPrefix(c.Name, namespace+"__")
+	}
+	return item
 }
 
 func responsesWhole(a *answer) any {

@@ -269,13 +269,18 @@ func (r Request) lastMatch(re *regexp.Regexp) (string, bool) {
 }
 
 // custom says whether a tool takes text instead of JSON.
-func (r Request) custom(name string) bool {
+func (r Request) custom(name string) bool { return r.tool(name).Custom }
+
+func (r Request) namespace(name string) string { return r.tool(name).Namespace }
+
+// tool returns the tool of this name, empty when the request does not offer it.
+func (r Request) tool(name string) ToolDef {
 	for _, t := range r.Tools {
 		if t.Name == name {
-			return t.Custom
+			return t
 		}
 	}
-	return false
+	return ToolDef{}
 }
 
 // scriptKey returns the name that the last @key line of the conversation gives it.

@@ -227,6 +227,22 @@ func TestABrokenConnectionIsNoEnd(t *testing.T) {
 	})
 }
 
+// Codex sends the tools of an MCP server as a namespace, and wants calls that say
+// which.
+func TestToolsInANamespace(t *testing.T) {
+	s := newServer(t, nil)
+	tools := `"tools":[{"type":"namespace","name":"mcp__x","tools":[{"type":"function","name":"look","parameters":{"type":"object"}}]}]`
+	_, body := ask(t, s, "/v1/responses", `{"model":"m","input":"@tool mcp__x__look {}\n@say seen",`+tools+`}`)
+	require.Contains(t, body, `"name":"look"`)
+	require.Contains(t, body, `"namespace":"mcp__x"`)
+	_, body = ask(t, s, "/v1/responses", `{"model":"m","input":[{"role":"user","content":"@tool mcp__x__look {}\n@say seen"},`+
+		`{"type":"function_call","call_id":"1","namespace":"mcp__x","name":"look","arguments":"{}"},{"type":"function_call_output","call_id":"1","output":"y"}],`+tools+`}`)
+	require.Contains(t, body, "seen")
+	last := s.Requests()[1]
+	require.True(t, last.Offers("mcp__x__look"))
+	require.Equal(t, "mcp__x__look", last.LastResults()[0].Name)
+}
+
 func TestCodexToolsThatTakeTextAreCalledWithText(t *testing.T) {
 	s := newServer(t, nil)
 	_, body := ask(t, s, "/v1/responses", `{"model":"m","input":"@tool apply_patch *** Begin Patch","tools":[{"type":"custom","name":"apply_patch"},{"type":"web_search"}]}`)

@@ -96,7 +96,7 @@ base_url = "`+w.Model.URL+`/v1"
 wire_api = "responses"
 env_key = "SCRIPTED_KEY"
 requires_openai_auth = false
-`))
+`+w.codex))
 }
 
 func geminiEnv(w *World) map[string]string {

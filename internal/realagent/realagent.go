@@ -47,13 +47,14 @@ type World struct {
 	mark     string              // value of marker
 	argv     map[string][]string // of the programs that were asked for
 	opencode map[string]any      // its configuration
+	codex    string              // lines added to its configuration
 	servers  int
 	unwatch  func() // ends the process that cleans up when this one dies
 }
 
 var say sync.Map // what was said on standard error already
 
-// New makes a world for the named programs: "opencode", "codex", "gemini". It
+// New makes a world for the named programs: "opencode", "codex", "gemini", "conformance", "requester". It
 // skips or fails the test when one is missing. At the end of the test, after the
 // test's own cleanup, it fails the test if a process of the world is still alive,
 // ends it, and removes the world. On Linux a test that dies without its cleanup
@@ -111,7 +112,7 @@ func (w *World) look(t testing.TB, names []string) {
 	for _, name := range names {
 		p, ok := programs[name]
 		if !ok {
-			t.Fatalf("realagent: there is no program %q; there are opencode, codex and gemini", name)
+			t.Fatalf("realagent: there is no program %q; there are opencode, codex, gemini, conformance and requester", name)
 		}
 		argv, err := p.find()
 		if err == nil {
@@ -164,6 +165,17 @@ func (w *World) Opencode(args ...string) []string { return w.command("opencode",
 // Codex returns the command line of codex, like Opencode.
 func (w *World) Codex(args ...string) []string { return w.command("codex", args) }
 
+// Conformance returns the command line of the conformance package of the Model
+// Context Protocol.
+func (w *World) Conformance(args ...string) []string { return w.command("conformance", args) }
+
+// Requester returns Node.js, and the node_modules folder with the packages for a
+// script that uses the reference requester of the protocol's tasks extension.
+func (w *World) Requester() (node, modules string) {
+	argv := w.command("requester", nil)
+	return argv[0], argv[1]
+}
+
 // Gemini returns the command line of gemini, like Opencode: node comes first.
 func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
 
@@ -194,6 +206,16 @@ func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	edit(w.opencode)
 	if err := w.writeOpencode(); err != nil {
 		t.Fatalf("realagent: writing the configuration of opencode: %v", err)
+	}
+}
+
+// CodexConfig adds lines of TOML to the configuration of codex, for the codex
+// processes that start after it.
+func (w *World) CodexConfig(t testing.TB, lines string) {
+	t.Helper()
+	w.codex += "\n" + lines + "\n"
+	if err := w.writeCodex(); err != nil {
+		t.Fatalf("realagent: writing the configuration of codex: %v", err)
 	}
 }
 

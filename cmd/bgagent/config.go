@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+)
+
+// configCmd is bgagent config.
+type configCmd struct {
+	Schema bool `help:"Print the JSON Schema of a configuration file instead."`
+}
+
+// Help implements kong's help provider.
+func (configCmd) Help() string {
+	return `The user's file is bgagent/bgagent.jsonc in the configuration directory; the project's is the first .bgagent.jsonc here or in a directory above. The project's wins, key by key.`
+}
+
+// Run implements the subcommand.
+func (c configCmd) Run(all *cli) error {
+	if c.Schema {
+		_, err := os.Stdout.Write(settings.Schema)
+		return err
+	}
+	set, err := all.settings()
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	printSettings(w, set)
+	return w.Flush()
+}
+
+// printSettings writes a line for each value: its key, itself, where it comes
+// from.
+func printSettings(w io.Writer, set *settings.Settings) {
+	fmt.Fprintf(w, "// files, later over earlier: %s\n", strings.Join(append([]string{}, orNone(set.Files)...), ", "))
+	for _, s := range set.Limits.Settings() {
+		fmt.Fprintf(w, "background_task.%s\t%s\t%v\n", s.Name(), s.Value, s.Origin)
+	}
+	for _, a := range set.Agents {
+		for _, f := range a.Fields() {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", a.Path(f.Key), f.Value, origin(f.Origin, set))
+		}
+	}
+}
+
+func orNone(files []string) []string {
+	if len(files) == 0 {
+		return []string{"none"}
+	}
+	return files
+}
+
+// origin says where a value of an agent comes from: nobody has written one that
+// was found.
+func origin(o bgagent.Origin, set *settings.Settings) string {
+	switch {
+	case o == bgagent.Origin{}:
+		return "built in"
+	case set.Detected:
+		return "found: " + o.File
+	}
+	return o.String()
+}

@@ -1,0 +1,95 @@
+// Package display shows tasks that run: as a table that is redrawn in place, as
+// plain lines, or as lines of JSON.
+package display
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Row is one task to show.
+type Row struct {
+	Number int // in the list, from 1
+	Task   bgagent.Task
+	File   string // its result, once that is written
+}
+
+// Summary is what a run has come to.
+type Summary struct {
+	Completed   int     `json:"completed"`
+	Failed      int     `json:"failed"`
+	Cancelled   int     `json:"cancelled"`
+	Seconds     float64 `json:"seconds"`
+	Folder      string  `json:"folder"`
+	Unwritten   int     `json:"unwritten,omitempty"` // results that could not be written
+	Interrupted bool    `json:"interrupted,omitempty"`
+}
+
+// String returns the summary as one line.
+func (s Summary) String() string {
+	parts := []string{fmt.Sprintf("%d completed", s.Completed)}
+	for _, p := range []struct {
+		n    int
+		what string
+	}{{s.Failed, "failed"}, {s.Cancelled, "cancelled"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	line := fmt.Sprintf("%s in %.1f s; results in %s", strings.Join(parts, ", "), s.Seconds, s.Folder)
+	if s.Unwritten > 0 {
+		line += fmt.Sprintf(" (%d could not be written)", s.Unwritten)
+	}
+	return line
+}
+
+// Display shows the tasks of one run. Its methods are called from one goroutine
+// at a time.
+type Display interface {
+	// Show shows a task as it is now.
+	Show(r Row)
+	// Note shows a line about the run.
+	Note(text string)
+	// End shows what it has come to. Nothing is shown after that.
+	End(s Summary)
+}
+
+// clean makes one line for a terminal of what an agent has said: no control
+// characters, which could move the cursor.
+func clean(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
+	}), " ")
+}
+
+// about says in a few words what a task does, waits for, or has come to.
+func about(r Row) string {
+	t := r.Task
+	switch t.Status {
+	case bgagent.Pending:
+		if t.Queue == nil {
+			return "waits"
+		}
+		line := fmt.Sprintf("waits for a slot of %s (%d of %d in use)", t.Queue.Pool.Name, t.Queue.Pool.InUse, t.Queue.Pool.Limit)
+		if t.Queue.Place > 0 {
+			line += fmt.Sprintf(", number %d in line", t.Queue.Place)
+		}
+		return line
+	case bgagent.Running:
+		for _, s := range []string{t.Progress.Detail, t.Progress.LastMessage, t.Progress.LastTool} {
+			if s = clean(s); s != "" {
+				return s
+			}
+		}
+		return t.Phase.String()
+	case bgagent.Completed:
+		return r.File
+	}
+	if reason := clean(t.Reason); reason != "" {
+		return reason
+	}
+	return t.Cause.String()
+}

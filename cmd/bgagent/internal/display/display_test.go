@@ -1,0 +1,105 @@
+package display
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/bgagent/bgagent"
+	"github.com/charmbracelet/x/ansi"
+	"github.com/stretchr/testify/require"
+)
+
+func row(n int, status bgagent.Status, began time.Time) Row {
+	t := bgagent.Task{Description: "task", Agent: "a", Status: status}
+	if status != bgagent.Pending {
+		t.Started = began
+	}
+	if status.Terminal() {
+		t.Ended = time.Now()
+	}
+	return Row{Number: n, Task: t}
+}
+
+func TestLinesTellEachStateOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		l, begin := NewLines(&out), time.Now()
+		waiting := row(1, bgagent.Pending, begin)
+		l.Show(waiting) // launched
+		waiting.Task.Queue = &bgagent.QueuePlace{Place: 2, Pool: bgagent.PoolStats{Name: "provider x", Limit: 3, InUse: 3}}
+		l.Show(waiting)
+		l.Show(waiting)
+		time.Sleep(1500 * time.Millisecond)
+		l.Show(row(1, bgagent.Running, begin))
+		l.Show(row(1, bgagent.Running, begin))
+		failed := row(1, bgagent.Failed, begin)
+		failed.Task.Reason = "it\nbroke \x1b[2J"
+		l.Show(failed)
+		l.End(Summary{Failed: 1, Seconds: 1.5, Folder: "out", Unwritten: 1})
+		require.Equal(t, `[   0.00s]   1  pending    a: task: waits for a slot of provider x (3 of 3 in use), number 2 in line
+[   1.50s]   1  running    a: task
+[   1.50s]   1  error      a: task (1.5 s, 0 tool calls): it broke [2J
+[   1.50s]      0 completed, 1 failed in 1.5 s; results in out (1 could not be written)
+`, out.String())
+	})
+}
+
+// picture is what the table shows, without colours.
+func picture(m *model) []string {
+	return strings.Split(strings.TrimSuffix(ansi.Strip(m.View().Content), "\n"), "\n")
+}
+
+func TestTheTableNeverExceedsItsTerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		m := newModel(100)
+		for n := 1; n <= 100; n++ {
+			status := bgagent.Completed
+			switch {
+			case n == 50:
+				status = bgagent.Running
+			case n == 60:
+				status = bgagent.Failed
+			case n > 90:
+				status = bgagent.Pending
+			}
+			r := row(n, status, begin)
+			r.Task.Description = strings.Repeat("数", 60)
+			r.Task.Progress.LastMessage = strings.Repeat("long ", 40)
+			m.show(r)
+		}
+		m.note("a note\x1b[2J")
+		for _, size := range [][2]int{{80, 24}, {40, 8}, {20, 4}} {
+			m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
+			lines := picture(m)
+			require.Less(t, len(lines), size[1]+1)
+			for _, l := range lines {
+				require.LessOrEqual(t, ansi.StringWidth(l), size[0])
+			}
+			require.Contains(t, strings.Join(lines, "\n"), spinner[0], "what runs is always shown")
+		}
+		m.Update(tea.WindowSizeMsg{Width: 120, Height: 6})
+		require.Contains(t, picture(m)[3], "1 running · 10 waiting · 88 completed · 1 not · 0 s · 97 more than this window has lines for")
+		require.Contains(t, picture(m)[1], "error", "what has failed comes next")
+	})
+}
+
+func TestWhatAgentsSayCannotMoveTheCursor(t *testing.T) {
+	r := row(1, bgagent.Running, time.Now())
+	r.Task.Progress.LastMessage = "a\x1b[2Jb\r\n\u202ec\u0007"
+	require.Equal(t, "a [2Jb c", about(r))
+}
+
+func TestATableThatCannotBeShownDoesNotHang(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	table := NewTable(f, 1)
+	table.Show(row(1, bgagent.Running, time.Now()))
+	table.End(Summary{})
+}

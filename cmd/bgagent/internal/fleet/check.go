@@ -1,0 +1,148 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/acp"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/command"
+)
+
+// Check is whether an agent can start.
+type Check struct {
+	Agent settings.Agent
+	Found string // what answered: a version, a path, a server
+	Err   error  // why it cannot start
+}
+
+// checkTime is how long one agent may take to answer. Real programs need up to
+// 4 s on a machine that is busy.
+const checkTime = 30 * time.Second
+
+// Check looks whether each agent can start, without calling a model: programs
+// tell their version, ACP agents make a session, servers name their agents. It
+// checks four agents at a time and takes at most 30 s for each.
+func (f *Fleet) Check(ctx context.Context) []Check {
+	out := make([]Check, len(f.set.Agents))
+	places := make(chan struct{}, 4)
+	var wg sync.WaitGroup
+	for i, a := range f.set.Agents {
+		wg.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			ctx, cancel := context.WithTimeout(ctx, checkTime)
+			defer cancel()
+			out[i] = Check{Agent: a}
+			out[i].Found, out[i].Err = f.check(ctx, a)
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
+	switch c := f.clients[f.route[a.Name]].(type) {
+	case *command.Client:
+		return checkProgram(ctx, a)
+	case *acp.Client:
+		if _, err := exec.LookPath(a.Command[0]); err != nil {
+			return "", notFound(a.Command[0], err)
+		}
+		id, err := c.CreateSession(ctx, bgagent.SessionSpec{Agent: a.Name, Title: "check", Model: a.Model})
+		if err != nil {
+			return "", fmt.Errorf("the program is there, but makes no session: %w", err)
+		}
+		c.ForgetSession(id)
+		return "speaks ACP", nil
+	case remote:
+		if _, err := c.Check(ctx); err != nil {
+			return "", err
+		}
+		agents, err := c.Agents(ctx)
+		if err != nil {
+			return "", fmt.Errorf("the server is there, but does not name its agents: %w", err)
+		}
+		var names []string
+		for _, info := range agents {
+			names = append(names, info.Name)
+		}
+		if !slices.Contains(names, a.Remote) {
+			return "", &bgagent.NoSuchAgentError{Agent: a.Remote, Known: names}
+		}
+		return "the server at " + a.URL + " has it", nil
+	}
+	return "part of this program", nil
+}
+
+// checkProgram looks for the program and has it tell its version, in the
+// environment that it works in. A generic program is only looked for: nobody
+// knows what it does with a flag.
+func checkProgram(ctx context.Context, a settings.Agent) (string, error) {
+	p := program(a)
+	line := a.Command
+	if len(line) == 0 {
+		line = []string{p.Executable}
+	}
+	path, err := exec.LookPath(line[0])
+	if err != nil {
+		return "", notFound(line[0], err)
+	}
+	if a.Preset == "generic" {
+		return path, nil
+	}
+	var out, problems bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, append(slices.Clone(line[1:]), "--version")...)
+	cmd.Env, cmd.Dir = environ(p, a), a.Directory
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &problems, time.Second
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("%s --version does not answer within %v", line[0], checkTime)
+		}
+		return "", fmt.Errorf("%s --version fails: %w: %s", line[0], err, lastLine(problems.String()))
+	}
+	return strings.TrimSpace(path + " " + lastLine(out.String())), nil
+}
+
+func notFound(program string, err error) error {
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("there is no program %s on PATH; install it, or name it in command", program)
+	}
+	return fmt.Errorf("the program %s cannot be started: %w", program, err)
+}
+
+// environ is what the program is given of the host's environment.
+func environ(p command.Program, a settings.Agent) []string {
+	var out, names []string
+	for _, v := range slices.Concat(command.DefaultEnviron(), p.Environ, a.Env) {
+		if strings.Contains(v, "=") {
+			out = append(out, v)
+		} else {
+			names = append(names, v)
+		}
+	}
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if slices.ContainsFunc(names, func(n string) bool {
+			prefix, star := strings.CutSuffix(n, "*")
+			return n == name || star && strings.HasPrefix(name, prefix)
+		}) {
+			out = append([]string{v}, out...)
+		}
+	}
+	return out
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndex(s, "\n")+1:]
+}

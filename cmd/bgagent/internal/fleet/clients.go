@@ -1,0 +1,193 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/acp"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/demo"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/command"
+	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+// grace is how long a program that must stop may take to end by itself.
+const grace = 2 * time.Second
+
+func (f *Fleet) addInProc() error {
+	agents := f.of(settings.InProc)
+	if len(agents) == 0 {
+		return nil
+	}
+	all := map[string]inproc.Agent{}
+	for _, a := range agents {
+		i := slices.Index(demo.Names(), a.Remote)
+		if i < 0 {
+			return a.Errorf("agent", "is %q, which is no demo agent", a.Remote)
+		}
+		all[a.Name] = demo.Agents()[i].Run
+	}
+	f.add("inproc", demos{inproc.New(all), f}, agents)
+	return nil
+}
+
+// demos gives demo agents the directory of their settings.
+type demos struct {
+	*inproc.Client
+	f *Fleet
+}
+
+// CreateSession implements [bgagent.SessionClient].
+func (d demos) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+	s.Directory = cmp.Or(s.Directory, d.f.agents[s.Agent].Directory)
+	return d.Client.CreateSession(ctx, s)
+}
+
+// program is the preset of an agent.
+func program(a settings.Agent) command.Program {
+	switch a.Preset {
+	case "codex":
+		return command.Codex()
+	case "claude":
+		return command.Claude()
+	case "gemini":
+		return command.Gemini()
+	case "opencode":
+		return command.Opencode()
+	}
+	if a.Format == "lines" {
+		return command.Lines(a.Command[0])
+	}
+	return command.Text(a.Command[0])
+}
+
+func (f *Fleet) addCommands() error {
+	agents := f.of(settings.Command)
+	if len(agents) == 0 {
+		return nil
+	}
+	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace}
+	var errs []error
+	for _, a := range agents {
+		one := command.Agent{
+			Program: program(a), Command: a.Command, Args: a.Args, Env: a.Env, Model: a.Model,
+			Profile: a.Profile, Directory: a.Directory, Description: a.Description,
+		}
+		cfg.Agents[a.Name] = one
+		// One by one, so that it is known which of them is refused.
+		if _, err := command.New(command.Config{Agents: map[string]command.Agent{a.Name: one}}); err != nil {
+			errs = append(errs, a.Errorf("", "is refused: %v", err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	c, err := command.New(cfg)
+	if err != nil {
+		return fmt.Errorf("the agents that are command lines: %w", err)
+	}
+	f.add("command", c, agents)
+	f.closers = append(f.closers, c.Close)
+	return nil
+}
+
+// groups puts agents together that can share a client, by a text that says what
+// they must have in common, in a fixed order.
+func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]settings.Agent {
+	by := map[string][]settings.Agent{}
+	for _, a := range agents {
+		key := strings.Join(common(a), "\x00")
+		by[key] = append(by[key], a)
+	}
+	var out [][]settings.Agent
+	for _, key := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, by[key])
+	}
+	return out
+}
+
+func (f *Fleet) addACP() error {
+	files := map[string]acp.FileAccess{"read": acp.FilesRead, "write": acp.FilesReadWrite}
+	all := groups(f.of(settings.ACP), func(a settings.Agent) []string {
+		return append(slices.Concat(a.Command, []string{"\x01"}, a.Env), "\x01", a.Directory, a.Auth, a.Files, fmt.Sprint(a.Terminals))
+	})
+	var errs []error
+	for i, group := range all {
+		first := group[0]
+		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Agents: map[string]acp.Agent{}}
+		if first.Terminals {
+			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
+		}
+		for _, a := range group {
+			cfg.Agents[a.Name] = acp.Agent{Description: a.Description, Mode: a.Mode, Model: a.Model}
+		}
+		c, err := acp.New(cfg)
+		if err != nil {
+			errs = append(errs, first.Errorf("", "is refused: %v", err))
+			continue
+		}
+		f.add(fmt.Sprintf("acp-%d", i+1), c, group)
+		f.closers = append(f.closers, func(context.Context) error { return c.Close() })
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Fleet) addOpencode() error {
+	all := groups(f.of(settings.Opencode), func(a settings.Agent) []string {
+		return []string{a.URL, a.Username, a.PasswordEnv, a.Directory}
+	})
+	var errs []error
+	for i, group := range all {
+		first := group[0]
+		cfg := opencode.Config{URL: first.URL, Username: first.Username, Directory: first.Directory, Tools: withheld()}
+		if first.PasswordEnv != "" {
+			cfg.Password = os.Getenv(first.PasswordEnv)
+		}
+		c, err := opencode.New(cfg)
+		if err != nil {
+			errs = append(errs, first.Errorf("url", "is refused: %v", err))
+			continue
+		}
+		f.add(fmt.Sprintf("opencode-%d", i+1), remote{c, f}, group)
+		f.closers = append(f.closers, func(context.Context) error { return c.Close() })
+	}
+	return errors.Join(errs...)
+}
+
+// withheld switches this program's own tools off, under whatever name a server
+// knows them: it cannot tell them how deep they are, so that agents would launch
+// agents without end.
+func withheld() map[string]bool {
+	out := map[string]bool{}
+	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {
+		out["*"+name] = false
+	}
+	return out
+}
+
+// remote is a client for agents that have another name on their server.
+type remote struct {
+	*opencode.Client
+	f *Fleet
+}
+
+// CreateSession implements [bgagent.SessionClient].
+func (r remote) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+	s.Agent = r.f.agents[s.Agent].Remote
+	return r.Client.CreateSession(ctx, s)
+}
+
+// StartTurn implements [bgagent.TurnStarter].
+func (r remote) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
+	p.Agent = r.f.agents[p.Agent].Remote
+	return r.Client.StartTurn(ctx, session, p)
+}

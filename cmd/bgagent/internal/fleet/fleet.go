@@ -1,0 +1,169 @@
+// Package fleet builds session clients and a manager from settings. It is what
+// all subcommands that run agents share.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/command"
+)
+
+// Fleet is the agents of some settings, ready to work. Nothing of them runs
+// before there is a manager and a task. Its methods are safe for concurrent use,
+// except that Close comes last.
+type Fleet struct {
+	set     *settings.Settings
+	agents  map[string]settings.Agent
+	route   map[string]string // name of the client by that of the agent
+	clients map[string]bgagent.SessionClient
+	closers []func(context.Context) error
+}
+
+// New builds the clients. It starts no program and makes no request. The error
+// names file, line and key of everything that a client refuses, joined.
+func New(set *settings.Settings) (*Fleet, error) {
+	f := &Fleet{set: set, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
+	for _, a := range set.Agents {
+		f.agents[a.Name] = a
+	}
+	err := errors.Join(f.addInProc(), f.addCommands(), f.addACP(), f.addOpencode())
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// add puts a client into the fleet, with the agents that run on it.
+func (f *Fleet) add(name string, c bgagent.SessionClient, agents []settings.Agent) {
+	f.clients[name] = c
+	for _, a := range agents {
+		f.route[a.Name] = name
+	}
+}
+
+// of returns the agents of a kind.
+func (f *Fleet) of(kind settings.Kind) (out []settings.Agent) {
+	for _, a := range f.set.Agents {
+		if a.Kind == kind {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Agents describes the agents, by name.
+func (f *Fleet) Agents() []bgagent.AgentInfo {
+	out := make([]bgagent.AgentInfo, 0, len(f.set.Agents))
+	for _, a := range f.set.Agents {
+		out = append(out, bgagent.AgentInfo{Name: a.Name, Description: a.Description})
+	}
+	return out
+}
+
+// Manager makes a manager that runs tasks on the fleet. The settings' limits are
+// laid over cfg, whose clients, models and permissions are set here. Close the
+// manager first, then the fleet.
+//
+// The error matches [bgagent.ErrDepth] when this program works for a task itself
+// and is as deep as the settings allow: otherwise agents could launch agents
+// without end.
+func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
+	f.set.Limits.Apply(&cfg)
+	depth, err := Depth()
+	if err != nil {
+		return nil, err
+	}
+	if depth > 0 {
+		cfg.MaxDepth = max(cfg.MaxDepth, bgagent.DefaultMaxDepth) - depth
+		if cfg.MaxDepth < 1 {
+			return nil, fmt.Errorf("starting at depth %d (%s): %w; background_task.maxDepth allows more", depth, command.DepthVariable, bgagent.ErrDepth)
+		}
+	}
+	return f.manager(cfg)
+}
+
+// Idle makes a manager that nobody can delegate to, for a program that is too
+// deep for [Fleet.Manager].
+func (f *Fleet) Idle() (*bgagent.BackgroundManager, error) { return f.manager(bgagent.Config{}) }
+
+func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
+	cfg.Clients = f.clients
+	cfg.ClientFor = func(agent string) string { return f.route[agent] }
+	cfg.Model = func(agent, asked string) (string, error) {
+		if asked != "" {
+			return asked, nil
+		}
+		return f.agents[agent].Model, nil
+	}
+	cfg.AgentPermissions = func(agent string) []bgagent.Permission { return f.agents[agent].Permissions }
+	return bgagent.New(roster{f}, cfg)
+}
+
+// Depth returns how deep the task is that this program works for; 0 when it
+// works for none. Agent programs may keep the variable from what they start, so
+// that on Linux the programs above this one are asked as well.
+func Depth() (int, error) {
+	text := os.Getenv(command.DepthVariable)
+	if text == "" {
+		text = inherited(command.DepthVariable)
+	}
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("the environment variable %s is %q; it must be a whole number, or not be set", command.DepthVariable, text)
+	}
+	return n, nil
+}
+
+// closeTime is how long clients may take to end their programs.
+const closeTime = 10 * time.Second
+
+// Close ends the programs of all clients and returns when nothing of them runs,
+// when ctx ends, or after 10 s.
+func (f *Fleet) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTime)
+	defer cancel()
+	errs := make(chan error, len(f.closers))
+	for _, c := range f.closers {
+		go func() { errs <- c(ctx) }()
+	}
+	var all []error
+	for range f.closers {
+		select {
+		case err := <-errs:
+			all = append(all, err)
+		case <-ctx.Done(): // a client that does not listen to ctx
+			return errors.Join(append(all, ctx.Err())...)
+		}
+	}
+	return errors.Join(all...)
+}
+
+// roster is the client of the agents that there are not: it knows the names of
+// those there are.
+type roster struct{ f *Fleet }
+
+// CreateSession implements [bgagent.SessionClient].
+func (r roster) CreateSession(_ context.Context, s bgagent.SessionSpec) (string, error) {
+	return "", &bgagent.NoSuchAgentError{Agent: s.Agent, Known: r.f.set.Names()}
+}
+
+// Abort implements [bgagent.SessionClient].
+func (r roster) Abort(context.Context, string) error { return nil }
+
+// RunTurn implements [bgagent.TurnRunner].
+func (r roster) RunTurn(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return bgagent.TurnEnd{}, bgagent.ErrNoSession
+}
+
+// Agents implements [bgagent.AgentLister].
+func (r roster) Agents(context.Context) ([]bgagent.AgentInfo, error) { return r.f.Agents(), nil }

@@ -1,0 +1,42 @@
+package fleet
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// maxAbove bounds how many programs above this one are looked at.
+const maxAbove = 64
+
+// inherited returns what the nearest program above this one that has the variable
+// was started with; "" when none has.
+func inherited(variable string) string {
+	pid := os.Getppid()
+	for range maxAbove {
+		dir := "/proc/" + strconv.Itoa(pid)
+		environ, err := os.ReadFile(dir + "/environ")
+		if err != nil { // another user's, or gone
+			return ""
+		}
+		for entry := range bytes.SplitSeq(environ, []byte{0}) {
+			if value, ok := strings.CutPrefix(string(entry), variable+"="); ok {
+				return value
+			}
+		}
+		stat, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			return ""
+		}
+		// The name stands in brackets and may hold anything.
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if len(fields) < 2 {
+			return ""
+		}
+		if pid, err = strconv.Atoi(string(fields[1])); err != nil || pid <= 1 {
+			return ""
+		}
+	}
+	return ""
+}

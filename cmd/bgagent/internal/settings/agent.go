@@ -1,0 +1,267 @@
+package settings
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/demo"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+)
+
+// Agent is an agent as it was configured. Which of the fields after Permissions
+// have a meaning depends on the kind.
+type Agent struct {
+	Name        string
+	Kind        Kind
+	Description string
+	Model       string
+	Directory   string // absolute, or empty
+	Permissions []bgagent.Permission
+
+	Remote      string // the name of the demo agent, or on the server
+	Preset      string
+	Command     []string
+	Args        []string
+	Env         []string
+	Profile     string
+	Format      string
+	Mode        string
+	Auth        string
+	Files       string
+	Terminals   bool
+	URL         string
+	Username    string
+	PasswordEnv string
+
+	origins map[string]bgagent.Origin // by key; under "" that of the agent
+}
+
+// Field is one key of an agent that applies.
+type Field struct {
+	Key    string
+	Value  string // as a file writes it
+	Origin bgagent.Origin
+}
+
+// Origin returns where the key of the agent was set; where the agent was, for an
+// empty key. It is zero for what nobody has set.
+func (a Agent) Origin(key string) bgagent.Origin { return a.origins[key] }
+
+// Path names a key of the agent in errors.
+func (a Agent) Path(name string) string {
+	path := jsonc.Key("agents", a.Name)
+	if name == "" {
+		return path
+	}
+	return jsonc.Key(path, name)
+}
+
+// Errorf returns an error about a key of the agent, with its place.
+func (a Agent) Errorf(key, format string, args ...any) error {
+	o, ok := a.origins[key]
+	if !ok {
+		o = a.origins[""]
+	}
+	return jsonc.ErrorAt(o, a.Path(key), format, args...)
+}
+
+// Fields returns the keys that are set, in the order of the documentation. The
+// values of environment variables are left out.
+func (a Agent) Fields() []Field {
+	var out []Field
+	for i := range keys {
+		k := &keys[i]
+		if v, ok := a.value(k); ok {
+			o, set := a.origins[k.name]
+			if !set {
+				o = a.origins[""]
+			}
+			out = append(out, Field{k.name, v, o})
+		}
+	}
+	return out
+}
+
+// value writes the value of a key as a file does.
+func (a *Agent) value(k *key) (string, bool) {
+	var v any
+	switch {
+	case k.name == "kind":
+		v = a.Kind
+	case k.shape == shapeText:
+		if v = *a.text(k.name); v == "" {
+			return "", false
+		}
+	case k.shape == shapeTexts:
+		list := slices.Clone(*a.texts(k.name))
+		for i := range list {
+			if name, _, set := strings.Cut(list[i], "="); set && k.name == "env" {
+				list[i] = name + "=…" // it may be a key, and this is what people paste
+			}
+		}
+		if v = list; len(list) == 0 {
+			return "", false
+		}
+	case k.shape == shapeBool:
+		if v = a.Terminals; !a.Terminals {
+			return "", false
+		}
+	default:
+		return formatRules(a.Permissions)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("settings: bug: a string cannot be written: " + err.Error())
+	}
+	return string(b), true
+}
+
+// text is the field of the agent that a key with a string is for, texts that of
+// one with a list.
+func (a *Agent) text(key string) *string {
+	return map[string]*string{
+		"description": &a.Description, "model": &a.Model, "directory": &a.Directory,
+		"agent": &a.Remote, "preset": &a.Preset, "profile": &a.Profile, "format": &a.Format,
+		"mode": &a.Mode, "auth": &a.Auth, "files": &a.Files,
+		"url": &a.URL, "username": &a.Username, "passwordEnv": &a.PasswordEnv,
+	}[key]
+}
+
+func (a *Agent) texts(key string) *[]string {
+	return map[string]*[]string{"command": &a.Command, "args": &a.Args, "env": &a.Env}[key]
+}
+
+// set takes over a value of the right shape.
+func (a *Agent) set(k *key, v jsonc.Value) {
+	switch k.shape {
+	case shapeText:
+		s, _ := v.Text()
+		if k.name == "kind" {
+			a.Kind = Kind(s)
+			return
+		}
+		*a.text(k.name) = s
+	case shapeTexts:
+		*a.texts(k.name) = textsOf(v)
+	case shapeBool:
+		a.Terminals, _ = v.Bool()
+	case shapeRules:
+		a.Permissions = rulesOf(v)
+	}
+}
+
+// resolve makes an agent of its merged keys and checks what only shows when
+// they are together.
+func resolve(name string, m *merged) (Agent, []error) {
+	a := Agent{Name: name, origins: map[string]bgagent.Origin{"": m.at}}
+	for i := range keys {
+		if v, ok := m.values[keys[i].name]; ok {
+			a.origins[keys[i].name] = v.At()
+			a.set(&keys[i], v.Value)
+		}
+	}
+	if a.Kind == "" {
+		return a, []error{a.Errorf("", "has no kind; write %s", `"kind": `+oneOf(kinds))}
+	}
+	var errs []error
+	fail := func(key, format string, args ...any) { errs = append(errs, a.Errorf(key, format, args...)) }
+	for i := range keys {
+		if k := &keys[i]; a.origins[k.name] != (bgagent.Origin{}) && !k.has(a.Kind) {
+			fail(k.name, "is not for agents of the kind %s, which have %s; remove it, or change the kind", a.Kind, strings.Join(keysOf(a.Kind), ", "))
+		}
+	}
+	if need := required[a.Kind]; need != "" && a.origins[need] == (bgagent.Origin{}) {
+		fail("", "is of the kind %s and has no %s; %s", a.Kind, need, remedies[a.Kind])
+	}
+	a.checkKind(fail)
+	if err := a.absolute(); err != nil {
+		fail("directory", "%s", err)
+	}
+	return a, errs
+}
+
+// remedies say how the required key is written.
+var remedies = map[Kind]string{
+	Command:  `write "preset": ` + oneOf(presets),
+	ACP:      `write for example "command": ["opencode", "acp"]`,
+	Opencode: `write for example "url": "http://127.0.0.1:4096"`,
+}
+
+// checkKind checks what depends on the kind.
+func (a *Agent) checkKind(fail func(key, format string, args ...any)) {
+	switch a.Kind {
+	case InProc:
+		a.Remote = cmp.Or(a.Remote, a.Name)
+		if !slices.Contains(demo.Names(), a.Remote) {
+			fail("agent", "is %q, but the demo agents are %s; name one of them with \"agent\"", a.Remote, strings.Join(demo.Names(), ", "))
+		}
+	case Command:
+		a.checkCommand(fail)
+	case Opencode:
+		a.Remote = cmp.Or(a.Remote, a.Name)
+		if v := a.PasswordEnv; v != "" && os.Getenv(v) == "" {
+			fail("passwordEnv", "names the environment variable %s, which is not set; set it to the server's password", v)
+		}
+	}
+}
+
+func (a *Agent) checkCommand(fail func(key, format string, args ...any)) {
+	generic := a.Preset == "generic"
+	if !generic && a.Format != "" {
+		fail("format", "is for the preset generic only; remove it")
+	}
+	if !generic {
+		return
+	}
+	if len(a.Command) == 0 {
+		fail("", `has the preset generic and no command; write for example "command": ["my-agent", "--quiet"]`)
+	}
+	for _, key := range []string{"model", "profile"} {
+		if *a.text(key) != "" {
+			fail(key, "cannot be passed on by the preset generic; remove it, or name it in args")
+		}
+	}
+}
+
+// absolute makes the directory absolute and looks whether it is there.
+func (a *Agent) absolute() error {
+	dir := a.Directory
+	if dir == "" {
+		return nil
+	}
+	if rest, ok := strings.CutPrefix(filepath.ToSlash(dir), "~/"); ok || dir == "~" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return fmt.Errorf("is %q, but there is no home directory: %w", dir, err)
+		}
+		dir = filepath.Join(home, strings.TrimPrefix(rest, "~"))
+	}
+	if !filepath.IsAbs(dir) {
+		file, err := filepath.Abs(a.origins["directory"].File)
+		if err != nil {
+			return err
+		}
+		dir = filepath.Join(filepath.Dir(file), dir)
+	}
+	a.Directory = dir
+	if a.Kind == Opencode { // the server may be elsewhere
+		return nil
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("is %s, which does not exist; make it, or name another", dir)
+	case err != nil:
+		return fmt.Errorf("cannot be used: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("is %s, which is not a directory", dir)
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package settings
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/demo"
+)
+
+// programs are the agent programs that are looked for when there is no file.
+var programs = []struct{ name, preset, about string }{
+	{"codex", "codex", "OpenAI's codex, as it is configured"},
+	{"claude", "claude", "Anthropic's Claude Code, as it is configured"},
+	{"gemini", "gemini", "Google's gemini-cli, as it is configured"},
+	{"opencode", "opencode", "opencode, as it is configured"},
+}
+
+// Detect returns the settings of a machine without a file: an agent for each
+// agent program that lookPath finds, and the demo agents. What a program may do
+// is left to its own configuration.
+func Detect(lookPath func(string) (string, error)) *Settings {
+	s := &Settings{Detected: true, Agents: Demo()}
+	for _, p := range programs {
+		path, err := lookPath(p.name)
+		if err != nil {
+			continue
+		}
+		s.Agents = append(s.Agents, Agent{
+			Name: p.name, Kind: Command, Preset: p.preset, Description: p.about,
+			origins: map[string]bgagent.Origin{"": {File: path}},
+		})
+	}
+	slices.SortFunc(s.Agents, func(a, b Agent) int { return cmp.Compare(a.Name, b.Name) })
+	return s
+}
+
+// Demo returns the demo agents under their own names.
+func Demo() []Agent {
+	var out []Agent
+	for _, a := range demo.Agents() {
+		out = append(out, Agent{Name: "demo-" + a.Name, Kind: InProc, Remote: a.Name, Model: demo.Model, Description: a.Description})
+	}
+	return out
+}

@@ -1,0 +1,144 @@
+package settings
+
+import (
+	"slices"
+	"strings"
+)
+
+// Kind says by what an agent is run.
+type Kind string
+
+// The kinds of agents.
+const (
+	InProc   Kind = "inproc"   // a demo agent inside of the program
+	Command  Kind = "command"  // a command line, started for every turn
+	ACP      Kind = "acp"      // a program that speaks the Agent Client Protocol
+	Opencode Kind = "opencode" // an agent of an opencode server
+)
+
+// shape is what the value of a key looks like.
+type shape uint8
+
+const (
+	shapeText  shape = iota // a string
+	shapeTexts              // a list of strings
+	shapeBool               // true or false
+	shapeRules              // permissions
+)
+
+// key is one key of an agent.
+type key struct {
+	name  string
+	shape shape
+	kinds []Kind   // that have the key; all when nil
+	enum  []string // the values of a string; any when nil
+	about string
+}
+
+var (
+	kinds   = []string{string(InProc), string(Command), string(ACP), string(Opencode)}
+	presets = []string{"codex", "claude", "gemini", "opencode", "generic"}
+	files   = []string{"none", "read", "write"}
+	formats = []string{"text", "lines"}
+	actions = []string{"allow", "deny", "ask"}
+)
+
+// keys is the table of an agent's keys, in the order in which they are
+// documented and printed. The schema is made from it.
+var keys = []key{
+	{"kind", shapeText, nil, kinds, "By what the agent is run. In a later file it replaces what an earlier one says of the agent; without it the two are merged key by key."},
+	{"description", shapeText, nil, nil, "What the agent is good for, in one line, for those who choose."},
+	{"model", shapeText, nil, nil, "Model of the agent's tasks that name none. Limits by model and provider apply to it."},
+	{"directory", shapeText, nil, nil, "Where its tasks work that name no directory. Relative to the file that says so; ~/ is the home directory."},
+	{"permissions", shapeRules, nil, nil, "What the agent may do, by tool or kind of access, and by pattern: the last rule that matches decides."},
+
+	{"agent", shapeText, []Kind{InProc, Opencode}, nil, "Its name there, when that is another one: of the demo agent, or on the opencode server."},
+	{"preset", shapeText, []Kind{Command}, presets, "How the program is called and read. generic reads a prompt from standard input and prints its answer."},
+	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A preset other than generic has its own."},
+	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},
+	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program is given of the environment beside what every program needs: NAME, NAME* or NAME=value."},
+	{"profile", shapeText, []Kind{Command}, nil, "The program's own name for an agent or a set of settings."},
+	{"format", shapeText, []Kind{Command}, formats, "What a generic program prints: plain text, or JSON lines."},
+	{"mode", shapeText, []Kind{ACP}, nil, "Id of the session mode, such as plan."},
+	{"auth", shapeText, []Kind{ACP}, nil, "Id of the authentication method, such as gemini-api-key."},
+	{"files", shapeText, []Kind{ACP}, files, "Which files below its directory it may ask for: none (the default), read, or write."},
+	{"terminals", shapeBool, []Kind{ACP}, nil, "Whether it may ask for commands to be run. Default false."},
+	{"url", shapeText, []Kind{Opencode}, nil, "Where the server listens, like http://127.0.0.1:4096."},
+	{"username", shapeText, []Kind{Opencode}, nil, "Of a server with a password; opencode when empty."},
+	{"passwordEnv", shapeText, []Kind{Opencode}, nil, "Name of the environment variable that holds the server's password."},
+}
+
+// required are the keys without which an agent of a kind cannot be run.
+var required = map[Kind]string{Command: "preset", ACP: "command", Opencode: "url"}
+
+func keyNamed(name string) *key {
+	for i := range keys {
+		if keys[i].name == name {
+			return &keys[i]
+		}
+	}
+	return nil
+}
+
+// has reports whether agents of the kind have the key.
+func (k *key) has(kind Kind) bool { return k.kinds == nil || slices.Contains(k.kinds, kind) }
+
+// keysOf names the keys of a kind.
+func keysOf(kind Kind) []string {
+	var out []string
+	for i := range keys {
+		if keys[i].has(kind) {
+			out = append(out, keys[i].name)
+		}
+	}
+	return out
+}
+
+// nearest returns the one of names that somebody who wrote name may have meant,
+// or "".
+func nearest(name string, names []string) string {
+	best, least := "", 1+min(3, len(name)/3)
+	for _, other := range names {
+		if d := distance(strings.ToLower(name), strings.ToLower(other)); d < least {
+			best, least = other, d
+		}
+	}
+	return best
+}
+
+// distance is the number of bytes to add, drop or replace to make b of a. Long
+// names are not compared.
+func distance(a, b string) int {
+	if len(a) > 40 || len(b) > 40 {
+		return 40
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(d, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// oneOf lists values for an error.
+func oneOf(values []string) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = `"` + v + `"`
+	}
+	if len(quoted) == 1 {
+		return quoted[0]
+	}
+	return strings.Join(quoted[:len(quoted)-1], ", ") + " or " + quoted[len(quoted)-1]
+}

@@ -1,0 +1,319 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+)
+
+// maxFile is the size of a file that the library reads.
+const maxFile = 1 << 20
+
+// merged is what the files say of one agent, key by key.
+type merged struct {
+	at     bgagent.Origin // where it was named last
+	values map[string]jsonc.Member
+}
+
+// loader merges the agents of several files.
+type loader struct {
+	agents map[string]*merged
+	hints  map[bgagent.Origin]string // what the library says of keys outside of its section
+	errs   []error
+}
+
+// loadAgents reads the agents of files that the library has read already, so
+// that they are files, small enough, and well-formed.
+func loadAgents(paths []string, ignored []bgagent.IgnoredKey) ([]Agent, error) {
+	l := &loader{agents: map[string]*merged{}, hints: map[bgagent.Origin]string{}}
+	for _, k := range ignored {
+		l.hints[k.Origin] = k.Reason
+	}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, &bgagent.ConfigFileError{File: path, Problem: "cannot be read: " + err.Error(), Err: err}
+		}
+		root, err := jsonc.Parse(path, data, maxFile)
+		if err != nil {
+			return nil, err
+		}
+		l.root(root)
+	}
+	var out []Agent
+	if len(l.errs) == 0 { // what is merged of broken parts would only repeat what is wrong
+		for _, name := range slices.Sorted(maps.Keys(l.agents)) {
+			a, errs := resolve(name, l.agents[name])
+			l.errs = append(l.errs, errs...)
+			out = append(out, a)
+		}
+	}
+	return out, errors.Join(l.errs...)
+}
+
+func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
+
+// once calls f for each member, and reports those that come twice.
+func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member)) {
+	first := map[string]bgagent.Origin{}
+	for _, m := range members {
+		if o, twice := first[m.Name]; twice {
+			l.fail(jsonc.ErrorAt(m.At(), jsonc.Key(path, m.Name), "stands twice, first in line %d; keep one of the two", o.Line))
+			continue
+		}
+		first[m.Name] = m.At()
+		f(m)
+	}
+}
+
+// root reads the top level of a file.
+func (l *loader) root(v jsonc.Value) {
+	members, _ := v.Members() // anything but an object was refused by the library
+	l.once("", members, func(m jsonc.Member) {
+		switch m.Name {
+		case "background_task":
+		case "$schema":
+			if _, ok := m.Value.Text(); !ok {
+				l.fail(m.Value.Errorf("$schema", "is %s; it must be the address of the schema, a string", m.Value.Describe()))
+			}
+		case "agents":
+			l.section(m.Value)
+		default:
+			remedy := "the keys of a file are $schema, background_task and agents; remove it"
+			if hint := l.hints[m.At()]; hint != "" {
+				remedy = hint
+			} else if near := nearest(m.Name, []string{"agents", "$schema", "background_task"}); near != "" {
+				remedy = "did you mean " + near + "?"
+			}
+			l.fail(jsonc.ErrorAt(m.At(), jsonc.Key("", m.Name), "is not a known key; %s", remedy))
+		}
+	})
+}
+
+// section reads the agents of a file.
+func (l *loader) section(v jsonc.Value) {
+	if v.IsNull() {
+		clear(l.agents)
+		return
+	}
+	members, ok := v.Members()
+	if !ok {
+		l.fail(v.Errorf("agents", `is %s; it must be an object like { "explore": { "kind": "command", "preset": "codex" } }`, v.Describe()))
+		return
+	}
+	l.once("agents", members, func(m jsonc.Member) {
+		if problem := badName(m.Name); problem != "" {
+			l.fail(jsonc.ErrorAt(m.At(), jsonc.Key("agents", m.Name), "%s", problem))
+			return
+		}
+		l.agent(m)
+	})
+}
+
+// badName says what is wrong with the name of an agent, or "".
+func badName(name string) string {
+	switch {
+	case name == "":
+		return "has no name; give the agent one"
+	case name == "*":
+		return "is not a name; name each agent"
+	case len(name) > 64:
+		return "is a name of more than 64 bytes; give it a shorter one"
+	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }):
+		return "is a name with blanks or control characters; leave them out"
+	}
+	return ""
+}
+
+// agent merges what one file says of an agent into what earlier ones say.
+func (l *loader) agent(m jsonc.Member) {
+	path := jsonc.Key("agents", m.Name)
+	if m.Value.IsNull() {
+		delete(l.agents, m.Name)
+		return
+	}
+	members, ok := m.Value.Members()
+	if !ok {
+		l.fail(m.Value.Errorf(path, `is %s; it must be an object like { "kind": "command", "preset": "codex" }, or null`, m.Value.Describe()))
+		return
+	}
+	a := l.agents[m.Name]
+	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
+		a = &merged{values: map[string]jsonc.Member{}} // another kind has other keys
+	}
+	a.at = m.At()
+	l.agents[m.Name] = a
+	l.once(path, members, func(m jsonc.Member) {
+		at := jsonc.Key(path, m.Name)
+		k := keyNamed(m.Name)
+		switch {
+		case k == nil:
+			l.fail(jsonc.ErrorAt(m.At(), at, "is not a known key; %s", keyRemedy(m.Name)))
+		case m.Value.IsNull():
+			delete(a.values, m.Name)
+		default:
+			if err := check(k, at, m.Value); err != nil {
+				l.fail(err)
+				return
+			}
+			a.values[m.Name] = m
+		}
+	})
+}
+
+func keyRemedy(name string) string {
+	var names []string
+	for i := range keys {
+		names = append(names, keys[i].name)
+	}
+	if near := nearest(name, names); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return "the keys of an agent are " + strings.Join(names, ", ")
+}
+
+// check looks at the shape of a value.
+func check(k *key, path string, v jsonc.Value) error {
+	switch k.shape {
+	case shapeText:
+		s, ok := v.Text()
+		switch {
+		case !ok:
+			return v.Errorf(path, "is %s; it must be a string", v.Describe())
+		case k.enum != nil && !slices.Contains(k.enum, s):
+			return v.Errorf(path, "is %s; it must be %s", v.Describe(), oneOf(k.enum))
+		case strings.ContainsFunc(s, unicode.IsControl):
+			return v.Errorf(path, "holds a line break or a control character; it must be one line")
+		case s == "":
+			return v.Errorf(path, "is empty; write a value, or remove the key")
+		}
+	case shapeTexts:
+		return checkTexts(k, path, v)
+	case shapeBool:
+		if _, ok := v.Bool(); !ok {
+			return v.Errorf(path, "is %s; it must be true or false", v.Describe())
+		}
+	case shapeRules:
+		return checkRules(path, v)
+	}
+	return nil
+}
+
+func checkTexts(k *key, path string, v jsonc.Value) error {
+	list, ok := v.Elements()
+	if !ok {
+		return v.Errorf(path, `is %s; it must be a list of strings like ["a", "b"]`, v.Describe())
+	}
+	if len(list) == 0 {
+		return v.Errorf(path, "is an empty list; write a value, or remove the key")
+	}
+	for i, e := range list {
+		s, ok := e.Text()
+		at := fmt.Sprintf("%s[%d]", path, i)
+		switch {
+		case !ok:
+			return e.Errorf(at, "is %s; it must be a string", e.Describe())
+		case strings.Contains(s, "\x00"):
+			return e.Errorf(at, "holds a zero byte; leave it out")
+		case s == "" && k.name != "args":
+			return e.Errorf(at, "is empty; write a value, or remove it")
+		}
+	}
+	return nil
+}
+
+func textsOf(v jsonc.Value) []string {
+	list, _ := v.Elements()
+	out := make([]string, len(list))
+	for i, e := range list {
+		out[i], _ = e.Text()
+	}
+	return out
+}
+
+// checkRules looks at permissions: an object of actions, or of objects of
+// patterns and actions.
+func checkRules(path string, v jsonc.Value) error {
+	members, ok := v.Members()
+	if !ok {
+		return v.Errorf(path, `is %s; it must be an object like { "edit": "deny", "bash": { "*": "deny", "git *": "allow" } }`, v.Describe())
+	}
+	for _, m := range members {
+		at := jsonc.Key(path, m.Name)
+		patterns, nested := m.Value.Members()
+		if m.Name == "" {
+			return jsonc.ErrorAt(m.At(), at, `has no name; name a tool, a kind of access, or "*"`)
+		}
+		if !nested {
+			if err := checkAction(at, m.Value); err != nil {
+				return err
+			}
+		}
+		for _, p := range patterns {
+			if err := checkAction(jsonc.Key(at, p.Name), p.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkAction(path string, v jsonc.Value) error {
+	if s, _ := v.Text(); !slices.Contains(actions, s) {
+		return v.Errorf(path, "is %s; it must be %s", v.Describe(), oneOf(actions))
+	}
+	return nil
+}
+
+// rulesOf turns permissions into rules, in the order in which they are written.
+func rulesOf(v jsonc.Value) []bgagent.Permission {
+	var out []bgagent.Permission
+	members, _ := v.Members()
+	for _, m := range members {
+		patterns, nested := m.Value.Members()
+		if !nested {
+			action, _ := m.Value.Text()
+			out = append(out, bgagent.Permission{Name: m.Name, Pattern: "*", Action: bgagent.PermissionAction(action)})
+		}
+		for _, p := range patterns {
+			action, _ := p.Value.Text()
+			out = append(out, bgagent.Permission{Name: m.Name, Pattern: p.Name, Action: bgagent.PermissionAction(action)})
+		}
+	}
+	return out
+}
+
+// formatRules writes rules as a file does.
+func formatRules(rules []bgagent.Permission) (string, bool) {
+	var b strings.Builder
+	for i := 0; i < len(rules); {
+		name, from := rules[i].Name, i
+		for i < len(rules) && rules[i].Name == name {
+			i++
+		}
+		if from > 0 {
+			b.WriteString(", ")
+		}
+		if group := rules[from:i]; len(group) == 1 && group[0].Pattern == "*" {
+			fmt.Fprintf(&b, "%q: %q", name, group[0].Action)
+		} else {
+			fmt.Fprintf(&b, "%q: {%s}", name, patterns(group))
+		}
+	}
+	return "{" + b.String() + "}", len(rules) > 0
+}
+
+func patterns(rules []bgagent.Permission) string {
+	out := make([]string, len(rules))
+	for i, r := range rules {
+		out[i] = fmt.Sprintf("%q: %q", r.Pattern, r.Action)
+	}
+	return strings.Join(out, ", ")
+}

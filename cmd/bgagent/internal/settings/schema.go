@@ -1,0 +1,166 @@
+package settings
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Schema is the JSON Schema (draft 2020-12) of a file. A test holds it together
+// with the table of keys that it is made from.
+//
+//go:embed bgagent.schema.json
+var Schema []byte
+
+// SchemaURL is where files find the schema.
+const SchemaURL = "https://raw.githubusercontent.com/bgagent/bgagent/main/cmd/bgagent/internal/settings/bgagent.schema.json"
+
+// object is a JSON object whose members keep their order.
+type object []member
+
+type member struct {
+	name  string
+	value any
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (o object) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, m := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		name, err := json.Marshal(m.name)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(m.value)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(append(append(name, ':'), value...))
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// makeSchema writes the schema of a file.
+func makeSchema() ([]byte, error) {
+	limits, err := limitsSchema()
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.MarshalIndent(object{
+		{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+		{"$id", SchemaURL},
+		{"title", "Configuration of the program bgagent"},
+		{"type", "object"},
+		{"additionalProperties", false},
+		{"properties", object{
+			{"$schema", object{{"type", "string"}}},
+			{"background_task", limits},
+			{"agents", agentsSchema()},
+		}},
+	}, "", "  ")
+	return append(b, '\n'), err
+}
+
+func agentsSchema() object {
+	properties, cases := object{}, []any{}
+	for i := range keys {
+		k := &keys[i]
+		properties = append(properties, member{k.name, append(object{{"description", k.about}}, k.schema()...)})
+	}
+	for _, kind := range kinds {
+		then := object{{"propertyNames", object{{"enum", keysOf(Kind(kind))}}}}
+		if need := required[Kind(kind)]; need != "" {
+			then = append(then, member{"required", []string{need}})
+		}
+		is := object{{"required", []string{"kind"}}, {"properties", object{{"kind", object{{"const", kind}}}}}}
+		cases = append(cases, object{{"if", is}, {"then", then}})
+	}
+	return object{
+		{"description", "The agents by their names. null takes back what an earlier file says."},
+		{"type", []string{"object", "null"}},
+		{"propertyNames", object{{"pattern", `^\S+$`}, {"maxLength", 64}, {"not", object{{"const", "*"}}}}},
+		{"additionalProperties", object{
+			{"type", []string{"object", "null"}},
+			{"additionalProperties", false},
+			{"properties", properties},
+			{"allOf", cases},
+		}},
+	}
+}
+
+// schema is what a value of the key may be.
+func (k *key) schema() object {
+	text := object{{"type", "string"}, {"minLength", 1}}
+	var value object
+	switch k.shape {
+	case shapeText:
+		value = append(text, member{"pattern", `^[^\x00-\x1f\x7f-\x9f]*$`})
+		if k.enum != nil {
+			value = object{{"enum", k.enum}}
+		}
+	case shapeTexts:
+		if k.name == "args" {
+			text = object{{"type", "string"}}
+		}
+		value = object{{"type", "array"}, {"minItems", 1}, {"items", text}}
+	case shapeBool:
+		value = object{{"type", "boolean"}}
+	case shapeRules:
+		action := object{{"enum", actions}}
+		value = object{
+			{"type", "object"},
+			{"propertyNames", object{{"minLength", 1}}},
+			{"additionalProperties", object{{"anyOf", []any{action, object{{"type", "object"}, {"additionalProperties", action}}}}}},
+		}
+	}
+	return object{{"anyOf", []any{value, object{{"type", "null"}}}}}
+}
+
+// limitsSchema is made from what the library says of its own section: which keys
+// there are, what their defaults are, and whether it takes a 0.
+func limitsSchema() (object, error) {
+	limit := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
+	byName := object{{"type", []string{"object", "null"}}, {"propertyNames", object{{"pattern", `\S`}}}, {"additionalProperties", limit}}
+	properties := object{
+		{"modelConcurrency", append(object{{"description", `Sessions in a turn at once, by "provider/model" or model id. 0 for no limit.`}}, byName...)},
+		{"providerConcurrency", append(object{{"description", "The same for all models of a provider together. 0 for no limit."}}, byName...)},
+	}
+	for _, s := range (bgagent.FileConfig{}).Settings() {
+		var standard any
+		if err := json.Unmarshal([]byte(s.Value), &standard); err != nil {
+			return nil, fmt.Errorf("the default of %s: %w", s.Key, err)
+		}
+		value := object{{"default", standard}}
+		if _, number := standard.(float64); number {
+			value = append(value, member{"type", []string{"integer", "null"}}, member{"minimum", least(s.Key)})
+		} else {
+			value = append(value, member{"enum", []any{"batch", "each", "never", nil}})
+		}
+		properties = append(properties, member{s.Key, value})
+	}
+	return object{
+		{"description", "Limits and times of the library, as in its documentation. Keys that end in Ms are milliseconds."},
+		{"type", []string{"object", "null"}},
+		{"additionalProperties", false},
+		{"properties", properties},
+	}, nil
+}
+
+// least is the smallest number that the library takes for a key.
+func least(key string) int {
+	for n := range 2 {
+		if _, err := bgagent.ParseConfig("", []byte(`{"background_task":{"`+key+`":`+strconv.Itoa(n)+`}}`)); err == nil {
+			return n
+		}
+	}
+	panic("settings: bug: neither 0 nor 1 is taken for " + key)
+}

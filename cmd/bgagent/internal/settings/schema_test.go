@@ -1,0 +1,98 @@
+package settings
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/stretchr/testify/require"
+	"github.com/tailscale/hujson"
+)
+
+var update = flag.Bool("update", false, "write bgagent.schema.json")
+
+func TestTheShippedSchemaIsMadeFromTheTableOfKeys(t *testing.T) {
+	want, err := makeSchema()
+	require.NoError(t, err)
+	if *update {
+		require.NoError(t, os.WriteFile("bgagent.schema.json", want, 0o644))
+		return
+	}
+	require.Equal(t, string(want), string(Schema), "go test -run ShippedSchema ./internal/settings -update writes it")
+}
+
+// Documents that the schema and the parser must both take, or both refuse.
+var documents = map[string]bool{
+	`{}`: true,
+	`{"$schema": "x", "agents": null, "background_task": null}`: true,
+	`{"$schema": 1}`:             false,
+	`{"agent": {}}`:              false,
+	`[]`:                         false,
+	`{"agents": []}`:             false,
+	`{"agents": {"a": null}}`:    true,
+	`{"agents": {"a": "codex"}}`: false,
+	`{"agents": {"count": {"kind": "inproc"}}}`:                                                true,
+	`{"agents": {"count": {"kind": "inproc", "url": "http://x"}}}`:                             false,
+	`{"agents": {"": {"kind": "inproc", "agent": "count"}}}`:                                   false,
+	`{"agents": {"*": {"kind": "inproc", "agent": "count"}}}`:                                  false,
+	`{"agents": {"a b": {"kind": "inproc", "agent": "count"}}}`:                                false,
+	`{"agents": {"a": {"kind": "none"}}}`:                                                      false,
+	`{"agents": {"a": {"kind": "command"}}}`:                                                   false,
+	`{"agents": {"a": {"kind": "command", "preset": "codex"}}}`:                                true,
+	`{"agents": {"a": {"kind": "command", "preset": "cobol"}}}`:                                false,
+	`{"agents": {"a": {"kind": "command", "preset": "codex", "model": null}}}`:                 true,
+	`{"agents": {"a": {"kind": "command", "preset": "codex", "model": ""}}}`:                   false,
+	`{"agents": {"a": {"kind": "command", "preset": "codex", "model": "a\nb"}}}`:               false,
+	`{"agents": {"a": {"kind": "command", "preset": "codex", "args": [""]}}}`:                  true,
+	`{"agents": {"a": {"kind": "command", "preset": "codex", "args": []}}}`:                    false,
+	`{"agents": {"a": {"kind": "command", "preset": "codex", "command": [""]}}}`:               false,
+	`{"agents": {"a": {"kind": "command", "preset": "codex", "terminals": true}}}`:             false,
+	`{"agents": {"a": {"kind": "acp", "command": ["x"], "terminals": true}}}`:                  true,
+	`{"agents": {"a": {"kind": "acp", "command": ["x"], "terminals": 1}}}`:                     false,
+	`{"agents": {"a": {"kind": "acp", "command": "x"}}}`:                                       false,
+	`{"agents": {"a": {"kind": "acp"}}}`:                                                       false,
+	`{"agents": {"a": {"kind": "opencode", "url": "http://127.0.0.1:1", "agent": "b"}}}`:       true,
+	`{"agents": {"a": {"kind": "opencode"}}}`:                                                  false,
+	`{"agents": {"wait": {"kind": "inproc", "permissions": {"edit": "deny"}}}}`:                true,
+	`{"agents": {"wait": {"kind": "inproc", "permissions": {"bash": {"git *": "allow"}}}}}`:    true,
+	`{"agents": {"wait": {"kind": "inproc", "permissions": {"bash": {"git *": "maybe"}}}}}`:    false,
+	`{"agents": {"wait": {"kind": "inproc", "permissions": {"": "deny"}}}}`:                    false,
+	`{"agents": {"wait": {"kind": "inproc", "permissions": ["edit"]}}}`:                        false,
+	`{"agents": {"wait": {"kind": "inproc", "colour": "red"}}}`:                                false,
+	`{"background_task": {"defaultConcurrency": 0, "wake": "each"}}`:                           true,
+	`{"background_task": {"wake": "sometimes"}}`:                                               false,
+	`{"background_task": {"maxDepth": 0}}`:                                                     false,
+	`{"background_task": {"taskTtlMs": -1}}`:                                                   false,
+	`{"background_task": {"providerConcurrency": {"anthropic": 3, "openai": null}}}`:           true,
+	`{"background_task": {"providerConcurrency": {"": 3}}}`:                                    false,
+	`{"background_task": {"modelConcurrency": 3}}`:                                             false,
+	`{"background_task": {"nonsense": 3}}`:                                                     false,
+	"{\"agents\": {\"wait\": {\"kind\": \"inproc\", // a comment, and a comma too many\n},},}": true,
+}
+
+func TestTheSchemaAndTheParserTakeTheSame(t *testing.T) {
+	var schema jsonschema.Schema
+	require.NoError(t, json.Unmarshal(Schema, &schema))
+	resolved, err := schema.Resolve(nil)
+	require.NoError(t, err)
+	for doc, good := range documents {
+		path := filepath.Join(t.TempDir(), "bgagent.jsonc")
+		require.NoError(t, os.WriteFile(path, []byte(doc), 0o600))
+		_, parsed := Load(path)
+		plain, err := hujson.Standardize([]byte(doc))
+		require.NoError(t, err)
+		var v any
+		require.NoError(t, json.Unmarshal(plain, &v))
+		checked := resolved.Validate(v)
+		if good {
+			require.NoError(t, parsed, doc)
+			require.NoError(t, checked, doc)
+		} else {
+			require.Error(t, parsed, doc)
+			require.Error(t, checked, doc)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+// Package settings reads the program's configuration: one file for the user and
+// one for the project, each with limits and agents.
+//
+// The limits are the library's section background_task, read by
+// [bgagent.LoadConfig]. The agents stand beside it:
+//
+//	{
+//	  "$schema": "…/bgagent.schema.json",
+//	  "background_task": { "providerConcurrency": { "anthropic": 3 } },
+//	  "agents": {
+//	    "explore": { "kind": "command", "preset": "codex", "permissions": { "edit": "deny" } }
+//	  }
+//	}
+package settings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+// Settings are what the files say, merged and checked.
+type Settings struct {
+	Files    []string           // that were read, the user's before the project's
+	Limits   bgagent.FileConfig // the section background_task
+	Agents   []Agent            // by name
+	Detected bool               // there was no file; the agents are those found on PATH
+}
+
+// Agent returns the agent of that name.
+func (s *Settings) Agent(name string) (Agent, bool) {
+	for _, a := range s.Agents {
+		if a.Name == name {
+			return a, true
+		}
+	}
+	return Agent{}, false
+}
+
+// Names returns the names of the agents.
+func (s *Settings) Names() []string {
+	out := make([]string, len(s.Agents))
+	for i, a := range s.Agents {
+		out[i] = a.Name
+	}
+	return out
+}
+
+// The names of the files.
+const (
+	userFile    = "bgagent.jsonc"
+	projectFile = ".bgagent.jsonc"
+)
+
+// Find returns the files that exist, in the order in which [Load] wants them:
+// bgagent/bgagent.jsonc in the user's configuration directory, and the first
+// .bgagent.jsonc in dir or above it. That there is none is no error.
+func Find(dir string) ([]string, error) {
+	var out []string
+	if base, err := os.UserConfigDir(); err == nil { // a service may have no home, and so no file in it
+		path := filepath.Join(base, "bgagent", userFile)
+		if there, err := exists(path); err != nil {
+			return nil, err
+		} else if there {
+			out = append(out, path)
+		}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("looking for %s: %w", projectFile, err)
+	}
+	for {
+		path := filepath.Join(dir, projectFile)
+		if there, err := exists(path); err != nil {
+			return nil, err
+		} else if there {
+			return append(out, path), nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return out, nil
+		}
+		dir = up
+	}
+}
+
+// exists does not follow links: one that leads nowhere is a mistake to report,
+// not an absent file.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	}
+	return false, &bgagent.ConfigFileError{File: path, Problem: "cannot be looked for: " + err.Error(), Err: err}
+}
+
+// Load reads the files and merges them, later over earlier: key by key, and null
+// takes back what earlier files say. All errors of all files are returned
+// together, each a [*bgagent.ConfigFileError], and then nothing is loaded.
+// Without files the agents are those of [Detect].
+func Load(paths ...string) (*Settings, error) {
+	if len(paths) == 0 {
+		return Detect(exec.LookPath), nil
+	}
+	limits, err := bgagent.LoadConfig(paths...)
+	if err != nil {
+		return nil, err
+	}
+	s := &Settings{Files: paths, Limits: limits}
+	if s.Agents, err = loadAgents(paths, limits.Ignored()); err != nil {
+		return nil, err
+	}
+	if err := s.checkLimits(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// checkLimits has the library look at the limits together: those that
+// contradict each other are refused before anything starts.
+func (s *Settings) checkLimits() error {
+	var cfg bgagent.Config
+	s.Limits.Apply(&cfg)
+	nobody := inproc.New(map[string]inproc.Agent{"nobody": func(context.Context, *inproc.Turn) (string, error) { return "", nil }})
+	m, err := bgagent.New(nobody, cfg)
+	if err == nil {
+		return m.Close(context.Background())
+	}
+	var input *bgagent.InputError
+	if !errors.As(err, &input) {
+		return fmt.Errorf("checking background_task: %w", err)
+	}
+	key := fileNames.Replace(input.Field)
+	at := bgagent.Origin{File: s.Files[len(s.Files)-1]}
+	for _, setting := range s.Limits.Settings() {
+		if setting.Key == key && setting.Origin != (bgagent.Origin{}) {
+			at = setting.Origin
+		}
+	}
+	return jsonc.ErrorAt(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
+}
+
+// fileNames turns the names of fields that can contradict each other into those
+// of the file.
+var fileNames = strings.NewReplacer(
+	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",
+	"Config.PollInterval", "pollIntervalMs", "Config.HostUnreachable", "hostUnreachableMs",
+	"Config.NoticeWindow", "noticeWindowMs", "Config.NoticeMaxWait", "noticeMaxWaitMs",
+)

@@ -1,0 +1,185 @@
+// Package tasklist reads lists of tasks:
+//
+//	[
+//	  { "agent": "codex", "prompt": "Find the code that …" },
+//	  { "agent": "gemini", "prompt": "Read …", "description": "library", "directory": "docs" },
+//	]
+//
+// A list may also stand in an object, under "tasks".
+package tasklist
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+)
+
+// MaxSize is how many bytes a list may have.
+const MaxSize = 16 << 20
+
+// Task is one entry of a list.
+type Task struct {
+	Agent       string
+	Prompt      string
+	Description string // a short title; the beginning of the prompt when the list has none
+	Model       string // empty for the agent's own
+	Directory   string // absolute, or empty for the agent's own
+}
+
+// names are the keys of a task.
+var names = []string{"agent", "prompt", "description", "model", "directory"}
+
+// Parse reads a list. Directories are relative to base, and agents must be among
+// those that are known. All errors are returned together, each a
+// [*bgagent.ConfigFileError] with its place under the name of the file, and then
+// there is no list.
+func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
+	root, err := jsonc.Parse(name, data, MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	p := &parser{base: base, known: known}
+	tasks := p.root(root)
+	if len(p.errs) > 0 {
+		return nil, errors.Join(p.errs...)
+	}
+	return tasks, nil
+}
+
+type parser struct {
+	base  string
+	known []string
+	errs  []error
+}
+
+func (p *parser) fail(err error) { p.errs = append(p.errs, err) }
+
+// example is shown to those whose list is none.
+const example = `[ { "agent": "codex", "prompt": "…" } ]`
+
+func (p *parser) root(v jsonc.Value) (out []Task) {
+	path, list := "", v
+	if members, ok := v.Members(); ok {
+		path, list = "tasks", jsonc.Value{}
+		found := false
+		for _, m := range members {
+			switch {
+			case m.Name == "tasks" && found:
+				p.fail(jsonc.ErrorAt(m.At(), path, "stands twice; make one list of the two"))
+			case m.Name == "tasks":
+				list, found = m.Value, true
+			case m.Name != "$schema":
+				p.fail(jsonc.ErrorAt(m.At(), jsonc.Key("", m.Name), `is not a known key; the list stands under "tasks"`))
+			}
+		}
+		if !found {
+			p.fail(v.Errorf("", `has no tasks; write { "tasks": %s }`, example))
+			return nil
+		}
+	}
+	elements, ok := list.Elements()
+	switch {
+	case !ok:
+		p.fail(list.Errorf(path, "is %s; it must be a list of tasks like %s", list.Describe(), example))
+	case len(elements) == 0:
+		p.fail(list.Errorf(path, "is an empty list; name at least one task, like %s", example))
+	}
+	for i, e := range elements {
+		out = append(out, p.task(fmt.Sprintf("%s[%d]", path, i), e))
+	}
+	return out
+}
+
+func (p *parser) task(path string, v jsonc.Value) Task {
+	var t Task
+	members, ok := v.Members()
+	if !ok {
+		p.fail(v.Errorf(path, `is %s; it must be a task like { "agent": "codex", "prompt": "…" }`, v.Describe()))
+		return t
+	}
+	fields := map[string]*string{"agent": &t.Agent, "prompt": &t.Prompt, "description": &t.Description, "model": &t.Model, "directory": &t.Directory}
+	seen := map[string]jsonc.Member{}
+	for _, m := range members {
+		key := jsonc.Key(path, m.Name)
+		text, isText := m.Value.Text()
+		first, twice := seen[m.Name]
+		switch {
+		case fields[m.Name] == nil:
+			p.fail(jsonc.ErrorAt(m.At(), key, "is not a known key; the keys of a task are %s", strings.Join(names, ", ")))
+		case twice:
+			p.fail(jsonc.ErrorAt(m.At(), key, "stands twice, first in line %d; keep one of the two", first.At().Line))
+		case !isText:
+			p.fail(m.Value.Errorf(key, "is %s; it must be a string", m.Value.Describe()))
+		default:
+			*fields[m.Name] = text
+		}
+		if !twice {
+			seen[m.Name] = m
+		}
+	}
+	p.check(path, v, &t, seen)
+	return t
+}
+
+// check looks at the values of a task and fills in what follows from them.
+func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]jsonc.Member) {
+	at := func(key string) bgagent.Origin {
+		if m, ok := seen[key]; ok {
+			return m.Value.Origin()
+		}
+		return v.Origin()
+	}
+	needed := func(key, value, remedy string) bool {
+		switch m, ok := seen[key]; {
+		case !ok:
+			p.fail(v.Errorf(path, "has no %s; %s", key, remedy))
+		case strings.TrimSpace(value) != "":
+			return true
+		default:
+			if _, text := m.Value.Text(); text { // otherwise it has been told
+				p.fail(m.Value.Errorf(jsonc.Key(path, key), "is empty; %s", remedy))
+			}
+		}
+		return false
+	}
+	needed("prompt", t.Prompt, "say what the agent is to do")
+	if needed("agent", t.Agent, "name one of "+p.agents()) && !slices.Contains(p.known, t.Agent) {
+		p.fail(jsonc.ErrorAt(at("agent"), jsonc.Key(path, "agent"), "names the agent %q, which there is not; the agents are %s", t.Agent, p.agents()))
+	}
+	t.Description = cmp.Or(oneLine(t.Description), oneLine(t.Prompt))
+	if t.Directory == "" {
+		return
+	}
+	if !filepath.IsAbs(t.Directory) {
+		t.Directory = filepath.Join(p.base, t.Directory)
+	}
+	if info, err := os.Stat(t.Directory); err != nil || !info.IsDir() {
+		p.fail(jsonc.ErrorAt(at("directory"), jsonc.Key(path, "directory"), "is %s, which is not a directory; make it, or name another", t.Directory))
+	}
+}
+
+func (p *parser) agents() string {
+	if len(p.known) == 0 {
+		return "(none is configured)"
+	}
+	return strings.Join(p.known, ", ")
+}
+
+// maxTitle is how many characters of a prompt make a title.
+const maxTitle = 72
+
+func oneLine(s string) string {
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	if r := []rune(s); len(r) > maxTitle {
+		return strings.TrimSpace(string(r[:maxTitle-1])) + "…"
+	}
+	return s
+}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
+	"github.com/stretchr/testify/require"
+)
+
+// binary is the program, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "bgagent-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binary = filepath.Join(dir, "bgagent")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// place is a user's home and a project in it.
+type place struct {
+	t       *testing.T
+	project string
+	path    string // PATH
+	env     []string
+}
+
+func newPlace(t *testing.T) *place {
+	home, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	p := &place{t: t, project: filepath.Join(home, "src", "project"), path: "/usr/bin:/bin"}
+	require.NoError(t, os.MkdirAll(p.project, 0o755))
+	p.env = []string{"HOME=" + home, "XDG_CONFIG_HOME=" + filepath.Join(home, "config"), "TMPDIR=" + home, "TERM=xterm-256color"}
+	return p
+}
+
+// write writes a file of the project and returns its path.
+func (p *place) write(name, text string) string {
+	path := filepath.Join(p.project, name)
+	require.NoError(p.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(p.t, os.WriteFile(path, []byte(text), 0o755))
+	return path
+}
+
+// user writes the user's configuration.
+func (p *place) user(text string) {
+	p.write("../../config/bgagent/bgagent.jsonc", text)
+}
+
+// command is the program in the project.
+func (p *place) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Dir, cmd.Env = p.project, append(p.env, "PATH="+p.path)
+	return cmd
+}
+
+// outcome is what the program has come to.
+type outcome struct {
+	code        int
+	out, stderr string
+}
+
+// run runs the program to its end.
+func (p *place) run(args ...string) outcome { return p.feed("", args...) }
+
+// feed runs it with standard input.
+func (p *place) feed(input string, args ...string) outcome {
+	p.t.Helper()
+	cmd := p.command(args...)
+	var out, problems bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &problems
+	err := cmd.Run()
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		require.NoError(p.t, err)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), out.String(), problems.String()}
+}
+
+// index reads the index of a results folder.
+func (p *place) index(dir string) results.Index {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.project, dir, results.IndexName))
+	require.NoError(p.t, err)
+	// Causes are written as words only.
+	var raw struct {
+		Interrupted bool
+		Ended       time.Time
+		Tasks       []map[string]any
+	}
+	require.NoError(p.t, json.Unmarshal(b, &raw))
+	x := results.Index{Interrupted: raw.Interrupted, Ended: raw.Ended}
+	for _, m := range raw.Tasks {
+		var e results.Entry
+		require.NoError(p.t, e.Status.UnmarshalText([]byte(m["status"].(string))))
+		e.Reason, _ = m["reason"].(string)
+		e.File, _ = m["file"].(string)
+		x.Tasks = append(x.Tasks, e)
+	}
+	return x
+}
+
+// output collects what a running program prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+	new chan struct{}
+}
+
+func newOutput() *output { return &output{new: make(chan struct{}, 1)} }
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.new <- struct{}{}:
+	default:
+	}
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// await waits until something has been printed.
+func (o *output) await(t *testing.T, text string) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for !strings.Contains(o.String(), text) {
+		select {
+		case <-o.new:
+		case <-timeout:
+			t.Fatalf("%q was not printed, but\n%s", text, o)
+		}
+	}
+}
+
+// running is a program that has not ended.
+type running struct {
+	*exec.Cmd
+	out *output
+}
+
+// start starts the program with a reader of all that it prints.
+func (p *place) start(args ...string) *running {
+	p.t.Helper()
+	r := &running{p.command(args...), newOutput()}
+	r.Stdout, r.Stderr = r.out, r.out
+	require.NoError(p.t, r.Start())
+	p.t.Cleanup(func() { _ = r.Process.Kill(); _ = r.Wait() })
+	return r
+}
+
+// interrupt is Ctrl-C.
+func (r *running) interrupt(t *testing.T) {
+	t.Helper()
+	require.NoError(t, r.Process.Signal(syscall.SIGINT))
+}
+
+// code waits for the end.
+func (r *running) code() int {
+	_ = r.Wait()
+	return r.ProcessState.ExitCode()
+}
+
+func TestTheSampleRunsWithoutAnyFile(t *testing.T) {
+	p := newPlace(t)
+	p.write("notes.txt", "todo: write this\n")
+	got := p.run("run", "-o", "out")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Contains(t, got.stderr, "there is no configuration file; no agent program was found on PATH (codex, claude, gemini, opencode), so there are the demo agents only")
+	require.Contains(t, got.out, "8 completed in ")
+	x := p.index("out")
+	require.Len(t, x.Tasks, 8)
+	for _, e := range x.Tasks {
+		require.FileExists(t, filepath.Join(p.project, "out", e.File))
+	}
+	b, err := os.ReadFile(filepath.Join(p.project, "out", x.Tasks[1].File))
+	require.NoError(t, err)
+	require.Contains(t, string(b), "notes.txt:1: todo: write this")
+}
+
+func TestTheSampleLeavesNothingInTheDirectory(t *testing.T) {
+	p := newPlace(t)
+	require.Equal(t, 0, p.run("run").code)
+	files, err := os.ReadDir(p.project)
+	require.NoError(t, err)
+	require.Empty(t, files)
+}
+
+func TestAProgramOnPATHIsFoundAndSaid(t *testing.T) {
+	p := newPlace(t)
+	p.write("bin/codex", "#!/bin/sh\necho codex-cli 9.9.9\n")
+	p.path = filepath.Join(p.project, "bin") + ":" + p.path
+	got := p.run("agents")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Contains(t, got.stderr, "found on PATH: codex; the demo agents are there as well")
+	require.Regexp(t, `codex +command codex +- +ok: .*/bin/codex codex-cli 9\.9\.9`, got.out)
+}
+
+func TestAListFromStandardInput(t *testing.T) {
+	p := newPlace(t)
+	got := p.feed(`[{"agent": "demo-wait", "prompt": "10 ms"}]`, "run", "-", "-o", "out")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Contains(t, got.out, "1 completed")
+}
+
+func TestTasksThatFailAreToldAndMakeExitCodeOne(t *testing.T) {
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-fail", "prompt": "no luck"}, {"agent": "demo-wait", "prompt": "1 ms"}]`)
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.out, "as asked: no luck")
+	require.Contains(t, got.out, "1 completed, 1 failed in ")
+	b, err := os.ReadFile(filepath.Join(p.project, "out", p.index("out").Tasks[0].File))
+	require.NoError(t, err)
+	require.Equal(t, "error: the turn: as asked: no luck\n", string(b))
+}
+
+func TestLinesOfJSON(t *testing.T) {
+	p := newPlace(t)
+	got := p.feed(`[{"agent": "demo-wait", "prompt": "10 ms", "description": "short"}]`, "run", "-", "--json", "-o", "out")
+	require.Equal(t, 0, got.code, got.stderr)
+	var types, states []string
+	for d := json.NewDecoder(strings.NewReader(got.out)); ; {
+		var line struct {
+			Type, Status, Description, File string
+			Summary                         *struct{ Completed int }
+		}
+		err := d.Decode(&line)
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		types = append(types, line.Type)
+		if line.Type == "task" {
+			require.Equal(t, "short", line.Description)
+			states = append(states, line.Status)
+		} else {
+			require.Equal(t, 1, line.Summary.Completed)
+		}
+	}
+	require.Equal(t, "summary", types[len(types)-1])
+	require.Equal(t, "pending", states[0])
+	require.Contains(t, states, "running")
+	require.Equal(t, "completed", states[len(states)-1])
+}
+
+func TestNothingIsOverwritten(t *testing.T) {
+	p := newPlace(t)
+	p.write("out/old.md", "mine")
+	got := p.run("run", "-o", "out")
+	require.Equal(t, 2, got.code)
+	require.Contains(t, got.stderr, "is not empty (it has old.md), and nothing is overwritten; name a new one")
+	require.Empty(t, got.out)
+}
+
+func TestAFolderThatCannotBeMadeIsNamed(t *testing.T) {
+	p := newPlace(t)
+	p.write("file", "")
+	got := p.run("run", "-o", "file/out")
+	require.Equal(t, 2, got.code)
+	require.Contains(t, got.stderr, "making the folder for the results")
+}
+
+func TestTheCommandLineIsChecked(t *testing.T) {
+	p := newPlace(t)
+	for args, want := range map[string]string{
+		"":                     `expected one of "run", "agents", "config"`,
+		"fly":                  "unexpected argument fly",
+		"run --fast":           "unknown flag --fast",
+		"run a b":              "unexpected argument b",
+		"run --json --plain":   "--json and --plain can't be used together",
+		"run none.jsonc":       "reading the list of tasks: open none.jsonc: no such file or directory",
+		"-c none.jsonc run":    "none.jsonc: cannot be read: no such file or directory",
+		"-c none.jsonc agents": "none.jsonc: cannot be read",
+	} {
+		got := p.run(strings.Fields(args)...)
+		require.Equal(t, 2, got.code, args)
+		require.Contains(t, got.stderr, want, args)
+		require.Empty(t, got.out, args)
+	}
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/display"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
+)
+
+const (
+	// killTime is how long killed processes may take to disappear after the
+	// second signal, and leaveTime how long all the rest may take then.
+	killTime  = 2 * time.Second
+	leaveTime = 4 * time.Second
+
+	// lineTime is how often the places of waiting tasks are looked up,
+	// and maxInLine how many of them: the rest is far off.
+	lineTime  = 500 * time.Millisecond
+	maxInLine = 100
+)
+
+// numberKey is the entry of a task's metadata that holds its number in the list.
+const numberKey = "number"
+
+// runner does one list of tasks. All of it but leave runs on one goroutine.
+type runner struct {
+	stop  stops
+	tasks []tasklist.Task
+	index results.Index
+
+	manager *bgagent.BackgroundManager
+	folder  *results.Folder
+	show    display.Display
+	ids     []string // of the tasks; empty for those that were not launched
+	started []bool   // by the same order
+	open    int      // tasks that were launched and have not been written
+	summary display.Summary
+}
+
+// run does everything from the manager to the summary. What is wrong is found
+// before there is a folder, and a folder that cannot be written to before any
+// agent works for it.
+func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
+	for i, t := range r.tasks {
+		r.index.Tasks = append(r.index.Tasks, results.Entry{Number: i + 1, Description: t.Description, Agent: t.Agent, Model: t.Model})
+	}
+	var err error
+	r.manager, err = crew.Manager(bgagent.Config{
+		Wake:            bgagent.WakeNever, // nobody is told: the events are followed
+		MaxTasksPerRoot: max(bgagent.DefaultMaxTasksPerRoot, len(r.tasks)),
+		Retention:       bgagent.Disabled,
+		RetainTasks:     bgagent.Unlimited,
+	})
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
+	if r.folder, err = open(); err == nil {
+		err = r.folder.WriteIndex(r.index)
+	}
+	if err != nil {
+		return errors.Join(err, r.manager.Close(r.stop.hard))
+	}
+	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
+	defer events.Close()
+	r.show = newDisplay()
+	// Whatever hangs after the second signal hangs without us.
+	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, leave) })()
+
+	r.launch()
+	defer context.AfterFunc(r.stop.soft, func() {
+		_, _ = r.manager.CancelAll(context.Background(), bgagent.Caller{}, bgagent.CancelOptions{Reason: "interrupted"})
+	})()
+	r.follow(events)
+	interrupted := r.stop.soft.Err() != nil
+	r.close(crew)
+	return r.end(interrupted)
+}
+
+// leave ends the program and everything below it.
+func leave() {
+	children.Kill(killTime)
+	display.ShowCursor(os.Stderr)
+	os.Exit(exitInterrupted)
+}
+
+// launch launches the tasks. One that cannot be launched has failed.
+func (r *runner) launch() {
+	r.ids, r.started = make([]string, len(r.tasks)), make([]bool, len(r.tasks))
+	for i, t := range r.tasks {
+		if r.stop.soft.Err() != nil {
+			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
+			continue
+		}
+		task, err := r.manager.Launch(context.Background(), bgagent.Caller{}, bgagent.LaunchInput{
+			Agent: t.Agent, Prompt: t.Prompt, Description: t.Description, Model: t.Model, Directory: t.Directory,
+			Metadata: map[string]string{numberKey: strconv.Itoa(i + 1)},
+		})
+		if err != nil {
+			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Failed, err.Error()
+			r.show.Note(fmt.Sprintf("task %d cannot be launched: %v", i+1, err))
+			continue
+		}
+		r.ids[i] = task.ID
+		r.open++ // the events show it
+	}
+}
+
+// follow shows what happens until every task has ended and is written.
+func (r *runner) follow(events *bgagent.Subscription) {
+	told := false
+	looked := time.Now() // most get their slot at once
+	for r.open > 0 {
+		e, err := next(events)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+		case err != nil:
+			panic("bgagent: bug: events end before the tasks do: " + err.Error())
+		case e.Kind == bgagent.EventMissed:
+			r.lookAgain()
+		default:
+			if n, ok := numberOf(e.Task); ok {
+				r.take(n, e.Task)
+			}
+		}
+		if r.stop.soft.Err() != nil && !told {
+			told = true
+			r.show.Note("interrupted: stopping what runs; Ctrl-C again ends everything at once")
+		}
+		if time.Since(looked) > lineTime {
+			looked = time.Now()
+			r.lookAtLine()
+		}
+	}
+}
+
+// next waits for an event, but no longer than the places in line are good for.
+func next(events *bgagent.Subscription) (bgagent.Event, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lineTime)
+	defer cancel()
+	return events.Next(ctx)
+}
+
+func numberOf(t bgagent.Task) (int, bool) {
+	n, err := strconv.Atoi(t.Metadata[numberKey])
+	return n, err == nil && t.Depth <= 1
+}
+
+// take takes note of a task as it is now, and writes its result once it has
+// ended.
+func (r *runner) take(number int, t bgagent.Task) {
+	entry := &r.index.Tasks[number-1]
+	switch {
+	case !t.Status.Terminal():
+		r.started[number-1] = t.Status == bgagent.Running
+		r.row(number, t, "")
+		return
+	case entry.Status.Terminal():
+		return // what happens after its end
+	}
+	*entry = results.EntryOf(number, t)
+	name, err := r.folder.Write(number, t)
+	if err != nil {
+		entry.Problem = err.Error()
+		r.summary.Unwritten++
+		r.show.Note(err.Error())
+	} else {
+		entry.File = name
+	}
+	r.open--
+	r.row(number, t, entry.File)
+}
+
+// row shows a task. What is only for its result is left out, so that it is not
+// held twice.
+func (r *runner) row(number int, t bgagent.Task, file string) {
+	t.Result, t.Prompt = "", ""
+	r.show.Show(display.Row{Number: number, Task: t, File: file})
+}
+
+// lookAgain looks at every task that is not written, after events were lost.
+func (r *runner) lookAgain() {
+	for i, id := range r.ids {
+		if id == "" || r.index.Tasks[i].Status.Terminal() {
+			continue
+		}
+		if t, err := r.manager.Get(id); err == nil {
+			r.take(i+1, t)
+		}
+	}
+}
+
+// lookAtLine shows the places of the first in line, of which no event tells.
+func (r *runner) lookAtLine() {
+	looked := 0
+	for i, id := range r.ids {
+		if id == "" || r.index.Tasks[i].Status.Terminal() || r.started[i] {
+			continue
+		}
+		if looked++; looked > maxInLine {
+			return
+		}
+		if t, err := r.manager.Get(id); err == nil && t.Status == bgagent.Pending {
+			r.row(i+1, t, "")
+		}
+	}
+}
+
+// close ends the manager and the programs. After the second signal nothing is
+// waited for: what still runs is killed.
+func (r *runner) close(crew *fleet.Fleet) {
+	err := r.manager.Close(r.stop.hard)
+	var left *bgagent.CloseError
+	if errors.As(err, &left) && len(left.NotStopped) > 0 && r.stop.hard.Err() == nil {
+		r.show.Note("these tasks did not stop in time: " + strings.Join(left.NotStopped, ", "))
+	}
+	if err := crew.Close(r.stop.hard); err != nil && r.stop.hard.Err() == nil {
+		r.show.Note("ending the agent programs: " + err.Error())
+	}
+	if r.stop.hard.Err() != nil {
+		children.Kill(killTime)
+	}
+}
+
+// end writes the index, shows the summary, and says how it went.
+func (r *runner) end(interrupted bool) error {
+	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
+	for _, e := range r.index.Tasks {
+		switch e.Status {
+		case bgagent.Completed:
+			r.summary.Completed++
+		case bgagent.Failed:
+			r.summary.Failed++
+		default:
+			r.summary.Cancelled++
+		}
+	}
+	problem := r.folder.WriteIndex(r.index)
+	r.summary.Seconds = r.index.Ended.Sub(r.index.Began).Round(time.Millisecond).Seconds()
+	r.summary.Folder, r.summary.Interrupted = r.folder.Dir(), interrupted
+	r.show.End(r.summary)
+	switch {
+	case interrupted:
+		return &exitError{exitInterrupted, problem}
+	case problem != nil:
+		return problem
+	case r.summary.Completed < len(r.tasks) || r.summary.Unwritten > 0:
+		return &exitError{Code: exitFailed}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
+	"github.com/bgagent/bgagent/mcpserver"
+)
+
+// serveCmd is bgagent serve.
+type serveCmd struct {
+	Addr   string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
+	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable that holds its bearer token. Repeatable; required unless the address is this machine's own."`
+	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
+}
+
+// Help implements kong's help provider.
+func (serveCmd) Help() string {
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one.`
+}
+
+// httpScope is the scope of all callers where there are no tokens.
+const httpScope = "local"
+
+// Run implements the subcommand.
+func (c *serveCmd) Run(all *cli, stop stops) error {
+	children.Adopt()
+	cfg, err := c.callers(os.LookupEnv)
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
+	s, err := startServing(all)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.serve(s, cfg, stop), s.end(stop))
+}
+
+// callers reads who may call.
+func (c *serveCmd) callers(lookup func(string) (string, bool)) (mcpserver.HTTPConfig, error) {
+	cfg := mcpserver.HTTPConfig{Origins: c.Origin}
+	host, _, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return cfg, fmt.Errorf("--addr %q is no HOST:PORT, such as 127.0.0.1:8321", c.Addr)
+	}
+	if len(c.Token) == 0 {
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return cfg, fmt.Errorf("--addr %s can be reached from other machines; name callers and their tokens with --token NAME=VARIABLE, or listen on 127.0.0.1", c.Addr)
+		}
+		cfg.Scope = httpScope
+		return cfg, nil
+	}
+	cfg.Tokens = map[string]string{}
+	for _, t := range c.Token {
+		name, variable, ok := strings.Cut(t, "=")
+		if !ok || name == "" || variable == "" {
+			return cfg, fmt.Errorf("--token %q is no NAME=VARIABLE, such as alice=ALICE_TOKEN", t)
+		}
+		token, ok := lookup(variable)
+		if !ok || token == "" {
+			return cfg, fmt.Errorf("--token %s: the environment variable %s is not set; it must hold the token", t, variable)
+		}
+		if other, twice := cfg.Tokens[token]; twice {
+			return cfg, fmt.Errorf("--token: %s and %s have the same token; give each one of its own", other, name)
+		}
+		cfg.Tokens[token] = name
+	}
+	return cfg, nil
+}
+
+func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, stop stops) error {
+	h, err := s.server.Handler(cfg)
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
+	listener, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return &exitError{exitInput, fmt.Errorf("listening on %s: %w; choose another port with --addr", c.Addr, err)}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/mcp", h)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return stop.soft }}
+	defer context.AfterFunc(stop.soft, func() { _ = server.Close() })()
+	fmt.Printf("MCP: http://%s/mcp\n", listener.Addr())
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/require"
+)
+
+// client connects to the program as an MCP client.
+func client(t *testing.T, transport mcp.Transport) *mcp.ClientSession {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cs, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(ctx, transport, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = cs.Close() })
+	return cs
+}
+
+// callTool calls a tool and returns its text.
+func callTool(t *testing.T, cs *mcp.ClientSession, name string, args map[string]any) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := cs.CallTool(ctx, &mcp.CallToolParams{Name: name, Arguments: args})
+	require.NoError(t, err)
+	return r.Content[0].(*mcp.TextContent).Text
+}
+
+func TestMCPServesTheToolsAndLeavesNothing(t *testing.T) {
+	p := withProgram(t, obedient)
+	cmd := p.command("mcp")
+	var problems strings.Builder
+	cmd.Stderr = &problems
+	cs := client(t, &mcp.CommandTransport{Command: cmd})
+	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false})
+	require.Contains(t, text, "I have waited for 1ms.")
+	callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "program", "prompt": "x"})
+	p.awaitFile("ready")
+	require.NoError(t, cs.Close(), "%s", &problems)
+	p.requireGone(2)
+}
+
+func TestMCPInATaskThatMayNotDelegate(t *testing.T) {
+	p := withProgram(t, obedient)
+	p.env = append(p.env, "BGAGENT_DEPTH=1")
+	cmd := p.command("mcp")
+	cs := client(t, &mcp.CommandTransport{Command: cmd})
+	list, err := cs.ListTools(t.Context(), nil)
+	require.NoError(t, err)
+	for _, tool := range list.Tools {
+		require.NotEqual(t, "delegate_task", tool.Name)
+	}
+}
+
+func TestMCPStartsNothingWithABrokenConfiguration(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", "{\n  \"agents\": { \"a\": { \"kind\": \"nonsense\" } }\n}")
+	got := p.run("mcp")
+	require.Equal(t, 2, got.code)
+	require.Contains(t, got.stderr, ".bgagent.jsonc:2")
+	require.Empty(t, got.out, "standard output belongs to the protocol")
+}
+
+// startServe starts bgagent serve and returns its address.
+func startServe(t *testing.T, p *place, args ...string) (url string, cmd *exec.Cmd) {
+	t.Helper()
+	cmd = p.command(append([]string{"serve", "--addr", "127.0.0.1:0"}, args...)...)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	return strings.TrimSpace(strings.TrimPrefix(line, "MCP: ")), cmd
+}
+
+type withToken string
+
+func (w withToken) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+string(w))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func TestServe(t *testing.T) {
+	p := withProgram(t, obedient)
+	const alice, bob = "alices-token-0123456789", "bobs-token-0123456789abc"
+	p.env = append(p.env, "ALICE="+alice, "BOB="+bob)
+	url, cmd := startServe(t, p, "--token", "alice=ALICE", "--token", "bob=BOB")
+	dial := func(token string) *mcp.ClientSession {
+		return client(t, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: withToken(token)}, DisableStandaloneSSE: true})
+	}
+	mine, theirs := dial(alice), dial(bob)
+	text := callTool(t, mine, "delegate_task", map[string]any{"subagent_type": "program", "prompt": "x"})
+	id := idIn.FindStringSubmatch(text)[1]
+	require.Contains(t, callTool(t, mine, "background_output", nil), id)
+	require.NotContains(t, callTool(t, theirs, "background_output", nil), id)
+	resp, err := http.Post(url, "application/json", strings.NewReader("{}"))
+	require.NoError(t, err)
+	_, _ = io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+	p.awaitFile("ready")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	_ = cmd.Wait()
+	require.Equal(t, 0, cmd.ProcessState.ExitCode())
+	p.requireGone(2)
+}
+
+func TestServeNamesWhatIsWrong(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	p.env = append(p.env, "SHORT=x", "LONG=0123456789abcdef", "SAME=0123456789abcdef")
+	for want, args := range map[string][]string{
+		"choose another port with --addr":      {"--addr", taken.Addr().String()},
+		"is no HOST:PORT":                      {"--addr", "8321"},
+		"can be reached from other machines":   {"--addr", "0.0.0.0:0"},
+		"is no NAME=VARIABLE":                  {"--token", "alice"},
+		"the environment variable NONE is not": {"--token", "alice=NONE"},
+		"it must have at least 16":             {"--token", "alice=SHORT"},
+		"have the same token":                  {"--token", "a=LONG", "--token", "b=SAME"},
+		"Origins":                              {"--origin", "not an origin"},
+	} {
+		got := p.run(append([]string{"serve"}, args...)...)
+		require.Equal(t, 2, got.code, want)
+		require.Contains(t, got.stderr, want)
+	}
+}
+
+// A caller that goes away in the middle of an answer breaks its connection, and
+// nothing more.
+func TestServeGoesOnWhenACallerGoesAway(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	url, _ := startServe(t, p)
+	address := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/mcp")
+	for range 20 {
+		c, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		body := `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`
+		_, err = io.WriteString(c, strings.Repeat("POST /mcp HTTP/1.1\r\nHost: "+address+"\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body, 50))
+		require.NoError(t, err)
+		require.NoError(t, c.(*net.TCPConn).SetLinger(0))
+		require.NoError(t, c.Close())
+	}
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, DisableStandaloneSSE: true})
+	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false}), "I have waited")
+}

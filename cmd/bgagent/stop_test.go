@@ -1,0 +1,291 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/require"
+)
+
+// obedient ends when it is told to, and has a child in a session of its own.
+const obedient = `#!/bin/sh
+setsid sleep 600 & echo $! >>pids
+echo $$ >>pids
+cat >/dev/null
+echo ready >>ready
+exec sleep 600
+`
+
+// stubborn is the same, but does not listen; nor does its child.
+const stubborn = `#!/bin/sh
+trap '' TERM INT HUP
+setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
+echo $$ >>pids
+cat >/dev/null
+while [ "$(wc -l <pids)" -lt 2 ]; do sleep 0.05; done
+echo ready >>ready
+while :; do sleep 1; done
+`
+
+// careless ends when it is told to, and leaves a child that does not listen.
+const careless = `#!/bin/sh
+setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
+echo $$ >>pids
+cat >/dev/null
+while [ "$(wc -l <pids)" -lt 2 ]; do sleep 0.05; done
+echo ready >>ready
+exec sleep 600
+`
+
+// withProgram is a place with an agent that is a program of two processes.
+func withProgram(t *testing.T, script string) *place {
+	p := newPlace(t)
+	p.write("agent.sh", script)
+	p.write(".bgagent.jsonc", `{"agents": {
+		"program": { "kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"] },
+		"wait": { "kind": "inproc", "model": "demo/none" },
+	}}`)
+	p.write("tasks.jsonc", `[{"agent": "wait", "prompt": "1 ms", "description": "quick"}, {"agent": "program", "prompt": "x"}, {"agent": "wait", "prompt": "9 m"}]`)
+	return p
+}
+
+// awaitFile waits until a program has written a line to a file.
+func (p *place) awaitFile(name string) {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool {
+		b, _ := os.ReadFile(filepath.Join(p.project, name))
+		return strings.Contains(string(b), "\n")
+	}, 20*time.Second, 5*time.Millisecond, name)
+}
+
+// requireGone looks whether the processes that have written down their numbers
+// have ended.
+func (p *place) requireGone(want int) {
+	p.t.Helper()
+	require.Len(p.t, p.pids(), want)
+	require.Zero(p.t, p.live(), "processes are left")
+}
+
+func (p *place) pids() (out []int) {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.project, "pids"))
+	require.NoError(p.t, err)
+	for _, line := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(line)
+		require.NoError(p.t, err)
+		out = append(out, pid)
+	}
+	return out
+}
+
+// live counts those of the processes that have not ended.
+func (p *place) live() (n int) {
+	p.t.Helper()
+	for _, pid := range p.pids() {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		ended := err == nil && strings.Contains(string(stat), ") Z ") // only its parent has not looked yet
+		if !ended && syscall.Kill(pid, 0) == nil {
+			n++
+		}
+	}
+	return n
+}
+
+func TestCtrlCStopsCleanlyAndWritesWhatThereIs(t *testing.T) {
+	p := withProgram(t, obedient)
+	r := p.start("run", "tasks.jsonc", "-o", "out")
+	p.awaitFile("ready")
+	r.out.await(t, "1  completed  wait: quick")
+	r.interrupt(t)
+	require.Equal(t, 130, r.code(), r.out)
+	require.Contains(t, r.out.String(), "interrupted: stopping what runs; Ctrl-C again ends everything at once")
+	require.Contains(t, r.out.String(), "1 completed, 2 cancelled in ")
+	p.requireGone(2)
+	x := p.index("out")
+	require.True(t, x.Interrupted)
+	require.NotZero(t, x.Ended)
+	require.Equal(t, bgagent.Completed, x.Tasks[0].Status)
+	for _, e := range x.Tasks[1:] {
+		require.Equal(t, bgagent.Cancelled, e.Status)
+		require.Equal(t, "interrupted", e.Reason)
+		b, err := os.ReadFile(filepath.Join(p.project, "out", e.File))
+		require.NoError(t, err)
+		require.True(t, strings.HasPrefix(string(b), "cancelled: interrupted\n"), string(b))
+	}
+}
+
+func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("only Linux lets a program find what is below it: elsewhere the time of grace is waited for")
+	}
+	for name, script := range map[string]string{"stubborn": stubborn, "careless": careless} {
+		t.Run(name, func(t *testing.T) {
+			p := withProgram(t, script)
+			r := p.start("run", "tasks.jsonc", "-o", "out")
+			p.awaitFile("ready")
+			r.interrupt(t)
+			r.out.await(t, "Ctrl-C again ends everything at once")
+			if name == "careless" {
+				p.awaitOrphan()
+			}
+			begin := time.Now()
+			r.interrupt(t)
+			require.Equal(t, 130, r.code(), r.out)
+			require.Less(t, time.Since(begin), 1500*time.Millisecond, "the times of grace add up to 4 s")
+			p.requireGone(2)
+			require.True(t, p.index("out").Interrupted)
+		})
+	}
+}
+
+// awaitOrphan waits until one of the two processes has ended.
+func (p *place) awaitOrphan() {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool { return p.live() == 1 }, 5*time.Second, 5*time.Millisecond)
+}
+
+func TestAProgramThatDoesNotListenIsEndedAfterOneCtrlCToo(t *testing.T) {
+	p := withProgram(t, stubborn)
+	r := p.start("run", "tasks.jsonc", "-o", "out")
+	p.awaitFile("ready")
+	r.interrupt(t)
+	require.Equal(t, 130, r.code(), r.out)
+	p.requireGone(2)
+}
+
+func TestTERMIsCtrlC(t *testing.T) {
+	p := withProgram(t, obedient)
+	r := p.start("run", "tasks.jsonc", "-o", "out")
+	p.awaitFile("ready")
+	require.NoError(t, r.Process.Signal(syscall.SIGTERM))
+	require.Equal(t, 130, r.code(), r.out)
+	p.requireGone(2)
+}
+
+func TestAReaderThatGoesAwayLeavesNoProcess(t *testing.T) {
+	p := withProgram(t, obedient)
+	cmd := p.command("run", "tasks.jsonc", "-o", "out")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	p.awaitFile("ready")
+	require.NoError(t, out.Close())
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM)) // has it print, to nobody
+	_ = cmd.Wait()
+	require.Equal(t, 130, cmd.ProcessState.ExitCode())
+	p.requireGone(2)
+	require.True(t, p.index("out").Interrupted)
+}
+
+func TestCtrlCWhileTheListIsTypedIn(t *testing.T) {
+	p := newPlace(t)
+	cmd := p.command("run", "-")
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer in.Close()
+	problems := newOutput()
+	cmd.Stderr = problems
+	require.NoError(t, cmd.Start())
+	problems.await(t, "there is no configuration file") // the list is read next
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	_ = cmd.Wait()
+	require.Equal(t, 130, cmd.ProcessState.ExitCode())
+}
+
+// inTerminal runs the program in a terminal and returns what it writes there.
+func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...string) (string, int) {
+	p.t.Helper()
+	cmd := p.command(args...)
+	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: rows, Cols: 120})
+	require.NoError(p.t, err)
+	defer tty.Close()
+	out := newOutput()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		buf := make([]byte, 4096)
+		for {
+			n, err := tty.Read(buf)
+			_, _ = out.Write(buf[:n])
+			if err != nil {
+				return
+			}
+		}
+	}()
+	if then != nil {
+		then(out, tty)
+	}
+	_ = cmd.Wait()
+	<-read
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestATerminalIsShownATable(t *testing.T) {
+	p := newPlace(t)
+	out, code := p.inTerminal(40, nil, "run", "-o", "out")
+	require.Equal(t, 0, code, out)
+	require.Contains(t, out, "\x1b[32m✓\x1b[m")
+	require.Contains(t, out, "in line", "who waits for a slot is shown")
+	require.Contains(t, out, "8 completed in ")
+	require.NotContains(t, out, "s]   1  running", "no plain lines")
+	require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
+}
+
+func TestPlainLinesInATerminal(t *testing.T) {
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms"}]`)
+	out, code := p.inTerminal(40, nil, "run", "tasks.jsonc", "--plain", "-o", "out")
+	require.Equal(t, 0, code, out)
+	require.Contains(t, out, "s]   1  completed")
+	p.env = append(p.env, "NO_COLOR=1")
+	out, code = p.inTerminal(40, nil, "run", "tasks.jsonc", "-o", "out2")
+	require.Equal(t, 0, code, out)
+	require.NotContains(t, out, "\x1b[")
+}
+
+func TestALowTerminalShowsWhatRuns(t *testing.T) {
+	p := newPlace(t)
+	out, code := p.inTerminal(6, nil, "run", "-o", "out")
+	require.Equal(t, 0, code, out)
+	require.Contains(t, out, "more than this window has lines for")
+	require.Contains(t, out, "8 completed in ")
+}
+
+func TestTheKeysCtrlCInATerminal(t *testing.T) {
+	p := withProgram(t, stubborn)
+	out, code := p.inTerminal(40, func(out *output, tty *os.File) {
+		p.awaitFile("ready")
+		_, err := tty.Write([]byte{3})
+		require.NoError(t, err)
+		out.await(t, "Ctrl-C again")
+		_, err = tty.Write([]byte{3})
+		require.NoError(t, err)
+	}, "run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 130, code, out)
+	require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
+	p.requireGone(2)
+}
+
+// A program that does not read its prompt breaks a pipe, and nothing more.
+func TestABrokenPipeToAChildInterruptsNothing(t *testing.T) {
+	p := newPlace(t)
+	p.write("agent.sh", "#!/bin/sh\nexec <&-\nsleep 0.3\necho not read\n")
+	p.write(".bgagent.jsonc", `{"agents": {
+		"program": { "kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"] },
+		"wait": { "kind": "inproc", "model": "demo/none" },
+	}}`)
+	p.write("tasks.jsonc", `[{"agent": "program", "prompt": "`+strings.Repeat("long ", 100_000)+`"}, {"agent": "wait", "prompt": "1 s"}]`)
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.NotEqual(t, 130, got.code, got.out+got.stderr)
+	require.False(t, p.index("out").Interrupted)
+	require.Equal(t, bgagent.Completed, p.index("out").Tasks[1].Status)
+}

@@ -1,0 +1,95 @@
+// Command observe shows what can be seen of tasks from outside: the trace of
+// three tasks that a turn of the program launches, two of which can run at once,
+// and the manager's figures as expvar publishes them.
+package main
+
+import (
+	"context"
+	"errors"
+	"expvar"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
+	bgotel "github.com/bgagent/bgagent/otel"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+)
+
+func main() {
+	if err := run(context.Background(), os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "observe:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, w io.Writer) error {
+	// Another program gives its provider a batcher and an exporter that sends to
+	// its collector, and makes a meter provider, too. Here spans stay in memory.
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
+		"librarian": works(200*time.Millisecond, errors.New("the library is closed")),
+		"explore":   works(300*time.Millisecond, nil),
+		"oracle":    works(200*time.Millisecond, nil),
+	}), bgagent.Config{
+		Limits: bgagent.Limits{Default: 2},
+		Model:  func(string, string) (string, error) { return "demo/small", nil },
+	})
+	if err != nil {
+		return err
+	}
+	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
+	rec, err := bgotel.Start(m, bgotel.Config{TracerProvider: provider})
+	if err != nil {
+		return errors.Join(err, m.Close(ctx))
+	}
+
+	err = work(ctx, m, provider, w)
+	// In this order everything has ended before the last spans are written.
+	err = errors.Join(err, m.Close(ctx), rec.Shutdown(ctx), draw(w, spans.GetSpans()))
+	return errors.Join(err, provider.Shutdown(ctx))
+}
+
+// work is a turn of the program: it delegates three tasks and waits until it has
+// been told of all of them.
+func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.TracerProvider, w io.Writer) error {
+	ctx, turn := provider.Tracer("observe").Start(ctx, "turn of the program")
+	defer turn.End()
+	me := bgagent.Caller{Session: "main"}
+	for _, agent := range []string{"librarian", "explore", "oracle"} {
+		in := bgagent.LaunchInput{Agent: agent, Prompt: "work"}
+		bgotel.Inject(ctx, &in) // so that the task's spans come below the turn's
+		if _, err := m.Launch(ctx, me, in); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(w, expvar.Get("bgagent")) // what a server shows under /debug/vars
+	for {
+		_, err := m.NextNotice(ctx, me.Session)
+		if errors.Is(err, bgagent.ErrNothingOwed) {
+			fmt.Fprintln(w, expvar.Get("bgagent"))
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// works is an agent that takes its time, uses some tokens, and ends well or not.
+func works(d time.Duration, err error) inproc.Agent {
+	return func(ctx context.Context, t *inproc.Turn) (string, error) {
+		t.Usage(bgagent.Usage{InputTokens: int64(len(t.Prompt.Text)), OutputTokens: d.Milliseconds()})
+		select {
+		case <-time.After(d):
+			return "done", err
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package mcpserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Structured is the structured content of every answer. Some programs show their
+// model this instead of the text, so that the text is in it too.
+type Structured struct {
+	Text     string     `json:"text"`
+	Tasks    []TaskInfo `json:"tasks,omitempty"`     // that were launched, asked for or cancelled
+	TimedOut bool       `json:"timed_out,omitempty"` // the time was over before what was waited for had ended
+}
+
+// TaskInfo is what a program needs to know of a task besides the text: where its
+// resource is, and how it stands. The result is in the text, or in the resource.
+type TaskInfo struct {
+	ID          string         `json:"id"`
+	URI         string         `json:"uri"` // of its resource
+	Status      bgagent.Status `json:"status"`
+	Cause       string         `json:"cause,omitempty"` // why it ended
+	Reason      string         `json:"reason,omitempty"`
+	Agent       string         `json:"agent"`
+	Description string         `json:"description"`
+	Session     string         `json:"session,omitempty"`
+	Attempt     int            `json:"attempt"`
+}
+
+func info(t bgagent.Task) TaskInfo {
+	i := TaskInfo{ID: t.ID, URI: uri(t.ID), Status: t.Status, Reason: t.Reason, Agent: t.Agent, Description: t.Description, Session: t.Session, Attempt: t.Attempt}
+	if t.Status.Terminal() {
+		i.Cause = t.Cause.String()
+	}
+	return i
+}
+
+// call calls a tool for the scope.
+func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, usual string, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+	ctx = bgagent.WithCaller(ctx, bgagent.Caller{Session: sc.name})
+	if token := req.Params.GetProgressToken(); token != nil {
+		stop := sc.tellProgress(ctx, req.Session, token)
+		defer stop()
+	}
+	if usual == bgagent.ToolDelegateTask {
+		if args, foreground := inBackground(req.Params.Arguments); foreground {
+			return sc.foreground(ctx, d, args)
+		}
+	}
+	r, err := d.Call(ctx, req.Params.Arguments)
+	if err != nil {
+		return nil, err
+	}
+	return sc.answer(r), nil
+}
+
+// carry keeps a notice that counts as told, although its text has not been shown
+// yet, for the scope's next answer.
+func (sc *scope) carry(n *bgagent.Notice) {
+	if n != nil {
+		sc.mu.Lock()
+		defer sc.mu.Unlock()
+		sc.carried = append(sc.carried, n.Text)
+	}
+}
+
+// answer makes an answer of the protocol's of that of a tool.
+func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
+	sc.mu.Lock()
+	r.Text = strings.Join(append(sc.carried, r.Text), "\n\n")
+	sc.carried = nil
+	sc.mu.Unlock()
+	out := Structured{Text: r.Text}
+	var tasks []bgagent.Task
+	switch v := r.Value.(type) {
+	case bgagent.DelegateTaskResult:
+		if v.Task != nil {
+			tasks = []bgagent.Task{*v.Task}
+		}
+	case bgagent.BackgroundOutputResult:
+		tasks, out.TimedOut = v.Tasks, v.TimedOut
+	case bgagent.BackgroundCancelResult:
+		tasks = v.Cancelled
+	}
+	for _, t := range tasks {
+		out.Tasks = append(out.Tasks, info(t))
+	}
+	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: r.Text}}, StructuredContent: out, IsError: r.IsError}
+}
+
+// inBackground reports whether the arguments ask for a delegation in the
+// foreground, and returns them asking for one in the background.
+func inBackground(raw json.RawMessage) (args json.RawMessage, foreground bool) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil {
+		return raw, false
+	}
+	for _, name := range []string{"run_in_background", "background"} {
+		if string(fields[name]) == "false" {
+			delete(fields, name)
+			foreground = true
+		}
+	}
+	if !foreground {
+		return raw, false
+	}
+	args, err := json.Marshal(fields)
+	if err != nil {
+		return raw, false
+	}
+	return args, true
+}
+
+// foreground delegates a task and answers with its result. The task itself runs
+// in the background: when the caller goes away it goes on, and its end is still
+// owed to the scope.
+func (sc *scope) foreground(ctx context.Context, d bgagent.ToolDef, args json.RawMessage) (*mcp.CallToolResult, error) {
+	r, err := d.Call(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	v, ok := r.Value.(bgagent.DelegateTaskResult)
+	if r.IsError || !ok || v.Task == nil {
+		return sc.answer(r), nil
+	}
+	sc.carry(v.Notice)
+	if _, err := sc.s.m.Wait(ctx, bgagent.Caller{Session: sc.name}, bgagent.WaitAll, v.Task.ID); err != nil {
+		return nil, err
+	}
+	return sc.result(ctx, v.Task.ID)
+}
+
+// result answers as background_output does for a task that has ended.
+func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, error) {
+	r, err := bgagent.BackgroundOutput(ctx, sc.s.m, bgagent.Caller{Session: sc.name}, bgagent.BackgroundOutputArgs{TaskID: id})
+	if err != nil {
+		return nil, err
+	}
+	return sc.answer(bgagent.ToolResult{Text: r.Text, IsError: r.IsError, Value: r}), nil
+}
+
+const (
+	progressPause = 500 * time.Millisecond // between two notifications: a model writes much faster
+	progressBeat  = 10 * time.Second       // at the latest, since clients give up calls that are silent
+)
+
+// tellProgress tells a caller what its tasks do for as long as its call lasts. The
+// function that it returns ends that, and returns when no notification is under
+// way any more.
+func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token any) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, sub := sc.s.m.Subscribe(0)
+		defer sub.Close()
+		for n := 1; ; n++ {
+			text, err := sc.nextProgress(ctx, sub)
+			if err != nil {
+				return
+			}
+			p := &mcp.ProgressNotificationParams{ProgressToken: token, Progress: float64(n), Message: text}
+			if to.NotifyProgress(ctx, p) != nil {
+				return
+			}
+			pause := time.NewTimer(progressPause)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				pause.Stop()
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// nextProgress waits for something of the scope's to happen and describes it. It
+// returns an error when ctx or the subscription has ended.
+func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (string, error) {
+	beat, cancel := context.WithTimeout(ctx, progressBeat)
+	defer cancel()
+	for {
+		e, err := sub.Next(beat)
+		switch {
+		case ctx.Err() != nil:
+			return "", ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded):
+			live, _ := sc.s.m.Outstanding(sc.name)
+			return fmt.Sprintf("waiting; live tasks: %d", live), nil
+		case err != nil:
+			return "", err
+		}
+		kinds := []bgagent.EventKind{bgagent.EventStarted, bgagent.EventResumed, bgagent.EventProgress, bgagent.EventPhase, bgagent.EventEnded}
+		if e.Task.Root == sc.name && slices.Contains(kinds, e.Kind) {
+			return describe(e.Task), nil
+		}
+	}
+}
+
+// describe says in one line what a task does.
+func describe(t bgagent.Task) string {
+	text := t.Agent + " (" + t.Description + "): "
+	switch {
+	case t.Status.Terminal():
+		return text + t.Status.String()
+	case t.Progress.LastTool != "":
+		return text + fmt.Sprintf("%s; tool calls: %d, last %s", t.Phase, t.Progress.ToolCalls, t.Progress.LastTool)
+	case t.Phase != bgagent.PhaseNone:
+		return text + t.Phase.String()
+	}
+	return text + t.Status.String()
+}

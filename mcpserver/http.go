@@ -1,0 +1,147 @@
+package mcpserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/auth"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// HTTPConfig says who may call over HTTP. One of Tokens and Scope is required.
+type HTTPConfig struct {
+	// Tokens names the scope of each bearer token. A token has at least 16 bytes.
+	Tokens map[string]string
+
+	// Scope is that of all callers where there are no tokens. Only callers on this
+	// machine are served then.
+	Scope string
+
+	// Origins are what the Origin header of a request may be, such as
+	// https://example.com, besides none and the server's own.
+	Origins []string
+}
+
+// minToken is what a token must have at least, so that nobody guesses it.
+const minToken = 16
+
+// sessionTimeout is after how long without a request a connection of the older
+// protocol versions is forgotten. Nothing of the tasks is lost with it.
+const sessionTimeout = time.Hour
+
+// withoutSessions is the version of the protocol, a date, from which on every
+// request stands by itself.
+const withoutSessions = "2026-07-28"
+
+// Handler returns what serves callers over the protocol's streamable HTTP. A
+// request with a wrong token, or with none, gets 401; one from a page of another
+// origin 403. Connections end with the http.Server that serves it.
+func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // looked up by hash: that takes as long for any token
+	for token, scope := range cfg.Tokens {
+		scopes[sha256.Sum256([]byte(token))] = scope
+	}
+	served := func(r *http.Request) *mcp.Server {
+		name := cfg.Scope
+		if len(scopes) > 0 {
+			name = auth.TokenInfoFromContext(r.Context()).UserID
+		}
+		server, err := s.MCP(name)
+		if err != nil {
+			return nil // answered with 400
+		}
+		return server
+	}
+	sessions := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, SessionTimeout: sessionTimeout})
+	requests := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, Stateless: true, PropagateRequestCancellation: true})
+	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Mcp-Protocol-Version") >= withoutSessions {
+			requests.ServeHTTP(w, r)
+		} else {
+			sessions.ServeHTTP(w, r)
+		}
+	})
+	if len(scopes) > 0 {
+		// The user keeps a connection of one token out of another's hands.
+		verify := func(_ context.Context, token string, _ *http.Request) (*auth.TokenInfo, error) {
+			scope, ok := scopes[sha256.Sum256([]byte(token))]
+			if !ok {
+				return nil, auth.ErrInvalidToken
+			}
+			return &auth.TokenInfo{UserID: scope}, nil
+		}
+		h = challenge(auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})(h))
+	} else {
+		h = onThisMachine(h)
+	}
+	protection := http.NewCrossOriginProtection()
+	for _, o := range cfg.Origins {
+		if err := protection.AddTrustedOrigin(o); err != nil {
+			return nil, fmt.Errorf("mcpserver: HTTPConfig.Origins: %w", err)
+		}
+	}
+	return protection.Handler(h), nil
+}
+
+func (cfg *HTTPConfig) check() error {
+	switch {
+	case len(cfg.Tokens) == 0 && strings.TrimSpace(cfg.Scope) == "":
+		return errors.New("mcpserver: HTTPConfig has neither Tokens nor a Scope; give each caller a token, or name the scope of all")
+	case len(cfg.Tokens) > 0 && cfg.Scope != "":
+		return errors.New("mcpserver: HTTPConfig has Tokens and a Scope; the scope is that of each token, so leave Scope empty")
+	}
+	for token, scope := range cfg.Tokens {
+		switch {
+		case len(token) < minToken:
+			return fmt.Errorf("mcpserver: HTTPConfig.Tokens: the token of %q has %d bytes; it must have at least %d", scope, len(token), minToken)
+		case strings.ContainsAny(token, " \t\r\n"):
+			return fmt.Errorf("mcpserver: HTTPConfig.Tokens: the token of %q has a space in it, which no header can carry", scope)
+		case strings.TrimSpace(scope) == "":
+			return errors.New("mcpserver: HTTPConfig.Tokens: a token has no scope; name who calls with it")
+		}
+	}
+	return nil
+}
+
+// challenge says with 401 what is wanted.
+func challenge(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(&challenger{ResponseWriter: w}, r)
+	})
+}
+
+type challenger struct{ http.ResponseWriter }
+
+func (c *challenger) WriteHeader(code int) {
+	if code == http.StatusUnauthorized {
+		c.Header().Set("WWW-Authenticate", `Bearer realm="bgagent"`)
+	}
+	c.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach what flushes.
+func (c *challenger) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// Flush implements [http.Flusher].
+func (c *challenger) Flush() { _ = http.NewResponseController(c.ResponseWriter).Flush() }
+
+// onThisMachine refuses callers from elsewhere.
+func onThisMachine(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		if err != nil || !net.ParseIP(host).IsLoopback() {
+			http.Error(w, "only callers on the same machine are served without a token", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,65 @@
+package mcpserver_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/realagent"
+	"github.com/bgagent/bgagent/mcpserver"
+)
+
+// scenarios are those of the conformance package that do not ask for the tools,
+// resources and prompts of its own example server.
+var scenarios = []string{"server-initialize", "ping", "tools-list", "resources-list", "server-sse-multiple-streams", "dns-rebinding-protection"}
+
+func TestTheProtocolsConformancePackage(t *testing.T) {
+	w := realagent.New(t, "conformance")
+	_, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
+	for _, name := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			out, err := w.Command(ctx, w.Conformance("server", "--url", server.URL, "--scenario", name)...).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			require.Contains(t, string(out), ", 0 failed")
+			require.NotContains(t, string(out), "Passed: 0/")
+		})
+	}
+}
+
+func TestTheReferenceRequesterOfTheTasksExtension(t *testing.T) {
+	w := realagent.New(t, "requester")
+	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
+	node, modules := w.Requester()
+	script, err := os.ReadFile(filepath.Join("testdata", "requester.mjs"))
+	require.NoError(t, err)
+	// It looks for its packages beside itself.
+	require.NoError(t, os.Symlink(modules, filepath.Join(w.Dir, "node_modules")))
+	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, "requester.mjs"), script, 0o644))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var problems strings.Builder
+	cmd := w.Command(ctx, node, "requester.mjs", server.URL, "delegate_task", `{"subagent_type":"worker","prompt":"1500ms","run_in_background":false}`)
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	require.NoError(t, err, &problems)
+	var got struct {
+		Kind, Text string
+		Structured mcpserver.Structured
+	}
+	require.NoError(t, json.Unmarshal(out, &got), "%s", out)
+	require.Equal(t, "task", got.Kind)
+	require.Contains(t, got.Text, "did 1500ms")
+	require.Len(t, got.Structured.Tasks, 1)
+	task, err := m.Get(got.Structured.Tasks[0].ID)
+	require.NoError(t, err)
+	require.Equal(t, bgagent.NoticeRead, task.Notice)
+}

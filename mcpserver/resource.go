@@ -1,0 +1,94 @@
+package mcpserver
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/bgagent/bgagent"
+)
+
+const (
+	resourcePrefix = "bgagent://task/"
+	resourceType   = "application/json"
+)
+
+// uri returns the address of a task's resource.
+func uri(id string) string { return resourcePrefix + id }
+
+// task returns a task of the scope's by its resource, without having it count as
+// read. What is another scope's does not exist.
+func (sc *scope) task(address string) (bgagent.Task, error) {
+	id, ok := strings.CutPrefix(address, resourcePrefix)
+	if !ok {
+		return bgagent.Task{}, mcp.ResourceNotFoundError(address)
+	}
+	t, err := sc.s.m.Get(id)
+	if err != nil || t.Root != sc.name {
+		return bgagent.Task{}, mcp.ResourceNotFoundError(address)
+	}
+	return t, nil
+}
+
+func (sc *scope) read(_ context.Context, req *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
+	t, err := sc.task(req.Params.URI)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.MarshalIndent(t, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return &mcp.ReadResourceResult{Contents: []*mcp.ResourceContents{{URI: req.Params.URI, MIMEType: resourceType, Text: string(body)}}}, nil
+}
+
+func (sc *scope) subscribe(_ context.Context, req *mcp.SubscribeRequest) error {
+	if _, err := sc.task(req.Params.URI); err != nil {
+		return err
+	}
+	sc.follow()
+	return nil
+}
+
+// follow has subscribers told of what happens to the scope's tasks, until the
+// server is closed.
+func (sc *scope) follow() {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.following {
+		return
+	}
+	s := sc.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	sc.following = true
+	_, sub := s.m.Subscribe(0)
+	s.wg.Go(func() {
+		defer sub.Close()
+		for {
+			e, err := sub.Next(s.life)
+			if err != nil {
+				return
+			}
+			switch {
+			case e.Kind == bgagent.EventMissed:
+				for _, t := range s.m.List(bgagent.Query{Under: sc.name}) {
+					sc.changed(t)
+				}
+			case e.Kind != bgagent.EventProgress && e.Task.Root == sc.name:
+				sc.changed(e.Task)
+			}
+		}
+	})
+}
+
+// changed tells those who have subscribed to the task. A client that does not
+// listen is none of the others' concern.
+func (sc *scope) changed(t bgagent.Task) {
+	_ = sc.server.ResourceUpdated(sc.s.life, &mcp.ResourceUpdatedNotificationParams{URI: uri(t.ID)})
+}

@@ -1,0 +1,170 @@
+package opencode
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// textPause is how often a message is told while its text grows: every time costs
+// a copy of the text. In between only the activity is told.
+const textPause = 100 * time.Millisecond
+
+// drawn is a message as far as the stream has told it.
+type drawn struct {
+	msg    wireMessage
+	joined bool // its beginning was not told but read: pieces of text cannot be added
+	grown  map[string][]byte
+	dirty  bool // has grown since it was told
+}
+
+// message takes what the stream tells of a message.
+func (f *follower) message(ctx context.Context, kind string, p eventProperties) {
+	var info wireInfo
+	if kind == "message.updated" {
+		if json.Unmarshal(p.Info, &info) != nil {
+			return
+		}
+		p.MessageID = info.ID
+		if p.SessionID == "" {
+			p.SessionID = info.SessionID
+		}
+	} else if p.MessageID == "" {
+		p.MessageID = p.Part.MessageID
+	}
+	ours, awaited := f.ours(p.SessionID)
+	if !ours || p.MessageID == "" {
+		return
+	}
+	if awaited == p.MessageID {
+		f.begun(p.SessionID)
+		delete(f.failed, p.SessionID)
+	}
+	if kind == "message.removed" {
+		delete(f.views[p.SessionID], p.MessageID)
+		f.emit(bgagent.HostEvent{Kind: bgagent.HostActivity, Session: p.SessionID})
+		return
+	}
+	d := f.views[p.SessionID][p.MessageID]
+	if d == nil {
+		if d = f.draw(ctx, kind, p, info); d == nil {
+			f.lost()
+			return
+		}
+		if d.joined {
+			f.told(p.SessionID, d)
+			return
+		}
+	}
+	if kind == "message.part.delta" {
+		f.grow(p, d)
+		return
+	}
+	d.update(kind, p, info)
+	f.told(p.SessionID, d)
+}
+
+// draw begins a message. One whose beginning was not told is read; nil means
+// that it could not be.
+func (f *follower) draw(ctx context.Context, kind string, p eventProperties, info wireInfo) *drawn {
+	d := &drawn{grown: map[string][]byte{}}
+	user := kind == "message.updated" && info.Role == "user"
+	if user {
+		f.whole[p.SessionID] = true
+	}
+	if user || kind == "message.updated" && f.whole[p.SessionID] {
+		d.msg.Info = info
+	} else {
+		d.joined = true
+		path := sessionPath(p.SessionID, "/message/"+url.PathEscape(p.MessageID))
+		if err := f.c.do(ctx, call{method: http.MethodGet, path: path, out: &d.msg}); err != nil && !missing(err) {
+			return nil
+		}
+	}
+	if f.views[p.SessionID] == nil {
+		f.views[p.SessionID] = map[string]*drawn{}
+	}
+	f.views[p.SessionID][p.MessageID] = d
+	return d
+}
+
+// grow adds a piece of text.
+func (f *follower) grow(p eventProperties, d *drawn) {
+	if part := d.part(p.PartID); part != nil && p.Field == "text" && !d.joined {
+		if d.grown[p.PartID] == nil {
+			d.grown[p.PartID] = []byte(part.Text)
+		}
+		d.grown[p.PartID] = append(d.grown[p.PartID], p.Delta...)
+		d.dirty = true
+		if f.timer == nil {
+			f.timer = time.AfterFunc(textPause, f.tick)
+		}
+	}
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostActivity, Session: p.SessionID})
+}
+
+func (d *drawn) part(id string) *wirePart {
+	for i := range d.msg.Parts {
+		if d.msg.Parts[i].ID == id {
+			return &d.msg.Parts[i]
+		}
+	}
+	return nil
+}
+
+// update takes the new state of a message, or of a part of it.
+func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
+	switch kind {
+	case "message.updated":
+		d.msg.Info = info
+	case "message.part.updated":
+		delete(d.grown, p.Part.ID)
+		if part := d.part(p.Part.ID); part != nil {
+			*part = p.Part
+		} else {
+			d.msg.Parts = append(d.msg.Parts, p.Part)
+		}
+	case "message.part.removed":
+		delete(d.grown, p.PartID)
+		for i := range d.msg.Parts {
+			if d.msg.Parts[i].ID == p.PartID {
+				d.msg.Parts = append(d.msg.Parts[:i], d.msg.Parts[i+1:]...)
+				break
+			}
+		}
+	}
+}
+
+// told emits a message as it is now. That of a user is told with its text: only
+// that says which prompt it is.
+func (f *follower) told(session string, d *drawn) {
+	for id, text := range d.grown {
+		if part := d.part(id); part != nil {
+			part.Text = string(text)
+		}
+	}
+	d.dirty = false
+	if d.msg.Info.ID == "" || d.msg.Info.Role == "user" && len(d.msg.Parts) == 0 {
+		return
+	}
+	m := d.msg.message()
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: session, Message: &m})
+}
+
+// flush tells what has grown in a session, or in all of them.
+func (f *follower) flush(session string) {
+	for id, view := range f.views {
+		if session != "" && id != session {
+			continue
+		}
+		for _, d := range view {
+			if d.dirty {
+				f.told(id, d)
+			}
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package opencode_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+func TestATurnThatTheStreamTellsOfIsNotRead(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		task := r.launch("use")
+		began := time.Now()
+		task = r.wait(task)
+		assert.Equal(t, "used", task.Result)
+		assert.Equal(t, 1, task.Progress.ToolCalls)
+		assert.Equal(t, int64(4), task.Progress.Usage.OutputTokens)
+		assert.Less(t, time.Since(began), time.Second, "the end is found by the event")
+		assert.Zero(t, r.count("GET", task.Session+"/message"), "requests for messages")
+		var last *bgagent.Message
+		for _, e := range r.told(task.Session, bgagent.HostMessage) {
+			last = e.Message
+		}
+		msgs := r.messages(task.Session)
+		assert.Equal(t, msgs[len(msgs)-1], *last, "what was told is what is read")
+	})
+}
+
+func TestGrowingTextIsToldWhileItGrows(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		task := r.under(r.launch("wait"))
+		assert.Equal(t, "I wait for ever", task.Progress.LastMessage)
+		texts := 0
+		for _, e := range r.told(task.Session, bgagent.HostMessage) {
+			if e.Message.Text != "" && e.Message.Role == bgagent.RoleAgent {
+				texts++
+			}
+		}
+		assert.Equal(t, 1, texts, "not with every word")
+		assert.Len(t, r.told(task.Session, bgagent.HostActivity), 4, "every word is activity")
+	})
+}
+
+func TestABrokenStreamIsAGapAndIsOpenedAgain(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		task := r.under(r.launch("wait"))
+		r.f.breakStreams()
+		time.Sleep(time.Second)
+		assert.Equal(t, []bgagent.HostEventKind{bgagent.HostStreamUp, bgagent.HostStreamGap, bgagent.HostStreamGap, bgagent.HostStreamUp}, r.stream())
+		assert.NotZero(t, r.count("GET", task.Session+"/message"), "what was lost is read")
+		// What ends while nobody listens is found by the look that follows the gap.
+		r.f.do(func() { r.f.mute = true; r.f.abort(task.Session) })
+		time.Sleep(100 * time.Millisecond)
+		r.f.do(func() { r.f.mute = false })
+		r.f.breakStreams()
+		began := time.Now()
+		assert.Equal(t, bgagent.Cancelled, r.wait(task).Status)
+		assert.Less(t, time.Since(began), 3*time.Second)
+	})
+}
+
+// stream returns what has been told about the stream itself, without the beats.
+func (r *rig) stream() (out []bgagent.HostEventKind) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		switch e.Kind {
+		case bgagent.HostStreamUp, bgagent.HostStreamGap:
+			out = append(out, e.Kind)
+		}
+	}
+	return out
+}
+
+func TestASilentStreamIsDead(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		seconds(60)
+		assert.Equal(t, []bgagent.HostEventKind{bgagent.HostStreamUp}, r.stream(), "heartbeats keep it up")
+		r.f.do(func() { r.f.mute = true })
+		task := r.launch("say done")
+		seconds(20)
+		r.f.do(func() { r.f.mute = false })
+		seconds(16)
+		assert.Len(t, r.stream(), 4, "after 25 s of silence it is opened again")
+		assert.Equal(t, "done", r.wait(task).Result, "found by polls meanwhile")
+	})
+}
+
+func TestAMessageWhoseBeginningWasMissedIsToldInWhole(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		task := r.launch("say " + strings.Repeat("word ", 400))
+		time.Sleep(time.Second) // in the middle of it
+		r.f.breakStreams()
+		task = r.wait(task)
+		want := strings.Repeat("word ", 400)
+		assert.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		assert.Equal(t, strings.TrimSpace(want), strings.TrimSpace(task.Result))
+		for _, e := range r.told(task.Session, bgagent.HostMessage) {
+			assert.True(t, strings.HasPrefix(want, e.Message.Text) || e.Message.Role == bgagent.RoleUser, "told a part of the text: %q", e.Message.Text)
+		}
+	})
+}
+
+func TestWithoutAStreamPollsFindEverything(t *testing.T) {
+	for _, script := range []string{"say done", "use", "refuse", "ask", "question"} {
+		bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+			r.f.intercept(func(req *http.Request) *http.Response {
+				if req.URL.Path == "/global/event" {
+					return answer(http.StatusNotFound, `{"name":"NotFoundError","data":{"message":"no such route"}}`)
+				}
+				return nil
+			})
+			r.f.breakStreams()
+			seconds(1)
+			task := r.wait(r.launch(script))
+			if script == "refuse" {
+				assert.Equal(t, "refused as told", task.Reason[len(task.Reason)-len("refused as told"):])
+				return
+			}
+			assert.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		})
+	}
+}
+
+func TestEventsReturnsWhenTheServerRefusesThem(t *testing.T) {
+	bubble(t, opencode.Config{Password: "wrong"}, none, func(t *testing.T, r *rig) {
+		other := newClient(t, opencode.Config{Password: "wrong", HTTPClient: r.f.client()})
+		r.f.do(func() { r.f.password = "right" })
+		began := time.Now()
+		err := other.Events(t.Context(), func(bgagent.HostEvent) {})
+		assert.ErrorContains(t, err, "OPENCODE_SERVER_PASSWORD")
+		assert.Zero(t, time.Since(began), "that does not get better by itself")
+		r.f.do(func() { r.f.password, r.f.down = "", true })
+		err = other.Events(t.Context(), func(bgagent.HostEvent) {})
+		assert.ErrorContains(t, err, "start it with")
+		assert.Less(t, time.Since(began), time.Minute)
+	})
+}
+
+func TestOneManagerFollowsTheEventsOfAClient(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		err := r.c.Events(t.Context(), func(bgagent.HostEvent) {})
+		assert.ErrorContains(t, err, "followed already")
+	})
+}
+
+func TestEventsOfOtherSessionsAreTheirStatusesOnly(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+		id, err := other.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker"})
+		require.NoError(t, err)
+		require.NoError(t, other.StartTurn(t.Context(), id, prompt("bgp_1", "use")))
+		seconds(1)
+		assert.NotEmpty(t, r.told(id, bgagent.HostStatus))
+		assert.Empty(t, r.told(id, bgagent.HostMessage))
+	})
+}
+
+func TestTodosAreToldAndHoldTheTaskBack(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		began := time.Now()
+		task := r.wait(r.launch("todo"))
+		assert.Equal(t, bgagent.Completed, task.Status)
+		assert.Equal(t, 1, task.OpenTodos)
+		assert.GreaterOrEqual(t, time.Since(began), 30*time.Second)
+		assert.Equal(t, []bgagent.Todo{{Text: "later"}, {Text: "done", State: bgagent.TodoCompleted}}, task.Progress.Todos)
+	})
+}
+
+// An event of any length is read, and one that cannot be read harms nobody.
+func TestEventsOfAnyShapeAndLengthAreReadOrPassedOver(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		task := r.under(r.launch("wait"))
+		for _, line := range []string{
+			`{`, `null`, `[]`, `"x"`, `{"payload":null}`, `{"payload":{"type":"message.updated","properties":7}}`,
+			`{"payload":{"type":"message.updated","properties":{"info":7}}}`,
+			`{"payload":{"type":"message.part.updated","properties":{}}}`,
+			`{"payload":{"type":"message.part.delta","properties":{"sessionID":"` + task.Session + `","field":"text","delta":"x"}}}`,
+			`{"payload":{"type":"session.error","properties":{}}}`, `{"payload":{"type":"session.deleted","properties":{}}}`,
+			`{"payload":{"type":"of.a.later.version","properties":{"sessionID":"` + task.Session + `"}}}`,
+			`{"payload":{"type":"session.status","properties":{"sessionID":"` + task.Session + `","status":{"type":"napping"}}}}`,
+			`{"payload":{"type":"permission.asked","properties":{"id":"per_1"}}}`,
+		} {
+			r.f.raw(line)
+		}
+		part := fmt.Sprintf(`{"id":"prt_long","sessionID":%q,"messageID":"msg_long","type":"text","text":%q}`, task.Session, strings.Repeat("long ", 1<<20))
+		r.f.raw(`{"payload":{"type":"message.updated","properties":{"sessionID":"` + task.Session + `","info":{"id":"msg_long","role":"assistant","time":{"created":1}}}}}`)
+		r.f.raw(`{"payload":{"type":"message.part.updated","properties":{"sessionID":"` + task.Session + `","part":` + part + `}}}`)
+		seconds(1)
+		told := r.told(task.Session, bgagent.HostMessage)
+		assert.Len(t, told[len(told)-1].Message.Text, 5<<20)
+		assert.Equal(t, []bgagent.HostEventKind{bgagent.HostStreamUp}, r.stream())
+		assert.Equal(t, bgagent.Running, r.under(task).Status)
+	})
+}
+
+// raw sends a line on all streams.
+func (f *fakeServer) raw(line string) {
+	f.do(func() {
+		for st := range f.streams {
+			st.send <- []byte(line)
+		}
+	})
+}
+
+func TestADisposedInstanceIsAGap(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		r.f.raw(`{"directory":"/work","payload":{"type":"server.instance.disposed","properties":{}}}`)
+		seconds(1)
+		assert.Equal(t, []bgagent.HostEventKind{bgagent.HostStreamUp, bgagent.HostStreamGap, bgagent.HostStreamUp}, r.stream())
+	})
+}
+
+func TestEventsEndWithTheirContext(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("enough")
+		time.AfterFunc(time.Minute, func() { cancel(why) })
+		assert.ErrorIs(t, other.Events(ctx, func(bgagent.HostEvent) {}), why)
+	})
+}

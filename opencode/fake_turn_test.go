@@ -1,0 +1,383 @@
+package opencode_test
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// What the agent of the fake server does is the first word of its prompt:
+//
+//	say WORDS       answers with the words
+//	wait            says something and never ends
+//	refuse          the model refuses with status 400
+//	fail            the model fails with status 500: the server tries again
+//	use             calls a tool, then answers
+//	run             calls a tool that never ends
+//	todo            writes a todo list with an open entry
+//	ask             asks for a permission; the answer says what the reply was
+//	question        asks the user
+//	length          is cut off by the model's limit
+//	recall          answers with the first prompt
+//	anything else   is echoed
+
+// prompt takes a prompt; f.mu is held. It is accepted whatever it says.
+func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
+	agent, _ := body["agent"].(string)
+	if agent == "" {
+		agent = "build"
+	}
+	known := false
+	for _, a := range f.agents {
+		known = known || a == agent
+	}
+	if !known {
+		f.fault(s, "UnknownError", `Agent not found: "`+agent+`". Available agents: `+strings.Join(f.agents, ", "))
+		f.fault(s, "UnknownError", "UnknownError: UnknownError\n    at <anonymous> (chunk.js:1:1)")
+		return
+	}
+	f.store(s, body, agent)
+	if tools, ok := body["tools"].(map[string]any); ok { // they replace the rules
+		s.Permission = nil
+		for name := range tools {
+			s.Permission = append(s.Permission, map[string]any{"permission": name, "pattern": "*", "action": "deny"})
+		}
+	}
+	id := body["messageID"].(string)
+	switch noReply, _ := body["noReply"].(bool); {
+	case noReply && s.status == nil:
+		return
+	case s.status != nil:
+		s.queue = append(s.queue, id)
+		return
+	}
+	if m, ok := body["model"].(map[string]any); ok && m["providerID"] != "scripted" {
+		f.setStatus(s, map[string]any{"type": "busy"})
+		f.fault(s, "UnknownError", "Model not found.")
+		f.idle(s)
+		f.fault(s, "UnknownError", "ProviderModelNotFoundError: Model not found.\n    at <anonymous> (chunk.js:1:1)")
+		return
+	}
+	for _, m := range s.messages {
+		if m.Info["parentID"] == id { // the prompt came again: there is nothing to do
+			f.setStatus(s, map[string]any{"type": "busy"})
+			f.idle(s)
+			return
+		}
+	}
+	s.queue = append(s.queue, id)
+	s.turns++
+	turn := s.turns
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.status = map[string]any{"type": "busy"}
+	f.wg.Go(func() { f.turn(ctx, s, turn) })
+}
+
+// store stores the message of a prompt: one with the same id becomes longer,
+// unless its parts have the same ids too.
+func (f *fakeServer) store(s *fakeSession, body map[string]any, agent string) {
+	id := body["messageID"].(string)
+	m := s.message(id)
+	if m == nil {
+		m = &fakeMessage{row: f.now()<<12 + int64(f.ids)}
+		s.messages = append(s.messages, m)
+	}
+	m.Info = map[string]any{"id": id, "sessionID": s.ID, "role": "user", "time": map[string]any{"created": f.now()}, "agent": agent}
+	s.Agent, _ = m.Info["agent"].(string)
+	f.emit(s.Directory, "message.updated", map[string]any{"sessionID": s.ID, "info": m.Info})
+	for _, x := range body["parts"].([]any) {
+		part := x.(map[string]any)
+		part["sessionID"], part["messageID"] = s.ID, id
+		if part["id"] == nil {
+			part["id"] = f.id("prt")
+		}
+		f.part(s, m, part)
+	}
+}
+
+// part sets a part of a message; f.mu is held.
+func (f *fakeServer) part(s *fakeSession, m *fakeMessage, part map[string]any) {
+	found := false
+	for i := range m.Parts {
+		if m.Parts[i]["id"] == part["id"] {
+			m.Parts[i], found = part, true
+		}
+	}
+	if !found {
+		m.Parts = append(m.Parts, part)
+	}
+	f.emit(s.Directory, "message.part.updated", map[string]any{"sessionID": s.ID, "part": part})
+}
+
+func (f *fakeServer) fault(s *fakeSession, name, text string) {
+	f.emit(s.Directory, "session.error", map[string]any{"sessionID": s.ID, "error": map[string]any{"name": name, "data": map[string]any{"message": text}}})
+}
+
+func (f *fakeServer) setStatus(s *fakeSession, status map[string]any) {
+	s.status = status
+	f.emit(s.Directory, "session.status", map[string]any{"sessionID": s.ID, "status": status})
+}
+
+func (f *fakeServer) idle(s *fakeSession) {
+	s.status = nil
+	if s.deleted {
+		delete(f.sessions, s.ID)
+	}
+	f.tellIdle(s.Directory, s.ID)
+}
+
+func (f *fakeServer) tellIdle(dir, id string) {
+	f.emit(dir, "session.status", map[string]any{"sessionID": id, "status": map[string]any{"type": "idle"}})
+	f.emit(dir, "session.idle", map[string]any{"sessionID": id})
+}
+
+// abort stops what runs in a session; f.mu is held. What has happened is told
+// first, and what becomes of the message 20 ms after the answer.
+func (f *fakeServer) abort(id string) {
+	s := f.sessions[id]
+	if s == nil || s.status == nil {
+		f.tellIdle("/work", id)
+		return
+	}
+	s.turns++
+	s.cancel()
+	s.queue, s.cancel = nil, nil
+	retried := s.status["type"] == "retry"
+	if !retried {
+		f.fault(s, "MessageAbortedError", "Aborted")
+	}
+	f.idle(s)
+	last := s.messages[len(s.messages)-1]
+	if last.Info["role"] != "assistant" {
+		return
+	}
+	f.wg.Go(func() {
+		time.Sleep(20 * time.Millisecond)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, p := range last.Parts {
+			if state, ok := p["state"].(map[string]any); ok {
+				state["status"] = "completed"
+			}
+			f.part(s, last, p)
+		}
+		if !retried {
+			last.Info["error"] = map[string]any{"name": "MessageAbortedError", "data": map[string]any{"message": "Aborted"}}
+		}
+		f.complete(s, last, "")
+		f.tellIdle(s.Directory, s.ID)
+	})
+}
+
+// complete ends a message; f.mu is held.
+func (f *fakeServer) complete(s *fakeSession, m *fakeMessage, finish string) {
+	m.Info["time"] = map[string]any{"created": m.Info["time"].(map[string]any)["created"], "completed": f.now()}
+	if finish != "" {
+		m.Info["finish"] = finish
+		m.Info["tokens"] = map[string]any{"input": 10, "output": 2, "reasoning": 0, "cache": map[string]any{"read": 0, "write": 0}}
+	}
+	f.emit(s.Directory, "message.updated", map[string]any{"sessionID": s.ID, "info": m.Info})
+}
+
+// fakeTurn is one turn of the fake's agent.
+type fakeTurn struct {
+	f    *fakeServer
+	ctx  context.Context
+	s    *fakeSession
+	turn int
+	m    *fakeMessage
+}
+
+// step runs g with the server's lock held, unless the turn was aborted.
+func (t *fakeTurn) step(g func()) bool {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	if t.s.turns != t.turn {
+		return false
+	}
+	g()
+	return true
+}
+
+// pause lets time pass.
+func (t *fakeTurn) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-t.ctx.Done():
+	}
+}
+
+// turn answers what is queued, one prompt after the other, in one turn.
+func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
+	t := &fakeTurn{f: f, ctx: ctx, s: s, turn: turn}
+	t.pause(20 * time.Millisecond)
+	if !t.step(func() { f.setStatus(s, map[string]any{"type": "busy"}) }) {
+		return
+	}
+	for {
+		var text, id string
+		more := false
+		if !t.step(func() {
+			if more = len(s.queue) > 0; more {
+				id = s.queue[0]
+				text, _ = s.message(id).Parts[0]["text"].(string)
+				s.queue = s.queue[1:]
+			} else {
+				f.idle(s)
+			}
+		}) || !more {
+			return
+		}
+		t.answer(id, text)
+		t.pause(10 * time.Millisecond)
+	}
+}
+
+// message begins a message of the agent.
+func (t *fakeTurn) message(parent string) bool {
+	return t.step(func() {
+		t.m = &fakeMessage{row: t.f.now()<<12 + int64(t.f.ids), Info: map[string]any{
+			"id": t.f.id("msg"), "sessionID": t.s.ID, "role": "assistant", "parentID": parent, "time": map[string]any{"created": t.f.now()},
+		}}
+		t.s.messages = append(t.s.messages, t.m)
+		t.f.emit(t.s.Directory, "message.updated", map[string]any{"sessionID": t.s.ID, "info": t.m.Info})
+	})
+}
+
+// text writes a text, word by word.
+func (t *fakeTurn) text(text string) {
+	var part map[string]any
+	t.step(func() {
+		part = map[string]any{"id": t.f.id("prt"), "sessionID": t.s.ID, "messageID": t.m.Info["id"], "type": "text", "text": ""}
+		t.f.part(t.s, t.m, part)
+	})
+	for _, word := range strings.SplitAfter(text, " ") {
+		t.pause(5 * time.Millisecond)
+		t.step(func() {
+			part["text"] = part["text"].(string) + word
+			t.f.emit(t.s.Directory, "message.part.delta", map[string]any{
+				"sessionID": t.s.ID, "messageID": t.m.Info["id"], "partID": part["id"], "field": "text", "delta": word,
+			})
+		})
+	}
+}
+
+// tool calls a tool.
+func (t *fakeTurn) tool(name string) (part map[string]any) {
+	t.step(func() {
+		part = map[string]any{"id": t.f.id("prt"), "sessionID": t.s.ID, "messageID": t.m.Info["id"], "type": "tool",
+			"callID": "call_1", "tool": name, "state": map[string]any{"status": "running", "input": map[string]any{}}}
+		t.f.part(t.s, t.m, part)
+	})
+	return part
+}
+
+func (t *fakeTurn) toolDone(part map[string]any, state string) {
+	t.step(func() {
+		part["state"] = map[string]any{"status": state}
+		t.f.part(t.s, t.m, part)
+		t.f.complete(t.s, t.m, "tool-calls")
+	})
+}
+
+// end ends the message with the text told in whole.
+func (t *fakeTurn) end(finish string) {
+	t.step(func() {
+		for _, p := range t.m.Parts {
+			t.f.part(t.s, t.m, p)
+		}
+		t.f.complete(t.s, t.m, finish)
+	})
+}
+
+func (t *fakeTurn) say(parent, text string) {
+	if t.message(parent) {
+		t.text(text)
+		t.end("stop")
+	}
+}
+
+// answer plays the script of one prompt.
+func (t *fakeTurn) answer(id, text string) {
+	verb, rest, _ := strings.Cut(text, " ")
+	switch verb {
+	case "say":
+		t.say(id, rest)
+	case "wait":
+		t.message(id)
+		t.text("I wait for ever")
+		<-t.ctx.Done()
+	case "length":
+		t.message(id)
+		t.text("so far and no")
+		t.end("length")
+	case "refuse":
+		t.message(id)
+		t.step(func() {
+			t.f.fault(t.s, "APIError", "refused as told")
+			t.f.tellIdle(t.s.Directory, t.s.ID)
+			t.m.Info["error"] = map[string]any{"name": "APIError", "data": map[string]any{"message": "refused as told", "statusCode": 400}}
+			t.f.complete(t.s, t.m, "")
+		})
+	case "fail":
+		t.message(id)
+		for n := 1; t.ctx.Err() == nil; n++ {
+			t.step(func() {
+				t.f.setStatus(t.s, map[string]any{"type": "retry", "attempt": n, "message": "boom", "next": t.f.now() + 2000})
+			})
+			t.pause(2 * time.Second)
+		}
+	case "use", "todo":
+		t.message(id)
+		part := t.tool("bash")
+		t.pause(10 * time.Millisecond)
+		if verb == "todo" {
+			t.step(func() {
+				t.s.todos = []map[string]string{{"content": "later", "status": "pending"}, {"content": "done", "status": "completed"}}
+				t.f.emit(t.s.Directory, "todo.updated", map[string]any{"sessionID": t.s.ID, "todos": t.s.todos})
+			})
+		}
+		t.toolDone(part, "completed")
+		t.say(id, "used")
+	case "run":
+		t.message(id)
+		t.tool("bash")
+		<-t.ctx.Done()
+	case "ask", "question":
+		t.ask(id, verb)
+	case "recall":
+		t.say(id, t.s.messages[0].Parts[0]["text"].(string))
+	default:
+		t.say(id, "echo: "+text)
+	}
+}
+
+// ask asks for a permission, or the user, and waits for the reply.
+func (t *fakeTurn) ask(id, verb string) {
+	t.message(id)
+	part := t.tool("bash")
+	a := &fakeAsk{dir: t.s.Directory, answer: make(chan map[string]any, 1)}
+	kind, prefix := "permission.asked", "per"
+	if verb == "question" {
+		kind, prefix = "question.asked", "que"
+	}
+	t.step(func() {
+		a.body = map[string]any{"id": t.f.id(prefix), "sessionID": t.s.ID, "permission": "bash", "patterns": []string{"rm -rf /"}, "metadata": map[string]any{},
+			"questions": []any{map[string]any{"question": "which one?"}}}
+		t.f.asks[a.body["id"].(string)] = a
+		t.f.emit(t.s.Directory, kind, a.body)
+	})
+	select {
+	case reply := <-a.answer:
+		t.step(func() {
+			t.f.emit(t.s.Directory, "permission.replied", map[string]any{"sessionID": t.s.ID, "requestID": a.body["id"]})
+		})
+		t.toolDone(part, "error")
+		text, _ := reply["reply"].(string)
+		why, _ := reply["message"].(string)
+		t.say(id, strings.TrimSpace("replied "+text+" "+why))
+	case <-t.ctx.Done():
+		t.f.do(func() { delete(t.f.asks, a.body["id"].(string)) })
+	}
+}

@@ -1,0 +1,294 @@
+package opencode
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// follower makes the manager's events of those of one connection. It puts
+// messages together from what the stream tells of them piece by piece, for the
+// sessions that the client runs; of the others it tells statuses.
+type follower struct {
+	c     *Client
+	emit  func(bgagent.HostEvent)
+	again bool // there has been a connection before
+	up    bool
+
+	// mu guards what follows: text that has grown is told by a timer.
+	mu     sync.Mutex
+	ended  bool
+	timer  *time.Timer                  // stands while something has grown; nil otherwise
+	views  map[string]map[string]*drawn // messages that are under way, by session
+	whole  map[string]bool              // sessions whose turn has begun on this connection
+	failed map[string]bool              // sessions that have told of an error in this turn
+	idle   string                       // the session of which the last event said that it is idle
+}
+
+// maxFailed bounds for how many sessions an error is remembered.
+const maxFailed = 1000
+
+func newFollower(c *Client, emit func(bgagent.HostEvent), again bool) *follower {
+	return &follower{c: c, emit: emit, again: again, views: map[string]map[string]*drawn{}, whole: map[string]bool{}, failed: map[string]bool{}}
+}
+
+// wireEvent is an event of the stream; the one for all directories wraps them.
+type wireEvent struct {
+	Directory  string          `json:"directory"`
+	Type       string          `json:"type"`
+	Properties json.RawMessage `json:"properties"`
+	Payload    *wireEvent      `json:"payload"`
+}
+
+// eventProperties is the part of the properties of all events that is used here.
+type eventProperties struct {
+	ID        string          `json:"id"`
+	RequestID string          `json:"requestID"`
+	SessionID string          `json:"sessionID"`
+	MessageID string          `json:"messageID"`
+	PartID    string          `json:"partID"`
+	Field     string          `json:"field"`
+	Delta     string          `json:"delta"`
+	Status    wireStatus      `json:"status"`
+	Error     *wireError      `json:"error"`
+	Info      json.RawMessage `json:"info"` // of a message, or of a session
+	Part      wirePart        `json:"part"`
+	Todos     []wireTodo      `json:"todos"`
+}
+
+// event takes one event. One that cannot be read is passed over.
+func (f *follower) event(ctx context.Context, data []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var e wireEvent
+	if json.Unmarshal(data, &e) != nil {
+		return
+	}
+	dir := e.Directory
+	if e.Payload != nil {
+		e = *e.Payload
+	}
+	idleBefore := f.idle
+	f.idle = ""
+	switch e.Type {
+	case "server.connected":
+		f.connected()
+		return
+	case "server.heartbeat":
+		f.idle = idleBefore
+		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamBeat})
+		return
+	case "server.instance.disposed", "global.disposed":
+		// What ran in the directory has ended without a word.
+		f.lost()
+		return
+	case "permission.asked", "question.asked":
+		f.asked(e, dir)
+		return
+	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
+		"session.status", "session.idle", "session.error", "session.deleted", "todo.updated",
+		"permission.replied", "question.replied", "question.rejected":
+	default:
+		return
+	}
+	var p eventProperties
+	if json.Unmarshal(e.Properties, &p) != nil {
+		return
+	}
+	if p.SessionID == "" {
+		p.SessionID = p.Part.SessionID
+	}
+	switch e.Type {
+	case "session.idle":
+		if idleBefore != p.SessionID {
+			f.status(p.SessionID, wireStatus{Type: "idle"})
+		}
+	case "session.status":
+		f.status(p.SessionID, p.Status)
+		if p.Status.Type == "idle" {
+			f.idle = p.SessionID
+		}
+	case "session.error":
+		f.failure(p)
+	case "session.deleted":
+		f.deleted(p)
+	case "todo.updated":
+		f.emit(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: p.SessionID, Todos: todos(p.Todos)})
+	case "permission.replied", "question.replied", "question.rejected":
+		f.c.answered(p.RequestID)
+	default:
+		f.message(ctx, e.Type, p)
+	}
+}
+
+// connected is called when the server says that the stream stands.
+func (f *follower) connected() {
+	if f.up {
+		return
+	}
+	f.up = true
+	c := f.c
+	dirs := map[string]bool{}
+	c.mu.Lock()
+	c.stream = true
+	for _, s := range c.sessions {
+		if s.ours && s.dir != "" {
+			dirs[s.dir] = true
+		}
+	}
+	for dir := range dirs { // what was asked while nobody listened
+		c.spawn(func() { c.findAsks(c.life, dir) })
+	}
+	c.mu.Unlock()
+	if f.again {
+		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // have everything looked at now, and not with the next poll
+	}
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+}
+
+// tick tells what has grown.
+func (f *follower) tick() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.timer = nil; !f.ended {
+		f.flush("")
+	}
+}
+
+// down is called when the connection has ended. Nothing is emitted after it.
+func (f *follower) down() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended = true; f.timer != nil {
+		f.timer.Stop()
+	}
+	c := f.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stream = false
+	for _, s := range c.sessions {
+		s.awaited, s.busy = "", false
+	}
+}
+
+// lost has everything read anew: something could not be told.
+func (f *follower) lost() {
+	clear(f.views)
+	clear(f.whole)
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+}
+
+// asked takes a question of an agent.
+func (f *follower) asked(e wireEvent, dir string) {
+	if e.Type == "permission.asked" {
+		var w wirePermission
+		if json.Unmarshal(e.Properties, &w) == nil {
+			f.c.asking(w.ask(dir))
+		}
+		return
+	}
+	var w wireQuestion
+	if json.Unmarshal(e.Properties, &w) == nil {
+		f.c.asking(w.ask(dir))
+	}
+}
+
+// ours reports whether the client runs the session, and the message of its turn
+// of which the stream has not told yet.
+func (f *follower) ours(session string) (ours bool, awaited string) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	s := f.c.sessions[session]
+	if s == nil {
+		return false, ""
+	}
+	return s.ours, s.awaited
+}
+
+// begun takes note that the stream tells of the turn.
+func (f *follower) begun(session string) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	if s := f.c.sessions[session]; s != nil {
+		s.awaited = ""
+	}
+}
+
+// status takes the state of a session. Idle before the message of a new turn has
+// been told belongs to the turn before, which was aborted.
+func (f *follower) status(session string, w wireStatus) {
+	f.flush(session)
+	s := w.status()
+	f.c.mu.Lock()
+	awaited := ""
+	if known := f.c.sessions[session]; known != nil {
+		known.busy = s.State != bgagent.SessionIdle && s.State != bgagent.SessionUnknown
+		known.behind = time.Time{}
+		awaited = known.awaited
+	}
+	if s.State == bgagent.SessionIdle && awaited == "" {
+		f.c.drop(session)
+	}
+	f.c.mu.Unlock()
+	if s.State != bgagent.SessionIdle {
+		delete(f.failed, session)
+		if question := f.c.asked(session); question != "" && s.State == bgagent.SessionBusy {
+			s = bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question}
+		}
+		f.emit(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: s})
+		return
+	}
+	if awaited != "" {
+		return
+	}
+	delete(f.whole, session)
+	for id, d := range f.views[session] {
+		if m := d.msg.message(); final(&m) {
+			delete(f.views[session], id) // told, and rarely changed any more
+		}
+	}
+	if len(f.views[session]) == 0 {
+		delete(f.views, session)
+	}
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: s})
+}
+
+// failure takes an error of a session. The server often tells it a second time,
+// with a stack trace for a message.
+func (f *follower) failure(p eventProperties) {
+	if p.Error == nil || p.SessionID == "" {
+		return
+	}
+	stop, text := p.Error.stop()
+	if _, awaited := f.ours(p.SessionID); awaited != "" && stop == bgagent.StopAborted || f.failed[p.SessionID] {
+		return
+	}
+	if len(f.failed) >= maxFailed {
+		clear(f.failed)
+	}
+	f.failed[p.SessionID] = true
+	f.flush(p.SessionID)
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostError, Session: p.SessionID, Stop: stop, Error: text})
+}
+
+func (f *follower) deleted(p eventProperties) {
+	if p.SessionID == "" {
+		var info struct {
+			ID string `json:"id"`
+		}
+		if json.Unmarshal(p.Info, &info) != nil {
+			return
+		}
+		p.SessionID = info.ID
+	}
+	delete(f.views, p.SessionID)
+	delete(f.whole, p.SessionID)
+	f.c.mu.Lock()
+	f.c.drop(p.SessionID)
+	f.c.mu.Unlock()
+	f.emit(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: p.SessionID})
+}

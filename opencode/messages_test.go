@@ -1,0 +1,235 @@
+package opencode_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+// serves has the fake answer a request for messages with these.
+func (r *rig) serves(session string, messages string) {
+	r.f.intercept(func(req *http.Request) *http.Response {
+		if req.URL.Path == "/session/"+session+"/message" {
+			return answer(http.StatusOK, messages)
+		}
+		return nil
+	})
+}
+
+func TestHowAMessageEndedIsReadFromErrorAndFinish(t *testing.T) {
+	said := `"parts":[{"type":"text","id":"prt_1","text":"hi"}]`
+	info := func(rest string) string {
+		return `[{"info":{"id":"msg_1","role":"assistant","time":{"created":1000` + rest + `},` + said + `}]`
+	}
+	for rest, want := range map[string]bgagent.Message{
+		`}`:                                         {},
+		`,"completed":2}`:                           {Finished: true, Stop: bgagent.StopInterrupted},
+		`,"completed":2},"finish":"stop"`:           {Finished: true, Stop: bgagent.StopEndOfTurn},
+		`,"completed":2},"finish":"other"`:          {Finished: true, Stop: bgagent.StopEndOfTurn},
+		`},"finish":"stop"`:                         {},
+		`,"completed":2},"finish":"tool-calls"`:     {Finished: true},
+		`,"completed":2},"finish":"length"`:         {Finished: true, Stop: bgagent.StopLength},
+		`,"completed":2},"finish":"content-filter"`: {Finished: true, Stop: bgagent.StopRefused},
+		`,"completed":2},"finish":"error"`:          {Finished: true, Stop: bgagent.StopError, Error: "the model ended with an error"},
+		`},"error":{"name":"MessageAbortedError","data":{"message":"Aborted"}}`:                   {Finished: true, Stop: bgagent.StopAborted, Error: "Aborted"},
+		`},"error":{"name":"MessageOutputLengthError","data":{}}`:                                 {Finished: true, Stop: bgagent.StopLength, Error: "MessageOutputLengthError"},
+		`},"error":{"name":"ContentFilterError","data":{"message":"no"}}`:                         {Finished: true, Stop: bgagent.StopRefused, Error: "no"},
+		`,"completed":2},"error":{"name":"APIError","data":{"message":"bad\n    at x (y.js:1)"}}`: {Finished: true, Stop: bgagent.StopError, Error: "bad"},
+	} {
+		bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+			r.serves(r.root, info(rest))
+			want.ID, want.Role, want.Text, want.Time = "msg_1", bgagent.RoleAgent, "hi", time.UnixMilli(1000)
+			assert.Equal(t, []bgagent.Message{want}, r.messages(r.root), rest)
+		})
+	}
+}
+
+func TestWhatIsInAMessage(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		r.serves(r.root, `[
+			{"info":{"id":"msg_1","role":"user","time":{"created":1},"summary":{"diffs":[]}},"parts":[{"type":"text","text":"do it","metadata":{"bgagent":"bgp_1","other":7}},{"type":"text","text":"hidden","ignored":true},{"type":"file"}]},
+			{"info":{"id":"msg_2","role":"assistant","time":{"created":1,"completed":2},"finish":"tool-calls","cost":0.5,"tokens":{"input":3,"output":4,"cache":{"read":5,"write":6}}},"parts":[
+				{"type":"step-start"},{"type":"reasoning","text":"hm"},{"type":"text","text":"one"},{"type":"text","text":"two"},
+				{"type":"tool","id":"prt_a","callID":"call_1","tool":"bash","state":{"status":"running","input":{}}},
+				{"type":"tool","id":"prt_b","callID":"call_1","tool":"edit","state":{"status":"error"}},
+				{"type":"of-a-later-version","state":"odd"}]},
+			{"info":{"id":"msg_3","role":"user","time":{"created":1}},"parts":[{"type":"compaction"}]},
+			{"info":{"id":"msg_4","role":"assistant","summary":true,"time":{"created":1,"completed":2},"finish":"stop"},"parts":[{"type":"text","text":"so far"}]},
+			{"info":{"id":"msg_5","role":"of-a-later-version"}}]`)
+		_, err := r.c.Messages(t.Context(), r.root, "", 10)
+		require.ErrorContains(t, err, "not what opencode sends", "a part whose state is a string")
+		r.serves(r.root, `[
+			{"info":{"id":"msg_1","role":"user","time":{"created":1},"summary":{"diffs":[]}},"parts":[{"type":"text","text":"do it","metadata":{"bgagent":"bgp_1","other":7}},{"type":"text","text":"hidden","ignored":true},{"type":"file"}]},
+			{"info":{"id":"msg_2","role":"assistant","time":{"created":1,"completed":2},"finish":"tool-calls","cost":0.5,"tokens":{"input":3,"output":4,"cache":{"read":5,"write":6}}},"parts":[
+				{"type":"step-start"},{"type":"reasoning","text":"hm"},{"type":"text","text":"one"},{"type":"text","text":"two"},
+				{"type":"tool","id":"prt_a","callID":"call_1","tool":"bash","state":{"status":"running","input":{}}},
+				{"type":"tool","id":"prt_b","callID":"call_1","tool":"edit","state":{"status":"error"}},
+				{"type":"of-a-later-version"}]},
+			{"info":{"id":"msg_3","role":"user","time":{"created":1}},"parts":[{"type":"compaction"}]},
+			{"info":{"id":"msg_4","role":"assistant","summary":true,"time":{"created":1,"completed":2},"finish":"stop"},"parts":[{"type":"text","text":"so far"}]},
+			{"info":{"id":"msg_5","role":"of-a-later-version"}}]`)
+		at := time.UnixMilli(1)
+		assert.Equal(t, []bgagent.Message{
+			{ID: "msg_1", Role: bgagent.RoleUser, PromptID: "bgp_1", Text: "do it", Finished: true, Time: at},
+			{ID: "msg_2", Role: bgagent.RoleAgent, Text: "one\n\ntwo", Reasoning: "hm", Finished: true, Time: at,
+				Tools: []bgagent.MessageTool{{ID: "prt_a", Name: "bash", State: bgagent.ToolRunning}, {ID: "prt_b", Name: "edit", State: bgagent.ToolFailed}},
+				Usage: bgagent.Usage{InputTokens: 14, OutputTokens: 4, Cost: 0.5}},
+			{ID: "msg_3", Role: bgagent.RoleOther, Finished: true, Time: at},
+			{ID: "msg_4", Role: bgagent.RoleOther, Text: "so far", Finished: true, Time: at},
+			{ID: "msg_5", Role: bgagent.RoleOther},
+		}, r.messages(r.root))
+	})
+}
+
+// fill stores n turns in a session: a prompt and an answer each.
+func (r *rig) fill(session string, from, n int) {
+	r.f.do(func() {
+		s := r.f.sessions[session]
+		for i := from; i < from+n; i++ {
+			for _, role := range []string{"user", "assistant"} {
+				m := &fakeMessage{row: int64(2*i + len(role)), Info: map[string]any{"id": r.f.id("msg"), "sessionID": session, "role": role,
+					"time": map[string]any{"created": 1, "completed": 2}, "finish": "stop"},
+					Parts: []map[string]any{{"id": r.f.id("prt"), "type": "text", "text": fmt.Sprint(role, i)}}}
+				m.row = int64(len(s.messages))
+				s.messages = append(s.messages, m)
+			}
+		}
+	})
+}
+
+func TestReadingOnCostsWhatIsNew(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		id := r.session("")
+		r.fill(id, 0, 500)
+		page, err := r.c.Messages(t.Context(), id, "", 2000)
+		require.NoError(t, err)
+		require.Len(t, page.Messages, 1000)
+		assert.Less(t, len(page.Next), 400, "a cursor does not grow with the session")
+		cursor := page.Next
+		r.fill(id, 500, 1)
+		before := r.count("GET", id+"/message")
+		page, err = r.c.Messages(t.Context(), id, cursor, 100)
+		require.NoError(t, err)
+		assert.Len(t, page.Messages, 2)
+		assert.Equal(t, before+1, r.count("GET", id+"/message"))
+		// What has come since is more than fits into one look.
+		r.fill(id, 501, 200)
+		got := 0
+		for cursor = page.Next; ; cursor = page.Next {
+			page, err = r.c.Messages(t.Context(), id, cursor, 150)
+			require.NoError(t, err)
+			got += len(page.Messages)
+			if !page.More {
+				break
+			}
+		}
+		assert.Equal(t, 400, got)
+	})
+}
+
+func TestAChangeOfAnEndedMessageIsReturned(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		id := r.session("")
+		r.fill(id, 0, 10)
+		page, err := r.c.Messages(t.Context(), id, "", 100)
+		require.NoError(t, err)
+		r.f.do(func() { // as an abort does after the session has fallen idle
+			s := r.f.sessions[id]
+			s.messages[len(s.messages)-1].Info["error"] = map[string]any{"name": "MessageAbortedError", "data": map[string]any{"message": "Aborted"}}
+		})
+		page, err = r.c.Messages(t.Context(), id, page.Next, 100)
+		require.NoError(t, err)
+		require.Len(t, page.Messages, 1)
+		assert.Equal(t, bgagent.StopAborted, page.Messages[0].Stop)
+	})
+}
+
+func TestAMessageThatIsNeverFinishedDoesNotHoldTheCursorBack(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		id := r.session("")
+		r.fill(id, 0, 1)
+		r.f.do(func() { r.f.sessions[id].messages[1].Info["time"] = map[string]any{"created": 1} })
+		page, err := r.c.Messages(t.Context(), id, "", 1000)
+		require.NoError(t, err)
+		for i := range 20 {
+			r.fill(id, 1+10*i, 10)
+			page, err = r.c.Messages(t.Context(), id, page.Next, 1000)
+			require.NoError(t, err)
+			assert.Len(t, page.Messages, 20)
+		}
+		assert.Less(t, len(page.Next), 4000)
+		before := r.count("GET", id+"/message")
+		_, err = r.c.Messages(t.Context(), id, page.Next, 1000)
+		require.NoError(t, err)
+		assert.Equal(t, before+1, r.count("GET", id+"/message"))
+	})
+}
+
+func TestMessagesTakenBackDoNotReturnTheOthersAgain(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		id := r.session("")
+		r.fill(id, 0, 20)
+		page, err := r.c.Messages(t.Context(), id, "", 100)
+		require.NoError(t, err)
+		r.f.do(func() {
+			s := r.f.sessions[id]
+			s.messages = slices.Clone(s.messages[:20])
+		})
+		r.fill(id, 20, 1)
+		page, err = r.c.Messages(t.Context(), id, page.Next, 100)
+		require.NoError(t, err)
+		assert.Len(t, page.Messages, 2)
+	})
+}
+
+func TestACursorOfAnotherClientIsRefused(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		for _, cursor := range []bgagent.Cursor{"17", "2||", "1|msg_1|msg_2", "1|msg_1|msg_2=zz", "1|msg_1|=1", "1|a|b|c"} {
+			_, err := r.c.Messages(t.Context(), r.root, cursor, 10)
+			assert.ErrorContains(t, err, "is no cursor of this client", "%q", cursor)
+		}
+	})
+}
+
+func TestForgettingASessionFreesItAndDoesNotLoseIt(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		task := r.wait(r.launch("say one"))
+		r.c.ForgetSession(task.Session)
+		assert.Equal(t, bgagent.SessionIdle, r.state(task.Session))
+		require.NoError(t, r.c.StartTurn(t.Context(), task.Session, prompt("bgp_x", "say two")))
+		seconds(1)
+		assert.Equal(t, []string{"> say one", "one", "> say two", "two"}, r.texts(task.Session))
+	})
+}
+
+func TestManyForeignSessionsAreNotRememberedForEver(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		id := r.session("")
+		for range 10000 {
+			r.f.do(func() {
+				_, s, _ := r.f.create("/work", nil)
+				r.f.tellIdle("/work", s.(*fakeSession).ID)
+			})
+		}
+		var ids []string
+		r.f.do(func() {
+			for id := range r.f.sessions {
+				ids = append(ids, id)
+			}
+		})
+		got, err := r.c.Statuses(t.Context(), ids)
+		require.NoError(t, err)
+		assert.Len(t, got, 10002)
+		assert.LessOrEqual(t, opencode.Remembered(r.c), 4096)
+		require.NoError(t, r.c.StartTurn(t.Context(), id, prompt("bgp_1", strings.Repeat("say ", 2))))
+	})
+}

@@ -1,0 +1,239 @@
+package bgotel
+
+import (
+	"context"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// record is what is recorded of a task: of its latest attempt, from the launch on
+// and until the task expires.
+type record struct {
+	id      string
+	no      int
+	session string
+	status  bgagent.Status
+	at      trace.SpanContext // of the attempt's span; remains when it has ended
+
+	// While the attempt is live.
+	span   trace.Span
+	ctx    context.Context // carries span
+	agent  []attribute.KeyValue
+	stage  stage
+	part   trace.Span // of the stage
+	since  time.Time  // when the stage began
+	turn   int        // number of the turn that was begun last
+	asking bool
+	used   bgagent.Usage // what has been recorded of it
+}
+
+// stage is what an attempt goes through. Exactly one span stands for it.
+type stage uint8
+
+const (
+	stageNone stage = iota
+	stageQueued
+	stageSession
+	stageTurn
+	stageWaiting
+)
+
+var stageNames = [...]string{stageQueued: "queued", stageSession: "session", stageTurn: operationInvokeAgent, stageWaiting: "waiting"}
+
+// stageOf returns the stage of a running attempt.
+func stageOf(t *bgagent.Task) stage {
+	switch {
+	case t.Phase == bgagent.PhaseWaiting:
+		return stageWaiting
+	case t.Session == "":
+		return stageSession
+	default:
+		return stageTurn
+	}
+}
+
+// advance brings what is recorded to where the task is.
+func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
+	x := r.tasks[t.ID]
+	if x == nil || t.Attempt > x.no {
+		x = r.begin(t, x)
+	}
+	if x.status.Terminal() {
+		return
+	}
+	if x.session == "" && t.Session != "" {
+		x.session = t.Session
+		r.sessions[x.session] = x
+	}
+	if x.stage == stageQueued && !t.Started.IsZero() {
+		r.meters.queue.Record(x.ctx, seconds(x.since, t.Started), inMetrics(x.agent))
+		first := stageTurn // its session is there, and when that was made is not known: it is quick
+		if t.Session == "" {
+			first = stageSession
+		}
+		r.enter(x, t, first, t.Started)
+	}
+	if x.stage == stageSession && t.Session != "" && t.Status.Terminal() { // the turn has been missed
+		r.enter(x, t, stageTurn, x.since)
+	}
+	r.moveTo(x, t.Status)
+	switch {
+	case t.Status.Terminal():
+		r.end(x, t)
+	case t.Status == bgagent.Running:
+		r.run(x, t, now)
+	}
+}
+
+// begin opens the span of an attempt, and its first stage.
+func (r *Recorder) begin(t *bgagent.Task, earlier *record) *record {
+	parent, delegator := r.above(t)
+	x := &record{id: t.ID, no: t.Attempt, agent: agentOf(t)}
+	opts := []trace.SpanStartOption{
+		trace.WithTimestamp(t.Queued), trace.WithAttributes(taskOf(t, r.cfg.Content)...), trace.WithAttributes(x.agent...),
+	}
+	if delegator.IsValid() && !delegator.Equal(parent) {
+		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: delegator}))
+	}
+	if earlier != nil {
+		x.session = earlier.session
+		if earlier.at.IsValid() {
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: earlier.at}))
+		}
+	}
+	ctx := trace.ContextWithSpanContext(context.Background(), parent)
+	x.ctx, x.span = r.tracer.Start(ctx, "task "+t.Agent, opts...)
+	x.at = x.span.SpanContext()
+	r.tasks[x.id] = x
+	if x.session != "" {
+		r.sessions[x.session] = x
+	}
+	r.meters.count(x.status, +1)
+	r.enter(x, t, stageQueued, t.Queued)
+	return x
+}
+
+// run brings a running attempt to its stage.
+func (r *Recorder) run(x *record, t *bgagent.Task, now time.Time) {
+	s := stageOf(t)
+	inTurn := t.Phase == bgagent.PhaseTurn || t.Phase == bgagent.PhaseAsking
+	if s != x.stage || inTurn && t.Progress.Turns > x.turn {
+		r.enter(x, t, s, now)
+	}
+	if inTurn {
+		x.turn = t.Progress.Turns
+	}
+	if asks := t.Phase == bgagent.PhaseAsking; asks != x.asking && x.stage == stageTurn {
+		x.asking = asks
+		name := "answered"
+		if asks {
+			name = "asking"
+		}
+		x.part.AddEvent(name, trace.WithTimestamp(now))
+	}
+}
+
+// enter ends the stage that the attempt is in and begins another.
+func (r *Recorder) enter(x *record, t *bgagent.Task, s stage, at time.Time) {
+	if at.Before(x.since) {
+		at = x.since
+	}
+	r.leave(x, t, at)
+	x.stage, x.since, x.part = s, at, nil
+	if s == stageNone {
+		return
+	}
+	name, opts := stageNames[s], []trace.SpanStartOption{trace.WithTimestamp(at)}
+	if s == stageTurn {
+		name += " " + t.Agent
+		opts = append(opts, trace.WithAttributes(keyOperation.String(operationInvokeAgent), keyConversation.String(x.session)), trace.WithAttributes(x.agent...))
+		x.asking = false
+		if x.turn++; t.Progress.Turns > x.turn {
+			x.turn = t.Progress.Turns
+		}
+	}
+	_, x.part = r.tracer.Start(x.ctx, name, opts...)
+}
+
+// leave ends the stage that the attempt is in. When the attempt has ended badly
+// it was this stage that did.
+func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
+	if x.stage == stageNone {
+		return
+	}
+	used := r.meters.spend(x, t.Progress.Usage)
+	measured := inMetrics(x.agent)
+	if wentWrong(t.Cause) {
+		measured = inMetrics(x.agent, keyErrorType.String(t.Cause.String()))
+		failed(x.part, t.Cause)
+	}
+	if x.stage == stageTurn {
+		r.meters.turn.Record(x.ctx, seconds(x.since, at), measured)
+		x.part.SetAttributes(keyTurn.Int(x.turn))
+		if used.InputTokens > 0 || used.OutputTokens > 0 {
+			x.part.SetAttributes(keyInputTokens.Int64(used.InputTokens), keyOutputTokens.Int64(used.OutputTokens))
+		}
+		if used.Cost > 0 {
+			x.part.SetAttributes(keyCost.Float64(used.Cost))
+		}
+	}
+	x.part.End(trace.WithTimestamp(at))
+}
+
+// end ends the span of an attempt that has ended.
+func (r *Recorder) end(x *record, t *bgagent.Task) {
+	r.enter(x, t, stageNone, t.Ended)
+	if !t.Started.IsZero() {
+		r.meters.run.Record(x.ctx, seconds(t.Started, t.Ended), inMetrics(x.agent, keyStatus.String(t.Status.String()), keyCause.String(t.Cause.String())))
+	} else {
+		r.meters.queue.Record(x.ctx, seconds(t.Queued, t.Ended), inMetrics(x.agent))
+	}
+	x.span.SetAttributes(keyStatus.String(t.Status.String()), keyCause.String(t.Cause.String()), keyTurns.Int(t.Progress.Turns), keyToolCalls.Int(t.Progress.ToolCalls))
+	if x.session != "" {
+		x.span.SetAttributes(keyConversation.String(x.session))
+	}
+	if r.cfg.Content && t.Reason != "" {
+		x.span.SetAttributes(keyReason.String(t.Reason))
+	}
+	if wentWrong(t.Cause) {
+		failed(x.span, t.Cause)
+	}
+	x.span.End(trace.WithTimestamp(t.Ended))
+	x.close()
+}
+
+// abandon ends the spans of an attempt of which no more will be known than this
+// status. Nothing is measured of it.
+func (r *Recorder) abandon(x *record, status bgagent.Status) {
+	now := time.Now()
+	x.part.End(trace.WithTimestamp(now))
+	x.span.SetAttributes(keyStatus.String(status.String()))
+	x.span.End(trace.WithTimestamp(now))
+	r.meters.count(x.status, -1)
+	x.status = status
+	x.close()
+}
+
+// moveTo gives the record of a live attempt its status.
+func (r *Recorder) moveTo(x *record, status bgagent.Status) {
+	r.meters.count(x.status, -1)
+	r.meters.count(status, +1)
+	x.status = status
+}
+
+// close frees what only the record of a live attempt needs.
+func (x *record) close() {
+	x.span, x.ctx, x.agent, x.part, x.stage = nil, nil, nil, nil, stageNone
+}
+
+func failed(s trace.Span, c bgagent.Cause) {
+	s.SetAttributes(keyErrorType.String(c.String()))
+	s.SetStatus(codes.Error, c.String())
+}
+
+// seconds is never negative, as clocks may be.
+func seconds(from, to time.Time) float64 { return max(to.Sub(from), 0).Seconds() }
