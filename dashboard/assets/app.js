@@ -136,8 +136,7 @@ $('chips').append(...chips)
 function choose(key) {
   store.choose({ show: key })
   for (const chip of chips) chip.setAttribute('aria-pressed', String(chip.dataset.show === key))
-  tree.box.scrollTop = 0
-  tree.list = null
+  tree.begin()
   redraw()
 }
 
@@ -148,8 +147,7 @@ function drawChips() {
 
 $('search').addEventListener('input', e => {
   store.choose({ search: e.target.value })
-  tree.box.scrollTop = 0
-  tree.list = null
+  tree.begin()
   redraw()
 })
 
@@ -157,7 +155,7 @@ $('order').addEventListener('click', e => {
   store.choose({ newest: !store.newest })
   say($('order-mark'), store.newest ? 'newest first' : 'oldest first')
   e.currentTarget.parentNode.setAttribute('aria-sort', store.newest ? 'descending' : 'ascending')
-  tree.list = null
+  tree.begin()
   redraw()
 })
 
@@ -210,9 +208,9 @@ function ask(kind, node) {
   $('ask-error').hidden = true
   $('ask-yes').disabled = false
   $('ask-no').onclick = () => $('ask').close()
-  $('ask').querySelector('form').onsubmit = e => {
-    e.preventDefault()
-    send(kind, words, node)
+  $('ask-yes').onclick = () => send(kind, words, node)
+  $('ask-text').onkeydown = e => {
+    if (e.key === 'Enter' && (e.ctrlKey || e.metaKey) && !$('ask-yes').disabled) send(kind, words, node)
   }
   $('ask').showModal()
 }

@@ -28,6 +28,7 @@ export class Detail {
   get open() { return !this.box.hidden }
 
   show(node, { focus = false } = {}) {
+    this.box.hidden = false
     if (this.node?.key !== node.key) {
       this.node = node
       this.messages.clear()
@@ -37,7 +38,6 @@ export class Detail {
       this.#build()
       this.box.scrollTop = 0
     }
-    if (this.box.hidden) this.box.hidden = false
     document.body.dataset.detail = 'open'
     this.refresh()
     if (focus) this.box.focus()

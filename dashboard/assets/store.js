@@ -150,7 +150,7 @@ export class Store {
       }
     }
     this.flat = []
-    this.#walk(roots, 1, shown)
+    this.#walk(roots, shown, word !== '')
     return this.flat
   }
 
@@ -161,9 +161,10 @@ export class Store {
   }
 
   // walk goes without recursion: how deep tasks delegate is not ours to bound.
-  #walk(roots, level, shown) {
+  // With unfold it looks into what is folded, too: what was searched for is seen.
+  #walk(roots, shown, unfold) {
     const pick = nodes => (shown ? nodes.filter(n => shown.has(n)) : nodes)
-    const stack = [{ nodes: pick(roots), at: 0, level }]
+    const stack = [{ nodes: pick(roots), at: 0, level: 1 }]
     while (stack.length) {
       const top = stack[stack.length - 1]
       if (top.at === top.nodes.length) {
@@ -173,8 +174,9 @@ export class Store {
       const node = top.nodes[top.at++]
       this.#sort(node)
       const kids = node.kids.length ? pick(node.kids) : node.kids
-      this.flat.push({ node, level: top.level, place: top.at, of: top.nodes.length, kids: kids.length })
-      if (kids.length && !node.closed) stack.push({ nodes: kids, at: 0, level: top.level + 1 })
+      const open = unfold || !node.closed
+      this.flat.push({ node, level: top.level, place: top.at, of: top.nodes.length, kids: kids.length, open, folds: kids.length > 0 && !unfold })
+      if (kids.length && open) stack.push({ nodes: kids, at: 0, level: top.level + 1 })
     }
   }
 

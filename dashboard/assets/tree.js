@@ -40,13 +40,13 @@ class Line {
     this.attr('aria-level', item.level)
     this.attr('aria-posinset', item.place)
     this.attr('aria-setsize', item.of)
-    this.attr('aria-expanded', item.kids ? !item.node.closed : undefined)
+    this.attr('aria-expanded', item.kids ? item.open : undefined)
     this.attr('aria-selected', active)
     if (this.level !== item.level) {
       this.level = item.level
       this.el.style.setProperty('--level', Math.min(item.level - 1, 12))
     }
-    say(this.twist, item.kids ? (item.node.closed ? '▸' : '▾') : '')
+    say(this.twist, item.kids ? (item.open ? '▾' : '▸') : '')
   }
 
   session(item, store) {
@@ -76,6 +76,8 @@ class Line {
 
 export class Tree {
   lines = []
+  list = [] // what is drawn
+  fresh = true // nothing of what is drawn need stay where it is
   active = null // key of the active row
 
   constructor(store, { onselect, onopen, now }) {
@@ -98,7 +100,8 @@ export class Tree {
     if (this.box.offsetParent === null) return
     const list = this.store.rows()
     const height = (this.height = this.#rowHeight())
-    this.#hold(list, height)
+    if (this.fresh) this.fresh = false
+    else this.#hold(list, height)
     this.list = list
     this.rows.style.height = `${list.length * height}px`
     this.box.setAttribute('aria-rowcount', list.length + 1)
@@ -128,13 +131,19 @@ export class Tree {
     this.#sayEmpty(list)
   }
 
+  // begin shows another list from its beginning.
+  begin() {
+    this.fresh = true
+    this.box.scrollTop = 0
+  }
+
   #rowHeight() {
     return parseFloat(getComputedStyle(this.rows).getPropertyValue('--row')) || 28
   }
 
   // hold keeps what is read where it is when rows come and go above it.
   #hold(list, height) {
-    if (!this.list || this.list === list || this.box.scrollTop < height) return
+    if (this.list === list || this.box.scrollTop < height) return
     const top = this.list[Math.floor(this.box.scrollTop / height)]
     const rest = this.box.scrollTop % height
     const at = top ? list.findIndex(item => item.node === top.node) : -1
@@ -172,8 +181,8 @@ export class Tree {
     const row = e.target.closest('.row')
     const line = this.lines.find(l => l.el === row)
     if (!line) return
-    const { node, kids } = this.list[line.index]
-    if (kids && (e.target.closest('.twist') || !node.task)) this.store.fold(node, !node.closed)
+    const { node, folds } = this.list[line.index]
+    if (folds && (e.target.closest('.twist') || !node.task)) this.store.fold(node, !node.closed)
     this.activate(node.key)
     if (node.task) this.onopen(node)
   }
@@ -195,16 +204,16 @@ export class Tree {
       case 'End': go(list.length - 1); break
       case 'ArrowRight':
         if (!item?.kids) break
-        if (item.node.closed) this.#fold(item.node, false)
+        if (!item.open) this.#fold(item.node, false)
         else go(i + 1)
         break
       case 'ArrowLeft':
-        if (item?.kids && !item.node.closed) this.#fold(item.node, true)
+        if (item?.folds && item.open) this.#fold(item.node, true)
         else if (item?.node.up) this.activate(item.node.up.key)
         break
       case 'Enter': case ' ':
         if (item?.node.task) this.onopen(item.node, { focus: true })
-        else if (item) this.#fold(item.node, !item.node.closed)
+        else if (item?.folds) this.#fold(item.node, item.open)
         break
       default: return
     }
