@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/tracing"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/dashboard"
+	"github.com/bgagent/bgagent/inproc"
+)
+
+const (
+	manyTasks    = 10_000
+	manyRunning  = 100 // each says something once a second
+	mostRows     = 500
+	longestTask  = 200 * time.Millisecond
+	firstRows    = time.Second
+	traceSeconds = 10
+)
+
+// busy is an agent that reports something once a second, for as long as it is
+// left to.
+func busy(ctx context.Context, t *inproc.Turn) (string, error) {
+	select {
+	case <-time.After(rand.N(time.Second)): // not all at once
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	every := time.NewTicker(time.Second)
+	defer every.Stop()
+	for i := 0; i < 30; i++ {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+		t.Tool(bgagent.MessageTool{ID: fmt.Sprint(i), Name: []string{"read", "grep", "edit"}[i%3], State: bgagent.ToolDone})
+		t.Text(fmt.Sprintf("Step %d is done, and the next one begins. ", i))
+	}
+	return "done", nil
+}
+
+func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
+	m := newManager(t, map[string]inproc.Agent{"busy": busy}, bgagent.Config{Limits: bgagent.Limits{Default: manyRunning}, MaxTasksPerRoot: -1})
+	for i := range manyTasks {
+		launch(t, m, fmt.Sprint("session ", i%50), "busy", fmt.Sprint("task number ", i))
+	}
+	url := serve(t, m, dashboard.Config{})
+	seen := func(p *tab, name string) time.Duration {
+		return time.Duration(eval[float64](p, `window.__seen.`+name) * float64(time.Millisecond))
+	}
+
+	// The first page of a browser waits for the browser as well.
+	var firsts []time.Duration
+	var p *tab
+	for range 3 {
+		p = open(t, url, desktop)
+		p.until(`window.__seen.first`)
+		firsts = append(firsts, seen(p, "first"))
+		p.until(fmt.Sprintf(`document.querySelector('[data-show=all] b').textContent === %q`, "10k"))
+	}
+	running := len(m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Running}}))
+
+	p.do(chromedp.Focus(chromedp.CSS("#tree")))
+	updates := countEvents(t, m)
+	began := updates.Load()
+	tasks := p.trace(func() {
+		for i := range traceSeconds {
+			switch i {
+			case 3:
+				p.js(`tree.scrollTop = 100000`)
+			case 5:
+				p.click("#tab-time")
+			case 8:
+				p.click("#tab-tree")
+			}
+			time.Sleep(time.Second)
+		}
+	})
+	news := updates.Load() - began
+	require.NotEmpty(t, tasks)
+	require.Greater(t, news, int64(90*traceSeconds), "updates")
+	longest := slices.Max(tasks)
+	most := eval[int](p, `window.__seen.most`)
+	t.Logf("%d tasks, %d running: first rows after %v; the main thread's longest of %d tasks in %d s took %v of its time, with %d updates; at most %d rows; the longest task since the page was opened %v by the clock",
+		manyTasks, running, firsts, len(tasks), traceSeconds, longest, news, most, seen(p, "longest"))
+	require.Less(t, slices.Min(firsts), firstRows, "the first rows")
+	require.Less(t, longest, longestTask, "a task of the main thread")
+	require.Less(t, most, mostRows, "rows in the document")
+}
+
+// countEvents counts what the manager tells from now on.
+func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
+	_, sub := m.Subscribe(1 << 16)
+	var n atomic.Int64
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			if _, err := sub.Next(context.Background()); err != nil {
+				return // closed
+			}
+			n.Add(1)
+		}
+	})
+	t.Cleanup(func() {
+		sub.Close()
+		group.Wait()
+	})
+	return &n
+}
+
+// traceEvent is as much of an event in a trace as is needed here.
+type traceEvent struct {
+	Name     string  `json:"name"`
+	Process  int     `json:"pid"`
+	Thread   int     `json:"tid"`
+	Phase    string  `json:"ph"`
+	CPU      float64 `json:"tdur"` // µs of processor time
+	Duration float64 `json:"dur"`  // µs by the clock
+	Args     struct {
+		Name string `json:"name"`
+	} `json:"args"`
+}
+
+// trace records what the browser does meanwhile and returns how long the tasks of
+// the page's main thread took: its own time, so that it does not matter what else
+// the machine has to do.
+func (p *tab) trace(during func()) []time.Duration {
+	p.t.Helper()
+	var mu sync.Mutex
+	var events []traceEvent
+	complete := make(chan struct{})
+	require.NoError(p.t, chromedp.Listen(p.ctx, func(ev any) {
+		switch ev := ev.(type) {
+		case *tracing.EventDataCollected:
+			mu.Lock()
+			defer mu.Unlock()
+			for _, v := range ev.Value {
+				var e traceEvent
+				if json.Unmarshal(v, &e) == nil {
+					events = append(events, e)
+				}
+			}
+		case *tracing.EventTracingComplete:
+			close(complete)
+		}
+	}))
+	call(p, tracing.Start, tracing.StartParams{
+		TransferMode: tracing.StartTransferModeReportEvents,
+		TraceConfig:  &tracing.TraceConfig{IncludedCategories: []string{"toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"}},
+	})
+	during()
+	call(p, tracing.End, cdp.Empty{})
+	select {
+	case <-complete:
+	case <-time.After(30 * time.Second):
+		require.FailNow(p.t, "the trace does not end")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	type thread struct{ process, thread int }
+	mains := map[thread]bool{}
+	for _, e := range events {
+		if e.Phase == "M" && e.Name == "thread_name" && e.Args.Name == "CrRendererMain" {
+			mains[thread{e.Process, e.Thread}] = true
+		}
+	}
+	var took []time.Duration
+	for _, e := range events {
+		if e.Phase == "X" && e.Name == "RunTask" && mains[thread{e.Process, e.Thread}] {
+			took = append(took, time.Duration(e.CPU*float64(time.Microsecond)))
+		}
+	}
+	return took
+}
