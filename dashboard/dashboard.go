@@ -9,6 +9,10 @@
 // [http.StripPrefix]. The page needs nothing but the handler: its files are
 // embedded, and it asks no other server for anything.
 //
+// The manager does not number its slots; the timeline gives each task the lowest
+// lane that was free when it began. A task that waits for tasks of its own has no
+// slot and keeps its lane, so a pool can have more lanes than its limit.
+//
 // # Who may see it
 //
 // The page shows the prompts, answers and working directories' contents that

@@ -210,7 +210,7 @@ func eval[T any](p *tab, expression string) T {
 // page's own policy forbids it to make code from text.
 func (p *tab) until(expression string) {
 	p.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !eval[bool](p, "!!("+expression+")") {
 		if time.Now().After(deadline) {
 			require.FailNow(p.t, "waited in vain for "+expression)

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/chromedp/cdproto/page"
+	"github.com/stretchr/testify/require"
+)
+
+var keepPictures = flag.Bool("e2e.pictures", false, "write the pictures into docs/images")
+
+// biggestPicture is how many bytes a picture in the repository may have.
+const biggestPicture = 200_000
+
+// TestPictures looks at the example's scene in every way that the README shows.
+func TestPictures(t *testing.T) {
+	folder := t.TempDir()
+	if *keepPictures {
+		folder = filepath.Join("..", "..", "docs", "images")
+		require.NoError(t, os.MkdirAll(folder, 0o755))
+	}
+	url := startScene(t)
+	light := screen{width: 1240, height: 680, scale: 1}
+	dark := light
+	dark.dark = true
+	for _, x := range []struct {
+		name   string
+		screen screen
+		look   func(p *tab)
+	}{
+		{"dashboard-tree", light, func(p *tab) {
+			p.js(`[...document.querySelectorAll('#rows .row[data-state=running]')].at(0).click()`)
+			p.until(`detail.querySelectorAll('.messages li').length > 1`)
+		}},
+		{"dashboard-timeline", dark, func(p *tab) {
+			p.click("#tab-time")
+			p.until(`document.getElementById('time-size').offsetHeight > 200`)
+			p.click("#spans button")
+			p.until(`document.querySelector('#spans button').ariaPressed === 'true'`)
+		}},
+		{"dashboard-phone", phone, func(*tab) {}},
+	} {
+		p := open(t, url, x.screen)
+		p.until(`document.querySelectorAll('#rows .row[data-state=running]').length > 2`)
+		x.look(p)
+		shot := call(p, page.CaptureScreenshot, page.CaptureScreenshotParams{}).Data
+		picture, err := png.DecodeConfig(bytes.NewReader(shot))
+		require.NoError(t, err)
+		require.EqualValues(t, float64(x.screen.width)*x.screen.scale, picture.Width)
+		require.Less(t, len(shot), biggestPicture, x.name)
+		require.NoError(t, os.WriteFile(filepath.Join(folder, x.name+".png"), shot, 0o644))
+	}
+}
+
+// startScene runs the example, faster than in life, until something of everything
+// is there, and returns the page's address.
+func startScene(t *testing.T) (url string) {
+	chromium(t)
+	program := filepath.Join(t.TempDir(), "dashboard")
+	out, err := exec.Command("go", "build", "-o", program, "github.com/bgagent/bgagent/examples/dashboard").CombinedOutput()
+	require.NoError(t, err, string(out))
+	scene := exec.Command(program, "-addr", "127.0.0.1:0", "-speed", "8")
+	stdout, err := scene.StdoutPipe()
+	require.NoError(t, err)
+	scene.Stderr = os.Stderr
+	require.NoError(t, scene.Start())
+	t.Cleanup(func() {
+		require.NoError(t, scene.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, scene.Wait())
+	})
+	url, err = bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	url = strings.TrimSpace(url)
+	p := open(t, url, desktop)
+	figure := func(chip string) string { return fmt.Sprintf(`+document.querySelector('[data-show=%s] b').textContent`, chip) }
+	done := 20
+	if *keepPictures {
+		done = 150
+	}
+	p.until(figure("done") + fmt.Sprintf(" > %d", done) + ` && ` + figure("problems") + ` > 2 && ` + figure("queued") + ` > 3`)
+	return url
+}
