@@ -99,13 +99,7 @@ func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {
 	eachReal(t, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, nil, func(s *scene) {
 		key := func(r modelserver.Request) string { return r.Key }
-		s.w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
-			// Nobody is answered before two have asked.
-			_ = s.w.Model.WaitFor(r.Context(), func([]modelserver.Request) bool {
-				return r.Kind != modelserver.Main || s.w.Model.MaxOpen(isMain, key) > 1
-			})
-			return r.Scripted()
-		})
+		s.w.Model.Handle(modelserver.Together(2, isMain, key, nil))
 		var ids []string
 		for i := range 3 {
 			ids = append(ids, s.launch(fmt.Sprintf("@key k%d\n@slow 5 20ms\n@say the answer is number %d", i, i)).ID)

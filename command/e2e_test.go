@@ -324,6 +324,9 @@ func TestRealArgumentsThatAreWrong(t *testing.T) {
 func TestRealCodexThreeTasksWithALimitOfTwo(t *testing.T) {
 	t.Parallel()
 	s := reals[0].scene(t, bgagent.Config{Limits: bgagent.Limits{Default: 2}})
+	isMain := func(r modelserver.Request) bool { return r.Kind == modelserver.Main }
+	bySession := func(r modelserver.Request) string { return r.Session }
+	s.w.Model.Handle(modelserver.Together(2, isMain, bySession, nil))
 	var ids []string
 	for _, name := range []string{"one", "two", "three"} {
 		ids = append(ids, s.launch("@slow 10 100ms\n@say "+name).ID)
@@ -331,8 +334,7 @@ func TestRealCodexThreeTasksWithALimitOfTwo(t *testing.T) {
 	for i, name := range []string{"one", "two", "three"} {
 		s.completed(s.ended(ids[i]), name)
 	}
-	peak := s.w.Model.MaxOpen(func(r modelserver.Request) bool { return r.Kind == modelserver.Main }, func(r modelserver.Request) string { return r.Session })
-	require.Equal(t, 2, peak)
+	require.Equal(t, 2, s.w.Model.MaxOpen(isMain, bySession))
 	live, owed := s.m.Outstanding("root")
 	require.Equal(t, 0, live)
 	notice, err := s.m.NextNotice(t.Context(), "root")

@@ -22,18 +22,19 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{Limits: bgagent.Limits{Default: 10}})
 	root := s.root()
+	ours := func(r modelserver.Request) bool {
+		return isMain(r) && strings.HasPrefix(r.Key, "many-") && r.Session != root
+	}
+	bySession := func(r modelserver.Request) string { return r.Session }
+	w.Model.Handle(modelserver.Together(10, ours, bySession, nil))
 	var ids []string
 	for i := range 50 {
-		ids = append(ids, s.launch(root, "worker", fmt.Sprintf("@key many-%d\n@slow 10 200ms\n@say the answer is number %d", i, i)).ID)
+		ids = append(ids, s.launch(root, "worker", fmt.Sprintf("@key many-%d\n@slow 10 50ms\n@say the answer is number %d", i, i)).ID)
 	}
 	for i, task := range s.ended(ids...) {
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		require.Equal(t, fmt.Sprintf("the answer is number %d", i), task.Result)
 	}
-	ours := func(r modelserver.Request) bool {
-		return isMain(r) && strings.HasPrefix(r.Key, "many-") && r.Session != root
-	}
-	bySession := func(r modelserver.Request) string { return r.Session }
 	require.Equal(t, 10, w.Model.MaxOpen(ours, bySession), "sessions with an open turn at the model")
 	s.waitFor(func(r modelserver.Request) bool {
 		return isMain(r) && r.Session == root && strings.Contains(r.LastUser(), ids[49])

@@ -143,6 +143,11 @@ func TestTheRealServer(t *testing.T) {
 // threeTasks is the scene of the tutorial.
 func threeTasks(s *scene) {
 	root := s.root()
+	ours := func(r modelserver.Request) bool {
+		return isMain(r) && strings.HasPrefix(r.Key, "three-") && r.Session != root
+	}
+	bySession := func(r modelserver.Request) string { return r.Session }
+	s.w.Model.Handle(modelserver.Together(2, ours, bySession, nil))
 	var ids []string
 	for i, agent := range []string{"explore", "librarian", "oracle"} {
 		ids = append(ids, s.launch(root, agent, fmt.Sprintf("@key three-%d\n@slow 10 50ms\n@say the answer is number %d", i, i)).ID)
@@ -152,10 +157,7 @@ func threeTasks(s *scene) {
 		require.Equal(s, fmt.Sprintf("the answer is number %d", i), task.Result)
 		require.Positive(s, task.Progress.Usage.OutputTokens)
 	}
-	ours := func(r modelserver.Request) bool {
-		return isMain(r) && strings.HasPrefix(r.Key, "three-") && r.Session != root
-	}
-	require.Equal(s, 2, s.w.Model.MaxOpen(ours, func(r modelserver.Request) string { return r.Session }))
+	require.Equal(s, 2, s.w.Model.MaxOpen(ours, bySession))
 	told := func(r modelserver.Request) bool {
 		return isMain(r) && r.Session == root && strings.Contains(r.LastUser(), ids[0])
 	}

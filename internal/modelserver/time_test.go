@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,5 +119,39 @@ func TestARateLimitLetsThroughWhatItAllows(t *testing.T) {
 		status, after := ask()
 		require.Equal(t, 429, status)
 		require.Equal(t, "1", after)
+	})
+}
+
+func TestThoseWhoAreToBeThereTogetherWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		waits := func(r ms.Request) bool { return !strings.Contains(r.LastUser(), "not me") }
+		client, end := bubble(t, ms.Together(2, waits, ms.Request.LastUser, nil))
+		defer end()
+		var answered atomic.Int32
+		ask := func(ctx context.Context, text string) {
+			req, err := http.NewRequestWithContext(ctx, "POST", "http://model/v1/messages", strings.NewReader(messagesWire.encode("", false, user(text), nil)))
+			require.NoError(t, err)
+			resp, err := client.Do(req)
+			if err == nil {
+				answered.Add(1)
+				_ = resp.Body.Close()
+			}
+		}
+		gone, leave := context.WithCancel(t.Context())
+		go ask(gone, "somebody who leaves")
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		go ask(t.Context(), "one")
+		go ask(t.Context(), "one")
+		synctest.Wait()
+		require.Zero(t, answered.Load(), "the same one twice is one, and who has left does not count")
+		ask(t.Context(), "not me")
+		require.EqualValues(t, 1, answered.Load())
+		go ask(t.Context(), "two")
+		synctest.Wait()
+		require.EqualValues(t, 4, answered.Load())
+		ask(t.Context(), "three")
+		require.EqualValues(t, 5, answered.Load(), "once they have met nobody waits")
 	})
 }
