@@ -19,11 +19,12 @@ type serveCmd struct {
 	Addr   string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
 	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable that holds its bearer token. Repeatable; required unless the address is this machine's own."`
 	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
+	pageFlags
 }
 
 // Help implements kong's help provider.
 func (serveCmd) Help() string {
-	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one.`
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them.`
 }
 
 // httpScope is the scope of all callers where there are no tokens.
@@ -80,15 +81,26 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, stop stops) error
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
+	page, guarded, err := c.page(s.manager, len(c.Token) > 0, os.LookupEnv)
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return &exitError{exitInput, fmt.Errorf("listening on %s: %w; choose another port with --addr", c.Addr, err)}
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", h)
+	if page != nil {
+		mux.Handle("/", guarded)
+		defer page.Close()
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return stop.soft }}
 	defer context.AfterFunc(stop.soft, func() { _ = server.Close() })()
 	fmt.Printf("MCP: http://%s/mcp\n", listener.Addr())
+	if page != nil {
+		fmt.Printf("page: http://%s/\n", listener.Addr())
+	}
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -129,18 +129,77 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	defer taken.Close()
 	p.env = append(p.env, "SHORT=x", "LONG=0123456789abcdef", "SAME=0123456789abcdef")
 	for want, args := range map[string][]string{
-		"choose another port with --addr":      {"--addr", taken.Addr().String()},
-		"is no HOST:PORT":                      {"--addr", "8321"},
-		"can be reached from other machines":   {"--addr", "0.0.0.0:0"},
-		"is no NAME=VARIABLE":                  {"--token", "alice"},
-		"the environment variable NONE is not": {"--token", "alice=NONE"},
-		"it must have at least 16":             {"--token", "alice=SHORT"},
-		"have the same token":                  {"--token", "a=LONG", "--token", "b=SAME"},
-		"Origins":                              {"--origin", "not an origin"},
+		"choose another port with --addr":                        {"--addr", taken.Addr().String()},
+		"is no HOST:PORT":                                        {"--addr", "8321"},
+		"can be reached from other machines":                     {"--addr", "0.0.0.0:0"},
+		"is no NAME=VARIABLE":                                    {"--token", "alice"},
+		"the environment variable NONE is not":                   {"--token", "alice=NONE"},
+		`token of "alice" has 1 bytes; it must have at least 16`: {"--token", "alice=SHORT"},
+		"have the same token":                                    {"--token", "a=LONG", "--token", "b=SAME"},
+		"Origins":                                                {"--origin", "not an origin"},
+		"the environment variable is not set":                    {"--page", "NONE"},
+		"the password has 1 bytes; it must have at least 16":     {"--page", "SHORT"},
+		"the page takes a password":                              {"--token", "a=LONG", "--page-acts"},
 	} {
 		got := p.run(append([]string{"serve"}, args...)...)
 		require.Equal(t, 2, got.code, want)
 		require.Contains(t, got.stderr, want)
+	}
+}
+
+func get(t *testing.T, url, password string) (status int, body string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	if password != "" {
+		r.SetBasicAuth("anybody", password)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(b)
+}
+
+func TestServeShowsThePage(t *testing.T) {
+	const password = "a-long-password-0123"
+	for name, x := range map[string]struct {
+		args           []string
+		without, right int
+	}{
+		"to everybody on this machine": {nil, 200, 200},
+		"to nobody beside tokens":      {[]string{"--token", "alice=ALICE"}, 404, 404},
+		"to who has the password":      {[]string{"--token", "alice=ALICE", "--page", "PASSWORD"}, 401, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+			p.env = append(p.env, "ALICE=alices-token-0123456789", "PASSWORD="+password)
+			url, cmd := startServe(t, p, x.args...)
+			url = strings.TrimSuffix(url, "mcp")
+			status, _ := get(t, url, "")
+			require.Equal(t, x.without, status)
+			status, _ = get(t, url, "a-wrong-password-0123")
+			require.Equal(t, x.without, status)
+			status, body := get(t, url, password)
+			require.Equal(t, x.right, status)
+			if x.right != 200 {
+				return
+			}
+			require.Contains(t, body, "<title>Background tasks</title>")
+			// An open page does not hold up the end.
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"events", nil)
+			require.NoError(t, err)
+			r.SetBasicAuth("anybody", password)
+			resp, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			require.Equal(t, 200, resp.StatusCode)
+			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			_ = cmd.Wait()
+			require.Equal(t, 0, cmd.ProcessState.ExitCode())
+		})
 	}
 }
 
