@@ -680,7 +680,19 @@ func (h *hammer) lie(session string) {
 	}
 }
 
+// someAgain resumes some tasks now and then, because it is rare by itself that
+// one of those waits for a slot when the manager is drained or closed.
+func (h *hammer) someAgain() {
+	if h.r.IntN(3) > 0 || h.draining || h.closed {
+		return
+	}
+	for range 6 {
+		h.resume("Resume")
+	}
+}
+
 func (h *hammer) drain() {
+	h.someAgain()
 	h.all("Drain")
 	h.draining = true
 	h.o.log("%d drain", h.n)
@@ -690,6 +702,7 @@ func (h *hammer) drain() {
 
 // close closes the manager in the middle of everything.
 func (h *hammer) close() {
+	h.someAgain()
 	h.all("Close")
 	h.closed = true
 	h.o.mu.Lock()
