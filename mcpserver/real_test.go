@@ -63,3 +63,39 @@ func TestTheReferenceRequesterOfTheTasksExtension(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, bgagent.NoticeRead, task.Notice)
 }
+
+// The inspector talks to the server in the old way of the protocol and in the new
+// one, in which it asks for the result of the handle that it is given.
+func TestTheProtocolsInspector(t *testing.T) {
+	w := realagent.New(t, "inspector")
+	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
+	ask := func(t *testing.T, args ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var problems strings.Builder
+		cmd := w.Command(ctx, w.Inspector(append([]string{server.URL, "--transport", "http"}, args...)...)...)
+		cmd.Stderr = &problems
+		out, err := cmd.Output()
+		require.NoError(t, err, "%s%s", out, &problems)
+		return string(out)
+	}
+	for _, era := range []string{"legacy", "modern"} {
+		t.Run(era, func(t *testing.T) {
+			require.Contains(t, ask(t, "--protocol-era", era, "--method", "tools/list", "--strict"), `"delegate_task"`, "the schemas are portable, too")
+			var got struct {
+				Structured mcpserver.Structured `json:"structuredContent"`
+			}
+			out := ask(t, "--protocol-era", era, "--method", "tools/call", "--tool-name", "delegate_task",
+				"--tool-arg", "subagent_type=worker", "--tool-arg", "prompt=1500ms", "--tool-arg", "run_in_background=false")
+			require.NoError(t, json.Unmarshal([]byte(out), &got), out)
+			require.Contains(t, got.Structured.Text, "did 1500ms")
+			require.Len(t, got.Structured.Tasks, 1)
+			task, err := m.Get(got.Structured.Tasks[0].ID)
+			require.NoError(t, err)
+			require.Equal(t, bgagent.NoticeRead, task.Notice)
+			require.Contains(t, ask(t, "--protocol-era", era, "--method", "resources/templates/list"), "bgagent://task/{id}")
+			require.Contains(t, ask(t, "--protocol-era", era, "--method", "resources/read", "--uri", got.Structured.Tasks[0].URI), "did 1500ms")
+		})
+	}
+}

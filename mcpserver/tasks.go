@@ -109,8 +109,14 @@ func (sc *scope) serveTasks() error {
 	)
 }
 
-// declares reports whether a client that knows the extension has made the call.
+// declares reports whether the call itself says that its client knows the
+// extension. What a client of an older protocol declares when it initializes does
+// not count: it may know only the older, experimental form of tasks, and takes a
+// handle for a broken answer.
 func declares(req *mcp.CallToolRequest) bool {
+	if _, ok := req.Params.GetMeta()[mcp.MetaKeyClientCapabilities]; !ok {
+		return false
+	}
 	caps := req.ClientCapabilities()
 	if caps == nil {
 		return false

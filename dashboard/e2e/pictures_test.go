@@ -82,7 +82,9 @@ func startScene(t *testing.T) (url string) {
 	require.NoError(t, err)
 	url = strings.TrimSpace(url)
 	p := open(t, url, desktop)
-	figure := func(chip string) string { return fmt.Sprintf(`+document.querySelector('[data-show=%s] b').textContent`, chip) }
+	figure := func(chip string) string {
+		return fmt.Sprintf(`+document.querySelector('[data-show=%s] b').textContent`, chip)
+	}
 	done := 20
 	if *keepPictures {
 		done = 150

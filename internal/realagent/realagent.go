@@ -54,8 +54,9 @@ type World struct {
 
 var say sync.Map // what was said on standard error already
 
-// New makes a world for the named programs: "opencode", "codex", "gemini", "conformance", "requester". It
-// skips or fails the test when one is missing. At the end of the test, after the
+// New makes a world for the named programs: "opencode", "codex", "gemini",
+// "conformance", "requester", "inspector". It skips or fails the test when one is
+// missing. At the end of the test, after the
 // test's own cleanup, it fails the test if a process of the world is still alive,
 // ends it, and removes the world. On Linux a test that dies without its cleanup
 // leaves no process either.
@@ -112,7 +113,7 @@ func (w *World) look(t testing.TB, names []string) {
 	for _, name := range names {
 		p, ok := programs[name]
 		if !ok {
-			t.Fatalf("realagent: there is no program %q; there are opencode, codex, gemini, conformance and requester", name)
+			t.Fatalf("realagent: there is no program %q; there are opencode, codex, gemini, conformance, requester and inspector", name)
 		}
 		argv, err := p.find()
 		if err == nil {
@@ -168,6 +169,10 @@ func (w *World) Codex(args ...string) []string { return w.command("codex", args)
 // Conformance returns the command line of the conformance package of the Model
 // Context Protocol.
 func (w *World) Conformance(args ...string) []string { return w.command("conformance", args) }
+
+// Inspector returns the command line of the inspector of the Model Context
+// Protocol, which takes the server's command or URL and --method.
+func (w *World) Inspector(args ...string) []string { return w.command("inspector", args) }
 
 // Requester returns Node.js, and the node_modules folder with the packages for a
 // script that uses the reference requester of the protocol's tasks extension.
