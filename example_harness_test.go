@@ -15,7 +15,7 @@ import (
 // without asking. One task is cancelled, another one gets a second question.
 func Example_harness() {
 	ctx := context.Background()
-	delegated := make(chan struct{})
+	delegated := make(chan struct{}, 2)
 	client := inproc.New(map[string]inproc.Agent{
 		"count": func(_ context.Context, t *inproc.Turn) (string, error) {
 			<-delegated // what ends earlier is told by the answer of a tool
@@ -50,7 +50,7 @@ func Example_harness() {
 	first := delegate(`{"subagent_type": "count", "prompt": "one two three"}`)
 	sleeper := delegate(`{"subagent_type": "sleep", "prompt": "forever"}`)
 	call("background_cancel", fmt.Sprintf(`{"task_id": %q}`, sleeper.ID))
-	close(delegated)
+	delegated <- struct{}{}
 	for told := 0; ; told++ {
 		notice, err := m.NextNotice(ctx, "main")
 		if errors.Is(err, bgagent.ErrNothingOwed) {
@@ -62,6 +62,7 @@ func Example_harness() {
 		}
 		if told == 0 {
 			delegate(fmt.Sprintf(`{"task_id": %q, "prompt": "four five"}`, first.ID))
+			delegated <- struct{}{}
 		}
 	}
 	// Output:

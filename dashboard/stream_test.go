@@ -102,6 +102,12 @@ func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	return v
 }
 
+// pass lets time pass, and whatever happens by then happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func (v *viewer) leave() {
 	v.stop()
 	<-v.done
@@ -121,7 +127,7 @@ func TestAPageSeesWhatWasAndWhatHappens(t *testing.T) {
 		before := launch(t, m, "main", "wait", "x").ID
 		queued := launch(t, m, "main", "wait", "y").ID
 		v := watch(t, h, 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Equal(t, "running", v.status(before))
 		require.Equal(t, "pending", v.status(queued))
 		require.Equal(t, []bgagent.PoolStats{{Name: "agent wait", Limit: 1, InUse: 1, Waiting: 1}}, v.pools)
@@ -129,20 +135,20 @@ func TestAPageSeesWhatWasAndWhatHappens(t *testing.T) {
 		require.Equal(t, "hello", v.events[0])
 
 		after := launch(t, m, "other", "echo", "z").ID
-		time.Sleep(dashboard.DefaultInterval + time.Millisecond)
+		pass(dashboard.DefaultInterval + time.Millisecond)
 		require.Equal(t, "completed", v.status(after))
 		require.Equal(t, "other", v.tasks[after]["parent"])
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, before, bgagent.CancelOptions{})
 		require.NoError(t, err)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Equal(t, "cancelled", v.status(before))
 		require.Equal(t, "running", v.status(queued))
 		_, err = m.Cancel(t.Context(), bgagent.Caller{}, queued, bgagent.CancelOptions{})
 		require.NoError(t, err)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Equal(t, []bgagent.PoolStats{{Name: "agent wait", Limit: 1}}, v.pools, "a pool that has fallen empty stays")
 		batches := v.batches
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		require.Equal(t, batches, v.batches, "nothing is sent when nothing happens")
 		require.Contains(t, v.events, ": alive")
 		v.leave()
@@ -165,7 +171,7 @@ func TestEachPageIsToldAtMostOnceInAnInterval(t *testing.T) {
 		id := launch(t, m, "main", "busy", "x").ID
 		h := dashboard.New(m, dashboard.Config{Interval: 200 * time.Millisecond})
 		fast, slow := watch(t, h, 0), watch(t, h, 2*time.Second)
-		time.Sleep(14*time.Second + time.Millisecond)
+		pass(14*time.Second + time.Millisecond)
 		require.Equal(t, "completed", fast.status(id))
 		require.InDelta(t, 50, fast.batches, 5)
 		require.LessOrEqual(t, fast.rows, fast.batches, "the same task is told once in a message")
@@ -184,20 +190,20 @@ func TestAFirstSnapshotComesInPages(t *testing.T) {
 		}
 		h := dashboard.New(m, dashboard.Config{})
 		first, second := watch(t, h, 0), watch(t, h, 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		for _, v := range []*viewer{first, second} {
 			require.Len(t, v.tasks, 3000)
 			require.LessOrEqual(t, v.biggest, 400)
 		}
 		first.leave()
 		launch(t, m, "main", "echo", "x")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Len(t, second.tasks, 3001)
 		second.leave()
 
 		// The light was switched off; the next page begins anew.
 		third := watch(t, h, 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Len(t, third.tasks, 3001)
 		third.leave()
 	})
@@ -213,10 +219,10 @@ func TestWhatHasExpiredLeavesThePage(t *testing.T) {
 			for range 300 {
 				launch(t, m, "main", "echo", "x")
 			}
-			time.Sleep(time.Second)
+			pass(time.Second)
 			m.TakeNotice("main")
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		require.Len(t, v.tasks, len(m.List(bgagent.Query{})))
 		require.Len(t, lazy.tasks, len(m.List(bgagent.Query{})))
 		v.leave()
@@ -228,11 +234,11 @@ func TestAPageThatMissedEventsIsRightAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
 		v := watch(t, dashboard.New(m, dashboard.Config{Interval: time.Second}), 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		for range 8000 { // several events each, and nobody reads in between: no time passes here
 			launch(t, m, "main", "echo", "x")
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		require.Len(t, v.tasks, 8000)
 		for id := range v.tasks {
 			require.Equal(t, "completed", v.status(id))
@@ -247,7 +253,7 @@ func TestTheEndOfTheManagerEndsTheStream(t *testing.T) {
 		h := dashboard.New(m, dashboard.Config{})
 		v := watch(t, h, 0)
 		id := launch(t, m, "main", "wait", "x").ID
-		time.Sleep(time.Second)
+		pass(time.Second)
 		_ = m.Close(context.Background()) // nobody has been told of the end
 		<-v.done
 		require.True(t, v.closed)
