@@ -34,12 +34,13 @@
 //
 // A client that declares the extension io.modelcontextprotocol/tasks on a
 // delegation in the foreground gets a handle at once, and asks for the result
-// with tasks/get. See [ExtensionTasks].
+// with tasks/get, or is told with notifications/tasks when it listens. See
+// [ExtensionTasks].
 //
 // # How it is tested
 //
 // With the protocol library's own client, in bubbles of testing/synctest; with the
 // protocol's conformance package, as far as that does not ask for the tools of its
-// own example server; with the reference requester of the tasks extension; and in
-// opencode, codex and gemini as an MCP server (see cmd/bgagent).
+// own example server, and its inspector; with the reference requester of the tasks
+// extension; and in opencode, codex and gemini as an MCP server (see cmd/bgagent).
 package mcpserver

@@ -50,24 +50,34 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	for token, scope := range cfg.Tokens {
 		scopes[sha256.Sum256([]byte(token))] = scope
 	}
-	served := func(r *http.Request) *mcp.Server {
+	scopeOf := func(r *http.Request) *scope {
 		name := cfg.Scope
 		if len(scopes) > 0 {
 			name = auth.TokenInfoFromContext(r.Context()).UserID
 		}
-		server, err := s.MCP(name)
+		sc, err := s.scope(name)
 		if err != nil {
-			return nil // answered with 400
+			return nil // the server is closed
 		}
-		return server
+		return sc
+	}
+	served := func(r *http.Request) *mcp.Server {
+		if sc := scopeOf(r); sc != nil {
+			return sc.server
+		}
+		return nil // answered with 400
 	}
 	sessions := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, SessionTimeout: sessionTimeout})
 	requests := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, Stateless: true, PropagateRequestCancellation: true})
 	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Mcp-Protocol-Version") >= withoutSessions {
-			requests.ServeHTTP(w, r)
-		} else {
+		sc := scopeOf(r)
+		switch {
+		case r.Header.Get("Mcp-Protocol-Version") < withoutSessions:
 			sessions.ServeHTTP(w, r)
+		case sc == nil:
+			requests.ServeHTTP(w, r)
+		default:
+			sc.listening(requests).ServeHTTP(w, r)
 		}
 	})
 	if len(scopes) > 0 {

@@ -35,22 +35,30 @@ func TestTheProtocolsConformancePackage(t *testing.T) {
 	}
 }
 
-func TestTheReferenceRequesterOfTheTasksExtension(t *testing.T) {
-	w := realagent.New(t, "requester")
-	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
+// runScript runs a script of testdata, which finds the packages of the protocol,
+// and returns what it prints.
+func runScript(t *testing.T, w *realagent.World, name string, args ...string) []byte {
+	t.Helper()
 	node, modules := w.Requester()
-	script, err := os.ReadFile(filepath.Join("testdata", "requester.mjs"))
+	script, err := os.ReadFile(filepath.Join("testdata", name))
 	require.NoError(t, err)
 	// It looks for its packages beside itself.
 	require.NoError(t, os.Symlink(modules, filepath.Join(w.Dir, "node_modules")))
-	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, "requester.mjs"), script, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, name), script, 0o644))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var problems strings.Builder
-	cmd := w.Command(ctx, node, "requester.mjs", server.URL, "delegate_task", `{"subagent_type":"worker","prompt":"1500ms","run_in_background":false}`)
+	cmd := w.Command(ctx, append([]string{node, name}, args...)...)
 	cmd.Stderr = &problems
 	out, err := cmd.Output()
 	require.NoError(t, err, &problems)
+	return out
+}
+
+func TestTheReferenceRequesterOfTheTasksExtension(t *testing.T) {
+	w := realagent.New(t, "requester")
+	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
+	out := runScript(t, w, "requester.mjs", server.URL, "delegate_task", `{"subagent_type":"worker","prompt":"1500ms","run_in_background":false}`)
 	var got struct {
 		Kind, Text string
 		Structured mcpserver.Structured
@@ -62,6 +70,23 @@ func TestTheReferenceRequesterOfTheTasksExtension(t *testing.T) {
 	task, err := m.Get(got.Structured.Tasks[0].ID)
 	require.NoError(t, err)
 	require.Equal(t, bgagent.NoticeRead, task.Notice)
+}
+
+func TestTheNotificationIsAsTheReferenceWantsIt(t *testing.T) {
+	w := realagent.New(t, "requester")
+	_, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
+	out := runScript(t, w, "listener.mjs", server.URL, "delegate_task", `{"subagent_type":"worker","prompt":"1500ms","run_in_background":false}`)
+	var got struct {
+		Created, Accepted bool
+		Statuses          []string
+		Invalid           []json.RawMessage
+		Text              string
+	}
+	require.NoError(t, json.Unmarshal(out, &got), "%s", out)
+	require.True(t, got.Created && got.Accepted, "%s", out)
+	require.Empty(t, got.Invalid)
+	require.Equal(t, "completed", got.Statuses[len(got.Statuses)-1])
+	require.Contains(t, got.Text, "did 1500ms")
 }
 
 // The inspector talks to the server in the old way of the protocol and in the new

@@ -89,11 +89,12 @@ func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	if err != nil {
 		return err
 	}
-	return sc.server.Run(ctx, t)
+	return sc.server.Run(ctx, translated{t, sc})
 }
 
 // MCP returns the protocol's server for a scope: always the same one. A host adds
-// tools of its own to it, or connects it by itself.
+// tools of its own to it, or connects it by itself (without the notification of
+// [ExtensionTasks], which takes Run or Handler).
 func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	sc, err := s.scope(scope)
 	if err != nil {

@@ -20,8 +20,9 @@ import (
 // foreground is answered at once with a handle, ID.ATTEMPT, and asks for the
 // result with tasks/get. A task that has failed is a call that has an answer, and
 // so "completed"; "failed" is for calls that the protocol itself could not make.
-// To have got an answer counts as having been told. The extension's notification
-// is optional and not sent: the protocol library has no way to send one.
+// To have got an answer counts as having been told. Who names handles in a request
+// to listen is sent notifications/tasks whenever one of them changes; that of its
+// end brings the result, and counts as having been told, too.
 const ExtensionTasks = "io.modelcontextprotocol/tasks"
 
 // pollInterval is how often a client should ask.

@@ -1,0 +1,318 @@
+package mcpserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// The extension's notification, notifications/tasks, which a client asks for with
+// the task ids of a subscriptions/listen. The protocol library knows neither and
+// has no way to add them, so they are translated on the wire: into a subscription
+// to the tasks' resources on the way in, and from the notice that a resource has
+// changed on the way out.
+
+const (
+	methodListen       = "subscriptions/listen"
+	methodAcknowledged = "notifications/subscriptions/acknowledged"
+	methodUpdated      = "notifications/resources/updated"
+	methodTasks        = "notifications/tasks"
+
+	maxListen = 1 << 20 // bytes of a request to listen
+)
+
+// fields is a JSON object of which only some fields matter.
+type fields map[string]json.RawMessage
+
+func (f fields) set(name string, v any) {
+	f[name], _ = json.Marshal(v) // strings, slices of them, and objects of raw JSON
+}
+
+func (f fields) strings(name string) (all []string) {
+	_ = json.Unmarshal(f[name], &all) // the library says what is wrong with it
+	return all
+}
+
+func (f fields) object(name string) (o fields) {
+	_ = json.Unmarshal(f[name], &o)
+	return o
+}
+
+// listens are the requests to listen on one connection that name tasks.
+type listens struct {
+	sc *scope
+
+	mu sync.Mutex
+	by map[string]*listen // by the request's id, as JSON
+}
+
+// listen is one of them.
+type listen struct {
+	handles []string            // that were accepted
+	tasks   map[string][]string // handles that have not ended, by the task's resource
+	wanted  []string            // resources that the client wants to hear of besides
+}
+
+func newListens(sc *scope) *listens { return &listens{sc: sc, by: map[string]*listen{}} }
+
+// in translates a message of the client.
+func (l *listens) in(msg jsonrpc.Message) jsonrpc.Message {
+	req, ok := msg.(*jsonrpc.Request)
+	if !ok || req.Method != methodListen || !req.ID.IsValid() {
+		return msg
+	}
+	var params fields
+	_ = json.Unmarshal(req.Params, &params)
+	notifications := params.object("notifications")
+	asked := notifications.strings("taskIds")
+	if len(asked) == 0 {
+		return msg
+	}
+	listen := &listen{tasks: map[string][]string{}, wanted: notifications.strings("resourceSubscriptions")}
+	resources := slices.Clone(listen.wanted)
+	for _, handle := range asked {
+		id, _, err := l.sc.parse(handle)
+		if err != nil || slices.Contains(listen.handles, handle) {
+			continue // what is not acknowledged was not accepted
+		}
+		listen.handles = append(listen.handles, handle)
+		listen.tasks[uri(id)] = append(listen.tasks[uri(id)], handle)
+		if !slices.Contains(resources, uri(id)) {
+			resources = append(resources, uri(id))
+		}
+	}
+	delete(notifications, "taskIds")
+	notifications.set("resourceSubscriptions", resources)
+	params.set("notifications", notifications)
+	l.mu.Lock()
+	l.by[keyOf(req.ID)] = listen
+	l.mu.Unlock()
+	changed := *req
+	changed.Params, _ = json.Marshal(params)
+	return &changed
+}
+
+func keyOf(id jsonrpc.ID) string {
+	key, _ := json.Marshal(id.Raw())
+	return string(key)
+}
+
+// out translates a message to the client: into none, one or several.
+func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Message {
+	same := []jsonrpc.Message{msg}
+	if answer, ok := msg.(*jsonrpc.Response); ok {
+		l.mu.Lock()
+		delete(l.by, keyOf(answer.ID))
+		l.mu.Unlock()
+		return same
+	}
+	req, ok := msg.(*jsonrpc.Request)
+	if !ok || req.Method != methodAcknowledged && req.Method != methodUpdated {
+		return same
+	}
+	var params fields
+	_ = json.Unmarshal(req.Params, &params)
+	meta := params.object("_meta")
+	l.mu.Lock()
+	listen := l.by[string(meta[mcp.MetaKeySubscriptionID])]
+	l.mu.Unlock()
+	switch {
+	case listen == nil:
+		return same
+	case req.Method == methodAcknowledged:
+		return l.acknowledged(ctx, listen, req, params, meta)
+	}
+	var address string
+	_ = json.Unmarshal(params["uri"], &address)
+	changes := l.changes(ctx, listen, address, meta)
+	if slices.Contains(listen.wanted, address) {
+		return append(same, changes...)
+	}
+	return changes
+}
+
+// acknowledged says which tasks are listened to, and how those stand that have
+// ended already.
+func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
+	notifications := params.object("notifications")
+	agreed := slices.DeleteFunc(notifications.strings("resourceSubscriptions"), func(address string) bool {
+		return !slices.Contains(listen.wanted, address)
+	})
+	if delete(notifications, "resourceSubscriptions"); len(agreed) > 0 {
+		notifications.set("resourceSubscriptions", agreed)
+	}
+	notifications.set("taskIds", append([]string{}, listen.handles...))
+	params.set("notifications", notifications)
+	changed := *req
+	changed.Params, _ = json.Marshal(params)
+	messages := []jsonrpc.Message{&changed}
+	for _, handle := range listen.handles {
+		id, attempt, err := l.sc.parse(handle)
+		if err != nil {
+			continue
+		}
+		if t, err := l.sc.task(uri(id)); err == nil && (t.Attempt != attempt || t.Status.Terminal()) {
+			messages = append(messages, l.change(ctx, listen, uri(id), handle, meta)...)
+		}
+	}
+	return messages
+}
+
+// changes tells how the listener's handles of a task stand.
+func (l *listens) changes(ctx context.Context, listen *listen, address string, meta fields) (messages []jsonrpc.Message) {
+	l.mu.Lock()
+	handles := slices.Clone(listen.tasks[address])
+	l.mu.Unlock()
+	for _, handle := range handles {
+		messages = append(messages, l.change(ctx, listen, address, handle, meta)...)
+	}
+	return messages
+}
+
+// change tells how a handle stands, the end once.
+func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields) []jsonrpc.Message {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.Index(listen.tasks[address], handle)
+	if at < 0 {
+		return nil
+	}
+	state, err := l.sc.getTask(ctx, handle)
+	if err != nil {
+		return nil // it has gone
+	}
+	if state.Status != "working" {
+		listen.tasks[address] = slices.Delete(listen.tasks[address], at, at+1)
+	}
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return nil
+	}
+	var params fields
+	_ = json.Unmarshal(raw, &params)
+	delete(params, "resultType") // it is no answer
+	params.set("_meta", fields{mcp.MetaKeySubscriptionID: meta[mcp.MetaKeySubscriptionID]})
+	raw, _ = json.Marshal(params)
+	return []jsonrpc.Message{&jsonrpc.Request{Method: methodTasks, Params: raw}}
+}
+
+// translated is a transport on which clients can listen to tasks.
+type translated struct {
+	mcp.Transport
+	sc *scope
+}
+
+func (t translated) Connect(ctx context.Context) (mcp.Connection, error) {
+	c, err := t.Transport.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &translatedConn{Connection: c, listens: newListens(t.sc)}, nil
+}
+
+// SupportsProtocolVersion implements [mcp.ProtocolVersionSupporter].
+func (t translated) SupportsProtocolVersion(version string) bool {
+	inner, ok := t.Transport.(mcp.ProtocolVersionSupporter)
+	return !ok || inner.SupportsProtocolVersion(version)
+}
+
+type translatedConn struct {
+	mcp.Connection
+	listens *listens
+	mu      sync.Mutex // held while a message is translated and written, so that what belongs together stays so
+}
+
+func (c *translatedConn) Read(ctx context.Context) (jsonrpc.Message, error) {
+	msg, err := c.Connection.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.listens.in(msg), nil
+}
+
+func (c *translatedConn) Write(ctx context.Context, msg jsonrpc.Message) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.listens.out(ctx, msg) {
+		if err := c.Connection.Write(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listening translates a request over HTTP that listens to tasks, and the stream
+// that answers it.
+func (sc *scope) listening(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost || r.Header.Get("Mcp-Method") != methodListen {
+			h.ServeHTTP(w, r)
+			return
+		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxListen))
+		if err != nil {
+			http.Error(w, "the request to listen cannot be read: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		l := newListens(sc)
+		if msg, err := jsonrpc.DecodeMessage(body); err == nil { // otherwise the library says what is wrong
+			if changed := l.in(msg); changed != msg {
+				body, err = jsonrpc.EncodeMessage(changed)
+				if err != nil {
+					http.Error(w, err.Error(), http.StatusInternalServerError)
+					return
+				}
+			}
+		}
+		r = r.Clone(r.Context())
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		h.ServeHTTP(&eventTranslator{ResponseWriter: w, ctx: r.Context(), listens: l}, r)
+	})
+}
+
+// eventTranslator translates the events of a stream. The library writes each with
+// one call.
+type eventTranslator struct {
+	http.ResponseWriter
+	ctx     context.Context
+	listens *listens
+	mu      sync.Mutex // as in translatedConn
+}
+
+func (e *eventTranslator) Write(event []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	const field = "data: "
+	at := bytes.Index(event, []byte(field))
+	if at < 0 || at > 0 && event[at-1] != '\n' {
+		return e.ResponseWriter.Write(event)
+	}
+	head, data := event[:at], bytes.TrimRight(event[at+len(field):], "\n")
+	msg, err := jsonrpc.DecodeMessage(data)
+	if err != nil {
+		return e.ResponseWriter.Write(event)
+	}
+	for _, m := range e.listens.out(e.ctx, msg) {
+		data, err := jsonrpc.EncodeMessage(m)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := e.ResponseWriter.Write(slices.Concat(head, []byte(field), data, []byte("\n\n"))); err != nil {
+			return 0, err
+		}
+	}
+	return len(event), nil
+}
+
+// Unwrap lets http.ResponseController reach what flushes.
+func (e *eventTranslator) Unwrap() http.ResponseWriter { return e.ResponseWriter }
+
+// Flush implements [http.Flusher].
+func (e *eventTranslator) Flush() { _ = http.NewResponseController(e.ResponseWriter).Flush() }
