@@ -99,11 +99,11 @@ func BenchmarkEvent(b *testing.B) {
 
 func BenchmarkSweep(b *testing.B) {
 	for b.Loop() {
-		_, reads, _, _, err := sweeps(some, 1, newStarter(), func() {})
+		p, err := sweeps(some, 2, newStarter(), func() {})
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(reads, "reads/sweep")
+		b.ReportMetric(p.reads, "reads/sweep")
 	}
 }
 

@@ -45,7 +45,7 @@ type starter struct {
 	mu       sync.Mutex
 	sessions map[string]*served
 	all      []string
-	count    readings
+	sweeps   []sweep // since they were last taken; the last one is not over
 }
 
 // served is one session of a starter.
@@ -53,12 +53,10 @@ type served struct {
 	changed int // how often the last message has changed
 }
 
-// readings are what a starter was asked since they were last taken.
-type readings struct {
-	statusCalls, asked int           // Statuses, and sessions asked for in all
-	reads, bytes       int           // Messages, and bytes handed over
-	first, last        time.Time     // start of the latest Statuses, end of the latest call
-	longest            time.Duration // longest sweep: from a Statuses to the last call before the next
+// sweep is what a starter was asked from one call of Statuses to the next.
+type sweep struct {
+	began, last  time.Time // the call of Statuses, and the end of the latest call
+	reads, bytes int       // calls of Messages, and bytes handed over
 }
 
 func newStarter() *starter { return &starter{sessions: map[string]*served{}, up: make(chan struct{})} }
@@ -83,12 +81,8 @@ func (s *starter) StartTurn(context.Context, string, bgagent.Prompt) error { ret
 
 func (s *starter) Statuses(_ context.Context, sessions []string) (map[string]bgagent.SessionStatus, error) {
 	s.mu.Lock()
-	if !s.count.first.IsZero() {
-		s.count.longest = max(s.count.longest, s.count.last.Sub(s.count.first))
-	}
-	s.count.first = time.Now()
-	s.count.statusCalls++
-	s.count.asked += len(sessions)
+	now := time.Now()
+	s.sweeps = append(s.sweeps, sweep{began: now, last: now})
 	s.mu.Unlock()
 
 	time.Sleep(s.latency)
@@ -108,7 +102,7 @@ func (s *starter) Statuses(_ context.Context, sessions []string) (map[string]bga
 		}
 		out[id] = st
 	}
-	s.count.last = time.Now()
+	s.counted(0, 0)
 	return out, nil
 }
 
@@ -116,8 +110,8 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	time.Sleep(s.latency)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count.reads++
-	defer func() { s.count.last = time.Now() }()
+	size := 0
+	defer func() { s.counted(1, size) }()
 	x, ok := s.sessions[session]
 	if !ok {
 		return bgagent.Page{Next: after}, nil
@@ -141,7 +135,7 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	for i := from; i < s.messages && len(page.Messages) < most; i++ {
 		m := message(i, i < s.messages-1)
 		page.Messages = append(page.Messages, m)
-		s.count.bytes += len(m.Text)
+		size += len(m.Text)
 		read = i + 1
 	}
 	page.More = read < s.messages
@@ -178,13 +172,26 @@ func (s *starter) change(every int) {
 	}
 }
 
-// take returns what was counted and begins anew.
-func (s *starter) take() readings {
+// counted notes the end of a call. What is called before the first Statuses that
+// counts, belongs to none.
+func (s *starter) counted(reads, bytes int) {
+	if len(s.sweeps) == 0 {
+		return
+	}
+	x := &s.sweeps[len(s.sweeps)-1]
+	x.last, x.reads, x.bytes = time.Now(), x.reads+reads, x.bytes+bytes
+}
+
+// take returns what was asked in whole sweeps, and when the one began that is not
+// over; then it begins anew.
+func (s *starter) take() (whole []sweep, then time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.count
-	s.count = readings{}
-	return c
+	if last := len(s.sweeps) - 1; last >= 0 {
+		whole, then = s.sweeps[:last], s.sweeps[last].began
+	}
+	s.sweeps = nil
+	return whole, then
 }
 
 var text = func() string {
