@@ -25,10 +25,15 @@ type sessionIndex struct {
 	all  map[uint64]*session
 }
 
+// hash returns where to look for an id. It may be called without the lock.
+func (x *sessionIndex) hash(id string) uint64 { return maphash.String(x.seed, id) }
+
 // find returns the session with the id, whether its task has a record or only a
 // tombstone, or nil.
-func (x *sessionIndex) find(id string) *session {
-	for s := x.all[maphash.String(x.seed, id)]; s != nil; s = s.same {
+func (x *sessionIndex) find(id string) *session { return x.findAt(x.hash(id), id) }
+
+func (x *sessionIndex) findAt(hash uint64, id string) *session {
+	for s := x.all[hash]; s != nil; s = s.same {
 		if s.id == id {
 			return s
 		}
@@ -37,13 +42,13 @@ func (x *sessionIndex) find(id string) *session {
 }
 
 func (x *sessionIndex) add(s *session) {
-	h := maphash.String(x.seed, s.id)
+	h := x.hash(s.id)
 	s.same = x.all[h]
 	x.all[h] = s
 }
 
 func (x *sessionIndex) remove(s *session) {
-	h := maphash.String(x.seed, s.id)
+	h := x.hash(s.id)
 	first := x.all[h]
 	switch {
 	case first == s && s.same == nil:

@@ -443,18 +443,9 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 // runtime. It is for hosts whose client is no [EventSource]. It returns at once
 // and ignores sessions that are none of the manager's.
 func (m *BackgroundManager) Observe(e HostEvent) {
-	m.mu.Lock()
-	s := m.sessionLocked(e.Session)
-	switch {
-	case s == nil && e.Session != "" && m.nodes[e.Session] == nil:
-		m.mu.Unlock()
-		return
-	case s != nil && e.Kind == HostActivity:
-		s.active = true // it is dated when the session is judged: no clock is read
-		m.mu.Unlock()
+	if e.Session != "" && m.passed(e.Kind, e.Session) {
 		return
 	}
-	m.mu.Unlock()
 	m.update(func(now int64) {
 		cl := m.client(e.Client)
 		if s := m.sessionLocked(e.Session); s != nil && e.Client == "" {
@@ -464,6 +455,26 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 			m.observeLocked(cl, e, now)
 		}
 	})
+}
+
+// passed deals with the events that come in numbers, those about sessions that are
+// none of the manager's and those that only say that a session is active, in as
+// little time under the lock as it takes. It returns false for the others.
+func (m *BackgroundManager) passed(kind HostEventKind, session string) bool {
+	hash := m.sessions.hash(session)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.sessions.findAt(hash, session)
+	if s != nil && s.tomb > 0 {
+		s = nil
+	}
+	if kind == HostActivity {
+		if s != nil {
+			s.active = true // it is dated when the session is judged: no clock is read
+		}
+		return true
+	}
+	return s == nil && m.nodes[session] == nil
 }
 
 // follow runs the event stream of a client until the manager is closed.
