@@ -125,7 +125,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "resume":
 		h.act(w, r, h.cfg.AllowResume, h.resume)
 	case ".": // StripPrefix has left nothing: the page's links need the slash
-		http.Redirect(w, r, redirectTarget(r), http.StatusMovedPermanently)
+		// http.Redirect would make it relative to what StripPrefix has left.
+		w.Header().Set("Location", redirectTarget(r))
+		w.WriteHeader(http.StatusMovedPermanently)
 	default:
 		h.serveAsset(w, r, name)
 	}

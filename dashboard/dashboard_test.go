@@ -100,6 +100,7 @@ func TestItIsMountedUnderAnyPath(t *testing.T) {
 	mux.Handle("/debug/tasks/", h)
 	mux.Handle("/a/b/c/d/", http.StripPrefix("/a/b/c/d", h))
 	mux.Handle("/bare", http.StripPrefix("/bare", h))
+	mux.Handle("/deep/down/bare", http.StripPrefix("/deep/down/bare", h))
 	for _, prefix := range []string{"/debug/tasks/", "/a/b/c/d/"} {
 		require.Contains(t, get(mux, prefix).Body.String(), `href="app.css"`, prefix)
 		w := get(mux, prefix+"app.js")
@@ -108,9 +109,11 @@ func TestItIsMountedUnderAnyPath(t *testing.T) {
 		require.Equal(t, http.StatusNotFound, get(mux, prefix+"task?id=bg_none").Code)
 		require.Equal(t, http.StatusNotFound, get(mux, prefix+"index.html").Code, "the page has one address")
 	}
-	w := get(mux, "/bare")
-	require.Equal(t, http.StatusMovedPermanently, w.Code)
-	require.Equal(t, "/bare/", w.Header().Get("Location"))
+	for _, bare := range []string{"/bare", "/deep/down/bare"} {
+		w := get(mux, bare)
+		require.Equal(t, http.StatusMovedPermanently, w.Code)
+		require.Equal(t, "./bare/", w.Header().Get("Location"), "relative, as a proxy in front may have taken off more")
+	}
 }
 
 func TestOneTaskIsShownWithItsMessages(t *testing.T) {
