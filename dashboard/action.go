@@ -31,6 +31,9 @@ type action struct {
 func (h *Handler) act(w http.ResponseWriter, r *http.Request, allowed bool, do func(*http.Request, action) (bgagent.Task, error)) {
 	code, err := h.checkAction(r, allowed)
 	if err != nil {
+		if code == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", http.MethodPost)
+		}
 		writeError(w, code, err)
 		return
 	}

@@ -179,6 +179,7 @@ func TestOnlyThePageItselfCanChangeAnything(t *testing.T) {
 		require.GreaterOrEqual(t, post(h, "/cancel", body, header...).Code, 400, name)
 	}
 	require.Equal(t, http.StatusMethodNotAllowed, get(h, "/cancel?id="+id).Code)
+	require.Equal(t, "POST", get(h, "/cancel?id="+id).Header().Get("Allow"))
 	for _, bad := range []string{"", "{", `{"id":1}`, `{"unknown":"x"}`, `{"id":"` + strings.Repeat("x", 2<<20) + `"}`} {
 		require.Equal(t, http.StatusBadRequest, post(h, "/cancel", bad).Code)
 	}
