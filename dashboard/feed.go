@@ -31,12 +31,12 @@ type feed struct {
 
 // feedState is what is known since the first of the present pages was opened.
 type feedState struct {
-	name    string // told to pages, so that they know when to begin anew
-	rows    map[string]*list.Element
-	changes *list.List // of *change, the latest last
-	gone    int        // how many of them are of tasks that have gone
-	rev     uint64     // of the latest change
-	pruned  uint64     // the latest change that was forgotten
+	name    string                   // told to pages, so that they know when to begin anew
+	rows    map[string]*list.Element // with those that have gone and are remembered
+	changes *list.List               // of *change, the latest last
+	gone    int                      // how many of them are of tasks that have gone
+	rev     uint64                   // of the latest change
+	pruned  uint64                   // the latest change that was forgotten
 	nextN   uint64
 	pools   []bgagent.PoolStats
 	poolRev uint64 // grows when the pools change
@@ -253,6 +253,10 @@ func (s *feedState) put(r row) {
 		return
 	}
 	c := el.Value.(*change)
+	if c.gone { // an expired task can be resumed
+		c.gone = false
+		s.gone--
+	}
 	r.N = c.N
 	r.Over = r.Over || c.Over && c.Attempt == r.Attempt
 	if c.row == r {
@@ -269,10 +273,12 @@ func (s *feedState) drop(id string) {
 	if el == nil {
 		return
 	}
-	delete(s.rows, id)
-	s.rev++
 	c := el.Value.(*change)
-	c.row, c.rev, c.gone = row{ID: id}, s.rev, true
+	if c.gone {
+		return
+	}
+	s.rev++
+	c.row, c.rev, c.gone = row{N: c.N, ID: id}, s.rev, true
 	s.changes.MoveToBack(el)
 	if s.gone++; s.gone > maxGone {
 		s.prune()
@@ -285,6 +291,7 @@ func (s *feedState) prune() {
 		next := el.Next()
 		if c := el.Value.(*change); c.gone {
 			s.changes.Remove(el)
+			delete(s.rows, c.ID)
 			s.pruned = c.rev
 			s.gone--
 		}
@@ -319,7 +326,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 		*r = reader{wake: r.wake, state: s, first: s.rev}
 		b.First = true
 	}
-	b.State, b.Total, b.ended = s.name, len(s.rows), s.ended
+	b.State, b.Total, b.ended = s.name, len(s.rows)-s.gone, s.ended
 	var el *list.Element
 	if r.rev == 0 {
 		el = s.changes.Front()

@@ -265,3 +265,29 @@ func TestTheEndOfTheManagerEndsTheStream(t *testing.T) {
 		require.Equal(t, "cancelled", late.status(id), "what there was can still be looked at")
 	})
 }
+
+func TestATaskThatExpiredAndWasResumedIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{RetainTasks: 1, Wake: bgagent.WakeNever})
+		h := dashboard.New(m, dashboard.Config{Interval: time.Second})
+		v := watch(t, h, 0)
+		task := ended(t, m, launch(t, m, "main", "echo", "one").ID)
+		m.TakeNotice("main")
+		pass(5 * time.Second)
+		require.Equal(t, "completed", v.status(task.ID))
+
+		// All of this is one message to the page.
+		ended(t, m, launch(t, m, "main", "echo", "another").ID)
+		m.TakeNotice("main")
+		_, err := m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		_, err = m.Resume(t.Context(), bgagent.Caller{}, task.Session, bgagent.ResumeInput{Prompt: "two"})
+		require.NoError(t, err)
+		ended(t, m, task.ID)
+		pass(5 * time.Second)
+		require.Len(t, m.List(bgagent.Query{}), 1)
+		require.Equal(t, "completed", v.status(task.ID))
+		require.Len(t, v.tasks, 1)
+		v.leave()
+	})
+}
