@@ -232,8 +232,10 @@ func (f *feed) flush(s *feedState) {
 	}
 }
 
-// end says that the manager has been closed.
+// end says that the manager has been closed, once the pages can read how its
+// pools were in the end.
 func (f *feed) end(s *feedState) {
+	f.flush(s)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.ended = true

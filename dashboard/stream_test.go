@@ -291,3 +291,17 @@ func TestATaskThatExpiredAndWasResumedIsThere(t *testing.T) {
 		v.leave()
 	})
 }
+
+func TestThePoolsOfAClosedManagerAreTheLastOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{})
+		v := watch(t, dashboard.New(m, dashboard.Config{}), 0)
+		launch(t, m, "main", "wait", "x")
+		pass(time.Second)
+		require.Equal(t, 1, v.pools[0].InUse)
+		_ = m.Close(context.Background()) // nobody has been told of the end
+		<-v.done
+		require.True(t, v.closed)
+		require.Zero(t, v.pools[0].InUse)
+	})
+}
