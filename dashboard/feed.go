@@ -310,7 +310,7 @@ type batch struct {
 	Rows  []row    `json:"rows,omitempty"` // new or changed
 	Gone  []string `json:"gone,omitempty"` // ids of tasks that have gone
 
-	Pools []bgagent.PoolStats `json:"pools,omitempty"` // all of them, when one has changed
+	Pools []bgagent.PoolStats `json:"pools"` // all of them, when one has changed; else null
 
 	ended bool
 }

@@ -30,7 +30,7 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 // name. A pool that was shown before stays, so that the page does not jump when
 // one falls empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
-	all := c.Pools()
+	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil: a page is to be told that there are none, too
 	have := make(map[string]bool, len(all))
 	for _, p := range all {
 		have[p.Name] = true

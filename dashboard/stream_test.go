@@ -305,3 +305,16 @@ func TestThePoolsOfAClosedManagerAreTheLastOnes(t *testing.T) {
 		require.Zero(t, v.pools[0].InUse)
 	})
 }
+
+func TestAPageIsToldThatThereIsNoPoolAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, bgagent.Config{Limits: bgagent.Limits{Model: map[string]int{"lab/one": 2}}})
+		v := watch(t, dashboard.New(m, dashboard.Config{}), 0)
+		pass(time.Second)
+		require.Len(t, v.pools, 1)
+		require.NoError(t, m.Concurrency().SetLimits(bgagent.Limits{}))
+		pass(time.Second)
+		require.Empty(t, v.pools)
+		v.leave()
+	})
+}
