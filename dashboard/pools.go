@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -42,11 +43,12 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 		}
 	}
 	limits := c.Limits()
-	for name, limit := range limits.Model {
-		add(bgagent.PoolStats{Name: "model " + name, Limit: limit})
+	// By name: where there are too many, the same ones are shown each time.
+	for _, name := range slices.Sorted(maps.Keys(limits.Model)) {
+		add(bgagent.PoolStats{Name: "model " + name, Limit: limits.Model[name]})
 	}
-	for name, limit := range limits.Provider {
-		add(bgagent.PoolStats{Name: "provider " + name, Limit: limit})
+	for _, name := range slices.Sorted(maps.Keys(limits.Provider)) {
+		add(bgagent.PoolStats{Name: "provider " + name, Limit: limits.Provider[name]})
 	}
 	for _, p := range before {
 		// What is gone from the limits is gone from here; the rest is the default's.

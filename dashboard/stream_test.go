@@ -318,3 +318,19 @@ func TestAPageIsToldThatThereIsNoPoolAnyMore(t *testing.T) {
 		v.leave()
 	})
 }
+
+func TestMorePoolsThanAreShownDoNotTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := bgagent.Limits{Model: map[string]int{}}
+		for i := range 300 {
+			limits.Model[fmt.Sprint("lab/", i)] = 1
+		}
+		v := watch(t, dashboard.New(newManager(t, bgagent.Config{Limits: limits}), dashboard.Config{}), 0)
+		pass(time.Second)
+		require.Len(t, v.pools, 200)
+		batches := v.batches
+		pass(time.Minute)
+		require.Equal(t, batches, v.batches, "nothing is sent when nothing happens")
+		v.leave()
+	})
+}
