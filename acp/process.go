@@ -295,6 +295,8 @@ func during(request string, err error) error {
 // session, has failed: when the process has ended meanwhile, why that was.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
+	case errors.Is(context.Cause(ctx), errClosed):
+		return errClosed // whatever was noticed of it first
 	case p.conn.ended() != nil && ctx.Err() == nil:
 		<-p.dead
 		return p.why
