@@ -183,7 +183,8 @@ export class Detail {
     this.full = full
     this.#drawFull(full)
     let note = ''
-    for (let i = 0, more = true; more && i < PAGES; i++) {
+    let more = true
+    for (let i = 0; more && i < PAGES; i++) {
       const page = await fetchJSON(`messages?id=${id}&after=${encodeURIComponent(this.after)}`, { signal })
       if (this.node !== node || signal.aborted) return
       for (const m of page.messages) this.messages.set(m.id, m)
@@ -192,6 +193,10 @@ export class Detail {
       note = page.note || ''
     }
     this.#drawMessages(note)
+    if (more) { // the rest, although the task may not change any more
+      this.seen = undefined
+      this.again = true
+    }
   }
 
   #drawFull(full) {

@@ -108,3 +108,26 @@ func TestATaskThatIsLeftAndLookedAtAgainHasAllItsMessages(t *testing.T) {
 	close(release)
 	p.until(messages + ` === 'first|one two'`)
 }
+
+func TestTheLastOfVeryManyMessagesAreShown(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	id := launch(t, m, "main", "echo", "first")
+	_, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, id)
+	require.NoError(t, err)
+	const pages = 60
+	p := open(t, serveBehind(t, m, dashboard.Config{}, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/messages") {
+			return false
+		}
+		at := 0
+		_, _ = fmt.Sscan(r.FormValue("after"), &at)
+		if at < pages {
+			at++
+			fmt.Fprintf(w, `{"messages":[{"id":"%d","role":"assistant","text":"number %d","finished":true}],"next":"%d","more":%t}`, at, at, at, at < pages)
+		} else {
+			fmt.Fprintf(w, `{"messages":[],"next":"%d","more":false}`, at)
+		}
+		return true
+	})+"#"+id, desktop)
+	p.until(messages + fmt.Sprintf(`.endsWith('number %d')`, pages))
+}
