@@ -223,15 +223,14 @@ export class Detail {
     const had = new Map([...ui.messages.children].map(li => [li.dataset.id, li]))
     const items = shown.map(m => {
       const old = had.get(m.id)
-      return old && old.dataset.print === print(m) ? old : messageItem(m)
+      return old && same(old.message, m) ? old : messageItem(m)
     })
     if (items.length !== ui.messages.children.length || items.some((li, i) => ui.messages.children[i] !== li)) ui.messages.replaceChildren(...items)
     if (atEnd) this.box.scrollTop = this.box.scrollHeight
   }
 }
 
-// print changes when anything of a message that is shown does.
-const print = m => `${m.text?.length ?? 0}/${m.reasoning?.length ?? 0}/${m.finished}/${(m.tools ?? []).map(t => t.name + t.state)}/${m.error ?? ''}`
+const same = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b)
 
 function messageItem(m) {
   const li = el('li', { 'data-role': m.role },
@@ -241,7 +240,7 @@ function messageItem(m) {
     m.text ? el('pre', { dir: 'auto' }, m.text) : '',
     m.error ? el('p', { class: 'problem', dir: 'auto' }, m.error) : '')
   li.dataset.id = m.id
-  li.dataset.print = print(m)
+  li.message = m
   return li
 }
 

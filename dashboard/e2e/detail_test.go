@@ -131,3 +131,23 @@ func TestTheLastOfVeryManyMessagesAreShown(t *testing.T) {
 	})+"#"+id, desktop)
 	p.until(messages + fmt.Sprintf(`.endsWith('number %d')`, pages))
 }
+
+func TestAMessageThatBecomesAnotherOfTheSameLengthIsShown(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	launch(t, m, "main", "wait", "first")
+	var text atomic.Value
+	text.Store("one")
+	p := open(t, serveBehind(t, m, dashboard.Config{}, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/messages") {
+			return false
+		}
+		fmt.Fprintf(w, `{"messages":[{"id":"1","role":"agent","text":%q,"finished":false}],"next":"1","more":false}`, text.Load())
+		return true
+	}), desktop)
+	p.openTask("first")
+	p.until(messages + ` === 'one'`)
+	text.Store("two")
+	_, err := m.Cancel(t.Context(), bgagent.Caller{}, m.List(bgagent.Query{})[0].ID, bgagent.CancelOptions{})
+	require.NoError(t, err)
+	p.until(messages + ` === 'two'`)
+}
