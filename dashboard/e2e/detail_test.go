@@ -151,3 +151,10 @@ func TestAMessageThatBecomesAnotherOfTheSameLengthIsShown(t *testing.T) {
 	require.NoError(t, err)
 	p.until(messages + ` === 'two'`)
 }
+
+func TestAnAddressThatIsNoTasksDoesNoHarm(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	launch(t, m, "main", "wait", "first")
+	p := open(t, serve(t, m, dashboard.Config{})+"#100%", desktop)
+	p.until(rowWith("first"))
+}
