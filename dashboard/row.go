@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"hash/maphash"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -37,6 +38,23 @@ type row struct {
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
 	Over    bool    `json:"over,omitempty"` // its session did not stop in time
+
+	// What follows is not sent. It makes a row differ when something else of the
+	// task does: a page that shows the task asks for it when the row comes.
+	active int64 // last activity, as the times above
+	todos  uint64
+}
+
+// todoSeed makes the digests of todo lists comparable.
+var todoSeed = maphash.MakeSeed()
+
+func digest(todos []bgagent.Todo) uint64 {
+	var h maphash.Hash
+	h.SetSeed(todoSeed)
+	for _, t := range todos {
+		maphash.WriteComparable(&h, t)
+	}
+	return h.Sum64()
 }
 
 // maxRowText bounds every text of a row, in bytes: one line of a screen.
@@ -52,6 +70,7 @@ func newRow(t *bgagent.Task, pool string) row {
 		Waiting: t.Waiting, Turns: p.Turns, Tools: p.ToolCalls, Tool: line(p.LastTool), Text: line(p.LastMessage),
 		Detail: line(p.Detail), Tokens: p.Usage.InputTokens + p.Usage.OutputTokens, Cost: p.Usage.Cost,
 		Notice: t.Notice.String(),
+		active: millis(p.LastActivity), todos: digest(p.Todos),
 	}
 }
 

@@ -334,3 +334,37 @@ func TestMorePoolsThanAreShownDoNotTakeTurns(t *testing.T) {
 		v.leave()
 	})
 }
+
+func TestAPageHearsOfWhatItsListsDoNotShow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
+			"planner": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+				turn.Tool(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolRunning})
+				for state := range bgagent.TodoCancelled {
+					time.Sleep(time.Second)
+					turn.Todos([]bgagent.Todo{{Text: "think", State: state}})
+				}
+				time.Sleep(time.Second)
+				turn.Tool(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolDone})
+				<-ctx.Done()
+				return "", ctx.Err()
+			},
+		}), bgagent.Config{})
+		require.NoError(t, err)
+		defer m.Close(context.Background())
+		v := watch(t, dashboard.New(m, dashboard.Config{}), 0)
+		launch(t, m, "main", "planner", "x")
+		rows := func() int {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			return v.rows
+		}
+		pass(500 * time.Millisecond)
+		for i := range 4 {
+			before := rows()
+			pass(time.Second)
+			require.Equal(t, before+1, rows(), i) // so that a page that shows the task asks for the rest
+		}
+		v.leave()
+	})
+}

@@ -238,7 +238,7 @@ async function send(kind, words, node) {
 
 connect()
 setInterval(redraw, 1000) // for the times that go on
-const wanted = decodeURIComponent(location.hash.slice(1))
+const wanted = location.hash.slice(1) // an id, which has nothing to decode
 if (wanted) {
   const look = setInterval(() => {
     const node = store.tasks.get(wanted)

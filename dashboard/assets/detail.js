@@ -10,7 +10,7 @@ export class Detail {
   node = null
   messages = new Map() // by id, in their order
   after = ''
-  looking = false
+  looking = null // what stops the look that is being taken
   again = false
   looked = 0
 
@@ -30,6 +30,7 @@ export class Detail {
   show(node, { focus = false } = {}) {
     this.box.hidden = false
     if (this.node?.key !== node.key) {
+      this.#leave()
       this.node = node
       this.messages.clear()
       this.after = ''
@@ -46,8 +47,17 @@ export class Detail {
   close() {
     this.box.hidden = true
     delete document.body.dataset.detail
+    this.#leave()
     this.node = null
     this.onclose()
+  }
+
+  // leave gives up the look that is being taken: what it brings belongs to what
+  // was shown, even where the same task is shown again.
+  #leave() {
+    this.looking?.abort()
+    this.looking = null
+    this.again = false
   }
 
   #build() {
@@ -145,41 +155,48 @@ export class Detail {
     }
     if (this.seen === node.task && node.task.status !== 'pending') return
     const rest = node.key === this.lookedAt ? this.looked + PAUSE - performance.now() : 0
-    this.looking = true
+    const look = (this.looking = new AbortController())
     try {
       if (rest > 0) await new Promise(done => setTimeout(done, rest))
-      if (this.node !== node) return
+      if (this.node !== node || look.signal.aborted) return
       this.looked = performance.now()
       this.lookedAt = node.key
       this.seen = node.task
-      await this.#look(node)
+      await this.#look(node, look.signal)
     } catch (err) {
-      if (this.node === node) say(this.ui.note, String(err.message ?? err))
+      if (this.node === node && !look.signal.aborted) say(this.ui.note, String(err.message ?? err))
     } finally {
-      this.looking = false
-      if (this.again || this.node !== node) {
-        this.again = false
-        this.refresh()
+      if (this.looking === look) {
+        this.looking = null
+        if (this.again || this.node !== node) {
+          this.again = false
+          this.refresh()
+        }
       }
     }
   }
 
-  async #look(node) {
+  async #look(node, signal) {
     const id = encodeURIComponent(node.key)
-    const full = await fetchJSON(`task?id=${id}`)
-    if (this.node !== node) return
+    const full = await fetchJSON(`task?id=${id}`, { signal })
+    if (this.node !== node || signal.aborted) return
     this.full = full
     this.#drawFull(full)
     let note = ''
-    for (let i = 0, more = true; more && i < PAGES; i++) {
-      const page = await fetchJSON(`messages?id=${id}&after=${encodeURIComponent(this.after)}`)
-      if (this.node !== node) return
+    let more = true
+    for (let i = 0; more && i < PAGES; i++) {
+      const page = await fetchJSON(`messages?id=${id}&after=${encodeURIComponent(this.after)}`, { signal })
+      if (this.node !== node || signal.aborted) return
       for (const m of page.messages) this.messages.set(m.id, m)
       more = page.more && page.next !== this.after
       this.after = page.next || this.after
       note = page.note || ''
     }
     this.#drawMessages(note)
+    if (more) { // the rest, although the task may not change any more
+      this.seen = undefined
+      this.again = true
+    }
   }
 
   #drawFull(full) {
@@ -206,15 +223,14 @@ export class Detail {
     const had = new Map([...ui.messages.children].map(li => [li.dataset.id, li]))
     const items = shown.map(m => {
       const old = had.get(m.id)
-      return old && old.dataset.print === print(m) ? old : messageItem(m)
+      return old && same(old.message, m) ? old : messageItem(m)
     })
     if (items.length !== ui.messages.children.length || items.some((li, i) => ui.messages.children[i] !== li)) ui.messages.replaceChildren(...items)
     if (atEnd) this.box.scrollTop = this.box.scrollHeight
   }
 }
 
-// print changes when anything of a message that is shown does.
-const print = m => `${m.text?.length ?? 0}/${m.reasoning?.length ?? 0}/${m.finished}/${(m.tools ?? []).map(t => t.name + t.state)}/${m.error ?? ''}`
+const same = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b)
 
 function messageItem(m) {
   const li = el('li', { 'data-role': m.role },
@@ -224,7 +240,7 @@ function messageItem(m) {
     m.text ? el('pre', { dir: 'auto' }, m.text) : '',
     m.error ? el('p', { class: 'problem', dir: 'auto' }, m.error) : '')
   li.dataset.id = m.id
-  li.dataset.print = print(m)
+  li.message = m
   return li
 }
 

@@ -17,6 +17,13 @@ class Node {
   }
 }
 
+// above returns a node and all that it is under.
+function above(node) {
+  const all = new Set()
+  for (let n = node; n; n = n.up) all.add(n)
+  return all
+}
+
 // PASS says which tasks each of the choices shows.
 export const PASS = {
   all: () => true,
@@ -70,16 +77,21 @@ export class Store {
       const filtered = this.show !== 'all' || this.search
       if (filtered && (this.search || old.status !== task.status || hasProblem(old) !== hasProblem(task))) this.shape = true
     }
-    if (task.session && this.owners.get(task.session) !== node) this.#own(task.session, node)
+    if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
   }
 
-  // own notes that a session is a task's: what it has launched belongs under it.
+  // own notes that a session is a task's: what it has launched belongs under it,
+  // unless it is under that itself: nothing of a ring would be seen.
   #own(session, node) {
     this.owners.set(session, node)
     const stray = this.sessions.get(session)
     if (!stray) return
-    this.sessions.delete(session)
-    for (const kid of stray.kids) {
+    const over = above(node)
+    const kids = stray.kids.filter(kid => !over.has(kid))
+    stray.kids = stray.kids.filter(kid => over.has(kid))
+    if (stray.kids.length === 0) this.sessions.delete(session)
+    if (kids.length === 0) return
+    for (const kid of kids) {
       kid.up = node
       node.kids.push(kid)
     }
@@ -90,7 +102,7 @@ export class Store {
   #link(node) {
     const session = node.task.parent ?? ''
     let up = this.owners.get(session)
-    if (!up || up === node) up = this.sessions.get(session)
+    if (!up || above(up).has(node)) up = this.sessions.get(session)
     if (!up) {
       up = new Node(`session:${session}`, null, session)
       up.closed = this.closed.has(up.key)
