@@ -199,8 +199,11 @@ const ASK = {
   resume: { title: 'Go on with this task', label: 'What it is to do next', yes: 'Resume', field: 'prompt', busy: 'resuming …' },
 }
 
+let asking = null // is another one each time that the dialog is opened
+
 function ask(kind, node) {
   const words = ASK[kind]
+  asking = {}
   say($('ask-title'), words.title)
   say($('ask-label'), words.label)
   say($('ask-yes'), words.yes)
@@ -216,6 +219,7 @@ function ask(kind, node) {
 }
 
 async function send(kind, words, node) {
+  const asked = asking
   $('ask-yes').disabled = true
   say($('ask-yes'), words.busy)
   try {
@@ -224,13 +228,16 @@ async function send(kind, words, node) {
       headers: { 'Content-Type': 'application/json', 'X-Bgagent-Dashboard': '1' },
       body: JSON.stringify({ id: node.key, [words.field]: $('ask-text').value }),
     })
-    $('ask').close()
+    if (asked === asking) $('ask').close()
   } catch (err) {
+    if (asked !== asking) return
     say($('ask-error'), String(err.message ?? err))
     $('ask-error').hidden = false
   } finally {
-    $('ask-yes').disabled = false
-    say($('ask-yes'), words.yes)
+    if (asked === asking) {
+      $('ask-yes').disabled = false
+      say($('ask-yes'), words.yes)
+    }
   }
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
@@ -157,4 +158,35 @@ func TestAnAddressThatIsNoTasksDoesNoHarm(t *testing.T) {
 	launch(t, m, "main", "wait", "first")
 	p := open(t, serve(t, m, dashboard.Config{})+"#100%", desktop)
 	p.until(rowWith("first"))
+}
+
+func TestADialogIsNotClosedByTheAnswerToAnEarlierOne(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	launch(t, m, "main", "wait", "first")
+	launch(t, m, "main", "wait", "second")
+	var answered atomic.Bool
+	waiting, release := make(chan struct{}), make(chan struct{})
+	p := open(t, serveBehind(t, m, dashboard.Config{AllowCancel: true}, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/cancel") {
+			return false
+		}
+		close(waiting)
+		<-release
+		fmt.Fprint(w, "{}")
+		answered.Store(true)
+		return true
+	}), desktop)
+	p.openTask("first")
+	p.click(".danger")
+	p.click("#ask-yes")
+	<-waiting
+	p.click("#ask-no")
+	p.openTask("second")
+	p.click(".danger")
+	p.do(chromedp.SendKeys(chromedp.CSS("#ask-text"), "why"))
+	close(release)
+	require.Eventually(t, answered.Load, time.Minute, 20*time.Millisecond)
+	p.js(`setTimeout(() => window.__later = true, 300)`)
+	p.until(`window.__later`)
+	require.Equal(t, "true false why", eval[string](p, `[ask.open, document.getElementById('ask-yes').disabled, document.getElementById('ask-text').value].join(' ')`))
 }
