@@ -190,3 +190,29 @@ func TestADialogIsNotClosedByTheAnswerToAnEarlierOne(t *testing.T) {
 	p.until(`window.__later`)
 	require.Equal(t, "true false why", eval[string](p, `[ask.open, document.getElementById('ask-yes').disabled, document.getElementById('ask-text').value].join(' ')`))
 }
+
+func TestALookThatFailedIsSaidAndTakenAgain(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	id := launch(t, m, "main", "wait", "first")
+	var broken atomic.Bool
+	p := open(t, serveBehind(t, m, dashboard.Config{}, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/task") || !broken.Load() {
+			return false
+		}
+		http.Error(w, `{"error":"out of order"}`, http.StatusBadGateway)
+		return true
+	}), desktop)
+	p.openTask("first")
+	p.until(messages + ` === 'first'`)
+	broken.Store(true)
+	_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+	require.NoError(t, err)
+	require.NoError(t, m.Quiet(t.Context(), id))
+	p.until(`detail.querySelector('.note').offsetHeight > 0 && detail.querySelector('.note').textContent === 'out of order'`)
+	broken.Store(false)
+	launch(t, m, "main", "echo", "second") // something else happens
+	p.until(`detail.querySelector('.note').offsetHeight === 0`)
+	p.mu.Lock()
+	p.problems = nil // the browser logs the answers 502
+	p.mu.Unlock()
+}
