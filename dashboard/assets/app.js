@@ -2,7 +2,7 @@
 // it is drawn at most once in a while.
 
 import { Detail, fetchJSON } from './detail.js'
-import { count, el, say } from './format.js'
+import { count, el, isLive, say } from './format.js'
 import { Pools } from './pools.js'
 import { Store } from './store.js'
 import { Timeline } from './timeline.js'
@@ -60,7 +60,7 @@ function connect() {
     store.apply(batch)
     timeline.changed()
     if (batch.pools) pools.draw(batch.pools)
-    if (detail.node) follow()
+    if (detail.node) follow(batch)
     redraw()
   })
   stream.addEventListener('closed', () => {
@@ -77,12 +77,17 @@ function connect() {
 }
 
 // follow keeps the open task in step; after a new start of the stream its node
-// is another one.
-function follow() {
+// is another one. One that has gone can still be read, but not as if it went on:
+// it was of an earlier process.
+function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {
     detail.node = node
     detail.refresh()
+  } else if (!batch.more && isLive(detail.node.task)) {
+    const at = document.activeElement
+    detail.close()
+    if (!detail.box.contains(at)) at.focus()
   }
 }
 

@@ -216,3 +216,25 @@ func TestALookThatFailedIsSaidAndTakenAgain(t *testing.T) {
 	p.problems = nil // the browser logs the answers 502
 	p.mu.Unlock()
 }
+
+func TestATaskOfAnEarlierProcessIsNotShownAsRunning(t *testing.T) {
+	var now atomic.Pointer[dashboard.Handler]
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { now.Load().ServeHTTP(w, r) }))
+	t.Cleanup(srv.Close)
+	first := newManager(t, agents, bgagent.Config{})
+	launch(t, first, "main", "wait", "first")
+	now.Store(dashboard.New(first, dashboard.Config{}))
+	p := open(t, srv.URL+"/", desktop)
+	p.openTask("first")
+
+	second := newManager(t, agents, bgagent.Config{})
+	launch(t, second, "main", "wait", "second")
+	before := now.Swap(dashboard.New(second, dashboard.Config{}))
+	t.Cleanup(func() { now.Load().Close() })
+	before.Close()
+	p.until(rowWith("second"))
+	p.until(`detail.hidden`)
+	p.mu.Lock()
+	p.problems = nil // the browser logs an answer 404, if it had just asked for the task
+	p.mu.Unlock()
+}
