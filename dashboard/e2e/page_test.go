@@ -218,5 +218,6 @@ func TestATaskThatWaitsForItsOwnSaysForHowMany(t *testing.T) {
 	p.until(rowWith("first"))
 	state := rowWith("first") + `.querySelector('.c-state').textContent`
 	p.until(state + ` === 'waits for 3 tasks' && ` + rowWith("first") + `.dataset.state === 'waiting'`)
-	close(over)
+	close(over) // its parent is told when all have ended
+	p.until(state + ` === 'waits for 2 tasks'`)
 }
