@@ -324,6 +324,9 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	if f.closed || s == nil {
 		return batch{}, false
 	}
+	if s.poolRev == 0 { // woken by the end of an earlier state: what there is has not been read yet
+		return batch{}, true
+	}
 	if r.state != s || max(r.rev, r.first) < s.pruned {
 		*r = reader{wake: r.wake, state: s, first: s.rev}
 		b.First = true

@@ -2,7 +2,7 @@
 // it is drawn at most once in a while.
 
 import { Detail, fetchJSON } from './detail.js'
-import { count, el, say } from './format.js'
+import { count, el, isLive, say } from './format.js'
 import { Pools } from './pools.js'
 import { Store } from './store.js'
 import { Timeline } from './timeline.js'
@@ -60,7 +60,7 @@ function connect() {
     store.apply(batch)
     timeline.changed()
     if (batch.pools) pools.draw(batch.pools)
-    if (detail.node) follow()
+    if (detail.node) follow(batch)
     redraw()
   })
   stream.addEventListener('closed', () => {
@@ -77,12 +77,17 @@ function connect() {
 }
 
 // follow keeps the open task in step; after a new start of the stream its node
-// is another one.
-function follow() {
+// is another one. One that has gone can still be read, but not as if it went on:
+// it was of an earlier process.
+function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {
     detail.node = node
     detail.refresh()
+  } else if (!batch.more && isLive(detail.node.task)) {
+    const at = document.activeElement
+    detail.close()
+    if (!detail.box.contains(at)) at.focus()
   }
 }
 
@@ -199,8 +204,11 @@ const ASK = {
   resume: { title: 'Go on with this task', label: 'What it is to do next', yes: 'Resume', field: 'prompt', busy: 'resuming …' },
 }
 
+let asking = null // is another one each time that the dialog is opened
+
 function ask(kind, node) {
   const words = ASK[kind]
+  asking = {}
   say($('ask-title'), words.title)
   say($('ask-label'), words.label)
   say($('ask-yes'), words.yes)
@@ -216,6 +224,7 @@ function ask(kind, node) {
 }
 
 async function send(kind, words, node) {
+  const asked = asking
   $('ask-yes').disabled = true
   say($('ask-yes'), words.busy)
   try {
@@ -224,13 +233,16 @@ async function send(kind, words, node) {
       headers: { 'Content-Type': 'application/json', 'X-Bgagent-Dashboard': '1' },
       body: JSON.stringify({ id: node.key, [words.field]: $('ask-text').value }),
     })
-    $('ask').close()
+    if (asked === asking) $('ask').close()
   } catch (err) {
+    if (asked !== asking) return
     say($('ask-error'), String(err.message ?? err))
     $('ask-error').hidden = false
   } finally {
-    $('ask-yes').disabled = false
-    say($('ask-yes'), words.yes)
+    if (asked === asking) {
+      $('ask-yes').disabled = false
+      say($('ask-yes'), words.yes)
+    }
   }
 }
 

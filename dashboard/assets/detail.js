@@ -164,7 +164,11 @@ export class Detail {
       this.seen = node.task
       await this.#look(node, look.signal)
     } catch (err) {
-      if (this.node === node && !look.signal.aborted) say(this.ui.note, String(err.message ?? err))
+      if (this.node === node && !look.signal.aborted) {
+        say(this.ui.note, String(err.message ?? err))
+        this.ui.note.hidden = false
+        this.seen = undefined // so that the next news of anything have it looked at again
+      }
     } finally {
       if (this.looking === look) {
         this.looking = null

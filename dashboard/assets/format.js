@@ -8,7 +8,7 @@ export function stateOf(task) {
   if (task.status === 'pending') return 'queued'
   if (task.status !== 'running') return task.status
   if (task.phase === 'asking') return 'asking'
-  if (task.phase === 'waiting') return 'waiting'
+  if (task.phase === 'waiting for its own tasks') return 'waiting'
   return 'running'
 }
 

@@ -48,6 +48,17 @@ export class Store {
     if (batch.first) this.#reset()
     for (const task of batch.rows ?? []) this.#put(task)
     for (const id of batch.gone ?? []) this.#drop(id)
+    this.#recount(batch.rows ?? [])
+  }
+
+  // recount says anew how many tasks those wait for that do: when one of them
+  // begins or ends only its own row comes.
+  #recount(rows) {
+    const nodes = new Set()
+    for (const { id, parent } of rows) nodes.add(this.tasks.get(id)).add(this.owners.get(parent))
+    for (const node of nodes) {
+      if (node && stateOf(node.task) === 'waiting') node.task.waiting = node.kids.filter(kid => isLive(kid.task)).length
+    }
   }
 
   #reset() {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
@@ -157,4 +158,83 @@ func TestAnAddressThatIsNoTasksDoesNoHarm(t *testing.T) {
 	launch(t, m, "main", "wait", "first")
 	p := open(t, serve(t, m, dashboard.Config{})+"#100%", desktop)
 	p.until(rowWith("first"))
+}
+
+func TestADialogIsNotClosedByTheAnswerToAnEarlierOne(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	launch(t, m, "main", "wait", "first")
+	launch(t, m, "main", "wait", "second")
+	var answered atomic.Bool
+	waiting, release := make(chan struct{}), make(chan struct{})
+	p := open(t, serveBehind(t, m, dashboard.Config{AllowCancel: true}, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/cancel") {
+			return false
+		}
+		close(waiting)
+		<-release
+		fmt.Fprint(w, "{}")
+		answered.Store(true)
+		return true
+	}), desktop)
+	p.openTask("first")
+	p.click(".danger")
+	p.click("#ask-yes")
+	<-waiting
+	p.click("#ask-no")
+	p.openTask("second")
+	p.click(".danger")
+	p.do(chromedp.SendKeys(chromedp.CSS("#ask-text"), "why"))
+	close(release)
+	require.Eventually(t, answered.Load, time.Minute, 20*time.Millisecond)
+	p.js(`setTimeout(() => window.__later = true, 300)`)
+	p.until(`window.__later`)
+	require.Equal(t, "true false why", eval[string](p, `[ask.open, document.getElementById('ask-yes').disabled, document.getElementById('ask-text').value].join(' ')`))
+}
+
+func TestALookThatFailedIsSaidAndTakenAgain(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	id := launch(t, m, "main", "wait", "first")
+	var broken atomic.Bool
+	p := open(t, serveBehind(t, m, dashboard.Config{}, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/task") || !broken.Load() {
+			return false
+		}
+		http.Error(w, `{"error":"out of order"}`, http.StatusBadGateway)
+		return true
+	}), desktop)
+	p.openTask("first")
+	p.until(messages + ` === 'first'`)
+	broken.Store(true)
+	_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+	require.NoError(t, err)
+	require.NoError(t, m.Quiet(t.Context(), id))
+	p.until(`detail.querySelector('.note').offsetHeight > 0 && detail.querySelector('.note').textContent === 'out of order'`)
+	broken.Store(false)
+	launch(t, m, "main", "echo", "second") // something else happens
+	p.until(`detail.querySelector('.note').offsetHeight === 0`)
+	p.mu.Lock()
+	p.problems = nil // the browser logs the answers 502
+	p.mu.Unlock()
+}
+
+func TestATaskOfAnEarlierProcessIsNotShownAsRunning(t *testing.T) {
+	var now atomic.Pointer[dashboard.Handler]
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { now.Load().ServeHTTP(w, r) }))
+	t.Cleanup(srv.Close)
+	first := newManager(t, agents, bgagent.Config{})
+	launch(t, first, "main", "wait", "first")
+	now.Store(dashboard.New(first, dashboard.Config{}))
+	p := open(t, srv.URL+"/", desktop)
+	p.openTask("first")
+
+	second := newManager(t, agents, bgagent.Config{})
+	launch(t, second, "main", "wait", "second")
+	before := now.Swap(dashboard.New(second, dashboard.Config{}))
+	t.Cleanup(func() { now.Load().Close() })
+	before.Close()
+	p.until(rowWith("second"))
+	p.until(`detail.hidden`)
+	p.mu.Lock()
+	p.problems = nil // the browser logs an answer 404, if it had just asked for the task
+	p.mu.Unlock()
 }

@@ -187,3 +187,37 @@ func TestTheEndOfTheManagerIsSaid(t *testing.T) {
 	_ = m.Close(context.Background()) // nobody has been told of the end
 	p.until(`link.dataset.state === 'closed' && ` + rowWith("first") + `.dataset.state === 'cancelled'`)
 }
+
+func TestATaskThatWaitsForItsOwnSaysForHowMany(t *testing.T) {
+	var m *bgagent.BackgroundManager
+	made, over := make(chan struct{}), make(chan struct{})
+	m = newManager(t, map[string]inproc.Agent{
+		"wait": agents["wait"],
+		"short": func(ctx context.Context, _ *inproc.Turn) (string, error) {
+			select {
+			case <-over:
+				return "done", nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		},
+		"boss": func(ctx context.Context, turn *inproc.Turn) (string, error) {
+			<-made
+			for _, agent := range []string{"short", "wait", "wait"} {
+				in := bgagent.LaunchInput{Agent: agent, Description: "a " + agent, Prompt: "x"}
+				if _, err := m.Launch(ctx, bgagent.Caller{Session: turn.Session()}, in); err != nil {
+					return "", err
+				}
+			}
+			return "that is all", nil
+		},
+	}, bgagent.Config{MaxDepth: 2})
+	close(made)
+	launch(t, m, "main", "boss", "first")
+	p := open(t, serve(t, m, dashboard.Config{}), desktop)
+	p.until(rowWith("first"))
+	state := rowWith("first") + `.querySelector('.c-state').textContent`
+	p.until(state + ` === 'waits for 3 tasks' && ` + rowWith("first") + `.dataset.state === 'waiting'`)
+	close(over) // its parent is told when all have ended
+	p.until(state + ` === 'waits for 2 tasks'`)
+}
