@@ -120,23 +120,33 @@ func inBackground(raw json.RawMessage) (args json.RawMessage, foreground bool) {
 	return args, true
 }
 
+// begin delegates a task in the background. Where there is none it returns the
+// tool's answer instead.
+func (sc *scope) begin(ctx context.Context, d bgagent.ToolDef, args json.RawMessage) (*bgagent.Task, *mcp.CallToolResult, error) {
+	r, err := d.Call(ctx, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, ok := r.Value.(bgagent.DelegateTaskResult)
+	if r.IsError || !ok || v.Task == nil {
+		return nil, sc.answer(r), nil
+	}
+	sc.carry(v.Notice)
+	return v.Task, nil, nil
+}
+
 // foreground delegates a task and answers with its result. The task itself runs
 // in the background: when the caller goes away it goes on, and its end is still
 // owed to the scope.
 func (sc *scope) foreground(ctx context.Context, d bgagent.ToolDef, args json.RawMessage) (*mcp.CallToolResult, error) {
-	r, err := d.Call(ctx, args)
-	if err != nil {
+	t, answer, err := sc.begin(ctx, d, args)
+	if t == nil {
+		return answer, err
+	}
+	if _, err := sc.s.m.Wait(ctx, bgagent.Caller{Session: sc.name}, bgagent.WaitAll, t.ID); err != nil {
 		return nil, err
 	}
-	v, ok := r.Value.(bgagent.DelegateTaskResult)
-	if r.IsError || !ok || v.Task == nil {
-		return sc.answer(r), nil
-	}
-	sc.carry(v.Notice)
-	if _, err := sc.s.m.Wait(ctx, bgagent.Caller{Session: sc.name}, bgagent.WaitAll, v.Task.ID); err != nil {
-		return nil, err
-	}
-	return sc.result(ctx, v.Task.ID)
+	return sc.result(ctx, t.ID)
 }
 
 // result answers as background_output does for a task that has ended.

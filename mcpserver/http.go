@@ -125,11 +125,11 @@ func (cfg *HTTPConfig) check() error {
 // challenge says with 401 what is wanted.
 func challenge(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(&challenger{ResponseWriter: w}, r)
+		h.ServeHTTP(&challenger{streamWriter{w}}, r)
 	})
 }
 
-type challenger struct{ http.ResponseWriter }
+type challenger struct{ streamWriter }
 
 func (c *challenger) WriteHeader(code int) {
 	if code == http.StatusUnauthorized {
@@ -138,11 +138,15 @@ func (c *challenger) WriteHeader(code int) {
 	c.ResponseWriter.WriteHeader(code)
 }
 
+// streamWriter is what a writer embeds that changes what is written: streams are
+// flushed through it.
+type streamWriter struct{ http.ResponseWriter }
+
 // Unwrap lets http.ResponseController reach what flushes.
-func (c *challenger) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+func (w streamWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Flush implements [http.Flusher].
-func (c *challenger) Flush() { _ = http.NewResponseController(c.ResponseWriter).Flush() }
+func (w streamWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
 // onThisMachine refuses callers from elsewhere.
 func onThisMachine(h http.Handler) http.Handler {

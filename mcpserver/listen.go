@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -154,13 +155,8 @@ func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc
 	changed.Params, _ = json.Marshal(params)
 	messages := []jsonrpc.Message{&changed}
 	for _, handle := range listen.handles {
-		id, attempt, err := l.sc.parse(handle)
-		if err != nil {
-			continue
-		}
-		if t, err := l.sc.task(uri(id)); err == nil && (t.Attempt != attempt || t.Status.Terminal()) {
-			messages = append(messages, l.change(ctx, listen, uri(id), handle, meta)...)
-		}
+		id, _, _ := strings.Cut(handle, ".")
+		messages = append(messages, l.change(ctx, listen, uri(id), handle, meta, true)...)
 	}
 	return messages
 }
@@ -171,13 +167,13 @@ func (l *listens) changes(ctx context.Context, listen *listen, address string, m
 	handles := slices.Clone(listen.tasks[address])
 	l.mu.Unlock()
 	for _, handle := range handles {
-		messages = append(messages, l.change(ctx, listen, address, handle, meta)...)
+		messages = append(messages, l.change(ctx, listen, address, handle, meta, false)...)
 	}
 	return messages
 }
 
-// change tells how a handle stands, the end once.
-func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields) []jsonrpc.Message {
+// change tells how a handle stands, the end once; or nothing but the end.
+func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields, endOnly bool) []jsonrpc.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := slices.Index(listen.tasks[address], handle)
@@ -188,8 +184,11 @@ func (l *listens) change(ctx context.Context, listen *listen, address, handle st
 	if err != nil {
 		return nil // it has gone
 	}
-	if state.Status != "working" {
+	switch {
+	case state.Status != "working":
 		listen.tasks[address] = slices.Delete(listen.tasks[address], at, at+1)
+	case endOnly:
+		return nil
 	}
 	raw, err := json.Marshal(state)
 	if err != nil {
@@ -273,14 +272,14 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 		}
 		r = r.Clone(r.Context())
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		h.ServeHTTP(&eventTranslator{ResponseWriter: w, ctx: r.Context(), listens: l}, r)
+		h.ServeHTTP(&eventTranslator{streamWriter: streamWriter{w}, ctx: r.Context(), listens: l}, r)
 	})
 }
 
 // eventTranslator translates the events of a stream. The library writes each with
 // one call.
 type eventTranslator struct {
-	http.ResponseWriter
+	streamWriter
 	ctx     context.Context
 	listens *listens
 	mu      sync.Mutex // as in translatedConn
@@ -310,9 +309,3 @@ func (e *eventTranslator) Write(event []byte) (int, error) {
 	}
 	return len(event), nil
 }
-
-// Unwrap lets http.ResponseController reach what flushes.
-func (e *eventTranslator) Unwrap() http.ResponseWriter { return e.ResponseWriter }
-
-// Flush implements [http.Flusher].
-func (e *eventTranslator) Flush() { _ = http.NewResponseController(e.ResponseWriter).Flush() }

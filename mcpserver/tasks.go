@@ -140,16 +140,14 @@ func (sc *scope) handle(ctx context.Context, req *mcp.CallToolRequest) (mcp.Resu
 		if d.Name != req.Params.Name {
 			continue
 		}
-		r, err := d.Call(bgagent.WithCaller(ctx, bgagent.Caller{Session: sc.name}), args)
-		if err != nil {
+		t, answer, err := sc.begin(bgagent.WithCaller(ctx, bgagent.Caller{Session: sc.name}), d, args)
+		switch {
+		case err != nil:
 			return nil, err
+		case t == nil:
+			return answer, nil
 		}
-		v, ok := r.Value.(bgagent.DelegateTaskResult)
-		if r.IsError || !ok || v.Task == nil {
-			return sc.answer(r), nil
-		}
-		sc.carry(v.Notice)
-		state := stateOf(*v.Task)
+		state := stateOf(*t)
 		state.ResultType = "task"
 		return state, nil
 	}
