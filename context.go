@@ -98,3 +98,25 @@ func (c *turnContext) end() {
 	}
 	c.after = nil
 }
+
+// contextOf returns the values of a task's launch, for host calls outside its
+// own goroutine.
+func (m *BackgroundManager) contextOf(t *task) context.Context {
+	if t.more != nil && t.more.values != nil {
+		return valuesOver{m.base, t.more.values}
+	}
+	return m.base
+}
+
+// valuesOver is a context that ends with one and has the values of another.
+type valuesOver struct {
+	context.Context
+	values context.Context
+}
+
+func (v valuesOver) Value(key any) any {
+	if x := v.Context.Value(key); x != nil {
+		return x
+	}
+	return v.values.Value(key)
+}

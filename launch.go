@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Launch starts a task and returns at once with its first snapshot, pending or
@@ -257,106 +256,6 @@ func (m *BackgroundManager) launchNodeLocked(session string, chain []SessionInfo
 	return n, nil
 }
 
-// directory returns where the session works, as far as it is known.
-func (n *node) directory() string {
-	if t := n.parentTask(); t != nil {
-		if t.more != nil {
-			return t.more.directory
-		}
-		return ""
-	}
-	return n.dir
-}
-
-// link makes t the youngest task of n.
-func (n *node) link(t *task) {
-	t.up, t.prev, t.next = n, n.last, nil
-	if n.last != nil {
-		n.last.next = t
-	} else {
-		n.first = t
-	}
-	n.last = t
-	n.kids++
-}
-
-func (n *node) unlink(t *task) {
-	if t.prev != nil {
-		t.prev.next = t.next
-	} else {
-		n.first = t.next
-	}
-	if t.next != nil {
-		t.next.prev = t.prev
-	} else {
-		n.last = t.prev
-	}
-	t.prev, t.next = nil, nil
-	n.kids--
-}
-
-// openLocked counts a task as live (+1) or not live any more (-1).
-func (m *BackgroundManager) openLocked(t *task, by int) {
-	m.live += by
-	t.up.live += by
-	top, _ := t.up.root()
-	top.tree += by
-}
-
-// dropNodeLocked forgets a node that nothing needs, and of one that is owed
-// nothing that it was busy.
-func (m *BackgroundManager) dropNodeLocked(n *node) {
-	if n.outstanding() == 0 {
-		n.notBusy()
-		n.trying = 0
-	}
-	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivery || len(n.subs) > 0 || m.nodes[n.session] != n {
-		return
-	}
-	delete(m.nodes, n.session)
-	if n.of != nil {
-		n.of.own = nil
-	}
-	m.alarmLocked(&n.alarm, n, 0)
-	if up := n.up; up != nil {
-		up.subs = slices.DeleteFunc(up.subs, func(s *node) bool { return s == n })
-		m.dropNodeLocked(up)
-	}
-}
-
-// kindLocked returns what tasks of this sort have in common. It is the one
-// place where permissions are computed: the manager's default, the host's, then
-// the agent's own, of which the last that matches decides.
-func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission) *kind {
-	k := m.lastKind // mostly they come in a row
-	if k == nil || k.key != key {
-		k = m.kinds[key]
-	}
-	if k == nil || !slices.Equal(k.own, own) {
-		k = &kind{m: m, key: key, cl: cl, own: own}
-		if key.depth >= m.cfg.MaxDepth && m.words.delegate != "" {
-			k.rules = append(k.rules, Permission{Name: m.words.delegate, Pattern: "*", Action: PermissionDeny})
-		}
-		k.rules = slices.Clip(append(append(k.rules, m.cfg.Permissions...), own...))
-		m.kinds[key] = k
-	}
-	k.refs++
-	m.lastKind = k
-	return k
-}
-
-func (m *BackgroundManager) releaseKindLocked(k *kind) {
-	if k.refs--; k.refs > 0 {
-		return
-	}
-	if m.lastKind == k {
-		m.lastKind = nil
-	}
-	if m.kinds[k.key] == k {
-		delete(m.kinds, k.key)
-	}
-}
-
 func (m *BackgroundManager) callHash(by Caller, agent, prompt string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(m.seed)
@@ -469,45 +368,4 @@ func (m *BackgroundManager) runLocked(a *attempt) {
 		m.fx.startEnd.nextRun = a
 	}
 	m.fx.startEnd = a
-}
-
-// clean makes text from outside valid UTF-8.
-func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-
-// title returns the description, or the beginning of the prompt, as one line.
-func title(description, prompt string) string {
-	s := clean(description)
-	if strings.TrimSpace(s) == "" {
-		s = strings.TrimSpace(prompt)
-		if i := strings.IndexAny(s, "\r\n"); i >= 0 {
-			s = s[:i]
-		}
-	}
-	if s = inOneLine(s, titleMax); len(prompt) > 2*titleMax {
-		s = strings.Clone(s) // it outlives the prompt that it may be a part of
-	}
-	return s
-}
-
-// inOneLine returns s as one line of at most max bytes.
-func inOneLine(s string, max int) string {
-	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
-		s = strings.Join(strings.Fields(s), " ")
-	}
-	s = strings.TrimSpace(s)
-	if len(s) > max {
-		s = cutAtRune(s, max-len("…")) + "…"
-	}
-	return s
-}
-
-// cutAtRune returns at most n bytes of s, and no half rune.
-func cutAtRune(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }

@@ -2,10 +2,7 @@ package bgagent
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"strconv"
-	"time"
 )
 
 // The records of the manager's state. They are guarded by BackgroundManager.mu
@@ -114,23 +111,6 @@ func (t *task) extra() *extra {
 	return t.more
 }
 
-// kind is what many tasks have in common, held once and counted.
-type kind struct {
-	m     *BackgroundManager
-	key   kindKey
-	own   []Permission // the agent's
-	refs  int
-	cl    *client
-	rules []Permission
-}
-
-type kindKey struct {
-	agent  string
-	model  string
-	client string
-	depth  int
-}
-
 // outcome is how an attempt ended.
 type outcome struct {
 	started  int64
@@ -213,67 +193,6 @@ type progress struct {
 	usage     Usage
 }
 
-// node is a session that has delegated: a root session, a scope, or the session
-// of a task.
-type node struct {
-	session string
-	of      *session // set when it is a task's own
-	up      *node    // its parent, for a session that was looked up, or whose task has expired
-	subs    []*node  // the nodes whose up it is
-	dir     string
-	first   *task // tasks, oldest first
-	last    *task
-	live    int // tasks of it that are pending or running
-	tree    int // on a root: live tasks in the whole tree
-	kids    int
-	gone    bool // the host said that it does not exist any more
-	lapsed  bool // it was a task's own, whose record has expired
-
-	owed    []debt // what has ended and has not been told; settled ones have no task
-	nOwed   int
-	oldest  int64    // when the oldest of owed came
-	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
-	members []member // ended attempts of the batch that is open
-	closed  []member // of batches that have closed and have not been told
-	omitted int      // members that were left out because there were too many
-	lost    int      // tasks whose notice was given up and not taken since
-
-	env      *envelope // what is being delivered, or to be tried again
-	adrift   *envelope // given up while it was being delivered
-	busy     *client   // it was busy when last looked at
-	scope    bool      // nobody can notify it
-	retry    int64     // not before
-	trying   int64     // since when it could not be told what is due; 0 when it could
-	fails    int       // failed looks at its status in a row
-	alarm    alarm
-	waiters  []chan struct{}
-	delivery bool // a goroutine delivers to it
-}
-
-// parentTask returns the task whose session n is, or nil.
-func (n *node) parentTask() *task {
-	if n.of == nil {
-		return nil
-	}
-	return n.of.task
-}
-
-// above returns the node that n descends from, or nil for a root.
-func (n *node) above() *node {
-	if t := n.parentTask(); t != nil {
-		return t.up
-	}
-	return n.up
-}
-
-// root returns the top of the chain and how many steps it is away.
-func (n *node) root() (top *node, depth int) {
-	for top = n; top.above() != nil; depth++ {
-		top = top.above()
-	}
-	return top, depth
-}
-
 // member is one ended attempt of a batch.
 type member struct {
 	t  *task
@@ -298,63 +217,4 @@ type envelope struct {
 	next    int64 // not before
 	since   int64
 	flying  bool
-}
-
-// wall turns a time of the state into one for callers.
-func (m *BackgroundManager) wall(at int64) time.Time {
-	if at == 0 {
-		return time.Time{}
-	}
-	return m.epoch.Add(time.Duration(at))
-}
-
-// snapshot copies a task. The lock must be held.
-func (m *BackgroundManager) snapshotLocked(t *task) Task {
-	s := Task{
-		ID: t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
-		Prompt: t.text, ToolCallID: t.call, Client: t.kind.cl.name, Depth: t.kind.key.depth,
-		Status: t.status, Cause: t.cause, Attempt: int(t.no), Queued: m.wall(t.queued),
-		Notice: t.notice, Foreground: t.is(flagForeground), Dropped: t.is(flagDropped),
-	}
-	root, _ := t.up.root()
-	s.Root = root.session
-	if t.sess != nil {
-		s.Session = t.sess.id
-		if t.sess.own != nil {
-			s.Waiting = t.sess.own.live
-		}
-	}
-	if x := t.more; x != nil {
-		s.Metadata = maps.Clone(x.metadata)
-		s.Attempts = slices.Clone(x.past)
-	}
-	if a := t.run; a != nil && a.no == t.no {
-		s.Phase = a.phase
-		s.Started = m.wall(a.started)
-		if t.live() {
-			s.Progress = m.progressLocked(&a.w.prog, int(a.turn), a.activity)
-			s.Result, s.Partial = a.text, a.text != ""
-			if a.text == "" && a.w.text != "" {
-				s.Result, s.Partial = a.w.text, true
-			}
-		}
-	}
-	if f := t.fin; f != nil && !t.live() {
-		s.Started, s.Ended = m.wall(f.started), m.wall(f.ended)
-		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
-		s.Quiet = t.run == nil
-		if f.prog != nil {
-			s.Progress = m.progressLocked(f.prog, int(f.turns), f.activity)
-		} else {
-			s.Progress.Turns, s.Progress.LastActivity = int(f.turns), m.wall(f.activity)
-		}
-	}
-	return s
-}
-
-func (m *BackgroundManager) progressLocked(p *progress, turns int, activity int64) Progress {
-	return Progress{
-		Turns: turns, ToolCalls: p.toolCalls, LastTool: p.lastTool, LastMessage: p.lastText, LastMessageAt: m.wall(p.lastTextA),
-		LastActivity: m.wall(activity), Detail: p.detail, Todos: slices.Clone(p.todos), Usage: p.usage,
-	}
 }
