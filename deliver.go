@@ -221,10 +221,7 @@ func (m *BackgroundManager) deliveredLocked(n *node, s NoticeState, now int64) {
 // in it may have been read meanwhile.
 func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 	n.env = nil
-	owed := n.owed
-	n.owed = nil
-	n.nOwed = 0
-	for _, d := range append(env.debts, owed...) {
+	for _, d := range append(env.debts, n.emptyOwed()...) {
 		if d.t == nil {
 			continue
 		}
@@ -236,10 +233,7 @@ func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 	}
 	n.closed = append(env.closed, n.closed...)
 	n.omitted += env.omitted
-	n.oldest = env.since
-	if n.urgent == 0 || n.urgent > env.since {
-		n.urgent = env.since
-	}
+	n.oldest, n.urgent = env.since, env.since
 	n.compact()
 }
 

@@ -265,7 +265,17 @@ func (m *BackgroundManager) busyGoroutines() (names []string) {
 
 // idEncoding writes ids in lower case without the letters that are mistaken
 // for digits.
-var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
+
+const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// idValues has 1 + the value of each letter, and 0 for what is none.
+var idValues = func() (v [256]uint8) {
+	for i, c := range []byte(idLetters) {
+		v[c] = uint8(i + 1)
+	}
+	return v
+}()
 
 const (
 	idRandom = 16                    // characters of an id after its prefix: 80 random bits of a version 4 UUID
@@ -301,11 +311,18 @@ func parseID(id string) (num uint64, ok bool) {
 	if len(id) != idLen || id[:3] != "bg_" {
 		return 0, false
 	}
-	var raw [10]byte
-	if n, err := idEncoding.Decode(raw[:], []byte(id[3:])); err != nil || n != len(raw) {
-		return 0, false
+	for i := range idRandom {
+		v := idValues[id[3+i]]
+		switch {
+		case v == 0:
+			return 0, false
+		case i < 12: // 60 bits, and four more out of the next letter
+			num = num<<5 | uint64(v-1)
+		case i == 12:
+			num = num<<4 | uint64(v-1)>>1
+		}
 	}
-	return idNumber(raw), true
+	return num, true
 }
 
 // findLocked returns the task with the id.

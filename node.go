@@ -18,8 +18,9 @@ type node struct {
 	gone    bool // the host said that it does not exist any more
 	lapsed  bool // it was a task's own, whose record has expired
 
-	owed    []debt // what has ended and has not been told; settled ones have no task
-	nOwed   int
+	owed    []debt   // what has ended and has not been told; settled ones have no task
+	head    int      // all of owed before it are settled
+	nOwed   int      // those that are not
 	oldest  int64    // when the oldest of owed came
 	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
 	members []member // ended attempts of the batch that is open

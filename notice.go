@@ -150,23 +150,22 @@ func (n *node) forgetDebts(t *task) {
 // compact drops settled debts, and what hangs on them when none is left.
 func (n *node) compact() {
 	if n.nOwed == 0 {
-		n.owed, n.oldest, n.urgent, n.closed = nil, 0, 0, nil
+		n.emptyOwed()
+		n.closed = nil
 		if n.live == 0 {
 			n.members, n.omitted = nil, 0
 		}
 		return
 	}
-	for _, d := range n.owed {
-		if d.t != nil {
-			n.oldest = d.at
-			break
-		}
+	for n.owed[n.head].t == nil {
+		n.head++
 	}
+	n.oldest = n.owed[n.head].at
 	if len(n.owed) < 32 || n.nOwed*2 > len(n.owed) {
 		return
 	}
 	kept := n.owed[:0]
-	for _, d := range n.owed {
+	for _, d := range n.owed[n.head:] {
 		if d.t != nil {
 			if d.t.no == d.no {
 				d.t.debt = int32(len(kept))
@@ -175,7 +174,14 @@ func (n *node) compact() {
 		}
 	}
 	clear(n.owed[len(kept):])
-	n.owed = kept
+	n.owed, n.head = kept, 0
+}
+
+// emptyOwed takes everything out of what is owed, settled or not.
+func (n *node) emptyOwed() (owed []debt) {
+	owed = n.owed[n.head:]
+	n.owed, n.head, n.nOwed, n.oldest, n.urgent = nil, 0, 0, 0, 0
+	return owed
 }
 
 // giveUpLocked gives up everything that is owed to a node which can never be
@@ -186,8 +192,8 @@ func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
 	if env != nil {
 		debts, n.env = slices.Clone(env.debts), nil
 	}
-	debts = append(debts, n.owed...)
-	n.owed, n.nOwed, n.oldest, n.urgent, n.trying = nil, 0, 0, 0, 0
+	debts = append(debts, n.emptyOwed()...)
+	n.trying = 0
 	debts = slices.DeleteFunc(debts, func(d debt) bool { return d.t == nil })
 	for _, d := range debts { // before any is settled: that may expire another of them
 		if d.t.no == d.no {
@@ -223,7 +229,7 @@ func (env *envelope) drop(t *task) {
 // returns nil when nothing is.
 func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 	env := &envelope{since: n.oldest}
-	for _, d := range n.owed {
+	for _, d := range n.emptyOwed() {
 		if d.t != nil {
 			if d.t.no == d.no {
 				d.t.debt = -1
@@ -231,7 +237,6 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 			env.debts = append(env.debts, d)
 		}
 	}
-	n.owed, n.nOwed, n.oldest, n.urgent = nil, 0, 0, 0
 	closed, omitted := n.closed, n.omitted
 	n.closed = nil
 	if len(env.debts) == 0 {

@@ -113,6 +113,7 @@ func (t *task) extra() *extra {
 
 // outcome is how an attempt ended.
 type outcome struct {
+	expiring
 	started  int64
 	ended    int64
 	activity int64

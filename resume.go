@@ -185,8 +185,6 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 		if len(x.past) > pastAttempts {
 			x.past = slices.Clone(x.past[1:])
 		}
-		m.keep.text -= int64(len(f.result))
-		t.fin = nil
 	}
 	if t.call != "" {
 		t.extra().call = m.callHashOf(t)
@@ -214,6 +212,10 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 		top, _ = up.root()
 		top.tree += moved
 		m.dropNodeLocked(old)
+	}
+	if t.stay(); t.fin != nil {
+		m.keep.text -= int64(len(t.fin.result))
+		t.fin = nil
 	}
 	t.transition(Pending, CauseNone)
 	t.no++

@@ -23,20 +23,54 @@ type retention struct {
 	free  int         // places from there on whose tombstones have gone
 }
 
-// expiry is a queue of ended attempts. Entries of tasks that were resumed, or
-// that moved from untold to told, are passed over.
+// expiry is a line of ended tasks, which are linked by their outcomes.
 type expiry struct {
-	list []expiring
-	head int
-	text int // entries before this one have lost their text
+	first, last *task
+	text        *task // those before it have no text any more; nil when none has
 }
 
-// expiring names its task by the number in its id: a pointer would keep records
-// that went by another entry, or from the other queue.
+// expiring is where an ended task stands among those that may go.
 type expiring struct {
-	num uint64
-	at  int64
-	no  int32
+	line       *expiry // nil for none
+	prev, next *task
+	since      int64
+}
+
+// push puts a task at the end of the line.
+func (q *expiry) push(t *task, now int64) {
+	t.fin.expiring = expiring{line: q, prev: q.last, since: now}
+	if q.last != nil {
+		q.last.fin.next = t
+	} else {
+		q.first = t
+	}
+	q.last = t
+	if q.text == nil {
+		q.text = t
+	}
+}
+
+// stay takes the task out of its line, if it stands in one.
+func (t *task) stay() {
+	if t.fin == nil || t.fin.line == nil {
+		return
+	}
+	at := t.fin.expiring
+	q := at.line
+	if q.text == t {
+		q.text = at.next
+	}
+	if at.prev != nil {
+		at.prev.fin.next = at.next
+	} else {
+		q.first = at.next
+	}
+	if at.next != nil {
+		at.next.fin.prev = at.prev
+	} else {
+		q.last = at.prev
+	}
+	t.fin.expiring = expiring{}
 }
 
 // tombstone is what remains of an expired task.
@@ -60,49 +94,24 @@ func (t *tombstone) sessionID() string {
 	return t.sess.id
 }
 
-// taskOf returns the entry's task, or nil when it does not speak of the task as
-// it is any more.
-func (m *BackgroundManager) taskOf(e expiring, told bool) *task {
-	if t := m.tasks[e.num]; t != nil && t.no == e.no && !t.live() && t.notice.Settled() == told {
-		return t
-	}
-	return nil
-}
-
 // expirableLocked is called when an attempt has ended, its notice has been
 // settled or it has become quiet.
 func (m *BackgroundManager) expirableLocked(t *task, now int64) {
 	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) {
 		return
 	}
-	q := &m.keep.untold
-	told := t.notice.Settled()
-	if told {
-		q = &m.keep.told
-	} else if m.pushesLocked(t.up) {
-		return // it will be told soon, or given up
-	}
-	num, _ := parseID(t.id())
-	m.pushLocked(q, told, expiring{num, now, t.no})
-	m.trimLocked(now)
-}
-
-// pushLocked adds an entry. Before the list grows, those that do not hold any
-// more go: they would pile up behind one that holds for long.
-func (m *BackgroundManager) pushLocked(q *expiry, told bool, e expiring) {
-	if len(q.list) == cap(q.list) {
-		kept, text := q.list[:0], 0
-		for i, e := range q.list {
-			if i < q.head || m.taskOf(e, told) == nil {
-				continue
-			}
-			if kept = append(kept, e); i < q.text {
-				text++
-			}
+	q := &m.keep.told
+	if !t.notice.Settled() {
+		if m.pushesLocked(t.up) {
+			return // it will be told soon, or given up
 		}
-		*q = expiry{list: slices.Grow(kept, max(len(kept), 64)), text: text}
+		q = &m.keep.untold
 	}
-	q.list = append(q.list, e)
+	if t.fin.line != q {
+		t.stay()
+		q.push(t, now)
+	}
+	m.trimLocked(now)
 }
 
 // pushesLocked reports whether what is owed to the node reaches it without its
@@ -124,32 +133,24 @@ func (m *BackgroundManager) trimLocked(now int64) {
 	defer func() { k.trimming = false }()
 	k.ended = len(m.tasks) - m.live
 	if d := m.cfg.Retention; d > 0 {
-		for {
-			t, at := m.firstLocked(&k.told, true)
-			if t == nil {
+		for t := k.told.first; t != nil; t = k.told.first {
+			if at := t.fin.since + int64(d); at > now {
+				m.alarmByLocked(&k.alarm, k, at)
 				break
 			}
-			if at+int64(d) > now {
-				m.alarmByLocked(&k.alarm, k, at+int64(d))
-				break
-			}
-			k.told.pop()
 			m.expireLocked(t, now)
 		}
 	}
-	for limit := m.cfg.RetainText; limit >= 0 && k.text > limit && (m.dropTextLocked(&k.told, true) || m.dropTextLocked(&k.untold, false)); {
+	for limit := m.cfg.RetainText; limit >= 0 && k.text > limit && (m.dropTextLocked(&k.told) || m.dropTextLocked(&k.untold)); {
 		continue
 	}
 	for limit := m.cfg.RetainTasks; limit >= 0 && k.ended > limit; {
-		t, _ := m.firstLocked(&k.told, true)
-		if t != nil {
-			k.told.pop()
-		} else if t, _ = m.firstLocked(&k.untold, false); t != nil {
-			k.untold.pop()
-			m.settleTaskLocked(t, NoticeGivenUp, now)
-		}
+		t := k.told.first
 		if t == nil {
-			break
+			if t = k.untold.first; t == nil {
+				break
+			}
+			m.settleTaskLocked(t, NoticeGivenUp, now)
 		}
 		m.expireLocked(t, now)
 	}
@@ -157,40 +158,14 @@ func (m *BackgroundManager) trimLocked(now int64) {
 
 func (k *retention) ringLocked(m *BackgroundManager, now int64) { m.trimLocked(now) }
 
-// firstLocked returns the task of the oldest entry that still holds, and since
-// when it may go; nil for none.
-func (m *BackgroundManager) firstLocked(q *expiry, told bool) (t *task, at int64) {
-	for q.head < len(q.list) {
-		e := q.list[q.head]
-		if t := m.taskOf(e, told); t != nil {
-			return t, e.at
-		}
-		q.pop()
-	}
-	return nil, 0
-}
-
-func (q *expiry) pop() {
-	if q.head++; q.head < 64 && q.head < len(q.list) || q.head*2 < len(q.list) {
-		return
-	}
-	rest := q.list[q.head:]
-	if len(rest)*4 < cap(q.list) && cap(q.list) > 256 {
-		q.list = slices.Clone(rest) // the old one was made for many more
-	} else {
-		q.list = q.list[:copy(q.list, rest)]
-	}
-	q.text, q.head = max(q.text-q.head, 0), 0
-}
-
-// dropTextLocked drops the text of the oldest entry that has one.
-func (m *BackgroundManager) dropTextLocked(q *expiry, told bool) bool {
-	for q.text = max(q.text, q.head); q.text < len(q.list); q.text++ {
-		if t := m.taskOf(q.list[q.text], told); t != nil && t.fin.result != "" {
+// dropTextLocked drops the text of the oldest task in the line that has one.
+func (m *BackgroundManager) dropTextLocked(q *expiry) bool {
+	for t := q.text; t != nil; t = q.text {
+		q.text = t.fin.next
+		if t.fin.result != "" {
 			m.keep.text -= int64(len(t.fin.result))
 			t.fin.result = ""
 			t.set(flagDropped, true)
-			q.text++
 			return true
 		}
 	}
@@ -208,6 +183,7 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 		m.alarmLocked(&a.alarm, a, 0)
 		t.run = nil
 	}
+	t.stay()
 	t.set(flagForgotten, true)
 	t.setLost(false)
 	m.keep.text -= int64(len(t.fin.result))

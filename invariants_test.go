@@ -24,6 +24,8 @@ func (m *BackgroundManager) checkInvariants() error {
 			c.session(s)
 		}
 	}
+	c.expiry("told", &m.keep.told, true)
+	c.expiry("untold", &m.keep.untold, false)
 	for i, al := range m.alarms {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
 		c.expect(i == 0 || m.alarms[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
@@ -89,6 +91,9 @@ func (c *checker) task(t *task) {
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id())
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id())
 	}
+	// What has been told may go, unless it is still being stopped.
+	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun)
+	c.expect(!mayGo || t.fin.line == &m.keep.told, "task %s would never be forgotten", t.id())
 	if t.sess != nil {
 		c.expect(m.sessionLocked(t.sess.id) == t.sess, "session of task %s is not indexed", t.id())
 	}
@@ -96,6 +101,29 @@ func (c *checker) task(t *task) {
 		d := t.up.owed[t.debt]
 		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t.id())
 	}
+}
+
+// expiry looks at one of the two lines of tasks that may go.
+func (c *checker) expiry(name string, q *expiry, told bool) {
+	var last *task
+	texts := q.text == nil // from here on there may be texts
+	for t := q.first; t != nil; last, t = t, t.fin.next {
+		if t.fin == nil {
+			c.expect(false, "%s: task %s has no outcome", name, t.id())
+			return
+		}
+		num, _ := parseID(t.id())
+		c.expect(c.m.tasks[num] == t, "%s: task %s has no record", name, t.id())
+		c.expect(t.fin.line == q && t.fin.prev == last, "%s: task %s is linked wrongly", name, t.id())
+		c.expect(t.notice.Settled() == told, "%s: the notice of task %s is %q", name, t.id(), t.notice)
+		c.expect(last == nil || last.fin.since <= t.fin.since, "%s: task %s stands behind a later one", name, t.id())
+		if t == q.text {
+			texts = true
+		}
+		c.expect(texts && q.text != nil || t.fin.result == "", "%s: the text of task %s is passed over", name, t.id())
+	}
+	c.expect(q.last == last, "%s: the last is not the last", name)
+	c.expect(texts, "%s: the first text is of none of its tasks", name)
 }
 
 func (c *checker) session(s *session) {
