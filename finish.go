@@ -184,7 +184,7 @@ func (m *BackgroundManager) restLocked(a *attempt, now int64) {
 	if !a.ended || a.t.run != a || a.inCall {
 		return
 	}
-	if a.cl.runner != nil && m.cm.holds(&a.t.wait) {
+	if a.cl.runner != nil && a.t.is(flagSlot) {
 		m.releaseLocked(a.t, now) // its turn has returned
 	}
 	if a.aborts > 0 || a.stopMore && (a.cl.starter != nil || a.turn == 0) {
@@ -208,7 +208,7 @@ func (m *BackgroundManager) quietLocked(a *attempt, now int64) {
 	if t.sess != nil {
 		t.sess.stuck = false
 	}
-	if m.cm.holds(&t.wait) {
+	if t.is(flagSlot) {
 		m.releaseLocked(t, now)
 	}
 	m.emitLocked(EventQuiet, t)
@@ -230,7 +230,7 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 		t.sess.stuck = true
 	}
 	m.over++
-	if m.cm.holds(&t.wait) {
+	if t.is(flagSlot) {
 		m.releaseLocked(t, now)
 	}
 	m.emitLocked(EventOverLimit, t)

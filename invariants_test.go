@@ -75,6 +75,7 @@ func (c *checker) task(t *task) {
 		c.unquiet++
 	}
 	holds, waits := m.cm.holds(&t.wait), t.wait.key != nil && !m.cm.holds(&t.wait)
+	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t.id())
 	switch {
 	case t.status == Pending:
 		if t.is(flagUnstarted) {

@@ -314,6 +314,7 @@ func (t *task) slotGranted(w *waiter) {
 // grantedLocked goes on with the task that has just got its slot: it starts, or
 // has its next turn.
 func (m *BackgroundManager) grantedLocked(t *task, now int64) {
+	t.set(flagSlot, true)
 	switch {
 	case t.status == Pending:
 		m.startLocked(t, now)
@@ -327,6 +328,7 @@ func (m *BackgroundManager) grantedLocked(t *task, now int64) {
 // releaseLocked gives the slot of t back, or its place in line, and lets the
 // next in line start.
 func (m *BackgroundManager) releaseLocked(t *task, now int64) {
+	t.set(flagSlot, false)
 	next := m.cm.leave(&t.wait)
 	if next == nil {
 		return

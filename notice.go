@@ -29,6 +29,9 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 		n.omitted += maxMembers
 		n.members = append(n.members[:0], n.members[maxMembers:]...)
 	}
+	if n.members == nil {
+		n.members = make([]member, 0, n.roomForOwed())
+	}
 	n.members = append(n.members, member{t, t.no})
 	switch p := n.parentTask(); {
 	case t.is(flagForeground): // Run returns it
@@ -40,6 +43,9 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 	default:
 		if t.debt >= 0 || t.notice == NoticeOwed {
 			t.set(flagOldDebts, true)
+		}
+		if n.owed == nil {
+			n.owed = make([]debt, 0, n.roomForOwed())
 		}
 		t.notice, t.debt = NoticeOwed, int32(len(n.owed))
 		n.owed = append(n.owed, debt{t, t.no, now})
@@ -63,6 +69,10 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 	}
 	m.scheduleLocked(n, now)
 }
+
+// roomForOwed returns how many ends will mostly come before they are told: as
+// many as there are live tasks, and the one that has just ended.
+func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
 // noticeLocked settles the notice of the latest attempt.
 func (m *BackgroundManager) noticeLocked(t *task, s NoticeState, now int64) {

@@ -46,6 +46,7 @@ const (
 	flagForgotten                        // not in the registry any more
 	flagOldDebts                         // debts of earlier attempts may be in up.owed
 	flagLost                             // its notice was given up and may still be taken
+	flagSlot                             // has a slot, and has been told of it
 )
 
 // id returns the task's id, bg_….

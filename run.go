@@ -204,7 +204,7 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 					m.abortOnceLocked(a, id)
 				}
 			default:
-				if m.sessions.find(id) == nil && t.sess == nil {
+				if t.sess == nil {
 					m.bindLocked(t, id)
 				}
 				m.abortLateLocked(a, id, now)
@@ -212,7 +212,6 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 			m.restLocked(a, now)
 			return
 		}
-		other := m.sessions.find(id)
 		switch {
 		case err != nil:
 			m.endLocked(t, CauseStartFailed, m.reasonLocked("creating the session", err), now)
@@ -220,7 +219,8 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 		case id == "":
 			m.endLocked(t, CauseStartFailed, "creating the session: the client returned an empty session id", now)
 			return
-		case other != nil:
+		}
+		if other := m.bindLocked(t, id); other != nil {
 			// Aborting it here would stop the task that owns it.
 			owner := "task "
 			if other.tomb == 0 {
@@ -231,7 +231,6 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which belongs to %s", quote(id), owner), now)
 			return
 		}
-		m.bindLocked(t, id)
 		a.stage = stagePrompt
 		m.emitLocked(EventPhase, t)
 		m.runLocked(a)
@@ -250,16 +249,21 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 	return err
 }
 
-// bindLocked gives the task its session.
-func (m *BackgroundManager) bindLocked(t *task, id string) {
-	t.sess = &session{id: id, task: t}
-	m.sessions.add(t.sess)
+// bindLocked gives the task its session, unless the id belongs to another one,
+// which is returned then.
+func (m *BackgroundManager) bindLocked(t *task, id string) (other *session) {
+	s := &session{id: id, task: t}
+	if other = m.sessions.add(s); other != nil {
+		return other
+	}
+	t.sess = s
 	if n := m.nodes[id]; n != nil && n.of == nil {
 		// Somebody named a scope like this session, before it was there. The
 		// tasks under it are its children from now on.
 		n.of, t.sess.own = t.sess, n
 		m.regraftLocked(n, t)
 	}
+	return nil
 }
 
 // regraftLocked corrects the counts of live tasks after a node that was a root

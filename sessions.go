@@ -41,10 +41,19 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	return nil
 }
 
-func (x *sessionIndex) add(s *session) {
+// add puts a session into the index, unless another one has its id: that one is
+// returned then.
+func (x *sessionIndex) add(s *session) (other *session) {
 	h := x.hash(s.id)
-	s.same = x.all[h]
+	first := x.all[h]
+	for other := first; other != nil; other = other.same {
+		if other.id == s.id {
+			return other
+		}
+	}
+	s.same = first
 	x.all[h] = s
+	return nil
 }
 
 func (x *sessionIndex) remove(s *session) {
