@@ -2,10 +2,8 @@ package bgagent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,42 +11,16 @@ import (
 	"testing"
 	"testing/synctest"
 	"unicode"
-	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-// guest is what a task is to the ConcurrencyManager.
-type guest struct {
-	waiter
-	told atomic.Int32
-}
-
-func (g *guest) slotGranted(*waiter) { g.told.Add(1) }
-
-func newGuest() *guest {
-	g := &guest{}
-	g.owner = g
-	return g
-}
 
 func newConcurrency(t testing.TB, l Limits) *ConcurrencyManager {
 	t.Helper()
 	c, err := NewConcurrencyManager(l)
 	require.NoError(t, err)
 	return c
-}
-
-func (g *guest) take(c *ConcurrencyManager, model string) bool {
-	return c.take(&g.waiter, model, "agent", false, c.ticket())
-}
-
-// leave tells the next one, as the contract asks.
-func (g *guest) leave(c *ConcurrencyManager) {
-	if next := c.leave(&g.waiter); next != nil {
-		next.owner.slotGranted(next)
-	}
 }
 
 // requireFullBatch is the strongest test for lost slots: at rest, as many as the
@@ -72,194 +44,6 @@ func requireFullBatch(t testing.TB, c *ConcurrencyManager, model string) {
 		s.Release()
 	}
 	require.NoError(t, c.checkInvariants())
-}
-
-// line returns a manager with a limit of 1 for "m", the one who holds the slot
-// and n who wait.
-func line(t *testing.T, n int) (c *ConcurrencyManager, holder *guest, waiting []*guest) {
-	c = newConcurrency(t, Limits{Default: 1})
-	holder = newGuest()
-	require.True(t, holder.take(c, "m"))
-	for range n {
-		g := newGuest()
-		require.False(t, g.take(c, "m"))
-		waiting = append(waiting, g)
-	}
-	return c, holder, waiting
-}
-
-func requireHolds(t *testing.T, c *ConcurrencyManager, g *guest) {
-	t.Helper()
-	require.NoError(t, c.checkInvariants())
-	require.True(t, c.holds(&g.waiter), "does not hold the slot")
-	require.EqualValues(t, 1, g.told.Load(), "times told")
-}
-
-// Lesson 2.
-func TestReleasedSlotGoesToTheNextInLine(t *testing.T) {
-	c, a, w := line(t, 2)
-	a.leave(c)
-	requireHolds(t, c, w[0])
-	require.False(t, c.holds(&w[1].waiter))
-	_, ok := c.TryAcquire("m")
-	require.False(t, ok, "the slot was free for somebody else")
-	w[0].leave(c)
-	requireHolds(t, c, w[1])
-	w[1].leave(c)
-	requireFullBatch(t, c, "m")
-}
-
-// Lesson 3.
-func TestCancelledHeadOfQueueDoesNotDropTheNext(t *testing.T) {
-	c, a, w := line(t, 2)
-	w[0].leave(c)
-	a.leave(c)
-	requireHolds(t, c, w[1])
-	require.Zero(t, w[0].told.Load())
-}
-
-// Lesson 4.
-func TestCancelledLastOfQueueDoesNotStrandTheNextOne(t *testing.T) {
-	c, a, w := line(t, 1)
-	w[0].leave(c)
-	d := newGuest()
-	require.False(t, d.take(c, "m"))
-	a.leave(c)
-	requireHolds(t, c, d)
-	d.leave(c)
-	e := newGuest()
-	require.True(t, e.take(c, "m"))
-	e.leave(c)
-	requireFullBatch(t, c, "m")
-}
-
-// Lesson 5.
-func TestCancelledWaiterDoesNotDisturbTheOthers(t *testing.T) {
-	c, a, w := line(t, 5)
-	w[2].leave(c)
-	w[4].leave(c)
-	a.leave(c)
-	for _, i := range []int{0, 1, 3} {
-		requireHolds(t, c, w[i])
-		w[i].leave(c)
-	}
-	require.Zero(t, w[2].told.Load()+w[4].told.Load())
-	requireFullBatch(t, c, "m")
-}
-
-// asker asks the manager back when it is told, which hangs if a lock is held.
-type asker struct {
-	waiter
-	c     *ConcurrencyManager
-	stats PoolStats
-}
-
-func (a *asker) slotGranted(w *waiter) { a.stats = a.c.Stats("m"); a.c.leave(w) }
-
-func TestNobodyIsToldWhileALockIsHeld(t *testing.T) {
-	c := newConcurrency(t, Limits{Default: 1})
-	for name, free := range map[string]func(held Slot){
-		"Release":   func(held Slot) { held.Release() },
-		"SetLimits": func(held Slot) { require.NoError(t, c.SetLimits(Limits{Default: 2})) },
-	} {
-		held, ok := c.TryAcquire("m")
-		require.True(t, ok)
-		a := &asker{c: c}
-		a.owner = a
-		require.False(t, c.take(&a.waiter, "m", "", false, c.ticket()))
-		free(held)
-		require.Equal(t, "default m", a.stats.Name, name)
-		held.Release()
-		require.NoError(t, c.SetLimits(Limits{Default: 1}))
-		requireFullBatch(t, c, "m")
-	}
-}
-
-// Lesson 10: whoever shuts down takes the waiters out first.
-func TestNobodyIsGrantedASlotAfterLeavingTheLine(t *testing.T) {
-	c, a, w := line(t, 3)
-	for _, g := range w {
-		g.leave(c)
-	}
-	a.leave(c)
-	for _, g := range w {
-		require.Zero(t, g.told.Load())
-		require.False(t, c.holds(&g.waiter))
-	}
-	requireFullBatch(t, c, "m")
-}
-
-func TestLeaveIsIdempotent(t *testing.T) {
-	c, a, w := line(t, 2)
-	a.leave(c)
-	a.leave(c)
-	w[1].leave(c)
-	w[1].leave(c)
-	requireHolds(t, c, w[0])
-	w[0].leave(c)
-	w[0].leave(c)
-	newGuest().leave(c)
-	requireFullBatch(t, c, "m")
-}
-
-func TestLeftWaiterCanComeBack(t *testing.T) {
-	c, a, w := line(t, 2)
-	w[0].leave(c)
-	require.False(t, w[0].take(c, "m"))
-	a.leave(c)
-	requireHolds(t, c, w[1])
-	w[1].leave(c)
-	requireHolds(t, c, w[0])
-}
-
-func TestAskingTwiceIsABug(t *testing.T) {
-	c, a, w := line(t, 1)
-	for _, g := range []*guest{a, w[0]} {
-		require.PanicsWithValue(t, "bgagent: bug: a slot is asked for by one who waits or holds one already", func() { g.take(c, "m") })
-	}
-	require.Panics(t, func() { c.take(&newGuest().waiter, "m", "a", false, 0) })
-	require.NoError(t, c.checkInvariants(), "the panic changed something or kept the lock")
-}
-
-func TestHeadOfLineGoesBeforeEarlierTickets(t *testing.T) {
-	c, a, w := line(t, 2)
-	early := c.ticket()
-	late := newGuest()
-	require.False(t, late.take(c, "m"))
-	h1, h2, between := newGuest(), newGuest(), newGuest()
-	t1 := c.ticket()
-	require.False(t, c.take(&h2.waiter, "m", "", true, c.ticket()))
-	require.False(t, c.take(&h1.waiter, "m", "", true, t1))
-	require.False(t, c.take(&between.waiter, "m", "", false, early))
-	for i, g := range []*guest{h1, h2, w[0], w[1], between, late} {
-		place, s := c.place(&g.waiter)
-		require.Equal(t, i+1, place)
-		require.Equal(t, PoolStats{"default m", 1, 1, 6}, s)
-	}
-	for _, g := range []*guest{h1, h2, w[0], w[1], between, late} {
-		a.leave(c)
-		requireHolds(t, c, g)
-		a = g
-	}
-}
-
-func TestPlaceIsCountedSoFarAndNoFurther(t *testing.T) {
-	c, a, w := line(t, maxPlace+1)
-	place, s := c.place(&a.waiter)
-	require.Zero(t, place, "one who holds a slot has no place")
-	require.Equal(t, PoolStats{"default m", 1, 1, maxPlace + 1}, s)
-	place, _ = c.place(&w[maxPlace-1].waiter)
-	require.Equal(t, maxPlace, place)
-	place, s = c.place(&w[maxPlace].waiter)
-	require.Zero(t, place)
-	require.Equal(t, maxPlace+1, s.Waiting)
-	place, s = c.place(&newGuest().waiter)
-	require.Zero(t, place)
-	require.Zero(t, s)
-}
-
-func TestPendingTaskCostsLittle(t *testing.T) {
-	require.LessOrEqual(t, unsafe.Sizeof(waiter{}), uintptr(48))
 }
 
 func TestTryAcquireDoesNotOvertake(t *testing.T) {
@@ -654,21 +438,6 @@ func TestFreeSlotCostsNoAllocation(t *testing.T) {
 	}
 }
 
-func TestWaitingTaskCostsNoAllocation(t *testing.T) {
-	c, a, w := line(t, 2)
-	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		next := c.leave(&a.waiter)
-		c.take(&a.waiter, "m", "", false, c.ticket())
-		next = c.leave(next)
-		c.leave(next)
-		c.leave(&a.waiter)
-		for _, g := range []*guest{a, w[0], w[1]} {
-			c.leave(&g.waiter)
-			c.take(&g.waiter, "m", "", false, c.ticket())
-		}
-	}))
-}
-
 func heap() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -724,129 +493,4 @@ func TestMemoryIsBoundedWhateverTheNames(t *testing.T) {
 		}
 	}), int64(1<<20), "pools that are only looked up")
 	runtime.KeepAlive(c)
-}
-
-// hammer lets goroutines fight for slots and reports how many held one of a pool
-// at once.
-func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)) map[string]int64 {
-	models := []string{"p/x", "p/y", "q/x", "z", " Z "}
-	var now, most sync.Map
-	entered := func(pool string) (leave func()) {
-		n, _ := now.LoadOrStore(pool, new(atomic.Int64))
-		m, _ := most.LoadOrStore(pool, new(atomic.Int64))
-		in := n.(*atomic.Int64).Add(1)
-		for max := m.(*atomic.Int64); ; {
-			old := max.Load()
-			if in <= old || max.CompareAndSwap(old, in) {
-				break
-			}
-		}
-		runtime.Gosched()
-		return func() { n.(*atomic.Int64).Add(-1) }
-	}
-	var all sync.WaitGroup
-	for g := range 16 {
-		all.Go(func() {
-			for i := range rounds {
-				model := models[(g*7+i)%len(models)]
-				pool := c.Stats(model).Name
-				switch (g + i) % 4 {
-				case 0:
-					s, ok := c.TryAcquire(model)
-					if ok {
-						entered(pool)()
-					}
-					s.Release()
-					s.Release()
-				case 1: // cancelled at about the time of the grant
-					ctx, cancel := context.WithCancel(context.Background())
-					all.Go(cancel)
-					s, err := c.Acquire(ctx, model)
-					if err == nil {
-						entered(pool)()
-					} else if !errors.Is(err, context.Canceled) {
-						t.Errorf("Acquire: %v", err)
-					}
-					s.Release()
-				case 2:
-					s, err := c.Pool(model).Acquire(context.Background())
-					if err != nil {
-						t.Errorf("Acquire: %v", err)
-					}
-					leave := entered(pool)
-					all.Go(func() { leave(); s.Release(); s.Release() })
-				case 3:
-					w := newWakeable()
-					if !c.take(&w.waiter, model, "", i%8 == 3, c.ticket()) {
-						<-w.woken
-					}
-					entered(pool)()
-					if next := c.leave(&w.waiter); next != nil {
-						next.owner.slotGranted(next)
-					}
-				}
-				disturb(i)
-			}
-		})
-	}
-	all.Wait()
-	require.NoError(t, c.checkInvariants())
-	require.Empty(t, c.Pools(), "slots or waiters are left")
-	for _, m := range models {
-		requireFullBatch(t, c, m)
-	}
-	out := map[string]int64{}
-	most.Range(func(k, v any) bool { out[k.(string)] = v.(*atomic.Int64).Load(); return true })
-	return out
-}
-
-type wakeable struct {
-	waiter
-	woken chan struct{}
-}
-
-func newWakeable() *wakeable {
-	w := &wakeable{woken: make(chan struct{})}
-	w.owner = w
-	return w
-}
-
-func (w *wakeable) slotGranted(*waiter) { close(w.woken) }
-
-func TestNeverMoreHoldersThanTheLimit(t *testing.T) {
-	c := newConcurrency(t, Limits{Default: 1, Provider: map[string]int{"p": 2}, Model: map[string]int{"q/x": 3}})
-	most := hammer(t, c, 300, func(int) {})
-	for name, limit := range map[string]int64{"provider p": 2, "model q/x": 3, "default z": 1} {
-		assert.LessOrEqual(t, most[name], limit, name)
-		assert.Positive(t, most[name], name)
-	}
-}
-
-func TestNothingIsLostWhileLimitsChange(t *testing.T) {
-	c := newConcurrency(t, Limits{Default: 2})
-	limits := []Limits{
-		{Default: 1},
-		{Default: 2, Provider: map[string]int{"p": 1}},
-		{Default: 2, Model: map[string]int{"x": 1}},
-		{Default: Unlimited, Model: map[string]int{"p/x": 2, "x": 1}},
-	}
-	hammer(t, c, 200, func(i int) {
-		if i%3 == 0 {
-			if err := c.SetLimits(limits[i/3%len(limits)]); err != nil {
-				t.Error(err)
-			}
-		}
-		if i%50 == 0 {
-			if err := c.checkInvariants(); err != nil {
-				t.Error(err)
-			}
-			for _, p := range c.Pools() {
-				if p.InUse+p.Waiting == 0 {
-					t.Errorf("an empty pool is listed: %v", p)
-				}
-			}
-		}
-	})
-	names := c.Pools()
-	require.True(t, slices.IsSortedFunc(names, func(a, b PoolStats) int { return strings.Compare(a.Name, b.Name) }))
 }

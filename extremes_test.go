@@ -178,3 +178,60 @@ func TestNothingOfAManagerIsLeftAfterClose(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, time.Minute, time.Millisecond)
 }
+
+// The largest duration is how Go programs write "never".
+func TestTheLargestDurationMeansNever(t *testing.T) {
+	const never = time.Duration(math.MaxInt64)
+	report := func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		r.Text("at work")
+		select {
+		case <-time.After(2 * time.Hour):
+		case <-ctx.Done():
+		}
+		return bgagent.TurnEnd{Text: "done"}, ctx.Err()
+	}
+	for name, test := range map[string]struct {
+		cfg bgagent.Config
+	}{
+		"StaleTimeout":    {bgagent.Config{StaleTimeout: never}},
+		"TimeToLive":      {bgagent.Config{TimeToLive: never}},
+		"QueueTimeToLive": {bgagent.Config{QueueTimeToLive: never}},
+		"Retention":       {bgagent.Config{Retention: never}},
+		"NoticeMaxWait":   {bgagent.Config{NoticeMaxWait: never}},
+		"NoticeWindow":    {bgagent.Config{NoticeWindow: never}},
+		"StopTimeout":     {bgagent.Config{StopTimeout: never}},
+		"CreateTimeout":   {bgagent.Config{CreateTimeout: never}},
+		"CallTimeout":     {bgagent.Config{CallTimeout: never}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := test.cfg
+				var box inbox
+				cfg.Limits.Default = 1
+				cfg.Notify = box.notify
+				if cfg.StaleTimeout == 0 {
+					cfg.StaleTimeout = bgagent.Disabled
+				}
+				if cfg.TimeToLive == 0 {
+					cfg.TimeToLive = bgagent.Disabled
+				}
+				if cfg.Retention == 0 {
+					cfg.Retention = bgagent.Disabled
+				}
+				m := manage(t, &goRunner{run: report}, cfg)
+				a, b := launch(t, m, "a"), launch(t, m, "b")
+				time.Sleep(3 * time.Hour)
+				require.Equal(t, bgagent.Completed, get(t, m, a.ID).Status, get(t, m, a.ID).Reason)
+				require.Equal(t, bgagent.Running, get(t, m, b.ID).Status, get(t, m, b.ID).Reason)
+				if name == "NoticeMaxWait" {
+					require.Empty(t, box.all(), "the batch is still open")
+				}
+				time.Sleep(3 * time.Hour)
+				require.Equal(t, bgagent.Completed, get(t, m, b.ID).Status)
+				if name != "NoticeWindow" {
+					require.NoError(t, m.Close(t.Context()))
+				}
+			})
+		})
+	}
+}

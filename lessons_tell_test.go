@@ -479,25 +479,3 @@ func TestLesson36ATaskOutlivesTheCallThatLaunchedIt(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 	})
 }
-
-// The parent hears of the last end exactly when the batch window is over.
-func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
-	for _, window := range []time.Duration{bgagent.Disabled, time.Millisecond, bgagent.DefaultNoticeWindow, 3 * time.Second} {
-		t.Run(window.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				told := make(chan time.Time, 2)
-				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
-					NoticeWindow: window,
-					Notify: func(context.Context, string, bgagent.Notice) error {
-						told <- time.Now()
-						return nil
-					},
-				})
-				task := launch(t, m, "work")
-				time.Sleep(10 * time.Second)
-				require.Len(t, told, 1)
-				require.Equal(t, max(window, 0), (<-told).Sub(get(t, m, task.ID).Ended))
-			})
-		})
-	}
-}

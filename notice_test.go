@@ -1,0 +1,367 @@
+package bgagent_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// Invariant 15: with nothing owed to a busy parent nothing periodic runs.
+func TestNothingPollsForABusyParentThatHasReadEverything(t *testing.T) {
+	for name, settle := range map[string]func(m *bgagent.BackgroundManager, id string){
+		"read":    func(m *bgagent.BackgroundManager, id string) { _, _ = m.Read(root, id) },
+		"deleted": func(m *bgagent.BackgroundManager, id string) { m.SessionDeleted("root") },
+		"taken":   func(m *bgagent.BackgroundManager, id string) { m.TakeNotice("root") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer()
+				f.sessions["root"] = &served{state: bgagent.SessionBusy}
+				var box inbox
+				m := manage(t, f, bgagent.Config{Notify: box.notify})
+				id, session := turnOn(t, m, "a")
+				f.say(session, "done")
+				time.Sleep(20 * time.Second)
+				require.Equal(t, bgagent.NoticeOwed, get(t, m, id).Notice)
+				settle(m, id)
+				time.Sleep(10 * time.Second)
+				before := f.askedFor()
+				time.Sleep(time.Minute)
+				require.Equal(t, before, f.askedFor(), "status calls with nothing live and nothing owed")
+			})
+		})
+	}
+}
+
+// A notice that was read while it was on its way leaves nothing behind.
+func TestANoticeReadOnItsWayToABusyParentLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		var got []bgagent.Notice
+		first := true
+		cfg := bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+			if first {
+				first = false
+				_, err := m.Read(root, n.Items[0].Task)
+				require.NoError(t, err)
+				return bgagent.ErrBusy
+			}
+			got = append(got, n)
+			return nil
+		}}
+		m = manage(t, &goRunner{run: works(time.Second)}, cfg)
+		a := launch(t, m, "a")
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.NoticeRead, get(t, m, a.ID).Notice)
+		b, c := launch(t, m, "b"), launch(t, m, "c")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Len(t, got, 1)
+		require.Len(t, got[0].Items, 2, "both of the batch in one notice")
+		for _, it := range got[0].Batch {
+			require.Contains(t, []string{b.ID, c.ID}, it.Task, "the batch lists an earlier one")
+		}
+	})
+}
+
+// Spec 9: the closing notice speaks of this batch only.
+func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second})
+		a := launch(t, m, "a")
+		time.Sleep(2 * time.Second) // it has ended, and its notice waits for others
+		b := launch(t, m, "b")
+		_, err := m.Read(root, a.ID)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Len(t, box.all(), 1)
+		n := box.all()[0]
+		require.Len(t, n.Items, 1)
+		require.Equal(t, b.ID, n.Items[0].Task)
+		require.Len(t, n.Batch, 1, "an earlier batch is listed: %v", n.Batch)
+	})
+}
+
+// Spec 9: given up after 20 tries or 24 h.
+func TestANoticeIsGivenUpAfterADay(t *testing.T) {
+	t.Run("always busy", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}
+			m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+			a := launch(t, m, "a")
+			time.Sleep(23 * time.Hour)
+			require.Equal(t, bgagent.NoticeOwed, get(t, m, a.ID).Notice)
+			time.Sleep(3 * time.Hour)
+			noticeIs(t, m, a.ID, bgagent.NoticeGivenUp)
+			n, ok := m.TakeNotice("root")
+			require.True(t, ok)
+			require.Len(t, n.Items, 1)
+		})
+	})
+	for name, status := range map[string]func(f *server){
+		"status unreadable": func(f *server) { f.statusErr = errors.New("down") },
+		"status busy":       func(f *server) { f.sessions["root"].state = bgagent.SessionBusy },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer()
+				f.sessions["root"] = &served{state: bgagent.SessionIdle}
+				var box inbox
+				m := manage(t, f, bgagent.Config{PollInterval: time.Minute, Notify: box.notify, NoticeWindow: 10 * time.Second, Retention: bgagent.Disabled})
+				id, session := turnOn(t, m, "a")
+				f.say(session, "done")
+				time.Sleep(2 * time.Minute)
+				require.Equal(t, bgagent.Completed, get(t, m, id).Status)
+				id, session = turnOn(t, m, "b")
+				f.say(session, "done")
+				for get(t, m, id).Status != bgagent.Completed {
+					time.Sleep(time.Second)
+				}
+				f.do(func() { status(f) })
+				time.Sleep(23 * time.Hour)
+				require.Equal(t, bgagent.NoticeOwed, get(t, m, id).Notice)
+				time.Sleep(3 * time.Hour)
+				noticeIs(t, m, id, bgagent.NoticeGivenUp)
+			})
+		})
+	}
+}
+
+// noticeIs expects the notice in that state, or the record gone because it was.
+func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.NoticeState) {
+	t.Helper()
+	task, err := m.Get(id)
+	if errors.Is(err, bgagent.ErrExpired) {
+		return
+	}
+	require.NoError(t, err)
+	require.Equal(t, s, task.Notice)
+}
+
+// A notice that is tried again comes unchanged, whatever the host did with it.
+func TestANoticeIsRepeatedUnchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var items []string
+		var ids []string
+		cfg := bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+			items, ids = append(items, n.Items[0].Task+n.Batch[0].Task), append(ids, n.ID)
+			n.Items[0].Task, n.Batch[0].Task = "changed", "changed"
+			if len(items) < 2 {
+				return errors.New("not now")
+			}
+			return nil
+		}}
+		m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+		a := launch(t, m, "a")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, []string{a.ID + a.ID, a.ID + a.ID}, items)
+		require.Equal(t, ids[0], ids[1])
+	})
+}
+
+// A busy parent is tried again after Config.PollInterval, not at once.
+func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Duration
+		began := time.Now()
+		cfg := bgagent.Config{Notify: func(context.Context, string, bgagent.Notice) error {
+			if at = append(at, time.Since(began)); len(at) < 10 {
+				return bgagent.ErrBusy
+			}
+			return nil
+		}}
+		m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+		a := launch(t, m, "a")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.Equal(t, bgagent.NoticeDelivered, get(t, m, a.ID).Notice)
+		for i := 1; i < len(at); i++ {
+			require.GreaterOrEqual(t, at[i]-at[i-1], bgagent.DefaultPollInterval, "try %d: %v", i+1, at)
+		}
+	})
+}
+
+// Spec 9: what is owed goes out when the oldest of it is 5 min old; what was
+// read is not owed.
+func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			d, _ := time.ParseDuration(p.Text)
+			return works(d)(ctx, s, p, r)
+		}
+		m := manage(t, f, bgagent.Config{Notify: box.notify, TimeToLive: bgagent.Disabled})
+		a, b := launch(t, m, "1s"), launch(t, m, "4m")
+		launch(t, m, "30m")
+		time.Sleep(4*time.Minute + time.Second)
+		require.Equal(t, bgagent.Completed, get(t, m, b.ID).Status)
+		_, err := m.Read(root, a.ID)
+		require.NoError(t, err)
+		time.Sleep(4 * time.Minute)
+		require.Empty(t, box.all(), "the only end that is owed is 4 min old")
+		time.Sleep(2 * time.Minute)
+		require.Len(t, box.all(), 1)
+	})
+}
+
+// A notice that has to wait for long before it is due is not too old when it is.
+func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		box.fail = func(n int) error {
+			if n < 3 {
+				return errors.New("not now")
+			}
+			return nil
+		}
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			d, _ := time.ParseDuration(p.Text)
+			return works(d)(ctx, s, p, r)
+		}
+		m := manage(t, f, bgagent.Config{Notify: box.notify, NoticeMaxWait: bgagent.Disabled, TimeToLive: bgagent.Disabled})
+		a := launch(t, m, "1s")
+		launch(t, m, "30h")
+		time.Sleep(30*time.Hour + time.Minute)
+		require.Equal(t, bgagent.NoticeDelivered, get(t, m, a.ID).Notice)
+	})
+}
+
+// What was given up while it was on its way is told once: by the host that took
+// it after all, or by whoever takes it when the host did not.
+func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
+	for name, answer := range map[string]error{"taken after all": nil, "not taken": errors.New("gone")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+					Notify: func(context.Context, string, bgagent.Notice) error {
+						time.Sleep(5 * time.Second)
+						return answer
+					},
+				})
+				a := launch(t, m, "a")
+				time.Sleep(3 * time.Second)
+				m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: "root"})
+				require.Equal(t, bgagent.NoticeGivenUp, get(t, m, a.ID).Notice)
+				_, ok := m.TakeNotice("root")
+				require.False(t, ok, "it is still on its way")
+				n, err := m.NextNotice(t.Context(), "root")
+				if answer == nil {
+					require.ErrorIs(t, err, bgagent.ErrNothingOwed)
+				} else {
+					require.NoError(t, err)
+					require.Equal(t, a.ID, n.Items[0].Task)
+				}
+				_, ok = m.TakeNotice("root")
+				require.False(t, ok)
+			})
+		})
+	}
+}
+
+func (f *server) askedFor() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
+// A closing notice that a busy session refuses is still the closing one when it
+// is told later.
+func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := true
+		var got []bgagent.Notice
+		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+			if busy {
+				busy = false
+				return bgagent.ErrBusy
+			}
+			got = append(got, n)
+			return nil
+		}})
+		launch(t, m, "a")
+		launch(t, m, "b")
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		require.Len(t, got, 1)
+		require.Len(t, got[0].Items, 2)
+		require.True(t, got[0].Closing)
+		require.Len(t, got[0].Batch, 2)
+	})
+}
+
+func TestABusyNotifierIsAskedOncePerPollInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: func(context.Context, string, bgagent.Notice) error {
+			if calls++; calls < 10 {
+				return bgagent.ErrBusy
+			}
+			return nil
+		}})
+		id := launch(t, m, "p").ID
+		ended(t, m, id)
+		began := time.Now()
+		for get(t, m, id).Notice != bgagent.NoticeDelivered && time.Since(began) < time.Hour {
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, 10, calls)
+		require.Greater(t, time.Since(began), 9*bgagent.DefaultPollInterval)
+		require.Less(t, time.Since(began), 11*bgagent.DefaultPollInterval)
+	})
+}
+
+func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		var spec bgagent.SessionSpec
+		f := &goRunner{run: works(time.Second)}
+		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) { spec = s; return f.nextID(), nil }
+		m := manage(t, f, bgagent.Config{Notify: box.notify, ToolNames: map[string]string{bgagent.ToolBackgroundOutput: "fetch", bgagent.ToolDelegateTask: "spawn"}})
+		task := launch(t, m, "p")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Contains(t, box.all()[0].Text, `fetch(task_id="`+task.ID+`")`)
+		require.NotContains(t, box.all()[0].Text, bgagent.ToolBackgroundOutput)
+		require.Equal(t, "spawn", spec.Permissions[0].Name, "a task that may not delegate is not given the tool")
+		require.NotContains(t, m.Digest("root", 4096), bgagent.ToolBackgroundOutput)
+	})
+	for says, names := range map[string]map[string]string{
+		"Config.ToolNames: renames":                   {"delegate": "x"},
+		`Config.ToolNames: calls delegate_task "a b"`: {bgagent.ToolDelegateTask: "a b"},
+		"two tools have the name":                     {bgagent.ToolDelegateTask: "background_cancel"},
+	} {
+		_, err := bgagent.New(&goRunner{}, bgagent.Config{ToolNames: names})
+		require.ErrorContains(t, err, says)
+	}
+}
+
+// The parent hears of the last end exactly when the batch window is over.
+func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
+	for _, window := range []time.Duration{bgagent.Disabled, time.Millisecond, bgagent.DefaultNoticeWindow, 3 * time.Second} {
+		t.Run(window.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				told := make(chan time.Time, 2)
+				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+					NoticeWindow: window,
+					Notify: func(context.Context, string, bgagent.Notice) error {
+						told <- time.Now()
+						return nil
+					},
+				})
+				task := launch(t, m, "work")
+				time.Sleep(10 * time.Second)
+				require.Len(t, told, 1)
+				require.Equal(t, max(window, 0), (<-told).Sub(get(t, m, task.ID).Ended))
+			})
+		})
+	}
+}
