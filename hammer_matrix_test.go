@@ -1,0 +1,95 @@
+package bgagent_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+var hammerStates = []string{"pending", "pending again", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
+
+// hammerTargets are the operations that name a task, and so can meet one that
+// has expired.
+var hammerTargets = []string{"Cancel", "Get", "Quiet", "Read", "Resume", "RunResume", "Wait"}
+
+var hammerOps = append([]string{
+	"CancelAll", "Close", "Drain", "Launch", "List", "NextNotice", "Observe", "Outstanding and Digest", "Run", "SessionDeleted",
+	"SetLimits", "Subscribe", "TakeNotice", "busy root", "vanished session",
+}, hammerTargets...)
+
+func hammerState(t bgagent.Task, err error) string {
+	switch {
+	case errors.Is(err, bgagent.ErrExpired):
+		return "expired"
+	case err != nil:
+		return "unknown"
+	case t.Status == bgagent.Running:
+		return t.Phase.String()
+	case t.Status.Terminal() && !t.Quiet:
+		return "stopping"
+	case t.Status == bgagent.Pending && t.Attempt > 1:
+		return "pending again"
+	default:
+		return t.Status.String()
+	}
+}
+
+// hammerMatrix counts how often an operation met a task in a state.
+type hammerMatrix map[string]map[string]int
+
+func (x hammerMatrix) add(op, state string, n int) {
+	if x[op] == nil {
+		x[op] = map[string]int{}
+	}
+	x[op][state] += n
+}
+
+// join adds what another matrix has met.
+func (x hammerMatrix) join(other hammerMatrix) {
+	for op, states := range other {
+		for state, n := range states {
+			x.add(op, state, n)
+		}
+	}
+}
+
+func (x hammerMatrix) total(op string) (n int) {
+	for v := range maps.Values(x[op]) {
+		n += v
+	}
+	return n
+}
+
+// missing returns the cells that were never met and could have been.
+func (x hammerMatrix) missing() (cells []string) {
+	for _, op := range hammerOps {
+		for _, state := range hammerStates {
+			if state == "expired" && !slices.Contains(hammerTargets, op) {
+				continue // it speaks of the tasks there are
+			}
+			if x[op][state] == 0 {
+				cells = append(cells, op+" × "+state)
+			}
+		}
+	}
+	return cells
+}
+
+func (x hammerMatrix) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%24s", "")
+	for _, s := range hammerStates {
+		fmt.Fprintf(&b, " %9.9s", s)
+	}
+	for _, op := range hammerOps {
+		fmt.Fprintf(&b, "\n%24s", op)
+		for _, s := range hammerStates {
+			fmt.Fprintf(&b, " %9d", x[op][s])
+		}
+	}
+	return b.String()
+}

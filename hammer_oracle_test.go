@@ -1,0 +1,361 @@
+package bgagent_test
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent"
+)
+
+// oracle knows what really runs at the host, and what the manager has said of
+// it. Everything it finds wrong is kept; the run looks at it after each step.
+type oracle struct {
+	mu     sync.Mutex
+	seed   uint64
+	m      *bgagent.BackgroundManager
+	faults []string
+	trace  []string
+	began  time.Time
+
+	limits    bgagent.Limits
+	limitsAt  time.Time // when they were changed last
+	closedAt  time.Time // when Close was called first
+	runs      map[*activity]struct{}
+	granted   map[string]bool // tasks whose session has been made, until their first prompt
+	suspects  []suspect
+	promptIDs map[string]bool
+	answers   map[attemptKey][]string // prompt ids
+	draws     map[string]uint64
+
+	seq       uint64
+	ends      map[attemptKey]bgagent.Cause
+	notices   map[attemptKey]bgagent.NoticeState
+	overran   map[attemptKey]bool
+	quiets    map[attemptKey]int
+	aborted   map[string]bool                // sessions
+	seen      map[attemptKey]map[string]bool // notice ids the host was ever shown
+	delivered map[attemptKey]string          // what told of it, for good
+	overLimit int
+	healed    bool
+	heal      chan struct{}
+	rate      float64 // of faults
+	stubborn  bool    // the host ignores its contexts
+	lasting   bool    // every turn takes its time
+}
+
+type attemptKey struct {
+	task string
+	no   int
+}
+
+// activity is something that takes a slot: a creation, a call, a turn.
+type activity struct {
+	what  string
+	key   attemptKey
+	model string
+	agent string
+	lied  bool
+}
+
+type suspect struct {
+	pool  string
+	limit int
+	at    time.Duration
+	who   []*activity
+}
+
+func newOracle(seed uint64) *oracle {
+	return &oracle{
+		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{},
+		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
+		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
+		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, heal: make(chan struct{}),
+	}
+}
+
+// draw returns random numbers that depend on the call alone, not on the order
+// in which goroutines come here.
+func (o *oracle) draw(kind, name string) *rand.Rand {
+	o.mu.Lock()
+	key := kind + " " + name
+	n := o.draws[key]
+	o.draws[key]++
+	o.mu.Unlock()
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d %s %d", o.seed, key, n)
+	return rand.New(rand.NewPCG(o.seed, h.Sum64()))
+}
+
+func (o *oracle) log(format string, args ...any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked(format, args...)
+}
+
+func (o *oracle) logLocked(format string, args ...any) {
+	o.trace = append(o.trace, fmt.Sprintf("%12v ", time.Since(o.began))+fmt.Sprintf(format, args...))
+}
+
+func (o *oracle) fault(format string, args ...any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.faultLocked(format, args...)
+}
+
+func (o *oracle) faultLocked(format string, args ...any) {
+	o.logLocked("FAULT "+format, args...)
+	o.faults = append(o.faults, fmt.Sprintf(format, args...))
+}
+
+func (o *oracle) isHealed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.healed
+}
+
+// healAll ends all faults, and all that hangs.
+func (o *oracle) healAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.healed {
+		o.healed = true
+		close(o.heal)
+		o.logLocked("the host is healed")
+	}
+}
+
+// broken reports whether this call is to go wrong.
+func (o *oracle) broken(r *rand.Rand) bool {
+	x := r.Float64()
+	return !o.isHealed() && x < o.rate
+}
+
+// pool is where the limits of the moment count an activity.
+func (o *oracle) poolLocked(model, agent string) (string, int) {
+	def := o.limits.Default
+	if model == "" {
+		return "agent " + agent, def
+	}
+	provider, bare, _ := strings.Cut(model, "/")
+	if n := o.limits.Model[model]; n != 0 {
+		return "model " + model, n
+	}
+	if n := o.limits.Model[bare]; n != 0 {
+		return "model " + bare, n
+	}
+	if n := o.limits.Provider[provider]; n != 0 {
+		return "provider " + provider, n
+	}
+	return "default " + model, def
+}
+
+// begin notes that something of the attempt begins to run. When that needs a
+// new slot there must have been one.
+func (o *oracle) begin(a *activity, grant bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked("%s of %s.%d begins", a.what, a.key.task, a.key.no)
+	o.runs[a] = struct{}{}
+	if !grant || o.limitsAt.Equal(time.Now()) {
+		return
+	}
+	pool, limit := o.poolLocked(a.model, a.agent)
+	var who []*activity
+	tasks := map[attemptKey]bool{}
+	for b := range o.runs {
+		if p, _ := o.poolLocked(b.model, b.agent); p == pool && !b.lied && !tasks[b.key] {
+			tasks[b.key] = true
+			who = append(who, b)
+		}
+	}
+	if limit != bgagent.Unlimited && len(who) > limit {
+		o.suspects = append(o.suspects, suspect{pool, limit, time.Since(o.began), who})
+	}
+}
+
+// runsLocked reports whether anything of the attempt runs.
+func (o *oracle) runsLocked(task string, no int) bool {
+	for a := range o.runs {
+		if a.key == (attemptKey{task, no}) {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *oracle) end(a *activity) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.runs[a]; ok {
+		o.logLocked("%s of %s.%d is over", a.what, a.key.task, a.key.no)
+	}
+	delete(o.runs, a)
+}
+
+// clear looks at the suspects once every event has been read: what overran its
+// stopping deadline does not count.
+func (o *oracle) clear() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range o.suspects {
+		n := 0
+		var names []string
+		for _, a := range s.who {
+			if !o.overran[a.key] && !a.lied {
+				n++
+				names = append(names, fmt.Sprintf("%s of %s.%d", a.what, a.key.task, a.key.no))
+			}
+		}
+		if n > s.limit {
+			o.faultLocked("at %v: %d run in pool %q with a limit of %d: %v", s.at, n, s.pool, s.limit, names)
+		}
+	}
+	o.suspects = nil
+}
+
+// prompted checks what must hold of every prompt.
+func (o *oracle) prompted(session string, p bgagent.Prompt) {
+	key := attemptKey{p.Task, p.Attempt}
+	t, err := o.m.Get(p.Task)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked("prompt %s into %s (turn %d)", p.ID, session, p.Turn)
+	now := time.Now()
+	if o.promptIDs[p.ID] {
+		o.faultLocked("prompt %s came twice", p.ID)
+	}
+	o.promptIDs[p.ID] = true
+	o.answers[key] = append(o.answers[key], p.ID)
+	switch {
+	case err != nil:
+		o.faultLocked("prompt %s of a task that is not there: %v", p.ID, err)
+	case t.Session != session:
+		o.faultLocked("prompt %s goes to %s, the task's session is %s", p.ID, session, t.Session)
+	case t.Attempt != p.Attempt && t.Queued.Before(now):
+		o.faultLocked("prompt %s of attempt %d during attempt %d", p.ID, p.Attempt, t.Attempt)
+	case t.Attempt == p.Attempt && t.Status.Terminal() && t.Ended.Before(now):
+		o.faultLocked("prompt %s after the task ended (%s)", p.ID, t.Cause)
+	case t.Status == bgagent.Pending && t.Attempt == p.Attempt:
+		o.faultLocked("prompt %s while the task is pending", p.ID)
+	}
+	if !o.closedAt.IsZero() && o.closedAt.Before(now) {
+		o.faultLocked("prompt %s after Close", p.ID)
+	}
+	if p.Notice != nil {
+		o.shownLocked(*p.Notice)
+	}
+}
+
+func (o *oracle) shownLocked(n bgagent.Notice) {
+	for _, it := range n.Items {
+		key := attemptKey{it.Task, it.Attempt}
+		if o.seen[key] == nil {
+			o.seen[key] = map[string]bool{}
+		}
+		o.seen[key][n.ID] = true
+		if _, ended := o.ends[key]; it.Status == bgagent.Pending && ended {
+			o.faultLocked("notice %s says nothing of how %s.%d ended", n.ID, it.Task, it.Attempt)
+		}
+	}
+}
+
+// told notes that a notice has been given for good.
+func (o *oracle) told(n bgagent.Notice, how string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked("notice %s to %s %s: %d items", n.ID, n.Session, how, len(n.Items))
+	o.shownLocked(n)
+	if len(n.Items) == 0 {
+		o.faultLocked("notice %s has no items", n.ID)
+	}
+	for _, it := range n.Items {
+		key := attemptKey{it.Task, it.Attempt}
+		if id, ok := o.delivered[key]; ok && id != n.ID {
+			o.faultLocked("%s.%d told twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
+		}
+		o.delivered[key] = n.ID
+	}
+}
+
+// event checks one event of the manager. The oracle reads all of them.
+func (o *oracle) event(e bgagent.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t := e.Task
+	key := attemptKey{t.ID, t.Attempt}
+	o.logLocked("event %s %s.%d %s %s %s", e.Kind, t.ID, t.Attempt, t.Status, t.Phase, t.Cause)
+	if e.Kind == bgagent.EventMissed || o.seq != 0 && e.Seq != o.seq+1 {
+		o.faultLocked("event %d after %d (%s)", e.Seq, o.seq, e.Kind)
+	}
+	o.seq = e.Seq
+	_, ended := o.ends[key]
+	switch e.Kind {
+	case bgagent.EventLaunched, bgagent.EventResumed:
+		if t.Status != bgagent.Pending {
+			o.faultLocked("%s.%d is %s when it is %s", t.ID, t.Attempt, t.Status, e.Kind)
+		}
+	case bgagent.EventStarted, bgagent.EventPhase, bgagent.EventProgress:
+		if ended || t.Status != bgagent.Running && e.Kind != bgagent.EventPhase {
+			o.faultLocked("%s of %s.%d, which is %s", e.Kind, t.ID, t.Attempt, t.Status)
+		}
+	case bgagent.EventEnded:
+		if ended {
+			o.faultLocked("%s.%d ended twice", t.ID, t.Attempt)
+		}
+		o.ends[key] = t.Cause
+		if !t.Status.Terminal() || t.Cause.Status() != t.Status {
+			o.faultLocked("%s.%d ended as %s for %s", t.ID, t.Attempt, t.Status, t.Cause)
+		}
+		o.resultLocked(t)
+	case bgagent.EventNotice:
+		if was, twice := o.notices[key]; twice {
+			o.faultLocked("notice of %s.%d settled twice: %s, %s", t.ID, t.Attempt, was, t.Notice)
+		}
+		if !t.Notice.Settled() {
+			o.faultLocked("notice of %s.%d settled as %q", t.ID, t.Attempt, t.Notice)
+		}
+		o.notices[key] = t.Notice
+	case bgagent.EventOverLimit:
+		// The event may come when new attempts have waited for the one that does
+		// not stop: each of them may have been cancelled and followed by another.
+		for no := t.Attempt; no > 0; no-- {
+			o.overran[attemptKey{t.ID, no}] = true
+			if o.runsLocked(t.ID, no) {
+				break
+			}
+		}
+		o.overLimit++
+		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] {
+			o.faultLocked("%s.%d was given up, and its session %s never aborted", t.ID, t.Attempt, t.Session)
+		}
+	case bgagent.EventQuiet:
+		if o.quiets[key]++; o.quiets[key] > 2 {
+			o.faultLocked("%s.%d is quiet again", t.ID, t.Attempt)
+		}
+	}
+}
+
+// abort notes that a session is to be aborted.
+func (o *oracle) abort(session string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked("abort of %s", session)
+	o.aborted[session] = true
+}
+
+// resultLocked checks that a completed attempt has its own answer.
+func (o *oracle) resultLocked(t bgagent.Task) {
+	if t.Status != bgagent.Completed || t.Result == "" {
+		return
+	}
+	for _, id := range o.answers[attemptKey{t.ID, t.Attempt}] {
+		if strings.Contains(t.Result, "answer to "+id+";") {
+			return
+		}
+	}
+	o.faultLocked("%s.%d completed (%s) with a foreign result: %.100q", t.ID, t.Attempt, t.Cause, t.Result)
+}
