@@ -5,17 +5,19 @@ import "hash/maphash"
 // session is the child session of a task. It outlives the record of its task by
 // as long as the tombstone stands.
 type session struct {
-	id      string
+	// What an event looks at stands first, in one line of the processor's cache.
+	id     string
+	same   *session // next one with the same hash
+	tomb   int32    // 1 + the place of its tombstone; 0 while its task has a record
+	active bool     // something changed since it was last judged
+	stuck  bool     // it did not stop in time and is not quiet yet
+	gone   bool     // the host said that it was deleted
+
 	task    *task         // nil when its record has expired, unless it has delegated
-	same    *session      // next one with the same hash
 	own     *node         // what it has delegated; nil when it has not
 	cursor  Cursor        // everything before it has been read
 	past    *pastMessages // of its earlier attempts; nil for a runner's
 	aborted int64         // when the last abort returned
-	tomb    int32         // 1 + the place of its tombstone; 0 while its task has a record
-	stuck   bool          // it did not stop in time and is not quiet yet
-	gone    bool          // the host said that it was deleted
-	active  bool          // something changed since it was last judged
 }
 
 // sessionIndex finds sessions by their ids. Ids are hashed once: a map with
