@@ -29,6 +29,8 @@ type client struct {
 	watched  map[*attempt]struct{} // attempts in a turn, or being stopped: what a sweep asks about
 	parents  map[*node]struct{}    // busy parents that are owed a notice
 	polling  bool                  // a goroutine polls
+	toRead   []looked              // sessions that are to be read
+	readers  int                   // goroutines that do so, at most Config.ReadConcurrency
 	kick     chan struct{}         // wakes it early
 	streamUp int64                 // since when events tell everything; 0 when they do not
 	lastBeat int64

@@ -114,7 +114,7 @@ func (m *BackgroundManager) deliver(n *node) {
 		if env == nil {
 			return
 		}
-		err := m.notify(n.session, env.notice)
+		err := m.notify(cl, n.session, env.notice)
 		m.update(func(now int64) { m.endDeliveryLocked(n, env, err, now) })
 	}
 }
@@ -131,17 +131,19 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 	case m.closing || n.gone || n.scope:
 		return wait()
 	case state == parentBusy:
-		n.fails = 0
+		n.fails, n.untold = 0, 0
 		n.busy = cl
 		cl.parents[n] = struct{}{}
 		m.pollLocked(cl)
 		return wait()
-	case state == parentUnsure, state == parentUntold && n.fails+1 < untoldLooks:
-		n.fails++
+	case state == parentUnsure, state == parentUntold && n.untold+1 < untoldLooks:
+		if n.fails++; state == parentUntold {
+			n.untold++
+		}
 		n.retry = now + int64(backoff(n.fails))
 		return wait()
 	}
-	n.fails = 0
+	n.fails, n.untold = 0, 0
 	if n.env == nil {
 		if at := m.dueLocked(n); at == 0 || max(at, n.retry) > now {
 			return wait()
@@ -237,8 +239,9 @@ func (m *BackgroundManager) unpackLocked(n *node, env *envelope) {
 	n.compact()
 }
 
-// parentState asks the clients that can tell statuses about a root session.
-func (m *BackgroundManager) parentState(session string) (parentState, *client) {
+// parentState asks the clients that can tell statuses about a root session. The
+// first that knows whether it is idle decides.
+func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
 	for _, cl := range m.clients {
 		if cl.starter == nil {
 			continue
@@ -252,7 +255,8 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 				continue
 			}
 			if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-				return parentUnsure, cl
+				state = parentUnsure
+				continue
 			}
 		}
 		answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
@@ -263,7 +267,8 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 			continue
 		}
 		if err != nil {
-			return parentUnsure, cl
+			state = parentUnsure
+			continue
 		}
 		switch answer[session].State {
 		case SessionGone, SessionUntold:
@@ -272,14 +277,17 @@ func (m *BackgroundManager) parentState(session string) (parentState, *client) {
 		case SessionBusy, SessionRetrying, SessionAsking:
 			return parentBusy, cl
 		default:
-			return parentUntold, cl
+			if state == parentReady {
+				state = parentUntold
+			}
 		}
 	}
-	return parentReady, nil
+	return state, nil
 }
 
-// notify hands a notice to the host.
-func (m *BackgroundManager) notify(session string, n Notice) error {
+// notify hands a notice to the host: to the client that knows the session, where
+// one has said so, or else to each in turn.
+func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
 			n := n // tried again it must come unchanged, whatever the host did with it
@@ -291,8 +299,12 @@ func (m *BackgroundManager) notify(session string, n Notice) error {
 	if m.cfg.Notify != nil {
 		return call(m.cfg.Notify)
 	}
-	for _, cl := range m.clients {
-		if cl.notifier == nil {
+	clients := m.clients
+	if by != nil {
+		clients = append([]*client{by}, clients...)
+	}
+	for i, cl := range clients {
+		if cl.notifier == nil || i > 0 && cl == by {
 			continue
 		}
 		if err := call(cl.notifier.Notify); !errors.Is(err, ErrNoSession) && !errors.Is(err, errors.ErrUnsupported) {

@@ -61,7 +61,7 @@ var (
 	ErrGoesOn = errors.New("the task goes on in the background")
 
 	// ErrNothingOwed is returned by NextNotice when nothing is owed to the
-	// session and nothing of it is live.
+	// session and no task that it has launched is live.
 	ErrNothingOwed = errors.New("nothing is owed to the session")
 
 	// ErrBusy is returned by a client whose session is in a turn. A notice is

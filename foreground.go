@@ -61,7 +61,11 @@ func (m *BackgroundManager) foregroundLocked(ended error, by Caller, t *task, w 
 	switch {
 	case int(t.no) != w.no && w.end != nil:
 		return *w.end, true, nil
-	case int(t.no) != w.no || !t.live():
+	case int(t.no) != w.no:
+	case !t.live():
+		if t.up.session == by.Session { // launched in the background by the same tool call
+			m.settleTaskLocked(t, NoticeRead, now)
+		}
 	case errors.Is(ended, context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
 		m.backgroundLocked(t, now)
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ErrGoesOn)

@@ -244,3 +244,14 @@ func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
 		}
 	})
 }
+
+func TestEmptyPiecesAreNoOutput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{run: func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			r.Reasoning("")
+			return bgagent.TurnEnd{}, nil
+		}}
+		m := manage(t, f, bgagent.Config{})
+		require.Equal(t, bgagent.CauseNoOutput, ended(t, m, launch(t, m, "p").ID)[0].Cause)
+	})
+}

@@ -34,7 +34,8 @@ type node struct {
 	scope    bool      // nobody can notify it
 	retry    int64     // not before
 	trying   int64     // since when it could not be told what is due; 0 when it could
-	fails    int       // failed looks at its status in a row
+	fails    int       // looks at its status in a row that told nothing
+	untold   int       // those of them that were answered
 	alarm    alarm
 	waiters  []chan struct{}
 	delivery bool // a goroutine delivers to it

@@ -60,6 +60,10 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 	if n.live == 0 { // the batch closes
 		if n.nOwed > 0 {
 			n.closed, n.members = append(n.closed, n.members...), nil
+			if more := len(n.closed) - maxMembers; more > maxMembers { // nor this one by one
+				n.omitted += more
+				n.closed = slices.Clone(n.closed[more:])
+			}
 			if n.urgent == 0 {
 				n.urgent = now
 			}
@@ -136,11 +140,25 @@ func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) 
 	n.forgetDebts(t)
 	m.noticeLocked(t, s, now)
 	n.compact()
+	if n.urgent > 0 && t.status != Completed && len(n.closed) == 0 && m.cfg.Wake != WakeEach {
+		n.urgent = n.urgentSince()
+	}
 	m.wakeNodeLocked(n)
 	if p := n.parentTask(); p != nil && p.run != nil {
 		m.reconsiderLocked(p.run, now)
 	}
 	m.dropNodeLocked(n)
+}
+
+// urgentSince returns since when the open batch owes something that does not wait
+// for its end, or 0.
+func (n *node) urgentSince() int64 {
+	for _, d := range n.owed[n.head:] {
+		if d.t != nil && (d.t.no != d.no || d.t.status != Completed) {
+			return d.at
+		}
+	}
+	return 0
 }
 
 // forgetDebts drops what is owed for earlier attempts of the task.
@@ -203,6 +221,7 @@ func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
 		debts, n.env = slices.Clone(env.debts), nil
 	}
 	debts = append(debts, n.emptyOwed()...)
+	n.compact()
 	n.trying = 0
 	debts = slices.DeleteFunc(debts, func(d debt) bool { return d.t == nil })
 	for _, d := range debts { // before any is settled: that may expire another of them

@@ -365,3 +365,241 @@ func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
 		})
 	}
 }
+
+func TestABatchThatWasGivenUpIsNotListedInTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{MaxDepth: 2})
+		id, session := turnOn(t, m, "lead")
+		by := bgagent.Caller{Session: session}
+		launchBy := func(p string) (string, string) {
+			c, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: p})
+			require.NoError(t, err)
+			synctest.Wait()
+			return c.ID, get(t, m, c.ID).Session
+		}
+		c1, s1 := launchBy("first")
+		f.say(s1, "one")
+		ended(t, m, c1)
+		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		require.NoError(t, m.Quiet(t.Context(), id))
+		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		c2, s2 := launchBy("second")
+		f.say(session, "waiting")
+		f.say(s2, "two")
+		ended(t, m, c2)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		ps := f.prompted()
+		last := ps[len(ps)-1]
+		require.NotNil(t, last.Notice)
+		require.Len(t, last.Notice.Items, 1)
+		require.Len(t, last.Notice.Batch, 1, "%s", last.Notice.Text)
+	})
+}
+
+func TestABatchThatARootWasNotToldOfIsNotListedInTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		down := true
+		box.fail = func(int) error {
+			if down {
+				return errors.New("down")
+			}
+			return nil
+		}
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify, Retention: bgagent.Disabled})
+		launch(t, m, "of another day")
+		time.Sleep(30 * time.Hour)
+		down = false
+		n := launch(t, m, "today")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Len(t, box.all(), 1)
+		require.Len(t, box.all()[0].Items, 1)
+		require.Equal(t, n.ID, box.all()[0].Items[0].Task)
+		require.Len(t, box.all()[0].Batch, 1, "%s", box.all()[0].Text)
+	})
+}
+
+func TestWhatNobodyTakesIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manageUnchecked(t, &goRunner{run: works(time.Second)}, bgagent.Config{RetainTasks: 5})
+		for range 2500 {
+			ended(t, m, launch(t, m, "p").ID)
+		}
+		n, ok := m.TakeNotice("root")
+		require.True(t, ok)
+		require.Len(t, n.Items, 5)
+		require.LessOrEqual(t, len(n.Batch), 2000)
+		require.Equal(t, 2500, len(n.Batch)+n.Omitted)
+	})
+}
+
+// rootServer is a server that knows root sessions.
+type rootServer struct {
+	*server
+	inbox
+	find func(string) (bgagent.SessionInfo, error)
+}
+
+func (f *rootServer) Notify(ctx context.Context, s string, n bgagent.Notice) error {
+	return f.notify(ctx, s, n)
+}
+func (f *rootServer) FindSession(_ context.Context, s string) (bgagent.SessionInfo, error) {
+	if f.find != nil {
+		return f.find(s)
+	}
+	return bgagent.SessionInfo{}, errors.ErrUnsupported
+}
+
+func TestTheClientThatKnowsTheSessionSaysWhetherItIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newServer()
+		b := &rootServer{server: newServer()}
+		b.sessions["root"] = &served{state: bgagent.SessionBusy}
+		m := manage(t, a, bgagent.Config{Clients: map[string]bgagent.SessionClient{"b": b}})
+		id, session := turnOn(t, m, "p")
+		a.say(session, "x")
+		ended(t, m, id)
+		time.Sleep(10 * time.Minute)
+		require.Empty(t, b.all(), "its client says that it is busy")
+		b.set("root", bgagent.SessionIdle)
+		time.Sleep(time.Minute)
+		require.Len(t, b.all(), 1)
+	})
+}
+
+func TestAClientThatIsDownHoldsUpNoOthersNotices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &rootServer{server: newServer()}
+		b := &rootServer{server: newServer()}
+		a.find = func(string) (bgagent.SessionInfo, error) { return bgagent.SessionInfo{}, bgagent.ErrNoSession }
+		b.find = func(s string) (bgagent.SessionInfo, error) {
+			if s == "root" {
+				return bgagent.SessionInfo{}, nil
+			}
+			return bgagent.SessionInfo{}, bgagent.ErrNoSession
+		}
+		b.sessions["root"] = &served{state: bgagent.SessionIdle}
+		b.n = 100
+		m := manage(t, a, bgagent.Config{Retention: bgagent.Disabled, Clients: map[string]bgagent.SessionClient{"b": b}, ClientFor: func(string) string { return "b" }})
+		id, session := turnOn(t, m, "p")
+		a.do(func() {
+			a.find = func(string) (bgagent.SessionInfo, error) { return bgagent.SessionInfo{}, errors.New("down") }
+		})
+		b.say(session, "x")
+		ended(t, m, id)
+		time.Sleep(30 * time.Hour)
+		require.Len(t, b.all(), 1, "%v", get(t, m, id).Notice)
+	})
+}
+
+func TestAnEndThatRunReturnsIsReadWhoeverLaunchedIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify})
+		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
+		in := bgagent.LaunchInput{Agent: "w", Prompt: "p"}
+		_, err := m.Launch(t.Context(), by, in)
+		require.NoError(t, err)
+		task, err := m.Run(t.Context(), by, in)
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Completed, task.Status)
+		time.Sleep(time.Minute)
+		require.Empty(t, box.all())
+	})
+}
+
+func TestAFailureThatWasReadDoesNotHurryTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var box inbox
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "fail" {
+				time.Sleep(2 * time.Second)
+				return bgagent.TurnEnd{}, errors.New("no")
+			}
+			d, _ := time.ParseDuration(p.Text)
+			return works(d)(ctx, s, p, r)
+		}
+		m := manage(t, f, bgagent.Config{Notify: box.notify})
+		launch(t, m, "1s")
+		b := launch(t, m, "fail")
+		launch(t, m, "4m")
+		ended(t, m, b.ID)
+		_, err := m.Read(root, b.ID)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Empty(t, box.all(), "nothing that is owed ended badly")
+	})
+}
+
+func TestALookThatFailedIsNotOneThatToldNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &notifyingServer{server: newServer()}
+		f.sessions["root"] = &served{state: bgagent.SessionBusy}
+		m := manage(t, f, bgagent.Config{})
+		id, session := turnOn(t, m, "p")
+		f.say(session, "x")
+		ended(t, m, id)
+		f.do(func() { f.statusErr = errors.New("down") })
+		time.Sleep(2 * time.Second) // looks at 0.1 s and 1.1 s fail
+		n := 0
+		f.do(func() {
+			f.statusErr = nil
+			f.statuses = func(m map[string]bgagent.SessionStatus) {
+				if n++; n == 1 {
+					clear(m)
+				}
+			}
+		})
+		time.Sleep(time.Minute)
+		require.Empty(t, f.all(), "it is in a turn")
+	})
+}
+
+// A parent that is being told when it is cancelled, resumed and delegates again.
+func TestAResumedParentIsToldOfTheNewBatchOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		f.started = func(_ string, p bgagent.Prompt) {
+			if p.Notice != nil {
+				time.Sleep(3 * time.Second)
+			}
+		}
+		m := manage(t, f, bgagent.Config{MaxDepth: 2})
+		id, session := turnOn(t, m, "lead")
+		by := bgagent.Caller{Session: session}
+		c, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: "c"})
+		require.NoError(t, err)
+		synctest.Wait()
+		f.say(session, "waiting")
+		f.say(get(t, m, c.ID).Session, "one")
+		ended(t, m, c.ID)
+		time.Sleep(2500 * time.Millisecond) // the notice is being handed over
+		_, err = m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.NoticeGivenUp, get(t, m, c.ID).Notice)
+		time.Sleep(5 * time.Second)
+		require.Equal(t, bgagent.PhaseTurn, get(t, m, id).Phase)
+		_, err = m.Resume(t.Context(), by, c.ID, bgagent.ResumeInput{Prompt: "c again"})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		f.say(session, "waiting again")
+		f.say(get(t, m, c.ID).Session, "two")
+		time.Sleep(10 * time.Second)
+		ps := f.prompted()
+		n := ps[len(ps)-1].Notice
+		require.NotNil(t, n)
+		require.Len(t, n.Items, 1)
+		require.Len(t, n.Batch, 1)
+		f.say(session, "the end")
+		require.Equal(t, "the end", ended(t, m, id)[0].Result)
+	})
+}

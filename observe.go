@@ -100,6 +100,7 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		for a := range cl.watched {
 			if a.live() {
 				a.w.needRead = true
+				a.w.todosAt, a.w.todosLive = 0, false
 			}
 		}
 		m.kickLocked(cl)
@@ -131,10 +132,14 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 	w := a.w
 	switch e.Kind {
 	case HostMessage:
-		if e.Message != nil && w.message(m.seed, e.Message, &a.w.prog, now) {
+		if e.Message == nil {
+			return
+		}
+		if w.message(m.seed, e.Message, &a.w.prog, now) {
 			a.activity = now
 			m.progressedLocked(a, e.Message.Finished, now)
 		}
+		w.toldBy(e.Message.ID, now)
 	case HostTodos:
 		m.todosLocked(a, e.Todos, now)
 		w.todosLive = true
@@ -144,7 +149,7 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 			stop = StopError
 		}
 		if w.hint == nil { // what follows from the first one says less
-			w.hint = &hint{stop: stop, err: e.Error}
+			w.hint = &hint{stop: stop, err: e.Error, at: now}
 		}
 		m.eventLookLocked(a)
 	case HostStatus:
@@ -162,11 +167,13 @@ func (m *BackgroundManager) statusEventLocked(a *attempt, s SessionStatus, now i
 			m.judgeLocked(a, observation{status: s, answered: true, read: true}, now)
 			return
 		}
+		a.w.said = s.State
 		m.eventLookLocked(a)
 	case SessionBusy, SessionRetrying, SessionAsking:
 		a.w.answered = now
+		a.w.said = SessionUnknown
 		m.statusLocked(a, s)
-		m.judgeLocked(a, observation{status: s, answered: true, read: true}, now)
+		m.judgeLocked(a, observation{status: s, answered: true, read: m.streamedLocked(a, now)}, now)
 	}
 }
 

@@ -27,7 +27,9 @@ func (m *BackgroundManager) thresholds() thresholds {
 type counters struct {
 	began     int64 // when the turn began
 	changed   int64 // when something last changed
-	blind     int64 // since when no observation was answered; 0 when the last one was
+	blind     int64 // since when nothing was answered, or could be read; 0 when the last observation was whole
+	lost      int64 // time since the last change in which it was blind
+	retryAt   int64 // when the session tries again, or has
 	finger    uint64
 	state     SessionState
 	detail    string
@@ -39,16 +41,20 @@ type counters struct {
 	todoSince int64
 }
 
+// change notes that something has changed.
+func (c *counters) change(now int64) { c.changed, c.lost = now, 0 }
+
 // observation is one look at a session in a turn.
 type observation struct {
 	status   SessionStatus
 	answered bool // the status call, or an event, told something
 	poll     bool // by a poll, not by an event
 	read     bool // the view below is as new as the status
+	failed   bool // the messages could not be read
 	view     turn
 	flying   int // tools in flight
 	hint     *hint
-	trust    bool  // the hint cannot be a late echo of an abort before this turn
+	trust    bool  // the hint cannot be a late echo of an earlier turn
 	todos    int32 // open todos; -1 when they have not been read
 	retryAt  int64
 }
@@ -60,6 +66,7 @@ type verdict struct {
 	reason    string
 	running   bool  // the session has not come to rest by itself and must be stopped
 	needTodos bool  // cannot be decided before the todos have been read
+	dropHint  bool  // the error did not end the turn
 	todos     int32 // left open
 	lookAt    int64 // look again then, if not before; 0 for with the next sweep
 }
@@ -74,18 +81,21 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 		}
 		return c, verdict{}
 	}
-	if c.blind > 0 { // time without an answer is not time without a change
-		c.changed += now - c.blind
+	if o.failed && c.blind == 0 {
+		c.blind = now
+	}
+	if o.read && c.blind > 0 { // time without an answer is not time without a change
+		c.lost += now - max(c.blind, c.changed)
 		c.blind = 0
 	}
 	changed := o.read && o.view.finger != c.finger
-	if changed || o.status.State != c.state || o.status.Detail != c.detail {
-		c.changed = now
+	if changed || o.status.State != c.state || o.status.Detail != c.detail || o.retryAt != c.retryAt {
+		c.change(now)
 	}
 	if o.read {
 		c.finger = o.view.finger
 	}
-	c.state, c.detail = o.status.State, o.status.Detail
+	c.state, c.detail, c.retryAt = o.status.State, o.status.Detail, o.retryAt
 	if c.state != SessionGone {
 		c.gone, c.goneSince = 0, 0
 	}
@@ -98,9 +108,15 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 		return judgeGone(c, o, th, now)
 	default:
 		c.stable, c.empty, c.broken, c.todoSince = 0, 0, 0, 0
-		return c, judgeStale(c, o, th, now)
+		v := judgeStale(c, o, th, now)
+		v.dropHint = o.hint != nil && now-o.hint.at >= hintMax
+		return c, v
 	}
 }
+
+// hintMax is how long after an error a session may still be busy by it. What has
+// not ended the turn by then was an echo of an earlier one, or was got over.
+const hintMax = int64(5 * time.Second)
 
 // judgeIdle decides about a session that is in no turn.
 func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, verdict) {
@@ -109,7 +125,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		return c, verdict{}
 	}
 	early := now-c.began < th.minIdle
-	marked := v.begun && v.finished && v.stop != StopUntold
+	whole := v.finished && v.stop != StopToolCalls && o.flying == 0
+	marked := v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
 	count := func(n *int) bool { // of polls in a row
 		if o.poll {
 			*n++
@@ -119,7 +136,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	if v.output {
 		c.empty = 0
 	}
-	if !v.begun || v.finished && o.flying == 0 {
+	if !v.begun || whole {
 		c.broken = 0
 	}
 	switch {
@@ -140,14 +157,18 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 			return c, verdict{end: true, cause: CauseNoOutput, reason: "the session fell idle without any output"}
 		}
 		return c, verdict{}
-	case !v.finished || o.flying > 0:
+	case !whole:
 		// The last message may be written a moment after the session fell idle:
 		// a second poll must agree.
 		if o.poll {
 			c.broken++
 		}
 		if c.broken >= 2 {
-			return c, verdict{end: true, cause: CauseInterrupted, reason: "the session fell idle in the middle of a message"}
+			reason := "the session fell idle in the middle of a message"
+			if v.finished {
+				reason = "the session fell idle after tool calls, before the answer"
+			}
+			return c, verdict{end: true, cause: CauseInterrupted, reason: reason}
 		}
 		return c, verdict{}
 	default:
@@ -158,7 +179,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 // judgeUntold decides about a session whose client can never tell its status.
 func judgeUntold(c counters, o observation, changed bool, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
-	if o.read && v.begun && v.finished && v.stop != StopUntold && v.stop != StopEndOfTurn {
+	if o.read && v.begun && v.finished && v.stop != StopUntold && v.stop != StopEndOfTurn && v.stop != StopToolCalls {
 		cause, reason := stopCause(v.stop, v.err)
 		return c, verdict{end: true, cause: cause, reason: reason}
 	}
@@ -167,14 +188,12 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 		return c, verdict{end: true, cause: cause, reason: reason, running: true}
 	}
 	switch {
-	case !o.poll || !o.read:
-		return c, verdict{}
 	case changed || now-c.began < th.minStable:
-		c.stable = 0
-	default:
+		c.stable, c.todoSince = 0, 0
+	case o.poll && o.read:
 		c.stable++
 	}
-	if c.stable >= th.stablePolls && v.output && v.finished && o.flying == 0 {
+	if o.read && c.stable >= th.stablePolls && v.output && v.finished && v.stop != StopToolCalls && o.flying == 0 {
 		return judgeTodos(c, o, CauseStable, th, now)
 	}
 	return c, judgeStale(c, o, th, now)
@@ -211,11 +230,11 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: o.todos}
 }
 
-// judgeStale decides about a turn in which nothing changes any more.
+// judgeStale decides about a turn in which nothing changes any more. What could
+// not be read may have changed.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
-	if th.stale == 0 || o.flying > 0 || o.status.State == SessionAsking ||
-		o.status.State == SessionRetrying && o.retryAt > now ||
-		now-c.began < int64(staleGrace) || now-max(c.changed, c.began) < th.stale {
+	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking ||
+		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, c.retryAt)-c.lost < th.stale {
 		return verdict{}
 	}
 	return verdict{end: true, cause: CauseStale, running: true}

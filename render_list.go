@@ -238,7 +238,7 @@ func renderMessage(m Message, number int, note string) string {
 		}
 		b.field("Tool", code(t.Name, nameMax)+" "+t.State.String())
 	}
-	if m.Stop != StopUntold && m.Stop != StopEndOfTurn {
+	if m.Stop != StopUntold && m.Stop != StopEndOfTurn && m.Stop != StopToolCalls {
 		b.field("Stopped", m.Stop.String())
 	}
 	if m.Error != "" {

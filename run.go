@@ -1,6 +1,7 @@
 package bgagent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -47,6 +48,8 @@ type job struct {
 	session string
 	prompt  Prompt
 	rep     *Reporter
+	cursor  Cursor // with callStart, in a session that has been used before
+	again   bool
 }
 
 type hostCall uint8
@@ -76,6 +79,8 @@ func (m *BackgroundManager) beginCallLocked(a *attempt, j *job, now int64) bool 
 			a.callEnd = 0 // lasts as long as the turn
 			j.call, j.rep = callRun, a.reporter()
 			m.phaseLocked(a, PhaseTurn)
+		} else if j.again = a.no > 1 && a.turn == 1; j.again {
+			j.cursor = t.sess.cursor
 		}
 	}
 	m.deadlineLocked(a, now)
@@ -180,9 +185,43 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 		}
 		m.goOn(func(j *job) *attempt { return m.turnStarted(a, errGoexit, j) })
 	}()
-	err = lookedAt(a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt))
+	if j.again {
+		err = m.catchUp(a, j)
+	}
+	if err == nil {
+		err = lookedAt(a.cl.starter.StartTurn(&a.ctx, j.session, j.prompt))
+	}
 	returned = true
 	return m.turnStarted(a, err, j)
+}
+
+// catchUp reads what an earlier attempt has left in the session, lest it be taken
+// for the answer to the prompt that is about to be handed over. It returns an
+// error only when the attempt has ended meanwhile.
+func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
+	pages, failed := m.read(&a.ctx, a.cl, j.session, j.cursor)
+	m.update(func(int64) {
+		if !a.live() {
+			err = context.Canceled
+			return
+		}
+		if failed != nil {
+			m.logTextLocked("reading messages failed", j.session, failed.Error())
+			return
+		}
+		for i, p := range pages {
+			if p.Next != "" {
+				a.t.sess.cursor = p.Next
+			}
+			if i < len(pages)-maxOld/readPage { // no message so far back was ever seen to change
+				continue
+			}
+			for _, msg := range p.Messages {
+				a.w.isOld(msg.ID)
+			}
+		}
+	})
+	return err
 }
 
 // created takes the answer of CreateSession.
@@ -341,7 +380,8 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt 
 		if a.notice != nil {
 			m.toldLocked(a, now)
 		}
-		a.w.answered = now
+		// The turn begins when the session has the prompt.
+		a.w.answered, a.w.c.began, a.w.c.changed = now, now, now
 		m.phaseLocked(a, PhaseTurn)
 		m.watchLocked(a)
 		m.deadlineLocked(a, now)
@@ -420,6 +460,8 @@ func stopCause(r StopReason, detail string) (Cause, string) {
 		return CauseAgentWindow, with("it was stopped in the agent's own window")
 	case StopInterrupted:
 		return CauseInterrupted, with("the turn broke off")
+	case StopToolCalls:
+		return CauseInterrupted, with("the turn broke off after tool calls")
 	case StopError:
 		return CauseSessionError, with("the agent failed")
 	}

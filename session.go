@@ -203,9 +203,10 @@ const (
 	StopAborted                       // somebody stopped it
 	StopInterrupted                   // it broke off: a crash, a restart
 	StopError                         // the agent failed
+	StopToolCalls                     // of a message only: it ended in tool calls, and the turn goes on
 )
 
-var stopReasonNames = [...]string{"untold", "end of turn", "length", "turn limit", "refused", "aborted", "interrupted", "error"}
+var stopReasonNames = [...]string{"untold", "end of turn", "length", "turn limit", "refused", "aborted", "interrupted", "error", "tool calls"}
 
 // String returns the name of the reason in lower case.
 func (r StopReason) String() string { return enumName(stopReasonNames[:], uint8(r)) }
@@ -274,7 +275,7 @@ type Message struct {
 	Reasoning string        // what the agent thought, where the runtime shows it
 	Tools     []MessageTool // tool calls in the message
 	Finished  bool          // the message will not change any more
-	Stop      StopReason    // of a finished message that ended its turn; StopUntold for one that did not
+	Stop      StopReason    // how a finished message ended; StopUntold only where the client has no reasons
 	Error     string        // with StopError and StopAborted: what went wrong
 	Time      time.Time     // when it was made, if known
 	Usage     Usage         // what it cost, if known

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -73,10 +72,12 @@ type looked struct {
 	session string
 	epoch   int
 	status  SessionStatus
+	poll    bool
 }
 
-// sweep asks the client once for the statuses of all sessions, and then reads
-// those of which something may be new.
+// sweep asks the client once for the statuses of all sessions, and has those read
+// of which something may be new. It does not wait for that: one that is slow to be
+// read must not hold up the others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node
@@ -97,13 +98,12 @@ func (m *BackgroundManager) sweep(cl *client) {
 		return
 	}
 	answer, err := m.statuses(cl, ids)
-	var reads []looked
 	m.update(func(now int64) {
 		for i := range list {
 			l := &list[i]
 			l.status = answer[l.session]
 			if m.sweptLocked(l, now) {
-				reads = append(reads, *l)
+				m.readSoonLocked(*l)
 			}
 		}
 		for _, n := range parents {
@@ -116,7 +116,6 @@ func (m *BackgroundManager) sweep(cl *client) {
 			m.logTextLocked("asking for statuses failed", cl.name, err.Error())
 		}
 	})
-	m.readAll(reads)
 }
 
 // statuses asks for the statuses of sessions. After an error the answer is
@@ -152,18 +151,21 @@ func (m *BackgroundManager) sweptLocked(l *looked, now int64) (read bool) {
 	if a.turnStart == 0 || a.w.looking {
 		return false
 	}
+	// Sweeps come in between, when something is being stopped or has been lost:
+	// that is not what polls are counted for.
+	l.poll = now-a.w.polled >= int64(m.cfg.PollInterval)
 	if known := l.status.State != SessionUnknown && l.status.State <= SessionUntold; known {
 		a.w.answered = now
 		m.statusLocked(a, l.status)
 	} else {
 		l.status.State = SessionUnknown
-		m.judgeLocked(a, observation{poll: true, status: l.status}, now)
+		m.judgeLocked(a, observation{poll: l.poll, status: l.status}, now)
 		return false
 	}
 	if l.status.State == SessionGone || m.currentLocked(a, l.status, now) {
-		m.judgeLocked(a, observation{poll: true, answered: true, read: true, status: l.status}, now)
+		m.judgeLocked(a, observation{poll: l.poll, answered: true, read: true, status: l.status}, now)
 		// What is known may not be enough: the todos may have to be read.
-		if !a.live() || a.turnStart == 0 || !a.w.c.needsTodos {
+		if !a.live() || a.turnStart == 0 || !a.w.c.needsTodos || a.w.looking {
 			return false
 		}
 	}
@@ -218,29 +220,32 @@ func (m *BackgroundManager) streamedLocked(a *attempt, now int64) bool {
 	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.w.readAt) && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
 }
 
-// readAll reads sessions, some of them side by side.
-func (m *BackgroundManager) readAll(list []looked) {
-	if len(list) == 0 {
-		return
+// readSoonLocked has a session read once one of the client's readers is free.
+func (m *BackgroundManager) readSoonLocked(l looked) {
+	cl := l.a.cl
+	cl.toRead = append(cl.toRead, l)
+	if cl.readers < m.cfg.ReadConcurrency {
+		cl.readers++
+		m.spawn(goPoll, func() { m.readThem(cl) })
 	}
-	var next atomic.Int64
-	done := make(chan struct{})
-	workers := min(m.cfg.ReadConcurrency, len(list))
-	var left atomic.Int64
-	left.Store(int64(workers))
-	for range workers {
-		m.spawn(goPoll, func() {
-			defer func() {
-				if left.Add(-1) == 0 {
-					close(done)
-				}
-			}()
-			for i := next.Add(1) - 1; i < int64(len(list)); i = next.Add(1) - 1 {
-				m.look(list[i], true)
-			}
-		})
+}
+
+// readThem reads sessions until none is left for it.
+func (m *BackgroundManager) readThem(cl *client) {
+	for {
+		m.mu.Lock()
+		if len(cl.toRead) == 0 {
+			cl.toRead = nil
+			cl.readers--
+			m.mu.Unlock()
+			return
+		}
+		l := cl.toRead[0]
+		cl.toRead[0] = looked{}
+		cl.toRead = cl.toRead[1:]
+		m.mu.Unlock()
+		m.look(l)
 	}
-	<-done
 }
 
 // lookLocked has a session looked at by itself, at once.
@@ -253,20 +258,24 @@ func (m *BackgroundManager) lookLocked(a *attempt) {
 		return
 	}
 	a.w.looking = true
+	said := a.w.said
+	a.w.said = SessionUnknown
 	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch}
 	m.spawn(goPoll, func() {
 		answer, _ := m.statuses(a.cl, []string{l.session})
-		l.status = answer[l.session]
-		m.look(l, false)
+		if l.status = answer[l.session]; l.status.State == SessionUntold && said != SessionUnknown {
+			l.status.State = said // the event is all that is ever told
+		}
+		m.look(l)
 	})
 }
 
 // look reads what is new in a session whose status has just been told, and
 // decides. w.looking has been set; it is the only goroutine that reads this
 // session.
-func (m *BackgroundManager) look(l looked, poll bool) {
+func (m *BackgroundManager) look(l looked) {
 	a := l.a
-	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: poll}
+	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll}
 	var cursor Cursor
 	var ctx context.Context
 	skip := true
@@ -283,7 +292,7 @@ func (m *BackgroundManager) look(l looked, poll bool) {
 	var err error
 	if !skip && !o.read {
 		pages, err = m.read(ctx, a.cl, l.session, cursor)
-		o.read = err == nil
+		o.read, o.failed = err == nil, err != nil
 	}
 	needTodos := false
 	m.update(func(now int64) {
@@ -364,7 +373,8 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, began
 	changed := false
 	for _, p := range pages {
 		for i := range p.Messages {
-			if a.w.message(m.seed, &p.Messages[i], &a.w.prog, now) {
+			msg := &p.Messages[i]
+			if !a.w.wasTold(msg.ID, began) && a.w.message(m.seed, msg, &a.w.prog, now) {
 				changed = true
 			}
 		}
@@ -387,11 +397,11 @@ func (m *BackgroundManager) readLocked(a *attempt, l looked, pages []Page, began
 
 // todosLocked notes the todo list of a session.
 func (m *BackgroundManager) todosLocked(a *attempt, list []Todo, now int64) {
-	open := openTodos(list)
-	if open != a.w.todos || len(list) != len(a.w.prog.todos) {
+	if !slices.Equal(list, a.w.prog.todos) {
 		a.activity = now
+		a.w.c.change(now)
 	}
-	a.w.todos, a.w.todosAt = open, now
+	a.w.todos, a.w.todosAt = openTodos(list), now
 	a.w.prog.todos, a.w.prog.todosSeen = slices.Clone(list), true
 	m.progressedLocked(a, true, now)
 }
@@ -404,10 +414,14 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 	w := a.w
 	if s := a.t.sess; s.active {
 		s.active = false
-		w.c.changed, a.activity = now, now
+		a.activity = now
+		w.c.change(now)
+	}
+	if o.poll {
+		w.polled = now
 	}
 	o.view, o.flying, o.hint = w.turn, w.flying, w.hint
-	o.trust = a.t.sess.aborted == 0
+	o.trust = a.no == 1 && a.turn == 1 && a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
 		o.retryAt = int64(o.status.RetryAt.Sub(m.epoch))
 	}
@@ -422,8 +436,14 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 	var v verdict
 	w.c.counters, v = judge(w.c.counters, o, m.thresholds(), now)
 	w.c.needsTodos = v.needTodos
+	if v.dropHint {
+		w.hint = nil
+	}
 	a.activity = max(a.activity, w.c.changed)
 	switch {
+	case (v.cause == CauseNoOutput || v.cause == CauseInterrupted) && !w.doubted && m.streamedLocked(a, now):
+		w.doubted, w.needRead = true, true // it may be the events that are missing
+		m.lookLocked(a)
 	case v.end && v.cause == CauseStale:
 		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
 	case v.end && v.running:

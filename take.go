@@ -25,8 +25,8 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 // of [WakeEach] where Config.Wake is that and of [WakeBatch] otherwise, and
 // returns it; it counts as told then. What a tool's result has told does not
 // come again. A program that calls it until it returns [ErrNothingOwed] has
-// missed nothing: that means that nothing of the session is live and nothing is
-// owed. Otherwise the error is ctx's.
+// missed nothing: that means that no task which the session itself has launched
+// is live and nothing is owed to it. Otherwise the error is ctx's.
 func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
 	wake := make(chan struct{}, 1)
 	defer m.update(func(int64) {

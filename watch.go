@@ -21,18 +21,21 @@ type watch struct {
 	pieces   strings.Builder // of a runner's text: there may be thousands, each of a few bytes
 
 	c        judged
-	lookAt   int64 // when the session is to be looked at again; 0 for with the next sweep
-	looking  bool  // a goroutine looks at it
-	again    bool  // something came meanwhile
-	answered int64 // when the client last told the session's status
-	needRead bool  // events have been lost since it was last read
-	readAt   int64 // when it was last read
+	lookAt   int64        // when the session is to be looked at again; 0 for with the next sweep
+	looking  bool         // a goroutine looks at it
+	again    bool         // something came meanwhile
+	answered int64        // when the client last told the session's status
+	polled   int64        // when a poll was last judged
+	said     SessionState // the status of the event because of which it is to be looked at
+	needRead bool         // events have been lost since it was last read
+	readAt   int64        // when it was last read
 	revision string
 	hint     *hint
 	todos    int32 // open ones, as events or reads tell
 	todosAt  int64 // when that was known; 0 for never
 
 	todosLive bool // events tell them
+	doubted   bool // it was read once more before it ended badly by what events told
 }
 
 // nothingSeen is the watch of every attempt that has shown nothing yet: most
@@ -65,6 +68,7 @@ type turn struct {
 	text     string // of the newest one that has some
 	textAt   int
 	newest   int
+	from     int    // messages before this one are older than the last prompt
 	finger   uint64 // changes when any message does
 	afterUse bool   // text has been followed by a tool call: the next text begins anew
 }
@@ -73,6 +77,7 @@ type turn struct {
 type seenMessage struct {
 	index int
 	hash  uint64
+	told  int64 // when an event last told it
 	usage Usage
 }
 
@@ -80,6 +85,7 @@ type seenMessage struct {
 type hint struct {
 	stop StopReason
 	err  string
+	at   int64
 }
 
 // maxOld bounds how many messages of earlier turns are remembered.
@@ -102,13 +108,11 @@ func (w *watch) last(seed maphash.Seed) (past pastMessages) {
 
 // begin starts a new turn.
 func (w *watch) begin(promptID string, now int64) {
-	if len(w.msgs) > 0 {
-		if w.old == nil || len(w.old) > maxOld {
-			w.old = map[string]struct{}{}
-		}
-		for id := range w.msgs {
-			w.old[id] = struct{}{}
-		}
+	if len(w.old) > maxOld {
+		w.old = nil
+	}
+	for id := range w.msgs {
+		w.isOld(id)
 	}
 	w.turn = turn{}
 	w.pieces.Reset()
@@ -116,8 +120,16 @@ func (w *watch) begin(promptID string, now int64) {
 	w.flying = 0
 	w.promptID, w.hint, w.reported = promptID, nil, false
 	w.c = judged{counters: counters{began: now, changed: now}}
-	w.answered, w.lookAt, w.again = now, 0, false
-	w.todosAt, w.todosLive = 0, false
+	w.answered, w.lookAt, w.again, w.said = now, 0, false, SessionUnknown
+	w.todosAt, w.todosLive, w.doubted = 0, false, false
+}
+
+// isOld notes that a message belongs to an earlier turn.
+func (w *watch) isOld(id string) {
+	if w.old == nil {
+		w.old = map[string]struct{}{}
+	}
+	w.old[id] = struct{}{}
 }
 
 func (w *watch) inFlight() int { return w.flying }
@@ -161,8 +173,7 @@ func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 		}
 	}
 	if msg.Role == RoleUser && !known {
-		w.prompted(msg)
-		seen.index = 0
+		seen.index = w.prompted(msg, seen.index)
 	}
 	w.finger += hash - seen.hash
 	p.usage = p.usage.plus(msg.Usage).minus(seen.usage)
@@ -175,27 +186,37 @@ func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 }
 
 // prompted is called for a message by a user: only what comes after it is an
-// answer.
-func (w *watch) prompted(msg *Message) {
+// answer. It returns the index of the message.
+func (w *watch) prompted(msg *Message, index int) int {
 	if msg.PromptID == w.promptID && w.promptID != "" {
 		// What was returned before our own prompt belongs to an earlier turn.
 		for id := range w.msgs {
-			if w.old == nil {
-				w.old = map[string]struct{}{}
-			}
-			w.old[id] = struct{}{}
+			w.isOld(id)
 		}
 		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: w.finger}
 		w.turn = fresh
 		clear(w.tools)
 		w.flying = 0
-		return
+		return 0
 	}
 	w.output, w.begun, w.finished, w.stop, w.err = false, false, false, StopUntold, ""
+	w.from = index
+	return index
 }
 
+// toldBy notes that the message was told by an event, and wasTold reports whether
+// one has told it since: then what was asked for before is older.
+func (w *watch) toldBy(id string, now int64) {
+	if seen, ok := w.msgs[id]; ok {
+		seen.told = now
+		w.msgs[id] = seen
+	}
+}
+
+func (w *watch) wasTold(id string, since int64) bool { return w.msgs[id].told > since }
+
 func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
-	if msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0 {
+	if index >= w.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
 		w.output = true
 	}
 	for _, t := range msg.Tools {
@@ -210,7 +231,7 @@ func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
 			w.text, w.textAt = msg.Text, index
 		}
 	}
-	if index >= w.newest {
+	if index >= max(w.newest, w.from) {
 		w.newest, w.begun = index, true
 		w.finished, w.stop, w.err = msg.Finished, msg.Stop, msg.Error
 	}
@@ -305,7 +326,9 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 			p.lastText, p.lastTextA = tail(w.text), now
 		}
 	case ReportReasoning:
-		changed, quick, w.output = r.Text != "", false, true
+		if changed = r.Text != ""; changed {
+			w.output, quick = true, false
+		}
 	case ReportTool:
 		var isNew bool
 		if isNew, changed = w.tool(r.Tool); isNew {

@@ -180,7 +180,7 @@ func (d *driven) endedByLooks(limit time.Duration) bool {
 			return false
 		}
 		msgs := d.messages()
-		if last := lastOfAgent(msgs); last != nil && last.Finished && last.Stop != bgagent.StopUntold {
+		if last := lastOfAgent(msgs); last != nil && last.Finished && last.Stop != bgagent.StopUntold && last.Stop != bgagent.StopToolCalls {
 			return true
 		}
 		if now := fmt.Sprint(msgs); since.IsZero() || now != seen {

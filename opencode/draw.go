@@ -37,12 +37,15 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 		p.MessageID = p.Part.MessageID
 	}
 	ours, awaited := f.ours(p.SessionID)
-	if !ours || p.MessageID == "" {
+	if p.MessageID == "" {
 		return
 	}
-	if awaited == p.MessageID {
+	if awaited == p.MessageID { // of a notice to somebody else's session, too
 		f.begun(p.SessionID)
 		delete(f.failed, p.SessionID)
+	}
+	if !ours {
+		return
 	}
 	if kind == "message.removed" {
 		delete(f.views[p.SessionID], p.MessageID)

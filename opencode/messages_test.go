@@ -36,7 +36,7 @@ func TestHowAMessageEndedIsReadFromErrorAndFinish(t *testing.T) {
 		`,"completed":2},"finish":"stop"`:           {Finished: true, Stop: bgagent.StopEndOfTurn},
 		`,"completed":2},"finish":"other"`:          {Finished: true, Stop: bgagent.StopEndOfTurn},
 		`},"finish":"stop"`:                         {},
-		`,"completed":2},"finish":"tool-calls"`:     {Finished: true},
+		`,"completed":2},"finish":"tool-calls"`:     {Finished: true, Stop: bgagent.StopToolCalls},
 		`,"completed":2},"finish":"length"`:         {Finished: true, Stop: bgagent.StopLength},
 		`,"completed":2},"finish":"content-filter"`: {Finished: true, Stop: bgagent.StopRefused},
 		`,"completed":2},"finish":"error"`:          {Finished: true, Stop: bgagent.StopError, Error: "the model ended with an error"},
@@ -72,7 +72,7 @@ func TestWhatIsInAMessage(t *testing.T) {
 		at := time.UnixMilli(1)
 		assert.Equal(t, []bgagent.Message{
 			{ID: "msg_1", Role: bgagent.RoleUser, PromptID: "bgp_1", Text: "do it", Finished: true, Time: at},
-			{ID: "msg_2", Role: bgagent.RoleAgent, Text: "one\n\ntwo", Reasoning: "hm", Finished: true, Time: at,
+			{ID: "msg_2", Role: bgagent.RoleAgent, Text: "one\n\ntwo", Reasoning: "hm", Finished: true, Stop: bgagent.StopToolCalls, Time: at,
 				Tools: []bgagent.MessageTool{{ID: "prt_a", Name: "bash", State: bgagent.ToolRunning}, {ID: "prt_b", Name: "edit", State: bgagent.ToolFailed}},
 				Usage: bgagent.Usage{InputTokens: 14, OutputTokens: 4, Cost: 0.5}},
 			{ID: "msg_3", Role: bgagent.RoleOther, Finished: true, Time: at},

@@ -302,6 +302,7 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	}
 	switch i.Finish {
 	case "tool-calls": // the answer is yet to come
+		out.Stop = bgagent.StopToolCalls
 	case "":
 		out.Stop = bgagent.StopInterrupted
 	case "length":

@@ -1,0 +1,59 @@
+package opencode_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/opencode"
+)
+
+// The user rejects a permission in opencode's own window (a bare rejection ends
+// the turn), or the server dies between two model turns: the newest message has
+// the finish "tool-calls" and the session is idle.
+func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		task := r.under(r.launch("wait"))
+		r.f.do(func() {
+			s := r.f.sessions[task.Session]
+			m := s.messages[len(s.messages)-1]
+			s.turns++ // the turn goes no further
+			s.cancel()
+			r.f.part(s, m, map[string]any{"id": "prt_x", "sessionID": s.ID, "messageID": m.Info["id"], "type": "tool", "callID": "c", "tool": "bash", "state": map[string]any{"status": "error"}})
+			r.f.complete(s, m, "tool-calls")
+			r.f.idle(s)
+		})
+		seconds(30)
+		task = r.wait(task)
+		assert.NotEqual(t, bgagent.Completed, task.Status, "result %q", task.Result)
+	})
+}
+
+// A root session is the user's: no manager has created it.
+func TestAUsersSessionIsToldIdleAfterANotice(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})
+		users, err := other.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "build", Directory: "/work"})
+		require.NoError(t, err)
+		r.root = users
+		r.wait(r.launch("say one"))
+		seconds(10)
+		require.Len(t, r.texts(users), 2)
+		require.NoError(t, other.StartTurn(t.Context(), users, prompt("bgp_1", "wait")))
+		seconds(1)
+		r.wait(r.launch("say two"))
+		seconds(3)
+		require.Len(t, r.texts(users), 4)
+		time.Sleep(200 * time.Millisecond)
+		require.NoError(t, other.Abort(t.Context(), users))
+		time.Sleep(200 * time.Millisecond)
+		idle := false
+		for _, e := range r.told(users, bgagent.HostStatus) {
+			idle = e.Status.State == bgagent.SessionIdle
+		}
+		assert.True(t, idle, "the last that was told of the session is that it is idle: %v", r.told(users, bgagent.HostStatus))
+	})
+}
