@@ -141,14 +141,20 @@ type Config struct {
 	Permissions      []Permission
 	AgentPermissions func(agent string) []Permission
 
+	// PrepareLaunch completes what a task is launched with, before anything of it
+	// is looked at: its working directory, its system text, its metadata, for
+	// what a model launches with a tool, too. What it returns is launched; an
+	// error refuses the launch. Nil means the input as it is.
+	PrepareLaunch func(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error)
+
 	// ToolNames are the names by which models know the tools, where they are not
 	// the usual ones: the usual name is the key, an empty one says that models
-	// do not have the tool. They are used in notices and digests; give
-	// ToolOptions.Names the same.
+	// do not have the tool. Notices, digests and the tools themselves use them.
 	ToolNames map[string]string
 
 	// Notify tells a root session what has ended. It returns nil once the
-	// notice is recorded or queued, ErrBusy to be called again later,
+	// notice is recorded or queued, ErrBusy to be called again later (which is no
+	// failed try: a session may be busy for up to a day),
 	// ErrNoSession when there is no such session, which is then taken for a scope:
 	// what is owed to it waits for NextNotice. Nil means the clients that
 	// are a Notifier; where there is none, notices wait for NextNotice.

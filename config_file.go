@@ -156,11 +156,16 @@ func FindConfigFiles(projectDir string) ([]string, error) {
 // LoadConfig reads the files and merges them key by key, limits entry by entry,
 // later files over earlier ones; null takes back what earlier files say. A file
 // that does not exist is an error. All errors of all files are returned
-// together, each a [*ConfigFileError], and then nothing is loaded.
+// together, each a [*ConfigFileError] (an [*InputError] for a path that is empty),
+// and then nothing is loaded.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error
 	for _, path := range paths {
+		if path == "" {
+			errs = append(errs, &InputError{"path", "is empty; it must name a configuration file"})
+			continue
+		}
 		data, err := readConfigFile(path)
 		if err != nil {
 			errs = append(errs, err)
@@ -168,7 +173,7 @@ func LoadConfig(paths ...string) (FileConfig, error) {
 		}
 		f, err := ParseConfig(path, data)
 		errs = append(errs, flatten(err)...)
-		all = all.under(f)
+		all = all.Merge(f)
 	}
 	if len(errs) > 0 {
 		return FileConfig{}, errors.Join(errs...)
@@ -226,8 +231,10 @@ func fileError(path string, err error) error {
 	return &ConfigFileError{File: path, Problem: "cannot be read: " + problem.Error(), Err: err}
 }
 
-// under returns f with a later file laid over it.
-func (f FileConfig) under(later FileConfig) FileConfig {
+// Merge returns what f says with a later file laid over it, as LoadConfig does: key
+// by key, limits entry by entry, and null takes back what f says. Neither of the
+// two is changed.
+func (f FileConfig) Merge(later FileConfig) FileConfig {
 	values := maps.Clone(f.values)
 	if values == nil {
 		values = map[valueID]value{}
@@ -293,7 +300,8 @@ func (f FileConfig) set(k *fileKey) []valueID {
 
 // Apply sets the fields of c that the files set and leaves the others alone.
 // Limits are set entry by entry, in maps that c shares with nobody. Values that
-// contradict each other are found by [New].
+// contradict each other are found by [New]. It says nothing of keys that have no
+// effect, among them a section whose name is misspelt: show Ignored to the user.
 func (f FileConfig) Apply(c *Config) {
 	for i := range fileKeys {
 		k := &fileKeys[i]

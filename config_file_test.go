@@ -174,7 +174,9 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		{`"retainTextBytes": {}`, `:1:41: background_task.retainTextBytes: is an object; it must be a whole number of bytes, or 0 for no limit`},
 		{`"wake": "always"`, `:1:30: background_task.wake: is the string "always"; it must be "batch", "each" or "never", or null`},
 		{`"wake": 0`, `:1:30: background_task.wake: is the number 0; it must be "batch", "each" or "never", or null`},
-		{`"modelConcurrency": 3`, `:1:42: background_task.modelConcurrency: is the number 3; it must be an object of names and limits like { "anthropic": 3 }, or null`},
+		{`"modelConcurrency": 3`, `:1:42: background_task.modelConcurrency: is the number 3; it must be an object of names and limits like { "claude-opus-4-5": 2 }, or null`},
+		{`"providerConcurrency": 3`, `:1:45: background_task.providerConcurrency: is the number 3; it must be an object of names and limits like { "anthropic": 3 }, or null`},
+		{`"maxDepth": 1e18`, `:1:34: background_task.maxDepth: is too large to be written with an exponent (1e18); write out its digits; it must be a whole number, at least 1`},
 		{`"modelConcurrency": {"gpt-5.2": "2"}`, `:1:54: background_task.modelConcurrency["gpt-5.2"]: is the string "2"; it must be a whole number, or 0 for no limit`},
 		{`"modelConcurrency": {" ": 2}`, `:1:43: background_task.modelConcurrency[" "]: has no name; name what is to be limited, or use defaultConcurrency`},
 		{`"modelConcurrency": {"a": 2, "A ": 2}`, `:1:51: background_task.modelConcurrency["A "]: stands twice, first in line 1 (upper and lower case are the same); keep one of the two`},
@@ -206,7 +208,7 @@ func TestWholeFilesThatAreWrong(t *testing.T) {
 		{"no comma", "{\"é\": 1 \"b\": 2}", ":1:9: is not JSON with comments: invalid character '\"' after object value (expecting ',' or '}')"},
 		{"single quotes", "{\n  'a': 1}", ":2:3: is not JSON with comments: invalid character '\\'' at start of value"},
 		{"no quotation mark", "{\n \"a: 1,\n \"b\": 2}", `:2:2: is not JSON with comments: the string "\"a: 1,\n \"" is broken; is a quotation mark missing, or a backslash not doubled?`},
-		{"no quotation marks", `{"a": yes}`, `:1:7: is not JSON with comments: "yes" is not a value; it must be a number, true, false, null or a string in quotation marks`},
+		{"no quotation marks", `{"a": yes}`, `:1:7: is not JSON with comments: "yes" is not a value; it must be a number, true, false, null or a string in quotation marks; keys stand in quotation marks, too`},
 		{"two values", "{} {}", ":1:4: is not JSON with comments: invalid character '{' after top-level value"},
 		{"deep", strings.Repeat("[", 1<<20), ":1:201: is nested more than 200 levels deep"},
 		{"deep after comments and strings", "{\"[\\\"[\": /* [ */ // [\n" + strings.Repeat("{\"a\":", 1000), ":2:996: is nested more than 200 levels deep"},
@@ -371,4 +373,23 @@ func TestALinkThatLeadsNowhereIsFoundAndReported(t *testing.T) {
 	require.Len(t, found, 1)
 	_, err = bgagent.LoadConfig(found...)
 	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+func TestFilesInMemoryMergeAsLoadedOnesDo(t *testing.T) {
+	parse := func(section string) bgagent.FileConfig {
+		f, err := bgagent.ParseConfig("f.json", []byte(`{"background_task": {`+section+`}}`))
+		require.NoError(t, err)
+		return f
+	}
+	first := parse(`"defaultConcurrency": 7, "maxDepth": 2, "modelConcurrency": {"a": 1, "b": 2}`)
+	second := parse(`"maxDepth": null, "modelConcurrency": {"a": null, "c": 3}`)
+	var c bgagent.Config
+	first.Merge(second).Apply(&c)
+	require.Equal(t, bgagent.Config{Limits: bgagent.Limits{Default: 7, Model: map[string]int{"b": 2, "c": 3}}}, c)
+	c = bgagent.Config{}
+	first.Apply(&c)
+	require.Equal(t, 2, c.MaxDepth, "the first is as it was")
+
+	_, err := bgagent.LoadConfig("")
+	require.EqualError(t, err, "path: is empty; it must name a configuration file")
 }

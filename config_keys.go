@@ -46,7 +46,7 @@ type fileKey struct {
 var fileKeys = []fileKey{
 	{"modelConcurrency", "", keyLimits, "Limits.Model", "no limit", "Sessions in a turn at once, by model: `provider/model`, or a model id without a slash for any provider"},
 	{"providerConcurrency", "", keyLimits, "Limits.Provider", "no limit", "The same for all models of a provider together that have no limit of their own"},
-	{"defaultConcurrency", "", keyLimit, "Limits.Default", "no limit", "The same for every other model, each for itself"},
+	{"defaultConcurrency", "", keyLimit, "Limits.Default", "no limit", "The same for every other model, each for itself, and for every agent that has no model"},
 	{"maxDepth", "", keyCount, "MaxDepth", "", "How deep tasks may delegate; 1: a task may not delegate"},
 	{"maxTasksPerRoot", "", keyCount, "MaxTasksPerRoot", "no limit", "Live tasks under one root session"},
 
@@ -141,6 +141,14 @@ func (k *fileKey) most() int64 {
 	default:
 		return math.MaxInt
 	}
+}
+
+// example is what a map of limits may say.
+func (k *fileKey) example() string {
+	if k.field == "Limits.Model" {
+		return `{ "claude-opus-4-5": 2 }`
+	}
+	return `{ "anthropic": 3 }`
 }
 
 // want says what would be right.

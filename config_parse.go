@@ -101,7 +101,7 @@ func (p *fileParser) syntaxError(v hujson.Value, err error) {
 		}
 	}
 	if lit, ok := strings.CutPrefix(problem, "invalid literal: "); ok {
-		problem = quote(lit) + " is not a value; it must be a number, true, false, null or a string in quotation marks"
+		problem = quote(lit) + " is not a value; it must be a number, true, false, null or a string in quotation marks; keys stand in quotation marks, too"
 		if strings.HasPrefix(lit, `"`) {
 			problem = "the string " + quote(lit) + " is broken; is a quotation mark missing, or a backslash not doubled?"
 		}
@@ -232,7 +232,7 @@ func (p *fileParser) wake(k *fileKey, v hujson.Value, at Origin) {
 func (p *fileParser) limits(k *fileKey, v hujson.Value) {
 	obj, ok := v.Value.(*hujson.Object)
 	if !ok {
-		p.fail(v.StartOffset, keyPath(k.key), `is %s; it must be an object of names and limits like { "anthropic": 3 }, or null`, describe(v))
+		p.fail(v.StartOffset, keyPath(k.key), `is %s; it must be an object of names and limits like %s, or null`, describe(v), k.example())
 		return
 	}
 	seen := map[string]Origin{}
@@ -281,7 +281,10 @@ func (p *fileParser) number(k *fileKey, path string, v hujson.Value) (int64, boo
 			if strings.HasPrefix(text, "-") {
 				return problem("is negative (%.40s)", text)
 			}
-			return problem("is too large (%.40s)%s", text, fmt.Sprintf("; the most is %d", k.most()))
+			if ferr == nil && f < float64(k.most()) { // in range, but not exact
+				return problem("is too large to be written with an exponent (%.40s); write out its digits", text)
+			}
+			return problem("is too large (%.40s); the most is %d", text, k.most())
 		case f < 0:
 			return problem("is negative (%.40s)", text)
 		case f != math.Trunc(f):

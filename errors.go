@@ -73,7 +73,8 @@ var (
 )
 
 // InputError says which argument was wrong and what would be right. It is
-// returned by New, Launch, Resume, Wait, SetLimits and FormatConfig, and changes
+// returned by New, NewConcurrencyManager, SetLimits, Launch, Run, Resume,
+// RunResume, Wait, FormatConfig and the typed functions of the tools, and changes
 // nothing. What is wrong in a configuration file is a [*ConfigFileError].
 type InputError struct {
 	Field   string // name of the argument or field

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/inproc"
 )
 
 // shouter is a session client whose only agent says everything louder.
@@ -55,4 +56,34 @@ func Example() {
 	// find it -> completed FIND IT!
 	// read it -> completed READ IT!
 	// review it -> completed REVIEW IT!
+}
+
+// What is the host's own to say about a task, whoever launches it: here each
+// task of a model works in the folder of the session that delegated, with the
+// skills of its agent.
+func ExampleConfig_prepareLaunch() {
+	skills := map[string]string{"explore": "Name every file with its line."}
+	agent := func(_ context.Context, t *inproc.Turn) (string, error) {
+		return fmt.Sprintf("in %s: %s", t.Directory(), t.Prompt.System), nil
+	}
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": agent}), bgagent.Config{
+		PrepareLaunch: func(_ context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
+			in.Directory, in.System = "/projects/"+by.Session, skills[in.Agent]
+			return in, nil
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	ctx := context.Background()
+	defer m.Close(ctx)
+
+	answer, err := bgagent.DelegateTask(ctx, m, bgagent.Caller{Session: "site"}, bgagent.DelegateTaskArgs{
+		SubagentType: "explore", Prompt: "Find the login.", Background: new(bool), // false: with the answer
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(answer.Task.Result)
+	// Output: in /projects/site: Name every file with its line.
 }

@@ -12,8 +12,9 @@ import (
 // itself a task and waiting any longer could deadlock (because the new task is
 // queued or waits for tasks of its own), the error is [ErrGoesOn]: the task goes
 // on in the background and its end will be told. The task is returned with
-// these errors as well. Otherwise the errors are those of Launch. An end that
-// Run returns counts as read.
+// these errors as well. Otherwise the errors are those of Launch. That the task
+// failed or was cancelled is no error: look at Task.Status. An end that Run returns
+// counts as read.
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	s, err := m.launch(ctx, by, in, true)
 	if err != nil {

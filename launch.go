@@ -12,9 +12,9 @@ import (
 )
 
 // Launch starts a task and returns at once with its first snapshot, pending or
-// already running. It calls Config.Model, Config.ClientFor and
-// Config.AgentPermissions, and looks up the parents of a session that is not a
-// task's own; ctx bounds these and nothing else: the task lives on after it.
+// already running. It calls Config.PrepareLaunch, Config.Model, Config.ClientFor
+// and Config.AgentPermissions, and looks up the parents of a session that is not
+// a task's own; ctx bounds these and nothing else: the task lives on after it.
 // The values of ctx are kept for the task's host calls.
 //
 // A repetition by the same caller with the same non-empty tool-call id, agent
@@ -52,6 +52,7 @@ type plan struct {
 	cl    *client
 	own   []Permission // the agent's own rules
 	chain []SessionInfo
+	asked [2]string // agent and prompt, as the caller gave them
 }
 
 // prepare does what needs the host, before the lock is taken.
@@ -64,10 +65,23 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	}
 	in.Agent = clean(strings.TrimSpace(in.Agent))
 	in.Prompt = clean(in.Prompt)
-	if in.Agent == "" {
+	p.asked = [2]string{in.Agent, in.Prompt}
+	if m.cfg.PrepareLaunch != nil {
+		in.Metadata = maps.Clone(in.Metadata)
+		in, err = within(ctx, m, goCall, "Config.PrepareLaunch", m.cfg.CallTimeout, func(ctx context.Context) (LaunchInput, error) {
+			in, err := m.cfg.PrepareLaunch(ctx, by, in)
+			return in, lookedAt(err)
+		})
+		if err != nil {
+			return p, fmt.Errorf("preparing the launch: %w", err)
+		}
+		in.Agent = clean(strings.TrimSpace(in.Agent))
+		in.Prompt = clean(in.Prompt)
+	}
+	if invisible(in.Agent) {
 		return p, &InputError{"Agent", "is missing; it must name the agent that is to do the work"}
 	}
-	if strings.TrimSpace(in.Prompt) == "" {
+	if invisible(in.Prompt) {
 		return p, &InputError{"Prompt", "is missing; it must say what the agent is to do"}
 	}
 	in.Description = title(in.Description, in.Prompt)
@@ -169,7 +183,7 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	}
 	var hash uint64
 	if by.ToolCallID != "" {
-		hash = m.callHash(by, p.in.Agent, p.in.Prompt)
+		hash = m.callHash(by, p.asked[0], p.asked[1])
 		if t := m.calls[hash]; t != nil && t.call == by.ToolCallID && m.callHashOf(t) == hash {
 			return t, nil
 		}
@@ -201,6 +215,9 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	}
 	p.key.depth = depth + 1
 	t.kind = m.kindLocked(p.key, p.cl, p.own)
+	if hash != 0 && m.callHashOf(t) != hash { // it was launched with something else than was asked for
+		t.extra().call = hash
+	}
 	t.set(flagForeground, foreground)
 	if p.ctx != context.Background() {
 		t.extra().values = p.ctx

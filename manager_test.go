@@ -387,3 +387,51 @@ func TestASharedConcurrencyManagerCountsForAll(t *testing.T) {
 		fullBatch(t, a, 2)
 	})
 }
+
+func TestPrepareLaunchCompletesWhatAModelAsksFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{}
+		var specs []bgagent.SessionSpec
+		var prompts []bgagent.Prompt
+		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) {
+			specs = append(specs, s)
+			return f.nextID(), nil
+		}
+		f.run = func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			prompts = append(prompts, p)
+			return bgagent.TurnEnd{Text: "x"}, nil
+		}
+		seen := 0
+		m := manage(t, f, bgagent.Config{PrepareLaunch: func(_ context.Context, by bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
+			seen++
+			switch in.Agent {
+			case "nobody":
+				return in, errors.New("nobody may not work here")
+			case "panics":
+				panic("boom")
+			}
+			in.Directory, in.System, in.Prompt = "/work/"+by.Session, fmt.Sprint("skill ", seen), fmt.Sprint(in.Prompt, " no. ", seen)
+			in.Metadata = map[string]string{"tree": in.Directory}
+			return in, nil
+		}})
+		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
+		a := bgagent.DelegateTaskArgs{Prompt: "look", SubagentType: "worker"}
+		r, err := bgagent.DelegateTask(t.Context(), m, by, a)
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, "/work/root", specs[0].Directory)
+		require.Equal(t, "/work/root", specs[0].Metadata["tree"])
+		require.Equal(t, "skill 1", prompts[0].System)
+		require.Equal(t, "look no. 1", prompts[0].Text)
+		again, err := bgagent.DelegateTask(t.Context(), m, by, a)
+		require.NoError(t, err)
+		require.Equal(t, r.Task.ID, again.Task.ID, "the same call is known by what it asked for")
+
+		for agent, says := range map[string]string{"nobody": "nobody may not work here", "panics": "boom"} {
+			_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: agent, Prompt: "p"})
+			require.ErrorContains(t, err, "bgagent: launch: preparing the launch: ")
+			require.ErrorContains(t, err, says)
+		}
+		require.Len(t, m.List(bgagent.Query{}), 1, "what is refused launches nothing")
+	})
+}

@@ -101,7 +101,8 @@ type extra struct {
 	system    string
 	directory string
 	past      []Attempt
-	call      uint64 // callHash of the launch, once prompt or parent have changed
+	call      uint64 // callHash of the launch, where prompt or parent are not those of the launch any more
+	again     uint64 // callHash of the resume that opened the latest attempt; 0 for none
 	ttl       *alarm // queue time to live
 }
 

@@ -28,7 +28,7 @@ import (
 const (
 	answerMax  = 32 << 10 // of an answer of a tool, with the notice in it
 	noticeMax  = 14 << 10 // of a notice, so that the rest of an answer has room beside it
-	idMax      = 256
+	idMax      = 512
 	nameMax    = 100
 	titleShown = titleMax
 	titleShort = 100 // of a description in a table of many

@@ -9,39 +9,58 @@ import (
 
 // What a model reads about several tasks.
 
-// list answers with a caller's tasks, live ones first. hidden says that more
-// have ended which were not handed over.
-func (w wording) list(tasks []Task, hidden bool, now time.Time, room int, notes ...string) answer {
+// taskList is a part of the list of a caller's tasks: live ones first, then those
+// that have ended.
+type taskList struct {
+	tasks []Task
+	live  int  // of the whole list
+	skip  int  // tasks before these
+	more  bool // there are more behind these
+}
+
+// list answers with a caller's tasks.
+func (w wording) list(l taskList, now time.Time, room int, notes ...string) answer {
 	var b text
 	b.line("## Background Tasks\n")
-	live := 0
-	rows := make([][]string, len(tasks))
-	for i, t := range tasks {
-		if !t.Status.Terminal() {
-			live++
+	rows := make([][]string, len(l.tasks))
+	ended := 0
+	for i, t := range l.tasks {
+		if t.Status.Terminal() {
+			ended++
 		}
 		rows[i] = []string{code(t.ID, idMax), oneLine(t.Description, titleShort), oneLine(t.Agent, nameMax), t.Status.String(), lasted(t, now), sessionCode(t.Session)}
 	}
 	for _, n := range notes {
 		b.line(n, "\n")
 	}
-	if len(tasks) == 0 {
+	switch {
+	case len(l.tasks) == 0 && l.skip > 0:
+		b.line("There are no more: offset=", strconv.Itoa(l.skip), " is behind the end of the list.")
+		return answer{head: b.String()}
+	case len(l.tasks) == 0:
 		b.line("You have no background tasks.")
 		if w.delegate != "" {
 			b.line("\nTo launch one: ", w.delegate, `(subagent_type="<agent>", description="<title>", prompt="<what to do>")`)
 		}
 		return answer{head: b.String()}
 	}
-	b.line(strconv.Itoa(live), " live, ", strconv.Itoa(len(tasks)-live), " ended.\n")
+	switch {
+	case l.skip > 0:
+		b.line("From number ", strconv.Itoa(l.skip+1), " on. Live ones come first, then those that have ended, the latest first.\n")
+	case l.more:
+		b.line(strconv.Itoa(l.live), " live, and the latest of those that have ended.\n")
+	default:
+		b.line(strconv.Itoa(l.live), " live, ", strconv.Itoa(ended), " ended.\n")
+	}
 	const more = 600 // room for what follows the table
 	shown := b.table(room-b.Len()-more, []string{"Task ID", "Description", "Agent", "Status", "Duration", "Session ID"}, rows)
-	if shown < len(rows) || hidden {
-		b.line("\nThere are more, not listed here; each can still be read by its id.")
+	if shown < len(rows) || l.more {
+		b.line("\nThere are more. To list them: ", w.output, "(offset=", strconv.Itoa(l.skip+shown), ")")
 	}
-	if live > 0 {
-		b.line("\n> **Note**: ", noticeComes(live))
+	if l.live > 0 {
+		b.line("\n> **Note**: ", noticeComes(l.live))
 	}
-	if live < len(tasks) && w.output != "" {
+	if ended > 0 && w.output != "" {
 		b.line("\nTo read the result of one that has ended: ", w.output, `(task_id="<task id>")`)
 	}
 	return answer{head: b.String()}
@@ -170,12 +189,27 @@ func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID 
 		}
 		b.field(fmt.Sprintf("To read on in message %d", first), fmt.Sprintf("%s%s, message_limit=1, offset=%d)", call, since, cut))
 	}
+	if cut > 0 && p.fromEnd {
+		since := ""
+		if before := p.beforeLast(); before != "" {
+			since = ", since_message_id=" + arg(before)
+		}
+		b.field(fmt.Sprintf("To read message %d from its beginning", first), call+since+", message_limit=1)")
+	}
 	switch {
 	case last < p.total || p.partial:
 		b.field("To read what follows", fmt.Sprintf("%s, since_message_id=%s)", call, arg(lastID)))
 	case first > 1:
 		b.field("To read from the beginning", call+")")
 	}
+}
+
+// beforeLast is the id of the message before the last one.
+func (p sessionPage) beforeLast() string {
+	if n := len(p.messages); n > 1 {
+		return p.messages[n-2].ID
+	}
+	return p.before
 }
 
 // fit renders the messages that fit into room bytes, at least one. cut is the
@@ -189,12 +223,15 @@ func (p sessionPage) fit(room int) (body string, n, cut int) {
 		}
 		msg := p.messages[k]
 		msg.Text = clean(msg.Text)
-		offset := 0
+		offset, note := 0, ""
 		if k == 0 && !p.fromEnd && p.offset > 0 {
-			offset = min(p.offset, len(msg.Text))
-			msg.Text = tailAtRune(msg.Text, len(msg.Text)-offset)
+			whole := len(msg.Text)
+			msg.Text = tailAtRune(msg.Text, max(whole-p.offset, 0))
+			if offset = whole - len(msg.Text); msg.Text == "" {
+				note = fmt.Sprintf(", offset=%d is behind the end of its %d bytes", p.offset, whole)
+			}
 		}
-		s := renderMessage(msg, p.first+k, "")
+		s := renderMessage(msg, p.first+k, note)
 		if i == 0 && len(s) > room {
 			over := len(s) - max(room, 0) + 64
 			if p.fromEnd {

@@ -2,6 +2,7 @@ package bgagent
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -90,12 +91,28 @@ const (
 	noteNoSessionYet = "It has no session yet, so there are no messages."
 )
 
+const noteNoResultYet = "It has not ended, so there is no result yet; offset and from_end were not used."
+
 func noteTimedOut(d time.Duration) string {
-	return "It did not end in the " + span(d) + " that this call waited at most. It goes on; nothing of it is lost."
+	if d < time.Millisecond {
+		return "It has not ended. It goes on; nothing of it is lost."
+	}
+	return "It did not end in the " + waited(d) + " that this call has waited. It goes on; nothing of it is lost."
+}
+
+// waited is a span of which parts of a second may matter.
+func waited(d time.Duration) string {
+	if d < time.Second {
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	}
+	return span(d)
 }
 
 func noteNoneEnded(d time.Duration) string {
-	return "None of them ended in the " + span(d) + " that this call waited at most. They go on; nothing of them is lost."
+	if d < time.Millisecond {
+		return "None of them has ended. They go on; nothing of them is lost."
+	}
+	return "None of them ended in the " + waited(d) + " that this call has waited. They go on; nothing of them is lost."
 }
 
 func noteTimeoutCut() string {

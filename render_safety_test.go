@@ -119,7 +119,7 @@ func TestNothingFromOutsideBeginsALineOfItsOwn(t *testing.T) {
 		"goes on":   w.goesOn(hostileTask(Pending), false).with(""),
 		"status":    w.status(running, at).with(""),
 		"error":     w.ended(failed, part{}, answerMax).with(""),
-		"list":      w.list([]Task{running, failed}, false, at, answerMax).with(""),
+		"list":      w.list(taskList{tasks: []Task{running, failed}, live: 1}, at, answerMax).with(""),
 		"cancelled": w.cancelled([]Task{running, failed}, answerMax).with(""),
 		"session":   w.session(failed, sessionPage{messages: []Message{{ID: hostile, Error: hostile, Tools: []MessageTool{{Name: hostile}}}}, first: 1, total: 1, before: hostile}, at, answerMax).with(""),
 		"unknown":   w.unknown(hostile, []Task{running}),
@@ -221,7 +221,7 @@ func TestEveryAnswerFitsBesideTheLongestNotice(t *testing.T) {
 			messages = append(messages, Message{ID: evil, Text: evil, Error: evil, Tools: make([]MessageTool, 100)})
 		}
 		for name, a := range map[string]answer{
-			"status": w.status(x, at), "ended": w.ended(y, part{}, room), "list": w.list(many, true, at, room), "cancelled": w.cancelled(many, room),
+			"status": w.status(x, at), "ended": w.ended(y, part{}, room), "list": w.list(taskList{tasks: many, live: 120, more: true}, at, room), "cancelled": w.cancelled(many, room),
 			"session": w.session(y, sessionPage{messages: messages, first: 1, total: 120, before: evil}, at, room), "launched": w.launched(x, true),
 			"from end": w.session(y, sessionPage{messages: messages, first: 1, total: 120, fromEnd: true}, at, room),
 		} {

@@ -178,8 +178,9 @@ func (b *text) progress(t Task, now time.Time) {
 
 // part says which part of a result to show.
 type part struct {
-	offset  int  // first byte
-	fromEnd bool // the last that fits
+	offset    int  // first byte
+	fromEnd   bool // the last that fits
+	noSession bool // the session cannot be read
 }
 
 // of returns the part of s that fits into room bytes, and where it lies.
@@ -189,8 +190,8 @@ func (p part) of(s string, room int) (shown string, from int) {
 		shown = tailAtRune(s, room)
 		return shown, len(s) - len(shown)
 	}
-	s = tailAtRune(s, max(len(s)-p.offset, 0))
-	return cutAtRune(s, room), p.offset
+	rest := tailAtRune(s, max(len(s)-p.offset, 0))
+	return cutAtRune(rest, room), max(len(s)-len(rest), p.offset) // behind the end it is the offset
 }
 
 var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Cancelled: "Task Cancelled"}
@@ -223,10 +224,10 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	for _, n := range notes {
 		b.field("Note", n)
 	}
-	const more = 2000 // room for what resultLines and continuation add
+	more := 1000 + 4*len(arg(t.ID)) + len(arg(t.Session)) // room for what resultLines and continuation add
 	result := clean(t.Result)
 	shown, from := p.of(result, room-b.Len()-more)
-	b.resultLines(w, t, len(result), len(shown), from)
+	b.resultLines(w, t, p, len(result), len(shown), from)
 	if t.Status != Completed {
 		b.continuation(w, t)
 	}
@@ -250,13 +251,13 @@ func (b *text) failure(t Task) {
 }
 
 // resultLines says what the text that follows is, and how to read the rest.
-func (b *text) resultLines(w wording, t Task, size, shown, from int) {
+func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 	kind := "Result"
 	if t.Status != Completed || t.Partial {
 		kind = "Partial text"
 	}
 	session := ""
-	if w.output != "" && t.Session != "" {
+	if w.output != "" && t.Session != "" && !p.noSession {
 		session = fmt.Sprintf("%s(task_id=%s, full_session=true, from_end=true)", w.output, arg(t.ID))
 	}
 	switch {

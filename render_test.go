@@ -141,11 +141,13 @@ func golden(w wording) map[string]string {
 	put("cancelled_pending", w.ended(never, part{}, answerMax))
 	put("cancelled_session_deleted", w.ended(endedTask(CauseSessionDeleted, "its session was deleted", ""), part{}, answerMax))
 
-	put("list", w.list([]Task{runningTask(), pendingTask(), completedTask(), endedTask(CauseSessionError, "", ""), never}, false, at, answerMax))
-	put("list_one_live", w.list([]Task{runningTask()}, false, at, answerMax))
-	put("list_none_ended", w.list([]Task{runningTask(), pendingTask()}, false, at, answerMax, noteNoneEnded(time.Minute)))
-	put("list_empty", w.list(nil, false, at, answerMax))
-	put("list_cut", w.list([]Task{runningTask(), pendingTask(), completedTask()}, true, at, 900))
+	put("list", w.list(taskList{tasks: []Task{runningTask(), pendingTask(), completedTask(), endedTask(CauseSessionError, "", ""), never}, live: 2}, at, answerMax))
+	put("list_one_live", w.list(taskList{tasks: []Task{runningTask()}, live: 1}, at, answerMax))
+	put("list_none_ended", w.list(taskList{tasks: []Task{runningTask(), pendingTask()}, live: 2}, at, answerMax, noteNoneEnded(time.Minute)))
+	put("list_empty", w.list(taskList{}, at, answerMax))
+	put("list_cut", w.list(taskList{tasks: []Task{runningTask(), pendingTask(), completedTask()}, live: 2, more: true}, at, 900))
+	put("list_further", w.list(taskList{tasks: []Task{completedTask()}, live: 2, skip: 51}, at, answerMax))
+	put("list_behind_the_end", w.list(taskList{skip: 60}, at, answerMax))
 	cancelled := []Task{runningTask(), runningTask(), pendingTask()}
 	cancelled[1].ID, cancelled[1].Session, cancelled[1].Description = "bg_def456", "sess_uvwx012", "Librarian: best practices"
 	put("cancel_three", w.cancelled(cancelled, answerMax))
@@ -156,6 +158,8 @@ func golden(w wording) map[string]string {
 	put("session", w.session(completedTask(), sessionPage{messages: sessionMessages(), first: 1, total: 3}, at, answerMax))
 	put("session_part", w.session(runningTask(), sessionPage{messages: sessionMessages()[1:2], first: 2, total: 3, before: "msg_1"}, at, answerMax))
 	put("session_from_end", w.session(completedTask(), sessionPage{messages: sessionMessages()[1:], first: 2, total: 3, fromEnd: true}, at, answerMax))
+	put("session_end_of_a_message", w.session(completedTask(), sessionPage{messages: []Message{{ID: "msg_3", Role: RoleAgent, Text: strings.Repeat("0123456789\n", 100)}}, first: 3, total: 3, before: "msg_2", fromEnd: true}, at, 1600))
+	put("session_offset_behind_the_end", w.session(completedTask(), sessionPage{messages: sessionMessages()[:1], first: 1, total: 3, offset: 1 << 20}, at, answerMax))
 	put("session_limit_cut", w.session(completedTask(), sessionPage{messages: sessionMessages()[:1], first: 1, total: 3}, at, answerMax, noteLimitCut()))
 	put("session_none_new", w.session(runningTask(), sessionPage{first: 4, total: 3, before: "msg_3"}, at, answerMax))
 	huge := []Message{{ID: "msg_9", Role: RoleAgent, Text: strings.Repeat("0123456789abcde\n", 400), Stop: StopLength, Error: "limit"}}

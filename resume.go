@@ -11,7 +11,9 @@ import (
 // another prompt in the same session. It opens a new attempt of the same task,
 // which queues like any other, and returns at once. When the earlier attempt is
 // still being stopped the new one waits for that; if it does not stop in time
-// the new one ends as an error. Whoever resumes is told of the end from now on.
+// the new one ends as an error. Whoever resumes is told of the end from now on. A
+// repetition by the same caller with the same non-empty tool-call id and prompt
+// opens no further attempt.
 //
 // The error matches [ErrStillLive] for a task that has not ended, [ErrNotStopped],
 // [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrNoSession] for a
@@ -25,7 +27,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 		return s, err
 	}
 	in.Prompt = clean(in.Prompt)
-	if strings.TrimSpace(in.Prompt) == "" {
+	if invisible(in.Prompt) {
 		return s, fmt.Errorf("bgagent: resume: %w", &InputError{"Prompt", "is missing; it must say how the agent is to go on"})
 	}
 	ref = strings.TrimSpace(ref)
@@ -100,6 +102,12 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 	if err != nil {
 		return nil, err
 	}
+	var again uint64
+	if by.ToolCallID != "" && t != nil {
+		if again = m.callHash(by, t.id(), prompt); t.more != nil && t.more.again == again {
+			return t, nil
+		}
+	}
 	if err := resumable(t, tomb); err != nil {
 		return nil, err
 	}
@@ -117,6 +125,9 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 	}
 	m.reopenLocked(t, up, now)
 	t.text = prompt
+	if again != 0 || t.more != nil {
+		t.extra().again = again
+	}
 	t.set(flagForeground, foreground)
 	if ctx != context.Background() {
 		t.extra().values = ctx

@@ -26,7 +26,8 @@ type SessionClient interface {
 
 	// Abort stops whatever runs in the session. It is idempotent and returns
 	// nil for a session that does not exist or does not run. The session can
-	// be prompted again afterwards.
+	// be prompted again afterwards. Of a TurnRunner the context of RunTurn ends
+	// as well: where that is enough, Abort may do nothing.
 	Abort(ctx context.Context, session string) error
 }
 

@@ -28,8 +28,8 @@ type Task struct {
 	Reason     string    `json:"reason,omitempty"`
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
 	Queued     time.Time `json:"queued"`               // when the attempt was launched or resumed
-	Started    time.Time `json:"started"`              // zero while pending
-	Ended      time.Time `json:"ended"`                // zero while live
+	Started    time.Time `json:"started,omitzero"`     // zero while pending
+	Ended      time.Time `json:"ended,omitzero"`       // zero while live
 	Quiet      bool      `json:"quiet"`                // ended, and nothing of it runs any more
 	Waiting    int       `json:"waiting"`              // own tasks that have not ended
 	Foreground bool      `json:"foreground,omitempty"` // somebody waits for it in Run
@@ -65,8 +65,8 @@ type Attempt struct {
 	Cause   Cause     `json:"cause"`
 	Reason  string    `json:"reason,omitempty"`
 	Queued  time.Time `json:"queued"`
-	Started time.Time `json:"started"`
-	Ended   time.Time `json:"ended"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
 }
 
 // QueuePlace is the place of a pending task in its pool's line.
@@ -82,9 +82,9 @@ type Progress struct {
 	ToolCalls     int       `json:"tool_calls"` // each call counted once
 	LastTool      string    `json:"last_tool,omitempty"`
 	LastMessage   string    `json:"last_message,omitempty"` // end of the last text, at most 200 bytes
-	LastMessageAt time.Time `json:"last_message_at"`
-	LastActivity  time.Time `json:"last_activity"`    // last change of anything, not last look
-	Detail        string    `json:"detail,omitempty"` // what is asked or retried, in one line
+	LastMessageAt time.Time `json:"last_message_at,omitzero"`
+	LastActivity  time.Time `json:"last_activity,omitzero"` // last change of anything, not last look
+	Detail        string    `json:"detail,omitempty"`       // what is asked or retried, in one line
 	Todos         []Todo    `json:"todos,omitempty"`
 	Usage         Usage     `json:"usage"`
 }
@@ -144,7 +144,7 @@ type NoticeItem struct {
 	Status      Status        `json:"status"`
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
-	Duration    time.Duration `json:"duration"`
+	Duration    time.Duration `json:"duration"` // nanoseconds in JSON
 }
 
 // Caller says on whose behalf a call is made. The host fills it in; nothing in

@@ -11,10 +11,13 @@ import (
 // clean makes text from outside valid UTF-8.
 func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
+// invisible reports whether nothing of s would be seen in a line.
+func invisible(s string) bool { return strings.Trim(oneLine(s, 16), "\u200c\u200d ") == "" }
+
 // title returns the description, or the beginning of the prompt, as one line.
 func title(description, prompt string) string {
 	s := clean(description)
-	if strings.TrimSpace(s) == "" {
+	if invisible(s) {
 		s = strings.TrimSpace(prompt)
 		if i := strings.IndexAny(s, "\r\n"); i >= 0 {
 			s = s[:i]

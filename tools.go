@@ -26,7 +26,7 @@ const (
 	messageLimit     = 20 // messages shown by full_session unless it is told otherwise
 	messageLimitMax  = 100
 	promptBytes      = 1 << 20 // of a prompt
-	refBytes         = 512     // of an id or a name
+	refBytes         = idMax   // of an id or a name: what an answer shows can be asked for
 	descriptionBytes = 4 << 10 // of a description; what is over titleMax is cut
 	argumentBytes    = 2 << 20 // of all arguments of a call, as JSON
 )
@@ -60,7 +60,7 @@ type BackgroundOutputArgs struct {
 	MessageLimit   int    `json:"message_limit,omitempty"`    // messages shown, default 20, at most 100
 	SinceMessageID string `json:"since_message_id,omitempty"` // only messages after this one; implies FullSession
 	FromEnd        bool   `json:"from_end,omitempty"`         // the end of the result, or the last messages
-	Offset         int    `json:"offset,omitempty"`           // bytes to leave out of the result, or of the first message shown
+	Offset         int    `json:"offset,omitempty"`           // bytes to leave out of the result, or of the first message shown; tasks, of the list
 }
 
 // BackgroundOutputResult is the answer of [BackgroundOutput].
@@ -90,13 +90,16 @@ type BackgroundCancelResult struct {
 // ToolOptions says how [Tools] defines the tools. The zero value is fine.
 type ToolOptions struct {
 	// Names gives tools other names: the usual name is the key. All texts of
-	// these tools then use them; give Config.ToolNames the same, for the
-	// notices that the manager delivers itself.
+	// these tools then use them. Nil means Config.ToolNames, which notices and
+	// digests use, too.
 	Names map[string]string
 	// Omit leaves tools out, by their usual names. No text of the others speaks
 	// of them then.
 	Omit []string
-	// Agents, where given, are named in the description of delegate_task.
+	// Agents, where given, are those that a model may delegate to: delegate_task
+	// names them in its description and its schema, and refuses another one at
+	// once. Without them any name is taken, and one that does not exist ends the
+	// task as an error.
 	Agents []AgentInfo
 }
 
@@ -128,11 +131,14 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")
 	}
-	names := maps.Clone(o.Names)
-	for n, other := range names {
+	for n, other := range o.Names {
 		if other == "" {
 			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Names calls %s %q; %s, and Omit leaves a tool out", n, other, toolNameRule))
 		}
+	}
+	names := maps.Clone(o.Names)
+	if names == nil {
+		names = maps.Clone(m.cfg.ToolNames)
 	}
 	for _, n := range o.Omit {
 		if !slices.Contains(usualTools, n) {
@@ -147,9 +153,18 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if err != nil {
 		panic("bgagent: Tools: ToolOptions.Names " + err.Error())
 	}
+	var agents []string
+	for _, a := range o.Agents {
+		agents = append(agents, a.Name)
+	}
+	delegate := delegateFields.among("subagent_type", agents)
+	run := func(c *call, a DelegateTaskArgs) (DelegateTaskResult, error) {
+		c.agents = agents
+		return c.delegate(a)
+	}
 	var defs []ToolDef
 	for _, d := range [...]ToolDef{
-		{w.delegate, w.delegateDescription(o.Agents), delegateFields.schema(), bind(m, w, w.delegate, delegateFields, (*call).delegate)},
+		{w.delegate, w.delegateDescription(o.Agents), delegate.schema(), bind(m, w, w.delegate, delegate, run)},
 		{w.output, w.outputDescription(), outputFields.schema(), bind(m, w, w.output, outputFields, (*call).output)},
 		{w.cancel, w.cancelDescription(), cancelFields.schema(), bind(m, w, w.cancel, cancelFields, (*call).cancel)},
 	} {
@@ -179,11 +194,10 @@ func (r BackgroundCancelResult) result() ToolResult { return ToolResult{r.Text, 
 func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f fields[A], run func(*call, A) (R, error)) func(context.Context, json.RawMessage) (ToolResult, error) {
 	return func(ctx context.Context, raw json.RawMessage) (ToolResult, error) {
 		by, _ := CallerFrom(ctx)
-		if by.Session == "" {
-			// It would have the rights of the host.
-			return ToolResult{}, fmt.Errorf("bgagent: %s: the context carries no caller with a session; see WithCaller", name)
-		}
 		c := &call{ctx: ctx, m: m, by: by, w: w}
+		if err := c.check(); err != nil {
+			return ToolResult{}, fmt.Errorf("bgagent: %s: %w", name, err)
+		}
 		args, problem := f.parse(raw)
 		if problem != "" {
 			r := c.refuse(problem)
@@ -197,12 +211,33 @@ func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f f
 	}
 }
 
+// typed makes a call of the typed function of a tool.
+func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, name string, a A, run func(*call, A) (R, error)) (r R, err error) {
+	c := &call{ctx: ctx, m: m, by: by, w: m.words}
+	if err = c.check(); err == nil {
+		r, err = run(c, a)
+	}
+	if err != nil {
+		err = fmt.Errorf("bgagent: %s: %w", name, err)
+	}
+	return r, err
+}
+
 // call is one call of a tool.
 type call struct {
-	ctx context.Context
-	m   *BackgroundManager
-	by  Caller
-	w   wording
+	ctx    context.Context
+	m      *BackgroundManager
+	by     Caller
+	w      wording
+	agents []string // that may be delegated to; nil for any
+}
+
+// check refuses a caller without a session: it would have the rights of the host.
+func (c *call) check() error {
+	if c.by.Session == "" {
+		return &InputError{"Caller.Session", "is missing; a tool is called for a session, which is given as a parameter or with WithCaller"}
+	}
+	return nil
 }
 
 // reply is what all results have in common.
@@ -217,7 +252,7 @@ type reply struct {
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""
-	if c.by.Session != "" && c.ctx.Err() == nil {
+	if c.ctx.Err() == nil {
 		if n, ok := c.m.TakeNotice(c.by.Session); ok {
 			n.Text = c.w.notice(n)
 			owed, r.notice = n.Text, &n

@@ -29,10 +29,22 @@ type fields[A any] struct {
 type field[A any] struct {
 	name        string
 	description string
-	min         int64 // numbers: the least
+	min         int64    // numbers: the least
+	among       []string // texts: what there is, where that is known
 	text        func(*A, string)
 	flag        func(*A, bool)
 	number      func(*A, int64)
+}
+
+// among returns the fields with what there is for one of them, where anything is.
+func (f fields[A]) among(name string, values []string) fields[A] {
+	f.list = slices.Clone(f.list)
+	for i := range f.list {
+		if f.list[i].name == name {
+			f.list[i].among = values
+		}
+	}
+	return f
 }
 
 // parse reads raw arguments, or says what is wrong with them.
@@ -197,13 +209,14 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 // the top (what may stand with what is said in words and checked by the tool).
 func (f fields[A]) schema() json.RawMessage {
 	type property struct {
-		Type        string `json:"type"`
-		Description string `json:"description"`
-		Minimum     *int64 `json:"minimum,omitempty"`
+		Type        string   `json:"type"`
+		Description string   `json:"description"`
+		Minimum     *int64   `json:"minimum,omitempty"`
+		Enum        []string `json:"enum,omitempty"`
 	}
 	var props bytes.Buffer
 	for i, x := range f.list {
-		p := property{Type: "string", Description: x.description}
+		p := property{Type: "string", Description: x.description, Enum: x.among}
 		switch {
 		case x.flag != nil:
 			p.Type = "boolean"

@@ -3,19 +3,13 @@ package bgagent
 import (
 	"context"
 	"errors"
-	"fmt"
 )
 
 // BackgroundCancel is the tool background_cancel: it cancels one task, or every
-// pending or running task that descends from the caller's session. The zero
-// Caller is the host, whose "all" is every task. Errors are those of
-// [DelegateTask].
+// pending or running task that descends from the caller's session. Errors are
+// those of [DelegateTask].
 func BackgroundCancel(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundCancelArgs) (BackgroundCancelResult, error) {
-	r, err := (&call{ctx, m, by, defaultWording}).cancel(a)
-	if err != nil {
-		err = fmt.Errorf("bgagent: %s: %w", ToolBackgroundCancel, err)
-	}
-	return r, err
+	return typed(ctx, m, by, ToolBackgroundCancel, a, (*call).cancel)
 }
 
 func (c *call) cancel(a BackgroundCancelArgs) (BackgroundCancelResult, error) {

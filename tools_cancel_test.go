@@ -137,19 +137,22 @@ func TestAnExpiredTaskIsNotUnknown(t *testing.T) {
 	})
 }
 
-func TestTheHostMayDoEverything(t *testing.T) {
+// The tools act for a session. A host that acts for itself has the methods of the
+// manager, so a caller that was forgotten never gets its rights.
+func TestATypedToolNeedsACallerWithASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
 		task := job(t, m, "work")
-		host := bgagent.Caller{}
-		r, err := bgagent.BackgroundOutput(t.Context(), m, host, bgagent.BackgroundOutputArgs{})
-		require.NoError(t, err)
-		require.Contains(t, r.Text, task.ID)
-		c, err := bgagent.BackgroundCancel(t.Context(), m, host, bgagent.BackgroundCancelArgs{All: true})
-		require.NoError(t, err)
-		require.Len(t, c.Cancelled, 1)
-		require.Nil(t, c.Notice)
-		require.Equal(t, bgagent.NoticeOwed, get(t, m, task.ID).Notice, "the parent is still to be told")
+		for _, by := range []bgagent.Caller{{}, {ToolCallID: "call_1"}} {
+			_, err := bgagent.DelegateTask(t.Context(), m, by, bgagent.DelegateTaskArgs{Prompt: "p", SubagentType: "worker"})
+			require.ErrorContains(t, err, "bgagent: delegate_task: Caller.Session: is missing")
+			_, err = bgagent.BackgroundOutput(t.Context(), m, by, bgagent.BackgroundOutputArgs{TaskID: task.ID})
+			require.ErrorAs(t, err, new(*bgagent.InputError))
+			_, err = bgagent.BackgroundCancel(t.Context(), m, by, bgagent.BackgroundCancelArgs{All: true})
+			require.ErrorAs(t, err, new(*bgagent.InputError))
+		}
+		require.Len(t, m.List(bgagent.Query{}), 1)
+		require.False(t, get(t, m, task.ID).Status.Terminal(), "nothing was cancelled")
 	})
 }
 

@@ -3,23 +3,21 @@ package bgagent
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"strings"
 )
 
 // DelegateTask is the tool delegate_task: it launches a task for another agent,
 // or continues one that has ended, and answers at once; with RunInBackground
-// set to false it answers with the result. The zero Caller is the host.
+// set to false it answers with the result.
 //
 // What was wrong with the arguments comes back as a result with IsError. The
 // error is ctx's when that was cancelled, in the foreground together with the
-// task, which is cancelled then, too; or one about the host's configuration.
+// task, which is cancelled then, too; one about the host's configuration; or an
+// [*InputError] for a caller without a session. A host that acts for itself has
+// the methods of the manager.
 func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
-	r, err := (&call{ctx, m, by, defaultWording}).delegate(a)
-	if err != nil {
-		err = fmt.Errorf("bgagent: %s: %w", ToolDelegateTask, err)
-	}
-	return r, err
+	return typed(ctx, m, by, ToolDelegateTask, a, (*call).delegate)
 }
 
 func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
@@ -54,7 +52,8 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 	var render func(room int) answer
 	switch {
 	case err == nil && foreground && t.Status.Terminal():
-		render = func(room int) answer { return c.w.ended(t, part{}, room, agentNote(a, t)...) }
+		p := part{noSession: c.unreadable(t)}
+		render = func(room int) answer { return c.w.ended(t, p, room, agentNote(a, t)...) }
 	case err == nil:
 		c.queuePlace(&t)
 		render = func(int) answer { return c.w.launched(t, ref != "", agentNote(a, t)...) }
@@ -93,13 +92,15 @@ func (c *call) checkDelegate(a DelegateTaskArgs) string {
 		}
 	}
 	switch {
-	case strings.TrimSpace(a.Prompt) == "" && a.SessionID+a.TaskID != "":
+	case invisible(a.Prompt) && a.SessionID+a.TaskID != "":
 		return "The argument prompt is missing. It must say how the agent is to go on."
-	case strings.TrimSpace(a.Prompt) == "":
+	case invisible(a.Prompt):
 		return "The argument prompt is missing. It must say what the agent is to do, with everything that it needs to know: it does not see your conversation."
 	case a.RunInBackground != nil && a.Background != nil && *a.RunInBackground != *a.Background:
 		return "The arguments run_in_background and background mean the same and contradict each other. Give one of the two."
-	case a.SubagentType == "" && a.SessionID+a.TaskID == "":
+	case c.agents != nil && a.SessionID+a.TaskID == "" && !slices.Contains(c.agents, a.SubagentType) && !invisible(a.SubagentType):
+		return c.w.noSuchAgent(&NoSuchAgentError{Agent: a.SubagentType, Known: c.agents}) + " Nothing was launched."
+	case invisible(a.SubagentType) && a.SessionID+a.TaskID == "":
 		return "The argument subagent_type is missing. It must name the agent that is to do the work; or, to continue a task, give its session_id or task_id instead."
 	case a.SessionID != "" && a.TaskID != "" && !c.sameTask(a.TaskID, a.SessionID):
 		return "The arguments session_id and task_id do not name the same task. Give one of the two."

@@ -4,21 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // BackgroundOutput is the tool background_output: it shows a task's state, or
 // its result once it has ended, as often as it is asked for; without a task it
 // lists the caller's. With Block it waits first: for the end of the task, or
-// without one for the next end there is. The zero Caller is the host. Errors are
-// those of [DelegateTask]; a wait that ends, however it does, never touches the
-// task. When ctx's deadline ends it, the answer is the state, as after Timeout.
+// without one for the next end there is. Errors are those of [DelegateTask]; a
+// wait that ends, however it does, never touches the task. When ctx's deadline
+// ends it, the answer is the state, as after Timeout.
 func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
-	r, err := (&call{ctx, m, by, defaultWording}).output(a)
-	if err != nil {
-		err = fmt.Errorf("bgagent: %s: %w", ToolBackgroundOutput, err)
-	}
-	return r, err
+	return typed(ctx, m, by, ToolBackgroundOutput, a, (*call).output)
 }
 
 func (c *call) output(a BackgroundOutputArgs) (BackgroundOutputResult, error) {
@@ -69,18 +66,20 @@ func (o *outputCall) check() string {
 	case a.MessageLimit < 0:
 		return fmt.Sprintf("The argument message_limit is %d. It must be a number of messages from 1 to %d.", a.MessageLimit, messageLimitMax)
 	case a.Offset < 0:
-		return fmt.Sprintf("The argument offset is %d. It must be a number of bytes, as an earlier answer named it.", a.Offset)
+		return fmt.Sprintf("The argument offset is %d. It must be a number that an earlier answer named.", a.Offset)
 	case a.Offset > 0 && a.FromEnd:
 		return "The arguments offset and from_end contradict each other. Give one of the two."
-	case a.TaskID == "" && (a.FullSession || a.FromEnd || a.Offset > 0):
-		return "The argument task_id is missing. Without it the answer is the list of your tasks, which has no session, no end and no offset to read from."
+	case a.TaskID == "" && (a.FullSession || a.FromEnd):
+		return "The argument task_id is missing. Without it the answer is the list of your tasks, which has no session and no end to read from."
 	}
 	if a.MessageLimit == 0 {
 		a.MessageLimit = messageLimit
 	}
 	if a.MessageLimit > messageLimitMax {
 		a.MessageLimit = messageLimitMax
-		o.notes = append(o.notes, noteLimitCut())
+		if a.FullSession {
+			o.notes = append(o.notes, noteLimitCut())
+		}
 	}
 	if a.Timeout != nil {
 		o.timeout = outputTimeoutMax
@@ -120,14 +119,27 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 	}
 }
 
+// look returns a task as the caller may see it. Its end does not count as read by
+// that: the answer may still be a refusal.
+func (o *outputCall) look(id string) (Task, error) {
+	at, cancel := context.WithCancel(o.ctx)
+	cancel()
+	tasks, err := o.m.Wait(at, o.by, WaitAny, id)
+	if len(tasks) == 1 {
+		return tasks[0], nil
+	}
+	return Task{}, err
+}
+
 // task answers about one task.
 func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error) {
 	id := o.args.TaskID
-	t, err := o.m.Read(o.by, id)
+	t, err := o.look(id)
 	var how waitEnd
+	began := time.Now()
 	if err == nil && o.args.Block && !t.Status.Terminal() {
 		if how, err = o.wait(id); err == nil {
-			t, err = o.m.Read(o.by, id)
+			t, err = o.look(id)
 		}
 	}
 	if err != nil {
@@ -137,7 +149,7 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 	r.Tasks = []Task{t}
 	if how == waitTimedOut && !t.Status.Terminal() {
 		r.TimedOut = true
-		o.notes = append(o.notes, noteTimedOut(o.timeout))
+		o.notes = append(o.notes, noteTimedOut(time.Since(began)))
 	}
 	var render func(room int) answer
 	switch {
@@ -147,15 +159,30 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 			return r, problem, err
 		}
 	case t.Status.Terminal():
-		render = func(room int) answer {
-			return o.w.ended(t, part{offset: o.args.Offset, fromEnd: o.args.FromEnd}, room, o.notes...)
-		}
+		p := part{offset: o.args.Offset, fromEnd: o.args.FromEnd, noSession: o.unreadable(t)}
+		render = func(room int) answer { return o.w.ended(t, p, room, o.notes...) }
 	default:
+		if o.args.Offset > 0 || o.args.FromEnd {
+			o.notes = append(o.notes, noteNoResultYet)
+		}
 		render = func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
+	}
+	if t.Status.Terminal() && o.ctx.Err() == nil {
+		_, _ = o.m.Read(o.by, id) // from here on its end is read; it may have expired by now
 	}
 	reply := o.reply(render)
 	r.Text, r.Notice = reply.text, reply.notice
 	return r, "", nil
+}
+
+// unreadable reports whether the session of a task whose text was not kept whole
+// cannot be read, either.
+func (c *call) unreadable(t Task) bool {
+	if !t.Cut && !t.Dropped {
+		return false
+	}
+	_, err := c.m.Messages(c.ctx, c.by, t.ID, "", 1)
+	return errors.Is(err, errors.ErrUnsupported)
 }
 
 // listedEnded is how many ended tasks a list shows beside the live ones.
@@ -173,33 +200,35 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 		// Asked after the list: what ends between the two is in it.
 		_, owed := o.m.Outstanding(o.by.Session)
 		if owed == 0 && len(live) > 0 {
+			began := time.Now()
 			how, err := o.wait(live...)
 			if err != nil && !errors.Is(err, ErrExpired) {
 				problem, err = o.problem(err, "")
 				return r, problem, err
 			}
 			if r.TimedOut = how == waitTimedOut; r.TimedOut {
-				o.notes = append(o.notes, noteNoneEnded(o.timeout))
+				o.notes = append(o.notes, noteNoneEnded(time.Since(began)))
 			}
 		}
 	}
-	live := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
-	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: listedEnded + 1})
-	seen := map[string]bool{}
-	hidden := len(ended) > listedEnded
-	if hidden {
-		ended = ended[1:]
-	}
+	// Live ones first, in the order of their launch, then the ended ones, the
+	// latest first.
+	all := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
+	l := taskList{live: len(all), skip: o.args.Offset}
+	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})
+	slices.Reverse(ended)
 	for _, t := range ended {
-		seen[t.ID] = true
-	}
-	for _, t := range live {
-		if !seen[t.ID] { // it may have ended between the two
-			r.Tasks = append(r.Tasks, t)
+		// It may have ended between the two.
+		if i := slices.IndexFunc(all[:l.live], func(x Task) bool { return x.ID == t.ID }); i < 0 {
+			all = append(all, t)
 		}
 	}
-	r.Tasks = append(r.Tasks, ended...)
-	reply := o.reply(func(room int) answer { return o.w.list(r.Tasks, hidden, time.Now(), room, o.notes...) })
+	l.tasks = all[min(l.skip, len(all)):]
+	if most := max(l.live-l.skip, 0) + listedEnded; len(l.tasks) > most {
+		l.tasks, l.more = l.tasks[:most], true
+	}
+	r.Tasks = l.tasks
+	reply := o.reply(func(room int) answer { return o.w.list(l, time.Now(), room, o.notes...) })
 	r.Text, r.Notice = reply.text, reply.notice
 	return r, "", nil
 }

@@ -43,7 +43,7 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	}
 	if over := len(p.messages) - o.args.MessageLimit; over > 0 {
 		if p.fromEnd {
-			p.messages, p.first = p.messages[over:], p.first+over
+			p.before, p.messages, p.first = p.messages[over-1].ID, p.messages[over:], p.first+over
 		} else {
 			p.messages = p.messages[:o.args.MessageLimit]
 		}

@@ -84,7 +84,8 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // the latest when Wait is called. It returns [ErrGoesOn] with the tasks when
 // the caller is itself a task and waiting any longer could deadlock: when none
 // of those it waits for is in a turn (WaitAny), or one is not (WaitAll). When
-// ctx ends first the error is ctx's and the tasks are returned as they are.
+// ctx ends first the error is ctx's and the tasks are returned as they are. That a
+// task failed or was cancelled is no error: look at Task.Status.
 //
 // To have waited is not to have been told: the notices are still owed, and Close
 // names them. Read each task, or take what is owed with TakeNotice.

@@ -59,7 +59,7 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // each so manieth session changes between two sweeps; 0 for none
+			every            int // one session in so many changes between two sweeps; 0 for none
 			reads, bytes     float64
 		}{
 			{"without news, no revisions", false, false, 0, float64(n), 0},

@@ -46,7 +46,7 @@ type Call struct {
 	Kind    CallKind
 	Session string // empty for CreateSession, Statuses, Agents and Events
 	Title   string // the description of the session's task
-	N       int    // the how manieth of its kind for this session, from 1; of CreateSession, for this title
+	N       int    // its ordinal among the calls of its kind for this session, from 1; of CreateSession, for this title
 }
 
 // Fault is what goes wrong with a call. The zero value is nothing. Of the fields
