@@ -32,20 +32,22 @@ func (m *BackgroundManager) cancelLocked(by Caller, t *task, o CancelOptions, no
 	if by.Session == "" {
 		cause = CauseHost
 	}
-	m.waiving, m.waiver = by.Session != "", by.Session
+	if by.Session != "" {
+		m.waived, m.waiver = t, by.Session
+	}
 	m.endLocked(t, cause, title(o.Reason, ""), now)
-	m.waiving = false
+	m.waived = nil
 }
 
 // CancelAll cancels every pending or running task that descends from the
 // caller's session (for the host: every task) in one step, except those that
-// the session itself waits for in Run, and returns them as they were right
-// before.
+// the session itself waits for in Run with all that descends from them, and
+// returns them as they were right before.
 func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOptions) (out []Task, err error) {
 	m.update(func(now int64) {
 		var all []*task
 		take := func(t *task) {
-			if t.live() && !(by.Session != "" && t.is(flagForeground) && t.up.session == by.Session) {
+			if t.live() && !t.awaitedBy(by) {
 				all = append(all, t)
 			}
 		}
@@ -72,6 +74,17 @@ func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOp
 	return out, nil
 }
 
+// awaitedBy reports whether the task is, or descends from, one that the session
+// waits for in Run.
+func (t *task) awaitedBy(by Caller) bool {
+	for ; t != nil && by.Session != ""; t = t.up.parentTask() {
+		if t.is(flagForeground) && t.up.session == by.Session {
+			return true
+		}
+	}
+	return false
+}
+
 // SessionDeleted says that a session does not exist any more: a root session,
 // or one of a task. Everything that descends from it is cancelled, and nothing
 // is sent to it.
@@ -80,9 +93,10 @@ func (m *BackgroundManager) SessionDeleted(session string) {
 }
 
 func (m *BackgroundManager) sessionDeletedLocked(session string, now int64) {
-	if s := m.sessionLocked(session); s != nil {
-		s.gone = true
-		m.endLocked(s.task, CauseSessionDeleted, "its session was deleted", now)
+	if s := m.sessions.find(session); s != nil {
+		if s.gone = true; s.tomb == 0 {
+			m.endLocked(s.task, CauseSessionDeleted, "its session was deleted", now)
+		}
 	}
 	if n := m.nodes[session]; n != nil {
 		n.gone = true

@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,4 +137,43 @@ func TestDrainLetsEverythingEndAndBeTold(t *testing.T) {
 		require.Len(t, box.told(), 2)
 		require.NoError(t, m.Close(t.Context()))
 	})
+}
+
+func TestATurnThatHasReturnedIsNotOverTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{run: slowly}
+		f.abort = func(context.Context, string) error { time.Sleep(10 * time.Minute); return nil }
+		m := manage(t, f, bgagent.Config{})
+		task := launch(t, m, "a")
+		synctest.Wait()
+		_, sub := m.Subscribe(0)
+		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		sub.Close()
+		require.Zero(t, m.Figures().OverLimit)
+	})
+}
+
+func TestTurnsThatExitWhileDrainAndCloseRun(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			m := manage(t, &goRunner{run: func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+				<-ctx.Done()
+				runtime.Goexit()
+				return bgagent.TurnEnd{}, nil
+			}}, limit(2))
+			for range 4 {
+				launch(t, m, "x")
+			}
+			go m.Drain(context.Background())
+			go m.Close(context.Background())
+			synctest.Wait()
+			err := m.Close(context.Background())
+			var ce *bgagent.CloseError
+			require.ErrorAs(t, err, &ce)
+			require.Empty(t, ce.Hung)
+			require.Empty(t, ce.NotStopped)
+		})
+	}
 }

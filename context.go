@@ -52,11 +52,15 @@ func (c *turnContext) Err() error {
 }
 
 // Value implements [context.Context].
-func (c *turnContext) Value(key any) any {
-	if c.values == nil {
+func (c *turnContext) Value(key any) any { return valueOf(c.values, key) }
+
+// valueOf returns a value of the launch. Its caller is none of them: a tool that a
+// turn calls would act as the turn's parent.
+func valueOf(values context.Context, key any) any {
+	if values == nil || key == (callerKey{}) {
 		return nil
 	}
-	return c.values.Value(key)
+	return values.Value(key)
 }
 
 // AfterFunc runs f on a goroutine of its own once the context has ended, unless
@@ -118,5 +122,5 @@ func (v valuesOver) Value(key any) any {
 	if x := v.Context.Value(key); x != nil {
 		return x
 	}
-	return v.values.Value(key)
+	return valueOf(v.values, key)
 }

@@ -181,8 +181,8 @@ func (m *BackgroundManager) endDeliveryLocked(n *node, env *envelope, err error,
 		env.next = now + int64(m.cfg.PollInterval)
 	case errors.Is(err, ErrNoSession) || errors.Is(err, errors.ErrUnsupported):
 		m.unpackLocked(n, env)
-		n.scope = true // held for NextNotice
-		for _, d := range n.owed {
+		n.scope = true                           // held for NextNotice
+		for _, d := range slices.Clone(n.owed) { // something may expire by that
 			if d.t != nil {
 				m.expirableLocked(d.t, now)
 			}

@@ -45,12 +45,18 @@ func (m *BackgroundManager) turnOverLocked(a *attempt, o turnOutcome, now int64)
 // reconsiderLocked looks whether an attempt that waits for its own tasks has
 // anything left to wait for.
 func (m *BackgroundManager) reconsiderLocked(a *attempt, now int64) {
-	if !a.live() || a.phase != PhaseWaiting || a.wantTurn {
+	if !a.live() || a.phase != PhaseWaiting {
 		return
 	}
 	if own := a.t.sess.own; own != nil && (own.live > 0 || own.outstanding() > 0) {
-		m.scheduleLocked(own, now)
+		if !a.wantTurn {
+			m.scheduleLocked(own, now)
+		}
 		return
+	}
+	if a.wantTurn { // what it was to be told has been taken meanwhile
+		a.wantTurn = false
+		m.releaseLocked(a.t, now)
 	}
 	m.endLocked(a.t, a.endCause, "", now)
 }
@@ -74,11 +80,12 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	t.transition(cause.Status(), cause)
 	m.ends[cause]++
 	t.fin = f
+	t.notice = NoticeOwed
 	m.keep.text += int64(len(f.result))
 	m.openLocked(t, -1)
-	m.oweLocked(t, now)
 	m.emitLocked(EventEnded, t)
 	m.logLocked(logEnded, t)
+	m.oweLocked(t, now)
 	m.keepEndLocked(t)
 	m.pokeLocked(t)
 	if a != nil {
@@ -229,17 +236,26 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 	if t.sess != nil {
 		t.sess.stuck = true
 	}
-	m.over++
-	if t.is(flagSlot) {
+	if t.is(flagSlot) { // else its turn is over, and only an abort hangs
+		m.over++
 		m.releaseLocked(t, now)
+		m.emitLocked(EventOverLimit, t)
+		m.logLocked(logOverLimit, t)
 	}
-	m.emitLocked(EventOverLimit, t)
-	m.logLocked(logOverLimit, t)
 	m.pokeLocked(t)
 	if t.status == Pending && t.is(flagUnstarted) {
 		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %v; Config.StopTimeout (stopTimeoutMs) decides how long it may take", m.cfg.StopTimeout), now)
 	}
 	m.expirableLocked(t, now) // it may never become quiet
+}
+
+// returnedLateLocked is called when a call of an attempt has returned. The record
+// may have expired by then: its tombstone tells that nothing runs any more. That
+// of a starter never does, since nobody asks for its status then.
+func (m *BackgroundManager) returnedLateLocked(a *attempt) {
+	if a.t.is(flagForgotten) && a.cl.runner != nil && !a.inCall && a.aborts == 0 {
+		m.keep.stopped(a.t.id())
+	}
 }
 
 // abortLateLocked aborts a session that came, or took its prompt, after the
@@ -344,6 +360,7 @@ func (m *BackgroundManager) abortReturned(a *attempt, err error) {
 	m.update(func(now int64) {
 		a.aborts--
 		a.epoch++
+		m.returnedLateLocked(a)
 		if s := a.t.sess; s != nil {
 			s.aborted = now
 		}

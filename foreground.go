@@ -71,10 +71,10 @@ func (m *BackgroundManager) foregroundLocked(ended error, by Caller, t *task, w 
 		m.backgroundLocked(t, now)
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ErrGoesOn)
 	case ended != nil:
-		m.waiving, m.waiver = true, by.Session
+		m.waived, m.waiver = t, by.Session
 		t.set(flagForeground, false)
 		m.endLocked(t, CauseCaller, "the call that waited for it was cancelled", now)
-		m.waiving = false
+		m.waived = nil
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ended)
 	default:
 		return s, false, nil
@@ -95,11 +95,19 @@ func (m *BackgroundManager) backgroundLocked(t *task, now int64) {
 	}
 }
 
-// isTaskLocked reports whether the caller is the session of a task. Such a
-// caller holds a slot while it waits, so it may not wait for something that
-// needs one.
+// isTaskLocked reports whether the caller is the session of a task, or works
+// under one. Such a caller holds a slot while it waits, so it may not wait for
+// something that needs one.
 func (m *BackgroundManager) isTaskLocked(by Caller) bool {
-	return by.Session != "" && m.sessionLocked(by.Session) != nil
+	if by.Session == "" {
+		return false
+	}
+	for n := m.nodes[by.Session]; n != nil; n = n.above() {
+		if n.parentTask() != nil {
+			return true
+		}
+	}
+	return m.sessionLocked(by.Session) != nil
 }
 
 // inTurn reports whether the task holds a slot and will go on without another.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -253,5 +254,121 @@ func TestEmptyPiecesAreNoOutput(t *testing.T) {
 		}}
 		m := manage(t, f, bgagent.Config{})
 		require.Equal(t, bgagent.CauseNoOutput, ended(t, m, launch(t, m, "p").ID)[0].Cause)
+	})
+}
+
+func TestTheCauseOfATurnsContextIsNotTheLaunchs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cause error
+		m := manage(t, &goRunner{run: func(ctx context.Context, _ string, _ bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			<-ctx.Done()
+			cause = context.Cause(ctx)
+			return bgagent.TurnEnd{}, cause
+		}}, bgagent.Config{})
+		call, cancel := context.WithCancelCause(t.Context())
+		task, err := m.Launch(call, root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+		require.NoError(t, err)
+		cancel(errors.New("the tool call has returned"))
+		time.Sleep(time.Minute)
+		_, _ = m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		synctest.Wait()
+		require.ErrorIs(t, cause, context.Canceled)
+	})
+}
+
+func TestATurnCannotCallToolsAsItsParent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		var tool bgagent.ToolDef
+		var inner error
+		f := &goRunner{}
+		f.run = func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "outer" { // a host that forgot WithCaller for this session
+				_, inner = tool.Call(ctx, []byte(`{"subagent_type":"a","prompt":"inner"}`))
+			}
+			return bgagent.TurnEnd{Text: "x"}, nil
+		}
+		m = manage(t, f, bgagent.Config{}) // MaxDepth 1: a task may not delegate
+		for _, d := range bgagent.Tools(m, bgagent.ToolOptions{}) {
+			if d.Name == bgagent.ToolDelegateTask {
+				tool = d
+			}
+		}
+		_, err := tool.Call(bgagent.WithCaller(t.Context(), root), []byte(`{"subagent_type":"a","prompt":"outer"}`))
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.Error(t, inner)
+		require.Len(t, m.List(bgagent.Query{}), 1)
+	})
+}
+
+func TestAHostCannotChangeTheRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []bgagent.Permission
+		f := &goRunner{}
+		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) {
+			slices.Reverse(s.Permissions) // a host whose first match decides
+			return f.nextID(), nil
+		}
+		f.run = func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			got = slices.Clone(p.Permissions)
+			return bgagent.TurnEnd{Text: "x"}, nil
+		}
+		allow := bgagent.Permission{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}
+		deny := bgagent.Permission{Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny}
+		m := manage(t, f, bgagent.Config{Permissions: []bgagent.Permission{allow, deny}})
+		ended(t, m, launch(t, m, "a").ID)
+		require.Equal(t, deny, got[len(got)-1], "%v", got)
+	})
+}
+
+// listing is a server that knows its agents.
+type listing struct{ *server }
+
+func (listing) Agents(context.Context) ([]bgagent.AgentInfo, error) {
+	return []bgagent.AgentInfo{{Name: "explore"}}, nil
+}
+
+func TestAPromptThatFindsNoAgentNamesThoseThereAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		f.startErr = &bgagent.NoSuchAgentError{Agent: "exlpore"}
+		m := manage(t, listing{f}, bgagent.Config{})
+		task := ended(t, m, launch(t, m, "a").ID)[0]
+		require.Equal(t, bgagent.CauseStartFailed, task.Cause)
+		require.Contains(t, task.Reason, "there are: explore")
+	})
+}
+
+// isPanics is an error that panics when it is compared.
+type isPanics struct{}
+
+func (isPanics) Error() string { return "x" }
+func (isPanics) Is(error) bool { panic("Is") }
+
+func TestAFindSessionErrorMayPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &finder{goRunner: &goRunner{run: works(time.Second)}, err: isPanics{}}
+		m := manage(t, f, bgagent.Config{})
+		require.NotPanics(t, func() {
+			_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+			require.Error(t, err)
+		})
+	})
+}
+
+func TestASessionIsNotItsOwnParent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		prompted := ""
+		f := &goRunner{create: func(_ context.Context, s bgagent.SessionSpec) (string, error) { return s.Parent, nil }}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			prompted = s
+			return works(time.Minute)(ctx, s, p, r)
+		}
+		m := manage(t, f, bgagent.Config{})
+		a := launch(t, m, "a")
+		synctest.Wait()
+		require.Empty(t, prompted, "the parent's own session was prompted")
+		require.Equal(t, bgagent.CauseStartFailed, get(t, m, a.ID).Cause)
 	})
 }

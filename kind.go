@@ -4,7 +4,6 @@ import "slices"
 
 // kind is what many tasks have in common, held once and counted.
 type kind struct {
-	m     *BackgroundManager
 	key   kindKey
 	own   []Permission // the agent's
 	refs  int
@@ -28,7 +27,7 @@ func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission
 		k = m.kinds[key]
 	}
 	if k == nil || !slices.Equal(k.own, own) {
-		k = &kind{m: m, key: key, cl: cl, own: own}
+		k = &kind{key: key, cl: cl, own: own}
 		if key.depth >= m.cfg.MaxDepth && m.words.delegate != "" {
 			k.rules = append(k.rules, Permission{Name: m.words.delegate, Pattern: "*", Action: PermissionDeny})
 		}

@@ -163,7 +163,8 @@ func (m *BackgroundManager) findSession(ctx context.Context, session string) (in
 			continue
 		}
 		info, err = within(ctx, m, goCall, "FindSession", m.cfg.CallTimeout, func(ctx context.Context) (SessionInfo, error) {
-			return cl.finder.FindSession(ctx, session)
+			info, err := cl.finder.FindSession(ctx, session)
+			return info, lookedAt(err)
 		})
 		switch {
 		case err == nil:
@@ -185,6 +186,9 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	if by.ToolCallID != "" {
 		hash = m.callHash(by, p.asked[0], p.asked[1])
 		if t := m.calls[hash]; t != nil && t.call == by.ToolCallID && m.callHashOf(t) == hash {
+			if foreground && t.live() { // it had gone on in the background
+				t.set(flagForeground, true)
+			}
 			return t, nil
 		}
 	}
@@ -200,7 +204,7 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 		return nil, err
 	}
 
-	t := &task{up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
+	t := &task{m: m, up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
 	for {
 		id, num := m.newIDLocked("bg_", firstPrompt)
 		if m.tasks[num] == nil && num != 0 {
@@ -220,7 +224,7 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	}
 	t.set(flagForeground, foreground)
 	if p.ctx != context.Background() {
-		t.extra().values = p.ctx
+		t.extra().values = context.WithoutCancel(p.ctx)
 	}
 	if len(p.in.Metadata) > 0 {
 		t.extra().metadata = maps.Clone(p.in.Metadata)
@@ -254,8 +258,12 @@ func (m *BackgroundManager) launchNodeLocked(session string, chain []SessionInfo
 	if n.gone {
 		return nil, fmt.Errorf("%w: session %q is gone", ErrSessionEnded, session)
 	}
-	if t := n.parentTask(); t != nil && !t.live() && t.status != Completed {
+	switch t := n.parentTask(); {
+	case t == nil:
+	case !t.live() && t.status != Completed:
 		return nil, fmt.Errorf("%w: task %s was ended (%s)", ErrSessionEnded, t.id(), t.cause)
+	case t.is(flagUnstarted): // the turn that asks is still the earlier attempt's
+		return nil, fmt.Errorf("%w: task %s was ended, and its next attempt has not begun", ErrSessionEnded, t.id())
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
 		at.dir = chain[0].Directory
@@ -268,6 +276,9 @@ func (m *BackgroundManager) launchNodeLocked(session string, chain []SessionInfo
 		}
 		at.up = up
 		up.subs = append(up.subs, at)
+		top, _ := up.root()
+		top.tree += at.tree
+		at.tree = 0
 		at = up
 	}
 	return n, nil
@@ -319,7 +330,7 @@ func (q *queueTTL) ringLocked(m *BackgroundManager, now int64) {
 // slotGranted is called, without locks, when somebody else's release gave a
 // slot to the task.
 func (t *task) slotGranted(w *waiter) {
-	m := t.kind.m
+	m := t.m
 	m.update(func(now int64) {
 		// Meanwhile the task may have left, and even have got another slot.
 		if m.cm.holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
@@ -350,7 +361,7 @@ func (m *BackgroundManager) releaseLocked(t *task, now int64) {
 	if next == nil {
 		return
 	}
-	if t, ok := next.owner.(*task); ok && t.kind.m == m {
+	if t, ok := next.owner.(*task); ok && t.m == m { // of another's nothing else may be read here
 		m.grantedLocked(t, now)
 		return
 	}

@@ -103,26 +103,15 @@ func (m *BackgroundManager) writeLogs() {
 		if dropped > 0 {
 			lines = append(lines, logLine{at: time.Now(), level: slog.LevelWarn, text: "log lines were dropped", attrs: []slog.Attr{slog.Int("lines", dropped)}})
 		}
-		for _, l := range lines {
-			m.writeLog(l)
-		}
+		m.each(goLog, 0, len(lines), func(i int) { m.writeLog(lines[i]) }, m.writeLogs)
 	}
 }
 
-// writeLog survives a handler that panics. One that ends the goroutine is
-// replaced by another.
 func (m *BackgroundManager) writeLog(l logLine) {
-	returned := false
-	defer func() {
-		if !returned && recover() == nil {
-			m.spawn(goLog, m.writeLogs)
-		}
-	}()
 	h := m.cfg.Logger.Handler()
 	if ctx := context.Background(); h.Enabled(ctx, l.level) {
 		r := slog.NewRecord(l.at, l.level, l.text, 0)
 		r.AddAttrs(l.attrs...)
 		_ = h.Handle(ctx, r) // there is nobody to tell
 	}
-	returned = true
 }

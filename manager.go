@@ -90,7 +90,7 @@ type BackgroundManager struct {
 	watchers   map[*task][]*watcher
 	live       int // pending and running tasks
 	ends       endCounts
-	waiving    bool // what ends now was cancelled by waiver, its parent
+	waived     *task // is being cancelled by waiver, which may be its parent
 	waiver     string
 	drainers   []*watcher // wait for everything to come to rest
 	unquiet    int        // ended attempts that are not quiet yet
@@ -247,6 +247,27 @@ func (m *BackgroundManager) spawn(k goKind, f func()) {
 		}()
 		f()
 	}()
+}
+
+// each calls the host's f with from to n-1. A call that panics is the host's loss
+// alone; after one that ends the goroutine another goes on with the rest, and with
+// what its caller would do then.
+func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
+	for i := from; i < n; i++ {
+		func() {
+			returned := false
+			defer func() {
+				if !returned && recover() == nil {
+					m.spawn(k, func() {
+						m.each(k, i+1, n, f, then)
+						then()
+					})
+				}
+			}()
+			f(i)
+			returned = true
+		}()
+	}
 }
 
 func (m *BackgroundManager) spawnWork(a *attempt) {

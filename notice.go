@@ -36,18 +36,15 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 	switch p := n.parentTask(); {
 	case t.is(flagForeground): // Run returns it
 		m.noticeLocked(t, NoticeRead, now)
-	case m.waiving && n.session == m.waiver:
+	case m.waived == t && n.session == m.waiver:
 		m.noticeLocked(t, NoticeWaived, now)
 	case n.gone || p != nil && !p.live() && p.status != Completed:
 		m.loseLocked(t, now)
 	default:
-		if t.debt >= 0 || t.notice == NoticeOwed {
-			t.set(flagOldDebts, true)
-		}
 		if n.owed == nil {
 			n.owed = make([]debt, 0, n.roomForOwed())
 		}
-		t.notice, t.debt = NoticeOwed, int32(len(n.owed))
+		t.debt = int32(len(n.owed))
 		n.owed = append(n.owed, debt{t, t.no, now})
 		n.nOwed++
 		if n.oldest == 0 {

@@ -603,3 +603,63 @@ func TestAResumedParentIsToldOfTheNewBatchOnly(t *testing.T) {
 		require.Equal(t, "the end", ended(t, m, id)[0].Result)
 	})
 }
+
+func TestAWaitingTaskEndsWhenNothingIsOwedToItAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			switch p.Text {
+			case "parent":
+				_, err := m.Launch(ctx, bgagent.Caller{Session: s}, bgagent.LaunchInput{Agent: "b", Prompt: "child"})
+				return bgagent.TurnEnd{Text: "delegated"}, err
+			case "long":
+				return works(20*time.Minute)(ctx, s, p, r)
+			}
+			return works(time.Second)(ctx, s, p, r)
+		}
+		m = manage(t, f, bgagent.Config{MaxDepth: 2, Limits: bgagent.Limits{Default: 1}, NoticeWindow: bgagent.Disabled})
+		in := bgagent.LaunchInput{Agent: "a", Prompt: "parent"}
+		p, err := m.Launch(t.Context(), root, in)
+		require.NoError(t, err)
+		in.Prompt = "long"
+		synctest.Wait()
+		_, err = m.Launch(t.Context(), root, in)
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		s := get(t, m, p.ID).Session
+		n, ok := m.TakeNotice(s)
+		require.True(t, ok)
+		require.Len(t, n.Items, 1)
+		live, owed := m.Outstanding(s)
+		require.Zero(t, live+owed)
+		require.Equal(t, bgagent.Completed, get(t, m, p.ID).Status, "it waits for nothing")
+	})
+}
+
+func TestOnlyWhatTheParentCancelledIsWaived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := &inbox{}
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "parent" {
+				go m.Run(ctx, bgagent.Caller{Session: s}, bgagent.LaunchInput{Agent: "a", Prompt: "child"})
+				time.Sleep(time.Second)
+				return bgagent.TurnEnd{Text: "the result"}, nil
+			}
+			return works(time.Hour)(ctx, s, p, r)
+		}
+		m = manage(t, f, bgagent.Config{MaxDepth: 2, Notify: box.notify})
+		p := launch(t, m, "parent")
+		time.Sleep(time.Minute)
+		for _, c := range m.List(bgagent.Query{Parent: get(t, m, p.ID).Session}) {
+			_, err := m.Cancel(t.Context(), root, c.ID, bgagent.CancelOptions{})
+			require.NoError(t, err)
+		}
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.Completed, get(t, m, p.ID).Status)
+		require.Equal(t, bgagent.NoticeDelivered, get(t, m, p.ID).Notice)
+		require.NotEmpty(t, box.all())
+	})
+}

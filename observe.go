@@ -18,8 +18,8 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	}
 	m.update(func(now int64) {
 		cl := m.client(e.Client)
-		if s := m.sessionLocked(e.Session); s != nil && e.Client == "" {
-			cl = s.task.kind.cl
+		if of := m.clientOfLocked(e.Session); of != nil && e.Client == "" {
+			cl = of
 		}
 		if cl != nil {
 			m.observeLocked(cl, e, now)
@@ -35,7 +35,7 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.sessions.findAt(hash, session)
-	if s != nil && s.tomb > 0 {
+	if s != nil && s.tomb > 0 && kind != HostDeleted {
 		s = nil
 	}
 	if kind == HostActivity {
@@ -106,7 +106,7 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		m.kickLocked(cl)
 		return
 	case HostDeleted:
-		if s := m.sessionLocked(e.Session); s == nil || s.task.kind.cl == cl { // else another client has one of the same name
+		if of := m.clientOfLocked(e.Session); of == nil || of == cl { // else another client has one of the same name
 			m.sessionDeletedLocked(e.Session, now)
 		}
 		return
@@ -124,6 +124,18 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		}
 	} else if cl.starter != nil && a.turnStart > 0 {
 		m.observedLocked(a, e, now)
+	}
+}
+
+// clientOfLocked returns the client whose session it is, or nil.
+func (m *BackgroundManager) clientOfLocked(session string) *client {
+	switch s := m.sessions.find(session); {
+	case s == nil:
+		return nil
+	case s.tomb > 0:
+		return m.keep.tombs[s.tomb-1].kind.cl
+	default:
+		return s.task.kind.cl
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 // objects of its own.
 type task struct {
 	wait  waiter // its place in a pool's line, or its slot
+	m     *BackgroundManager
 	ids   string // its id, and what makes it the id of the first prompt
 	kind  *kind
 	up    *node // the session that is told of the end

@@ -9,7 +9,9 @@ import (
 
 // Resume continues an ended task, named by its id or its session's, with
 // another prompt in the same session. It opens a new attempt of the same task,
-// which queues like any other, and returns at once. When the earlier attempt is
+// which queues like any other, and returns at once; ctx bounds what it may have to
+// ask the host before, Config.Model and the parents of a session that is not a
+// task's own. When the earlier attempt is
 // still being stopped the new one waits for that; if it does not stop in time
 // the new one ends as an error. Whoever resumes is told of the end from now on. A
 // repetition by the same caller with the same non-empty tool-call id and prompt
@@ -47,9 +49,13 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 			return s, fmt.Errorf("bgagent: resume: %w", err)
 		}
 	}
+	chain, err := m.lookUpParents(ctx, by.Session)
+	if err != nil {
+		return s, fmt.Errorf("bgagent: resume: %w", err)
+	}
 	m.update(func(now int64) {
 		var t *task
-		if t, err = m.resumeLocked(ctx, by, ref, in.Prompt, model, foreground, now); err == nil {
+		if t, err = m.resumeLocked(ctx, by, chain, ref, in.Prompt, model, foreground, now); err == nil {
 			s = m.snapshotLocked(t)
 		} else if n := m.nodes[by.Session]; n != nil {
 			m.dropNodeLocked(n)
@@ -94,7 +100,7 @@ func (m *BackgroundManager) kindOfLocked(by Caller, ref string) (kindKey, error)
 	}
 }
 
-func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, prompt, model string, foreground bool, now int64) (*task, error) {
+func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, chain []SessionInfo, ref, prompt, model string, foreground bool, now int64) (*task, error) {
 	if m.closing || m.draining {
 		return nil, ErrClosed
 	}
@@ -111,7 +117,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 	if err := resumable(t, tomb); err != nil {
 		return nil, err
 	}
-	up, err := m.resumeNodeLocked(by, t, tomb)
+	up, err := m.resumeNodeLocked(by, chain, t, tomb)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +136,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, ref, pr
 	}
 	t.set(flagForeground, foreground)
 	if ctx != context.Background() {
-		t.extra().values = ctx
+		t.extra().values = context.WithoutCancel(ctx)
 	}
 	if model != "" && model != t.kind.key.model {
 		key := t.kind.key
@@ -152,6 +158,8 @@ func resumable(t *task, tomb *tombstone) error {
 	switch {
 	case t == nil && tomb.stuck:
 		return fmt.Errorf("task %s: %w", tomb.id, ErrNotStopped)
+	case t == nil && tomb.sess.gone:
+		return fmt.Errorf("task %s: session %s was deleted: %w", tomb.id, tomb.sess.id, ErrNoSession)
 	case t == nil:
 		return nil
 	case t.live():
@@ -167,9 +175,9 @@ func resumable(t *task, tomb *tombstone) error {
 // resumeNodeLocked returns the node that is told of the new attempt's end: the
 // caller's; for the host the task's own parent, or the nearest one above it
 // that can still be told.
-func (m *BackgroundManager) resumeNodeLocked(by Caller, t *task, tomb *tombstone) (*node, error) {
+func (m *BackgroundManager) resumeNodeLocked(by Caller, chain []SessionInfo, t *task, tomb *tombstone) (*node, error) {
 	if by.Session != "" {
-		return m.launchNodeLocked(by.Session, nil)
+		return m.launchNodeLocked(by.Session, chain)
 	}
 	var first *node
 	if t != nil {

@@ -323,7 +323,7 @@ func (k *retention) descends(id, session string) bool {
 // reviveLocked makes a record again of which only the tombstone is left.
 func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
-	t := &task{ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
+	t := &task{m: m, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
 	t.kind = tomb.kind // and its reference
 	t.sess = tomb.sess
 	t.sess.task, t.sess.tomb = t, 0
@@ -364,8 +364,7 @@ type forgotten struct {
 	session string
 }
 
-// tellForgotten calls ForgetSession until there is nothing more to forget. A
-// call that panics or ends the goroutine is the host's loss alone.
+// tellForgotten calls ForgetSession until there is nothing more to forget.
 func (m *BackgroundManager) tellForgotten() {
 	for {
 		m.mu.Lock()
@@ -375,25 +374,6 @@ func (m *BackgroundManager) tellForgotten() {
 		if len(list) == 0 {
 			return
 		}
-		for i := range list {
-			m.tellForgottenOne(list, i)
-		}
+		m.each(goForget, 0, len(list), func(i int) { list[i].cl.forgetter.ForgetSession(list[i].session) }, m.tellForgotten)
 	}
-}
-
-func (m *BackgroundManager) tellForgottenOne(list []forgotten, i int) {
-	returned := false
-	defer func() {
-		if !returned && recover() == nil {
-			rest := list[i+1:]
-			m.spawn(goForget, func() {
-				for j := range rest {
-					m.tellForgottenOne(rest, j)
-				}
-				m.tellForgotten()
-			})
-		}
-	}()
-	list[i].cl.forgetter.ForgetSession(list[i].session)
-	returned = true
 }

@@ -120,3 +120,50 @@ func manageUnchecked(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config)
 	t.Cleanup(func() { _ = m.Close(context.Background()) })
 	return m
 }
+
+func TestWhatASessionIsOwedThatNobodyKnowsIsRetainedWithinTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := &inbox{fail: func(int) error { return bgagent.ErrNoSession }}
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify, RetainTasks: 10, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+		for i := range 80 {
+			launch(t, m, fmt.Sprint(i))
+		}
+		time.Sleep(time.Minute)
+		require.LessOrEqual(t, len(m.List(bgagent.Query{})), 10)
+	})
+}
+
+func TestATaskDoesNotExpireBeforeItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := &inbox{}
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "short" {
+				return bgagent.TurnEnd{Text: "x"}, nil
+			}
+			return works(time.Minute)(ctx, s, p, r)
+		}
+		m := manage(t, f, bgagent.Config{Notify: box.notify, RetainTasks: 1, Limits: bgagent.Limits{Default: 1}})
+		launch(t, m, "short")
+		synctest.Wait()
+		launch(t, m, "long")
+		c := launch(t, m, "pending")
+		_, sub := m.Subscribe(0)
+		_, err := m.Cancel(t.Context(), root, c.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		sub2 := sub
+		var kinds []bgagent.EventKind
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for {
+			e, err := sub2.Next(ctx)
+			if err != nil {
+				break
+			}
+			if e.Task.ID == c.ID {
+				kinds = append(kinds, e.Kind)
+			}
+		}
+		require.Equal(t, bgagent.EventEnded, kinds[0], "%v", kinds)
+	})
+}

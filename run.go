@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // The host calls of an attempt: CreateSession, then RunTurn or StartTurn, made
@@ -91,7 +92,7 @@ func (m *BackgroundManager) beginCallLocked(a *attempt, j *job, now int64) bool 
 func (m *BackgroundManager) specLocked(t *task, s *SessionSpec) {
 	*s = SessionSpec{}
 	s.Task, s.Parent, s.Title, s.Depth = t.id(), t.up.session, t.title, t.kind.key.depth
-	s.Agent, s.Model, s.Permissions = t.kind.key.agent, t.kind.key.model, t.kind.rules
+	s.Agent, s.Model, s.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
 	if x := t.more; x != nil {
 		s.Directory, s.Metadata = x.directory, x.metadata
 	}
@@ -117,7 +118,7 @@ func (m *BackgroundManager) promptLocked(a *attempt, p *Prompt, now int64) {
 	}
 	*p = Prompt{}
 	p.ID, p.Task, p.Attempt, p.Turn, p.Text = a.promptID, t.id(), int(a.no), int(a.turn), a.prompt
-	p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, t.kind.rules
+	p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
 	if t.more != nil {
 		p.System = t.more.system
 	}
@@ -239,11 +240,11 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 					m.keep.stopped(t.id())
 				}
 			case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
-				if m.sessions.find(id) == nil {
+				if m.sessions.find(id) == nil && !t.up.under(id) {
 					m.abortOnceLocked(a, id)
 				}
 			default:
-				if t.sess == nil {
+				if t.sess == nil && !t.up.under(id) {
 					m.bindLocked(t, id)
 				}
 				m.abortLateLocked(a, id, now)
@@ -257,6 +258,9 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 			return
 		case id == "":
 			m.endLocked(t, CauseStartFailed, "creating the session: the client returned an empty session id", now)
+			return
+		case t.up.under(id):
+			m.endLocked(t, CauseStartFailed, fmt.Sprintf("creating the session: the client returned the id %s, which is that of the session that delegated or of one above it", quote(id)), now)
 			return
 		}
 		if other := m.bindLocked(t, id); other != nil {
@@ -320,12 +324,13 @@ func (m *BackgroundManager) regraftLocked(n *node, t *task) {
 
 // turnReturned takes the end of a runner's turn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
+	if err != nil {
+		err = m.withAgents(a.cl, err)
+	}
 	return m.step(func(now int64) {
 		a.inCall, a.stage = false, stageNone
 		if !a.live() {
-			if a.t.is(flagForgotten) {
-				m.keep.stopped(a.t.id())
-			}
+			m.returnedLateLocked(a)
 			m.restLocked(a, now)
 			return
 		}
@@ -360,6 +365,9 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 
 // turnStarted takes the answer of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
+	if err != nil {
+		err = m.withAgents(a.cl, err)
+	}
 	return m.step(func(now int64) {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		a.epoch++
@@ -432,7 +440,7 @@ func (m *BackgroundManager) phaseLocked(a *attempt, p Phase) {
 func (m *BackgroundManager) reasonLocked(doing string, err error) string {
 	var p *hostPanic
 	if errors.As(err, &p) && p.stack != nil {
-		m.logTextLocked("a host function panicked", p.Error(), string(p.stack))
+		m.logTextLocked("a host function panicked", doing, p.Error()+"\n"+string(p.stack))
 	}
 	if errors.As(err, new(*NoSuchAgentError)) {
 		doing = "starting"

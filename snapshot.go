@@ -13,7 +13,7 @@ type Task struct {
 	Session     string            `json:"session,omitempty"` // the child session; empty until it has been created
 	Parent      string            `json:"parent,omitempty"`  // session, or name of a scope, that delegated and is told of the end
 	Root        string            `json:"root,omitempty"`    // first session of the chain of parents
-	Depth       int               `json:"depth"`             // 1 for a task of a root session
+	Depth       int               `json:"depth"`             // when it was launched; 1 for a task of a root session
 	Description string            `json:"description"`
 	Agent       string            `json:"agent"`
 	Model       string            `json:"model,omitempty"` // as Config.Model resolved it; empty means the agent's own
