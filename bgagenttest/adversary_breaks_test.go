@@ -363,3 +363,21 @@ func renamesNotices(b *badRunner) {
 		return b.Runner.Notify(ctx, id, notice)
 	}
 }
+
+// idleFirst tells messages only after what follows them.
+func idleFirst(b *badStarter) {
+	b.events = func(ctx context.Context, emit func(bgagent.HostEvent)) error {
+		var held []bgagent.HostEvent
+		return b.Starter.Events(ctx, func(e bgagent.HostEvent) {
+			if e.Kind == bgagent.HostMessage {
+				held = append(held, e)
+				return
+			}
+			emit(e)
+			for _, e := range held {
+				emit(e)
+			}
+			held = nil
+		})
+	}
+}

@@ -43,11 +43,11 @@ var adversaries = []adversary{
 	}},
 	{
 		check: "abort", how: "a runner's abort does nothing", runner: func(b *badRunner) { b.abort = func(context.Context, string) error { return nil } },
-		also: []string{"side by side", "abort is no answer", "after abort", "reporter", "changes"},
+		also: []string{"side by side", "abort is no answer", "after abort", "reporter", "changes", "notice to a busy session"},
 	},
 	{
 		check: "abort", how: "a starter's abort does nothing", starter: func(b *badStarter) { b.abort = func(context.Context, string) error { return nil } },
-		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes"},
+		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes", "notice to a busy session"},
 	},
 	{check: "abort is no answer", how: "it ends as any other turn", runner: func(b *badRunner) {
 		after(b, func(_ string, _ bgagent.Prompt, e *ended) {
@@ -125,7 +125,27 @@ var adversaries = []adversary{
 			return b.Runner.Notify(ctx, id, n)
 		}
 	}},
+	{check: "notice to a busy session", how: "it is dropped", runner: func(b *badRunner) {
+		b.notify = func(ctx context.Context, id string, n bgagent.Notice) error {
+			if err := b.Runner.Notify(ctx, id, n); !errors.Is(err, bgagent.ErrBusy) {
+				return err
+			}
+			return nil
+		}
+	}},
 	{check: "event after a turn", how: "statuses are not told", starter: func(b *badStarter) { b.events = without(b, bgagent.HostStatus) }},
+	{check: "events tell messages", how: "they are left out", starter: func(b *badStarter) { b.events = without(b, bgagent.HostMessage) }},
+	{check: "events tell messages", how: "idle comes before the last message", starter: idleFirst},
+	{check: "revisions", how: "it never changes", starter: func(b *badStarter) {
+		b.statuses = func(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
+			all, err := b.Starter.Statuses(ctx, ids)
+			for id, s := range all {
+				s.Revision = "1"
+				all[id] = s
+			}
+			return all, err
+		}
+	}},
 	{check: "events end", how: "the stream outlives its context", starter: neverEndsEvents},
 	{check: "todos", how: "an error when there are none", runner: func(b *badRunner) {
 		b.listed = func(context.Context, string) ([]bgagent.Todo, error) { return nil, errBroken }

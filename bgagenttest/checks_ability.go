@@ -3,6 +3,8 @@ package bgagenttest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -13,7 +15,10 @@ import (
 var abilityChecks = []check{
 	{name: "notices once", why: "a notice is tried again when its answer was lost, and a parent told twice acts twice", needs: []need{aNotifier, harnessNotices}, run: checkNoticesOnce},
 	{name: "notice to a missing session", why: "a notice that went nowhere must be kept, or tried with another client", needs: []need{aNotifier}, run: checkNoticeToMissing},
+	{name: "notice to a busy session", why: "what is handed over while the agent works, and dropped, is never told", needs: []need{aNotifier, harnessNotices}, run: checkNoticeToBusy},
 	{name: "event after a turn", why: "a task waits for the next poll when nobody tells that its session is idle", needs: []need{anEventSource}, run: checkEventAfterTurn},
+	{name: "events tell messages", why: "sessions of which a stream that is up tells everything are not read", needs: []need{aStarter, anEventSource}, run: checkEventsTellMessages},
+	{name: "revisions", why: "a session whose revision is the same is not read", needs: []need{aStarter}, run: checkRevisions},
 	{name: "events end", why: "Close waits for the stream to end", needs: []need{anEventSource}, run: checkEventsEnd},
 	{name: "todos", why: "todos that cannot be read hold up the end of every turn", needs: []need{aTodoReader}, run: checkTodos},
 	{name: "find", why: "the place of a session in the tree, and whether it is there at all, decide where its notices go", needs: []need{aFinder}, run: checkFind},
@@ -21,16 +26,18 @@ var abilityChecks = []check{
 	{name: "forget", why: "what is forgotten too little fills the memory, what is forgotten too much is somebody's session", needs: []need{aForgetter}, run: checkForget},
 }
 
+// notice returns a notice for the session, with ids of its own.
+func (c *checkContext) notice(session, n string) bgagent.Notice {
+	return bgagent.Notice{
+		ID: "bgn_" + c.task + n, Session: session, Closing: true, Text: "a task has ended",
+		Items: []bgagent.NoticeItem{{ID: "bge_" + c.task + n, Task: "bg_" + c.task, Attempt: 1, Description: "conformance", Agent: c.h.Agent, Status: bgagent.Completed}},
+	}
+}
+
 func checkNoticesOnce(c *checkContext) {
 	id := c.create()
 	c.say(id, "acacia")
-	notice := func(n string) bgagent.Notice {
-		return bgagent.Notice{
-			ID: "bgn_" + c.task + n, Session: id, Closing: true, Text: "a task has ended",
-			Items: []bgagent.NoticeItem{{ID: "bge_" + c.task + n, Task: "bg_" + c.task, Attempt: 1, Description: "conformance", Agent: c.h.Agent, Status: bgagent.Completed}},
-		}
-	}
-	one, two := notice("1"), notice("2")
+	one, two := c.notice(id, "1"), c.notice(id, "2")
 	for _, n := range []bgagent.Notice{one, one, two, one} {
 		var err error
 		told := c.until(c.h.TurnTime, func() bool {
@@ -65,6 +72,21 @@ func checkNoticeToMissing(c *checkContext) {
 	}
 	if !errors.Is(err, bgagent.ErrNoSession) {
 		c.failf("Notify of a session that does not exist: %v; it should be ErrNoSession", err)
+	}
+}
+
+func checkNoticeToBusy(c *checkContext) {
+	id := c.create()
+	d := c.slow(id)
+	n := c.notice(id, "1")
+	err := c.call("Notify", func(ctx context.Context) error { return c.notifier.Notify(ctx, id, n) })
+	d.stop()
+	switch {
+	case c.unsupported(err) || errors.Is(err, bgagent.ErrBusy):
+	case err != nil:
+		c.failf("Notify of a session in a turn: %v; it should be ErrBusy, or nil for a notice that is queued", err)
+	case !c.until(c.h.Settle, func() bool { return slices.Contains(c.h.Notices(c.sc, id), n.ID) }):
+		c.failf("Notify of a session in a turn returned nil, and %v after the turn the notice has not come; it should be queued, or refused with ErrBusy", c.h.Settle)
 	}
 }
 
@@ -141,6 +163,72 @@ func checkEventAfterTurn(c *checkContext) {
 		return e.Kind == bgagent.HostStatus && e.Session == id && e.Status.State == bgagent.SessionIdle
 	}) {
 		c.failf("no event says that the session is idle, %v after its turn", c.h.Settle)
+	}
+}
+
+// checkEventsTellMessages compares what a stream has told of a turn by the time that
+// the session is idle with what can be read.
+func checkEventsTellMessages(c *checkContext) {
+	l := c.listen()
+	if over, err := l.ended(); over && c.unsupported(err) {
+		return
+	}
+	id := c.create()
+	c.say(id, "elder")
+	idle := func(e bgagent.HostEvent) bool {
+		return e.Kind == bgagent.HostStatus && e.Session == id && e.Status.State == bgagent.SessionIdle
+	}
+	if !l.saw(idle) {
+		return // another check says so
+	}
+	up, told := l.toldBefore(id, idle)
+	if !up {
+		c.Logf("does not apply: the stream never says that it tells everything")
+		return
+	}
+	for _, msg := range c.readAll(id) {
+		if msg.Role != bgagent.RoleAgent {
+			continue
+		}
+		if got, want := told[msg.ID], shown([]bgagent.Message{msg}); len(got) == 0 || fmt.Sprint(got) != fmt.Sprint(want) {
+			c.failf("the stream is up, and by the time that it says that the session is idle it has told %+v of a message that is %+v", got, want)
+		}
+	}
+}
+
+// toldBefore returns whether the stream said that it tells everything, and the
+// latest form of each message of the session that was told before the last of
+// the events that end a turn.
+func (l *listening) toldBefore(session string, end func(bgagent.HostEvent) bool) (up bool, told map[string][]look) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := 0
+	for i, e := range l.events {
+		up = up || e.Kind == bgagent.HostStreamUp
+		if end(e) {
+			last = i
+		}
+	}
+	told = map[string][]look{}
+	for _, e := range l.events[:last] {
+		if e.Kind == bgagent.HostMessage && e.Session == session && e.Message != nil {
+			told[e.Message.ID] = shown([]bgagent.Message{*e.Message})
+		}
+	}
+	return up, told
+}
+
+func checkRevisions(c *checkContext) {
+	id := c.create()
+	revision := func() string { return c.statuses(id)[id].Revision }
+	before := revision()
+	for _, word := range []string{"fir", "gum"} {
+		c.say(id, word)
+		after := revision()
+		if after != "" && after == before {
+			c.failf("a turn has brought new messages, and the revision is %q as before", after)
+		}
+		before = after
 	}
 }
 
