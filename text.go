@@ -3,6 +3,7 @@ package bgagent
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -11,8 +12,11 @@ import (
 // clean makes text from outside valid UTF-8.
 func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// invisible reports whether nothing of s would be seen in a line.
-func invisible(s string) bool { return strings.Trim(oneLine(s, 16), "\u200c\u200d ") == "" }
+// invisible reports whether nothing of s would be seen: it is spaces, control and
+// format characters alone.
+func invisible(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsSpace(r) && !unicode.IsControl(r) && !unicode.Is(unicode.Cf, r) }) < 0
+}
 
 // title returns the description, or the beginning of the prompt, as one line.
 func title(description, prompt string) string {
