@@ -67,12 +67,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	in.Prompt = clean(in.Prompt)
 	p.asked = [2]string{in.Agent, in.Prompt}
 	if m.cfg.PrepareLaunch != nil {
-		in.Metadata = maps.Clone(in.Metadata)
-		in, err = within(ctx, m, goCall, "Config.PrepareLaunch", m.cfg.CallTimeout, func(ctx context.Context) (LaunchInput, error) {
-			in, err := m.cfg.PrepareLaunch(ctx, by, in)
-			return in, lookedAt(err)
-		})
-		if err != nil {
+		if in, err = m.prepareLaunch(ctx, by, in); err != nil {
 			return p, fmt.Errorf("preparing the launch: %w", err)
 		}
 		in.Agent = clean(strings.TrimSpace(in.Agent))
@@ -104,6 +99,16 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	}
 	p.chain, err = m.lookUpParents(ctx, by.Session)
 	return p, err
+}
+
+// prepareLaunch lets the host complete the input. It is a function of its own lest
+// the input be put on the heap where there is no such host.
+func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error) {
+	in.Metadata = maps.Clone(in.Metadata)
+	return within(ctx, m, goCall, "Config.PrepareLaunch", m.cfg.CallTimeout, func(ctx context.Context) (LaunchInput, error) {
+		in, err := m.cfg.PrepareLaunch(ctx, by, in)
+		return in, lookedAt(err)
+	})
 }
 
 // modelFor returns the model that the agent uses when asked for one.

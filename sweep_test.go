@@ -277,7 +277,7 @@ func TestTheLastActivityIsNotInTheFuture(t *testing.T) {
 		}
 		f.do(func() { f.statusErr = nil })
 		time.Sleep(3 * time.Second)
-		require.False(t, get(t, m, id).Progress.LastActivity.After(time.Now()), "%v", get(t, m, id).Progress.LastActivity.Sub(time.Now()))
+		require.False(t, get(t, m, id).Progress.LastActivity.After(time.Now()), "%v", time.Until(get(t, m, id).Progress.LastActivity))
 	})
 }
 
