@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 	"github.com/stretchr/testify/require"
 )
@@ -266,6 +267,59 @@ func TestLinesOfJSON(t *testing.T) {
 	require.Equal(t, "pending", states[0])
 	require.Contains(t, states, "running")
 	require.Equal(t, "completed", states[len(states)-1])
+}
+
+func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms", "description": "quick"}, {"agent": "demo-fail", "prompt": "no luck"}, {"agent": "demo-wait", "prompt": "9 m"}]`)
+	r := p.start("run", "tasks.jsonc", "--json", "-o", "out")
+	r.out.await(t, `"status":"completed"`)
+	r.out.await(t, `"status":"error"`)
+	require.Eventually(t, func() bool { return p.index("out").Tasks[1].Status == bgagent.Failed }, 5*time.Second, 10*time.Millisecond)
+	require.NoError(t, r.Process.Kill())
+	r.code()
+	x := p.index("out")
+	require.Zero(t, x.Ended)
+	require.Equal(t, bgagent.Completed, x.Tasks[0].Status)
+	require.FileExists(t, filepath.Join(p.project, "out", x.Tasks[0].File))
+	require.Equal(t, bgagent.Pending, x.Tasks[2].Status)
+	require.Empty(t, x.Tasks[2].File)
+}
+
+func TestOutputThatCannotBeWrittenIsTold(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("there is no device that is always full:", err)
+	}
+	defer full.Close()
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms"}]`)
+	for i, how := range []string{"--json", "--plain"} {
+		out := fmt.Sprint("out", i)
+		cmd := p.command("run", "tasks.jsonc", how, "-o", out)
+		var problems bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &problems
+		_ = cmd.Run()
+		require.Equal(t, 1, cmd.ProcessState.ExitCode(), how)
+		require.Contains(t, problems.String(), "bgagent: writing the output: ")
+		require.Contains(t, problems.String(), "no space left on device")
+		require.Equal(t, bgagent.Completed, p.index(out).Tasks[0].Status, "the results are there all the same")
+	}
+}
+
+func TestRunsOfTheSameSecondHaveAFolderEach(t *testing.T) {
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms"}]`)
+	var all []*running
+	for range 4 {
+		all = append(all, p.start("run", "tasks.jsonc"))
+	}
+	for _, r := range all {
+		require.Equal(t, 0, r.code(), r.out)
+	}
+	folders, err := filepath.Glob(filepath.Join(p.project, "bgagent-results-*"))
+	require.NoError(t, err)
+	require.Len(t, folders, 4)
 }
 
 func TestNothingIsOverwritten(t *testing.T) {
