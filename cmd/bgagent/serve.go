@@ -24,7 +24,11 @@ type serveCmd struct {
 
 // Help implements kong's help provider.
 func (serveCmd) Help() string {
-	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them.`
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them.
+
+Ctrl-C, or another signal, ends it and stops what runs.
+
+Exit codes: 0 after a signal, which is how a server is asked to end; 1 it could not go on serving, or an agent program did not end well; 2 wrong input; 130 after a second signal, which ends everything at once.`
 }
 
 // httpScope is the scope of all callers where there are no tokens.
