@@ -343,9 +343,11 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 	p := newPlace(t)
 	for args, want := range map[string]string{
 		"":                     `expected one of "run", "agents", "config"`,
-		"fly":                  "unexpected argument fly",
-		"run --fast":           "unknown flag --fast",
-		"run a b":              "unexpected argument b",
+		"fly":                  "unexpected argument fly; the commands are\n  run ",
+		"help fly":             "unexpected argument fly; the commands are\n  run ",
+		"run --fast":           "unknown flag --fast; see bgagent run --help",
+		"serve --bogus-flag":   "unknown flag --bogus-flag; see bgagent serve --help",
+		"run a b":              "unexpected argument b; see bgagent run --help",
 		"run --json --plain":   "--json and --plain can't be used together",
 		"run none.jsonc":       "reading the list of tasks: open none.jsonc: no such file or directory",
 		"-c none.jsonc run":    "none.jsonc: cannot be read: no such file or directory",
@@ -356,4 +358,41 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 		require.Contains(t, got.stderr, want, args)
 		require.Empty(t, got.out, args)
 	}
+}
+
+func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
+	p := newPlace(t)
+	got := p.run("help")
+	require.Equal(t, 0, got.code)
+	require.Equal(t, got.out, p.run("--help").out)
+	for _, command := range []string{"run", "agents", "config", "mcp", "serve"} {
+		require.Contains(t, got.out, "\n  "+command+" ")
+		help := p.run("help", command)
+		require.Equal(t, 0, help.code)
+		require.Contains(t, help.out, "Exit codes: 0 ", command)
+	}
+}
+
+// An agent that hangs holds up the lines of nobody else, and is named.
+func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
+	p := newPlace(t)
+	p.write("hang.sh", "#!/bin/sh\nexec sleep 600\n")
+	p.write("codex", "#!/bin/sh\necho codex-cli 1.2.3\n")
+	p.write(".bgagent.jsonc", `{"agents": {
+		"a-hangs": {"kind": "acp", "command": ["`+p.project+`/hang.sh"]},
+		"b": {"kind": "command", "preset": "codex", "command": ["`+p.project+`/codex"]},
+		"wait": {"kind": "inproc"},
+	}}`)
+	r := p.start("agents")
+	r.out.await(t, "codex-cli 1.2.3\n")
+	r.out.await(t, "part of this program")
+	r.out.await(t, "bgagent: no answer yet from a-hangs\n")
+	require.NotContains(t, r.out.String(), "a-hangs  acp")
+	r.interrupt(t)
+	require.Equal(t, 130, r.code())
+
+	p.write(".bgagent.jsonc", `{"agents": {"b": {"kind": "command", "preset": "codex", "command": ["`+p.project+`/codex"]}}}`)
+	got := p.run("agents")
+	require.Equal(t, 0, got.code)
+	require.Contains(t, got.stderr, "bgagent: logins are not checked, and no model was called")
 }

@@ -103,7 +103,8 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 		return f.agents[agent].Model, nil
 	}
 	cfg.AgentPermissions = func(agent string) []bgagent.Permission { return f.agents[agent].Permissions }
-	return bgagent.New(roster{f}, cfg)
+	m, err := bgagent.New(roster{f}, cfg)
+	return m, inKeys(err)
 }
 
 // Depth returns how deep the task is that this program works for; 0 when it
