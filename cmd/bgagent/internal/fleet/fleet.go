@@ -103,8 +103,7 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 		return f.agents[agent].Model, nil
 	}
 	cfg.AgentPermissions = func(agent string) []bgagent.Permission { return f.agents[agent].Permissions }
-	m, err := bgagent.New(roster{f}, cfg)
-	return m, inKeys(err)
+	return bgagent.New(roster{f}, cfg)
 }
 
 // Depth returns how deep the task is that this program works for; 0 when it

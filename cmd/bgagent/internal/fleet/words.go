@@ -21,10 +21,6 @@ var (
 	keyOf = map[string]string{
 		"Agents": `"agents"`, "Args": `"args"`, "Auth": `"auth"`, "Command": `"command"`, "Dir": `"directory"`, "Directory": `"directory"`,
 		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
-
-		"HostUnreachable": "background_task.hostUnreachableMs", "NoticeMaxWait": "background_task.noticeMaxWaitMs",
-		"NoticeWindow": "background_task.noticeWindowMs", "PollInterval": "background_task.pollIntervalMs",
-		"StaleTimeout": "background_task.staleTimeoutMs", "TimeToLive": "background_task.taskTtlMs",
 	}
 
 	// Where another name is not enough.
@@ -87,9 +83,6 @@ func keyAt(err error) string {
 		return ""
 	}
 	key := keyOf[input.Field[strings.LastIndexByte(input.Field, '.')+1:]]
-	if len(key) < 2 || key[0] != '"' {
-		return ""
-	}
 	return strings.Trim(key, `"`)
 }
 
