@@ -16,13 +16,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// readme returns the README with lines that end in \n everywhere.
-func readme(t *testing.T) string {
+// markdown returns a document with lines that end in \n everywhere.
+func markdown(t *testing.T, name string) string {
 	t.Helper()
-	b, err := os.ReadFile("README.md")
+	b, err := os.ReadFile(name)
 	require.NoError(t, err)
 	return strings.ReplaceAll(string(b), "\r\n", "\n")
 }
+
+func readme(t *testing.T) string { return markdown(t, "README.md") }
 
 // table returns the cells of the table with this head, row by row.
 func table(t *testing.T, text, head string) (rows [][]string) {
@@ -77,10 +79,10 @@ func testFunctions(t *testing.T) map[string]bool {
 
 var testName = regexp.MustCompile("^`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`$")
 
-func TestReadmeNamesTestsThatExist(t *testing.T) {
+func TestGuaranteesNameTestsThatExist(t *testing.T) {
 	found := testFunctions(t)
 	guarantees := 0
-	for _, row := range table(t, readme(t), "| Guarantee | Test |") {
+	for _, row := range table(t, markdown(t, "docs/guarantees.md"), "| Guarantee | Test |") {
 		if strings.HasPrefix(row[0], "**") {
 			require.Empty(t, row[1], "the heading %s has tests", row[0])
 			continue

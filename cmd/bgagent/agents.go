@@ -3,21 +3,29 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strings"
-	"text/tabwriter"
+	"time"
+	"unicode/utf8"
 
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 )
 
+// patience is after what time the answers that are still to come are named.
+const patience = 3 * time.Second
+
 // agentsCmd is bgagent agents.
 type agentsCmd struct{}
 
 // Help implements kong's help provider.
 func (agentsCmd) Help() string {
-	return `No model is called: programs are asked for their version, agents that speak ACP for a session, servers for the names of their agents.
+	return `No model is called: programs are asked for their version, agents that speak ACP for a session, servers for the names of their agents. Logins are not checked: an agent that can start may still be refused by its provider.
+
+Each line is printed as its answer comes, which may take 30 s.
 
 Exit codes: 0 all agents can start; 1 some cannot; 2 wrong input; 130 interrupted.`
 }
@@ -34,34 +42,61 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 		return &exitError{exitInput, err}
 	}
 	defer context.AfterFunc(stop.hard, leave)()
-	checks := crew.Check(stop.soft)
+	outside, bad, err := report(os.Stdout, set.Agents, crew.Check(stop.soft))
 	closed := crew.Close(stop.hard)
-	if stop.soft.Err() != nil {
+	switch {
+	case stop.soft.Err() != nil:
 		return &exitError{exitInterrupted, closed}
-	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	bad := 0
-	for _, c := range checks {
-		state := "ok: " + c.Found
-		if c.Err != nil {
-			bad++
-			state = "cannot start: " + strings.Join(strings.Fields(c.Err.Error()), " ")
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Agent.Name, kindOf(c.Agent), dash(c.Agent.Model), state)
-	}
-	if err := w.Flush(); err != nil {
+	case err != nil:
 		return fmt.Errorf("writing the list: %w", err)
+	case outside:
+		warn("logins are not checked, and no model was called")
 	}
 	switch {
 	case closed != nil:
 		return fmt.Errorf("ending the agent programs: %w", closed)
-	case len(checks) == 0:
+	case len(set.Agents) == 0:
 		warn(`no agent is configured; write { "agents": { … } } into a configuration file`)
 		return &exitError{Code: exitFailed}
 	case bad > 0:
 		return &exitError{Code: exitFailed}
 	}
 	return nil
+}
+
+// report prints a line for each agent, in the order of the answers, and says who
+// keeps everybody waiting. It returns whether an agent is ok that is no part of
+// this program, and how many cannot start.
+func report(w io.Writer, agents []settings.Agent, answers <-chan fleet.Check) (outside bool, bad int, err error) {
+	var names, kinds, models int
+	var awaited []string
+	for _, a := range agents {
+		names = max(names, utf8.RuneCountInString(a.Name))
+		kinds = max(kinds, utf8.RuneCountInString(kindOf(a)))
+		models = max(models, utf8.RuneCountInString(dash(a.Model)))
+		awaited = append(awaited, a.Name)
+	}
+	late := time.After(patience)
+	for {
+		select {
+		case <-late:
+			warn("no answer yet from %s", strings.Join(awaited, ", "))
+		case c, more := <-answers:
+			if !more {
+				return outside, bad, err
+			}
+			awaited = slices.DeleteFunc(awaited, func(name string) bool { return name == c.Agent.Name })
+			state := "ok: " + c.Found
+			if c.Err != nil {
+				bad++
+				state = "cannot start: " + strings.Join(strings.Fields(c.Err.Error()), " ")
+			}
+			outside = outside || c.Err == nil && c.Agent.Kind != settings.InProc
+			if _, e := fmt.Fprintf(w, "%-*s  %-*s  %-*s  %s\n", names, c.Agent.Name, kinds, kindOf(c.Agent), models, dash(c.Agent.Model), state); err == nil {
+				err = e
+			}
+		}
+	}
 }
 
 func kindOf(a settings.Agent) string {

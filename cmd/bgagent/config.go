@@ -18,7 +18,9 @@ type configCmd struct {
 
 // Help implements kong's help provider.
 func (configCmd) Help() string {
-	return `The user's file is bgagent/bgagent.jsonc in the configuration directory; the project's is the first .bgagent.jsonc here or in a directory above. The project's wins, key by key.`
+	return `The user's file is bgagent/bgagent.jsonc in the configuration directory; the project's is the first .bgagent.jsonc here or in a directory above. The project's wins, key by key. docs/program.md describes every key.
+
+Exit codes: 0 the configuration was printed; 1 the output could not be written; 2 wrong input.`
 }
 
 // Run implements the subcommand.

@@ -24,6 +24,7 @@ func TestAFullDiskIsTold(t *testing.T) {
 	require.Equal(t, 1, got.code, got.out+got.stderr)
 	require.Contains(t, got.out, "no space left on device")
 	require.Contains(t, got.out, "could not be written)")
+	require.Contains(t, got.out, "(not written: no space left on device)\n     | ", "the result follows, so that it is not lost")
 
 	filler := make([]byte, 4096)
 	f, err := os.Create(filepath.Join(disk, "filler"))

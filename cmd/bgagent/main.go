@@ -8,7 +8,9 @@
 //	bgagent serve                 serves them over HTTP
 //
 // It exits with 0 when all went well, 1 when something did not, 2 when the
-// command line or a file is wrong, and 130 when it was interrupted.
+// command line or a file is wrong, and 130 when it was interrupted. A signal is
+// how mcp and serve are ended, so that they exit with 0 then; with 130 only when
+// a second one ends them at once.
 //
 // The command line is read by kong: a subcommand is a struct with its flags and
 // a Run method, so that it is one file and one field here, and kong needs no
@@ -114,12 +116,32 @@ func main() {
 		kong.Vars{"version": version()},
 		kong.UsageOnError(),
 	)
-	command, err := parser.Parse(os.Args[1:])
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "help" { // what people try first
+		args = append(args[1:], "--help")
+	}
+	command, err := parser.Parse(args)
 	if err != nil {
-		warn("%v; see bgagent --help", err)
+		warn("%s", misread(parser, err))
 		os.Exit(exitInput)
 	}
 	os.Exit(exitCode(command.Run(&c, watchSignals())))
+}
+
+// misread says what is wrong with the command line, and where to read on: in the
+// help of the command, or, where none was named, in a list of them.
+func misread(parser *kong.Kong, err error) string {
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) && wrong.Context != nil {
+		if command := wrong.Context.Selected(); command != nil && command.Type == kong.CommandNode {
+			return fmt.Sprintf("%v; see bgagent %s --help", err, command.Name)
+		}
+	}
+	text := fmt.Sprintf("%v; the commands are\n", err)
+	for _, c := range parser.Model.Children {
+		text += fmt.Sprintf("  %-8s %s\n", c.Name, c.Help)
+	}
+	return text + "see bgagent --help, or bgagent run --help"
 }
 
 // exitCode reports what went wrong, and returns the code for it.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 	"github.com/stretchr/testify/require"
 )
@@ -268,6 +269,59 @@ func TestLinesOfJSON(t *testing.T) {
 	require.Equal(t, "completed", states[len(states)-1])
 }
 
+func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms", "description": "quick"}, {"agent": "demo-fail", "prompt": "no luck"}, {"agent": "demo-wait", "prompt": "9 m"}]`)
+	r := p.start("run", "tasks.jsonc", "--json", "-o", "out")
+	r.out.await(t, `"status":"completed"`)
+	r.out.await(t, `"status":"error"`)
+	require.Eventually(t, func() bool { return p.index("out").Tasks[1].Status == bgagent.Failed }, 5*time.Second, 10*time.Millisecond)
+	require.NoError(t, r.Process.Kill())
+	r.code()
+	x := p.index("out")
+	require.Zero(t, x.Ended)
+	require.Equal(t, bgagent.Completed, x.Tasks[0].Status)
+	require.FileExists(t, filepath.Join(p.project, "out", x.Tasks[0].File))
+	require.Equal(t, bgagent.Pending, x.Tasks[2].Status)
+	require.Empty(t, x.Tasks[2].File)
+}
+
+func TestOutputThatCannotBeWrittenIsTold(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("there is no device that is always full:", err)
+	}
+	defer full.Close()
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms"}]`)
+	for i, how := range []string{"--json", "--plain"} {
+		out := fmt.Sprint("out", i)
+		cmd := p.command("run", "tasks.jsonc", how, "-o", out)
+		var problems bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &problems
+		_ = cmd.Run()
+		require.Equal(t, 1, cmd.ProcessState.ExitCode(), how)
+		require.Contains(t, problems.String(), "bgagent: writing the output: ")
+		require.Contains(t, problems.String(), "no space left on device")
+		require.Equal(t, bgagent.Completed, p.index(out).Tasks[0].Status, "the results are there all the same")
+	}
+}
+
+func TestRunsOfTheSameSecondHaveAFolderEach(t *testing.T) {
+	p := newPlace(t)
+	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms"}]`)
+	var all []*running
+	for range 4 {
+		all = append(all, p.start("run", "tasks.jsonc"))
+	}
+	for _, r := range all {
+		require.Equal(t, 0, r.code(), r.out)
+	}
+	folders, err := filepath.Glob(filepath.Join(p.project, "bgagent-results-*"))
+	require.NoError(t, err)
+	require.Len(t, folders, 4)
+}
+
 func TestNothingIsOverwritten(t *testing.T) {
 	p := newPlace(t)
 	p.write("out/old.md", "mine")
@@ -289,9 +343,11 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 	p := newPlace(t)
 	for args, want := range map[string]string{
 		"":                     `expected one of "run", "agents", "config"`,
-		"fly":                  "unexpected argument fly",
-		"run --fast":           "unknown flag --fast",
-		"run a b":              "unexpected argument b",
+		"fly":                  "unexpected argument fly; the commands are\n  run ",
+		"help fly":             "unexpected argument fly; the commands are\n  run ",
+		"run --fast":           "unknown flag --fast; see bgagent run --help",
+		"serve --bogus-flag":   "unknown flag --bogus-flag; see bgagent serve --help",
+		"run a b":              "unexpected argument b; see bgagent run --help",
 		"run --json --plain":   "--json and --plain can't be used together",
 		"run none.jsonc":       "reading the list of tasks: open none.jsonc: no such file or directory",
 		"-c none.jsonc run":    "none.jsonc: cannot be read: no such file or directory",
@@ -302,4 +358,41 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 		require.Contains(t, got.stderr, want, args)
 		require.Empty(t, got.out, args)
 	}
+}
+
+func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
+	p := newPlace(t)
+	got := p.run("help")
+	require.Equal(t, 0, got.code)
+	require.Equal(t, got.out, p.run("--help").out)
+	for _, command := range []string{"run", "agents", "config", "mcp", "serve"} {
+		require.Contains(t, got.out, "\n  "+command+" ")
+		help := p.run("help", command)
+		require.Equal(t, 0, help.code)
+		require.Contains(t, help.out, "Exit codes: 0 ", command)
+	}
+}
+
+// An agent that hangs holds up the lines of nobody else, and is named.
+func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
+	p := newPlace(t)
+	p.write("hang.sh", "#!/bin/sh\nexec sleep 600\n")
+	p.write("codex", "#!/bin/sh\necho codex-cli 1.2.3\n")
+	p.write(".bgagent.jsonc", `{"agents": {
+		"a-hangs": {"kind": "acp", "command": ["`+p.project+`/hang.sh"]},
+		"b": {"kind": "command", "preset": "codex", "command": ["`+p.project+`/codex"]},
+		"wait": {"kind": "inproc"},
+	}}`)
+	r := p.start("agents")
+	r.out.await(t, "codex-cli 1.2.3\n")
+	r.out.await(t, "part of this program")
+	r.out.await(t, "bgagent: no answer yet from a-hangs\n")
+	require.NotContains(t, r.out.String(), "a-hangs  acp")
+	r.interrupt(t)
+	require.Equal(t, 130, r.code())
+
+	p.write(".bgagent.jsonc", `{"agents": {"b": {"kind": "command", "preset": "codex", "command": ["`+p.project+`/codex"]}}}`)
+	got := p.run("agents")
+	require.Equal(t, 0, got.code)
+	require.Contains(t, got.stderr, "bgagent: logins are not checked, and no model was called")
 }

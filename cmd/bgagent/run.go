@@ -30,7 +30,7 @@ var sample []byte
 // runCmd is bgagent run.
 type runCmd struct {
 	List   string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without one a sample runs, with demo agents."`
-	Output string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here; for the sample a temporary one."`
+	Output string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on where that is taken; for the sample a temporary one."`
 	JSON   bool   `name:"json" xor:"format" help:"Print one JSON object a line."`
 	Plain  bool   `xor:"format" help:"Print plain lines even in a terminal, as with NO_COLOR in the environment."`
 }
@@ -42,7 +42,7 @@ The results go into a folder: one file a task, and index.json.
 
 Ctrl-C cancels what has not ended, waits until nothing of it runs, and writes what there is. Ctrl-C again ends everything at once.
 
-Exit codes: 0 all tasks completed; 1 some did not, or a result could not be written; 2 wrong input; 130 interrupted.`
+Exit codes: 0 all tasks completed; 1 some did not, or a result or the output could not be written; 2 wrong input; 130 interrupted.`
 }
 
 // Run implements the subcommand.
@@ -144,7 +144,11 @@ func (c *runCmd) folder() (*results.Folder, error) {
 			return nil, fmt.Errorf("making the folder for the results: %w", err)
 		}
 	default:
-		dir = "bgagent-results-" + time.Now().Format("20060102-150405")
+		folder, err := results.OpenNew("bgagent-results-" + time.Now().Format("20060102-150405"))
+		if err != nil {
+			return nil, &exitError{exitInput, err}
+		}
+		return folder, nil
 	}
 	folder, err := results.Open(dir)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -45,6 +46,10 @@ type runner struct {
 	started []bool   // by the same order
 	open    int      // tasks that were launched and have not been written
 	summary display.Summary
+
+	stale   bool          // the index on the disk does not have the last ends
+	indexed time.Time     // when it was written
+	cost    time.Duration // how long that took
 }
 
 // run does everything from the manager to the summary. What is wrong is found
@@ -136,11 +141,33 @@ func (r *runner) follow(events *bgagent.Subscription) {
 			told = true
 			r.show.Note("interrupted: stopping what runs; Ctrl-C again ends everything at once")
 		}
+		if r.stale {
+			r.reindex()
+		}
 		if time.Since(looked) > lineTime {
 			looked = time.Now()
 			r.lookAtLine()
 		}
 	}
+}
+
+// indexShare bounds the time that goes into indexes before the last: they are
+// written as a whole, and for a list of thousands each one takes a while.
+const indexShare = 20
+
+// reindex writes the index after an end, so that it says what there is when this
+// program is killed. It does so at once, unless the last time was so long that
+// one twentieth of all time would be spent on it; then a later event or look
+// does. What fails here is told by the last index.
+func (r *runner) reindex() {
+	r.stale = true
+	begin := time.Now()
+	if begin.Sub(r.indexed) < indexShare*r.cost {
+		return
+	}
+	_ = r.folder.WriteIndex(r.index)
+	r.stale, r.indexed = false, time.Now()
+	r.cost = r.indexed.Sub(begin)
 }
 
 // next waits for an event, but no longer than the places in line are good for.
@@ -162,29 +189,34 @@ func (r *runner) take(number int, t bgagent.Task) {
 	switch {
 	case !t.Status.Terminal():
 		r.started[number-1] = t.Status == bgagent.Running
-		r.row(number, t, "")
+		r.row(number, t)
 		return
 	case entry.Status.Terminal():
 		return // what happens after its end
 	}
 	*entry = results.EntryOf(number, t)
-	name, err := r.folder.Write(number, t)
-	if err != nil {
-		entry.Problem = err.Error()
+	row := display.Row{Number: number, Task: t}
+	var unwritten *results.WriteError
+	switch name, err := r.folder.Write(number, t); {
+	case errors.As(err, &unwritten):
+		entry.Problem, row.Problem = err.Error(), unwritten.Err.Error()
 		r.summary.Unwritten++
-		r.show.Note(err.Error())
-	} else {
-		entry.File = name
+	case err != nil:
+		panic("bgagent: bug: a result is not written, and nothing says why: " + err.Error())
+	default:
+		entry.File, row.File = name, name
+		row.Task.Result = "" // it is in the file, and need not be held twice
 	}
 	r.open--
-	r.row(number, t, entry.File)
+	r.reindex() // before it is shown: whoever has read that it ended finds it there
+	row.Task.Prompt = ""
+	r.show.Show(row)
 }
 
-// row shows a task. What is only for its result is left out, so that it is not
-// held twice.
-func (r *runner) row(number int, t bgagent.Task, file string) {
+// row shows a task that has not ended.
+func (r *runner) row(number int, t bgagent.Task) {
 	t.Result, t.Prompt = "", ""
-	r.show.Show(display.Row{Number: number, Task: t, File: file})
+	r.show.Show(display.Row{Number: number, Task: t})
 }
 
 // lookAgain looks at every task that is not written, after events were lost.
@@ -210,7 +242,7 @@ func (r *runner) lookAtLine() {
 			return
 		}
 		if t, err := r.manager.Get(id); err == nil && t.Status == bgagent.Pending {
-			r.row(i+1, t, "")
+			r.row(i+1, t)
 		}
 	}
 }
@@ -245,9 +277,12 @@ func (r *runner) end(interrupted bool) error {
 		}
 	}
 	problem := r.folder.WriteIndex(r.index)
-	r.summary.Seconds = r.index.Ended.Sub(r.index.Began).Round(time.Millisecond).Seconds()
+	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.index.Began))
 	r.summary.Folder, r.summary.Interrupted = r.folder.Dir(), interrupted
-	r.show.End(r.summary)
+	// A reader that has gone away is no problem: it has interrupted the run.
+	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
+		problem = errors.Join(problem, err)
+	}
 	switch {
 	case interrupted:
 		return &exitError{exitInterrupted, problem}

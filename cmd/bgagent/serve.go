@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,14 +18,19 @@ import (
 // serveCmd is bgagent serve.
 type serveCmd struct {
 	Addr   string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
-	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable that holds its bearer token. Repeatable; required unless the address is this machine's own."`
+	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable that holds its bearer token of at least 16 bytes. Repeatable; required unless the address is this machine's own."`
 	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
+	Host   []string `placeholder:"NAME" help:"A name, without a port, under which a reverse proxy on this machine asks for the server when it keeps the Host header. Repeatable; takes --token."`
 	pageFlags
 }
 
 // Help implements kong's help provider.
 func (serveCmd) Help() string {
-	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them.`
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them.
+
+Ctrl-C, or another signal, ends it and stops what runs.
+
+Exit codes: 0 after a signal, which is how a server is asked to end; 1 it could not go on serving, or an agent program did not end well; 2 wrong input; 130 after a second signal, which ends everything at once.`
 }
 
 // httpScope is the scope of all callers where there are no tokens.
@@ -51,7 +57,20 @@ func (c *serveCmd) callers(lookup func(string) (string, bool)) (mcpserver.HTTPCo
 	if err != nil {
 		return cfg, fmt.Errorf("--addr %q is no HOST:PORT, such as 127.0.0.1:8321", c.Addr)
 	}
+	for _, o := range c.Origin {
+		if err := http.NewCrossOriginProtection().AddTrustedOrigin(o); err != nil {
+			return cfg, fmt.Errorf("--origin %q is no origin, such as https://example.com", o)
+		}
+	}
+	for _, h := range c.Host {
+		if h == "" || strings.ContainsAny(h, "/: \t") {
+			return cfg, fmt.Errorf("--host %q is no name of a server, such as tasks.example.com; leave scheme and port out", h)
+		}
+	}
 	if len(c.Token) == 0 {
+		if len(c.Host) > 0 {
+			return cfg, fmt.Errorf("--host %s: a proxy can be reached from other machines; name callers and their tokens with --token NAME=VARIABLE", c.Host[0])
+		}
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			return cfg, fmt.Errorf("--addr %s can be reached from other machines; name callers and their tokens with --token NAME=VARIABLE, or listen on 127.0.0.1", c.Addr)
 		}
@@ -68,12 +87,45 @@ func (c *serveCmd) callers(lookup func(string) (string, bool)) (mcpserver.HTTPCo
 		if !ok || token == "" {
 			return cfg, fmt.Errorf("--token %s: the environment variable %s is not set; it must hold the token", t, variable)
 		}
+		switch {
+		case len(token) < minSecret:
+			return cfg, fmt.Errorf("--token %s: the token in %s has %d bytes; it must have at least %d", t, variable, len(token), minSecret)
+		case strings.ContainsAny(token, " \t\r\n"):
+			return cfg, fmt.Errorf("--token %s: the token in %s has a space in it, which no header can carry", t, variable)
+		case strings.TrimSpace(name) == "":
+			return cfg, fmt.Errorf("--token %q has no name; say who calls with the token, such as alice=%s", t, variable)
+		}
 		if other, twice := cfg.Tokens[token]; twice {
 			return cfg, fmt.Errorf("--token: %s and %s have the same token; give each one of its own", other, name)
 		}
 		cfg.Tokens[token] = name
 	}
 	return cfg, nil
+}
+
+// known answers requests for names that this server is not known by: on
+// loopback it is asked for under another name only by a proxy, or by a web page
+// that has a name of its own point to this machine. Those of --host are passed
+// on as if they had come to no address in particular, so that what is behind does
+// not look at the name again.
+func (c *serveCmd) known(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		host = strings.Trim(host, "[]")
+		switch ip := net.ParseIP(host); {
+		case slices.ContainsFunc(c.Host, func(name string) bool { return strings.EqualFold(name, host) }):
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, nil))
+		case addr == nil || !addr.IP.IsLoopback() || strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback():
+		default:
+			http.Error(w, fmt.Sprintf("this server is not known as %q; when a reverse proxy asks for it under that name, start it with --host %[1]s", host), http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, stop stops) error {
@@ -95,7 +147,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, stop stops) error
 		mux.Handle("/", guarded)
 		defer page.Close()
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return stop.soft }}
+	server := &http.Server{Handler: c.known(mux), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return stop.soft }}
 	defer context.AfterFunc(stop.soft, func() { _ = server.Close() })()
 	fmt.Printf("MCP: http://%s/mcp\n", listener.Addr())
 	if page != nil {

@@ -127,23 +127,68 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	p.env = append(p.env, "SHORT=x", "LONG=0123456789abcdef", "SAME=0123456789abcdef")
+	p.env = append(p.env, "SHORT=x", "SPACE=0123456789 abcdef", "LONG=0123456789abcdef", "SAME=0123456789abcdef")
 	for want, args := range map[string][]string{
-		"choose another port with --addr":                        {"--addr", taken.Addr().String()},
-		"is no HOST:PORT":                                        {"--addr", "8321"},
-		"can be reached from other machines":                     {"--addr", "0.0.0.0:0"},
-		"is no NAME=VARIABLE":                                    {"--token", "alice"},
-		"the environment variable NONE is not":                   {"--token", "alice=NONE"},
-		`token of "alice" has 1 bytes; it must have at least 16`: {"--token", "alice=SHORT"},
-		"have the same token":                                    {"--token", "a=LONG", "--token", "b=SAME"},
-		"Origins":                                                {"--origin", "not an origin"},
-		"the environment variable is not set":                    {"--page", "NONE"},
-		"the password has 1 bytes; it must have at least 16":     {"--page", "SHORT"},
-		"the page takes a password":                              {"--token", "a=LONG", "--page-acts"},
+		"choose another port with --addr":      {"--addr", taken.Addr().String()},
+		"is no HOST:PORT":                      {"--addr", "8321"},
+		"can be reached from other machines":   {"--addr", "0.0.0.0:0"},
+		"is no NAME=VARIABLE":                  {"--token", "alice"},
+		"the environment variable NONE is not": {"--token", "alice=NONE"},
+		`--token alice=SHORT: the token in SHORT has 1 bytes; it must have at least 16`: {"--token", "alice=SHORT"},
+		`--token alice=SPACE: the token in SPACE has a space in it`:                     {"--token", "alice=SPACE"},
+		`--host "http://x" is no name of a server`:                                      {"--token", "alice=LONG", "--host", "http://x"},
+		`--host tasks.example.com: a proxy can be reached from other machines`:          {"--host", "tasks.example.com"},
+		"have the same token":                                {"--token", "a=LONG", "--token", "b=SAME"},
+		`--origin "not an origin" is no origin, such as`:     {"--origin", "not an origin"},
+		"the environment variable is not set":                {"--page", "NONE"},
+		"the password has 1 bytes; it must have at least 16": {"--page", "SHORT"},
+		"the page takes a password":                          {"--token", "a=LONG", "--page-acts"},
 	} {
 		got := p.run(append([]string{"serve"}, args...)...)
 		require.Equal(t, 2, got.code, want)
 		require.Contains(t, got.stderr, want)
+		require.NotContains(t, got.stderr, "Config")
+	}
+}
+
+// A reverse proxy may keep the name that it was asked for; a web page that has a
+// name of its own point here must not read anything.
+func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	p.env = append(p.env, "ALICE=alices-token-0123456789", "PASSWORD=a-long-password-0123")
+	url, _ := startServe(t, p, "--token", "alice=ALICE", "--page", "PASSWORD", "--host", "tasks.example.com")
+	ask := func(method, path, host string) (int, string) {
+		r, err := http.NewRequestWithContext(t.Context(), method, strings.TrimSuffix(url, "/mcp")+path, strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"ping"}`))
+		require.NoError(t, err)
+		r.Host = host
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		if path == "/mcp" {
+			r.Header.Set("Authorization", "Bearer alices-token-0123456789")
+		} else {
+			r.SetBasicAuth("x", "a-long-password-0123")
+		}
+		resp, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(b)
+	}
+	for host, known := range map[string]bool{"tasks.example.com": true, "TASKS.example.com:443": true, "localhost:1": true, "[::1]": true, "127.0.0.1": true, "evil.example.com": false, "": true} {
+		page, text := ask(http.MethodGet, "/", host)
+		tools, answer := ask(http.MethodPost, "/mcp", host)
+		if known {
+			require.Equal(t, http.StatusOK, page, "%s: %s", host, text)
+			require.NotEqual(t, http.StatusForbidden, tools, "%s: %s", host, answer)
+			require.NotEqual(t, http.StatusMisdirectedRequest, tools, host)
+			continue
+		}
+		for status, text := range map[int]string{page: text, tools: answer} {
+			require.Equal(t, http.StatusMisdirectedRequest, status)
+			require.Equal(t, "this server is not known as \"evil.example.com\"; when a reverse proxy asks for it under that name, start it with --host evil.example.com\n", text)
+		}
 	}
 }
 

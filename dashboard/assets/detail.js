@@ -219,7 +219,8 @@ export class Detail {
   #drawMessages(note) {
     const { ui } = this
     const all = [...this.messages.values()]
-    const shown = all.slice(-KEEP)
+    const prompt = this.full?.prompt // which has a part of its own
+    const shown = all.slice(-KEEP).map(m => (m.role === 'user' && m.text === prompt ? { ...m, above: true } : m))
     const left = all.length - shown.length
     say(ui.note, note || (left ? `${left} earlier messages are left out.` : shown.length ? '' : 'None yet.'))
     ui.note.hidden = !ui.note.textContent
@@ -241,7 +242,7 @@ function messageItem(m) {
     el('div', { class: 'who' }, m.role === 'user' ? 'prompt' : m.role, el('time', {}, time(m.time)), m.finished ? '' : el('span', { class: 'busy' }, 'writing')),
     m.reasoning ? el('details', {}, el('summary', {}, 'thinking'), el('pre', { dir: 'auto' }, m.reasoning)) : '',
     m.tools?.length ? el('div', { class: 'calls' }, ...m.tools.map(t => el('span', { 'data-tool': t.state, title: t.state }, t.name))) : '',
-    m.text ? el('pre', { dir: 'auto' }, m.text) : '',
+    m.above ? el('p', { class: 'note' }, 'as above') : m.text ? el('pre', { dir: 'auto' }, m.text) : '',
     m.error ? el('p', { class: 'problem', dir: 'auto' }, m.error) : '')
   li.dataset.id = m.id
   li.message = m

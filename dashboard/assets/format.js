@@ -27,7 +27,8 @@ export function stateText(task) {
     case 'completed': return 'completed'
     default:
       if (task.phase === 'stopping') return `${task.status} · stopping`
-      return task.cause ? `${task.status} · ${task.cause}` : task.status
+      if (!task.cause) return task.status
+      return task.cause.includes(task.status) ? task.cause : `${task.status} · ${task.cause}` // not "cancelled · cancelled by …"
   }
 }
 

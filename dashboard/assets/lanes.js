@@ -1,10 +1,10 @@
-// Which task has run in which slot. The manager does not number its slots, so
-// they are numbered here: each task takes the lowest one that was free when it
-// began, which is the same however often it is worked out.
+// Which task is drawn in which lane: each takes the lowest one that was free when
+// it began, which is the same however often it is worked out. A lane is no slot:
+// the manager does not number those, and a task that waits for its own has none.
 
 export const MAX_LANES = 400 // of one pool; what runs beside them shares the last
 
-// lanes sorts tasks into pools, and in each pool into slots.
+// lanes sorts tasks into pools, and in each pool into lanes.
 export function lanes(nodes) {
   const pools = new Map()
   for (const node of nodes) {

@@ -1,4 +1,6 @@
-// The timeline: a lane for each slot of each pool, and over it how many waited.
+// The timeline: for each pool the lanes that its tasks need side by side, and over
+// them how many waited. Lanes are no slots and have no numbers: a task that waits
+// for its own tasks keeps its lane and has no slot.
 
 import { duration, el, elapsed, say, stateOf, stateText } from './format.js'
 import { lanes, queueLengths } from './lanes.js'
@@ -135,10 +137,11 @@ export class Timeline {
     c.clearRect(0, 0, this.width, height)
     this.hits = []
     const top = this.box.scrollTop
-    for (const pool of this.pools) {
-      const end = pool.lanesY + pool.lanes.length * LANE
-      if (end > top && pool.y < top + height) this.#drawPool(c, pool, top, height)
-    }
+    const seen = this.pools.filter(pool => pool.lanesY + pool.lanes.length * LANE > top && pool.y < top + height)
+    // The grid lies on the empty lanes and under everything that has a text.
+    for (const pool of seen) this.#drawGround(c, pool, top, height)
+    this.#drawGrid(c, height)
+    for (const pool of seen) this.#drawPool(c, pool, top, height)
     this.#drawAxis(c, height)
   }
 
@@ -150,25 +153,35 @@ export class Timeline {
     this.font = `11px ${read('--sans')}`
   }
 
+  // marks calls f with every time that has a line, and with its place.
+  #marks(f) {
+    const steps = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400]
+    const most = Math.max(this.#plotWidth() / 76, 2)
+    const step = 1000 * (steps.find(s => (this.to - this.from) / 1000 / s <= most) ?? 86400)
+    const zone = new Date(this.from).getTimezoneOffset() * 60e3
+    for (let at = Math.ceil((this.from - zone) / step) * step + zone; at < this.to; at += step) f(Math.round(this.#x(at)) + 0.5, at, step)
+  }
+
+  #drawGrid(c, height) {
+    c.fillStyle = this.colours.line
+    this.#marks(x => c.fillRect(x, AXIS - 6, 1, height))
+  }
+
   #drawAxis(c, height) {
     const { dim, line, bg } = this.colours
     c.fillStyle = bg
     c.fillRect(0, 0, this.width, AXIS - 2)
-    const steps = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400]
-    const most = Math.max(this.#plotWidth() / 76, 2)
-    const step = 1000 * (steps.find(s => (this.to - this.from) / 1000 / s <= most) ?? 86400)
-    const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: step < 60e3 ? '2-digit' : undefined, hour12: false })
-    const zone = new Date(this.from).getTimezoneOffset() * 60e3
     c.font = this.font
     c.textBaseline = 'middle'
     c.textAlign = 'center'
-    for (let at = Math.ceil((this.from - zone) / step) * step + zone; at < this.to; at += step) {
-      const x = Math.round(this.#x(at)) + 0.5
+    let clock
+    this.#marks((x, at, step) => {
+      clock ??= new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: step < 60e3 ? '2-digit' : undefined, hour12: false })
       c.fillStyle = line
-      c.fillRect(x, AXIS - 6, 1, height)
+      c.fillRect(x, AXIS - 6, 1, 4)
       c.fillStyle = dim
       if (x > 30 && x < this.width - 30) c.fillText(clock.format(at), x, 10)
-    }
+    })
     const x = this.#x(this.now())
     if (x <= this.width) {
       c.fillStyle = this.colours.accent
@@ -189,9 +202,19 @@ export class Timeline {
     c.fillStyle = this.colours.dim
     if (limit) c.fillText(`${limit.in_use} of ${limit.limit < 0 ? '∞' : limit.limit} in use${limit.waiting ? ` · ${limit.waiting} waiting` : ''}`, 22 + w, y + HEAD / 2)
     this.#drawQueue(c, pool, y + HEAD)
+    this.#eachLane(pool, top, height, (lane, at) => this.#drawLane(c, pool, lane, at))
+  }
+
+  #drawGround(c, pool, top, height) {
+    c.fillStyle = this.colours.lane
+    c.fillRect(this.left, pool.y - top + HEAD + QUEUE - 3, this.#plotWidth(), 1)
+    this.#eachLane(pool, top, height, (_, at) => c.fillRect(this.left, at + 2, this.#plotWidth(), LANE - 4))
+  }
+
+  #eachLane(pool, top, height, f) {
     const first = Math.max(Math.floor((top - pool.lanesY) / LANE), 0)
     const last = Math.min(Math.ceil((top + height - pool.lanesY) / LANE), pool.lanes.length)
-    for (let lane = first; lane < last; lane++) this.#drawLane(c, pool, lane, pool.lanesY + lane * LANE - top)
+    for (let lane = first; lane < last; lane++) f(lane, pool.lanesY + lane * LANE - top)
   }
 
   #drawQueue(c, pool, y) {
@@ -199,8 +222,6 @@ export class Timeline {
     const now = this.now()
     const lengths = queueLengths(pool.nodes, this.from, this.to, width, now)
     const most = lengths.reduce((a, b) => Math.max(a, b), 0)
-    c.fillStyle = this.colours.lane
-    c.fillRect(this.left, y + QUEUE - 3, this.#plotWidth(), 1)
     if (!most) return
     c.fillStyle = this.colours.queued
     const end = Math.min(this.#x(now), this.left + this.#plotWidth())
@@ -217,14 +238,7 @@ export class Timeline {
   }
 
   #drawLane(c, pool, lane, y) {
-    const { lane: back, dim, accent, fg } = this.colours
-    c.fillStyle = back
-    c.fillRect(this.left, y + 2, this.#plotWidth(), LANE - 4)
-    if (this.left > 20) {
-      c.fillStyle = dim
-      c.textAlign = 'right'
-      c.fillText(String(lane + 1), this.left - 6, y + LANE / 2)
-    }
+    const { dim, accent, fg } = this.colours
     c.textAlign = 'left'
     const now = this.now()
     const right = this.left + this.#plotWidth()
@@ -235,8 +249,14 @@ export class Timeline {
       const x1 = Math.min(Math.max(this.#x(t.ended || now), x0 + 2), right)
       const state = stateOf(t)
       c.fillStyle = this.colours[state] ?? dim
-      c.globalAlpha = t.ended && node.key !== this.active ? 0.62 : 1
-      c.fillRect(x0, y + 2, Math.max(x1 - x0 - 0.5, 1), LANE - 4)
+      const width = Math.max(x1 - x0 - 0.5, 1)
+      if (t.ended && node.key !== this.active) { // paler, and the grid does not shine through
+        c.fillStyle = this.colours.bg
+        c.fillRect(x0, y + 2, width, LANE - 4)
+        c.fillStyle = this.colours[state] ?? dim
+        c.globalAlpha = 0.62
+      }
+      c.fillRect(x0, y + 2, width, LANE - 4)
       c.globalAlpha = 1
       if (x1 - x0 > 34) this.#label(c, t, x0, x1, y)
       if (node.key === this.active) {
@@ -271,7 +291,7 @@ export class Timeline {
       const now = this.now()
       if (task.started > this.to || (task.ended || now) < this.from) this.back = Math.max(now - task.started - (this.to - this.from) * 0.7, 0)
       if (!quiet) {
-        say(this.said, `${task.title}, ${stateText(task)}, ${duration(elapsed(task, now))}, ${at.pool.name}, slot ${at.lane + 1}`)
+        say(this.said, `${task.title}, ${stateText(task)}, ${duration(elapsed(task, now))}, ${at.pool.name}, row ${at.lane + 1}`)
         this.onselect(node)
       }
     }

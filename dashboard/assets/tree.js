@@ -59,7 +59,8 @@ class Line {
     say(this.last, parts.join(' · '))
     say(this.tools, '')
     say(this.tokens, '')
-    say(this.time, count(item.node.kids.length))
+    const kids = item.node.kids.length
+    say(this.time, kids === 1 ? '1 task' : `${count(kids) || 'no'} tasks`)
   }
 
   task(task, now) {

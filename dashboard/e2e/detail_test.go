@@ -53,7 +53,8 @@ func (p *tab) openTask(title string) {
 	p.until(fmt.Sprintf(`detail.querySelector('h2')?.textContent === %q`, title))
 }
 
-const messages = `[...detail.querySelectorAll('.messages pre')].map(e => e.textContent).join('|')`
+// messages are the texts of the messages; that of the prompt stands above them.
+const messages = `[...detail.querySelectorAll('.messages :is(pre, .note)')].map(e => e.textContent).join('|')`
 
 func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {
 	m := newManager(t, agents, bgagent.Config{})
@@ -69,7 +70,7 @@ func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {
 	p.openTask("slow")
 	require.Eventually(t, func() bool { return waiting.Load() > 0 }, time.Minute, 20*time.Millisecond)
 	p.openTask("fast")
-	p.until(messages + ` === 'fast|you said: fast'`)
+	p.until(messages + ` === 'as above|you said: fast'`)
 }
 
 func TestATaskThatIsLeftAndLookedAtAgainHasAllItsMessages(t *testing.T) {
@@ -100,14 +101,14 @@ func TestATaskThatIsLeftAndLookedAtAgainHasAllItsMessages(t *testing.T) {
 		return false
 	}), desktop)
 	p.openTask("first")
-	p.until(messages + ` === 'first|one'`)
+	p.until(messages + ` === 'as above|one'`)
 	hold.Store(true)
 	close(more)
 	<-waiting
 	p.openTask("second")
 	p.openTask("first")
 	close(release)
-	p.until(messages + ` === 'first|one two'`)
+	p.until(messages + ` === 'as above|one two'`)
 }
 
 func TestTheLastOfVeryManyMessagesAreShown(t *testing.T) {
@@ -203,7 +204,7 @@ func TestALookThatFailedIsSaidAndTakenAgain(t *testing.T) {
 		return true
 	}), desktop)
 	p.openTask("first")
-	p.until(messages + ` === 'first'`)
+	p.until(messages + ` === 'as above'`)
 	broken.Store(true)
 	_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
 	require.NoError(t, err)

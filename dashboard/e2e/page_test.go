@@ -84,13 +84,47 @@ func TestTheTimelineIsUsedWithTheKeyboard(t *testing.T) {
 	p.until(`document.getElementById('time-size').offsetHeight > 60`)
 	p.do(chromedp.Focus(chromedp.CSS("#timeline")), chromedp.KeyEvent(kb.ArrowDown))
 	said := `document.getElementById('time-said').textContent`
-	p.until(said + `.includes('agent wait, slot')`)
+	p.until(said + `.includes('agent wait, row')`)
 	first := eval[string](p, said)
 	p.press(kb.ArrowUp, kb.ArrowDown)
 	p.until(said + ` !== ''`)
 	require.Contains(t, first, "running")
 	p.press(kb.Enter)
 	p.until(`document.activeElement === detail`)
+}
+
+// laptop is a narrow screen that still has room for the tree beside a task.
+var laptop = screen{width: 1280, height: 720, scale: 1}
+
+func TestTheTreeBesideATaskKeepsItsTitles(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	const title = "Review the migration of the orders table"
+	id := launch(t, m, "main", "wait", title)
+	launch(t, m, "main", "wait", "second")
+	launch(t, m, "other", "wait", "third")
+	_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+	require.NoError(t, err)
+	p := open(t, serve(t, m, dashboard.Config{})+"#"+id, laptop)
+	p.until(`detail.querySelector('.badge')?.textContent === 'cancelled by host'`)
+	whole := rowWith(title) + `.querySelector('.text')`
+	p.until(`(e => e.scrollWidth <= e.clientWidth)(` + whole + `)`)
+	require.False(t, eval[bool](p, rowWith(title)+`.querySelector('.c-last').offsetWidth > 0`))
+	require.Equal(t, "cancelled by host", eval[string](p, rowWith(title)+`.querySelector('.c-state').textContent`))
+	require.Equal(t, "2 tasks", eval[string](p, rowWith("main")+`.querySelector('.c-time').textContent`))
+	require.Equal(t, "1 task", eval[string](p, rowWith("other")+`.querySelector('.c-time').textContent`))
+	require.Contains(t, eval[string](p, rowWith("main")+`.querySelector('.c-last').textContent`), "1 cancelled")
+	require.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 1280)
+}
+
+func TestAPromptIsShownOnce(t *testing.T) {
+	m := newManager(t, agents, bgagent.Config{})
+	id := launch(t, m, "main", "echo", "what is it?")
+	_, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, id)
+	require.NoError(t, err)
+	p := open(t, serve(t, m, dashboard.Config{})+"#"+id, desktop)
+	p.until(`document.querySelectorAll('.messages li').length === 2`)
+	require.Equal(t, 1, eval[int](p, `[...detail.querySelectorAll('pre')].filter(e => e.textContent === 'what is it?').length`))
+	require.Equal(t, "as above", eval[string](p, `detail.querySelector('.messages .note').textContent`))
 }
 
 func TestWhatAnAgentWroteIsText(t *testing.T) {
@@ -100,7 +134,8 @@ func TestWhatAnAgentWroteIsText(t *testing.T) {
 	require.NoError(t, err)
 	p := open(t, serve(t, m, dashboard.Config{Title: hostile})+"#"+id, desktop)
 	p.until(`document.querySelectorAll('.messages li').length === 2`)
-	require.Equal(t, hostile, eval[string](p, `document.querySelector('.messages pre').textContent`))
+	require.Equal(t, hostile, eval[string](p, `detail.querySelector('section > pre').textContent`))
+	require.Equal(t, "you said: "+hostile, eval[string](p, `document.querySelector('.messages pre').textContent`))
 	require.Equal(t, hostile, eval[string](p, `document.querySelector('h1').textContent`))
 	require.Zero(t, eval[int](p, `document.querySelectorAll('img, body script').length`))
 	require.Equal(t, hostile, eval[string](p, `document.title`), "no script has changed it")

@@ -49,17 +49,24 @@ type harness struct {
 
 func main() {
 	var h harness
-	flag.StringVar(&h.url, "base-url", "https://api.openai.com/v1", "base URL of an OpenAI-compatible API")
+	flag.StringVar(&h.url, "base-url", openAI, "base URL of an OpenAI-compatible API")
 	flag.StringVar(&h.model, "model", "gpt-5-mini", "model of all agents")
 	flag.BoolVar(&h.watch, "watch", false, "print what happens to the tasks")
 	dir := flag.String("dir", ".", "directory that the agents may read")
-	scripted := flag.Bool("offline", false, "use a scripted model instead of a real one")
+	scripted := flag.Bool("offline", false, "use a scripted model in this process instead of a real one: no key, no network")
+	flag.Usage = func() {
+		fmt.Fprintf(flag.CommandLine.Output(), "Usage: harness [flags] [question]\n\nThe API's key is read from the environment variable %s; -offline needs none.\n\n", keyVariable)
+		flag.PrintDefaults()
+	}
 	flag.Parse()
-	h.key, h.out = os.Getenv("OPENAI_API_KEY"), os.Stdout
+	h.key, h.out = os.Getenv(keyVariable), os.Stdout
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	var err error
-	if h.files, err = os.OpenRoot(*dir); err == nil {
+	err := h.usable(*scripted)
+	if err == nil {
+		h.files, err = os.OpenRoot(*dir)
+	}
+	if err == nil {
 		if *scripted {
 			var end func()
 			h.url, end = offline()
@@ -71,6 +78,21 @@ func main() {
 		fmt.Fprintln(os.Stderr, "harness:", err)
 		os.Exit(1)
 	}
+}
+
+// keyVariable is the environment variable that holds the API's key.
+const keyVariable = "OPENAI_API_KEY"
+
+// openAI is where a key is always needed: servers of one's own may need none.
+const openAI = "https://api.openai.com/v1"
+
+// usable says what is missing before anything is asked of the API, which would
+// only answer 401.
+func (h *harness) usable(offline bool) error {
+	if offline || h.key != "" || h.url != openAI {
+		return nil
+	}
+	return fmt.Errorf("%s is not set: set it to your key, name another API with -base-url, or try it with -offline, which needs neither key nor network", keyVariable)
 }
 
 // run leads one conversation: the question, the lines of in, and the notices.

@@ -41,6 +41,15 @@ func TestTheModelIsWokenByOneNoticeAndReadsWhatWasFound(t *testing.T) {
 	require.Len(t, s.Requests(), 4+3*2, "two turns of the leader, and one of each agent, of two requests each")
 }
 
+func TestAKeyThatIsMissingIsNamedBeforeAnythingIsAsked(t *testing.T) {
+	err := (&harness{url: openAI}).usable(false)
+	require.ErrorContains(t, err, "OPENAI_API_KEY is not set")
+	require.ErrorContains(t, err, "-offline")
+	require.NoError(t, (&harness{url: openAI}).usable(true))
+	require.NoError(t, (&harness{url: openAI, key: "k"}).usable(false))
+	require.NoError(t, (&harness{url: "http://127.0.0.1:11434/v1"}).usable(false))
+}
+
 func TestLinesOfInputAreQuestionsToo(t *testing.T) {
 	h, _, out := start(t, func(r modelserver.Request) modelserver.Reply { return modelserver.Say("heard " + r.LastUser()) })
 	require.NoError(t, h.run(t.Context(), "one", strings.NewReader("two\nthree\n")))

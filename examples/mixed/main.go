@@ -75,7 +75,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	}
 	defer reviewer.Close()
 	if _, err := reviewer.Check(ctx); err != nil {
-		return err
+		return inFlags(err)
 	}
 	librarian := inproc.New(map[string]inproc.Agent{"librarian": func(_ context.Context, t *inproc.Turn) (string, error) {
 		names, err := filepath.Glob(filepath.Join(r.dir, "*.md"))
@@ -121,4 +121,16 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 			fmt.Fprintf(w, "%s (%s, %s): %s%s\n", task.Agent, task.Status, task.Duration(time.Now()).Round(time.Second/10), task.Result, task.Reason)
 		}
 	}
+}
+
+// inFlags advises those who run this program: the client's own advice names
+// fields of its Config.
+func inFlags(err error) error {
+	var server *opencode.ServerError
+	if !errors.As(err, &server) {
+		return err
+	}
+	told := *server
+	told.Advice = `start it with "opencode serve", or say with -url where it is; the password of a server that has one is read from OPENCODE_SERVER_PASSWORD`
+	return &told
 }

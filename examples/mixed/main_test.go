@@ -44,3 +44,11 @@ func TestFourKindsBehindOneManager(t *testing.T) {
 		require.Contains(t, got, want)
 	}
 }
+
+func TestAServerThatIsNotThereIsNamedWithTheFlag(t *testing.T) {
+	err := run(t.Context(), &strings.Builder{}, runtimes{
+		codex: command.Agent{Program: command.Codex()}, acp: acp.Config{Command: []string{"gemini", "--acp"}}, opencode: opencode.Config{URL: "http://127.0.0.1:1"},
+	}, "x")
+	require.ErrorContains(t, err, "-url")
+	require.NotContains(t, err.Error(), "Config")
+}

@@ -64,7 +64,7 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 	}
 	defer client.Close()
 	if _, err := client.Check(ctx); err != nil {
-		return err
+		return inFlags(err)
 	}
 	m, err := bgagent.New(client, bgagent.Config{
 		Limits: bgagent.Limits{Default: o.limit},
@@ -116,6 +116,18 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 	}
 	fmt.Fprintf(w, "All together took %v; one after the other it would have been %v.\n", time.Since(began).Round(time.Second/10), alone.Round(time.Second/10))
 	return nil
+}
+
+// inFlags advises those who run this program: the client's own advice names
+// fields of its Config.
+func inFlags(err error) error {
+	var server *opencode.ServerError
+	if !errors.As(err, &server) {
+		return err
+	}
+	told := *server
+	told.Advice = `start it with "opencode serve", or say with -url where it is; the password of a server that has one is read from OPENCODE_SERVER_PASSWORD`
+	return &told
 }
 
 func has(agents []bgagent.AgentInfo, name string) bool {

@@ -35,4 +35,6 @@ func TestTheSceneOnARealServer(t *testing.T) {
 func TestAServerThatIsNotThereIsNamedWithTheRemedy(t *testing.T) {
 	err := run(t.Context(), &strings.Builder{}, options{server: opencode.Config{URL: "http://127.0.0.1:1"}})
 	require.ErrorContains(t, err, "opencode serve")
+	require.ErrorContains(t, err, "-url")
+	require.NotContains(t, err.Error(), "Config")
 }

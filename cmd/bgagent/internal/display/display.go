@@ -4,6 +4,7 @@ package display
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"unicode"
 
@@ -15,6 +16,10 @@ type Row struct {
 	Number int // in the list, from 1
 	Task   bgagent.Task
 	File   string // its result, once that is written
+
+	// Problem is why the result could not be written. The task has it then, so
+	// that it is shown and not lost.
+	Problem string
 }
 
 // Summary is what a run has come to.
@@ -53,8 +58,56 @@ type Display interface {
 	Show(r Row)
 	// Note shows a line about the run.
 	Note(text string)
-	// End shows what it has come to. Nothing is shown after that.
-	End(s Summary)
+	// End shows what it has come to. Nothing is shown after that. The error is
+	// the first of all that could not be shown.
+	End(s Summary) error
+}
+
+// unwritten is the result of a task that has no file, ready for a terminal: every
+// line of it indented, so that none looks like one of ours.
+func unwritten(r Row) string {
+	if r.Problem == "" || strings.TrimSpace(r.Task.Result) == "" {
+		return ""
+	}
+	var b strings.Builder
+	for line := range strings.Lines(strings.TrimSpace(r.Task.Result)) {
+		b.WriteString("     | " + printable(line) + "\n")
+	}
+	return b.String()
+}
+
+// printable leaves out of a line what could move the cursor. Spaces stay as they
+// are.
+func printable(line string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+			return -1
+		}
+		return r
+	}, line)
+}
+
+// watched is a writer that keeps its first error.
+type watched struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.w.Write(b)
+	if w.err == nil && err != nil {
+		w.err = fmt.Errorf("writing the output: %w", err)
+	}
+	return n, err
+}
+
+// count writes a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // clean makes one line for a terminal of what an agent has said: no control
@@ -67,6 +120,14 @@ func clean(s string) string {
 
 // about says in a few words what a task does, waits for, or has come to.
 func about(r Row) string {
+	line := doing(r)
+	if r.Problem != "" {
+		line = strings.TrimSpace(line + " (not written: " + clean(r.Problem) + ")")
+	}
+	return line
+}
+
+func doing(r Row) string {
 	t := r.Task
 	switch t.Status {
 	case bgagent.Pending:

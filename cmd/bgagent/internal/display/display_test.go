@@ -2,6 +2,7 @@ package display
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -40,13 +41,57 @@ func TestLinesTellEachStateOnce(t *testing.T) {
 		failed := row(1, bgagent.Failed, begin)
 		failed.Task.Reason = "it\nbroke \x1b[2J"
 		l.Show(failed)
-		l.End(Summary{Failed: 1, Seconds: 1.5, Folder: "out", Unwritten: 1})
+		_ = l.End(Summary{Failed: 1, Seconds: 1.5, Folder: "out", Unwritten: 1})
 		require.Equal(t, `[   0.00s]   1  pending    a: task: waits for a slot of provider x (3 of 3 in use), number 2 in line
 [   1.50s]   1  running    a: task
 [   1.50s]   1  error      a: task (1.5 s, 0 tool calls): it broke [2J
 [   1.50s]      0 completed, 1 failed in 1.5 s; results in out (1 could not be written)
 `, out.String())
 	})
+}
+
+func TestAResultWithoutAFileIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := row(1, bgagent.Completed, time.Now())
+		r.Task.Result, r.Problem, r.Task.Progress.ToolCalls = "first\x1b[2J\n  second\n", "disk full", 1
+		var lines, objects bytes.Buffer
+		NewLines(&lines).Show(r)
+		require.Equal(t, "[   0.00s]   1  completed  a: task (0.0 s, 1 tool call): (not written: disk full)\n     | first[2J\n     |   second\n", lines.String())
+		NewJSON(&objects).Show(r)
+		require.Contains(t, objects.String(), `"problem":"disk full","result":"first\u001b[2J\n  second\n"`)
+		m := newModel(1)
+		m.show(r)
+		require.Contains(t, picture(m)[0], "    1 call  (not written: disk full)")
+	})
+}
+
+// broken is an output that takes so many writes.
+type broken int
+
+func (b *broken) Write(p []byte) (int, error) {
+	if *b--; *b < 0 {
+		return 0, io.ErrShortWrite
+	}
+	return len(p), nil
+}
+
+func TestTheEndTellsThatSomethingCouldNotBeShown(t *testing.T) {
+	for _, show := range []func(io.Writer) Display{
+		func(w io.Writer) Display { return NewLines(w) },
+		func(w io.Writer) Display { return NewJSON(w) },
+	} {
+		for writes, fails := range []bool{true, true, true, false} {
+			left := broken(writes)
+			d := show(&left)
+			d.Show(row(1, bgagent.Running, time.Now()))
+			d.Note("a note")
+			err := d.End(Summary{})
+			require.Equal(t, fails, err != nil, "after %d writes", writes)
+			if fails {
+				require.EqualError(t, err, "writing the output: short write")
+			}
+		}
+	}
 }
 
 // picture is what the table shows, without colours.
@@ -101,5 +146,5 @@ func TestATableThatCannotBeShownDoesNotHang(t *testing.T) {
 	require.NoError(t, f.Close())
 	table := NewTable(f, 1)
 	table.Show(row(1, bgagent.Running, time.Now()))
-	table.End(Summary{})
+	require.ErrorContains(t, table.End(Summary{}), "writing the output: ")
 }

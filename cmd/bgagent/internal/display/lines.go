@@ -7,19 +7,20 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 )
 
 // Lines shows one line for every state of a task. It is for files, pipes and
 // simple terminals.
 type Lines struct {
-	w     io.Writer
+	w     *watched
 	start time.Time
 	last  map[int]bgagent.Status
 }
 
 // NewLines returns a display of plain lines.
 func NewLines(w io.Writer) *Lines {
-	return &Lines{w: w, start: time.Now(), last: map[int]bgagent.Status{}}
+	return &Lines{w: &watched{w: w}, start: time.Now(), last: map[int]bgagent.Status{}}
 }
 
 // Show implements [Display].
@@ -32,25 +33,24 @@ func (l *Lines) Show(r Row) {
 	line := fmt.Sprintf("%3d  %-9s  %s: %s", r.Number, r.Task.Status, r.Task.Agent, clean(r.Task.Description))
 	switch {
 	case r.Task.Status.Terminal() && !r.Task.Started.IsZero():
-		line += fmt.Sprintf(" (%.1f s, %s): %s", r.Task.Duration(time.Now()).Seconds(), calls(r.Task), about(r))
+		line += fmt.Sprintf(" (%.1f s, %s): %s", r.Task.Duration(time.Now()).Seconds(), count(r.Task.Progress.ToolCalls, "tool call"), about(r))
 	case r.Task.Status != bgagent.Running:
 		line += ": " + about(r)
 	}
 	l.line(line)
-}
-
-func calls(t bgagent.Task) string {
-	if t.Progress.ToolCalls == 1 {
-		return "1 tool call"
+	if text := unwritten(r); text != "" {
+		_, _ = io.WriteString(l.w, text) // the writer keeps the error
 	}
-	return fmt.Sprintf("%d tool calls", t.Progress.ToolCalls)
 }
 
 // Note implements [Display].
 func (l *Lines) Note(text string) { l.line("     " + text) }
 
 // End implements [Display].
-func (l *Lines) End(s Summary) { l.line("     " + s.String()) }
+func (l *Lines) End(s Summary) error {
+	l.line("     " + s.String())
+	return l.w.err
+}
 
 func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
@@ -59,6 +59,7 @@ func (l *Lines) line(text string) {
 // JSON shows one object a line: a task whenever its state or its number of tool
 // calls changes, notes, and the summary.
 type JSON struct {
+	w    *watched
 	e    *json.Encoder
 	last map[int]jsonState
 }
@@ -86,13 +87,18 @@ type Line struct {
 	LastMessage string              `json:"last_message,omitempty"`
 	Seconds     float64             `json:"seconds,omitempty"`
 	File        string              `json:"file,omitempty"`
+	Problem     string              `json:"problem,omitempty"` // why there is no file
+	Result      string              `json:"result,omitempty"`  // what would be in it, then
 	Text        string              `json:"text,omitempty"`
 	Summary     *Summary            `json:"summary,omitempty"`
 	Queue       *bgagent.QueuePlace `json:"queue,omitempty"`
 }
 
 // NewJSON returns a display of lines of JSON.
-func NewJSON(w io.Writer) *JSON { return &JSON{json.NewEncoder(w), map[int]jsonState{}} }
+func NewJSON(w io.Writer) *JSON {
+	out := &watched{w: w}
+	return &JSON{out, json.NewEncoder(out), map[int]jsonState{}}
+}
 
 // Show implements [Display].
 func (j *JSON) Show(r Row) {
@@ -102,22 +108,29 @@ func (j *JSON) Show(r Row) {
 		return
 	}
 	j.last[r.Number] = now
-	j.line(Line{
+	l := Line{
 		Type: "task", Number: r.Number, ID: t.ID, Agent: t.Agent, Description: t.Description,
 		Status: t.Status.String(), Cause: t.Cause.String(), Reason: t.Reason, ToolCalls: t.Progress.ToolCalls,
 		LastTool: t.Progress.LastTool, LastMessage: t.Progress.LastMessage,
-		Seconds: t.Duration(time.Now()).Round(time.Millisecond).Seconds(), File: r.File, Queue: t.Queue,
-	})
+		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Problem: r.Problem, Queue: t.Queue,
+	}
+	if r.Problem != "" {
+		l.Result = t.Result
+	}
+	j.line(l)
 }
 
 // Note implements [Display].
 func (j *JSON) Note(text string) { j.line(Line{Type: "note", Text: text}) }
 
 // End implements [Display].
-func (j *JSON) End(s Summary) { j.line(Line{Type: "summary", Summary: &s}) }
+func (j *JSON) End(s Summary) error {
+	j.line(Line{Type: "summary", Summary: &s})
+	return j.w.err
+}
 
 // line writes a line. When nobody reads it any more the run is told by the
-// signal for that.
+// signal for that; any other error is told in the end.
 func (j *JSON) line(l Line) {
 	l.Time = time.Now()
 	_ = j.e.Encode(l)

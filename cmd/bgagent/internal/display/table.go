@@ -44,13 +44,20 @@ func (t *Table) Show(r Row) { t.model.show(r) }
 func (t *Table) Note(text string) { t.model.note(text) }
 
 // End implements [Display]. The last picture stays on the screen.
-func (t *Table) End(s Summary) {
+func (t *Table) End(s Summary) error {
 	t.program.Send(endMsg{})
 	<-t.done
+	out := &watched{w: t.out}
 	if t.err != nil {
-		fmt.Fprintf(t.out, "(the table of tasks cannot be shown: %v)\n", t.err)
+		fmt.Fprintf(out, "(the table of tasks cannot be shown: %v)\n", t.err)
 	}
-	fmt.Fprintf(t.out, "\n%s\n", s)
+	for _, r := range t.model.rows {
+		if text := unwritten(r); text != "" {
+			fmt.Fprintf(out, "\n%d  %s: %s\n%s", r.Number, clean(r.Task.Description), about(r), text)
+		}
+	}
+	fmt.Fprintf(out, "\n%s\n", s)
+	return out.err
 }
 
 // ShowCursor is for a program that ends without the end of its table.
@@ -220,7 +227,7 @@ func (m *model) rowLocked(r *Row, now time.Time) string {
 	}
 	title := ansi.Truncate(clean(t.Description), titleWidth, "…")
 	title += strings.Repeat(" ", max(0, titleWidth-ansi.StringWidth(title)))
-	return fmt.Sprintf("%s %s %-9s %7s %4d calls  %s", mark, title, t.Status, took, t.Progress.ToolCalls, faint(about(*r)))
+	return fmt.Sprintf("%s %s %-9s %7s %10s  %s", mark, title, t.Status, took, count(t.Progress.ToolCalls, "call"), faint(about(*r)))
 }
 
 func faint(s string) string  { return "\x1b[2m" + s + "\x1b[m" }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
-	"github.com/bgagent/bgagent/acp"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/command"
 )
@@ -31,30 +30,34 @@ const checkTime = 30 * time.Second
 
 // Check looks whether each agent can start, without calling a model: programs
 // tell their version, ACP agents make a session, servers name their agents. It
-// checks four agents at a time and takes at most 30 s for each.
-func (f *Fleet) Check(ctx context.Context) []Check {
-	out := make([]Check, len(f.set.Agents))
+// checks four agents at a time and takes at most 30 s for each. The answers come
+// over the channel, each as soon as it is known, and then it is closed.
+func (f *Fleet) Check(ctx context.Context) <-chan Check {
+	out := make(chan Check, len(f.set.Agents)) // all of them: nobody waits for a reader
 	places := make(chan struct{}, 4)
 	var wg sync.WaitGroup
-	for i, a := range f.set.Agents {
+	for _, a := range f.set.Agents {
 		wg.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
 			ctx, cancel := context.WithTimeout(ctx, checkTime)
 			defer cancel()
-			out[i] = Check{Agent: a}
-			out[i].Found, out[i].Err = f.check(ctx, a)
+			found, err := f.check(ctx, a)
+			out <- Check{a, found, inKeys(err)}
 		})
 	}
-	wg.Wait()
+	go func() {
+		wg.Wait()
+		close(out)
+	}()
 	return out
 }
 
 func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 	switch c := f.clients[f.route[a.Name]].(type) {
-	case *command.Client:
+	case programs:
 		return checkProgram(ctx, a)
-	case *acp.Client:
+	case speakers:
 		if _, err := exec.LookPath(a.Command[0]); err != nil {
 			return "", notFound(a.Command[0], err)
 		}

@@ -85,7 +85,7 @@ func (f *Fleet) addCommands() error {
 		cfg.Agents[a.Name] = one
 		// One by one, so that it is known which of them is refused.
 		if _, err := command.New(command.Config{Agents: map[string]command.Agent{a.Name: one}}); err != nil {
-			errs = append(errs, a.Errorf("", "is refused: %v", err))
+			errs = append(errs, a.Errorf(keyAt(err), "is refused: %s", problemOf(err)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -93,9 +93,9 @@ func (f *Fleet) addCommands() error {
 	}
 	c, err := command.New(cfg)
 	if err != nil {
-		return fmt.Errorf("the agents that are command lines: %w", err)
+		return fmt.Errorf("the agents that are command lines: %w", inKeys(err))
 	}
-	f.add("command", c, agents)
+	f.add("command", programs{c}, agents)
 	f.closers = append(f.closers, c.Close)
 	return nil
 }
@@ -132,10 +132,10 @@ func (f *Fleet) addACP() error {
 		}
 		c, err := acp.New(cfg)
 		if err != nil {
-			errs = append(errs, first.Errorf("", "is refused: %v", err))
+			errs = append(errs, first.Errorf(keyAt(err), "is refused: %s", problemOf(err)))
 			continue
 		}
-		f.add(fmt.Sprintf("acp-%d", i+1), c, group)
+		f.add(fmt.Sprintf("acp-%d", i+1), speakers{c}, group)
 		f.closers = append(f.closers, func(context.Context) error { return c.Close() })
 	}
 	return errors.Join(errs...)
@@ -154,7 +154,7 @@ func (f *Fleet) addOpencode() error {
 		}
 		c, err := opencode.New(cfg)
 		if err != nil {
-			errs = append(errs, first.Errorf("url", "is refused: %v", err))
+			errs = append(errs, first.Errorf(cmp.Or(keyAt(err), "url"), "is refused: %s", problemOf(err)))
 			continue
 		}
 		f.add(fmt.Sprintf("opencode-%d", i+1), remote{c, f}, group)
@@ -183,11 +183,12 @@ type remote struct {
 // CreateSession implements [bgagent.SessionClient].
 func (r remote) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	s.Agent = r.f.agents[s.Agent].Remote
-	return r.Client.CreateSession(ctx, s)
+	id, err := r.Client.CreateSession(ctx, s)
+	return id, inKeys(err)
 }
 
 // StartTurn implements [bgagent.TurnStarter].
 func (r remote) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
 	p.Agent = r.f.agents[p.Agent].Remote
-	return r.Client.StartTurn(ctx, session, p)
+	return inKeys(r.Client.StartTurn(ctx, session, p))
 }

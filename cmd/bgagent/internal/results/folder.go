@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,15 +56,22 @@ func EntryOf(number int, t bgagent.Task) Entry {
 		Partial: t.Partial, Cut: t.Cut,
 	}
 	if t.Status.Terminal() {
-		e.Seconds = t.Duration(t.Ended).Round(time.Millisecond).Seconds()
+		e.Seconds = Seconds(t.Duration(t.Ended))
 	}
 	return e
+}
+
+// Seconds returns d in seconds with three digits after the point. The quotient
+// of whole milliseconds is the number that prints so; d.Round(…).Seconds() adds
+// two numbers, and 1.602 becomes 1.6019999999999999.
+func Seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
 }
 
 // Index is what the index of a folder holds.
 type Index struct {
 	Began       time.Time `json:"began"`
-	Ended       time.Time `json:"ended,omitzero"` // zero while the tasks run, and for ever after a crash
+	Ended       time.Time `json:"ended,omitzero"` // of the run: zero while tasks run, and for ever after a crash
 	Interrupted bool      `json:"interrupted,omitempty"`
 	Tasks       []Entry   `json:"tasks"`
 }
@@ -91,6 +99,22 @@ func Open(dir string) (*Folder, error) {
 	return &Folder{dir, createNew}, nil
 }
 
+// OpenNew makes a folder that has not been there: base, or base-2, base-3 and so
+// on where other runs were faster.
+func OpenNew(base string) (*Folder, error) {
+	dir := base
+	for n := 2; ; n++ {
+		err := os.Mkdir(dir, 0o755)
+		if err == nil {
+			return &Folder{dir, createNew}, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("making the folder for the results: %w", err)
+		}
+		dir = fmt.Sprintf("%s-%d", base, n)
+	}
+}
+
 func createNew(path string) (io.WriteCloser, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
@@ -100,8 +124,8 @@ func (f *Folder) Dir() string { return f.dir }
 
 // Write writes the file of a task that has ended and returns its name: the
 // answer as it is, or after a line that says why there is no whole one. When the
-// disk is full, or the file cannot be written for another reason, the error says
-// so and there is no file.
+// disk is full, or the file cannot be written for another reason, the error is a
+// [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task) (string, error) {
 	name := fmt.Sprintf("%03d-%s.md", number, slug(t.Description))
 	text := t.Result
@@ -121,13 +145,25 @@ func (f *Folder) WriteIndex(x Index) error {
 	return f.put(IndexName, append(b, '\n'))
 }
 
+// WriteError is why a file is not there.
+type WriteError struct {
+	Path string
+	Err  error
+}
+
+// Error implements error.
+func (e *WriteError) Error() string { return "writing " + e.Path + ": " + e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *WriteError) Unwrap() error { return e.Err }
+
 // put writes a file whole or not at all.
 func (f *Folder) put(name string, data []byte) error {
 	path := filepath.Join(f.dir, name)
 	part := path + ".part"
 	w, err := f.create(part)
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return &WriteError{path, reason(err)}
 	}
 	_, err = w.Write(data)
 	if err = errors.Join(err, w.Close()); err == nil {
@@ -135,9 +171,19 @@ func (f *Folder) put(name string, data []byte) error {
 	}
 	if err != nil {
 		_ = os.Remove(part)
-		return fmt.Errorf("writing %s: %w", path, err)
+		return &WriteError{path, reason(err)}
 	}
 	return nil
+}
+
+// reason leaves out the path that the system's errors name once more, and that
+// it is of the part that is being written.
+func reason(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // maxSlug is how many characters of a title stand in the name of a file.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/stretchr/testify/require"
@@ -51,6 +52,32 @@ func TestAFolderThatIsNotEmptyIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "is not empty (it has mine), and nothing is overwritten")
 }
 
+func TestEveryNewFolderIsAnotherOne(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "results")
+	require.NoError(t, os.Mkdir(base, 0o755)) // empty, but somebody else's
+	for _, want := range []string{"-2", "-3"} {
+		f, err := OpenNew(base)
+		require.NoError(t, err)
+		require.Equal(t, base+want, f.Dir())
+	}
+	_, err := OpenNew(filepath.Join(base, "none", "results"))
+	require.ErrorContains(t, err, "making the folder for the results")
+}
+
+func TestSecondsHaveThreeDigits(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		1602 * time.Millisecond:                      "1.602",
+		1602*time.Millisecond + 400*time.Microsecond: "1.602",
+		0:                              "0",
+		time.Hour + 1*time.Millisecond: "3600.001",
+		2*time.Second + 999*time.Millisecond + 999*time.Microsecond: "3",
+	} {
+		b, err := json.Marshal(Seconds(d))
+		require.NoError(t, err)
+		require.Equal(t, want, string(b), d)
+	}
+}
+
 func TestTheIndexIsReplacedAsAWhole(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
@@ -80,7 +107,7 @@ func TestAFullDiskIsToldAndLeavesNoHalfFile(t *testing.T) {
 	}
 	_, err = f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "the answer"})
 	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.ErrorContains(t, err, filepath.Join(f.Dir(), "001-a.md"))
+	require.EqualError(t, err, "writing "+filepath.Join(f.Dir(), "001-a.md")+": no space left on device")
 	left, err := os.ReadDir(f.Dir())
 	require.NoError(t, err)
 	require.Empty(t, left)

@@ -1,0 +1,72 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/opencode"
+	"github.com/stretchr/testify/require"
+)
+
+// What the clients say when an agent cannot be used names keys of the file.
+func TestErrorsNameKeysAndNoFieldsOfGo(t *testing.T) {
+	_, m := crewOf(t,
+		settings.Agent{Name: "none", Kind: settings.Command, Preset: "generic", Command: []string{"no-such-program"}},
+		settings.Agent{Name: "gone", Kind: settings.Opencode, URL: "http://127.0.0.1:1", Remote: "build"},
+	)
+	for agent, want := range map[string]string{"none": `give its path in "command"`, "gone": `correct "url"`} {
+		task, err := m.Run(context.Background(), bgagent.Caller{Session: "me"}, bgagent.LaunchInput{Agent: agent, Prompt: "x"})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Failed, task.Status)
+		require.Contains(t, task.Reason, want)
+		require.NotRegexp(t, inGo, task.Reason)
+	}
+	server := &opencode.ServerError{URL: "http://x", Advice: "correct opencode.Config.URL"}
+	require.ErrorIs(t, inKeys(fmt.Errorf("asking: %w", server)), error(server), "it is still the same error")
+	plain := errors.New("it broke")
+	require.Equal(t, plain, inKeys(plain))
+	require.NoError(t, inKeys(nil))
+}
+
+// A message of a client that names a field which is not translated is found here,
+// in its source.
+func TestEveryFieldInAMessageOfAClientHasAKey(t *testing.T) {
+	// Of the library alone: an agent of the program cannot get them wrong.
+	ours := map[string]bool{"Grace": true, "Timeout": true, "HTTPClient": true, "MaxHistory": true, "Permission": true, "Agents": true}
+	text := regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
+	for _, dir := range []string{"acp", "command", "opencode"} {
+		files, err := filepath.Glob(filepath.Join("../../../..", dir, "*.go"))
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			b, err := os.ReadFile(name)
+			require.NoError(t, err)
+			for line := range strings.Lines(string(b)) {
+				line, _, _ = strings.Cut(line, "//")
+				for _, quoted := range text.FindAllString(line, -1) {
+					message, err := strconv.Unquote(quoted)
+					if err != nil {
+						continue
+					}
+					for _, found := range inGo.FindAllStringSubmatch(phrases.Replace(message), -1) {
+						if !ours[found[1]] {
+							require.Contains(t, keyOf, found[1], "%s says %s", name, message)
+						}
+					}
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// answer is a line of the server.
+type answer struct {
+	ID    *int
+	Error *struct {
+		Code    int
+		Message string
+	}
+	Result json.RawMessage
+}
+
+// A line that is no message is answered, and nothing else ends with it.
+func TestMCPGoesOnAfterALineThatIsNoMessage(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	cmd := p.command("mcp")
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lines := bufio.NewReader(out)
+	next := func() (a answer) {
+		t.Helper()
+		line, err := lines.ReadBytes('\n')
+		require.NoError(t, err, "%s", &problems)
+		require.NoError(t, json.Unmarshal(line, &a), "%s", line)
+		return a
+	}
+	say := func(line string) { _, err := io.WriteString(in, line+"\n"); require.NoError(t, err) }
+
+	say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
+	require.Equal(t, 1, *next().ID)
+	say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+	say(`{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"delegate_task","arguments":{"subagent_type":"wait","prompt":"300 ms"}}}`)
+	require.Equal(t, 2, *next().ID)
+	for line, code := range map[string]int{
+		"garbage":                      -32700,
+		`{"jsonrpc":"2.0","id":3,`:     -32700,
+		`{} {}`:                        -32700,
+		"\x00\xff":                     -32700,
+		`[1`:                           -32700,
+		"42":                           -32600,
+		"[]":                           -32600,
+		"{}":                           -32600,
+		`{"jsonrpc":"1.0","id":3}`:     -32600,
+		`{"jsonrpc":"2.0","method":3}`: -32600,
+		`[{"jsonrpc":"2.0"}]`:          -32600,
+	} {
+		say(line)
+		a := next()
+		require.Nil(t, a.ID, line)
+		require.NotNil(t, a.Error, line)
+		require.Equal(t, code, a.Error.Code, line)
+	}
+	say("")
+	say(`{"jsonrpc":"2.0","id":98,"result":{}}`) // nobody has asked
+	say(`[{"jsonrpc":"2.0","id":4,"method":"ping"}]`)
+	require.Equal(t, 4, *next().ID)
+	say(`{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"background_output","arguments":{"block":true}}}`)
+	a := next()
+	require.Equal(t, 5, *a.ID)
+	require.Contains(t, string(a.Result), "completed", "the task has not ended with the line")
+	require.NoError(t, in.Close())
+	require.NoError(t, cmd.Wait(), "%s", &problems)
+	require.Contains(t, problems.String(), `bgagent: standard input: refused a line: it is no JSON: "garbage"; MCP has one JSON-RPC message a line`)
+}
+
+func TestALineThatIsTooLongIsRefusedWithoutKeepingIt(t *testing.T) {
+	var out bytes.Buffer
+	w := &lineWriter{w: &out}
+	long := io.MultiReader(strings.NewReader(`"`), io.LimitReader(endless{}, 2*maxLine), strings.NewReader("\"\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}"))
+	r := &lineReader{in: io.NopCloser(nil), lines: bufio.NewReader(long), refuse: w.refuse}
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, `{"jsonrpc":"2.0","id":1,"method":"ping"}`+"\n", string(got))
+	require.Contains(t, out.String(), "it is longer than 16777216 bytes")
+}
+
+// endless is the same letter for ever.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'a'
+	}
+	return len(p), nil
+}
