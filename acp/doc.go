@@ -70,6 +70,10 @@
 //     Therefore the client is no [bgagent.Notifier].
 //   - It has no system text: that is put before the first prompt, and before
 //     later ones when it has changed.
+//   - It has no prompt that is only a prompt: one that begins with a slash is a
+//     command to agents, such as /compact. A task is none, so the line "The
+//     task:" is put before such a prompt, and before one that begins with a
+//     dollar sign, which gemini takes for a command too.
 //   - It has no names of tools, only titles: where a title is a sentence or a
 //     command, the kind of the tool is told instead.
 //   - The names of agents are the host's (Config.Agents): they stand for a mode

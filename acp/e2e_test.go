@@ -97,6 +97,18 @@ func TestConformanceOfRealAgents(t *testing.T) {
 	}
 }
 
+func TestPromptsThatLookLikeCommandsReachTheModel(t *testing.T) {
+	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+		for _, begin := range []string{"/compact it", " \n/help me", "/src/main.go has a bug", "!ls", "$help", "# a title", "@nobody said"} {
+			task := s.run(begin + "\n@say found it")
+			require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+			require.Equal(s, "found it", task.Result)
+			requests := s.w.Model.Requests()
+			require.Contains(s, requests[len(requests)-1].LastUser(), strings.TrimSpace(begin))
+		}
+	})
+}
+
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
 func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/bgagent/bgagent"
 	sdk "github.com/coder/acp-go-sdk"
@@ -263,12 +265,31 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []sdk.ContentBlock
+	texts := []string{t.prompt.Text}
 	if t.prompt.System != "" && t.prompt.System != t.s.system {
 		t.s.system = t.prompt.System
-		list = append(list, sdk.TextBlock(t.prompt.System))
+		texts = []string{t.prompt.System, t.prompt.Text}
 	}
-	return append(list, sdk.TextBlock(t.prompt.Text))
+	var list []sdk.ContentBlock
+	if isCommand(strings.Join(texts, "")) { // agents look at all blocks together
+		list = append(list, sdk.TextBlock(lead))
+	}
+	for _, text := range texts {
+		list = append(list, sdk.TextBlock(text))
+	}
+	return list
+}
+
+// lead is put before a prompt that the agent would take for a command of its own,
+// and answer without a word from the model, if at all.
+const lead = "The task:\n\n"
+
+// isCommand reports whether agents take a prompt for a command: it begins with a
+// slash, as the protocol has it, or a dollar sign, as gemini also reads it. What
+// JavaScript takes for space before that does not count.
+func isCommand(text string) bool {
+	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
+	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")
 }
 
 // quiet ends what the client itself does for the turn: requests of the agent

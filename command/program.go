@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
 )
@@ -56,6 +58,11 @@ type Program struct {
 	// new id. Otherwise another id than the one asked for is an error: some
 	// programs begin a new session when they do not find the old one.
 	NewSession bool
+
+	// Commands are the characters with which a prompt begins that the program
+	// takes for a command to itself, such as "/" for one that has /quit. A task
+	// is none: the line "The task:" is put before such a prompt.
+	Commands string
 
 	// ForgetsUnanswered says that the program does not keep a session in which
 	// its agent has not said or done anything. What follows begins a new one
@@ -118,6 +125,9 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 		}
 		t.system = ""
 	}
+	if p.takesForCommand(t.prompt) {
+		t.prompt = lead + t.prompt
+	}
 	parts := [][]string{form.Args}
 	for _, o := range []struct {
 		what, value string
@@ -160,6 +170,17 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 		}
 	}
 	return call, nil
+}
+
+// lead is put before a prompt that the program would take for a command.
+const lead = "The task:\n\n"
+
+// takesForCommand reports whether the program would take the prompt for a
+// command. Space before it, and what JavaScript takes for it, does not count.
+func (p *Program) takesForCommand(prompt string) bool {
+	prompt = strings.TrimLeftFunc(prompt, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
+	first, _ := utf8.DecodeRuneInString(prompt)
+	return prompt != "" && strings.ContainsRune(p.Commands, first)
 }
 
 // addPrompt adds the last arguments, and standard input.

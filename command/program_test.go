@@ -47,6 +47,30 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 	}
 }
 
+func TestAPromptIsNoCommandToTheProgram(t *testing.T) {
+	for prompt, led := range map[string]bool{
+		"/quit": true, "/src/main.go has a bug": true, " \n\t/help": true, "\u00a0\ufeff/help": true, "/": true,
+		"look at /src/main.go": false, "!ls": false, "# a title": false, "": false, "\n": false,
+	} {
+		want := prompt
+		if led {
+			want = "The task:\n\n" + prompt
+		}
+		for _, p := range []Program{Gemini(), Claude()} {
+			call, err := p.invoke(turnSpec{prompt: prompt})
+			require.NoError(t, err)
+			require.Equal(t, want, call.stdin, p.Executable)
+		}
+	}
+	call, err := (&Program{Executable: "x"}).invoke(turnSpec{prompt: "/quit"})
+	require.NoError(t, err)
+	require.Equal(t, "/quit", call.stdin, "a program that has no commands is given the prompt as it is")
+	gemini := Gemini()
+	call, err = gemini.invoke(turnSpec{prompt: "go", system: "/always be brief"})
+	require.NoError(t, err)
+	require.Equal(t, "The task:\n\n/always be brief\n\ngo", call.stdin)
+}
+
 func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
 	for _, tc := range []struct {
 		form Form
