@@ -51,7 +51,12 @@
 //   - Permission: the rules of the session ([bgagent.Permission], by the kind or
 //     the name of the tool, on paths or on the command) decide first, then
 //     Config.Permit. What neither allows is refused with a reason. Nobody is
-//     waited for in vain.
+//     waited for in vain. A question is about all that was told of its tool
+//     call. Where the agent does not say which files that are, and a rule is
+//     about some of them, no rule allows it; a command that may be several (with
+//     ; or | or $( and the like, in quotation marks too) is allowed by a rule
+//     for all commands only. Rules look at the text of paths and commands, not
+//     at what links or scripts make of it.
 //   - Files: none unless Config.Files says so, and only below the directory of
 //     the session, whatever .. and links say.
 //   - Terminals: none unless Config.Terminal allows them. They end with their

@@ -229,6 +229,21 @@ func TestWithoutAPolicyEverythingAskedForIsRefused(t *testing.T) {
 	})
 }
 
+func TestRulesOnPathsHoldForWhatTheAgentAsks(t *testing.T) {
+	rules := []bgagent.Permission{on("*", "*", bgagent.PermissionAllow), on("edit", "secrets/*", bgagent.PermissionDeny)}
+	eachReal(t, bgagent.Config{Permissions: rules}, nil, func(s *scene) {
+		s.asksFirst()
+		require.NoError(s, os.Mkdir(filepath.Join(s.w.Dir, "secrets"), 0o700))
+		key, notes := filepath.Join(s.w.Dir, "secrets", "key"), filepath.Join(s.w.Dir, "notes")
+		task := s.run(s.write(key, "a key") + "\n@say done")
+		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
+		require.NoFileExists(s, key)
+		task = s.run(s.write(notes, "a note") + "\n@say done")
+		require.Equal(s, "done", task.Result, task.Reason)
+		require.FileExists(s, notes)
+	})
+}
+
 func TestTodosAndModelsReachTheTask(t *testing.T) {
 	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
 		model := "gemini-2.5-pro"

@@ -111,7 +111,7 @@ func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if ruling(t.prompt.Permissions, []string{kind}, []string{filepath.Join(t.s.dir, name)}, t.s.dir) == bgagent.PermissionDeny {
+	if ruling(t.prompt.Permissions, subject{names: []string{kind}, texts: []string{filepath.Join(t.s.dir, name)}, dir: t.s.dir}) == bgagent.PermissionDeny {
 		return nil, "", errors.New("a rule of the host denies it")
 	}
 	root, err := os.OpenRoot(t.s.dir)

@@ -1,7 +1,9 @@
 package acp
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
@@ -128,10 +130,10 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate) []report {
 		return []report{func(r *bgagent.Reporter) { r.Reasoning(text) }}
 	case u.ToolCall != nil:
 		x := u.ToolCall
-		return s.called(t, string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput)
+		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput)})
 	case u.ToolCallUpdate != nil:
 		x := u.ToolCallUpdate
-		return s.called(t, string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput)
+		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput)})
 	case u.Plan != nil:
 		return []report{todos(u.Plan)}
 	case u.UsageUpdate != nil:
@@ -153,31 +155,65 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
+// callNews is what is told of a tool call. Empty values mean that nothing has
+// changed.
+type callNews struct {
+	id, title, kind string
+	status          sdk.ToolCallStatus
+	input           any
+	paths           []string // files that it concerns
+}
+
+// pathsOf returns the files that a tool call concerns, wherever they are told.
+func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, input any) []string {
+	var paths []string
+	for _, l := range locations {
+		paths = append(paths, l.Path)
+	}
+	for _, c := range content {
+		if c.Diff != nil {
+			paths = append(paths, c.Diff.Path)
+		}
+	}
+	fields, _ := input.(map[string]any)
+	for _, name := range pathFields {
+		if p, ok := fields[name].(string); ok && p != "" {
+			paths = append(paths, p)
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// pathFields are the names under which agents give files to their tools.
+var pathFields = []string{
+	"path", "filePath", "file_path", "filepath", "absolute_path", "abs_path", "dir_path", "notebook_path",
+	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
+}
+
 // called takes what is told of a tool call, which may be its beginning even in
-// an update or in a question. Empty values mean that nothing has changed.
-func (s *session) called(t *turn, id, title, kind string, status sdk.ToolCallStatus, input any) []report {
-	if id == "" {
+// an update or in a question.
+func (s *session) called(t *turn, n callNews) []report {
+	if n.id == "" {
 		return nil
 	}
-	call := t.calls[id]
+	call := t.calls[n.id]
 	if call == nil {
-		call = &toolCall{tool: bgagent.MessageTool{ID: id, Name: nameOf(title, kind)}}
-		t.calls[id] = call
+		call = &toolCall{tool: bgagent.MessageTool{ID: n.id, Name: nameOf(n.title, n.kind)}}
+		t.calls[n.id] = call
 	}
-	if title != "" {
-		call.title = title
-	}
-	if kind != "" {
-		call.kind = kind
-	}
+	call.title, call.kind = cmp.Or(n.title, call.title), cmp.Or(n.kind, call.kind)
 	// A call that has ended stays so, even when an update comes too late.
-	if status != "" && call.tool.State.InFlight() {
-		call.tool.State = stateOf(status)
+	if n.status != "" && call.tool.State.InFlight() {
+		call.tool.State = stateOf(n.status)
+	}
+	if t.kept += call.keep(n, maxKept-t.kept); !call.tool.State.InFlight() {
+		t.kept -= call.forget()
 	}
 	tool := call.tool
 	s.conv.used(tool)
 	out := []report{func(r *bgagent.Reporter) { r.Tool(tool) }}
-	if list := todosIn(input); list != nil {
+	if list := todosIn(n.input); list != nil {
 		out = append(out, func(r *bgagent.Reporter) { r.Todos(list) })
 	}
 	return out
