@@ -48,7 +48,9 @@
 // finished for a reason other than tool calls, a program of plain text by exit
 // code 0. A program that exits without having said so has been interrupted,
 // whatever its exit code (gemini exits with 0 when it is ended by a signal), and
-// so has one that was killed by a signal that did not come from here. The error
+// so has one that was killed by a signal that did not come from here. One that has
+// said so and does not exit within [Config].Grace is stopped: what it has said
+// counts, unless it has gone on meanwhile. The error
 // of a failed turn is a [*TurnError]: the exit code or signal and the end of
 // standard error.
 //

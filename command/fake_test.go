@@ -169,6 +169,19 @@ func (f *fake) do(verb, rest string) {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 		f.message("I stay")
 		block()
+	case "linger": // is done, and does not exit
+		f.message("done, and " + rest)
+		f.end()
+		block()
+	case "lingerpolite": // the same, and says that it failed when it is asked to end
+		ch := make(chan os.Signal, 1)
+		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
+		f.message("done")
+		f.end()
+		<-ch
+		f.message("I was interrupted")
+		f.say(`{"type":"end","stop":"error","error":"I was interrupted"}`)
+		os.Exit(1)
 	case "polite": // says that it failed when it is asked to end
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)

@@ -33,6 +33,7 @@ type Output struct {
 	total   bgagent.Usage // of the session, where the program tells it
 	totaled bool
 	end     *ending
+	sealed  bool // end is final
 }
 
 // ending is how a program says that its turn has ended.
@@ -199,11 +200,27 @@ func (o *Output) Problem(text string) {
 // when it is empty the last message counts. Problem says what went wrong. When
 // a program says so several times, the last time counts.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
-	o.locked(func() { o.end = &ending{stop, cut(text, maxText), problem} })
+	o.conclude(&ending{stop, cut(text, maxText), problem})
 }
 
 // GoesOn takes back what End has told.
-func (o *Output) GoesOn() { o.locked(func() { o.end = nil }) }
+func (o *Output) GoesOn() { o.conclude(nil) }
+
+func (o *Output) conclude(end *ending) {
+	o.locked(func() {
+		if !o.sealed {
+			o.end = end
+		}
+	})
+}
+
+// seal makes what was said of the end final, if anything was.
+func (o *Output) seal() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sealed = o.end != nil
+	return o.sealed
+}
 
 // answer returns the agent's last message, as far as it has got.
 func (o *Output) answerLocked() string {
@@ -238,11 +255,16 @@ func (o *Output) said() said {
 	}
 }
 
-// brief returns the part of said that costs nothing.
-func (o *Output) brief() said {
+// brief is the part of said that costs nothing.
+type brief struct {
+	known, over, sealed bool
+	session             string
+}
+
+func (o *Output) brief() brief {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return said{known: o.known, session: o.session}
+	return brief{known: o.known, over: o.end != nil, sealed: o.sealed, session: o.session}
 }
 
 // cut returns at most n bytes of s, and no half rune.

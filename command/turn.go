@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/bgagent/bgagent"
 )
@@ -19,7 +20,8 @@ type turn struct {
 	prompt  bgagent.Prompt
 	out     *Output
 	stop    context.CancelCauseFunc
-	own     string // the program's id of the session to go on with; empty for a new one
+	own     string      // the program's id of the session to go on with; empty for a new one
+	linger  *time.Timer // runs while the program has said that the turn is over
 
 	// Written by the reader of standard output, read when it is done.
 	dropped int
@@ -118,26 +120,44 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	if ctx.Err() != nil {
 		return t.judge(outcome{stopped: context.Cause(ctx)})
 	}
-	s, program := t.session, &t.session.agent.Program
+	program := &t.session.agent.Program
 	p, err := t.begin()
 	if err != nil {
 		return bgagent.TurnEnd{Stop: bgagent.StopError}, err
 	}
 	var errs tail
 	var readers sync.WaitGroup
+	t.linger = time.NewTimer(t.client.cfg.Grace)
+	t.linger.Stop()
 	readers.Go(func() { t.read(p.stdout) })
 	readers.Go(func() { copyAll(&errs, p.stderr) })
-	select {
-	case <-p.exited:
-	case <-ctx.Done():
-		p.stop(program.Interrupt, t.client.cfg.Grace)
-	}
+	t.await(ctx, p)
 	stopped := context.Cause(ctx) // looked at before what is left over is ended, which takes time
 	p.finish(t.client.cfg.Grace, &readers)
 	return t.judge(outcome{
-		program: s.agent.Program.Executable, plain: program.Decode == nil, stopped: stopped,
+		program: program.Executable, plain: program.Decode == nil, stopped: stopped,
 		code: p.state.ExitCode(), signal: signalOf(p.state), stderr: errs.String(),
 	})
+}
+
+// await returns when the program has exited. It is stopped when the turn must
+// stop, and when it has said that the turn is over and does not exit: what it has
+// said counts then.
+func (t *turn) await(ctx context.Context, p *process) {
+	defer t.linger.Stop()
+	for {
+		select {
+		case <-p.exited:
+			return
+		case <-ctx.Done():
+		case <-t.linger.C:
+			if !t.out.seal() {
+				continue // it has gone on at the last moment
+			}
+		}
+		p.stop(t.session.agent.Program.Interrupt, t.client.cfg.Grace)
+		return
+	}
 }
 
 // begin starts the program.
@@ -192,9 +212,20 @@ func (t *turn) read(f *os.File) {
 		return
 	}
 	decode := program.Decode()
+	over := false
 	t.dropped = readLines(f, t.client.cfg.MaxLine, func(line []byte) (enough bool) {
-		decode(line, t.out)
 		said := t.out.brief()
+		if said.sealed { // what it says of being stopped is not about the turn
+			return false
+		}
+		decode(line, t.out)
+		if said = t.out.brief(); said.over != over {
+			if over = said.over; over {
+				t.linger.Reset(t.client.cfg.Grace)
+			} else {
+				t.linger.Stop()
+			}
+		}
 		if !said.known {
 			if t.first == "" {
 				t.first = cut(string(line[:min(len(line), 200)]), 100)
