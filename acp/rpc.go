@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
 
 	sdk "github.com/coder/acp-go-sdk"
@@ -26,7 +27,12 @@ const (
 	maxGarbage  = 256 << 10 // bytes that are no messages, before the agent's first answer
 	maxInbound  = 256       // requests of the agent that are being answered at a time
 	shownOfLine = 200       // bytes of a line that an error shows
+
+	shownOfError = 2000 // bytes of an error that is no text
 )
+
+// codeUnread stands for the code of an error that has none that can be read.
+const codeUnread = -32603
 
 // Errors in JSON-RPC answers to the agent.
 const (
@@ -36,7 +42,8 @@ const (
 	codeRefused   = -32603 // an internal error: the protocol has no code for a refusal
 )
 
-// message is a line of JSON-RPC 2.0: a request, a notification or an answer.
+// message is a line of JSON-RPC 2.0 that is sent: a request, a notification or
+// an answer.
 type message struct {
 	Version string            `json:"jsonrpc"`
 	ID      json.RawMessage   `json:"id,omitempty"`
@@ -44,6 +51,99 @@ type message struct {
 	Params  json.RawMessage   `json:"params,omitempty"`
 	Result  json.RawMessage   `json:"result,omitempty"`
 	Error   *sdk.RequestError `json:"error,omitempty"`
+}
+
+// received is a line that was read. It is decoded in two steps, so that an answer
+// of which only a part can be read ends the request that it is for.
+type received struct {
+	ID     json.RawMessage `json:"id"`
+	Method json.RawMessage `json:"method"`
+	Params json.RawMessage `json:"params"`
+	Result json.RawMessage `json:"result"`
+	Error  json.RawMessage `json:"error"`
+	method string
+}
+
+// decode reads a line. It reports whether that is a message.
+func decode(line []byte) (m received, ok bool) {
+	if json.Unmarshal(line, &m) != nil {
+		return brokenAnswer(line)
+	}
+	if present(m.Method) && json.Unmarshal(m.Method, &m.method) != nil {
+		return m, false
+	}
+	return m, m.method != "" || len(m.ID) > 0
+}
+
+// brokenAnswer reads a line that is no JSON, as Python writes it that knows NaN,
+// or where something was printed into it. When it is seen to be an answer, whoever
+// waits for that must be told.
+func brokenAnswer(line []byte) (m received, ok bool) {
+	in := json.NewDecoder(bytes.NewReader(line))
+	if start, err := in.Token(); err != nil || start != json.Delim('{') {
+		return m, false
+	}
+	for {
+		switch key, err := in.Token(); {
+		case err != nil || key == "method":
+			return m, false
+		case key == "id" && in.Decode(&m.ID) != nil:
+			return m, false
+		case key == "id":
+		case key == "result" || key == "error":
+			why, err := json.Marshal(fmt.Sprintf("its answer cannot be read: %.*q", shownOfLine, line))
+			m.Error = why
+			return m, len(m.ID) > 0 && err == nil
+		default:
+			var skipped json.RawMessage
+			if in.Decode(&skipped) != nil {
+				return m, false
+			}
+		}
+	}
+}
+
+// present reports whether a field is there, and not null.
+func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
+
+// request returns the number of the request that the message answers. Some agents
+// send it back in quotation marks.
+func (m *received) request() (id int64, ok bool) {
+	id, err := strconv.ParseInt(strings.Trim(string(m.ID), `"`), 10, 64)
+	return id, err == nil
+}
+
+// problem returns the error that the agent has answered with, as far as it can be
+// read: what is not as the protocol has it is part of the text.
+func (m *received) problem() *sdk.RequestError {
+	if !present(m.Error) {
+		return nil
+	}
+	var e sdk.RequestError
+	if json.Unmarshal(m.Error, &e) == nil && (e.Code != 0 || e.Message != "") {
+		return &e
+	}
+	var parts struct {
+		Code    json.RawMessage `json:"code"`
+		Message json.RawMessage `json:"message"`
+		Data    any             `json:"data"`
+	}
+	if json.Unmarshal(m.Error, &parts) != nil || !present(parts.Code) && !present(parts.Message) {
+		return &sdk.RequestError{Code: codeUnread, Message: text(m.Error)}
+	}
+	e = sdk.RequestError{Code: codeUnread, Message: text(parts.Message), Data: parts.Data}
+	if json.Unmarshal(parts.Code, &e.Code) != nil && present(parts.Code) {
+		e.Message = text(parts.Code) + ": " + e.Message
+	}
+	return &e
+}
+
+// text returns a JSON string as it is meant, and anything else as it is written.
+func text(raw json.RawMessage) (s string) {
+	if json.Unmarshal(raw, &s) != nil {
+		s = string(raw[:min(len(raw), shownOfError)])
+	}
+	return s
 }
 
 // handlers is what a connection needs from above.
@@ -69,7 +169,7 @@ type conn struct {
 
 	mu      sync.Mutex
 	next    int64
-	pending map[int64]chan message
+	pending map[int64]chan received
 	inbound int
 	err     error  // why the connection ended
 	garbage string // the first line that was no message
@@ -77,7 +177,7 @@ type conn struct {
 
 // newConn returns a connection that writes to w; serve has to be run for it.
 func newConn(w io.WriteCloser, h handlers) *conn {
-	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]chan message{}}
+	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]chan received{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = newOutbox(w)
 	return c
@@ -91,7 +191,7 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	if err != nil {
 		return fmt.Errorf("encoding the request %s: %w", method, err)
 	}
-	answer := make(chan message, 1)
+	answer := make(chan received, 1)
 	c.mu.Lock()
 	if err := c.err; err != nil {
 		c.mu.Unlock()
@@ -117,26 +217,26 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 }
 
 // wait waits for an answer.
-func (c *conn) wait(ctx context.Context, answer <-chan message) (message, error) {
+func (c *conn) wait(ctx context.Context, answer <-chan received) (received, error) {
 	select {
 	case m := <-answer:
 		return m, nil
 	case <-ctx.Done():
-		return message{}, context.Cause(ctx)
+		return received{}, context.Cause(ctx)
 	case <-c.done:
 	}
 	select { // the last thing that was read may have been this answer
 	case m := <-answer:
 		return m, nil
 	default:
-		return message{}, c.ended()
+		return received{}, c.ended()
 	}
 }
 
 // into decodes an answer.
-func (m *message) into(method string, result any) error {
-	if m.Error != nil {
-		return m.Error
+func (m *received) into(method string, result any) error {
+	if e := m.problem(); e != nil {
+		return e
 	}
 	if len(m.Result) == 0 || result == nil {
 		return nil
@@ -211,11 +311,11 @@ func (c *conn) serve(r io.Reader) {
 			c.fail(err)
 			break
 		}
-		var m message
 		if line = bytes.TrimSpace(line); len(line) == 0 {
 			continue
 		}
-		if json.Unmarshal(line, &m) != nil || m.Method == "" && len(m.ID) == 0 {
+		m, ok := decode(line)
+		if !ok {
 			// Some programs log to their output: such lines are skipped. One that
 			// does nothing else is no agent.
 			noise += len(line)
@@ -245,11 +345,11 @@ func (c *conn) hear(line []byte) {
 }
 
 // take passes on one message.
-func (c *conn) take(m message) {
+func (c *conn) take(m received) {
 	switch {
-	case m.Method == "":
-		id, err := strconv.ParseInt(string(m.ID), 10, 64)
-		if err != nil {
+	case m.method == "":
+		id, ok := m.request()
+		if !ok {
 			return // an answer to nothing that was asked
 		}
 		c.mu.Lock()
@@ -260,7 +360,7 @@ func (c *conn) take(m message) {
 			answer <- m
 		}
 	case len(m.ID) == 0:
-		c.h.notify(m.Method, m.Params)
+		c.h.notify(m.method, m.Params)
 	default:
 		c.mu.Lock()
 		full := c.inbound >= maxInbound
@@ -277,8 +377,8 @@ func (c *conn) take(m message) {
 }
 
 // answer answers a request of the agent.
-func (c *conn) answer(m message) {
-	result, problem := c.h.request(c.ctx, m.Method, m.Params)
+func (c *conn) answer(m received) {
+	result, problem := c.h.request(c.ctx, m.method, m.Params)
 	reply := message{ID: m.ID, Error: problem}
 	if problem == nil {
 		raw, err := json.Marshal(result)
