@@ -31,6 +31,10 @@ func Claude() Program {
 		Profile:    []string{"--agent={profile}"},
 		System:     []string{"--append-system-prompt={system}"},
 		Rules:      claudeRules,
+		Overrides: []string{
+			"--allowedTools", "--allowed-tools", "--disallowedTools", "--disallowed-tools", "--permission-mode",
+			"--dangerously-skip-permissions", "--allow-dangerously-skip-permissions",
+		},
 		Decode:     decodeClaude,
 		Environ:    []string{"ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_*", "AWS_*", "CLOUD_ML_REGION"},
 		Commands:   "/",

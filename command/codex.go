@@ -30,9 +30,13 @@ func Codex() Program {
 		Profile:    []string{"-c", "profile={profile|json}"},
 		System:     []string{"-c", "developer_instructions={system|json}"},
 		Rules:      codexRules,
-		Decode:     decodeCodex,
-		Environ:    []string{"CODEX_*", "OPENAI_*"},
-		Interrupt:  syscall.SIGINT,
+		Overrides: []string{
+			"-s", "--sandbox", "--full-auto", "--yolo", "--approve-for-me", "--dangerously-bypass-approvals-and-sandbox", "--add-dir",
+			"sandbox_mode", "sandbox_workspace_write", "features.shell_tool", "web_search", "--search",
+		},
+		Decode:    decodeCodex,
+		Environ:   []string{"CODEX_*", "OPENAI_*"},
+		Interrupt: syscall.SIGINT,
 	}
 }
 

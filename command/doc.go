@@ -76,7 +76,8 @@
 // Nobody can be asked: a permission question ends as a refusal in all of these
 // programs. What rules a preset can pass on is said there; one that forbids
 // something which the program cannot be told to forbid fails the turn before it
-// starts. No preset has a list of its agents or of its models, so a wrong model
+// starts, and so does one of the agent's own arguments or variables that would
+// undo the rules. No preset has a list of its agents or of its models, so a wrong model
 // is the model server's error.
 //
 // The programs keep their sessions in files of their own. The client remembers

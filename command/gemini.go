@@ -27,6 +27,7 @@ func Gemini() Program {
 		Resume:     Form{Args: append(format[:2:2], "--resume={session}")},
 		Model:      []string{"--model={model}"},
 		Rules:      geminiRules,
+		Overrides:  []string{"-y", "--yolo", "--approval-mode", "--approvalMode", "--policy", "--admin-policy", "--adminPolicy", "--allowed-tools", "--allowedTools"},
 		Decode:     decodeGemini,
 		Environ:    []string{"GEMINI_*", "GOOGLE_*"},
 

@@ -42,6 +42,12 @@ type Program struct {
 	// that deny anything this package has a name for are refused.
 	Rules func(rules []bgagent.Permission) (args, env []string, err error)
 
+	// Overrides are the flags, and the keys of settings, by which [Agent].Args
+	// could undo what Rules has made: they are refused in a turn that has rules. A
+	// key stands for those below it, too. What Rules returns comes after
+	// [Agent].Args, and a variable that it sets must not be set by [Agent].Env.
+	Overrides []string
+
 	// Decode returns a decoder for the lines of one turn. When nil the whole
 	// output is the answer and exit code 0 says that it is whole.
 	Decode func() Decoder
@@ -71,7 +77,7 @@ type Program struct {
 }
 
 // Form is one way to call a program: Args, then what is added for the model and
-// the like, then [Agent].Args, then Prompt.
+// the like, then [Agent].Args, then what comes of the rules, then Prompt.
 //
 // When no argument of Prompt has {prompt}, the prompt goes to standard input;
 // otherwise that is empty. A prompt that is too long for an argument (128 KiB on
@@ -101,6 +107,8 @@ type turnSpec struct {
 	system    string
 	directory string
 	args      []string // Agent.Args
+	before    []string // of Agent.Command
+	set       []string // of Agent.Env, NAME=value
 	rules     []bgagent.Permission
 }
 
@@ -160,7 +168,10 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if err != nil {
 		return call, err
 	}
-	call.args, call.env = append(append(call.args, args...), t.args...), env
+	if err := p.undone(args, env, t); err != nil {
+		return call, err
+	}
+	call.args, call.env = slices.Concat(call.args, t.args, args), env
 	if err := p.addPrompt(&call, form, t); err != nil {
 		return call, err
 	}

@@ -163,6 +163,52 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
+	noShell := []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny}, {Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny}}
+	for _, tc := range []struct {
+		p    Program
+		args string // with spaces between them
+		set  string
+		bad  string // what the error names; empty for none
+	}{
+		{Codex(), "-c model_provider=x -c features.other=true --enable other -c sandbox=1", "", ""},
+		{Codex(), `-c sandbox_mode="danger-full-access"`, "", "sandbox_mode="},
+		{Codex(), `-csandbox_mode=x`, "", "-csandbox_mode=x"},
+		{Codex(), `--config=sandbox_workspace_write.network_access=true`, "", "network_access"},
+		{Codex(), `-c features={shell_tool=true}`, "", "features="},
+		{Codex(), `--enable shell_tool`, "", "shell_tool"},
+		{Codex(), `--sandbox danger-full-access`, "", "--sandbox"},
+		{Codex(), `-sdanger-full-access`, "", "-sdanger-full-access"},
+		{Codex(), `--dangerously-bypass-approvals-and-sandbox`, "", "--dangerously-bypass"},
+		{Gemini(), "--approval-mode=yolo", "", "--approval-mode=yolo"},
+		{Gemini(), "--include-directories=/x", "", ""},
+		{Claude(), "--dangerously-skip-permissions", "", "--dangerously-skip-permissions"},
+		{Claude(), "--allowedTools Bash", "", "--allowedTools"},
+		{Opencode(), "--auto", "", "--auto"},
+		{Opencode(), "", `OPENCODE_PERMISSION={"*":"allow"}`, "OPENCODE_PERMISSION"},
+		{Opencode(), "", `OPENCODE_CONFIG=x`, ""},
+	} {
+		spec := turnSpec{prompt: "x", args: strings.Fields(tc.args), set: []string{tc.set}, rules: noShell}
+		_, err := tc.p.invoke(spec)
+		spec.before, spec.args = spec.args, nil
+		_, before := tc.p.invoke(spec)
+		require.Equal(t, err, before, "what is in Agent.Command counts, too")
+		if tc.bad == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, tc.bad)
+		require.ErrorContains(t, err, "rules of the task; take it out there, and say it in rules")
+		spec.rules = nil
+		_, err = tc.p.invoke(spec)
+		require.NoError(t, err, "without rules there is nothing to undo")
+	}
+	p := Program{Executable: "x", Rules: func([]bgagent.Permission) (args, env []string, err error) { return []string{"--only-look"}, nil, nil }}
+	call, err := p.invoke(turnSpec{args: []string{"--do=all"}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"--do=all", "--only-look"}, call.args, "the last word is that of the rules")
+}
+
 func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
 	with := func(change func(*Agent)) Config {
 		a := Agent{Program: Codex()}

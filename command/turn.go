@@ -174,6 +174,11 @@ func (t *turn) begin() (*process, error) {
 		prompt: t.prompt.Text, model: t.prompt.Model, profile: a.Profile, system: t.prompt.System, directory: s.dir,
 		args: a.Args, session: t.own, rules: t.prompt.Permissions,
 	}
+	through, set := splitEnv(a.Env)
+	spec.set = set
+	if len(a.Command) > 1 {
+		spec.before = a.Command[1:]
+	}
 	if spec.model == "" {
 		spec.model = a.Model
 	}
@@ -181,13 +186,9 @@ func (t *turn) begin() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
-	through, set := splitEnv(a.Env)
 	own, mark := marks(s.depth)
 	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
-	if len(a.Command) > 1 {
-		call.args = slices.Concat(a.Command[1:], call.args)
-	}
-	p, err := start(path, call.args, environ(os.Environ(), through, call.env, set, own), s.dir, mark, call.toStdin)
+	p, err := start(path, slices.Concat(spec.before, call.args), environ(os.Environ(), through, set, call.env, own), s.dir, mark, call.toStdin)
 	if err != nil {
 		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)
 	}
