@@ -338,6 +338,12 @@ func TestAProgramThatPrintsGarbageForEverIsStopped(t *testing.T) {
 	require.Equal(t, bgagent.StopError, end.Stop)
 }
 
+func TestAProgramThatNeverEndsItsFirstLineIsStopped(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.MaxLine = 100 << 10 })
+	_, err := play(t, c, create(t, c), "muteline")
+	require.Contains(t, failure(t, err).Problem, "it printed a line of more than 102400 bytes (Config.MaxLine), and nothing that is known of it; is it the program")
+}
+
 func TestAProgramThatReadsNothingHoldsNothingUp(t *testing.T) {
 	a := fakeAgent(t, Lines("fake"))
 	a.Args = []string{"--deaf"}

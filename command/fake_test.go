@@ -218,6 +218,8 @@ func (f *fake) misbehave(verb, rest string, n int) {
 		for {
 			f.say("garbage in, garbage out")
 		}
+	case "muteline":
+		_, _ = io.Copy(os.Stdout, zeros{})
 	case "mutegarbage":
 		f.say("Welcome to another program!")
 	case "flood": // both pipes, far more than they hold

@@ -27,6 +27,7 @@ type turn struct {
 	dropped int
 	strange int        // bytes of lines before the first that is known
 	first   string     // the first line that is not known
+	skipped bool       // there was a line that is too long
 	lost    *TurnError // why it makes no sense to go on
 }
 
@@ -231,8 +232,7 @@ func (t *turn) read(f *os.File) {
 			if t.first == "" {
 				t.first = cut(string(line[:min(len(line), 200)]), 100)
 			}
-			if t.strange += len(line) + 1; t.strange > maxStrange {
-				t.giveUp(t.unknown())
+			if t.isStrange(len(line) + 1) {
 				return true
 			}
 		}
@@ -241,8 +241,21 @@ func (t *turn) read(f *os.File) {
 			return true
 		}
 		return false
+	}, func(n int) (enough bool) {
+		t.skipped = true
+		return !t.out.brief().known && t.isStrange(n)
 	})
 	returned = true
+}
+
+// isStrange counts bytes of lines that are not known, of a program none of whose
+// lines was, and gives it up when they are too many.
+func (t *turn) isStrange(n int) bool {
+	if t.strange += n; t.strange <= maxStrange {
+		return false
+	}
+	t.giveUp(t.unknown())
+	return true
 }
 
 // giveUp stops a program of which nothing is to be expected any more.
@@ -255,7 +268,10 @@ func (t *turn) giveUp(problem string) {
 // not know.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
-	if t.first != "" {
+	switch {
+	case t.skipped:
+		what = fmt.Sprintf("it printed a line of more than %d bytes (Config.MaxLine), and nothing that is known of it", t.client.cfg.MaxLine)
+	case t.first != "":
 		what = "it printed nothing that is known of it, first " + strconv.Quote(t.first)
 	}
 	return what + "; is it the program, in a version, that the agent's Program is for?"
