@@ -147,7 +147,7 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (q Permissi
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := t.calls[n.id]
+	known := t.calls[short(n.id)]
 	if known != nil {
 		n.paths = append(n.paths, known.paths...)
 		slices.Sort(n.paths)
@@ -166,10 +166,10 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (q Permissi
 		n.title, n.kind = q.Title, q.Kind
 	}
 	out = t.s.called(t, n)
-	known = t.calls[n.id]
-	if known == nil { // it has no id
+	known = t.calls[short(n.id)]
+	if known == nil { // it has no id, or there are too many
 		q.Name = nameOf(q.Title, q.Kind)
-		return q, false, out
+		return q, n.id != "", out
 	}
 	q.Name = known.tool.Name
 	q.Title, q.Kind = cmp.Or(q.Title, known.title), cmp.Or(q.Kind, known.kind)

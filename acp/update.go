@@ -2,7 +2,10 @@ package acp
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
@@ -197,12 +200,16 @@ func (s *session) called(t *turn, n callNews) []report {
 	if n.id == "" {
 		return nil
 	}
-	call := t.calls[n.id]
+	id := short(n.id)
+	call := t.calls[id]
 	if call == nil {
-		call = &toolCall{tool: bgagent.MessageTool{ID: n.id, Name: nameOf(n.title, n.kind)}}
-		t.calls[n.id] = call
+		if !t.hasRoom() {
+			return []report{func(r *bgagent.Reporter) { r.Activity() }}
+		}
+		call = &toolCall{tool: bgagent.MessageTool{ID: id, Name: nameOf(n.title, n.kind)}}
+		t.calls[id] = call
 	}
-	call.title, call.kind = cmp.Or(n.title, call.title), cmp.Or(n.kind, call.kind)
+	call.title, call.kind = cmp.Or(cut(n.title, maxTitle), call.title), cmp.Or(cut(n.kind, maxName), call.kind)
 	// A call that has ended stays so, even when an update comes too late.
 	if n.status != "" && call.tool.State.InFlight() {
 		call.tool.State = stateOf(n.status)
@@ -217,6 +224,38 @@ func (s *session) called(t *turn, n callNews) []report {
 		out = append(out, func(r *bgagent.Reporter) { r.Todos(list) })
 	}
 	return out
+}
+
+// hasRoom reports whether another tool call can be kept, and forgets those that
+// have ended when there are many.
+func (t *turn) hasRoom() bool {
+	if len(t.calls) == maxCalls {
+		maps.DeleteFunc(t.calls, func(_ string, call *toolCall) bool { return !call.tool.State.InFlight() })
+	}
+	return len(t.calls) < maxCalls
+}
+
+const (
+	maxCalls = 10_000 // of a turn
+	maxName  = 200    // bytes of the id of a call, and of the kind of its tool
+	maxTitle = 2000   // bytes of what it would do
+)
+
+// short returns the id, or one that stands for it when it is long.
+func short(id string) string {
+	if len(id) <= maxName {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return cut(id, maxName/2) + "…" + hex.EncodeToString(sum[:16])
+}
+
+// cut returns at most n bytes of s, and no half character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
 }
 
 // settle ends the tool calls that the agent has said nothing more of.
@@ -286,7 +325,7 @@ func nameOf(title, kind string) string {
 		return title
 	}
 	if kind != "" {
-		return kind
+		return cut(kind, maxName)
 	}
 	return "tool"
 }
