@@ -58,7 +58,9 @@
 //     for all commands only. Rules look at the text of paths and commands, not
 //     at what links or scripts make of it.
 //   - Files: none unless Config.Files says so, and only below the directory of
-//     the session, whatever .. and links say.
+//     the session, whatever .. and links say. A file is written beside the old
+//     one, whose place, mode and owner it takes; through a link, and where a
+//     file has more than one name, it is written over instead.
 //   - Terminals: none unless Config.Terminal allows them. They end with their
 //     turn.
 //
