@@ -210,8 +210,7 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 	if c.cfg.Permit == nil {
 		return PermissionAnswer{Reason: "nobody is there to be asked, and no rule of the host allows it"}
 	}
-	t.report(func(r *bgagent.Reporter) { r.Asking(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title)) })
-	defer t.report(func(r *bgagent.Reporter) { r.Asking("") })
+	defer t.asks(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title))()
 	answer, err := await(t.ctx, func() PermissionAnswer { return c.cfg.Permit(t.ctx, q) })
 	if err != nil {
 		return PermissionAnswer{Reason: err.Error()}
@@ -220,6 +219,29 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 		answer.Reason = "the host refused"
 	}
 	return answer
+}
+
+// asks shows that the turn waits for the host's answer to a question, until the
+// function that it returns is called. Of several the oldest is shown.
+func (t *turn) asks(text string) (answered func()) {
+	question := &text
+	change := func(f func()) {
+		t.report(func(r *bgagent.Reporter) { // the questions are guarded by what guards the reporter
+			f()
+			first := ""
+			if len(t.questions) > 0 {
+				first = *t.questions[0]
+			}
+			if first != t.shown {
+				r.Asking(first)
+				t.shown = first
+			}
+		})
+	}
+	change(func() { t.questions = append(t.questions, question) })
+	return func() {
+		change(func() { t.questions = slices.DeleteFunc(t.questions, func(x *string) bool { return x == question }) })
+	}
 }
 
 // await calls a function of the host, which may panic, end its goroutine, or not

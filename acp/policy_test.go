@@ -66,6 +66,20 @@ func TestAQuestionIsShownWhileItIsOpen(t *testing.T) {
 	})
 }
 
+func TestTheOldestOpenQuestionIsShown(t *testing.T) {
+	var shown []string
+	turn := &turn{r: bgagent.NewReporter(func(r bgagent.Report) { shown = append(shown, r.Text) })}
+	one := turn.asks("one")
+	two := turn.asks("two")
+	same := turn.asks("two")
+	one()
+	two()
+	three := turn.asks("three")
+	same()
+	three()
+	require.Equal(t, []string{"one", "two", "three", ""}, shown)
+}
+
 func TestAnAgentThatFallsSilentWhenRefusedHasFailed(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		e := prompt(t, c, create(t, c), "say I shall try\nquietly rm -r src")

@@ -37,9 +37,12 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
-	// reporting guards r, and is held while it is called: RunTurn takes it away.
+	// reporting guards r and the questions, and is held while r is called: RunTurn
+	// takes it away.
 	reporting sync.Mutex
 	r         *bgagent.Reporter
+	questions []*string // that the host has not answered yet, oldest first
+	shown     string    // the one that was reported last
 
 	requests sync.WaitGroup // requests of the agent that are being answered
 
