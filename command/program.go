@@ -136,26 +136,26 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	parts := [][]string{form.Args}
+	const always = "always" // the form itself is not about anything
 	for _, o := range []struct {
 		what, value string
 		args        []string
 	}{
-		{"model", t.model, p.Model}, {"profile", t.profile, p.Profile}, {"system text", t.system, p.System},
+		{always, always, form.Args}, {"model", t.model, p.Model}, {"profile", t.profile, p.Profile}, {"system text", t.system, p.System},
 	} {
 		switch {
 		case o.value == "":
-		case o.args == nil:
+			continue
+		case o.args == nil && o.what != always:
 			return call, fmt.Errorf("%s cannot be told which %s to use; %q was asked for", p.Executable, o.what, o.value)
-		default:
-			parts = append(parts, o.args)
 		}
-	}
-	for _, part := range parts {
-		for _, arg := range part {
+		for _, arg := range o.args {
 			s, err := t.expand(arg, false)
 			if err != nil {
 				return call, fmt.Errorf("%s: %w", p.Executable, err)
+			}
+			if len(s) > maxArgument {
+				return call, tooLong(o.what, o.value, p.Executable)
 			}
 			call.args = append(call.args, s)
 		}
@@ -199,7 +199,7 @@ func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 	tail := form.Prompt
 	if hasPlaceholder(tail, "prompt") && len(t.prompt) >= maxArgument-1024 {
 		if form.Stdin == nil {
-			return fmt.Errorf("the prompt has %d bytes, and %s takes it as an argument, of which %d bytes is the most; shorten it, or put it into a file and name that", len(t.prompt), p.Executable, maxArgument-1024)
+			return tooLong("prompt", t.prompt, p.Executable)
 		}
 		tail = form.Stdin
 	}
@@ -216,6 +216,12 @@ func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 		call.args = append(call.args, s)
 	}
 	return nil
+}
+
+// tooLong is the error for what does not fit into an argument, with what else
+// stands in it.
+func tooLong(what, text, program string) error {
+	return fmt.Errorf("the %s has %d bytes, and %s takes it as an argument, of which %d bytes is the most; shorten it, or put it into a file and name that", what, len(text), program, maxArgument-1024)
 }
 
 var placeholders = []string{"prompt", "session", "model", "profile", "system", "directory"}

@@ -90,6 +90,19 @@ func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
 	}
 }
 
+func TestASystemTextThatIsTooLongIsNamed(t *testing.T) {
+	long := strings.Repeat("s", 200<<10)
+	for _, p := range []Program{Codex(), Claude()} {
+		_, err := p.invoke(turnSpec{prompt: "x", system: long})
+		require.ErrorContains(t, err, "the system text has 204800 bytes, and "+p.Executable+" takes it as an argument", "not the prompt")
+	}
+	for _, p := range []Program{Gemini(), Opencode()} {
+		call, err := p.invoke(turnSpec{prompt: "x", system: long})
+		require.NoError(t, err)
+		require.Equal(t, long+"\n\nx", call.stdin)
+	}
+}
+
 func TestValuesAreNotExpandedAgain(t *testing.T) {
 	p := Program{Executable: "x", Start: Form{Prompt: []string{"<{prompt}|{model}>"}}, Model: []string{"{model}"}}
 	call, err := p.invoke(turnSpec{prompt: "{model}", model: "{prompt}"})
