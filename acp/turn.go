@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,76 +51,6 @@ type turn struct {
 	kept    int    // bytes kept of calls
 	refused string // the last permission that was refused, until the agent writes something
 	terms   map[string]*terminal
-}
-
-// toolCall is a tool call of a turn. While it is in flight what was told of it is
-// kept: a question about it need not say it again.
-type toolCall struct {
-	tool    bgagent.MessageTool
-	kind    string
-	title   string
-	paths   []string // sorted
-	input   any
-	kept    int  // bytes of paths and input
-	unclear bool // it concerns more than is kept
-}
-
-// keep takes over what is told of the call, within the room that there is for all
-// calls of the turn, and returns by how much it has grown.
-func (call *toolCall) keep(n callNews, room int) (grown int) {
-	before := call.kept
-	for _, p := range n.paths {
-		i, there := slices.BinarySearch(call.paths, p)
-		switch {
-		case there:
-		case len(call.paths) == maxPaths || call.kept-before+len(p) > room:
-			call.unclear = true
-		default:
-			call.paths = slices.Insert(call.paths, i, p)
-			call.kept += len(p)
-		}
-	}
-	if n.input == nil {
-		return call.kept - before
-	}
-	now := weigh(n.input)
-	if more := now - weigh(call.input); call.kept-before+more <= room {
-		call.input = n.input
-		call.kept += more
-	} else { // its paths have been kept, but it may be a command
-		call.unclear = true
-	}
-	return call.kept - before
-}
-
-// forget drops what only matters while the call is in flight, and returns how
-// many bytes that were.
-func (call *toolCall) forget() (freed int) {
-	freed = call.kept
-	call.paths, call.input, call.kept = nil, nil, 0
-	return freed
-}
-
-const (
-	maxPaths = 1000    // of a tool call
-	maxKept  = 8 << 20 // bytes of paths and inputs of a turn's tool calls
-)
-
-// weigh returns about how many bytes a decoded JSON value takes.
-func weigh(v any) (n int) {
-	switch v := v.(type) {
-	case string:
-		return 16 + len(v)
-	case []any:
-		for _, x := range v {
-			n += weigh(x)
-		}
-	case map[string]any:
-		for k, x := range v {
-			n += 16 + len(k) + weigh(x)
-		}
-	}
-	return n + 16
 }
 
 // RunTurn implements [bgagent.TurnRunner]. What the agent answers as an error is

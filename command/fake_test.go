@@ -241,16 +241,6 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	}
 }
 
-// zeros is an endless text without an end of line.
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = '0'
-	}
-	return len(p), nil
-}
-
 // spawn starts a process that holds the pipes, in the group of the program, in a
 // session of its own, or in one without its mark, and returns its number when it
 // is under way.

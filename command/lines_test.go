@@ -90,3 +90,13 @@ func TestHintIsTheLineThatSaysMost(t *testing.T) {
 		require.Equal(t, want, hint(e.String()))
 	}
 }
+
+// zeros is an endless text without an end of line.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = '0'
+	}
+	return len(p), nil
+}
