@@ -40,7 +40,14 @@
 // also the children that have left it, which are known by a variable in their
 // environment. That holds for Close, for a crash, and for commands that run in
 // terminals. Nothing that an agent does hangs its host: it may print what is no
-// JSON, write without end, or never read its input.
+// JSON, write without end, or never read its input. A process is not found that
+// has written over its environment, or whose environment the host may not read.
+//
+// When the host itself is killed nothing of that happens. Its agents find their
+// input closed: opencode and gemini were seen to exit when they were idle. A
+// command that runs in a terminal goes on. A host that is process 1 of a
+// container does not wait for orphans, which stay as zombies: give the container
+// an init process.
 //
 // # What the agent may do
 //
@@ -51,9 +58,16 @@
 //   - Permission: the rules of the session ([bgagent.Permission], by the kind or
 //     the name of the tool, on paths or on the command) decide first, then
 //     Config.Permit. What neither allows is refused with a reason. Nobody is
-//     waited for in vain.
+//     waited for in vain. A question is about all that was told of its tool
+//     call. Where the agent does not say which files that are, and a rule is
+//     about some of them, no rule allows it; a command that may be several (with
+//     ; or | or $( and the like, in quotation marks too) is allowed by a rule
+//     for all commands only. Rules look at the text of paths and commands, not
+//     at what links or scripts make of it.
 //   - Files: none unless Config.Files says so, and only below the directory of
-//     the session, whatever .. and links say.
+//     the session, whatever .. and links say. A file is written beside the old
+//     one, whose place, mode and owner it takes; through a link, and where a
+//     file has more than one name, it is written over instead.
 //   - Terminals: none unless Config.Terminal allows them. They end with their
 //     turn.
 //
@@ -70,6 +84,10 @@
 //     Therefore the client is no [bgagent.Notifier].
 //   - It has no system text: that is put before the first prompt, and before
 //     later ones when it has changed.
+//   - It has no prompt that is only a prompt: one that begins with a slash is a
+//     command to agents, such as /compact. A task is none, so the line "The
+//     task:" is put before such a prompt, and before one that begins with a
+//     dollar sign, which gemini takes for a command too.
 //   - It has no names of tools, only titles: where a title is a sentence or a
 //     command, the kind of the tool is told instead.
 //   - The names of agents are the host's (Config.Agents): they stand for a mode

@@ -97,6 +97,18 @@ func TestConformanceOfRealAgents(t *testing.T) {
 	}
 }
 
+func TestPromptsThatLookLikeCommandsReachTheModel(t *testing.T) {
+	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+		for _, begin := range []string{"/compact it", " \n/help me", "/src/main.go has a bug", "!ls", "$help", "# a title", "@nobody said"} {
+			task := s.run(begin + "\n@say found it")
+			require.Equal(s, bgagent.Completed, task.Status, task.Reason)
+			require.Equal(s, "found it", task.Result)
+			requests := s.w.Model.Requests()
+			require.Contains(s, requests[len(requests)-1].LastUser(), strings.TrimSpace(begin))
+		}
+	})
+}
+
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
 func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {
@@ -214,6 +226,21 @@ func TestWithoutAPolicyEverythingAskedForIsRefused(t *testing.T) {
 		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
 		require.NoFileExists(s, filepath.Join(s.w.Dir, "forbidden"))
 		require.Equal(s, 1, task.Progress.ToolCalls)
+	})
+}
+
+func TestRulesOnPathsHoldForWhatTheAgentAsks(t *testing.T) {
+	rules := []bgagent.Permission{on("*", "*", bgagent.PermissionAllow), on("edit", "secrets/*", bgagent.PermissionDeny)}
+	eachReal(t, bgagent.Config{Permissions: rules}, nil, func(s *scene) {
+		s.asksFirst()
+		require.NoError(s, os.Mkdir(filepath.Join(s.w.Dir, "secrets"), 0o700))
+		key, notes := filepath.Join(s.w.Dir, "secrets", "key"), filepath.Join(s.w.Dir, "notes")
+		task := s.run(s.write(key, "a key") + "\n@say done")
+		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
+		require.NoFileExists(s, key)
+		task = s.run(s.write(notes, "a note") + "\n@say done")
+		require.Equal(s, "done", task.Result, task.Reason)
+		require.FileExists(s, notes)
 	})
 }
 

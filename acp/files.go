@@ -13,6 +13,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	sdk "github.com/coder/acp-go-sdk"
+	"github.com/google/uuid"
 )
 
 // FileAccess says what an agent may do with files through the client. All of it
@@ -73,24 +74,86 @@ func (c *Client) writeFile(t *turn, q sdk.WriteTextFileRequest) (_ any, err erro
 	if err := root.MkdirAll(filepath.Dir(name), 0o777); err != nil {
 		return nil, cleared(err)
 	}
+	if err := writeText(root, name, q.Content); err != nil {
+		return nil, cleared(err)
+	}
+	return sdk.WriteTextFileResponse{}, nil
+}
+
+// writeText writes the file. A text that cannot be written, because the disk is
+// full, costs nothing of what is there: it is written beside it first. A link is
+// written through, and a file with more than one name is written in its place,
+// because they would not be what they are any more.
+func writeText(root *os.Root, name, text string) error {
+	old, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return replace(root, name, text, nil)
+	case err != nil:
+		return err
+	case !old.Mode().IsRegular() || names(old) > 1:
+		return overwrite(root, name, text)
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // who may not write to it may not replace it
+	if err != nil {
+		return err
+	}
+	closing(f)
+	if err = replace(root, name, text, old); errors.Is(err, errInPlace) {
+		err = overwrite(root, name, text)
+	}
+	return err
+}
+
+// errInPlace says that a file cannot be replaced by one that is like it.
+var errInPlace = errors.New("it can only be written in its place")
+
+// replace writes the text into a new file, which takes the place and the ways of
+// the old one, if there is one.
+func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
+	beside := filepath.Join(filepath.Dir(name), ".bgagent-"+uuid.NewString())
+	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		if old != nil && errors.Is(err, fs.ErrPermission) { // of the directory
+			return errInPlace
+		}
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = root.Remove(beside) // it may be all that can still be done
+		}
+	}()
+	_, err = io.WriteString(f, text)
+	if err == nil && old != nil && (chownAs(f, old) != nil || f.Chmod(old.Mode()) != nil) {
+		err = errInPlace
+	}
+	if e := f.Close(); err == nil {
+		err = e // file systems over a network tell here that they are full
+	}
+	if err == nil {
+		err = root.Rename(beside, name)
+	}
+	return err
+}
+
+// overwrite writes the text over what is there.
+func overwrite(root *os.Root, name, text string) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|nonBlocking, 0o666)
 	if err != nil {
-		return nil, cleared(err)
+		return err
 	}
 	err = isRegular(f) // before anything in it is lost
 	if err == nil {
 		err = f.Truncate(0)
 	}
 	if err == nil {
-		_, err = io.WriteString(f, q.Content)
+		_, err = io.WriteString(f, text)
 	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
-	if err != nil {
-		return nil, cleared(err)
-	}
-	return sdk.WriteTextFileResponse{}, nil
+	return err
 }
 
 // refusedFile says what was refused, and notes it.
@@ -111,7 +174,7 @@ func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if ruling(t.prompt.Permissions, []string{kind}, []string{filepath.Join(t.s.dir, name)}, t.s.dir) == bgagent.PermissionDeny {
+	if ruling(t.prompt.Permissions, subject{names: []string{kind}, texts: []string{filepath.Join(t.s.dir, name)}, dir: t.s.dir}) == bgagent.PermissionDeny {
 		return nil, "", errors.New("a rule of the host denies it")
 	}
 	root, err := os.OpenRoot(t.s.dir)
@@ -169,6 +232,10 @@ func cleared(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		return pe.Err
+	}
+	var le *os.LinkError
+	if errors.As(err, &le) {
+		return le.Err
 	}
 	return err
 }

@@ -3,7 +3,10 @@
 package acp
 
 import (
+	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -38,6 +41,61 @@ func TestFilesOfTheSessionCanBeReadAndWritten(t *testing.T) {
 	require.Equal(t, "written", prompt(t, c, id, "write "+filepath.Join(dir, "link")+" through it").Text)
 	require.Equal(t, "through it", prompt(t, c, id, "read "+path).Text)
 	require.Contains(t, prompt(t, c, id, "read "+path+".missing").Text, "Resource not found")
+}
+
+func TestAFileIsReplacedWhole(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer closing(root)
+	path := filepath.Join(dir, "a")
+	require.NoError(t, os.WriteFile(path, []byte("as it was"), 0o640))
+	require.NoError(t, os.Chmod(path, 0o751))
+	before, err := os.Open(path)
+	require.NoError(t, err)
+	defer closing(before)
+	require.NoError(t, writeText(root, "a", "new"))
+	kept, err := io.ReadAll(before)
+	require.NoError(t, err)
+	require.Equal(t, "as it was", string(kept), "what is there is not touched until the new text is whole")
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o751), info.Mode())
+
+	// What cannot be replaced without making something else of it is written over.
+	require.NoError(t, os.Link(path, filepath.Join(dir, "b")))
+	require.NoError(t, os.Symlink("b", filepath.Join(dir, "c")))
+	require.NoError(t, writeText(root, "c", "by all names"))
+	for _, name := range []string{"a", "b", "c"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Equal(t, "by all names", string(text))
+	}
+	require.Error(t, replace(root, "missing/d", "x", nil))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "full"), 0o700))
+	require.Error(t, replace(root, "full", "x", nil), "a directory")
+	list, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, list, 4, "nothing is left of what has failed")
+}
+
+// On a file system of 1 MiB, where the tests may make one.
+func TestAFullDiskCostsNothingOfAFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dir).Run(); err != nil {
+		t.Skip("no file system of its own can be mounted here: ", err)
+	}
+	t.Cleanup(func() { require.NoError(t, exec.Command("umount", dir).Run()) })
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer closing(root)
+	old := strings.Repeat("o", 200<<10)
+	require.NoError(t, writeText(root, "a", old))
+	require.ErrorIs(t, writeText(root, "a", strings.Repeat("n", 2<<20)), syscall.ENOSPC)
+	text, err := os.ReadFile(filepath.Join(dir, "a"))
+	require.NoError(t, err)
+	require.Equal(t, old, string(text))
+	require.NoError(t, writeText(root, "a", "small"), "what was half written does not take up the room")
 }
 
 func TestNoFileOutsideOfTheSessionIsReadOrWritten(t *testing.T) {

@@ -24,7 +24,23 @@ type conversation struct {
 	// Of the last message, while it is not finished.
 	text, thoughts []byte
 	id             string // the agent's own id of it, if it has one
+	toolSize       int    // bytes of its tool calls
+	called         bool   // it has made one, which need not be kept
+	calledBefore   bool   // the message before it had
+
+	// Of the turn that runs.
+	calls  map[string]place // where each tool call was told last
+	answer []byte           // the last text that the agent has written, whatever max is
+	from   int              // number of the message that it is in
 }
+
+// place is where a tool call stands: the number of a message, and which of its
+// calls it is.
+type place struct{ msg, at int }
+
+// maxAnswer bounds the text of an answer, a little above what the manager keeps,
+// so that it can see that there was more.
+const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
 
@@ -36,6 +52,7 @@ func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	h.size += sizeOf(&msg)
 	if msg.Role == bgagent.RoleUser {
 		h.turn = h.first + len(h.msgs)
+		h.calls, h.answer, h.from = nil, nil, -1
 	}
 	h.trim()
 	return &h.msgs[len(h.msgs)-1]
@@ -57,10 +74,12 @@ func (h *conversation) trim() {
 func sizeOf(m *bgagent.Message) int {
 	n := 64 + len(m.Text) + len(m.Reasoning) + len(m.Error)
 	for _, t := range m.Tools {
-		n += 48 + len(t.ID) + len(t.Name)
+		n += sizeOfTool(t)
 	}
 	return n
 }
+
+func sizeOfTool(t bgagent.MessageTool) int { return 48 + len(t.ID) + len(t.Name) }
 
 // last returns the last message if it can still change.
 func (h *conversation) last() *bgagent.Message {
@@ -74,7 +93,8 @@ func (h *conversation) last() *bgagent.Message {
 func (h *conversation) closeLast() {
 	if m := h.last(); m != nil {
 		m.Text, m.Reasoning, m.Finished = string(h.text), string(h.thoughts), true
-		h.text, h.thoughts, h.id = nil, nil, ""
+		h.text, h.thoughts, h.id, h.toolSize = nil, nil, "", 0
+		h.calledBefore, h.called = h.called, false
 	}
 }
 
@@ -84,7 +104,7 @@ func (h *conversation) closeLast() {
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
-	if m != nil && m.Role == role && len(m.Tools) == 0 && (own == "" || h.id == "" || own == h.id) {
+	if m != nil && m.Role == role && !h.called && (own == "" || h.id == "" || own == h.id) {
 		if own != "" {
 			h.id = own
 		}
@@ -104,10 +124,23 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 	m, fresh := h.open(role, id)
 	if n := len(h.msgs); fresh && n > 1 && h.first+n-1 > h.turn {
 		before := &h.msgs[n-2]
-		second = before.Role == m.Role && before.Text != "" && len(before.Tools) == 0
+		second = before.Role == m.Role && before.Text != "" && !h.calledBefore
+	}
+	if role == bgagent.RoleAgent {
+		h.answered(text)
 	}
 	h.text = h.grow(h.text, text)
 	return second
+}
+
+// answered takes a piece of what may be the answer of the turn: the text of its
+// last message that has any. It is kept apart from the messages, of which less
+// may be kept than an answer has.
+func (h *conversation) answered(text string) {
+	if now := h.first + len(h.msgs) - 1; now != h.from {
+		h.answer, h.from = h.answer[:0], now
+	}
+	h.answer = append(h.answer, text[:min(len(text), maxAnswer-len(h.answer))]...)
 }
 
 // thought takes a piece of reasoning.
@@ -121,7 +154,7 @@ func (h *conversation) thought(text string, id *string) {
 // grow appends to the last message, which does not become larger than all that
 // is kept.
 func (h *conversation) grow(b []byte, text string) []byte {
-	if room := h.max - len(h.text) - len(h.thoughts); len(text) > room {
+	if room := h.room(); len(text) > room {
 		text = strings.ToValidUTF8(text[:max(room, 0)], "")
 	}
 	h.size += len(text)
@@ -129,30 +162,40 @@ func (h *conversation) grow(b []byte, text string) []byte {
 	return append(b, text...)
 }
 
+// room is how many bytes the last message may still grow by.
+func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts) - h.toolSize }
+
 // used takes how far a tool call has got. When the message that made the call is
-// finished, as it is when calls overlap, the next one tells the rest.
+// finished, as it is when calls overlap, the next one tells the rest. Of calls, as
+// of text, a message has no more than is kept of all.
 func (h *conversation) used(t bgagent.MessageTool) {
-	same := func(x bgagent.MessageTool) bool { return x.ID == t.ID }
-	for i := len(h.msgs) - 1; i >= 0 && h.first+i >= h.turn; i-- {
-		m := &h.msgs[i]
-		j := slices.IndexFunc(m.Tools, same)
+	if p, told := h.calls[t.ID]; told && p.msg >= h.first {
+		m := &h.msgs[p.msg-h.first]
 		switch {
-		case j < 0:
-			continue
-		case m.Tools[j] == t:
+		case m.Tools[p.at] == t:
 			return
 		case !m.Finished:
-			m.Tools[j] = t
+			m.Tools[p.at] = t
 			return
 		}
-		break
 	}
 	m := h.last()
 	if m == nil || m.Role != bgagent.RoleAgent {
 		m = h.add(bgagent.Message{Role: bgagent.RoleAgent, Time: time.Now()})
 	}
+	h.called = true
+	n := sizeOfTool(t)
+	if n > h.room() {
+		return
+	}
+	if h.calls == nil {
+		h.calls = map[string]place{}
+	}
+	h.calls[t.ID] = place{h.first + len(h.msgs) - 1, len(m.Tools)}
 	m.Tools = append(m.Tools, t)
-	h.size += 48 + len(t.ID) + len(t.Name)
+	h.toolSize += n
+	h.size += n
+	h.trim()
 }
 
 // use adds what the last message has cost.
@@ -167,6 +210,7 @@ func (h *conversation) use(u bgagent.Usage) {
 // finish ends the turn. One that failed without a word leaves an empty message,
 // so that the conversation shows how it ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
+	h.calls, h.answer, h.from = nil, nil, -1
 	m := h.last()
 	if m == nil {
 		if stop == bgagent.StopUntold || stop == bgagent.StopEndOfTurn || h.empty() {
@@ -181,18 +225,9 @@ func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.closeLast()
 }
 
-// lastText returns the last text that the agent has written in the turn.
-func (h *conversation) lastText() string {
-	if h.last() != nil && len(h.text) > 0 {
-		return string(h.text)
-	}
-	for i := len(h.msgs) - 1; i >= 0 && h.first+i >= h.turn; i-- {
-		if m := &h.msgs[i]; m.Role == bgagent.RoleAgent && m.Text != "" {
-			return m.Text
-		}
-	}
-	return ""
-}
+// lastText returns the last text that the agent has written in the turn that
+// runs.
+func (h *conversation) lastText() string { return strings.ToValidUTF8(string(h.answer), "") }
 
 // page returns at most max messages from the cursor on.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {

@@ -4,6 +4,7 @@ package acp
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -75,12 +76,60 @@ func TestOnlyTheLastMessageChanges(t *testing.T) {
 	h.used(one)
 	h.used(two)
 	h.used(two)
+	require.Equal(t, "while that runs", h.lastText())
 	h.finish(bgagent.StopEndOfTurn, "")
 	page, err = h.page("1", 0)
 	require.NoError(t, err)
 	require.Equal(t, first, page.Messages[0])
 	require.Equal(t, []bgagent.MessageTool{one, two}, page.Messages[1].Tools)
-	require.Equal(t, "while that runs", h.lastText())
+}
+
+func TestAnAnswerIsWholeHoweverLittleIsKept(t *testing.T) {
+	h := &conversation{max: 1000}
+	h.add(bgagent.Message{Role: bgagent.RoleUser, Text: "prompt", Finished: true})
+	require.Empty(t, h.lastText())
+	h.said(bgagent.RoleAgent, strings.Repeat("a", 600), nil)
+	h.said(bgagent.RoleAgent, strings.Repeat("b", 2400), nil)
+	require.Equal(t, strings.Repeat("a", 600)+strings.Repeat("b", 2400), h.lastText())
+	h.used(bgagent.MessageTool{ID: "1", Name: "grep"})
+	h.thought(strings.Repeat("t", 3000), nil)
+	require.Len(t, h.lastText(), 3000, "thoughts are no answer")
+	h.said(bgagent.RoleAgent, "the answer", nil)
+	require.Equal(t, "the answer", h.lastText())
+	for range 5 { // as much as the manager needs to see that it is too long
+		h.said(bgagent.RoleAgent, strings.Repeat("ä", 200<<10), nil)
+	}
+	require.Greater(t, len(h.lastText()), 1<<20)
+	require.LessOrEqual(t, len(h.lastText()), maxAnswer)
+	h.finish(bgagent.StopEndOfTurn, "")
+	require.LessOrEqual(t, h.size, 2*h.max)
+	require.Nil(t, h.answer)
+}
+
+func TestToolCallsAreBoundedLikeText(t *testing.T) {
+	h := &conversation{max: 64 << 10}
+	turnOf(h, "one", "answer")
+	h.add(bgagent.Message{Role: bgagent.RoleUser, Text: "two", Finished: true})
+	for i := range 30_000 { // quadratic, this took seconds
+		tool := bgagent.MessageTool{ID: strconv.Itoa(i), Name: "grep", State: bgagent.ToolRunning}
+		h.used(tool)
+		tool.State = bgagent.ToolDone
+		h.used(tool)
+	}
+	page, err := h.page("", 0)
+	require.NoError(t, err)
+	require.LessOrEqual(t, h.size, h.max+200)
+	last := page.Messages[len(page.Messages)-1]
+	require.Greater(t, len(last.Tools), 1000)
+	require.Equal(t, bgagent.MessageTool{ID: "999", Name: "grep", State: bgagent.ToolDone}, last.Tools[999])
+	h.said(bgagent.RoleAgent, "and an answer", nil)
+	require.Equal(t, "and an answer", h.lastText())
+	h.finish(bgagent.StopEndOfTurn, "")
+	size := 0
+	for i := range h.msgs {
+		size += sizeOf(&h.msgs[i])
+	}
+	require.Equal(t, size, h.size)
 }
 
 func TestAForeignCursorIsRefused(t *testing.T) {

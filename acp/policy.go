@@ -1,14 +1,13 @@
 package acp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/bgagent/bgagent"
 	sdk "github.com/coder/acp-go-sdk"
@@ -108,9 +107,9 @@ func cancelled() sdk.RequestPermissionResponse {
 
 // permission answers a question of the agent.
 func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest) sdk.RequestPermissionResponse {
-	q, out := c.question(t, req)
+	q, unclear, out := c.question(t, req)
 	t.report(out...)
-	answer := c.decide(t, q)
+	answer := c.decide(t, q, unclear)
 	if t.ctx.Err() != nil {
 		return cancelled()
 	}
@@ -138,56 +137,71 @@ func (c *Client) refuse(t *turn, what string) {
 	c.cfg.Logger.Info("acp: the agent was refused something", "session", t.s.id, "task", t.prompt.Task)
 }
 
-// question returns what is asked, which is also news about the tool call.
-func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (PermissionRequest, []report) {
+// question returns what is asked, which is also news about the tool call: what
+// the question leaves out was often told before.
+func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (q PermissionRequest, unclear bool, out []report) {
 	x := req.ToolCall
+	n := callNews{
+		id: string(x.ToolCallId), status: value(x.Status), input: x.RawInput,
+		paths: pathsOf(x.Locations, x.Content, x.RawInput),
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := t.calls[string(x.ToolCallId)]
-	q := PermissionRequest{
+	known := t.calls[short(n.id)]
+	if known != nil {
+		n.paths = append(n.paths, known.paths...)
+		slices.Sort(n.paths)
+		n.paths = slices.Compact(n.paths)
+		if n.input == nil {
+			n.input = known.input
+		}
+	}
+	q = PermissionRequest{
 		Session: t.s.id, Task: t.prompt.Task, Agent: t.prompt.Agent, Directory: t.s.dir,
-		ToolCall: string(x.ToolCallId), Kind: string(value(x.Kind)), Title: value(x.Title), Input: x.RawInput,
+		ToolCall: n.id, Kind: string(value(x.Kind)), Title: value(x.Title), Input: n.input, Paths: n.paths,
 	}
-	if known == nil {
-		q.Name = nameOf(q.Title, q.Kind)
-	} else {
-		q.Name = known.tool.Name
-		if q.Title == "" {
-			q.Title = known.title
-		}
-		if q.Kind == "" {
-			q.Kind = known.kind
-		}
-	}
-	for _, l := range x.Locations {
-		q.Paths = append(q.Paths, l.Path)
-	}
-	for _, content := range x.Content {
-		if content.Diff != nil {
-			q.Paths = append(q.Paths, content.Diff.Path)
-		}
-	}
-	slices.Sort(q.Paths)
-	q.Paths = slices.Compact(q.Paths)
 	// The title of a question may be about a part of the call, such as a directory:
 	// the call keeps its own.
-	var title, kind string
 	if known == nil {
-		title, kind = q.Title, q.Kind
+		n.title, n.kind = q.Title, q.Kind
 	}
-	return q, t.s.called(t, q.ToolCall, title, kind, value(x.Status), x.RawInput)
+	out = t.s.called(t, n)
+	known = t.calls[short(n.id)]
+	if known == nil { // it has no id, or there are too many
+		q.Name = nameOf(q.Title, q.Kind)
+		return q, n.id != "", out
+	}
+	q.Name = known.tool.Name
+	q.Title, q.Kind = cmp.Or(q.Title, known.title), cmp.Or(q.Kind, known.kind)
+	return q, known.unclear, out
+}
+
+// subject returns what the rules are asked about.
+func (q *PermissionRequest) subject(unclear bool) subject {
+	s := subject{names: []string{q.Name, q.Kind}, dir: q.Directory}
+	command, isCommand := commandIn(q.Input)
+	switch {
+	case unclear: // what it is about cannot be said
+	case s.has(sdk.ToolKindExecute):
+		if s.command = true; !isCommand {
+			command = q.Title
+		}
+		s.texts = []string{command}
+	case len(q.Paths) > 0:
+		for _, path := range q.Paths {
+			s.texts = append(s.texts, absolute(path, q.Directory))
+		}
+	case isCommand:
+		s.texts, s.command = []string{command}, true
+	case !s.ofFiles(): // the title of a tool that works on files need not name them
+		s.texts = []string{q.Title}
+	}
+	return s
 }
 
 // decide answers a question: the rules of the session first, then the host.
-func (c *Client) decide(t *turn, q PermissionRequest) PermissionAnswer {
-	subjects := []string{commandIn(q)}
-	if len(q.Paths) > 0 {
-		subjects = subjects[:0]
-		for _, path := range q.Paths {
-			subjects = append(subjects, absolute(path, q.Directory))
-		}
-	}
-	switch ruling(t.prompt.Permissions, []string{q.Name, q.Kind}, subjects, q.Directory) {
+func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAnswer {
+	switch ruling(t.prompt.Permissions, q.subject(unclear)) {
 	case bgagent.PermissionAllow:
 		return PermissionAnswer{Allow: true}
 	case bgagent.PermissionDeny:
@@ -196,8 +210,7 @@ func (c *Client) decide(t *turn, q PermissionRequest) PermissionAnswer {
 	if c.cfg.Permit == nil {
 		return PermissionAnswer{Reason: "nobody is there to be asked, and no rule of the host allows it"}
 	}
-	t.report(func(r *bgagent.Reporter) { r.Asking(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title)) })
-	defer t.report(func(r *bgagent.Reporter) { r.Asking("") })
+	defer t.asks(fmt.Sprintf("may it use %s: %.200s", q.Name, q.Title))()
 	answer, err := await(t.ctx, func() PermissionAnswer { return c.cfg.Permit(t.ctx, q) })
 	if err != nil {
 		return PermissionAnswer{Reason: err.Error()}
@@ -206,6 +219,29 @@ func (c *Client) decide(t *turn, q PermissionRequest) PermissionAnswer {
 		answer.Reason = "the host refused"
 	}
 	return answer
+}
+
+// asks shows that the turn waits for the host's answer to a question, until the
+// function that it returns is called. Of several the oldest is shown.
+func (t *turn) asks(text string) (answered func()) {
+	question := &text
+	change := func(f func()) {
+		t.report(func(r *bgagent.Reporter) { // the questions are guarded by what guards the reporter
+			f()
+			first := ""
+			if len(t.questions) > 0 {
+				first = *t.questions[0]
+			}
+			if first != t.shown {
+				r.Asking(first)
+				t.shown = first
+			}
+		})
+	}
+	change(func() { t.questions = append(t.questions, question) })
+	return func() {
+		change(func() { t.questions = slices.DeleteFunc(t.questions, func(x *string) bool { return x == question }) })
+	}
 }
 
 // await calls a function of the host, which may panic, end its goroutine, or not
@@ -236,14 +272,11 @@ func await[T any](ctx context.Context, f func() T) (T, error) {
 	}
 }
 
-// commandIn returns the command that is asked about, else the title.
-func commandIn(q PermissionRequest) string {
-	if fields, ok := q.Input.(map[string]any); ok {
-		if s, ok := fields["command"].(string); ok {
-			return s
-		}
-	}
-	return q.Title
+// commandIn returns the command in the input of a tool.
+func commandIn(input any) (command string, ok bool) {
+	fields, _ := input.(map[string]any)
+	command, ok = fields["command"].(string)
+	return command, ok
 }
 
 // option returns the id of the option that says the answer.
@@ -263,74 +296,4 @@ func option(list []sdk.PermissionOption, a PermissionAnswer) (sdk.PermissionOpti
 		}
 	}
 	return "", false
-}
-
-// ruling returns what the rules say: for each subject the last rule that
-// matches decides. All must be allowed, and one that is denied is enough.
-func ruling(rules []bgagent.Permission, names, subjects []string, dir string) bgagent.PermissionAction {
-	all := bgagent.PermissionAllow
-	for _, s := range subjects {
-		action := bgagent.PermissionAsk
-		for _, r := range rules {
-			if slices.ContainsFunc(names, func(n string) bool { return r.Name == "*" || n != "" && strings.EqualFold(alias(r.Name), alias(n)) }) && matches(r.Pattern, s, dir) {
-				action = r.Action
-			}
-		}
-		switch action {
-		case bgagent.PermissionDeny:
-			return bgagent.PermissionDeny
-		case bgagent.PermissionAllow:
-		default:
-			all = bgagent.PermissionAsk
-		}
-	}
-	return all
-}
-
-// alias returns the protocol's kind for the names that hosts use for it.
-func alias(name string) string {
-	switch strings.ToLower(name) {
-	case "bash", "shell":
-		return string(sdk.ToolKindExecute)
-	case "write":
-		return string(sdk.ToolKindEdit)
-	case "webfetch":
-		return string(sdk.ToolKindFetch)
-	}
-	return name
-}
-
-// matches reports whether the pattern matches the subject: as it is, and, when
-// it is a path, relative to the directory. A * stands for any characters, a ? for
-// one; an empty pattern matches all.
-func matches(pattern, subject, dir string) bool {
-	if pattern == "" || pattern == "*" {
-		return true
-	}
-	if filepath.IsAbs(subject) {
-		subject = filepath.Clean(subject) // no .. gets past a rule
-		if rel, err := filepath.Rel(dir, subject); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) && wildcard(pattern, rel) {
-			return true
-		}
-	}
-	return wildcard(pattern, subject)
-}
-
-// wildcard matches s with a pattern of characters, * and ?.
-func wildcard(pattern, s string) bool {
-	p, star, mark, i := 0, -1, 0, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark, p = p, i, p+1
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
-			p, i = p+1, i+1
-		case star >= 0:
-			mark++
-			p, i = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
 }

@@ -12,41 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTheLastRuleThatMatchesDecides(t *testing.T) {
-	const allow, deny, ask = bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
-	on := func(name, pattern string, a bgagent.PermissionAction) bgagent.Permission {
-		return bgagent.Permission{Name: name, Pattern: pattern, Action: a}
-	}
-	all := on("*", "*", allow)
-	for name, test := range map[string]struct {
-		rules    []bgagent.Permission
-		names    []string
-		subjects []string
-		want     bgagent.PermissionAction
-	}{
-		"no rule":                   {nil, []string{"edit"}, []string{"/w/a"}, ask},
-		"all":                       {[]bgagent.Permission{all}, []string{"edit"}, []string{"/w/a"}, allow},
-		"later beats earlier":       {[]bgagent.Permission{all, on("edit", "*", deny)}, []string{"edit"}, []string{"/w/a"}, deny},
-		"and the other way round":   {[]bgagent.Permission{on("edit", "*", deny), all}, []string{"edit"}, []string{"/w/a"}, allow},
-		"another name":              {[]bgagent.Permission{on("edit", "*", deny)}, []string{"execute"}, []string{"ls"}, ask},
-		"name of the host's":        {[]bgagent.Permission{on("bash", "*", deny)}, []string{"", "execute"}, []string{"ls"}, deny},
-		"name of the tool":          {[]bgagent.Permission{on("Grep", "*", allow)}, []string{"grep", "search"}, []string{"x"}, allow},
-		"no name matches no rule":   {[]bgagent.Permission{on("", "*", allow)}, []string{"", ""}, []string{"x"}, ask},
-		"path":                      {[]bgagent.Permission{on("edit", "/w/src/*", allow)}, []string{"edit"}, []string{"/w/src/a/b.go"}, allow},
-		"relative path":             {[]bgagent.Permission{on("edit", "src/*", allow)}, []string{"edit"}, []string{"/w/src/b.go"}, allow},
-		"relative path, elsewhere":  {[]bgagent.Permission{on("edit", "src/*", allow)}, []string{"edit"}, []string{"/x/src/b.go"}, ask},
-		"no way out by ..":          {[]bgagent.Permission{on("edit", "/w/src/*", allow)}, []string{"edit"}, []string{"/w/src/../../etc/passwd"}, ask},
-		"no way in by ..":           {[]bgagent.Permission{all, on("edit", "/etc/*", deny)}, []string{"edit"}, []string{"/w/../etc/passwd"}, deny},
-		"all have to be allowed":    {[]bgagent.Permission{on("edit", "src/*", allow)}, []string{"edit"}, []string{"/w/src/a", "/w/b"}, ask},
-		"one denied is enough":      {[]bgagent.Permission{all, on("edit", "*.key", deny)}, []string{"edit"}, []string{"/w/a", "/w/b.key"}, deny},
-		"command":                   {[]bgagent.Permission{on("bash", "git *", allow), on("bash", "git push*", deny)}, []string{"execute"}, []string{"git push -f"}, deny},
-		"one character":             {[]bgagent.Permission{on("bash", "l?", allow)}, []string{"execute"}, []string{"ls"}, allow},
-		"one character is not none": {[]bgagent.Permission{on("bash", "ls?", allow)}, []string{"execute"}, []string{"ls"}, ask},
-	} {
-		require.Equal(t, test.want, ruling(test.rules, test.names, test.subjects, "/w"), name)
-	}
-}
-
 func TestAQuestionOfTheAgentIsAnswered(t *testing.T) {
 	yes := func(answer PermissionAnswer) func(context.Context, PermissionRequest) PermissionAnswer {
 		return func(context.Context, PermissionRequest) PermissionAnswer { return answer }
@@ -99,6 +64,20 @@ func TestAQuestionIsShownWhileItIsOpen(t *testing.T) {
 			Name: "execute", Kind: "execute", Title: "rm -r src", Input: map[string]any{"command": "rm -r src"},
 		}, got)
 	})
+}
+
+func TestTheOldestOpenQuestionIsShown(t *testing.T) {
+	var shown []string
+	turn := &turn{r: bgagent.NewReporter(func(r bgagent.Report) { shown = append(shown, r.Text) })}
+	one := turn.asks("one")
+	two := turn.asks("two")
+	same := turn.asks("two")
+	one()
+	two()
+	three := turn.asks("three")
+	same()
+	three()
+	require.Equal(t, []string{"one", "two", "three", ""}, shown)
 }
 
 func TestAnAgentThatFallsSilentWhenRefusedHasFailed(t *testing.T) {

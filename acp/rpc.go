@@ -26,6 +26,8 @@ const (
 	maxGarbage  = 256 << 10 // bytes that are no messages, before the agent's first answer
 	maxInbound  = 256       // requests of the agent that are being answered at a time
 	shownOfLine = 200       // bytes of a line that an error shows
+
+	shownOfError = 2000 // bytes of an error that is no text
 )
 
 // Errors in JSON-RPC answers to the agent.
@@ -35,16 +37,6 @@ const (
 	codeNotFound  = -32002 // of this protocol; agents also look for "Resource not found" in the text
 	codeRefused   = -32603 // an internal error: the protocol has no code for a refusal
 )
-
-// message is a line of JSON-RPC 2.0: a request, a notification or an answer.
-type message struct {
-	Version string            `json:"jsonrpc"`
-	ID      json.RawMessage   `json:"id,omitempty"`
-	Method  string            `json:"method,omitempty"`
-	Params  json.RawMessage   `json:"params,omitempty"`
-	Result  json.RawMessage   `json:"result,omitempty"`
-	Error   *sdk.RequestError `json:"error,omitempty"`
-}
 
 // handlers is what a connection needs from above.
 type handlers struct {
@@ -69,7 +61,7 @@ type conn struct {
 
 	mu      sync.Mutex
 	next    int64
-	pending map[int64]chan message
+	pending map[int64]chan received
 	inbound int
 	err     error  // why the connection ended
 	garbage string // the first line that was no message
@@ -77,7 +69,7 @@ type conn struct {
 
 // newConn returns a connection that writes to w; serve has to be run for it.
 func newConn(w io.WriteCloser, h handlers) *conn {
-	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]chan message{}}
+	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]chan received{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = newOutbox(w)
 	return c
@@ -91,7 +83,7 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	if err != nil {
 		return fmt.Errorf("encoding the request %s: %w", method, err)
 	}
-	answer := make(chan message, 1)
+	answer := make(chan received, 1)
 	c.mu.Lock()
 	if err := c.err; err != nil {
 		c.mu.Unlock()
@@ -117,34 +109,20 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 }
 
 // wait waits for an answer.
-func (c *conn) wait(ctx context.Context, answer <-chan message) (message, error) {
+func (c *conn) wait(ctx context.Context, answer <-chan received) (received, error) {
 	select {
 	case m := <-answer:
 		return m, nil
 	case <-ctx.Done():
-		return message{}, context.Cause(ctx)
+		return received{}, context.Cause(ctx)
 	case <-c.done:
 	}
 	select { // the last thing that was read may have been this answer
 	case m := <-answer:
 		return m, nil
 	default:
-		return message{}, c.ended()
+		return received{}, c.ended()
 	}
-}
-
-// into decodes an answer.
-func (m *message) into(method string, result any) error {
-	if m.Error != nil {
-		return m.Error
-	}
-	if len(m.Result) == 0 || result == nil {
-		return nil
-	}
-	if err := json.Unmarshal(m.Result, result); err != nil {
-		return fmt.Errorf("the answer to %s cannot be read: %w", method, err)
-	}
-	return nil
 }
 
 // notify sends a notification.
@@ -211,11 +189,11 @@ func (c *conn) serve(r io.Reader) {
 			c.fail(err)
 			break
 		}
-		var m message
 		if line = bytes.TrimSpace(line); len(line) == 0 {
 			continue
 		}
-		if json.Unmarshal(line, &m) != nil || m.Method == "" && len(m.ID) == 0 {
+		m, ok := decode(line)
+		if !ok {
 			// Some programs log to their output: such lines are skipped. One that
 			// does nothing else is no agent.
 			noise += len(line)
@@ -245,11 +223,11 @@ func (c *conn) hear(line []byte) {
 }
 
 // take passes on one message.
-func (c *conn) take(m message) {
+func (c *conn) take(m received) {
 	switch {
-	case m.Method == "":
-		id, err := strconv.ParseInt(string(m.ID), 10, 64)
-		if err != nil {
+	case m.method == "":
+		id, ok := m.request()
+		if !ok {
 			return // an answer to nothing that was asked
 		}
 		c.mu.Lock()
@@ -260,7 +238,7 @@ func (c *conn) take(m message) {
 			answer <- m
 		}
 	case len(m.ID) == 0:
-		c.h.notify(m.Method, m.Params)
+		c.h.notify(m.method, m.Params)
 	default:
 		c.mu.Lock()
 		full := c.inbound >= maxInbound
@@ -277,8 +255,8 @@ func (c *conn) take(m message) {
 }
 
 // answer answers a request of the agent.
-func (c *conn) answer(m message) {
-	result, problem := c.h.request(c.ctx, m.Method, m.Params)
+func (c *conn) answer(m received) {
+	result, problem := c.h.request(c.ctx, m.method, m.Params)
 	reply := message{ID: m.ID, Error: problem}
 	if problem == nil {
 		raw, err := json.Marshal(result)

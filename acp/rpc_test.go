@@ -42,10 +42,50 @@ func TestAnAnswerJustBeforeTheEndCounts(t *testing.T) {
 	require.Equal(t, "yes", got)
 	require.ErrorIs(t, c.call(context.Background(), "ask", nil, &got), errOutputEnded)
 	for range 100 { // whoever comes late to its answer finds the end as well
-		answer := make(chan message, 1)
-		answer <- message{}
+		answer := make(chan received, 1)
+		answer <- received{}
 		_, err := c.wait(context.Background(), answer)
 		require.NoError(t, err)
+	}
+}
+
+func TestAnAnswerThatCannotBeReadIsAnError(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"jsonrpc":"2.0","id":1,"error":{"code":"ECONNRESET","message":"boom"}}`:           "ECONNRESET: boom (code -32603)",
+		`{"jsonrpc":"2.0","id":1,"error":{"code":7,"message":{"text":"boom"}}}`:             `{"text":"boom"} (code 7)`,
+		`{"jsonrpc":"2.0","id":1,"error":{"code":1.5,"message":"boom","data":"why"}}`:       "1.5: boom: why (code -32603)",
+		`{"jsonrpc":"2.0","id":1,"error":"boom"}`:                                           "boom (code -32603)",
+		`{"jsonrpc":"2.0","id":1,"error":["boom"]}`:                                         `["boom"] (code -32603)`,
+		`{"jsonrpc":"2.0","id":1,"error":{}}`:                                               "{} (code -32603)",
+		`{"jsonrpc":"2.0","id":"1","error":{"code":-32603,"message":"boom"}}`:               "boom (code -32603)",
+		`{"jsonrpc":"2.0","id":1,"method":null,"error":{"code":-32603,"message":"boom"}}`:   "boom (code -32603)",
+		`{"jsonrpc":"2.0","id":1,"result":{"cost":NaN}}`:                                    `its answer cannot be read: "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"cost\":NaN}}" (code -32603)`,
+		`{"jsonrpc":"2.0","meta":{"a":[1]},"id":1,"error":{"code":1,"message":log: hello}}`: `its answer cannot be read`,
+		`{"jsonrpc":"2.0","id":1,"result":7}`:                                               "the answer to ask cannot be read: ",
+		`{"jsonrpc":"2.0","id":"1","result":"yes","error":null}`:                            "",
+	} {
+		written := make(told, 1)
+		c := newConn(written, handlers{})
+		asked := make(chan error)
+		var got string
+		go func() { asked <- c.call(context.Background(), "ask", nil, &got) }()
+		<-written
+		r, w := io.Pipe()
+		go c.serve(r)
+		_, err := io.WriteString(w, "{broken\n{\"id\":NaN}\n"+line+"\n")
+		require.NoError(t, err)
+		if err = <-asked; want == "" { // though the connection stands
+			require.NoError(t, err, line)
+			require.Equal(t, "yes", got)
+		} else {
+			var re *sdk.RequestError
+			if errors.As(err, &re) {
+				err = &agentError{re}
+			}
+			require.ErrorContains(t, err, want, line)
+		}
+		require.NoError(t, w.Close())
+		<-c.done
 	}
 }
 
@@ -139,6 +179,7 @@ func FuzzServe(f *testing.F) {
 		`{"jsonrpc":"2.0","id":"x","method":"session/request_permission","params":{"sessionId":"s","toolCall":{"toolCallId":"1"},"options":[]}}`,
 		`{"jsonrpc":"2.0","id":null,"method":"fs/read_text_file","params":{"sessionId":"s","path":"/x"}}`,
 		`{"jsonrpc":"2.0","id":[1],"method":"terminal/create","params":{"sessionId":"s","command":"x"}}`,
+		`{"jsonrpc":"2.0","id":"1","error":"boom"}`, `{"id":1,"error":{"code":"x"}}`, `{"jsonrpc":"2.0","id":1,"result":NaN}`,
 		"garbage\n\n[]\n{}\n\x00", `{"id":1e999}`,
 	} {
 		f.Add([]byte(s + "\n"))

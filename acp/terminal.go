@@ -93,7 +93,8 @@ func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	if c.cfg.Terminal == nil {
 		return errors.New("the host does not run commands for agents")
 	}
-	if ruling(t.prompt.Permissions, []string{string(sdk.ToolKindExecute)}, []string{commandLine(req.Command)}, t.s.dir) == bgagent.PermissionDeny {
+	about := subject{names: []string{string(sdk.ToolKindExecute)}, texts: []string{commandLine(req.Command)}, command: true, dir: t.s.dir}
+	if ruling(t.prompt.Permissions, about) == bgagent.PermissionDeny {
 		return errors.New("a rule of the host denies it")
 	}
 	no, err := await(t.ctx, func() error { return c.cfg.Terminal(t.ctx, req) })

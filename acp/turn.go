@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/bgagent/bgagent"
 	sdk "github.com/coder/acp-go-sdk"
@@ -34,24 +36,21 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
-	// reporting guards r, and is held while it is called: RunTurn takes it away.
+	// reporting guards r and the questions, and is held while r is called: RunTurn
+	// takes it away.
 	reporting sync.Mutex
 	r         *bgagent.Reporter
+	questions []*string // that the host has not answered yet, oldest first
+	shown     string    // the one that was reported last
 
 	requests sync.WaitGroup // requests of the agent that are being answered
 
 	// Guarded by Client.mu.
 	over    bool // no further request is answered
 	calls   map[string]*toolCall
+	kept    int    // bytes kept of calls
 	refused string // the last permission that was refused, until the agent writes something
 	terms   map[string]*terminal
-}
-
-// toolCall is a tool call of a turn.
-type toolCall struct {
-	tool  bgagent.MessageTool
-	kind  string
-	title string
 }
 
 // RunTurn implements [bgagent.TurnRunner]. What the agent answers as an error is
@@ -263,12 +262,31 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []sdk.ContentBlock
+	texts := []string{t.prompt.Text}
 	if t.prompt.System != "" && t.prompt.System != t.s.system {
 		t.s.system = t.prompt.System
-		list = append(list, sdk.TextBlock(t.prompt.System))
+		texts = []string{t.prompt.System, t.prompt.Text}
 	}
-	return append(list, sdk.TextBlock(t.prompt.Text))
+	var list []sdk.ContentBlock
+	if isCommand(strings.Join(texts, "")) { // agents look at all blocks together
+		list = append(list, sdk.TextBlock(lead))
+	}
+	for _, text := range texts {
+		list = append(list, sdk.TextBlock(text))
+	}
+	return list
+}
+
+// lead is put before a prompt that the agent would take for a command of its own,
+// and answer without a word from the model, if at all.
+const lead = "The task:\n\n"
+
+// isCommand reports whether agents take a prompt for a command: it begins with a
+// slash, as the protocol has it, or a dollar sign, as gemini also reads it. What
+// JavaScript takes for space before that does not count.
+func isCommand(text string) bool {
+	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
+	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")
 }
 
 // quiet ends what the client itself does for the turn: requests of the agent

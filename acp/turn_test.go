@@ -276,6 +276,22 @@ func TestASystemTextIsGivenOnce(t *testing.T) {
 	})
 }
 
+func TestAPromptIsNoCommandToTheAgent(t *testing.T) {
+	for text, want := range map[string]bool{
+		"/compact": true, "/src/main.go has a bug": true, " \n\t/help": true, "\u00a0\ufeff/help": true, "$help": true,
+		"look at /src": false, "!ls": false, "# a title": false, "": false, " \n": false,
+	} {
+		require.Equal(t, want, isCommand(text), text)
+	}
+	bubble(t, Config{}, true, func(t *testing.T, c *Client) {
+		told := func(p bgagent.Prompt) string { return run(t, c, create(t, c), p).wait().Text }
+		require.Contains(t, told(bgagent.Prompt{Text: "/compact it\nrecall"}), "The task:\n\n\n/compact it")
+		require.Contains(t, told(bgagent.Prompt{System: "/be brief", Text: "recall"}), "The task:\n\n\n/be brief")
+		require.Equal(t, "recall", told(bgagent.Prompt{Text: "recall"}))
+		require.NotContains(t, told(bgagent.Prompt{System: "be brief", Text: "/compact\nrecall"}), "The task")
+	})
+}
+
 func TestAgentsAndModelsAreChosenByName(t *testing.T) {
 	cfg := Config{Agents: map[string]Agent{"planner": {Mode: "plan", Description: "plans"}, "builder": {Model: "large"}}}
 	bubble(t, cfg, true, func(t *testing.T, c *Client) {

@@ -128,10 +128,10 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate) []report {
 		return []report{func(r *bgagent.Reporter) { r.Reasoning(text) }}
 	case u.ToolCall != nil:
 		x := u.ToolCall
-		return s.called(t, string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput)
+		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput)})
 	case u.ToolCallUpdate != nil:
 		x := u.ToolCallUpdate
-		return s.called(t, string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput)
+		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput)})
 	case u.Plan != nil:
 		return []report{todos(u.Plan)}
 	case u.UsageUpdate != nil:
@@ -151,56 +151,6 @@ func value[T any](p *T) (v T) {
 		v = *p
 	}
 	return v
-}
-
-// called takes what is told of a tool call, which may be its beginning even in
-// an update or in a question. Empty values mean that nothing has changed.
-func (s *session) called(t *turn, id, title, kind string, status sdk.ToolCallStatus, input any) []report {
-	if id == "" {
-		return nil
-	}
-	call := t.calls[id]
-	if call == nil {
-		call = &toolCall{tool: bgagent.MessageTool{ID: id, Name: nameOf(title, kind)}}
-		t.calls[id] = call
-	}
-	if title != "" {
-		call.title = title
-	}
-	if kind != "" {
-		call.kind = kind
-	}
-	// A call that has ended stays so, even when an update comes too late.
-	if status != "" && call.tool.State.InFlight() {
-		call.tool.State = stateOf(status)
-	}
-	tool := call.tool
-	s.conv.used(tool)
-	out := []report{func(r *bgagent.Reporter) { r.Tool(tool) }}
-	if list := todosIn(input); list != nil {
-		out = append(out, func(r *bgagent.Reporter) { r.Todos(list) })
-	}
-	return out
-}
-
-// settle ends the tool calls that the agent has said nothing more of.
-func (c *Client) settle(t *turn) {
-	stopped := t.stopped()
-	var out []report
-	c.mu.Lock()
-	for _, call := range t.calls {
-		if !call.tool.State.InFlight() {
-			continue
-		}
-		if call.tool.State = bgagent.ToolDone; stopped {
-			call.tool.State = bgagent.ToolFailed
-		}
-		tool := call.tool
-		t.s.conv.used(tool)
-		out = append(out, func(r *bgagent.Reporter) { r.Tool(tool) })
-	}
-	c.mu.Unlock()
-	t.report(out...)
 }
 
 // use reports the tokens of a turn. The field of the protocol is not stable yet;
@@ -240,31 +190,6 @@ func textOf(b sdk.ContentBlock) string {
 		return b.ResourceLink.Uri
 	}
 	return ""
-}
-
-// nameOf returns the name of a tool. The protocol has only a title, which is
-// the name with some agents and a sentence or a command with others; then the
-// kind of the tool has to do.
-func nameOf(title, kind string) string {
-	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {
-		return title
-	}
-	if kind != "" {
-		return kind
-	}
-	return "tool"
-}
-
-func stateOf(s sdk.ToolCallStatus) bgagent.ToolState {
-	switch s {
-	case sdk.ToolCallStatusInProgress:
-		return bgagent.ToolRunning
-	case sdk.ToolCallStatusCompleted:
-		return bgagent.ToolDone
-	case sdk.ToolCallStatusFailed:
-		return bgagent.ToolFailed
-	}
-	return bgagent.ToolPending
 }
 
 // todos returns the report of a plan.

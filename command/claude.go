@@ -18,7 +18,8 @@ import (
 // whose name begins with a capital letter or with mcp__ is for the tool of that
 // name.
 //
-// A session that is continued may be given a new id. Messages and tool calls of
+// A prompt that begins with a slash may be a command to it, so the line "The
+// task:" is put before one. A session that is continued may be given a new id. Messages and tool calls of
 // its own subagents count as activity only.
 func Claude() Program {
 	args := []string{"-p", "--output-format", "stream-json", "--verbose"}
@@ -30,8 +31,13 @@ func Claude() Program {
 		Profile:    []string{"--agent={profile}"},
 		System:     []string{"--append-system-prompt={system}"},
 		Rules:      claudeRules,
+		Overrides: []string{
+			"--allowedTools", "--allowed-tools", "--disallowedTools", "--disallowed-tools", "--permission-mode",
+			"--dangerously-skip-permissions", "--allow-dangerously-skip-permissions",
+		},
 		Decode:     decodeClaude,
 		Environ:    []string{"ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_*", "AWS_*", "CLOUD_ML_REGION"},
+		Commands:   "/",
 		NewSession: true,
 	}
 }

@@ -43,7 +43,8 @@ type Config struct {
 	// Grace is how long a program that must stop may take to end by itself
 	// before it is killed, and then once more how long what it has left running
 	// may take. 3 s when zero: together they should be less than the manager's
-	// stopping deadline of 10 s.
+	// stopping deadline of 10 s. A program that has said that its turn is over
+	// must stop when it has not exited after as long.
 	Grace time.Duration
 
 	// MaxLine is the longest line that is read of a program's output, in bytes;

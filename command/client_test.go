@@ -272,6 +272,28 @@ func TestATurnEndsAsTheProgramEnds(t *testing.T) {
 	}
 }
 
+func TestAProgramThatIsDoneAndDoesNotExitHasSucceeded(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.Grace = 50 * time.Millisecond })
+	for prompt, want := range map[string]string{"linger there": "done, and there", "lingerpolite": "done"} {
+		end, err := play(t, c, create(t, c), prompt)
+		require.NoError(t, err, prompt)
+		require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: want}, end)
+	}
+}
+
+func TestAnEndThatIsTakenBackIsNotWaitedFor(t *testing.T) {
+	var o Output
+	require.False(t, o.seal(), "nothing was said of an end")
+	o.End(bgagent.StopEndOfTurn, "", "")
+	o.GoesOn()
+	require.False(t, o.seal())
+	o.End(bgagent.StopEndOfTurn, "", "")
+	require.True(t, o.seal())
+	o.GoesOn()
+	o.End(bgagent.StopError, "", "too late")
+	require.Equal(t, &ending{stop: bgagent.StopEndOfTurn}, o.said().end)
+}
+
 func TestAProgramOfPlainTextEndsByItsExitCode(t *testing.T) {
 	c := clientOf(t, fakeAgent(t, Text("fake")))
 	end, err := play(t, c, create(t, c), "say x")
@@ -314,6 +336,12 @@ func TestAProgramThatPrintsGarbageForEverIsStopped(t *testing.T) {
 	end, err := play(t, c, create(t, c), "muteforever")
 	require.Contains(t, failure(t, err).Problem, `first "garbage in, garbage out"`)
 	require.Equal(t, bgagent.StopError, end.Stop)
+}
+
+func TestAProgramThatNeverEndsItsFirstLineIsStopped(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.MaxLine = 100 << 10 })
+	_, err := play(t, c, create(t, c), "muteline")
+	require.Contains(t, failure(t, err).Problem, "it printed a line of more than 102400 bytes (Config.MaxLine), and nothing that is known of it; is it the program")
 }
 
 func TestAProgramThatReadsNothingHoldsNothingUp(t *testing.T) {

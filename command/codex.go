@@ -9,7 +9,8 @@ import (
 // Codex is OpenAI's codex, called as codex exec --json. Tested with 0.169.0.
 //
 // The model is passed with --model, [Agent].Profile with --profile, the system
-// text as developer_instructions. Of the rules these are passed on: without
+// text as developer_instructions. It refuses prompts of more than 1,048,576
+// characters. Of the rules these are passed on: without
 // leave to edit the sandbox is read-only, with it workspace-write, and unsaid
 // it is what the user's configuration says; without leave to run commands there
 // is no shell tool; without leave for the web there is no web search, and the
@@ -30,9 +31,13 @@ func Codex() Program {
 		Profile:    []string{"-c", "profile={profile|json}"},
 		System:     []string{"-c", "developer_instructions={system|json}"},
 		Rules:      codexRules,
-		Decode:     decodeCodex,
-		Environ:    []string{"CODEX_*", "OPENAI_*"},
-		Interrupt:  syscall.SIGINT,
+		Overrides: []string{
+			"-s", "--sandbox", "--full-auto", "--yolo", "--approve-for-me", "--dangerously-bypass-approvals-and-sandbox", "--add-dir",
+			"sandbox_mode", "sandbox_workspace_write", "features.shell_tool", "web_search", "--search",
+		},
+		Decode:    decodeCodex,
+		Environ:   []string{"CODEX_*", "OPENAI_*"},
+		Interrupt: syscall.SIGINT,
 	}
 }
 

@@ -29,7 +29,13 @@ type exchange struct {
 	problem        string
 }
 
-func (x *exchange) size() int { return len(x.prompt) + len(x.answer) + len(x.problem) }
+func (x *exchange) size() int {
+	n := len(x.prompt) + len(x.answer) + len(x.problem)
+	for _, t := range x.tools {
+		n += 48 + len(t.ID) + len(t.Name)
+	}
+	return n
+}
 
 func (c *conversation) begin(prompt string, out *Output) {
 	c.mu.Lock()

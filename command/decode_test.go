@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/bgagent/bgagent"
 	"github.com/stretchr/testify/require"
@@ -52,7 +53,7 @@ func (t *told) take(r bgagent.Report) {
 func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (said, told) {
 	var heard told
 	o := newOutput(bgagent.NewReporter(heard.take), turn, before)
-	readLines(bytes.NewReader(output), 1<<20, func(line []byte) bool { decode(line, o); return false })
+	readLines(bytes.NewReader(output), 1<<20, func(line []byte) bool { decode(line, o); return false }, nil)
 	return o.said(), heard
 }
 
@@ -219,6 +220,45 @@ func TestLinesOfOurOwnForm(t *testing.T) {
 		got, _ := decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(line))
 		require.Equal(t, want, got.end.stop, line)
 	}
+}
+
+func TestWhatAProgramSaysIsBounded(t *testing.T) {
+	var heard []bgagent.MessageTool
+	o := newOutput(bgagent.NewReporter(func(r bgagent.Report) {
+		if r.Kind == bgagent.ReportTool {
+			heard = append(heard, r.Tool)
+		}
+	}), 1, bgagent.Usage{})
+	long := strings.Repeat("x", 1<<20)
+	o.Tool(long+"1", long, bgagent.ToolRunning)
+	o.Tool(long+"2", "", bgagent.ToolRunning)
+	o.Tool(long+"1", "", bgagent.ToolDone)
+	require.NotEqual(t, heard[0].ID, heard[1].ID, "long ids are told apart")
+	require.Equal(t, heard[0].ID, heard[2].ID)
+	o.Session("s")
+	o.Session(long)
+	o.Problem(long)
+	o.End(bgagent.StopError, "", long)
+	got := o.said()
+	require.Equal(t, "s", got.session)
+	require.LessOrEqual(t, len(got.lastErr), maxProblem)
+	require.LessOrEqual(t, len(got.end.problem), maxProblem)
+	require.Len(t, got.tools, 2)
+	for _, tool := range got.tools {
+		require.LessOrEqual(t, len(tool.ID)+len(tool.Name), 2*maxName)
+	}
+}
+
+func TestAToolCallDoesNotCopyTheTextBeforeItAgain(t *testing.T) {
+	o := newOutput(nil, 1, bgagent.Usage{})
+	o.Message(strings.Repeat("x", 1<<20))
+	o.Tool("1", "grep", bgagent.ToolRunning)
+	last := o.last
+	o.Tool("2", "grep", bgagent.ToolRunning)
+	require.Equal(t, unsafe.StringData(last), unsafe.StringData(o.last))
+	o.Text("y")
+	o.Tool("3", "grep", bgagent.ToolRunning)
+	require.Equal(t, "y", o.last)
 }
 
 func TestTheLastEndCounts(t *testing.T) {

@@ -30,8 +30,10 @@
 // What is said below of a preset is what was seen with the version named.
 //
 // The prompt goes to the standard input of all presets, never through a shell:
-// there it may be of any length, begin with a dash, and is not to be seen in the
-// list of processes. A program that only takes it as an argument is given it
+// there it may be as long as the program takes it, begin with a dash, and is not
+// to be seen in the list of processes. Codex takes 1,048,576 characters and
+// refuses more; the others were given 1.5 million. The system text is an argument
+// for codex and claude, of which Linux takes 128 KiB. A program that only takes it as an argument is given it
 // there; see [Form].
 //
 // # The environment of a program
@@ -48,7 +50,9 @@
 // finished for a reason other than tool calls, a program of plain text by exit
 // code 0. A program that exits without having said so has been interrupted,
 // whatever its exit code (gemini exits with 0 when it is ended by a signal), and
-// so has one that was killed by a signal that did not come from here. The error
+// so has one that was killed by a signal that did not come from here. One that has
+// said so and does not exit within [Config].Grace is stopped: what it has said
+// counts, unless it has gone on meanwhile. The error
 // of a failed turn is a [*TurnError]: the exit code or signal and the end of
 // standard error.
 //
@@ -57,9 +61,15 @@
 // were tested run their tools in process groups of their own, and leave them
 // running when they are killed (opencode and gemini also when they are
 // interrupted); so on Linux every process that has inherited the turn's
-// [TurnVariable] is ended with it. On other Unix systems only the program's own
+// [TurnVariable] is ended with it. What cannot be found by it lives on: a process
+// without the variable, one that has written over its environment, as those do
+// that change their title, and one whose environment the host may not read,
+// because it runs as another user. On other Unix systems only the program's own
 // process group is. On Windows only the program itself is, and at once.
 // When the host itself is killed, its programs go on to the end of their turns.
+// A host that is process 1 of a container is given the orphans of its programs
+// and does not wait for them, so that they stay as zombies: give the container an
+// init process.
 //
 // # What cannot be known
 //
@@ -74,7 +84,8 @@
 // Nobody can be asked: a permission question ends as a refusal in all of these
 // programs. What rules a preset can pass on is said there; one that forbids
 // something which the program cannot be told to forbid fails the turn before it
-// starts. No preset has a list of its agents or of its models, so a wrong model
+// starts, and so does one of the agent's own arguments or variables that would
+// undo the rules. No preset has a list of its agents or of its models, so a wrong model
 // is the model server's error.
 //
 // The programs keep their sessions in files of their own. The client remembers

@@ -214,6 +214,17 @@ func TestRealToolsUsageAndFollowUps(t *testing.T) {
 	})
 }
 
+func TestRealPromptsThatLookLikeCommandsReachTheModel(t *testing.T) {
+	each(t, func(t *testing.T, r real) {
+		s := r.scene(t, bgagent.Config{})
+		for _, begin := range []string{"/quit", " \n/help me", "!ls and $help", "# a title of @/etc/hostname"} {
+			s.completed(s.run(begin+"\n@say found it"), "found it")
+			requests := s.w.Model.Requests()
+			require.Contains(t, requests[len(requests)-1].LastUser(), strings.TrimSpace(begin))
+		}
+	})
+}
+
 func TestRealCancelInTheMiddleOfAStream(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.scene(t, bgagent.Config{})

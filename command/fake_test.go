@@ -169,6 +169,19 @@ func (f *fake) do(verb, rest string) {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 		f.message("I stay")
 		block()
+	case "linger": // is done, and does not exit
+		f.message("done, and " + rest)
+		f.end()
+		block()
+	case "lingerpolite": // the same, and says that it failed when it is asked to end
+		ch := make(chan os.Signal, 1)
+		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
+		f.message("done")
+		f.end()
+		<-ch
+		f.message("I was interrupted")
+		f.say(`{"type":"end","stop":"error","error":"I was interrupted"}`)
+		os.Exit(1)
 	case "polite": // says that it failed when it is asked to end
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
@@ -205,6 +218,8 @@ func (f *fake) misbehave(verb, rest string, n int) {
 		for {
 			f.say("garbage in, garbage out")
 		}
+	case "muteline":
+		_, _ = io.Copy(os.Stdout, zeros{})
 	case "mutegarbage":
 		f.say("Welcome to another program!")
 	case "flood": // both pipes, far more than they hold
@@ -224,16 +239,6 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	default:
 		panic("the fake does not know " + verb)
 	}
-}
-
-// zeros is an endless text without an end of line.
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = '0'
-	}
-	return len(p), nil
 }
 
 // spawn starts a process that holds the pipes, in the group of the program, in a

@@ -14,7 +14,8 @@ import "github.com/bgagent/bgagent"
 // nobody can be asked. It cannot be kept from reading and from the web, and
 // knows no patterns.
 //
-// A word of the prompt that begins with @ and is the name of a file, or part of
+// A prompt that begins with a slash is a command to gemini, so the line "The
+// task:" is put before one. A word of the prompt that begins with @ and is the name of a file, or part of
 // one, has gemini put that file into the prompt. It continues sessions in the
 // directory of their first turn only, and keeps none whose first turn failed
 // before there was an answer.
@@ -26,9 +27,11 @@ func Gemini() Program {
 		Resume:     Form{Args: append(format[:2:2], "--resume={session}")},
 		Model:      []string{"--model={model}"},
 		Rules:      geminiRules,
+		Overrides:  []string{"-y", "--yolo", "--approval-mode", "--approvalMode", "--policy", "--admin-policy", "--adminPolicy", "--allowed-tools", "--allowedTools"},
 		Decode:     decodeGemini,
 		Environ:    []string{"GEMINI_*", "GOOGLE_*"},
 
+		Commands:          "/",
 		ForgetsUnanswered: true,
 	}
 }

@@ -13,8 +13,9 @@ import (
 // readLines calls line for every line that is not empty, without its end, until
 // there are no more or line says that it has seen enough. A line of more than
 // most bytes is dropped, so that memory is bounded whatever a program prints;
-// dropped counts those.
-func readLines(r io.Reader, most int, line func([]byte) (enough bool)) (dropped int) {
+// dropped counts those. What is dropped is told while it comes, in bytes: such a
+// line need not end.
+func readLines(r io.Reader, most int, line func([]byte) (enough bool), dropping func(n int) (enough bool)) (dropped int) {
 	in := bufio.NewReaderSize(r, 32<<10)
 	var long []byte // the beginning of a line that does not fit into in
 	skip := false   // the line is too long
@@ -23,9 +24,15 @@ func readLines(r io.Reader, most int, line func([]byte) (enough bool)) (dropped 
 		whole := !errors.Is(err, bufio.ErrBufferFull)
 		switch {
 		case skip:
+			if dropping(len(piece)) {
+				return dropped
+			}
 		case len(long)+len(piece) > most+1: // the end of the line is not counted
-			skip, long = true, nil
 			dropped++
+			if dropping(len(long) + len(piece)) {
+				return dropped
+			}
+			skip, long = true, nil
 		case !whole || len(long) > 0:
 			long = append(long, piece...)
 		}

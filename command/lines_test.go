@@ -12,7 +12,7 @@ import (
 )
 
 func linesOf(r io.Reader, most int) (lines []string, dropped int) {
-	dropped = readLines(r, most, func(b []byte) bool { lines = append(lines, string(b)); return false })
+	dropped = readLines(r, most, func(b []byte) bool { lines = append(lines, string(b)); return false }, func(int) bool { return false })
 	return lines, dropped
 }
 
@@ -38,8 +38,11 @@ func TestReadLines(t *testing.T) {
 		}
 	}
 	n := 0
-	readLines(strings.NewReader("a\nb\nc\n"), 10, func([]byte) bool { n++; return n == 2 })
+	readLines(strings.NewReader("a\nb\nc\n"), 10, func([]byte) bool { n++; return n == 2 }, nil)
 	require.Equal(t, 2, n, "it stops when it is told to")
+	n = 0
+	readLines(zeros{}, 100_000, nil, func(more int) bool { n += more; return n > 200_000 })
+	require.Less(t, n, 300_000, "also in the middle of a line")
 }
 
 func TestReadTextKeepsCharactersWhole(t *testing.T) {
@@ -86,4 +89,14 @@ func TestHintIsTheLineThatSaysMost(t *testing.T) {
 		_, _ = e.Write([]byte(in))
 		require.Equal(t, want, hint(e.String()))
 	}
+}
+
+// zeros is an endless text without an end of line.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = '0'
+	}
+	return len(p), nil
 }

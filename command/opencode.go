@@ -32,6 +32,7 @@ func Opencode() Program {
 		Model:      []string{"--model={model}"},
 		Profile:    []string{"--agent={profile}"},
 		Rules:      opencodeRules,
+		Overrides:  []string{"--auto"},
 		Decode:     decodeOpencode,
 		Environ:    []string{"OPENCODE_*"},
 	}

@@ -1,6 +1,8 @@
 package command
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +35,7 @@ type Output struct {
 	total   bgagent.Usage // of the session, where the program tells it
 	totaled bool
 	end     *ending
+	sealed  bool // end is final
 }
 
 // ending is how a program says that its turn has ended.
@@ -48,6 +51,23 @@ const maxText = 1<<20 + 4
 
 // maxTools bounds the tool calls that are kept for Messages.
 const maxTools = 1000
+
+// What else a program says is bounded, too, whatever it prints.
+const (
+	maxName    = 200 // bytes of the name of a tool, and of the id of a call
+	maxSession = 4 << 10
+	maxProblem = 64 << 10
+)
+
+// short returns the id, or one that stands for it when it is long. It holds on to
+// nothing that the id is a part of.
+func short(id string) string {
+	if len(id) <= maxName {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return cut(id, maxName/2) + "…" + hex.EncodeToString(sum[:16])
+}
 
 func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 	return &Output{r: r, turn: turn, before: before}
@@ -68,8 +88,8 @@ func (o *Output) locked(f func()) {
 // Session tells the program's own id of the session.
 func (o *Output) Session(id string) {
 	o.locked(func() {
-		if id != "" {
-			o.session = id
+		if id != "" && len(id) <= maxSession {
+			o.session = strings.Clone(id)
 		}
 	})
 }
@@ -110,7 +130,7 @@ func (o *Output) write(s string, whole bool) {
 }
 
 func (o *Output) closeLocked() {
-	if len(o.text) > 0 {
+	if len(o.text) > 0 && !o.closed { // else it has been copied
 		o.last, o.closed = string(o.text), true
 	}
 }
@@ -126,7 +146,7 @@ func (o *Output) Reasoning(piece string) {
 // Tool tells of a tool call, or how far it has got. The id need only be unique
 // in the turn.
 func (o *Output) Tool(id, name string, state bgagent.ToolState) {
-	t := bgagent.MessageTool{ID: strconv.Itoa(o.turn) + "." + id, Name: name, State: state}
+	t := bgagent.MessageTool{ID: strconv.Itoa(o.turn) + "." + short(id), Name: cut(name, maxName), State: state}
 	o.locked(func() {
 		i := slices.IndexFunc(o.tools, func(x bgagent.MessageTool) bool { return x.ID == t.ID })
 		switch {
@@ -191,7 +211,7 @@ func (o *Output) Activity() {
 // Problem tells of an error that need not be the end of the turn. When the turn
 // fails without a word, it is named.
 func (o *Output) Problem(text string) {
-	o.locked(func() { o.lastErr = text })
+	o.locked(func() { o.lastErr = strings.Clone(cut(text, maxProblem)) })
 	o.r.Activity()
 }
 
@@ -199,11 +219,27 @@ func (o *Output) Problem(text string) {
 // when it is empty the last message counts. Problem says what went wrong. When
 // a program says so several times, the last time counts.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
-	o.locked(func() { o.end = &ending{stop, cut(text, maxText), problem} })
+	o.conclude(&ending{stop, cut(text, maxText), strings.Clone(cut(problem, maxProblem))})
 }
 
 // GoesOn takes back what End has told.
-func (o *Output) GoesOn() { o.locked(func() { o.end = nil }) }
+func (o *Output) GoesOn() { o.conclude(nil) }
+
+func (o *Output) conclude(end *ending) {
+	o.locked(func() {
+		if !o.sealed {
+			o.end = end
+		}
+	})
+}
+
+// seal makes what was said of the end final, if anything was.
+func (o *Output) seal() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sealed = o.end != nil
+	return o.sealed
+}
 
 // answer returns the agent's last message, as far as it has got.
 func (o *Output) answerLocked() string {
@@ -238,17 +274,23 @@ func (o *Output) said() said {
 	}
 }
 
-// brief returns the part of said that costs nothing.
-func (o *Output) brief() said {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return said{known: o.known, session: o.session}
+// brief is the part of said that costs nothing.
+type brief struct {
+	known, over, sealed bool
+	session             string
 }
 
-// cut returns at most n bytes of s, and no half rune.
+func (o *Output) brief() brief {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return brief{known: o.known, over: o.end != nil, sealed: o.sealed, session: o.session}
+}
+
+// cut returns at most n bytes of s, and no half rune. What it has cut off is not
+// held on to.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return strings.ToValidUTF8(s[:n], "")
+	return strings.ToValidUTF8(strings.Clone(s[:max(n, 0)]), "")
 }

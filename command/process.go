@@ -84,7 +84,7 @@ func startError(err error) error {
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("it is no program for this machine, or a script without #! in its first line: %w", err)
 	case errors.Is(err, syscall.E2BIG):
-		return fmt.Errorf("its arguments and environment are longer than the system allows; shorten the prompt: %w", err)
+		return fmt.Errorf("its arguments and environment are longer than the system allows; shorten what the agent is given in them: the prompt and the system text, Agent.Args, Agent.Env: %w", err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("it must not be executed; make it executable: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
 )
@@ -40,6 +42,12 @@ type Program struct {
 	// that deny anything this package has a name for are refused.
 	Rules func(rules []bgagent.Permission) (args, env []string, err error)
 
+	// Overrides are the flags, and the keys of settings, by which [Agent].Args
+	// could undo what Rules has made: they are refused in a turn that has rules. A
+	// key stands for those below it, too. What Rules returns comes after
+	// [Agent].Args, and a variable that it sets must not be set by [Agent].Env.
+	Overrides []string
+
 	// Decode returns a decoder for the lines of one turn. When nil the whole
 	// output is the answer and exit code 0 says that it is whole.
 	Decode func() Decoder
@@ -57,6 +65,11 @@ type Program struct {
 	// programs begin a new session when they do not find the old one.
 	NewSession bool
 
+	// Commands are the characters with which a prompt begins that the program
+	// takes for a command to itself, such as "/" for one that has /quit. A task
+	// is none: the line "The task:" is put before such a prompt.
+	Commands string
+
 	// ForgetsUnanswered says that the program does not keep a session in which
 	// its agent has not said or done anything. What follows begins a new one
 	// then, and the earlier prompts are put before the new one.
@@ -64,7 +77,7 @@ type Program struct {
 }
 
 // Form is one way to call a program: Args, then what is added for the model and
-// the like, then [Agent].Args, then Prompt.
+// the like, then [Agent].Args, then what comes of the rules, then Prompt.
 //
 // When no argument of Prompt has {prompt}, the prompt goes to standard input;
 // otherwise that is empty. A prompt that is too long for an argument (128 KiB on
@@ -94,6 +107,8 @@ type turnSpec struct {
 	system    string
 	directory string
 	args      []string // Agent.Args
+	before    []string // of Agent.Command
+	set       []string // of Agent.Env, NAME=value
 	rules     []bgagent.Permission
 }
 
@@ -118,26 +133,29 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 		}
 		t.system = ""
 	}
-	parts := [][]string{form.Args}
+	if p.takesForCommand(t.prompt) {
+		t.prompt = lead + t.prompt
+	}
+	const always = "always" // the form itself is not about anything
 	for _, o := range []struct {
 		what, value string
 		args        []string
 	}{
-		{"model", t.model, p.Model}, {"profile", t.profile, p.Profile}, {"system text", t.system, p.System},
+		{always, always, form.Args}, {"model", t.model, p.Model}, {"profile", t.profile, p.Profile}, {"system text", t.system, p.System},
 	} {
 		switch {
 		case o.value == "":
-		case o.args == nil:
+			continue
+		case o.args == nil && o.what != always:
 			return call, fmt.Errorf("%s cannot be told which %s to use; %q was asked for", p.Executable, o.what, o.value)
-		default:
-			parts = append(parts, o.args)
 		}
-	}
-	for _, part := range parts {
-		for _, arg := range part {
+		for _, arg := range o.args {
 			s, err := t.expand(arg, false)
 			if err != nil {
 				return call, fmt.Errorf("%s: %w", p.Executable, err)
+			}
+			if len(s) > maxArgument {
+				return call, tooLong(o.what, o.value, p.Executable)
 			}
 			call.args = append(call.args, s)
 		}
@@ -150,7 +168,10 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if err != nil {
 		return call, err
 	}
-	call.args, call.env = append(append(call.args, args...), t.args...), env
+	if err := p.undone(args, env, t); err != nil {
+		return call, err
+	}
+	call.args, call.env = slices.Concat(call.args, t.args, args), env
 	if err := p.addPrompt(&call, form, t); err != nil {
 		return call, err
 	}
@@ -162,12 +183,23 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	return call, nil
 }
 
+// lead is put before a prompt that the program would take for a command.
+const lead = "The task:\n\n"
+
+// takesForCommand reports whether the program would take the prompt for a
+// command. Space before it, and what JavaScript takes for it, does not count.
+func (p *Program) takesForCommand(prompt string) bool {
+	prompt = strings.TrimLeftFunc(prompt, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
+	first, _ := utf8.DecodeRuneInString(prompt)
+	return prompt != "" && strings.ContainsRune(p.Commands, first)
+}
+
 // addPrompt adds the last arguments, and standard input.
 func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 	tail := form.Prompt
 	if hasPlaceholder(tail, "prompt") && len(t.prompt) >= maxArgument-1024 {
 		if form.Stdin == nil {
-			return fmt.Errorf("the prompt has %d bytes, and %s takes it as an argument, of which %d bytes is the most; shorten it, or put it into a file and name that", len(t.prompt), p.Executable, maxArgument-1024)
+			return tooLong("prompt", t.prompt, p.Executable)
 		}
 		tail = form.Stdin
 	}
@@ -184,6 +216,12 @@ func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 		call.args = append(call.args, s)
 	}
 	return nil
+}
+
+// tooLong is the error for what does not fit into an argument, with what else
+// stands in it.
+func tooLong(what, text, program string) error {
+	return fmt.Errorf("the %s has %d bytes, and %s takes it as an argument, of which %d bytes is the most; shorten it, or put it into a file and name that", what, len(text), program, maxArgument-1024)
 }
 
 var placeholders = []string{"prompt", "session", "model", "profile", "system", "directory"}

@@ -47,6 +47,30 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 	}
 }
 
+func TestAPromptIsNoCommandToTheProgram(t *testing.T) {
+	for prompt, led := range map[string]bool{
+		"/quit": true, "/src/main.go has a bug": true, " \n\t/help": true, "\u00a0\ufeff/help": true, "/": true,
+		"look at /src/main.go": false, "!ls": false, "# a title": false, "": false, "\n": false,
+	} {
+		want := prompt
+		if led {
+			want = "The task:\n\n" + prompt
+		}
+		for _, p := range []Program{Gemini(), Claude()} {
+			call, err := p.invoke(turnSpec{prompt: prompt})
+			require.NoError(t, err)
+			require.Equal(t, want, call.stdin, p.Executable)
+		}
+	}
+	call, err := (&Program{Executable: "x"}).invoke(turnSpec{prompt: "/quit"})
+	require.NoError(t, err)
+	require.Equal(t, "/quit", call.stdin, "a program that has no commands is given the prompt as it is")
+	gemini := Gemini()
+	call, err = gemini.invoke(turnSpec{prompt: "go", system: "/always be brief"})
+	require.NoError(t, err)
+	require.Equal(t, "The task:\n\n/always be brief\n\ngo", call.stdin)
+}
+
 func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
 	for _, tc := range []struct {
 		form Form
@@ -63,6 +87,19 @@ func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, call.toStdin)
 		require.Equal(t, tc.want, strings.Join(call.args, "|"))
+	}
+}
+
+func TestASystemTextThatIsTooLongIsNamed(t *testing.T) {
+	long := strings.Repeat("s", 200<<10)
+	for _, p := range []Program{Codex(), Claude()} {
+		_, err := p.invoke(turnSpec{prompt: "x", system: long})
+		require.ErrorContains(t, err, "the system text has 204800 bytes, and "+p.Executable+" takes it as an argument", "not the prompt")
+	}
+	for _, p := range []Program{Gemini(), Opencode()} {
+		call, err := p.invoke(turnSpec{prompt: "x", system: long})
+		require.NoError(t, err)
+		require.Equal(t, long+"\n\nx", call.stdin)
 	}
 }
 
@@ -137,6 +174,52 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 	p.Rules = IgnoreRules
 	_, err := p.invoke(turnSpec{prompt: "x", rules: []bgagent.Permission{none}})
 	require.NoError(t, err)
+}
+
+func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
+	noShell := []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny}, {Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny}}
+	for _, tc := range []struct {
+		p    Program
+		args string // with spaces between them
+		set  string
+		bad  string // what the error names; empty for none
+	}{
+		{Codex(), "-c model_provider=x -c features.other=true --enable other -c sandbox=1", "", ""},
+		{Codex(), `-c sandbox_mode="danger-full-access"`, "", "sandbox_mode="},
+		{Codex(), `-csandbox_mode=x`, "", "-csandbox_mode=x"},
+		{Codex(), `--config=sandbox_workspace_write.network_access=true`, "", "network_access"},
+		{Codex(), `-c features={shell_tool=true}`, "", "features="},
+		{Codex(), `--enable shell_tool`, "", "shell_tool"},
+		{Codex(), `--sandbox danger-full-access`, "", "--sandbox"},
+		{Codex(), `-sdanger-full-access`, "", "-sdanger-full-access"},
+		{Codex(), `--dangerously-bypass-approvals-and-sandbox`, "", "--dangerously-bypass"},
+		{Gemini(), "--approval-mode=yolo", "", "--approval-mode=yolo"},
+		{Gemini(), "--include-directories=/x", "", ""},
+		{Claude(), "--dangerously-skip-permissions", "", "--dangerously-skip-permissions"},
+		{Claude(), "--allowedTools Bash", "", "--allowedTools"},
+		{Opencode(), "--auto", "", "--auto"},
+		{Opencode(), "", `OPENCODE_PERMISSION={"*":"allow"}`, "OPENCODE_PERMISSION"},
+		{Opencode(), "", `OPENCODE_CONFIG=x`, ""},
+	} {
+		spec := turnSpec{prompt: "x", args: strings.Fields(tc.args), set: []string{tc.set}, rules: noShell}
+		_, err := tc.p.invoke(spec)
+		spec.before, spec.args = spec.args, nil
+		_, before := tc.p.invoke(spec)
+		require.Equal(t, err, before, "what is in Agent.Command counts, too")
+		if tc.bad == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, tc.bad)
+		require.ErrorContains(t, err, "rules of the task; take it out there, and say it in rules")
+		spec.rules = nil
+		_, err = tc.p.invoke(spec)
+		require.NoError(t, err, "without rules there is nothing to undo")
+	}
+	p := Program{Executable: "x", Rules: func([]bgagent.Permission) (args, env []string, err error) { return []string{"--only-look"}, nil, nil }}
+	call, err := p.invoke(turnSpec{args: []string{"--do=all"}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"--do=all", "--only-look"}, call.args, "the last word is that of the rules")
 }
 
 func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {

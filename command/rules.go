@@ -3,7 +3,9 @@ package command
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/bgagent/bgagent"
 )
@@ -68,6 +70,51 @@ func cannot(program, what string, by bgagent.Permission) error {
 		rule += " " + by.Pattern
 	}
 	return fmt.Errorf("%s cannot be kept from %s, as the rule %s %s asks; take the rule out, or use another agent", program, what, strconv.Quote(rule), by.Action)
+}
+
+// undone returns an error if the agent is called in a way that would undo what
+// the rules have become.
+func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
+	for _, e := range ruleEnv {
+		name, _, _ := strings.Cut(e, "=")
+		if slices.ContainsFunc(t.set, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+			return fmt.Errorf("Agent.Env sets %s, in which %s is told the rules of the task; take it out there, and say it in rules", name, p.Executable)
+		}
+	}
+	if len(ruleArgs)+len(ruleEnv) == 0 {
+		return nil
+	}
+	args := slices.Concat(t.before, t.args)
+	for i, arg := range args {
+		value := i > 0 && (args[i-1] == "-c" || args[i-1] == "--config" || args[i-1] == "--enable" || args[i-1] == "--disable")
+		for _, o := range p.Overrides {
+			if isFlag := strings.HasPrefix(o, "-"); isFlag && !value && isThe(arg, o) || !isFlag && isSetting(arg, o, value) {
+				return fmt.Errorf("the agent's arguments have %s, which would undo the rules of the task; take it out there, and say it in rules", strconv.Quote(arg))
+			}
+		}
+	}
+	return nil
+}
+
+// isThe reports whether an argument is the flag, alone or with its value.
+func isThe(arg, flag string) bool {
+	rest, ok := strings.CutPrefix(arg, flag)
+	short := !strings.HasPrefix(flag, "--") // its value may follow without a sign
+	return ok && (rest == "" || rest[0] == '=' || short)
+}
+
+// isSetting reports whether an argument sets the key, one above it or one below
+// it: as KEY=VALUE after a flag, with that flag in one argument, or as the name of
+// a feature.
+func isSetting(arg, key string, value bool) bool {
+	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
+		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {
+			arg, value = strings.TrimPrefix(rest, "="), true
+		}
+	}
+	name, _, _ := strings.Cut(arg, "=")
+	name = strings.TrimSpace(name)
+	return value && name != "" && (name == key || strings.HasPrefix(name, key+".") || strings.HasPrefix(key, name+".") || strings.HasSuffix(key, "."+name))
 }
 
 // noRules is for programs that cannot be told any rules.

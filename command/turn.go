@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/bgagent/bgagent"
 )
@@ -19,12 +20,14 @@ type turn struct {
 	prompt  bgagent.Prompt
 	out     *Output
 	stop    context.CancelCauseFunc
-	own     string // the program's id of the session to go on with; empty for a new one
+	own     string      // the program's id of the session to go on with; empty for a new one
+	linger  *time.Timer // runs while the program has said that the turn is over
 
 	// Written by the reader of standard output, read when it is done.
 	dropped int
 	strange int        // bytes of lines before the first that is known
 	first   string     // the first line that is not known
+	skipped bool       // there was a line that is too long
 	lost    *TurnError // why it makes no sense to go on
 }
 
@@ -118,26 +121,44 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	if ctx.Err() != nil {
 		return t.judge(outcome{stopped: context.Cause(ctx)})
 	}
-	s, program := t.session, &t.session.agent.Program
+	program := &t.session.agent.Program
 	p, err := t.begin()
 	if err != nil {
 		return bgagent.TurnEnd{Stop: bgagent.StopError}, err
 	}
 	var errs tail
 	var readers sync.WaitGroup
+	t.linger = time.NewTimer(t.client.cfg.Grace)
+	t.linger.Stop()
 	readers.Go(func() { t.read(p.stdout) })
 	readers.Go(func() { copyAll(&errs, p.stderr) })
-	select {
-	case <-p.exited:
-	case <-ctx.Done():
-		p.stop(program.Interrupt, t.client.cfg.Grace)
-	}
+	t.await(ctx, p)
 	stopped := context.Cause(ctx) // looked at before what is left over is ended, which takes time
 	p.finish(t.client.cfg.Grace, &readers)
 	return t.judge(outcome{
-		program: s.agent.Program.Executable, plain: program.Decode == nil, stopped: stopped,
+		program: program.Executable, plain: program.Decode == nil, stopped: stopped,
 		code: p.state.ExitCode(), signal: signalOf(p.state), stderr: errs.String(),
 	})
+}
+
+// await returns when the program has exited. It is stopped when the turn must
+// stop, and when it has said that the turn is over and does not exit: what it has
+// said counts then.
+func (t *turn) await(ctx context.Context, p *process) {
+	defer t.linger.Stop()
+	for {
+		select {
+		case <-p.exited:
+			return
+		case <-ctx.Done():
+		case <-t.linger.C:
+			if !t.out.seal() {
+				continue // it has gone on at the last moment
+			}
+		}
+		p.stop(t.session.agent.Program.Interrupt, t.client.cfg.Grace)
+		return
+	}
 }
 
 // begin starts the program.
@@ -154,6 +175,11 @@ func (t *turn) begin() (*process, error) {
 		prompt: t.prompt.Text, model: t.prompt.Model, profile: a.Profile, system: t.prompt.System, directory: s.dir,
 		args: a.Args, session: t.own, rules: t.prompt.Permissions,
 	}
+	through, set := splitEnv(a.Env)
+	spec.set = set
+	if len(a.Command) > 1 {
+		spec.before = a.Command[1:]
+	}
 	if spec.model == "" {
 		spec.model = a.Model
 	}
@@ -161,13 +187,9 @@ func (t *turn) begin() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
-	through, set := splitEnv(a.Env)
 	own, mark := marks(s.depth)
 	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
-	if len(a.Command) > 1 {
-		call.args = slices.Concat(a.Command[1:], call.args)
-	}
-	p, err := start(path, call.args, environ(os.Environ(), through, call.env, set, own), s.dir, mark, call.toStdin)
+	p, err := start(path, slices.Concat(spec.before, call.args), environ(os.Environ(), through, set, call.env, own), s.dir, mark, call.toStdin)
 	if err != nil {
 		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)
 	}
@@ -192,15 +214,25 @@ func (t *turn) read(f *os.File) {
 		return
 	}
 	decode := program.Decode()
+	over := false
 	t.dropped = readLines(f, t.client.cfg.MaxLine, func(line []byte) (enough bool) {
-		decode(line, t.out)
 		said := t.out.brief()
+		if said.sealed { // what it says of being stopped is not about the turn
+			return false
+		}
+		decode(line, t.out)
+		if said = t.out.brief(); said.over != over {
+			if over = said.over; over {
+				t.linger.Reset(t.client.cfg.Grace)
+			} else {
+				t.linger.Stop()
+			}
+		}
 		if !said.known {
 			if t.first == "" {
 				t.first = cut(string(line[:min(len(line), 200)]), 100)
 			}
-			if t.strange += len(line) + 1; t.strange > maxStrange {
-				t.giveUp(t.unknown())
+			if t.isStrange(len(line) + 1) {
 				return true
 			}
 		}
@@ -209,8 +241,21 @@ func (t *turn) read(f *os.File) {
 			return true
 		}
 		return false
+	}, func(n int) (enough bool) {
+		t.skipped = true
+		return !t.out.brief().known && t.isStrange(n)
 	})
 	returned = true
+}
+
+// isStrange counts bytes of lines that are not known, of a program none of whose
+// lines was, and gives it up when they are too many.
+func (t *turn) isStrange(n int) bool {
+	if t.strange += n; t.strange <= maxStrange {
+		return false
+	}
+	t.giveUp(t.unknown())
+	return true
 }
 
 // giveUp stops a program of which nothing is to be expected any more.
@@ -223,7 +268,10 @@ func (t *turn) giveUp(problem string) {
 // not know.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
-	if t.first != "" {
+	switch {
+	case t.skipped:
+		what = fmt.Sprintf("it printed a line of more than %d bytes (Config.MaxLine), and nothing that is known of it", t.client.cfg.MaxLine)
+	case t.first != "":
 		what = "it printed nothing that is known of it, first " + strconv.Quote(t.first)
 	}
 	return what + "; is it the program, in a version, that the agent's Program is for?"

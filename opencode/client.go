@@ -98,6 +98,7 @@ type Client struct {
 	stream   bool                    // the event stream is up
 	breakOff context.CancelCauseFunc // ends its connection; nil before the first
 	tell     func(bgagent.HostEvent) // emits an event; nil while nobody listens
+	dropped  []string                // sessions that were forgotten, for the follower to do so, too
 }
 
 // New returns a client. It makes no request: use [Client.Check] to find out
@@ -108,7 +109,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	cfg.URL = cmp.Or(cfg.URL, defaultURL)
 	u, err := url.Parse(cfg.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return bad("URL", "%q is no address of a server; it should look like %s", cfg.URL, defaultURL)
 	}
 	if u.User != nil {

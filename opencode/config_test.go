@@ -17,6 +17,7 @@ func TestNewNamesTheFieldThatIsWrong(t *testing.T) {
 		`opencode.Config.URL: "127.0.0.1:4096" is no address of a server; it should look like http://127.0.0.1:4096`: {URL: "127.0.0.1:4096"},
 		`opencode.Config.URL: "ftp://x" is no address`:                                                               {URL: "ftp://x"},
 		`opencode.Config.URL: "http://h/?a=b" is no address`:                                                         {URL: "http://h/?a=b"},
+		`opencode.Config.URL: "http://h/?" is no address`:                                                            {URL: "http://h/?"},
 		`opencode.Config.URL: contains a user or a password; they belong into`:                                       {URL: "http://opencode:secret@h"},
 		`opencode.Config.Username: is set and Password is not`:                                                       {Username: "me"},
 		`opencode.Config.Directory: "src" is not an absolute path`:                                                   {Directory: "src"},

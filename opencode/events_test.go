@@ -50,6 +50,32 @@ func TestGrowingTextIsToldWhileItGrows(t *testing.T) {
 	})
 }
 
+func TestNothingIsKeptOfAForgottenSession(t *testing.T) {
+	c := newClient(t, opencode.Config{})
+	f := opencode.NewFollower(c, func(bgagent.HostEvent) {}, "ses_0", "ses_1", "ses_2")
+	event := func(kind, properties string, a ...any) {
+		opencode.Event(f, t.Context(), fmt.Appendf(nil, `{"payload":{"type":%q,"properties":`+properties+`}}`, append([]any{kind}, a...)...))
+	}
+	event("server.connected", `{}`)
+	for i := range 3 {
+		id := fmt.Sprintf("ses_%d", i)
+		event("message.updated", `{"info":{"id":"msg_u%d","sessionID":%q,"role":"user"}}`, i, id)
+		event("message.updated", `{"info":{"id":"msg_a%d","sessionID":%q,"role":"assistant"}}`, i, id) // never finished
+		event("session.status", `{"sessionID":%q,"status":{"type":"idle"}}`, id)
+	}
+	require.Equal(t, 3, opencode.Views(f), "what comes late is still put together")
+	c.ForgetSession("ses_0")
+	c.ForgetSession("ses_1")
+	opencode.NewFollower(c, nil, "ses_1") // used again at once
+	event("server.heartbeat", `{}`)
+	assert.Equal(t, 2, opencode.Views(f))
+	c.ForgetSession("ses_1")
+	c.ForgetSession("ses_2")
+	event("server.heartbeat", `{}`)
+	assert.Zero(t, opencode.Views(f))
+	opencode.Down(f)
+}
+
 func TestABrokenStreamIsAGapAndIsOpenedAgain(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))

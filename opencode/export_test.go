@@ -20,6 +20,17 @@ func NewFollower(c *Client, emit func(bgagent.HostEvent), sessions ...string) *f
 	return newFollower(c, emit, false)
 }
 
+// Views returns of how many sessions the follower keeps messages.
+func Views(f *follower) int { return len(f.views) }
+
+// Tell has the client tell what happens to sessions in the same way as the
+// follower.
+func Tell(c *Client, emit func(bgagent.HostEvent)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tell = emit
+}
+
 // For tests of what is not exported.
 var (
 	ReadEvents  = readEvents

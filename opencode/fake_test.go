@@ -149,6 +149,13 @@ func (f *fakeServer) sent() (out []map[string]any) {
 	return out
 }
 
+// lastMessage returns the id of the message of the last prompt.
+func (f *fakeServer) lastMessage() string {
+	sent := f.sent()
+	id, _ := sent[len(sent)-1]["messageID"].(string)
+	return id
+}
+
 func answer(status int, body string) *http.Response {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
 }

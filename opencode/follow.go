@@ -63,6 +63,7 @@ type eventProperties struct {
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.forget()
 	var e wireEvent
 	if json.Unmarshal(data, &e) != nil {
 		return
@@ -124,6 +125,23 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	}
 }
 
+// forget drops what is kept of sessions that the client has forgotten. It is done
+// with the next event, and not at once: whoever forgets a session may be called
+// from here.
+func (f *follower) forget() {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	for _, id := range f.c.dropped {
+		if f.c.sessions[id] != nil {
+			continue // it is used again
+		}
+		delete(f.views, id)
+		delete(f.whole, id)
+		delete(f.failed, id)
+	}
+	f.c.dropped = nil
+}
+
 // connected is called when the server says that the stream stands.
 func (f *follower) connected() {
 	if f.up {
@@ -168,7 +186,7 @@ func (f *follower) down() {
 	c := f.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stream = false
+	c.stream, c.dropped = false, nil
 	for _, s := range c.sessions {
 		s.awaited, s.busy = "", false
 	}

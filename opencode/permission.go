@@ -93,9 +93,14 @@ func (c *Client) answered(id string) {
 	}
 	delete(c.asks, id)
 	a.cancel()
-	if a.owner != "" && c.tell != nil {
-		c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionBusy}})
+	if a.owner == "" || c.tell == nil {
+		return
 	}
+	if next := c.askOf(a.owner); next != nil {
+		c.tellAsking(next) // several can be open
+		return
+	}
+	c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionBusy}})
 }
 
 // drop forgets the questions of a session that has fallen idle. c.mu must be
@@ -121,12 +126,21 @@ func (c *Client) asksOf(session string) (out []*ask) {
 func (c *Client) asked(session string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, a := range c.asks {
-		if a.owner == session {
-			return a.text
-		}
+	if a := c.askOf(session); a != nil {
+		return a.text
 	}
 	return ""
+}
+
+// askOf returns the oldest open question of the session, or of one that descends
+// from it, or nil. Ids sort by time. c.mu must be held.
+func (c *Client) askOf(session string) (oldest *ask) {
+	for _, a := range c.asks {
+		if a.owner == session && (oldest == nil || a.id < oldest.id) {
+			oldest = a
+		}
+	}
+	return oldest
 }
 
 // tellAsking emits that the session of a question is asking. c.mu must be held.
@@ -181,7 +195,8 @@ func (c *Client) answer(a *ask) {
 		c.tellAsking(a)
 	}
 	c.mu.Unlock()
-	r := call{method: http.MethodPost, path: "/question/" + url.PathEscape(a.id) + "/reject", dir: a.dir}
+	var done bool
+	r := call{method: http.MethodPost, path: "/question/" + url.PathEscape(a.id) + "/reject", dir: a.dir, out: &done}
 	if a.request != nil {
 		a.request.Task = owner
 		reply := c.decide(a)

@@ -56,6 +56,33 @@ func TestThePolicyOfTheHostAnswers(t *testing.T) {
 	}
 }
 
+func TestATaskAsksUntilItsLastQuestionIsAnswered(t *testing.T) {
+	leave := func(context.Context, opencode.PermissionRequest) opencode.PermissionReply {
+		return opencode.PermissionReply{Leave: true}
+	}
+	c := newClient(t, opencode.Config{Permission: leave})
+	var last bgagent.SessionStatus
+	emit := func(e bgagent.HostEvent) { last = e.Status }
+	opencode.Tell(c, emit)
+	f := opencode.NewFollower(c, emit, "ses_1")
+	event := func(kind, properties string) {
+		opencode.Event(f, t.Context(), []byte(`{"directory":"/w","payload":{"type":"`+kind+`","properties":`+properties+`}}`))
+	}
+	for _, id := range []string{"1", "2", "3"} {
+		event("permission.asked", `{"id":"per_`+id+`","sessionID":"ses_1","permission":"bash","patterns":["ls `+id+`"]}`)
+	}
+	asking := func(what string) bgagent.SessionStatus {
+		return bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: "may I: bash " + what}
+	}
+	event("permission.replied", `{"requestID":"per_1","sessionID":"ses_1"}`)
+	assert.Equal(t, asking("ls 2"), last, "the oldest that is open")
+	event("permission.replied", `{"requestID":"per_3","sessionID":"ses_1"}`)
+	assert.Equal(t, asking("ls 2"), last)
+	event("permission.replied", `{"requestID":"per_2","sessionID":"ses_1"}`)
+	assert.Equal(t, bgagent.SessionStatus{State: bgagent.SessionBusy}, last)
+	opencode.Down(f)
+}
+
 func TestATaskIsShownAsAskingWhileTheHostDecides(t *testing.T) {
 	for _, leave := range []bool{false, true} {
 		policy := func(ctx context.Context, _ opencode.PermissionRequest) opencode.PermissionReply {

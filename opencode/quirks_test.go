@@ -285,6 +285,35 @@ func TestWhatOneDirectoryDoesNotTellIsUnknownAndTheRestIsTold(t *testing.T) {
 	})
 }
 
+func TestAWebPageIsNoAnswerToAnything(t *testing.T) {
+	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
+		id := r.session("")
+		page := func(suffix string, do func() error) {
+			t.Helper()
+			r.f.intercept(func(req *http.Request) *http.Response {
+				if strings.HasSuffix(req.URL.Path, suffix) && !(req.Method == http.MethodGet && req.URL.Path == "/session/"+id) {
+					return answer(http.StatusOK, "<!doctype html><title>login</title>")
+				}
+				return nil
+			})
+			assert.ErrorContains(t, do(), "that is not an opencode server", suffix)
+		}
+		page("/prompt_async", func() error { return r.c.StartTurn(t.Context(), id, prompt("bgp_a.1.1", "say one")) })
+		assert.Empty(t, r.f.sent())
+		r.f.intercept(nil)
+		require.NoError(t, r.c.StartTurn(t.Context(), id, prompt("bgp_a.1.1", "say one")))
+		seconds(1)
+		page("/message/"+r.f.lastMessage(), func() error { return r.c.StartTurn(t.Context(), id, prompt("bgp_a.1.1", "say one")) })
+		page("/abort", func() error { return r.c.Abort(t.Context(), id) })
+		page("/"+id, func() error { return r.c.Delete(t.Context(), id) })
+		page("/"+id, func() error { // the rules are set
+			p := prompt("bgp_a.2.1", "say two")
+			p.Permissions = []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny}}
+			return r.c.StartTurn(t.Context(), id, p)
+		})
+	})
+}
+
 func TestAPromptSentAgainIsOneMessageAndOneTurn(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		id := r.session("")

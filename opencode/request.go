@@ -64,7 +64,7 @@ type call struct {
 	query  url.Values
 	dir    string // ?directory=; empty for the server's own
 	body   any
-	out    any          // decoded from the answer; nil to ignore it
+	out    any          // decoded from the answer; nil for one without a body, status 204
 	header *http.Header // receives the header of the answer
 }
 
@@ -95,6 +95,9 @@ func (c *Client) do(ctx context.Context, r call) error {
 		*r.header = resp.Header
 	}
 	if r.out == nil {
+		if resp.StatusCode != http.StatusNoContent {
+			return &ServerError{URL: c.base, Status: resp.StatusCode, Detail: "opencode does not answer with a body here", Advice: adviceNotOpencode}
+		}
 		return nil
 	}
 	if err := json.Unmarshal(body, r.out); err != nil {

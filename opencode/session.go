@@ -3,6 +3,7 @@ package opencode
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -168,7 +169,8 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 	if !seen.IsZero() && time.Since(seen) < readableFor {
 		return nil
 	}
-	err := c.do(ctx, call{method: http.MethodGet, path: "/file", dir: dir, query: url.Values{"path": {"."}}})
+	var list []json.RawMessage
+	err := c.do(ctx, call{method: http.MethodGet, path: "/file", dir: dir, query: url.Values{"path": {"."}}, out: &list})
 	var e *ServerError
 	switch {
 	case err == nil:
@@ -208,7 +210,8 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 			s.calm = nil
 		}
 	}()
-	err := c.do(ctx, call{method: http.MethodPost, path: sessionPath(id, "/abort")})
+	var done bool
+	err := c.do(ctx, call{method: http.MethodPost, path: sessionPath(id, "/abort"), out: &done})
 	if err != nil && !missing(err) {
 		return fmt.Errorf("aborting session %s: %w", id, err)
 	}
@@ -249,6 +252,9 @@ func (c *Client) ForgetSession(id string) {
 	defer c.mu.Unlock()
 	if s := c.sessions[id]; s != nil && s.aborts == 0 {
 		delete(c.sessions, id)
+		if c.stream {
+			c.dropped = append(c.dropped, id)
+		}
 	}
 }
 
@@ -278,7 +284,8 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 	if err := c.rested(ctx, all); err != nil {
 		return fmt.Errorf("deleting session %s: %w", id, err)
 	}
-	err = c.do(ctx, call{method: http.MethodDelete, path: sessionPath(id, "")})
+	var done bool
+	err = c.do(ctx, call{method: http.MethodDelete, path: sessionPath(id, ""), out: &done})
 	if err != nil && !missing(err) {
 		return fmt.Errorf("deleting session %s: %w", id, err)
 	}

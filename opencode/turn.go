@@ -68,7 +68,7 @@ func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir str
 	has := w.Permission
 	if len(want) > len(has) || !slices.Equal(has[len(has)-len(want):], want) {
 		body := map[string]any{"permission": want}
-		if err := c.do(ctx, call{method: http.MethodPatch, path: sessionPath(id, ""), body: body}); err != nil {
+		if err := c.do(ctx, call{method: http.MethodPatch, path: sessionPath(id, ""), body: body, out: &w}); err != nil {
 			return "", fmt.Errorf("setting the permissions of session %s: %w", id, err)
 		}
 	}
@@ -96,7 +96,15 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 	empty, at := s.empty, stampAt(s.created)+1
 	c.mu.Unlock()
 	if message != "" {
-		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(message))})
+		var m struct {
+			Info struct {
+				ID string `json:"id"`
+			} `json:"info"`
+		}
+		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(message)), out: &m})
+		if err == nil && m.Info.ID != message {
+			err = &ServerError{URL: c.base, Status: http.StatusOK, Detail: "asked for a message, it sent something else", Advice: adviceNotOpencode}
+		}
 		if err != nil && !missing(err) {
 			return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
 		}

@@ -49,7 +49,7 @@ func TestAUsersSessionIsToldIdleAfterANotice(t *testing.T) {
 		require.Len(t, r.texts(users), 4)
 		time.Sleep(200 * time.Millisecond)
 		require.NoError(t, other.Abort(t.Context(), users))
-		time.Sleep(200 * time.Millisecond)
+		seconds(1) // the notice is told, and its turn is over
 		idle := false
 		for _, e := range r.told(users, bgagent.HostStatus) {
 			idle = e.Status.State == bgagent.SessionIdle

@@ -1,0 +1,228 @@
+package acp
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// toolCall is a tool call of a turn. While it is in flight what was told of it is
+// kept: a question about it need not say it again.
+type toolCall struct {
+	tool    bgagent.MessageTool
+	kind    string
+	title   string
+	paths   []string // sorted
+	input   any
+	kept    int  // bytes of paths and input
+	unclear bool // it concerns more than is kept
+}
+
+// keep takes over what is told of the call, within the room that there is for all
+// calls of the turn, and returns by how much it has grown.
+func (call *toolCall) keep(n callNews, room int) (grown int) {
+	before := call.kept
+	for _, p := range n.paths {
+		i, there := slices.BinarySearch(call.paths, p)
+		switch {
+		case there:
+		case len(call.paths) == maxPaths || call.kept-before+len(p) > room:
+			call.unclear = true
+		default:
+			call.paths = slices.Insert(call.paths, i, p)
+			call.kept += len(p)
+		}
+	}
+	if n.input == nil {
+		return call.kept - before
+	}
+	now := weigh(n.input)
+	if more := now - weigh(call.input); call.kept-before+more <= room {
+		call.input = n.input
+		call.kept += more
+	} else { // its paths have been kept, but it may be a command
+		call.unclear = true
+	}
+	return call.kept - before
+}
+
+// forget drops what only matters while the call is in flight, and returns how
+// many bytes that were.
+func (call *toolCall) forget() (freed int) {
+	freed = call.kept
+	call.paths, call.input, call.kept = nil, nil, 0
+	return freed
+}
+
+const (
+	maxPaths = 1000    // of a tool call
+	maxKept  = 8 << 20 // bytes of paths and inputs of a turn's tool calls
+)
+
+// weigh returns about how many bytes a decoded JSON value takes.
+func weigh(v any) (n int) {
+	switch v := v.(type) {
+	case string:
+		return 16 + len(v)
+	case []any:
+		for _, x := range v {
+			n += weigh(x)
+		}
+	case map[string]any:
+		for k, x := range v {
+			n += 16 + len(k) + weigh(x)
+		}
+	}
+	return n + 16
+}
+
+// callNews is what is told of a tool call. Empty values mean that nothing has
+// changed.
+type callNews struct {
+	id, title, kind string
+	status          sdk.ToolCallStatus
+	input           any
+	paths           []string // files that it concerns
+}
+
+// pathsOf returns the files that a tool call concerns, wherever they are told.
+func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, input any) []string {
+	var paths []string
+	for _, l := range locations {
+		paths = append(paths, l.Path)
+	}
+	for _, c := range content {
+		if c.Diff != nil {
+			paths = append(paths, c.Diff.Path)
+		}
+	}
+	fields, _ := input.(map[string]any)
+	for _, name := range pathFields {
+		if p, ok := fields[name].(string); ok && p != "" {
+			paths = append(paths, p)
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// pathFields are the names under which agents give files to their tools.
+var pathFields = []string{
+	"path", "filePath", "file_path", "filepath", "absolute_path", "abs_path", "dir_path", "notebook_path",
+	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
+}
+
+// called takes what is told of a tool call, which may be its beginning even in
+// an update or in a question.
+func (s *session) called(t *turn, n callNews) []report {
+	if n.id == "" {
+		return nil
+	}
+	id := short(n.id)
+	call := t.calls[id]
+	if call == nil {
+		if !t.hasRoom() {
+			return []report{func(r *bgagent.Reporter) { r.Activity() }}
+		}
+		call = &toolCall{tool: bgagent.MessageTool{ID: id, Name: nameOf(n.title, n.kind)}}
+		t.calls[id] = call
+	}
+	call.title, call.kind = cmp.Or(cut(n.title, maxTitle), call.title), cmp.Or(cut(n.kind, maxName), call.kind)
+	// A call that has ended stays so, even when an update comes too late.
+	if n.status != "" && call.tool.State.InFlight() {
+		call.tool.State = stateOf(n.status)
+	}
+	if t.kept += call.keep(n, maxKept-t.kept); !call.tool.State.InFlight() {
+		t.kept -= call.forget()
+	}
+	tool := call.tool
+	s.conv.used(tool)
+	out := []report{func(r *bgagent.Reporter) { r.Tool(tool) }}
+	if list := todosIn(n.input); list != nil {
+		out = append(out, func(r *bgagent.Reporter) { r.Todos(list) })
+	}
+	return out
+}
+
+// hasRoom reports whether another tool call can be kept, and forgets those that
+// have ended when there are many.
+func (t *turn) hasRoom() bool {
+	if len(t.calls) == maxCalls {
+		maps.DeleteFunc(t.calls, func(_ string, call *toolCall) bool { return !call.tool.State.InFlight() })
+	}
+	return len(t.calls) < maxCalls
+}
+
+const (
+	maxCalls = 10_000 // of a turn
+	maxName  = 200    // bytes of the id of a call, and of the kind of its tool
+	maxTitle = 2000   // bytes of what it would do
+)
+
+// short returns the id, or one that stands for it when it is long.
+func short(id string) string {
+	if len(id) <= maxName {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return cut(id, maxName/2) + "…" + hex.EncodeToString(sum[:16])
+}
+
+// cut returns at most n bytes of s, and no half character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
+}
+
+// settle ends the tool calls that the agent has said nothing more of.
+func (c *Client) settle(t *turn) {
+	stopped := t.stopped()
+	var out []report
+	c.mu.Lock()
+	for _, call := range t.calls {
+		if !call.tool.State.InFlight() {
+			continue
+		}
+		if call.tool.State = bgagent.ToolDone; stopped {
+			call.tool.State = bgagent.ToolFailed
+		}
+		tool := call.tool
+		t.s.conv.used(tool)
+		out = append(out, func(r *bgagent.Reporter) { r.Tool(tool) })
+	}
+	c.mu.Unlock()
+	t.report(out...)
+}
+
+// nameOf returns the name of a tool. The protocol has only a title, which is
+// the name with some agents and a sentence or a command with others; then the
+// kind of the tool has to do.
+func nameOf(title, kind string) string {
+	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {
+		return title
+	}
+	if kind != "" {
+		return cut(kind, maxName)
+	}
+	return "tool"
+}
+
+func stateOf(s sdk.ToolCallStatus) bgagent.ToolState {
+	switch s {
+	case sdk.ToolCallStatusInProgress:
+		return bgagent.ToolRunning
+	case sdk.ToolCallStatusCompleted:
+		return bgagent.ToolDone
+	case sdk.ToolCallStatusFailed:
+		return bgagent.ToolFailed
+	}
+	return bgagent.ToolPending
+}

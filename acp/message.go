@@ -1,0 +1,132 @@
+package acp
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// message is a line of JSON-RPC 2.0 that is sent: a request, a notification or
+// an answer.
+type message struct {
+	Version string            `json:"jsonrpc"`
+	ID      json.RawMessage   `json:"id,omitempty"`
+	Method  string            `json:"method,omitempty"`
+	Params  json.RawMessage   `json:"params,omitempty"`
+	Result  json.RawMessage   `json:"result,omitempty"`
+	Error   *sdk.RequestError `json:"error,omitempty"`
+}
+
+// received is a line that was read. It is decoded in two steps, so that an answer
+// of which only a part can be read ends the request that it is for.
+type received struct {
+	ID     json.RawMessage `json:"id"`
+	Method json.RawMessage `json:"method"`
+	Params json.RawMessage `json:"params"`
+	Result json.RawMessage `json:"result"`
+	Error  json.RawMessage `json:"error"`
+	method string
+}
+
+// decode reads a line. It reports whether that is a message.
+func decode(line []byte) (m received, ok bool) {
+	if json.Unmarshal(line, &m) != nil {
+		return brokenAnswer(line)
+	}
+	if present(m.Method) && json.Unmarshal(m.Method, &m.method) != nil {
+		return m, false
+	}
+	return m, m.method != "" || len(m.ID) > 0
+}
+
+// brokenAnswer reads a line that is no JSON, as Python writes it that knows NaN,
+// or where something was printed into it. When it is seen to be an answer, whoever
+// waits for that must be told.
+func brokenAnswer(line []byte) (m received, ok bool) {
+	in := json.NewDecoder(bytes.NewReader(line))
+	if start, err := in.Token(); err != nil || start != json.Delim('{') {
+		return m, false
+	}
+	for {
+		switch key, err := in.Token(); {
+		case err != nil || key == "method":
+			return m, false
+		case key == "id" && in.Decode(&m.ID) != nil:
+			return m, false
+		case key == "id":
+		case key == "result" || key == "error":
+			why, err := json.Marshal(fmt.Sprintf("its answer cannot be read: %.*q", shownOfLine, line))
+			m.Error = why
+			return m, len(m.ID) > 0 && err == nil
+		default:
+			var skipped json.RawMessage
+			if in.Decode(&skipped) != nil {
+				return m, false
+			}
+		}
+	}
+}
+
+// present reports whether a field is there, and not null.
+func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
+
+// request returns the number of the request that the message answers. Some agents
+// send it back in quotation marks.
+func (m *received) request() (id int64, ok bool) {
+	id, err := strconv.ParseInt(strings.Trim(string(m.ID), `"`), 10, 64)
+	return id, err == nil
+}
+
+// problem returns the error that the agent has answered with, as far as it can be
+// read: what is not as the protocol has it is part of the text.
+func (m *received) problem() *sdk.RequestError {
+	if !present(m.Error) {
+		return nil
+	}
+	var e sdk.RequestError
+	if json.Unmarshal(m.Error, &e) == nil && (e.Code != 0 || e.Message != "") {
+		return &e
+	}
+	var parts struct {
+		Code    json.RawMessage `json:"code"`
+		Message json.RawMessage `json:"message"`
+		Data    any             `json:"data"`
+	}
+	if json.Unmarshal(m.Error, &parts) != nil || !present(parts.Code) && !present(parts.Message) {
+		return &sdk.RequestError{Code: codeUnread, Message: text(m.Error)}
+	}
+	e = sdk.RequestError{Code: codeUnread, Message: text(parts.Message), Data: parts.Data}
+	if json.Unmarshal(parts.Code, &e.Code) != nil && present(parts.Code) {
+		e.Message = text(parts.Code) + ": " + e.Message
+	}
+	return &e
+}
+
+// text returns a JSON string as it is meant, and anything else as it is written.
+func text(raw json.RawMessage) (s string) {
+	if json.Unmarshal(raw, &s) != nil {
+		s = string(raw[:min(len(raw), shownOfError)])
+	}
+	return s
+}
+
+// into decodes an answer.
+func (m *received) into(method string, result any) error {
+	if e := m.problem(); e != nil {
+		return e
+	}
+	if len(m.Result) == 0 || result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(m.Result, result); err != nil {
+		return fmt.Errorf("the answer to %s cannot be read: %w", method, err)
+	}
+	return nil
+}
+
+// codeUnread stands for the code of an error that has none that can be read.
+const codeUnread = -32603
