@@ -296,7 +296,7 @@ func TestATurnCannotCallToolsAsItsParent(t *testing.T) {
 		}
 		_, err := tool.Call(bgagent.WithCaller(t.Context(), root), []byte(`{"subagent_type":"a","prompt":"outer"}`))
 		require.NoError(t, err)
-		time.Sleep(time.Second)
+		synctest.Wait()
 		require.Error(t, inner)
 		require.Len(t, m.List(bgagent.Query{}), 1)
 	})

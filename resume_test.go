@@ -87,6 +87,7 @@ func TestATombstoneIsResumableOnceItsAbortHasReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: slowly}
 		f.abort = func(context.Context, string) error { time.Sleep(10 * time.Minute); return nil }
+		t.Cleanup(func() { time.Sleep(time.Hour) }) // until all of them have returned
 		m := manage(t, f, bgagent.Config{Retention: time.Minute})
 		task := launch(t, m, "a")
 		synctest.Wait()
@@ -125,6 +126,7 @@ func TestTheEndedTurnOfAResumedTaskMayNotLaunch(t *testing.T) {
 		_, err = m.Resume(t.Context(), root, a.ID, bgagent.ResumeInput{Prompt: "go on"})
 		require.NoError(t, err)
 		time.Sleep(3 * time.Second)
+		synctest.Wait()
 		require.ErrorIs(t, err1, bgagent.ErrSessionEnded)
 		require.ErrorIs(t, err2, bgagent.ErrSessionEnded)
 	})
