@@ -77,12 +77,18 @@ func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOp
 // awaitedBy reports whether the task is, or descends from, one that the session
 // waits for in Run.
 func (t *task) awaitedBy(by Caller) bool {
-	for ; t != nil && by.Session != ""; t = t.up.parentTask() {
-		if t.is(flagForeground) && t.up.session == by.Session {
+	if by.Session == "" {
+		return false
+	}
+	for n := t.up; ; n = n.above() {
+		if t != nil && t.is(flagForeground) && t.up.session == by.Session {
 			return true
 		}
+		if n == nil {
+			return false
+		}
+		t = n.parentTask()
 	}
-	return false
 }
 
 // SessionDeleted says that a session does not exist any more: a root session,

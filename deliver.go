@@ -34,6 +34,7 @@ func (m *BackgroundManager) scheduleLocked(n *node, now int64) {
 		m.giveUpLocked(n, now)
 	case at == 0:
 	case n.busy != nil: // a sweep sees when it is not any more
+		n.trying = cmp.Or(n.trying, now)
 		m.alarmLocked(&n.alarm, n, n.trying+int64(noticeGiveUp))
 	case max(at, n.retry) <= now:
 		n.delivery = true
@@ -126,6 +127,9 @@ func (m *BackgroundManager) beginDeliveryLocked(n *node, state parentState, cl *
 		m.scheduleLocked(n, now)
 		m.dropNodeLocked(n)
 		return nil
+	}
+	if n.env != nil || m.dueLocked(n) > 0 {
+		n.trying = cmp.Or(n.trying, now) // what was told before, by this goroutine, has reset it
 	}
 	switch {
 	case m.closing || n.gone || n.scope:

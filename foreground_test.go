@@ -85,3 +85,46 @@ func TestCancelAllSparesTheTreeOfAForegroundCall(t *testing.T) {
 		require.Empty(t, out)
 	})
 }
+
+func TestARepeatedRunResumeIsTheCallersOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(10 * time.Second)}, bgagent.Config{})
+		id := launch(t, m, "a").ID
+		ended(t, m, id)
+		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := m.RunResume(short, by, id, bgagent.ResumeInput{Prompt: "more"})
+		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		go func() { _, _ = m.RunResume(t.Context(), by, id, bgagent.ResumeInput{Prompt: "more"}) }()
+		synctest.Wait()
+		gone, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		require.Empty(t, gone, "all: not the caller's own foreground call")
+		_ = ended(t, m, id)
+	})
+}
+
+func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &findingRunner{goRunner{run: works(time.Minute)}}, bgagent.Config{MaxDepth: 5})
+		go func() { _, _ = m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "fg"}) }()
+		synctest.Wait()
+		under, err := m.Launch(t.Context(), bgagent.Caller{Session: "native"}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
+		require.NoError(t, err)
+		synctest.Wait()
+		_, err = m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Running, get(t, m, under.ID).Status)
+	})
+}
+
+// findingRunner knows one session that an agent has made under that of the first task.
+type findingRunner struct{ goRunner }
+
+func (f *findingRunner) FindSession(_ context.Context, s string) (bgagent.SessionInfo, error) {
+	if s == "native" {
+		return bgagent.SessionInfo{Parent: "ses_1"}, nil
+	}
+	return bgagent.SessionInfo{}, bgagent.ErrNoSession
+}

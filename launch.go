@@ -26,6 +26,9 @@ func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInpu
 }
 
 func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInput, foreground bool) (snap Task, err error) {
+	if snap, ok := m.repeated(by, in, foreground); ok {
+		return snap, nil
+	}
 	p, err := m.prepare(ctx, by, in)
 	if err != nil {
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
@@ -42,6 +45,36 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 	}
 	return snap, nil
+}
+
+// repeated returns the task that the same tool call has launched before, without
+// asking the host anything again.
+func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (snap Task, ok bool) {
+	if by.ToolCallID == "" {
+		return snap, false
+	}
+	hash := m.callHash(by, clean(strings.TrimSpace(in.Agent)), clean(in.Prompt))
+	m.update(func(int64) {
+		if m.closing || m.draining {
+			return
+		}
+		if t := m.sameCallLocked(by, hash, foreground); t != nil {
+			snap, ok = m.snapshotLocked(t), true
+		}
+	})
+	return snap, ok
+}
+
+// sameCallLocked returns the task that the call launched before, or nil.
+func (m *BackgroundManager) sameCallLocked(by Caller, hash uint64, foreground bool) *task {
+	t := m.calls[hash]
+	if t == nil || t.call != by.ToolCallID || m.callHashOf(t) != hash {
+		return nil
+	}
+	if foreground && t.live() { // it had gone on in the background
+		t.set(flagForeground, true)
+	}
+	return t
 }
 
 // plan is a launch that has been looked at and not been admitted yet.
@@ -190,10 +223,7 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	var hash uint64
 	if by.ToolCallID != "" {
 		hash = m.callHash(by, p.asked[0], p.asked[1])
-		if t := m.calls[hash]; t != nil && t.call == by.ToolCallID && m.callHashOf(t) == hash {
-			if foreground && t.live() { // it had gone on in the background
-				t.set(flagForeground, true)
-			}
+		if t := m.sameCallLocked(by, hash, foreground); t != nil {
 			return t, nil
 		}
 	}

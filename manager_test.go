@@ -435,3 +435,21 @@ func TestPrepareLaunchCompletesWhatAModelAsksFor(t *testing.T) {
 		require.Len(t, m.List(bgagent.Query{}), 1, "what is refused launches nothing")
 	})
 }
+
+func TestARepeatedLaunchAsksTheHostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{PrepareLaunch: func(_ context.Context, _ bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
+			if n++; n > 1 {
+				return in, errors.New("the worktree is there already")
+			}
+			return in, nil
+		}})
+		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
+		one, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "w", Prompt: "p"})
+		require.NoError(t, err)
+		two, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "w", Prompt: "p"})
+		require.NoError(t, err)
+		require.Equal(t, one.ID, two.ID)
+	})
+}

@@ -137,7 +137,10 @@ func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) 
 	n.forgetDebts(t)
 	m.noticeLocked(t, s, now)
 	n.compact()
-	if n.urgent > 0 && t.status != Completed && len(n.closed) == 0 && m.cfg.Wake != WakeEach {
+	if n.closedSettled() {
+		n.closed = nil
+	}
+	if n.urgent > 0 && len(n.closed) == 0 && m.cfg.Wake != WakeEach && n.live > 0 {
 		n.urgent = n.urgentSince()
 	}
 	m.wakeNodeLocked(n)
@@ -342,4 +345,15 @@ func (m *BackgroundManager) dueLocked(n *node) (at int64) {
 		return 0
 	}
 	return max(at, 1)
+}
+
+// closedSettled reports whether there are closed batches of which nothing is owed
+// any more.
+func (n *node) closedSettled() bool {
+	for _, c := range n.closed {
+		if c.t.no != c.no || c.t.debt >= 0 {
+			return false
+		}
+	}
+	return len(n.closed) > 0
 }

@@ -663,3 +663,109 @@ func TestOnlyWhatTheParentCancelledIsWaived(t *testing.T) {
 		require.NotEmpty(t, box.all())
 	})
 }
+
+func TestABusyParentOfAnOldManagerHangsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		rootState := bgagent.SessionIdle
+		f.statuses = func(a map[string]bgagent.SessionStatus) { a["root"] = bgagent.SessionStatus{State: rootState} }
+		m := manage(t, f, bgagent.Config{Wake: bgagent.WakeEach, Notify: func(context.Context, string, bgagent.Notice) error {
+			time.Sleep(time.Second)
+			f.do(func() { rootState = bgagent.SessionBusy }) // the notice prompts it
+			return nil
+		}})
+		time.Sleep(25 * time.Hour)
+		_, a := turnOn(t, m, "a")
+		_, b := turnOn(t, m, "b")
+		f.say(a, "one")
+		m.Observe(idle(a))
+		time.Sleep(300 * time.Millisecond) // a's notice is on its way
+		f.say(b, "two")
+		m.Observe(idle(b))
+		time.Sleep(10 * time.Second)
+		f.do(func() { rootState = bgagent.SessionIdle })
+		time.Sleep(10 * time.Second)
+		_, owed := m.Outstanding("root")
+		require.Zero(t, owed)
+	})
+}
+
+func TestOneFailureOfAnOldManagerGivesUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &inbox{fail: func(n int) error {
+			time.Sleep(time.Second)
+			if n == 2 {
+				return errors.New("once")
+			}
+			return nil
+		}}
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Wake: bgagent.WakeEach, Notify: b.notify})
+		time.Sleep(25 * time.Hour)
+		launch(t, m, "a")
+		time.Sleep(500 * time.Millisecond)
+		second := launch(t, m, "b").ID
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.NoticeDelivered, get(t, m, second).Notice)
+	})
+}
+
+func TestABatchThatWasReadDoesNotHurryTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &inbox{}
+		f := &goRunner{run: func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			d, _ := time.ParseDuration(p.Text)
+			return works(d)(ctx, s, p, r)
+		}}
+		m := manage(t, f, bgagent.Config{Notify: b.notify})
+		a := launch(t, m, "1ms").ID
+		time.Sleep(10 * time.Millisecond) // its batch has closed
+		launch(t, m, "1m")
+		launch(t, m, "1ms")
+		time.Sleep(10 * time.Millisecond)
+		_, err := m.Read(root, a)
+		require.NoError(t, err)
+		time.Sleep(10 * time.Second)
+		require.Empty(t, b.all(), "the first batch was read, the second is open and nothing of it ended badly")
+	})
+}
+
+func TestATaskThatWasReadLeavesNoHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &inbox{}
+		f := &goRunner{run: func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "fail" {
+				return bgagent.TurnEnd{}, errors.New("no")
+			}
+			d, _ := time.ParseDuration(p.Text)
+			return works(d)(ctx, s, p, r)
+		}}
+		m := manage(t, f, bgagent.Config{Notify: b.notify})
+		launch(t, m, "1m")
+		launch(t, m, "1ms")
+		a := launch(t, m, "fail").ID
+		time.Sleep(10 * time.Millisecond)
+		_, err := m.Resume(t.Context(), bgagent.Caller{}, a, bgagent.ResumeInput{Prompt: "1ms"})
+		require.NoError(t, err)
+		time.Sleep(10 * time.Millisecond)
+		require.Equal(t, bgagent.Completed, get(t, m, a).Status)
+		_, err = m.Read(root, a)
+		require.NoError(t, err)
+		time.Sleep(10 * time.Second)
+		require.Empty(t, b.all())
+	})
+}
+
+func TestASessionThatIsBusyForADayIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		rootState := bgagent.SessionIdle
+		f.statuses = func(a map[string]bgagent.SessionStatus) { a["root"] = bgagent.SessionStatus{State: rootState} }
+		m := manage(t, f, bgagent.Config{Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }})
+		_, a := turnOn(t, m, "a")
+		f.say(a, "one")
+		m.Observe(idle(a))
+		time.Sleep(30 * time.Hour)
+		_, owed := m.Outstanding("root")
+		require.Zero(t, owed)
+	})
+}

@@ -161,7 +161,7 @@ func (m *BackgroundManager) observedLocked(a *attempt, e HostEvent, now int64) {
 			stop = StopError
 		}
 		if w.hint == nil { // what follows from the first one says less
-			w.hint = &hint{stop: stop, err: e.Error, at: now}
+			w.hint = &hint{stop: stop, err: e.Error, at: now, finger: w.finger}
 		}
 		m.eventLookLocked(a)
 	case HostStatus:

@@ -47,10 +47,11 @@ func (c *counters) change(now int64) { c.changed, c.lost = now, 0 }
 // observation is one look at a session in a turn.
 type observation struct {
 	status   SessionStatus
-	answered bool // the status call, or an event, told something
-	poll     bool // by a poll, not by an event
-	read     bool // the view below is as new as the status
-	failed   bool // the messages could not be read
+	answered bool  // the status call, or an event, told something
+	at       int64 // when the status was told; 0 for now
+	poll     bool  // by a poll, not by an event
+	read     bool  // the view below is as new as the status
+	failed   bool  // the messages could not be read
 	view     turn
 	flying   int // tools in flight
 	hint     *hint
@@ -124,7 +125,11 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	if !o.read {
 		return c, verdict{}
 	}
-	early := now-c.began < th.minIdle
+	at := o.at
+	if at == 0 {
+		at = now
+	}
+	early := at-c.began < th.minIdle
 	whole := v.finished && v.stop != StopToolCalls && o.flying == 0
 	marked := v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
 	count := func(n *int) bool { // of polls in a row
@@ -145,7 +150,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case marked && v.output && o.flying == 0:
 		return judgeTodos(c, o, CauseIdle, th, now)
-	case o.hint != nil && (o.trust || !early):
+	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // else the agent went on after it
 		cause, reason := stopCause(o.hint.stop, o.hint.err)
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case early:

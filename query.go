@@ -26,14 +26,18 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 // Read is Get on behalf of a session: it fails with [ErrNotDescendant] for a
 // task that does not descend from it. When the task has ended and the caller is
 // the one who is owed the notice, the notice counts as read.
-func (m *BackgroundManager) Read(by Caller, id string) (s Task, err error) {
+func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { return m.readAttempt(by, id, 0) }
+
+// readAttempt is Read for somebody who has shown the attempt with this number, or
+// will show the latest one when it is 0: the end of another one is not read by it.
+func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, err error) {
 	m.update(func(now int64) {
 		var t *task
 		if t, err = m.ownLocked(by, id); err != nil {
 			err = fmt.Errorf("bgagent: read: %w", err)
 			return
 		}
-		if !t.live() && t.up.session == by.Session {
+		if !t.live() && t.up.session == by.Session && (no == 0 || no == int(t.no)) {
 			m.settleTaskLocked(t, NoticeRead, now)
 		}
 		s = m.fullSnapshotLocked(t)

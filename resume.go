@@ -109,8 +109,17 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, chain [
 		return nil, err
 	}
 	var again uint64
-	if by.ToolCallID != "" && t != nil {
-		if again = m.callHash(by, t.id(), prompt); t.more != nil && t.more.again == again {
+	if by.ToolCallID != "" {
+		var id string
+		if t != nil {
+			id = t.id()
+		} else {
+			id = tomb.id
+		}
+		if again = m.callHash(by, id, prompt); t != nil && t.more != nil && t.more.again == again {
+			if foreground && t.live() {
+				t.set(flagForeground, true)
+			}
 			return t, nil
 		}
 	}

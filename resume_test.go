@@ -191,3 +191,22 @@ func TestALookUpThatComesLateKeepsTheCounts(t *testing.T) {
 		require.NoError(t, bgagent.CheckInvariantsNow(m))
 	})
 }
+
+func TestARepeatedResumeOfATombstoneIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: time.Minute})
+		id := launch(t, m, "a").ID
+		s := ended(t, m, id)[0].Session
+		_, err := m.Read(root, id)
+		require.NoError(t, err)
+		time.Sleep(2 * time.Minute)
+		_, err = m.Get(id)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
+		one, err := m.Resume(t.Context(), by, s, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		two, err := m.Resume(t.Context(), by, s, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		require.Equal(t, one.Attempt, two.Attempt)
+	})
+}

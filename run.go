@@ -82,6 +82,7 @@ func (m *BackgroundManager) beginCallLocked(a *attempt, j *job, now int64) bool 
 			m.phaseLocked(a, PhaseTurn)
 		} else if j.again = a.no > 1 && a.turn == 1; j.again {
 			j.cursor = t.sess.cursor
+			a.callEnd = 0 // begins with the prompt
 		}
 	}
 	m.deadlineLocked(a, now)
@@ -201,14 +202,15 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 // error only when the attempt has ended meanwhile.
 func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	pages, failed := m.read(&a.ctx, a.cl, j.session, j.cursor)
-	m.update(func(int64) {
+	m.update(func(now int64) {
 		if !a.live() {
 			err = context.Canceled
 			return
 		}
+		a.callEnd = now + int64(m.cfg.CreateTimeout)
+		m.deadlineLocked(a, now)
 		if failed != nil {
 			m.logTextLocked("reading messages failed", j.session, failed.Error())
-			return
 		}
 		for i, p := range pages {
 			if p.Next != "" {

@@ -73,6 +73,8 @@ type looked struct {
 	epoch   int
 	status  SessionStatus
 	poll    bool
+	at      int64        // when the status was told
+	said    SessionState // by the event because of which it is looked at
 }
 
 // sweep asks the client once for the statuses of all sessions, and has those read
@@ -101,7 +103,7 @@ func (m *BackgroundManager) sweep(cl *client) {
 	m.update(func(now int64) {
 		for i := range list {
 			l := &list[i]
-			l.status = answer[l.session]
+			l.status, l.at = answer[l.session], now
 			if m.sweptLocked(l, now) {
 				m.readSoonLocked(*l)
 			}
@@ -153,7 +155,9 @@ func (m *BackgroundManager) sweptLocked(l *looked, now int64) (read bool) {
 	}
 	// Sweeps come in between, when something is being stopped or has been lost:
 	// that is not what polls are counted for.
-	l.poll = now-a.w.polled >= int64(m.cfg.PollInterval)
+	if l.poll = now-a.w.polled >= int64(m.cfg.PollInterval); l.poll {
+		a.w.polled = now
+	}
 	if known := l.status.State != SessionUnknown && l.status.State <= SessionUntold; known {
 		a.w.answered = now
 		m.statusLocked(a, l.status)
@@ -258,13 +262,12 @@ func (m *BackgroundManager) lookLocked(a *attempt) {
 		return
 	}
 	a.w.looking = true
-	said := a.w.said
+	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch, said: a.w.said}
 	a.w.said = SessionUnknown
-	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch}
 	m.spawn(goPoll, func() {
 		answer, _ := m.statuses(a.cl, []string{l.session})
-		if l.status = answer[l.session]; l.status.State == SessionUntold && said != SessionUnknown {
-			l.status.State = said // the event is all that is ever told
+		if l.status = answer[l.session]; l.status.State == SessionUntold && l.said != SessionUnknown {
+			l.status.State = l.said // the event is all that is ever told
 		}
 		m.look(l)
 	})
@@ -275,13 +278,15 @@ func (m *BackgroundManager) lookLocked(a *attempt) {
 // session.
 func (m *BackgroundManager) look(l looked) {
 	a := l.a
-	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll}
+	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
 	var cursor Cursor
 	var ctx context.Context
 	skip := true
 	var began int64
 	m.update(func(now int64) {
-		began = now
+		if began = now; o.at == 0 {
+			o.at = now // the status has just been told
+		}
 		if skip = a.t.run != a || a.epoch != l.epoch || a.ended; skip {
 			return
 		}
@@ -291,7 +296,9 @@ func (m *BackgroundManager) look(l looked) {
 	var pages []Page
 	var err error
 	if !skip && !o.read {
-		pages, err = m.read(ctx, a.cl, l.session, cursor)
+		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil {
+			pages = nil
+		}
 		o.read, o.failed = err == nil, err != nil
 	}
 	needTodos := false
@@ -310,6 +317,9 @@ func (m *BackgroundManager) look(l looked) {
 			m.statusLocked(a, l.status)
 		}
 		m.judgeLocked(a, o, now)
+		if a.live() && a.w.lookAt > 0 && a.w.said == SessionUnknown {
+			a.w.said = l.said // for when it is looked at again
+		}
 		if needTodos = a.live() && a.w.c.needsTodos; !needTodos {
 			m.lookedLocked(a)
 		}
@@ -349,7 +359,8 @@ func (m *BackgroundManager) lookedLocked(a *attempt) {
 	}
 }
 
-// read reads what is new in a session since the cursor.
+// read reads what is new in a session since the cursor. With an error it returns
+// the pages before it.
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {
 		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {
@@ -357,7 +368,7 @@ func (m *BackgroundManager) read(ctx context.Context, cl *client, session string
 			return page, lookedAt(err)
 		})
 		if err != nil {
-			return nil, err
+			return pages, err
 		}
 		pages = append(pages, page)
 		if !page.More || page.Next == cursor {
@@ -417,9 +428,6 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 		a.activity = now
 		w.c.change(now)
 	}
-	if o.poll {
-		w.polled = now
-	}
 	o.view, o.flying, o.hint = w.turn, w.flying, w.hint
 	o.trust = a.no == 1 && a.turn == 1 && a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
@@ -428,7 +436,7 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 	switch {
 	case a.cl.todos == nil:
 		o.todos = 0
-	case w.todosAt > 0 && (now-w.todosAt <= todosFresh || w.todosLive && m.streamedLocked(a, now)):
+	case w.todosAt > a.cl.gapAt && (now-w.todosAt <= todosFresh || w.todosLive && m.streamedLocked(a, now)):
 		o.todos = w.todos
 	default:
 		o.todos = -1
@@ -453,7 +461,9 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 	case v.needTodos && o.answered && !o.poll && !w.looking:
 		m.lookLocked(a) // an event alone is not enough
 	default:
-		w.lookAt = v.lookAt
+		if v.lookAt > 0 || w.said == SessionUnknown || w.lookAt <= now { // else what an event said is still to be looked at
+			w.lookAt = v.lookAt
+		}
 		m.deadlineLocked(a, now)
 	}
 }

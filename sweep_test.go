@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -417,4 +418,206 @@ func TestASessionIsReadBeforeItEndsBadlyByItsEvents(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 	})
+}
+
+func TestAnAnswerThatIsToldBeforeItsPromptIsReadCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{})
+		id, s := turnOn(t, m, "p")
+		time.Sleep(time.Second)
+		f.say(s, "answer")
+		msg := f.session(s).messages[1]
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s, Message: &msg})
+		m.Observe(idle(s))
+		time.Sleep(time.Minute)
+		task := get(t, m, id)
+		require.Equal(t, bgagent.Completed, task.Status, "%s: %s", task.Cause, task.Reason)
+	})
+}
+
+func TestAnAnswerAfterAGapCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{})
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+		id, s := turnOn(t, m, "p")
+		// the event about the prompt is lost
+		f.say(s, "answer")
+		f.set(s, bgagent.SessionBusy)
+		msg := f.session(s).messages[1]
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s, Message: &msg})
+		time.Sleep(3 * time.Second)
+		f.set(s, bgagent.SessionIdle)
+		m.Observe(idle(s))
+		time.Sleep(time.Minute)
+		task := get(t, m, id)
+		require.Equal(t, bgagent.Completed, task.Status, "%s: %s", task.Cause, task.Reason)
+	})
+}
+
+func TestEveryPollCountsHoweverSlowItsRead(t *testing.T) {
+	for _, d := range []time.Duration{0, 50 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newServer()
+			f.statuses = func(a map[string]bgagent.SessionStatus) {
+				for id := range a {
+					a[id] = bgagent.SessionStatus{State: bgagent.SessionUntold}
+				}
+			}
+			m := manage(t, slowServer{f, d}, bgagent.Config{})
+			id, s := turnOn(t, m, "p")
+			f.say(s, "answer")
+			time.Sleep(15 * time.Second) // polls at 10, 12 and 14 s
+			require.Equal(t, bgagent.Completed, get(t, m, id).Status, "reads take %v", d)
+		})
+	}
+}
+
+func TestIdleIsAsOldAsItsStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		early := true
+		f.statuses = func(a map[string]bgagent.SessionStatus) {
+			for id := range a {
+				if early {
+					a[id] = bgagent.SessionStatus{State: bgagent.SessionIdle}
+				}
+			}
+		}
+		m := manage(t, slowServer{f, 4 * time.Second}, bgagent.Config{})
+		id, s := turnOn(t, m, "p")
+		time.Sleep(2500 * time.Millisecond) // a poll at 2 s has seen idle
+		f.do(func() { early = false })      // the turn begins: busy
+		f.put(s, bgagent.Message{ID: "m", Text: "let me look", Finished: true})
+		time.Sleep(10 * time.Second)
+		task := get(t, m, id)
+		require.Equal(t, bgagent.Running, task.Status, "%s %q", task.Cause, task.Result)
+	})
+}
+
+func TestAnEarlyIdleEventIsLookedAtAgainWhereStatusesAreUntold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		f.statuses = func(a map[string]bgagent.SessionStatus) {
+			for id := range a {
+				a[id] = bgagent.SessionStatus{State: bgagent.SessionUntold}
+			}
+		}
+		m := manage(t, f, bgagent.Config{})
+		id, s := turnOn(t, m, "p")
+		time.Sleep(3 * time.Second)
+		f.put(s, bgagent.Message{ID: "m", Text: "done", Finished: true}) // a client without reasons
+		m.Observe(idle(s))
+		time.Sleep(3 * time.Second) // the 5 s are over
+		require.Equal(t, bgagent.Completed, get(t, m, id).Status)
+	})
+}
+
+// longServer's sessions have 2000 old messages, a page of which takes 2 s.
+type longServer struct{ *server }
+
+func (f longServer) Messages(ctx context.Context, s string, c bgagent.Cursor, max int) (bgagent.Page, error) {
+	n, _ := strconv.Atoi(string(c))
+	if n < 20 {
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+			return bgagent.Page{}, ctx.Err()
+		}
+		return bgagent.Page{Next: bgagent.Cursor(strconv.Itoa(n + 1)), More: true}, nil
+	}
+	page, err := f.server.Messages(ctx, s, bgagent.Cursor(strconv.Itoa(n-20)), max)
+	k, _ := strconv.Atoi(string(page.Next))
+	page.Next = bgagent.Cursor(strconv.Itoa(k + 20))
+	return page, err
+}
+
+func TestALongSessionCanBeResumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, longServer{f}, bgagent.Config{})
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // nothing is ever read
+		id, s := turnOn(t, m, "p")
+		f.say(s, "one")
+		for i := range f.session(s).messages {
+			m.Observe(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s, Message: &f.session(s).messages[i]})
+		}
+		m.Observe(idle(s))
+		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status)
+		_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "q"})
+		require.NoError(t, err)
+		time.Sleep(50 * time.Second)
+		task := get(t, m, id)
+		require.Equal(t, bgagent.Running, task.Status, "%s: %s", task.Cause, task.Reason)
+	})
+}
+
+type todoing struct{ *server }
+
+func (f todoing) Todos(context.Context, string) ([]bgagent.Todo, error) { return nil, nil }
+
+func TestTodosOfBeforeAGapAreNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		f.started = func(string, bgagent.Prompt) { time.Sleep(3 * time.Second) }
+		m := manage(t, todoing{f}, bgagent.Config{})
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+		id := launch(t, m, "p").ID
+		time.Sleep(time.Second) // the prompt is being handed over
+		s := get(t, m, id).Session
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: s, Todos: []bgagent.Todo{{Text: "x"}}})
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the event that x is done is lost
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
+		time.Sleep(10 * time.Second)
+		f.say(s, "done")
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamBeat})
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s, Message: &f.session(s).messages[1]})
+		m.Observe(idle(s))
+		time.Sleep(5 * time.Second)
+		task := get(t, m, id)
+		require.Equal(t, bgagent.Completed, task.Status, "%+v", task.Progress)
+		require.Zero(t, task.OpenTodos)
+	})
+}
+
+func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{})
+		id, s := turnOn(t, m, "p")
+		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "q"})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostError, Session: s, Stop: bgagent.StopAborted}) // the old turn's
+		time.Sleep(3 * time.Second)
+		f.put(s, bgagent.Message{ID: "new", Text: "working"})
+		time.Sleep(1200 * time.Millisecond)
+		f.put(s, bgagent.Message{ID: "new", Text: "working: done", Finished: true}) // a client without reasons
+		f.set(s, bgagent.SessionIdle)
+		m.Observe(idle(s))
+		time.Sleep(5 * time.Second)
+		task := get(t, m, id)
+		require.Equal(t, bgagent.Completed, task.Status, "%s: %s", task.Cause, task.Reason)
+	})
+}
+
+// slowServer's reads take a moment.
+type slowServer struct {
+	*server
+	d time.Duration
+}
+
+func (f slowServer) Messages(ctx context.Context, s string, c bgagent.Cursor, max int) (bgagent.Page, error) {
+	select {
+	case <-time.After(f.d):
+	case <-ctx.Done():
+		return bgagent.Page{}, ctx.Err()
+	}
+	return f.server.Messages(ctx, s, c, max)
 }

@@ -168,7 +168,7 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 		render = func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
 	}
 	if t.Status.Terminal() && o.ctx.Err() == nil {
-		_, _ = o.m.Read(o.by, id) // from here on its end is read; it may have expired by now
+		_, _ = o.m.readAttempt(o.by, id, t.Attempt) // from here on its end is read; it may have expired by now
 	}
 	reply := o.reply(render)
 	r.Text, r.Notice = reply.text, reply.notice

@@ -222,3 +222,32 @@ func TestALongIDThatIsShownCanBeAskedFor(t *testing.T) {
 		require.False(t, delegate(t, m, bgagent.DelegateTaskArgs{SessionID: id, Prompt: "now"}).IsError)
 	})
 }
+
+func TestAnAnswerReadsTheAttemptThatItShows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &readingRunner{goRunner: goRunner{run: works(time.Second)}}
+		m := manage(t, f, bgagent.Config{})
+		id := launch(t, m, "a").ID
+		ended(t, m, id)
+		got := make(chan bgagent.BackgroundOutputResult, 1)
+		go func() {
+			r, _ := bgagent.BackgroundOutput(t.Context(), m, root, bgagent.BackgroundOutputArgs{TaskID: id, FullSession: true})
+			got <- r
+		}()
+		synctest.Wait()
+		_, err := m.Resume(t.Context(), bgagent.Caller{}, id, bgagent.ResumeInput{Prompt: "b"})
+		require.NoError(t, err)
+		r := <-got
+		require.Equal(t, 1, r.Tasks[0].Attempt)
+		// What was shown is attempt 1; the end of attempt 2 is still owed, or told in this answer.
+		require.True(t, r.Notice != nil || get(t, m, id).Notice == bgagent.NoticeOwed, "%s, and the answer does not tell it: %s", get(t, m, id).Notice, r.Text)
+	})
+}
+
+// readingRunner takes 5 seconds to show its one message.
+type readingRunner struct{ goRunner }
+
+func (f *readingRunner) Messages(context.Context, string, bgagent.Cursor, int) (bgagent.Page, error) {
+	time.Sleep(5 * time.Second)
+	return bgagent.Page{Messages: []bgagent.Message{{ID: "m1", Role: bgagent.RoleAgent, Text: "answer to a", Finished: true}}, Next: "1"}, nil
+}

@@ -83,9 +83,10 @@ type seenMessage struct {
 
 // hint is what an error event has told.
 type hint struct {
-	stop StopReason
-	err  string
-	at   int64
+	stop   StopReason
+	err    string
+	at     int64
+	finger uint64 // of what was known of the turn by then
 }
 
 // maxOld bounds how many messages of earlier turns are remembered.
@@ -173,7 +174,7 @@ func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 		}
 	}
 	if msg.Role == RoleUser && !known {
-		seen.index = w.prompted(msg, seen.index)
+		seen.index = w.prompted(msg, seen.index, p)
 	}
 	w.finger += hash - seen.hash
 	p.usage = p.usage.plus(msg.Usage).minus(seen.usage)
@@ -187,11 +188,16 @@ func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 
 // prompted is called for a message by a user: only what comes after it is an
 // answer. It returns the index of the message.
-func (w *watch) prompted(msg *Message, index int) int {
+func (w *watch) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == w.promptID && w.promptID != "" {
 		// What was returned before our own prompt belongs to an earlier turn.
-		for id := range w.msgs {
-			w.isOld(id)
+		for id, seen := range w.msgs {
+			if seen.told == 0 { // an event may tell the answer before the prompt is read
+				w.isOld(id)
+				continue
+			}
+			p.usage = p.usage.minus(seen.usage)
+			w.finger -= seen.hash
 		}
 		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: w.finger}
 		w.turn = fresh
