@@ -158,8 +158,15 @@ func (f *hammerHost) CreateSession(ctx context.Context, s bgagent.SessionSpec) (
 // enter begins a prompt's call or turn.
 func (f *hammerHost) enter(what, session string, p bgagent.Prompt) *activity {
 	f.o.prompted(session, p)
+	started := time.Now()
+	if p.Attempt > 1 && p.Turn == 1 { // its session was read first, which may have taken a while
+		if t, err := f.o.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
+			started = t.Started
+		}
+	}
 	f.o.mu.Lock()
-	grant := !f.o.granted[p.Task]
+	// What got its slot before the limits were changed may be over them now.
+	grant := !f.o.granted[p.Task] && started.After(f.o.limitsAt)
 	delete(f.o.granted, p.Task)
 	f.o.mu.Unlock()
 	a := &activity{what: what, key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent}
