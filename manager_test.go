@@ -410,7 +410,7 @@ func TestPrepareLaunchCompletesWhatAModelAsksFor(t *testing.T) {
 			case "panics":
 				panic("boom")
 			}
-			in.Directory, in.System, in.Prompt = "/work/"+by.Session, fmt.Sprint("skill ", seen), fmt.Sprint(in.Prompt, " no. ", seen)
+			in.Directory, in.System, in.Prompt = "/projects/"+by.Session, fmt.Sprint("skill ", seen), fmt.Sprint(in.Prompt, " no. ", seen)
 			in.Metadata = map[string]string{"tree": in.Directory}
 			return in, nil
 		}})
@@ -419,8 +419,8 @@ func TestPrepareLaunchCompletesWhatAModelAsksFor(t *testing.T) {
 		r, err := bgagent.DelegateTask(t.Context(), m, by, a)
 		require.NoError(t, err)
 		synctest.Wait()
-		require.Equal(t, "/work/root", specs[0].Directory)
-		require.Equal(t, "/work/root", specs[0].Metadata["tree"])
+		require.Equal(t, "/projects/root", specs[0].Directory)
+		require.Equal(t, "/projects/root", specs[0].Metadata["tree"])
 		require.Equal(t, "skill 1", prompts[0].System)
 		require.Equal(t, "look no. 1", prompts[0].Text)
 		again, err := bgagent.DelegateTask(t.Context(), m, by, a)
