@@ -100,7 +100,6 @@ func (m *BackgroundManager) observeLocked(cl *client, e HostEvent, now int64) {
 		for a := range cl.watched {
 			if a.live() {
 				a.w.needRead = true
-				a.w.todosAt, a.w.todosLive = 0, false
 			}
 		}
 		m.kickLocked(cl)

@@ -60,6 +60,17 @@ type observation struct {
 	retryAt  int64
 }
 
+// marked reports whether the newest message says how the turn has ended.
+func (v *turn) marked() bool {
+	return v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
+}
+
+// whole reports whether the turn may have ended: nothing is half written, and no
+// tool is called.
+func (o *observation) whole() bool {
+	return o.view.finished && o.view.stop != StopToolCalls && o.flying == 0
+}
+
 // verdict is what an observation leads to.
 type verdict struct {
 	end       bool
@@ -130,8 +141,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		at = now
 	}
 	early := at-c.began < th.minIdle
-	whole := v.finished && v.stop != StopToolCalls && o.flying == 0
-	marked := v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
+	whole, marked := o.whole(), v.marked()
 	count := func(n *int) bool { // of polls in a row
 		if o.poll {
 			*n++
@@ -184,7 +194,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 // judgeUntold decides about a session whose client can never tell its status.
 func judgeUntold(c counters, o observation, changed bool, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
-	if o.read && v.begun && v.finished && v.stop != StopUntold && v.stop != StopEndOfTurn && v.stop != StopToolCalls {
+	if o.read && v.marked() && v.stop != StopEndOfTurn {
 		cause, reason := stopCause(v.stop, v.err)
 		return c, verdict{end: true, cause: cause, reason: reason}
 	}
@@ -198,7 +208,7 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 	case o.poll && o.read:
 		c.stable++
 	}
-	if o.read && c.stable >= th.stablePolls && v.output && v.finished && v.stop != StopToolCalls && o.flying == 0 {
+	if o.read && c.stable >= th.stablePolls && v.output && o.whole() {
 		return judgeTodos(c, o, CauseStable, th, now)
 	}
 	return c, judgeStale(c, o, th, now)

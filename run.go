@@ -229,9 +229,7 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 
 // created takes the answer of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
-	if err != nil {
-		err = m.withAgents(a.cl, err)
-	}
+	err = m.withAgents(a.cl, err)
 	return m.step(func(now int64) {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		t := a.t
@@ -285,6 +283,9 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 // withAgents adds the agents that there are to the error that there is no such
 // agent.
 func (m *BackgroundManager) withAgents(cl *client, err error) error {
+	if err == nil {
+		return nil
+	}
 	var noAgent *NoSuchAgentError
 	if errors.As(err, &noAgent) && len(noAgent.Known) == 0 {
 		if names := m.agentNames(cl); len(names) > 0 {
@@ -326,9 +327,7 @@ func (m *BackgroundManager) regraftLocked(n *node, t *task) {
 
 // turnReturned takes the end of a runner's turn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
-	if err != nil {
-		err = m.withAgents(a.cl, err)
-	}
+	err = m.withAgents(a.cl, err)
 	return m.step(func(now int64) {
 		a.inCall, a.stage = false, stageNone
 		if !a.live() {
@@ -367,9 +366,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 
 // turnStarted takes the answer of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
-	if err != nil {
-		err = m.withAgents(a.cl, err)
-	}
+	err = m.withAgents(a.cl, err)
 	return m.step(func(now int64) {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		a.epoch++
