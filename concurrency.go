@@ -3,10 +3,11 @@ package bgagent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
+
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // ConcurrencyManager hands out slots: the right to run turns of a model now. It
@@ -19,23 +20,7 @@ import (
 // no closing. All methods are safe for concurrent use. Make one with
 // [NewConcurrencyManager]; to share slots, give it to several managers in
 // Config.Concurrency.
-type ConcurrencyManager struct {
-	tickets atomic.Uint64 // the last queue time given out
-
-	// mu guards everything below, every key, pool, waiter and slotRecord that
-	// is reached through it, and Pool.key. It is a leaf: while it is held no
-	// other lock is taken, nobody is told of anything and nothing blocks. Who
-	// has been granted a slot is told after it is released.
-	mu         sync.Mutex
-	keys       [2]map[string]*key // by space, then by normal name
-	hot        [256]*key          // some of the models, because a map look-up costs as much as the rest of Acquire; may be forgotten ones
-	weight     int                // of all keys
-	churn      int                // weight of the keys that came or fell idle since the last forgetIdle
-	byModel    map[string]*pool   // of the entries of limits.Model
-	byProvider map[string]*pool   // of the entries of limits.Provider
-	limits     Limits             // normal; its maps are never changed, only replaced
-	free       []*slotRecord      // records to use again, at most maxFreeRecords
-}
+type ConcurrencyManager struct{ slots *slots.Manager }
 
 // PoolStats are the figures of one pool.
 type PoolStats struct {
@@ -52,13 +37,11 @@ type PoolStats struct {
 // [*InputError] that says which of them is wrong. The zero Limits are fine:
 // [DefaultConcurrency] for each model.
 func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
-	c := &ConcurrencyManager{}
-	c.keys[modelSpace] = make(map[string]*key)
-	c.keys[agentSpace] = make(map[string]*key)
-	if err := c.SetLimits(l); err != nil {
-		return nil, err
+	l, err := l.normal()
+	if err != nil {
+		return nil, fmt.Errorf("bgagent: limits: %w", err)
 	}
-	return c, nil
+	return &ConcurrencyManager{slots.New(rules{l})}, nil
 }
 
 // Acquire waits for a slot of the model's pool and returns it. The model is
@@ -66,70 +49,42 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 // known. When ctx ends first, or has already ended, Acquire returns ctx.Err()
 // and no slot.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
-	done := ctx.Done()
-	if done != nil {
-		select {
-		case <-done:
-			return Slot{}, ctx.Err()
-		default:
-		}
-	}
-	k := c.lockModel(model)
-	if k.pool.hasRoom() {
-		s := c.handOut(k)
-		c.mu.Unlock()
-		return s, nil
-	}
-	return c.wait(ctx, done, k)
+	s, err := c.slots.Acquire(ctx, model)
+	return Slot{s}, err
 }
 
 // TryAcquire returns a slot of the model's pool if one is free and nobody waits
 // for it.
 func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
-	k := c.lockModel(model)
-	if !k.pool.hasRoom() {
-		c.mu.Unlock()
-		return Slot{}, false
-	}
-	s := c.handOut(k)
-	c.mu.Unlock()
-	return s, true
+	s, ok := c.slots.TryAcquire(model)
+	return Slot{s}, ok
 }
 
 // Stats returns the figures of the pool that the model is counted in.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
-	name := normalName(model)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if k := c.keys[modelSpace][name]; k != nil {
-		return k.pool.stats()
-	}
-	if p := c.entry(modelSpace, name); p != nil {
-		return p.stats()
-	}
-	return PoolStats{Name: ownPoolName(modelSpace, name), Limit: c.limits.Default}
+	return PoolStats(c.slots.Stats(model))
 }
 
 // Pools returns the figures of every pool that has slots out or somebody
 // waiting, sorted by name.
 func (c *ConcurrencyManager) Pools() []PoolStats {
-	c.mu.Lock()
-	var out []PoolStats
-	for p := range c.busyPools() {
-		out = append(out, p.stats())
+	figures := c.slots.Pools()
+	if figures == nil {
+		return nil
 	}
-	c.mu.Unlock()
-	slices.SortFunc(out, func(a, b PoolStats) int { return strings.Compare(a.Name, b.Name) })
+	out := make([]PoolStats, len(figures))
+	for i, f := range figures {
+		out[i] = PoolStats(f)
+	}
 	return out
 }
 
 // Limits returns a copy of the limits that apply: names trimmed and in lower
 // case, entries of 0 left out, the default filled in.
 func (c *ConcurrencyManager) Limits() Limits {
-	c.mu.Lock()
-	l := c.limits
-	c.mu.Unlock()
-	return l.clone()
+	l := c.slots.Rules().(rules).Limits
+	l.Model, l.Provider = maps.Clone(l.Model), maps.Clone(l.Provider)
+	return l
 }
 
 // SetLimits replaces all limits. It changes nothing and returns an
@@ -145,233 +100,124 @@ func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	if err != nil {
 		return fmt.Errorf("bgagent: limits: %w", err)
 	}
-	c.mu.Lock()
-	granted := c.setLimitsLocked(l)
-	c.mu.Unlock()
-	for _, w := range granted {
-		w.owner.slotGranted(w)
-	}
+	c.slots.SetRules(rules{l})
 	return nil
-}
-
-// setLimitsLocked applies limits that are normal and returns those who hold a
-// slot by it, longest waiting first. They have not been told yet.
-func (c *ConcurrencyManager) setLimitsLocked(l Limits) []*waiter {
-	c.limits = l
-	c.byModel = entryPools(c.byModel, "model ", l.Model)
-	c.byProvider = entryPools(c.byProvider, "provider ", l.Provider)
-	c.forgetIdle()
-
-	touched := make(map[*pool]bool)
-	for _, keys := range c.keys {
-		for _, k := range keys {
-			was := k.pool
-			c.assign(k)
-			if k.pool != was {
-				was.inUse -= k.inUse
-				k.pool.inUse += k.inUse
-				touched[was], touched[k.pool] = true, true
-			}
-		}
-	}
-	var moving []*waiter
-	for p := range touched {
-		moving = p.takeAll(moving)
-	}
-	// A pool's own line is in order already, but several become one here.
-	slices.SortFunc(moving, byOrder)
-	for _, w := range moving {
-		w.key.pool.insert(w)
-	}
-
-	var granted []*waiter
-	for p := range c.busyPools() {
-		for p.first != nil && p.hasRoom() {
-			granted = append(granted, p.grantFirst())
-		}
-	}
-	slices.SortFunc(granted, byOrder)
-	for _, w := range granted {
-		w.order = 0
-	}
-	return granted
 }
 
 // Slot is the right to run turns, from Acquire to Release. It is a small value:
 // all copies of it are the same slot. The zero Slot is none.
-type Slot struct {
-	rec *slotRecord
-	gen uint64
-}
+type Slot struct{ slot slots.Slot }
 
 // Release gives the slot back, to the first in line where there is one. It does
 // so once: every further call, on whatever copy, does nothing.
-func (s Slot) Release() {
-	r := s.rec
-	if r == nil {
-		return
-	}
-	c := r.c
-	c.mu.Lock()
-	if r.gen != s.gen {
-		c.mu.Unlock()
-		return
-	}
-	k := r.key
-	giveBack(&r.waiter, k)
-	c.recycle(r)
-	if c.settled(k) {
-		c.mu.Unlock()
-		return
-	}
-	next := c.settle(k)
-	c.mu.Unlock()
-	if next != nil {
-		next.owner.slotGranted(next)
-	}
-}
-
-// slotRecord is what a Slot points to. Records are used again, so that a slot
-// costs no allocation; gen tells an old handle from the present one. It is
-// compared under the manager's lock, which giving back needs anyway, and not
-// with a compare-and-swap, which would be one more atomic operation.
-type slotRecord struct {
-	waiter
-	c     *ConcurrencyManager
-	gen   uint64        // grows whenever the record is put away
-	ready chan struct{} // made by the first that waits; told that the slot is granted
-}
-
-// slotGranted wakes the Acquire that waits. It never blocks: a record is told
-// at most once in its use, and one that may still be told is not used again.
-func (r *slotRecord) slotGranted(*waiter) { r.ready <- struct{}{} }
-
-// maxFreeRecords bounds the records kept for use again, against one great rush
-// holding memory for ever.
-const maxFreeRecords = 1024
-
-func (c *ConcurrencyManager) record() *slotRecord {
-	if n := len(c.free); n > 0 {
-		r := c.free[n-1]
-		c.free = c.free[:n-1]
-		return r
-	}
-	r := &slotRecord{c: c}
-	r.owner = r
-	return r
-}
-
-func (c *ConcurrencyManager) recycle(r *slotRecord) {
-	r.gen++
-	if len(c.free) < maxFreeRecords {
-		c.free = append(c.free, r)
-	}
-}
-
-// handOut returns a slot that is free. Nobody waits while there is room.
-func (c *ConcurrencyManager) handOut(k *key) Slot {
-	r := c.record()
-	grant(&r.waiter, k)
-	return Slot{r, r.gen}
-}
-
-// wait waits for a slot. It is entered with c.mu held and leaves it unlocked.
-func (c *ConcurrencyManager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
-	r := c.record()
-	if r.ready == nil {
-		r.ready = make(chan struct{}, 1)
-	}
-	s := Slot{r, r.gen}
-	queue(&r.waiter, k, false, c.ticket())
-	c.mu.Unlock()
-
-	select {
-	case <-r.ready:
-		// Both may have been ready. An ended context never gets a slot.
-		if err := ctx.Err(); err != nil {
-			s.Release()
-			return Slot{}, err
-		}
-		return s, nil
-	case <-done:
-	}
-	c.mu.Lock()
-	granted := r.holds()
-	next := c.leaveLocked(&r.waiter)
-	if granted {
-		// Whoever granted it is about to tell it. The record is left to the
-		// garbage collector, lest its next user takes that for its own grant.
-		r.gen++
-	} else {
-		c.recycle(r)
-	}
-	c.mu.Unlock()
-	if next != nil {
-		next.owner.slotGranted(next)
-	}
-	return Slot{}, ctx.Err()
-}
+func (s Slot) Release() { s.slot.Release() }
 
 // Pool is a model looked up beforehand, for those who acquire the same one again
 // and again. It always speaks of the pool that the present limits name.
-type Pool struct {
-	c    *ConcurrencyManager
-	name string // normal
-	key  *key   // guarded by c.mu; looked up again when it has been forgotten
-}
+type Pool struct{ handle slots.Handle }
 
 // Pool looks a model up. That takes no slot and keeps no pool alive.
-func (c *ConcurrencyManager) Pool(model string) *Pool {
-	k := c.lockModel(model)
-	p := &Pool{c: c, name: k.name, key: k}
-	c.mu.Unlock()
-	return p
-}
-
-// lock returns the key with c.mu held.
-func (p *Pool) lock() *key {
-	p.c.mu.Lock()
-	if k := p.key; k.pool != nil {
-		return k
-	}
-	return p.lookUp()
-}
-
-func (p *Pool) lookUp() *key {
-	p.key = p.c.keyLocked(modelSpace, p.name)
-	return p.key
-}
+func (c *ConcurrencyManager) Pool(model string) *Pool { return &Pool{c.slots.Handle(model)} }
 
 // Acquire is [ConcurrencyManager.Acquire] for the model.
 func (p *Pool) Acquire(ctx context.Context) (Slot, error) {
-	done := ctx.Done()
-	if done != nil {
-		select {
-		case <-done:
-			return Slot{}, ctx.Err()
-		default:
-		}
-	}
-	c, k := p.c, p.lock()
-	if k.pool.hasRoom() {
-		s := c.handOut(k)
-		c.mu.Unlock()
-		return s, nil
-	}
-	return c.wait(ctx, done, k)
+	s, err := p.handle.Acquire(ctx)
+	return Slot{s}, err
 }
 
 // TryAcquire is [ConcurrencyManager.TryAcquire] for the model.
 func (p *Pool) TryAcquire() (Slot, bool) {
-	c, k := p.c, p.lock()
-	if !k.pool.hasRoom() {
-		c.mu.Unlock()
-		return Slot{}, false
-	}
-	s := c.handOut(k)
-	c.mu.Unlock()
-	return s, true
+	s, ok := p.handle.TryAcquire()
+	return Slot{s}, ok
 }
 
 // Stats is [ConcurrencyManager.Stats] for the model.
-func (p *Pool) Stats() PoolStats { return p.c.Stats(p.name) }
+func (p *Pool) Stats() PoolStats { return PoolStats(p.handle.Stats()) }
+
+// countedAs returns the name that a task is counted by: that of its model, or of
+// its agent where the model has no name.
+func countedAs(model, agent string) (slots.Space, string) {
+	if strings.TrimSpace(model) == "" && strings.TrimSpace(agent) != "" {
+		return slots.Agents, agent
+	}
+	return slots.Models, model
+}
+
+// rules are limits that are normal, as they decide which pool a name is counted
+// in. Their maps are never changed.
+type rules struct{ Limits }
+
+// Pool implements [slots.Rules]. The first entry that is there decides alone: the
+// model's own, then its provider's. Under the default every name has a pool of its
+// own.
+func (l rules) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
+	switch {
+	case space == slots.Agents:
+		return "agent " + name, l.Default, false
+	case name == "":
+		return "default", l.Default, false
+	}
+	if n, ok := l.Model[name]; ok {
+		return "model " + name, n, true
+	}
+	if provider, id, slash := strings.Cut(name, "/"); slash {
+		// A key with a slash stands for a whole name only, so an id with a slash
+		// has none of its own.
+		if n, ok := l.Model[id]; ok && !strings.Contains(id, "/") {
+			return "model " + id, n, true
+		}
+		if n, ok := l.Provider[provider]; ok {
+			return "provider " + provider, n, true
+		}
+	}
+	return "default " + name, l.Default, false
+}
+
+// normal returns a checked copy of l: names trimmed and in lower case, entries
+// of 0 left out, the default filled in.
+func (l Limits) normal() (Limits, error) {
+	if l.Default < Unlimited {
+		return l, &InputError{"Limits.Default", fmt.Sprintf("is %d; it must be positive, 0 for the default of %d, or Unlimited (-1)", l.Default, DefaultConcurrency)}
+	}
+	if l.Default == 0 {
+		l.Default = DefaultConcurrency
+	}
+	var err error
+	if l.Model, err = normalLimits("Limits.Model", l.Model); err != nil {
+		return l, err
+	}
+	if l.Provider, err = normalLimits("Limits.Provider", l.Provider); err != nil {
+		return l, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Provider)) {
+		if provider, _, slash := strings.Cut(name, "/"); slash {
+			return l, &InputError{fmt.Sprintf("Limits.Provider[%q]", name), fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %q here, or %q in Limits.Model", provider, name)}
+		}
+	}
+	return l, nil
+}
+
+// normalLimits is one map of [Limits.normal]. Keys are looked at in order, so
+// that the same mistake always gives the same error.
+func normalLimits(field string, in map[string]int) (map[string]int, error) {
+	out := make(map[string]int, len(in))
+	from := make(map[string]string, len(in)) // the key as it was written
+	for _, raw := range slices.Sorted(maps.Keys(in)) {
+		at := fmt.Sprintf("%s[%q]", field, raw)
+		n, name := in[raw], slots.Normal(raw)
+		if name == "" {
+			return nil, &InputError{at, "has no name; name what is to be limited, or use Limits.Default"}
+		}
+		if n < Unlimited {
+			return nil, &InputError{at, fmt.Sprintf("is %d; it must be positive, 0 for not set, or Unlimited (-1)", n)}
+		}
+		if other, twice := from[name]; twice && in[other] != n {
+			return nil, &InputError{at, fmt.Sprintf("is %d, but %s[%q] is the same name and is %d; keep one of the two", n, field, other, in[other])}
+		}
+		from[name] = raw
+		if n != 0 {
+			out[name] = n
+		}
+	}
+	return out, nil
+}

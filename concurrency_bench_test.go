@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 var benchModels = func() (names []string) {
@@ -91,11 +93,11 @@ func BenchmarkHandOff(b *testing.B) {
 
 // counted is the least that can wait for a slot.
 type counted struct {
-	waiter
+	slots.Waiter
 	n *int
 }
 
-func (w *counted) slotGranted(*waiter) { *w.n++ }
+func (w *counted) SlotGranted(*slots.Waiter) { *w.n++ }
 
 // handOff returns the nanoseconds from one to the next.
 func handOff(b *testing.B, n int) float64 {
@@ -107,14 +109,14 @@ func handOff(b *testing.B, n int) float64 {
 	line := make([]*counted, n+1)
 	for i := range line {
 		line[i] = &counted{n: &granted}
-		line[i].owner = line[i]
-		c.take(&line[i].waiter, "anthropic/claude", "agent", false, c.ticket())
+		line[i].Owner = line[i]
+		takeSlot(c, &line[i].Waiter, "anthropic/claude", "agent", false, c.slots.Ticket())
 	}
 	runtime.GC()
 	start := time.Now()
-	for w := &line[0].waiter; w != nil; {
-		if w = c.leave(w); w != nil {
-			w.owner.slotGranted(w)
+	for w := &line[0].Waiter; w != nil; {
+		if w = c.slots.Leave(w); w != nil {
+			w.Owner.SlotGranted(w)
 		}
 	}
 	took := time.Since(start)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/bgagent/bgagent/internal/slots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -65,12 +66,12 @@ func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)
 					all.Go(func() { leave(); s.Release(); s.Release() })
 				case 3:
 					w := newWakeable()
-					if !c.take(&w.waiter, model, "", i%8 == 3, c.ticket()) {
+					if !takeSlot(c, &w.Waiter, model, "", i%8 == 3, c.slots.Ticket()) {
 						<-w.woken
 					}
 					entered(pool)()
-					if next := c.leave(&w.waiter); next != nil {
-						next.owner.slotGranted(next)
+					if next := c.slots.Leave(&w.Waiter); next != nil {
+						next.Owner.SlotGranted(next)
 					}
 				}
 				disturb(i)
@@ -78,7 +79,7 @@ func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)
 		})
 	}
 	all.Wait()
-	require.NoError(t, c.checkInvariants())
+	require.NoError(t, c.slots.Check())
 	require.Empty(t, c.Pools(), "slots or waiters are left")
 	for _, m := range models {
 		requireFullBatch(t, c, m)
@@ -89,17 +90,17 @@ func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)
 }
 
 type wakeable struct {
-	waiter
+	slots.Waiter
 	woken chan struct{}
 }
 
 func newWakeable() *wakeable {
 	w := &wakeable{woken: make(chan struct{})}
-	w.owner = w
+	w.Owner = w
 	return w
 }
 
-func (w *wakeable) slotGranted(*waiter) { close(w.woken) }
+func (w *wakeable) SlotGranted(*slots.Waiter) { close(w.woken) }
 
 func TestNeverMoreHoldersThanTheLimit(t *testing.T) {
 	c := newConcurrency(t, Limits{Default: 1, Provider: map[string]int{"p": 2}, Model: map[string]int{"q/x": 3}})
@@ -125,7 +126,7 @@ func TestNothingIsLostWhileLimitsChange(t *testing.T) {
 			}
 		}
 		if i%50 == 0 {
-			if err := c.checkInvariants(); err != nil {
+			if err := c.slots.Check(); err != nil {
 				t.Error(err)
 			}
 			for _, p := range c.Pools() {

@@ -227,13 +227,13 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 	}
 	check := func() {
 		synctest.Wait()
-		if err := c.checkInvariants(); err != nil {
+		if err := c.slots.Check(); err != nil {
 			must(false, "%v", err)
 		}
 		for _, x := range o.all {
 			switch real := x.real.(type) {
 			case *guest:
-				must(c.holds(&real.waiter) == x.holds, "%q holds %v, should %v", x.model, !x.holds, x.holds)
+				must(c.slots.Holds(&real.Waiter) == x.holds, "%q holds %v, should %v", x.model, !x.holds, x.holds)
 				must(!x.holds || real.told.Load() == 1, "%q was told %d times", x.model, real.told.Load())
 			case *caller:
 				must(real.done == x.holds && real.err == nil, "Acquire(%q) returned %v (%v), should have %v", x.model, real.done, real.err, x.holds)
@@ -252,7 +252,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 		model, agent := pick(someModels), pick(someAgents)
 		switch k := r.IntN(100); {
 		case k < 25:
-			ticket, head := c.ticket(), r.IntN(4) == 0
+			ticket, head := c.slots.Ticket(), r.IntN(4) == 0
 			if len(early) > 0 && r.IntN(2) == 0 {
 				i := r.IntN(len(early))
 				ticket = early[i]
@@ -264,18 +264,18 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			o.all = append(o.all, x)
 			o.settle()
 			guests = append(guests, g)
-			granted := c.take(&g.waiter, model, agent, head, ticket)
+			granted := takeSlot(c, &g.Waiter, model, agent, head, ticket)
 			must(granted == x.holds, "take said %v", granted)
 			if granted {
 				g.told.Store(1)
 			}
 			if !granted {
-				place, s := c.place(&g.waiter)
+				place, s := c.slots.Place(&g.Waiter)
 				must(place == 1+slices.Index(o.line(o.pool(x)), x), "place %d", place)
-				must(s == o.stats()[o.pool(x)], "place says %+v", s)
+				must(PoolStats(s) == o.stats()[o.pool(x)], "place says %+v", s)
 			}
 		case k < 30:
-			early = append(early, c.ticket())
+			early = append(early, c.slots.Ticket())
 		case k < 45:
 			last = fmt.Sprintf("Acquire %q", model)
 			ctx, cancel := context.WithCancel(context.Background())
@@ -298,11 +298,11 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 				real.done = true
 			}()
 			synctest.Wait()
-			x.ticket = c.tickets.Load() // the one it has taken, if it waits
+			x.ticket = c.slots.Ticket() // just after the one it has taken, if it waits
 			must(!ended || real.done && real.err != nil, "an ended context was ignored")
 		case k < 60:
 			last = fmt.Sprintf("TryAcquire %q", model)
-			x := &oracleOne{model: model, ticket: c.ticket()}
+			x := &oracleOne{model: model, ticket: c.slots.Ticket()}
 			o.all = append(o.all, x)
 			o.settle()
 			s, ok := c.TryAcquire(model)
@@ -323,7 +323,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			if len(guests) > 0 {
 				g := guests[r.IntN(len(guests))]
 				if !slices.ContainsFunc(o.all, func(x *oracleOne) bool { return x.real == any(g) }) {
-					must(c.leave(&g.waiter) == nil, "who had nothing passed something on")
+					must(c.slots.Leave(&g.Waiter) == nil, "who had nothing passed something on")
 				}
 			}
 		case k < 96:
@@ -396,10 +396,10 @@ func requireResolves(t *testing.T, c *ConcurrencyManager, l Limits, name string)
 			} else {
 				want.Waiting++
 			}
-			c.take(&g.waiter, as[0], as[1], false, c.ticket())
+			takeSlot(c, &g.Waiter, as[0], as[1], false, c.slots.Ticket())
 			in = append(in, g)
-			_, s := c.place(&g.waiter)
-			require.Equal(t, want, s, "%q with %+v", as, l)
+			_, s := c.slots.Place(&g.Waiter)
+			require.Equal(t, want, PoolStats(s), "%q with %+v", as, l)
 		}
 		require.Equal(t, []PoolStats{want}, c.Pools())
 		if oracleName(as[0]) != "" {
@@ -411,7 +411,7 @@ func requireResolves(t *testing.T, c *ConcurrencyManager, l Limits, name string)
 		}
 		require.Empty(t, c.Pools(), "%q with %+v", as, l)
 	}
-	require.NoError(t, c.checkInvariants())
+	require.NoError(t, c.slots.Check())
 }
 
 func FuzzLimits(f *testing.F) {

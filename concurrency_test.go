@@ -6,15 +6,53 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"unicode"
 
+	"github.com/bgagent/bgagent/internal/slots"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// guest is what a task is to the slots.
+type guest struct {
+	slots.Waiter
+	told atomic.Int32
+}
+
+func (g *guest) SlotGranted(*slots.Waiter) { g.told.Add(1) }
+
+func newGuest() *guest {
+	g := &guest{}
+	g.Owner = g
+	return g
+}
+
+func (g *guest) take(c *ConcurrencyManager, model string) bool {
+	return takeSlot(c, &g.Waiter, model, "agent", false, c.slots.Ticket())
+}
+
+// leave tells the next one, as the contract asks.
+func (g *guest) leave(c *ConcurrencyManager) {
+	if next := c.slots.Leave(&g.Waiter); next != nil {
+		next.Owner.SlotGranted(next)
+	}
+}
+
+// takeSlot asks for a slot as a task does.
+func takeSlot(c *ConcurrencyManager, w *slots.Waiter, model, agent string, head bool, ticket uint64) bool {
+	space, name := countedAs(model, agent)
+	return c.slots.Take(w, space, name, head, ticket)
+}
+
+func requireHolds(t *testing.T, c *ConcurrencyManager, g *guest) {
+	t.Helper()
+	require.NoError(t, c.slots.Check())
+	require.True(t, c.slots.Holds(&g.Waiter), "does not hold the slot")
+	require.EqualValues(t, 1, g.told.Load(), "times told")
+}
 
 func newConcurrency(t testing.TB, l Limits) *ConcurrencyManager {
 	t.Helper()
@@ -27,7 +65,7 @@ func newConcurrency(t testing.TB, l Limits) *ConcurrencyManager {
 // limit says must get one.
 func requireFullBatch(t testing.TB, c *ConcurrencyManager, model string) {
 	t.Helper()
-	require.NoError(t, c.checkInvariants())
+	require.NoError(t, c.slots.Check())
 	limit := c.Stats(model).Limit
 	if limit == Unlimited {
 		return
@@ -43,7 +81,7 @@ func requireFullBatch(t testing.TB, c *ConcurrencyManager, model string) {
 	for _, s := range slots {
 		s.Release()
 	}
-	require.NoError(t, c.checkInvariants())
+	require.NoError(t, c.slots.Check())
 }
 
 func TestTryAcquireDoesNotOvertake(t *testing.T) {
@@ -58,36 +96,6 @@ func TestTryAcquireDoesNotOvertake(t *testing.T) {
 	_, ok = c.TryAcquire("m")
 	require.False(t, ok, "the slot belonged to the one in line")
 	requireHolds(t, c, w)
-}
-
-func TestSlotIsReleasedOnce(t *testing.T) {
-	c := newConcurrency(t, Limits{Default: 2})
-	old, ok := c.TryAcquire("m")
-	require.True(t, ok)
-	kept, ok := c.TryAcquire("m")
-	require.True(t, ok)
-	cp := old
-	old.Release()
-	old.Release()
-	cp.Release()
-	require.Equal(t, 1, c.Stats("m").InUse)
-
-	// The same record serves the next slot, which the old handle must not touch.
-	next, ok := c.TryAcquire("m")
-	require.True(t, ok)
-	require.Same(t, old.rec, next.rec)
-	old.Release()
-	require.Equal(t, 2, c.Stats("m").InUse)
-
-	var all sync.WaitGroup
-	for range 8 {
-		all.Go(next.Release)
-	}
-	all.Wait()
-	require.Equal(t, 1, c.Stats("m").InUse)
-	kept.Release()
-	Slot{}.Release()
-	requireFullBatch(t, c, "m")
 }
 
 func TestAcquireWithAnEndedContextTakesNothing(t *testing.T) {
@@ -174,14 +182,14 @@ func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 			b := newGuest()
 			require.False(t, b.take(c, "m"))
 
-			next := c.leave(&a.waiter)
+			next := c.slots.Leave(&a.Waiter)
 			require.NotNil(t, next)
 			ctx.ended.Store(true)
 			if !toldFirst {
 				close(ctx.done)
 				synctest.Wait()
 			}
-			next.owner.slotGranted(next)
+			next.Owner.SlotGranted(next)
 			require.ErrorIs(t, <-errc, context.Canceled)
 			requireHolds(t, c, b)
 
@@ -202,10 +210,17 @@ func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 }
 
 func TestRaisedLimitServesAsManyAsFit(t *testing.T) {
-	c, a, w := line(t, 5)
+	c, a := newConcurrency(t, Limits{Default: 1}), newGuest()
+	require.True(t, a.take(c, "m"))
+	var w []*guest
+	for range 5 {
+		g := newGuest()
+		require.False(t, g.take(c, "m"))
+		w = append(w, g)
+	}
 	require.NoError(t, c.SetLimits(Limits{Default: 3}))
 	for i, g := range w {
-		require.Equal(t, i < 2, c.holds(&g.waiter), "waiter %d", i)
+		require.Equal(t, i < 2, c.slots.Holds(&g.Waiter), "waiter %d", i)
 	}
 	requireHolds(t, c, w[0])
 	requireHolds(t, c, w[1])
@@ -234,8 +249,8 @@ func TestLoweredLimitTakesNothingAndGrantsNothingUntilBelow(t *testing.T) {
 	require.Equal(t, PoolStats{"default m", 1, 3, 1}, c.Stats("m"))
 	in[0].leave(c)
 	in[1].leave(c)
-	require.False(t, c.holds(&w.waiter), "granted at the limit")
-	require.NoError(t, c.checkInvariants())
+	require.False(t, c.slots.Holds(&w.Waiter), "granted at the limit")
+	require.NoError(t, c.slots.Check())
 	in[2].leave(c)
 	requireHolds(t, c, w)
 }
@@ -254,7 +269,7 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 	require.NoError(t, c.SetLimits(Limits{Provider: map[string]int{"P": 2}}))
 	require.Equal(t, []PoolStats{{"provider p", 2, 2, 6}}, c.Pools(), "slots that are out count in the new pool")
 	for i, g := range w {
-		place, _ := c.place(&g.waiter)
+		place, _ := c.slots.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
 	}
 	// One that comes now stands behind them, and a slot of y serves one of x.
@@ -312,7 +327,7 @@ func TestPoolIsNamedByTheEntryThatDecided(t *testing.T) {
 		s.Release()
 		require.Empty(t, c.Pools())
 	}
-	require.NoError(t, c.checkInvariants())
+	require.NoError(t, c.slots.Check())
 }
 
 func long(s string) string { return strings.Repeat(s, 1000) }
@@ -320,10 +335,10 @@ func long(s string) string { return strings.Repeat(s, 1000) }
 func TestAgentsAreCountedApartFromModels(t *testing.T) {
 	c := newConcurrency(t, Limits{Default: 1, Model: map[string]int{"explore": 9}, Provider: map[string]int{"explore": 9}})
 	a, b, m, e := newGuest(), newGuest(), newGuest(), newGuest()
-	require.True(t, c.take(&a.waiter, " ", "Explore", false, c.ticket()))
-	require.False(t, c.take(&b.waiter, "", "explore", false, c.ticket()))
-	require.True(t, c.take(&m.waiter, "explore", "explore", false, c.ticket()))
-	require.True(t, c.take(&e.waiter, "", "", false, c.ticket()))
+	require.True(t, takeSlot(c, &a.Waiter, " ", "Explore", false, c.slots.Ticket()))
+	require.False(t, takeSlot(c, &b.Waiter, "", "explore", false, c.slots.Ticket()))
+	require.True(t, takeSlot(c, &m.Waiter, "explore", "explore", false, c.slots.Ticket()))
+	require.True(t, takeSlot(c, &e.Waiter, "", "", false, c.slots.Ticket()))
 	require.Equal(t, []PoolStats{{"agent explore", 1, 1, 1}, {"default", 1, 1, 0}, {"model explore", 9, 1, 0}}, c.Pools())
 	require.NoError(t, c.SetLimits(Limits{Default: 2}))
 	requireHolds(t, c, b)
@@ -402,9 +417,9 @@ func TestLimitsAreCopies(t *testing.T) {
 // name changes by being made normal.
 func TestNormalNamesStayAsTheyAre(t *testing.T) {
 	for r := range rune(unicode.MaxRune + 1) {
-		n := normalName("a" + string(r))
-		if normalName(n) != n {
-			t.Errorf("%q becomes %q and then %q", string(r), n, normalName(n))
+		n := slots.Normal("a" + string(r))
+		if slots.Normal(n) != n {
+			t.Errorf("%q becomes %q and then %q", string(r), n, slots.Normal(n))
 		}
 	}
 }
@@ -430,8 +445,8 @@ func TestFreeSlotCostsNoAllocation(t *testing.T) {
 		"capitals":   func() { s, _ := c.TryAcquire(" OpenAI/GPT"); s.Release() },
 		"no slash":   func() { s, _ := c.TryAcquire("default"); s.Release() },
 		"Pool":       func() { s, _ := p.TryAcquire(); s.Release() },
-		"task":       func() { c.take(&g.waiter, "openai/gpt", "a", false, c.ticket()); c.leave(&g.waiter) },
-		"agent":      func() { c.take(&g.waiter, "", "Explore", false, c.ticket()); c.leave(&g.waiter) },
+		"task":       func() { takeSlot(c, &g.Waiter, "openai/gpt", "a", false, c.slots.Ticket()); c.slots.Leave(&g.Waiter) },
+		"agent":      func() { takeSlot(c, &g.Waiter, "", "Explore", false, c.slots.Ticket()); c.slots.Leave(&g.Waiter) },
 		"no room":    func() { c.TryAcquire("none/none") },
 	} {
 		assert.Zero(t, testing.AllocsPerRun(100, f), name)
@@ -453,7 +468,7 @@ func TestMemoryIsBoundedWhateverTheNames(t *testing.T) {
 		f()
 		after := heap()
 		require.Empty(t, c.Pools())
-		require.NoError(t, c.checkInvariants())
+		require.NoError(t, c.slots.Check())
 		return int64(after) - int64(before)
 	}
 	assert.Less(t, grown(func() {

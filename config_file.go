@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // maxConfigFile is the size from which on a file is refused: nobody writes a
@@ -316,7 +318,7 @@ func (f FileConfig) Apply(c *Config) {
 		}
 		limits := make(map[string]int, len(ids))
 		for name, n := range *k.limits(c) {
-			if v, ok := f.values[valueID{k.key, normalName(name)}]; !ok || v.null {
+			if v, ok := f.values[valueID{k.key, slots.Normal(name)}]; !ok || v.null {
 				limits[name] = n
 			}
 		}

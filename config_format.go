@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // FormatConfig writes what c says as a configuration file, in the order of the
@@ -55,7 +57,7 @@ func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 	var out []jsonMember
 	from := map[string]string{}
 	for _, raw := range slices.Sorted(maps.Keys(limits)) {
-		field, name := fmt.Sprintf("Config.%s[%s]", k.field, quote(raw)), normalName(raw)
+		field, name := fmt.Sprintf("Config.%s[%s]", k.field, quote(raw)), slots.Normal(raw)
 		if limits[raw] == 0 { // not set
 			continue
 		}

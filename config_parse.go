@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/bgagent/bgagent/internal/slots"
 	"github.com/tailscale/hujson"
 )
 
@@ -238,7 +239,7 @@ func (p *fileParser) limits(k *fileKey, v hujson.Value) {
 	seen := map[string]Origin{}
 	for _, m := range obj.Members {
 		raw, at := memberName(m), p.at(m.Name.StartOffset)
-		path, name := keyPath(k.key, raw), normalName(raw)
+		path, name := keyPath(k.key, raw), slots.Normal(raw)
 		first, twice := seen[name]
 		provider, _, slash := strings.Cut(name, "/")
 		switch {

@@ -56,7 +56,7 @@ func (m *BackgroundManager) scheduleTurnLocked(n *node, p *task, now int64) {
 	case at == 0:
 	case at <= now:
 		a.wantTurn = true
-		if m.cm.take(&p.wait, p.kind.key.model, p.kind.key.agent, true, m.cm.ticket()) {
+		if m.takeSlotLocked(p, true) {
 			m.grantedLocked(p, now)
 		}
 	default:

@@ -31,7 +31,7 @@ func (m *BackgroundManager) checkInvariants() error {
 		c.expect(i == 0 || m.alarms[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
 	}
 	c.expect(m.timerOff || len(m.alarms) == 0 || m.timerAt != 0 && m.timerAt <= m.alarms[0].at, "no timer stands for the earliest alarm")
-	if err := m.cm.checkInvariants(); err != nil {
+	if err := m.cm.slots.Check(); err != nil {
 		c.errs = append(c.errs, err)
 	}
 	return errors.Join(c.errs...)
@@ -74,7 +74,7 @@ func (c *checker) task(t *task) {
 	if a != nil && a.ended {
 		c.unquiet++
 	}
-	holds, waits := m.cm.holds(&t.wait), t.wait.key != nil && !m.cm.holds(&t.wait)
+	holds, waits := m.cm.slots.Holds(&t.wait), m.cm.slots.Waits(&t.wait)
 	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t.id())
 	switch {
 	case t.status == Pending:

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // Launch starts a task and returns at once with its first snapshot, pending or
@@ -346,10 +348,18 @@ func (m *BackgroundManager) queueLocked(t *task, now int64) {
 	if t.is(flagUnstarted) {
 		return
 	}
-	t.wait.owner = t
-	if m.cm.take(&t.wait, t.kind.key.model, t.kind.key.agent, false, m.cm.ticket()) {
+	t.wait.Owner = t
+	if m.takeSlotLocked(t, false) {
 		m.grantedLocked(t, now)
 	}
+}
+
+// takeSlotLocked asks for a slot for t, at the head of the line or behind those
+// who came before, and reports whether it has one now.
+func (m *BackgroundManager) takeSlotLocked(t *task, head bool) bool {
+	s := m.cm.slots
+	space, name := countedAs(t.kind.key.model, t.kind.key.agent)
+	return s.Take(&t.wait, space, name, head, s.Ticket())
 }
 
 // queueTTL rings when a pending task has waited for too long.
@@ -364,11 +374,11 @@ func (q *queueTTL) ringLocked(m *BackgroundManager, now int64) {
 
 // slotGranted is called, without locks, when somebody else's release gave a
 // slot to the task.
-func (t *task) slotGranted(w *waiter) {
+func (t *task) SlotGranted(w *slots.Waiter) {
 	m := t.m
 	m.update(func(now int64) {
 		// Meanwhile the task may have left, and even have got another slot.
-		if m.cm.holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
+		if m.cm.slots.Holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
 			m.grantedLocked(t, now)
 		}
 	})
@@ -392,11 +402,11 @@ func (m *BackgroundManager) grantedLocked(t *task, now int64) {
 // next in line start.
 func (m *BackgroundManager) releaseLocked(t *task, now int64) {
 	t.set(flagSlot, false)
-	next := m.cm.leave(&t.wait)
+	next := m.cm.slots.Leave(&t.wait)
 	if next == nil {
 		return
 	}
-	if t, ok := next.owner.(*task); ok && t.m == m { // of another's nothing else may be read here
+	if t, ok := next.Owner.(*task); ok && t.m == m { // of another's nothing else may be read here
 		m.grantedLocked(t, now)
 		return
 	}

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/slots"
 	"github.com/google/uuid"
 )
 
@@ -114,7 +115,7 @@ type BackgroundManager struct {
 // effects is what an update wants done once the lock has been given back.
 type effects struct {
 	start, startEnd *attempt // have their slot and want a goroutine
-	grants          []*waiter
+	grants          []*slots.Waiter
 	cancels         *attempt // their contexts are to end
 }
 
@@ -221,7 +222,7 @@ func (m *BackgroundManager) step(f func(now int64), j *job) (next *attempt) {
 		a = rest
 	}
 	for _, w := range fx.grants {
-		w.owner.slotGranted(w)
+		w.Owner.SlotGranted(w)
 	}
 	for a := fx.start; a != nil; {
 		rest := a.nextRun

@@ -49,8 +49,8 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, e
 func (m *BackgroundManager) fullSnapshotLocked(t *task) Task {
 	s := m.snapshotLocked(t)
 	if t.status == Pending && !t.is(flagUnstarted) {
-		place, pool := m.cm.place(&t.wait)
-		s.Queue = &QueuePlace{Place: place, Pool: pool}
+		place, pool := m.cm.slots.Place(&t.wait)
+		s.Queue = &QueuePlace{Place: place, Pool: PoolStats(pool)}
 	}
 	return s
 }

@@ -3,6 +3,8 @@ package bgagent
 import (
 	"context"
 	"strconv"
+
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // The records of the manager's state. They are guarded by BackgroundManager.mu
@@ -14,7 +16,7 @@ import (
 // a million of them pending: what only a running or an ended task needs is in
 // objects of its own.
 type task struct {
-	wait  waiter // its place in a pool's line, or its slot
+	wait  slots.Waiter // its place in a pool's line, or its slot
 	m     *BackgroundManager
 	ids   string // its id, and what makes it the id of the first prompt
 	kind  *kind

@@ -1,4 +1,4 @@
-package bgagent
+package slots
 
 import (
 	"sync/atomic"
@@ -9,35 +9,62 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// guest is what a task is to the ConcurrencyManager.
+// alone counts every name by itself, with the same limit for each.
+type alone int
+
+func (n alone) Pool(_ Space, name string) (pool string, limit int, shared bool) {
+	return "pool " + name, int(n), false
+}
+
+// requireFullBatch is the strongest test for lost slots: at rest, as many as the
+// limit says must get one.
+func requireFullBatch(t *testing.T, m *Manager, model string) {
+	t.Helper()
+	require.NoError(t, m.Check())
+	limit := m.Stats(model).Limit
+	var slots []Slot
+	for i := range limit {
+		s, ok := m.TryAcquire(model)
+		require.True(t, ok, "slot %d of %d of %q has been lost", i+1, limit, model)
+		slots = append(slots, s)
+	}
+	_, ok := m.TryAcquire(model)
+	require.False(t, ok, "%q gave more than %d slots", model, limit)
+	for _, s := range slots {
+		s.Release()
+	}
+	require.NoError(t, m.Check())
+}
+
+// guest is what a task is to the manager.
 type guest struct {
-	waiter
+	Waiter
 	told atomic.Int32
 }
 
-func (g *guest) slotGranted(*waiter) { g.told.Add(1) }
+func (g *guest) SlotGranted(*Waiter) { g.told.Add(1) }
 
 func newGuest() *guest {
 	g := &guest{}
-	g.owner = g
+	g.Owner = g
 	return g
 }
 
-func (g *guest) take(c *ConcurrencyManager, model string) bool {
-	return c.take(&g.waiter, model, "agent", false, c.ticket())
+func (g *guest) take(c *Manager, model string) bool {
+	return c.Take(&g.Waiter, Models, model, false, c.Ticket())
 }
 
 // leave tells the next one, as the contract asks.
-func (g *guest) leave(c *ConcurrencyManager) {
-	if next := c.leave(&g.waiter); next != nil {
-		next.owner.slotGranted(next)
+func (g *guest) leave(c *Manager) {
+	if next := c.Leave(&g.Waiter); next != nil {
+		next.Owner.SlotGranted(next)
 	}
 }
 
 // line returns a manager with a limit of 1 for "m", the one who holds the slot
 // and n who wait.
-func line(t *testing.T, n int) (c *ConcurrencyManager, holder *guest, waiting []*guest) {
-	c = newConcurrency(t, Limits{Default: 1})
+func line(t *testing.T, n int) (c *Manager, holder *guest, waiting []*guest) {
+	c = New(alone(1))
 	holder = newGuest()
 	require.True(t, holder.take(c, "m"))
 	for range n {
@@ -48,19 +75,18 @@ func line(t *testing.T, n int) (c *ConcurrencyManager, holder *guest, waiting []
 	return c, holder, waiting
 }
 
-func requireHolds(t *testing.T, c *ConcurrencyManager, g *guest) {
+func requireHolds(t *testing.T, c *Manager, g *guest) {
 	t.Helper()
-	require.NoError(t, c.checkInvariants())
-	require.True(t, c.holds(&g.waiter), "does not hold the slot")
+	require.NoError(t, c.Check())
+	require.True(t, c.Holds(&g.Waiter), "does not hold the slot")
 	require.EqualValues(t, 1, g.told.Load(), "times told")
 }
 
-// Lesson 2.
 func TestReleasedSlotGoesToTheNextInLine(t *testing.T) {
 	c, a, w := line(t, 2)
 	a.leave(c)
 	requireHolds(t, c, w[0])
-	require.False(t, c.holds(&w[1].waiter))
+	require.False(t, c.Holds(&w[1].Waiter))
 	_, ok := c.TryAcquire("m")
 	require.False(t, ok, "the slot was free for somebody else")
 	w[0].leave(c)
@@ -69,7 +95,6 @@ func TestReleasedSlotGoesToTheNextInLine(t *testing.T) {
 	requireFullBatch(t, c, "m")
 }
 
-// Lesson 3.
 func TestCancelledHeadOfQueueDoesNotDropTheNext(t *testing.T) {
 	c, a, w := line(t, 2)
 	w[0].leave(c)
@@ -78,7 +103,6 @@ func TestCancelledHeadOfQueueDoesNotDropTheNext(t *testing.T) {
 	require.Zero(t, w[0].told.Load())
 }
 
-// Lesson 4.
 func TestCancelledLastOfQueueDoesNotStrandTheNextOne(t *testing.T) {
 	c, a, w := line(t, 1)
 	w[0].leave(c)
@@ -93,7 +117,6 @@ func TestCancelledLastOfQueueDoesNotStrandTheNextOne(t *testing.T) {
 	requireFullBatch(t, c, "m")
 }
 
-// Lesson 5.
 func TestCancelledWaiterDoesNotDisturbTheOthers(t *testing.T) {
 	c, a, w := line(t, 5)
 	w[2].leave(c)
@@ -109,33 +132,33 @@ func TestCancelledWaiterDoesNotDisturbTheOthers(t *testing.T) {
 
 // asker asks the manager back when it is told, which hangs if a lock is held.
 type asker struct {
-	waiter
-	c     *ConcurrencyManager
-	stats PoolStats
+	Waiter
+	c     *Manager
+	stats Figures
 }
 
-func (a *asker) slotGranted(w *waiter) { a.stats = a.c.Stats("m"); a.c.leave(w) }
+func (a *asker) SlotGranted(w *Waiter) { a.stats = a.c.Stats("m"); a.c.Leave(w) }
 
 func TestNobodyIsToldWhileALockIsHeld(t *testing.T) {
-	c := newConcurrency(t, Limits{Default: 1})
+	c := New(alone(1))
 	for name, free := range map[string]func(held Slot){
-		"Release":   func(held Slot) { held.Release() },
-		"SetLimits": func(held Slot) { require.NoError(t, c.SetLimits(Limits{Default: 2})) },
+		"Release":  func(held Slot) { held.Release() },
+		"SetRules": func(Slot) { c.SetRules(alone(2)) },
 	} {
 		held, ok := c.TryAcquire("m")
 		require.True(t, ok)
 		a := &asker{c: c}
-		a.owner = a
-		require.False(t, c.take(&a.waiter, "m", "", false, c.ticket()))
+		a.Owner = a
+		require.False(t, c.Take(&a.Waiter, Models, "m", false, c.Ticket()))
 		free(held)
-		require.Equal(t, "default m", a.stats.Name, name)
+		require.Equal(t, "pool m", a.stats.Name, name)
 		held.Release()
-		require.NoError(t, c.SetLimits(Limits{Default: 1}))
+		c.SetRules(alone(1))
 		requireFullBatch(t, c, "m")
 	}
 }
 
-// Lesson 10: whoever shuts down takes the waiters out first.
+// Whoever shuts down takes the waiters out first.
 func TestNobodyIsGrantedASlotAfterLeavingTheLine(t *testing.T) {
 	c, a, w := line(t, 3)
 	for _, g := range w {
@@ -144,7 +167,7 @@ func TestNobodyIsGrantedASlotAfterLeavingTheLine(t *testing.T) {
 	a.leave(c)
 	for _, g := range w {
 		require.Zero(t, g.told.Load())
-		require.False(t, c.holds(&g.waiter))
+		require.False(t, c.Holds(&g.Waiter))
 	}
 	requireFullBatch(t, c, "m")
 }
@@ -177,24 +200,24 @@ func TestAskingTwiceIsABug(t *testing.T) {
 	for _, g := range []*guest{a, w[0]} {
 		require.PanicsWithValue(t, "bgagent: bug: a slot is asked for by one who waits or holds one already", func() { g.take(c, "m") })
 	}
-	require.Panics(t, func() { c.take(&newGuest().waiter, "m", "a", false, 0) })
-	require.NoError(t, c.checkInvariants(), "the panic changed something or kept the lock")
+	require.Panics(t, func() { c.Take(&newGuest().Waiter, Models, "m", false, 0) })
+	require.NoError(t, c.Check(), "the panic changed something or kept the lock")
 }
 
 func TestHeadOfLineGoesBeforeEarlierTickets(t *testing.T) {
 	c, a, w := line(t, 2)
-	early := c.ticket()
+	early := c.Ticket()
 	late := newGuest()
 	require.False(t, late.take(c, "m"))
 	h1, h2, between := newGuest(), newGuest(), newGuest()
-	t1 := c.ticket()
-	require.False(t, c.take(&h2.waiter, "m", "", true, c.ticket()))
-	require.False(t, c.take(&h1.waiter, "m", "", true, t1))
-	require.False(t, c.take(&between.waiter, "m", "", false, early))
+	t1 := c.Ticket()
+	require.False(t, c.Take(&h2.Waiter, Models, "m", true, c.Ticket()))
+	require.False(t, c.Take(&h1.Waiter, Models, "m", true, t1))
+	require.False(t, c.Take(&between.Waiter, Models, "m", false, early))
 	for i, g := range []*guest{h1, h2, w[0], w[1], between, late} {
-		place, s := c.place(&g.waiter)
+		place, s := c.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
-		require.Equal(t, PoolStats{"default m", 1, 1, 6}, s)
+		require.Equal(t, Figures{"pool m", 1, 1, 6}, s)
 	}
 	for _, g := range []*guest{h1, h2, w[0], w[1], between, late} {
 		a.leave(c)
@@ -204,35 +227,35 @@ func TestHeadOfLineGoesBeforeEarlierTickets(t *testing.T) {
 }
 
 func TestPlaceIsCountedSoFarAndNoFurther(t *testing.T) {
-	c, a, w := line(t, maxPlace+1)
-	place, s := c.place(&a.waiter)
+	c, a, w := line(t, MaxPlace+1)
+	place, s := c.Place(&a.Waiter)
 	require.Zero(t, place, "one who holds a slot has no place")
-	require.Equal(t, PoolStats{"default m", 1, 1, maxPlace + 1}, s)
-	place, _ = c.place(&w[maxPlace-1].waiter)
-	require.Equal(t, maxPlace, place)
-	place, s = c.place(&w[maxPlace].waiter)
+	require.Equal(t, Figures{"pool m", 1, 1, MaxPlace + 1}, s)
+	place, _ = c.Place(&w[MaxPlace-1].Waiter)
+	require.Equal(t, MaxPlace, place)
+	place, s = c.Place(&w[MaxPlace].Waiter)
 	require.Zero(t, place)
-	require.Equal(t, maxPlace+1, s.Waiting)
-	place, s = c.place(&newGuest().waiter)
+	require.Equal(t, MaxPlace+1, s.Waiting)
+	place, s = c.Place(&newGuest().Waiter)
 	require.Zero(t, place)
 	require.Zero(t, s)
 }
 
 func TestPendingTaskCostsLittle(t *testing.T) {
-	require.LessOrEqual(t, unsafe.Sizeof(waiter{}), uintptr(48))
+	require.LessOrEqual(t, unsafe.Sizeof(Waiter{}), uintptr(48))
 }
 
 func TestWaitingTaskCostsNoAllocation(t *testing.T) {
 	c, a, w := line(t, 2)
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		next := c.leave(&a.waiter)
-		c.take(&a.waiter, "m", "", false, c.ticket())
-		next = c.leave(next)
-		c.leave(next)
-		c.leave(&a.waiter)
+		next := c.Leave(&a.Waiter)
+		c.Take(&a.Waiter, Models, "m", false, c.Ticket())
+		next = c.Leave(next)
+		c.Leave(next)
+		c.Leave(&a.Waiter)
 		for _, g := range []*guest{a, w[0], w[1]} {
-			c.leave(&g.waiter)
-			c.take(&g.waiter, "m", "", false, c.ticket())
+			c.Leave(&g.Waiter)
+			c.Take(&g.Waiter, Models, "m", false, c.Ticket())
 		}
 	}))
 }

@@ -1,0 +1,78 @@
+package slots
+
+import "fmt"
+
+// Check returns an error when the records contradict each other. It is for tests.
+func (m *Manager) Check() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	type sum struct{ inUse, waiting int }
+	want := make(map[*pool]sum)
+	weight := 0
+	for space, keys := range m.keys {
+		for name, k := range keys {
+			if err := m.checkKey(k, Space(space), name); err != nil {
+				return err
+			}
+			weight += k.weight()
+			s := want[k.pool]
+			want[k.pool] = sum{s.inUse + k.inUse, s.waiting + k.waiting}
+		}
+	}
+	if weight != m.weight {
+		return fmt.Errorf("the keys weigh %d, counted as %d", weight, m.weight)
+	}
+	for _, p := range m.shared {
+		want[p] = want[p] // those without keys, too
+	}
+	for p, s := range want {
+		if p.inUse != s.inUse || p.waiting != s.waiting {
+			return fmt.Errorf("pool %q counts %+v, its keys %+v", p.name, p.figures(), s)
+		}
+		if err := p.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkKey looks at one key, which is filed under a name.
+func (m *Manager) checkKey(k *key, space Space, name string) error {
+	if Normal(name) != name || k.name != name || k.space != space {
+		return fmt.Errorf("key %q is filed under %q", k.name, name)
+	}
+	pool, limit, shared := m.rules.Pool(space, name)
+	if k.pool.name != pool || k.pool.limit != limit || shared != (k.pool != &k.own) || shared && m.shared[pool] != k.pool {
+		return fmt.Errorf("key %q is not in the pool that the rules name", name)
+	}
+	if k.inUse < 0 || k.waiting < 0 {
+		return fmt.Errorf("key %q has %d slots and %d waiters", name, k.inUse, k.waiting)
+	}
+	return nil
+}
+
+// check looks at one line.
+func (p *pool) check() error {
+	if p.first != nil && p.hasRoom() {
+		return fmt.Errorf("pool %q has a free slot and somebody waiting: %+v", p.name, p.figures())
+	}
+	n := 0
+	var prev *Waiter
+	for w := p.first; w != nil; prev, w = w, w.next {
+		n++
+		switch {
+		case w.prev != prev:
+			return fmt.Errorf("pool %q: the links of number %d are wrong", p.name, n)
+		case w.key == nil || w.key.pool != p:
+			return fmt.Errorf("pool %q: number %d stands in the wrong line", p.name, n)
+		case !w.waits():
+			return fmt.Errorf("pool %q: number %d does not wait", p.name, n)
+		case prev != nil && prev.order > w.order:
+			return fmt.Errorf("pool %q: number %d stands before one who came earlier", p.name, n)
+		}
+	}
+	if p.last != prev || n != p.waiting {
+		return fmt.Errorf("pool %q: %d in line, counted as %d", p.name, n, p.waiting)
+	}
+	return nil
+}
