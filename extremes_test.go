@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
 )
 
 // forgetful counts the sessions that it was told to forget.
@@ -54,7 +55,7 @@ func TestTombstonesGoRoundInARing(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return len(m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}})) == 0
 	}, time.Minute, time.Millisecond)
-	require.NoError(t, bgagent.CheckInvariantsNow(m))
+	require.NoError(t, inside.CheckNow(m))
 	expired, unknown := 0, 0
 	var session string
 	for _, id := range ids {
@@ -156,7 +157,7 @@ func TestExtremeNumbersAreLimitsLikeOthers(t *testing.T) {
 			Notify: func(context.Context, string, bgagent.Notice) error { return nil },
 		})
 		require.NoError(t, err)
-		bgagent.CheckInvariants(m)
+		inside.CheckAlways(m, nil)
 		task := launch(t, m, strings.Repeat("\xff long ", 100_000))
 		require.Equal(t, bgagent.Completed, ended(t, m, task.ID)[0].Status)
 		time.Sleep(time.Minute)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
 	"github.com/stretchr/testify/require"
 )
 
@@ -283,7 +284,7 @@ func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)
 	require.NoError(t, err)
-	bgagent.CheckInvariants(m)
+	inside.CheckAlways(m, nil)
 	t.Cleanup(func() { _ = m.Close(context.Background()) })
 	return m
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
 	"github.com/stretchr/testify/require"
 )
 
@@ -188,7 +189,7 @@ func TestALookUpThatComesLateKeepsTheCounts(t *testing.T) {
 		_, err = m.Resume(t.Context(), by, s, bgagent.ResumeInput{Prompt: "q"})
 		require.NoError(t, err)
 		time.Sleep(5 * time.Second)
-		require.NoError(t, bgagent.CheckInvariantsNow(m))
+		require.NoError(t, inside.CheckNow(m))
 	})
 }
 

@@ -1,4 +1,4 @@
-package bgagent_test
+package hammer
 
 import (
 	"errors"
@@ -10,18 +10,18 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-var hammerStates = []string{"pending", "pending again", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
+var states = []string{"pending", "pending again", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
 
-// hammerTargets are the operations that name a task, and so can meet one that
+// targets are the operations that name a task, and so can meet one that
 // has expired.
-var hammerTargets = []string{"Cancel", "Get", "Quiet", "Read", "Resume", "RunResume", "Wait"}
+var targets = []string{"Cancel", "Get", "Quiet", "Read", "Resume", "RunResume", "Wait"}
 
-var hammerOps = append([]string{
+var operations = append([]string{
 	"CancelAll", "Close", "Drain", "Launch", "List", "NextNotice", "Observe", "Outstanding and Digest", "Run", "SessionDeleted",
 	"SetLimits", "Subscribe", "TakeNotice", "busy root", "vanished session",
-}, hammerTargets...)
+}, targets...)
 
-func hammerState(t bgagent.Task, err error) string {
+func stateOf(t bgagent.Task, err error) string {
 	switch {
 	case errors.Is(err, bgagent.ErrExpired):
 		return "expired"
@@ -38,10 +38,10 @@ func hammerState(t bgagent.Task, err error) string {
 	}
 }
 
-// hammerMatrix counts how often an operation met a task in a state.
-type hammerMatrix map[string]map[string]int
+// matrix counts how often an operation met a task in a state.
+type matrix map[string]map[string]int
 
-func (x hammerMatrix) add(op, state string, n int) {
+func (x matrix) add(op, state string, n int) {
 	if x[op] == nil {
 		x[op] = map[string]int{}
 	}
@@ -49,7 +49,7 @@ func (x hammerMatrix) add(op, state string, n int) {
 }
 
 // join adds what another matrix has met.
-func (x hammerMatrix) join(other hammerMatrix) {
+func (x matrix) join(other matrix) {
 	for op, states := range other {
 		for state, n := range states {
 			x.add(op, state, n)
@@ -57,7 +57,7 @@ func (x hammerMatrix) join(other hammerMatrix) {
 	}
 }
 
-func (x hammerMatrix) total(op string) (n int) {
+func (x matrix) total(op string) (n int) {
 	for v := range maps.Values(x[op]) {
 		n += v
 	}
@@ -65,10 +65,10 @@ func (x hammerMatrix) total(op string) (n int) {
 }
 
 // missing returns the cells that were never met and could have been.
-func (x hammerMatrix) missing() (cells []string) {
-	for _, op := range hammerOps {
-		for _, state := range hammerStates {
-			if state == "expired" && !slices.Contains(hammerTargets, op) {
+func (x matrix) missing() (cells []string) {
+	for _, op := range operations {
+		for _, state := range states {
+			if state == "expired" && !slices.Contains(targets, op) {
 				continue // it speaks of the tasks there are
 			}
 			if x[op][state] == 0 {
@@ -79,15 +79,15 @@ func (x hammerMatrix) missing() (cells []string) {
 	return cells
 }
 
-func (x hammerMatrix) String() string {
+func (x matrix) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%24s", "")
-	for _, s := range hammerStates {
+	for _, s := range states {
 		fmt.Fprintf(&b, " %9.9s", s)
 	}
-	for _, op := range hammerOps {
+	for _, op := range operations {
 		fmt.Fprintf(&b, "\n%24s", op)
-		for _, s := range hammerStates {
+		for _, s := range states {
 			fmt.Fprintf(&b, " %9d", x[op][s])
 		}
 	}

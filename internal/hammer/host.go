@@ -1,4 +1,4 @@
-package bgagent_test
+package hammer
 
 import (
 	"context"
@@ -13,20 +13,20 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// hammerHost is what the two clients have in common.
-type hammerHost struct {
+// host is what the two clients have in common.
+type host struct {
 	o    *oracle
 	name string
 
 	mu       sync.Mutex
-	sessions map[string]*hammerSession
+	sessions map[string]*hostSession
 	order    []string
 	rev      int
 	emit     func(bgagent.HostEvent)
 	roots    map[string]bgagent.SessionState
 }
 
-type hammerSession struct {
+type hostSession struct {
 	id       string
 	task     string
 	agent    string
@@ -41,12 +41,12 @@ type hammerSession struct {
 	prompts  map[string]bool
 }
 
-func newHammerHost(o *oracle, name string) *hammerHost {
-	return &hammerHost{o: o, name: name, sessions: map[string]*hammerSession{}, roots: map[string]bgagent.SessionState{}}
+func newHost(o *oracle, name string) *host {
+	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
 // pause waits for the time, unless the context ends first and is listened to.
-func (f *hammerHost) pause(ctx context.Context, d time.Duration, deaf bool) error {
+func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {
 		done = nil
@@ -70,7 +70,7 @@ func (f *hammerHost) pause(ctx context.Context, d time.Duration, deaf bool) erro
 }
 
 // last lets a turn take its time, where that is wanted.
-func (f *hammerHost) last(ctx context.Context) {
+func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting
 	f.o.mu.Unlock()
@@ -84,7 +84,7 @@ func (f *hammerHost) last(ctx context.Context) {
 
 // mishap is a fault that any call may have. It returns an error, or panics, or
 // ends the goroutine; nil means that the call goes on, maybe late.
-func (f *hammerHost) mishap(ctx context.Context, r *rand.Rand) error {
+func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 	if !f.o.broken(r) {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (f *hammerHost) mishap(ctx context.Context, r *rand.Rand) error {
 	return f.pause(ctx, time.Duration(r.IntN(300))*time.Millisecond, false)
 }
 
-func (f *hammerHost) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
+func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	t, err := f.o.m.Get(s.Task)
 	if err != nil {
 		f.o.fault("a session for a task that is not there: %v", err)
@@ -147,7 +147,7 @@ func (f *hammerHost) CreateSession(ctx context.Context, s bgagent.SessionSpec) (
 	for f.sessions[id] != nil {
 		id += "'"
 	}
-	f.sessions[id] = &hammerSession{id: id, task: s.Task, agent: s.Agent, model: s.Model, prompts: map[string]bool{}}
+	f.sessions[id] = &hostSession{id: id, task: s.Task, agent: s.Agent, model: s.Model, prompts: map[string]bool{}}
 	f.order = append(f.order, id)
 	f.o.mu.Lock()
 	f.o.granted[s.Task] = true
@@ -156,7 +156,7 @@ func (f *hammerHost) CreateSession(ctx context.Context, s bgagent.SessionSpec) (
 }
 
 // enter begins a prompt's call or turn.
-func (f *hammerHost) enter(what, session string, p bgagent.Prompt) *activity {
+func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	f.o.prompted(session, p)
 	started := time.Now()
 	if p.Attempt > 1 && p.Turn == 1 { // its session was read first, which may have taken a while
@@ -183,11 +183,11 @@ func (f *hammerHost) enter(what, session string, p bgagent.Prompt) *activity {
 }
 
 // acts is what an agent does with its own tools in the middle of a turn.
-func (f *hammerHost) acts(ctx context.Context, session string, r *rand.Rand) {
+func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 	m := f.o.m
 	by := bgagent.Caller{Session: session}
 	prompt := fmt.Sprintf("%s.%d", strings.TrimPrefix(session, "ses-"), r.IntN(1000))
-	in := bgagent.LaunchInput{Agent: hammerAgents[r.IntN(len(hammerAgents))], Model: hammerModels[r.IntN(len(hammerModels))], Prompt: prompt}
+	in := bgagent.LaunchInput{Agent: agents[r.IntN(len(agents))], Model: models[r.IntN(len(models))], Prompt: prompt}
 	switch r.IntN(6) {
 	case 0, 1, 2:
 		for range 1 + r.IntN(2) {
@@ -213,10 +213,10 @@ func (f *hammerHost) acts(ctx context.Context, session string, r *rand.Rand) {
 	}
 }
 
-// hammerRunner is a TurnRunner.
-type hammerRunner struct{ *hammerHost }
+// runnerHost is a TurnRunner.
+type runnerHost struct{ *host }
 
-func (f *hammerRunner) RunTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter) (bgagent.TurnEnd, error) {
+func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	a := f.enter("turn", session, p)
 	f.mu.Lock()
 	s := f.sessions[session]
@@ -242,9 +242,9 @@ func (f *hammerRunner) RunTurn(ctx context.Context, session string, p bgagent.Pr
 	deaf := f.o.stubborn || f.o.broken(r) && r.IntN(3) == 0
 	said := false
 	for i := range r.IntN(4) {
-		if err := f.pause(ctx, hammerWork(r), deaf); err != nil {
+		if err := f.pause(ctx, workTime(r), deaf); err != nil {
 			if f.o.broken(r) { // goes on for a while
-				_ = f.pause(ctx, hammerWork(r), true)
+				_ = f.pause(ctx, workTime(r), true)
 			}
 			return bgagent.TurnEnd{Text: text}, err
 		}
@@ -255,12 +255,12 @@ func (f *hammerRunner) RunTurn(ctx context.Context, session string, p bgagent.Pr
 			said = true
 		case 1:
 			rep.Tool(tool)
-			_ = f.pause(ctx, hammerWork(r), deaf)
+			_ = f.pause(ctx, workTime(r), deaf)
 			tool.State = bgagent.ToolDone
 			rep.Tool(tool)
 		case 2:
 			rep.Asking("may I?")
-			_ = f.pause(ctx, hammerWork(r), deaf)
+			_ = f.pause(ctx, workTime(r), deaf)
 			rep.Asking("")
 		case 3:
 			rep.Todos([]bgagent.Todo{{Text: "more", State: bgagent.TodoState(r.IntN(4))}})
@@ -285,19 +285,19 @@ func (f *hammerRunner) RunTurn(ctx context.Context, session string, p bgagent.Pr
 	return bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: text}, nil
 }
 
-func (f *hammerRunner) Abort(ctx context.Context, session string) error {
+func (f *runnerHost) Abort(ctx context.Context, session string) error {
 	f.o.abort(session)
 	return f.mishap(ctx, f.o.draw("abort", session))
 }
 
-// hammerWork is how long a step of an agent takes.
-func hammerWork(r *rand.Rand) time.Duration {
+// workTime is how long a step of an agent takes.
+func workTime(r *rand.Rand) time.Duration {
 	most := [...]int{1, 50, 3000, 9000, 30_000, 240_000}
 	return time.Duration(r.IntN(most[r.IntN(len(most))])) * time.Millisecond
 }
 
 // notify is Config.Notify.
-func (f *hammerHost) notify(ctx context.Context, session string, n bgagent.Notice) error {
+func (f *host) notify(ctx context.Context, session string, n bgagent.Notice) error {
 	f.o.mu.Lock()
 	f.o.logLocked("notify %s of %s", session, n.ID)
 	f.o.shownLocked(n)

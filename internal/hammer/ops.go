@@ -1,4 +1,4 @@
-package bgagent_test
+package hammer
 
 import (
 	"context"
@@ -16,7 +16,7 @@ func (h *hammer) caller() bgagent.Caller {
 	var by bgagent.Caller
 	switch x := h.r.IntN(20); {
 	case x < 10:
-		by.Session = hammerRoots[h.r.IntN(len(hammerRoots))]
+		by.Session = roots[h.r.IntN(len(roots))]
 	case x < 15:
 		by.Session = h.session()
 	case x < 16:
@@ -57,7 +57,7 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 		}
 	}
 	t, err := h.m.Get(id)
-	h.met.add(op, hammerState(t, err), 1)
+	h.met.add(op, stateOf(t, err), 1)
 	by = h.caller()
 	if err == nil {
 		switch h.r.IntN(4) {
@@ -75,13 +75,13 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 // all notes an operation that meets every task there is.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
-		h.met.add(op, hammerState(t, nil), 1)
+		h.met.add(op, stateOf(t, nil), 1)
 	}
 }
 
 func (h *hammer) input() bgagent.LaunchInput {
 	in := bgagent.LaunchInput{
-		Agent: hammerAgents[h.r.IntN(len(hammerAgents))], Model: hammerModels[h.r.IntN(len(hammerModels))],
+		Agent: agents[h.r.IntN(len(agents))], Model: models[h.r.IntN(len(models))],
 		Prompt: fmt.Sprintf("p%d", h.n),
 	}
 	if h.r.IntN(30) == 0 {
@@ -296,7 +296,7 @@ func (h *hammer) op() {
 		},
 		func() {
 			h.all("busy root")
-			s := hammerRoots[h.r.IntN(3)]
+			s := roots[h.r.IntN(3)]
 			f := h.host[1]
 			f.mu.Lock()
 			f.roots[s] = bgagent.SessionState(1 + h.r.IntN(3))
@@ -329,7 +329,7 @@ func (h *hammer) resume(op string) {
 	}
 	n, in := h.n, bgagent.ResumeInput{Prompt: fmt.Sprintf("more%d", h.n)}
 	if h.r.IntN(3) == 0 {
-		in.Model = hammerModels[h.r.IntN(len(hammerModels))]
+		in.Model = models[h.r.IntN(len(models))]
 	}
 	if op == "Resume" {
 		before, _ := h.m.Get(ref)
@@ -421,4 +421,11 @@ func (h *hammer) close() {
 		})
 	}
 	synctest.Wait()
+}
+
+func statuses(tasks []bgagent.Task) (out []bgagent.Status) {
+	for _, t := range tasks {
+		out = append(out, t.Status)
+	}
+	return out
 }

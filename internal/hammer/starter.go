@@ -1,4 +1,4 @@
-package bgagent_test
+package hammer
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// hammerStarter is a TurnStarter with every ability there is.
-type hammerStarter struct{ *hammerHost }
+// starterHost is a TurnStarter with every ability there is.
+type starterHost struct{ *host }
 
-func (f *hammerStarter) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
+func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
 	a := f.enter("hand-over", session, p)
 	defer f.o.end(a)
 	r := f.o.draw("start", session)
@@ -35,7 +35,7 @@ func (f *hammerStarter) StartTurn(ctx context.Context, session string, p bgagent
 	return nil
 }
 
-func (f *hammerStarter) accept(session string, p bgagent.Prompt) {
+func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.sessions[session]
@@ -56,7 +56,7 @@ func (f *hammerStarter) accept(session string, p bgagent.Prompt) {
 }
 
 // turn is what the agent does after a prompt was accepted.
-func (f *hammerStarter) turn(s *hammerSession, a *activity, stop chan struct{}, p bgagent.Prompt) {
+func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bgagent.Prompt) {
 	r := f.o.draw("turn", s.id)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -72,7 +72,7 @@ func (f *hammerStarter) turn(s *hammerSession, a *activity, stop chan struct{}, 
 	deaf := f.o.broken(r) && r.IntN(2) == 0
 	msg := bgagent.Message{Role: bgagent.RoleAgent, Text: text}
 	for i := range r.IntN(4) {
-		if f.pause(ctx, hammerWork(r), deaf) != nil {
+		if f.pause(ctx, workTime(r), deaf) != nil {
 			break
 		}
 		msg.ID = fmt.Sprintf("%s-%d", p.ID, i)
@@ -82,12 +82,12 @@ func (f *hammerStarter) turn(s *hammerSession, a *activity, stop chan struct{}, 
 		case 1:
 			msg.Tools = []bgagent.MessageTool{{ID: msg.ID, Name: "tool", State: bgagent.ToolRunning}}
 			f.put(s, msg)
-			_ = f.pause(ctx, hammerWork(r), deaf)
+			_ = f.pause(ctx, workTime(r), deaf)
 			msg.Tools[0].State = bgagent.ToolDone
 			f.put(s, msg)
 		case 2:
 			f.asks(s, true)
-			_ = f.pause(ctx, hammerWork(r), deaf)
+			_ = f.pause(ctx, workTime(r), deaf)
 			f.asks(s, false)
 		case 3:
 			f.mu.Lock()
@@ -99,7 +99,7 @@ func (f *hammerStarter) turn(s *hammerSession, a *activity, stop chan struct{}, 
 			}
 		}
 	}
-	_ = f.pause(ctx, hammerWork(r), deaf)
+	_ = f.pause(ctx, workTime(r), deaf)
 	msg = bgagent.Message{ID: p.ID + "-end", Role: bgagent.RoleAgent, Text: text, Finished: true, Stop: bgagent.StopEndOfTurn}
 	if f.o.broken(r) {
 		switch r.IntN(4) {
@@ -133,18 +133,18 @@ func (f *hammerStarter) turn(s *hammerSession, a *activity, stop chan struct{}, 
 		case 1:
 			f.tell(idle) // doubled
 		}
-		_ = f.pause(context.Background(), hammerWork(r), false) // late
+		_ = f.pause(context.Background(), workTime(r), false) // late
 	}
 	f.tell(idle)
 }
 
-func (f *hammerStarter) asks(s *hammerSession, on bool) {
+func (f *starterHost) asks(s *hostSession, on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.asking = on
 }
 
-func (f *hammerStarter) put(s *hammerSession, msg bgagent.Message) {
+func (f *starterHost) put(s *hostSession, msg bgagent.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	msg.Tools = slices.Clone(msg.Tools)
@@ -152,7 +152,7 @@ func (f *hammerStarter) put(s *hammerSession, msg bgagent.Message) {
 	f.tellLocked(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: s.id, Message: &msg})
 }
 
-func (f *hammerStarter) putLocked(s *hammerSession, msg bgagent.Message) {
+func (f *starterHost) putLocked(s *hostSession, msg bgagent.Message) {
 	f.rev++
 	for i := range s.messages {
 		if s.messages[i].ID == msg.ID {
@@ -163,20 +163,20 @@ func (f *hammerStarter) putLocked(s *hammerSession, msg bgagent.Message) {
 	s.messages, s.revs = append(s.messages, msg), append(s.revs, f.rev)
 }
 
-func (f *hammerStarter) tell(e bgagent.HostEvent) {
+func (f *starterHost) tell(e bgagent.HostEvent) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.tellLocked(e)
 }
 
-func (f *hammerStarter) tellLocked(e bgagent.HostEvent) {
+func (f *starterHost) tellLocked(e bgagent.HostEvent) {
 	if f.emit != nil {
 		f.emit(e)
 	}
 }
 
 // Abort stops the turn, or says that it does.
-func (f *hammerStarter) Abort(ctx context.Context, session string) error {
+func (f *starterHost) Abort(ctx context.Context, session string) error {
 	f.o.abort(session)
 	r := f.o.draw("abort", session)
 	if err := f.mishap(ctx, r); err != nil {
@@ -198,7 +198,7 @@ func (f *hammerStarter) Abort(ctx context.Context, session string) error {
 }
 
 // vanish deletes a session. Its turn is over at once.
-func (f *hammerHost) vanish(session string) {
+func (f *host) vanish(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.sessions[session]
@@ -218,7 +218,7 @@ func (f *hammerHost) vanish(session string) {
 }
 
 // lie notes that the manager was told something untrue of the session.
-func (f *hammerHost) lie(session string) {
+func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.sessions[session]; s != nil && s.run != nil {
@@ -228,7 +228,7 @@ func (f *hammerHost) lie(session string) {
 	}
 }
 
-func (f *hammerStarter) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
+func (f *starterHost) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
 	r := f.o.draw("statuses", "")
 	if err := f.mishap(ctx, r); err != nil {
 		return nil, err
@@ -267,7 +267,7 @@ func (f *hammerStarter) Statuses(ctx context.Context, ids []string) (map[string]
 	return out, nil
 }
 
-func (f *hammerStarter) Messages(ctx context.Context, session string, after bgagent.Cursor, max int) (bgagent.Page, error) {
+func (f *starterHost) Messages(ctx context.Context, session string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	if err := f.mishap(ctx, f.o.draw("messages", session)); err != nil {
 		return bgagent.Page{}, err
 	}
@@ -287,7 +287,7 @@ func (f *hammerStarter) Messages(ctx context.Context, session string, after bgag
 	return page, nil
 }
 
-func (f *hammerStarter) Todos(ctx context.Context, session string) ([]bgagent.Todo, error) {
+func (f *starterHost) Todos(ctx context.Context, session string) ([]bgagent.Todo, error) {
 	if err := f.mishap(ctx, f.o.draw("todos", session)); err != nil {
 		return nil, err
 	}
@@ -299,7 +299,7 @@ func (f *hammerStarter) Todos(ctx context.Context, session string) ([]bgagent.To
 	return nil, nil
 }
 
-func (f *hammerStarter) FindSession(ctx context.Context, session string) (bgagent.SessionInfo, error) {
+func (f *starterHost) FindSession(ctx context.Context, session string) (bgagent.SessionInfo, error) {
 	if err := f.mishap(ctx, f.o.draw("find", session)); err != nil {
 		return bgagent.SessionInfo{}, err
 	}
@@ -315,7 +315,7 @@ func (f *hammerStarter) FindSession(ctx context.Context, session string) (bgagen
 	return bgagent.SessionInfo{}, bgagent.ErrNoSession
 }
 
-func (f *hammerStarter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
+func (f *starterHost) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	r := f.o.draw("events", "")
 	f.mu.Lock()
 	f.emit = emit

@@ -1,4 +1,4 @@
-package bgagent_test
+package hammer
 
 import (
 	"fmt"

@@ -3,7 +3,31 @@ package bgagent
 import (
 	"errors"
 	"fmt"
+
+	"github.com/bgagent/bgagent/internal/inside"
 )
+
+func init() {
+	inside.CheckNow = func(m any) error {
+		of := m.(*BackgroundManager)
+		of.mu.Lock()
+		defer of.mu.Unlock()
+		return of.checkInvariants()
+	}
+	inside.CheckAlways = func(m any, broken func(error)) {
+		if broken == nil {
+			broken = func(err error) { panic("bgagent: bug: " + err.Error()) }
+		}
+		of := m.(*BackgroundManager)
+		of.mu.Lock()
+		defer of.mu.Unlock()
+		of.check = func() {
+			if err := of.checkInvariants(); err != nil {
+				broken(err)
+			}
+		}
+	}
+}
 
 // checkInvariants recounts everything that the state counts, and looks at every
 // index. Tests call it, with the lock held, after every update; see the list at

@@ -1,0 +1,454 @@
+// Package hammer does at random everything that can be done to a manager, with
+// hosts that do everything wrong that can be done wrong, and compares what
+// happens with what may happen. See oracle for the rules.
+package hammer
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/inside"
+)
+
+var (
+	runTime = flag.Duration("hammer.time", 2*time.Second, "how long the hammer draws new runs")
+	oneSeed = flag.Uint64("hammer.seed", 0, "the one run that the hammer repeats")
+)
+
+// leastRuns is how many runs there are at least.
+const leastRuns = 60
+
+var (
+	agents = []string{"runner-a", "runner-b", "starter-a", "starter-b"}
+	models = []string{"", "", "one/a", "two/a", "two/b", "three/c"}
+	roots  = []string{"root1", "root2", "root3", "scope1", "scope2"}
+)
+
+// Run draws runs for as long as the flag -hammer.time says, or repeats the one
+// that -hammer.seed names. A failure tells the seed.
+func Run(t *testing.T) {
+	met := matrix{}
+	if *oneSeed != 0 {
+		if !runOnce(t, *oneSeed, met, false) {
+			runAgain(t, *oneSeed)
+		}
+		return
+	}
+	x := hammering{base: rand.Uint64N(1_000_000_000) + 1, end: time.Now().Add(*runTime), met: met}
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() { x.work(t) })
+	}
+	workers.Wait()
+	for _, seed := range x.failed {
+		runAgain(t, seed)
+	}
+	t.Logf("%d runs from seed %d, %d sessions were above a limit\n%s", x.runs, x.base, met.total("over limit"), met)
+	if t.Failed() || x.runs < matrixRuns {
+		return
+	}
+	for _, cell := range met.missing() {
+		t.Errorf("never met: %s", cell)
+	}
+}
+
+// matrixRuns is how many runs meet all that can be met, but for one or two
+// of the rarest meetings; for these there is as much time again.
+const matrixRuns = 600
+
+// hammering is what the goroutines of Run share.
+type hammering struct {
+	base uint64
+	end  time.Time
+
+	mu     sync.Mutex
+	runs   int
+	failed []uint64
+	met    matrix
+}
+
+// work does one run after the other.
+func (x *hammering) work(t *testing.T) {
+	for {
+		seed, ok := x.next()
+		if !ok {
+			return
+		}
+		met := matrix{}
+		ok = runOnce(t, seed, met, false)
+		x.mu.Lock()
+		x.met.join(met)
+		if !ok {
+			x.failed = append(x.failed, seed)
+		}
+		x.mu.Unlock()
+	}
+}
+
+// next returns the seed of the next run, if there is to be one.
+func (x *hammering) next() (seed uint64, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	late := time.Since(x.end)
+	switch {
+	case len(x.failed) > 0:
+		return 0, false
+	case late < 0 || x.runs < leastRuns:
+	case x.runs >= matrixRuns && late < *runTime && len(x.met.missing()) > 0:
+	default:
+		return 0, false
+	}
+	seed = x.base + uint64(x.runs)
+	x.runs++
+	fmt.Printf("hammer %d\n", seed) // a crash shows nothing else of it
+	return seed, true
+}
+
+// runAgain runs a seed that failed once more, with as little choice as there
+// can be about the order of goroutines.
+func runAgain(t *testing.T, seed uint64) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	if runOnce(t, seed, matrix{}, true) {
+		t.Logf("seed %d passes with GOMAXPROCS(1)", seed)
+	} else {
+		t.Logf("seed %d fails with GOMAXPROCS(1), too", seed)
+	}
+}
+
+func runOnce(t *testing.T, seed uint64, met matrix, again bool) bool {
+	return t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHammer(t, seed, met)
+			h.run()
+			if len(h.o.faults) > 0 {
+				t.Errorf("seed %d; repeat it with -run TestHammer -hammer.seed %d", seed, seed)
+				for _, f := range h.o.faults[:min(len(h.o.faults), 10)] {
+					t.Error(f)
+				}
+				if !again {
+					t.Log("trace:\n" + strings.Join(h.o.trace, "\n"))
+				}
+			}
+		})
+	})
+}
+
+type hammer struct {
+	t    *testing.T
+	r    *rand.Rand
+	o    *oracle
+	m    *bgagent.BackgroundManager
+	cm   *bgagent.ConcurrencyManager
+	met  matrix
+	host [2]*host
+
+	mu       sync.Mutex
+	ids      []string
+	wg       sync.WaitGroup // callers that wait
+	ctx      context.Context
+	giveUp   context.CancelFunc
+	n        int
+	draining bool
+	closed   bool
+	closeErr error
+}
+
+func newHammer(t *testing.T, seed uint64, met matrix) *hammer {
+	r := rand.New(rand.NewPCG(seed, 0))
+	o := newOracle(seed)
+	o.rate = [...]float64{0, 0.05, 0.2, 0.4}[r.IntN(4)]
+	o.stubborn = r.IntN(6) == 0
+	h := &hammer{t: t, r: r, o: o, met: met}
+	h.ctx, h.giveUp = context.WithCancel(context.Background())
+	runner, starter := newHost(o, "r"), newHost(o, "s")
+	for _, f := range []*host{runner, starter} {
+		for _, s := range []string{"root1", "root2", "root3"} {
+			f.roots[s] = bgagent.SessionIdle
+		}
+	}
+	h.host = [2]*host{runner, starter}
+	o.limits = h.limits()
+	cfg := bgagent.Config{
+		Limits: o.limits, MaxDepth: 1 + r.IntN(4), MaxTasksPerRoot: 5 + r.IntN(30),
+		Clients: map[string]bgagent.SessionClient{"starter": &starterHost{starter}},
+		ClientFor: func(agent string) string {
+			if strings.HasPrefix(agent, "starter") {
+				return "starter"
+			}
+			return ""
+		},
+		Wake: []bgagent.Wake{bgagent.WakeBatch, bgagent.WakeEach, bgagent.WakeNever}[r.IntN(3)],
+	}
+	if r.IntN(4) > 0 {
+		cfg.Notify = starter.notify
+	}
+	if r.IntN(3) == 0 {
+		cfg.RetainTasks = 1 + r.IntN(6)
+	}
+	if r.IntN(3) == 0 {
+		cfg.Retention = time.Minute
+	}
+	if r.IntN(3) == 0 {
+		cfg.QueueTimeToLive = time.Duration(1+r.IntN(300)) * time.Second
+	}
+	if r.IntN(3) == 0 {
+		cfg.TimeToLive = time.Duration(10+r.IntN(300)) * time.Second
+	}
+	if r.IntN(3) == 0 {
+		cfg.StopTimeout = time.Duration(500+r.IntN(5000)) * time.Millisecond
+	}
+	var err error
+	if r.IntN(2) == 0 { // shared with others
+		if h.cm, err = bgagent.NewConcurrencyManager(cfg.Limits); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Concurrency, cfg.Limits = h.cm, bgagent.Limits{}
+	}
+	h.m, err = bgagent.New(&runnerHost{runner}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cm, o.m = h.m.Concurrency(), h.m
+	inside.CheckAlways(h.m, func(err error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if len(o.faults) == 0 {
+			o.faultLocked("invariant: %v\n%s", err, debug.Stack())
+		}
+	})
+	return h
+}
+
+func (h *hammer) limits() bgagent.Limits {
+	r := h.r
+	l := bgagent.Limits{Default: 1 + r.IntN(3)}
+	if r.IntN(2) == 0 {
+		l.Model = map[string]int{"one/a": 1 + r.IntN(3)}
+	}
+	if r.IntN(2) == 0 {
+		l.Provider = map[string]int{"two": 1 + r.IntN(3)}
+	}
+	if r.IntN(6) == 0 {
+		l.Default = bgagent.Unlimited
+	}
+	return l
+}
+
+func (h *hammer) run() {
+	_, sub := h.m.Subscribe(1 << 20)
+	h.wg.Go(func() {
+		for {
+			e, err := sub.Next(context.Background())
+			if err != nil {
+				return
+			}
+			h.o.event(e)
+		}
+	})
+	total := 100 + h.r.IntN(100)
+	closeAt := total
+	if h.r.IntN(3) == 0 {
+		closeAt = h.r.IntN(total)
+	}
+	for h.n = 0; h.n < total && len(h.o.faults) == 0; h.n++ {
+		switch {
+		case h.n == closeAt:
+			h.close()
+		case h.n >= total-20 && !h.draining && h.r.IntN(40) == 0:
+			h.drain()
+		default:
+			h.op()
+		}
+		switch x := h.r.IntN(10); {
+		case x < 3: // several at the same moment
+		case x < 6:
+			synctest.Wait()
+		default:
+			time.Sleep([...]time.Duration{time.Millisecond, 100 * time.Millisecond, time.Second, 5 * time.Second, 11 * time.Second, 40 * time.Second, 4 * time.Minute}[h.r.IntN(7)])
+			synctest.Wait()
+		}
+		if h.n%8 == 0 {
+			synctest.Wait()
+			h.o.clear()
+		}
+	}
+	h.rest()
+	sub.Close()
+	h.wg.Wait()
+	synctest.Wait()
+	h.met.add("over limit", "", h.o.overLimit)
+}
+
+// rest heals the host, waits until everything has come to rest, and looks
+// whether anything has been lost.
+func (h *hammer) rest() {
+	o, m := h.o, h.m
+	synctest.Wait()
+	o.clear()
+	o.healAll()
+	for _, f := range h.host {
+		f.mu.Lock()
+		for _, s := range []string{"root1", "root2", "root3"} {
+			f.roots[s] = bgagent.SessionIdle
+		}
+		f.mu.Unlock()
+	}
+	h.giveUp()
+	for range 24 {
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if h.atRest() {
+			break
+		}
+	}
+	o.clear()
+	if h.closed {
+		h.closeErr = m.Close(context.Background())
+	}
+	var late *bgagent.CloseError
+	_ = errors.As(h.closeErr, &late)
+	for _, t := range m.List(bgagent.Query{}) {
+		if !t.Status.Terminal() {
+			o.fault("at rest, %s.%d is %s (%s)", t.ID, t.Attempt, t.Status, t.Phase)
+		} else if !t.Quiet && (late == nil || !slices.Contains(late.NotStopped, t.ID)) {
+			o.fault("at rest, %s.%d is not quiet", t.ID, t.Attempt)
+		}
+	}
+	o.mu.Lock()
+	for a := range o.runs {
+		o.faultLocked("at rest, %s of %s.%d runs", a.what, a.key.task, a.key.no)
+	}
+	o.mu.Unlock()
+	h.nothingOwed()
+	for _, p := range h.cm.Pools() {
+		if p.InUse > 0 || p.Waiting > 0 {
+			o.fault("at rest, pool %q has %d slots out and %d in line", p.Name, p.InUse, p.Waiting)
+		}
+	}
+	if !h.closed && !h.draining {
+		h.fullBatch()
+	}
+	o.mu.Lock()
+	if o.closedAt.IsZero() {
+		o.closedAt = time.Now()
+	}
+	o.mu.Unlock()
+	if err := m.Close(context.Background()); err != nil && !h.closed {
+		var left *bgagent.CloseError
+		_ = errors.As(err, &left)
+		o.fault("Close at rest: %+v", *left)
+	}
+	synctest.Wait()
+	h.settled()
+}
+
+func (h *hammer) atRest() bool {
+	for _, t := range h.m.List(bgagent.Query{}) {
+		if !t.Quiet {
+			return false
+		}
+	}
+	return true
+}
+
+// nothingOwed takes what nobody was told, after which nothing may be owed.
+func (h *hammer) nothingOwed() {
+	sessions := map[string]bool{}
+	for _, s := range roots {
+		sessions[s] = true
+	}
+	sessions["stranger"], sessions[""] = true, true
+	for _, t := range h.m.List(bgagent.Query{}) {
+		sessions[t.Parent] = true
+		if t.Session != "" {
+			sessions[t.Session] = true
+		}
+	}
+	for s := range sessions {
+		for n, ok := h.m.TakeNotice(s); ok; n, ok = h.m.TakeNotice(s) {
+			h.o.told(n, "at the end")
+		}
+		if live, owed := h.m.Outstanding(s); live != 0 || owed != 0 {
+			h.o.fault("at rest, Outstanding(%q) is %d, %d", s, live, owed)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		if _, err := h.m.NextNotice(ctx, s); !errors.Is(err, bgagent.ErrNothingOwed) {
+			h.o.fault("at rest, NextNotice(%q): %v", s, err)
+		}
+		cancel()
+	}
+}
+
+// fullBatch expects that all slots of every pool can be had at once.
+func (h *hammer) fullBatch() {
+	l := bgagent.Limits{Default: 3, Model: map[string]int{"one/a": 2}, Provider: map[string]int{"two": 4}}
+	if err := h.cm.SetLimits(l); err != nil {
+		h.o.fault("SetLimits: %v", err)
+	}
+	h.o.mu.Lock()
+	h.o.limits, h.o.lasting = l, true
+	h.o.mu.Unlock()
+	time.Sleep(time.Second)
+	batch := []struct {
+		models []string
+		slots  int
+	}{{[]string{"one/a"}, 2}, {[]string{"two/a", "two/b"}, 4}, {[]string{"three/c"}, 3}}
+	for i, b := range batch {
+		for j := range b.slots + 1 { // the last is one too many
+			in := bgagent.LaunchInput{Agent: agents[(i+j)%len(agents)], Model: b.models[j%len(b.models)], Prompt: fmt.Sprintf("full%d.%d", i, j)}
+			t, err := h.m.Launch(context.Background(), bgagent.Caller{Session: "last" + b.models[0]}, in)
+			if err != nil || (t.Status == bgagent.Running) != (j < b.slots) {
+				h.o.fault("full batch: task %d, with %d slots for %s, is %s: %v", j+1, b.slots, in.Model, t.Status, err)
+			}
+		}
+	}
+	time.Sleep(time.Hour)
+	synctest.Wait()
+	for _, b := range batch {
+		for _, t := range h.m.List(bgagent.Query{Parent: "last" + b.models[0]}) {
+			if !t.Quiet {
+				h.o.fault("full batch: %s is %s", t.ID, t.Status)
+			}
+		}
+		for n, ok := h.m.TakeNotice("last" + b.models[0]); ok; n, ok = h.m.TakeNotice("last" + b.models[0]) {
+			h.o.told(n, "of the full batch")
+		}
+	}
+	synctest.Wait()
+	h.o.clear()
+}
+
+// settled compares the events with what there is at the end.
+func (h *hammer) settled() {
+	o := h.o
+	tasks := h.m.List(bgagent.Query{})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key, state := range o.notices {
+		_, told := o.delivered[key]
+		if state == bgagent.NoticeDelivered && len(o.seen[key]) == 0 || state == bgagent.NoticeTaken && !told {
+			o.faultLocked("the notice of %s.%d is %s, and nobody ever saw it", key.task, key.no, state)
+		}
+	}
+	for _, t := range tasks {
+		key := attemptKey{t.ID, t.Attempt}
+		if _, ok := o.ends[key]; !ok && !h.closed {
+			o.faultLocked("%s.%d ended without an event", t.ID, t.Attempt)
+		}
+		if state, ok := o.notices[key]; !ok && !h.closed || !t.Notice.Settled() { // a closed manager sends no events
+			o.faultLocked("the notice of %s.%d is %q, the event said %q", t.ID, t.Attempt, t.Notice, state)
+		}
+	}
+}
