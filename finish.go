@@ -87,6 +87,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	m.logLocked(logEnded, t)
 	m.oweLocked(t, now)
 	m.keepEndLocked(t)
+	m.forgetCallLocked(t)
 	m.pokeLocked(t)
 	if a != nil {
 		m.stopLocked(a, now)
