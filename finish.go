@@ -245,7 +245,7 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 	}
 	m.pokeLocked(t)
 	if t.status == Pending && t.is(flagUnstarted) {
-		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %v; Config.StopTimeout (stopTimeoutMs) decides how long it may take", m.cfg.StopTimeout), now)
+		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %s; Config.StopTimeout (stopTimeoutMs) decides how long it may take", setting(m.cfg.StopTimeout)), now)
 	}
 	m.expirableLocked(t, now) // it may never become quiet
 }

@@ -382,7 +382,7 @@ type queueTTL task
 func (q *queueTTL) ringLocked(m *BackgroundManager, now int64) {
 	t := (*task)(q)
 	if t.status == Pending {
-		m.endLocked(t, CauseQueueTimeToLive, fmt.Sprintf("waited %v for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", m.cfg.QueueTimeToLive), now)
+		m.endLocked(t, CauseQueueTimeToLive, fmt.Sprintf("waited %s for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", setting(m.cfg.QueueTimeToLive)), now)
 	}
 }
 
