@@ -25,6 +25,7 @@ func (m *BackgroundManager) earliestLocked(a *attempt) (at int64) {
 		return at
 	}
 	sooner(a.callEnd)
+	sooner(m.outageEnd(a))
 	if a.phase != PhaseWaiting {
 		sooner(m.ttlEnd(a))
 	}
@@ -80,6 +81,8 @@ func (a *attempt) ringLocked(m *BackgroundManager, now int64) {
 			what, cause, a.loose = "handing over the prompt", CausePromptFailed, true
 		}
 		m.endLocked(a.t, cause, fmt.Sprintf("%s: the client did not answer within %s; Config.CreateTimeout (createTimeoutMs) decides how long it may take", what, setting(m.cfg.CreateTimeout)), now)
+	case reached(m.outageEnd(a)):
+		m.endLocked(a.t, CauseHostUnreachable, m.outageReason(a), now)
 	case a.phase != PhaseWaiting && reached(m.ttlEnd(a)):
 		a.loose = true
 		m.endLocked(a.t, CauseTimeToLive, fmt.Sprintf("ran for more than %s; Config.TimeToLive (taskTtlMs) decides how long a task may", setting(m.cfg.TimeToLive)), now)

@@ -165,6 +165,11 @@ func (m *BackgroundManager) stopLocked(a *attempt, now int64) {
 		m.releaseLocked(a.t, now)
 	}
 	a.notice = nil
+	if o := a.cl.out; o != nil && o.trying == a {
+		o.trying = nil
+		m.alarmLocked(&o.alarm, o, 0)
+		m.tryLaterLocked(o, now)
+	}
 	if a.cl.starter != nil && len(a.w.msgs) > 0 {
 		past := a.w.last(m.seed)
 		a.t.sess.past = &past

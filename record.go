@@ -158,6 +158,8 @@ type attempt struct {
 	promptID  string
 	prompt    string // of the next turn
 	notice    *envelope
+	told      *Notice // what a runner's turn has been given of it
+	heldAt    int64   // since when it waits for its client to be reached; 0 for not
 	started   int64
 	turnStart int64 // of the turn that runs, 0 when there is none
 	ran       int64 // time in earlier turns
