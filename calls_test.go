@@ -90,3 +90,98 @@ func TestACallThatWasToldThatItsTaskGoesOnIsAnswered(t *testing.T) {
 		require.NotEqual(t, first.ID, second.ID)
 	})
 }
+
+// sharedCall is a report about the one id that an agent has for all its calls.
+func sharedCall(state bgagent.ToolState) bgagent.MessageTool {
+	return bgagent.MessageTool{ID: "call_0", Name: "bash", State: state}
+}
+
+func TestCallsThatShareAnIDAreCountedEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			for range 30 {
+				switch p.Text {
+				case "updates":
+					r.Tool(sharedCall(bgagent.ToolPending))
+					r.Tool(sharedCall(bgagent.ToolRunning))
+					r.Tool(sharedCall(bgagent.ToolRunning))
+				case "fails":
+					r.Tool(sharedCall(bgagent.ToolFailed))
+					continue
+				}
+				r.Tool(sharedCall(bgagent.ToolDone))
+			}
+			return bgagent.TurnEnd{Text: "done"}, nil
+		}
+		m := manage(t, f, bgagent.Config{})
+		for _, prompt := range []string{"updates", "only when they are done", "fails"} {
+			require.Equal(t, 30, ended(t, m, launch(t, m, prompt).ID)[0].Progress.ToolCalls, prompt)
+		}
+	})
+}
+
+func TestCallsThatAreToldOnlyWhenTheyAreDoneAreActivity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{}
+		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			for range 20 {
+				time.Sleep(time.Minute)
+				if ctx.Err() != nil {
+					return bgagent.TurnEnd{}, ctx.Err()
+				}
+				r.Tool(sharedCall(bgagent.ToolDone))
+			}
+			return bgagent.TurnEnd{Text: "done"}, nil
+		}
+		m := manage(t, f, bgagent.Config{})
+		task := ended(t, m, launch(t, m, "work").ID)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, 20, task.Progress.ToolCalls)
+	})
+}
+
+func TestCallsOfMessagesThatShareAnIDAreCountedEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{StaleTimeout: bgagent.Disabled})
+		id := launch(t, m, "work").ID
+		synctest.Wait()
+		s := get(t, m, id).Session
+		put := func(msg string, states ...bgagent.ToolState) {
+			tools := make([]bgagent.MessageTool, len(states))
+			for i, state := range states {
+				tools[i] = sharedCall(state)
+			}
+			f.put(s, bgagent.Message{ID: msg, Tools: tools, Finished: true, Stop: bgagent.StopToolCalls})
+			time.Sleep(3 * time.Second)
+		}
+		put("one", bgagent.ToolRunning)
+		put("one", bgagent.ToolDone)
+		require.Equal(t, 1, get(t, m, id).Progress.ToolCalls)
+		put("two", bgagent.ToolDone)
+		put("three", bgagent.ToolDone, bgagent.ToolRunning)
+		put("three", bgagent.ToolDone, bgagent.ToolFailed)
+		put("one", bgagent.ToolFailed) // it is read once more
+		require.Equal(t, 4, get(t, m, id).Progress.ToolCalls)
+		f.say(s, "the answer")
+		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status, "none is in flight")
+	})
+}
+
+func TestACallWhoseResultStandsInAnotherMessageIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer()
+		m := manage(t, f, bgagent.Config{})
+		id := launch(t, m, "work").ID
+		synctest.Wait()
+		s := get(t, m, id).Session
+		f.put(s, bgagent.Message{ID: "one", Tools: []bgagent.MessageTool{sharedCall(bgagent.ToolRunning)}, Finished: true, Stop: bgagent.StopToolCalls})
+		time.Sleep(3 * time.Second)
+		f.put(s, bgagent.Message{ID: "two", Tools: []bgagent.MessageTool{sharedCall(bgagent.ToolDone)}, Finished: true, Stop: bgagent.StopToolCalls})
+		f.say(s, "the answer")
+		task := ended(t, m, id)[0]
+		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		require.Equal(t, 1, task.Progress.ToolCalls)
+	})
+}

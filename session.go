@@ -305,7 +305,7 @@ func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning
 
 // MessageTool is a tool call in a message.
 type MessageTool struct {
-	ID    string // unique in its session; a call is counted once by it
+	ID    string // of the call while it is in flight; agents may use it again, see Reporter.Tool
 	Name  string
 	State ToolState
 }
