@@ -68,10 +68,11 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		return
 	}
 	var a *attempt
-	f := &outcome{ended: now, reason: reason}
+	f := &outcome{ended: now, reason: reason, unsaid: true}
 	if t.status == Running {
 		a = t.run
 		m.captureLocked(a, f, cause.Status() != Completed)
+		f.unsaid = a.unsaid(cause)
 	}
 	var own *node // the record may expire with what follows, and the node lose its task
 	if t.sess != nil {
@@ -133,6 +134,15 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 		f.prog.detail = ""
 		f.prog.lastText = strings.Clone(p.lastText) // it would keep the text that it is the end of
 	}
+}
+
+// unsaid reports whether the session never got the prompt of the attempt that
+// ends for the cause.
+func (a *attempt) unsaid(cause Cause) bool {
+	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
+		return !a.w.output && !a.w.reported
+	}
+	return a.turn == 0
 }
 
 // cascadeLocked ends every live task of a node. Records may expire meanwhile,

@@ -437,6 +437,7 @@ func (m *BackgroundManager) startLocked(t *task, now int64) {
 	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
 	if t.more != nil {
 		a.ctx.values = t.more.values
+		a.prompt = joined(t.more.unsaid, t.text)
 	}
 	if t.sess != nil {
 		a.stage = stagePrompt

@@ -99,6 +99,7 @@ func (t *task) transition(to Status, cause Cause) {
 // extra holds what most tasks do not have.
 type extra struct {
 	values    context.Context // values of the launch
+	unsaid    string          // prompts of earlier attempts that the session never got
 	metadata  map[string]string
 	system    string
 	directory string
@@ -115,6 +116,14 @@ func (t *task) extra() *extra {
 	return t.more
 }
 
+// unsaid returns the prompts that the session never got before the latest one.
+func (t *task) unsaid() string {
+	if t.more == nil {
+		return ""
+	}
+	return t.more.unsaid
+}
+
 // outcome is how an attempt ended.
 type outcome struct {
 	expiring
@@ -128,6 +137,7 @@ type outcome struct {
 	todos    int32
 	partial  bool
 	cut      bool
+	unsaid   bool // the session never got the prompt
 }
 
 // stage says what the goroutine of an attempt does.

@@ -381,6 +381,14 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt 
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		a.epoch++
 		m.answersLocked(a.cl, err, now)
+		if !a.live() && err != nil && a.turn == 1 { // it was ended meanwhile, and its prompt was not taken
+			switch t := a.t; {
+			case t.no == a.no && t.fin != nil:
+				t.fin.unsaid = true
+			case t.no == a.no+1 && t.is(flagUnstarted):
+				t.extra().unsaid = a.prompt
+			}
+		}
 		if !a.live() { // a late acceptance: the abort that was sent may have come too early
 			m.abortLateLocked(a, a.t.sess.id, now)
 			m.restLocked(a, now)
@@ -460,41 +468,4 @@ func (m *BackgroundManager) reasonLocked(doing string, err error) string {
 		doing = "starting"
 	}
 	return inOneLine(clean(doing+": "+err.Error()), reasonBytes)
-}
-
-// stopCause returns what a stop reason that does not complete ends the attempt
-// as.
-func stopCause(r StopReason, detail string) (Cause, string) {
-	with := func(s string) string {
-		if detail != "" {
-			return s + ": " + inOneLine(clean(detail), reasonBytes)
-		}
-		return s
-	}
-	switch r {
-	case StopLength:
-		return CauseLength, with("the model's output limit cut the answer off")
-	case StopTurnLimit:
-		return CauseTurnLimit, with("the agent reached its limit of steps")
-	case StopRefused:
-		return CauseRefused, with("the model refused")
-	case StopAborted:
-		return CauseAgentWindow, with("it was stopped in the agent's own window")
-	case StopInterrupted:
-		return CauseInterrupted, with("the turn broke off")
-	case StopToolCalls:
-		return CauseInterrupted, with("the turn broke off after tool calls")
-	case StopError:
-		return CauseSessionError, with("the agent failed")
-	}
-	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
-}
-
-func openTodos(list []Todo) (n int32) {
-	for _, t := range list {
-		if t.State.Open() {
-			n++
-		}
-	}
-	return n
 }
