@@ -187,8 +187,9 @@ type Config struct {
 	MinStabilityTime time.Duration
 	// StablePolls is how many of them in a row decide. Default 3.
 	StablePolls int
-	// TodoHold is how long open todos hold an idle session back. Default 30 s;
-	// Disabled for not at all.
+	// TodoHold is how long todos that are open, or cannot be read, hold an idle
+	// session back. Default 30 s; Disabled for not at all: they are not read
+	// then.
 	TodoHold time.Duration
 	// StaleTimeout cancels a turn in which nothing has changed for so long, but
 	// not in its first 30 s. Default 3 min; Disabled for never.
@@ -196,7 +197,8 @@ type Config struct {
 	// SessionGone is for how long a session must have been reported as gone.
 	// Default 60 s.
 	SessionGone time.Duration
-	// HostUnreachable ends a task whose client has not answered for so long, and
+	// HostUnreachable ends a task whose client has not answered for so long, one
+	// that is idle and whose messages could not be read for so long, and
 	// one that could not be started for so long because of [ErrUnreachable].
 	// Default 5 min; Disabled for never.
 	HostUnreachable time.Duration

@@ -122,7 +122,23 @@ func (w *watch) begin(promptID string, now int64) {
 	w.promptID, w.hint, w.reported = promptID, nil, false
 	w.c = judged{counters: counters{began: now, changed: now}}
 	w.answered, w.lookAt, w.again, w.said = now, 0, false, SessionUnknown
-	w.todosAt, w.todosLive, w.doubted = 0, false, false
+	w.todos, w.todosAt, w.todosLive, w.doubted = 0, 0, false, false
+}
+
+// readAfresh makes room for all messages of the session, which are about to come
+// once more: the client has lost the place from which it was to go on.
+func (w *watch) readAfresh() {
+	for id, seen := range w.msgs {
+		w.prog.usage = w.prog.usage.minus(seen.usage)
+		delete(w.msgs, id)
+	}
+	counted := map[*toolCall]bool{}
+	for _, call := range w.calls {
+		counted[call] = true
+	}
+	w.prog.toolCalls -= len(counted)
+	w.forgetCalls()
+	w.turn = turn{msgs: w.msgs}
 }
 
 // isOld notes that a message belongs to an earlier turn.
