@@ -27,13 +27,14 @@ func (m *BackgroundManager) turnOverLocked(a *attempt, o turnOutcome, now int64)
 	a.turnStart = 0
 	a.epoch++
 	a.openTodos = o.todos
-	if o.text != "" {
+	if !invisible(o.text) {
 		a.text = o.text
 	}
+	a.output = a.output || a.w.output
 	m.unwatchLocked(a)
 	own := a.t.sess.own
 	if o.cause.Status() != Completed || own == nil || own.live == 0 && own.outstanding() == 0 {
-		m.endLocked(a.t, o.cause, o.reason, now)
+		m.overLocked(a, o.cause, o.reason, now)
 		return
 	}
 	a.endCause = o.cause
@@ -58,7 +59,22 @@ func (m *BackgroundManager) reconsiderLocked(a *attempt, now int64) {
 		a.wantTurn = false
 		m.releaseLocked(a.t, now)
 	}
-	m.endLocked(a.t, a.endCause, "", now)
+	m.overLocked(a, a.endCause, "", now)
+}
+
+// overLocked ends an attempt whose agent has ended its last turn. Whether there is
+// an answer is judged over all its turns: text, or a call of a tool.
+func (m *BackgroundManager) overLocked(a *attempt, cause Cause, reason string, now int64) {
+	if cause.Status() == Completed && a.text == "" && a.w.prog.toolCalls == 0 {
+		cause, reason = CauseNoAnswer, "the agent wrote no answer and called no tool"
+		if !a.output {
+			cause, reason = CauseNoOutput, "the turn ended without any output"
+			if a.cl.starter != nil {
+				reason = "the session fell idle without any output"
+			}
+		}
+	}
+	m.endLocked(a.t, cause, reason, now)
 }
 
 // endLocked ends the latest attempt of a task. It does nothing when the attempt
@@ -115,8 +131,11 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 
 // captureLocked keeps what the attempt has brought forth.
 func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) {
-	if a.text == "" || partial && a.turnStart > 0 && a.w.text != "" {
+	if (a.text == "" || partial && a.turnStart > 0) && !invisible(a.w.text) {
 		a.text = a.w.text
+	}
+	if partial && a.text == "" && a.w.prog.toolCalls == 0 && !invisible(a.w.thought) {
+		a.text, f.thought = a.w.thought, true
 	}
 	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
 	limit := maxResult

@@ -136,6 +136,7 @@ type outcome struct {
 	turns    int32
 	todos    int32
 	partial  bool
+	thought  bool // result is reasoning
 	cut      bool
 	unsaid   bool // the session never got the prompt
 }
@@ -176,6 +177,7 @@ type attempt struct {
 	wantTurn  bool  // stands in line for its next turn
 
 	text      string // of the last turn that had one
+	output    bool   // an earlier turn has brought something forth
 	endCause  Cause  // how the last turn ended, while waiting
 	openTodos int32
 

@@ -346,7 +346,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 			return
 		}
 		o := turnOutcome{cause: CauseTurnEnded, text: end.Text}
-		if o.text == "" {
+		if invisible(o.text) {
 			o.text = a.w.text
 		}
 		if a.w.text != "" {
@@ -363,9 +363,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 				o.cause, _ = stopCause(end.Stop, "")
 			}
 		case end.Stop == StopUntold || end.Stop == StopEndOfTurn:
-			if o.text == "" && !a.w.output {
-				o.cause, o.reason = CauseNoOutput, "the turn ended without any output"
-			}
+			a.output = a.output || end.Text != ""
 		default:
 			o.cause, o.reason = stopCause(end.Stop, "")
 		}

@@ -467,6 +467,8 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
 	case v.end && v.running:
 		m.endLocked(a.t, v.cause, v.reason, now)
+	case v.end && v.cause == CauseNoOutput: // an empty turn; the attempt may have an answer
+		m.turnOverLocked(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
 		m.turnOverLocked(a, turnOutcome{cause: v.cause, reason: v.reason, text: w.text, todos: v.todos}, now)
 	case v.needTodos && o.answered && !o.poll && !w.looking:

@@ -18,6 +18,8 @@ type watch struct {
 	open     map[string]*toolCall  // those in flight, by the id that the agent gave them
 	prog     progress              // of all turns
 	flying   int                   // tools in flight
+	thought  string                // reasoning, of the last turn that had some
+	thinks   strings.Builder       // of a runner's reasoning
 	reported bool                  // a runner has reported something
 	pieces   strings.Builder       // of a runner's text: there may be thousands, each of a few bytes
 
@@ -118,6 +120,7 @@ func (w *watch) begin(promptID string, now int64) {
 	}
 	w.turn = turn{}
 	w.pieces.Reset()
+	w.thinks.Reset()
 	w.forgetCalls()
 	w.promptID, w.hint, w.reported = promptID, nil, false
 	w.c = judged{counters: counters{began: now, changed: now}}
@@ -299,7 +302,10 @@ func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
 			same[t.ID]++
 		}
 	}
-	if msg.Text != "" {
+	if msg.Reasoning != "" && index >= w.from {
+		w.thought = cutAtRune(msg.Reasoning, maxResult)
+	}
+	if !invisible(msg.Text) {
 		p.lastText, p.lastTextA = tail(msg.Text), now
 		if index >= w.textAt {
 			w.text, w.textAt = msg.Text, index
@@ -393,7 +399,7 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if w.afterUse {
+			if w.afterUse && !invisible(r.Text) { // until then what was said before is the last
 				w.pieces.Reset()
 				w.afterUse = false
 			}
@@ -404,6 +410,10 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
+			if w.text == "" && p.toolCalls == 0 { // else it is never shown
+				w.thinks.WriteString(cutAtRune(r.Text, maxResult-w.thinks.Len()))
+				w.thought = w.thinks.String()
+			}
 			w.output, quick = true, false
 		}
 	case ReportTool:
