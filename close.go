@@ -17,61 +17,27 @@ import (
 // session that did not stop within Config.StopTimeout is not waited for. Follow
 // it with Close.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
-	w := &watcher{ch: make(chan struct{}, 1)}
-	m.update(func(int64) {
-		m.draining = true
-		m.drainers = append(m.drainers, w)
+	w := newWaiter()
+	m.update(func(st *state, _ int64) {
+		st.draining = true
+		st.drainers = append(st.drainers, &w)
 	})
-	defer m.update(func(int64) {
-		m.drainers = slices.DeleteFunc(m.drainers, func(x *watcher) bool { return x == w })
+	defer m.update(func(st *state, _ int64) {
+		st.drainers = slices.DeleteFunc(st.drainers, func(x *waiter) bool { return x == &w })
 	})
 	for first := true; ; first = false {
-		m.mu.Lock()
-		done, closing := m.live == 0 && m.stoppingLocked() == 0 && !m.deliveringLocked(), m.closing
-		m.mu.Unlock()
+		var done, closing bool
+		m.view(func(st *state) { done, closing = st.live == 0 && st.atWork() == 0 && !st.delivering(), st.closing })
 		switch {
 		case done && (first || !closing):
 			return nil
-		case closing: // what has ended by that was not done
+		case closing: // what Close has ended was not done
 			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
 		if err := waitFor(ctx, w.ch, -1); err != nil {
 			return fmt.Errorf("bgagent: drain: %w", err)
 		}
 	}
-}
-
-func (m *BackgroundManager) pokeDrainLocked() {
-	for _, w := range m.drainers {
-		w.poke()
-	}
-}
-
-// stoppingLocked counts the attempts that run or are being stopped, without
-// those that did not stop in time.
-func (m *BackgroundManager) stoppingLocked() (n int) {
-	if m.live+m.unquiet == 0 {
-		return 0
-	}
-	for _, t := range m.tasks {
-		if t.run != nil && !t.run.overrun {
-			n++
-		}
-	}
-	return n
-}
-
-// deliveringLocked reports whether a notice is on its way, or will be.
-func (m *BackgroundManager) deliveringLocked() bool {
-	if m.closing || m.cfg.Wake == WakeNever || !m.canNotify() {
-		return false
-	}
-	for _, n := range m.nodes {
-		if n.of == nil && !n.scope && !n.gone && n.outstanding() > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 func (m *BackgroundManager) isClosed() bool {
@@ -96,9 +62,10 @@ func (m *BackgroundManager) isClosed() bool {
 // NextNotice still work afterwards.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	first := false
-	m.update(func(now int64) {
-		if first = !m.closing; first {
-			m.beginCloseLocked(now)
+	m.update(func(st *state, now int64) {
+		if first = !st.closing; first {
+			st.beginClose(now)
+			close(m.closed)
 		}
 	})
 	if first {
@@ -119,22 +86,6 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 	}
 }
 
-func (m *BackgroundManager) beginCloseLocked(now int64) {
-	m.closing = true
-	close(m.closed)
-	for _, status := range [...]Status{Pending, Running} {
-		for _, t := range m.tasks {
-			if t.status == status {
-				m.endLocked(t, CauseClosed, "the manager was closed", now)
-			}
-		}
-	}
-	for _, n := range m.nodes {
-		m.wakeNodeLocked(n)
-	}
-	m.pokeDrainLocked()
-}
-
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -142,14 +93,11 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
-	w := &watcher{ch: make(chan struct{}, 1)}
-	m.mu.Lock()
-	m.drainers = append(m.drainers, w)
-	m.mu.Unlock()
+	w := newWaiter()
+	m.update(func(st *state, _ int64) { st.drainers = append(st.drainers, &w) })
 	for {
-		m.mu.Lock()
-		left := m.stoppingLocked()
-		m.mu.Unlock()
+		left := 0
+		m.view(func(st *state) { left = st.atWork() })
 		if left == 0 || waitFor(ctx, w.ch, -1) != nil {
 			break
 		}
@@ -158,10 +106,10 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	m.stopTimer()
 	// From here on nobody sees sessions come to rest: a ConcurrencyManager that
 	// others share must not lose their slots.
-	m.update(func(now int64) {
-		for _, t := range m.tasks {
+	m.update(func(st *state, now int64) {
+		for _, t := range st.tasks {
 			if a := t.run; a != nil && !a.overrun {
-				m.overrunLocked(a, now)
+				st.overrun(a, now)
 			}
 		}
 	})
@@ -176,44 +124,30 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 
 // stopTimer stops the timer for good and waits for a tick that is under way.
 func (m *BackgroundManager) stopTimer() {
-	m.mu.Lock()
-	m.timerOff = true
 	var wait chan struct{}
-	if m.timer != nil && !m.timer.Stop() && m.timerAt != 0 {
-		wait = make(chan struct{})
-		m.ticked = wait
-	}
-	m.mu.Unlock()
+	m.view(func(*state) {
+		m.timerOff = true
+		if m.timer != nil && !m.timer.Stop() && m.timerAt != 0 {
+			wait = make(chan struct{})
+			m.ticked = wait
+		}
+	})
 	if wait != nil {
 		<-wait
 	}
 }
 
 func (m *BackgroundManager) closeResult(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, s := range m.subs {
-		s.endLocked()
-	}
-	m.subs = nil
 	e := &CloseError{Hung: m.busyGoroutines(), Err: context.Cause(ctx)}
-	for _, t := range m.tasks {
-		if t.run != nil {
-			e.NotStopped = append(e.NotStopped, t.id())
+	m.update(func(st *state, _ int64) {
+		st.closed = true
+		for _, s := range st.subs {
+			s.ended = true
+			st.fx.wakes.add(&s.waiter)
 		}
-	}
-	for _, n := range m.nodes {
-		for _, d := range n.owed {
-			if d.t != nil {
-				e.Owed = append(e.Owed, m.itemLocked(d.t, d.no))
-			}
-		}
-		if n.env != nil {
-			for _, d := range n.env.debts {
-				e.Owed = append(e.Owed, m.itemLocked(d.t, d.no))
-			}
-		}
-	}
+		st.subs = nil
+		e.NotStopped, e.Owed = st.left()
+	})
 	if len(e.NotStopped) == 0 && len(e.Owed) == 0 && len(e.Hung) == 0 {
 		return nil
 	}

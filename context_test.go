@@ -13,7 +13,7 @@ import (
 func TestTurnContextBehavesLikeOneOfTheStandardLibrary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type key struct{}
-		c := &turnContext{values: context.WithValue(t.Context(), key{}, "v")}
+		c := &turnContext{values: valuesOf(context.WithValue(t.Context(), key{}, "v"))}
 		require.Equal(t, "v", c.Value(key{}))
 		require.Nil(t, (&turnContext{}).Value(key{}))
 		require.NoError(t, c.Err())

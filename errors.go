@@ -185,4 +185,40 @@ func (e *CloseError) Error() string {
 // Unwrap returns the context's error when Close was cut short.
 func (e *CloseError) Unwrap() error { return e.Err }
 
+// The errors that the state returns: what it was asked about, and why not.
+
+func taskError(id string, why error) error { return fmt.Errorf("task %s: %w", id, why) }
+
+func unknownTask(id string) error { return fmt.Errorf("task %.40q: %w", id, ErrUnknownTask) }
+
+func stillLive(id string, s Status) error {
+	return fmt.Errorf("task %s is %s: %w", id, s, ErrStillLive)
+}
+
+func parentCycle(session string) error { return fmt.Errorf("session %q: %w", session, ErrParentCycle) }
+
+func sessionWasDeleted(id, session string) error {
+	return fmt.Errorf("task %s: session %s was deleted: %w", id, session, ErrNoSession)
+}
+
+func sessionIsGone(session string) error {
+	return fmt.Errorf("%w: session %q is gone", ErrSessionEnded, session)
+}
+
+func taskWasEnded(id string, c Cause) error {
+	return fmt.Errorf("%w: task %s was ended (%s)", ErrSessionEnded, id, c)
+}
+
+func taskNotBegun(id string) error {
+	return fmt.Errorf("%w: task %s was ended, and its next attempt has not begun", ErrSessionEnded, id)
+}
+
+func pastDepth(depth, most int) error {
+	return fmt.Errorf("%w: the session is at depth %d of at most %d; do the work in the session itself", ErrDepth, depth, most)
+}
+
+func tooManyTasks(session string, live, most int) error {
+	return fmt.Errorf("%w: session %q has %d of at most %d; wait for some to end or cancel them", ErrTooManyTasks, session, live, most)
+}
+
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -49,10 +49,10 @@ type Event struct {
 
 // Subscription is a stream of events, made by [BackgroundManager.Subscribe].
 type Subscription struct {
-	m    *BackgroundManager
-	wake chan struct{}
+	m      *BackgroundManager
+	waiter waiter
 
-	// Guarded by BackgroundManager.mu.
+	// Guarded by the manager's lock.
 	buf    []Event // what has not been read, oldest first
 	max    int
 	missed uint64
@@ -68,24 +68,56 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	if buffer <= 0 {
 		buffer = 256
 	}
-	s := &Subscription{m: m, wake: make(chan struct{}, 1), max: buffer}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := make([]*task, 0, len(m.tasks))
-	for _, t := range m.tasks {
-		all = append(all, t)
-	}
-	slices.SortFunc(all, byLaunch)
-	tasks := make([]Task, len(all))
-	for i, t := range all {
-		tasks[i] = m.snapshotLocked(t)
-	}
-	if m.isClosed() && m.timerOff {
-		s.ended = true
-	} else {
-		m.subs = append(m.subs, s)
-	}
+	s := &Subscription{m: m, waiter: newWaiter(), max: buffer}
+	var tasks []Task
+	m.view(func(st *state) {
+		all := make([]*task, 0, len(st.tasks))
+		for _, t := range st.tasks {
+			all = append(all, t)
+		}
+		slices.SortFunc(all, byLaunch)
+		tasks = make([]Task, len(all))
+		for i, t := range all {
+			tasks[i] = st.snapshot(t)
+		}
+		if st.closed {
+			s.ended = true
+		} else {
+			st.subs = append(st.subs, s)
+		}
+	})
 	return tasks, s
+}
+
+// put adds an event to what has not been read. With the lock held.
+func (s *Subscription) put(e Event) {
+	if len(s.buf) >= s.max {
+		s.buf[0] = Event{}
+		s.buf = s.buf[1:]
+		s.missed++
+	}
+	s.buf = append(s.buf, e)
+}
+
+// next takes the next event out of what has not been read. With the lock held.
+func (s *Subscription) next() (e Event, ok bool) {
+	switch {
+	case s.missed > 0:
+		e = Event{Kind: EventMissed, Missed: s.missed}
+		if len(s.buf) > 0 {
+			e.Seq = s.buf[0].Seq - 1
+		}
+		s.missed = 0
+		return e, true
+	case len(s.buf) > 0:
+		e, s.buf[0] = s.buf[0], Event{}
+		if s.buf = s.buf[1:]; len(s.buf) == 0 {
+			s.buf = nil
+		}
+		return e, true
+	default:
+		return e, false
+	}
 }
 
 // Next returns the next event. It waits for one until ctx ends, and returns
@@ -93,31 +125,20 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 // has been read. One goroutine at a time may call it.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
-		s.m.mu.Lock()
-		if s.missed > 0 {
-			e := Event{Kind: EventMissed, Missed: s.missed}
-			if len(s.buf) > 0 {
-				e.Seq = s.buf[0].Seq - 1
+		var e Event
+		var ok, ended bool
+		s.m.view(func(*state) {
+			if e, ok = s.next(); !ok {
+				ended = s.ended
 			}
-			s.missed = 0
-			s.m.mu.Unlock()
+		})
+		switch {
+		case ok:
 			return e, nil
-		}
-		if len(s.buf) > 0 {
-			e := s.buf[0]
-			s.buf[0] = Event{}
-			if s.buf = s.buf[1:]; len(s.buf) == 0 {
-				s.buf = nil
-			}
-			s.m.mu.Unlock()
-			return e, nil
-		}
-		ended := s.ended
-		s.m.mu.Unlock()
-		if ended {
+		case ended:
 			return Event{}, io.EOF
 		}
-		if err := waitFor(ctx, s.wake, -1); err != nil {
+		if err := waitFor(ctx, s.waiter.ch, -1); err != nil {
 			return Event{}, err
 		}
 	}
@@ -125,39 +146,10 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 
 // Close ends the subscription. What has not been read is lost.
 func (s *Subscription) Close() {
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	s.m.subs = slices.DeleteFunc(s.m.subs, func(x *Subscription) bool { return x == s })
-	s.buf, s.missed = nil, 0
-	s.endLocked()
-}
-
-func (s *Subscription) endLocked() {
-	s.ended = true
-	s.poke()
-}
-
-func (s *Subscription) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// emitLocked tells every subscriber.
-func (m *BackgroundManager) emitLocked(kind EventKind, t *task) {
-	m.seq++
-	if len(m.subs) == 0 {
-		return
-	}
-	for _, s := range m.subs {
-		e := Event{Seq: m.seq, Kind: kind, Task: m.snapshotLocked(t)} // its own, as it holds maps and slices
-		if len(s.buf) >= s.max {
-			s.buf[0] = Event{}
-			s.buf = s.buf[1:]
-			s.missed++
-		}
-		s.buf = append(s.buf, e)
-		s.poke()
-	}
+	s.m.update(func(st *state, _ int64) {
+		st.subs = slices.DeleteFunc(st.subs, func(x *Subscription) bool { return x == s })
+		s.buf, s.missed = nil, 0
+		s.ended = true
+		st.fx.wakes.add(&s.waiter)
+	})
 }

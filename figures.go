@@ -33,19 +33,19 @@ type endCounts [len(causeNames)]uint64
 // takes time in proportion to the pools and to the sessions that have delegated,
 // not to the tasks.
 func (m *BackgroundManager) Figures() Figures {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	f := Figures{
-		Live: m.live, Stopping: m.unquiet, Kept: len(m.tasks), KeptText: m.keep.text,
-		Causes: map[Cause]uint64{}, OverLimit: uint64(m.over), Pools: m.cm.Pools(),
-	}
+	f := Figures{Causes: map[Cause]uint64{}}
+	var ends endCounts
+	m.view(func(st *state) {
+		f.Live, f.Stopping, f.Kept, f.KeptText = st.live, st.unquiet, len(st.tasks), st.keep.text
+		f.OverLimit, f.Pools, ends = uint64(st.over), m.cm.Pools(), st.ends
+		for _, n := range st.nodes {
+			f.Owed += n.outstanding()
+		}
+	})
 	if f.Pools == nil {
 		f.Pools = []PoolStats{} // an empty list in JSON, not null
 	}
-	for _, n := range m.nodes {
-		f.Owed += n.outstanding()
-	}
-	for i, n := range m.ends {
+	for i, n := range ends {
 		if n == 0 {
 			continue
 		}

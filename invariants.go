@@ -8,65 +8,67 @@ import (
 )
 
 func init() {
-	inside.CheckNow = func(m any) error {
-		of := m.(*BackgroundManager)
-		of.mu.Lock()
-		defer of.mu.Unlock()
-		return of.checkInvariants()
+	inside.CheckNow = func(m any) (err error) {
+		m.(*BackgroundManager).view(func(st *state) { err = st.checkInvariants() })
+		return err
 	}
 	inside.CheckAlways = func(m any, broken func(error)) {
 		if broken == nil {
 			broken = func(err error) { panic("bgagent: bug: " + err.Error()) }
 		}
 		of := m.(*BackgroundManager)
-		of.mu.Lock()
-		defer of.mu.Unlock()
-		of.check = func() {
-			if err := of.checkInvariants(); err != nil {
-				broken(err)
+		of.view(func(*state) {
+			of.check = func(st *state) {
+				if err := st.checkInvariants(); err != nil {
+					broken(err)
+				}
+				if !of.armed() {
+					broken(errors.New("no timer stands for the earliest deadline"))
+				}
 			}
-		}
+		})
 	}
 }
 
 // checkInvariants recounts everything that the state counts, and looks at every
 // index. Tests call it, with the lock held, after every update; see the list at
 // BackgroundManager.
-func (m *BackgroundManager) checkInvariants() error {
-	c := checker{m: m, live: map[*node]int{}, tree: map[*node]int{}, kids: map[*node]int{}}
-	for _, t := range m.tasks {
+func (st *state) checkInvariants() error {
+	c := checker{st: st, live: map[*node]int{}, tree: map[*node]int{}, kids: map[*node]int{}}
+	for _, t := range st.tasks {
 		c.task(t)
 	}
-	for name, n := range m.nodes {
+	for name, n := range st.nodes {
 		c.node(name, n)
 	}
-	c.expect(c.total == m.live, "live is %d, counted %d", m.live, c.total)
-	c.expect(c.unquiet == m.unquiet, "unquiet is %d, counted %d", m.unquiet, c.unquiet)
-	c.expect(c.text == m.keep.text, "text is %d, counted %d", m.keep.text, c.text)
-	for _, s := range m.sessions.all {
+	c.expect(c.total == st.live, "live is %d, counted %d", st.live, c.total)
+	c.expect(c.unquiet == st.unquiet, "unquiet is %d, counted %d", st.unquiet, c.unquiet)
+	c.expect(c.stopping == st.stopping, "stopping is %d, counted %d", st.stopping, c.stopping)
+	c.expect(c.text == st.keep.text, "text is %d, counted %d", st.keep.text, c.text)
+	for _, s := range st.sessions.all {
 		for ; s != nil; s = s.same {
 			c.session(s)
 		}
 	}
-	c.expiry("told", &m.keep.told, true)
-	c.expiry("untold", &m.keep.untold, false)
-	for i, al := range m.alarms {
-		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
-		c.expect(i == 0 || m.alarms[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
-	}
-	c.expect(m.timerOff || len(m.alarms) == 0 || m.timerAt != 0 && m.timerAt <= m.alarms[0].at, "no timer stands for the earliest alarm")
-	if err := m.cm.slots.Check(); err != nil {
+	c.expiry("told", &st.keep.told, true)
+	c.expiry("untold", &st.keep.untold, false)
+	checkAlarms(&c, st.deadlines.attempts)
+	checkAlarms(&c, st.deadlines.queued)
+	checkAlarms(&c, st.deadlines.nodes)
+	checkAlarms(&c, st.deadlines.outages)
+	if err := st.slots.Check(); err != nil {
 		c.errs = append(c.errs, err)
 	}
 	return errors.Join(c.errs...)
 }
 
 type checker struct {
-	m          *BackgroundManager
+	st         *state
 	live, tree map[*node]int
 	kids       map[*node]int
 	total      int
 	unquiet    int
+	stopping   int
 	text       int64
 	errs       []error
 }
@@ -78,10 +80,10 @@ func (c *checker) expect(ok bool, format string, args ...any) {
 }
 
 func (c *checker) task(t *task) {
-	m, a := c.m, t.run
+	st, a := c.st, t.run
 	num, ok := parseID(t.id())
-	c.expect(ok && m.tasks[num] == t, "task %s is indexed wrongly", t.id())
-	c.expect(m.nodes[t.up.session] == t.up, "task %s has a parent that is not indexed", t.id())
+	c.expect(ok && st.tasks[num] == t, "task %s is indexed wrongly", t.id())
+	c.expect(st.nodes[t.up.session] == t.up, "task %s has a parent that is not indexed", t.id())
 	c.kids[t.up]++
 	if t.live() {
 		c.total++
@@ -97,8 +99,11 @@ func (c *checker) task(t *task) {
 	}
 	if a != nil && a.ended {
 		c.unquiet++
+		if !a.overrun {
+			c.stopping++
+		}
 	}
-	holds, waits := m.cm.slots.Holds(&t.wait), m.cm.slots.Waits(&t.wait)
+	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
 	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t.id())
 	switch {
 	case t.status == Pending:
@@ -118,9 +123,9 @@ func (c *checker) task(t *task) {
 	}
 	// What has been told may go, unless it is still being stopped.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun)
-	c.expect(!mayGo || t.fin.line == &m.keep.told, "task %s would never be forgotten", t.id())
+	c.expect(!mayGo || t.fin.line == &st.keep.told, "task %s would never be forgotten", t.id())
 	if t.sess != nil {
-		c.expect(m.sessionLocked(t.sess.id) == t.sess, "session of task %s is not indexed", t.id())
+		c.expect(st.session(t.sess.id) == t.sess, "session of task %s is not indexed", t.id())
 	}
 	if t.debt >= 0 {
 		d := t.up.owed[t.debt]
@@ -138,7 +143,7 @@ func (c *checker) expiry(name string, q *expiry, told bool) {
 			return
 		}
 		num, _ := parseID(t.id())
-		c.expect(c.m.tasks[num] == t, "%s: task %s has no record", name, t.id())
+		c.expect(c.st.tasks[num] == t, "%s: task %s has no record", name, t.id())
 		c.expect(t.fin.line == q && t.fin.prev == last, "%s: task %s is linked wrongly", name, t.id())
 		c.expect(t.notice.Settled() == told, "%s: the notice of task %s is %q", name, t.id(), t.notice)
 		c.expect(last == nil || last.fin.since <= t.fin.since, "%s: task %s stands behind a later one", name, t.id())
@@ -152,15 +157,15 @@ func (c *checker) expiry(name string, q *expiry, told bool) {
 }
 
 func (c *checker) session(s *session) {
-	c.expect(c.m.sessions.find(s.id) == s, "session %s is indexed wrongly", s.id)
+	c.expect(c.st.sessions.find(s.id) == s, "session %s is indexed wrongly", s.id)
 	if s.tomb != 0 {
-		tomb := &c.m.keep.tombs[s.tomb-1]
+		tomb := &c.st.keep.tombs[s.tomb-1]
 		c.expect(tomb.sess == s, "session %s has the tombstone of %s", s.id, tomb.id)
 		return
 	}
 	c.expect(s.task != nil && s.task.sess == s, "session %s has lost its task", s.id)
 	num, _ := parseID(s.task.id())
-	c.expect(c.m.tasks[num] == s.task, "session %s belongs to a forgotten task", s.id)
+	c.expect(c.st.tasks[num] == s.task, "session %s belongs to a forgotten task", s.id)
 }
 
 func (c *checker) running(t *task, a *attempt, holds, waits bool) {
@@ -176,15 +181,15 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	} else {
 		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id(), a.phase)
 	}
-	_, watched := a.cl.watched[a]
-	c.expect(watched == (a.cl.starter != nil && a.turnStart > 0 && a.stage == stageNone), "task %s is watched: %v", t.id(), watched)
+	_, watched := a.cl.followed[a]
+	c.expect(watched == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is watched: %v", t.id(), watched)
 }
 
 func (c *checker) node(name string, n *node) {
 	c.expect(n.session == name, "node %q is indexed as %q", n.session, name)
 	c.expect(n.live == c.live[n], "node %q has %d live tasks, counted %d", name, n.live, c.live[n])
 	if n.above() == nil {
-		c.expect(n.tree == c.tree[n], "root %q has %d live tasks, counted %d", name, n.tree, c.tree[n])
+		c.expect(n.account.live == c.tree[n], "root %q has %d live tasks, counted %d", name, n.account.live, c.tree[n])
 	}
 	c.expect(n.kids == c.kids[n], "node %q has %d tasks, counted %d", name, n.kids, c.kids[n])
 	owed, lost := 0, 0
@@ -205,4 +210,18 @@ func (c *checker) node(name string, n *node) {
 	if n.of != nil {
 		c.expect(n.of.own == n, "node %q is not its session's", name)
 	}
+}
+
+func checkAlarms[T any](c *checker, h alarms[T]) {
+	for i, al := range h {
+		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
+		c.expect(i == 0 || h[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
+	}
+}
+
+// armed reports whether the timer stands for the earliest deadline. With the lock
+// held.
+func (m *BackgroundManager) armed() bool {
+	at := m.st.deadlines.first()
+	return m.timerOff || at == 0 || m.timerAt != 0 && m.timerAt <= at
 }

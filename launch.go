@@ -1,16 +1,12 @@
 package bgagent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // Launch starts a task and returns at once with its first snapshot, pending or
@@ -36,12 +32,13 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 	if err != nil {
 		return Task{}, fmt.Errorf("bgagent: launch: %w", err)
 	}
-	m.update(func(now int64) {
+	m.update(func(st *state, now int64) {
 		var t *task
-		if t, err = m.admitLocked(by, &p, foreground, now); err == nil {
-			snap = m.snapshotLocked(t)
-		} else if n := m.nodes[by.Session]; n != nil {
-			m.dropNodeLocked(n)
+		if t, err = st.admit(by, &p, foreground, now); err == nil {
+			st.settle(now) // it may start at once
+			snap = st.snapshot(t)
+		} else if n := st.nodes[by.Session]; n != nil {
+			st.touchNode(n)
 		}
 	})
 	if err != nil {
@@ -56,62 +53,27 @@ func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool)
 	if by.ToolCallID == "" {
 		return snap, false
 	}
-	hash := m.callHash(by, clean(strings.TrimSpace(in.Agent)), clean(in.Prompt))
-	m.update(func(int64) {
-		if m.closing || m.draining {
+	hash := callHash(m.seed, by, clean(strings.TrimSpace(in.Agent)), clean(in.Prompt))
+	m.update(func(st *state, _ int64) {
+		if st.closing || st.draining {
 			return
 		}
-		if t := m.sameCallLocked(by, hash, foreground); t != nil {
-			snap, ok = m.snapshotLocked(t), true
+		if t := st.sameCall(by, hash, foreground); t != nil {
+			snap, ok = st.snapshot(t), true
 		}
 	})
 	return snap, ok
 }
 
-// sameCallLocked returns the task that the call launched before, or nil.
-func (m *BackgroundManager) sameCallLocked(by Caller, hash uint64, foreground bool) *task {
-	t := m.calls[hash]
-	if t == nil || t.call != by.ToolCallID || m.callHashOf(t) != hash {
-		return nil
-	}
-	m.awaitLocked(t, foreground)
-	return t
-}
-
-// awaitLocked notes that a repeated call waits for the task, which may have gone
-// on in the background.
-func (m *BackgroundManager) awaitLocked(t *task, foreground bool) {
-	if foreground && t.live() {
-		t.set(flagForeground|flagUnanswered, true)
-	}
-}
-
-// forgetCallLocked is called when the task's latest attempt has ended and nobody
-// is left to be handed its end: the id of the tool call that began it guards
-// against a retry, which cannot come any more. What comes under it is new.
-func (m *BackgroundManager) forgetCallLocked(t *task) {
-	if t.live() || t.is(flagUnanswered) {
-		return
-	}
-	if t.call != "" {
-		if h := m.callHashOf(t); m.calls[h] == t {
-			delete(m.calls, h)
-		}
-	}
-	if t.more != nil {
-		t.more.again = 0
-	}
-}
-
 // plan is a launch that has been looked at and not been admitted yet.
 type plan struct {
-	in    LaunchInput
-	ctx   context.Context
-	key   kindKey
-	cl    *client
-	own   []Permission // the agent's own rules
-	chain []SessionInfo
-	asked [2]string // agent and prompt, as the caller gave them
+	in     LaunchInput
+	values launchValues
+	key    kindKey
+	cl     *client
+	own    []Permission // the agent's own rules
+	chain  []SessionInfo
+	asked  [2]string // agent and prompt, as the caller gave them
 }
 
 // prepare does what needs the host, before the lock is taken.
@@ -139,7 +101,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 		return p, &InputError{"Prompt", "is missing; it must say what the agent is to do"}
 	}
 	in.Description = title(in.Description, in.Prompt)
-	p.in, p.ctx = in, ctx
+	p.in, p.values = in, valuesOf(ctx)
 	p.key = kindKey{agent: in.Agent, model: in.Model}
 	if p.key.model, err = m.modelFor(ctx, in.Agent, in.Model); err != nil {
 		return p, err
@@ -160,8 +122,8 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	return p, err
 }
 
-// prepareLaunch lets the host complete the input. It is a function of its own lest
-// the input be put on the heap where there is no such host.
+// prepareLaunch lets the host complete the input. It is a function of its own so
+// that the input escapes to the heap only where there is such a host.
 func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error) {
 	in.Metadata = maps.Clone(in.Metadata)
 	return within(ctx, m, goCall, "Config.PrepareLaunch", m.cfg.CallTimeout, func(ctx context.Context) (LaunchInput, error) {
@@ -189,14 +151,13 @@ func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (
 // task's own: its own entry first, then its parents'. It asks only for sessions
 // that have no node yet.
 func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain []SessionInfo, err error) {
-	if !slices.ContainsFunc(m.clients, func(cl *client) bool { return cl.finder != nil }) {
+	if !slices.ContainsFunc(m.hosts, func(cl *hostClient) bool { return cl.finder != nil }) {
 		return nil, nil
 	}
 	seen := map[string]bool(nil)
 	for s != "" {
-		m.mu.Lock()
-		known := m.nodes[s] != nil || m.sessions.find(s) != nil
-		m.mu.Unlock()
+		known := false
+		m.view(func(st *state) { known = st.nodes[s] != nil || st.sessions.find(s) != nil })
 		if known {
 			return chain, nil
 		}
@@ -222,7 +183,7 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 
 // findSession asks the clients in turn for a session.
 func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
-	for _, cl := range m.clients {
+	for _, cl := range m.hosts {
 		if cl.finder == nil {
 			continue
 		}
@@ -239,233 +200,4 @@ func (m *BackgroundManager) findSession(ctx context.Context, session string) (in
 		}
 	}
 	return info, false, nil
-}
-
-// admitLocked makes the task, or says why not.
-func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now int64) (*task, error) {
-	if m.closing || m.draining {
-		return nil, ErrClosed
-	}
-	var hash uint64
-	if by.ToolCallID != "" {
-		hash = m.callHash(by, p.asked[0], p.asked[1])
-		if t := m.sameCallLocked(by, hash, foreground); t != nil {
-			return t, nil
-		}
-	}
-	n, err := m.launchNodeLocked(by.Session, p.chain)
-	if err != nil {
-		return nil, err
-	}
-	top, depth := n.root()
-	if depth >= m.cfg.MaxDepth {
-		return nil, fmt.Errorf("%w: the session is at depth %d of at most %d; do the work in the session itself", ErrDepth, depth, m.cfg.MaxDepth)
-	}
-	if err := m.roomLocked(top); err != nil {
-		return nil, err
-	}
-
-	t := &task{m: m, up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
-	for {
-		id, num := m.newIDLocked("bg_", firstPrompt)
-		if m.tasks[num] == nil && num != 0 {
-			t.ids = id
-			m.tasks[num] = t
-			break
-		}
-	}
-	m.peak = max(m.peak, len(m.tasks))
-	if hash != 0 && m.calls[hash] == nil {
-		m.calls[hash] = t
-	}
-	p.key.depth = depth + 1
-	t.kind = m.kindLocked(p.key, p.cl, p.own)
-	if hash != 0 && m.callHashOf(t) != hash { // it was launched with something else than was asked for
-		t.extra().call = hash
-	}
-	t.set(flagForeground|flagUnanswered, foreground)
-	if p.ctx != context.Background() {
-		t.extra().values = context.WithoutCancel(p.ctx)
-	}
-	if len(p.in.Metadata) > 0 {
-		t.extra().metadata = maps.Clone(p.in.Metadata)
-	}
-	if dir := cmp.Or(p.in.Directory, n.directory()); dir != "" {
-		t.extra().directory = dir
-	}
-	if p.in.System != "" {
-		t.extra().system = p.in.System
-	}
-	n.link(t)
-	m.openLocked(t, +1)
-	m.emitLocked(EventLaunched, t)
-	m.logLocked(logLaunched, t)
-	m.queueLocked(t, now)
-	return t, nil
-}
-
-// roomLocked checks the number of live tasks under a root.
-func (m *BackgroundManager) roomLocked(top *node) error {
-	if limit := m.cfg.MaxTasksPerRoot; limit != Unlimited && top.tree >= limit {
-		return fmt.Errorf("%w: session %q has %d of at most %d; wait for some to end or cancel them", ErrTooManyTasks, top.session, top.tree, limit)
-	}
-	return nil
-}
-
-// launchNodeLocked returns the node of the launching session, linked to its
-// parents.
-func (m *BackgroundManager) launchNodeLocked(session string, chain []SessionInfo) (*node, error) {
-	n := m.nodeLocked(session)
-	if n.gone {
-		return nil, fmt.Errorf("%w: session %q is gone", ErrSessionEnded, session)
-	}
-	switch t := n.parentTask(); {
-	case t == nil:
-	case !t.live() && t.status != Completed:
-		return nil, fmt.Errorf("%w: task %s was ended (%s)", ErrSessionEnded, t.id(), t.cause)
-	case t.is(flagUnstarted): // the turn that asks is still the earlier attempt's
-		return nil, fmt.Errorf("%w: task %s was ended, and its next attempt has not begun", ErrSessionEnded, t.id())
-	}
-	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
-		at.dir = chain[0].Directory
-		if chain[0].Parent == "" {
-			break
-		}
-		up := m.nodeLocked(chain[0].Parent)
-		if up.under(at.session) {
-			return nil, fmt.Errorf("session %q: %w", session, ErrParentCycle)
-		}
-		at.up = up
-		up.subs = append(up.subs, at)
-		top, _ := up.root()
-		top.tree += at.tree
-		at.tree = 0
-		at = up
-	}
-	return n, nil
-}
-
-func (m *BackgroundManager) callHash(by Caller, agent, prompt string) uint64 {
-	var h maphash.Hash
-	h.SetSeed(m.seed)
-	for _, s := range [...]string{by.Session, by.ToolCallID, agent, prompt} {
-		h.WriteString(s)
-		h.WriteByte(0)
-	}
-	return max(h.Sum64(), 1)
-}
-
-// callHashOf returns the hash that the task's launch had.
-func (m *BackgroundManager) callHashOf(t *task) uint64 {
-	if t.more != nil && t.more.call != 0 {
-		return t.more.call
-	}
-	return m.callHash(Caller{t.up.session, t.call}, t.kind.key.agent, t.text)
-}
-
-// queueLocked puts a pending task in line for a slot.
-func (m *BackgroundManager) queueLocked(t *task, now int64) {
-	if d := m.cfg.QueueTimeToLive; d > 0 && t.extra().ttl == nil {
-		t.more.ttl = &alarm{}
-		m.alarmLocked(t.more.ttl, (*queueTTL)(t), now+int64(d))
-	}
-	if t.is(flagUnstarted) {
-		return
-	}
-	t.wait.Owner = t
-	if m.takeSlotLocked(t, false) {
-		m.grantedLocked(t, now)
-	}
-}
-
-// takeSlotLocked asks for a slot for t, at the head of the line or behind those
-// who came before, and reports whether it has one now.
-func (m *BackgroundManager) takeSlotLocked(t *task, head bool) bool {
-	s := m.cm.slots
-	space, name := countedAs(t.kind.key.model, t.kind.key.agent)
-	return s.Take(&t.wait, space, name, head, s.Ticket())
-}
-
-// queueTTL rings when a pending task has waited for too long.
-type queueTTL task
-
-func (q *queueTTL) ringLocked(m *BackgroundManager, now int64) {
-	t := (*task)(q)
-	if t.status == Pending {
-		m.endLocked(t, CauseQueueTimeToLive, fmt.Sprintf("waited %s for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", setting(m.cfg.QueueTimeToLive)), now)
-	}
-}
-
-// slotGranted is called, without locks, when somebody else's release gave a
-// slot to the task.
-func (t *task) SlotGranted(w *slots.Waiter) {
-	m := t.m
-	m.update(func(now int64) {
-		// Meanwhile the task may have left, and even have got another slot.
-		if m.cm.slots.Holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
-			m.grantedLocked(t, now)
-		}
-	})
-}
-
-// grantedLocked goes on with the task that has just got its slot: it starts, or
-// has its next turn.
-func (m *BackgroundManager) grantedLocked(t *task, now int64) {
-	t.set(flagSlot, true)
-	switch {
-	case t.status == Pending:
-		m.startLocked(t, now)
-	case t.status == Running && t.run != nil && t.run.wantTurn:
-		m.nextTurnLocked(t.run, now)
-	default:
-		panic("bgagent: bug: a slot for task " + t.id() + ", which is " + t.status.String() + " and wants none")
-	}
-}
-
-// releaseLocked gives the slot of t back, or its place in line, and lets the
-// next in line start.
-func (m *BackgroundManager) releaseLocked(t *task, now int64) {
-	t.set(flagSlot, false)
-	next := m.cm.slots.Leave(&t.wait)
-	if next == nil {
-		return
-	}
-	if t, ok := next.Owner.(*task); ok && t.m == m { // of another's nothing else may be read here
-		m.grantedLocked(t, now)
-		return
-	}
-	m.fx.grants = append(m.fx.grants, next)
-}
-
-// startLocked makes the attempt of a pending task that has got its slot.
-func (m *BackgroundManager) startLocked(t *task, now int64) {
-	t.transition(Running, CauseNone)
-	if x := t.more; x != nil && x.ttl != nil {
-		m.alarmLocked(x.ttl, (*queueTTL)(t), 0)
-		x.ttl = nil
-	}
-	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
-	if t.more != nil {
-		a.ctx.values = t.more.values
-		a.prompt = joined(t.more.unsaid, t.text)
-	}
-	if t.sess != nil {
-		a.stage = stagePrompt
-	}
-	a.activity = now
-	t.run = a
-	m.emitLocked(EventStarted, t)
-	m.logLocked(logStarted, t)
-	m.pokeLocked(t)
-	m.runLocked(a)
-}
-
-// runLocked wants a goroutine for the attempt once the lock has been given back.
-func (m *BackgroundManager) runLocked(a *attempt) {
-	if m.fx.start == nil {
-		m.fx.start = a
-	} else {
-		m.fx.startEnd.nextRun = a
-	}
-	m.fx.startEnd = a
 }

@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/base32"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -16,7 +14,6 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent/internal/slots"
-	"github.com/google/uuid"
 )
 
 // # Invariants
@@ -36,7 +33,7 @@ import (
 //  6. The indexes (by id, session, parent, tool call) hold exactly the tasks
 //     they should. A session has at most one attempt that is live or not quiet.
 //  7. Counts of live tasks, of a batch and of what is owed change only in
-//     openLocked, where nodes are linked, and in notice.go.
+//     countLive, where nodes are linked, and in notice.go.
 //  8. Every task is live, or ended with its notice owed or settled in exactly
 //     one way.
 //  9. While the lock is held no host, logger or subscriber is called and nothing
@@ -46,7 +43,7 @@ import (
 //  11. An observation older than the last prompt or abort is dropped.
 //  12. Events leave in the order of transitions, one EventEnded for an attempt.
 //  13. Callers get copies.
-//  14. Every goroutine starts in spawn and has ended before Close returns, or is
+//  14. Every goroutine starts in begin and has ended before Close returns, or is
 //     named in its error.
 //  15. At most one sweep at a time per client; with nothing live and nothing owed
 //     to a busy parent nothing periodic runs; one timer stands for all deadlines.
@@ -59,16 +56,16 @@ import (
 // for concurrent use; none of them calls the host on the caller's goroutine,
 // except Messages and those whose comment says so.
 type BackgroundManager struct {
-	cfg     Config
-	words   wording // how notices speak of the tools
-	cm      *ConcurrencyManager
-	epoch   time.Time
-	seed    maphash.Seed
-	clients []*client // the one given to New first
-	base    context.Context
-	stop    context.CancelCauseFunc
-	closed  chan struct{} // closed when Close begins
-	check   func()        // in tests: called at the end of every update, with the lock held
+	cfg    Config
+	words  wording // how notices speak of the tools
+	cm     *ConcurrencyManager
+	hosts  []*hostClient // the one given to New first
+	epoch  time.Time     // what times in records count from
+	seed   maphash.Seed  // of the hashes of sessions and calls
+	base   context.Context
+	stop   context.CancelCauseFunc
+	closed chan struct{}   // closed when Close begins
+	check  func(st *state) // in tests: called at the end of every update and view, with the lock held
 
 	closeDone chan struct{} // closed when Close has ended, after closeErr was written
 	closeErr  error
@@ -76,47 +73,15 @@ type BackgroundManager struct {
 	running [goKinds]atomic.Int64 // goroutines by kind
 	ended   chan struct{}         // one token when the last of them has ended
 
-	// mu guards everything below and everything in record.go. While it is held
-	// no host, logger or subscriber may be called and nothing may block; the
-	// lock of the ConcurrencyManager may be taken below it.
-	mu         sync.Mutex
-	ids        *bufio.Reader
-	tasks      map[uint64]*task // by the number in their id
-	peak       int              // largest size of tasks since it was made
-	calls      map[uint64]*task // by caller, tool call, agent and prompt
-	sessions   sessionIndex
-	nodes      map[string]*node
-	kinds      map[kindKey]*kind
-	lastKind   *kind
-	watchers   map[*task][]*watcher
-	live       int // pending and running tasks
-	ends       endCounts
-	waived     *task // is being cancelled by waiver, which may be its parent
-	waiver     string
-	drainers   []*watcher // wait for everything to come to rest
-	unquiet    int        // ended attempts that are not quiet yet
-	over       int        // sessions that did not stop in time, ever
-	closing    bool
-	draining   bool
-	alarms     alarms
-	timer      *time.Timer
-	timerAt    int64
-	timerOff   bool
-	ticked     chan struct{} // closed by a tick that Close has to wait for
-	keep       retention
-	subs       []*Subscription
-	seq        uint64 // of the last event
-	logs       logQueue
-	forget     []forgotten
-	forgetting bool
-	fx         effects
-}
-
-// effects is what an update wants done once the lock has been given back.
-type effects struct {
-	start, startEnd *attempt // have their slot and want a goroutine
-	grants          []*slots.Waiter
-	cancels         *attempt // their contexts are to end
+	// mu guards everything below. While it is held no host, logger or subscriber
+	// may be called and nothing may block; the lock of the ConcurrencyManager may
+	// be taken below it. Only update, step and view take it.
+	mu       sync.Mutex
+	st       state
+	timer    *time.Timer
+	timerAt  int64
+	timerOff bool
+	ticked   chan struct{} // closed by a tick that Close has to wait for
 }
 
 type goKind uint8
@@ -150,9 +115,6 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	m = &BackgroundManager{
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
 		closed: make(chan struct{}), closeDone: make(chan struct{}), ended: make(chan struct{}, 1),
-		ids:   bufio.NewReaderSize(rand.Reader, 1024),
-		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{maphash.MakeSeed(), map[uint64]*session{}},
-		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, watchers: map[*task][]*watcher{},
 	}
 	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
 		panic("bgagent: bug: names that were found right: " + err.Error())
@@ -173,9 +135,13 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(m.clients, func(a, b *client) int { return cmp.Compare(a.name, b.name) })
+	slices.SortFunc(m.hosts, func(a, b *hostClient) int { return cmp.Compare(a.rec.name, b.rec.name) })
+	for i, cl := range m.hosts {
+		cl.rec.index = i
+	}
+	m.st = m.newState()
 	m.base, m.stop = context.WithCancelCause(context.Background())
-	for _, cl := range m.clients {
+	for _, cl := range m.hosts {
 		if cl.events != nil {
 			m.spawn(goEvents, func() { m.follow(cl) })
 		}
@@ -187,57 +153,208 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 // its limits.
 func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
-// update is the gate: the only way to change state.
-func (m *BackgroundManager) update(f func(now int64)) {
+// newState returns the state of a manager that has nothing yet.
+func (m *BackgroundManager) newState() state {
+	c := &m.cfg
+	st := state{
+		cfg: settings{
+			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, Permissions: c.Permissions,
+			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, RetainTasks: c.RetainTasks, RetainText: c.RetainText,
+			PollInterval: c.PollInterval, MinIdleTime: c.MinIdleTime, MinStabilityTime: c.MinStabilityTime, TodoHold: c.TodoHold,
+			StaleTimeout: c.StaleTimeout, SessionGone: c.SessionGone, HostUnreachable: c.HostUnreachable, TimeToLive: c.TimeToLive,
+			QueueTimeToLive: c.QueueTimeToLive, StopTimeout: c.StopTimeout, CreateTimeout: c.CreateTimeout,
+			NoticeWindow: c.NoticeWindow, NoticeMaxWait: c.NoticeMaxWait, Retention: c.Retention,
+			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil,
+		},
+		slots: m.cm.slots, home: m, epoch: m.epoch, seed: m.seed, ids: bufio.NewReaderSize(rand.Reader, 1024),
+		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
+		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, waiters: map[*task][]*waiter{},
+	}
+	for _, h := range m.hosts {
+		st.cfg.notifies = st.cfg.notifies || h.notifier != nil
+	}
+	return st
+}
+
+// update is the gate: the one way to change state. f changes it, then the
+// consequences are drawn, and what all that causes leaves once the lock has been
+// given back.
+func (m *BackgroundManager) update(f func(st *state, now int64)) {
 	m.step(f, nil)
+}
+
+// view is update for a look: it reads no clock, draws no consequence and has no
+// effect.
+func (m *BackgroundManager) view(f func(st *state)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.st)
+	if m.check != nil {
+		m.check(&m.st)
+	}
 }
 
 // step is update for a goroutine that can itself make the host call of the next
 // attempt that has got a slot, which is prepared in the same update: letting a
 // finishing worker take the next saves a quarter of the time of a goroutine
 // each. It returns nil when there is none, or j is nil.
-func (m *BackgroundManager) step(f func(now int64), j *job) (next *attempt) {
+func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
+	st := &m.st
 	m.mu.Lock()
-	now := m.now()
-	f(now)
-	for j != nil && next == nil && m.fx.start != nil {
-		a := m.fx.start
-		m.fx.start, a.nextRun = a.nextRun, nil
-		if m.beginCallLocked(a, j, now) {
+	now := int64(time.Since(m.epoch))
+	st.now = now
+	f(st, now)
+	st.settle(now)
+	for j != nil && next == nil && st.fx.start != nil {
+		a := st.fx.start
+		st.fx.start, a.nextRun = a.nextRun, nil
+		if st.beginCall(a, j, now) {
 			next = a
 		}
+		st.settle(now)
 	}
-	m.armLocked(now)
+	m.arm(now)
 	if m.check != nil {
-		m.check()
+		m.check(st)
 	}
-	fx := m.fx
-	m.fx = effects{}
+	fx := st.takeEffects()
+	m.expect(&fx)
 	m.mu.Unlock()
+	m.release(&fx)
+	return next
+}
 
+// expect counts the goroutines that effects will start, while the lock is held:
+// Close must not miss one that is about to begin.
+func (m *BackgroundManager) expect(fx *effects) {
+	for a := fx.start; a != nil; a = a.nextRun {
+		m.running[goWorker].Add(1)
+	}
+	if r := fx.rare; r != nil {
+		m.running[goAbort].Add(int64(len(r.aborts)))
+		m.running[goNotify].Add(int64(len(r.deliver)))
+		m.running[goPoll].Add(int64(len(r.poll) + len(r.readers) + len(r.looks)))
+		if r.writeLog {
+			m.running[goLog].Add(1)
+		}
+		if r.forget {
+			m.running[goForget].Add(1)
+		}
+	}
+}
+
+// release lets effects leave: first those that end something, then those that
+// follow from what is known by now.
+func (m *BackgroundManager) release(fx *effects) {
 	for a := fx.cancels; a != nil; {
 		rest := a.nextCancel
 		a.nextCancel = nil
 		a.ctx.end()
 		a = rest
 	}
+	if fx.rare != nil {
+		m.releaseRare(fx.rare)
+	}
+	for _, w := range fx.wakes.few[:fx.wakes.n] {
+		w.wake()
+	}
+	for _, w := range fx.wakes.more {
+		w.wake()
+	}
+	for next := fx.start; next != nil; {
+		a := next // for the closure
+		next, a.nextRun = a.nextRun, nil
+		m.begin(goWorker, func() { m.work(a) })
+	}
+}
+
+func (m *BackgroundManager) releaseRare(fx *rareEffects) {
+	for _, x := range fx.aborts {
+		if x.session != "" {
+			m.begin(goAbort, func() { m.abortOnce(x.a, x.session) })
+		} else {
+			m.begin(goAbort, func() { m.abort(x.a) })
+		}
+	}
+	for _, cl := range fx.kicks {
+		select {
+		case m.host(cl).kick <- struct{}{}:
+		default:
+		}
+	}
 	for _, w := range fx.grants {
 		w.Owner.SlotGranted(w)
 	}
-	for a := fx.start; a != nil; {
-		rest := a.nextRun
-		a.nextRun = nil
-		m.spawnWork(a)
-		a = rest
+	for _, n := range fx.deliver {
+		m.begin(goNotify, func() { m.deliver(n) })
 	}
-	return next
+	for _, cl := range fx.poll {
+		m.begin(goPoll, func() { m.poll(cl) })
+	}
+	for _, cl := range fx.readers {
+		m.begin(goPoll, func() { m.readThem(cl) })
+	}
+	for _, l := range fx.looks {
+		m.begin(goPoll, func() { m.lookNow(l) })
+	}
+	if fx.writeLog {
+		m.begin(goLog, m.writeLogs)
+	}
+	if fx.forget {
+		m.begin(goForget, m.tellForgotten)
+	}
 }
 
-func (m *BackgroundManager) now() int64 { return int64(time.Since(m.epoch)) }
+// SlotGranted implements [slots.Grantee]. It is called without locks when
+// somebody else's release has given a slot to the task.
+func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
+
+func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
+	m.update(func(st *state, _ int64) {
+		// Meanwhile the task may have left, and even have got another slot.
+		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
+			st.due.granted = append(st.due.granted, t)
+		}
+	})
+}
+
+// arm makes the timer stand for the earliest deadline. A timer that stands for an
+// earlier time is left alone: it rings once too often and is set again. With the
+// lock held.
+func (m *BackgroundManager) arm(now int64) {
+	at := m.st.deadlines.first()
+	if at == 0 || m.timerOff || m.timerAt != 0 && m.timerAt <= at {
+		return
+	}
+	d := time.Duration(max(at-now, 0))
+	if m.timer == nil {
+		m.timer = time.AfterFunc(d, m.tick)
+	} else {
+		m.timer.Reset(d)
+	}
+	m.timerAt = at
+}
+
+// tick runs on the timer's goroutine.
+func (m *BackgroundManager) tick() {
+	m.update(func(st *state, now int64) {
+		m.timerAt = 0
+		if m.ticked != nil {
+			close(m.ticked)
+			return
+		}
+		st.ringDue(now)
+	})
+}
 
 // spawn is the one place where goroutines start.
 func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.running[k].Add(1)
+	m.begin(k, f)
+}
+
+// begin is spawn for a goroutine that has been counted already.
+func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {
 		defer func() {
 			m.running[k].Add(-1)
@@ -271,10 +388,6 @@ func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()
 	}
 }
 
-func (m *BackgroundManager) spawnWork(a *attempt) {
-	m.spawn(goWorker, func() { m.work(a) })
-}
-
 // busyGoroutines names the kinds of which some have not ended.
 func (m *BackgroundManager) busyGoroutines() (names []string) {
 	for k := range m.running {
@@ -283,110 +396,4 @@ func (m *BackgroundManager) busyGoroutines() (names []string) {
 		}
 	}
 	return names
-}
-
-// idEncoding writes ids in lower case without the letters that are mistaken
-// for digits.
-var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
-
-const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
-
-// idValues has 1 + the value of each letter, and 0 for what is none.
-var idValues = func() (v [256]uint8) {
-	for i, c := range []byte(idLetters) {
-		v[c] = uint8(i + 1)
-	}
-	return v
-}()
-
-const (
-	idRandom = 16                    // characters of an id after its prefix: 80 random bits of a version 4 UUID
-	idLen    = len("bg_") + idRandom // length of a task's id
-)
-
-// newIDLocked returns an unguessable id, between a prefix and a suffix, and the
-// number in it.
-func (m *BackgroundManager) newIDLocked(prefix, suffix string) (id string, num uint64) {
-	u, err := uuid.NewRandomFromReader(m.ids)
-	if err != nil {
-		panic("bgagent: no randomness: " + err.Error())
-	}
-	// Bytes 6 and 8 hold the version and the variant; the others are random.
-	raw := [10]byte{u[0], u[1], u[2], u[3], u[4], u[5], u[7], u[9], u[10], u[11]}
-	var buf [32]byte
-	n := copy(buf[:], prefix)
-	idEncoding.Encode(buf[n:n+idRandom], raw[:])
-	n += idRandom
-	n += copy(buf[n:], suffix)
-	return string(buf[:n]), idNumber(raw)
-}
-
-func idNumber(raw [10]byte) (n uint64) {
-	for _, b := range raw[:8] {
-		n = n<<8 | uint64(b)
-	}
-	return n
-}
-
-// parseID returns the number in a task's id.
-func parseID(id string) (num uint64, ok bool) {
-	if len(id) != idLen || id[:3] != "bg_" {
-		return 0, false
-	}
-	for i := range idRandom {
-		v := idValues[id[3+i]]
-		switch {
-		case v == 0:
-			return 0, false
-		case i < 12: // 60 bits, and four more out of the next letter
-			num = num<<5 | uint64(v-1)
-		case i == 12:
-			num = num<<4 | uint64(v-1)>>1
-		}
-	}
-	return num, true
-}
-
-// findLocked returns the task with the id.
-func (m *BackgroundManager) findLocked(id string) (*task, error) {
-	num, ok := parseID(id)
-	if !ok {
-		return nil, fmt.Errorf("task %.40q: %w", id, ErrUnknownTask)
-	}
-	if t := m.tasks[num]; t != nil && t.id() == id {
-		return t, nil
-	}
-	if tomb := m.keep.find(id); tomb != nil {
-		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.sessionID()}
-	}
-	return nil, fmt.Errorf("task %s: %w", id, ErrUnknownTask)
-}
-
-// ownLocked is findLocked for a caller that may only see what descends from it.
-func (m *BackgroundManager) ownLocked(by Caller, id string) (*task, error) {
-	t, err := m.findLocked(id)
-	if err != nil {
-		var gone *ExpiredError
-		if by.Session != "" && errors.As(err, &gone) && !m.keep.descends(id, by.Session) {
-			return nil, fmt.Errorf("task %s: %w", id, ErrNotDescendant)
-		}
-		return nil, err
-	}
-	if !descends(t, by) {
-		return nil, fmt.Errorf("task %s: %w", id, ErrNotDescendant)
-	}
-	return t, nil
-}
-
-// descends reports whether the caller may see the task.
-func descends(t *task, by Caller) bool {
-	if by == (Caller{}) || by.Session == "" {
-		return true
-	}
-	for n := t.up; n != nil; n = n.above() {
-		if n.session == by.Session {
-			return true
-		}
-	}
-	return false
 }

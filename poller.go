@@ -16,15 +16,6 @@ type thresholds struct {
 	unreachable int64 // 0 for never
 }
 
-func (m *BackgroundManager) thresholds() thresholds {
-	never := func(d time.Duration) int64 { return int64(max(d, 0)) }
-	return thresholds{
-		minIdle: never(m.cfg.MinIdleTime), minStable: never(m.cfg.MinStabilityTime), stablePolls: m.cfg.StablePolls,
-		todoHold: never(m.cfg.TodoHold), stale: never(m.cfg.StaleTimeout), gone: int64(m.cfg.SessionGone),
-		unreachable: never(m.cfg.HostUnreachable),
-	}
-}
-
 // counters is what judge remembers between two observations of a turn.
 type counters struct {
 	began     int64 // when the turn began
@@ -283,41 +274,4 @@ func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 		return verdict{}
 	}
 	return verdict{end: true, cause: CauseStale, running: true}
-}
-
-// stopCause returns what a stop reason that does not complete ends the attempt
-// as.
-func stopCause(r StopReason, detail string) (Cause, string) {
-	with := func(s string) string {
-		if detail != "" {
-			return s + ": " + inOneLine(clean(detail), reasonBytes)
-		}
-		return s
-	}
-	switch r {
-	case StopLength:
-		return CauseLength, with("the model's output limit cut the answer off")
-	case StopTurnLimit:
-		return CauseTurnLimit, with("the agent reached its limit of steps")
-	case StopRefused:
-		return CauseRefused, with("the model refused")
-	case StopAborted:
-		return CauseAgentWindow, with("it was stopped in the agent's own window")
-	case StopInterrupted:
-		return CauseInterrupted, with("the turn broke off")
-	case StopToolCalls:
-		return CauseInterrupted, with("the turn broke off after tool calls")
-	case StopError:
-		return CauseSessionError, with("the agent failed")
-	}
-	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
-}
-
-func openTodos(list []Todo) (n int32) {
-	for _, t := range list {
-		if t.State.Open() {
-			n++
-		}
-	}
-	return n
 }

@@ -11,6 +11,12 @@ import (
 // What a parent reads about ends that it is told of, and about its tasks after
 // its context has been compacted.
 
+// told returns the notice with its text.
+func (w wording) told(n Notice) Notice {
+	n.Text = w.notice(n)
+	return n
+}
+
 // notice makes the text of a notice. It says what ended, how and after how
 // long, what is live still and how to read the results. It asks for an answer
 // and never for another look at what is still running.

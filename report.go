@@ -33,6 +33,7 @@ type Report struct {
 // and are safe for concurrent use; after the turn has ended they do nothing.
 type Reporter struct {
 	sink  func(Report) // nil for one of the manager's
+	m     *BackgroundManager
 	a     *attempt
 	turn  int32
 	ended atomic.Bool
@@ -49,8 +50,12 @@ func (r *Reporter) end() { r.ended.Store(true) }
 func (r *Reporter) report(x Report) {
 	switch {
 	case r == nil || r.ended.Load():
-	case r.a != nil:
-		r.a.report(r.turn, x)
+	case r.m != nil:
+		r.m.update(func(st *state, now int64) {
+			if a := r.a; a.live() && a.turn == r.turn && a.turnStart > 0 {
+				st.report(a, x, now)
+			}
+		})
 	case r.sink != nil:
 		r.sink(x)
 	}

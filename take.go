@@ -13,11 +13,14 @@ import (
 // itself, unchanged, and the rest with the next call. It returns false when
 // there is nothing.
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
-	m.update(func(now int64) {
-		if node := m.nodes[session]; node != nil {
-			n, ok = m.takeLocked(node, now)
+	m.update(func(st *state, now int64) {
+		if node := st.nodes[session]; node != nil {
+			n, ok = st.take(node, now)
 		}
 	})
+	if ok {
+		n = m.words.told(n)
+	}
 	return n, ok
 }
 
@@ -28,26 +31,26 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 // missed nothing: that means that no task which the session itself has launched
 // is live and nothing is owed to it. Otherwise the error is ctx's.
 func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
-	wake := make(chan struct{}, 1)
-	defer m.update(func(int64) {
-		if n := m.nodes[session]; n != nil {
-			n.dropWaiter(wake)
-			m.dropNodeLocked(n)
+	w := newWaiter()
+	defer m.update(func(st *state, _ int64) {
+		if n := st.nodes[session]; n != nil {
+			n.dropWaiter(&w)
+			st.touchNode(n)
 		}
 	})
 	for {
 		var notice Notice
 		var ok, done bool
 		var wait time.Duration = -1
-		m.update(func(now int64) {
-			n := m.nodes[session]
+		m.update(func(st *state, now int64) {
+			n := st.nodes[session]
 			if n == nil {
 				done = true
 				return
 			}
-			at := m.dueLocked(n)
-			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && m.closing || n.live == 0 && n.lost > 0 {
-				if notice, ok = m.takeLocked(n, now); ok {
+			at := st.dueAt(n)
+			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.lost > 0 {
+				if notice, ok = st.take(n, now); ok {
 					return
 				}
 			}
@@ -58,78 +61,16 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 			if at > 0 {
 				wait = max(time.Duration(at-now), 0)
 			}
-			n.addWaiter(wake)
+			n.addWaiter(&w)
 		})
 		switch {
 		case ok:
-			return notice, nil
+			return m.words.told(notice), nil
 		case done:
 			return Notice{}, ErrNothingOwed
 		}
-		if err := waitFor(ctx, wake, wait); err != nil {
+		if err := waitFor(ctx, w.ch, wait); err != nil {
 			return Notice{}, err
-		}
-	}
-}
-
-// takeLocked hands out everything that is owed to the session.
-func (m *BackgroundManager) takeLocked(n *node, now int64) (Notice, bool) {
-	env := n.env
-	switch {
-	case env != nil && env.flying:
-		if n.nOwed == 0 {
-			return Notice{}, false
-		}
-		// What is on its way stays on its way.
-		rest := m.packLocked(n, now)
-		for _, d := range rest.debts {
-			m.settleLocked(d, NoticeTaken, now)
-		}
-		m.afterTakeLocked(n, now)
-		return rest.notice, true
-	case env == nil:
-		if n.lost > 0 {
-			m.findLostLocked(n)
-		}
-		if env = m.packLocked(n, now); env == nil {
-			return Notice{}, false
-		}
-		n.env = env
-	}
-	m.deliveredLocked(n, NoticeTaken, now)
-	m.afterTakeLocked(n, now)
-	return env.notice, true
-}
-
-func (m *BackgroundManager) afterTakeLocked(n *node, now int64) {
-	if p := n.parentTask(); p != nil && p.run != nil {
-		m.reconsiderLocked(p.run, now)
-	}
-	m.dropNodeLocked(n)
-}
-
-// findLostLocked puts notices that were given up back among what is owed, for
-// somebody who takes it.
-func (m *BackgroundManager) findLostLocked(n *node) {
-	for t := n.first; t != nil; t = t.next {
-		if t.is(flagLost) && !t.live() {
-			t.setLost(false)
-			n.owed = append(n.owed, debt{t, t.no, t.fin.ended})
-			n.nOwed++
-		}
-	}
-}
-
-func (n *node) addWaiter(ch chan struct{}) {
-	n.dropWaiter(ch)
-	n.waiters = append(n.waiters, ch)
-}
-
-func (n *node) dropWaiter(ch chan struct{}) {
-	for i, w := range n.waiters {
-		if w == ch {
-			n.waiters = append(n.waiters[:i], n.waiters[i+1:]...)
-			return
 		}
 	}
 }

@@ -90,7 +90,9 @@ const (
 )
 
 var causeNames = [...]string{"", "turn ended", "idle", "stable",
+
 	"cancelled by caller", "cancelled by host", "cancelled in the agent's window", "parent ended", "time to live", "queue time to live", "stale", "session deleted", "manager closed",
+
 	"start failed", "prompt failed", "session error", "interrupted", "no output", "length", "turn limit", "refused", "session gone", "host unreachable", "session did not stop", "no answer"}
 
 // String returns the cause in lower-case words; empty for CauseNone.

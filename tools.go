@@ -186,8 +186,10 @@ type toolResult interface {
 	result() ToolResult
 }
 
-func (r DelegateTaskResult) result() ToolResult     { return ToolResult{r.Text, r.IsError, r} }
+func (r DelegateTaskResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
+
 func (r BackgroundOutputResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
+
 func (r BackgroundCancelResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
 
 // bind makes a ToolDef.Call of a tool.

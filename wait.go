@@ -10,55 +10,27 @@ import (
 
 // Waiting: for the ends of tasks, and until nothing of them runs.
 
-// watcher is somebody who waits for a change of tasks.
-type watcher struct {
-	ch  chan struct{}
-	no  int   // set by Run: the attempt it waits for
-	end *Task // how that ended; it may be resumed before Run comes to look
-}
+func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
 
-// pokeLocked wakes those who wait for the task.
-func (m *BackgroundManager) pokeLocked(t *task) {
-	if len(m.watchers) > 0 {
-		for _, w := range m.watchers[t] {
-			w.poke()
-		}
-	}
-	m.pokeDrainLocked()
-}
-
-func (w *watcher) poke() {
+func (w *waiter) wake() {
 	select {
 	case w.ch <- struct{}{}:
 	default:
 	}
 }
 
-// keepEndLocked keeps how an attempt ended for those who wait for it in Run.
-func (m *BackgroundManager) keepEndLocked(t *task) {
-	for _, w := range m.watchers[t] {
-		if w.no == int(t.no) {
-			s := m.fullSnapshotLocked(t)
-			w.end = &s
+// leave ends the waiting for tasks.
+func (m *BackgroundManager) leave(w *waiter, tasks ...*task) {
+	m.update(func(st *state, _ int64) {
+		for _, t := range tasks {
+			rest := slices.DeleteFunc(st.waiters[t], func(x *waiter) bool { return x == w })
+			if len(rest) == 0 {
+				delete(st.waiters, t)
+			} else {
+				st.waiters[t] = rest
+			}
 		}
-	}
-}
-
-func (m *BackgroundManager) watchTaskLocked(t *task, w *watcher) {
-	m.watchers[t] = append(m.watchers[t], w)
-}
-
-func (m *BackgroundManager) unwatchTask(w *watcher, tasks ...*task) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, t := range tasks {
-		rest := slices.DeleteFunc(m.watchers[t], func(x *watcher) bool { return x == w })
-		if len(rest) == 0 {
-			delete(m.watchers, t)
-		} else {
-			m.watchers[t] = rest
-		}
-	}
+	})
 }
 
 // waitFor waits for the channel, for the time (unless it is negative), or for
@@ -96,24 +68,24 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 	if mode > WaitAny {
 		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"mode", fmt.Sprintf("is %d; it must be WaitAll or WaitAny", mode)})
 	}
-	x := waiting{m: m, by: by, mode: mode, w: &watcher{ch: make(chan struct{}, 1)}}
+	x := waiting{by: by, mode: mode, w: newWaiter()}
 	var err error
-	m.update(func(int64) { err = x.beginLocked(ids) })
+	m.update(func(st *state, _ int64) { err = x.begin(st, ids) })
 	if err != nil {
 		return nil, fmt.Errorf("bgagent: wait: %w", err)
 	}
-	defer m.unwatchTask(x.w, x.tasks...)
+	defer m.leave(&x.w, x.tasks...)
 	for {
 		var out []Task
 		var done bool
 		ended := ctx.Err()
-		m.update(func(int64) {
-			if done, err = x.doneLocked(); !done && ended != nil {
+		m.view(func(st *state) {
+			if done, err = x.done(st); !done && ended != nil {
 				done, err = true, ended
 			}
 			if done {
 				for _, t := range x.tasks {
-					out = append(out, m.fullSnapshotLocked(t))
+					out = append(out, st.fullSnapshot(t))
 				}
 			}
 		})
@@ -126,39 +98,38 @@ func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, 
 
 // waiting is one call of Wait.
 type waiting struct {
-	m     *BackgroundManager
 	by    Caller
 	mode  WaitMode
-	w     *watcher
+	w     waiter
 	tasks []*task
 	no    []int32
 	ended int // tasks before this index have ended
 }
 
-func (x *waiting) beginLocked(ids []string) error {
+func (x *waiting) begin(st *state, ids []string) error {
 	for _, id := range ids {
-		t, err := x.m.ownLocked(x.by, id)
+		t, err := st.own(x.by, id)
 		if err != nil {
 			return err
 		}
 		x.tasks, x.no = append(x.tasks, t), append(x.no, t.no)
 	}
 	for _, t := range x.tasks {
-		x.m.watchTaskLocked(t, x.w)
+		st.await(t, &x.w)
 	}
 	return nil
 }
 
 func (x *waiting) over(i int) bool { return x.tasks[i].no != x.no[i] || !x.tasks[i].live() }
 
-func (x *waiting) doneLocked() (bool, error) {
+func (x *waiting) done(st *state) (bool, error) {
 	for x.ended < len(x.tasks) && x.over(x.ended) {
 		x.ended++
 	}
 	if x.ended == len(x.tasks) || x.mode == WaitAny && x.ended > 0 {
 		return true, nil
 	}
-	isTask := x.m.isTaskLocked(x.by)
+	isTask := st.isTask(x.by)
 	if x.mode == WaitAll && !isTask {
 		return false, nil
 	}
@@ -187,14 +158,14 @@ func (x *waiting) doneLocked() (bool, error) {
 // something may still run, and [ErrNotStopped] when the record has expired and
 // something may still run, which nobody can wait for any more.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
-	w := &watcher{ch: make(chan struct{}, 1)}
+	w := newWaiter()
 	var t *task
 	var err error
 	stuck := false
-	m.update(func(int64) {
-		if t, err = m.findLocked(id); err == nil {
-			m.watchTaskLocked(t, w)
-		} else if tomb := m.keep.find(id); tomb != nil {
+	m.update(func(st *state, _ int64) {
+		if t, err = st.find(id); err == nil {
+			st.await(t, &w)
+		} else if tomb := st.keep.find(id); tomb != nil {
 			stuck = tomb.stuck
 		}
 	})
@@ -206,11 +177,10 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	case err != nil:
 		return fmt.Errorf("bgagent: quiet: %w", err)
 	}
-	defer m.unwatchTask(w, t)
+	defer m.leave(&w, t)
 	for {
-		m.mu.Lock()
-		quiet, forgotten := !t.live() && t.run == nil, t.is(flagForgotten)
-		m.mu.Unlock()
+		var quiet, forgotten bool
+		m.view(func(*state) { quiet, forgotten = !t.live() && t.run == nil, t.is(flagForgotten) })
 		switch {
 		case forgotten: // its tombstone tells, or the record of a further attempt
 			return m.Quiet(ctx, id)

@@ -1,10 +1,6 @@
 package bgagent
 
-import (
-	"maps"
-	"slices"
-	"time"
-)
+import "time"
 
 // Task is a copy of what is known of one task at one moment. The fields from
 // Status on speak of its latest attempt; see Attempts for the earlier ones.
@@ -193,64 +189,4 @@ type Query struct {
 	Parent string   // only direct tasks of this session
 	Status []Status // only in one of these states
 	Limit  int      // at most so many, the latest launched; 0 for all
-}
-
-// snapshot copies a task. The lock must be held.
-func (m *BackgroundManager) snapshotLocked(t *task) Task {
-	s := Task{
-		ID: t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
-		Prompt: t.text, ToolCallID: t.call, Client: t.kind.cl.name, Depth: t.kind.key.depth,
-		Status: t.status, Cause: t.cause, Attempt: int(t.no), Queued: m.wall(t.queued),
-		Notice: t.notice, Foreground: t.is(flagForeground), Dropped: t.is(flagDropped),
-	}
-	root, _ := t.up.root()
-	s.Root = root.session
-	if t.sess != nil {
-		s.Session = t.sess.id
-		if t.sess.own != nil {
-			s.Waiting = t.sess.own.live
-		}
-	}
-	if x := t.more; x != nil {
-		s.Metadata = maps.Clone(x.metadata)
-		s.Attempts = slices.Clone(x.past)
-	}
-	if a := t.run; a != nil && a.no == t.no {
-		s.Phase = a.phase
-		s.Started = m.wall(a.started)
-		if t.live() {
-			s.Progress = m.progressLocked(&a.w.prog, int(a.turn), a.activity)
-			s.Result, s.Partial = a.text, a.text != ""
-			if a.text == "" && a.w.text != "" {
-				s.Result, s.Partial = a.w.text, true
-			}
-		}
-	}
-	if f := t.fin; f != nil && !t.live() {
-		s.Started, s.Ended = m.wall(f.started), m.wall(f.ended)
-		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
-		s.Reasoning = f.thought && s.Result != ""
-		s.Quiet = t.run == nil
-		if f.prog != nil {
-			s.Progress = m.progressLocked(f.prog, int(f.turns), f.activity)
-		} else {
-			s.Progress.Turns, s.Progress.LastActivity = int(f.turns), m.wall(f.activity)
-		}
-	}
-	return s
-}
-
-func (m *BackgroundManager) progressLocked(p *progress, turns int, activity int64) Progress {
-	return Progress{
-		Turns: turns, ToolCalls: p.toolCalls, LastTool: p.lastTool, LastMessage: p.lastText, LastMessageAt: m.wall(p.lastTextA),
-		LastActivity: m.wall(activity), Detail: p.detail, Todos: slices.Clone(p.todos), Usage: p.usage,
-	}
-}
-
-// wall turns a time of the state into one for callers.
-func (m *BackgroundManager) wall(at int64) time.Time {
-	if at == 0 {
-		return time.Time{}
-	}
-	return m.epoch.Add(time.Duration(at))
 }

@@ -12,8 +12,8 @@ type node struct {
 	dir     string
 	first   *task // tasks, oldest first
 	last    *task
-	live    int // tasks of it that are pending or running
-	tree    int // on a root: live tasks in the whole tree
+	live    int     // tasks of it that are pending or running
+	account account // on a root: of the whole tree
 	kids    int
 	gone    bool // the host said that it does not exist any more
 	lapsed  bool // it was a task's own, whose record has expired
@@ -37,8 +37,9 @@ type node struct {
 	fails    int       // looks at its status in a row that told nothing
 	untold   int       // those of them that were answered
 	alarm    alarm
-	waiters  []chan struct{}
-	delivery bool // a goroutine delivers to it
+	waiters  []*waiter // in NextNotice
+	delivery bool      // a goroutine delivers to it
+	touched  bool      // stands in due.nodes
 }
 
 // parentTask returns the task whose session n is, or nil.
@@ -65,19 +66,19 @@ func (n *node) root() (top *node, depth int) {
 	return top, depth
 }
 
-// nodeLocked returns the node of a session, made when there is none.
-func (m *BackgroundManager) nodeLocked(session string) *node {
-	n := m.nodes[session]
+// node returns the node of a session, made when there is none.
+func (st *state) node(session string) *node {
+	n := st.nodes[session]
 	if n == nil {
 		n = &node{session: session}
-		m.nodes[session] = n
-		switch s := m.sessions.find(session); {
+		st.nodes[session] = n
+		switch s := st.sessions.find(session); {
 		case s == nil:
 		case s.tomb == 0:
 			n.of, s.own = s, n
 		default:
-			tomb := &m.keep.tombs[s.tomb-1]
-			if up := m.nodeLocked(tomb.parent); !up.under(session) {
+			tomb := &st.keep.tombs[s.tomb-1]
+			if up := st.node(tomb.parent); !up.under(session) {
 				up.adopt(n, tomb.status)
 			}
 		}
@@ -148,31 +149,50 @@ func (n *node) unlink(t *task) {
 	n.kids--
 }
 
-// openLocked counts a task as live (+1) or not live any more (-1).
-func (m *BackgroundManager) openLocked(t *task, by int) {
-	m.live += by
+// countLive counts a task as live (+1) or not live any more (-1).
+func (st *state) countLive(t *task, by int) {
+	st.live += by
 	t.up.live += by
-	top, _ := t.up.root()
-	top.tree += by
+	t.up.top().account.live += by
 }
 
-// dropNodeLocked forgets a node that nothing needs, and of one that is owed
-// nothing that it was busy.
-func (m *BackgroundManager) dropNodeLocked(n *node) {
+// account is what a tree has in common, counted on its root.
+type account struct {
+	live int // tasks that are pending or running
+}
+
+// graft moves what is counted for a part of a tree from one tree to another. It
+// is called before the part changes its place: while from still leads to the root
+// that it leaves.
+func graft(part account, from, to *node) {
+	from, to = from.top(), to.top()
+	from.account.live -= part.live
+	to.account.live += part.live
+}
+
+// top returns the root of the tree.
+func (n *node) top() *node {
+	top, _ := n.root()
+	return top
+}
+
+// dropNode forgets a node that nothing needs. Of a node that is owed nothing it
+// forgets that it was busy.
+func (st *state) dropNode(n *node) {
 	if n.outstanding() == 0 {
 		n.notBusy()
 		n.trying = 0
 	}
-	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivery || len(n.subs) > 0 || m.nodes[n.session] != n {
+	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivery || len(n.subs) > 0 || st.nodes[n.session] != n {
 		return
 	}
-	delete(m.nodes, n.session)
+	delete(st.nodes, n.session)
 	if n.of != nil {
 		n.of.own = nil
 	}
-	m.alarmLocked(&n.alarm, n, 0)
+	st.deadlines.nodes.set(&n.alarm, n, 0)
 	if up := n.up; up != nil {
 		up.subs = slices.DeleteFunc(up.subs, func(s *node) bool { return s == n })
-		m.dropNodeLocked(up)
+		st.touchNode(up)
 	}
 }

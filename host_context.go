@@ -11,12 +11,24 @@ import (
 // attempt, because contexts of the standard library took a fifth of the time of
 // a short task; its channel is only made when somebody asks for it.
 type turnContext struct {
-	values context.Context // nil for none
+	values launchValues
 
 	mu    sync.Mutex
 	done  chan struct{} // made by Done
 	err   error
 	after map[*func()]struct{} // registered by AfterFunc
+}
+
+// launchValues are the values of the context of a launch; zero for none. Records
+// keep them for the host and never look inside.
+type launchValues struct{ from context.Context }
+
+// valuesOf returns the values of a launch.
+func valuesOf(ctx context.Context) launchValues {
+	if ctx == context.Background() {
+		return launchValues{}
+	}
+	return launchValues{context.WithoutCancel(ctx)}
 }
 
 // closedChannel is what Done returns of a context that had ended before anybody
@@ -56,11 +68,11 @@ func (c *turnContext) Value(key any) any { return valueOf(c.values, key) }
 
 // valueOf returns a value of the launch. Its caller is none of them: a tool that a
 // turn calls would act as the turn's parent.
-func valueOf(values context.Context, key any) any {
-	if values == nil || key == (callerKey{}) {
+func valueOf(values launchValues, key any) any {
+	if values.from == nil || key == (callerKey{}) {
 		return nil
 	}
-	return values.Value(key)
+	return values.from.Value(key)
 }
 
 // AfterFunc runs f on a goroutine of its own once the context has ended, unless
@@ -106,7 +118,7 @@ func (c *turnContext) end() {
 // contextOf returns the values of a task's launch, for host calls outside its
 // own goroutine.
 func (m *BackgroundManager) contextOf(t *task) context.Context {
-	if t.more != nil && t.more.values != nil {
+	if t.more != nil && t.more.values != (launchValues{}) {
 		return valuesOver{m.base, t.more.values}
 	}
 	return m.base
@@ -115,7 +127,7 @@ func (m *BackgroundManager) contextOf(t *task) context.Context {
 // valuesOver is a context that ends with one and has the values of another.
 type valuesOver struct {
 	context.Context
-	values context.Context
+	values launchValues
 }
 
 func (v valuesOver) Value(key any) any {

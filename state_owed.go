@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// The outbox: what is owed to parents. How it reaches them is in deliver.go, and
-// how a host takes it in take.go.
+// The outbox: what is owed to parents. How it reaches them is in
+// state_deliver.go, and how a host takes it in state_take.go.
 
 // maxMembers bounds the ended attempts that a batch remembers for its closing
 // notice: a parent that is never without a live task must not grow for ever.
@@ -21,9 +21,9 @@ func (n *node) outstanding() int {
 	return n.nOwed
 }
 
-// oweLocked is called when an attempt has ended: from here on its parent is
+// owe is called when an attempt has ended: from here on its parent is
 // owed a notice, unless nobody needs one.
-func (m *BackgroundManager) oweLocked(t *task, now int64) {
+func (st *state) owe(t *task, now int64) {
 	n := t.up
 	if len(n.members) == 2*maxMembers { // not one at a time: that would move all of them each time
 		n.omitted += maxMembers
@@ -35,11 +35,11 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 	n.members = append(n.members, member{t, t.no})
 	switch p := n.parentTask(); {
 	case t.is(flagForeground): // Run returns it
-		m.noticeLocked(t, NoticeRead, now)
-	case m.waived == t && n.session == m.waiver:
-		m.noticeLocked(t, NoticeWaived, now)
+		st.settleNotice(t, NoticeRead, now)
+	case st.waived == t && n.session == st.waiver:
+		st.settleNotice(t, NoticeWaived, now)
 	case n.gone || p != nil && !p.live() && p.status != Completed:
-		m.loseLocked(t, now)
+		st.lose(t, now)
 	default:
 		if n.owed == nil {
 			n.owed = make([]debt, 0, n.roomForOwed())
@@ -50,7 +50,7 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 		if n.oldest == 0 {
 			n.oldest = now
 		}
-		if n.urgent == 0 && (t.status != Completed || m.cfg.Wake == WakeEach) {
+		if n.urgent == 0 && (t.status != Completed || st.cfg.Wake == WakeEach) {
 			n.urgent = now
 		}
 	}
@@ -68,25 +68,25 @@ func (m *BackgroundManager) oweLocked(t *task, now int64) {
 			n.closed, n.members, n.omitted = nil, nil, 0
 		}
 	}
-	m.scheduleLocked(n, now)
+	st.touchNode(n)
 }
 
 // roomForOwed returns how many ends will mostly come before they are told: as
 // many as there are live tasks, and the one that has just ended.
 func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
-// noticeLocked settles the notice of the latest attempt.
-func (m *BackgroundManager) noticeLocked(t *task, s NoticeState, now int64) {
+// settleNotice settles the notice of the latest attempt.
+func (st *state) settleNotice(t *task, s NoticeState, now int64) {
 	t.notice, t.debt = s, -1
-	m.emitLocked(EventNotice, t)
-	m.expirableLocked(t, now)
+	st.emit(EventNotice, t)
+	st.expirable(t, now)
 }
 
-// loseLocked gives up the notice of the latest attempt. It can still be taken.
-func (m *BackgroundManager) loseLocked(t *task, now int64) {
+// lose gives up the notice of the latest attempt. It can still be taken.
+func (st *state) lose(t *task, now int64) {
 	t.setLost(true)
-	m.noticeLocked(t, NoticeGivenUp, now)
-	m.logLocked(logGivenUp, t)
+	st.settleNotice(t, NoticeGivenUp, now)
+	st.logTask(logGivenUp, t)
 }
 
 // setLost says whether the notice of the latest attempt was given up and may
@@ -103,20 +103,20 @@ func (t *task) setLost(on bool) {
 	t.set(flagLost, on)
 }
 
-// settleLocked settles one debt.
-func (m *BackgroundManager) settleLocked(d debt, s NoticeState, now int64) {
+// settleDebt settles one debt.
+func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 	if d.t.no != d.no || d.t.notice.Settled() {
 		return // of an earlier attempt, or given up before and taken now
 	}
 	if s == NoticeGivenUp {
-		m.loseLocked(d.t, now)
+		st.lose(d.t, now)
 	} else {
-		m.noticeLocked(d.t, s, now)
+		st.settleNotice(d.t, s, now)
 	}
 }
 
-// settleTaskLocked settles what is owed for the task: its parent knows.
-func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) {
+// settleTask settles what is owed for the task: its parent knows.
+func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	t.setLost(false)
 	if t.up.adrift != nil {
 		t.up.adrift.drop(t)
@@ -135,19 +135,16 @@ func (m *BackgroundManager) settleTaskLocked(t *task, s NoticeState, now int64) 
 		n.nOwed--
 	}
 	n.forgetDebts(t)
-	m.noticeLocked(t, s, now)
+	st.settleNotice(t, s, now)
 	n.compact()
 	if n.closedSettled() {
 		n.closed = nil
 	}
-	if n.urgent > 0 && len(n.closed) == 0 && m.cfg.Wake != WakeEach && n.live > 0 {
+	if n.urgent > 0 && len(n.closed) == 0 && st.cfg.Wake != WakeEach && n.live > 0 {
 		n.urgent = n.urgentSince()
 	}
-	m.wakeNodeLocked(n)
-	if p := n.parentTask(); p != nil && p.run != nil {
-		m.reconsiderLocked(p.run, now)
-	}
-	m.dropNodeLocked(n)
+	st.touchParent(n)
+	st.touchNode(n)
 }
 
 // urgentSince returns since when the open batch owes something that does not wait
@@ -212,32 +209,28 @@ func (n *node) emptyOwed() (owed []debt) {
 	return owed
 }
 
-// giveUpLocked gives up everything that is owed to a node which can never be
+// giveUp gives up everything that is owed to a node which can never be
 // told any more.
-func (m *BackgroundManager) giveUpLocked(n *node, now int64) {
+func (st *state) giveUp(n *node, now int64) {
 	env := n.env
-	var debts []debt
 	if env != nil {
-		debts, n.env = slices.Clone(env.debts), nil
-	}
-	debts = append(debts, n.emptyOwed()...)
-	n.compact()
-	n.trying = 0
-	debts = slices.DeleteFunc(debts, func(d debt) bool { return d.t == nil })
-	for _, d := range debts { // before any is settled: that may expire another of them
-		if d.t.no == d.no {
-			d.t.debt = -1
+		n.env = nil
+		for _, d := range env.debts {
+			st.settleDebt(d, NoticeGivenUp, now)
 		}
 	}
-	for _, d := range debts {
-		m.settleLocked(d, NoticeGivenUp, now)
+	for _, d := range n.emptyOwed() {
+		if d.t != nil {
+			st.settleDebt(d, NoticeGivenUp, now)
+		}
 	}
+	n.compact()
+	n.trying = 0
 	if env != nil && env.flying && n.delivery { // what is on its way stays on its way
 		n.adrift = env
 		env.lost(false)
 	}
-	m.wakeNodeLocked(n)
-	m.dropNodeLocked(n)
+	st.touchNode(n)
 }
 
 // lost says whether what is in an envelope that was given up may still be taken.
@@ -254,9 +247,9 @@ func (env *envelope) drop(t *task) {
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool { return d.t == t })
 }
 
-// packLocked makes one notice of everything that is owed to the node, or
-// returns nil when nothing is.
-func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
+// pack makes one notice of everything that is owed to the node, or returns nil
+// when nothing is. Whoever hands the notice out gives it its text.
+func (st *state) pack(n *node, now int64) *envelope {
 	env := &envelope{since: n.oldest}
 	for _, d := range n.emptyOwed() {
 		if d.t != nil {
@@ -277,10 +270,10 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 		omitted = 0
 	}
 	env.notice = Notice{Session: n.session, Live: n.live, Closing: len(closed) > 0 && n.live == 0, Omitted: omitted}
-	env.notice.ID, _ = m.newIDLocked("bgn_", "")
+	env.notice.ID, _ = st.newID("bgn_", "")
 	env.notice.Items = make([]NoticeItem, len(env.debts))
 	for i, d := range env.debts {
-		env.notice.Items[i] = m.itemLocked(d.t, d.no)
+		env.notice.Items[i] = st.item(d.t, d.no)
 	}
 	if len(closed) > 0 {
 		env.closed, env.omitted = closed, omitted
@@ -289,11 +282,10 @@ func (m *BackgroundManager) packLocked(n *node, now int64) *envelope {
 			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // mostly nothing has been told before
 				env.notice.Batch[i] = env.notice.Items[i]
 			} else {
-				env.notice.Batch[i] = m.itemLocked(c.t, c.no)
+				env.notice.Batch[i] = st.item(c.t, c.no)
 			}
 		}
 	}
-	env.notice.Text = m.words.notice(env.notice)
 	return env
 }
 
@@ -305,8 +297,8 @@ func noticeID(task string, no int32) string {
 	return string(strconv.AppendInt(append(b, '.'), int64(no), 10))
 }
 
-// itemLocked describes the end of one attempt of the task.
-func (m *BackgroundManager) itemLocked(t *task, no int32) NoticeItem {
+// item describes the end of one attempt of the task.
+func (st *state) item(t *task, no int32) NoticeItem {
 	it := NoticeItem{
 		ID: noticeID(t.id(), no), Task: t.id(), Attempt: int(no),
 		Description: t.title, Agent: t.kind.key.agent,
@@ -332,15 +324,15 @@ func (m *BackgroundManager) itemLocked(t *task, no int32) NoticeItem {
 	return it
 }
 
-// dueLocked returns when what is owed to the node should go out; 0 for not yet.
-func (m *BackgroundManager) dueLocked(n *node) (at int64) {
+// dueAt returns when what is owed to the node should go out; 0 for not yet.
+func (st *state) dueAt(n *node) (at int64) {
 	switch {
 	case n.nOwed == 0:
 		return 0
 	case n.urgent > 0:
-		at = n.urgent + int64(max(m.cfg.NoticeWindow, 0))
-	case m.cfg.NoticeMaxWait > 0:
-		at = n.oldest + int64(m.cfg.NoticeMaxWait)
+		at = n.urgent + int64(max(st.cfg.NoticeWindow, 0))
+	case st.cfg.NoticeMaxWait > 0:
+		at = n.oldest + int64(st.cfg.NoticeMaxWait)
 	default:
 		return 0
 	}

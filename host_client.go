@@ -10,10 +10,9 @@ import (
 	"time"
 )
 
-// client is one session client with its abilities and what the poller knows of
-// it.
-type client struct {
-	name      string
+// hostClient is a session client with its abilities.
+type hostClient struct {
+	rec       *client // what the state knows of it
 	sc        SessionClient
 	runner    TurnRunner
 	starter   TurnStarter
@@ -24,19 +23,11 @@ type client struct {
 	finder    SessionFinder
 	lister    AgentLister
 	forgetter SessionForgetter
-
-	// Guarded by BackgroundManager.mu.
-	watched  map[*attempt]struct{} // attempts in a turn, or being stopped: what a sweep asks about
-	parents  map[*node]struct{}    // busy parents that are owed a notice
-	polling  bool                  // a goroutine polls
-	toRead   []looked              // sessions that are to be read
-	readers  int                   // goroutines that do so, at most Config.ReadConcurrency
-	kick     chan struct{}         // wakes it early
-	streamUp int64                 // since when events tell everything; 0 when they do not
-	lastBeat int64
-	gapAt    int64   // when events were last lost
-	out      *outage // nil while its runtime can be reached, as far as is known
+	kick      chan struct{} // has it polled at once
 }
+
+// host returns the client that the state knows as cl.
+func (m *BackgroundManager) host(cl *client) *hostClient { return m.hosts[cl.index] }
 
 // addClient checks what the client is and finds its abilities.
 func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
@@ -47,7 +38,7 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	if v := reflect.ValueOf(sc); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return &InputError{field, "is nil; it must be a SessionClient"}
 	}
-	cl := &client{name: name, sc: sc, kick: make(chan struct{}, 1), watched: map[*attempt]struct{}{}, parents: map[*node]struct{}{}}
+	cl := &hostClient{sc: sc, kick: make(chan struct{}, 1)}
 	cl.runner, _ = sc.(TurnRunner)
 	cl.starter, _ = sc.(TurnStarter)
 	switch {
@@ -63,7 +54,11 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	cl.finder, _ = sc.(SessionFinder)
 	cl.lister, _ = sc.(AgentLister)
 	cl.forgetter, _ = sc.(SessionForgetter)
-	m.clients = append(m.clients, cl)
+	cl.rec = &client{
+		name: name, runner: cl.runner != nil, starter: cl.starter != nil, reads: cl.reader != nil, todos: cl.todos != nil, forgets: cl.forgetter != nil,
+		followed: map[*attempt]struct{}{}, parents: map[*node]struct{}{},
+	}
+	m.hosts = append(m.hosts, cl)
 	return nil
 }
 
@@ -86,9 +81,9 @@ func (m *BackgroundManager) clientFor(ctx context.Context, agent string) (*clien
 }
 
 func (m *BackgroundManager) client(name string) *client {
-	for _, cl := range m.clients {
-		if cl.name == name {
-			return cl
+	for _, cl := range m.hosts {
+		if cl.rec.name == name {
+			return cl.rec
 		}
 	}
 	return nil
@@ -117,7 +112,8 @@ type hostError struct {
 	is   []error // those that the manager acts on
 }
 
-func (e *hostError) Error() string   { return e.text }
+func (e *hostError) Error() string { return e.text }
+
 func (e *hostError) Unwrap() []error { return e.is }
 
 // lookedAt returns the error as a hostError, or nil for none. It is called where
@@ -183,10 +179,11 @@ func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what str
 
 // agentNames asks the client which agents there are, for an error message.
 func (m *BackgroundManager) agentNames(cl *client) []string {
-	if cl.lister == nil {
+	lister := m.host(cl).lister
+	if lister == nil {
 		return nil
 	}
-	list, err := within(m.base, m, goCall, "Agents", m.cfg.CallTimeout, cl.lister.Agents)
+	list, err := within(m.base, m, goCall, "Agents", m.cfg.CallTimeout, lister.Agents)
 	if err != nil {
 		return nil
 	}

@@ -27,12 +27,12 @@ type sessionIndex struct {
 	all  map[uint64]*session
 }
 
-// hash returns where to look for an id. It may be called without the lock.
-func (x *sessionIndex) hash(id string) uint64 { return maphash.String(x.seed, id) }
+// sessionHash returns where to look for an id.
+func sessionHash(seed maphash.Seed, id string) uint64 { return maphash.String(seed, id) }
 
 // find returns the session with the id, whether its task has a record or only a
 // tombstone, or nil.
-func (x *sessionIndex) find(id string) *session { return x.findAt(x.hash(id), id) }
+func (x *sessionIndex) find(id string) *session { return x.findAt(sessionHash(x.seed, id), id) }
 
 func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	for s := x.all[hash]; s != nil; s = s.same {
@@ -46,7 +46,7 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 // add puts a session into the index, unless another one has its id: that one is
 // returned then.
 func (x *sessionIndex) add(s *session) (other *session) {
-	h := x.hash(s.id)
+	h := sessionHash(x.seed, s.id)
 	first := x.all[h]
 	for other := first; other != nil; other = other.same {
 		if other.id == s.id {
@@ -59,7 +59,7 @@ func (x *sessionIndex) add(s *session) (other *session) {
 }
 
 func (x *sessionIndex) remove(s *session) {
-	h := x.hash(s.id)
+	h := sessionHash(x.seed, s.id)
 	first := x.all[h]
 	switch {
 	case first == s && s.same == nil:
@@ -76,9 +76,9 @@ func (x *sessionIndex) remove(s *session) {
 	s.same = nil
 }
 
-// sessionLocked returns the session of a task that has a record, or nil.
-func (m *BackgroundManager) sessionLocked(id string) *session {
-	if s := m.sessions.find(id); s != nil && s.tomb == 0 {
+// session returns the session of a task that has a record, or nil.
+func (st *state) session(id string) *session {
+	if s := st.sessions.find(id); s != nil && s.tomb == 0 {
 		return s
 	}
 	return nil

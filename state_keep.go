@@ -12,9 +12,7 @@ type retention struct {
 	untold expiry
 	ended  int   // ended tasks in the registry
 	text   int64 // bytes of results in the registry
-	alarm  alarm
 
-	trimming bool
 	// Tombstones are looked for by task one after the other, because that is
 	// rare and an index would cost every task that goes. By session, which every
 	// new session is, the sessions' own index finds them.
@@ -95,76 +93,73 @@ func (t *tombstone) sessionID() string {
 	return t.sess.id
 }
 
-// expirableLocked is called when an attempt has ended, its notice has been
+// expirable is called when an attempt has ended, its notice has been
 // settled or it has become quiet.
-func (m *BackgroundManager) expirableLocked(t *task, now int64) {
+func (st *state) expirable(t *task, now int64) {
 	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) {
 		return
 	}
-	q := &m.keep.told
+	q := &st.keep.told
 	if !t.notice.Settled() {
-		if m.pushesLocked(t.up) {
+		if st.pushes(t.up) {
 			return // it will be told soon, or given up
 		}
-		q = &m.keep.untold
+		q = &st.keep.untold
 	}
 	if t.fin.line != q {
 		t.stay()
 		q.push(t, now)
 	}
-	m.trimLocked(now)
+	st.due.evict = true
 }
 
-// pushesLocked reports whether what is owed to the node reaches it without its
-// doing. What only waits to be taken may have to go for want of room.
-func (m *BackgroundManager) pushesLocked(n *node) bool {
+// pushes reports whether the manager delivers n's notices itself. Notices that
+// the host must collect can be evicted.
+func (st *state) pushes(n *node) bool {
 	if p := n.parentTask(); p != nil {
 		return p.live()
 	}
-	return !n.gone && !n.scope && !m.closing && m.cfg.Wake != WakeNever && m.canNotify()
+	return !n.gone && !n.scope && !st.closing && st.cfg.Wake != WakeNever && st.cfg.notifies
 }
 
-// trimLocked drops what is over the limits.
-func (m *BackgroundManager) trimLocked(now int64) {
-	k := &m.keep
-	if k.trimming { // settling a notice that has to go comes back here
-		return
-	}
-	k.trimming = true
-	defer func() { k.trimming = false }()
-	k.ended = len(m.tasks) - m.live
-	if d := m.cfg.Retention; d > 0 {
+// evict drops what is over the limits of what is kept.
+func (st *state) evict(now int64) {
+	k := &st.keep
+	k.ended = len(st.tasks) - st.live
+	if d := st.cfg.Retention; d > 0 {
 		for t := k.told.first; t != nil; t = k.told.first {
 			if at := t.fin.since + int64(d); at > now {
-				m.alarmByLocked(&k.alarm, k, at)
+				if by := &st.deadlines.keep; *by == 0 || at < *by {
+					*by = at
+				}
 				break
 			}
-			m.expireLocked(t, now)
+			st.expire(t)
 		}
 	}
-	for limit := m.cfg.RetainText; limit >= 0 && k.text > limit && (m.dropTextLocked(&k.told) || m.dropTextLocked(&k.untold)); {
+	for limit := st.cfg.RetainText; limit >= 0 && k.text > limit && (st.dropText(&k.told) || st.dropText(&k.untold)); {
 		continue
 	}
-	for limit := m.cfg.RetainTasks; limit >= 0 && k.ended > limit; {
+	for limit := st.cfg.RetainTasks; limit >= 0 && k.ended > limit; {
 		t := k.told.first
 		if t == nil {
-			if t = k.untold.first; t == nil {
+			// What is owed is not given up while something that has been told
+			// only has to become quiet before it can go.
+			if t = k.untold.first; t == nil || k.ended-st.stopping <= limit {
 				break
 			}
-			m.settleTaskLocked(t, NoticeGivenUp, now)
+			st.settleTask(t, NoticeGivenUp, now)
 		}
-		m.expireLocked(t, now)
+		st.expire(t)
 	}
 }
 
-func (k *retention) ringLocked(m *BackgroundManager, now int64) { m.trimLocked(now) }
-
-// dropTextLocked drops the text of the oldest task in the line that has one.
-func (m *BackgroundManager) dropTextLocked(q *expiry) bool {
+// dropText drops the text of the oldest task in the line that has one.
+func (st *state) dropText(q *expiry) bool {
 	for t := q.text; t != nil; t = q.text {
 		q.text = t.fin.next
 		if t.fin.result != "" {
-			m.keep.text -= int64(len(t.fin.result))
+			st.keep.text -= int64(len(t.fin.result))
 			t.fin.result = ""
 			t.set(flagDropped, true)
 			return true
@@ -173,39 +168,39 @@ func (m *BackgroundManager) dropTextLocked(q *expiry) bool {
 	return false
 }
 
-// expireLocked drops the record of an ended task.
-func (m *BackgroundManager) expireLocked(t *task, now int64) {
-	m.emitLocked(EventExpired, t)
-	m.logLocked(logExpired, t)
+// expire drops the record of an ended task.
+func (st *state) expire(t *task) {
+	st.emit(EventExpired, t)
+	st.logTask(logExpired, t)
 	stuck := t.run != nil
 	if a := t.run; a != nil { // it could not be stopped: nobody asks its session any more
-		m.unquiet--
-		m.unwatchLocked(a)
-		m.alarmLocked(&a.alarm, a, 0)
+		st.unquiet--
+		st.unfollow(a)
+		st.deadlines.attempts.set(&a.alarm, a, 0)
 		t.run = nil
 	}
 	t.stay()
 	t.set(flagForgotten, true)
 	t.setLost(false)
-	m.keep.text -= int64(len(t.fin.result))
-	m.keep.ended--
+	st.keep.text -= int64(len(t.fin.result))
+	st.keep.ended--
 	num, _ := parseID(t.id())
-	delete(m.tasks, num)
-	m.buryLocked(t, stuck)
+	delete(st.tasks, num)
+	st.bury(t, stuck)
 	t.set(flagUnanswered, false)
-	m.forgetCallLocked(t)
-	if !m.pushesLocked(t.up) { // nobody may ever take what is owed for earlier attempts
+	st.forgetCall(t)
+	if !st.pushes(t.up) { // nobody may ever take what is owed for earlier attempts
 		t.up.forgetDebts(t)
 		t.up.compact()
 	}
 	t.up.unlink(t)
-	m.dropNodeLocked(t.up)
-	if len(m.watchers[t]) == 0 { // else they are about to be given it
+	st.touchNode(t.up)
+	if len(st.waiters[t]) == 0 { // else they are about to be given it
 		// A batch may remember the end for long.
 		t.text, t.fin.result, t.fin.prog = "", "", nil
 	}
-	m.pokeLocked(t)
-	m.shrinkLocked()
+	st.wakeTask(t)
+	st.shrink()
 }
 
 // adopt makes the node of a session whose task has expired a child of the task's
@@ -216,14 +211,14 @@ func (n *node) adopt(child *node, status Status) {
 	n.subs = append(n.subs, child)
 }
 
-// shrinkLocked makes the maps anew when most of their entries have gone: a Go
+// shrink makes the maps anew when most of their entries have gone: a Go
 // map never gives memory back by itself.
-func (m *BackgroundManager) shrinkLocked() {
-	if m.peak < 1024 || len(m.tasks)*4 > m.peak {
+func (st *state) shrink() {
+	if st.peak < 1024 || len(st.tasks)*4 > st.peak {
 		return
 	}
-	m.tasks, m.calls, m.sessions.all, m.nodes = remade(m.tasks), remade(m.calls), remade(m.sessions.all), remade(m.nodes)
-	m.peak = len(m.tasks)
+	st.tasks, st.calls, st.sessions.all, st.nodes = remade(st.tasks), remade(st.calls), remade(st.sessions.all), remade(st.nodes)
+	st.peak = len(st.tasks)
 }
 
 func remade[K comparable, V any](old map[K]V) map[K]V {
@@ -234,24 +229,24 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// buryLocked puts up the tombstone of a task. When there are too many the oldest
+// bury puts up the tombstone of a task. When there are too many the oldest
 // ones go, and with them the last that the clients have to keep of their
 // sessions.
-func (m *BackgroundManager) buryLocked(t *task, stuck bool) {
-	k := &m.keep
+func (st *state) bury(t *task, stuck bool) {
+	k := &st.keep
 	i := len(k.tombs)
 	if i < tombstones {
 		k.tombs = append(k.tombs, tombstone{})
 	} else {
 		if k.free == 0 {
 			for ; k.free < tombstonesGo; k.free++ {
-				m.dropTombLocked((k.next + k.free) % tombstones)
+				st.dropTomb((k.next + k.free) % tombstones)
 			}
 		}
 		i, k.next, k.free = k.next, (k.next+1)%tombstones, k.free-1
 	}
 	tomb := &k.tombs[i]
-	root, _ := t.up.root()
+	root := t.up.top()
 	tomb.id, tomb.title, tomb.no, tomb.status = t.id(), t.title, t.no, t.status
 	tomb.parent, tomb.root, tomb.kind, tomb.stuck = t.up.session, root.session, t.kind, stuck
 	if s := t.sess; s != nil {
@@ -266,17 +261,17 @@ func (m *BackgroundManager) buryLocked(t *task, stuck bool) {
 	}
 }
 
-func (m *BackgroundManager) dropTombLocked(i int) {
-	k := &m.keep
+func (st *state) dropTomb(i int) {
+	k := &st.keep
 	tomb := &k.tombs[i]
 	if tomb.id == "" { // its task lives again
 		return
 	}
 	if s := tomb.sess; s != nil {
-		m.sessions.remove(s)
-		m.forgetLocked(tomb.kind.cl, s.id)
+		st.sessions.remove(s)
+		st.forgetSession(tomb.kind.cl, s.id)
 	}
-	m.releaseKindLocked(tomb.kind)
+	st.releaseKind(tomb.kind)
 	*tomb = tombstone{}
 }
 
@@ -290,13 +285,13 @@ func (k *retention) find(id string) *tombstone {
 	return nil
 }
 
-// tombLocked returns the tombstone of a task by its id or its session's, or nil.
-func (m *BackgroundManager) tombLocked(ref string) *tombstone {
-	if tomb := m.keep.find(ref); tomb != nil {
+// tomb returns the tombstone of a task by its id or its session's, or nil.
+func (st *state) tomb(ref string) *tombstone {
+	if tomb := st.keep.find(ref); tomb != nil {
 		return tomb
 	}
-	if s := m.sessions.find(ref); s != nil && s.tomb != 0 {
-		return &m.keep.tombs[s.tomb-1]
+	if s := st.sessions.find(ref); s != nil && s.tomb != 0 {
+		return &st.keep.tombs[s.tomb-1]
 	}
 	return nil
 }
@@ -321,63 +316,46 @@ func (k *retention) descends(id, session string) bool {
 	return tomb != nil && tomb.descends(session)
 }
 
-// reviveLocked makes a record again of which only the tombstone is left.
-func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
+// revive makes a record again of which only the tombstone is left.
+func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
-	t := &task{m: m, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
+	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
 	if tomb.unsaid != "" {
 		t.extra().unsaid = tomb.unsaid
 	}
 	t.kind = tomb.kind // and its reference
 	t.sess = tomb.sess
 	t.sess.task, t.sess.tomb = t, 0
-	m.tasks[num] = t
+	st.tasks[num] = t
 	up.link(t)
-	if n := m.nodes[t.sess.id]; n != nil && !up.under(n.session) {
+	if n := st.nodes[t.sess.id]; n != nil && !up.under(n.session) {
 		old := n.up
-		top, _ := n.root()
-		n.of, n.up, t.sess.own = t.sess, nil, n
+		t.sess.own = n
+		graft(account{live: t.subtreeLive()}, n, up)
+		n.of, n.up = t.sess, nil
 		n.lapsed, n.scope, n.gone = false, false, false
-		live := t.subtreeLive()
-		top.tree -= live
-		top, _ = up.root()
-		top.tree += live
 		if old != nil {
 			old.subs = slices.DeleteFunc(old.subs, func(s *node) bool { return s == n })
-			m.dropNodeLocked(old)
+			st.touchNode(old)
 		}
 	}
 	*tomb = tombstone{}
 	return t
 }
 
-// forgetLocked tells a client that a session will never be asked for again.
-func (m *BackgroundManager) forgetLocked(cl *client, session string) {
-	if cl == nil || cl.forgetter == nil || session == "" {
+// forgetSession tells a client that a session will never be asked for again.
+func (st *state) forgetSession(cl *client, session string) {
+	if cl == nil || !cl.forgets || session == "" {
 		return
 	}
-	m.forget = append(m.forget, forgotten{cl, session})
-	if !m.forgetting {
-		m.forgetting = true
-		m.spawn(goForget, m.tellForgotten)
+	st.forget = append(st.forget, forgotten{cl, session})
+	if !st.forgetting {
+		st.forgetting = true
+		st.rare().forget = true
 	}
 }
 
 type forgotten struct {
 	cl      *client
 	session string
-}
-
-// tellForgotten calls ForgetSession until there is nothing more to forget.
-func (m *BackgroundManager) tellForgotten() {
-	for {
-		m.mu.Lock()
-		list := m.forget
-		m.forget, m.forgetting = nil, len(list) > 0
-		m.mu.Unlock()
-		if len(list) == 0 {
-			return
-		}
-		m.each(goForget, 0, len(list), func(i int) { list[i].cl.forgetter.ForgetSession(list[i].session) }, m.tellForgotten)
-	}
 }

@@ -1,13 +1,12 @@
 package bgagent
 
 import (
-	"context"
 	"strconv"
 
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// The records of the manager's state. They are guarded by BackgroundManager.mu
+// The records of the manager's state. They are guarded by the lock
 // and never leave it: callers get copies (see snapshot.go). Times are
 // nanoseconds since the manager was made, from the monotonic clock; 0 means
 // never, which no event can carry because the clock starts at 1.
@@ -17,8 +16,8 @@ import (
 // objects of its own.
 type task struct {
 	wait  slots.Waiter // its place in a pool's line, or its slot
-	m     *BackgroundManager
-	ids   string // its id, and what makes it the id of the first prompt
+	st    *state       // for whom it waits
+	ids   string       // its id, and what makes it the id of the first prompt
 	kind  *kind
 	up    *node // the session that is told of the end
 	next  *task // siblings under up
@@ -70,6 +69,7 @@ func (t *task) promptID(attempt, turn int32) string {
 }
 
 func (t *task) is(f taskFlags) bool { return t.flags&f != 0 }
+
 func (t *task) set(f taskFlags, on bool) {
 	if on {
 		t.flags |= f
@@ -100,8 +100,8 @@ func (t *task) transition(to Status, cause Cause) {
 
 // extra holds what most tasks do not have.
 type extra struct {
-	values    context.Context // values of the launch
-	unsaid    string          // prompts of earlier attempts that the session never got
+	values    launchValues
+	unsaid    string // prompts of earlier attempts that the session never got
 	metadata  map[string]string
 	system    string
 	directory string
@@ -156,11 +156,10 @@ const (
 type attempt struct {
 	t     *task
 	no    int32
-	m     *BackgroundManager
 	cl    *client
 	ctx   turnContext
 	rep   Reporter // of the first turn
-	alarm alarm
+	alarm alarm    // for the earliest of its time limits
 
 	stage   stage // the host call that is to be made or in flight
 	phase   Phase
@@ -197,6 +196,7 @@ type attempt struct {
 	lastNews   int64    // when the last progress event was sent
 	nextRun    *attempt // lists of effects
 	nextCancel *attempt
+	touched    bool // stands in due.waiting
 }
 
 // live reports whether a is the latest attempt of its task and has not ended.

@@ -1,0 +1,111 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"slices"
+)
+
+// How what is owed reaches a parent: a root session through a Notifier, the
+// session of a task as its next turn.
+
+// deliver tells a root session what it is owed. It is the only goroutine that
+// does so for this node, and ends when nothing is due.
+func (m *BackgroundManager) deliver(n *node) {
+	for {
+		seen, cl := m.parentState(n.session)
+		var env *envelope
+		m.update(func(st *state, now int64) {
+			env = st.beginDelivery(n, seen, cl, now)
+		})
+		if env == nil {
+			return
+		}
+		answer, detail := noticeTaken, ""
+		switch err := m.notify(cl, n.session, m.words.told(env.notice)); {
+		case err == nil:
+		case errors.Is(err, ErrBusy):
+			answer = noticeBusy
+		case errors.Is(err, ErrNoSession) || errors.Is(err, errors.ErrUnsupported):
+			answer = noticeNobody
+		default:
+			answer, detail = noticeFailed, err.Error()
+		}
+		m.update(func(st *state, now int64) { st.endDelivery(n, env, answer, detail, now) })
+	}
+}
+
+// parentState asks the clients that can tell statuses about a root session. The
+// first that knows whether it is idle decides.
+func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
+	for _, cl := range m.hosts {
+		if cl.starter == nil {
+			continue
+		}
+		if cl.finder != nil {
+			_, err := within(m.base, m, goCall, "FindSession", m.cfg.CallTimeout, func(ctx context.Context) (SessionInfo, error) {
+				info, err := cl.finder.FindSession(ctx, session)
+				return info, lookedAt(err)
+			})
+			if errors.Is(err, ErrNoSession) {
+				continue
+			}
+			if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+				state = parentUnsure
+				continue
+			}
+		}
+		answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
+			answer, err := cl.starter.Statuses(ctx, []string{session})
+			return answer, lookedAt(err)
+		})
+		if errors.Is(err, errors.ErrUnsupported) {
+			continue
+		}
+		if err != nil {
+			state = parentUnsure
+			continue
+		}
+		switch answer[session].State {
+		case SessionGone, SessionUntold:
+		case SessionIdle:
+			return parentReady, cl.rec
+		case SessionBusy, SessionRetrying, SessionAsking:
+			return parentBusy, cl.rec
+		default:
+			if state == parentReady {
+				state = parentUntold
+			}
+		}
+	}
+	return state, nil
+}
+
+// notify hands a notice to the host: to the client that knows the session, where
+// one has said so, or else to each in turn.
+func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
+	call := func(f func(context.Context, string, Notice) error) error {
+		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
+			n := n // tried again it must come unchanged, whatever the host did with it
+			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
+			return struct{}{}, lookedAt(f(ctx, session, n))
+		})
+		return err
+	}
+	if m.cfg.Notify != nil {
+		return call(m.cfg.Notify)
+	}
+	hosts := m.hosts
+	if by != nil {
+		hosts = append([]*hostClient{m.host(by)}, hosts...)
+	}
+	for i, cl := range hosts {
+		if cl.notifier == nil || i > 0 && cl.rec == by {
+			continue
+		}
+		if err := call(cl.notifier.Notify); !errors.Is(err, ErrNoSession) && !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	return ErrNoSession
+}

@@ -1,0 +1,120 @@
+package bgagent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// logKind says what a log entry tells.
+type logKind uint8
+
+const (
+	logLaunched logKind = iota
+	logResumed
+	logStarted
+	logEnded
+	logOverLimit
+	logGivenUp
+	logExpired
+	logAbortFailed
+	logStreamBroke
+	logStatusesFailed
+	logReadFailed
+	logNoticeFailed
+	logNoticeGivenUp
+	logPanicked
+	logUnreachable
+	logTodosFailed
+)
+
+var logMessages = [...]string{
+	logLaunched: "task launched", logResumed: "task resumed", logStarted: "task started", logEnded: "task ended",
+	logOverLimit: "a session did not stop in time; its slot is used again", logGivenUp: "a notice was given up",
+	logExpired: "task expired", logAbortFailed: "aborting a session failed", logStreamBroke: "the event stream broke off",
+	logStatusesFailed: "asking for statuses failed", logReadFailed: "reading messages failed",
+	logNoticeFailed: "a notice could not be delivered", logNoticeGivenUp: "a notice was given up",
+	logPanicked: "a host function panicked", logUnreachable: "a client cannot be reached, and its starts wait",
+	logTodosFailed: "reading todos failed",
+}
+
+// logEntry is something to be logged: about a task, or about a host.
+type logEntry struct {
+	at   int64
+	kind logKind
+
+	task, session, agent string // of a task
+	attempt              int
+	status               Status
+	cause                Cause
+
+	about, detail string // of a host
+}
+
+// logQueue holds entries until their goroutine has written them: the logger is
+// the host's, may be slow, and is never called under the lock. Entries over the
+// bound are counted and dropped.
+type logQueue struct {
+	entries []logEntry
+	writing bool
+	dropped int
+}
+
+const maxLogEntries = 10_000
+
+// writeLogs writes entries in their order until there are none.
+func (m *BackgroundManager) writeLogs() {
+	for {
+		var entries []logEntry
+		var dropped int
+		m.update(func(st *state, _ int64) {
+			q := &st.logs
+			entries, dropped = q.entries, q.dropped
+			q.entries, q.dropped = nil, 0
+			q.writing = len(entries) > 0
+		})
+		if len(entries) == 0 {
+			return
+		}
+		m.each(goLog, 0, len(entries), func(i int) { m.writeEntry(entries[i]) }, m.writeLogs)
+		if dropped > 0 {
+			m.writeLine(time.Now(), slog.LevelWarn, "log lines were dropped", slog.Int("lines", dropped))
+		}
+	}
+}
+
+// writeEntry writes one entry. The detail of what went wrong with a host may hold
+// what an agent wrote, so it is logged at debug level.
+func (m *BackgroundManager) writeEntry(e logEntry) {
+	at, text := wall(m.epoch, e.at), logMessages[e.kind]
+	if e.task == "" {
+		about := slog.String("about", e.about)
+		m.writeLine(at, slog.LevelWarn, text, about)
+		m.writeLine(at, slog.LevelDebug, text, about, slog.String("detail", e.detail))
+		return
+	}
+	attrs := []slog.Attr{slog.String("task", e.task), slog.Int("attempt", e.attempt), slog.String("agent", e.agent), slog.String("status", e.status.String())}
+	if e.session != "" {
+		attrs = append(attrs, slog.String("session", e.session))
+	}
+	if e.cause != CauseNone {
+		attrs = append(attrs, slog.String("cause", e.cause.String()))
+	}
+	level := slog.LevelInfo
+	switch {
+	case e.kind == logLaunched:
+		level = slog.LevelDebug
+	case e.kind == logOverLimit, e.kind == logGivenUp, e.kind == logEnded && e.status == Failed:
+		level = slog.LevelWarn
+	}
+	m.writeLine(at, level, text, attrs...)
+}
+
+func (m *BackgroundManager) writeLine(at time.Time, level slog.Level, text string, attrs ...slog.Attr) {
+	h := m.cfg.Logger.Handler()
+	if ctx := context.Background(); h.Enabled(ctx, level) {
+		r := slog.NewRecord(at, level, text, 0)
+		r.AddAttrs(attrs...)
+		_ = h.Handle(ctx, r) // there is nobody to tell
+	}
+}

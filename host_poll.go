@@ -1,0 +1,242 @@
+package bgagent
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// stopPoll is the pause between two sweeps while a session is being stopped:
+// its slot waits for the answer.
+const stopPoll = 250 * time.Millisecond
+
+// readPage is how many messages are asked for at once, and readPages how many
+// times in one look: a client that always has more must not hold up a sweep.
+const (
+	readPage  = 100
+	readPages = 200
+)
+
+// poll sweeps over the client's sessions, one sweep after the other, as long as
+// there is anything to ask about.
+func (m *BackgroundManager) poll(cl *client) {
+	for {
+		pause, over := m.cfg.PollInterval, m.base.Err() != nil
+		m.update(func(*state, int64) {
+			if over = over || len(cl.followed) == 0 && len(cl.parents) == 0; over {
+				cl.polling = false
+				return
+			}
+			for a := range cl.followed {
+				if a.ended && !a.overrun {
+					pause = min(pause, stopPoll)
+					break
+				}
+			}
+		})
+		if over {
+			return
+		}
+		if waitFor(m.base, m.host(cl).kick, pause) == nil {
+			m.sweep(cl)
+		}
+	}
+}
+
+// sweep asks the client once for the statuses of all sessions, and has those read
+// of which something may be new. It does not wait for that: one that is slow to be
+// read must not hold up the others.
+func (m *BackgroundManager) sweep(cl *client) {
+	var list []looked
+	var parents []*node
+	var ids []string
+	m.view(func(*state) {
+		for a := range cl.followed {
+			if a.t.sess != nil {
+				list = append(list, looked{a: a, session: a.t.sess.id, epoch: a.epoch})
+				ids = append(ids, a.t.sess.id)
+			}
+		}
+		for n := range cl.parents {
+			parents = append(parents, n)
+			ids = append(ids, n.session)
+		}
+	})
+	if len(ids) == 0 {
+		return
+	}
+	answer, err := m.statuses(cl, ids)
+	m.update(func(st *state, now int64) {
+		for i := range list {
+			l := &list[i]
+			l.status, l.at = answer[l.session], now
+			if st.swept(l, now) {
+				st.readSoon(*l)
+			}
+		}
+		for _, n := range parents {
+			switch answer[n.session].State {
+			case SessionIdle, SessionGone, SessionUntold:
+				st.parentIdle(n)
+			}
+		}
+		if err != nil {
+			st.logText(logStatusesFailed, cl.name, err.Error())
+		}
+	})
+}
+
+// statuses asks for the statuses of sessions. After an error the answer is
+// empty, and so everything is unknown.
+func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
+	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
+		answer, err := m.host(cl).starter.Statuses(ctx, ids)
+		return answer, lookedAt(err)
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		answer, err = make(map[string]SessionStatus, len(ids)), nil
+		for _, id := range ids {
+			answer[id] = SessionStatus{State: SessionUntold}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// readThem reads sessions until none is left for it.
+func (m *BackgroundManager) readThem(cl *client) {
+	for {
+		var l looked
+		done := false
+		m.update(func(*state, int64) {
+			if done = len(cl.toRead) == 0; done {
+				cl.toRead = nil
+				cl.readers--
+				return
+			}
+			l, cl.toRead[0] = cl.toRead[0], looked{}
+			cl.toRead = cl.toRead[1:]
+		})
+		if done {
+			return
+		}
+		m.look(l)
+	}
+}
+
+// lookNow asks for the status of one session, and looks at it.
+func (m *BackgroundManager) lookNow(l looked) {
+	answer, _ := m.statuses(l.a.cl, []string{l.session})
+	if l.status = answer[l.session]; l.status.State == SessionUntold && l.said != SessionUnknown {
+		l.status.State = l.said // the event is all that is ever told
+	}
+	m.look(l)
+}
+
+// look reads what is new in a session whose status has just been told, and
+// decides. w.looking has been set; it is the only goroutine that reads this
+// session.
+func (m *BackgroundManager) look(l looked) {
+	a := l.a
+	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
+	var cursor Cursor
+	var ctx context.Context
+	skip, again := true, false
+	var began int64
+	m.update(func(st *state, now int64) {
+		if began = now; o.at == 0 {
+			o.at = now // the status has just been told
+		}
+		if skip = a.t.run != a || a.epoch != l.epoch || a.ended; skip {
+			return
+		}
+		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
+		again = a.w.c.unread > 0
+		o.read = st.current(a, l.status, now) // only the todos are missing
+	})
+	var pages []Page
+	var err error
+	if !skip && !o.read {
+		afresh := false
+		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // it may be the cursor
+			pages, err = m.read(ctx, a.cl, l.session, "")
+			afresh = err == nil
+		}
+		if err != nil {
+			pages, o.why = nil, err.Error()
+		}
+		o.read, o.failed, o.afresh = err == nil, err != nil, again || cursor == ""
+		if afresh {
+			m.update(func(st *state, _ int64) { a.w.readAfresh() })
+		}
+	}
+	needTodos := false
+	var rest time.Duration // of the hold
+	m.update(func(st *state, now int64) {
+		if skip || a.t.run != a || a.epoch != l.epoch || a.ended {
+			skip = true
+			st.wasLooked(a)
+			return
+		}
+		st.wasRead(a, l, pages, began, now)
+		if err != nil {
+			st.logText(logReadFailed, l.session, err.Error())
+		}
+		if o.answered {
+			a.w.answered = now
+			st.status(a, l.status)
+		}
+		st.judge(a, o, now)
+		if a.live() && a.w.lookAt > 0 && a.w.said == SessionUnknown {
+			a.w.said = l.said // for when it is looked at again
+		}
+		if needTodos = a.live() && a.w.c.needsTodos; !needTodos {
+			st.wasLooked(a)
+		}
+		rest = time.Duration(a.w.c.todoSince-now) + m.cfg.TodoHold
+	})
+	if skip || !needTodos {
+		return
+	}
+	todos, err := within(ctx, m, goPoll, "Todos", min(m.cfg.CallTimeout, rest), func(ctx context.Context) ([]Todo, error) {
+		todos, err := m.host(a.cl).todos.Todos(ctx, l.session)
+		return todos, lookedAt(err)
+	})
+	m.update(func(st *state, now int64) {
+		if a.t.run == a && a.epoch == l.epoch && !a.ended {
+			switch {
+			case err == nil:
+				st.todos(a, todos, now)
+			case errors.Is(err, errors.ErrUnsupported):
+				a.w.todos, a.w.todosAt = 0, now
+			default:
+				st.logText(logTodosFailed, l.session, err.Error())
+			}
+			o.poll = false // the same poll: nothing is counted twice
+			st.judge(a, o, now)
+		}
+		st.wasLooked(a)
+	})
+}
+
+// read reads what is new in a session since the cursor. With an error it returns
+// the pages before it.
+func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
+	for range readPages {
+		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {
+			page, err := m.host(cl).reader.Messages(ctx, session, cursor, readPage)
+			return page, lookedAt(err)
+		})
+		if err != nil {
+			return pages, err
+		}
+		pages = append(pages, page)
+		if !page.More || page.Next == cursor {
+			return pages, nil
+		}
+		cursor = page.Next
+	}
+	return pages, nil
+}

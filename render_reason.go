@@ -1,0 +1,120 @@
+package bgagent
+
+import (
+	"fmt"
+	"time"
+)
+
+// The reasons of ends, as people and models read them.
+
+// stopCause returns what a stop reason that does not complete ends the attempt
+// as.
+func stopCause(r StopReason, detail string) (Cause, string) {
+	with := func(s string) string {
+		if detail != "" {
+			return s + ": " + inOneLine(clean(detail), reasonBytes)
+		}
+		return s
+	}
+	switch r {
+	case StopLength:
+		return CauseLength, with("the model's output limit cut the answer off")
+	case StopTurnLimit:
+		return CauseTurnLimit, with("the agent reached its limit of steps")
+	case StopRefused:
+		return CauseRefused, with("the model refused")
+	case StopAborted:
+		return CauseAgentWindow, with("it was stopped in the agent's own window")
+	case StopInterrupted:
+		return CauseInterrupted, with("the turn broke off")
+	case StopToolCalls:
+		return CauseInterrupted, with("the turn broke off after tool calls")
+	case StopError:
+		return CauseSessionError, with("the agent failed")
+	}
+	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
+}
+
+// What the manager was doing when a host call failed.
+const (
+	doingCreate = "creating the session"
+	doingPrompt = "handing over the prompt"
+	doingTurn   = "the turn"
+	doingStart  = "starting"
+)
+
+const (
+	reasonSessionDeleted = "its session was deleted"
+	reasonClosed         = "the manager was closed"
+	reasonCallCancelled  = "the call that waited for it was cancelled"
+	reasonNoOutput       = "the turn ended without any output"
+	reasonIdleNoOutput   = "the session fell idle without any output"
+	reasonNoAnswer       = "the agent wrote no answer and called no tool"
+	reasonNoID           = doingCreate + ": the client returned an empty session id"
+
+	questionNotTold = "(not told)"
+)
+
+// reasonIDAbove says that a client has returned the id of a session that the task
+// descends from.
+func reasonIDAbove(id string) string {
+	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, quote(id))
+}
+
+// reasonIDTaken says that a client has returned the id of another task's session.
+func reasonIDTaken(id, owner string, expired bool) string {
+	what := "task"
+	if expired {
+		what = "the expired task"
+	}
+	return fmt.Sprintf("%s: the client returned the id %s, which belongs to %s %s", doingCreate, quote(id), what, owner)
+}
+
+// reasonParentDeleted says that the session which launched a task was deleted.
+func reasonParentDeleted(session string) string {
+	return fmt.Sprintf("session %s, which launched it, was deleted", quote(session))
+}
+
+// reasonParentEnded says that the task which launched a task has ended.
+func reasonParentEnded(task string, cause Cause) string {
+	return fmt.Sprintf("task %s, which launched it, ended: %s", task, cause)
+}
+
+func reasonNotStopped(most time.Duration) string {
+	return fmt.Sprintf("the session of the earlier attempt did not stop within %s; Config.StopTimeout (stopTimeoutMs) decides how long it may take", setting(most))
+}
+
+func reasonQueued(most time.Duration) string {
+	return fmt.Sprintf("waited %s for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", setting(most))
+}
+
+func reasonNoAnswerToCall(doing string, most time.Duration) string {
+	return fmt.Sprintf("%s: the client did not answer within %s; Config.CreateTimeout (createTimeoutMs) decides how long it may take", doing, setting(most))
+}
+
+func reasonTimeToLive(most time.Duration) string {
+	return fmt.Sprintf("ran for more than %s; Config.TimeToLive (taskTtlMs) decides how long a task may", setting(most))
+}
+
+func reasonUnreachable(most time.Duration) string {
+	return fmt.Sprintf("the client has not told the session's status for %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", setting(most))
+}
+
+// reasonStale says for how long nothing has changed in a turn, and what was seen
+// last in it.
+func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
+	seen := "its prompt"
+	switch {
+	case p.lastTextA > turnStart && p.lastText != "":
+		seen = "the text " + quote(cutAtRune(p.lastText, 80))
+	case p.lastTool != "":
+		seen = "the tool " + quote(p.lastTool)
+	}
+	return fmt.Sprintf("nothing changed for %d min; the last that was seen was %s; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", int(idle.Minutes()), seen)
+}
+
+// reasonOutage says that nothing was started, because a client could not reach its
+// runtime.
+func reasonOutage(most time.Duration, why string) string {
+	return fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", setting(most), why)
+}

@@ -1,0 +1,114 @@
+package bgagent
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// fullSnapshot is a snapshot with the place in line.
+func (st *state) fullSnapshot(t *task) Task {
+	s := st.snapshot(t)
+	if t.status == Pending && !t.is(flagUnstarted) {
+		place, pool := st.slots.Place(&t.wait)
+		s.Queue = &QueuePlace{Place: place, Pool: PoolStats(pool)}
+	}
+	return s
+}
+
+func byLaunch(a, b *task) int {
+	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id(), b.id()))
+}
+
+// snapshot copies a task. The lock must be held.
+func (st *state) snapshot(t *task) Task {
+	s := Task{
+		ID: t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
+		Prompt: t.text, ToolCallID: t.call, Client: t.kind.cl.name, Depth: t.kind.key.depth,
+		Status: t.status, Cause: t.cause, Attempt: int(t.no), Queued: st.wall(t.queued),
+		Notice: t.notice, Foreground: t.is(flagForeground), Dropped: t.is(flagDropped),
+	}
+	root, _ := t.up.root()
+	s.Root = root.session
+	if t.sess != nil {
+		s.Session = t.sess.id
+		if t.sess.own != nil {
+			s.Waiting = t.sess.own.live
+		}
+	}
+	if x := t.more; x != nil {
+		s.Metadata = maps.Clone(x.metadata)
+		s.Attempts = slices.Clone(x.past)
+	}
+	if a := t.run; a != nil && a.no == t.no {
+		s.Phase = a.phase
+		s.Started = st.wall(a.started)
+		if t.live() {
+			s.Progress = st.progress(&a.w.prog, int(a.turn), a.activity)
+			s.Result, s.Partial = a.text, a.text != ""
+			if a.text == "" && a.w.text != "" {
+				s.Result, s.Partial = a.w.text, true
+			}
+		}
+	}
+	if f := t.fin; f != nil && !t.live() {
+		s.Started, s.Ended = st.wall(f.started), st.wall(f.ended)
+		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
+		s.Reasoning = f.thought && s.Result != ""
+		s.Quiet = t.run == nil
+		if f.prog != nil {
+			s.Progress = st.progress(f.prog, int(f.turns), f.activity)
+		} else {
+			s.Progress.Turns, s.Progress.LastActivity = int(f.turns), st.wall(f.activity)
+		}
+	}
+	return s
+}
+
+func (st *state) progress(p *progress, turns int, activity int64) Progress {
+	return Progress{
+		Turns: turns, ToolCalls: p.toolCalls, LastTool: p.lastTool, LastMessage: p.lastText, LastMessageAt: st.wall(p.lastTextA),
+		LastActivity: st.wall(activity), Detail: p.detail, Todos: slices.Clone(p.todos), Usage: p.usage,
+	}
+}
+
+// wall turns a time of the state into one for callers.
+func (st *state) wall(at int64) time.Time { return wall(st.epoch, at) }
+
+func wall(epoch time.Time, at int64) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return epoch.Add(time.Duration(at))
+}
+
+// list returns the tasks that the query selects, in the order of their launch.
+func (st *state) list(q Query) (found []*task) {
+	take := func(t *task) {
+		if len(q.Status) == 0 || slices.Contains(q.Status, t.status) {
+			found = append(found, t)
+		}
+	}
+	switch {
+	case q.Parent != "":
+		if n := st.nodes[q.Parent]; n != nil && (q.Under == "" || q.Under == q.Parent || n.under(q.Under)) {
+			for t := n.first; t != nil; t = t.next {
+				take(t)
+			}
+		}
+	case q.Under != "":
+		if n := st.nodes[q.Under]; n != nil {
+			n.each(take)
+		}
+	default:
+		for _, t := range st.tasks {
+			take(t)
+		}
+	}
+	slices.SortFunc(found, byLaunch)
+	if q.Limit > 0 && len(found) > q.Limit {
+		found = found[len(found)-q.Limit:]
+	}
+	return found
+}

@@ -1,0 +1,358 @@
+package bgagent
+
+import "strings"
+
+func (st *state) cancel(by Caller, t *task, o CancelOptions, now int64) {
+	cause := CauseCaller
+	if by.Session == "" {
+		cause = CauseHost
+	}
+	if by.Session != "" {
+		st.waived, st.waiver = t, by.Session
+	}
+	st.end(t, cause, title(o.Reason, ""), now)
+	st.waived = nil
+}
+
+// awaitedBy reports whether the task is, or descends from, one that the session
+// waits for in Run.
+func (t *task) awaitedBy(by Caller) bool {
+	if by.Session == "" {
+		return false
+	}
+	for n := t.up; ; n = n.above() {
+		if t != nil && t.is(flagForeground) && t.up.session == by.Session {
+			return true
+		}
+		if n == nil {
+			return false
+		}
+		t = n.parentTask()
+	}
+}
+
+func (st *state) sessionDeleted(session string, now int64) {
+	if s := st.sessions.find(session); s != nil {
+		if s.gone = true; s.tomb == 0 {
+			st.end(s.task, CauseSessionDeleted, reasonSessionDeleted, now)
+		}
+	}
+	if n := st.nodes[session]; n != nil {
+		n.gone = true
+		st.giveUp(n, now)
+		st.cascade(n, reasonParentDeleted(session), now)
+		st.touchNode(n)
+	}
+}
+
+// turnOutcome is how a turn ended.
+type turnOutcome struct {
+	cause  Cause
+	reason string
+	text   string
+	todos  int32
+}
+
+// turnOver is called when the agent has ended its turn, well or badly.
+// Nothing of it runs any more.
+func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
+	a.ran += now - a.turnStart
+	a.turnStart = 0
+	a.epoch++
+	a.openTodos = o.todos
+	if !invisible(o.text) {
+		a.text = o.text
+	}
+	a.output = a.output || a.w.output
+	st.unfollow(a)
+	own := a.t.sess.own
+	if o.cause.Status() != Completed || own == nil || own.live == 0 && own.outstanding() == 0 {
+		st.finish(a, o.cause, o.reason, now)
+		return
+	}
+	a.endCause = o.cause
+	st.phase(a, PhaseWaiting)
+	st.release(a.t)
+	st.touchNode(own)
+}
+
+// reconsider looks whether an attempt that waits for its own tasks has
+// anything left to wait for.
+func (st *state) reconsider(a *attempt, now int64) {
+	if !a.live() || a.phase != PhaseWaiting {
+		return
+	}
+	if own := a.t.sess.own; own != nil && (own.live > 0 || own.outstanding() > 0) {
+		if !a.wantTurn {
+			st.touchNode(own)
+		}
+		return
+	}
+	if a.wantTurn { // what it was to be told has been taken meanwhile
+		a.wantTurn = false
+		st.release(a.t)
+	}
+	st.finish(a, a.endCause, "", now)
+}
+
+// finish ends an attempt whose agent has ended its last turn. Whether there is
+// an answer is judged over all its turns: text, or a call of a tool.
+func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
+	if cause.Status() == Completed && a.text == "" && a.w.prog.toolCalls == 0 {
+		cause, reason = CauseNoAnswer, reasonNoAnswer
+		if !a.output {
+			cause, reason = CauseNoOutput, reasonNoOutput
+			if a.cl.starter {
+				reason = reasonIdleNoOutput
+			}
+		}
+	}
+	st.end(a.t, cause, reason, now)
+}
+
+// unsaid reports whether the session never got the prompt of the attempt that
+// ends for the cause.
+func (a *attempt) unsaid(cause Cause) bool {
+	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
+		return !a.w.output && !a.w.reported
+	}
+	return a.turn == 0
+}
+
+// end ends the latest attempt of a task. It does nothing when the attempt
+// has already ended: who comes first decides.
+func (st *state) end(t *task, cause Cause, reason string, now int64) {
+	if !t.live() {
+		return
+	}
+	var a *attempt
+	f := &outcome{ended: now, reason: reason, unsaid: true}
+	if t.status == Running {
+		a = t.run
+		st.capture(a, f, cause.Status() != Completed)
+		f.unsaid = a.unsaid(cause)
+	}
+	t.transition(cause.Status(), cause)
+	st.ends[cause]++
+	t.fin = f
+	t.notice = NoticeOwed
+	st.keep.text += int64(len(f.result))
+	st.countLive(t, -1)
+	st.emit(EventEnded, t)
+	st.logTask(logEnded, t)
+	st.owe(t, now)
+	st.keepEnd(t)
+	st.forgetCall(t)
+	st.wakeTask(t)
+	if a != nil {
+		st.stop(a, now)
+	} else {
+		if x := t.more; x != nil && x.ttl != nil {
+			st.deadlines.queued.set(x.ttl, t, 0)
+			x.ttl = nil
+		}
+		if t.is(flagUnstarted) {
+			t.set(flagUnstarted, false) // its slot, if any, is still the earlier attempt's
+		} else {
+			st.release(t)
+		}
+		st.expirable(t, now)
+	}
+	if s := t.sess; t.status != Completed && s != nil && s.own != nil {
+		st.giveUp(s.own, now)
+		st.cascade(s.own, reasonParentEnded(t.id(), cause), now)
+	}
+	st.touchParent(t.up)
+}
+
+// capture keeps what the attempt has brought forth.
+func (st *state) capture(a *attempt, f *outcome, partial bool) {
+	if (a.text == "" || partial && a.turnStart > 0) && !invisible(a.w.text) {
+		a.text = a.w.text
+	}
+	if partial && a.text == "" && a.w.prog.toolCalls == 0 && !invisible(a.w.thought) {
+		a.text, f.thought = a.w.thought, true
+	}
+	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
+	limit := maxResult
+	if !a.cl.reads {
+		limit = maxResultUnreadable
+	}
+	f.result = clean(a.text)
+	if len(f.result) > limit {
+		f.result, f.cut = strings.Clone(cutAtRune(f.result, limit)), true // a slice would keep the whole
+	}
+	f.partial = partial && f.result != ""
+	if p := &a.w.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
+		f.prog = new(progress)
+		*f.prog = *p
+		f.prog.detail = ""
+		f.prog.lastText = strings.Clone(p.lastText) // it would keep the text that it is the end of
+	}
+}
+
+// cascade ends every live task of a node, and of those below it.
+func (st *state) cascade(n *node, reason string, now int64) {
+	for t := n.first; t != nil; t = t.next {
+		st.end(t, CauseParentEnded, reason, now)
+	}
+	for _, sub := range n.subs {
+		st.cascade(sub, reason, now)
+	}
+}
+
+// stop brings the ended attempt to rest. When its agent ended the turn by
+// itself nothing runs any more; otherwise the session is stopped.
+func (st *state) stop(a *attempt, now int64) {
+	a.ended = true
+	a.epoch++
+	st.unquiet++
+	st.stopping++
+	a.nextCancel, st.fx.cancels = st.fx.cancels, a
+	if a.wantTurn {
+		a.wantTurn = false
+		st.release(a.t)
+	}
+	a.notice = nil
+	if o := a.cl.out; o != nil && o.trying == a {
+		o.trying = nil
+		st.deadlines.outages.set(&o.alarm, o, 0)
+		st.tryLater(o, now)
+	}
+	if a.cl.starter && len(a.w.msgs) > 0 {
+		past := a.w.last(st.seed)
+		a.t.sess.past = &past
+	}
+	if a.cl.starter && a.turnStart > 0 && !a.inCall {
+		a.loose = true
+	}
+	a.turnStart = 0
+	if a.inCall || a.loose {
+		a.phase = PhaseStopping
+		a.stopEnd = now + int64(st.cfg.StopTimeout)
+		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
+		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
+			st.abort(a)
+		}
+	} else if a.stage != stageNone { // wants a goroutine that has not begun: it never will
+		a.stage = stageNone
+	}
+	st.rest(a, now)
+}
+
+// rest gives the slot back and declares the ended attempt quiet, as far
+// as nothing of it runs any more.
+func (st *state) rest(a *attempt, now int64) {
+	if !a.ended || a.t.run != a || a.inCall {
+		return
+	}
+	if a.cl.runner && a.t.is(flagSlot) {
+		st.release(a.t) // its turn has returned
+	}
+	if a.aborts > 0 || a.stopMore && (a.cl.starter || a.turn == 0) {
+		return
+	}
+	if a.loose && a.t.sess != nil && a.cl.starter {
+		st.follow(a) // its status must be seen
+		return
+	}
+	st.quiet(a, now)
+}
+
+// quiet is called once nothing of an ended attempt runs any more.
+func (st *state) quiet(a *attempt, now int64) {
+	t := a.t
+	st.unquiet--
+	if !a.overrun {
+		st.stopping--
+	}
+	st.unfollow(a)
+	st.deadlines.attempts.set(&a.alarm, a, 0)
+	a.phase = PhaseNone
+	t.run = nil
+	if t.sess != nil {
+		t.sess.stuck = false
+	}
+	if t.is(flagSlot) {
+		st.release(t)
+	}
+	st.emit(EventQuiet, t)
+	st.wakeTask(t)
+	if t.status == Pending && t.is(flagUnstarted) {
+		t.set(flagUnstarted, false)
+		st.queue(t, now)
+		return
+	}
+	st.expirable(t, now)
+}
+
+// overrun gives the slot of a session to the next one although it could
+// not be stopped in time: the one case in which more than the limit can run.
+func (st *state) overrun(a *attempt, now int64) {
+	a.overrun = true
+	if a.ended {
+		st.stopping--
+	}
+	t := a.t
+	if t.sess != nil {
+		t.sess.stuck = true
+	}
+	if t.is(flagSlot) { // else its turn is over, and only an abort hangs
+		st.over++
+		st.release(t)
+		st.emit(EventOverLimit, t)
+		st.logTask(logOverLimit, t)
+	}
+	st.wakeTask(t)
+	if t.status == Pending && t.is(flagUnstarted) {
+		st.end(t, CauseNotStopped, reasonNotStopped(st.cfg.StopTimeout), now)
+	}
+	st.expirable(t, now) // it may never become quiet
+}
+
+// returnedLate is called when a call of an attempt has returned. The record
+// may have expired by then: its tombstone tells that nothing runs any more. That
+// of a starter never does, since nobody asks for its status then.
+func (st *state) returnedLate(a *attempt) {
+	if a.t.is(flagForgotten) && a.cl.runner && !a.inCall && a.aborts == 0 {
+		st.keep.stopped(a.t.id())
+	}
+}
+
+// abortLate aborts a session that came, or took its prompt, after the
+// attempt had ended.
+func (st *state) abortLate(a *attempt, session string, now int64) {
+	if a.t.sess == nil || a.t.sess.id != session {
+		// Somebody else holds this id: it is not ours to stop.
+		return
+	}
+	if a.stopEnd == 0 {
+		a.stopEnd = now + int64(st.cfg.StopTimeout)
+		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
+	}
+	if a.cl.starter && a.turn > 0 {
+		a.loose = true
+	}
+	if a.overrun {
+		st.abortOnce(a, session)
+		return
+	}
+	st.abort(a)
+}
+
+// abort has the attempt's session aborted. When an abort is under way
+// already, another follows it.
+func (st *state) abort(a *attempt) {
+	a.stopMore = true
+	if !a.stopper {
+		a.stopper = true
+		st.rare().aborts = append(st.rare().aborts, abortion{a: a})
+	}
+}
+
+// abortOnce aborts a session that came after the stopping deadline.
+func (st *state) abortOnce(a *attempt, session string) {
+	a.aborts++
+	a.epoch++
+	st.rare().aborts = append(st.rare().aborts, abortion{a, session})
+}

@@ -1,0 +1,114 @@
+package bgagent
+
+import (
+	"encoding/base32"
+	"errors"
+
+	"github.com/google/uuid"
+)
+
+// idEncoding writes ids in lower case without the letters that are mistaken
+// for digits.
+var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
+
+const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// idValues has 1 + the value of each letter, and 0 for what is none.
+var idValues = func() (v [256]uint8) {
+	for i, c := range []byte(idLetters) {
+		v[c] = uint8(i + 1)
+	}
+	return v
+}()
+
+const (
+	idRandom = 16                    // characters of an id after its prefix: 80 random bits of a version 4 UUID
+	idLen    = len("bg_") + idRandom // length of a task's id
+)
+
+// newID returns an unguessable id, between a prefix and a suffix, and the
+// number in it.
+func (st *state) newID(prefix, suffix string) (id string, num uint64) {
+	u, err := uuid.NewRandomFromReader(st.ids)
+	if err != nil {
+		panic("bgagent: no randomness: " + err.Error())
+	}
+	// Bytes 6 and 8 hold the version and the variant; the others are random.
+	raw := [10]byte{u[0], u[1], u[2], u[3], u[4], u[5], u[7], u[9], u[10], u[11]}
+	var buf [32]byte
+	n := copy(buf[:], prefix)
+	idEncoding.Encode(buf[n:n+idRandom], raw[:])
+	n += idRandom
+	n += copy(buf[n:], suffix)
+	return string(buf[:n]), idNumber(raw)
+}
+
+func idNumber(raw [10]byte) (n uint64) {
+	for _, b := range raw[:8] {
+		n = n<<8 | uint64(b)
+	}
+	return n
+}
+
+// parseID returns the number in a task's id.
+func parseID(id string) (num uint64, ok bool) {
+	if len(id) != idLen || id[:3] != "bg_" {
+		return 0, false
+	}
+	for i := range idRandom {
+		v := idValues[id[3+i]]
+		switch {
+		case v == 0:
+			return 0, false
+		case i < 12: // 60 bits, and four more out of the next letter
+			num = num<<5 | uint64(v-1)
+		case i == 12:
+			num = num<<4 | uint64(v-1)>>1
+		}
+	}
+	return num, true
+}
+
+// find returns the task with the id.
+func (st *state) find(id string) (*task, error) {
+	num, ok := parseID(id)
+	if !ok {
+		return nil, unknownTask(id)
+	}
+	if t := st.tasks[num]; t != nil && t.id() == id {
+		return t, nil
+	}
+	if tomb := st.keep.find(id); tomb != nil {
+		return nil, &ExpiredError{ID: id, Status: tomb.status, Session: tomb.sessionID()}
+	}
+	return nil, taskError(id, ErrUnknownTask)
+}
+
+// own is find for a caller that may only see what descends from it.
+func (st *state) own(by Caller, id string) (*task, error) {
+	t, err := st.find(id)
+	if err != nil {
+		var gone *ExpiredError
+		if by.Session != "" && errors.As(err, &gone) && !st.keep.descends(id, by.Session) {
+			return nil, taskError(id, ErrNotDescendant)
+		}
+		return nil, err
+	}
+	if !descends(t, by) {
+		return nil, taskError(id, ErrNotDescendant)
+	}
+	return t, nil
+}
+
+// descends reports whether the caller may see the task.
+func descends(t *task, by Caller) bool {
+	if by == (Caller{}) || by.Session == "" {
+		return true
+	}
+	for n := t.up; n != nil; n = n.above() {
+		if n.session == by.Session {
+			return true
+		}
+	}
+	return false
+}

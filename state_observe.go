@@ -1,0 +1,115 @@
+package bgagent
+
+// observe takes one event of a client.
+func (st *state) observe(cl *client, e HostEvent, now int64) {
+	if cl.streamUp > 0 {
+		cl.lastBeat = now // anything that comes is a sign of life
+	}
+	switch e.Kind {
+	case HostStreamUp:
+		cl.streamUp, cl.lastBeat = now, now
+		return
+	case HostStreamBeat:
+		return
+	case HostStreamGap:
+		cl.streamUp, cl.gapAt = 0, now
+		for a := range cl.followed {
+			if a.live() {
+				a.w.needRead = true
+			}
+		}
+		st.kick(cl)
+		return
+	case HostDeleted:
+		if of := st.clientOf(e.Session); of == nil || of == cl { // else another client has one of the same name
+			st.sessionDeleted(e.Session, now)
+		}
+		return
+	}
+	if n := st.nodes[e.Session]; n != nil && n.busy == cl && e.Kind == HostStatus && e.Status.State == SessionIdle {
+		st.parentIdle(n)
+	}
+	s := st.session(e.Session)
+	if s == nil || s.task.kind.cl != cl || s.task.run == nil {
+		return
+	}
+	if a := s.task.run; a.ended {
+		if e.Kind == HostStatus && (e.Status.State == SessionIdle || e.Status.State == SessionGone) {
+			st.kick(cl) // the event may be an earlier turn's, and late
+		}
+	} else if cl.starter && a.turnStart > 0 {
+		st.observed(a, e, now)
+	}
+}
+
+// clientOf returns the client whose session it is, or nil.
+func (st *state) clientOf(session string) *client {
+	switch s := st.sessions.find(session); {
+	case s == nil:
+		return nil
+	case s.tomb > 0:
+		return st.keep.tombs[s.tomb-1].kind.cl
+	default:
+		return s.task.kind.cl
+	}
+}
+
+// observed takes an event about a turn.
+func (st *state) observed(a *attempt, e HostEvent, now int64) {
+	w := a.w
+	switch e.Kind {
+	case HostMessage:
+		if e.Message == nil {
+			return
+		}
+		if w.message(st.seed, e.Message, &a.w.prog, now) {
+			a.activity = now
+			st.progressed(a, e.Message.Finished, now)
+		}
+		w.toldBy(e.Message.ID, now)
+	case HostTodos:
+		st.todos(a, e.Todos, now)
+		w.todosLive = true
+	case HostError:
+		stop := e.Stop
+		if stop == StopUntold || stop == StopEndOfTurn {
+			stop = StopError
+		}
+		if w.hint == nil { // what follows from the first one says less
+			w.hint = &hint{stop: stop, err: e.Error, at: now, finger: w.finger}
+		}
+		st.eventLook(a)
+	case HostStatus:
+		st.statusEvent(a, e.Status, now)
+	}
+}
+
+// statusEvent takes an event that tells a status. Idle is only believed
+// with what was read after it, so it has the session looked at.
+func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
+	switch s.State {
+	case SessionIdle, SessionGone:
+		a.w.answered = now
+		if s.State == SessionIdle && st.streamed(a, now) && !a.w.looking && !a.inCall {
+			st.judge(a, observation{status: s, answered: true, read: true}, now)
+			return
+		}
+		a.w.said = s.State
+		st.eventLook(a)
+	case SessionBusy, SessionRetrying, SessionAsking:
+		a.w.answered = now
+		a.w.said = SessionUnknown
+		st.status(a, s)
+		st.judge(a, observation{status: s, answered: true, read: st.streamed(a, now)}, now)
+	}
+}
+
+// eventLook looks at a session because of an event; while its prompt is
+// still being handed over, right after that.
+func (st *state) eventLook(a *attempt) {
+	if a.inCall {
+		a.w.lookAt = 1
+		return
+	}
+	st.lookSoon(a)
+}

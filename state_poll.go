@@ -1,0 +1,259 @@
+package bgagent
+
+import (
+	"slices"
+	"time"
+)
+
+func (st *state) thresholds() thresholds {
+	never := func(d time.Duration) int64 { return int64(max(d, 0)) }
+	return thresholds{
+		minIdle: never(st.cfg.MinIdleTime), minStable: never(st.cfg.MinStabilityTime), stablePolls: st.cfg.StablePolls,
+		todoHold: never(st.cfg.TodoHold), stale: never(st.cfg.StaleTimeout), gone: int64(st.cfg.SessionGone),
+		unreachable: never(st.cfg.HostUnreachable),
+	}
+}
+
+// follow has the sweeps ask for the attempt's session.
+func (st *state) follow(a *attempt) {
+	a.cl.followed[a] = struct{}{}
+	st.poll(a.cl)
+}
+
+func (st *state) unfollow(a *attempt) { delete(a.cl.followed, a) }
+
+// poll makes sure that a goroutine polls the client.
+func (st *state) poll(cl *client) {
+	if !cl.polling && cl.starter {
+		cl.polling = true
+		st.rare().poll = append(st.rare().poll, cl)
+	}
+}
+
+// kick has the client polled at once.
+func (st *state) kick(cl *client) {
+	st.rare().kicks = append(st.rare().kicks, cl)
+}
+
+// looked is an attempt that a sweep asks about, as it was before the call.
+type looked struct {
+	a       *attempt
+	session string
+	epoch   int
+	status  SessionStatus
+	poll    bool
+	at      int64        // when the status was told
+	said    SessionState // by the event because of which it is looked at
+}
+
+// swept takes one status of a sweep, and reports whether the session is
+// to be read.
+func (st *state) swept(l *looked, now int64) (read bool) {
+	a := l.a
+	if a.t.run != a || a.epoch != l.epoch {
+		return false // older than the last prompt or abort
+	}
+	if a.ended {
+		st.rested(a, l.status.State, now)
+		return false
+	}
+	if a.turnStart == 0 || a.w.looking {
+		return false
+	}
+	// Sweeps come in between, when something is being stopped or has been lost:
+	// that is not what polls are counted for.
+	if l.poll = now-a.w.polled >= int64(st.cfg.PollInterval); l.poll {
+		a.w.polled = now
+	}
+	if known := l.status.State != SessionUnknown && l.status.State <= SessionUntold; known {
+		a.w.answered = now
+		st.status(a, l.status)
+	} else {
+		l.status.State = SessionUnknown
+		st.judge(a, observation{poll: l.poll, status: l.status}, now)
+		return false
+	}
+	if l.status.State == SessionGone || st.current(a, l.status, now) {
+		st.judge(a, observation{poll: l.poll, answered: true, read: true, status: l.status}, now)
+		// What is known may not be enough: the todos may have to be read.
+		if !a.live() || a.turnStart == 0 || !a.w.c.needsTodos || a.w.looking {
+			return false
+		}
+	}
+	a.w.looking = true
+	return true
+}
+
+// status notes what the status tells besides idle or not.
+func (st *state) status(a *attempt, s SessionStatus) {
+	switch s.State {
+	case SessionAsking:
+		question := s.Detail
+		if question == "" {
+			question = questionNotTold
+		}
+		st.asking(a, question)
+	case SessionRetrying:
+		st.asking(a, "")
+		a.w.prog.detail = title(s.Detail, "")
+	default:
+		if a.phase == PhaseAsking || a.w.prog.detail != "" {
+			st.asking(a, "")
+		}
+	}
+}
+
+// rested looks whether the session of an ended attempt has come to rest.
+func (st *state) rested(a *attempt, s SessionState, now int64) {
+	switch s {
+	case SessionIdle, SessionGone, SessionUntold:
+		if !a.inCall && a.aborts == 0 && !a.stopMore {
+			a.loose = false
+			st.rest(a, now)
+		}
+	}
+}
+
+// current reports whether all that there is to read is known already: by
+// events that have told everything since before the prompt or the last read, or by a revision
+// that is still the same.
+func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
+	w := a.w
+	if s.Revision != "" && s.Revision == w.revision && !w.needRead {
+		return true
+	}
+	return st.streamed(a, now)
+}
+
+// streamed reports whether events have told everything about the turn.
+func (st *state) streamed(a *attempt, now int64) bool {
+	cl := a.cl
+	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.w.readAt) && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
+}
+
+// readSoon has a session read once one of the client's readers is free.
+func (st *state) readSoon(l looked) {
+	cl := l.a.cl
+	cl.toRead = append(cl.toRead, l)
+	if cl.readers < st.cfg.ReadConcurrency {
+		cl.readers++
+		st.rare().readers = append(st.rare().readers, cl)
+	}
+}
+
+// lookSoon has a session looked at by itself, at once.
+func (st *state) lookSoon(a *attempt) {
+	if a.w.looking {
+		a.w.again = true
+		return
+	}
+	if a.t.sess == nil || st.closing {
+		return
+	}
+	a.w.looking = true
+	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch, said: a.w.said}
+	a.w.said = SessionUnknown
+	st.rare().looks = append(st.rare().looks, l)
+}
+
+// wasLooked ends a look. What came meanwhile is looked at right away.
+func (st *state) wasLooked(a *attempt) {
+	a.w.looking = false
+	if a.w.again {
+		a.w.again = false
+		if a.live() && a.turnStart > 0 {
+			st.lookSoon(a)
+		}
+	}
+}
+
+// wasRead takes what was read.
+func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
+	changed := false
+	for _, p := range pages {
+		for i := range p.Messages {
+			msg := &p.Messages[i]
+			if !a.w.wasTold(msg.ID, began) && a.w.message(st.seed, msg, &a.w.prog, now) {
+				changed = true
+			}
+		}
+		if p.Next != "" {
+			a.t.sess.cursor = p.Next
+		}
+	}
+	if len(pages) > 0 {
+		if a.cl.gapAt < began {
+			a.w.needRead = false
+		}
+		a.w.readAt = began
+		a.w.revision = l.status.Revision
+	}
+	if changed {
+		a.activity = now
+		st.progressed(a, true, now)
+	}
+}
+
+// todos notes the todo list of a session.
+func (st *state) todos(a *attempt, list []Todo, now int64) {
+	if !slices.Equal(list, a.w.prog.todos) {
+		a.activity = now
+		a.w.c.change(now)
+	}
+	a.w.todos, a.w.todosAt = openTodos(list), now
+	a.w.prog.todos, a.w.prog.todosSeen = slices.Clone(list), true
+	st.progressed(a, true, now)
+}
+
+// todosFresh is for how long a todo list that was read is believed.
+const todosFresh = int64(time.Second)
+
+// judge has an observation judged and does what the verdict says.
+func (st *state) judge(a *attempt, o observation, now int64) {
+	w := a.w
+	if s := a.t.sess; s.active {
+		s.active = false
+		a.activity = now
+		w.c.change(now)
+	}
+	o.view, o.flying, o.hint, o.lastly = w.turn, w.flying, w.hint, w.todos
+	o.trust = a.no == 1 && a.turn == 1 && a.t.sess.aborted == 0
+	if !o.status.RetryAt.IsZero() {
+		o.retryAt = int64(o.status.RetryAt.Sub(st.epoch))
+	}
+	switch {
+	case !a.cl.todos:
+		o.todos = 0
+	case w.todosAt > a.cl.gapAt && (now-w.todosAt <= todosFresh || w.todosLive && st.streamed(a, now)):
+		o.todos = w.todos
+	default:
+		o.todos = -1
+	}
+	var v verdict
+	w.c.counters, v = judge(w.c.counters, o, st.thresholds(), now)
+	w.c.needsTodos = v.needTodos
+	if v.dropHint {
+		w.hint = nil
+	}
+	a.activity = max(a.activity, w.c.changed)
+	switch {
+	case (v.cause == CauseNoOutput || v.cause == CauseInterrupted) && !w.doubted && st.streamed(a, now):
+		w.doubted, w.needRead = true, true // it may be the events that are missing
+		st.lookSoon(a)
+	case v.end && v.cause == CauseStale:
+		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &w.prog), now)
+	case v.end && v.running:
+		st.end(a.t, v.cause, v.reason, now)
+	case v.end && v.cause == CauseNoOutput: // an empty turn; the attempt may have an answer
+		st.turnOver(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
+	case v.end:
+		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: w.text, todos: v.todos}, now)
+	case v.needTodos && o.answered && !o.poll && !w.looking:
+		st.lookSoon(a) // an event alone is not enough
+	default:
+		if v.lookAt > 0 || w.said == SessionUnknown || w.lookAt <= now { // else what an event said is still to be looked at
+			w.lookAt = v.lookAt
+		}
+		st.setDeadline(a, now)
+	}
+}

@@ -1,0 +1,176 @@
+package bgagent
+
+import "slices"
+
+func openTodos(list []Todo) (n int32) {
+	for _, t := range list {
+		if t.State.Open() {
+			n++
+		}
+	}
+	return n
+}
+
+// job is one host call, put together under the lock.
+type job struct {
+	call    hostCall
+	spec    SessionSpec
+	session string
+	prompt  Prompt
+	rep     *Reporter
+	cursor  Cursor // with callStart, in a session that has been used before
+	again   bool
+}
+
+type hostCall uint8
+
+const (
+	_ hostCall = iota
+	callCreate
+	callRun
+	callStart
+)
+
+// beginCall prepares the call that the attempt's stage asks for. Between
+// the grant and here the attempt may have been ended: then there is no call.
+func (st *state) beginCall(a *attempt, j *job, now int64) bool {
+	if !a.live() || a.stage == stageNone || st.heldBack(a, now) {
+		return false
+	}
+	t := a.t
+	a.inCall, a.callEnd = true, now+int64(st.cfg.CreateTimeout)
+	if a.stage == stageCreate {
+		j.call = callCreate
+		st.spec(t, &j.spec)
+	} else {
+		j.call, j.session = callStart, t.sess.id
+		st.prompt(a, &j.prompt, now)
+		if a.cl.runner {
+			a.callEnd = 0 // lasts as long as the turn
+			j.call, j.rep = callRun, a.reporter()
+			st.phase(a, PhaseTurn)
+		} else if j.again = a.no > 1 && a.turn == 1; j.again {
+			j.cursor = t.sess.cursor
+			a.callEnd = 0 // begins with the prompt
+		}
+	}
+	st.setDeadline(a, now)
+	return true
+}
+
+// spec fills in what session to create.
+func (st *state) spec(t *task, s *SessionSpec) {
+	*s = SessionSpec{}
+	s.Task, s.Parent, s.Title, s.Depth = t.id(), t.up.session, t.title, t.kind.key.depth
+	s.Agent, s.Model, s.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
+	if x := t.more; x != nil {
+		s.Directory, s.Metadata = x.directory, x.metadata
+	}
+}
+
+// prompt opens the next turn. It fills in p, as spec does, rather
+// than return it: with a copy in every frame the stack of a new goroutine had to
+// grow, which took an eighth of the time of a short task.
+func (st *state) prompt(a *attempt, p *Prompt, now int64) {
+	t := a.t
+	if a.promptID == "" {
+		a.promptID = t.promptID(a.no, a.turn+1)
+	}
+	a.turn++
+	a.epoch++
+	a.turnStart, t.sess.active = now, false
+	a.activity = now
+	if a.cl.starter || a.w != &nothingSeen {
+		a.seen().begin(a.promptID, now)
+		if past := t.sess.past; past != nil {
+			a.w.past = *past
+		}
+	}
+	*p = Prompt{}
+	p.ID, p.Task, p.Attempt, p.Turn, p.Text = a.promptID, t.id(), int(a.no), int(a.turn), a.prompt
+	p.Agent, p.Model, p.Permissions = t.kind.key.agent, t.kind.key.model, slices.Clone(t.kind.rules)
+	if t.more != nil {
+		p.System = t.more.system
+	}
+	if a.notice != nil {
+		n := a.notice.notice
+		p.Notice = &n
+		if a.cl.runner { // the call is the turn: it has been told once it is made
+			st.told(a, now)
+			a.told = &n
+		}
+	} else if a.told != nil { // the call is made again
+		p.Notice = a.told
+	}
+}
+
+// bind gives the task its session, unless the id belongs to another one,
+// which is returned then.
+func (st *state) bind(t *task, id string) (other *session) {
+	s := &session{id: id, task: t}
+	if other = st.sessions.add(s); other != nil {
+		return other
+	}
+	t.sess = s
+	if n := st.nodes[id]; n != nil && n.of == nil {
+		// Somebody named a scope like this session, before it was there. The
+		// tasks under it are its children from now on.
+		n.of, t.sess.own = t.sess, n
+		st.regraft(n, t)
+	}
+	return nil
+}
+
+// regraft corrects the counts of live tasks after a node that was a root
+// has come under a task.
+func (st *state) regraft(n *node, t *task) {
+	if n.up != nil || t.up == n || t.up.under(n.session) {
+		// A circle, or a looked-up parent that says otherwise: stay as it was.
+		n.of, t.sess.own = nil, nil
+		return
+	}
+	n.of, t.sess.own = nil, nil // the tree that it leaves is its own
+	graft(n.account, n, t.up)
+	n.of, t.sess.own = t.sess, n
+}
+
+// nextTurn gives an attempt that waits, and has got a slot, what it is
+// owed as its next turn.
+func (st *state) nextTurn(a *attempt, now int64) {
+	a.wantTurn = false
+	n := a.t.sess.own
+	var env *envelope
+	if n != nil { // else everything was read, and has expired
+		env = st.pack(n, now)
+	}
+	if env == nil { // taken meanwhile
+		st.release(a.t)
+		st.touchParent(a.t.sess.own)
+		return
+	}
+	a.notice, a.prompt, a.promptID, a.stage = env, "", "", stagePrompt
+	a.told = nil
+	a.endCause = CauseNone
+	n.env = env
+	env.flying = true
+	st.phase(a, PhaseStarting)
+	st.wantGoroutine(a)
+}
+
+// told settles what the turn's prompt has told.
+func (st *state) told(a *attempt, now int64) {
+	env := a.notice
+	a.notice = nil
+	if n := a.t.sess.own; n != nil && n.env == env {
+		st.delivered(n, NoticeDelivered, now)
+	}
+}
+
+// phase changes what a running attempt is doing.
+func (st *state) phase(a *attempt, p Phase) {
+	if a.phase != p {
+		a.phase = p
+		st.emit(EventPhase, a.t)
+		st.wakeTask(a.t)
+	}
+}

@@ -1,0 +1,259 @@
+package bgagent
+
+import (
+	"cmp"
+	"hash/maphash"
+	"maps"
+)
+
+// sameCall returns the task that the call launched before, or nil.
+func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
+	t := st.calls[hash]
+	if t == nil || t.call != by.ToolCallID || st.callHashOf(t) != hash {
+		return nil
+	}
+	st.awaitCall(t, foreground)
+	return t
+}
+
+// awaitCall notes that a repeated call waits for the task, which may have gone
+// on in the background.
+func (st *state) awaitCall(t *task, foreground bool) {
+	if foreground && t.live() {
+		t.set(flagForeground|flagUnanswered, true)
+	}
+}
+
+// forgetCall is called when the task's latest attempt has ended and nobody
+// is left to be handed its end: the id of the tool call that began it guards
+// against a retry, which cannot come any more. What comes under it is new.
+func (st *state) forgetCall(t *task) {
+	if t.live() || t.is(flagUnanswered) {
+		return
+	}
+	if t.call != "" {
+		if h := st.callHashOf(t); st.calls[h] == t {
+			delete(st.calls, h)
+		}
+	}
+	if t.more != nil {
+		t.more.again = 0
+	}
+}
+
+// admit makes the task, or says why not.
+func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, error) {
+	if st.closing || st.draining {
+		return nil, ErrClosed
+	}
+	var hash uint64
+	if by.ToolCallID != "" {
+		hash = callHash(st.seed, by, p.asked[0], p.asked[1])
+		if t := st.sameCall(by, hash, foreground); t != nil {
+			return t, nil
+		}
+	}
+	n, err := st.launchNode(by.Session, p.chain)
+	if err != nil {
+		return nil, err
+	}
+	top, depth := n.root()
+	if depth >= st.cfg.MaxDepth {
+		return nil, pastDepth(depth, st.cfg.MaxDepth)
+	}
+	if err := st.room(top); err != nil {
+		return nil, err
+	}
+
+	t := &task{st: st, up: n, title: p.in.Description, text: p.in.Prompt, call: by.ToolCallID, queued: now, no: 1, debt: -1}
+	for {
+		id, num := st.newID("bg_", firstPrompt)
+		if st.tasks[num] == nil && num != 0 {
+			t.ids = id
+			st.tasks[num] = t
+			break
+		}
+	}
+	st.peak = max(st.peak, len(st.tasks))
+	if hash != 0 && st.calls[hash] == nil {
+		st.calls[hash] = t
+	}
+	p.key.depth = depth + 1
+	t.kind = st.kind(p.key, p.cl, p.own)
+	if hash != 0 && st.callHashOf(t) != hash { // it was launched with something else than was asked for
+		t.extra().call = hash
+	}
+	t.set(flagForeground|flagUnanswered, foreground)
+	if p.values != (launchValues{}) {
+		t.extra().values = p.values
+	}
+	if len(p.in.Metadata) > 0 {
+		t.extra().metadata = maps.Clone(p.in.Metadata)
+	}
+	if dir := cmp.Or(p.in.Directory, n.directory()); dir != "" {
+		t.extra().directory = dir
+	}
+	if p.in.System != "" {
+		t.extra().system = p.in.System
+	}
+	n.link(t)
+	st.countLive(t, +1)
+	st.emit(EventLaunched, t)
+	st.logTask(logLaunched, t)
+	st.queue(t, now)
+	return t, nil
+}
+
+// room checks the number of live tasks under a root.
+func (st *state) room(top *node) error {
+	if limit := st.cfg.MaxTasksPerRoot; limit != Unlimited && top.account.live >= limit {
+		return tooManyTasks(top.session, top.account.live, limit)
+	}
+	return nil
+}
+
+// launchNode returns the node of the launching session, linked to its
+// parents.
+func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) {
+	n := st.node(session)
+	if n.gone {
+		return nil, sessionIsGone(session)
+	}
+	switch t := n.parentTask(); {
+	case t == nil:
+	case !t.live() && t.status != Completed:
+		return nil, taskWasEnded(t.id(), t.cause)
+	case t.is(flagUnstarted): // the turn that asks is still the earlier attempt's
+		return nil, taskNotBegun(t.id())
+	}
+	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
+		at.dir = chain[0].Directory
+		if chain[0].Parent == "" {
+			break
+		}
+		up := st.node(chain[0].Parent)
+		if up.under(at.session) {
+			return nil, parentCycle(session)
+		}
+		graft(at.account, at, up)
+		at.up = up
+		up.subs = append(up.subs, at)
+		at = up
+	}
+	return n, nil
+}
+
+// callHash returns the hash of a call; never 0.
+func callHash(seed maphash.Seed, by Caller, agent, prompt string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for _, s := range [...]string{by.Session, by.ToolCallID, agent, prompt} {
+		h.WriteString(s)
+		h.WriteByte(0)
+	}
+	return max(h.Sum64(), 1)
+}
+
+// callHashOf returns the hash that the task's launch had.
+func (st *state) callHashOf(t *task) uint64 {
+	if t.more != nil && t.more.call != 0 {
+		return t.more.call
+	}
+	return callHash(st.seed, Caller{t.up.session, t.call}, t.kind.key.agent, t.text)
+}
+
+// queue puts a pending task in line for a slot.
+func (st *state) queue(t *task, now int64) {
+	if d := st.cfg.QueueTimeToLive; d > 0 && t.extra().ttl == nil {
+		t.more.ttl = &alarm{}
+		st.deadlines.queued.set(t.more.ttl, t, now+int64(d))
+	}
+	if t.is(flagUnstarted) {
+		return
+	}
+	t.wait.Owner = t
+	st.takeSlot(t, false)
+}
+
+// takeSlot asks for a slot for t, at the head of the line or behind those who
+// came before. If there is one, t goes on when the update is settled.
+func (st *state) takeSlot(t *task, head bool) {
+	s := st.slots
+	space, name := countedAs(t.kind.key.model, t.kind.key.agent)
+	if s.Take(&t.wait, space, name, head, s.Ticket()) {
+		st.due.granted = append(st.due.granted, t)
+	}
+}
+
+// ringQueued ends a pending task that has waited for too long.
+func (st *state) ringQueued(t *task, now int64) {
+	if t.status == Pending {
+		st.end(t, CauseQueueTimeToLive, reasonQueued(st.cfg.QueueTimeToLive), now)
+	}
+}
+
+// granted goes on with a task that has got a slot: it starts, or has its next
+// turn. Meanwhile the task may have given the slot back.
+func (st *state) granted(t *task, now int64) {
+	if t.is(flagSlot) || !st.slots.Holds(&t.wait) {
+		return
+	}
+	t.set(flagSlot, true)
+	switch {
+	case t.status == Pending:
+		st.start(t, now)
+	case t.status == Running && t.run != nil && t.run.wantTurn:
+		st.nextTurn(t.run, now)
+	default:
+		panic("bgagent: bug: a slot for task " + t.id() + ", which is " + t.status.String() + " and wants none")
+	}
+}
+
+// release gives the slot of t back, or its place in line. The next in line goes
+// on when the update is settled.
+func (st *state) release(t *task) {
+	t.set(flagSlot, false)
+	next := st.slots.Leave(&t.wait)
+	if next == nil {
+		return
+	}
+	if t, ok := next.Owner.(*task); ok && t.st == st { // of another's nothing else may be read here
+		st.due.granted = append(st.due.granted, t)
+		return
+	}
+	st.rare().grants = append(st.rare().grants, next)
+}
+
+// start makes the attempt of a pending task that has got its slot.
+func (st *state) start(t *task, now int64) {
+	t.transition(Running, CauseNone)
+	if x := t.more; x != nil && x.ttl != nil {
+		st.deadlines.queued.set(x.ttl, t, 0)
+		x.ttl = nil
+	}
+	a := &attempt{t: t, no: t.no, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
+	if t.more != nil {
+		a.ctx.values = t.more.values
+		a.prompt = joined(t.more.unsaid, t.text)
+	}
+	if t.sess != nil {
+		a.stage = stagePrompt
+	}
+	a.activity = now
+	t.run = a
+	st.emit(EventStarted, t)
+	st.logTask(logStarted, t)
+	st.wakeTask(t)
+	st.wantGoroutine(a)
+}
+
+// wantGoroutine has the attempt's host call made once the lock has been given
+// back.
+func (st *state) wantGoroutine(a *attempt) {
+	if st.fx.start == nil {
+		st.fx.start = a
+	} else {
+		st.fx.startEnd.nextRun = a
+	}
+	st.fx.startEnd = a
+}

@@ -1,0 +1,147 @@
+package bgagent
+
+// alarm is a deadline of a record; see alarms.
+type alarm struct {
+	at    int64
+	index int // in its heap, from 1; 0 when it is not set
+}
+
+// alarms is a binary heap of deadlines, the earliest first. One timer stands for
+// all of them: a timer or a context for every deadline cost more than half of the
+// time of a launch. T is the record that a deadline belongs to.
+type alarms[T any] []ringer[T]
+
+type ringer[T any] struct {
+	*alarm
+	who T
+}
+
+func (h alarms[T]) up(i int) {
+	for i > 0 {
+		p := (i - 1) / 2
+		if h[p].at <= h[i].at {
+			return
+		}
+		h.swap(i, p)
+		i = p
+	}
+}
+
+func (h alarms[T]) down(i int) {
+	for {
+		c := 2*i + 1
+		if c >= len(h) {
+			return
+		}
+		if c+1 < len(h) && h[c+1].at < h[c].at {
+			c++
+		}
+		if h[i].at <= h[c].at {
+			return
+		}
+		h.swap(i, c)
+		i = c
+	}
+}
+
+func (h alarms[T]) swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i+1, j+1
+}
+
+// set makes the alarm ring at the given time; 0 takes it out.
+func (h *alarms[T]) set(al *alarm, who T, at int64) {
+	switch {
+	case at == 0 && al.index == 0:
+	case at == 0:
+		h.remove(al)
+	case al.index == 0:
+		al.at = at
+		*h = append(*h, ringer[T]{al, who})
+		al.index = len(*h)
+		h.up(al.index - 1)
+	default:
+		al.at = at
+		h.up(al.index - 1)
+		h.down(al.index - 1)
+	}
+}
+
+// setBy is set for a deadline that may ring early: it only ever moves the alarm
+// forward, which is cheaper.
+func (h *alarms[T]) setBy(al *alarm, who T, at int64) {
+	if at != 0 && (al.index == 0 || at < al.at) {
+		h.set(al, who, at)
+	}
+}
+
+func (h *alarms[T]) remove(al *alarm) {
+	i, last := al.index-1, len(*h)-1
+	h.swap(i, last)
+	(*h)[last] = ringer[T]{}
+	*h = (*h)[:last]
+	al.index = 0
+	if i < last {
+		h.up(i)
+		h.down(i)
+	}
+}
+
+// due takes out the earliest alarm if its time has come.
+func (h *alarms[T]) due(now int64) (who T, ok bool) {
+	if len(*h) == 0 || (*h)[0].at > now {
+		return who, false
+	}
+	who = (*h)[0].who
+	h.remove((*h)[0].alarm)
+	return who, true
+}
+
+// first returns the earliest time; 0 for none.
+func (h alarms[T]) first() int64 {
+	if len(h) == 0 {
+		return 0
+	}
+	return h[0].at
+}
+
+// deadlines are all times at which something has to be looked at. A deadline may
+// ring early; who is rung looks at the time and sets it again.
+type deadlines struct {
+	attempts alarms[*attempt] // their time limits
+	queued   alarms[*task]    // pending tasks that have waited too long
+	nodes    alarms[*node]    // what is owed is due
+	outages  alarms[*outage]  // a start tries whether its client can be reached
+	keep     int64            // the oldest record may go; 0 for never
+}
+
+// first returns the earliest deadline; 0 for none.
+func (d *deadlines) first() (at int64) {
+	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.outages.first(), d.keep} {
+		if t != 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	return at
+}
+
+// ringDue looks at everything whose time has come.
+func (st *state) ringDue(now int64) {
+	d := &st.deadlines
+	for {
+		if a, ok := d.attempts.due(now); ok {
+			st.ringAttempt(a, now)
+		} else if t, ok := d.queued.due(now); ok {
+			st.ringQueued(t, now)
+		} else if n, ok := d.nodes.due(now); ok {
+			st.touchNode(n)
+		} else if o, ok := d.outages.due(now); ok {
+			st.ringOutage(o, now)
+		} else {
+			break
+		}
+	}
+	if d.keep != 0 && d.keep <= now {
+		d.keep, st.due.evict = 0, true
+	}
+}

@@ -1,0 +1,169 @@
+// Command ring prints the functions of the root package's state that call each
+// other in a ring while the manager's lock is held. An end that frees a slot that
+// starts a task that ends is such a ring; the state draws its consequences at the
+// end of an update, so that only the tree of tasks itself is one.
+//
+//	ring [-allow end,cascade] [DIR]
+//
+// It exits with 1 when a ring holds a function that is not allowed. A call through
+// an interface counts as one to every implementation in the package.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/token"
+	"go/types"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/tools/go/packages"
+)
+
+func main() {
+	allow := flag.String("allow", "", "functions that may be in a ring, by name, with commas between")
+	flag.Parse()
+	dir := "."
+	if flag.NArg() > 0 {
+		dir = flag.Arg(0)
+	}
+	rings, err := ringsOf(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "ring:", err)
+		os.Exit(2)
+	}
+	allowed := strings.Split(*allow, ",")
+	bad := false
+	for _, ring := range rings {
+		fmt.Printf("ring of %d: %s\n", len(ring), strings.Join(ring, ", "))
+		for _, name := range ring {
+			if !slices.Contains(allowed, name) {
+				bad = true
+				fmt.Printf("  %s is not allowed in a ring\n", name)
+			}
+		}
+	}
+	fmt.Printf("%d ring(s)\n", len(rings))
+	if bad {
+		os.Exit(1)
+	}
+}
+
+// ringsOf returns the rings among the functions of the files state*.go, the
+// largest first, each sorted by name.
+func ringsOf(dir string) ([][]string, error) {
+	cfg := &packages.Config{Dir: dir, Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedDeps}
+	list, err := packages.Load(cfg, ".")
+	if err != nil {
+		return nil, err
+	}
+	if len(list) != 1 || len(list[0].Errors) > 0 {
+		return nil, fmt.Errorf("loading the package in %s: %v", dir, list[0].Errors)
+	}
+	g := graph{pkg: list[0], calls: map[*types.Func][]*types.Func{}}
+	g.build()
+	return g.rings(), nil
+}
+
+type graph struct {
+	pkg   *packages.Package
+	calls map[*types.Func][]*types.Func
+}
+
+// build notes who calls whom.
+func (g *graph) build() {
+	for _, file := range g.pkg.Syntax {
+		if !isState(g.pkg.Fset, file.Pos()) {
+			continue
+		}
+		for _, decl := range file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || f.Body == nil {
+				continue
+			}
+			from := g.pkg.TypesInfo.Defs[f.Name].(*types.Func)
+			ast.Inspect(f.Body, func(n ast.Node) bool {
+				if id, ok := n.(*ast.Ident); ok { // a method value is as good as a call
+					if to, ok := g.pkg.TypesInfo.Uses[id].(*types.Func); ok {
+						g.calls[from] = append(g.calls[from], g.targets(to.Origin())...)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// targets returns what a call of f may reach.
+func (g *graph) targets(f *types.Func) []*types.Func {
+	recv := f.Type().(*types.Signature).Recv()
+	if recv == nil || !types.IsInterface(recv.Type()) {
+		return []*types.Func{f}
+	}
+	face := recv.Type().Underlying().(*types.Interface)
+	var out []*types.Func
+	scope := g.pkg.Types.Scope()
+	for _, name := range scope.Names() {
+		named, ok := scope.Lookup(name).Type().(*types.Named)
+		if !ok || types.IsInterface(named) {
+			continue
+		}
+		if ptr := types.NewPointer(named); types.Implements(ptr, face) {
+			if m, _, _ := types.LookupFieldOrMethod(ptr, true, g.pkg.Types, f.Name()); m != nil {
+				out = append(out, m.(*types.Func))
+			}
+		}
+	}
+	return out
+}
+
+func isState(fset *token.FileSet, pos token.Pos) bool {
+	return strings.HasPrefix(filepath.Base(fset.Position(pos).Filename), "state")
+}
+
+// rings returns the strongly connected components of more than one function, and
+// those that call themselves (Tarjan's algorithm).
+func (g *graph) rings() (out [][]string) {
+	index, low, on := map[*types.Func]int{}, map[*types.Func]int{}, map[*types.Func]bool{}
+	var stack []*types.Func
+	var visit func(f *types.Func)
+	visit = func(f *types.Func) {
+		index[f] = len(index) + 1
+		low[f] = index[f]
+		stack, on[f] = append(stack, f), true
+		for _, to := range g.calls[f] {
+			switch {
+			case index[to] == 0:
+				visit(to)
+				low[f] = min(low[f], low[to])
+			case on[to]:
+				low[f] = min(low[f], index[to])
+			}
+		}
+		if low[f] != index[f] {
+			return
+		}
+		i := slices.Index(stack, f)
+		ring := stack[i:]
+		stack = stack[:i]
+		var names []string
+		for _, member := range ring {
+			on[member] = false
+			names = append(names, member.Name())
+		}
+		if len(names) > 1 || slices.Contains(g.calls[f], f) {
+			slices.Sort(names)
+			out = append(out, names)
+		}
+	}
+	for f := range g.calls {
+		if index[f] == 0 {
+			visit(f)
+		}
+	}
+	slices.SortFunc(out, func(a, b []string) int { return len(b) - len(a) })
+	return out
+}

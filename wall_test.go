@@ -1,0 +1,177 @@
+package bgagent
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The wall around the state: what its files may not know. What state causes must
+// leave by its effects alone, so that a store can hold them back until they are
+// durable.
+
+// stateImports are the packages that the state's files may import.
+var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/slots"}
+
+// clocks are what package time has that reads or waits for a clock.
+var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
+
+// breaches returns where a file of the state knows more than it may.
+func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string) {
+	breach := func(n ast.Node, format string, args ...any) {
+		at := fset.Position(n.Pos())
+		out = append(out, fmt.Sprintf("%s:%d: ", filepath.Base(at.Filename), at.Line)+fmt.Sprintf(format, args...))
+	}
+	for _, i := range file.Imports {
+		if path, _ := strconv.Unquote(i.Path.Value); !slices.Contains(stateImports, path) {
+			breach(i, "imports %s", path)
+		}
+	}
+	inPanic := map[ast.Node]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			breach(n, "starts a goroutine")
+		case *ast.SendStmt, *ast.SelectStmt:
+			breach(n, "uses a channel")
+		case *ast.UnaryExpr:
+			if n.Op == token.ARROW {
+				breach(n, "receives from a channel")
+			}
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains(clocks, n.Sel.Name) {
+				breach(n, "reads a clock: time.%s", n.Sel.Name)
+			}
+		case *ast.Ident:
+			if n.Name == "BackgroundManager" {
+				breach(n, "knows the manager")
+			}
+		case *ast.StructType:
+			for _, f := range n.Fields.List {
+				for _, what := range held(f.Type, faces) {
+					breach(f, "a record holds %s", what)
+				}
+			}
+		case *ast.CallExpr:
+			if f, ok := n.Fun.(*ast.Ident); ok && f.Name == "panic" {
+				ast.Inspect(n, func(n ast.Node) bool { inPanic[n] = true; return true })
+			}
+		case *ast.BasicLit:
+			if n.Kind == token.STRING && strings.Contains(n.Value, " ") && !inPanic[n] {
+				breach(n, "has wording: %s", n.Value)
+			}
+		}
+		return true
+	})
+	return out
+}
+
+// held returns what a field of this type holds that no record may. The interfaces
+// of the package are known by their names.
+func held(t ast.Expr, faces []string) (out []string) {
+	ast.Inspect(t, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncType:
+			out = append(out, "a function")
+		case *ast.InterfaceType:
+			out = append(out, "an interface")
+		case *ast.Ident:
+			if n.Name == "any" || n.Name == "error" || slices.Contains(faces, n.Name) {
+				out = append(out, "an interface")
+			}
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == "context" {
+				out = append(out, "a context")
+			}
+		}
+		return true
+	})
+	return out
+}
+
+func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
+	names, err := filepath.Glob("state*.go")
+	require.NoError(t, err)
+	names = slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, "_test.go") })
+	require.Greater(t, len(names), 10, "the files of the state have other names now")
+	fset := token.NewFileSet()
+	faces := interfaces(t, fset)
+	require.Contains(t, faces, "SessionClient")
+	var found []string
+	for _, name := range names {
+		file, err := parser.ParseFile(fset, name, nil, 0)
+		require.NoError(t, err)
+		found = append(found, breaches(fset, file, faces)...)
+	}
+	require.Empty(t, found)
+}
+
+// interfaces returns the names of the package's interfaces but for the one that
+// the state may hold.
+func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range files {
+		file, err := parser.ParseFile(fset, name, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok {
+				if _, ok := spec.Type.(*ast.InterfaceType); ok && spec.Name.Name != "grants" {
+					names = append(names, spec.Name.Name)
+				}
+			}
+			return true
+		})
+	}
+	return names
+}
+
+// A wall that lets everything pass would pass the test above.
+func TestTheWallFindsWhatIsPlanted(t *testing.T) {
+	for planted, want := range map[string]string{
+		"import \"context\"":                                   "imports context",
+		"import \"log/slog\"":                                  "imports log/slog",
+		"func f() { go f() }":                                  "starts a goroutine",
+		"func f(c chan int) { c <- 1 }":                        "uses a channel",
+		"func f(c chan int) { select { case <-c: default: } }": "uses a channel",
+		"func f(c chan int) { <-c }":                           "receives from a channel",
+		"import \"time\"; var at = time.Now()":                 "reads a clock",
+		"func f(m *BackgroundManager) {}":                      "knows the manager",
+		"type r struct { f func() }":                           "a record holds a function",
+		"type r struct { x []interface{ f() } }":               "a record holds an interface",
+		"type r struct { x map[string]any }":                   "a record holds an interface",
+		"type r struct { err error }":                          "a record holds an interface",
+		"type r struct { sc SessionClient }":                   "a record holds an interface",
+		"var s = \"it was ended\"":                             "has wording",
+	} {
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, "state_planted.go", "package bgagent; "+planted, 0)
+		require.NoError(t, err, planted)
+		require.NotEmpty(t, slices.DeleteFunc(breaches(fset, file, []string{"SessionClient"}), func(b string) bool { return !strings.Contains(b, want) }), planted)
+	}
+}
+
+// The lock and the state behind it are touched by the gate alone.
+func TestOnlyTheGateTakesTheLock(t *testing.T) {
+	names, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range names {
+		if name == "manager.go" || name == "invariants.go" || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		src, err := os.ReadFile(name)
+		require.NoError(t, err)
+		for _, way := range []string{"m.mu.", "m.st.", "m.st)"} {
+			require.NotContains(t, string(src), way, name)
+		}
+	}
+}
