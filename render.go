@@ -42,9 +42,15 @@ const notStarted = "(not started)"
 
 // wording holds the names by which the model knows the tools. An empty name is
 // that of a tool it does not have: nothing then speaks of it.
-type wording struct{ delegate, output, cancel string }
+type wording struct {
+	delegate, output, cancel string
 
-var defaultWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel}
+	// noNotices: nothing wakes the model when a task ends. No text then promises a
+	// notice or lets it end its turn; it is told to wait instead.
+	noNotices bool
+}
+
+var defaultWording = wording{delegate: ToolDelegateTask, output: ToolBackgroundOutput, cancel: ToolBackgroundCancel}
 
 // answer is a text for a model, in two parts.
 type answer struct {
