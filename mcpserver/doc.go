@@ -44,6 +44,13 @@
 // with tasks/get, or is told with notifications/tasks when it listens. See
 // [ExtensionTasks].
 //
+// # Clients that do not read, and strangers
+//
+// What a client is sent waits in a queue of its own, so that one which does not
+// read holds up nobody else; it loses its connection when one write has taken 30 s,
+// or when more than 4 MiB wait. [Server.Handler] says what it bounds over HTTP, and
+// what the http.Server should.
+//
 // # How it is tested
 //
 // With the protocol library's own client, in bubbles of testing/synctest; with the
