@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // What a model reads about several tasks.
@@ -225,7 +227,7 @@ func (p sessionPage) fit(room int) (body string, n, cut int) {
 			k = len(p.messages) - 1 - i
 		}
 		msg := p.messages[k]
-		msg.Text = clean(msg.Text)
+		msg.Text = cleantext.String(msg.Text)
 		offset, note := 0, ""
 		if k == 0 && !p.fromEnd && p.offset > 0 {
 			whole := len(msg.Text)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // What a model reads about one task.
@@ -100,7 +102,7 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	}
 	b.line("> **Note**: ", w.untilEnd(t.ID))
 	if t.Result != "" {
-		all := clean(t.Result)
+		all := cleantext.String(t.Result)
 		shown := tailAtRune(all, soFarMax)
 		b.line("\n## Text So Far\n")
 		if len(shown) < len(all) {
@@ -110,7 +112,7 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 		}
 		b.WriteString(fence(shown))
 	}
-	prompt := clean(t.Prompt)
+	prompt := cleantext.String(t.Prompt)
 	body := "## Original Prompt\n\n"
 	if len(prompt) > promptMax {
 		part := cutAtRune(prompt, promptMax)
@@ -217,7 +219,7 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 		b.field("Note", n)
 	}
 	more := 1000 + 4*len(arg(t.ID)) + len(arg(t.Session)) // room for what resultLines and continuation add
-	result := clean(t.Result)
+	result := cleantext.String(t.Result)
 	shown, from := p.of(result, room-b.Len()-more)
 	b.resultLines(w, t, p, len(result), len(shown), from)
 	if t.Status != Completed {

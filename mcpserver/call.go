@@ -12,6 +12,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // Structured is the structured content of every answer. Some programs show their
@@ -37,7 +38,8 @@ type TaskInfo struct {
 }
 
 func info(t bgagent.Task) TaskInfo {
-	i := TaskInfo{ID: t.ID, URI: uri(t.ID), Status: t.Status, Reason: t.Reason, Agent: t.Agent, Description: t.Description, Session: t.Session, Attempt: t.Attempt}
+	i := TaskInfo{ID: t.ID, URI: uri(t.ID), Status: t.Status, Reason: cleantext.Line(t.Reason), Agent: cleantext.Line(t.Agent),
+		Description: cleantext.Line(t.Description), Session: t.Session, Attempt: t.Attempt}
 	if t.Status.Terminal() {
 		i.Cause = t.Cause.String()
 	}
@@ -208,12 +210,12 @@ func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (s
 
 // describe says in one line what a task does.
 func describe(t bgagent.Task) string {
-	text := t.Agent + " (" + t.Description + "): "
+	text := cleantext.Line(t.Agent+" ("+t.Description+"):") + " "
 	switch {
 	case t.Status.Terminal():
 		return text + t.Status.String()
 	case t.Progress.LastTool != "":
-		return text + fmt.Sprintf("%s; tool calls: %d, last %s", t.Phase, t.Progress.ToolCalls, t.Progress.LastTool)
+		return text + fmt.Sprintf("%s; tool calls: %d, last %s", t.Phase, t.Progress.ToolCalls, cleantext.Line(t.Progress.LastTool))
 	case t.Phase != bgagent.PhaseNone:
 		return text + t.Phase.String()
 	}

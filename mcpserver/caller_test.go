@@ -149,3 +149,18 @@ func TestARetryOfAToolUseFindsItsTask(t *testing.T) {
 		require.Equal(t, 8, count(), "what is no id never matches")
 	})
 }
+
+func TestAToolUseWhoseAnswerWasHandedOutIsANewCall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m, s := newServer(t, mcpserver.Config{})
+		cs := connect(t, s, "me", nil)
+		for n := range 3 {
+			p := &mcp.CallToolParams{Meta: mcp.Meta{"claudecode/toolUseId": "call_0"}, Name: "delegate_task",
+				Arguments: map[string]any{"subagent_type": "worker", "prompt": "1m", "run_in_background": false}}
+			r, err := cs.CallTool(t.Context(), p)
+			require.NoError(t, err)
+			require.Contains(t, structured(t, r).Text, "did 1m")
+			require.Len(t, m.List(bgagent.Query{}), n+1)
+		}
+	})
+}
