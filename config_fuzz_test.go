@@ -123,8 +123,6 @@ func TestLargeFilesAreReadInAMoment(t *testing.T) {
 
 	_, err = bgagent.ParseConfig("f.json", inSection(entries(`"wake%d": 1, "wake%[1]d": 1,`)))
 	require.Greater(t, len(fileErrors(t, err)), 20_000)
-	_, err = bgagent.ParseConfig("f.json", inSection(entries(`"staleTimeoutMs%d": 1,`)+`"zebra": 1`))
-	require.Error(t, err, "those with one digit may be slips")
 	file, err = bgagent.ParseConfig("f.json", inSection(entries(`"x%dStaleTimeoutMs": 1,`)))
 	require.NoError(t, err)
 	require.Greater(t, len(file.Ignored()), 20_000)
