@@ -61,6 +61,16 @@ func (m *BackgroundManager) List(q Query) (out []Task) {
 	return out
 }
 
+// runsTask reports whether the session is that of a task, so that what it is owed
+// is its next turn.
+func (m *BackgroundManager) runsTask(session string) (is bool) {
+	m.view(func(st *state) {
+		s := st.sessions.find(session)
+		is = s != nil && s.task != nil && s.task.live()
+	})
+	return is
+}
+
 // Outstanding returns how many tasks that descend from the session are live,
 // and how many ends it is owed a notice of. Both are read in one step: a host
 // that sees two zeros misses nothing.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // All text that a model reads is made in the files render*.go, by pure functions
@@ -22,6 +24,8 @@ import (
 //     that is longer than any in it. Nothing of ours follows such a last thing:
 //     how to read on and what is owed stand before it. That also keeps a notice
 //     alive in hosts that cut long tool results at the end.
+//   - Text with several lines goes through cleantext: no escape sequences, no
+//     control characters, one kind of line end.
 //   - A notice holds no results, only lines.
 
 // Bounds of what is rendered, in bytes.
@@ -42,9 +46,15 @@ const notStarted = "(not started)"
 
 // wording holds the names by which the model knows the tools. An empty name is
 // that of a tool it does not have: nothing then speaks of it.
-type wording struct{ delegate, output, cancel string }
+type wording struct {
+	delegate, output, cancel string
 
-var defaultWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel}
+	// noNotices: nothing wakes the model when a task ends. No text then promises a
+	// notice or lets it end its turn; it is told to wait instead.
+	noNotices bool
+}
+
+var defaultWording = wording{delegate: ToolDelegateTask, output: ToolBackgroundOutput, cancel: ToolBackgroundCancel}
 
 // answer is a text for a model, in two parts.
 type answer struct {
@@ -125,11 +135,15 @@ func (b *text) table(room int, head []string, rows [][]string) (shown int) {
 }
 
 // oneLine makes text from outside one line of at most max bytes: white space and
-// control characters become single spaces, invisible format characters
-// (direction marks, tags) go, except the joiners that scripts and emoji need.
+// control characters become single spaces, escape sequences and invisible format
+// characters (direction marks, tags) go, except the joiners that scripts and emoji
+// need.
 func oneLine(s string, max int) string {
 	if len(s) <= max && isPlain(s) {
 		return s
+	}
+	if strings.ContainsAny(s, escapes) {
+		s = cleantext.String(cutAtRune(s, 16*max))
 	}
 	const joiner, nonJoiner = '\u200d', '\u200c'
 	var b strings.Builder
@@ -153,6 +167,9 @@ func oneLine(s string, max int) string {
 	}
 	return b.String()
 }
+
+// escapes begin an escape sequence, with ESC or as a control character of their own.
+const escapes = "\x1b\u0090\u0098\u009b\u009d\u009e\u009f"
 
 // isPlain reports whether s is one line of printable ASCII with single spaces
 // between words, as most text is: there is nothing to do about it then.
@@ -204,11 +221,12 @@ func code(s string, max int) string {
 
 // fence puts text from outside into a fence that nothing in it can end.
 func fence(s string) string {
+	s = cleantext.String(s) // first: what goes may stand between two runs of ticks
 	// A run without end would make a fence without end.
 	const run = "````````````````````````````````"
 	s = strings.ReplaceAll(s, run, run+" ")
 	ticks := strings.Repeat("`", max(3, longestRun(s, '`', 0)+1))
-	return ticks + "\n" + strings.TrimRight(clean(s), "\n") + "\n" + ticks + "\n"
+	return ticks + "\n" + strings.TrimRight(s, "\n") + "\n" + ticks + "\n"
 }
 
 // longestRun returns the length of the longest run of c in s, at least least.

@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bgagent/bgagent/internal/cleantext"
 	"github.com/stretchr/testify/require"
 )
 
@@ -155,14 +156,14 @@ func TestNothingOfOursFollowsAnAgentsText(t *testing.T) {
 	notice := defaultWording.notice(Notice{ID: "bgn_real", Items: []NoticeItem{itemGood}})
 	for _, c := range []Cause{CauseIdle, CauseLength, CauseStale} {
 		s := defaultWording.ended(endedTask(c, "why", hostile), part{}, answerMax).with(notice)
-		require.True(t, strings.HasSuffix(s, "---\n\n"+clean(hostile)), "the text is passed as it is, and last")
+		require.True(t, strings.HasSuffix(s, "---\n\n"+cleantext.String(hostile)), "the text is passed but for what acts on a terminal, and last")
 		head, _, _ := strings.Cut(s, "\n---\n")
 		require.Contains(t, head, notice)
 	}
 	p := runningTask()
 	p.Prompt = hostile
 	s := defaultWording.status(p, at).with(notice)
-	require.True(t, strings.HasSuffix(s, "## Original Prompt\n\n"+clean(hostile)))
+	require.True(t, strings.HasSuffix(s, "## Original Prompt\n\n"+cleantext.String(hostile)))
 	require.Less(t, strings.Index(s, notice), strings.Index(s, "## Original Prompt"))
 }
 

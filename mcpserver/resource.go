@@ -8,6 +8,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 const (
@@ -37,6 +38,8 @@ func (sc *scope) read(_ context.Context, req *mcp.ReadResourceRequest) (*mcp.Rea
 	if err != nil {
 		return nil, err
 	}
+	t.Result, t.Reason = cleantext.String(t.Result), cleantext.Line(t.Reason)
+	t.Progress.LastMessage, t.Progress.Detail = cleantext.Line(t.Progress.LastMessage), cleantext.Line(t.Progress.Detail)
 	body, err := json.MarshalIndent(t, "", "  ")
 	if err != nil {
 		return nil, err
