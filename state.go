@@ -106,9 +106,16 @@ func (st *state) touchNode(n *node) {
 // touchParent has settle look whether the attempt whose session n is, if any,
 // still waits for something.
 func (st *state) touchParent(n *node) {
-	if p := n.parentTask(); p != nil && p.run != nil && !p.run.touched {
-		p.run.touched = true
-		st.due.waiting = append(st.due.waiting, p.run)
+	if p := n.parentTask(); p != nil && p.run != nil {
+		st.touchAttempt(p.run)
+	}
+}
+
+// touchAttempt has settle look whether the attempt still waits for something.
+func (st *state) touchAttempt(a *attempt) {
+	if !a.touched {
+		a.touched = true
+		st.due.waiting = append(st.due.waiting, a)
 	}
 }
 
