@@ -190,7 +190,7 @@ func (st *state) expire(t *task) {
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
 	if !st.pushes(t.up) { // nobody may ever take what is owed for earlier attempts
-		t.up.forgetDebts(t)
+		t.up.forgetDebts(t, NoticeGivenUp)
 		t.up.compact()
 	}
 	t.up.unlink(t)

@@ -9,6 +9,19 @@ import (
 // The outbox: what is owed to parents. How it reaches them is in
 // state_deliver.go, and how a host takes it in state_take.go.
 
+// outbox is what a session is owed, until it is packed into an envelope.
+type outbox struct {
+	owed    []debt   // what has ended and has not been told; settled ones have no task
+	head    int      // all of owed before it are settled
+	nOwed   int      // those that are not
+	oldest  int64    // when the oldest of owed came
+	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
+	members []member // ended attempts of the batch that is open
+	closed  []member // of batches that have closed and have not been told
+	omitted int      // members that were left out because there were too many
+	lost    int      // tasks whose notice was given up and not taken since
+}
+
 // maxMembers bounds the ended attempts that a batch remembers for its closing
 // notice: a parent that is never without a live task must not grow for ever.
 const maxMembers = 1000
@@ -105,8 +118,12 @@ func (t *task) setLost(on bool) {
 
 // settleDebt settles one debt.
 func (st *state) settleDebt(d debt, s NoticeState, now int64) {
-	if d.t.no != d.no || d.t.notice.Settled() {
-		return // of an earlier attempt, or given up before and taken now
+	if d.t.no != d.no {
+		d.t.settlePast(d.no, s)
+		return
+	}
+	if d.t.notice.Settled() {
+		return // given up before, and taken now
 	}
 	if s == NoticeGivenUp {
 		st.lose(d.t, now)
@@ -124,6 +141,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	if t.notice != NoticeOwed {
 		return
 	}
+	t.settlePast(0, s)
 	n := t.up
 	if env := n.env; env != nil {
 		if env.drop(t); len(env.debts) == 0 && !env.flying {
@@ -134,7 +152,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 		n.owed[i].t = nil
 		n.nOwed--
 	}
-	n.forgetDebts(t)
+	n.forgetDebts(t, s)
 	st.settleNotice(t, s, now)
 	n.compact()
 	if n.closedSettled() {
@@ -158,15 +176,30 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// forgetDebts drops what is owed for earlier attempts of the task.
-func (n *node) forgetDebts(t *task) {
+// settlePast notes how the notice of an earlier attempt has been settled; of all
+// of them when no is 0.
+func (t *task) settlePast(no int32, s NoticeState) {
+	if t.more == nil {
+		return
+	}
+	for i := range t.more.past {
+		if p := &t.more.past[i]; (no == 0 || p.Number == int(no)) && p.Notice == NoticeOwed {
+			p.Notice = s
+		}
+	}
+}
+
+// forgetDebts drops what is owed for earlier attempts of the task: what has become
+// of the latest one's notice has become of theirs.
+func (n *node) forgetDebts(t *task, s NoticeState) {
 	if !t.is(flagOldDebts) {
 		return
 	}
 	t.set(flagOldDebts, false)
 	for i := range n.owed {
-		if n.owed[i].t == t {
-			n.owed[i].t = nil
+		if d := &n.owed[i]; d.t == t {
+			t.settlePast(d.no, s)
+			d.t = nil
 			n.nOwed--
 		}
 	}
@@ -225,8 +258,8 @@ func (st *state) giveUp(n *node, now int64) {
 		}
 	}
 	n.compact()
-	n.trying = 0
-	if env != nil && env.flying && n.delivery { // what is on its way stays on its way
+	n.unblocked()
+	if env != nil && env.flying && n.delivering { // what is on its way stays on its way
 		n.adrift = env
 		env.lost(false)
 	}

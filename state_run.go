@@ -302,23 +302,21 @@ func (st *state) regraft(n *node, t *task) {
 // nextTurn gives an attempt that waits, and has got a slot, what it is
 // owed as its next turn.
 func (st *state) nextTurn(a *attempt, now int64) {
-	a.wantTurn = false
 	n := a.t.sess.own
 	var env *envelope
 	if n != nil { // else everything was read, and has expired
 		env = st.pack(n, now)
 	}
 	if env == nil { // taken meanwhile
-		st.release(a.t)
+		st.leaveLine(a)
 		st.touchAttempt(a)
 		return
 	}
 	a.notice, a.prompt, a.promptID, a.stage = env, "", "", stagePrompt
 	a.told = nil
-	a.endCause = CauseNone
 	n.env = env
 	env.flying = true
-	st.phase(a, PhaseStarting)
+	st.unpark(a)
 	st.wantGoroutine(a)
 }
 

@@ -175,22 +175,15 @@ type attempt struct {
 	started   int64
 	turnStart int64 // of the turn that runs, 0 when there is none
 	ran       int64 // time in earlier turns
-	wantTurn  bool  // stands in line for its next turn
 
 	text      string // of the last turn that had one
 	output    bool   // an earlier turn has brought something forth
-	endCause  Cause  // how the last turn ended, while waiting
 	openTodos int32
 
-	// Stopping, once the attempt has been ended from outside.
-	ended      bool
-	stopEnd    int64    // the slot is given up then
-	aborts     int      // Abort calls that have not returned
-	stopMore   bool     // another one is wanted
-	stopper    bool     // a goroutine is aborting
-	overrun    bool     // the stopping deadline has passed
+	parked
+	stopping
+
 	epoch      int      // grows with every prompt and abort; what was observed before is dropped
-	loose      bool     // the turn's end has not been confirmed: a starter whose status must be seen
 	w          *watch   // what the turn has shown; nothingSeen until it has
 	activity   int64    // last change of anything
 	lastNews   int64    // when the last progress event was sent

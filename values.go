@@ -64,6 +64,8 @@ type Attempt struct {
 	Queued  time.Time `json:"queued"`
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
+
+	Notice NoticeState `json:"notice,omitempty"` // whether the parent has been told of this attempt's end
 }
 
 // QueuePlace is the place of a pending task in its pool's line.
