@@ -172,3 +172,29 @@ func (st *state) abortOnce(a *attempt, session string) {
 	a.epoch++
 	st.rare().aborts = append(st.rare().aborts, abortion{a, session})
 }
+
+// nextAbort returns the session that is to be aborted now, or ends the aborting.
+func (st *state) nextAbort(a *attempt, now int64) (session string) {
+	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil {
+		a.stopper, a.stopMore = false, false
+		st.rest(a, now)
+		return ""
+	}
+	a.stopMore = false
+	a.aborts++
+	a.epoch++
+	return a.t.sess.id
+}
+
+// abortReturned is called when an Abort has really returned, which may be long
+// after it was given up.
+func (st *state) abortReturned(a *attempt, now int64) {
+	a.aborts--
+	a.epoch++
+	st.returnedLate(a)
+	if s := a.t.sess; s != nil {
+		s.aborted = now
+	}
+	st.rest(a, now)
+	st.kick(a.cl)
+}
