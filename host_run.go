@@ -128,7 +128,7 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 
 // created takes the answer of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
-	failed := m.failureOf(a.cl, doingCreate, err)
+	failed := m.failureOf(a, doingCreate, err)
 	return m.step(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
 }
 
@@ -146,23 +146,27 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 
 // turnReturned takes the end of a runner's turn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
-	failed := m.failureOf(a.cl, doingTurn, err)
+	failed := m.failureOf(a, doingTurn, err)
 	return m.step(func(st *state, now int64) { st.turnReturned(a, end, failed, now) }, j)
 }
 
 // turnStarted takes the answer of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
-	failed := m.failureOf(a.cl, doingPrompt, err)
+	failed := m.failureOf(a, doingPrompt, err)
 	return m.step(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
 }
 
 // failureOf returns what the state has to know of an error. That of an agent which
 // does not exist names those there are; a panic is logged with its stack.
-func (m *BackgroundManager) failureOf(cl *client, doing string, err error) hostFailure {
+func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostFailure {
 	if err == nil {
 		return hostFailure{}
 	}
-	err = m.withAgents(cl, err)
+	var own *hostError
+	if errors.As(err, &own) {
+		m.errs.keep(a.t.id(), own.from)
+	}
+	err = m.withAgents(a.cl, err)
 	f := hostFailure{kind: failedSomehow, text: err.Error()}
 	var p *hostPanic
 	switch {

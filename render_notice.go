@@ -73,6 +73,7 @@ func (w wording) notice(n Notice) string {
 		b.line("\n### Completed\n")
 		b.items(good, told, room, false)
 	}
+	b.results(items, noticeMax-b.Len()-800)
 	w.noticeEnd(&b, n, len(good), len(bad))
 	return strings.TrimRight(b.String(), "\n")
 }
@@ -132,6 +133,31 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		b.WriteString(s)
 	}
 	b.line()
+}
+
+// results writes the beginnings of results that the ends carry, as far as there is
+// room.
+func (b *text) results(items []NoticeItem, room int) {
+	head := "\n### Results\n"
+	for _, it := range items {
+		if invisible(it.Result) {
+			continue
+		}
+		title := "\n" + code(it.Task, idMax) + " (" + oneLine(it.Description, titleShort) + ")"
+		if it.Status != Completed {
+			title += ", partial"
+		}
+		if it.Cut {
+			title += ", the beginning"
+		}
+		s := head + title + ":\n\n" + fence(it.Result)
+		if len(s) > room {
+			continue // a shorter one may fit
+		}
+		b.WriteString(s)
+		room -= len(s)
+		head = ""
+	}
 }
 
 // endWords names the state and the cause of an end that is not a completion.

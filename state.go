@@ -70,6 +70,7 @@ type settings struct {
 	ReadConcurrency, StablePolls int
 	RetainTasks                  int
 	RetainText                   int64
+	NoticeResult                 int
 
 	PollInterval, MinIdleTime, MinStabilityTime, TodoHold  time.Duration
 	StaleTimeout, SessionGone, HostUnreachable, TimeToLive time.Duration
@@ -179,6 +180,7 @@ type rareEffects struct {
 	looks    []looked        // after: a goroutine looks at one session
 	writeLog bool            // after: a goroutine writes the log
 	forget   bool            // after: a goroutine tells clients of forgotten sessions
+	expired  []string        // after: tasks whose host errors are forgotten
 }
 
 // abortion is a session that is to be aborted.

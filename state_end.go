@@ -168,7 +168,7 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	if partial && a.text == "" && a.w.prog.toolCalls == 0 && !invisible(a.w.thought) {
 		a.text, f.thought = a.w.thought, true
 	}
-	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
+	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
 	limit := maxResult
 	if !a.cl.reads {
 		limit = maxResultUnreadable

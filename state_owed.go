@@ -3,6 +3,7 @@ package bgagent
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -343,6 +344,10 @@ func (st *state) item(t *task, no int32) NoticeItem {
 		it.Status, it.Cause, it.Reason = t.status, t.cause, t.fin.reason
 		if t.fin.started > 0 {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
+		}
+		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
+			it.Result = strings.Clone(cutAtRune(t.fin.result, n)) // a slice would keep the whole
+			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
 		}
 		return it
 	}

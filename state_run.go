@@ -104,9 +104,20 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
+// noteFailure notes whether a host call has failed. The host keeps the error as
+// long as it may be asked for.
+func (st *state) noteFailure(a *attempt, f hostFailure) {
+	before := a.failed
+	a.failed = f.kind != failedNot
+	if before && !a.failed || a.failed && !a.live() {
+		st.rare().expired = append(st.rare().expired, a.t.id())
+	}
+}
+
 // created takes the answer to a request for a session.
 func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
+	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
 	t := a.t
 	if !a.live() {
@@ -167,6 +178,7 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 // turnReturned takes the end of a runner's turn.
 func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64) {
 	a.inCall, a.stage = false, stageNone
+	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
 	if !a.live() {
 		st.returnedLate(a)
@@ -205,6 +217,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	a.epoch++
+	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
 	if !a.live() { // a late acceptance: the abort that was sent may have come too early
 		if f.kind != failedNot && a.turn == 1 {

@@ -137,6 +137,7 @@ type outcome struct {
 	prog     *progress
 	turns    int32
 	todos    int32
+	failed   bool // by an error of a host call, which the host keeps
 	partial  bool
 	thought  bool // result is reasoning
 	cut      bool
@@ -164,6 +165,7 @@ type attempt struct {
 	stage   stage // the host call that is to be made or in flight
 	phase   Phase
 	inCall  bool  // that call has been made and has not returned
+	failed  bool  // the last one that returned has failed
 	callEnd int64 // when the manager stops waiting for it; 0 for never
 
 	turn      int32

@@ -144,6 +144,11 @@ type NoticeItem struct {
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"` // nanoseconds in JSON
+
+	// Result is the beginning of what the task has brought, as far as
+	// Config.NoticeResult says; Cut says that there is more.
+	Result string `json:"result,omitempty"`
+	Cut    bool   `json:"cut,omitempty"`
 }
 
 // Caller says on whose behalf a call is made. The host fills it in; nothing in
