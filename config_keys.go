@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
 // section is the part of the host's configuration file that is ours. It stands at
@@ -112,12 +114,9 @@ func keyNamed(name string) *fileKey {
 
 // keyPath names a key in errors: background_task.modelConcurrency["gpt-5.2"].
 func keyPath(key string, entry ...string) string {
-	path := section + "." + key
-	if strings.IndexFunc(key, func(r rune) bool { return r != '_' && !isASCIIAlnum(r) }) >= 0 || key == "" || len(key) > 120 {
-		path = section + "[" + quote(key) + "]"
-	}
+	path := jsonc.Key(section, key)
 	for _, e := range entry {
-		path += "[" + quote(e) + "]"
+		path += jsonc.Index(e)
 	}
 	return path
 }
