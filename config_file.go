@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
@@ -125,7 +127,7 @@ func (s Setting) Name() string {
 	if s.Entry == "" {
 		return s.Key
 	}
-	return s.Key + "[" + quote(s.Entry) + "]"
+	return s.Key + jsonc.Index(s.Entry)
 }
 
 // LoadConfig reads the files and merges them key by key, limits entry by entry,
@@ -297,7 +299,7 @@ func (f FileConfig) neverStale() (IgnoredKey, bool) {
 	if !ok || stale.null || stale.n == 0 || ttl.n == 0 || stale.n <= ttl.n {
 		return IgnoredKey{}, false
 	}
-	ms := func(n int64) string { return fmt.Sprintf("%d (%s)", n, span(time.Duration(n)*time.Millisecond)) }
+	ms := func(n int64) string { return fmt.Sprintf("%d (%s)", n, mdtext.Span(time.Duration(n)*time.Millisecond)) }
 	return IgnoredKey{keyPath("staleTimeoutMs"), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise taskTtlMs, too",
 		ms(stale.n), keyPath("taskTtlMs"), ms(ttl.n), where), stale.origin}, true
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
@@ -80,7 +81,7 @@ func (p *fileParser) root(v jsonc.Value) {
 	}
 	p.values = shared
 	if !p.found && len(p.ignored) == 0 {
-		p.ignored = []IgnoredKey{{"", fmt.Sprintf("has no section %s, neither at its top nor in %s; nothing in it applies", section, quote(harness)), Origin(v.Origin())}}
+		p.ignored = []IgnoredKey{{"", fmt.Sprintf("has no section %s, neither at its top nor in %s; nothing in it applies", section, mdtext.Quote(harness)), Origin(v.Origin())}}
 	}
 }
 
@@ -133,8 +134,8 @@ func (p *fileParser) foreign(m jsonc.Member) {
 	case editDistance(plainKey(name), plainSection, 3) < 3:
 		reason = "did you mean " + section + "?"
 	case len(named(inner, section)) > 0:
-		name = quote(name) + "." + section
-		reason = fmt.Sprintf("only the one at the top of the file and the one in %s count", quote(harness))
+		name = mdtext.Quote(name) + "." + section
+		reason = fmt.Sprintf("only the one at the top of the file and the one in %s count", mdtext.Quote(harness))
 	default:
 		return
 	}
@@ -248,7 +249,7 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 			p.fail(m.Errorf(path, "stands twice, first in line %d (upper and lower case are the same); keep one of the two", first))
 			continue
 		case slash && k.field == "Limits.Provider":
-			p.fail(m.Errorf(path, "can never apply, because a provider is what stands before the first slash; limit %s here, or %s in modelConcurrency", quote(provider), quote(name)))
+			p.fail(m.Errorf(path, "can never apply, because a provider is what stands before the first slash; limit %s here, or %s in modelConcurrency", mdtext.Quote(provider), mdtext.Quote(name)))
 			continue
 		}
 		seen[name] = at.Line

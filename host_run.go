@@ -3,6 +3,8 @@ package bgagent
 import (
 	"context"
 	"errors"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The host calls of an attempt: CreateSession, then RunTurn or StartTurn, made
@@ -228,7 +230,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 			return
 		}
 		o := turnOutcome{cause: CauseTurnEnded, text: end.Text}
-		if invisible(o.text) {
+		if mdtext.Invisible(o.text) {
 			o.text = a.w.text
 		}
 		if a.w.text != "" {
@@ -327,5 +329,5 @@ func (m *BackgroundManager) reason(doing string, err error) string {
 	if errors.As(err, new(*NoSuchAgentError)) {
 		doing = doingStart
 	}
-	return inOneLine(clean(doing+": "+err.Error()), reasonBytes)
+	return mdtext.Joined(mdtext.Valid(doing+": "+err.Error()), reasonBytes)
 }
