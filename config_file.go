@@ -290,8 +290,9 @@ func (f FileConfig) Ignored() []IgnoredKey {
 
 // neverStale reports a stale timeout that has no effect.
 func (f FileConfig) neverStale() (IgnoredKey, bool) {
-	stale, ok := f.values[valueID{key: "staleTimeoutMs"}]
-	ttl, set := f.values[valueID{key: "taskTtlMs"}]
+	staleKey, ttlKey := limitStaleTimeout.key(), limitTimeToLive.key()
+	stale, ok := f.values[valueID{key: staleKey}]
+	ttl, set := f.values[valueID{key: ttlKey}]
 	where := ttl.origin.String()
 	if !set || ttl.null {
 		ttl.n, where = DefaultTimeToLive.Milliseconds(), "the default"
@@ -300,8 +301,8 @@ func (f FileConfig) neverStale() (IgnoredKey, bool) {
 		return IgnoredKey{}, false
 	}
 	ms := func(n int64) string { return fmt.Sprintf("%d (%s)", n, mdtext.Span(time.Duration(n)*time.Millisecond)) }
-	return IgnoredKey{keyPath("staleTimeoutMs"), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise taskTtlMs, too",
-		ms(stale.n), keyPath("taskTtlMs"), ms(ttl.n), where), stale.origin}, true
+	return IgnoredKey{keyPath(staleKey), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise %s, too",
+		ms(stale.n), keyPath(ttlKey), ms(ttl.n), where, ttlKey), stale.origin}, true
 }
 
 // Settings returns everything that applies, defaults included, with where it
@@ -371,8 +372,8 @@ func (f FileConfig) Apply(c *Config) {
 		}
 		*k.limits(c) = limits
 	}
-	_, stale := f.values[valueID{key: "staleTimeoutMs"}]
-	_, ttl := f.values[valueID{key: "taskTtlMs"}]
+	_, stale := f.values[valueID{key: limitStaleTimeout.key()}]
+	_, ttl := f.values[valueID{key: limitTimeToLive.key()}]
 	if (stale || ttl) && c.TimeToLive > 0 {
 		c.StaleTimeout = min(c.StaleTimeout, c.TimeToLive)
 	}

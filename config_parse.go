@@ -240,7 +240,10 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 	for _, m := range members {
 		path, name, at := keyPath(k.key, m.Name), slots.Normal(m.Name), Origin(m.At())
 		first, twice := seen[name]
-		provider, _, slash := strings.Cut(name, "/")
+		slash := ""
+		if k.field == "Limits.Provider" {
+			slash = slashInProvider(name, "modelConcurrency")
+		}
 		switch {
 		case name == "":
 			p.fail(m.Errorf(path, "has no name; name what is to be limited, or use defaultConcurrency"))
@@ -248,8 +251,8 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 		case twice:
 			p.fail(m.Errorf(path, "stands twice, first in line %d (upper and lower case are the same); keep one of the two", first))
 			continue
-		case slash && k.field == "Limits.Provider":
-			p.fail(m.Errorf(path, "can never apply, because a provider is what stands before the first slash; limit %s here, or %s in modelConcurrency", mdtext.Quote(provider), mdtext.Quote(name)))
+		case slash != "":
+			p.fail(m.Errorf(path, "%s", slash))
 			continue
 		}
 		seen[name] = at.Line

@@ -83,23 +83,34 @@ func reasonParentEnded(task string, cause Cause) string {
 }
 
 func reasonNotStopped(most time.Duration) string {
-	return fmt.Sprintf("the session of the earlier attempt did not stop within %s; Config.StopTimeout (stopTimeoutMs) decides how long it may take", mdtext.Setting(most))
+	return limitStopTimeout.decided("the session of the earlier attempt did not stop within " + mdtext.Setting(most))
 }
 
 func reasonQueued(most time.Duration) string {
-	return fmt.Sprintf("waited %s for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", mdtext.Setting(most))
+	return limitQueueTimeToLive.decided(fmt.Sprintf("waited %s for a slot", mdtext.Setting(most)))
 }
 
 func reasonNoAnswerToCall(doing string, most time.Duration) string {
-	return fmt.Sprintf("%s: the client did not answer within %s; Config.CreateTimeout (createTimeoutMs) decides how long it may take", doing, mdtext.Setting(most))
+	return limitCreateTimeout.decided(fmt.Sprintf("%s: the client did not answer within %s", doing, mdtext.Setting(most)))
 }
 
 func reasonTimeToLive(most time.Duration) string {
-	return fmt.Sprintf("ran for more than %s; Config.TimeToLive (taskTtlMs) decides how long a task may", mdtext.Setting(most))
+	return limitTimeToLive.decided("ran for more than " + mdtext.Setting(most))
 }
 
 func reasonUnreachable(most time.Duration) string {
-	return fmt.Sprintf("the client has not told the session's status for %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", mdtext.Setting(most))
+	return limitHostUnreachable.decided("the client has not told the session's status for " + mdtext.Setting(most))
+}
+
+// reasonUnread says for how long the messages of a session could not be read, and
+// what the client said last of why.
+func reasonUnread(most time.Duration, why string) string {
+	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
+		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
+}
+
+func reasonGone(said time.Duration) string {
+	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
 }
 
 // reasonStale says for how long nothing has changed in a turn, and what was seen
@@ -112,11 +123,11 @@ func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	case p.lastTool != "":
 		seen = "the tool " + mdtext.Quote(p.lastTool)
 	}
-	return fmt.Sprintf("nothing changed for %d min; the last that was seen was %s; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", int(idle.Minutes()), seen)
+	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %d min; the last that was seen was %s", int(idle.Minutes()), seen))
 }
 
 // reasonOutage says that nothing was started, because a client could not reach its
 // runtime.
 func reasonOutage(most time.Duration, why string) string {
-	return fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", mdtext.Setting(most), why)
+	return limitHostUnreachable.decided(fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s", mdtext.Setting(most), why))
 }
