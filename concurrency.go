@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
@@ -190,11 +191,21 @@ func (l Limits) normal() (Limits, error) {
 		return l, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Provider)) {
-		if provider, _, slash := strings.Cut(name, "/"); slash {
-			return l, &InputError{fmt.Sprintf("Limits.Provider[%q]", name), fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %q here, or %q in Limits.Model", provider, name)}
+		if problem := slashInProvider(name, "Limits.Model"); problem != "" {
+			return l, &InputError{fmt.Sprintf("Limits.Provider[%q]", name), problem}
 		}
 	}
 	return l, nil
+}
+
+// slashInProvider says what is wrong with a slash in the name of a provider, or "".
+// What limits models is called by the name that the caller knows.
+func slashInProvider(name, models string) string {
+	provider, _, slash := strings.Cut(name, "/")
+	if !slash {
+		return ""
+	}
+	return fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %s here, or %s in %s", mdtext.Quote(provider), mdtext.Quote(name), models)
 }
 
 // normalLimits is one map of [Limits.normal]. Keys are looked at in order, so

@@ -3,6 +3,8 @@ package bgagent
 import (
 	"context"
 	"errors"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The host calls of an attempt: CreateSession, then RunTurn or StartTurn, made
@@ -179,6 +181,6 @@ func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostF
 	case errors.As(err, &p) && p.stack != nil:
 		m.update(func(st *state, _ int64) { st.logText(logPanicked, doing, p.Error()+"\n"+string(p.stack)) })
 	}
-	f.reason = inOneLine(clean(doing+": "+f.text), reasonBytes)
+	f.reason = mdtext.Joined(mdtext.Valid(doing+": "+f.text), reasonBytes)
 	return f
 }

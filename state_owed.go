@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The outbox: what is owed to parents. How it reaches them is in
@@ -346,7 +348,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
 		}
 		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
-			it.Result = strings.Clone(cutAtRune(t.fin.result, n)) // a slice would keep the whole
+			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // a slice would keep the whole
 			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
 		}
 		return it

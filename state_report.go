@@ -1,5 +1,7 @@
 package bgagent
 
+import "github.com/bgagent/bgagent/internal/mdtext"
+
 // report takes one report of a runner.
 func (st *state) report(a *attempt, r Report, now int64) {
 	w := a.seen()
@@ -11,19 +13,19 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if w.afterUse && !invisible(r.Text) { // until then what was said before is the last
+			if w.afterUse && !mdtext.Invisible(r.Text) { // until then what was said before is the last
 				w.pieces.Reset()
 				w.afterUse = false
 			}
-			w.pieces.WriteString(cutAtRune(r.Text, maxTurnText-w.pieces.Len()))
+			w.pieces.WriteString(mdtext.Head(r.Text, maxTurnText-w.pieces.Len()))
 			w.text = w.pieces.String()
 			w.output, quick = true, false
-			p.lastText, p.lastTextA = tail(w.text), now
+			p.lastText, p.lastTextA = mdtext.Tail(w.text, glimpse), now
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
 			if w.text == "" && p.toolCalls == 0 { // else it is never shown
-				w.thinks.WriteString(cutAtRune(r.Text, maxResult-w.thinks.Len()))
+				w.thinks.WriteString(mdtext.Head(r.Text, maxResult-w.thinks.Len()))
 				w.thought = w.thinks.String()
 			}
 			w.output, quick = true, false

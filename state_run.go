@@ -1,6 +1,10 @@
 package bgagent
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
 
 func openTodos(list []Todo) (n int32) {
 	for _, t := range list {
@@ -189,7 +193,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		return
 	}
 	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.w.prog.todos)}
-	if invisible(o.text) {
+	if mdtext.Invisible(o.text) {
 		o.text = a.w.text
 	}
 	if a.w.text != "" {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The names of the tools, as a model knows them unless [ToolOptions.Names]
@@ -321,8 +323,8 @@ func (c *call) reply(render func(room int) answer) reply {
 	}
 	room := answerMax - len(owed) - len("\n\n\n\n")
 	a := render(room)
-	a.head = cutAtRune(a.head, room) // they fit; this makes sure that nothing owed is ever cut off
-	a.body = cutAtRune(a.body, room-len(a.head))
+	a.head = mdtext.Head(a.head, room) // they fit; this makes sure that nothing owed is ever cut off
+	a.body = mdtext.Head(a.body, room-len(a.head))
 	r.text = a.with(owed)
 	return r
 }
@@ -346,7 +348,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 		if strings.HasPrefix(input.Field, "Config.") {
 			return "", err
 		}
-		return "The argument " + oneLine(input.Field, nameMax) + " " + oneLine(input.Problem, reasonMax) + ".", nil
+		return "The argument " + mdtext.OneLine(input.Field, nameMax) + " " + mdtext.OneLine(input.Problem, reasonMax) + ".", nil
 	case errors.As(err, &agent):
 		return c.w.noSuchAgent(agent), nil
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
@@ -361,7 +363,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 	if ended := c.ctx.Err(); ended != nil {
 		return "", ended
 	}
-	return "The call failed and changed nothing: " + oneLine(err.Error(), reasonMax) + ".", nil
+	return "The call failed and changed nothing: " + mdtext.OneLine(err.Error(), reasonMax) + ".", nil
 }
 
 // taskRef is an id as a model writes it: it may still have the marks of a table.

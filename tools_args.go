@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // fields are the arguments of a tool: their schema, and how raw JSON from a
@@ -141,7 +143,7 @@ func (f fields[A]) unknown(name string) string {
 			meant = " It is written " + x.name + "."
 		}
 	}
-	return "There is no argument " + code(name, nameMax) + "." + meant + " The arguments are: " + strings.Join(names, ", ") + "."
+	return "There is no argument " + mdtext.Code(name, nameMax) + "." + meant + " The arguments are: " + strings.Join(names, ", ") + "."
 }
 
 // example is an object that could be right.
@@ -221,7 +223,7 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 	got := "something else"
 	switch c := raw[0]; {
 	case c == '"':
-		got = "the string " + oneLine(string(raw), 60)
+		got = "the string " + mdtext.OneLine(string(raw), 60)
 	case c == '{':
 		got = "an object"
 	case c == '[':
@@ -229,7 +231,7 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 	case c == 't' || c == 'f':
 		got = string(raw)
 	case c == '-' || c >= '0' && c <= '9':
-		got = "the number " + oneLine(string(raw), 60)
+		got = "the number " + mdtext.OneLine(string(raw), 60)
 	}
 	return "The argument " + x.name + " must be " + want + "; it was " + got + "."
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // watch is what a running turn has shown so far: of a runner through its
@@ -303,10 +305,10 @@ func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
 		}
 	}
 	if msg.Reasoning != "" && index >= w.from {
-		w.thought = cutAtRune(msg.Reasoning, maxResult)
+		w.thought = mdtext.Head(msg.Reasoning, maxResult)
 	}
-	if !invisible(msg.Text) {
-		p.lastText, p.lastTextA = tail(msg.Text), now
+	if !mdtext.Invisible(msg.Text) {
+		p.lastText, p.lastTextA = mdtext.Tail(msg.Text, glimpse), now
 		if index >= w.textAt {
 			w.text, w.textAt = msg.Text, index
 		}
@@ -323,8 +325,8 @@ func hashMessage(seed maphash.Seed, msg *Message) uint64 {
 	h.WriteString(msg.ID)
 	h.WriteByte(0)
 	h.WriteString(itoa(len(msg.Text)) + "/" + itoa(len(msg.Reasoning)))
-	h.WriteString(tail(msg.Text))
-	h.WriteString(tail(msg.Reasoning))
+	h.WriteString(mdtext.Tail(msg.Text, glimpse))
+	h.WriteString(mdtext.Tail(msg.Reasoning, glimpse))
 	h.WriteByte(byte(msg.Stop))
 	if msg.Finished {
 		h.WriteByte(1)
@@ -353,18 +355,9 @@ func (u Usage) cost() float64 {
 	return u.Cost
 }
 
-// tail returns the end of a text, at most 200 bytes.
-func tail(s string) string {
-	const most = 200
-	if len(s) <= most {
-		return s
-	}
-	i := len(s) - most
-	for i < len(s) && s[i]&0xC0 == 0x80 { // not in the middle of a rune
-		i++
-	}
-	return s[i:]
-}
+// glimpse is how many bytes of the end of a text are looked at or shown while a
+// turn runs.
+const glimpse = 200
 
 // maxTurnText bounds the text that is collected from a runner's pieces.
 const maxTurnText = maxResultUnreadable + 4
