@@ -128,3 +128,53 @@ func (f *findingRunner) FindSession(_ context.Context, s string) (bgagent.Sessio
 	}
 	return bgagent.SessionInfo{}, bgagent.ErrNoSession
 }
+
+func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
+		task, err := m.Run(t.Context(), root, in)
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Completed, task.Status, "it has no time to live")
+		require.Equal(t, bgagent.NoticeRead, task.Notice, "its caller has the result")
+
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { time.Sleep(time.Minute); cancel() }()
+		task, err = m.Run(ctx, root, in)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, bgagent.Cancelled, task.Status)
+
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		task, err = m.Run(ctx, root, in)
+		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		require.Equal(t, bgagent.Running, task.Status)
+		began := time.Now()
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.CauseTimeToLive, task.Cause)
+		require.Equal(t, 30*time.Minute, time.Since(began), "its time to live begins when it goes to the background")
+	})
+}
+
+// Run returns the attempt that it waited for, also when somebody was quick to
+// resume the task.
+func TestRunReturnsItsOwnAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		got := make(chan bgagent.Task)
+		go func() {
+			task, _ := m.Run(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "work"})
+			got <- task
+		}()
+		synctest.Wait()
+		id := m.List(bgagent.Query{})[0].ID
+		// Both happen before Run has come to look.
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		_, err = m.Resume(t.Context(), bgagent.Caller{}, id, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		task := <-got
+		require.Equal(t, bgagent.Cancelled, task.Status)
+		require.Equal(t, 1, task.Attempt)
+	})
+}
