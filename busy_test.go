@@ -51,7 +51,7 @@ func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := true
 		var got []bgagent.Notice
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
+		m := manage(t, working(time.Minute), bgagent.Config{Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
 			if busy {
 				busy = false
 				return bgagent.ErrBusy
@@ -81,7 +81,7 @@ func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 			}
 			return nil
 		}}
-		m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+		m := manage(t, working(time.Second), cfg)
 		a := launch(t, m, "a")
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
@@ -95,7 +95,7 @@ func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 func TestABusyNotifierIsAskedOncePerPollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: func(context.Context, string, bgagent.Notice) error {
+		m := manage(t, working(time.Second), bgagent.Config{Notify: func(context.Context, string, bgagent.Notice) error {
 			if calls++; calls < 10 {
 				return bgagent.ErrBusy
 			}
@@ -156,7 +156,7 @@ func TestANoticeReadOnItsWayToABusyParentLeavesNothing(t *testing.T) {
 			got = append(got, n)
 			return nil
 		}}
-		m = manage(t, &goRunner{run: works(time.Second)}, cfg)
+		m = manage(t, working(time.Second), cfg)
 		a := launch(t, m, "a")
 		time.Sleep(time.Minute)
 		require.Equal(t, bgagent.NoticeRead, get(t, m, a.ID).Notice)

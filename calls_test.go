@@ -20,7 +20,7 @@ func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+				m := manage(t, working(time.Second), bgagent.Config{})
 				ids := map[string]bool{}
 				for range 3 {
 					first, err := bgagent.DelegateTask(t.Context(), m, by, args)
@@ -46,7 +46,7 @@ func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 
 func TestARetryFindsItsCallWhileItLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{})
+		m := manage(t, working(time.Minute), bgagent.Config{})
 		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		answers := make(chan bgagent.Task, 2)
@@ -77,7 +77,7 @@ func TestARetryFindsItsCallWhileItLives(t *testing.T) {
 
 func TestACallThatWasToldThatItsTaskGoesOnIsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{})
+		m := manage(t, working(time.Minute), bgagent.Config{})
 		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -126,7 +126,7 @@ func TestCloseNamesWhatHangs(t *testing.T) {
 func TestDrainLetsEverythingEndAndBeTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Limits: bgagent.Limits{Default: 1}, Notify: box.notify})
+		m := manage(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 1}, Notify: box.notify})
 		launch(t, m, "a")
 		launch(t, m, "b")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -254,7 +254,7 @@ func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
 func TestNothingOfAManagerIsLeftAfterClose(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for i := range 20 {
-		m, err := bgagent.New(&goRunner{run: works(time.Hour)}, bgagent.Config{})
+		m, err := bgagent.New(working(time.Hour), bgagent.Config{})
 		require.NoError(t, err)
 		for j := range 10 {
 			_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: fmt.Sprint(i, j)})

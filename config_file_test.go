@@ -12,14 +12,9 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
-
-// uncalled is a client for managers that are only made.
-type uncalled struct {
-	bgagent.SessionClient
-	bgagent.TurnRunner
-}
 
 // writeFile makes a file with its directories below a directory of the test.
 func writeFile(t *testing.T, path, text string) string {
@@ -63,7 +58,7 @@ func TestTutorialFileWorksAsItIs(t *testing.T) {
 		Default:  3,
 	}}, c)
 	require.Empty(t, f.Ignored())
-	_, err = bgagent.New(uncalled{}, c)
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err)
 
 	text, err := bgagent.FormatConfig(c)
@@ -104,7 +99,7 @@ func TestZeroSwitchesOffOrIsRefused(t *testing.T) {
 		MaxTasksPerRoot: -1, StaleTimeout: off, TimeToLive: off, QueueTimeToLive: off, HostUnreachable: off, MinIdleTime: off,
 		MinStabilityTime: off, TodoHold: off, NoticeWindow: off, NoticeMaxWait: off, Retention: off, RetainTasks: -1, RetainText: -1,
 	}, c)
-	_, err = bgagent.New(uncalled{}, c)
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err, "what the file may switch off, Config must accept")
 
 	for _, key := range []string{"maxDepth", "sessionGoneMs", "sessionGoneTimeoutMs", "stopTimeoutMs", "pollIntervalMs", "stablePolls",
@@ -323,7 +318,7 @@ func TestApplyKeepsWhatTheProgramHasSet(t *testing.T) {
 func TestConflictsInAFileAreFoundByNewNamingBoth(t *testing.T) {
 	f, err := bgagent.ParseConfig("f.json", inSection(`"staleTimeoutMs": 2000, "taskTtlMs": 1000`))
 	c := applied(t, f, err)
-	_, err = bgagent.New(uncalled{}, c)
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.ErrorContains(t, err, "Config.StaleTimeout")
 	require.ErrorContains(t, err, "Config.TimeToLive")
 }

@@ -24,7 +24,7 @@ func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 			}
 			return nil
 		}
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: bgagent.Disabled, Notify: func(ctx context.Context, s string, n bgagent.Notice) error {
+		m := manage(t, working(time.Second), bgagent.Config{Retention: bgagent.Disabled, Notify: func(ctx context.Context, s string, n bgagent.Notice) error {
 			ids = append(ids, n.ID)
 			return box.notify(ctx, s, n)
 		}})
@@ -61,7 +61,7 @@ func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 			}
 			return nil
 		}}
-		m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+		m := manage(t, working(time.Second), cfg)
 		a := launch(t, m, "a")
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -86,7 +86,7 @@ func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	t.Run("always busy", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}
-			m := manage(t, &goRunner{run: works(time.Second)}, cfg)
+			m := manage(t, working(time.Second), cfg)
 			a := launch(t, m, "a")
 			time.Sleep(23 * time.Hour)
 			require.Equal(t, bgagent.NoticeOwed, get(t, m, a.ID).Notice)
@@ -155,7 +155,7 @@ func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
 	for name, answer := range map[string]error{"taken after all": nil, "not taken": errors.New("gone")} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+				m := manage(t, working(time.Second), bgagent.Config{
 					Notify: func(context.Context, string, bgagent.Notice) error {
 						time.Sleep(5 * time.Second)
 						return answer
@@ -190,7 +190,7 @@ func TestOneFailureOfAnOldManagerGivesUpNothing(t *testing.T) {
 			}
 			return nil
 		}}
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Wake: bgagent.WakeEach, Notify: b.notify})
+		m := manage(t, working(time.Second), bgagent.Config{Wake: bgagent.WakeEach, Notify: b.notify})
 		time.Sleep(25 * time.Hour)
 		launch(t, m, "a")
 		time.Sleep(500 * time.Millisecond)
@@ -230,7 +230,7 @@ func TestAClientThatIsDownHoldsUpNoOthersNotices(t *testing.T) {
 func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+		m := manage(t, working(time.Second), bgagent.Config{
 			Notify: func(context.Context, string, bgagent.Notice) error {
 				if calls.Add(1) > 3 {
 					select {}
@@ -252,7 +252,7 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 // parent.
 func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }})
+		m := manage(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }})
 		var ids []string
 		for i := range 5 {
 			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)

@@ -90,7 +90,7 @@ func TestRacesEndOnceAndAreToldOnce(t *testing.T) {
 
 func TestEndsThatAreNotCompletedCascade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{MaxDepth: 3, TimeToLive: bgagent.Disabled})
+		m := manage(t, working(time.Hour), bgagent.Config{MaxDepth: 3, TimeToLive: bgagent.Disabled})
 		a := launch(t, m, "a")
 		synctest.Wait()
 		session := get(t, m, a.ID).Session

@@ -41,7 +41,7 @@ func TestEventsLeaveInOrderWithoutAGap(t *testing.T) {
 
 func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, limit(50))
+		m := manage(t, working(time.Second), limit(50))
 		_, sub := m.Subscribe(3)
 		var ids []string
 		for i := range 10 {
@@ -67,7 +67,7 @@ func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
 // Callers get copies.
 func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+		m := manage(t, working(time.Second), bgagent.Config{})
 		_, one := m.Subscribe(0)
 		_, two := m.Subscribe(0)
 		_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "x", Metadata: map[string]string{"k": "v"}})

@@ -17,7 +17,7 @@ import (
 func TestExtremeNumbersAreLimitsLikeOthers(t *testing.T) {
 	const forever = time.Duration(math.MaxInt64)
 	synctest.Test(t, func(t *testing.T) {
-		m, err := bgagent.New(&goRunner{run: works(time.Second)}, bgagent.Config{
+		m, err := bgagent.New(working(time.Second), bgagent.Config{
 			TimeToLive: forever, QueueTimeToLive: forever, StaleTimeout: forever, StopTimeout: forever, CreateTimeout: forever, CallTimeout: forever,
 			StatusTimeout: forever, HostUnreachable: forever, PollInterval: forever, MinIdleTime: forever, Retention: forever,
 			NoticeWindow: time.Nanosecond, NoticeMaxWait: forever, RetainTasks: math.MaxInt, RetainText: math.MaxInt64, MaxDepth: math.MaxInt, MaxTasksPerRoot: math.MaxInt,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/bgagent/bgagent/internal/inside"
 	"github.com/stretchr/testify/require"
 )
@@ -62,6 +63,22 @@ func (f *goRunner) aborted(session string) int {
 
 func (f *goRunner) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return f.run(ctx, session, p, r)
+}
+
+// plain is a runner without any ability.
+type plain struct {
+	bgagent.SessionClient
+	bgagent.TurnRunner
+}
+
+// working returns a runner whose turns last for the time and then answer their
+// prompts.
+func working(d time.Duration) plain {
+	r := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
+		t.Sleep(d)
+		t.Say("answer to " + t.Prompt.Text)
+	})
+	return plain{r, r}
 }
 
 // works returns a turn that lasts for the time and then answers its prompt.

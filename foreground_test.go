@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
 
 func TestARepeatedRunCountsAsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box := &inbox{}
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Notify: box.notify})
+		m := manage(t, working(time.Minute), bgagent.Config{Notify: box.notify})
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -31,7 +32,7 @@ func TestARepeatedRunCountsAsRead(t *testing.T) {
 
 func TestARepeatedRunHasNoTimeToLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		m := manage(t, working(time.Hour), bgagent.Config{})
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -88,7 +89,7 @@ func TestCancelAllSparesTheTreeOfAForegroundCall(t *testing.T) {
 
 func TestARepeatedRunResumeIsTheCallersOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(10 * time.Second)}, bgagent.Config{})
+		m := manage(t, working(10*time.Second), bgagent.Config{})
 		id := launch(t, m, "a").ID
 		ended(t, m, id)
 		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
@@ -107,10 +108,12 @@ func TestARepeatedRunResumeIsTheCallersOwn(t *testing.T) {
 
 func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &findingRunner{goRunner{run: works(time.Minute)}}, bgagent.Config{MaxDepth: 5})
+		f := bgagenttest.NewRunner(func(t *bgagenttest.Turn) { t.Sleep(time.Minute) })
+		m := manage(t, f, bgagent.Config{MaxDepth: 5})
 		go func() { _, _ = m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "fg"}) }()
 		synctest.Wait()
-		under, err := m.Launch(t.Context(), bgagent.Caller{Session: "native"}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
+		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // made by the agent
+		under, err := m.Launch(t.Context(), bgagent.Caller{Session: native}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
 		require.NoError(t, err)
 		synctest.Wait()
 		_, err = m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
@@ -119,19 +122,9 @@ func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 	})
 }
 
-// findingRunner knows one session that an agent has made under that of the first task.
-type findingRunner struct{ goRunner }
-
-func (f *findingRunner) FindSession(_ context.Context, s string) (bgagent.SessionInfo, error) {
-	if s == "native" {
-		return bgagent.SessionInfo{Parent: "ses_1"}, nil
-	}
-	return bgagent.SessionInfo{}, bgagent.ErrNoSession
-}
-
 func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		m := manage(t, working(time.Hour), bgagent.Config{})
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		task, err := m.Run(t.Context(), root, in)
 		require.NoError(t, err)
@@ -160,7 +153,7 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 // resume the task.
 func TestRunReturnsItsOwnAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		m := manage(t, working(time.Hour), bgagent.Config{})
 		got := make(chan bgagent.Task)
 		go func() {
 			task, _ := m.Run(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "work"})

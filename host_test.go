@@ -98,7 +98,7 @@ func TestAContextMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
 		ctx := &askingContext{t.Context(), func() { m.List(bgagent.Query{}) }}
-		m = manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+		m = manage(t, working(time.Second), bgagent.Config{})
 		task, err := m.Run(ctx, root, bgagent.LaunchInput{Agent: "a", Prompt: "x"})
 		require.NoError(t, err)
 		require.Equal(t, bgagent.Completed, task.Status)

@@ -87,7 +87,7 @@ func TestManySmallPiecesOfTextAreCheap(t *testing.T) {
 func TestWhatASessionIsOwedThatNobodyKnowsIsRetainedWithinTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box := &inbox{fail: func(int) error { return bgagent.ErrNoSession }}
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify, RetainTasks: 10, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify, RetainTasks: 10, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
 		for i := range 80 {
 			launch(t, m, fmt.Sprint(i))
 		}
@@ -133,7 +133,7 @@ func TestATaskDoesNotExpireBeforeItEnds(t *testing.T) {
 
 func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{RetainTasks: 5, Wake: bgagent.WakeNever, Limits: bgagent.Limits{Default: 1}})
+		m := manage(t, working(time.Second), bgagent.Config{RetainTasks: 5, Wake: bgagent.WakeNever, Limits: bgagent.Limits{Default: 1}})
 		var ids []string
 		for i := range 8 {
 			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
@@ -161,7 +161,7 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 // What is owed of an earlier attempt goes with the record of its task.
 func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: time.Minute})
+		m := manage(t, working(time.Second), bgagent.Config{Retention: time.Minute})
 		task := launch(t, m, "work")
 		ended(t, m, task.ID)
 		_, err := m.RunResume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
@@ -177,7 +177,7 @@ func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 
 func TestWhatNobodyTakesIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manageUnchecked(t, &goRunner{run: works(time.Second)}, bgagent.Config{RetainTasks: 5})
+		m := manageUnchecked(t, working(time.Second), bgagent.Config{RetainTasks: 5})
 		for range 2500 {
 			ended(t, m, launch(t, m, "p").ID)
 		}

@@ -15,7 +15,7 @@ import (
 
 func TestLaunchRefusesBadInputAndChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+		m := manage(t, working(time.Second), bgagent.Config{
 			Model: func(agent, asked string) (string, error) {
 				if asked == "no/such" {
 					return "", errors.New("there is no model no/such")
@@ -55,7 +55,7 @@ func TestLaunchRefusesBadInputAndChangesNothing(t *testing.T) {
 
 func TestTheSameToolCallLaunchesOneTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+		m := manage(t, working(time.Second), bgagent.Config{})
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		first, err := m.Launch(t.Context(), by, in)
@@ -85,7 +85,7 @@ func TestTheSameToolCallLaunchesOneTask(t *testing.T) {
 func TestARepeatedLaunchAsksTheHostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{PrepareLaunch: func(_ context.Context, _ bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
+		m := manage(t, working(time.Second), bgagent.Config{PrepareLaunch: func(_ context.Context, _ bgagent.Caller, in bgagent.LaunchInput) (bgagent.LaunchInput, error) {
 			if n++; n > 1 {
 				return in, errors.New("the worktree is there already")
 			}
@@ -105,7 +105,7 @@ func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := limit(1)
 		cfg.MaxTasksPerRoot = bgagent.Unlimited
-		m, err := bgagent.New(&goRunner{run: works(time.Hour)}, cfg) // 50,000 checked updates would take minutes
+		m, err := bgagent.New(working(time.Hour), cfg) // 50,000 checked updates would take minutes
 		require.NoError(t, err)
 		seen := map[string]bool{}
 		var letters [16]map[byte]bool
@@ -154,7 +154,7 @@ func TestATaskOutlivesTheCallThatLaunchedIt(t *testing.T) {
 
 func TestDelegationHasABottom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{MaxDepth: 2, MaxTasksPerRoot: 3})
+		m := manage(t, working(time.Hour), bgagent.Config{MaxDepth: 2, MaxTasksPerRoot: 3})
 		a := launch(t, m, "a")
 		synctest.Wait()
 		b, err := m.Launch(t.Context(), bgagent.Caller{Session: get(t, m, a.ID).Session}, bgagent.LaunchInput{Agent: "w", Prompt: "b"})

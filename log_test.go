@@ -49,7 +49,7 @@ func TestAGoexitOfTheLoggerLosesOneLine(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var first atomic.Bool
 			first.Store(!exit)
-			m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Logger: slog.New(exitingHandler{n: &n, first: &first})})
+			m := manage(t, working(time.Minute), bgagent.Config{Logger: slog.New(exitingHandler{n: &n, first: &first})})
 			for i := range 5 {
 				launch(t, m, fmt.Sprint(i))
 			}
@@ -64,7 +64,7 @@ func TestAGoexitOfTheLoggerLosesOneLine(t *testing.T) {
 func TestLogsTellNothingOfPromptsAndAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		m := manage(t, working(time.Second), bgagent.Config{Logger: slog.New(slog.NewTextHandler(&out, nil))})
 		ended(t, m, launch(t, m, "the secret prompt").ID)
 		_ = m.Close(t.Context())
 		require.Contains(t, out.String(), "task ended")

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
 
 func TestNewRefusesWhatIsNoClient(t *testing.T) {
 	type both struct {
-		*goRunner
+		bgagenttest.Runner
 		bgagent.TurnStarter
 	}
 	type neither struct{ bgagent.SessionClient }
@@ -23,8 +24,8 @@ func TestNewRefusesWhatIsNoClient(t *testing.T) {
 	}{
 		"nil":         {nil, "client: is nil"},
 		"nil pointer": {none, "client: is nil"},
-		"both":        {both{&goRunner{}, newServer()}, "both a TurnRunner and a TurnStarter"},
-		"neither":     {neither{&goRunner{}}, "neither a TurnRunner nor a TurnStarter"},
+		"both":        {both{bgagenttest.NewRunner(nil), newServer()}, "both a TurnRunner and a TurnStarter"},
+		"neither":     {neither{bgagenttest.NewRunner(nil)}, "neither a TurnRunner nor a TurnStarter"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := bgagent.New(c.client, bgagent.Config{})
@@ -33,13 +34,13 @@ func TestNewRefusesWhatIsNoClient(t *testing.T) {
 			require.ErrorContains(t, err, c.says)
 		})
 	}
-	_, err := bgagent.New(&goRunner{}, bgagent.Config{Clients: map[string]bgagent.SessionClient{"x": nil}})
+	_, err := bgagent.New(bgagenttest.NewRunner(nil), bgagent.Config{Clients: map[string]bgagent.SessionClient{"x": nil}})
 	require.ErrorContains(t, err, `Config.Clients["x"]: is nil`)
 }
 
 func TestSeveralClientsBehindOneManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := &goRunner{run: works(time.Second)}, newServer()
+		a, b := working(time.Second), newServer()
 		m := manage(t, a, bgagent.Config{
 			Clients:   map[string]bgagent.SessionClient{"server": b},
 			ClientFor: func(agent string) string { return strings.TrimPrefix(agent, "local") },
@@ -66,8 +67,8 @@ func TestASharedConcurrencyManagerCountsForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cm, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
 		require.NoError(t, err)
-		a := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Concurrency: cm})
-		b := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Concurrency: cm})
+		a := manage(t, working(time.Minute), bgagent.Config{Concurrency: cm})
+		b := manage(t, working(time.Minute), bgagent.Config{Concurrency: cm})
 		first, second, third := launch(t, a, "1"), launch(t, b, "2"), launch(t, a, "3")
 		began := time.Now()
 		ended(t, b, second.ID)

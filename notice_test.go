@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -16,7 +17,7 @@ import (
 func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second})
+		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second})
 		a := launch(t, m, "a")
 		time.Sleep(2 * time.Second) // it has ended, and its notice waits for others
 		b := launch(t, m, "b")
@@ -75,7 +76,7 @@ func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
 		`Config.ToolNames: calls delegate_task "a b"`: {bgagent.ToolDelegateTask: "a b"},
 		"two tools have the name":                     {bgagent.ToolDelegateTask: "background_cancel"},
 	} {
-		_, err := bgagent.New(&goRunner{}, bgagent.Config{ToolNames: names})
+		_, err := bgagent.New(bgagenttest.NewRunner(nil), bgagent.Config{ToolNames: names})
 		require.ErrorContains(t, err, says)
 	}
 }
@@ -86,7 +87,7 @@ func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
 		t.Run(window.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				told := make(chan time.Time, 2)
-				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{
+				m := manage(t, working(time.Second), bgagent.Config{
 					NoticeWindow: window,
 					Notify: func(context.Context, string, bgagent.Notice) error {
 						told <- time.Now()
@@ -147,7 +148,7 @@ func TestABatchThatARootWasNotToldOfIsNotListedInTheNext(t *testing.T) {
 			}
 			return nil
 		}
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify, Retention: bgagent.Disabled})
+		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify, Retention: bgagent.Disabled})
 		launch(t, m, "of another day")
 		time.Sleep(30 * time.Hour)
 		down = false
@@ -164,7 +165,7 @@ func TestABatchThatARootWasNotToldOfIsNotListedInTheNext(t *testing.T) {
 func TestAnEndThatRunReturnsIsReadWhoeverLaunchedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Notify: box.notify})
+		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify})
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "w", Prompt: "p"}
 		_, err := m.Launch(t.Context(), by, in)
@@ -321,7 +322,7 @@ func TestATaskThatWasReadLeavesNoHurry(t *testing.T) {
 func TestOneNoticeForABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Limits: bgagent.Limits{Default: 20}, Notify: box.notify})
+		m := manage(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 20}, Notify: box.notify})
 		var ids []string
 		for i := range 20 {
 			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
@@ -375,7 +376,7 @@ func TestAnEndIsToldAsWhatItWas(t *testing.T) {
 // runs and nothing is owed, and leave.
 func TestNobodySeesNothingRunningAndNothingOwed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Millisecond)}, bgagent.Config{})
+		m := manage(t, working(time.Millisecond), bgagent.Config{})
 		for range 200 {
 			id := launch(t, m, "p").ID
 			for {

@@ -11,7 +11,7 @@ import (
 
 func TestResultsCanBeReadAgainAndOnlyByThoseTheyBelongTo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+		m := manage(t, working(time.Second), bgagent.Config{})
 		task := launch(t, m, "p")
 		ended(t, m, task.ID)
 		for range 3 {

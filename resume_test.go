@@ -16,7 +16,7 @@ func TestADeletedSessionIsNotResumedFromItsTombstone(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run(when, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: time.Minute})
+				m := manage(t, working(time.Second), bgagent.Config{Retention: time.Minute})
 				task := launch(t, m, "a")
 				s := ended(t, m, task.ID)[0].Session
 				if when == "before" {
@@ -134,7 +134,7 @@ func TestTheEndedTurnOfAResumedTaskMayNotLaunch(t *testing.T) {
 
 func TestARepeatedResumeOfATombstoneIsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: time.Minute})
+		m := manage(t, working(time.Second), bgagent.Config{Retention: time.Minute})
 		id := launch(t, m, "a").ID
 		s := ended(t, m, id)[0].Session
 		_, err := m.Read(root, id)
@@ -198,7 +198,7 @@ func TestAContinuedTaskThatNeverStartedGetsItsPromptFirst(t *testing.T) {
 
 func TestTwoResumesTakeOneSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Minute)}, limit(2))
+		m := manage(t, working(time.Minute), limit(2))
 		a := launch(t, m, "a")
 		ended(t, m, a.ID)
 		errs := make(chan error, 2)

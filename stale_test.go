@@ -120,7 +120,7 @@ func TestTheTimeLimitStopsTheSession(t *testing.T) {
 		require.NoError(t, m.Quiet(t.Context(), id))
 		require.Equal(t, 1, f.session(session).aborts)
 
-		r := &goRunner{run: works(time.Hour)}
+		r := working(time.Hour)
 		m = manage(t, r, bgagent.Config{})
 		task = ended(t, m, launch(t, m, "p").ID)[0]
 		require.Equal(t, bgagent.CauseTimeToLive, task.Cause)

@@ -195,7 +195,7 @@ func TestToolsWithOtherNames(t *testing.T) {
 }
 
 func TestToolsPanicsOnOptionsThatCannotBeMeant(t *testing.T) {
-	m := manage(t, &goRunner{run: works(0)}, bgagent.Config{})
+	m := manage(t, working(0), bgagent.Config{})
 	for want, o := range map[string]bgagent.ToolOptions{
 		`renames "delegate"`:              {Names: map[string]string{"delegate": "x"}},
 		`leaves out "x"`:                  {Omit: []string{"x"}},

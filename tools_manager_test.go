@@ -228,7 +228,7 @@ func TestWhatIsNotTheCallersDoesNotExistForIt(t *testing.T) {
 
 func TestBlockingWakesAtTheEndAndKeepsItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(20 * time.Minute)}, bgagent.Config{})
+		m := manage(t, working(20*time.Minute), bgagent.Config{})
 		task := job(t, m, "work")
 		for _, c := range []struct {
 			timeout *int64

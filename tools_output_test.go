@@ -172,7 +172,7 @@ func TestAnAgentThatThereIsNotIsRefusedAtOnceWhereTheyAreKnown(t *testing.T) {
 
 func TestATaskIsNotContinuedTwiceByOneToolCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{})
+		m := manage(t, working(time.Minute), bgagent.Config{})
 		task := launch(t, m, "now")
 		ended(t, m, task.ID)
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_7"}
