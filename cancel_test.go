@@ -13,8 +13,7 @@ import (
 )
 
 func TestCancellingARunningTaskFreesItsSlot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Minute), limit(1))
+	bubble(t, working(time.Minute), limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
 		a, b := launch(t, m, "a"), launch(t, m, "b")
 		require.Equal(t, bgagent.Pending, b.Status)
 		before, err := m.Cancel(t.Context(), root, a.ID, bgagent.CancelOptions{})
@@ -31,8 +30,7 @@ func TestCancellingARunningTaskFreesItsSlot(t *testing.T) {
 func TestCancellingInTheQueueConcernsNobodyElse(t *testing.T) {
 	for name, cancel := range map[string]int{"head": 1, "middle": 2, "last": 3} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, working(time.Minute), limit(1))
+			bubble(t, working(time.Minute), limit(1), func(t *testing.T, m *bgagent.BackgroundManager) {
 				var ids []string
 				for i := range 4 {
 					ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
@@ -87,8 +85,7 @@ func TestAFailingAbortDoesNotPreventACancel(t *testing.T) {
 }
 
 func TestCancelAllTakesDescendantsAndSparesTheForeground(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Hour), bgagent.Config{MaxDepth: 3, Limits: bgagent.Limits{Default: 3}})
+	bubble(t, working(time.Hour), bgagent.Config{MaxDepth: 3, Limits: bgagent.Limits{Default: 3}}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
 		synctest.Wait()
 		child, err := m.Launch(t.Context(), bgagent.Caller{Session: get(t, m, a.ID).Session}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})

@@ -124,9 +124,8 @@ func TestCloseNamesWhatHangs(t *testing.T) {
 }
 
 func TestDrainLetsEverythingEndAndBeTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var box inbox
-		m := manage(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 1}, Notify: box.notify})
+	var box inbox
+	bubble(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 1}, Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		launch(t, m, "a")
 		launch(t, m, "b")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

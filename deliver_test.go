@@ -84,9 +84,8 @@ func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.N
 // A notice is given up after 20 tries or 24 h.
 func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	t.Run("always busy", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}
-			m := manage(t, working(time.Second), cfg)
+		cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}
+		bubble(t, working(time.Second), cfg, func(t *testing.T, m *bgagent.BackgroundManager) {
 			a := launch(t, m, "a")
 			time.Sleep(23 * time.Hour)
 			require.Equal(t, bgagent.NoticeOwed, get(t, m, a.ID).Notice)
@@ -251,8 +250,7 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 // Giving up one notice may expire the record of another that is owed to the same
 // parent.
 func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }})
+	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string
 		for i := range 5 {
 			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)

@@ -89,8 +89,7 @@ func TestRacesEndOnceAndAreToldOnce(t *testing.T) {
 }
 
 func TestEndsThatAreNotCompletedCascade(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Hour), bgagent.Config{MaxDepth: 3, TimeToLive: bgagent.Disabled})
+	bubble(t, working(time.Hour), bgagent.Config{MaxDepth: 3, TimeToLive: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
 		synctest.Wait()
 		session := get(t, m, a.ID).Session

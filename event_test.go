@@ -12,8 +12,7 @@ import (
 )
 
 func TestEventsLeaveInOrderWithoutAGap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, limit(2))
+	bubble(t, &goRunner{run: works(time.Second)}, limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
 		before := launch(t, m, "before")
 		tasks, sub := m.Subscribe(0)
 		require.Len(t, tasks, 1)
@@ -40,8 +39,7 @@ func TestEventsLeaveInOrderWithoutAGap(t *testing.T) {
 }
 
 func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), limit(50))
+	bubble(t, working(time.Second), limit(50), func(t *testing.T, m *bgagent.BackgroundManager) {
 		_, sub := m.Subscribe(3)
 		var ids []string
 		for i := range 10 {
@@ -66,8 +64,7 @@ func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
 
 // Callers get copies.
 func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{})
+	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		_, one := m.Subscribe(0)
 		_, two := m.Subscribe(0)
 		_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "x", Metadata: map[string]string{"k": "v"}})

@@ -308,6 +308,12 @@ func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent
 	return m
 }
 
+// bubble runs a test with a manager of the client in a bubble of its own.
+func bubble(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, test func(*testing.T, *bgagent.BackgroundManager)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, manage(t, sc, cfg)) })
+}
+
 var root = bgagent.Caller{Session: "root"}
 
 // launch launches a task under the root session.

@@ -12,9 +12,8 @@ import (
 )
 
 func TestARepeatedRunCountsAsRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		box := &inbox{}
-		m := manage(t, working(time.Minute), bgagent.Config{Notify: box.notify})
+	box := &inbox{}
+	bubble(t, working(time.Minute), bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -31,8 +30,7 @@ func TestARepeatedRunCountsAsRead(t *testing.T) {
 }
 
 func TestARepeatedRunHasNoTimeToLive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Hour), bgagent.Config{})
+	bubble(t, working(time.Hour), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -88,8 +86,7 @@ func TestCancelAllSparesTheTreeOfAForegroundCall(t *testing.T) {
 }
 
 func TestARepeatedRunResumeIsTheCallersOwn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(10*time.Second), bgagent.Config{})
+	bubble(t, working(10*time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "a").ID
 		ended(t, m, id)
 		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
@@ -123,8 +120,7 @@ func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 }
 
 func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Hour), bgagent.Config{})
+	bubble(t, working(time.Hour), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		task, err := m.Run(t.Context(), root, in)
 		require.NoError(t, err)
@@ -152,8 +148,7 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 // Run returns the attempt that it waited for, also when somebody was quick to
 // resume the task.
 func TestRunReturnsItsOwnAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Hour), bgagent.Config{})
+	bubble(t, working(time.Hour), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		got := make(chan bgagent.Task)
 		go func() {
 			task, _ := m.Run(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "work"})

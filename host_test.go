@@ -197,9 +197,8 @@ func (isPanics) Error() string { return "x" }
 func (isPanics) Is(error) bool { panic("Is") }
 
 func TestAFindSessionErrorMayPanic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &finder{goRunner: &goRunner{run: works(time.Second)}, err: isPanics{}}
-		m := manage(t, f, bgagent.Config{})
+	f := &finder{goRunner: &goRunner{run: works(time.Second)}, err: isPanics{}}
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		require.NotPanics(t, func() {
 			_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
 			require.Error(t, err)

@@ -85,9 +85,8 @@ func TestManySmallPiecesOfTextAreCheap(t *testing.T) {
 }
 
 func TestWhatASessionIsOwedThatNobodyKnowsIsRetainedWithinTheLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		box := &inbox{fail: func(int) error { return bgagent.ErrNoSession }}
-		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify, RetainTasks: 10, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+	box := &inbox{fail: func(int) error { return bgagent.ErrNoSession }}
+	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, RetainTasks: 10, Limits: bgagent.Limits{Default: bgagent.Unlimited}}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		for i := range 80 {
 			launch(t, m, fmt.Sprint(i))
 		}
@@ -132,8 +131,7 @@ func TestATaskDoesNotExpireBeforeItEnds(t *testing.T) {
 }
 
 func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{RetainTasks: 5, Wake: bgagent.WakeNever, Limits: bgagent.Limits{Default: 1}})
+	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 5, Wake: bgagent.WakeNever, Limits: bgagent.Limits{Default: 1}}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string
 		for i := range 8 {
 			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
@@ -160,8 +158,7 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 
 // What is owed of an earlier attempt goes with the record of its task.
 func TestOldDebtsExpireWithTheirTask(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{Retention: time.Minute})
+	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "work")
 		ended(t, m, task.ID)
 		_, err := m.RunResume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})

@@ -54,8 +54,7 @@ func TestLaunchRefusesBadInputAndChangesNothing(t *testing.T) {
 }
 
 func TestTheSameToolCallLaunchesOneTask(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{})
+	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		first, err := m.Launch(t.Context(), by, in)
@@ -153,8 +152,7 @@ func TestATaskOutlivesTheCallThatLaunchedIt(t *testing.T) {
 }
 
 func TestDelegationHasABottom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Hour), bgagent.Config{MaxDepth: 2, MaxTasksPerRoot: 3})
+	bubble(t, working(time.Hour), bgagent.Config{MaxDepth: 2, MaxTasksPerRoot: 3}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
 		synctest.Wait()
 		b, err := m.Launch(t.Context(), bgagent.Caller{Session: get(t, m, a.ID).Session}, bgagent.LaunchInput{Agent: "w", Prompt: "b"})
@@ -172,9 +170,8 @@ func TestDelegationHasABottom(t *testing.T) {
 
 // Whoever follows the parents of a circle never arrives.
 func TestParentsAreLookedUpAndACircleIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &finder{goRunner: &goRunner{run: works(time.Hour)}, parents: map[string]string{"a": "b", "b": "c", "c": "a", "child": "root", "root": ""}}
-		m := manage(t, f, bgagent.Config{MaxDepth: 2})
+	f := &finder{goRunner: &goRunner{run: works(time.Hour)}, parents: map[string]string{"a": "b", "b": "c", "c": "a", "child": "root", "root": ""}}
+	bubble(t, f, bgagent.Config{MaxDepth: 2}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		in := bgagent.LaunchInput{Agent: "w", Prompt: "p"}
 		_, err := m.Launch(t.Context(), bgagent.Caller{Session: "a"}, in)
 		require.ErrorIs(t, err, bgagent.ErrParentCycle)

@@ -15,9 +15,8 @@ import (
 
 // The closing notice speaks of its own batch only.
 func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var box inbox
-		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second})
+	var box inbox
+	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
 		time.Sleep(2 * time.Second) // it has ended, and its notice waits for others
 		b := launch(t, m, "b")
@@ -104,9 +103,8 @@ func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
 }
 
 func TestABatchThatWasGivenUpIsNotListedInTheNext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{MaxDepth: 2})
+	f := newServer()
+	bubble(t, f, bgagent.Config{MaxDepth: 2}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "lead")
 		by := bgagent.Caller{Session: session}
 		launchBy := func(p string) (string, string) {
@@ -163,9 +161,8 @@ func TestABatchThatARootWasNotToldOfIsNotListedInTheNext(t *testing.T) {
 }
 
 func TestAnEndThatRunReturnsIsReadWhoeverLaunchedIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var box inbox
-		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify})
+	var box inbox
+	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "w", Prompt: "p"}
 		_, err := m.Launch(t.Context(), by, in)
@@ -320,9 +317,8 @@ func TestATaskThatWasReadLeavesNoHurry(t *testing.T) {
 // Twenty ends in a row must not wake the parent twenty times, and a cancelled
 // task must not keep its batch open.
 func TestOneNoticeForABatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var box inbox
-		m := manage(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 20}, Notify: box.notify})
+	var box inbox
+	bubble(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 20}, Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string
 		for i := range 20 {
 			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
@@ -375,8 +371,7 @@ func TestAnEndIsToldAsWhatItWas(t *testing.T) {
 // Between an end and its notice, somebody who waits must not see that nothing
 // runs and nothing is owed, and leave.
 func TestNobodySeesNothingRunningAndNothingOwed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Millisecond), bgagent.Config{})
+	bubble(t, working(time.Millisecond), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		for range 200 {
 			id := launch(t, m, "p").ID
 			for {

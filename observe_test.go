@@ -101,9 +101,8 @@ func TestAnEarlyIdleEventIsLookedAtAgainWhereStatusesAreUntold(t *testing.T) {
 // A late event of an earlier turn does not make a running session quiet. The
 // status that is asked for afterwards does.
 func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "a")
 		f.do(func() {
 			f.sessions[session].state = bgagent.SessionBusy
@@ -129,9 +128,8 @@ func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 
 // An unknown word decides nothing and moves no counter.
 func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{HostUnreachable: 5 * time.Minute})
+	f := newServer()
+	bubble(t, f, bgagent.Config{HostUnreachable: 5 * time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "a")
 		f.do(func() { f.statusErr = errors.New("down") })
 		for range 10 {
@@ -156,9 +154,8 @@ func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
 }
 
 func TestTodosAreReadAfterAGap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &todoServer{server: newServer()}
-		m := manage(t, f, bgagent.Config{})
+	f := &todoServer{server: newServer()}
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		id, session := turnOn(t, m, "p")
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: session, Todos: []bgagent.Todo{{Text: "a"}}})
@@ -207,9 +204,8 @@ func TestTodosOfBeforeAGapAreNotBelieved(t *testing.T) {
 }
 
 func TestASessionIsReadBeforeItEndsBadlyByItsEvents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		go func() {
 			for range 20 {
@@ -227,9 +223,8 @@ func TestASessionIsReadBeforeItEndsBadlyByItsEvents(t *testing.T) {
 }
 
 func TestAnAnswerThatIsToldBeforeItsPromptIsReadCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, s := turnOn(t, m, "p")
 		time.Sleep(time.Second)
 		f.say(s, "answer")
@@ -243,9 +238,8 @@ func TestAnAnswerThatIsToldBeforeItsPromptIsReadCounts(t *testing.T) {
 }
 
 func TestAnAnswerAfterAGapCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		id, s := turnOn(t, m, "p")
 		// the event about the prompt is lost

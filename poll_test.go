@@ -46,9 +46,8 @@ func TestIdleIsNotAlwaysTheEnd(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newServer()
-				m := manage(t, f, bgagent.Config{})
+			f := newServer()
+			bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 				id, session := turnOn(t, m, "p")
 				c.prepare(f, session)
 				time.Sleep(c.after)
@@ -65,9 +64,8 @@ func TestIdleIsNotAlwaysTheEnd(t *testing.T) {
 }
 
 func TestOpenTodosHoldAnIdleSessionBackForAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &todoServer{server: newServer(), todos: []bgagent.Todo{{Text: "a", State: bgagent.TodoCompleted}, {Text: "b"}, {Text: "c", State: bgagent.TodoInProgress}}}
-		m := manage(t, f, bgagent.Config{})
+	f := &todoServer{server: newServer(), todos: []bgagent.Todo{{Text: "a", State: bgagent.TodoCompleted}, {Text: "b"}, {Text: "c", State: bgagent.TodoInProgress}}}
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		f.say(session, "half done")
 		time.Sleep(25 * time.Second)
@@ -110,9 +108,8 @@ func TestAnUntoldSessionWithTodosComesToItsEnd(t *testing.T) {
 
 // An idle event that is dropped because it came early never comes again.
 func TestAnEarlyIdleEventIsLookedAtAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{PollInterval: time.Hour, StaleTimeout: bgagent.Disabled, HostUnreachable: bgagent.Disabled})
+	f := newServer()
+	bubble(t, f, bgagent.Config{PollInterval: time.Hour, StaleTimeout: bgagent.Disabled, HostUnreachable: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		f.put(session, bgagent.Message{ID: "m", Text: "quick", Finished: true}) // no finish mark
 		f.set(session, bgagent.SessionIdle)
@@ -131,9 +128,8 @@ func TestAnEarlyIdleEventIsLookedAtAgain(t *testing.T) {
 }
 
 func TestASessionThatIsGoneEndsItsTask(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		f.put(session, bgagent.Message{ID: "m", Text: "so far"})
 		time.Sleep(3 * time.Second)
@@ -149,9 +145,8 @@ func TestASessionThatIsGoneEndsItsTask(t *testing.T) {
 
 // After a failed status call every session looks as if it had gone.
 func TestAFailedStatusCallDecidesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		f.put(session, bgagent.Message{ID: "m", Text: "x", Finished: true, Stop: bgagent.StopEndOfTurn})
 		f.do(func() { f.statusErr = errors.New("down") })
@@ -168,9 +163,8 @@ func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 }
 
 func TestReadsThatFailDecideNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, _ := turnOn(t, m, "p")
 		f.do(func() { f.readErr = errors.New("messages: 500") })
 		time.Sleep(10 * time.Minute)
@@ -296,9 +290,8 @@ func (f *endless) Messages(ctx context.Context, s string, c bgagent.Cursor, max 
 }
 
 func TestASessionThatIsSlowToBeReadHoldsUpNoOther(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &endless{server: newServer()}
-		m := manage(t, f, bgagent.Config{})
+	f := &endless{server: newServer()}
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		_, slow := turnOn(t, m, "slow")
 		id, session := turnOn(t, m, "p")
 		f.do(func() { f.which = slow })

@@ -2,7 +2,6 @@ package bgagent_test
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -10,8 +9,7 @@ import (
 )
 
 func TestResultsCanBeReadAgainAndOnlyByThoseTheyBelongTo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{})
+	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "p")
 		ended(t, m, task.ID)
 		for range 3 {

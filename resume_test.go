@@ -15,8 +15,7 @@ import (
 func TestADeletedSessionIsNotResumedFromItsTombstone(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run(when, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, working(time.Second), bgagent.Config{Retention: time.Minute})
+			bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 				task := launch(t, m, "a")
 				s := ended(t, m, task.ID)[0].Session
 				if when == "before" {
@@ -133,8 +132,7 @@ func TestTheEndedTurnOfAResumedTaskMayNotLaunch(t *testing.T) {
 }
 
 func TestARepeatedResumeOfATombstoneIsOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{Retention: time.Minute})
+	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "a").ID
 		s := ended(t, m, id)[0].Session
 		_, err := m.Read(root, id)
@@ -197,8 +195,7 @@ func TestAContinuedTaskThatNeverStartedGetsItsPromptFirst(t *testing.T) {
 }
 
 func TestTwoResumesTakeOneSlot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Minute), limit(2))
+	bubble(t, working(time.Minute), limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
 		ended(t, m, a.ID)
 		errs := make(chan error, 2)

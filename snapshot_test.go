@@ -13,9 +13,8 @@ import (
 
 // What comes from the host is copied, too.
 func TestTheManagerKeepsCopiesOfTodos(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "a")
 		todos := []bgagent.Todo{{Text: "one"}}
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: session, Todos: todos})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -14,9 +13,8 @@ import (
 // If every poll counts, nothing is ever stale. If only tool calls count, an
 // agent that thinks is killed.
 func TestOnlyAChangeIsActivity(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		silent, session := turnOn(t, m, "silent")
 		thinking, other := turnOn(t, m, "thinking")
 		tool, third := turnOn(t, m, "a long tool call")
@@ -39,9 +37,8 @@ func TestOnlyAChangeIsActivity(t *testing.T) {
 }
 
 func TestATodoListThatChangesIsAChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		for i := range 6 {
 			time.Sleep(time.Minute)
@@ -52,9 +49,8 @@ func TestATodoListThatChangesIsAChange(t *testing.T) {
 }
 
 func TestARetryIsNotStaleAsSoonAsItBegins(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, _ := turnOn(t, m, "p")
 		at := time.Now().Add(10 * time.Minute)
 		f.do(func() {
@@ -70,9 +66,8 @@ func TestARetryIsNotStaleAsSoonAsItBegins(t *testing.T) {
 }
 
 func TestARetryThatIsPutOffIsAChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, _ := turnOn(t, m, "p")
 		began := time.Now()
 		f.do(func() {
@@ -91,9 +86,8 @@ func TestARetryThatIsPutOffIsAChange(t *testing.T) {
 }
 
 func TestTheLastActivityIsNotInTheFuture(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		time.Sleep(3 * time.Second)
 		f.do(func() { f.statusErr = errors.New("down") })
@@ -109,9 +103,8 @@ func TestTheLastActivityIsNotInTheFuture(t *testing.T) {
 
 // A session that nobody stops goes on costing money.
 func TestTheTimeLimitStopsTheSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{StaleTimeout: bgagent.Disabled})
+	f := newServer()
+	bubble(t, f, bgagent.Config{StaleTimeout: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		began := time.Now()
 		task := ended(t, m, id)[0]

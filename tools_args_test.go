@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -152,8 +151,7 @@ func TestWrongArgumentsNameTheFieldAndWhatIsRight(t *testing.T) {
 }
 
 func TestWhatCanMeanOneThingOnlyIsTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, working(time.Second), bgagent.Config{})
+	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		r := callTool(t, m, "delegate_task", ` {"prompt":"p","subagent_type":" a ","run_in_background":"False","background":null,"session_id":"","task_id":null,"model":null} `)
 		require.False(t, r.IsError, r.Text)
 		id := r.Value.(bgagent.DelegateTaskResult).Task.ID

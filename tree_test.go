@@ -39,8 +39,7 @@ func longOr(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgag
 // A task whose parents have expired still belongs to its root: it counts there,
 // is listed there and is cancelled from there.
 func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 3, Retention: time.Minute, TimeToLive: 2 * time.Hour, Wake: bgagent.WakeNever})
+	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 3, Retention: time.Minute, TimeToLive: 2 * time.Hour, Wake: bgagent.WakeNever}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		launch(t, m, "long")
 		synctest.Wait() // its session is ses_1
 		by := root
@@ -75,8 +74,7 @@ func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 
 // The invariants look at the counts and the indexes after each step.
 func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour})
+	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := orphan(t, m)
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
@@ -120,8 +118,7 @@ func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {
 
 // A task that comes back from its tombstone brings its children along.
 func TestRevivedTaskCountsItsChildren(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour})
+	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		orphan(t, m)
 		task, err := m.Resume(t.Context(), bgagent.Caller{}, "ses_1", bgagent.ResumeInput{Prompt: "more"})
 		require.NoError(t, err)
@@ -153,9 +150,8 @@ func TestSessionOfAnExpiredTaskIsInUse(t *testing.T) {
 }
 
 func TestWhoResumesFromATombstoneKeepsItsParents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &finder{goRunner: &goRunner{run: works(time.Second)}, parents: map[string]string{"child": "root", "root": ""}}
-		m := manage(t, f, bgagent.Config{MaxDepth: 2, Retention: time.Minute})
+	f := &finder{goRunner: &goRunner{run: works(time.Second)}, parents: map[string]string{"child": "root", "root": ""}}
+	bubble(t, f, bgagent.Config{MaxDepth: 2, Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "child"}
 		task, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
 		require.NoError(t, err)

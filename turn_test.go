@@ -96,9 +96,8 @@ func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 }
 
 func TestALateChangeOfAnOlderMessageIsNoAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		first := bgagent.Message{ID: "m1", Text: "first", Finished: true, Stop: bgagent.StopEndOfTurn}
 		f.put(session, first)
@@ -144,9 +143,8 @@ func TestAnAnswerThatNobodySawIsNotTheNextOne(t *testing.T) {
 }
 
 func TestTheEchoOfAnAbortDoesNotDecideMinutesLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
 		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
@@ -165,9 +163,8 @@ func TestTheEchoOfAnAbortDoesNotDecideMinutesLater(t *testing.T) {
 }
 
 func TestTheEchoOfAnErrorDoesNotEndTheNextAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		id, session := turnOn(t, m, "p")
 		f.set(session, bgagent.SessionIdle)
@@ -186,9 +183,8 @@ func TestTheEchoOfAnErrorDoesNotEndTheNextAttempt(t *testing.T) {
 }
 
 func TestATurnBeginsOnceItsPromptIsAccepted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		id, session := turnOn(t, m, "p")
 		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
@@ -226,9 +222,8 @@ func (f longServer) Messages(ctx context.Context, s string, c bgagent.Cursor, ma
 }
 
 func TestALongSessionCanBeResumed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, longServer{f}, bgagent.Config{})
+	f := newServer()
+	bubble(t, longServer{f}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // nothing is ever read
 		id, s := turnOn(t, m, "p")
 		f.say(s, "one")
@@ -252,9 +247,8 @@ func TestAnErrorAfterTextIsAnError(t *testing.T) {
 	}
 	for stop, cause := range cases {
 		t.Run(stop.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newServer()
-				m := manage(t, f, bgagent.Config{})
+			f := newServer()
+			bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 				id, session := turnOn(t, m, "p")
 				f.put(session, bgagent.Message{ID: "a", Text: "the first half", Finished: true})
 				f.put(session, bgagent.Message{ID: "b", Finished: true, Stop: stop, Error: "overloaded"})
@@ -282,9 +276,8 @@ func TestAnErrorAfterTextIsAnError(t *testing.T) {
 }
 
 func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, s := turnOn(t, m, "p")
 		_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
