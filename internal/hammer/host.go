@@ -24,6 +24,7 @@ type host struct {
 	rev      int
 	emit     func(bgagent.HostEvent)
 	roots    map[string]bgagent.SessionState
+	down     time.Time // until then nothing of it can be reached
 }
 
 type hostSession struct {
@@ -109,6 +110,26 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 	return f.pause(ctx, time.Duration(r.IntN(300))*time.Millisecond, false)
 }
 
+const refusedText = "connection refused"
+
+// unreachable refuses a call that would start something, as a host does that is
+// not there. Once it is not there it stays away for a while.
+func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
+	f.mu.Lock()
+	if f.o.broken(r) && r.IntN(12) == 0 {
+		f.down = time.Now().Add(time.Duration(r.IntN([...]int{500, 30_000, 600_000}[r.IntN(3)])) * time.Millisecond)
+	}
+	down := time.Now().Before(f.down) && !f.o.isHealed()
+	f.mu.Unlock()
+	if !down {
+		return nil
+	}
+	if r.IntN(3) == 0 {
+		_ = f.pause(ctx, time.Duration(r.IntN(3000))*time.Millisecond, false)
+	}
+	return fmt.Errorf("%s: %w", refusedText, bgagent.ErrUnreachable)
+}
+
 func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	t, err := f.o.m.Get(s.Task)
 	if err != nil {
@@ -117,7 +138,7 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 		f.o.fault("a session for %s, which has ended (%s)", s.Task, t.Cause)
 	}
 	a := &activity{what: "create", key: attemptKey{s.Task, t.Attempt}, model: s.Model, agent: s.Agent}
-	f.o.begin(a, true)
+	f.o.begin(a, f.o.slotIsNew(t.Started))
 	defer f.o.end(a)
 	f.o.mu.Lock()
 	if !f.o.closedAt.IsZero() && f.o.closedAt.Before(time.Now()) {
@@ -125,6 +146,9 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	}
 	f.o.mu.Unlock()
 	r := f.o.draw("create", s.Title)
+	if err := f.unreachable(ctx, r); err != nil {
+		return "", err
+	}
 	if err := f.mishap(ctx, r); err != nil {
 		return "", err
 	}
@@ -159,13 +183,15 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	f.o.prompted(session, p)
 	started := time.Now()
-	if p.Attempt > 1 && p.Turn == 1 { // its session was read first, which may have taken a while
+	if p.Turn == 1 { // its session was made or read first, which may have taken a while
 		if t, err := f.o.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
 			started = t.Started
 		}
 	}
 	f.o.mu.Lock()
-	// What got its slot before the limits were changed may be over them now.
+	if tried, again := f.o.refused[p.ID]; again && tried.Before(started) { // it has kept its slot since
+		started = tried
+	}
 	grant := !f.o.granted[p.Task] && started.After(f.o.limitsAt)
 	delete(f.o.granted, p.Task)
 	f.o.mu.Unlock()
@@ -217,12 +243,18 @@ func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 type runnerHost struct{ *host }
 
 func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	began := time.Now()
 	a := f.enter("turn", session, p)
+	defer f.o.end(a)
+	r := f.o.draw("turn", session)
+	if err := f.unreachable(ctx, r); err != nil {
+		f.o.refuse(p, began)
+		return bgagent.TurnEnd{}, err
+	}
 	f.mu.Lock()
 	s := f.sessions[session]
 	s.run = a
 	f.mu.Unlock()
-	defer f.o.end(a)
 	defer func() {
 		f.mu.Lock()
 		if s.run == a {
@@ -233,7 +265,6 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 	if p.Notice != nil {
 		f.o.told(*p.Notice, "as a turn")
 	}
-	r := f.o.draw("turn", session)
 	if err := f.mishap(ctx, r); err != nil {
 		return bgagent.TurnEnd{}, err
 	}

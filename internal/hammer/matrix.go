@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-var states = []string{"pending", "pending again", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
+var states = []string{"pending", "pending again", "starting", "held back", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
 
 // targets are the operations that name a task, and so can meet one that
 // has expired.
@@ -27,6 +27,8 @@ func stateOf(t bgagent.Task, err error) string {
 		return "expired"
 	case err != nil:
 		return "unknown"
+	case t.Phase == bgagent.PhaseStarting && strings.Contains(t.Progress.Detail, refusedText):
+		return "held back"
 	case t.Status == bgagent.Running:
 		return t.Phase.String()
 	case t.Status.Terminal() && !t.Quiet:

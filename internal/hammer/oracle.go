@@ -28,6 +28,7 @@ type oracle struct {
 	granted   map[string]bool // tasks whose session has been made, until their first prompt
 	suspects  []suspect
 	promptIDs map[string]bool
+	refused   map[string]time.Time    // prompts that could not reach the host, by id: when they did not for the first time
 	answers   map[attemptKey][]string // prompt ids
 	draws     map[string]uint64
 
@@ -70,7 +71,7 @@ type suspect struct {
 
 func newOracle(seed uint64) *oracle {
 	return &oracle{
-		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{},
+		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, heal: make(chan struct{}),
@@ -215,6 +216,26 @@ func (o *oracle) clear() {
 		}
 	}
 	o.suspects = nil
+}
+
+// slotIsNew reports whether a slot that was had at the time was had under the
+// limits of now. What had one before may be over them.
+func (o *oracle) slotIsNew(at time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return at.After(o.limitsAt)
+}
+
+// refuse notes that a prompt could not reach the host. The same prompt may come
+// again, and its task keeps its slot until then.
+func (o *oracle) refuse(p bgagent.Prompt, at time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked("prompt %s cannot reach the host", p.ID)
+	delete(o.promptIDs, p.ID)
+	if _, again := o.refused[p.ID]; !again {
+		o.refused[p.ID] = at
+	}
 }
 
 // prompted checks what must hold of every prompt.

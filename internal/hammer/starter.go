@@ -15,9 +15,14 @@ import (
 type starterHost struct{ *host }
 
 func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
+	began := time.Now()
 	a := f.enter("hand-over", session, p)
 	defer f.o.end(a)
 	r := f.o.draw("start", session)
+	if err := f.unreachable(ctx, r); err != nil {
+		f.o.refuse(p, began)
+		return err
+	}
 	if f.o.broken(r) && r.IntN(2) == 0 { // fails, but has been accepted
 		f.accept(session, p)
 		if err := f.mishap(ctx, r); err != nil {
