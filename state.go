@@ -28,7 +28,6 @@ type state struct {
 	seed  maphash.Seed
 	ids   *bufio.Reader // randomness
 
-	clients  []*client
 	tasks    map[uint64]*task // by the number in their id
 	peak     int              // largest size of tasks since it was made
 	calls    map[uint64]*task // by caller, tool call, agent and prompt
