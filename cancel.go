@@ -34,18 +34,18 @@ func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o 
 func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOptions) (out []Task, err error) {
 	m.update(func(st *state, now int64) {
 		var all []*task
-		take := func(t *task) {
+		add := func(t *task) {
 			if t.live() && !t.awaitedBy(by) {
 				all = append(all, t)
 			}
 		}
 		if by.Session != "" {
 			if n := st.nodes[by.Session]; n != nil {
-				n.each(take)
+				n.each(add)
 			}
 		} else {
 			for _, t := range st.tasks {
-				take(t)
+				add(t)
 			}
 		}
 		for _, t := range all {

@@ -116,7 +116,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	// What ignores its context gets a moment, not the rest of the deadline.
 	grace, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for len(m.busyGoroutines()) > 0 && waitFor(grace, m.ended, -1) == nil {
+	for len(m.busyGoroutines()) > 0 && waitFor(grace, m.exited, -1) == nil {
 		continue
 	}
 	return m.closeResult(ctx)
@@ -142,7 +142,7 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	m.update(func(st *state, _ int64) {
 		st.closed = true
 		for _, s := range st.subs {
-			s.ended = true
+			s.closed = true
 			st.fx.wakes.add(&s.waiter)
 		}
 		st.subs = nil

@@ -56,7 +56,7 @@ type Subscription struct {
 	buf    []Event // what has not been read, oldest first
 	max    int
 	missed uint64
-	ended  bool
+	closed bool
 }
 
 // Subscribe returns all tasks as they are now, in the order of their launch, and
@@ -81,7 +81,7 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 			tasks[i] = st.snapshot(t)
 		}
 		if st.closed {
-			s.ended = true
+			s.closed = true
 		} else {
 			st.subs = append(st.subs, s)
 		}
@@ -129,7 +129,7 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		var ok, ended bool
 		s.m.view(func(*state) {
 			if e, ok = s.next(); !ok {
-				ended = s.ended
+				ended = s.closed
 			}
 		})
 		switch {
@@ -149,7 +149,7 @@ func (s *Subscription) Close() {
 	s.m.update(func(st *state, _ int64) {
 		st.subs = slices.DeleteFunc(st.subs, func(x *Subscription) bool { return x == s })
 		s.buf, s.missed = nil, 0
-		s.ended = true
+		s.closed = true
 		st.fx.wakes.add(&s.waiter)
 	})
 }

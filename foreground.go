@@ -47,16 +47,16 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	defer m.leave(&w, t)
 	for {
 		done := false
-		ended := callGoesOn
+		left := callGoesOn
 		err := ctx.Err() // not under the lock: a context may be the host's code
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			ended = callTimedOut
+			left = callTimedOut
 		case err != nil:
-			ended = callCancelled
+			left = callCancelled
 		}
 		var why callEnd
-		m.update(func(st *state, now int64) { s, done, why = st.foreground(ended, by, t, &w, now) })
+		m.update(func(st *state, now int64) { s, done, why = st.foreground(left, by, t, &w, now) })
 		switch {
 		case !done:
 		case why == callTimedOut:

@@ -21,7 +21,7 @@ func (m *BackgroundManager) deliver(n *node) {
 		if env == nil {
 			return
 		}
-		answer, detail := noticeTaken, ""
+		answer, detail := noticeRecorded, ""
 		switch err := m.notify(cl, n.session, m.words.told(env.notice)); {
 		case err == nil:
 		case errors.Is(err, ErrBusy):
@@ -74,7 +74,7 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 			return parentBusy, cl.rec
 		default:
 			if state == parentReady {
-				state = parentUntold
+				state = parentSilent
 			}
 		}
 	}

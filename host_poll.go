@@ -153,7 +153,7 @@ func (m *BackgroundManager) look(l looked) {
 			return
 		}
 		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
-		again = a.w.c.unread > 0
+		again = a.sight.c.unread > 0
 		o.read = st.current(a, l.status, now) // only the todos are missing
 	})
 	var pages []Page
@@ -169,7 +169,7 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		o.read, o.failed, o.afresh = err == nil, err != nil, again || cursor == ""
 		if afresh {
-			m.update(func(st *state, _ int64) { a.w.readAfresh() })
+			m.update(func(st *state, _ int64) { a.sight.readAfresh() })
 		}
 	}
 	needTodos := false
@@ -185,17 +185,17 @@ func (m *BackgroundManager) look(l looked) {
 			st.logText(logReadFailed, l.session, err.Error())
 		}
 		if o.answered {
-			a.w.answered = now
+			a.sight.answered = now
 			st.status(a, l.status)
 		}
 		st.judge(a, o, now)
-		if a.live() && a.w.lookAt > 0 && a.w.said == SessionUnknown {
-			a.w.said = l.said // for when it is looked at again
+		if a.live() && a.sight.lookAt > 0 && a.sight.said == SessionUnknown {
+			a.sight.said = l.said // for when it is looked at again
 		}
-		if needTodos = a.live() && a.w.c.needsTodos; !needTodos {
+		if needTodos = a.live() && a.sight.c.needsTodos; !needTodos {
 			st.wasLooked(a)
 		}
-		rest = time.Duration(a.w.c.todoSince-now) + m.cfg.TodoHold
+		rest = time.Duration(a.sight.c.todoSince-now) + m.cfg.TodoHold
 	})
 	if skip || !needTodos {
 		return
@@ -210,7 +210,7 @@ func (m *BackgroundManager) look(l looked) {
 			case err == nil:
 				st.todos(a, todos, now)
 			case errors.Is(err, errors.ErrUnsupported):
-				a.w.todos, a.w.todosAt = 0, now
+				a.sight.todos, a.sight.todosAt = 0, now
 			default:
 				st.logText(logTodosFailed, l.session, err.Error())
 			}

@@ -50,8 +50,8 @@ func (st *state) checkInvariants() error {
 			c.session(s)
 		}
 	}
-	c.expiry("told", &st.keep.told, true)
-	c.expiry("untold", &st.keep.untold, false)
+	c.expiry("settled", &st.keep.settled, true)
+	c.expiry("unsettled", &st.keep.unsettled, false)
 	checkAlarms(&c, st.deadlines.attempts)
 	checkAlarms(&c, st.deadlines.queued)
 	checkAlarms(&c, st.deadlines.nodes)
@@ -123,7 +123,7 @@ func (c *checker) task(t *task) {
 	}
 	// What has been told may go, unless it is still being stopped.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun)
-	c.expect(!mayGo || t.fin.line == &st.keep.told, "task %s would never be forgotten", t.id())
+	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t.id())
 	if t.sess != nil {
 		c.expect(st.session(t.sess.id) == t.sess, "session of task %s is not indexed", t.id())
 	}
@@ -163,7 +163,7 @@ func (c *checker) session(s *session) {
 		c.expect(tomb.sess == s, "session %s has the tombstone of %s", s.id, tomb.id)
 		return
 	}
-	c.expect(s.task != nil && s.task.sess == s, "session %s has lost its task", s.id)
+	c.expect(s.task != nil && s.task.sess == s, "session %s has no task", s.id)
 	num, _ := parseID(s.task.id())
 	c.expect(c.st.tasks[num] == s.task, "session %s belongs to a forgotten task", s.id)
 }
@@ -182,8 +182,8 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	} else {
 		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id(), a.phase)
 	}
-	_, watched := a.cl.followed[a]
-	c.expect(watched == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is watched: %v", t.id(), watched)
+	_, followed := a.cl.followed[a]
+	c.expect(followed == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is followed: %v", t.id(), followed)
 }
 
 func (c *checker) node(name string, n *node) {
@@ -193,19 +193,19 @@ func (c *checker) node(name string, n *node) {
 		c.expect(n.account.live == c.tree[n], "root %q has %d live tasks, counted %d", name, n.account.live, c.tree[n])
 	}
 	c.expect(n.kids == c.kids[n], "node %q has %d tasks, counted %d", name, n.kids, c.kids[n])
-	owed, lost := 0, 0
+	owed, reclaimable := 0, 0
 	for _, d := range n.owed {
 		if d.t != nil {
 			owed++
 		}
 	}
 	for t := n.first; t != nil; t = t.next {
-		if t.is(flagLost) {
-			lost++
+		if t.is(flagReclaimable) {
+			reclaimable++
 		}
 	}
 	c.expect(owed == n.nOwed, "node %q owes %d, counted %d", name, n.nOwed, owed)
-	c.expect(lost == n.lost, "node %q has lost %d, counted %d", name, n.lost, lost)
+	c.expect(reclaimable == n.reclaimable, "node %q has %d reclaimable notices, counted %d", name, n.reclaimable, reclaimable)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
 	c.expect(n.kids > 0 || n.nOwed > 0 || n.env != nil || n.delivering || len(n.waiters) > 0 || len(n.subs) > 0, "nothing needs node %q", name)
 	if n.of != nil {

@@ -71,7 +71,7 @@ type BackgroundManager struct {
 	closeErr  error
 
 	running [goKinds]atomic.Int64 // goroutines by kind
-	ended   chan struct{}         // one token when the last of them has ended
+	exited  chan struct{}         // one token when the last of them has ended
 
 	// mu guards everything below. While it is held no host, logger or subscriber
 	// may be called and nothing may block; the lock of the ConcurrencyManager may
@@ -114,7 +114,7 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	}
 	m = &BackgroundManager{
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
-		closed: make(chan struct{}), closeDone: make(chan struct{}), ended: make(chan struct{}, 1),
+		closed: make(chan struct{}), closeDone: make(chan struct{}), exited: make(chan struct{}, 1),
 	}
 	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
 		panic("bgagent: bug: names that were found right: " + err.Error())
@@ -359,7 +359,7 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 		defer func() {
 			m.running[k].Add(-1)
 			select {
-			case m.ended <- struct{}{}:
+			case m.exited <- struct{}{}:
 			default:
 			}
 		}()

@@ -21,7 +21,7 @@ type counters struct {
 	began     int64 // when the turn began
 	changed   int64 // when something last changed
 	blind     int64 // since when nothing was answered, or could be read; 0 when the last observation was whole
-	lost      int64 // time since the last change in which it was blind
+	blindTime int64 // time since the last change in which it was blind
 	retryAt   int64 // when the session tries again, or has
 	finger    uint64
 	state     SessionState
@@ -36,7 +36,7 @@ type counters struct {
 }
 
 // change notes that something has changed.
-func (c *counters) change(now int64) { c.changed, c.lost = now, 0 }
+func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 
 // observation is one look at a session in a turn.
 type observation struct {
@@ -100,7 +100,7 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 		c.blind = now
 	}
 	if o.read && c.blind > 0 { // time without an answer is not time without a change
-		c.lost += now - max(c.blind, c.changed)
+		c.blindTime += now - max(c.blind, c.changed)
 		c.blind = 0
 	}
 	changed := o.read && o.view.finger != c.finger
@@ -270,7 +270,7 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 // not be read may have changed.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking ||
-		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, c.retryAt)-c.lost < th.stale {
+		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, c.retryAt)-c.blindTime < th.stale {
 		return verdict{}
 	}
 	return verdict{end: true, cause: CauseStale, running: true}

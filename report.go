@@ -32,11 +32,11 @@ type Report struct {
 // Reporter passes on what happens in a running turn. All methods return at once
 // and are safe for concurrent use; after the turn has ended they do nothing.
 type Reporter struct {
-	sink  func(Report) // nil for one of the manager's
-	m     *BackgroundManager
-	a     *attempt
-	turn  int32
-	ended atomic.Bool
+	sink   func(Report) // nil for one of the manager's
+	m      *BackgroundManager
+	a      *attempt
+	turn   int32
+	closed atomic.Bool
 }
 
 // NewReporter returns a reporter that calls f, from the goroutine that reports,
@@ -45,11 +45,11 @@ type Reporter struct {
 func NewReporter(f func(Report)) *Reporter { return &Reporter{sink: f} }
 
 // end makes every later report a no-op.
-func (r *Reporter) end() { r.ended.Store(true) }
+func (r *Reporter) end() { r.closed.Store(true) }
 
 func (r *Reporter) report(x Report) {
 	switch {
-	case r == nil || r.ended.Load():
+	case r == nil || r.closed.Load():
 	case r.m != nil:
 		r.m.update(func(st *state, now int64) {
 			if a := r.a; a.live() && a.turn == r.turn && a.turnStart > 0 {

@@ -45,10 +45,10 @@ func (st *state) snapshot(t *task) Task {
 		s.Phase = a.phase
 		s.Started = st.wall(a.started)
 		if t.live() {
-			s.Progress = st.progress(&a.w.prog, int(a.turn), a.activity)
+			s.Progress = st.progress(&a.sight.prog, int(a.turn), a.activity)
 			s.Result, s.Partial = a.text, a.text != ""
-			if a.text == "" && a.w.text != "" {
-				s.Result, s.Partial = a.w.text, true
+			if a.text == "" && a.sight.text != "" {
+				s.Result, s.Partial = a.sight.text, true
 			}
 		}
 	}
@@ -85,7 +85,7 @@ func wall(epoch time.Time, at int64) time.Time {
 
 // list returns the tasks that the query selects, in the order of their launch.
 func (st *state) list(q Query) (found []*task) {
-	take := func(t *task) {
+	add := func(t *task) {
 		if len(q.Status) == 0 || slices.Contains(q.Status, t.status) {
 			found = append(found, t)
 		}
@@ -94,16 +94,16 @@ func (st *state) list(q Query) (found []*task) {
 	case q.Parent != "":
 		if n := st.nodes[q.Parent]; n != nil && (q.Under == "" || q.Under == q.Parent || n.under(q.Under)) {
 			for t := n.first; t != nil; t = t.next {
-				take(t)
+				add(t)
 			}
 		}
 	case q.Under != "":
 		if n := st.nodes[q.Under]; n != nil {
-			n.each(take)
+			n.each(add)
 		}
 	default:
 		for _, t := range st.tasks {
-			take(t)
+			add(t)
 		}
 	}
 	slices.SortFunc(found, byLaunch)

@@ -30,11 +30,11 @@ type delivery struct {
 	retry  int64   // not before
 	trying int64   // when delivery first became due and blocked; 0 if it is not blocked
 	fails  int     // looks at its status in a row that told nothing
-	untold int     // those of them that were answered
+	silent int     // those of them that were answered
 }
 
-// looked forgets what earlier looks at the status have told.
-func (d *delivery) looked() { d.fails, d.untold = 0, 0 }
+// forgetLooks forgets what earlier looks at the status have told.
+func (d *delivery) forgetLooks() { d.fails, d.silent = 0, 0 }
 
 // unblocked forgets that delivery was blocked: something has been told, or nothing
 // is owed any more.
@@ -85,7 +85,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	case at == 0:
 	case at <= now:
 		a.wantTurn = true
-		st.takeSlot(p, true)
+		st.askForSlot(p, true)
 	default:
 		st.deadlines.nodes.set(&n.alarm, n, at)
 	}
@@ -106,12 +106,12 @@ const (
 	parentReady  parentState = iota // idle, or nobody can say
 	parentBusy                      // in a turn
 	parentUnsure                    // its status could not be read
-	parentUntold                    // a client answered, and did not say
+	parentSilent                    // a client answered, and did not say
 )
 
-// untoldLooks is how often in a row a client may answer without saying anything
+// silentLooks is how often in a row a client may answer without saying anything
 // about a parent before it is taken not to know it: then the Notifier decides.
-const untoldLooks = 3
+const silentLooks = 3
 
 // beginDelivery returns what is to be delivered now, or ends the delivery.
 func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64) *envelope {
@@ -127,19 +127,19 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 	case st.closing || n.gone || n.scope:
 		return wait()
 	case state == parentBusy:
-		n.looked()
+		n.forgetLooks()
 		n.busy = cl
 		cl.parents[n] = struct{}{}
 		st.poll(cl)
 		return wait()
-	case state == parentUnsure, state == parentUntold && n.untold+1 < untoldLooks:
-		if n.fails++; state == parentUntold {
-			n.untold++
+	case state == parentUnsure, state == parentSilent && n.silent+1 < silentLooks:
+		if n.fails++; state == parentSilent {
+			n.silent++
 		}
 		n.retry = now + int64(backoff(n.fails))
 		return wait()
 	}
-	n.looked()
+	n.forgetLooks()
 	if n.env == nil {
 		if at := st.dueAt(n); at == 0 || max(at, n.retry) > now {
 			return wait()
@@ -157,10 +157,10 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 type noticeAnswer uint8
 
 const (
-	noticeTaken  noticeAnswer = iota // it is recorded or queued
-	noticeBusy                       // not now, and nothing was recorded
-	noticeNobody                     // nobody can tell this session
-	noticeFailed                     // it may have been recorded all the same
+	noticeRecorded noticeAnswer = iota // it is recorded or queued
+	noticeBusy                         // not now, and nothing was recorded
+	noticeNobody                       // nobody can tell this session
+	noticeFailed                       // it may have been recorded all the same
 )
 
 // endDelivery takes the answer to a notice; detail says why it failed.
@@ -168,15 +168,15 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	env.flying = false
 	if n.env != env { // given up meanwhile
 		n.adrift = nil
-		if answer != noticeTaken {
-			env.lost(true)
+		if answer != noticeRecorded {
+			env.setReclaimable(true)
 		}
 		st.wakeNode(n)
 		return
 	}
 	env.tries++
 	switch {
-	case answer == noticeTaken:
+	case answer == noticeRecorded:
 		st.delivered(n, NoticeDelivered, now)
 	case answer == noticeBusy && env.tries == 1:
 		// Nothing was recorded: what ends meanwhile may join.

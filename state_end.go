@@ -63,7 +63,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	if !invisible(o.text) {
 		a.text = o.text
 	}
-	a.output = a.output || a.w.output
+	a.output = a.output || a.sight.output
 	st.unfollow(a)
 	own := a.t.sess.own
 	if o.cause.Status() != Completed || own == nil || own.live == 0 && own.outstanding() == 0 {
@@ -93,7 +93,7 @@ func (st *state) reconsider(a *attempt, now int64) {
 // finish ends an attempt whose agent has ended its last turn. Whether there is
 // an answer is judged over all its turns: text, or a call of a tool.
 func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
-	if cause.Status() == Completed && a.text == "" && a.w.prog.toolCalls == 0 {
+	if cause.Status() == Completed && a.text == "" && a.sight.prog.toolCalls == 0 {
 		cause, reason = CauseNoAnswer, reasonNoAnswer
 		if !a.output {
 			cause, reason = CauseNoOutput, reasonNoOutput
@@ -109,7 +109,7 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 // ends for the cause.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
-		return !a.w.output && !a.w.reported
+		return !a.sight.output && !a.sight.reported
 	}
 	return a.turn == 0
 }
@@ -162,11 +162,11 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 
 // capture keeps what the attempt has brought forth.
 func (st *state) capture(a *attempt, f *outcome, partial bool) {
-	if (a.text == "" || partial && a.turnStart > 0) && !invisible(a.w.text) {
-		a.text = a.w.text
+	if (a.text == "" || partial && a.turnStart > 0) && !invisible(a.sight.text) {
+		a.text = a.sight.text
 	}
-	if partial && a.text == "" && a.w.prog.toolCalls == 0 && !invisible(a.w.thought) {
-		a.text, f.thought = a.w.thought, true
+	if partial && a.text == "" && a.sight.prog.toolCalls == 0 && !invisible(a.sight.thought) {
+		a.text, f.thought = a.sight.thought, true
 	}
 	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
 	limit := maxResult
@@ -178,7 +178,7 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 		f.result, f.cut = strings.Clone(cutAtRune(f.result, limit)), true // a slice would keep the whole
 	}
 	f.partial = partial && f.result != ""
-	if p := &a.w.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
+	if p := &a.sight.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
 		f.prog = new(progress)
 		*f.prog = *p
 		f.prog.detail = ""

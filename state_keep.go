@@ -8,10 +8,10 @@ import "slices"
 
 // retention holds the ended tasks in the order in which they may go.
 type retention struct {
-	told   expiry // their parent knows
-	untold expiry
-	ended  int   // ended tasks in the registry
-	text   int64 // bytes of results in the registry
+	settled   expiry // their parent knows
+	unsettled expiry
+	size      int   // ended tasks in the registry
+	text      int64 // bytes of results in the registry
 
 	// Tombstones are looked for by task one after the other, because that is
 	// rare and an index would cost every task that goes. By session, which every
@@ -99,12 +99,12 @@ func (st *state) expirable(t *task, now int64) {
 	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) {
 		return
 	}
-	q := &st.keep.told
+	q := &st.keep.settled
 	if !t.notice.Settled() {
 		if st.pushes(t.up) {
 			return // it will be told soon, or given up
 		}
-		q = &st.keep.untold
+		q = &st.keep.unsettled
 	}
 	if t.fin.line != q {
 		t.stay()
@@ -125,9 +125,9 @@ func (st *state) pushes(n *node) bool {
 // evict drops what is over the limits of what is kept.
 func (st *state) evict(now int64) {
 	k := &st.keep
-	k.ended = len(st.tasks) - st.live
+	k.size = len(st.tasks) - st.live
 	if d := st.cfg.Retention; d > 0 {
-		for t := k.told.first; t != nil; t = k.told.first {
+		for t := k.settled.first; t != nil; t = k.settled.first {
 			if at := t.fin.since + int64(d); at > now {
 				if by := &st.deadlines.keep; *by == 0 || at < *by {
 					*by = at
@@ -137,15 +137,15 @@ func (st *state) evict(now int64) {
 			st.expire(t)
 		}
 	}
-	for limit := st.cfg.RetainText; limit >= 0 && k.text > limit && (st.dropText(&k.told) || st.dropText(&k.untold)); {
+	for limit := st.cfg.RetainText; limit >= 0 && k.text > limit && (st.dropText(&k.settled) || st.dropText(&k.unsettled)); {
 		continue
 	}
-	for limit := st.cfg.RetainTasks; limit >= 0 && k.ended > limit; {
-		t := k.told.first
+	for limit := st.cfg.RetainTasks; limit >= 0 && k.size > limit; {
+		t := k.settled.first
 		if t == nil {
 			// What is owed is not given up while something that has been told
 			// only has to become quiet before it can go.
-			if t = k.untold.first; t == nil || k.ended-st.stopping <= limit {
+			if t = k.unsettled.first; t == nil || k.size-st.stopping <= limit {
 				break
 			}
 			st.settleTask(t, NoticeGivenUp, now)
@@ -181,9 +181,9 @@ func (st *state) expire(t *task) {
 	}
 	t.stay()
 	t.set(flagForgotten, true)
-	t.setLost(false)
+	t.setReclaimable(false)
 	st.keep.text -= int64(len(t.fin.result))
-	st.keep.ended--
+	st.keep.size--
 	num, _ := parseID(t.id())
 	delete(st.tasks, num)
 	st.bury(t, stuck)

@@ -15,7 +15,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		cl.streamUp, cl.gapAt = 0, now
 		for a := range cl.followed {
 			if a.live() {
-				a.w.needRead = true
+				a.sight.needRead = true
 			}
 		}
 		st.kick(cl)
@@ -56,27 +56,27 @@ func (st *state) clientOf(session string) *client {
 
 // observed takes an event about a turn.
 func (st *state) observed(a *attempt, e HostEvent, now int64) {
-	w := a.w
+	s := a.sight
 	switch e.Kind {
 	case HostMessage:
 		if e.Message == nil {
 			return
 		}
-		if w.message(st.seed, e.Message, &a.w.prog, now) {
+		if s.message(st.seed, e.Message, &a.sight.prog, now) {
 			a.activity = now
 			st.progressed(a, e.Message.Finished, now)
 		}
-		w.toldBy(e.Message.ID, now)
+		s.toldBy(e.Message.ID, now)
 	case HostTodos:
 		st.todos(a, e.Todos, now)
-		w.todosLive = true
+		s.todosLive = true
 	case HostError:
 		stop := e.Stop
 		if stop == StopUntold || stop == StopEndOfTurn {
 			stop = StopError
 		}
-		if w.hint == nil { // what follows from the first one says less
-			w.hint = &hint{stop: stop, err: e.Error, at: now, finger: w.finger}
+		if s.hint == nil { // what follows from the first one says less
+			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger}
 		}
 		st.eventLook(a)
 	case HostStatus:
@@ -89,16 +89,16 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:
-		a.w.answered = now
-		if s.State == SessionIdle && st.streamed(a, now) && !a.w.looking && !a.inCall {
+		a.sight.answered = now
+		if s.State == SessionIdle && st.streamed(a, now) && !a.sight.looking && !a.inCall {
 			st.judge(a, observation{status: s, answered: true, read: true}, now)
 			return
 		}
-		a.w.said = s.State
+		a.sight.said = s.State
 		st.eventLook(a)
 	case SessionBusy, SessionRetrying, SessionAsking:
-		a.w.answered = now
-		a.w.said = SessionUnknown
+		a.sight.answered = now
+		a.sight.said = SessionUnknown
 		st.status(a, s)
 		st.judge(a, observation{status: s, answered: true, read: st.streamed(a, now)}, now)
 	}
@@ -108,7 +108,7 @@ func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 // still being handed over, right after that.
 func (st *state) eventLook(a *attempt) {
 	if a.inCall {
-		a.w.lookAt = 1
+		a.sight.lookAt = 1
 		return
 	}
 	st.lookSoon(a)

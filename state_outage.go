@@ -75,7 +75,7 @@ func (st *state) hold(a *attempt, now int64) {
 // the runtime could not be reached, and reports whether the attempt is held
 // back. The call is made again later, as it was.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
-	if f.kind != failedUnreachable || a.w.reported {
+	if f.kind != failedUnreachable || a.sight.reported {
 		return false
 	}
 	a.stage = of
@@ -151,7 +151,7 @@ func (st *state) reached(cl *client, now int64) {
 }
 
 func (st *state) goOn(a *attempt) {
-	a.heldAt, a.w.prog.detail = 0, ""
+	a.heldAt, a.sight.prog.detail = 0, ""
 	st.emit(EventProgress, a.t)
 }
 

@@ -11,15 +11,15 @@ import (
 
 // outbox is what a session is owed, until it is packed into an envelope.
 type outbox struct {
-	owed    []debt   // what has ended and has not been told; settled ones have no task
-	head    int      // all of owed before it are settled
-	nOwed   int      // those that are not
-	oldest  int64    // when the oldest of owed came
-	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
-	members []member // ended attempts of the batch that is open
-	closed  []member // of batches that have closed and have not been told
-	omitted int      // members that were left out because there were too many
-	lost    int      // tasks whose notice was given up and not taken since
+	owed        []debt   // what has ended and has not been told; settled ones have no task
+	head        int      // all of owed before it are settled
+	nOwed       int      // those that are not
+	oldest      int64    // when the oldest of owed came
+	urgent      int64    // when something came that does not wait for the batch; 0 for nothing
+	members     []member // ended attempts of the batch that is open
+	closed      []member // of batches that have closed and have not been told
+	omitted     int      // members that were left out because there were too many
+	reclaimable int      // tasks whose notice was given up and not taken since
 }
 
 // maxMembers bounds the ended attempts that a batch remembers for its closing
@@ -52,7 +52,7 @@ func (st *state) owe(t *task, now int64) {
 	case st.waived == t && n.session == st.waiver:
 		st.settleNotice(t, NoticeWaived, now)
 	case n.gone || p != nil && !p.live() && p.status != Completed:
-		st.lose(t, now)
+		st.giveUpNotice(t, now)
 	default:
 		if n.owed == nil {
 			n.owed = make([]debt, 0, n.roomForOwed())
@@ -96,24 +96,24 @@ func (st *state) settleNotice(t *task, s NoticeState, now int64) {
 }
 
 // lose gives up the notice of the latest attempt. It can still be taken.
-func (st *state) lose(t *task, now int64) {
-	t.setLost(true)
+func (st *state) giveUpNotice(t *task, now int64) {
+	t.setReclaimable(true)
 	st.settleNotice(t, NoticeGivenUp, now)
 	st.logTask(logGivenUp, t)
 }
 
-// setLost says whether the notice of the latest attempt was given up and may
+// setReclaimable says whether the notice of the latest attempt was given up and may
 // still be taken.
-func (t *task) setLost(on bool) {
+func (t *task) setReclaimable(on bool) {
 	switch {
-	case t.is(flagLost) == on:
+	case t.is(flagReclaimable) == on:
 		return
 	case on:
-		t.up.lost++
+		t.up.reclaimable++
 	default:
-		t.up.lost--
+		t.up.reclaimable--
 	}
-	t.set(flagLost, on)
+	t.set(flagReclaimable, on)
 }
 
 // settleDebt settles one debt.
@@ -126,7 +126,7 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 		return // given up before, and taken now
 	}
 	if s == NoticeGivenUp {
-		st.lose(d.t, now)
+		st.giveUpNotice(d.t, now)
 	} else {
 		st.settleNotice(d.t, s, now)
 	}
@@ -134,7 +134,7 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 
 // settleTask settles what is owed for the task: its parent knows.
 func (st *state) settleTask(t *task, s NoticeState, now int64) {
-	t.setLost(false)
+	t.setReclaimable(false)
 	if t.up.adrift != nil {
 		t.up.adrift.drop(t)
 	}
@@ -261,16 +261,16 @@ func (st *state) giveUp(n *node, now int64) {
 	n.unblocked()
 	if env != nil && env.flying && n.delivering { // what is on its way stays on its way
 		n.adrift = env
-		env.lost(false)
+		env.setReclaimable(false)
 	}
 	st.touchNode(n)
 }
 
 // lost says whether what is in an envelope that was given up may still be taken.
-func (env *envelope) lost(on bool) {
+func (env *envelope) setReclaimable(on bool) {
 	for _, d := range env.debts {
 		if d.t.no == d.no && d.t.notice == NoticeGivenUp && !d.t.is(flagForgotten) {
-			d.t.setLost(on)
+			d.t.setReclaimable(on)
 		}
 	}
 }

@@ -2,8 +2,8 @@ package bgagent
 
 // report takes one report of a runner.
 func (st *state) report(a *attempt, r Report, now int64) {
-	w := a.seen()
-	p := &w.prog
+	s := a.seen()
+	p := &s.prog
 	if o := a.cl.out; o != nil && o.trying == a {
 		st.reached(a.cl, now)
 	}
@@ -11,29 +11,29 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if w.afterUse && !invisible(r.Text) { // until then what was said before is the last
-				w.pieces.Reset()
-				w.afterUse = false
+			if s.afterUse && !invisible(r.Text) { // until then what was said before is the last
+				s.pieces.Reset()
+				s.afterUse = false
 			}
-			w.pieces.WriteString(cutAtRune(r.Text, maxTurnText-w.pieces.Len()))
-			w.text = w.pieces.String()
-			w.output, quick = true, false
-			p.lastText, p.lastTextA = tail(w.text), now
+			s.pieces.WriteString(cutAtRune(r.Text, maxTurnText-s.pieces.Len()))
+			s.text = s.pieces.String()
+			s.output, quick = true, false
+			p.lastText, p.lastTextA = tail(s.text), now
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
-			if w.text == "" && p.toolCalls == 0 { // else it is never shown
-				w.thinks.WriteString(cutAtRune(r.Text, maxResult-w.thinks.Len()))
-				w.thought = w.thinks.String()
+			if s.text == "" && p.toolCalls == 0 { // else it is never shown
+				s.thinks.WriteString(cutAtRune(r.Text, maxResult-s.thinks.Len()))
+				s.thought = s.thinks.String()
 			}
-			w.output, quick = true, false
+			s.output, quick = true, false
 		}
 	case ReportTool:
-		if w.tool(r.Tool) {
+		if s.tool(r.Tool) {
 			p.toolCalls++
-			w.afterUse = true
+			s.afterUse = true
 		}
-		p.lastTool, w.output = r.Tool.Name, true
+		p.lastTool, s.output = r.Tool.Name, true
 	case ReportTodos:
 		p.todos, p.todosSeen = r.Todos, true
 	case ReportUsage:
@@ -48,14 +48,14 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	if !changed {
 		return
 	}
-	a.activity, w.reported = now, true
+	a.activity, s.reported = now, true
 	st.setDeadline(a, now)
 	st.progressed(a, quick, now)
 }
 
 // asking notes that the agent asks something, or does not any more.
 func (st *state) asking(a *attempt, question string) {
-	a.w.prog.detail = title(question, "")
+	a.sight.prog.detail = title(question, "")
 	if question != "" {
 		st.phase(a, PhaseAsking)
 	} else if a.phase == PhaseAsking {

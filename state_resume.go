@@ -153,7 +153,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 	}
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
-	t.setLost(false)
+	t.setReclaimable(false)
 	if t.notice == NoticeOwed {
 		t.set(flagOldDebts, true)
 	}

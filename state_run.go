@@ -80,10 +80,10 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	a.epoch++
 	a.turnStart, t.sess.active = now, false
 	a.activity = now
-	if a.cl.starter || a.w != &nothingSeen {
+	if a.cl.starter || a.sight != &nothingSeen {
 		a.seen().begin(a.promptID, now)
 		if past := t.sess.past; past != nil {
-			a.w.past = *past
+			a.sight.past = *past
 		}
 	}
 	*p = Prompt{}
@@ -176,13 +176,13 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 	if st.unreached(a, stagePrompt, f, now) {
 		return
 	}
-	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.w.prog.todos)}
+	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.sight.prog.todos)}
 	if invisible(o.text) {
-		o.text = a.w.text
+		o.text = a.sight.text
 	}
-	if a.w.text != "" {
-		a.w.text = ""
-		a.w.pieces.Reset()
+	if a.sight.text != "" {
+		a.sight.text = ""
+		a.sight.pieces.Reset()
 	}
 	completes := end.Stop == StopUntold || end.Stop == StopEndOfTurn
 	switch {
@@ -230,7 +230,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 		st.told(a, now)
 	}
 	// The turn begins when the session has the prompt.
-	a.w.answered, a.w.c.began, a.w.c.changed = now, now, now
+	a.sight.answered, a.sight.c.began, a.sight.c.changed = now, now, now
 	st.phase(a, PhaseTurn)
 	st.follow(a)
 	st.setDeadline(a, now)
@@ -263,7 +263,7 @@ func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
 			continue
 		}
 		for _, msg := range p.Messages {
-			a.w.isOld(msg.ID)
+			a.sight.isOld(msg.ID)
 		}
 	}
 	return true

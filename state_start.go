@@ -172,12 +172,12 @@ func (st *state) queue(t *task, now int64) {
 		return
 	}
 	t.wait.Owner = t
-	st.takeSlot(t, false)
+	st.askForSlot(t, false)
 }
 
-// takeSlot asks for a slot for t, at the head of the line or behind those who
+// askForSlot asks for a slot for t, at the head of the line or behind those who
 // came before. If there is one, t goes on when the update is settled.
-func (st *state) takeSlot(t *task, head bool) {
+func (st *state) askForSlot(t *task, head bool) {
 	s := st.slots
 	space, name := countedAs(t.kind.key.model, t.kind.key.agent)
 	if s.Take(&t.wait, space, name, head, s.Ticket()) {
@@ -231,7 +231,7 @@ func (st *state) start(t *task, now int64) {
 		st.deadlines.queued.set(x.ttl, t, 0)
 		x.ttl = nil
 	}
-	a := &attempt{t: t, no: t.no, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
+	a := &attempt{t: t, no: t.no, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, sight: &nothingSeen}
 	if t.more != nil {
 		a.ctx.values = t.more.values
 		a.prompt = joined(t.more.unsaid, t.text)

@@ -35,8 +35,8 @@ func (st *state) stop(a *attempt, now int64) {
 		st.deadlines.outages.set(&o.alarm, o, 0)
 		st.tryLater(o, now)
 	}
-	if a.cl.starter && len(a.w.msgs) > 0 {
-		past := a.w.last(st.seed)
+	if a.cl.starter && len(a.sight.msgs) > 0 {
+		past := a.sight.last(st.seed)
 		a.t.sess.past = &past
 	}
 	if a.cl.starter && a.turnStart > 0 && !a.inCall {

@@ -16,8 +16,8 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 		st.afterTake(n)
 		return rest.notice, true
 	case env == nil:
-		if n.lost > 0 {
-			st.findLost(n)
+		if n.reclaimable > 0 {
+			st.reclaim(n)
 		}
 		if env = st.pack(n, now); env == nil {
 			return Notice{}, false
@@ -34,12 +34,12 @@ func (st *state) afterTake(n *node) {
 	st.touchNode(n)
 }
 
-// findLost puts notices that were given up back among what is owed, for
+// reclaim puts notices that were given up back among what is owed, for
 // somebody who takes it.
-func (st *state) findLost(n *node) {
+func (st *state) reclaim(n *node) {
 	for t := n.first; t != nil; t = t.next {
-		if t.is(flagLost) && !t.live() {
-			t.setLost(false)
+		if t.is(flagReclaimable) && !t.live() {
+			t.setReclaimable(false)
 			n.owed = append(n.owed, debt{t, t.no, t.fin.ended})
 			n.nOwed++
 		}

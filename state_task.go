@@ -42,14 +42,14 @@ type task struct {
 type taskFlags uint8
 
 const (
-	flagForeground taskFlags = 1 << iota // somebody waits for it in Run
-	flagUnstarted                        // not eligible for a slot: its session is not quiet yet
-	flagDropped                          // the text of the result is gone
-	flagForgotten                        // not in the registry any more
-	flagOldDebts                         // debts of earlier attempts may be in up.owed
-	flagLost                             // its notice was given up and may still be taken
-	flagSlot                             // has a slot, and has been told of it
-	flagUnanswered                       // a foreground call waits for it, or will be handed its end
+	flagForeground  taskFlags = 1 << iota // somebody waits for it in Run
+	flagUnstarted                         // not eligible for a slot: its session is not quiet yet
+	flagDropped                           // the text of the result is gone
+	flagForgotten                         // not in the registry any more
+	flagOldDebts                          // debts of earlier attempts may be in up.owed
+	flagReclaimable                       // its notice was given up and may still be taken
+	flagSlot                              // has a slot, and has been told of it
+	flagUnanswered                        // a foreground call waits for it, or will be handed its end
 )
 
 // id returns the task's id, bg_….
@@ -184,7 +184,7 @@ type attempt struct {
 	stopping
 
 	epoch      int      // grows with every prompt and abort; what was observed before is dropped
-	w          *watch   // what the turn has shown; nothingSeen until it has
+	sight      *sight   // what the turn has shown; nothingSeen until it has
 	activity   int64    // last change of anything
 	lastNews   int64    // when the last progress event was sent
 	nextRun    *attempt // lists of effects

@@ -11,7 +11,7 @@ const (
 
 // foreground looks whether somebody who waits in the foreground still has to.
 // why tells of a task that the call has left, rather than seen end.
-func (st *state) foreground(ended callEnd, by Caller, t *task, w *waiter, now int64) (s Task, done bool, why callEnd) {
+func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
 		return *w.end, true, callGoesOn
@@ -21,11 +21,11 @@ func (st *state) foreground(ended callEnd, by Caller, t *task, w *waiter, now in
 		if t.up.session == by.Session { // launched in the background by the same tool call
 			st.settleTask(t, NoticeRead, now)
 		}
-	case ended == callTimedOut, st.isTask(by) && !t.inTurn():
+	case left == callTimedOut, st.isTask(by) && !t.inTurn():
 		st.answered(t)
 		st.background(t, now)
 		why = callTimedOut
-	case ended == callCancelled:
+	case left == callCancelled:
 		st.waived, st.waiver = t, by.Session
 		t.set(flagForeground|flagUnanswered, false)
 		st.end(t, CauseCaller, reasonCallCancelled, now)

@@ -49,7 +49,7 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 				return
 			}
 			at := st.dueAt(n)
-			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.lost > 0 {
+			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.reclaimable > 0 {
 				if notice, ok = st.take(n, now); ok {
 					return
 				}

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// watch is what a running turn has shown so far: of a runner through its
+// sight is what a running turn has shown so far: of a runner through its
 // reporter, of a starter through messages, statuses and events.
-type watch struct {
+type sight struct {
 	turn
 	promptID string
 	old      map[string]struct{}   // messages of earlier turns that might still be returned
@@ -41,16 +41,16 @@ type watch struct {
 	doubted   bool // it was read once more before it ended badly by what events told
 }
 
-// nothingSeen is the watch of every attempt that has shown nothing yet: most
+// nothingSeen is the sight of every attempt that has shown nothing yet: most
 // runners in a burst of short tasks never do. It is never written to.
-var nothingSeen watch
+var nothingSeen sight
 
-// seen returns the attempt's own watch.
-func (a *attempt) seen() *watch {
-	if a.w == &nothingSeen {
-		a.w = &watch{}
+// seen returns the attempt's own sight.
+func (a *attempt) seen() *sight {
+	if a.sight == &nothingSeen {
+		a.sight = &sight{}
 	}
-	return a.w
+	return a.sight
 }
 
 // judged is what the last observation has left.
@@ -59,7 +59,7 @@ type judged struct {
 	needsTodos bool
 }
 
-// turn is the part of a watch that begins anew with every turn.
+// turn is the part of a sight that begins anew with every turn.
 type turn struct {
 	msgs     map[string]seenMessage
 	count    int
@@ -100,10 +100,10 @@ const maxOld = 1000
 // begun; no older one was ever seen to change.
 type pastMessages [4]uint64
 
-// last returns the last messages that the watch has seen.
-func (w *watch) last(seed maphash.Seed) (past pastMessages) {
-	for id, seen := range w.msgs {
-		if back := w.count - 1 - seen.index; back < len(past) {
+// last returns the last messages that the sight has seen.
+func (s *sight) last(seed maphash.Seed) (past pastMessages) {
+	for id, seen := range s.msgs {
+		if back := s.count - 1 - seen.index; back < len(past) {
 			past[back] = maphash.String(seed, id)
 		}
 	}
@@ -111,48 +111,48 @@ func (w *watch) last(seed maphash.Seed) (past pastMessages) {
 }
 
 // begin starts a new turn.
-func (w *watch) begin(promptID string, now int64) {
-	if len(w.old) > maxOld {
-		w.old = nil
+func (s *sight) begin(promptID string, now int64) {
+	if len(s.old) > maxOld {
+		s.old = nil
 	}
-	for id := range w.msgs {
-		w.isOld(id)
+	for id := range s.msgs {
+		s.isOld(id)
 	}
-	w.turn = turn{}
-	w.pieces.Reset()
-	w.thinks.Reset()
-	w.forgetCalls()
-	w.promptID, w.hint, w.reported = promptID, nil, false
-	w.c = judged{counters: counters{began: now, changed: now}}
-	w.answered, w.lookAt, w.again, w.said = now, 0, false, SessionUnknown
-	w.todos, w.todosAt, w.todosLive, w.doubted = 0, 0, false, false
+	s.turn = turn{}
+	s.pieces.Reset()
+	s.thinks.Reset()
+	s.forgetCalls()
+	s.promptID, s.hint, s.reported = promptID, nil, false
+	s.c = judged{counters: counters{began: now, changed: now}}
+	s.answered, s.lookAt, s.again, s.said = now, 0, false, SessionUnknown
+	s.todos, s.todosAt, s.todosLive, s.doubted = 0, 0, false, false
 }
 
 // readAfresh makes room for all messages of the session, which are about to come
 // once more: the client has lost the place from which it was to go on.
-func (w *watch) readAfresh() {
-	for id, seen := range w.msgs {
-		w.prog.usage = w.prog.usage.minus(seen.usage)
-		delete(w.msgs, id)
+func (s *sight) readAfresh() {
+	for id, seen := range s.msgs {
+		s.prog.usage = s.prog.usage.minus(seen.usage)
+		delete(s.msgs, id)
 	}
 	counted := map[*toolCall]bool{}
-	for _, call := range w.calls {
+	for _, call := range s.calls {
 		counted[call] = true
 	}
-	w.prog.toolCalls -= len(counted)
-	w.forgetCalls()
-	w.turn = turn{msgs: w.msgs}
+	s.prog.toolCalls -= len(counted)
+	s.forgetCalls()
+	s.turn = turn{msgs: s.msgs}
 }
 
 // isOld notes that a message belongs to an earlier turn.
-func (w *watch) isOld(id string) {
-	if w.old == nil {
-		w.old = map[string]struct{}{}
+func (s *sight) isOld(id string) {
+	if s.old == nil {
+		s.old = map[string]struct{}{}
 	}
-	w.old[id] = struct{}{}
+	s.old[id] = struct{}{}
 }
 
-func (w *watch) inFlight() int { return w.flying }
+func (s *sight) inFlight() int { return s.flying }
 
 // toolCall is one call of a tool.
 type toolCall struct{ state ToolState }
@@ -166,135 +166,135 @@ type callKey struct {
 
 // tool notes how far a tool call has got, and reports whether it is a new one:
 // a call that has ended and comes again under its id is another call.
-func (w *watch) tool(t MessageTool) (isNew bool) {
-	call := w.open[t.ID]
+func (s *sight) tool(t MessageTool) (isNew bool) {
+	call := s.open[t.ID]
 	if isNew = call == nil; isNew {
 		call = &toolCall{state: ToolDone}
 	}
-	w.callState(call, t)
+	s.callState(call, t)
 	return isNew
 }
 
 // messageTool is tool for the n-th call of that id in a message, which may be
 // read again and again.
-func (w *watch) messageTool(message string, n int, t MessageTool) (isNew bool) {
+func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
 	key := callKey{message, t.ID, n}
-	call := w.calls[key]
+	call := s.calls[key]
 	if call == nil {
 		// Its result may stand in a message of its own.
-		if call = w.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
+		if call = s.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
 			isNew, call = true, &toolCall{state: ToolDone}
 		}
-		if w.calls == nil {
-			w.calls = map[callKey]*toolCall{}
+		if s.calls == nil {
+			s.calls = map[callKey]*toolCall{}
 		}
-		w.calls[key] = call
+		s.calls[key] = call
 	}
-	w.callState(call, t)
+	s.callState(call, t)
 	return isNew
 }
 
 // callState notes the state of a call, which is in flight exactly while it is
 // counted as such.
-func (w *watch) callState(call *toolCall, t MessageTool) {
+func (s *sight) callState(call *toolCall, t MessageTool) {
 	switch was, is := call.state.InFlight(), t.State.InFlight(); {
 	case is && !was:
-		w.flying++
-		if w.open == nil {
-			w.open = map[string]*toolCall{}
+		s.flying++
+		if s.open == nil {
+			s.open = map[string]*toolCall{}
 		}
-		w.open[t.ID] = call
+		s.open[t.ID] = call
 	case was && !is:
-		w.flying--
-		if w.open[t.ID] == call {
-			delete(w.open, t.ID)
+		s.flying--
+		if s.open[t.ID] == call {
+			delete(s.open, t.ID)
 		}
 	}
 	call.state = t.State
 }
 
 // forgetCalls forgets the calls of an earlier turn.
-func (w *watch) forgetCalls() {
-	clear(w.calls)
-	clear(w.open)
-	w.flying = 0
+func (s *sight) forgetCalls() {
+	clear(s.calls)
+	clear(s.open)
+	s.flying = 0
 }
 
 // message notes a message that is new or has changed, and reports whether
 // anything of it had not been known.
-func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
-	if _, old := w.old[msg.ID]; old || slices.Contains(w.past[:], maphash.String(seed, msg.ID)) {
+func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
+	if _, old := s.old[msg.ID]; old || slices.Contains(s.past[:], maphash.String(seed, msg.ID)) {
 		return false
 	}
 	hash := hashMessage(seed, msg)
-	seen, known := w.msgs[msg.ID]
+	seen, known := s.msgs[msg.ID]
 	if known && seen.hash == hash {
 		return false
 	}
 	if !known {
-		seen.index = w.count
-		w.count++
-		if w.msgs == nil {
-			w.msgs = map[string]seenMessage{}
+		seen.index = s.count
+		s.count++
+		if s.msgs == nil {
+			s.msgs = map[string]seenMessage{}
 		}
 	}
 	if msg.Role == RoleUser && !known {
-		seen.index = w.prompted(msg, seen.index, p)
+		seen.index = s.prompted(msg, seen.index, p)
 	}
-	w.finger += hash - seen.hash
+	s.finger += hash - seen.hash
 	p.usage = p.usage.plus(msg.Usage).minus(seen.usage)
 	seen.hash, seen.usage = hash, msg.Usage
-	w.msgs[msg.ID] = seen
+	s.msgs[msg.ID] = seen
 	if msg.Role == RoleAgent {
-		w.agentMessage(seen.index, msg, p, now)
+		s.agentMessage(seen.index, msg, p, now)
 	}
 	return true
 }
 
 // prompted is called for a message by a user: only what comes after it is an
 // answer. It returns the index of the message.
-func (w *watch) prompted(msg *Message, index int, p *progress) int {
-	if msg.PromptID == w.promptID && w.promptID != "" {
+func (s *sight) prompted(msg *Message, index int, p *progress) int {
+	if msg.PromptID == s.promptID && s.promptID != "" {
 		// What was returned before our own prompt belongs to an earlier turn.
-		for id, seen := range w.msgs {
+		for id, seen := range s.msgs {
 			if seen.told == 0 { // an event may tell the answer before the prompt is read
-				w.isOld(id)
+				s.isOld(id)
 				continue
 			}
 			p.usage = p.usage.minus(seen.usage)
-			w.finger -= seen.hash
+			s.finger -= seen.hash
 		}
-		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: w.finger}
-		w.turn = fresh
-		w.forgetCalls()
+		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: s.finger}
+		s.turn = fresh
+		s.forgetCalls()
 		return 0
 	}
-	w.output, w.begun, w.finished, w.stop, w.err = false, false, false, StopUntold, ""
-	w.from = index
+	s.output, s.begun, s.finished, s.stop, s.err = false, false, false, StopUntold, ""
+	s.from = index
 	return index
 }
 
 // toldBy notes that the message was told by an event, and wasTold reports whether
 // one has told it since: then what was asked for before is older.
-func (w *watch) toldBy(id string, now int64) {
-	if seen, ok := w.msgs[id]; ok {
+func (s *sight) toldBy(id string, now int64) {
+	if seen, ok := s.msgs[id]; ok {
 		seen.told = now
-		w.msgs[id] = seen
+		s.msgs[id] = seen
 	}
 }
 
-func (w *watch) wasTold(id string, since int64) bool { return w.msgs[id].told > since }
+func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 
-func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
-	if index >= w.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
-		w.output = true
+func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
+	if index >= s.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
+		s.output = true
 	}
 	var same map[string]int
 	if len(msg.Tools) > 1 {
 		same = make(map[string]int, len(msg.Tools))
 	}
 	for _, t := range msg.Tools {
-		if w.messageTool(msg.ID, same[t.ID], t) {
+		if s.messageTool(msg.ID, same[t.ID], t) {
 			p.toolCalls++
 		}
 		p.lastTool = t.Name
@@ -302,18 +302,18 @@ func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
 			same[t.ID]++
 		}
 	}
-	if msg.Reasoning != "" && index >= w.from {
-		w.thought = cutAtRune(msg.Reasoning, maxResult)
+	if msg.Reasoning != "" && index >= s.from {
+		s.thought = cutAtRune(msg.Reasoning, maxResult)
 	}
 	if !invisible(msg.Text) {
 		p.lastText, p.lastTextA = tail(msg.Text), now
-		if index >= w.textAt {
-			w.text, w.textAt = msg.Text, index
+		if index >= s.textAt {
+			s.text, s.textAt = msg.Text, index
 		}
 	}
-	if index >= max(w.newest, w.from) {
-		w.newest, w.begun = index, true
-		w.finished, w.stop, w.err = msg.Finished, msg.Stop, msg.Error
+	if index >= max(s.newest, s.from) {
+		s.newest, s.begun = index, true
+		s.finished, s.stop, s.err = msg.Finished, msg.Stop, msg.Error
 	}
 }
 
