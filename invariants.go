@@ -30,9 +30,8 @@ func init() {
 	}
 }
 
-// checkInvariants recounts everything that the state counts, and looks at every
-// index. Tests call it, with the lock held, after every update; see the list at
-// BackgroundManager.
+// checkInvariants recounts everything that the state counts and checks every index. Tests call it
+// after every update, with the lock held. The list of invariants is in manager.go.
 func (st *state) checkInvariants() error {
 	c := checker{st: st, live: map[*node]int{}, tree: map[*node]int{}, kids: map[*node]int{}}
 	for _, t := range st.tasks {
@@ -121,7 +120,7 @@ func (c *checker) task(t *task) {
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id())
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id())
 	}
-	// What has been told may go, unless it is still being stopped.
+	// A task with a settled notice can be evicted, unless it is still being stopped.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun)
 	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t.id())
 	if t.sess != nil {
@@ -133,10 +132,10 @@ func (c *checker) task(t *task) {
 	}
 }
 
-// expiry looks at one of the two lines of tasks that may go.
+// expiry checks one of the two lines of tasks that can be evicted.
 func (c *checker) expiry(name string, q *expiry, told bool) {
 	var last *task
-	texts := q.text == nil // from here on there may be texts
+	texts := q.text == nil // tasks from here on may have texts
 	for t := q.first; t != nil; last, t = t, t.fin.next {
 		if t.fin == nil {
 			c.expect(false, "%s: task %s has no outcome", name, t.id())
@@ -175,7 +174,7 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	}
 	c.expect((a.phase == PhaseWaiting) == (a.why != notParked), "task %s is parked and in phase %q", t.id(), a.phase)
 	if a.why != notParked {
-		// A slot that SetLimits has granted may not have been told of yet.
+		// The grant of a slot by SetLimits may not be processed yet.
 		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id(), a.wantTurn, waits, holds)
 		own := t.sess.own
 		c.expect(a.wantTurn || own != nil && (own.live > 0 || own.outstanding() > 0), "task %s waits for nothing", t.id())
@@ -220,8 +219,7 @@ func checkAlarms[T any](c *checker, h alarms[T]) {
 	}
 }
 
-// armed reports whether the timer stands for the earliest deadline. With the lock
-// held.
+// armed reports whether the timer stands for the earliest deadline. The lock must be held.
 func (m *BackgroundManager) armed() bool {
 	at := m.st.deadlines.first()
 	return m.timerOff || at == 0 || m.timerAt != 0 && m.timerAt <= at

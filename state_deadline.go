@@ -38,7 +38,7 @@ func (st *state) earliest(a *attempt) (at int64) {
 	return at
 }
 
-// ttlEnd returns when the attempt has been in turns for too long, or 0.
+// ttlEnd returns when the attempt's time to live ends, or 0 if it does not run.
 func (st *state) ttlEnd(a *attempt) int64 {
 	if st.cfg.TimeToLive <= 0 || a.t.is(flagForeground) {
 		return 0
@@ -54,7 +54,7 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.cfg.TimeToLive) - a.ran
 }
 
-// staleEnd returns when a runner's turn counts as stale, or 0.
+// staleEnd returns when a runner's turn becomes stale, or 0 if it cannot.
 func (st *state) staleEnd(a *attempt) int64 {
 	if st.cfg.StaleTimeout <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
 		return 0
@@ -62,7 +62,7 @@ func (st *state) staleEnd(a *attempt) int64 {
 	return max(a.activity+int64(st.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
 }
 
-// ringAttempt looks which of the attempt's time limits has been reached.
+// ringAttempt applies the time limit of the attempt that has passed, if any.
 func (st *state) ringAttempt(a *attempt, now int64) {
 	reached := func(t int64) bool { return t > 0 && t <= now }
 	switch {

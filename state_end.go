@@ -14,8 +14,8 @@ func (st *state) cancel(by Caller, t *task, o CancelOptions, now int64) {
 	st.waived = nil
 }
 
-// awaitedBy reports whether the task is, or descends from, one that the session
-// waits for in Run.
+// awaitedBy reports whether the session waits in Run for the task or for a task that it descends
+// from.
 func (t *task) awaitedBy(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -53,8 +53,8 @@ type turnOutcome struct {
 	todos  int32
 }
 
-// turnOver is called when the agent has ended its turn, well or badly.
-// Nothing of it runs any more.
+// turnOver ends the turn of an attempt. The agent has ended the turn, well or badly, and nothing of
+// it runs any more.
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.ran += now - a.turnStart
 	a.turnStart = 0
@@ -74,8 +74,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	st.touchNode(own)
 }
 
-// reconsider looks whether an attempt that waits for its own tasks has
-// anything left to wait for.
+// reconsider finishes a parked attempt that has nothing left to wait for.
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.why != forTasks {
 		return
@@ -86,12 +85,12 @@ func (st *state) reconsider(a *attempt, now int64) {
 		}
 		return
 	}
-	st.leaveLine(a) // what it was to be told has been taken meanwhile
+	st.leaveLine(a) // its notice was read or taken meanwhile
 	st.finish(a, a.endCause, "", now)
 }
 
-// finish ends an attempt whose agent has ended its last turn. Whether there is
-// an answer is judged over all its turns: text, or a call of a tool.
+// finish ends an attempt after its last turn. An attempt has an answer if any of its turns wrote
+// text or called a tool.
 func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	if cause.Status() == Completed && a.text == "" && a.sight.prog.toolCalls == 0 {
 		cause, reason = CauseNoAnswer, reasonNoAnswer
@@ -105,8 +104,7 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	st.end(a.t, cause, reason, now)
 }
 
-// unsaid reports whether the session never got the prompt of the attempt that
-// ends for the cause.
+// unsaid reports whether the prompt never reached the session, if the attempt ends for this cause.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported
@@ -114,8 +112,8 @@ func (a *attempt) unsaid(cause Cause) bool {
 	return a.turn == 0
 }
 
-// end ends the latest attempt of a task. It does nothing when the attempt
-// has already ended: who comes first decides.
+// end ends the latest attempt of a task. It does nothing if the attempt has already ended: the
+// first end wins.
 func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	if !t.live() {
 		return
@@ -147,7 +145,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 			x.ttl = nil
 		}
 		if t.is(flagUnstarted) {
-			t.set(flagUnstarted, false) // its slot, if any, is still the earlier attempt's
+			t.set(flagUnstarted, false) // it holds no slot: the earlier attempt does
 		} else {
 			st.release(t)
 		}
@@ -160,7 +158,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	st.touchParent(t.up)
 }
 
-// capture keeps what the attempt has brought forth.
+// capture keeps the output of the attempt.
 func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	if (a.text == "" || partial && a.turnStart > 0) && !invisible(a.sight.text) {
 		a.text = a.sight.text
@@ -175,18 +173,18 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	}
 	f.result = clean(a.text)
 	if len(f.result) > limit {
-		f.result, f.cut = strings.Clone(cutAtRune(f.result, limit)), true // a slice would keep the whole
+		f.result, f.cut = strings.Clone(cutAtRune(f.result, limit)), true // cloned: a slice would keep the whole text alive
 	}
 	f.partial = partial && f.result != ""
 	if p := &a.sight.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
 		f.prog = new(progress)
 		*f.prog = *p
 		f.prog.detail = ""
-		f.prog.lastText = strings.Clone(p.lastText) // it would keep the text that it is the end of
+		f.prog.lastText = strings.Clone(p.lastText) // cloned: it is the tail of a long text
 	}
 }
 
-// cascade ends every live task of a node, and of those below it.
+// cascade ends every live task of a node and of the nodes below it.
 func (st *state) cascade(n *node, reason string, now int64) {
 	for t := n.first; t != nil; t = t.next {
 		st.end(t, CauseParentEnded, reason, now)

@@ -1,9 +1,9 @@
 package bgagent
 
-// observe takes one event of a client.
+// observe applies one event of a client.
 func (st *state) observe(cl *client, e HostEvent, now int64) {
 	if cl.streamUp > 0 {
-		cl.lastBeat = now // anything that comes is a sign of life
+		cl.lastBeat = now // any event is a sign of life
 	}
 	switch e.Kind {
 	case HostStreamUp:
@@ -21,7 +21,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		st.kick(cl)
 		return
 	case HostDeleted:
-		if of := st.clientOf(e.Session); of == nil || of == cl { // else another client has one of the same name
+		if of := st.clientOf(e.Session); of == nil || of == cl { // otherwise another client has a session with this id
 			st.sessionDeleted(e.Session, now)
 		}
 		return
@@ -35,14 +35,14 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 	}
 	if a := s.task.run; a.ended {
 		if e.Kind == HostStatus && (e.Status.State == SessionIdle || e.Status.State == SessionGone) {
-			st.kick(cl) // the event may be an earlier turn's, and late
+			st.kick(cl) // the event may be late and belong to an earlier turn
 		}
 	} else if cl.starter && a.turnStart > 0 {
 		st.observed(a, e, now)
 	}
 }
 
-// clientOf returns the client whose session it is, or nil.
+// clientOf returns the client that owns the session, or nil.
 func (st *state) clientOf(session string) *client {
 	switch s := st.sessions.find(session); {
 	case s == nil:
@@ -54,7 +54,7 @@ func (st *state) clientOf(session string) *client {
 	}
 }
 
-// observed takes an event about a turn.
+// observed applies an event about the turn of an attempt.
 func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	s := a.sight
 	switch e.Kind {
@@ -75,7 +75,7 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 		if stop == StopUntold || stop == StopEndOfTurn {
 			stop = StopError
 		}
-		if s.hint == nil { // what follows from the first one says less
+		if s.hint == nil { // the first error says more than those that follow
 			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger}
 		}
 		st.eventLook(a)
@@ -84,8 +84,8 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	}
 }
 
-// statusEvent takes an event that tells a status. Idle is only believed
-// with what was read after it, so it has the session looked at.
+// statusEvent applies an event that tells a status. An idle status is only believed together with
+// messages that were read after it, so the session is looked at.
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:
@@ -104,8 +104,8 @@ func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	}
 }
 
-// eventLook looks at a session because of an event; while its prompt is
-// still being handed over, right after that.
+// eventLook looks at a session because of an event. If its prompt is still being handed over, it
+// does so right afterwards.
 func (st *state) eventLook(a *attempt) {
 	if a.inCall {
 		a.sight.lookAt = 1

@@ -14,7 +14,7 @@ func (st *state) thresholds() thresholds {
 	}
 }
 
-// follow has the sweeps ask for the attempt's session.
+// follow adds the attempt to those that sweeps ask about.
 func (st *state) follow(a *attempt) {
 	a.cl.followed[a] = struct{}{}
 	st.poll(a.cl)
@@ -22,7 +22,7 @@ func (st *state) follow(a *attempt) {
 
 func (st *state) unfollow(a *attempt) { delete(a.cl.followed, a) }
 
-// poll makes sure that a goroutine polls the client.
+// poll ensures that a goroutine polls the client.
 func (st *state) poll(cl *client) {
 	if !cl.polling && cl.starter {
 		cl.polling = true
@@ -30,12 +30,12 @@ func (st *state) poll(cl *client) {
 	}
 }
 
-// kick has the client polled at once.
+// kick makes the client's goroutine sweep at once.
 func (st *state) kick(cl *client) {
 	st.rare().kicks = append(st.rare().kicks, cl)
 }
 
-// looked is an attempt that a sweep asks about, as it was before the call.
+// looked is an attempt that a sweep asks about, as it was when the call began.
 type looked struct {
 	a       *attempt
 	session string
@@ -43,11 +43,10 @@ type looked struct {
 	status  SessionStatus
 	poll    bool
 	at      int64        // when the status was told
-	said    SessionState // by the event because of which it is looked at
+	said    SessionState // status carried by the event that requested the look
 }
 
-// swept takes one status of a sweep, and reports whether the session is
-// to be read.
+// swept applies one status of a sweep and reports whether to read the session.
 func (st *state) swept(l *looked, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
@@ -60,8 +59,8 @@ func (st *state) swept(l *looked, now int64) (read bool) {
 	if a.turnStart == 0 || a.sight.looking {
 		return false
 	}
-	// Sweeps come in between, when something is being stopped or has been lost:
-	// that is not what polls are counted for.
+	// Extra sweeps run while sessions stop or after a gap. Only one per PollInterval counts towards
+	// StablePolls.
 	if l.poll = now-a.sight.polled >= int64(st.cfg.PollInterval); l.poll {
 		a.sight.polled = now
 	}
@@ -75,7 +74,7 @@ func (st *state) swept(l *looked, now int64) (read bool) {
 	}
 	if l.status.State == SessionGone || st.current(a, l.status, now) {
 		st.judge(a, observation{poll: l.poll, answered: true, read: true, status: l.status}, now)
-		// What is known may not be enough: the todos may have to be read.
+		// The verdict may still need the todos.
 		if !a.live() || a.turnStart == 0 || !a.sight.c.needsTodos || a.sight.looking {
 			return false
 		}
@@ -84,7 +83,7 @@ func (st *state) swept(l *looked, now int64) (read bool) {
 	return true
 }
 
-// status notes what the status tells besides idle or not.
+// status notes what a status tells in addition to its state.
 func (st *state) status(a *attempt, s SessionStatus) {
 	switch s.State {
 	case SessionAsking:
@@ -103,7 +102,7 @@ func (st *state) status(a *attempt, s SessionStatus) {
 	}
 }
 
-// rested looks whether the session of an ended attempt has come to rest.
+// rested checks whether the session of an ended attempt has come to rest.
 func (st *state) rested(a *attempt, s SessionState, now int64) {
 	switch s {
 	case SessionIdle, SessionGone, SessionUntold:
@@ -114,9 +113,8 @@ func (st *state) rested(a *attempt, s SessionState, now int64) {
 	}
 }
 
-// current reports whether all that there is to read is known already: by
-// events that have told everything since before the prompt or the last read, or by a revision
-// that is still the same.
+// current reports whether all messages of the session are known: the revision is unchanged, or
+// events have told everything since the prompt or the last read.
 func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 	if s.Revision != "" && s.Revision == a.sight.revision && !a.sight.needRead {
 		return true
@@ -130,7 +128,7 @@ func (st *state) streamed(a *attempt, now int64) bool {
 	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.sight.readAt) && !a.sight.needRead && now-cl.lastBeat <= int64(streamBeatMax)
 }
 
-// readSoon has a session read once one of the client's readers is free.
+// readSoon queues the session for the client's readers.
 func (st *state) readSoon(l looked) {
 	cl := l.a.cl
 	cl.toRead = append(cl.toRead, l)
@@ -140,7 +138,7 @@ func (st *state) readSoon(l looked) {
 	}
 }
 
-// lookSoon has a session looked at by itself, at once.
+// lookSoon starts a look at one session at once.
 func (st *state) lookSoon(a *attempt) {
 	if a.sight.looking {
 		a.sight.again = true
@@ -155,7 +153,7 @@ func (st *state) lookSoon(a *attempt) {
 	st.rare().looks = append(st.rare().looks, l)
 }
 
-// wasLooked ends a look. What came meanwhile is looked at right away.
+// wasLooked ends a look. If another look was requested meanwhile, it starts at once.
 func (st *state) wasLooked(a *attempt) {
 	a.sight.looking = false
 	if a.sight.again {
@@ -166,7 +164,7 @@ func (st *state) wasLooked(a *attempt) {
 	}
 }
 
-// wasRead takes what was read.
+// wasRead applies the pages that were read.
 func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
 	changed := false
 	for _, p := range pages {
@@ -193,7 +191,7 @@ func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
 	}
 }
 
-// todos notes the todo list of a session.
+// todos applies the todo list of a session.
 func (st *state) todos(a *attempt, list []Todo, now int64) {
 	if !slices.Equal(list, a.sight.prog.todos) {
 		a.activity = now
@@ -204,10 +202,10 @@ func (st *state) todos(a *attempt, list []Todo, now int64) {
 	st.progressed(a, true, now)
 }
 
-// todosFresh is for how long a todo list that was read is believed.
+// todosFresh is how long a todo list that was read counts as current.
 const todosFresh = int64(time.Second)
 
-// judge has an observation judged and does what the verdict says.
+// judge passes the observation to the pure judge and carries out the verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
 	if sess := a.t.sess; sess.active {
@@ -237,20 +235,20 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	a.activity = max(a.activity, s.c.changed)
 	switch {
 	case (v.cause == CauseNoOutput || v.cause == CauseInterrupted) && !s.doubted && st.streamed(a, now):
-		s.doubted, s.needRead = true, true // it may be the events that are missing
+		s.doubted, s.needRead = true, true // events may be missing
 		st.lookSoon(a)
 	case v.end && v.cause == CauseStale:
 		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &s.prog), now)
 	case v.end && v.running:
 		st.end(a.t, v.cause, v.reason, now)
-	case v.end && v.cause == CauseNoOutput: // an empty turn; the attempt may have an answer
+	case v.end && v.cause == CauseNoOutput: // an empty turn; earlier turns may have an answer
 		st.turnOver(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
 		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos}, now)
 	case v.needTodos && o.answered && !o.poll && !s.looking:
-		st.lookSoon(a) // an event alone is not enough
+		st.lookSoon(a) // the event alone cannot decide
 	default:
-		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // else what an event said is still to be looked at
+		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // otherwise the look that an event requested stays due
 			s.lookAt = v.lookAt
 		}
 		st.setDeadline(a, now)

@@ -1,6 +1,6 @@
 package bgagent
 
-// report takes one report of a runner.
+// report applies one report of a runner.
 func (st *state) report(a *attempt, r Report, now int64) {
 	s := a.seen()
 	p := &s.prog
@@ -11,7 +11,7 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if s.afterUse && !invisible(r.Text) { // until then what was said before is the last
+			if s.afterUse && !invisible(r.Text) { // a new text replaces the one before the tool call
 				s.pieces.Reset()
 				s.afterUse = false
 			}
@@ -22,7 +22,7 @@ func (st *state) report(a *attempt, r Report, now int64) {
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
-			if s.text == "" && p.toolCalls == 0 { // else it is never shown
+			if s.text == "" && p.toolCalls == 0 { // reasoning is only shown if there is nothing else
 				s.thinks.WriteString(cutAtRune(r.Text, maxResult-s.thinks.Len()))
 				s.thought = s.thinks.String()
 			}
@@ -53,7 +53,7 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	st.progressed(a, quick, now)
 }
 
-// asking notes that the agent asks something, or does not any more.
+// asking notes the question that the agent asks, or that it asks none any more.
 func (st *state) asking(a *attempt, question string) {
 	a.sight.prog.detail = title(question, "")
 	if question != "" {
@@ -63,12 +63,10 @@ func (st *state) asking(a *attempt, question string) {
 	}
 }
 
-// newsPause is how long pieces of text wait for each other before they become
-// an event.
+// newsPause is how long pieces of text are collected into one event.
 const newsPause = int64(100e6)
 
-// progressed tells subscribers of progress; what comes in small pieces
-// only every now and then.
+// progressed emits a progress event. Unless quick is set, it emits at most one per newsPause.
 func (st *state) progressed(a *attempt, quick bool, now int64) {
 	if quick || now-a.lastNews >= newsPause {
 		a.lastNews = now

@@ -1,6 +1,6 @@
 package bgagent
 
-// take hands out everything that is owed to the session.
+// take hands out all that the session is owed, as one notice.
 func (st *state) take(n *node, now int64) (Notice, bool) {
 	env := n.env
 	switch {
@@ -8,7 +8,7 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 		if n.nOwed == 0 {
 			return Notice{}, false
 		}
-		// What is on its way stays on its way.
+		// The notice that is being delivered stays as it is.
 		rest := st.pack(n, now)
 		for _, d := range rest.debts {
 			st.settleDebt(d, NoticeTaken, now)
@@ -34,8 +34,7 @@ func (st *state) afterTake(n *node) {
 	st.touchNode(n)
 }
 
-// reclaim puts notices that were given up back among what is owed, for
-// somebody who takes it.
+// reclaim puts notices that were given up back into the outbox, because a host takes them now.
 func (st *state) reclaim(n *node) {
 	for t := n.first; t != nil; t = t.next {
 		if t.is(flagReclaimable) && !t.live() {

@@ -7,45 +7,45 @@ import (
 	"strings"
 )
 
-// sight is what a running turn has shown so far: of a runner through its
-// reporter, of a starter through messages, statuses and events.
+// sight is what a turn has shown so far: a runner's turn through its reporter, a starter's turn
+// through messages, statuses and events.
 type sight struct {
 	turn
 	promptID string
-	old      map[string]struct{}   // messages of earlier turns that might still be returned
-	past     pastMessages          // the last ones of earlier attempts, for the same reason
-	calls    map[callKey]*toolCall // those that messages have told
-	open     map[string]*toolCall  // those in flight, by the id that the agent gave them
+	old      map[string]struct{}   // messages of earlier turns that the client may still return
+	past     pastMessages          // likewise, the last messages of earlier attempts
+	calls    map[callKey]*toolCall // calls seen in messages
+	open     map[string]*toolCall  // calls in flight, by the agent's id
 	prog     progress              // of all turns
-	flying   int                   // tools in flight
-	thought  string                // reasoning, of the last turn that had some
-	thinks   strings.Builder       // of a runner's reasoning
+	flying   int                   // number of tool calls in flight
+	thought  string                // reasoning of the last turn that had any
+	thinks   strings.Builder       // pieces of a runner's reasoning
 	reported bool                  // a runner has reported something
-	pieces   strings.Builder       // of a runner's text: there may be thousands, each of a few bytes
+	pieces   strings.Builder       // pieces of a runner's text: there may be thousands of a few bytes each
 
 	c        judged
-	lookAt   int64        // when the session is to be looked at again; 0 for with the next sweep
-	looking  bool         // a goroutine looks at it
-	again    bool         // something came meanwhile
-	answered int64        // when the client last told the session's status
+	lookAt   int64        // when to look at the session again; 0 for the next sweep
+	looking  bool         // a goroutine is looking
+	again    bool         // something changed during the look
+	answered int64        // when the client last told the status
 	polled   int64        // when a poll was last judged
-	said     SessionState // the status of the event because of which it is to be looked at
-	needRead bool         // events have been lost since it was last read
-	readAt   int64        // when it was last read
+	said     SessionState // status carried by the event that requested the pending look
+	needRead bool         // events were lost since the last read
+	readAt   int64        // when the session was last read
 	revision string
 	hint     *hint
-	todos    int32 // open ones, as events or reads tell
-	todosAt  int64 // when that was known; 0 for never
+	todos    int32 // open todos, from events or reads
+	todosAt  int64 // when they were last known; 0 for never
 
-	todosLive bool // events tell them
-	doubted   bool // it was read once more before it ended badly by what events told
+	todosLive bool // events tell the todos
+	doubted   bool // events told of a bad end, so the session is read once more first
 }
 
-// nothingSeen is the sight of every attempt that has shown nothing yet: most
-// runners in a burst of short tasks never do. It is never written to.
+// nothingSeen is the sight of every attempt that has shown nothing yet. Most runners in a burst of
+// short tasks never show anything. It is never written to.
 var nothingSeen sight
 
-// seen returns the attempt's own sight.
+// seen returns the attempt's own sight. It creates one if the attempt still shares nothingSeen.
 func (a *attempt) seen() *sight {
 	if a.sight == &nothingSeen {
 		a.sight = &sight{}
@@ -53,7 +53,7 @@ func (a *attempt) seen() *sight {
 	return a.sight
 }
 
-// judged is what the last observation has left.
+// judged is what judge remembers between observations.
 type judged struct {
 	counters
 	needsTodos bool
@@ -63,20 +63,20 @@ type judged struct {
 type turn struct {
 	msgs     map[string]seenMessage
 	count    int
-	output   bool // the agent has brought something forth since the last prompt
-	begun    bool // there is a message of the agent
-	finished bool // the newest one will not change any more
+	output   bool // the agent has produced output since the last prompt
+	begun    bool // the agent has begun a message
+	finished bool // its newest message will not change any more
 	stop     StopReason
 	err      string
-	text     string // of the newest one that has some
+	text     string // text of the newest message that has any
 	textAt   int
 	newest   int
-	from     int    // messages before this one are older than the last prompt
-	finger   uint64 // changes when any message does
-	afterUse bool   // text has been followed by a tool call: the next text begins anew
+	from     int    // messages before this index are older than the last prompt
+	finger   uint64 // changes whenever a message does
+	afterUse bool   // a tool call followed the text, so the next text begins anew
 }
 
-// seenMessage is what is remembered of a message.
+// seenMessage is what the sight remembers about a message.
 type seenMessage struct {
 	index int
 	hash  uint64
@@ -84,23 +84,23 @@ type seenMessage struct {
 	usage Usage
 }
 
-// hint is what an error event has told.
+// hint is what an error event told.
 type hint struct {
 	stop   StopReason
 	err    string
 	at     int64
-	finger uint64 // of what was known of the turn by then
+	finger uint64 // fingerprint of the turn when the event came
 }
 
 // maxOld bounds how many messages of earlier turns are remembered.
 const maxOld = 1000
 
-// pastMessages are the hashes of the ids of the last messages of a session. An
-// abort, or a server that is slow, may change these when the next attempt has
-// begun; no older one was ever seen to change.
+// pastMessages are hashes of the ids of a session's last messages. An abort or a slow server may
+// still change these messages after the next attempt has begun. Older ones were never seen to
+// change.
 type pastMessages [4]uint64
 
-// last returns the last messages that the sight has seen.
+// last returns the last messages of the turn.
 func (s *sight) last(seed maphash.Seed) (past pastMessages) {
 	for id, seen := range s.msgs {
 		if back := s.count - 1 - seen.index; back < len(past) {
@@ -128,8 +128,8 @@ func (s *sight) begin(promptID string, now int64) {
 	s.todos, s.todosAt, s.todosLive, s.doubted = 0, 0, false, false
 }
 
-// readAfresh makes room for all messages of the session, which are about to come
-// once more: the client has lost the place from which it was to go on.
+// readAfresh forgets the messages of the turn, because all messages of the session are about to be
+// read again: the client has lost the position of the cursor.
 func (s *sight) readAfresh() {
 	for id, seen := range s.msgs {
 		s.prog.usage = s.prog.usage.minus(seen.usage)
@@ -157,15 +157,15 @@ func (s *sight) inFlight() int { return s.flying }
 // toolCall is one call of a tool.
 type toolCall struct{ state ToolState }
 
-// callKey tells the calls in the messages of a turn apart. Their ids may not:
-// some model servers give every call the same one.
+// callKey identifies a call in the messages of a turn. The id alone does not: some model servers
+// give every call the same id.
 type callKey struct {
 	message, id string
-	n           int // among those of the message with this id
+	n           int // index among the message's calls with this id
 }
 
-// tool notes how far a tool call has got, and reports whether it is a new one:
-// a call that has ended and comes again under its id is another call.
+// tool notes the state of a tool call and reports whether the call is new. If a call has ended, its
+// id names a new call when it comes again.
 func (s *sight) tool(t MessageTool) (isNew bool) {
 	call := s.open[t.ID]
 	if isNew = call == nil; isNew {
@@ -175,13 +175,13 @@ func (s *sight) tool(t MessageTool) (isNew bool) {
 	return isNew
 }
 
-// messageTool is tool for the n-th call of that id in a message, which may be
-// read again and again.
+// messageTool is tool for the n-th call with this id in a message. The same message may be read
+// many times.
 func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
 	key := callKey{message, t.ID, n}
 	call := s.calls[key]
 	if call == nil {
-		// Its result may stand in a message of its own.
+		// The result of a call may be in a message of its own.
 		if call = s.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
 			isNew, call = true, &toolCall{state: ToolDone}
 		}
@@ -194,8 +194,7 @@ func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
 	return isNew
 }
 
-// callState notes the state of a call, which is in flight exactly while it is
-// counted as such.
+// callState sets the state of a call and keeps the count of calls in flight.
 func (s *sight) callState(call *toolCall, t MessageTool) {
 	switch was, is := call.state.InFlight(), t.State.InFlight(); {
 	case is && !was:
@@ -213,15 +212,14 @@ func (s *sight) callState(call *toolCall, t MessageTool) {
 	call.state = t.State
 }
 
-// forgetCalls forgets the calls of an earlier turn.
+// forgetCalls forgets the calls of the earlier turn.
 func (s *sight) forgetCalls() {
 	clear(s.calls)
 	clear(s.open)
 	s.flying = 0
 }
 
-// message notes a message that is new or has changed, and reports whether
-// anything of it had not been known.
+// message notes a new or changed message and reports whether it told anything new.
 func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
 	if _, old := s.old[msg.ID]; old || slices.Contains(s.past[:], maphash.String(seed, msg.ID)) {
 		return false
@@ -251,11 +249,11 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 	return true
 }
 
-// prompted is called for a message by a user: only what comes after it is an
-// answer. It returns the index of the message.
+// prompted handles a user message: only later messages are an answer to it. It returns the index of
+// the message.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
-		// What was returned before our own prompt belongs to an earlier turn.
+		// Messages before our own prompt belong to an earlier turn.
 		for id, seen := range s.msgs {
 			if seen.told == 0 { // an event may tell the answer before the prompt is read
 				s.isOld(id)
@@ -274,8 +272,8 @@ func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	return index
 }
 
-// toldBy notes that the message was told by an event, and wasTold reports whether
-// one has told it since: then what was asked for before is older.
+// toldBy records when an event told the message. wasTold reports whether an event told it later
+// than since: then a read that began at since is older.
 func (s *sight) toldBy(id string, now int64) {
 	if seen, ok := s.msgs[id]; ok {
 		seen.told = now
@@ -344,8 +342,8 @@ func (u Usage) minus(v Usage) Usage {
 	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.Cost - v.cost()}
 }
 
-// cost leaves out what is no number: nothing could ever be taken from it again,
-// and JSON has no such values.
+// cost returns u.Cost, or 0 if it is not a finite number. Such a value could never be subtracted
+// again, and JSON cannot hold it.
 func (u Usage) cost() float64 {
 	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
 		return 0
@@ -353,26 +351,26 @@ func (u Usage) cost() float64 {
 	return u.Cost
 }
 
-// tail returns the end of a text, at most 200 bytes.
+// tail returns the last 200 bytes of a text, without a partial rune.
 func tail(s string) string {
 	const most = 200
 	if len(s) <= most {
 		return s
 	}
 	i := len(s) - most
-	for i < len(s) && s[i]&0xC0 == 0x80 { // not in the middle of a rune
+	for i < len(s) && s[i]&0xC0 == 0x80 { // skip the rest of a rune
 		i++
 	}
 	return s[i:]
 }
 
-// maxTurnText bounds the text that is collected from a runner's pieces.
+// maxTurnText bounds the text that is collected from a runner's reports.
 const maxTurnText = maxResultUnreadable + 4
 
-// reporter returns the reporter of the turn that begins. Each turn has its own,
-// so that what an earlier one still says is dropped.
+// reporter returns the reporter of the turn that begins. Each turn has its own, so that late
+// reports of an earlier turn are dropped.
 func (a *attempt) reporter() *Reporter {
-	if a.turn == 1 && a.rep.a == nil { // else the call is made again
+	if a.turn == 1 && a.rep.a == nil { // false if the call is made again
 		a.rep.a, a.rep.turn = a, 1
 		return &a.rep
 	}
