@@ -10,47 +10,44 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// All text that a model reads is made in the files render*.go, by pure functions
-// of values. The rules for what comes from outside (descriptions, names,
-// messages, errors, ids):
+// The files render*.go make all texts that a model reads. They contain pure functions of values.
+// These rules apply to text from outside, such as descriptions, names, messages, errors and ids:
 //
-//   - What stands in a line of ours goes through oneLine: one line, no control or
-//     invisible characters, valid UTF-8, of bounded length. In a table row goes
-//     through escapeCell as well, in a code span through code. None of it can so
-//     begin a line, end a cell or end a code span.
-//   - What may have several lines is either the very last thing in an answer (a
-//     result, a partial text, a prompt), so that whatever it pretends to be,
-//     everything after its beginning is known to be it; or it stands in a fence
-//     that is longer than any in it. Nothing of ours follows such a last thing:
-//     how to read on and what is owed stand before it. That also keeps a notice
-//     alive in hosts that cut long tool results at the end.
-//   - Text with several lines goes through cleantext: no escape sequences, no
-//     control characters, one kind of line end.
-//   - A notice holds no results, only lines.
+//   - Text in one of our lines goes through oneLine: one line of bounded length, valid UTF-8, without
+//     control and invisible characters. In a table row it also goes through escapeCell, in a code span
+//     through code. So it cannot begin a line, end a cell or end a code span.
+//   - Text with several lines (a result, a partial text, a prompt) is either the last part of an answer,
+//     so that everything after its beginning belongs to it, whatever it pretends to be; or it is in a
+//     fence that is longer than any fence inside. Nothing of ours follows such a last part: the lines
+//     about reading on and the notice come before it. So a notice also survives in hosts that cut long
+//     tool results at the end.
+//   - Text with several lines goes through cleantext: no escape sequences, no control characters, one
+//     kind of line end.
+//   - A notice contains lines only, never results.
 
 // Bounds of what is rendered, in bytes.
 const (
-	answerMax  = 32 << 10 // of an answer of a tool, with the notice in it
-	noticeMax  = 14 << 10 // of a notice, so that the rest of an answer has room beside it
+	answerMax  = 32 << 10 // of the answer of a tool, including a notice
+	noticeMax  = 14 << 10 // of a notice; leaves room for the rest of an answer
 	idMax      = 512
 	nameMax    = 100
 	titleShown = titleMax
-	titleShort = 100 // of a description in a table of many
+	titleShort = 100 // of a description in a table of many tasks
 	reasonMax  = 400
-	rowMax     = 1024 // of any cell
+	rowMax     = 1024 // of a cell
 	promptMax  = 8 << 10
 	soFarMax   = 4 << 10 // of the text so far of a running task
 )
 
 const notStarted = "(not started)"
 
-// wording holds the names by which the model knows the tools. An empty name is
-// that of a tool it does not have: nothing then speaks of it.
+// wording holds the tool names that the model knows. If a name is empty, the model does not have
+// that tool, and no text mentions it.
 type wording struct {
 	delegate, output, cancel string
 
-	// noNotices: nothing wakes the model when a task ends. No text then promises a
-	// notice or lets it end its turn; it is told to wait instead.
+	// noNotices says that nothing wakes the model when a task ends. Texts then promise no notice
+	// and do not let the model end its turn. They tell it to wait instead.
 	noNotices bool
 }
 
@@ -58,11 +55,11 @@ var defaultWording = wording{delegate: ToolDelegateTask, output: ToolBackgroundO
 
 // answer is a text for a model, in two parts.
 type answer struct {
-	head string // ours
-	body string // somebody else's, which begins with a line of ours; always comes last
+	head string // our own text
+	body string // text from outside, after a line of ours; always the last part
 }
 
-// with puts what is owed between the two.
+// with returns the answer as one text, with the notice between head and body.
 func (a answer) with(notice string) string {
 	var b strings.Builder
 	b.WriteString(strings.TrimRight(a.head, "\n"))
@@ -74,7 +71,7 @@ func (a answer) with(notice string) string {
 	return b.String()
 }
 
-// text is a builder with the few forms that texts are made of.
+// text is a builder with the forms that the texts consist of.
 type text struct{ strings.Builder }
 
 func (b *text) line(s ...string) {
@@ -86,8 +83,7 @@ func (b *text) line(s ...string) {
 
 func (b *text) field(label, value string) { b.line(label, ": ", value) }
 
-// row writes a table row. Whatever the cells hold, it is one row of that many
-// cells.
+// row writes one table row with that many cells, whatever they contain.
 func (b *text) row(cells ...string) {
 	b.cells(safeCells(cells))
 }
@@ -100,7 +96,7 @@ func safeCells(cells []string) []string {
 	return cells
 }
 
-// cells writes a row of cells that are safe already.
+// cells writes a row of cells that are already safe.
 func (b *text) cells(cells []string) {
 	b.WriteByte('|')
 	for _, c := range cells {
@@ -116,7 +112,7 @@ func (b *text) tableHead(cells ...string) {
 	b.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
 }
 
-// table writes as many rows as fit into room bytes, and returns how many.
+// table writes as many rows as fit into room bytes and returns their number.
 func (b *text) table(room int, head []string, rows [][]string) (shown int) {
 	b.tableHead(head...)
 	room += b.Len()
@@ -134,10 +130,9 @@ func (b *text) table(room int, head []string, rows [][]string) (shown int) {
 	return shown
 }
 
-// oneLine makes text from outside one line of at most max bytes: white space and
-// control characters become single spaces, escape sequences and invisible format
-// characters (direction marks, tags) go, except the joiners that scripts and emoji
-// need.
+// oneLine turns text from outside into one line of at most max bytes. White space and control
+// characters become single spaces. Escape sequences and invisible format characters (direction
+// marks, tags) are removed, except the joiners that scripts and emoji need.
 func oneLine(s string, max int) string {
 	if len(s) <= max && isPlain(s) {
 		return s
@@ -148,7 +143,7 @@ func oneLine(s string, max int) string {
 	const joiner, nonJoiner = '\u200d', '\u200c'
 	var b strings.Builder
 	gap := false
-	for _, r := range s { // an invalid byte comes as U+FFFD
+	for _, r := range s { // an invalid byte is decoded as U+FFFD
 		switch {
 		case unicode.IsSpace(r) || unicode.IsControl(r):
 			gap = b.Len() > 0
@@ -168,11 +163,12 @@ func oneLine(s string, max int) string {
 	return b.String()
 }
 
-// escapes begin an escape sequence, with ESC or as a control character of their own.
+// escapes are the characters that begin an escape sequence: ESC, and the control characters that
+// stand for ESC and a letter.
 const escapes = "\x1b\u0090\u0098\u009b\u009d\u009e\u009f"
 
-// isPlain reports whether s is one line of printable ASCII with single spaces
-// between words, as most text is: there is nothing to do about it then.
+// isPlain reports whether s is one line of printable ASCII with single spaces between words. Most
+// text is, and needs no cleaning.
 func isPlain(s string) bool {
 	last := byte(' ')
 	for i := range len(s) {
@@ -184,8 +180,8 @@ func isPlain(s string) bool {
 	return s == "" || last != ' '
 }
 
-// escapeCell escapes what would end a cell. Backslashes are doubled only where
-// they stand before a bar, so that paths stay as they are.
+// escapeCell escapes the bars that would end a cell. It doubles backslashes only before a bar, so
+// that paths stay readable.
 func escapeCell(s string) string {
 	if !strings.Contains(s, "|") {
 		return s
@@ -219,17 +215,17 @@ func code(s string, max int) string {
 	return tick + s + tick
 }
 
-// fence puts text from outside into a fence that nothing in it can end.
+// fence puts text from outside into a fence that the text cannot end.
 func fence(s string) string {
-	s = cleantext.String(s) // first: what goes may stand between two runs of ticks
-	// A run without end would make a fence without end.
+	s = cleantext.String(s) // first, because this can join two runs of backquotes
+	// An unbounded run would need an unbounded fence.
 	const run = "````````````````````````````````"
 	s = strings.ReplaceAll(s, run, run+" ")
 	ticks := strings.Repeat("`", max(3, longestRun(s, '`', 0)+1))
 	return ticks + "\n" + strings.TrimRight(s, "\n") + "\n" + ticks + "\n"
 }
 
-// longestRun returns the length of the longest run of c in s, at least least.
+// longestRun returns the length of the longest run of c in s, but no less than least.
 func longestRun(s string, c byte, least int) int {
 	run := 0
 	for i := range len(s) {
@@ -243,10 +239,10 @@ func longestRun(s string, c byte, least int) int {
 	return least
 }
 
-// arg is a value as an argument of a tool call in a text.
+// arg formats a value as an argument of a tool call.
 func arg(s string) string { return strconv.Quote(oneLine(s, idMax)) }
 
-// sessionLine and sessionCode are a task's session, which may not exist yet.
+// sessionLine and sessionCode format a task's session, which may not exist yet.
 func sessionLine(session string) string {
 	if session == "" {
 		return notStarted
@@ -261,8 +257,8 @@ func sessionCode(session string) string {
 	return code(session, idMax)
 }
 
-// span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s; from a day on
-// in whole hours: 21d 0h.
+// span formats a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s. From one day on it uses whole
+// hours: 21d 0h.
 func span(d time.Duration) string {
 	s := int64(max(d, 0) / time.Second)
 	switch {
@@ -277,7 +273,7 @@ func span(d time.Duration) string {
 	}
 }
 
-// fewSeconds are the durations that most often have to be written.
+// fewSeconds are the durations that occur most often.
 var fewSeconds = func() (names [60]string) {
 	for i := range names {
 		names[i] = strconv.Itoa(i) + "s"
@@ -285,7 +281,7 @@ var fewSeconds = func() (names [60]string) {
 	return names
 }()
 
-// count writes a number with its noun: 1 task, 3 tasks.
+// count formats a number with its noun: 1 task, 3 tasks.
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -293,7 +289,7 @@ func count(n int, one, many string) string {
 	return strconv.Itoa(n) + " " + many
 }
 
-// tailAtRune returns at most the last n bytes of s, and no half rune.
+// tailAtRune returns at most the last n bytes of s, without a partial rune.
 func tailAtRune(s string, n int) string {
 	if len(s) <= n {
 		return s

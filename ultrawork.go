@@ -123,10 +123,10 @@ func fenceMark(line string) (mark, info string) {
 	return "", ""
 }
 
-// withoutSpans puts a blank in the place of each code span: what stands between
-// two runs of equally many backquotes. A run without a second one is text.
+// withoutSpans replaces each code span with a blank. A code span lies between two runs of
+// backquotes of the same length. A run without a partner is text.
 func withoutSpans(s string) string {
-	var runs [][2]int // beginnings and ends
+	var runs [][2]int // start and end of each run
 	for i := 0; i < len(s); i++ {
 		if s[i] == '`' {
 			end := len(s) - len(strings.TrimLeft(s[i:], "`"))
@@ -134,7 +134,7 @@ func withoutSpans(s string) string {
 			i = end
 		}
 	}
-	next := make([]int, len(runs)) // the next run as long as this one; 0 for none
+	next := make([]int, len(runs)) // index of the next run of the same length; 0 for none
 	last := map[int]int{}
 	for i := len(runs) - 1; i >= 0; i-- {
 		n := runs[i][1] - runs[i][0]
