@@ -164,7 +164,7 @@ func oneLine(s string, max int) string {
 }
 
 // escapes are the characters that begin an escape sequence: ESC, and the control characters that
-// stand for ESC and a letter.
+// stand for ESC and one more character.
 const escapes = "\x1b\u0090\u0098\u009b\u009d\u009e\u009f"
 
 // isPlain reports whether s is one line of printable ASCII with single spaces between words. Most
