@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
@@ -182,11 +183,21 @@ func (l Limits) normal() (Limits, error) {
 		return l, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Provider)) {
-		if provider, _, slash := strings.Cut(name, "/"); slash {
-			return l, &InputError{fmt.Sprintf("Limits.Provider[%q]", name), fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %q here, or %q in Limits.Model", provider, name)}
+		if problem := slashInProvider(name, "Limits.Model"); problem != "" {
+			return l, &InputError{fmt.Sprintf("Limits.Provider[%q]", name), problem}
 		}
 	}
 	return l, nil
+}
+
+// slashInProvider says what is wrong with a provider name that contains a slash, or returns "".
+// models is the name that the caller knows for the limits of models.
+func slashInProvider(name, models string) string {
+	provider, _, slash := strings.Cut(name, "/")
+	if !slash {
+		return ""
+	}
+	return fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %s here, or %s in %s", mdtext.Quote(provider), mdtext.Quote(name), models)
 }
 
 // normalLimits normalizes one map of the limits. It visits keys in order, so that the same mistake

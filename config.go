@@ -168,6 +168,10 @@ type Config struct {
 	// NoticeMaxWait is the age at which an end is told even though others of
 	// its batch are live. Default 5 min; Disabled for never.
 	NoticeMaxWait time.Duration
+	// NoticeResult is how many bytes of each result a notice carries, so that a
+	// parent need not read one result after the other. Default none;
+	// Disabled (-1) says the same.
+	NoticeResult int
 
 	// MaxDepth is how deep tasks may delegate: 1 means that a task may not
 	// delegate. Default 1.
@@ -251,19 +255,23 @@ func (c Config) withDefaults() (Config, error) {
 	c.ToolNames = maps.Clone(c.ToolNames)
 	c.Permissions = slices.Clone(c.Permissions)
 	follow := c.following()
-	for _, d := range c.durations() {
-		if *d.value == 0 {
-			*d.value = d.def
-			if f := follow[d.name]; f != nil {
-				*d.value = f(d.def)
+	for i := range timeLimits {
+		d := timeLimits[i].of(&c)
+		if *d == 0 {
+			*d = timeLimits[i].def
+			if f := follow[timeLimit(i)]; f != nil {
+				*d = f(*d)
 			}
 		}
-		*d.value = min(*d.value, durationMax)
+		*d = min(*d, durationMax)
 	}
 	for _, n := range c.counts() {
 		if *n.value == 0 {
 			*n.value = n.def
 		}
+	}
+	if c.NoticeResult == 0 {
+		c.NoticeResult = int(Disabled)
 	}
 	if c.RetainText == 0 {
 		c.RetainText = DefaultRetainText
@@ -273,7 +281,7 @@ func (c Config) withDefaults() (Config, error) {
 
 // following returns how defaults follow the limits that the user set, where the two
 // could not work together. It is called before the defaults are filled in.
-func (c *Config) following() map[string]func(time.Duration) time.Duration {
+func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	const most = durationMax / 8
 	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }
 	poll, status, hold := set(c.PollInterval), set(c.StatusTimeout), set(c.TodoHold)
@@ -292,41 +300,13 @@ func (c *Config) following() map[string]func(time.Duration) time.Duration {
 			return d
 		}
 	}
-	return map[string]func(time.Duration) time.Duration{
-		"PollInterval":    below(c.HostUnreachable/3, c.StaleTimeout),
-		"HostUnreachable": room(max(3*poll, poll+2*status)), // it must have been asked
-		"StaleTimeout":    room(stable),
-		"TimeToLive":      room(stable + hold),
-		"NoticeMaxWait":   room(set(c.NoticeWindow)),
-		"NoticeWindow":    below(c.NoticeMaxWait),
-	}
-}
-
-type durationField struct {
-	name     string
-	value    *time.Duration
-	def      time.Duration
-	disabled bool // may be switched off
-}
-
-func (c *Config) durations() []durationField {
-	return []durationField{
-		{"NoticeWindow", &c.NoticeWindow, DefaultNoticeWindow, true},
-		{"NoticeMaxWait", &c.NoticeMaxWait, DefaultNoticeMaxWait, true},
-		{"PollInterval", &c.PollInterval, DefaultPollInterval, false},
-		{"MinIdleTime", &c.MinIdleTime, DefaultMinIdleTime, true},
-		{"MinStabilityTime", &c.MinStabilityTime, DefaultMinStabilityTime, true},
-		{"TodoHold", &c.TodoHold, DefaultTodoHold, true},
-		{"StaleTimeout", &c.StaleTimeout, DefaultStaleTimeout, true},
-		{"SessionGone", &c.SessionGone, DefaultSessionGone, false},
-		{"HostUnreachable", &c.HostUnreachable, DefaultHostUnreachable, true},
-		{"TimeToLive", &c.TimeToLive, DefaultTimeToLive, true},
-		{"QueueTimeToLive", &c.QueueTimeToLive, Disabled, true},
-		{"StopTimeout", &c.StopTimeout, DefaultStopTimeout, false},
-		{"CreateTimeout", &c.CreateTimeout, DefaultCreateTimeout, false},
-		{"CallTimeout", &c.CallTimeout, DefaultCallTimeout, false},
-		{"StatusTimeout", &c.StatusTimeout, DefaultStatusTimeout, false},
-		{"Retention", &c.Retention, DefaultRetention, true},
+	return map[timeLimit]func(time.Duration) time.Duration{
+		limitPollInterval:    below(c.HostUnreachable/3, c.StaleTimeout),
+		limitHostUnreachable: room(max(3*poll, poll+2*status)), // it must have been asked
+		limitStaleTimeout:    room(stable),
+		limitTimeToLive:      room(stable + hold),
+		limitNoticeMaxWait:   room(set(c.NoticeWindow)),
+		limitNoticeWindow:    below(c.NoticeMaxWait),
 	}
 }
 
@@ -350,12 +330,14 @@ func (c *Config) counts() []countField {
 // validate checks what the user set. Only values that were both set can
 // contradict each other.
 func (c *Config) validate() error {
-	for _, d := range c.durations() {
-		if *d.value < 0 && !(d.disabled && *d.value == Disabled) {
-			if d.disabled {
-				return &InputError{"Config." + d.name, fmt.Sprintf("is %v; it must be positive, 0 for the default of %v, or Disabled", *d.value, d.def)}
+	for i := range timeLimits {
+		row := &timeLimits[i]
+		if d := *row.of(c); d < 0 && (row.off == "" || d != Disabled) {
+			want := "it must be positive, or 0 for the default of %v"
+			if row.off != "" {
+				want = "it must be positive, 0 for the default of %v, or Disabled"
 			}
-			return &InputError{"Config." + d.name, fmt.Sprintf("is %v; it must be positive, or 0 for the default of %v", *d.value, d.def)}
+			return &InputError{timeLimit(i).field(), fmt.Sprintf("is %v; "+want, d, row.def)}
 		}
 	}
 	for _, n := range c.counts() {
@@ -365,6 +347,9 @@ func (c *Config) validate() error {
 			}
 			return &InputError{"Config." + n.name, fmt.Sprintf("is %d; it must be positive, or 0 for the default of %d", *n.value, n.def)}
 		}
+	}
+	if c.NoticeResult < int(Disabled) {
+		return &InputError{"Config.NoticeResult", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default of none, or Disabled (-1)", c.NoticeResult)}
 	}
 	if c.RetainText < Unlimited {
 		return &InputError{"Config.RetainText", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default, or Unlimited", c.RetainText)}
@@ -378,14 +363,14 @@ func (c *Config) validate() error {
 	if c.Concurrency != nil && (len(c.Limits.Model) > 0 || len(c.Limits.Provider) > 0 || c.Limits.Default != 0) {
 		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}
 	}
-	for _, pair := range [][2]durationField{
-		{{name: "StaleTimeout", value: &c.StaleTimeout}, {name: "TimeToLive", value: &c.TimeToLive}},
-		{{name: "PollInterval", value: &c.PollInterval}, {name: "StaleTimeout", value: &c.StaleTimeout}},
-		{{name: "PollInterval", value: &c.PollInterval}, {name: "HostUnreachable", value: &c.HostUnreachable}},
-		{{name: "NoticeWindow", value: &c.NoticeWindow}, {name: "NoticeMaxWait", value: &c.NoticeMaxWait}},
+	for _, pair := range [][2]timeLimit{
+		{limitStaleTimeout, limitTimeToLive},
+		{limitPollInterval, limitStaleTimeout},
+		{limitPollInterval, limitHostUnreachable},
+		{limitNoticeWindow, limitNoticeMaxWait},
 	} {
-		if small, large := *pair[0].value, *pair[1].value; small > 0 && large > 0 && small > large {
-			return &InputError{"Config." + pair[0].name, fmt.Sprintf("is %v and Config.%s is %v; the first must not be longer than the second", small, pair[1].name, large)}
+		if small, large := *pair[0].of(c), *pair[1].of(c); small > 0 && large > 0 && small > large {
+			return &InputError{pair[0].field(), fmt.Sprintf("is %v and %s is %v; the first must not be longer than the second", small, pair[1].field(), large)}
 		}
 	}
 	return nil

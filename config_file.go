@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
@@ -125,7 +127,7 @@ func (s Setting) Name() string {
 	if s.Entry == "" {
 		return s.Key
 	}
-	return s.Key + "[" + quote(s.Entry) + "]"
+	return s.Key + jsonc.Index(s.Entry)
 }
 
 // LoadConfig reads the files and merges them key by key, limits entry by entry,
@@ -288,8 +290,9 @@ func (f FileConfig) Ignored() []IgnoredKey {
 
 // neverStale reports a stale timeout that has no effect.
 func (f FileConfig) neverStale() (IgnoredKey, bool) {
-	stale, ok := f.values[valueID{key: "staleTimeoutMs"}]
-	ttl, set := f.values[valueID{key: "taskTtlMs"}]
+	staleKey, ttlKey := limitStaleTimeout.key(), limitTimeToLive.key()
+	stale, ok := f.values[valueID{key: staleKey}]
+	ttl, set := f.values[valueID{key: ttlKey}]
 	where := ttl.origin.String()
 	if !set || ttl.null {
 		ttl.n, where = DefaultTimeToLive.Milliseconds(), "the default"
@@ -297,9 +300,9 @@ func (f FileConfig) neverStale() (IgnoredKey, bool) {
 	if !ok || stale.null || stale.n == 0 || ttl.n == 0 || stale.n <= ttl.n {
 		return IgnoredKey{}, false
 	}
-	ms := func(n int64) string { return fmt.Sprintf("%d (%s)", n, span(time.Duration(n)*time.Millisecond)) }
-	return IgnoredKey{keyPath("staleTimeoutMs"), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise taskTtlMs, too",
-		ms(stale.n), keyPath("taskTtlMs"), ms(ttl.n), where), stale.origin}, true
+	ms := func(n int64) string { return fmt.Sprintf("%d (%s)", n, mdtext.Span(time.Duration(n)*time.Millisecond)) }
+	return IgnoredKey{keyPath(staleKey), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise %s, too",
+		ms(stale.n), keyPath(ttlKey), ms(ttl.n), where, ttlKey), stale.origin}, true
 }
 
 // Settings returns everything that applies, defaults included, with where it
@@ -369,8 +372,8 @@ func (f FileConfig) Apply(c *Config) {
 		}
 		*k.limits(c) = limits
 	}
-	_, stale := f.values[valueID{key: "staleTimeoutMs"}]
-	_, ttl := f.values[valueID{key: "taskTtlMs"}]
+	_, stale := f.values[valueID{key: limitStaleTimeout.key()}]
+	_, ttl := f.values[valueID{key: limitTimeToLive.key()}]
 	if (stale || ttl) && c.TimeToLive > 0 {
 		c.StaleTimeout = min(c.StaleTimeout, c.TimeToLive)
 	}

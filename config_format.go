@@ -8,6 +8,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
@@ -57,7 +58,7 @@ func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 	var out []jsonMember
 	from := map[string]string{}
 	for _, raw := range slices.Sorted(maps.Keys(limits)) {
-		field, name := fmt.Sprintf("Config.%s[%s]", k.field, quote(raw)), slots.Normal(raw)
+		field, name := fmt.Sprintf("Config.%s[%s]", k.field, mdtext.Quote(raw)), slots.Normal(raw)
 		if limits[raw] == 0 { // not set
 			continue
 		}
@@ -65,7 +66,7 @@ func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 			return nil, &InputError{field, "has no name that a file can hold"}
 		}
 		if other, twice := from[name]; twice {
-			return nil, &InputError{field, fmt.Sprintf("is the same name as %s; keep one of the two", quote(other))}
+			return nil, &InputError{field, fmt.Sprintf("is the same name as %s; keep one of the two", mdtext.Quote(other))}
 		}
 		from[name] = raw
 		n, err := k.fromConfig(int64(limits[raw]))

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
 // section is the part of the host's configuration file that is ours. It stands at
@@ -40,6 +42,7 @@ type fileKey struct {
 	field string // the name in Config
 	zero  string // what 0 means, to be read after "0 for"; empty when 0 is refused
 	about string
+	limit timeLimit // of a duration
 }
 
 // fileKeys is the table of keys, in the order in which they are documented,
@@ -47,43 +50,43 @@ type fileKey struct {
 // would make 0 mislead: taskCleanupDelayMs: 0 reads like "at once", but would
 // have to mean "never".
 var fileKeys = []fileKey{
-	{"modelConcurrency", "", keyLimits, "Limits.Model", "no limit", "Sessions in a turn at once, by model: `provider/model`, or a model id without a slash for any provider"},
-	{"providerConcurrency", "", keyLimits, "Limits.Provider", "no limit", "The same for all models of a provider together that have no limit of their own"},
-	{"defaultConcurrency", "", keyLimit, "Limits.Default", "no limit", "The same for every other model, each for itself, and for every agent that has no model"},
-	{"maxDepth", "", keyCount, "MaxDepth", "", "How deep tasks may delegate; 1: a task may not delegate"},
-	{"maxTasksPerRoot", "", keyCount, "MaxTasksPerRoot", "no limit", "Live tasks under one root session"},
+	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at once, by model: `provider/model`, or a model id without a slash for any provider"},
+	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together that have no limit of their own"},
+	{key: "defaultConcurrency", kind: keyLimit, field: "Limits.Default", zero: "no limit", about: "The same for every other model, each for itself, and for every agent that has no model"},
+	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks may delegate; 1: a task may not delegate"},
+	{key: "maxTasksPerRoot", kind: keyCount, field: "MaxTasksPerRoot", zero: "no limit", about: "Live tasks under one root session"},
 
-	{"staleTimeoutMs", "", keyMs, "StaleTimeout", "never", "A turn in which nothing has changed for so long is cancelled, but not in its first 30 s"},
-	{"taskTtlMs", "", keyMs, "TimeToLive", "never", "A task that has been in turns for so long is cancelled"},
-	{"queueTtlMs", "", keyMs, "QueueTimeToLive", "never", "A task that has waited for a slot for so long is cancelled"},
-	{"sessionGoneMs", "sessionGoneTimeoutMs", keyMs, "SessionGone", "", "How long a session must have been reported as gone"},
-	{"hostUnreachableMs", "", keyMs, "HostUnreachable", "never", "A task whose host has not answered for so long ends as error"},
-	{"stopTimeoutMs", "", keyMs, "StopTimeout", "", "How long a session may take to stop before its slot is given on"},
+	limitStaleTimeout.inFile(),
+	limitTimeToLive.inFile(),
+	limitQueueTimeToLive.inFile(),
+	limitSessionGone.inFile(),
+	limitHostUnreachable.inFile(),
+	limitStopTimeout.inFile(),
 
-	{"pollIntervalMs", "", keyMs, "PollInterval", "", "Pause between two looks at the sessions"},
-	{"minIdleTimeMs", "", keyMs, "MinIdleTime", "no wait", "How long after a prompt an idle session is not believed without a finish mark"},
-	{"minStabilityTimeMs", "", keyMs, "MinStabilityTime", "no wait", "Earliest moment of a turn at which polls without a change count"},
-	{"stablePolls", "", keyCount, "StablePolls", "", "How many of them in a row decide"},
-	{"todoHoldMs", "", keyMs, "TodoHold", "no wait", "How long open todos hold an idle session back"},
+	limitPollInterval.inFile(),
+	limitMinIdleTime.inFile(),
+	limitMinStabilityTime.inFile(),
+	{key: "stablePolls", kind: keyCount, field: "StablePolls", about: "How many of them in a row decide"},
+	limitTodoHold.inFile(),
 
-	{"wake", "", keyWake, "Wake", "", "When a root session is told of ends: `\"batch\"`, `\"each\"` or `\"never\"`"},
-	{"noticeWindowMs", "", keyMs, "NoticeWindow", "no wait", "How long a notice that is due waits for others"},
-	{"noticeMaxWaitMs", "", keyMs, "NoticeMaxWait", "never", "Age at which an end is told even though others of its batch are live"},
+	{key: "wake", kind: keyWake, field: "Wake", about: "When a root session is told of ends: `\"batch\"`, `\"each\"` or `\"never\"`"},
+	limitNoticeWindow.inFile(),
+	limitNoticeMaxWait.inFile(),
 
-	{"createTimeoutMs", "", keyMs, "CreateTimeout", "", "Bound of creating a session and of handing a prompt over"},
-	{"callTimeoutMs", "", keyMs, "CallTimeout", "", "Bound of other host calls"},
-	{"statusTimeoutMs", "", keyMs, "StatusTimeout", "", "Bound of a status call"},
-	{"readConcurrency", "", keyCount, "ReadConcurrency", "", "Sessions of a client read at once"},
+	limitCreateTimeout.inFile(),
+	limitCallTimeout.inFile(),
+	limitStatusTimeout.inFile(),
+	{key: "readConcurrency", kind: keyCount, field: "ReadConcurrency", about: "Sessions of a client read at once"},
 
-	{"retentionMs", "taskCleanupDelayMs", keyMs, "Retention", "no limit of time", "How long an ended task is kept once its parent has been told"},
-	{"retainTasks", "", keyCount, "RetainTasks", "no limit", "How many ended tasks are kept"},
-	{"retainTextBytes", "", keyBytes, "RetainText", "no limit", "How many bytes of results are kept"},
+	limitRetention.inFile(),
+	{key: "retainTasks", kind: keyCount, field: "RetainTasks", zero: "no limit", about: "How many ended tasks are kept"},
+	{key: "retainTextBytes", kind: keyBytes, field: "RetainText", zero: "no limit", about: "How many bytes of results are kept"},
 }
 
 // foreignKeys are the keys of the host's section that have no counterpart here,
 // with what to use instead.
 var foreignKeys = []struct{ key, reason string }{
-	{"messageStalenessTimeoutMs", "staleTimeoutMs is the one limit of silence here, before the first message as after it"},
+	{"messageStalenessTimeoutMs", limitStaleTimeout.key() + " is the one limit of silence here, before the first message as after it"},
 	{"syncPollTimeoutMs", "a foreground task lives as long as its caller waits"},
 	{"maxDescendants", "maxTasksPerRoot, which counts live tasks only, is the limit here"},
 	{"maxToolCalls", "tool calls are not limited here"},
@@ -112,12 +115,9 @@ func keyNamed(name string) *fileKey {
 
 // keyPath names a key in errors: background_task.modelConcurrency["gpt-5.2"].
 func keyPath(key string, entry ...string) string {
-	path := section + "." + key
-	if strings.IndexFunc(key, func(r rune) bool { return r != '_' && !isASCIIAlnum(r) }) >= 0 || key == "" || len(key) > 120 {
-		path = section + "[" + quote(key) + "]"
-	}
+	path := jsonc.Key(section, key)
 	for _, e := range entry {
-		path += "[" + quote(e) + "]"
+		path += jsonc.Index(e)
 	}
 	return path
 }
@@ -177,11 +177,8 @@ func (k *fileKey) want() string {
 func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	switch k.kind {
 	case keyMs:
-		for _, d := range c.durations() {
-			if d.name == k.field {
-				return int64(*d.value), func(n int64) { *d.value = time.Duration(n) }
-			}
-		}
+		d := k.limit.of(c)
+		return int64(*d), func(n int64) { *d = time.Duration(n) }
 	case keyCount:
 		for _, d := range c.counts() {
 			if d.name == k.field {

@@ -67,8 +67,8 @@ func TestDocumentationHoldsTheTableOfKeys(t *testing.T) {
 func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
 	var c Config
 	canBeOff := map[string]bool{"RetainText": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Wake": false}
-	for _, d := range c.durations() {
-		canBeOff[d.name] = d.disabled
+	for i := range timeLimits {
+		canBeOff[timeLimits[i].field] = timeLimits[i].off != ""
 	}
 	for _, n := range c.counts() {
 		canBeOff[n.name] = n.unlimited

@@ -1,23 +1,17 @@
 package bgagent
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/bgagent/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
-	"github.com/tailscale/hujson"
 )
-
-// maxConfigDepth is how deep brackets may stand in one another. The parser
-// recurses, and a megabyte of brackets would cost it gigabytes of stack.
-const maxConfigDepth = 200
 
 // ParseConfig reads a configuration file that is already in memory. The name is
 // what errors and origins call it. All errors are returned together, each a
@@ -31,107 +25,54 @@ func ParseConfig(name string, data []byte) (FileConfig, error) {
 }
 
 func parseFile(name string, data []byte) *fileParser {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // a byte-order mark, which some editors write
-	p := &fileParser{file: name, data: data, cursor: cursor{data: data}, values: map[valueID]value{}}
-	if root, ok := p.syntax(); ok {
-		p.root(root)
+	p := &fileParser{values: map[valueID]value{}}
+	if len(data) > maxConfigFile {
+		p.fail(fileProblem(jsonc.Origin{File: name, Line: 1, Column: 1}, "", tooLarge(int64(len(data)))))
+		return p
 	}
+	root, err := jsonc.Parse(name, data, fileProblem)
+	if err != nil {
+		p.fail(err)
+		return p
+	}
+	p.root(root)
 	return p
 }
 
+// fileProblem implements [jsonc.ErrorFunc].
+func fileProblem(at jsonc.Origin, key, problem string) error {
+	if problem == jsonc.Empty {
+		problem += fmt.Sprintf(`; write {} or { "%s": {} }, or remove the file`, section)
+	}
+	return &ConfigFileError{File: at.File, Line: at.Line, Column: at.Column, Key: key, Problem: problem}
+}
+
 type fileParser struct {
-	file    string
-	data    []byte
-	cursor  cursor
 	values  map[valueID]value
 	ignored []IgnoredKey
 	errs    []error
 	found   bool // there is a section for us
 }
 
-func (p *fileParser) at(offset int) Origin {
-	line, column := p.cursor.place(offset)
-	return Origin{p.file, line, column}
-}
-
-func (p *fileParser) failAt(o Origin, key, format string, args ...any) {
-	p.errs = append(p.errs, &ConfigFileError{File: o.File, Line: o.Line, Column: o.Column, Key: key, Problem: fmt.Sprintf(format, args...)})
-}
-
-func (p *fileParser) fail(offset int, key, format string, args ...any) {
-	p.failAt(p.at(offset), key, format, args...)
-}
-
-// syntax returns the value of the file, or reports the first thing that stops
-// it from having one.
-func (p *fileParser) syntax() (hujson.Value, bool) {
-	switch {
-	case len(p.data) > maxConfigFile:
-		p.fail(0, "", "%s", tooLarge(int64(len(p.data))))
-	case bytes.HasPrefix(p.data, []byte("\xff\xfe")) || bytes.HasPrefix(p.data, []byte("\xfe\xff")):
-		p.fail(0, "", "is UTF-16; save the file as UTF-8")
-	case !utf8.Valid(p.data):
-		p.fail(firstInvalid(p.data), "", "is not valid UTF-8 from here on; save the file as UTF-8")
-	default:
-		if i := tooDeep(p.data); i >= 0 {
-			p.fail(i, "", "is nested more than %d levels deep", maxConfigDepth)
-			break
-		}
-		// A line comment may end with the file, which the parser does not know.
-		v, err := hujson.Parse(append(p.data[:len(p.data):len(p.data)], '\n'))
-		if err == nil {
-			return v, true
-		}
-		p.syntaxError(v, err)
-	}
-	return hujson.Value{}, false
-}
-
-// syntaxError reports what the parser found wrong.
-func (p *fileParser) syntaxError(v hujson.Value, err error) {
-	end := len(bytes.TrimRight(p.data, " \t\r\n"))
-	if v.Value == nil && len(v.BeforeExtra) > len(p.data) { // white space and comments only
-		p.fail(0, "", `is empty; write {} or { "%s": {} }, or remove the file`, section)
-		return
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		p.fail(end, "", "ends too early; a bracket, a quotation mark or a comment is not closed")
-		return
-	}
-	// The parser tells the place in its text only, the column in bytes.
-	var line, column int
-	problem := err.Error()
-	if _, scan := fmt.Sscanf(problem, "hujson: line %d, column %d:", &line, &column); scan == nil {
-		if inner := errors.Unwrap(err); inner != nil {
-			problem = inner.Error()
-		}
-	}
-	if lit, ok := strings.CutPrefix(problem, "invalid literal: "); ok {
-		problem = quote(lit) + " is not a value; it must be a number, true, false, null or a string in quotation marks; keys stand in quotation marks, too"
-		if strings.HasPrefix(lit, `"`) {
-			problem = "the string " + quote(lit) + " is broken; is a quotation mark missing, or a backslash not doubled?"
-		}
-	}
-	p.fail(min(offsetOf(p.data, line, column), end), "", "is not JSON with comments: %s", problem)
-}
+func (p *fileParser) fail(err error) { p.errs = append(p.errs, err) }
 
 // root looks for our section among those of others: at the top, and in what the
 // host's file for all harnesses says for opencode, which lies over it.
-func (p *fileParser) root(v hujson.Value) {
-	obj, ok := v.Value.(*hujson.Object)
+func (p *fileParser) root(v jsonc.Value) {
+	members, ok := v.Members()
 	if !ok {
-		p.fail(v.StartOffset, "", `is %s; it must be an object like { "%s": { "defaultConcurrency": 5 } }`, describe(v), section)
+		p.fail(v.Errorf("", `is %s; it must be an object like { "%s": { "defaultConcurrency": 5 } }`, v.Describe(), section))
 		return
 	}
-	p.members(obj)
+	p.members(members)
 	shared := p.values
-	for i, m := range p.named(obj, harness) {
-		inner, ok := m.Value.Value.(*hujson.Object)
+	for i, m := range named(members, harness) {
+		inner, ok := m.Value.Members()
 		if !ok {
 			continue
 		}
 		if i > 0 {
-			p.fail(m.Name.StartOffset, harness, "stands twice; make one of the two")
+			p.fail(m.Errorf(harness, "stands twice; make one of the two"))
 			continue
 		}
 		p.values = map[valueID]value{}
@@ -140,14 +81,14 @@ func (p *fileParser) root(v hujson.Value) {
 	}
 	p.values = shared
 	if !p.found && len(p.ignored) == 0 {
-		p.ignored = []IgnoredKey{{"", fmt.Sprintf("has no section %s, neither at its top nor in %s; nothing in it applies", section, quote(harness)), p.at(v.StartOffset)}}
+		p.ignored = []IgnoredKey{{"", fmt.Sprintf("has no section %s, neither at its top nor in %s; nothing in it applies", section, mdtext.Quote(harness)), Origin(v.Origin())}}
 	}
 }
 
 // named returns the members with the name.
-func (p *fileParser) named(obj *hujson.Object, name string) (all []hujson.ObjectMember) {
-	for _, m := range obj.Members {
-		if memberName(m) == name {
+func named(members []jsonc.Member, name string) (all []jsonc.Member) {
+	for _, m := range members {
+		if m.Name == name {
 			all = append(all, m)
 		}
 	}
@@ -155,19 +96,18 @@ func (p *fileParser) named(obj *hujson.Object, name string) (all []hujson.Object
 }
 
 // members reads our section where the object has it.
-func (p *fileParser) members(obj *hujson.Object) {
-	var first *Origin
-	for _, m := range obj.Members {
-		name, at := memberName(m), p.at(m.Name.StartOffset)
+func (p *fileParser) members(members []jsonc.Member) {
+	first := 0
+	for _, m := range members {
 		switch {
-		case name == harness:
-		case name != section:
-			p.foreign(name, m.Value, at)
-		case first != nil:
-			p.failAt(at, section, "stands twice, first in line %d; make one of the two", first.Line)
+		case m.Name == harness:
+		case m.Name != section:
+			p.foreign(m)
+		case first != 0:
+			p.fail(m.Errorf(section, "stands twice, first in line %d; make one of the two", first))
 		default:
-			first, p.found = &at, true
-			p.section(m.Value, at)
+			first, p.found = m.At().Line, true
+			p.section(m)
 		}
 	}
 }
@@ -185,65 +125,66 @@ func overlay(values, later map[valueID]value) {
 
 // foreign reports a key beside our section if it looks as if it were meant for
 // us. It cannot be an error, since others may use the name.
-func (p *fileParser) foreign(name string, v hujson.Value, at Origin) {
-	inner, _ := v.Value.(*hujson.Object)
-	reason := ""
+func (p *fileParser) foreign(m jsonc.Member) {
+	name, reason := m.Name, ""
+	inner, _ := m.Value.Members()
 	switch {
 	case keyNamed(name) != nil:
 		reason = "it counts only inside of " + section
 	case editDistance(plainKey(name), plainSection, 3) < 3:
 		reason = "did you mean " + section + "?"
-	case inner != nil && len(p.named(inner, section)) > 0:
-		name = quote(name) + "." + section
-		reason = fmt.Sprintf("only the one at the top of the file and the one in %s count", quote(harness))
+	case len(named(inner, section)) > 0:
+		name = mdtext.Quote(name) + "." + section
+		reason = fmt.Sprintf("only the one at the top of the file and the one in %s count", mdtext.Quote(harness))
 	default:
 		return
 	}
-	p.ignored = append(p.ignored, IgnoredKey{name, reason, at})
+	p.ignored = append(p.ignored, IgnoredKey{name, reason, Origin(m.At())})
 }
 
-func (p *fileParser) section(v hujson.Value, at Origin) {
-	if isNull(v) { // takes back whatever earlier files say
+func (p *fileParser) section(of jsonc.Member) {
+	v := of.Value
+	if v.IsNull() { // takes back whatever earlier files say
 		for i := range fileKeys {
-			p.values[valueID{key: fileKeys[i].key}] = value{null: true, origin: at}
+			p.values[valueID{key: fileKeys[i].key}] = value{null: true, origin: Origin(of.At())}
 		}
 		return
 	}
-	obj, ok := v.Value.(*hujson.Object)
+	members, ok := v.Members()
 	if !ok {
-		p.fail(v.StartOffset, section, `is %s; it must be an object like { "defaultConcurrency": 5 }, or null`, describe(v))
+		p.fail(v.Errorf(section, `is %s; it must be an object like { "defaultConcurrency": 5 }, or null`, v.Describe()))
 		return
 	}
-	seen := map[string]Origin{}
-	for _, m := range obj.Members {
-		name, at := memberName(m), p.at(m.Name.StartOffset)
+	seen := map[string]int{} // by line
+	for _, m := range members {
+		name, at := m.Name, Origin(m.At())
 		k, canonical := keyNamed(name), name
 		if k != nil {
 			canonical = k.key
 		}
 		first, twice := seen[canonical]
 		if twice {
-			p.failAt(at, keyPath(name), "%s", twiceText(k, name, first))
+			p.fail(m.Errorf(keyPath(name), "%s", twiceText(k, first)))
 			continue
 		}
-		seen[canonical] = at
+		seen[canonical] = at.Line
 		if k != nil {
-			p.key(k, name, m.Value, at)
+			p.key(k, m)
 		} else if reason, known := foreignReason(name); known {
 			p.ignored = append(p.ignored, IgnoredKey{keyPath(name), reason, at})
 		} else if meant := mistyped(name); meant != "" {
-			p.failAt(at, keyPath(name), "is not a known key; did you mean %s?", meant)
+			p.fail(m.Errorf(keyPath(name), "is not a known key; did you mean %s?", meant))
 		} else {
 			p.ignored = append(p.ignored, IgnoredKey{keyPath(name), unknownReason(name), at})
 		}
 	}
 }
 
-func twiceText(k *fileKey, name string, first Origin) string {
+func twiceText(k *fileKey, first int) string {
 	if k == nil || k.alias == "" {
-		return fmt.Sprintf("stands twice, first in line %d; keep one of the two", first.Line)
+		return fmt.Sprintf("stands twice, first in line %d; keep one of the two", first)
 	}
-	return fmt.Sprintf("stands twice, first in line %d (%s and %s are the same); keep one of the two", first.Line, k.key, k.alias)
+	return fmt.Sprintf("stands twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
 }
 
 // unknownReason says what there is instead of a key that a newer host, or a fork of
@@ -256,10 +197,10 @@ func unknownReason(name string) string {
 }
 
 // key reads the value of one key.
-func (p *fileParser) key(k *fileKey, name string, v hujson.Value, at Origin) {
-	path, id := keyPath(name), valueID{key: k.key}
-	switch {
-	case isNull(v):
+func (p *fileParser) key(k *fileKey, m jsonc.Member) {
+	path, id, at := keyPath(m.Name), valueID{key: k.key}, Origin(m.At())
+	switch v := m.Value; {
+	case v.IsNull():
 		p.values[id] = value{null: true, origin: at}
 	case k.kind == keyLimits:
 		p.limits(k, v)
@@ -270,51 +211,53 @@ func (p *fileParser) key(k *fileKey, name string, v hujson.Value, at Origin) {
 		if !ok {
 			return
 		}
-		if n == 0 && name == k.alias && k.zero != "" {
-			p.fail(v.StartOffset, path, "is 0; under this name it must be at least 1: write %s: 0 for %s", k.key, k.zero)
+		if n == 0 && m.Name == k.alias && k.zero != "" {
+			p.fail(v.Errorf(path, "is 0; under this name it must be at least 1: write %s: 0 for %s", k.key, k.zero))
 			return
 		}
 		p.values[id] = value{n: n, origin: at}
 	}
 }
 
-func (p *fileParser) wake(k *fileKey, v hujson.Value, at Origin) {
+func (p *fileParser) wake(k *fileKey, v jsonc.Value, at Origin) {
 	var w Wake
-	lit, _ := v.Value.(hujson.Literal)
-	if lit.Kind() != '"' || w.UnmarshalText([]byte(lit.String())) != nil {
-		p.fail(v.StartOffset, keyPath(k.key), "is %s; it must be %s, or null", describe(v), k.want())
+	text, ok := v.Text()
+	if !ok || w.UnmarshalText([]byte(text)) != nil {
+		p.fail(v.Errorf(keyPath(k.key), "is %s; it must be %s, or null", v.Describe(), k.want()))
 		return
 	}
 	p.values[valueID{key: k.key}] = value{n: int64(w), origin: at}
 }
 
 // limits reads a map of limits. Names are compared as the limits compare them.
-func (p *fileParser) limits(k *fileKey, v hujson.Value) {
-	obj, ok := v.Value.(*hujson.Object)
+func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
+	members, ok := v.Members()
 	if !ok {
-		p.fail(v.StartOffset, keyPath(k.key), `is %s; it must be an object of names and limits like %s, or null`, describe(v), k.example())
+		p.fail(v.Errorf(keyPath(k.key), `is %s; it must be an object of names and limits like %s, or null`, v.Describe(), k.example()))
 		return
 	}
-	seen := map[string]Origin{}
-	for _, m := range obj.Members {
-		raw, at := memberName(m), p.at(m.Name.StartOffset)
-		path, name := keyPath(k.key, raw), slots.Normal(raw)
+	seen := map[string]int{} // by line
+	for _, m := range members {
+		path, name, at := keyPath(k.key, m.Name), slots.Normal(m.Name), Origin(m.At())
 		first, twice := seen[name]
-		provider, _, slash := strings.Cut(name, "/")
+		slash := ""
+		if k.field == "Limits.Provider" {
+			slash = slashInProvider(name, "modelConcurrency")
+		}
 		switch {
 		case name == "":
-			p.failAt(at, path, "has no name; name what is to be limited, or use defaultConcurrency")
+			p.fail(m.Errorf(path, "has no name; name what is to be limited, or use defaultConcurrency"))
 			continue
 		case twice:
-			p.failAt(at, path, "stands twice, first in line %d (upper and lower case are the same); keep one of the two", first.Line)
+			p.fail(m.Errorf(path, "stands twice, first in line %d (upper and lower case are the same); keep one of the two", first))
 			continue
-		case slash && k.field == "Limits.Provider":
-			p.failAt(at, path, "can never apply, because a provider is what stands before the first slash; limit %s here, or %s in modelConcurrency", quote(provider), quote(name))
+		case slash != "":
+			p.fail(m.Errorf(path, "%s", slash))
 			continue
 		}
-		seen[name] = at
+		seen[name] = at.Line
 		id := valueID{k.key, name}
-		if isNull(m.Value) {
+		if m.Value.IsNull() {
 			p.values[id] = value{null: true, origin: at}
 		} else if n, ok := p.number(k, path, m.Value); ok {
 			p.values[id] = value{n: n, origin: at}
@@ -323,16 +266,15 @@ func (p *fileParser) limits(k *fileKey, v hujson.Value) {
 }
 
 // number reads a whole number that the field can hold.
-func (p *fileParser) number(k *fileKey, path string, v hujson.Value) (int64, bool) {
-	lit, _ := v.Value.(hujson.Literal)
+func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool) {
 	problem := func(format string, args ...any) (int64, bool) {
-		p.fail(v.StartOffset, path, format+"; it must be "+k.want(), args...)
+		p.fail(v.Errorf(path, format+"; it must be "+k.want(), args...))
 		return 0, false
 	}
-	if lit.Kind() != '0' {
-		return problem("is %s", describe(v))
+	text, ok := v.Number()
+	if !ok {
+		return problem("is %s", v.Describe())
 	}
-	text := string(lit)
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil { // 1e3 and 5.0 are whole too; read them as the host does, as a double
 		f, ferr := strconv.ParseFloat(text, 64)
@@ -361,114 +303,4 @@ func (p *fileParser) number(k *fileKey, path string, v hujson.Value) (int64, boo
 		return problem("is 0, but it cannot be switched off")
 	}
 	return n, true
-}
-
-func memberName(m hujson.ObjectMember) string { return m.Name.Value.(hujson.Literal).String() }
-
-func isNull(v hujson.Value) bool { return v.Value.Kind() == 'n' }
-
-// describe names a value in an error.
-func describe(v hujson.Value) string {
-	switch v.Value.Kind() {
-	case '{':
-		return "an object"
-	case '[':
-		return "a list"
-	case '"':
-		return "the string " + quote(v.Value.(hujson.Literal).String())
-	case '0':
-		return fmt.Sprintf("the number %.40s", string(v.Value.(hujson.Literal)))
-	case 'n':
-		return "null"
-	default:
-		return string(v.Value.(hujson.Literal))
-	}
-}
-
-// tooDeep returns where brackets first stand too deep, or -1. Up to the first
-// syntax error, where the parser stops, it sees the same strings and comments
-// as the parser does.
-func tooDeep(b []byte) int {
-	depth := 0
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '{', '[':
-			if depth++; depth > maxConfigDepth {
-				return i
-			}
-		case '}', ']':
-			depth--
-		case '"':
-			for i++; i < len(b) && b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-		case '/':
-			end := ""
-			if rest := b[i:]; bytes.HasPrefix(rest, []byte("//")) {
-				end = "\n"
-			} else if bytes.HasPrefix(rest, []byte("/*")) {
-				end = "*/"
-			} else {
-				continue
-			}
-			n := bytes.Index(b[i+2:], []byte(end))
-			if n < 0 {
-				return -1
-			}
-			i += 1 + n + len(end)
-		}
-	}
-	return -1
-}
-
-func firstInvalid(b []byte) int {
-	for i := 0; i < len(b); {
-		r, n := utf8.DecodeRune(b[i:])
-		if r == utf8.RuneError && n == 1 {
-			return i
-		}
-		i += n
-	}
-	return len(b)
-}
-
-// cursor turns offsets into lines and columns. It walks on from the last one,
-// because counting from the beginning each time would take minutes for a file of
-// one long line with many values.
-type cursor struct {
-	data           []byte
-	at             int
-	lines, columns int // before at
-}
-
-func (c *cursor) place(offset int) (line, column int) {
-	offset = min(offset, len(c.data))
-	if offset < c.at {
-		c.at, c.lines, c.columns = 0, 0, 0
-	}
-	for c.at < offset {
-		_, n := utf8.DecodeRune(c.data[c.at:])
-		if c.data[c.at] == '\n' {
-			c.lines, c.columns = c.lines+1, 0
-		} else {
-			c.columns++
-		}
-		c.at += n
-	}
-	return c.lines + 1, c.columns + 1
-}
-
-// offsetOf is where a line and a column in bytes are; 0 for a line of 0.
-func offsetOf(b []byte, line, column int) int {
-	at := 0
-	for ; line > 1; line-- {
-		n := bytes.IndexByte(b[at:], '\n')
-		if n < 0 {
-			return len(b)
-		}
-		at += n + 1
-	}
-	return min(at+max(column-1, 0), len(b))
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// abortPause is the first pause between two tries of an abort.
+// abortPause is the first pause between two Abort calls.
 const abortPause = 200 * time.Millisecond
 
 // abort aborts the session until an Abort has succeeded and no further one is wanted, or until the

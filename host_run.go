@@ -3,6 +3,8 @@ package bgagent
 import (
 	"context"
 	"errors"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The host calls of an attempt: CreateSession, then RunTurn or StartTurn. One goroutine makes them.
@@ -126,7 +128,7 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 
 // created applies the answer of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
-	failed := m.failureOf(a.cl, doingCreate, err)
+	failed := m.failureOf(a, doingCreate, err)
 	return m.step(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
 }
 
@@ -143,23 +145,27 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 
 // turnReturned applies the answer of RunTurn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
-	failed := m.failureOf(a.cl, doingTurn, err)
+	failed := m.failureOf(a, doingTurn, err)
 	return m.step(func(st *state, now int64) { st.turnReturned(a, end, failed, now) }, j)
 }
 
 // turnStarted applies the answer of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
-	failed := m.failureOf(a.cl, doingPrompt, err)
+	failed := m.failureOf(a, doingPrompt, err)
 	return m.step(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
 }
 
 // failureOf returns what the state needs to know about an error. For an unknown agent, it names the
 // agents that exist. A panic is logged with its stack.
-func (m *BackgroundManager) failureOf(cl *client, doing string, err error) hostFailure {
+func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostFailure {
 	if err == nil {
 		return hostFailure{}
 	}
-	err = m.withAgents(cl, err)
+	var own *hostError
+	if errors.As(err, &own) {
+		m.errs.keep(a.t.id(), own.from)
+	}
+	err = m.withAgents(a.cl, err)
 	f := hostFailure{kind: failedSomehow, text: err.Error()}
 	var p *hostPanic
 	switch {
@@ -172,6 +178,6 @@ func (m *BackgroundManager) failureOf(cl *client, doing string, err error) hostF
 	case errors.As(err, &p) && p.stack != nil:
 		m.update(func(st *state, _ int64) { st.logText(logPanicked, doing, p.Error()+"\n"+string(p.stack)) })
 	}
-	f.reason = inOneLine(clean(doing+": "+f.text), reasonBytes)
+	f.reason = mdtext.Joined(mdtext.Valid(doing+": "+f.text), reasonBytes)
 	return f
 }

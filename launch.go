@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Launch starts a task and returns its first snapshot at once; the task is pending or already
@@ -53,7 +55,7 @@ func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool)
 	if by.ToolCallID == "" {
 		return snap, false
 	}
-	hash := callHash(m.seed, by, clean(strings.TrimSpace(in.Agent)), clean(in.Prompt))
+	hash := callHash(m.seed, by, mdtext.Valid(strings.TrimSpace(in.Agent)), mdtext.Valid(in.Prompt))
 	m.update(func(st *state, _ int64) {
 		if st.closing || st.draining {
 			return
@@ -84,20 +86,20 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	if m.isClosed() {
 		return p, ErrClosed
 	}
-	in.Agent = clean(strings.TrimSpace(in.Agent))
-	in.Prompt = clean(in.Prompt)
+	in.Agent = mdtext.Valid(strings.TrimSpace(in.Agent))
+	in.Prompt = mdtext.Valid(in.Prompt)
 	p.asked = [2]string{in.Agent, in.Prompt}
 	if m.cfg.PrepareLaunch != nil {
 		if in, err = m.prepareLaunch(ctx, by, in); err != nil {
 			return p, fmt.Errorf("preparing the launch: %w", err)
 		}
-		in.Agent = clean(strings.TrimSpace(in.Agent))
-		in.Prompt = clean(in.Prompt)
+		in.Agent = mdtext.Valid(strings.TrimSpace(in.Agent))
+		in.Prompt = mdtext.Valid(in.Prompt)
 	}
-	if invisible(in.Agent) {
+	if mdtext.Invisible(in.Agent) {
 		return p, &InputError{"Agent", "is missing; it must name the agent that is to do the work"}
 	}
-	if invisible(in.Prompt) {
+	if mdtext.Invisible(in.Prompt) {
 		return p, &InputError{"Prompt", "is missing; it must say what the agent is to do"}
 	}
 	in.Description = title(in.Description, in.Prompt)
@@ -134,7 +136,7 @@ func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in Lau
 
 // modelFor returns the model for the agent, if the caller asked for the given one.
 func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
-	asked = clean(strings.TrimSpace(asked))
+	asked = mdtext.Valid(strings.TrimSpace(asked))
 	if m.cfg.Model == nil {
 		return asked, nil
 	}
@@ -199,4 +201,19 @@ func (m *BackgroundManager) findSession(ctx context.Context, session string) (in
 		}
 	}
 	return info, false, nil
+}
+
+// title returns the description, or the beginning of the prompt, as one line.
+func title(description, prompt string) string {
+	s := mdtext.Valid(description)
+	if mdtext.Invisible(s) {
+		s = strings.TrimSpace(prompt)
+		if i := strings.IndexAny(s, "\r\n"); i >= 0 {
+			s = s[:i]
+		}
+	}
+	if s = mdtext.Joined(s, titleMax); len(prompt) > 2*titleMax {
+		s = strings.Clone(s) // cloned: a slice would keep the whole prompt alive
+	}
+	return s
 }

@@ -72,6 +72,7 @@ type BackgroundManager struct {
 	closeErr  error
 
 	running [goKinds]atomic.Int64 // number of goroutines by kind
+	errs    hostErrors            // for Err
 	exited  chan struct{}         // holds one token after any goroutine has ended
 
 	// mu guards everything below. While it is held, nothing may block and no host, logger or
@@ -159,7 +160,7 @@ func (m *BackgroundManager) newState() state {
 	st := state{
 		cfg: settings{
 			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, Permissions: c.Permissions,
-			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, RetainTasks: c.RetainTasks, RetainText: c.RetainText,
+			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult,
 			PollInterval: c.PollInterval, MinIdleTime: c.MinIdleTime, MinStabilityTime: c.MinStabilityTime, TodoHold: c.TodoHold,
 			StaleTimeout: c.StaleTimeout, SessionGone: c.SessionGone, HostUnreachable: c.HostUnreachable, TimeToLive: c.TimeToLive,
 			QueueTimeToLive: c.QueueTimeToLive, StopTimeout: c.StopTimeout, CreateTimeout: c.CreateTimeout,
@@ -301,6 +302,9 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	}
 	if fx.forget {
 		m.begin(goForget, m.tellForgotten)
+	}
+	for _, id := range fx.expired {
+		m.errs.keep(id, nil)
 	}
 }
 

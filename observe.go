@@ -21,7 +21,7 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 }
 
 // passed handles the two frequent kinds of events with little time under the lock: events about
-// foreign sessions, and events that only report activity. It returns false for all others.
+// sessions of others, and events that only report activity. It returns false for all others.
 func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed bool) {
 	hash := sessionHash(m.seed, session)
 	m.view(func(st *state) {

@@ -1,7 +1,6 @@
 package bgagent
 
 import (
-	"fmt"
 	"time"
 )
 
@@ -204,9 +203,7 @@ func judgeUnread(c counters, o observation, th thresholds, now int64) (counters,
 	if now < end || !o.afresh {
 		return c, verdict{lookAt: max(end, now+int64(time.Second))}
 	}
-	reason := fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long",
-		setting(time.Duration(th.unreachable)), inOneLine(clean(o.why), reasonBytes/2))
-	return c, verdict{end: true, cause: CauseHostUnreachable, reason: reason, running: c.state == SessionUntold}
+	return c, verdict{end: true, cause: CauseHostUnreachable, reason: reasonUnread(time.Duration(th.unreachable), o.why), running: c.state == SessionUntold}
 }
 
 // judgeUntold judges a session whose client can never tell its status.
@@ -242,7 +239,7 @@ func judgeGone(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	c.gone++
 	if c.gone >= sessionGonePolls && now-c.goneSince >= th.gone {
-		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %s that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", setting(time.Duration(now-c.goneSince).Round(time.Second)))}
+		return c, verdict{end: true, cause: CauseSessionGone, reason: reasonGone(time.Duration(now - c.goneSince))}
 	}
 	return c, verdict{}
 }

@@ -26,7 +26,7 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 }
 
 // Read is Get on behalf of a session. It fails with [ErrNotDescendant] for a task that does not
-// descend from the session. If the task has ended and the session is the one to tell, its notice
+// descend from the session. If the task has ended and the session is owed its notice, the notice
 // counts as read.
 func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { return m.readAttempt(by, id, 0) }
 

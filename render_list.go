@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent/internal/cleantext"
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Texts about several tasks.
@@ -22,47 +23,47 @@ type taskList struct {
 // list answers with the caller's tasks.
 func (w wording) list(l taskList, now time.Time, room int, notes ...string) answer {
 	var b text
-	b.line("## Background Tasks\n")
+	b.Line("## Background Tasks\n")
 	rows := make([][]string, len(l.tasks))
 	ended := 0
 	for i, t := range l.tasks {
 		if t.Status.Terminal() {
 			ended++
 		}
-		rows[i] = []string{code(t.ID, idMax), oneLine(t.Description, titleShort), oneLine(t.Agent, nameMax), t.Status.String(), lasted(t, now), sessionCode(t.Session)}
+		rows[i] = []string{mdtext.Code(t.ID, idMax), mdtext.OneLine(t.Description, titleShort), mdtext.OneLine(t.Agent, nameMax), t.Status.String(), lasted(t, now), sessionCode(t.Session)}
 	}
 	for _, n := range notes {
-		b.line(n, "\n")
+		b.Line(n, "\n")
 	}
 	switch {
 	case len(l.tasks) == 0 && l.skip > 0:
-		b.line("There are no more: offset=", strconv.Itoa(l.skip), " is behind the end of the list.")
+		b.Line("There are no more: offset=", strconv.Itoa(l.skip), " is behind the end of the list.")
 		return answer{head: b.String()}
 	case len(l.tasks) == 0:
-		b.line("You have no background tasks.")
+		b.Line("You have no background tasks.")
 		if w.delegate != "" {
-			b.line("\nTo launch one: ", w.delegate, `(subagent_type="<agent>", description="<title>", prompt="<what to do>")`)
+			b.Line("\nTo launch one: ", w.delegate, `(subagent_type="<agent>", description="<title>", prompt="<what to do>")`)
 		}
 		return answer{head: b.String()}
 	}
 	switch {
 	case l.skip > 0:
-		b.line("From number ", strconv.Itoa(l.skip+1), " on. Live ones come first, then those that have ended, the latest first.\n")
+		b.Line("From number ", strconv.Itoa(l.skip+1), " on. Live ones come first, then those that have ended, the latest first.\n")
 	case l.more:
-		b.line(strconv.Itoa(l.live), " live, and the latest of those that have ended.\n")
+		b.Line(strconv.Itoa(l.live), " live, and the latest of those that have ended.\n")
 	default:
-		b.line(strconv.Itoa(l.live), " live, ", strconv.Itoa(ended), " ended.\n")
+		b.Line(strconv.Itoa(l.live), " live, ", strconv.Itoa(ended), " ended.\n")
 	}
 	const more = 600 // room for the lines after the table
-	shown := b.table(room-b.Len()-more, []string{"Task ID", "Description", "Agent", "Status", "Duration", "Session ID"}, rows)
+	shown := b.Table(room-b.Len()-more, []string{"Task ID", "Description", "Agent", "Status", "Duration", "Session ID"}, rows)
 	if shown < len(rows) || l.more {
-		b.line("\nThere are more. To list them: ", w.output, "(offset=", strconv.Itoa(l.skip+shown), ")")
+		b.Line("\nThere are more. To list them: ", w.output, "(offset=", strconv.Itoa(l.skip+shown), ")")
 	}
 	if l.live > 0 {
-		b.line("\n> **Note**: ", w.untilNextEnd(l.live))
+		b.Line("\n> **Note**: ", w.untilNextEnd(l.live))
 	}
 	if ended > 0 && w.output != "" {
-		b.line("\nTo read the result of one that has ended: ", w.output, `(task_id="<task id>")`)
+		b.Line("\nTo read the result of one that has ended: ", w.output, `(task_id="<task id>")`)
 	}
 	return answer{head: b.String()}
 }
@@ -71,11 +72,11 @@ func (w wording) list(l taskList, now time.Time, room int, notes ...string) answ
 func lasted(t Task, now time.Time) string {
 	switch {
 	case t.Status == Pending:
-		return "queued for " + span(now.Sub(t.Queued))
+		return "queued for " + mdtext.Span(now.Sub(t.Queued))
 	case t.Started.IsZero():
 		return notStarted
 	default:
-		return span(t.Duration(now))
+		return mdtext.Span(t.Duration(now))
 	}
 }
 
@@ -83,34 +84,34 @@ func lasted(t Task, now time.Time) string {
 func (w wording) cancelled(tasks []Task, room int) answer {
 	var b text
 	if len(tasks) == 0 {
-		b.line("Cancelled 0 background task(s): none of yours was pending or running.")
+		b.Line("Cancelled 0 background task(s): none of yours was pending or running.")
 		return answer{head: b.String()}
 	}
-	b.line("Cancelled ", strconv.Itoa(len(tasks)), " background task(s):\n")
+	b.Line("Cancelled ", strconv.Itoa(len(tasks)), " background task(s):\n")
 	rows := make([][]string, len(tasks))
 	var sessions []string
 	for i, t := range tasks {
-		rows[i] = []string{code(t.ID, idMax), oneLine(t.Description, titleShort), t.Status.String(), sessionCode(t.Session)}
+		rows[i] = []string{mdtext.Code(t.ID, idMax), mdtext.OneLine(t.Description, titleShort), t.Status.String(), sessionCode(t.Session)}
 		if t.Session != "" {
-			sessions = append(sessions, "- "+code(t.Session, idMax)+" ("+oneLine(t.Description, titleShort)+")\n")
+			sessions = append(sessions, "- "+mdtext.Code(t.Session, idMax)+" ("+mdtext.OneLine(t.Description, titleShort)+")\n")
 		}
 	}
 	const more = 600 // room for the sentences
 	room -= b.Len() + more
-	shown := b.table(room*3/5, []string{"Task ID", "Description", "Status", "Session ID"}, rows)
+	shown := b.Table(room*3/5, []string{"Task ID", "Description", "Status", "Session ID"}, rows)
 	if left := len(rows) - shown; left > 0 {
-		b.line("\n", strconv.Itoa(left), " more, not listed here, were cancelled as well.")
+		b.Line("\n", strconv.Itoa(left), " more, not listed here, were cancelled as well.")
 	}
 	if w.delegate == "" || len(sessions) == 0 {
 		return answer{head: b.String()}
 	}
-	b.line("\n## Continue Instructions\n\nTo continue a cancelled task, use:\n")
-	b.line("    ", w.delegate, `(session_id="<session_id>", prompt="Continue: <your follow-up>")`)
-	b.line("\nContinuable sessions:")
+	b.Line("\n## Continue Instructions\n\nTo continue a cancelled task, use:\n")
+	b.Line("    ", w.delegate, `(session_id="<session_id>", prompt="Continue: <your follow-up>")`)
+	b.Line("\nContinuable sessions:")
 	room = room * 2 / 5
 	for i, s := range sessions {
 		if room -= len(s); room < 0 {
-			b.line("- and ", strconv.Itoa(len(sessions)-i), " more")
+			b.Line("- and ", strconv.Itoa(len(sessions)-i), " more")
 			break
 		}
 		b.WriteString(s)
@@ -121,7 +122,7 @@ func (w wording) cancelled(tasks []Task, room int) answer {
 // sessionPage is the part of a session's messages to show.
 type sessionPage struct {
 	messages []Message // messages that may be shown
-	first    int       // number of the first of them in the session, from 1
+	first    int       // position of the first of them in the session, from 1
 	total    int       // number of messages in the session
 	partial  bool      // the session has more messages than were read
 	offset   int       // bytes of the first message's text to skip
@@ -152,29 +153,29 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	}
 
 	var b text
-	b.line("Full Session\n")
-	b.field("Task ID", oneLine(t.ID, idMax))
-	b.field("Description", oneLine(t.Description, titleShown))
-	b.field("Status", t.Status.String())
-	b.field("Duration", lasted(t, now))
-	b.field("Session ID", sessionLine(t.Session))
+	b.Line("Full Session\n")
+	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
+	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
+	b.Field("Status", t.Status.String())
+	b.Field("Duration", lasted(t, now))
+	b.Field("Session ID", sessionLine(t.Session))
 	total := strconv.Itoa(p.total)
 	if p.partial {
 		total = "more than " + total
 	}
 	if n == 0 {
-		b.field("Messages", "none new of "+total)
+		b.Field("Messages", "none new of "+total)
 	} else {
-		b.field("Messages", fmt.Sprintf("%d to %d of %s", first, last, total))
+		b.Field("Messages", fmt.Sprintf("%d to %d of %s", first, last, total))
 	}
 	for _, s := range notes {
-		b.field("Note", s)
+		b.Field("Note", s)
 	}
 	if w.output != "" && n > 0 {
 		b.readOn(w, t, p, first, last, shown[n-1].ID, cut)
 	}
 	if !t.Status.Terminal() {
-		b.line("\n> **Note**: ", w.untilEnd(t.ID))
+		b.Line("\n> **Note**: ", w.untilEnd(t.ID))
 	}
 	a := answer{head: b.String()}
 	if body != "" {
@@ -191,20 +192,20 @@ func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID 
 		if p.before != "" {
 			since = ", since_message_id=" + arg(p.before)
 		}
-		b.field(fmt.Sprintf("To read on in message %d", first), fmt.Sprintf("%s%s, message_limit=1, offset=%d)", call, since, cut))
+		b.Field(fmt.Sprintf("To read on in message %d", first), fmt.Sprintf("%s%s, message_limit=1, offset=%d)", call, since, cut))
 	}
 	if cut > 0 && p.fromEnd {
 		since := ""
 		if before := p.beforeLast(); before != "" {
 			since = ", since_message_id=" + arg(before)
 		}
-		b.field(fmt.Sprintf("To read message %d from its beginning", first), call+since+", message_limit=1)")
+		b.Field(fmt.Sprintf("To read message %d from its beginning", first), call+since+", message_limit=1)")
 	}
 	switch {
 	case last < p.total || p.partial:
-		b.field("To read what follows", fmt.Sprintf("%s, since_message_id=%s)", call, arg(lastID)))
+		b.Field("To read what follows", fmt.Sprintf("%s, since_message_id=%s)", call, arg(lastID)))
 	case first > 1:
-		b.field("To read from the beginning", call+")")
+		b.Field("To read from the beginning", call+")")
 	}
 }
 
@@ -230,7 +231,7 @@ func (p sessionPage) fit(room int) (body string, n, cut int) {
 		offset, note := 0, ""
 		if k == 0 && !p.fromEnd && p.offset > 0 {
 			whole := len(msg.Text)
-			msg.Text = tailAtRune(msg.Text, max(whole-p.offset, 0))
+			msg.Text = mdtext.Tail(msg.Text, max(whole-p.offset, 0))
 			if offset = whole - len(msg.Text); msg.Text == "" {
 				note = fmt.Sprintf(", offset=%d is behind the end of its %d bytes", p.offset, whole)
 			}
@@ -239,10 +240,10 @@ func (p sessionPage) fit(room int) (body string, n, cut int) {
 		if i == 0 && len(s) > room {
 			over := len(s) - max(room, 0) + 64
 			if p.fromEnd {
-				msg.Text = tailAtRune(msg.Text, max(len(msg.Text)-over, 0))
+				msg.Text = mdtext.Tail(msg.Text, max(len(msg.Text)-over, 0))
 				s = renderMessage(msg, p.first+k, ", only its end")
 			} else {
-				msg.Text = cutAtRune(msg.Text, max(len(msg.Text)-over, 0))
+				msg.Text = mdtext.Head(msg.Text, max(len(msg.Text)-over, 0))
 				s = renderMessage(msg, p.first+k, ", cut")
 			}
 			cut = offset + len(msg.Text)
@@ -265,28 +266,28 @@ func (p sessionPage) fit(room int) (body string, n, cut int) {
 func renderMessage(m Message, number int, note string) string {
 	var b text
 	who := m.Role.String()
-	b.line(fmt.Sprintf("### Message %d (%s%s)\n", number, who, note))
-	b.field("Message ID", code(m.ID, idMax))
+	b.Line(fmt.Sprintf("### Message %d (%s%s)\n", number, who, note))
+	b.Field("Message ID", mdtext.Code(m.ID, idMax))
 	if !m.Time.IsZero() {
-		b.field("Time", m.Time.UTC().Format(time.RFC3339))
+		b.Field("Time", m.Time.UTC().Format(time.RFC3339))
 	}
 	const tools = 50
 	for i, t := range m.Tools {
 		if i == tools {
-			b.field("Tools", strconv.Itoa(len(m.Tools)-i)+" more calls")
+			b.Field("Tools", strconv.Itoa(len(m.Tools)-i)+" more calls")
 			break
 		}
-		b.field("Tool", code(t.Name, nameMax)+" "+t.State.String())
+		b.Field("Tool", mdtext.Code(t.Name, nameMax)+" "+t.State.String())
 	}
 	if m.Stop != StopUntold && m.Stop != StopEndOfTurn && m.Stop != StopToolCalls {
-		b.field("Stopped", m.Stop.String())
+		b.Field("Stopped", m.Stop.String())
 	}
 	if m.Error != "" {
-		b.field("Error", oneLine(m.Error, reasonMax))
+		b.Field("Error", mdtext.OneLine(m.Error, reasonMax))
 	}
-	b.line()
+	b.Line()
 	if m.Text != "" {
-		b.line(fence(m.Text))
+		b.Line(mdtext.Fence(m.Text))
 	}
 	return b.String()
 }

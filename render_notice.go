@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Texts that tell a parent about ends, and about its tasks after its context was compacted.
@@ -26,9 +28,9 @@ func (w wording) notice(n Notice) string {
 	var told map[string]bool // ids of the batch; true for those that were told before
 	switch {
 	case n.Closing && sameItems(n.Items, n.Batch):
-		b.line("## All Background Tasks Ended\n")
+		b.Line("## All Background Tasks Ended\n")
 	case n.Closing && len(n.Batch) > 0:
-		b.line("## All Background Tasks Ended\n")
+		b.Line("## All Background Tasks Ended\n")
 		told = map[string]bool{}
 		items = slices.Clone(n.Batch)
 		for _, it := range n.Batch {
@@ -41,11 +43,11 @@ func (w wording) notice(n Notice) string {
 			told[it.ID] = false
 		}
 	case len(items) == 1:
-		b.line("## Background Task Ended\n")
+		b.Line("## Background Task Ended\n")
 	default:
-		b.line("## Background Tasks Ended\n")
+		b.Line("## Background Tasks Ended\n")
 	}
-	b.field("Notice ID", code(n.ID, idMax))
+	b.Field("Notice ID", mdtext.Code(n.ID, idMax))
 	var good, bad []NoticeItem
 	for _, it := range items {
 		if it.Status == Completed {
@@ -54,24 +56,25 @@ func (w wording) notice(n Notice) string {
 			bad = append(bad, it)
 		}
 	}
-	b.field("Completed", strconv.Itoa(len(good)))
-	b.field("Not completed", strconv.Itoa(len(bad)))
-	b.field("Still pending or running", strconv.Itoa(n.Live))
+	b.Field("Completed", strconv.Itoa(len(good)))
+	b.Field("Not completed", strconv.Itoa(len(bad)))
+	b.Field("Still pending or running", strconv.Itoa(n.Live))
 	if n.Omitted > 0 {
-		b.field("Not listed", count(n.Omitted, "older end", "older ends")+" of this batch")
+		b.Field("Not listed", mdtext.Count(n.Omitted, "older end", "older ends")+" of this batch")
 	}
 	// Ends without completion need more room and deserve it.
 	room := noticeMax - b.Len() - 800
 	if len(bad) > 0 {
-		b.line("\n### Not Completed\n")
+		b.Line("\n### Not Completed\n")
 		used := b.Len()
 		b.items(bad, told, room*min(3, 1+2*len(bad))/5, true)
 		room -= b.Len() - used
 	}
 	if len(good) > 0 {
-		b.line("\n### Completed\n")
+		b.Line("\n### Completed\n")
 		b.items(good, told, room, false)
 	}
+	b.results(items, noticeMax-b.Len()-800)
 	w.noticeEnd(&b, n, len(good), len(bad))
 	return strings.TrimRight(b.String(), "\n")
 }
@@ -93,7 +96,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	rows := make([][]string, min(len(items), most))
 	cells := make([]string, 0, len(rows)*len(head))
 	for i, it := range items[:len(rows)] {
-		id, lasted := code(it.Task, idMax), span(it.Duration)
+		id, lasted := mdtext.Code(it.Task, idMax), mdtext.Span(it.Duration)
 		if it.Attempt > 1 {
 			id += fmt.Sprintf(" (attempt %d)", it.Attempt)
 		}
@@ -101,9 +104,9 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 			lasted += " (told before)"
 		}
 		began := len(cells)
-		cells = append(cells, id, oneLine(it.Description, titleShort), oneLine(it.Agent, nameMax))
+		cells = append(cells, id, mdtext.OneLine(it.Description, titleShort), mdtext.OneLine(it.Agent, nameMax))
 		if failed {
-			cells = append(cells, endWords(it), lasted, oneLine(it.Reason, reasonMax))
+			cells = append(cells, endWords(it), lasted, mdtext.OneLine(it.Reason, reasonMax))
 		} else {
 			cells = append(cells, lasted)
 		}
@@ -115,7 +118,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		ids += len(" ``") + len(it.Task)
 	}
 	began := b.Len()
-	shown := b.table(max(room-ids, room/2), head, rows)
+	shown := b.Table(max(room-ids, room/2), head, rows)
 	rest := items[shown:]
 	if len(rest) == 0 {
 		return
@@ -123,14 +126,38 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	room -= b.Len() - began
 	b.WriteString("\nAlso:")
 	for i, it := range rest {
-		s := " " + code(it.Task, idMax)
+		s := " " + mdtext.Code(it.Task, idMax)
 		if room -= len(s); room < 40 {
 			b.WriteString(fmt.Sprintf(" and %d more", len(rest)-i))
 			break
 		}
 		b.WriteString(s)
 	}
-	b.line()
+	b.Line()
+}
+
+// results writes the beginnings of the results that the notice carries, as far as they fit.
+func (b *text) results(items []NoticeItem, room int) {
+	head := "\n### Results\n"
+	for _, it := range items {
+		if mdtext.Invisible(it.Result) {
+			continue
+		}
+		title := "\n" + mdtext.Code(it.Task, idMax) + " (" + mdtext.OneLine(it.Description, titleShort) + ")"
+		if it.Status != Completed {
+			title += ", partial"
+		}
+		if it.Cut {
+			title += ", the beginning"
+		}
+		s := head + title + ":\n\n" + mdtext.Fence(it.Result)
+		if len(s) > room {
+			continue // a shorter one may fit
+		}
+		b.WriteString(s)
+		room -= len(s)
+		head = ""
+	}
 }
 
 // endWords describes the status and the cause of an attempt that did not complete.
@@ -147,7 +174,7 @@ func endWords(it NoticeItem) string {
 
 // noticeEnd says what to do about the notice.
 func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
-	b.line()
+	b.Line()
 	if w.output != "" {
 		id := `"<task id>"`
 		if len(n.Items) == 1 {
@@ -160,22 +187,22 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 		case len(n.Items) == 1 && n.Items[0].Status == Completed:
 			what = "the result"
 		}
-		b.line("To read ", what, ": ", w.output, "(task_id=", id, ")")
+		b.Line("To read ", what, ": ", w.output, "(task_id=", id, ")")
 	}
 	if bad > 0 && w.delegate != "" {
 		id := `"<task id>"`
 		if len(n.Items) == 1 && n.Items[0].Status != Completed {
 			id = arg(n.Items[0].Task)
 		}
-		b.line("To continue one that did not complete: ", w.delegate, "(task_id=", id, `, prompt="Continue: <your follow-up>")`)
+		b.Line("To continue one that did not complete: ", w.delegate, "(task_id=", id, `, prompt="Continue: <your follow-up>")`)
 	}
 	switch {
 	case n.Live == 0:
-		b.line("\nTake up what you need of this and bring your work to its end.")
+		b.Line("\nTake up what you need of this and bring your work to its end.")
 	case w.noNotices:
-		b.line("\nTake up what you need of this now. ", w.nothingWakes("what is still pending or running ends", "for the next end", w.blockAny()))
+		b.Line("\nTake up what you need of this now. ", w.nothingWakes("what is still pending or running ends", "for the next end", w.blockAny()))
 	default:
-		b.line("\nTake up what you need of this now. What is still pending or running will be told in the same way.")
+		b.Line("\nTake up what you need of this now. What is still pending or running will be told in the same way.")
 	}
 }
 
@@ -223,15 +250,15 @@ func digestLines(tasks []Task, total, room int, now time.Time) string {
 	}
 	b.WriteByte('\n')
 	for i, t := range tasks {
-		full := fmt.Sprintf("- %s %s, %s: %s (%s)\n", code(t.ID, idMax), t.Status, lasted(t, now), oneLine(t.Description, titleShort), oneLine(t.Agent, nameMax))
+		full := fmt.Sprintf("- %s %s, %s: %s (%s)\n", mdtext.Code(t.ID, idMax), t.Status, lasted(t, now), mdtext.OneLine(t.Description, titleShort), mdtext.OneLine(t.Agent, nameMax))
 		if t.Session != "" {
-			full = full[:len(full)-2] + ", session " + code(t.Session, idMax) + ")\n"
+			full = full[:len(full)-2] + ", session " + mdtext.Code(t.Session, idMax) + ")\n"
 		}
 		keep := room
 		if i < total-1 {
 			keep -= more
 		}
-		for _, s := range [...]string{full, fmt.Sprintf("- %s %s\n", code(t.ID, idMax), t.Status), ""} {
+		for _, s := range [...]string{full, fmt.Sprintf("- %s %s\n", mdtext.Code(t.ID, idMax), t.Status), ""} {
 			if s == "" {
 				if room >= more {
 					fmt.Fprintf(&b, "- and %d more\n", total-i)

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Texts about calls that were wrong. They say first what was wrong, then what would be right.
@@ -14,21 +16,21 @@ const unknownShown = 20 // most of the caller's tasks to list in an answer about
 // unknown answers a call with an id that is none of the caller's tasks.
 func (w wording) unknown(ref string, own []Task) string {
 	var b text
-	b.line("None of your tasks has the id ", code(ref, idMax), ".")
+	b.Line("None of your tasks has the id ", mdtext.Code(ref, idMax), ".")
 	if len(own) == 0 {
-		b.line("You have no tasks.")
+		b.Line("You have no tasks.")
 		return b.String()
 	}
-	b.line("\nYour tasks, the latest last:\n")
+	b.Line("\nYour tasks, the latest last:\n")
 	for _, t := range own {
-		b.line("- ", code(t.ID, idMax), " ", t.Status.String(), ": ", oneLine(t.Description, titleShort), ", session ", sessionCode(t.Session))
+		b.Line("- ", mdtext.Code(t.ID, idMax), " ", t.Status.String(), ": ", mdtext.OneLine(t.Description, titleShort), ", session ", sessionCode(t.Session))
 	}
 	return b.String()
 }
 
 // expired answers a call about a task whose record has expired.
 func (w wording) expired(e *ExpiredError) string {
-	s := fmt.Sprintf("Task %s has expired: its status was %s, and its text is not kept any longer.", code(e.ID, idMax), e.Status)
+	s := fmt.Sprintf("Task %s has expired: its status was %s, and its text is not kept any longer.", mdtext.Code(e.ID, idMax), e.Status)
 	switch {
 	case w.delegate == "":
 	case e.Session == "":
@@ -40,16 +42,16 @@ func (w wording) expired(e *ExpiredError) string {
 }
 
 func (w wording) noSuchAgent(e *NoSuchAgentError) string {
-	s := "There is no agent " + code(e.Agent, nameMax) + "."
+	s := "There is no agent " + mdtext.Code(e.Agent, nameMax) + "."
 	if len(e.Known) > 0 {
-		s += " There are: " + oneLine(strings.Join(e.Known, ", "), reasonMax) + "."
+		s += " There are: " + mdtext.OneLine(strings.Join(e.Known, ", "), reasonMax) + "."
 	}
 	return s
 }
 
 // alreadyEnded answers a cancellation of a task that has already ended.
 func (w wording) alreadyEnded(t Task) string {
-	s := fmt.Sprintf("Task %s cannot be cancelled: its status is %s already. Nothing was changed.", code(t.ID, idMax), t.Status)
+	s := fmt.Sprintf("Task %s cannot be cancelled: its status is %s already. Nothing was changed.", mdtext.Code(t.ID, idMax), t.Status)
 	if w.output != "" {
 		s += " To read it: " + w.read(t.ID)
 	}
@@ -63,7 +65,7 @@ type remedy struct {
 
 // remedies are the answers to errors, if an answer needs no more than an id.
 func (w wording) remedies(ref string) []remedy {
-	id := code(ref, idMax)
+	id := mdtext.Code(ref, idMax)
 	live := "Task " + id + " has not ended, so it cannot be continued yet. " + w.continueThen()
 	if w.cancel != "" {
 		live += " If it should do something else instead, cancel it first: " + w.cancel + "(task_id=<its task id>)"
@@ -104,7 +106,7 @@ func waited(d time.Duration) string {
 	if d < time.Second {
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	}
-	return span(d)
+	return mdtext.Span(d)
 }
 
 func noteNoneEnded(d time.Duration) string {
@@ -115,7 +117,7 @@ func noteNoneEnded(d time.Duration) string {
 }
 
 func noteTimeoutCut() string {
-	return fmt.Sprintf("timeout was cut to %d ms (%s), the longest that one call waits.", outputTimeoutMax.Milliseconds(), span(outputTimeoutMax))
+	return fmt.Sprintf("timeout was cut to %d ms (%s), the longest that one call waits.", outputTimeoutMax.Milliseconds(), mdtext.Span(outputTimeoutMax))
 }
 
 func noteLimitCut() string {

@@ -3,6 +3,8 @@ package bgagent
 import (
 	"fmt"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The reasons of ends, as people and models read them.
@@ -12,7 +14,7 @@ import (
 func stopCause(r StopReason, detail string) (Cause, string) {
 	with := func(s string) string {
 		if detail != "" {
-			return s + ": " + inOneLine(clean(detail), reasonBytes)
+			return s + ": " + mdtext.Joined(mdtext.Valid(detail), reasonBytes)
 		}
 		return s
 	}
@@ -58,7 +60,7 @@ const (
 // reasonIDAbove says that a client has returned the id of a session that the task
 // descends from.
 func reasonIDAbove(id string) string {
-	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, quote(id))
+	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, mdtext.Quote(id))
 }
 
 // reasonIDTaken says that a client has returned the id of another task's session.
@@ -67,12 +69,12 @@ func reasonIDTaken(id, owner string, expired bool) string {
 	if expired {
 		what = "the expired task"
 	}
-	return fmt.Sprintf("%s: the client returned the id %s, which belongs to %s %s", doingCreate, quote(id), what, owner)
+	return fmt.Sprintf("%s: the client returned the id %s, which belongs to %s %s", doingCreate, mdtext.Quote(id), what, owner)
 }
 
 // reasonParentDeleted says that the session which launched a task was deleted.
 func reasonParentDeleted(session string) string {
-	return fmt.Sprintf("session %s, which launched it, was deleted", quote(session))
+	return fmt.Sprintf("session %s, which launched it, was deleted", mdtext.Quote(session))
 }
 
 // reasonParentEnded says that the task which launched a task has ended.
@@ -81,23 +83,34 @@ func reasonParentEnded(task string, cause Cause) string {
 }
 
 func reasonNotStopped(most time.Duration) string {
-	return fmt.Sprintf("the session of the earlier attempt did not stop within %s; Config.StopTimeout (stopTimeoutMs) decides how long it may take", setting(most))
+	return limitStopTimeout.decided("the session of the earlier attempt did not stop within " + mdtext.Setting(most))
 }
 
 func reasonQueued(most time.Duration) string {
-	return fmt.Sprintf("waited %s for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", setting(most))
+	return limitQueueTimeToLive.decided(fmt.Sprintf("waited %s for a slot", mdtext.Setting(most)))
 }
 
 func reasonNoAnswerToCall(doing string, most time.Duration) string {
-	return fmt.Sprintf("%s: the client did not answer within %s; Config.CreateTimeout (createTimeoutMs) decides how long it may take", doing, setting(most))
+	return limitCreateTimeout.decided(fmt.Sprintf("%s: the client did not answer within %s", doing, mdtext.Setting(most)))
 }
 
 func reasonTimeToLive(most time.Duration) string {
-	return fmt.Sprintf("ran for more than %s; Config.TimeToLive (taskTtlMs) decides how long a task may", setting(most))
+	return limitTimeToLive.decided("ran for more than " + mdtext.Setting(most))
 }
 
 func reasonUnreachable(most time.Duration) string {
-	return fmt.Sprintf("the client has not told the session's status for %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", setting(most))
+	return limitHostUnreachable.decided("the client has not told the session's status for " + mdtext.Setting(most))
+}
+
+// reasonUnread says for how long the messages of a session could not be read, and
+// what the client said last of why.
+func reasonUnread(most time.Duration, why string) string {
+	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
+		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
+}
+
+func reasonGone(said time.Duration) string {
+	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
 }
 
 // reasonStale says for how long nothing has changed in a turn, and what was seen
@@ -106,15 +119,15 @@ func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	seen := "its prompt"
 	switch {
 	case p.lastTextA > turnStart && p.lastText != "":
-		seen = "the text " + quote(cutAtRune(p.lastText, 80))
+		seen = "the text " + mdtext.Quote(mdtext.Head(p.lastText, 80))
 	case p.lastTool != "":
-		seen = "the tool " + quote(p.lastTool)
+		seen = "the tool " + mdtext.Quote(p.lastTool)
 	}
-	return fmt.Sprintf("nothing changed for %d min; the last that was seen was %s; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", int(idle.Minutes()), seen)
+	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %d min; the last that was seen was %s", int(idle.Minutes()), seen))
 }
 
 // reasonOutage says that nothing was started, because a client could not reach its
 // runtime.
 func reasonOutage(most time.Duration, why string) string {
-	return fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", setting(most), why)
+	return limitHostUnreachable.decided(fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s", mdtext.Setting(most), why))
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent/internal/cleantext"
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Texts about one task.
@@ -17,30 +18,30 @@ func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
 	if again {
-		b.line("Background task continued successfully.\n")
+		b.Line("Background task continued successfully.\n")
 	} else {
-		b.line("Background task launched successfully.\n")
+		b.Line("Background task launched successfully.\n")
 	}
-	b.field("Task ID", oneLine(t.ID, idMax))
-	b.field("Session ID", sessionLine(t.Session))
-	b.field("Description", oneLine(t.Description, titleShown))
-	b.field("Agent", oneLine(t.Agent, nameMax))
-	b.field("Status", t.Status.String())
+	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
+	b.Field("Session ID", sessionLine(t.Session))
+	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
+	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
+	b.Field("Status", t.Status.String())
 	if t.Attempt > 1 {
-		b.field("Attempt", strconv.Itoa(t.Attempt))
+		b.Field("Attempt", strconv.Itoa(t.Attempt))
 	}
 	if t.Status == Pending && t.Queue != nil {
-		b.field("Place in line", place(*t.Queue))
+		b.Field("Place in line", place(*t.Queue))
 	}
-	b.line()
+	b.Line()
 	for _, n := range notes {
-		b.line(n)
+		b.Line(n)
 	}
 	switch {
 	case !t.Status.Terminal():
-		b.line(w.untilEnd(t.ID), " Whatever else can be done side by side is best launched now, too.")
+		b.Line(w.untilEnd(t.ID), " Whatever else can be done side by side is best launched now, too.")
 	case w.output != "":
-		b.line("It has ended already. To read the result: ", w.read(t.ID))
+		b.Line("It has ended already. To read the result: ", w.read(t.ID))
 	}
 	return answer{head: b.String()}
 }
@@ -48,22 +49,22 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 // goesOn answers a foreground call that ends before its task.
 func (w wording) goesOn(t Task, deadline bool) answer {
 	var b text
-	b.line("The task goes on in the background.\n")
-	b.field("Task ID", oneLine(t.ID, idMax))
-	b.field("Session ID", sessionLine(t.Session))
-	b.field("Description", oneLine(t.Description, titleShown))
-	b.field("Agent", oneLine(t.Agent, nameMax))
-	b.field("Status", t.Status.String())
+	b.Line("The task goes on in the background.\n")
+	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
+	b.Field("Session ID", sessionLine(t.Session))
+	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
+	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
+	b.Field("Status", t.Status.String())
 	if t.Status == Pending && t.Queue != nil {
-		b.field("Place in line", place(*t.Queue))
+		b.Field("Place in line", place(*t.Queue))
 	}
-	b.line()
+	b.Line()
 	if deadline {
-		b.line("The time that this call may take was over before the task ended; nothing of it is lost.")
+		b.Line("The time that this call may take was over before the task ended; nothing of it is lost.")
 	} else {
-		b.line("You are a task yourself, and to wait here could keep this one from ever getting its turn.")
+		b.Line("You are a task yourself, and to wait here could keep this one from ever getting its turn.")
 	}
-	b.line(w.untilEnd(t.ID))
+	b.Line(w.untilEnd(t.ID))
 	return answer{head: b.String()}
 }
 
@@ -77,45 +78,45 @@ func place(q QueuePlace) string {
 	if q.Place > 0 {
 		where = fmt.Sprintf("%d of %d", q.Place, max(q.Place, q.Pool.Waiting))
 	}
-	return fmt.Sprintf("%s (pool %s: %s, %d in use)", where, oneLine(q.Pool.Name, nameMax), limit, q.Pool.InUse)
+	return fmt.Sprintf("%s (pool %s: %s, %d in use)", where, mdtext.OneLine(q.Pool.Name, nameMax), limit, q.Pool.InUse)
 }
 
 // status answers a call about a pending or running task.
 func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	var b text
-	b.line("## Task Status\n")
-	b.tableHead("Field", "Value")
-	b.row("Task ID", code(t.ID, idMax))
-	b.row("Description", oneLine(t.Description, titleShown))
-	b.row("Agent", oneLine(t.Agent, nameMax))
-	b.row("Status", "**"+t.Status.String()+"**")
+	b.Line("## Task Status\n")
+	b.TableHead("Field", "Value")
+	b.Row("Task ID", mdtext.Code(t.ID, idMax))
+	b.Row("Description", mdtext.OneLine(t.Description, titleShown))
+	b.Row("Agent", mdtext.OneLine(t.Agent, nameMax))
+	b.Row("Status", "**"+t.Status.String()+"**")
 	if t.Status == Pending {
-		b.row("Queued for", span(now.Sub(t.Queued)))
+		b.Row("Queued for", mdtext.Span(now.Sub(t.Queued)))
 	} else {
-		b.row("Duration", span(t.Duration(now)))
+		b.Row("Duration", mdtext.Span(t.Duration(now)))
 	}
-	b.row("Session ID", sessionCode(t.Session))
+	b.Row("Session ID", sessionCode(t.Session))
 	b.progress(t, now)
-	b.line()
+	b.Line()
 	for _, n := range notes {
-		b.line("> ", n, "\n>")
+		b.Line("> ", n, "\n>")
 	}
-	b.line("> **Note**: ", w.untilEnd(t.ID))
+	b.Line("> **Note**: ", w.untilEnd(t.ID))
 	if t.Result != "" {
 		all := cleantext.String(t.Result)
-		shown := tailAtRune(all, soFarMax)
-		b.line("\n## Text So Far\n")
+		shown := mdtext.Tail(all, soFarMax)
+		b.Line("\n## Text So Far\n")
 		if len(shown) < len(all) {
-			b.line(fmt.Sprintf("The last %d of %d bytes of an answer that is not finished:\n", len(shown), len(all)))
+			b.Line(fmt.Sprintf("The last %d of %d bytes of an answer that is not finished:\n", len(shown), len(all)))
 		} else {
-			b.line("An answer that is not finished:\n")
+			b.Line("An answer that is not finished:\n")
 		}
-		b.WriteString(fence(shown))
+		b.WriteString(mdtext.Fence(shown))
 	}
 	prompt := cleantext.String(t.Prompt)
 	body := "## Original Prompt\n\n"
 	if len(prompt) > promptMax {
-		part := cutAtRune(prompt, promptMax)
+		part := mdtext.Head(prompt, promptMax)
 		body += fmt.Sprintf("The first %d of %d bytes:\n\n", len(part), len(prompt))
 		prompt = part
 	}
@@ -126,38 +127,38 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 func (b *text) progress(t Task, now time.Time) {
 	p := t.Progress
 	if t.Attempt > 1 {
-		b.row("Attempt", strconv.Itoa(t.Attempt))
+		b.Row("Attempt", strconv.Itoa(t.Attempt))
 	}
 	switch {
 	case t.Status == Pending && t.Queue != nil:
-		b.row("Place in line", place(*t.Queue))
+		b.Row("Place in line", place(*t.Queue))
 	case t.Status == Pending && t.Attempt > 1:
-		b.row("Waits for", "its earlier attempt to stop")
+		b.Row("Waits for", "its earlier attempt to stop")
 	}
 	if t.Phase != PhaseNone {
-		b.row("Phase", t.Phase.String())
+		b.Row("Phase", t.Phase.String())
 	}
 	if t.Phase == PhaseWaiting {
-		b.row("Waits for", count(t.Waiting, "task", "tasks")+" of its own")
+		b.Row("Waits for", mdtext.Count(t.Waiting, "task", "tasks")+" of its own")
 	}
 	switch {
 	case p.Detail != "" && t.Phase == PhaseAsking:
-		b.row("Asks", oneLine(p.Detail, reasonMax))
+		b.Row("Asks", mdtext.OneLine(p.Detail, reasonMax))
 	case p.Detail != "":
-		b.row("Detail", oneLine(p.Detail, reasonMax))
+		b.Row("Detail", mdtext.OneLine(p.Detail, reasonMax))
 	}
 	if p.ToolCalls > 0 {
-		b.row("Tool calls", strconv.Itoa(p.ToolCalls))
+		b.Row("Tool calls", strconv.Itoa(p.ToolCalls))
 	}
 	if p.LastTool != "" {
-		b.row("Last tool", code(p.LastTool, nameMax))
+		b.Row("Last tool", mdtext.Code(p.LastTool, nameMax))
 	}
 	if p.LastMessage != "" {
 		ago := ""
 		if !p.LastMessageAt.IsZero() {
-			ago = " (" + span(now.Sub(p.LastMessageAt)) + " ago)"
+			ago = " (" + mdtext.Span(now.Sub(p.LastMessageAt)) + " ago)"
 		}
-		b.row("Last message", oneLine(p.LastMessage, reasonMax)+ago)
+		b.Row("Last message", mdtext.OneLine(p.LastMessage, reasonMax)+ago)
 	}
 	if len(p.Todos) > 0 {
 		open := 0
@@ -166,7 +167,7 @@ func (b *text) progress(t Task, now time.Time) {
 				open++
 			}
 		}
-		b.row("Todos", fmt.Sprintf("%d of %d open", open, len(p.Todos)))
+		b.Row("Todos", fmt.Sprintf("%d of %d open", open, len(p.Todos)))
 	}
 }
 
@@ -181,11 +182,11 @@ type part struct {
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {
-		shown = tailAtRune(s, room)
+		shown = mdtext.Tail(s, room)
 		return shown, len(s) - len(shown)
 	}
-	rest := tailAtRune(s, max(len(s)-p.offset, 0))
-	return cutAtRune(rest, room), max(len(s)-len(rest), p.offset) // an offset beyond the end stays as it is
+	rest := mdtext.Tail(s, max(len(s)-p.offset, 0))
+	return mdtext.Head(rest, room), max(len(s)-len(rest), p.offset) // an offset beyond the end stays as it is
 }
 
 var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Cancelled: "Task Cancelled"}
@@ -194,29 +195,29 @@ var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Canc
 // instead.
 func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	var b text
-	b.line(endTitles[t.Status], "\n")
-	b.field("Task ID", oneLine(t.ID, idMax))
-	b.field("Description", oneLine(t.Description, titleShown))
+	b.Line(endTitles[t.Status], "\n")
+	b.Field("Task ID", mdtext.OneLine(t.ID, idMax))
+	b.Field("Description", mdtext.OneLine(t.Description, titleShown))
 	if t.Status != Completed {
 		b.failure(t)
 	}
 	if t.Started.IsZero() {
-		b.field("Duration", notStarted)
+		b.Field("Duration", notStarted)
 	} else {
-		b.field("Duration", span(t.Duration(t.Ended)))
+		b.Field("Duration", mdtext.Span(t.Duration(t.Ended)))
 	}
-	b.field("Session ID", sessionLine(t.Session))
+	b.Field("Session ID", sessionLine(t.Session))
 	if t.Attempt > 1 {
-		b.field("Attempt", strconv.Itoa(t.Attempt))
+		b.Field("Attempt", strconv.Itoa(t.Attempt))
 	}
 	if t.OpenTodos > 0 {
-		b.field("Open todos", fmt.Sprintf("%d left open by the agent", t.OpenTodos))
+		b.Field("Open todos", fmt.Sprintf("%d left open by the agent", t.OpenTodos))
 	}
 	if t.Phase == PhaseStopping {
-		b.field("Phase", "stopping (its session has not come to rest yet)")
+		b.Field("Phase", "stopping (its session has not come to rest yet)")
 	}
 	for _, n := range notes {
-		b.field("Note", n)
+		b.Field("Note", n)
 	}
 	more := 1000 + 4*len(arg(t.ID)) + len(arg(t.Session)) // room for the lines that resultLines and continuation add
 	result := cleantext.String(t.Result)
@@ -234,13 +235,13 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 
 // failure writes the lines about an attempt that ended without a result.
 func (b *text) failure(t Task) {
-	b.field("Agent", oneLine(t.Agent, nameMax))
-	b.field("Status", t.Status.String())
+	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
+	b.Field("Status", t.Status.String())
 	if t.Cause != CauseNone {
-		b.field("Cause", t.Cause.String())
+		b.Field("Cause", t.Cause.String())
 	}
 	if t.Reason != "" {
-		b.field("Reason", oneLine(t.Reason, reasonMax))
+		b.Field("Reason", mdtext.OneLine(t.Reason, reasonMax))
 	}
 }
 
@@ -256,32 +257,32 @@ func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 	}
 	switch {
 	case t.Dropped:
-		b.field(kind, "not kept any longer, to save room")
+		b.Field(kind, "not kept any longer, to save room")
 		if session != "" {
-			b.field("To read it in the session", session)
+			b.Field("To read it in the session", session)
 		}
 	case size == 0 && t.Status == Completed:
 		b.noReport(w, t)
 	case size == 0:
-		b.field(kind, "(none)")
+		b.Field(kind, "(none)")
 	case shown == 0:
-		b.field(kind, fmt.Sprintf("%d bytes; offset=%d is behind its end", size, from))
+		b.Field(kind, fmt.Sprintf("%d bytes; offset=%d is behind its end", size, from))
 	case shown < size:
-		b.field(kind, fmt.Sprintf("bytes %d to %d of %d", from, from+shown, size))
+		b.Field(kind, fmt.Sprintf("bytes %d to %d of %d", from, from+shown, size))
 		if w.output != "" && from+shown < size {
-			b.field("To read on", fmt.Sprintf("%s(task_id=%s, offset=%d), or the end of it with from_end=true", w.output, arg(t.ID), from+shown))
+			b.Field("To read on", fmt.Sprintf("%s(task_id=%s, offset=%d), or the end of it with from_end=true", w.output, arg(t.ID), from+shown))
 		} else if w.output != "" {
-			b.field("To read its beginning", w.read(t.ID))
+			b.Field("To read its beginning", w.read(t.ID))
 		}
 	case t.Reasoning:
-		b.field(kind, fmt.Sprintf("%d bytes of what the agent thought; it wrote no answer", size))
+		b.Field(kind, fmt.Sprintf("%d bytes of what the agent thought; it wrote no answer", size))
 	case kind != "Result":
-		b.field(kind, fmt.Sprintf("%d bytes of an answer that is not finished", size))
+		b.Field(kind, fmt.Sprintf("%d bytes of an answer that is not finished", size))
 	}
 	if t.Cut && size > 0 {
-		b.field("Cut", fmt.Sprintf("only the first %d bytes were kept", size))
+		b.Field("Cut", fmt.Sprintf("only the first %d bytes were kept", size))
 		if session != "" {
-			b.field("To read all of it in the session", session)
+			b.Field("To read all of it in the session", session)
 		}
 	}
 }
@@ -289,13 +290,13 @@ func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 // noReport describes the work of a completed task that wrote no answer.
 func (b *text) noReport(w wording, t Task) {
 	if t.Progress.ToolCalls == 0 {
-		b.field("Result", "(none)")
+		b.Field("Result", "(none)")
 		return
 	}
-	calls := count(t.Progress.ToolCalls, "tool call", "tool calls")
-	b.field("Result", fmt.Sprintf("(none: the agent wrote no answer; it made %s, the last one %s)", calls, code(t.Progress.LastTool, nameMax)))
+	calls := mdtext.Count(t.Progress.ToolCalls, "tool call", "tool calls")
+	b.Field("Result", fmt.Sprintf("(none: the agent wrote no answer; it made %s, the last one %s)", calls, mdtext.Code(t.Progress.LastTool, nameMax)))
 	if w.delegate != "" && t.Session != "" {
-		b.field("To ask it for a report", fmt.Sprintf("%s(session_id=%s, prompt=\"Report what you have done and found.\")", w.delegate, arg(t.Session)))
+		b.Field("To ask it for a report", fmt.Sprintf("%s(session_id=%s, prompt=\"Report what you have done and found.\")", w.delegate, arg(t.Session)))
 	}
 }
 
@@ -304,10 +305,10 @@ func (b *text) continuation(w wording, t Task) {
 	switch {
 	case w.delegate == "":
 	case t.Session == "" || t.Cause == CauseSessionGone || t.Cause == CauseSessionDeleted:
-		b.line("\nIt has no session that could be continued. If its work is still needed, launch another task.")
+		b.Line("\nIt has no session that could be continued. If its work is still needed, launch another task.")
 	default:
-		b.line("\nIf its work is still needed, continue it where it was:\n")
-		b.line("    ", w.resume(t.Session))
+		b.Line("\nIf its work is still needed, continue it where it was:\n")
+		b.Line("    ", w.resume(t.Session))
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Resume continues an ended task with another prompt in the same session. ref is the id of the task
@@ -31,8 +33,8 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	if err := ctx.Err(); err != nil {
 		return s, err
 	}
-	in.Prompt = clean(in.Prompt)
-	if invisible(in.Prompt) {
+	in.Prompt = mdtext.Valid(in.Prompt)
+	if mdtext.Invisible(in.Prompt) {
 		return s, fmt.Errorf("bgagent: resume: %w", &InputError{"Prompt", "is missing; it must say how the agent is to go on"})
 	}
 	ref = strings.TrimSpace(ref)

@@ -70,6 +70,7 @@ type settings struct {
 	ReadConcurrency, StablePolls int
 	RetainTasks                  int
 	RetainText                   int64
+	NoticeResult                 int
 
 	PollInterval, MinIdleTime, MinStabilityTime, TodoHold  time.Duration
 	StaleTimeout, SessionGone, HostUnreachable, TimeToLive time.Duration
@@ -179,6 +180,7 @@ type rareEffects struct {
 	looks    []looked        // after: one goroutine each looks at a session
 	writeLog bool            // after: a goroutine writes the log
 	forget   bool            // after: a goroutine tells clients about forgotten sessions
+	expired  []string        // after: ids of tasks whose host errors can be forgotten
 }
 
 // abortion is an order to abort a session.

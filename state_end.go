@@ -1,6 +1,10 @@
 package bgagent
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
 
 func (st *state) cancel(by Caller, t *task, o CancelOptions, now int64) {
 	cause := CauseCaller
@@ -60,7 +64,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.turnStart = 0
 	a.epoch++
 	a.openTodos = o.todos
-	if !invisible(o.text) {
+	if !mdtext.Invisible(o.text) {
 		a.text = o.text
 	}
 	a.output = a.output || a.sight.output
@@ -160,20 +164,20 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 
 // capture keeps the output of the attempt.
 func (st *state) capture(a *attempt, f *outcome, partial bool) {
-	if (a.text == "" || partial && a.turnStart > 0) && !invisible(a.sight.text) {
+	if (a.text == "" || partial && a.turnStart > 0) && !mdtext.Invisible(a.sight.text) {
 		a.text = a.sight.text
 	}
-	if partial && a.text == "" && a.sight.prog.toolCalls == 0 && !invisible(a.sight.thought) {
+	if partial && a.text == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
 		a.text, f.thought = a.sight.thought, true
 	}
-	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
+	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
 	limit := maxResult
 	if !a.cl.reads {
 		limit = maxResultUnreadable
 	}
-	f.result = clean(a.text)
+	f.result = mdtext.Valid(a.text)
 	if len(f.result) > limit {
-		f.result, f.cut = strings.Clone(cutAtRune(f.result, limit)), true // cloned: a slice would keep the whole text alive
+		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned: a slice would keep the whole text alive
 	}
 	f.partial = partial && f.result != ""
 	if p := &a.sight.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {

@@ -180,6 +180,7 @@ func (st *state) expire(t *task) {
 		t.run = nil
 	}
 	t.stay()
+	st.forgetError(t)
 	t.set(flagForgotten, true)
 	t.setReclaimable(false)
 	st.keep.text -= int64(len(t.fin.result))
@@ -201,6 +202,13 @@ func (st *state) expire(t *task) {
 	}
 	st.wakeTask(t)
 	st.shrink()
+}
+
+// forgetError lets go of the host error that ended the task.
+func (st *state) forgetError(t *task) {
+	if t.fin.failed {
+		st.rare().expired = append(st.rare().expired, t.id())
+	}
 }
 
 // adopt makes child, the node of a session whose task has expired, a child of the task's parent, so

@@ -3,6 +3,8 @@ package bgagent
 import (
 	"slices"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // Outages: starts wait while their client cannot reach its runtime.
@@ -89,7 +91,7 @@ func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool 
 		a.cl.out = o
 		st.logText(logUnreachable, a.cl.name, f.text)
 	}
-	o.why = inOneLine(clean(f.text), titleMax)
+	o.why = mdtext.Joined(mdtext.Valid(f.text), titleMax)
 	if o.trying == a {
 		o.trying = nil
 	}

@@ -3,7 +3,10 @@ package bgagent
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The outbox: the notices that sessions are owed. state_deliver.go delivers them, and state_take.go
@@ -340,6 +343,10 @@ func (st *state) item(t *task, no int32) NoticeItem {
 		it.Status, it.Cause, it.Reason = t.status, t.cause, t.fin.reason
 		if t.fin.started > 0 {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
+		}
+		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
+			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // cloned: a slice would keep the whole text alive
+			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
 		}
 		return it
 	}

@@ -1,5 +1,7 @@
 package bgagent
 
+import "github.com/bgagent/bgagent/internal/mdtext"
+
 // report applies one report of a runner.
 func (st *state) report(a *attempt, r Report, now int64) {
 	s := a.seen()
@@ -11,19 +13,19 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if s.afterUse && !invisible(r.Text) { // a new text replaces the one before the tool call
+			if s.afterUse && !mdtext.Invisible(r.Text) { // a new text replaces the one before the tool call
 				s.pieces.Reset()
 				s.afterUse = false
 			}
-			s.pieces.WriteString(cutAtRune(r.Text, maxTurnText-s.pieces.Len()))
+			s.pieces.WriteString(mdtext.Head(r.Text, maxTurnText-s.pieces.Len()))
 			s.text = s.pieces.String()
 			s.output, quick = true, false
-			p.lastText, p.lastTextA = tail(s.text), now
+			p.lastText, p.lastTextA = mdtext.Tail(s.text, glimpse), now
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
 			if s.text == "" && p.toolCalls == 0 { // reasoning is only shown if there is nothing else
-				s.thinks.WriteString(cutAtRune(r.Text, maxResult-s.thinks.Len()))
+				s.thinks.WriteString(mdtext.Head(r.Text, maxResult-s.thinks.Len()))
 				s.thought = s.thinks.String()
 			}
 			s.output, quick = true, false

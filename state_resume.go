@@ -172,6 +172,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		st.touchNode(old)
 	}
 	if t.stay(); t.fin != nil {
+		st.forgetError(t)
 		st.keep.text -= int64(len(t.fin.result))
 		t.fin = nil
 	}

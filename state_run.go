@@ -1,6 +1,10 @@
 package bgagent
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
 
 func openTodos(list []Todo) (n int32) {
 	for _, t := range list {
@@ -104,9 +108,20 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
+// noteFailure notes whether a host call has failed. The manager keeps the error for as long as Err may
+// be asked for it.
+func (st *state) noteFailure(a *attempt, f hostFailure) {
+	before := a.failed
+	a.failed = f.kind != failedNot
+	if before && !a.failed || a.failed && !a.live() {
+		st.rare().expired = append(st.rare().expired, a.t.id())
+	}
+}
+
 // created applies the answer of CreateSession.
 func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
+	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
 	t := a.t
 	if !a.live() {
@@ -167,6 +182,7 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 // turnReturned applies the answer of RunTurn.
 func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64) {
 	a.inCall, a.stage = false, stageNone
+	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
 	if !a.live() {
 		st.returnedLate(a)
@@ -177,7 +193,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		return
 	}
 	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.sight.prog.todos)}
-	if invisible(o.text) {
+	if mdtext.Invisible(o.text) {
 		o.text = a.sight.text
 	}
 	if a.sight.text != "" {
@@ -205,6 +221,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	a.epoch++
+	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
 	if !a.live() { // accepted late: the earlier abort may have come too soon
 		if f.kind != failedNot && a.turn == 1 {

@@ -135,6 +135,7 @@ type outcome struct {
 	prog     *progress
 	turns    int32
 	todos    int32
+	failed   bool // its last host call failed; the manager keeps the error for Err
 	partial  bool
 	thought  bool // result is reasoning, not an answer
 	cut      bool
@@ -163,6 +164,7 @@ type attempt struct {
 	stage   stage // the host call that is due or in flight
 	phase   Phase
 	inCall  bool  // the call is in flight
+	failed  bool  // the last call that returned has failed
 	callEnd int64 // when the manager stops waiting for the call; 0 for never
 
 	turn      int32

@@ -79,7 +79,7 @@ type waiter struct {
 	ch  chan struct{} // has room for one token
 	due bool          // listed in wakes
 	no  int           // for Run: number of the attempt that it waits for
-	end *Task         // how that attempt ended; a resume may come before Run looks
+	end *Task         // how that attempt ended, in case a resume comes before Run looks
 }
 
 // wakeTask wakes the waiters for the task.

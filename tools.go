@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The usual names of the tools. Models know the tools by these names, unless [ToolOptions.Names]
@@ -314,8 +316,8 @@ func (c *call) reply(render func(room int) answer) reply {
 	}
 	room := answerMax - len(owed) - len("\n\n\n\n")
 	a := render(room)
-	a.head = cutAtRune(a.head, room) // both fit anyway; this ensures that no notice is cut off
-	a.body = cutAtRune(a.body, room-len(a.head))
+	a.head = mdtext.Head(a.head, room) // both fit anyway; this ensures that no notice is cut off
+	a.body = mdtext.Head(a.body, room-len(a.head))
 	r.text = a.with(owed)
 	return r
 }
@@ -339,7 +341,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 		if strings.HasPrefix(input.Field, "Config.") {
 			return "", err
 		}
-		return "The argument " + oneLine(input.Field, nameMax) + " " + oneLine(input.Problem, reasonMax) + ".", nil
+		return "The argument " + mdtext.OneLine(input.Field, nameMax) + " " + mdtext.OneLine(input.Problem, reasonMax) + ".", nil
 	case errors.As(err, &agent):
 		return c.w.noSuchAgent(agent), nil
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
@@ -354,7 +356,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 	if ended := c.ctx.Err(); ended != nil {
 		return "", ended
 	}
-	return "The call failed and changed nothing: " + oneLine(err.Error(), reasonMax) + ".", nil
+	return "The call failed and changed nothing: " + mdtext.OneLine(err.Error(), reasonMax) + ".", nil
 }
 
 // taskRef cleans an id that a model wrote. The id may still have the marks of a table cell.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // fields are the arguments of a tool. They define its schema and turn raw JSON from a model into
@@ -142,7 +144,7 @@ func (f fields[A]) unknown(name string) string {
 			meant = " It is written " + x.name + "."
 		}
 	}
-	return "There is no argument " + code(name, nameMax) + "." + meant + " The arguments are: " + strings.Join(names, ", ") + "."
+	return "There is no argument " + mdtext.Code(name, nameMax) + "." + meant + " The arguments are: " + strings.Join(names, ", ") + "."
 }
 
 // example returns an object that would be valid.
@@ -222,7 +224,7 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 	got := "something else"
 	switch c := raw[0]; {
 	case c == '"':
-		got = "the string " + oneLine(string(raw), 60)
+		got = "the string " + mdtext.OneLine(string(raw), 60)
 	case c == '{':
 		got = "an object"
 	case c == '[':
@@ -230,7 +232,7 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 	case c == 't' || c == 'f':
 		got = string(raw)
 	case c == '-' || c >= '0' && c <= '9':
-		got = "the number " + oneLine(string(raw), 60)
+		got = "the number " + mdtext.OneLine(string(raw), 60)
 	}
 	return "The argument " + x.name + " must be " + want + "; it was " + got + "."
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // DelegateTask is the tool delegate_task. It launches a task for another agent or continues one
@@ -98,15 +100,15 @@ func (c *call) checkDelegate(a DelegateTaskArgs) string {
 		}
 	}
 	switch {
-	case invisible(a.Prompt) && a.SessionID+a.TaskID != "":
+	case mdtext.Invisible(a.Prompt) && a.SessionID+a.TaskID != "":
 		return "The argument prompt is missing. It must say how the agent is to go on."
-	case invisible(a.Prompt):
+	case mdtext.Invisible(a.Prompt):
 		return "The argument prompt is missing. It must say what the agent is to do, with everything that it needs to know: it does not see your conversation."
 	case a.RunInBackground != nil && a.Background != nil && *a.RunInBackground != *a.Background:
 		return "The arguments run_in_background and background mean the same and contradict each other. Give one of the two."
-	case c.agents != nil && a.SessionID+a.TaskID == "" && !slices.Contains(c.agents, a.SubagentType) && !invisible(a.SubagentType):
+	case c.agents != nil && a.SessionID+a.TaskID == "" && !slices.Contains(c.agents, a.SubagentType) && !mdtext.Invisible(a.SubagentType):
 		return c.w.noSuchAgent(&NoSuchAgentError{Agent: a.SubagentType, Known: c.agents}) + " Nothing was launched."
-	case invisible(a.SubagentType) && a.SessionID+a.TaskID == "":
+	case mdtext.Invisible(a.SubagentType) && a.SessionID+a.TaskID == "":
 		return "The argument subagent_type is missing. It must name the agent that is to do the work; or, to continue a task, give its session_id or task_id instead."
 	case a.SessionID != "" && a.TaskID != "" && !c.sameTask(a.TaskID, a.SessionID):
 		return "The arguments session_id and task_id do not name the same task. Give one of the two."

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The arguments of the three tools, and how models read about them.
@@ -73,26 +75,26 @@ func clampInt(n int64) int {
 
 func (w wording) delegateDescription(agents []AgentInfo) string {
 	var b text
-	b.line("Give a piece of work to another agent, which does it in a session of its own while you go on.")
-	b.line()
-	b.line("Work that falls into independent parts goes fastest when you launch all of them side by side, each with a call of its own, before you do anything else. Each call answers at once with a task id.")
+	b.Line("Give a piece of work to another agent, which does it in a session of its own while you go on.")
+	b.Line()
+	b.Line("Work that falls into independent parts goes fastest when you launch all of them side by side, each with a call of its own, before you do anything else. Each call answers at once with a task id.")
 	switch {
 	case !w.noNotices:
-		b.line("Do not ask how a task is getting on: a notice comes by itself when it has ended. Until then do other work, or end your turn.")
+		b.Line("Do not ask how a task is getting on: a notice comes by itself when it has ended. Until then do other work, or end your turn.")
 	case w.output == "":
-		b.line("Nothing wakes you when a task ends: ", w.toldWithTheNextAnswer())
+		b.Line("Nothing wakes you when a task ends: ", w.toldWithTheNextAnswer())
 	default:
-		b.line("Nothing wakes you when a task ends. Do other work first; when nothing else is left to do, wait for the next end with ", w.blockAny(), ", until you have the results that you need.")
+		b.Line("Nothing wakes you when a task ends. Do other work first; when nothing else is left to do, wait for the next end with ", w.blockAny(), ", until you have the results that you need.")
 	}
-	b.line("A task that has ended can be continued with its session_id or task_id and a new prompt; its agent still knows everything it did.")
+	b.Line("A task that has ended can be continued with its session_id or task_id and a new prompt; its agent still knows everything it did.")
 	if len(agents) > 0 {
-		b.line("\nAgents:")
+		b.Line("\nAgents:")
 		for _, a := range agents {
-			b.WriteString("- " + oneLine(a.Name, nameMax))
+			b.WriteString("- " + mdtext.OneLine(a.Name, nameMax))
 			if a.Description != "" {
-				b.WriteString(": " + oneLine(a.Description, reasonMax))
+				b.WriteString(": " + mdtext.OneLine(a.Description, reasonMax))
 			}
-			b.line()
+			b.Line()
 		}
 	}
 	return strings.TrimRight(b.String(), "\n")
@@ -100,14 +102,14 @@ func (w wording) delegateDescription(agents []AgentInfo) string {
 
 func (w wording) outputDescription() string {
 	var b text
-	b.line("Read the result of a background task, or where it stands; without task_id, a list of your tasks.")
-	b.line()
+	b.Line("Read the result of a background task, or where it stands; without task_id, a list of your tasks.")
+	b.Line()
 	if w.noNotices {
-		b.line("Nothing wakes you when a task ends; an end is told with the next answer of one of these tools. When nothing else is left to do, wait with block=true: for the end of the task, or without task_id for the next end. If the time is over before that, wait again.")
+		b.Line("Nothing wakes you when a task ends; an end is told with the next answer of one of these tools. When nothing else is left to do, wait with block=true: for the end of the task, or without task_id for the next end. If the time is over before that, wait again.")
 	} else {
-		b.line("Call it when a notice has told you that a task has ended, or when you really need what there is so far. A notice comes by itself, so there is no need to look whether a task has ended.")
+		b.Line("Call it when a notice has told you that a task has ended, or when you really need what there is so far. A notice comes by itself, so there is no need to look whether a task has ended.")
 	}
-	b.line("A result can be read as often as you like. A long one comes in parts, and each answer says how to read the next.")
+	b.Line("A result can be read as often as you like. A long one comes in parts, and each answer says how to read the next.")
 	return strings.TrimRight(b.String(), "\n")
 }
 

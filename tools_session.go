@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 const (
@@ -16,7 +18,7 @@ const (
 func (o *outputCall) session(t Task) (render func(room int) answer, problem string, err error) {
 	if t.Session == "" {
 		if t.Status.Terminal() {
-			return nil, "Task " + code(t.ID, idMax) + " never got a session, so it has no messages. Leave out full_session to read why.", nil
+			return nil, "Task " + mdtext.Code(t.ID, idMax) + " never got a session, so it has no messages. Leave out full_session to read why.", nil
 		}
 		return func(int) answer {
 			return o.w.status(t, time.Now(), append(o.notes, noteNoSessionYet)...)
@@ -27,7 +29,7 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil, "The messages of this session cannot be read: the program that runs the agent does not show them. Leave out full_session to read the task itself.", nil
 	case errors.Is(err, ErrNoSession):
-		return nil, "The session of task " + code(t.ID, idMax) + " does not exist any more, so its messages cannot be read. Leave out full_session to read what was kept.", nil
+		return nil, "The session of task " + mdtext.Code(t.ID, idMax) + " does not exist any more, so its messages cannot be read. Leave out full_session to read what was kept.", nil
 	case err != nil:
 		problem, err = o.problem(err, t.ID)
 		return nil, problem, err
@@ -36,7 +38,7 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	if since := o.args.SinceMessageID; since != "" {
 		i := slices.IndexFunc(all, func(m Message) bool { return m.ID == since })
 		if i < 0 {
-			return nil, fmt.Sprintf("The session has no message %s. Leave out since_message_id to read from the beginning, or set from_end=true to read the end.", code(since, idMax)), nil
+			return nil, fmt.Sprintf("The session has no message %s. Leave out since_message_id to read from the beginning, or set from_end=true to read the end.", mdtext.Code(since, idMax)), nil
 		}
 		p.before, p.first, p.messages = since, i+2, all[i+1:]
 	}

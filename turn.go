@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // sight is what a turn has shown so far: a runner's turn through its reporter, a starter's turn
@@ -175,7 +177,7 @@ func (s *sight) tool(t MessageTool) (isNew bool) {
 	return isNew
 }
 
-// messageTool is tool for the n-th call with this id in a message. The same message may be read
+// messageTool does what tool does, for the n-th call with this id in a message. A message may be read
 // many times.
 func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
 	key := callKey{message, t.ID, n}
@@ -301,10 +303,10 @@ func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
 		}
 	}
 	if msg.Reasoning != "" && index >= s.from {
-		s.thought = cutAtRune(msg.Reasoning, maxResult)
+		s.thought = mdtext.Head(msg.Reasoning, maxResult)
 	}
-	if !invisible(msg.Text) {
-		p.lastText, p.lastTextA = tail(msg.Text), now
+	if !mdtext.Invisible(msg.Text) {
+		p.lastText, p.lastTextA = mdtext.Tail(msg.Text, glimpse), now
 		if index >= s.textAt {
 			s.text, s.textAt = msg.Text, index
 		}
@@ -321,8 +323,8 @@ func hashMessage(seed maphash.Seed, msg *Message) uint64 {
 	h.WriteString(msg.ID)
 	h.WriteByte(0)
 	h.WriteString(itoa(len(msg.Text)) + "/" + itoa(len(msg.Reasoning)))
-	h.WriteString(tail(msg.Text))
-	h.WriteString(tail(msg.Reasoning))
+	h.WriteString(mdtext.Tail(msg.Text, glimpse))
+	h.WriteString(mdtext.Tail(msg.Reasoning, glimpse))
 	h.WriteByte(byte(msg.Stop))
 	if msg.Finished {
 		h.WriteByte(1)
@@ -351,18 +353,8 @@ func (u Usage) cost() float64 {
 	return u.Cost
 }
 
-// tail returns the last 200 bytes of a text, without a partial rune.
-func tail(s string) string {
-	const most = 200
-	if len(s) <= most {
-		return s
-	}
-	i := len(s) - most
-	for i < len(s) && s[i]&0xC0 == 0x80 { // skip the rest of a rune
-		i++
-	}
-	return s[i:]
-}
+// glimpse is how many bytes of the end of a text are compared or shown while a turn runs.
+const glimpse = 200
 
 // maxTurnText bounds the text that is collected from a runner's reports.
 const maxTurnText = maxResultUnreadable + 4

@@ -141,6 +141,10 @@ type NoticeItem struct {
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"` // nanoseconds in JSON
+
+	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if there is more.
+	Result string `json:"result,omitempty"`
+	Cut    bool   `json:"cut,omitempty"`
 }
 
 // Caller says on whose behalf a call is made. The host fills it in: nothing in it may come from a

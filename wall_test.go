@@ -20,7 +20,7 @@ import (
 // durable.
 
 // stateImports are the packages that the state's files may import.
-var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/slots"}
+var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
 
 // clocks are what package time has that reads or waits for a clock.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}

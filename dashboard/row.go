@@ -4,9 +4,9 @@ import (
 	"hash/maphash"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // row is what the page's lists know of a task. It is small and comparable; the
@@ -87,9 +87,5 @@ func line(s string) string {
 	if len(s) <= maxRowText {
 		return s
 	}
-	end := maxRowText
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return strings.Clone(s[:end])
+	return strings.Clone(mdtext.Head(s, maxRowText))
 }

@@ -1,0 +1,92 @@
+package jsonc
+
+import (
+	"bytes"
+	"slices"
+	"sort"
+	"unicode/utf8"
+)
+
+// Origin is the place in a file where a name or a value begins.
+type Origin struct {
+	File         string
+	Line, Column int // from 1; the column counts characters
+}
+
+// file is what all values of a file share.
+type file struct {
+	name  string
+	lines lines
+	fail  ErrorFunc
+}
+
+func (f *file) origin(offset int) Origin {
+	line, column := f.lines.place(offset)
+	return Origin{f.name, line, column}
+}
+
+// blockSize is how many bytes at most are looked at to find a column. Counting from
+// the beginning of the line would take minutes for a file of one long line with
+// many values.
+const blockSize = 1 << 10
+
+// lines turns offsets into lines and columns.
+type lines struct {
+	data   []byte
+	begin  []int // where each line begins
+	blocks []int // how many characters begin before each block
+}
+
+func newLines(data []byte) lines {
+	l := lines{data: data, begin: []int{0}}
+	for at := 0; ; {
+		n := bytes.IndexByte(data[at:], '\n')
+		if n < 0 {
+			break
+		}
+		at += n + 1
+		l.begin = append(l.begin, at)
+	}
+	chars := 0
+	for block := range slices.Chunk(data, blockSize) {
+		l.blocks = append(l.blocks, chars)
+		chars += runeStarts(block)
+	}
+	l.blocks = append(l.blocks, chars)
+	return l
+}
+
+// place returns the line and the column of an offset. All before it must be UTF-8.
+func (l *lines) place(offset int) (line, column int) {
+	offset = max(0, min(offset, len(l.data)))
+	line = sort.SearchInts(l.begin, offset+1)
+	return line, l.before(offset) - l.before(l.begin[line-1]) + 1
+}
+
+// before returns how many characters begin before the offset.
+func (l *lines) before(offset int) int {
+	block := offset / blockSize
+	return l.blocks[min(block, len(l.blocks)-1)] + runeStarts(l.data[block*blockSize:offset])
+}
+
+func runeStarts(b []byte) (n int) {
+	for _, c := range b {
+		if utf8.RuneStart(c) {
+			n++
+		}
+	}
+	return n
+}
+
+// offsetOf is where a line and a column in bytes are; 0 for a line of 0.
+func offsetOf(b []byte, line, column int) int {
+	at := 0
+	for ; line > 1; line-- {
+		n := bytes.IndexByte(b[at:], '\n')
+		if n < 0 {
+			return len(b)
+		}
+		at += n + 1
+	}
+	return min(at+max(column-1, 0), len(b))
+}

@@ -1,0 +1,111 @@
+package mdtext
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bgagent/bgagent/internal/cleantext"
+)
+
+const ellipsis = "…"
+
+// Head returns at most the first n bytes of s, and no half rune.
+func Head(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// Tail returns at most the last n bytes of s, and no half rune.
+func Tail(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	i := len(s) - n
+	for i < len(s) && !utf8.RuneStart(s[i]) {
+		i++
+	}
+	return s[i:]
+}
+
+// Valid returns s as UTF-8.
+func Valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// Invisible reports whether nothing of s would be seen: it is spaces, control and
+// format characters, variation selectors and fillers alone.
+func Invisible(s string) bool { return strings.IndexFunc(s, visible) < 0 }
+
+func visible(r rune) bool {
+	const brailleBlank, nullNote = '\u2800', '\U0001D159'
+	return r != brailleBlank && r != nullNote && !unicode.IsSpace(r) && !unicode.IsControl(r) &&
+		!unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
+}
+
+// Joined returns s with its lines as one, of at most max bytes. It leaves every
+// character that is no space as it is, for records that programs read. Text for a
+// model goes through [OneLine].
+func Joined(s string, max int) string {
+	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
+		s = strings.Join(strings.Fields(s), " ")
+	}
+	s = strings.TrimSpace(s)
+	if len(s) > max {
+		s = Head(s, max-len(ellipsis)) + ellipsis
+	}
+	return s
+}
+
+// OneLine makes text from outside one line of at most max bytes: white space and
+// control characters become single spaces, escape sequences and invisible format
+// characters (direction marks, tags) go, except the joiners that scripts and emoji
+// need.
+func OneLine(s string, max int) string {
+	if len(s) <= max && isPlain(s) {
+		return s
+	}
+	if strings.ContainsAny(s, escapes) {
+		s = cleantext.String(Head(s, 16*max))
+	}
+	const joiner, nonJoiner = '\u200d', '\u200c'
+	var b strings.Builder
+	gap := false
+	for _, r := range s { // an invalid byte comes as U+FFFD
+		switch {
+		case unicode.IsSpace(r) || unicode.IsControl(r):
+			gap = b.Len() > 0
+			continue
+		case unicode.Is(unicode.Cf, r) && r != joiner && r != nonJoiner:
+			continue
+		}
+		if gap {
+			b.WriteByte(' ')
+			gap = false
+		}
+		b.WriteRune(r)
+		if b.Len() > max {
+			return strings.TrimRight(Head(b.String(), max-len(ellipsis)), " ") + ellipsis
+		}
+	}
+	return b.String()
+}
+
+// escapes begin an escape sequence, with ESC or as a control character of their own.
+const escapes = "\x1b\u0090\u0098\u009b\u009d\u009e\u009f"
+
+// isPlain reports whether s is one line of printable ASCII with single spaces
+// between words, as most text is: there is nothing to do about it then.
+func isPlain(s string) bool {
+	last := byte(' ')
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == ' ' && last == ' ' {
+			return false
+		}
+		last = s[i]
+	}
+	return s == "" || last != ' '
+}

@@ -1,0 +1,99 @@
+// Package mdtext holds the forms that Markdown for a model is made of, and what
+// makes text from outside safe to stand in them: whatever it holds, it cannot begin
+// a line, end a cell, a code span or a fence.
+//
+// What acts on a terminal is taken out by package cleantext, which this package
+// uses. The two are apart because a program's output for files and terminals is
+// cleaned, too, and is no Markdown.
+package mdtext
+
+import "strings"
+
+// CellMax is how many bytes a cell of a table has at most.
+const CellMax = 1024
+
+// Builder builds a text. The zero value is empty and ready to use.
+type Builder struct{ strings.Builder }
+
+// Line writes the parts as one line.
+func (b *Builder) Line(parts ...string) {
+	for _, s := range parts {
+		b.WriteString(s)
+	}
+	b.WriteByte('\n')
+}
+
+// Field writes a line with a label and a value.
+func (b *Builder) Field(label, value string) { b.Line(label, ": ", value) }
+
+// Row writes a row of a table. Whatever the cells hold, it is one row of that
+// many cells. The cells are changed in place.
+func (b *Builder) Row(cells ...string) {
+	b.safeRow(safeCells(cells))
+}
+
+// TableHead writes the head of a table and the line below it.
+func (b *Builder) TableHead(cells ...string) {
+	b.Row(cells...)
+	b.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
+}
+
+// Table writes a head and as many rows as fit into room bytes together, and
+// returns how many rows they are. The cells are changed in place.
+func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
+	b.TableHead(head...)
+	room += b.Len()
+	for _, cells := range rows {
+		long := len("|\n")
+		for _, c := range safeCells(cells) {
+			long += len(c) + len("  |")
+		}
+		if b.Len()+long > room {
+			break
+		}
+		b.safeRow(cells)
+		shown++
+	}
+	return shown
+}
+
+// safeRow writes a row of cells that are safe already.
+func (b *Builder) safeRow(cells []string) {
+	b.WriteByte('|')
+	for _, c := range cells {
+		b.WriteByte(' ')
+		b.WriteString(c)
+		b.WriteString(" |")
+	}
+	b.WriteByte('\n')
+}
+
+// safeCells makes cells safe in place and returns them.
+func safeCells(cells []string) []string {
+	for i, c := range cells {
+		cells[i] = escapeCell(OneLine(c, CellMax))
+	}
+	return cells
+}
+
+// escapeCell escapes what would end a cell. Backslashes are doubled only where
+// they stand before a bar, so that paths stay as they are.
+func escapeCell(s string) string {
+	if !strings.Contains(s, "|") {
+		return s
+	}
+	var b strings.Builder
+	slashes := 0
+	for i := range len(s) {
+		if s[i] == '|' {
+			b.WriteString(strings.Repeat(`\`, slashes) + `\`)
+		}
+		if s[i] == '\\' {
+			slashes++
+		} else {
+			slashes = 0
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
