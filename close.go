@@ -8,14 +8,13 @@ import (
 	"time"
 )
 
-// Going down: Drain and Close.
+// Shutdown: Drain and Close.
 
-// Drain refuses new tasks from here on and waits until those there are have
-// ended and their parents have been told, as far as there is a Notifier; or
-// until ctx ends, whose error it then returns, or Close begins, when it returns
-// [ErrClosed]. Tasks in line still get their turn: what was accepted is done. A
-// session that did not stop within Config.StopTimeout is not waited for. Follow
-// it with Close.
+// Drain refuses new tasks. It waits until all existing tasks have ended and, if there is a
+// Notifier, their parents have been told. Pending tasks still get their turn, because they were
+// accepted. Drain does not wait for a session that did not stop within Config.StopTimeout. If ctx
+// ends first, Drain returns its error. If Close begins first, Drain returns [ErrClosed]. Call Close
+// afterwards.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
 	w := newWaiter()
 	m.update(func(st *state, _ int64) {
@@ -31,7 +30,7 @@ func (m *BackgroundManager) Drain(ctx context.Context) error {
 		switch {
 		case done && (first || !closing):
 			return nil
-		case closing: // what Close has ended was not done
+		case closing: // the work was cancelled, not done
 			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
 		if err := waitFor(ctx, w.ch, -1); err != nil {
@@ -49,16 +48,16 @@ func (m *BackgroundManager) isClosed() bool {
 	}
 }
 
-// Close ends the manager: pending tasks are cancelled, running ones are
-// cancelled and their sessions stopped; no task, turn or notice starts any
-// more. It returns once nothing of the manager runs, or when ctx ends, or,
-// when ctx has no deadline, after Config.StopTimeout and Config.CallTimeout. A
-// deadline shorter than Config.StopTimeout does not give a session that is slow
-// to stop the time it may take. The
-// error is a [*CloseError] that names what did not stop and what no parent has
-// been told of; nil when there is neither. It may be called again, and from
-// several goroutines: all get the same answer, once there is one, whether or not
-// their context has ended. Get, List, Read, TakeNotice and
+// Close ends the manager. It cancels all pending and running tasks and stops their sessions. No
+// task, turn or notice starts any more.
+//
+// Close returns when nothing of the manager runs any more or when ctx ends. If ctx has no deadline,
+// Close waits at most Config.StopTimeout plus Config.CallTimeout. If the deadline of ctx is shorter
+// than Config.StopTimeout, a session that is slow to stop gets less time than it is allowed.
+//
+// The error is nil, or a [*CloseError] that names what did not stop and which ends no parent was
+// told about. Close may be called several times and from several goroutines. All calls return the
+// same answer once there is one, even if their ctx has ended. Get, List, Read, TakeNotice and
 // NextNotice still work afterwards.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	first := false
@@ -74,7 +73,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 		return m.closeErr
 	}
 	select {
-	case <-m.closeDone: // however it stands with ctx
+	case <-m.closeDone: // check first, because ctx may have ended too
 		return m.closeErr
 	default:
 	}
@@ -89,7 +88,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		// A little more than the manager's own stopping deadline.
+		// Leave time after the manager's own stopping deadline.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
@@ -104,8 +103,8 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	}
 	m.stop(ErrClosed)
 	m.stopTimer()
-	// From here on nobody sees sessions come to rest: a ConcurrencyManager that
-	// others share must not lose their slots.
+	// From here on nobody sees sessions come to rest. Give their slots back, because a
+	// ConcurrencyManager may be shared.
 	m.update(func(st *state, now int64) {
 		for _, t := range st.tasks {
 			if a := t.run; a != nil && !a.overrun {
@@ -113,16 +112,16 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 			}
 		}
 	})
-	// What ignores its context gets a moment, not the rest of the deadline.
+	// A call that ignores its context gets a moment, not the rest of the deadline.
 	grace, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for len(m.busyGoroutines()) > 0 && waitFor(grace, m.ended, -1) == nil {
+	for len(m.busyGoroutines()) > 0 && waitFor(grace, m.exited, -1) == nil {
 		continue
 	}
 	return m.closeResult(ctx)
 }
 
-// stopTimer stops the timer for good and waits for a tick that is under way.
+// stopTimer stops the timer for good and waits for a tick that is running.
 func (m *BackgroundManager) stopTimer() {
 	var wait chan struct{}
 	m.view(func(*state) {
@@ -142,7 +141,7 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	m.update(func(st *state, _ int64) {
 		st.closed = true
 		for _, s := range st.subs {
-			s.ended = true
+			s.closed = true
 			st.fx.wakes.add(&s.waiter)
 		}
 		st.subs = nil

@@ -11,32 +11,29 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// ConcurrencyManager hands out slots: the right to run turns of a model now. It
-// keeps one pool for each entry of its [Limits] and one for each model that
-// only the default limit applies to. Inside a pool it is first come, first
-// served: a slot that is given back goes straight to the first in line, and
-// nobody can overtake.
+// ConcurrencyManager hands out slots. A slot is the right to run turns of a model now. There is one
+// pool for each entry of the [Limits], and one for each model that only the default limit applies
+// to. A pool serves first come, first served: a released slot goes straight to the first in line,
+// and nobody can overtake.
 //
-// It is useful by itself, knows nothing of tasks, starts no goroutine and needs
-// no closing. All methods are safe for concurrent use. Make one with
-// [NewConcurrencyManager]; to share slots, give it to several managers in
-// Config.Concurrency.
+// A ConcurrencyManager is useful by itself. It knows nothing of tasks, starts no goroutine and
+// needs no closing. All methods are safe for concurrent use. Create one with
+// [NewConcurrencyManager]. To share slots between managers, set it as Config.Concurrency of each.
 type ConcurrencyManager struct{ slots *slots.Manager }
 
 // PoolStats are the figures of one pool.
 type PoolStats struct {
-	// Name is that of the entry that decided: "model claude-opus",
-	// "provider anthropic", "default openai/gpt", "agent explore" for what has no
-	// model, "default" alone for what has no name at all.
+	// Name is the name of the entry that applies: "model claude-opus", "provider anthropic",
+	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is no name
+	// at all.
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // Unlimited for none
-	InUse   int    `json:"in_use"`  // slots that are out; above Limit only after SetLimits
-	Waiting int    `json:"waiting"` // how many wait for a slot
+	InUse   int    `json:"in_use"`  // slots in use; above Limit only after SetLimits
+	Waiting int    `json:"waiting"` // number of waiters for a slot
 }
 
-// NewConcurrencyManager returns a manager with these limits, or an
-// [*InputError] that says which of them is wrong. The zero Limits are fine:
-// [DefaultConcurrency] for each model.
+// NewConcurrencyManager returns a manager with these limits. If a limit is wrong, it returns an
+// [*InputError]. The zero Limits give each model [DefaultConcurrency] slots.
 func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	l, err := l.normal()
 	if err != nil {
@@ -45,29 +42,26 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	return &ConcurrencyManager{slots.New(rules{l})}, nil
 }
 
-// Acquire waits for a slot of the model's pool and returns it. The model is
-// written "provider/model", or as a model id alone when its provider is not
-// known. When ctx ends first, or has already ended, Acquire returns ctx.Err()
-// and no slot.
+// Acquire waits for a slot of the model's pool and returns it. The model is written
+// "provider/model", or as a model id alone if its provider is not known. If ctx ends first, or has
+// already ended, Acquire returns ctx.Err() and no slot.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
 	s, err := c.slots.Acquire(ctx, model)
 	return Slot{s}, err
 }
 
-// TryAcquire returns a slot of the model's pool if one is free and nobody waits
-// for it.
+// TryAcquire returns a slot of the model's pool if one is free and nobody is in line for it.
 func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
 	s, ok := c.slots.TryAcquire(model)
 	return Slot{s}, ok
 }
 
-// Stats returns the figures of the pool that the model is counted in.
+// Stats returns the figures of the model's pool.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
 	return PoolStats(c.slots.Stats(model))
 }
 
-// Pools returns the figures of every pool that has slots out or somebody
-// waiting, sorted by name.
+// Pools returns the figures of every pool that has slots in use or waiters, sorted by name.
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	figures := c.slots.Pools()
 	if figures == nil {
@@ -80,22 +74,21 @@ func (c *ConcurrencyManager) Pools() []PoolStats {
 	return out
 }
 
-// Limits returns a copy of the limits that apply: names trimmed and in lower
-// case, entries of 0 left out, the default filled in.
+// Limits returns a copy of the limits that apply: names are trimmed and in lower case, entries of 0
+// are left out, and the default is filled in.
 func (c *ConcurrencyManager) Limits() Limits {
 	l := c.slots.Rules().(rules).Limits
 	l.Model, l.Provider = maps.Clone(l.Model), maps.Clone(l.Provider)
 	return l
 }
 
-// SetLimits replaces all limits. It changes nothing and returns an
-// [*InputError] when one of them is wrong.
+// SetLimits replaces all limits. If a limit is wrong, it changes nothing and returns an
+// [*InputError].
 //
-// Slots that are out stay out: lowering a limit takes nothing away and grants
-// nothing until the pool is below it; raising it serves as many as now fit.
-// Where the new limits name another pool for a model, those who wait for that
-// model move there and stand in line by the time they have waited since, and
-// its slots that are out count in that pool from now on.
+// Slots in use stay in use. Lowering a limit takes nothing away, and nothing is granted until the
+// pool is below the limit. Raising a limit serves as many waiters as now fit. If the new limits
+// name another pool for a model, the waiters for that model move to that pool and keep their place
+// by waiting time, and the model's slots in use count in that pool from then on.
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	l, err := l.normal()
 	if err != nil {
@@ -105,19 +98,19 @@ func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	return nil
 }
 
-// Slot is the right to run turns, from Acquire to Release. It is a small value:
-// all copies of it are the same slot. The zero Slot is none.
+// Slot is the right to run turns, from Acquire to Release. It is a small value: all its copies are
+// the same slot. The zero Slot is no slot.
 type Slot struct{ slot slots.Slot }
 
-// Release gives the slot back, to the first in line where there is one. It does
-// so once: every further call, on whatever copy, does nothing.
+// Release gives the slot back. It goes to the first in line, if there is one. Further calls on any
+// copy of the slot do nothing.
 func (s Slot) Release() { s.slot.Release() }
 
-// Pool is a model looked up beforehand, for those who acquire the same one again
-// and again. It always speaks of the pool that the present limits name.
+// Pool is a model that was looked up beforehand, for callers that acquire its slots again and
+// again. It always stands for the pool that the current limits name.
 type Pool struct{ handle slots.Handle }
 
-// Pool looks a model up. That takes no slot and keeps no pool alive.
+// Pool looks up a model. It takes no slot and keeps no pool alive.
 func (c *ConcurrencyManager) Pool(model string) *Pool { return &Pool{c.slots.Handle(model)} }
 
 // Acquire is [ConcurrencyManager.Acquire] for the model.
@@ -135,8 +128,8 @@ func (p *Pool) TryAcquire() (Slot, bool) {
 // Stats is [ConcurrencyManager.Stats] for the model.
 func (p *Pool) Stats() PoolStats { return PoolStats(p.handle.Stats()) }
 
-// countedAs returns the name that a task is counted by: that of its model, or of
-// its agent where the model has no name.
+// countedAs returns the name that a task is counted under: its model, or its agent if the model has
+// no name.
 func countedAs(model, agent string) (slots.Space, string) {
 	if strings.TrimSpace(model) == "" && strings.TrimSpace(agent) != "" {
 		return slots.Agents, agent
@@ -144,13 +137,12 @@ func countedAs(model, agent string) (slots.Space, string) {
 	return slots.Models, model
 }
 
-// rules are limits that are normal, as they decide which pool a name is counted
-// in. Their maps are never changed.
+// rules are normalized limits. They decide which pool a name is counted in. Their maps are never
+// changed.
 type rules struct{ Limits }
 
-// Pool implements [slots.Rules]. The first entry that is there decides alone: the
-// model's own, then its provider's. Under the default every name has a pool of its
-// own.
+// Pool implements [slots.Rules]. The first entry found decides: the model's, then its provider's.
+// Otherwise the default applies, and every name has a pool of its own.
 func (l rules) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
 	switch {
 	case space == slots.Agents:
@@ -162,8 +154,8 @@ func (l rules) Pool(space slots.Space, name string) (pool string, limit int, sha
 		return "model " + name, n, true
 	}
 	if provider, id, slash := strings.Cut(name, "/"); slash {
-		// A key with a slash stands for a whole name only, so an id with a slash
-		// has none of its own.
+		// A key with a slash only matches a whole name, so an id that contains a slash is not
+		// looked up.
 		if n, ok := l.Model[id]; ok && !strings.Contains(id, "/") {
 			return "model " + id, n, true
 		}
@@ -174,8 +166,8 @@ func (l rules) Pool(space slots.Space, name string) (pool string, limit int, sha
 	return "default " + name, l.Default, false
 }
 
-// normal returns a checked copy of l: names trimmed and in lower case, entries
-// of 0 left out, the default filled in.
+// normal returns a checked copy of l: names are trimmed and in lower case, entries of 0 are left
+// out, and the default is filled in.
 func (l Limits) normal() (Limits, error) {
 	if l.Default < Unlimited {
 		return l, &InputError{"Limits.Default", fmt.Sprintf("is %d; it must be positive, 0 for the default of %d, or Unlimited (-1)", l.Default, DefaultConcurrency)}
@@ -198,8 +190,8 @@ func (l Limits) normal() (Limits, error) {
 	return l, nil
 }
 
-// slashInProvider says what is wrong with a slash in the name of a provider, or "".
-// What limits models is called by the name that the caller knows.
+// slashInProvider says what is wrong with a provider name that contains a slash, or returns "".
+// models is the name that the caller knows for the limits of models.
 func slashInProvider(name, models string) string {
 	provider, _, slash := strings.Cut(name, "/")
 	if !slash {
@@ -208,11 +200,11 @@ func slashInProvider(name, models string) string {
 	return fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %s here, or %s in %s", mdtext.Quote(provider), mdtext.Quote(name), models)
 }
 
-// normalLimits is one map of [Limits.normal]. Keys are looked at in order, so
-// that the same mistake always gives the same error.
+// normalLimits normalizes one map of the limits. It visits keys in order, so that the same mistake
+// always gives the same error.
 func normalLimits(field string, in map[string]int) (map[string]int, error) {
 	out := make(map[string]int, len(in))
-	from := make(map[string]string, len(in)) // the key as it was written
+	from := make(map[string]string, len(in)) // normalized name to key as written
 	for _, raw := range slices.Sorted(maps.Keys(in)) {
 		at := fmt.Sprintf("%s[%q]", field, raw)
 		n, name := in[raw], slots.Normal(raw)

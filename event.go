@@ -14,15 +14,15 @@ const (
 	_              EventKind = iota
 	EventLaunched            // a task was launched; it is pending
 	EventResumed             // a new attempt of an ended task is pending
-	EventStarted             // pending became running
+	EventStarted             // a pending attempt started to run
 	EventPhase               // the phase of a running attempt changed, or its session became known
-	EventProgress            // something of Task.Progress changed; several changes may be one event
-	EventEnded               // the attempt ended; exactly one for each attempt
+	EventProgress            // something in Task.Progress changed; one event may cover several changes
+	EventEnded               // the attempt ended; exactly one event per attempt
 	EventQuiet               // nothing of the ended attempt runs any more
-	EventOverLimit           // its session did not stop in time and its slot went to the next one
+	EventOverLimit           // its session did not stop in time, and its slot was given to the next task
 	EventNotice              // Task.Notice became final
 	EventExpired             // the record was dropped by retention
-	EventMissed              // the subscriber was too slow; Missed events are lost
+	EventMissed              // the subscriber was too slow; Event.Missed events are lost
 )
 
 var eventKindNames = [...]string{"none", "launched", "resumed", "started", "phase", "progress", "ended", "quiet", "over limit", "notice", "expired", "missed"}
@@ -38,10 +38,9 @@ func (k *EventKind) UnmarshalText(b []byte) error {
 	return enumOf(k, eventKindNames[:], "kind of event", b)
 }
 
-// Event tells a subscriber what happened. Task is the task as it was right
-// after it.
+// Event tells a subscriber what happened. Task is the task right after the event.
 type Event struct {
-	Seq    uint64    `json:"seq"` // grows by one for every event of the manager
+	Seq    uint64    `json:"seq"` // grows by one with every event of the manager
 	Kind   EventKind `json:"kind"`
 	Task   Task      `json:"task"`
 	Missed uint64    `json:"missed,omitempty"` // with EventMissed
@@ -52,18 +51,17 @@ type Subscription struct {
 	m      *BackgroundManager
 	waiter waiter
 
-	// Guarded by the manager's lock.
-	buf    []Event // what has not been read, oldest first
+	// The manager's lock guards these.
+	buf    []Event // unread events, oldest first
 	max    int
 	missed uint64
-	ended  bool
+	closed bool
 }
 
-// Subscribe returns all tasks as they are now, in the order of their launch, and
-// a subscription to every event after that, without a gap between the two. At
-// most buffer events (256 if it is not positive) wait to be read; when there are
-// more the oldest are lost and the subscriber is told how many. Close it in the
-// end.
+// Subscribe returns all current tasks, in launch order, and a subscription to every event after
+// that, without a gap. At most buffer events wait to be read; the default is 256 if buffer is not
+// positive. If more arrive, the oldest are lost, and the subscriber is told how many. Close the
+// subscription when done.
 func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	if buffer <= 0 {
 		buffer = 256
@@ -81,7 +79,7 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 			tasks[i] = st.snapshot(t)
 		}
 		if st.closed {
-			s.ended = true
+			s.closed = true
 		} else {
 			st.subs = append(st.subs, s)
 		}
@@ -89,7 +87,7 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	return tasks, s
 }
 
-// put adds an event to what has not been read. With the lock held.
+// put adds an unread event. The lock must be held.
 func (s *Subscription) put(e Event) {
 	if len(s.buf) >= s.max {
 		s.buf[0] = Event{}
@@ -99,7 +97,7 @@ func (s *Subscription) put(e Event) {
 	s.buf = append(s.buf, e)
 }
 
-// next takes the next event out of what has not been read. With the lock held.
+// next removes and returns the oldest unread event. The lock must be held.
 func (s *Subscription) next() (e Event, ok bool) {
 	switch {
 	case s.missed > 0:
@@ -120,16 +118,16 @@ func (s *Subscription) next() (e Event, ok bool) {
 	}
 }
 
-// Next returns the next event. It waits for one until ctx ends, and returns
-// [io.EOF] once the subscription or the manager has been closed and everything
-// has been read. One goroutine at a time may call it.
+// Next returns the next event. It waits for one until ctx ends. It returns [io.EOF] once the
+// subscription or the manager is closed and all events are read. Only one goroutine at a time may
+// call it.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		var e Event
 		var ok, ended bool
 		s.m.view(func(*state) {
 			if e, ok = s.next(); !ok {
-				ended = s.ended
+				ended = s.closed
 			}
 		})
 		switch {
@@ -144,12 +142,12 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-// Close ends the subscription. What has not been read is lost.
+// Close ends the subscription. Unread events are lost.
 func (s *Subscription) Close() {
 	s.m.update(func(st *state, _ int64) {
 		st.subs = slices.DeleteFunc(st.subs, func(x *Subscription) bool { return x == s })
 		s.buf, s.missed = nil, 0
-		s.ended = true
+		s.closed = true
 		st.fx.wakes.add(&s.waiter)
 	})
 }

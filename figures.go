@@ -1,37 +1,35 @@
 package bgagent
 
-// Figures are what a manager counts, as they are at one moment. They marshal to
-// JSON, so that expvar can publish them:
+// Figures are the counts of a manager at one moment. They marshal to JSON, so that expvar can
+// publish them:
 //
 //	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
 //
-// The counts of ends are of attempts, and grow from [New] on; what is still
-// there and what has expired count alike.
+// Ends are counted per attempt since [New], whether or not the task has expired.
 type Figures struct {
-	Live     int   `json:"live"`      // tasks that are pending or running
-	Stopping int   `json:"stopping"`  // ended attempts of which something still runs
-	Owed     int   `json:"owed"`      // ends that a parent has not been told of
-	Kept     int   `json:"kept"`      // records in memory: live tasks, and ended ones until they expire
-	KeptText int64 `json:"kept_text"` // bytes of their results
+	Live     int   `json:"live"`      // pending and running tasks
+	Stopping int   `json:"stopping"`  // ended attempts that are not quiet yet
+	Owed     int   `json:"owed"`      // ends that no parent has been told of yet
+	Kept     int   `json:"kept"`      // records in memory: live tasks, and ended ones that have not expired
+	KeptText int64 `json:"kept_text"` // bytes of the results in memory
 
-	Attempts  uint64           `json:"attempts"`   // launched and resumed, ever
-	Completed uint64           `json:"completed"`  // ended so, ever
-	Failed    uint64           `json:"error"`      // the same
-	Cancelled uint64           `json:"cancelled"`  // the same
-	Causes    map[Cause]uint64 `json:"causes"`     // why they ended; causes that have come up
-	OverLimit uint64           `json:"over_limit"` // sessions that did not stop in time, ever
+	Attempts  uint64           `json:"attempts"`   // launched and resumed since New
+	Completed uint64           `json:"completed"`  // completed since New
+	Failed    uint64           `json:"error"`      // failed since New
+	Cancelled uint64           `json:"cancelled"`  // cancelled since New
+	Causes    map[Cause]uint64 `json:"causes"`     // attempts ended since New, by cause; only causes that occurred
+	OverLimit uint64           `json:"over_limit"` // sessions that did not stop in time since New
 
-	// Pools are those with slots out or somebody waiting, sorted by name. With
-	// Config.Concurrency they count the slots of all who share it.
+	// Pools are the pools with slots in use or tasks waiting, sorted by name. If Config.Concurrency
+	// is shared, they count the slots of all its users.
 	Pools []PoolStats `json:"pools"`
 }
 
-// endCounts counts the attempts that have ended, by cause.
+// endCounts counts the ended attempts by cause.
 type endCounts [len(causeNames)]uint64
 
-// Figures returns what the manager counts, all of it read in one step. That
-// takes time in proportion to the pools and to the sessions that have delegated,
-// not to the tasks.
+// Figures returns the counts, all read in one step. It takes time in proportion to the pools and to
+// the sessions that have delegated, not to the tasks.
 func (m *BackgroundManager) Figures() Figures {
 	f := Figures{Causes: map[Cause]uint64{}}
 	var ends endCounts

@@ -6,15 +6,15 @@ import (
 	"fmt"
 )
 
-// Run launches a task in the foreground and waits for its end. It has no time
-// to live: it lives as long as ctx. When ctx is cancelled the task is cancelled
-// too and the error is ctx's. When ctx's deadline passes, or when the caller is
-// itself a task and waiting any longer could deadlock (because the new task is
-// queued or waits for tasks of its own), the error is [ErrGoesOn]: the task goes
-// on in the background and its end will be told. The task is returned with
-// these errors as well. Otherwise the errors are those of Launch. That the task
-// failed or was cancelled is no error: look at Task.Status. An end that Run returns
-// counts as read.
+// Run launches a task in the foreground and waits for its end. The task has no time to live. An end
+// that Run returns counts as read. A task that failed or was cancelled is no error: check
+// Task.Status.
+//
+// If ctx is cancelled, Run cancels the task and returns the error of ctx. Run returns [ErrGoesOn]
+// if the deadline of ctx passes, or if the caller is itself a task and waiting longer could
+// deadlock, because the new task is queued or waits for tasks of its own. The task then continues
+// in the background and its end will be told. Run returns the task with these errors too. All other
+// errors are those of Launch.
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	s, err := m.launch(ctx, by, in, true)
 	if err != nil {
@@ -47,16 +47,16 @@ func (m *BackgroundManager) foreground(ctx context.Context, by Caller, s Task) (
 	defer m.leave(&w, t)
 	for {
 		done := false
-		ended := callGoesOn
-		err := ctx.Err() // not under the lock: a context may be the host's code
+		left := callGoesOn
+		err := ctx.Err() // outside the lock, because a context may be the host's code
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			ended = callTimedOut
+			left = callTimedOut
 		case err != nil:
-			ended = callCancelled
+			left = callCancelled
 		}
 		var why callEnd
-		m.update(func(st *state, now int64) { s, done, why = st.foreground(ended, by, t, &w, now) })
+		m.update(func(st *state, now int64) { s, done, why = st.foreground(left, by, t, &w, now) })
 		switch {
 		case !done:
 		case why == callTimedOut:

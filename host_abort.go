@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// abortPause is the first pause between two tries of an abort.
+// abortPause is the first pause between two Abort calls.
 const abortPause = 200 * time.Millisecond
 
-// abort aborts the session until that has succeeded and nobody wants it again,
-// or the stopping deadline is over.
+// abort aborts the session until an Abort has succeeded and no further one is wanted, or until the
+// stopping deadline passes.
 func (m *BackgroundManager) abort(a *attempt) {
-	// Each try gets less than half of the deadline, so that there is a second
-	// one when the first hangs and both end before the manager's own alarm.
+	// Each try gets less than half of the deadline. If the first one hangs, a second one still fits
+	// before the manager's own alarm rings.
 	each := m.cfg.StopTimeout / 20 * 9
 	pause := abortPause
 	for {
@@ -43,7 +43,7 @@ func (m *BackgroundManager) abort(a *attempt) {
 	}
 }
 
-// abortOnce aborts a session that came after the stopping deadline.
+// abortOnce makes one separate Abort call for the session.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {
 	var ctx context.Context
 	m.view(func(*state) { ctx = m.contextOf(a.t) })
@@ -61,13 +61,13 @@ func (m *BackgroundManager) callAbort(ctx context.Context, a *attempt, session s
 	return err
 }
 
-// abortReturned is called when an Abort has really returned, which may be long
-// after it was given up.
+// abortReturned applies the return of an Abort call. The manager may have stopped waiting for it
+// long before.
 func (m *BackgroundManager) abortReturned(a *attempt) {
 	m.update(func(st *state, now int64) { st.abortReturned(a, now) })
 }
 
-// sleep waits, and reports whether the manager is still there.
+// sleep waits for d. It reports false if the manager closes first.
 func (m *BackgroundManager) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

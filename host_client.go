@@ -12,7 +12,7 @@ import (
 
 // hostClient is a session client with its abilities.
 type hostClient struct {
-	rec       *client // what the state knows of it
+	rec       *client // its record in the state
 	sc        SessionClient
 	runner    TurnRunner
 	starter   TurnStarter
@@ -23,13 +23,13 @@ type hostClient struct {
 	finder    SessionFinder
 	lister    AgentLister
 	forgetter SessionForgetter
-	kick      chan struct{} // has it polled at once
+	kick      chan struct{} // makes its polling goroutine sweep at once
 }
 
 // host returns the client that the state knows as cl.
 func (m *BackgroundManager) host(cl *client) *hostClient { return m.hosts[cl.index] }
 
-// addClient checks what the client is and finds its abilities.
+// addClient checks that the client is a runner or a starter, and finds its abilities.
 func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	field := "client"
 	if name != "" {
@@ -89,7 +89,7 @@ func (m *BackgroundManager) client(name string) *client {
 	return nil
 }
 
-// hostPanic is the error that a panic or a Goexit in a host's function becomes.
+// hostPanic is the error for a panic or a Goexit in a host's function.
 type hostPanic struct {
 	text  string
 	stack []byte // nil for a Goexit
@@ -97,28 +97,28 @@ type hostPanic struct {
 
 func (e *hostPanic) Error() string { return e.text }
 
-// panicked makes the text at once: to print the value may call the host.
+// panicked formats the value at once, because formatting may call the host's code.
 func panicked(v any) error {
 	return &hostPanic{text: fmt.Sprintf("the host's function panicked: %v", v), stack: debug.Stack()}
 }
 
 var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 
-// hostError is what the manager has to know of an error of the host. The error
-// itself is the host's code, which may panic or ask the manager: it is looked at
-// once, right after the call, and never under the lock.
+// hostError is what the manager needs of an error of the host. The methods of the error are the
+// host's code: they may panic or call the manager. So lookedAt calls them once, right after the
+// host call and never under the lock.
 type hostError struct {
 	text string
-	is   []error // those that the manager acts on
-	from error   // the host's own, for Err
+	is   []error // the known errors that it matches
+	from error   // the host's own error, for Err
 }
 
 func (e *hostError) Error() string { return e.text }
 
 func (e *hostError) Unwrap() []error { return e.is }
 
-// lookedAt returns the error as a hostError, or nil for none. It is called where
-// a panic of the error is taken for one of the host's function.
+// lookedAt returns the error as a hostError, or nil if err is nil. Call it where a panic counts as
+// a panic of the host's function.
 func lookedAt(err error) error {
 	if err == nil {
 		return nil
@@ -136,13 +136,12 @@ func lookedAt(err error) error {
 	return e
 }
 
-// errTookTooLong is returned by within when its time is over.
+// errTookTooLong is what within returns when the timeout has passed.
 var errTookTooLong = errors.New("no answer in time")
 
-// within makes a host call on a goroutine of its own and waits for it at most
-// for the timeout, or until ctx ends. A call that has not returned by then is
-// left behind, with its context ended. A panic or a Goexit comes back as an
-// error.
+// within makes a host call on a separate goroutine. It waits until the call returns, the timeout
+// passes or ctx ends. If the call has not returned by then, within ends the call's context and
+// leaves the call behind. A panic or a Goexit becomes an error.
 func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what string, timeout time.Duration, f func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
@@ -166,7 +165,7 @@ func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what str
 		return a.value, a.err
 	case <-ctx.Done():
 	}
-	select { // both may be ready; an answer is worth more
+	select { // if both are ready, prefer the answer
 	case a := <-ch:
 		return a.value, a.err
 	default:
@@ -178,7 +177,7 @@ func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what str
 	return zero, fmt.Errorf("%s: %w", what, context.Cause(ctx))
 }
 
-// agentNames asks the client which agents there are, for an error message.
+// agentNames asks the client for the names of its agents, for an error message.
 func (m *BackgroundManager) agentNames(cl *client) []string {
 	lister := m.host(cl).lister
 	if lister == nil {

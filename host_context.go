@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// turnContext is the context of an attempt's host calls: it ends when the
-// attempt has ended and has the values of the launch. It is part of the
-// attempt, because contexts of the standard library took a fifth of the time of
-// a short task; its channel is only made when somebody asks for it.
+// turnContext is the context of an attempt's host calls. It ends when the attempt ends, and has the
+// values of the launch. It is part of the attempt and makes its channel only on demand, because
+// contexts of the standard library took a fifth of the time of a short task.
 type turnContext struct {
 	values launchValues
 
@@ -19,8 +18,8 @@ type turnContext struct {
 	after map[*func()]struct{} // registered by AfterFunc
 }
 
-// launchValues are the values of the context of a launch; zero for none. Records
-// keep them for the host and never look inside.
+// launchValues holds the context of a launch for its values; zero if there are none. Records keep
+// it for the host and never look inside.
 type launchValues struct{ from context.Context }
 
 // valuesOf returns the values of a launch.
@@ -31,16 +30,14 @@ func valuesOf(ctx context.Context) launchValues {
 	return launchValues{context.WithoutCancel(ctx)}
 }
 
-// closedChannel is what Done returns of a context that had ended before anybody
-// asked.
+// closedChannel is what Done returns if the context ended before the first call of Done.
 var closedChannel = func() chan struct{} {
 	ch := make(chan struct{})
 	close(ch)
 	return ch
 }()
 
-// Deadline implements [context.Context]: the manager's own deadlines are not
-// the host's.
+// Deadline implements [context.Context]. The manager's deadlines are not visible to the host.
 func (c *turnContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Done implements [context.Context].
@@ -66,8 +63,8 @@ func (c *turnContext) Err() error {
 // Value implements [context.Context].
 func (c *turnContext) Value(key any) any { return valueOf(c.values, key) }
 
-// valueOf returns a value of the launch. Its caller is none of them: a tool that a
-// turn calls would act as the turn's parent.
+// valueOf returns a value of the launch, except its caller: with that, a tool call in a turn would
+// act as the turn's parent.
 func valueOf(values launchValues, key any) any {
 	if values.from == nil || key == (callerKey{}) {
 		return nil
@@ -75,9 +72,8 @@ func valueOf(values launchValues, key any) any {
 	return values.from.Value(key)
 }
 
-// AfterFunc runs f on a goroutine of its own once the context has ended, unless
-// stop is called before. The context package looks for this method, and needs
-// no goroutine for a context that is derived from one that has it.
+// AfterFunc runs f on a new goroutine when the context ends, unless stop is called before. The
+// context package looks for this method: with it, a derived context needs no goroutine.
 func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +94,7 @@ func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// end ends the context. It may be called again.
+// end ends the context. Further calls do nothing.
 func (c *turnContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,8 +111,8 @@ func (c *turnContext) end() {
 	c.after = nil
 }
 
-// contextOf returns the values of a task's launch, for host calls outside its
-// own goroutine.
+// contextOf returns a context with the values of the task's launch, for host calls outside the
+// attempt's goroutine.
 func (m *BackgroundManager) contextOf(t *task) context.Context {
 	if t.more != nil && t.more.values != (launchValues{}) {
 		return valuesOver{m.base, t.more.values}
@@ -124,7 +120,7 @@ func (m *BackgroundManager) contextOf(t *task) context.Context {
 	return m.base
 }
 
-// valuesOver is a context that ends with one and has the values of another.
+// valuesOver is a context with the values of a launch.
 type valuesOver struct {
 	context.Context
 	values launchValues

@@ -6,11 +6,10 @@ import (
 	"slices"
 )
 
-// How what is owed reaches a parent: a root session through a Notifier, the
-// session of a task as its next turn.
+// Delivery of notices to root sessions. The session of a task is told by its next turn instead.
 
-// deliver tells a root session what it is owed. It is the only goroutine that
-// does so for this node, and ends when nothing is due.
+// deliver tells a root session what it is owed, until nothing is due. No other goroutine delivers
+// to this node meanwhile.
 func (m *BackgroundManager) deliver(n *node) {
 	for {
 		seen, cl := m.parentState(n.session)
@@ -21,7 +20,7 @@ func (m *BackgroundManager) deliver(n *node) {
 		if env == nil {
 			return
 		}
-		answer, detail := noticeTaken, ""
+		answer, detail := noticeRecorded, ""
 		switch err := m.notify(cl, n.session, m.words.told(env.notice)); {
 		case err == nil:
 		case errors.Is(err, ErrBusy):
@@ -35,8 +34,8 @@ func (m *BackgroundManager) deliver(n *node) {
 	}
 }
 
-// parentState asks the clients that can tell statuses about a root session. The
-// first that knows whether it is idle decides.
+// parentState asks the clients that can tell statuses about a root session. The first client that
+// knows whether the session is idle decides.
 func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
 	for _, cl := range m.hosts {
 		if cl.starter == nil {
@@ -74,19 +73,19 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 			return parentBusy, cl.rec
 		default:
 			if state == parentReady {
-				state = parentUntold
+				state = parentSilent
 			}
 		}
 	}
 	return state, nil
 }
 
-// notify hands a notice to the host: to the client that knows the session, where
-// one has said so, or else to each in turn.
+// notify hands a notice to the host. It starts with the client that knows the session, if one does,
+// and otherwise tries each client in turn.
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			n := n // tried again it must come unchanged, whatever the host did with it
+			n := n // a copy: if the host changes it, the next try must still be the same
 			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
 			return struct{}{}, lookedAt(f(ctx, session, n))
 		})

@@ -2,14 +2,14 @@ package bgagent
 
 import "sync"
 
-// hostErrors are the errors that the host calls of ended attempts have returned,
-// as the host made them. The state never sees them.
+// hostErrors keeps the errors that host calls of ended attempts have returned, as the client made
+// them. The state never sees them.
 type hostErrors struct {
-	mu  sync.Mutex // guards all; nothing is called while it is held
+	mu  sync.Mutex // guards the map; nothing is called while it is held
 	all map[string]error
 }
 
-// keep remembers the error of a task's latest attempt; nil forgets it.
+// keep remembers the error of a task's latest attempt. A nil error forgets it.
 func (h *hostErrors) keep(task string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -29,10 +29,10 @@ func (h *hostErrors) of(task string) error {
 	return h.all[task]
 }
 
-// Err returns the error with which CreateSession, RunTurn or StartTurn failed last
-// in the task's latest attempt, as the client returned it, for errors.Is and
-// errors.As. It is nil when none failed, when the attempt still starts or runs,
-// and once the record has expired. Task.Reason says the same in words.
+// Err returns the error of the last failed call of CreateSession, RunTurn or StartTurn in the
+// task's latest attempt. It is the error that the client returned, for use with errors.Is and
+// errors.As. Err returns nil if no call failed, while the attempt is pending or running, and after
+// the record has expired. Task.Reason describes the same error in words.
 func (m *BackgroundManager) Err(id string) error {
 	failed := false
 	m.view(func(st *state) {

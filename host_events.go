@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// follow runs the event stream of a client until the manager is closed.
+// follow runs the event stream of a client until the manager closes.
 func (m *BackgroundManager) follow(cl *hostClient) {
 	emit := func(e HostEvent) {
 		e.Client = cl.rec.name
@@ -29,8 +29,8 @@ func (m *BackgroundManager) follow(cl *hostClient) {
 	}
 }
 
-// followOnce calls Events on a goroutine of its own, so that one that ends it
-// or ignores its context does not end or hold up this one.
+// followOnce calls Events on a separate goroutine. If Events ends its goroutine or ignores its
+// context, this one continues.
 func (m *BackgroundManager) followOnce(cl *hostClient, emit func(HostEvent)) error {
 	const forever = 100 * 365 * 24 * time.Hour
 	_, err := within(m.base, m, goEvents, "Events", forever, func(ctx context.Context) (struct{}, error) {

@@ -1,6 +1,6 @@
 package bgagent
 
-// tellForgotten calls ForgetSession until there is nothing more to forget.
+// tellForgotten calls ForgetSession for every forgotten session.
 func (m *BackgroundManager) tellForgotten() {
 	for {
 		var list []forgotten

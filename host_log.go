@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// logKind says what a log entry tells.
+// logKind says what a log entry is about.
 type logKind uint8
 
 const (
@@ -38,7 +38,7 @@ var logMessages = [...]string{
 	logTodosFailed: "reading todos failed",
 }
 
-// logEntry is something to be logged: about a task, or about a host.
+// logEntry is one entry for the log, about a task or about a host.
 type logEntry struct {
 	at   int64
 	kind logKind
@@ -51,9 +51,8 @@ type logEntry struct {
 	about, detail string // of a host
 }
 
-// logQueue holds entries until their goroutine has written them: the logger is
-// the host's, may be slow, and is never called under the lock. Entries over the
-// bound are counted and dropped.
+// logQueue holds entries until its goroutine has written them. The logger is the host's and may be
+// slow, so it is never called under the lock. Entries beyond maxLogEntries are counted and dropped.
 type logQueue struct {
 	entries []logEntry
 	writing bool
@@ -62,7 +61,7 @@ type logQueue struct {
 
 const maxLogEntries = 10_000
 
-// writeLogs writes entries in their order until there are none.
+// writeLogs writes the queued entries in order until none is left.
 func (m *BackgroundManager) writeLogs() {
 	for {
 		var entries []logEntry
@@ -83,8 +82,8 @@ func (m *BackgroundManager) writeLogs() {
 	}
 }
 
-// writeEntry writes one entry. The detail of what went wrong with a host may hold
-// what an agent wrote, so it is logged at debug level.
+// writeEntry writes one entry. Details of problems with a host may contain text that an agent
+// wrote, so they are logged at debug level.
 func (m *BackgroundManager) writeEntry(e logEntry) {
 	at, text := wall(m.epoch, e.at), logMessages[e.kind]
 	if e.task == "" {
@@ -115,6 +114,6 @@ func (m *BackgroundManager) writeLine(at time.Time, level slog.Level, text strin
 	if ctx := context.Background(); h.Enabled(ctx, level) {
 		r := slog.NewRecord(at, level, text, 0)
 		r.AddAttrs(attrs...)
-		_ = h.Handle(ctx, r) // there is nobody to tell
+		_ = h.Handle(ctx, r) // there is nobody to report the error to
 	}
 }

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// stopPoll is the pause between two sweeps while a session is being stopped:
-// its slot waits for the answer.
+// stopPoll is the pause between two sweeps while a session is being stopped. It is short because
+// the slot waits for the answer.
 const stopPoll = 250 * time.Millisecond
 
-// readPage is how many messages are asked for at once, and readPages how many
-// times in one look: a client that always has more must not hold up a sweep.
+// readPage is how many messages one call asks for. readPages is the most calls of one look: a
+// client that always has more must not hold up its reader.
 const (
 	readPage  = 100
 	readPages = 200
 )
 
-// poll sweeps over the client's sessions, one sweep after the other, as long as
-// there is anything to ask about.
+// poll sweeps over the client's sessions, one sweep at a time, while there is any session to ask
+// about.
 func (m *BackgroundManager) poll(cl *client) {
 	for {
 		pause, over := m.cfg.PollInterval, m.base.Err() != nil
@@ -43,9 +43,9 @@ func (m *BackgroundManager) poll(cl *client) {
 	}
 }
 
-// sweep asks the client once for the statuses of all sessions, and has those read
-// of which something may be new. It does not wait for that: one that is slow to be
-// read must not hold up the others.
+// sweep asks the client once for the statuses of all sessions, and queues those to read that may
+// have something new. It does not wait for the reads, so that one slow session does not hold up the
+// others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node
@@ -86,8 +86,8 @@ func (m *BackgroundManager) sweep(cl *client) {
 	})
 }
 
-// statuses asks for the statuses of sessions. After an error the answer is
-// empty, and so everything is unknown.
+// statuses asks for the statuses of sessions. On an error it returns no answer, so every status is
+// unknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)
@@ -105,7 +105,7 @@ func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]Sessi
 	return answer, nil
 }
 
-// readThem reads sessions until none is left for it.
+// readThem reads queued sessions until none is left.
 func (m *BackgroundManager) readThem(cl *client) {
 	for {
 		var l looked
@@ -126,18 +126,17 @@ func (m *BackgroundManager) readThem(cl *client) {
 	}
 }
 
-// lookNow asks for the status of one session, and looks at it.
+// lookNow asks for the status of one session and looks at the session.
 func (m *BackgroundManager) lookNow(l looked) {
 	answer, _ := m.statuses(l.a.cl, []string{l.session})
 	if l.status = answer[l.session]; l.status.State == SessionUntold && l.said != SessionUnknown {
-		l.status.State = l.said // the event is all that is ever told
+		l.status.State = l.said // this client only tells statuses by events
 	}
 	m.look(l)
 }
 
-// look reads what is new in a session whose status has just been told, and
-// decides. w.looking has been set; it is the only goroutine that reads this
-// session.
+// look reads what is new in a session whose status has just been told, and has it judged. The
+// session's looking mark is set, so no other goroutine reads this session.
 func (m *BackgroundManager) look(l looked) {
 	a := l.a
 	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
@@ -153,14 +152,14 @@ func (m *BackgroundManager) look(l looked) {
 			return
 		}
 		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
-		again = a.w.c.unread > 0
-		o.read = st.current(a, l.status, now) // only the todos are missing
+		again = a.sight.c.unread > 0
+		o.read = st.current(a, l.status, now) // if true, only the todos are missing
 	})
 	var pages []Page
 	var err error
 	if !skip && !o.read {
 		afresh := false
-		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // it may be the cursor
+		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // the cursor may be at fault
 			pages, err = m.read(ctx, a.cl, l.session, "")
 			afresh = err == nil
 		}
@@ -169,11 +168,11 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		o.read, o.failed, o.afresh = err == nil, err != nil, again || cursor == ""
 		if afresh {
-			m.update(func(st *state, _ int64) { a.w.readAfresh() })
+			m.update(func(st *state, _ int64) { a.sight.readAfresh() })
 		}
 	}
 	needTodos := false
-	var rest time.Duration // of the hold
+	var rest time.Duration // what is left of TodoHold
 	m.update(func(st *state, now int64) {
 		if skip || a.t.run != a || a.epoch != l.epoch || a.ended {
 			skip = true
@@ -185,17 +184,17 @@ func (m *BackgroundManager) look(l looked) {
 			st.logText(logReadFailed, l.session, err.Error())
 		}
 		if o.answered {
-			a.w.answered = now
+			a.sight.answered = now
 			st.status(a, l.status)
 		}
 		st.judge(a, o, now)
-		if a.live() && a.w.lookAt > 0 && a.w.said == SessionUnknown {
-			a.w.said = l.said // for when it is looked at again
+		if a.live() && a.sight.lookAt > 0 && a.sight.said == SessionUnknown {
+			a.sight.said = l.said // for the next look
 		}
-		if needTodos = a.live() && a.w.c.needsTodos; !needTodos {
+		if needTodos = a.live() && a.sight.c.needsTodos; !needTodos {
 			st.wasLooked(a)
 		}
-		rest = time.Duration(a.w.c.todoSince-now) + m.cfg.TodoHold
+		rest = time.Duration(a.sight.c.todoSince-now) + m.cfg.TodoHold
 	})
 	if skip || !needTodos {
 		return
@@ -210,19 +209,18 @@ func (m *BackgroundManager) look(l looked) {
 			case err == nil:
 				st.todos(a, todos, now)
 			case errors.Is(err, errors.ErrUnsupported):
-				a.w.todos, a.w.todosAt = 0, now
+				a.sight.todos, a.sight.todosAt = 0, now
 			default:
 				st.logText(logTodosFailed, l.session, err.Error())
 			}
-			o.poll = false // the same poll: nothing is counted twice
+			o.poll = false // the same poll must not count twice
 			st.judge(a, o, now)
 		}
 		st.wasLooked(a)
 	})
 }
 
-// read reads what is new in a session since the cursor. With an error it returns
-// the pages before it.
+// read reads the messages since the cursor. On an error it returns the pages read before.
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {
 		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {

@@ -7,20 +7,18 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The host calls of an attempt: CreateSession, then RunTurn or StartTurn, made
-// by one goroutine. A call's answer goes to a method of its own (created,
-// turnStarted, turnReturned), so that a goroutine that the host ends with
-// runtime.Goexit can be replaced by another that goes on with the same method.
+// The host calls of an attempt: CreateSession, then RunTurn or StartTurn. One goroutine makes them.
+// A separate method applies each answer (created, turnStarted, turnReturned): if the host ends the
+// goroutine with runtime.Goexit, a new goroutine continues with that method.
 
-// work makes the host calls of attempts that have their slot, one attempt after
-// the other, until none is left for it.
+// work makes the host calls of an attempt, and then those of further attempts that got a slot,
+// until there are none.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
 	m.workOn(m.step(func(st *state, _ int64) { st.wantGoroutine(a) }, &j), &j)
 }
 
-// workOn makes the call that has been prepared for the attempt, and those that
-// follow.
+// workOn makes the prepared call of the attempt, and the calls that follow it.
 func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	for a != nil {
 		if n := j.prompt.Notice; n != nil && j.call != callCreate {
@@ -38,7 +36,7 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	}
 }
 
-// goOn goes on, on a goroutine of its own, where the host has ended one.
+// goOn continues on a new goroutine after the host has ended this one.
 func (m *BackgroundManager) goOn(answer func(*job) *attempt) {
 	m.spawn(goWorker, func() {
 		var j job
@@ -112,9 +110,9 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 	return m.turnStarted(a, err, j)
 }
 
-// catchUp reads what an earlier attempt has left in the session: it would be taken
-// for the answer to the prompt that is about to be handed over. It returns an
-// error only when the attempt has ended meanwhile.
+// catchUp reads what an earlier attempt has left in the session, because it would otherwise count
+// as the answer to the next prompt. catchUp returns an error only if the attempt has ended
+// meanwhile.
 func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	pages, failed := m.read(&a.ctx, a.cl, j.session, j.cursor)
 	m.update(func(st *state, now int64) {
@@ -128,14 +126,13 @@ func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	return err
 }
 
-// created takes the answer of CreateSession.
+// created applies the answer of CreateSession.
 func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingCreate, err)
 	return m.step(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
 }
 
-// withAgents adds the agents that there are to the error that there is no such
-// agent.
+// withAgents adds the names of the known agents to a NoSuchAgentError that has none.
 func (m *BackgroundManager) withAgents(cl *client, err error) error {
 	var noAgent *NoSuchAgentError
 	if errors.As(err, &noAgent) && len(noAgent.Known) == 0 {
@@ -146,20 +143,20 @@ func (m *BackgroundManager) withAgents(cl *client, err error) error {
 	return err
 }
 
-// turnReturned takes the end of a runner's turn.
+// turnReturned applies the answer of RunTurn.
 func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingTurn, err)
 	return m.step(func(st *state, now int64) { st.turnReturned(a, end, failed, now) }, j)
 }
 
-// turnStarted takes the answer of StartTurn.
+// turnStarted applies the answer of StartTurn.
 func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt {
 	failed := m.failureOf(a, doingPrompt, err)
 	return m.step(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
 }
 
-// failureOf returns what the state has to know of an error. That of an agent which
-// does not exist names those there are; a panic is logged with its stack.
+// failureOf returns what the state needs to know about an error. For an unknown agent, it names the
+// agents that exist. A panic is logged with its stack.
 func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostFailure {
 	if err == nil {
 		return hostFailure{}

@@ -30,9 +30,8 @@ func init() {
 	}
 }
 
-// checkInvariants recounts everything that the state counts, and looks at every
-// index. Tests call it, with the lock held, after every update; see the list at
-// BackgroundManager.
+// checkInvariants recounts everything that the state counts and checks every index. Tests call it
+// after every update, with the lock held. The list of invariants is in manager.go.
 func (st *state) checkInvariants() error {
 	c := checker{st: st, live: map[*node]int{}, tree: map[*node]int{}, kids: map[*node]int{}}
 	for _, t := range st.tasks {
@@ -50,8 +49,8 @@ func (st *state) checkInvariants() error {
 			c.session(s)
 		}
 	}
-	c.expiry("told", &st.keep.told, true)
-	c.expiry("untold", &st.keep.untold, false)
+	c.expiry("settled", &st.keep.settled, true)
+	c.expiry("unsettled", &st.keep.unsettled, false)
 	checkAlarms(&c, st.deadlines.attempts)
 	checkAlarms(&c, st.deadlines.queued)
 	checkAlarms(&c, st.deadlines.nodes)
@@ -121,9 +120,9 @@ func (c *checker) task(t *task) {
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id())
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id())
 	}
-	// What has been told may go, unless it is still being stopped.
+	// A task with a settled notice can be evicted, unless it is still being stopped.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun)
-	c.expect(!mayGo || t.fin.line == &st.keep.told, "task %s would never be forgotten", t.id())
+	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t.id())
 	if t.sess != nil {
 		c.expect(st.session(t.sess.id) == t.sess, "session of task %s is not indexed", t.id())
 	}
@@ -133,10 +132,10 @@ func (c *checker) task(t *task) {
 	}
 }
 
-// expiry looks at one of the two lines of tasks that may go.
+// expiry checks one of the two lines of tasks that can be evicted.
 func (c *checker) expiry(name string, q *expiry, told bool) {
 	var last *task
-	texts := q.text == nil // from here on there may be texts
+	texts := q.text == nil // tasks from here on may have texts
 	for t := q.first; t != nil; last, t = t, t.fin.next {
 		if t.fin == nil {
 			c.expect(false, "%s: task %s has no outcome", name, t.id())
@@ -164,7 +163,7 @@ func (c *checker) session(s *session) {
 		return
 	}
 	if s.task == nil || s.task.sess != s {
-		c.expect(false, "session %s has lost its task", s.id)
+		c.expect(false, "session %s has no task", s.id)
 		return
 	}
 	num, _ := parseID(s.task.id())
@@ -178,15 +177,15 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 	}
 	c.expect((a.phase == PhaseWaiting) == (a.why != notParked), "task %s is parked and in phase %q", t.id(), a.phase)
 	if a.why != notParked {
-		// A slot that SetLimits has granted may not have been told of yet.
+		// The grant of a slot by SetLimits may not be processed yet.
 		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id(), a.wantTurn, waits, holds)
 		own := t.sess.own
 		c.expect(a.wantTurn || own != nil && (own.live > 0 || own.outstanding() > 0), "task %s waits for nothing", t.id())
 	} else {
 		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id(), a.phase)
 	}
-	_, watched := a.cl.followed[a]
-	c.expect(watched == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is watched: %v", t.id(), watched)
+	_, followed := a.cl.followed[a]
+	c.expect(followed == (a.cl.starter && a.turnStart > 0 && a.stage == stageNone), "task %s is followed: %v", t.id(), followed)
 }
 
 func (c *checker) node(name string, n *node) {
@@ -196,19 +195,19 @@ func (c *checker) node(name string, n *node) {
 		c.expect(n.account.live == c.tree[n], "root %q has %d live tasks, counted %d", name, n.account.live, c.tree[n])
 	}
 	c.expect(n.kids == c.kids[n], "node %q has %d tasks, counted %d", name, n.kids, c.kids[n])
-	owed, lost := 0, 0
+	owed, reclaimable := 0, 0
 	for _, d := range n.owed {
 		if d.t != nil {
 			owed++
 		}
 	}
 	for t := n.first; t != nil; t = t.next {
-		if t.is(flagLost) {
-			lost++
+		if t.is(flagReclaimable) {
+			reclaimable++
 		}
 	}
 	c.expect(owed == n.nOwed, "node %q owes %d, counted %d", name, n.nOwed, owed)
-	c.expect(lost == n.lost, "node %q has lost %d, counted %d", name, n.lost, lost)
+	c.expect(reclaimable == n.reclaimable, "node %q has %d reclaimable notices, counted %d", name, n.reclaimable, reclaimable)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
 	c.expect(n.kids > 0 || n.nOwed > 0 || n.env != nil || n.delivering || len(n.waiters) > 0 || len(n.subs) > 0, "nothing needs node %q", name)
 	if n.of != nil {
@@ -223,8 +222,7 @@ func checkAlarms[T any](c *checker, h alarms[T]) {
 	}
 }
 
-// armed reports whether the timer stands for the earliest deadline. With the lock
-// held.
+// armed reports whether the timer stands for the earliest deadline. The lock must be held.
 func (m *BackgroundManager) armed() bool {
 	at := m.st.deadlines.first()
 	return m.timerOff || at == 0 || m.timerAt != 0 && m.timerAt <= at

@@ -60,7 +60,7 @@ var planted = map[string]struct {
 	"what is stopping":     {"stopping is 1, counted 0", func(x scene) func() { return plant(&x.st.stopping, 1) }},
 	"texts":                {"text is 9, counted 8", func(x scene) func() { return plant(&x.st.keep.text, 9) }},
 	"what is owed":         {`node "root" owes 0, counted 1`, func(x scene) func() { return plant(&x.root.nOwed, 0) }},
-	"what is lost":         {`node "root" has lost 1, counted 0`, func(x scene) func() { return plant(&x.root.lost, 1) }},
+	"what is lost":         {`node "root" has 1 reclaimable notices, counted 0`, func(x scene) func() { return plant(&x.root.reclaimable, 1) }},
 	"the oldest debt":      {"oldest is 0 with 1 owed", func(x scene) func() { return plant(&x.root.oldest, 0) }},
 
 	"a status":              {"is cancelled for turn ended", func(x scene) func() { return plant(&x.read.status, Cancelled) }},
@@ -96,16 +96,16 @@ var planted = map[string]struct {
 		return plantIn(x.st.nodes, "b", &node{session: "b", of: x.read.sess})
 	}},
 	"a session's name":     {"is indexed wrongly", func(x scene) func() { return plant(&x.running.sess.id, "b") }},
-	"a session of another": {"has lost its task", func(x scene) func() { return plant(&x.running.sess.task, x.owed) }},
+	"a session of another": {"has no task", func(x scene) func() { return plant(&x.running.sess.task, x.owed) }},
 	"another's debt":       {"points elsewhere", func(x scene) func() { return plant(&x.root.owed[x.owed.debt].no, 7) }},
-	"who is followed":      {"is watched: true", func(x scene) func() { return plantIn(x.running.run.cl.followed, x.running.run, struct{}{}) }},
+	"who is followed":      {"is followed: true", func(x scene) func() { return plantIn(x.running.run.cl.followed, x.running.run, struct{}{}) }},
 
 	"a record for ever":    {"would never be forgotten", func(x scene) func() { return plant(&x.read.fin.line, nil) }},
-	"a line without start": {"told: the last is not the last", func(x scene) func() { return plant(&x.st.keep.told.first, nil) }},
-	"a line without end":   {"untold: the last is not the last", func(x scene) func() { return plant(&x.st.keep.untold.last, nil) }},
-	"the wrong line":       {"untold: the notice of task", func(x scene) func() { return plant(&x.owed.notice, NoticeRead) }},
+	"a line without start": {"settled: the last is not the last", func(x scene) func() { return plant(&x.st.keep.settled.first, nil) }},
+	"a line without end":   {"unsettled: the last is not the last", func(x scene) func() { return plant(&x.st.keep.unsettled.last, nil) }},
+	"the wrong line":       {"unsettled: the notice of task", func(x scene) func() { return plant(&x.owed.notice, NoticeRead) }},
 	"a link":               {"is linked wrongly", func(x scene) func() { return plant(&x.read.fin.prev, x.owed) }},
-	"a text that is kept":  {"is passed over", func(x scene) func() { return plant(&x.st.keep.told.text, nil) }},
+	"a text that is kept":  {"is passed over", func(x scene) func() { return plant(&x.st.keep.settled.text, nil) }},
 
 	"a deadline's place": {"alarm 0 has index 9", func(x scene) func() { return plant(&x.st.deadlines.attempts[0].alarm.index, 9) }},
 	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},

@@ -11,17 +11,18 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Launch starts a task and returns at once with its first snapshot, pending or
-// already running. It calls Config.PrepareLaunch, Config.Model, Config.ClientFor
-// and Config.AgentPermissions, and looks up the parents of a session that is not
-// a task's own; ctx bounds these and nothing else: the task lives on after it.
-// The values of ctx are kept for the task's host calls.
+// Launch starts a task and returns its first snapshot at once; the task is pending or already
+// running. Launch calls Config.PrepareLaunch, Config.Model, Config.ClientFor and
+// Config.AgentPermissions, and looks up the parents of a session that does not belong to a task.
+// ctx bounds only these calls: the task outlives it. The task's host calls get the values of ctx.
 //
-// A repetition by the same caller with the same non-empty tool-call id, agent
-// and prompt returns the same task while that is live: it is a retry. Afterwards
-// it is another call, because model servers use ids again. The error is an [*InputError] for a missing
-// agent or prompt, or matches [ErrClosed], [ErrDepth], [ErrTooManyTasks],
-// [ErrSessionEnded] or [ErrParentCycle]; then nothing was launched.
+// If the same caller repeats a call with the same non-empty tool-call id, agent and prompt while
+// the task is live, Launch returns the same task: the call is a retry. After the task has ended,
+// the call launches a new task, because model servers reuse ids.
+//
+// The error is an [*InputError] if the agent or the prompt is missing, or matches [ErrClosed],
+// [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle]. After an error, nothing was
+// launched.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	return m.launch(ctx, by, in, false)
 }
@@ -49,8 +50,7 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 	return snap, nil
 }
 
-// repeated returns the task that the same tool call has launched before, without
-// asking the host anything again.
+// repeated returns the task that the same tool call has launched before. It does not call the host.
 func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (snap Task, ok bool) {
 	if by.ToolCallID == "" {
 		return snap, false
@@ -67,7 +67,7 @@ func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool)
 	return snap, ok
 }
 
-// plan is a launch that has been looked at and not been admitted yet.
+// plan is a prepared launch that is not admitted yet.
 type plan struct {
 	in     LaunchInput
 	values launchValues
@@ -75,10 +75,10 @@ type plan struct {
 	cl     *client
 	own    []Permission // the agent's own rules
 	chain  []SessionInfo
-	asked  [2]string // agent and prompt, as the caller gave them
+	asked  [2]string // agent and prompt as the caller gave them
 }
 
-// prepare does what needs the host, before the lock is taken.
+// prepare makes the host calls of a launch, before the lock is taken.
 func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInput) (p plan, err error) {
 	if err := ctx.Err(); err != nil {
 		return p, err
@@ -124,8 +124,8 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	return p, err
 }
 
-// prepareLaunch lets the host complete the input. It is a function of its own so
-// that the input escapes to the heap only where there is such a host.
+// prepareLaunch lets the host complete the input. It is separate so that in escapes only when
+// PrepareLaunch is set.
 func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error) {
 	in.Metadata = maps.Clone(in.Metadata)
 	return within(ctx, m, goCall, "Config.PrepareLaunch", m.cfg.CallTimeout, func(ctx context.Context) (LaunchInput, error) {
@@ -134,7 +134,7 @@ func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in Lau
 	})
 }
 
-// modelFor returns the model that the agent uses when asked for one.
+// modelFor returns the model for the agent, if the caller asked for the given one.
 func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
 	asked = mdtext.Valid(strings.TrimSpace(asked))
 	if m.cfg.Model == nil {
@@ -149,9 +149,8 @@ func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (
 	return strings.TrimSpace(model), nil
 }
 
-// lookUpParents returns what the clients know of a session that is not a
-// task's own: its own entry first, then its parents'. It asks only for sessions
-// that have no node yet.
+// lookUpParents returns what the clients know about a session that does not belong to a task: first
+// the session itself, then its parents. It stops at a session that has a node.
 func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain []SessionInfo, err error) {
 	if !slices.ContainsFunc(m.hosts, func(cl *hostClient) bool { return cl.finder != nil }) {
 		return nil, nil
@@ -183,7 +182,7 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	return chain, nil
 }
 
-// findSession asks the clients in turn for a session.
+// findSession asks the clients for a session, one after the other.
 func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
 	for _, cl := range m.hosts {
 		if cl.finder == nil {
@@ -214,7 +213,7 @@ func title(description, prompt string) string {
 		}
 	}
 	if s = mdtext.Joined(s, titleMax); len(prompt) > 2*titleMax {
-		s = strings.Clone(s) // it outlives the prompt that it may be a part of
+		s = strings.Clone(s) // cloned: a slice would keep the whole prompt alive
 	}
 	return s
 }

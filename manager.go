@@ -18,76 +18,77 @@ import (
 
 // # Invariants
 //
-// They are what every change must keep; checkInvariants verifies those about
-// state after every update in tests.
+// Every change must keep these. In tests, checkInvariants verifies those about state after every
+// update and view.
 //
-//  1. A status changes only in task.transition, only under the lock.
-//  2. A terminal status is final for its attempt; a resume opens a new attempt.
-//  3. Whoever waits for an attempt is woken once it is terminal and its notice
-//     is in the outbox. Get may show the end a moment before, never after.
-//  4. An attempt owns at most one slot. When its agent ended the turn the slot
-//     goes back in that update; when it was ended from outside, once nothing of
-//     it runs or the stopping deadline has passed.
-//  5. No attempt that could start waits while a slot of its pool is free.
-//     Those that could not are marked flagUnstarted: their session is not quiet.
-//  6. The indexes (by id, session, parent, tool call) hold exactly the tasks
-//     they should. A session has at most one attempt that is live or not quiet.
-//  7. Counts of live tasks, of a batch and of what is owed change only in
-//     countLive, where nodes are linked, and in notice.go.
-//  8. Every task is live, or ended with its notice owed or settled in exactly
-//     one way.
-//  9. While the lock is held no host, logger or subscriber is called and nothing
-//     blocks. Below it there is only the lock of the ConcurrencyManager.
-//  10. Decide, then act: who wins a transition performs its side effect. Host
-//     calls of one attempt other than Abort are made by one goroutine at a time.
-//  11. An observation older than the last prompt or abort is dropped.
-//  12. Events leave in the order of transitions, one EventEnded for an attempt.
-//  13. Callers get copies.
-//  14. Every goroutine starts in begin and has ended before Close returns, or is
-//     named in its error.
-//  15. At most one sweep at a time per client; with nothing live and nothing owed
-//     to a busy parent nothing periodic runs; one timer stands for all deadlines.
-//  16. The update that begins Close ends everything pending; after it no attempt
-//     and no turn starts.
+//  1. Only task.transition writes a status, and only under the lock.
+//  2. A terminal status is final for its attempt. A resume opens a new attempt.
+//  3. A waiter for an attempt is woken after the attempt is terminal and its notice is owed or settled.
+//     Get may show the end earlier than the waiter wakes, never later.
+//  4. An attempt owns at most one slot. The slot goes back in the update that ends or parks the turn if
+//     the agent ended it. If the attempt was ended from outside, the slot goes back once nothing of it
+//     runs, or when its stopping deadline passes.
+//  5. No startable attempt waits while its pool has a free slot. An attempt whose session is not quiet
+//     yet is not startable; its task has flagUnstarted.
+//  6. Each index (id, session, parent, tool call) holds exactly the tasks it should. A session has at
+//     most one attempt that is live or not quiet.
+//  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
+//     in state_owed.go, state_deliver.go and state_take.go.
+//  8. Every task is either live, or ended with a notice that is owed or settled in exactly one way.
+//  9. While the lock is held, nothing blocks and no host, logger or subscriber is called. The only lock
+//     taken below it is that of the ConcurrencyManager.
+//  10. Transitions call no consequence. They note it in due, and state.settle draws it at the end of the
+//     update. The one exception: an end cascades to the tasks below.
+//  11. Effects leave in one place, release, after the lock is given back: first those of class now
+//     (cancel, abort), then those of class after (start, wake, deliver). Whoever wins a transition
+//     performs its effects. One goroutine at a time makes the host calls of an attempt, except Abort.
+//  12. An observation that is older than the session's last prompt or abort is dropped.
+//  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
+//     subscribers get copies.
+//  14. Every goroutine starts in begin, and is counted under the lock if an update asks for it. It has
+//     ended when Close returns, or the error of Close names its kind.
+//  15. A client has at most one sweep at a time. Nothing periodic runs unless a turn or a stopping session
+//     is followed or a busy parent is owed a notice. One timer stands for all deadlines.
+//  16. The update that begins Close ends every live task: parked and stopping attempts start no further
+//     turn, and delivery ends. No attempt, turn or notice starts afterwards.
 
-// BackgroundManager owns background tasks: it starts them when a slot is free,
-// finds out how they end, and tells the session that launched them. Make one
-// with [New] and end it with [BackgroundManager.Close]. All methods are safe
-// for concurrent use; none of them calls the host on the caller's goroutine,
-// except Messages and those whose comment says so.
+// BackgroundManager owns background tasks: it starts a task when a slot is free, detects how the
+// task ends, and tells the session that launched it. Create one with [New] and end it with
+// [BackgroundManager.Close]. All methods are safe for concurrent use. No method calls the host on
+// the caller's goroutine, except Messages and those whose documentation says so.
 type BackgroundManager struct {
 	cfg    Config
-	words  wording // how notices speak of the tools
+	words  wording // names of the tools, as notices use them
 	cm     *ConcurrencyManager
-	hosts  []*hostClient // the one given to New first
-	epoch  time.Time     // what times in records count from
-	seed   maphash.Seed  // of the hashes of sessions and calls
+	hosts  []*hostClient // the one given to New comes first
+	epoch  time.Time     // zero of the times in records
+	seed   maphash.Seed  // for the hashes of sessions and calls
 	base   context.Context
 	stop   context.CancelCauseFunc
 	closed chan struct{}   // closed when Close begins
-	check  func(st *state) // in tests: called at the end of every update and view, with the lock held
+	check  func(st *state) // in tests: called with the lock held at the end of every update and view
 
-	closeDone chan struct{} // closed when Close has ended, after closeErr was written
+	closeDone chan struct{} // closed when Close has ended and closeErr is set
 	closeErr  error
 
-	running [goKinds]atomic.Int64 // goroutines by kind
+	running [goKinds]atomic.Int64 // number of goroutines by kind
 	errs    hostErrors            // for Err
-	ended   chan struct{}         // one token when the last of them has ended
+	exited  chan struct{}         // holds one token after any goroutine has ended
 
-	// mu guards everything below. While it is held no host, logger or subscriber
-	// may be called and nothing may block; the lock of the ConcurrencyManager may
-	// be taken below it. Only update, step and view take it.
+	// mu guards everything below. While it is held, nothing may block and no host, logger or
+	// subscriber may be called. The lock of the ConcurrencyManager may be taken below it. Only
+	// update, step and view take mu.
 	mu       sync.Mutex
 	st       state
 	timer    *time.Timer
 	timerAt  int64
 	timerOff bool
-	ticked   chan struct{} // closed by a tick that Close has to wait for
+	ticked   chan struct{} // closed by the tick that Close waits for
 }
 
 type goKind uint8
 
-// The kinds of goroutines, named for CloseError.Hung.
+// The kinds of goroutines. CloseError.Hung shows their names.
 const (
 	goWorker goKind = iota
 	goCall
@@ -102,11 +103,11 @@ const (
 
 var goNames = [goKinds]string{"CreateSession, RunTurn or StartTurn", "another host call", "Abort", "Notify", "Statuses or Messages", "Events", "the logger", "ForgetSession"}
 
-// New makes a manager that runs tasks on the client. The client must be a
-// [TurnRunner] or a [TurnStarter], not both. Close must be called in the end.
+// New returns a manager that runs tasks on the client. The client must be either a [TurnRunner] or
+// a [TurnStarter]. The caller must call Close when done.
 func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	defer func() {
-		if wrong, ok := err.(*InputError); ok { // else it says already who found it
+		if wrong, ok := err.(*InputError); ok { // other errors already name their source
 			err = fmt.Errorf("bgagent: new: %w", wrong)
 		}
 	}()
@@ -115,7 +116,7 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	}
 	m = &BackgroundManager{
 		cfg: cfg, cm: cfg.Concurrency, epoch: time.Now().Add(-1), seed: maphash.MakeSeed(),
-		closed: make(chan struct{}), closeDone: make(chan struct{}), ended: make(chan struct{}, 1),
+		closed: make(chan struct{}), closeDone: make(chan struct{}), exited: make(chan struct{}, 1),
 	}
 	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
 		panic("bgagent: bug: names that were found right: " + err.Error())
@@ -150,11 +151,10 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	return m, nil
 }
 
-// Concurrency returns the manager of the slots, to read its figures or change
-// its limits.
+// Concurrency returns the manager of the slots. Use it to read the figures or to change the limits.
 func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
-// newState returns the state of a manager that has nothing yet.
+// newState returns the initial state.
 func (m *BackgroundManager) newState() state {
 	c := &m.cfg
 	st := state{
@@ -177,15 +177,14 @@ func (m *BackgroundManager) newState() state {
 	return st
 }
 
-// update is the gate: the one way to change state. f changes it, then the
-// consequences are drawn, and what all that causes leaves once the lock has been
-// given back.
+// update is the gate: the only way to change state. It calls f with the lock held, draws the
+// consequences of what f changed, and releases the effects after it has given the lock back.
 func (m *BackgroundManager) update(f func(st *state, now int64)) {
 	m.step(f, nil)
 }
 
-// view is update for a look: it reads no clock, draws no consequence and has no
-// effect.
+// view calls f with the lock held. f must only read: view takes no clock reading, draws no
+// consequences and releases no effects.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -195,10 +194,10 @@ func (m *BackgroundManager) view(f func(st *state)) {
 	}
 }
 
-// step is update for a goroutine that can itself make the host call of the next
-// attempt that has got a slot, which is prepared in the same update: letting a
-// finishing worker take the next saves a quarter of the time of a goroutine
-// each. It returns nil when there is none, or j is nil.
+// step is update for a worker. If j is not nil and an attempt wants a goroutine, step prepares that
+// attempt's host call in j and returns the attempt, so that the worker makes the call itself.
+// Reusing the worker saves a quarter of the time that a new goroutine takes. step returns nil if
+// there is no such attempt.
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
 	st := &m.st
 	m.mu.Lock()
@@ -225,8 +224,8 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 	return next
 }
 
-// expect counts the goroutines that effects will start, while the lock is held:
-// Close must not miss one that is about to begin.
+// expect counts the goroutines that the effects will start. It runs with the lock held, so that
+// Close cannot miss a goroutine that is about to begin.
 func (m *BackgroundManager) expect(fx *effects) {
 	for a := fx.start; a != nil; a = a.nextRun {
 		m.running[goWorker].Add(1)
@@ -244,8 +243,8 @@ func (m *BackgroundManager) expect(fx *effects) {
 	}
 }
 
-// release lets effects leave: first those that end something, then those that
-// follow from what is known by now.
+// release performs the effects: first those that end something, then those that rely on the new
+// state.
 func (m *BackgroundManager) release(fx *effects) {
 	for a := fx.cancels; a != nil; {
 		rest := a.nextCancel
@@ -263,7 +262,7 @@ func (m *BackgroundManager) release(fx *effects) {
 		w.wake()
 	}
 	for next := fx.start; next != nil; {
-		a := next // for the closure
+		a := next // a copy for the closure
 		next, a.nextRun = a.nextRun, nil
 		m.begin(goWorker, func() { m.work(a) })
 	}
@@ -309,22 +308,22 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	}
 }
 
-// SlotGranted implements [slots.Grantee]. It is called without locks when
-// somebody else's release has given a slot to the task.
+// SlotGranted implements [slots.Grantee]. It is called without locks when another owner's release
+// has granted the slot.
 func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
 
 func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 	m.update(func(st *state, _ int64) {
-		// Meanwhile the task may have left, and even have got another slot.
+		// Since the grant, the task may have left the line, and may even have been granted another
+		// slot.
 		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
 			st.due.granted = append(st.due.granted, t)
 		}
 	})
 }
 
-// arm makes the timer stand for the earliest deadline. A timer that stands for an
-// earlier time is left alone: it rings once too often and is set again. With the
-// lock held.
+// arm sets the timer to the earliest deadline. A timer that is set to an earlier time is left
+// alone: it rings once too often and is set again then. The lock must be held.
 func (m *BackgroundManager) arm(now int64) {
 	at := m.st.deadlines.first()
 	if at == 0 || m.timerOff || m.timerAt != 0 && m.timerAt <= at {
@@ -351,19 +350,19 @@ func (m *BackgroundManager) tick() {
 	})
 }
 
-// spawn is the one place where goroutines start.
+// spawn counts and starts a goroutine.
 func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.running[k].Add(1)
 	m.begin(k, f)
 }
 
-// begin is spawn for a goroutine that has been counted already.
+// begin starts a goroutine that is already counted. The manager starts all its goroutines here.
 func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {
 		defer func() {
 			m.running[k].Add(-1)
 			select {
-			case m.ended <- struct{}{}:
+			case m.exited <- struct{}{}:
 			default:
 			}
 		}()
@@ -371,9 +370,9 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 	}()
 }
 
-// each calls the host's f with from to n-1. A call that panics is the host's loss
-// alone; after one that ends the goroutine another goes on with the rest, and with
-// what its caller would do then.
+// each calls f, which is the host's, with every number from from to n-1. If a call panics, only
+// that call fails. If a call ends the goroutine, a new goroutine continues with the remaining
+// numbers and then calls then.
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {
 		func() {
@@ -392,7 +391,7 @@ func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()
 	}
 }
 
-// busyGoroutines names the kinds of which some have not ended.
+// busyGoroutines returns the names of the kinds that still have running goroutines.
 func (m *BackgroundManager) busyGoroutines() (names []string) {
 	for k := range m.running {
 		if m.running[k].Load() > 0 {

@@ -1,10 +1,10 @@
 package bgagent
 
-// What hosts tell by themselves: events about sessions.
+// Events about sessions that the host reports.
 
-// Observe tells the manager what happened in a session of a host's agent
-// runtime. It is for hosts whose client is no [EventSource]. It returns at once
-// and ignores sessions that are none of the manager's.
+// Observe tells the manager about an event in a session of the agent runtime. It is for hosts whose
+// client is no [EventSource]. It returns at once and ignores sessions that do not belong to the
+// manager.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	if e.Session != "" && m.passed(e.Kind, e.Session) {
 		return
@@ -20,9 +20,8 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	})
 }
 
-// passed deals with the events that come in numbers, those about sessions that are
-// none of the manager's and those that only say that a session is active, in as
-// little time under the lock as it takes. It returns false for the others.
+// passed handles the two frequent kinds of events with little time under the lock: events about
+// sessions of others, and events that only report activity. It returns false for all others.
 func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed bool) {
 	hash := sessionHash(m.seed, session)
 	m.view(func(st *state) {
@@ -32,7 +31,7 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 		}
 		if kind == HostActivity {
 			if s != nil {
-				s.active = true // it is dated when the session is judged: no clock is read
+				s.active = true // no clock is read here; judge notes the time
 			}
 			passed = true
 			return

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// thresholds are the times that judge goes by.
+// thresholds are the times that judge uses.
 type thresholds struct {
 	minIdle     int64
 	minStable   int64
@@ -15,73 +15,73 @@ type thresholds struct {
 	unreachable int64 // 0 for never
 }
 
-// counters is what judge remembers between two observations of a turn.
+// counters are what judge remembers between two observations of a turn.
 type counters struct {
 	began     int64 // when the turn began
 	changed   int64 // when something last changed
-	blind     int64 // since when nothing was answered, or could be read; 0 when the last observation was whole
-	lost      int64 // time since the last change in which it was blind
-	retryAt   int64 // when the session tries again, or has
+	blind     int64 // since when no observation was complete; 0 if the last one was
+	blindTime int64 // blind time since the last change
+	retryAt   int64 // when the session retries or has retried
 	finger    uint64
 	state     SessionState
 	detail    string
 	stable    int // polls in a row without a change
 	empty     int // idle polls in a row without any output
 	broken    int // idle polls in a row with an unfinished message
-	gone      int // polls in a row that say the session is gone
+	gone      int // polls in a row that said the session is gone
 	goneSince int64
-	todoSince int64 // since when only todos, open or not to be read, hold the end back
-	unread    int64 // since when the messages cannot be read
+	todoSince int64 // since when only the todos hold the end back
+	unread    int64 // since when the messages cannot be read; 0 if they can
 }
 
 // change notes that something has changed.
-func (c *counters) change(now int64) { c.changed, c.lost = now, 0 }
+func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 
 // observation is one look at a session in a turn.
 type observation struct {
 	status   SessionStatus
-	answered bool  // the status call, or an event, told something
+	answered bool  // a status call or an event told the status
 	at       int64 // when the status was told; 0 for now
-	poll     bool  // by a poll, not by an event
-	read     bool  // the view below is as new as the status
+	poll     bool  // from a poll, not from an event
+	read     bool  // view is as new as the status
 	failed   bool  // the messages could not be read
-	afresh   bool  // nor from the beginning
+	afresh   bool  // they could not be read from the beginning either
 	why      string
 	view     turn
-	flying   int // tools in flight
+	flying   int // number of tool calls in flight
 	hint     *hint
 	trust    bool  // the hint cannot be a late echo of an earlier turn
-	todos    int32 // open todos; -1 when they have not been read
-	lastly   int32 // as they were when they were last known
+	todos    int32 // open todos; -1 if they are not known now
+	lastly   int32 // open todos when they were last known
 	retryAt  int64
 }
 
-// marked reports whether the newest message says how the turn has ended.
+// marked reports whether the newest message says how the turn ended.
 func (v *turn) marked() bool {
 	return v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
 }
 
-// whole reports whether the turn may have ended: nothing is half written, and no
-// tool is called.
+// whole reports whether the turn may have ended: no message is unfinished and no tool call is in
+// flight.
 func (o *observation) whole() bool {
 	return o.view.finished && o.view.stop != StopToolCalls && o.flying == 0
 }
 
-// verdict is what an observation leads to.
+// verdict is the result of judging an observation.
 type verdict struct {
 	end       bool
 	cause     Cause
 	reason    string
-	running   bool  // the session has not come to rest by itself and must be stopped
-	needTodos bool  // cannot be decided before the todos have been read
+	running   bool  // the session is not at rest and must be stopped
+	needTodos bool  // undecided until the todos are read
 	dropHint  bool  // the error did not end the turn
-	todos     int32 // left open
-	lookAt    int64 // look again then, if not before; 0 for with the next sweep
+	todos     int32 // todos left open
+	lookAt    int64 // look again at this time at the latest; 0 for the next sweep
 }
 
-// judge decides whether a turn is over. It is pure: all that it knows comes in,
-// and what it wants to remember goes out. An observation that was not answered
-// never decides anything.
+// judge decides whether a turn is over. It is a pure function: all that it knows is in its
+// arguments, and all that it remembers is in its results. An unanswered observation decides
+// nothing.
 func judge(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.answered || o.status.State == SessionUnknown || o.status.State > SessionUntold {
 		if c.blind == 0 {
@@ -98,8 +98,8 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	if o.failed && c.blind == 0 {
 		c.blind = now
 	}
-	if o.read && c.blind > 0 { // time without an answer is not time without a change
-		c.lost += now - max(c.blind, c.changed)
+	if o.read && c.blind > 0 { // a change may have been missed while blind
+		c.blindTime += now - max(c.blind, c.changed)
 		c.blind = 0
 	}
 	changed := o.read && o.view.finger != c.finger
@@ -131,11 +131,11 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	}
 }
 
-// hintMax is how long after an error a session may still be busy by it. What has
-// not ended the turn by then was an echo of an earlier one, or was got over.
+// hintMax is how long a session may stay busy after an error that ends its turn. If it is busy
+// longer, the error was an echo of an earlier turn, or the agent recovered from it.
 const hintMax = int64(5 * time.Second)
 
-// judgeIdle decides about a session that is in no turn.
+// judgeIdle judges a session that is in no turn.
 func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
 	if !o.read {
@@ -147,7 +147,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	early := at-c.began < th.minIdle
 	whole, marked := o.whole(), v.marked()
-	count := func(n *int) bool { // of polls in a row
+	count := func(n *int) bool { // counts polls in a row
 		if o.poll {
 			*n++
 		}
@@ -165,7 +165,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case marked && v.output && o.flying == 0:
 		return judgeTodos(c, o, CauseIdle, th, now)
-	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // else the agent went on after it
+	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // otherwise the agent went on after the error
 		cause, reason := stopCause(o.hint.stop, o.hint.err)
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case early:
@@ -178,8 +178,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		}
 		return c, verdict{}
 	case !whole:
-		// The last message may be written a moment after the session fell idle:
-		// a second poll must agree.
+		// The last message may be written a moment after the session falls idle, so a second poll
+		// must agree.
 		if o.poll {
 			c.broken++
 		}
@@ -196,8 +196,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 }
 
-// judgeUnread decides about a session whose messages cannot be read. One that is
-// busy goes on meanwhile.
+// judgeUnread judges an idle session whose messages cannot be read. A busy session continues
+// meanwhile.
 func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	end := c.unread + th.unreachable
 	if now < end || !o.afresh {
@@ -206,7 +206,7 @@ func judgeUnread(c counters, o observation, th thresholds, now int64) (counters,
 	return c, verdict{end: true, cause: CauseHostUnreachable, reason: reasonUnread(time.Duration(th.unreachable), o.why), running: c.state == SessionUntold}
 }
 
-// judgeUntold decides about a session whose client can never tell its status.
+// judgeUntold judges a session whose client can never tell its status.
 func judgeUntold(c counters, o observation, changed bool, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
 	if o.read && v.marked() && v.stop != StopEndOfTurn {
@@ -229,7 +229,7 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 	return c, judgeStale(c, o, th, now)
 }
 
-// judgeGone decides about a session that the client says does not exist.
+// judgeGone judges a session that does not exist according to its client.
 func judgeGone(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.poll {
 		return c, verdict{}
@@ -244,9 +244,8 @@ func judgeGone(c counters, o observation, th thresholds, now int64) (counters, v
 	return c, verdict{}
 }
 
-// judgeTodos holds a turn that has ended back while todos are open, or while
-// they cannot be read: they are an ability, and never outrank the answer for
-// longer than the hold.
+// judgeTodos holds back the end of a turn while todos are open or cannot be read, but never longer
+// than TodoHold: todos must not outrank the answer for good.
 func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64) (counters, verdict) {
 	todos := o.todos
 	if todos < 0 {
@@ -263,11 +262,11 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
-// judgeStale decides about a turn in which nothing changes any more. What could
-// not be read may have changed.
+// judgeStale ends a turn in which nothing has changed for too long. Blind time does not count,
+// because a change may have been missed.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking ||
-		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, c.retryAt)-c.lost < th.stale {
+		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, c.retryAt)-c.blindTime < th.stale {
 		return verdict{}
 	}
 	return verdict{end: true, cause: CauseStale, running: true}

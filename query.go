@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// What callers may look at. Everything here returns copies.
+// Queries. They all return copies.
 
-// Get returns the task with the id, or an error that matches [ErrUnknownTask]
-// or [ErrExpired].
+// Get returns the task with the id. The error matches [ErrUnknownTask] or [ErrExpired].
 func (m *BackgroundManager) Get(id string) (Task, error) {
 	var s Task
 	var err error
@@ -26,13 +25,13 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 	return s, nil
 }
 
-// Read is Get on behalf of a session: it fails with [ErrNotDescendant] for a
-// task that does not descend from it. When the task has ended and the caller is
-// the one who is owed the notice, the notice counts as read.
+// Read is Get on behalf of a session. It fails with [ErrNotDescendant] for a task that does not
+// descend from the session. If the task has ended and the session is owed its notice, the notice
+// counts as read.
 func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { return m.readAttempt(by, id, 0) }
 
-// readAttempt is Read for somebody who has shown the attempt with this number, or
-// will show the latest one when it is 0: the end of another one is not read by it.
+// readAttempt is Read for a caller that shows attempt no, or the latest attempt if no is 0. It does
+// not count the end of another attempt as read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, err error) {
 	m.update(func(st *state, now int64) {
 		var t *task
@@ -48,8 +47,8 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, e
 	return s, err
 }
 
-// List returns the tasks that the query selects, in the order of their launch.
-// It looks at all tasks under the node it names, or at all there are.
+// List returns the tasks that the query selects, in launch order. It takes time in proportion to
+// the tasks below the session that the query names, or to all tasks.
 func (m *BackgroundManager) List(q Query) (out []Task) {
 	m.view(func(st *state) {
 		found := st.list(q)
@@ -61,8 +60,7 @@ func (m *BackgroundManager) List(q Query) (out []Task) {
 	return out
 }
 
-// runsTask reports whether the session is that of a task, so that what it is owed
-// is its next turn.
+// runsTask reports whether the session runs a task, so that its notices are its next turn.
 func (m *BackgroundManager) runsTask(session string) (is bool) {
 	m.view(func(st *state) {
 		s := st.sessions.find(session)
@@ -71,9 +69,9 @@ func (m *BackgroundManager) runsTask(session string) (is bool) {
 	return is
 }
 
-// Outstanding returns how many tasks that descend from the session are live,
-// and how many ends it is owed a notice of. Both are read in one step: a host
-// that sees two zeros misses nothing.
+// Outstanding returns how many tasks that descend from the session are live, and how many ends the
+// session is still owed a notice of. It reads both in one step, so a host that sees two zeros
+// misses nothing.
 func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	m.view(func(st *state) {
 		n := st.nodes[session]
@@ -90,10 +88,10 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	return live, owed
 }
 
-// Messages reads the conversation of the task's session, as [MessageReader]
-// does, on behalf of the caller. It calls the host and waits for it, at most for
-// Config.CallTimeout. The error matches [errors.ErrUnsupported] when the task's
-// client cannot read messages, and [ErrNoSession] when the task has no session.
+// Messages reads the conversation of the task's session on behalf of the caller, as [MessageReader]
+// does. It calls the host and waits at most Config.CallTimeout. The error matches
+// [errors.ErrUnsupported] if the task's client cannot read messages, and [ErrNoSession] if the task
+// has no session.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
 	var cl *client
 	var session string
@@ -126,8 +124,8 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	return page, nil
 }
 
-// Digest describes the tasks of the session in at most max bytes, for a model
-// whose context has been compacted.
+// Digest describes the session's tasks in at most max bytes, for a model whose context has been
+// compacted.
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
 	live, owed := m.Outstanding(session)

@@ -7,32 +7,29 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// All text that a model reads is made in the files render*.go, by pure functions
-// of values. The rules for what comes from outside (descriptions, names,
-// messages, errors, ids):
+// The files render*.go make all texts that a model reads. They contain pure functions of values.
+// These rules apply to text from outside, such as descriptions, names, messages, errors and ids:
 //
-//   - What stands in a line of ours goes through oneLine: one line, no control or
-//     invisible characters, valid UTF-8, of bounded length. In a table row goes
-//     through escapeCell as well, in a code span through code. None of it can so
-//     begin a line, end a cell or end a code span.
-//   - What may have several lines is either the very last thing in an answer (a
-//     result, a partial text, a prompt), so that whatever it pretends to be,
-//     everything after its beginning is known to be it; or it stands in a fence
-//     that is longer than any in it. Nothing of ours follows such a last thing:
-//     how to read on and what is owed stand before it. That also keeps a notice
-//     alive in hosts that cut long tool results at the end.
-//   - Text with several lines goes through cleantext: no escape sequences, no
-//     control characters, one kind of line end.
-//   - A notice holds no results, only lines.
+//   - Text in one of our lines goes through oneLine: one line of bounded length, valid UTF-8, without
+//     control and invisible characters. In a table row it also goes through escapeCell, in a code span
+//     through code. So it cannot begin a line, end a cell or end a code span.
+//   - Text with several lines (a result, a partial text, a prompt) is either the last part of an answer,
+//     so that everything after its beginning belongs to it, whatever it pretends to be; or it is in a
+//     fence that is longer than any fence inside. Nothing of ours follows such a last part: the lines
+//     about reading on and the notice come before it. So a notice also survives in hosts that cut long
+//     tool results at the end.
+//   - Text with several lines goes through cleantext: no escape sequences, no control characters, one
+//     kind of line end.
+//   - A notice contains lines only, never results.
 
 // Bounds of what is rendered, in bytes.
 const (
-	answerMax  = 32 << 10 // of an answer of a tool, with the notice in it
-	noticeMax  = 14 << 10 // of a notice, so that the rest of an answer has room beside it
+	answerMax  = 32 << 10 // of the answer of a tool, including a notice
+	noticeMax  = 14 << 10 // of a notice; leaves room for the rest of an answer
 	idMax      = 512
 	nameMax    = 100
 	titleShown = titleMax
-	titleShort = 100 // of a description in a table of many
+	titleShort = 100 // of a description in a table of many tasks
 	reasonMax  = 400
 	promptMax  = 8 << 10
 	soFarMax   = 4 << 10 // of the text so far of a running task
@@ -40,13 +37,13 @@ const (
 
 const notStarted = "(not started)"
 
-// wording holds the names by which the model knows the tools. An empty name is
-// that of a tool it does not have: nothing then speaks of it.
+// wording holds the tool names that the model knows. If a name is empty, the model does not have
+// that tool, and no text mentions it.
 type wording struct {
 	delegate, output, cancel string
 
-	// noNotices: nothing wakes the model when a task ends. No text then promises a
-	// notice or lets it end its turn; it is told to wait instead.
+	// noNotices says that nothing wakes the model when a task ends. Texts then promise no notice
+	// and do not let the model end its turn. They tell it to wait instead.
 	noNotices bool
 }
 
@@ -54,11 +51,11 @@ var defaultWording = wording{delegate: ToolDelegateTask, output: ToolBackgroundO
 
 // answer is a text for a model, in two parts.
 type answer struct {
-	head string // ours
-	body string // somebody else's, which begins with a line of ours; always comes last
+	head string // our own text
+	body string // text from outside, after a line of ours; always the last part
 }
 
-// with puts what is owed between the two.
+// with returns the answer as one text, with the notice between head and body.
 func (a answer) with(notice string) string {
 	var b strings.Builder
 	b.WriteString(strings.TrimRight(a.head, "\n"))
@@ -70,13 +67,13 @@ func (a answer) with(notice string) string {
 	return b.String()
 }
 
-// text is a builder with the few forms that texts are made of.
+// text is a builder with the forms that the texts consist of.
 type text struct{ mdtext.Builder }
 
-// arg is a value as an argument of a tool call in a text.
+// arg formats a value as an argument of a tool call.
 func arg(s string) string { return strconv.Quote(mdtext.OneLine(s, idMax)) }
 
-// sessionLine and sessionCode are a task's session, which may not exist yet.
+// sessionLine and sessionCode format a task's session, which may not exist yet.
 func sessionLine(session string) string {
 	if session == "" {
 		return notStarted

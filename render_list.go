@@ -10,18 +10,17 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// What a model reads about several tasks.
+// Texts about several tasks.
 
-// taskList is a part of the list of a caller's tasks: live ones first, then those
-// that have ended.
+// taskList is a part of the list of a caller's tasks: live tasks first, then ended ones.
 type taskList struct {
 	tasks []Task
-	live  int  // of the whole list
-	skip  int  // tasks before these
-	more  bool // there are more behind these
+	live  int  // number of live tasks in the whole list
+	skip  int  // number of tasks before this part
+	more  bool // tasks follow after this part
 }
 
-// list answers with a caller's tasks.
+// list answers with the caller's tasks.
 func (w wording) list(l taskList, now time.Time, room int, notes ...string) answer {
 	var b text
 	b.Line("## Background Tasks\n")
@@ -55,7 +54,7 @@ func (w wording) list(l taskList, now time.Time, room int, notes ...string) answ
 	default:
 		b.Line(strconv.Itoa(l.live), " live, ", strconv.Itoa(ended), " ended.\n")
 	}
-	const more = 600 // room for what follows the table
+	const more = 600 // room for the lines after the table
 	shown := b.Table(room-b.Len()-more, []string{"Task ID", "Description", "Agent", "Status", "Duration", "Session ID"}, rows)
 	if shown < len(rows) || l.more {
 		b.Line("\nThere are more. To list them: ", w.output, "(offset=", strconv.Itoa(l.skip+shown), ")")
@@ -69,7 +68,7 @@ func (w wording) list(l taskList, now time.Time, room int, notes ...string) answ
 	return answer{head: b.String()}
 }
 
-// lasted is how long a task has run, or waited.
+// lasted formats how long a task has run or waited.
 func lasted(t Task, now time.Time) string {
 	switch {
 	case t.Status == Pending:
@@ -81,7 +80,7 @@ func lasted(t Task, now time.Time) string {
 	}
 }
 
-// cancelled answers a cancellation. The tasks are as they were before it.
+// cancelled answers a cancellation. The tasks are as they were right before.
 func (w wording) cancelled(tasks []Task, room int) answer {
 	var b text
 	if len(tasks) == 0 {
@@ -120,20 +119,20 @@ func (w wording) cancelled(tasks []Task, room int) answer {
 	return answer{head: b.String()}
 }
 
-// sessionPage is a part of a session's messages, to be shown.
+// sessionPage is the part of a session's messages to show.
 type sessionPage struct {
-	messages []Message // that may be shown
-	first    int       // number of the first of them in the session, from 1
-	total    int       // messages in the session
-	partial  bool      // the session has more than were read
-	offset   int       // bytes of the first message's text to leave out
-	fromEnd  bool      // the last that fit
-	before   string    // id of the message before the first; may be empty
+	messages []Message // messages that may be shown
+	first    int       // position of the first of them in the session, from 1
+	total    int       // number of messages in the session
+	partial  bool      // the session has more messages than were read
+	offset   int       // bytes of the first message's text to skip
+	fromEnd  bool      // show the last messages that fit
+	before   string    // id of the message before the first one; may be empty
 }
 
 // session answers with the messages of a task's session.
 func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes ...string) answer {
-	head := 900 + 3*len(arg(t.ID)) + len(arg(p.before)) + len(sessionLine(t.Session)) // room for what stands before the messages
+	head := 900 + 3*len(arg(t.ID)) + len(arg(p.before)) + len(sessionLine(t.Session)) // room for the lines before the messages
 	if w.noNotices {
 		head += len(w.untilEnd(t.ID))
 	}
@@ -185,7 +184,7 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	return a
 }
 
-// readOn says how to read what lies beside the messages first to last.
+// readOn says how to read the messages before or after those from first to last.
 func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID string, cut int) {
 	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
 	if cut > 0 && !p.fromEnd {
@@ -210,7 +209,7 @@ func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID 
 	}
 }
 
-// beforeLast is the id of the message before the last one.
+// beforeLast returns the id of the message before the last one.
 func (p sessionPage) beforeLast() string {
 	if n := len(p.messages); n > 1 {
 		return p.messages[n-2].ID
@@ -218,8 +217,8 @@ func (p sessionPage) beforeLast() string {
 	return p.before
 }
 
-// fit renders the messages that fit into room bytes, at least one. cut is the
-// offset at which the text of a single message was cut, or 0.
+// fit renders as many messages as fit into room bytes, and at least one. If the text of a single
+// message was cut, cut is the offset where.
 func (p sessionPage) fit(room int) (body string, n, cut int) {
 	var parts []string
 	for i := range p.messages {
@@ -263,8 +262,7 @@ func (p sessionPage) fit(room int) (body string, n, cut int) {
 	return strings.Join(parts, ""), len(parts), cut
 }
 
-// renderMessage shows one message. Its text stands in a fence, since messages
-// of others follow it.
+// renderMessage formats one message. Its text is in a fence, because other messages follow.
 func renderMessage(m Message, number int, note string) string {
 	var b text
 	who := m.Role.String()

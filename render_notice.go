@@ -10,8 +10,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// What a parent reads about ends that it is told of, and about its tasks after
-// its context has been compacted.
+// Texts that tell a parent about ends, and about its tasks after its context was compacted.
 
 // told returns the notice with its text.
 func (w wording) told(n Notice) Notice {
@@ -19,14 +18,14 @@ func (w wording) told(n Notice) Notice {
 	return n
 }
 
-// notice makes the text of a notice. It says what ended, how and after how
-// long, what is live still and how to read the results. It asks for an answer
-// and never for another look at what is still running.
+// notice returns the text of a notice. It says what ended, how and after how long, what is still
+// live, and how to read the results. It asks for an answer, and never for another look at what is
+// still running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
 	items := n.Items
-	var told map[string]bool // items of the batch that are not news
+	var told map[string]bool // ids of the batch; true for those that were told before
 	switch {
 	case n.Closing && sameItems(n.Items, n.Batch):
 		b.Line("## All Background Tasks Ended\n")
@@ -39,7 +38,7 @@ func (w wording) notice(n Notice) string {
 		}
 		for _, it := range n.Items {
 			if !told[it.ID] {
-				items = append(items, it) // left over from an earlier batch, and news all the same
+				items = append(items, it) // left over from an earlier batch, but not told yet
 			}
 			told[it.ID] = false
 		}
@@ -63,7 +62,7 @@ func (w wording) notice(n Notice) string {
 	if n.Omitted > 0 {
 		b.Field("Not listed", mdtext.Count(n.Omitted, "older end", "older ends")+" of this batch")
 	}
-	// What did not complete needs more room and is worth more of it.
+	// Ends without completion need more room and deserve it.
 	room := noticeMax - b.Len() - 800
 	if len(bad) > 0 {
 		b.Line("\n### Not Completed\n")
@@ -80,20 +79,20 @@ func (w wording) notice(n Notice) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// sameItems reports whether two lists speak of the same ends: mostly a batch has
-// been told nothing of before it closes.
+// sameItems reports whether two lists describe the same ends. Usually nothing of a batch is told
+// before it closes.
 func sameItems(a, b []NoticeItem) bool {
 	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
 }
 
-// items writes a table of ends. When there are too many for it, the ids of the
-// others follow, as far as there is room.
+// items writes a table of ends. If there are too many, the ids of the others follow, as far as they
+// fit.
 func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed bool) {
 	head := []string{"Task ID", "Description", "Agent", "Duration"}
 	if failed {
 		head = []string{"Task ID", "Description", "Agent", "Status", "Duration", "Reason"}
 	}
-	const most = 200 // more rows than that never fit
+	const most = 200 // more rows never fit
 	rows := make([][]string, min(len(items), most))
 	cells := make([]string, 0, len(rows)*len(head))
 	for i, it := range items[:len(rows)] {
@@ -113,7 +112,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		}
 		rows[i] = cells[began:]
 	}
-	// Every end is to be named at least: what the ids of all need is kept free.
+	// Name at least the id of every end: keep room for all ids.
 	ids := 32
 	for _, it := range items {
 		ids += len(" ``") + len(it.Task)
@@ -137,8 +136,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	b.Line()
 }
 
-// results writes the beginnings of results that the ends carry, as far as there is
-// room.
+// results writes the beginnings of the results that the notice carries, as far as they fit.
 func (b *text) results(items []NoticeItem, room int) {
 	head := "\n### Results\n"
 	for _, it := range items {
@@ -162,11 +160,11 @@ func (b *text) results(items []NoticeItem, room int) {
 	}
 }
 
-// endWords names the state and the cause of an end that is not a completion.
+// endWords describes the status and the cause of an attempt that did not complete.
 func endWords(it NoticeItem) string {
 	switch {
 	case !it.Status.Terminal():
-		return "ended" // an attempt of long ago: how is not known any more
+		return "ended" // an old attempt; how it ended is no longer known
 	case it.Cause == CauseNone:
 		return it.Status.String()
 	default:
@@ -208,8 +206,8 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 	}
 }
 
-// digest describes tasks in at most limit bytes: live ones first, then those
-// whose end has not been told, then the latest.
+// digest describes the tasks in at most limit bytes: live ones first, then those whose end was not
+// told, then the latest.
 func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) string {
 	head := "## Background Tasks\n\n" + fmt.Sprintf("%d live, %d ended and not told yet, %d in all.\n", live, owed, len(tasks))
 	if live > 0 || owed > 0 {
@@ -226,7 +224,7 @@ func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) stri
 	return ""
 }
 
-// digestLines lists as many of the tasks as fit into room bytes.
+// digestLines lists as many tasks as fit into room bytes.
 func digestLines(tasks []Task, total, room int, now time.Time) string {
 	tasks = slices.Clone(tasks)
 	rank := func(t Task) int {

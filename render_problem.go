@@ -9,12 +9,11 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// What a model reads when a call was wrong: what was wrong first, then how to
-// do it right.
+// Texts about calls that were wrong. They say first what was wrong, then what would be right.
 
-const unknownShown = 20 // of the caller's own tasks, in the answer about an unknown one
+const unknownShown = 20 // most of the caller's tasks to list in an answer about an unknown one
 
-// unknown answers about an id that is none of the caller's tasks.
+// unknown answers a call with an id that is none of the caller's tasks.
 func (w wording) unknown(ref string, own []Task) string {
 	var b text
 	b.Line("None of your tasks has the id ", mdtext.Code(ref, idMax), ".")
@@ -29,7 +28,7 @@ func (w wording) unknown(ref string, own []Task) string {
 	return b.String()
 }
 
-// expired answers about a task of which only the end is known.
+// expired answers a call about a task whose record has expired.
 func (w wording) expired(e *ExpiredError) string {
 	s := fmt.Sprintf("Task %s has expired: its status was %s, and its text is not kept any longer.", mdtext.Code(e.ID, idMax), e.Status)
 	switch {
@@ -50,7 +49,7 @@ func (w wording) noSuchAgent(e *NoSuchAgentError) string {
 	return s
 }
 
-// alreadyEnded answers a cancellation that came too late.
+// alreadyEnded answers a cancellation of a task that has already ended.
 func (w wording) alreadyEnded(t Task) string {
 	s := fmt.Sprintf("Task %s cannot be cancelled: its status is %s already. Nothing was changed.", mdtext.Code(t.ID, idMax), t.Status)
 	if w.output != "" {
@@ -64,7 +63,7 @@ type remedy struct {
 	text string
 }
 
-// remedies are the sentences for the errors that need no more than an id.
+// remedies are the answers to errors, if an answer needs no more than an id.
 func (w wording) remedies(ref string) []remedy {
 	id := mdtext.Code(ref, idMax)
 	live := "Task " + id + " has not ended, so it cannot be continued yet. " + w.continueThen()
@@ -87,7 +86,7 @@ func (w wording) remedies(ref string) []remedy {
 	}
 }
 
-// What an answer says about how the call went, beside what it shows.
+// Notes about a call, shown in addition to its answer.
 const (
 	notePointless    = "You are a task yourself, and to wait here could keep the others from ever getting their turn. So this answers at once; what ends will be told to you as your next turn."
 	noteNoSessionYet = "It has no session yet, so there are no messages."
@@ -102,7 +101,7 @@ func noteTimedOut(d time.Duration) string {
 	return "It did not end in the " + waited(d) + " that this call has waited. It goes on; nothing of it is lost."
 }
 
-// waited is a span of which parts of a second may matter.
+// waited is span, with milliseconds for less than a second.
 func waited(d time.Duration) string {
 	if d < time.Second {
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"

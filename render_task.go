@@ -9,9 +9,9 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// What a model reads about one task.
+// Texts about one task.
 
-// read is the call that reads the task.
+// read returns the call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
 // launched answers a launch or a resume in the background.
@@ -46,7 +46,7 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	return answer{head: b.String()}
 }
 
-// goesOn answers a call in the foreground whose task outlasts it.
+// goesOn answers a foreground call that ends before its task.
 func (w wording) goesOn(t Task, deadline bool) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -68,7 +68,7 @@ func (w wording) goesOn(t Task, deadline bool) answer {
 	return answer{head: b.String()}
 }
 
-// place says where in line a task is, and why it has to wait.
+// place describes the place of a task in line, and why it waits.
 func place(q QueuePlace) string {
 	limit := "no limit"
 	if q.Pool.Limit != Unlimited {
@@ -81,7 +81,7 @@ func place(q QueuePlace) string {
 	return fmt.Sprintf("%s (pool %s: %s, %d in use)", where, mdtext.OneLine(q.Pool.Name, nameMax), limit, q.Pool.InUse)
 }
 
-// status answers about a task that is pending or running.
+// status answers a call about a pending or running task.
 func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	var b text
 	b.Line("## Task Status\n")
@@ -123,7 +123,7 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	return answer{head: b.String(), body: body + prompt}
 }
 
-// progress writes the rows about what is known beyond the state.
+// progress writes rows for what is known in addition to the status.
 func (b *text) progress(t Task, now time.Time) {
 	p := t.Progress
 	if t.Attempt > 1 {
@@ -173,12 +173,12 @@ func (b *text) progress(t Task, now time.Time) {
 
 // part says which part of a result to show.
 type part struct {
-	offset    int  // first byte
-	fromEnd   bool // the last that fits
+	offset    int  // first byte to show
+	fromEnd   bool // show the last bytes that fit
 	noSession bool // the session cannot be read
 }
 
-// of returns the part of s that fits into room bytes, and where it lies.
+// of returns the part of s that fits into room bytes, and where it begins in s.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {
@@ -186,13 +186,13 @@ func (p part) of(s string, room int) (shown string, from int) {
 		return shown, len(s) - len(shown)
 	}
 	rest := mdtext.Tail(s, max(len(s)-p.offset, 0))
-	return mdtext.Head(rest, room), max(len(s)-len(rest), p.offset) // behind the end it is the offset
+	return mdtext.Head(rest, room), max(len(s)-len(rest), p.offset) // an offset beyond the end stays as it is
 }
 
 var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Cancelled: "Task Cancelled"}
 
-// ended answers about a task that has ended: its result, or why there is none
-// and what there is instead.
+// ended answers a call about an ended task: with its result, or why there is none and what there is
+// instead.
 func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	var b text
 	b.Line(endTitles[t.Status], "\n")
@@ -219,7 +219,7 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	for _, n := range notes {
 		b.Field("Note", n)
 	}
-	more := 1000 + 4*len(arg(t.ID)) + len(arg(t.Session)) // room for what resultLines and continuation add
+	more := 1000 + 4*len(arg(t.ID)) + len(arg(t.Session)) // room for the lines that resultLines and continuation add
 	result := cleantext.String(t.Result)
 	shown, from := p.of(result, room-b.Len()-more)
 	b.resultLines(w, t, p, len(result), len(shown), from)
@@ -233,7 +233,7 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	return a
 }
 
-// failure writes how and why an attempt ended without a result.
+// failure writes the lines about an attempt that ended without a result.
 func (b *text) failure(t Task) {
 	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
 	b.Field("Status", t.Status.String())
@@ -245,7 +245,7 @@ func (b *text) failure(t Task) {
 	}
 }
 
-// resultLines says what the text that follows is, and how to read the rest.
+// resultLines describes the text that follows, and how to read the rest.
 func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 	kind := "Result"
 	if t.Status != Completed || t.Partial {
@@ -287,7 +287,7 @@ func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 	}
 }
 
-// noReport says what a completed task has done that wrote nothing.
+// noReport describes the work of a completed task that wrote no answer.
 func (b *text) noReport(w wording, t Task) {
 	if t.Progress.ToolCalls == 0 {
 		b.Field("Result", "(none)")
@@ -300,7 +300,7 @@ func (b *text) noReport(w wording, t Task) {
 	}
 }
 
-// continuation says how to go on with a task that did not complete.
+// continuation says how to continue a task that did not complete.
 func (b *text) continuation(w wording, t Task) {
 	switch {
 	case w.delegate == "":
@@ -312,7 +312,7 @@ func (b *text) continuation(w wording, t Task) {
 	}
 }
 
-// resume is the call that continues a task.
+// resume returns the call that continues a task.
 func (w wording) resume(session string) string {
 	return fmt.Sprintf("%s(session_id=%s, prompt=\"Continue: <your follow-up>\")", w.delegate, arg(session))
 }

@@ -2,11 +2,11 @@ package bgagent
 
 import "strings"
 
-// What a model reads about how it learns of an end. A model whose host can wake
-// it may end its turn. One that nothing wakes, such as the caller of an MCP
-// server, would lose its tasks with its turn, so it is told how to wait.
+// Texts about how a model learns about ends. A model that its host can wake may end its turn. A
+// model that nothing wakes, such as the caller of an MCP server, would lose its tasks if it ended
+// its turn, so the texts tell it how to wait.
 
-// untilEnd says what to do until the task has ended.
+// untilEnd says what to do until the task ends.
 func (w wording) untilEnd(id string) string {
 	if !w.noNotices {
 		return "Nothing has to be done to wait for it: go on with other work, or end your turn. A notice comes by itself when the task ends."
@@ -14,7 +14,7 @@ func (w wording) untilEnd(id string) string {
 	return w.nothingWakes("the task ends", "for the end", w.block(id))
 }
 
-// untilNextEnd says what to do until the next of n tasks has ended.
+// untilNextEnd says what to do until the next of n tasks ends.
 func (w wording) untilNextEnd(n int) string {
 	switch {
 	case !w.noNotices && n == 1:
@@ -36,8 +36,7 @@ func (w wording) nothingWakes(when, what, call string) string {
 	return s + "; when nothing else is left to do, wait " + what + ": " + call + ". If the time is over before that, wait again."
 }
 
-// toldWithTheNextAnswer says how a model without background_output learns of an
-// end.
+// toldWithTheNextAnswer says how a model without background_output learns about an end.
 func (w wording) toldWithTheNextAnswer() string {
 	var names []string
 	for _, n := range [...]string{w.delegate, w.cancel} {
@@ -51,10 +50,10 @@ func (w wording) toldWithTheNextAnswer() string {
 	return "an end is told with the answer of your next call of " + strings.Join(names, " or ") + "."
 }
 
-// block is the call that waits for the end of the task.
+// block returns the call that waits for the end of the task.
 func (w wording) block(id string) string { return w.output + "(task_id=" + arg(id) + ", block=true)" }
 
-// blockAny is the call that waits for the next end of any task.
+// blockAny returns the call that waits for the next end of any task.
 func (w wording) blockAny() string { return w.output + "(block=true)" }
 
 // continueThen says when a task that has not ended can be continued.
@@ -69,8 +68,8 @@ func (w wording) continueThen() string {
 	}
 }
 
-// launchThen says when another task can be launched after too many. The caller
-// ends the sentence.
+// launchThen says when another task can be launched, after too many were. The caller adds the end
+// of the sentence.
 func (w wording) launchThen() string {
 	switch {
 	case !w.noNotices:

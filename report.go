@@ -13,10 +13,10 @@ const (
 	_               ReportKind = iota
 	ReportText                 // Text was written to the reader
 	ReportReasoning            // Text was thought
-	ReportTool                 // Tool began or got further
+	ReportTool                 // Tool began, or its state changed
 	ReportTodos                // Todos is the whole list
-	ReportUsage                // Usage was used since the last report
-	ReportAsking               // Text is the question; empty when it was answered
+	ReportUsage                // Usage is what was used since the last report
+	ReportAsking               // Text is the question; empty once it is answered
 	ReportActivity             // something else changed
 )
 
@@ -29,27 +29,26 @@ type Report struct {
 	Usage Usage
 }
 
-// Reporter passes on what happens in a running turn. All methods return at once
-// and are safe for concurrent use; after the turn has ended they do nothing.
+// Reporter reports what happens in a running turn. All methods return at once and are safe for
+// concurrent use. After the turn has ended, they do nothing.
 type Reporter struct {
-	sink  func(Report) // nil for one of the manager's
-	m     *BackgroundManager
-	a     *attempt
-	turn  int32
-	ended atomic.Bool
+	sink   func(Report) // set by NewReporter
+	m      *BackgroundManager
+	a      *attempt
+	turn   int32
+	closed atomic.Bool
 }
 
-// NewReporter returns a reporter that calls f, from the goroutine that reports,
-// for every report. The manager makes its own; this is for testing a
-// [TurnRunner] by itself.
+// NewReporter returns a reporter that calls f for every report, on the reporting goroutine. It is
+// for testing a [TurnRunner] by itself: the manager makes its own reporters.
 func NewReporter(f func(Report)) *Reporter { return &Reporter{sink: f} }
 
 // end makes every later report a no-op.
-func (r *Reporter) end() { r.ended.Store(true) }
+func (r *Reporter) end() { r.closed.Store(true) }
 
 func (r *Reporter) report(x Report) {
 	switch {
-	case r == nil || r.ended.Load():
+	case r == nil || r.closed.Load():
 	case r.m != nil:
 		r.m.update(func(st *state, now int64) {
 			if a := r.a; a.live() && a.turn == r.turn && a.turnStart > 0 {
@@ -61,16 +60,15 @@ func (r *Reporter) report(x Report) {
 	}
 }
 
-// Text reports a piece of what the agent writes to its reader.
+// Text reports a piece of the text that the agent writes to its reader.
 func (r *Reporter) Text(delta string) { r.report(Report{Kind: ReportText, Text: delta}) }
 
-// Reasoning reports that the agent is thinking, and what.
+// Reasoning reports a piece of the agent's reasoning.
 func (r *Reporter) Reasoning(delta string) { r.report(Report{Kind: ReportReasoning, Text: delta}) }
 
-// Tool reports a tool call, or how far it has got. A call is known by its id
-// from its first report to the one that it has ended, and counted once; what is
-// reported under its id afterwards is another call, because some agents give all
-// calls the same id. Every report is activity.
+// Tool reports a tool call or a change of its state. A call is known by its id from its first
+// report until the report that it has ended, and is counted once. A later report with the same id
+// is another call, because some agents give all calls the same id. Every report counts as activity.
 func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool: t}) }
 
 // Todos reports the agent's whole todo list. The list is copied.
@@ -81,9 +79,9 @@ func (r *Reporter) Todos(list []Todo) {
 // Usage reports what the agent has used since the last report.
 func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}) }
 
-// Asking reports that the agent waits for an answer to the question; an empty
-// one means that it has got it.
+// Asking reports that the agent waits for an answer to the question. An empty question means that
+// it has got the answer.
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
 
-// Activity reports that something has changed that no other method tells.
+// Activity reports a change that no other method covers.
 func (r *Reporter) Activity() { r.report(Report{Kind: ReportActivity}) }

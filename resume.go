@@ -8,21 +8,23 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Resume continues an ended task, named by its id or its session's, with
-// another prompt in the same session. It opens a new attempt of the same task,
-// which queues like any other, and returns at once; ctx bounds what it may have to
-// ask the host before, Config.Model and the parents of a session that is not a
-// task's own. When the earlier attempt is
-// still being stopped the new one waits for that; if it does not stop in time
-// the new one ends as an error. Whoever resumes is told of the end from now on. A
-// repetition by the same caller with the same non-empty tool-call id and prompt
-// opens no further attempt while this one is live. When the session never got the
-// prompts before, because the task was cancelled in the line or could not start,
-// these come first, as one text with the new one.
+// Resume continues an ended task with another prompt in the same session. ref is the id of the task
+// or of its session. Resume opens a new attempt, which queues like any other, and returns at once.
+// ctx bounds only what Resume asks the host first: Config.Model, and the parents of a session that
+// does not belong to a task.
+//
+// If the earlier attempt is still being stopped, the new one waits for that. If the earlier one
+// does not stop in time, the new one fails. From now on, the session that resumed the task is told
+// about its end.
+//
+// If the same caller repeats a call with the same non-empty tool-call id and prompt while the
+// attempt is live, Resume opens no further attempt. If earlier prompts never reached the session,
+// because the task was cancelled in line or could not start, they precede the new prompt in one
+// text.
 //
 // The error matches [ErrStillLive] for a task that has not ended, [ErrNotStopped],
-// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrNoSession] for a
-// session that was deleted, [ErrTooManyTasks] or [ErrClosed].
+// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrNoSession] for a session that was
+// deleted, [ErrTooManyTasks] or [ErrClosed].
 func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	return m.resume(ctx, by, ref, in, false)
 }
@@ -72,7 +74,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	return s, nil
 }
 
-// joined puts prompts one after the other.
+// joined joins two prompts with an empty line.
 func joined(first, then string) string {
 	if first == "" {
 		return then

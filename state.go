@@ -8,60 +8,60 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// state is everything that the manager knows: the records of tasks, their
-// indexes, what is owed, what is kept and until when. It is reached through
-// BackgroundManager.update and view alone.
+// state is everything that the manager knows: the records of tasks, their indexes, what is owed,
+// what is kept and until when. Only BackgroundManager.update, step and view reach it.
 //
-// Its methods decide and nothing else. They start no goroutine, read no clock,
-// call no host, write no log and make no sentences: what an update causes is
-// noted in fx, and leaves once the lock has been given back. They are of three
-// kinds. A leaf changes one structure. A transition changes one task or node and
-// calls leaves. A consequence (start who got a slot, end who waits for nothing,
-// tell a parent, evict, forget a node) is called by settle alone, at the end of
-// the update; a transition that wants one notes it in due. The end of a task that
-// ends the tasks below it is the one exception.
+// Its methods only decide. They start no goroutine, read no clock, call no host, write no log and
+// contain no wording. An update notes its effects in fx, and they leave after the lock is given
+// back.
+//
+// There are three kinds of methods. A leaf changes one structure. A transition changes one task or
+// node and calls only leaves. A consequence starts a task that got a slot, ends one that waits for
+// nothing, tells a parent, evicts records or drops a node. Only settle calls consequences, at the
+// end of the update; a transition that wants one notes it in due. The one exception is the end of a
+// task, which also ends the tasks below it.
 type state struct {
 	cfg   settings
 	slots *slots.Manager
-	home  grants    // where a slot is announced that somebody else's release has freed
-	epoch time.Time // what the times in records count from
+	home  grants    // announces a slot that another owner's release has granted
+	epoch time.Time // zero of the times in records
 	seed  maphash.Seed
-	ids   *bufio.Reader // randomness
+	ids   *bufio.Reader // source of randomness
 
-	tasks    map[uint64]*task // by the number in their id
-	peak     int              // largest size of tasks since it was made
-	calls    map[uint64]*task // by caller, tool call, agent and prompt
+	tasks    map[uint64]*task // keyed by the number in the id
+	peak     int              // largest size of tasks since the map was made
+	calls    map[uint64]*task // keyed by the hash of caller, tool call, agent and prompt
 	sessions sessionIndex
 	nodes    map[string]*node
 	kinds    map[kindKey]*kind
 	lastKind *kind
 	waiters  map[*task][]*waiter
-	drainers []*waiter // wait for everything to come to rest
-	live     int       // pending and running tasks
-	unquiet  int       // ended attempts that are not quiet yet
-	stopping int       // those of them that have not overrun the stopping deadline
-	over     int       // sessions that did not stop in time, ever
+	drainers []*waiter // waiters for all work to come to rest
+	live     int       // number of pending and running tasks
+	unquiet  int       // number of ended attempts that are not quiet yet
+	stopping int       // number of those that are within their stopping deadline
+	over     int       // number of sessions that ever missed their stopping deadline
 	ends     endCounts
-	waived   *task // is being cancelled by waiver, which may be its parent
+	waived   *task // the task that waiver, perhaps its parent, is cancelling
 	waiver   string
-	closing  bool // nothing begins any more
-	closed   bool // Close has done what it could: no event will come
+	closing  bool // Close has begun: nothing starts any more
+	closed   bool // Close has ended: no more events
 	draining bool
 
 	deadlines  deadlines
 	keep       retention
 	subs       []*Subscription
-	seq        uint64 // of the last event
+	seq        uint64 // number of the last event
 	logs       logQueue
 	forget     []forgotten
 	forgetting bool
 
-	now int64 // of the update that is under way
+	now int64 // time of the current update
 	due due
 	fx  effects
 }
 
-// settings are what the state has to know of the configuration. See [Config].
+// settings are the parts of [Config] that the state needs.
 type settings struct {
 	MaxDepth, MaxTasksPerRoot    int
 	Wake                         Wake
@@ -76,26 +76,26 @@ type settings struct {
 	QueueTimeToLive, StopTimeout, CreateTimeout            time.Duration
 	NoticeWindow, NoticeMaxWait, Retention                 time.Duration
 
-	delegate string // name of the tool that delegates; empty for none
-	notifies bool   // somebody can tell root sessions
-	logs     bool   // there is a logger
+	delegate string // name of the tool that delegates; empty if there is none
+	notifies bool   // some notifier can tell root sessions
+	logs     bool   // a logger is set
 }
 
-// grants is told of a slot that has passed to a task while no update was under
-// way. It is the one interface that records can reach.
+// grants announces a slot that has passed to a task outside an update. It is the only interface
+// that records can reach.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }
 
-// due is what an update still has to draw consequences from.
+// due lists what the current update still has to draw consequences from.
 type due struct {
-	granted []*task    // have got a slot
-	waiting []*attempt // may wait for nothing any more
-	nodes   []*node    // may be told something, or be needed no more
-	evict   bool       // something may be over a limit of what is kept
+	granted []*task    // tasks that got a slot
+	waiting []*attempt // attempts that may have nothing left to wait for
+	nodes   []*node    // nodes that may have a notice due, or may not be needed any more
+	evict   bool       // a retention limit may be exceeded
 }
 
-// touchNode has settle look at a node.
+// touchNode asks settle to look at the node.
 func (st *state) touchNode(n *node) {
 	if !n.touched {
 		n.touched = true
@@ -103,15 +103,15 @@ func (st *state) touchNode(n *node) {
 	}
 }
 
-// touchParent has settle look whether the attempt whose session n is, if any,
-// still waits for something.
+// touchParent asks settle to check whether the attempt that runs in n's session, if any, still
+// waits for something.
 func (st *state) touchParent(n *node) {
 	if p := n.parentTask(); p != nil && p.run != nil {
 		st.touchAttempt(p.run)
 	}
 }
 
-// touchAttempt has settle look whether the attempt still waits for something.
+// touchAttempt asks settle to check whether the attempt still waits for something.
 func (st *state) touchAttempt(a *attempt) {
 	if !a.touched {
 		a.touched = true
@@ -119,15 +119,15 @@ func (st *state) touchAttempt(a *attempt) {
 	}
 }
 
-// settle draws the consequences of an update, and theirs, until there are none.
-// Slots come first: who has one and does not start holds up the others.
+// settle draws the consequences of an update, and the consequences of those, until none are left.
+// Slots come first: a task that has a slot and does not start holds up the others.
 func (st *state) settle(now int64) {
 	d := &st.due
 	for {
 		switch {
 		case len(d.granted) > 0:
 			list := d.granted
-			for i := 0; i < len(d.granted); i++ { // starting one may give others a slot
+			for i := 0; i < len(d.granted); i++ { // starting one task may grant slots to others
 				st.granted(d.granted[i], now)
 			}
 			clear(d.granted)
@@ -156,36 +156,36 @@ func (st *state) settle(now int64) {
 	}
 }
 
-// effects are what an update has caused. They leave once the lock has been given
-// back, in [BackgroundManager.release]. Most updates cause few of them; the lists
-// of the others are in rare.
+// effects are what the current update causes. They leave in [BackgroundManager.release] after the
+// lock is given back. Each has a class: now, or after what the update changed is known to last.
+// Most updates cause few effects; the rare ones are in rare.
 type effects struct {
-	cancels *attempt // now: their contexts end
+	cancels *attempt // now: the contexts of these attempts end
 
-	start, startEnd *attempt // after: they want a goroutine that makes their host call
+	start, startEnd *attempt // after: each needs a goroutine for its host call
 	wakes           wakes    // after
 	rare            *rareEffects
 }
 
-// rareEffects are the effects of few updates.
+// rareEffects are the effects that few updates cause.
 type rareEffects struct {
 	aborts []abortion // now
-	kicks  []*client  // now: polled at once
+	kicks  []*client  // now: clients to poll at once
 
-	grants   []*slots.Waiter // after: of others that share the slots
-	deliver  []*node         // after: a goroutine tells the session
-	poll     []*client       // after: a goroutine polls
-	readers  []*client       // after: a goroutine reads sessions
-	looks    []looked        // after: a goroutine looks at one session
+	grants   []*slots.Waiter // after: slots that other users of the same slots were granted
+	deliver  []*node         // after: one goroutine each tells the session
+	poll     []*client       // after: one goroutine each polls
+	readers  []*client       // after: one goroutine each reads sessions
+	looks    []looked        // after: one goroutine each looks at a session
 	writeLog bool            // after: a goroutine writes the log
-	forget   bool            // after: a goroutine tells clients of forgotten sessions
-	expired  []string        // after: tasks whose host errors are forgotten
+	forget   bool            // after: a goroutine tells clients about forgotten sessions
+	expired  []string        // after: ids of tasks whose host errors can be forgotten
 }
 
-// abortion is a session that is to be aborted.
+// abortion is an order to abort a session.
 type abortion struct {
 	a       *attempt
-	session string // set when it is to be aborted once, and not until it has stopped
+	session string // if set, abort this session once; otherwise abort the attempt's session until it stops
 }
 
 func (st *state) rare() *rareEffects {
@@ -195,7 +195,7 @@ func (st *state) rare() *rareEffects {
 	return st.fx.rare
 }
 
-// takeEffects returns what has been caused and has not left.
+// takeEffects returns the noted effects and clears them.
 func (st *state) takeEffects() effects {
 	fx := st.fx
 	st.fx = effects{}
@@ -203,7 +203,7 @@ func (st *state) takeEffects() effects {
 	return fx
 }
 
-// wakes are waiters that are to be woken, each once. Mostly there are few.
+// wakes are the waiters to wake, each at most once. There are rarely more than two.
 type wakes struct {
 	few  [2]*waiter
 	n    int
@@ -223,7 +223,7 @@ func (x *wakes) add(w *waiter) {
 	w.due = true
 }
 
-// taken marks the waiters as not due any more, while the lock is still held.
+// taken clears the due marks of the waiters while the lock is still held.
 func (x *wakes) taken() {
 	for _, w := range x.few[:x.n] {
 		w.due = false

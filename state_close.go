@@ -6,8 +6,8 @@ func (st *state) wakeDrainers() {
 	}
 }
 
-// atWork counts the attempts that run or are being stopped, without those that
-// did not stop in time.
+// atWork counts the attempts that run or are being stopped. Attempts that missed their stopping
+// deadline do not count.
 func (st *state) atWork() (n int) {
 	if st.live+st.unquiet == 0 {
 		return 0
@@ -20,7 +20,7 @@ func (st *state) atWork() (n int) {
 	return n
 }
 
-// delivering reports whether a notice is on its way, or will be.
+// delivering reports whether the manager still has a notice to deliver.
 func (st *state) delivering() bool {
 	if st.closing || st.cfg.Wake == WakeNever || !st.cfg.notifies {
 		return false
@@ -48,7 +48,7 @@ func (st *state) beginClose(now int64) {
 	st.wakeDrainers()
 }
 
-// left returns what may still run and what is still owed.
+// left returns the ids of the tasks that may still run, and the notices that are still owed.
 func (st *state) left() (notStopped []string, owed []NoticeItem) {
 	for _, t := range st.tasks {
 		if t.run != nil {

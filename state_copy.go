@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// fullSnapshot is a snapshot with the place in line.
+// fullSnapshot copies a task together with its place in line.
 func (st *state) fullSnapshot(t *task) Task {
 	s := st.snapshot(t)
 	if t.status == Pending && !t.is(flagUnstarted) {
@@ -21,7 +21,7 @@ func byLaunch(a, b *task) int {
 	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id(), b.id()))
 }
 
-// snapshot copies a task. The lock must be held.
+// snapshot copies a task.
 func (st *state) snapshot(t *task) Task {
 	s := Task{
 		ID: t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,
@@ -45,10 +45,10 @@ func (st *state) snapshot(t *task) Task {
 		s.Phase = a.phase
 		s.Started = st.wall(a.started)
 		if t.live() {
-			s.Progress = st.progress(&a.w.prog, int(a.turn), a.activity)
+			s.Progress = st.progress(&a.sight.prog, int(a.turn), a.activity)
 			s.Result, s.Partial = a.text, a.text != ""
-			if a.text == "" && a.w.text != "" {
-				s.Result, s.Partial = a.w.text, true
+			if a.text == "" && a.sight.text != "" {
+				s.Result, s.Partial = a.sight.text, true
 			}
 		}
 	}
@@ -73,7 +73,7 @@ func (st *state) progress(p *progress, turns int, activity int64) Progress {
 	}
 }
 
-// wall turns a time of the state into one for callers.
+// wall converts a time of the state to wall time.
 func (st *state) wall(at int64) time.Time { return wall(st.epoch, at) }
 
 func wall(epoch time.Time, at int64) time.Time {
@@ -83,9 +83,9 @@ func wall(epoch time.Time, at int64) time.Time {
 	return epoch.Add(time.Duration(at))
 }
 
-// list returns the tasks that the query selects, in the order of their launch.
+// list returns the tasks that the query selects, in launch order.
 func (st *state) list(q Query) (found []*task) {
-	take := func(t *task) {
+	add := func(t *task) {
 		if len(q.Status) == 0 || slices.Contains(q.Status, t.status) {
 			found = append(found, t)
 		}
@@ -94,16 +94,16 @@ func (st *state) list(q Query) (found []*task) {
 	case q.Parent != "":
 		if n := st.nodes[q.Parent]; n != nil && (q.Under == "" || q.Under == q.Parent || n.under(q.Under)) {
 			for t := n.first; t != nil; t = t.next {
-				take(t)
+				add(t)
 			}
 		}
 	case q.Under != "":
 		if n := st.nodes[q.Under]; n != nil {
-			n.each(take)
+			n.each(add)
 		}
 	default:
 		for _, t := range st.tasks {
-			take(t)
+			add(t)
 		}
 	}
 	slices.SortFunc(found, byLaunch)

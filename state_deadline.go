@@ -30,15 +30,15 @@ func (st *state) earliest(a *attempt) (at int64) {
 		sooner(st.staleEnd(a))
 	}
 	if a.turnStart > 0 && a.cl.starter && a.stage == stageNone {
-		sooner(a.w.lookAt)
+		sooner(a.sight.lookAt)
 		if d := st.cfg.HostUnreachable; d > 0 {
-			sooner(a.w.answered + int64(d))
+			sooner(a.sight.answered + int64(d))
 		}
 	}
 	return at
 }
 
-// ttlEnd returns when the attempt has been in turns for too long, or 0.
+// ttlEnd returns when the attempt's time to live ends, or 0 if it does not run.
 func (st *state) ttlEnd(a *attempt) int64 {
 	if st.cfg.TimeToLive <= 0 || a.t.is(flagForeground) {
 		return 0
@@ -54,15 +54,15 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.cfg.TimeToLive) - a.ran
 }
 
-// staleEnd returns when a runner's turn counts as stale, or 0.
+// staleEnd returns when a runner's turn becomes stale, or 0 if it cannot.
 func (st *state) staleEnd(a *attempt) int64 {
-	if st.cfg.StaleTimeout <= 0 || !a.w.reported || a.w.inFlight() > 0 || a.phase == PhaseAsking {
+	if st.cfg.StaleTimeout <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
 		return 0
 	}
 	return max(a.activity+int64(st.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
 }
 
-// ringAttempt looks which of the attempt's time limits has been reached.
+// ringAttempt applies the time limit of the attempt that has passed, if any.
 func (st *state) ringAttempt(a *attempt, now int64) {
 	reached := func(t int64) bool { return t > 0 && t <= now }
 	switch {
@@ -79,18 +79,18 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 		}
 		st.end(a.t, cause, reasonNoAnswerToCall(what, st.cfg.CreateTimeout), now)
 	case reached(st.outageEnd(a)):
-		st.end(a.t, CauseHostUnreachable, reasonOutage(st.cfg.HostUnreachable, a.w.prog.detail), now)
+		st.end(a.t, CauseHostUnreachable, reasonOutage(st.cfg.HostUnreachable, a.sight.prog.detail), now)
 	case a.why == notParked && reached(st.ttlEnd(a)):
 		a.loose = true
 		st.end(a.t, CauseTimeToLive, reasonTimeToLive(st.cfg.TimeToLive), now)
 	case a.turnStart > 0 && a.cl.runner && reached(st.staleEnd(a)):
-		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &a.w.prog), now)
+		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &a.sight.prog), now)
 	case a.turnStart > 0 && a.cl.starter && a.stage == stageNone:
-		if d := st.cfg.HostUnreachable; d > 0 && reached(a.w.answered+int64(d)) {
+		if d := st.cfg.HostUnreachable; d > 0 && reached(a.sight.answered+int64(d)) {
 			a.loose = true
 			st.end(a.t, CauseHostUnreachable, reasonUnreachable(d), now)
-		} else if reached(a.w.lookAt) {
-			a.w.lookAt = 0
+		} else if reached(a.sight.lookAt) {
+			a.sight.lookAt = 0
 			st.lookSoon(a)
 		}
 	}

@@ -5,42 +5,39 @@ import (
 	"time"
 )
 
-// delivery is how a session learns what it is owed. A root session is told by one
-// goroutine at a time:
+// delivery is how a session learns what it is owed. One goroutine at a time tells a root session:
 //
-//	nothing due -> due -> the alarm, or schedule: delivering
+//	a notice is due -> schedule, at once or by the alarm: delivering
 //	delivering -> its status: busy -> a sweep sees it idle -> schedule
-//	           -> unsure, untold: again after a pause (retry)
-//	           -> idle, or nobody can say: pack -> flying -> recorded: delivered
-//	                                                     -> busy: unpacked, or tried again
-//	                                                     -> nobody can tell it: a scope
-//	                                                     -> failed: the same envelope again, after a pause
+//	           -> unsure or silent: again after a pause (retry)
+//	           -> idle, or nobody can tell: pack -> flying -> recorded: delivered
+//	                                                      -> busy: unpacked, or tried again
+//	                                                      -> nobody can notify it: a scope
+//	                                                      -> failed: the same envelope again, after a pause
 //
-// What could not be told for noticeGiveUp, or in noticeTries tries, is given up.
-// The session of a task is told by its next turn (see parked); of delivery it uses
-// env and alarm alone.
+// A notice is given up after noticeGiveUp or noticeTries, whichever comes first. The session of a
+// task is told by its next turn (see parked) and uses only env and alarm.
 type delivery struct {
-	env        *envelope // what is being delivered, or to be tried again
-	adrift     *envelope // given up while it was being delivered
-	delivering bool      // a goroutine delivers to it
-	scope      bool      // nobody can notify it: what it is owed waits to be taken
+	env        *envelope // is being delivered, or waits for its next try
+	adrift     *envelope // was given up while it was being delivered
+	delivering bool      // a goroutine is delivering
+	scope      bool      // nobody can notify it: notices wait until a host takes them
 	alarm      alarm     // when to look again
 
-	busy   *client // it was busy when last looked at: this client's sweeps ask for it
-	retry  int64   // not before
+	busy   *client // the client whose sweeps watch for its idle, if it was busy; else nil
+	retry  int64   // earliest time of the next try
 	trying int64   // when delivery first became due and blocked; 0 if it is not blocked
-	fails  int     // looks at its status in a row that told nothing
-	untold int     // those of them that were answered
+	fails  int     // looks in a row that did not tell its status
+	silent int     // how many of those got an answer without it
 }
 
-// looked forgets what earlier looks at the status have told.
-func (d *delivery) looked() { d.fails, d.untold = 0, 0 }
+// forgetLooks resets the counts of looks that did not tell the status.
+func (d *delivery) forgetLooks() { d.fails, d.silent = 0, 0 }
 
-// unblocked forgets that delivery was blocked: something has been told, or nothing
-// is owed any more.
+// unblocked resets the time since which delivery is blocked.
 func (d *delivery) unblocked() { d.trying = 0 }
 
-// schedule looks whether the node is to be told now, later or not at all.
+// schedule decides whether to tell the node now, later or not at all.
 func (st *state) schedule(n *node, now int64) {
 	st.wakeNode(n)
 	if st.closing {
@@ -62,7 +59,7 @@ func (st *state) schedule(n *node, now int64) {
 		st.logText(logNoticeGivenUp, n.session, "")
 		st.giveUp(n, now)
 	case at == 0:
-	case n.busy != nil: // a sweep sees when it is not any more
+	case n.busy != nil: // a sweep will see it idle
 		n.trying = cmp.Or(n.trying, now)
 		st.deadlines.nodes.set(&n.alarm, n, n.trying+int64(noticeGiveUp))
 	case max(at, n.retry) <= now:
@@ -74,8 +71,8 @@ func (st *state) schedule(n *node, now int64) {
 	}
 }
 
-// scheduleTurn has a waiting task told as its next turn: it goes to the
-// head of the line for a slot.
+// scheduleTurn tells a parked task about ends of its own tasks, as its next turn. The task goes to
+// the head of the line for a slot.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.why != forTasks || a.wantTurn {
@@ -85,13 +82,13 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	case at == 0:
 	case at <= now:
 		a.wantTurn = true
-		st.takeSlot(p, true)
+		st.askForSlot(p, true)
 	default:
 		st.deadlines.nodes.set(&n.alarm, n, at)
 	}
 }
 
-// wakeNode wakes those who wait in NextNotice.
+// wakeNode wakes the waiters in NextNotice.
 func (st *state) wakeNode(n *node) {
 	st.wakeDrainers()
 	for _, w := range n.waiters {
@@ -99,21 +96,21 @@ func (st *state) wakeNode(n *node) {
 	}
 }
 
-// parentState is what the manager knows of a root session before it tells it.
+// parentState is what the clients tell about a root session before a delivery.
 type parentState uint8
 
 const (
-	parentReady  parentState = iota // idle, or nobody can say
+	parentReady  parentState = iota // idle, or no client can tell
 	parentBusy                      // in a turn
 	parentUnsure                    // its status could not be read
-	parentUntold                    // a client answered, and did not say
+	parentSilent                    // a client answered and did not mention it
 )
 
-// untoldLooks is how often in a row a client may answer without saying anything
-// about a parent before it is taken not to know it: then the Notifier decides.
-const untoldLooks = 3
+// silentLooks is how often in a row a client may answer without mentioning a session. After that
+// the client counts as not knowing the session, and the Notifier decides.
+const silentLooks = 3
 
-// beginDelivery returns what is to be delivered now, or ends the delivery.
+// beginDelivery returns the envelope to deliver now. If there is none, it ends the delivery.
 func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64) *envelope {
 	wait := func() *envelope {
 		n.delivering = false
@@ -121,25 +118,25 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		return nil
 	}
 	if n.env != nil || st.dueAt(n) > 0 {
-		n.trying = cmp.Or(n.trying, now) // what was told before, by this goroutine, has reset it
+		n.trying = cmp.Or(n.trying, now) // an earlier notice of this goroutine has reset it
 	}
 	switch {
 	case st.closing || n.gone || n.scope:
 		return wait()
 	case state == parentBusy:
-		n.looked()
+		n.forgetLooks()
 		n.busy = cl
 		cl.parents[n] = struct{}{}
 		st.poll(cl)
 		return wait()
-	case state == parentUnsure, state == parentUntold && n.untold+1 < untoldLooks:
-		if n.fails++; state == parentUntold {
-			n.untold++
+	case state == parentUnsure, state == parentSilent && n.silent+1 < silentLooks:
+		if n.fails++; state == parentSilent {
+			n.silent++
 		}
 		n.retry = now + int64(backoff(n.fails))
 		return wait()
 	}
-	n.looked()
+	n.forgetLooks()
 	if n.env == nil {
 		if at := st.dueAt(n); at == 0 || max(at, n.retry) > now {
 			return wait()
@@ -153,33 +150,33 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 	return n.env
 }
 
-// noticeAnswer is what a host has said to a notice.
+// noticeAnswer is how a host answered a notice.
 type noticeAnswer uint8
 
 const (
-	noticeTaken  noticeAnswer = iota // it is recorded or queued
-	noticeBusy                       // not now, and nothing was recorded
-	noticeNobody                     // nobody can tell this session
-	noticeFailed                     // it may have been recorded all the same
+	noticeRecorded noticeAnswer = iota // recorded or queued
+	noticeBusy                         // not now; nothing was recorded
+	noticeNobody                       // nobody can notify this session
+	noticeFailed                       // may still have been recorded
 )
 
-// endDelivery takes the answer to a notice; detail says why it failed.
+// endDelivery applies the answer to a notice. detail says why the delivery failed.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
-	if n.env != env { // given up meanwhile
+	if n.env != env { // it was given up meanwhile
 		n.adrift = nil
-		if answer != noticeTaken {
-			env.lost(true)
+		if answer != noticeRecorded {
+			env.setReclaimable(true)
 		}
 		st.wakeNode(n)
 		return
 	}
 	env.tries++
 	switch {
-	case answer == noticeTaken:
+	case answer == noticeRecorded:
 		st.delivered(n, NoticeDelivered, now)
 	case answer == noticeBusy && env.tries == 1:
-		// Nothing was recorded: what ends meanwhile may join.
+		// Nothing was recorded, so later ends may join the notice.
 		st.unpack(n, env)
 		n.retry = now + int64(st.cfg.PollInterval)
 	case answer == noticeBusy:
@@ -201,12 +198,12 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		st.logText(logNoticeFailed, n.session, detail)
 	}
 	if len(env.debts) == 0 && n.env == env {
-		n.env = nil // all read meanwhile
+		n.env = nil // all its ends were read meanwhile
 	}
 	st.touchNode(n)
 }
 
-// backoff returns the pause after so many failures in a row: 1 s, 2 s, 4 s … 1 h.
+// backoff returns the pause after that many failures in a row: 1 s, 2 s, 4 s … 1 h.
 func backoff(failures int) time.Duration {
 	return min(time.Second<<min(failures-1, 20), noticeBackoffMax)
 }
@@ -225,8 +222,8 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// unpack takes an envelope that nobody has seen apart again. All that was
-// in it may have been read meanwhile.
+// unpack returns the contents of an envelope that no host has seen to the outbox. Its ends may all
+// have been read meanwhile.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	for _, d := range append(env.debts, n.emptyOwed()...) {
@@ -245,7 +242,7 @@ func (st *state) unpack(n *node, env *envelope) {
 	n.compact()
 }
 
-// notBusy ends the polling for a busy parent.
+// notBusy stops the polling for a busy parent.
 func (n *node) notBusy() {
 	if n.busy != nil {
 		delete(n.busy.parents, n)
@@ -253,7 +250,7 @@ func (n *node) notBusy() {
 	}
 }
 
-// parentIdle is called when a busy parent has fallen idle.
+// parentIdle schedules the delivery to a parent that was busy and is idle now.
 func (st *state) parentIdle(n *node) {
 	n.notBusy()
 	n.retry = 0

@@ -18,8 +18,8 @@ func (st *state) cancel(by Caller, t *task, o CancelOptions, now int64) {
 	st.waived = nil
 }
 
-// awaitedBy reports whether the task is, or descends from, one that the session
-// waits for in Run.
+// awaitedBy reports whether the session waits in Run for the task or for a task that it descends
+// from.
 func (t *task) awaitedBy(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -57,8 +57,8 @@ type turnOutcome struct {
 	todos  int32
 }
 
-// turnOver is called when the agent has ended its turn, well or badly.
-// Nothing of it runs any more.
+// turnOver ends the turn of an attempt. The agent has ended the turn, well or badly, and nothing of
+// it runs any more.
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.ran += now - a.turnStart
 	a.turnStart = 0
@@ -67,7 +67,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	if !mdtext.Invisible(o.text) {
 		a.text = o.text
 	}
-	a.output = a.output || a.w.output
+	a.output = a.output || a.sight.output
 	st.unfollow(a)
 	own := a.t.sess.own
 	if o.cause.Status() != Completed || own == nil || own.live == 0 && own.outstanding() == 0 {
@@ -78,8 +78,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	st.touchNode(own)
 }
 
-// reconsider looks whether an attempt that waits for its own tasks has
-// anything left to wait for.
+// reconsider finishes a parked attempt that has nothing left to wait for.
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.why != forTasks {
 		return
@@ -90,14 +89,14 @@ func (st *state) reconsider(a *attempt, now int64) {
 		}
 		return
 	}
-	st.leaveLine(a) // what it was to be told has been taken meanwhile
+	st.leaveLine(a) // its notice was read or taken meanwhile
 	st.finish(a, a.endCause, "", now)
 }
 
-// finish ends an attempt whose agent has ended its last turn. Whether there is
-// an answer is judged over all its turns: text, or a call of a tool.
+// finish ends an attempt after its last turn. An attempt has an answer if any of its turns wrote
+// text or called a tool.
 func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
-	if cause.Status() == Completed && a.text == "" && a.w.prog.toolCalls == 0 {
+	if cause.Status() == Completed && a.text == "" && a.sight.prog.toolCalls == 0 {
 		cause, reason = CauseNoAnswer, reasonNoAnswer
 		if !a.output {
 			cause, reason = CauseNoOutput, reasonNoOutput
@@ -109,17 +108,16 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	st.end(a.t, cause, reason, now)
 }
 
-// unsaid reports whether the session never got the prompt of the attempt that
-// ends for the cause.
+// unsaid reports whether the prompt never reached the session, if the attempt ends for this cause.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
-		return !a.w.output && !a.w.reported
+		return !a.sight.output && !a.sight.reported
 	}
 	return a.turn == 0
 }
 
-// end ends the latest attempt of a task. It does nothing when the attempt
-// has already ended: who comes first decides.
+// end ends the latest attempt of a task. It does nothing if the attempt has already ended: the
+// first end wins.
 func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	if !t.live() {
 		return
@@ -151,7 +149,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 			x.ttl = nil
 		}
 		if t.is(flagUnstarted) {
-			t.set(flagUnstarted, false) // its slot, if any, is still the earlier attempt's
+			t.set(flagUnstarted, false) // it holds no slot: the earlier attempt does
 		} else {
 			st.release(t)
 		}
@@ -164,13 +162,13 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	st.touchParent(t.up)
 }
 
-// capture keeps what the attempt has brought forth.
+// capture keeps the output of the attempt.
 func (st *state) capture(a *attempt, f *outcome, partial bool) {
-	if (a.text == "" || partial && a.turnStart > 0) && !mdtext.Invisible(a.w.text) {
-		a.text = a.w.text
+	if (a.text == "" || partial && a.turnStart > 0) && !mdtext.Invisible(a.sight.text) {
+		a.text = a.sight.text
 	}
-	if partial && a.text == "" && a.w.prog.toolCalls == 0 && !mdtext.Invisible(a.w.thought) {
-		a.text, f.thought = a.w.thought, true
+	if partial && a.text == "" && a.sight.prog.toolCalls == 0 && !mdtext.Invisible(a.sight.thought) {
+		a.text, f.thought = a.sight.thought, true
 	}
 	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
 	limit := maxResult
@@ -179,18 +177,18 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	}
 	f.result = mdtext.Valid(a.text)
 	if len(f.result) > limit {
-		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // a slice would keep the whole
+		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned: a slice would keep the whole text alive
 	}
 	f.partial = partial && f.result != ""
-	if p := &a.w.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
+	if p := &a.sight.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
 		f.prog = new(progress)
 		*f.prog = *p
 		f.prog.detail = ""
-		f.prog.lastText = strings.Clone(p.lastText) // it would keep the text that it is the end of
+		f.prog.lastText = strings.Clone(p.lastText) // cloned: it is the tail of a long text
 	}
 }
 
-// cascade ends every live task of a node, and of those below it.
+// cascade ends every live task of a node and of the nodes below it.
 func (st *state) cascade(n *node, reason string, now int64) {
 	for t := n.first; t != nil; t = t.next {
 		st.end(t, CauseParentEnded, reason, now)

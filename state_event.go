@@ -1,15 +1,15 @@
 package bgagent
 
-// emit tells every subscriber.
+// emit sends an event to every subscriber.
 func (st *state) emit(kind EventKind, t *task) {
 	st.seq++
 	for _, s := range st.subs {
-		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t)}) // its own, as it holds maps and slices
+		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t)}) // one snapshot each, because it holds maps and slices
 		st.fx.wakes.add(&s.waiter)
 	}
 }
 
-// logTask notes what happened to a task, for the log.
+// logTask queues a log entry about a task.
 func (st *state) logTask(k logKind, t *task) {
 	if !st.cfg.logs {
 		return
@@ -21,8 +21,8 @@ func (st *state) logTask(k logKind, t *task) {
 	st.logEntry(e)
 }
 
-// logText notes that something went wrong with the host. The detail may hold what
-// an agent wrote.
+// logText queues a log entry about a problem with a host. detail may contain text that an agent
+// wrote.
 func (st *state) logText(k logKind, about, detail string) {
 	if st.cfg.logs {
 		st.logEntry(logEntry{kind: k, about: about, detail: detail})

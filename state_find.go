@@ -7,13 +7,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// idEncoding writes ids in lower case without the letters that are mistaken
-// for digits.
+// idEncoding writes ids in lower case. It leaves out the letters that look like digits.
 var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
 
 const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// idValues has 1 + the value of each letter, and 0 for what is none.
+// idValues maps each letter to 1 + its value, and all other bytes to 0.
 var idValues = func() (v [256]uint8) {
 	for i, c := range []byte(idLetters) {
 		v[c] = uint8(i + 1)
@@ -22,18 +21,17 @@ var idValues = func() (v [256]uint8) {
 }()
 
 const (
-	idRandom = 16                    // characters of an id after its prefix: 80 random bits of a version 4 UUID
+	idRandom = 16                    // characters after the prefix: the 80 random bits of a version 4 UUID
 	idLen    = len("bg_") + idRandom // length of a task's id
 )
 
-// newID returns an unguessable id, between a prefix and a suffix, and the
-// number in it.
+// newID returns prefix, an unguessable part and suffix as an id, and the number in it.
 func (st *state) newID(prefix, suffix string) (id string, num uint64) {
 	u, err := uuid.NewRandomFromReader(st.ids)
 	if err != nil {
 		panic("bgagent: no randomness: " + err.Error())
 	}
-	// Bytes 6 and 8 hold the version and the variant; the others are random.
+	// Bytes 6 and 8 hold the version and the variant, so they are left out.
 	raw := [10]byte{u[0], u[1], u[2], u[3], u[4], u[5], u[7], u[9], u[10], u[11]}
 	var buf [32]byte
 	n := copy(buf[:], prefix)
@@ -60,7 +58,7 @@ func parseID(id string) (num uint64, ok bool) {
 		switch {
 		case v == 0:
 			return 0, false
-		case i < 12: // 60 bits, and four more out of the next letter
+		case i < 12: // 60 bits; the next letter adds four
 			num = num<<5 | uint64(v-1)
 		case i == 12:
 			num = num<<4 | uint64(v-1)>>1
@@ -84,7 +82,7 @@ func (st *state) find(id string) (*task, error) {
 	return nil, taskError(id, ErrUnknownTask)
 }
 
-// own is find for a caller that may only see what descends from it.
+// own is find for a caller that may see only its own descendants.
 func (st *state) own(by Caller, id string) (*task, error) {
 	t, err := st.find(id)
 	if err != nil {

@@ -2,39 +2,39 @@ package bgagent
 
 import "slices"
 
-// What is kept of ended tasks, and for how long. What has been told goes first,
-// texts before records; of the last ones that went a tombstone stays, so that
-// nobody reads "unknown" of a task that was.
+// What is kept of ended tasks, and for how long. Tasks with settled notices are evicted first, and
+// texts before records. Tombstones stay for the last evicted tasks, so that their ids are not
+// reported as unknown.
 
-// retention holds the ended tasks in the order in which they may go.
+// retention holds the ended tasks in the order of their eviction.
 type retention struct {
-	told   expiry // their parent knows
-	untold expiry
-	ended  int   // ended tasks in the registry
-	text   int64 // bytes of results in the registry
+	settled   expiry // their notices are settled
+	unsettled expiry
+	size      int   // number of ended tasks that have a record
+	text      int64 // bytes of results in the records
 
-	// Tombstones are looked for by task one after the other, because that is
-	// rare and an index would cost every task that goes. By session, which every
-	// new session is, the sessions' own index finds them.
+	// Tombstones are searched by task one by one: that is rare, and an index would cost time for
+	// every evicted task. Every new session is searched for, so sessions have an index of their
+	// own.
 	tombs []tombstone // a ring
-	next  int         // where the next one goes, once the ring is full
-	free  int         // places from there on whose tombstones have gone
+	next  int         // place of the next one once the ring is full
+	free  int         // number of free places from next on
 }
 
-// expiry is a line of ended tasks, which are linked by their outcomes.
+// expiry is a line of ended tasks, linked through their outcomes.
 type expiry struct {
 	first, last *task
-	text        *task // those before it have no text any more; nil when none has
+	text        *task // the first task that may still have its text; nil if none has
 }
 
-// expiring is where an ended task stands among those that may go.
+// expiring is the place of an ended task in its line.
 type expiring struct {
 	line       *expiry // nil for none
 	prev, next *task
 	since      int64
 }
 
-// push puts a task at the end of the line.
+// push appends a task to the line.
 func (q *expiry) push(t *task, now int64) {
 	t.fin.expiring = expiring{line: q, prev: q.last, since: now}
 	if q.last != nil {
@@ -48,7 +48,7 @@ func (q *expiry) push(t *task, now int64) {
 	}
 }
 
-// stay takes the task out of its line, if it stands in one.
+// stay takes the task out of its line, if it is in one.
 func (t *task) stay() {
 	if t.fin == nil || t.fin.line == nil {
 		return
@@ -71,21 +71,21 @@ func (t *task) stay() {
 	t.fin.expiring = expiring{}
 }
 
-// tombstone is what remains of an expired task.
+// tombstone is what is kept of an expired task.
 type tombstone struct {
 	id     string
-	sess   *session // nil when it never had one
+	sess   *session // nil if it never had one
 	parent string
 	root   string
 	kind   *kind
 	title  string
 	no     int32
-	unsaid string // prompts that the session never got
+	unsaid string // prompts that never reached the session
 	status Status
 	stuck  bool // it did not stop
 }
 
-// sessionID returns the id of its session, or nothing.
+// sessionID returns the id of the task's session, or "".
 func (t *tombstone) sessionID() string {
 	if t.sess == nil {
 		return ""
@@ -93,18 +93,18 @@ func (t *tombstone) sessionID() string {
 	return t.sess.id
 }
 
-// expirable is called when an attempt has ended, its notice has been
-// settled or it has become quiet.
+// expirable puts an ended task into its line once it may be evicted. It is called when an attempt
+// ends, its notice is settled, or it becomes quiet.
 func (st *state) expirable(t *task, now int64) {
 	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) {
 		return
 	}
-	q := &st.keep.told
+	q := &st.keep.settled
 	if !t.notice.Settled() {
 		if st.pushes(t.up) {
-			return // it will be told soon, or given up
+			return // its notice will soon be delivered or given up
 		}
-		q = &st.keep.untold
+		q = &st.keep.unsettled
 	}
 	if t.fin.line != q {
 		t.stay()
@@ -122,12 +122,12 @@ func (st *state) pushes(n *node) bool {
 	return !n.gone && !n.scope && !st.closing && st.cfg.Wake != WakeNever && st.cfg.notifies
 }
 
-// evict drops what is over the limits of what is kept.
+// evict removes what exceeds the retention limits.
 func (st *state) evict(now int64) {
 	k := &st.keep
-	k.ended = len(st.tasks) - st.live
+	k.size = len(st.tasks) - st.live
 	if d := st.cfg.Retention; d > 0 {
-		for t := k.told.first; t != nil; t = k.told.first {
+		for t := k.settled.first; t != nil; t = k.settled.first {
 			if at := t.fin.since + int64(d); at > now {
 				if by := &st.deadlines.keep; *by == 0 || at < *by {
 					*by = at
@@ -137,15 +137,15 @@ func (st *state) evict(now int64) {
 			st.expire(t)
 		}
 	}
-	for limit := st.cfg.RetainText; limit >= 0 && k.text > limit && (st.dropText(&k.told) || st.dropText(&k.untold)); {
+	for limit := st.cfg.RetainText; limit >= 0 && k.text > limit && (st.dropText(&k.settled) || st.dropText(&k.unsettled)); {
 		continue
 	}
-	for limit := st.cfg.RetainTasks; limit >= 0 && k.ended > limit; {
-		t := k.told.first
+	for limit := st.cfg.RetainTasks; limit >= 0 && k.size > limit; {
+		t := k.settled.first
 		if t == nil {
-			// What is owed is not given up while something that has been told
-			// only has to become quiet before it can go.
-			if t = k.untold.first; t == nil || k.ended-st.stopping <= limit {
+			// Never give up an owed notice while a task with a settled one only has to become quiet
+			// before it can go.
+			if t = k.unsettled.first; t == nil || k.size-st.stopping <= limit {
 				break
 			}
 			st.settleTask(t, NoticeGivenUp, now)
@@ -154,7 +154,7 @@ func (st *state) evict(now int64) {
 	}
 }
 
-// dropText drops the text of the oldest task in the line that has one.
+// dropText drops the text of the oldest task in the line that still has one.
 func (st *state) dropText(q *expiry) bool {
 	for t := q.text; t != nil; t = q.text {
 		q.text = t.fin.next
@@ -173,7 +173,7 @@ func (st *state) expire(t *task) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)
 	stuck := t.run != nil
-	if a := t.run; a != nil { // it could not be stopped: nobody asks its session any more
+	if a := t.run; a != nil { // it could not be stopped; nobody polls its session any more
 		st.unquiet--
 		st.unfollow(a)
 		st.deadlines.attempts.set(&a.alarm, a, 0)
@@ -182,45 +182,45 @@ func (st *state) expire(t *task) {
 	t.stay()
 	st.forgetError(t)
 	t.set(flagForgotten, true)
-	t.setLost(false)
+	t.setReclaimable(false)
 	st.keep.text -= int64(len(t.fin.result))
-	st.keep.ended--
+	st.keep.size--
 	num, _ := parseID(t.id())
 	delete(st.tasks, num)
 	st.bury(t, stuck)
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
-	if !st.pushes(t.up) { // nobody may ever take what is owed for earlier attempts
+	if !st.pushes(t.up) { // nobody may ever take the notices of earlier attempts
 		t.up.forgetDebts(t, NoticeGivenUp)
 		t.up.compact()
 	}
 	t.up.unlink(t)
 	st.touchNode(t.up)
-	if len(st.waiters[t]) == 0 { // else they are about to be given it
-		// A batch may remember the end for long.
+	if len(st.waiters[t]) == 0 { // otherwise its waiters still need the result
+		// A batch may keep the task for a long time.
 		t.text, t.fin.result, t.fin.prog = "", "", nil
 	}
 	st.wakeTask(t)
 	st.shrink()
 }
 
-// forgetError has the host forget the error that ended the task.
+// forgetError lets go of the host error that ended the task.
 func (st *state) forgetError(t *task) {
 	if t.fin.failed {
 		st.rare().expired = append(st.rare().expired, t.id())
 	}
 }
 
-// adopt makes the node of a session whose task has expired a child of the task's
-// parent, so that what descends from it keeps its place in the tree. Nobody is
-// there to be told: what is owed to it waits to be taken.
+// adopt makes child, the node of a session whose task has expired, a child of the task's parent, so
+// that its descendants keep their place in the tree. Nobody can notify it any more, so its notices
+// wait to be taken.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)
 }
 
-// shrink makes the maps anew when most of their entries have gone: a Go
-// map never gives memory back by itself.
+// shrink copies the maps once most of their entries are gone. A Go map never returns memory by
+// itself.
 func (st *state) shrink() {
 	if st.peak < 1024 || len(st.tasks)*4 > st.peak {
 		return
@@ -237,9 +237,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury puts up the tombstone of a task. When there are too many the oldest
-// ones go, and with them the last that the clients have to keep of their
-// sessions.
+// bury keeps a tombstone of the task. If there are too many, it drops the oldest ones, and their
+// clients forget those sessions.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)
@@ -272,7 +271,7 @@ func (st *state) bury(t *task, stuck bool) {
 func (st *state) dropTomb(i int) {
 	k := &st.keep
 	tomb := &k.tombs[i]
-	if tomb.id == "" { // its task lives again
+	if tomb.id == "" { // its task was revived
 		return
 	}
 	if s := tomb.sess; s != nil {
@@ -304,7 +303,7 @@ func (st *state) tomb(ref string) *tombstone {
 	return nil
 }
 
-// stopped is called when a call that made the task stuck has returned after all.
+// stopped clears the stuck mark of a tombstone, because the call that did not stop has returned.
 func (k *retention) stopped(id string) {
 	if tomb := k.find(id); tomb != nil {
 		if tomb.stuck = false; tomb.sess != nil {
@@ -313,8 +312,8 @@ func (k *retention) stopped(id string) {
 	}
 }
 
-// descends reports whether the session had launched the task, as far as the
-// tombstone tells: directly, or as the root of the chain.
+// descends reports whether the session launched the task, directly or as its root. A tombstone
+// remembers no session in between.
 func (t *tombstone) descends(session string) bool {
 	return t.parent == session || t.root == session
 }
@@ -324,14 +323,14 @@ func (k *retention) descends(id, session string) bool {
 	return tomb != nil && tomb.descends(session)
 }
 
-// revive makes a record again of which only the tombstone is left.
+// revive makes a new record of a task from its tombstone.
 func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
 	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
 	if tomb.unsaid != "" {
 		t.extra().unsaid = tomb.unsaid
 	}
-	t.kind = tomb.kind // and its reference
+	t.kind = tomb.kind // the task takes over the tombstone's reference
 	t.sess = tomb.sess
 	t.sess.task, t.sess.tomb = t, 0
 	st.tasks[num] = t
@@ -351,7 +350,7 @@ func (st *state) revive(tomb *tombstone, up *node) *task {
 	return t
 }
 
-// forgetSession tells a client that a session will never be asked for again.
+// forgetSession tells a client that the session will never be used again.
 func (st *state) forgetSession(cl *client, session string) {
 	if cl == nil || !cl.forgets || session == "" {
 		return

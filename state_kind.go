@@ -2,10 +2,10 @@ package bgagent
 
 import "slices"
 
-// kind is what many tasks have in common, held once and counted.
+// kind holds what many tasks have in common. It is stored once and counted.
 type kind struct {
 	key   kindKey
-	own   []Permission // the agent's
+	own   []Permission // the agent's own rules
 	refs  int
 	cl    *client
 	rules []Permission
@@ -18,11 +18,11 @@ type kindKey struct {
 	depth  int
 }
 
-// kind returns what tasks of this sort have in common. It is the one
-// place where permissions are computed: the manager's default, the host's, then
-// the agent's own, of which the last that matches decides.
+// kind returns the shared kind of such tasks. It is the only place where permissions are computed:
+// delegation beyond MaxDepth is denied first, then come the host's rules, then the agent's own. The
+// last rule that matches decides.
 func (st *state) kind(key kindKey, cl *client, own []Permission) *kind {
-	k := st.lastKind // mostly they come in a row
+	k := st.lastKind // tasks of one kind mostly come in a row
 	if k == nil || k.key != key {
 		k = st.kinds[key]
 	}

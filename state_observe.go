@@ -1,9 +1,9 @@
 package bgagent
 
-// observe takes one event of a client.
+// observe applies one event of a client.
 func (st *state) observe(cl *client, e HostEvent, now int64) {
 	if cl.streamUp > 0 {
-		cl.lastBeat = now // anything that comes is a sign of life
+		cl.lastBeat = now // any event is a sign of life
 	}
 	switch e.Kind {
 	case HostStreamUp:
@@ -15,13 +15,13 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		cl.streamUp, cl.gapAt = 0, now
 		for a := range cl.followed {
 			if a.live() {
-				a.w.needRead = true
+				a.sight.needRead = true
 			}
 		}
 		st.kick(cl)
 		return
 	case HostDeleted:
-		if of := st.clientOf(e.Session); of == nil || of == cl { // else another client has one of the same name
+		if of := st.clientOf(e.Session); of == nil || of == cl { // otherwise another client has a session with this id
 			st.sessionDeleted(e.Session, now)
 		}
 		return
@@ -35,14 +35,14 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 	}
 	if a := s.task.run; a.ended {
 		if e.Kind == HostStatus && (e.Status.State == SessionIdle || e.Status.State == SessionGone) {
-			st.kick(cl) // the event may be an earlier turn's, and late
+			st.kick(cl) // the event may be late and belong to an earlier turn
 		}
 	} else if cl.starter && a.turnStart > 0 {
 		st.observed(a, e, now)
 	}
 }
 
-// clientOf returns the client whose session it is, or nil.
+// clientOf returns the client that owns the session, or nil.
 func (st *state) clientOf(session string) *client {
 	switch s := st.sessions.find(session); {
 	case s == nil:
@@ -54,29 +54,29 @@ func (st *state) clientOf(session string) *client {
 	}
 }
 
-// observed takes an event about a turn.
+// observed applies an event about the turn of an attempt.
 func (st *state) observed(a *attempt, e HostEvent, now int64) {
-	w := a.w
+	s := a.sight
 	switch e.Kind {
 	case HostMessage:
 		if e.Message == nil {
 			return
 		}
-		if w.message(st.seed, e.Message, &a.w.prog, now) {
+		if s.message(st.seed, e.Message, &a.sight.prog, now) {
 			a.activity = now
 			st.progressed(a, e.Message.Finished, now)
 		}
-		w.toldBy(e.Message.ID, now)
+		s.toldBy(e.Message.ID, now)
 	case HostTodos:
 		st.todos(a, e.Todos, now)
-		w.todosLive = true
+		s.todosLive = true
 	case HostError:
 		stop := e.Stop
 		if stop == StopUntold || stop == StopEndOfTurn {
 			stop = StopError
 		}
-		if w.hint == nil { // what follows from the first one says less
-			w.hint = &hint{stop: stop, err: e.Error, at: now, finger: w.finger}
+		if s.hint == nil { // the first error says more than those that follow
+			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger}
 		}
 		st.eventLook(a)
 	case HostStatus:
@@ -84,31 +84,31 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	}
 }
 
-// statusEvent takes an event that tells a status. Idle is only believed
-// with what was read after it, so it has the session looked at.
+// statusEvent applies an event that tells a status. An idle status is only believed together with
+// messages that were read after it, so the session is looked at.
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:
-		a.w.answered = now
-		if s.State == SessionIdle && st.streamed(a, now) && !a.w.looking && !a.inCall {
+		a.sight.answered = now
+		if s.State == SessionIdle && st.streamed(a, now) && !a.sight.looking && !a.inCall {
 			st.judge(a, observation{status: s, answered: true, read: true}, now)
 			return
 		}
-		a.w.said = s.State
+		a.sight.said = s.State
 		st.eventLook(a)
 	case SessionBusy, SessionRetrying, SessionAsking:
-		a.w.answered = now
-		a.w.said = SessionUnknown
+		a.sight.answered = now
+		a.sight.said = SessionUnknown
 		st.status(a, s)
 		st.judge(a, observation{status: s, answered: true, read: st.streamed(a, now)}, now)
 	}
 }
 
-// eventLook looks at a session because of an event; while its prompt is
-// still being handed over, right after that.
+// eventLook looks at a session because of an event. If its prompt is still being handed over, it
+// does so right afterwards.
 func (st *state) eventLook(a *attempt) {
 	if a.inCall {
-		a.w.lookAt = 1
+		a.sight.lookAt = 1
 		return
 	}
 	st.lookSoon(a)

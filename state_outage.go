@@ -7,33 +7,32 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Starts that are held back because their client cannot reach its runtime.
+// Outages: starts wait while their client cannot reach its runtime.
 
 const (
-	outagePause    = 250 * time.Millisecond // before the first try; doubled after each
+	outagePause    = 250 * time.Millisecond // before the first try; doubles after each
 	outagePauseMax = 5 * time.Second
-	// A runner's call lasts as long as its turn: one that has lasted for so long
-	// has reached its runtime.
+	// A runner's call lasts as long as its turn. A call that has lasted this long has reached the
+	// runtime.
 	outagePatience = 2 * time.Second
 )
 
-// outage is the time in which a client cannot reach its runtime. Its starts
-// keep their slots and wait, so that the line behind them does not burn away,
-// and one of them tries.
+// outage is a period when a client cannot reach its runtime. Its starts keep their slots and wait,
+// so that the tasks behind them do not fail as well. One of them tries at a time.
 type outage struct {
 	cl     *client
 	why    string
 	tries  int
 	held   []*attempt
 	trying *attempt
-	alarm  alarm // when the next one tries
+	alarm  alarm // when the next start tries
 }
 
-// hostFailure is what the state has to know of an error of a host.
+// hostFailure is what the state needs to know about an error of a host.
 type hostFailure struct {
 	kind   failureKind
-	text   string // of the error alone
-	reason string // with what was being done
+	text   string // text of the error alone
+	reason string // text with what was being done
 }
 
 type failureKind uint8
@@ -42,11 +41,12 @@ const (
 	failedNot         failureKind = iota
 	failedSomehow                 // the runtime may or may not have been reached
 	failedAnswered                // the runtime has answered
-	failedNoAgent                 // it knows no such agent
-	failedUnreachable             // nothing was started, because it could not be reached
+	failedNoAgent                 // the runtime does not know the agent
+	failedUnreachable             // the runtime was not reached; nothing was started
 )
 
-// heldBack reports whether the attempt has to wait with its next call.
+// heldBack holds the attempt and reports true if its client has an outage, unless the attempt is
+// the one that tries.
 func (st *state) heldBack(a *attempt, now int64) bool {
 	o := a.cl.out
 	if o == nil || o.trying == a {
@@ -56,7 +56,7 @@ func (st *state) heldBack(a *attempt, now int64) bool {
 	return true
 }
 
-// hold has the attempt wait until its client can be reached.
+// hold makes the attempt wait until its client can be reached.
 func (st *state) hold(a *attempt, now int64) {
 	o := a.cl.out
 	if a.heldAt == 0 {
@@ -73,11 +73,11 @@ func (st *state) hold(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// unreached takes the answer of a call that has started nothing because
-// the runtime could not be reached, and reports whether the attempt is held
-// back. The call is made again later, as it was.
+// unreached handles a failed call that could not reach the runtime and has started nothing. It
+// holds the attempt and reports true; the same call is made again later. For other failures it
+// reports false.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
-	if f.kind != failedUnreachable || a.w.reported {
+	if f.kind != failedUnreachable || a.sight.reported {
 		return false
 	}
 	a.stage = of
@@ -100,8 +100,7 @@ func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool 
 	return true
 }
 
-// tryLater has another start of the client tried after a pause, unless one
-// is being tried or is to be.
+// tryLater schedules the next try of a start after a pause, unless one is scheduled or under way.
 func (st *state) tryLater(o *outage, now int64) {
 	if o.trying != nil || o.alarm.index != 0 {
 		return
@@ -114,7 +113,7 @@ func (st *state) tryLater(o *outage, now int64) {
 	st.deadlines.outages.set(&o.alarm, o, now+int64(pause))
 }
 
-// ringOutage has the first of the starts that wait try.
+// ringOutage lets the first waiting start try.
 func (st *state) ringOutage(o *outage, now int64) {
 	if o.trying != nil {
 		st.reached(o.cl, now)
@@ -122,7 +121,7 @@ func (st *state) ringOutage(o *outage, now int64) {
 	}
 	o.held = slices.DeleteFunc(o.held, func(a *attempt) bool { return !a.live() })
 	if len(o.held) == 0 {
-		o.cl.out = nil // the next start finds out how it stands
+		o.cl.out = nil // the next start begins a new outage if need be
 		return
 	}
 	o.trying = o.held[0]
@@ -133,7 +132,7 @@ func (st *state) ringOutage(o *outage, now int64) {
 	st.wantGoroutine(o.trying)
 }
 
-// reached lets everything go on that waits for the client.
+// reached ends the outage of a client and lets all its waiting starts continue.
 func (st *state) reached(cl *client, now int64) {
 	o := cl.out
 	if o == nil {
@@ -153,20 +152,19 @@ func (st *state) reached(cl *client, now int64) {
 }
 
 func (st *state) goOn(a *attempt) {
-	a.heldAt, a.w.prog.detail = 0, ""
+	a.heldAt, a.sight.prog.detail = 0, ""
 	st.emit(EventProgress, a.t)
 }
 
-// answers looks at what a call has returned: an answer says that the runtime can
-// be reached, other failures may come from anywhere.
+// answers ends an outage if a call returned an answer of the runtime. Other failures may have any
+// source.
 func (st *state) answers(cl *client, f hostFailure, now int64) {
 	if cl.out != nil && (f.kind == failedNot || f.kind == failedAnswered || f.kind == failedNoAgent) {
 		st.reached(cl, now)
 	}
 }
 
-// outageEnd returns when an attempt that is held back has waited for too long,
-// or 0.
+// outageEnd returns when an attempt has been held for too long, or 0.
 func (st *state) outageEnd(a *attempt) int64 {
 	if a.heldAt == 0 || a.inCall || st.cfg.HostUnreachable <= 0 {
 		return 0

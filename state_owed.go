@@ -9,27 +9,27 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The outbox: what is owed to parents. How it reaches them is in
-// state_deliver.go, and how a host takes it in state_take.go.
+// The outbox: the notices that sessions are owed. state_deliver.go delivers them, and state_take.go
+// hands them to a host that takes them.
 
 // outbox is what a session is owed, until it is packed into an envelope.
 type outbox struct {
-	owed    []debt   // what has ended and has not been told; settled ones have no task
-	head    int      // all of owed before it are settled
-	nOwed   int      // those that are not
-	oldest  int64    // when the oldest of owed came
-	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
-	members []member // ended attempts of the batch that is open
-	closed  []member // of batches that have closed and have not been told
-	omitted int      // members that were left out because there were too many
-	lost    int      // tasks whose notice was given up and not taken since
+	owed        []debt   // a debt per end that is not told yet; t is nil once settled
+	head        int      // all of owed before it are settled
+	nOwed       int      // number of unsettled debts in owed
+	oldest      int64    // time of the oldest unsettled debt
+	urgent      int64    // since when a debt does not wait for the end of the batch; 0 for none
+	members     []member // ended attempts of the open batch
+	closed      []member // ended attempts of closed batches that are not told yet
+	omitted     int      // number of members left out because there were too many
+	reclaimable int      // number of tasks whose notice was given up and may still be taken
 }
 
-// maxMembers bounds the ended attempts that a batch remembers for its closing
-// notice: a parent that is never without a live task must not grow for ever.
+// maxMembers bounds the ended attempts that a batch remembers for its closing notice. Without the
+// bound, the batch of a parent that always has a live task would grow for ever.
 const maxMembers = 1000
 
-// outstanding returns how many ends the node has not been told of.
+// outstanding returns how many ends the session has not been told about.
 func (n *node) outstanding() int {
 	if n.env != nil {
 		return n.nOwed + len(n.env.debts)
@@ -37,11 +37,10 @@ func (n *node) outstanding() int {
 	return n.nOwed
 }
 
-// owe is called when an attempt has ended: from here on its parent is
-// owed a notice, unless nobody needs one.
+// owe records the notice that the parent is owed for an ended attempt, unless nobody needs it.
 func (st *state) owe(t *task, now int64) {
 	n := t.up
-	if len(n.members) == 2*maxMembers { // not one at a time: that would move all of them each time
+	if len(n.members) == 2*maxMembers { // drop many at once: each time moves the rest
 		n.omitted += maxMembers
 		n.members = append(n.members[:0], n.members[maxMembers:]...)
 	}
@@ -50,12 +49,12 @@ func (st *state) owe(t *task, now int64) {
 	}
 	n.members = append(n.members, member{t, t.no})
 	switch p := n.parentTask(); {
-	case t.is(flagForeground): // Run returns it
+	case t.is(flagForeground): // Run returns its end
 		st.settleNotice(t, NoticeRead, now)
 	case st.waived == t && n.session == st.waiver:
 		st.settleNotice(t, NoticeWaived, now)
 	case n.gone || p != nil && !p.live() && p.status != Completed:
-		st.lose(t, now)
+		st.giveUpNotice(t, now)
 	default:
 		if n.owed == nil {
 			n.owed = make([]debt, 0, n.roomForOwed())
@@ -73,7 +72,7 @@ func (st *state) owe(t *task, now int64) {
 	if n.live == 0 { // the batch closes
 		if n.nOwed > 0 {
 			n.closed, n.members = append(n.closed, n.members...), nil
-			if more := len(n.closed) - maxMembers; more > maxMembers { // nor this one by one
+			if more := len(n.closed) - maxMembers; more > maxMembers { // likewise many at once
 				n.omitted += more
 				n.closed = slices.Clone(n.closed[more:])
 			}
@@ -87,36 +86,36 @@ func (st *state) owe(t *task, now int64) {
 	st.touchNode(n)
 }
 
-// roomForOwed returns how many ends will mostly come before they are told: as
-// many as there are live tasks, and the one that has just ended.
+// roomForOwed estimates how many ends will be told together: those of the live tasks and the one
+// that has just ended.
 func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
-// settleNotice settles the notice of the latest attempt.
+// settleNotice settles the notice of the task's latest attempt.
 func (st *state) settleNotice(t *task, s NoticeState, now int64) {
 	t.notice, t.debt = s, -1
 	st.emit(EventNotice, t)
 	st.expirable(t, now)
 }
 
-// lose gives up the notice of the latest attempt. It can still be taken.
-func (st *state) lose(t *task, now int64) {
-	t.setLost(true)
+// giveUpNotice gives up the notice of the latest attempt. A host may still take it.
+func (st *state) giveUpNotice(t *task, now int64) {
+	t.setReclaimable(true)
 	st.settleNotice(t, NoticeGivenUp, now)
 	st.logTask(logGivenUp, t)
 }
 
-// setLost says whether the notice of the latest attempt was given up and may
-// still be taken.
-func (t *task) setLost(on bool) {
+// setReclaimable marks whether the notice of the latest attempt was given up and may still be
+// taken.
+func (t *task) setReclaimable(on bool) {
 	switch {
-	case t.is(flagLost) == on:
+	case t.is(flagReclaimable) == on:
 		return
 	case on:
-		t.up.lost++
+		t.up.reclaimable++
 	default:
-		t.up.lost--
+		t.up.reclaimable--
 	}
-	t.set(flagLost, on)
+	t.set(flagReclaimable, on)
 }
 
 // settleDebt settles one debt.
@@ -126,18 +125,18 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 		return
 	}
 	if d.t.notice.Settled() {
-		return // given up before, and taken now
+		return // it was given up before, and is taken now
 	}
 	if s == NoticeGivenUp {
-		st.lose(d.t, now)
+		st.giveUpNotice(d.t, now)
 	} else {
 		st.settleNotice(d.t, s, now)
 	}
 }
 
-// settleTask settles what is owed for the task: its parent knows.
+// settleTask settles all notices of the task, because its parent knows the end.
 func (st *state) settleTask(t *task, s NoticeState, now int64) {
-	t.setLost(false)
+	t.setReclaimable(false)
 	if t.up.adrift != nil {
 		t.up.adrift.drop(t)
 	}
@@ -168,8 +167,8 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// urgentSince returns since when the open batch owes something that does not wait
-// for its end, or 0.
+// urgentSince returns since when a debt of the open batch does not wait for the end of the batch,
+// or 0 if all do.
 func (n *node) urgentSince() int64 {
 	for _, d := range n.owed[n.head:] {
 		if d.t != nil && (d.t.no != d.no || d.t.status != Completed) {
@@ -179,8 +178,8 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// settlePast notes how the notice of an earlier attempt has been settled; of all
-// of them when no is 0.
+// settlePast records how the notice of attempt no was settled, or those of all earlier attempts if
+// no is 0.
 func (t *task) settlePast(no int32, s NoticeState) {
 	if t.more == nil {
 		return
@@ -192,8 +191,8 @@ func (t *task) settlePast(no int32, s NoticeState) {
 	}
 }
 
-// forgetDebts drops what is owed for earlier attempts of the task: what has become
-// of the latest one's notice has become of theirs.
+// forgetDebts drops the debts of the task's earlier attempts. Their notices get the state of the
+// latest one.
 func (n *node) forgetDebts(t *task, s NoticeState) {
 	if !t.is(flagOldDebts) {
 		return
@@ -208,7 +207,7 @@ func (n *node) forgetDebts(t *task, s NoticeState) {
 	}
 }
 
-// compact drops settled debts, and what hangs on them when none is left.
+// compact removes settled debts. If no debt is left, it also removes the closed batches.
 func (n *node) compact() {
 	if n.nOwed == 0 {
 		n.emptyOwed()
@@ -238,15 +237,14 @@ func (n *node) compact() {
 	n.owed, n.head = kept, 0
 }
 
-// emptyOwed takes everything out of what is owed, settled or not.
+// emptyOwed removes all debts and returns them, settled or not.
 func (n *node) emptyOwed() (owed []debt) {
 	owed = n.owed[n.head:]
 	n.owed, n.head, n.nOwed, n.oldest, n.urgent = nil, 0, 0, 0, 0
 	return owed
 }
 
-// giveUp gives up everything that is owed to a node which can never be
-// told any more.
+// giveUp gives up all notices of a node that can never be told again.
 func (st *state) giveUp(n *node, now int64) {
 	env := n.env
 	if env != nil {
@@ -262,29 +260,29 @@ func (st *state) giveUp(n *node, now int64) {
 	}
 	n.compact()
 	n.unblocked()
-	if env != nil && env.flying && n.delivering { // what is on its way stays on its way
+	if env != nil && env.flying && n.delivering { // a notice that is being delivered may still arrive
 		n.adrift = env
-		env.lost(false)
+		env.setReclaimable(false)
 	}
 	st.touchNode(n)
 }
 
-// lost says whether what is in an envelope that was given up may still be taken.
-func (env *envelope) lost(on bool) {
+// setReclaimable marks whether the notices in an envelope that was given up may still be taken.
+func (env *envelope) setReclaimable(on bool) {
 	for _, d := range env.debts {
 		if d.t.no == d.no && d.t.notice == NoticeGivenUp && !d.t.is(flagForgotten) {
-			d.t.setLost(on)
+			d.t.setReclaimable(on)
 		}
 	}
 }
 
-// drop takes what speaks of the task out of the envelope.
+// drop removes the debts of the task from the envelope.
 func (env *envelope) drop(t *task) {
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool { return d.t == t })
 }
 
-// pack makes one notice of everything that is owed to the node, or returns nil
-// when nothing is. Whoever hands the notice out gives it its text.
+// pack makes one notice of all that the node is owed, or returns nil if it is owed nothing. Whoever
+// hands out the notice adds its text.
 func (st *state) pack(n *node, now int64) *envelope {
 	env := &envelope{since: n.oldest}
 	for _, d := range n.emptyOwed() {
@@ -315,7 +313,7 @@ func (st *state) pack(n *node, now int64) *envelope {
 		env.closed, env.omitted = closed, omitted
 		env.notice.Batch = make([]NoticeItem, len(closed))
 		for i, c := range closed {
-			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // mostly nothing has been told before
+			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // usually the batch and the debts are the same
 				env.notice.Batch[i] = env.notice.Items[i]
 			} else {
 				env.notice.Batch[i] = st.item(c.t, c.no)
@@ -325,8 +323,7 @@ func (st *state) pack(n *node, now int64) *envelope {
 	return env
 }
 
-// noticeID returns the id of the notice of one end. It is as random as the
-// task's own.
+// noticeID returns the id of the notice of one end. It is as unguessable as the id of the task.
 func noticeID(task string, no int32) string {
 	var buf [40]byte
 	b := append(append(buf[:0], "bgn_"...), task[len("bg_"):]...)
@@ -348,7 +345,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
 		}
 		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
-			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // a slice would keep the whole
+			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // cloned: a slice would keep the whole text alive
 			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
 		}
 		return it
@@ -364,7 +361,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 	return it
 }
 
-// dueAt returns when what is owed to the node should go out; 0 for not yet.
+// dueAt returns when the notices of the node are due, or 0 if they are not yet.
 func (st *state) dueAt(n *node) (at int64) {
 	switch {
 	case n.nOwed == 0:
@@ -379,8 +376,7 @@ func (st *state) dueAt(n *node) (at int64) {
 	return max(at, 1)
 }
 
-// closedSettled reports whether there are closed batches of which nothing is owed
-// any more.
+// closedSettled reports whether there are closed batches and all their notices are settled.
 func (n *node) closedSettled() bool {
 	for _, c := range n.closed {
 		if c.t.no != c.no || c.t.debt >= 0 {

@@ -6,15 +6,15 @@ import (
 )
 
 func (st *state) thresholds() thresholds {
-	never := func(d time.Duration) int64 { return int64(max(d, 0)) }
+	notNegative := func(d time.Duration) int64 { return int64(max(d, 0)) }
 	return thresholds{
-		minIdle: never(st.cfg.MinIdleTime), minStable: never(st.cfg.MinStabilityTime), stablePolls: st.cfg.StablePolls,
-		todoHold: never(st.cfg.TodoHold), stale: never(st.cfg.StaleTimeout), gone: int64(st.cfg.SessionGone),
-		unreachable: never(st.cfg.HostUnreachable),
+		minIdle: notNegative(st.cfg.MinIdleTime), minStable: notNegative(st.cfg.MinStabilityTime), stablePolls: st.cfg.StablePolls,
+		todoHold: notNegative(st.cfg.TodoHold), stale: notNegative(st.cfg.StaleTimeout), gone: int64(st.cfg.SessionGone),
+		unreachable: notNegative(st.cfg.HostUnreachable),
 	}
 }
 
-// follow has the sweeps ask for the attempt's session.
+// follow adds the attempt to those that sweeps ask about.
 func (st *state) follow(a *attempt) {
 	a.cl.followed[a] = struct{}{}
 	st.poll(a.cl)
@@ -22,7 +22,7 @@ func (st *state) follow(a *attempt) {
 
 func (st *state) unfollow(a *attempt) { delete(a.cl.followed, a) }
 
-// poll makes sure that a goroutine polls the client.
+// poll ensures that a goroutine polls the client.
 func (st *state) poll(cl *client) {
 	if !cl.polling && cl.starter {
 		cl.polling = true
@@ -30,12 +30,12 @@ func (st *state) poll(cl *client) {
 	}
 }
 
-// kick has the client polled at once.
+// kick makes the client's goroutine sweep at once.
 func (st *state) kick(cl *client) {
 	st.rare().kicks = append(st.rare().kicks, cl)
 }
 
-// looked is an attempt that a sweep asks about, as it was before the call.
+// looked is an attempt that a sweep asks about, as it was when the call began.
 type looked struct {
 	a       *attempt
 	session string
@@ -43,11 +43,10 @@ type looked struct {
 	status  SessionStatus
 	poll    bool
 	at      int64        // when the status was told
-	said    SessionState // by the event because of which it is looked at
+	said    SessionState // status carried by the event that requested the look
 }
 
-// swept takes one status of a sweep, and reports whether the session is
-// to be read.
+// swept applies one status of a sweep and reports whether to read the session.
 func (st *state) swept(l *looked, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
@@ -57,16 +56,16 @@ func (st *state) swept(l *looked, now int64) (read bool) {
 		st.rested(a, l.status.State, now)
 		return false
 	}
-	if a.turnStart == 0 || a.w.looking {
+	if a.turnStart == 0 || a.sight.looking {
 		return false
 	}
-	// Sweeps come in between, when something is being stopped or has been lost:
-	// that is not what polls are counted for.
-	if l.poll = now-a.w.polled >= int64(st.cfg.PollInterval); l.poll {
-		a.w.polled = now
+	// Extra sweeps run while sessions stop or after a gap. Only one per PollInterval counts towards
+	// StablePolls.
+	if l.poll = now-a.sight.polled >= int64(st.cfg.PollInterval); l.poll {
+		a.sight.polled = now
 	}
 	if known := l.status.State != SessionUnknown && l.status.State <= SessionUntold; known {
-		a.w.answered = now
+		a.sight.answered = now
 		st.status(a, l.status)
 	} else {
 		l.status.State = SessionUnknown
@@ -75,16 +74,16 @@ func (st *state) swept(l *looked, now int64) (read bool) {
 	}
 	if l.status.State == SessionGone || st.current(a, l.status, now) {
 		st.judge(a, observation{poll: l.poll, answered: true, read: true, status: l.status}, now)
-		// What is known may not be enough: the todos may have to be read.
-		if !a.live() || a.turnStart == 0 || !a.w.c.needsTodos || a.w.looking {
+		// The verdict may still need the todos.
+		if !a.live() || a.turnStart == 0 || !a.sight.c.needsTodos || a.sight.looking {
 			return false
 		}
 	}
-	a.w.looking = true
+	a.sight.looking = true
 	return true
 }
 
-// status notes what the status tells besides idle or not.
+// status notes what a status tells in addition to its state.
 func (st *state) status(a *attempt, s SessionStatus) {
 	switch s.State {
 	case SessionAsking:
@@ -95,15 +94,15 @@ func (st *state) status(a *attempt, s SessionStatus) {
 		st.asking(a, question)
 	case SessionRetrying:
 		st.asking(a, "")
-		a.w.prog.detail = title(s.Detail, "")
+		a.sight.prog.detail = title(s.Detail, "")
 	default:
-		if a.phase == PhaseAsking || a.w.prog.detail != "" {
+		if a.phase == PhaseAsking || a.sight.prog.detail != "" {
 			st.asking(a, "")
 		}
 	}
 }
 
-// rested looks whether the session of an ended attempt has come to rest.
+// rested checks whether the session of an ended attempt has come to rest.
 func (st *state) rested(a *attempt, s SessionState, now int64) {
 	switch s {
 	case SessionIdle, SessionGone, SessionUntold:
@@ -114,12 +113,10 @@ func (st *state) rested(a *attempt, s SessionState, now int64) {
 	}
 }
 
-// current reports whether all that there is to read is known already: by
-// events that have told everything since before the prompt or the last read, or by a revision
-// that is still the same.
+// current reports whether all messages of the session are known: the revision is unchanged, or
+// events have told everything since the prompt or the last read.
 func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
-	w := a.w
-	if s.Revision != "" && s.Revision == w.revision && !w.needRead {
+	if s.Revision != "" && s.Revision == a.sight.revision && !a.sight.needRead {
 		return true
 	}
 	return st.streamed(a, now)
@@ -128,10 +125,10 @@ func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 // streamed reports whether events have told everything about the turn.
 func (st *state) streamed(a *attempt, now int64) bool {
 	cl := a.cl
-	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.w.readAt) && !a.w.needRead && now-cl.lastBeat <= int64(streamBeatMax)
+	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.sight.readAt) && !a.sight.needRead && now-cl.lastBeat <= int64(streamBeatMax)
 }
 
-// readSoon has a session read once one of the client's readers is free.
+// readSoon queues the session for the client's readers.
 func (st *state) readSoon(l looked) {
 	cl := l.a.cl
 	cl.toRead = append(cl.toRead, l)
@@ -141,39 +138,39 @@ func (st *state) readSoon(l looked) {
 	}
 }
 
-// lookSoon has a session looked at by itself, at once.
+// lookSoon starts a look at one session at once.
 func (st *state) lookSoon(a *attempt) {
-	if a.w.looking {
-		a.w.again = true
+	if a.sight.looking {
+		a.sight.again = true
 		return
 	}
 	if a.t.sess == nil || st.closing {
 		return
 	}
-	a.w.looking = true
-	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch, said: a.w.said}
-	a.w.said = SessionUnknown
+	a.sight.looking = true
+	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch, said: a.sight.said}
+	a.sight.said = SessionUnknown
 	st.rare().looks = append(st.rare().looks, l)
 }
 
-// wasLooked ends a look. What came meanwhile is looked at right away.
+// wasLooked ends a look. If another look was requested meanwhile, it starts at once.
 func (st *state) wasLooked(a *attempt) {
-	a.w.looking = false
-	if a.w.again {
-		a.w.again = false
+	a.sight.looking = false
+	if a.sight.again {
+		a.sight.again = false
 		if a.live() && a.turnStart > 0 {
 			st.lookSoon(a)
 		}
 	}
 }
 
-// wasRead takes what was read.
+// wasRead applies the pages that were read.
 func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
 	changed := false
 	for _, p := range pages {
 		for i := range p.Messages {
 			msg := &p.Messages[i]
-			if !a.w.wasTold(msg.ID, began) && a.w.message(st.seed, msg, &a.w.prog, now) {
+			if !a.sight.wasTold(msg.ID, began) && a.sight.message(st.seed, msg, &a.sight.prog, now) {
 				changed = true
 			}
 		}
@@ -183,10 +180,10 @@ func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
 	}
 	if len(pages) > 0 {
 		if a.cl.gapAt < began {
-			a.w.needRead = false
+			a.sight.needRead = false
 		}
-		a.w.readAt = began
-		a.w.revision = l.status.Revision
+		a.sight.readAt = began
+		a.sight.revision = l.status.Revision
 	}
 	if changed {
 		a.activity = now
@@ -194,29 +191,29 @@ func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
 	}
 }
 
-// todos notes the todo list of a session.
+// todos applies the todo list of a session.
 func (st *state) todos(a *attempt, list []Todo, now int64) {
-	if !slices.Equal(list, a.w.prog.todos) {
+	if !slices.Equal(list, a.sight.prog.todos) {
 		a.activity = now
-		a.w.c.change(now)
+		a.sight.c.change(now)
 	}
-	a.w.todos, a.w.todosAt = openTodos(list), now
-	a.w.prog.todos, a.w.prog.todosSeen = slices.Clone(list), true
+	a.sight.todos, a.sight.todosAt = openTodos(list), now
+	a.sight.prog.todos, a.sight.prog.todosSeen = slices.Clone(list), true
 	st.progressed(a, true, now)
 }
 
-// todosFresh is for how long a todo list that was read is believed.
+// todosFresh is how long a todo list that was read counts as current.
 const todosFresh = int64(time.Second)
 
-// judge has an observation judged and does what the verdict says.
+// judge passes the observation to the pure judge and carries out the verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
-	w := a.w
-	if s := a.t.sess; s.active {
-		s.active = false
+	s := a.sight
+	if sess := a.t.sess; sess.active {
+		sess.active = false
 		a.activity = now
-		w.c.change(now)
+		s.c.change(now)
 	}
-	o.view, o.flying, o.hint, o.lastly = w.turn, w.flying, w.hint, w.todos
+	o.view, o.flying, o.hint, o.lastly = s.turn, s.flying, s.hint, s.todos
 	o.trust = a.no == 1 && a.turn == 1 && a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
 		o.retryAt = int64(o.status.RetryAt.Sub(st.epoch))
@@ -224,35 +221,35 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	switch {
 	case !a.cl.todos:
 		o.todos = 0
-	case w.todosAt > a.cl.gapAt && (now-w.todosAt <= todosFresh || w.todosLive && st.streamed(a, now)):
-		o.todos = w.todos
+	case s.todosAt > a.cl.gapAt && (now-s.todosAt <= todosFresh || s.todosLive && st.streamed(a, now)):
+		o.todos = s.todos
 	default:
 		o.todos = -1
 	}
 	var v verdict
-	w.c.counters, v = judge(w.c.counters, o, st.thresholds(), now)
-	w.c.needsTodos = v.needTodos
+	s.c.counters, v = judge(s.c.counters, o, st.thresholds(), now)
+	s.c.needsTodos = v.needTodos
 	if v.dropHint {
-		w.hint = nil
+		s.hint = nil
 	}
-	a.activity = max(a.activity, w.c.changed)
+	a.activity = max(a.activity, s.c.changed)
 	switch {
-	case (v.cause == CauseNoOutput || v.cause == CauseInterrupted) && !w.doubted && st.streamed(a, now):
-		w.doubted, w.needRead = true, true // it may be the events that are missing
+	case (v.cause == CauseNoOutput || v.cause == CauseInterrupted) && !s.doubted && st.streamed(a, now):
+		s.doubted, s.needRead = true, true // events may be missing
 		st.lookSoon(a)
 	case v.end && v.cause == CauseStale:
-		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &w.prog), now)
+		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &s.prog), now)
 	case v.end && v.running:
 		st.end(a.t, v.cause, v.reason, now)
-	case v.end && v.cause == CauseNoOutput: // an empty turn; the attempt may have an answer
+	case v.end && v.cause == CauseNoOutput: // an empty turn; earlier turns may have an answer
 		st.turnOver(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
-		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: w.text, todos: v.todos}, now)
-	case v.needTodos && o.answered && !o.poll && !w.looking:
-		st.lookSoon(a) // an event alone is not enough
+		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos}, now)
+	case v.needTodos && o.answered && !o.poll && !s.looking:
+		st.lookSoon(a) // the event alone cannot decide
 	default:
-		if v.lookAt > 0 || w.said == SessionUnknown || w.lookAt <= now { // else what an event said is still to be looked at
-			w.lookAt = v.lookAt
+		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // otherwise the look that an event requested stays due
+			s.lookAt = v.lookAt
 		}
 		st.setDeadline(a, now)
 	}

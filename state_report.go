@@ -2,10 +2,10 @@ package bgagent
 
 import "github.com/bgagent/bgagent/internal/mdtext"
 
-// report takes one report of a runner.
+// report applies one report of a runner.
 func (st *state) report(a *attempt, r Report, now int64) {
-	w := a.seen()
-	p := &w.prog
+	s := a.seen()
+	p := &s.prog
 	if o := a.cl.out; o != nil && o.trying == a {
 		st.reached(a.cl, now)
 	}
@@ -13,29 +13,29 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if w.afterUse && !mdtext.Invisible(r.Text) { // until then what was said before is the last
-				w.pieces.Reset()
-				w.afterUse = false
+			if s.afterUse && !mdtext.Invisible(r.Text) { // a new text replaces the one before the tool call
+				s.pieces.Reset()
+				s.afterUse = false
 			}
-			w.pieces.WriteString(mdtext.Head(r.Text, maxTurnText-w.pieces.Len()))
-			w.text = w.pieces.String()
-			w.output, quick = true, false
-			p.lastText, p.lastTextA = mdtext.Tail(w.text, glimpse), now
+			s.pieces.WriteString(mdtext.Head(r.Text, maxTurnText-s.pieces.Len()))
+			s.text = s.pieces.String()
+			s.output, quick = true, false
+			p.lastText, p.lastTextA = mdtext.Tail(s.text, glimpse), now
 		}
 	case ReportReasoning:
 		if changed = r.Text != ""; changed {
-			if w.text == "" && p.toolCalls == 0 { // else it is never shown
-				w.thinks.WriteString(mdtext.Head(r.Text, maxResult-w.thinks.Len()))
-				w.thought = w.thinks.String()
+			if s.text == "" && p.toolCalls == 0 { // reasoning is only shown if there is nothing else
+				s.thinks.WriteString(mdtext.Head(r.Text, maxResult-s.thinks.Len()))
+				s.thought = s.thinks.String()
 			}
-			w.output, quick = true, false
+			s.output, quick = true, false
 		}
 	case ReportTool:
-		if w.tool(r.Tool) {
+		if s.tool(r.Tool) {
 			p.toolCalls++
-			w.afterUse = true
+			s.afterUse = true
 		}
-		p.lastTool, w.output = r.Tool.Name, true
+		p.lastTool, s.output = r.Tool.Name, true
 	case ReportTodos:
 		p.todos, p.todosSeen = r.Todos, true
 	case ReportUsage:
@@ -50,14 +50,14 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	if !changed {
 		return
 	}
-	a.activity, w.reported = now, true
+	a.activity, s.reported = now, true
 	st.setDeadline(a, now)
 	st.progressed(a, quick, now)
 }
 
-// asking notes that the agent asks something, or does not any more.
+// asking notes the question that the agent asks, or that it asks none any more.
 func (st *state) asking(a *attempt, question string) {
-	a.w.prog.detail = title(question, "")
+	a.sight.prog.detail = title(question, "")
 	if question != "" {
 		st.phase(a, PhaseAsking)
 	} else if a.phase == PhaseAsking {
@@ -65,12 +65,10 @@ func (st *state) asking(a *attempt, question string) {
 	}
 }
 
-// newsPause is how long pieces of text wait for each other before they become
-// an event.
+// newsPause is how long pieces of text are collected into one event.
 const newsPause = int64(100e6)
 
-// progressed tells subscribers of progress; what comes in small pieces
-// only every now and then.
+// progressed emits a progress event. Unless quick is set, it emits at most one per newsPause.
 func (st *state) progressed(a *attempt, quick bool, now int64) {
 	if quick || now-a.lastNews >= newsPause {
 		a.lastNews = now

@@ -2,7 +2,8 @@ package bgagent
 
 import "slices"
 
-// ref finds a task by its id or its session's, or what is left of it.
+// ref finds the task that ref, its id or its session's, names. If its record has expired, ref
+// returns the tombstone.
 func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 	if s := st.session(ref); s != nil {
 		ref = s.task.id()
@@ -94,7 +95,7 @@ func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref
 	return t, nil
 }
 
-// resumable says why a task, or what is left of it, cannot be resumed.
+// resumable returns an error if the task, or the task of the tombstone, cannot be resumed.
 func resumable(t *task, tomb *tombstone) error {
 	switch {
 	case t == nil && tomb.stuck:
@@ -113,9 +114,9 @@ func resumable(t *task, tomb *tombstone) error {
 	return nil
 }
 
-// resumeNode returns the node that is told of the new attempt's end: the
-// caller's; for the host the task's own parent, or the nearest one above it
-// that can still be told.
+// resumeNode returns the node that will be told about the end of the new attempt. For a session,
+// that is its own node. For the host, it is the parent of the task, or the nearest node above that
+// can still be told.
 func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombstone) (*node, error) {
 	if by.Session != "" {
 		return st.launchNode(by.Session, chain)
@@ -134,7 +135,7 @@ func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombs
 	return n, nil
 }
 
-// reopen makes room for a new attempt of an ended task.
+// reopen prepares an ended task for a new attempt.
 func (st *state) reopen(t *task, up *node, now int64) {
 	if f := t.fin; f != nil {
 		x := t.extra()
@@ -153,13 +154,13 @@ func (st *state) reopen(t *task, up *node, now int64) {
 	}
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
-	t.setLost(false)
+	t.setReclaimable(false)
 	if t.notice == NoticeOwed {
 		t.set(flagOldDebts, true)
 	}
 	t.set(flagDropped, false)
 	if old := t.up; old != up {
-		if t.notice == NoticeOwed { // the debts of the earlier attempt stay behind, and go with it
+		if t.notice == NoticeOwed { // the debts of earlier attempts stay with the old parent, and are given up
 			st.settleTask(t, NoticeGivenUp, now)
 			t.set(flagOldDebts, false)
 		}
@@ -180,7 +181,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 	t.debt, t.notice, t.queued = -1, NoticeNone, now
 }
 
-// subtreeLive counts the live tasks under an ended task.
+// subtreeLive counts the live tasks below an ended task.
 func (t *task) subtreeLive() (live int) {
 	if t.sess != nil && t.sess.own != nil {
 		t.sess.own.each(func(x *task) {

@@ -15,14 +15,14 @@ func openTodos(list []Todo) (n int32) {
 	return n
 }
 
-// job is one host call, put together under the lock.
+// job is one host call, prepared under the lock.
 type job struct {
 	call    hostCall
 	spec    SessionSpec
 	session string
 	prompt  Prompt
 	rep     *Reporter
-	cursor  Cursor // with callStart, in a session that has been used before
+	cursor  Cursor // for callStart, in a session that was used before
 	again   bool
 }
 
@@ -35,8 +35,8 @@ const (
 	callStart
 )
 
-// beginCall prepares the call that the attempt's stage asks for. Between
-// the grant and here the attempt may have been ended: then there is no call.
+// beginCall prepares the call that the attempt's stage asks for. It returns false if there is no
+// call to make, because the attempt has ended since the grant or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	if !a.live() || a.stage == stageNone || st.heldBack(a, now) {
 		return false
@@ -62,7 +62,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	return true
 }
 
-// spec fills in what session to create.
+// spec fills in the session to create.
 func (st *state) spec(t *task, s *SessionSpec) {
 	*s = SessionSpec{}
 	s.Task, s.Parent, s.Title, s.Depth = t.id(), t.up.session, t.title, t.kind.key.depth
@@ -72,9 +72,9 @@ func (st *state) spec(t *task, s *SessionSpec) {
 	}
 }
 
-// prompt opens the next turn. It fills in p, as spec does, rather
-// than return it: with a copy in every frame the stack of a new goroutine had to
-// grow, which took an eighth of the time of a short task.
+// prompt opens the next turn and fills in its prompt. It takes p as a parameter, as spec does:
+// returning a Prompt puts a copy into every frame, and growing the stack of a new goroutine for
+// that took an eighth of the time of a short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t
 	if a.promptID == "" {
@@ -84,10 +84,10 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	a.epoch++
 	a.turnStart, t.sess.active = now, false
 	a.activity = now
-	if a.cl.starter || a.w != &nothingSeen {
+	if a.cl.starter || a.sight != &nothingSeen {
 		a.seen().begin(a.promptID, now)
 		if past := t.sess.past; past != nil {
-			a.w.past = *past
+			a.sight.past = *past
 		}
 	}
 	*p = Prompt{}
@@ -99,7 +99,7 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	if a.notice != nil {
 		n := a.notice.notice
 		p.Notice = &n
-		if a.cl.runner { // the call is the turn: it has been told once it is made
+		if a.cl.runner { // the call is the turn, so the notice is told once it is made
 			st.told(a, now)
 			a.told = &n
 		}
@@ -108,8 +108,8 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
-// noteFailure notes whether a host call has failed. The host keeps the error as
-// long as it may be asked for.
+// noteFailure notes whether a host call has failed. The manager keeps the error for as long as Err may
+// be asked for it.
 func (st *state) noteFailure(a *attempt, f hostFailure) {
 	before := a.failed
 	a.failed = f.kind != failedNot
@@ -118,7 +118,7 @@ func (st *state) noteFailure(a *attempt, f hostFailure) {
 	}
 }
 
-// created takes the answer to a request for a session.
+// created applies the answer of CreateSession.
 func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	st.noteFailure(a, f)
@@ -142,7 +142,7 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 		return
 	}
 	if other := st.bind(t, id); other != nil {
-		// Aborting it here would stop the task that owns it.
+		// Do not abort it: that would stop the task that owns it.
 		owner, expired := "", other.tomb != 0
 		if expired {
 			owner = st.keep.tombs[other.tomb-1].id
@@ -157,8 +157,8 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	st.wantGoroutine(a)
 }
 
-// createdLate takes a session that comes after its attempt has ended: it is
-// aborted, and never prompted.
+// createdLate handles a session that was created after its attempt had ended. The session is
+// aborted and never prompted.
 func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 	t := a.t
 	switch {
@@ -166,7 +166,7 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 		if t.is(flagForgotten) {
 			st.keep.stopped(t.id())
 		}
-	case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
+	case t.is(flagForgotten): // it came too late, and no record is left
 		if st.sessions.find(id) == nil && !t.up.under(id) {
 			st.abortOnce(a, id)
 		}
@@ -179,7 +179,7 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 	st.rest(a, now)
 }
 
-// turnReturned takes the end of a runner's turn.
+// turnReturned applies the answer of RunTurn.
 func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64) {
 	a.inCall, a.stage = false, stageNone
 	st.noteFailure(a, f)
@@ -192,13 +192,13 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 	if st.unreached(a, stagePrompt, f, now) {
 		return
 	}
-	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.w.prog.todos)}
+	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.sight.prog.todos)}
 	if mdtext.Invisible(o.text) {
-		o.text = a.w.text
+		o.text = a.sight.text
 	}
-	if a.w.text != "" {
-		a.w.text = ""
-		a.w.pieces.Reset()
+	if a.sight.text != "" {
+		a.sight.text = ""
+		a.sight.pieces.Reset()
 	}
 	completes := end.Stop == StopUntold || end.Stop == StopEndOfTurn
 	switch {
@@ -206,7 +206,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		o.cause, o.reason = CauseStartFailed, f.reason
 	case f.kind != failedNot && completes:
 		o.cause, o.reason = CauseSessionError, f.reason
-	case f.kind != failedNot: // the client knows better what kind of end it was
+	case f.kind != failedNot: // the client names the kind of end
 		o.cause, _ = stopCause(end.Stop, "")
 		o.reason = f.reason
 	case completes:
@@ -217,13 +217,13 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 	st.turnOver(a, o, now)
 }
 
-// turnStarted takes the answer to a prompt that was handed over.
+// turnStarted applies the answer of StartTurn.
 func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	a.epoch++
 	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
-	if !a.live() { // a late acceptance: the abort that was sent may have come too early
+	if !a.live() { // accepted late: the earlier abort may have come too soon
 		if f.kind != failedNot && a.turn == 1 {
 			a.notTaken()
 		}
@@ -235,7 +235,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 		return
 	}
 	if f.kind != failedNot {
-		a.loose = true // it may have been accepted all the same
+		a.loose = true // it may have been accepted anyway
 		cause := CausePromptFailed
 		if f.kind == failedNoAgent {
 			cause = CauseStartFailed
@@ -246,15 +246,15 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	if a.notice != nil {
 		st.told(a, now)
 	}
-	// The turn begins when the session has the prompt.
-	a.w.answered, a.w.c.began, a.w.c.changed = now, now, now
+	// The turn begins once the session has the prompt.
+	a.sight.answered, a.sight.c.began, a.sight.c.changed = now, now, now
 	st.phase(a, PhaseTurn)
 	st.follow(a)
 	st.setDeadline(a, now)
 }
 
-// notTaken notes that the session of an ended attempt never got its prompt, for
-// the attempt that continues it.
+// notTaken records that the session of an ended attempt never got its prompt. The next attempt will
+// send it.
 func (a *attempt) notTaken() {
 	switch t := a.t; {
 	case t.no == a.no && t.fin != nil:
@@ -264,8 +264,8 @@ func (a *attempt) notTaken() {
 	}
 }
 
-// caughtUp takes what earlier attempts have left in a session that is about to be
-// prompted. It reports whether the attempt is still to prompt it.
+// caughtUp records what earlier attempts have left in a session, right before its prompt. It
+// reports whether the attempt still needs to prompt it.
 func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
 	if !a.live() {
 		return false
@@ -276,18 +276,17 @@ func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
 		if p.Next != "" {
 			a.t.sess.cursor = p.Next
 		}
-		if i < len(pages)-maxOld/readPage { // no message so far back was ever seen to change
+		if i < len(pages)-maxOld/readPage { // older messages were never seen to change
 			continue
 		}
 		for _, msg := range p.Messages {
-			a.w.isOld(msg.ID)
+			a.sight.isOld(msg.ID)
 		}
 	}
 	return true
 }
 
-// bind gives the task its session, unless the id belongs to another one,
-// which is returned then.
+// bind gives the task its session. If another session has the id, bind returns that one instead.
 func (st *state) bind(t *task, id string) (other *session) {
 	s := &session{id: id, task: t}
 	if other = st.sessions.add(s); other != nil {
@@ -295,33 +294,31 @@ func (st *state) bind(t *task, id string) (other *session) {
 	}
 	t.sess = s
 	if n := st.nodes[id]; n != nil && n.of == nil {
-		// Somebody named a scope like this session, before it was there. The
-		// tasks under it are its children from now on.
+		// A scope with this name existed before the session. Its tasks become children of the
+		// session's task.
 		n.of, t.sess.own = t.sess, n
 		st.regraft(n, t)
 	}
 	return nil
 }
 
-// regraft corrects the counts of live tasks after a node that was a root
-// has come under a task.
+// regraft moves the counts of a former root node to the tree of the task that it now belongs to.
 func (st *state) regraft(n *node, t *task) {
 	if n.up != nil || t.up == n || t.up.under(n.session) {
-		// A circle, or a looked-up parent that says otherwise: stay as it was.
+		// A cycle, or a parent that was looked up and differs. Leave the node as it was.
 		n.of, t.sess.own = nil, nil
 		return
 	}
-	n.of, t.sess.own = nil, nil // the tree that it leaves is its own
+	n.of, t.sess.own = nil, nil // so that n still leads to its old root
 	graft(n.account, n, t.up)
 	n.of, t.sess.own = t.sess, n
 }
 
-// nextTurn gives an attempt that waits, and has got a slot, what it is
-// owed as its next turn.
+// nextTurn starts the next turn of a parked attempt that got a slot. The turn tells it its notices.
 func (st *state) nextTurn(a *attempt, now int64) {
 	n := a.t.sess.own
 	var env *envelope
-	if n != nil { // else everything was read, and has expired
+	if n != nil { // otherwise everything was read and has expired
 		env = st.pack(n, now)
 	}
 	if env == nil { // taken meanwhile
@@ -337,7 +334,7 @@ func (st *state) nextTurn(a *attempt, now int64) {
 	st.wantGoroutine(a)
 }
 
-// told settles what the turn's prompt has told.
+// told settles the notice that the turn's prompt has told.
 func (st *state) told(a *attempt, now int64) {
 	env := a.notice
 	a.notice = nil
@@ -346,7 +343,7 @@ func (st *state) told(a *attempt, now int64) {
 	}
 }
 
-// phase changes what a running attempt is doing.
+// phase sets the phase of a running attempt.
 func (st *state) phase(a *attempt, p Phase) {
 	if a.phase != p {
 		a.phase = p

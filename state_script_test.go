@@ -169,7 +169,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 		st.now = x.now
 		st.ringDue(x.now)
 	case "deliver": // SESSION ready|busy|unsure: the goroutine that tells it has asked how it is
-		seen := map[string]parentState{"ready": parentReady, "busy": parentBusy, "unsure": parentUnsure, "untold": parentUntold}[plain[1]]
+		seen := map[string]parentState{"ready": parentReady, "busy": parentBusy, "unsure": parentUnsure, "untold": parentSilent}[plain[1]]
 		env := st.beginDelivery(st.nodes[name], seen, x.cl, now)
 		if x.envs[name] = env; env == nil {
 			x.printf("no notice")
@@ -177,7 +177,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 		}
 		x.printf("host call: notify %s of %s", name, x.items(env.notice))
 	case "answer": // SESSION taken|busy|nobody|failed: Notify has returned
-		answer := map[string]noticeAnswer{"taken": noticeTaken, "busy": noticeBusy, "nobody": noticeNobody, "failed": noticeFailed}[plain[1]]
+		answer := map[string]noticeAnswer{"taken": noticeRecorded, "busy": noticeBusy, "nobody": noticeNobody, "failed": noticeFailed}[plain[1]]
 		st.endDelivery(st.nodes[name], x.envs[name], answer, "", now)
 	case "rested": // SESSION: a busy parent has fallen idle
 		st.parentIdle(st.nodes[name])

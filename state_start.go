@@ -6,7 +6,7 @@ import (
 	"maps"
 )
 
-// sameCall returns the task that the call launched before, or nil.
+// sameCall returns the task that an earlier call with the same hash launched, or nil.
 func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
 	t := st.calls[hash]
 	if t == nil || t.call != by.ToolCallID || st.callHashOf(t) != hash {
@@ -16,17 +16,17 @@ func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
 	return t
 }
 
-// awaitCall notes that a repeated call waits for the task, which may have gone
-// on in the background.
+// awaitCall notes that a repeated call waits for the task, even if the task had moved to the
+// background.
 func (st *state) awaitCall(t *task, foreground bool) {
 	if foreground && t.live() {
 		t.set(flagForeground|flagUnanswered, true)
 	}
 }
 
-// forgetCall is called when the task's latest attempt has ended and nobody
-// is left to be handed its end: the id of the tool call that began it guards
-// against a retry, which cannot come any more. What comes under it is new.
+// forgetCall forgets the tool call that began the latest attempt, once the attempt has ended and no
+// caller waits for its end. The id guards against retries, and none can come after that. A later
+// call with this id is a new call.
 func (st *state) forgetCall(t *task) {
 	if t.live() || t.is(flagUnanswered) {
 		return
@@ -41,7 +41,7 @@ func (st *state) forgetCall(t *task) {
 	}
 }
 
-// admit makes the task, or says why not.
+// admit creates the task, or returns why it cannot.
 func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, error) {
 	if st.closing || st.draining {
 		return nil, ErrClosed
@@ -80,7 +80,7 @@ func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, e
 	}
 	p.key.depth = depth + 1
 	t.kind = st.kind(p.key, p.cl, p.own)
-	if hash != 0 && st.callHashOf(t) != hash { // it was launched with something else than was asked for
+	if hash != 0 && st.callHashOf(t) != hash { // the host changed the input
 		t.extra().call = hash
 	}
 	t.set(flagForeground|flagUnanswered, foreground)
@@ -104,7 +104,7 @@ func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, e
 	return t, nil
 }
 
-// room checks the number of live tasks under a root.
+// room returns an error if the root has too many live tasks.
 func (st *state) room(top *node) error {
 	if limit := st.cfg.MaxTasksPerRoot; limit != Unlimited && top.account.live >= limit {
 		return tooManyTasks(top.session, top.account.live, limit)
@@ -112,8 +112,7 @@ func (st *state) room(top *node) error {
 	return nil
 }
 
-// launchNode returns the node of the launching session, linked to its
-// parents.
+// launchNode returns the node of the launching session, linked to the parents in chain.
 func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) {
 	n := st.node(session)
 	if n.gone {
@@ -123,7 +122,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 	case t == nil:
 	case !t.live() && t.status != Completed:
 		return nil, taskWasEnded(t.id(), t.cause)
-	case t.is(flagUnstarted): // the turn that asks is still the earlier attempt's
+	case t.is(flagUnstarted): // the turn that asks belongs to the earlier attempt
 		return nil, taskNotBegun(t.id())
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
@@ -143,7 +142,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 	return n, nil
 }
 
-// callHash returns the hash of a call; never 0.
+// callHash returns the hash of a call. It is never 0.
 func callHash(seed maphash.Seed, by Caller, agent, prompt string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
@@ -154,7 +153,7 @@ func callHash(seed maphash.Seed, by Caller, agent, prompt string) uint64 {
 	return max(h.Sum64(), 1)
 }
 
-// callHashOf returns the hash that the task's launch had.
+// callHashOf returns the hash of the call that launched the task.
 func (st *state) callHashOf(t *task) uint64 {
 	if t.more != nil && t.more.call != 0 {
 		return t.more.call
@@ -172,12 +171,12 @@ func (st *state) queue(t *task, now int64) {
 		return
 	}
 	t.wait.Owner = t
-	st.takeSlot(t, false)
+	st.askForSlot(t, false)
 }
 
-// takeSlot asks for a slot for t, at the head of the line or behind those who
-// came before. If there is one, t goes on when the update is settled.
-func (st *state) takeSlot(t *task, head bool) {
+// askForSlot asks for a slot, from the head of the line or from its end. If a slot is free, settle
+// continues with the task.
+func (st *state) askForSlot(t *task, head bool) {
 	s := st.slots
 	space, name := countedAs(t.kind.key.model, t.kind.key.agent)
 	if s.Take(&t.wait, space, name, head, s.Ticket()) {
@@ -185,15 +184,15 @@ func (st *state) takeSlot(t *task, head bool) {
 	}
 }
 
-// ringQueued ends a pending task that has waited for too long.
+// ringQueued ends a pending task whose queue time to live is over.
 func (st *state) ringQueued(t *task, now int64) {
 	if t.status == Pending {
 		st.end(t, CauseQueueTimeToLive, reasonQueued(st.cfg.QueueTimeToLive), now)
 	}
 }
 
-// granted goes on with a task that has got a slot: it starts, or has its next
-// turn. Meanwhile the task may have given the slot back.
+// granted continues with a task that got a slot: it starts, or has its next turn. It does nothing
+// if the task has given the slot back meanwhile.
 func (st *state) granted(t *task, now int64) {
 	if t.is(flagSlot) || !st.slots.Holds(&t.wait) {
 		return
@@ -209,29 +208,29 @@ func (st *state) granted(t *task, now int64) {
 	}
 }
 
-// release gives the slot of t back, or its place in line. The next in line goes
-// on when the update is settled.
+// release gives back the slot of the task, or its place in line. settle continues with the task
+// that gets the slot.
 func (st *state) release(t *task) {
 	t.set(flagSlot, false)
 	next := st.slots.Leave(&t.wait)
 	if next == nil {
 		return
 	}
-	if t, ok := next.Owner.(*task); ok && t.st == st { // of another's nothing else may be read here
+	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read here
 		st.due.granted = append(st.due.granted, t)
 		return
 	}
 	st.rare().grants = append(st.rare().grants, next)
 }
 
-// start makes the attempt of a pending task that has got its slot.
+// start begins the attempt of a pending task that got its slot.
 func (st *state) start(t *task, now int64) {
 	t.transition(Running, CauseNone)
 	if x := t.more; x != nil && x.ttl != nil {
 		st.deadlines.queued.set(x.ttl, t, 0)
 		x.ttl = nil
 	}
-	a := &attempt{t: t, no: t.no, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
+	a := &attempt{t: t, no: t.no, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, sight: &nothingSeen}
 	if t.more != nil {
 		a.ctx.values = t.more.values
 		a.prompt = joined(t.more.unsaid, t.text)
@@ -247,8 +246,7 @@ func (st *state) start(t *task, now int64) {
 	st.wantGoroutine(a)
 }
 
-// wantGoroutine has the attempt's host call made once the lock has been given
-// back.
+// wantGoroutine adds the effect that a goroutine makes the attempt's host call.
 func (st *state) wantGoroutine(a *attempt) {
 	if st.fx.start == nil {
 		st.fx.start = a

@@ -1,27 +1,26 @@
 package bgagent
 
-// stopping is what happens to an attempt between its end and the moment when
-// nothing of it runs any more. An agent that has ended its turn by itself is quiet
-// at once. Otherwise:
+// stopping is the state of an attempt between its end and the moment when nothing of it runs any
+// more. If the agent ended its turn by itself, the attempt is quiet at once. Otherwise:
 //
 //	stop -> [in a call] -> the call returns -> rest
-//	stop -> abort, again and again -> it has returned -> [starter] its status is seen -> rest -> quiet
+//	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
 //	stopEnd passes first -> overrun: the slot is given up, and the session may run on
 //
-// The slot goes back with rest for a runner, whose turn has returned then; with
-// quiet for a starter; at the latest with overrun.
+// A runner's slot goes back at rest, because its turn has returned then. A starter's slot goes back
+// when it is quiet. Overrun gives back the slot of either.
 type stopping struct {
 	ended    bool
-	stopEnd  int64 // the slot is given up then
-	aborts   int   // Abort calls that have not returned
-	stopMore bool  // another one is wanted
-	stopper  bool  // a goroutine is aborting
+	stopEnd  int64 // the stopping deadline, when the slot is given up
+	aborts   int   // number of Abort calls in flight
+	stopMore bool  // another Abort is wanted
+	stopper  bool  // a goroutine makes the Abort calls
 	overrun  bool  // the stopping deadline has passed
-	loose    bool  // the turn's end has not been confirmed: a starter whose status must be seen
+	loose    bool  // the end of a starter's turn is not confirmed: its status must be seen
 }
 
-// stop brings the ended attempt to rest. When its agent ended the turn by
-// itself nothing runs any more; otherwise the session is stopped.
+// stop begins to stop an ended attempt. If the agent ended the turn by itself, nothing runs any
+// more. Otherwise stop aborts the session.
 func (st *state) stop(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++
@@ -35,8 +34,8 @@ func (st *state) stop(a *attempt, now int64) {
 		st.deadlines.outages.set(&o.alarm, o, 0)
 		st.tryLater(o, now)
 	}
-	if a.cl.starter && len(a.w.msgs) > 0 {
-		past := a.w.last(st.seed)
+	if a.cl.starter && len(a.sight.msgs) > 0 {
+		past := a.sight.last(st.seed)
 		a.t.sess.past = &past
 	}
 	if a.cl.starter && a.turnStart > 0 && !a.inCall {
@@ -50,14 +49,14 @@ func (st *state) stop(a *attempt, now int64) {
 		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
 			st.abort(a)
 		}
-	} else if a.stage != stageNone { // wants a goroutine that has not begun: it never will
+	} else if a.stage != stageNone { // its goroutine has not begun and will make no call
 		a.stage = stageNone
 	}
 	st.rest(a, now)
 }
 
-// rest gives the slot back and declares the ended attempt quiet, as far
-// as nothing of it runs any more.
+// rest moves an ended attempt towards quiet: it gives back the slot and declares the attempt quiet,
+// each as soon as what still runs allows it.
 func (st *state) rest(a *attempt, now int64) {
 	if !a.ended || a.t.run != a || a.inCall {
 		return
@@ -75,7 +74,7 @@ func (st *state) rest(a *attempt, now int64) {
 	st.quiet(a, now)
 }
 
-// quiet is called once nothing of an ended attempt runs any more.
+// quiet ends the attempt's stopping: nothing of it runs any more.
 func (st *state) quiet(a *attempt, now int64) {
 	t := a.t
 	st.unquiet--
@@ -102,8 +101,8 @@ func (st *state) quiet(a *attempt, now int64) {
 	st.expirable(t, now)
 }
 
-// overrun gives the slot of a session to the next one although it could
-// not be stopped in time: the one case in which more than the limit can run.
+// overrun handles a session that missed its stopping deadline. Its slot goes to the next task
+// although the session may still run. This is the only case where more than the limit can run.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
 	if a.ended {
@@ -113,7 +112,7 @@ func (st *state) overrun(a *attempt, now int64) {
 	if t.sess != nil {
 		t.sess.stuck = true
 	}
-	if t.is(flagSlot) { // else its turn is over, and only an abort hangs
+	if t.is(flagSlot) { // otherwise the turn is over, and only an Abort hangs
 		st.over++
 		st.release(t)
 		st.emit(EventOverLimit, t)
@@ -126,20 +125,18 @@ func (st *state) overrun(a *attempt, now int64) {
 	st.expirable(t, now) // it may never become quiet
 }
 
-// returnedLate is called when a call of an attempt has returned. The record
-// may have expired by then: its tombstone tells that nothing runs any more. That
-// of a starter never does, since nobody asks for its status then.
+// returnedLate clears the stuck mark if a runner's last call returns after its record expired. A
+// starter's mark stays, because nobody asks for its status any more.
 func (st *state) returnedLate(a *attempt) {
 	if a.t.is(flagForgotten) && a.cl.runner && !a.inCall && a.aborts == 0 {
 		st.keep.stopped(a.t.id())
 	}
 }
 
-// abortLate aborts a session that came, or took its prompt, after the
-// attempt had ended.
+// abortLate aborts a session that was created, or accepted its prompt, after the attempt had ended.
 func (st *state) abortLate(a *attempt, session string, now int64) {
 	if a.t.sess == nil || a.t.sess.id != session {
-		// Somebody else holds this id: it is not ours to stop.
+		// Another task owns this session, so it must not be aborted.
 		return
 	}
 	if a.stopEnd == 0 {
@@ -156,8 +153,7 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 	st.abort(a)
 }
 
-// abort has the attempt's session aborted. When an abort is under way
-// already, another follows it.
+// abort requests an Abort of the attempt's session. If one is in flight, another follows it.
 func (st *state) abort(a *attempt) {
 	a.stopMore = true
 	if !a.stopper {
@@ -166,14 +162,15 @@ func (st *state) abort(a *attempt) {
 	}
 }
 
-// abortOnce aborts a session that came after the stopping deadline.
+// abortOnce aborts the session with one separate Abort call.
 func (st *state) abortOnce(a *attempt, session string) {
 	a.aborts++
 	a.epoch++
 	st.rare().aborts = append(st.rare().aborts, abortion{a, session})
 }
 
-// nextAbort returns the session that is to be aborted now, or ends the aborting.
+// nextAbort returns the session to abort now. If no Abort is wanted, it ends the stopper and
+// returns "".
 func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil {
 		a.stopper, a.stopMore = false, false
@@ -186,8 +183,8 @@ func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	return a.t.sess.id
 }
 
-// abortReturned is called when an Abort has really returned, which may be long
-// after it was given up.
+// abortReturned applies the return of an Abort call. The manager may have stopped waiting for it
+// long before.
 func (st *state) abortReturned(a *attempt, now int64) {
 	a.aborts--
 	a.epoch++

@@ -1,6 +1,6 @@
 package bgagent
 
-// take hands out everything that is owed to the session.
+// take hands out all that the session is owed, as one notice.
 func (st *state) take(n *node, now int64) (Notice, bool) {
 	env := n.env
 	switch {
@@ -8,7 +8,7 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 		if n.nOwed == 0 {
 			return Notice{}, false
 		}
-		// What is on its way stays on its way.
+		// The notice that is being delivered stays as it is.
 		rest := st.pack(n, now)
 		for _, d := range rest.debts {
 			st.settleDebt(d, NoticeTaken, now)
@@ -16,8 +16,8 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 		st.afterTake(n)
 		return rest.notice, true
 	case env == nil:
-		if n.lost > 0 {
-			st.findLost(n)
+		if n.reclaimable > 0 {
+			st.reclaim(n)
 		}
 		if env = st.pack(n, now); env == nil {
 			return Notice{}, false
@@ -34,12 +34,11 @@ func (st *state) afterTake(n *node) {
 	st.touchNode(n)
 }
 
-// findLost puts notices that were given up back among what is owed, for
-// somebody who takes it.
-func (st *state) findLost(n *node) {
+// reclaim puts notices that were given up back into the outbox, because a host takes them now.
+func (st *state) reclaim(n *node) {
 	for t := n.first; t != nil; t = t.next {
-		if t.is(flagLost) && !t.live() {
-			t.setLost(false)
+		if t.is(flagReclaimable) && !t.live() {
+			t.setReclaimable(false)
 			n.owed = append(n.owed, debt{t, t.no, t.fin.ended})
 			n.nOwed++
 		}

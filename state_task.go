@@ -6,21 +6,19 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// The records of the manager's state. They are guarded by the lock
-// and never leave it: callers get copies (see snapshot.go). Times are
-// nanoseconds since the manager was made, from the monotonic clock; 0 means
-// never, which no event can carry because the clock starts at 1.
+// The records of the manager's state. The lock guards them and they never leave it: callers get
+// copies (see state_copy.go). Times are nanoseconds since the manager was created, from the
+// monotonic clock. 0 means never; no event has that time, because the clock starts at 1.
 
-// task is the record of one task. It is kept small, because a program may have
-// a million of them pending: what only a running or an ended task needs is in
-// objects of its own.
+// task is the record of one task. It is small because a program may have a million pending tasks:
+// what only running or ended tasks need is in separate objects.
 type task struct {
 	wait  slots.Waiter // its place in a pool's line, or its slot
-	st    *state       // for whom it waits
-	ids   string       // its id, and what makes it the id of the first prompt
+	st    *state       // the state it belongs to
+	ids   string       // its id, followed by what makes it the id of the first prompt
 	kind  *kind
-	up    *node // the session that is told of the end
-	next  *task // siblings under up
+	up    *node // the session that is told about the end
+	next  *task // next sibling under up
 	prev  *task
 	title string
 	text  string // the prompt of the latest attempt
@@ -32,7 +30,7 @@ type task struct {
 
 	queued int64
 	no     int32 // number of the latest attempt
-	debt   int32 // index of the latest attempt's debt in up.owed, -1 for none
+	debt   int32 // index of the latest attempt's debt in up.owed; -1 for none
 	status Status
 	cause  Cause
 	notice NoticeState
@@ -42,25 +40,25 @@ type task struct {
 type taskFlags uint8
 
 const (
-	flagForeground taskFlags = 1 << iota // somebody waits for it in Run
-	flagUnstarted                        // not eligible for a slot: its session is not quiet yet
-	flagDropped                          // the text of the result is gone
-	flagForgotten                        // not in the registry any more
-	flagOldDebts                         // debts of earlier attempts may be in up.owed
-	flagLost                             // its notice was given up and may still be taken
-	flagSlot                             // has a slot, and has been told of it
-	flagUnanswered                       // a foreground call waits for it, or will be handed its end
+	flagForeground  taskFlags = 1 << iota // a caller waits for it in Run
+	flagUnstarted                         // cannot take a slot yet: its session is not quiet
+	flagDropped                           // the text of the result was dropped
+	flagForgotten                         // its record has expired
+	flagOldDebts                          // up.owed may hold debts of earlier attempts
+	flagReclaimable                       // its notice was given up, and a host may still take it
+	flagSlot                              // has a slot, and the grant was processed
+	flagUnanswered                        // a foreground call waits for it, or will be handed its end
 )
 
 // id returns the task's id, bg_….
 func (t *task) id() string { return t.ids[:idLen] }
 
-// firstPrompt makes the id of a task that of its first prompt. The two share
-// one string, which is as large as the id's alone.
+// firstPrompt turns the id of a task into that of its first prompt. Both share one string, which
+// takes no more memory than the id alone.
 const firstPrompt = ".1.1"
 
-// promptID returns the id of a prompt: the task's own is random, the numbers
-// tell its prompts apart.
+// promptID returns the id of a prompt. The task's own id is random; the numbers tell its prompts
+// apart.
 func (t *task) promptID(attempt, turn int32) string {
 	if attempt == 1 && turn == 1 && len(t.ids) > idLen {
 		return t.ids
@@ -89,7 +87,7 @@ func (t *task) transition(to Status, cause Cause) {
 		legal = to == Running || to == Failed || to == Cancelled
 	case Running:
 		legal = to.Terminal()
-	default: // a new attempt
+	default: // a resume opens a new attempt
 		legal = to == Pending
 	}
 	if !legal || cause.Status() != to && to.Terminal() || cause != CauseNone && !to.Terminal() {
@@ -98,16 +96,16 @@ func (t *task) transition(to Status, cause Cause) {
 	t.status, t.cause = to, cause
 }
 
-// extra holds what most tasks do not have.
+// extra holds what most tasks do not need.
 type extra struct {
 	values    launchValues
-	unsaid    string // prompts of earlier attempts that the session never got
+	unsaid    string // prompts of earlier attempts that never reached the session
 	metadata  map[string]string
 	system    string
 	directory string
 	past      []Attempt
-	call      uint64 // callHash of the launch, where the host has changed what was asked for
-	again     uint64 // callHash of the resume that opened the latest attempt, as long as its id counts; 0 for none
+	call      uint64 // callHash of the launch, if the host changed the input
+	again     uint64 // callHash of the resume that opened the latest attempt, while that call may be repeated; 0 for none
 	ttl       *alarm // queue time to live
 }
 
@@ -118,7 +116,7 @@ func (t *task) extra() *extra {
 	return t.more
 }
 
-// unsaid returns the prompts that the session never got before the latest one.
+// unsaid returns the earlier prompts that never reached the session.
 func (t *task) unsaid() string {
 	if t.more == nil {
 		return ""
@@ -137,67 +135,68 @@ type outcome struct {
 	prog     *progress
 	turns    int32
 	todos    int32
-	failed   bool // by an error of a host call, which the host keeps
+	failed   bool // its last host call failed; the manager keeps the error for Err
 	partial  bool
-	thought  bool // result is reasoning
+	thought  bool // result is reasoning, not an answer
 	cut      bool
-	unsaid   bool // the session never got the prompt
+	unsaid   bool // the prompt never reached the session
 }
 
-// stage says what the goroutine of an attempt does.
+// stage says which host call the goroutine of an attempt makes.
 type stage uint8
 
 const (
 	stageNone   stage = iota
-	stageCreate       // CreateSession is to be called or has been
-	stagePrompt       // RunTurn or StartTurn is to be called or has been
+	stageCreate       // CreateSession is due or in flight
+	stagePrompt       // RunTurn or StartTurn is due or in flight
 )
 
-// attempt is the live part of a task from its start until it is quiet.
+// attempt is the active part of a task. It exists from the start of the attempt until the attempt
+// is quiet.
 type attempt struct {
 	t     *task
 	no    int32
 	cl    *client
 	ctx   turnContext
 	rep   Reporter // of the first turn
-	alarm alarm    // for the earliest of its time limits
+	alarm alarm    // rings at the earliest of its time limits
 
-	stage   stage // the host call that is to be made or in flight
+	stage   stage // the host call that is due or in flight
 	phase   Phase
-	inCall  bool  // that call has been made and has not returned
-	failed  bool  // the last one that returned has failed
-	callEnd int64 // when the manager stops waiting for it; 0 for never
+	inCall  bool  // the call is in flight
+	failed  bool  // the last call that returned has failed
+	callEnd int64 // when the manager stops waiting for the call; 0 for never
 
 	turn      int32
 	promptID  string
 	prompt    string // of the next turn
 	notice    *envelope
-	told      *Notice // what a runner's turn has been given of it
-	heldAt    int64   // since when it waits for its client to be reached; 0 for not
+	told      *Notice // the notice that a runner's turn was given
+	heldAt    int64   // since when it waits for its client to be reachable; 0 if it does not
 	started   int64
-	turnStart int64 // of the turn that runs, 0 when there is none
-	ran       int64 // time in earlier turns
+	turnStart int64 // start of the current turn; 0 between turns
+	ran       int64 // time spent in earlier turns
 
-	text      string // of the last turn that had one
-	output    bool   // an earlier turn has brought something forth
+	text      string // text of the last turn that had any
+	output    bool   // an earlier turn produced output
 	openTodos int32
 
 	parked
 	stopping
 
-	epoch      int      // grows with every prompt and abort; what was observed before is dropped
-	w          *watch   // what the turn has shown; nothingSeen until it has
-	activity   int64    // last change of anything
+	epoch      int      // grows with every prompt and abort; older observations are dropped
+	sight      *sight   // what the turn has shown; nothingSeen until it shows something
+	activity   int64    // when anything last changed
 	lastNews   int64    // when the last progress event was sent
-	nextRun    *attempt // lists of effects
+	nextRun    *attempt // links of the lists in effects
 	nextCancel *attempt
-	touched    bool // stands in due.waiting
+	touched    bool // listed in due.waiting
 }
 
 // live reports whether a is the latest attempt of its task and has not ended.
 func (a *attempt) live() bool { return !a.ended && a.t.run == a && a.t.no == a.no && a.t.live() }
 
-// progress is what is known of an attempt's work.
+// progress is what is known about the work of an attempt.
 type progress struct {
 	toolCalls int
 	lastTool  string
@@ -215,22 +214,22 @@ type member struct {
 	no int32
 }
 
-// debt is the notice that the end of one attempt owes.
+// debt is the notice that is owed for the end of one attempt.
 type debt struct {
-	t  *task // nil once settled
+	t  *task // nil once the debt is settled
 	no int32
 	at int64
 }
 
-// envelope is a notice on its way. Once it has been tried it does not change,
-// so that a host can recognise a repetition.
+// envelope is a notice that is being delivered. Once a delivery was tried, its contents stay the
+// same, so that the host recognises a repetition.
 type envelope struct {
 	notice  Notice
 	debts   []debt
-	closed  []member // of batches that it closes
-	omitted int      // members that closed leaves out
+	closed  []member // members of the batches that it closes
+	omitted int      // number of members that closed leaves out
 	tries   int
-	next    int64 // not before
+	next    int64 // earliest time of the next try
 	since   int64
 	flying  bool
 }

@@ -1,14 +1,14 @@
 package bgagent
 
-// alarm is a deadline of a record; see alarms.
+// alarm is the deadline of a record; see alarms.
 type alarm struct {
 	at    int64
-	index int // in its heap, from 1; 0 when it is not set
+	index int // position in its heap, from 1; 0 if it is not set
 }
 
-// alarms is a binary heap of deadlines, the earliest first. One timer stands for
-// all of them: a timer or a context for every deadline cost more than half of the
-// time of a launch. T is the record that a deadline belongs to.
+// alarms is a binary heap of deadlines, the earliest first. T is the record that a deadline belongs
+// to. One timer stands for all deadlines: with a timer or a context for each, a launch took more
+// than twice as long.
 type alarms[T any] []ringer[T]
 
 type ringer[T any] struct {
@@ -49,7 +49,7 @@ func (h alarms[T]) swap(i, j int) {
 	h[i].index, h[j].index = i+1, j+1
 }
 
-// set makes the alarm ring at the given time; 0 takes it out.
+// set sets the alarm to the given time. 0 removes it.
 func (h *alarms[T]) set(al *alarm, who T, at int64) {
 	switch {
 	case at == 0 && al.index == 0:
@@ -67,8 +67,8 @@ func (h *alarms[T]) set(al *alarm, who T, at int64) {
 	}
 }
 
-// setBy is set for a deadline that may ring early: it only ever moves the alarm
-// forward, which is cheaper.
+// setBy is set for a deadline that may ring early. It only moves the alarm forward, which is
+// cheaper.
 func (h *alarms[T]) setBy(al *alarm, who T, at int64) {
 	if at != 0 && (al.index == 0 || at < al.at) {
 		h.set(al, who, at)
@@ -87,7 +87,7 @@ func (h *alarms[T]) remove(al *alarm) {
 	}
 }
 
-// due takes out the earliest alarm if its time has come.
+// due removes and returns the earliest alarm if its time has come.
 func (h *alarms[T]) due(now int64) (who T, ok bool) {
 	if len(*h) == 0 || (*h)[0].at > now {
 		return who, false
@@ -97,7 +97,7 @@ func (h *alarms[T]) due(now int64) (who T, ok bool) {
 	return who, true
 }
 
-// first returns the earliest time; 0 for none.
+// first returns the time of the earliest alarm, or 0 if there is none.
 func (h alarms[T]) first() int64 {
 	if len(h) == 0 {
 		return 0
@@ -105,17 +105,17 @@ func (h alarms[T]) first() int64 {
 	return h[0].at
 }
 
-// deadlines are all times at which something has to be looked at. A deadline may
-// ring early; who is rung looks at the time and sets it again.
+// deadlines are all times when something has to be checked. A deadline may ring early: the code
+// that it rings checks the time and sets it again.
 type deadlines struct {
-	attempts alarms[*attempt] // their time limits
-	queued   alarms[*task]    // pending tasks that have waited too long
-	nodes    alarms[*node]    // what is owed is due
-	outages  alarms[*outage]  // a start tries whether its client can be reached
-	keep     int64            // the oldest record may go; 0 for never
+	attempts alarms[*attempt] // time limits
+	queued   alarms[*task]    // queue times to live
+	nodes    alarms[*node]    // notices are due
+	outages  alarms[*outage]  // the next start tries its client
+	keep     int64            // the oldest record may be evicted; 0 for never
 }
 
-// first returns the earliest deadline; 0 for none.
+// first returns the earliest deadline, or 0 if there is none.
 func (d *deadlines) first() (at int64) {
 	for _, t := range [...]int64{d.attempts.first(), d.queued.first(), d.nodes.first(), d.outages.first(), d.keep} {
 		if t != 0 && (at == 0 || t < at) {
@@ -125,7 +125,7 @@ func (d *deadlines) first() (at int64) {
 	return at
 }
 
-// ringDue looks at everything whose time has come.
+// ringDue handles everything whose deadline has passed.
 func (st *state) ringDue(now int64) {
 	d := &st.deadlines
 	for {

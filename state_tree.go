@@ -2,27 +2,26 @@ package bgagent
 
 import "slices"
 
-// node is a session that has delegated: a root session, a scope, or the session
-// of a task.
+// node is a session that delegates: a root session, a scope, or the session of a task.
 type node struct {
 	session string
-	of      *session // set when it is a task's own
-	up      *node    // its parent, for a session that was looked up, or whose task has expired
-	subs    []*node  // the nodes whose up it is
+	of      *session // set if the session belongs to a task
+	up      *node    // parent of a session that was looked up, or whose task has expired
+	subs    []*node  // nodes whose up is this one
 	dir     string
-	first   *task // tasks, oldest first
+	first   *task // its tasks, oldest first
 	last    *task
-	live    int     // tasks of it that are pending or running
-	account account // on a root: of the whole tree
+	live    int     // number of its own pending and running tasks
+	account account // on a root: counts of the whole tree
 	kids    int
-	gone    bool // the host said that it does not exist any more
-	lapsed  bool // it was a task's own, whose record has expired
+	gone    bool // the host said that the session no longer exists
+	lapsed  bool // it belonged to a task whose record has expired
 
 	outbox
 	delivery
 
 	waiters []*waiter // in NextNotice
-	touched bool      // stands in due.nodes
+	touched bool      // listed in due.nodes
 }
 
 // parentTask returns the task whose session n is, or nil.
@@ -41,7 +40,7 @@ func (n *node) above() *node {
 	return n.up
 }
 
-// root returns the top of the chain and how many steps it is away.
+// root returns the root of n's tree and the number of steps to it.
 func (n *node) root() (top *node, depth int) {
 	for top = n; top.above() != nil; depth++ {
 		top = top.above()
@@ -49,7 +48,7 @@ func (n *node) root() (top *node, depth int) {
 	return top, depth
 }
 
-// node returns the node of a session, made when there is none.
+// node returns the node of the session, and creates it if there is none.
 func (st *state) node(session string) *node {
 	n := st.nodes[session]
 	if n == nil {
@@ -94,7 +93,7 @@ func (n *node) each(f func(*task)) {
 	}
 }
 
-// directory returns where the session works, as far as it is known.
+// directory returns the session's working directory, or "" if it is not known.
 func (n *node) directory() string {
 	if t := n.parentTask(); t != nil {
 		if t.more != nil {
@@ -105,7 +104,7 @@ func (n *node) directory() string {
 	return n.dir
 }
 
-// link makes t the youngest task of n.
+// link adds t as the youngest task of n.
 func (n *node) link(t *task) {
 	t.up, t.prev, t.next = n, n.last, nil
 	if n.last != nil {
@@ -132,35 +131,34 @@ func (n *node) unlink(t *task) {
 	n.kids--
 }
 
-// countLive counts a task as live (+1) or not live any more (-1).
+// countLive counts a task that becomes live (+1) or stops being live (-1).
 func (st *state) countLive(t *task, by int) {
 	st.live += by
 	t.up.live += by
 	t.up.top().account.live += by
 }
 
-// account is what a tree has in common, counted on its root.
+// account holds the counts of a whole tree. It is kept on the tree's root.
 type account struct {
-	live int // tasks that are pending or running
+	live int // number of pending and running tasks
 }
 
-// graft moves what is counted for a part of a tree from one tree to another. It
-// is called before the part changes its place: while from still leads to the root
-// that it leaves.
+// graft moves the counts of a part of a tree to another tree. Call it before the part moves, while
+// from still leads to the old root.
 func graft(part account, from, to *node) {
 	from, to = from.top(), to.top()
 	from.account.live -= part.live
 	to.account.live += part.live
 }
 
-// top returns the root of the tree.
+// top returns the root of n's tree.
 func (n *node) top() *node {
 	top, _ := n.root()
 	return top
 }
 
-// dropNode forgets a node that nothing needs. Of a node that is owed nothing it
-// forgets that it was busy.
+// dropNode removes a node that nothing needs. If a node is owed nothing, dropNode also stops the
+// polling for it.
 func (st *state) dropNode(n *node) {
 	if n.outstanding() == 0 {
 		n.notBusy()

@@ -1,31 +1,31 @@
 package bgagent
 
-// callEnd is how a call that waits has ended.
+// callEnd says whether and how a waiting call has ended.
 type callEnd uint8
 
 const (
-	callGoesOn    callEnd = iota // it has not
-	callTimedOut                 // the task goes on in the background
-	callCancelled                // and the task with it
+	callGoesOn    callEnd = iota // it still waits
+	callTimedOut                 // its task continues in the background
+	callCancelled                // its task is cancelled too
 )
 
-// foreground looks whether somebody who waits in the foreground still has to.
-// why tells of a task that the call has left, rather than seen end.
-func (st *state) foreground(ended callEnd, by Caller, t *task, w *waiter, now int64) (s Task, done bool, why callEnd) {
+// foreground checks whether a foreground call still has to wait. If it leaves a live task, why says
+// how.
+func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
 		return *w.end, true, callGoesOn
 	case int(t.no) != w.no:
 	case !t.live():
 		st.answered(t)
-		if t.up.session == by.Session { // launched in the background by the same tool call
+		if t.up.session == by.Session { // the same tool call had launched it in the background
 			st.settleTask(t, NoticeRead, now)
 		}
-	case ended == callTimedOut, st.isTask(by) && !t.inTurn():
+	case left == callTimedOut, st.isTask(by) && !t.inTurn():
 		st.answered(t)
 		st.background(t, now)
 		why = callTimedOut
-	case ended == callCancelled:
+	case left == callCancelled:
 		st.waived, st.waiver = t, by.Session
 		t.set(flagForeground|flagUnanswered, false)
 		st.end(t, CauseCaller, reasonCallCancelled, now)
@@ -37,14 +37,13 @@ func (st *state) foreground(ended callEnd, by Caller, t *task, w *waiter, now in
 	return st.fullSnapshot(t), true, why
 }
 
-// answered notes that a foreground call has been handed its answer.
+// answered notes that a foreground call gets its answer.
 func (st *state) answered(t *task) {
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
 }
 
-// background turns a task that somebody waited for into one of the
-// background. Its time to live begins here.
+// background moves a foreground task to the background. Its time to live begins now.
 func (st *state) background(t *task, now int64) {
 	t.set(flagForeground, false)
 	if a := t.run; a != nil && a.live() {
@@ -56,9 +55,8 @@ func (st *state) background(t *task, now int64) {
 	}
 }
 
-// isTask reports whether the caller is the session of a task, or works
-// under one. Such a caller holds a slot while it waits, so it may not wait for
-// something that needs one.
+// isTask reports whether the caller is the session of a task or works under one. Such a caller
+// holds a slot while it waits, so it must not wait for something that needs a slot.
 func (st *state) isTask(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -71,20 +69,20 @@ func (st *state) isTask(by Caller) bool {
 	return st.session(by.Session) != nil
 }
 
-// inTurn reports whether the task holds a slot and will go on without another.
+// inTurn reports whether the task holds a slot, so that it needs no other slot to continue.
 func (t *task) inTurn() bool {
 	return t.status == Running && t.run != nil && t.run.why == notParked
 }
 
-// waiter is somebody who waits for a change of tasks.
+// waiter waits for a change of tasks.
 type waiter struct {
 	ch  chan struct{} // has room for one token
-	due bool          // stands in wakes
-	no  int           // set by Run: the attempt it waits for
-	end *Task         // how that ended; it may be resumed before Run comes to look
+	due bool          // listed in wakes
+	no  int           // for Run: number of the attempt that it waits for
+	end *Task         // how that attempt ended, in case a resume comes before Run looks
 }
 
-// wakeTask wakes those who wait for the task.
+// wakeTask wakes the waiters for the task.
 func (st *state) wakeTask(t *task) {
 	if len(st.waiters) > 0 {
 		for _, w := range st.waiters[t] {
@@ -94,7 +92,7 @@ func (st *state) wakeTask(t *task) {
 	st.wakeDrainers()
 }
 
-// keepEnd keeps how an attempt ended for those who wait for it in Run.
+// keepEnd saves how the attempt ended for the callers that wait for it in Run.
 func (st *state) keepEnd(t *task) {
 	for _, w := range st.waiters[t] {
 		if w.no == int(t.no) {

@@ -5,13 +5,12 @@ import (
 	"time"
 )
 
-// How a host takes what is owed to a session by itself.
+// How a host takes the notices of a session itself.
 
-// TakeNotice returns everything that is owed to the session at this moment as
-// one notice, without waiting for a batch, and counts it as told. It also hands
-// out what was given up. A notice whose delivery has failed before comes by
-// itself, unchanged, and the rest with the next call. It returns false when
-// there is nothing.
+// TakeNotice returns all that the session is owed now as one notice, without waiting for a batch.
+// The notice counts as told. It includes notices that were given up. If a delivery has failed
+// before, the first call returns that notice unchanged and the next call returns the rest. ok is
+// false if nothing is owed.
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	m.update(func(st *state, now int64) {
 		if node := st.nodes[session]; node != nil {
@@ -24,12 +23,12 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	return n, ok
 }
 
-// NextNotice waits until the session is due to be told something, by the rules
-// of [WakeEach] where Config.Wake is that and of [WakeBatch] otherwise, and
-// returns it; it counts as told then. What a tool's result has told does not
-// come again. A program that calls it until it returns [ErrNothingOwed] has
-// missed nothing: that means that no task which the session itself has launched
-// is live and nothing is owed to it. Otherwise the error is ctx's.
+// NextNotice waits until a notice for the session is due and returns it. The notice counts as told.
+// The rules of [WakeEach] apply if Config.Wake is WakeEach, otherwise those of [WakeBatch]. Ends
+// that a tool's result has told do not come again.
+//
+// A program that calls NextNotice until it returns [ErrNothingOwed] misses nothing: then no task
+// that the session launched itself is live and no notice is owed. Any other error is that of ctx.
 func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
 	w := newWaiter()
 	defer m.update(func(st *state, _ int64) {
@@ -49,7 +48,7 @@ func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Not
 				return
 			}
 			at := st.dueAt(n)
-			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.lost > 0 {
+			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.reclaimable > 0 {
 				if notice, ok = st.take(n, now); ok {
 					return
 				}

@@ -3,13 +3,13 @@ package bgagent
 // Status is the state of a task's latest attempt.
 type Status uint8
 
-// The states. Pending is the first; the last three are final for their attempt.
+// The states. Pending comes first. The last three are final for their attempt.
 const (
 	Pending   Status = iota // waits for a slot
-	Running                 // has a session, or is getting one
+	Running                 // has a session or is getting one
 	Completed               // the agent ended its turn by itself, with an answer
-	Failed                  // could not start, broke off, or gave no whole answer
-	Cancelled               // somebody or a limit ended it
+	Failed                  // could not start, broke off, or gave no complete answer
+	Cancelled               // a caller or a limit ended it
 )
 
 var statusNames = [...]string{"pending", "running", "completed", "error", "cancelled"}
@@ -29,11 +29,10 @@ func (s *Status) UnmarshalText(b []byte) error { return enumOf(s, statusNames[:]
 // Phase says what a running attempt is doing.
 type Phase uint8
 
-// The phases. PhaseStopping also stands at an attempt that has ended and whose
-// session is still being stopped.
+// The phases. An attempt that has ended is in PhaseStopping while its session is being stopped.
 const (
 	PhaseNone     Phase = iota
-	PhaseStarting       // its session is being made or its prompt handed over
+	PhaseStarting       // its session is being created or its prompt handed over
 	PhaseTurn           // the agent works
 	PhaseAsking         // the agent waits for an answer to a question or a permission
 	PhaseWaiting        // the agent has ended its turn and waits for its own tasks
@@ -54,39 +53,39 @@ func (p *Phase) UnmarshalText(b []byte) error { return enumOf(p, phaseNames[:], 
 // Cause says why an attempt ended, so that nobody has to parse text.
 type Cause uint8
 
-// The causes, by the status they lead to.
+// The causes, grouped by the status that they lead to.
 const (
 	CauseNone Cause = iota
 
 	// Completed.
 	CauseTurnEnded // a runner's turn returned
 	CauseIdle      // the session fell idle after an answer
-	CauseStable    // nothing changed for so many polls, where idle cannot be told
+	CauseStable    // nothing changed for a number of polls, if the client cannot tell idle
 
 	// Cancelled.
 	CauseCaller          // the session that delegated, or one above it, cancelled it
 	CauseHost            // the host cancelled it
 	CauseAgentWindow     // somebody stopped it in the agent's own window
-	CauseParentEnded     // the task that launched it ended without completing, or its session is gone
-	CauseTimeToLive      // it was in turns for too long
-	CauseQueueTimeToLive // it waited for a slot for too long
+	CauseParentEnded     // the task that launched it ended without completing, or the session that did is gone
+	CauseTimeToLive      // its turns took too long
+	CauseQueueTimeToLive // it waited too long for a slot
 	CauseStale           // nothing changed for too long
 	CauseSessionDeleted  // its session was deleted
 	CauseClosed          // the manager was closed
 
 	// Failed.
-	CauseStartFailed     // no session could be made
+	CauseStartFailed     // no session could be created
 	CausePromptFailed    // the session did not take the prompt
 	CauseSessionError    // the agent failed
 	CauseInterrupted     // the turn broke off
 	CauseNoOutput        // the turn ended without any output
-	CauseLength          // the model's output limit cut the answer off
-	CauseTurnLimit       // the runtime's limit of steps
+	CauseLength          // the model's output limit cut off the answer
+	CauseTurnLimit       // the runtime's limit of steps was reached
 	CauseRefused         // the model refused
-	CauseSessionGone     // the session does not exist any more
+	CauseSessionGone     // the session no longer exists
 	CauseHostUnreachable // the agent runtime did not answer for too long
 	CauseNotStopped      // the earlier attempt's session did not stop
-	CauseNoAnswer        // the agent wrote nothing that can be seen, and called no tool
+	CauseNoAnswer        // the agent wrote nothing visible and called no tool
 )
 
 var causeNames = [...]string{"", "turn ended", "idle", "stable",
@@ -104,8 +103,8 @@ func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (c *Cause) UnmarshalText(b []byte) error { return enumOf(c, causeNames[:], "cause", b) }
 
-// Status returns the state that an attempt which ended for this cause is in,
-// and Pending for CauseNone.
+// Status returns the state of an attempt that ended for this cause. It returns Pending for
+// CauseNone.
 func (c Cause) Status() Status {
 	switch {
 	case c == CauseNone:

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The names of the tools, as a model knows them unless [ToolOptions.Names]
+// The usual names of the tools. Models know the tools by these names, unless [ToolOptions.Names]
 // gives others.
 const (
 	ToolDelegateTask     = "delegate_task"
@@ -23,31 +23,30 @@ const (
 
 // Bounds of what a model may ask for.
 const (
-	outputTimeout    = 60 * time.Second // how long background_output waits unless it is told otherwise
+	outputTimeout    = 60 * time.Second // default wait of background_output
 	outputTimeoutMax = 600 * time.Second
 
-	// outputTimeoutUnwoken is the same for a caller that nothing wakes: such hosts
-	// give a call up after 60 s, and the answer must come before that.
+	// outputTimeoutUnwoken is the default wait for a caller that nothing wakes. Such hosts give up
+	// a call after 60 s, and the answer must come before that.
 	outputTimeoutUnwoken = 50 * time.Second
 
-	messageLimit     = 20 // messages shown by full_session unless it is told otherwise
+	messageLimit     = 20 // default number of messages that full_session shows
 	messageLimitMax  = 100
 	promptBytes      = 1 << 20 // of a prompt
-	refBytes         = idMax   // of an id or a name: what an answer shows can be asked for
-	descriptionBytes = 4 << 10 // of a description; what is over titleMax is cut
+	refBytes         = idMax   // of an id or a name: every id in an answer can be passed back
+	descriptionBytes = 4 << 10 // of a description; the part beyond titleMax is cut off
 	argumentBytes    = 2 << 20 // of all arguments of a call, as JSON
 )
 
-// DelegateTaskArgs are the arguments of [DelegateTask]. Decoding them from JSON
-// reads what a model has written as [ToolDef.Call] does, and refuses what Call
-// refuses.
+// DelegateTaskArgs are the arguments of [DelegateTask]. Decoding them from JSON accepts and refuses
+// the same input as [ToolDef.Call].
 type DelegateTaskArgs struct {
-	Description     string `json:"description,omitempty"`       // a short title; the beginning of the prompt when empty
+	Description     string `json:"description,omitempty"`       // a short title; if empty, the beginning of the prompt
 	Prompt          string `json:"prompt"`                      // what the agent is to do; required
-	SubagentType    string `json:"subagent_type,omitempty"`     // the agent; required unless a task is continued
+	SubagentType    string `json:"subagent_type,omitempty"`     // name of the agent; required unless a task is continued
 	Model           string `json:"model,omitempty"`             // empty for the agent's own
 	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; false waits for the end
-	Background      *bool  `json:"background,omitempty"`        // the same
+	Background      *bool  `json:"background,omitempty"`        // the same as run_in_background
 	SessionID       string `json:"session_id,omitempty"`        // continues the task of this session
 	TaskID          string `json:"task_id,omitempty"`           // continues this task
 }
@@ -55,38 +54,38 @@ type DelegateTaskArgs struct {
 // DelegateTaskResult is the answer of [DelegateTask].
 type DelegateTaskResult struct {
 	Text    string  // what the model reads, at most 32 KiB
-	IsError bool    // the call was wrong and did nothing; that a task failed is no such error
+	IsError bool    // the call was wrong and did nothing; a task that failed is no such error
 	Task    *Task   // the task that was launched or continued
-	Notice  *Notice // what the caller was owed besides; it stands in Text and counts as told
+	Notice  *Notice // what else the caller was owed; it is part of Text and counts as told
 }
 
-// BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded
-// from JSON like [DelegateTaskArgs].
+// BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded from JSON like
+// [DelegateTaskArgs].
 type BackgroundOutputArgs struct {
 	TaskID         string `json:"task_id,omitempty"`          // empty lists the caller's tasks
-	Block          bool   `json:"block,omitempty"`            // wait for the end of the task; without one, for the next end
+	Block          bool   `json:"block,omitempty"`            // wait for the end of the task; without task_id, for the next end
 	Timeout        *int64 `json:"timeout,omitempty"`          // milliseconds to wait, default 60000 (50000 with ToolOptions.NoNotices), at most 600000
-	FullSession    bool   `json:"full_session,omitempty"`     // the messages of the session instead of the result
+	FullSession    bool   `json:"full_session,omitempty"`     // show the messages of the session instead of the result
 	MessageLimit   int    `json:"message_limit,omitempty"`    // messages shown, default 20, at most 100
 	SinceMessageID string `json:"since_message_id,omitempty"` // only messages after this one; implies FullSession
-	FromEnd        bool   `json:"from_end,omitempty"`         // the end of the result, or the last messages
-	Offset         int    `json:"offset,omitempty"`           // bytes to leave out of the result, or of the first message shown; tasks, of the list
+	FromEnd        bool   `json:"from_end,omitempty"`         // show the end of the result, or the last messages
+	Offset         int    `json:"offset,omitempty"`           // bytes to skip in the result or in the first message shown; in the list, tasks to skip
 }
 
 // BackgroundOutputResult is the answer of [BackgroundOutput].
 type BackgroundOutputResult struct {
 	Text     string  // what the model reads, at most 32 KiB
-	IsError  bool    // the call was wrong; that a task failed is no such error
+	IsError  bool    // the call was wrong; a task that failed is no such error
 	Tasks    []Task  // the task that was asked for, or the caller's tasks
-	TimedOut bool    // the time was over before what was waited for had ended
-	Notice   *Notice // what the caller was owed besides; it stands in Text and counts as told
+	TimedOut bool    // the time passed before the end that the call waited for
+	Notice   *Notice // what else the caller was owed; it is part of Text and counts as told
 }
 
 // BackgroundCancelArgs are the arguments of [BackgroundCancel]. They are decoded
 // from JSON like [DelegateTaskArgs].
 type BackgroundCancelArgs struct {
 	TaskID      string `json:"task_id,omitempty"` // the task
-	TaskIDAlias string `json:"taskId,omitempty"`  // the same
+	TaskIDAlias string `json:"taskId,omitempty"`  // the same as task_id
 	All         bool   `json:"all,omitempty"`     // every pending or running task that descends from the caller
 }
 
@@ -94,41 +93,38 @@ type BackgroundCancelArgs struct {
 type BackgroundCancelResult struct {
 	Text      string  // what the model reads, at most 32 KiB
 	IsError   bool    // the call was wrong and cancelled nothing
-	Cancelled []Task  // as they were right before
-	Notice    *Notice // what the caller was owed besides; it stands in Text and counts as told
+	Cancelled []Task  // the cancelled tasks as they were right before
+	Notice    *Notice // what else the caller was owed; it is part of Text and counts as told
 }
 
-// ToolOptions says how [Tools] defines the tools. The zero value is fine. Its
-// methods call a tool with typed arguments and word the answer by these options,
-// as the ToolDef of the tool does; they panic where Tools does.
+// ToolOptions says how [Tools] defines the tools. The zero value is ready to use. The methods call
+// a tool with typed arguments and word the answer by these options, like the tool's ToolDef. They
+// panic where Tools does.
 type ToolOptions struct {
-	// Names gives tools other names: the usual name is the key. All texts of
-	// these tools then use them. Nil means Config.ToolNames, which notices and
-	// digests use, too.
+	// Names gives tools other names, keyed by the usual name. All texts of these tools then use the
+	// other names. Nil means Config.ToolNames, which notices and digests use too.
 	Names map[string]string
-	// Omit leaves tools out, by their usual names. No text of the others speaks
-	// of them then.
+	// Omit leaves out tools, by their usual names. The texts of the other tools then do not mention
+	// them.
 	Omit []string
-	// Agents, where given, are those that a model may delegate to: delegate_task
-	// names them in its description and its schema, and refuses another one at
-	// once. Without them any name is taken, and one that does not exist ends the
-	// task as an error.
+	// Agents are the agents that a model may delegate to. If set, delegate_task lists them in its
+	// description and schema, and refuses other names at once. If nil, any name is accepted, and a
+	// task for an agent that does not exist ends as an error.
 	Agents []AgentInfo
-	// NoNotices says that nothing wakes the callers when a task ends: there is no
-	// Notifier for them, and the host does not drain their notices with NextNotice.
-	// The caller of an MCP server is one. No text then promises a notice or lets the
-	// model end its turn; it is told to wait with background_output, which waits
-	// for 50 s unless it is told otherwise, since such hosts give a call up after
-	// 60 s. A session that runs a task is always woken: what it is owed is its next
-	// turn.
+	// NoNotices says that nothing wakes the callers when a task ends: they have no Notifier, and
+	// the host does not take their notices with NextNotice. The caller of an MCP server is an
+	// example. No text then promises a notice or lets the model end its turn. The texts tell the
+	// model to wait with background_output, which waits 50 s by default, because such hosts give up
+	// a call after 60 s. A session that runs a task is always woken, because its notices are its
+	// next turn.
 	NoNotices bool
 }
 
-// ToolResult is what a model is given for a call of a tool.
+// ToolResult is the result of a tool call for a model.
 type ToolResult struct {
 	Text    string // at most 32 KiB
-	IsError bool   // the call was wrong; the text says how to do it right
-	Value   any    // the typed result: DelegateTaskResult, BackgroundOutputResult or BackgroundCancelResult; nil for arguments that could not be read
+	IsError bool   // the call was wrong; Text says what would be right
+	Value   any    // the typed result: DelegateTaskResult, BackgroundOutputResult or BackgroundCancelResult; nil if the arguments could not be read
 }
 
 // ToolDef defines a tool for a model's API.
@@ -137,19 +133,17 @@ type ToolDef struct {
 	Description string
 	// Schema is a JSON Schema (draft 2020-12) of the arguments.
 	Schema json.RawMessage
-	// Call calls the tool with raw arguments from a model. The context must
-	// carry the caller, see [WithCaller]. Whatever the arguments are, what is
-	// wrong with them comes back as a result; the error is not nil only when
-	// there is no caller, the host's configuration is at fault, or ctx was
-	// cancelled.
+	// Call calls the tool with raw arguments from a model. The context must carry the caller; see
+	// [WithCaller]. Wrong arguments give a result, not an error. The error is not nil only if there
+	// is no caller, the host's configuration is wrong, or ctx was cancelled.
 	Call func(ctx context.Context, args json.RawMessage) (ToolResult, error)
-	// Usual is the tool's usual name, one of the constants, whatever its Name is.
+	// Usual is the tool's usual name, one of the constants, even if Name differs.
 	Usual string
 }
 
-// Tools defines the three tools for a model's API, in the order of the constants
-// of their names. It panics when o names a tool that there is not, or gives a
-// name that is empty, used twice or not made of letters, digits, _ and -.
+// Tools defines the three tools for a model's API, in the order of the constants. It panics if o
+// names a tool that does not exist, or gives a name that is empty, used twice, or has other
+// characters than letters, digits, _ and -.
 func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")
@@ -178,7 +172,7 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	return defs
 }
 
-// wording returns how the tools speak. It panics when o is wrong.
+// wording returns the wording of the tools. It panics if o is wrong.
 func (o ToolOptions) wording(m *BackgroundManager) wording {
 	for n, other := range o.Names {
 		if other == "" {
@@ -228,13 +222,13 @@ func (o ToolOptions) BackgroundCancel(ctx context.Context, m *BackgroundManager,
 	return typed(ctx, m, by, o, ToolBackgroundCancel, a, (*call).cancel)
 }
 
-// validToolName reports whether every model's API takes the name.
+// validToolName reports whether every model's API accepts the name.
 func validToolName(s string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
 }
 
-// toolResult is the result of one of the three tools.
+// toolResult is the typed result of a tool.
 type toolResult interface {
 	result() ToolResult
 }
@@ -245,7 +239,7 @@ func (r BackgroundOutputResult) result() ToolResult { return ToolResult{r.Text, 
 
 func (r BackgroundCancelResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
 
-// bind makes a ToolDef.Call of a tool.
+// bind returns a ToolDef.Call for a tool.
 func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f fields[A], run func(*call, A) (R, error)) func(context.Context, json.RawMessage) (ToolResult, error) {
 	return func(ctx context.Context, raw json.RawMessage) (ToolResult, error) {
 		by, _ := CallerFrom(ctx)
@@ -266,7 +260,7 @@ func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f f
 	}
 }
 
-// typed makes a call of the typed function of a tool.
+// typed calls a tool with typed arguments.
 func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, o ToolOptions, name string, a A, run func(*call, A) (R, error)) (r R, err error) {
 	c := newCall(ctx, m, by, o.wording(m))
 	c.agents = o.agentNames()
@@ -285,17 +279,17 @@ type call struct {
 	m      *BackgroundManager
 	by     Caller
 	w      wording
-	agents []string // that may be delegated to; nil for any
+	agents []string // agents that may be delegated to; nil for any
 }
 
 func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording) *call {
 	if w.noNotices && m.runsTask(by.Session) {
-		w.noNotices = false // what a task is owed is its next turn
+		w.noNotices = false // a task's notices are its next turn
 	}
 	return &call{ctx: ctx, m: m, by: by, w: w}
 }
 
-// check refuses a caller without a session: it would have the rights of the host.
+// check refuses a caller without a session, because it would have the rights of the host.
 func (c *call) check() error {
 	if c.by.Session == "" {
 		return &InputError{"Caller.Session", "is missing; a tool is called for a session, which is given as a parameter or with WithCaller"}
@@ -309,9 +303,8 @@ type reply struct {
 	notice *Notice
 }
 
-// reply renders an answer together with whatever is owed to the caller, which
-// counts as told then. A caller whose context has ended may not read the answer
-// any more, so it keeps what it is owed.
+// reply renders an answer together with all that the caller is owed, which then counts as told. If
+// the caller's context has ended, it may never read the answer, so its notices stay owed.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""
@@ -323,7 +316,7 @@ func (c *call) reply(render func(room int) answer) reply {
 	}
 	room := answerMax - len(owed) - len("\n\n\n\n")
 	a := render(room)
-	a.head = mdtext.Head(a.head, room) // they fit; this makes sure that nothing owed is ever cut off
+	a.head = mdtext.Head(a.head, room) // both fit anyway; this ensures that no notice is cut off
 	a.body = mdtext.Head(a.body, room-len(a.head))
 	r.text = a.with(owed)
 	return r
@@ -334,9 +327,9 @@ func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error of the manager into a sentence for the model, with the
-// remedy. It returns an error when the model can do nothing about it: the
-// context has ended, or the host's configuration is wrong.
+// problem turns an error of the manager into a sentence for the model, with the remedy. It returns
+// an error if the model can do nothing about it: the context has ended, or the host's configuration
+// is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
 	var input *InputError
@@ -352,7 +345,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 	case errors.As(err, &agent):
 		return c.w.noSuchAgent(agent), nil
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
-		// The same for both: what is not the caller's does not exist for it.
+		// Give both the same answer: for the caller, tasks of others do not exist.
 		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil
 	}
 	for _, p := range c.w.remedies(ref) {
@@ -366,10 +359,10 @@ func (c *call) problem(err error, ref string) (string, error) {
 	return "The call failed and changed nothing: " + mdtext.OneLine(err.Error(), reasonMax) + ".", nil
 }
 
-// taskRef is an id as a model writes it: it may still have the marks of a table.
+// taskRef cleans an id that a model wrote. The id may still have the marks of a table cell.
 func taskRef(s string) string { return strings.Trim(s, " \t\r\n`") }
 
-// badText says what is wrong with a text from a model, or nothing.
+// badText returns what is wrong with a text from a model, or "".
 func badText(field, s string, limit int) string {
 	switch {
 	case len(s) > limit:
@@ -384,8 +377,8 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
-// wordingFor returns the wording with these names in the place of the usual
-// ones, or says what is wrong with them. An empty name leaves the tool out.
+// wordingFor returns the wording with other names for the tools, or an error if a name is wrong. An
+// empty name leaves out the tool.
 func wordingFor(other map[string]string) (wording, error) {
 	names, taken := map[string]string{}, map[string]bool{}
 	for _, n := range usualTools {

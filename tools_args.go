@@ -15,30 +15,31 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// fields are the arguments of a tool: their schema, and how raw JSON from a
-// model becomes the typed arguments A.
+// fields are the arguments of a tool. They define its schema and turn raw JSON from a model into
+// the typed arguments A.
 //
-// What a model sends is taken leniently where it can mean one thing only: null
-// counts as left out (so that hosts can require every field, as some APIs do),
-// no arguments at all as {}, "true" as true, "60000" and 60000.0 as 60000.
-// Everything else that does not fit is refused with what would be right.
+// Parsing is lenient where the input can mean only one thing: null counts as left out (so that
+// hosts can require every field, as some APIs do), no arguments at all as {}, "true" as true, and
+// "60000" and 60000.0 as 60000. Everything else that does not fit is refused, with a text that says
+// what would be right.
 type fields[A any] struct {
 	list     []field[A]
 	required []string
 }
 
-// field is one argument. Exactly one of the setters is given.
+// field is one argument. Exactly one of its setters is set.
 type field[A any] struct {
 	name        string
 	description string
-	min         int64    // numbers: the least
-	among       []string // texts: what there is, where that is known
+	min         int64    // for numbers: the smallest allowed
+	among       []string // for texts: the allowed values, if they are known
 	text        func(*A, string)
 	flag        func(*A, bool)
 	number      func(*A, int64)
 }
 
-// among returns the fields with what there is for one of them, where anything is.
+// among returns a copy of the fields that lists the allowed values of one of them, if there are
+// any.
 func (f fields[A]) among(name string, values []string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -49,7 +50,7 @@ func (f fields[A]) among(name string, values []string) fields[A] {
 	return f
 }
 
-// described returns the fields with another description of one of them.
+// described returns a copy of the fields with another description for one of them.
 func (f fields[A]) described(name, description string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -79,7 +80,7 @@ func (a *BackgroundOutputArgs) UnmarshalJSON(raw []byte) error { return outputFi
 // UnmarshalJSON implements [json.Unmarshaler].
 func (a *BackgroundCancelArgs) UnmarshalJSON(raw []byte) error { return cancelFields.decode(a, raw) }
 
-// parse reads raw arguments, or says what is wrong with them.
+// parse reads raw arguments. If they are wrong, problem says why.
 func (f fields[A]) parse(raw json.RawMessage) (a A, problem string) {
 	if len(raw) > argumentBytes {
 		return a, fmt.Sprintf("The arguments are %d bytes long; they may have at most %d. Put long material into a file and name the file.", len(raw), argumentBytes)
@@ -130,7 +131,7 @@ func (f fields[A]) broken(err error) string {
 	return "The arguments are not valid JSON. They must be one JSON object, such as " + f.example() + "."
 }
 
-// unknown answers a name that is none of the arguments'.
+// unknown says that there is no argument with this name, and which there are.
 func (f fields[A]) unknown(name string) string {
 	plain := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
@@ -146,7 +147,7 @@ func (f fields[A]) unknown(name string) string {
 	return "There is no argument " + mdtext.Code(name, nameMax) + "." + meant + " The arguments are: " + strings.Join(names, ", ") + "."
 }
 
-// example is an object that could be right.
+// example returns an object that would be valid.
 func (f fields[A]) example() string {
 	names := f.required
 	if len(names) == 0 {
@@ -155,7 +156,7 @@ func (f fields[A]) example() string {
 	return `{"` + strings.Join(names, `": "…", "`) + `": "…"}`
 }
 
-// set takes the raw value of one argument.
+// set sets one argument to a raw value, or says what is wrong with the value.
 func (x field[A]) set(a *A, raw json.RawMessage) string {
 	if !utf8.Valid(raw) {
 		return "The argument " + x.name + " is not valid UTF-8; send plain text."
@@ -198,14 +199,14 @@ func (x field[A]) set(a *A, raw json.RawMessage) string {
 	return ""
 }
 
-// wholeNumber reads a whole number, also one written with a fraction of zero or
-// an exponent. One that is too large for its type becomes the largest.
+// wholeNumber parses a whole number, even if it has a zero fraction or an exponent. A number that
+// is too large for its type becomes the largest.
 func wholeNumber(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, true
 	}
 	if strings.Trim(s, "0123456789+-.eE") != "" {
-		return 0, false // ParseFloat also takes hexadecimal, infinities and underscores
+		return 0, false // ParseFloat also accepts hexadecimal, infinities and underscores
 	}
 	n, err := strconv.ParseFloat(s, 64)
 	switch {
@@ -236,9 +237,9 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 	return "The argument " + x.name + " must be " + want + "; it was " + got + "."
 }
 
-// schema returns the JSON Schema (draft 2020-12) of the arguments. It keeps to
-// what every model's API takes: one flat object, no $schema, no combinations at
-// the top (what may stand with what is said in words and checked by the tool).
+// schema returns the JSON Schema (draft 2020-12) of the arguments. It uses only what every model's
+// API accepts: one flat object, no $schema, and no combinations at the top. Descriptions say which
+// arguments go together, and the tool checks it.
 func (f fields[A]) schema() json.RawMessage {
 	type property struct {
 		Type        string   `json:"type"`

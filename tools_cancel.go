@@ -5,9 +5,8 @@ import (
 	"errors"
 )
 
-// BackgroundCancel is the tool background_cancel: it cancels one task, or every
-// pending or running task that descends from the caller's session. Errors are
-// those of [DelegateTask].
+// BackgroundCancel is the tool background_cancel. It cancels one task, or every pending or running
+// task that descends from the caller's session. Its errors are those of [DelegateTask].
 func BackgroundCancel(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundCancelArgs) (BackgroundCancelResult, error) {
 	return ToolOptions{}.BackgroundCancel(ctx, m, by, a)
 }

@@ -9,22 +9,20 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// DelegateTask is the tool delegate_task: it launches a task for another agent,
-// or continues one that has ended, and answers at once; with RunInBackground
-// set to false it answers with the result.
+// DelegateTask is the tool delegate_task. It launches a task for another agent or continues one
+// that has ended, and answers at once. If RunInBackground is false, it waits and answers with the
+// result.
 //
-// What was wrong with the arguments comes back as a result with IsError. The
-// error is ctx's when that was cancelled, in the foreground together with the
-// task, which is cancelled then, too; one about the host's configuration; or an
-// [*InputError] for a caller without a session. A host that acts for itself has
-// the methods of the manager.
+// Wrong arguments give a result with IsError. The error is not nil only if ctx was cancelled, which
+// in the foreground also cancels the task, if the host's configuration is wrong, or, as an
+// [*InputError], if the caller has no session. A host that acts for itself uses the methods of the
+// manager instead.
 func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
 	return ToolOptions{}.DelegateTask(ctx, m, by, a)
 }
 
-// Foreground reports whether the arguments ask for the result as the answer. Where
-// RunInBackground and Background contradict each other, which DelegateTask
-// refuses, it is false.
+// Foreground reports whether the arguments ask to wait for the result. It returns false if
+// RunInBackground and Background contradict each other; DelegateTask refuses such a call.
 func (a DelegateTaskArgs) Foreground() bool {
 	is := func(b *bool, value bool) bool { return b != nil && *b == value }
 	return (is(a.RunInBackground, false) || is(a.Background, false)) && !is(a.RunInBackground, true) && !is(a.Background, true)
@@ -88,7 +86,7 @@ func (c *call) delegateRefused(problem string) DelegateTaskResult {
 	return DelegateTaskResult{Text: r.text, IsError: true, Notice: r.notice}
 }
 
-// checkDelegate says what is wrong with the arguments, or nothing.
+// checkDelegate returns what is wrong with the arguments, or "".
 func (c *call) checkDelegate(a DelegateTaskArgs) string {
 	for _, f := range [...]struct {
 		name, value string
@@ -118,7 +116,7 @@ func (c *call) checkDelegate(a DelegateTaskArgs) string {
 	return ""
 }
 
-// sameTask reports whether the session is the task's.
+// sameTask reports whether the session belongs to the task.
 func (c *call) sameTask(id, session string) bool {
 	t, err := c.m.Get(id)
 	var gone *ExpiredError
@@ -128,7 +126,7 @@ func (c *call) sameTask(id, session string) bool {
 	return err == nil && t.Session == session
 }
 
-// queuePlace adds the place in line to a task that was pending just now.
+// queuePlace adds the place in line if the task is still pending.
 func (c *call) queuePlace(t *Task) {
 	if t.Status != Pending {
 		return
@@ -138,8 +136,7 @@ func (c *call) queuePlace(t *Task) {
 	}
 }
 
-// agentNote says that a continued task keeps its agent, where another one was
-// asked for.
+// agentNote notes that a continued task keeps its agent, if the call asked for another one.
 func agentNote(a DelegateTaskArgs, t Task) []string {
 	if a.SubagentType == "" || a.SubagentType == t.Agent {
 		return nil

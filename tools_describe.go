@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The arguments of the three tools and what a model is told about them.
+// The arguments of the three tools, and how models read about them.
 
 var delegateFields = fields[DelegateTaskArgs]{
 	required: []string{"prompt"},

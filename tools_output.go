@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// BackgroundOutput is the tool background_output: it shows a task's state, or
-// its result once it has ended, as often as it is asked for; without a task it
-// lists the caller's. With Block it waits first: for the end of the task, or
-// without one for the next end there is. Errors are those of [DelegateTask]; a
-// wait that ends, however it does, never touches the task. When ctx's deadline
-// ends it, the answer is the state, as after Timeout.
+// BackgroundOutput is the tool background_output. It shows the state of a task or, once the task
+// has ended, its result. It can be repeated any number of times. Without a task, it lists the
+// caller's tasks. With Block it waits first: for the end of the task, or without one for the next
+// end. The wait never affects the task. If ctx's deadline ends the wait, the answer is the state,
+// as after Timeout. Its errors are those of [DelegateTask].
 func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
 	return ToolOptions{}.BackgroundOutput(ctx, m, by, a)
 }
@@ -52,8 +51,7 @@ type outputCall struct {
 	notes   []string
 }
 
-// check says what is wrong with the arguments, or nothing, and brings them into
-// their bounds.
+// check returns what is wrong with the arguments, or "", and clamps them to their bounds.
 func (o *outputCall) check() string {
 	a := &o.args
 	a.FullSession = a.FullSession || a.SinceMessageID != ""
@@ -95,13 +93,13 @@ func (o *outputCall) check() string {
 	return ""
 }
 
-// waitEnd is how a wait ended.
+// waitEnd says how a wait ended.
 type waitEnd uint8
 
 const (
-	waitOver      waitEnd = iota // what was waited for has ended
-	waitTimedOut                 // the time was over
-	waitPointless                // to go on could block what is waited for
+	waitOver      waitEnd = iota // what it waited for has ended
+	waitTimedOut                 // the time has passed
+	waitPointless                // waiting longer could block what it waits for
 )
 
 // wait waits until one of the tasks has ended.
@@ -117,13 +115,13 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 		return waitPointless, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
-	default: // also the cancellation of the caller's own context
+	default: // including the cancellation of the caller's own context
 		return waitOver, err
 	}
 }
 
-// look returns a task as the caller may see it. Its end does not count as read by
-// that: the answer may still be a refusal.
+// look returns a task as the caller may see it. It does not count an end as read, because the
+// answer may still be a refusal.
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()
@@ -134,7 +132,7 @@ func (o *outputCall) look(id string) (Task, error) {
 	return Task{}, err
 }
 
-// task answers about one task.
+// task answers a call about one task.
 func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error) {
 	id := o.args.TaskID
 	t, err := o.look(id)
@@ -171,15 +169,15 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 		render = func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
 	}
 	if t.Status.Terminal() && o.ctx.Err() == nil {
-		_, _ = o.m.readAttempt(o.by, id, t.Attempt) // from here on its end is read; it may have expired by now
+		_, _ = o.m.readAttempt(o.by, id, t.Attempt) // the answer shows the end, so it counts as read; the record may have expired
 	}
 	reply := o.reply(render)
 	r.Text, r.Notice = reply.text, reply.notice
 	return r, "", nil
 }
 
-// unreadable reports whether the session of a task whose text was not kept whole
-// cannot be read, either.
+// unreadable reports whether part of the task's text was not kept and its session cannot be read
+// either.
 func (c *call) unreadable(t Task) bool {
 	if !t.Cut && !t.Dropped {
 		return false
@@ -188,19 +186,19 @@ func (c *call) unreadable(t Task) bool {
 	return errors.Is(err, errors.ErrUnsupported)
 }
 
-// listedEnded is how many ended tasks a list shows beside the live ones.
+// listedEnded is how many ended tasks a list shows in addition to the live ones.
 const listedEnded = 50
 
-// overview answers with the caller's tasks, after waiting for the next end of
-// one that the caller itself launched when that is wanted. An end that the
-// caller has not been told of yet counts as the next one.
+// overview answers with the caller's tasks. With Block, it first waits for the next end of a task
+// that the caller itself launched. An end that the caller has not been told about counts as the
+// next one.
 func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err error) {
 	if o.args.Block {
 		var live []string
 		for _, t := range o.m.List(Query{Parent: o.by.Session, Status: []Status{Pending, Running}}) {
 			live = append(live, t.ID)
 		}
-		// Asked after the list: what ends between the two is in it.
+		// Ask after listing: a task that ends in between is in the list.
 		_, owed := o.m.Outstanding(o.by.Session)
 		if owed == 0 && len(live) > 0 {
 			began := time.Now()
@@ -214,14 +212,13 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 			}
 		}
 	}
-	// Live ones first, in the order of their launch, then the ended ones, the
-	// latest first.
+	// Live tasks first, in launch order, then ended ones, the latest first.
 	all := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
 	l := taskList{live: len(all), skip: o.args.Offset}
 	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})
 	slices.Reverse(ended)
 	for _, t := range ended {
-		// It may have ended between the two.
+		// It may have ended between the two lists.
 		if i := slices.IndexFunc(all[:l.live], func(x Task) bool { return x.ID == t.ID }); i < 0 {
 			all = append(all, t)
 		}

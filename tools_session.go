@@ -11,11 +11,10 @@ import (
 
 const (
 	sessionPageSize = 100
-	sessionPages    = 100 // read by one call of full_session
+	sessionPages    = 100 // most pages that one call of full_session reads
 )
 
-// session reads a task's messages and returns how to show them, or what was
-// wrong.
+// session reads a task's messages and returns how to show them, or what is wrong.
 func (o *outputCall) session(t Task) (render func(room int) answer, problem string, err error) {
 	if t.Session == "" {
 		if t.Status.Terminal() {
@@ -53,8 +52,8 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	return func(room int) answer { return o.w.session(t, p, time.Now(), room, o.notes...) }, "", nil
 }
 
-// messages reads all messages of a task's session, each in its latest form.
-// partial means that there were too many.
+// messages reads all messages of a task's session, each in its latest version. partial is true if
+// there are more than it reads.
 func (o *outputCall) messages(id string) (all []Message, partial bool, err error) {
 	at := map[string]int{}
 	var cursor Cursor
@@ -65,7 +64,7 @@ func (o *outputCall) messages(id string) (all []Message, partial bool, err error
 		}
 		for _, m := range page.Messages {
 			if i, ok := at[m.ID]; ok && m.ID != "" {
-				all[i] = m // it has changed since
+				all[i] = m // it has changed since the first version
 				continue
 			}
 			at[m.ID] = len(all)

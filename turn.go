@@ -9,76 +9,76 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// watch is what a running turn has shown so far: of a runner through its
-// reporter, of a starter through messages, statuses and events.
-type watch struct {
+// sight is what a turn has shown so far: a runner's turn through its reporter, a starter's turn
+// through messages, statuses and events.
+type sight struct {
 	turn
 	promptID string
-	old      map[string]struct{}   // messages of earlier turns that might still be returned
-	past     pastMessages          // the last ones of earlier attempts, for the same reason
-	calls    map[callKey]*toolCall // those that messages have told
-	open     map[string]*toolCall  // those in flight, by the id that the agent gave them
+	old      map[string]struct{}   // messages of earlier turns that the client may still return
+	past     pastMessages          // likewise, the last messages of earlier attempts
+	calls    map[callKey]*toolCall // calls seen in messages
+	open     map[string]*toolCall  // calls in flight, by the agent's id
 	prog     progress              // of all turns
-	flying   int                   // tools in flight
-	thought  string                // reasoning, of the last turn that had some
-	thinks   strings.Builder       // of a runner's reasoning
+	flying   int                   // number of tool calls in flight
+	thought  string                // reasoning of the last turn that had any
+	thinks   strings.Builder       // pieces of a runner's reasoning
 	reported bool                  // a runner has reported something
-	pieces   strings.Builder       // of a runner's text: there may be thousands, each of a few bytes
+	pieces   strings.Builder       // pieces of a runner's text: there may be thousands of a few bytes each
 
 	c        judged
-	lookAt   int64        // when the session is to be looked at again; 0 for with the next sweep
-	looking  bool         // a goroutine looks at it
-	again    bool         // something came meanwhile
-	answered int64        // when the client last told the session's status
+	lookAt   int64        // when to look at the session again; 0 for the next sweep
+	looking  bool         // a goroutine is looking
+	again    bool         // something changed during the look
+	answered int64        // when the client last told the status
 	polled   int64        // when a poll was last judged
-	said     SessionState // the status of the event because of which it is to be looked at
-	needRead bool         // events have been lost since it was last read
-	readAt   int64        // when it was last read
+	said     SessionState // status carried by the event that requested the pending look
+	needRead bool         // events were lost since the last read
+	readAt   int64        // when the session was last read
 	revision string
 	hint     *hint
-	todos    int32 // open ones, as events or reads tell
-	todosAt  int64 // when that was known; 0 for never
+	todos    int32 // open todos, from events or reads
+	todosAt  int64 // when they were last known; 0 for never
 
-	todosLive bool // events tell them
-	doubted   bool // it was read once more before it ended badly by what events told
+	todosLive bool // events tell the todos
+	doubted   bool // events told of a bad end, so the session is read once more first
 }
 
-// nothingSeen is the watch of every attempt that has shown nothing yet: most
-// runners in a burst of short tasks never do. It is never written to.
-var nothingSeen watch
+// nothingSeen is the sight of every attempt that has shown nothing yet. Most runners in a burst of
+// short tasks never show anything. It is never written to.
+var nothingSeen sight
 
-// seen returns the attempt's own watch.
-func (a *attempt) seen() *watch {
-	if a.w == &nothingSeen {
-		a.w = &watch{}
+// seen returns the attempt's own sight. It creates one if the attempt still shares nothingSeen.
+func (a *attempt) seen() *sight {
+	if a.sight == &nothingSeen {
+		a.sight = &sight{}
 	}
-	return a.w
+	return a.sight
 }
 
-// judged is what the last observation has left.
+// judged is what judge remembers between observations.
 type judged struct {
 	counters
 	needsTodos bool
 }
 
-// turn is the part of a watch that begins anew with every turn.
+// turn is the part of a sight that begins anew with every turn.
 type turn struct {
 	msgs     map[string]seenMessage
 	count    int
-	output   bool // the agent has brought something forth since the last prompt
-	begun    bool // there is a message of the agent
-	finished bool // the newest one will not change any more
+	output   bool // the agent has produced output since the last prompt
+	begun    bool // the agent has begun a message
+	finished bool // its newest message will not change any more
 	stop     StopReason
 	err      string
-	text     string // of the newest one that has some
+	text     string // text of the newest message that has any
 	textAt   int
 	newest   int
-	from     int    // messages before this one are older than the last prompt
-	finger   uint64 // changes when any message does
-	afterUse bool   // text has been followed by a tool call: the next text begins anew
+	from     int    // messages before this index are older than the last prompt
+	finger   uint64 // changes whenever a message does
+	afterUse bool   // a tool call followed the text, so the next text begins anew
 }
 
-// seenMessage is what is remembered of a message.
+// seenMessage is what the sight remembers about a message.
 type seenMessage struct {
 	index int
 	hash  uint64
@@ -86,26 +86,26 @@ type seenMessage struct {
 	usage Usage
 }
 
-// hint is what an error event has told.
+// hint is what an error event told.
 type hint struct {
 	stop   StopReason
 	err    string
 	at     int64
-	finger uint64 // of what was known of the turn by then
+	finger uint64 // fingerprint of the turn when the event came
 }
 
 // maxOld bounds how many messages of earlier turns are remembered.
 const maxOld = 1000
 
-// pastMessages are the hashes of the ids of the last messages of a session. An
-// abort, or a server that is slow, may change these when the next attempt has
-// begun; no older one was ever seen to change.
+// pastMessages are hashes of the ids of a session's last messages. An abort or a slow server may
+// still change these messages after the next attempt has begun. Older ones were never seen to
+// change.
 type pastMessages [4]uint64
 
-// last returns the last messages that the watch has seen.
-func (w *watch) last(seed maphash.Seed) (past pastMessages) {
-	for id, seen := range w.msgs {
-		if back := w.count - 1 - seen.index; back < len(past) {
+// last returns the last messages of the turn.
+func (s *sight) last(seed maphash.Seed) (past pastMessages) {
+	for id, seen := range s.msgs {
+		if back := s.count - 1 - seen.index; back < len(past) {
 			past[back] = maphash.String(seed, id)
 		}
 	}
@@ -113,190 +113,188 @@ func (w *watch) last(seed maphash.Seed) (past pastMessages) {
 }
 
 // begin starts a new turn.
-func (w *watch) begin(promptID string, now int64) {
-	if len(w.old) > maxOld {
-		w.old = nil
+func (s *sight) begin(promptID string, now int64) {
+	if len(s.old) > maxOld {
+		s.old = nil
 	}
-	for id := range w.msgs {
-		w.isOld(id)
+	for id := range s.msgs {
+		s.isOld(id)
 	}
-	w.turn = turn{}
-	w.pieces.Reset()
-	w.thinks.Reset()
-	w.forgetCalls()
-	w.promptID, w.hint, w.reported = promptID, nil, false
-	w.c = judged{counters: counters{began: now, changed: now}}
-	w.answered, w.lookAt, w.again, w.said = now, 0, false, SessionUnknown
-	w.todos, w.todosAt, w.todosLive, w.doubted = 0, 0, false, false
+	s.turn = turn{}
+	s.pieces.Reset()
+	s.thinks.Reset()
+	s.forgetCalls()
+	s.promptID, s.hint, s.reported = promptID, nil, false
+	s.c = judged{counters: counters{began: now, changed: now}}
+	s.answered, s.lookAt, s.again, s.said = now, 0, false, SessionUnknown
+	s.todos, s.todosAt, s.todosLive, s.doubted = 0, 0, false, false
 }
 
-// readAfresh makes room for all messages of the session, which are about to come
-// once more: the client has lost the place from which it was to go on.
-func (w *watch) readAfresh() {
-	for id, seen := range w.msgs {
-		w.prog.usage = w.prog.usage.minus(seen.usage)
-		delete(w.msgs, id)
+// readAfresh forgets the messages of the turn, because all messages of the session are about to be
+// read again: the client has lost the position of the cursor.
+func (s *sight) readAfresh() {
+	for id, seen := range s.msgs {
+		s.prog.usage = s.prog.usage.minus(seen.usage)
+		delete(s.msgs, id)
 	}
 	counted := map[*toolCall]bool{}
-	for _, call := range w.calls {
+	for _, call := range s.calls {
 		counted[call] = true
 	}
-	w.prog.toolCalls -= len(counted)
-	w.forgetCalls()
-	w.turn = turn{msgs: w.msgs}
+	s.prog.toolCalls -= len(counted)
+	s.forgetCalls()
+	s.turn = turn{msgs: s.msgs}
 }
 
 // isOld notes that a message belongs to an earlier turn.
-func (w *watch) isOld(id string) {
-	if w.old == nil {
-		w.old = map[string]struct{}{}
+func (s *sight) isOld(id string) {
+	if s.old == nil {
+		s.old = map[string]struct{}{}
 	}
-	w.old[id] = struct{}{}
+	s.old[id] = struct{}{}
 }
 
-func (w *watch) inFlight() int { return w.flying }
+func (s *sight) inFlight() int { return s.flying }
 
 // toolCall is one call of a tool.
 type toolCall struct{ state ToolState }
 
-// callKey tells the calls in the messages of a turn apart. Their ids may not:
-// some model servers give every call the same one.
+// callKey identifies a call in the messages of a turn. The id alone does not: some model servers
+// give every call the same id.
 type callKey struct {
 	message, id string
-	n           int // among those of the message with this id
+	n           int // index among the message's calls with this id
 }
 
-// tool notes how far a tool call has got, and reports whether it is a new one:
-// a call that has ended and comes again under its id is another call.
-func (w *watch) tool(t MessageTool) (isNew bool) {
-	call := w.open[t.ID]
+// tool notes the state of a tool call and reports whether the call is new. If a call has ended, its
+// id names a new call when it comes again.
+func (s *sight) tool(t MessageTool) (isNew bool) {
+	call := s.open[t.ID]
 	if isNew = call == nil; isNew {
 		call = &toolCall{state: ToolDone}
 	}
-	w.callState(call, t)
+	s.callState(call, t)
 	return isNew
 }
 
-// messageTool is tool for the n-th call of that id in a message, which may be
-// read again and again.
-func (w *watch) messageTool(message string, n int, t MessageTool) (isNew bool) {
+// messageTool does what tool does, for the n-th call with this id in a message. A message may be read
+// many times.
+func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
 	key := callKey{message, t.ID, n}
-	call := w.calls[key]
+	call := s.calls[key]
 	if call == nil {
-		// Its result may stand in a message of its own.
-		if call = w.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
+		// The result of a call may be in a message of its own.
+		if call = s.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
 			isNew, call = true, &toolCall{state: ToolDone}
 		}
-		if w.calls == nil {
-			w.calls = map[callKey]*toolCall{}
+		if s.calls == nil {
+			s.calls = map[callKey]*toolCall{}
 		}
-		w.calls[key] = call
+		s.calls[key] = call
 	}
-	w.callState(call, t)
+	s.callState(call, t)
 	return isNew
 }
 
-// callState notes the state of a call, which is in flight exactly while it is
-// counted as such.
-func (w *watch) callState(call *toolCall, t MessageTool) {
+// callState sets the state of a call and keeps the count of calls in flight.
+func (s *sight) callState(call *toolCall, t MessageTool) {
 	switch was, is := call.state.InFlight(), t.State.InFlight(); {
 	case is && !was:
-		w.flying++
-		if w.open == nil {
-			w.open = map[string]*toolCall{}
+		s.flying++
+		if s.open == nil {
+			s.open = map[string]*toolCall{}
 		}
-		w.open[t.ID] = call
+		s.open[t.ID] = call
 	case was && !is:
-		w.flying--
-		if w.open[t.ID] == call {
-			delete(w.open, t.ID)
+		s.flying--
+		if s.open[t.ID] == call {
+			delete(s.open, t.ID)
 		}
 	}
 	call.state = t.State
 }
 
-// forgetCalls forgets the calls of an earlier turn.
-func (w *watch) forgetCalls() {
-	clear(w.calls)
-	clear(w.open)
-	w.flying = 0
+// forgetCalls forgets the calls of the earlier turn.
+func (s *sight) forgetCalls() {
+	clear(s.calls)
+	clear(s.open)
+	s.flying = 0
 }
 
-// message notes a message that is new or has changed, and reports whether
-// anything of it had not been known.
-func (w *watch) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
-	if _, old := w.old[msg.ID]; old || slices.Contains(w.past[:], maphash.String(seed, msg.ID)) {
+// message notes a new or changed message and reports whether it told anything new.
+func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
+	if _, old := s.old[msg.ID]; old || slices.Contains(s.past[:], maphash.String(seed, msg.ID)) {
 		return false
 	}
 	hash := hashMessage(seed, msg)
-	seen, known := w.msgs[msg.ID]
+	seen, known := s.msgs[msg.ID]
 	if known && seen.hash == hash {
 		return false
 	}
 	if !known {
-		seen.index = w.count
-		w.count++
-		if w.msgs == nil {
-			w.msgs = map[string]seenMessage{}
+		seen.index = s.count
+		s.count++
+		if s.msgs == nil {
+			s.msgs = map[string]seenMessage{}
 		}
 	}
 	if msg.Role == RoleUser && !known {
-		seen.index = w.prompted(msg, seen.index, p)
+		seen.index = s.prompted(msg, seen.index, p)
 	}
-	w.finger += hash - seen.hash
+	s.finger += hash - seen.hash
 	p.usage = p.usage.plus(msg.Usage).minus(seen.usage)
 	seen.hash, seen.usage = hash, msg.Usage
-	w.msgs[msg.ID] = seen
+	s.msgs[msg.ID] = seen
 	if msg.Role == RoleAgent {
-		w.agentMessage(seen.index, msg, p, now)
+		s.agentMessage(seen.index, msg, p, now)
 	}
 	return true
 }
 
-// prompted is called for a message by a user: only what comes after it is an
-// answer. It returns the index of the message.
-func (w *watch) prompted(msg *Message, index int, p *progress) int {
-	if msg.PromptID == w.promptID && w.promptID != "" {
-		// What was returned before our own prompt belongs to an earlier turn.
-		for id, seen := range w.msgs {
+// prompted handles a user message: only later messages are an answer to it. It returns the index of
+// the message.
+func (s *sight) prompted(msg *Message, index int, p *progress) int {
+	if msg.PromptID == s.promptID && s.promptID != "" {
+		// Messages before our own prompt belong to an earlier turn.
+		for id, seen := range s.msgs {
 			if seen.told == 0 { // an event may tell the answer before the prompt is read
-				w.isOld(id)
+				s.isOld(id)
 				continue
 			}
 			p.usage = p.usage.minus(seen.usage)
-			w.finger -= seen.hash
+			s.finger -= seen.hash
 		}
-		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: w.finger}
-		w.turn = fresh
-		w.forgetCalls()
+		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: s.finger}
+		s.turn = fresh
+		s.forgetCalls()
 		return 0
 	}
-	w.output, w.begun, w.finished, w.stop, w.err = false, false, false, StopUntold, ""
-	w.from = index
+	s.output, s.begun, s.finished, s.stop, s.err = false, false, false, StopUntold, ""
+	s.from = index
 	return index
 }
 
-// toldBy notes that the message was told by an event, and wasTold reports whether
-// one has told it since: then what was asked for before is older.
-func (w *watch) toldBy(id string, now int64) {
-	if seen, ok := w.msgs[id]; ok {
+// toldBy records when an event told the message. wasTold reports whether an event told it later
+// than since: then a read that began at since is older.
+func (s *sight) toldBy(id string, now int64) {
+	if seen, ok := s.msgs[id]; ok {
 		seen.told = now
-		w.msgs[id] = seen
+		s.msgs[id] = seen
 	}
 }
 
-func (w *watch) wasTold(id string, since int64) bool { return w.msgs[id].told > since }
+func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 
-func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
-	if index >= w.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
-		w.output = true
+func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
+	if index >= s.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
+		s.output = true
 	}
 	var same map[string]int
 	if len(msg.Tools) > 1 {
 		same = make(map[string]int, len(msg.Tools))
 	}
 	for _, t := range msg.Tools {
-		if w.messageTool(msg.ID, same[t.ID], t) {
+		if s.messageTool(msg.ID, same[t.ID], t) {
 			p.toolCalls++
 		}
 		p.lastTool = t.Name
@@ -304,18 +302,18 @@ func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
 			same[t.ID]++
 		}
 	}
-	if msg.Reasoning != "" && index >= w.from {
-		w.thought = mdtext.Head(msg.Reasoning, maxResult)
+	if msg.Reasoning != "" && index >= s.from {
+		s.thought = mdtext.Head(msg.Reasoning, maxResult)
 	}
 	if !mdtext.Invisible(msg.Text) {
 		p.lastText, p.lastTextA = mdtext.Tail(msg.Text, glimpse), now
-		if index >= w.textAt {
-			w.text, w.textAt = msg.Text, index
+		if index >= s.textAt {
+			s.text, s.textAt = msg.Text, index
 		}
 	}
-	if index >= max(w.newest, w.from) {
-		w.newest, w.begun = index, true
-		w.finished, w.stop, w.err = msg.Finished, msg.Stop, msg.Error
+	if index >= max(s.newest, s.from) {
+		s.newest, s.begun = index, true
+		s.finished, s.stop, s.err = msg.Finished, msg.Stop, msg.Error
 	}
 }
 
@@ -346,8 +344,8 @@ func (u Usage) minus(v Usage) Usage {
 	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.Cost - v.cost()}
 }
 
-// cost leaves out what is no number: nothing could ever be taken from it again,
-// and JSON has no such values.
+// cost returns u.Cost, or 0 if it is not a finite number. Such a value could never be subtracted
+// again, and JSON cannot hold it.
 func (u Usage) cost() float64 {
 	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
 		return 0
@@ -355,17 +353,16 @@ func (u Usage) cost() float64 {
 	return u.Cost
 }
 
-// glimpse is how many bytes of the end of a text are looked at or shown while a
-// turn runs.
+// glimpse is how many bytes of the end of a text are compared or shown while a turn runs.
 const glimpse = 200
 
-// maxTurnText bounds the text that is collected from a runner's pieces.
+// maxTurnText bounds the text that is collected from a runner's reports.
 const maxTurnText = maxResultUnreadable + 4
 
-// reporter returns the reporter of the turn that begins. Each turn has its own,
-// so that what an earlier one still says is dropped.
+// reporter returns the reporter of the turn that begins. Each turn has its own, so that late
+// reports of an earlier turn are dropped.
 func (a *attempt) reporter() *Reporter {
-	if a.turn == 1 && a.rep.a == nil { // else the call is made again
+	if a.turn == 1 && a.rep.a == nil { // false if the call is made again
 		a.rep.a, a.rep.turn = a, 1
 		return &a.rep
 	}

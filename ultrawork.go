@@ -7,25 +7,24 @@ import (
 	"unicode/utf8"
 )
 
-// DetectUltrawork reports whether a prompt asks for ultrawork mode by the word
-// "ultrawork" or "ulw", so that a host can switch its own behaviour; the library
-// does nothing of the kind itself.
+// DetectUltrawork reports whether a prompt asks for ultrawork mode with the word "ultrawork" or
+// "ulw". A host can then switch its behaviour; the library itself does nothing.
 //
-// Upper and lower case are the same. A word must stand by itself:
+// Case does not matter. The word must stand by itself:
 //
-//   - Latin letters, digits, underscores and accents beside it make it part of
-//     another word (ulwx, ulw2, my_ulw). Letters of other scripts do not, because
-//     in many of them no space is put beside a foreign word: 请ulw and ulw로 count.
-//   - One hyphen, slash, backslash, dot or at sign between it and another letter
-//     or digit makes it part of a name (ulw-test, src/ulw, ultrawork.go,
-//     ulw@example.org). Elsewhere they are punctuation: "Go. ulw." counts.
-//   - It does not count inside of code: fenced blocks (an open fence reaches to
-//     the end) and code spans in backquotes, which quote a word and do not use it.
+//   - A Latin letter, digit, underscore or accent next to it makes it part of another word (ulwx, ulw2,
+//     my_ulw). A letter of another script does not, because many scripts put no space next to a foreign
+//     word: 请ulw and ulw로 count.
+//   - A hyphen, slash, backslash, dot or at sign between it and another letter or digit makes it part of
+//     a name (ulw-test, src/ulw, ultrawork.go, ulw@example.org). Elsewhere these are punctuation:
+//     "Go. ulw." counts.
+//   - It does not count inside code, which quotes a word and does not use it: fenced blocks (an open
+//     fence reaches to the end) and code spans in backquotes.
 func DetectUltrawork(prompt string) bool {
 	return slices.ContainsFunc(paragraphs(prompt), func(p string) bool { return hasUltrawork(withoutSpans(p)) })
 }
 
-// hasUltrawork looks for the words in text that holds no code.
+// hasUltrawork searches text without code for the words.
 func hasUltrawork(text string) bool {
 	lower := asciiLower(text)
 	for _, word := range []string{"ultrawork", "ulw"} {
@@ -44,7 +43,7 @@ func hasUltrawork(text string) bool {
 	return false
 }
 
-// asciiLower keeps every byte where it is, which strings.ToLower does not.
+// asciiLower keeps the position of every byte, unlike strings.ToLower.
 func asciiLower(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -79,8 +78,8 @@ func inWord(r rune) bool {
 	return r == '_' || unicode.In(r, unicode.Latin, unicode.Nd, unicode.M)
 }
 
-// paragraphs returns the text outside of fenced blocks, cut at fences and empty
-// lines, which a code span cannot cross.
+// paragraphs returns the text outside fenced blocks, split at fences and empty lines, because a
+// code span cannot cross those.
 func paragraphs(s string) []string {
 	var out []string
 	var text strings.Builder
@@ -90,7 +89,7 @@ func paragraphs(s string) []string {
 			text.Reset()
 		}
 	}
-	fence := "" // the one that is open
+	fence := "" // the open fence, if any
 	for line := range strings.Lines(s) {
 		line = strings.Trim(line, " \t\r\n>") // a fence may be indented or quoted
 		mark, info := fenceMark(line)
@@ -112,8 +111,8 @@ func paragraphs(s string) []string {
 	return out
 }
 
-// fenceMark returns the three or more backquotes or tildes that a line begins
-// with, and what follows them.
+// fenceMark returns the three or more backquotes or tildes at the start of a line, and what follows
+// them.
 func fenceMark(line string) (mark, info string) {
 	for _, c := range []string{"`", "~"} {
 		info = strings.TrimLeft(line, c)
@@ -124,10 +123,10 @@ func fenceMark(line string) (mark, info string) {
 	return "", ""
 }
 
-// withoutSpans puts a blank in the place of each code span: what stands between
-// two runs of equally many backquotes. A run without a second one is text.
+// withoutSpans replaces each code span with a blank. A code span lies between two runs of
+// backquotes of the same length. A run without a partner is text.
 func withoutSpans(s string) string {
-	var runs [][2]int // beginnings and ends
+	var runs [][2]int // start and end of each run
 	for i := 0; i < len(s); i++ {
 		if s[i] == '`' {
 			end := len(s) - len(strings.TrimLeft(s[i:], "`"))
@@ -135,7 +134,7 @@ func withoutSpans(s string) string {
 			i = end
 		}
 	}
-	next := make([]int, len(runs)) // the next run as long as this one; 0 for none
+	next := make([]int, len(runs)) // index of the next run of the same length; 0 for none
 	last := map[int]int{}
 	for i := len(runs) - 1; i >= 0; i-- {
 		n := runs[i][1] - runs[i][0]

@@ -2,49 +2,49 @@ package bgagent
 
 import "time"
 
-// Task is a copy of what is known of one task at one moment. The fields from
-// Status on speak of its latest attempt; see Attempts for the earlier ones.
+// Task is a copy of what is known about a task at one moment. The fields from Status on describe
+// its latest attempt. Attempts describes the earlier ones.
 type Task struct {
 	ID          string            `json:"id"`
-	Session     string            `json:"session,omitempty"` // the child session; empty until it has been created
-	Parent      string            `json:"parent,omitempty"`  // session, or name of a scope, that delegated and is told of the end
-	Root        string            `json:"root,omitempty"`    // first session of the chain of parents
-	Depth       int               `json:"depth"`             // when it was launched; 1 for a task of a root session
+	Session     string            `json:"session,omitempty"` // the child session; empty until it is created
+	Parent      string            `json:"parent,omitempty"`  // session or scope that delegated the task and is told about its end
+	Root        string            `json:"root,omitempty"`    // first session in the chain of parents
+	Depth       int               `json:"depth"`             // depth at launch; 1 for a task of a root session
 	Description string            `json:"description"`
 	Agent       string            `json:"agent"`
 	Model       string            `json:"model,omitempty"` // as Config.Model resolved it; empty means the agent's own
-	Prompt      string            `json:"prompt"`          // of the latest attempt
+	Prompt      string            `json:"prompt"`          // prompt of the latest attempt
 	ToolCallID  string            `json:"tool_call_id,omitempty"`
-	Client      string            `json:"client,omitempty"` // name of the session client; empty for the one given to New
+	Client      string            `json:"client,omitempty"` // name of the session client; empty for the client given to New
 	Metadata    map[string]string `json:"metadata,omitempty"`
 
 	Status     Status    `json:"status"`
 	Cause      Cause     `json:"cause,omitempty"` // why the attempt ended
-	Phase      Phase     `json:"phase,omitempty"` // of a running attempt, and of an ended one that is still being stopped
+	Phase      Phase     `json:"phase,omitempty"` // set while running, and after the end while the session is being stopped
 	Reason     string    `json:"reason,omitempty"`
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
 	Queued     time.Time `json:"queued"`               // when the attempt was launched or resumed
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
 	Ended      time.Time `json:"ended,omitzero"`       // zero while live
 	Quiet      bool      `json:"quiet"`                // ended, and nothing of it runs any more
-	Waiting    int       `json:"waiting"`              // own tasks that have not ended
-	Foreground bool      `json:"foreground,omitempty"` // somebody waits for it in Run
+	Waiting    int       `json:"waiting"`              // number of its own tasks that have not ended
+	Foreground bool      `json:"foreground,omitempty"` // a caller waits for it in Run
 
-	Queue     *QueuePlace `json:"queue,omitempty"` // of a pending attempt that waits for a slot
+	Queue     *QueuePlace `json:"queue,omitempty"` // set for a pending attempt that waits for a slot
 	Progress  Progress    `json:"progress"`
 	Result    string      `json:"result,omitempty"`     // the agent's text
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
-	Reasoning bool        `json:"reasoning,omitempty"`  // Result is what the agent thought: it wrote no answer
-	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB where the session cannot be read
-	Dropped   bool        `json:"dropped,omitempty"`    // Result has been dropped by retention
+	Reasoning bool        `json:"reasoning,omitempty"`  // Result is the agent's reasoning, because it wrote no answer
+	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB if the session cannot be read
+	Dropped   bool        `json:"dropped,omitempty"`    // Result was dropped by retention
 	OpenTodos int         `json:"open_todos,omitempty"` // todos left open when it completed
-	Notice    NoticeState `json:"notice,omitempty"`     // whether the parent has been told of the end
+	Notice    NoticeState `json:"notice,omitempty"`     // what became of the notice to the parent
 
-	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; at most the last 20
+	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first, at most the last 20
 }
 
-// Duration returns how long the latest attempt has run: from its start to its
-// end, or to now. It is zero for an attempt that has not started.
+// Duration returns how long the latest attempt has run, from its start to its end, or to now if it
+// is live. It returns 0 for an attempt that has not started.
 func (t Task) Duration(now time.Time) time.Duration {
 	if t.Started.IsZero() {
 		return 0
@@ -65,38 +65,36 @@ type Attempt struct {
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
 
-	Notice NoticeState `json:"notice,omitempty"` // whether the parent has been told of this attempt's end
+	Notice NoticeState `json:"notice,omitempty"` // what became of the notice about this attempt's end
 }
 
 // QueuePlace is the place of a pending task in its pool's line.
 type QueuePlace struct {
-	Place int       `json:"place"` // 1 is next; 0 when it is further back than was counted
+	Place int       `json:"place"` // 1 is next; 0 if it is too far back to count
 	Pool  PoolStats `json:"pool"`
 }
 
-// Progress is what has become known of a running attempt, and what was last
-// known of one that has ended.
+// Progress is what is known about a running attempt, or was last known about one that has ended.
 type Progress struct {
-	Turns         int       `json:"turns"`      // turns begun
-	ToolCalls     int       `json:"tool_calls"` // each call counted once
+	Turns         int       `json:"turns"`      // number of turns begun
+	ToolCalls     int       `json:"tool_calls"` // number of tool calls, each counted once
 	LastTool      string    `json:"last_tool,omitempty"`
 	LastMessage   string    `json:"last_message,omitempty"` // end of the last text, at most 200 bytes
 	LastMessageAt time.Time `json:"last_message_at,omitzero"`
-	LastActivity  time.Time `json:"last_activity,omitzero"` // last change of anything, not last look
-	Detail        string    `json:"detail,omitempty"`       // what is asked or retried, in one line
+	LastActivity  time.Time `json:"last_activity,omitzero"` // when anything last changed
+	Detail        string    `json:"detail,omitempty"`       // what the agent asks or retries, in one line
 	Todos         []Todo    `json:"todos,omitempty"`
 	Usage         Usage     `json:"usage"`
 }
 
-// NoticeState says what has become of the notice that the end of an attempt
-// owes to the parent.
+// NoticeState says what became of the notice that a parent is owed for the end of an attempt.
 type NoticeState uint8
 
 // The states of a notice. All but the first two are final.
 const (
 	NoticeNone      NoticeState = iota // the attempt has not ended
 	NoticeOwed                         // not told yet
-	NoticeDelivered                    // handed to the host, or told as the parent's next turn
+	NoticeDelivered                    // handed to the host, or told by the parent's next turn
 	NoticeRead                         // the parent has read the result
 	NoticeTaken                        // taken with NextNotice or TakeNotice, or told with a tool's result
 	NoticeWaived                       // the parent cancelled the task itself
@@ -119,22 +117,21 @@ func (s *NoticeState) UnmarshalText(b []byte) error {
 	return enumOf(s, noticeStateNames[:], "state of a notice", b)
 }
 
-// Notice tells a parent session what has ended. One notice may speak of several
-// tasks.
+// Notice tells a parent session what has ended. One notice may cover several tasks.
 type Notice struct {
-	ID      string       `json:"id"`                // never changes, however often it is delivered
-	Session string       `json:"session"`           // the parent that it is for
-	Items   []NoticeItem `json:"items"`             // what ended and has not been told, oldest first
-	Batch   []NoticeItem `json:"batch,omitempty"`   // closing notices: everything of the batch, told before or not
-	Omitted int          `json:"omitted,omitempty"` // members of the batch that Batch leaves out
-	Closing bool         `json:"closing"`           // nothing of the batch is live any more
-	Live    int          `json:"live"`              // tasks of the parent that are still pending or running
-	Text    string       `json:"text"`              // what the parent's model should read
+	ID      string       `json:"id"`                // stays the same however often the notice is delivered
+	Session string       `json:"session"`           // the parent that is told
+	Items   []NoticeItem `json:"items"`             // ends that were not told before, oldest first
+	Batch   []NoticeItem `json:"batch,omitempty"`   // in closing notices: all ends of the batch, told before or not
+	Omitted int          `json:"omitted,omitempty"` // number of ends of the batch that Batch leaves out
+	Closing bool         `json:"closing"`           // no task of the batch is live any more
+	Live    int          `json:"live"`              // number of the parent's tasks that are pending or running
+	Text    string       `json:"text"`              // the text for the parent's model
 }
 
-// NoticeItem speaks of the end of one attempt.
+// NoticeItem describes the end of one attempt.
 type NoticeItem struct {
-	ID          string        `json:"id"` // of this end; never changes
+	ID          string        `json:"id"` // id of this end; never changes
 	Task        string        `json:"task"`
 	Attempt     int           `json:"attempt"`
 	Session     string        `json:"session,omitempty"`
@@ -145,35 +142,34 @@ type NoticeItem struct {
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"` // nanoseconds in JSON
 
-	// Result is the beginning of what the task has brought, as far as
-	// Config.NoticeResult says; Cut says that there is more.
+	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if there is more.
 	Result string `json:"result,omitempty"`
 	Cut    bool   `json:"cut,omitempty"`
 }
 
-// Caller says on whose behalf a call is made. The host fills it in; nothing in
-// it may come from a model's arguments. The zero Caller is the host itself and
-// may do everything; the parent of what it launches is the session "".
+// Caller says on whose behalf a call is made. The host fills it in: nothing in it may come from a
+// model's arguments. The zero Caller is the host itself, which may do everything. The parent of the
+// tasks that the host launches is the session "".
 type Caller struct {
-	Session    string // session, or name of a scope, that asks
-	ToolCallID string // id of the tool call, if there is one: makes a launch that is tried again harmless
+	Session    string // session or scope that makes the call
+	ToolCallID string // id of the tool call, if there is one; makes a repeated launch harmless
 }
 
-// LaunchInput is what a task is launched with. Agent and Prompt are required.
+// LaunchInput describes the task to launch. Agent and Prompt are required.
 type LaunchInput struct {
-	Description string            // a short title; the beginning of the prompt when empty
+	Description string            // a short title; if empty, the beginning of the prompt
 	Prompt      string            // what the agent is to do
-	Agent       string            // which agent does it
-	Model       string            // which model; empty for the agent's own
-	System      string            // system text for every turn of the task; the host's, not the model's
+	Agent       string            // name of the agent
+	Model       string            // name of the model; empty for the agent's own
+	System      string            // system text for every turn of the task; it comes from the host, not from a model
 	Directory   string            // working directory; empty for the parent's
-	Metadata    map[string]string // the host's own; copied
+	Metadata    map[string]string // the host's own data; copied
 }
 
-// ResumeInput is what an ended task is continued with. Prompt is required.
+// ResumeInput describes how to continue an ended task. Prompt is required.
 type ResumeInput struct {
 	Prompt string
-	Model  string // another model from now on; empty keeps the task's
+	Model  string // the model from now on; empty keeps the task's model
 }
 
 // CancelOptions says how to cancel.
@@ -186,14 +182,14 @@ type WaitMode uint8
 
 // The modes of Wait.
 const (
-	WaitAll WaitMode = iota // every one of the tasks has ended
+	WaitAll WaitMode = iota // all of the tasks have ended
 	WaitAny                 // at least one of the tasks has ended
 )
 
 // Query selects tasks for List. The zero value selects all.
 type Query struct {
-	Under  string   // only tasks that descend from this session
-	Parent string   // only direct tasks of this session
-	Status []Status // only in one of these states
-	Limit  int      // at most so many, the latest launched; 0 for all
+	Under  string   // only descendants of this session
+	Parent string   // only tasks that this session itself launched
+	Status []Status // only tasks in one of these states
+	Limit  int      // at most this many, the latest launched; 0 for all
 }

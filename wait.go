@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Waiting: for the ends of tasks, and until nothing of them runs.
+// Waiting for the ends of tasks, and for tasks to become quiet.
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
 
@@ -19,7 +19,7 @@ func (w *waiter) wake() {
 	}
 }
 
-// leave ends the waiting for tasks.
+// leave removes the waiter from the tasks.
 func (m *BackgroundManager) leave(w *waiter, tasks ...*task) {
 	m.update(func(st *state, _ int64) {
 		for _, t := range tasks {
@@ -33,8 +33,8 @@ func (m *BackgroundManager) leave(w *waiter, tasks ...*task) {
 	})
 }
 
-// waitFor waits for the channel, for the time (unless it is negative), or for
-// the end of ctx, whose error it then returns.
+// waitFor waits for a token or the close of ch, for d unless it is negative, or for the end of ctx.
+// It returns an error only if ctx ends.
 func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 	var timeout <-chan time.Time
 	if d >= 0 {
@@ -51,16 +51,16 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 	return nil
 }
 
-// Wait waits until all, or any, of the tasks have ended, and returns all of
-// them as they are then. The end that counts is that of the attempt which is
-// the latest when Wait is called. It returns [ErrGoesOn] with the tasks when
-// the caller is itself a task and waiting any longer could deadlock: when none
-// of those it waits for is in a turn (WaitAny), or one is not (WaitAll). When
-// ctx ends first the error is ctx's and the tasks are returned as they are. That a
-// task failed or was cancelled is no error: look at Task.Status.
+// Wait waits until all, or any, of the tasks have ended, and returns all of them as they are then.
+// For each task, the attempt counts that is the latest when Wait is called.
 //
-// To have waited is not to have been told: the notices are still owed, and Close
-// names them. Read each task, or take what is owed with TakeNotice.
+// If the caller is itself a task and waiting longer could deadlock, Wait returns [ErrGoesOn] with
+// the tasks. That is so when no task is in a turn (WaitAny), or one is not (WaitAll). If ctx ends
+// first, Wait returns the error of ctx with the tasks. A task that failed or was cancelled is no
+// error: check Task.Status.
+//
+// Waiting does not settle notices: they are still owed, and Close names them. Read each task, or
+// take the notices with TakeNotice.
 func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"ids", "are missing; Wait needs the id of at least one task"})
@@ -103,7 +103,7 @@ type waiting struct {
 	w     waiter
 	tasks []*task
 	no    []int32
-	ended int // tasks before this index have ended
+	ended int // number of leading tasks that have ended
 }
 
 func (x *waiting) begin(st *state, ids []string) error {
@@ -152,11 +152,10 @@ func (x *waiting) done(st *state) (bool, error) {
 	return false, nil
 }
 
-// Quiet waits until nothing of the task runs any more, which may be a moment
-// after it has ended: a host frees the task's directory then, not earlier. It
-// returns ctx's error when that ends first, [ErrClosed] when Close has ended and
-// something may still run, and [ErrNotStopped] when the record has expired and
-// something may still run, which nobody can wait for any more.
+// Quiet waits until nothing of the task runs any more. That may be shortly after its end: a host
+// should wait for it before it frees the task's directory. The error is ctx's if ctx ends first,
+// [ErrClosed] if Close has ended and something may still run, and [ErrNotStopped] if the record has
+// expired and something may still run, which nobody can wait for any more.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	w := newWaiter()
 	var t *task
@@ -182,7 +181,7 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 		var quiet, forgotten bool
 		m.view(func(*state) { quiet, forgotten = !t.live() && t.run == nil, t.is(flagForgotten) })
 		switch {
-		case forgotten: // its tombstone tells, or the record of a further attempt
+		case forgotten: // look at its tombstone, or at the record of a later attempt
 			return m.Quiet(ctx, id)
 		case quiet:
 			return nil

@@ -2,36 +2,35 @@ package bgagent
 
 import "hash/maphash"
 
-// session is the child session of a task. It outlives the record of its task by
-// as long as the tombstone stands.
+// session is the child session of a task. It lives until the record and the tombstone of the task
+// are gone.
 type session struct {
-	// What an event looks at stands first, in one line of the processor's cache.
+	// The fields that every event reads come first, in one cache line.
 	id     string
-	same   *session // next one with the same hash
-	tomb   int32    // 1 + the place of its tombstone; 0 while its task has a record
+	same   *session // next session with the same hash
+	tomb   int32    // 1 + place of its tombstone; 0 while its task has a record
 	active bool     // something changed since it was last judged
-	stuck  bool     // it did not stop in time and is not quiet yet
+	stuck  bool     // it missed the stopping deadline and is not quiet yet
 	gone   bool     // the host said that it was deleted
 
-	task    *task         // nil when its record has expired, unless it has delegated
-	own     *node         // what it has delegated; nil when it has not
-	cursor  Cursor        // everything before it has been read
-	past    *pastMessages // of its earlier attempts; nil for a runner's
+	task    *task         // nil once the task's record has expired
+	own     *node         // the node of its own tasks; nil if it has not delegated
+	cursor  Cursor        // everything before it was read
+	past    *pastMessages // last messages of its earlier attempts; nil for a runner's session
 	aborted int64         // when the last abort returned
 }
 
-// sessionIndex finds sessions by their ids. Ids are hashed once: a map with
-// 64-bit keys grows and forgets in half the time of one with strings.
+// sessionIndex finds sessions by id. It hashes ids itself, because a map with 64-bit keys grows and
+// shrinks in half the time of one with string keys.
 type sessionIndex struct {
 	seed maphash.Seed
 	all  map[uint64]*session
 }
 
-// sessionHash returns where to look for an id.
+// sessionHash returns the key of an id.
 func sessionHash(seed maphash.Seed, id string) uint64 { return maphash.String(seed, id) }
 
-// find returns the session with the id, whether its task has a record or only a
-// tombstone, or nil.
+// find returns the session with the id, or nil. Its task may have a record or only a tombstone.
 func (x *sessionIndex) find(id string) *session { return x.findAt(sessionHash(x.seed, id), id) }
 
 func (x *sessionIndex) findAt(hash uint64, id string) *session {
@@ -43,8 +42,7 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	return nil
 }
 
-// add puts a session into the index, unless another one has its id: that one is
-// returned then.
+// add adds a session. If another session has the same id, add changes nothing and returns that one.
 func (x *sessionIndex) add(s *session) (other *session) {
 	h := sessionHash(x.seed, s.id)
 	first := x.all[h]
@@ -76,7 +74,7 @@ func (x *sessionIndex) remove(s *session) {
 	s.same = nil
 }
 
-// session returns the session of a task that has a record, or nil.
+// session returns the session with the id if its task has a record, else nil.
 func (st *state) session(id string) *session {
 	if s := st.sessions.find(id); s != nil && s.tomb == 0 {
 		return s
