@@ -168,6 +168,10 @@ type Config struct {
 	// NoticeMaxWait is the age at which an end is told even though others of
 	// its batch are live. Default 5 min; Disabled for never.
 	NoticeMaxWait time.Duration
+	// NoticeResult is how many bytes of each result a notice carries, so that a
+	// parent need not read one result after the other. Default none;
+	// Disabled (-1) says the same.
+	NoticeResult int
 
 	// MaxDepth is how deep tasks may delegate: 1 means that a task may not
 	// delegate. Default 1.
@@ -266,6 +270,9 @@ func (c Config) withDefaults() (Config, error) {
 			*n.value = n.def
 		}
 	}
+	if c.NoticeResult == 0 {
+		c.NoticeResult = int(Disabled)
+	}
 	if c.RetainText == 0 {
 		c.RetainText = DefaultRetainText
 	}
@@ -340,6 +347,9 @@ func (c *Config) validate() error {
 			}
 			return &InputError{"Config." + n.name, fmt.Sprintf("is %d; it must be positive, or 0 for the default of %d", *n.value, n.def)}
 		}
+	}
+	if c.NoticeResult < int(Disabled) {
+		return &InputError{"Config.NoticeResult", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default of none, or Disabled (-1)", c.NoticeResult)}
 	}
 	if c.RetainText < Unlimited {
 		return &InputError{"Config.RetainText", fmt.Sprintf("is %d; it must be a number of bytes, 0 for the default, or Unlimited", c.RetainText)}

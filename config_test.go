@@ -24,7 +24,7 @@ func (silent) RunTurn(context.Context, string, Prompt, *Reporter) (TurnEnd, erro
 // canBeDisabled and canBeUnlimited are what the comments of Config promise, and
 // not taken from the code that is tested.
 var (
-	canBeDisabled = []string{"NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
+	canBeDisabled = []string{"NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
 		"HostUnreachable", "TimeToLive", "QueueTimeToLive", "Retention"}
 	canBeUnlimited = []string{"MaxTasksPerRoot", "RetainTasks", "RetainText"}
 )
@@ -98,7 +98,7 @@ func TestConfigFillsInEveryDefaultAndKeepsWhatIsSet(t *testing.T) {
 		TodoHold: 30 * time.Second, StaleTimeout: 3 * time.Minute, SessionGone: time.Minute, HostUnreachable: 5 * time.Minute,
 		TimeToLive: 30 * time.Minute, QueueTimeToLive: Disabled, StopTimeout: 10 * time.Second, CreateTimeout: 30 * time.Second,
 		CallTimeout: 10 * time.Second, StatusTimeout: 5 * time.Second, ReadConcurrency: 32, Retention: 30 * time.Minute,
-		RetainTasks: 10_000, RetainText: 64 << 20,
+		RetainTasks: 10_000, RetainText: 64 << 20, NoticeResult: -1,
 	}
 	require.Equal(t, want, c)
 	for _, field := range numbers() {

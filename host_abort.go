@@ -19,15 +19,9 @@ func (m *BackgroundManager) abort(a *attempt) {
 		var session string
 		var ctx context.Context
 		m.update(func(st *state, now int64) {
-			if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil {
-				a.stopper, a.stopMore = false, false
-				st.rest(a, now)
-				return
+			if session = st.nextAbort(a, now); session != "" {
+				ctx = m.contextOf(a.t)
 			}
-			session, ctx = a.t.sess.id, m.contextOf(a.t)
-			a.stopMore = false
-			a.aborts++
-			a.epoch++
 		})
 		if session == "" {
 			return
@@ -51,7 +45,9 @@ func (m *BackgroundManager) abort(a *attempt) {
 
 // abortOnce aborts a session that came after the stopping deadline.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {
-	if err := m.callAbort(m.contextOf(a.t), a, session, m.cfg.StopTimeout); err != nil {
+	var ctx context.Context
+	m.view(func(*state) { ctx = m.contextOf(a.t) })
+	if err := m.callAbort(ctx, a, session, m.cfg.StopTimeout); err != nil {
 		m.update(func(st *state, _ int64) { st.logText(logAbortFailed, session, err.Error()) })
 	}
 }
@@ -68,16 +64,7 @@ func (m *BackgroundManager) callAbort(ctx context.Context, a *attempt, session s
 // abortReturned is called when an Abort has really returned, which may be long
 // after it was given up.
 func (m *BackgroundManager) abortReturned(a *attempt) {
-	m.update(func(st *state, now int64) {
-		a.aborts--
-		a.epoch++
-		st.returnedLate(a)
-		if s := a.t.sess; s != nil {
-			s.aborted = now
-		}
-		st.rest(a, now)
-		st.kick(a.cl)
-	})
+	m.update(func(st *state, now int64) { st.abortReturned(a, now) })
 }
 
 // sleep waits, and reports whether the manager is still there.

@@ -110,6 +110,7 @@ var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 type hostError struct {
 	text string
 	is   []error // those that the manager acts on
+	from error   // the host's own, for Err
 }
 
 func (e *hostError) Error() string { return e.text }
@@ -122,7 +123,7 @@ func lookedAt(err error) error {
 	if err == nil {
 		return nil
 	}
-	e := &hostError{text: err.Error()}
+	e := &hostError{text: err.Error(), from: err}
 	for _, known := range [...]error{ErrBusy, ErrNoSession, ErrUnreachable, errors.ErrUnsupported} {
 		if errors.Is(err, known) {
 			e.is = append(e.is, known)

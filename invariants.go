@@ -173,7 +173,8 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 		c.expect(false, "running task %s has no live attempt", t.id())
 		return
 	}
-	if a.phase == PhaseWaiting {
+	c.expect((a.phase == PhaseWaiting) == (a.why != notParked), "task %s is parked and in phase %q", t.id(), a.phase)
+	if a.why != notParked {
 		// A slot that SetLimits has granted may not have been told of yet.
 		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id(), a.wantTurn, waits, holds)
 		own := t.sess.own
@@ -206,7 +207,7 @@ func (c *checker) node(name string, n *node) {
 	c.expect(owed == n.nOwed, "node %q owes %d, counted %d", name, n.nOwed, owed)
 	c.expect(lost == n.lost, "node %q has lost %d, counted %d", name, n.lost, lost)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
-	c.expect(n.kids > 0 || n.nOwed > 0 || n.env != nil || n.delivery || len(n.waiters) > 0 || len(n.subs) > 0, "nothing needs node %q", name)
+	c.expect(n.kids > 0 || n.nOwed > 0 || n.env != nil || n.delivering || len(n.waiters) > 0 || len(n.subs) > 0, "nothing needs node %q", name)
 	if n.of != nil {
 		c.expect(n.of.own == n, "node %q is not its session's", name)
 	}

@@ -71,6 +71,7 @@ type BackgroundManager struct {
 	closeErr  error
 
 	running [goKinds]atomic.Int64 // goroutines by kind
+	errs    hostErrors            // for Err
 	ended   chan struct{}         // one token when the last of them has ended
 
 	// mu guards everything below. While it is held no host, logger or subscriber
@@ -159,7 +160,7 @@ func (m *BackgroundManager) newState() state {
 	st := state{
 		cfg: settings{
 			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, Permissions: c.Permissions,
-			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, RetainTasks: c.RetainTasks, RetainText: c.RetainText,
+			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult,
 			PollInterval: c.PollInterval, MinIdleTime: c.MinIdleTime, MinStabilityTime: c.MinStabilityTime, TodoHold: c.TodoHold,
 			StaleTimeout: c.StaleTimeout, SessionGone: c.SessionGone, HostUnreachable: c.HostUnreachable, TimeToLive: c.TimeToLive,
 			QueueTimeToLive: c.QueueTimeToLive, StopTimeout: c.StopTimeout, CreateTimeout: c.CreateTimeout,
@@ -302,6 +303,9 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	}
 	if fx.forget {
 		m.begin(goForget, m.tellForgotten)
+	}
+	for _, id := range fx.expired {
+		m.errs.keep(id, nil)
 	}
 }
 

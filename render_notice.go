@@ -75,6 +75,7 @@ func (w wording) notice(n Notice) string {
 		b.Line("\n### Completed\n")
 		b.items(good, told, room, false)
 	}
+	b.results(items, noticeMax-b.Len()-800)
 	w.noticeEnd(&b, n, len(good), len(bad))
 	return strings.TrimRight(b.String(), "\n")
 }
@@ -134,6 +135,31 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		b.WriteString(s)
 	}
 	b.Line()
+}
+
+// results writes the beginnings of results that the ends carry, as far as there is
+// room.
+func (b *text) results(items []NoticeItem, room int) {
+	head := "\n### Results\n"
+	for _, it := range items {
+		if mdtext.Invisible(it.Result) {
+			continue
+		}
+		title := "\n" + mdtext.Code(it.Task, idMax) + " (" + mdtext.OneLine(it.Description, titleShort) + ")"
+		if it.Status != Completed {
+			title += ", partial"
+		}
+		if it.Cut {
+			title += ", the beginning"
+		}
+		s := head + title + ":\n\n" + mdtext.Fence(it.Result)
+		if len(s) > room {
+			continue // a shorter one may fit
+		}
+		b.WriteString(s)
+		room -= len(s)
+		head = ""
+	}
 }
 
 // endWords names the state and the cause of an end that is not a completion.

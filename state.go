@@ -70,6 +70,7 @@ type settings struct {
 	ReadConcurrency, StablePolls int
 	RetainTasks                  int
 	RetainText                   int64
+	NoticeResult                 int
 
 	PollInterval, MinIdleTime, MinStabilityTime, TodoHold  time.Duration
 	StaleTimeout, SessionGone, HostUnreachable, TimeToLive time.Duration
@@ -106,9 +107,16 @@ func (st *state) touchNode(n *node) {
 // touchParent has settle look whether the attempt whose session n is, if any,
 // still waits for something.
 func (st *state) touchParent(n *node) {
-	if p := n.parentTask(); p != nil && p.run != nil && !p.run.touched {
-		p.run.touched = true
-		st.due.waiting = append(st.due.waiting, p.run)
+	if p := n.parentTask(); p != nil && p.run != nil {
+		st.touchAttempt(p.run)
+	}
+}
+
+// touchAttempt has settle look whether the attempt still waits for something.
+func (st *state) touchAttempt(a *attempt) {
+	if !a.touched {
+		a.touched = true
+		st.due.waiting = append(st.due.waiting, a)
 	}
 }
 
@@ -172,6 +180,7 @@ type rareEffects struct {
 	looks    []looked        // after: a goroutine looks at one session
 	writeLog bool            // after: a goroutine writes the log
 	forget   bool            // after: a goroutine tells clients of forgotten sessions
+	expired  []string        // after: tasks whose host errors are forgotten
 }
 
 // abortion is a session that is to be aborted.

@@ -23,7 +23,7 @@ func (st *state) earliest(a *attempt) (at int64) {
 	}
 	sooner(a.callEnd)
 	sooner(st.outageEnd(a))
-	if a.phase != PhaseWaiting {
+	if a.why == notParked {
 		sooner(st.ttlEnd(a))
 	}
 	if a.turnStart > 0 && a.cl.runner {
@@ -80,7 +80,7 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 		st.end(a.t, cause, reasonNoAnswerToCall(what, st.cfg.CreateTimeout), now)
 	case reached(st.outageEnd(a)):
 		st.end(a.t, CauseHostUnreachable, reasonOutage(st.cfg.HostUnreachable, a.w.prog.detail), now)
-	case a.phase != PhaseWaiting && reached(st.ttlEnd(a)):
+	case a.why == notParked && reached(st.ttlEnd(a)):
 		a.loose = true
 		st.end(a.t, CauseTimeToLive, reasonTimeToLive(st.cfg.TimeToLive), now)
 	case a.turnStart > 0 && a.cl.runner && reached(st.staleEnd(a)):

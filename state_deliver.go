@@ -5,6 +5,41 @@ import (
 	"time"
 )
 
+// delivery is how a session learns what it is owed. A root session is told by one
+// goroutine at a time:
+//
+//	nothing due -> due -> the alarm, or schedule: delivering
+//	delivering -> its status: busy -> a sweep sees it idle -> schedule
+//	           -> unsure, untold: again after a pause (retry)
+//	           -> idle, or nobody can say: pack -> flying -> recorded: delivered
+//	                                                     -> busy: unpacked, or tried again
+//	                                                     -> nobody can tell it: a scope
+//	                                                     -> failed: the same envelope again, after a pause
+//
+// What could not be told for noticeGiveUp, or in noticeTries tries, is given up.
+// The session of a task is told by its next turn (see parked); of delivery it uses
+// env and alarm alone.
+type delivery struct {
+	env        *envelope // what is being delivered, or to be tried again
+	adrift     *envelope // given up while it was being delivered
+	delivering bool      // a goroutine delivers to it
+	scope      bool      // nobody can notify it: what it is owed waits to be taken
+	alarm      alarm     // when to look again
+
+	busy   *client // it was busy when last looked at: this client's sweeps ask for it
+	retry  int64   // not before
+	trying int64   // when delivery first became due and blocked; 0 if it is not blocked
+	fails  int     // looks at its status in a row that told nothing
+	untold int     // those of them that were answered
+}
+
+// looked forgets what earlier looks at the status have told.
+func (d *delivery) looked() { d.fails, d.untold = 0, 0 }
+
+// unblocked forgets that delivery was blocked: something has been told, or nothing
+// is owed any more.
+func (d *delivery) unblocked() { d.trying = 0 }
+
 // schedule looks whether the node is to be told now, later or not at all.
 func (st *state) schedule(n *node, now int64) {
 	st.wakeNode(n)
@@ -15,7 +50,7 @@ func (st *state) schedule(n *node, now int64) {
 		st.scheduleTurn(n, p, now)
 		return
 	}
-	if n.delivery || n.scope || n.gone || st.cfg.Wake == WakeNever || !st.cfg.notifies {
+	if n.delivering || n.scope || n.gone || st.cfg.Wake == WakeNever || !st.cfg.notifies {
 		return
 	}
 	at := st.dueAt(n)
@@ -31,7 +66,7 @@ func (st *state) schedule(n *node, now int64) {
 		n.trying = cmp.Or(n.trying, now)
 		st.deadlines.nodes.set(&n.alarm, n, n.trying+int64(noticeGiveUp))
 	case max(at, n.retry) <= now:
-		n.delivery = true
+		n.delivering = true
 		n.trying = cmp.Or(n.trying, now)
 		st.rare().deliver = append(st.rare().deliver, n)
 	default:
@@ -43,7 +78,7 @@ func (st *state) schedule(n *node, now int64) {
 // head of the line for a slot.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
-	if a == nil || !a.live() || a.phase != PhaseWaiting || a.wantTurn {
+	if a == nil || !a.live() || a.why != forTasks || a.wantTurn {
 		return
 	}
 	switch at := st.dueAt(n); {
@@ -81,7 +116,7 @@ const untoldLooks = 3
 // beginDelivery returns what is to be delivered now, or ends the delivery.
 func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64) *envelope {
 	wait := func() *envelope {
-		n.delivery = false
+		n.delivering = false
 		st.touchNode(n)
 		return nil
 	}
@@ -92,7 +127,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 	case st.closing || n.gone || n.scope:
 		return wait()
 	case state == parentBusy:
-		n.fails, n.untold = 0, 0
+		n.looked()
 		n.busy = cl
 		cl.parents[n] = struct{}{}
 		st.poll(cl)
@@ -104,7 +139,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		n.retry = now + int64(backoff(n.fails))
 		return wait()
 	}
-	n.fails, n.untold = 0, 0
+	n.looked()
 	if n.env == nil {
 		if at := st.dueAt(n); at == 0 || max(at, n.retry) > now {
 			return wait()
@@ -179,7 +214,8 @@ func backoff(failures int) time.Duration {
 // delivered settles everything in the node's envelope.
 func (st *state) delivered(n *node, s NoticeState, now int64) {
 	env := n.env
-	n.env, n.trying = nil, 0
+	n.env = nil
+	n.unblocked()
 	for _, d := range env.debts {
 		st.settleDebt(d, s, now)
 	}

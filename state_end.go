@@ -74,16 +74,14 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 		st.finish(a, o.cause, o.reason, now)
 		return
 	}
-	a.endCause = o.cause
-	st.phase(a, PhaseWaiting)
-	st.release(a.t)
+	st.park(a, forTasks, o.cause)
 	st.touchNode(own)
 }
 
 // reconsider looks whether an attempt that waits for its own tasks has
 // anything left to wait for.
 func (st *state) reconsider(a *attempt, now int64) {
-	if !a.live() || a.phase != PhaseWaiting {
+	if !a.live() || a.why != forTasks {
 		return
 	}
 	if own := a.t.sess.own; own != nil && (own.live > 0 || own.outstanding() > 0) {
@@ -92,10 +90,7 @@ func (st *state) reconsider(a *attempt, now int64) {
 		}
 		return
 	}
-	if a.wantTurn { // what it was to be told has been taken meanwhile
-		a.wantTurn = false
-		st.release(a.t)
-	}
+	st.leaveLine(a) // what it was to be told has been taken meanwhile
 	st.finish(a, a.endCause, "", now)
 }
 
@@ -177,7 +172,7 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	if partial && a.text == "" && a.w.prog.toolCalls == 0 && !mdtext.Invisible(a.w.thought) {
 		a.text, f.thought = a.w.thought, true
 	}
-	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
+	f.started, f.activity, f.turns, f.todos, f.failed = a.started, a.activity, a.turn, a.openTodos, a.failed
 	limit := maxResult
 	if !a.cl.reads {
 		limit = maxResultUnreadable
@@ -203,160 +198,4 @@ func (st *state) cascade(n *node, reason string, now int64) {
 	for _, sub := range n.subs {
 		st.cascade(sub, reason, now)
 	}
-}
-
-// stop brings the ended attempt to rest. When its agent ended the turn by
-// itself nothing runs any more; otherwise the session is stopped.
-func (st *state) stop(a *attempt, now int64) {
-	a.ended = true
-	a.epoch++
-	st.unquiet++
-	st.stopping++
-	a.nextCancel, st.fx.cancels = st.fx.cancels, a
-	if a.wantTurn {
-		a.wantTurn = false
-		st.release(a.t)
-	}
-	a.notice = nil
-	if o := a.cl.out; o != nil && o.trying == a {
-		o.trying = nil
-		st.deadlines.outages.set(&o.alarm, o, 0)
-		st.tryLater(o, now)
-	}
-	if a.cl.starter && len(a.w.msgs) > 0 {
-		past := a.w.last(st.seed)
-		a.t.sess.past = &past
-	}
-	if a.cl.starter && a.turnStart > 0 && !a.inCall {
-		a.loose = true
-	}
-	a.turnStart = 0
-	if a.inCall || a.loose {
-		a.phase = PhaseStopping
-		a.stopEnd = now + int64(st.cfg.StopTimeout)
-		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
-		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
-			st.abort(a)
-		}
-	} else if a.stage != stageNone { // wants a goroutine that has not begun: it never will
-		a.stage = stageNone
-	}
-	st.rest(a, now)
-}
-
-// rest gives the slot back and declares the ended attempt quiet, as far
-// as nothing of it runs any more.
-func (st *state) rest(a *attempt, now int64) {
-	if !a.ended || a.t.run != a || a.inCall {
-		return
-	}
-	if a.cl.runner && a.t.is(flagSlot) {
-		st.release(a.t) // its turn has returned
-	}
-	if a.aborts > 0 || a.stopMore && (a.cl.starter || a.turn == 0) {
-		return
-	}
-	if a.loose && a.t.sess != nil && a.cl.starter {
-		st.follow(a) // its status must be seen
-		return
-	}
-	st.quiet(a, now)
-}
-
-// quiet is called once nothing of an ended attempt runs any more.
-func (st *state) quiet(a *attempt, now int64) {
-	t := a.t
-	st.unquiet--
-	if !a.overrun {
-		st.stopping--
-	}
-	st.unfollow(a)
-	st.deadlines.attempts.set(&a.alarm, a, 0)
-	a.phase = PhaseNone
-	t.run = nil
-	if t.sess != nil {
-		t.sess.stuck = false
-	}
-	if t.is(flagSlot) {
-		st.release(t)
-	}
-	st.emit(EventQuiet, t)
-	st.wakeTask(t)
-	if t.status == Pending && t.is(flagUnstarted) {
-		t.set(flagUnstarted, false)
-		st.queue(t, now)
-		return
-	}
-	st.expirable(t, now)
-}
-
-// overrun gives the slot of a session to the next one although it could
-// not be stopped in time: the one case in which more than the limit can run.
-func (st *state) overrun(a *attempt, now int64) {
-	a.overrun = true
-	if a.ended {
-		st.stopping--
-	}
-	t := a.t
-	if t.sess != nil {
-		t.sess.stuck = true
-	}
-	if t.is(flagSlot) { // else its turn is over, and only an abort hangs
-		st.over++
-		st.release(t)
-		st.emit(EventOverLimit, t)
-		st.logTask(logOverLimit, t)
-	}
-	st.wakeTask(t)
-	if t.status == Pending && t.is(flagUnstarted) {
-		st.end(t, CauseNotStopped, reasonNotStopped(st.cfg.StopTimeout), now)
-	}
-	st.expirable(t, now) // it may never become quiet
-}
-
-// returnedLate is called when a call of an attempt has returned. The record
-// may have expired by then: its tombstone tells that nothing runs any more. That
-// of a starter never does, since nobody asks for its status then.
-func (st *state) returnedLate(a *attempt) {
-	if a.t.is(flagForgotten) && a.cl.runner && !a.inCall && a.aborts == 0 {
-		st.keep.stopped(a.t.id())
-	}
-}
-
-// abortLate aborts a session that came, or took its prompt, after the
-// attempt had ended.
-func (st *state) abortLate(a *attempt, session string, now int64) {
-	if a.t.sess == nil || a.t.sess.id != session {
-		// Somebody else holds this id: it is not ours to stop.
-		return
-	}
-	if a.stopEnd == 0 {
-		a.stopEnd = now + int64(st.cfg.StopTimeout)
-		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
-	}
-	if a.cl.starter && a.turn > 0 {
-		a.loose = true
-	}
-	if a.overrun {
-		st.abortOnce(a, session)
-		return
-	}
-	st.abort(a)
-}
-
-// abort has the attempt's session aborted. When an abort is under way
-// already, another follows it.
-func (st *state) abort(a *attempt) {
-	a.stopMore = true
-	if !a.stopper {
-		a.stopper = true
-		st.rare().aborts = append(st.rare().aborts, abortion{a: a})
-	}
-}
-
-// abortOnce aborts a session that came after the stopping deadline.
-func (st *state) abortOnce(a *attempt, session string) {
-	a.aborts++
-	a.epoch++
-	st.rare().aborts = append(st.rare().aborts, abortion{a, session})
 }

@@ -180,6 +180,7 @@ func (st *state) expire(t *task) {
 		t.run = nil
 	}
 	t.stay()
+	st.forgetError(t)
 	t.set(flagForgotten, true)
 	t.setLost(false)
 	st.keep.text -= int64(len(t.fin.result))
@@ -190,7 +191,7 @@ func (st *state) expire(t *task) {
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
 	if !st.pushes(t.up) { // nobody may ever take what is owed for earlier attempts
-		t.up.forgetDebts(t)
+		t.up.forgetDebts(t, NoticeGivenUp)
 		t.up.compact()
 	}
 	t.up.unlink(t)
@@ -201,6 +202,13 @@ func (st *state) expire(t *task) {
 	}
 	st.wakeTask(t)
 	st.shrink()
+}
+
+// forgetError has the host forget the error that ended the task.
+func (st *state) forgetError(t *task) {
+	if t.fin.failed {
+		st.rare().expired = append(st.rare().expired, t.id())
+	}
 }
 
 // adopt makes the node of a session whose task has expired a child of the task's

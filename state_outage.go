@@ -31,8 +31,9 @@ type outage struct {
 
 // hostFailure is what the state has to know of an error of a host.
 type hostFailure struct {
-	kind failureKind
-	text string
+	kind   failureKind
+	text   string // of the error alone
+	reason string // with what was being done
 }
 
 type failureKind uint8

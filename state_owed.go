@@ -3,11 +3,27 @@ package bgagent
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
 // The outbox: what is owed to parents. How it reaches them is in
 // state_deliver.go, and how a host takes it in state_take.go.
+
+// outbox is what a session is owed, until it is packed into an envelope.
+type outbox struct {
+	owed    []debt   // what has ended and has not been told; settled ones have no task
+	head    int      // all of owed before it are settled
+	nOwed   int      // those that are not
+	oldest  int64    // when the oldest of owed came
+	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
+	members []member // ended attempts of the batch that is open
+	closed  []member // of batches that have closed and have not been told
+	omitted int      // members that were left out because there were too many
+	lost    int      // tasks whose notice was given up and not taken since
+}
 
 // maxMembers bounds the ended attempts that a batch remembers for its closing
 // notice: a parent that is never without a live task must not grow for ever.
@@ -105,8 +121,12 @@ func (t *task) setLost(on bool) {
 
 // settleDebt settles one debt.
 func (st *state) settleDebt(d debt, s NoticeState, now int64) {
-	if d.t.no != d.no || d.t.notice.Settled() {
-		return // of an earlier attempt, or given up before and taken now
+	if d.t.no != d.no {
+		d.t.settlePast(d.no, s)
+		return
+	}
+	if d.t.notice.Settled() {
+		return // given up before, and taken now
 	}
 	if s == NoticeGivenUp {
 		st.lose(d.t, now)
@@ -124,6 +144,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	if t.notice != NoticeOwed {
 		return
 	}
+	t.settlePast(0, s)
 	n := t.up
 	if env := n.env; env != nil {
 		if env.drop(t); len(env.debts) == 0 && !env.flying {
@@ -134,7 +155,7 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 		n.owed[i].t = nil
 		n.nOwed--
 	}
-	n.forgetDebts(t)
+	n.forgetDebts(t, s)
 	st.settleNotice(t, s, now)
 	n.compact()
 	if n.closedSettled() {
@@ -158,15 +179,30 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// forgetDebts drops what is owed for earlier attempts of the task.
-func (n *node) forgetDebts(t *task) {
+// settlePast notes how the notice of an earlier attempt has been settled; of all
+// of them when no is 0.
+func (t *task) settlePast(no int32, s NoticeState) {
+	if t.more == nil {
+		return
+	}
+	for i := range t.more.past {
+		if p := &t.more.past[i]; (no == 0 || p.Number == int(no)) && p.Notice == NoticeOwed {
+			p.Notice = s
+		}
+	}
+}
+
+// forgetDebts drops what is owed for earlier attempts of the task: what has become
+// of the latest one's notice has become of theirs.
+func (n *node) forgetDebts(t *task, s NoticeState) {
 	if !t.is(flagOldDebts) {
 		return
 	}
 	t.set(flagOldDebts, false)
 	for i := range n.owed {
-		if n.owed[i].t == t {
-			n.owed[i].t = nil
+		if d := &n.owed[i]; d.t == t {
+			t.settlePast(d.no, s)
+			d.t = nil
 			n.nOwed--
 		}
 	}
@@ -225,8 +261,8 @@ func (st *state) giveUp(n *node, now int64) {
 		}
 	}
 	n.compact()
-	n.trying = 0
-	if env != nil && env.flying && n.delivery { // what is on its way stays on its way
+	n.unblocked()
+	if env != nil && env.flying && n.delivering { // what is on its way stays on its way
 		n.adrift = env
 		env.lost(false)
 	}
@@ -310,6 +346,10 @@ func (st *state) item(t *task, no int32) NoticeItem {
 		it.Status, it.Cause, it.Reason = t.status, t.cause, t.fin.reason
 		if t.fin.started > 0 {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
+		}
+		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
+			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // a slice would keep the whole
+			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
 		}
 		return it
 	}

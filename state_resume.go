@@ -145,7 +145,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		}
 		x.past = append(slices.Clip(x.past), Attempt{
 			Number: int(t.no), Status: t.status, Cause: t.cause, Reason: f.reason,
-			Queued: st.wall(t.queued), Started: st.wall(f.started), Ended: st.wall(f.ended),
+			Queued: st.wall(t.queued), Started: st.wall(f.started), Ended: st.wall(f.ended), Notice: t.notice,
 		})
 		if len(x.past) > pastAttempts {
 			x.past = slices.Clone(x.past[1:])
@@ -163,7 +163,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 			st.settleTask(t, NoticeGivenUp, now)
 			t.set(flagOldDebts, false)
 		}
-		old.forgetDebts(t)
+		old.forgetDebts(t, NoticeGivenUp)
 		old.compact()
 		graft(account{live: t.subtreeLive()}, old, up)
 		old.unlink(t)
@@ -171,6 +171,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		st.touchNode(old)
 	}
 	if t.stay(); t.fin != nil {
+		st.forgetError(t)
 		st.keep.text -= int64(len(t.fin.result))
 		t.fin = nil
 	}

@@ -1,6 +1,10 @@
 package bgagent
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/bgagent/bgagent/internal/mdtext"
+)
 
 func openTodos(list []Todo) (n int32) {
 	for _, t := range list {
@@ -104,6 +108,184 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
+// noteFailure notes whether a host call has failed. The host keeps the error as
+// long as it may be asked for.
+func (st *state) noteFailure(a *attempt, f hostFailure) {
+	before := a.failed
+	a.failed = f.kind != failedNot
+	if before && !a.failed || a.failed && !a.live() {
+		st.rare().expired = append(st.rare().expired, a.t.id())
+	}
+}
+
+// created takes the answer to a request for a session.
+func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
+	a.inCall, a.callEnd, a.stage = false, 0, stageNone
+	st.noteFailure(a, f)
+	st.answers(a.cl, f, now)
+	t := a.t
+	if !a.live() {
+		st.createdLate(a, id, f, now)
+		return
+	}
+	switch {
+	case st.unreached(a, stageCreate, f, now):
+		return
+	case f.kind != failedNot:
+		st.end(t, CauseStartFailed, f.reason, now)
+		return
+	case id == "":
+		st.end(t, CauseStartFailed, reasonNoID, now)
+		return
+	case t.up.under(id):
+		st.end(t, CauseStartFailed, reasonIDAbove(id), now)
+		return
+	}
+	if other := st.bind(t, id); other != nil {
+		// Aborting it here would stop the task that owns it.
+		owner, expired := "", other.tomb != 0
+		if expired {
+			owner = st.keep.tombs[other.tomb-1].id
+		} else {
+			owner = other.task.id()
+		}
+		st.end(t, CauseStartFailed, reasonIDTaken(id, owner, expired), now)
+		return
+	}
+	a.stage = stagePrompt
+	st.emit(EventPhase, t)
+	st.wantGoroutine(a)
+}
+
+// createdLate takes a session that comes after its attempt has ended: it is
+// aborted, and never prompted.
+func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
+	t := a.t
+	switch {
+	case id == "" || f.kind != failedNot:
+		if t.is(flagForgotten) {
+			st.keep.stopped(t.id())
+		}
+	case t.is(flagForgotten): // it did not come in time, and nobody remembers for what
+		if st.sessions.find(id) == nil && !t.up.under(id) {
+			st.abortOnce(a, id)
+		}
+	default:
+		if t.sess == nil && !t.up.under(id) {
+			st.bind(t, id)
+		}
+		st.abortLate(a, id, now)
+	}
+	st.rest(a, now)
+}
+
+// turnReturned takes the end of a runner's turn.
+func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64) {
+	a.inCall, a.stage = false, stageNone
+	st.noteFailure(a, f)
+	st.answers(a.cl, f, now)
+	if !a.live() {
+		st.returnedLate(a)
+		st.rest(a, now)
+		return
+	}
+	if st.unreached(a, stagePrompt, f, now) {
+		return
+	}
+	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.w.prog.todos)}
+	if mdtext.Invisible(o.text) {
+		o.text = a.w.text
+	}
+	if a.w.text != "" {
+		a.w.text = ""
+		a.w.pieces.Reset()
+	}
+	completes := end.Stop == StopUntold || end.Stop == StopEndOfTurn
+	switch {
+	case f.kind == failedNoAgent:
+		o.cause, o.reason = CauseStartFailed, f.reason
+	case f.kind != failedNot && completes:
+		o.cause, o.reason = CauseSessionError, f.reason
+	case f.kind != failedNot: // the client knows better what kind of end it was
+		o.cause, _ = stopCause(end.Stop, "")
+		o.reason = f.reason
+	case completes:
+		a.output = a.output || end.Text != ""
+	default:
+		o.cause, o.reason = stopCause(end.Stop, "")
+	}
+	st.turnOver(a, o, now)
+}
+
+// turnStarted takes the answer to a prompt that was handed over.
+func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
+	a.inCall, a.callEnd, a.stage = false, 0, stageNone
+	a.epoch++
+	st.noteFailure(a, f)
+	st.answers(a.cl, f, now)
+	if !a.live() { // a late acceptance: the abort that was sent may have come too early
+		if f.kind != failedNot && a.turn == 1 {
+			a.notTaken()
+		}
+		st.abortLate(a, a.t.sess.id, now)
+		st.rest(a, now)
+		return
+	}
+	if st.unreached(a, stagePrompt, f, now) {
+		return
+	}
+	if f.kind != failedNot {
+		a.loose = true // it may have been accepted all the same
+		cause := CausePromptFailed
+		if f.kind == failedNoAgent {
+			cause = CauseStartFailed
+		}
+		st.end(a.t, cause, f.reason, now)
+		return
+	}
+	if a.notice != nil {
+		st.told(a, now)
+	}
+	// The turn begins when the session has the prompt.
+	a.w.answered, a.w.c.began, a.w.c.changed = now, now, now
+	st.phase(a, PhaseTurn)
+	st.follow(a)
+	st.setDeadline(a, now)
+}
+
+// notTaken notes that the session of an ended attempt never got its prompt, for
+// the attempt that continues it.
+func (a *attempt) notTaken() {
+	switch t := a.t; {
+	case t.no == a.no && t.fin != nil:
+		t.fin.unsaid = true
+	case t.no == a.no+1 && t.is(flagUnstarted):
+		t.extra().unsaid = a.prompt
+	}
+}
+
+// caughtUp takes what earlier attempts have left in a session that is about to be
+// prompted. It reports whether the attempt is still to prompt it.
+func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
+	if !a.live() {
+		return false
+	}
+	a.callEnd = now + int64(st.cfg.CreateTimeout)
+	st.setDeadline(a, now)
+	for i, p := range pages {
+		if p.Next != "" {
+			a.t.sess.cursor = p.Next
+		}
+		if i < len(pages)-maxOld/readPage { // no message so far back was ever seen to change
+			continue
+		}
+		for _, msg := range p.Messages {
+			a.w.isOld(msg.ID)
+		}
+	}
+	return true
+}
+
 // bind gives the task its session, unless the id belongs to another one,
 // which is returned then.
 func (st *state) bind(t *task, id string) (other *session) {
@@ -137,23 +319,21 @@ func (st *state) regraft(n *node, t *task) {
 // nextTurn gives an attempt that waits, and has got a slot, what it is
 // owed as its next turn.
 func (st *state) nextTurn(a *attempt, now int64) {
-	a.wantTurn = false
 	n := a.t.sess.own
 	var env *envelope
 	if n != nil { // else everything was read, and has expired
 		env = st.pack(n, now)
 	}
 	if env == nil { // taken meanwhile
-		st.release(a.t)
-		st.touchParent(a.t.sess.own)
+		st.leaveLine(a)
+		st.touchAttempt(a)
 		return
 	}
 	a.notice, a.prompt, a.promptID, a.stage = env, "", "", stagePrompt
 	a.told = nil
-	a.endCause = CauseNone
 	n.env = env
 	env.flying = true
-	st.phase(a, PhaseStarting)
+	st.unpark(a)
 	st.wantGoroutine(a)
 }
 

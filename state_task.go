@@ -137,6 +137,7 @@ type outcome struct {
 	prog     *progress
 	turns    int32
 	todos    int32
+	failed   bool // by an error of a host call, which the host keeps
 	partial  bool
 	thought  bool // result is reasoning
 	cut      bool
@@ -164,6 +165,7 @@ type attempt struct {
 	stage   stage // the host call that is to be made or in flight
 	phase   Phase
 	inCall  bool  // that call has been made and has not returned
+	failed  bool  // the last one that returned has failed
 	callEnd int64 // when the manager stops waiting for it; 0 for never
 
 	turn      int32
@@ -175,22 +177,15 @@ type attempt struct {
 	started   int64
 	turnStart int64 // of the turn that runs, 0 when there is none
 	ran       int64 // time in earlier turns
-	wantTurn  bool  // stands in line for its next turn
 
 	text      string // of the last turn that had one
 	output    bool   // an earlier turn has brought something forth
-	endCause  Cause  // how the last turn ended, while waiting
 	openTodos int32
 
-	// Stopping, once the attempt has been ended from outside.
-	ended      bool
-	stopEnd    int64    // the slot is given up then
-	aborts     int      // Abort calls that have not returned
-	stopMore   bool     // another one is wanted
-	stopper    bool     // a goroutine is aborting
-	overrun    bool     // the stopping deadline has passed
+	parked
+	stopping
+
 	epoch      int      // grows with every prompt and abort; what was observed before is dropped
-	loose      bool     // the turn's end has not been confirmed: a starter whose status must be seen
 	w          *watch   // what the turn has shown; nothingSeen until it has
 	activity   int64    // last change of anything
 	lastNews   int64    // when the last progress event was sent

@@ -18,28 +18,11 @@ type node struct {
 	gone    bool // the host said that it does not exist any more
 	lapsed  bool // it was a task's own, whose record has expired
 
-	owed    []debt   // what has ended and has not been told; settled ones have no task
-	head    int      // all of owed before it are settled
-	nOwed   int      // those that are not
-	oldest  int64    // when the oldest of owed came
-	urgent  int64    // when something came that does not wait for the batch; 0 for nothing
-	members []member // ended attempts of the batch that is open
-	closed  []member // of batches that have closed and have not been told
-	omitted int      // members that were left out because there were too many
-	lost    int      // tasks whose notice was given up and not taken since
+	outbox
+	delivery
 
-	env      *envelope // what is being delivered, or to be tried again
-	adrift   *envelope // given up while it was being delivered
-	busy     *client   // it was busy when last looked at
-	scope    bool      // nobody can notify it
-	retry    int64     // not before
-	trying   int64     // since when it could not be told what is due; 0 when it could
-	fails    int       // looks at its status in a row that told nothing
-	untold   int       // those of them that were answered
-	alarm    alarm
-	waiters  []*waiter // in NextNotice
-	delivery bool      // a goroutine delivers to it
-	touched  bool      // stands in due.nodes
+	waiters []*waiter // in NextNotice
+	touched bool      // stands in due.nodes
 }
 
 // parentTask returns the task whose session n is, or nil.
@@ -181,9 +164,9 @@ func (n *node) top() *node {
 func (st *state) dropNode(n *node) {
 	if n.outstanding() == 0 {
 		n.notBusy()
-		n.trying = 0
+		n.unblocked()
 	}
-	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivery || len(n.subs) > 0 || st.nodes[n.session] != n {
+	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || st.nodes[n.session] != n {
 		return
 	}
 	delete(st.nodes, n.session)

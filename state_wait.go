@@ -73,7 +73,7 @@ func (st *state) isTask(by Caller) bool {
 
 // inTurn reports whether the task holds a slot and will go on without another.
 func (t *task) inTurn() bool {
-	return t.status == Running && t.run != nil && t.run.phase != PhaseWaiting
+	return t.status == Running && t.run != nil && t.run.why == notParked
 }
 
 // waiter is somebody who waits for a change of tasks.

@@ -64,6 +64,8 @@ type Attempt struct {
 	Queued  time.Time `json:"queued"`
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
+
+	Notice NoticeState `json:"notice,omitempty"` // whether the parent has been told of this attempt's end
 }
 
 // QueuePlace is the place of a pending task in its pool's line.
@@ -142,6 +144,11 @@ type NoticeItem struct {
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"` // nanoseconds in JSON
+
+	// Result is the beginning of what the task has brought, as far as
+	// Config.NoticeResult says; Cut says that there is more.
+	Result string `json:"result,omitempty"`
+	Cut    bool   `json:"cut,omitempty"`
 }
 
 // Caller says on whose behalf a call is made. The host fills it in; nothing in

@@ -1,0 +1,273 @@
+package bgagent
+
+import (
+	"bufio"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/maphash"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/slots"
+	"github.com/stretchr/testify/require"
+)
+
+var updateScripts = flag.Bool("state.update", false, "write what the scripts in testdata/state print into them")
+
+// The scripts in testdata/state drive the state directly: a line is something
+// that comes in, what is indented below it is what that causes. They show the
+// protocols of stopping, delivery and resuming one after the other, with nothing
+// of goroutines, hosts and clocks. See script.do for the lines.
+func TestStateScripts(t *testing.T) {
+	names, err := filepath.Glob("testdata/state/*.txt")
+	require.NoError(t, err)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(name)
+			require.NoError(t, err)
+			got := runScript(t, string(text))
+			if *updateScripts {
+				require.NoError(t, os.WriteFile(name, []byte(got), 0o600))
+				return
+			}
+			require.Equal(t, string(text), got)
+		})
+	}
+}
+
+// script is a state that a script drives.
+type script struct {
+	t     *testing.T
+	st    *state
+	sub   *Subscription
+	now   int64
+	tasks map[string]*task // by the name that the script gave
+	runs  map[string]*attempt
+	envs  map[string]*envelope
+	job   job
+	out   strings.Builder
+}
+
+func runScript(t *testing.T, text string) string {
+	x := &script{t: t, now: 1, tasks: map[string]*task{}, runs: map[string]*attempt{}, envs: map[string]*envelope{}}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "    "): // what was caused the last time
+		case line == "" || strings.HasPrefix(line, "#"):
+			x.out.WriteString(line + "\n")
+		default:
+			x.out.WriteString(line + "\n")
+			x.step(strings.Fields(line))
+		}
+	}
+	return x.out.String()
+}
+
+// configure makes the state: a limit for all, and whether its client is a starter.
+func (x *script) configure(limit int, starter, notifies bool) {
+	c, err := Config{}.withDefaults()
+	require.NoError(x.t, err)
+	m := &BackgroundManager{cfg: c, cm: &ConcurrencyManager{slots.New(rules{Limits{Default: limit}})}, seed: maphash.MakeSeed(), epoch: time.Unix(0, 0)}
+	m.cfg.MaxDepth = 3
+	st := m.newState()
+	st.cfg.notifies, st.ids = notifies, bufio.NewReader(rand.Reader)
+	cl := &client{runner: !starter, starter: starter, reads: true, followed: map[*attempt]struct{}{}, parents: map[*node]struct{}{}}
+	st.clients = []*client{cl}
+	x.sub = &Subscription{waiter: newWaiter(), max: 1000}
+	st.subs = []*Subscription{x.sub}
+	x.st = &st
+}
+
+// step does one line and prints what it causes.
+func (x *script) step(words []string) {
+	arg := map[string]string{}
+	var plain []string
+	for _, w := range words[1:] {
+		if name, value, ok := strings.Cut(w, "="); ok {
+			if name == "text" || name == "error" {
+				value = strings.ReplaceAll(value, "_", " ")
+			}
+			arg[name] = value
+		} else {
+			plain = append(plain, w)
+		}
+	}
+	if words[0] == "config" {
+		limit := 1
+		_, _ = fmt.Sscan(arg["limit"], &limit)
+		x.configure(limit, slices.Contains(plain, "starter"), slices.Contains(plain, "notifies"))
+		return
+	}
+	x.st.now = x.now
+	x.do(words[0], plain, arg)
+	x.st.settle(x.now)
+	x.print()
+	require.NoError(x.t, x.st.checkInvariants(), "after %q", strings.Join(words, " "))
+}
+
+// do is what the lines mean. A name stands for a task, or for its latest attempt.
+func (x *script) do(what string, plain []string, arg map[string]string) {
+	st, now, name := x.st, x.now, plain[0]
+	a := x.runs[name]
+	if t := x.tasks[name]; t != nil && t.run != nil {
+		a = t.run
+		x.runs[name] = a
+	}
+	failed := hostFailure{}
+	if arg["error"] != "" {
+		failed = hostFailure{failedSomehow, arg["error"], arg["error"]}
+	}
+	by := Caller{Session: "root"}
+	if arg["by"] != "" {
+		by.Session = arg["by"]
+	}
+	switch what {
+	case "launch": // NAME [by=SESSION]: a task is delegated
+		t, err := st.admit(by, &plan{in: LaunchInput{Description: name, Prompt: "do " + name}, key: kindKey{agent: "agent", model: "m"}, cl: st.clients[0]}, false, now)
+		x.tasks[name] = t
+		x.said(err)
+	case "resume": // NAME: it is continued
+		_, err := st.resume(launchValues{}, by, nil, x.tasks[name].id(), "go on with "+name, "", false, now)
+		x.said(err)
+	case "call": // NAME: a goroutine makes the host call that the attempt wants
+		if st.beginCall(a, &x.job, now) {
+			x.printf("host call: %s", [...]string{callCreate: "create a session", callRun: "run a turn", callStart: "hand over the prompt"}[x.job.call])
+		} else {
+			x.printf("no host call")
+		}
+	case "created": // NAME SESSION [error=TEXT]: the answer of CreateSession
+		st.created(a, append(plain, "")[1], failed, now)
+	case "started": // NAME [error=TEXT]: the answer of StartTurn
+		st.turnStarted(a, failed, now)
+	case "returned": // NAME [text=TEXT] [error=TEXT]: RunTurn returns
+		st.turnReturned(a, TurnEnd{Text: arg["text"]}, failed, now)
+	case "idle": // NAME: a sweep sees the session idle
+		st.swept(&looked{a: a, epoch: a.epoch, status: SessionStatus{State: SessionIdle}}, now)
+	case "cancel": // NAME [by=SESSION]
+		st.cancel(by, x.tasks[name], CancelOptions{}, now)
+	case "abort": // NAME: the goroutine that aborts looks what there is to do
+		if session := st.nextAbort(a, now); session != "" {
+			x.printf("host call: abort %s", session)
+		} else {
+			x.printf("no more aborts")
+		}
+	case "aborted": // NAME: Abort has returned
+		st.abortReturned(a, now)
+	case "after": // DURATION: time passes, and what is due rings
+		d, err := time.ParseDuration(name)
+		require.NoError(x.t, err)
+		x.now += int64(d)
+		st.now = x.now
+		st.ringDue(x.now)
+	case "deliver": // SESSION ready|busy|unsure: the goroutine that tells it has asked how it is
+		seen := map[string]parentState{"ready": parentReady, "busy": parentBusy, "unsure": parentUnsure, "untold": parentUntold}[plain[1]]
+		env := st.beginDelivery(st.nodes[name], seen, st.clients[0], now)
+		if x.envs[name] = env; env == nil {
+			x.printf("no notice")
+			return
+		}
+		x.printf("host call: notify %s of %s", name, x.items(env.notice))
+	case "answer": // SESSION taken|busy|nobody|failed: Notify has returned
+		answer := map[string]noticeAnswer{"taken": noticeTaken, "busy": noticeBusy, "nobody": noticeNobody, "failed": noticeFailed}[plain[1]]
+		st.endDelivery(st.nodes[name], x.envs[name], answer, "", now)
+	case "rested": // SESSION: a busy parent has fallen idle
+		st.parentIdle(st.nodes[name])
+	case "take": // SESSION: the host takes what it is owed
+		n, ok := st.take(st.nodes[name], now)
+		x.printf("taken: %v %s", ok, x.items(n))
+	case "read": // NAME: its parent reads the result
+		st.settleTask(x.tasks[name], NoticeRead, now)
+	default:
+		x.t.Fatalf("the script says %q, which means nothing", what)
+	}
+}
+
+func (x *script) said(err error) {
+	if err != nil {
+		for { // the innermost says what is tested for
+			inner := errors.Unwrap(err)
+			if inner == nil {
+				break
+			}
+			err = inner
+		}
+		x.printf("refused: %v", err)
+	}
+}
+
+// name returns what the script calls a task.
+func (x *script) name(id string) string {
+	for name, t := range x.tasks {
+		if t.id() == id {
+			return name
+		}
+	}
+	return id
+}
+
+func (x *script) items(n Notice) string {
+	var list []string
+	for _, it := range n.Items {
+		list = append(list, fmt.Sprintf("%s.%d %s", x.name(it.Task), it.Attempt, it.Status))
+	}
+	if n.Closing {
+		list = append(list, "and the batch is over")
+	}
+	return strings.Join(list, ", ")
+}
+
+func (x *script) printf(format string, args ...any) {
+	x.out.WriteString("    " + fmt.Sprintf(format, args...) + "\n")
+}
+
+// print prints the events and effects of one update, and takes them away.
+func (x *script) print() {
+	for e, ok := x.sub.next(); ok; e, ok = x.sub.next() {
+		line := fmt.Sprintf("event: %s %s.%d", e.Kind, x.name(e.Task.ID), e.Task.Attempt)
+		switch e.Kind {
+		case EventEnded:
+			line += fmt.Sprintf(" %s, %s", e.Task.Status, e.Task.Cause)
+			if e.Task.Reason != "" {
+				line += ": " + e.Task.Reason
+			}
+		case EventPhase:
+			line += fmt.Sprintf(" %s", e.Task.Phase)
+		case EventNotice:
+			line += fmt.Sprintf(" %s", e.Task.Notice)
+		}
+		x.printf("%s", line)
+	}
+	fx := x.st.takeEffects()
+	of := func(a *attempt) string { return fmt.Sprintf("%s.%d", x.name(a.t.id()), a.no) }
+	for a := fx.cancels; a != nil; a = a.nextCancel {
+		x.printf("now: end the context of %s", of(a))
+	}
+	r := fx.rare
+	if r == nil {
+		r = &rareEffects{}
+	}
+	for _, ab := range r.aborts {
+		x.printf("now: abort %s", of(ab.a))
+	}
+	for _, n := range r.deliver {
+		x.printf("after: tell %s", n.session)
+	}
+	for range r.poll {
+		x.printf("after: poll")
+	}
+	for _, l := range r.looks {
+		x.printf("after: look at %s", of(l.a))
+	}
+	for a := fx.start; a != nil; {
+		x.printf("after: call for %s", of(a))
+		a, a.nextRun = a.nextRun, nil
+	}
+}
