@@ -77,8 +77,8 @@ func run(ctx context.Context, w io.Writer) (err error) {
 
 // callTool runs a tool that a model has called. ctx carries the caller with the
 // session of the conversation; callTool adds the id of the call. If a launch is
-// repeated with the same id, for example after a lost connection, it launches
-// nothing twice.
+// repeated with the same id while its task is live, for example after a lost
+// connection, it launches nothing new.
 func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args json.RawMessage) (bgagent.ToolResult, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = id
