@@ -31,7 +31,7 @@ func main() {
 	for {
 		notice, err := m.NextNotice(ctx, me.Session)
 		if err != nil {
-			break // bgagent.ErrNothingOwed: all tasks have ended and their notices have been taken
+			break // bgagent.ErrNothingOwed: nothing is live, and all notices are taken
 		}
 		for _, end := range notice.Items {
 			task, _ := m.Get(end.Task)
