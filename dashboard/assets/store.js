@@ -92,8 +92,8 @@ export class Store {
   }
 
   // own records that a session belongs to a task, and moves the tasks that the
-  // session launched under that task. A launched task that is the task itself
-  // or one of its ancestors stays: no root would show a ring.
+  // session launched under that task. The task itself and its ancestors are not
+  // moved: they would form a ring, which no root shows.
   #own(session, node) {
     this.owners.set(session, node)
     const stray = this.sessions.get(session)
