@@ -122,7 +122,7 @@ func launchAll(n int) (ns, allocs float64, err error) {
 	return ns, allocs, closeManager(m)
 }
 
-// submitAll runs as many empty functions with pond.
+// submitAll runs n empty functions with pond.
 func submitAll(n int) (float64, error) {
 	runtime.GC()
 	start := time.Now()
