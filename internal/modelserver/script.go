@@ -189,9 +189,10 @@ func (r Request) Scripted() Reply {
 	return rep
 }
 
-// pickTurn returns the turn for a request's given attempt, after the model has
-// answered that many times. Turns limited to a number of attempts come before the
-// turn that they delay.
+// pickTurn returns the turn that answers a request. answered is how many times the
+// model has answered since the script; attempt counts the repetitions of the
+// request, from 1. Turns limited to some attempts come before the turn that they
+// delay.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {

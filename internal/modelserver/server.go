@@ -122,8 +122,8 @@ var protocols = map[string]*protocol{
 }
 
 // connection counts connections, because http.Server.Close does not wait for their
-// goroutines. New connections come from the listener's loop, which serving counts
-// too.
+// goroutines. New connections come from the listener's loop, which is itself counted
+// in serving.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
