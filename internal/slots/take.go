@@ -78,7 +78,7 @@ func giveBack(w *Waiter, k *key) {
 	k.pool.inUse--
 }
 
-// settled reports whether nothing remains to be done after a slot of k was given
+// settled reports whether settle has nothing to do after a slot of k was given
 // back.
 func (m *Manager) settled(k *key) bool {
 	return k.pool.first == nil && m.weight <= maxIdle
