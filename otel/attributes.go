@@ -96,7 +96,7 @@ func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 }
 
 // wentWrong reports whether an operator should see the end as an error. A
-// cancellation that somebody asked for is none.
+// cancellation that somebody asked for is not an error.
 func wentWrong(c bgagent.Cause) bool {
 	switch c {
 	case bgagent.CauseTimeToLive, bgagent.CauseQueueTimeToLive, bgagent.CauseStale:
