@@ -127,8 +127,7 @@ func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
 	has(t, answer, "2 types and functions", "Unexported and referred to by nothing but tests, if at all: forgotten.\n")
 }
 
-// Agents work on a module that does not build as far as possible, and name what is
-// wrong with it.
+// If a module does not build, the agents do what they can and name what is wrong.
 func TestABrokenModuleIsWorkedOn(t *testing.T) {
 	dir := modules.Unpack(t, "broken")
 	answer := ask(t, Explore, &Turn{Dir: dir, Prompt: findSession})
