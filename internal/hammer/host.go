@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// host is what the two clients have in common.
+// host is the common part of the two clients.
 type host struct {
 	o    *oracle
 	name string
@@ -32,7 +32,7 @@ type hostSession struct {
 	task     string
 	agent    string
 	model    string
-	run      *activity // the turn that runs
+	run      *activity // the running turn
 	stop     chan struct{}
 	gone     bool
 	asking   bool
@@ -46,7 +46,8 @@ func newHost(o *oracle, name string) *host {
 	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
-// pause waits for the time, unless the context ends first and is listened to.
+// pause waits for d. It returns early if ctx ends, unless the host ignores
+// contexts.
 func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {
@@ -56,7 +57,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	case <-time.After(d):
 		return nil
 	case <-f.o.heal:
-		if d > time.Second { // everything ends soon
+		if d > time.Second { // after healing, everything ends soon
 			return nil
 		}
 		select {
@@ -70,7 +71,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// last lets a turn take its time, where that is wanted.
+// last makes a turn take 30 s if the oracle wants lasting turns.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting
@@ -83,8 +84,8 @@ func (f *host) last(ctx context.Context) {
 	}
 }
 
-// mishap is a fault that any call may have. It returns an error, or panics, or
-// ends the goroutine; nil means that the call goes on, maybe late.
+// mishap is a fault that any call may have. It returns an error, panics, or exits
+// the goroutine. If it returns nil, the call continues, possibly late.
 func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 	if !f.o.broken(r) {
 		return nil
@@ -133,7 +134,7 @@ func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
 func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	t, err := f.o.m.Get(s.Task)
 	if err != nil {
-		f.o.fault("a session for a task that is not there: %v", err)
+		f.o.fault("a session for an unknown task: %v", err)
 	} else if t.Status.Terminal() && t.Ended.Before(time.Now()) {
 		f.o.fault("a session for %s, which has ended (%s)", s.Task, t.Cause)
 	}
@@ -179,11 +180,11 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	return id, nil
 }
 
-// enter begins a prompt's call or turn.
+// enter records the start of a prompt's call or turn.
 func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	f.o.prompted(session, p)
 	started := time.Now()
-	if p.Turn == 1 { // its session was made or read first, which may have taken a while
+	if p.Turn == 1 { // its session was made or read first, which may take a while
 		if t, err := f.o.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
 			started = t.Started
 		}
@@ -208,7 +209,7 @@ func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	return a
 }
 
-// acts is what an agent does with its own tools in the middle of a turn.
+// acts calls the agent's own tools in the middle of a turn.
 func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 	m := f.o.m
 	by := bgagent.Caller{Session: session}
@@ -226,7 +227,7 @@ func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 		f.o.log("%s ran %s: %s %v", session, t.ID, t.Status, err)
 	case 4:
 		_, err := m.CancelAll(ctx, by, bgagent.CancelOptions{})
-		f.o.log("%s cancels all its own: %v", session, err)
+		f.o.log("%s cancels all its tasks: %v", session, err)
 	case 5:
 		own := m.List(bgagent.Query{Parent: session})
 		switch {
@@ -274,7 +275,7 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 	said := false
 	for i := range r.IntN(4) {
 		if err := f.pause(ctx, workTime(r), deaf); err != nil {
-			if f.o.broken(r) { // goes on for a while
+			if f.o.broken(r) { // continues for a while
 				_ = f.pause(ctx, workTime(r), true)
 			}
 			return bgagent.TurnEnd{Text: text}, err
@@ -321,13 +322,13 @@ func (f *runnerHost) Abort(ctx context.Context, session string) error {
 	return f.mishap(ctx, f.o.draw("abort", session))
 }
 
-// workTime is how long a step of an agent takes.
+// workTime returns how long a step of an agent takes.
 func workTime(r *rand.Rand) time.Duration {
 	most := [...]int{1, 50, 3000, 9000, 30_000, 240_000}
 	return time.Duration(r.IntN(most[r.IntN(len(most))])) * time.Millisecond
 }
 
-// notify is Config.Notify.
+// notify implements Config.Notify.
 func (f *host) notify(ctx context.Context, session string, n bgagent.Notice) error {
 	f.o.mu.Lock()
 	f.o.logLocked("notify %s of %s", session, n.ID)
