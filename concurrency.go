@@ -16,6 +16,11 @@ import (
 // to. A pool serves first come, first served: a released slot goes straight to the first in line,
 // and nobody can overtake.
 //
+// Limits.Total and Limits.Agent are caps beside the pools. A slot goes to the first waiter that can
+// start. A waiter that a cap holds back keeps its place and holds back nobody else. Once 100 waiters
+// behind the head of a line have got a slot of its pool, the next slot is kept for the head until its
+// caps have room.
+//
 // A ConcurrencyManager is useful by itself. It knows nothing of tasks, starts no goroutine and
 // needs no closing. All methods are safe for concurrent use. Create one with
 // [NewConcurrencyManager]. To share slots between managers, set it as Config.Concurrency of each.
@@ -25,7 +30,7 @@ type ConcurrencyManager struct{ slots *slots.Manager }
 type PoolStats struct {
 	// Name is the name of the entry that applies: "model claude-opus", "provider anthropic",
 	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is no name
-	// at all.
+	// at all. The caps beside the pools are "total" and "cap explore".
 	Name    string `json:"name"`
 	Limit   int    `json:"limit"`   // Unlimited for none
 	InUse   int    `json:"in_use"`  // slots in use; above Limit only after SetLimits
@@ -45,6 +50,9 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 // Acquire waits for a slot of the model's pool and returns it. The model is written
 // "provider/model", or as a model id alone if its provider is not known. If ctx ends first, or has
 // already ended, Acquire returns ctx.Err() and no slot.
+//
+// The slot counts for the pool and for Limits.Total, and for no agent. With Limits.Fair, all waiters
+// in Acquire count as one root.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
 	s, err := c.slots.Acquire(ctx, model)
 	return Slot{s}, err
@@ -56,12 +64,14 @@ func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
 	return Slot{s}, ok
 }
 
-// Stats returns the figures of the model's pool.
+// Stats returns the figures of the model's pool. It says nothing about caps.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
 	return PoolStats(c.slots.Stats(model))
 }
 
-// Pools returns the figures of every pool that has slots in use or waiters, sorted by name.
+// Pools returns the figures of every pool that has slots in use or waiters, and of every cap that
+// applies to one of them, sorted by name. Tasks without a model whose agent has a cap count in "cap
+// explore" and have no pool.
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	figures := c.slots.Pools()
 	if figures == nil {
@@ -78,7 +88,7 @@ func (c *ConcurrencyManager) Pools() []PoolStats {
 // are left out, and the default is filled in.
 func (c *ConcurrencyManager) Limits() Limits {
 	l := c.slots.Rules().(rules).Limits
-	l.Model, l.Provider = maps.Clone(l.Model), maps.Clone(l.Provider)
+	l.Model, l.Provider, l.Agent = maps.Clone(l.Model), maps.Clone(l.Provider), maps.Clone(l.Agent)
 	return l
 }
 
@@ -89,6 +99,7 @@ func (c *ConcurrencyManager) Limits() Limits {
 // pool is below the limit. Raising a limit serves as many waiters as now fit. If the new limits
 // name another pool for a model, the waiters for that model move to that pool and keep their place
 // by waiting time, and the model's slots in use count in that pool from then on.
+// Caps count the slots in use at once; the waiters that they held back are counted anew.
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	l, err := l.normal()
 	if err != nil {
@@ -146,6 +157,9 @@ type rules struct{ Limits }
 func (l rules) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
 	switch {
 	case space == slots.Agents:
+		if n := l.Agent[name]; n != 0 {
+			return "agent " + name, Unlimited, false // its cap decides, if it has one
+		}
 		return "agent " + name, l.Default, false
 	case name == "":
 		return "default", l.Default, false
@@ -166,6 +180,9 @@ func (l rules) Pool(space slots.Space, name string) (pool string, limit int, sha
 	return "default " + name, l.Default, false
 }
 
+// Caps implements [slots.Rules].
+func (l rules) Caps() slots.Caps { return slots.Caps{Total: l.Total, Agent: l.Agent, Fair: l.Fair} }
+
 // normal returns a checked copy of l: names are trimmed and in lower case, entries of 0 are left
 // out, and the default is filled in.
 func (l Limits) normal() (Limits, error) {
@@ -175,7 +192,15 @@ func (l Limits) normal() (Limits, error) {
 	if l.Default == 0 {
 		l.Default = DefaultConcurrency
 	}
+	if l.Total < Unlimited {
+		return l, &InputError{"Limits.Total", fmt.Sprintf("is %d; it must be positive, or 0 or Unlimited (-1) for no limit", l.Total)}
+	}
 	var err error
+	if len(l.Agent) > 0 {
+		if l.Agent, err = normalLimits("Limits.Agent", l.Agent); err != nil {
+			return l, err
+		}
+	}
 	if l.Model, err = normalLimits("Limits.Model", l.Model); err != nil {
 		return l, err
 	}

@@ -115,7 +115,7 @@ func handOff(b *testing.B, n int) float64 {
 	runtime.GC()
 	start := time.Now()
 	for w := &line[0].Waiter; w != nil; {
-		if w = c.slots.Leave(w); w != nil {
+		if w, _ = c.slots.Leave(w); w != nil {
 			w.Owner.SlotGranted(w)
 		}
 	}

@@ -70,9 +70,7 @@ func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)
 						<-w.woken
 					}
 					entered(pool)()
-					if next := c.slots.Leave(&w.Waiter); next != nil {
-						next.Owner.SlotGranted(next)
-					}
+					leaveSlot(c, &w.Waiter)
 				}
 				disturb(i)
 			}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"unicode"
 
+	"github.com/bgagent/bgagent/internal/slots"
 	"github.com/stretchr/testify/require"
 )
 
@@ -22,7 +23,7 @@ func oracleName(s string) string {
 
 // oracleValid says whether the limits are to be accepted.
 func oracleValid(l Limits) bool {
-	for _, m := range []map[string]int{l.Model, l.Provider} {
+	for _, m := range []map[string]int{l.Model, l.Provider, l.Agent} {
 		for k1, n1 := range m {
 			if n1 < -1 || oracleName(k1) == "" {
 				return false
@@ -39,7 +40,7 @@ func oracleValid(l Limits) bool {
 			return false
 		}
 	}
-	return l.Default >= -1
+	return l.Default >= -1 && l.Total >= -1
 }
 
 // oraclePool names the pool of a model or an agent and its limit.
@@ -51,6 +52,9 @@ func oraclePool(l Limits, model, agent string) (string, int) {
 	name := oracleName(model)
 	if name == "" {
 		if a := oracleName(agent); a != "" {
+			if n := oracleCap(l, a); n != 0 {
+				return "agent " + a, -1
+			}
 			return "agent " + a, def
 		}
 		return "default", def
@@ -79,76 +83,24 @@ func oraclePool(l Limits, model, agent string) (string, int) {
 	return "default " + name, def
 }
 
+// oracleCap is the limit of an agent; 0 when there is none.
+func oracleCap(l Limits, agent string) int {
+	for k, n := range l.Agent {
+		if oracleName(k) == oracleName(agent) && n != 0 {
+			return n
+		}
+	}
+	return 0
+}
+
 // oracleOne is one who waits or holds.
 type oracleOne struct {
 	model, agent string
+	root         *slots.Root
 	head         bool
 	ticket       uint64
 	holds        bool
 	real         any // *guest, *caller or *Slot
-}
-
-type oracle struct {
-	limits Limits
-	all    []*oracleOne
-}
-
-func (o *oracle) pool(x *oracleOne) string {
-	name, _ := oraclePool(o.limits, x.model, x.agent)
-	return name
-}
-
-// stats are the figures of all pools, by name.
-func (o *oracle) stats() map[string]PoolStats {
-	out := map[string]PoolStats{}
-	for _, x := range o.all {
-		name, limit := oraclePool(o.limits, x.model, x.agent)
-		s := out[name]
-		s.Name, s.Limit = name, limit
-		if x.holds {
-			s.InUse++
-		} else {
-			s.Waiting++
-		}
-		out[name] = s
-	}
-	return out
-}
-
-// line is who waits in a pool, in order.
-func (o *oracle) line(pool string) []*oracleOne {
-	var line []*oracleOne
-	for _, x := range o.all {
-		if !x.holds && o.pool(x) == pool {
-			line = append(line, x)
-		}
-	}
-	slices.SortFunc(line, func(a, b *oracleOne) int {
-		switch {
-		case a.head && !b.head, a.head == b.head && a.ticket < b.ticket:
-			return -1
-		default:
-			return 1
-		}
-	})
-	return line
-}
-
-// settle grants whatever can be granted.
-func (o *oracle) settle() {
-	for name, s := range o.stats() {
-		for _, x := range o.line(name) {
-			if s.Limit == -1 || s.InUse < s.Limit {
-				x.holds = true
-				s.InUse++
-			}
-		}
-	}
-}
-
-func (o *oracle) drop(x *oracleOne) {
-	o.all = slices.DeleteFunc(o.all, func(y *oracleOne) bool { return y == x })
-	o.settle()
 }
 
 // caller is somebody in Acquire.
@@ -165,6 +117,25 @@ var (
 	someKeys   = []string{"a/x", "x", " X ", "A/x", "y", "b/c/x", "c/x", "Ü", "b/y", "/x", "a/"}
 	someNames  = []string{"a", " A", "b", "c", "É"}
 )
+
+// randomCaps adds caps to limits, mostly.
+func randomCaps(r *rand.Rand, l Limits) Limits {
+	n := func() int { return []int{-1, 0, 1, 1, 2, 3}[r.IntN(6)] }
+	if r.IntN(2) == 0 {
+		l.Total = []int{-1, 0, 1, 2, 4, 8}[r.IntN(6)]
+	}
+	if r.IntN(3) > 0 {
+		l.Agent = map[string]int{}
+		for range 1 + r.IntN(3) {
+			l.Agent[someAgents[r.IntN(len(someAgents))]] = n()
+		}
+	}
+	l.Fair = r.IntN(2) == 0
+	if r.IntN(30) == 0 {
+		l.Total = -2
+	}
+	return l
+}
 
 func randomLimits(r *rand.Rand) Limits {
 	n := func() int { return []int{-1, 0, 1, 1, 2, 3, 5}[r.IntN(7)] }
@@ -186,12 +157,21 @@ func randomLimits(r *rand.Rand) Limits {
 func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	pick := func(from []string) string { return from[r.IntN(len(from))] }
-	limits := randomLimits(r)
+	draw := func() Limits {
+		if l := randomLimits(r); seed%4 > 0 {
+			return randomCaps(r, l)
+		} else {
+			return l
+		}
+	}
+	limits := draw()
 	for !oracleValid(limits) {
-		limits = randomLimits(r)
+		limits = draw()
 	}
 	c := newConcurrency(t, limits)
-	o := &oracle{limits: limits}
+	o := &oracle{clock: c.slots.Ticket}
+	o.setLimits(limits)
+	roots := make([]slots.Root, 3)
 	var old []Slot // released, to be released again
 	var early []uint64
 	var last string
@@ -240,7 +220,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			}
 		}
 		want := []PoolStats{}
-		for _, s := range o.stats() {
+		for _, s := range o.shown() {
 			want = append(want, s)
 		}
 		slices.SortFunc(want, func(a, b PoolStats) int { return strings.Compare(a.Name, b.Name) })
@@ -260,7 +240,8 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			}
 			last = fmt.Sprintf("take %q %q head=%v", model, agent, head)
 			g := newGuest()
-			x := &oracleOne{model: model, agent: agent, head: head, ticket: ticket, real: g}
+			g.Root = &roots[r.IntN(len(roots))]
+			x := &oracleOne{model: model, agent: agent, root: g.Root, head: head, ticket: ticket, real: g}
 			o.all = append(o.all, x)
 			o.settle()
 			guests = append(guests, g)
@@ -271,8 +252,9 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			}
 			if !granted {
 				place, s := c.slots.Place(&g.Waiter)
-				must(place == 1+slices.Index(o.line(o.pool(x)), x), "place %d", place)
-				must(PoolStats(s) == o.stats()[o.pool(x)], "place says %+v", s)
+				wantPlace, want := o.place(x)
+				must(place == wantPlace, "place %d, should be %d", place, wantPlace)
+				must(PoolStats(s) == want, "place says %+v, should say %+v", s, want)
 			}
 		case k < 30:
 			early = append(early, c.slots.Ticket())
@@ -280,7 +262,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			last = fmt.Sprintf("Acquire %q", model)
 			ctx, cancel := context.WithCancel(context.Background())
 			real := &caller{cancel: cancel}
-			x := &oracleOne{model: model, real: real}
+			x := &oracleOne{model: model, real: real, ticket: c.slots.Ticket()}
 			ended := r.IntN(10) == 0
 			if ended {
 				cancel()
@@ -298,7 +280,6 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 				real.done = true
 			}()
 			synctest.Wait()
-			x.ticket = c.slots.Ticket() // just after the one it has taken, if it waits
 			must(!ended || real.done && real.err != nil, "an ended context was ignored")
 		case k < 60:
 			last = fmt.Sprintf("TryAcquire %q", model)
@@ -323,24 +304,35 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			if len(guests) > 0 {
 				g := guests[r.IntN(len(guests))]
 				if !slices.ContainsFunc(o.all, func(x *oracleOne) bool { return x.real == any(g) }) {
-					must(c.slots.Leave(&g.Waiter) == nil, "who had nothing passed something on")
+					next, _ := c.slots.Leave(&g.Waiter)
+					must(next == nil, "who had nothing passed something on")
 				}
 			}
+		case k == 92 && r.IntN(4) == 0:
+			last = fmt.Sprintf("many of %q %q", model, agent)
+			root := &roots[r.IntN(len(roots))]
+			for range 120 {
+				g := newGuest()
+				g.Root = root
+				x := &oracleOne{model: model, agent: agent, root: root, ticket: c.slots.Ticket(), real: g}
+				o.all = append(o.all, x)
+				o.settle()
+				granted := takeSlot(c, &g.Waiter, model, agent, false, x.ticket)
+				must(granted == x.holds, "take said %v", granted)
+				g.leave(c)
+				o.drop(x)
+			}
 		case k < 96:
-			l := randomLimits(r)
+			l := draw()
 			last = fmt.Sprintf("SetLimits %+v", l)
 			err := c.SetLimits(l)
 			must((err == nil) == oracleValid(l), "SetLimits said %v", err)
 			if err == nil {
-				o.limits = l
-				o.settle()
+				o.setLimits(l)
 			}
 		default:
 			name, limit := oraclePool(o.limits, model, "")
-			s, is := o.stats()[name]
-			if !is {
-				s = PoolStats{Name: name, Limit: limit}
-			}
+			s := o.figures(name, limit, func(x *oracleOne) bool { return o.pool(x) == name })
 			must(c.Stats(model) == s, "Stats(%q) is %+v, should be %+v", model, c.Stats(model), s)
 		}
 		check()
@@ -350,15 +342,17 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 		check()
 	}
 	require.Empty(t, c.Pools())
+	o.limits.Total, o.limits.Agent, o.limits.Fair = 0, nil, false
+	require.NoError(t, c.SetLimits(o.limits))
 	for _, m := range someModels {
 		requireFullBatch(t, c, m)
 	}
 }
 
 func TestSlotsAgainstAnOracle(t *testing.T) {
-	seeds, ops := 25, 400
+	seeds, ops := 40, 300
 	if testing.Short() {
-		seeds = 10
+		seeds = 16
 	}
 	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) { runAgainstOracle(t, uint64(seed), ops) })

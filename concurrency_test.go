@@ -35,15 +35,25 @@ func (g *guest) take(c *ConcurrencyManager, model string) bool {
 
 // leave tells the next one, as the contract asks.
 func (g *guest) leave(c *ConcurrencyManager) {
-	if next := c.slots.Leave(&g.Waiter); next != nil {
-		next.Owner.SlotGranted(next)
-	}
+	leaveSlot(c, &g.Waiter)
 }
 
 // takeSlot asks for a slot as a task does.
 func takeSlot(c *ConcurrencyManager, w *slots.Waiter, model, agent string, head bool, ticket uint64) bool {
 	space, name := countedAs(model, agent)
-	return c.slots.Take(w, space, name, head, ticket)
+	h := c.slots.For(space, name, agent)
+	return c.slots.Take(w, &h, head, ticket)
+}
+
+// leaveSlot gives up what w has and tells those who have got a slot by that.
+func leaveSlot(c *ConcurrencyManager, w *slots.Waiter) {
+	next, more := c.slots.Leave(w)
+	if next != nil {
+		next.Owner.SlotGranted(next)
+	}
+	for _, w := range more {
+		w.Owner.SlotGranted(w)
+	}
 }
 
 func requireHolds(t *testing.T, c *ConcurrencyManager, g *guest) {
@@ -181,7 +191,7 @@ func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 			b := newGuest()
 			require.False(t, b.take(c, "m"))
 
-			next := c.slots.Leave(&a.Waiter)
+			next, _ := c.slots.Leave(&a.Waiter)
 			require.NotNil(t, next)
 			ctx.ended.Store(true)
 			if !toldFirst {
@@ -295,6 +305,7 @@ func TestFreeSlotCostsNoAllocation(t *testing.T) {
 	defer cancel()
 	p := c.Pool("anthropic/opus")
 	g := newGuest()
+	model, agent := c.slots.For(slots.Models, "openai/gpt", "a"), c.slots.For(slots.Agents, "Explore", "")
 	for range DefaultConcurrency {
 		c.TryAcquire("none/none")
 	}
@@ -310,8 +321,8 @@ func TestFreeSlotCostsNoAllocation(t *testing.T) {
 		"capitals":   func() { s, _ := c.TryAcquire(" OpenAI/GPT"); s.Release() },
 		"no slash":   func() { s, _ := c.TryAcquire("default"); s.Release() },
 		"Pool":       func() { s, _ := p.TryAcquire(); s.Release() },
-		"task":       func() { takeSlot(c, &g.Waiter, "openai/gpt", "a", false, c.slots.Ticket()); c.slots.Leave(&g.Waiter) },
-		"agent":      func() { takeSlot(c, &g.Waiter, "", "Explore", false, c.slots.Ticket()); c.slots.Leave(&g.Waiter) },
+		"task":       func() { c.slots.Take(&g.Waiter, &model, false, c.slots.Ticket()); c.slots.Leave(&g.Waiter) },
+		"agent":      func() { c.slots.Take(&g.Waiter, &agent, false, c.slots.Ticket()); c.slots.Leave(&g.Waiter) },
 		"no room":    func() { c.TryAcquire("none/none") },
 	} {
 		assert.Zero(t, testing.AllocsPerRun(100, f), name)

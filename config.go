@@ -100,10 +100,12 @@ func (w *Wake) UnmarshalText(b []byte) error {
 // alone. In every place 0 means "not set" and [Unlimited] means no limit. Names
 // are compared trimmed and in lower case.
 //
+// Total and Agent are caps beside the limit that decides: a turn begins where all
+// of them have room. A task that waits for its own tasks counts for none.
+//
 // A task without a model counts under its agent's name, as if each agent were a
-// model of its own: with a Default of 2, two agents can be in four turns. One
-// limit for all agents takes a Config.Model that says the same model, or models
-// of one limited provider, for all of them.
+// model of its own: with a Default of 2, two agents can be in four turns. Total
+// is one limit for all agents.
 type Limits struct {
 	// Model limits by model: "provider/model" for just this one, a name without
 	// a slash for that model id of any provider.
@@ -114,6 +116,16 @@ type Limits struct {
 	// Default is the limit of every other model, each for itself. 0 means
 	// [DefaultConcurrency].
 	Default int
+
+	// Total caps the sessions that are in a turn over all pools. 0 means no cap.
+	Total int
+	// Agent caps the sessions of an agent that are in a turn, whatever their
+	// models. For a task without a model it decides in place of Default.
+	Agent map[string]int
+	// Fair gives the turns of a pool to root sessions in rounds, one each, instead
+	// of by arrival. The place in line is then the place among the tasks of the same
+	// root. Tasks that began to wait under other limits take part like all others.
+	Fair bool
 }
 
 // Config configures a [BackgroundManager]. The zero value works. New copies it;
@@ -243,6 +255,11 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// isZero reports whether nothing is set.
+func (l *Limits) isZero() bool {
+	return len(l.Model)+len(l.Provider)+len(l.Agent) == 0 && l.Default == 0 && l.Total == 0 && !l.Fair
+}
+
 // withDefaults returns a copy of c that shares nothing with it and has every
 // default filled in, or an error that names what is wrong.
 func (c Config) withDefaults() (Config, error) {
@@ -251,6 +268,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Limits.Model = maps.Clone(c.Limits.Model)
 	c.Limits.Provider = maps.Clone(c.Limits.Provider)
+	c.Limits.Agent = maps.Clone(c.Limits.Agent)
 	c.Clients = maps.Clone(c.Clients)
 	c.ToolNames = maps.Clone(c.ToolNames)
 	c.Permissions = slices.Clone(c.Permissions)
@@ -360,7 +378,7 @@ func (c *Config) validate() error {
 	if _, err := wordingFor(c.ToolNames); err != nil {
 		return &InputError{"Config.ToolNames", err.Error()}
 	}
-	if c.Concurrency != nil && (len(c.Limits.Model) > 0 || len(c.Limits.Provider) > 0 || c.Limits.Default != 0) {
+	if c.Concurrency != nil && !c.Limits.isZero() {
 		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}
 	}
 	for _, pair := range [][2]timeLimit{

@@ -37,6 +37,8 @@ const maxConfigFile = 1 << 20
 //	defaultConcurrency    5           no limit
 //	maxDepth              1           refused
 //	maxTasksPerRoot       100         no limit
+//	totalConcurrency      0           no limit
+//	agentConcurrency      {}          no limit
 //	staleTimeoutMs        180000      never
 //	taskTtlMs             1800000     never
 //	queueTtlMs            0           never

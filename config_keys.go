@@ -28,7 +28,7 @@ const (
 	keyMs     keyKind = iota // a duration of Config, in milliseconds
 	keyCount                 // a count of Config
 	keyBytes                 // Config.RetainText
-	keyLimit                 // Limits.Default
+	keyLimit                 // a number of Limits
 	keyLimits                // a map of Limits
 	keyWake                  // Config.Wake
 )
@@ -56,6 +56,8 @@ var fileKeys = []fileKey{
 	{key: "defaultConcurrency", kind: keyLimit, field: "Limits.Default", zero: "no limit", about: "The same for every other model, each for itself, and for every agent that has no model"},
 	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks may delegate; 1: a task may not delegate"},
 	{key: "maxTasksPerRoot", kind: keyCount, field: "MaxTasksPerRoot", zero: "no limit", about: "Live tasks under one root session"},
+	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at once, all together, beside the limits by model, by provider and by default"},
+	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "The same by agent, whatever its model. Without a model it decides in place of `defaultConcurrency`"},
 
 	limitStaleTimeout.inFile(),
 	limitTimeToLive.inFile(),
@@ -149,8 +151,11 @@ func (k *fileKey) most() int64 {
 
 // example is what a map of limits may say.
 func (k *fileKey) example() string {
-	if k.field == "Limits.Model" {
+	switch k.field {
+	case "Limits.Model":
 		return `{ "claude-opus-4-5": 2 }`
+	case "Limits.Agent":
+		return `{ "explore": 2 }`
 	}
 	return `{ "anthropic": 3 }`
 }
@@ -189,6 +194,9 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	case keyBytes:
 		return c.RetainText, func(n int64) { c.RetainText = n }
 	case keyLimit:
+		if k.field == "Limits.Total" {
+			return int64(c.Limits.Total), func(n int64) { c.Limits.Total = int(n) }
+		}
 		return int64(c.Limits.Default), func(n int64) { c.Limits.Default = int(n) }
 	case keyWake:
 		return int64(c.Wake), func(n int64) { c.Wake = Wake(n) }
@@ -203,6 +211,8 @@ func (k *fileKey) limits(c *Config) *map[string]int {
 		return &c.Limits.Model
 	case "Limits.Provider":
 		return &c.Limits.Provider
+	case "Limits.Agent":
+		return &c.Limits.Agent
 	}
 	panic("bgagent: bug: no map for the key " + k.key)
 }

@@ -1,6 +1,10 @@
 package bgagent
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/bgagent/bgagent/internal/slots"
+)
 
 // kind holds what many tasks have in common. It is stored once and counted.
 type kind struct {
@@ -9,6 +13,7 @@ type kind struct {
 	refs  int
 	cl    *client
 	rules []Permission
+	slot  slots.Handle // what it takes a slot as
 }
 
 type kindKey struct {
@@ -28,6 +33,8 @@ func (st *state) kind(key kindKey, cl *client, own []Permission) *kind {
 	}
 	if k == nil || !slices.Equal(k.own, own) {
 		k = &kind{key: key, cl: cl, own: own}
+		space, name := countedAs(key.model, key.agent)
+		k.slot = st.slots.For(space, name, key.agent)
 		if key.depth >= st.cfg.MaxDepth && st.cfg.delegate != "" {
 			k.rules = append(k.rules, Permission{Name: st.cfg.delegate, Pattern: "*", Action: PermissionDeny})
 		}

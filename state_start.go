@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"hash/maphash"
 	"maps"
+
+	"github.com/bgagent/bgagent/internal/slots"
 )
 
 // sameCall returns the task that an earlier call with the same hash launched, or nil.
@@ -178,8 +180,9 @@ func (st *state) queue(t *task, now int64) {
 // continues with the task.
 func (st *state) askForSlot(t *task, head bool) {
 	s := st.slots
-	space, name := countedAs(t.kind.key.model, t.kind.key.agent)
-	if s.Take(&t.wait, space, name, head, s.Ticket()) {
+	top, _ := t.up.root()
+	t.wait.Root = &top.slots
+	if s.Take(&t.wait, &t.kind.slot, head, s.Ticket()) {
 		st.due.granted = append(st.due.granted, t)
 	}
 }
@@ -212,10 +215,17 @@ func (st *state) granted(t *task, now int64) {
 // that gets the slot.
 func (st *state) release(t *task) {
 	t.set(flagSlot, false)
-	next := st.slots.Leave(&t.wait)
-	if next == nil {
-		return
+	next, more := st.slots.Leave(&t.wait)
+	if next != nil {
+		st.passed(next)
 	}
+	for _, next := range more {
+		st.passed(next)
+	}
+}
+
+// passed has settle continue with the task that got a slot.
+func (st *state) passed(next *slots.Waiter) {
 	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read here
 		st.due.granted = append(st.due.granted, t)
 		return

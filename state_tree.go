@@ -1,6 +1,10 @@
 package bgagent
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/bgagent/bgagent/internal/slots"
+)
 
 // node is a session that delegates: a root session, a scope, or the session of a task.
 type node struct {
@@ -14,8 +18,9 @@ type node struct {
 	live    int     // number of its own pending and running tasks
 	account account // on a root: counts of the whole tree
 	kids    int
-	gone    bool // the host said that the session no longer exists
-	lapsed  bool // it belonged to a task whose record has expired
+	slots   slots.Root // on a root: what shares turns fairly with other roots
+	gone    bool       // the host said that the session no longer exists
+	lapsed  bool       // it belonged to a task whose record has expired
 
 	outbox
 	delivery

@@ -13,17 +13,18 @@ import (
 // those named by the limits, then those shown earlier.
 const maxPools = 200
 
-// poolOf returns the name of the pool that counts the task.
+// poolOf returns the name of the pool that counts the task, or of the cap that
+// stands for one. A pending task does not move to the pool that blocks it, so its
+// row stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
+	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {
-	case t.Queue != nil:
-		return t.Queue.Pool.Name
-	case t.Model != "":
+	case strings.TrimSpace(t.Model) != "" || agent == "":
 		return c.Stats(t.Model).Name
-	case t.Agent != "":
-		return "agent " + strings.ToLower(strings.TrimSpace(t.Agent))
+	case c.Limits().Agent[agent] > 0:
+		return "cap " + agent
 	default:
-		return "default"
+		return "agent " + agent
 	}
 }
 
@@ -50,10 +51,19 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 	for _, name := range slices.Sorted(maps.Keys(limits.Provider)) {
 		add(bgagent.PoolStats{Name: "provider " + name, Limit: limits.Provider[name]})
 	}
+	for _, name := range slices.Sorted(maps.Keys(limits.Agent)) {
+		if n := limits.Agent[name]; n > 0 {
+			add(bgagent.PoolStats{Name: "cap " + name, Limit: n})
+		}
+	}
+	if limits.Total > 0 {
+		add(bgagent.PoolStats{Name: "total", Limit: limits.Total})
+	}
 	for _, p := range before {
 		// A pool that the limits no longer name is dropped. The others have the
 		// default limit.
-		if strings.HasPrefix(p.Name, "agent ") || strings.HasPrefix(p.Name, "default") {
+		agent, ok := strings.CutPrefix(p.Name, "agent ")
+		if ok && limits.Agent[agent] == 0 || strings.HasPrefix(p.Name, "default") {
 			add(bgagent.PoolStats{Name: p.Name, Limit: limits.Default})
 		}
 	}

@@ -31,7 +31,7 @@ func startServing(all *cli) (*serving, error) {
 		return nil, &exitError{exitInput, err}
 	}
 	options := bgagent.ToolOptions{Agents: s.crew.Agents()}
-	s.manager, err = s.crew.Manager(bgagent.Config{Wake: bgagent.WakeNever})
+	s.manager, err = s.crew.Manager(bgagent.Config{Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}})
 	if errors.Is(err, bgagent.ErrDepth) {
 		warn("%v", err)
 		options.Omit = []string{bgagent.ToolDelegateTask}

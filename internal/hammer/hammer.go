@@ -243,6 +243,13 @@ func (h *hammer) limits() bgagent.Limits {
 	if r.IntN(6) == 0 {
 		l.Default = bgagent.Unlimited
 	}
+	if r.IntN(3) == 0 {
+		l.Total = 1 + r.IntN(4)
+	}
+	if r.IntN(3) == 0 {
+		l.Agent = map[string]int{agents[r.IntN(len(agents))]: 1 + r.IntN(2), agents[r.IntN(len(agents))]: 1 + r.IntN(3)}
+	}
+	l.Fair = r.IntN(3) == 0
 	return l
 }
 

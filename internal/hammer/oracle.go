@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -135,24 +136,43 @@ func (o *oracle) broken(r *rand.Rand) bool {
 	return !o.isHealed() && x < o.rate
 }
 
-// poolLocked returns the pool that counts an activity under the current limits, and
-// its limit.
-func (o *oracle) poolLocked(model, agent string) (string, int) {
+// limit is a pool or a cap, with what it allows.
+type limit struct {
+	name string
+	most int
+}
+
+// limitsLocked returns what the limits of the moment count an activity in.
+func (o *oracle) limitsLocked(model, agent string) []limit {
+	all := []limit{o.poolLocked(model, agent)}
+	if n := o.limits.Agent[agent]; n > 0 {
+		all = append(all, limit{"cap " + agent, n})
+	}
+	if o.limits.Total > 0 {
+		all = append(all, limit{"total", o.limits.Total})
+	}
+	return all
+}
+
+func (o *oracle) poolLocked(model, agent string) limit {
 	def := o.limits.Default
 	if model == "" {
-		return "agent " + agent, def
+		if o.limits.Agent[agent] != 0 {
+			def = bgagent.Unlimited
+		}
+		return limit{"agent " + agent, def}
 	}
 	provider, bare, _ := strings.Cut(model, "/")
 	if n := o.limits.Model[model]; n != 0 {
-		return "model " + model, n
+		return limit{"model " + model, n}
 	}
 	if n := o.limits.Model[bare]; n != 0 {
-		return "model " + bare, n
+		return limit{"model " + bare, n}
 	}
 	if n := o.limits.Provider[provider]; n != 0 {
-		return "provider " + provider, n
+		return limit{"provider " + provider, n}
 	}
-	return "default " + model, def
+	return limit{"default " + model, def}
 }
 
 // begin records that something of the attempt starts to run. If it needs a new
@@ -165,17 +185,23 @@ func (o *oracle) begin(a *activity, grant bool) {
 	if !grant || o.limitsAt.Equal(time.Now()) {
 		return
 	}
-	pool, limit := o.poolLocked(a.model, a.agent)
+	for _, l := range o.limitsLocked(a.model, a.agent) {
+		o.suspectLocked(l)
+	}
+}
+
+// suspectLocked notes when more run than a pool or cap allows.
+func (o *oracle) suspectLocked(l limit) {
 	var who []*activity
 	tasks := map[attemptKey]bool{}
 	for b := range o.runs {
-		if p, _ := o.poolLocked(b.model, b.agent); p == pool && !b.lied && !tasks[b.key] {
+		if !b.lied && !tasks[b.key] && slices.Contains(o.limitsLocked(b.model, b.agent), l) {
 			tasks[b.key] = true
 			who = append(who, b)
 		}
 	}
-	if limit != bgagent.Unlimited && len(who) > limit {
-		o.suspects = append(o.suspects, suspect{pool, limit, time.Since(o.began), who})
+	if l.most != bgagent.Unlimited && len(who) > l.most {
+		o.suspects = append(o.suspects, suspect{l.name, l.most, time.Since(o.began), who})
 	}
 }
 

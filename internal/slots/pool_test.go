@@ -12,6 +12,8 @@ import (
 // alone gives every name a pool of its own, all with the same limit.
 type alone int
 
+func (n alone) Caps() Caps { return Caps{} }
+
 func (n alone) Pool(_ Space, name string) (pool string, limit int, shared bool) {
 	return "pool " + name, int(n), false
 }
@@ -50,15 +52,18 @@ func newGuest() *guest {
 	return g
 }
 
+func takeModel(c *Manager, w *Waiter, model string, head bool, ticket uint64) bool {
+	h := c.For(Models, model, "")
+	return c.Take(w, &h, head, ticket)
+}
+
 func (g *guest) take(c *Manager, model string) bool {
-	return c.Take(&g.Waiter, Models, model, false, c.Ticket())
+	return takeModel(c, &g.Waiter, model, false, c.Ticket())
 }
 
 // leave notifies the next waiter, as the contract of Leave requires.
 func (g *guest) leave(c *Manager) {
-	if next := c.Leave(&g.Waiter); next != nil {
-		next.Owner.SlotGranted(next)
-	}
+	tell(c.Leave(&g.Waiter))
 }
 
 // line returns a manager with a limit of 1 for "m", the holder of the slot and n
@@ -149,7 +154,7 @@ func TestNobodyIsToldWhileALockIsHeld(t *testing.T) {
 		require.True(t, ok)
 		a := &asker{c: c}
 		a.Owner = a
-		require.False(t, c.Take(&a.Waiter, Models, "m", false, c.Ticket()))
+		require.False(t, takeModel(c, &a.Waiter, "m", false, c.Ticket()))
 		free(held)
 		require.Equal(t, "pool m", a.stats.Name, name)
 		held.Release()
@@ -200,7 +205,7 @@ func TestAskingTwiceIsABug(t *testing.T) {
 	for _, g := range []*guest{a, w[0]} {
 		require.PanicsWithValue(t, "bgagent: bug: Take of a waiter that already waits or holds a slot", func() { g.take(c, "m") })
 	}
-	require.Panics(t, func() { c.Take(&newGuest().Waiter, Models, "m", false, 0) })
+	require.Panics(t, func() { takeModel(c, &newGuest().Waiter, "m", false, 0) })
 	require.NoError(t, c.Check(), "the panic changed something or kept the lock")
 }
 
@@ -211,9 +216,9 @@ func TestHeadOfLineGoesBeforeEarlierTickets(t *testing.T) {
 	require.False(t, late.take(c, "m"))
 	h1, h2, between := newGuest(), newGuest(), newGuest()
 	t1 := c.Ticket()
-	require.False(t, c.Take(&h2.Waiter, Models, "m", true, c.Ticket()))
-	require.False(t, c.Take(&h1.Waiter, Models, "m", true, t1))
-	require.False(t, c.Take(&between.Waiter, Models, "m", false, early))
+	require.False(t, takeModel(c, &h2.Waiter, "m", true, c.Ticket()))
+	require.False(t, takeModel(c, &h1.Waiter, "m", true, t1))
+	require.False(t, takeModel(c, &between.Waiter, "m", false, early))
 	for i, g := range []*guest{h1, h2, w[0], w[1], between, late} {
 		place, s := c.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
@@ -242,20 +247,20 @@ func TestPlaceIsCountedSoFarAndNoFurther(t *testing.T) {
 }
 
 func TestPendingTaskCostsLittle(t *testing.T) {
-	require.LessOrEqual(t, unsafe.Sizeof(Waiter{}), uintptr(48))
+	require.LessOrEqual(t, unsafe.Sizeof(Waiter{}), uintptr(56))
 }
 
 func TestWaitingTaskCostsNoAllocation(t *testing.T) {
 	c, a, w := line(t, 2)
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		next := c.Leave(&a.Waiter)
-		c.Take(&a.Waiter, Models, "m", false, c.Ticket())
-		next = c.Leave(next)
+		next, _ := c.Leave(&a.Waiter)
+		takeModel(c, &a.Waiter, "m", false, c.Ticket())
+		next, _ = c.Leave(next)
 		c.Leave(next)
 		c.Leave(&a.Waiter)
 		for _, g := range []*guest{a, w[0], w[1]} {
 			c.Leave(&g.Waiter)
-			c.Take(&g.Waiter, Models, "m", false, c.Ticket())
+			takeModel(c, &g.Waiter, "m", false, c.Ticket())
 		}
 	}))
 }

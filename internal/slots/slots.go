@@ -1,5 +1,37 @@
-// Package slots keeps pools of slots and the lines of waiters for them. It knows
-// nothing about tasks, models or the meaning of limits: [Rules] map names to pools.
+// Package slots keeps pools of slots and the lines of those who wait for one.
+// It knows nothing of tasks, of models or of what limits mean: [Rules] say which
+// pool a name is counted in, and which caps hold beside the pools.
+//
+// Without caps a pool has one line, and a slot that is given back goes to its first:
+// O(1), without an allocation.
+//
+// With caps ([Caps.Total], [Caps.Agent]) or turns by root ([Caps.Fair]) a pool has a
+// lane for each agent with a cap and one for all others. Who stands in a lane is
+// blocked by the same things: its pool, the cap of its agent, the total. A lane has a
+// line, or with Fair one for each root, sorted by queue time.
+//
+//   - The place of a line is the order of its first: next turns, then the longest
+//     waiting. With Fair its time is not before its root was last granted a slot of
+//     the pool. So the root that has waited longest for a turn goes first, which
+//     gives one turn to each in a round, and places compare across pools.
+//   - Every lane where somebody waits is filed in one heap, by place: that of
+//     something which has no room for it. What has room has an empty heap.
+//   - When a slot is given back, three heaps may have got room: those of its pool, its
+//     cap and the total. The first lane of each is looked at. If something else
+//     blocks it, it is filed there and the next one is looked at. Of those that can
+//     start, the first in place gets the slot, until nobody can start.
+//
+// So a grant costs O(log n) of n lines, and O(log n) more for each lane that it finds
+// blocked by something else. Such a lane is not looked at again before that has got
+// room. Where every pool and every cap is full all the time, and every agent waits in
+// every pool, a grant can look at as many lanes as there are pools and caps.
+//
+// The heap of all lanes of a pool has the head of its line on top. Whoever is behind
+// it and gets a slot of the pool passes it over. After [MaxPassed] times the next slot
+// that the pool has free is kept for the lane, and the next lane is the head. A kept
+// slot takes room in its pool, not in a cap. A lane keeps one slot at most: keeping
+// one for everybody in it would leave the pool idle while the cap lets them through
+// one by one.
 package slots
 
 import (
@@ -10,57 +42,59 @@ import (
 	"sync/atomic"
 )
 
-// Unlimited is the limit of a pool without a limit.
+// Unlimited is the limit of a pool without one.
 const Unlimited = -1
 
-// Rules map a name to its pool and to the limit of that pool. A shared pool counts
-// all names that map to it; any other pool belongs to one name. The name is in
-// normal form (see [Normal]). Implementations must be pure: the same name always
-// gives the same result.
+// Rules say which pool a name is counted in, and the limit of that pool. A
+// shared pool takes in every name that has it; any other belongs to the name
+// alone. The name is in its normal form (see [Normal]). Implementations must be
+// pure: the same name always gives the same answer.
 type Rules interface {
 	Pool(space Space, name string) (pool string, limit int, shared bool)
+	Caps() Caps
 }
 
-// Space separates names of different kinds.
+// Space keeps names of different kinds apart.
 type Space uint8
 
-// The spaces.
+// The spaces that there are.
 const (
 	Models Space = iota
 	Agents
 	spaces
 )
 
-// Figures describe one pool.
+// Figures are those of one pool.
 type Figures struct {
 	Name    string
-	Limit   int // Unlimited if there is none
-	InUse   int // slots in use; above Limit only after SetRules
-	Waiting int // waiters for a slot
+	Limit   int // Unlimited for none
+	InUse   int // slots that are out; above Limit only after SetRules
+	Waiting int // how many wait for a slot
 }
 
-// Manager hands out slots. Within a pool, the first to come is the first served: a
-// released slot goes straight to the first in line, and nobody can overtake. It
-// starts no goroutine and needs no closing. All methods are safe for concurrent
-// use. Create one with [New].
+// Manager hands out slots. Inside a pool it is first come, first served: a slot
+// that is given back goes straight to the first in line, and nobody can
+// overtake. It starts no goroutine and needs no closing. All methods are safe for
+// concurrent use. Make one with [New].
 type Manager struct {
-	tickets atomic.Uint64 // the last queue time issued
+	tickets atomic.Uint64 // the last queue time given out
 
-	// mu guards all fields below, every key, pool, Waiter and record reached through
-	// them, and Handle.key. It is a leaf: while it is held, no other lock is taken,
-	// no owner is notified and nothing blocks. Owners of granted slots are notified
-	// after it is released.
+	// mu guards everything below, every key, pool, Waiter and record that is
+	// reached through it, and Handle.key. It is a leaf: while it is held no
+	// other lock is taken, nobody is told of anything and nothing blocks. Who
+	// has been granted a slot is told after it is released.
 	mu     sync.Mutex
-	keys   [spaces]map[string]*key // by name in normal form
-	hot    [256]*key               // cache of some models, because a map look-up costs as much as the rest of Acquire; may hold forgotten keys
-	weight int                     // total weight of all keys
-	churn  int                     // weight of the keys that became new or idle since the last forgetIdle
-	shared map[string]*pool        // shared pools, by name
+	keys   [spaces]map[string]*key // by normal name
+	hot    [256]*key               // some of the models, because a map look-up costs as much as the rest of Acquire; may be forgotten ones
+	weight int                     // of all keys
+	churn  int                     // weight of the keys that came or fell idle since the last forgetIdle
+	shared map[string]*pool        // those that several names may be counted in, by name
 	rules  Rules
-	free   []*record // for reuse, at most maxFreeRecords
+	capped *capped   // nil while the rules have no caps
+	free   []*record // to use again, at most maxFreeRecords
 }
 
-// New returns a manager with the given rules.
+// New returns a manager that follows the rules.
 func New(r Rules) *Manager {
 	m := &Manager{}
 	for space := range m.keys {
@@ -70,8 +104,8 @@ func New(r Rules) *Manager {
 	return m
 }
 
-// Acquire waits for a slot of the model's pool. If ctx ends first, or has already
-// ended, it returns ctx.Err() and no slot.
+// Acquire waits for a slot of the model's pool. When ctx ends first, or has
+// already ended, it returns ctx.Err() and no slot.
 func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	done := ctx.Done()
 	if done != nil {
@@ -84,8 +118,8 @@ func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	return m.acquire(ctx, done, m.lockModel(model))
 }
 
-// acquire takes a slot or waits for one. It is called with m.mu held and returns
-// with m.mu unlocked.
+// acquire takes a slot or waits for one. It is entered with m.mu held and leaves
+// it unlocked.
 func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	if k.pool.hasRoom() {
 		s := m.handOut(k)
@@ -95,22 +129,23 @@ func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Sl
 	return m.wait(ctx, done, k)
 }
 
-// TryAcquire returns a slot of the model's pool if one is free and nobody waits for
-// it.
+// TryAcquire returns a slot of the model's pool if one is free and nobody waits
+// for it.
 func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockModel(model)) }
 
-// try is called with m.mu held and returns with m.mu unlocked.
+// try is entered with m.mu held and leaves it unlocked.
 func (m *Manager) try(k *key) (Slot, bool) {
 	if !k.pool.hasRoom() {
+		s, ok := m.tryCapped(k)
 		m.mu.Unlock()
-		return Slot{}, false
+		return s, ok
 	}
 	s := m.handOut(k)
 	m.mu.Unlock()
 	return s, true
 }
 
-// Stats returns the figures of the model's pool.
+// Stats returns the figures of the pool that the model is counted in.
 func (m *Manager) Stats(model string) Figures {
 	name := Normal(model)
 	m.mu.Lock()
@@ -125,20 +160,24 @@ func (m *Manager) Stats(model string) Figures {
 	return Figures{Name: pool, Limit: limit}
 }
 
-// Pools returns the figures of every pool that has slots in use or waiters, sorted
-// by name.
+// Pools returns the figures of every pool that has slots out or somebody
+// waiting, and of every cap that holds for any of them, sorted by name. Whoever has
+// no pool but a cap is counted there alone.
 func (m *Manager) Pools() []Figures {
 	m.mu.Lock()
 	var out []Figures
 	for p := range m.busyPools() {
 		out = append(out, p.figures())
 	}
+	if m.capped != nil {
+		out = m.capped.figures(out)
+	}
 	m.mu.Unlock()
 	slices.SortFunc(out, func(a, b Figures) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
-// Rules returns the current rules.
+// Rules returns the rules that apply.
 func (m *Manager) Rules() Rules {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -147,10 +186,11 @@ func (m *Manager) Rules() Rules {
 
 // SetRules replaces the rules.
 //
-// Slots in use stay in use. A lower limit takes none away; no slot is granted until
-// the pool is below it. A higher limit immediately serves as many waiters as fit.
-// If the new rules map a name to another pool, its waiters move there and keep
-// their queue times, and its slots in use count there from now on.
+// Slots that are out stay out: a lower limit takes nothing away and grants
+// nothing until the pool is below it; a higher one serves as many as now fit.
+// Where the new rules name another pool for a name, those who wait under that
+// name move there and stand in line by the time they have waited since, and its
+// slots that are out count in that pool from now on.
 func (m *Manager) SetRules(r Rules) {
 	m.mu.Lock()
 	granted := m.setRulesLocked(r)
@@ -160,45 +200,78 @@ func (m *Manager) SetRules(r Rules) {
 	}
 }
 
-// setRulesLocked returns the waiters that got a slot through the new rules, longest
-// waiting first. Their owners have not been notified yet.
+// setRulesLocked returns those who hold a slot because of the new rules, longest
+// waiting first. They have not been told yet.
 func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	m.rules = r
 	m.forgetIdle()
 	before := m.shared
 	m.shared = make(map[string]*pool)
+	moving := m.setCaps(r.Caps(), before)
 
 	touched := make(map[*pool]bool)
-	for _, keys := range m.keys {
-		for _, k := range keys {
-			was := k.pool
-			m.assign(k, before)
-			if k.pool != was {
-				was.inUse -= k.inUse
-				k.pool.inUse += k.inUse
-				touched[was], touched[k.pool] = true, true
-			}
+	for k := range m.all() {
+		was := k.pool
+		m.assign(k, before)
+		if m.capped != nil {
+			m.capped.count(k, k.inUse)
+		}
+		if k.pool != was {
+			was.inUse -= k.inUse
+			k.pool.inUse += k.inUse
+			touched[was], touched[k.pool] = true, true
 		}
 	}
-	var moving []*Waiter
 	for p := range touched {
-		moving = p.takeAll(moving)
+		moving = p.leaveAll(moving)
 	}
-	// Each pool's own line is sorted already, but several lines become one here.
+	// A pool's own line is in order already, but several become one here.
 	slices.SortFunc(moving, byOrder)
+	granted := m.regrant(moving)
+	slices.SortFunc(granted, byOrder)
+	for _, w := range granted {
+		w.order = 0
+	}
+	return granted
+}
+
+// setCaps begins or ends what is kept for caps. Then all waiters are taken out of
+// their lines and returned.
+func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
+	if m.capped == nil && !c.on() {
+		return nil
+	}
+	if m.capped != nil {
+		moving = m.capped.leaveAll()
+	}
+	for k := range m.all() {
+		moving = k.pool.leaveAll(moving)
+		k.pool.capped = nil
+	}
+	for _, p := range shared {
+		p.capped = nil
+	}
+	if m.capped = nil; c.on() {
+		m.capped = newCapped(m, c)
+	}
+	return moving
+}
+
+// regrant puts waiters, who are in the order of their queue time, into the lines of
+// the present rules, and grants what can be granted.
+func (m *Manager) regrant(moving []*Waiter) (granted []*Waiter) {
+	if m.capped != nil {
+		return m.capped.regrant(moving)
+	}
 	for _, w := range moving {
+		w.key.waiting++
+		w.key.pool.waiting++
 		w.key.pool.insert(w)
 	}
-
-	var granted []*Waiter
 	for p := range m.busyPools() {
 		for p.first != nil && p.hasRoom() {
 			granted = append(granted, p.grantFirst())
 		}
-	}
-	slices.SortFunc(granted, byOrder)
-	for _, w := range granted {
-		w.order = 0
 	}
 	return granted
 }

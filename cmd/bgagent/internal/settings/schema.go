@@ -133,6 +133,7 @@ func limitsSchema() (object, error) {
 	properties := object{
 		{"modelConcurrency", append(object{{"description", `Sessions in a turn at once, by "provider/model" or model id. 0 for no limit.`}}, byName...)},
 		{"providerConcurrency", append(object{{"description", "The same for all models of a provider together. 0 for no limit."}}, byName...)},
+		{"agentConcurrency", append(object{{"description", "The same by agent, whatever its model. 0 for no limit."}}, byName...)},
 	}
 	for _, s := range (bgagent.FileConfig{}).Settings() {
 		var standard any
