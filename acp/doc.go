@@ -24,6 +24,13 @@
 // the progress of the task. Stop reasons are passed on; an error that the agent
 // answers with is a failed turn, with the agent's text.
 //
+// Some agents answer a prompt before the last pieces of their answer have come.
+// So a turn that ends well lasts until nothing has come for 250 ms, at most a
+// second more: text that goes on with the last message belongs to the answer, and
+// a tool call or another message ends the wait. An error that an agent writes as
+// text, as those for Codex and Claude do, is the reason of the failed turn and no
+// part of what was written.
+//
 // When the process ends, the turns in it are interrupted, and the error says how
 // it ended and what it wrote to stderr last. The next prompt starts another
 // process, which loads the session, where the agent can load sessions; where it
@@ -107,6 +114,7 @@
 //   - opencode tells its todos only as the input of a tool, which is read.
 //   - opencode repeats a request that the model failed with status 500 without
 //     end and without telling: the time limits of the manager end the turn.
+//   - opencode tells the tokens of the last request of a turn only.
 //   - gemini wants Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it has said that the session is
 //     loaded: the client waits until nothing more comes.

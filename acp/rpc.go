@@ -61,15 +61,21 @@ type conn struct {
 
 	mu      sync.Mutex
 	next    int64
-	pending map[int64]chan received
+	pending map[int64]waiting
 	inbound int
 	err     error  // why the connection ended
 	garbage string // the first line that was no message
 }
 
+// waiting is a request that has no answer yet.
+type waiting struct {
+	answer chan<- received
+	seen   func(received) // called with the answer before anything after it is read; may be nil
+}
+
 // newConn returns a connection that writes to w; serve has to be run for it.
 func newConn(w io.WriteCloser, h handlers) *conn {
-	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]chan received{}}
+	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]waiting{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = newOutbox(w)
 	return c
@@ -79,6 +85,12 @@ func newConn(w io.WriteCloser, h handlers) *conn {
 // error is a *sdk.RequestError when the agent answered with one, the context's
 // when that ended first, and else says why the connection ended.
 func (c *conn) call(ctx context.Context, method string, params, result any) error {
+	return c.callSeen(ctx, method, params, result, nil)
+}
+
+// callSeen is call with a function that sees the answer before anything is read
+// that comes after it. It must not block.
+func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
 		return fmt.Errorf("encoding the request %s: %w", method, err)
@@ -91,7 +103,7 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	}
 	c.next++
 	id := c.next
-	c.pending[id] = answer
+	c.pending[id] = waiting{answer, seen}
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -231,11 +243,14 @@ func (c *conn) take(m received) {
 			return // an answer to nothing that was asked
 		}
 		c.mu.Lock()
-		answer := c.pending[id]
+		w, asked := c.pending[id]
 		delete(c.pending, id)
 		c.mu.Unlock()
-		if answer != nil {
-			answer <- m
+		if asked && w.seen != nil {
+			w.seen(m)
+		}
+		if asked {
+			w.answer <- m
 		}
 	case len(m.ID) == 0:
 		c.h.notify(m.method, m.Params)
