@@ -47,7 +47,7 @@
 // also the children that have left it, which are known by a variable in their
 // environment. That holds for Close, for a crash, and for commands that run in
 // terminals. Nothing that an agent does hangs its host: it may print what is no
-// JSON, write without end, or never read its input. A process is not found that
+// JSON, before a message too, write without end, or never read its input. A process is not found that
 // has written over its environment, or whose environment the host may not read.
 //
 // When the host itself is killed nothing of that happens. Its agents find their
