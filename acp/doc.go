@@ -74,6 +74,9 @@
 //     can be read a rule for some commands allows nothing. A title is for people and
 //     never decides. Paths are compared without links, those of rules too; what a
 //     script does is not seen.
+//     An agent that starts in a mode in which it does not ask, as those for Claude
+//     and Qwen do, is put into one in which it asks when rules forbid something;
+//     where it has none, or Agent.Mode names the other, it is not started.
 //   - Files: none unless Config.Files says so, and only below the directory of
 //     the session, whatever .. and links say. A file is written beside the old
 //     one, whose place, mode and owner it takes; through a link, and where a

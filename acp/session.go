@@ -80,7 +80,7 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	if err := c.add(s, p); err != nil {
 		return "", err
 	}
-	if err := c.choose(ctx, p, s, agent, spec.Model); err != nil {
+	if err := c.choose(ctx, p, s, agent, spec.Model, spec.Permissions); err != nil {
 		c.ForgetSession(s.id)
 		return "", err
 	}
@@ -300,15 +300,19 @@ func (ch *choice) find(want string) (string, bool) {
 
 // choose sets the mode and the model of a session. An agent that offers no
 // choice is left as it is.
-func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string) error {
+func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string, rules []bgagent.Permission) error {
 	c.mu.Lock()
 	mode, models := s.opts.mode, s.opts.model
 	c.mu.Unlock()
+	wanted, err := mode.modeFor(a.Mode, rules)
+	if err != nil {
+		return fmt.Errorf("acp: session %q: the agent %s: %w", s.id, c.program(), err)
+	}
 	for _, x := range []struct {
 		ch   choice
 		want string
 	}{
-		{mode, cmp.Or(a.Mode, mode.own)},
+		{mode, wanted},
 		{models, cmp.Or(model, a.Model, c.cfg.Model, models.own)},
 	} {
 		if len(x.ch.known) == 0 || x.want == "" {

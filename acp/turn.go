@@ -145,7 +145,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 			return bgagent.TurnEnd{}, err
 		}
 		ctx, cancel := context.WithTimeoutCause(t.ctx, c.cfg.StartTimeout, errSlowStart)
-		err = c.choose(ctx, p, s, agent, t.prompt.Model)
+		err = c.choose(ctx, p, s, agent, t.prompt.Model, t.prompt.Permissions)
 		cancel()
 		switch {
 		case err != nil:
