@@ -122,7 +122,7 @@
 //   - gemini replays the conversation only after it has said that the session is
 //     loaded: the client waits until nothing more comes.
 //   - gemini cannot load a session in the minute in which it was created: it
-//     writes over its own record.
+//     writes over its own record. The client waits until that minute is over.
 //   - gemini cannot create files with FilesReadWrite, because it takes the
 //     answer that there is no such file yet for a failure. Leave it at FilesNone.
 //   - gemini lists models that do not contain the one of its command line.

@@ -255,6 +255,24 @@ func TestALateReplayIsNoAnswer(t *testing.T) {
 	})
 }
 
+func TestGeminiLoadsASessionAfterTheMinuteInWhichItWasMade(t *testing.T) {
+	for name, waits := range map[string]bool{"gemini-cli": true, "opencode": false} {
+		bubble(t, Config{}, true, func(t *testing.T, c *Client) {
+			time.Sleep(20 * time.Second)
+			id := create(t, c)
+			prompt(t, c, id, "say hello")
+			c.told.Store(&name)
+			p := c.anyProcess()
+			p.end(nil)
+			<-p.dead
+			began := time.Now()
+			require.Equal(t, "say hello", prompt(t, c, id, "recall").Text)
+			require.Equal(t, waits, time.Since(began) > 30*time.Second, name)
+			require.Less(t, time.Since(began), time.Minute)
+		})
+	}
+}
+
 func TestASystemTextIsGivenOnce(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
