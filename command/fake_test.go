@@ -78,7 +78,7 @@ func (f *fake) run() {
 		return
 	}
 	f.prompt = f.readPrompt()
-	if f.kind == "lines" && !strings.HasPrefix(f.prompt, "mute") {
+	if f.kind == "lines" && !strings.HasPrefix(f.prompt, "mute") && !strings.HasPrefix(f.prompt, "print") {
 		f.say(`{"type":"session","id":%s}`, jsonString(f.session()))
 	}
 	verb, rest := f.prompt, ""
@@ -155,6 +155,14 @@ func (f *fake) do(verb, rest string) {
 		}
 	case "big":
 		f.message(strings.Repeat("x", n))
+	case "many":
+		f.say(`{"type":"activity","list":[%s0]}`, strings.Repeat("0,", n))
+	case "print": // the lines as they are, and nothing else
+		f.say("%s", rest)
+		return
+	case "printslow":
+		f.say("%s", rest)
+		block()
 	case "fail":
 		f.say(`{"type":"end","stop":"error","error":"as I was told"}`)
 		os.Exit(1)
