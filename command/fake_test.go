@@ -175,9 +175,6 @@ func (f *fake) do(verb, rest string) {
 		time.Sleep(time.Duration(n) * time.Millisecond)
 		f.say("%s", later)
 		return
-	case "slowish":
-		time.Sleep(time.Duration(n) * time.Millisecond)
-		f.message("at last")
 	case "echo:": // prints its prompt, and no end
 		f.say("> %s", f.prompt)
 		return
