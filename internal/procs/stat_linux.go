@@ -13,7 +13,6 @@ import (
 // stat is what matters of proc_pid_stat(5).
 type stat struct {
 	state   byte
-	group   int
 	session int
 	flags   uint64
 	threads int
@@ -23,7 +22,6 @@ type stat struct {
 
 // Fields of the file, counted from the one behind the name, which is the third.
 const (
-	fieldGroup   = 5 - 3
 	fieldSession = 6 - 3
 	fieldFlags   = 9 - 3
 	fieldThreads = 20 - 3
@@ -33,12 +31,22 @@ const (
 
 // statOf looks at a process that has not ended. Where it has, ok is false.
 func statOf(pid int) (st stat, ok bool) {
+	st, there := readStat(pid)
+	return st, there && !st.over()
+}
+
+// readStat looks at a process that is in the table.
+func readStat(pid int) (st stat, there bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return st, false
 	}
 	return parseStat(text)
 }
+
+// over reports whether nothing of the process runs. A first thread that has
+// ended is shown as the end of the whole process, whose other threads may go on.
+func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
 	// The name stands in brackets and may hold anything, so it is skipped from
@@ -52,12 +60,10 @@ func parseStat(text []byte) (st stat, ok bool) {
 		return n
 	}
 	st = stat{
-		state: fields[0][0], group: int(number(fieldGroup)), session: int(number(fieldSession)), flags: number(fieldFlags),
+		state: fields[0][0], session: int(number(fieldSession)), flags: number(fieldFlags),
 		threads: int(number(fieldThreads)), start: number(fieldStart), envEnd: number(fieldEnvEnd),
 	}
-	// A first thread that has ended is shown as the end of the whole process,
-	// whose other threads may go on.
-	return st, st.state != 'X' && (st.state != 'Z' || st.threads > 1)
+	return st, true
 }
 
 const (
