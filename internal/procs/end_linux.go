@@ -12,8 +12,8 @@ import (
 type ending struct {
 	is    func(seen) bool
 	since func() uint64 // none of them was started before; see stat.start
-	first func() look   // may rely on what earlier looks have seen
-	again func() look   // sees everybody anew; used once something has been found
+	first func() look   // may rest before it looks, and relies on what earlier looks have seen
+	again func() look   // looks at once, at everybody; for those that run away from the first
 	grace time.Duration
 }
 
@@ -23,7 +23,10 @@ type ending struct {
 const unclearTime = time.Second
 
 // maxBlind is how many looks in a row may have missed somebody who came and went.
-const maxBlind = 3
+const maxBlind = 4
+
+// chase is in how many looks there may be somebody new before it takes others.
+const chase = 3
 
 // attempt is the last signal that a process was sent, and what came of it.
 type attempt struct {
@@ -39,7 +42,8 @@ type attempt struct {
 func end(e ending) ([]Process, error) {
 	tried := map[identity]attempt{}
 	began := time.Now()
-	sig, deadline, looking, blind := syscall.SIGTERM, began.Add(e.grace), e.first, 0
+	sig, deadline, looking := syscall.SIGTERM, began.Add(e.grace), e.first
+	blind, chased := 0, 0
 	if e.grace <= 0 {
 		sig, deadline = syscall.SIGKILL, began.Add(killTime)
 	}
@@ -67,7 +71,10 @@ func end(e ending) ([]Process, error) {
 				fresh = true
 			}
 		}
-		if len(left) > 0 {
+		if fresh {
+			chased++
+		}
+		if chased > chase && sig == syscall.SIGKILL {
 			looking = e.again
 		}
 		if !fresh || sig != syscall.SIGKILL {

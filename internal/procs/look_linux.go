@@ -29,9 +29,9 @@ type seen struct {
 type look struct {
 	list []seen // of those that have a mark, or are in the session of a program of ours
 	// blind says that somebody may have been missed: the numbers of processes began
-	// again from below, or a process was gone before it could be read. Otherwise
-	// nobody was: a look goes upwards, and a child has a higher number than its
-	// parent.
+	// again from below, or a process ended before it could be read, which may have
+	// started another. Otherwise nobody was: a look goes upwards, and a child has a
+	// higher number than its parent.
 	blind  bool
 	inExec []uint64 // when those were started that were in the middle of exec
 }
@@ -145,7 +145,8 @@ func (t *table) scan() (l look) {
 		t.known, t.spare = map[int]memory{}, map[int]memory{}
 	}
 	last, now := lastNumber(), time.Now()
-	buf := make([]byte, 16<<10)
+	var room [512]byte // so little that names are not old when they are read
+	buf := room[:]
 	for {
 		n, err := syscall.ReadDirent(int(dir.Fd()), buf)
 		if err == syscall.EINTR {
@@ -188,7 +189,10 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 			l.blind = true
 			return
 		case readLeaving:
+			l.blind = true
 			return
+		case readOver:
+			l.blind = true // it may have been alive when the look began
 		case readInExec:
 			l.inExec = append(l.inExec, s.start)
 			m.until = now
@@ -222,7 +226,8 @@ type how int
 const (
 	readWhole   how = iota
 	readGone        // it was gone before it was read
-	readLeaving     // it is about to go and starts nothing any more
+	readLeaving     // it is about to end
+	readOver        // it has ended, and nobody has waited for it
 	readInExec      // its environment cannot be seen for the moment
 	readRefused     // its environment must not be seen
 )
@@ -247,8 +252,11 @@ func readOnce(pid int) (s seen, h how) {
 		return s, readGone
 	}
 	s.identity = identity{pid, before.start}
-	if before.over() || before.flags&flagKernel != 0 {
-		return s, readWhole // a zombie stays one, and nobody has to end it
+	switch {
+	case before.over():
+		return s, readOver
+	case before.flags&flagKernel != 0:
+		return s, readWhole
 	}
 	s.session = before.session
 	env, err := environOf(pid, before)
@@ -264,8 +272,10 @@ func readOnce(pid int) (s seen, h how) {
 		return s, readWhole
 	case refused(err):
 		return s, readRefused
-	case before.inExec() || after.inExec():
-		return s, readInExec
+	case before.envEmpty() && after.envEmpty():
+		return s, readWhole
 	}
-	return s, readWhole
+	// In the middle of a call of exec a process has given up its old environment
+	// and not yet received the new one.
+	return s, readInExec
 }

@@ -17,16 +17,20 @@ type stat struct {
 	flags   uint64
 	threads int
 	start   uint64 // in ticks since boot; with the number it is unique
-	envEnd  uint64 // 0 without an environment, and where it must not be seen
+
+	// Where the environment lies. Both are 0 in the middle of exec, and where it
+	// must not be seen.
+	envStart, envEnd uint64
 }
 
 // Fields of the file, counted from the one behind the name, which is the third.
 const (
-	fieldSession = 6 - 3
-	fieldFlags   = 9 - 3
-	fieldThreads = 20 - 3
-	fieldStart   = 22 - 3
-	fieldEnvEnd  = 51 - 3
+	fieldSession  = 6 - 3
+	fieldFlags    = 9 - 3
+	fieldThreads  = 20 - 3
+	fieldStart    = 22 - 3
+	fieldEnvStart = 50 - 3
+	fieldEnvEnd   = 51 - 3
 )
 
 // statOf looks at a process that has not ended. Where it has, ok is false.
@@ -61,7 +65,7 @@ func parseStat(text []byte) (st stat, ok bool) {
 	}
 	st = stat{
 		state: fields[0][0], session: int(number(fieldSession)), flags: number(fieldFlags),
-		threads: int(number(fieldThreads)), start: number(fieldStart), envEnd: number(fieldEnvEnd),
+		threads: int(number(fieldThreads)), start: number(fieldStart), envStart: number(fieldEnvStart), envEnd: number(fieldEnvEnd),
 	}
 	return st, true
 }
@@ -71,12 +75,8 @@ const (
 	flagKernel  = 0x200000 // PF_KTHREAD
 )
 
-// inExec reports whether the process shows no environment only for the moment:
-// in the middle of a call of exec it has given up the old one and not yet
-// received the new one.
-func (st stat) inExec() bool {
-	return st.envEnd == 0 && st.state != 'Z' && st.flags&(flagExiting|flagKernel) == 0
-}
+// envEmpty reports whether the process was started with an empty environment.
+func (st stat) envEmpty() bool { return st.envStart == st.envEnd && st.envEnd != 0 }
 
 // environOf returns the environment with which the process was started; nil
 // where there is none, or none to be seen.
