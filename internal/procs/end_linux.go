@@ -2,6 +2,7 @@ package procs
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -96,7 +97,11 @@ func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 		}
 	}
 	for id := range tried {
-		if st, ok := statOf(id.pid); ok && st.start == id.start && !slices.Contains(left, id) {
+		switch st, there := readStat(id.pid); {
+		case !there || st.start != id.start:
+		case st.over() && st.parent == os.Getpid():
+			reapAdopted(id.pid)
+		case !st.over() && !slices.Contains(left, id):
 			left = append(left, id)
 		}
 	}
