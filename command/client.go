@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
 // Agent is a command line that works for tasks.
@@ -40,6 +41,13 @@ type Config struct {
 	// Directory is where tasks work that have no directory of their own; empty
 	// means the host's working directory.
 	Directory string
+
+	// Instance names this life of the host: every process of every turn has it in
+	// its environment, as [InstanceVariable], so that what was left can be found
+	// and ended when the host was killed. It should be new at each start, such as
+	// a random text. It may have letters, digits, and the characters - _ . and at
+	// most 128 of them. Empty means that processes have no such mark.
+	Instance string
 
 	// Grace is how long a program that must stop may take to end by itself
 	// before it is killed, and then once more how long what it has left running
@@ -131,6 +139,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Grace < 0 || cfg.MaxLine < 0 || cfg.Keep < 0 || cfg.Silence < 0 {
 		return bad("Grace, MaxLine, Keep, Silence", "must not be negative; 0 is the default")
+	}
+	if err := procs.CheckInstance(cfg.Instance); err != nil {
+		return bad("Instance", "%v", err)
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = defaultGrace

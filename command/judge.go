@@ -32,6 +32,7 @@ type outcome struct {
 	code    int
 	signal  os.Signal
 	stderr  string
+	left    error // what of the turn could not be ended; nil for nothing
 }
 
 // interruptedCodes are the exit codes by which shells, and programs that catch
@@ -119,6 +120,9 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 	}
 	if detail != "" {
 		e.Problem += ": " + detail
+	}
+	if x.left != nil {
+		e.Problem += "; " + x.left.Error()
 	}
 	if len(said.denied) > 0 {
 		e.Problem += "; it was refused the use of " + oneLine(strings.Join(slices.Compact(slices.Sorted(slices.Values(said.denied))), ", "))
