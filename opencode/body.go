@@ -48,25 +48,32 @@ type bounded struct {
 	values counter
 }
 
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	if b.bytes += n; b.bytes > maxBody {
-		return 0, errTooLarge
-	}
-	if b.values.add(p[:n]); b.values.n > maxValues {
-		return 0, errTooMany
+// Read leaves one blank of each row of them: decoders look at all of a row again
+// with every piece of it.
+func (b *bounded) Read(p []byte) (n int, err error) {
+	for n == 0 && err == nil && len(p) > 0 {
+		n, err = b.r.Read(p)
+		if b.bytes += n; b.bytes > maxBody {
+			return 0, errTooLarge
+		}
+		if n = b.values.add(p[:n]); b.values.n > maxValues {
+			return 0, errTooMany
+		}
 	}
 	return n, err
 }
 
 // counter counts the values of a JSON text outside of its strings.
 type counter struct {
-	n               int
-	quoted, escaped bool
+	n                      int
+	quoted, escaped, blank bool
 }
 
-func (c *counter) add(p []byte) {
+// add takes the next bytes. It moves those together that mean something, and
+// returns how many they are.
+func (c *counter) add(p []byte) (kept int) {
 	for _, b := range p {
+		blank := false
 		switch {
 		case c.escaped:
 			c.escaped = false
@@ -77,14 +84,25 @@ func (c *counter) add(p []byte) {
 			c.quoted = true
 		case b == '{' || b == '[' || b == ',':
 			c.n++
+		default:
+			blank = b == ' ' || b == '\n' || b == '\r' || b == '\t'
 		}
+		if !blank || !c.blank {
+			p[kept] = b
+			kept++
+		}
+		c.blank = blank
 	}
+	return kept
 }
 
 // small reports whether a JSON text has no more values than an answer can have.
 func small(p []byte) bool {
+	if len(p) <= maxValues {
+		return true
+	}
 	var c counter
-	c.add(p)
+	c.add(bytes.Clone(p))
 	return c.n <= maxValues
 }
 
@@ -137,7 +155,7 @@ func lenient(err error) error {
 
 // decode decodes an answer.
 func decode(body io.Reader, out any) error {
-	in := bufio.NewReader(&bounded{r: body})
+	in := bufio.NewReaderSize(&bounded{r: body}, 64<<10)
 	if start, _ := in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {
 		_, _ = in.Discard(3)
 	}
@@ -158,12 +176,12 @@ func decodeValue(d *json.Decoder, out any) error {
 	if e, ok := out.(elements); ok {
 		return decodeList(d, e)
 	}
-	if b, ok := out.(*bool); ok {
-		return d.Decode(b)
-	}
 	var raw json.RawMessage
 	if err := d.Decode(&raw); err != nil {
 		return noBody(err)
+	}
+	if _, ok := out.(*bool); ok && raw[0] != 'n' {
+		return json.Unmarshal(raw, out)
 	}
 	if raw[0] != '{' {
 		return errNotAnEntry

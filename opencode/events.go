@@ -69,7 +69,7 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 		}
 		var e *ServerError
 		failures++
-		if failures >= reconnectTries || errors.As(err, &e) && e.Status >= 400 && e.Status < 500 {
+		if failures >= reconnectTries || errors.As(err, &e) && e.Status >= 300 && e.Status < 500 {
 			return fmt.Errorf("following opencode's events: %w", err)
 		}
 		if !sleep(ctx, min(reconnectMin<<(failures-1), reconnectMax)) {
