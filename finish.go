@@ -87,6 +87,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	m.logLocked(logEnded, t)
 	m.oweLocked(t, now)
 	m.keepEndLocked(t)
+	m.forgetCallLocked(t)
 	m.pokeLocked(t)
 	if a != nil {
 		m.stopLocked(a, now)
@@ -164,6 +165,11 @@ func (m *BackgroundManager) stopLocked(a *attempt, now int64) {
 		m.releaseLocked(a.t, now)
 	}
 	a.notice = nil
+	if o := a.cl.out; o != nil && o.trying == a {
+		o.trying = nil
+		m.alarmLocked(&o.alarm, o, 0)
+		m.tryLaterLocked(o, now)
+	}
 	if a.cl.starter != nil && len(a.w.msgs) > 0 {
 		past := a.w.last(m.seed)
 		a.t.sess.past = &past
@@ -244,7 +250,7 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 	}
 	m.pokeLocked(t)
 	if t.status == Pending && t.is(flagUnstarted) {
-		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %v; Config.StopTimeout (stopTimeoutMs) decides how long it may take", m.cfg.StopTimeout), now)
+		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %s; Config.StopTimeout (stopTimeoutMs) decides how long it may take", setting(m.cfg.StopTimeout)), now)
 	}
 	m.expirableLocked(t, now) // it may never become quiet
 }

@@ -224,7 +224,7 @@ func judgeGone(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	c.gone++
 	if c.gone >= sessionGonePolls && now-c.goneSince >= th.gone {
-		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %v that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", time.Duration(now-c.goneSince).Round(time.Second))}
+		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %s that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", setting(time.Duration(now-c.goneSince).Round(time.Second)))}
 	}
 	return c, verdict{}
 }

@@ -48,6 +48,7 @@ const (
 	flagOldDebts                         // debts of earlier attempts may be in up.owed
 	flagLost                             // its notice was given up and may still be taken
 	flagSlot                             // has a slot, and has been told of it
+	flagUnanswered                       // a foreground call waits for it, or will be handed its end
 )
 
 // id returns the task's id, bg_….
@@ -102,8 +103,8 @@ type extra struct {
 	system    string
 	directory string
 	past      []Attempt
-	call      uint64 // callHash of the launch, where prompt or parent are not those of the launch any more
-	again     uint64 // callHash of the resume that opened the latest attempt; 0 for none
+	call      uint64 // callHash of the launch, where the host has changed what was asked for
+	again     uint64 // callHash of the resume that opened the latest attempt, as long as its id counts; 0 for none
 	ttl       *alarm // queue time to live
 }
 
@@ -157,6 +158,8 @@ type attempt struct {
 	promptID  string
 	prompt    string // of the next turn
 	notice    *envelope
+	told      *Notice // what a runner's turn has been given of it
+	heldAt    int64   // since when it waits for its client to be reached; 0 for not
 	started   int64
 	turnStart int64 // of the turn that runs, 0 when there is none
 	ran       int64 // time in earlier turns

@@ -15,7 +15,7 @@ import (
 // still being stopped the new one waits for that; if it does not stop in time
 // the new one ends as an error. Whoever resumes is told of the end from now on. A
 // repetition by the same caller with the same non-empty tool-call id and prompt
-// opens no further attempt.
+// opens no further attempt while this one is live.
 //
 // The error matches [ErrStillLive] for a task that has not ended, [ErrNotStopped],
 // [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrNoSession] for a
@@ -117,9 +117,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, chain [
 			id = tomb.id
 		}
 		if again = m.callHash(by, id, prompt); t != nil && t.more != nil && t.more.again == again {
-			if foreground && t.live() {
-				t.set(flagForeground, true)
-			}
+			m.awaitLocked(t, foreground)
 			return t, nil
 		}
 	}
@@ -143,7 +141,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, chain [
 	if again != 0 || t.more != nil {
 		t.extra().again = again
 	}
-	t.set(flagForeground, foreground)
+	t.set(flagForeground|flagUnanswered, foreground)
 	if ctx != context.Background() {
 		t.extra().values = context.WithoutCancel(ctx)
 	}
@@ -214,9 +212,8 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 			x.past = slices.Clone(x.past[1:])
 		}
 	}
-	if t.call != "" {
-		t.extra().call = m.callHashOf(t)
-	}
+	t.set(flagUnanswered, false)
+	m.forgetCallLocked(t)
 	t.setLost(false)
 	if t.notice == NoticeOwed {
 		t.set(flagOldDebts, true)

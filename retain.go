@@ -191,11 +191,8 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	num, _ := parseID(t.id())
 	delete(m.tasks, num)
 	m.buryLocked(t, stuck)
-	if t.call != "" {
-		if h := m.callHashOf(t); m.calls[h] == t {
-			delete(m.calls, h)
-		}
-	}
+	t.set(flagUnanswered, false)
+	m.forgetCallLocked(t)
 	if !m.pushesLocked(t.up) { // nobody may ever take what is owed for earlier attempts
 		t.up.forgetDebts(t)
 		t.up.compact()

@@ -298,7 +298,7 @@ const maxTurnText = maxResultUnreadable + 4
 // reporter returns the reporter of the turn that begins. Each turn has its own,
 // so that what an earlier one still says is dropped.
 func (a *attempt) reporter() *Reporter {
-	if a.turn == 1 {
+	if a.turn == 1 && a.rep.a == nil { // else the call is made again
 		a.rep.a, a.rep.turn = a, 1
 		return &a.rep
 	}
@@ -318,6 +318,9 @@ func (a *attempt) report(turn int32, r Report) {
 func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 	w := a.seen()
 	p := &w.prog
+	if o := a.cl.out; o != nil && o.trying == a {
+		m.reachedLocked(a.cl, now)
+	}
 	changed, quick := true, true
 	switch r.Kind {
 	case ReportText:
