@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -367,20 +366,4 @@ func parseModel(name string) (*wireModel, error) {
 		return nil, fmt.Errorf("the model %q should be written provider/model, like anthropic/claude-sonnet-4-5", name)
 	}
 	return &wireModel{ID: model, ProviderID: provider}, nil
-}
-
-// rules returns the permission rules of a session: the last that matches wins.
-func (c *Client) rules(list []bgagent.Permission) []wireRule {
-	var out []wireRule
-	for _, tool := range slices.Sorted(maps.Keys(c.cfg.Tools)) {
-		action := bgagent.PermissionDeny
-		if c.cfg.Tools[tool] {
-			action = bgagent.PermissionAllow
-		}
-		out = append(out, wireRule{tool, "*", string(action)})
-	}
-	for _, p := range list {
-		out = append(out, wireRule{cmp.Or(p.Name, "*"), cmp.Or(p.Pattern, "*"), string(p.Action)})
-	}
-	return out
 }
