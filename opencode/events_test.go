@@ -260,7 +260,7 @@ func TestEventsEndWithTheirContext(t *testing.T) {
 func TestEventsAreReadWhateverEndsTheirLines(t *testing.T) {
 	const want = `{"a":1}|{"b":` + "\n" + `2}|{"c":3}`
 	for name, stream := range map[string]string{
-		"\\n":             "data: {\"a\":1}\n\n: comment\ndata: {\"b\":\ndata:2}\nid: 7\n\nretry: 1\n\ndata:{\"c\":3}\n\n",
+		"\\n":              "data: {\"a\":1}\n\n: comment\ndata: {\"b\":\ndata:2}\nid: 7\n\nretry: 1\n\ndata:{\"c\":3}\n\n",
 		"comments of 2 MB": ":" + strings.Repeat("x", 2<<20) + "\ndata: {\"a\":1}\n\ndata: {\"b\":\ndata:2}\n\n\n\ndata\n\ndata:{\"c\":3}\n\n",
 	} {
 		for end, with := range map[string]string{"LF": "\n", "CRLF": "\r\n", "CR": "\r"} {

@@ -1,14 +1,22 @@
 package opencode_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 	"github.com/bgagent/bgagent/opencode"
 )
+
+func TestTheDocumentsSayWhatTheServerIsGiven(t *testing.T) {
+	raw, err := os.ReadFile("../docs/clients.md")
+	require.NoError(t, err)
+	require.Contains(t, string(raw), "\n"+permission.All("", permission.Handed).Row("`opencode`")+"\n")
+}
 
 func TestARuleMeansWhatItSaysByWhateverWord(t *testing.T) {
 	rule := func(name, action string) map[string]any {
