@@ -95,10 +95,8 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	case "permission.asked", "question.asked":
 		f.asked(e, dir)
 		return
-	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
-		"session.status", "session.idle", "session.error", "session.deleted", "todo.updated",
-		"permission.replied", "question.replied", "question.rejected":
-	default:
+	}
+	if !concerns(e.Type) {
 		return
 	}
 	var p eventProperties
@@ -129,6 +127,17 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	default:
 		f.message(ctx, e.Type, p)
 	}
+}
+
+// concerns reports whether an event of this type is about what a session does.
+func concerns(kind string) bool {
+	switch kind {
+	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
+		"session.status", "session.idle", "session.error", "session.deleted", "todo.updated",
+		"permission.replied", "question.replied", "question.rejected":
+		return true
+	}
+	return false
 }
 
 // forget drops what is kept of sessions that the client has forgotten. It is done
