@@ -68,7 +68,7 @@ func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 		case t.late <- struct{}{}:
 		default:
 		}
-		return s.apply(t, u)
+		return s.apply(t, u, false)
 	case u.AgentMessageChunk != nil, u.AgentThoughtChunk != nil, u.UserMessageChunk != nil, u.ToolCall != nil, u.ToolCallUpdate != nil, u.Plan != nil:
 		t.endLate()
 		return nil
