@@ -3,6 +3,7 @@
 package command
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -138,4 +139,17 @@ func TestAPermissionThatNobodyCanGiveIsNamed(t *testing.T) {
 	require.Equal(t, bgagent.StopInterrupted, end.Stop)
 	require.Contains(t, failure(t, err).Problem, "The user rejected permission to use this specific tool call.; it was refused the use of bash")
 	require.Equal(t, "! permission requested: bash (ls); auto-rejecting", hint("! permission requested: bash (ls); auto-rejecting\nError: x"))
+}
+
+func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {
+	for _, end := range []string{`{"type":"end"}`, `{"type":"end","stop":"error"}`} {
+		var logged strings.Builder
+		c := linesClient(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+		s := c.sessions[create(t, c)]
+		turn := &turn{client: c, session: s, out: newOutput(nil, 1, bgagent.Usage{})}
+		DecodeLines()([]byte(end), turn.out)
+		_, err := turn.judge(outcome{program: "x", left: errors.New("these processes could not be ended: 7 (sleep)")})
+		require.Equal(t, strings.Contains(end, "stop"), err != nil)
+		require.Contains(t, logged.String(), "these processes could not be ended: 7 (sleep)", end)
+	}
 }

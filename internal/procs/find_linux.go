@@ -65,7 +65,7 @@ func ofRun(instance string) (ending, error) {
 	return ending{
 		is:    func(s seen) bool { return ofInstance(s.instance, instance) && ours(s.pid) },
 		since: func() uint64 { return 0 },
-		first: anew, again: anew,
+		first: anew, again: anew, send: send,
 	}, nil
 }
 
