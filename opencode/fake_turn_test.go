@@ -354,6 +354,9 @@ func (t *fakeTurn) answer(id, text string) {
 		t.message(id)
 		t.text("I wait for ever")
 		<-t.ctx.Done()
+	case "nothing":
+		t.message(id)
+		t.end("stop")
 	case "length":
 		t.message(id)
 		t.text("so far and no")
