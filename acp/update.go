@@ -187,7 +187,25 @@ func value[T any](p *T) (v T) {
 // use reports the tokens of a turn. The field of the protocol is not stable yet;
 // agents that have it count the turn. Gemini tells them in a place of its own.
 func (c *Client) use(t *turn, answer sdk.PromptResponse) {
-	var u bgagent.Usage
+	u := usageOf(answer)
+	if u == (bgagent.Usage{}) {
+		return
+	}
+	c.mu.Lock()
+	c.tellsUsage = true
+	t.s.conv.use(u)
+	c.mu.Unlock()
+	t.report(func(r *bgagent.Reporter) { r.Usage(u) })
+}
+
+// unused reports whether no model has answered in the turn, as far as that can be
+// said: of an agent that has told the tokens of other turns and tells none of this
+// one, in which there is no tool call either. Client.mu must be held.
+func (c *Client) unused(t *turn, answer sdk.PromptResponse) bool {
+	return c.tellsUsage && usageOf(answer) == (bgagent.Usage{}) && len(t.calls) == 0
+}
+
+func usageOf(answer sdk.PromptResponse) (u bgagent.Usage) {
 	if x := answer.Usage; x != nil {
 		u.InputTokens, u.OutputTokens = int64(x.InputTokens), int64(x.OutputTokens)
 	} else {
@@ -203,13 +221,7 @@ func (c *Client) use(t *turn, answer sdk.PromptResponse) {
 			u.InputTokens, u.OutputTokens = meta.Quota.Count.Input, meta.Quota.Count.Output
 		}
 	}
-	if u == (bgagent.Usage{}) {
-		return
-	}
-	c.mu.Lock()
-	t.s.conv.use(u)
-	c.mu.Unlock()
-	t.report(func(r *bgagent.Reporter) { r.Usage(u) })
+	return u
 }
 
 // textOf returns what a content block says to a reader.
