@@ -381,7 +381,7 @@ func (c *Config) validate() error {
 	for _, pair := range []struct {
 		small, large string
 		a, b         time.Duration
-		shorter      bool // the same is too long
+		shorter      bool // the same is too long, except for ever
 	}{
 		{"StaleTimeout", "TimeToLive", c.StaleTimeout, c.TimeToLive, false},
 		{"PollInterval", "StaleTimeout", c.PollInterval, c.StaleTimeout, false},
@@ -392,7 +392,7 @@ func (c *Config) validate() error {
 		if pair.shorter {
 			must = "must be shorter than"
 		}
-		if pair.a > 0 && pair.b > 0 && (pair.a > pair.b || pair.shorter && pair.a == pair.b) {
+		if pair.a > 0 && pair.b > 0 && (pair.a > pair.b || pair.shorter && pair.a == pair.b && pair.b < durationMax) {
 			return &InputError{"Config." + pair.small, fmt.Sprintf("is %v and Config.%s is %v; the first %s the second", pair.a, pair.large, pair.b, must)}
 		}
 	}
