@@ -58,14 +58,14 @@ func packed(t *testing.T, body io.Reader) []byte {
 }
 
 // A small body that becomes a large one is refused in little memory, wherever it
-// comes.
+// comes, and though nothing else is wrong with it.
 func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 	head := `[{"info":{"id":"msg_1","sessionID":"ses_1","role":"assistant"},"parts":[`
 	for name, body := range map[string][]byte{
-		"list":   packed(t, io.MultiReader(strings.NewReader("[{}"), &endless{text: ",{}", n: 4 << 20})),
-		"parts":  packed(t, io.MultiReader(strings.NewReader(head), &endless{text: "{},", n: 4 << 20})),
-		"text":   packed(t, io.MultiReader(strings.NewReader(`[{"info":{"id":"`), &endless{text: strings.Repeat("a", 1<<10), n: 70 << 10})),
-		"blanks": packed(t, &endless{text: strings.Repeat(" ", 1<<10), n: 70 << 10}),
+		"list":   packed(t, io.MultiReader(strings.NewReader("[{}"), &endless{text: ",{}", n: 4 << 20}, strings.NewReader("]"))),
+		"parts":  packed(t, io.MultiReader(strings.NewReader(head), &endless{text: "{},", n: 4 << 20}, strings.NewReader("{}]}]"))),
+		"text":   packed(t, io.MultiReader(strings.NewReader(`[{"info":{"id":"`), &endless{text: strings.Repeat("a", 1<<10), n: 70 << 10}, strings.NewReader(`"}}]`))),
+		"blanks": packed(t, io.MultiReader(&endless{text: strings.Repeat(" ", 1<<10), n: 70 << 10}, strings.NewReader("[]"))),
 	} {
 		t.Run(name, func(t *testing.T) {
 			status := http.StatusOK
