@@ -35,6 +35,7 @@ func TestFiftyTasksThatStartWhileTheRealServerIsAwayAllComplete(t *testing.T) {
 func TestTheRealServerAndItsOwnEnds(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	server := w.ServeOpencode(t)
+	cfg := opencode.Config{Tools: map[string]bool{"question": true}} // only its own primary agents may ask else
 	for _, x := range []struct {
 		name string
 		run  func(*scene)
@@ -69,6 +70,6 @@ func TestTheRealServerAndItsOwnEnds(t *testing.T) {
 			require.Equal(s, bgagent.CauseInterrupted, got.Cause, got.Reason)
 		}},
 	} {
-		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, server, opencode.Config{}, bgagent.Config{})) })
+		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, server, cfg, bgagent.Config{CreateTimeout: 2 * time.Minute})) })
 	}
 }
