@@ -153,3 +153,14 @@ func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {
 		require.Contains(t, logged.String(), "these processes could not be ended: 7 (sleep)", end)
 	}
 }
+
+func TestAnEndIsNoneForAsLongAsTheProgramWorksInTheBackground(t *testing.T) {
+	o := newOutput(nil, 1, bgagent.Usage{})
+	o.Background([]string{"go test"})
+	o.End(bgagent.StopEndOfTurn, "I wait for the tests", "")
+	require.False(t, o.brief().over, "however long that takes: nobody waits for the exit of the program yet")
+	require.False(t, o.seal())
+	o.Background(nil)
+	require.True(t, o.brief().over)
+	require.True(t, o.seal())
+}
