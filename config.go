@@ -345,6 +345,12 @@ func (c *Config) counts() []countField {
 	}
 }
 
+// What two time limits may be to each other.
+const (
+	notLonger = "must not be longer than"
+	shorter   = "must be shorter than"
+)
+
 // validate checks what the user set. Only values that were both set can
 // contradict each other.
 func (c *Config) validate() error {
@@ -381,14 +387,19 @@ func (c *Config) validate() error {
 	if c.Concurrency != nil && !c.Limits.isZero() {
 		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}
 	}
-	for _, pair := range [][2]timeLimit{
-		{limitStaleTimeout, limitTimeToLive},
-		{limitPollInterval, limitStaleTimeout},
-		{limitPollInterval, limitHostUnreachable},
-		{limitNoticeWindow, limitNoticeMaxWait},
+	for _, pair := range []struct {
+		small, large timeLimit
+		must         string
+	}{
+		{limitStaleTimeout, limitTimeToLive, notLonger},
+		{limitPollInterval, limitStaleTimeout, notLonger},
+		{limitPollInterval, limitHostUnreachable, shorter}, // or a task ends that was never asked about
+		{limitNoticeWindow, limitNoticeMaxWait, notLonger},
 	} {
-		if small, large := *pair[0].of(c), *pair[1].of(c); small > 0 && large > 0 && small > large {
-			return &InputError{pair[0].field(), fmt.Sprintf("is %v and %s is %v; the first must not be longer than the second", small, pair[1].field(), large)}
+		small, large := *pair.small.of(c), *pair.large.of(c)
+		same := pair.must == shorter && small == large && large < durationMax // two that are for ever agree
+		if small > 0 && large > 0 && (small > large || same) {
+			return &InputError{pair.small.field(), fmt.Sprintf("is %v and %s is %v; the first %s the second", small, pair.large.field(), large, pair.must)}
 		}
 	}
 	return nil

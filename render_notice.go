@@ -103,6 +103,9 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		if told[it.ID] {
 			lasted += " (told before)"
 		}
+		if it.NoAnswer {
+			lasted += " (wrote no answer)"
+		}
 		began := len(cells)
 		cells = append(cells, id, mdtext.OneLine(it.Description, titleShort), mdtext.OneLine(it.Agent, nameMax))
 		if failed {

@@ -37,8 +37,15 @@ type TurnRunner interface {
 	// stop. RunTurn then returns soon, with nothing of the turn still running, and with an error or
 	// StopAborted: a zero TurnEnd means that the agent ended the turn itself. If RunTurn returns an
 	// error, the task fails for that reason; TurnEnd.Stop may name the kind of end, such as
-	// StopInterrupted. The reporter may be used from any goroutine until RunTurn returns. Later
-	// reports are dropped.
+	// StopInterrupted. An error that matches [ErrUnreachable] means that nothing was started; the
+	// manager repeats the call later. The reporter may be used from any goroutine until RunTurn
+	// returns. Later reports, text included, are dropped.
+	//
+	// RunTurn returns when the answer is whole, which may be later than the agent's first report of
+	// an end. It waits a moment for late pieces, and it waits for work that the agent's own program
+	// does in the background: the report on that work is the answer. What is written after the end,
+	// such as a tip, is not part of the answer. A warning that the answer was cut off is StopLength
+	// or StopTurnLimit. An agent that has written nothing has no answer.
 	//
 	// The manager never calls RunTurn for a session that is in a turn, and waits for a running
 	// Abort to return first.
@@ -53,6 +60,10 @@ type TurnStarter interface {
 	// The manager only calls StartTurn for sessions that it has found to be quiet. If the session
 	// is in a turn all the same, because somebody else has prompted it, return an error that
 	// matches [ErrBusy]. That is better than a prompt that waits in a line nobody sees.
+	//
+	// If the server cannot be reached and the prompt was not handed over, return an error that
+	// matches [ErrUnreachable]; the manager repeats the call later. Report the end of the turn when
+	// the answer is whole, with a stop reason that says whether it was cut off.
 	StartTurn(ctx context.Context, session string, p Prompt) error
 
 	// Statuses returns the states of the given sessions. A session that is missing from the answer
@@ -142,10 +153,19 @@ type SessionSpec struct {
 
 // Permission is one rule about what an agent may do. In a list of rules, the last one that matches
 // decides.
+//
+// All clients of this module read names in the same way: in any case, with or without hyphens and
+// underscores, and by any of the words for a kind of access, which docs/clients.md lists. A rule for
+// a kind applies to everything that is part of the kind. A client refuses to start an agent that it
+// cannot hold to a rule that denies or asks.
 type Permission struct {
-	Name    string           // name of a tool or a kind of access; "*" for all
-	Pattern string           // a path or command pattern; "*" for all
+	Name    string           // kind of access or name of a tool; "*" for all; * and ? match some
+	Pattern string           // a path or command pattern; "*" or empty for all
 	Action  PermissionAction // the answer
+
+	// Kept means that the host enforces the rule itself, whatever the agent does. No client has to
+	// refuse a rule that is kept.
+	Kept bool
 }
 
 // PermissionAction is the answer that a [Permission] gives.
@@ -179,6 +199,9 @@ type TurnEnd struct {
 	// Text is the agent's final message. If it is empty, the text reported since the last tool call
 	// counts as the message.
 	Text string
+	// NoText says that what was reported as text is no message either, such as an
+	// error that the agent writes as one.
+	NoText bool
 }
 
 // StopReason says why a turn ended.

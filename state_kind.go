@@ -36,7 +36,7 @@ func (st *state) kind(key kindKey, cl *client, own []Permission) *kind {
 		space, name := countedAs(key.model, key.agent)
 		k.slot = st.slots.For(space, name, key.agent)
 		if key.depth >= st.cfg.MaxDepth && st.cfg.delegate != "" {
-			k.rules = append(k.rules, Permission{Name: st.cfg.delegate, Pattern: "*", Action: PermissionDeny})
+			k.rules = append(k.rules, Permission{Name: st.cfg.delegate, Pattern: "*", Action: PermissionDeny, Kept: true})
 		}
 		k.rules = slices.Clip(append(append(k.rules, st.cfg.Permissions...), own...))
 		st.kinds[key] = k

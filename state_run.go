@@ -193,7 +193,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		return
 	}
 	o := turnOutcome{cause: CauseTurnEnded, text: end.Text, todos: openTodos(a.sight.prog.todos)}
-	if mdtext.Invisible(o.text) {
+	if mdtext.Invisible(o.text) && !end.NoText {
 		o.text = a.sight.text
 	}
 	if a.sight.text != "" {

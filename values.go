@@ -140,7 +140,8 @@ type NoticeItem struct {
 	Status      Status        `json:"status"`
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
-	Duration    time.Duration `json:"duration"` // nanoseconds in JSON
+	Duration    time.Duration `json:"duration"`            // nanoseconds in JSON
+	NoAnswer    bool          `json:"no_answer,omitempty"` // it completed with tool calls alone: there is no text to read
 
 	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if there is more.
 	Result string `json:"result,omitempty"`

@@ -36,6 +36,9 @@ func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s 
 				edit(&ac)
 			}
 			c := open(t, ac)
+			if cfg.CreateTimeout == 0 {
+				cfg.CreateTimeout = 2 * ac.StartTimeout // else it ends a slow start before the client does
+			}
 			m, err := bgagent.New(c, cfg)
 			require.NoError(t, err)
 			t.Cleanup(func() {

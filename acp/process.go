@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -24,8 +25,8 @@ type running struct {
 	in     io.WriteCloser
 	out    io.ReadCloser
 	stderr *tail
-	pid    int                       // of the program itself
-	mark   string                    // see childVar
+	pid    int // of the program itself
+	marks  procs.Marks
 	exited <-chan struct{}           // closed when it has ended, with all that it had started
 	how    func() string             // how it ended, after exited
 	stop   func(grace time.Duration) // politely, then by force; returns when nothing of it runs
@@ -57,7 +58,12 @@ func (c *Client) spawn() (_ *running, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making pipes: %w", err)
 	}
-	ch, err := startChild(c.cfg.Command, c.cfg.Dir, c.env, newMark(hostMark()), inR, outW, errW)
+	ch, err := startChild(procs.Spec{
+		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
+		// One process has sessions of many depths; it counts as one agent more
+		// than its host, so that no chain of them is endless.
+		Marks: procs.NewMarks(1, c.cfg.Instance),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +81,7 @@ func (c *Client) spawn() (_ *running, err error) {
 		_ = errR.Close()
 		<-read
 	}
-	return &running{in: inW, out: outR, stderr: t, pid: ch.cmd.Process.Pid, mark: ch.mark, exited: ch.exited, how: ch.how, stop: ch.stop, rest: rest}, nil
+	return &running{in: inW, out: outR, stderr: t, pid: ch.PID(), marks: ch.marks, exited: ch.ended, how: ch.how, stop: ch.stop, rest: rest}, nil
 }
 
 // process is a running agent.
@@ -93,8 +99,9 @@ type process struct {
 
 	// Guarded by Client.mu. A process that does not stop one of its turns is
 	// retired: it gets nothing new, and is ended when only such turns are left.
-	turns, stuck int
-	retired      bool
+	turns   map[*turn]struct{}
+	stuck   int
+	retired bool
 }
 
 // errSlowStart is why a start ends that takes too long.
@@ -106,8 +113,8 @@ func (c *Client) startProcess(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{c: c, run: run, ending: make(chan struct{}), dead: make(chan struct{})}
-	p.conn = newConn(run.in, handlers{request: p.request, notify: p.update})
+	p := &process{c: c, run: run, turns: map[*turn]struct{}{}, ending: make(chan struct{}), dead: make(chan struct{})}
+	p.conn = newConn(run.in, handlers{request: p.request, notify: p.update, noise: p.noise, told: p.told})
 	c.mu.Lock()
 	c.all[p] = struct{}{}
 	if c.closed {
@@ -211,7 +218,11 @@ func (p *process) cause() error {
 	if err := p.conn.ended(); err != nil && !errors.Is(err, errOutputEnded) {
 		return p.withStderr(err)
 	}
-	return p.withStderr(fmt.Errorf("it ended (%s)", p.run.how()))
+	err := fmt.Errorf("it ended (%s)", p.run.how())
+	if noise := p.conn.noise(); noise.Any() { // programs say there too what they lack
+		err = fmt.Errorf("%w; %s", err, noise)
+	}
+	return p.withStderr(err)
 }
 
 // withStderr adds the end of what the agent has written to stderr.
@@ -302,8 +313,8 @@ func (p *process) failed(ctx context.Context, err error) error {
 		return p.why
 	case errors.Is(err, errSlowStart):
 		err = fmt.Errorf("%w (Config.StartTimeout is %v)", err, p.c.cfg.StartTimeout)
-		if noise := p.conn.noise(); noise != "" {
-			err = fmt.Errorf("%w; it prints something else than JSON-RPC, which begins with %s", err, noise)
+		if noise := p.conn.noise(); noise.Any() {
+			err = fmt.Errorf("%w; it prints something else than JSON-RPC, which begins with %q", err, noise.First)
 		}
 		return p.withStderr(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
+	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 	"github.com/google/uuid"
 )
@@ -24,7 +26,7 @@ type TerminalRequest struct {
 	Task      string   // id of the task, bg_…
 	Agent     string   // name of the agent, as the caller gave it
 	Command   []string // program and arguments; it is run as it is, without a shell
-	Directory string   // where it is to run: the session's directory or one below it
+	Directory string   // where it is to run: the session's directory or one below it, without links when the agent named it
 	Env       []string // NAME=value: what it gets besides the agent's environment
 }
 
@@ -52,12 +54,10 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	for _, v := range q.Env {
 		req.Env = append(req.Env, v.Name+"="+v.Value)
 	}
-	if cwd := value(q.Cwd); cwd != "" && absolute(cwd, t.s.dir) != t.s.dir {
-		rel, err := inside(t.s.dir, cwd)
-		if err != nil {
+	if cwd := value(q.Cwd); cwd != "" {
+		if req.Directory, err = directoryInside(t.s.dir, cwd); err != nil {
 			return nil, fmt.Errorf("the directory %.300q: %w", cwd, err)
 		}
-		req.Directory = filepath.Join(t.s.dir, rel)
 	}
 	if err := c.mayRun(t, req); err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	if n := q.OutputByteLimit; n != nil && *n >= 0 && *n < limit {
 		limit = *n
 	}
-	term, err := c.startTerminal(req, p.run.mark, limit)
+	term, err := c.startTerminal(req, p.run.marks.Within(), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -88,12 +88,27 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	return sdk.CreateTerminalResponse{TerminalId: id}, nil
 }
 
+// directoryInside returns the directory without links, by which it might be
+// somewhere else.
+func directoryInside(dir, cwd string) (string, error) {
+	if !filepath.IsAbs(cwd) {
+		cwd = filepath.Join(dir, cwd)
+	}
+	cwd = realPath(cwd)
+	rel, err := filepath.Rel(realPath(dir), cwd)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
+	}
+	return cwd, nil
+}
+
 // mayRun asks the rules of the session and the host.
 func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	if c.cfg.Terminal == nil {
 		return errors.New("the host does not run commands for agents")
 	}
-	about := subject{names: []string{string(sdk.ToolKindExecute)}, texts: []string{commandLine(req.Command)}, command: true, dir: t.s.dir}
+	command := commandOf(req.Command)
+	about := subject{access: permission.Of(string(permission.Bash)), texts: []string{command.text}, wholes: []string{command.whole}, command: true, dir: t.s.dir}
 	if ruling(t.prompt.Permissions, about) == bgagent.PermissionDeny {
 		return errors.New("a rule of the host denies it")
 	}
@@ -101,22 +116,15 @@ func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	return errors.Join(err, no)
 }
 
-// commandLine returns the command as rules see it.
-func commandLine(argv []string) string {
-	line := argv[0]
-	for _, a := range argv[1:] {
-		line += " " + a
-	}
-	return line
-}
-
 // startTerminal runs the command.
-func (c *Client) startTerminal(req TerminalRequest, mark string, limit int) (*terminal, error) {
+func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int) (*terminal, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("making a pipe: %w", err)
 	}
-	ch, err := startChild(req.Command, req.Directory, slices.Concat(c.env, req.Env), newMark(mark), nil, w, w)
+	ch, err := startChild(procs.Spec{
+		Command: req.Command, Dir: req.Directory, Env: slices.Concat(c.env, req.Env), Marks: marks, Stdout: w, Stderr: w,
+	})
 	closing(w)
 	if err != nil {
 		closing(r)
@@ -132,7 +140,7 @@ func (c *Client) startTerminal(req TerminalRequest, mark string, limit int) (*te
 
 // end ends the command. It returns when nothing of it is left.
 func (t *terminal) end() {
-	t.ch.kill()
+	t.ch.stop(0)
 	within(drainTime, t.read)
 	closing(t.pipe)
 	<-t.read
@@ -160,7 +168,7 @@ func (c *Client) useTerminal(t *turn, method, id string) (any, error) {
 		s := term.status()
 		return sdk.WaitForTerminalExitResponse{ExitCode: s.ExitCode, Signal: s.Signal}, nil
 	case sdk.ClientMethodTerminalKill:
-		term.ch.kill()
+		term.ch.stop(0)
 		return sdk.KillTerminalResponse{}, nil
 	default:
 		term.end()
@@ -170,7 +178,7 @@ func (c *Client) useTerminal(t *turn, method, id string) (any, error) {
 
 // wait returns when the command has ended and its output has been read.
 func (t *terminal) wait(ctx context.Context) error {
-	for _, ch := range []<-chan struct{}{t.ch.exited, t.read} {
+	for _, ch := range []<-chan struct{}{t.ch.ended, t.read} {
 		select {
 		case <-ch:
 		case <-ctx.Done():
@@ -183,15 +191,15 @@ func (t *terminal) wait(ctx context.Context) error {
 // status returns how the command has ended, nil while it runs.
 func (t *terminal) status() *sdk.TerminalExitStatus {
 	select {
-	case <-t.ch.exited:
+	case <-t.ch.ended:
 	default:
 		return nil
 	}
 	s := &sdk.TerminalExitStatus{}
-	if code := t.ch.cmd.ProcessState.ExitCode(); code >= 0 {
+	if code := t.ch.State().ExitCode(); code >= 0 {
 		s.ExitCode = &code
 	} else {
-		how := t.ch.how()
+		how := t.ch.State().String()
 		s.Signal = &how
 	}
 	return s

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -36,6 +37,8 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
+	late chan struct{} // has one when something came after the answer
+
 	// reporting guards r and the questions, and is held while r is called: RunTurn
 	// takes it away.
 	reporting sync.Mutex
@@ -46,11 +49,16 @@ type turn struct {
 	requests sync.WaitGroup // requests of the agent that are being answered
 
 	// Guarded by Client.mu.
-	over    bool // no further request is answered
-	calls   map[string]*toolCall
-	kept    int    // bytes kept of calls
-	refused string // the last permission that was refused, until the agent writes something
-	terms   map[string]*terminal
+	noise    jsonlines.Noise // what the process has printed meanwhile that was no message
+	over     bool            // nothing further is taken of the agent
+	answered bool            // the prompt is, and only late pieces of the answer are taken
+	broken   bool            // the agent has said that it has failed, though its answer may not
+	problem  string          // what it has written since
+	calls    map[string]*toolCall
+	repeated int    // calls that came under the id of one that had ended
+	kept     int    // bytes kept of calls
+	refused  string // the last permission that was refused, until the agent writes something
+	terms    map[string]*terminal
 }
 
 // RunTurn implements [bgagent.TurnRunner]. What the agent answers as an error is
@@ -69,7 +77,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		end.Stop = bgagent.StopError
 	}
 	if t.stopped() {
-		end, err = bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: end.Text}, nil
+		end, err = bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: end.Text, NoText: end.NoText}, nil
 	}
 	c.finish(t, end, err)
 	return end, err
@@ -92,7 +100,7 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	case s.turn != nil:
 		return nil, fmt.Errorf("acp: session %q: %w", id, bgagent.ErrBusy)
 	}
-	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
+	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), late: make(chan struct{}, 1), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	s.turn = t
 	c.wg.Add(1)
@@ -139,7 +147,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 			return bgagent.TurnEnd{}, err
 		}
 		ctx, cancel := context.WithTimeoutCause(t.ctx, c.cfg.StartTimeout, errSlowStart)
-		err = c.choose(ctx, p, s, agent, t.prompt.Model)
+		err = c.choose(ctx, p, s, agent, t.prompt.Model, t.prompt.Permissions)
 		cancel()
 		switch {
 		case err != nil:
@@ -156,8 +164,9 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 		}
 	}
 	answer, err := c.ask(t, p)
+	c.awaitLate(t, p)
 	c.quiet(t)
-	c.leave(p, false)
+	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
 	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
 		lost = true // an agent that is told to end may cancel its turns first
@@ -168,7 +177,11 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 		defer c.mu.Unlock()
 		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: t.s.conv.lastText()}, c.interrupted(p)
 	}
-	return c.endOf(t, answer, err)
+	end, err := c.endOf(t, answer, err)
+	if err != nil && noise.Any() {
+		err = fmt.Errorf("%w; %s", err, noise)
+	}
+	return end, err
 }
 
 // enter counts the turn in its process and records the prompt. It reports
@@ -179,27 +192,29 @@ func (c *Client) enter(t *turn, p *process) bool {
 	if _, alive := c.all[p]; !alive || !p.usable() {
 		return false
 	}
-	p.turns++
+	p.turns[t] = struct{}{}
 	t.s.conv.add(bgagent.Message{Role: bgagent.RoleUser, PromptID: t.prompt.ID, Text: t.prompt.Text, Finished: true, Time: time.Now()})
 	return true
 }
 
-// leave takes a turn, or only one that does not stop, out of its process.
-func (c *Client) leave(p *process, stuck bool) {
+// leave takes a turn out of its process, and returns what that has printed
+// meanwhile that was no message.
+func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if stuck {
-		p.stuck--
-	} else {
-		p.turns--
-	}
+	delete(p.turns, t)
 	p.endIfUseless()
+	noise := t.noise
+	c.mu.Unlock()
+	if noise.Any() {
+		c.cfg.Logger.Warn("acp: "+noise.String(), "program", c.cfg.Command[0], "session", t.s.id)
+	}
+	return noise
 }
 
 // endIfUseless ends a process in which nothing runs but turns that do not stop.
 // Client.mu must be held.
 func (p *process) endIfUseless() {
-	if p.retired && p.turns == p.stuck {
+	if p.retired && len(p.turns) == p.stuck {
 		p.end(fmt.Errorf("it was ended because it had not stopped a turn within %v of being told to", p.c.cfg.CancelGrace))
 	}
 }
@@ -224,7 +239,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	over := make(chan error, 1)
 	req := sdk.PromptRequest{SessionId: sdk.SessionId(t.s.id), Prompt: c.blocks(t)}
 	go func() {
-		over <- p.conn.call(context.Background(), sdk.AgentMethodSessionPrompt, req, &answer)
+		over <- p.conn.callSeen(context.Background(), sdk.AgentMethodSessionPrompt, req, &answer, func(m received) { c.answered(t, m) })
 	}()
 	select {
 	case err := <-over:
@@ -253,28 +268,28 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	c.cfg.Logger.Warn("acp: the agent does not stop a turn", "session", t.s.id, "task", t.prompt.Task)
 	c.retire(p)
 	err := <-over // the process ends, or the answer comes after all
-	c.leave(p, true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.stuck--
+	p.endIfUseless()
 	return answer, err
 }
 
 // blocks returns the content of the prompt. The protocol has no system text, so
-// that is put before the prompt when the agent has not been given it.
+// that is put before the prompt when the agent has not been given it. It is all
+// one block: some agents look for a command in the last one.
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	texts := []string{t.prompt.Text}
+	text := t.prompt.Text
 	if t.prompt.System != "" && t.prompt.System != t.s.system {
 		t.s.system = t.prompt.System
-		texts = []string{t.prompt.System, t.prompt.Text}
+		text = t.prompt.System + "\n\n" + text
 	}
-	var list []sdk.ContentBlock
-	if isCommand(strings.Join(texts, "")) { // agents look at all blocks together
-		list = append(list, sdk.TextBlock(lead))
+	if isCommand(text) {
+		text = lead + text
 	}
-	for _, text := range texts {
-		list = append(list, sdk.TextBlock(text))
-	}
-	return list
+	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
 // lead is put before a prompt that the agent would take for a command of its own,
@@ -310,53 +325,6 @@ func (c *Client) quiet(t *turn) {
 // interrupted is the error of a turn whose process has ended.
 func (c *Client) interrupted(p *process) error {
 	return fmt.Errorf("acp: the agent %s broke off the turn: %w", c.program(), p.why)
-}
-
-// endOf returns how the turn has ended.
-func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
-	c.mu.Lock()
-	end := bgagent.TurnEnd{Text: t.s.conv.lastText()}
-	refused := t.refused
-	c.mu.Unlock()
-	if err != nil {
-		end.Stop = bgagent.StopError
-		return end, c.failure(err)
-	}
-	c.use(t, answer)
-	switch answer.StopReason {
-	case sdk.StopReasonEndTurn:
-		end.Stop = bgagent.StopEndOfTurn
-		if refused != "" {
-			// Some agents stop without a word when they may not do something. That
-			// is no answer.
-			end.Stop = bgagent.StopError
-			return end, fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), refused)
-		}
-	case sdk.StopReasonMaxTokens:
-		end.Stop = bgagent.StopLength
-	case sdk.StopReasonMaxTurnRequests:
-		end.Stop = bgagent.StopTurnLimit
-	case sdk.StopReasonRefusal:
-		end.Stop = bgagent.StopRefused
-	case sdk.StopReasonCancelled:
-		end.Stop = bgagent.StopAborted
-	default:
-		end.Stop = bgagent.StopError
-		return end, fmt.Errorf("acp: the agent %s ended the turn with a stop reason that is not in the protocol: %.80q", c.program(), answer.StopReason)
-	}
-	return end, nil
-}
-
-// failure is the error of a turn that the agent answered with an error.
-func (c *Client) failure(err error) error {
-	var re *sdk.RequestError
-	switch {
-	case !errors.As(err, &re):
-		return fmt.Errorf("acp: the agent %s: %w", c.program(), err)
-	case re.Code == codeAuth:
-		return fmt.Errorf("acp: the agent %s wants authentication: %w; set Config.Auth, or log in with the program itself", c.program(), &agentError{re})
-	}
-	return fmt.Errorf("acp: the agent %s failed: %w", c.program(), &agentError{re})
 }
 
 // Abort implements [bgagent.SessionClient]: it has the agent told to stop, and

@@ -44,6 +44,7 @@ func TestConformance(t *testing.T) {
 			}
 			if name == "lines" {
 				h.Fail, h.Tool, h.Recall = fixed("fail"), fixed("use"), fixed("recall")
+				h.Silent, h.Cut = fixed(`print {"type":"end"}`), fixed("stops length")
 			}
 			bgagenttest.Conformance(t, h)
 		})
@@ -148,15 +149,14 @@ func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
 	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
 }
 
-func TestDepthCountsFromTheOutermostHost(t *testing.T) {
-	t.Setenv(DepthVariable, "2")
-	t.Setenv(TurnVariable, "outer")
-	env, mark := marks(1)
-	require.True(t, strings.HasPrefix(mark, "outer/"))
-	require.Equal(t, []string{TurnVariable + "=" + mark, DepthVariable + "=3"}, env)
-	t.Setenv(DepthVariable, "nonsense")
-	env, _ = marks(1)
-	require.Equal(t, DepthVariable+"=1", env[1])
+func TestEveryProcessNamesTheLifeOfItsHost(t *testing.T) {
+	t.Setenv(InstanceVariable, "outer")
+	a := fakeAgent(t, Lines("fake"))
+	c, err := New(Config{Agents: map[string]Agent{"a": a}, Instance: "this-life"})
+	require.NoError(t, err)
+	end, err := play(t, c, create(t, c), "describe")
+	require.NoError(t, err)
+	require.Contains(t, end.Text, InstanceVariable+"=outer/this-life")
 }
 
 func TestPromptsThatAreNoOrdinaryArguments(t *testing.T) {
@@ -310,8 +310,8 @@ func TestLinesOfAnyLength(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, end.Text, 200000)
 	end, err = play(t, c, create(t, c), "big 400000")
-	require.NoError(t, err, "what is too long is dropped, and the end is still seen")
-	require.Empty(t, end.Text)
+	require.NoError(t, err)
+	require.Len(t, end.Text, 300<<10/8, "a long string of a line that is too long is cut")
 	_, err = play(t, c, create(t, c), "flood 3000000")
 	require.NoError(t, err)
 }
@@ -327,8 +327,8 @@ func TestADroppedLineIsNamedWhenTheEndIsMissing(t *testing.T) {
 		}
 	}
 	c := clientOf(t, fakeAgent(t, p), func(cfg *Config) { cfg.MaxLine = 1000 })
-	_, err := play(t, c, create(t, c), "big 4000")
-	require.Contains(t, failure(t, err).Problem, "; 1 line(s) of more than 1000 bytes were dropped")
+	_, err := play(t, c, create(t, c), "many 4000")
+	require.Contains(t, failure(t, err).Problem, "; 1 line was too long to be read (Config.MaxLine: 1000 bytes)")
 }
 
 func TestAProgramThatPrintsGarbageForEverIsStopped(t *testing.T) {

@@ -2,11 +2,11 @@ package inproc
 
 import (
 	"context"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 )
 
 // Turn is one turn of an agent: the prompt, the history, and methods to report
@@ -49,22 +49,16 @@ func (t *Turn) History() []bgagent.Message {
 
 // Allowed reports whether the task's rules allow the tool on the pattern. The last
 // matching rule decides; without one, the tool is allowed. A rule that says "ask"
-// does not allow it.
+// does not allow it. The name of the tool and the names in rules may be any of the
+// words for a kind of access; see [bgagent.Permission].
 func (t *Turn) Allowed(tool, on string) bool {
+	access := permission.Of(tool)
 	for _, rule := range slices.Backward(t.Prompt.Permissions) {
-		if matches(rule.Name, tool) && matches(rule.Pattern, on) {
-			return rule.Action == bgagent.PermissionAllow
+		if access.Named(rule) && permission.Matches(rule.Pattern, on) {
+			return permission.Allows(rule)
 		}
 	}
 	return true
-}
-
-func matches(pattern, s string) bool {
-	if pattern == "*" || pattern == s {
-		return true
-	}
-	ok, err := path.Match(pattern, s)
-	return ok && err == nil
 }
 
 // Text reports a piece of the agent's text. If the agent returns an empty answer,

@@ -86,7 +86,7 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 	require.NoError(t, err)
 	tasks := s.m.List(bgagent.Query{Parent: "scope"})
 	got = s.ended(tasks[len(tasks)-1].ID)[0]
-	require.Equal(t, bgagent.CauseStartFailed, got.Cause)
+	require.Equal(t, bgagent.CauseHostUnreachable, got.Cause, "its start was held back, and in vain")
 	require.Contains(t, got.Reason, "opencode serve")
 }
 
