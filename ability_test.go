@@ -33,9 +33,8 @@ func TestTodosThatCannotBeReadDoNotOutrankTheAnswer(t *testing.T) {
 	} {
 		for hold, within := range map[time.Duration]time.Duration{0: 43 * time.Second, bgagent.Disabled: 13 * time.Second, time.Minute: 73 * time.Second} {
 			t.Run(name+" "+hold.String(), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					fake := spoilt(bgagenttest.CallTodos, fault)
-					m := manage(t, fake, bgagent.Config{TodoHold: hold})
+				fake := spoilt(bgagenttest.CallTodos, fault)
+				bubble(t, fake, bgagent.Config{TodoHold: hold}, func(t *testing.T, m *bgagent.BackgroundManager) {
 					defer fake.Close()
 					ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
 					defer cancel()
@@ -60,9 +59,8 @@ func TestTodosThatCannotBeReadDoNotOutrankTheAnswer(t *testing.T) {
 }
 
 func TestMessagesThatCannotBeReadEndTheAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fake := spoilt(bgagenttest.CallMessages, bgagenttest.Fault{Err: errors.New("500 of the server")})
-		m := manage(t, fake, bgagent.Config{})
+	fake := spoilt(bgagenttest.CallMessages, bgagenttest.Fault{Err: errors.New("500 of the server")})
+	bubble(t, fake, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		defer fake.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
 		defer cancel()
@@ -86,9 +84,8 @@ func (f lostCursors) Messages(ctx context.Context, session string, after bgagent
 }
 
 func TestAnUnknownCursorIsReadFromTheBeginning(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := lostCursors{newServer()}
-		m := manage(t, f, bgagent.Config{})
+	f := lostCursors{newServer()}
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "work").ID
 		synctest.Wait()
 		s := get(t, m, id).Session

@@ -19,8 +19,7 @@ func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 		"in the background": {SubagentType: "tests", Prompt: "run the test suite", RunInBackground: &background},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+			bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 				ids := map[string]bool{}
 				for range 3 {
 					first, err := bgagent.DelegateTask(t.Context(), m, by, args)
@@ -45,8 +44,7 @@ func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 }
 
 func TestARetryFindsItsCallWhileItLives(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{})
+	bubble(t, working(time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		answers := make(chan bgagent.Task, 2)
@@ -76,8 +74,7 @@ func TestARetryFindsItsCallWhileItLives(t *testing.T) {
 }
 
 func TestACallThatWasToldThatItsTaskGoesOnIsAnswered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{})
+	bubble(t, working(time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -142,9 +139,8 @@ func TestCallsThatAreToldOnlyWhenTheyAreDoneAreActivity(t *testing.T) {
 }
 
 func TestCallsOfMessagesThatShareAnIDAreCountedEach(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{StaleTimeout: bgagent.Disabled})
+	f := newServer()
+	bubble(t, f, bgagent.Config{StaleTimeout: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "work").ID
 		synctest.Wait()
 		s := get(t, m, id).Session
@@ -170,9 +166,8 @@ func TestCallsOfMessagesThatShareAnIDAreCountedEach(t *testing.T) {
 }
 
 func TestACallWhoseResultStandsInAnotherMessageIsOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "work").ID
 		synctest.Wait()
 		s := get(t, m, id).Session

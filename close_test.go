@@ -2,6 +2,7 @@ package bgagent_test
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -11,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Spec 12: waiters return when the manager is closed.
+// Waiters return when the manager is closed.
 func TestDrainReturnsWhenTheManagerIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
@@ -40,7 +41,7 @@ func TestDrainReturnsWhenTheManagerIsClosed(t *testing.T) {
 	})
 }
 
-// Spec 6: the manager never hangs with the host.
+// The manager never hangs with the host.
 func TestDrainDoesNotWaitForASessionThatDoesNotStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
@@ -123,9 +124,8 @@ func TestCloseNamesWhatHangs(t *testing.T) {
 }
 
 func TestDrainLetsEverythingEndAndBeTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var box inbox
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Limits: bgagent.Limits{Default: 1}, Notify: box.notify})
+	var box inbox
+	bubble(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 1}, Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		launch(t, m, "a")
 		launch(t, m, "b")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -198,4 +198,68 @@ func TestCloseAgainGivesTheSameAnswer(t *testing.T) {
 		require.Equal(t, first, m.Close(t.Context()))
 		time.Sleep(2 * time.Hour)
 	})
+}
+
+// The slots that a shutdown frees must not start what stands in line.
+func TestCloseStartsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		created := 0
+		f := &goRunner{run: works(time.Minute)}
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) { created++; return f.nextID(), nil }
+		m := manage(t, f, limit(1))
+		var ids []string
+		for i := range 5 {
+			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
+		}
+		synctest.Wait()
+		err := m.Close(t.Context())
+		var closed *bgagent.CloseError
+		require.ErrorAs(t, err, &closed)
+		require.Empty(t, closed.NotStopped)
+		require.Len(t, closed.Owed, 5, "nobody was told of these ends")
+		require.Equal(t, 1, created)
+		for _, id := range ids {
+			require.Equal(t, bgagent.CauseClosed, get(t, m, id).Cause)
+		}
+		_, err = m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+		require.ErrorIs(t, err, bgagent.ErrClosed)
+		n, ok := m.TakeNotice("root")
+		require.True(t, ok)
+		require.Len(t, n.Items, 5)
+	})
+}
+
+// A slot of a ConcurrencyManager that others share comes back even when Close
+// was not given the time to see the session come to rest.
+func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cm, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
+		require.NoError(t, err)
+		f := newServer()
+		f.abort = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+		m := manage(t, f, bgagent.Config{Concurrency: cm})
+		launch(t, m, "work")
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		var left *bgagent.CloseError
+		require.ErrorAs(t, m.Close(ctx), &left)
+		require.Len(t, left.NotStopped, 1)
+		require.Empty(t, cm.Pools())
+	})
+}
+
+// No goroutine of a manager outlives its Close.
+func TestNothingOfAManagerIsLeftAfterClose(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for i := range 20 {
+		m, err := bgagent.New(working(time.Hour), bgagent.Config{})
+		require.NoError(t, err)
+		for j := range 10 {
+			_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: fmt.Sprint(i, j)})
+			require.NoError(t, err)
+		}
+		_ = m.Close(t.Context())
+	}
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, time.Minute, time.Millisecond)
 }

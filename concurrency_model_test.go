@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle: what the specification says, written down as plainly as it goes
-// and without anything of the real thing.
+// The oracle says what the limits mean, as plainly as possible and without any of
+// the code that it is compared with.
 
 func oracleName(s string) string {
 	return strings.Map(unicode.ToLower, strings.TrimFunc(s, unicode.IsSpace))
@@ -365,7 +365,8 @@ func TestSlotsAgainstAnOracle(t *testing.T) {
 	}
 }
 
-// Lesson 8.
+// A slot that is taken under one name and given back under another is lost to
+// both pools.
 func TestAcquireAndReleaseAgreeOnThePool(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 8))
 	for range 2000 {

@@ -12,14 +12,9 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
-
-// uncalled is a client for managers that are only made.
-type uncalled struct {
-	bgagent.SessionClient
-	bgagent.TurnRunner
-}
 
 // writeFile makes a file with its directories below a directory of the test.
 func writeFile(t *testing.T, path, text string) string {
@@ -63,7 +58,7 @@ func TestTutorialFileWorksAsItIs(t *testing.T) {
 		Default:  3,
 	}}, c)
 	require.Empty(t, f.Ignored())
-	_, err = bgagent.New(uncalled{}, c)
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err)
 
 	text, err := bgagent.FormatConfig(c)
@@ -104,7 +99,7 @@ func TestZeroSwitchesOffOrIsRefused(t *testing.T) {
 		MaxTasksPerRoot: -1, StaleTimeout: off, TimeToLive: off, QueueTimeToLive: off, HostUnreachable: off, MinIdleTime: off,
 		MinStabilityTime: off, TodoHold: off, NoticeWindow: off, NoticeMaxWait: off, Retention: off, RetainTasks: -1, RetainText: -1,
 	}, c)
-	_, err = bgagent.New(uncalled{}, c)
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err, "what the file may switch off, Config must accept")
 
 	for _, key := range []string{"maxDepth", "sessionGoneMs", "sessionGoneTimeoutMs", "stopTimeoutMs", "pollIntervalMs", "stablePolls",
@@ -329,7 +324,7 @@ func TestConflictsAreRefusedWithTheirPlacesAndBothKeys(t *testing.T) {
 	require.Equal(t, 3, fileErrors(t, err)[0].Line)
 
 	f, err := bgagent.ParseConfig("f.json", inSection(`"staleTimeoutMs": 1000, "pollIntervalMs": 2000`))
-	_, err = bgagent.New(uncalled{}, applied(t, f, err))
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), applied(t, f, err))
 	require.ErrorContains(t, err, "Config.PollInterval")
 	require.ErrorContains(t, err, "Config.StaleTimeout")
 }

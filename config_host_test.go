@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -112,7 +113,7 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 func TestTheDefaultsOfTheHostWrittenOutStart(t *testing.T) {
 	f, err := bgagent.LoadConfig("testdata/host_defaults.jsonc")
 	c := applied(t, f, err)
-	_, err = bgagent.New(uncalled{}, c)
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err)
 	require.Equal(t, 30*time.Minute, c.TimeToLive)
 	require.Equal(t, 30*time.Minute, c.StaleTimeout)
@@ -123,7 +124,7 @@ func TestTheDefaultsOfTheHostWrittenOutStart(t *testing.T) {
 	f, err = bgagent.ParseConfig("f.json", inSection(`"staleTimeoutMs": 1200000`))
 	require.NoError(t, err)
 	f.Apply(&c)
-	_, err = bgagent.New(uncalled{}, c)
+	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err, "nor does a time to live of the program's stop it")
 }
 

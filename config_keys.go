@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/internal/spell"
 )
 
 // section is the part of the host's configuration file that is ours. It stands at
@@ -292,7 +293,7 @@ func nearestKey(name string) string {
 	name = plainKey(name)
 	best, least := "", 1+min(3, len(name)/3)
 	for _, s := range spellings() {
-		if d := editDistance(name, s[0], least); d < least {
+		if d := spell.Distance(name, s[0], least); d < least {
 			best, least = s[1], d
 		}
 	}
@@ -306,7 +307,7 @@ func nearestKey(name string) string {
 func mistyped(name string) string {
 	name = plainKey(name)
 	for _, s := range spellings() {
-		if keyNamed(s[1]) != nil && (editDistance(name, s[0], 2) < 2 || exchanged(name, s[0])) {
+		if keyNamed(s[1]) != nil && (spell.Distance(name, s[0], 2) < 2 || exchanged(name, s[0])) {
 			return s[1]
 		}
 	}
@@ -381,36 +382,3 @@ var plainReplacer = strings.NewReplacer("_", "", "-", "", ".", "", " ", "")
 
 // plainKey makes stale_timeout_ms and StaleTimeoutMs the same.
 func plainKey(s string) string { return strings.ToLower(plainReplacer.Replace(s)) }
-
-// editDistance is the number of bytes to add, drop or replace to make b of a, or
-// any number that is not less than bound.
-func editDistance(a, b string, bound int) int {
-	if d := len(a) - len(b); d >= bound || -d >= bound {
-		return bound
-	}
-	if a == b {
-		return 0
-	}
-	var buf [64]int
-	row := buf[:0]
-	for j := range len(b) + 1 {
-		row = append(row, j)
-	}
-	for i := range len(a) {
-		diagonal, best := row[0], i+1
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(d, row[j]+1, diagonal+1)
-			best = min(best, row[j+1])
-		}
-		if best >= bound { // it never gets less from row to row
-			return bound
-		}
-	}
-	return row[len(b)]
-}

@@ -11,6 +11,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 	"github.com/bgagent/bgagent/internal/mdtext"
 	"github.com/bgagent/bgagent/internal/slots"
+	"github.com/bgagent/bgagent/internal/spell"
 )
 
 // ParseConfig reads a configuration file that is already in memory. The name is
@@ -131,7 +132,7 @@ func (p *fileParser) foreign(m jsonc.Member) {
 	switch {
 	case keyNamed(name) != nil:
 		reason = "it counts only inside of " + section
-	case editDistance(plainKey(name), plainSection, 3) < 3:
+	case spell.Distance(plainKey(name), plainSection, 3) < 3:
 		reason = "did you mean " + section + "?"
 	case len(named(inner, section)) > 0:
 		name = mdtext.Quote(name) + "." + section

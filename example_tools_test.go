@@ -14,7 +14,7 @@ import (
 // the request, and what the model calls goes to Call, together with the session
 // in which it did.
 func ExampleTools() {
-	m, err := bgagent.New(&goRunner{run: works(10 * time.Millisecond)}, bgagent.Config{})
+	m, err := bgagent.New(working(10*time.Millisecond), bgagent.Config{})
 	if err != nil {
 		panic(err)
 	}

@@ -2,14 +2,17 @@ package bgagent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/bgagent/bgagent/internal/inside"
 	"github.com/stretchr/testify/require"
 )
@@ -60,6 +63,22 @@ func (f *goRunner) aborted(session string) int {
 
 func (f *goRunner) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return f.run(ctx, session, p, r)
+}
+
+// plain is a runner without any ability.
+type plain struct {
+	bgagent.SessionClient
+	bgagent.TurnRunner
+}
+
+// working returns a runner whose turns last for the time and then answer their
+// prompts.
+func working(d time.Duration) plain {
+	r := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
+		t.Sleep(d)
+		t.Say("answer to " + t.Prompt.Text)
+	})
+	return plain{r, r}
 }
 
 // works returns a turn that lasts for the time and then answers its prompt.
@@ -289,6 +308,12 @@ func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent
 	return m
 }
 
+// bubble runs a test with a manager of the client in a bubble of its own.
+func bubble(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, test func(*testing.T, *bgagent.BackgroundManager)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, manage(t, sc, cfg)) })
+}
+
 var root = bgagent.Caller{Session: "root"}
 
 // launch launches a task under the root session.
@@ -332,4 +357,123 @@ func statuses(tasks []bgagent.Task) (out []bgagent.Status) {
 		out = append(out, task.Status)
 	}
 	return out
+}
+
+// turnOn launches a task on a server and waits until its turn has begun.
+func turnOn(t *testing.T, m *bgagent.BackgroundManager, prompt string) (id, session string) {
+	t.Helper()
+	id = launch(t, m, prompt).ID
+	synctest.Wait()
+	task := get(t, m, id)
+	require.Equal(t, bgagent.PhaseTurn, task.Phase)
+	return id, task.Session
+}
+
+func idle(session string) bgagent.HostEvent {
+	return bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: bgagent.SessionStatus{State: bgagent.SessionIdle}}
+}
+
+func limit(n int) bgagent.Config {
+	return bgagent.Config{Limits: bgagent.Limits{Default: n}}
+}
+
+func failing(err error) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		return bgagent.TurnEnd{}, err
+	}
+}
+
+func hostError(session string, stop bgagent.StopReason) bgagent.HostEvent {
+	return bgagent.HostEvent{Kind: bgagent.HostError, Session: session, Stop: stop, Error: "x"}
+}
+
+// untold is what a client answers that can never tell a status.
+func untold(m map[string]bgagent.SessionStatus) {
+	for id := range m {
+		m[id] = bgagent.SessionStatus{State: bgagent.SessionUntold}
+	}
+}
+
+// todoServer is a server that can tell todos.
+type todoServer struct {
+	*server
+	todos []bgagent.Todo
+	err   error
+}
+
+func (f *todoServer) Todos(context.Context, string) ([]bgagent.Todo, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.todos, f.err
+}
+
+// notifyingServer is a server that can prompt root sessions.
+type notifyingServer struct {
+	*server
+	inbox
+}
+
+func (f *notifyingServer) Notify(ctx context.Context, session string, n bgagent.Notice) error {
+	return f.notify(ctx, session, n)
+}
+
+// rootServer is a server that knows root sessions.
+type rootServer struct {
+	*server
+	inbox
+	find func(string) (bgagent.SessionInfo, error)
+}
+
+func (f *rootServer) Notify(ctx context.Context, s string, n bgagent.Notice) error {
+	return f.notify(ctx, s, n)
+}
+
+func (f *rootServer) FindSession(_ context.Context, s string) (bgagent.SessionInfo, error) {
+	if f.find != nil {
+		return f.find(s)
+	}
+	return bgagent.SessionInfo{}, errors.ErrUnsupported
+}
+
+// finder is a runner that knows sessions of the host.
+type finder struct {
+	*goRunner
+	parents map[string]string
+	err     error
+}
+
+func (f *finder) FindSession(_ context.Context, s string) (bgagent.SessionInfo, error) {
+	if f.err != nil {
+		return bgagent.SessionInfo{}, f.err
+	}
+	p, ok := f.parents[s]
+	if !ok {
+		return bgagent.SessionInfo{}, bgagent.ErrNoSession
+	}
+	return bgagent.SessionInfo{Parent: p, Directory: "/src"}, nil
+}
+
+// answers has the server answer every prompt after the time.
+func (f *server) answers(d time.Duration) *server {
+	f.started = func(session string, p bgagent.Prompt) {
+		go func() {
+			time.Sleep(d)
+			f.say(session, "answer to "+p.Text)
+		}()
+	}
+	return f
+}
+
+func (f *server) askedFor() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
+func manageUnchecked(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent.BackgroundManager {
+	t.Helper()
+	m, err := bgagent.New(sc, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	return m
 }

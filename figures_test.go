@@ -61,8 +61,7 @@ func TestFiguresCountWhatThereIsAndEveryEnd(t *testing.T) {
 }
 
 func TestFiguresOutliveTheRecordsAndClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{Retention: time.Minute, Wake: bgagent.WakeNever})
+	bubble(t, working(time.Hour), bgagent.Config{Retention: time.Minute, Wake: bgagent.WakeNever}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		ended := launch(t, m, "one")
 		_, err := m.Cancel(t.Context(), root, ended.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)

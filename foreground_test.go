@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/bgagenttest"
 	"github.com/stretchr/testify/require"
 )
 
 func TestARepeatedRunCountsAsRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		box := &inbox{}
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Notify: box.notify})
+	box := &inbox{}
+	bubble(t, working(time.Minute), bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -30,8 +30,7 @@ func TestARepeatedRunCountsAsRead(t *testing.T) {
 }
 
 func TestARepeatedRunHasNoTimeToLive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+	bubble(t, working(time.Hour), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_1"}
 		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -87,8 +86,7 @@ func TestCancelAllSparesTheTreeOfAForegroundCall(t *testing.T) {
 }
 
 func TestARepeatedRunResumeIsTheCallersOwn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(10 * time.Second)}, bgagent.Config{})
+	bubble(t, working(10*time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "a").ID
 		ended(t, m, id)
 		by := bgagent.Caller{Session: "root", ToolCallID: "c"}
@@ -107,10 +105,12 @@ func TestARepeatedRunResumeIsTheCallersOwn(t *testing.T) {
 
 func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &findingRunner{goRunner{run: works(time.Minute)}}, bgagent.Config{MaxDepth: 5})
+		f := bgagenttest.NewRunner(func(t *bgagenttest.Turn) { t.Sleep(time.Minute) })
+		m := manage(t, f, bgagent.Config{MaxDepth: 5})
 		go func() { _, _ = m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "fg"}) }()
 		synctest.Wait()
-		under, err := m.Launch(t.Context(), bgagent.Caller{Session: "native"}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
+		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // made by the agent
+		under, err := m.Launch(t.Context(), bgagent.Caller{Session: native}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
 		require.NoError(t, err)
 		synctest.Wait()
 		_, err = m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
@@ -119,12 +119,50 @@ func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 	})
 }
 
-// findingRunner knows one session that an agent has made under that of the first task.
-type findingRunner struct{ goRunner }
+func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
+	bubble(t, working(time.Hour), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		in := bgagent.LaunchInput{Agent: "a", Prompt: "p"}
+		task, err := m.Run(t.Context(), root, in)
+		require.NoError(t, err)
+		require.Equal(t, bgagent.Completed, task.Status, "it has no time to live")
+		require.Equal(t, bgagent.NoticeRead, task.Notice, "its caller has the result")
 
-func (f *findingRunner) FindSession(_ context.Context, s string) (bgagent.SessionInfo, error) {
-	if s == "native" {
-		return bgagent.SessionInfo{Parent: "ses_1"}, nil
-	}
-	return bgagent.SessionInfo{}, bgagent.ErrNoSession
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { time.Sleep(time.Minute); cancel() }()
+		task, err = m.Run(ctx, root, in)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, bgagent.Cancelled, task.Status)
+
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		task, err = m.Run(ctx, root, in)
+		require.ErrorIs(t, err, bgagent.ErrGoesOn)
+		require.Equal(t, bgagent.Running, task.Status)
+		began := time.Now()
+		task = ended(t, m, task.ID)[0]
+		require.Equal(t, bgagent.CauseTimeToLive, task.Cause)
+		require.Equal(t, 30*time.Minute, time.Since(began), "its time to live begins when it goes to the background")
+	})
+}
+
+// Run returns the attempt that it waited for, also when somebody was quick to
+// resume the task.
+func TestRunReturnsItsOwnAttempt(t *testing.T) {
+	bubble(t, working(time.Hour), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		got := make(chan bgagent.Task)
+		go func() {
+			task, _ := m.Run(context.Background(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "work"})
+			got <- task
+		}()
+		synctest.Wait()
+		id := m.List(bgagent.Query{})[0].ID
+		// Both happen before Run has come to look.
+		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		_, err = m.Resume(t.Context(), bgagent.Caller{}, id, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		task := <-got
+		require.Equal(t, bgagent.Cancelled, task.Status)
+		require.Equal(t, 1, task.Attempt)
+	})
 }

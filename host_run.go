@@ -178,6 +178,6 @@ func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostF
 	case errors.As(err, &p) && p.stack != nil:
 		m.update(func(st *state, _ int64) { st.logText(logPanicked, doing, p.Error()+"\n"+string(p.stack)) })
 	}
-	f.reason = mdtext.Joined(mdtext.Valid(doing+": "+f.text), reasonBytes)
+	f.reason = mdtext.Ends(mdtext.Valid(doing+": "+f.text), reasonBytes)
 	return f
 }

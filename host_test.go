@@ -3,9 +3,8 @@ package bgagent_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"runtime"
-	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +24,7 @@ type askingError struct{ ask func() }
 
 func (e *askingError) Error() string { e.ask(); return "asked" }
 
-// Spec 12: a panic in a host's function becomes an error of that task.
+// A panic in a host's function becomes an error of that task.
 func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}
@@ -44,7 +43,7 @@ func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	})
 }
 
-// Design invariant 9: no host code while the lock is held.
+// No host code runs while the lock is held.
 func TestAHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -99,7 +98,7 @@ func TestAContextMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
 		ctx := &askingContext{t.Context(), func() { m.List(bgagent.Query{}) }}
-		m = manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+		m = manage(t, working(time.Second), bgagent.Config{})
 		task, err := m.Run(ctx, root, bgagent.LaunchInput{Agent: "a", Prompt: "x"})
 		require.NoError(t, err)
 		require.Equal(t, bgagent.Completed, task.Status)
@@ -116,63 +115,6 @@ type askingContext struct {
 func (c *askingContext) Err() error {
 	c.ask()
 	return c.Context.Err()
-}
-
-// Several clients may have sessions of the same name.
-func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, other := newServer(), newServer()
-		m := manage(t, f, bgagent.Config{Clients: map[string]bgagent.SessionClient{"other": other}})
-		id, session := turnOn(t, m, "a")
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Client: "other", Session: session})
-		require.Equal(t, bgagent.Running, get(t, m, id).Status)
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: session})
-		require.Equal(t, bgagent.CauseSessionDeleted, get(t, m, id).Cause)
-	})
-}
-
-// Spec 5: an unknown word decides nothing, and moves no counter.
-func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{HostUnreachable: 5 * time.Minute})
-		id, session := turnOn(t, m, "a")
-		f.do(func() { f.statusErr = errors.New("down") })
-		for range 10 {
-			time.Sleep(time.Minute)
-			m.Observe(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: bgagent.SessionStatus{State: 99}})
-		}
-		require.Equal(t, bgagent.CauseHostUnreachable, get(t, m, id).Cause)
-	})
-}
-
-// Spec 7: a late event of an earlier turn does not make a session quiet that
-// runs on; its status, asked for since, does.
-func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
-		id, session := turnOn(t, m, "a")
-		f.do(func() {
-			f.sessions[session].state = bgagent.SessionBusy
-			f.abort = func(context.Context, string) error {
-				f.set(session, bgagent.SessionBusy) // it does not stop at once
-				return nil
-			}
-		})
-		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
-		require.NoError(t, err)
-		synctest.Wait()
-		m.Observe(idle(session)) // of the turn before
-		synctest.Wait()
-		require.False(t, get(t, m, id).Quiet)
-		f.set(session, bgagent.SessionIdle)
-		before := time.Now()
-		m.Observe(idle(session))
-		synctest.Wait()
-		require.True(t, get(t, m, id).Quiet)
-		require.Zero(t, time.Since(before), "it is asked at once")
-	})
 }
 
 func TestHostFunctionsMayPanicOrExit(t *testing.T) {
@@ -228,35 +170,6 @@ func TestHostFunctionsMayPanicOrExit(t *testing.T) {
 	}
 }
 
-// A turn that ends with an error ends as what its client says that it was.
-func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for stop, cause := range map[bgagent.StopReason]bgagent.Cause{
-			bgagent.StopUntold: bgagent.CauseSessionError, bgagent.StopEndOfTurn: bgagent.CauseSessionError,
-			bgagent.StopInterrupted: bgagent.CauseInterrupted, bgagent.StopLength: bgagent.CauseLength,
-		} {
-			m := manage(t, &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
-				return bgagent.TurnEnd{Stop: stop}, errors.New("killed: " + strings.Repeat("stderr ", 100))
-			}}, bgagent.Config{})
-			task := ended(t, m, launch(t, m, "work").ID)[0]
-			require.Equal(t, cause, task.Cause)
-			require.Contains(t, task.Reason, "killed: stderr")
-			require.Greater(t, len(task.Reason), 600, "what a program said last is not cut off")
-		}
-	})
-}
-
-func TestEmptyPiecesAreNoOutput(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &goRunner{run: func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			r.Reasoning("")
-			return bgagent.TurnEnd{}, nil
-		}}
-		m := manage(t, f, bgagent.Config{})
-		require.Equal(t, bgagent.CauseNoOutput, ended(t, m, launch(t, m, "p").ID)[0].Cause)
-	})
-}
-
 func TestTheCauseOfATurnsContextIsNotTheLaunchs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var cause error
@@ -276,80 +189,16 @@ func TestTheCauseOfATurnsContextIsNotTheLaunchs(t *testing.T) {
 	})
 }
 
-func TestATurnCannotCallToolsAsItsParent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var m *bgagent.BackgroundManager
-		var tool bgagent.ToolDef
-		var inner error
-		f := &goRunner{}
-		f.run = func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			if p.Text == "outer" { // a host that forgot WithCaller for this session
-				_, inner = tool.Call(ctx, []byte(`{"subagent_type":"a","prompt":"inner"}`))
-			}
-			return bgagent.TurnEnd{Text: "x"}, nil
-		}
-		m = manage(t, f, bgagent.Config{}) // MaxDepth 1: a task may not delegate
-		for _, d := range bgagent.Tools(m, bgagent.ToolOptions{}) {
-			if d.Name == bgagent.ToolDelegateTask {
-				tool = d
-			}
-		}
-		_, err := tool.Call(bgagent.WithCaller(t.Context(), root), []byte(`{"subagent_type":"a","prompt":"outer"}`))
-		require.NoError(t, err)
-		synctest.Wait()
-		require.Error(t, inner)
-		require.Len(t, m.List(bgagent.Query{}), 1)
-	})
-}
-
-func TestAHostCannotChangeTheRules(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var got []bgagent.Permission
-		f := &goRunner{}
-		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) {
-			slices.Reverse(s.Permissions) // a host whose first match decides
-			return f.nextID(), nil
-		}
-		f.run = func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			got = slices.Clone(p.Permissions)
-			return bgagent.TurnEnd{Text: "x"}, nil
-		}
-		allow := bgagent.Permission{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}
-		deny := bgagent.Permission{Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny}
-		m := manage(t, f, bgagent.Config{Permissions: []bgagent.Permission{allow, deny}})
-		ended(t, m, launch(t, m, "a").ID)
-		require.Equal(t, deny, got[len(got)-1], "%v", got)
-	})
-}
-
-// listing is a server that knows its agents.
-type listing struct{ *server }
-
-func (listing) Agents(context.Context) ([]bgagent.AgentInfo, error) {
-	return []bgagent.AgentInfo{{Name: "explore"}}, nil
-}
-
-func TestAPromptThatFindsNoAgentNamesThoseThereAre(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		f.startErr = &bgagent.NoSuchAgentError{Agent: "exlpore"}
-		m := manage(t, listing{f}, bgagent.Config{})
-		task := ended(t, m, launch(t, m, "a").ID)[0]
-		require.Equal(t, bgagent.CauseStartFailed, task.Cause)
-		require.Contains(t, task.Reason, "there are: explore")
-	})
-}
-
 // isPanics is an error that panics when it is compared.
 type isPanics struct{}
 
 func (isPanics) Error() string { return "x" }
+
 func (isPanics) Is(error) bool { panic("Is") }
 
 func TestAFindSessionErrorMayPanic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &finder{goRunner: &goRunner{run: works(time.Second)}, err: isPanics{}}
-		m := manage(t, f, bgagent.Config{})
+	f := &finder{goRunner: &goRunner{run: works(time.Second)}, err: isPanics{}}
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		require.NotPanics(t, func() {
 			_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
 			require.Error(t, err)
@@ -357,18 +206,68 @@ func TestAFindSessionErrorMayPanic(t *testing.T) {
 	})
 }
 
-func TestASessionIsNotItsOwnParent(t *testing.T) {
+// handler calls the manager from inside of its logger.
+type handler struct {
+	slog.Handler
+	call func()
+}
+
+func (h handler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h handler) Handle(context.Context, slog.Record) error {
+	h.call()
+	return nil
+}
+
+func (h handler) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+func (h handler) WithGroup(string) slog.Handler { return h }
+
+// Every host function may call every method but Close.
+func TestHostFunctionsMayCallTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		prompted := ""
-		f := &goRunner{create: func(_ context.Context, s bgagent.SessionSpec) (string, error) { return s.Parent, nil }}
-		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			prompted = s
-			return works(time.Minute)(ctx, s, p, r)
+		var m *bgagent.BackgroundManager
+		everything := func() {
+			if m == nil {
+				return
+			}
+			ctx := context.Background()
+			tasks := m.List(bgagent.Query{})
+			for _, task := range tasks {
+				_, _ = m.Get(task.ID)
+				_, _ = m.Read(bgagent.Caller{}, task.ID)
+			}
+			m.Outstanding("root")
+			m.TakeNotice("nobody")
+			m.Digest("root", 1000)
+			m.Observe(bgagent.HostEvent{Kind: bgagent.HostActivity, Session: "x"})
+			m.SessionDeleted("nobody")
+			_ = m.Concurrency().SetLimits(bgagent.Limits{Default: 3})
+			_, _ = m.CancelAll(ctx, bgagent.Caller{Session: "nobody"}, bgagent.CancelOptions{})
+			_, sub := m.Subscribe(1)
+			sub.Close()
+			if len(tasks) < 20 {
+				_, _ = m.Launch(ctx, bgagent.Caller{Session: "other"}, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
+			}
 		}
-		m := manage(t, f, bgagent.Config{})
-		a := launch(t, m, "a")
-		synctest.Wait()
-		require.Empty(t, prompted, "the parent's own session was prompted")
-		require.Equal(t, bgagent.CauseStartFailed, get(t, m, a.ID).Cause)
+		f := &forgetful{forgot: map[string]int{}}
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) { everything(); return f.nextID(), nil }
+		f.run = func(_ context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			everything()
+			r.Text("working")
+			everything()
+			return bgagent.TurnEnd{Text: "done"}, nil
+		}
+		m = manage(t, f, bgagent.Config{
+			Notify:           func(context.Context, string, bgagent.Notice) error { everything(); return nil },
+			Logger:           slog.New(handler{call: everything}),
+			Model:            func(_, asked string) (string, error) { m.List(bgagent.Query{}); return asked, nil },
+			AgentPermissions: func(string) []bgagent.Permission { m.List(bgagent.Query{}); return nil },
+		})
+		launch(t, m, "work")
+		time.Sleep(time.Minute)
+		for _, task := range m.List(bgagent.Query{}) {
+			require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+		}
 	})
 }

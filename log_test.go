@@ -34,6 +34,7 @@ type exitingHandler struct {
 }
 
 func (h exitingHandler) Enabled(context.Context, slog.Level) bool { return true }
+
 func (h exitingHandler) Handle(context.Context, slog.Record) error {
 	h.n.Add(1)
 	if h.first.CompareAndSwap(false, true) {
@@ -48,7 +49,7 @@ func TestAGoexitOfTheLoggerLosesOneLine(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var first atomic.Bool
 			first.Store(!exit)
-			m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{Logger: slog.New(exitingHandler{n: &n, first: &first})})
+			m := manage(t, working(time.Minute), bgagent.Config{Logger: slog.New(exitingHandler{n: &n, first: &first})})
 			for i := range 5 {
 				launch(t, m, fmt.Sprint(i))
 			}
@@ -58,4 +59,16 @@ func TestAGoexitOfTheLoggerLosesOneLine(t *testing.T) {
 		return n.Load()
 	}
 	require.Equal(t, count(false), count(true))
+}
+
+func TestLogsTellNothingOfPromptsAndAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		m := manage(t, working(time.Second), bgagent.Config{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		ended(t, m, launch(t, m, "the secret prompt").ID)
+		_ = m.Close(t.Context())
+		require.Contains(t, out.String(), "task ended")
+		require.NotContains(t, out.String(), "secret")
+		require.NotContains(t, out.String(), "answer")
+	})
 }

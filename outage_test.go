@@ -13,17 +13,6 @@ import (
 
 var errRefused = fmt.Errorf("fake: dial tcp 127.0.0.1:4096: connection refused: %w", bgagent.ErrUnreachable)
 
-// answers has the server answer every prompt after the time.
-func (f *server) answers(d time.Duration) *server {
-	f.started = func(session string, p bgagent.Prompt) {
-		go func() {
-			time.Sleep(d)
-			f.say(session, "answer to "+p.Text)
-		}()
-	}
-	return f
-}
-
 func TestAStartThatCannotReachItsServerIsHeldBack(t *testing.T) {
 	for name, away := range map[string]func(*server, error){
 		"while sessions are made": func(f *server, err error) { f.createErr = err },

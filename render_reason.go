@@ -14,7 +14,7 @@ import (
 func stopCause(r StopReason, detail string) (Cause, string) {
 	with := func(s string) string {
 		if detail != "" {
-			return s + ": " + mdtext.Joined(mdtext.Valid(detail), reasonBytes)
+			return s + ": " + mdtext.Ends(mdtext.Valid(detail), reasonBytes)
 		}
 		return s
 	}

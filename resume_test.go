@@ -9,15 +9,13 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
-	"github.com/bgagent/bgagent/internal/inside"
 	"github.com/stretchr/testify/require"
 )
 
 func TestADeletedSessionIsNotResumedFromItsTombstone(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run(when, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: time.Minute})
+			bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 				task := launch(t, m, "a")
 				s := ended(t, m, task.ID)[0].Session
 				if when == "before" {
@@ -133,69 +131,8 @@ func TestTheEndedTurnOfAResumedTaskMayNotLaunch(t *testing.T) {
 	})
 }
 
-func TestWhoResumesFromATombstoneKeepsItsParents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &finder{goRunner: &goRunner{run: works(time.Second)}, parents: map[string]string{"child": "root", "root": ""}}
-		m := manage(t, f, bgagent.Config{MaxDepth: 2, Retention: time.Minute})
-		by := bgagent.Caller{Session: "child"}
-		task, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
-		require.NoError(t, err)
-		s := ended(t, m, task.ID)[0].Session
-		_, err = m.Read(by, task.ID)
-		require.NoError(t, err)
-		time.Sleep(2 * time.Minute)
-		task, err = m.Resume(t.Context(), by, s, bgagent.ResumeInput{Prompt: "q"})
-		require.NoError(t, err)
-		require.Equal(t, "root", task.Root)
-		_, err = m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
-		require.NoError(t, err, "it descends from root")
-	})
-}
-
-type slowFinder struct {
-	*goRunner
-	slow bool
-}
-
-func (f *slowFinder) FindSession(_ context.Context, s string) (bgagent.SessionInfo, error) {
-	if s == "child" {
-		if f.slow {
-			time.Sleep(5 * time.Second)
-		}
-		return bgagent.SessionInfo{Parent: "root"}, nil
-	}
-	return bgagent.SessionInfo{}, bgagent.ErrNoSession
-}
-
-func TestALookUpThatComesLateKeepsTheCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &slowFinder{&goRunner{run: works(10 * time.Second)}, false}
-		m, err := bgagent.New(f, bgagent.Config{MaxDepth: 2, Retention: time.Minute, MaxTasksPerRoot: 2})
-		require.NoError(t, err)
-		defer m.Close(context.Background())
-		by := bgagent.Caller{Session: "child"}
-		task, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "a", Prompt: "p"})
-		require.NoError(t, err)
-		s := ended(t, m, task.ID)[0].Session
-		_, err = m.Read(by, task.ID)
-		require.NoError(t, err)
-		time.Sleep(2 * time.Minute)
-		f.slow = true
-		go func() {
-			_, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "a", Prompt: "r"})
-			require.NoError(t, err)
-		}()
-		time.Sleep(time.Second)
-		_, err = m.Resume(t.Context(), by, s, bgagent.ResumeInput{Prompt: "q"})
-		require.NoError(t, err)
-		time.Sleep(5 * time.Second)
-		require.NoError(t, inside.CheckNow(m))
-	})
-}
-
 func TestARepeatedResumeOfATombstoneIsOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{Retention: time.Minute})
+	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "a").ID
 		s := ended(t, m, id)[0].Session
 		_, err := m.Read(root, id)
@@ -255,4 +192,143 @@ func TestAContinuedTaskThatNeverStartedGetsItsPromptFirst(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTwoResumesTakeOneSlot(t *testing.T) {
+	bubble(t, working(time.Minute), limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
+		a := launch(t, m, "a")
+		ended(t, m, a.ID)
+		errs := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, err := m.Resume(context.Background(), root, a.ID, bgagent.ResumeInput{Prompt: "go on"})
+				errs <- err
+			}()
+		}
+		first, second := <-errs, <-errs
+		if first != nil {
+			first, second = second, first
+		}
+		require.NoError(t, first)
+		require.ErrorIs(t, second, bgagent.ErrStillLive)
+		task := ended(t, m, a.ID)[0]
+		require.Equal(t, 2, task.Attempt)
+		require.Len(t, task.Attempts, 1)
+		require.Equal(t, 0, m.Concurrency().Stats("").InUse)
+		fullBatch(t, m, 2)
+	})
+}
+
+func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
+	for name, stops := range map[string]bool{"it stops": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer()
+				f.abort = func(_ context.Context, s string) error { f.set(s, bgagent.SessionBusy); return nil } // still busy
+				m := manage(t, f, limit(1))
+				id, session := turnOn(t, m, "p")
+				_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
+				require.NoError(t, err)
+				synctest.Wait()
+				_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "go on"})
+				require.NoError(t, err)
+				time.Sleep(5 * time.Second)
+				require.Equal(t, bgagent.Pending, get(t, m, id).Status)
+				require.Len(t, f.prompted(), 1, "never into a busy session")
+				if !stops {
+					task := ended(t, m, id)[0]
+					require.Equal(t, bgagent.CauseNotStopped, task.Cause)
+					_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "go on"})
+					require.ErrorIs(t, err, bgagent.ErrNotStopped)
+					return
+				}
+				f.set(session, bgagent.SessionIdle)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				require.Len(t, f.prompted(), 2)
+				f.say(session, "second")
+				require.Equal(t, "second", ended(t, m, id)[0].Result)
+			})
+		})
+	}
+}
+
+// A start that hangs beyond the stopping deadline has no session yet that could
+// be marked; a resume would wait for it without an end.
+func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{run: works(time.Second)}
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
+			time.Sleep(time.Hour)
+			return f.nextID(), nil
+		}
+		m := manage(t, f, bgagent.Config{})
+		task := launch(t, m, "work")
+		time.Sleep(time.Minute)
+		require.Equal(t, bgagent.Failed, get(t, m, task.ID).Status)
+		_, err := m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.ErrorIs(t, err, bgagent.ErrNotStopped)
+		time.Sleep(time.Hour)
+		_, err = m.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		ended(t, m, task.ID)
+	})
+}
+
+// A session that did not stop is not prompted, even when the record of its task
+// has gone meanwhile.
+func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stop := make(chan struct{})
+		f := &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			<-stop
+			return bgagent.TurnEnd{}, errors.New("stopped")
+		}}
+		m := manage(t, f, bgagent.Config{Retention: time.Minute})
+		task := launch(t, m, "work")
+		synctest.Wait()
+		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		_, err = m.Get(task.ID)
+		require.ErrorIs(t, err, bgagent.ErrExpired)
+		_, err = m.Resume(t.Context(), root, "ses_1", bgagent.ResumeInput{Prompt: "more"})
+		require.ErrorIs(t, err, bgagent.ErrNotStopped)
+		close(stop)
+		synctest.Wait()
+		f.run = works(time.Second)
+		_, err = m.Resume(t.Context(), root, "ses_1", bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		ended(t, m, task.ID)
+	})
+}
+
+// The resume gives up what the earlier parent was owed, and records may expire
+// at that moment. The record that is being resumed must not.
+func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *bgagent.BackgroundManager
+		f := &goRunner{}
+		m = manage(t, f, bgagent.Config{
+			MaxDepth: 2, RetainTasks: 1, Limits: bgagent.Limits{Default: 9},
+			Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy },
+		})
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "delegate" {
+				return delegates(&m, 2*time.Second, "child")(ctx, session, p, r)
+			}
+			return works(time.Second)(ctx, session, p, r)
+		}
+		for range 3 {
+			launch(t, m, "work")
+		}
+		parent := launch(t, m, "delegate")
+		time.Sleep(1500 * time.Millisecond)
+		child := m.List(bgagent.Query{Parent: get(t, m, parent.ID).Session})[0]
+		require.Equal(t, bgagent.Completed, child.Status)
+		_, err := m.Resume(t.Context(), root, child.ID, bgagent.ResumeInput{Prompt: "more"})
+		require.NoError(t, err)
+		require.Equal(t, 2, get(t, m, child.ID).Attempt)
+		synctest.Wait()
+	})
 }

@@ -6,34 +6,15 @@ import (
 	"math"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/stretchr/testify/require"
 )
 
-// Invariant 13: callers get copies.
-func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
-		_, one := m.Subscribe(0)
-		_, two := m.Subscribe(0)
-		_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "x", Metadata: map[string]string{"k": "v"}})
-		require.NoError(t, err)
-		e, err := one.Next(t.Context())
-		require.NoError(t, err)
-		e.Task.Metadata["k"] = "changed"
-		e, err = two.Next(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, "v", e.Task.Metadata["k"])
-	})
-}
-
-// Invariant 13, for what comes from the host.
+// What comes from the host is copied, too.
 func TestTheManagerKeepsCopiesOfTodos(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newServer()
-		m := manage(t, f, bgagent.Config{})
+	f := newServer()
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "a")
 		todos := []bgagent.Todo{{Text: "one"}}
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: session, Todos: todos})

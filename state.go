@@ -28,7 +28,6 @@ type state struct {
 	seed  maphash.Seed
 	ids   *bufio.Reader // source of randomness
 
-	clients  []*client
 	tasks    map[uint64]*task // keyed by the number in the id
 	peak     int              // largest size of tasks since the map was made
 	calls    map[uint64]*task // keyed by the hash of caller, tool call, agent and prompt

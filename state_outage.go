@@ -140,7 +140,7 @@ func (st *state) reached(cl *client, now int64) {
 	}
 	cl.out = nil
 	st.deadlines.outages.set(&o.alarm, o, 0)
-	if o.trying != nil {
+	if o.trying != nil && o.trying.live() {
 		st.goOn(o.trying)
 	}
 	for _, a := range o.held {

@@ -47,6 +47,7 @@ type script struct {
 	t     *testing.T
 	st    *state
 	sub   *Subscription
+	cl    *client
 	now   int64
 	tasks map[string]*task // by the name that the script gave
 	runs  map[string]*attempt
@@ -80,7 +81,7 @@ func (x *script) configure(limit int, starter, notifies bool) {
 	st := m.newState()
 	st.cfg.notifies, st.ids = notifies, bufio.NewReader(rand.Reader)
 	cl := &client{runner: !starter, starter: starter, reads: true, followed: map[*attempt]struct{}{}, parents: map[*node]struct{}{}}
-	st.clients = []*client{cl}
+	x.cl = cl
 	x.sub = &Subscription{waiter: newWaiter(), max: 1000}
 	st.subs = []*Subscription{x.sub}
 	x.st = &st
@@ -131,7 +132,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 	}
 	switch what {
 	case "launch": // NAME [by=SESSION]: a task is delegated
-		t, err := st.admit(by, &plan{in: LaunchInput{Description: name, Prompt: "do " + name}, key: kindKey{agent: "agent", model: "m"}, cl: st.clients[0]}, false, now)
+		t, err := st.admit(by, &plan{in: LaunchInput{Description: name, Prompt: "do " + name}, key: kindKey{agent: "agent", model: "m"}, cl: x.cl}, false, now)
 		x.tasks[name] = t
 		x.said(err)
 	case "resume": // NAME: it is continued
@@ -169,7 +170,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 		st.ringDue(x.now)
 	case "deliver": // SESSION ready|busy|unsure: the goroutine that tells it has asked how it is
 		seen := map[string]parentState{"ready": parentReady, "busy": parentBusy, "unsure": parentUnsure, "untold": parentSilent}[plain[1]]
-		env := st.beginDelivery(st.nodes[name], seen, st.clients[0], now)
+		env := st.beginDelivery(st.nodes[name], seen, x.cl, now)
 		if x.envs[name] = env; env == nil {
 			x.printf("no notice")
 			return

@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -41,7 +40,7 @@ func callTool(t testing.TB, m *bgagent.BackgroundManager, name, args string) bga
 }
 
 func TestSchemasNameExactlyTheArguments(t *testing.T) {
-	m := manage(t, &goRunner{run: works(0)}, bgagent.Config{})
+	m := manage(t, working(0), bgagent.Config{})
 	args := map[string]any{
 		bgagent.ToolDelegateTask: bgagent.DelegateTaskArgs{}, bgagent.ToolBackgroundOutput: bgagent.BackgroundOutputArgs{}, bgagent.ToolBackgroundCancel: bgagent.BackgroundCancelArgs{},
 	}
@@ -91,7 +90,7 @@ func keysOf[V any](m map[string]V) (out []string) {
 }
 
 func TestWrongArgumentsNameTheFieldAndWhatIsRight(t *testing.T) {
-	m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+	m := manage(t, working(time.Hour), bgagent.Config{})
 	long := strings.Repeat("x", 1000)
 	var all strings.Builder
 	for _, c := range []struct{ tool, args, want string }{
@@ -152,8 +151,7 @@ func TestWrongArgumentsNameTheFieldAndWhatIsRight(t *testing.T) {
 }
 
 func TestWhatCanMeanOneThingOnlyIsTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Second)}, bgagent.Config{})
+	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		r := callTool(t, m, "delegate_task", ` {"prompt":"p","subagent_type":" a ","run_in_background":"False","background":null,"session_id":"","task_id":null,"model":null} `)
 		require.False(t, r.IsError, r.Text)
 		id := r.Value.(bgagent.DelegateTaskResult).Task.ID
@@ -174,7 +172,7 @@ func TestWhatCanMeanOneThingOnlyIsTaken(t *testing.T) {
 }
 
 func TestACallWithoutACallerIsTheHostsMistake(t *testing.T) {
-	m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+	m := manage(t, working(time.Hour), bgagent.Config{})
 	for _, d := range bgagent.Tools(m, bgagent.ToolOptions{}) {
 		for _, ctx := range []context.Context{t.Context(), bgagent.WithCaller(t.Context(), bgagent.Caller{}), bgagent.WithCaller(t.Context(), bgagent.Caller{ToolCallID: "call_1"})} {
 			_, err := d.Call(ctx, json.RawMessage(`{"all":true}`))
@@ -189,7 +187,7 @@ func FuzzToolArguments(f *testing.F) {
 			f.Add(i, s)
 		}
 	}
-	m, err := bgagent.New(&goRunner{run: works(0)}, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, RetainTasks: 10})
+	m, err := bgagent.New(working(0), bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, RetainTasks: 10})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = m.Close(context.Background()) })
 	defs := bgagent.Tools(m, bgagent.ToolOptions{})

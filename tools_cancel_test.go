@@ -14,8 +14,7 @@ import (
 )
 
 func TestCancelShowsTheStateBeforeIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, oneSlot)
+	bubble(t, &goRunner{run: echo}, oneSlot, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a, b := job(t, m, "work"), job(t, m, "more")
 		synctest.Wait()
 		session := get(t, m, a.ID).Session
@@ -46,8 +45,7 @@ Continuable sessions:
 }
 
 func TestCancellingWhatHasEndedChangesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		for prompt, state := range map[string]string{"now": "completed", "fail": "error", "work": "cancelled"} {
 			task := job(t, m, prompt)
 			if prompt == "work" {
@@ -117,8 +115,7 @@ func TestRefusalsOfTheManagerBecomeSentences(t *testing.T) {
 }
 
 func TestAnExpiredTaskIsNotUnknown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{Retention: time.Minute})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "now")
 		synctest.Wait()
 		session := get(t, m, task.ID).Session
@@ -140,8 +137,7 @@ func TestAnExpiredTaskIsNotUnknown(t *testing.T) {
 // The tools act for a session. A host that acts for itself has the methods of the
 // manager, so a caller that was forgotten never gets its rights.
 func TestATypedToolNeedsACallerWithASession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")
 		for _, by := range []bgagent.Caller{{}, {ToolCallID: "call_1"}} {
 			_, err := bgagent.DelegateTask(t.Context(), m, by, bgagent.DelegateTaskArgs{Prompt: "p", SubagentType: "worker"})
@@ -157,8 +153,7 @@ func TestATypedToolNeedsACallerWithASession(t *testing.T) {
 }
 
 func TestToolsWithOtherNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		defs := bgagent.Tools(m, bgagent.ToolOptions{
 			Names: map[string]string{bgagent.ToolDelegateTask: "spawn", bgagent.ToolBackgroundOutput: "fetch"}, Omit: []string{bgagent.ToolBackgroundCancel},
 			Agents: []bgagent.AgentInfo{{Name: "worker", Description: "works"}},
@@ -195,7 +190,7 @@ func TestToolsWithOtherNames(t *testing.T) {
 }
 
 func TestToolsPanicsOnOptionsThatCannotBeMeant(t *testing.T) {
-	m := manage(t, &goRunner{run: works(0)}, bgagent.Config{})
+	m := manage(t, working(0), bgagent.Config{})
 	for want, o := range map[string]bgagent.ToolOptions{
 		`renames "delegate"`:              {Names: map[string]string{"delegate": "x"}},
 		`leaves out "x"`:                  {Omit: []string{"x"}},

@@ -62,8 +62,7 @@ func at(ms int64) *int64 { return &ms }
 func no() *bool { return new(bool) }
 
 func TestDelegateAnswersAtOnceWithAPendingTaskAndItsPlaceInLine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, oneSlot)
+	bubble(t, &goRunner{run: echo}, oneSlot, func(t *testing.T, m *bgagent.BackgroundManager) {
 		job(t, m, "first")
 		began := time.Now()
 		r := delegate(t, m, bgagent.DelegateTaskArgs{Prompt: "second", Description: "Look\n| here", SubagentType: "worker"})
@@ -77,8 +76,7 @@ func TestDelegateAnswersAtOnceWithAPendingTaskAndItsPlaceInLine(t *testing.T) {
 }
 
 func TestForegroundAnswersWithTheResultAndOwesNoNotice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		r := delegate(t, m, bgagent.DelegateTaskArgs{Prompt: "work", SubagentType: "worker", Background: no()})
 		require.True(t, strings.HasPrefix(r.Text, "Task Result\n"), r.Text)
 		require.Contains(t, r.Text, "Duration: 1m 0s")
@@ -96,8 +94,7 @@ func TestForegroundAnswersWithTheResultAndOwesNoNotice(t *testing.T) {
 }
 
 func TestForegroundGoesOnAfterADeadlineAndEndsWithACancellation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		r, err := bgagent.DelegateTask(ctx, m, root, bgagent.DelegateTaskArgs{Prompt: "work", SubagentType: "worker", RunInBackground: no()})
@@ -156,8 +153,7 @@ func TestWaitingInATaskDoesNotDeadlock(t *testing.T) {
 }
 
 func TestContinuingByTaskOrSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		first := job(t, m, "now")
 		synctest.Wait()
 		first = get(t, m, first.ID)
@@ -187,8 +183,7 @@ func TestContinuingByTaskOrSession(t *testing.T) {
 }
 
 func TestWhatIsNotTheCallersDoesNotExistForIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{RetainTasks: 1})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{RetainTasks: 1}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		theirs := job(t, m, "now")
 		live := job(t, m, "work")
 		ghost := "bg_" + strings.Repeat("0", len(theirs.ID)-3)
@@ -227,8 +222,7 @@ func TestWhatIsNotTheCallersDoesNotExistForIt(t *testing.T) {
 }
 
 func TestBlockingWakesAtTheEndAndKeepsItsTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(20 * time.Minute)}, bgagent.Config{})
+	bubble(t, working(20*time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")
 		for _, c := range []struct {
 			timeout *int64
@@ -255,8 +249,7 @@ func TestBlockingWakesAtTheEndAndKeepsItsTime(t *testing.T) {
 }
 
 func TestTheCallersContextEndsAWaitAndNeverTheTask(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")
 		launch(t, m, "now") // not by the tool: its answer may tell of the end already
 		synctest.Wait()
@@ -332,8 +325,7 @@ func TestWhatIsOwedComesOnceWithTheNextAnswerWhateverItIs(t *testing.T) {
 		},
 	}
 	for name, call := range calls {
-		synctest.Test(t, func(t *testing.T) {
-			m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+		bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 			a, b := launch(t, m, "now"), launch(t, m, "fail") // not with the tool, which would tell already
 			launch(t, m, "work")
 			time.Sleep(time.Second)
@@ -352,9 +344,8 @@ func TestWhatIsOwedComesOnceWithTheNextAnswerWhateverItIs(t *testing.T) {
 }
 
 func TestReadingTwiceGivesTheResultTwiceAndSettlesTheNotice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		box := &inbox{}
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{Notify: box.notify})
+	box := &inbox{}
+	bubble(t, &goRunner{run: echo}, bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "now")
 		synctest.Wait()
 		one := output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID})

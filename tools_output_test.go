@@ -33,9 +33,8 @@ func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 		"offset and from_end":             {says("x"), bgagent.BackgroundOutputArgs{Offset: 1, FromEnd: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var box inbox
-				m := manage(t, x.client, bgagent.Config{Notify: box.notify})
+			var box inbox
+			bubble(t, x.client, bgagent.Config{Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
 				x.args.TaskID = launch(t, m, "now").ID
 				synctest.Wait()
 				r := output(t, m, x.args)
@@ -49,8 +48,7 @@ func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 }
 
 func TestTheListCanBeReadToItsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var want []string
 		for range 130 {
 			want = append(want, launch(t, m, "now").ID)
@@ -88,8 +86,7 @@ func TestNoAnswerNamesACallThatIsRefused(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := manage(t, client, bgagent.Config{})
+			bubble(t, client, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 				task := launch(t, m, "now")
 				synctest.Wait()
 				require.True(t, get(t, m, task.ID).Cut)
@@ -106,8 +103,7 @@ func TestNoAnswerNamesACallThatIsRefused(t *testing.T) {
 }
 
 func TestAnOffsetInsideARuneSaysWhereItReallyBegan(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, says("é"+strings.Repeat("0123456789", 5_000)), bgagent.Config{})
+	bubble(t, says("é"+strings.Repeat("0123456789", 5_000)), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "now")
 		synctest.Wait()
 		r := output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID, Offset: 1})
@@ -118,8 +114,7 @@ func TestAnOffsetInsideARuneSaysWhereItReallyBegan(t *testing.T) {
 }
 
 func TestWhatIsNoUseForARunningTaskIsSaid(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "a while")
 		synctest.Wait()
 		require.Contains(t, output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID, FromEnd: true}).Text, "offset and from_end were not used")
@@ -149,8 +144,7 @@ func TestToolsHaveTheNamesOfTheConfiguration(t *testing.T) {
 }
 
 func TestAnAgentThatThereIsNotIsRefusedAtOnceWhereTheyAreKnown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		def := bgagent.Tools(m, bgagent.ToolOptions{Agents: []bgagent.AgentInfo{{Name: "worker"}, {Name: "oracle"}}})[0]
 		var schema struct {
 			Properties map[string]struct{ Enum []string }
@@ -171,8 +165,7 @@ func TestAnAgentThatThereIsNotIsRefusedAtOnceWhereTheyAreKnown(t *testing.T) {
 }
 
 func TestATaskIsNotContinuedTwiceByOneToolCall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: works(time.Minute)}, bgagent.Config{})
+	bubble(t, working(time.Minute), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "now")
 		ended(t, m, task.ID)
 		by := bgagent.Caller{Session: "root", ToolCallID: "call_7"}
@@ -196,8 +189,7 @@ func TestATaskIsNotContinuedTwiceByOneToolCall(t *testing.T) {
 }
 
 func TestWhatCannotBeSeenIsMissing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		for _, s := range []string{"\u200b", "\u200d \u200b", "\u2060\t"} {
 			require.True(t, delegate(t, m, bgagent.DelegateTaskArgs{Prompt: s, SubagentType: "worker"}).IsError)
 			require.True(t, delegate(t, m, bgagent.DelegateTaskArgs{Prompt: "p", SubagentType: s}).IsError)
@@ -224,9 +216,8 @@ func TestALongIDThatIsShownCanBeAskedFor(t *testing.T) {
 }
 
 func TestAnAnswerReadsTheAttemptThatItShows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &readingRunner{goRunner: goRunner{run: works(time.Second)}}
-		m := manage(t, f, bgagent.Config{})
+	f := &readingRunner{goRunner: goRunner{run: works(time.Second)}}
+	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id := launch(t, m, "a").ID
 		ended(t, m, id)
 		got := make(chan bgagent.BackgroundOutputResult, 1)

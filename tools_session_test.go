@@ -11,8 +11,7 @@ import (
 )
 
 func TestFullSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := manage(t, &goRunner{run: echo}, bgagent.Config{})
+	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "now")
 		synctest.Wait()
 		r := output(t, m, bgagent.BackgroundOutputArgs{TaskID: task.ID, FullSession: true})

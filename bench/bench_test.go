@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// These exist so that go test -bench . runs every part once. The figures that
-// count come from cmd/report, which sets each beside its reference.
+// These benchmarks let go test -bench . run every part once. The figures that count
+// come from cmd/report, which compares each with its reference.
 
 func benchSlots(b *testing.B, f acquirer) {
 	b.ReportAllocs()
@@ -34,7 +34,8 @@ func BenchmarkSemaphoreHandOff(b *testing.B) {
 	}
 }
 
-// each runs f, which says what one of n costs, and reports the last of it.
+// each runs f, which returns the cost of one of n operations, and reports the last
+// result.
 func each(b *testing.B, n int, f func(n int) (float64, error)) {
 	var ns float64
 	var err error

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// runner is the least that a client for Go functions can be: it keeps nothing
-// of its sessions.
+// runner is the smallest possible client for Go functions: it stores nothing about
+// its sessions.
 type runner struct {
 	turn     func(p bgagent.Prompt) // nil for an agent that answers at once
 	sessions atomic.Int64
@@ -33,30 +33,30 @@ func (r *runner) RunTurn(_ context.Context, _ string, p bgagent.Prompt, _ *bgage
 	return bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "done"}, nil
 }
 
-// starter is an agent server that is busy with everything for ever. What is read
-// from it is counted.
+// starter is an agent server whose sessions stay busy for ever. It counts what is
+// read from it.
 type starter struct {
 	latency  time.Duration
-	messages int           // of each session
-	revision bool          // the status tells when a session has changed
-	events   bool          // changes are reported, so that nothing has to be read
-	up       chan struct{} // closed once the manager knows that they are
+	messages int           // per session
+	revision bool          // the status carries a revision, which changes with the session
+	events   bool          // changes are reported as events, so that nothing has to be read
+	up       chan struct{} // closed once the manager knows that events are reported
 
 	mu       sync.Mutex
 	sessions map[string]*served
 	all      []string
-	sweeps   []sweep // since they were last taken; the last one is not over
+	sweeps   []sweep // since the last take; the last one is still open
 }
 
 // served is one session of a starter.
 type served struct {
-	changed int // how often the last message has changed
+	changed int // how often the last message changed
 }
 
-// sweep is what a starter was asked from one call of Statuses to the next.
+// sweep holds the calls to a starter from one call of Statuses to the next.
 type sweep struct {
-	began, last  time.Time // the call of Statuses, and the end of the latest call
-	reads, bytes int       // calls of Messages, and bytes handed over
+	began, last  time.Time // start of the call of Statuses, end of the latest call
+	reads, bytes int       // calls of Messages, and bytes returned
 }
 
 func newStarter() *starter { return &starter{sessions: map[string]*served{}, up: make(chan struct{})} }
@@ -116,8 +116,8 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	if !ok {
 		return bgagent.Page{Next: after}, nil
 	}
-	// The cursor is how many messages were read and how often the last had
-	// changed by then.
+	// The cursor holds how many messages were read and how often the last one had
+	// changed.
 	read, changed := 0, 0
 	if after != "" {
 		for i := range len(after) {
@@ -143,7 +143,7 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	return page, nil
 }
 
-// Events says once that everything is reported, and nothing ever happens.
+// Events reports once that all changes come as events. No change ever comes.
 func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	if !s.events {
 		return errors.ErrUnsupported
@@ -162,7 +162,7 @@ func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) erro
 	}
 }
 
-// change changes the last message of every session whose number is divided by
+// change changes the last message of every session whose number is a multiple of
 // every.
 func (s *starter) change(every int) {
 	s.mu.Lock()
@@ -172,8 +172,8 @@ func (s *starter) change(every int) {
 	}
 }
 
-// counted notes the end of a call. What is called before the first Statuses that
-// counts, belongs to none.
+// counted records the end of a call. Calls before the first counted Statuses belong
+// to no sweep.
 func (s *starter) counted(reads, bytes int) {
 	if len(s.sweeps) == 0 {
 		return
@@ -182,8 +182,8 @@ func (s *starter) counted(reads, bytes int) {
 	x.last, x.reads, x.bytes = time.Now(), x.reads+reads, x.bytes+bytes
 }
 
-// take returns what was asked in whole sweeps, and when the one began that is not
-// over; then it begins anew.
+// take returns the completed sweeps and the start of the open one, then starts
+// counting anew.
 func (s *starter) take() (whole []sweep, then time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,13 +13,13 @@ import (
 func eventRows() []Row {
 	return []Row{{
 		ID:        "events",
-		What:      "an event for a session that is none of ours / one of ours, one and two senders",
+		What:      "an event for a session that the manager does not own / owns, from one and two senders",
 		Reference: "an RWMutex map look-up of the same size",
 		Run:       runEvents,
 	}}
 }
 
-// live returns a manager with n running tasks of a starter.
+// live returns a manager with n running tasks on a starter.
 func live(n int, s *starter, cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	cfg.Limits = bgagent.Limits{Default: bgagent.Unlimited}
 	cfg.Wake = bgagent.WakeNever
@@ -30,7 +30,7 @@ func live(n int, s *starter, cfg bgagent.Config) (*bgagent.BackgroundManager, er
 		return nil, err
 	}
 	if s.events {
-		<-s.up // what is prompted earlier has to be read
+		<-s.up // sessions prompted earlier would have to be read
 	}
 	for i := range n {
 		if _, err := m.Launch(context.Background(), bgagent.Caller{Session: root(i)}, input); err != nil {
@@ -54,8 +54,8 @@ func live(n int, s *starter, cfg bgagent.Config) (*bgagent.BackgroundManager, er
 	}
 }
 
-// sendAll lets so many senders each do f n times and returns the nanoseconds of
-// one.
+// sendAll lets each of the senders call f n times, and returns the nanoseconds per
+// call.
 func sendAll(senders int, f func(i int)) float64 {
 	return perOp(func(n int) {
 		var all sync.WaitGroup
@@ -75,7 +75,7 @@ func runEvents(o Options) ([]Check, error) {
 	for _, n := range o.sizes(10, 1000, 10_000, 100_000) {
 		o.note("%d live", n)
 		s := newStarter()
-		// No polls: they are a row of their own.
+		// No polls: they have a row of their own.
 		m, err := live(n, s, bgagent.Config{PollInterval: time.Hour, HostUnreachable: bgagent.Disabled})
 		if err != nil {
 			return nil, err

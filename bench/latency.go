@@ -16,8 +16,8 @@ func latencyRows() []Row {
 	}}
 }
 
-// noticeLatency runs n tasks one after the other and returns the nanoseconds
-// from each agent's return to its notice.
+// noticeLatency runs n tasks one after another and returns the nanoseconds from
+// each agent's return to its notice.
 func noticeLatency(n int) (Series, error) {
 	ended := make(chan time.Time, 1)
 	arrived := make(chan time.Time, 1)

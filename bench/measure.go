@@ -1,6 +1,6 @@
-// Package bench measures bgagent against its peers. A bound is never a figure in
-// nanoseconds, which says more of the machine than of the code, but a ratio to a
-// reference that was measured in the same process and run, turn by turn with it.
+// Package bench measures bgagent against its peers. A bound is never a time, which
+// would say more about the machine than about the code. It is a ratio to a
+// reference that is measured in the same process, alternating with it.
 //
 //	go run ./bench/cmd/report
 //
@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// Series are the measurements of one thing, one a round.
+// Series holds the measurements of one quantity, one per round.
 type Series []float64
 
-// Quantile returns the value below which the part q of the series lies.
+// Quantile returns the value below which the fraction q of the series lies.
 func (s Series) Quantile(q float64) float64 {
 	if len(s) == 0 {
 		return math.NaN()
@@ -27,33 +27,33 @@ func (s Series) Quantile(q float64) float64 {
 	return sorted[int(q*float64(len(sorted)-1)+0.5)]
 }
 
-// Median returns the middle of the series.
+// Median returns the median of the series.
 func (s Series) Median() float64 { return s.Quantile(0.5) }
 
-// Check is one figure of a row that has a bound.
+// Check is one figure of a row, with its bound.
 type Check struct {
 	Name   string
 	Value  Series
-	Unit   string  // "x" for a ratio to the reference
-	Bound  float64 // at most; NaN for a figure without one
-	Aim    float64 // at most; NaN for none
-	Beside string  // the absolute figures, for orientation
+	Unit   string  // "x" means a ratio to the reference
+	Bound  float64 // upper bound; NaN if there is none
+	Aim    float64 // desired upper bound; NaN if there is none
+	Beside string  // absolute figures, for orientation
 }
 
-// Inside reports whether the median keeps to the bound.
+// Inside reports whether the median is within the bound.
 func (c Check) Inside() bool { return math.IsNaN(c.Bound) || c.Value.Median() <= c.Bound }
 
 // Reached reports whether the median reaches the aim.
 func (c Check) Reached() bool { return math.IsNaN(c.Aim) || c.Value.Median() <= c.Aim }
 
-// None is a bound or an aim that there is not.
+// None stands for a missing bound or aim.
 var None = math.NaN()
 
-// Options say how thoroughly to measure.
+// Options control how thoroughly to measure.
 type Options struct {
-	Rounds   int               // of each comparison
+	Rounds   int               // per comparison
 	Most     int               // largest number of tasks
-	Progress func(note string) // told what goes on; may be nil
+	Progress func(note string) // called with notes on the progress; may be nil
 }
 
 func (o Options) note(format string, args ...any) {
@@ -62,7 +62,7 @@ func (o Options) note(format string, args ...any) {
 	}
 }
 
-// sizes returns those of the sizes that are not larger than o.Most.
+// sizes returns the sizes that do not exceed o.Most.
 func (o Options) sizes(all ...int) []int {
 	var out []int
 	for _, n := range all {
@@ -73,22 +73,22 @@ func (o Options) sizes(all ...int) []int {
 	return out
 }
 
-// Row is one line of the table of what must be reached.
+// Row is one row of the benchmark table.
 type Row struct {
 	ID, What, Reference string
 	Run                 func(o Options) ([]Check, error)
 }
 
-// Rows returns all rows, in the order of the table.
+// Rows returns all rows in table order.
 func Rows() []Row {
 	return slices.Concat(slotRows(), pathRows(), memoryRows(), eventRows(), pollRows(), latencyRows())
 }
 
-// pair is a subject and its reference, measured turn by turn.
+// pair is a subject and its reference, measured alternately.
 type pair struct{ subject, reference, ratio Series }
 
-// interleave measures both in each round, now the one first and now the other,
-// after one round that does not count.
+// interleave measures both in each round, in alternating order, after a warm-up
+// round that does not count.
 func interleave(rounds int, subject, reference func() (float64, error)) (pair, error) {
 	var p pair
 	for i := range rounds + 1 {
@@ -114,7 +114,7 @@ func interleave(rounds int, subject, reference func() (float64, error)) (pair, e
 	return p, nil
 }
 
-// beside writes the absolute figures of a pair.
+// beside formats the absolute figures of a pair.
 func (p pair) beside() string {
 	return nanos(p.subject.Median()) + " against " + nanos(p.reference.Median())
 }
@@ -136,8 +136,8 @@ func nanos(ns float64) string {
 	}
 }
 
-// perOp runs f with a number of repetitions that lasts about 20 ms and returns
-// the nanoseconds of one.
+// perOp calls f with as many repetitions as fit into about 20 ms, and returns the
+// nanoseconds per repetition.
 func perOp(f func(n int)) float64 {
 	n := 1000
 	for {
@@ -151,16 +151,16 @@ func perOp(f func(n int)) float64 {
 	}
 }
 
-// memory is what the process holds and has asked for.
+// memory is what the process holds and has allocated.
 type memory struct {
-	heap       float64 // bytes that live
+	heap       float64 // live bytes
 	mallocs    float64 // objects ever allocated
 	goroutines int
 }
 
 func measureMemory() memory {
 	runtime.GC()
-	runtime.GC() // finalizers and pools let go at the second
+	runtime.GC() // finalizers and pools release memory at the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return memory{float64(m.HeapAlloc), float64(m.Mallocs), runtime.NumGoroutine()}

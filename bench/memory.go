@@ -28,7 +28,8 @@ func memoryRows() []Row {
 	}
 }
 
-// pendingHeap returns the bytes and the goroutines of one pending task.
+// pendingHeap returns the bytes per pending task, and the number of goroutines for
+// all of them.
 func pendingHeap(n int) (bytes, goroutines float64, err error) {
 	gate := make(chan struct{})
 	m, err := bgagent.New(&runner{turn: func(bgagent.Prompt) { <-gate }}, bgagent.Config{
@@ -53,7 +54,7 @@ func pendingHeap(n int) (bytes, goroutines float64, err error) {
 		}
 	}
 	after := measureMemory()
-	// The pending ones must not start in earnest when the gate opens.
+	// The pending tasks must not start when the gate opens.
 	if _, err := m.CancelAll(context.Background(), bgagent.Caller{Session: "root"}, bgagent.CancelOptions{}); err != nil {
 		return 0, 0, err
 	}
@@ -68,7 +69,7 @@ func runPending(o Options) ([]Check, error) {
 	for _, n := range o.sizes(10_000, 100_000, 1_000_000) {
 		o.note("%d pending", n)
 		var bytes, goroutines Series
-		for range min(o.Rounds, 3) { // it hardly varies
+		for range min(o.Rounds, 3) { // the figure hardly varies
 			b, g, err := pendingHeap(n)
 			if err != nil {
 				return nil, err
@@ -82,9 +83,9 @@ func runPending(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// endedHeap runs n tasks of Go functions to their end, of which so many are
-// retained, and returns the bytes that are left of one, what the client keeps of
-// its session included.
+// endedHeap runs n tasks of Go functions to their end and returns the bytes that
+// remain per task. The manager retains as many of them as retain says. The client's
+// records of their sessions are included.
 func endedHeap(n, retain int) (float64, error) {
 	t := newTold(n)
 	sc := inproc.New(map[string]inproc.Agent{

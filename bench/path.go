@@ -27,8 +27,8 @@ func pathRows() []Row {
 		},
 		{
 			ID:        "launch",
-			What:      "launch -> running -> completed -> told, instant in-process agent, limit 100, a parent per 100 tasks, retention bounded",
-			Reference: "pond Submit with a handle, same number (it tracks nothing)",
+			What:      "launch -> running -> completed -> notified, instant in-process agent, limit 100, a parent per 100 tasks, bounded retention",
+			Reference: "pond Submit with a handle, same number of tasks (it tracks nothing)",
 			Run:       runLaunch,
 		},
 		{
@@ -39,17 +39,17 @@ func pathRows() []Row {
 		},
 		{
 			ID:        "peers",
-			What:      "the same number of empty functions through pools that track nothing, limit 100",
+			What:      "as many empty functions through pools that track nothing, limit 100",
 			Reference: "pond Submit with a handle",
 			Run:       runPeers,
 		},
 	}
 }
 
-// limit is how many tasks run at once in the rows about throughput.
+// limit is how many tasks run at once in the throughput rows.
 const limit = 100
 
-// told counts the ends that parents have been told of, and says when it is all.
+// told counts down the ends in the delivered notices and closes all at zero.
 type told struct {
 	left atomic.Int64
 	all  chan struct{}
@@ -68,13 +68,13 @@ func (t *told) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	return nil
 }
 
-// wait returns an error rather than hang for ever when a notice is missing.
+// wait returns an error if a notice is missing, instead of hanging for ever.
 func (t *told) wait(patience time.Duration) error {
 	select {
 	case <-t.all:
 		return nil
 	case <-time.After(patience):
-		return fmt.Errorf("%d ends have not been told after %v", t.left.Load(), patience)
+		return fmt.Errorf("%d ends have not been delivered after %v", t.left.Load(), patience)
 	}
 }
 
@@ -90,11 +90,11 @@ func closeManager(m *bgagent.BackgroundManager) error {
 
 var input = bgagent.LaunchInput{Description: "find it", Prompt: "Find where it is implemented.", Agent: "explore"}
 
-// root names the parent of task i.
+// root returns the parent of task i.
 func root(i int) string { return "root-" + strconv.Itoa(i/100) }
 
-// launchAll launches n tasks and waits until all have been told. It returns the
-// nanoseconds and the allocations of one.
+// launchAll launches n tasks and waits until the notices of all have been
+// delivered. It returns the nanoseconds and the allocations per task.
 func launchAll(n int) (ns, allocs float64, err error) {
 	t := newTold(n)
 	m, err := bgagent.New(&runner{}, bgagent.Config{
@@ -122,7 +122,7 @@ func launchAll(n int) (ns, allocs float64, err error) {
 	return ns, allocs, closeManager(m)
 }
 
-// submitAll does the same number of empty functions with pond.
+// submitAll runs n empty functions with pond.
 func submitAll(n int) (float64, error) {
 	runtime.GC()
 	start := time.Now()
@@ -173,8 +173,8 @@ func runLaunch(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// passAlong launches n tasks behind one that holds the only slot, and returns
-// the nanoseconds from the end of one to the beginning of the next.
+// passAlong launches n tasks behind one that holds the only slot. It returns the
+// nanoseconds from the end of one task to the start of the next.
 func passAlong(n int) (float64, error) {
 	gate, all := make(chan struct{}), make(chan struct{})
 	var begun atomic.Int64
@@ -206,11 +206,11 @@ func passAlong(n int) (float64, error) {
 	return ns, closeManager(m)
 }
 
-// pathFloor is what the records of n started tasks alone cost, without a line of
-// the manager's: an attempt, a session and its id, an outcome, kept for as long
-// as a manager keeps them, an entry in a map of sessions, and the two readings of
-// the clock that the two host calls of a task need. No path can be shorter than
-// this and still know when what has ended, and of which session.
+// pathFloor measures the cost of the records of n started tasks alone, without any
+// code of the manager. Each task has an attempt, a session and its id, an outcome
+// kept as long as a manager keeps it, an entry in a map of sessions, and one clock
+// reading for each of its two host calls. No path can cost less and still know what
+// ended when, and in which session.
 func pathFloor(n int) float64 {
 	type attempt struct {
 		_    [14]*int
@@ -250,11 +250,11 @@ func pathFloor(n int) float64 {
 	return ns
 }
 
-// leanFloor is less than any manager can do for each of n tasks that are handed on:
-// two readings of the clock, for the two host calls; four locks that nobody
-// contends for, the state's and the pool's for each of its two steps; a small
-// object for the run and one for what is kept of it; and the id that the host makes
-// for the session. No map, no line, no notice, no limit of time.
+// leanFloor measures less than any manager can do for each of n tasks that it hands
+// on. It reads the clock for the two host calls. It takes four uncontended locks:
+// the state's and the pool's, in each of two steps. It allocates a small object for
+// the run and one for its record, and the host's id of the session. It has no map,
+// no waiting line, no notice and no time limit.
 func leanFloor(n int) float64 {
 	type run struct {
 		_    [10]*int
@@ -334,7 +334,7 @@ func runPath(o Options) ([]Check, error) {
 
 func runProcs(o Options) ([]Check, error) {
 	if runtime.NumCPU() < 2 {
-		return nil, errors.New("this machine has one processor only")
+		return nil, errors.New("this machine has only one processor")
 	}
 	n := min(o.Most, 100_000)
 	on := func(procs int) func() (float64, error) {
@@ -351,7 +351,7 @@ func runProcs(o Options) ([]Check, error) {
 	return []Check{{count(n) + " tasks", p.ratio, "x", 1.25, 0.8, p.beside()}}, nil
 }
 
-// throughAnts, throughConc and throughWorkerpool are submitAll for other pools.
+// throughAnts, throughConc and throughWorkerpool are submitAll with other pools.
 func throughAnts(n int) (float64, error) {
 	p, err := ants.NewPool(limit)
 	if err != nil {
@@ -409,7 +409,7 @@ func runPeers(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// count writes a number as the table does: 10,000.
+// count formats a number as in the table: 10,000.
 func count(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {

@@ -10,22 +10,22 @@ import (
 func pollRows() []Row {
 	return []Row{{
 		ID:        "poll",
-		What:      "a poll sweep over running sessions of 50 messages, host latency 2 ms, 32 reads at once",
-		Reference: "calls and bytes counted",
+		What:      "a poll sweep over running sessions of 50 messages, host latency 2 ms, 32 concurrent reads",
+		Reference: "counted calls and bytes",
 		Run:       runPoll,
 	}}
 }
 
-// polled is what a manager asks of a host while it polls.
+// polled holds what a manager asks of a host while it polls.
 type polled struct {
-	statusCalls  float64 // in an interval
-	reads, bytes float64 // in one sweep
+	statusCalls  float64 // per interval
+	reads, bytes float64 // per sweep
 	longest      time.Duration
 }
 
-// sweeps lets a manager poll n busy sessions for so many intervals, once everything
-// has been read, and returns what it asks, on average of the sweeps that began and
-// ended meanwhile. between is called once an interval.
+// sweeps lets a manager poll n busy sessions for many intervals, after everything
+// has been read once. It returns the averages over the sweeps that started and
+// finished in that time. between is called once per interval.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50
@@ -33,7 +33,7 @@ func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	if err != nil {
 		return p, err
 	}
-	time.Sleep(2*interval + interval/2) // in the first sweeps all messages are new
+	time.Sleep(2*interval + interval/2) // all messages are new in the first sweeps
 	s.take()
 	for range many {
 		between()
@@ -41,7 +41,7 @@ func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	}
 	whole, then := s.take()
 	if len(whole) == 0 {
-		return p, fmt.Errorf("no sweep was over after %d intervals", many)
+		return p, fmt.Errorf("no sweep finished within %d intervals", many)
 	}
 	k := float64(len(whole))
 	p.statusCalls = k * interval.Seconds() / then.Sub(whole[0].began).Seconds()
@@ -59,7 +59,7 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // one session in so many changes between two sweeps; 0 for none
+			every            int // one in this many sessions changes between two sweeps; 0 means none
 			reads, bytes     float64
 		}{
 			{"without news, no revisions", false, false, 0, float64(n), 0},

@@ -33,14 +33,14 @@ func slotRows() []Row {
 		},
 		{
 			ID:        "handoff",
-			What:      "a freed slot granted to the next of so many pending (pools only)",
+			What:      "a freed slot is granted to the next of the pending ones (pools only)",
 			Reference: "x/sync's hand-off to 10,000 waiting goroutines",
 			Run:       runHandOff,
 		},
 	}
 }
 
-// acquirer takes a free slot and gives it back n times.
+// acquirer acquires and releases a free slot n times.
 type acquirer func(n int)
 
 func byName(c *bgagent.ConcurrencyManager) acquirer {
@@ -130,8 +130,8 @@ func runFreeSlot(o Options) ([]Check, error) {
 	return append(checks, Check{"allocations by name", allocs, "", 0.01, None, ""}), nil
 }
 
-// runHandOff runs the benchmark of the root package, where what waits for a slot
-// can be seen, and reads its figures.
+// runHandOff runs the benchmark of the root package, which has access to the line
+// for a slot, and reads its figures.
 func runHandOff(o Options) ([]Check, error) {
 	root, err := RootDir()
 	if err != nil {
@@ -170,12 +170,12 @@ func runHandOff(o Options) ([]Check, error) {
 		}
 	}
 	if len(checks) != 2 {
-		return nil, fmt.Errorf("the benchmark of the hand-off has not given its figures:\n%s", out)
+		return nil, fmt.Errorf("the hand-off benchmark printed no figures:\n%s", out)
 	}
 	return append(checks, Check{"growth from 10,000 to 1,000,000", Series{own[1].Median() / own[0].Median()}, "x", 2, None, ""}), nil
 }
 
-// semaphoreHandOff returns the nanoseconds in which a semaphore's slot goes from
+// semaphoreHandOff returns the nanoseconds in which a semaphore's slot passes from
 // one to the next of n waiting goroutines.
 func semaphoreHandOff(n int) float64 {
 	sem := semaphore.NewWeighted(1)

@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	// actionHeader must stand in every request that changes something. Another
-	// site could send it only after asking, which is never granted.
+	// actionHeader is required in every request that changes something. Another site
+	// could send it only after a preflight, which is never granted.
 	actionHeader = "X-Bgagent-Dashboard"
-	maxAction    = 1 << 20 // bytes of a request that changes something
+	maxAction    = 1 << 20 // bytes, of a request that changes something
 )
 
-// action is what the page asks for.
+// action is the body of a request that changes something.
 type action struct {
 	ID     string `json:"id"`
-	Reason string `json:"reason"` // to cancel
-	Prompt string `json:"prompt"` // to resume
+	Reason string `json:"reason"` // for cancel
+	Prompt string `json:"prompt"` // for resume
 }
 
-// act serves a request that changes something, once it is certain that the page
-// itself has sent it and that the host allows it.
+// act serves a request that changes something. It first checks that the page itself
+// sent the request and that the host allows it.
 func (h *Handler) act(w http.ResponseWriter, r *http.Request, allowed bool, do func(*http.Request, action) (bgagent.Task, error)) {
 	code, err := h.checkAction(r, allowed)
 	if err != nil {
@@ -62,10 +62,10 @@ func (h *Handler) checkAction(r *http.Request, allowed bool) (int, error) {
 		return http.StatusMethodNotAllowed, fmt.Errorf("%s is not allowed here", r.Method)
 	}
 	if !allowed {
-		return http.StatusForbidden, errors.New("the host has not switched this on")
+		return http.StatusForbidden, errors.New("the host does not allow this")
 	}
 	if err := h.origin.Check(r); err != nil {
-		return http.StatusForbidden, errors.New("sent by another site")
+		return http.StatusForbidden, errors.New("the request comes from another site")
 	}
 	if r.Header.Get(actionHeader) == "" {
 		return http.StatusForbidden, fmt.Errorf("the header %s is missing", actionHeader)
@@ -84,8 +84,8 @@ func (h *Handler) cancel(r *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Cancel(r.Context(), bgagent.Caller{}, a.ID, bgagent.CancelOptions{Reason: reason})
 }
 
-// resume continues a task. The host has asked, so its parent, or the nearest one
-// above that can still be told, is told of the end. The task lives longer than
+// resume resumes a task. The host is the caller, so the notice goes to the task's
+// parent or to the nearest ancestor that can still be notified. The task outlives
 // the request and keeps nothing of it.
 func (h *Handler) resume(_ *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: a.Prompt})

@@ -19,13 +19,14 @@ var assetFiles embed.FS
 type asset struct {
 	content []byte
 	kind    string
-	tag     string // of its content, so that a browser asks again but is sent it once
+	tag     string // ETag of the content: a browser revalidates but downloads it once
 }
 
 var assets = readAssets()
 
-// assetKinds are the types of the files: those that the operating system knows
-// differ, and a browser refuses a script of the wrong one.
+// assetKinds are the content types of the files. They are fixed here because the
+// types known to operating systems differ, and a browser refuses a script of the
+// wrong type.
 var assetKinds = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -46,13 +47,13 @@ func readAssets() map[string]asset {
 			panic(fmt.Sprintf("dashboard: bug: asset %s: %v", e.Name(), err))
 		}
 		sum := sha256.Sum256(content)
-		name := strings.TrimSuffix(e.Name(), "index.html") // the page has the name of its folder
+		name := strings.TrimSuffix(e.Name(), "index.html") // the page's name is that of its folder
 		all[name] = asset{content, kind, `"` + hex.EncodeToString(sum[:8]) + `"`}
 	}
 	return all
 }
 
-// serveAsset serves a file of the page; the empty name is the page itself.
+// serveAsset serves a file of the page. The empty name means the page itself.
 func (h *Handler) serveAsset(w http.ResponseWriter, r *http.Request, name string) {
 	a, ok := assets[name]
 	if !ok {

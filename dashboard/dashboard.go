@@ -1,35 +1,35 @@
-// Package dashboard is a page that shows what a [bgagent.BackgroundManager] does,
-// for people: the tasks as a tree under their parents and as a timeline, the
-// pools, and the progress and messages of one task, live.
+// Package dashboard is a live web page that shows what a
+// [bgagent.BackgroundManager] does: the tasks as a tree under their parents and as
+// a timeline, the pools, and the progress and messages of one task.
 //
 //	m, _ := bgagent.New(client, bgagent.Config{})
 //	http.Handle("/debug/tasks/", dashboard.New(m, dashboard.Config{}))
 //
-// It is mounted under any path that ends in a slash, with or without
-// [http.StripPrefix]. The page needs nothing but the handler: its files are
-// embedded, and it asks no other server for anything.
+// The handler can be mounted under any path that ends in a slash, with or without
+// [http.StripPrefix]. The page needs only the handler: its files are embedded, and
+// it sends no request to another server.
 //
-// The manager does not number its slots; the timeline gives each task the lowest
-// lane that was free when it began. A task that waits for tasks of its own has no
-// slot and keeps its lane, so a pool can have more lanes than its limit.
+// The manager does not number its slots. The timeline gives each task the lowest
+// lane that was free when the task began. A task that waits for its own tasks has
+// no slot but keeps its lane, so a pool can have more lanes than its limit.
 //
-// # Who may see it
+// # Access
 //
-// The page shows the prompts, answers and working directories' contents that
-// agents talk about. It has no login: put the host's own in front of it, as for
-// net/http/pprof, or serve it on loopback only. A server on loopback answers to
-// the names of loopback alone, so that no web page can read it by a name of its
-// own that points there; see [Config].Hosts.
+// The page shows prompts, answers and whatever agents say about the files that they
+// work on. It has no login: put the host's own in front of it, as for
+// net/http/pprof, or serve it on loopback only. A server on loopback accepts only
+// the names of loopback, so that no web page can read it through a domain that
+// points there; see [Config].Hosts.
 //
-// It changes nothing unless [Config] allows it. What it then accepts must come
-// from the page itself: from the same origin, with a header that no form of
-// another site can send.
+// The page changes nothing unless [Config] allows it. A request that changes
+// something must come from the page itself: from the same origin, with a header
+// that a form of another site cannot send.
 //
-// # What it costs
+// # Cost
 //
-// Nothing while nobody looks. While somebody does, one goroutine follows the
-// manager's events for all pages together; each page is sent what has changed,
-// at most once in every [Config].Interval, however slow it is.
+// The dashboard costs nothing while no page is open. While pages are open, one
+// goroutine follows the manager's events for all of them. Each page gets the
+// changes at most once per [Config].Interval, however slow it is.
 package dashboard
 
 import (
@@ -45,30 +45,30 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// DefaultInterval is the default of [Config].Interval: people take it for at
-// once, and a page that is sent more redraws for nothing.
+// DefaultInterval is the default of [Config].Interval. People perceive it as
+// immediate. A shorter one makes pages redraw for nothing.
 const DefaultInterval = 150 * time.Millisecond
 
 // Config configures a [Handler]. The zero value is a page that changes nothing.
 type Config struct {
 	// Title is the page's heading. Default "Background tasks".
 	Title string
-	// AllowCancel lets those who see the page cancel tasks. The host counts as
-	// the one who cancelled: the parent is told of the end.
+	// AllowCancel lets everybody who sees the page cancel tasks. The host counts as
+	// the canceller, so the parent is notified of the end.
 	AllowCancel bool
-	// AllowResume lets those who see the page continue tasks that have ended
-	// with another prompt. The task's parent is told of the end.
+	// AllowResume lets everybody who sees the page resume ended tasks with another
+	// prompt. The task's parent is notified of the end.
 	AllowResume bool
-	// Hosts are the names, without a port, under which the page may be asked
-	// for. Empty means any, except that a server which listens on loopback then
-	// answers only to localhost and loopback addresses.
+	// Hosts are the host names, without a port, that the page answers to. If it is
+	// empty, any name is accepted, except that a server on loopback answers only to
+	// localhost and loopback addresses.
 	Hosts []string
-	// Interval is the least time between two messages to a page. Default
+	// Interval is the minimum time between two messages to a page. Default
 	// DefaultInterval.
 	Interval time.Duration
 }
 
-// Handler serves the page. Make one with [New]. It is safe for concurrent use.
+// Handler serves the page. Create one with [New]. It is safe for concurrent use.
 type Handler struct {
 	m      *bgagent.BackgroundManager
 	cfg    Config
@@ -76,7 +76,7 @@ type Handler struct {
 	origin *http.CrossOriginProtection
 }
 
-// New returns a handler that shows the manager. It panics when m is nil or the
+// New returns a handler that shows the manager. It panics if m is nil or the
 // interval is negative.
 func New(m *bgagent.BackgroundManager, cfg Config) *Handler {
 	if m == nil {
@@ -95,14 +95,14 @@ func New(m *bgagent.BackgroundManager, cfg Config) *Handler {
 	return &Handler{m: m, cfg: cfg, feed: newFeed(m, cfg.Interval), origin: http.NewCrossOriginProtection()}
 }
 
-// Close ends the streams of all open pages, and every later one at once. It is
-// for [http.Server.RegisterOnShutdown]: Shutdown waits for requests to end, and
-// a stream ends by itself only with its page or with the manager. It may be
-// called more than once.
+// Close ends the streams of all open pages, and every later stream at once.
+// Register it with [http.Server.RegisterOnShutdown]: Shutdown waits for requests to
+// end, and a stream otherwise ends only with its page or with the manager. Close
+// may be called more than once.
 func (h *Handler) Close() { h.feed.close() }
 
-// ServeHTTP implements [http.Handler]. What is asked for is told by the last
-// element of the path, so that it does not matter where the handler is mounted.
+// ServeHTTP implements [http.Handler]. The last element of the path selects what is
+// served, so it does not matter where the handler is mounted.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setSafeHeaders(w.Header())
 	if err := h.checkHost(r); err != nil {
@@ -124,8 +124,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.act(w, r, h.cfg.AllowCancel, h.cancel)
 	case "resume":
 		h.act(w, r, h.cfg.AllowResume, h.resume)
-	case ".": // StripPrefix has left nothing: the page's links need the slash
-		// http.Redirect would make it relative to what StripPrefix has left.
+	case ".": // StripPrefix left nothing; the page's links need the slash
+		// http.Redirect would make the target relative to what StripPrefix left.
 		w.Header().Set("Location", redirectTarget(r))
 		w.WriteHeader(http.StatusMovedPermanently)
 	default:
@@ -133,14 +133,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// redirectTarget is the address of the page, relative to what was asked for.
+// redirectTarget returns the address of the page, relative to the requested one.
 func redirectTarget(r *http.Request) string {
 	asked, _, _ := strings.Cut(r.RequestURI, "?")
 	return "./" + path.Base(asked) + "/"
 }
 
-// setSafeHeaders allows the page its own files and nothing else. Trusted types
-// make the browser refuse to turn any text into markup, wherever it comes from.
+// setSafeHeaders allows the page its own files and nothing else. Trusted Types make
+// the browser refuse to turn any text into markup, wherever it comes from.
 func setSafeHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -150,9 +150,9 @@ func setSafeHeaders(h http.Header) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
-// checkHost refuses names that the page is not meant to be known by. Without
-// it any web page could make a name of its own point to this machine, and read
-// and act as if it were this page.
+// checkHost refuses host names that the page does not answer to. Otherwise any web
+// page could point a domain of its own at this machine, and read and act as if it
+// were this page.
 func (h *Handler) checkHost(r *http.Request) error {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -163,16 +163,16 @@ func (h *Handler) checkHost(r *http.Request) error {
 		if slices.ContainsFunc(h.cfg.Hosts, func(name string) bool { return strings.EqualFold(name, host) }) {
 			return nil
 		}
-		return fmt.Errorf("the page is not served as %q; Config.Hosts says under which names it is", host)
+		return fmt.Errorf("the page is not served as %q; Config.Hosts lists the names it is served under", host)
 	}
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	if !ok || !addr.IP.IsLoopback() || host == "localhost" || net.ParseIP(host).IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("the page is served on loopback and is not known as %q; name it in Config.Hosts if it should be", host)
+	return fmt.Errorf("the page is served on loopback, not as %q; add the name to Config.Hosts to allow it", host)
 }
 
-// read serves what may only be read, and only by the page itself or by programs.
+// read serves read-only requests, from the page itself or from programs only.
 func (h *Handler) read(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
@@ -184,11 +184,11 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, serve http.Handle
 		w.Header().Set("Cache-Control", "no-store")
 		serve(w, r)
 	default:
-		writeError(w, http.StatusForbidden, fmt.Errorf("asked for by another site"))
+		writeError(w, http.StatusForbidden, fmt.Errorf("the request comes from another site"))
 	}
 }
 
-// problem is what the page is told when something did not work.
+// problem is the body of an error response to the page.
 type problem struct {
 	Error string `json:"error"`
 }
@@ -202,5 +202,5 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(b) // whoever asked has gone when this fails
+	_, _ = w.Write(b) // fails only if the client is gone
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is what an agent might write to get out of its place.
+// hostile is text that an agent might write to break out of its place.
 const hostile = `<script>alert(1)</script><img src=x onerror=alert(1)>`
 
-// newManager makes a manager with agents that answer at once, wait until they
-// are stopped, or fail.
+// newManager returns a manager whose agents answer at once, wait until they are
+// stopped, or fail.
 func newManager(t *testing.T, cfg bgagent.Config) *bgagent.BackgroundManager {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"echo": func(_ context.Context, turn *inproc.Turn) (string, error) {
@@ -36,7 +36,7 @@ func newManager(t *testing.T, cfg bgagent.Config) *bgagent.BackgroundManager {
 		},
 	}), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = m.Close(context.Background()) }) // nobody has been told of the ends
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that nobody took
 	return m
 }
 
@@ -62,7 +62,8 @@ func get(h http.Handler, target string, header ...string) *httptest.ResponseReco
 	return w
 }
 
-// post sends what the page would send; the headers come after and beat it.
+// post sends what the page would send. The given headers override those of the
+// page.
 func post(h http.Handler, target, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, target, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -89,7 +90,7 @@ func TestThePageAllowsItselfNothingButItsOwnFiles(t *testing.T) {
 		require.Equal(t, "nosniff", get(h, target).Header().Get("X-Content-Type-Options"))
 	}
 	page := get(h, "/").Body.String()
-	require.NotContains(t, page, "://", "the page asks nobody else for anything")
+	require.NotContains(t, page, "://", "the page contacts no other server")
 	require.NotContains(t, page, "style=")
 	require.NotRegexp(t, `(href|src)="/`, page, "every address is relative")
 }
@@ -112,7 +113,7 @@ func TestItIsMountedUnderAnyPath(t *testing.T) {
 	for _, bare := range []string{"/bare", "/deep/down/bare"} {
 		w := get(mux, bare)
 		require.Equal(t, http.StatusMovedPermanently, w.Code)
-		require.Equal(t, "./bare/", w.Header().Get("Location"), "relative, as a proxy in front may have taken off more")
+		require.Equal(t, "./bare/", w.Header().Get("Location"), "relative, because a proxy in front may have stripped more")
 	}
 }
 
@@ -125,7 +126,7 @@ func TestOneTaskIsShownWithItsMessages(t *testing.T) {
 	w := get(h, "/x/task?id="+id)
 	require.Equal(t, http.StatusOK, w.Code)
 	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
-	require.NotContains(t, w.Body.String(), "<", "no markup in what a browser is sent")
+	require.NotContains(t, w.Body.String(), "<", "no markup in the response")
 	var task struct{ Status, Result, Prompt, Pool string }
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &task))
 	require.Equal(t, "completed", task.Status)
@@ -185,7 +186,7 @@ func TestOnlyThePageItselfCanChangeAnything(t *testing.T) {
 	}
 	task, err := m.Get(id)
 	require.NoError(t, err)
-	require.False(t, task.Status.Terminal(), "none of these has done anything")
+	require.False(t, task.Status.Terminal(), "none of these had an effect")
 
 	require.Equal(t, http.StatusOK, post(h, "/cancel", body).Code)
 	task = ended(t, m, id)
@@ -253,7 +254,7 @@ func TestItWorksOnARealServerThatLimitsItsWrites(t *testing.T) {
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	require.Equal(t, "text/event-stream", resp.Header.Get("Content-Type"))
-	require.NoError(t, srv.Config.Shutdown(t.Context()), "streams do not hold it up")
+	require.NoError(t, srv.Config.Shutdown(t.Context()), "streams do not block it")
 	all, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(string(all), `event: hello`+"\n"+`data: {"title":"ours"`), string(all))

@@ -9,10 +9,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// maxMessages is how many messages of a session are read at once.
+// maxMessages is how many messages of a session are read in one request.
 const maxMessages = 100
 
-// message is a message of a session as the page shows it.
+// message is a message of a session in the page's form.
 type message struct {
 	ID        string `json:"id"`
 	Role      string `json:"role"`
@@ -37,8 +37,8 @@ type messagePage struct {
 	Note     string    `json:"note,omitempty"` // why there are none
 }
 
-// taskDetail is everything that is known of one task. Its todos are told by the
-// names of their states.
+// taskDetail is everything known about one task. Its todos carry the names of their
+// states.
 type taskDetail struct {
 	bgagent.Task
 	Pool  string `json:"pool"`
@@ -50,8 +50,8 @@ type todo struct {
 	State string `json:"state"`
 }
 
-// serveTask answers what is known of one task. The host's metadata is its own
-// business and left out.
+// serveTask answers with everything known about one task except the host's
+// metadata, which is the host's own business.
 func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	t, err := h.m.Get(r.URL.Query().Get("id"))
 	if err != nil {
@@ -66,8 +66,8 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, d)
 }
 
-// serveMessages answers the messages of one task that are new or have changed
-// since a cursor.
+// serveMessages answers with the messages of one task that are new or changed since
+// a cursor.
 func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	page, err := h.m.Messages(r.Context(), bgagent.Caller{}, q.Get("id"), bgagent.Cursor(q.Get("after")), maxMessages)
@@ -94,7 +94,7 @@ func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// statusOf says how an error of the manager is told in HTTP.
+// statusOf maps an error of the manager to an HTTP status.
 func statusOf(err error) int {
 	switch {
 	case errors.Is(err, bgagent.ErrUnknownTask):

@@ -13,34 +13,34 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// feed follows the manager for all pages together, while there is one. It keeps
-// a row for each task and the order in which rows have changed; a page remembers
-// how far in this order it has read. So a slow page holds up nobody, is sent only
-// the latest state of what has changed, and needs no queue; and the first
-// snapshot is nothing but reading from the beginning.
+// feed follows the manager for all open pages together, as long as there are any.
+// It keeps one row per task and the order of the changes. A page remembers its
+// position in this order. So a slow page delays nobody, gets only the latest state
+// of each changed task, and needs no queue. A first snapshot is the same as reading
+// from the start.
 type feed struct {
 	m        *bgagent.BackgroundManager
 	interval time.Duration
 
-	mu      sync.Mutex // guards what follows; nothing outside is called while it is held
+	mu      sync.Mutex // guards the fields below; no code outside the package is called while it is held
 	closed  bool
 	readers map[*reader]struct{}
-	stop    context.CancelFunc // of the goroutine that follows; nil when there is none
+	stop    context.CancelFunc // stops the following goroutine; nil if there is none
 	state   *feedState
 }
 
-// feedState is what is known since the first of the present pages was opened.
+// feedState is everything known since the first of the open pages was opened.
 type feedState struct {
-	name    string                   // told to pages, so that they know when to begin anew
-	rows    map[string]*list.Element // with those that have gone and are remembered
-	changes *list.List               // of *change, the latest last
-	gone    int                      // how many of them are of tasks that have gone
-	rev     uint64                   // of the latest change
-	pruned  uint64                   // the latest change that was forgotten
+	name    string                   // sent to pages, so that they know when to start over
+	rows    map[string]*list.Element // including remembered rows of evicted tasks
+	changes *list.List               // of *change, latest last
+	gone    int                      // how many changes belong to evicted tasks
+	rev     uint64                   // the latest change
+	pruned  uint64                   // the latest change that was dropped
 	nextN   uint64
 	pools   []bgagent.PoolStats
-	poolRev uint64 // grows when the pools change
-	ended   bool   // the manager has been closed
+	poolRev uint64 // incremented when the pools change
+	ended   bool   // the manager is closed
 }
 
 // change is the latest state of one task.
@@ -50,23 +50,23 @@ type change struct {
 	gone bool
 }
 
-// reader is one page.
+// reader is one open page.
 type reader struct {
 	wake    chan struct{}
-	rev     uint64 // up to which it has read
-	first   uint64 // the latest change when it began to read: it was never told of what had gone by then
+	rev     uint64 // the change it has read up to
+	first   uint64 // the latest change when it began to read; it never saw tasks evicted before
 	poolRev uint64
-	state   *feedState // which rev belongs to
+	state   *feedState // the state that rev belongs to
 }
 
 const (
-	// eventBuffer is how many events may wait for the feed. More are lost, and
-	// everything is read afresh then.
+	// eventBuffer is how many events may wait for the feed. If more arrive, some are
+	// lost and the feed reads everything again.
 	eventBuffer = 4096
-	// pageRows is how many rows a page is sent at once.
+	// pageRows is the maximum number of rows in one batch.
 	pageRows = 400
-	// maxGone is how many tasks that have gone are remembered for pages that
-	// have not heard of it. One that is slower begins anew.
+	// maxGone is how many evicted tasks are remembered for pages that have not
+	// learned of it. A slower page starts over.
 	maxGone = 10_000
 )
 
@@ -74,7 +74,7 @@ func newFeed(m *bgagent.BackgroundManager, interval time.Duration) *feed {
 	return &feed{m: m, interval: interval, readers: map[*reader]struct{}{}}
 }
 
-// join adds a page. It returns nil when the feed is closed.
+// join adds a page. It returns nil if the feed is closed.
 func (f *feed) join() *reader {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,12 +89,12 @@ func (f *feed) join() *reader {
 		f.state = &feedState{name: rand.Text(), rows: map[string]*list.Element{}, changes: list.New()}
 		go f.follow(ctx, f.state)
 	} else if f.state.poolRev > 0 {
-		r.poke() // everything is there already
+		r.poke() // the rows are already there
 	}
 	return r
 }
 
-// leave removes a page. The last one switches the light off.
+// leave removes a page. The last page stops the following goroutine.
 func (f *feed) leave(r *reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,12 +117,12 @@ func (f *feed) close() {
 func (r *reader) poke() {
 	select {
 	case r.wake <- struct{}{}:
-	default: // it has been woken already
+	default: // already woken
 	}
 }
 
-// follow reads the manager's events until ctx ends, and wakes the pages at most
-// once in every interval.
+// follow reads the manager's events until ctx ends and wakes the pages at most once
+// per interval.
 func (f *feed) follow(ctx context.Context, s *feedState) {
 	for {
 		tasks, sub := f.m.Subscribe(eventBuffer)
@@ -132,8 +132,8 @@ func (f *feed) follow(ctx context.Context, s *feedState) {
 		if !missed {
 			return
 		}
-		// There is more than can be followed: looking at everything once in a
-		// while costs the manager less than trying to keep up.
+		// There are more events than the feed can follow. Reading everything once per
+		// interval costs the manager less than trying to keep up.
 		select {
 		case <-ctx.Done():
 			return
@@ -162,8 +162,8 @@ func (f *feed) followUntilMissed(ctx context.Context, s *feedState, sub *bgagent
 	}
 }
 
-// readEvents takes in events until ctx ends, or longer than that while there
-// are more than can be read: then it is looked at after every event.
+// readEvents applies events until ctx ends. It checks ctx after every event,
+// because Next keeps returning events while there are any.
 func (f *feed) readEvents(ctx context.Context, s *feedState, sub *bgagent.Subscription) (missed bool, err error) {
 	for ctx.Err() == nil {
 		e, err := sub.Next(ctx)
@@ -193,7 +193,7 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	}
 }
 
-// resync compares what is known with all tasks there are.
+// resync replaces what is known with the given list of all tasks.
 func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	have := make(map[string]bool, len(tasks))
 	rows := make([]row, len(tasks))
@@ -232,8 +232,8 @@ func (f *feed) flush(s *feedState) {
 	}
 }
 
-// end says that the manager has been closed, once the pages can read how its
-// pools were in the end.
+// end marks the manager as closed, after storing the final state of its pools for
+// the pages.
 func (f *feed) end(s *feedState) {
 	f.flush(s)
 	f.mu.Lock()
@@ -244,7 +244,7 @@ func (f *feed) end(s *feedState) {
 	}
 }
 
-// put notes the present state of a task.
+// put records the current state of a task.
 func (s *feedState) put(r row) {
 	el := s.rows[r.ID]
 	if el == nil {
@@ -255,7 +255,7 @@ func (s *feedState) put(r row) {
 		return
 	}
 	c := el.Value.(*change)
-	if c.gone { // an expired task can be resumed
+	if c.gone { // an evicted task can be resumed
 		c.gone = false
 		s.gone--
 	}
@@ -269,7 +269,7 @@ func (s *feedState) put(r row) {
 	s.changes.MoveToBack(el)
 }
 
-// drop notes that a task has gone.
+// drop records that a task was evicted.
 func (s *feedState) drop(id string) {
 	el := s.rows[id]
 	if el == nil {
@@ -287,7 +287,7 @@ func (s *feedState) drop(id string) {
 	}
 }
 
-// prune forgets the older half of the tasks that have gone.
+// prune forgets the older half of the evicted tasks.
 func (s *feedState) prune() {
 	for el := s.changes.Front(); el != nil && s.gone > maxGone/2; {
 		next := el.Next()
@@ -301,22 +301,22 @@ func (s *feedState) prune() {
 	}
 }
 
-// batch is what a page is sent at once.
+// batch is one message to a page.
 type batch struct {
-	State string   `json:"state"`          // what is told belongs together while this stays the same
-	Total int      `json:"total"`          // tasks there are
-	First bool     `json:"first"`          // forget what was told before
-	More  bool     `json:"more"`           // more is to come at once
+	State string   `json:"state"`          // batches with the same state continue each other
+	Total int      `json:"total"`          // number of tasks
+	First bool     `json:"first"`          // discard all earlier batches
+	More  bool     `json:"more"`           // another batch follows immediately
 	Rows  []row    `json:"rows,omitempty"` // new or changed
-	Gone  []string `json:"gone,omitempty"` // ids of tasks that have gone
+	Gone  []string `json:"gone,omitempty"` // ids of evicted tasks
 
-	Pools []bgagent.PoolStats `json:"pools"` // all of them, when one has changed; else null
+	Pools []bgagent.PoolStats `json:"pools"` // all pools if one has changed, otherwise null
 
 	ended bool
 }
 
-// read returns what has changed since the page has last read. ok is false when
-// the feed has been closed.
+// read returns the changes since the page's last read. ok is false if the feed is
+// closed.
 func (f *feed) read(r *reader) (b batch, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -324,7 +324,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	if f.closed || s == nil {
 		return batch{}, false
 	}
-	if s.poolRev == 0 { // woken by the end of an earlier state: what there is has not been read yet
+	if s.poolRev == 0 { // woken by the end of an earlier state; nothing of this one has been read yet
 		return batch{}, true
 	}
 	if r.state != s || max(r.rev, r.first) < s.pruned {
@@ -355,7 +355,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	return b, true
 }
 
-// empty reports whether there is nothing in it that a page does not know.
+// empty reports whether the batch has nothing new for a page.
 func (b *batch) empty() bool {
 	return !b.First && len(b.Rows) == 0 && len(b.Gone) == 0 && b.Pools == nil
 }

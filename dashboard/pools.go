@@ -9,11 +9,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// maxPools bounds how many pools the page is told of: those in use, then those
-// that the limits name, then those that were in use before.
+// maxPools bounds how many pools are sent to the page: first those in use, then
+// those named by the limits, then those shown earlier.
 const maxPools = 200
 
-// poolOf returns the name of the pool that the task is counted in.
+// poolOf returns the name of the pool that counts the task.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	switch {
 	case t.Queue != nil:
@@ -27,11 +27,11 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// poolStats returns the figures of all pools that are worth showing, sorted by
-// name. A pool that was shown before stays, so that the page does not jump when
-// one falls empty for a moment.
+// poolStats returns the figures of all pools worth showing, sorted by name. A pool
+// that was shown before stays, so that the page does not jump when a pool is empty
+// for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
-	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil: a page is to be told that there are none, too
+	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, so that a page learns that there are none
 	have := make(map[string]bool, len(all))
 	for _, p := range all {
 		have[p.Name] = true
@@ -43,7 +43,7 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 		}
 	}
 	limits := c.Limits()
-	// By name: where there are too many, the same ones are shown each time.
+	// Sorted, so that the same ones are shown each time if there are too many.
 	for _, name := range slices.Sorted(maps.Keys(limits.Model)) {
 		add(bgagent.PoolStats{Name: "model " + name, Limit: limits.Model[name]})
 	}
@@ -51,7 +51,8 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 		add(bgagent.PoolStats{Name: "provider " + name, Limit: limits.Provider[name]})
 	}
 	for _, p := range before {
-		// What is gone from the limits is gone from here; the rest is the default's.
+		// A pool that the limits no longer name is dropped. The others have the
+		// default limit.
 		if strings.HasPrefix(p.Name, "agent ") || strings.HasPrefix(p.Name, "default") {
 			add(bgagent.PoolStats{Name: p.Name, Limit: limits.Default})
 		}

@@ -9,10 +9,10 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// row is what the page's lists know of a task. It is small and comparable; the
-// texts of a task are fetched when somebody looks at it.
+// row is what the page's lists know about a task. It is small and comparable. A
+// task's texts are fetched when somebody opens it.
 type row struct {
-	N       uint64  `json:"n"` // grows in the order of launches
+	N       uint64  `json:"n"` // increases in launch order
 	ID      string  `json:"id"`
 	Session string  `json:"session,omitempty"`
 	Parent  string  `json:"parent,omitempty"`
@@ -25,7 +25,7 @@ type row struct {
 	Cause   string  `json:"cause,omitempty"`
 	Reason  string  `json:"reason,omitempty"`
 	Attempt int     `json:"attempt"`
-	Queued  int64   `json:"queued"` // this and the next two: milliseconds since 1970, 0 for never
+	Queued  int64   `json:"queued"` // this and the next two are ms since 1970, 0 for never
 	Started int64   `json:"started,omitempty"`
 	Ended   int64   `json:"ended,omitempty"`
 	Waiting int     `json:"waiting,omitempty"`
@@ -37,11 +37,11 @@ type row struct {
 	Tokens  int64   `json:"tokens,omitempty"`
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
-	Over    bool    `json:"over,omitempty"` // its session did not stop in time
+	Over    bool    `json:"over,omitempty"` // the session did not stop in time
 
-	// What follows is not sent. It makes a row differ when something else of the
-	// task does: a page that shows the task asks for it when the row comes.
-	active int64 // last activity, as the times above
+	// The fields below are not sent. They make the row differ when anything else
+	// about the task changes: a page that shows the task then fetches it again.
+	active int64 // last activity, in the same unit
 	todos  uint64
 }
 
@@ -57,7 +57,7 @@ func digest(todos []bgagent.Todo) uint64 {
 	return h.Sum64()
 }
 
-// maxRowText bounds every text of a row, in bytes: one line of a screen.
+// maxRowText bounds each text of a row, in bytes: one line on a screen.
 const maxRowText = 240
 
 func newRow(t *bgagent.Task, pool string) row {
@@ -81,8 +81,8 @@ func millis(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// line returns a copy of the beginning of s: a part of it would keep all of it
-// alive, which may be the whole prompt.
+// line returns a copy of the start of s. A substring would keep all of s alive,
+// which may be a whole prompt.
 func line(s string) string {
 	if len(s) <= maxRowText {
 		return s

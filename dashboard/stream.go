@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	// beat is how often a page that has nothing to be told hears that the stream
-	// is alive. Proxies end connections that are silent for a minute.
+	// beat is the longest silence on a stream. Proxies close connections that are
+	// silent for a minute.
 	beat = 15 * time.Second
-	// writeTimeout is how long one message to a page may take before the page
-	// counts as gone. It also stands in for the server's own WriteTimeout, which
-	// would end every stream.
+	// writeTimeout bounds the time to write one message. A page that takes longer
+	// counts as gone. It also replaces the server's WriteTimeout, which would end
+	// every stream.
 	writeTimeout = 30 * time.Second
 )
 
-// hello is the first thing that a page is told.
+// hello is the first message to a page.
 type hello struct {
 	Title  string `json:"title"`
-	Now    int64  `json:"now"` // milliseconds since 1970, by the clock of all the other times
+	Now    int64  `json:"now"` // ms since 1970, by the clock of all other times
 	Cancel bool   `json:"cancel"`
 	Resume bool   `json:"resume"`
 }
 
-// serveEvents streams what happens, as server-sent events: hello, then batches;
-// closed, when the manager has been closed, ends it.
+// serveEvents streams server-sent events: hello, then batches. When the manager is
+// closed, a closed event ends the stream.
 func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	page := h.feed.join()
 	if page == nil {
@@ -36,7 +36,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	defer h.feed.leave(page)
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would collect
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would buffer
 	s := stream{w: w, control: http.NewResponseController(w)}
 	s.send("hello", hello{h.cfg.Title, time.Now().UnixMilli(), h.cfg.AllowCancel, h.cfg.AllowResume})
 
@@ -83,12 +83,12 @@ func (h *Handler) sendBatches(s *stream, page *reader) bool {
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	err     error // the first; nothing is written after it
+	err     error // the first error; nothing is written after it
 }
 
 func (s *stream) send(event string, v any) {
 	b, err := json.Marshal(v)
-	if err != nil { // only numbers that JSON does not have could do that, and the manager lets none through
+	if err != nil { // only NaN or Inf could cause this, and the manager lets neither through
 		s.err = err
 		return
 	}

@@ -19,20 +19,20 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// viewer is a page without a browser: it applies what it is sent.
+// viewer is a page without a browser: it applies the batches it gets.
 type viewer struct {
 	mu      sync.Mutex
 	events  []string
 	tasks   map[string]map[string]any
 	pools   []bgagent.PoolStats
 	batches int
-	rows    int // in all batches together
+	rows    int // total of all batches
 	biggest int
 	closed  bool
 
 	header  http.Header
 	partial string
-	slow    time.Duration // how long each message takes to be taken
+	slow    time.Duration // time to receive each message
 	done    chan struct{}
 	stop    context.CancelFunc
 }
@@ -91,7 +91,7 @@ func (v *viewer) take(event string) {
 	}
 }
 
-// watch opens a page, in a bubble. It is closed with the test.
+// watch opens a page in a bubble. It is closed with the test.
 func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	ctx, cancel := context.WithCancel(t.Context())
 	v := &viewer{tasks: map[string]map[string]any{}, header: http.Header{}, done: make(chan struct{}), stop: cancel, slow: slow}
@@ -102,7 +102,7 @@ func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	return v
 }
 
-// pass lets time pass, and whatever happens by then happen.
+// pass lets time pass and waits for everything due by then.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -146,7 +146,7 @@ func TestAPageSeesWhatWasAndWhatHappens(t *testing.T) {
 		_, err = m.Cancel(t.Context(), bgagent.Caller{}, queued, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		pass(time.Second)
-		require.Equal(t, []bgagent.PoolStats{{Name: "agent wait", Limit: 1}}, v.pools, "a pool that has fallen empty stays")
+		require.Equal(t, []bgagent.PoolStats{{Name: "agent wait", Limit: 1}}, v.pools, "an empty pool stays")
 		batches := v.batches
 		pass(time.Minute)
 		require.Equal(t, batches, v.batches, "nothing is sent when nothing happens")
@@ -174,9 +174,9 @@ func TestEachPageIsToldAtMostOnceInAnInterval(t *testing.T) {
 		pass(14*time.Second + time.Millisecond)
 		require.Equal(t, "completed", fast.status(id))
 		require.InDelta(t, 50, fast.batches, 5)
-		require.LessOrEqual(t, fast.rows, fast.batches, "the same task is told once in a message")
+		require.LessOrEqual(t, fast.rows, fast.batches, "a task appears once per message")
 		require.Equal(t, "completed", slow.status(id))
-		require.Less(t, slow.batches, 8, "a slow page is told the latest only")
+		require.Less(t, slow.batches, 8, "a slow page gets the latest state only")
 		fast.leave()
 		slow.leave()
 	})
@@ -201,7 +201,7 @@ func TestAFirstSnapshotComesInPages(t *testing.T) {
 		require.Len(t, second.tasks, 3001)
 		second.leave()
 
-		// The light was switched off; the next page begins anew.
+		// The feed has stopped; the next page starts over.
 		third := watch(t, h, 0)
 		pass(time.Second)
 		require.Len(t, third.tasks, 3001)
@@ -235,7 +235,7 @@ func TestAPageThatMissedEventsIsRightAgain(t *testing.T) {
 		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
 		v := watch(t, dashboard.New(m, dashboard.Config{Interval: time.Second}), 0)
 		pass(time.Second)
-		for range 8000 { // several events each, and nobody reads in between: no time passes here
+		for range 8000 { // several events each; nobody reads in between, because no time passes here
 			launch(t, m, "main", "echo", "x")
 		}
 		pass(5 * time.Second)
@@ -254,7 +254,7 @@ func TestTheEndOfTheManagerEndsTheStream(t *testing.T) {
 		v := watch(t, h, 0)
 		id := launch(t, m, "main", "wait", "x").ID
 		pass(time.Second)
-		_ = m.Close(context.Background()) // nobody has been told of the end
+		_ = m.Close(context.Background()) // the error lists the notice that nobody took
 		<-v.done
 		require.True(t, v.closed)
 		require.Equal(t, "cancelled", v.status(id))
@@ -262,7 +262,7 @@ func TestTheEndOfTheManagerEndsTheStream(t *testing.T) {
 		late := watch(t, h, 0)
 		<-late.done
 		require.True(t, late.closed)
-		require.Equal(t, "cancelled", late.status(id), "what there was can still be looked at")
+		require.Equal(t, "cancelled", late.status(id), "the last state can still be read")
 	})
 }
 
@@ -276,7 +276,7 @@ func TestATaskThatExpiredAndWasResumedIsThere(t *testing.T) {
 		pass(5 * time.Second)
 		require.Equal(t, "completed", v.status(task.ID))
 
-		// All of this is one message to the page.
+		// All of this reaches the page in one message.
 		ended(t, m, launch(t, m, "main", "echo", "another").ID)
 		m.TakeNotice("main")
 		_, err := m.Get(task.ID)
@@ -299,7 +299,7 @@ func TestThePoolsOfAClosedManagerAreTheLastOnes(t *testing.T) {
 		launch(t, m, "main", "wait", "x")
 		pass(time.Second)
 		require.Equal(t, 1, v.pools[0].InUse)
-		_ = m.Close(context.Background()) // nobody has been told of the end
+		_ = m.Close(context.Background()) // the error lists the notice that nobody took
 		<-v.done
 		require.True(t, v.closed)
 		require.Zero(t, v.pools[0].InUse)
@@ -363,7 +363,7 @@ func TestAPageHearsOfWhatItsListsDoNotShow(t *testing.T) {
 		for i := range 4 {
 			before := rows()
 			pass(time.Second)
-			require.Equal(t, before+1, rows(), i) // so that a page that shows the task asks for the rest
+			require.Equal(t, before+1, rows(), i) // so that a page that shows the task fetches the rest
 		}
 		v.leave()
 	})

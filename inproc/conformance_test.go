@@ -22,7 +22,7 @@ func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
 		<-ctx.Done()
 		return "", ctx.Err()
 	case "fail":
-		return "", errors.New("the agent failed as it was told to")
+		return "", errors.New("the agent failed as asked")
 	case "use":
 		for _, state := range []bgagent.ToolState{bgagent.ToolPending, bgagent.ToolRunning, bgagent.ToolDone} {
 			t.Tool(bgagent.MessageTool{ID: t.Prompt.ID, Name: "grep", State: state})

@@ -1,6 +1,5 @@
-// Package inproc runs agents that are Go functions: the session client for a
-// program that brings its agents with it, and the quickest way to try the
-// library.
+// Package inproc runs agents that are Go functions. It is the session client for a
+// program that brings its own agents, and the quickest way to try the library.
 //
 //	client := inproc.New(map[string]inproc.Agent{
 //		"echo": func(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -9,9 +8,9 @@
 //	})
 //	m, err := bgagent.New(client, bgagent.Config{})
 //
-// A session is the conversation of one task: it keeps the prompts and answers
-// of its turns, so that a follow-up can build on them, until the manager says
-// that it will never be asked for again.
+// A session is the conversation of one task. It keeps the prompts and answers of
+// its turns, so that a follow-up can build on them, until the manager says that it
+// no longer needs the session.
 package inproc
 
 import (
@@ -29,13 +28,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// Agent is an agent: it works on one turn and returns its answer. It must
-// return soon once ctx has ended, with nothing of it still running. ctx carries
-// the agent's own session as the [bgagent.Caller], so that the three tools can
-// be called with it.
+// Agent works on one turn and returns its answer. If ctx ends, it must return soon
+// and leave nothing running. ctx carries the agent's own session as the
+// [bgagent.Caller], so that the agent can call the three tools with it.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
-// Client is the session client. All methods are safe for concurrent use.
+// Client is the session client. Its methods are safe for concurrent use.
 type Client struct {
 	agents map[string]Agent
 	names  []string
@@ -53,12 +51,12 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 )
 
-// Fallback, as a name in the map given to [New], is the agent that runs when no
-// other has the name asked for.
+// Fallback is the name, in the map given to [New], of the agent that runs if no
+// other agent has the requested name.
 const Fallback = "*"
 
-// New returns a client that runs these agents by their names. The map is
-// copied. It panics when an agent is nil, or when there is none.
+// New returns a client that runs these agents by name. It copies the map. It panics
+// if an agent is nil or if there is none.
 func New(agents map[string]Agent) *Client {
 	c := &Client{agents: make(map[string]Agent, len(agents)), ids: bufio.NewReaderSize(rand.Reader, 1024), sessions: map[string]*session{}}
 	for name, a := range agents {
@@ -77,28 +75,28 @@ func New(agents map[string]Agent) *Client {
 	return c
 }
 
-// session is one conversation. Programs have many that have ended, most of them
-// after one turn without a tool call, so it is kept small.
+// session is one conversation. It is kept small because programs have many ended
+// ones, most with one turn and no tool call.
 type session struct {
 	agent  Agent
 	title  string
 	dir    string
 	up     string
-	prompt string // of the first turn
+	prompt string // the first turn's
 	answer string
 	turns  int32
 	stop   bgagent.StopReason
-	more   *more // nil when there is nothing else
-	run    *Turn // the turn that is running
+	more   *more // nil if there is nothing else
+	run    *Turn // the running turn
 }
 
-// more is what most conversations do not have.
+// more holds what most conversations do not have.
 type more struct {
-	tools []bgagent.MessageTool // of the first turn
-	turns []exchange            // after the first
+	tools []bgagent.MessageTool // the first turn's
+	turns []exchange            // all after the first
 }
 
-// exchange is one turn that is over.
+// exchange is a finished turn.
 type exchange struct {
 	prompt string
 	answer string
@@ -131,7 +129,7 @@ func (s *session) add(x exchange) {
 
 var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// newIDLocked returns an id with 80 random bits of a version 4 UUID.
+// newIDLocked returns a version 4 UUID with 80 random bits.
 func (c *Client) newIDLocked() (string, error) {
 	u, err := uuid.NewRandomFromReader(c.ids)
 	if err != nil {
@@ -155,14 +153,14 @@ func (c *Client) CreateSession(_ context.Context, s bgagent.SessionSpec) (string
 	defer c.mu.Unlock()
 	id, err := c.newIDLocked()
 	if err != nil {
-		return "", fmt.Errorf("inproc: making a session id: %w", err)
+		return "", fmt.Errorf("inproc: creating a session id: %w", err)
 	}
 	c.sessions[id] = &session{agent: agent, title: s.Title, dir: s.Directory, up: s.Parent}
 	return id, nil
 }
 
-// RunTurn implements [bgagent.TurnRunner]. The agent's error is returned as it
-// is, unless it has said with [Turn.Stop] how the turn ended.
+// RunTurn implements [bgagent.TurnRunner]. It returns the agent's error unchanged,
+// unless the agent called [Turn.Stop].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	c.mu.Lock()
 	s := c.sessions[id]
@@ -182,7 +180,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	var answer string
 	var err error
 	returned := false
-	defer func() { // also when the agent panics or ends its goroutine
+	defer func() { // runs also if the agent panics or exits its goroutine
 		cancel(nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -218,8 +216,8 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 // errAborted is the cause of the context of a turn that was aborted.
 var errAborted = errors.New("inproc: the turn was aborted")
 
-// Abort implements [bgagent.SessionClient]: it ends the context of the turn
-// that runs in the session, if there is one.
+// Abort implements [bgagent.SessionClient]. It cancels the context of the session's
+// running turn, if there is one.
 func (c *Client) Abort(_ context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -258,14 +256,14 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// Messages implements [bgagent.MessageReader]: a prompt and an answer for every
-// turn, of the one that runs what has been said so far.
+// Messages implements [bgagent.MessageReader]. Each turn has a prompt and an
+// answer; a running turn has its text so far.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {
 		var err error
 		if from, err = strconv.Atoi(string(after)); err != nil || from < 0 {
-			return bgagent.Page{}, fmt.Errorf("inproc: session %q: the cursor %q is not one of this client's", id, after)
+			return bgagent.Page{}, fmt.Errorf("inproc: session %q: the cursor %q does not come from this client", id, after)
 		}
 	}
 	c.mu.Lock()
@@ -281,7 +279,7 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 	}
 	next := from
 	for _, msg := range page.Messages {
-		if msg.Finished { // what may still change is returned again
+		if msg.Finished { // unfinished messages are returned again
 			next++
 		}
 	}

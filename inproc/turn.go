@@ -9,12 +9,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Turn is what an agent is given: what it is asked, what was said before, and
-// the means to tell how it gets on. Its methods are safe for concurrent use
-// until the agent returns.
+// Turn is one turn of an agent: the prompt, the history, and methods to report
+// progress. Its methods are safe for concurrent use until the agent returns.
 type Turn struct {
-	// Prompt is what the agent is asked. Prompt.Notice is set when it is told
-	// of the ends of tasks that it had launched itself.
+	// Prompt is what the agent is asked. Prompt.Notice is set if the prompt reports
+	// ends of tasks that the agent launched.
 	Prompt bgagent.Prompt
 
 	c      *Client
@@ -25,7 +24,7 @@ type Turn struct {
 
 	// Guarded by Client.mu.
 	text    string
-	pieces  strings.Builder // of text
+	pieces  strings.Builder // builds text
 	tools   []bgagent.MessageTool
 	stop    bgagent.StopReason
 	aborted bool
@@ -37,7 +36,7 @@ func (t *Turn) Session() string { return t.id }
 // Title returns the description of the task.
 func (t *Turn) Title() string { return t.s.title }
 
-// Directory returns where the task is to work; empty when nobody said.
+// Directory returns the task's working directory, or "" if none was given.
 func (t *Turn) Directory() string { return t.s.dir }
 
 // History returns the prompts and answers of the session's earlier turns, oldest
@@ -48,9 +47,9 @@ func (t *Turn) History() []bgagent.Message {
 	return t.s.messagesLocked(0)[:2*t.s.turns]
 }
 
-// Allowed reports whether the task's rules let it use the tool on the pattern:
-// the last rule that matches decides, and without one it is allowed. Rules that
-// say "ask" do not allow.
+// Allowed reports whether the task's rules allow the tool on the pattern. The last
+// matching rule decides; without one, the tool is allowed. A rule that says "ask"
+// does not allow it.
 func (t *Turn) Allowed(tool, on string) bool {
 	for _, rule := range slices.Backward(t.Prompt.Permissions) {
 		if matches(rule.Name, tool) && matches(rule.Pattern, on) {
@@ -68,8 +67,8 @@ func matches(pattern, s string) bool {
 	return ok && err == nil
 }
 
-// Text tells a piece of what the agent writes. When the agent returns an empty
-// answer, the text told since the last tool call is the answer.
+// Text reports a piece of the agent's text. If the agent returns an empty answer,
+// the text since the last tool call is the answer.
 func (t *Turn) Text(piece string) {
 	t.c.mu.Lock()
 	t.pieces.WriteString(piece)
@@ -78,11 +77,11 @@ func (t *Turn) Text(piece string) {
 	t.r.Text(piece)
 }
 
-// Reasoning tells what the agent thinks.
+// Reasoning reports a piece of the agent's reasoning.
 func (t *Turn) Reasoning(piece string) { t.r.Reasoning(piece) }
 
-// Tool tells of a tool call, or how far it has got. What comes under the id of a
-// call that has ended is another call.
+// Tool reports a tool call or its progress. If the call with this id has ended, the
+// same id starts another call.
 func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.c.mu.Lock()
 	i := slices.IndexFunc(t.tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID && x.State.InFlight() })
@@ -97,25 +96,25 @@ func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.r.Tool(call)
 }
 
-// Todos tells the agent's whole todo list.
+// Todos reports the agent's complete todo list.
 func (t *Turn) Todos(list []bgagent.Todo) { t.r.Todos(list) }
 
-// Usage tells what the agent has used since it last told.
+// Usage reports what the agent has used since its last report.
 func (t *Turn) Usage(u bgagent.Usage) { t.r.Usage(u) }
 
-// Asking tells that the agent waits for an answer to the question; an empty one
-// that it has got it.
+// Asking reports that the agent waits for an answer to the question. An empty
+// question reports that it has the answer.
 func (t *Turn) Asking(question string) { t.r.Asking(question) }
 
-// Stop says why the turn ends, when that is not that the agent has said all it
-// had to say: its output was cut off, the model refused.
+// Stop says why the turn ends if the agent has not simply finished, for example
+// because its output was cut off or the model refused.
 func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	t.stop = reason
 }
 
-// how returns how the turn ended, as far as it was said or done to it.
+// how returns the reason given to Stop and whether the turn was aborted.
 func (t *Turn) how() (stop bgagent.StopReason, aborted bool) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

@@ -15,19 +15,19 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Structured is the structured content of every answer. Some programs show their
-// model this instead of the text, so that the text is in it too.
+// Structured is the structured content of every answer. It repeats the text because
+// some programs show their model only the structured content.
 type Structured struct {
 	Text     string     `json:"text"`
-	Tasks    []TaskInfo `json:"tasks,omitempty"`     // that were launched, asked for or cancelled
-	TimedOut bool       `json:"timed_out,omitempty"` // the time was over before what was waited for had ended
+	Tasks    []TaskInfo `json:"tasks,omitempty"`     // the tasks launched, read or cancelled
+	TimedOut bool       `json:"timed_out,omitempty"` // the wait timed out before the tasks ended
 }
 
-// TaskInfo is what a program needs to know of a task besides the text: where its
-// resource is, and how it stands. The result is in the text, or in the resource.
+// TaskInfo is what a program needs to know about a task besides the text: its
+// resource and its state. The result is in the text and in the resource.
 type TaskInfo struct {
 	ID          string         `json:"id"`
-	URI         string         `json:"uri"` // of its resource
+	URI         string         `json:"uri"` // the task's resource
 	Status      bgagent.Status `json:"status"`
 	Cause       string         `json:"cause,omitempty"` // why it ended
 	Reason      string         `json:"reason,omitempty"`
@@ -46,7 +46,7 @@ func info(t bgagent.Task) TaskInfo {
 	return i
 }
 
-// call calls a tool for the scope.
+// call runs a tool for the scope.
 func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	by := sc.caller(req)
 	if token := req.Params.GetProgressToken(); token != nil {
@@ -63,8 +63,8 @@ func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolR
 	return sc.answer(r), nil
 }
 
-// carry keeps a notice that counts as told, although its text has not been shown
-// yet, for the scope's next answer.
+// carry keeps the text of a notice for the scope's next answer. The manager already
+// counts the notice as delivered.
 func (sc *scope) carry(n *bgagent.Notice) {
 	if n != nil {
 		sc.mu.Lock()
@@ -73,7 +73,7 @@ func (sc *scope) carry(n *bgagent.Notice) {
 	}
 }
 
-// answer makes an answer of the protocol's of that of a tool.
+// answer converts a tool's result into an answer of the protocol.
 func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 	sc.mu.Lock()
 	r.Text = strings.Join(append(sc.carried, r.Text), "\n\n")
@@ -98,7 +98,7 @@ func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 }
 
 // foreground returns the arguments of a call that delegates in the foreground.
-// Whatever the tool itself would refuse is none.
+// Calls that the tool itself would refuse do not count.
 func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.DelegateTaskArgs, ok bool) {
 	if d.Usual != bgagent.ToolDelegateTask || json.Unmarshal(req.Params.Arguments, &args) != nil {
 		return args, false
@@ -106,8 +106,8 @@ func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.Deleg
 	return args, args.Foreground()
 }
 
-// foreground delegates a task and answers with its result. The task itself runs
-// in the background: when the caller goes away it goes on, and its end is still
+// foreground delegates a task and answers with its result. The task itself runs in
+// the background: if the caller goes away, the task continues and its end is still
 // owed to the scope.
 func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*mcp.CallToolResult, error) {
 	t, answer, err := sc.begin(ctx, by, args)
@@ -120,8 +120,8 @@ func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent
 	return sc.result(ctx, t.ID)
 }
 
-// begin delegates a task in the background, or returns the one that the same tool
-// call has delegated already. Where there is none it returns the tool's answer
+// begin delegates a task in the background, or returns the task that the same tool
+// call has already delegated. If there is no task, it returns the tool's answer
 // instead.
 func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*bgagent.Task, *mcp.CallToolResult, error) {
 	if t, ok := sc.again(by, args); ok {
@@ -150,13 +150,12 @@ func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, er
 }
 
 const (
-	progressPause = 500 * time.Millisecond // between two notifications: a model writes much faster
-	progressBeat  = 10 * time.Second       // at the latest, since clients give up calls that are silent
+	progressPause = 500 * time.Millisecond // between two notifications: a model produces events much faster
+	progressBeat  = 10 * time.Second       // longest silence: clients give up on silent calls
 )
 
-// tellProgress tells a caller what its tasks do for as long as its call lasts. The
-// function that it returns ends that, and returns when no notification is under
-// way any more.
+// tellProgress sends the caller progress notifications while its call lasts. stop
+// ends them and returns when no notification is in flight.
 func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token any) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -185,8 +184,8 @@ func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token 
 	return func() { cancel(); <-done }
 }
 
-// nextProgress waits for something of the scope's to happen and describes it. It
-// returns an error when ctx or the subscription has ended.
+// nextProgress waits for an event of one of the scope's tasks and describes it. It
+// returns an error when ctx or the subscription ends.
 func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (string, error) {
 	beat, cancel := context.WithTimeout(ctx, progressBeat)
 	defer cancel()
@@ -208,7 +207,7 @@ func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (s
 	}
 }
 
-// describe says in one line what a task does.
+// describe returns one line about what a task is doing.
 func describe(t bgagent.Task) string {
 	text := cleantext.Line(t.Agent+" ("+t.Description+"):") + " "
 	switch {

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// promise is what nothing keeps over this protocol.
+// promise matches promises that nothing keeps over this protocol.
 const promise = `(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told in the same way|nothing has to be done`
 
 func TestNoTextTellsTheCallerToEndItsTurnOrPromisesANotice(t *testing.T) {
@@ -50,7 +50,7 @@ func TestNoTextTellsTheCallerToEndItsTurnOrPromisesANotice(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		require.Contains(t, say("background_output", map[string]any{"task_id": id}), "## Background Task Ended", "with what is owed")
 		require.Contains(t, say("delegate_task", map[string]any{"task_id": short, "prompt": "1h"}), "block=true")
-		require.Contains(t, say("delegate_task", map[string]any{"task_id": short, "prompt": "1h"}), "block=true", "what is live cannot be continued")
+		require.Contains(t, say("delegate_task", map[string]any{"task_id": short, "prompt": "1h"}), "block=true", "a live task cannot be resumed")
 		began := time.Now()
 		require.Contains(t, say("background_output", map[string]any{"task_id": id, "block": true}), "did not end in the 50s")
 		require.Equal(t, 50*time.Second, time.Since(began))
@@ -72,12 +72,12 @@ func TestInstructionsNameTheToolsThereAre(t *testing.T) {
 		require.NotContains(t, instructions, "delegate_task")
 		require.NotContains(t, instructions, "cancel")
 		_, out := use(t, cs, "task", map[string]any{"subagent_type": "worker", "prompt": "1m", "run_in_background": false})
-		require.Contains(t, out.Text, "did 1m", "whatever the tool is called")
+		require.Contains(t, out.Text, "did 1m", "under any tool name")
 	})
 }
 
-// Every way to write false asks for the foreground, and a call that is given up
-// then never touches its task.
+// Every spelling of false asks for the foreground. Giving up such a call never
+// touches its task.
 func TestADelegationThatIsGivenUpGoesOnHoweverItWasWritten(t *testing.T) {
 	for _, args := range []string{`"run_in_background":false`, `"run_in_background":"false"`, `"background":"FALSE"`, `"run_in_background":" false ","background":false`} {
 		bubble(t, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestADelegationThatIsGivenUpGoesOnHoweverItWasWritten(t *testing.T) {
 		m, s := newServer(t, mcpserver.Config{})
 		cs := connect(t, s, "me", nil)
 		r, _ := use(t, cs, "delegate_task", map[string]any{"subagent_type": "worker", "prompt": "1m", "run_in_background": "false", "background": true})
-		require.True(t, r.IsError, "what contradicts itself is refused")
+		require.True(t, r.IsError, "contradictory arguments are refused")
 		require.Empty(t, m.List(bgagent.Query{}))
 	})
 }
@@ -117,16 +117,17 @@ func TestARetryOfAToolUseFindsItsTask(t *testing.T) {
 		}
 		count := func() int { return len(m.List(bgagent.Query{})) }
 
-		for token := range 2 { // a new token with each try
+		for token := range 2 { // each try has a new token
 			_, err := launch(t.Context(), "toolu_1", token+1, map[string]any{"prompt": "1h"})
 			require.NoError(t, err)
 		}
 		require.Equal(t, 1, count(), "in the background, while it is live")
 		_, err := launch(t.Context(), "toolu_2", 1, map[string]any{"prompt": "1h"})
 		require.NoError(t, err)
-		require.Equal(t, 2, count(), "another use under the same token is another one")
+		require.Equal(t, 2, count(), "another tool use under the same token launches another task")
 
-		// The host gives the call up; the task ends before it is made again.
+		// The client gives up the call, and the task ends before the call is
+		// repeated.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		_, err = launch(ctx, "toolu_3", 0, map[string]any{"prompt": "2m", "run_in_background": false})
 		cancel()
@@ -135,18 +136,18 @@ func TestARetryOfAToolUseFindsItsTask(t *testing.T) {
 		r, err := launch(t.Context(), "toolu_3", 0, map[string]any{"prompt": "2m", "run_in_background": "false"})
 		require.NoError(t, err)
 		require.Contains(t, structured(t, r).Text, "did 2m")
-		require.Equal(t, 3, count(), "in the foreground, until its answer has been handed out")
+		require.Equal(t, 3, count(), "in the foreground, until its answer has been returned")
 		r, err = launch(t.Context(), "toolu_3", 0, map[string]any{"prompt": "fail", "run_in_background": false})
 		require.NoError(t, err)
 		require.Contains(t, structured(t, r).Text, "Task Error")
-		require.Equal(t, 4, count(), "another prompt is another call")
+		require.Equal(t, 4, count(), "another prompt makes another call")
 
 		for _, none := range []any{"", 7, nil, map[string]any{}} {
 			p := &mcp.CallToolParams{Meta: mcp.Meta{"claudecode/toolUseId": none}, Name: "delegate_task", Arguments: map[string]any{"subagent_type": "worker", "prompt": "1h"}}
 			_, err := cs.CallTool(t.Context(), p)
 			require.NoError(t, err)
 		}
-		require.Equal(t, 8, count(), "what is no id never matches")
+		require.Equal(t, 8, count(), "a malformed id never matches")
 	})
 }
 

@@ -1,6 +1,6 @@
-// Package mcpserver serves the tools of a manager over the Model Context
-// Protocol, so that an agent program which is not written in Go can delegate to
-// background agents.
+// Package mcpserver serves a manager's tools over the Model Context Protocol.
+// Agent programs that are not written in Go can delegate to background agents
+// through it.
 //
 //	s, err := mcpserver.New(manager, mcpserver.Config{})
 //	…
@@ -10,51 +10,51 @@
 //	…
 //	err = http.ListenAndServe("127.0.0.1:8321", h) // many programs
 //
-// # Who calls
+// # Scopes
 //
-// A task belongs to a scope, a name that the host gives: one for a program on
-// standard input and output, one for each bearer token over HTTP. It is never an
-// argument of a tool, and never taken from the protocol's own session, which a
-// client may change at any time. What one scope has launched no other scope can
-// see, wait for or cancel.
+// A task belongs to a scope. The host names the scopes: one for the program on
+// standard input and output, one for each bearer token over HTTP. A scope is never
+// a tool argument. It does not depend on the protocol's session either, which a
+// client may change at any time. A scope cannot see, wait for or cancel the tasks
+// of another scope.
 //
-// # How a caller learns of an end
+// # How a caller learns that a task has ended
 //
-// A server cannot begin a turn of its caller's, and no text says otherwise: the
-// caller is told to wait when nothing else is left to do. What is owed to a scope
-// comes with the answer of its next tool call; background_output with block and
-// without a task id waits for the next end, for 50 s unless it is told otherwise,
-// because clients give a call up after 60 s. While it waits the caller gets progress
-// notifications, if it has sent a token for them. A call that is cancelled, or
-// whose client is gone, ends the wait and never the task.
+// A server cannot start a turn of its caller, so the texts tell the caller to wait
+// when it has nothing else to do. The notices that a scope is owed come with the
+// answer of its next tool call. If background_output is called with block and
+// without a task id, it waits for the next end. It waits 50 s by default, because
+// clients give up a call after 60 s. The caller gets progress notifications
+// meanwhile if it sent a progress token. If the call is cancelled or its client
+// goes away, the wait ends; the task continues.
 //
-// A client that makes a delegation again finds its task, where it names the tool
-// use in _meta as Claude Code does ("claudecode/toolUseId"): while the task is
-// live, and in the foreground until its end has been told. Afterwards the same id
-// is that of a new call.
+// A client that repeats a delegation finds its task if it names the tool use in
+// _meta, as Claude Code does ("claudecode/toolUseId"). A background delegation is
+// found while its task is live, a foreground delegation until its end has been
+// reported. After that, the same id makes a new call.
 //
-// Tasks are resources besides, bgagent://task/ID, as JSON: a client that has
-// subscribed to one is told of its changes. To read one does not count as having
-// been told.
+// Tasks are also resources, bgagent://task/ID, in JSON. Clients that subscribe to
+// one are notified when it changes. Reading a resource does not settle the task's
+// notice.
 //
 // # Long calls as tasks of the protocol
 //
-// A client that declares the extension io.modelcontextprotocol/tasks on a
-// delegation in the foreground gets a handle at once, and asks for the result
-// with tasks/get, or is told with notifications/tasks when it listens. See
-// [ExtensionTasks].
+// If a client declares the extension io.modelcontextprotocol/tasks on a foreground
+// delegation, it gets a handle at once. It polls for the result with tasks/get, or
+// listens for notifications/tasks. See [ExtensionTasks].
 //
 // # Clients that do not read, and strangers
 //
-// What a client is sent waits in a queue of its own, so that one which does not
-// read holds up nobody else; it loses its connection when one write has taken 30 s,
-// or when more than 4 MiB wait. [Server.Handler] says what it bounds over HTTP, and
-// what the http.Server should.
+// Each client has a send queue of its own, so a client that does not read delays
+// nobody else. The client loses its connection when one write takes 30 s or more
+// than 4 MiB are queued. [Server.Handler] describes the bounds over HTTP and those
+// that the http.Server should set.
 //
 // # How it is tested
 //
-// With the protocol library's own client, in bubbles of testing/synctest; with the
-// protocol's conformance package, as far as that does not ask for the tools of its
-// own example server, and its inspector; with the reference requester of the tasks
-// extension; and in opencode, codex and gemini as an MCP server (see cmd/bgagent).
+//   - with the protocol library's own client, in bubbles of testing/synctest;
+//   - with the protocol's inspector and its conformance package, except for the
+//     scenarios that need the tools of its own example server;
+//   - with the reference requester of the tasks extension;
+//   - in opencode, codex and gemini as an MCP server (see cmd/bgagent).
 package mcpserver

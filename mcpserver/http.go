@@ -16,57 +16,59 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// HTTPConfig says who may call over HTTP. One of Tokens and Scope is required.
+// HTTPConfig says who may call over HTTP. Either Tokens or Scope is required.
 type HTTPConfig struct {
-	// Tokens names the scope of each bearer token. A token has at least 16 bytes.
+	// Tokens maps each bearer token to its scope. A token has at least 16 bytes.
 	Tokens map[string]string
 
-	// Scope is that of all callers where there are no tokens. Only callers on this
-	// machine are served then.
+	// Scope is the scope of all callers when there are no tokens. Only callers on
+	// this machine are served then.
 	Scope string
 
-	// Origins are what the Origin header of a request may be, such as
-	// https://example.com, besides none and the server's own.
+	// Origins are the accepted values of a request's Origin header, such as
+	// https://example.com. Requests without the header and those of the server's own
+	// origin are always accepted.
 	Origins []string
 }
 
-// minToken is what a token must have at least, so that nobody guesses it.
+// minToken is the minimum length of a token in bytes, so that nobody guesses it.
 const minToken = 16
 
 const (
-	// maxBody is what the body of a request may have, in bytes: the arguments of a
-	// call, twice over.
+	// maxBody bounds the body of a request, in bytes. It is twice what the arguments
+	// of a call may have.
 	maxBody = 4 << 20
 
-	// bodyTimeout is how long the body of a request may take, and refusedTimeout
-	// how long that of a request which is refused.
+	// bodyTimeout bounds the time to read the body of a request, and refusedTimeout
+	// that of a request that is refused.
 	bodyTimeout    = 30 * time.Second
 	refusedTimeout = 5 * time.Second
 )
 
-// sessionTimeout is after how long without a request a connection of the older
-// protocol versions is forgotten. Nothing of the tasks is lost with it.
+// sessionTimeout is the idle time after which a connection of the older protocol
+// versions is forgotten. Tasks are not affected.
 const sessionTimeout = time.Hour
 
-// withoutSessions is the version of the protocol, a date, from which on every
-// request stands by itself.
+// withoutSessions is the first version of the protocol, a date, that has no
+// sessions: every request stands alone.
 const withoutSessions = "2026-07-28"
 
-// Handler returns what serves callers over the protocol's streamable HTTP. A
-// request with a wrong token, or with none, gets 401; one from a page of another
-// origin 403. Nothing of a body is read before that; then it has 30 s and may have
-// 4 MiB. A client that reads nothing for 30 s loses its connection.
+// Handler returns a handler that serves callers over the protocol's streamable
+// HTTP. A request with a wrong token or without a token gets 401, and one from a
+// page of another origin 403. Nothing of a body is read before these checks. After
+// them, the body has 30 s and at most 4 MiB. A client that reads nothing for 30 s
+// loses its connection.
 //
-// Connections end with the http.Server that serves it. That server should have a
-// ReadHeaderTimeout and an IdleTimeout, for connections on which nothing is asked,
-// and a bound on connections where strangers can reach it. It must have no
-// WriteTimeout, which would end streams and calls that wait; the handler sets
-// deadlines of its own for each write. A ReadTimeout is not needed.
+// Connections end with the http.Server that serves the handler. That server should
+// set ReadHeaderTimeout and IdleTimeout for idle connections, and limit the number
+// of connections if strangers can reach it. It must not set WriteTimeout, which
+// would cut streams and waiting calls; the handler sets a deadline for each write.
+// ReadTimeout is not needed.
 func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // looked up by hash: that takes as long for any token
+	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // keyed by hash, so that the time of a look-up reveals nothing about a token
 	for token, scope := range cfg.Tokens {
 		scopes[sha256.Sum256([]byte(token))] = scope
 	}
@@ -102,7 +104,7 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	})
 	h = read(queue(h))
 	if len(scopes) > 0 {
-		// The user keeps a connection of one token out of another's hands.
+		// The user ID ties a connection to the token that opened it.
 		verify := func(_ context.Context, token string, _ *http.Request) (*auth.TokenInfo, error) {
 			scope, ok := scopes[sha256.Sum256([]byte(token))]
 			if !ok {
@@ -124,17 +126,17 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 }
 
 // hurried bounds the time that the server spends on the body of a request that is
-// refused without having been read.
+// refused without reading it.
 func hurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedTimeout)) // not every server has deadlines
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedTimeout)) // not every server supports deadlines
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-// read reads the body of a request before it is looked at, within bounds of time
+// read reads the whole body of a request before h sees it, within bounds of time
 // and size.
 func read(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -148,14 +150,14 @@ func read(h http.Handler) http.Handler {
 		var long *http.MaxBytesError
 		switch {
 		case errors.As(err, &long):
-			http.Error(w, fmt.Sprintf("the body of the request is too long; it may have %d bytes", maxBody), http.StatusRequestEntityTooLarge)
+			http.Error(w, fmt.Sprintf("the body of the request is too long; at most %d bytes are accepted", maxBody), http.StatusRequestEntityTooLarge)
 			return
 		case err != nil:
 			w.Header().Set("Connection", "close")
-			http.Error(w, "the body of the request cannot be read: it did not come whole in time", http.StatusRequestTimeout)
+			http.Error(w, "the body of the request cannot be read: it did not arrive in time", http.StatusRequestTimeout)
 			return
 		}
-		_ = control.SetReadDeadline(time.Time{}) // or the end of the wait would look like that of the connection
+		_ = control.SetReadDeadline(time.Time{}) // otherwise the expired deadline would look like the end of the connection
 		r = r.Clone(r.Context())
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		h.ServeHTTP(w, r)
@@ -167,24 +169,24 @@ func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBo
 func (cfg *HTTPConfig) check() error {
 	switch {
 	case len(cfg.Tokens) == 0 && strings.TrimSpace(cfg.Scope) == "":
-		return errors.New("mcpserver: HTTPConfig has neither Tokens nor a Scope; give each caller a token, or name the scope of all")
+		return errors.New("mcpserver: HTTPConfig has neither Tokens nor a Scope; give each caller a token, or name one scope for all")
 	case len(cfg.Tokens) > 0 && cfg.Scope != "":
-		return errors.New("mcpserver: HTTPConfig has Tokens and a Scope; the scope is that of each token, so leave Scope empty")
+		return errors.New("mcpserver: HTTPConfig has Tokens and a Scope; each token has a scope of its own, so leave Scope empty")
 	}
 	for token, scope := range cfg.Tokens {
 		switch {
 		case len(token) < minToken:
 			return fmt.Errorf("mcpserver: HTTPConfig.Tokens: the token of %q has %d bytes; it must have at least %d", scope, len(token), minToken)
 		case strings.ContainsAny(token, " \t\r\n"):
-			return fmt.Errorf("mcpserver: HTTPConfig.Tokens: the token of %q has a space in it, which no header can carry", scope)
+			return fmt.Errorf("mcpserver: HTTPConfig.Tokens: the token of %q has a space in it, which a header cannot carry", scope)
 		case strings.TrimSpace(scope) == "":
-			return errors.New("mcpserver: HTTPConfig.Tokens: a token has no scope; name who calls with it")
+			return errors.New("mcpserver: HTTPConfig.Tokens: a token has no scope; name the caller that uses it")
 		}
 	}
 	return nil
 }
 
-// challenge says with 401 what is wanted.
+// challenge adds the header that asks for a bearer token to every 401.
 func challenge(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(&challenger{streamWriter{w}}, r)
@@ -200,22 +202,22 @@ func (c *challenger) WriteHeader(code int) {
 	c.ResponseWriter.WriteHeader(code)
 }
 
-// streamWriter is what a writer embeds that changes what is written: streams are
+// streamWriter is embedded by writers that change what is written. Streams are
 // flushed through it.
 type streamWriter struct{ http.ResponseWriter }
 
-// Unwrap lets http.ResponseController reach what flushes.
+// Unwrap gives http.ResponseController access to the wrapped writer.
 func (w streamWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Flush implements [http.Flusher].
 func (w streamWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
-// onThisMachine refuses callers from elsewhere.
+// onThisMachine refuses callers from other machines.
 func onThisMachine(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.RemoteAddr)
 		if err != nil || !net.ParseIP(host).IsLoopback() {
-			http.Error(w, "only callers on the same machine are served without a token", http.StatusForbidden)
+			http.Error(w, "callers without a token are served only on the same machine", http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)

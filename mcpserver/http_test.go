@@ -96,7 +96,7 @@ func call(t *testing.T, url, token, body string, header ...string) (int, string)
 
 const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`
 
-// A connection belongs to the token that has made it.
+// A connection belongs to the token that opened it.
 func TestAConnectionOfOneTokenIsOfNoUseWithAnother(t *testing.T) {
 	_, server := serve(t, mcpserver.HTTPConfig{Tokens: map[string]string{aliceToken: "alice", bobToken: "bob"}})
 	alice, err := dial(t, server.URL, aliceToken)
@@ -128,7 +128,7 @@ func TestOtherOriginsAndBrokenMessagesAreRefused(t *testing.T) {
 		require.Less(t, status, 500, "%.40q", body)
 	}
 	cs, err := dial(t, server.URL, "")
-	require.NoError(t, err, "it goes on serving")
+	require.NoError(t, err, "it keeps serving")
 	delegate(t, cs, "1h")
 }
 

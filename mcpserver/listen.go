@@ -14,11 +14,11 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// The extension's notification, notifications/tasks, which a client asks for with
-// the task ids of a subscriptions/listen. The protocol library knows neither and
-// has no way to add them, so they are translated on the wire: into a subscription
-// to the tasks' resources on the way in, and from the notice that a resource has
-// changed on the way out.
+// A client asks for the extension's notification, notifications/tasks, by naming
+// task ids in subscriptions/listen. The protocol library knows neither and cannot
+// be extended with them, so they are translated on the wire. Incoming requests
+// become subscriptions to the tasks' resources. Outgoing changes of these resources
+// become notifications.
 
 const (
 	methodListen       = "subscriptions/listen"
@@ -26,18 +26,18 @@ const (
 	methodUpdated      = "notifications/resources/updated"
 	methodTasks        = "notifications/tasks"
 
-	maxListen = 1 << 20 // bytes of a request to listen
+	maxListen = 1 << 20 // bytes, of a request to listen
 )
 
-// fields is a JSON object of which only some fields matter.
+// fields is a JSON object; only some of its fields matter here.
 type fields map[string]json.RawMessage
 
 func (f fields) set(name string, v any) {
-	f[name], _ = json.Marshal(v) // strings, slices of them, and objects of raw JSON
+	f[name], _ = json.Marshal(v) // strings, slices of strings, and objects of raw JSON never fail
 }
 
 func (f fields) strings(name string) (all []string) {
-	_ = json.Unmarshal(f[name], &all) // the library says what is wrong with it
+	_ = json.Unmarshal(f[name], &all) // the library reports what is wrong
 	return all
 }
 
@@ -46,24 +46,24 @@ func (f fields) object(name string) (o fields) {
 	return o
 }
 
-// listens are the requests to listen on one connection that name tasks.
+// listens are the requests on one connection that listen to tasks.
 type listens struct {
 	sc *scope
 
 	mu sync.Mutex
-	by map[string]*listen // by the request's id, as JSON
+	by map[string]*listen // keyed by the request's id, in JSON
 }
 
-// listen is one of them.
+// listen is one request to listen.
 type listen struct {
-	handles []string            // that were accepted
-	tasks   map[string][]string // handles that have not ended, by the task's resource
-	wanted  []string            // resources that the client wants to hear of besides
+	handles []string            // accepted handles
+	tasks   map[string][]string // handles that have not ended, keyed by the task's resource
+	wanted  []string            // resources that the client itself has subscribed to
 }
 
 func newListens(sc *scope) *listens { return &listens{sc: sc, by: map[string]*listen{}} }
 
-// in translates a message of the client.
+// in translates a message from the client.
 func (l *listens) in(msg jsonrpc.Message) jsonrpc.Message {
 	req, ok := msg.(*jsonrpc.Request)
 	if !ok || req.Method != methodListen || !req.ID.IsValid() {
@@ -81,7 +81,7 @@ func (l *listens) in(msg jsonrpc.Message) jsonrpc.Message {
 	for _, handle := range asked {
 		id, _, err := l.sc.parse(handle)
 		if err != nil || slices.Contains(listen.handles, handle) {
-			continue // what is not acknowledged was not accepted
+			continue // handles missing from the acknowledgement were refused
 		}
 		listen.handles = append(listen.handles, handle)
 		listen.tasks[uri(id)] = append(listen.tasks[uri(id)], handle)
@@ -105,7 +105,7 @@ func keyOf(id jsonrpc.ID) string {
 	return string(key)
 }
 
-// out translates a message to the client: into none, one or several.
+// out translates a message to the client into zero or more messages.
 func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Message {
 	same := []jsonrpc.Message{msg}
 	if answer, ok := msg.(*jsonrpc.Response); ok {
@@ -139,8 +139,8 @@ func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Messag
 	return changes
 }
 
-// acknowledged says which tasks are listened to, and how those stand that have
-// ended already.
+// acknowledged completes the acknowledgement with the accepted handles and adds the
+// state of those that have already ended.
 func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
 	notifications := params.object("notifications")
 	agreed := slices.DeleteFunc(notifications.strings("resourceSubscriptions"), func(address string) bool {
@@ -161,7 +161,7 @@ func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc
 	return messages
 }
 
-// changes tells how the listener's handles of a task stand.
+// changes returns the state of the listener's handles of a task.
 func (l *listens) changes(ctx context.Context, listen *listen, address string, meta fields) (messages []jsonrpc.Message) {
 	l.mu.Lock()
 	handles := slices.Clone(listen.tasks[address])
@@ -172,7 +172,8 @@ func (l *listens) changes(ctx context.Context, listen *listen, address string, m
 	return messages
 }
 
-// change tells how a handle stands, the end once; or nothing but the end.
+// change returns the state of a handle. It reports an end once. With endOnly it
+// reports nothing but the end.
 func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields, endOnly bool) []jsonrpc.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -182,7 +183,7 @@ func (l *listens) change(ctx context.Context, listen *listen, address, handle st
 	}
 	state, err := l.sc.getTask(ctx, handle)
 	if err != nil {
-		return nil // it has gone
+		return nil // evicted meanwhile
 	}
 	switch {
 	case state.Status != "working":
@@ -196,13 +197,13 @@ func (l *listens) change(ctx context.Context, listen *listen, address, handle st
 	}
 	var params fields
 	_ = json.Unmarshal(raw, &params)
-	delete(params, "resultType") // it is no answer
+	delete(params, "resultType") // a notification is not a result
 	params.set("_meta", fields{mcp.MetaKeySubscriptionID: meta[mcp.MetaKeySubscriptionID]})
 	raw, _ = json.Marshal(params)
 	return []jsonrpc.Message{&jsonrpc.Request{Method: methodTasks, Params: raw}}
 }
 
-// translated is a transport on which clients can listen to tasks.
+// translated is a transport that lets clients listen to tasks.
 type translated struct {
 	mcp.Transport
 	sc *scope
@@ -226,7 +227,7 @@ type translatedConn struct {
 	mcp.Connection
 	listens   *listens
 	unwritten *outbox[jsonrpc.Message]
-	mu        sync.Mutex // held while a message is translated and queued, so that what belongs together stays so
+	mu        sync.Mutex // held while a message is translated and queued, to keep its parts together
 }
 
 func (c *translatedConn) Read(ctx context.Context) (jsonrpc.Message, error) {
@@ -248,14 +249,14 @@ func (c *translatedConn) Write(ctx context.Context, msg jsonrpc.Message) error {
 	return nil
 }
 
-// Close writes what waits to be written first.
+// Close first writes the messages that are still queued.
 func (c *translatedConn) Close() error {
 	c.unwritten.close()
 	return c.Connection.Close()
 }
 
-// listening translates a request over HTTP that listens to tasks, and the stream
-// that answers it.
+// listening translates an HTTP request that listens to tasks, and the stream that
+// answers it.
 func (sc *scope) listening(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost || r.Header.Get("Mcp-Method") != methodListen {
@@ -264,11 +265,11 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxListen))
 		if err != nil {
-			http.Error(w, "the request to listen cannot be read: "+err.Error(), http.StatusBadRequest)
+			http.Error(w, "cannot read the request to listen: "+err.Error(), http.StatusBadRequest)
 			return
 		}
 		l := newListens(sc)
-		if msg, err := jsonrpc.DecodeMessage(body); err == nil { // otherwise the library says what is wrong
+		if msg, err := jsonrpc.DecodeMessage(body); err == nil { // otherwise the library reports what is wrong
 			if changed := l.in(msg); changed != msg {
 				body, err = jsonrpc.EncodeMessage(changed)
 				if err != nil {
@@ -283,8 +284,8 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 	})
 }
 
-// eventTranslator translates the events of a stream. The library writes each with
-// one call.
+// eventTranslator translates the events of a stream. The library writes each event
+// with one call.
 type eventTranslator struct {
 	streamWriter
 	ctx     context.Context

@@ -13,9 +13,9 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// FuzzListens holds the translation against two rules: what does not listen to
-// tasks passes as it is, in both directions; and what does keeps everything else
-// that it says.
+// FuzzListens checks two rules of the translation. Messages that do not listen to
+// tasks pass unchanged in both directions. A message that does keeps all of its
+// other fields.
 func FuzzListens(f *testing.F) {
 	wait := func(ctx context.Context, _ *inproc.Turn) (string, error) {
 		<-ctx.Done()
@@ -23,7 +23,7 @@ func FuzzListens(f *testing.F) {
 	}
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"wait": wait}), bgagent.Config{})
 	require.NoError(f, err)
-	f.Cleanup(func() { _ = m.Close(context.Background()) }) // names what is owed to nobody
+	f.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that nobody took
 	s, err := New(m, Config{})
 	require.NoError(f, err)
 	f.Cleanup(func() { require.NoError(f, s.Close()) })
@@ -68,7 +68,7 @@ func FuzzListens(f *testing.F) {
 	})
 }
 
-// requireSame compares objects by what they say.
+// requireSame compares objects by their content.
 func requireSame(t *testing.T, want, got fields) {
 	t.Helper()
 	require.Len(t, got, len(want))

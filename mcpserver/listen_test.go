@@ -19,7 +19,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// heard is a message of the server.
+// heard is a message from the server.
 type heard struct {
 	ID     any
 	Method string
@@ -38,7 +38,8 @@ type heard struct {
 	Result json.RawMessage
 }
 
-// line is a raw connection to a server, for what the library's client cannot say.
+// line is a raw connection to a server, for messages that the library's client
+// cannot send.
 type line struct {
 	t   *testing.T
 	in  *io.PipeWriter
@@ -59,7 +60,7 @@ func newLine(t *testing.T, s *mcpserver.Server, scope string) *line {
 	return &line{t, in, bufio.NewReader(out)}
 }
 
-// meta is what every request says of its client.
+// meta is what every request says about its client.
 const meta = `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"},"io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}`
 
 func request(id, method, params string) string {
@@ -102,8 +103,8 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 		l.say(request(`"ears"`, "subscriptions/listen", fmt.Sprintf(`"notifications":{"toolsListChanged":true,"taskIds":[%q,%q,%q,"bg_0000000000000000.1",%q]}`, done, slow, stuck, slow)))
 		ack := l.hear()
 		require.Equal(t, "notifications/subscriptions/acknowledged", ack.Method)
-		require.Equal(t, []string{done, slow, stuck}, ack.Params.Notifications.TaskIDs, "those there are, each once")
-		require.Empty(t, ack.Params.Notifications.ResourceSubscriptions, "nobody has asked for these")
+		require.Equal(t, []string{done, slow, stuck}, ack.Params.Notifications.TaskIDs, "existing handles only, each once")
+		require.Empty(t, ack.Params.Notifications.ResourceSubscriptions, "nobody asked for these")
 		require.True(t, ack.Params.Notifications.ToolsListChanged)
 
 		told := func(handle, status string) {
@@ -117,19 +118,19 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 				require.Contains(t, structured(t, h.Params.Result).Text, "did 1")
 			}
 		}
-		told(done, "completed") // it had ended before
+		told(done, "completed") // it ended earlier
 		told(slow, "completed") // a minute later
 		id, _, _ := strings.Cut(slow, ".")
 		task, err := m.Get(id)
 		require.NoError(t, err)
-		require.Equal(t, bgagent.NoticeRead, task.Notice, "the end is told by this")
+		require.Equal(t, bgagent.NoticeRead, task.Notice, "the notification settles the notice")
 
 		id, _, _ = strings.Cut(stuck, ".")
 		_, err = m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		told(stuck, "cancelled")
 
-		// The end of a handle is told once, even when the task goes on.
+		// The end of a handle is reported once, even when the task is resumed.
 		_, err = m.Resume(t.Context(), bgagent.Caller{Session: "me"}, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		synctest.Wait()
@@ -166,7 +167,7 @@ func TestListeningToNoTaskOfOnesOwnTellsNothing(t *testing.T) {
 			ack := theirs.hear()
 			require.Equal(t, "notifications/subscriptions/acknowledged", ack.Method, ids)
 			require.Empty(t, ack.Params.Notifications.TaskIDs)
-			require.EqualValues(t, i, theirs.hear().ID, "there is nothing to listen to")
+			require.EqualValues(t, i, theirs.hear().ID, "there is no task to listen to")
 		}
 	})
 }
@@ -203,7 +204,7 @@ func TestWhoListensOverHTTPIsToldToo(t *testing.T) {
 
 	listen := request("2", "subscriptions/listen", fmt.Sprintf(`"notifications":{"toolsListChanged":true,"taskIds":[%q]}`, handle.TaskID))
 	theirs := next(bufio.NewReader(post(bobToken, "subscriptions/listen", "", listen).Body))
-	require.Empty(t, theirs.Params.Notifications.TaskIDs, "not with another's token")
+	require.Empty(t, theirs.Params.Notifications.TaskIDs, "not with another caller's token")
 
 	stream := bufio.NewReader(post(aliceToken, "subscriptions/listen", "", listen).Body)
 	require.Equal(t, []string{handle.TaskID}, next(stream).Params.Notifications.TaskIDs)

@@ -12,33 +12,34 @@ import (
 )
 
 const (
-	// writeTimeout is how long one write to a client may take. A client that reads
-	// nothing for so long has lost its connection.
+	// writeTimeout bounds one write to a client. A client that reads nothing for
+	// that long loses its connection.
 	writeTimeout = 30 * time.Second
 
-	// maxUnwritten is how many bytes may wait for a client, beside the first message.
+	// maxUnwritten is how many bytes may be queued for a client besides the first
+	// message.
 	maxUnwritten = 4 << 20
 )
 
 var (
-	errNotRead = errors.New("mcpserver: the client does not read what is sent to it")
+	errNotRead = errors.New("mcpserver: the client does not read its messages")
 	errClosed  = errors.New("mcpserver: the connection is closed")
 )
 
-// outbox is the queue of what one client is sent. Putting something into it never
-// waits, so that a client which does not read holds up nobody else: the protocol
-// library tells all listeners of a scope one after the other.
+// outbox is the send queue of one client. put never blocks, so a client that does
+// not read delays nobody else: the protocol library notifies all listeners of a
+// scope one after another.
 type outbox[T any] struct {
-	write func(T) error // called by one goroutine, in order; bounded in time
-	fail  func()        // ends the connection; called once, when a write has failed or too much waits
+	write func(T) error // called by one goroutine, in order; must return in bounded time
+	fail  func()        // ends the connection; called once, when a write fails or too much is queued
 	wake  chan struct{}
-	done  chan struct{} // closed when nothing is written any more
+	done  chan struct{} // closed after the last write
 
 	mu     sync.Mutex
 	items  []T
 	sizes  []int
 	size   int
-	err    error // that of the first failure
+	err    error // the first failure
 	closed bool
 }
 
@@ -48,7 +49,8 @@ func newOutbox[T any](write func(T) error, fail func()) *outbox[T] {
 	return q
 }
 
-// put adds an item. The error is that of an earlier write, or of the queue itself.
+// put adds an item. It returns the error of an earlier write or of the queue
+// itself.
 func (q *outbox[T]) put(item T, size int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -109,8 +111,8 @@ func (q *outbox[T]) run() {
 	}
 }
 
-// close writes what waits, and returns when nothing is written any more, at the
-// latest after the time that one write may take.
+// close writes the queued items and returns after the last write. It takes at most
+// as long as one write may take.
 func (q *outbox[T]) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -127,8 +129,8 @@ func (q *outbox[T]) close() {
 	}
 }
 
-// newMessages returns the queue of a connection's messages. A write that takes too
-// long ends when the connection is closed.
+// newMessages returns the send queue of a connection. A write that takes too long
+// ends when the connection is closed.
 func newMessages(write func(context.Context, jsonrpc.Message) error, end func()) *outbox[jsonrpc.Message] {
 	return newOutbox(func(m jsonrpc.Message) error {
 		late := time.AfterFunc(writeTimeout, end)
@@ -137,7 +139,7 @@ func newMessages(write func(context.Context, jsonrpc.Message) error, end func())
 	}, end)
 }
 
-// sizeOf is about how many bytes a message has.
+// sizeOf returns the approximate size of a message in bytes.
 func sizeOf(m jsonrpc.Message) int {
 	const envelope = 100
 	switch m := m.(type) {
@@ -149,28 +151,28 @@ func sizeOf(m jsonrpc.Message) int {
 	return envelope
 }
 
-// piece is what is written to the answer of a request at once.
+// piece is one write to the response of a request.
 type piece struct {
 	data  []byte
 	flush bool
 }
 
-// queued is a response whose body is written by a goroutine of its own.
+// queued is a response whose body is written by its own goroutine.
 type queued struct {
 	w     http.ResponseWriter
 	wrote bool
 	q     *outbox[piece]
 }
 
-// queue serves a request with a response that never makes its writer wait. The
-// request is cancelled when its client does not read.
+// queue serves a request with a response that never blocks its writer. If the
+// client does not read, the request is cancelled.
 func queue(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		control := http.NewResponseController(w)
 		write := func(p piece) error {
-			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every server has deadlines
+			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every server supports deadlines
 			if p.flush {
 				return control.Flush()
 			}
@@ -178,7 +180,7 @@ func queue(h http.Handler) http.Handler {
 			return err
 		}
 		a := &queued{w: w, q: newOutbox(write, cancel)}
-		defer func() { // the response may not be written to after this handler has returned
+		defer func() { // the response must not be written after this handler returns
 			a.q.close()
 			<-a.q.done
 		}()
@@ -188,7 +190,7 @@ func queue(h http.Handler) http.Handler {
 
 func (a *queued) Header() http.Header { return a.w.Header() }
 
-// WriteHeader is not queued: it only takes note of the status and the header.
+// WriteHeader is not queued: it only records the status and the header.
 func (a *queued) WriteHeader(code int) {
 	a.wrote = a.wrote || code >= http.StatusOK
 	a.w.WriteHeader(code)
@@ -196,7 +198,7 @@ func (a *queued) WriteHeader(code int) {
 
 func (a *queued) Write(data []byte) (int, error) {
 	if !a.wrote {
-		a.WriteHeader(http.StatusOK) // before the goroutine does: the header is the handler's
+		a.WriteHeader(http.StatusOK) // here and not in the goroutine: the header belongs to the handler
 	}
 	if err := a.q.put(piece{data: slices.Clone(data)}, len(data)); err != nil {
 		return 0, err

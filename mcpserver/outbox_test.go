@@ -36,7 +36,7 @@ func TestAListenerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
 		listen := request("2", "subscriptions/listen", fmt.Sprintf(`"notifications":{"resourceSubscriptions":["bgagent://task/%s"],"taskIds":[%q]}`, id, handle))
 		first.say(listen)
 		require.Equal(t, "notifications/subscriptions/acknowledged", first.hear().Method)
-		// From here on the first one reads nothing.
+		// The first one reads nothing from here on.
 		var others []*line
 		for range 3 {
 			other := newLine(t, s, "me")
@@ -53,11 +53,11 @@ func TestAListenerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
 		}
 		require.Zero(t, time.Since(began))
 		<-gone
-		require.Equal(t, 30*time.Second, time.Since(began), "who reads nothing loses the connection")
+		require.Equal(t, 30*time.Second, time.Since(began), "a client that reads nothing loses its connection")
 	})
 }
 
-// stream is a response whose client reads nothing once it is stuck.
+// stream is a response whose client stops reading when stuck is closed.
 type stream struct {
 	header http.Header
 	mu     sync.Mutex
@@ -98,7 +98,7 @@ func (s *stream) Write(data []byte) (int, error) {
 	return s.got.Write(data)
 }
 
-// until waits until something with the text has been written.
+// until waits until the text has been written.
 func (s *stream) until(text string) {
 	for range s.more {
 		s.mu.Lock()
@@ -148,7 +148,7 @@ func TestAStreamThatNobodyReadsHoldsUpNobodyElse(t *testing.T) {
 	})
 }
 
-// pipes is a listener for connections in memory, which have deadlines in a bubble.
+// pipes is a listener for in-memory connections, whose deadlines work in a bubble.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -165,7 +165,7 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { close(p.done); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 
-// onPipes serves a handler, and returns how to connect.
+// onPipes serves a handler and returns a function that connects to it.
 func onPipes(t *testing.T, h http.Handler) func() net.Conn {
 	p := &pipes{make(chan net.Conn), make(chan struct{})}
 	server := &http.Server{Handler: h}
@@ -185,9 +185,9 @@ func TestABodyThatDoesNotComeKeepsNoConnection(t *testing.T) {
 		status      int
 		after       time.Duration
 	}{
-		{"of a stranger", "wrong-token-0123456789", http.StatusUnauthorized, 5 * time.Second},
+		{"from a stranger", "wrong-token-0123456789", http.StatusUnauthorized, 5 * time.Second},
 		{"without a token", "", http.StatusUnauthorized, 5 * time.Second},
-		{"of a caller", aliceToken, http.StatusRequestTimeout, 30 * time.Second},
+		{"from a caller", aliceToken, http.StatusRequestTimeout, 30 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestABodyThatDoesNotComeKeepsNoConnection(t *testing.T) {
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {
-	u.t.Error("the body is read")
+	u.t.Error("the body was read")
 	return 0, io.EOF
 }
 
@@ -231,7 +231,7 @@ func TestNothingOfABodyIsReadBeforeItsSenderIsKnown(t *testing.T) {
 		{tokens, nil, http.StatusUnauthorized},
 		{tokens, map[string]string{"Authorization": "Bearer x", "Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen"}, http.StatusUnauthorized},
 		{tokens, map[string]string{"Authorization": "Bearer " + aliceToken, "Origin": "https://evil.example"}, http.StatusForbidden},
-		{local, nil, http.StatusForbidden}, // the address of the recorder's request is another machine's
+		{local, nil, http.StatusForbidden}, // the recorder's request comes from the address of another machine
 	} {
 		r := httptest.NewRequest(http.MethodPost, "/", unread{t})
 		for key, value := range c.header {

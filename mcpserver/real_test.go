@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// scenarios are those of the conformance package that do not ask for the tools,
-// resources and prompts of its own example server.
+// scenarios are the scenarios of the conformance package that do not need the
+// tools, resources and prompts of its own example server.
 var scenarios = []string{"server-initialize", "ping", "tools-list", "resources-list", "server-sse-multiple-streams", "dns-rebinding-protection"}
 
 func TestTheProtocolsConformancePackage(t *testing.T) {
@@ -35,14 +35,14 @@ func TestTheProtocolsConformancePackage(t *testing.T) {
 	}
 }
 
-// runScript runs a script of testdata, which finds the packages of the protocol,
-// and returns what it prints.
+// runScript runs a script of testdata, with access to the protocol's packages, and
+// returns its output.
 func runScript(t *testing.T, w *realagent.World, name string, args ...string) []byte {
 	t.Helper()
 	node, modules := w.Requester()
 	script, err := os.ReadFile(filepath.Join("testdata", name))
 	require.NoError(t, err)
-	// It looks for its packages beside itself.
+	// The script looks for its packages in its own folder.
 	require.NoError(t, os.Symlink(modules, filepath.Join(w.Dir, "node_modules")))
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, name), script, 0o644))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -89,8 +89,8 @@ func TestTheNotificationIsAsTheReferenceWantsIt(t *testing.T) {
 	require.Contains(t, got.Text, "did 1500ms")
 }
 
-// The inspector talks to the server in the old way of the protocol and in the new
-// one, in which it asks for the result of the handle that it is given.
+// The inspector talks to the server in both versions of the protocol. In the new
+// one, it fetches the result of the handle that it gets.
 func TestTheProtocolsInspector(t *testing.T) {
 	w := realagent.New(t, "inspector")
 	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
@@ -107,7 +107,7 @@ func TestTheProtocolsInspector(t *testing.T) {
 	}
 	for _, era := range []string{"legacy", "modern"} {
 		t.Run(era, func(t *testing.T) {
-			require.Contains(t, ask(t, "--protocol-era", era, "--method", "tools/list", "--strict"), `"delegate_task"`, "the schemas are portable, too")
+			require.Contains(t, ask(t, "--protocol-era", era, "--method", "tools/list", "--strict"), `"delegate_task"`, "the schemas are portable")
 			var got struct {
 				Structured mcpserver.Structured `json:"structuredContent"`
 			}

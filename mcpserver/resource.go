@@ -19,8 +19,8 @@ const (
 // uri returns the address of a task's resource.
 func uri(id string) string { return resourcePrefix + id }
 
-// task returns a task of the scope's by its resource, without having it count as
-// read. What is another scope's does not exist.
+// task returns a task of the scope by the address of its resource. This does not
+// count as reading its result. The tasks of other scopes do not exist here.
 func (sc *scope) task(address string) (bgagent.Task, error) {
 	id, ok := strings.CutPrefix(address, resourcePrefix)
 	if !ok {
@@ -55,8 +55,8 @@ func (sc *scope) subscribe(_ context.Context, req *mcp.SubscribeRequest) error {
 	return nil
 }
 
-// follow has subscribers told of what happens to the scope's tasks, until the
-// server is closed.
+// follow notifies subscribers of changes to the scope's tasks until the server is
+// closed.
 func (sc *scope) follow() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
@@ -90,8 +90,8 @@ func (sc *scope) follow() {
 	})
 }
 
-// changed tells those who have subscribed to the task. A client that does not
-// listen is none of the others' concern.
+// changed notifies the subscribers of the task. A failing client does not matter to
+// the others, so the error is dropped.
 func (sc *scope) changed(t bgagent.Task) {
 	_ = sc.server.ResourceUpdated(sc.s.life, &mcp.ResourceUpdatedNotificationParams{URI: uri(t.ID)})
 }

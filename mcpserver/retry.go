@@ -8,15 +8,15 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// metaToolUse is where Claude Code names the tool use that a call is made for. It
-// sends the same id when it makes the call again. The ids of requests and the
-// tokens for progress are no such ids: both are new with every try.
+// metaToolUse is the key for the id of the tool use that a call belongs to. Claude
+// Code sends the same id when it repeats the call. Request ids and progress tokens
+// do not serve: both are new with every try.
 const metaToolUse = "claudecode/toolUseId"
 
-// maxToolCallID is what an id may have at most, in bytes.
+// maxToolCallID is the maximum length of an id, in bytes.
 const maxToolCallID = 256
 
-// caller returns who calls, with the id of the tool call where the client names it.
+// caller returns the caller, with the id of the tool call if the client names it.
 func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 	by := bgagent.Caller{Session: sc.name}
 	if id, ok := req.Params.GetMeta()[metaToolUse].(string); ok && len(id) <= maxToolCallID {
@@ -25,17 +25,18 @@ func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 	return by
 }
 
-// awaited is a delegation in the foreground whose answer the caller may not have
-// got. For the manager it is a launch in the background, whose id counts only
-// while the task is live; here it counts until the end has been told.
+// awaited is a foreground delegation whose answer the caller may not have received.
+// The manager sees a background launch, whose id counts only while the task is
+// live. Here the id counts until the end has been reported.
 type awaited struct {
-	args    bgagent.DelegateTaskArgs // without the ways to ask for the foreground
+	args    bgagent.DelegateTaskArgs // without the fields that ask for the foreground
 	task    string
 	attempt int
 }
 
-// again returns the task of an earlier try of the same tool call: the same id with
-// the same arguments, while the task is live or its end has not been told.
+// again returns the task of an earlier try of the same tool call. A try matches if
+// it has the same id and arguments and the task is live or its end has not been
+// reported.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
 	sc.mu.Lock()
@@ -48,13 +49,14 @@ func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagen
 	return t, owed
 }
 
-// owes reports whether the end of what was delegated has not been told.
+// owes reports whether the end of the delegated task has not been reported.
 func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	t, err := sc.s.m.Get(a.task)
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)
 }
 
-// remember keeps what a tool call has delegated, and forgets what has been told.
+// remember records the task of a tool call and forgets those whose end has been
+// reported.
 func (sc *scope) remember(by bgagent.Caller, args bgagent.DelegateTaskArgs, t bgagent.Task) {
 	if by.ToolCallID == "" {
 		return

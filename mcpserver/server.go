@@ -15,25 +15,25 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Config says how the tools are served. The zero value is fine.
+// Config says how the tools are served. The zero value is ready to use.
 type Config struct {
-	// Name and Version are what clients are told of the server: "bgagent" and the
-	// version of this module when empty.
+	// Name and Version identify the server to its clients. They default to "bgagent"
+	// and the version of this module.
 	Name, Version string
 
-	// Tools names the agents in the description of delegate_task, and renames
-	// tools or leaves them out. A program that is as deep in a chain of agents as
-	// is allowed leaves out delegate_task. NoNotices is always set: nothing can wake
-	// the caller of an MCP server.
+	// Tools sets the agents in the description of delegate_task, and renames or
+	// omits tools. A program at the maximum depth of a chain of agents omits
+	// delegate_task. NoNotices is always set, because nothing can wake the caller of
+	// an MCP server.
 	Tools bgagent.ToolOptions
 
-	// Logger gets what the protocol library has to say. Nothing is logged when it
-	// is nil.
+	// Logger gets the messages of the protocol library. If it is nil, nothing is
+	// logged.
 	Logger *slog.Logger
 }
 
-// Server serves the tools of one manager. Its methods are safe for concurrent
-// use. It neither starts nor closes the manager.
+// Server serves the tools of one manager. Its methods are safe for concurrent use.
+// It neither starts nor closes the manager.
 type Server struct {
 	m    *bgagent.BackgroundManager
 	cfg  Config
@@ -48,7 +48,7 @@ type Server struct {
 	scopes map[string]*scope
 }
 
-// New makes a server. The error says what is wrong with the arguments.
+// New returns a server. The error says which argument is wrong.
 func New(m *bgagent.BackgroundManager, cfg Config) (s *Server, err error) {
 	if m == nil {
 		return nil, errors.New("mcpserver: the manager is nil")
@@ -60,7 +60,7 @@ func New(m *bgagent.BackgroundManager, cfg Config) (s *Server, err error) {
 		cfg.Version = version()
 	}
 	defer func() {
-		if p := recover(); p != nil { // Tools panics when its options are wrong
+		if p := recover(); p != nil { // Tools panics if its options are wrong
 			err = fmt.Errorf("mcpserver: Config.Tools: %v", p)
 		}
 	}()
@@ -70,7 +70,7 @@ func New(m *bgagent.BackgroundManager, cfg Config) (s *Server, err error) {
 	return s, nil
 }
 
-// version returns that of this module, as the program was built with it.
+// version returns the version of this module in the built program.
 func version() string {
 	const path = "github.com/bgagent/bgagent/mcpserver"
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -83,9 +83,9 @@ func version() string {
 	return "devel"
 }
 
-// Run serves one caller over a transport, mostly standard input and output,
-// until it ends the connection or ctx ends. The scope names the caller; it must
-// not be empty, and must not be used by anybody else.
+// Run serves one caller over a transport, usually standard input and output. It
+// returns when the caller closes the connection or ctx ends. The scope names the
+// caller; it must not be empty or shared with another caller.
 func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	sc, err := s.scope(scope)
 	if err != nil {
@@ -94,9 +94,9 @@ func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	return sc.server.Run(ctx, translated{t, sc})
 }
 
-// MCP returns the protocol's server for a scope: always the same one. A host adds
-// tools of its own to it, or connects it by itself (without the notification of
-// [ExtensionTasks], which takes Run or Handler).
+// MCP returns the protocol's server for a scope, always the same one. A host can
+// add tools of its own to it, or connect it directly. The notification of
+// [ExtensionTasks] works only through Run and Handler.
 func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	sc, err := s.scope(scope)
 	if err != nil {
@@ -105,8 +105,8 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	return sc.server, nil
 }
 
-// Close ends what the server does by itself: telling subscribers of changes. It
-// does not end connections, which end with their own context or http.Server.
+// Close stops notifying subscribers of changes. Connections stay open: they end
+// with their own context or http.Server.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -116,8 +116,8 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// scope is one caller: it has a server of the protocol's of its own, so that
-// nothing that is sent to one caller can reach another.
+// scope is one caller. It has a protocol server of its own, so nothing sent to one
+// caller can reach another.
 type scope struct {
 	s      *Server
 	name   string
@@ -125,8 +125,8 @@ type scope struct {
 
 	mu        sync.Mutex
 	following bool
-	carried   []string           // notices that count as told and wait for the next answer
-	awaited   map[string]awaited // delegations in the foreground, by the id of their tool call
+	carried   []string           // notices that count as delivered and wait for the next answer
+	awaited   map[string]awaited // foreground delegations, keyed by the id of their tool call
 }
 
 func (s *Server) scope(name string) (*scope, error) {
@@ -160,7 +160,7 @@ func (s *Server) scope(name string) (*scope, error) {
 	}
 	sc.server.AddResourceTemplate(&mcp.ResourceTemplate{
 		URITemplate: resourcePrefix + "{id}", Name: "task", Title: "Background task", MIMEType: resourceType,
-		Description: "State and result of a background task.",
+		Description: "The state and the result of a background task.",
 	}, sc.read)
 	if err := sc.serveTasks(); err != nil {
 		return nil, fmt.Errorf("mcpserver: %w", err)
@@ -169,7 +169,7 @@ func (s *Server) scope(name string) (*scope, error) {
 	return sc, nil
 }
 
-// instructions say what the tools are for, by the names that they have.
+// instructions describes the tools under their configured names.
 func instructions(defs []bgagent.ToolDef) string {
 	var does []string
 	wait := ""
@@ -179,12 +179,12 @@ func instructions(defs []bgagent.ToolDef) string {
 			does = append(does, d.Name+" starts one and returns at once")
 		case bgagent.ToolBackgroundOutput:
 			does = append(does, d.Name+" reads its state or result")
-			wait = " When nothing else is left to do, wait for the next end: call " + d.Name + " with block=true and without a task id, until you have the results that you need."
+			wait = " When you have nothing else to do, wait for the next end: call " + d.Name + " with block=true and without a task id, until you have the results that you need."
 		case bgagent.ToolBackgroundCancel:
 			does = append(does, d.Name+" stops it")
 		}
 	}
-	return "Background agents: " + strings.Join(does, ", ") + ". Nothing wakes you when a task ends; an end is told with the answer of your next call of one of these tools." + wait
+	return "Background agents: " + strings.Join(does, ", ") + ". Nothing wakes you when a task ends; your next call of one of these tools reports the ends in its answer." + wait
 }
 
 // tool describes a tool to the protocol.
@@ -202,15 +202,15 @@ func tool(d bgagent.ToolDef) *mcp.Tool {
 	return t
 }
 
-// outputSchema is that of [Structured].
+// outputSchema is the schema of [Structured].
 var outputSchema = json.RawMessage(`{
   "type": "object",
   "required": ["text"],
   "properties": {
-    "text": {"type": "string", "description": "the whole answer, as in the content"},
+    "text": {"type": "string", "description": "the whole answer, the same as the content"},
     "tasks": {"type": "array", "items": {"type": "object", "required": ["id", "status"], "properties": {
       "id": {"type": "string"}, "uri": {"type": "string"}, "status": {"type": "string"}, "cause": {"type": "string"}, "reason": {"type": "string"},
       "agent": {"type": "string"}, "description": {"type": "string"}, "session": {"type": "string"}, "attempt": {"type": "integer"}}}},
-    "timed_out": {"type": "boolean", "description": "the time was over before what was waited for had ended"}
+    "timed_out": {"type": "boolean", "description": "the wait timed out before the tasks ended"}
   }
 }`)

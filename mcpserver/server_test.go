@@ -18,7 +18,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// worker works for as long as its prompt says and answers it; "fail" fails.
+// worker works for as long as its prompt says and answers with it; "fail" fails.
 func worker(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Text == "fail" {
 		return "", context.Canceled
@@ -43,12 +43,12 @@ func newServer(t *testing.T, cfg mcpserver.Config) (*bgagent.BackgroundManager, 
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, s.Close())
-		_ = m.Close(context.Background()) // names what is owed to nobody
+		_ = m.Close(context.Background()) // the error lists notices that nobody took
 	})
 	return m, s
 }
 
-// connect returns a client of the scope's.
+// connect returns a client of the scope.
 func connect(t *testing.T, s *mcpserver.Server, scope string, o *mcp.ClientOptions) *mcp.ClientSession {
 	t.Helper()
 	here, there := mcp.NewInMemoryTransports()
@@ -81,7 +81,7 @@ func structured(t *testing.T, r *mcp.CallToolResult) (s mcpserver.Structured) {
 	raw, err := json.Marshal(r.StructuredContent)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(raw, &s))
-	require.Equal(t, s.Text, r.Content[0].(*mcp.TextContent).Text, "a program may show its model either")
+	require.Equal(t, s.Text, r.Content[0].(*mcp.TextContent).Text, "a program may show its model either of them")
 	return s
 }
 
@@ -131,7 +131,7 @@ func TestATaskIsDelegatedReadAndCancelled(t *testing.T) {
 		require.True(t, r.IsError)
 		require.Contains(t, out.Text, "nonsense")
 		r, _ = use(t, cs, "delegate_task", map[string]any{"prompt": 7})
-		require.True(t, r.IsError, "bad arguments are an answer that a model reads")
+		require.True(t, r.IsError, "the answer tells the model about bad arguments")
 	})
 }
 
@@ -220,7 +220,7 @@ func TestACancelledCallEndsTheWaitAndNotTheTask(t *testing.T) {
 		}
 		time.Sleep(3 * time.Hour)
 		_, out := use(t, cs, "background_output", nil)
-		require.Contains(t, out.Text, "2h", "its end is told all the same")
+		require.Contains(t, out.Text, "2h", "its end is still reported")
 	})
 }
 
@@ -232,7 +232,7 @@ func TestADelegationInTheForegroundAnswersWithTheResult(t *testing.T) {
 		time.Sleep(time.Minute)
 		_, out := use(t, cs, "delegate_task", map[string]any{"subagent_type": "worker", "prompt": "1m", "run_in_background": false})
 		require.Contains(t, out.Text, "did 1m")
-		require.Contains(t, out.Text, before, "what was owed is told with it")
+		require.Contains(t, out.Text, before, "the answer brings the notice that was owed")
 		require.Equal(t, bgagent.Completed, out.Tasks[0].Status)
 	})
 }
@@ -262,7 +262,7 @@ func TestTasksAreResources(t *testing.T) {
 		require.Equal(t, "did 1m", task.Result)
 		task, err = m.Get(id)
 		require.NoError(t, err)
-		require.Equal(t, bgagent.NoticeOwed, task.Notice, "to read a resource is not to be told")
+		require.Equal(t, bgagent.NoticeOwed, task.Notice, "reading a resource does not settle the notice")
 	})
 }
 

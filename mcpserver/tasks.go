@@ -16,20 +16,23 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ExtensionTasks is the extension of the protocol for calls that take long
-// (SEP-2663). A client that declares it on a request which delegates in the
-// foreground is answered at once with a handle, ID.ATTEMPT, and asks for the
-// result with tasks/get. A task that has failed is a call that has an answer, and
-// so "completed"; "failed" is for calls that the protocol itself could not make.
-// To have got an answer counts as having been told. Who names handles in a request
-// to listen is sent notifications/tasks whenever one of them changes; that of its
-// end brings the result, and counts as having been told, too.
+// ExtensionTasks is the protocol's extension for long calls (SEP-2663). If a client
+// declares it on a foreground delegation, the answer is a handle, ID.ATTEMPT, at
+// once. The client asks for the result with tasks/get.
+//
+// A failed task still gives its call an answer, so the status is "completed". The
+// status "failed" is for calls that the protocol itself could not make.
+//
+// A client that names handles in a request to listen gets notifications/tasks
+// whenever one of them changes. The notification of an end carries the result. Both
+// this notification and an answer of tasks/get with a result settle the task's
+// notice.
 const ExtensionTasks = "io.modelcontextprotocol/tasks"
 
-// pollInterval is how often a client should ask.
+// pollInterval is the suggested pause between two tasks/get requests.
 const pollInterval = time.Second
 
-// taskState is a task as the extension describes it.
+// taskState is a task in the extension's form.
 type taskState struct {
 	mcp.ResultBase
 	ResultType     string    `json:"resultType"`
@@ -38,14 +41,13 @@ type taskState struct {
 	StatusMessage  string    `json:"statusMessage,omitempty"`
 	CreatedAt      time.Time `json:"createdAt"`
 	LastUpdatedAt  time.Time `json:"lastUpdatedAt"`
-	TTL            *int64    `json:"ttlMs"` // null: kept until it has been told, and a while after that
+	TTL            *int64    `json:"ttlMs"` // null: kept until its end has been reported, and some time after that
 	PollIntervalMs int64     `json:"pollIntervalMs"`
 
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
-// complete writes an answer as the extension has it: it says of itself that it is
-// one.
+// complete encodes an answer with the resultType that the extension requires.
 func complete(r *mcp.CallToolResult) (json.RawMessage, error) {
 	raw, err := json.Marshal(r)
 	if err != nil {
@@ -75,7 +77,7 @@ type updateParams struct {
 	InputResponses map[string]any `json:"inputResponses"`
 }
 
-// serveTasks makes the scope's server speak the extension.
+// serveTasks adds the extension to the scope's server.
 func (sc *scope) serveTasks() error {
 	sc.server.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
 		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
@@ -106,15 +108,15 @@ func (sc *scope) serveTasks() error {
 			if _, _, err := sc.parse(p.TaskID); err != nil {
 				return nil, err
 			}
-			return &acknowledged{ResultType: "complete"}, nil // nothing is ever asked
+			return &acknowledged{ResultType: "complete"}, nil // the server never asks for input
 		}),
 	)
 }
 
-// declares reports whether the call itself says that its client knows the
-// extension. What a client of an older protocol declares when it initializes does
-// not count: it may know only the older, experimental form of tasks, and takes a
-// handle for a broken answer.
+// declares reports whether the call itself declares the extension. A declaration in
+// the initialize request of an older protocol does not count: such a client may
+// know only the older, experimental form of tasks and would take a handle for a
+// broken answer.
 func declares(req *mcp.CallToolRequest) bool {
 	if _, ok := req.Params.GetMeta()[mcp.MetaKeyClientCapabilities]; !ok {
 		return false
@@ -127,8 +129,8 @@ func declares(req *mcp.CallToolRequest) bool {
 	return ok
 }
 
-// handle launches the task of a delegation in the foreground whose client wants a
-// handle. It returns nil for all other calls.
+// handle launches the task of a foreground delegation whose client wants a handle.
+// It returns nil for all other calls.
 func (sc *scope) handle(ctx context.Context, req *mcp.CallToolRequest) (mcp.Result, error) {
 	if !declares(req) {
 		return nil, nil
@@ -171,7 +173,7 @@ func stateOf(t bgagent.Task) *taskState {
 	return s
 }
 
-// parse finds a task of the scope's by its handle.
+// parse finds a task of the scope by its handle.
 func (sc *scope) parse(handle string) (id string, attempt int, err error) {
 	id, number, _ := strings.Cut(handle, ".")
 	attempt, bad := strconv.Atoi(number)
@@ -192,9 +194,9 @@ func (sc *scope) getTask(ctx context.Context, handle string) (*taskState, error)
 		return nil, err
 	}
 	s := stateOf(t)
-	if t.Attempt != attempt { // it was continued since
+	if t.Attempt != attempt { // the task was resumed since
 		s.TaskID, s.Status = handle, "completed"
-		s.StatusMessage = fmt.Sprintf("the task was continued since then; it is %s.%d now", t.ID, t.Attempt)
+		s.StatusMessage = fmt.Sprintf("the task has been continued since; its handle is now %s.%d", t.ID, t.Attempt)
 	}
 	switch s.Status {
 	case "completed":
@@ -202,7 +204,7 @@ func (sc *scope) getTask(ctx context.Context, handle string) (*taskState, error)
 		if r, err = sc.result(ctx, id); err == nil {
 			s.Result, err = complete(r)
 		}
-	case "cancelled": // there is no result, so that it is told by this
+	case "cancelled": // there is no result to fetch, so this answer reports the end
 		_, err = sc.s.m.Read(bgagent.Caller{Session: sc.name}, id)
 	}
 	return s, err

@@ -10,28 +10,28 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// record is what is recorded of a task: of its latest attempt, from the launch on
-// and until the task expires.
+// record holds what is recorded about a task's latest attempt, from its launch
+// until the task is evicted.
 type record struct {
 	id      string
 	no      int
 	session string
 	status  bgagent.Status
-	at      trace.SpanContext // of the attempt's span; remains when it has ended
+	at      trace.SpanContext // of the attempt's span; kept after its end
 
-	// While the attempt is live.
+	// Set while the attempt is live.
 	span   trace.Span
 	ctx    context.Context // carries span
 	agent  []attribute.KeyValue
 	stage  stage
-	part   trace.Span // of the stage
+	part   trace.Span // span of the stage
 	since  time.Time  // when the stage began
-	turn   int        // number of the turn that was begun last
+	turn   int        // number of the latest turn
 	asking bool
-	used   bgagent.Usage // what has been recorded of it
+	used   bgagent.Usage // usage already recorded
 }
 
-// stage is what an attempt goes through. Exactly one span stands for it.
+// stage is a phase of an attempt. Exactly one span represents it.
 type stage uint8
 
 const (
@@ -56,7 +56,7 @@ func stageOf(t *bgagent.Task) stage {
 	}
 }
 
-// advance brings what is recorded to where the task is.
+// advance updates the record to the task's current state.
 func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	x := r.tasks[t.ID]
 	if x == nil || t.Attempt > x.no {
@@ -71,13 +71,13 @@ func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	}
 	if x.stage == stageQueued && !t.Started.IsZero() {
 		r.meters.queue.Record(x.ctx, seconds(x.since, t.Started), inMetrics(x.agent))
-		first := stageTurn // its session is there, and when that was made is not known: it is quick
+		first := stageTurn // the session exists; its creation time is unknown, but creating one is quick
 		if t.Session == "" {
 			first = stageSession
 		}
 		r.enter(x, t, first, t.Started)
 	}
-	if x.stage == stageSession && t.Session != "" && t.Status.Terminal() { // the turn has been missed
+	if x.stage == stageSession && t.Session != "" && t.Status.Terminal() { // the turn was missed
 		r.enter(x, t, stageTurn, x.since)
 	}
 	r.moveTo(x, t.Status)
@@ -89,7 +89,7 @@ func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	}
 }
 
-// begin opens the span of an attempt, and its first stage.
+// begin starts the span of an attempt and that of its first stage.
 func (r *Recorder) begin(t *bgagent.Task, earlier *record) *record {
 	parent, delegator := r.above(t)
 	x := &record{id: t.ID, no: t.Attempt, agent: agentOf(t)}
@@ -117,7 +117,7 @@ func (r *Recorder) begin(t *bgagent.Task, earlier *record) *record {
 	return x
 }
 
-// run brings a running attempt to its stage.
+// run updates a running attempt to its current stage.
 func (r *Recorder) run(x *record, t *bgagent.Task, now time.Time) {
 	s := stageOf(t)
 	inTurn := t.Phase == bgagent.PhaseTurn || t.Phase == bgagent.PhaseAsking
@@ -137,7 +137,7 @@ func (r *Recorder) run(x *record, t *bgagent.Task, now time.Time) {
 	}
 }
 
-// enter ends the stage that the attempt is in and begins another.
+// enter ends the attempt's current stage and starts another.
 func (r *Recorder) enter(x *record, t *bgagent.Task, s stage, at time.Time) {
 	if at.Before(x.since) {
 		at = x.since
@@ -159,8 +159,8 @@ func (r *Recorder) enter(x *record, t *bgagent.Task, s stage, at time.Time) {
 	_, x.part = r.tracer.Start(x.ctx, name, opts...)
 }
 
-// leave ends the stage that the attempt is in. When the attempt has ended badly
-// it was this stage that did.
+// leave ends the attempt's current stage. If the attempt failed, this stage gets
+// the error.
 func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	if x.stage == stageNone {
 		return
@@ -184,7 +184,7 @@ func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	x.part.End(trace.WithTimestamp(at))
 }
 
-// end ends the span of an attempt that has ended.
+// end ends the span of an ended attempt.
 func (r *Recorder) end(x *record, t *bgagent.Task) {
 	r.enter(x, t, stageNone, t.Ended)
 	if !t.Started.IsZero() {
@@ -206,8 +206,8 @@ func (r *Recorder) end(x *record, t *bgagent.Task) {
 	x.close()
 }
 
-// abandon ends the spans of an attempt of which no more will be known than this
-// status. Nothing is measured of it.
+// abandon ends the spans of an attempt when nothing more than this status will be
+// known of it. It records no measurements.
 func (r *Recorder) abandon(x *record, status bgagent.Status) {
 	now := time.Now()
 	x.part.End(trace.WithTimestamp(now))
@@ -218,14 +218,14 @@ func (r *Recorder) abandon(x *record, status bgagent.Status) {
 	x.close()
 }
 
-// moveTo gives the record of a live attempt its status.
+// moveTo sets the status of a live attempt's record.
 func (r *Recorder) moveTo(x *record, status bgagent.Status) {
 	r.meters.count(x.status, -1)
 	r.meters.count(status, +1)
 	x.status = status
 }
 
-// close frees what only the record of a live attempt needs.
+// close frees what only a live attempt needs.
 func (x *record) close() {
 	x.span, x.ctx, x.agent, x.part, x.stage = nil, nil, nil, nil, stageNone
 }
@@ -235,5 +235,5 @@ func failed(s trace.Span, c bgagent.Cause) {
 	s.SetStatus(codes.Error, c.String())
 }
 
-// seconds is never negative, as clocks may be.
+// seconds never returns a negative number, although clocks can go backwards.
 func seconds(from, to time.Time) float64 { return max(to.Sub(from), 0).Seconds() }

@@ -7,11 +7,10 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 )
 
-// The names of the semantic conventions. They are written down here because Go's
-// semconv packages have had none for GenAI since v1.42.0, when those conventions
-// moved to a repository of their own, github.com/open-telemetry/semantic-conventions-genai,
-// which has no releases yet. The names are those of its main branch of November
-// 2026, and the same as in v1.41.0.
+// Names from the semantic conventions. They are spelled out because Go's semconv
+// packages have none for GenAI since v1.42.0: the conventions moved to
+// github.com/open-telemetry/semantic-conventions-genai, which has no releases yet.
+// The names are those of its main branch in November 2026, the same as in v1.41.0.
 const (
 	keyOperation    = attribute.Key("gen_ai.operation.name")
 	keyProvider     = attribute.Key("gen_ai.provider.name")
@@ -27,7 +26,7 @@ const (
 	operationInvokeAgent = "invoke_agent"
 )
 
-// The names that are our own.
+// Names of our own.
 const (
 	keyTask        = attribute.Key("bgagent.task.id")
 	keyAttempt     = attribute.Key("bgagent.task.attempt")
@@ -46,8 +45,8 @@ const (
 	keyPool        = attribute.Key("bgagent.pool")
 )
 
-// providerNames are the values that the conventions prescribe for providers
-// which are usually called something else.
+// providerNames maps common names of providers to the values that the conventions
+// prescribe.
 var providerNames = map[string]string{
 	"amazon-bedrock": "aws.bedrock",
 	"azure":          "azure.ai.openai",
@@ -58,8 +57,8 @@ var providerNames = map[string]string{
 	"xai":            "x_ai",
 }
 
-// agentOf returns the attributes of a task's agent and model. They are known from
-// the beginning, so that samplers can decide by them.
+// agentOf returns the attributes of a task's agent and model. They are set when a
+// span starts, so that samplers can use them.
 func agentOf(t *bgagent.Task) []attribute.KeyValue {
 	kv := []attribute.KeyValue{keyAgent.String(t.Agent)}
 	if t.Model == "" {
@@ -76,7 +75,7 @@ func agentOf(t *bgagent.Task) []attribute.KeyValue {
 	return append(kv, keyModel.String(model), keyProvider.String(provider))
 }
 
-// taskOf returns the other attributes that a task has from the beginning.
+// taskOf returns the other attributes that a task has from the start.
 func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 	kv := []attribute.KeyValue{
 		keyTask.String(t.ID), keyAttempt.Int(t.Attempt), keyParent.String(t.Parent), keyDepth.Int(t.Depth),
@@ -96,8 +95,8 @@ func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 	return kv
 }
 
-// wentWrong reports whether an end is an error to those who operate the program:
-// what somebody wanted is none.
+// wentWrong reports whether an operator should see the end as an error. A
+// cancellation that somebody asked for is not an error.
 func wentWrong(c bgagent.Cause) bool {
 	switch c {
 	case bgagent.CauseTimeToLive, bgagent.CauseQueueTimeToLive, bgagent.CauseStale:

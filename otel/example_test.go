@@ -12,10 +12,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// A program's own span, and below it the task that it launches.
+// A span of the program, with the task that it launches below it.
 func Example() {
 	ctx := context.Background()
-	exporter := tracetest.NewInMemoryExporter() // one that sends to a collector, in a real program
+	exporter := tracetest.NewInMemoryExporter() // a real program uses an exporter that sends to a collector
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
 
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
@@ -39,7 +39,7 @@ func Example() {
 	}
 	span.End()
 
-	// The manager first, so that the recorder sees the last ends.
+	// Close the manager first, so that the recorder sees the last ends.
 	if err := errors.Join(m.Close(ctx), rec.Shutdown(ctx)); err != nil {
 		fmt.Println(err)
 	}

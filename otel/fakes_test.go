@@ -22,7 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// observed is a manager with a recorder and the SDK's exporters in memory.
+// observed is a manager with a recorder and in-memory exporters of the SDK.
 type observed struct {
 	*bgagent.BackgroundManager
 	rec    *bgotel.Recorder
@@ -34,8 +34,8 @@ type observed struct {
 
 var root = bgagent.Caller{Session: "root"}
 
-// observe makes a manager and a recorder that follows it. The exporter may be
-// replaced by one that is slow.
+// observe returns a manager and a recorder that follows it. Tests can replace the
+// exporter by a slow one.
 func observe(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, with bgotel.Config, exporters ...sdktrace.SpanExporter) *observed {
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)
@@ -65,7 +65,7 @@ func (o *observed) record(t *testing.T, with bgotel.Config, exporters ...sdktrac
 	require.NoError(t, err)
 }
 
-// end closes the manager and the recorder, and does no harm the second time.
+// end closes the manager and the recorder. A second call does nothing.
 func (o *observed) end(t *testing.T) {
 	t.Helper()
 	err := o.Close(context.Background())
@@ -82,12 +82,12 @@ func (o *observed) launch(t *testing.T, agent string) bgagent.Task {
 	return task
 }
 
-// tree draws the spans that have ended, with their times since the beginning, in
-// the order of their starts: one line a span, indented under its parent.
+// tree draws the ended spans in the order of their starts, one line per span,
+// indented under its parent, with times relative to the start of the test.
 func (o *observed) tree() []string {
 	all := o.spans.GetSpans()
 	slices.SortStableFunc(all, func(a, b tracetest.SpanStub) int {
-		return cmp.Or(a.StartTime.Compare(b.StartTime), a.EndTime.Compare(b.EndTime)) // else as they ended
+		return cmp.Or(a.StartTime.Compare(b.StartTime), a.EndTime.Compare(b.EndTime)) // by end if they started together
 	})
 	known := map[trace.SpanID]bool{}
 	for _, s := range all {
@@ -116,7 +116,7 @@ func (o *observed) tree() []string {
 	return lines
 }
 
-// span returns the only span of this name.
+// span returns the only span with this name.
 func (o *observed) span(t *testing.T, name string) tracetest.SpanStub {
 	t.Helper()
 	var found []tracetest.SpanStub
@@ -139,8 +139,8 @@ func asMap(set attribute.Set) map[string]any {
 	return m
 }
 
-// metrics collects and draws every point, one line each, sorted. Of a histogram
-// it shows how many values there were and their sum.
+// metrics collects and draws every point, one line each, sorted. A histogram shows
+// the number of values and their sum.
 func (o *observed) metrics(t *testing.T) []string {
 	t.Helper()
 	var rm metricdata.ResourceMetrics
@@ -177,7 +177,7 @@ func (o *observed) metrics(t *testing.T) []string {
 	return lines
 }
 
-// agents are works(d) under the names of their durations, and some that do more.
+// agents returns works(d) under the names of their durations, and the given others.
 func agents(more map[string]inproc.Agent) *inproc.Client {
 	all := map[string]inproc.Agent{
 		"quick": works(time.Second), "slow": works(10 * time.Second), "for ever": works(1000 * time.Hour),

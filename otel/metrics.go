@@ -18,8 +18,8 @@ type instruments struct {
 	cost             metric.Float64Counter
 	missed           metric.Int64Counter
 
-	// pending and running count what the recorder has seen; the callback reads
-	// them on the goroutine of whoever collects.
+	// pending and running count what the recorder has seen. The collector's
+	// goroutine reads them in the callback.
 	pending, running atomic.Int64
 
 	live, owed, stopping metric.Int64ObservableUpDownCounter
@@ -29,7 +29,7 @@ type instruments struct {
 	registration         metric.Registration
 }
 
-// The conventions recommend turnBuckets. Tasks wait and run for longer.
+// The conventions recommend turnBuckets. Tasks wait and run longer.
 var (
 	turnBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 	taskBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
@@ -48,7 +48,7 @@ func newInstruments(m *bgagent.BackgroundManager, meter metric.Meter) (*instrume
 	return in, err
 }
 
-// measured makes the instruments that the recorder writes to.
+// measured creates the instruments that the recorder writes to.
 func (in *instruments) measured(meter metric.Meter) error {
 	var errs [6]error
 	in.queue, errs[0] = meter.Float64Histogram("bgagent.task.queue.duration", metric.WithUnit("s"), taskBuckets,
@@ -56,35 +56,35 @@ func (in *instruments) measured(meter metric.Meter) error {
 	in.run, errs[1] = meter.Float64Histogram("bgagent.task.run.duration", metric.WithUnit("s"), taskBuckets,
 		metric.WithDescription("How long attempts ran, from the start to the end."))
 	in.turn, errs[2] = meter.Float64Histogram("gen_ai.invoke_agent.duration", metric.WithUnit("s"), turnBuckets,
-		metric.WithDescription("How long turns lasted, from the prompt to falling idle."))
+		metric.WithDescription("How long turns lasted, from the prompt until the session is idle."))
 	in.tokens, errs[3] = meter.Int64Counter("bgagent.task.tokens", metric.WithUnit("{token}"),
-		metric.WithDescription("Tokens that agents have told they used."))
+		metric.WithDescription("Tokens used, as reported by the agents."))
 	in.cost, errs[4] = meter.Float64Counter("bgagent.task.cost", metric.WithUnit("{USD}"),
-		metric.WithDescription("Costs that agents have told."))
+		metric.WithDescription("Costs, as reported by the agents."))
 	in.missed, errs[5] = meter.Int64Counter("bgagent.event.missed", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that came faster than they could be recorded."))
+		metric.WithDescription("Events that the recorder could not keep up with."))
 	return errors.Join(errs[:]...)
 }
 
-// observed makes the instruments that are read when somebody collects.
+// observed creates the instruments that are read on collection.
 func (in *instruments) observed(meter metric.Meter) error {
 	var errs [8]error
 	in.live, errs[0] = meter.Int64ObservableUpDownCounter("bgagent.task.live", metric.WithUnit("{task}"),
 		metric.WithDescription("Tasks that are pending or running."))
 	in.ended, errs[1] = meter.Int64ObservableCounter("bgagent.task.ended", metric.WithUnit("{attempt}"),
-		metric.WithDescription("Attempts that have ended, by how and why."))
+		metric.WithDescription("Ended attempts, by status and cause."))
 	in.stopping, errs[2] = meter.Int64ObservableUpDownCounter("bgagent.task.stopping", metric.WithUnit("{attempt}"),
-		metric.WithDescription("Ended attempts of which something still runs."))
+		metric.WithDescription("Ended attempts with something still running."))
 	in.over, errs[3] = meter.Int64ObservableCounter("bgagent.task.over_limit", metric.WithUnit("{session}"),
-		metric.WithDescription("Sessions that did not stop in time, so that their slot went to the next one."))
+		metric.WithDescription("Sessions that did not stop in time, so their slot was passed on."))
 	in.owed, errs[4] = meter.Int64ObservableUpDownCounter("bgagent.notice.owed", metric.WithUnit("{notice}"),
-		metric.WithDescription("Ends that a parent has not been told of."))
+		metric.WithDescription("Ends that the parent has not been notified of yet."))
 	in.inUse, errs[5] = meter.Int64ObservableUpDownCounter("bgagent.slot.in_use", metric.WithUnit("{slot}"),
-		metric.WithDescription("Slots that are out."))
+		metric.WithDescription("Slots in use."))
 	in.waiting, errs[6] = meter.Int64ObservableUpDownCounter("bgagent.slot.waiting", metric.WithUnit("{task}"),
-		metric.WithDescription("How many wait for a slot."))
+		metric.WithDescription("Tasks that wait for a slot."))
 	in.limit, errs[7] = meter.Int64ObservableGauge("bgagent.slot.limit", metric.WithUnit("{slot}"),
-		metric.WithDescription("How many slots there are. Nothing is shown where there is no limit."))
+		metric.WithDescription("Slots in total. Absent if there is no limit."))
 	return errors.Join(errs[:]...)
 }
 
@@ -110,7 +110,8 @@ func (in *instruments) observe(f bgagent.Figures, o metric.Observer) {
 	}
 }
 
-// count counts a live attempt under its status (+1), or not any more (-1).
+// count adds by to the live attempts of a status: +1 for a new one, -1 for one that
+// left.
 func (in *instruments) count(s bgagent.Status, by int64) {
 	switch s {
 	case bgagent.Pending:
@@ -120,8 +121,8 @@ func (in *instruments) count(s bgagent.Status, by int64) {
 	}
 }
 
-// spend counts what an attempt has used since it was last asked, and returns it.
-// An agent may correct what it has told: counters do not go down.
+// spend counts what an attempt has used since the last call, and returns it. An
+// agent may correct its report downwards, but counters never decrease.
 func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	used := bgagent.Usage{
 		InputTokens:  max(now.InputTokens-x.used.InputTokens, 0),
@@ -141,7 +142,8 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	return used
 }
 
-// inMetrics returns the attributes of an agent that metrics have, and more.
+// inMetrics returns the attributes of an agent that metrics carry, and the given
+// others.
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // without the provider
 }

@@ -12,7 +12,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// slowExporter takes its time for the first spans, and holds up the recorder.
+// slowExporter takes its time for the first spans and so delays the recorder.
 type slowExporter struct {
 	takes time.Duration
 	left  int
@@ -29,7 +29,7 @@ func (e *slowExporter) ExportSpans(ctx context.Context, _ []sdktrace.ReadOnlySpa
 
 func (e *slowExporter) Shutdown(context.Context) error { return nil }
 
-// lines returns the points of the metrics whose names begin so.
+// lines returns the points of the metrics whose names start with prefix.
 func (o *observed) lines(t *testing.T, prefix string) (found []string) {
 	for _, line := range o.metrics(t) {
 		if len(line) >= len(prefix) && line[:len(prefix)] == prefix {
@@ -41,12 +41,12 @@ func (o *observed) lines(t *testing.T, prefix string) (found []string) {
 
 func TestWhatWasMissedIsMadeGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// The exporter stops the recorder for a minute at the first span that ends.
+		// The exporter blocks the recorder for a minute at the first ended span.
 		o := observe(t, agents(nil), bgagent.Config{}, bgotel.Config{Buffer: 4}, &slowExporter{time.Minute, 1})
-		first := o.launch(t, "slow") // its start is the last that is seen of anything
+		first := o.launch(t, "slow") // its start is the last event that is seen
 		time.Sleep(time.Second)
 		o.launch(t, "quick")        // ends unseen
-		o.launch(t, "for ever")     // runs on
+		o.launch(t, "for ever")     // keeps running
 		long := o.launch(t, "slow") // has two attempts, both of which end unseen
 		time.Sleep(20 * time.Second)
 		_, err := o.Resume(t.Context(), root, long.ID, bgagent.ResumeInput{Prompt: "more"})
@@ -59,9 +59,9 @@ func TestWhatWasMissedIsMadeGood(t *testing.T) {
 		require.Equal(t, []string{
 			"task slow 0s–10s",
 			"  queued 0s–0s",
-			"  session 0s–0s", // when it came is not known any more
+			"  session 0s–0s", // its creation time was missed
 			"  invoke_agent slow 0s–10s",
-			"queued 1s–1s", // of the one that runs on
+			"queued 1s–1s", // of the one that keeps running
 			"task quick 1s–2s",
 			"  queued 1s–1s",
 			"  invoke_agent quick 1s–2s",
@@ -79,7 +79,7 @@ func TestWhatWasMissedIsMadeGood(t *testing.T) {
 		require.Equal(t, []string{"bgagent.task.ended{bgagent.task.cause=turn ended,bgagent.task.status=completed} 5"}, o.lines(t, "bgagent.task.ended"))
 		require.NotEmpty(t, o.lines(t, "bgagent.event.missed"))
 
-		// From here on all is seen again.
+		// Everything is seen again from here on.
 		o.spans.Reset()
 		o.launch(t, "quick")
 		time.Sleep(5 * time.Second)
@@ -93,7 +93,7 @@ func TestWhatExpiredUnseenIsEndedAsItEnded(t *testing.T) {
 		o := observe(t, agents(nil), bgagent.Config{Retention: time.Second, Wake: bgagent.WakeNever}, bgotel.Config{Buffer: 4}, &slowExporter{time.Minute, 1})
 		task := o.launch(t, "slow")
 		time.Sleep(5 * time.Second)
-		_, err := o.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{}) // it is not told of what it cancels itself
+		_, err := o.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{}) // the caller is not notified of its own cancellations
 		require.NoError(t, err)
 		time.Sleep(20 * time.Second)
 		_, err = o.Get(task.ID)
@@ -114,11 +114,11 @@ func TestAnExporterThatHangsHoldsUpNobodyButShutdown(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, 20*time.Second, time.Since(o.began), "the manager did not wait")
-		require.NotEmpty(t, o.metrics(t), "nor does who collects")
+		require.NotEmpty(t, o.metrics(t), "nor does a collection")
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		require.ErrorIs(t, o.rec.Shutdown(ctx), context.DeadlineExceeded)
-		require.NoError(t, o.rec.Shutdown(t.Context()), "the exporter has come back")
+		require.NoError(t, o.rec.Shutdown(t.Context()), "the exporter has returned")
 		require.Len(t, o.spans.GetSpans(), 4+19*3, "and everything was recorded")
 	})
 }

@@ -9,10 +9,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Inject puts the span that ctx carries into the metadata of a launch, as the
-// traceparent and tracestate of W3C Trace Context, so that the task's spans come
-// under it. Without a span in ctx it does nothing. The map that is there is
-// copied, not written to.
+// Inject puts the span of ctx into the metadata of a launch, as the traceparent and
+// tracestate of W3C Trace Context. The task's spans then become children of it. If
+// ctx has no span, Inject does nothing. It copies in.Metadata and never writes to
+// the original map.
 func Inject(ctx context.Context, in *bgagent.LaunchInput) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return
@@ -25,7 +25,7 @@ func Inject(ctx context.Context, in *bgagent.LaunchInput) {
 	in.Metadata = m
 }
 
-// extract returns the span that Inject has put into the metadata.
+// extract returns the span that Inject put into the metadata.
 func extract(metadata map[string]string) trace.SpanContext {
 	if len(metadata) == 0 {
 		return trace.SpanContext{}

@@ -11,11 +11,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// scope is the name of the tracer and of the meter.
+// scope is the name of the tracer and the meter.
 const scope = "github.com/bgagent/bgagent/otel"
 
-// Recorder follows the tasks of one manager. It is made by [Start] and ended by
-// [Recorder.Shutdown].
+// Recorder follows the tasks of one manager. Create one with [Start] and end it
+// with [Recorder.Shutdown].
 type Recorder struct {
 	m   *bgagent.BackgroundManager
 	cfg Config
@@ -25,18 +25,18 @@ type Recorder struct {
 
 	ctx  context.Context // ends when Shutdown begins
 	stop context.CancelFunc
-	done chan struct{} // closed when the goroutine has ended
+	done chan struct{} // closed when the goroutine ends
 
-	// Only the goroutine touches these.
-	tasks    map[string]*record // by task
-	sessions map[string]*record // by session, to find what a task's own tasks belong under
-	caughtUp time.Time          // when what was missed was last made good
+	// Used by the goroutine only.
+	tasks    map[string]*record // by task id
+	sessions map[string]*record // by session, to find the parent spans of delegated tasks
+	caughtUp time.Time          // when catchUp last ran
 }
 
-// Start follows the tasks of the manager from here on: those that are live
-// already, with the times that they have, and all later ones. It starts one
-// goroutine. Managers whose recorders share a meter provider are added up. The
-// error is that of an instrument that the meter provider has refused.
+// Start follows the manager's tasks from now on. It includes those already live,
+// with their actual times. It starts one goroutine. If recorders of several
+// managers share a meter provider, their values are added up. The error is that of
+// an instrument that the meter provider refuses.
 func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 	if cfg.TracerProvider == nil {
 		cfg.TracerProvider = otel.GetTracerProvider()
@@ -61,12 +61,12 @@ func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 	return r, nil
 }
 
-// Shutdown records every event that the manager has sent, ends the spans of the
-// tasks that are still live, with the status that they have, and flushes the
-// providers where they can be flushed; it does not shut them down. Call it after
-// the manager's Close, so that every task has ended. It may be called again, and
-// by several goroutines at once. When ctx ends first, because an exporter holds
-// up the recorder's goroutine, the error is ctx's and the goroutine goes on.
+// Shutdown records every event that the manager has sent and ends the spans of
+// tasks that are still live, with their current status. It flushes the providers if
+// they support it, but does not shut them down. Call it after the manager's Close,
+// when every task has ended. It may be called again, and concurrently. If ctx ends
+// first because an exporter blocks the recorder's goroutine, Shutdown returns the
+// error of ctx and the goroutine continues.
 func (r *Recorder) Shutdown(ctx context.Context) error {
 	r.stop()
 	select {
@@ -74,7 +74,7 @@ func (r *Recorder) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("bgotel: shutdown: %w", ctx.Err())
 	}
-	// The figures are read once more while the instruments are still there.
+	// The figures are read once more before the instruments are unregistered.
 	err := errors.Join(flush(ctx, r.cfg.TracerProvider), flush(ctx, r.cfg.MeterProvider), r.meters.registration.Unregister())
 	if err != nil {
 		return fmt.Errorf("bgotel: shutdown: %w", err)
@@ -82,7 +82,7 @@ func (r *Recorder) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// flush flushes a provider of the SDK: the API has no such method.
+// flush flushes a provider of the SDK. The API has no such method.
 func flush(ctx context.Context, provider any) error {
 	if f, ok := provider.(interface{ ForceFlush(context.Context) error }); ok {
 		return f.ForceFlush(ctx)
@@ -90,9 +90,9 @@ func flush(ctx context.Context, provider any) error {
 	return nil
 }
 
-// follow reads events until the manager has been closed or Shutdown begins. By
-// then Next has returned everything that was sent: it only waits, and looks at
-// the context, when there is nothing to read.
+// follow reads events until the manager is closed or Shutdown begins. Next returns
+// every sent event first: it looks at the context only when there is nothing to
+// read.
 func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 	defer close(r.done)
 	r.first(tasks)
@@ -107,7 +107,7 @@ func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 			sub = r.catchUp(sub)
 		case e.Kind == bgagent.EventExpired:
 			r.forget(x)
-		case x != nil || e.Kind == bgagent.EventLaunched: // else of a task that has expired: its session has stopped at last
+		case x != nil || e.Kind == bgagent.EventLaunched: // otherwise the session of an evicted task has finally stopped
 			r.see(&e.Task)
 		}
 	}
@@ -119,8 +119,8 @@ func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 	}
 }
 
-// first takes the tasks that were there before the recorder. Nothing is recorded
-// of those that have ended.
+// first adds the tasks that existed before the recorder. Those that have ended are
+// not recorded.
 func (r *Recorder) first(tasks []bgagent.Task) {
 	now := time.Now()
 	for i := range tasks {
@@ -137,9 +137,9 @@ func (r *Recorder) first(tasks []bgagent.Task) {
 	}
 }
 
-// see takes what is known of a task by now. It only matters how far the task has
-// got, not which event says so: the same function takes an event and a task of
-// the list that makes missed ones good.
+// see updates the record of a task to its current state. Only the task's state
+// matters, not the kind of event, so the same function handles events and the list
+// that catchUp reads.
 func (r *Recorder) see(t *bgagent.Task) {
 	now := time.Now()
 	for _, past := range t.Attempts {
@@ -151,7 +151,7 @@ func (r *Recorder) see(t *bgagent.Task) {
 	r.advance(t, now)
 }
 
-// asItEnded returns the task as it was when an earlier attempt had ended.
+// asItEnded returns the task as it was when an earlier attempt ended.
 func asItEnded(t *bgagent.Task, past bgagent.Attempt) *bgagent.Task {
 	was := *t
 	was.Attempt, was.Status, was.Cause, was.Reason = past.Number, past.Status, past.Cause, past.Reason
@@ -160,12 +160,13 @@ func asItEnded(t *bgagent.Task, past bgagent.Attempt) *bgagent.Task {
 	return &was
 }
 
-// catchUpPause is the shortest time between two looks at all tasks. Whoever
-// cannot keep up must not have the manager copy all of its tasks again and again.
+// catchUpPause is the minimum time between two reads of all tasks. A recorder that
+// cannot keep up must not make the manager copy all of its tasks again and again.
 const catchUpPause = time.Second
 
-// catchUp makes good what was missed. What is left of the old subscription is
-// older than the new one's list and would lead backwards, so it is dropped.
+// catchUp replaces the subscription and records what was missed from the new list
+// of tasks. Events left in the old subscription are older than this list, so they
+// are dropped.
 func (r *Recorder) catchUp(sub *bgagent.Subscription) *bgagent.Subscription {
 	sub.Close()
 	if pause := catchUpPause - time.Since(r.caughtUp); pause > 0 {
@@ -195,7 +196,7 @@ func (r *Recorder) catchUp(sub *bgagent.Subscription) *bgagent.Subscription {
 	return sub
 }
 
-// expiredAs returns how an attempt ended whose task has expired unseen.
+// expiredAs returns the status of an attempt whose task was evicted unseen.
 func (r *Recorder) expiredAs(x *record) bgagent.Status {
 	var gone *bgagent.ExpiredError
 	if _, err := r.m.Get(x.id); errors.As(err, &gone) {
@@ -204,7 +205,7 @@ func (r *Recorder) expiredAs(x *record) bgagent.Status {
 	return x.status
 }
 
-// forget drops a task whose record has expired, if it is known.
+// forget drops the record of an evicted task, if there is one.
 func (r *Recorder) forget(x *record) {
 	if x == nil {
 		return
@@ -215,8 +216,8 @@ func (r *Recorder) forget(x *record) {
 	}
 }
 
-// above returns the span that the task's own belongs under, and that of the task
-// that has delegated it.
+// above returns the parent of the task's span, and the span of the task that
+// delegated it.
 func (r *Recorder) above(t *bgagent.Task) (parent, delegator trace.SpanContext) {
 	if x := r.sessions[t.Parent]; x != nil {
 		delegator = x.at

@@ -153,7 +153,7 @@ func TestAnotherAttemptIsASpanOfItsOwnLinkedToTheFirst(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		require.Equal(t, []string{"task slow 20s–30s", "  queued 20s–20s", "  invoke_agent slow 20s–30s"}, o.tree(), "the session was there")
+		require.Equal(t, []string{"task slow 20s–30s", "  queued 20s–20s", "  invoke_agent slow 20s–30s"}, o.tree(), "the session already existed")
 		again := o.span(t, "task slow")
 		require.EqualValues(t, 2, attributes(again)["bgagent.task.attempt"])
 		require.Len(t, again.Links, 1)
@@ -173,7 +173,7 @@ func TestATaskComesUnderTheSpanThatLaunchedIt(t *testing.T) {
 		metadata := map[string]string{"mine": "stays"}
 		in := bgagent.LaunchInput{Agent: "quick", Prompt: "one", Metadata: metadata}
 		bgotel.Inject(ctx, &in)
-		require.Equal(t, map[string]string{"mine": "stays"}, metadata, "the map is the caller's")
+		require.Equal(t, map[string]string{"mine": "stays"}, metadata, "the caller's map is not changed")
 		require.Equal(t, "stays", in.Metadata["mine"])
 		task, err := o.Launch(ctx, root, in)
 		require.NoError(t, err)
@@ -186,7 +186,7 @@ func TestATaskComesUnderTheSpanThatLaunchedIt(t *testing.T) {
 		require.Equal(t, turn.SpanContext().TraceID(), quick.SpanContext.TraceID())
 		require.Equal(t, call.SpanContext().SpanID(), slow.Parent.SpanID())
 
-		// What is resumed belongs to the same trace.
+		// A resumed task belongs to the same trace.
 		o.spans.Reset()
 		_, err = o.Resume(t.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "more"})
 		require.NoError(t, err)
@@ -275,7 +275,7 @@ func TestQuestionsAreEventsOfTheTurn(t *testing.T) {
 func TestATaskThatExpiresBeforeItsSessionStopsIsRecordedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := observe(t, agents(map[string]inproc.Agent{"stubborn": func(context.Context, *inproc.Turn) (string, error) {
-			time.Sleep(time.Hour) // whatever its context says
+			time.Sleep(time.Hour) // even after its context ends
 			return "at last", nil
 		}}), bgagent.Config{Retention: time.Minute, StopTimeout: time.Second}, bgotel.Config{})
 		task := o.launch(t, "stubborn")

@@ -136,7 +136,7 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"directory\": \"gone\"}]": `[0].directory: is PROJECT/gone, which is not a directory; make it, or name another`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\",\n\"prompt\": \"y\"}]":      `tasks.jsonc:2:1: [0].prompt: stands twice, first in line 1; keep one of the two`,
 		"[{\"agent\": \"demo-wait\", \"prompt\": \"\xff\"}]":                       `is not valid UTF-8 from here on; save the file as UTF-8`,
-		"[" + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "]":            `is nested more than 100 levels deep`,
+		"[" + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "]":            `is nested more than 200 levels deep`,
 	} {
 		p := newPlace(t)
 		p.write("tasks.jsonc", text)

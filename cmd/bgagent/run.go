@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/display"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
-	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
@@ -76,7 +76,7 @@ func fits(tasks int, set *settings.Settings) error {
 	for _, s := range set.Limits.Settings() {
 		most, err := strconv.Atoi(s.Value)
 		if s.Key == "maxTasksPerRoot" && s.Origin != (bgagent.Origin{}) && err == nil && most > 0 && tasks > most {
-			return jsonc.ErrorAt(s.Origin, "background_task."+s.Key, "is %d, but the list has %d tasks; raise it, or divide the list", most, tasks)
+			return fileerror.At(s.Origin, "background_task."+s.Key, "is %d, but the list has %d tasks; raise it, or divide the list", most, tasks)
 		}
 	}
 	return nil

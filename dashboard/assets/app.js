@@ -1,5 +1,5 @@
-// The page: what comes over the stream goes into the store, and what is seen of
-// it is drawn at most once in a while.
+// The page. Batches from the stream go into the store, and the visible part is
+// redrawn at most once per PAUSE.
 
 import { Detail, fetchJSON } from './detail.js'
 import { count, el, isLive, say } from './format.js'
@@ -12,7 +12,7 @@ const $ = id => document.getElementById(id)
 const CHIPS = [['all', 'All'], ['live', 'Live'], ['queued', 'Queued'], ['done', 'Done'], ['problems', 'Problems']]
 const PAUSE = 120 // ms between two drawings
 
-let skew = 0 // of the server's clock to ours
+let skew = 0 // ms between the server's clock and ours
 let allowed = { cancel: false, resume: false }
 const now = () => Date.now() + skew
 const store = new Store()
@@ -22,7 +22,7 @@ const tree = new Tree(store, { now, onselect: selected, onopen: opened })
 const timeline = new Timeline(store, { now, onselect: selected, onopen: opened, limits: name => pools.byName.get(name) })
 const wide = matchMedia('(min-width: 860px)')
 
-// --- what happens ---
+// --- the stream ---
 
 let drawn = 0
 let waiting = false
@@ -66,19 +66,19 @@ function connect() {
   stream.addEventListener('closed', () => {
     stream.close()
     state('closed', 'closed')
-    $('link').title = 'The manager has been closed. This is how it was.'
+    $('link').title = 'The manager has been closed. The page shows its last state.'
   })
   stream.addEventListener('error', () => {
-    if (stream.readyState === EventSource.CLOSED) { // refused: the browser would not try again
+    if (stream.readyState === EventSource.CLOSED) { // refused: the browser does not retry by itself
       state('lost', 'refused, trying again')
       setTimeout(connect, 3000)
     } else state('lost', 'reconnecting')
   })
 }
 
-// follow keeps the open task in step; after a new start of the stream its node
-// is another one. One that has gone can still be read, but not as if it went on:
-// it was of an earlier process.
+// follow updates the open task. After a restart of the stream its node is a new
+// one. A task that is gone can still be read if it has ended. A live one was lost
+// with an earlier process, so it is closed.
 function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {
@@ -91,7 +91,7 @@ function follow(batch) {
   }
 }
 
-// --- what is chosen ---
+// --- selection ---
 
 let later = 0
 
@@ -128,7 +128,7 @@ function jump(node) {
   opened(node, { focus: true })
 }
 
-// --- the bar at the top ---
+// --- the top bar ---
 
 const chips = CHIPS.map(([key, name]) => {
   const figure = el('b')
@@ -197,14 +197,14 @@ document.addEventListener('keydown', e => {
   } else if (e.key === 'Escape' && detail.open) detail.close()
 })
 
-// --- what may be done to a task ---
+// --- actions on a task ---
 
 const ASK = {
-  cancel: { title: 'Cancel this task?', label: 'Why (its parent is told)', yes: 'Cancel the task', field: 'reason', busy: 'cancelling …' },
-  resume: { title: 'Go on with this task', label: 'What it is to do next', yes: 'Resume', field: 'prompt', busy: 'resuming …' },
+  cancel: { title: 'Cancel this task?', label: 'Reason (its parent sees it)', yes: 'Cancel the task', field: 'reason', busy: 'cancelling …' },
+  resume: { title: 'Resume this task', label: 'What to do next', yes: 'Resume', field: 'prompt', busy: 'resuming …' },
 }
 
-let asking = null // is another one each time that the dialog is opened
+let asking = null // a new object each time the dialog opens
 
 function ask(kind, node) {
   const words = ASK[kind]
@@ -246,11 +246,11 @@ async function send(kind, words, node) {
   }
 }
 
-// --- the beginning ---
+// --- start ---
 
 connect()
-setInterval(redraw, 1000) // for the times that go on
-const wanted = location.hash.slice(1) // an id, which has nothing to decode
+setInterval(redraw, 1000) // for running times
+const wanted = location.hash.slice(1) // an id needs no decoding
 if (wanted) {
   const look = setInterval(() => {
     const node = store.tasks.get(wanted)

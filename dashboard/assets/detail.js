@@ -1,16 +1,16 @@
-// One task: everything that is known of it, and what may be done to it.
+// One task: everything known about it, and the actions on it.
 
 import { count, duration, elapsed, el, isLive, say, stateOf, stateText, time } from './format.js'
 
-const KEEP = 150 // messages that are shown; the last ones
-const PAGES = 50 // pages of messages that are read at once
-const PAUSE = 700 // ms between two looks at a task that changes
+const KEEP = 150 // messages shown, the latest ones
+const PAGES = 50 // pages of messages per refresh
+const PAUSE = 700 // ms between two refreshes of a changing task
 
 export class Detail {
   node = null
-  messages = new Map() // by id, in their order
+  messages = new Map() // by id, in order
   after = ''
-  looking = null // what stops the look that is being taken
+  looking = null // aborts the refresh in flight
   again = false
   looked = 0
 
@@ -52,8 +52,8 @@ export class Detail {
     this.onclose()
   }
 
-  // leave gives up the look that is being taken: what it brings belongs to what
-  // was shown, even where the same task is shown again.
+  // leave aborts the refresh in flight. Its answer belongs to the previous
+  // view, even if the same task is shown again.
   #leave() {
     this.looking?.abort()
     this.looking = null
@@ -85,7 +85,7 @@ export class Detail {
     this.draw()
   }
 
-  // draw shows what the list knows.
+  // draw shows what the list knows about the task.
   draw() {
     if (!this.node || this.box.hidden) return
     const { ui } = this
@@ -145,7 +145,8 @@ export class Detail {
     })
   }
 
-  // refresh fetches what the list does not know: at once, and then not too often.
+  // refresh fetches what the list does not know: at once, then at most once per
+  // PAUSE.
   async refresh() {
     if (!this.node) return
     const { node } = this
@@ -167,7 +168,7 @@ export class Detail {
       if (this.node === node && !look.signal.aborted) {
         say(this.ui.note, String(err.message ?? err))
         this.ui.note.hidden = false
-        this.seen = undefined // so that the next news of anything have it looked at again
+        this.seen = undefined // so that any later batch triggers a new refresh
       }
     } finally {
       if (this.looking === look) {
@@ -197,7 +198,7 @@ export class Detail {
       note = page.note || ''
     }
     this.#drawMessages(note)
-    if (more) { // the rest, although the task may not change any more
+    if (more) { // fetch the rest even if the task never changes again
       this.seen = undefined
       this.again = true
     }
@@ -219,10 +220,10 @@ export class Detail {
   #drawMessages(note) {
     const { ui } = this
     const all = [...this.messages.values()]
-    const prompt = this.full?.prompt // which has a part of its own
+    const prompt = this.full?.prompt // shown in a part of its own
     const shown = all.slice(-KEEP).map(m => (m.role === 'user' && m.text === prompt ? { ...m, above: true } : m))
     const left = all.length - shown.length
-    say(ui.note, note || (left ? `${left} earlier messages are left out.` : shown.length ? '' : 'None yet.'))
+    say(ui.note, note || (left ? `${left} earlier messages are not shown.` : shown.length ? '' : 'None yet.'))
     ui.note.hidden = !ui.note.textContent
     const atEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 40 && this.box.scrollTop > 0
     const had = new Map([...ui.messages.children].map(li => [li.dataset.id, li]))

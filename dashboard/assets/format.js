@@ -1,9 +1,8 @@
-// How things are said and what they are called: everything in here is a pure
-// function of what it is given.
+// Wording and formatting. Every function here is pure, except for say.
 
 export const STATES = ['live', 'asking', 'queued', 'completed', 'error', 'cancelled']
 
-// stateOf sorts a task into the states that the page tells apart by colour.
+// stateOf maps a task to one of the states that the page distinguishes by colour.
 export function stateOf(task) {
   if (task.status === 'pending') return 'queued'
   if (task.status !== 'running') return task.status
@@ -15,7 +14,7 @@ export function stateOf(task) {
 export const isLive = task => task.status === 'pending' || task.status === 'running'
 export const hasProblem = task => task.status === 'error' || task.phase === 'asking' || !!task.over
 
-// stateText says in a few words what a task is doing or how it has ended.
+// stateText says in a few words what a task is doing or how it ended.
 export function stateText(task) {
   switch (stateOf(task)) {
     case 'queued': return 'queued'
@@ -32,9 +31,9 @@ export function stateText(task) {
   }
 }
 
-// lastHeard is the one line that says most about a task now.
+// lastHeard is the single most informative line about a task now.
 export function lastHeard(task) {
-  if (task.over) return 'did not stop in time: its slot went to the next one'
+  if (task.over) return 'did not stop in time; its slot has been passed on'
   if (task.status === 'error' || task.status === 'cancelled') return task.reason || ''
   return task.detail || task.text || ''
 }
@@ -49,7 +48,7 @@ export function duration(ms) {
   return `${Math.floor(m / 60)}h ${String(m % 60).padStart(2, '0')}m`
 }
 
-// elapsed is how long a task has waited for its slot, or run.
+// elapsed is how long a task has been queued or has run.
 export function elapsed(task, now) {
   if (task.ended) return task.started ? task.ended - task.started : 0
   return Math.max(now - (task.started || task.queued), 0)
@@ -65,7 +64,7 @@ export function count(n) {
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false })
 export const time = ms => (ms ? clock.format(ms) : '')
 
-// el makes an element. Text becomes text, never markup.
+// el creates an element. Text stays text and never becomes markup.
 export function el(name, attributes = {}, ...content) {
   const e = document.createElement(name)
   for (const [key, value] of Object.entries(attributes)) {
@@ -77,7 +76,7 @@ export function el(name, attributes = {}, ...content) {
   return e
 }
 
-// say sets an element's text, and only touches the document when it differs.
+// say sets an element's text. It touches the document only if the text differs.
 export function say(e, text) {
   if (e.firstChild ? e.firstChild.data !== text : text !== '') e.textContent = text
 }

@@ -1,10 +1,10 @@
-// Which task is drawn in which lane: each takes the lowest one that was free when
-// it began, which is the same however often it is worked out. A lane is no slot:
-// the manager does not number those, and a task that waits for its own has none.
+// Assigns tasks to lanes. Each task takes the lowest lane that was free when it
+// began, so the result is always the same. A lane is not a slot: the manager does
+// not number slots, and a task that waits for its own tasks has none.
 
-export const MAX_LANES = 400 // of one pool; what runs beside them shares the last
+export const MAX_LANES = 400 // per pool; further tasks share the last one
 
-// lanes sorts tasks into pools, and in each pool into lanes.
+// lanes groups tasks by pool, and within each pool by lane.
 export function lanes(nodes) {
   const pools = new Map()
   for (const node of nodes) {
@@ -19,7 +19,7 @@ export function lanes(nodes) {
 function fill(pool) {
   const run = pool.nodes.filter(node => node.task.started)
   run.sort((a, b) => a.task.started - b.task.started || a.task.n - b.task.n)
-  const free = [] // when each lane falls free
+  const free = [] // when each lane becomes free
   for (const node of run) {
     let lane = free.findIndex(at => at <= node.task.started)
     if (lane < 0) lane = Math.min(free.length, MAX_LANES - 1)
@@ -28,8 +28,8 @@ function fill(pool) {
   }
 }
 
-// queueLengths says for each of so many equal pieces of a span of time how many
-// tasks waited in it for a slot.
+// queueLengths divides a time span into equal pieces and counts the tasks that
+// waited for a slot in each.
 export function queueLengths(nodes, from, to, pieces, now) {
   const change = new Int32Array(pieces + 1)
   const piece = at => Math.max(Math.min(Math.floor(((at - from) / (to - from)) * pieces), pieces), 0)

@@ -1,8 +1,8 @@
-// The pools: how many slots are in use, and how many wait for one.
+// The pools: how many slots are in use and how many tasks wait for one.
 
 import { el, say } from './format.js'
 
-const MOST = 60 // pools shown; the busiest
+const MOST = 60 // pools shown, the busiest ones
 
 export class Pools {
   byName = new Map()

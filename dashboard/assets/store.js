@@ -1,5 +1,5 @@
-// What the page knows: all tasks, linked to the nodes of a tree. A node is a
-// task, or a session that is no task's own and has launched some.
+// The page's data: all tasks, linked as the nodes of a tree. A node is a task, or a
+// session that launched tasks and belongs to none.
 
 import { hasProblem, isLive, stateOf } from './format.js'
 
@@ -12,19 +12,19 @@ class Node {
     this.kids = []
     this.sorted = true
     this.closed = false
-    this.text = '' // what is searched; made when it is needed
-    this.first = Infinity // launch of a session's latest task
+    this.text = '' // the searchable text, made on demand
+    this.first = Infinity // launch number of the session's latest task
   }
 }
 
-// above returns a node and all that it is under.
+// above returns a node and all its ancestors.
 function above(node) {
   const all = new Set()
   for (let n = node; n; n = n.up) all.add(n)
   return all
 }
 
-// PASS says which tasks each of the choices shows.
+// PASS holds the filter of each choice.
 export const PASS = {
   all: () => true,
   live: isLive,
@@ -35,14 +35,14 @@ export const PASS = {
 
 export class Store {
   tasks = new Map() // by id
-  owners = new Map() // by session: the node of the task whose session it is
-  sessions = new Map() // by session: the node of a session that is no task's own
-  closed = new Set() // keys of nodes that are folded
+  owners = new Map() // by session: the node of the task that it belongs to
+  sessions = new Map() // by session: the node of a session that belongs to no task
+  closed = new Set() // keys of folded nodes
   show = 'all'
   search = ''
   newest = true
   flat = []
-  shape = true // flat has to be made anew
+  shape = true // flat must be rebuilt
 
   apply(batch) {
     if (batch.first) this.#reset()
@@ -51,8 +51,8 @@ export class Store {
     this.#recount(batch.rows ?? [])
   }
 
-  // recount says anew how many tasks those wait for that do: when one of them
-  // begins or ends only its own row comes.
+  // recount updates the counts of the tasks that wait for the changed ones.
+  // When a child starts or ends, only its own row is sent.
   #recount(rows) {
     const nodes = new Set()
     for (const { id, parent } of rows) nodes.add(this.tasks.get(id)).add(this.owners.get(parent))
@@ -91,8 +91,9 @@ export class Store {
     if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
   }
 
-  // own notes that a session is a task's: what it has launched belongs under it,
-  // unless it is under that itself: nothing of a ring would be seen.
+  // own records that a session belongs to a task, and moves the tasks that the
+  // session launched under that task. The task itself and its ancestors are not
+  // moved: they would form a ring, which no root shows.
   #own(session, node) {
     this.owners.set(session, node)
     const stray = this.sessions.get(session)
@@ -139,7 +140,7 @@ export class Store {
     this.#unlink(node)
     const orphans = node.kids
     node.kids = []
-    for (const kid of orphans) this.#link(kid) // under a session that nobody owns any more
+    for (const kid of orphans) this.#link(kid) // under a session that no task owns any more
   }
 
   fold(node, closed) {
@@ -155,7 +156,8 @@ export class Store {
     this.shape = true
   }
 
-  // rows returns what the tree shows, in order, each with its level and place.
+  // rows returns the visible rows of the tree, in order, each with its level
+  // and position.
   rows() {
     if (!this.shape) return this.flat
     this.shape = false
@@ -183,8 +185,9 @@ export class Store {
     return node.text.includes(word)
   }
 
-  // walk goes without recursion: how deep tasks delegate is not ours to bound.
-  // With unfold it looks into what is folded, too: what was searched for is seen.
+  // walk does not recurse, because the depth of delegation is unbounded here.
+  // With unfold it also enters folded nodes, so that search results are
+  // visible.
   #walk(roots, shown, unfold) {
     const pick = nodes => (shown ? nodes.filter(n => shown.has(n)) : nodes)
     const stack = [{ nodes: pick(roots), at: 0, level: 1 }]
@@ -209,7 +212,7 @@ export class Store {
     node.sorted = true
   }
 
-  // counts says how many tasks each of the choices would show.
+  // counts returns how many tasks each choice would show.
   counts() {
     const n = { all: 0, live: 0, queued: 0, done: 0, problems: 0 }
     for (const { task } of this.tasks.values()) {
@@ -219,7 +222,7 @@ export class Store {
     return n
   }
 
-  // summary says in a few words what is under a session.
+  // summary says in a few words what a session contains.
   summary(node) {
     const by = new Map()
     for (const { task } of node.kids) by.set(stateOf(task), (by.get(stateOf(task)) ?? 0) + 1)

@@ -1,6 +1,6 @@
-// The timeline: for each pool the lanes that its tasks need side by side, and over
-// them how many waited. Lanes are no slots and have no numbers: a task that waits
-// for its own tasks keeps its lane and has no slot.
+// The timeline: for each pool, the lanes that its tasks need side by side, and
+// above them the number of waiting tasks. Lanes are not slots and have no numbers:
+// a task that waits for its own tasks keeps its lane but has no slot.
 
 import { duration, el, elapsed, say, stateOf, stateText } from './format.js'
 import { lanes, queueLengths } from './lanes.js'
@@ -17,9 +17,9 @@ const NAMES = { running: 'running', asking: 'asks', waiting: 'waits for its task
 
 export class Timeline {
   span = SPANS[1][1]
-  back = 0 // ms between now and the end of what is shown
+  back = 0 // ms between the right edge and now
   pools = []
-  active = null // key of the task that is chosen
+  active = null // key of the selected task
   hits = []
   computed = 0
   stale = true
@@ -138,7 +138,7 @@ export class Timeline {
     this.hits = []
     const top = this.box.scrollTop
     const seen = this.pools.filter(pool => pool.lanesY + pool.lanes.length * LANE > top && pool.y < top + height)
-    // The grid lies on the empty lanes and under everything that has a text.
+    // The grid is above the empty lanes and below everything with text.
     for (const pool of seen) this.#drawGround(c, pool, top, height)
     this.#drawGrid(c, height)
     for (const pool of seen) this.#drawPool(c, pool, top, height)
@@ -153,7 +153,7 @@ export class Timeline {
     this.font = `11px ${read('--sans')}`
   }
 
-  // marks calls f with every time that has a line, and with its place.
+  // marks calls f with the time and position of every grid line.
   #marks(f) {
     const steps = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400]
     const most = Math.max(this.#plotWidth() / 76, 2)
@@ -250,7 +250,7 @@ export class Timeline {
       const state = stateOf(t)
       c.fillStyle = this.colours[state] ?? dim
       const width = Math.max(x1 - x0 - 0.5, 1)
-      if (t.ended && node.key !== this.active) { // paler, and the grid does not shine through
+      if (t.ended && node.key !== this.active) { // paler, without letting the grid shine through
         c.fillStyle = this.colours.bg
         c.fillRect(x0, y + 2, width, LANE - 4)
         c.fillStyle = this.colours[state] ?? dim
@@ -279,7 +279,7 @@ export class Timeline {
     c.restore()
   }
 
-  // activate marks a task and brings its bar into view.
+  // activate selects a task and scrolls its bar into view.
   activate(node, { quiet = false } = {}) {
     this.active = node?.key ?? null
     const at = node && this.#find(node.key)
@@ -329,7 +329,7 @@ export class Timeline {
     return best
   }
 
-  // beside is the task on the next lane that is nearest in time.
+  // beside returns the task on the next lane that is nearest in time.
   #beside(at, step) {
     let { p, lane } = at
     lane += step

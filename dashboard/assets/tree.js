@@ -1,8 +1,8 @@
-// The tree: a list of which only the part that is seen is in the document.
+// The tree: a list that keeps only its visible part in the document.
 
 import { count, duration, elapsed, el, lastHeard, say, stateOf, stateText } from './format.js'
 
-const EXTRA = 6 // rows beyond each edge, so that scrolling does not show gaps
+const EXTRA = 6 // rows beyond each edge, so that scrolling shows no gaps
 
 const STATE_NAMES = { running: 'running', asking: 'asking', waiting: 'waiting', queued: 'queued', completed: 'done', error: 'failed', cancelled: 'cancelled' }
 
@@ -29,7 +29,7 @@ class Line {
     else if (this.el.getAttribute(name) !== String(value)) this.el.setAttribute(name, value)
   }
 
-  // place puts the line at a place of the list.
+  // place puts the line at a position of the list.
   place(index, height, item, active) {
     if (this.index !== index || this.height !== height) {
       this.index = index
@@ -77,8 +77,8 @@ class Line {
 
 export class Tree {
   lines = []
-  list = [] // what is drawn
-  fresh = true // nothing of what is drawn need stay where it is
+  list = [] // the rows drawn
+  fresh = true // no row needs to keep its place on the screen
   active = null // key of the active row
 
   constructor(store, { onselect, onopen, now }) {
@@ -96,7 +96,7 @@ export class Tree {
     new ResizeObserver(() => this.draw()).observe(this.box)
   }
 
-  // draw puts into the document what is seen of the list now.
+  // draw puts the visible part of the list into the document.
   draw() {
     if (this.box.offsetParent === null) return
     const list = this.store.rows()
@@ -119,7 +119,7 @@ export class Tree {
     while (this.lines.length > want) this.lines.pop().el.remove()
     let activeLine = ''
     for (let i = from; i < to; i++) {
-      // The same row keeps the same line while it is scrolled.
+      // A row keeps the same line while it is scrolled.
       const line = this.lines[i % want]
       const item = list[i]
       line.place(i, height, item, item.node.key === this.active)
@@ -132,7 +132,7 @@ export class Tree {
     this.#sayEmpty(list)
   }
 
-  // begin shows another list from its beginning.
+  // begin shows another list from its start.
   begin() {
     this.fresh = true
     this.box.scrollTop = 0
@@ -142,7 +142,8 @@ export class Tree {
     return parseFloat(getComputedStyle(this.rows).getPropertyValue('--row')) || 28
   }
 
-  // hold keeps what is read where it is when rows come and go above it.
+  // hold keeps the visible rows in place when rows appear or disappear above
+  // them.
   #hold(list, height) {
     if (this.list === list || this.box.scrollTop < height) return
     const top = this.list[Math.floor(this.box.scrollTop / height)]
@@ -157,14 +158,14 @@ export class Tree {
   #sayEmpty(list) {
     this.empty.hidden = list.length > 0
     if (list.length > 0) return
-    say(this.empty, this.store.tasks.size ? 'No task is like that.' : 'No tasks yet. They appear here as soon as an agent delegates something.')
+    say(this.empty, this.store.tasks.size ? 'No task matches.' : 'No tasks yet. They appear here as soon as an agent delegates something.')
   }
 
   indexOf(key) {
     return this.store.rows().findIndex(item => item.node.key === key)
   }
 
-  // activate makes a row the active one and brings it into view.
+  // activate makes a row active and scrolls it into view.
   activate(key, { quiet = false } = {}) {
     this.active = key
     const i = this.indexOf(key)

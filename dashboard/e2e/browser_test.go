@@ -31,7 +31,8 @@ var sayMissing = sync.OnceFunc(func() {
 	fmt.Fprintln(os.Stderr, "SKIPPED: tests with a real browser: chromium is not installed; .ci/chromium installs it")
 })
 
-// chromium returns the browser's program, or skips or fails the test.
+// chromium returns the path of the browser. If there is none, it skips or fails the
+// test.
 func chromium(t *testing.T) string {
 	t.Helper()
 	mode := os.Getenv("BGAGENT_REAL_AGENTS")
@@ -51,7 +52,7 @@ func chromium(t *testing.T) string {
 	return ""
 }
 
-// screen is what the page is looked at with.
+// screen is the screen that the page is shown on.
 type screen struct {
 	width, height int64
 	scale         float64
@@ -63,8 +64,8 @@ var (
 	phone   = screen{width: 390, height: 844, scale: 2, phone: true}
 )
 
-// tab is a page in the browser. What it complains about, and what it asks other
-// servers for, fails the test.
+// tab is a page in the browser. The test fails if the page logs a problem or sends
+// a request to another server.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -73,8 +74,8 @@ type tab struct {
 	problems []string
 }
 
-// watchRows notes when the first row is in the document and how many there are
-// at most, and every long task.
+// watchRows records when the first row appears, the maximum number of rows, and
+// every long task.
 const watchRows = `(() => {
   const seen = window.__seen = { first: 0, most: 0, longest: 0 }
   const look = () => {
@@ -93,13 +94,13 @@ func open(t *testing.T, url string, s screen) *tab {
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(int(s.width), int(s.height)),
 	}, flags("disable-quic", "disable-background-networking", "disable-component-update", "disable-sync",
 		"disable-extensions", "disable-dev-shm-usage", "hide-scrollbars", "mute-audio")...)
-	// The browser lives as long as the first context, and this one has no end of
-	// its own: the test's has.
+	// The browser lives as long as the first context. That one must not end by
+	// itself: the test's own context does.
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(func() {
-		_ = chromedp.Cancel(ctx) // closes the browser and waits for it, so that its folder can be removed
+		_ = chromedp.Cancel(ctx) // closes the browser and waits, so that its folder can be removed
 		cancel()
 	})
 	p := &tab{t: t, ctx: ctx}
@@ -122,7 +123,7 @@ func open(t *testing.T, url string, s screen) *tab {
 	t.Cleanup(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		require.Empty(t, p.problems, "what the page complained about")
+		require.Empty(t, p.problems, "problems that the page logged")
 	})
 	return p
 }
@@ -161,7 +162,7 @@ func (p *tab) listen(url string) func(any) {
 			problem("log: %s %s", ev.Entry.Text, ev.Entry.URL)
 		case *network.EventRequestWillBeSent:
 			if !strings.HasPrefix(ev.Request.URL, origin+"/") {
-				problem("asked another server: %s", ev.Request.URL)
+				problem("request to another server: %s", ev.Request.URL)
 			}
 		}
 	}
@@ -179,8 +180,8 @@ func (p *tab) press(keys ...string) {
 	}
 }
 
-// pressChar presses a key that writes a character as a keyboard does: a page that
-// takes the key for itself keeps the character from being written.
+// pressChar presses a character key as a keyboard does. If the page handles the key
+// itself, no character is written.
 func (p *tab) pressChar(key string) {
 	p.t.Helper()
 	call(p, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: key, Text: key})
@@ -206,8 +207,8 @@ func eval[T any](p *tab, expression string) T {
 	return v
 }
 
-// until waits until an expression is true in the page. It asks from outside: the
-// page's own policy forbids it to make code from text.
+// until waits until an expression is true in the page. It polls from outside,
+// because the page's policy forbids code made from text.
 func (p *tab) until(expression string) {
 	p.t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -219,8 +220,8 @@ func (p *tab) until(expression string) {
 	}
 }
 
-// serve serves the manager's page deep under a prefix, with another page in front
-// that knows nothing of it.
+// serve mounts the manager's page deep under a prefix, behind a handler that knows
+// nothing about it.
 func serve(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config) string {
 	h := dashboard.New(m, cfg)
 	mux := http.NewServeMux()
@@ -234,7 +235,7 @@ func serve(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config) str
 func newManager(t *testing.T, agents map[string]inproc.Agent, cfg bgagent.Config) *bgagent.BackgroundManager {
 	m, err := bgagent.New(inproc.New(agents), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = m.Close(context.Background()) }) // nobody has been told of the ends
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that nobody took
 	return m
 }
 

@@ -18,8 +18,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// serveBehind serves the manager's page behind a function that answers itself
-// when it returns true.
+// serveBehind serves the manager's page behind a function that returns true if it
+// has answered the request itself.
 func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config, answer func(http.ResponseWriter, *http.Request) bool) string {
 	h := dashboard.New(m, cfg)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -32,7 +32,7 @@ func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Confi
 	return srv.URL + "/"
 }
 
-// hold makes requests wait until they are given up or the test is over.
+// hold blocks requests until they are cancelled or the test is over.
 func hold(t *testing.T) (held func(*http.Request), waiting *atomic.Int32) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
@@ -53,7 +53,8 @@ func (p *tab) openTask(title string) {
 	p.until(fmt.Sprintf(`detail.querySelector('h2')?.textContent === %q`, title))
 }
 
-// messages are the texts of the messages; that of the prompt stands above them.
+// messages evaluates to the texts of the messages without the prompt, which is
+// shown above them.
 const messages = `[...detail.querySelectorAll('.messages :is(pre, .note)')].map(e => e.textContent).join('|')`
 
 func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {

@@ -30,8 +30,7 @@ const (
 	traceSeconds = 10
 )
 
-// busy is an agent that reports something once a second, for as long as it is
-// left to.
+// busy is an agent that reports something once a second until it is stopped.
 func busy(ctx context.Context, t *inproc.Turn) (string, error) {
 	select {
 	case <-time.After(rand.N(time.Second)): // not all at once
@@ -62,7 +61,7 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 		return time.Duration(eval[float64](p, `window.__seen.`+name) * float64(time.Millisecond))
 	}
 
-	// The first page of a browser waits for the browser as well.
+	// The first page of a browser also waits for the browser to start.
 	var firsts []time.Duration
 	var p *tab
 	for range 3 {
@@ -101,7 +100,7 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 	require.Less(t, most, mostRows, "rows in the document")
 }
 
-// countEvents counts what the manager tells from now on.
+// countEvents counts the manager's events from now on.
 func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
 	_, sub := m.Subscribe(1 << 16)
 	var n atomic.Int64
@@ -121,22 +120,22 @@ func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
 	return &n
 }
 
-// traceEvent is as much of an event in a trace as is needed here.
+// traceEvent holds the needed fields of an event in a trace.
 type traceEvent struct {
 	Name     string  `json:"name"`
 	Process  int     `json:"pid"`
 	Thread   int     `json:"tid"`
 	Phase    string  `json:"ph"`
-	CPU      float64 `json:"tdur"` // µs of processor time
-	Duration float64 `json:"dur"`  // µs by the clock
+	CPU      float64 `json:"tdur"` // µs of CPU time
+	Duration float64 `json:"dur"`  // µs of wall time
 	Args     struct {
 		Name string `json:"name"`
 	} `json:"args"`
 }
 
-// trace records what the browser does meanwhile and returns how long the tasks of
-// the page's main thread took: its own time, so that it does not matter what else
-// the machine has to do.
+// trace records a trace while during runs and returns how long each task on the
+// page's main thread took. It measures CPU time, so that other load on the machine
+// does not matter.
 func (p *tab) trace(during func()) []time.Duration {
 	p.t.Helper()
 	var mu sync.Mutex

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is what an agent might write to get out of its place.
+// hostile is text that an agent might write to break out of its place.
 const hostile = `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`
 
 var agents = map[string]inproc.Agent{
@@ -30,7 +30,7 @@ var agents = map[string]inproc.Agent{
 	},
 }
 
-// active is the row that the keyboard is on.
+// active is the row that has the keyboard focus.
 const active = `document.getElementById(document.getElementById('tree').getAttribute('aria-activedescendant'))`
 
 func rowWith(text string) string {
@@ -68,7 +68,7 @@ func TestTheTreeIsUsedWithTheKeyboard(t *testing.T) {
 	p.pressChar("/")
 	p.until(`document.activeElement === search`)
 	p.press("chi")
-	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // although it is folded
+	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // even though it is folded
 	require.Equal(t, "4", eval[string](p, `tree.getAttribute('aria-rowcount')`))
 }
 
@@ -93,7 +93,7 @@ func TestTheTimelineIsUsedWithTheKeyboard(t *testing.T) {
 	p.until(`document.activeElement === detail`)
 }
 
-// laptop is a narrow screen that still has room for the tree beside a task.
+// laptop is a small screen that still has room for the tree beside a task.
 var laptop = screen{width: 1280, height: 720, scale: 1}
 
 func TestTheTreeBesideATaskKeepsItsTitles(t *testing.T) {
@@ -138,7 +138,7 @@ func TestWhatAnAgentWroteIsText(t *testing.T) {
 	require.Equal(t, "you said: "+hostile, eval[string](p, `document.querySelector('.messages pre').textContent`))
 	require.Equal(t, hostile, eval[string](p, `document.querySelector('h1').textContent`))
 	require.Zero(t, eval[int](p, `document.querySelectorAll('img, body script').length`))
-	require.Equal(t, hostile, eval[string](p, `document.title`), "no script has changed it")
+	require.Equal(t, hostile, eval[string](p, `document.title`), "no script changed it")
 }
 
 func TestATaskIsCancelledAndResumed(t *testing.T) {
@@ -185,9 +185,9 @@ func TestOnAPhone(t *testing.T) {
 	}
 	p := open(t, serve(t, m, dashboard.Config{AllowCancel: true}), phone)
 	p.until(`document.querySelectorAll('#rows .row').length > 10`)
-	require.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 390, "nothing sticks out")
+	require.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 390, "nothing overflows")
 	require.LessOrEqual(t, eval[int](p, `Math.max(...[...document.querySelectorAll('#rows .row')].map(r => r.getBoundingClientRect().right))`), 390)
-	require.GreaterOrEqual(t, eval[int](p, `document.querySelector('#rows .row').offsetHeight`), 44, "a finger hits it")
+	require.GreaterOrEqual(t, eval[int](p, `document.querySelector('#rows .row').offsetHeight`), 44, "large enough for a finger")
 	p.do(chromedp.Click("#rows .row:nth-child(3)"))
 	p.until(`detail.offsetWidth === 390 && detail.querySelector('.danger').offsetHeight > 30`)
 	p.click(".close")
@@ -201,7 +201,7 @@ func TestDarkAndLight(t *testing.T) {
 	m := newManager(t, agents, bgagent.Config{})
 	launch(t, m, "main", "wait", "first")
 	url := serve(t, m, dashboard.Config{})
-	// How bright the background and the text are, of 255.
+	// The mean brightness of the background and the text, from 0 to 255.
 	bright := `(name => { const [r, g, b] = getComputedStyle(document.body)[name].match(/\d+/g); return (+r + +g + +b) / 3 | 0 })`
 	for _, dark := range []bool{false, true} {
 		s := desktop
@@ -219,7 +219,7 @@ func TestTheEndOfTheManagerIsSaid(t *testing.T) {
 	launch(t, m, "main", "wait", "first")
 	p := open(t, serve(t, m, dashboard.Config{}), desktop)
 	p.until(rowWith("first"))
-	_ = m.Close(context.Background()) // nobody has been told of the end
+	_ = m.Close(context.Background()) // the error lists the notice that nobody took
 	p.until(`link.dataset.state === 'closed' && ` + rowWith("first") + `.dataset.state === 'cancelled'`)
 }
 
@@ -253,6 +253,6 @@ func TestATaskThatWaitsForItsOwnSaysForHowMany(t *testing.T) {
 	p.until(rowWith("first"))
 	state := rowWith("first") + `.querySelector('.c-state').textContent`
 	p.until(state + ` === 'waits for 3 tasks' && ` + rowWith("first") + `.dataset.state === 'waiting'`)
-	close(over) // its parent is told when all have ended
+	close(over) // its parent is notified when all have ended
 	p.until(state + ` === 'waits for 2 tasks'`)
 }

@@ -19,10 +19,10 @@ import (
 
 var keepPictures = flag.Bool("e2e.pictures", false, "write the pictures into docs/images")
 
-// biggestPicture is how many bytes a picture in the repository may have.
+// biggestPicture is the maximum size of a picture in the repository, in bytes.
 const biggestPicture = 200_000
 
-// TestPictures looks at the example's scene in every way that the README shows.
+// TestPictures opens the example's scene in every way that the README shows.
 func TestPictures(t *testing.T) {
 	folder := t.TempDir()
 	if *keepPictures {
@@ -62,8 +62,8 @@ func TestPictures(t *testing.T) {
 	}
 }
 
-// startScene runs the example, faster than in life, until something of everything
-// is there, and returns the page's address.
+// startScene runs the example faster than real time until every kind of state is
+// present. It returns the page's address.
 func startScene(t *testing.T) (url string) {
 	chromium(t)
 	program := filepath.Join(t.TempDir(), "dashboard")

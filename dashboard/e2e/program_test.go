@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTheProgramsPage looks at the page that bgagent serve shows, while a caller
-// delegates over MCP.
+// TestTheProgramsPage opens the page of bgagent serve while a caller delegates over
+// MCP.
 func TestTheProgramsPage(t *testing.T) {
 	chromium(t)
 	dir := t.TempDir()

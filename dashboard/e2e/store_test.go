@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/dashboard"
 )
 
-// tree applies batches to a store of its own, in a page, and returns what its
-// tree shows: each row's level and key.
+// tree applies batches to a store of its own inside a page and returns the level
+// and key of each row.
 const tree = `import(new URL('store.js', location)).then(({ Store }) => {
   const task = (id, session, parent, n) => ({ id, session, parent, n, title: id, agent: 'x', status: 'running' })
   const store = new Store()
@@ -25,10 +25,10 @@ func TestTasksThatOwnEachOtherAreInTheTree(t *testing.T) {
 		"parents first":                {`[[['a', 's1', 'main', 1], ['b', 's2', 's1', 2], ['c', 's3', 's2', 3]]]`, "1session:main 2a 3b 4c"},
 		"parents last":                 {`[[['c', 's3', 's2', 3], ['b', 's2', 's1', 2]], [['a', 's1', 'main', 1]]]`, "1session:main 2a 3b 4c"},
 		"a task in its parent's place": {`[[['a', 's1', 's1', 1]]]`, "1session:s1 2a"},
-		"the same, told late":          {`[[['a', '', 's1', 1]], [['a', 's1', 's1', 1], ['b', 's2', 's1', 2]]]`, "1session:s1 2a 3b"},
+		"the same, learned late":       {`[[['a', '', 's1', 1]], [['a', 's1', 's1', 1], ['b', 's2', 's1', 2]]]`, "1session:s1 2a 3b"},
 		"a ring":                       {`[[['a', 's1', 's2', 1], ['b', 's2', 's1', 2]]]`, "1session:s2 2a 3b"},
-		"a ring by a resumption":       {`[[['a', 's1', 'main', 1], ['b', 's2', 's1', 2]], [['a', 's1', 's2', 1]]]`, "1session:s2 2a 3b"},
-		"a ring that was opened":       {`[[['a', 's1', 's2', 1], ['b', 's2', 's1', 2]], [['b', 's2', 'main', 2]]]`, "1session:main 2b 3a"},
+		"a ring made by a resume":      {`[[['a', 's1', 'main', 1], ['b', 's2', 's1', 2]], [['a', 's1', 's2', 1]]]`, "1session:s2 2a 3b"},
+		"a ring that was broken up":    {`[[['a', 's1', 's2', 1], ['b', 's2', 's1', 2]], [['b', 's2', 'main', 2]]]`, "1session:main 2b 3a"},
 	} {
 		got, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`(BATCHES => `+tree+`)(`+c.batches+`)`, chromedp.EvalAwaitPromise))
 		require.NoError(t, err, name)

@@ -1,7 +1,7 @@
-// Command clients shows several agent runtimes behind one manager: ClientFor says
-// which agent runs on which, and Model says which model an agent uses, because
-// the limits are about models. Here all three runtimes are Go functions; each
-// could as well be a server or a command line.
+// Command clients runs several agent runtimes behind one manager. ClientFor maps
+// each agent to its runtime, and Model maps it to its model, because the limits
+// count models. All three runtimes are Go functions here; any of them could be a
+// server or a command line.
 package main
 
 import (
@@ -22,10 +22,10 @@ func main() {
 	}
 }
 
-// runtimes says where an agent runs; the client given to New has the empty name.
+// runtimes maps agents to runtimes. The client given to New has the empty name.
 var runtimes = map[string]string{"librarian": "docs", "oracle": "big"}
 
-// models says which model an agent uses when nobody asks for another.
+// models maps agents to the model that they use by default.
 var models = map[string]string{"librarian": "openai/gpt-5", "oracle": "anthropic/claude-opus-4-5"}
 
 func modelOf(agent, asked string) (string, error) {
@@ -35,10 +35,10 @@ func modelOf(agent, asked string) (string, error) {
 	case asked != "":
 		return asked, nil
 	}
-	return models[agent], nil // explore has none: its limit is by its name
+	return models[agent], nil // explore has no model: its limit counts by its name
 }
 
-// newRuntime returns a client that answers with its name and the model.
+// newRuntime returns a client that answers with its own name and the model.
 func newRuntime(name string) *inproc.Client {
 	return inproc.New(map[string]inproc.Agent{
 		inproc.Fallback: func(_ context.Context, t *inproc.Turn) (string, error) {

@@ -1,5 +1,5 @@
-// Command config prints the settings of background tasks that apply in a
-// project, and which line of which file each comes from.
+// Command config prints the settings of background tasks that apply in a project,
+// and the line of the file that each comes from.
 //
 //	config [-defaults] [project directory]
 package main
@@ -15,14 +15,14 @@ import (
 )
 
 func main() {
-	defaults := flag.Bool("defaults", false, "print the values that no file sets as well")
+	defaults := flag.Bool("defaults", false, "also print the values that no file sets")
 	flag.Parse()
 	project := "."
 	if flag.NArg() > 0 {
 		project = flag.Arg(0)
 	}
 	if err := run(os.Stdout, project, *defaults); err != nil {
-		fmt.Fprintln(os.Stderr, err) // one mistake a line, each with its place
+		fmt.Fprintln(os.Stderr, err) // one mistake per line, each with its place
 		os.Exit(1)
 	}
 }

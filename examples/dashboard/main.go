@@ -1,6 +1,6 @@
-// Command dashboard serves the page that shows background tasks, on loopback,
-// with a scene to look at: a few sessions that delegate all the time to agents
-// that are Go functions and only pretend to work, without a model.
+// Command dashboard serves the page that shows background tasks, on loopback, with
+// a demo scene. A few sessions keep delegating to agents that are Go functions and
+// only pretend to work, without a model.
 //
 //	go run ./examples/dashboard [-addr HOST:PORT] [-speed N] [-for D]
 package main
@@ -36,9 +36,9 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("dashboard", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	addr := flags.String("addr", "127.0.0.1:8420", "where to listen; port 0 takes a free one")
-	speed := flags.Float64("speed", 1, "how much faster than in life the scene goes")
-	limit := flags.Duration("for", 0, "how long to go on; 0 until interrupted")
+	addr := flags.String("addr", "127.0.0.1:8420", "address to listen on; port 0 picks a free one")
+	speed := flags.Float64("speed", 1, "speed of the scene, as a multiple of real time")
+	limit := flags.Duration("for", 0, "how long to run; 0 means until interrupted")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func serve(ctx context.Context, listener net.Listener, s *scene, stdout io.Write
 	mux.Handle("/tasks/", page)
 	mux.Handle("/", http.RedirectHandler("/tasks/", http.StatusFound))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	server.RegisterOnShutdown(page.Close) // or Shutdown would wait for the pages to be closed
+	server.RegisterOnShutdown(page.Close) // otherwise Shutdown would wait until the pages are closed
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

@@ -44,7 +44,7 @@ func TestThePageIsServedUntilInterrupted(t *testing.T) {
 	rest, err := io.ReadAll(lines)
 	require.NoError(t, err)
 	require.Contains(t, string(rest), "tasks were launched")
-	require.NoError(t, <-ended, "an open page does not hold it up")
+	require.NoError(t, <-ended, "an open page does not block the shutdown")
 }
 
 func TestTheSceneHasEverythingToLookAt(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// scene is a manager with something going on.
+// scene is a manager with tasks that keep coming.
 type scene struct {
 	m     *bgagent.BackgroundManager
 	speed float64
@@ -22,7 +22,7 @@ type scene struct {
 	rng *rand.Rand
 }
 
-// maxLive is when the sessions stop delegating for a while.
+// maxLive is the number of live tasks at which the sessions pause their delegating.
 const maxLive = 34
 
 func newScene(speed float64) (*scene, error) {
@@ -50,8 +50,8 @@ func newScene(speed float64) (*scene, error) {
 	return s, err
 }
 
-// close ends the scene. That nobody has been told of the last ends is no error
-// here: these sessions exist only in the scene.
+// close ends the scene. Notices that are still owed are no error here, because
+// these sessions exist only in the scene.
 func (s *scene) close() error {
 	var left *bgagent.CloseError
 	err := s.m.Close(context.Background())
@@ -68,12 +68,12 @@ func (s *scene) play(ctx context.Context) {
 			s.delegate(ctx, sessions[s.below(len(sessions))], 1+s.below(4))
 		}
 		for _, session := range sessions {
-			s.m.TakeNotice(session) // its model would read it
+			s.m.TakeNotice(session) // a real session's model would read it
 		}
 		if i%9 == 8 {
 			s.cancelOne(ctx)
 		}
-		_ = s.pause(ctx, 1500, 3500) // the loop sees that ctx has ended
+		_ = s.pause(ctx, 1500, 3500) // the loop checks ctx
 	}
 }
 
@@ -84,7 +84,7 @@ func (s *scene) live() int {
 func (s *scene) delegate(ctx context.Context, session string, n int) {
 	for range n {
 		j := jobs[s.below(len(jobs))]
-		// Past the limits of the scene nothing is launched; the next time it is.
+		// A launch beyond the scene's limits is refused; a later one succeeds.
 		_, _ = s.m.Launch(ctx, bgagent.Caller{Session: session}, bgagent.LaunchInput{
 			Agent: j.agent, Description: j.title, Prompt: j.title + ". " + j.prompt,
 		})
@@ -100,14 +100,14 @@ func (s *scene) cancelOne(ctx context.Context) {
 	_, _ = s.m.Cancel(ctx, bgagent.Caller{Session: t.Root}, t.ID, bgagent.CancelOptions{Reason: "answered by another task"})
 }
 
-// below returns a number from 0 that is below n.
+// below returns a random number from 0 to n-1.
 func (s *scene) below(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rng.IntN(n)
 }
 
-// pause waits for so many milliseconds of the scene's time.
+// pause waits for some milliseconds of the scene's time.
 func (s *scene) pause(ctx context.Context, least, most int) error {
 	d := time.Duration(float64(least+s.below(most-least)) / s.speed * float64(time.Millisecond))
 	select {
@@ -118,8 +118,8 @@ func (s *scene) pause(ctx context.Context, least, most int) error {
 	}
 }
 
-// worker is an agent that uses some tools, says something now and then, and has
-// an answer at the end. Some ask, a few fail.
+// worker is an agent that uses some tools, says something now and then, and returns
+// an answer. Some workers ask a question, and a few fail.
 func (s *scene) worker(ctx context.Context, t *inproc.Turn) (string, error) {
 	agent := t.Prompt.Agent
 	steps := 4 + s.below(10)
@@ -159,7 +159,7 @@ func (s *scene) worker(ctx context.Context, t *inproc.Turn) (string, error) {
 	return answers[s.below(len(answers))], nil
 }
 
-// builder delegates parts of its work, and answers when it has been told of
+// builder delegates parts of its work, and answers once it has been notified of
 // their ends.
 func (s *scene) builder(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {

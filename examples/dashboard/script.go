@@ -3,7 +3,7 @@ package main
 // sessions are the root sessions that delegate.
 var sessions = []string{"checkout: flaky payment test", "api: rate limits", "docs: release notes 2.4", "search: slow queries"}
 
-// job is one piece of work that a session delegates.
+// job is a piece of work that a session delegates.
 type job struct{ agent, title, prompt string }
 
 var jobs = []job{

@@ -1,6 +1,6 @@
-// Command drain shows a host that takes notices at points of its own choosing:
-// between two steps of its loop with TakeNotice, which never waits, and at the
-// end with NextNotice until nothing is owed any more.
+// Command drain shows a host that takes notices at points of its own choosing.
+// Between two steps of its loop it calls TakeNotice, which never waits. At the end
+// it calls NextNotice until nothing is owed.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	finish := make(chan struct{}) // the slow agent works until the host says so
+	finish := make(chan struct{}) // the slow agent works until this is closed
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"quick": func(context.Context, *inproc.Turn) (string, error) { return "done at once", nil },
 		"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) {
@@ -33,13 +33,13 @@ func run(ctx context.Context, w io.Writer) (err error) {
 				return "", ctx.Err()
 			}
 		},
-	}), bgagent.Config{Wake: bgagent.WakeNever}) // nobody is called; the host asks
+	}), bgagent.Config{Wake: bgagent.WakeNever}) // the manager calls nobody; the host asks
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close(context.Background())) }()
 
-	// "loop" is a scope: a name that notices are kept under, no session.
+	// "loop" is a scope, a name that notices are kept under. It is not a session.
 	caller := bgagent.Caller{Session: "loop"}
 	var ids []string
 	for _, agent := range []string{"quick", "slow"} {
@@ -54,14 +54,14 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	if _, err := m.Wait(ctx, caller, bgagent.WaitAny, ids...); err != nil {
 		return err
 	}
-	// … and then looks whether something has ended, without waiting.
+	// … and then checks, without waiting, whether a task has ended.
 	if n, ok := m.TakeNotice(caller.Session); ok {
 		show(w, "between two steps", m, n)
 	}
 	live, owed := m.Outstanding(caller.Session)
 	fmt.Fprintf(w, "%d live, %d owed\n", live, owed)
 
-	// There is nothing else to do: wait for the rest.
+	// There is nothing else to do, so wait for the rest.
 	close(finish)
 	for {
 		n, err := m.NextNotice(ctx, caller.Session)

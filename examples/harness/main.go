@@ -1,15 +1,15 @@
 // Command harness is a small but real agent harness: a chat with a model that
-// speaks the OpenAI chat API and has the three tools. What it delegates runs in
-// the background, in agents that are the same model with a system prompt of
-// their own and two tools to look at files; when they have ended the model is
-// woken by a notice.
+// speaks the OpenAI chat API and has the three tools. Delegated tasks run in the
+// background. Their agents are the same model, each with a system prompt of its own
+// and two tools to look at files. When the tasks have ended, a notice wakes the
+// leading model.
 //
 //	go run ./examples/harness -offline
 //	OPENAI_API_KEY=… go run ./examples/harness -model gpt-5-mini "What does this module do?"
 //
 // -offline answers with a scripted model in this process. -watch prints what
-// happens to the tasks. Further questions are read from standard input, a line
-// each; the program ends when there are none left and nothing is owed.
+// happens to the tasks. Further questions are read from standard input, one per
+// line. The program ends when there are no more questions and nothing is owed.
 package main
 
 import (
@@ -80,13 +80,13 @@ func main() {
 	}
 }
 
-// keyVariable is the environment variable that holds the API's key.
+// keyVariable is the environment variable with the API's key.
 const keyVariable = "OPENAI_API_KEY"
 
-// openAI is where a key is always needed: servers of one's own may need none.
+// openAI always needs a key. Servers of one's own may need none.
 const openAI = "https://api.openai.com/v1"
 
-// usable says what is missing before anything is asked of the API, which would
+// usable reports what is missing before any request is sent, because the API would
 // only answer 401.
 func (h *harness) usable(offline bool) error {
 	if offline || h.key != "" || h.url != openAI {
@@ -99,14 +99,14 @@ func (h *harness) usable(offline bool) error {
 func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
 	notices := make(chan bgagent.Notice, 8)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{
-		Limits: bgagent.Limits{Default: 2}, // of each model at a time
+		Limits: bgagent.Limits{Default: 2}, // per model
 		Model:  func(string, string) (string, error) { return h.model, nil },
 		Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
 			select {
 			case notices <- n:
 				return nil
 			default:
-				return bgagent.ErrBusy // tried again later
+				return bgagent.ErrBusy // the manager retries later
 			}
 		},
 	})
@@ -144,7 +144,7 @@ func (h *harness) run(ctx context.Context, question string, in io.Reader) (err e
 		for text = ""; text == ""; {
 			live, owed := m.Outstanding(me.Session)
 			if lines == nil && live+owed+len(notices) == 0 {
-				break // nobody will say anything any more
+				break // nothing more will come
 			}
 			select {
 			case line, more := <-lines:
@@ -172,7 +172,8 @@ func (h *harness) show(events *bgagent.Subscription) {
 	}
 }
 
-// worker is a background agent: the model with this system prompt and the files.
+// worker returns a background agent: the model with this system prompt and the file
+// tools.
 func (h *harness) worker(system string) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		c := &chat{h: h, tools: h.fileTools()}
@@ -190,7 +191,7 @@ func (h *harness) worker(system string) inproc.Agent {
 	}
 }
 
-// fileTools are what background agents can do.
+// fileTools are the tools of background agents.
 func (h *harness) fileTools() []bgagent.ToolDef {
 	return []bgagent.ToolDef{
 		{Name: "list_files", Description: "Lists all files.", Schema: json.RawMessage(`{"type":"object","properties":{}}`),
@@ -204,7 +205,7 @@ func (h *harness) fileTools() []bgagent.ToolDef {
 				if err := json.Unmarshal(args, &a); err != nil {
 					return bgagent.ToolResult{Text: err.Error(), IsError: true}, nil
 				}
-				data, err := h.files.ReadFile(a.Path) // nothing outside of the directory
+				data, err := h.files.ReadFile(a.Path) // files within the directory only
 				if err != nil {
 					return bgagent.ToolResult{Text: err.Error(), IsError: true}, nil
 				}
@@ -241,7 +242,7 @@ func (c *chat) add(role, text string) {
 	c.messages = append(c.messages, message{Role: role, Content: text})
 }
 
-// turn asks the model until it has called no more tools.
+// turn asks the model until it calls no more tools.
 func (c *chat) turn(ctx context.Context, text string, called func(name, args string)) (string, error) {
 	c.add("user", text)
 	for {
@@ -269,7 +270,7 @@ func (c *chat) turn(ctx context.Context, text string, called func(name, args str
 	}
 }
 
-// ask makes one request of the model.
+// ask sends one request to the model.
 func (c *chat) ask(ctx context.Context) (answer message, err error) {
 	type function struct {
 		Name        string          `json:"name"`

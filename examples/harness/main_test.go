@@ -37,8 +37,8 @@ func TestTheModelIsWokenByOneNoticeAndReadsWhatWasFound(t *testing.T) {
 	require.Equal(t, 3, strings.Count(out.String(), "(delegate_task "))
 	require.Equal(t, 3, strings.Count(out.String(), "(background_output "))
 	isWorker := func(r modelserver.Request) bool { return !r.Offers("delegate_task") }
-	require.LessOrEqual(t, s.MaxOpen(isWorker, nil), 2, "two of a model at a time")
-	require.Len(t, s.Requests(), 4+3*2, "two turns of the leader, and one of each agent, of two requests each")
+	require.LessOrEqual(t, s.MaxOpen(isWorker, nil), 2, "two sessions per model at a time")
+	require.Len(t, s.Requests(), 4+3*2, "two turns of the leader and one of each agent, with two requests each")
 }
 
 func TestAKeyThatIsMissingIsNamedBeforeAnythingIsAsked(t *testing.T) {

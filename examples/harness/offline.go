@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// offline starts a model server whose model knows just this example.
+// offline starts a model server whose model knows only this example.
 func offline() (url string, end func()) {
 	s := modelserver.New(script())
 	return s.URL + "/v1", s.Close
@@ -18,7 +18,7 @@ func offline() (url string, end func()) {
 
 var taskID = regexp.MustCompile(`bg_[0-9a-z]{16}`)
 
-// script answers the leader, and its agents once the leader has delegated.
+// script answers the leader and, after the leader has delegated, its agents.
 func script() modelserver.Handler {
 	var once sync.Once
 	delegated := make(chan struct{})
@@ -39,7 +39,7 @@ func script() modelserver.Handler {
 
 func lead(r modelserver.Request) modelserver.Reply {
 	switch results := r.LastResults(); {
-	case len(results) > 0 && taskID.MatchString(r.LastUser()): // it was told, and has read
+	case len(results) > 0 && taskID.MatchString(r.LastUser()): // it got the notice and has read the results
 		return modelserver.Say("This is what they found:" + answers(results))
 	case len(results) > 0:
 		return modelserver.Say("Three agents are at work. I go on when I am told.")
@@ -65,7 +65,7 @@ func delegate(agent, description, prompt string) modelserver.Call {
 		`{"subagent_type":%q,"description":%q,"prompt":%q,"run_in_background":true}`, agent, description, prompt)}
 }
 
-// work is what a background agent does: it looks once, and says what it saw.
+// work answers for a background agent: it looks once and reports what it saw.
 func work(prompt string, results []modelserver.Result) modelserver.Reply {
 	file, ok := strings.CutPrefix(prompt, "Read ")
 	file, _, _ = strings.Cut(file, " ")
@@ -82,7 +82,7 @@ func work(prompt string, results []modelserver.Result) modelserver.Reply {
 	}
 }
 
-// answers are the last lines of what background_output returned.
+// answers returns the last line of each result of background_output.
 func answers(results []modelserver.Result) (out string) {
 	for _, r := range results {
 		text := strings.TrimSpace(r.Text)

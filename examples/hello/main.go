@@ -1,5 +1,5 @@
 // Command hello delegates two tasks to an agent that is a Go function, and waits
-// until it has been told of both ends.
+// until both notices have arrived.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 	}
 	defer m.Close(ctx)
 
-	me := bgagent.Caller{Session: "main"} // who delegates and is told
+	me := bgagent.Caller{Session: "main"} // who delegates and gets the notices
 	for _, text := range []string{"hello", "good bye"} {
 		if _, err := m.Launch(ctx, me, bgagent.LaunchInput{Agent: "echo", Prompt: text}); err != nil {
 			log.Fatal(err)
@@ -31,7 +31,7 @@ func main() {
 	for {
 		notice, err := m.NextNotice(ctx, me.Session)
 		if err != nil {
-			break // bgagent.ErrNothingOwed: everything has ended and been told
+			break // bgagent.ErrNothingOwed: nothing is live, and all notices are taken
 		}
 		for _, end := range notice.Items {
 			task, _ := m.Get(end.Task)

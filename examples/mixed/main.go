@@ -1,7 +1,7 @@
-// Command mixed runs agents of four kinds behind one manager: "explore" is codex,
-// a command line; "oracle" speaks ACP; "reviewer" works in sessions of an opencode
-// server; "librarian" is a Go function. Who delegates does not notice, and the
-// limits count the models, wherever they run.
+// Command mixed runs agents of four kinds behind one manager. "explore" is codex, a
+// command line. "oracle" speaks ACP. "reviewer" works in sessions of an opencode
+// server. "librarian" is a Go function. The caller does not notice the difference,
+// and the limits count models, wherever they run.
 //
 //	go run . -acp "gemini --acp" -url http://127.0.0.1:4096
 package main
@@ -30,14 +30,14 @@ type runtimes struct {
 	codex    command.Agent
 	acp      acp.Config
 	opencode opencode.Config
-	models   map[string]string // by agent; the program's own where there is none
+	models   map[string]string // by agent; the program's own model if missing
 	dir      string
 }
 
 func main() {
 	r := runtimes{codex: command.Agent{Program: command.Codex()}}
 	acpCommand := flag.String("acp", "gemini --acp", "the agent that speaks ACP, with its arguments")
-	flag.StringVar(&r.acp.Auth, "acp-auth", "", "id of the authentication method that it needs")
+	flag.StringVar(&r.acp.Auth, "acp-auth", "", "id of the authentication method that the agent needs")
 	flag.StringVar(&r.opencode.URL, "url", "http://127.0.0.1:4096", "where the opencode server listens")
 	flag.StringVar(&r.dir, "dir", ".", "project to work in")
 	flag.Parse()
@@ -51,7 +51,7 @@ func main() {
 	}
 }
 
-// kind says which client an agent runs on; the one given to New has no name.
+// kind maps each agent to its client. The client given to New has the empty name.
 var kind = map[string]string{"explore": "codex", "oracle": "acp", "reviewer": "opencode", "librarian": ""}
 
 func run(ctx context.Context, w io.Writer, r runtimes, question string) (err error) {
@@ -91,7 +91,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	if err != nil {
 		return err
 	}
-	defer func() { // before the clients are closed
+	defer func() { // runs before the clients are closed
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 		defer cancel()
 		if left := m.Close(ctx); ctx.Err() != nil {
@@ -123,14 +123,14 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	}
 }
 
-// inFlags advises those who run this program: the client's own advice names
-// fields of its Config.
+// inFlags replaces the client's advice, which names fields of its Config, with the
+// flags of this program.
 func inFlags(err error) error {
 	var server *opencode.ServerError
 	if !errors.As(err, &server) {
 		return err
 	}
 	told := *server
-	told.Advice = `start it with "opencode serve", or say with -url where it is; the password of a server that has one is read from OPENCODE_SERVER_PASSWORD`
+	told.Advice = `start it with "opencode serve", or set -url to its address; if the server has a password, set OPENCODE_SERVER_PASSWORD`
 	return &told
 }

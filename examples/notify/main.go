@@ -1,6 +1,7 @@
-// Command notify shows how a host tells a root session that its tasks have
-// ended: the manager calls Config.Notify, and the host prompts the session with
-// the notice. A session that is in a turn answers ErrBusy and is told later.
+// Command notify shows how a host notifies a root session of its tasks' ends. The
+// manager calls Config.Notify, and the host prompts the session with the notice. If
+// the session is in a turn, the host returns ErrBusy, and the manager tries again
+// later.
 package main
 
 import (
@@ -27,28 +28,29 @@ func main() {
 // session is the host's own conversation with the model that delegates.
 type session struct {
 	inTurn atomic.Bool
-	asked  chan struct{} // it was asked in its turn
+	asked  chan struct{} // receives when a notice comes during a turn
 	seen   sync.Map      // ids of notices
 	inbox  chan bgagent.Notice
 }
 
-// notify is Config.Notify: it queues the notice as the session's next prompt.
+// notify implements Config.Notify: it queues the notice as the session's next
+// prompt.
 func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	if s.inTurn.Load() {
 		select {
 		case s.asked <- struct{}{}:
 		default:
 		}
-		return bgagent.ErrBusy // asked again after Config.PollInterval
+		return bgagent.ErrBusy // the manager asks again after Config.PollInterval
 	}
-	if _, again := s.seen.LoadOrStore(n.ID, true); !again { // a repetition has the same id
+	if _, again := s.seen.LoadOrStore(n.ID, true); !again { // a repeated notice has the same id
 		s.inbox <- n
 	}
 	return nil
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	launched := make(chan struct{}) // nothing ends before everything is launched, for the sake of the output
+	launched := make(chan struct{}) // holds back the ends until all tasks are launched, so that the output is always the same
 	explore := func(ctx context.Context, t *inproc.Turn) (string, error) {
 		select {
 		case <-launched:
@@ -58,7 +60,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		}
 	}
 	parent := &session{asked: make(chan struct{}, 1), inbox: make(chan bgagent.Notice, 1)}
-	parent.inTurn.Store(true) // the model is at work, and delegates
+	parent.inTurn.Store(true) // the model is in a turn and delegates
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": explore}), bgagent.Config{
 		Notify:       parent.notify,
 		Limits:       bgagent.Limits{Default: 1},
@@ -78,13 +80,13 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	}
 	close(launched)
 	<-parent.asked
-	fmt.Fprintln(w, "the session is in a turn, and is told later")
+	fmt.Fprintln(w, "the session is in a turn and gets its notice later")
 	parent.inTurn.Store(false)
 
 	select {
 	case n := <-parent.inbox:
 		// A real host prompts its model with n.Text here.
-		fmt.Fprintf(w, "told of %d ends\n", len(n.Items))
+		fmt.Fprintf(w, "notified of %d ends\n", len(n.Items))
 		for _, item := range n.Items {
 			fmt.Fprintf(w, "%s: %s\n", item.Description, item.Status)
 		}

@@ -13,8 +13,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// draw draws spans as a tree: when each began, how long it lasted, whether it was
-// an error, and how many tokens it used.
+// draw draws spans as a tree, with the start and duration of each, its error and
+// its tokens.
 func draw(w io.Writer, spans tracetest.SpanStubs) error {
 	below := map[trace.SpanID]tracetest.SpanStubs{}
 	for _, s := range spans {

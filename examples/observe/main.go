@@ -1,5 +1,5 @@
-// Command observe shows what can be seen of tasks from outside: the trace of
-// three tasks that a turn of the program launches, two of which can run at once,
+// Command observe shows how to observe tasks from outside. A turn of the program
+// launches three tasks, two of which run at once. The command prints their trace
 // and the manager's figures as expvar publishes them.
 package main
 
@@ -27,8 +27,8 @@ func main() {
 }
 
 func run(ctx context.Context, w io.Writer) error {
-	// Another program gives its provider a batcher and an exporter that sends to
-	// its collector, and makes a meter provider, too. Here spans stay in memory.
+	// A real program gives its provider a batcher and an exporter to its collector,
+	// and also creates a meter provider. Here the spans stay in memory.
 	spans := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
 
@@ -50,20 +50,20 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 
 	err = work(ctx, m, provider, w)
-	// In this order everything has ended before the last spans are written.
+	// In this order, everything has ended before the last spans are written.
 	err = errors.Join(err, m.Close(ctx), rec.Shutdown(ctx), draw(w, spans.GetSpans()))
 	return errors.Join(err, provider.Shutdown(ctx))
 }
 
-// work is a turn of the program: it delegates three tasks and waits until it has
-// been told of all of them.
+// work is a turn of the program. It delegates three tasks and waits for all of
+// their notices.
 func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.TracerProvider, w io.Writer) error {
 	ctx, turn := provider.Tracer("observe").Start(ctx, "turn of the program")
 	defer turn.End()
 	me := bgagent.Caller{Session: "main"}
 	for _, agent := range []string{"librarian", "explore", "oracle"} {
 		in := bgagent.LaunchInput{Agent: agent, Prompt: "work"}
-		bgotel.Inject(ctx, &in) // so that the task's spans come below the turn's
+		bgotel.Inject(ctx, &in) // the task's spans become children of the turn's
 		if _, err := m.Launch(ctx, me, in); err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.
 	}
 }
 
-// works is an agent that takes its time, uses some tokens, and ends well or not.
+// works returns an agent that takes its time, uses some tokens, and returns err.
 func works(d time.Duration, err error) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		t.Usage(bgagent.Usage{InputTokens: int64(len(t.Prompt.Text)), OutputTokens: d.Milliseconds()})

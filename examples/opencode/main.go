@@ -1,12 +1,12 @@
-// Command opencode runs the tutorial's scene on an opencode server: three agents
-// look at a project side by side, each in a session of its own, and what they
-// found is printed when all have ended.
+// Command opencode runs the tutorial's scene on an opencode server. Three agents
+// look at a project side by side, each in a session of its own. When all have
+// ended, the command prints what they found.
 //
 //	opencode serve --port 4096
 //	go run ./examples/opencode -url http://127.0.0.1:4096 -dir . -model provider/model
 //
-// The password of a server that has one is read from OPENCODE_SERVER_PASSWORD.
-// An agent that the server does not have is replaced by -fallback.
+// If the server has a password, it is read from OPENCODE_SERVER_PASSWORD. An agent
+// that the server lacks is replaced by -fallback.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// scene is what the three are asked.
+// scene holds the prompts of the three agents.
 var scene = []bgagent.LaunchInput{
 	{Agent: "explore", Description: "Explore: find the main parts", Prompt: "Which packages does this project have, and what is each for? Answer in a few lines."},
 	{Agent: "librarian", Description: "Librarian: read the documents", Prompt: "What do the documents of this project promise to its users? Answer in a few lines."},
@@ -41,8 +41,8 @@ func main() {
 	var o options
 	flag.StringVar(&o.server.URL, "url", "http://127.0.0.1:4096", "where the server listens")
 	flag.StringVar(&o.server.Directory, "dir", ".", "project to look at, on the server's machine")
-	flag.StringVar(&o.server.Model, "model", "", "provider/model; the agents' own when empty")
-	flag.StringVar(&o.fallback, "fallback", "general", "agent to use where the server does not have one of the three")
+	flag.StringVar(&o.server.Model, "model", "", "provider/model; empty means the agents' own")
+	flag.StringVar(&o.fallback, "fallback", "general", "agent that replaces any of the three that the server lacks")
 	flag.IntVar(&o.limit, "limit", 2, "how many run at once")
 	flag.Parse()
 	o.server.Password = os.Getenv("OPENCODE_SERVER_PASSWORD")
@@ -68,7 +68,7 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 	}
 	m, err := bgagent.New(client, bgagent.Config{
 		Limits: bgagent.Limits{Default: o.limit},
-		// One model for all, so that the limit counts them together.
+		// All agents use one model, so that the limit counts them together.
 		Model: func(_, asked string) (string, error) { return o.server.Model, nil },
 	})
 	if err != nil {
@@ -118,15 +118,15 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 	return nil
 }
 
-// inFlags advises those who run this program: the client's own advice names
-// fields of its Config.
+// inFlags replaces the client's advice, which names fields of its Config, with the
+// flags of this program.
 func inFlags(err error) error {
 	var server *opencode.ServerError
 	if !errors.As(err, &server) {
 		return err
 	}
 	told := *server
-	told.Advice = `start it with "opencode serve", or say with -url where it is; the password of a server that has one is read from OPENCODE_SERVER_PASSWORD`
+	told.Advice = `start it with "opencode serve", or set -url to its address; if the server has a password, set OPENCODE_SERVER_PASSWORD`
 	return &told
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// newClient returns a session client that runs the three agents on the module
-// in dir.
+// newClient returns a session client that runs the three agents on the module in
+// dir.
 func newClient(dir string) *inproc.Client {
 	all := map[string]inproc.Agent{}
 	for name, work := range agents.All() {
@@ -22,7 +22,7 @@ func newClient(dir string) *inproc.Client {
 	return inproc.New(all)
 }
 
-// answers returns what the agent said in the earlier turns.
+// answers returns the agent's answers of the earlier turns.
 func answers(history []bgagent.Message) []string {
 	var said []string
 	for _, m := range history {
@@ -33,7 +33,7 @@ func answers(history []bgagent.Message) []string {
 	return said
 }
 
-// reporter passes on what an agent reports.
+// reporter forwards an agent's reports.
 func reporter(t *inproc.Turn) *bgagent.Reporter {
 	return bgagent.NewReporter(func(r bgagent.Report) {
 		switch r.Kind {
@@ -47,8 +47,8 @@ func reporter(t *inproc.Turn) *bgagent.Reporter {
 	})
 }
 
-// modelOf says which model an agent uses, so that the limits are those of one
-// provider, "local", whatever the agent.
+// modelOf maps every agent to a model of one provider, "local", so that one limit
+// counts them all.
 func modelOf(agent, asked string) (string, error) {
 	if asked != "" {
 		return asked, nil

@@ -10,31 +10,31 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// display shows what happens to the person at the screen.
+// display shows progress to the person at the screen.
 type display interface {
-	// print writes text for good. While tasks are watched it may wait until
+	// print writes text permanently. While tasks are watched, it may wait until
 	// watching ends.
 	print(text string)
-	// watch begins to show tasks; the function that it returns ends that.
+	// watch starts to show tasks; end stops it.
 	watch(tasks []bgagent.Task) (end func())
-	// task shows a task as it is now. One that was overtaken by what has been
-	// shown already is ignored.
+	// task shows the current state of a task. A state older than the one shown is
+	// ignored.
 	task(t bgagent.Task)
-	// told shows that the parent has been told of ends.
+	// told shows that the parent has been notified of ends.
 	told(n bgagent.Notice)
 }
 
-// lines is a display of plain lines, for files, pipes and simple terminals: one
-// whenever the state of a task changes.
+// lines is a display of plain lines, for files, pipes and simple terminals. It
+// writes a line whenever the state of a task changes.
 type lines struct {
 	mu    sync.Mutex
 	w     io.Writer
 	start time.Time
 	last  map[string]state
-	open  bool // the last thing written was a line, not a paragraph
+	open  bool // the last output was a line, not a paragraph
 }
 
-// state is how far a task has got.
+// state is the progress of a task.
 type state struct {
 	attempt int
 	status  bgagent.Status
@@ -42,7 +42,7 @@ type state struct {
 
 func stateOf(t bgagent.Task) state { return state{t.Attempt, t.Status} }
 
-// before reports whether the state comes before another of the same task.
+// before reports whether the state precedes another state of the same task.
 func (s state) before(other state) bool {
 	return s.attempt < other.attempt || s.attempt == other.attempt && s.status < other.status
 }
@@ -56,7 +56,7 @@ func (d *lines) print(text string) {
 	fmt.Fprintln(d.w, strings.TrimRight(text, "\n")+"\n")
 }
 
-// closeLocked ends a row of lines with an empty one.
+// closeLocked ends a block of lines with an empty line.
 func (d *lines) closeLocked() {
 	if d.open {
 		fmt.Fprintln(d.w)
@@ -94,7 +94,7 @@ func (d *lines) task(t bgagent.Task) {
 	defer d.mu.Unlock()
 	now := stateOf(t)
 	if was, ok := d.last[t.ID]; d.last == nil || ok && !was.before(now) {
-		return // nobody watches, or this has been told
+		return // nobody watches, or the state has been shown
 	}
 	d.last[t.ID] = now
 	about := t.Description
@@ -110,7 +110,7 @@ func (d *lines) told(n bgagent.Notice) {
 	d.lineLocked("told", endsOf(n))
 }
 
-// endsOf says in one line what a notice is about.
+// endsOf summarizes a notice in one line.
 func endsOf(n bgagent.Notice) string {
 	var ends []string
 	for _, it := range n.Items {

@@ -29,11 +29,11 @@ func TestTableShowsTheTasks(t *testing.T) {
 	view := ansi.Strip(m.View().Content)
 	for _, want := range []string{"go doc net/http", "number 2 in line, provider local: 3 of 3 in use", "no such file", "1.0s", "told: Librarian: study error"} {
 		if !strings.Contains(view, want) {
-			t.Errorf("%q does not stand in\n%s", want, view)
+			t.Errorf("%q is missing in\n%s", want, view)
 		}
 	}
 	if !strings.HasSuffix(view, "error\n") {
-		t.Errorf("the last line is not empty, so its text would be erased in the end:\n%s", view)
+		t.Errorf("the last line is not empty, so its text would be erased at the end:\n%s", view)
 	}
 	if strings.Contains(view, "overtaken") {
 		t.Errorf("a task went back in time:\n%s", view)
@@ -69,7 +69,7 @@ func TestLinesAreOneForEveryChangeOfState(t *testing.T) {
 	d.task(tasks[0])
 	tasks[0].Status, tasks[0].Ended = bgagent.Completed, tasks[0].Started.Add(time.Second)
 	d.task(tasks[0])
-	tasks[0].Status = bgagent.Running // overtaken
+	tasks[0].Status = bgagent.Running // outdated
 	d.task(tasks[0])
 	tasks[0].Status = bgagent.Completed
 	tasks[0].Attempt++

@@ -12,13 +12,13 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// screen is a display for terminals: while tasks are watched a table of them is
-// redrawn in place; what is printed meanwhile comes after it.
+// screen is a display for terminals. It redraws a table of the watched tasks in
+// place and prints other text after it.
 type screen struct {
 	out *os.File
 
 	mu      sync.Mutex
-	program *tea.Program // while tasks are watched
+	program *tea.Program // nil unless tasks are watched
 	later   []string
 }
 
@@ -34,8 +34,8 @@ func (d *screen) print(text string) {
 	fmt.Fprintln(d.out, strings.TrimRight(text, "\n")+"\n")
 }
 
-// watch runs the table. It takes no input and no signals, so that Ctrl-C stays
-// what it is.
+// watch runs the table. The table takes no input and no signals, so that Ctrl-C
+// keeps its meaning.
 func (d *screen) watch(tasks []bgagent.Task) func() {
 	t := &table{}
 	for _, task := range tasks {
@@ -45,8 +45,8 @@ func (d *screen) watch(tasks []bgagent.Task) func() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// Without a table the results are still printed, so its failure is
-		// only said.
+		// The results are printed even without the table, so its failure is only
+		// reported.
 		if _, err := p.Run(); err != nil {
 			d.print(fmt.Sprintf("(the table of tasks cannot be shown: %v)", err))
 		}
@@ -88,11 +88,11 @@ type (
 	endMsg  struct{}
 )
 
-// table is the picture of the tasks.
+// table is the view of the tasks.
 type table struct {
-	tasks []bgagent.Task // in the order of their launch
+	tasks []bgagent.Task // in launch order
 	told  []string
-	width int // of the terminal; 0 while it is unknown
+	width int // of the terminal; 0 while unknown
 	frame int
 }
 
@@ -111,7 +111,7 @@ func (t *table) put(task bgagent.Task) {
 // Init implements [tea.Model].
 func (t *table) Init() tea.Cmd { return tick() }
 
-// tick asks for the next picture: durations grow, what runs turns.
+// tick schedules the next redraw, for the durations and the spinner.
 func tick() tea.Cmd {
 	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
 }
@@ -144,7 +144,7 @@ func (t *table) View() tea.View {
 	for _, told := range t.told {
 		b.WriteString(t.fit(faint("  told: " + told)))
 	}
-	// The last line is empty: it is the one that is erased in the end.
+	// The last line is empty, because the program erases it at the end.
 	return tea.NewView(b.String())
 }
 
@@ -155,7 +155,7 @@ func (t *table) fit(line string) string {
 	return line + "\n"
 }
 
-// spinner turns at tasks that run.
+// spinner turns beside running tasks.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 func (t *table) row(task bgagent.Task, now time.Time) string {

@@ -1,8 +1,8 @@
-// Command quickstart plays the scene that background tasks are made for, on a
-// real Go module, without a model and without a network: it delegates more tasks
-// than there are slots to three agents that work side by side, cancels one, is
-// told of the ends, reads the results, asks one agent a follow-up question, and
-// at last does the same tasks one after the other to compare the time.
+// Command quickstart plays the scene that background tasks are made for, on a real
+// Go module, without a model or a network. It delegates more tasks than there are
+// slots to three agents that work side by side. It cancels one task, gets the
+// notices, reads the results and asks one agent a follow-up question. Finally it
+// runs the same tasks one after another to compare the time.
 //
 //	go run ./examples/quickstart [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
 package main
@@ -27,20 +27,20 @@ import (
 // Exit codes.
 const (
 	exitOK          = 0
-	exitFailed      = 1 // something went wrong, or the time was over
+	exitFailed      = 1 // something went wrong, or time ran out
 	exitUsage       = 2 // the command line is wrong
 	exitInterrupted = 130
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills the program
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
-// options are what the command line says.
+// options are the command line's settings.
 type options struct {
 	dir     string // top directory of the module
 	find    string
@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
-// stopped says what became of the tasks that were cut short.
+// stopped says what happened to the interrupted tasks.
 func stopped(err error) string {
 	var c *bgagent.CloseError
 	if errors.As(err, &c) && len(c.NotStopped) > 0 {
@@ -94,7 +94,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.find, "find", "session", "the `words` whose implementation explore looks for")
 	flags.IntVar(&o.limit, "limit", 3, "how many tasks run side by side, 1 or more")
 	flags.BoolVar(&o.plain, "plain", false, "plain lines even in a terminal, as with NO_COLOR in the environment")
-	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "when to give up")
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "time after which to give up")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(stderr)
@@ -105,7 +105,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	switch {
 	case flags.NArg() > 0:
-		return o, fmt.Errorf("there are no arguments beside the flags, but %q was given; a module is named with -dir", flags.Arg(0))
+		return o, fmt.Errorf("there are no arguments besides the flags, but %q was given; a module is named with -dir", flags.Arg(0))
 	case o.limit < 1:
 		return o, fmt.Errorf("-limit is %d, but at least one task must be able to run; give 1 or more", o.limit)
 	case o.timeout <= 0:
@@ -122,7 +122,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 func quoted(s string) string { return `"` + s + `"` }
 
-// live reports whether w can show a display that is redrawn in place.
+// live reports whether w is a terminal that can show a redrawn display.
 func live(o options, w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && !o.plain && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(f.Fd())

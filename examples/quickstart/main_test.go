@@ -14,8 +14,7 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// output collects what is printed, and calls seen with all of it after every
-// write.
+// output collects the output, and calls seen with all of it after every write.
 type output struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer
@@ -79,8 +78,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The whole scene, on three modules. The output is not a terminal, so it is
-// plain lines.
+// The whole scene, on three modules. The output is not a terminal, so it consists
+// of plain lines.
 func TestScene(t *testing.T) {
 	for _, c := range []struct {
 		module, find string
@@ -119,7 +118,7 @@ func TestScene(t *testing.T) {
 	}
 }
 
-// checkScene checks the shape of the output.
+// checkScene checks the structure of the output.
 func checkScene(t *testing.T, out string, want []string) {
 	t.Helper()
 	if strings.Contains(out, "\x1b") {
@@ -130,8 +129,8 @@ func checkScene(t *testing.T, out string, want []string) {
 		"Cancelled 1 background task(s):":        1,
 		"\nTask Result\n":                        7, // six, and the follow-up
 	} {
-		// The follow-up may be announced in the same words as a launch, and a
-		// fast task may be read once more by the look at its status.
+		// A model might see more: the follow-up is announced like a launch, and the
+		// status call may read a fast task once more.
 		if got := strings.Count(out, text); got < n || got > n+1 {
 			t.Errorf("%q stands %d times, want %d", text, got, n)
 		}
@@ -161,8 +160,8 @@ func checkScene(t *testing.T, out string, want []string) {
 	}
 }
 
-// checkSerial checks that with a limit of 1 no task was shown as running beside
-// another.
+// checkSerial checks that no task was shown as running beside another one with a
+// limit of 1.
 func checkSerial(t *testing.T, out string) {
 	t.Helper()
 	_, serial, _ := strings.Cut(out, "=== The same tasks")
@@ -181,7 +180,8 @@ func checkSerial(t *testing.T, out string) {
 	}
 }
 
-// An interrupt in the middle of the scene cancels what runs and ends the program.
+// An interrupt in the middle of the scene cancels the running tasks and ends the
+// program.
 func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -207,7 +207,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// Whatever asks for plain output gets it; what is no terminal gets it anyway.
+// Plain output is used if requested, and always without a terminal.
 func TestPlainLines(t *testing.T) {
 	if live(options{}, &output{}) {
 		t.Error("a buffer was taken for a terminal")

@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// player does what a model would do with the tools, and prints what it would
+// player does what a model would do with the tools, and prints what a model would
 // read.
 type player struct {
 	m    *bgagent.BackgroundManager
@@ -20,19 +20,19 @@ type player struct {
 
 	calls    int
 	launched []string             // ids of the tasks
-	ended    []bgagent.NoticeItem // told of, not read yet
+	ended    []bgagent.NoticeItem // reported by notices, not read yet
 }
 
-// caller is who calls the next tool. A host takes the id of the call from its
-// model.
+// caller returns the caller of the next tool call. A host takes the id of the call
+// from its model.
 func (p *player) caller() bgagent.Caller {
 	p.calls++
 	return bgagent.Caller{Session: parent, ToolCallID: "call_" + strconv.Itoa(p.calls)}
 }
 
-// answered takes the answer of a tool: its text is for the model, and what it
-// tells besides need not be waited for any more. A model would read an error and
-// try again; here it is one of this program.
+// answered handles the answer of a tool. The text is for the model. A notice that
+// comes with it need not be awaited any more. A model would read an error and try
+// again; here, an error is a bug of this program.
 func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
 	if err != nil {
 		return err
@@ -68,13 +68,13 @@ func (p *player) launch(ctx context.Context, jobs []job) error {
 	return nil
 }
 
-// cancelLast cancels the task that was launched last: nobody needs it any more.
-// With fewer slots than tasks it is still pending, and never starts.
+// cancelLast cancels the task launched last, as if nobody needed it any more. With
+// fewer slots than tasks it is still pending, and never starts.
 func (p *player) cancelLast(ctx context.Context) error {
 	last := p.launched[len(p.launched)-1]
 	res, err := bgagent.BackgroundCancel(ctx, p.m, p.caller(), bgagent.BackgroundCancelArgs{TaskID: last})
 	if err == nil && res.IsError {
-		// It was faster: with that many slots it may have ended by itself.
+		// With enough slots, the task may have ended by itself before.
 		if t, getErr := p.m.Get(last); getErr == nil && t.Status.Terminal() {
 			res.IsError = false
 		}
@@ -82,7 +82,7 @@ func (p *player) cancelLast(ctx context.Context) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// status looks at the third task once, without waiting.
+// status checks the third task once, without waiting.
 func (p *player) status(ctx context.Context) error {
 	if !p.show {
 		return nil
@@ -96,8 +96,8 @@ func (p *player) read(ctx context.Context, task string) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// readAll reads every result as soon as its end is told, until nothing is live
-// and nothing is owed. Nothing is asked in the meantime.
+// readAll reads every result as soon as its end is reported, until nothing is live
+// and nothing is owed. It never polls.
 func (p *player) readAll(ctx context.Context) error {
 	for {
 		for len(p.ended) > 0 {
@@ -121,8 +121,8 @@ func (p *player) readAll(ctx context.Context) error {
 	}
 }
 
-// followUp asks the agent of the first task about what it found. Its session
-// still knows.
+// followUp asks the agent of the first task about its findings. The session still
+// knows them.
 func (p *player) followUp(ctx context.Context) error {
 	t, err := p.m.Get(p.launched[0])
 	if err != nil {
@@ -142,7 +142,7 @@ func (p *player) followUp(ctx context.Context) error {
 	return p.watched(ctx, p.readAll, t.ID)
 }
 
-// watched shows the tasks while f runs, from the manager's events.
+// watched shows the tasks while f runs, following the manager's events.
 func (p *player) watched(ctx context.Context, f func(context.Context) error, ids ...string) error {
 	of := func(tasks []bgagent.Task) []bgagent.Task {
 		return slices.DeleteFunc(tasks, func(t bgagent.Task) bool { return !slices.Contains(ids, t.ID) })
@@ -154,17 +154,17 @@ func (p *player) watched(ctx context.Context, f func(context.Context) error, ids
 	err := f(ctx)
 	events.Close()
 	wg.Wait()
-	p.refresh(of) // whatever event was still unread
+	p.refresh(of) // covers events not read yet
 	end()
 	return err
 }
 
-// follow shows what the events tell until there are no more.
+// follow shows the tasks from the events until there are no more events.
 func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of func([]bgagent.Task) []bgagent.Task) {
 	p.refresh(of, bgagent.Pending)
 	for {
 		e, err := events.Next(ctx)
-		if err != nil { // closed, or the end of ctx
+		if err != nil { // the subscription is closed, or ctx has ended
 			return
 		}
 		for _, t := range of([]bgagent.Task{e.Task}) {
@@ -173,14 +173,14 @@ func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of fu
 		switch e.Kind {
 		case bgagent.EventMissed:
 			p.refresh(of)
-		case bgagent.EventStarted, bgagent.EventEnded: // the others move up in line
+		case bgagent.EventStarted, bgagent.EventEnded: // the other tasks move up in line
 			p.refresh(of, bgagent.Pending)
 		}
 	}
 }
 
-// refresh shows the tasks that are in one of the states, or all, as they are now,
-// with their place in line.
+// refresh shows the current state of the tasks with one of the statuses, or of all
+// tasks, with their places in line.
 func (p *player) refresh(of func([]bgagent.Task) []bgagent.Task, status ...bgagent.Status) {
 	for _, t := range of(p.m.List(bgagent.Query{Parent: parent, Status: status})) {
 		if full, err := p.m.Get(t.ID); err == nil {

@@ -12,14 +12,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// parent is the session that delegates. It has no agent behind it: this program
-// plays the model that would call the tools.
+// parent is the session that delegates. No agent runs in it: this program plays the
+// model that would call the tools.
 const parent = "quickstart"
 
-// job is one piece of work to delegate.
+// job is a piece of work to delegate.
 type job struct{ agent, description, prompt string }
 
-// jobs returns the work of the scene. The last one is cancelled again.
+// jobs returns the work of the scene. The last one is cancelled.
 func jobs(find string) []job {
 	return []job{
 		{"explore", "Explore: find the code for " + find, "Find where " + quoted(find) + " is implemented in this module."},
@@ -61,10 +61,10 @@ func play(ctx context.Context, o options, stdout io.Writer) error {
 	return nil
 }
 
-// outcome is what came of one run of the tasks.
+// outcome is the result of one run of the tasks.
 type outcome struct {
 	took   time.Duration // from the first launch to the last end
-	added  time.Duration // the tasks' own durations added up
+	added  time.Duration // sum of the tasks' own durations
 	failed int           // tasks that did not complete
 }
 
@@ -83,8 +83,8 @@ func figures(limit int, parallel, serial outcome) string {
 func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 // playOnce delegates all tasks to a manager with the limit, cancels the last one,
-// and reads every result when it is told of the end. The shown run prints what
-// the model would read, and ends with a follow-up question.
+// and reads every result when its end is reported. With show set, it prints what
+// the model would read and ends with a follow-up question.
 func playOnce(ctx context.Context, o options, limit int, out display, show bool) (res outcome, err error) {
 	m, err := bgagent.New(newClient(o.dir), bgagent.Config{
 		Limits: bgagent.Limits{Provider: map[string]int{"local": limit}},
@@ -95,7 +95,7 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 		return res, err
 	}
 	defer func() {
-		// The caller's context may have ended: closing has its own time.
+		// The caller's context may have ended, so closing has a timeout of its own.
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		err = errors.Join(err, m.Close(closing))
@@ -119,7 +119,7 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 	return res, err
 }
 
-// outcome measures all tasks but the cancelled one, by the manager's own times.
+// outcome measures all tasks but the cancelled one, by the manager's times.
 func (p *player) outcome() (outcome, error) {
 	var res outcome
 	var first, last time.Time

@@ -1,6 +1,6 @@
-// Command shutdown shows how a host goes down: Drain lets what was accepted come
-// to its end for a while, Close stops what is left, and its error tells what did
-// not stop and what nobody has been told of.
+// Command shutdown shows how a host shuts down. Drain gives accepted tasks some
+// time to end. Close stops the rest. Its error lists what did not stop and what
+// nobody was notified of.
 package main
 
 import (
@@ -30,11 +30,11 @@ func run(ctx context.Context, w io.Writer) error {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"quick": func(context.Context, *inproc.Turn) (string, error) { return "done", nil },
 		"obedient": func(ctx context.Context, _ *inproc.Turn) (string, error) {
-			<-ctx.Done() // stops as soon as it is told to
+			<-ctx.Done() // stops at once
 			return "", ctx.Err()
 		},
 		"stubborn": func(context.Context, *inproc.Turn) (string, error) {
-			<-release // ignores its context, which no agent should
+			<-release // ignores its context, which an agent should never do
 			return "", nil
 		},
 	}), bgagent.Config{StopTimeout: 200 * time.Millisecond}) // how long a session may take to stop
@@ -50,7 +50,7 @@ func run(ctx context.Context, w io.Writer) error {
 		names[t.ID] = agent
 	}
 
-	// From here on nothing new is accepted; what there is gets a moment.
+	// Nothing new is accepted from here on; live tasks get a moment to end.
 	draining, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	err = m.Drain(draining)
@@ -58,20 +58,20 @@ func run(ctx context.Context, w io.Writer) error {
 	_, err = m.Launch(ctx, bgagent.Caller{Session: "main"}, bgagent.LaunchInput{Agent: "quick", Prompt: "one more"})
 	fmt.Fprintln(w, "one more is refused:", errors.Is(err, bgagent.ErrClosed))
 
-	// What is left is cancelled and stopped. The deadline is for Close itself; it
-	// is longer than StopTimeout, so that Close can say what did not stop.
+	// Close cancels and stops the rest. Its own deadline is longer than StopTimeout,
+	// so that Close can report what did not stop.
 	closing, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var left *bgagent.CloseError
 	if err := m.Close(closing); !errors.As(err, &left) {
-		return fmt.Errorf("one agent does not stop, and closing says only: %v", err)
+		return fmt.Errorf("one agent does not stop, but Close reports only: %v", err)
 	}
 	for _, id := range left.NotStopped {
 		fmt.Fprintln(w, "did not stop:", names[id])
 	}
-	fmt.Fprintln(w, "ends that nobody was told of:", len(left.Owed))
+	fmt.Fprintln(w, "ends that nobody was notified of:", len(left.Owed))
 
-	// They can still be taken, to be written down for the next start.
+	// The notices can still be taken, for example to store them for the next start.
 	n, _ := m.TakeNotice("main")
 	slices.SortFunc(n.Items, func(a, b bgagent.NoticeItem) int { return strings.Compare(a.Agent, b.Agent) })
 	for _, item := range n.Items {

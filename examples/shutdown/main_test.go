@@ -13,7 +13,7 @@ func TestOutput(t *testing.T) {
 	require.Equal(t, `drained in time: false
 one more is refused: true
 did not stop: stubborn
-ends that nobody was told of: 3
+ends that nobody was notified of: 3
 obedient: cancelled, manager closed
 quick: completed, turn ended
 stubborn: cancelled, manager closed

@@ -15,10 +15,10 @@ import (
 )
 
 // einoTools configures the tools for an agent or a graph. They serve all
-// conversations: whose a call is stands in the context given to the agent.
+// conversations: the agent's context carries the caller.
 func einoTools(defs []bgagent.ToolDef) (compose.ToolsNodeConfig, error) {
 	conf := compose.ToolsNodeConfig{
-		// Without it a name that there is not would end the agent.
+		// Without this handler, an unknown name would end the agent.
 		UnknownToolsHandler: func(_ context.Context, name, _ string) (string, error) {
 			return "There is no tool " + name + ".", nil
 		},
@@ -48,8 +48,8 @@ var _ tool.InvokableTool = (*einoTool)(nil)
 // Info implements [tool.BaseTool].
 func (t *einoTool) Info(context.Context) (*schema.ToolInfo, error) { return t.info, nil }
 
-// InvokableRun implements [tool.InvokableTool]. What was wrong with a call goes
-// to the model as text, for an error would end the agent.
+// InvokableRun implements [tool.InvokableTool]. A problem with the call goes to the
+// model as text, because an error would end the agent.
 func (t *einoTool) InvokableRun(ctx context.Context, args string, _ ...tool.Option) (string, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = compose.GetToolCallID(ctx)
@@ -57,7 +57,7 @@ func (t *einoTool) InvokableRun(ctx context.Context, args string, _ ...tool.Opti
 	return r.Text, err
 }
 
-// einoChat lets a ReAct agent talk to a model until it calls no tool any more.
+// einoChat lets a ReAct agent talk to a model until it calls no more tools.
 func einoChat(ctx context.Context, m model.ToolCallingChatModel, defs []bgagent.ToolDef, prompt string) (*schema.Message, error) {
 	tools, err := einoTools(defs)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/tmc/langchaingo/llms"
 )
 
-// langchainTools defines the tools for llms.WithTools. Some of the models take
-// the parameters as a map only.
+// langchainTools defines the tools for llms.WithTools. Some models accept the
+// parameters only as a map.
 func langchainTools(defs []bgagent.ToolDef) ([]llms.Tool, error) {
 	var tools []llms.Tool
 	for _, d := range defs {
@@ -28,8 +28,8 @@ func langchainTools(defs []bgagent.ToolDef) ([]llms.Tool, error) {
 }
 
 // langchainResults runs the tools that a model calls. It returns the messages to
-// go on with: the calls, and the result of each. A result has no mark for
-// errors; the text says what is wrong.
+// continue with: the calls and their results. Results have no error mark; the text
+// says what is wrong.
 func langchainResults(ctx context.Context, defs []bgagent.ToolDef, choice *llms.ContentChoice) ([]llms.MessageContent, error) {
 	calls := llms.MessageContent{Role: llms.ChatMessageTypeAI}
 	if choice.Content != "" {
@@ -51,7 +51,7 @@ func langchainResults(ctx context.Context, defs []bgagent.ToolDef, choice *llms.
 	return append([]llms.MessageContent{calls}, results...), nil
 }
 
-// langchainChat talks to a model until it calls no tool any more.
+// langchainChat talks to a model until it calls no more tools.
 func langchainChat(ctx context.Context, m llms.Model, defs []bgagent.ToolDef, prompt string) (string, error) {
 	tools, err := langchainTools(defs)
 	if err != nil {

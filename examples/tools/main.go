@@ -1,7 +1,7 @@
 // Command tools lets models call the three tools through real SDKs, without a
-// network: MCP, Anthropic, OpenAI, Eino and LangChainGo. There is a file for
-// each of them with what a program needs to offer the tools through it. The
-// models are scripted, see script.go; everything else is what it would be.
+// network: MCP, Anthropic, OpenAI, Eino and LangChainGo. One file per SDK holds all
+// that a program needs to offer the tools through it. The models are scripted
+// (script.go); everything else is real.
 //
 //	go run ./examples/tools
 package main
@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// sdks are the SDKs in turn. Each plays the script to its end.
+// sdks are the SDKs in order. Each plays the script to its end.
 var sdks = []struct {
 	name string
 	play func(context.Context, []bgagent.ToolDef, *script) error
@@ -40,8 +40,8 @@ var sdks = []struct {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	// The agent is not done before the model knows of its task, so that the output
-	// is the same every time: a task that has ended by then is told of at once.
+	// The agent does not finish before the model knows its task. Otherwise the
+	// answer to the launch could already report the end, and the output would vary.
 	launched := make(chan struct{}, 1)
 	client := inproc.New(map[string]inproc.Agent{
 		"counter": func(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -64,7 +64,8 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	})
 	for _, sdk := range sdks {
 		fmt.Fprintf(w, "== %s\n", sdk.name)
-		// Each conversation is a session of its own: none sees the tasks of another.
+		// Each conversation is a session of its own and does not see the tasks of
+		// others.
 		ctx := bgagent.WithCaller(ctx, bgagent.Caller{Session: "conversation with " + sdk.name})
 		s := &script{w: w, defs: defs, launched: launched}
 		if err := sdk.play(ctx, defs, s); err != nil {
@@ -75,9 +76,9 @@ func run(ctx context.Context, w io.Writer) (err error) {
 }
 
 // callTool runs a tool that a model has called. ctx carries the caller with the
-// session of the conversation. The id of the call is added to it: a launch that
-// is repeated with the same id, as after a lost connection, launches nothing
-// twice.
+// session of the conversation; callTool adds the id of the call. If a launch is
+// repeated with the same id while its task is live, for example after a lost
+// connection, it launches nothing new.
 func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args json.RawMessage) (bgagent.ToolResult, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = id
@@ -86,6 +87,7 @@ func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args
 			return d.Call(bgagent.WithCaller(ctx, by), args)
 		}
 	}
-	// Models do that. The error of Call is for the host; this is for the model.
+	// Models do call unknown tools. The error of Call is for the host; this text is
+	// for the model.
 	return bgagent.ToolResult{Text: "There is no tool " + name + ".", IsError: true}, nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write what is printed to testdata")
+var update = flag.Bool("update", false, "write the output to testdata")
 
 func TestOutput(t *testing.T) {
 	const golden = "testdata/output.txt"

@@ -10,18 +10,18 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// addMCPTools adds the tools to a server. MCP does not say who calls, so session
-// does: with HTTP, the ID of the request's session serves; on stdio there is one
-// client and no ID, so any fixed name does. No two clients may get the same
-// name, or each could read and cancel the tasks of the other.
+// addMCPTools adds the tools to a server. MCP does not identify the caller, so
+// session does. With HTTP, it can return the ID of the request's session. On stdio
+// there is one client and no ID, so any fixed name works. Two clients must never
+// get the same name: each could read and cancel the tasks of the other.
 //
-// Server.AddTool and not mcp.AddTool: the tools check their arguments
-// themselves, and what is wrong with them is worded for a model.
+// It uses Server.AddTool instead of mcp.AddTool, because the tools check their
+// arguments themselves and word the problems for a model.
 func addMCPTools(s *mcp.Server, defs []bgagent.ToolDef, session func(*mcp.CallToolRequest) string) {
 	for _, d := range defs {
 		t := &mcp.Tool{Name: d.Name, Description: d.Description, InputSchema: d.Schema}
 		s.AddTool(t, func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-			by := bgagent.Caller{Session: session(req)} // MCP knows no ids of tool calls
+			by := bgagent.Caller{Session: session(req)} // MCP has no ids of tool calls
 			r, err := d.Call(bgagent.WithCaller(ctx, by), req.Params.Arguments)
 			if err != nil {
 				return nil, err
@@ -31,8 +31,7 @@ func addMCPTools(s *mcp.Server, defs []bgagent.ToolDef, session func(*mcp.CallTo
 	}
 }
 
-// playMCP serves the tools to a client in the same process, which plays the
-// script.
+// playMCP serves the tools to a client in the same process, which plays the script.
 func playMCP(ctx context.Context, defs []bgagent.ToolDef, s *script) (err error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	server := mcp.NewServer(&mcp.Implementation{Name: "bgagent", Version: "1"}, nil)

@@ -12,9 +12,9 @@ import (
 	"github.com/tmc/langchaingo/llms"
 )
 
-// What stands in for the models of the SDKs that have an interface for them.
+// These types replace the models of the SDKs that have an interface for them.
 
-// einoModel plays the script as a model of Eino.
+// einoModel plays the script as an Eino model.
 type einoModel struct{ s *script }
 
 // WithTools implements [model.ToolCallingChatModel].
@@ -67,7 +67,7 @@ func playEino(ctx context.Context, defs []bgagent.ToolDef, s *script) error {
 	return s.end(msg.Content)
 }
 
-// langchainModel plays the script as a model of LangChainGo.
+// langchainModel plays the script as a LangChainGo model.
 type langchainModel struct{ s *script }
 
 // GenerateContent implements [llms.Model].
@@ -107,7 +107,7 @@ func (m langchainModel) GenerateContent(_ context.Context, in []llms.MessageCont
 	return &llms.ContentResponse{Choices: []*llms.ContentChoice{choice}}, nil
 }
 
-// Call implements [llms.Model], for which nothing asks any more.
+// Call implements [llms.Model]. Nothing calls it any more.
 func (langchainModel) Call(context.Context, string, ...llms.CallOption) (string, error) {
 	return "", errors.ErrUnsupported
 }

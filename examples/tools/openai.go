@@ -9,9 +9,9 @@ import (
 	"github.com/openai/openai-go/v3/responses"
 )
 
-// openaiTools defines the tools for Chat Completions. The schemas go out byte
-// for byte, so that the properties keep their order. Strict must stay off, since
-// it wants every argument to be required.
+// openaiTools defines the tools for Chat Completions. The schemas are sent byte for
+// byte, so that the properties keep their order. Strict must stay off, because it
+// requires every argument.
 func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
 	var tools []openai.ChatCompletionToolUnionParam
 	for _, d := range defs {
@@ -27,7 +27,7 @@ func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
 }
 
 // openaiResults runs the tools that a message calls. Each result is a message of
-// its own. It has no mark for errors; the text says what is wrong.
+// its own. Results have no error mark; the text says what is wrong.
 func openaiResults(ctx context.Context, defs []bgagent.ToolDef, msg openai.ChatCompletionMessage) ([]openai.ChatCompletionMessageParamUnion, error) {
 	var results []openai.ChatCompletionMessageParamUnion
 	for _, c := range msg.ToolCalls {
@@ -40,7 +40,7 @@ func openaiResults(ctx context.Context, defs []bgagent.ToolDef, msg openai.ChatC
 	return results, nil
 }
 
-// openaiChat talks to a model until it calls no tool any more.
+// openaiChat talks to a model until it calls no more tools.
 func openaiChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDef, prompt string) (openai.ChatCompletionMessage, error) {
 	params := openai.ChatCompletionNewParams{
 		Model:    openai.ChatModelGPT5_5,
@@ -62,8 +62,8 @@ func openaiChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDe
 	}
 }
 
-// responsesTools defines the tools for the Responses API, where strict is on
-// unless it is turned off.
+// responsesTools defines the tools for the Responses API, where strict is on by
+// default.
 func responsesTools(defs []bgagent.ToolDef) []responses.ToolUnionParam {
 	var tools []responses.ToolUnionParam
 	for _, d := range defs {
@@ -95,7 +95,7 @@ func responsesResults(ctx context.Context, defs []bgagent.ToolDef, resp *respons
 	return results, nil
 }
 
-// responsesChat talks to a model until it calls no tool any more.
+// responsesChat talks to a model until it calls no more tools.
 func responsesChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDef, prompt string) (*responses.Response, error) {
 	params := responses.ResponseNewParams{
 		Model: openai.ChatModelGPT5_5,

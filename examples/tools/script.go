@@ -12,28 +12,27 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// script is a model that knows beforehand what it is going to do: it delegates a
-// task, reads its result, and makes a mistake. It prints what it calls and how it
-// is answered.
+// script is a model with a fixed plan: it delegates a task, reads its result, and
+// makes a mistake. It prints its calls and their answers.
 type script struct {
 	w        io.Writer
 	defs     []bgagent.ToolDef
-	launched chan<- struct{} // is sent to when the model knows of its task
-	tools    int             // how many it has been offered
-	step     int             // which of its calls is open, from 1
-	task     string          // the task that it was told of
+	launched chan<- struct{} // receives when the model knows its task
+	tools    int             // number of tools offered to it
+	step     int             // number of the open call, from 1
+	task     string          // the task that it launched
 }
 
-// What is said at the beginning and at the end of the conversation.
+// The first and the last message of the conversation.
 const (
 	question = "How many words are there?"
 	lastWord = "Four."
 )
 
-// toolCall is a call that the model makes.
+// toolCall is a call by the model.
 type toolCall struct {
 	id, name, args string
-	wrong          bool // the answer is to be an error
+	wrong          bool // the answer must be an error
 }
 
 var scriptCalls = [...]toolCall{
@@ -45,20 +44,20 @@ var scriptCalls = [...]toolCall{
 // over reports whether the last call has been answered.
 func (s *script) over() bool { return s.step > len(scriptCalls) }
 
-// end takes what the program has got as the model's last word.
+// end checks the program's final answer, which must be the model's last message.
 func (s *script) end(word string) error {
 	if !s.over() || word != lastWord {
-		return fmt.Errorf("the conversation has ended early, with %q", word)
+		return fmt.Errorf("the conversation ended early, with %q", word)
 	}
 	if s.tools != len(s.defs) {
-		return fmt.Errorf("%d tools have arrived, not %d", s.tools, len(s.defs))
+		return fmt.Errorf("%d tools arrived, not %d", s.tools, len(s.defs))
 	}
 	fmt.Fprintln(s.w, word)
 	return nil
 }
 
-// offer takes the definition of a tool as it has arrived at the model. It must
-// mean what the library said, with nothing lost on the way.
+// offer checks the definition of a tool as it arrives at the model. It must mean
+// the same as the library's definition, with nothing lost.
 func (s *script) offer(name, description string, schema []byte) error {
 	for _, d := range s.defs {
 		if d.Name != name {
@@ -68,14 +67,14 @@ func (s *script) offer(name, description string, schema []byte) error {
 		if err := errors.Join(json.Unmarshal(d.Schema, &want), json.Unmarshal(schema, &got)); err != nil {
 			return fmt.Errorf("the schema of %s: %w", name, err)
 		}
-		// An empty list says the same as none.
+		// An empty list means the same as none.
 		for _, m := range []map[string]any{want, got} {
 			if required, ok := m["required"].([]any); ok && len(required) == 0 {
 				delete(m, "required")
 			}
 		}
 		if description != d.Description || !reflect.DeepEqual(got, want) {
-			return fmt.Errorf("%s has arrived as something else: %s\n%s", name, description, schema)
+			return fmt.Errorf("%s arrived with a different meaning: %s\n%s", name, description, schema)
 		}
 		s.tools++
 		return nil
@@ -89,7 +88,7 @@ func (s *script) begin() toolCall {
 	return s.call()
 }
 
-// answer takes the answer to the last call and returns the next one, if there
+// answer processes the answer to the last call and returns the next call, if there
 // is one.
 func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	if s.step < 1 || s.over() || id != scriptCalls[s.step-1].id {
@@ -111,8 +110,8 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	return s.call(), true, nil
 }
 
-// reply plays on: it takes the answer to the last call, if there was one, and
-// returns the next call, or says that there is none.
+// reply continues the script: it processes the answer to the last call, if there
+// was one, and returns the next call. It returns false if there is none.
 func (s *script) reply(id, text string) (toolCall, bool, error) {
 	if s.step == 0 {
 		return s.begin(), true, nil
@@ -120,7 +119,7 @@ func (s *script) reply(id, text string) (toolCall, bool, error) {
 	return s.answer(id, text)
 }
 
-// flag checks what an SDK that marks errors says about the answer to come.
+// flag checks the error mark of the coming answer, for SDKs that have one.
 func (s *script) flag(isError bool) error {
 	if c := scriptCalls[s.step-1]; isError != c.wrong {
 		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)

@@ -1,6 +1,6 @@
-// Package cleantext makes text of a program that nobody controls fit for a file
-// and for a terminal: without escape sequences and control characters, with
-// line ends that are all "\n", and as valid UTF-8.
+// Package cleantext makes untrusted output of programs safe for files and
+// terminals. It removes escape sequences and control characters, turns all line
+// ends into "\n", and produces valid UTF-8.
 package cleantext
 
 import (
@@ -9,22 +9,22 @@ import (
 	"unicode/utf8"
 )
 
-// String returns s cleaned, as a [Writer] does.
+// String returns s cleaned as by a [Writer].
 func String(s string) string {
 	if isClean(s) {
 		return s
 	}
 	var b strings.Builder
 	w := NewWriter(&b)
-	_, _ = io.WriteString(w, s) // a strings.Builder takes everything
+	_, _ = io.WriteString(w, s) // a strings.Builder never fails
 	_ = w.Flush()
 	return b.String()
 }
 
-// Line returns s cleaned and as one line, with single spaces between its words.
+// Line returns s cleaned and as one line, with single spaces between words.
 func Line(s string) string { return strings.Join(strings.Fields(String(s)), " ") }
 
-// isClean reports whether nothing of s has to change.
+// isClean reports whether s needs no change.
 func isClean(s string) bool {
 	for i, r := range s {
 		if r == utf8.RuneError {
@@ -39,9 +39,9 @@ func isClean(s string) bool {
 	return true
 }
 
-// unwanted reports whether a character acts on a terminal instead of being
-// shown: the control characters other than tab and the line ends, and those that
-// turn the direction of the text around them.
+// unwanted reports whether a character acts on the terminal instead of being shown:
+// control characters except tab and line ends, and characters that change the
+// direction of the surrounding text.
 func unwanted(r rune) bool {
 	switch {
 	case r == '\n', r == '\t', r == '\r':
@@ -58,33 +58,33 @@ func unwanted(r rune) bool {
 // title. A longer one is taken for one that was never closed.
 const maxSequence = 4 << 10
 
-// state says what the writer is in the middle of.
+// state is the part of the input that the writer is in.
 type state uint8
 
 const (
 	plain    state = iota
 	escape         // after ESC
-	shift          // after ESC and an intermediate byte: one more byte belongs to it
+	shift          // after ESC and an intermediate byte; one more byte follows
 	control        // in a control sequence, up to its final byte
-	text           // in a sequence that carries a text
-	textExit       // the same, after an ESC that may close it
+	text           // in a sequence that carries text
+	textExit       // in such a sequence, after an ESC that may close it
 )
 
-// Writer cleans what is written to it, in pieces of any size, and passes it on.
-// It is not safe for concurrent use.
+// Writer cleans what is written to it, in pieces of any size, and passes it on. It
+// is not safe for concurrent use.
 type Writer struct {
 	w     io.Writer
 	state state
-	size  int    // of the sequence with a text
+	size  int    // of the sequence that carries text
 	cr    bool   // the last character was a carriage return
-	half  []byte // of a character that has not come whole
+	half  []byte // start of an incomplete character
 	out   []byte
 }
 
-// NewWriter returns a Writer that passes on to w.
+// NewWriter returns a Writer that writes to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Write implements [io.Writer]. The error is that of the writer behind it.
+// Write implements [io.Writer]. It returns the error of the underlying writer.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.out = w.out[:0]
 	b := p
@@ -109,8 +109,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush passes on what waited for the rest of a character. A sequence that has
-// not ended is dropped.
+// Flush writes what is left of an incomplete character. It drops an unfinished
+// sequence.
 func (w *Writer) Flush() error {
 	if len(w.half) == 0 {
 		return nil
@@ -121,7 +121,7 @@ func (w *Writer) Flush() error {
 	return err
 }
 
-// take takes the next character.
+// take processes the next character.
 func (w *Writer) take(r rune) {
 	after := w.cr
 	w.cr = false
@@ -138,14 +138,14 @@ func (w *Writer) take(r rune) {
 	case r == '\r':
 		w.cr = true
 		w.out = append(w.out, '\n')
-	case r == '\n' && after: // it has been written
+	case r == '\n' && after: // already written
 	case !unwanted(r):
 		w.out = utf8.AppendRune(w.out, r)
 	}
 }
 
-// inside takes a character in the middle of a sequence. It reports whether it
-// belongs to the sequence: what cannot stand in one ends it.
+// inside processes a character within a sequence. It reports whether the character
+// belongs to the sequence; any other character ends it.
 func (w *Writer) inside(r rune) bool {
 	switch w.state {
 	case escape:
@@ -175,8 +175,8 @@ func (w *Writer) inside(r rune) bool {
 	return w.insideText(r)
 }
 
-// insideText is inside for sequences that carry a text. One that is not closed in
-// its line, or is too long, ends there: it must not swallow an answer.
+// insideText is inside for sequences that carry text. A sequence that is too long
+// or not closed on its line ends there, so that it cannot swallow an answer.
 func (w *Writer) insideText(r rune) bool {
 	w.size++
 	switch {
@@ -186,7 +186,7 @@ func (w *Writer) insideText(r rune) bool {
 	case r == 0x1b && w.state == text:
 		w.state = textExit
 		return true
-	case w.state == textExit: // another sequence
+	case w.state == textExit: // a new sequence
 		w.state = escape
 		return w.inside(r)
 	case r == '\n', r == '\r', w.size > maxSequence:

@@ -1,6 +1,6 @@
-// Package hammer does at random everything that can be done to a manager, with
-// hosts that do everything wrong that can be done wrong, and compares what
-// happens with what may happen. See oracle for the rules.
+// Package hammer runs random operations against a manager whose hosts fail in every
+// way that they can. It compares what happens with what may happen. The rules are
+// in oracle.
 package hammer
 
 import (
@@ -23,11 +23,11 @@ import (
 )
 
 var (
-	runTime = flag.Duration("hammer.time", 2*time.Second, "how long the hammer draws new runs")
-	oneSeed = flag.Uint64("hammer.seed", 0, "the one run that the hammer repeats")
+	runTime = flag.Duration("hammer.time", 2*time.Second, "how long the hammer starts new runs")
+	oneSeed = flag.Uint64("hammer.seed", 0, "seed of a single run to repeat")
 )
 
-// leastRuns is how many runs there are at least.
+// leastRuns is the minimum number of runs.
 const leastRuns = 60
 
 var (
@@ -36,8 +36,8 @@ var (
 	roots  = []string{"root1", "root2", "root3", "scope1", "scope2"}
 )
 
-// Run draws runs for as long as the flag -hammer.time says, or repeats the one
-// that -hammer.seed names. A failure tells the seed.
+// Run starts random runs for the time of the flag -hammer.time, or repeats the run
+// of the flag -hammer.seed. Each failure names its seed.
 func Run(t *testing.T) {
 	met := matrix{}
 	if *oneSeed != 0 {
@@ -64,11 +64,11 @@ func Run(t *testing.T) {
 	}
 }
 
-// matrixRuns is how many runs meet all that can be met, but for one or two
-// of the rarest meetings; for these there is as much time again.
+// matrixRuns is a number of runs after which nearly every cell of the matrix has
+// been met. Up to twice the time is allowed for the one or two rarest cells.
 const matrixRuns = 600
 
-// hammering is what the goroutines of Run share.
+// hammering is shared by the goroutines of Run.
 type hammering struct {
 	base uint64
 	end  time.Time
@@ -79,7 +79,7 @@ type hammering struct {
 	met    matrix
 }
 
-// work does one run after the other.
+// work does one run after another.
 func (x *hammering) work(t *testing.T) {
 	for {
 		seed, ok := x.next()
@@ -97,7 +97,7 @@ func (x *hammering) work(t *testing.T) {
 	}
 }
 
-// next returns the seed of the next run, if there is to be one.
+// next returns the seed of the next run. ok is false if there is none.
 func (x *hammering) next() (seed uint64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -112,18 +112,18 @@ func (x *hammering) next() (seed uint64, ok bool) {
 	}
 	seed = x.base + uint64(x.runs)
 	x.runs++
-	fmt.Printf("hammer %d\n", seed) // a crash shows nothing else of it
+	fmt.Printf("hammer %d\n", seed) // a crash shows nothing else about its run
 	return seed, true
 }
 
-// runAgain runs a seed that failed once more, with as little choice as there
-// can be about the order of goroutines.
+// runAgain repeats a failed seed on one processor, where goroutines interleave as
+// little as possible.
 func runAgain(t *testing.T, seed uint64) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	if runOnce(t, seed, matrix{}, true) {
 		t.Logf("seed %d passes with GOMAXPROCS(1)", seed)
 	} else {
-		t.Logf("seed %d fails with GOMAXPROCS(1), too", seed)
+		t.Logf("seed %d also fails with GOMAXPROCS(1)", seed)
 	}
 }
 
@@ -133,7 +133,7 @@ func runOnce(t *testing.T, seed uint64, met matrix, again bool) bool {
 			h := newHammer(t, seed, met)
 			h.run()
 			if len(h.o.faults) > 0 {
-				t.Errorf("seed %d; repeat it with -run TestHammer -hammer.seed %d", seed, seed)
+				t.Errorf("seed %d failed; repeat it with -run TestHammer -hammer.seed %d", seed, seed)
 				for _, f := range h.o.faults[:min(len(h.o.faults), 10)] {
 					t.Error(f)
 				}
@@ -156,7 +156,7 @@ type hammer struct {
 
 	mu       sync.Mutex
 	ids      []string
-	wg       sync.WaitGroup // callers that wait
+	wg       sync.WaitGroup // waiting callers
 	ctx      context.Context
 	giveUp   context.CancelFunc
 	n        int
@@ -210,7 +210,7 @@ func newHammer(t *testing.T, seed uint64, met matrix) *hammer {
 		cfg.StopTimeout = time.Duration(500+r.IntN(5000)) * time.Millisecond
 	}
 	var err error
-	if r.IntN(2) == 0 { // shared with others
+	if r.IntN(2) == 0 { // shared with other managers
 		if h.cm, err = bgagent.NewConcurrencyManager(cfg.Limits); err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func (h *hammer) run() {
 			h.op()
 		}
 		switch x := h.r.IntN(10); {
-		case x < 3: // several at the same moment
+		case x < 3: // several at once
 		case x < 6:
 			synctest.Wait()
 		default:
@@ -291,8 +291,8 @@ func (h *hammer) run() {
 	h.met.add("over limit", "", h.o.overLimit)
 }
 
-// rest heals the host, waits until everything has come to rest, and looks
-// whether anything has been lost.
+// rest heals the host, waits until everything is at rest, and checks that nothing
+// was lost.
 func (h *hammer) rest() {
 	o, m := h.o, h.m
 	synctest.Wait()
@@ -334,7 +334,7 @@ func (h *hammer) rest() {
 	h.nothingOwed()
 	for _, p := range h.cm.Pools() {
 		if p.InUse > 0 || p.Waiting > 0 {
-			o.fault("at rest, pool %q has %d slots out and %d in line", p.Name, p.InUse, p.Waiting)
+			o.fault("at rest, pool %q has %d slots in use and %d waiters", p.Name, p.InUse, p.Waiting)
 		}
 	}
 	if !h.closed && !h.draining {
@@ -363,7 +363,7 @@ func (h *hammer) atRest() bool {
 	return true
 }
 
-// nothingOwed takes what nobody was told, after which nothing may be owed.
+// nothingOwed takes all remaining notices. Nothing may be owed after that.
 func (h *hammer) nothingOwed() {
 	sessions := map[string]bool{}
 	for _, s := range roots {
@@ -391,7 +391,7 @@ func (h *hammer) nothingOwed() {
 	}
 }
 
-// fullBatch expects that all slots of every pool can be had at once.
+// fullBatch checks that all slots of every pool are available at once.
 func (h *hammer) fullBatch() {
 	l := bgagent.Limits{Default: 3, Model: map[string]int{"one/a": 2}, Provider: map[string]int{"two": 4}}
 	if err := h.cm.SetLimits(l); err != nil {
@@ -406,7 +406,7 @@ func (h *hammer) fullBatch() {
 		slots  int
 	}{{[]string{"one/a"}, 2}, {[]string{"two/a", "two/b"}, 4}, {[]string{"three/c"}, 3}}
 	for i, b := range batch {
-		for j := range b.slots + 1 { // the last is one too many
+		for j := range b.slots + 1 { // the last task gets no slot
 			in := bgagent.LaunchInput{Agent: agents[(i+j)%len(agents)], Model: b.models[j%len(b.models)], Prompt: fmt.Sprintf("full%d.%d", i, j)}
 			t, err := h.m.Launch(context.Background(), bgagent.Caller{Session: "last" + b.models[0]}, in)
 			if err != nil || (t.Status == bgagent.Running) != (j < b.slots) {
@@ -430,7 +430,7 @@ func (h *hammer) fullBatch() {
 	h.o.clear()
 }
 
-// settled compares the events with what there is at the end.
+// settled compares the events with the final state.
 func (h *hammer) settled() {
 	o := h.o
 	tasks := h.m.List(bgagent.Query{})
@@ -439,7 +439,7 @@ func (h *hammer) settled() {
 	for key, state := range o.notices {
 		_, told := o.delivered[key]
 		if state == bgagent.NoticeDelivered && len(o.seen[key]) == 0 || state == bgagent.NoticeTaken && !told {
-			o.faultLocked("the notice of %s.%d is %s, and nobody ever saw it", key.task, key.no, state)
+			o.faultLocked("the notice of %s.%d is %s, but nobody ever saw it", key.task, key.no, state)
 		}
 	}
 	for _, t := range tasks {

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// host is what the two clients have in common.
+// host is the common part of the two clients.
 type host struct {
 	o    *oracle
 	name string
@@ -24,6 +24,7 @@ type host struct {
 	rev      int
 	emit     func(bgagent.HostEvent)
 	roots    map[string]bgagent.SessionState
+	down     time.Time // until then nothing of it can be reached
 }
 
 type hostSession struct {
@@ -31,7 +32,7 @@ type hostSession struct {
 	task     string
 	agent    string
 	model    string
-	run      *activity // the turn that runs
+	run      *activity // the running turn
 	stop     chan struct{}
 	gone     bool
 	asking   bool
@@ -45,7 +46,8 @@ func newHost(o *oracle, name string) *host {
 	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
-// pause waits for the time, unless the context ends first and is listened to.
+// pause waits for d. It returns early if ctx ends, unless the host ignores
+// contexts.
 func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {
@@ -55,7 +57,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	case <-time.After(d):
 		return nil
 	case <-f.o.heal:
-		if d > time.Second { // everything ends soon
+		if d > time.Second { // after healing, everything ends soon
 			return nil
 		}
 		select {
@@ -69,7 +71,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// last lets a turn take its time, where that is wanted.
+// last makes a turn take 30 s if the oracle wants lasting turns.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting
@@ -82,8 +84,8 @@ func (f *host) last(ctx context.Context) {
 	}
 }
 
-// mishap is a fault that any call may have. It returns an error, or panics, or
-// ends the goroutine; nil means that the call goes on, maybe late.
+// mishap is a fault that any call may have. It returns an error, panics, or exits
+// the goroutine. If it returns nil, the call continues, possibly late.
 func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 	if !f.o.broken(r) {
 		return nil
@@ -109,15 +111,35 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 	return f.pause(ctx, time.Duration(r.IntN(300))*time.Millisecond, false)
 }
 
+const refusedText = "connection refused"
+
+// unreachable refuses a call that would start something, as a host does that is
+// not there. Once it is not there it stays away for a while.
+func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
+	f.mu.Lock()
+	if f.o.broken(r) && r.IntN(12) == 0 {
+		f.down = time.Now().Add(time.Duration(r.IntN([...]int{500, 30_000, 600_000}[r.IntN(3)])) * time.Millisecond)
+	}
+	down := time.Now().Before(f.down) && !f.o.isHealed()
+	f.mu.Unlock()
+	if !down {
+		return nil
+	}
+	if r.IntN(3) == 0 {
+		_ = f.pause(ctx, time.Duration(r.IntN(3000))*time.Millisecond, false)
+	}
+	return fmt.Errorf("%s: %w", refusedText, bgagent.ErrUnreachable)
+}
+
 func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	t, err := f.o.m.Get(s.Task)
 	if err != nil {
-		f.o.fault("a session for a task that is not there: %v", err)
+		f.o.fault("a session for an unknown task: %v", err)
 	} else if t.Status.Terminal() && t.Ended.Before(time.Now()) {
 		f.o.fault("a session for %s, which has ended (%s)", s.Task, t.Cause)
 	}
 	a := &activity{what: "create", key: attemptKey{s.Task, t.Attempt}, model: s.Model, agent: s.Agent}
-	f.o.begin(a, true)
+	f.o.begin(a, f.o.slotIsNew(t.Started))
 	defer f.o.end(a)
 	f.o.mu.Lock()
 	if !f.o.closedAt.IsZero() && f.o.closedAt.Before(time.Now()) {
@@ -125,6 +147,9 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	}
 	f.o.mu.Unlock()
 	r := f.o.draw("create", s.Title)
+	if err := f.unreachable(ctx, r); err != nil {
+		return "", err
+	}
 	if err := f.mishap(ctx, r); err != nil {
 		return "", err
 	}
@@ -155,17 +180,19 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	return id, nil
 }
 
-// enter begins a prompt's call or turn.
+// enter records the start of a prompt's call or turn.
 func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	f.o.prompted(session, p)
 	started := time.Now()
-	if p.Attempt > 1 && p.Turn == 1 { // its session was read first, which may have taken a while
+	if p.Turn == 1 { // its session was made or read first, which may take a while
 		if t, err := f.o.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
 			started = t.Started
 		}
 	}
 	f.o.mu.Lock()
-	// What got its slot before the limits were changed may be over them now.
+	if tried, again := f.o.refused[p.ID]; again && tried.Before(started) { // it has kept its slot since
+		started = tried
+	}
 	grant := !f.o.granted[p.Task] && started.After(f.o.limitsAt)
 	delete(f.o.granted, p.Task)
 	f.o.mu.Unlock()
@@ -182,7 +209,7 @@ func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	return a
 }
 
-// acts is what an agent does with its own tools in the middle of a turn.
+// acts calls the agent's own tools in the middle of a turn.
 func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 	m := f.o.m
 	by := bgagent.Caller{Session: session}
@@ -200,7 +227,7 @@ func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 		f.o.log("%s ran %s: %s %v", session, t.ID, t.Status, err)
 	case 4:
 		_, err := m.CancelAll(ctx, by, bgagent.CancelOptions{})
-		f.o.log("%s cancels all its own: %v", session, err)
+		f.o.log("%s cancels all its tasks: %v", session, err)
 	case 5:
 		own := m.List(bgagent.Query{Parent: session})
 		switch {
@@ -217,12 +244,18 @@ func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 type runnerHost struct{ *host }
 
 func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	began := time.Now()
 	a := f.enter("turn", session, p)
+	defer f.o.end(a)
+	r := f.o.draw("turn", session)
+	if err := f.unreachable(ctx, r); err != nil {
+		f.o.refuse(p, began)
+		return bgagent.TurnEnd{}, err
+	}
 	f.mu.Lock()
 	s := f.sessions[session]
 	s.run = a
 	f.mu.Unlock()
-	defer f.o.end(a)
 	defer func() {
 		f.mu.Lock()
 		if s.run == a {
@@ -233,7 +266,6 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 	if p.Notice != nil {
 		f.o.told(*p.Notice, "as a turn")
 	}
-	r := f.o.draw("turn", session)
 	if err := f.mishap(ctx, r); err != nil {
 		return bgagent.TurnEnd{}, err
 	}
@@ -243,7 +275,7 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 	said := false
 	for i := range r.IntN(4) {
 		if err := f.pause(ctx, workTime(r), deaf); err != nil {
-			if f.o.broken(r) { // goes on for a while
+			if f.o.broken(r) { // continues for a while
 				_ = f.pause(ctx, workTime(r), true)
 			}
 			return bgagent.TurnEnd{Text: text}, err
@@ -290,13 +322,13 @@ func (f *runnerHost) Abort(ctx context.Context, session string) error {
 	return f.mishap(ctx, f.o.draw("abort", session))
 }
 
-// workTime is how long a step of an agent takes.
+// workTime returns how long a step of an agent takes.
 func workTime(r *rand.Rand) time.Duration {
 	most := [...]int{1, 50, 3000, 9000, 30_000, 240_000}
 	return time.Duration(r.IntN(most[r.IntN(len(most))])) * time.Millisecond
 }
 
-// notify is Config.Notify.
+// notify implements Config.Notify.
 func (f *host) notify(ctx context.Context, session string, n bgagent.Notice) error {
 	f.o.mu.Lock()
 	f.o.logLocked("notify %s of %s", session, n.ID)

@@ -10,10 +10,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-var states = []string{"pending", "pending again", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
+var states = []string{"pending", "pending again", "starting", "held back", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
 
-// targets are the operations that name a task, and so can meet one that
-// has expired.
+// targets are the operations that name a task and can therefore meet an evicted
+// one.
 var targets = []string{"Cancel", "Get", "Quiet", "Read", "Resume", "RunResume", "Wait"}
 
 var operations = append([]string{
@@ -27,6 +27,8 @@ func stateOf(t bgagent.Task, err error) string {
 		return "expired"
 	case err != nil:
 		return "unknown"
+	case t.Phase == bgagent.PhaseStarting && strings.Contains(t.Progress.Detail, refusedText):
+		return "held back"
 	case t.Status == bgagent.Running:
 		return t.Phase.String()
 	case t.Status.Terminal() && !t.Quiet:
@@ -38,7 +40,7 @@ func stateOf(t bgagent.Task, err error) string {
 	}
 }
 
-// matrix counts how often an operation met a task in a state.
+// matrix counts how often each operation met a task in each state.
 type matrix map[string]map[string]int
 
 func (x matrix) add(op, state string, n int) {
@@ -48,7 +50,7 @@ func (x matrix) add(op, state string, n int) {
 	x[op][state] += n
 }
 
-// join adds what another matrix has met.
+// join adds the counts of another matrix.
 func (x matrix) join(other matrix) {
 	for op, states := range other {
 		for state, n := range states {
@@ -64,12 +66,12 @@ func (x matrix) total(op string) (n int) {
 	return n
 }
 
-// missing returns the cells that were never met and could have been.
+// missing returns the possible cells that were never met.
 func (x matrix) missing() (cells []string) {
 	for _, op := range operations {
 		for _, state := range states {
 			if state == "expired" && !slices.Contains(targets, op) {
-				continue // it speaks of the tasks there are
+				continue // it acts only on existing tasks
 			}
 			if x[op][state] == 0 {
 				cells = append(cells, op+" × "+state)

@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// caller is somebody who may ask for something.
+// caller returns a random caller.
 func (h *hammer) caller() bgagent.Caller {
 	var by bgagent.Caller
 	switch x := h.r.IntN(20); {
@@ -28,7 +28,7 @@ func (h *hammer) caller() bgagent.Caller {
 	return by
 }
 
-// session is one of a task, if there are any.
+// session returns the session of a random task.
 func (h *hammer) session() string {
 	tasks := h.m.List(bgagent.Query{})
 	if len(tasks) == 0 {
@@ -40,18 +40,19 @@ func (h *hammer) session() string {
 	return "root2"
 }
 
-// target is a task, its state, and mostly somebody who may speak of it.
+// target returns a random task and a caller that often may act on it. It counts op
+// as met in the task's state.
 func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	id = "bg_0000000000000000"
 	h.mu.Lock()
 	if len(h.ids) > 0 {
 		id = h.ids[h.r.IntN(len(h.ids))]
-		if h.r.IntN(2) == 0 { // a young one
+		if h.r.IntN(2) == 0 { // a recent one
 			id = h.ids[max(0, len(h.ids)-1-h.r.IntN(6))]
 		}
 	}
 	h.mu.Unlock()
-	if h.r.IntN(2) == 0 { // one that is live
+	if h.r.IntN(2) == 0 { // a live one
 		if live := h.m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}}); len(live) > 0 {
 			id = live[h.r.IntN(len(live))].ID
 		}
@@ -72,7 +73,7 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	return id, by
 }
 
-// all notes an operation that meets every task there is.
+// all counts op as met by every existing task.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
 		h.met.add(op, stateOf(t, nil), 1)
@@ -93,7 +94,8 @@ func (h *hammer) input() bgagent.LaunchInput {
 	return in
 }
 
-// context is one that ends by deadline or by being cancelled, or hardly ever.
+// context returns a context that ends by its deadline, by a cancel, or practically
+// never.
 func (h *hammer) context() (context.Context, context.CancelFunc) {
 	d := time.Duration(h.r.IntN([...]int{1, 2000, 60_000, 600_000}[h.r.IntN(4)])) * time.Millisecond
 	switch h.r.IntN(3) {
@@ -118,7 +120,7 @@ func (h *hammer) keep(t bgagent.Task, err error) {
 	}
 }
 
-// aside does something that may wait, beside the other operations.
+// aside runs an operation that may block, concurrently with the others.
 func (h *hammer) aside(f func(ctx context.Context)) {
 	ctx, cancel := h.context()
 	h.wg.Go(func() {
@@ -127,7 +129,7 @@ func (h *hammer) aside(f func(ctx context.Context)) {
 	})
 }
 
-// look notes what agents have launched, and checks the tree.
+// look records the tasks that agents launched, and checks the tree.
 func (h *hammer) look() {
 	tasks := h.m.List(bgagent.Query{})
 	by := map[string]bgagent.Task{}
@@ -146,7 +148,7 @@ func (h *hammer) op() {
 	h.look()
 	m, o, n := h.m, h.o, h.n
 	ops := []func(){
-		h.launch, h.launch, h.launch, h.launch, h.launch, h.launch, // the more tasks the merrier
+		h.launch, h.launch, h.launch, h.launch, h.launch, h.launch, // launches are frequent, so that there are many tasks
 		func() {
 			h.all("Run")
 			by, in := h.caller(), h.input()
@@ -338,7 +340,7 @@ func (h *hammer) resume(op string) {
 		h.o.mu.Unlock()
 		t, err := h.m.Resume(h.ctx, by, ref, in)
 		if after, _ := h.m.Get(t.ID); err == nil && stuck && after.Status == bgagent.Pending && after.Queue == nil {
-			h.o.fault("%s was resumed, and its session has not stopped", ref)
+			h.o.fault("%s was resumed, but its session has not stopped", ref)
 		}
 		h.o.log("%d resume %s by %q: %s %v", n, ref, by.Session, t.Status, err)
 		h.keep(t, err)
@@ -385,8 +387,8 @@ func (h *hammer) lie(session string) {
 	}
 }
 
-// someAgain resumes some tasks now and then, because it is rare by itself that
-// one of those waits for a slot when the manager is drained or closed.
+// someAgain sometimes resumes several tasks. Otherwise a resumed task would rarely
+// wait for a slot at the time of a drain or close.
 func (h *hammer) someAgain() {
 	if h.r.IntN(3) > 0 || h.draining || h.closed {
 		return
@@ -405,7 +407,7 @@ func (h *hammer) drain() {
 	synctest.Wait()
 }
 
-// close closes the manager in the middle of everything.
+// close closes the manager while operations are running.
 func (h *hammer) close() {
 	h.someAgain()
 	h.all("Close")

@@ -11,8 +11,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// oracle knows what really runs at the host, and what the manager has said of
-// it. Everything it finds wrong is kept; the run looks at it after each step.
+// oracle knows what really runs at the host and what the manager has reported. It
+// collects all faults that it finds. The run checks them after each step.
 type oracle struct {
 	mu     sync.Mutex
 	seed   uint64
@@ -22,12 +22,13 @@ type oracle struct {
 	began  time.Time
 
 	limits    bgagent.Limits
-	limitsAt  time.Time // when they were changed last
-	closedAt  time.Time // when Close was called first
+	limitsAt  time.Time // time of their last change
+	closedAt  time.Time // time of the first Close
 	runs      map[*activity]struct{}
-	granted   map[string]bool // tasks whose session has been made, until their first prompt
+	granted   map[string]bool // tasks whose session has been created, until their first prompt
 	suspects  []suspect
 	promptIDs map[string]bool
+	refused   map[string]time.Time    // prompts that could not reach the host, by id: when they did not for the first time
 	answers   map[attemptKey][]string // prompt ids
 	draws     map[string]uint64
 
@@ -37,14 +38,14 @@ type oracle struct {
 	overran   map[attemptKey]bool
 	quiets    map[attemptKey]int
 	aborted   map[string]bool                // sessions
-	seen      map[attemptKey]map[string]bool // notice ids the host was ever shown
-	delivered map[attemptKey]string          // what told of it, for good
+	seen      map[attemptKey]map[string]bool // ids of notices shown to the host
+	delivered map[attemptKey]string          // the delivery that reported the end for good
 	overLimit int
 	healed    bool
 	heal      chan struct{}
-	rate      float64 // of faults
+	rate      float64 // probability of a fault
 	stubborn  bool    // the host ignores its contexts
-	lasting   bool    // every turn takes its time
+	lasting   bool    // every turn takes 30 s
 }
 
 type attemptKey struct {
@@ -52,7 +53,7 @@ type attemptKey struct {
 	no   int
 }
 
-// activity is something that takes a slot: a creation, a call, a turn.
+// activity is something that occupies a slot: a creation, a call or a turn.
 type activity struct {
 	what  string
 	key   attemptKey
@@ -70,15 +71,15 @@ type suspect struct {
 
 func newOracle(seed uint64) *oracle {
 	return &oracle{
-		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{},
+		seed: seed, began: time.Now(), runs: map[*activity]struct{}{}, granted: map[string]bool{}, promptIDs: map[string]bool{}, refused: map[string]time.Time{},
 		answers: map[attemptKey][]string{}, draws: map[string]uint64{}, ends: map[attemptKey]bgagent.Cause{},
 		notices: map[attemptKey]bgagent.NoticeState{}, overran: map[attemptKey]bool{}, quiets: map[attemptKey]int{},
 		aborted: map[string]bool{}, seen: map[attemptKey]map[string]bool{}, delivered: map[attemptKey]string{}, heal: make(chan struct{}),
 	}
 }
 
-// draw returns random numbers that depend on the call alone, not on the order
-// in which goroutines come here.
+// draw returns random numbers that depend only on the call, not on the order of the
+// goroutines.
 func (o *oracle) draw(kind, name string) *rand.Rand {
 	o.mu.Lock()
 	key := kind + " " + name
@@ -117,7 +118,7 @@ func (o *oracle) isHealed() bool {
 	return o.healed
 }
 
-// healAll ends all faults, and all that hangs.
+// healAll ends all faults and releases all hanging calls.
 func (o *oracle) healAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -128,13 +129,14 @@ func (o *oracle) healAll() {
 	}
 }
 
-// broken reports whether this call is to go wrong.
+// broken reports whether this call fails.
 func (o *oracle) broken(r *rand.Rand) bool {
 	x := r.Float64()
 	return !o.isHealed() && x < o.rate
 }
 
-// pool is where the limits of the moment count an activity.
+// poolLocked returns the pool that counts an activity under the current limits, and
+// its limit.
 func (o *oracle) poolLocked(model, agent string) (string, int) {
 	def := o.limits.Default
 	if model == "" {
@@ -153,8 +155,8 @@ func (o *oracle) poolLocked(model, agent string) (string, int) {
 	return "default " + model, def
 }
 
-// begin notes that something of the attempt begins to run. When that needs a
-// new slot there must have been one.
+// begin records that something of the attempt starts to run. If it needs a new
+// slot, one must have been free.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -196,8 +198,8 @@ func (o *oracle) end(a *activity) {
 	delete(o.runs, a)
 }
 
-// clear looks at the suspects once every event has been read: what overran its
-// stopping deadline does not count.
+// clear checks the suspects after all events have been read. Activities past their
+// stopping deadline do not count.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -217,6 +219,26 @@ func (o *oracle) clear() {
 	o.suspects = nil
 }
 
+// slotIsNew reports whether a slot that was had at the time was had under the
+// limits of now. What had one before may be over them.
+func (o *oracle) slotIsNew(at time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return at.After(o.limitsAt)
+}
+
+// refuse notes that a prompt could not reach the host. The same prompt may come
+// again, and its task keeps its slot until then.
+func (o *oracle) refuse(p bgagent.Prompt, at time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.logLocked("prompt %s cannot reach the host", p.ID)
+	delete(o.promptIDs, p.ID)
+	if _, again := o.refused[p.ID]; !again {
+		o.refused[p.ID] = at
+	}
+}
+
 // prompted checks what must hold of every prompt.
 func (o *oracle) prompted(session string, p bgagent.Prompt) {
 	key := attemptKey{p.Task, p.Attempt}
@@ -232,9 +254,9 @@ func (o *oracle) prompted(session string, p bgagent.Prompt) {
 	o.answers[key] = append(o.answers[key], p.ID)
 	switch {
 	case err != nil:
-		o.faultLocked("prompt %s of a task that is not there: %v", p.ID, err)
+		o.faultLocked("prompt %s of an unknown task: %v", p.ID, err)
 	case t.Session != session:
-		o.faultLocked("prompt %s goes to %s, the task's session is %s", p.ID, session, t.Session)
+		o.faultLocked("prompt %s goes to %s, but the task's session is %s", p.ID, session, t.Session)
 	case t.Attempt != p.Attempt && t.Queued.Before(now):
 		o.faultLocked("prompt %s of attempt %d during attempt %d", p.ID, p.Attempt, t.Attempt)
 	case t.Attempt == p.Attempt && t.Status.Terminal() && t.Ended.Before(now):
@@ -258,12 +280,12 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 		}
 		o.seen[key][n.ID] = true
 		if _, ended := o.ends[key]; it.Status == bgagent.Pending && ended {
-			o.faultLocked("notice %s says nothing of how %s.%d ended", n.ID, it.Task, it.Attempt)
+			o.faultLocked("notice %s does not say how %s.%d ended", n.ID, it.Task, it.Attempt)
 		}
 	}
 }
 
-// told notes that a notice has been given for good.
+// told records that a notice was delivered for good.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -275,13 +297,13 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	for _, it := range n.Items {
 		key := attemptKey{it.Task, it.Attempt}
 		if id, ok := o.delivered[key]; ok && id != n.ID {
-			o.faultLocked("%s.%d told twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
+			o.faultLocked("%s.%d reported twice: %s and %s (%s)", it.Task, it.Attempt, id, n.ID, how)
 		}
 		o.delivered[key] = n.ID
 	}
 }
 
-// event checks one event of the manager. The oracle reads all of them.
+// event checks one event of the manager. The oracle reads all events.
 func (o *oracle) event(e bgagent.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -320,8 +342,8 @@ func (o *oracle) event(e bgagent.Event) {
 		}
 		o.notices[key] = t.Notice
 	case bgagent.EventOverLimit:
-		// The event may come when new attempts have waited for the one that does
-		// not stop: each of them may have been cancelled and followed by another.
+		// The event may come while new attempts wait for the one that does not stop.
+		// Each of them may have been cancelled and followed by another.
 		for no := t.Attempt; no > 0; no-- {
 			o.overran[attemptKey{t.ID, no}] = true
 			if o.runsLocked(t.ID, no) {
@@ -330,16 +352,16 @@ func (o *oracle) event(e bgagent.Event) {
 		}
 		o.overLimit++
 		if t.Session != "" && o.closedAt.IsZero() && !o.aborted[t.Session] {
-			o.faultLocked("%s.%d was given up, and its session %s never aborted", t.ID, t.Attempt, t.Session)
+			o.faultLocked("%s.%d was given up, but its session %s was never aborted", t.ID, t.Attempt, t.Session)
 		}
 	case bgagent.EventQuiet:
 		if o.quiets[key]++; o.quiets[key] > 2 {
-			o.faultLocked("%s.%d is quiet again", t.ID, t.Attempt)
+			o.faultLocked("%s.%d became quiet twice", t.ID, t.Attempt)
 		}
 	}
 }
 
-// abort notes that a session is to be aborted.
+// abort records that a session is about to be aborted.
 func (o *oracle) abort(session string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -11,14 +11,19 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// starterHost is a TurnStarter with every ability there is.
+// starterHost is a TurnStarter with every optional ability.
 type starterHost struct{ *host }
 
 func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
+	began := time.Now()
 	a := f.enter("hand-over", session, p)
 	defer f.o.end(a)
 	r := f.o.draw("start", session)
-	if f.o.broken(r) && r.IntN(2) == 0 { // fails, but has been accepted
+	if err := f.unreachable(ctx, r); err != nil {
+		f.o.refuse(p, began)
+		return err
+	}
+	if f.o.broken(r) && r.IntN(2) == 0 { // fails although it was accepted
 		f.accept(session, p)
 		if err := f.mishap(ctx, r); err != nil {
 			return err
@@ -45,7 +50,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	s.prompts[p.ID] = true
 	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent}
 	if old := s.run; old != nil {
-		close(s.stop) // reported where it was not allowed
+		close(s.stop) // reported too early
 		f.o.end(old)
 	}
 	s.run, s.stop = a, make(chan struct{})
@@ -55,7 +60,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	go f.turn(s, a, s.stop, p)
 }
 
-// turn is what the agent does after a prompt was accepted.
+// turn is the agent's work after a prompt was accepted.
 func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bgagent.Prompt) {
 	r := f.o.draw("turn", s.id)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -175,7 +180,7 @@ func (f *starterHost) tellLocked(e bgagent.HostEvent) {
 	}
 }
 
-// Abort stops the turn, or says that it does.
+// Abort stops the turn, or falsely says that it does.
 func (f *starterHost) Abort(ctx context.Context, session string) error {
 	f.o.abort(session)
 	r := f.o.draw("abort", session)
@@ -197,7 +202,7 @@ func (f *starterHost) Abort(ctx context.Context, session string) error {
 	return nil
 }
 
-// vanish deletes a session. Its turn is over at once.
+// vanish deletes a session. Its turn ends at once.
 func (f *host) vanish(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -217,7 +222,7 @@ func (f *host) vanish(session string) {
 	}
 }
 
-// lie notes that the manager was told something untrue of the session.
+// lie records that the manager was told something untrue about the session.
 func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -330,7 +335,7 @@ func (f *starterHost) Events(ctx context.Context, emit func(bgagent.HostEvent)) 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-f.o.heal: // no more beats: polls must do
+		case <-f.o.heal: // no more heartbeats; polls must suffice
 			<-ctx.Done()
 			return ctx.Err()
 		case <-time.After(20 * time.Second):

@@ -60,6 +60,18 @@ func Joined(s string, max int) string {
 	return s
 }
 
+// Ends is Joined for text whose end tells as much as its beginning: what does not
+// fit is left out of the middle.
+func Ends(s string, max int) string {
+	s = Joined(s, len(s)+1)
+	if len(s) <= max {
+		return s
+	}
+	const gap = " " + ellipsis + " "
+	head := (max - len(gap)) * 2 / 5
+	return strings.TrimRight(Head(s, head), " ") + gap + strings.TrimLeft(Tail(s, max-len(gap)-head), " ")
+}
+
 // OneLine makes text from outside one line of at most max bytes: white space and
 // control characters become single spaces, escape sequences and invisible format
 // characters (direction marks, tags) go, except the joiners that scripts and emoji

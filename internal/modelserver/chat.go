@@ -81,7 +81,7 @@ func decodeChat(body []byte, req *Request) error {
 	return nil
 }
 
-// contentText reads content that is a text, or a list of parts of which some are.
+// contentText reads content that is a text or a list of parts, some of them text.
 func contentText(raw json.RawMessage) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return "", nil
@@ -102,7 +102,7 @@ func contentText(raw json.RawMessage) (string, error) {
 	return s, nil
 }
 
-// chatProblem is an error as OpenAI's platform sends it.
+// chatProblem formats an error as OpenAI's platform does.
 func chatProblem(e *Error) map[string]any {
 	kind, code := "invalid_request_error", any(nil)
 	switch status := e.status(); {
@@ -173,8 +173,8 @@ func newChatStream(a *answer) *chatStream {
 	}
 	st.delta(map[string]any{"role": "assistant", "content": ""}, nil)
 	if a.Reasoning != "" {
-		// Not of OpenAI's own protocol: this is the field of the compatible servers
-		// whose models show their reasoning.
+		// This field is not part of OpenAI's protocol. Compatible servers use it for
+		// models that show their reasoning.
 		st.delta(map[string]any{"reasoning_content": a.Reasoning}, nil)
 	}
 	return st

@@ -14,7 +14,8 @@ import (
 )
 
 // FuzzRequest checks that a body is either refused in the protocol's own form, or
-// read so that the conversation, written down again by a client, is read the same.
+// read losslessly: a client that encodes the conversation again gets the same
+// result.
 func FuzzRequest(f *testing.F) {
 	conversation := []ms.Message{
 		{Role: ms.User, Text: "hi"},
@@ -42,7 +43,7 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// read has a server read a body.
+// read lets a server read a body.
 func read(t *testing.T, w wire, body string) (ms.Request, bool) {
 	s := ms.NewUnstarted(func(ms.Request) ms.Reply { return ms.Say("ok") })
 	defer s.Close()
@@ -60,7 +61,7 @@ func read(t *testing.T, w wire, body string) (ms.Request, bool) {
 	return all[0], true
 }
 
-// plain writes arguments in one way, because JSON has several for the same.
+// plain writes arguments in one canonical form, because JSON has several.
 func plain(messages []ms.Message) []ms.Message {
 	var all []ms.Message
 	for _, m := range messages {

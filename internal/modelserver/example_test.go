@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// A client asks, and the last user message says what the model answers.
+// The last user message of a request says what the model answers.
 func Example() {
 	model := modelserver.New(nil)
 	defer model.Close()
@@ -28,13 +28,13 @@ func Example() {
 	// <nil>
 }
 
-// A test steers the model: it holds three agents' turns open, counts them, and
-// lets them go.
+// A test controls the model: it holds the turns of three agents open, counts them,
+// and releases them.
 func ExampleServer_WaitFor() {
 	release := make(chan struct{})
 	model := modelserver.New(func(r modelserver.Request) modelserver.Reply {
 		if r.Kind != modelserver.Main {
-			return r.Scripted() // a title, or the like
+			return r.Scripted() // a title or another side question
 		}
 		select {
 		case <-release:

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// geminiPath takes /v1beta/models/MODEL:METHOD apart.
+// geminiPath splits /v1beta/models/MODEL:METHOD.
 func geminiPath(path string) (model, method string, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/v1beta/models/")
 	if !ok {
@@ -17,7 +17,7 @@ func geminiPath(path string) (model, method string, ok bool) {
 	return strings.Cut(rest, ":")
 }
 
-// geminiProtocol streams events, or, unless they were asked for, a JSON array.
+// geminiProtocol streams events if events is set, and a JSON array otherwise.
 func geminiProtocol(events bool) *protocol {
 	return &protocol{
 		name:    Gemini,
@@ -96,7 +96,7 @@ func decodeGemini(body []byte, req *Request) error {
 	return nil
 }
 
-// sessionContext is what gemini-cli puts in front of the user's first words.
+// sessionContext is what gemini-cli puts before the user's first words.
 const sessionContext = "<session_context>"
 
 func (content geminiContent) add(c *conversation, req *Request) error {
@@ -135,8 +135,8 @@ func (content geminiContent) add(c *conversation, req *Request) error {
 	return nil
 }
 
-// geminiResult returns the text of a result that is {"output": text}, or
-// {"error": text}, as the protocol recommends; otherwise the JSON as it is.
+// geminiResult returns the text of a result in the recommended form, {"output":
+// text} or {"error": text}. It returns any other JSON unchanged.
 func geminiResult(raw json.RawMessage) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) == nil && len(fields) == 1 {
@@ -150,7 +150,7 @@ func geminiResult(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// geminiStatus are the names of google.rpc.Code for the HTTP statuses.
+// geminiStatus maps HTTP statuses to the names of google.rpc.Code.
 var geminiStatus = map[int]string{
 	400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
 	429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
@@ -188,7 +188,7 @@ func (a *answer) geminiParts(text string) []any {
 	for _, c := range a.Calls {
 		var args bytes.Buffer
 		if json.Compact(&args, []byte(c.Args)) != nil {
-			// The protocol has no place for arguments that are not JSON.
+			// The protocol cannot represent arguments that are not JSON.
 			args.Reset()
 			args.Write(marshal(map[string]any{"invalid": c.Args}))
 		}

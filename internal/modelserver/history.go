@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// history is what the server was asked.
+// history records the requests to the server.
 type history struct {
 	mu       sync.Mutex
 	requests []Request
 	steps    []step
 	unknowns []string
-	attempts map[uint64]int // by fingerprint
-	changed  chan struct{}  // closed and replaced at every change
+	attempts map[uint64]int // keyed by fingerprint
+	changed  chan struct{}  // closed and replaced on every change
 }
 
-// step is a request that was opened or ended.
+// step is the start or the end of a request.
 type step struct {
 	index int // in requests
 	open  bool
@@ -36,7 +36,7 @@ func (h *history) open(req *Request) int {
 	return len(h.requests) - 1
 }
 
-// close ends a request, once.
+// close ends a request. Only the first call counts.
 func (h *history) close(index int, left bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -60,7 +60,7 @@ func (h *history) signal() {
 	h.changed = make(chan struct{})
 }
 
-// Requests returns all requests so far, in the order of their arrival.
+// Requests returns all requests so far, in order of arrival.
 func (s *Server) Requests() []Request {
 	requests, _ := s.history.look()
 	return requests
@@ -72,16 +72,16 @@ func (h *history) look() ([]Request, <-chan struct{}) {
 	return slices.Clone(h.requests), h.changed
 }
 
-// Unknown returns the requests that the server has no answer for, like
-// "GET /v2/models".
+// Unknown returns the requests that the server has no answer for, such as "GET
+// /v2/models".
 func (s *Server) Unknown() []string {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
 	return slices.Clone(s.history.unknowns)
 }
 
-// Open returns how many requests are open now; a nil filter takes all. A request
-// is open from its arrival to just before the last byte of its answer.
+// Open returns how many requests are open; a nil filter takes all. A request is
+// open from its arrival until just before the last byte of its answer.
 func (s *Server) Open(filter func(Request) bool) int {
 	n := 0
 	for _, r := range s.Requests() {
@@ -92,9 +92,9 @@ func (s *Server) Open(filter func(Request) bool) int {
 	return n
 }
 
-// MaxOpen returns how many requests were open at once at most, so far. Requests
-// for which by returns the same count as one; a nil by counts every request. A nil
-// filter takes all. For "sessions with an open turn of an agent":
+// MaxOpen returns the maximum number of requests that were open at once. Requests
+// for which by returns the same value count as one; a nil by counts every request.
+// A nil filter takes all. For example, the sessions with an open agent turn are:
 //
 //	s.MaxOpen(func(r Request) bool { return r.Kind == Main }, func(r Request) string { return r.Session })
 func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int {
@@ -121,9 +121,9 @@ func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int
 	return most
 }
 
-// WaitFor returns when the requests so far are as the test wants them. It is asked
-// again at every arrival and every end of a request. When ctx ends first the error
-// says what there was instead.
+// WaitFor waits until ok returns true for the requests so far. ok is called on
+// every start and end of a request. If ctx ends first, the error lists the
+// requests.
 func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 	for {
 		requests, changed := s.history.look()
@@ -133,7 +133,7 @@ func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("modelserver: waiting for requests: %w; there were:%s", context.Cause(ctx), list(requests))
+			return fmt.Errorf("modelserver: waiting for requests: %w; requests so far:%s", context.Cause(ctx), list(requests))
 		}
 	}
 }

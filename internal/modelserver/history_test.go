@@ -25,7 +25,7 @@ func allDone(all []ms.Request) bool {
 	return true
 }
 
-// Title requests as opencode sends them: no tools, and the same session's headers.
+// opencode's title requests have no tools and the same headers as their session.
 const titleSystem = "You are a title generator. You output ONLY a thread title. Nothing else."
 
 func TestOpenRequestsAreCountedBySessionWithoutTheirTitles(t *testing.T) {
@@ -71,7 +71,7 @@ func TestOpenRequestsAreCountedBySessionWithoutTheirTitles(t *testing.T) {
 	require.NoError(t, <-ended)
 	require.NoError(t, s.WaitFor(t.Context(), allDone))
 	require.Zero(t, s.Open(nil))
-	require.Equal(t, 2, s.MaxOpen(isMain, session), "the most so far stays")
+	require.Equal(t, 2, s.MaxOpen(isMain, session), "the maximum stays")
 	require.Equal(t, 1, s.MaxOpen(func(r ms.Request) bool { return r.Kind == ms.Title }, session))
 }
 
@@ -95,7 +95,7 @@ func TestWaitForSaysWhatThereWasInstead(t *testing.T) {
 	cancel(why)
 	err := s.WaitFor(ctx, arrived(1))
 	require.ErrorIs(t, err, why)
-	require.ErrorContains(t, err, "there were: none")
+	require.ErrorContains(t, err, "requests so far: none")
 	ask(t, s, "/v1/messages", messagesWire.encode("", false, user("@say hi"), nil))
 	err = s.WaitFor(ctx, arrived(2))
 	require.ErrorContains(t, err, `1 anthropic-messages some-model main session="" turn=0 attempt=1 done: "@say hi"`)
@@ -118,7 +118,7 @@ func TestTheProgramsOwnQuestionsAreToldApart(t *testing.T) {
 		"a chat without tools":      {chatWire.encode("Summarize what titles there are", false, user("@say hi"), nil), "", ms.Main, "hi"},
 		"codex's turn":              {chatWire.encode("", false, user("@say hi"), tools), `{"request_kind":"turn"}`, ms.Main, "hi"},
 		"codex's compaction":        {chatWire.encode("", false, user("@say hi"), tools), `{"request_kind":"compaction"}`, ms.Summary, "Scripted summary"},
-		"what codex also asks":      {chatWire.encode("", false, user("@say hi"), tools), `{"request_kind":"memory"}`, ms.Side, "null"},
+		"a side question of codex":  {chatWire.encode("", false, user("@say hi"), tools), `{"request_kind":"memory"}`, ms.Side, "null"},
 		"a question for plain JSON": {`{"messages":[{"role":"user","content":"who?"}],` + schema + `}`, "", ms.Side, `{"next_speaker":"user","why":""}`},
 	} {
 		t.Run(name, func(t *testing.T) {

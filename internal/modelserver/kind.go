@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// What the programs' own questions begin with, as of opencode 1.18.33 and
-// gemini-cli 0.61.0. Codex says in a header what it asks for.
+// asked holds the beginnings of the programs' own questions, as of opencode 1.18.33
+// and gemini-cli 0.61.0. Codex states its purpose in a header.
 var asked = []struct {
-	by   string // lower case
+	by   string // in lower case
 	kind Kind
 }{
 	{"you are a title generator", Title},
@@ -17,7 +17,8 @@ var asked = []struct {
 	{"generating a highly factual state summary", Summary},
 }
 
-// kindOf tells the turns of an agent from what a program asks the model for itself.
+// kindOf distinguishes an agent's turns from the program's own questions to the
+// model.
 func kindOf(r Request) Kind {
 	if len(r.Tools) == 0 {
 		beginning := strings.ToLower(shorten(r.System, 400))
@@ -44,7 +45,7 @@ func kindOf(r Request) Kind {
 	return Main
 }
 
-// header returns the first of these headers that is there.
+// header returns the first of these headers that is present.
 func (r Request) header(names ...string) string {
 	for _, name := range names {
 		if v := r.Header.Get(name); v != "" {
@@ -54,14 +55,14 @@ func (r Request) header(names ...string) string {
 	return ""
 }
 
-// session returns the ids that a program sends of its session and of the one that
-// started it: opencode and codex do, gemini does not.
+// session returns the ids that a program sends for its session and for the session
+// that started it. opencode and codex send them, gemini does not.
 func (r Request) session() (id, parent string) {
 	return r.header("X-Session-Id", "Session-Id", "Session_id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }
 
-// instance returns the smallest JSON that a schema asks for, as far as the schema
-// is plain: enough for questions like "who speaks next".
+// instance returns the smallest JSON value for a simple schema. That suffices for
+// questions like "who speaks next".
 func instance(schema json.RawMessage, depth int) any {
 	var s struct {
 		Type       any                        `json:"type"`

@@ -6,19 +6,18 @@ import (
 	"time"
 )
 
-// Limited returns a handler that answers with h as long as no more than n requests
-// come in any span of this length, and refuses the others with status 429 and the
-// time after which to try again. Refused requests do not count. A nil h is
-// [Request.Scripted].
+// Limited returns a handler that answers up to n requests in any span of this
+// length with h. It refuses the others with status 429 and the time after which to
+// retry. Refused requests do not count. A nil h means [Request.Scripted].
 func Limited(n int, span time.Duration, h Handler) Handler {
 	if n < 1 || span <= 0 {
-		panic(fmt.Sprintf("modelserver: Limited takes at least one request in a span, not %d in %s", n, span))
+		panic(fmt.Sprintf("modelserver: Limited must allow at least one request per span, not %d in %s", n, span))
 	}
 	if h == nil {
 		h = Request.Scripted
 	}
 	var mu sync.Mutex
-	var taken []time.Time // of the last n that were let through
+	var taken []time.Time // times of the last n accepted requests
 	return func(r Request) Reply {
 		mu.Lock()
 		now := time.Now()

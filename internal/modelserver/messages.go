@@ -111,7 +111,7 @@ func addBlocks(c *conversation, user bool, content json.RawMessage) error {
 	return nil
 }
 
-// messagesTypes are the types of errors by HTTP status.
+// messagesTypes maps HTTP statuses to types of errors.
 var messagesTypes = map[int]string{
 	400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
 	404: "not_found_error", 409: "conflict_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 504: "timeout_error", 529: "overloaded_error",
@@ -147,7 +147,7 @@ func (a *answer) message(content []any, stop any, u Usage) map[string]any {
 	}
 }
 
-// toolInput returns arguments as the JSON object that a block must have.
+// toolInput returns arguments as the JSON object that a block requires.
 func toolInput(args string) json.RawMessage {
 	if json.Valid([]byte(args)) {
 		return json.RawMessage(args)
@@ -171,7 +171,7 @@ func messagesWhole(a *answer) any {
 
 type messagesStream struct {
 	a      *answer
-	blocks int // begun
+	blocks int // blocks started
 	texts  bool
 }
 

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Handler decides what the model answers. It is called on the request's own
-// goroutine, so it may wait (watching the request's context), and it must be
-// safe to call concurrently. Requests for titles and other side questions come
-// here too; [Request.Scripted] has an answer for them.
+// Handler decides what the model answers. It runs on the request's own goroutine,
+// so it may wait, but must watch the request's context. It must be safe for
+// concurrent use. Requests for titles and other side questions come here too;
+// [Request.Scripted] answers them.
 type Handler func(Request) Reply
 
 // Reply is an answer of the model. The zero value is an empty answer.
@@ -19,50 +19,48 @@ type Reply struct {
 	Text      string
 	Calls     []Call
 
-	// Pieces, when set, is streamed instead of Text, each piece as soon as it
-	// comes: a handler that waits between them steers the stream exactly.
+	// Pieces, if set, is streamed instead of Text, each piece as soon as it arrives.
+	// A handler that waits between them controls the stream exactly.
 	Pieces iter.Seq[string]
 
-	// Text is streamed in so many pieces with so much time between them; in one
-	// piece when Chunks is 0 or 1. The time passes even where the text has fewer
-	// letters than there are pieces.
+	// Text is streamed in Chunks pieces, Gap apart, or in one piece if Chunks is 0
+	// or 1. The time passes even if the text has fewer letters than pieces.
 	Chunks int
 	Gap    time.Duration
 
-	// How it goes wrong, at most one of them. Error alone is an HTTP error; with
-	// a text the error comes in the stream, after it.
+	// At most one of the following failures is set. Error alone is an HTTP error.
+	// With a text, the error comes in the stream after the text.
 	Error *Error
-	Hang  bool // after the text nothing more comes
-	Mute  bool // nothing comes, no header even
-	Cut   bool // after the text the connection breaks
+	Hang  bool // nothing follows the text
+	Mute  bool // nothing is sent, not even a header
+	Cut   bool // the connection breaks after the text
 
-	Usage *Usage // estimated when nil
-	// Truncated says that the answer ended because it reached the most tokens
-	// allowed.
+	Usage *Usage // nil: estimated
+	// Truncated says that the answer ended at the token limit.
 	Truncated bool
 }
 
-// Say is a reply that says text.
+// Say returns a reply that says text.
 func Say(text string) Reply { return Reply{Text: text} }
 
-// Use is a reply that calls a tool with JSON arguments.
+// Use returns a reply that calls a tool with JSON arguments.
 func Use(tool, args string) Reply { return Reply{Calls: []Call{{Name: tool, Args: args}}} }
 
-// Refuse is a reply that is an HTTP error.
+// Refuse returns a reply that is an HTTP error.
 func Refuse(status int, message string) Reply {
 	return Reply{Error: &Error{Status: status, Message: message}}
 }
 
-// Hang is a reply that says text, if any, and then never ends.
+// Hang returns a reply that says text, if any, and then never ends.
 func Hang(text string) Reply { return Reply{Text: text, Hang: true} }
 
 // Error is an error of a model's provider.
 type Error struct {
-	Status  int // 500 when zero
+	Status  int // 0: 500
 	Message string
 
-	// RetryAfter is sent as a header in whole seconds, rounded up, and where the
-	// protocol has a place for it in the body too. Nothing is sent when zero.
+	// RetryAfter is sent as a header in whole seconds, rounded up, and also in the
+	// body if the protocol has a field for it. Zero sends nothing.
 	RetryAfter time.Duration
 }
 
@@ -77,15 +75,15 @@ func (e *Error) seconds() int {
 	return int((e.RetryAfter + time.Second - 1) / time.Second)
 }
 
-// Usage counts tokens. Input contains Cached.
+// Usage counts tokens. Input includes Cached.
 type Usage struct {
 	Input, Output, Cached, Reasoning int
 }
 
 func (u Usage) total() int { return u.Input + u.Output }
 
-// usage returns what the reply says, or an estimate of four letters a token, the
-// rule of thumb of OpenAI's help pages.
+// usage returns the reply's usage, or an estimate at four letters per token, the
+// rule of thumb from OpenAI's help pages.
 func (rep Reply) usage(req Request, text string) Usage {
 	if rep.Usage != nil {
 		return *rep.Usage
@@ -98,8 +96,7 @@ func (rep Reply) usage(req Request, text string) Usage {
 	return Usage{Input: tokens(len(req.Body)), Output: tokens(out) + tokens(len(rep.Reasoning)), Reasoning: tokens(len(rep.Reasoning))}
 }
 
-// pieces returns the text as it is to be streamed, split so that the first piece
-// is never empty.
+// pieces yields the pieces of text to stream. The first piece is never empty.
 func (rep Reply) pieces() iter.Seq[string] {
 	if rep.Pieces != nil {
 		return rep.Pieces
@@ -115,5 +112,5 @@ func (rep Reply) pieces() iter.Seq[string] {
 	}
 }
 
-// says tells whether there is text to stream.
+// says reports whether there is text to stream.
 func (rep Reply) says() bool { return rep.Text != "" || rep.Pieces != nil }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Protocol names what a request was made in.
+// Protocol is the protocol of a request.
 type Protocol string
 
 const (
@@ -19,7 +19,7 @@ const (
 	Gemini    Protocol = "gemini"
 )
 
-// Role is who speaks in a message.
+// Role is the author of a message.
 type Role string
 
 const (
@@ -28,39 +28,39 @@ const (
 	Tool      Role = "tool" // results of tools
 )
 
-// Kind is what a program wants of the model.
+// Kind is what a program wants from the model.
 type Kind string
 
 const (
-	Main    Kind = "main"    // a turn of an agent
+	Main    Kind = "main"    // an agent's turn
 	Title   Kind = "title"   // a name for the conversation
-	Summary Kind = "summary" // the conversation made shorter
-	Side    Kind = "side"    // any other question that is not the agent's own turn
+	Summary Kind = "summary" // a summary of the conversation
+	Side    Kind = "side"    // any other question that is not an agent's turn
 )
 
-// Request is one request as it came. It is a copy: what a test does with it does
-// not reach the server. Its slices and maps are shared and not to be written to.
+// Request is one request as received. It is a copy: changing its fields does not
+// affect the server. Its slices and maps are shared and must not be modified.
 type Request struct {
-	N        int // from 1, in the order of arrival
+	N        int // from 1, in order of arrival
 	Protocol Protocol
 	Model    string
 	Kind     Kind
 	Stream   bool
 
-	// Session is the id that the program itself sent with the request, Parent the
-	// one of the session that started this one; "" where it sent none, as gemini
-	// does. Key is what the last @key line in the conversation says.
+	// Session is the session id that the program sent with the request, and Parent
+	// the id of the session that started it. Both are "" if the program sends none,
+	// like gemini. Key is the name in the last @key line of the conversation.
 	Session string
 	Parent  string
 	Key     string
 
-	System   string // system and developer messages, one after the other
+	System   string // system and developer messages, concatenated
 	Messages []Message
 	Tools    []ToolDef
-	Schema   json.RawMessage // of the answer, when JSON is asked for; nil otherwise
+	Schema   json.RawMessage // of the answer if JSON is requested; otherwise nil
 
 	// Attempt counts the requests of this session with exactly this conversation,
-	// from 1: more than 1 is a repetition.
+	// from 1. Above 1, the request is a repetition.
 	Attempt int
 
 	Header http.Header
@@ -69,14 +69,14 @@ type Request struct {
 
 	Arrived time.Time
 	Done    bool      // answered, refused, or left
-	Left    bool      // the client left, or the server was closed, before the end
+	Left    bool      // the client left or the server was closed before the end
 	Ended   time.Time // zero while it is open
 
 	ctx context.Context
 }
 
-// Context ends when the client has left or the server is closed. A handler that
-// waits has to watch it.
+// Context ends when the client leaves or the server is closed. A handler that waits
+// must watch it.
 func (r Request) Context() context.Context {
 	if r.ctx == nil {
 		return context.Background()
@@ -84,7 +84,7 @@ func (r Request) Context() context.Context {
 	return r.ctx
 }
 
-// LastUser returns the text of the last user message, "" without one.
+// LastUser returns the text of the last user message, or "" if there is none.
 func (r Request) LastUser() string {
 	if i := lastUser(r.Messages); i >= 0 {
 		return r.Messages[i].Text
@@ -92,8 +92,8 @@ func (r Request) LastUser() string {
 	return ""
 }
 
-// LastResults returns the results of tools that came after the last user message
-// and that no answer of the model has followed yet.
+// LastResults returns the results of tools after the last user message that the
+// model has not answered yet.
 func (r Request) LastResults() []Result {
 	if n := len(r.Messages); n > 0 && r.Messages[n-1].Role == Tool {
 		return r.Messages[n-1].Results
@@ -101,7 +101,7 @@ func (r Request) LastResults() []Result {
 	return nil
 }
 
-// Turn is how many times the model has answered since the last user message.
+// Turn returns how many times the model has answered since the last user message.
 func (r Request) Turn() int {
 	n := 0
 	for _, m := range r.Messages[lastUser(r.Messages)+1:] {
@@ -112,44 +112,44 @@ func (r Request) Turn() int {
 	return n
 }
 
-// Offers says whether the request offers a tool of this name.
+// Offers reports whether the request offers a tool of this name.
 func (r Request) Offers(name string) bool {
 	return slices.ContainsFunc(r.Tools, func(t ToolDef) bool { return t.Name == name })
 }
 
-// Message is one message of a conversation. Messages of the assistant that follow
-// each other are one, and so are results of tools, because protocols differ in
-// how they cut them.
+// Message is one message of a conversation. Consecutive messages of the assistant
+// are merged into one, and so are results of tools, because protocols divide them
+// differently.
 type Message struct {
 	Role    Role
 	Text    string
-	Calls   []Call   // of the assistant
+	Calls   []Call   // by the assistant
 	Results []Result // of tools
 }
 
-// Call is a tool call of the model. Args is JSON; the server sends it as it is,
-// so that a handler can also send what is none.
+// Call is a tool call of the model. Args is JSON. The server sends it unchanged, so
+// a handler can also send invalid JSON.
 type Call struct {
-	ID   string // "" in a reply: the server makes one
+	ID   string // "" in a reply: the server generates one
 	Name string
 	Args string
 }
 
-// Result is what a tool returned.
+// Result is the result of a tool call.
 type Result struct {
 	CallID string
-	Name   string // of the tool
+	Name   string // name of the tool
 	Text   string
-	Failed bool // only where the protocol says so: Anthropic messages
+	Failed bool // only in Anthropic messages; other protocols do not say
 }
 
-// ToolDef is a tool as it was offered.
+// ToolDef is a tool that the request offers.
 type ToolDef struct {
-	Name        string // of a tool in a namespace: NAMESPACE__NAME
-	Namespace   string // "" for none (OpenAI responses)
+	Name        string // NAMESPACE__NAME for a tool in a namespace
+	Namespace   string // OpenAI responses only; "" if none
 	Description string
 	Schema      json.RawMessage // of its arguments
-	Custom      bool            // takes text instead of JSON (OpenAI responses)
+	Custom      bool            // takes text instead of JSON (OpenAI responses only)
 }
 
 func lastUser(messages []Message) int {
@@ -161,11 +161,11 @@ func lastUser(messages []Message) int {
 	return -1
 }
 
-// conversation collects messages, merges those that protocols cut differently,
-// and gives results the names of their tools.
+// conversation collects messages, merges those that protocols divide differently,
+// and adds tool names to results.
 type conversation struct {
 	messages []Message
-	names    map[string]string // of tools, by the id of the call
+	names    map[string]string // of tools, by call id
 }
 
 func (c *conversation) last(role Role) *Message {
@@ -204,8 +204,8 @@ func (c *conversation) results(results ...Result) {
 	}
 }
 
-// beside adds text that came in the same message as results of tools: it is the
-// program's remark about them, not a new question.
+// beside adds text from a message that also holds results of tools. Such text is
+// the program's remark about them, not a new question.
 func (c *conversation) beside(text string) {
 	m := c.last(Tool)
 	m.Text = join(m.Text, text)
@@ -220,7 +220,7 @@ func join(a, b string) string {
 
 var seed = maphash.MakeSeed()
 
-// fingerprint is equal for a request and its repetition.
+// fingerprint is equal for a request and its repetitions.
 func (r Request) fingerprint() uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)

@@ -32,14 +32,14 @@ type responsesTool struct {
 	Name        string          `json:"name"`
 	Description string          `json:"description"`
 	Parameters  json.RawMessage `json:"parameters"`
-	Tools       []responsesTool `json:"tools"` // of a namespace
+	Tools       []responsesTool `json:"tools"` // in a namespace
 }
 
-// add adds the tool, or those in it: codex sends the tools of an MCP server as a
-// namespace.
+// add adds the tool, or the tools of a namespace. Codex sends the tools of an MCP
+// server as a namespace.
 func (t responsesTool) add(namespace string, req *Request) {
 	switch {
-	case t.Name == "": // a tool of the provider itself
+	case t.Name == "": // one of the provider's own tools
 	case t.Type == "namespace":
 		for _, inner := range t.Tools {
 			inner.add(t.Name, req)
@@ -49,7 +49,7 @@ func (t responsesTool) add(namespace string, req *Request) {
 	}
 }
 
-// spaced is the name by which scripts and tests know a tool of a namespace.
+// spaced returns the name of a namespace's tool in scripts and tests.
 func spaced(namespace, name string) string {
 	if namespace == "" {
 		return name
@@ -143,7 +143,7 @@ func (a *answer) responsesUsage() map[string]any {
 	}
 }
 
-// response is the object that the events of a stream carry.
+// response is the object in the events of a stream.
 func (a *answer) response(id, status string, output []any) map[string]any {
 	m := map[string]any{"id": id, "object": "response", "created_at": a.req.Arrived.Unix(), "status": status,
 		"model": a.req.Model, "output": output, "error": nil, "incomplete_details": nil}
@@ -204,7 +204,7 @@ type responsesStream struct {
 	id      string
 	message string // id of the message item, "" before its first text
 	seq     int
-	output  []any // items that are done
+	output  []any // completed items
 }
 
 func newResponsesStream(a *answer) *responsesStream {
@@ -228,7 +228,7 @@ func (st *responsesStream) send(name string, fields map[string]any) {
 	st.a.event(name, fields)
 }
 
-// item sends an item that is done at once.
+// item sends an item that is complete at once.
 func (st *responsesStream) item(item map[string]any) {
 	st.send("response.output_item.added", map[string]any{"output_index": len(st.output), "item": item})
 	st.done(item)

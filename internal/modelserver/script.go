@@ -11,18 +11,18 @@ import (
 
 // scriptTurn is one turn of a script.
 type scriptTurn struct {
-	line  string // that made it
+	line  string // its line in the script
 	reply Reply
-	times int // attempts that get this turn; all when 0
+	times int // attempts that get this turn; 0: all
 }
 
-// ends says whether the turn is one that the conversation can go past: a turn
-// that was refused or broken leaves no message of the assistant.
+// ends reports whether the conversation continues after the turn. A refused or
+// broken turn leaves no assistant message.
 func (t scriptTurn) ends() bool {
 	return t.times == 0
 }
 
-// parseScript reads the script in a text; no turns when there is none.
+// parseScript reads the script in a text. It returns no turns if there is none.
 func parseScript(text string) ([]scriptTurn, error) {
 	var turns []scriptTurn
 	var next Reply
@@ -70,7 +70,7 @@ func parseScript(text string) ([]scriptTurn, error) {
 	return turns, nil
 }
 
-// modify reads a line that is about the turn after it.
+// modify reads a line that modifies the next turn.
 func modify(next *Reply, word, rest string) (err error) {
 	switch word {
 	case "@sleep":
@@ -129,7 +129,7 @@ func (t *scriptTurn) refusal(rest string) error {
 	return err
 }
 
-// broken reads what follows @hang, @mute and @cut.
+// broken reads the arguments of @hang, @mute and @cut.
 func (t *scriptTurn) broken(rest string) error {
 	rest, err := options(rest, map[string]*int{"times": &t.times})
 	if rest != "" {
@@ -138,7 +138,7 @@ func (t *scriptTurn) broken(rest string) error {
 	return err
 }
 
-// options takes what has the form NAME=NUMBER off the beginning of a text.
+// options reads NAME=NUMBER options at the start of a text.
 func options(text string, known map[string]*int) (rest string, err error) {
 	for {
 		word, after, _ := strings.Cut(strings.TrimSpace(text), " ")
@@ -155,8 +155,8 @@ func options(text string, known map[string]*int) (rest string, err error) {
 	}
 }
 
-// Scripted returns what a server without a handler answers: the turn of the
-// script that this request asks for.
+// Scripted returns the answer of a server without a handler: the script's turn for
+// this request.
 func (r Request) Scripted() Reply {
 	switch r.Kind {
 	case Title:
@@ -189,9 +189,10 @@ func (r Request) Scripted() Reply {
 	return rep
 }
 
-// pickTurn returns the turn for a request before which the model has answered so
-// many times, and that is made for the attempt-th time. Turns that are given only
-// a number of times stand before the turn that they delay.
+// pickTurn returns the turn that answers a request. answered is how many times the
+// model has answered since the script; attempt counts the repetitions of the
+// request, from 1. Turns limited to some attempts come before the turn that they
+// delay.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {
@@ -212,7 +213,7 @@ func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	return scriptTurn{}, false
 }
 
-// shorten returns the first words of a text, at most so many letters.
+// shorten returns the first words of a text, up to a number of letters.
 func shorten(text string, most int) string {
 	letters := []rune(strings.Join(strings.Fields(text), " "))
 	return string(letters[:min(most, len(letters))])
@@ -220,7 +221,7 @@ func shorten(text string, most int) string {
 
 var reference = regexp.MustCompile(`\$\{re:((?:[^{}]|\{[0-9,]*\})*)\}`)
 
-// expand puts what tools returned into the reply's text and calls.
+// expand inserts results of tools into the reply's text and calls.
 func (r Request) expand(rep *Reply) error {
 	var failed error
 	in := func(s string, quote bool) string {
@@ -268,12 +269,13 @@ func (r Request) lastMatch(re *regexp.Regexp) (string, bool) {
 	return "", false
 }
 
-// custom says whether a tool takes text instead of JSON.
+// custom reports whether a tool takes text instead of JSON.
 func (r Request) custom(name string) bool { return r.tool(name).Custom }
 
 func (r Request) namespace(name string) string { return r.tool(name).Namespace }
 
-// tool returns the tool of this name, empty when the request does not offer it.
+// tool returns the tool of this name, or an empty one if the request does not offer
+// it.
 func (r Request) tool(name string) ToolDef {
 	for _, t := range r.Tools {
 		if t.Name == name {
@@ -283,7 +285,7 @@ func (r Request) tool(name string) ToolDef {
 	return ToolDef{}
 }
 
-// scriptKey returns the name that the last @key line of the conversation gives it.
+// scriptKey returns the name in the conversation's last @key line.
 func scriptKey(messages []Message) string {
 	key := ""
 	for _, m := range messages {

@@ -10,7 +10,7 @@ import (
 	ms "github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// play returns what the scripted model says to a conversation.
+// play returns the scripted model's reply to a conversation.
 func play(messages ...ms.Message) ms.Reply {
 	return ms.Request{Kind: ms.Main, Attempt: 1, Messages: messages}.Scripted()
 }
@@ -92,7 +92,7 @@ func TestAScriptGoesOnWithEveryAnswer(t *testing.T) {
 	conversation = append(conversation, ms.Message{Role: ms.Assistant, Text: "made k2"})
 	require.Equal(t, "script done", play(conversation...).Text)
 	conversation = append(conversation, ms.Message{Role: ms.User, Text: "@say again"})
-	require.Equal(t, "again", play(conversation...).Text, "a new script begins with its own first turn")
+	require.Equal(t, "again", play(conversation...).Text, "a new script starts at its first turn")
 	conversation = append(conversation, ms.Message{Role: ms.User, Text: "a notice"})
 	require.Equal(t, "echo: a notice", play(conversation...).Text)
 }
@@ -113,7 +113,7 @@ func TestAnErrorForSomeTimesGivesWayToTheNextLine(t *testing.T) {
 	require.Equal(t, 500, answer(2).Error.Status)
 	require.Equal(t, ms.Reply{Text: "half", Cut: true, Calls: []ms.Call{}}, answer(3))
 	require.Equal(t, "a", answer(4).Calls[0].Name)
-	require.Equal(t, "a", answer(5).Calls[0].Name, "a repetition gets the same")
+	require.Equal(t, "a", answer(5).Calls[0].Name, "a repetition gets the same reply")
 	called := []ms.Message{{Role: ms.Assistant}, {Role: ms.Tool}}
 	require.Equal(t, 503, answer(1, called...).Error.Status)
 	require.Equal(t, "fine", answer(2, called...).Text)
@@ -132,8 +132,8 @@ func TestRepetitionsAreCountedForEachSession(t *testing.T) {
 	require.Equal(t, 4, all[len(all)-1].Attempt)
 }
 
-// FuzzScript checks that a script is answered, whatever it is, in the same way
-// when it is wrapped and indented, and that every turn of it can be reached.
+// FuzzScript checks that every script is answered, that wrapping and indenting it
+// changes nothing, and that each of its turns can be reached.
 func FuzzScript(f *testing.F) {
 	f.Add("@say hello")
 	f.Add("@sleep 1s\n@slow 3 1ms\n@text look\n@tool read {\"path\":\"x\"}\n@also b\n@say ${re:(x)y}")
@@ -148,7 +148,7 @@ func FuzzScript(f *testing.F) {
 			t.Errorf("negative: %+v", first)
 		}
 		if strings.HasPrefix(first.Text, "echo: ") {
-			return // of a text without a script the wrapping is part
+			return // in a text without a script, the wrapping counts as text
 		}
 		wrapped := "Do this:\n  " + strings.ReplaceAll(script, "\n", "\r\n\t") + "\n\nthanks"
 		require.Equal(t, first, play(user(wrapped)...))

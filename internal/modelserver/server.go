@@ -14,24 +14,24 @@ import (
 	"time"
 )
 
-// Server is a model server. All its methods are safe to call concurrently.
+// Server is a model server. Its methods are safe for concurrent use.
 type Server struct {
-	URL string // like http://127.0.0.1:43210; the programs' base URL is this, or this with /v1
+	URL string // like http://127.0.0.1:43210; programs use it as the base URL, some with /v1 appended
 
 	http    http.Server
-	ctx     context.Context // ends with Close; every request's ends with it
+	ctx     context.Context // ends with Close, as do the contexts of all requests
 	cancel  context.CancelFunc
 	serving sync.WaitGroup // requests, connections, and the listener's loop
-	mu      sync.Mutex     // of closed, so that none joins serving while Close waits for it
+	mu      sync.Mutex     // guards closed, so that nothing joins serving while Close waits for it
 	closed  bool
 	ids     atomic.Int64
 	handler atomic.Pointer[Handler]
 	history history
 }
 
-// New starts a server on a free port of 127.0.0.1 and panics if there is none.
-// What the model answers is decided by the handler; a nil one is
-// [Request.Scripted]. Close ends it.
+// New starts a server on a free port of 127.0.0.1 and panics if there is none. The
+// handler decides what the model answers; nil means [Request.Scripted]. End the
+// server with Close.
 func New(h Handler) *Server {
 	s, err := Listen("127.0.0.1:0", h)
 	if err != nil {
@@ -40,7 +40,7 @@ func New(h Handler) *Server {
 	return s
 }
 
-// Listen starts a server on an address like 127.0.0.1:4010, or returns an error.
+// Listen starts a server on an address such as 127.0.0.1:4010.
 func Listen(addr string, h Handler) (*Server, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -53,8 +53,8 @@ func Listen(addr string, h Handler) (*Server, error) {
 	return s, nil
 }
 
-// NewUnstarted returns a server that listens nowhere and is to be used as an
-// http.Handler, for instance over net.Pipe inside of a synctest bubble.
+// NewUnstarted returns a server that does not listen. It is used as an
+// http.Handler, for example over net.Pipe in a synctest bubble.
 func NewUnstarted(h Handler) *Server {
 	s := &Server{}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -65,7 +65,7 @@ func NewUnstarted(h Handler) *Server {
 	return s
 }
 
-// Handle replaces the handler for the requests that arrive from now on.
+// Handle replaces the handler for all requests that arrive from now on.
 func (s *Server) Handle(h Handler) {
 	if h == nil {
 		h = Request.Scripted
@@ -73,8 +73,8 @@ func (s *Server) Handle(h Handler) {
 	s.handler.Store(&h)
 }
 
-// Close ends every open request and returns when no goroutine of the server is
-// left, provided that handlers watch their request's context.
+// Close ends every open request. It returns when all goroutines of the server have
+// ended, which requires handlers to watch their request's context.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -84,28 +84,27 @@ func (s *Server) Close() {
 	s.serving.Wait()
 }
 
-// protocol is how one protocol reads a request and writes an answer.
+// protocol defines how a protocol's requests are read and its answers written.
 type protocol struct {
 	name   Protocol
-	header string // where an answer has the request's id; none when ""
+	header string // header of an answer for the request's id; "" if none
 	decode func(body []byte, req *Request) error
-	// problem is the body of an HTTP error.
+	// problem returns the body of an HTTP error.
 	problem func(e *Error, requestID string) any
-	// whole is the body of an answer that is not streamed.
+	// whole returns the body of an answer that is not streamed.
 	whole func(a *answer) any
-	// stream starts a streamed one.
+	// stream starts a streamed answer.
 	stream func(a *answer) stream
 }
 
-// stream writes an answer piece by piece. None of its methods is called after
-// end or fail.
+// stream writes an answer piece by piece. No method is called after end or fail.
 type stream interface {
 	text(piece string)
 	end()
 	fail(e *Error)
 }
 
-// answer is an answer while it is given.
+// answer is an answer in progress.
 type answer struct {
 	Reply
 	req       Request
@@ -113,7 +112,7 @@ type answer struct {
 	said      strings.Builder // text so far
 	id        func(prefix string) string
 	w         http.ResponseWriter
-	err       error // of writing
+	err       error // write error
 }
 
 var protocols = map[string]*protocol{
@@ -123,7 +122,8 @@ var protocols = map[string]*protocol{
 }
 
 // connection counts connections, because http.Server.Close does not wait for their
-// goroutines. A new one comes from the listener's loop, which is in serving itself.
+// goroutines. New connections come from the listener's loop, which is itself counted
+// in serving.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -142,7 +142,7 @@ func (s *Server) enter() bool {
 	return !s.closed
 }
 
-// ServeHTTP answers one request of a program.
+// ServeHTTP answers one request from a program.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.enter() {
 		panic(http.ErrAbortHandler)
@@ -150,7 +150,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.serving.Done()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the client left while it was asking
+		return // the client left before it sent the whole request
 	}
 	path := r.URL.Path
 	var p *protocol
@@ -182,7 +182,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// modelList is the list of models as OpenAI, Codex and Gemini read it.
+// modelList is the list of models in the form that OpenAI clients, Codex and Gemini
+// read.
 var modelList = map[string]any{
 	"object": "list",
 	"data":   []any{map[string]any{"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}},
@@ -211,7 +212,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, p *protocol, req 
 	rep := (*s.handler.Load())(req)
 	a := &answer{Reply: rep, req: req, w: w, id: s.id, requestID: id}
 	if left = !a.give(p, func() { s.history.close(rec, false) }); left {
-		// Returning would end the answer as if it were whole.
+		// Returning normally would make the answer look complete.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -220,9 +221,9 @@ func (s *Server) id(prefix string) string {
 	return prefix + strconv.FormatInt(s.ids.Add(1), 10)
 }
 
-// give plays the reply and tells whether it could say all that it had to say.
-// The request counts as done just before its last byte, so that a client that
-// has seen the end is not counted with a further request beside this one.
+// give plays the reply and reports whether it was sent completely. The request
+// counts as done just before its last byte. So if a client sends another request
+// after it has seen the end, the two do not count as open at once.
 func (a *answer) give(p *protocol, done func()) bool {
 	ctx := a.req.Context()
 	if !sleep(ctx, a.Delay) {
@@ -273,7 +274,7 @@ func (a *answer) give(p *protocol, done func()) bool {
 	return true
 }
 
-// say plays the text; st is nil when the answer is not streamed.
+// say sends the text. st is nil if the answer is not streamed.
 func (a *answer) say(ctx context.Context, st stream) bool {
 	if !a.says() && a.Chunks == 0 {
 		return true
@@ -328,14 +329,14 @@ func (a *answer) write(format string, args ...any) {
 	}
 }
 
-// startEvents writes the header of a stream of server-sent events.
+// startEvents writes the header of a server-sent event stream.
 func (a *answer) startEvents() {
 	a.w.Header().Set("Content-Type", "text/event-stream")
 	a.w.Header().Set("Cache-Control", "no-cache")
 	a.w.WriteHeader(http.StatusOK)
 }
 
-// event writes a server-sent event; name may be empty.
+// event writes a server-sent event. name may be empty.
 func (a *answer) event(name string, v any) {
 	if name != "" {
 		a.write("event: %s\n", name)

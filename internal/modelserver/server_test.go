@@ -22,7 +22,7 @@ func newServer(t *testing.T, h ms.Handler) *ms.Server {
 	return s
 }
 
-// start sends a request and returns its answer with the body still to be read.
+// start sends a request and returns the response before its body is read.
 func start(ctx context.Context, s *ms.Server, path, body string, header ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -47,7 +47,7 @@ func ask(t *testing.T, s *ms.Server, path, body string, header ...string) (*http
 
 func user(text string) []ms.Message { return []ms.Message{{Role: ms.User, Text: text}} }
 
-// everyWire runs a test for every protocol, streaming and not.
+// everyWire runs a test for every protocol, with and without streaming.
 func everyWire(t *testing.T, test func(t *testing.T, w wire, stream bool)) {
 	for _, w := range wires {
 		for _, stream := range []bool{false, true} {
@@ -88,7 +88,7 @@ func TestTheSameConversationIsReadTheSameInEveryProtocol(t *testing.T) {
 }
 
 func TestAnAnswerIsHeardWholeInEveryProtocol(t *testing.T) {
-	finish := map[ms.Protocol][3]string{ // after text, after tool calls, cut by the limit of tokens
+	finish := map[ms.Protocol][3]string{ // after text, after tool calls, at the token limit
 		ms.Chat:      {"stop", "tool_calls", "length"},
 		ms.Responses: {"completed", "completed", "incomplete"},
 		ms.Messages:  {"end_turn", "tool_use", "max_tokens"},
@@ -227,8 +227,8 @@ func TestABrokenConnectionIsNoEnd(t *testing.T) {
 	})
 }
 
-// Codex sends the tools of an MCP server as a namespace, and wants calls that say
-// which.
+// Codex sends the tools of an MCP server as a namespace, and expects calls to name
+// the namespace.
 func TestToolsInANamespace(t *testing.T) {
 	s := newServer(t, nil)
 	tools := `"tools":[{"type":"namespace","name":"mcp__x","tools":[{"type":"function","name":"look","parameters":{"type":"object"}}]}]`
@@ -345,7 +345,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	before := connections()
 	for range 20 {
 		s := ms.New(nil)
-		client := &http.Client{Transport: &http.Transport{}} // keeps its connections
+		client := &http.Client{Transport: &http.Transport{}} // keeps its connections open
 		over := make(chan struct{})
 		for _, script := range []string{"@hang", "@say hi"} {
 			go func() {
@@ -361,7 +361,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 			return len(all) == 2 && (all[0].Done || all[1].Done)
 		}))
 		s.Close()
-		for connections() > before { // only the return of the goroutine's function is left to be done
+		for connections() > before { // the goroutine's function has only to return
 			runtime.Gosched()
 		}
 		s.Close()
@@ -371,7 +371,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	}
 }
 
-// connections counts the goroutines of servers' connections.
+// connections counts the goroutines of server connections.
 func connections() int {
 	buf := make([]byte, 1<<20)
 	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "net/http.(*conn).serve")

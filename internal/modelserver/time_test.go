@@ -17,7 +17,7 @@ import (
 	ms "github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// bubble serves over pipes, for tests with virtual time.
+// bubble serves over pipes, for tests in virtual time.
 func bubble(t *testing.T, h ms.Handler) (client *http.Client, end func()) {
 	s := ms.NewUnstarted(h)
 	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
@@ -115,7 +115,7 @@ func TestARateLimitLetsThroughWhatItAllows(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		status, _ := ask()
-		require.Equal(t, 200, status, "the span since the first has passed, and what was refused does not count")
+		require.Equal(t, 200, status, "the span since the first request is over, and refused requests do not count")
 		status, after := ask()
 		require.Equal(t, 429, status)
 		require.Equal(t, "1", after)
@@ -145,13 +145,13 @@ func TestThoseWhoAreToBeThereTogetherWaitForEachOther(t *testing.T) {
 		go ask(t.Context(), "one")
 		go ask(t.Context(), "one")
 		synctest.Wait()
-		require.Zero(t, answered.Load(), "the same one twice is one, and who has left does not count")
+		require.Zero(t, answered.Load(), "the same one twice counts once, and a client that left does not count")
 		ask(t.Context(), "not me")
 		require.EqualValues(t, 1, answered.Load())
 		go ask(t.Context(), "two")
 		synctest.Wait()
 		require.EqualValues(t, 4, answered.Load())
 		ask(t.Context(), "three")
-		require.EqualValues(t, 5, answered.Load(), "once they have met nobody waits")
+		require.EqualValues(t, 5, answered.Load(), "nobody waits after they have met")
 	})
 }

@@ -5,14 +5,14 @@ import (
 	"sync"
 )
 
-// Together returns a handler that answers with h, except that the requests that
-// filter picks wait until n of them are there at once, told apart by what by
-// returns. From then on nobody waits any more. It makes a test exact that wants to
-// see so many at the model at the same time, however slow the programs are that
-// ask. A nil h is [Request.Scripted].
+// Together returns a handler that answers with h, but first holds the requests that
+// filter selects until n of them are waiting. Requests with the same value of by
+// count as one. After that, no request waits any more. With it, a test can see
+// exactly n requests at the model at once, however slow the programs are. A nil h
+// means [Request.Scripted].
 func Together(n int, filter func(Request) bool, by func(Request) string, h Handler) Handler {
 	if n < 1 {
-		panic(fmt.Sprintf("modelserver: Together takes at least one request, not %d", n))
+		panic(fmt.Sprintf("modelserver: Together needs at least one request, not %d", n))
 	}
 	if h == nil {
 		h = Request.Scripted

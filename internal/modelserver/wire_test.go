@@ -8,23 +8,23 @@ import (
 	ms "github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// wire is one protocol from a client's side: how a conversation is asked, and how
-// an answer is read.
+// wire is the client side of a protocol: it encodes a conversation and reads the
+// answer.
 type wire struct {
 	name ms.Protocol
 	path func(stream bool) string
 	body func(model, system string, stream bool, messages []ms.Message, tools []ms.ToolDef) any
-	// whole reads an answer that was not streamed, event adds one event of a stream.
+	// whole reads an answer that is not streamed; event adds one event of a stream.
 	whole func(body []byte) heard
 	event func(h *heard, data []byte)
 }
 
-// heard is an answer as a client has understood it.
+// heard is an answer as the client understands it.
 type heard struct {
 	Text, Reasoning, Finish string
 	Calls                   []ms.Call
 	In, Out                 int
-	Problem                 string // of an error in the stream
+	Problem                 string // error in the stream
 }
 
 func must(err error) {

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Names that the programs are configured with.
+// Names in the programs' configuration.
 const (
 	OpencodeModel = "scripted/scripted" // provider/model
 	CodexModel    = "scripted"
@@ -16,7 +16,7 @@ const (
 func opencodeEnv(w *World) map[string]string {
 	return map[string]string{
 		"OPENCODE_CONFIG": w.path("opencode.json"),
-		// Whatever it would fetch, it is to find closed.
+		// Any fetch is refused at this closed port.
 		"npm_config_registry":              "http://127.0.0.1:9",
 		"npm_config_fetch_retries":         "0",
 		"OPENCODE_DISABLE_MODELS_FETCH":    "1",
@@ -33,7 +33,7 @@ func subagent(description, prompt string, permission map[string]any) map[string]
 	return map[string]any{"mode": "subagent", "description": description, "prompt": prompt, "permission": permission}
 }
 
-// opencodeConfig is the configuration that World.OpencodeConfig edits.
+// opencodeConfig is the initial configuration for World.OpencodeConfig to edit.
 func (w *World) opencodeConfig() map[string]any {
 	deny := map[string]any{"task": "deny"}
 	models := map[string]any{}
@@ -62,8 +62,8 @@ func (w *World) writeOpencode() error {
 	if err := w.writeJSON("opencode.json", w.opencode); err != nil {
 		return err
 	}
-	// Without these it installs a package into its configuration folder in the
-	// background, which takes a network.
+	// Without these files, opencode installs a package into its configuration folder
+	// in the background, which needs a network.
 	dependency := map[string]any{"@opencode-ai/plugin": "*"}
 	if err := os.MkdirAll(w.path("config", "opencode", "node_modules"), 0o755); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (w *World) writeGemini() error {
 	})
 }
 
-// write writes a file of the world, given with slashes.
+// write writes a file of the world. The name uses slashes.
 func (w *World) write(name string, content []byte) error {
 	path := w.path(filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

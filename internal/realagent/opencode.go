@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// OpencodeOptions are settings of an opencode server. The zero value is a server
-// without a password in the world's work directory.
+// OpencodeOptions are the settings of an opencode server. The zero value is a
+// server without a password in the world's work directory.
 type OpencodeOptions struct {
-	Password string   // Basic auth, user "opencode"; none when ""
-	Dir      string   // where it runs; World.Dir when ""
-	Env      []string // NAME=VALUE, besides those of the world
+	Password string   // Basic auth for the user "opencode"; "" for none
+	Dir      string   // working directory; "" for World.Dir
+	Env      []string // NAME=VALUE, added to the world's environment
 }
 
-// OpencodeServer is a running "opencode serve". Its methods are to be called from
-// one goroutine at a time.
+// OpencodeServer is a running "opencode serve". Its methods must not be called
+// concurrently.
 type OpencodeServer struct {
 	URL      string
 	Password string
@@ -32,15 +32,15 @@ type OpencodeServer struct {
 	t    testing.TB
 	opts OpencodeOptions
 	port int
-	mark string // NAME=VALUE that its processes have
-	log  string // file
+	mark string // NAME=VALUE in the environment of its processes
+	log  string // path of the log file
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	done chan struct{} // closed when the process ends
 }
 
 // ServeOpencode starts opencode's server in the world and returns when it is
-// healthy. It is stopped at the end of the test, with everything that it started.
-// Its log is shown when the test fails.
+// healthy. The server and everything that it started are stopped at the end of the
+// test. If the test fails, its log is shown.
 func (w *World) ServeOpencode(t testing.TB) *OpencodeServer {
 	t.Helper()
 	return w.ServeOpencodeWith(t, OpencodeOptions{})
@@ -57,7 +57,7 @@ func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeS
 		mark: fmt.Sprintf("BGAGENT_SERVER=%s-%d", w.mark, w.servers), log: w.path(fmt.Sprintf("opencode-%d.log", w.servers))}
 	t.Cleanup(s.stop)
 	var err error
-	for range 3 { // another process may take the free port before the server does
+	for range 3 { // another process may take the free port first
 		if s.port, err = freePort(); err != nil {
 			break
 		}
@@ -108,8 +108,8 @@ func (s *OpencodeServer) start() error {
 	return s.healthy()
 }
 
-// healthy waits for the server. Each try has a short time only, because a request
-// made while the server starts may never be answered.
+// healthy waits for the server. Each try is short, because a request to a starting
+// server may never be answered.
 func (s *OpencodeServer) healthy() error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error
@@ -119,7 +119,7 @@ func (s *OpencodeServer) healthy() error {
 		}
 		select {
 		case <-s.done:
-			return fmt.Errorf("it has ended: %v", s.cmd.ProcessState)
+			return fmt.Errorf("the process ended: %v", s.cmd.ProcessState)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -146,8 +146,8 @@ func (s *OpencodeServer) ask(client *http.Client) error {
 	return err
 }
 
-// Kill ends the server as kill -9 does, and then whatever it had started. It
-// returns when they are gone. A server that is not running is left as it is.
+// Kill ends the server like kill -9, then everything that it started. It returns
+// when all processes are gone. If the server is not running, Kill does nothing.
 func (s *OpencodeServer) Kill() {
 	if s.cmd == nil {
 		return
@@ -157,8 +157,8 @@ func (s *OpencodeServer) Kill() {
 	s.sweep()
 }
 
-// Restart starts the server again, on the same port and with what it had stored,
-// and returns when it is healthy. A running server is killed first.
+// Restart starts the server again, on the same port and with its stored data, and
+// returns when it is healthy. It first kills a running server.
 func (s *OpencodeServer) Restart() {
 	s.t.Helper()
 	s.Kill()
@@ -167,7 +167,7 @@ func (s *OpencodeServer) Restart() {
 	}
 }
 
-// Log returns the end of what the server has written, for messages.
+// Log returns the end of the server's log, for messages.
 func (s *OpencodeServer) Log() string {
 	b, err := os.ReadFile(s.log)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -180,8 +180,8 @@ func (s *OpencodeServer) Log() string {
 	return string(b)
 }
 
-// sweep ends the processes that the server has left behind: the commands of its
-// tools have process groups of their own.
+// sweep ends the processes that the server leaves behind. The commands of its tools
+// have process groups of their own.
 func (s *OpencodeServer) sweep() {
 	untilGone(func() []process {
 		left := processesWith(s.mark, "")
@@ -192,7 +192,7 @@ func (s *OpencodeServer) sweep() {
 	})
 }
 
-// stop is the end of the test.
+// stop runs at the end of the test.
 func (s *OpencodeServer) stop() {
 	if s.cmd != nil {
 		terminate(s.cmd.Process)

@@ -20,17 +20,17 @@ type process struct {
 
 func (p process) kill() { syscall.Kill(p.pid, syscall.SIGKILL) }
 
-// processesWith returns the processes whose environment has this NAME=VALUE, or
-// whose working directory is in a folder, unless that is "". A child inherits both,
-// into whatever process group or session it goes; one that is just being started
-// has its directory before its environment can be read. Zombies have neither.
+// processesWith returns the processes with this NAME=VALUE in their environment or,
+// if folder is not "", with a working directory in folder. Children inherit both,
+// whatever process group or session they join. The folder finds processes that are
+// just starting, whose environment cannot be read yet. Zombies have neither.
 func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process
 	for _, dir := range found {
 		env, err := os.ReadFile(filepath.Join(dir, "environ"))
 		if err != nil {
-			continue // it has ended, or is another user's
+			continue // ended, or owned by another user
 		}
 		in := bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00"))
 		if cwd, err := os.Readlink(filepath.Join(dir, "cwd")); err == nil && folder != "" {
@@ -46,9 +46,9 @@ func processesWith(variable, folder string) []process {
 	return all
 }
 
-// watch starts a process that ends all processes with this NAME=VALUE in their
-// environment and removes the folder when this one is gone without having called
-// stop: a test that runs into go test's time limit has no clean-up.
+// watch starts a process that cleans up if this one dies before it calls stop,
+// because a test that hits go test's time limit runs no cleanup. It ends all
+// processes with this NAME=VALUE in their environment and removes the folder.
 func watch(variable, folder string) (stop func(), err error) {
 	const script = `read -r _
 		for dir in /proc/[0-9]*; do
@@ -58,7 +58,7 @@ func watch(variable, folder string) (stop func(), err error) {
 	cmd := exec.Command("/bin/sh", "-c", script, variable, folder)
 	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH")}
 	ownGroup(cmd)
-	alive, err := cmd.StdinPipe() // ends with this process
+	alive, err := cmd.StdinPipe() // closed when this process ends
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +72,11 @@ func watch(variable, folder string) (stop func(), err error) {
 	}, nil
 }
 
-// ownGroup makes the command the leader of a process group.
+// ownGroup makes the command the leader of a new process group.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup ends a process group at once.
+// killGroup kills a process group.
 func killGroup(pid int) error { return syscall.Kill(-pid, syscall.SIGKILL) }
 
-// terminate asks a process to end.
+// terminate sends SIGTERM to a process.
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }

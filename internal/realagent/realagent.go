@@ -1,25 +1,31 @@
-// Package realagent runs the real agent programs, opencode, codex and gemini, in
-// tests: in an isolated home, without a network, against a scripted model server.
+// Package realagent runs the real agent programs opencode, codex and gemini in
+// tests. They run in an isolated home, without a network, against a scripted model
+// server.
 //
 //	w := realagent.New(t, "opencode")
 //	server := w.ServeOpencode(t)
 //	// … a session client with server.URL; a prompt like "@say hello" …
 //
 // The programs are not part of this repository: .ci/agents installs the pinned
-// versions into a cache folder. A test whose program is missing is skipped, unless
-// the environment says BGAGENT_REAL_AGENTS=require, as .ci/run does: then it fails.
-// BGAGENT_REAL_AGENTS=skip and go test -short skip these tests too. BGAGENT_AGENTS
-// names another folder with the programs. The cache of go test does not see that
-// programs have been installed: -count=1 after .ci/agents.
+// versions into a cache folder. Tests of a missing program are skipped. If
+// BGAGENT_REAL_AGENTS=require is set, as in .ci/run, they fail instead.
+// BGAGENT_REAL_AGENTS=skip and go test -short skip them even with the program.
+// BGAGENT_AGENTS names another folder with the programs. go test does not notice
+// newly installed programs in its cache, so use -count=1 after .ci/agents.
 //
-// What to know when writing scripts for them, as seen with the pinned versions:
-// opencode repeats a request after status 429 or 5xx, after an error in the stream
-// and after a broken connection, without end, at first after 2 s or what
-// Retry-After says; codex does it five times, in 6 to 14 s altogether; gemini three
-// times in 9 s after an error in the stream, with 5 s and more between them after
-// 429, and not at all after a broken connection. Status 400 ends the turn in all of
-// them. Only opencode asks for titles. Healthy after 3 s, opencode takes 3 s more
-// for its first prompt and then 0.2 s; codex takes 0.4 s for a process, gemini 2 to 4 s.
+// Scripts must take into account how the pinned versions behave:
+//
+//   - opencode repeats a request without limit after status 429 or 5xx, after an
+//     error in the stream and after a broken connection. It first waits 2 s, or as
+//     long as Retry-After says.
+//   - codex repeats a request five times, within 6 to 14 s.
+//   - gemini repeats a request three times within 9 s after an error in the stream.
+//     After 429 the pauses are 5 s and longer. After a broken connection it does not
+//     repeat.
+//   - Status 400 ends the turn in all of them.
+//   - Only opencode asks for titles.
+//   - opencode is healthy after 3 s, takes 3 s more for its first prompt and 0.2 s
+//     for later ones. codex takes 0.4 s per process, gemini 2 to 4 s.
 package realagent
 
 import (
@@ -37,34 +43,33 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// World is a home for agent programs that touches nothing outside of it.
+// World is an isolated home for agent programs. They touch nothing outside of it.
 type World struct {
-	Model *modelserver.Server // answers all programs of this world
+	Model *modelserver.Server // serves all programs of this world
 	Dir   string              // the work directory, an empty git repository
-	Env   []string            // the whole environment for the programs, NAME=VALUE
+	Env   []string            // the complete environment of the programs, NAME=VALUE
 
 	root     string
-	mark     string              // value of marker
-	argv     map[string][]string // of the programs that were asked for
+	mark     string              // value of the marker variable
+	argv     map[string][]string // commands of the requested programs
 	opencode map[string]any      // its configuration
 	codex    string              // lines added to its configuration
 	servers  int
-	unwatch  func() // ends the process that cleans up when this one dies
+	unwatch  func() // ends the process that cleans up if this one dies
 }
 
-var say sync.Map // what was said on standard error already
+var say sync.Map // messages already printed to standard error
 
-// New makes a world for the named programs: "opencode", "codex", "gemini",
-// "conformance", "requester", "inspector". It skips or fails the test when one is
-// missing. At the end of the test, after the
-// test's own cleanup, it fails the test if a process of the world is still alive,
-// ends it, and removes the world. On Linux a test that dies without its cleanup
-// leaves no process either.
+// New creates a world for the named programs: "opencode", "codex", "gemini",
+// "conformance", "requester", "inspector". If one is missing, it skips or fails the
+// test. After the test and its own cleanup, New's cleanup kills every process of
+// the world that is still alive, which fails the test, and removes the world. On
+// Linux, a test that dies without its cleanup leaves no process either.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
 	w := &World{mark: rand.Text(), argv: map[string][]string{}}
 	w.look(t, names)
-	// Not t.TempDir: its path is too long for the sockets that programs make in it.
+	// Not t.TempDir: its path is too long for the sockets that programs create.
 	root, err := os.MkdirTemp("", "bgagent-")
 	if err != nil {
 		t.Fatalf("realagent: %v", err)
@@ -135,7 +140,7 @@ func (w *World) path(elem ...string) string {
 	return filepath.Join(append([]string{w.root}, elem...)...)
 }
 
-// marker is the variable by which the processes of a world are known.
+// marker is the environment variable that identifies the processes of a world.
 const marker = "BGAGENT_WORLD"
 
 func (w *World) environment(names []string) []string {
@@ -159,29 +164,29 @@ func (w *World) environment(names []string) []string {
 	return list
 }
 
-// Opencode returns the command line of opencode with these arguments, the path of
-// the program first. It is to be run with Env in Dir.
+// Opencode returns the command line of opencode with these arguments, starting with
+// the path of the program. Run it with Env in Dir.
 func (w *World) Opencode(args ...string) []string { return w.command("opencode", args) }
 
 // Codex returns the command line of codex, like Opencode.
 func (w *World) Codex(args ...string) []string { return w.command("codex", args) }
 
-// Conformance returns the command line of the conformance package of the Model
+// Conformance returns the command line of the conformance package for the Model
 // Context Protocol.
 func (w *World) Conformance(args ...string) []string { return w.command("conformance", args) }
 
-// Inspector returns the command line of the inspector of the Model Context
-// Protocol, which takes the server's command or URL and --method.
+// Inspector returns the command line of the inspector for the Model Context
+// Protocol. Its arguments are the server's command or URL and --method.
 func (w *World) Inspector(args ...string) []string { return w.command("inspector", args) }
 
-// Requester returns Node.js, and the node_modules folder with the packages for a
-// script that uses the reference requester of the protocol's tasks extension.
+// Requester returns Node.js and the node_modules folder for scripts that use the
+// reference requester of the protocol's tasks extension.
 func (w *World) Requester() (node, modules string) {
 	argv := w.command("requester", nil)
 	return argv[0], argv[1]
 }
 
-// Gemini returns the command line of gemini, like Opencode: node comes first.
+// Gemini returns the command line of gemini, like Opencode, starting with node.
 func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
 
 func (w *World) command(name string, args []string) []string {
@@ -192,9 +197,9 @@ func (w *World) command(name string, args []string) []string {
 	return append(slices.Clone(argv), args...)
 }
 
-// Command returns a command to be run in the world: with its environment, in its
-// work directory, without input, as a process group of its own that is killed as a
-// whole when ctx ends.
+// Command returns a command that runs in the world: in its environment, in its work
+// directory, without input. It has a process group of its own, which is killed when
+// ctx ends.
 func (w *World) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = w.Dir, w.Env
@@ -204,8 +209,8 @@ func (w *World) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// OpencodeConfig changes the configuration of opencode, as a JSON object, for the
-// opencode processes that start after it.
+// OpencodeConfig edits the JSON configuration of opencode processes that start
+// later.
 func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	t.Helper()
 	edit(w.opencode)
@@ -214,8 +219,8 @@ func (w *World) OpencodeConfig(t testing.TB, edit func(config map[string]any)) {
 	}
 }
 
-// CodexConfig adds lines of TOML to the configuration of codex, for the codex
-// processes that start after it.
+// CodexConfig adds lines of TOML to the configuration of codex processes that start
+// later.
 func (w *World) CodexConfig(t testing.TB, lines string) {
 	t.Helper()
 	w.codex += "\n" + lines + "\n"
@@ -224,8 +229,8 @@ func (w *World) CodexConfig(t testing.TB, lines string) {
 	}
 }
 
-// Processes returns what is alive with the environment of this world, or in its
-// folder, a line for each process. It knows them on Linux only.
+// Processes returns one line for each live process with this world's environment or
+// in its folder. It works on Linux only.
 func (w *World) Processes() []string {
 	var lines []string
 	for _, p := range w.alive() {
@@ -236,7 +241,7 @@ func (w *World) Processes() []string {
 
 func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.root) }
 
-// close is the end of the test.
+// close runs at the end of the test.
 func (w *World) close(t testing.TB) {
 	for _, p := range untilGone(w.alive) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
@@ -246,7 +251,7 @@ func (w *World) close(t testing.TB) {
 	w.Model.Close()
 	if t.Failed() {
 		for _, r := range w.Model.Unknown() {
-			t.Logf("realagent: the model server was asked for %s, which it has not", r)
+			t.Logf("realagent: the model server has no answer for %s", r)
 		}
 	}
 	w.unwatch()
@@ -255,10 +260,10 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// untilGone waits until a look finds no process, at most 3 s, and returns those
-// that it finds still: a process that has been killed is in the table for a moment.
-// Two looks must find none, because one can miss a process that is started while it
-// goes through the table.
+// untilGone waits at most 3 s until look finds no process, and returns the
+// processes that remain. A killed process stays in the process table for a moment.
+// Two looks in a row must find none, because a look can miss a process that starts
+// while it scans the table.
 func untilGone(look func() []process) []process {
 	left, none := look(), 0
 	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {

@@ -18,7 +18,7 @@ import (
 	"github.com/bgagent/bgagent/internal/realagent"
 )
 
-// run runs a program to its end and returns what it printed.
+// run runs a program to its end and returns its output.
 func run(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -30,7 +30,7 @@ func run(t *testing.T, w *realagent.World, argv []string) string {
 	return stdout.String()
 }
 
-// lines decodes JSON lines and leaves out others.
+// lines decodes JSON lines and skips other lines.
 func lines(out string) []map[string]any {
 	var all []map[string]any
 	for line := range strings.Lines(out) {
@@ -42,12 +42,12 @@ func lines(out string) []map[string]any {
 	return all
 }
 
-// turns returns the requests that are an agent's own turns.
+// turns returns the requests that are an agent's turns.
 func turns(w *realagent.World) []modelserver.Request {
 	return slices.DeleteFunc(w.Model.Requests(), func(r modelserver.Request) bool { return r.Kind != modelserver.Main })
 }
 
-// ask asks an opencode server and returns the body of its answer.
+// ask sends a request to an opencode server and returns the response body.
 func ask(ctx context.Context, s *realagent.OpencodeServer, path string, body any) ([]byte, error) {
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -130,7 +130,7 @@ func newSession(t *testing.T, s *realagent.OpencodeServer, body map[string]any) 
 	return session.ID
 }
 
-// One server for all of this: it takes seconds to start.
+// One server serves all subtests, because it takes seconds to start.
 func TestOpencodeRunsOffline(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := w.ServeOpencodeWith(t, realagent.OpencodeOptions{Password: "secret"})
@@ -192,7 +192,7 @@ func TestOpencodeRunsOffline(t *testing.T) {
 		}
 		s.Kill()
 		require.Error(t, <-over)
-		require.Empty(t, w.Processes(), "its tools are gone with it")
+		require.Empty(t, w.Processes(), "the processes of its tools are gone too")
 		s.Restart()
 		require.Equal(t, "still here", prompt(t, s, session, "@say still here").text())
 	})
@@ -211,7 +211,7 @@ func TestCodexRunsOffline(t *testing.T) {
 	}
 	require.Equal(t, []string{"it was 42"}, texts, out)
 	got := turns(w)
-	require.Len(t, got, 3, "one is a repetition")
+	require.Len(t, got, 3, "one request is a repetition")
 	require.Equal(t, modelserver.Responses, got[0].Protocol)
 	require.Equal(t, lines(out)[0]["thread_id"], got[0].Session)
 	require.Empty(t, w.Model.Unknown())

@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/internal/realagent"
 )
 
-// fakeTest is a test of which a test can see how it ends.
+// fakeTest is a test whose outcome another test can inspect.
 type fakeTest struct {
 	testing.TB
 	mu       sync.Mutex
@@ -25,11 +25,11 @@ type fakeTest struct {
 	skipped  string
 }
 
-// try runs f as a test and returns how it ended.
+// try runs f as a test and returns its outcome.
 func try(t *testing.T, f func(t testing.TB)) *fakeTest {
 	fake := &fakeTest{TB: t}
 	over := make(chan struct{})
-	go func() { // Fatal and Skip end the goroutine
+	go func() { // Fatal and Skip exit the goroutine
 		defer close(over)
 		defer func() {
 			for len(fake.cleanups) > 0 {
@@ -70,12 +70,12 @@ func TestAMissingProgramIsSkippedOrAFailureAndNamed(t *testing.T) {
 	for mode, fails := range map[string]bool{"": false, "require": true} {
 		t.Run("mode="+mode, func(t *testing.T) {
 			if mode == "" && testing.Short() {
-				t.Skip("with -short everything is skipped, whether it is there or not")
+				t.Skip("-short skips everything, installed or not")
 			}
 			t.Setenv("BGAGENT_REAL_AGENTS", mode)
 			got := try(t, func(t testing.TB) {
 				realagent.New(t, "codex")
-				t.Errorf("it went on")
+				t.Errorf("New returned")
 			})
 			text := got.skipped
 			if fails {
@@ -115,7 +115,7 @@ func TestAnUnknownProgramIsNamed(t *testing.T) {
 	require.Contains(t, try(t, func(t testing.TB) { realagent.New(t, "cursor") }).errors[0], `no program "cursor"`)
 }
 
-// A world without programs needs none, and shows what holds for all.
+// A world without programs is enough to show what holds for all worlds.
 func TestAWorldIsIsolatedAndLeavesNothing(t *testing.T) {
 	t.Setenv("BGAGENT_REAL_AGENTS", "require")
 	t.Setenv("SECRET_OF_THE_HOST", "x")
@@ -145,7 +145,8 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	var w *realagent.World
 	got := try(t, func(t testing.TB) {
 		w = realagent.New(t)
-		// In a session of its own and without a parent, as tools of a killed agent are.
+		// It has a session of its own and no parent, like the tools of a killed
+		// agent.
 		require.NoError(t, w.Command(t.Context(), "setsid", "--fork", "sleep", "1000").Run())
 	})
 	require.Len(t, got.errors, 1)
@@ -154,7 +155,7 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	require.Empty(t, w.Processes())
 }
 
-// dies is set for the process in which TestATestThatDiesLeavesNothing dies.
+// dies is set in the process that TestATestThatDiesLeavesNothing lets die.
 const dies = "BGAGENT_TEST_DIES"
 
 func TestATestThatDiesLeavesNothing(t *testing.T) {
@@ -176,7 +177,7 @@ func TestATestThatDiesLeavesNothing(t *testing.T) {
 	require.ErrorContains(t, err, "exit status 3", "%s", out)
 	dir := strings.TrimSpace(string(out))
 	require.NotEmpty(t, dir)
-	for exists(dir) || inFolder(t, dir) { // the other process's end has no event here
+	for exists(dir) || inFolder(t, dir) { // there is no event for the end of the other process
 		time.Sleep(10 * time.Millisecond)
 	}
 }
@@ -186,7 +187,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// inFolder says whether a process works in a folder.
+// inFolder reports whether a process works in a folder.
 func inFolder(t *testing.T, folder string) bool {
 	links, err := filepath.Glob("/proc/[0-9]*/cwd")
 	require.NoError(t, err)

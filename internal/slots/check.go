@@ -2,7 +2,7 @@ package slots
 
 import "fmt"
 
-// Check returns an error when the records contradict each other. It is for tests.
+// Check returns an error if the records contradict each other. It is for tests.
 func (m *Manager) Check() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -38,10 +38,10 @@ func (m *Manager) Check() error {
 	return nil
 }
 
-// checkKey looks at one key, which is filed under a name.
+// checkKey checks one key, which is stored under name.
 func (m *Manager) checkKey(k *key, space Space, name string) error {
 	if Normal(name) != name || k.name != name || k.space != space {
-		return fmt.Errorf("key %q is filed under %q", k.name, name)
+		return fmt.Errorf("key %q is stored under %q", k.name, name)
 	}
 	pool, limit, shared := m.rules.Pool(space, name)
 	if k.pool.name != pool || k.pool.limit != limit || shared != (k.pool != &k.own) || shared && m.shared[pool] != k.pool {
@@ -53,10 +53,10 @@ func (m *Manager) checkKey(k *key, space Space, name string) error {
 	return nil
 }
 
-// check looks at one line.
+// check checks one pool and its line.
 func (p *pool) check() error {
 	if p.first != nil && p.hasRoom() {
-		return fmt.Errorf("pool %q has a free slot and somebody waiting: %+v", p.name, p.figures())
+		return fmt.Errorf("pool %q has a free slot although somebody waits: %+v", p.name, p.figures())
 	}
 	n := 0
 	var prev *Waiter
@@ -66,11 +66,11 @@ func (p *pool) check() error {
 		case w.prev != prev:
 			return fmt.Errorf("pool %q: the links of number %d are wrong", p.name, n)
 		case w.key == nil || w.key.pool != p:
-			return fmt.Errorf("pool %q: number %d stands in the wrong line", p.name, n)
+			return fmt.Errorf("pool %q: number %d is in the wrong line", p.name, n)
 		case !w.waits():
 			return fmt.Errorf("pool %q: number %d does not wait", p.name, n)
 		case prev != nil && prev.order > w.order:
-			return fmt.Errorf("pool %q: number %d stands before one who came earlier", p.name, n)
+			return fmt.Errorf("pool %q: number %d is ahead of an earlier waiter", p.name, n)
 		}
 	}
 	if p.last != prev || n != p.waiting {

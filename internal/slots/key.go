@@ -5,35 +5,35 @@ import (
 	"strings"
 )
 
-// key is one name, of a model or an agent, that slots and waiters are counted
-// by, whatever pool the rules of the moment put it in.
+// key is the name of a model or an agent. Slots and waiters are counted by key,
+// whatever pool the current rules put it in.
 type key struct {
-	name    string // normal
-	pool    *pool  // nil once the key has been forgotten
+	name    string // in normal form
+	pool    *pool  // nil once the key is forgotten
 	inUse   int
 	waiting int
 	space   Space
-	own     pool // where it is counted when the rules name no shared pool
+	own     pool // its pool if the rules name no shared one
 }
 
 func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 }
 
-// weight is what a key counts: names come from language models and may be of
-// any length.
+// weight is the key's share of memory. Language models make names up, so a name can
+// have any length.
 func (k *key) weight() int { return 1 + len(k.name)/maxHotName }
 
-// maxIdle is the weight of keys up to which none is forgotten, because most
-// come back. Above it all idle ones are forgotten as soon as half as many keys
-// have come or fallen idle since the last time. So what is kept of idle keys is
-// bounded by maxIdle and the number of the others, at a constant time per key
-// and at none for those who use few names.
+// maxIdle is the total weight of keys up to which none is forgotten, because most
+// names come back. Above it, all idle keys are forgotten once the weight of the
+// keys that have become new or idle exceeds half of the total. The memory for idle
+// keys is therefore bounded by maxIdle and the number of busy keys. The cost is
+// constant per key, and zero for programs with few names.
 const maxIdle = 1024
 
 // maxHotName is the longest name in Manager.hot.
 const maxHotName = 256
 
-// hotIndex spreads names over Manager.hot by their length and a few
-// bytes where names of models differ. Names that meet there cost a map look-up.
+// hotIndex spreads names over Manager.hot by their length and a few bytes that
+// usually differ between models. A collision costs a map look-up.
 func hotIndex(s string) uint8 {
 	n := len(s)
 	if n < 2 {
@@ -42,13 +42,13 @@ func hotIndex(s string) uint8 {
 	return uint8(n)*31 + s[0] + s[n/2]*3 + s[n-2]*10 + s[n-1]
 }
 
-// assign puts k into the pool that the rules name. Shared pools of before are
-// used again.
+// assign puts k into the pool that the rules name. It reuses the shared pools in
+// before.
 func (m *Manager) assign(k *key, before map[string]*pool) {
 	name, limit, shared := m.rules.Pool(k.space, k.name)
 	if !shared {
 		if k.own.name == "" {
-			// Its end is the name of the key, so that the two share one string.
+			// The pool's name ends with the key's name, so the two share one string.
 			k.own.name = name
 			if rest := len(name) - len(k.name); rest >= 0 && name[rest:] == k.name {
 				k.name = name[rest:]
@@ -67,9 +67,9 @@ func (m *Manager) assign(k *key, before map[string]*pool) {
 	p.limit, k.pool = limit, p
 }
 
-// lockKey returns the key of a name as it was written, with m.mu held. Names
-// are mostly written in their normal form; as only normal names are keys, a hit
-// needs no normalising.
+// lockKey locks m.mu and returns the key of a name as it was written. Most names
+// are already in normal form. Only normal names are keys, so a hit needs no
+// normalising.
 func (m *Manager) lockKey(space Space, raw string) *key {
 	m.mu.Lock()
 	if k := m.keys[space][raw]; k != nil {
@@ -89,7 +89,7 @@ func (m *Manager) lockKey(space Space, raw string) *key {
 	return m.keyLocked(space, name)
 }
 
-// lockModel is lockKey for models, by way of m.hot.
+// lockModel is lockKey for models, with m.hot as a cache.
 func (m *Manager) lockModel(raw string) *key {
 	m.mu.Lock()
 	if k := m.hot[hotIndex(raw)]; k != nil && k.name == raw && k.pool != nil {
@@ -103,7 +103,7 @@ func (m *Manager) lockModel(raw string) *key {
 	return k
 }
 
-// keyLocked returns the key of a normal name.
+// keyLocked returns the key of a name in normal form.
 func (m *Manager) keyLocked(space Space, name string) *key {
 	if k := m.keys[space][name]; k != nil {
 		return k
@@ -112,7 +112,7 @@ func (m *Manager) keyLocked(space Space, name string) *key {
 }
 
 func (m *Manager) newKey(space Space, name string) *key {
-	// A copy: a short name may be cut out of a long text that it must not keep
+	// Clone, because a short name may be part of a long text that it must not keep
 	// alive.
 	k := &key{space: space, name: strings.Clone(name)}
 	m.assign(k, nil)
@@ -122,7 +122,7 @@ func (m *Manager) newKey(space Space, name string) *key {
 	return k
 }
 
-// churned is called when k comes or has fallen idle.
+// churned is called when k is new or has become idle.
 func (m *Manager) churned(k *key) {
 	if m.weight <= maxIdle {
 		return
@@ -133,8 +133,8 @@ func (m *Manager) churned(k *key) {
 	}
 }
 
-// forgetIdle drops the idle keys. The maps are made anew, because a map keeps
-// the memory of what it once held.
+// forgetIdle drops the idle keys. It rebuilds the maps, because a map never
+// releases memory.
 func (m *Manager) forgetIdle() {
 	m.weight, m.churn = 0, 0
 	for space, keys := range m.keys {
@@ -151,7 +151,7 @@ func (m *Manager) forgetIdle() {
 	}
 }
 
-// busyPools goes through the pools that have slots out or waiters, once each.
+// busyPools yields each pool that has slots in use or waiters, once.
 func (m *Manager) busyPools() iter.Seq[*pool] {
 	return func(yield func(*pool) bool) {
 		seen := make(map[*pool]bool)
@@ -171,12 +171,11 @@ func (m *Manager) busyPools() iter.Seq[*pool] {
 	}
 }
 
-// Normal returns a name as it is compared: trimmed and in lower case. The normal
-// form of a normal name is that name, which [Manager.lockKey] relies on.
+// Normal returns the form of a name that is compared: trimmed and in lower case.
+// Normal of a normal name is the name itself; [Manager.lockKey] relies on that.
 func Normal(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-// lowerASCII is Normal without an allocation, for what fits into buf and has
-// ASCII bytes only.
+// lowerASCII is Normal without an allocation, for ASCII names that fit into buf.
 func lowerASCII(buf []byte, s string) ([]byte, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) > len(buf) {

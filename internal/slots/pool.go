@@ -2,24 +2,24 @@ package slots
 
 import "cmp"
 
-// Grantee is told that a waiter of it holds a slot. Whoever freed the slot calls
-// it, with no lock of the [Manager] held. By then the waiter may have left again:
-// [Manager.Holds] tells.
+// Grantee is notified when its waiter gets a slot. The goroutine that freed the
+// slot calls it, with no lock of the [Manager] held. The waiter may have left again
+// by then; [Manager.Holds] tells.
 type Grantee interface {
 	SlotGranted(w *Waiter)
 }
 
-// Waiter waits for a slot or holds one. It is embedded by value in what wants
-// the slot, so that waiting costs no allocation of its own. The zero value with
-// an Owner is ready for use. Everything but Owner belongs to the manager.
+// Waiter waits for a slot or holds one. It is embedded by value in the record that
+// wants the slot, so that waiting costs no allocation. The zero value with an Owner
+// is ready to use. All fields but Owner belong to the manager.
 type Waiter struct {
 	next, prev *Waiter // in the line of key.pool
-	key        *key    // what it is counted as; nil when it has nothing
-	order      uint64  // place in line by ticket, notHead set or not; 0 when it does not wait
-	Owner      Grantee // told when a slot is granted; only read after waiting began
+	key        *key    // the key that counts it; nil if it neither waits nor holds a slot
+	order      uint64  // sorts the line: the ticket, with notHead or without; 0 if it does not wait
+	Owner      Grantee // notified when a slot is granted; only read after waiting begins
 }
 
-// notHead is set in the order of those who do not go to the head of the line.
+// notHead is set in the order of waiters that do not go to the head of the line.
 const notHead = 1 << 63
 
 func (w *Waiter) waits() bool { return w.order != 0 }
@@ -27,8 +27,7 @@ func (w *Waiter) holds() bool { return w.key != nil && w.order == 0 }
 
 func byOrder(a, b *Waiter) int { return cmp.Compare(a.order, b.order) }
 
-// pool is what one entry of the limits decides for, with its line. The line is
-// sorted by order.
+// pool is one entry of the limits, with its line of waiters sorted by order.
 type pool struct {
 	name        string
 	limit       int
@@ -41,12 +40,12 @@ func (p *pool) figures() Figures { return Figures{p.name, p.limit, p.inUse, p.wa
 
 func (p *pool) hasRoom() bool { return p.inUse < p.limit || p.limit == Unlimited }
 
-// insert puts w into the line. Mostly that is at its end. Otherwise the place is
-// looked for from both ends at once: what has an old ticket is near the front
-// and must not walk past a million others.
+// insert puts w into the line, usually at the end. Otherwise it searches from both
+// ends at once: a waiter with an old ticket belongs near the front and must not
+// pass a million others.
 func (p *pool) insert(w *Waiter) {
 	p.waiting++
-	before, after := p.last, p.first // w goes behind the one, or in front of the other
+	before, after := p.last, p.first // w goes behind before or in front of after
 	for {
 		if before == nil || before.order <= w.order {
 			p.link(w, before)
@@ -60,7 +59,7 @@ func (p *pool) insert(w *Waiter) {
 	}
 }
 
-// link puts w behind prev, or first when prev is nil.
+// link puts w behind prev, or first if prev is nil.
 func (p *pool) link(w, prev *Waiter) {
 	w.prev = prev
 	if prev == nil {
@@ -75,7 +74,7 @@ func (p *pool) link(w, prev *Waiter) {
 	}
 }
 
-// remove takes w out of the line.
+// remove removes w from the line.
 func (p *pool) remove(w *Waiter) {
 	p.waiting--
 	if w.prev == nil {
@@ -91,7 +90,7 @@ func (p *pool) remove(w *Waiter) {
 	w.next, w.prev = nil, nil
 }
 
-// takeAll empties the line and appends who stood in it.
+// takeAll empties the line and appends its waiters to the given slice.
 func (p *pool) takeAll(to []*Waiter) []*Waiter {
 	for w := p.first; w != nil; {
 		next := w.next
@@ -102,8 +101,8 @@ func (p *pool) takeAll(to []*Waiter) []*Waiter {
 	return to
 }
 
-// grantFirst takes the first out of the line and counts a slot for it. The
-// caller sets its order to 0; from then on it holds the slot.
+// grantFirst removes the first waiter from the line and counts a slot for it. It
+// holds the slot once the caller sets its order to 0.
 func (p *pool) grantFirst() *Waiter {
 	w := p.first
 	p.remove(w)

@@ -9,15 +9,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alone counts every name by itself, with the same limit for each.
+// alone gives every name a pool of its own, all with the same limit.
 type alone int
 
 func (n alone) Pool(_ Space, name string) (pool string, limit int, shared bool) {
 	return "pool " + name, int(n), false
 }
 
-// requireFullBatch is the strongest test for lost slots: at rest, as many as the
-// limit says must get one.
+// requireFullBatch is the strongest check for lost slots: at rest, exactly as many
+// acquires succeed as the limit allows.
 func requireFullBatch(t *testing.T, m *Manager, model string) {
 	t.Helper()
 	require.NoError(t, m.Check())
@@ -25,7 +25,7 @@ func requireFullBatch(t *testing.T, m *Manager, model string) {
 	var slots []Slot
 	for i := range limit {
 		s, ok := m.TryAcquire(model)
-		require.True(t, ok, "slot %d of %d of %q has been lost", i+1, limit, model)
+		require.True(t, ok, "slot %d of %d of %q is lost", i+1, limit, model)
 		slots = append(slots, s)
 	}
 	_, ok := m.TryAcquire(model)
@@ -36,7 +36,7 @@ func requireFullBatch(t *testing.T, m *Manager, model string) {
 	require.NoError(t, m.Check())
 }
 
-// guest is what a task is to the manager.
+// guest stands for a task.
 type guest struct {
 	Waiter
 	told atomic.Int32
@@ -54,15 +54,15 @@ func (g *guest) take(c *Manager, model string) bool {
 	return c.Take(&g.Waiter, Models, model, false, c.Ticket())
 }
 
-// leave tells the next one, as the contract asks.
+// leave notifies the next waiter, as the contract of Leave requires.
 func (g *guest) leave(c *Manager) {
 	if next := c.Leave(&g.Waiter); next != nil {
 		next.Owner.SlotGranted(next)
 	}
 }
 
-// line returns a manager with a limit of 1 for "m", the one who holds the slot
-// and n who wait.
+// line returns a manager with a limit of 1 for "m", the holder of the slot and n
+// waiters.
 func line(t *testing.T, n int) (c *Manager, holder *guest, waiting []*guest) {
 	c = New(alone(1))
 	holder = newGuest()
@@ -88,7 +88,7 @@ func TestReleasedSlotGoesToTheNextInLine(t *testing.T) {
 	requireHolds(t, c, w[0])
 	require.False(t, c.Holds(&w[1].Waiter))
 	_, ok := c.TryAcquire("m")
-	require.False(t, ok, "the slot was free for somebody else")
+	require.False(t, ok, "somebody else could take the slot")
 	w[0].leave(c)
 	requireHolds(t, c, w[1])
 	w[1].leave(c)
@@ -130,7 +130,7 @@ func TestCancelledWaiterDoesNotDisturbTheOthers(t *testing.T) {
 	requireFullBatch(t, c, "m")
 }
 
-// asker asks the manager back when it is told, which hangs if a lock is held.
+// asker calls the manager when it is notified. That hangs if a lock is held.
 type asker struct {
 	Waiter
 	c     *Manager
@@ -158,7 +158,7 @@ func TestNobodyIsToldWhileALockIsHeld(t *testing.T) {
 	}
 }
 
-// Whoever shuts down takes the waiters out first.
+// A shutdown removes the waiters first.
 func TestNobodyIsGrantedASlotAfterLeavingTheLine(t *testing.T) {
 	c, a, w := line(t, 3)
 	for _, g := range w {
@@ -198,7 +198,7 @@ func TestLeftWaiterCanComeBack(t *testing.T) {
 func TestAskingTwiceIsABug(t *testing.T) {
 	c, a, w := line(t, 1)
 	for _, g := range []*guest{a, w[0]} {
-		require.PanicsWithValue(t, "bgagent: bug: a slot is asked for by one who waits or holds one already", func() { g.take(c, "m") })
+		require.PanicsWithValue(t, "bgagent: bug: Take of a waiter that already waits or holds a slot", func() { g.take(c, "m") })
 	}
 	require.Panics(t, func() { c.Take(&newGuest().Waiter, Models, "m", false, 0) })
 	require.NoError(t, c.Check(), "the panic changed something or kept the lock")
@@ -229,7 +229,7 @@ func TestHeadOfLineGoesBeforeEarlierTickets(t *testing.T) {
 func TestPlaceIsCountedSoFarAndNoFurther(t *testing.T) {
 	c, a, w := line(t, MaxPlace+1)
 	place, s := c.Place(&a.Waiter)
-	require.Zero(t, place, "one who holds a slot has no place")
+	require.Zero(t, place, "a holder of a slot has no place")
 	require.Equal(t, Figures{"pool m", 1, 1, MaxPlace + 1}, s)
 	place, _ = c.Place(&w[MaxPlace-1].Waiter)
 	require.Equal(t, MaxPlace, place)

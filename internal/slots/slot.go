@@ -2,15 +2,15 @@ package slots
 
 import "context"
 
-// Slot is what Acquire has returned, until Release. It is a small value: all
-// copies of it are the same slot. The zero Slot is none.
+// Slot is an acquired slot, until Release. It is a small value, and all copies of
+// it are the same slot. The zero Slot is no slot.
 type Slot struct {
 	rec *record
 	gen uint64
 }
 
-// Release gives the slot back, to the first in line where there is one. It does
-// so once: every further call, on whatever copy, does nothing.
+// Release gives the slot back. It goes to the first in line, if there is one. Only
+// the first call on any copy has an effect.
 func (s Slot) Release() {
 	r := s.rec
 	if r == nil {
@@ -36,23 +36,23 @@ func (s Slot) Release() {
 	}
 }
 
-// record is what a Slot points to. Records are used again, so that a slot costs
-// no allocation; gen tells an old handle from the present one. It is compared
-// under the manager's lock, which giving back needs anyway, and not with a
-// compare-and-swap, which would be one more atomic operation.
+// record is the target of a Slot. Records are reused, so that a slot costs no
+// allocation; gen distinguishes an old handle from the current one. It is compared
+// under the manager's lock, which Release needs anyway: a compare-and-swap would be
+// one more atomic operation.
 type record struct {
 	Waiter
 	m     *Manager
-	gen   uint64        // grows whenever the record is put away
-	ready chan struct{} // made by the first that waits; told that the slot is granted
+	gen   uint64        // incremented whenever the record is freed
+	ready chan struct{} // made by the first wait; receives when the slot is granted
 }
 
-// SlotGranted wakes the Acquire that waits. It never blocks: a record is told
-// at most once in its use, and one that may still be told is not used again.
+// SlotGranted wakes the waiting Acquire. It never blocks: a record gets at most one
+// grant per use, and is not reused while a grant may still come.
 func (r *record) SlotGranted(*Waiter) { r.ready <- struct{}{} }
 
-// maxFreeRecords bounds the records kept for use again, so that one great rush
-// does not hold memory for ever.
+// maxFreeRecords bounds the records kept for reuse, so that one rush does not hold
+// memory for ever.
 const maxFreeRecords = 1024
 
 func (m *Manager) record() *record {
@@ -73,14 +73,15 @@ func (m *Manager) recycle(r *record) {
 	}
 }
 
-// handOut returns a slot that is free. Nobody waits while there is room.
+// handOut returns a free slot. Nobody waits while there is room.
 func (m *Manager) handOut(k *key) Slot {
 	r := m.record()
 	grant(&r.Waiter, k)
 	return Slot{r, r.gen}
 }
 
-// wait waits for a slot. It is entered with m.mu held and leaves it unlocked.
+// wait waits for a slot. It is called with m.mu held and returns with m.mu
+// unlocked.
 func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	r := m.record()
 	if r.ready == nil {
@@ -92,7 +93,7 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 
 	select {
 	case <-r.ready:
-		// Both may have been ready. An ended context never gets a slot.
+		// Both channels may have been ready. An ended context never gets a slot.
 		if err := ctx.Err(); err != nil {
 			s.Release()
 			return Slot{}, err
@@ -104,8 +105,8 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	granted := r.holds()
 	next := m.leaveLocked(&r.Waiter)
 	if granted {
-		// Whoever granted it is about to tell it. The record is left to the
-		// garbage collector: its next user would take that for its own grant.
+		// The granter is about to send on ready. The record is left to the garbage
+		// collector, because its next user would take that for its own grant.
 		r.gen++
 	} else {
 		m.recycle(r)
@@ -117,15 +118,15 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	return Slot{}, ctx.Err()
 }
 
-// Handle is a model looked up beforehand, for those who acquire the same one
-// again and again. It always speaks of the pool that the present rules name.
+// Handle is a looked-up model, for callers that acquire the same one again and
+// again. It always refers to the pool that the current rules name.
 type Handle struct {
 	m    *Manager
-	name string // normal
-	key  *key   // guarded by m.mu; looked up again when it has been forgotten
+	name string // in normal form
+	key  *key   // guarded by m.mu; looked up again if the key was forgotten
 }
 
-// Handle looks a model up. That takes no slot and keeps no pool alive.
+// Handle looks up a model. A handle takes no slot and keeps no pool alive.
 func (m *Manager) Handle(model string) Handle {
 	k := m.lockModel(model)
 	h := Handle{m: m, name: k.name, key: k}
@@ -133,7 +134,7 @@ func (m *Manager) Handle(model string) Handle {
 	return h
 }
 
-// lock returns the key with m.mu held.
+// lock locks m.mu and returns the key.
 func (h *Handle) lock() *key {
 	h.m.mu.Lock()
 	if k := h.key; k.pool != nil {

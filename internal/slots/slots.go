@@ -1,6 +1,5 @@
-// Package slots keeps pools of slots and the lines of those who wait for one.
-// It knows nothing of tasks, of models or of what limits mean: [Rules] say which
-// pool a name is counted in.
+// Package slots keeps pools of slots and the lines of waiters for them. It knows
+// nothing about tasks, models or the meaning of limits: [Rules] map names to pools.
 package slots
 
 import (
@@ -11,57 +10,57 @@ import (
 	"sync/atomic"
 )
 
-// Unlimited is the limit of a pool without one.
+// Unlimited is the limit of a pool without a limit.
 const Unlimited = -1
 
-// Rules say which pool a name is counted in, and the limit of that pool. A
-// shared pool takes in every name that has it; any other belongs to the name
-// alone. The name is in its normal form (see [Normal]). Implementations must be
-// pure: the same name always gives the same answer.
+// Rules map a name to its pool and to the limit of that pool. A shared pool counts
+// all names that map to it; any other pool belongs to one name. The name is in
+// normal form (see [Normal]). Implementations must be pure: the same name always
+// gives the same result.
 type Rules interface {
 	Pool(space Space, name string) (pool string, limit int, shared bool)
 }
 
-// Space keeps names of different kinds apart.
+// Space separates names of different kinds.
 type Space uint8
 
-// The spaces that there are.
+// The spaces.
 const (
 	Models Space = iota
 	Agents
 	spaces
 )
 
-// Figures are those of one pool.
+// Figures describe one pool.
 type Figures struct {
 	Name    string
-	Limit   int // Unlimited for none
-	InUse   int // slots that are out; above Limit only after SetRules
-	Waiting int // how many wait for a slot
+	Limit   int // Unlimited if there is none
+	InUse   int // slots in use; above Limit only after SetRules
+	Waiting int // waiters for a slot
 }
 
-// Manager hands out slots. Inside a pool it is first come, first served: a slot
-// that is given back goes straight to the first in line, and nobody can
-// overtake. It starts no goroutine and needs no closing. All methods are safe for
-// concurrent use. Make one with [New].
+// Manager hands out slots. Within a pool, the first to come is the first served: a
+// released slot goes straight to the first in line, and nobody can overtake. It
+// starts no goroutine and needs no closing. All methods are safe for concurrent
+// use. Create one with [New].
 type Manager struct {
-	tickets atomic.Uint64 // the last queue time given out
+	tickets atomic.Uint64 // the last queue time issued
 
-	// mu guards everything below, every key, pool, Waiter and record that is
-	// reached through it, and Handle.key. It is a leaf: while it is held no
-	// other lock is taken, nobody is told of anything and nothing blocks. Who
-	// has been granted a slot is told after it is released.
+	// mu guards all fields below, every key, pool, Waiter and record reached through
+	// them, and Handle.key. It is a leaf: while it is held, no other lock is taken,
+	// no owner is notified and nothing blocks. Owners of granted slots are notified
+	// after it is released.
 	mu     sync.Mutex
-	keys   [spaces]map[string]*key // by normal name
-	hot    [256]*key               // some of the models, because a map look-up costs as much as the rest of Acquire; may be forgotten ones
-	weight int                     // of all keys
-	churn  int                     // weight of the keys that came or fell idle since the last forgetIdle
-	shared map[string]*pool        // those that several names may be counted in, by name
+	keys   [spaces]map[string]*key // by name in normal form
+	hot    [256]*key               // cache of some models, because a map look-up costs as much as the rest of Acquire; may hold forgotten keys
+	weight int                     // total weight of all keys
+	churn  int                     // weight of the keys that became new or idle since the last forgetIdle
+	shared map[string]*pool        // shared pools, by name
 	rules  Rules
-	free   []*record // to use again, at most maxFreeRecords
+	free   []*record // for reuse, at most maxFreeRecords
 }
 
-// New returns a manager that follows the rules.
+// New returns a manager with the given rules.
 func New(r Rules) *Manager {
 	m := &Manager{}
 	for space := range m.keys {
@@ -71,8 +70,8 @@ func New(r Rules) *Manager {
 	return m
 }
 
-// Acquire waits for a slot of the model's pool. When ctx ends first, or has
-// already ended, it returns ctx.Err() and no slot.
+// Acquire waits for a slot of the model's pool. If ctx ends first, or has already
+// ended, it returns ctx.Err() and no slot.
 func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	done := ctx.Done()
 	if done != nil {
@@ -85,8 +84,8 @@ func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	return m.acquire(ctx, done, m.lockModel(model))
 }
 
-// acquire takes a slot or waits for one. It is entered with m.mu held and leaves
-// it unlocked.
+// acquire takes a slot or waits for one. It is called with m.mu held and returns
+// with m.mu unlocked.
 func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	if k.pool.hasRoom() {
 		s := m.handOut(k)
@@ -96,11 +95,11 @@ func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Sl
 	return m.wait(ctx, done, k)
 }
 
-// TryAcquire returns a slot of the model's pool if one is free and nobody waits
-// for it.
+// TryAcquire returns a slot of the model's pool if one is free and nobody waits for
+// it.
 func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockModel(model)) }
 
-// try is entered with m.mu held and leaves it unlocked.
+// try is called with m.mu held and returns with m.mu unlocked.
 func (m *Manager) try(k *key) (Slot, bool) {
 	if !k.pool.hasRoom() {
 		m.mu.Unlock()
@@ -111,7 +110,7 @@ func (m *Manager) try(k *key) (Slot, bool) {
 	return s, true
 }
 
-// Stats returns the figures of the pool that the model is counted in.
+// Stats returns the figures of the model's pool.
 func (m *Manager) Stats(model string) Figures {
 	name := Normal(model)
 	m.mu.Lock()
@@ -126,8 +125,8 @@ func (m *Manager) Stats(model string) Figures {
 	return Figures{Name: pool, Limit: limit}
 }
 
-// Pools returns the figures of every pool that has slots out or somebody
-// waiting, sorted by name.
+// Pools returns the figures of every pool that has slots in use or waiters, sorted
+// by name.
 func (m *Manager) Pools() []Figures {
 	m.mu.Lock()
 	var out []Figures
@@ -139,7 +138,7 @@ func (m *Manager) Pools() []Figures {
 	return out
 }
 
-// Rules returns the rules that apply.
+// Rules returns the current rules.
 func (m *Manager) Rules() Rules {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -148,11 +147,10 @@ func (m *Manager) Rules() Rules {
 
 // SetRules replaces the rules.
 //
-// Slots that are out stay out: a lower limit takes nothing away and grants
-// nothing until the pool is below it; a higher one serves as many as now fit.
-// Where the new rules name another pool for a name, those who wait under that
-// name move there and stand in line by the time they have waited since, and its
-// slots that are out count in that pool from now on.
+// Slots in use stay in use. A lower limit takes none away; no slot is granted until
+// the pool is below it. A higher limit immediately serves as many waiters as fit.
+// If the new rules map a name to another pool, its waiters move there and keep
+// their queue times, and its slots in use count there from now on.
 func (m *Manager) SetRules(r Rules) {
 	m.mu.Lock()
 	granted := m.setRulesLocked(r)
@@ -162,8 +160,8 @@ func (m *Manager) SetRules(r Rules) {
 	}
 }
 
-// setRulesLocked returns those who hold a slot because of the new rules, longest
-// waiting first. They have not been told yet.
+// setRulesLocked returns the waiters that got a slot through the new rules, longest
+// waiting first. Their owners have not been notified yet.
 func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	m.rules = r
 	m.forgetIdle()
@@ -186,7 +184,7 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	for p := range touched {
 		moving = p.takeAll(moving)
 	}
-	// A pool's own line is in order already, but several become one here.
+	// Each pool's own line is sorted already, but several lines become one here.
 	slices.SortFunc(moving, byOrder)
 	for _, w := range moving {
 		w.key.pool.insert(w)

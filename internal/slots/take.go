@@ -1,14 +1,14 @@
 package slots
 
-// Ticket returns a queue time. Each is greater than those before it.
+// Ticket returns a queue time. Each one is greater than all earlier ones.
 func (m *Manager) Ticket() uint64 { return m.tickets.Add(1) }
 
-// Take asks for a slot for w under a name. It reports whether w holds one now.
-// Otherwise w stands in line: before all who are not for the head when head is
-// set, and by its ticket among its like. Its owner is told when it is granted.
+// Take requests a slot for w under a name, and reports whether w got one at once.
+// Otherwise w waits in line. Waiters with head set go before all others, and
+// tickets decide within each group. The owner of w is notified when it gets a slot.
 func (m *Manager) Take(w *Waiter, space Space, name string, head bool, ticket uint64) (granted bool) {
 	if ticket == 0 || ticket >= notHead {
-		panic("bgagent: bug: a ticket that Manager.Ticket has not given out")
+		panic("bgagent: bug: Take with a ticket that Manager.Ticket did not issue")
 	}
 	var k *key
 	if space == Models {
@@ -18,7 +18,7 @@ func (m *Manager) Take(w *Waiter, space Space, name string, head bool, ticket ui
 	}
 	if w.key != nil {
 		m.mu.Unlock()
-		panic("bgagent: bug: a slot is asked for by one who waits or holds one already")
+		panic("bgagent: bug: Take of a waiter that already waits or holds a slot")
 	}
 	// Nobody waits while there is room.
 	if granted = k.pool.hasRoom(); granted {
@@ -30,7 +30,7 @@ func (m *Manager) Take(w *Waiter, space Space, name string, head bool, ticket ui
 	return granted
 }
 
-// grant gives w a slot that is free.
+// grant gives w a free slot.
 func grant(w *Waiter, k *key) {
 	w.key = k
 	k.inUse++
@@ -46,9 +46,9 @@ func queue(w *Waiter, k *key, head bool, ticket uint64) {
 	k.pool.insert(w)
 }
 
-// Leave gives up whatever w has: its place in line or its slot. When its slot
-// has passed to another, that one is returned, already holding it, and the
-// caller must tell it: next.Owner.SlotGranted(next), with no lock held.
+// Leave gives up w's place in line or its slot. If the slot passed to another
+// waiter, Leave returns that waiter, which already holds it. The caller must then
+// call next.Owner.SlotGranted(next) with no lock held.
 func (m *Manager) Leave(w *Waiter) (next *Waiter) {
 	m.mu.Lock()
 	next = m.leaveLocked(w)
@@ -71,20 +71,21 @@ func (m *Manager) leaveLocked(w *Waiter) (next *Waiter) {
 	return m.settle(k)
 }
 
-// giveBack takes its slot from w.
+// giveBack takes w's slot away.
 func giveBack(w *Waiter, k *key) {
 	w.key = nil
 	k.inUse--
 	k.pool.inUse--
 }
 
-// settled reports whether giving back a slot of k leaves nothing to do.
+// settled reports whether settle has nothing to do after a slot of k was given
+// back.
 func (m *Manager) settled(k *key) bool {
 	return k.pool.first == nil && m.weight <= maxIdle
 }
 
-// settle does what is to be done when somebody of k has left: the slot, if it
-// was one, goes to the first in line.
+// settle completes the leaving of a waiter of k: a slot that it gave back goes to
+// the first in line.
 func (m *Manager) settle(k *key) (next *Waiter) {
 	if p := k.pool; p.first != nil && p.hasRoom() {
 		next = p.grantFirst()
@@ -103,19 +104,19 @@ func (m *Manager) Holds(w *Waiter) bool {
 	return w.holds()
 }
 
-// Waits reports whether w stands in line.
+// Waits reports whether w waits in line.
 func (m *Manager) Waits(w *Waiter) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return w.waits()
 }
 
-// MaxPlace bounds how far a place in line is counted.
+// MaxPlace is how far places in line are counted.
 const MaxPlace = 10_000
 
-// Place returns the place of w in its line, counted from 1, with the figures of
-// its pool. The place is 0 for one that does not wait or is further back than
-// [MaxPlace]; the figures are zero for one that has nothing.
+// Place returns the place of w in its line, counted from 1, and the figures of its
+// pool. The place is 0 if w does not wait or is further back than [MaxPlace]. The
+// figures are zero if w neither waits nor holds a slot.
 func (m *Manager) Place(w *Waiter) (place int, f Figures) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,6 +1,6 @@
-// Delegates in the foreground, listens to the handle with what the reference
-// implementation of the tasks extension has for this, and prints whether it finds
-// every message as it should be.
+// Delegates in the foreground and listens to the handle with the schemas of the
+// tasks extension's reference implementation. Prints whether every message is
+// valid.
 import {
   contributeTaskFilterV2, isCreateTaskResultV2, isTaskStatusNotificationV2, readAcceptedTaskIdsV2, withTaskCapabilityV2,
 } from "@modelcontextprotocol/ext-tasks/core/v2";

@@ -1,5 +1,5 @@
-// The reference requester of the tasks extension calls a tool of the server at the
-// URL and prints what came of it.
+// Calls a tool of the server at the given URL with the reference requester of the
+// tasks extension, and prints the outcome.
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { createTaskSessionFromClient, resultFromTaskOutcome } from "@modelcontextprotocol/ext-tasks/client";
 

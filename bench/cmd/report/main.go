@@ -1,6 +1,5 @@
-// Command report measures every row of the table of what must be reached and
-// writes BENCHMARKS.md at the top of the repository. It fails when a row is
-// outside its bound.
+// Command report measures every row of the benchmark table and writes BENCHMARKS.md
+// at the top of the repository. It fails if a row is outside its bound.
 package main
 
 import (
@@ -24,8 +23,8 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 11, "rounds of each comparison")
 	most := flag.Int("most", 1_000_000, "largest number of tasks")
-	rows := flag.String("rows", "", "only the rows whose id matches; the rest of the file is lost")
-	out := flag.String("out", "", "file to write; BENCHMARKS.md of the module when empty, - for standard output")
+	rows := flag.String("rows", "", "measure only the rows whose id matches; the file loses all others")
+	out := flag.String("out", "", "file to write: the module's BENCHMARKS.md if empty, standard output if -")
 	flag.Parse()
 	ok, err := run(*rounds, *most, *rows, *out)
 	if err != nil {
@@ -33,7 +32,7 @@ func main() {
 		os.Exit(2)
 	}
 	if !ok {
-		fmt.Fprintln(os.Stderr, "report: something is outside its bound")
+		fmt.Fprintln(os.Stderr, "report: a row is outside its bound")
 		os.Exit(1)
 	}
 }
@@ -72,8 +71,8 @@ func run(rounds, most int, rows, out string) (ok bool, err error) {
 	return ok, err
 }
 
-// measure runs a row. One that panics is a row that failed, and the others are
-// measured all the same.
+// measure runs a row. If the row panics, it counts as failed and the other rows are
+// still measured.
 func measure(row bench.Row, o bench.Options) (checks []bench.Check, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -88,9 +87,9 @@ func measure(row bench.Row, o bench.Options) (checks []bench.Check, err error) {
 func head(w io.Writer, root string, rounds int) {
 	fmt.Fprintf(w, `# Benchmarks
 
-Written by %s. A bound is a ratio to a reference that was measured in the same
-process and run, turn by turn with it: the median of %d rounds, with the least and the most beside it. The absolute
-figures are for orientation only. What is inside its bound says so; what reaches the aim too says that.
+%s writes this file. A bound is a ratio to a reference that is measured in the same process,
+alternating with the subject. The tables show the median of %d rounds, with the least and the most beside it. Absolute
+figures are for orientation only. A row says whether its median is inside its bound, and whether it reaches the aim.
 
 | | |
 | --- | --- |
@@ -102,7 +101,7 @@ figures are for orientation only. What is inside its bound says so; what reaches
 `, "`go run ./bench/cmd/report`", rounds, time.Now().UTC().Format("2006-01-02 15:04 MST"), commit(root), cpu(), runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
-// section writes one row and reports whether it is inside its bounds.
+// section writes one row and reports whether it is within its bounds.
 func section(w io.Writer, row bench.Row, checks []bench.Check, err error) bool {
 	fmt.Fprintf(w, "## %s\n\n%s. Reference: %s.\n\n", row.ID, upper(row.What), row.Reference)
 	if err != nil {
@@ -169,12 +168,12 @@ func commit(root string) string {
 		return "unknown"
 	}
 	if git("status", "--porcelain", "--", ".", ":!BENCHMARKS.md") != "" {
-		rev += ", with changes that are not committed"
+		rev += ", with uncommitted changes"
 	}
 	return rev
 }
 
-// cpu names the processor where the system tells it.
+// cpu returns the name of the processor if the system reveals it.
 func cpu() string {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err == nil {

@@ -12,7 +12,8 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/demo"
-	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
+	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
 // Agent is an agent as it was configured. Which of the fields after Permissions
@@ -69,7 +70,7 @@ func (a Agent) Errorf(key, format string, args ...any) error {
 	if !ok {
 		o = a.origins[""]
 	}
-	return jsonc.ErrorAt(o, a.Path(key), format, args...)
+	return fileerror.At(o, a.Path(key), format, args...)
 }
 
 // Fields returns the keys that are set, in the order of the documentation. The
@@ -163,7 +164,7 @@ func resolve(name string, m *merged) (Agent, []error) {
 	a := Agent{Name: name, origins: map[string]bgagent.Origin{"": m.at}}
 	for i := range keys {
 		if v, ok := m.values[keys[i].name]; ok {
-			a.origins[keys[i].name] = v.At()
+			a.origins[keys[i].name] = bgagent.Origin(v.At())
 			a.set(&keys[i], v.Value)
 		}
 	}

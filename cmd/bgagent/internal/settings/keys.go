@@ -3,6 +3,8 @@ package settings
 import (
 	"slices"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/spell"
 )
 
 // Kind says by what an agent is run.
@@ -99,36 +101,11 @@ func keysOf(kind Kind) []string {
 func nearest(name string, names []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, other := range names {
-		if d := distance(strings.ToLower(name), strings.ToLower(other)); d < least {
+		if d := spell.Distance(strings.ToLower(name), strings.ToLower(other), least); d < least {
 			best, least = other, d
 		}
 	}
 	return best
-}
-
-// distance is the number of bytes to add, drop or replace to make b of a. Long
-// names are not compared.
-func distance(a, b string) int {
-	if len(a) > 40 || len(b) > 40 {
-		return 40
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(d, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // oneOf lists values for an error.

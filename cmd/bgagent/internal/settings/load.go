@@ -10,11 +10,9 @@ import (
 	"unicode"
 
 	"github.com/bgagent/bgagent"
-	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
+	"github.com/bgagent/bgagent/internal/jsonc"
 )
-
-// maxFile is the size of a file that the library reads.
-const maxFile = 1 << 20
 
 // merged is what the files say of one agent, key by key.
 type merged struct {
@@ -41,7 +39,7 @@ func loadAgents(paths []string, ignored []bgagent.IgnoredKey) ([]Agent, error) {
 		if err != nil {
 			return nil, &bgagent.ConfigFileError{File: path, Problem: "cannot be read: " + err.Error(), Err: err}
 		}
-		root, err := jsonc.Parse(path, data, maxFile)
+		root, err := jsonc.Parse(path, data, fileerror.Of)
 		if err != nil {
 			return nil, err
 		}
@@ -62,10 +60,10 @@ func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
 
 // once calls f for each member, and reports those that come twice.
 func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member)) {
-	first := map[string]bgagent.Origin{}
+	first := map[string]jsonc.Origin{}
 	for _, m := range members {
 		if o, twice := first[m.Name]; twice {
-			l.fail(jsonc.ErrorAt(m.At(), jsonc.Key(path, m.Name), "stands twice, first in line %d; keep one of the two", o.Line))
+			l.fail(m.Errorf(jsonc.Key(path, m.Name), "stands twice, first in line %d; keep one of the two", o.Line))
 			continue
 		}
 		first[m.Name] = m.At()
@@ -87,12 +85,12 @@ func (l *loader) root(v jsonc.Value) {
 			l.section(m.Value)
 		default:
 			remedy := "the keys of a file are $schema, background_task and agents; remove it"
-			if hint := l.hints[m.At()]; hint != "" {
+			if hint := l.hints[bgagent.Origin(m.At())]; hint != "" {
 				remedy = hint
 			} else if near := nearest(m.Name, []string{"agents", "$schema", "background_task"}); near != "" {
 				remedy = "did you mean " + near + "?"
 			}
-			l.fail(jsonc.ErrorAt(m.At(), jsonc.Key("", m.Name), "is not a known key; %s", remedy))
+			l.fail(m.Errorf(jsonc.Key("", m.Name), "is not a known key; %s", remedy))
 		}
 	})
 }
@@ -110,7 +108,7 @@ func (l *loader) section(v jsonc.Value) {
 	}
 	l.once("agents", members, func(m jsonc.Member) {
 		if problem := badName(m.Name); problem != "" {
-			l.fail(jsonc.ErrorAt(m.At(), jsonc.Key("agents", m.Name), "%s", problem))
+			l.fail(m.Errorf(jsonc.Key("agents", m.Name), "%s", problem))
 			return
 		}
 		l.agent(m)
@@ -148,14 +146,14 @@ func (l *loader) agent(m jsonc.Member) {
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
 		a = &merged{values: map[string]jsonc.Member{}} // another kind has other keys
 	}
-	a.at = m.At()
+	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a
 	l.once(path, members, func(m jsonc.Member) {
 		at := jsonc.Key(path, m.Name)
 		k := keyNamed(m.Name)
 		switch {
 		case k == nil:
-			l.fail(jsonc.ErrorAt(m.At(), at, "is not a known key; %s", keyRemedy(m.Name)))
+			l.fail(m.Errorf(at, "is not a known key; %s", keyRemedy(m.Name)))
 		case m.Value.IsNull():
 			delete(a.values, m.Name)
 		default:
@@ -249,7 +247,7 @@ func checkRules(path string, v jsonc.Value) error {
 		at := jsonc.Key(path, m.Name)
 		patterns, nested := m.Value.Members()
 		if m.Name == "" {
-			return jsonc.ErrorAt(m.At(), at, `has no name; name a tool, a kind of access, or "*"`)
+			return m.Errorf(at, `has no name; name a tool, a kind of access, or "*"`)
 		}
 		if !nested {
 			if err := checkAction(at, m.Value); err != nil {

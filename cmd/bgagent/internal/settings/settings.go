@@ -23,8 +23,9 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
-	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
 // Settings are what the files say, merged and checked.
@@ -148,7 +149,7 @@ func (s *Settings) checkLimits() error {
 			at = setting.Origin
 		}
 	}
-	return jsonc.ErrorAt(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
+	return fileerror.At(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
 
 // fileNames turns the names of fields that can contradict each other into those

@@ -19,7 +19,8 @@ import (
 	"unicode"
 
 	"github.com/bgagent/bgagent"
-	"github.com/bgagent/bgagent/cmd/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
+	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
 // MaxSize is how many bytes a list may have.
@@ -42,7 +43,10 @@ var names = []string{"agent", "prompt", "description", "model", "directory"}
 // [*bgagent.ConfigFileError] with its place under the name of the file, and then
 // there is no list.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
-	root, err := jsonc.Parse(name, data, MaxSize)
+	if len(data) > MaxSize {
+		return nil, fileerror.At(bgagent.Origin{File: name, Line: 1, Column: 1}, "", "is larger than %d bytes, which is the most; divide it", MaxSize)
+	}
+	root, err := jsonc.Parse(name, data, fileerror.Of)
 	if err != nil {
 		return nil, err
 	}
@@ -73,11 +77,11 @@ func (p *parser) root(v jsonc.Value) (out []Task) {
 		for _, m := range members {
 			switch {
 			case m.Name == "tasks" && found:
-				p.fail(jsonc.ErrorAt(m.At(), path, "stands twice; make one list of the two"))
+				p.fail(m.Errorf(path, "stands twice; make one list of the two"))
 			case m.Name == "tasks":
 				list, found = m.Value, true
 			case m.Name != "$schema":
-				p.fail(jsonc.ErrorAt(m.At(), jsonc.Key("", m.Name), `is not a known key; the list stands under "tasks"`))
+				p.fail(m.Errorf(jsonc.Key("", m.Name), `is not a known key; the list stands under "tasks"`))
 			}
 		}
 		if !found {
@@ -113,9 +117,9 @@ func (p *parser) task(path string, v jsonc.Value) Task {
 		first, twice := seen[m.Name]
 		switch {
 		case fields[m.Name] == nil:
-			p.fail(jsonc.ErrorAt(m.At(), key, "is not a known key; the keys of a task are %s", strings.Join(names, ", ")))
+			p.fail(m.Errorf(key, "is not a known key; the keys of a task are %s", strings.Join(names, ", ")))
 		case twice:
-			p.fail(jsonc.ErrorAt(m.At(), key, "stands twice, first in line %d; keep one of the two", first.At().Line))
+			p.fail(m.Errorf(key, "stands twice, first in line %d; keep one of the two", first.At().Line))
 		case !isText:
 			p.fail(m.Value.Errorf(key, "is %s; it must be a string", m.Value.Describe()))
 		default:
@@ -131,11 +135,11 @@ func (p *parser) task(path string, v jsonc.Value) Task {
 
 // check looks at the values of a task and fills in what follows from them.
 func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]jsonc.Member) {
-	at := func(key string) bgagent.Origin {
+	at := func(key string) jsonc.Value {
 		if m, ok := seen[key]; ok {
-			return m.Value.Origin()
+			return m.Value
 		}
-		return v.Origin()
+		return v
 	}
 	needed := func(key, value, remedy string) bool {
 		switch m, ok := seen[key]; {
@@ -152,7 +156,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 	}
 	needed("prompt", t.Prompt, "say what the agent is to do")
 	if needed("agent", t.Agent, "name one of "+p.agents()) && !slices.Contains(p.known, t.Agent) {
-		p.fail(jsonc.ErrorAt(at("agent"), jsonc.Key(path, "agent"), "names the agent %q, which there is not; the agents are %s", t.Agent, p.agents()))
+		p.fail(at("agent").Errorf(jsonc.Key(path, "agent"), "names the agent %q, which there is not; the agents are %s", t.Agent, p.agents()))
 	}
 	t.Description = cmp.Or(oneLine(t.Description), oneLine(t.Prompt))
 	if t.Directory == "" {
@@ -162,7 +166,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		t.Directory = filepath.Join(p.base, t.Directory)
 	}
 	if info, err := os.Stat(t.Directory); err != nil || !info.IsDir() {
-		p.fail(jsonc.ErrorAt(at("directory"), jsonc.Key(path, "directory"), "is %s, which is not a directory; make it, or name another", t.Directory))
+		p.fail(at("directory").Errorf(jsonc.Key(path, "directory"), "is %s, which is not a directory; make it, or name another", t.Directory))
 	}
 }
 

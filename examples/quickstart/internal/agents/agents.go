@@ -1,7 +1,7 @@
-// Package agents holds the three agents of the quickstart: explore finds where
-// something is implemented in a Go module, librarian reads the documentation of
-// what the module depends on, oracle measures its architecture. They need no
-// model and no network, and never write to the module.
+// Package agents holds the three agents of the quickstart. explore finds where
+// something is implemented in a Go module, librarian reads the documentation of its
+// dependencies, and oracle measures its architecture. They need no model and no
+// network, and never write to the module.
 package agents
 
 import (
@@ -14,23 +14,23 @@ import (
 // Agent works on one prompt and returns its answer.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
-// All returns the agents by their names.
+// All returns the agents by name.
 func All() map[string]Agent {
 	return map[string]Agent{"explore": Explore, "librarian": Librarian, "oracle": Oracle}
 }
 
-// Turn is what an agent works on.
+// Turn is one turn of an agent.
 type Turn struct {
 	Dir     string            // top directory of the module
-	Prompt  string            // what is asked
-	Earlier []string          // its own answers of the earlier turns of the session, oldest first
-	Report  *bgagent.Reporter // is told what the agent does; may be nil
+	Prompt  string            // the question
+	Earlier []string          // the agent's answers of the session's earlier turns, oldest first
+	Report  *bgagent.Reporter // receives the agent's progress; may be nil
 
 	calls int
 	todos []bgagent.Todo
 }
 
-// plan reports the steps that the turn will take.
+// plan reports the steps of the turn.
 func (t *Turn) plan(steps ...string) {
 	t.todos = nil
 	for _, s := range steps {
@@ -39,7 +39,7 @@ func (t *Turn) plan(steps ...string) {
 	t.done(-1)
 }
 
-// done reports that the step is done and the next one begins.
+// done reports that the step is done and the next one starts.
 func (t *Turn) done(step int) {
 	for i := range t.todos {
 		switch {
@@ -54,10 +54,10 @@ func (t *Turn) done(step int) {
 
 func (t *Turn) say(format string, args ...any) { t.Report.Text(fmt.Sprintf(format, args...) + "\n") }
 
-// tool reports a call of a tool around f.
+// tool runs f and reports it as a call of a tool.
 func (t *Turn) tool(name string, f func() error) error {
 	t.calls++
-	// Ids are unique in the session, so the turn is part of them.
+	// Ids are unique within the session, so they include the turn.
 	id := fmt.Sprintf("call_%d.%d", len(t.Earlier)+1, t.calls)
 	call := bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolRunning}
 	t.Report.Tool(call)

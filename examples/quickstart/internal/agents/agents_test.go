@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// The prompts of the scene, in short.
+// The prompts of the scene, abbreviated.
 const (
 	findSession  = `Find where "session" is implemented.`
 	findAuth     = `Find where "authentication" is implemented.`
@@ -30,14 +30,14 @@ func ask(t *testing.T, a Agent, turn *Turn) string {
 	return answer
 }
 
-// has checks that each part stands in the answer, in this order.
+// has checks that the answer contains each part, in this order.
 func has(t *testing.T, answer string, parts ...string) {
 	t.Helper()
 	rest := answer
 	for _, p := range parts {
 		_, after, ok := strings.Cut(rest, p)
 		if !ok {
-			t.Fatalf("%q does not stand, or not in its place, in:\n%s", p, answer)
+			t.Fatalf("%q is missing or out of order in:\n%s", p, answer)
 		}
 		rest = after
 	}
@@ -47,7 +47,7 @@ func hasNot(t *testing.T, answer string, parts ...string) {
 	t.Helper()
 	for _, p := range parts {
 		if strings.Contains(answer, p) {
-			t.Fatalf("%q stands in:\n%s", p, answer)
+			t.Fatalf("%q must not be in:\n%s", p, answer)
 		}
 	}
 }
@@ -127,8 +127,7 @@ func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
 	has(t, answer, "2 types and functions", "Unexported and referred to by nothing but tests, if at all: forgotten.\n")
 }
 
-// A module that does not build is worked on as far as possible, and what is
-// wrong with it is named.
+// If a module does not build, the agents do what they can and name what is wrong.
 func TestABrokenModuleIsWorkedOn(t *testing.T) {
 	dir := modules.Unpack(t, "broken")
 	answer := ask(t, Explore, &Turn{Dir: dir, Prompt: findSession})
@@ -186,8 +185,8 @@ func TestAgentsOnlyRead(t *testing.T) {
 	}
 }
 
-// Every agent reports its tool calls, each of them from its beginning to its end,
-// and leaves no todo open.
+// Every agent reports the start and the end of each tool call, and leaves no todo
+// open.
 func TestAgentsReportWhatTheyDo(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	for name, a := range All() {
@@ -222,8 +221,8 @@ func TestAgentsReportWhatTheyDo(t *testing.T) {
 	}
 }
 
-// An agent that is cancelled in the middle of any of its tool calls returns the
-// context's error.
+// An agent that is cancelled during any of its tool calls returns the context's
+// error.
 func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	for name, a := range All() {
@@ -236,8 +235,8 @@ func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	}
 }
 
-// cancelAt cancels the turn when its call number at begins, and returns how many
-// calls are known of.
+// cancelAt cancels the turn when tool call number at starts. It returns how many
+// calls are known.
 func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known int) int {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -261,7 +260,7 @@ func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known 
 	case cancelled && begun > at:
 		t.Errorf("%s, %q: cancelled at call %d it made %d more", name, prompt, at, begun-at)
 	case cancelled:
-		return max(known, at+1) // there may be one more
+		return max(known, at+1) // there may be one more call
 	}
 	return known
 }

@@ -12,9 +12,10 @@ import (
 // mostFindings is how many places explore names.
 const mostFindings = 12
 
-// Explore finds where the words of the prompt are implemented: packages, types
-// and functions by name and by documentation, the best first. In a later turn it
-// shows the source of one of its findings and who uses it.
+// Explore finds where the words of the prompt are implemented. It searches
+// packages, types and functions by name and documentation, and lists the best
+// first. In a later turn, it shows the source of one of its findings and who uses
+// it.
 func Explore(ctx context.Context, t *Turn) (string, error) {
 	if p, ok := t.recall(); ok {
 		return t.showFinding(ctx, p)
@@ -90,7 +91,7 @@ func findings(src *source, words []string, found []finding) string {
 
 func orUnnamed(module string) string { return cmp.Or(module, "the module") }
 
-// finding is one place that answers the question.
+// finding is a place that answers the question.
 type finding struct {
 	place string // file:line
 	what  string
@@ -99,7 +100,7 @@ type finding struct {
 	lines int
 }
 
-// findIn compares everything that the package declares with the words.
+// findIn compares the declarations of the package with the words.
 func findIn(src *source, p *pkg, words []string) []finding {
 	var found []finding
 	add := func(n, name ast.Node, id, kind, sig string, doc *ast.CommentGroup, weight int) {
@@ -151,7 +152,7 @@ func findIn(src *source, p *pkg, words []string) []finding {
 	return found
 }
 
-// receiver returns the name of a method's type, or nothing for a function.
+// receiver returns the name of a method's type, or "" for a function.
 func receiver(d *ast.FuncDecl) string {
 	if d.Recv == nil || len(d.Recv.List) == 0 {
 		return ""
@@ -174,8 +175,8 @@ func receiver(d *ast.FuncDecl) string {
 	}
 }
 
-// scoreOf says how well a declaration answers the words: 0 not at all, a name
-// that is the word itself best, one that holds it next, then its documentation.
+// scoreOf rates how well a declaration matches the words. 0 means no match. A name
+// equal to a word is best, then a name that contains it, then its documentation.
 func scoreOf(id, doc string, words []string) int {
 	score := 0
 	for _, w := range words {
@@ -203,7 +204,7 @@ func scoreOf(id, doc string, words []string) int {
 	return score
 }
 
-// related reports whether two words have the same beginning: authenticate and
+// related reports whether two words share their beginning, such as authenticate and
 // authentication, auth and authentication, slot and slots.
 func related(a, b string) bool {
 	n := 0
@@ -214,8 +215,8 @@ func related(a, b string) bool {
 	return n >= 4 && n*4 >= shorter*3 || n == shorter && a == b
 }
 
-// nameParts splits text into lower-case words, names at their capitals too:
-// HTTPServerPool is http, server, pool.
+// nameParts splits text into lower-case words, and names also at their capitals:
+// HTTPServerPool becomes http, server, pool.
 func nameParts(s string) []string {
 	var parts []string
 	r := []rune(s)
@@ -245,8 +246,8 @@ func nameParts(s string) []string {
 
 func isLower(r rune) bool { return r >= 'a' && r <= 'z' }
 
-// Words returns the words that a prompt asks explore for: those in quotation
-// marks, else all but the filling.
+// Words returns the words that a prompt asks explore to find: those in quotation
+// marks, otherwise all words but filling.
 func Words(prompt string) []string {
 	text := prompt
 	if parts := strings.Split(prompt, `"`); len(parts) > 2 {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// A later turn goes on from what the agent itself said before: its answers hold
-// numbered places in the source, and the new prompt names one of them.
+// A later turn builds on the agent's own earlier answers. They contain numbered
+// places in the source, and the new prompt names one of them.
 
 // place is a numbered entry of an earlier answer.
 type place struct {
@@ -28,15 +28,15 @@ var (
 	ordinals  = []string{"first", "second", "third", "fourth", "fifth"}
 )
 
-// recall finds what the prompt asks for among the agent's earlier answers, the
-// latest first. It returns false in a first turn, or when the earlier ones hold
-// no such place.
+// recall finds the place that the prompt asks for in the agent's earlier answers,
+// latest first. It returns false in a first turn, or if the earlier answers do not
+// contain the place.
 func (t *Turn) recall() (place, bool) {
 	n := asked(t.Prompt)
 	for i := len(t.Earlier) - 1; i >= 0; i-- {
 		for _, m := range placeLine.FindAllStringSubmatch(t.Earlier[i], -1) {
 			if m[1] == strconv.Itoa(n) {
-				line, _ := strconv.Atoi(m[3])         // digits by the pattern
+				line, _ := strconv.Atoi(m[3])         // the pattern matches digits only
 				what, _, _ := strings.Cut(m[4], ": ") // without its documentation
 				return place{n, m[2], line, what}, true
 			}
@@ -45,13 +45,14 @@ func (t *Turn) recall() (place, bool) {
 	return place{}, false
 }
 
-// nothingToShow is the answer to a later turn that asks for what the earlier ones
-// did not name.
+// nothingToShow is the answer to a later turn that asks for a place that the
+// earlier answers do not name.
 func (t *Turn) nothingToShow() string {
 	return fmt.Sprintf("My earlier answers name nothing with the number %d, so there is nothing to show.\n", asked(t.Prompt))
 }
 
-// asked returns which entry a prompt asks for: a figure or an ordinal, else 1.
+// asked returns the number of the entry that a prompt asks for: a figure or an
+// ordinal, otherwise 1.
 func asked(prompt string) int {
 	if n, err := strconv.Atoi(number.FindString(prompt)); err == nil {
 		return n
@@ -64,7 +65,7 @@ func asked(prompt string) int {
 	return 1
 }
 
-// showFinding shows the declaration at a place and where its name is used.
+// showFinding shows the declaration at a place and the uses of its name.
 func (t *Turn) showFinding(ctx context.Context, p place) (string, error) {
 	t.plan("read the sources", "find the uses")
 	src, err := t.readAgain(ctx)
@@ -98,7 +99,8 @@ func (t *Turn) showFinding(ctx context.Context, p place) (string, error) {
 	return b.String() + brokenNote(src.broken), nil
 }
 
-// readAgain reads the module in a later turn: the source may have changed.
+// readAgain reads the module again in a later turn, because the source may have
+// changed.
 func (t *Turn) readAgain(ctx context.Context) (*source, error) {
 	mod, err := t.modFile(ctx)
 	if ctx.Err() != nil {
@@ -111,7 +113,7 @@ func (t *Turn) readAgain(ctx context.Context) (*source, error) {
 	return src, readErr
 }
 
-// declAt returns the declaration at the place, with its name.
+// declAt returns the declaration at the place and its name.
 func (src *source) declAt(p place) (decl ast.Node, id *ast.Ident) {
 	for _, pk := range src.pkgs {
 		for _, f := range pk.files {
@@ -167,7 +169,7 @@ func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	return all
 }
 
-// lines returns n lines of a file of the module, at most 40, indented as code.
+// lines returns at most 40 of n lines of a file of the module, indented as code.
 func (t *Turn) lines(name string, from, n int) (string, error) {
 	const most = 40
 	var text []byte
@@ -194,15 +196,15 @@ var (
 	usesLine    = regexp.MustCompile(`; uses (.*)$`)
 )
 
-// library is a numbered package of an earlier answer, with the symbols used.
+// library is a numbered package of an earlier answer, with the symbols that the
+// module uses.
 type library struct {
 	number  int
 	path    string
 	symbols []string
 }
 
-// recallPackage finds the package that the prompt asks for among the earlier
-// answers.
+// recallPackage finds the package that the prompt asks for in the earlier answers.
 func (t *Turn) recallPackage() (library, bool) {
 	n := asked(t.Prompt)
 	for i := len(t.Earlier) - 1; i >= 0; i-- {
@@ -228,8 +230,8 @@ func (t *Turn) recallPackage() (library, bool) {
 	return library{}, false
 }
 
-// readSymbols reads the documentation of the symbols that an earlier answer
-// named of a package.
+// readSymbols reads the documentation of a package's symbols that an earlier answer
+// named.
 func (t *Turn) readSymbols(ctx context.Context, l library) (string, error) {
 	if len(l.symbols) == 0 {
 		return fmt.Sprintf("Of number %d, `%s`, my earlier answer named no symbol that the module uses.\n", l.number, l.path), nil

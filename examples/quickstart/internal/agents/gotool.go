@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// goTool runs the go command in the module and returns what it printed; name is
-// what the call is reported as. It can neither reach the network nor write to the module: a workspace around the
-// module is left alone because the go command would bring go.work.sum up to
-// date in it.
+// goTool runs the go command in the module and returns its output. The call is
+// reported under name. The command can neither reach the network nor write to the
+// module. It ignores a workspace around the module, because it would update the
+// workspace's go.work.sum.
 func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	err := t.tool(name, func() error {
@@ -25,7 +25,7 @@ func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte,
 		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly", "GOPROXY=off")
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		ownGroup(cmd)
-		cmd.WaitDelay = 3 * time.Second // for one that does not heed the interrupt
+		cmd.WaitDelay = 3 * time.Second // for a command that ignores the interrupt
 		return cmd.Run()
 	})
 	if ctx.Err() != nil {
@@ -37,8 +37,9 @@ func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte,
 	return stdout.Bytes(), nil
 }
 
-// firstLine returns the first telling line of what a command complained, with
-// the next one when it ends in a colon; or err when it complained of nothing.
+// firstLine returns the first informative line of a command's error output. If that
+// line ends in a colon, the next one is added. If there is no output, it returns
+// err.
 func firstLine(complaint string, err error) error {
 	said := ""
 	for line := range strings.Lines(complaint) {
@@ -57,7 +58,7 @@ func firstLine(complaint string, err error) error {
 	return errors.New(strings.TrimSuffix(said, ": "))
 }
 
-// modFile is what the agents need of go.mod.
+// modFile holds the needed parts of go.mod.
 type modFile struct {
 	Module  struct{ Path string }
 	Require []struct {
@@ -75,8 +76,8 @@ func (t *Turn) modFile(ctx context.Context) (modFile, error) {
 	return m, json.Unmarshal(out, &m)
 }
 
-// provider returns the path of the required module that provides the package, or
-// should; nothing when there is none.
+// provider returns the path of the required module that provides or should provide
+// the package, or "".
 func (m modFile) provider(p listed) string {
 	if p.Module != nil {
 		return p.Module.Path
@@ -90,11 +91,11 @@ func (m modFile) provider(p listed) string {
 	return best
 }
 
-// listed is one package as go list describes it.
+// listed is a package as described by go list.
 type listed struct {
 	ImportPath string
 	Name       string
-	Dir        string // empty when there is no source
+	Dir        string // empty if there is no source
 	Export     string // file with its export data
 	Standard   bool
 	Module     *struct {
@@ -102,12 +103,12 @@ type listed struct {
 		Main          bool
 	}
 	Error      *listError
-	DepsErrors []*listError // of what it imports
+	DepsErrors []*listError // errors of its imports
 }
 
 type listError struct{ Pos, Err string }
 
-// goList asks the go command about packages; the last argument says which.
+// goList asks the go command about the packages named by the last arguments.
 func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	out, err := t.goTool(ctx, "go list "+args[len(args)-1], append([]string{"list", "-e"}, args...)...)
 	if err != nil {
@@ -129,10 +130,10 @@ func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 // errNoSource says why the documentation of a package cannot be read.
 var errNoSource = errors.New("its source is not in the module cache, and the network is not asked")
 
-// doc returns the first sentence of what go doc says about a package, or about a
-// symbol of it when one is given. It is asked for the directory: by import path it
-// would want the module's whole list of dependencies, down to those of their
-// tests, which need not have been downloaded.
+// doc returns the first sentence of go doc about a package or one of its symbols.
+// It passes the directory, because go doc resolves an import path through the
+// complete list of the module's dependencies. That list includes the dependencies
+// of their tests, which may not have been downloaded.
 func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, error) {
 	if p.Dir == "" {
 		return "", errNoSource
@@ -145,10 +146,10 @@ func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, err
 	return docSentence(string(out), len(symbol) == 0), nil
 }
 
-// docSentence finds the sentence, or returns nothing when there is none. The
-// documentation of a package stands in the second paragraph, flush left, where
-// one without any has its declarations; that of a symbol is indented by four
-// blanks.
+// docSentence finds the first sentence, or returns "" if there is none. The
+// documentation of a package is the second paragraph, flush left; a package without
+// any has its declarations there. The documentation of a symbol is indented by four
+// spaces.
 func docSentence(out string, pkg bool) string {
 	var text []string
 	for i, line := range strings.Split(out, "\n") {
@@ -171,7 +172,7 @@ func isDeclaration(line string) bool {
 	return word == "const" || word == "var" || word == "func" || word == "type"
 }
 
-// sentence returns the first sentence of a comment, in one line.
+// sentence returns the first sentence of a comment, on one line.
 func sentence(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
 	for i := 0; ; {
@@ -179,7 +180,7 @@ func sentence(s string) string {
 		if j < 0 {
 			return s
 		}
-		// After "e.g. " or "i.e. " a sentence goes on.
+		// A sentence continues after "e.g. " or "i.e. ".
 		if i += j; !isLower(rune(s[i+2])) && (i < 2 || s[i-2] != '.') {
 			return s[:i+1]
 		}

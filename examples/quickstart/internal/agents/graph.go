@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// graph says which nodes refer to which.
+// graph holds which nodes refer to which.
 type graph map[string]map[string]bool
 
 func (g graph) node(a string) {
@@ -22,8 +22,7 @@ func (g graph) edge(a, b string) {
 	}
 }
 
-// sorted returns the keys of a set in order, so that answers are the same every
-// time.
+// sorted returns the sorted keys of a set, so that answers are always the same.
 func sorted[V any](set map[string]V) []string {
 	keys := make([]string, 0, len(set))
 	for k := range set {
@@ -33,7 +32,7 @@ func sorted[V any](set map[string]V) []string {
 	return keys
 }
 
-// in returns how many nodes refer to each.
+// in returns how many nodes refer to each node.
 func (g graph) in() map[string]int {
 	n := map[string]int{}
 	for _, to := range g {
@@ -44,8 +43,8 @@ func (g graph) in() map[string]int {
 	return n
 }
 
-// cycles returns the groups of nodes that can all reach each other, the largest
-// first: Tarjan's strongly connected components of more than one node.
+// cycles returns the groups of nodes that can all reach each other, largest first:
+// Tarjan's strongly connected components with more than one node.
 func (g graph) cycles() [][]string {
 	s := search{g: g, index: map[string]int{}, low: map[string]int{}, on: map[string]bool{}}
 	for _, v := range sorted(g) {

@@ -79,8 +79,8 @@ func writeMost(b *strings.Builder, title string, n map[string]int) {
 	}
 }
 
-// exports returns the files with the export data of everything that the package
-// imports, which the go command builds into its cache where they are missing.
+// exports returns the export data files of all imports of the package. The go
+// command builds missing ones into its cache.
 func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]string, error) {
 	list, err := t.goList(ctx, "-export", "-deps", "-json=ImportPath,Export,Error", "./"+p.dir)
 	if ctx.Err() != nil {
@@ -101,8 +101,8 @@ func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]str
 	return files, nil
 }
 
-// check type-checks the package as far as possible: a package that cannot be
-// imported, or does not build, leaves gaps and no more.
+// check type-checks the package as far as possible. A package that does not build
+// or cannot be imported only leaves gaps.
 func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[string]string, info *types.Info) error {
 	lookup := func(path string) (io.ReadCloser, error) {
 		if err := ctx.Err(); err != nil {
@@ -117,7 +117,7 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 	conf := types.Config{
 		Importer:    importer.ForCompiler(src.fset, "gc", lookup),
 		FakeImportC: true,
-		Error:       func(error) {}, // the compiler has named them already
+		Error:       func(error) {}, // the compiler has already reported them
 	}
 	_ = t.tool("type-check "+p.dir, func() error {
 		_, err := conf.Check(p.path, src.fset, p.built(), info)
@@ -126,9 +126,9 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 	return ctx.Err()
 }
 
-// references returns which declarations and which files of the package refer to
-// which, and which declarations a variable or a constant refers to. Methods are
-// nodes of their own, called Type.Method.
+// references returns which declarations and files of the package refer to which,
+// and the declarations that variables and constants refer to. Methods are nodes of
+// their own, called Type.Method.
 func (src *source) references(p *pkg, info *types.Info) (decls, files graph, initial map[string]bool) {
 	decls, files, initial = graph{}, graph{}, map[string]bool{}
 	owner := map[types.Object]string{} // declared name -> node
@@ -151,7 +151,7 @@ func (src *source) references(p *pkg, info *types.Info) (decls, files graph, ini
 	return decls, files, initial
 }
 
-// refer adds what one declaration refers to.
+// refer adds the references of one declaration.
 func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.Object]string, decls, files graph, initial map[string]bool) {
 	from := src.fileOf(d.Pos())
 	add := func(part ast.Node, node string) {
@@ -189,7 +189,7 @@ func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.O
 	}
 }
 
-// origin returns the generic declaration behind an instance of it.
+// origin returns the generic declaration of an instance.
 func origin(obj types.Object) types.Object {
 	if fn, ok := obj.(*types.Func); ok {
 		return fn.Origin()
@@ -197,7 +197,7 @@ func origin(obj types.Object) types.Object {
 	return obj
 }
 
-// declared returns the types and functions that a declaration declares.
+// declared returns the types and functions of a declaration.
 func declared(d ast.Decl) map[*ast.Ident]string {
 	names := map[*ast.Ident]string{}
 	switch d := d.(type) {
@@ -215,8 +215,8 @@ func declared(d ast.Decl) map[*ast.Ident]string {
 
 func (src *source) fileOf(p token.Pos) string { return path.Base(src.fset.Position(p).Filename) }
 
-// outline looks into a function that an earlier answer named: its source, what
-// it calls and how it branches.
+// outline describes a function that an earlier answer named: its source, its calls
+// and its branches.
 func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	t.plan("read the sources", "look into the function")
 	src, err := t.readAgain(ctx)
@@ -240,7 +240,7 @@ func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	})
 	short := map[string]int{}
 	for c, n := range calls {
-		if !strings.ContainsAny(c, "({\n") { // neither a call of a call's result nor of a literal
+		if !strings.ContainsAny(c, "({\n") { // skip calls of a call's result or of a literal
 			short[c] = n
 		}
 	}

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	mostPackages = 10 // packages whose documentation is read in one turn
-	mostSymbols  = 6  // symbols that are named of one package
+	mostPackages = 10 // packages documented in one turn
+	mostSymbols  = 6  // symbols listed per package
 )
 
-// Librarian reads the documentation of what the module depends on and says which
-// of it the module really uses: of the standard library when the prompt asks for
-// it or there is nothing else, else of its direct dependencies. In a later turn
-// it reads the documentation of the symbols that it named.
+// Librarian reads the documentation of the module's dependencies and says what the
+// module really uses of them. It reads the standard library if the prompt asks for
+// it or there is nothing else, otherwise the direct dependencies. In a later turn,
+// it reads the documentation of the symbols that it listed.
 func Librarian(ctx context.Context, t *Turn) (string, error) {
 	if entry, ok := t.recallPackage(); ok {
 		return t.readSymbols(ctx, entry)
@@ -74,17 +74,16 @@ func (t *Turn) readLibraries(ctx context.Context, src *source, mod modFile, used
 
 // imported is what the module uses of one package.
 type imported struct {
-	listed  // as the go command knows it; zero when it does not
+	listed  // as the go command describes it; zero if it does not know it
 	files   int
-	tests   int            // of them tests
-	symbols map[string]int // how often each is named
+	tests   int            // importing files that are tests
+	symbols map[string]int // number of uses of each symbol
 	uses    int
 }
 
-// known asks the go command about everything that the module imports. What it
-// complains of in the module itself, and of imports that nothing provides, is
-// added to what is broken; a dependency's package that is missing is named where
-// it is described.
+// known asks the go command about everything that the module imports. Errors in the
+// module itself, and imports that nothing provides, are added to the broken ones. A
+// dependency's missing package is reported where it is described.
 func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]listed, error) {
 	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Dir,Standard,Module,Error", "./...")
 	if ctx.Err() != nil {
@@ -103,9 +102,8 @@ func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]
 	return known, nil
 }
 
-// imported counts, for every import path, the files that import it and the names
-// that they use of it. A file that declares something under the import's name
-// again is counted with it.
+// imported counts, for each import path, the importing files and the names that
+// they use. If a file redeclares the import's name, those uses are counted too.
 func (src *source) imported(ctx context.Context, known map[string]listed) (map[string]*imported, error) {
 	all := map[string]*imported{}
 	for _, p := range src.pkgs {
@@ -152,8 +150,8 @@ func (src *source) importedBy(f *file, known map[string]listed, all map[string]*
 	})
 }
 
-// packageName guesses how a package that cannot be read calls itself: by the end
-// of its import path, a major version left out.
+// packageName guesses the name of a package that cannot be read: the last element
+// of its import path without a major version.
 func packageName(path string) string {
 	parts := strings.Split(path, "/")
 	last := parts[len(parts)-1]
@@ -163,7 +161,7 @@ func packageName(path string) string {
 	return last
 }
 
-// top returns the names that are used most, with how often.
+// top returns the names used most, with their counts.
 func (im *imported) top() []string {
 	names := make([]string, 0, len(im.symbols))
 	for s := range im.symbols {
@@ -218,7 +216,7 @@ func byUse(a, b *imported) int {
 func (t *Turn) standard(ctx context.Context, src *source, used map[string]*imported) (string, error) {
 	var std []*imported
 	for _, im := range used {
-		if im.Standard && im.ImportPath != "unsafe" { // which is no package but a part of the language
+		if im.Standard && im.ImportPath != "unsafe" { // unsafe is part of the language
 			std = append(std, im)
 		}
 	}
@@ -243,9 +241,9 @@ func (t *Turn) standard(ctx context.Context, src *source, used map[string]*impor
 	return b.String(), nil
 }
 
-// dependencies reads what the module's direct dependencies are for.
+// dependencies reads the purposes of the module's direct dependencies.
 func (t *Turn) dependencies(ctx context.Context, src *source, mod modFile, used map[string]*imported) (string, error) {
-	of := map[string][]*imported{} // by module
+	of := map[string][]*imported{} // keyed by module
 	for _, im := range used {
 		m := mod.provider(im.listed)
 		of[m] = append(of[m], im)

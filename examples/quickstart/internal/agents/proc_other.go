@@ -4,6 +4,6 @@ package agents
 
 import "os/exec"
 
-// ownGroup leaves the command to be killed by itself: there are no process
-// groups to interrupt.
+// ownGroup does nothing: there are no process groups to interrupt, so only the
+// command itself is killed.
 func ownGroup(*exec.Cmd) {}

@@ -17,16 +17,16 @@ import (
 	"strings"
 )
 
-// file is one parsed Go file. What could be parsed of a broken one is there.
+// file is a parsed Go file. A broken file has the part that could be parsed.
 type file struct {
 	name  string // path in the module, with slashes
 	ast   *ast.File
 	lines int
 	test  bool
-	other bool // of another system, or left out by a build tag
+	other bool // for another system, or excluded by a build tag
 }
 
-// pkg is one directory with Go files.
+// pkg is a directory with Go files.
 type pkg struct {
 	path  string // import path
 	dir   string // in the module, with slashes; "." for the top
@@ -34,12 +34,12 @@ type pkg struct {
 	files []*file
 }
 
-// source is a module as it was read from disk.
+// source is a module as read from disk.
 type source struct {
 	fset   *token.FileSet
 	module string
 	pkgs   []*pkg
-	broken []string // errors of the parser, one for each broken file
+	broken []string // parser errors, one per broken file
 	lines  int
 	files  int
 }
@@ -61,8 +61,8 @@ func (t *Turn) read(ctx context.Context, module string) (*source, error) {
 	return src, nil
 }
 
-// packageDirs returns the directories that may hold packages of the module, as
-// the go command sees it.
+// packageDirs returns the directories that may hold packages of the module, by the
+// rules of the go command.
 func packageDirs(ctx context.Context, root string) ([]string, error) {
 	var dirs []string
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
@@ -71,7 +71,7 @@ func packageDirs(ctx context.Context, root string) ([]string, error) {
 			return ctx.Err()
 		case err != nil && p == root:
 			return fmt.Errorf("the module cannot be read: %w", err)
-		case err != nil: // a directory that may not be entered is no reason to stop
+		case err != nil: // skip directories without permission
 			return fs.SkipDir
 		case !d.IsDir():
 			return nil
@@ -82,7 +82,7 @@ func packageDirs(ctx context.Context, root string) ([]string, error) {
 				return fs.SkipDir
 			}
 			if _, err := os.Stat(filepath.Join(p, "go.mod")); err == nil {
-				return fs.SkipDir // a module of its own
+				return fs.SkipDir // another module
 			}
 		}
 		rel, err := filepath.Rel(root, p)
@@ -123,7 +123,7 @@ func (src *source) readDir(ctx context.Context, root, dir string) error {
 	return nil
 }
 
-// readFile parses one file; it returns nil when nothing of it can be used.
+// readFile parses one file. It returns nil if nothing of it is usable.
 func (src *source) readFile(dir, name string) *file {
 	text, err := os.ReadFile(filepath.Join(dir, path.Base(name)))
 	if err != nil {
@@ -147,7 +147,7 @@ func (src *source) readFile(dir, name string) *file {
 	return f
 }
 
-// parseError returns the first error of a file and how many there are.
+// parseError returns the first error of a file and the number of errors.
 func parseError(err error) string {
 	var list scanner.ErrorList
 	if !errors.As(err, &list) || len(list) < 2 {
@@ -156,19 +156,19 @@ func parseError(err error) string {
 	return fmt.Sprintf("%v (and %d more)", list[0], len(list)-1)
 }
 
-// owns reports whether a package belongs to the module. The go command lists the
-// package of a test under names such as "p.test" and "p [p.test]".
+// owns reports whether a package belongs to the module. The go command lists test
+// packages under names such as "p.test" and "p [p.test]".
 func (src *source) owns(importPath string) bool {
 	return importPath == src.module || strings.HasPrefix(importPath, src.module+"/") || strings.HasPrefix(importPath, src.module+" [")
 }
 
-// complain adds what the go command complains of in a package: one error for
-// each line that the compiler wrote, or the only one.
+// complain adds the go command's errors about a package: one per line of the
+// compiler's output, or the only one.
 func (src *source) complain(importPath string, e listError) {
 	text := strings.TrimSpace(e.Err)
 	if compiler, ok := strings.CutPrefix(text, "# "); ok {
 		for i, line := range strings.Split(compiler, "\n") {
-			if i > 0 { // the first names the package
+			if i > 0 { // the first line names the package
 				src.addBroken(strings.TrimSpace(line))
 			}
 		}
@@ -197,7 +197,7 @@ func (src *source) addBroken(text string) {
 	src.broken = append(src.broken, text)
 }
 
-// at returns file:line of a position.
+// at returns a position as file:line.
 func (src *source) at(p token.Pos) string {
 	pos := src.fset.Position(p)
 	return fmt.Sprintf("%s:%d", pos.Filename, pos.Line)
@@ -205,11 +205,11 @@ func (src *source) at(p token.Pos) string {
 
 // lineCount returns how many lines a node spans.
 func (src *source) lineCount(n ast.Node) int {
-	// What was broken off may seem to end before it begins.
+	// A broken node may seem to end before it starts.
 	return max(src.fset.Position(n.End()).Line-src.fset.Position(n.Pos()).Line+1, 1)
 }
 
-// built returns the files that make the package on this system, without tests.
+// built returns the package's files for this system, without tests.
 func (p *pkg) built() []*ast.File {
 	var files []*ast.File
 	for _, f := range p.files {
@@ -238,7 +238,7 @@ func (p *pkg) lineCount() int {
 	return n
 }
 
-// imports returns the import paths of the package's files, tests left out.
+// imports returns the import paths of the package's files, without tests.
 func (p *pkg) imports() []string {
 	var all []string
 	for _, f := range p.files {
@@ -253,7 +253,7 @@ func (p *pkg) imports() []string {
 	return slices.Compact(all)
 }
 
-// count writes a number with its noun.
+// count formats a number with its noun.
 func count(n int, noun string) string {
 	switch {
 	case n == 1:
@@ -266,7 +266,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// brokenNote names the errors that were met, for the end of an answer.
+// brokenNote lists the errors for the end of an answer.
 func brokenNote(errs []string) string {
 	if len(errs) == 0 {
 		return ""

@@ -1,6 +1,6 @@
 // Package modules holds small Go modules for the quickstart's tests. They are
-// kept as archives, in the form of the go command's own tests, because one of
-// them does not even parse.
+// stored as archives in the format of the go command's own tests, because one of
+// them does not parse.
 package modules
 
 import (
@@ -14,7 +14,7 @@ import (
 //go:embed *.txtar
 var archives embed.FS
 
-// Unpack writes the module into a new directory and returns it.
+// Unpack writes the module into a new directory and returns its path.
 func Unpack(t testing.TB, name string) string {
 	t.Helper()
 	text, err := archives.ReadFile(name + ".txtar")
@@ -38,7 +38,7 @@ func Unpack(t testing.TB, name string) string {
 	return dir
 }
 
-// Contents returns what every file under dir holds, to see that nothing was
+// Contents returns the contents of all files under dir, to check that nothing was
 // written.
 func Contents(t testing.TB, dir string) map[string]string {
 	t.Helper()

@@ -1,0 +1,79 @@
+package bgagent_test
+
+import (
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+func TestEventsLeaveInOrderWithoutAGap(t *testing.T) {
+	bubble(t, &goRunner{run: works(time.Second)}, limit(2), func(t *testing.T, m *bgagent.BackgroundManager) {
+		before := launch(t, m, "before")
+		tasks, sub := m.Subscribe(0)
+		require.Len(t, tasks, 1)
+		require.Equal(t, before.ID, tasks[0].ID)
+		after := launch(t, m, "after")
+		ended(t, m, before.ID, after.ID)
+		_ = m.Close(t.Context())
+		var kinds []string
+		var seq uint64
+		for {
+			e, err := sub.Next(t.Context())
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+			require.Greater(t, e.Seq, seq)
+			seq = e.Seq
+			if e.Task.ID == after.ID {
+				kinds = append(kinds, e.Kind.String())
+			}
+		}
+		require.Equal(t, []string{"launched", "started", "phase", "phase", "ended", "quiet"}, kinds)
+	})
+}
+
+func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
+	bubble(t, working(time.Second), limit(50), func(t *testing.T, m *bgagent.BackgroundManager) {
+		_, sub := m.Subscribe(3)
+		var ids []string
+		for i := range 10 {
+			ids = append(ids, launch(t, m, fmt.Sprint(i)).ID)
+		}
+		ended(t, m, ids...)
+		synctest.Wait()
+		e, err := sub.Next(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, bgagent.EventMissed, e.Kind)
+		missed := e.Missed
+		for range 3 {
+			e, err = sub.Next(t.Context())
+			require.NoError(t, err)
+		}
+		require.Equal(t, e.Seq, missed+3)
+		sub.Close()
+		_, err = sub.Next(t.Context())
+		require.ErrorIs(t, err, io.EOF)
+	})
+}
+
+// Callers get copies.
+func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
+	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
+		_, one := m.Subscribe(0)
+		_, two := m.Subscribe(0)
+		_, err := m.Launch(t.Context(), root, bgagent.LaunchInput{Agent: "a", Prompt: "x", Metadata: map[string]string{"k": "v"}})
+		require.NoError(t, err)
+		e, err := one.Next(t.Context())
+		require.NoError(t, err)
+		e.Task.Metadata["k"] = "changed"
+		e, err = two.Next(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "v", e.Task.Metadata["k"])
+	})
+}

@@ -1,0 +1,168 @@
+package bgagent
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// sleeper answers "now" at once and anything else when it is stopped. (A client of
+// bgagenttest cannot be had inside of the package that it imports.)
+type sleeper struct{}
+
+func (sleeper) CreateSession(_ context.Context, s SessionSpec) (string, error) {
+	return "of " + s.Task, nil
+}
+func (sleeper) Abort(context.Context, string) error { return nil }
+func (sleeper) RunTurn(ctx context.Context, _ string, p Prompt, _ *Reporter) (TurnEnd, error) {
+	if p.Text == "now" {
+		return TurnEnd{Text: "done"}, nil
+	}
+	<-ctx.Done()
+	return TurnEnd{}, ctx.Err()
+}
+
+// scene is a state with a task of every kind.
+type scene struct {
+	st               *state
+	root             *node
+	read, owed       *task // have ended
+	running, another *task
+	pending          *task
+}
+
+// plant puts a wrong value in place, and returns what takes it out again.
+func plant[T any](at *T, wrong T) (undo func()) {
+	was := *at
+	*at = wrong
+	return func() { *at = was }
+}
+
+// plantIn does so in a map that has no such key.
+func plantIn[K comparable, V any](in map[K]V, key K, wrong V) (undo func()) {
+	in[key] = wrong
+	return func() { delete(in, key) }
+}
+
+// planted are contradictions, each with a part of what the check says of it.
+var planted = map[string]struct {
+	says  string
+	plant func(x scene) (undo func())
+}{
+	"live tasks":           {"live is 4, counted 3", func(x scene) func() { return plant(&x.st.live, 4) }},
+	"live tasks of a node": {`node "root" has 2 live tasks, counted 3`, func(x scene) func() { return plant(&x.root.live, 2) }},
+	"live tasks of a tree": {`root "root" has 2 live tasks, counted 3`, func(x scene) func() { return plant(&x.root.account.live, 2) }},
+	"tasks of a node":      {`node "root" has 6 tasks, counted 5`, func(x scene) func() { return plant(&x.root.kids, 6) }},
+	"what is not quiet":    {"unquiet is 1, counted 0", func(x scene) func() { return plant(&x.st.unquiet, 1) }},
+	"what is stopping":     {"stopping is 1, counted 0", func(x scene) func() { return plant(&x.st.stopping, 1) }},
+	"texts":                {"text is 9, counted 8", func(x scene) func() { return plant(&x.st.keep.text, 9) }},
+	"what is owed":         {`node "root" owes 0, counted 1`, func(x scene) func() { return plant(&x.root.nOwed, 0) }},
+	"what is lost":         {`node "root" has 1 reclaimable notices, counted 0`, func(x scene) func() { return plant(&x.root.reclaimable, 1) }},
+	"the oldest debt":      {"oldest is 0 with 1 owed", func(x scene) func() { return plant(&x.root.oldest, 0) }},
+
+	"a status":              {"is cancelled for turn ended", func(x scene) func() { return plant(&x.read.status, Cancelled) }},
+	"a cause":               {"is completed for ", func(x scene) func() { return plant(&x.read.cause, CauseNone) }},
+	"an end of what runs":   {"is completed and has an outcome: false", func(x scene) func() { return plant(&x.running.status, Completed) }},
+	"a notice of what runs": {"is running with notice", func(x scene) func() { return plant(&x.running.notice, NoticeOwed) }},
+	"no attempt":            {"has no live attempt", func(x scene) func() { return plant(&x.running.run, nil) }},
+	"an attempt too many":   {"has an attempt", func(x scene) func() { return plant(&x.pending.run, x.running.run) }},
+	"an attempt that ended": {"has a live attempt", func(x scene) func() { return plant(&x.read.run, x.running.run) }},
+	"a slot of nobody": {"thinks that it has a slot", func(x scene) func() {
+		return plant(&x.pending.flags, x.pending.flags|flagSlot)
+	}},
+	"a place in line": {"stands in line before its session is quiet", func(x scene) func() {
+		return plant(&x.pending.flags, x.pending.flags|flagUnstarted)
+	}},
+	"a wait for nothing": {"waits for nothing", func(x scene) func() {
+		undo := plant(&x.running.run.phase, PhaseWaiting)
+		why := plant(&x.running.run.why, forTasks)
+		own := plant(&x.running.sess.own, nil)
+		return func() { own(); why(); undo() }
+	}},
+
+	"a task in another place": {"is indexed wrongly", func(x scene) func() {
+		num, _ := parseID(x.owed.id())
+		delete(x.st.tasks, num)
+		undo := plantIn(x.st.tasks, 1, x.owed)
+		return func() { undo(); x.st.tasks[num] = x.owed }
+	}},
+	"a parent of nowhere":  {"has a parent that is not indexed", func(x scene) func() { return plant(&x.read.up, &node{session: "b"}) }},
+	"a node in two places": {`node "root" is indexed as "b"`, func(x scene) func() { return plantIn(x.st.nodes, "b", x.root) }},
+	"a node of nobody":     {`nothing needs node "b"`, func(x scene) func() { return plantIn(x.st.nodes, "b", &node{session: "b"}) }},
+	"a node of another": {`node "b" is not its session's`, func(x scene) func() {
+		return plantIn(x.st.nodes, "b", &node{session: "b", of: x.read.sess})
+	}},
+	"a session's name":     {"is indexed wrongly", func(x scene) func() { return plant(&x.running.sess.id, "b") }},
+	"a session of another": {"has no task", func(x scene) func() { return plant(&x.running.sess.task, x.owed) }},
+	"another's debt":       {"points elsewhere", func(x scene) func() { return plant(&x.root.owed[x.owed.debt].no, 7) }},
+	"who is followed":      {"is followed: true", func(x scene) func() { return plantIn(x.running.run.cl.followed, x.running.run, struct{}{}) }},
+
+	"a record for ever":    {"would never be forgotten", func(x scene) func() { return plant(&x.read.fin.line, nil) }},
+	"a line without start": {"settled: the last is not the last", func(x scene) func() { return plant(&x.st.keep.settled.first, nil) }},
+	"a line without end":   {"unsettled: the last is not the last", func(x scene) func() { return plant(&x.st.keep.unsettled.last, nil) }},
+	"the wrong line":       {"unsettled: the notice of task", func(x scene) func() { return plant(&x.owed.notice, NoticeRead) }},
+	"a link":               {"is linked wrongly", func(x scene) func() { return plant(&x.read.fin.prev, x.owed) }},
+	"a text that is kept":  {"is passed over", func(x scene) func() { return plant(&x.st.keep.settled.text, nil) }},
+
+	"a deadline's place": {"alarm 0 has index 9", func(x scene) func() { return plant(&x.st.deadlines.attempts[0].alarm.index, 9) }},
+	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},
+}
+
+// A check that cannot fail would let every test pass that relies on it.
+func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
+	for name, c := range planted {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, x := newScene(t)
+				m.view(func(st *state) {
+					require.NoError(t, st.checkInvariants())
+					undo := c.plant(x)
+					err := st.checkInvariants()
+					undo()
+					require.ErrorContains(t, err, c.says)
+					require.NoError(t, st.checkInvariants())
+				})
+			})
+		})
+	}
+}
+
+// The timer has to stand for the earliest deadline.
+func TestAnUnarmedTimerIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newScene(t)
+		m.view(func(st *state) {
+			require.True(t, m.armed())
+			undo := plant(&m.timerAt, st.deadlines.first()+1)
+			require.False(t, m.armed(), "too late")
+			undo()
+			undo = plant(&m.timerAt, 0)
+			require.False(t, m.armed(), "not at all")
+			undo()
+		})
+	})
+}
+
+func newScene(t *testing.T) (*BackgroundManager, scene) {
+	t.Helper()
+	m, err := New(sleeper{}, Config{Limits: Limits{Default: 2}, Wake: WakeNever})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close(context.Background()) })
+	by := Caller{Session: "root"}
+	launch := func(prompt string) *task {
+		t.Helper()
+		made, err := m.Launch(t.Context(), by, LaunchInput{Agent: "a", Prompt: prompt})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		num, _ := parseID(made.ID)
+		return m.st.tasks[num]
+	}
+	x := scene{st: &m.st, read: launch("now"), owed: launch("now"), running: launch("long"), another: launch("long"), pending: launch("long")}
+	_, err = m.Read(by, x.read.id())
+	require.NoError(t, err)
+	x.root = m.st.nodes["root"]
+	return m, x
+}
