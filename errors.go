@@ -48,7 +48,7 @@ var (
 	ErrSessionEnded = errors.New("the calling session's own task has ended")
 
 	// ErrParentCycle is returned by Launch if the parents of the calling session form a cycle.
-	ErrParentCycle = errors.New("the parents of the session form a circle")
+	ErrParentCycle = errors.New("the parents of the session form a cycle")
 
 	// ErrGoesOn is returned by Run and Wait, together with the tasks, if waiting longer could
 	// deadlock or the deadline has passed. The task continues in the background, and its end will

@@ -119,7 +119,7 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 		closed: make(chan struct{}), closeDone: make(chan struct{}), exited: make(chan struct{}, 1),
 	}
 	if m.words, err = wordingFor(cfg.ToolNames); err != nil {
-		panic("bgagent: bug: names that were found right: " + err.Error())
+		panic("bgagent: bug: the tool names passed the check: " + err.Error())
 	}
 	if m.cm == nil {
 		if m.cm, err = NewConcurrencyManager(cfg.Limits); err != nil {

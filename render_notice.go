@@ -201,11 +201,11 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 	}
 	switch {
 	case n.Live == 0:
-		b.Line("\nTake up what you need of this and bring your work to its end.")
+		b.Line("\nUse what you need from these results and continue.")
 	case w.noNotices:
-		b.Line("\nTake up what you need of this now. ", w.nothingWakes("what is still pending or running ends", "for the next end", w.blockAny()))
+		b.Line("\nUse what you need from these results now. ", w.nothingWakes("what is still pending or running ends", "for the next end", w.blockAny()))
 	default:
-		b.Line("\nTake up what you need of this now. What is still pending or running will be told in the same way.")
+		b.Line("\nUse what you need from these results now. A notice will also come for what is still pending or running.")
 	}
 }
 
@@ -214,7 +214,7 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) string {
 	head := "## Background Tasks\n\n" + fmt.Sprintf("%d live, %d ended and not told yet, %d in all.\n", live, owed, len(tasks))
 	if live > 0 || owed > 0 {
-		head += "Their ends are told by a notice, without your doing.\n"
+		head += "A notice comes by itself when they end.\n"
 	}
 	if w.output != "" {
 		head += "To read a result: " + w.output + "(task_id=\"<task id>\")\n"

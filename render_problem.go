@@ -80,15 +80,15 @@ func (w wording) remedies(ref string) []remedy {
 		{ErrNoSession, "Task " + id + " cannot be continued: its session was deleted. Launch another task for what is left to do."},
 		{ErrDepth, "Tasks may not delegate any further at this depth. Do this work yourself."},
 		{ErrTooManyTasks, full + "."},
-		{ErrSessionEnded, "Your own task has been ended from outside, so nothing can be launched from it any more. Bring your work to its end."},
-		{ErrParentCycle, "Nothing can be launched from this session: its parents form a circle, so nobody could be told of the end. Do this work yourself."},
+		{ErrSessionEnded, "Your own task was ended from outside, so nothing can be launched from it any more. Finish your work."},
+		{ErrParentCycle, "Nothing can be launched from this session: its parents form a cycle, so nobody could be told about the end. Do this work yourself."},
 		{ErrClosed, "No tasks are accepted any more: the program that runs them is shutting down. Go on with what you have."},
 	}
 }
 
 // Notes about a call, shown in addition to its answer.
 const (
-	notePointless    = "You are a task yourself, and to wait here could keep the others from ever getting their turn. So this answers at once; what ends will be told to you as your next turn."
+	notePointless    = "You are a task yourself, and waiting here could keep the others from ever getting their turn. So this call answers at once. Your next turn will tell you what has ended."
 	noteNoSessionYet = "It has no session yet, so there are no messages."
 )
 
@@ -96,9 +96,9 @@ const noteNoResultYet = "It has not ended, so there is no result yet; offset and
 
 func noteTimedOut(d time.Duration) string {
 	if d < time.Millisecond {
-		return "It has not ended. It goes on; nothing of it is lost."
+		return "It has not ended. It continues; nothing is lost."
 	}
-	return "It did not end in the " + waited(d) + " that this call has waited. It goes on; nothing of it is lost."
+	return "It did not end in the " + waited(d) + " that this call waited. It continues; nothing is lost."
 }
 
 // waited is span, with milliseconds for less than a second.
@@ -111,9 +111,9 @@ func waited(d time.Duration) string {
 
 func noteNoneEnded(d time.Duration) string {
 	if d < time.Millisecond {
-		return "None of them has ended. They go on; nothing of them is lost."
+		return "None of them has ended. They continue; nothing is lost."
 	}
-	return "None of them ended in the " + waited(d) + " that this call has waited. They go on; nothing of them is lost."
+	return "None of them ended in the " + waited(d) + " that this call waited. They continue; nothing is lost."
 }
 
 func noteTimeoutCut() string {

@@ -39,7 +39,7 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	}
 	switch {
 	case !t.Status.Terminal():
-		b.Line(w.untilEnd(t.ID), " Whatever else can be done side by side is best launched now, too.")
+		b.Line(w.untilEnd(t.ID), " Launch other work that can run in parallel now, too.")
 	case w.output != "":
 		b.Line("It has ended already. To read the result: ", w.read(t.ID))
 	}
@@ -60,9 +60,9 @@ func (w wording) goesOn(t Task, deadline bool) answer {
 	}
 	b.Line()
 	if deadline {
-		b.Line("The time that this call may take was over before the task ended; nothing of it is lost.")
+		b.Line("The time limit of this call passed before the task ended. Nothing is lost.")
 	} else {
-		b.Line("You are a task yourself, and to wait here could keep this one from ever getting its turn.")
+		b.Line("You are a task yourself, and waiting here could keep this one from ever getting its turn.")
 	}
 	b.Line(w.untilEnd(t.ID))
 	return answer{head: b.String()}

@@ -351,7 +351,7 @@ func TestANoticeFitsAndNamesAsManyAsItCan(t *testing.T) {
 			}
 			s := defaultWording.notice(Notice{ID: "bgn_1", Items: items})
 			require.LessOrEqual(t, len(s), noticeMax, "%d items", n)
-			require.Contains(t, s, "Take up what you need")
+			require.Contains(t, s, "Use what you need")
 			if n <= 100 {
 				require.Equal(t, n, len(regexp.MustCompile("`bg_0123456789ab[0-9]{4}`").FindAllString(s, -1)), "every end is named")
 			}

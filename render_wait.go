@@ -33,7 +33,7 @@ func (w wording) nothingWakes(when, what, call string) string {
 	if w.output == "" {
 		return s + "; " + w.toldWithTheNextAnswer()
 	}
-	return s + "; when nothing else is left to do, wait " + what + ": " + call + ". If the time is over before that, wait again."
+	return s + "; when nothing else is left to do, wait " + what + ": " + call + ". If the time runs out first, wait again."
 }
 
 // toldWithTheNextAnswer says how a model without background_output learns about an end.

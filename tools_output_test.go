@@ -123,7 +123,7 @@ func TestWhatIsNoUseForARunningTaskIsSaid(t *testing.T) {
 		defer cancel()
 		r, err := bgagent.BackgroundOutput(ctx, m, root, bgagent.BackgroundOutputArgs{TaskID: task.ID, Block: true})
 		require.NoError(t, err)
-		require.Contains(t, r.Text, "It did not end in the 1s that this call has waited.", "not the minute that it might have")
+		require.Contains(t, r.Text, "It did not end in the 1s that this call waited.", "not the minute that it might have")
 	})
 }
 

@@ -52,7 +52,7 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 }
 
 // Wait waits until all, or any, of the tasks have ended, and returns all of them as they are then.
-// For each task, the attempt counts that is the latest when Wait is called.
+// For each task, it waits for the attempt that is the latest when Wait is called.
 //
 // If the caller is itself a task and waiting longer could deadlock, Wait returns [ErrGoesOn] with
 // the tasks. That is so when no task is in a turn (WaitAny), or one is not (WaitAll). If ctx ends
