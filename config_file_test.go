@@ -191,12 +191,21 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 	}
 }
 
+func TestAByteOrderMarkIsReadPast(t *testing.T) {
+	f, err := bgagent.ParseConfig("f.json", []byte("\ufeff{\"background_task\": {\"maxDepth\": 3}}"))
+	require.NoError(t, err)
+	var cfg bgagent.Config
+	f.Apply(&cfg)
+	require.Equal(t, 3, cfg.MaxDepth)
+}
+
 func TestWholeFilesThatAreWrong(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"empty", "", `:1:1: is empty; write {} or { "background_task": {} }, or remove the file`},
 		{"comment", " // nothing\n", `:1:1: is empty; write {} or { "background_task": {} }, or remove the file`},
 		{"comment without an end of line", "// nothing", `:1:1: is empty; write {} or { "background_task": {} }, or remove the file`},
-		{"byte-order mark", "\ufeff{}", ":1:1: begins with a byte-order mark; save the file as UTF-8 without one"},
+		{"empty after a byte-order mark", "\ufeff", `:1:1: is empty; write {} or { "background_task": {} }, or remove the file`},
+		{"wrong after a byte-order mark", "\ufeff[]", `:1:1: is a list; it must be an object like { "background_task": { "defaultConcurrency": 5 } }`},
 		{"utf-16", "\xff\xfe{\x00}\x00", ":1:1: is UTF-16; save the file as UTF-8"},
 		{"invalid utf-8", "{\n \"\xff\": 1}", ":2:3: is not valid UTF-8 from here on; save the file as UTF-8"},
 		{"list", "\n[]", `:2:1: is a list; it must be an object like { "background_task": { "defaultConcurrency": 5 } }`},

@@ -17,10 +17,12 @@ import (
 // recurses, and a megabyte of brackets would cost it gigabytes of stack.
 const maxConfigDepth = 200
 
-// ParseConfig reads a configuration file that is already in memory. The name is
-// what errors and origins call it. All errors are returned together, each a
-// [*ConfigFileError] with its line, and then nothing is loaded.
+// ParseConfig reads a configuration file that is already in memory; a byte-order
+// mark before it is read past. The name is what errors and origins call it. All
+// errors are returned together, each a [*ConfigFileError] with its line, and then
+// nothing is loaded.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	p := &fileParser{file: name, data: data, cursor: cursor{data: data}, values: map[valueID]value{}}
 	root, ok := p.syntax()
 	if ok {
@@ -60,8 +62,6 @@ func (p *fileParser) syntax() (hujson.Value, bool) {
 	switch {
 	case len(p.data) > maxConfigFile:
 		p.fail(0, "", "%s", tooLarge(int64(len(p.data))))
-	case bytes.HasPrefix(p.data, []byte("\xef\xbb\xbf")):
-		p.fail(0, "", "begins with a byte-order mark; save the file as UTF-8 without one")
 	case bytes.HasPrefix(p.data, []byte("\xff\xfe")) || bytes.HasPrefix(p.data, []byte("\xfe\xff")):
 		p.fail(0, "", "is UTF-16; save the file as UTF-8")
 	case !utf8.Valid(p.data):

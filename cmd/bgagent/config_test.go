@@ -148,6 +148,20 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 	}
 }
 
+func TestFilesAndListsMayBeginWithAByteOrderMark(t *testing.T) {
+	p := newPlace(t)
+	p.user("\ufeff" + `{"background_task": {"maxDepth": 3}}`)
+	p.write(".bgagent.jsonc", "\ufeff"+`{"agents": {"wait": {"kind": "inproc"}}}`)
+	p.write("tasks.jsonc", "\ufeff"+`[{"agent": "wait", "prompt": "1 ms"}]`)
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Equal(t, 0, p.feed("\ufeff"+`[{"agent": "wait", "prompt": "1 ms"}]`, "run", "-", "-o", "out2").code)
+	require.Contains(t, p.run("config").out, "background_task.maxDepth            3")
+
+	p.write("tasks.jsonc", "\ufeff[5]")
+	require.Contains(t, p.run("run", "tasks.jsonc").stderr, "tasks.jsonc:1:2: [0]: is the number 5", "the mark counts for no column")
+}
+
 func TestAListThatIsLongerThanTheFileAllowsIsRefused(t *testing.T) {
 	p := newPlace(t)
 	file := p.write(".bgagent.jsonc", "{\"background_task\": {\n\"maxTasksPerRoot\": 3}}")

@@ -13,9 +13,11 @@ import (
 // maxDepth is how deep brackets may stand in one another: the parser recurses.
 const maxDepth = 100
 
-// Parse reads a whole file of at most size bytes. The name is what errors and
-// origins call it. The error is a *bgagent.ConfigFileError with the place.
+// Parse reads a whole file of at most size bytes; a byte-order mark before it is
+// read past, and counts for no column. The name is what errors and origins call
+// it. The error is a *bgagent.ConfigFileError with the place.
 func Parse(name string, data []byte, size int) (Value, error) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	f := newFile(name, data)
 	fail := func(offset int, format string, args ...any) (Value, error) {
 		return Value{}, ErrorAt(f.origin(offset), "", format, args...)
@@ -23,8 +25,6 @@ func Parse(name string, data []byte, size int) (Value, error) {
 	switch {
 	case len(data) > size:
 		return fail(0, "is larger than %d bytes, which is the most; divide it", size)
-	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
-		return fail(0, "begins with a byte-order mark; save the file as UTF-8 without one")
 	case !utf8.Valid(data):
 		return fail(firstInvalid(data), "is not valid UTF-8 from here on; save the file as UTF-8")
 	case len(bytes.TrimSpace(data)) == 0:
