@@ -9,6 +9,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // configCmd is bgagent config.
@@ -41,7 +42,7 @@ func (c configCmd) Run(all *cli) error {
 // printSettings writes a line for each value: its key, itself, where it comes
 // from.
 func printSettings(w io.Writer, set *settings.Settings) {
-	fmt.Fprintf(w, "// files, later over earlier: %s\n", strings.Join(append([]string{}, orNone(set.Files)...), ", "))
+	fmt.Fprintf(w, "// files, later over earlier: %s\n", cleantext.Line(strings.Join(orNone(set.Files), ", ")))
 	for _, s := range set.Limits.Settings() {
 		fmt.Fprintf(w, "background_task.%s\t%s\t%v\n", s.Name(), s.Value, s.Origin)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // Exit codes.
@@ -183,9 +184,10 @@ func flat(err error) []error {
 	return out
 }
 
-// warn tells the person at the screen something that is no result.
+// warn tells the person at the screen something that is no result. What agents
+// and files have brought into it cannot act on the terminal.
 func warn(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "bgagent: "+format+"\n", args...)
+	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }
 
 func version() string {

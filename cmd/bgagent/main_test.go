@@ -275,7 +275,10 @@ func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
 	r := p.start("run", "tasks.jsonc", "--json", "-o", "out")
 	r.out.await(t, `"status":"completed"`)
 	r.out.await(t, `"status":"error"`)
-	require.Eventually(t, func() bool { return p.index("out").Tasks[1].Status == bgagent.Failed }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		x := p.index("out")
+		return x.Tasks[0].Status == bgagent.Completed && x.Tasks[1].Status == bgagent.Failed
+	}, 5*time.Second, 10*time.Millisecond)
 	require.NoError(t, r.Process.Kill())
 	r.code()
 	x := p.index("out")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/answers"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/display"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
@@ -39,6 +40,7 @@ type runner struct {
 	tasks []tasklist.Task
 	index results.Index
 
+	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	folder  *results.Folder
 	show    display.Display
@@ -59,6 +61,9 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	for i, t := range r.tasks {
 		r.index.Tasks = append(r.index.Tasks, results.Entry{Number: i + 1, Description: t.Description, Agent: t.Agent, Model: t.Model})
 	}
+	long := answers.New(0)
+	crew.KeepAnswers(long)
+	r.crew = crew
 	var err error
 	r.manager, err = crew.Manager(bgagent.Config{
 		Wake:            bgagent.WakeNever, // nobody is told: the events are followed
@@ -75,6 +80,7 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	if err != nil {
 		return errors.Join(err, r.manager.Close(r.stop.hard))
 	}
+	long.SpoolTo(r.folder.Spool)
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
 	defer events.Close()
 	r.show = newDisplay()
@@ -197,20 +203,38 @@ func (r *runner) take(number int, t bgagent.Task) {
 	*entry = results.EntryOf(number, t)
 	row := display.Row{Number: number, Task: t}
 	var unwritten *results.WriteError
-	switch name, err := r.folder.Write(number, t); {
+	switch name, err := r.write(number, t, entry); {
 	case errors.As(err, &unwritten):
 		entry.Problem, row.Problem = err.Error(), unwritten.Err.Error()
 		r.summary.Unwritten++
 	case err != nil:
 		panic("bgagent: bug: a result is not written, and nothing says why: " + err.Error())
 	default:
-		entry.File, row.File = name, name
+		entry.File, row.File, row.Cut, row.Bytes = name, name, entry.Cut, entry.Bytes
+		if entry.Cut {
+			r.summary.Cut++
+		}
 		row.Task.Result = "" // it is in the file, and need not be held twice
 	}
 	r.open--
 	r.reindex() // before it is shown: whoever has read that it ended finds it there
 	row.Task.Prompt = ""
 	r.show.Show(row)
+}
+
+// write writes the result of a task: the whole answer where it was kept, else
+// what the task has of it.
+func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string, error) {
+	long := r.crew.Answer(t)
+	if long == nil {
+		entry.Cut = t.Cut
+		return r.folder.Write(number, t, nil)
+	}
+	defer long.Close()
+	if whole, cut := long.Whole(); cut {
+		entry.Cut, entry.Bytes = true, whole
+	}
+	return r.folder.Write(number, t, long)
 }
 
 // row shows a task that has not ended.
@@ -263,6 +287,21 @@ func (r *runner) close(crew *fleet.Fleet) {
 	}
 }
 
+// whereabouts puts the place of the results into the summary. That it is not the
+// one that was asked for is an error.
+func (r *runner) whereabouts() error {
+	path, moved := r.folder.Where()
+	r.summary.Folder = path
+	switch {
+	case !moved:
+		return nil
+	case path == "":
+		r.summary.Folder = r.folder.Dir()
+		return fmt.Errorf("the folder for the results, %s, has been removed or replaced while the run went on; what was written into it is not there", r.folder.Dir())
+	}
+	return fmt.Errorf("the folder for the results, %s, has been moved away while the run went on; nothing was written into what stands there now, the results are in %s", r.folder.Dir(), path)
+}
+
 // end writes the index, shows the summary, and says how it went.
 func (r *runner) end(interrupted bool) error {
 	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
@@ -278,7 +317,8 @@ func (r *runner) end(interrupted bool) error {
 	}
 	problem := r.folder.WriteIndex(r.index)
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.index.Began))
-	r.summary.Folder, r.summary.Interrupted = r.folder.Dir(), interrupted
+	r.summary.Interrupted = interrupted
+	problem = errors.Join(problem, r.whereabouts())
 	// A reader that has gone away is no problem: it has interrupted the run.
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // Row is one task to show.
@@ -16,6 +17,8 @@ type Row struct {
 	Number int // in the list, from 1
 	Task   bgagent.Task
 	File   string // its result, once that is written
+	Cut    bool   // the file holds only the beginning of the answer
+	Bytes  int64  // with Cut: of the whole answer; 0 where that is not known
 
 	// Problem is why the result could not be written. The task has it then, so
 	// that it is shown and not lost.
@@ -30,6 +33,7 @@ type Summary struct {
 	Seconds     float64 `json:"seconds"`
 	Folder      string  `json:"folder"`
 	Unwritten   int     `json:"unwritten,omitempty"` // results that could not be written
+	Cut         int     `json:"cut,omitempty"`       // files that hold only the beginning of an answer
 	Interrupted bool    `json:"interrupted,omitempty"`
 }
 
@@ -48,7 +52,18 @@ func (s Summary) String() string {
 	if s.Unwritten > 0 {
 		line += fmt.Sprintf(" (%d could not be written)", s.Unwritten)
 	}
+	if s.Cut > 0 {
+		line += fmt.Sprintf(" (%s only the beginning of an answer)", holds(s.Cut))
+	}
 	return line
+}
+
+// holds says how many files hold something.
+func holds(files int) string {
+	if files == 1 {
+		return "1 file holds"
+	}
+	return fmt.Sprintf("%d files hold", files)
 }
 
 // Display shows the tasks of one run. Its methods are called from one goroutine
@@ -70,7 +85,7 @@ func unwritten(r Row) string {
 		return ""
 	}
 	var b strings.Builder
-	for line := range strings.Lines(strings.TrimSpace(r.Task.Result)) {
+	for line := range strings.Lines(strings.TrimSpace(cleantext.String(r.Task.Result))) {
 		b.WriteString("     | " + printable(line) + "\n")
 	}
 	return b.String()
@@ -110,10 +125,10 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean makes one line for a terminal of what an agent has said: no control
-// characters, which could move the cursor.
+// clean makes one line for a terminal of what an agent has said: no escape
+// sequences and no control characters, which could move the cursor.
 func clean(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
 	}), " ")
 }
@@ -124,7 +139,18 @@ func about(r Row) string {
 	if r.Problem != "" {
 		line = strings.TrimSpace(line + " (not written: " + clean(r.Problem) + ")")
 	}
+	if r.Cut {
+		line = strings.TrimSpace(line + " (" + cutOf(r.Bytes) + ")")
+	}
 	return line
+}
+
+// cutOf says that a file does not hold all of an answer.
+func cutOf(bytes int64) string {
+	if bytes == 0 {
+		return "only the beginning of the answer"
+	}
+	return fmt.Sprintf("only the beginning of an answer of %d bytes", bytes)
 }
 
 func doing(r Row) string {

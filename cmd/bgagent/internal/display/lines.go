@@ -44,7 +44,7 @@ func (l *Lines) Show(r Row) {
 }
 
 // Note implements [Display].
-func (l *Lines) Note(text string) { l.line("     " + text) }
+func (l *Lines) Note(text string) { l.line("     " + clean(text)) }
 
 // End implements [Display].
 func (l *Lines) End(s Summary) error {
@@ -87,6 +87,8 @@ type Line struct {
 	LastMessage string              `json:"last_message,omitempty"`
 	Seconds     float64             `json:"seconds,omitempty"`
 	File        string              `json:"file,omitempty"`
+	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
+	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
 	Result      string              `json:"result,omitempty"`  // what would be in it, then
 	Text        string              `json:"text,omitempty"`
@@ -112,7 +114,7 @@ func (j *JSON) Show(r Row) {
 		Type: "task", Number: r.Number, ID: t.ID, Agent: t.Agent, Description: t.Description,
 		Status: t.Status.String(), Cause: t.Cause.String(), Reason: t.Reason, ToolCalls: t.Progress.ToolCalls,
 		LastTool: t.Progress.LastTool, LastMessage: t.Progress.LastMessage,
-		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Problem: r.Problem, Queue: t.Queue,
+		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Cut: r.Cut, Bytes: r.Bytes, Problem: r.Problem, Queue: t.Queue,
 	}
 	if r.Problem != "" {
 		l.Result = t.Result

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/answers"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/command"
 )
@@ -24,6 +25,33 @@ type Fleet struct {
 	route   map[string]string // name of the client by that of the agent
 	clients map[string]bgagent.SessionClient
 	closers []func(context.Context) error
+	answers *answers.Keeper // nil: long answers are not kept
+}
+
+// KeepAnswers has the whole text of long answers kept, until [Fleet.Answer] takes
+// it. It is called before there is a manager.
+func (f *Fleet) KeepAnswers(k *answers.Keeper) { f.answers = k }
+
+// readTime is how long it may take to read a long answer from a server.
+const readTime = time.Minute
+
+// Answer returns the whole answer of a task that has ended, where the task has
+// only its beginning and more was kept; else nil. Its Close must be called. It is
+// called once for each task.
+func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
+	if f.answers == nil {
+		return nil
+	}
+	if a := f.answers.Take(t); a != nil || !t.Cut {
+		return a
+	}
+	reader, ok := f.clients[f.route[t.Agent]].(bgagent.TurnStarter)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTime)
+	defer cancel()
+	return f.answers.Message(ctx, reader, t)
 }
 
 // New builds the clients. It starts no program and makes no request. The error

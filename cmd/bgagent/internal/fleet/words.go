@@ -87,7 +87,10 @@ func keyAt(err error) string {
 }
 
 // programs is a client for command lines.
-type programs struct{ *command.Client }
+type programs struct {
+	*command.Client
+	f *Fleet
+}
 
 // CreateSession implements [bgagent.SessionClient].
 func (p programs) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
@@ -97,12 +100,14 @@ func (p programs) CreateSession(ctx context.Context, s bgagent.SessionSpec) (str
 
 // RunTurn implements [bgagent.TurnRunner].
 func (p programs) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-	end, err := p.Client.RunTurn(ctx, session, prompt, r)
-	return end, inKeys(err)
+	return p.f.recorded(prompt, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return p.Client.RunTurn(ctx, session, prompt, r) })
 }
 
 // speakers is a client for programs that speak ACP.
-type speakers struct{ *acp.Client }
+type speakers struct {
+	*acp.Client
+	f *Fleet
+}
 
 // CreateSession implements [bgagent.SessionClient].
 func (s speakers) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (string, error) {
@@ -112,6 +117,5 @@ func (s speakers) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (
 
 // RunTurn implements [bgagent.TurnRunner].
 func (s speakers) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-	end, err := s.Client.RunTurn(ctx, session, prompt, r)
-	return end, inKeys(err)
+	return s.f.recorded(prompt, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return s.Client.RunTurn(ctx, session, prompt, r) })
 }
