@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/procs"
 	"github.com/google/uuid"
 )
 
@@ -20,14 +21,14 @@ import (
 // process group, as the shells of agents do, or that outlived their parent. It is
 // the variable of package command, so that what runs inside of something that
 // the other has started is found as well.
-const childVar = "BGAGENT_TURN"
+const childVar = procs.TurnVariable
 
 // depthVar tells a program how deep in a chain of agents it works, so that one
 // which starts a manager of its own does not begin at the top again. It is the
 // variable of package command. One program has many sessions, some of which may
 // be deeper: each further program counts all the same, so that no chain is
 // endless.
-const depthVar = "BGAGENT_DEPTH"
+const depthVar = procs.DepthVariable
 
 // depth is that of the programs that are started here.
 func depth() int {
@@ -60,7 +61,7 @@ func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
 		name, value, ok := strings.Cut(e, "=")
-		if ok && name != "" && name != childVar && name != depthVar && (lets(baseEnv, name) || lets(more, name)) {
+		if ok && name != "" && !procs.IsMark(name) && (lets(baseEnv, name) || lets(more, name)) {
 			values[name] = value
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
 // Defaults of [Config].
@@ -68,6 +69,13 @@ type Config struct {
 	// session is created; nil means none.
 	MCPServers func(s bgagent.SessionSpec) []MCPServer
 
+	// Instance names this life of the host: every process of the agent has it in
+	// its environment, as BGAGENT_INSTANCE, so that what was left can be found and
+	// ended when the host was killed. It should be new at each start, such as a
+	// random text. It may have letters, digits, and the characters - _ . and at
+	// most 128 of them. Empty means that processes have no such mark.
+	Instance string
+
 	// StartTimeout is how long the agent may take to start, and to create or load
 	// a session. Zero means DefaultStartTimeout.
 	StartTimeout time.Duration
@@ -122,9 +130,12 @@ func (cfg Config) withDefaults() (Config, error) {
 		switch name, _, _ := strings.Cut(e, "="); {
 		case name == "" || strings.ContainsRune(e, 0):
 			return cfg, wrong("Config.Env", fmt.Sprintf("the entry %q has no name; write NAME, NAME* or NAME=value", e))
-		case name == childVar || name == depthVar:
+		case procs.IsMark(name):
 			return cfg, wrong("Config.Env", name+" is set by the client itself; take it out")
 		}
+	}
+	if err := procs.CheckInstance(cfg.Instance); err != nil {
+		return cfg, wrong("Config.Instance", err.Error())
 	}
 	for name := range cfg.Agents {
 		if strings.TrimSpace(name) == "" {

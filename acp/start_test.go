@@ -152,9 +152,12 @@ func TestAnAgentGetsOnlyTheEnvironmentThatIsPassedOn(t *testing.T) {
 	t.Setenv("ACP_TEST_SECRET", "hidden")
 	t.Setenv("BGAGENT_TURN", "outer")
 	t.Setenv("BGAGENT_DEPTH", "2")
+	t.Setenv("BGAGENT_INSTANCE", "outer")
 	t.Setenv("ACP_TEST_KEY", "shown")
 	t.Setenv("ACP_ALL_OF_THEM", "shown too")
-	c := open(t, program(t, "", "ACP_TEST_KEY", "ACP_TEST_SET=1=2", "ACP_TEST_UNSET", "ACP_ALL*"))
+	cfg := program(t, "", "ACP_TEST_KEY", "ACP_TEST_SET=1=2", "ACP_TEST_UNSET", "ACP_ALL*")
+	cfg.Instance = "this-life"
+	c := open(t, cfg)
 	id := create(t, c)
 	for name, want := range map[string]string{
 		"ACP_TEST_SECRET": "", "ACP_TEST_KEY": "shown", "ACP_TEST_SET": "1=2", "ACP_TEST_UNSET": "", "ACP_ALL_OF_THEM": "shown too", "PATH": os.Getenv("PATH"),
@@ -163,6 +166,7 @@ func TestAnAgentGetsOnlyTheEnvironmentThatIsPassedOn(t *testing.T) {
 	}
 	require.Regexp(t, "^BGAGENT_TURN=outer/.", prompt(t, c, id, "env BGAGENT_TURN").Text)
 	require.Equal(t, "BGAGENT_DEPTH=3", prompt(t, c, id, "env BGAGENT_DEPTH").Text)
+	require.Equal(t, "BGAGENT_INSTANCE=outer/this-life", prompt(t, c, id, "env BGAGENT_INSTANCE").Text)
 }
 
 func TestAConfigurationIsChecked(t *testing.T) {
@@ -170,6 +174,8 @@ func TestAConfigurationIsChecked(t *testing.T) {
 		"acp.Config.Command": {},
 		"acp.Config.Env":     {Command: []string{"x"}, Env: []string{"=x"}},
 		"BGAGENT_TURN":       {Command: []string{"x"}, Env: []string{"BGAGENT_TURN=1"}},
+		"BGAGENT_INSTANCE":   {Command: []string{"x"}, Env: []string{"BGAGENT_INSTANCE=1"}},
+		"Config.Instance":    {Command: []string{"x"}, Instance: "a/b"},
 		"acp.Config.Agents":  {Command: []string{"x"}, Agents: map[string]Agent{" ": {}}},
 		"acp.Config.Files":   {Command: []string{"x"}, Files: 9},
 		"StartTimeout":       {Command: []string{"x"}, StartTimeout: -1},

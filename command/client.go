@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
 // Agent is a command line that works for tasks.
@@ -39,6 +40,13 @@ type Config struct {
 	// Directory is where tasks work that have no directory of their own; empty
 	// means the host's working directory.
 	Directory string
+
+	// Instance names this life of the host: every process of every turn has it in
+	// its environment, as [InstanceVariable], so that what was left can be found
+	// and ended when the host was killed. It should be new at each start, such as
+	// a random text. It may have letters, digits, and the characters - _ . and at
+	// most 128 of them. Empty means that processes have no such mark.
+	Instance string
 
 	// Grace is how long a program that must stop may take to end by itself
 	// before it is killed, and then once more how long what it has left running
@@ -119,6 +127,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Grace < 0 || cfg.MaxLine < 0 || cfg.Keep < 0 {
 		return bad("Grace, MaxLine, Keep", "must not be negative; 0 is the default")
+	}
+	if err := procs.CheckInstance(cfg.Instance); err != nil {
+		return bad("Instance", "%v", err)
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = defaultGrace

@@ -148,14 +148,24 @@ func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
 	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
 }
 
+func TestEveryProcessNamesTheLifeOfItsHost(t *testing.T) {
+	t.Setenv(InstanceVariable, "outer")
+	a := fakeAgent(t, Lines("fake"))
+	c, err := New(Config{Agents: map[string]Agent{"a": a}, Instance: "this-life"})
+	require.NoError(t, err)
+	end, err := play(t, c, create(t, c), "describe")
+	require.NoError(t, err)
+	require.Contains(t, end.Text, InstanceVariable+"=outer/this-life")
+}
+
 func TestDepthCountsFromTheOutermostHost(t *testing.T) {
 	t.Setenv(DepthVariable, "2")
 	t.Setenv(TurnVariable, "outer")
-	env, mark := marks(1)
+	env, mark := marks(1, "")
 	require.True(t, strings.HasPrefix(mark, "outer/"))
 	require.Equal(t, []string{TurnVariable + "=" + mark, DepthVariable + "=3"}, env)
 	t.Setenv(DepthVariable, "nonsense")
-	env, _ = marks(1)
+	env, _ = marks(1, "")
 	require.Equal(t, DepthVariable+"=1", env[1])
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
 const (
@@ -14,13 +16,20 @@ const (
 	// the task is that it works for: 1 for a task of a root session. When the
 	// host was itself started with it, its own depth is added, so that a program
 	// that uses this library can set its Config.MaxDepth by it.
-	DepthVariable = "BGAGENT_DEPTH"
+	DepthVariable = procs.DepthVariable
 
 	// TurnVariable is the environment variable that marks all processes of one
 	// turn, so that none is left when it is over. Its value means nothing to
 	// others. A program that wants a process to outlive the turn must start it
 	// without the variable.
-	TurnVariable = "BGAGENT_TURN"
+	TurnVariable = procs.TurnVariable
+
+	// InstanceVariable is the environment variable that names the life of a host
+	// that a process belongs to: all processes of all its turns have its
+	// Config.Instance, so that what a host has left that was killed can be found
+	// and ended. A host that runs in a turn of another's puts its own behind the
+	// other's, with a slash between them: the processes belong to both.
+	InstanceVariable = procs.InstanceVariable
 )
 
 // DefaultEnviron returns the names of the variables of the host's environment
@@ -43,7 +52,7 @@ var defaultEnviron = []string{
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {
-		if name, _, ok := strings.Cut(kv, "="); ok && name != TurnVariable && name != DepthVariable && lets(through, name) {
+		if name, _, ok := strings.Cut(kv, "="); ok && !procs.IsMark(name) && lets(through, name) {
 			env = append(env, kv)
 		}
 	}
@@ -83,7 +92,7 @@ func checkEnv(list []string) error {
 		switch {
 		case name == "" || strings.IndexByte(e, 0) >= 0:
 			return errors.New("Env has " + strconv.Quote(e) + "; it must be NAME=value, or NAME to pass on the host's")
-		case name == TurnVariable || name == DepthVariable:
+		case procs.IsMark(name):
 			return errors.New("Env sets " + name + ", which the client sets itself")
 		}
 	}
@@ -92,7 +101,7 @@ func checkEnv(list []string) error {
 
 // marks returns the variables that the client sets itself, and the mark of the
 // turn. A host that runs in a turn of another's is within that turn.
-func marks(depth int) (env []string, mark string) {
+func marks(depth int, instance string) (env []string, mark string) {
 	mark = rand.Text()
 	if outer := os.Getenv(TurnVariable); outer != "" {
 		mark = outer + "/" + mark
@@ -100,5 +109,6 @@ func marks(depth int) (env []string, mark string) {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer
 	}
-	return []string{TurnVariable + "=" + mark, DepthVariable + "=" + strconv.Itoa(depth)}, mark
+	env = []string{TurnVariable + "=" + mark, DepthVariable + "=" + strconv.Itoa(depth)}
+	return append(env, procs.InstanceEnviron(instance)...), mark
 }

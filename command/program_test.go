@@ -236,6 +236,8 @@ func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
 		`Env has "=x"; it must be NAME=value`:                    with(func(a *Agent) { a.Env = []string{"=x"} }),
 		"Env sets BGAGENT_TURN, which the client sets":           with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
 		`Agents["a"].Profile: is "p"; gemini has no`:             with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
+		"Env sets BGAGENT_INSTANCE, which the client sets":       with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
+		"command.Config.Instance: is \"a/b\"; it may hold":       {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
 		"Program.Resume has no {session}":                        with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
 		"Program.Start.Args has {prompt}; it belongs into":       with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
 		"Program.Start.Stdin has {prompt}; it is for prompts on": with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),

@@ -187,7 +187,7 @@ func (t *turn) begin() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
-	own, mark := marks(s.depth)
+	own, mark := marks(s.depth, t.client.cfg.Instance)
 	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
 	p, err := start(path, slices.Concat(spec.before, call.args), environ(os.Environ(), through, set, call.env, own), s.dir, mark, call.toStdin)
 	if err != nil {

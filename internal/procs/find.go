@@ -1,0 +1,20 @@
+package procs
+
+import (
+	"fmt"
+	"time"
+)
+
+// Process is a process as it was seen. PID and Start together belong to no other
+// one until the machine starts again.
+type Process struct {
+	PID     int
+	Start   uint64 // when it was started, in clock ticks since the machine was
+	Command string // its command line, for people; cut where it is long
+}
+
+func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
+
+// killTime is how long killed processes may take to disappear: one that waits
+// for a disk or a network file system does not.
+const killTime = 2 * time.Second

@@ -1,0 +1,94 @@
+package procs
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// sh runs a script with the environment and returns the first line that it
+// prints. What it leaves is ended with the test.
+func sh(t *testing.T, script string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	return strings.TrimSpace(line)
+}
+
+func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
+	id := "test-" + strconv.Itoa(os.Getpid()) + "-run"
+	mine := InstanceVariable + "=" + id
+	sleeper := sh(t, "setsid sh -c 'echo $$; exec sleep 600'", mine)
+	deaf := sh(t, "trap '' TERM; setsid sh -c 'echo $$; while :; do sleep 600; done'", InstanceVariable+"=outer/"+id+"/inner")
+	stopped := sh(t, "sh -c 'echo $$; kill -STOP $$; sleep 600'", mine)
+	var others []string
+	for _, value := range []string{"outer", id + "x", "x" + id, id[:len(id)-1]} {
+		others = append(others, sh(t, "echo $$; exec sleep 600", InstanceVariable+"="+value))
+	}
+	others = append(others, sh(t, "echo $$; exec sleep 600", "OTHER="+id, "X"+mine))
+
+	found, err := Find(id)
+	require.NoError(t, err)
+	var pids []string
+	for _, p := range found {
+		pids = append(pids, strconv.Itoa(p.PID))
+	}
+	require.Subset(t, pids, []string{sleeper, deaf, stopped})
+	require.Equal(t, "sleep 600", commandOf(number(t, sleeper)))
+
+	gone, err := EndInstance(id, 300*time.Millisecond)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(gone), 3)
+	for _, pid := range []string{sleeper, deaf, stopped} {
+		_, alive := statOf(number(t, pid))
+		require.False(t, alive, "a process of the run is left")
+	}
+	for _, pid := range others {
+		_, alive := statOf(number(t, pid))
+		require.True(t, alive, "somebody else's process was ended")
+	}
+	found, err = Find(id)
+	require.NoError(t, err)
+	require.Empty(t, found)
+	_, err = Find("")
+	require.Error(t, err, "everybody's processes are not one run's")
+}
+
+func number(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err)
+	return n
+}
+
+func TestAnInstanceIDIsPlain(t *testing.T) {
+	for _, id := range []string{"", "a", "A-z_0.9", strings.Repeat("x", 128)} {
+		require.NoError(t, CheckInstance(id))
+	}
+	for _, id := range []string{"a/b", "a b", "a=b", "ä", "a\x00", strings.Repeat("x", 129)} {
+		require.Error(t, CheckInstance(id))
+	}
+	t.Setenv(InstanceVariable, "")
+	require.Empty(t, InstanceEnviron(""))
+	require.Equal(t, []string{InstanceVariable + "=a"}, InstanceEnviron("a"))
+	t.Setenv(InstanceVariable, "outer")
+	require.Equal(t, []string{InstanceVariable + "=outer"}, InstanceEnviron(""))
+	require.Equal(t, []string{InstanceVariable + "=outer/a"}, InstanceEnviron("a"))
+}

@@ -1,0 +1,154 @@
+package procs
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// stat is what matters of proc_pid_stat(5).
+type stat struct {
+	state   byte
+	group   int
+	session int
+	flags   uint64
+	threads int
+	start   uint64 // in ticks since boot; with the number it is unique
+	envEnd  uint64 // 0 without an environment, and where it must not be seen
+}
+
+// Fields of the file, counted from the one behind the name, which is the third.
+const (
+	fieldGroup   = 5 - 3
+	fieldSession = 6 - 3
+	fieldFlags   = 9 - 3
+	fieldThreads = 20 - 3
+	fieldStart   = 22 - 3
+	fieldEnvEnd  = 51 - 3
+)
+
+// statOf looks at a process that has not ended. Where it has, ok is false.
+func statOf(pid int) (st stat, ok bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return st, false
+	}
+	return parseStat(text)
+}
+
+func parseStat(text []byte) (st stat, ok bool) {
+	// The name stands in brackets and may hold anything, so it is skipped from
+	// behind.
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) <= fieldEnvEnd {
+		return st, false
+	}
+	number := func(i int) uint64 {
+		n, _ := strconv.ParseUint(string(fields[i]), 10, 64)
+		return n
+	}
+	st = stat{
+		state: fields[0][0], group: int(number(fieldGroup)), session: int(number(fieldSession)), flags: number(fieldFlags),
+		threads: int(number(fieldThreads)), start: number(fieldStart), envEnd: number(fieldEnvEnd),
+	}
+	// A first thread that has ended is shown as the end of the whole process,
+	// whose other threads may go on.
+	return st, st.state != 'X' && (st.state != 'Z' || st.threads > 1)
+}
+
+const (
+	flagExiting = 0x4      // PF_EXITING
+	flagKernel  = 0x200000 // PF_KTHREAD
+)
+
+// inExec reports whether the process shows no environment only for the moment:
+// in the middle of a call of exec it has given up the old one and not yet
+// received the new one.
+func (st stat) inExec() bool {
+	return st.envEnd == 0 && st.state != 'Z' && st.flags&(flagExiting|flagKernel) == 0
+}
+
+// environOf returns the environment with which the process was started; nil
+// where there is none, or none to be seen.
+func environOf(pid int, st stat) ([]byte, error) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	if st.state != 'Z' {
+		return os.ReadFile(dir + "/environ")
+	}
+	threads, err := os.ReadDir(dir + "/task")
+	for _, t := range threads {
+		if env, err := os.ReadFile(dir + "/task/" + t.Name() + "/environ"); err == nil && len(env) > 0 {
+			return env, nil
+		}
+	}
+	return nil, err
+}
+
+// valueOf returns the value of a variable in an environment.
+func valueOf(env []byte, name string) string {
+	for entry := range bytes.SplitSeq(env, []byte{0}) {
+		if rest, ok := bytes.CutPrefix(entry, []byte(name)); ok && len(rest) > 0 && rest[0] == '=' {
+			return string(rest[1:])
+		}
+	}
+	return ""
+}
+
+// ours reports whether the process belongs to this user.
+func ours(pid int) bool {
+	info, err := os.Stat("/proc/" + strconv.Itoa(pid))
+	if err != nil {
+		return false
+	}
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(sys.Uid) == os.Geteuid()
+}
+
+// shownCommand is how much of a command line is shown, in bytes.
+const shownCommand = 200
+
+// commandOf returns the command line of a process for people.
+func commandOf(pid int) string {
+	dir := "/proc/" + strconv.Itoa(pid)
+	text, _ := os.ReadFile(dir + "/cmdline")
+	if len(text) == 0 {
+		text, _ = os.ReadFile(dir + "/comm")
+	}
+	if len(text) > shownCommand {
+		text = append(text[:shownCommand:shownCommand], "…"...)
+	}
+	// Its arguments are parted by NUL.
+	line := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(string(text), ""))
+	return strings.TrimSpace(line)
+}
+
+// send signals the process, if it still is the same. The handle keeps its number
+// from becoming another's between the look and the signal.
+func send(pid int, start uint64, sig os.Signal) error {
+	h, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = h.Release() }()
+	st, ok := statOf(pid)
+	if !ok || st.start != start {
+		return os.ErrProcessDone
+	}
+	err = h.Signal(sig)
+	if st.state == 'T' && sig == syscall.SIGTERM && err == nil {
+		err = h.Signal(syscall.SIGCONT) // it does nothing about the first one before
+	}
+	return err
+}
+
+// refused reports whether a signal was not allowed.
+func refused(err error) bool { return errors.Is(err, fs.ErrPermission) }
