@@ -38,7 +38,10 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
-	crew, err := fleet.New(set)
+	sayFiles(set)
+	life := begin("agents")
+	defer life.end()
+	crew, err := fleet.New(set, life.id)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}

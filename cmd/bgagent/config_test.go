@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -168,4 +169,25 @@ func TestAListThatIsLongerThanTheFileAllowsIsRefused(t *testing.T) {
 	got := p.run("run")
 	require.Equal(t, 2, got.code)
 	require.Contains(t, got.stderr, file+":2:1: background_task.maxTasksPerRoot: is 3, but the list has 8 tasks; raise it, or divide the list")
+}
+
+func TestSomebodyElsesFileInAFolderAboveIsNotObeyed(t *testing.T) {
+	p := newPlace(t)
+	program := p.write("p.sh", "#!/bin/sh\necho ran >&2; touch ran; echo 1.0\n")
+	file := p.write(".bgagent.jsonc", `{"agents": {"codex": {"kind": "command", "preset": "codex", "command": ["`+program+`"], "env": ["*"]}}}`)
+	require.NoError(t, os.Chmod(p.project, 0o777|os.ModeSticky))
+	p.write("mine/file", "")
+	p.project = filepath.Join(p.project, "mine")
+	for _, args := range [][]string{{"agents"}, {"config"}, {"run"}, {"mcp"}, {"serve"}} {
+		got := p.run(args...)
+		require.Equal(t, 2, got.code, args)
+		require.Contains(t, got.stderr, file+": lies in the folder "+filepath.Dir(file)+", into which others may write; it names programs that are run, so it is not used")
+		require.NotContains(t, got.stderr, "ran\n", args)
+	}
+	got := p.run("-c", file, "agents")
+	require.Equal(t, 0, got.code, "whoever names it wants it")
+	require.Contains(t, got.stderr, "bgagent: configuration: "+file+"\n")
+
+	require.NoError(t, os.Chmod(filepath.Dir(file), 0o755))
+	require.Contains(t, p.run("agents").stderr, "bgagent: configuration: "+file+"\n", "one from a folder above is named")
 }

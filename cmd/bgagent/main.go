@@ -6,6 +6,7 @@
 //	bgagent config                shows the configuration and where it comes from
 //	bgagent mcp                   serves the tools to the program that starts it
 //	bgagent serve                 serves them over HTTP
+//	bgagent cleanup               lists what killed runs have left, and ends it
 //
 // It exits with 0 when all went well, 1 when something did not, 2 when the
 // command line or a file is wrong, and 130 when it was interrupted. A signal is
@@ -23,6 +24,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"github.com/bgagent/bgagent"
@@ -49,6 +51,8 @@ type cli struct {
 	Show   configCmd `cmd:"" name:"config" help:"Print the configuration, and where each value comes from."`
 	MCP    mcpCmd    `cmd:"" name:"mcp" help:"Serve the tools over MCP to the program that starts this one."`
 	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
+
+	Cleanup cleanupCmd `cmd:"" help:"List, or end, what killed runs of this program have left."`
 }
 
 // settings loads the configuration that the command line asks for.
@@ -65,7 +69,7 @@ func (c *cli) settings() (*settings.Settings, error) {
 		return nil, &exitError{exitInput, err}
 	}
 	// Made for its errors: it starts nothing, and all subcommands refuse the same.
-	if _, err := fleet.New(s); err != nil {
+	if _, err := fleet.New(s, ""); err != nil {
 		return nil, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {
@@ -75,6 +79,14 @@ func (c *cli) settings() (*settings.Settings, error) {
 		warn("there is no configuration file; %s", found(s))
 	}
 	return s, nil
+}
+
+// sayFiles says which files the agents and limits come from: they name programs
+// that are run, and one in a folder above is easily overlooked.
+func sayFiles(s *settings.Settings) {
+	if len(s.Files) > 0 {
+		warn("configuration: %s", strings.Join(s.Files, ", later over earlier: "))
+	}
 }
 
 // found says which agent programs there are when there is no file.

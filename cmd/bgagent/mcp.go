@@ -27,7 +27,7 @@ const stdioScope = "mcp"
 // Run implements the subcommand.
 func (mcpCmd) Run(all *cli, stop stops) error {
 	children.Adopt()
-	s, err := startServing(all)
+	s, err := startServing(all, "mcp")
 	if err != nil {
 		return err
 	}

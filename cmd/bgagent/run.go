@@ -52,6 +52,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
+	sayFiles(set)
 	if c.List == "" {
 		set.Agents = settings.Demo()
 	}
@@ -62,7 +63,9 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	if err := fits(len(tasks), set); err != nil {
 		return &exitError{exitInput, err}
 	}
-	crew, err := fleet.New(set)
+	life := begin("run")
+	defer life.end()
+	crew, err := fleet.New(set, life.id)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}

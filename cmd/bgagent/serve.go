@@ -43,7 +43,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	s, err := startServing(all)
+	s, err := startServing(all, "serve")
 	if err != nil {
 		return err
 	}

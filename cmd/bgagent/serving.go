@@ -8,6 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
@@ -17,18 +18,29 @@ type serving struct {
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
+	life    life
 }
 
 // startServing builds everything. A program that works for a task itself and may
 // not delegate any further serves its tools without delegate_task.
-func startServing(all *cli) (*serving, error) {
+func startServing(all *cli, command string) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{}
-	if s.crew, err = fleet.New(set); err != nil {
-		return nil, &exitError{exitInput, err}
+	sayFiles(set)
+	s := &serving{life: begin(command)}
+	if err := s.build(set); err != nil {
+		s.life.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+// build makes the manager and the server.
+func (s *serving) build(set *settings.Settings) (err error) {
+	if s.crew, err = fleet.New(set, s.life.id); err != nil {
+		return &exitError{exitInput, err}
 	}
 	options := bgagent.ToolOptions{Agents: s.crew.Agents()}
 	s.manager, err = s.crew.Manager(bgagent.Config{Wake: bgagent.WakeNever})
@@ -38,12 +50,12 @@ func startServing(all *cli) (*serving, error) {
 		s.manager, err = s.crew.Idle()
 	}
 	if err != nil {
-		return nil, &exitError{exitInput, err}
+		return &exitError{exitInput, err}
 	}
 	if s.server, err = mcpserver.New(s.manager, mcpserver.Config{Tools: options}); err != nil {
-		return nil, errors.Join(err, s.manager.Close(context.Background()))
+		return errors.Join(err, s.manager.Close(context.Background()))
 	}
-	return s, nil
+	return nil
 }
 
 // stopTime is how long what runs may take to stop when the caller has gone: it may
@@ -62,5 +74,6 @@ func (s *serving) end(stop stops) error {
 	}
 	err := s.crew.Close(ctx)
 	children.Kill(killTime)
+	s.life.end()
 	return err
 }

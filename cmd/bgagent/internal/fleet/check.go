@@ -15,6 +15,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/command"
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
 // Check is whether an agent can start.
@@ -56,7 +57,7 @@ func (f *Fleet) Check(ctx context.Context) <-chan Check {
 func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 	switch c := f.clients[f.route[a.Name]].(type) {
 	case programs:
-		return checkProgram(ctx, a)
+		return f.checkProgram(ctx, a)
 	case speakers:
 		if _, err := exec.LookPath(a.Command[0]); err != nil {
 			return "", notFound(a.Command[0], err)
@@ -90,7 +91,7 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 // checkProgram looks for the program and has it tell its version, in the
 // environment that it works in. A generic program is only looked for: nobody
 // knows what it does with a flag.
-func checkProgram(ctx context.Context, a settings.Agent) (string, error) {
+func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, error) {
 	p := program(a)
 	line := a.Command
 	if len(line) == 0 {
@@ -105,7 +106,7 @@ func checkProgram(ctx context.Context, a settings.Agent) (string, error) {
 	}
 	var out, problems bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, append(slices.Clone(line[1:]), "--version")...)
-	cmd.Env, cmd.Dir = environ(p, a), a.Directory
+	cmd.Env, cmd.Dir = append(environ(p, a), procs.InstanceEnviron(f.instance)...), a.Directory
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &problems, time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {

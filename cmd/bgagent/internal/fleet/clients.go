@@ -88,7 +88,7 @@ func (f *Fleet) addCommands() error {
 	if len(agents) == 0 {
 		return nil
 	}
-	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace}
+	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace, Instance: f.instance}
 	var errs []error
 	for _, a := range agents {
 		one := command.Agent{
@@ -136,7 +136,7 @@ func (f *Fleet) addACP() error {
 	var errs []error
 	for i, group := range all {
 		first := group[0]
-		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Agents: map[string]acp.Agent{}}
+		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.instance, Agents: map[string]acp.Agent{}}
 		if first.Terminals {
 			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
 		}

@@ -26,6 +26,8 @@ type Fleet struct {
 	clients map[string]bgagent.SessionClient
 	closers []func(context.Context) error
 	answers *answers.Keeper // nil: long answers are not kept
+
+	instance string
 }
 
 // KeepAnswers has the whole text of long answers kept, until [Fleet.Answer] takes
@@ -56,8 +58,11 @@ func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 
 // New builds the clients. It starts no program and makes no request. The error
 // names file, line and key of everything that a client refuses, joined.
-func New(set *settings.Settings) (*Fleet, error) {
-	f := &Fleet{set: set, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
+//
+// The instance is the id of this run of the program, which the processes of its
+// agents carry; it may be empty.
+func New(set *settings.Settings, instance string) (*Fleet, error) {
+	f := &Fleet{set: set, instance: instance, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
 	for _, a := range set.Agents {
 		f.agents[a.Name] = a
 	}

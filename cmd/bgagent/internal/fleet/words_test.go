@@ -41,7 +41,7 @@ func TestErrorsNameKeysAndNoFieldsOfGo(t *testing.T) {
 // in its source.
 func TestEveryFieldInAMessageOfAClientHasAKey(t *testing.T) {
 	// Of the library alone: an agent of the program cannot get them wrong.
-	ours := map[string]bool{"Grace": true, "Timeout": true, "HTTPClient": true, "MaxHistory": true, "Permission": true, "Agents": true}
+	ours := map[string]bool{"Grace": true, "Timeout": true, "HTTPClient": true, "MaxHistory": true, "Permission": true, "Agents": true, "Instance": true}
 	text := regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
 	for _, dir := range []string{"acp", "command", "opencode"} {
 		files, err := filepath.Glob(filepath.Join("../../../..", dir, "*.go"))

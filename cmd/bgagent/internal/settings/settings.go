@@ -62,7 +62,9 @@ const (
 
 // Find returns the files that exist, in the order in which [Load] wants them:
 // bgagent/bgagent.jsonc in the user's configuration directory, and the first
-// .bgagent.jsonc in dir or above it. That there is none is no error.
+// .bgagent.jsonc in dir or above it. That there is none is no error. A file names
+// programs that are run: one that somebody else has written, or could replace, is
+// an error that names it.
 func Find(dir string) ([]string, error) {
 	var out []string
 	if base, err := os.UserConfigDir(); err == nil { // a service may have no home, and so no file in it
@@ -70,6 +72,9 @@ func Find(dir string) ([]string, error) {
 		if there, err := exists(path); err != nil {
 			return nil, err
 		} else if there {
+			if err := trusted(path); err != nil {
+				return nil, err
+			}
 			out = append(out, path)
 		}
 	}
@@ -82,7 +87,7 @@ func Find(dir string) ([]string, error) {
 		if there, err := exists(path); err != nil {
 			return nil, err
 		} else if there {
-			return append(out, path), nil
+			return append(out, path), trusted(path)
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
