@@ -7,37 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/bgagent/bgagent/internal/procs"
-	"github.com/google/uuid"
 )
-
-// childVar is set in the environment of every program that is started here, and
-// so in that of whatever those start: it finds children that have left the
-// process group, as the shells of agents do, or that outlived their parent. It is
-// the variable of package command, so that what runs inside of something that
-// the other has started is found as well.
-const childVar = procs.TurnVariable
-
-// depthVar tells a program how deep in a chain of agents it works, so that one
-// which starts a manager of its own does not begin at the top again. It is the
-// variable of package command. One program has many sessions, some of which may
-// be deeper: each further program counts all the same, so that no chain is
-// endless.
-const depthVar = procs.DepthVariable
-
-// depth is that of the programs that are started here.
-func depth() int {
-	outer, err := strconv.Atoi(os.Getenv(depthVar))
-	if err != nil || outer < 0 {
-		outer = 0
-	}
-	return outer + 1
-}
 
 // drainTime is how long after a program's end its output is still read. It is
 // only used up when something has kept the output open.
@@ -86,56 +61,32 @@ func lets(names []string, name string) bool {
 	})
 }
 
-// child is a program that runs, the first of a process group.
+// child is a program that runs, the first of a session of its own.
 type child struct {
-	cmd    *exec.Cmd
-	mark   string        // value of childVar
-	exited chan struct{} // closed when it has ended, with all that it had started
-
-	mu     sync.Mutex
-	reaped bool // its id, and that of its group, may be somebody else's
+	*procs.Program
+	marks procs.Marks
+	ended chan struct{} // closed when it has ended, with all that it had started
+	left  error         // set before ended is closed: what could not be ended
 }
 
-// newMark returns a value of childVar that is found by looking for those that
-// begin with the given one.
-func newMark(above string) string {
-	if above != "" {
-		above += "/"
-	}
-	return above + uuid.NewString()
-}
-
-// startChild starts a program in a process group of its own. The files that are
-// nil are /dev/null.
-func startChild(argv []string, dir string, env []string, mark string, stdin, stdout, stderr *os.File) (*child, error) {
-	if dir != "" {
-		if err := isDirectory(dir); err != nil {
+// startChild starts a program. The files that are nil are the null device.
+func startChild(spec procs.Spec) (*child, error) {
+	if spec.Dir != "" {
+		if err := isDirectory(spec.Dir); err != nil {
 			return nil, err
 		}
 	}
-	c := &child{cmd: exec.Command(argv[0], argv[1:]...), mark: mark, exited: make(chan struct{})}
-	c.cmd.Dir, c.cmd.Env = dir, append(slices.Clone(env), childVar+"="+mark, depthVar+"="+strconv.Itoa(depth()))
-	// A nil *os.File in an interface would not be nil.
-	if stdin != nil {
-		c.cmd.Stdin = stdin
-	}
-	if stdout != nil {
-		c.cmd.Stdout = stdout
-	}
-	if stderr != nil {
-		c.cmd.Stderr = stderr
-	}
-	ownGroup(c.cmd)
-	switch err := c.cmd.Start(); {
+	p, err := procs.Start(spec)
+	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return nil, fmt.Errorf("there is no program %q in PATH; install it, or give its full path: %w", argv[0], err)
+		return nil, fmt.Errorf("there is no program %q in PATH; install it, or give its full path: %w", spec.Command[0], err)
 	case err != nil:
 		return nil, err
 	}
+	c := &child{Program: p, marks: spec.Marks, ended: make(chan struct{})}
 	go func() {
-		defer close(c.exited)
-		c.reap()
-		killMarked(c.mark)
+		defer close(c.ended)
+		c.left = p.Finish(0)
 	}()
 	return c, nil
 }
@@ -155,53 +106,20 @@ func isDirectory(dir string) error {
 // stop ends the program: first politely, after the grace time by force. It
 // returns when nothing of it runs.
 func (c *child) stop(grace time.Duration) {
-	select {
-	case <-c.exited:
-		return
-	default:
-	}
-	c.signal(terminateGroup)
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case <-c.exited:
-	case <-timer.C:
-		c.kill()
-	}
-}
-
-// kill ends the program by force. It returns when nothing of it runs.
-func (c *child) kill() {
-	select {
-	case <-c.exited:
-	default:
-		c.signal(killGroup)
-		<-c.exited
-	}
-}
-
-// signal signals the program's group, if it is still its own.
-func (c *child) signal(send func(*os.Process)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.reaped {
-		send(c.cmd.Process)
-	}
-}
-
-// over notes that the program's id belongs to it no more.
-func (c *child) over() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.reaped = true
+	c.Stop(nil, grace)
+	<-c.ended
 }
 
 // how says how the program ended.
 func (c *child) how() string {
-	if s := c.cmd.ProcessState; s != nil {
-		return s.String()
+	how := "unknown"
+	if s := c.State(); s != nil {
+		how = s.String()
 	}
-	return "unknown"
+	if c.left != nil {
+		how += "; " + c.left.Error()
+	}
+	return how
 }
 
 // tail keeps the end of what is written to it.

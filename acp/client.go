@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
-	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -59,7 +58,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, env: append(environment(os.Environ(), cfg.Env), procs.InstanceEnviron(cfg.Instance)...), names: slices.Sorted(maps.Keys(cfg.Agents)),
+		cfg: cfg, env: environment(os.Environ(), cfg.Env), names: slices.Sorted(maps.Keys(cfg.Agents)),
 		all: map[*process]struct{}{}, sessions: map[string]*session{},
 	}
 	c.cfg.Agents = maps.Clone(cfg.Agents)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,7 +176,3 @@ func (cfg Config) withDefaults() (Config, error) {
 func wrong(field, problem string) error {
 	return &bgagent.InputError{Field: "acp." + field, Problem: problem}
 }
-
-// hostMark is the mark of a host that is itself somebody's agent, so that its
-// own agents can be found from there.
-func hostMark() string { return os.Getenv(childVar) }

@@ -36,12 +36,19 @@
 // meanwhile. So RunTurn returns when nothing of the turn runs any more, and a
 // task that cannot be stopped costs no other task its work.
 //
-// A program ends with all that it has started: its process group, and on Linux
-// also the children that have left it, which are known by a variable in their
-// environment. That holds for Close, for a crash, and for commands that run in
-// terminals. Nothing that an agent does hangs its host: it may print what is no
+// A program ends with all that it has started: its process group, on Linux its
+// session, and the children that have left that and are known by a variable in
+// their environment. That holds for Close, for a crash, and for commands that run
+// in terminals. Nothing that an agent does hangs its host: it may print what is no
 // JSON, write without end, or never read its input. A process is not found that
-// has written over its environment, or whose environment the host may not read.
+// has left the session, and has written over its environment or runs as another
+// user, so that the host may not read it.
+//
+// Programs and the commands in terminals run in sessions of their own, without a
+// terminal of the system: one that opens /dev/tty is told that there is none, and
+// Ctrl-C ends it only through the host. They run as the host's user and can read
+// what that user can: on Linux also the environment and the memory of the host,
+// so that a secret which an agent must not have does not belong there.
 //
 // When the host itself is killed nothing of that happens. Its agents find their
 // input closed: opencode and gemini were seen to exit when they were idle. A

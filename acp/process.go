@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -24,8 +25,8 @@ type running struct {
 	in     io.WriteCloser
 	out    io.ReadCloser
 	stderr *tail
-	pid    int                       // of the program itself
-	mark   string                    // see childVar
+	pid    int // of the program itself
+	marks  procs.Marks
 	exited <-chan struct{}           // closed when it has ended, with all that it had started
 	how    func() string             // how it ended, after exited
 	stop   func(grace time.Duration) // politely, then by force; returns when nothing of it runs
@@ -57,7 +58,12 @@ func (c *Client) spawn() (_ *running, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making pipes: %w", err)
 	}
-	ch, err := startChild(c.cfg.Command, c.cfg.Dir, c.env, newMark(hostMark()), inR, outW, errW)
+	ch, err := startChild(procs.Spec{
+		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
+		// One process has sessions of many depths; it counts as one agent more
+		// than its host, so that no chain of them is endless.
+		Marks: procs.NewMarks(1, c.cfg.Instance),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +81,7 @@ func (c *Client) spawn() (_ *running, err error) {
 		_ = errR.Close()
 		<-read
 	}
-	return &running{in: inW, out: outR, stderr: t, pid: ch.cmd.Process.Pid, mark: ch.mark, exited: ch.exited, how: ch.how, stop: ch.stop, rest: rest}, nil
+	return &running{in: inW, out: outR, stderr: t, pid: ch.PID(), marks: ch.marks, exited: ch.ended, how: ch.how, stop: ch.stop, rest: rest}, nil
 }
 
 // process is a running agent.

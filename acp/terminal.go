@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
 	sdk "github.com/coder/acp-go-sdk"
 	"github.com/google/uuid"
 )
@@ -66,7 +67,7 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	if n := q.OutputByteLimit; n != nil && *n >= 0 && *n < limit {
 		limit = *n
 	}
-	term, err := c.startTerminal(req, p.run.mark, limit)
+	term, err := c.startTerminal(req, p.run.marks.Within(), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -111,12 +112,14 @@ func commandLine(argv []string) string {
 }
 
 // startTerminal runs the command.
-func (c *Client) startTerminal(req TerminalRequest, mark string, limit int) (*terminal, error) {
+func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int) (*terminal, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("making a pipe: %w", err)
 	}
-	ch, err := startChild(req.Command, req.Directory, slices.Concat(c.env, req.Env), newMark(mark), nil, w, w)
+	ch, err := startChild(procs.Spec{
+		Command: req.Command, Dir: req.Directory, Env: slices.Concat(c.env, req.Env), Marks: marks, Stdout: w, Stderr: w,
+	})
 	closing(w)
 	if err != nil {
 		closing(r)
@@ -132,7 +135,7 @@ func (c *Client) startTerminal(req TerminalRequest, mark string, limit int) (*te
 
 // end ends the command. It returns when nothing of it is left.
 func (t *terminal) end() {
-	t.ch.kill()
+	t.ch.stop(0)
 	within(drainTime, t.read)
 	closing(t.pipe)
 	<-t.read
@@ -160,7 +163,7 @@ func (c *Client) useTerminal(t *turn, method, id string) (any, error) {
 		s := term.status()
 		return sdk.WaitForTerminalExitResponse{ExitCode: s.ExitCode, Signal: s.Signal}, nil
 	case sdk.ClientMethodTerminalKill:
-		term.ch.kill()
+		term.ch.stop(0)
 		return sdk.KillTerminalResponse{}, nil
 	default:
 		term.end()
@@ -170,7 +173,7 @@ func (c *Client) useTerminal(t *turn, method, id string) (any, error) {
 
 // wait returns when the command has ended and its output has been read.
 func (t *terminal) wait(ctx context.Context) error {
-	for _, ch := range []<-chan struct{}{t.ch.exited, t.read} {
+	for _, ch := range []<-chan struct{}{t.ch.ended, t.read} {
 		select {
 		case <-ch:
 		case <-ctx.Done():
@@ -183,15 +186,15 @@ func (t *terminal) wait(ctx context.Context) error {
 // status returns how the command has ended, nil while it runs.
 func (t *terminal) status() *sdk.TerminalExitStatus {
 	select {
-	case <-t.ch.exited:
+	case <-t.ch.ended:
 	default:
 		return nil
 	}
 	s := &sdk.TerminalExitStatus{}
-	if code := t.ch.cmd.ProcessState.ExitCode(); code >= 0 {
+	if code := t.ch.State().ExitCode(); code >= 0 {
 		s.ExitCode = &code
 	} else {
-		how := t.ch.how()
+		how := t.ch.State().String()
 		s.Signal = &how
 	}
 	return s

@@ -158,17 +158,6 @@ func TestEveryProcessNamesTheLifeOfItsHost(t *testing.T) {
 	require.Contains(t, end.Text, InstanceVariable+"=outer/this-life")
 }
 
-func TestDepthCountsFromTheOutermostHost(t *testing.T) {
-	t.Setenv(DepthVariable, "2")
-	t.Setenv(TurnVariable, "outer")
-	env, mark := marks(1, "")
-	require.True(t, strings.HasPrefix(mark, "outer/"))
-	require.Equal(t, []string{TurnVariable + "=" + mark, DepthVariable + "=3"}, env)
-	t.Setenv(DepthVariable, "nonsense")
-	env, _ = marks(1, "")
-	require.Equal(t, DepthVariable+"=1", env[1])
-}
-
 func TestPromptsThatAreNoOrdinaryArguments(t *testing.T) {
 	byArgument := Lines("fake")
 	byArgument.Start = Form{Prompt: []string{"--", "{prompt}"}, Stdin: []string{}}

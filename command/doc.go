@@ -57,16 +57,28 @@
 // standard error.
 //
 // Nothing of a turn runs when RunTurn has returned. A program that must stop is
-// sent [Program].Interrupt, then killed after [Config].Grace. All programs that
-// were tested run their tools in process groups of their own, and leave them
-// running when they are killed (opencode and gemini also when they are
-// interrupted); so on Linux every process that has inherited the turn's
-// [TurnVariable] is ended with it. What cannot be found by it lives on: a process
-// without the variable, one that has written over its environment, as those do
-// that change their title, and one whose environment the host may not read,
-// because it runs as another user. On other Unix systems only the program's own
-// process group is. On Windows only the program itself is, and at once.
+// sent [Program].Interrupt, then killed after [Config].Grace. A program runs in
+// a session of its own, without a terminal: one that opens /dev/tty is told that
+// there is none, and what is typed at the host's terminal does not reach it, so
+// that Ctrl-C ends it only through the host.
+//
+// All programs that were tested run their tools in process groups of their own,
+// and leave them running when they are killed (opencode and gemini also when
+// they are interrupted). So on Linux every process is ended with the turn that is
+// in the program's session, or that has inherited the turn's [TurnVariable]. A
+// process lives on that is neither: it has begun a session of its own, and has
+// lost the variable, or has written over its environment, as those do that change
+// their title, or runs as another user, so that the host may not read it. One
+// that is found and may not be ended is named in the error of a turn that has
+// failed. On other Unix systems only the program's own process group is ended.
+// On Windows only the program itself is, and at once.
+//
+// A program runs as the host's user. It can read what that user can: on Linux
+// also the environment and the memory of the host, so that a secret which an
+// agent must not have does not belong there.
+//
 // When the host itself is killed, its programs go on to the end of their turns.
+// With Config.Instance they can be found by [InstanceVariable].
 // A host that is process 1 of a container is given the orphans of its programs
 // and does not wait for them, so that they stay as zombies: give the container an
 // init process.

@@ -1,9 +1,7 @@
 package command
 
 import (
-	"crypto/rand"
 	"errors"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,18 +95,4 @@ func checkEnv(list []string) error {
 		}
 	}
 	return nil
-}
-
-// marks returns the variables that the client sets itself, and the mark of the
-// turn. A host that runs in a turn of another's is within that turn.
-func marks(depth int, instance string) (env []string, mark string) {
-	mark = rand.Text()
-	if outer := os.Getenv(TurnVariable); outer != "" {
-		mark = outer + "/" + mark
-	}
-	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
-		depth += outer
-	}
-	env = []string{TurnVariable + "=" + mark, DepthVariable + "=" + strconv.Itoa(depth)}
-	return append(env, procs.InstanceEnviron(instance)...), mark
 }

@@ -32,6 +32,7 @@ type outcome struct {
 	code    int
 	signal  os.Signal
 	stderr  string
+	left    error // what of the turn could not be ended; nil for nothing
 }
 
 // interruptedCodes are the exit codes by which shells, and programs that catch
@@ -108,6 +109,9 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 	}
 	if detail != "" {
 		e.Problem += ": " + detail
+	}
+	if x.left != nil {
+		e.Problem += "; " + x.left.Error()
 	}
 	if t.dropped > 0 {
 		e.Problem += fmt.Sprintf("; %d line(s) of more than %d bytes were dropped (Config.MaxLine)", t.dropped, t.client.cfg.MaxLine)

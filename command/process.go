@@ -6,25 +6,21 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// process is a program that runs for one turn, in a process group of its own
-// where there are such things.
+// process is a program that runs for one turn.
 type process struct {
-	cmd    *exec.Cmd
-	mark   string // value of TurnVariable
-	origin origin
+	*procs.Program
 	stdout *os.File
 	stderr *os.File
 	input  *os.File // writing end of standard input; nil for none
 
 	feeding sync.WaitGroup
-	exited  chan struct{} // closed when the program has exited and was waited for
-	state   *os.ProcessState
 }
 
 // drainTime is how long what is still in the pipes may take to be read once the
@@ -33,9 +29,8 @@ type process struct {
 const drainTime = time.Second
 
 // start starts the program. What it prints must be read.
-func start(path string, args, env []string, dir, mark string, toStdin bool) (*process, error) {
-	p := &process{cmd: exec.Command(path, args...), mark: mark, exited: make(chan struct{})}
-	p.cmd.Env, p.cmd.Dir = env, dir
+func start(spec procs.Spec, toStdin bool) (*process, error) {
+	p := &process{}
 	var in, out, errs *os.File // the program's ends
 	var err error
 	if p.stdout, out, err = os.Pipe(); err == nil {
@@ -47,26 +42,15 @@ func start(path string, args, env []string, dir, mark string, toStdin bool) (*pr
 	if err != nil {
 		err = fmt.Errorf("making its pipes: %w", err)
 	} else {
-		// With files, and not with other writers, Wait waits for nothing but
-		// the exit of the program.
-		p.cmd.Stdout, p.cmd.Stderr = out, errs
-		if in != nil { // else it is the null device
-			p.cmd.Stdin = in
-		}
-		ownGroup(p.cmd)
-		err = startError(p.cmd.Start())
+		spec.Stdin, spec.Stdout, spec.Stderr = in, out, errs
+		p.Program, err = procs.Start(spec)
+		err = startError(err)
 	}
 	closeAll(in, out, errs)
 	if err != nil {
 		closeAll(p.stdout, p.stderr, p.input)
 		return nil, err
 	}
-	p.origin = originOf(p.cmd.Process.Pid)
-	go func() {
-		_ = p.cmd.Wait() // what it says is in ProcessState
-		p.state = p.cmd.ProcessState
-		close(p.exited)
-	}()
 	return p, nil
 }
 
@@ -99,26 +83,10 @@ func (p *process) feed(text string) {
 	})
 }
 
-// stop asks the program to end, waits, and ends it. It returns when the program
-// has exited.
-func (p *process) stop(sig os.Signal, grace time.Duration) {
-	if p.interrupt(sig) {
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
-		select {
-		case <-p.exited:
-			return
-		case <-timer.C:
-		}
-	}
-	p.kill()
-	<-p.exited
-}
-
 // finish ends what the program has left running, and waits until the readers
-// are done with what is in the pipes.
-func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) {
-	p.endLeftovers(grace)
+// are done with what is in the pipes. The error names what could not be ended.
+func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
+	left := p.Finish(grace)
 	done := make(chan struct{})
 	go func() {
 		readers.Wait()
@@ -140,4 +108,5 @@ func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) {
 	}
 	closeAll(p.stdout, p.stderr, p.input)
 	p.feeding.Wait()
+	return left
 }

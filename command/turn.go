@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
 // turn is one run of a program.
@@ -134,10 +135,10 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	readers.Go(func() { copyAll(&errs, p.stderr) })
 	t.await(ctx, p)
 	stopped := context.Cause(ctx) // looked at before what is left over is ended, which takes time
-	p.finish(t.client.cfg.Grace, &readers)
+	left := p.finish(t.client.cfg.Grace, &readers)
 	return t.judge(outcome{
 		program: program.Executable, plain: program.Decode == nil, stopped: stopped,
-		code: p.state.ExitCode(), signal: signalOf(p.state), stderr: errs.String(),
+		code: p.State().ExitCode(), signal: procs.SignalOf(p.State()), stderr: errs.String(), left: left,
 	})
 }
 
@@ -148,7 +149,7 @@ func (t *turn) await(ctx context.Context, p *process) {
 	defer t.linger.Stop()
 	for {
 		select {
-		case <-p.exited:
+		case <-p.Exited():
 			return
 		case <-ctx.Done():
 		case <-t.linger.C:
@@ -156,7 +157,7 @@ func (t *turn) await(ctx context.Context, p *process) {
 				continue // it has gone on at the last moment
 			}
 		}
-		p.stop(t.session.agent.Program.Interrupt, t.client.cfg.Grace)
+		p.Stop(t.session.agent.Program.Interrupt, t.client.cfg.Grace)
 		return
 	}
 }
@@ -187,9 +188,11 @@ func (t *turn) begin() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
-	own, mark := marks(s.depth, t.client.cfg.Instance)
 	through = slices.Concat(through, defaultEnviron, a.Program.Environ)
-	p, err := start(path, slices.Concat(spec.before, call.args), environ(os.Environ(), through, set, call.env, own), s.dir, mark, call.toStdin)
+	p, err := start(procs.Spec{
+		Command: slices.Concat([]string{path}, spec.before, call.args), Dir: s.dir,
+		Env: environ(os.Environ(), through, set, call.env), Marks: procs.NewMarks(s.depth, t.client.cfg.Instance),
+	}, call.toStdin)
 	if err != nil {
 		return nil, fmt.Errorf("command: starting %s: %w", a.Program.Executable, err)
 	}

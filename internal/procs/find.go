@@ -13,6 +13,7 @@ type Process struct {
 	Command string // its command line, for people; cut where it is long
 }
 
+// String returns the number and the command line.
 func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
 
 // killTime is how long killed processes may take to disappear: one that waits

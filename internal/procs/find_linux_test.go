@@ -85,10 +85,26 @@ func TestAnInstanceIDIsPlain(t *testing.T) {
 	for _, id := range []string{"a/b", "a b", "a=b", "ä", "a\x00", strings.Repeat("x", 129)} {
 		require.Error(t, CheckInstance(id))
 	}
-	t.Setenv(InstanceVariable, "")
-	require.Empty(t, InstanceEnviron(""))
-	require.Equal(t, []string{InstanceVariable + "=a"}, InstanceEnviron("a"))
+}
+
+func TestMarksAreWithinThoseOfTheHost(t *testing.T) {
+	for _, name := range []string{DepthVariable, TurnVariable, InstanceVariable} {
+		t.Setenv(name, "")
+	}
+	m := NewMarks(1, "")
+	require.NotEmpty(t, m.Turn)
+	require.Equal(t, []string{TurnVariable + "=" + m.Turn, DepthVariable + "=1"}, m.Environ())
+	require.Equal(t, "a", NewMarks(1, "a").Instance)
+	t.Setenv(DepthVariable, "2")
+	t.Setenv(TurnVariable, "outer")
 	t.Setenv(InstanceVariable, "outer")
-	require.Equal(t, []string{InstanceVariable + "=outer"}, InstanceEnviron(""))
-	require.Equal(t, []string{InstanceVariable + "=outer/a"}, InstanceEnviron("a"))
+	require.Equal(t, "outer", NewMarks(1, "").Instance)
+	m = NewMarks(1, "a")
+	require.Equal(t, []string{TurnVariable + "=" + m.Turn, DepthVariable + "=3", InstanceVariable + "=outer/a"}, m.Environ())
+	require.True(t, within(m.Turn, "outer"))
+	require.True(t, within(m.Within().Turn, m.Turn))
+	require.False(t, within(m.Turn, m.Within().Turn))
+	require.False(t, within("outer2", "outer"))
+	t.Setenv(DepthVariable, "nonsense")
+	require.Equal(t, 1, NewMarks(1, "").Depth)
 }

@@ -13,32 +13,44 @@ import (
 // stat is what matters of proc_pid_stat(5).
 type stat struct {
 	state   byte
-	group   int
 	session int
 	flags   uint64
 	threads int
 	start   uint64 // in ticks since boot; with the number it is unique
-	envEnd  uint64 // 0 without an environment, and where it must not be seen
+
+	// Where the environment lies. Both are 0 in the middle of exec, and where it
+	// must not be seen.
+	envStart, envEnd uint64
 }
 
 // Fields of the file, counted from the one behind the name, which is the third.
 const (
-	fieldGroup   = 5 - 3
-	fieldSession = 6 - 3
-	fieldFlags   = 9 - 3
-	fieldThreads = 20 - 3
-	fieldStart   = 22 - 3
-	fieldEnvEnd  = 51 - 3
+	fieldSession  = 6 - 3
+	fieldFlags    = 9 - 3
+	fieldThreads  = 20 - 3
+	fieldStart    = 22 - 3
+	fieldEnvStart = 50 - 3
+	fieldEnvEnd   = 51 - 3
 )
 
 // statOf looks at a process that has not ended. Where it has, ok is false.
 func statOf(pid int) (st stat, ok bool) {
+	st, there := readStat(pid)
+	return st, there && !st.over()
+}
+
+// readStat looks at a process that is in the table.
+func readStat(pid int) (st stat, there bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return st, false
 	}
 	return parseStat(text)
 }
+
+// over reports whether nothing of the process runs. A first thread that has
+// ended is shown as the end of the whole process, whose other threads may go on.
+func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
 	// The name stands in brackets and may hold anything, so it is skipped from
@@ -52,12 +64,10 @@ func parseStat(text []byte) (st stat, ok bool) {
 		return n
 	}
 	st = stat{
-		state: fields[0][0], group: int(number(fieldGroup)), session: int(number(fieldSession)), flags: number(fieldFlags),
-		threads: int(number(fieldThreads)), start: number(fieldStart), envEnd: number(fieldEnvEnd),
+		state: fields[0][0], session: int(number(fieldSession)), flags: number(fieldFlags),
+		threads: int(number(fieldThreads)), start: number(fieldStart), envStart: number(fieldEnvStart), envEnd: number(fieldEnvEnd),
 	}
-	// A first thread that has ended is shown as the end of the whole process,
-	// whose other threads may go on.
-	return st, st.state != 'X' && (st.state != 'Z' || st.threads > 1)
+	return st, true
 }
 
 const (
@@ -65,12 +75,8 @@ const (
 	flagKernel  = 0x200000 // PF_KTHREAD
 )
 
-// inExec reports whether the process shows no environment only for the moment:
-// in the middle of a call of exec it has given up the old one and not yet
-// received the new one.
-func (st stat) inExec() bool {
-	return st.envEnd == 0 && st.state != 'Z' && st.flags&(flagExiting|flagKernel) == 0
-}
+// envEmpty reports whether the process was started with an empty environment.
+func (st stat) envEmpty() bool { return st.envStart == st.envEnd && st.envEnd != 0 }
 
 // environOf returns the environment with which the process was started; nil
 // where there is none, or none to be seen.

@@ -1,0 +1,126 @@
+package procs
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ending says which processes are to be ended.
+type ending struct {
+	is    func(seen) bool
+	since func() uint64 // none of them was started before; see stat.start
+	first func() look   // may rest before it looks, and relies on what earlier looks have seen
+	again func() look   // looks at once, at everybody; for those that run away from the first
+	grace time.Duration
+}
+
+// unclearTime is how long one may look again because of processes in the middle
+// of exec: a few milliseconds are usual, but a program on a dead file system can
+// hang there.
+const unclearTime = time.Second
+
+// maxBlind is how many looks in a row may have missed somebody who came and went.
+const maxBlind = 4
+
+// chase is in how many looks there may be somebody new before it takes others.
+const chase = 3
+
+// attempt is the last signal that a process was sent, and what came of it.
+type attempt struct {
+	sent    syscall.Signal
+	err     error
+	command string
+}
+
+// end ends the processes: they are asked to, and killed after the grace time. It
+// returns when a look that has missed nobody finds none of them that it may end,
+// and when killed ones do not disappear in time. The error names those that are
+// left.
+func end(e ending) ([]Process, error) {
+	tried := map[identity]attempt{}
+	began := time.Now()
+	sig, deadline, looking := syscall.SIGTERM, began.Add(e.grace), e.first
+	blind, chased := 0, 0
+	if e.grace <= 0 {
+		sig, deadline = syscall.SIGKILL, began.Add(killTime)
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		l := looking()
+		left := e.left(l, tried)
+		if l.blind {
+			blind++
+		} else {
+			blind = 0
+		}
+		done := !slices.ContainsFunc(left, func(id identity) bool { return !refused(tried[id].err) })
+		clear := (!l.blind || blind >= maxBlind) && (!l.unclear(e.since) || time.Since(began) > unclearTime)
+		late := time.Now().After(deadline)
+		if done && clear || late && sig == syscall.SIGKILL {
+			return split(tried, left)
+		}
+		if late {
+			sig, deadline, pause = syscall.SIGKILL, time.Now().Add(killTime), time.Millisecond
+		}
+		fresh := false
+		for _, id := range left {
+			if last := tried[id]; last.sent != sig {
+				tried[id] = attempt{sig, send(id.pid, id.start, sig), commandOf(id.pid)}
+				fresh = true
+			}
+		}
+		if fresh {
+			chased++
+		}
+		if chased > chase && sig == syscall.SIGKILL {
+			looking = e.again
+		}
+		if !fresh || sig != syscall.SIGKILL {
+			time.Sleep(pause) // else there may be more starting than ending
+		}
+	}
+}
+
+// left returns those of the look that are to be ended, and those that have been
+// told to and have not ended: on its way out a process loses its environment
+// before it is gone.
+func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
+	for _, s := range l.list {
+		if _, known := tried[s.identity]; !known && s.cached && e.is(s) {
+			s, _ = read(s.pid) // it may have become another program since
+		}
+		if e.is(s) {
+			left = append(left, s.identity)
+		}
+	}
+	for id := range tried {
+		if st, ok := statOf(id.pid); ok && st.start == id.start && !slices.Contains(left, id) {
+			left = append(left, id)
+		}
+	}
+	return left
+}
+
+// split tells those that were ended from those that are left.
+func split(tried map[identity]attempt, left []identity) (ended []Process, err error) {
+	var names []string
+	for id, a := range tried {
+		p := Process{PID: id.pid, Start: id.start, Command: a.command}
+		switch {
+		case !slices.Contains(left, id):
+			ended = append(ended, p)
+		case refused(a.err):
+			names = append(names, p.String()+", which belongs to another user")
+		default:
+			names = append(names, p.String())
+		}
+	}
+	slices.SortFunc(ended, func(a, b Process) int { return a.PID - b.PID })
+	if len(names) == 0 {
+		return ended, nil
+	}
+	slices.Sort(names)
+	return ended, errors.New("these processes could not be ended: " + strings.Join(names, "; "))
+}

@@ -1,0 +1,39 @@
+//go:build unix && !linux
+
+package procs
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+func (p *Program) begin()   {}
+func (p *Program) release() {}
+
+// await waits for the program's exit. Its number stays taken for as long as
+// there is anybody in its process group.
+func (p *Program) await() { p.reap() }
+
+// endRest ends what is left of the program's process group. Processes that have
+// left it cannot be found here.
+func (p *Program) endRest(grace time.Duration) error {
+	sig, deadline := syscall.SIGTERM, time.Now().Add(grace)
+	for pause, last := time.Millisecond, syscall.Signal(0); ; pause = min(2*pause, 50*time.Millisecond) {
+		if late := time.Now().After(deadline); late && sig == syscall.SIGKILL {
+			return fmt.Errorf("what the program %d has left running in its process group could not be ended", p.PID())
+		} else if late || grace <= 0 && sig != syscall.SIGKILL {
+			sig, deadline = syscall.SIGKILL, time.Now().Add(killTime)
+		}
+		send := sig
+		if send == last {
+			send = 0 // only look
+		}
+		last = sig
+		if err := syscall.Kill(-p.PID(), send); err != nil && !errors.Is(err, syscall.EPERM) {
+			return nil
+		}
+		time.Sleep(pause)
+	}
+}

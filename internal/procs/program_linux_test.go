@@ -1,0 +1,178 @@
+package procs
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// shell starts a shell that runs the script as the program of a turn. $dir is a
+// folder in which processes write down their numbers, in the file pids.
+func shell(t testing.TB, dir, script string) *Program {
+	t.Helper()
+	p, err := Start(Spec{
+		Command: []string{"sh", "-c", script}, Dir: dir, Env: append(os.Environ(), "dir="+dir), Marks: NewMarks(1, ""),
+	})
+	require.NoError(t, err)
+	return p
+}
+
+// written are the processes that have written down their numbers.
+func written(t testing.TB, dir string) []int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "pids"))
+	require.NoError(t, err)
+	var pids []int
+	for _, f := range strings.Fields(string(text)) {
+		n, err := strconv.Atoi(f)
+		require.NoError(t, err)
+		pids = append(pids, n)
+	}
+	return pids
+}
+
+// ofTurn returns who has the mark of the program's turn.
+func ofTurn(p *Program) (pids []int) {
+	for _, s := range new(table).scan().list {
+		if within(s.turn, p.turn) {
+			pids = append(pids, s.pid)
+		}
+	}
+	return pids
+}
+
+// escapes are ways to outlive a turn. Each writes down the numbers of those that
+// try; wait is what the program does until they are there.
+var escapes = map[string]string{
+	"in the group":                `sleep 600 & echo $! >>$dir/pids`,
+	"in a session of its own":     `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
+	"a session in a session":      `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids; exec sleep 600" & exit' &`,
+	"without an environment":      `env -i sleep 600 & echo $! >>$dir/pids`,
+	"a group without environment": `set -m; env -i sleep 600 & echo $! >>$dir/pids`,
+	"deaf":                        `setsid sh -c 'trap "" TERM HUP INT; echo $$ >>$dir/pids; while :; do sleep 1; done' &`,
+	"deaf in the group":           `sh -c 'trap "" TERM HUP INT; echo $$ >>$dir/pids; while :; do sleep 1; done' &`,
+	"stopped":                     `setsid sh -c 'echo $$ >>$dir/pids; kill -STOP $$; sleep 600' &`,
+	"without descriptors":         `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600 <&- >&- 2>&-' &`,
+	"in a turn within":            `BGAGENT_TURN=$BGAGENT_TURN/inner setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
+	"always in exec":              `echo 'exec sh $dir/again' >$dir/again; setsid sh -c 'echo $$ >>$dir/pids; exec sh $dir/again' &`,
+	"many":                        `for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' & done; until [ $(wc -l <$dir/pids) = 20 ]; do sleep 0.01; done`,
+	"always another":              `printf 'trap "" TERM\necho $$ >>$dir/pids\nsetsid sh $dir/hop &\nexit\n' >$dir/hop; setsid sh $dir/hop &`,
+}
+
+func TestNothingOutlivesItsTurn(t *testing.T) {
+	for name, escape := range escapes {
+		for _, grace := range []time.Duration{0, 200 * time.Millisecond} {
+			t.Run(fmt.Sprint(name, ", grace ", grace), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				p := shell(t, dir, escape+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done\nexit 3")
+				require.NoError(t, p.Finish(grace))
+				require.Equal(t, 3, p.State().ExitCode())
+				for _, pid := range written(t, dir) {
+					_, alive := statOf(pid)
+					require.False(t, alive, "process %d is left", pid)
+				}
+				require.Empty(t, ofTurn(p))
+				require.ErrorIs(t, syscall.Kill(p.PID(), 0), syscall.ESRCH, "the program is a zombie")
+			})
+		}
+	}
+}
+
+func TestAProcessWhoseFirstThreadHasEndedIsEnded(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no python3")
+	}
+	dir := t.TempDir()
+	script := `
+import ctypes, os, sys, threading, time
+os.setsid()
+def go():
+    time.sleep(0.1)
+    with open(os.environ["dir"] + "/pids", "w") as f: f.write(str(os.getpid()))
+    time.sleep(600)
+threading.Thread(target=go).start()
+ctypes.CDLL(None).pthread_exit(None)
+`
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "threads.py"), []byte(script), 0o600))
+	p := shell(t, dir, python+" $dir/threads.py & until [ -s $dir/pids ]; do sleep 0.01; done")
+	require.NoError(t, p.Finish(0))
+	for _, pid := range written(t, dir) {
+		_, alive := statOf(pid)
+		require.False(t, alive)
+	}
+}
+
+func TestAProcessMayBeStartedToOutliveItsTurn(t *testing.T) {
+	dir := t.TempDir()
+	p := shell(t, dir, `env -u BGAGENT_TURN setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' & until [ -s $dir/pids ]; do sleep 0.01; done`)
+	require.NoError(t, p.Finish(0))
+	for _, pid := range written(t, dir) {
+		_, alive := statOf(pid)
+		require.True(t, alive)
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+}
+
+func TestManyTurnsThatEndAtOnceShareTheirLooksAndMissNothing(t *testing.T) {
+	var all sync.WaitGroup
+	dirs := make([]string, 60)
+	programs := make([]*Program, len(dirs))
+	for i := range dirs {
+		dirs[i] = t.TempDir()
+		programs[i] = shell(t, dirs[i], escapes["in a session of its own"]+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done")
+	}
+	for _, p := range programs {
+		all.Go(func() { _ = p.Finish(0) })
+	}
+	all.Wait()
+	for i, dir := range dirs {
+		for _, pid := range written(t, dir) {
+			_, alive := statOf(pid)
+			require.False(t, alive, "of turn %d", i)
+		}
+	}
+	require.False(t, shared.has(programs[0].PID()), "what is over is known no more")
+}
+
+func TestAProgramHasNoTerminal(t *testing.T) {
+	dir := t.TempDir()
+	p := shell(t, dir, `ps -o sid= -p $$ 2>/dev/null; exec 3</dev/tty`)
+	st, ok := readStat(p.PID())
+	require.True(t, ok)
+	require.Equal(t, p.PID(), st.session)
+	require.NoError(t, p.Finish(0))
+	require.NotZero(t, p.State().ExitCode(), "it was given a terminal")
+}
+
+func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
+	for name, script := range map[string]string{
+		"willing":      `sleep 600`,
+		"deaf":         `trap "" TERM INT HUP; echo x >$dir/pids; while :; do sleep 1; done`,
+		"stopped":      `kill -STOP $$`,
+		"forking":      `trap 'setsid sleep 600 & setsid sleep 600 &' TERM; while :; do sleep 0.05; done`,
+		"in exec":      `echo 'exec sh $dir/again' >$dir/again; exec sh $dir/again`,
+		"already gone": `exit 0`,
+	} {
+		for _, grace := range []time.Duration{0, 100 * time.Millisecond} {
+			t.Run(fmt.Sprint(name, ", grace ", grace), func(t *testing.T) {
+				t.Parallel()
+				p := shell(t, t.TempDir(), script)
+				p.Stop(nil, grace)
+				require.NoError(t, p.Finish(grace))
+				require.Empty(t, ofTurn(p))
+				p.Stop(nil, grace) // its number may be another's by now
+			})
+		}
+	}
+}

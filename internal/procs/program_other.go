@@ -1,0 +1,24 @@
+//go:build !unix
+
+package procs
+
+import (
+	"os"
+	"os/exec"
+	"time"
+)
+
+// There are no process groups here, and no signals that ask to end: a program
+// is killed at once, and what it has started goes on.
+
+func ownSession(*exec.Cmd) {}
+
+func (p *Program) begin()                      {}
+func (p *Program) release()                    {}
+func (p *Program) await()                      { p.reap() }
+func (p *Program) ask(os.Signal) bool          { return false }
+func (p *Program) kill()                       { _ = p.cmd.Process.Kill() }
+func (p *Program) endRest(time.Duration) error { return nil }
+
+// SignalOf returns nil: nothing is ended by signals here.
+func SignalOf(*os.ProcessState) os.Signal { return nil }

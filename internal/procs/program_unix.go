@@ -1,0 +1,50 @@
+//go:build unix
+
+package procs
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// ownSession has the command run in a session, and in a process group, of its
+// own. The number of both is that of the process.
+func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
+
+// ask sends the signal to the program's process group and reports whether it is
+// worth waiting for the program to end.
+func (p *Program) ask(sig os.Signal) bool {
+	s, ok := sig.(syscall.Signal)
+	if !ok {
+		s = syscall.SIGTERM
+	}
+	if !p.signalGroup(s) {
+		return false
+	}
+	p.signalGroup(syscall.SIGCONT) // what is stopped hears nothing
+	return true
+}
+
+// kill ends the program's process group.
+func (p *Program) kill() { p.signalGroup(syscall.SIGKILL) }
+
+// signalGroup signals the program's process group, as long as it is its own.
+func (p *Program) signalGroup(s syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return false
+	}
+	err := syscall.Kill(-p.cmd.Process.Pid, s)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+// SignalOf returns the signal that has ended a program, or nil.
+func SignalOf(state *os.ProcessState) os.Signal {
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return ws.Signal()
+	}
+	return nil
+}
