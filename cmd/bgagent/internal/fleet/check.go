@@ -106,7 +106,7 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	}
 	var out, problems bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, append(slices.Clone(line[1:]), "--version")...)
-	cmd.Env, cmd.Dir = append(environ(p, a), procs.InstanceEnviron(f.instance)...), a.Directory
+	cmd.Env, cmd.Dir = append(environ(p, a), procs.NewMarks(1, f.instance).Environ()...), a.Directory
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &problems, time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {

@@ -28,7 +28,7 @@ func newRun(t *testing.T, dir string) *Run {
 func member(t *testing.T, id string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "600")
-	cmd.Env = procs.InstanceEnviron(id)
+	cmd.Env = procs.NewMarks(1, id).Environ()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	return cmd
