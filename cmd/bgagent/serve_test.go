@@ -138,11 +138,11 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 		`--token alice=SPACE: the token in SPACE has a space in it`:                     {"--token", "alice=SPACE"},
 		`--host "http://x" is no name of a server`:                                      {"--token", "alice=LONG", "--host", "http://x"},
 		`--host tasks.example.com: a proxy can be reached from other machines`:          {"--host", "tasks.example.com"},
-		"have the same token":                                {"--token", "a=LONG", "--token", "b=SAME"},
-		`--origin "not an origin" is no origin, such as`:     {"--origin", "not an origin"},
-		"the environment variable is not set":                {"--page", "NONE"},
-		"the password has 1 bytes; it must have at least 16": {"--page", "SHORT"},
-		"the page takes a password":                          {"--token", "a=LONG", "--page-acts"},
+		"have the same token":                                                 {"--token", "a=LONG", "--token", "b=SAME"},
+		`--origin "not an origin" is no origin, such as`:                      {"--origin", "not an origin"},
+		"the environment variable NONE is not set; it must hold the password": {"--page", "NONE"},
+		"the password in SHORT has 1 bytes; it must have at least 16":         {"--page", "SHORT"},
+		"the page takes a password":                                           {"--token", "a=LONG", "--page-acts"},
 	} {
 		got := p.run(append([]string{"serve"}, args...)...)
 		require.Equal(t, 2, got.code, want)
