@@ -113,3 +113,6 @@ func BenchmarkEndToNotice(b *testing.B) {
 		return s.Median(), err
 	})
 }
+
+func BenchmarkTurnOfACommandLine(b *testing.B) { each(b, 100, catTurns) }
+func BenchmarkBareProcess(b *testing.B)        { each(b, 100, catBare) }

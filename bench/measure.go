@@ -81,7 +81,7 @@ type Row struct {
 
 // Rows returns all rows, in the order of the table.
 func Rows() []Row {
-	return slices.Concat(slotRows(), pathRows(), memoryRows(), eventRows(), pollRows(), latencyRows())
+	return slices.Concat(slotRows(), pathRows(), memoryRows(), eventRows(), pollRows(), latencyRows(), turnRows())
 }
 
 // pair is a subject and its reference, measured turn by turn.

@@ -2,6 +2,7 @@ package procs
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,10 +43,10 @@ type attempt struct {
 func end(e ending) ([]Process, error) {
 	tried := map[identity]attempt{}
 	began := time.Now()
-	sig, deadline, looking := syscall.SIGTERM, began.Add(e.grace), e.first
+	sig, deadline, looking := syscall.SIGTERM, began, e.first
 	blind, chased := 0, 0
 	if e.grace <= 0 {
-		sig, deadline = syscall.SIGKILL, began.Add(killTime)
+		sig = syscall.SIGKILL
 	}
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		l := looking()
@@ -57,7 +58,13 @@ func end(e ending) ([]Process, error) {
 		}
 		done := !slices.ContainsFunc(left, func(id identity) bool { return !refused(tried[id].err) })
 		clear := (!l.blind || blind >= maxBlind) && (!l.unclear(e.since) || time.Since(began) > unclearTime)
-		late := time.Now().After(deadline)
+		if len(tried) == 0 { // the first look may have taken long
+			deadline = time.Now().Add(max(e.grace, 0))
+			if sig == syscall.SIGKILL {
+				deadline = time.Now().Add(killTime)
+			}
+		}
+		late := len(tried) > 0 && time.Now().After(deadline)
 		if done && clear || late && sig == syscall.SIGKILL {
 			return split(tried, left)
 		}
@@ -96,7 +103,11 @@ func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 		}
 	}
 	for id := range tried {
-		if st, ok := statOf(id.pid); ok && st.start == id.start && !slices.Contains(left, id) {
+		switch st, there := readStat(id.pid); {
+		case !there || st.start != id.start:
+		case st.over() && st.parent == os.Getpid():
+			reapAdopted(id.pid)
+		case !st.over() && !slices.Contains(left, id):
 			left = append(left, id)
 		}
 	}
@@ -106,6 +117,11 @@ func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 // split tells those that were ended from those that are left.
 func split(tried map[identity]attempt, left []identity) (ended []Process, err error) {
 	var names []string
+	for _, id := range left {
+		if _, known := tried[id]; !known { // it was found when the time was over
+			tried[id] = attempt{syscall.SIGKILL, send(id.pid, id.start, syscall.SIGKILL), commandOf(id.pid)}
+		}
+	}
 	for id, a := range tried {
 		p := Process{PID: id.pid, Start: id.start, Command: a.command}
 		switch {

@@ -20,6 +20,7 @@ type identity struct {
 type seen struct {
 	identity
 	session  int
+	parent   int    // of one that has ended
 	turn     string // value of TurnVariable
 	instance string // value of InstanceVariable
 	cached   bool   // an earlier look has seen it so
@@ -55,9 +56,8 @@ func (l look) unclear(since func() uint64) bool {
 // seen. A look that begins after a program has exited serves that program's turn,
 // so that many turns that end at a time share one.
 type table struct {
-	mu       sync.Mutex
-	next     *pending         // the look that has not begun; nil when nobody waits for one
-	programs map[int]struct{} // the numbers of programs that are ours and have not been waited for
+	mu   sync.Mutex
+	next *pending // the look that has not begun; nil when nobody waits for one
 
 	looking sync.Mutex // held by who looks; guards what follows
 	known   map[int]memory
@@ -84,26 +84,7 @@ const (
 )
 
 // shared serves all programs.
-var shared = &table{programs: map[int]struct{}{}}
-
-func (t *table) add(pid int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.programs[pid] = struct{}{}
-}
-
-func (t *table) remove(pid int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.programs, pid)
-}
-
-func (t *table) has(pid int) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, ok := t.programs[pid]
-	return ok
-}
+var shared table
 
 // look returns what a look has found that began after the call. Looks take at
 // most a tenth of one processor's time, however much there is to be looked at
@@ -179,7 +160,7 @@ func (t *table) scan() (l look) {
 func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	m, ok := t.known[pid]
 	if ok = ok && m.inode == inode && now.Before(m.until); !ok {
-		if pid == os.Getpid() || t.has(pid) { // each of ours is seen to by who has started it
+		if pid == os.Getpid() || running.has(pid) { // each of ours is seen to by who has started it
 			return
 		}
 		s, how := read(pid)
@@ -193,6 +174,10 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 			return
 		case readOver:
 			l.blind = true // it may have been alive when the look began
+			if s.parent == os.Getpid() && running.has(s.session) {
+				reapAdopted(pid)
+				return
+			}
 		case readInExec:
 			l.inExec = append(l.inExec, s.start)
 			m.until = now
@@ -202,8 +187,11 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	}
 	t.spare[pid] = m
 	s := m.seen
+	if s.parent != 0 {
+		return
+	}
 	s.cached = ok
-	if s.turn != "" || s.instance != "" || t.has(s.session) {
+	if s.turn != "" || s.instance != "" || running.has(s.session) {
 		l.list = append(l.list, s)
 	}
 }
@@ -254,6 +242,7 @@ func readOnce(pid int) (s seen, h how) {
 	s.identity = identity{pid, before.start}
 	switch {
 	case before.over():
+		s.session, s.parent = before.session, before.parent
 		return s, readOver
 	case before.flags&flagKernel != 0:
 		return s, readWhole

@@ -50,10 +50,9 @@ func Start(s Spec) (*Program, error) {
 		p.cmd.Stderr = s.Stderr
 	}
 	ownSession(p.cmd)
-	if err := p.cmd.Start(); err != nil {
+	if err := running.start(p.cmd); err != nil {
 		return nil, err
 	}
-	p.begin()
 	go func() {
 		p.await()
 		close(p.exited)

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-func (p *Program) begin()   {}
-func (p *Program) release() {}
+func (p *Program) release() { running.remove(p.PID()) }
 
 // await waits for the program's exit. Its number stays taken for as long as
 // there is anybody in its process group.

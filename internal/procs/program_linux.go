@@ -7,9 +7,6 @@ import (
 	"unsafe"
 )
 
-// begin has looks know the program for one that is seen to.
-func (p *Program) begin() { shared.add(p.PID()) }
-
 // await returns when the program has exited. It stays in the table of processes
 // as a zombie, so that its number, and that of its session, cannot become
 // anybody else's while what it has left is looked for.
@@ -41,7 +38,7 @@ func (p *Program) release() {
 		_ = p.cmd.Wait() // it has exited, so this returns at once
 		p.over = true
 	}
-	shared.remove(p.PID())
+	running.remove(p.PID())
 }
 
 // endRest ends what is left of the turn.

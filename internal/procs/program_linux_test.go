@@ -3,8 +3,8 @@ package procs
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,29 +88,39 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 	}
 }
 
-func TestAProcessWhoseFirstThreadHasEndedIsEnded(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("there is no python3")
+// threadsVariable has the test binary end its first thread and go on.
+const threadsVariable = "PROCS_TEST_THREADS"
+
+func init() {
+	if os.Getenv(threadsVariable) != "" {
+		runtime.LockOSThread() // in an init function that is the first thread
 	}
+}
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv(threadsVariable); file != "" {
+		go func() {
+			for pid := os.Getpid(); ; time.Sleep(time.Millisecond) {
+				if st, there := readStat(pid); there && st.state == 'Z' {
+					_ = os.WriteFile(file, []byte(strconv.Itoa(pid)), 0o600)
+					select {}
+				}
+			}
+		}()
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // of this thread alone
+	}
+	os.Exit(m.Run())
+}
+
+func TestAProcessWhoseFirstThreadHasEndedIsEnded(t *testing.T) {
 	dir := t.TempDir()
-	script := `
-import ctypes, os, sys, threading, time
-os.setsid()
-def go():
-    time.sleep(0.1)
-    with open(os.environ["dir"] + "/pids", "w") as f: f.write(str(os.getpid()))
-    time.sleep(600)
-threading.Thread(target=go).start()
-ctypes.CDLL(None).pthread_exit(None)
-`
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "threads.py"), []byte(script), 0o600))
-	p := shell(t, dir, python+" $dir/threads.py & until [ -s $dir/pids ]; do sleep 0.01; done")
+	p := shell(t, dir, threadsVariable+"=$dir/pids setsid "+os.Args[0]+" & until [ -s $dir/pids ]; do sleep 0.01; done")
 	require.NoError(t, p.Finish(0))
 	for _, pid := range written(t, dir) {
 		_, alive := statOf(pid)
 		require.False(t, alive)
 	}
+	require.NotEmpty(t, written(t, dir))
 }
 
 func TestAProcessMayBeStartedToOutliveItsTurn(t *testing.T) {
@@ -142,7 +152,7 @@ func TestManyTurnsThatEndAtOnceShareTheirLooksAndMissNothing(t *testing.T) {
 			require.False(t, alive, "of turn %d", i)
 		}
 	}
-	require.False(t, shared.has(programs[0].PID()), "what is over is known no more")
+	require.False(t, running.has(programs[0].PID()), "what is over is known no more")
 }
 
 func TestAProgramHasNoTerminal(t *testing.T) {

@@ -13,8 +13,7 @@ import (
 
 func ownSession(*exec.Cmd) {}
 
-func (p *Program) begin()                      {}
-func (p *Program) release()                    {}
+func (p *Program) release()                    { running.remove(p.PID()) }
 func (p *Program) await()                      { p.reap() }
 func (p *Program) ask(os.Signal) bool          { return false }
 func (p *Program) kill()                       { _ = p.cmd.Process.Kill() }

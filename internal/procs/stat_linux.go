@@ -13,6 +13,7 @@ import (
 // stat is what matters of proc_pid_stat(5).
 type stat struct {
 	state   byte
+	parent  int
 	session int
 	flags   uint64
 	threads int
@@ -25,6 +26,7 @@ type stat struct {
 
 // Fields of the file, counted from the one behind the name, which is the third.
 const (
+	fieldParent   = 4 - 3
 	fieldSession  = 6 - 3
 	fieldFlags    = 9 - 3
 	fieldThreads  = 20 - 3
@@ -64,7 +66,7 @@ func parseStat(text []byte) (st stat, ok bool) {
 		return n
 	}
 	st = stat{
-		state: fields[0][0], session: int(number(fieldSession)), flags: number(fieldFlags),
+		state: fields[0][0], parent: int(number(fieldParent)), session: int(number(fieldSession)), flags: number(fieldFlags),
 		threads: int(number(fieldThreads)), start: number(fieldStart), envStart: number(fieldEnvStart), envEnd: number(fieldEnvEnd),
 	}
 	return st, true

@@ -1,0 +1,12 @@
+//go:build !unix
+
+package bench
+
+import (
+	"errors"
+	"fmt"
+)
+
+func processorTime() (float64, error) {
+	return 0, fmt.Errorf("reading the processor time: %w", errors.ErrUnsupported)
+}

@@ -1,0 +1,65 @@
+package procs
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestAHostThatAdoptsKeepsNoZombies runs itself again, in a process of its own:
+// whether a process adopts holds for the whole of it.
+func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
+	const again = "PROCS_TEST_ADOPTS"
+	if os.Getenv(again) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), again+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		return
+	}
+	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
+	_, _, errno := syscall.Syscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0)
+	require.Zero(t, errno)
+	for range 10 {
+		dir := t.TempDir()
+		p := shell(t, dir, escapes["a session in a session"]+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done")
+		require.NoError(t, p.Finish(0))
+		for _, pid := range written(t, dir) {
+			require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "what a turn has left is a zombie")
+		}
+	}
+	// One that ends by itself while the turn goes on was never seen alive.
+	dir := t.TempDir()
+	p := shell(t, dir, `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids" & exit' & sleep 600`)
+	require.Eventually(t, func() bool {
+		text, _ := os.ReadFile(dir + "/pids")
+		return bytes.HasSuffix(text, []byte("\n"))
+	}, time.Minute, time.Millisecond)
+	orphan := written(t, dir)[0]
+	require.Eventually(t, func() bool {
+		ReapAdopted()
+		return syscall.Kill(orphan, 0) == syscall.ESRCH
+	}, time.Minute, time.Millisecond)
+	p.Stop(nil, 0)
+	require.NoError(t, p.Finish(0))
+	require.Equal(t, "signal: killed", p.State().String(), "what was started here is waited for by who has started it")
+	require.Empty(t, strings.Fields(string(childrenOfSelf(t))))
+}
+
+func childrenOfSelf(t *testing.T) (all []byte) {
+	t.Helper()
+	ReapAdopted()
+	threads, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	for _, thread := range threads {
+		list, _ := os.ReadFile("/proc/self/task/" + thread.Name() + "/children")
+		all = append(all, list...)
+	}
+	return all
+}

@@ -1,0 +1,45 @@
+package procs
+
+import (
+	"os/exec"
+	"sync"
+)
+
+// registry holds the numbers of the programs that [Start] has started and that
+// have not been waited for.
+type registry struct {
+	// starting is held by everybody who starts a program, and alone by who waits
+	// for children that nobody has started.
+	starting sync.RWMutex
+
+	mu   sync.Mutex
+	pids map[int]struct{}
+}
+
+var running = registry{pids: map[int]struct{}{}}
+
+// start starts the command and takes it in.
+func (r *registry) start(cmd *exec.Cmd) error {
+	r.starting.RLock()
+	defer r.starting.RUnlock()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pids[cmd.Process.Pid] = struct{}{}
+	return nil
+}
+
+func (r *registry) remove(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pids, pid)
+}
+
+func (r *registry) has(pid int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.pids[pid]
+	return ok
+}
