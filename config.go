@@ -118,7 +118,8 @@ type Limits struct {
 
 // Config configures a [BackgroundManager]. The zero value works. New copies it;
 // durations of 0 mean the default, [Disabled] means never or no wait where that
-// makes sense.
+// makes sense. A default follows a duration that is set where the two could not
+// work together: HostUnreachable is at least three times the PollInterval.
 type Config struct {
 	// Limits are the limits of the manager's own ConcurrencyManager.
 	Limits Limits
@@ -187,8 +188,9 @@ type Config struct {
 	MinStabilityTime time.Duration
 	// StablePolls is how many of them in a row decide. Default 3.
 	StablePolls int
-	// TodoHold is how long open todos hold an idle session back. Default 30 s;
-	// Disabled for not at all.
+	// TodoHold is how long todos that are open, or cannot be read, hold an idle
+	// session back. Default 30 s; Disabled for not at all: they are not read
+	// then.
 	TodoHold time.Duration
 	// StaleTimeout cancels a turn in which nothing has changed for so long, but
 	// not in its first 30 s. Default 3 min; Disabled for never.
@@ -196,7 +198,9 @@ type Config struct {
 	// SessionGone is for how long a session must have been reported as gone.
 	// Default 60 s.
 	SessionGone time.Duration
-	// HostUnreachable ends a task whose client has not answered for so long.
+	// HostUnreachable ends a task whose client has not answered for so long, one
+	// that is idle and whose messages could not be read for so long, and
+	// one that could not be started for so long because of [ErrUnreachable].
 	// Default 5 min; Disabled for never.
 	HostUnreachable time.Duration
 	// TimeToLive cancels a task that has been in turns for so long. Default
@@ -246,9 +250,13 @@ func (c Config) withDefaults() (Config, error) {
 	c.Clients = maps.Clone(c.Clients)
 	c.ToolNames = maps.Clone(c.ToolNames)
 	c.Permissions = slices.Clone(c.Permissions)
+	follow := c.following()
 	for _, d := range c.durations() {
 		if *d.value == 0 {
 			*d.value = d.def
+			if f := follow[d.name]; f != nil {
+				*d.value = f(d.def)
+			}
 		}
 		*d.value = min(*d.value, durationMax)
 	}
@@ -261,6 +269,37 @@ func (c Config) withDefaults() (Config, error) {
 		c.RetainText = DefaultRetainText
 	}
 	return c, nil
+}
+
+// following returns how defaults follow the limits that the user set, where the two
+// could not work together. It is called before the defaults are filled in.
+func (c *Config) following() map[string]func(time.Duration) time.Duration {
+	const most = durationMax / 8
+	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }
+	poll, status, hold := set(c.PollInterval), set(c.StatusTimeout), set(c.TodoHold)
+	polls := time.Duration(max(c.StablePolls, DefaultStablePolls) + 1)
+	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // until an untold session is believed
+	room := func(need time.Duration) func(time.Duration) time.Duration {
+		return func(d time.Duration) time.Duration { return max(d, need) }
+	}
+	below := func(limits ...time.Duration) func(time.Duration) time.Duration {
+		return func(d time.Duration) time.Duration {
+			for _, limit := range limits {
+				if limit > 0 {
+					d = min(d, limit)
+				}
+			}
+			return d
+		}
+	}
+	return map[string]func(time.Duration) time.Duration{
+		"PollInterval":    below(c.HostUnreachable/3, c.StaleTimeout),
+		"HostUnreachable": room(max(3*poll, poll+2*status)), // it must have been asked
+		"StaleTimeout":    room(stable),
+		"TimeToLive":      room(stable + hold),
+		"NoticeMaxWait":   room(set(c.NoticeWindow)),
+		"NoticeWindow":    below(c.NoticeMaxWait),
+	}
 }
 
 type durationField struct {

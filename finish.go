@@ -27,13 +27,14 @@ func (m *BackgroundManager) turnOverLocked(a *attempt, o turnOutcome, now int64)
 	a.turnStart = 0
 	a.epoch++
 	a.openTodos = o.todos
-	if o.text != "" {
+	if !invisible(o.text) {
 		a.text = o.text
 	}
+	a.output = a.output || a.w.output
 	m.unwatchLocked(a)
 	own := a.t.sess.own
 	if o.cause.Status() != Completed || own == nil || own.live == 0 && own.outstanding() == 0 {
-		m.endLocked(a.t, o.cause, o.reason, now)
+		m.overLocked(a, o.cause, o.reason, now)
 		return
 	}
 	a.endCause = o.cause
@@ -58,7 +59,22 @@ func (m *BackgroundManager) reconsiderLocked(a *attempt, now int64) {
 		a.wantTurn = false
 		m.releaseLocked(a.t, now)
 	}
-	m.endLocked(a.t, a.endCause, "", now)
+	m.overLocked(a, a.endCause, "", now)
+}
+
+// overLocked ends an attempt whose agent has ended its last turn. Whether there is
+// an answer is judged over all its turns: text, or a call of a tool.
+func (m *BackgroundManager) overLocked(a *attempt, cause Cause, reason string, now int64) {
+	if cause.Status() == Completed && a.text == "" && a.w.prog.toolCalls == 0 {
+		cause, reason = CauseNoAnswer, "the agent wrote no answer and called no tool"
+		if !a.output {
+			cause, reason = CauseNoOutput, "the turn ended without any output"
+			if a.cl.starter != nil {
+				reason = "the session fell idle without any output"
+			}
+		}
+	}
+	m.endLocked(a.t, cause, reason, now)
 }
 
 // endLocked ends the latest attempt of a task. It does nothing when the attempt
@@ -68,10 +84,11 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		return
 	}
 	var a *attempt
-	f := &outcome{ended: now, reason: reason}
+	f := &outcome{ended: now, reason: reason, unsaid: true}
 	if t.status == Running {
 		a = t.run
 		m.captureLocked(a, f, cause.Status() != Completed)
+		f.unsaid = a.unsaid(cause)
 	}
 	var own *node // the record may expire with what follows, and the node lose its task
 	if t.sess != nil {
@@ -87,6 +104,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	m.logLocked(logEnded, t)
 	m.oweLocked(t, now)
 	m.keepEndLocked(t)
+	m.forgetCallLocked(t)
 	m.pokeLocked(t)
 	if a != nil {
 		m.stopLocked(a, now)
@@ -113,8 +131,11 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 
 // captureLocked keeps what the attempt has brought forth.
 func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) {
-	if a.text == "" || partial && a.turnStart > 0 && a.w.text != "" {
+	if (a.text == "" || partial && a.turnStart > 0) && !invisible(a.w.text) {
 		a.text = a.w.text
+	}
+	if partial && a.text == "" && a.w.prog.toolCalls == 0 && !invisible(a.w.thought) {
+		a.text, f.thought = a.w.thought, true
 	}
 	f.started, f.activity, f.turns, f.todos = a.started, a.activity, a.turn, a.openTodos
 	limit := maxResult
@@ -132,6 +153,15 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 		f.prog.detail = ""
 		f.prog.lastText = strings.Clone(p.lastText) // it would keep the text that it is the end of
 	}
+}
+
+// unsaid reports whether the session never got the prompt of the attempt that
+// ends for the cause.
+func (a *attempt) unsaid(cause Cause) bool {
+	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
+		return !a.w.output && !a.w.reported
+	}
+	return a.turn == 0
 }
 
 // cascadeLocked ends every live task of a node. Records may expire meanwhile,
@@ -164,6 +194,11 @@ func (m *BackgroundManager) stopLocked(a *attempt, now int64) {
 		m.releaseLocked(a.t, now)
 	}
 	a.notice = nil
+	if o := a.cl.out; o != nil && o.trying == a {
+		o.trying = nil
+		m.alarmLocked(&o.alarm, o, 0)
+		m.tryLaterLocked(o, now)
+	}
 	if a.cl.starter != nil && len(a.w.msgs) > 0 {
 		past := a.w.last(m.seed)
 		a.t.sess.past = &past
@@ -244,7 +279,7 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 	}
 	m.pokeLocked(t)
 	if t.status == Pending && t.is(flagUnstarted) {
-		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %v; Config.StopTimeout (stopTimeoutMs) decides how long it may take", m.cfg.StopTimeout), now)
+		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %s; Config.StopTimeout (stopTimeoutMs) decides how long it may take", setting(m.cfg.StopTimeout)), now)
 	}
 	m.expirableLocked(t, now) // it may never become quiet
 }

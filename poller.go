@@ -13,6 +13,7 @@ type thresholds struct {
 	todoHold    int64
 	stale       int64 // 0 for never
 	gone        int64
+	unreachable int64 // 0 for never
 }
 
 func (m *BackgroundManager) thresholds() thresholds {
@@ -20,6 +21,7 @@ func (m *BackgroundManager) thresholds() thresholds {
 	return thresholds{
 		minIdle: never(m.cfg.MinIdleTime), minStable: never(m.cfg.MinStabilityTime), stablePolls: m.cfg.StablePolls,
 		todoHold: never(m.cfg.TodoHold), stale: never(m.cfg.StaleTimeout), gone: int64(m.cfg.SessionGone),
+		unreachable: never(m.cfg.HostUnreachable),
 	}
 }
 
@@ -38,7 +40,8 @@ type counters struct {
 	broken    int // idle polls in a row with an unfinished message
 	gone      int // polls in a row that say the session is gone
 	goneSince int64
-	todoSince int64
+	todoSince int64 // since when only todos, open or not to be read, hold the end back
+	unread    int64 // since when the messages cannot be read
 }
 
 // change notes that something has changed.
@@ -52,11 +55,14 @@ type observation struct {
 	poll     bool  // by a poll, not by an event
 	read     bool  // the view below is as new as the status
 	failed   bool  // the messages could not be read
+	afresh   bool  // nor from the beginning
+	why      string
 	view     turn
 	flying   int // tools in flight
 	hint     *hint
 	trust    bool  // the hint cannot be a late echo of an earlier turn
 	todos    int32 // open todos; -1 when they have not been read
+	lastly   int32 // as they were when they were last known
 	retryAt  int64
 }
 
@@ -93,6 +99,12 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 		}
 		return c, verdict{}
 	}
+	switch {
+	case o.failed && c.unread == 0:
+		c.unread = now
+	case o.read:
+		c.unread = 0
+	}
 	if o.failed && c.blind == 0 {
 		c.blind = now
 	}
@@ -110,6 +122,9 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	c.state, c.detail, c.retryAt = o.status.State, o.status.Detail, o.retryAt
 	if c.state != SessionGone {
 		c.gone, c.goneSince = 0, 0
+	}
+	if o.failed && th.unreachable > 0 && o.hint == nil && (c.state == SessionIdle || c.state == SessionUntold) {
+		return judgeUnread(c, o, th, now)
 	}
 	switch c.state {
 	case SessionIdle:
@@ -191,6 +206,18 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 }
 
+// judgeUnread decides about a session whose messages cannot be read. One that is
+// busy goes on meanwhile.
+func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
+	end := c.unread + th.unreachable
+	if now < end || !o.afresh {
+		return c, verdict{lookAt: max(end, now+int64(time.Second))}
+	}
+	reason := fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long",
+		setting(time.Duration(th.unreachable)), inOneLine(clean(o.why), reasonBytes/2))
+	return c, verdict{end: true, cause: CauseHostUnreachable, reason: reason, running: c.state == SessionUntold}
+}
+
 // judgeUntold decides about a session whose client can never tell its status.
 func judgeUntold(c counters, o observation, changed bool, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
@@ -224,25 +251,28 @@ func judgeGone(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	c.gone++
 	if c.gone >= sessionGonePolls && now-c.goneSince >= th.gone {
-		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %v that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", time.Duration(now-c.goneSince).Round(time.Second))}
+		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %s that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", setting(time.Duration(now-c.goneSince).Round(time.Second)))}
 	}
 	return c, verdict{}
 }
 
-// judgeTodos holds a turn that has ended back while todos are open.
+// judgeTodos holds a turn that has ended back while todos are open, or while
+// they cannot be read: they are an ability, and never outrank the answer for
+// longer than the hold.
 func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64) (counters, verdict) {
-	if o.todos < 0 {
-		return c, verdict{needTodos: true}
+	todos := o.todos
+	if todos < 0 {
+		todos = o.lastly
 	}
-	if o.todos > 0 && th.todoHold > 0 {
+	if o.todos != 0 && th.todoHold > 0 {
 		if c.todoSince == 0 {
 			c.todoSince = now
 		}
 		if end := c.todoSince + th.todoHold; now < end {
-			return c, verdict{lookAt: end}
+			return c, verdict{needTodos: o.todos < 0, lookAt: end}
 		}
 	}
-	return c, verdict{end: true, cause: cause, todos: o.todos}
+	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
 // judgeStale decides about a turn in which nothing changes any more. What could
@@ -253,4 +283,41 @@ func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 		return verdict{}
 	}
 	return verdict{end: true, cause: CauseStale, running: true}
+}
+
+// stopCause returns what a stop reason that does not complete ends the attempt
+// as.
+func stopCause(r StopReason, detail string) (Cause, string) {
+	with := func(s string) string {
+		if detail != "" {
+			return s + ": " + inOneLine(clean(detail), reasonBytes)
+		}
+		return s
+	}
+	switch r {
+	case StopLength:
+		return CauseLength, with("the model's output limit cut the answer off")
+	case StopTurnLimit:
+		return CauseTurnLimit, with("the agent reached its limit of steps")
+	case StopRefused:
+		return CauseRefused, with("the model refused")
+	case StopAborted:
+		return CauseAgentWindow, with("it was stopped in the agent's own window")
+	case StopInterrupted:
+		return CauseInterrupted, with("the turn broke off")
+	case StopToolCalls:
+		return CauseInterrupted, with("the turn broke off after tool calls")
+	case StopError:
+		return CauseSessionError, with("the agent failed")
+	}
+	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
+}
+
+func openTodos(list []Todo) (n int32) {
+	for _, t := range list {
+		if t.State.Open() {
+			n++
+		}
+	}
+	return n
 }

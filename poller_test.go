@@ -10,6 +10,7 @@ import (
 var usual = thresholds{
 	minIdle: int64(DefaultMinIdleTime), minStable: int64(DefaultMinStabilityTime), stablePolls: DefaultStablePolls,
 	todoHold: int64(DefaultTodoHold), stale: int64(DefaultStaleTimeout), gone: int64(DefaultSessionGone),
+	unreachable: int64(DefaultHostUnreachable),
 }
 
 // answerView is a turn with a whole answer.
@@ -50,7 +51,10 @@ func TestJudge(t *testing.T) {
 		{"untold with a tool in flight", observation{status: untold, answered: true, read: true, poll: true, view: plain, flying: 1}, []float64{8, 10, 12, 14, 500}, CauseNone},
 		{"gone", observation{status: gone, answered: true, poll: true}, []float64{2, 4, 6, 60, 62}, CauseSessionGone},
 		{"open todos", observation{status: idle, answered: true, read: true, poll: true, view: answerView(), todos: 2}, []float64{2, 10, 31, 32}, CauseIdle},
-		{"todos that were not read", observation{status: idle, answered: true, read: true, poll: true, view: answerView(), todos: -1}, []float64{2, 100}, CauseNone},
+		{"todos that were not read", observation{status: idle, answered: true, read: true, poll: true, view: answerView(), todos: -1}, []float64{2, 10, 31, 32}, CauseIdle},
+		{"messages that cannot be read", observation{status: idle, answered: true, failed: true, afresh: true, poll: true, todos: -1}, []float64{2, 10, 301, 302}, CauseHostUnreachable},
+		{"messages that were not tried afresh", observation{status: idle, answered: true, failed: true, poll: true}, []float64{2, 302, 1000}, CauseNone},
+		{"messages that cannot be read of a busy session", observation{status: busy, answered: true, failed: true, afresh: true, poll: true}, []float64{2, 302, 1000}, CauseNone},
 		{"a late echo of an abort", observation{status: busy, answered: true, read: true, poll: true, hint: &hint{stop: StopAborted}}, []float64{1, 100}, CauseNone},
 		{"an error before any message", observation{status: idle, answered: true, read: true, hint: &hint{stop: StopError, err: "no such agent"}, trust: true}, []float64{0.1}, CauseSessionError},
 		{"an error that may be an echo", observation{status: idle, answered: true, read: true, hint: &hint{stop: StopAborted}}, []float64{0.1, 4.9, 5}, CauseAgentWindow},

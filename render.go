@@ -243,10 +243,13 @@ func sessionCode(session string) string {
 	return code(session, idMax)
 }
 
-// span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s.
+// span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s; from a day on
+// in whole hours: 21d 0h.
 func span(d time.Duration) string {
 	s := int64(max(d, 0) / time.Second)
 	switch {
+	case s >= 24*3600:
+		return fmt.Sprintf("%dd %dh", s/(24*3600), s/3600%24)
 	case s >= 3600:
 		return fmt.Sprintf("%dh %dm %ds", s/3600, s/60%60, s%60)
 	case s >= 60:

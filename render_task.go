@@ -266,6 +266,8 @@ func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 		if session != "" {
 			b.field("To read it in the session", session)
 		}
+	case size == 0 && t.Status == Completed:
+		b.noReport(w, t)
 	case size == 0:
 		b.field(kind, "(none)")
 	case shown == 0:
@@ -277,6 +279,8 @@ func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 		} else if w.output != "" {
 			b.field("To read its beginning", w.read(t.ID))
 		}
+	case t.Reasoning:
+		b.field(kind, fmt.Sprintf("%d bytes of what the agent thought; it wrote no answer", size))
 	case kind != "Result":
 		b.field(kind, fmt.Sprintf("%d bytes of an answer that is not finished", size))
 	}
@@ -285,6 +289,19 @@ func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 		if session != "" {
 			b.field("To read all of it in the session", session)
 		}
+	}
+}
+
+// noReport says what a completed task has done that wrote nothing.
+func (b *text) noReport(w wording, t Task) {
+	if t.Progress.ToolCalls == 0 {
+		b.field("Result", "(none)")
+		return
+	}
+	calls := count(t.Progress.ToolCalls, "tool call", "tool calls")
+	b.field("Result", fmt.Sprintf("(none: the agent wrote no answer; it made %s, the last one %s)", calls, code(t.Progress.LastTool, nameMax)))
+	if w.delegate != "" && t.Session != "" {
+		b.field("To ask it for a report", fmt.Sprintf("%s(session_id=%s, prompt=\"Report what you have done and found.\")", w.delegate, arg(t.Session)))
 	}
 }
 

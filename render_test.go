@@ -324,7 +324,8 @@ func TestDigestKeepsToItsBytes(t *testing.T) {
 func TestDurationsAreWrittenAsInTheTutorial(t *testing.T) {
 	for want, d := range map[string]time.Duration{
 		"0s": -time.Hour, "45s": 45*time.Second + 999*time.Millisecond, "1m 0s": time.Minute, "2m 15s": 135 * time.Second,
-		"5m 32s": 332 * time.Second, "1h 0m 0s": time.Hour, "1h 2m 3s": 3723 * time.Second, "100h 0m 1s": 100*time.Hour + time.Second,
+		"5m 32s": 332 * time.Second, "1h 0m 0s": time.Hour, "1h 2m 3s": 3723 * time.Second, "23h 59m 59s": 24*time.Hour - time.Nanosecond,
+		"1d 0h": 24 * time.Hour, "4d 4h": 100*time.Hour + time.Second, "21d 0h": 504 * time.Hour,
 	} {
 		require.Equal(t, want, span(d))
 	}

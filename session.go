@@ -21,7 +21,9 @@ import (
 type SessionClient interface {
 	// CreateSession makes an idle session for one task and returns its id,
 	// which must not be empty and must not be in use. An agent that does not
-	// exist is best reported as a [*NoSuchAgentError].
+	// exist is best reported as a [*NoSuchAgentError], a runtime that cannot be
+	// reached as an error that matches [ErrUnreachable]: the call is made again
+	// then.
 	CreateSession(ctx context.Context, s SessionSpec) (session string, err error)
 
 	// Abort stops whatever runs in the session. It is idempotent and returns
@@ -151,10 +153,20 @@ type SessionSpec struct {
 
 // Permission is one rule about what an agent may do. In a list of rules the
 // last one that matches decides.
+//
+// Names are read in the same way by all clients that come with this module: in
+// any case, with or without hyphens and underscores, and by any of the words for
+// a kind of access, which docs/clients.md lists. A rule for a kind is one for all
+// that is part of it. A client refuses to start an agent that it cannot hold to a
+// rule that denies or asks.
 type Permission struct {
-	Name    string           // what is asked for: the name of a tool or a kind of access; "*" for all
-	Pattern string           // on what: a path or command pattern; "*" for all
+	Name    string           // what is asked for: a kind of access or the name of a tool; "*" for all, with * and ? for some
+	Pattern string           // on what: a path or command pattern; "*" or empty for all
 	Action  PermissionAction // what the answer is
+
+	// Kept says that the host keeps the rule itself, whatever the agent does: no
+	// client has to refuse what it cannot keep of it.
+	Kept bool
 }
 
 // PermissionAction is the answer that a [Permission] gives.
@@ -188,6 +200,9 @@ type TurnEnd struct {
 	// Text is the agent's final message. When it is empty, the text reported
 	// since the last tool call counts as the message.
 	Text string
+	// NoText says that what was reported as text is no message either, such as an
+	// error that the agent writes as one.
+	NoText bool
 }
 
 // StopReason says why a turn ended.
@@ -303,7 +318,7 @@ func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning
 
 // MessageTool is a tool call in a message.
 type MessageTool struct {
-	ID    string // unique in its session; a call is counted once by it
+	ID    string // of the call while it is in flight; agents may use it again, see Reporter.Tool
 	Name  string
 	State ToolState
 }

@@ -38,6 +38,7 @@ type Task struct {
 	Progress  Progress    `json:"progress"`
 	Result    string      `json:"result,omitempty"`     // the agent's text
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
+	Reasoning bool        `json:"reasoning,omitempty"`  // Result is what the agent thought: it wrote no answer
 	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB where the session cannot be read
 	Dropped   bool        `json:"dropped,omitempty"`    // Result has been dropped by retention
 	OpenTodos int         `json:"open_todos,omitempty"` // todos left open when it completed
@@ -152,7 +153,7 @@ type NoticeItem struct {
 // may do everything; the parent of what it launches is the session "".
 type Caller struct {
 	Session    string // session, or name of a scope, that asks
-	ToolCallID string // id of the tool call, if there is one: makes a repeated launch harmless
+	ToolCallID string // id of the tool call, if there is one: makes a launch that is tried again harmless
 }
 
 // LaunchInput is what a task is launched with. Agent and Prompt are required.
@@ -228,6 +229,7 @@ func (m *BackgroundManager) snapshotLocked(t *task) Task {
 	if f := t.fin; f != nil && !t.live() {
 		s.Started, s.Ended = m.wall(f.started), m.wall(f.ended)
 		s.Reason, s.Result, s.Partial, s.Cut, s.OpenTodos = f.reason, f.result, f.partial, f.cut, int(f.todos)
+		s.Reasoning = f.thought && s.Result != ""
 		s.Quiet = t.run == nil
 		if f.prog != nil {
 			s.Progress = m.progressLocked(f.prog, int(f.turns), f.activity)

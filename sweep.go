@@ -281,7 +281,7 @@ func (m *BackgroundManager) look(l looked) {
 	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
 	var cursor Cursor
 	var ctx context.Context
-	skip := true
+	skip, again := true, false
 	var began int64
 	m.update(func(now int64) {
 		if began = now; o.at == 0 {
@@ -291,17 +291,27 @@ func (m *BackgroundManager) look(l looked) {
 			return
 		}
 		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
+		again = a.w.c.unread > 0
 		o.read = m.currentLocked(a, l.status, now) // only the todos are missing
 	})
 	var pages []Page
 	var err error
 	if !skip && !o.read {
-		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil {
-			pages = nil
+		afresh := false
+		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // it may be the cursor
+			pages, err = m.read(ctx, a.cl, l.session, "")
+			afresh = err == nil
 		}
-		o.read, o.failed = err == nil, err != nil
+		if err != nil {
+			pages, o.why = nil, err.Error()
+		}
+		o.read, o.failed, o.afresh = err == nil, err != nil, again || cursor == ""
+		if afresh {
+			m.update(func(int64) { a.w.readAfresh() })
+		}
 	}
 	needTodos := false
+	var rest time.Duration // of the hold
 	m.update(func(now int64) {
 		if skip || a.t.run != a || a.epoch != l.epoch || a.ended {
 			skip = true
@@ -323,11 +333,12 @@ func (m *BackgroundManager) look(l looked) {
 		if needTodos = a.live() && a.w.c.needsTodos; !needTodos {
 			m.lookedLocked(a)
 		}
+		rest = time.Duration(a.w.c.todoSince-now) + m.cfg.TodoHold
 	})
 	if skip || !needTodos {
 		return
 	}
-	todos, err := within(ctx, m, goPoll, "Todos", m.cfg.CallTimeout, func(ctx context.Context) ([]Todo, error) {
+	todos, err := within(ctx, m, goPoll, "Todos", min(m.cfg.CallTimeout, rest), func(ctx context.Context) ([]Todo, error) {
 		todos, err := a.cl.todos.Todos(ctx, l.session)
 		return todos, lookedAt(err)
 	})
@@ -338,11 +349,11 @@ func (m *BackgroundManager) look(l looked) {
 				m.todosLocked(a, todos, now)
 			case errors.Is(err, errors.ErrUnsupported):
 				a.w.todos, a.w.todosAt = 0, now
+			default:
+				m.logTextLocked("reading todos failed", l.session, err.Error())
 			}
-			if err == nil || errors.Is(err, errors.ErrUnsupported) {
-				o.poll = false // the same poll: nothing is counted twice
-				m.judgeLocked(a, o, now)
-			}
+			o.poll = false // the same poll: nothing is counted twice
+			m.judgeLocked(a, o, now)
 		}
 		m.lookedLocked(a)
 	})
@@ -428,7 +439,7 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 		a.activity = now
 		w.c.change(now)
 	}
-	o.view, o.flying, o.hint = w.turn, w.flying, w.hint
+	o.view, o.flying, o.hint, o.lastly = w.turn, w.flying, w.hint, w.todos
 	o.trust = a.no == 1 && a.turn == 1 && a.t.sess.aborted == 0
 	if !o.status.RetryAt.IsZero() {
 		o.retryAt = int64(o.status.RetryAt.Sub(m.epoch))
@@ -456,6 +467,8 @@ func (m *BackgroundManager) judgeLocked(a *attempt, o observation, now int64) {
 		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
 	case v.end && v.running:
 		m.endLocked(a.t, v.cause, v.reason, now)
+	case v.end && v.cause == CauseNoOutput: // an empty turn; the attempt may have an answer
+		m.turnOverLocked(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
 		m.turnOverLocked(a, turnOutcome{cause: v.cause, reason: v.reason, text: w.text, todos: v.todos}, now)
 	case v.needTodos && o.answered && !o.poll && !w.looking:

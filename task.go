@@ -79,18 +79,19 @@ const (
 	CausePromptFailed    // the session did not take the prompt
 	CauseSessionError    // the agent failed
 	CauseInterrupted     // the turn broke off
-	CauseNoOutput        // the turn ended without an answer
+	CauseNoOutput        // the turn ended without any output
 	CauseLength          // the model's output limit cut the answer off
 	CauseTurnLimit       // the runtime's limit of steps
 	CauseRefused         // the model refused
 	CauseSessionGone     // the session does not exist any more
 	CauseHostUnreachable // the agent runtime did not answer for too long
 	CauseNotStopped      // the earlier attempt's session did not stop
+	CauseNoAnswer        // the agent wrote nothing that can be seen, and called no tool
 )
 
 var causeNames = [...]string{"", "turn ended", "idle", "stable",
 	"cancelled by caller", "cancelled by host", "cancelled in the agent's window", "parent ended", "time to live", "queue time to live", "stale", "session deleted", "manager closed",
-	"start failed", "prompt failed", "session error", "interrupted", "no output", "length", "turn limit", "refused", "session gone", "host unreachable", "session did not stop"}
+	"start failed", "prompt failed", "session error", "interrupted", "no output", "length", "turn limit", "refused", "session gone", "host unreachable", "session did not stop", "no answer"}
 
 // String returns the cause in lower-case words; empty for CauseNone.
 func (c Cause) String() string { return enumName(causeNames[:], uint8(c)) }

@@ -3,6 +3,7 @@ package bgagent
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -13,9 +14,13 @@ import (
 func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // invisible reports whether nothing of s would be seen: it is spaces, control and
-// format characters alone.
-func invisible(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsSpace(r) && !unicode.IsControl(r) && !unicode.Is(unicode.Cf, r) }) < 0
+// format characters, variation selectors and fillers alone.
+func invisible(s string) bool { return strings.IndexFunc(s, visible) < 0 }
+
+func visible(r rune) bool {
+	const brailleBlank, nullNote = '\u2800', '\U0001D159'
+	return r != brailleBlank && r != nullNote && !unicode.IsSpace(r) && !unicode.IsControl(r) &&
+		!unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
 // title returns the description, or the beginning of the prompt, as one line.
@@ -54,6 +59,14 @@ func cutAtRune(s string, n int) string {
 		n--
 	}
 	return s[:n]
+}
+
+// setting writes a duration as Go and configurations do; from a day on as span.
+func setting(d time.Duration) string {
+	if d >= 24*time.Hour {
+		return span(d)
+	}
+	return d.String()
 }
 
 // quote is strconv.Quote for text that goes into a reason, kept short.
