@@ -53,9 +53,10 @@ func (b *timedBody) Read(p []byte) (int, error) {
 
 // serveBounded serves at most so many connections at a time, so that file
 // descriptors are left for the agents. One more takes the place of the one that
-// has waited longest for a request; where all are in one, it is closed.
-func serveBounded(s *http.Server, l net.Listener, most int) error {
-	b := &bounded{Listener: l, most: most, open: map[net.Conn]*held{}}
+// has waited longest for a request; where all are in one, it is closed. A reader
+// has the patience's time for each piece that is written to him.
+func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
+	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
 	return s.Serve(b)
 }
@@ -63,7 +64,8 @@ func serveBounded(s *http.Server, l net.Listener, most int) error {
 // bounded is a listener that bounds its connections.
 type bounded struct {
 	net.Listener
-	most int
+	most     int
+	patience time.Duration
 
 	mu    sync.Mutex
 	count uint64
@@ -131,7 +133,7 @@ func (b *bounded) state(c net.Conn, s http.ConnState) {
 
 // Write implements [net.Conn]. A reader that stops reading is not waited for.
 func (h *held) Write(p []byte) (int, error) {
-	_ = h.SetWriteDeadline(time.Now().Add(writeTime))
+	_ = h.SetWriteDeadline(time.Now().Add(h.b.patience))
 	return h.Conn.Write(p)
 }
 

@@ -38,7 +38,7 @@ func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p p
 	synctest.Test(t, func(t *testing.T) {
 		p := make(pipes)
 		s := newServer(h)
-		go func() { _ = serveBounded(s, p, most) }()
+		go func() { _ = serveBounded(s, p, most, writeTime) }()
 		f(t, p)
 		close(p)
 		require.NoError(t, s.Shutdown(context.Background()))
@@ -101,10 +101,62 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 		here, there := net.Pipe()
 		defer here.Close()
 		begin := time.Now()
-		_, err := (&held{Conn: there}).Write([]byte("x"))
+		_, err := (&held{Conn: there, b: &bounded{patience: writeTime}}).Write([]byte("x"))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.Equal(t, writeTime, time.Since(begin))
 	})
+}
+
+// large writes more than all buffers hold, and tells how that ended.
+func large(ended chan<- error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		var err error
+		for i := 0; i < 64 && err == nil; i++ {
+			_, err = w.Write(make([]byte, 1<<20))
+		}
+		ended <- err
+	}
+}
+
+func TestAResponseLastsAsLongAsItIsRead(t *testing.T) {
+	ended := make(chan error, 2)
+	served(t, 10, large(ended), func(t *testing.T, p pipes) {
+		c := p.dial()
+		_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		require.NoError(t, err)
+		begin, n := time.Now(), int64(0)
+		for err == nil { // the server's pieces are of 4 KiB
+			var got int64
+			got, err = io.CopyN(io.Discard, c, 4<<10)
+			n += got
+			if n%(1<<20) < 4<<10 {
+				time.Sleep(writeTime - time.Second)
+			}
+		}
+		require.Equal(t, io.EOF, err)
+		require.Greater(t, n, int64(64<<20))
+		require.Greater(t, time.Since(begin), 50*writeTime)
+		require.NoError(t, <-ended)
+		require.NoError(t, c.Close())
+	})
+}
+
+// The buffers of the kernel take some of it; what is beyond waits for the reader.
+func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	s := newServer(large(ended))
+	go func() { _ = serveBounded(s, l, 10, 200*time.Millisecond) }()
+	defer s.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
+	n, _ := io.Copy(io.Discard, c) // the connection is closed, so this ends
+	require.Less(t, n, int64(64<<20))
 }
 
 func TestTheOldestConnectionThatWaitsMakesRoom(t *testing.T) {

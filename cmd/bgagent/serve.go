@@ -151,7 +151,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	if page != nil {
 		fmt.Printf("page: http://%s/\n", listener.Addr())
 	}
-	if err := serveBounded(server, listener, maxConnections()); !errors.Is(err, http.ErrServerClosed) {
+	if err := serveBounded(server, listener, maxConnections(), writeTime); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -275,6 +275,19 @@ func TestTheKeysCtrlCInATerminal(t *testing.T) {
 	p.requireGone(2)
 }
 
+// A program that asks its user on the terminal has none: it is told so, instead
+// of being stopped by the system for ever.
+func TestAnAgentThatReadsTheTerminalIsNotStopped(t *testing.T) {
+	p := withAgent(t, `cat >/dev/null
+if read x </dev/tty; then echo "read $x"; else echo no terminal; fi
+`)
+	out, code := p.inTerminal(40, nil, "run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 0, code, out)
+	b, err := os.ReadFile(filepath.Join(p.project, "out", p.index("out").Tasks[0].File))
+	require.NoError(t, err)
+	require.Equal(t, "no terminal\n", string(b))
+}
+
 // A program that does not read its prompt breaks a pipe, and nothing more.
 func TestABrokenPipeToAChildInterruptsNothing(t *testing.T) {
 	p := newPlace(t)

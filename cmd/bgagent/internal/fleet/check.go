@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -104,17 +105,59 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	if a.Preset == "generic" {
 		return path, nil
 	}
-	var out, problems bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, append(slices.Clone(line[1:]), "--version")...)
-	cmd.Env, cmd.Dir = append(environ(p, a), procs.NewMarks(1, f.instance).Environ()...), a.Directory
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &problems, time.Second
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return "", fmt.Errorf("%s --version does not answer within %v", line[0], checkTime)
-		}
-		return "", fmt.Errorf("%s --version fails: %w: %s", line[0], err, lastLine(problems.String()))
+	out, problems, err := tell(ctx, procs.Spec{
+		Command: slices.Concat([]string{path}, line[1:], []string{"--version"}), Dir: a.Directory,
+		Env: environ(p, a), Marks: procs.NewMarks(1, f.instance),
+	})
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%s --version does not answer within %v", line[0], checkTime)
+	case err != nil:
+		return "", fmt.Errorf("%s --version fails: %w: %s", line[0], err, lastLine(problems))
 	}
-	return strings.TrimSpace(path + " " + lastLine(out.String())), nil
+	return strings.TrimSpace(path + " " + lastLine(out)), nil
+}
+
+// maxTold is how much is kept of what a program tells of its version, in bytes.
+const maxTold = 64 << 10
+
+// tell runs a program to its end and returns what it prints. Nothing of it is left
+// running.
+func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
+	var texts [2]bytes.Buffer
+	var ends [2]*os.File
+	var readers sync.WaitGroup
+	for i := range ends {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return "", "", err
+		}
+		defer r.Close()
+		defer w.Close()
+		ends[i] = w
+		readers.Go(func() {
+			_, _ = io.CopyN(&texts[i], r, maxTold)
+			_, _ = io.Copy(io.Discard, r)
+		})
+	}
+	spec.Stdout, spec.Stderr = ends[0], ends[1]
+	p, err := procs.Start(spec)
+	if err == nil {
+		select {
+		case <-p.Exited():
+		case <-ctx.Done():
+			p.Stop(nil, grace)
+		}
+		err = p.Finish(grace)
+		if !p.State().Success() {
+			err = errors.Join(errors.New(p.State().String()), err)
+		}
+	}
+	for _, w := range ends {
+		_ = w.Close()
+	}
+	readers.Wait()
+	return texts[0].String(), texts[1].String(), err
 }
 
 func notFound(program string, err error) error {
