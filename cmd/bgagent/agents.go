@@ -41,7 +41,7 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 	sayFiles(set)
 	life := begin("agents")
 	defer life.end()
-	crew, err := fleet.New(set, life.id)
+	crew, err := fleet.New(set, fleet.Options{Instance: life.id})
 	if err != nil {
 		return &exitError{exitInput, err}
 	}

@@ -69,7 +69,7 @@ func (c *cli) settings() (*settings.Settings, error) {
 		return nil, &exitError{exitInput, err}
 	}
 	// Made for its errors: it starts nothing, and all subcommands refuse the same.
-	if _, err := fleet.New(s, ""); err != nil {
+	if _, err := fleet.New(s, fleet.Options{}); err != nil {
 		return nil, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {

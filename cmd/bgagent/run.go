@@ -65,7 +65,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	}
 	life := begin("run")
 	defer life.end()
-	crew, err := fleet.New(set, life.id)
+	crew, err := fleet.New(set, fleet.Options{Instance: life.id, KeepLogs: true})
 	if err != nil {
 		return &exitError{exitInput, err}
 	}

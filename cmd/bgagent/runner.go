@@ -200,8 +200,10 @@ func (r *runner) take(number int, t bgagent.Task) {
 	case entry.Status.Terminal():
 		return // what happens after its end
 	}
+	t.Reason = strings.TrimPrefix(t.Reason, "the turn: ") // which else would fail is no news
 	*entry = results.EntryOf(number, t)
 	row := display.Row{Number: number, Task: t}
+	row.Log = r.writeLog(number, t, entry)
 	var unwritten *results.WriteError
 	switch name, err := r.write(number, t, entry); {
 	case errors.As(err, &unwritten):
@@ -235,6 +237,22 @@ func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string
 		entry.Cut, entry.Bytes = true, whole
 	}
 	return r.folder.Write(number, t, long)
+}
+
+// writeLog writes what the programs of a task have printed, and returns the name of
+// the file; "" where they have printed nothing.
+func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) string {
+	log := r.crew.Log(t.ID)
+	if log == nil {
+		return ""
+	}
+	name, err := r.folder.WriteLog(number, t, log)
+	if err != nil {
+		r.show.Note(fmt.Sprintf("task %d: its log is lost: %v", number, err))
+		return ""
+	}
+	entry.Log = name
+	return name
 }
 
 // row shows a task that has not ended.

@@ -17,6 +17,7 @@ type Row struct {
 	Number int // in the list, from 1
 	Task   bgagent.Task
 	File   string // its result, once that is written
+	Log    string // what its program has printed, once that is written; empty for nothing
 	Cut    bool   // the file holds only the beginning of the answer
 	Bytes  int64  // with Cut: of the whole answer; 0 where that is not known
 

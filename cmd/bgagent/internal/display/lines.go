@@ -87,6 +87,7 @@ type Line struct {
 	LastMessage string              `json:"last_message,omitempty"`
 	Seconds     float64             `json:"seconds,omitempty"`
 	File        string              `json:"file,omitempty"`
+	Log         string              `json:"log,omitempty"`     // the file with what its program printed
 	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
 	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
@@ -114,7 +115,7 @@ func (j *JSON) Show(r Row) {
 		Type: "task", Number: r.Number, ID: t.ID, Agent: t.Agent, Description: t.Description,
 		Status: t.Status.String(), Cause: t.Cause.String(), Reason: t.Reason, ToolCalls: t.Progress.ToolCalls,
 		LastTool: t.Progress.LastTool, LastMessage: t.Progress.LastMessage,
-		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Cut: r.Cut, Bytes: r.Bytes, Problem: r.Problem, Queue: t.Queue,
+		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Log: r.Log, Cut: r.Cut, Bytes: r.Bytes, Problem: r.Problem, Queue: t.Queue,
 	}
 	if r.Problem != "" {
 		l.Result = t.Result

@@ -107,7 +107,7 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	}
 	out, problems, err := tell(ctx, procs.Spec{
 		Command: slices.Concat([]string{path}, line[1:], []string{"--version"}), Dir: a.Directory,
-		Env: environ(p, a), Marks: procs.NewMarks(1, f.instance),
+		Env: environ(p, a), Marks: procs.NewMarks(1, f.options.Instance),
 	})
 	switch {
 	case ctx.Err() != nil:
@@ -169,8 +169,14 @@ func notFound(program string, err error) error {
 
 // environ is what the program is given of the host's environment.
 func environ(p command.Program, a settings.Agent) []string {
+	return environOf(slices.Concat(command.DefaultEnviron(), p.Environ, a.Env))
+}
+
+// environOf returns the variables that the entries set, and those of the host's
+// that they let through.
+func environOf(entries []string) []string {
 	var out, names []string
-	for _, v := range slices.Concat(command.DefaultEnviron(), p.Environ, a.Env) {
+	for _, v := range entries {
 		if strings.Contains(v, "=") {
 			out = append(out, v)
 		} else {

@@ -62,7 +62,7 @@ func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagen
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)
 	ended(end)
-	return end, inKeys(err)
+	return end, f.turnError(err)
 }
 
 // program is the preset of an agent.
@@ -88,7 +88,7 @@ func (f *Fleet) addCommands() error {
 	if len(agents) == 0 {
 		return nil
 	}
-	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace, Instance: f.instance}
+	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace, Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed()}
 	var errs []error
 	for _, a := range agents {
 		one := command.Agent{
@@ -136,7 +136,7 @@ func (f *Fleet) addACP() error {
 	var errs []error
 	for i, group := range all {
 		first := group[0]
-		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.instance, Agents: map[string]acp.Agent{}}
+		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), Agents: map[string]acp.Agent{}}
 		if first.Terminals {
 			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
 		}
@@ -203,5 +203,5 @@ func (r remote) CreateSession(ctx context.Context, s bgagent.SessionSpec) (strin
 // StartTurn implements [bgagent.TurnStarter].
 func (r remote) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
 	p.Agent = r.f.agents[p.Agent].Remote
-	return inKeys(r.Client.StartTurn(ctx, session, p))
+	return r.f.turnError(r.Client.StartTurn(ctx, session, p))
 }

@@ -11,7 +11,7 @@ import (
 
 // crewOf is a fleet with a manager.
 func crewOf(t *testing.T, agents ...settings.Agent) (*Fleet, *bgagent.BackgroundManager) {
-	f, err := New(&settings.Settings{Agents: agents}, "")
+	f, err := New(&settings.Settings{Agents: agents}, Options{})
 	require.NoError(t, err)
 	m, err := f.Manager(bgagent.Config{})
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestWhatAClientRefusesIsToldOfItsAgent(t *testing.T) {
 	_, err := New(&settings.Settings{Agents: []settings.Agent{
 		{Name: "a", Kind: settings.Opencode, URL: "no url"},
 		{Name: "b", Kind: settings.Command, Preset: "codex", Env: []string{"=x"}},
-	}}, "")
+	}}, Options{})
 	require.ErrorContains(t, err, `agents.a.url: is refused: "no url" is no address of a server`)
 	require.ErrorContains(t, err, `agents.b: is refused: "env" has "=x"; it must be`)
 	require.NotContains(t, err.Error(), "Config.")

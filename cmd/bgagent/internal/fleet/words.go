@@ -3,11 +3,16 @@ package fleet
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/acp"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/command"
 )
 
@@ -60,6 +65,75 @@ func inKeys(err error) error {
 		return err
 	}
 	return &worded{text, err}
+}
+
+// endLines is how many of the last lines of standard error an error shows, and
+// endBytes how much of them.
+const (
+	endLines = 5
+	endBytes = 600
+)
+
+// turnError is the error of a turn for those who read it here: in the words of the
+// file, without the name of the package, with the last lines of the program's
+// standard error, and without secrets.
+func (f *Fleet) turnError(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := inKeys(err).Error()
+	for _, p := range []string{"command: ", "acp: ", "opencode: ", "inproc: "} {
+		text = strings.TrimPrefix(text, p)
+	}
+	var turn *command.TurnError
+	if errors.As(err, &turn) {
+		if end := lastLines(turn.Stderr); len(end) > 1 {
+			text += "; the end of its standard error: " + strings.Join(end, " | ")
+		}
+	}
+	if text = f.secrets.Mask(text); text == err.Error() {
+		return err
+	}
+	return &worded{text, err}
+}
+
+// lastLines returns the last lines that are not empty.
+func lastLines(text string) (lines []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	lines = lines[max(0, len(lines)-endLines):]
+	size := 0
+	for i, line := range slices.Backward(lines) {
+		if size += len(line); size > endBytes {
+			return lines[min(i+1, len(lines)-1):]
+		}
+	}
+	return lines
+}
+
+// secretWords are what is in the names of variables that hold secrets.
+var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
+
+// addSecrets takes in what an agent's program is given and what must not be written
+// down: what its "env" names, but for paths, and the keys that its preset takes.
+func addSecrets(s *transcript.Secrets, a settings.Agent) {
+	if a.PasswordEnv != "" {
+		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))
+	}
+	given := a.Env
+	if a.Kind == settings.Command {
+		given = slices.Concat(program(a).Environ, a.Env)
+	}
+	for _, v := range environOf(given) {
+		name, value, _ := strings.Cut(v, "=")
+		secret := slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(strings.ToUpper(name), w) })
+		if secret || !filepath.IsAbs(value) {
+			s.Add(name, value)
+		}
+	}
 }
 
 // problemOf is what a client has against its configuration, for a place that

@@ -26,7 +26,7 @@ import (
 type Folder struct {
 	dir    string
 	root   *os.Root
-	create func(name string) (file, error) // a new file
+	create func(name string, mode fs.FileMode) (file, error) // a new file
 }
 
 // file is a file that is being written.
@@ -111,8 +111,8 @@ func (f *Folder) firstName() (string, error) {
 }
 
 // createNew makes a file that has not been there. It follows no link.
-func (f *Folder) createNew(name string) (file, error) {
-	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
+	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
 // is reports whether the info describes the folder itself.
@@ -166,24 +166,45 @@ func partName(name string) string {
 // file cannot be written for another reason, the error is a [*WriteError] and
 // there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
-	title := fmt.Sprintf("%03d-%s", number, slug(t.Description))
 	if text == nil {
 		text = resultOf(t)
 	}
+	return f.named(titleOf(number, t), ".md", shared, func(w io.Writer) error { return writeAnswer(w, t, text) })
+}
+
+// WriteLog writes the log of a task, which only the user may read, and returns its
+// name. The error is a [*WriteError].
+func (f *Folder) WriteLog(number int, t bgagent.Task, log interface{ CopyTo(io.Writer) error }) (string, error) {
+	return f.named(titleOf(number, t), ".log", private, log.CopyTo)
+}
+
+// The modes of files: results are for everybody who may look into the folder.
+const (
+	shared  = fs.FileMode(0o644)
+	private = fs.FileMode(0o600)
+)
+
+func titleOf(number int, t bgagent.Task) string {
+	return fmt.Sprintf("%03d-%s", number, slug(t.Description))
+}
+
+// named writes a file under its title, or under one with a number where something
+// stands in the way.
+func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Writer) error) (string, error) {
 	var err error
 	for try := 1; try <= maxNames; try++ {
-		name := title + ".md"
+		name := title + suffix
 		if try > 1 {
-			name = fmt.Sprintf("%s-%d.md", title, try)
+			name = fmt.Sprintf("%s-%d%s", title, try, suffix)
 		}
-		if err = f.put(name, func(w io.Writer) error { return writeAnswer(w, t, text) }); err == nil {
+		if err = f.put(name, mode, write); err == nil {
 			return name, nil
 		}
 		if !inTheWay(err) {
 			break
 		}
 	}
-	return title + ".md", err
+	return title + suffix, err
 }
 
 // maxNames is how many names are tried when something stands in the way that
@@ -253,7 +274,7 @@ func (f *Folder) WriteIndex(x Index) error {
 	if err != nil {
 		return fmt.Errorf("writing the index: %w", err)
 	}
-	return f.put(IndexName, func(w io.Writer) error {
+	return f.put(IndexName, shared, func(w io.Writer) error {
 		_, err := w.Write(append(b, '\n'))
 		return err
 	})
@@ -277,9 +298,9 @@ var errReplaced = errors.New("it was replaced by something else while it was wri
 // put writes a file whole or not at all: under another name, which nobody can
 // have taken before, and then in place of whatever has its own, which is not
 // followed and not written to.
-func (f *Folder) put(name string, write func(io.Writer) error) error {
+func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
-	w, err := f.create(part)
+	w, err := f.create(part, mode)
 	if err != nil {
 		return &WriteError{filepath.Join(f.dir, name), reason(err)}
 	}

@@ -3,6 +3,7 @@ package results
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,8 +156,8 @@ func TestAFolderThatIsReplacedIsWrittenToAllTheSame(t *testing.T) {
 func TestAFileThatIsReplacedWhileItIsWrittenIsNotTakenForTheResult(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
-	f.create = func(name string) (file, error) {
-		w, err := f.createNew(name)
+	f.create = func(name string, _ fs.FileMode) (file, error) {
+		w, err := f.createNew(name, shared)
 		require.NoError(t, f.root.Remove(name))
 		require.NoError(t, f.root.Symlink("/etc/hostname", name))
 		return w, err
@@ -201,8 +202,8 @@ func (f full) Write(b []byte) (int, error) {
 func TestAFullDiskIsToldAndLeavesNoHalfFile(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
-	f.create = func(name string) (file, error) {
-		w, err := f.createNew(name)
+	f.create = func(name string, _ fs.FileMode) (file, error) {
+		w, err := f.createNew(name, shared)
 		return full{w}, err
 	}
 	_, err = f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "the answer"}, nil)
@@ -212,6 +213,6 @@ func TestAFullDiskIsToldAndLeavesNoHalfFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left)
 
-	f.create = func(string) (file, error) { return nil, errors.New("read-only") }
+	f.create = func(string, fs.FileMode) (file, error) { return nil, errors.New("read-only") }
 	require.ErrorContains(t, f.WriteIndex(Index{}), "read-only")
 }

@@ -30,6 +30,7 @@ type Entry struct {
 	Cost        float64        `json:"cost,omitempty"`    // US dollars
 	File        string         `json:"file,omitempty"`    // in the folder; empty when it could not be written
 	Problem     string         `json:"problem,omitempty"` // why not
+	Log         string         `json:"log,omitempty"`     // what its program printed, in the folder
 	Partial     bool           `json:"partial,omitempty"` // the file does not hold a finished answer
 	Cut         bool           `json:"cut,omitempty"`     // the file holds only the beginning of the answer
 	Bytes       int64          `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
