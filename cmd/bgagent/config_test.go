@@ -133,7 +133,7 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 		"[{\"agent\": \"demo-wait\",\n\"prompt\": \" \"}]":                         `tasks.jsonc:2:11: [0].prompt: is empty; say what the agent is to do`,
 		"[{\"prompt\": \"x\",\n\"agent\": \"none\"}]":                              `tasks.jsonc:2:10: [0].agent: names the agent "none", which there is not; the agents are demo-count,`,
 		"[{\"prompt\": 5, \"agent\": \"demo-wait\"}]":                              `[0].prompt: is the number 5; it must be a string`,
-		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"dir\": \".\"}]":          `[0].dir: is not a known key; the keys of a task are agent, prompt, description, model, directory`,
+		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"dir\": \".\"}]":          `[0].dir: is not a known key; the keys of a task are agent, prompt, promptFile, description, model, directory`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"directory\": \"gone\"}]": `[0].directory: is PROJECT/gone, which is not a directory; make it, or name another`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\",\n\"prompt\": \"y\"}]":      `tasks.jsonc:2:1: [0].prompt: stands twice, first in line 1; keep one of the two`,
 		"[{\"agent\": \"demo-wait\", \"prompt\": \"\xff\"}]":                       `is not valid UTF-8 from here on; save the file as UTF-8`,

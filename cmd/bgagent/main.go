@@ -7,6 +7,7 @@
 //	bgagent mcp                   serves the tools to the program that starts it
 //	bgagent serve                 serves them over HTTP
 //	bgagent cleanup               lists what killed runs have left, and ends it
+//	bgagent version               prints the version
 //
 // It exits with 0 when all went well, 1 when something did not, 2 when the
 // command line or a file is wrong, and 130 when it was interrupted. A signal is
@@ -30,6 +31,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/tty"
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
@@ -53,9 +55,12 @@ type cli struct {
 	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
 
 	Cleanup cleanupCmd `cmd:"" help:"List, or end, what killed runs of this program have left."`
+	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
-// settings loads the configuration that the command line asks for.
+// settings loads the configuration that the command line asks for. With an error,
+// which is of all that is wrong, the settings are nil where not even the names of
+// the agents are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -65,12 +70,13 @@ func (c *cli) settings() (*settings.Settings, error) {
 		}
 	}
 	s, err := settings.Load(files...)
-	if err != nil {
-		return nil, &exitError{exitInput, err}
+	if s != nil {
+		// Made for its errors: it starts nothing, and all subcommands refuse the same.
+		_, refused := fleet.New(s, fleet.Options{})
+		err = errors.Join(err, refused)
 	}
-	// Made for its errors: it starts nothing, and all subcommands refuse the same.
-	if _, err := fleet.New(s, fleet.Options{}); err != nil {
-		return nil, &exitError{exitInput, err}
+	if err != nil {
+		return s, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {
 		warn("%v", k)
@@ -122,6 +128,10 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.Err }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == tty.GuardArgument {
+		tty.Guard()
+		return
+	}
 	var c cli
 	parser := kong.Must(&c,
 		kong.Name("bgagent"),
@@ -130,7 +140,10 @@ func main() {
 		kong.UsageOnError(),
 	)
 	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "help" { // what people try first
+	if len(args) == 0 {
+		args = []string{"help"}
+	}
+	if args[0] == "help" { // what people try first
 		args = append(args[1:], "--help")
 	}
 	command, err := parser.Parse(args)
@@ -200,6 +213,15 @@ func flat(err error) []error {
 // and files have brought into it cannot act on the terminal.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
+}
+
+// versionCmd is bgagent version.
+type versionCmd struct{}
+
+// Run implements the subcommand.
+func (versionCmd) Run() error {
+	_, err := fmt.Println(version())
+	return err
 }
 
 func version() string {

@@ -345,7 +345,6 @@ func TestAFolderThatCannotBeMadeIsNamed(t *testing.T) {
 func TestTheCommandLineIsChecked(t *testing.T) {
 	p := newPlace(t)
 	for args, want := range map[string]string{
-		"":                     `expected one of "run", "agents", "config"`,
 		"fly":                  "unexpected argument fly; the commands are\n  run ",
 		"help fly":             "unexpected argument fly; the commands are\n  run ",
 		"run --fast":           "unknown flag --fast; see bgagent run --help",
@@ -368,6 +367,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	got := p.run("help")
 	require.Equal(t, 0, got.code)
 	require.Equal(t, got.out, p.run("--help").out)
+	require.Equal(t, got.out, p.run().out, "whoever types nothing is helped, too")
 	for _, command := range []string{"run", "agents", "config", "mcp", "serve"} {
 		require.Contains(t, got.out, "\n  "+command+" ")
 		help := p.run("help", command)

@@ -123,7 +123,7 @@ func TestNothingOfAnAgentActsOnATerminal(t *testing.T) {
 	p.write("broken", "#!/bin/sh\nprintf '\\033[2Jno\\n' >&2; exit 1\n")
 	got := p.run("run", "--plain", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 1, got.code)
-	require.Contains(t, got.out, "exited with code 3: second\n")
+	require.Contains(t, got.out, "exited with code 3: second; the end of its standard error: red | second\n")
 	b, err := os.ReadFile(filepath.Join(p.project, "out", "001-review.md"))
 	require.NoError(t, err)
 	require.True(t, strings.HasSuffix(string(b), "\n\nred\nsecond\n"), "%q", b)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -20,11 +21,12 @@ type serveCmd struct {
 	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
 	Host   []string `placeholder:"NAME" help:"A name, without a port, under which a reverse proxy on this machine asks for the server when it keeps the Host header. Repeatable; takes --token."`
 	pageFlags
+	logFlags
 }
 
 // Help implements kong's help provider.
 func (serveCmd) Help() string {
-	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them.
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them, and /healthz answers "ok".
 
 Ctrl-C, or another signal, ends it and stops what runs.
 
@@ -42,7 +44,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	s, err := startServing(all, "serve")
+	s, err := startServing(all, "serve", c.logFlags)
 	if err != nil {
 		return err
 	}
@@ -140,6 +142,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", h)
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	if page != nil {
 		mux.Handle("/", guarded)
 		defer page.Close()
@@ -151,6 +154,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	if page != nil {
 		fmt.Printf("page: http://%s/\n", listener.Addr())
 	}
+	c.sayHow(listener.Addr())
 	if err := serveBounded(server, listener, maxConnections(), writeTime); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -87,6 +87,7 @@ func (f *Fleet) turnError(err error) error {
 	}
 	var turn *command.TurnError
 	if errors.As(err, &turn) {
+		text = strings.TrimPrefix(text, filepath.Dir(turn.Program)+string(filepath.Separator))
 		if end := lastLines(turn.Stderr); len(end) > 1 {
 			text += "; the end of its standard error: " + strings.Join(end, " | ")
 		}

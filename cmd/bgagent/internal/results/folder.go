@@ -26,6 +26,7 @@ import (
 type Folder struct {
 	dir    string
 	root   *os.Root
+	lock   *os.File                                          // the folder, locked as long as it is open
 	create func(name string, mode fs.FileMode) (file, error) // a new file
 }
 
@@ -68,14 +69,18 @@ func hold(dir string) (*Folder, error) {
 	}
 	f := &Folder{dir: dir, root: root}
 	f.create = f.createNew
-	old, err := f.firstName()
+	err = f.claim()
+	old := ""
+	if err == nil {
+		old, err = f.firstName()
+	}
 	if err == nil && old != "" {
 		err = fmt.Errorf("the folder %s is not empty (it has %s), and nothing is overwritten; name a new one", dir, old)
 	} else if err != nil {
 		err = fmt.Errorf("looking into the folder for the results: %w", err)
 	}
 	if err != nil {
-		return nil, errors.Join(err, root.Close())
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
@@ -122,7 +127,12 @@ func (f *Folder) is(info fs.FileInfo) bool {
 }
 
 // Close lets go of the folder.
-func (f *Folder) Close() error { return f.root.Close() }
+func (f *Folder) Close() error {
+	if f.lock != nil {
+		_ = f.lock.Close()
+	}
+	return f.root.Close()
+}
 
 // Dir returns the path under which the folder was opened.
 func (f *Folder) Dir() string { return f.dir }

@@ -62,7 +62,9 @@ func Seconds(d time.Duration) float64 {
 // Index is what the index of a folder holds.
 type Index struct {
 	Began       time.Time `json:"began"`
-	Ended       time.Time `json:"ended,omitzero"` // of the run: zero while tasks run, and for ever after a crash
+	Ended       time.Time `json:"ended,omitzero"`   // of the run: zero while tasks run, and for ever after a crash
+	Resumed     time.Time `json:"resumed,omitzero"` // when the list was last gone on with
 	Interrupted bool      `json:"interrupted,omitempty"`
+	Stopped     string    `json:"stopped,omitempty"` // why the run was stopped before all had ended, by a flag
 	Tasks       []Entry   `json:"tasks"`
 }
