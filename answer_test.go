@@ -64,6 +64,10 @@ func TestToolCallsWithoutAWordComplete(t *testing.T) {
 		m := manage(t, f, bgagent.Config{})
 		task := ended(t, m, launch(t, m, "p").ID)[0]
 		require.Equal(t, bgagent.Completed, task.Status)
+		n, ok := m.TakeNotice("root")
+		require.True(t, ok)
+		require.True(t, n.Items[0].NoAnswer)
+		require.Contains(t, n.Text, "| 0s (wrote no answer) |")
 		r, err := bgagent.BackgroundOutput(t.Context(), m, root, bgagent.BackgroundOutputArgs{TaskID: task.ID})
 		require.NoError(t, err)
 		require.Contains(t, r.Text, "Result: (none: the agent wrote no answer; it made 2 tool calls, the last one `edit`)\nTo ask it for a report: delegate_task(session_id=\""+task.Session+"\", prompt=")

@@ -378,14 +378,22 @@ func (c *Config) validate() error {
 	if c.Concurrency != nil && (len(c.Limits.Model) > 0 || len(c.Limits.Provider) > 0 || c.Limits.Default != 0) {
 		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}
 	}
-	for _, pair := range [][2]durationField{
-		{{name: "StaleTimeout", value: &c.StaleTimeout}, {name: "TimeToLive", value: &c.TimeToLive}},
-		{{name: "PollInterval", value: &c.PollInterval}, {name: "StaleTimeout", value: &c.StaleTimeout}},
-		{{name: "PollInterval", value: &c.PollInterval}, {name: "HostUnreachable", value: &c.HostUnreachable}},
-		{{name: "NoticeWindow", value: &c.NoticeWindow}, {name: "NoticeMaxWait", value: &c.NoticeMaxWait}},
+	for _, pair := range []struct {
+		small, large string
+		a, b         time.Duration
+		shorter      bool // the same is too long, except for ever
+	}{
+		{"StaleTimeout", "TimeToLive", c.StaleTimeout, c.TimeToLive, false},
+		{"PollInterval", "StaleTimeout", c.PollInterval, c.StaleTimeout, false},
+		{"PollInterval", "HostUnreachable", c.PollInterval, c.HostUnreachable, true}, // or a task ends that was never asked about
+		{"NoticeWindow", "NoticeMaxWait", c.NoticeWindow, c.NoticeMaxWait, false},
 	} {
-		if small, large := *pair[0].value, *pair[1].value; small > 0 && large > 0 && small > large {
-			return &InputError{"Config." + pair[0].name, fmt.Sprintf("is %v and Config.%s is %v; the first must not be longer than the second", small, pair[1].name, large)}
+		must := "must not be longer than"
+		if pair.shorter {
+			must = "must be shorter than"
+		}
+		if pair.a > 0 && pair.b > 0 && (pair.a > pair.b || pair.shorter && pair.a == pair.b && pair.b < durationMax) {
+			return &InputError{"Config." + pair.small, fmt.Sprintf("is %v and Config.%s is %v; the first %s the second", pair.a, pair.large, pair.b, must)}
 		}
 	}
 	return nil

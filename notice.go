@@ -319,6 +319,7 @@ func (m *BackgroundManager) itemLocked(t *task, no int32) NoticeItem {
 		if t.fin.started > 0 {
 			it.Duration = time.Duration(t.fin.ended - t.fin.started)
 		}
+		it.NoAnswer = it.Status == Completed && t.fin.result == "" && !t.is(flagDropped) && t.fin.prog != nil && t.fin.prog.toolCalls > 0
 		return it
 	}
 	for _, p := range t.extra().past {

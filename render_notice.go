@@ -95,6 +95,9 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		if told[it.ID] {
 			lasted += " (told before)"
 		}
+		if it.NoAnswer {
+			lasted += " (wrote no answer)"
+		}
 		began := len(cells)
 		cells = append(cells, id, oneLine(it.Description, titleShort), oneLine(it.Agent, nameMax))
 		if failed {

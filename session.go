@@ -41,8 +41,17 @@ type TurnRunner interface {
 	// turn still running, and with an error or StopAborted: a zero TurnEnd says
 	// that the agent ended its turn itself. With an error the task has failed for
 	// this reason; TurnEnd.Stop may say what kind of end it was, such as
-	// StopInterrupted. The reporter may be used from any
-	// goroutine until RunTurn returns; what is reported later is dropped.
+	// StopInterrupted. An error that matches [ErrUnreachable] says that nothing
+	// was started: the call is made again. The reporter may be used from any
+	// goroutine until RunTurn returns; what is reported later is dropped, text
+	// too.
+	//
+	// So RunTurn returns when the answer is whole, which need not be when the
+	// agent first says so. It waits a moment for pieces that come late, and for
+	// work that the agent's own program does in the background, whose report is
+	// the answer. What is written after the end, such as a tip, is no part of it.
+	// A warning that the answer was cut off is StopLength or StopTurnLimit, and
+	// an agent that has written nothing has no answer: no text stands for it.
 	//
 	// The manager never calls it for a session that is in a turn, and waits for
 	// an Abort to return first.
@@ -58,7 +67,12 @@ type TurnStarter interface {
 	// runtime can prevent it, and returns nil then. The manager calls it only
 	// for sessions that it has found to be quiet; where one is in a turn all the
 	// same, because somebody else has prompted it, an error that matches
-	// [ErrBusy] is better than a prompt that waits in a line nobody sees.
+	// [ErrBusy] is better than a prompt that waits in a line nobody sees. When
+	// the server cannot be reached and the prompt has not been handed over, an
+	// error that matches [ErrUnreachable] has the call made again.
+	//
+	// The end of the turn is told as that of a runner is: when the answer is
+	// whole, and with a stop reason that says whether it was cut off.
 	StartTurn(ctx context.Context, session string, p Prompt) error
 
 	// Statuses returns the state of each of the sessions asked for. A session

@@ -145,7 +145,8 @@ type NoticeItem struct {
 	Status      Status        `json:"status"`
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
-	Duration    time.Duration `json:"duration"` // nanoseconds in JSON
+	Duration    time.Duration `json:"duration"`            // nanoseconds in JSON
+	NoAnswer    bool          `json:"no_answer,omitempty"` // it completed with tool calls alone: there is no text to read
 }
 
 // Caller says on whose behalf a call is made. The host fills it in; nothing in

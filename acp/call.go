@@ -91,6 +91,7 @@ type callNews struct {
 	input           any
 	paths           []string // files that it concerns
 	begins          bool     // it is told as a new call
+	unclear         bool     // a part of it could not be read
 }
 
 // pathsOf returns the files that a tool call concerns, wherever they are told.
@@ -127,7 +128,7 @@ func (s *session) called(t *turn, n callNews) []report {
 		return nil
 	}
 	id := short(n.id)
-	call := t.calls[id]
+	call, known := t.calls[id]
 	if again := call != nil && n.begins && !call.tool.State.InFlight(); call == nil || again {
 		own := id
 		if again { // some model servers give all calls one id
@@ -140,10 +141,13 @@ func (s *session) called(t *turn, n callNews) []report {
 		t.calls[id] = call
 	}
 	call.title, call.kind = cmp.Or(cut(n.title, maxTitle), call.title), cmp.Or(cut(n.kind, maxName), call.kind)
-	// A call that has ended stays so, even when an update comes too late.
-	if n.status != "" && call.tool.State.InFlight() {
+	if !n.begins && !call.tool.State.InFlight() && known { // it stays so, and is told once
+		return []report{func(r *bgagent.Reporter) { r.Activity() }}
+	}
+	if n.status != "" {
 		call.tool.State = stateOf(n.status)
 	}
+	call.unclear = call.unclear || n.unclear
 	if t.kept += call.keep(n, maxKept-t.kept); !call.tool.State.InFlight() {
 		t.kept -= call.forget()
 	}

@@ -36,6 +36,8 @@ type Client struct {
 	starting *start
 	all      map[*process]struct{} // those that have not ended
 	sessions map[string]*session
+
+	tellsUsage bool // the agent has told the tokens of a turn
 }
 
 var (

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 		case t.late <- struct{}{}:
 		default:
 		}
-		return s.apply(t, u)
+		return s.apply(t, u, false)
 	case u.AgentMessageChunk != nil, u.AgentThoughtChunk != nil, u.UserMessageChunk != nil, u.ToolCall != nil, u.ToolCallUpdate != nil, u.Plan != nil:
 		t.endLate()
 		return nil
@@ -104,7 +105,11 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	c.mu.Lock()
 	end := bgagent.TurnEnd{Text: t.s.conv.lastText()}
 	refused, broken, problem := t.refused, t.broken, strings.TrimSpace(t.problem)
-	if isProblem(end.Text, err) {
+	apiError := err == nil && answer.StopReason == sdk.StopReasonEndTurn && !broken && c.unused(t, answer) && isAPIError(end.Text)
+	if apiError {
+		broken, problem = true, strings.TrimSpace(end.Text)
+	}
+	if apiError || isProblem(end.Text, err) {
 		end.Text = t.s.conv.priorText()
 		end.NoText = end.Text == ""
 	}
@@ -144,6 +149,14 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	}
 	return end, nil
 }
+
+// apiError is how the error of a model's server begins that an agent writes as its
+// answer: with the code of HTTP.
+var apiError = regexp.MustCompile(`(?i)^\W*(?:[\w .:-]{0,60}\b(?:error|failed)\b[^\n]{0,80}\b[45]\d\d\b|(?:HTTP )?[45]\d\d\b[^\n]{0,20}(?:error|bad request|unauthorized|forbidden|not found|too many requests|unavailable|overloaded|\{"))`)
+
+// isAPIError reports whether the text is the error of a model's server. Nothing
+// but that would not do: an answer may be about such an error.
+func isAPIError(text string) bool { return len(text) <= shownOfError && apiError.MatchString(text) }
 
 // isProblem reports whether the text is the error that the agent answers with,
 // which some write as a message first.

@@ -254,5 +254,8 @@ func (a *fakeAgent) Prompt(ctx context.Context, q sdk.PromptRequest) (sdk.Prompt
 	if ctx.Err() != nil && !t.blind {
 		return sdk.PromptResponse{StopReason: sdk.StopReasonCancelled}, nil
 	}
+	if t.free {
+		return sdk.PromptResponse{StopReason: t.stop}, err
+	}
 	return sdk.PromptResponse{StopReason: t.stop, Usage: &sdk.Usage{InputTokens: 10, OutputTokens: 5, TotalTokens: 15}}, err
 }

@@ -27,6 +27,7 @@ type fakeTurn struct {
 
 	blocks int  // of the prompt
 	blind  bool // to cancellations
+	free   bool // tells no tokens
 }
 
 func (t *fakeTurn) tell(u sdk.SessionUpdate) { _ = t.a.update(context.Background(), t.id, u) }
@@ -52,6 +53,8 @@ func (t *fakeTurn) do(line string) error {
 		t.say(strconv.Itoa(t.blocks))
 	case "blind": // ends the turn as if it had not been told to stop
 		t.blind = true
+	case "free":
+		t.free = true
 	case "think":
 		t.tell(sdk.UpdateAgentThoughtText(rest))
 	case "wait": // until it is told to stop

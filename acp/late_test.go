@@ -146,3 +146,37 @@ func TestThoughtsAloneAreNoAnswer(t *testing.T) {
 		require.Len(t, e.of(bgagent.ReportReasoning), 1)
 	})
 }
+
+func TestAnErrorOfTheModelsServerThatIsWrittenAsAnAnswerIsNone(t *testing.T) {
+	const call = `update {"sessionUpdate":"tool_call","toolCallId":"1","title":"grep","kind":"search","status":"completed"}` + "\n"
+	for name, test := range map[string]struct {
+		before, prompt string
+		fails          bool
+	}{
+		"an error":            {"say fine", "free\nsay Error: 400 no such model", true},
+		"another error":       {"say fine", "free\nsay Execution failed: the request failed with status code 503", true},
+		"the code first":      {"say fine", `free` + "\n" + `say 429 {"error":{"message":"slow down"}}`, true},
+		"half, then an error": {"say fine", "message m1 half of an\nmessage m2 half of an answer\nfree\nmessage m3 API Error: 529 overloaded", true},
+		"tokens were used":    {"say fine", "say Error: 400 is what a server says to a bad request", false},
+		"a tool was used":     {"say fine", call + "free\nsay Error: 404 is what it says", false},
+		"tokens never told":   {"free\nsay fine", "free\nsay Error: 400 no such model", false}, // it cannot be known
+		"about an error":      {"say fine", "free\nsay The tests fail, and the log has Error: 400 in it", false},
+		"an answer":           {"say fine", "free\nsay 450 files were changed", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+				require.NoError(t, prompt(t, c, create(t, c), test.before).err)
+				e := prompt(t, c, create(t, c), test.prompt)
+				if !test.fails {
+					require.NoError(t, e.err)
+					require.NotEmpty(t, e.Text)
+					return
+				}
+				require.ErrorContains(t, e.err, `the agent "fake" failed: `)
+				require.Equal(t, bgagent.StopError, e.Stop)
+				require.NotContains(t, e.Text, "rror")
+				require.Equal(t, e.Text == "", e.NoText)
+			})
+		})
+	}
+}

@@ -122,7 +122,7 @@ func (m *received) into(method string, result any) error {
 	if len(m.Result) == 0 || result == nil {
 		return nil
 	}
-	if err := json.Unmarshal(m.Result, result); err != nil {
+	if _, err := readable(m.Result, result); err != nil {
 		return fmt.Errorf("the answer to %s cannot be read: %w", method, err)
 	}
 	return nil

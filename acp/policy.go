@@ -56,7 +56,14 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	defer t.requests.Done()
 	switch method {
 	case sdk.ClientMethodSessionRequestPermission:
-		return handle(params, func(q sdk.RequestPermissionRequest) (any, error) { return p.c.permission(t, q), nil })
+		// What cannot be read of a question makes it unclear, and rules are strict
+		// about those.
+		var q sdk.RequestPermissionRequest
+		left, err := readable(params, &q)
+		if err != nil {
+			return nil, badParams(err)
+		}
+		return p.c.permission(t, q, left), nil
 	case sdk.ClientMethodFsReadTextFile:
 		return handle(params, func(q sdk.ReadTextFileRequest) (any, error) { return p.c.readFile(t, q) })
 	case sdk.ClientMethodFsWriteTextFile:
@@ -112,8 +119,8 @@ func cancelled() sdk.RequestPermissionResponse {
 }
 
 // permission answers a question of the agent.
-func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest) sdk.RequestPermissionResponse {
-	q, unclear, out := c.question(t, req)
+func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool) sdk.RequestPermissionResponse {
+	q, unclear, out := c.question(t, req, left)
 	t.report(out...)
 	answer := c.decide(t, q, unclear)
 	if t.ctx.Err() != nil {
@@ -145,11 +152,11 @@ func (c *Client) refuse(t *turn, what string) {
 
 // question returns what is asked, which is also news about the tool call: what
 // the question leaves out was often told before.
-func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (q PermissionRequest, unclear bool, out []report) {
+func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, unclear bool, out []report) {
 	x := req.ToolCall
 	n := callNews{
 		id: string(x.ToolCallId), status: value(x.Status), input: x.RawInput,
-		paths: pathsOf(x.Locations, x.Content, x.RawInput),
+		paths: pathsOf(x.Locations, x.Content, x.RawInput), unclear: left,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +185,7 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (q Permissi
 	known = t.calls[short(n.id)]
 	if known == nil { // it has no id, or there are too many
 		q.Name = nameOf(q.Title, q.Kind)
-		return q, n.id != "", out
+		return q, n.id != "" || left, out
 	}
 	q.Name = known.tool.Name
 	q.Title, q.Kind = cmp.Or(q.Title, known.title), cmp.Or(q.Kind, known.kind)

@@ -125,8 +125,9 @@ type process struct {
 
 	// Guarded by Client.mu. A process that does not stop one of its turns is
 	// retired: it gets nothing new, and is ended when only such turns are left.
-	turns, stuck int
-	retired      bool
+	turns   map[*turn]struct{}
+	stuck   int
+	retired bool
 }
 
 // errSlowStart is why a start ends that takes too long.
@@ -138,8 +139,8 @@ func (c *Client) startProcess(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{c: c, run: run, ending: make(chan struct{}), dead: make(chan struct{})}
-	p.conn = newConn(run.in, handlers{request: p.request, notify: p.update})
+	p := &process{c: c, run: run, turns: map[*turn]struct{}{}, ending: make(chan struct{}), dead: make(chan struct{})}
+	p.conn = newConn(run.in, handlers{request: p.request, notify: p.update, noise: p.noise, told: p.told})
 	c.mu.Lock()
 	c.all[p] = struct{}{}
 	if c.closed {
@@ -243,7 +244,11 @@ func (p *process) cause() error {
 	if err := p.conn.ended(); err != nil && !errors.Is(err, errOutputEnded) {
 		return p.withStderr(err)
 	}
-	return p.withStderr(fmt.Errorf("it ended (%s)", p.run.how()))
+	err := fmt.Errorf("it ended (%s)", p.run.how())
+	if noise := p.conn.noise(); noise.Any() { // programs say there too what they lack
+		err = fmt.Errorf("%w; %s", err, noise)
+	}
+	return p.withStderr(err)
 }
 
 // withStderr adds the end of what the agent has written to stderr.
@@ -334,8 +339,8 @@ func (p *process) failed(ctx context.Context, err error) error {
 		return p.why
 	case errors.Is(err, errSlowStart):
 		err = fmt.Errorf("%w (Config.StartTimeout is %v)", err, p.c.cfg.StartTimeout)
-		if noise := p.conn.noise(); noise != "" {
-			err = fmt.Errorf("%w; it prints something else than JSON-RPC, which begins with %s", err, noise)
+		if noise := p.conn.noise(); noise.Any() {
+			err = fmt.Errorf("%w; it prints something else than JSON-RPC, which begins with %q", err, noise.First)
 		}
 		return p.withStderr(err)
 	}

@@ -46,6 +46,11 @@ type handlers struct {
 	// notify takes a notification. They come in order, before the answers that
 	// were written after them, and nothing is read meanwhile: it must not block.
 	notify func(method string, params json.RawMessage)
+	// noise takes what is no message; it must not block or keep the text. May be nil.
+	noise func(text []byte)
+	// told returns what the agent was told: what it prints again is no message. May
+	// be nil.
+	told func() string
 }
 
 // conn is the connection to an agent: one JSON-RPC message a line. Its methods
@@ -63,8 +68,8 @@ type conn struct {
 	next    int64
 	pending map[int64]waiting
 	inbound int
-	err     error  // why the connection ended
-	garbage string // the first line that was no message
+	err     error           // why the connection ended
+	garbage jsonlines.Noise // what was no message
 }
 
 // waiting is a request that has no answer yet.
@@ -176,8 +181,8 @@ func (c *conn) ended() error {
 	return c.err
 }
 
-// noise returns the first line that was no message.
-func (c *conn) noise() string {
+// noise returns what was no message.
+func (c *conn) noise() jsonlines.Noise {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.garbage
@@ -190,7 +195,9 @@ var errOutputEnded = errors.New("it closed its output")
 // serve reads until the agent's output ends or breaks the rules, and returns
 // when all that it has started has ended. It is called once.
 func (c *conn) serve(r io.Reader) {
-	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped})
+	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{
+		MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped, Told: c.h.told,
+	})
 	for c.ctx.Err() == nil {
 		object, err := in.Next()
 		if err != nil {
@@ -198,7 +205,7 @@ func (c *conn) serve(r io.Reader) {
 			case errors.Is(err, io.EOF):
 				err = errOutputEnded
 			case errors.Is(err, jsonlines.ErrNoise): // a program that does nothing else is no agent
-				err = fmt.Errorf("it prints something else than JSON-RPC, which begins with %s", c.noise())
+				err = fmt.Errorf("it prints something else than JSON-RPC, which begins with %q", c.noise().First)
 			}
 			c.fail(err)
 			break
@@ -229,12 +236,13 @@ func (c *conn) skipped(text []byte) {
 	c.hear(text)
 }
 
-// hear keeps the first line that was no message.
-func (c *conn) hear(line []byte) {
+// hear counts a text that was no message.
+func (c *conn) hear(text []byte) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.garbage == "" {
-		c.garbage = fmt.Sprintf("%.*q", shownOfLine, line)
+	c.garbage.Add(text)
+	c.mu.Unlock()
+	if c.h.noise != nil {
+		c.h.noise(text)
 	}
 }
 

@@ -144,7 +144,7 @@ func notified(t *testing.T, printed string) (list []string, noise string, err er
 		list = append(list, method+string(params))
 	}})
 	c.serve(strings.NewReader(printed))
-	return list, c.noise(), c.ended()
+	return list, c.noise().First, c.ended()
 }
 
 type closer struct{ io.Writer }
@@ -170,7 +170,7 @@ func TestAMessageIsFoundBehindWhateverIsPrintedBeforeIt(t *testing.T) {
 		require.Equal(t, []string{"a", "b"}, got, name)
 	}
 	_, noise, _ := notified(t, "what is this\n"+`{"method":"a"}`+"\n")
-	require.Equal(t, `"what is this"`, noise)
+	require.Equal(t, "what is this", noise)
 }
 
 func TestErrorsOfAgentsAreReadable(t *testing.T) {
@@ -211,7 +211,7 @@ func FuzzServe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		c, err := New(Config{Command: []string{"x"}, Dir: "/nowhere"})
 		require.NoError(t, err)
-		p := &process{c: c, dead: make(chan struct{}), ending: make(chan struct{}), run: &running{}}
+		p := &process{c: c, turns: map[*turn]struct{}{}, dead: make(chan struct{}), ending: make(chan struct{}), run: &running{}}
 		p.conn = newConn(discard{io.Discard}, handlers{request: p.request, notify: p.update})
 		s := &session{id: "s", dir: "/nowhere", proc: p, conv: conversation{max: 1000}}
 		c.sessions["s"], c.all[p] = s, struct{}{}

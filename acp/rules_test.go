@@ -150,17 +150,17 @@ func TestAQuestionIsAboutAllThatWasToldOfTheCall(t *testing.T) {
 		turn.s.apply(turn, sdk.SessionUpdate{ToolCallUpdate: &sdk.SessionToolCallUpdate{
 			ToolCallId: "1", Title: test.told.Title, Kind: test.told.Kind,
 			Locations: test.told.Locations, Content: test.told.Content, RawInput: test.told.RawInput,
-		}})
+		}}, false)
 		test.asked.ToolCallId = "1"
-		q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: test.asked})
+		q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: test.asked}, false)
 		require.Equal(t, PermissionAnswer{Allow: test.want == "", Reason: test.want}, c.decide(turn, q, unclear), name)
 	}
 }
 
 func TestACommandToldBeforeIsTheOneAskedAbout(t *testing.T) {
 	c, turn := asker(t, on("bash", "*", bgagent.PermissionAllow), on("bash", "rm *", bgagent.PermissionDeny))
-	turn.s.apply(turn, sdk.StartToolCall("1", "Tidy up", sdk.WithStartKind(sdk.ToolKindExecute), sdk.WithStartRawInput(map[string]any{"command": "rm -rf .", "path": "/w"})))
-	q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{ToolCallId: "1"}})
+	turn.s.apply(turn, sdk.StartToolCall("1", "Tidy up", sdk.WithStartKind(sdk.ToolKindExecute), sdk.WithStartRawInput(map[string]any{"command": "rm -rf .", "path": "/w"})), false)
+	q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{ToolCallId: "1"}}, false)
 	require.False(t, c.decide(turn, q, unclear).Allow)
 	require.Equal(t, map[string]any{"command": "rm -rf .", "path": "/w"}, q.Input)
 }
@@ -169,12 +169,12 @@ func TestWhatIsKeptOfCallsIsBounded(t *testing.T) {
 	_, turn := asker(t)
 	long := strings.Repeat("x", 1<<20)
 	for _, id := range []sdk.ToolCallId{"1", "2", "3", "4", "5", "6", "7", "8", "9"} {
-		turn.s.apply(turn, sdk.StartToolCall(id, "t", sdk.WithStartRawInput(map[string]any{"a": long}), sdk.WithStartLocations([]sdk.ToolCallLocation{{Path: "/w/" + string(id)}})))
+		turn.s.apply(turn, sdk.StartToolCall(id, "t", sdk.WithStartRawInput(map[string]any{"a": long}), sdk.WithStartLocations([]sdk.ToolCallLocation{{Path: "/w/" + string(id)}})), false)
 	}
 	require.LessOrEqual(t, turn.kept, maxKept)
 	require.True(t, turn.calls["9"].unclear)
 	for _, id := range []sdk.ToolCallId{"1", "2", "3", "4", "5", "6", "7", "8", "9"} {
-		turn.s.apply(turn, sdk.UpdateToolCall(id, sdk.WithUpdateStatus(sdk.ToolCallStatusFailed)))
+		turn.s.apply(turn, sdk.UpdateToolCall(id, sdk.WithUpdateStatus(sdk.ToolCallStatusFailed)), false)
 	}
 	require.Zero(t, turn.kept)
 }

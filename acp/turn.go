@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -48,10 +49,11 @@ type turn struct {
 	requests sync.WaitGroup // requests of the agent that are being answered
 
 	// Guarded by Client.mu.
-	over     bool   // nothing further is taken of the agent
-	answered bool   // the prompt is, and only late pieces of the answer are taken
-	broken   bool   // the agent has said that it has failed, though its answer may not
-	problem  string // what it has written since
+	noise    jsonlines.Noise // what the process has printed meanwhile that was no message
+	over     bool            // nothing further is taken of the agent
+	answered bool            // the prompt is, and only late pieces of the answer are taken
+	broken   bool            // the agent has said that it has failed, though its answer may not
+	problem  string          // what it has written since
 	calls    map[string]*toolCall
 	repeated int    // calls that came under the id of one that had ended
 	kept     int    // bytes kept of calls
@@ -164,7 +166,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	answer, err := c.ask(t, p)
 	c.awaitLate(t, p)
 	c.quiet(t)
-	c.leave(p, false)
+	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
 	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
 		lost = true // an agent that is told to end may cancel its turns first
@@ -175,7 +177,11 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 		defer c.mu.Unlock()
 		return bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: t.s.conv.lastText()}, c.interrupted(p)
 	}
-	return c.endOf(t, answer, err)
+	end, err := c.endOf(t, answer, err)
+	if err != nil && noise.Any() {
+		err = fmt.Errorf("%w; %s", err, noise)
+	}
+	return end, err
 }
 
 // enter counts the turn in its process and records the prompt. It reports
@@ -186,27 +192,29 @@ func (c *Client) enter(t *turn, p *process) bool {
 	if _, alive := c.all[p]; !alive || !p.usable() {
 		return false
 	}
-	p.turns++
+	p.turns[t] = struct{}{}
 	t.s.conv.add(bgagent.Message{Role: bgagent.RoleUser, PromptID: t.prompt.ID, Text: t.prompt.Text, Finished: true, Time: time.Now()})
 	return true
 }
 
-// leave takes a turn, or only one that does not stop, out of its process.
-func (c *Client) leave(p *process, stuck bool) {
+// leave takes a turn out of its process, and returns what that has printed
+// meanwhile that was no message.
+func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if stuck {
-		p.stuck--
-	} else {
-		p.turns--
-	}
+	delete(p.turns, t)
 	p.endIfUseless()
+	noise := t.noise
+	c.mu.Unlock()
+	if noise.Any() {
+		c.cfg.Logger.Warn("acp: "+noise.String(), "program", c.cfg.Command[0], "session", t.s.id)
+	}
+	return noise
 }
 
 // endIfUseless ends a process in which nothing runs but turns that do not stop.
 // Client.mu must be held.
 func (p *process) endIfUseless() {
-	if p.retired && p.turns == p.stuck {
+	if p.retired && len(p.turns) == p.stuck {
 		p.end(fmt.Errorf("it was ended because it had not stopped a turn within %v of being told to", p.c.cfg.CancelGrace))
 	}
 }
@@ -260,7 +268,10 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	c.cfg.Logger.Warn("acp: the agent does not stop a turn", "session", t.s.id, "task", t.prompt.Task)
 	c.retire(p)
 	err := <-over // the process ends, or the answer comes after all
-	c.leave(p, true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.stuck--
+	p.endIfUseless()
 	return answer, err
 }
 

@@ -30,7 +30,8 @@ func (p *process) update(method string, params json.RawMessage) {
 		return
 	}
 	var n sdk.SessionNotification
-	if err := json.Unmarshal(params, &n); err != nil {
+	left, err := readable(params, &n)
+	if err != nil || n.SessionId == "" {
 		// A kind of update that is newer than the SDK: a sign of life all the same.
 		n.SessionId = sessionOf(params)
 	}
@@ -49,7 +50,7 @@ func (p *process) update(method string, params json.RawMessage) {
 	case t != nil && !t.over && s.proc == p && t.answered:
 		out = s.late(t, n.Update)
 	case t != nil && !t.over && s.proc == p:
-		out = s.apply(t, n.Update)
+		out = s.apply(t, n.Update, left)
 	default:
 		s.noted(n.Update)
 	}
@@ -57,6 +58,27 @@ func (p *process) update(method string, params json.RawMessage) {
 	if len(out) > 0 {
 		t.report(out...)
 	}
+}
+
+// noise takes what the agent has printed that is no message. Which turn it is
+// about cannot be known, so that it is told of each that runs.
+func (p *process) noise(text []byte) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	for t := range p.turns {
+		t.noise.Add(text)
+	}
+}
+
+// told returns what the agent was told in the turns that run.
+func (p *process) told() string {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	var b strings.Builder
+	for t := range p.turns {
+		b.WriteString(t.prompt.System + "\n" + t.prompt.Text + "\n")
+	}
+	return b.String()
 }
 
 // sessionOf returns the session that an update is for.
@@ -111,8 +133,8 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 }
 
 // apply takes an update of the turn that runs and returns what is to be
-// reported.
-func (s *session) apply(t *turn, u sdk.SessionUpdate) []report {
+// reported. left says that a part of it could not be read.
+func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.broken:
 		t.problem += textOf(u.AgentMessageChunk.Content)
@@ -134,10 +156,10 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate) []report {
 		return []report{func(r *bgagent.Reporter) { r.Reasoning(text) }}
 	case u.ToolCall != nil:
 		x := u.ToolCall
-		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), true})
+		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), true, left})
 	case u.ToolCallUpdate != nil:
 		x := u.ToolCallUpdate
-		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), false})
+		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), false, left})
 	case u.Plan != nil:
 		return []report{todos(u.Plan)}
 	case u.UsageUpdate != nil:
@@ -165,7 +187,25 @@ func value[T any](p *T) (v T) {
 // use reports the tokens of a turn. The field of the protocol is not stable yet;
 // agents that have it count the turn. Gemini tells them in a place of its own.
 func (c *Client) use(t *turn, answer sdk.PromptResponse) {
-	var u bgagent.Usage
+	u := usageOf(answer)
+	if u == (bgagent.Usage{}) {
+		return
+	}
+	c.mu.Lock()
+	c.tellsUsage = true
+	t.s.conv.use(u)
+	c.mu.Unlock()
+	t.report(func(r *bgagent.Reporter) { r.Usage(u) })
+}
+
+// unused reports whether no model has answered in the turn, as far as that can be
+// said: of an agent that has told the tokens of other turns and tells none of this
+// one, in which there is no tool call either. Client.mu must be held.
+func (c *Client) unused(t *turn, answer sdk.PromptResponse) bool {
+	return c.tellsUsage && usageOf(answer) == (bgagent.Usage{}) && len(t.calls) == 0
+}
+
+func usageOf(answer sdk.PromptResponse) (u bgagent.Usage) {
 	if x := answer.Usage; x != nil {
 		u.InputTokens, u.OutputTokens = int64(x.InputTokens), int64(x.OutputTokens)
 	} else {
@@ -181,13 +221,7 @@ func (c *Client) use(t *turn, answer sdk.PromptResponse) {
 			u.InputTokens, u.OutputTokens = meta.Quota.Count.Input, meta.Quota.Count.Output
 		}
 	}
-	if u == (bgagent.Usage{}) {
-		return
-	}
-	c.mu.Lock()
-	t.s.conv.use(u)
-	c.mu.Unlock()
-	t.report(func(r *bgagent.Reporter) { r.Usage(u) })
+	return u
 }
 
 // textOf returns what a content block says to a reader.

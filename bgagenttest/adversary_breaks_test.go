@@ -381,3 +381,40 @@ func idleFirst(b *badStarter) {
 		})
 	}
 }
+
+// endsEarly returns when a turn has said something and is silent for a second.
+func endsEarly(b *badRunner) {
+	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		if !strings.HasPrefix(p.Text, "late") {
+			return b.Runner.RunTurn(ctx, id, p, r)
+		}
+		over := make(chan ended, 1)
+		go func() {
+			end, err := b.Runner.RunTurn(ctx, id, p, r)
+			over <- ended{end, err}
+		}()
+		select {
+		case e := <-over:
+			return e.TurnEnd, e.err
+		case <-time.After(time.Second):
+			return bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn}, nil
+		}
+	}
+}
+
+// repeatsEnds tells the end of every tool call again.
+func repeatsEnds(b *badRunner) {
+	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+		return b.Runner.RunTurn(ctx, id, p, bgagent.NewReporter(func(x bgagent.Report) {
+			switch x.Kind {
+			case bgagent.ReportText:
+				r.Text(x.Text)
+			case bgagent.ReportTool:
+				r.Tool(x.Tool)
+				if !x.Tool.State.InFlight() {
+					r.Tool(x.Tool)
+				}
+			}
+		}))
+	}
+}

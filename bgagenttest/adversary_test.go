@@ -63,7 +63,7 @@ var adversaries = []adversary{
 	{check: "abort missing", how: "an error when there is no session", runner: abortsOnlyExisting},
 	{check: "context of a turn", how: "it is ignored", runner: ignoresContext},
 	{check: "reporter", how: "a report comes late", runner: reportsLate},
-	{check: "handed over", how: "the turn ends with the call's context", starter: tiesTurnToCall},
+	{check: "handed over", how: "the turn ends with the call's context", starter: tiesTurnToCall, also: []string{"late pieces"}},
 	{check: "repeated prompt", how: "a repeated prompt is a new one", starter: takesRepeatsForNew},
 	{check: "statuses", how: "unused sessions are left out", starter: leavesOutUnused},
 	{check: "idle after the turn", how: "now and then idle in mid-turn", starter: idlesNowAndThen},
@@ -106,6 +106,22 @@ var adversaries = []adversary{
 	{check: "changes", how: "the cursor counts messages", runner: countsMessages},
 	{check: "pages", how: "max is ignored", runner: ignoresMax},
 	{check: "tool calls", how: "every state has an id of its own", runner: renumbersTools},
+	{check: "no answer", how: "a sentence stands for it", runner: func(b *badRunner) {
+		after(b, func(_ string, p bgagent.Prompt, e *ended) {
+			if p.Text == "think" {
+				e.Text = "(no output)"
+			}
+		})
+	}},
+	{check: "cut answer", how: "a warning is not read", runner: func(b *badRunner) {
+		after(b, func(_ string, _ bgagent.Prompt, e *ended) {
+			if e.Stop == bgagent.StopLength {
+				e.Stop = bgagent.StopEndOfTurn
+			}
+		})
+	}},
+	{check: "late pieces", how: "the first end counts", runner: endsEarly},
+	{check: "one end of a call", how: "every end is told twice", runner: repeatsEnds},
 	{check: "tools in messages", how: "a call is there twice", runner: func(b *badRunner) {
 		reading(b, func(page *bgagent.Page) {
 			for i, msg := range page.Messages {

@@ -18,6 +18,10 @@ var messageChecks = []check{
 	{name: "changes", why: "a message that was read half written stays so for the manager", needs: []need{aReader}, run: checkChanges},
 	{name: "pages", why: "a page larger than asked for can be larger than what there is room for", needs: []need{aReader}, run: checkPages},
 	{name: "tool calls", why: "a call is counted once by its id, and one that never ends holds its turn open", needs: []need{harnessTool}, run: checkToolCalls},
+	{name: "no answer", why: "a task without an answer is told as an error; what a client makes up for it is taken for one", needs: []need{harnessSilent}, run: checkNoAnswer},
+	{name: "cut answer", why: "half an answer is completed work for whoever reads it", needs: []need{harnessCut}, run: checkCutAnswer},
+	{name: "late pieces", why: "what comes late is often the whole answer; after RunTurn has returned nothing is taken", needs: []need{harnessLate}, run: checkLatePieces},
+	{name: "one end of a call", why: "what is told under the id of a call that has ended is another call", needs: []need{aRunner, harnessTool}, run: checkOneEnd},
 	{name: "tools in messages", why: "what the messages show must agree with what was counted", needs: []need{aReader, harnessTool}, run: checkToolsInMessages},
 }
 
@@ -202,6 +206,42 @@ func checkToolCalls(c *checkContext) {
 		c.endf("the turn with the prompt of Harness.Tool ended as %v", o)
 	}
 	c.oneCall(o.tools, "the turn")
+}
+
+func checkOneEnd(c *checkContext) {
+	ends := 0
+	told := c.begin(c.create(), c.h.Tool()).await().tools
+	for _, t := range told {
+		if !t.State.InFlight() {
+			ends++
+		}
+	}
+	if ends != 1 {
+		c.failf("the end of a tool call was reported %d times: %+v; once is right", ends, told)
+	}
+}
+
+func checkNoAnswer(c *checkContext) {
+	o := c.begin(c.create(), c.h.Silent()).await()
+	if o.err == nil && strings.TrimSpace(o.text) != "" {
+		c.failf("the agent has written nothing, and the turn ended as %v; there should be no text, or an error", o)
+	}
+	if len(o.tools) > 0 {
+		c.failf("the agent has called no tool, and %+v were told", o.tools)
+	}
+}
+
+func checkCutAnswer(c *checkContext) {
+	o := c.begin(c.create(), c.h.Cut()).await()
+	if o.err == nil && o.stop != bgagent.StopLength && o.stop != bgagent.StopTurnLimit {
+		c.failf("an answer that was cut off ended as %v; it should be StopLength, StopTurnLimit or an error", o)
+	}
+}
+
+func checkLatePieces(c *checkContext) {
+	id := c.create()
+	c.answered(c.begin(id, c.h.Late("oregano")), "oregano")
+	c.say(id, "parsley") // whose turn nothing of it runs into
 }
 
 // oneCall checks that the states told of tool calls are those of one call.

@@ -68,6 +68,19 @@ type Harness struct {
 	Tool   func() string // a prompt that makes the agent call exactly one tool, then answer; optional
 	Recall func() string // a prompt that makes the agent answer with the first prompt of its session; optional
 
+	// Silent returns a prompt that makes the agent end its turn as if all were
+	// well, without a word to its reader and without calling a tool. Optional.
+	Silent func() string
+
+	// Cut returns a prompt of which the answer is cut off: at the model's output
+	// limit, or at a limit of steps. Runtimes also tell that by a warning. Optional.
+	Cut func() string
+
+	// Late returns a prompt that makes the agent say that its turn is over, or that
+	// it works in the background, before the given word of its answer has come.
+	// Optional, for runtimes that have this.
+	Late func(text string) string
+
 	// Notices returns the ids of the notices that have reached the session, one
 	// for each time that its agent was or will be told. Optional; without it
 	// nobody can know how often that was.
@@ -148,6 +161,9 @@ const (
 	harnessFail    need = "has no Harness.Fail"
 	harnessTool    need = "has no Harness.Tool"
 	harnessRecall  need = "has no Harness.Recall"
+	harnessSilent  need = "has no Harness.Silent"
+	harnessCut     need = "has no Harness.Cut"
+	harnessLate    need = "has no Harness.Late"
 	harnessNotices need = "has no Harness.Notices"
 	knownAgents    need = "has Harness.AnyAgent"
 	keptPromptIDs  need = "has no Harness.KeepsPromptID"
@@ -179,6 +195,18 @@ func (ck *check) inReach(h *Harness) bool {
 			}
 		case harnessRecall:
 			if h.Recall == nil {
+				return false
+			}
+		case harnessSilent:
+			if h.Silent == nil {
+				return false
+			}
+		case harnessCut:
+			if h.Cut == nil {
+				return false
+			}
+		case harnessLate:
+			if h.Late == nil {
 				return false
 			}
 		case harnessNotices:

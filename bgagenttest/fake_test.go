@@ -28,6 +28,15 @@ func obey(t *Turn) {
 		t.Say("I look")
 		t.Tool("grep", time.Second)
 		t.Say("used")
+	case "think":
+		t.Think("hm")
+	case "cut":
+		t.Say("half of")
+		t.Stop(bgagent.StopLength)
+	case "late":
+		t.Say("I work on it in the background. ")
+		t.Sleep(time.Minute / 2)
+		t.Say(rest)
 	case "recall":
 		t.Say(t.History()[0].Text)
 	}
@@ -55,6 +64,7 @@ func obedient(make func(func(*Turn)) (bgagent.SessionClient, *Fake)) Harness {
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
 		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"),
+		Silent: fixed("think"), Cut: fixed("cut"), Late: func(text string) string { return "late " + text },
 		Notices: func(sc bgagent.SessionClient, session string) []string {
 			return notices(sc.(interface {
 				Inbox(string) []bgagent.Notice

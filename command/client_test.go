@@ -44,6 +44,7 @@ func TestConformance(t *testing.T) {
 			}
 			if name == "lines" {
 				h.Fail, h.Tool, h.Recall = fixed("fail"), fixed("use"), fixed("recall")
+				h.Silent, h.Cut = fixed(`print {"type":"end"}`), fixed("stops length")
 			}
 			bgagenttest.Conformance(t, h)
 		})

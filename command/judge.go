@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -44,6 +45,9 @@ var interruptedCodes = []int{129, 130, 137, 143}
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text}
+	if x.left != nil { // a turn that went well has no reason that could name it
+		t.client.log(slog.LevelWarn, x.left.Error(), t.session)
+	}
 	if x.plain {
 		end.Text = strings.TrimSpace(end.Text)
 	}

@@ -186,7 +186,7 @@ func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 	o.locked(func() {
 		i := o.indexLocked(t.ID)
 		if late = o.end != nil && (i < 0 || o.tools[i].State >= bgagent.ToolDone); !late {
-			told = o.toolLocked(&t)
+			told, late = o.toolLocked(&t)
 		}
 	})
 	if late {
@@ -203,8 +203,9 @@ func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 }
 
 // toolLocked notes a call, gives it what is known of it, and returns the text
-// that is to be told before it.
-func (o *Output) toolLocked(t *bgagent.MessageTool) string {
+// that is to be told before it. It reports whether the call had ended before:
+// then nothing is to be told of it, as that would count it again.
+func (o *Output) toolLocked(t *bgagent.MessageTool) (text string, ended bool) {
 	i := -1
 	if times := o.times[t.ID]; times > 1 {
 		i = o.indexLocked(again(t.ID, times))
@@ -219,18 +220,21 @@ func (o *Output) toolLocked(t *bgagent.MessageTool) string {
 		t.ID, i = again(t.ID, o.times[t.ID]), -1
 	}
 	if i >= 0 {
+		if t.Name == "" && o.tools[i].State >= bgagent.ToolDone {
+			return "", true
+		}
 		if t.ID = o.tools[i].ID; t.Name == "" {
 			t.Name = o.tools[i].Name
 		}
 		o.tools[i] = *t
-		return ""
+		return "", false
 	}
 	if len(o.tools) < maxTools {
 		o.tools = append(o.tools, *t)
 	}
 	rest := o.closeLocked()
 	o.called = true
-	return rest
+	return rest, false
 }
 
 func (o *Output) indexLocked(id string) int {

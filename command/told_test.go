@@ -3,6 +3,7 @@
 package command
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"strconv"
@@ -156,4 +157,17 @@ func TestTheHostIsGivenWhatAProgramPrints(t *testing.T) {
 	_, err := c.RunTurn(t.Context(), create(t, c), bgagent.Prompt{Task: "bg_7", Text: `\033[1ma\377`}, bgagent.NewReporter(func(bgagent.Report) {}))
 	require.Error(t, err, "that is no UTF-8")
 	require.Equal(t, map[string]string{"bg_7 1": "\x1b[1ma\xffmore", "bg_7 2": "\x1b[1ma\xff"}, printed)
+}
+
+func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {
+	for _, end := range []string{`{"type":"end"}`, `{"type":"end","stop":"error"}`} {
+		var logged strings.Builder
+		c := linesClient(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+		s := c.sessions[create(t, c)]
+		turn := &turn{client: c, session: s, out: newOutput(nil, 1, bgagent.Usage{})}
+		DecodeLines()([]byte(end), turn.out)
+		_, err := turn.judge(outcome{program: "x", left: errors.New("these processes could not be ended: 7 (sleep)")})
+		require.Equal(t, strings.Contains(end, "stop"), err != nil)
+		require.Contains(t, logged.String(), "these processes could not be ended: 7 (sleep)", end)
+	}
 }

@@ -204,8 +204,11 @@ func TestAnIdThatComesAgainAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
 	require.Len(t, heard.events, 60)
 	said, _ = decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(strings.Repeat(line("done"), 30)))
 	require.Len(t, said.tools, 30, "also of a program that tells calls when they have ended")
-	said, _ = decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(line("running")+line("running")+`{"type":"tool","id":"0","state":"done"}`+"\n"+`{"type":"tool","id":"0","state":"done"}`))
+	end := `{"type":"tool","id":"0","state":"done"}` + "\n"
+	said, heard = decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(line("running")+line("running")+end+end+`{"type":"tool","id":"0","state":"running"}`))
 	require.Len(t, said.tools, 1, "a call that is told again has not begun again")
+	require.Equal(t, bgagent.ToolDone, said.tools[0].State)
+	require.Equal(t, 3, strings.Count(strings.Join(heard.events, "\n"), "grep"), "nor ended again, which would count it twice: %q", heard.events)
 }
 
 func TestAKeyThatIsRefusedEndsTheTurnAtOnce(t *testing.T) {

@@ -21,6 +21,9 @@ func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
 		t.Text("I wait")
 		<-ctx.Done()
 		return "", ctx.Err()
+	case "think":
+		t.Reasoning("hm")
+		return "", nil
 	case "fail":
 		return "", errors.New("the agent failed as it was told to")
 	case "use":
@@ -41,7 +44,7 @@ func TestConformance(t *testing.T) {
 		},
 		Agent: "obedient",
 		Say:   func(text string) string { return "say " + text },
-		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"),
+		Slow:  fixed("wait"), Fail: fixed("fail"), Tool: fixed("use"), Recall: fixed("recall"), Silent: fixed("think"),
 		Parent: "root", Directory: "/work", Virtual: true,
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +63,9 @@ type Config struct {
 
 	// HTTPClient makes the requests. When nil, one is made that gives up connecting
 	// after 5 seconds. Its Timeout must be zero: it would cut off the event stream.
+	// A copy of it is used, whose CheckRedirect is asked only about redirects that
+	// stay at the scheme, host and port of URL and stay the same request: no other
+	// is followed, so that the password goes nowhere else.
 	HTTPClient *http.Client
 }
 
@@ -92,9 +94,8 @@ type Client struct {
 	mu       sync.Mutex
 	closed   bool
 	sessions map[string]*session
-	asks     map[string]*ask    // open questions, by their id
-	known    map[string]catalog // agents and models, by directory
-	seenDirs map[string]time.Time
+	asks     map[string]*ask         // open questions, by their id
+	known    map[string]catalog      // agents and models, by directory
 	stream   bool                    // the event stream is up
 	breakOff context.CancelCauseFunc // ends its connection; nil before the first
 	tell     func(bgagent.HostEvent) // emits an event; nil while nobody listens
@@ -134,14 +135,27 @@ func New(cfg Config) (*Client, error) {
 	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
 	cfg.Tools = maps.Clone(cfg.Tools)
 	c := &Client{
-		cfg: cfg, base: strings.TrimRight(u.String(), "/"), http: cfg.HTTPClient,
-		sessions: map[string]*session{}, asks: map[string]*ask{}, known: map[string]catalog{}, seenDirs: map[string]time.Time{},
-	}
-	if c.http == nil {
-		c.http = &http.Client{Transport: transport()}
+		cfg: cfg, base: strings.TrimRight(u.String(), "/"), http: httpClient(cfg.HTTPClient),
+		sessions: map[string]*session{}, asks: map[string]*ask{}, known: map[string]catalog{},
 	}
 	c.life, c.close = context.WithCancel(context.Background())
 	return c, nil
+}
+
+// httpClient returns a client that makes requests as the given one does, and
+// stays at one server.
+func httpClient(given *http.Client) *http.Client {
+	if given == nil {
+		return &http.Client{Transport: transport(), CheckRedirect: stays}
+	}
+	h := *given
+	h.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if err := stays(req, via); err != nil || given.CheckRedirect == nil {
+			return err
+		}
+		return given.CheckRedirect(req, via)
+	}
+	return &h
 }
 
 // transport is that of clients without one of their own: many requests to one
@@ -242,16 +256,16 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 
 // agents asks for the agents of a directory, and remembers them.
 func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
-	var list []wireAgent
-	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &list}); err != nil {
+	var got list[wireAgent]
+	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &got}); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.known[dir]
-	k.agents = list
+	k.agents = got.items
 	c.remember(dir, k)
-	return list, nil
+	return got.items, nil
 }
 
 // maxDirs bounds of how many directories something is remembered.
@@ -352,20 +366,4 @@ func parseModel(name string) (*wireModel, error) {
 		return nil, fmt.Errorf("the model %q should be written provider/model, like anthropic/claude-sonnet-4-5", name)
 	}
 	return &wireModel{ID: model, ProviderID: provider}, nil
-}
-
-// rules returns the permission rules of a session: the last that matches wins.
-func (c *Client) rules(list []bgagent.Permission) []wireRule {
-	var out []wireRule
-	for _, tool := range slices.Sorted(maps.Keys(c.cfg.Tools)) {
-		action := bgagent.PermissionDeny
-		if c.cfg.Tools[tool] {
-			action = bgagent.PermissionAllow
-		}
-		out = append(out, wireRule{tool, "*", string(action)})
-	}
-	for _, p := range list {
-		out = append(out, wireRule{cmp.Or(p.Name, "*"), cmp.Or(p.Pattern, "*"), string(p.Action)})
-	}
-	return out
 }

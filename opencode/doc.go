@@ -45,6 +45,8 @@
 //     "always" in opencode's window holds for the tasks too.
 //   - A model that fails with status 500 is tried again by the server without an
 //     end; the task's own limits of time decide.
+//   - When a compaction follows a whole answer, that answer is the result, also
+//     where the agent goes on and says more to opencode's own prompt.
 //
 // # How it is tested
 //

@@ -3,8 +3,10 @@ package opencode
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -17,6 +19,7 @@ const textPause = 100 * time.Millisecond
 // drawn is a message as far as the stream has told it.
 type drawn struct {
 	msg    wireMessage
+	facts  facts
 	joined bool // its beginning was not told but read: pieces of text cannot be added
 	grown  map[string][]byte
 	dirty  bool // has grown since it was told
@@ -26,7 +29,7 @@ type drawn struct {
 func (f *follower) message(ctx context.Context, kind string, p eventProperties) {
 	var info wireInfo
 	if kind == "message.updated" {
-		if json.Unmarshal(p.Info, &info) != nil {
+		if lenient(json.Unmarshal(p.Info, &info)) != nil {
 			return
 		}
 		p.MessageID = info.ID
@@ -58,17 +61,64 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 			f.lost()
 			return
 		}
-		if d.joined {
-			f.told(p.SessionID, d)
-			return
+		if !d.joined {
+			d.update(kind, p, info)
 		}
-	}
-	if kind == "message.part.delta" {
+	} else if kind == "message.part.delta" {
 		f.grow(p, d)
 		return
+	} else {
+		d.update(kind, p, info)
 	}
-	d.update(kind, p, info)
+	if !f.fill(ctx, p.SessionID, d) {
+		f.lost()
+		return
+	}
 	f.told(p.SessionID, d)
+}
+
+// fill reads what came before a message in its turn, where the stream has not
+// told it and it decides what the message is. It reports whether it is known.
+func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
+	if f.full[session] {
+		return true
+	}
+	d.look()
+	needed := d.joined && d.msg.Info.Role == "assistant"
+	for _, x := range f.views[session] {
+		if x.facts.asks() {
+			f.full[session] = true
+			return true
+		}
+		needed = needed || x.facts.kind == kindCompaction || x.facts.kind == kindSummary || x.facts.kind == kindSelf
+	}
+	if !needed {
+		return true
+	}
+	list, _, err := f.c.back(ctx, session, func(w *wireMessage) bool {
+		m := w.message()
+		fx := w.facts(&m)
+		return fx.asks()
+	})
+	if err != nil && !missing(err) {
+		return false
+	}
+	f.full[session] = true
+	for i := range list {
+		if id := list[i].Info.ID; f.views[session][id] == nil {
+			x := &drawn{msg: list[i], joined: true, grown: map[string][]byte{}}
+			x.look()
+			f.views[session][id] = x
+		}
+	}
+	return true
+}
+
+// look finds out what the message is.
+func (d *drawn) look() (m bgagent.Message) {
+	m = d.msg.message()
+	d.facts = d.msg.facts(&m)
+	return m
 }
 
 // draw begins a message. One whose beginning was not told is read; nil means
@@ -154,8 +204,27 @@ func (f *follower) told(session string, d *drawn) {
 	if d.msg.Info.ID == "" || d.msg.Info.Role == "user" && len(d.msg.Parts) == 0 {
 		return
 	}
-	m := d.msg.message()
+	m := d.look()
+	var t track
+	view := f.views[session]
+	for _, id := range slices.Sorted(maps.Keys(view)) { // ids sort by time
+		if x := view[id]; x != d {
+			var other bgagent.Message
+			t.next(x.facts, &other)
+			continue
+		}
+		t.next(d.facts, &m)
+		break
+	}
+	f.c.over(session).apply(t.prompt, &m)
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: session, Message: &m})
+	if d.facts.kind == kindCompaction && f.c.giveUp(session, t) {
+		for _, x := range view { // their end means something else now
+			if x.facts.kind == kindAgent {
+				f.told(session, x)
+			}
+		}
+	}
 }
 
 // flush tells what has grown in a session, or in all of them.

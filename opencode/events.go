@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"time"
 
@@ -27,7 +28,10 @@ const (
 
 	// maxEvent bounds one event. The largest are messages with the output of a
 	// tool, and differences of files.
-	maxEvent = 64 << 20
+	maxEvent = 32 << 20
+
+	// keepEvent is how large a buffer is kept for the next event.
+	keepEvent = 1 << 20
 )
 
 // errFollowed is returned by a second call of Events.
@@ -65,7 +69,7 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 		}
 		var e *ServerError
 		failures++
-		if failures >= reconnectTries || errors.As(err, &e) && e.Status >= 400 && e.Status < 500 {
+		if failures >= reconnectTries || errors.As(err, &e) && e.Status >= 300 && e.Status < 500 {
 			return fmt.Errorf("following opencode's events: %w", err)
 		}
 		if !sleep(ctx, min(reconnectMin<<(failures-1), reconnectMax)) {
@@ -96,8 +100,10 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-		return false, c.refused(resp.StatusCode, body)
+		return false, c.refused(resp)
+	}
+	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != "" && kind != "text/event-stream" {
+		return false, &ServerError{URL: c.base, Status: resp.StatusCode, Detail: "asked for events, it sent " + kind, Advice: adviceNotOpencode}
 	}
 	f := newFollower(c, emit, again)
 	defer f.down()
@@ -138,54 +144,92 @@ func (c *Client) keepsUp(session string) {
 }
 
 // readEvents calls f for the data of every event of a stream of server-sent
-// events until it ends. The data is only valid during the call.
+// events until it ends. The data is only valid during the call. It is nil for an
+// event that is too large, which is passed over.
 func readEvents(r io.Reader, f func(data []byte)) error {
-	in := bufio.NewReaderSize(r, 64<<10)
+	in := lineReader{in: bufio.NewReaderSize(r, 64<<10)}
+	if start, _ := in.in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {
+		_, _ = in.in.Discard(3)
+	}
 	var data []byte
+	large := false
 	for {
-		line, err := readLine(in, maxEvent)
+		line, whole, err := in.next(maxEvent)
 		if err != nil {
 			return err
 		}
+		text, isData := bytes.CutPrefix(line, []byte("data:"))
 		switch {
 		case len(line) == 0:
-			if len(data) > 0 {
+			switch {
+			case large:
+				f(nil)
+			case len(data) > 0:
 				f(data)
 			}
-			data = data[:0]
-		case bytes.HasPrefix(line, []byte("data:")):
+			data, large = data[:0], false
+			if cap(data) > keepEvent {
+				data = nil
+			}
+		case !isData: // a comment, or a field that is not used
+		case large, !whole, len(data)+len(text) > maxEvent:
+			large, data = true, nil
+		default:
 			if len(data) > 0 {
 				data = append(data, '\n')
 			}
-			data = append(data, bytes.TrimPrefix(line[len("data:"):], []byte(" "))...)
-			if len(data) > maxEvent {
-				return errTooLong
-			}
+			data = append(data, bytes.TrimPrefix(text, []byte(" "))...)
 		}
 	}
 }
 
-var errTooLong = fmt.Errorf("the event stream has sent an event of more than %d MB", maxEvent>>20)
+// lineReader reads the lines of a stream, which end with \n, \r or both.
+type lineReader struct {
+	in   *bufio.Reader
+	long []byte // a line that does not fit into the buffer
+	cr   bool   // the last line has ended with \r
+}
 
-// readLine returns a line without its end. It is valid until the next call.
-func readLine(in *bufio.Reader, most int) ([]byte, error) {
-	line, err := in.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) {
-		whole := bytes.Clone(line)
-		for errors.Is(err, bufio.ErrBufferFull) {
-			if len(whole) > most {
-				return nil, errTooLong
+// next returns a line without its end, at most so many bytes of it, and whether
+// that is all of it. It is valid until the next call.
+func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
+	l.long = l.long[:0]
+	if cap(l.long) > keepEvent {
+		l.long = nil
+	}
+	whole = true
+	for {
+		if _, err := l.in.Peek(1); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF // the server never ends the stream
 			}
-			line, err = in.ReadSlice('\n')
-			whole = append(whole, line...)
+			return nil, false, err
 		}
-		line = whole
+		have, _ := l.in.Peek(l.in.Buffered())
+		if l.cr {
+			l.cr = false
+			if have[0] == '\n' {
+				_, _ = l.in.Discard(1)
+				continue
+			}
+		}
+		end := bytes.IndexAny(have, "\r\n")
+		if end < 0 {
+			if whole = whole && len(l.long)+len(have) <= most; whole {
+				l.long = append(l.long, have...)
+			}
+			_, _ = l.in.Discard(len(have))
+			continue
+		}
+		l.cr = have[end] == '\r'
+		line = have[:end]
+		if len(l.long) > 0 || !whole {
+			if whole = whole && len(l.long)+end <= most; whole {
+				l.long = append(l.long, line...)
+			}
+			line = l.long
+		}
+		_, _ = l.in.Discard(end + 1)
+		return line, whole, nil
 	}
-	if errors.Is(err, io.EOF) {
-		return nil, io.ErrUnexpectedEOF // the server never ends the stream
-	}
-	if err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), nil
 }

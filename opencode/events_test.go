@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -254,4 +255,46 @@ func TestEventsEndWithTheirContext(t *testing.T) {
 		time.AfterFunc(time.Minute, func() { cancel(why) })
 		assert.ErrorIs(t, other.Events(ctx, func(bgagent.HostEvent) {}), why)
 	})
+}
+
+func TestEventsAreReadWhateverEndsTheirLines(t *testing.T) {
+	const want = `{"a":1}|{"b":` + "\n" + `2}|{"c":3}`
+	for name, stream := range map[string]string{
+		"\\n":              "data: {\"a\":1}\n\n: comment\ndata: {\"b\":\ndata:2}\nid: 7\n\nretry: 1\n\ndata:{\"c\":3}\n\n",
+		"comments of 2 MB": ":" + strings.Repeat("x", 2<<20) + "\ndata: {\"a\":1}\n\ndata: {\"b\":\ndata:2}\n\n\n\ndata\n\ndata:{\"c\":3}\n\n",
+	} {
+		for end, with := range map[string]string{"LF": "\n", "CRLF": "\r\n", "CR": "\r"} {
+			for _, mark := range []string{"", "\xef\xbb\xbf"} {
+				var got []string
+				err := opencode.ReadEvents(strings.NewReader(mark+strings.ReplaceAll(stream, "\n", with)), func(data []byte) { got = append(got, string(data)) })
+				assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				assert.Equal(t, want, strings.Join(got, "|"), "%s %s", name, end)
+			}
+		}
+	}
+}
+
+func TestAnEventThatIsTooLargeIsPassedOverAndTheSessionRead(t *testing.T) {
+	var got []string
+	read := func(r io.Reader) {
+		got = nil
+		_ = opencode.ReadEvents(r, func(data []byte) {
+			if data == nil {
+				got = append(got, "too large")
+				return
+			}
+			got = append(got, string(data))
+		})
+	}
+	line := strings.Repeat("x", 1<<20)
+	read(io.MultiReader(strings.NewReader("data: a\n\ndata: "), &endless{text: line, n: 40}, strings.NewReader("\n\ndata: b\n\n")))
+	assert.Equal(t, []string{"a", "too large", "b"}, got, "one line")
+	read(io.MultiReader(&endless{text: "data: " + line + "\n", n: 40}, strings.NewReader("\ndata: b\n\n")))
+	assert.Equal(t, []string{"too large", "b"}, got, "many lines")
+
+	var told []bgagent.HostEventKind
+	f := opencode.NewFollower(newClient(t, opencode.Config{}), func(e bgagent.HostEvent) { told = append(told, e.Kind) })
+	opencode.Event(f, t.Context(), nil)
+	assert.Equal(t, []bgagent.HostEventKind{bgagent.HostStreamGap, bgagent.HostStreamUp}, told)
+	opencode.Down(f)
 }

@@ -56,11 +56,15 @@ func PageOf(after bgagent.Cursor, list []bgagent.Message, max int) (bgagent.Page
 	if err != nil {
 		return bgagent.Page{}, err
 	}
+	lines := make([]line, len(list))
+	for i := range list {
+		lines[i].Message = list[i]
+	}
 	for i := len(list) - 1; i >= 0; i-- { // as since does
 		if p.settled != "" && list[i].ID == p.settled {
-			list = list[i+1:]
+			lines = lines[i+1:]
 			break
 		}
 	}
-	return p.page(list, after, max), nil
+	return p.page(lines, after, max), nil
 }

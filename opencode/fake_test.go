@@ -4,15 +4,16 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -110,7 +111,7 @@ func (f *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	f.calls = append(f.calls, req.Method+" "+req.URL.Path)
 	f.mu.Unlock()
 	if down {
-		return nil, errors.New("connect: connection refused")
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	if err := req.Context().Err(); err != nil {
 		return nil, err

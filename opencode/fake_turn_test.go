@@ -2,6 +2,7 @@ package opencode_test
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"time"
 )
@@ -19,6 +20,12 @@ import (
 //	question        asks the user
 //	length          is cut off by the model's limit
 //	recall          answers with the first prompt
+//	full WORDS      answers with the words, and has its context compacted then
+//	midway WORDS    has its context compacted after a tool, and answers with the words
+//	copied WORDS    the same, and is prompted anew with a copy of the prompt
+//	endless         does not fit into its context, however often that is compacted
+//	dismissed       asks the user, and ends when nobody answers
+//	mute            is at work and shows nothing
 //	anything else   is echoed
 
 // prompt takes a prompt; f.mu is held. It is accepted whatever it says.
@@ -298,6 +305,45 @@ func (t *fakeTurn) say(parent, text string) {
 	}
 }
 
+// ownMessage stores a message of opencode's own, with one part.
+func (t *fakeTurn) ownMessage(role string, part map[string]any) (id string) {
+	t.step(func() {
+		id = t.f.id("msg")
+		m := &fakeMessage{row: t.f.now()<<12 + int64(t.f.ids), Info: map[string]any{"id": id, "sessionID": t.s.ID, "role": role, "time": map[string]any{"created": t.f.now()}}}
+		if role == "assistant" {
+			m.Info["summary"], m.Info["mode"] = true, "compaction"
+		}
+		t.s.messages = append(t.s.messages, m)
+		t.f.emit(t.s.Directory, "message.updated", map[string]any{"sessionID": t.s.ID, "info": m.Info})
+		part["id"], part["sessionID"], part["messageID"] = t.f.id("prt"), t.s.ID, id
+		t.f.part(t.s, m, part)
+		if role == "assistant" {
+			t.f.complete(t.s, m, "stop")
+		}
+	})
+	return id
+}
+
+// compact has the context summarized.
+func (t *fakeTurn) compact(overflow string) {
+	t.pause(10 * time.Millisecond)
+	t.ownMessage("user", map[string]any{"type": "compaction", "auto": true, "overflow": overflow != ""})
+	t.ownMessage("assistant", map[string]any{"type": "text", "text": "a summary"})
+	t.pause(10 * time.Millisecond)
+}
+
+// askSelf has opencode prompt itself.
+func (t *fakeTurn) askSelf() (id string) {
+	return t.ownMessage("user", map[string]any{"type": "text", "synthetic": true, "metadata": map[string]any{"compaction_continue": true}, "text": "Continue if you have next steps"})
+}
+
+// askAgain has opencode store a copy of a prompt that did not fit.
+func (t *fakeTurn) askAgain(id string) string {
+	copied := map[string]any{}
+	t.step(func() { copied = maps.Clone(t.s.message(id).Parts[0]) })
+	return t.ownMessage("user", copied)
+}
+
 // answer plays the script of one prompt.
 func (t *fakeTurn) answer(id, text string) {
 	verb, rest, _ := strings.Cut(text, " ")
@@ -308,6 +354,9 @@ func (t *fakeTurn) answer(id, text string) {
 		t.message(id)
 		t.text("I wait for ever")
 		<-t.ctx.Done()
+	case "nothing":
+		t.message(id)
+		t.end("stop")
 	case "length":
 		t.message(id)
 		t.text("so far and no")
@@ -344,8 +393,32 @@ func (t *fakeTurn) answer(id, text string) {
 		t.message(id)
 		t.tool("bash")
 		<-t.ctx.Done()
-	case "ask", "question":
+	case "ask", "question", "dismissed":
 		t.ask(id, verb)
+	case "full":
+		t.say(id, rest)
+		t.compact("")
+		t.say(t.askSelf(), "there was nothing left to do")
+	case "midway", "copied":
+		t.message(id)
+		t.toolDone(t.tool("bash"), "completed")
+		t.compact("")
+		next := id
+		if verb == "copied" {
+			next = t.askAgain(id)
+		} else {
+			next = t.askSelf()
+		}
+		t.say(next, rest)
+	case "endless":
+		for next := id; t.ctx.Err() == nil; next = t.askSelf() {
+			t.message(next)
+			t.pause(time.Second)
+			t.end("")
+			t.compact("overflow")
+		}
+	case "mute":
+		<-t.ctx.Done()
 	case "recall":
 		t.say(id, t.s.messages[0].Parts[0]["text"].(string))
 	default:
@@ -359,7 +432,7 @@ func (t *fakeTurn) ask(id, verb string) {
 	part := t.tool("bash")
 	a := &fakeAsk{dir: t.s.Directory, answer: make(chan map[string]any, 1)}
 	kind, prefix := "permission.asked", "per"
-	if verb == "question" {
+	if verb != "ask" {
 		kind, prefix = "question.asked", "que"
 	}
 	t.step(func() {
@@ -373,6 +446,15 @@ func (t *fakeTurn) ask(id, verb string) {
 		t.step(func() {
 			t.f.emit(t.s.Directory, "permission.replied", map[string]any{"sessionID": t.s.ID, "requestID": a.body["id"]})
 		})
+		if verb == "dismissed" {
+			t.step(func() {
+				part["tool"] = "question"
+				part["state"] = map[string]any{"status": "error", "error": "The user dismissed this question", "input": map[string]any{"questions": a.body["questions"]}}
+				t.f.part(t.s, t.m, part)
+				t.f.complete(t.s, t.m, "tool-calls")
+			})
+			return
+		}
 		t.toolDone(part, "error")
 		text, _ := reply["reply"].(string)
 		why, _ := reply["message"].(string)

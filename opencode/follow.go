@@ -24,6 +24,7 @@ type follower struct {
 	timer  *time.Timer                  // stands while something has grown; nil otherwise
 	views  map[string]map[string]*drawn // messages that are under way, by session
 	whole  map[string]bool              // sessions whose turn has begun on this connection
+	full   map[string]bool              // sessions whose view has been filled up with what came before
 	failed map[string]bool              // sessions that have told of an error in this turn
 	idle   string                       // the session of which the last event said that it is idle
 }
@@ -32,7 +33,7 @@ type follower struct {
 const maxFailed = 1000
 
 func newFollower(c *Client, emit func(bgagent.HostEvent), again bool) *follower {
-	return &follower{c: c, emit: emit, again: again, views: map[string]map[string]*drawn{}, whole: map[string]bool{}, failed: map[string]bool{}}
+	return &follower{c: c, emit: emit, again: again, views: map[string]map[string]*drawn{}, whole: map[string]bool{}, full: map[string]bool{}, failed: map[string]bool{}}
 }
 
 // wireEvent is an event of the stream; the one for all directories wraps them.
@@ -59,13 +60,18 @@ type eventProperties struct {
 	Todos     []wireTodo      `json:"todos"`
 }
 
-// event takes one event. One that cannot be read is passed over.
+// event takes one event. One that cannot be read is passed over; nil stands for
+// one that was too large.
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forget()
 	var e wireEvent
-	if json.Unmarshal(data, &e) != nil {
+	if data == nil || !small(data) {
+		f.lost()
+		return
+	}
+	if lenient(json.Unmarshal(data, &e)) != nil {
 		return
 	}
 	dir := e.Directory
@@ -89,14 +95,12 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	case "permission.asked", "question.asked":
 		f.asked(e, dir)
 		return
-	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
-		"session.status", "session.idle", "session.error", "session.deleted", "todo.updated",
-		"permission.replied", "question.replied", "question.rejected":
-	default:
+	}
+	if !concerns(e.Type) {
 		return
 	}
 	var p eventProperties
-	if json.Unmarshal(e.Properties, &p) != nil {
+	if lenient(json.Unmarshal(e.Properties, &p)) != nil {
 		return
 	}
 	if p.SessionID == "" {
@@ -125,6 +129,17 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	}
 }
 
+// concerns reports whether an event of this type is about what a session does.
+func concerns(kind string) bool {
+	switch kind {
+	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
+		"session.status", "session.idle", "session.error", "session.deleted", "todo.updated",
+		"permission.replied", "question.replied", "question.rejected":
+		return true
+	}
+	return false
+}
+
 // forget drops what is kept of sessions that the client has forgotten. It is done
 // with the next event, and not at once: whoever forgets a session may be called
 // from here.
@@ -137,6 +152,7 @@ func (f *follower) forget() {
 		}
 		delete(f.views, id)
 		delete(f.whole, id)
+		delete(f.full, id)
 		delete(f.failed, id)
 	}
 	f.c.dropped = nil
@@ -196,6 +212,7 @@ func (f *follower) down() {
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
+	clear(f.full)
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 }
@@ -204,13 +221,13 @@ func (f *follower) lost() {
 func (f *follower) asked(e wireEvent, dir string) {
 	if e.Type == "permission.asked" {
 		var w wirePermission
-		if json.Unmarshal(e.Properties, &w) == nil {
+		if lenient(json.Unmarshal(e.Properties, &w)) == nil {
 			f.c.asking(w.ask(dir))
 		}
 		return
 	}
 	var w wireQuestion
-	if json.Unmarshal(e.Properties, &w) == nil {
+	if lenient(json.Unmarshal(e.Properties, &w)) == nil {
 		f.c.asking(w.ask(dir))
 	}
 }
@@ -244,9 +261,15 @@ func (f *follower) status(session string, w wireStatus) {
 	f.c.mu.Lock()
 	awaited := ""
 	if known := f.c.sessions[session]; known != nil {
+		if awaited = known.awaited; s.State == bgagent.SessionIdle {
+			if awaited == "" {
+				f.c.rests(known)
+			}
+		} else {
+			f.c.works(known, w)
+		}
 		known.busy = s.State != bgagent.SessionIdle && s.State != bgagent.SessionUnknown
 		known.behind = time.Time{}
-		awaited = known.awaited
 	}
 	if s.State == bgagent.SessionIdle && awaited == "" {
 		f.c.drop(session)
@@ -264,6 +287,7 @@ func (f *follower) status(session string, w wireStatus) {
 		return
 	}
 	delete(f.whole, session)
+	delete(f.full, session)
 	for id, d := range f.views[session] {
 		if m := d.msg.message(); final(&m) {
 			delete(f.views[session], id) // told, and rarely changed any more
@@ -305,6 +329,7 @@ func (f *follower) deleted(p eventProperties) {
 	}
 	delete(f.views, p.SessionID)
 	delete(f.whole, p.SessionID)
+	delete(f.full, p.SessionID)
 	f.c.mu.Lock()
 	f.c.drop(p.SessionID)
 	f.c.mu.Unlock()

@@ -29,13 +29,18 @@ const (
 	firstChunk = 10
 	nextChunk  = 100
 
-	cursorVersion = "1"
+	cursorVersion = "2"
 	defaultPage   = 100
+
+	// What is read of a session at a time is bounded: a server may go on for ever.
+	maxMessages = 200_000
+	maxText     = 256 << 20
 )
 
 // position is a cursor, decoded.
 type position struct {
 	settled string            // the last message that cannot change any more
+	track   track             // what is known of the turn with it
 	seen    map[string]uint64 // those after it that have been returned, by their hashes
 }
 
@@ -46,10 +51,14 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	}
 	bad := fmt.Errorf("opencode: %q is no cursor of this client", cur)
 	fields := strings.Split(string(cur), "|")
-	if len(fields) != 3 || fields[0] != cursorVersion {
+	if len(fields) != 4 || fields[0] != cursorVersion {
 		return p, bad
 	}
 	p.settled = fields[1]
+	var ok bool
+	if p.track, ok = parseTrack(fields[3]); !ok {
+		return p, bad
+	}
 	for _, x := range strings.Split(fields[2], ",") {
 		if x == "" {
 			continue
@@ -65,7 +74,7 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 }
 
 // cursor returns the position in front of all of rest that is not in seen.
-func (p position) cursor(rest []bgagent.Message) bgagent.Cursor {
+func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
 	for i, first := 0, true; i < len(rest); i++ {
@@ -79,7 +88,7 @@ func (p position) cursor(rest []bgagent.Message) bgagent.Cursor {
 		first = false
 		b.WriteString(rest[i].ID + "=" + strconv.FormatUint(h, 16))
 	}
-	return bgagent.Cursor(b.String())
+	return bgagent.Cursor(b.String() + "|" + p.track.String())
 }
 
 // Messages implements [bgagent.MessageReader]. A max that is not positive
@@ -93,6 +102,7 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	if err != nil {
 		return bgagent.Page{}, fmt.Errorf("reading the messages of session %s: %w", id, err)
 	}
+	c.stuckIn(id, list)
 	if max <= 0 {
 		max = defaultPage
 	}
@@ -100,24 +110,24 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 }
 
 // page makes a page of the messages after the position.
-func (p position) page(rest []bgagent.Message, after bgagent.Cursor, max int) bgagent.Page {
+func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page {
 	var page bgagent.Page
 	told := 0 // so many of the first are known as they are now
 	for i := range rest {
-		h := hash(&rest[i])
+		h := hash(&rest[i].Message)
 		if was, ok := p.seen[rest[i].ID]; !ok || was != h {
 			if len(page.Messages) == max {
 				page.More = true
 				break
 			}
-			page.Messages = append(page.Messages, rest[i])
+			page.Messages = append(page.Messages, rest[i].Message)
 			p.seen[rest[i].ID] = h
 		}
 		told++
 	}
 	settled := 0
-	for settled < told && (len(rest)-settled > openWindow || len(rest)-settled > lateWindow && final(&rest[settled])) {
-		p.settled = rest[settled].ID
+	for settled < told && (len(rest)-settled > openWindow || len(rest)-settled > lateWindow && final(&rest[settled].Message)) {
+		p.settled, p.track = rest[settled].ID, rest[settled].track
 		settled++
 	}
 	if page.Next = after; after != "" || told > 0 {
@@ -132,51 +142,70 @@ func final(m *bgagent.Message) bool {
 }
 
 // since reads the messages after the settled one, oldest first.
-func (c *Client) since(ctx context.Context, id string, p position) ([]bgagent.Message, error) {
-	if !isSession(id) {
-		return nil, c.noSession()
+func (c *Client) since(ctx context.Context, id string, p position) ([]line, error) {
+	list, found, err := c.back(ctx, id, func(w *wireMessage) bool { return w.Info.ID == p.settled })
+	if err != nil {
+		return nil, err
 	}
-	var out []bgagent.Message // newest first
-	before, chunk := "", firstChunk
-	for {
-		query := url.Values{}
-		if p.settled != "" { // else all of them
-			query.Set("limit", strconv.Itoa(chunk))
-		}
-		if before != "" {
-			query.Set("before", before)
-		}
-		var list []wireMessage
-		var header http.Header
-		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message"), query: query, out: &list, header: &header})
-		if err != nil {
-			if missing(err) {
-				err = c.noSession()
-			}
-			return nil, err
-		}
-		for i := len(list) - 1; i >= 0; i-- {
-			if p.settled != "" && list[i].Info.ID == p.settled {
-				slices.Reverse(out)
-				return out, nil
-			}
-			out = append(out, list[i].message())
-		}
-		next := header.Get("X-Next-Cursor")
-		if p.settled == "" || len(list) == 0 || next == "" || next == before {
-			break
-		}
-		before, chunk = next, nextChunk
+	if found {
+		return c.lines(id, p.track, list[1:]), nil
 	}
-	slices.Reverse(out)
+	out := c.lines(id, track{}, list)
 	if p.settled == "" {
 		return out, nil
 	}
 	// The settled message is gone: the user has taken it back. Ids sort by time.
-	return slices.DeleteFunc(out, func(m bgagent.Message) bool {
+	return slices.DeleteFunc(out, func(m line) bool {
 		_, seen := p.seen[m.ID]
 		return m.ID < p.settled && !seen
 	}), nil
+}
+
+// back reads messages backwards from the newest up to the first that is the last
+// one wanted, and returns them oldest first. Where none is, it reads all.
+func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
+	if !isSession(id) {
+		return nil, false, c.noSession()
+	}
+	defer func() { slices.Reverse(out) }()
+	have, size := map[string]bool{}, 0
+	for before, chunk := "", firstChunk; ; chunk = nextChunk {
+		query := url.Values{"limit": {strconv.Itoa(chunk)}}
+		if before != "" {
+			query.Set("before", before)
+		}
+		var page list[wireMessage]
+		var header http.Header
+		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message"), query: query, out: &page, header: &header})
+		if err != nil {
+			if missing(err) {
+				err = c.noSession()
+			}
+			return nil, false, err
+		}
+		some := false
+		for _, w := range slices.Backward(page.items) {
+			if w.Info.ID == "" || have[w.Info.ID] || w.Info.SessionID != "" && w.Info.SessionID != id {
+				continue
+			}
+			have[w.Info.ID], some = true, true
+			out = append(out, w)
+			if last(&w) {
+				return out, true, nil
+			}
+			for i := range w.Parts {
+				size += len(w.Parts[i].Text)
+			}
+		}
+		next := header.Get("X-Next-Cursor")
+		if !some || next == "" || next == before {
+			return out, false, nil
+		}
+		if len(out) > maxMessages || size > maxText {
+			return nil, false, &ServerError{URL: c.base, Status: http.StatusOK, Detail: fmt.Sprintf("the session has more than %d messages, or %d MB of text", maxMessages, maxText>>20)}
+		}
+		before = next
+	}
 }
 
 // hash changes when anything of the message does that a reader can see.
@@ -204,9 +233,9 @@ func (c *Client) Todos(ctx context.Context, id string) ([]bgagent.Todo, error) {
 	if !isSession(id) {
 		return nil, fmt.Errorf("reading the todos of session %s: %w", id, c.noSession())
 	}
-	var list []wireTodo
-	if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/todo"), out: &list}); err != nil {
+	var got list[wireTodo]
+	if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/todo"), out: &got}); err != nil {
 		return nil, fmt.Errorf("reading the todos of session %s: %w", id, err)
 	}
-	return todos(list), nil
+	return todos(got.items), nil
 }

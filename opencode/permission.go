@@ -278,8 +278,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // findAsks looks for open questions in a directory: after a gap, and where there
 // is no stream of events.
 func (c *Client) findAsks(ctx context.Context, dir string) {
-	var permissions []wirePermission
-	var questions []wireQuestion
+	var permissions list[wirePermission]
+	var questions list[wireQuestion]
 	var before []*ask // what comes while we ask is newer than the answer
 	c.mu.Lock()
 	for _, a := range c.asks {
@@ -292,17 +292,17 @@ func (c *Client) findAsks(ctx context.Context, dir string) {
 		return
 	}
 	open := map[string]bool{}
-	for i := range permissions {
-		open[permissions[i].ID] = true
-		c.asking(permissions[i].ask(dir))
+	for i := range permissions.items {
+		open[permissions.items[i].ID] = true
+		c.asking(permissions.items[i].ask(dir))
 	}
 	// Older servers have no questions.
 	if c.do(ctx, call{method: http.MethodGet, path: "/question", dir: dir, out: &questions}) != nil {
 		return
 	}
-	for i := range questions {
-		open[questions[i].ID] = true
-		c.asking(questions[i].ask(dir))
+	for i := range questions.items {
+		open[questions.items[i].ID] = true
+		c.asking(questions.items[i].ask(dir))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,7 +3,6 @@ package opencode
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -29,6 +28,10 @@ type session struct {
 	sent   []sent        // the last prompts and notices, oldest first
 	aborts int           // requests to abort that have not been answered
 	calm   chan struct{} // closed when aborts falls to zero; nil while it is zero
+
+	turn string // the message of the prompt whose turn has not been seen to end
+	cut  bool   // the server was away in that turn
+	over over
 
 	// What the event stream has told, to tell whether it keeps up.
 	awaited string    // the message of a turn of which it has not told yet
@@ -101,35 +104,46 @@ func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error
 // s.Parent if the server has such a session, and works in its directory unless
 // s.Directory names another. An agent or a model that does not exist and a
 // directory that cannot be read are refused here: the server would accept them,
-// and fail later or never.
+// and fail later or never. The error matches [bgagent.ErrUnreachable] where the
+// server cannot be reached and no session was made.
 func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
-	in := wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
-	dir := s.Directory
-	if isSession(s.Parent) {
-		switch parent, err := c.fetch(ctx, s.Parent); {
-		case err == nil:
-			in.ParentID, dir = s.Parent, cmp.Or(dir, parent.Directory)
-		case !errors.Is(err, bgagent.ErrNoSession): // else it is the name of a scope
-			return "", err
-		}
-	}
-	dir = cmp.Or(dir, c.cfg.Directory)
-	var err error
-	if in.Model, err = c.usable(ctx, dir, in.Agent, s.Model); err != nil {
-		return "", err
+	in, dir, err := c.newSession(ctx, s)
+	if err != nil {
+		return "", unstarted(true, err)
 	}
 	var w wireSession
 	if err := c.do(ctx, call{method: http.MethodPost, path: "/session", dir: dir, body: in, out: &w}); err != nil {
-		return "", err
+		return "", unstarted(false, err)
 	}
 	if !isSession(w.ID) {
 		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "a new session came without an id", Advice: adviceNotOpencode}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if known := c.sessions[w.ID]; w.ID == s.Parent || known != nil && known.ours {
+		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "a new session came with the id of one that there is already, " + w.ID, Advice: adviceNotOpencode}
+	}
 	rec := c.learn(w)
 	rec.ours, rec.empty, rec.rules, rec.ruled = true, true, in.Permission, true
 	return w.ID, nil
+}
+
+// newSession looks up what there is to know before a session is made, and where
+// it works. It starts nothing.
+func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wireNewSession, dir string, err error) {
+	in = wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
+	dir = s.Directory
+	if isSession(s.Parent) {
+		switch parent, err := c.fetch(ctx, s.Parent); {
+		case err == nil:
+			in.ParentID, dir = s.Parent, cmp.Or(dir, parent.Directory)
+		case !errors.Is(err, bgagent.ErrNoSession): // else it is the name of a scope
+			return in, "", err
+		}
+	}
+	dir = cmp.Or(dir, c.cfg.Directory)
+	in.Model, err = c.usable(ctx, dir, in.Agent, s.Model)
+	return in, dir, err
 }
 
 // usable checks what the server would not: directory, agent and model. It
@@ -150,12 +164,9 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 	return m, c.hasModel(ctx, dir, m)
 }
 
-// readableFor is for how long a directory that could be read is believed to be
-// there.
-const readableFor = 30 * time.Second
-
 // readable returns an error if the server cannot read the directory. Asked to
-// list one that does not exist it fails with status 500.
+// list one that does not exist it fails with status 500. It is asked each time: a
+// turn in a directory that has been removed meanwhile would run, and find nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {
 		return nil
@@ -163,26 +174,12 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 	if !absolute(dir) {
 		return fmt.Errorf("the directory %q is not an absolute path on the opencode server's machine", dir)
 	}
-	c.mu.Lock()
-	seen := c.seenDirs[dir]
-	c.mu.Unlock()
-	if !seen.IsZero() && time.Since(seen) < readableFor {
-		return nil
-	}
-	var list []json.RawMessage
-	err := c.do(ctx, call{method: http.MethodGet, path: "/file", dir: dir, query: url.Values{"path": {"."}}, out: &list})
+	err := c.do(ctx, call{method: http.MethodGet, path: "/file", dir: dir, query: url.Values{"path": {"."}}, out: &count{}})
 	var e *ServerError
 	switch {
-	case err == nil:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if len(c.seenDirs) >= maxDirs {
-			clear(c.seenDirs)
-		}
-		c.seenDirs[dir] = time.Now()
 	case errors.As(err, &e) && e.Status == http.StatusInternalServerError && e.Advice == "":
 		return fmt.Errorf("the opencode server at %s cannot read the directory %q: create it there, or name another", c.base, dir)
-	case errors.As(err, &e) && (e.Status == 0 || e.Advice == advicePassword):
+	case errors.As(err, &e) && (e.Status == 0 || e.Advice == advicePassword || e.Advice == adviceRedirect):
 		return err
 	}
 	return nil // a server without this route decides later
@@ -197,6 +194,9 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	}
 	c.mu.Lock()
 	s := c.session(id)
+	if s.turn != "" {
+		s.over.aborted = s.turn
+	}
 	if s.aborts++; s.calm == nil {
 		s.calm = make(chan struct{})
 	}
@@ -299,13 +299,13 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 func (c *Client) descendants(ctx context.Context, top wireSession) ([]string, error) {
 	ids := []string{top.ID}
 	for i := 0; i < len(ids); i++ {
-		var list []wireSession
-		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(ids[i], "/children"), out: &list})
+		var children list[wireSession]
+		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(ids[i], "/children"), out: &children})
 		if err != nil && !missing(err) {
 			return nil, err
 		}
 		c.mu.Lock()
-		for _, w := range list {
+		for _, w := range children.items {
 			if isSession(w.ID) && !slices.Contains(ids, w.ID) {
 				c.learn(w)
 				ids = append(ids, w.ID)

@@ -48,6 +48,11 @@ func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent
 	for id := range q.lookUp(ctx, absent) {
 		q.set(id, bgagent.SessionStatus{State: bgagent.SessionIdle})
 		c.keepsUp(id)
+		c.mu.Lock()
+		if s := c.sessions[id]; s != nil && s.awaited == "" {
+			c.rests(s)
+		}
+		c.mu.Unlock()
 	}
 	if len(q.out) == 0 && len(q.errs) > 0 {
 		return nil, fmt.Errorf("asking for statuses: %w", errors.Join(q.errs[0]))
@@ -119,6 +124,12 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 		q.fail(err)
 		return nil
 	}
+	for id := range busy {
+		if !isSession(id) { // an error, for instance: it says of nobody that he is idle
+			q.fail(&ServerError{URL: q.c.base, Status: http.StatusOK, Detail: "asked for statuses, it sent something else", Advice: adviceNotOpencode})
+			return nil
+		}
+	}
 	asking := false
 	for _, id := range ids {
 		w, ok := busy[id]
@@ -128,6 +139,11 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 		}
 		asking = true
 		q.set(id, w.status())
+		q.c.mu.Lock()
+		if s := q.c.sessions[id]; s != nil {
+			q.c.works(s, w)
+		}
+		q.c.mu.Unlock()
 	}
 	if !asking {
 		return absent

@@ -18,7 +18,8 @@ import (
 // the session. Repeating it with the same p.ID starts no second turn, also not
 // from another process. An agent or a model that does not exist, and a directory
 // that has vanished, are refused here: the server would accept the prompt and
-// never run it.
+// never run it. The error matches [bgagent.ErrUnreachable] where the server
+// cannot be reached and the prompt was not sent.
 func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -26,21 +27,28 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	if err := c.calmed(ctx, id); err != nil {
 		return err
 	}
+	in, message, there, err := c.ready(ctx, id, p)
+	if err != nil || there {
+		return unstarted(true, err)
+	}
+	return unstarted(false, c.send(ctx, id, message, p.ID, p.Text, in))
+}
+
+// ready prepares the session for a prompt and finds the place of its message,
+// which may be there already. It starts nothing.
+func (c *Client) ready(ctx context.Context, id string, p bgagent.Prompt) (in wirePrompt, message string, there bool, err error) {
 	dir, err := c.adopt(ctx, id, c.rules(p.Permissions))
 	if err != nil {
-		return err
+		return in, "", false, err
 	}
-	in := wirePrompt{Agent: cmp.Or(p.Agent, c.cfg.Agent), System: p.System}
+	in = wirePrompt{Agent: cmp.Or(p.Agent, c.cfg.Agent), System: p.System}
 	model, err := c.usable(ctx, dir, in.Agent, p.Model)
 	if err != nil {
-		return err
+		return in, "", false, err
 	}
 	in.setModel(model)
-	message, there, err := c.place(ctx, id, p.ID)
-	if err != nil || there {
-		return err
-	}
-	return c.send(ctx, id, message, p.ID, p.Text, in)
+	message, there, err = c.place(ctx, id, p.ID)
+	return in, message, there, err
 }
 
 func (p *wirePrompt) setModel(m *wireModel) {
@@ -111,17 +119,18 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 		return message, err == nil, nil
 	}
 	if !empty {
-		var list []wireMessage
+		var page list[wireMessage]
 		query := url.Values{"limit": {strconv.Itoa(newest)}}
-		if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message"), query: query, out: &list}); err != nil {
+		if err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message"), query: query, out: &page}); err != nil {
 			return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
 		}
-		for i := range list {
-			if strings.HasSuffix(list[i].Info.ID, tail(key)) {
-				c.note(id, sent{key, list[i].Info.ID})
-				return list[i].Info.ID, true, nil
+		for i := range page.items {
+			m := page.items[i].Info.ID
+			if strings.HasSuffix(m, tail(key)) {
+				c.note(id, sent{key, m})
+				return m, true, nil
 			}
-			if n, ok := stampOf(list[i].Info.ID); ok {
+			if n, ok := stampOf(m); ok {
 				at = n + 1 // the last one is the newest
 			}
 		}
@@ -150,8 +159,11 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: text, Metadata: map[string]string{metadataKey: key}}}
 	c.note(id, sent{key, message})
 	c.mu.Lock()
-	if s := c.session(id); c.stream && !in.NoReply {
-		s.awaited = message
+	if s := c.session(id); !in.NoReply {
+		s.turn, s.cut = message, false
+		if c.stream {
+			s.awaited = message
+		}
 	}
 	c.mu.Unlock()
 	err := c.do(ctx, call{method: http.MethodPost, path: sessionPath(id, "/prompt_async"), body: in})
@@ -161,6 +173,9 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	c.mu.Lock()
 	if s := c.session(id); s.awaited == message {
 		s.awaited = ""
+	}
+	if s := c.session(id); s.turn == message {
+		s.turn, s.cut = "", false
 	}
 	c.mu.Unlock()
 	return err

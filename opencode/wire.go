@@ -1,7 +1,12 @@
 package opencode
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,26 +85,37 @@ func (s wireStatus) status() bgagent.SessionStatus {
 		return bgagent.SessionStatus{State: bgagent.SessionBusy}
 	case "retry":
 		out := bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: firstLine(s.Message)}
-		if s.Next > 0 {
-			out.RetryAt = time.UnixMilli(int64(s.Next))
-		}
+		out.RetryAt = millis(s.Next)
 		return out
 	}
 	return bgagent.SessionStatus{} // a word of a later version: unknown decides nothing
 }
 
 type wireError struct {
-	Name string `json:"name"`
-	Data struct {
-		Message string `json:"message"`
-	} `json:"data"`
+	Name string    `json:"name"`
+	Data wireFault `json:"data"`
+}
+
+type wireFault struct {
+	Message string `json:"message"`
+}
+
+// UnmarshalJSON reads an error. A mere string is its message.
+func (e *wireError) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) == nil {
+		*e = wireError{Name: "UnknownError", Data: wireFault{Message: text}}
+		return nil
+	}
+	type plain wireError
+	return lenient(json.Unmarshal(b, (*plain)(e)))
 }
 
 // stop returns the reason and the sentence of an error that ended a turn.
 func (e *wireError) stop() (bgagent.StopReason, string) {
 	text := firstLine(e.Data.Message)
-	if text == "" {
-		text = e.Name
+	if text = cmp.Or(text, e.Name); text == "" {
+		text = "it did not say why"
 	}
 	switch e.Name {
 	case "MessageAbortedError":
@@ -148,7 +164,7 @@ func (i *wireInfo) UnmarshalJSON(b []byte) error {
 		*plain
 		Summary json.RawMessage `json:"summary"`
 	}{plain: (*plain)(i)}
-	if err := json.Unmarshal(b, &in); err != nil {
+	if err := lenient(json.Unmarshal(b, &in)); err != nil {
 		return err
 	}
 	i.Summary = string(in.Summary) == "true"
@@ -167,8 +183,32 @@ type wirePart struct {
 	Tool      string `json:"tool"`
 	State     struct {
 		Status string `json:"status"`
+		Error  string `json:"error"`
+		Input  struct {
+			Questions []wireAsked `json:"questions"`
+		} `json:"input"`
 	} `json:"state"`
 	Metadata json.RawMessage `json:"metadata"`
+}
+
+type wireAsked struct {
+	Question string `json:"question"`
+}
+
+// wireParts are the parts of a message.
+type wireParts []wirePart
+
+// UnmarshalJSON reads the parts one after the other. What is no part is left out.
+func (p *wireParts) UnmarshalJSON(b []byte) error {
+	var l list[wirePart]
+	switch err := decodeList(json.NewDecoder(bytes.NewReader(b)), &l); {
+	case errors.Is(err, errNotAList):
+		return nil
+	case err != nil:
+		return err
+	}
+	*p = l.items
+	return nil
 }
 
 // promptID returns the id of the prompt or notice that a part was sent for.
@@ -184,13 +224,22 @@ func (p *wirePart) promptID() string {
 	return id
 }
 
+// continues reports whether opencode has written the part to have an agent go on
+// after a compaction.
+func (p *wirePart) continues() bool {
+	var m struct {
+		Continue bool `json:"compaction_continue"`
+	}
+	return len(p.Metadata) > 0 && json.Unmarshal(p.Metadata, &m) == nil && m.Continue
+}
+
 // metadataKey is the name under which a part of a prompt carries
 // bgagent.Prompt.ID or bgagent.Notice.ID. The server keeps it.
 const metadataKey = "bgagent"
 
 type wireMessage struct {
-	Info  wireInfo   `json:"info"`
-	Parts []wirePart `json:"parts"`
+	Info  wireInfo  `json:"info"`
+	Parts wireParts `json:"parts"`
 }
 
 type wireTodo struct {
@@ -223,8 +272,8 @@ type wireAgent struct {
 
 type wireProviders struct {
 	Providers []struct {
-		ID     string                     `json:"id"`
-		Models map[string]json.RawMessage `json:"models"`
+		ID     string              `json:"id"`
+		Models map[string]struct{} `json:"models"`
 	} `json:"providers"`
 }
 
@@ -237,11 +286,9 @@ type wirePermission struct {
 }
 
 type wireQuestion struct {
-	ID        string `json:"id"`
-	SessionID string `json:"sessionID"`
-	Questions []struct {
-		Question string `json:"question"`
-	} `json:"questions"`
+	ID        string      `json:"id"`
+	SessionID string      `json:"sessionID"`
+	Questions []wireAsked `json:"questions"`
 }
 
 // message returns what the port makes of a message.
@@ -252,8 +299,10 @@ func (m *wireMessage) message() bgagent.Message {
 		out.Role, out.Finished = bgagent.RoleUser, true
 	case m.Info.Role == "assistant" && !m.Info.Summary:
 		out.Role = bgagent.RoleAgent
+		out.Usage = m.Info.usage()
 		m.ended(&out)
 	default: // the summary of a compaction answers no prompt
+		out.Usage = m.Info.usage()
 		out.Finished = m.Info.Time.Completed > 0 || m.Info.Error != nil
 	}
 	var text, reasoning strings.Builder
@@ -283,15 +332,27 @@ func (m *wireMessage) message() bgagent.Message {
 	return out
 }
 
-// ended says how a message of the agent has ended, if it has. Completed without
-// an error and without a finish is what an abort leaves of a model that could
-// not be reached.
+// usage returns what a message has cost.
+func (i *wireInfo) usage() bgagent.Usage {
+	t := &i.Tokens
+	return bgagent.Usage{InputTokens: whole(t.Input) + whole(t.Cache.Read) + whole(t.Cache.Write), OutputTokens: whole(t.Output), Cost: max(i.Cost, 0)}
+}
+
+// whole returns a number of tokens. What can be none counts as none.
+func whole(n float64) int64 {
+	const most = 1 << 50
+	if n > 0 && n < most {
+		return int64(n)
+	}
+	return 0
+}
+
+// ended says how a message of the agent has ended, if it has. Completed and
+// empty, without an error and without a finish, is what an abort leaves of a
+// model that was to be tried again; with something in it, what a stream leaves
+// that broke off.
 func (m *wireMessage) ended(out *bgagent.Message) {
 	i := &m.Info
-	out.Usage = bgagent.Usage{
-		InputTokens:  int64(i.Tokens.Input + i.Tokens.Cache.Read + i.Tokens.Cache.Write),
-		OutputTokens: int64(i.Tokens.Output), Cost: i.Cost,
-	}
 	if i.Error != nil {
 		out.Finished = true
 		out.Stop, out.Error = i.Error.stop()
@@ -303,8 +364,14 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	switch i.Finish {
 	case "tool-calls": // the answer is yet to come
 		out.Stop = bgagent.StopToolCalls
+		if why := m.declined(); why != "" {
+			out.Stop, out.Error = bgagent.StopError, why
+		}
 	case "":
 		out.Stop = bgagent.StopInterrupted
+		if m.empty() {
+			out.Stop = bgagent.StopAborted
+		}
 	case "length":
 		out.Stop = bgagent.StopLength
 	case "content-filter":
@@ -314,6 +381,40 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	default:
 		out.Stop = bgagent.StopEndOfTurn
 	}
+}
+
+// empty reports whether the agent has brought forth nothing in the message.
+func (m *wireMessage) empty() bool {
+	return !slices.ContainsFunc(m.Parts, func(p wirePart) bool {
+		return p.Type == "tool" || (p.Type == "text" || p.Type == "reasoning") && p.Text != ""
+	})
+}
+
+// What opencode says of a call that somebody has declined without a word for the
+// agent. It ends the turn with it.
+const (
+	questionTool       = "question"
+	declinedQuestion   = "The user dismissed this question"
+	declinedPermission = "The user rejected permission to use this specific tool call"
+)
+
+// declined returns why the turn has ended with the tool calls of the message, or
+// "" where it goes on after them.
+func (m *wireMessage) declined() (why string) {
+	for i := range m.Parts {
+		p := &m.Parts[i]
+		switch {
+		case p.Type != "tool" || p.State.Status != "error":
+		case strings.HasPrefix(p.State.Error, declinedQuestion) || p.Tool == questionTool:
+			why = "it asked the user, and nobody answers a task in the background"
+			if q := p.State.Input.Questions; len(q) > 0 && firstLine(q[0].Question) != "" {
+				why = fmt.Sprintf("it asked the user %q, and nobody answers a task in the background", firstLine(q[0].Question))
+			}
+		case strings.HasPrefix(p.State.Error, declinedPermission):
+			why = "it asked whether it may use " + cmp.Or(firstLine(p.Tool), "a tool") + ", and that was rejected"
+		}
+	}
+	return why
 }
 
 // tool returns the tool call of a part. It is known by the id of the part: model
@@ -340,7 +441,8 @@ func separate(b *strings.Builder, s string) {
 }
 
 func millis(ms float64) time.Time {
-	if ms <= 0 {
+	const most = 1 << 52
+	if !(ms > 0 && ms < most) {
 		return time.Time{}
 	}
 	return time.UnixMilli(int64(ms))

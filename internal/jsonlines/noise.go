@@ -43,22 +43,26 @@ func lines(n int) string {
 // mostShown is how many bytes of the first text are kept.
 const mostShown = 100
 
+// Add counts a text. What shows nothing, such as white space, is none.
+func (n *Noise) Add(text []byte) {
+	if n.Texts == 0 {
+		if n.First = brief(text, mostShown); n.First == "" {
+			return
+		}
+	}
+	n.Texts++
+	n.Bytes += len(text) + 1
+}
+
 type noise struct {
 	mu sync.Mutex
 	n  Noise
 }
 
-// add counts a text. What shows nothing, such as white space, is none.
 func (n *noise) add(text []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.n.Texts == 0 {
-		if n.n.First = brief(text, mostShown); n.n.First == "" {
-			return
-		}
-	}
-	n.n.Texts++
-	n.n.Bytes += len(text) + 1
+	n.n.Add(text)
 }
 
 // dropping counts bytes of a line that is dropped.

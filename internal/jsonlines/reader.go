@@ -22,6 +22,10 @@ type Config struct {
 	// Echo is what the program was told. See the package's documentation.
 	Echo string
 
+	// Told, if set, returns what the program was told beside Echo, when a program
+	// is told more while it runs. It is called by Next.
+	Told func() string
+
 	// Skipped, if set, is called by Next with each text that is no object. The
 	// text is valid during the call only. It is not called for dropped lines.
 	Skipped func(text []byte)

@@ -103,9 +103,14 @@ func (r *Reader) settle(parts []part) {
 			last = i + 1
 		}
 	}
+	var told []byte
+	if r.cfg.Told != nil && texts > 0 && texts < len(parts) {
+		told = []byte(r.cfg.Told())
+	}
 	behind := false
 	for i, p := range parts {
-		counts := p.object && (!behind || i >= last) && (texts == 0 || i < maxEcho && !bytes.Contains(r.echo, p.bytes))
+		counts := p.object && (!behind || i >= last) &&
+			(texts == 0 || i < maxEcho && !bytes.Contains(r.echo, p.bytes) && !bytes.Contains(told, p.bytes))
 		switch behind = !p.object || behind && !counts; {
 		case counts:
 			r.found = append(r.found, p.bytes)

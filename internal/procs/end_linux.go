@@ -16,6 +16,7 @@ type ending struct {
 	first func() look   // may rest before it looks, and relies on what earlier looks have seen
 	again func() look   // looks at once, at everybody; for those that run away from the first
 	grace time.Duration
+	send  func(pid int, start uint64, sig os.Signal) error
 }
 
 // unclearTime is how long one may look again because of processes in the middle
@@ -66,7 +67,7 @@ func end(e ending) ([]Process, error) {
 		}
 		late := len(tried) > 0 && time.Now().After(deadline)
 		if done && clear || late && sig == syscall.SIGKILL {
-			return split(tried, left)
+			return e.split(tried, left)
 		}
 		if late {
 			sig, deadline, pause = syscall.SIGKILL, time.Now().Add(killTime), time.Millisecond
@@ -74,7 +75,7 @@ func end(e ending) ([]Process, error) {
 		fresh := false
 		for _, id := range left {
 			if last := tried[id]; last.sent != sig {
-				tried[id] = attempt{sig, send(id.pid, id.start, sig), commandOf(id.pid)}
+				tried[id] = attempt{sig, e.send(id.pid, id.start, sig), commandOf(id.pid)}
 				fresh = true
 			}
 		}
@@ -115,11 +116,11 @@ func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 }
 
 // split tells those that were ended from those that are left.
-func split(tried map[identity]attempt, left []identity) (ended []Process, err error) {
+func (e ending) split(tried map[identity]attempt, left []identity) (ended []Process, err error) {
 	var names []string
 	for _, id := range left {
 		if _, known := tried[id]; !known { // it was found when the time was over
-			tried[id] = attempt{syscall.SIGKILL, send(id.pid, id.start, syscall.SIGKILL), commandOf(id.pid)}
+			tried[id] = attempt{syscall.SIGKILL, e.send(id.pid, id.start, syscall.SIGKILL), commandOf(id.pid)}
 		}
 	}
 	for id, a := range tried {

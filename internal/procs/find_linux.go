@@ -84,7 +84,7 @@ func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 			return true
 		},
 		since: func() uint64 { return 0 },
-		first: anew, again: anew,
+		first: anew, again: anew, send: send,
 	}, kept, nil
 }
 

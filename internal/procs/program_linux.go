@@ -55,7 +55,7 @@ func (p *Program) endRest(grace time.Duration) error {
 		first: shared.look,
 		again: func() look { return new(table).scan() },
 		since: func() uint64 { st, _ := readStat(p.PID()); return st.start },
-		grace: grace,
+		grace: grace, send: send,
 		is: func(s seen) bool {
 			return s.pid != p.PID() && (session != 0 && s.session == session || within(s.turn, p.turn))
 		},

@@ -1,0 +1,125 @@
+package acp
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"slices"
+)
+
+// The types of the SDK refuse a whole value when a part of it is of another type
+// than the protocol has. What an agent tells is read as far as it can be read, so
+// that one wrong field costs that field alone.
+
+const (
+	mostTries = 2000 // to read a part of a value; beyond that the value is refused
+	mostDepth = 12   // of what is looked into
+)
+
+// readable decodes raw into v, which is a pointer. When that fails it leaves out
+// what cannot be read, wherever that stands. It reports whether it has left
+// something out. The error is that of the whole value, when nothing helps.
+func readable(raw []byte, v any) (left bool, err error) {
+	if err = json.Unmarshal(raw, v); err == nil {
+		return false, nil
+	}
+	typ := reflect.TypeOf(v).Elem()
+	m := mender{tries: mostTries}
+	mended, ok := m.mend(raw, mostDepth, func(b []byte) bool { return json.Unmarshal(b, reflect.New(typ).Interface()) == nil })
+	if !ok {
+		return true, err
+	}
+	reflect.ValueOf(v).Elem().SetZero()
+	return true, json.Unmarshal(mended, v)
+}
+
+// mender makes values fit by leaving out parts.
+type mender struct{ tries int }
+
+// kinds are the fields that say which of several types a value has: the others
+// are read by them.
+var kinds = []string{"sessionUpdate", "type", "outcome"}
+
+// field is a field of an object; name is empty in an array.
+type field struct {
+	name  string
+	value json.RawMessage
+}
+
+// mend returns as much of the value as fits.
+func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, bool) {
+	if m.tries--; m.tries < 0 {
+		return nil, false
+	}
+	if fits(value) {
+		return value, true
+	}
+	list, object, ok := parts(value)
+	if !ok || depth == 0 {
+		return nil, false
+	}
+	var kept []field
+	if object { // each field is tried beside those that say what the value is
+		for _, f := range list {
+			if slices.Contains(kinds, f.name) {
+				kept = append(kept, f)
+			}
+		}
+	}
+	with := slices.Clip(kept)
+	for _, f := range list {
+		if object && slices.Contains(kinds, f.name) {
+			continue
+		}
+		fitting, ok := m.mend(f.value, depth-1, func(b []byte) bool { return fits(whole(append(with, field{f.name, b}), object)) })
+		if ok {
+			kept = append(kept, field{f.name, fitting})
+		}
+	}
+	all := whole(kept, object)
+	return all, fits(all)
+}
+
+// parts returns the fields of an object, or the elements of an array.
+func parts(value []byte) (list []field, object, ok bool) {
+	in := json.NewDecoder(bytes.NewReader(value))
+	begin, err := in.Token()
+	if object = begin == json.Delim('{'); err != nil || !object && begin != json.Delim('[') {
+		return nil, false, false
+	}
+	for in.More() {
+		var f field
+		if object {
+			name, err := in.Token()
+			if err != nil {
+				return nil, object, false
+			}
+			f.name, _ = name.(string)
+		}
+		if in.Decode(&f.value) != nil {
+			return nil, object, false
+		}
+		list = append(list, f)
+	}
+	return list, object, true
+}
+
+// whole puts fields together again.
+func whole(list []field, object bool) []byte {
+	ends := "[]"
+	if object {
+		ends = "{}"
+	}
+	b := []byte{ends[0]}
+	for i, f := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if object {
+			name, _ := json.Marshal(f.name) // strings can always be encoded
+			b = append(append(b, name...), ':')
+		}
+		b = append(b, f.value...)
+	}
+	return append(b, ends[1])
+}

@@ -1,0 +1,220 @@
+package opencode
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// What a server may send, and how it is read. A small body can become a large
+// one when it is unpacked, and a small text a large value when it is decoded:
+// "{}," is three bytes and becomes a struct. So the bytes are counted after
+// unpacking, the values while they are read, and lists are decoded one element
+// after the other.
+
+const (
+	// maxBody bounds one answer, unpacked. A page of messages with the output of
+	// many tools is some MB.
+	maxBody = 64 << 20
+
+	// maxRefusal bounds what is read of an answer that says no.
+	maxRefusal = 64 << 10
+
+	// maxValues bounds the objects, lists and commas of one answer or event. A page
+	// of a hundred messages with a hundred parts each has about a tenth of it.
+	maxValues = 1 << 20
+
+	// maxElements bounds one list.
+	maxElements = 100_000
+)
+
+var (
+	errTooLarge   = fmt.Errorf("the server has sent more than %d MB in one answer", maxBody>>20)
+	errTooMany    = fmt.Errorf("the server has sent more than %d values in one answer", maxValues)
+	errNoBody     = errors.New("an answer without a body")
+	errLongList   = fmt.Errorf("the server has sent a list of more than %d elements", maxElements)
+	errTrailing   = errors.New("something follows the end of the answer")
+	errNotAList   = errors.New("a list was expected")
+	errNotAnEntry = errors.New("an object was expected")
+)
+
+// bounded reads an answer and fails when it is larger than an answer can be.
+type bounded struct {
+	r      io.Reader
+	bytes  int
+	values counter
+}
+
+// Read leaves one blank of each row of them: decoders look at all of a row again
+// with every piece of it.
+func (b *bounded) Read(p []byte) (n int, err error) {
+	for n == 0 && err == nil && len(p) > 0 {
+		n, err = b.r.Read(p)
+		if b.bytes += n; b.bytes > maxBody {
+			return 0, errTooLarge
+		}
+		if n = b.values.add(p[:n]); b.values.n > maxValues {
+			return 0, errTooMany
+		}
+	}
+	return n, err
+}
+
+// counter counts the values of a JSON text outside of its strings.
+type counter struct {
+	n                      int
+	quoted, escaped, blank bool
+}
+
+// add takes the next bytes. It moves those together that mean something, and
+// returns how many they are.
+func (c *counter) add(p []byte) (kept int) {
+	for _, b := range p {
+		blank := false
+		switch {
+		case c.escaped:
+			c.escaped = false
+		case c.quoted:
+			c.escaped = b == '\\'
+			c.quoted = b != '"'
+		case b == '"':
+			c.quoted = true
+		case b == '{' || b == '[' || b == ',':
+			c.n++
+		default:
+			blank = b == ' ' || b == '\n' || b == '\r' || b == '\t'
+		}
+		if !blank || !c.blank {
+			p[kept] = b
+			kept++
+		}
+		c.blank = blank
+	}
+	return kept
+}
+
+// small reports whether a JSON text has no more values than an answer can have.
+func small(p []byte) bool {
+	if len(p) <= maxValues {
+		return true
+	}
+	var c counter
+	c.add(bytes.Clone(p))
+	return c.n <= maxValues
+}
+
+// elements is an out of a call that takes a list element by element.
+type elements interface {
+	// element decodes the next one.
+	element(d *json.Decoder) error
+}
+
+// list decodes a list of T. An element that is none is left out.
+type list[T any] struct{ items []T }
+
+func (l *list[T]) element(d *json.Decoder) error {
+	var raw json.RawMessage
+	if err := d.Decode(&raw); err != nil {
+		return err
+	}
+	if raw[0] != '{' {
+		return nil
+	}
+	if len(l.items) == maxElements {
+		return errLongList
+	}
+	var x T
+	if err := lenient(json.Unmarshal(raw, &x)); err != nil {
+		return err
+	}
+	l.items = append(l.items, x)
+	return nil
+}
+
+// count is an out that only counts the elements of a list.
+type count struct{ n int }
+
+func (c *count) element(d *json.Decoder) error {
+	c.n++
+	var skip struct{}
+	return lenient(d.Decode(&skip))
+}
+
+// lenient is the error of decoding without what only says that a field has a
+// type of another version: the field is left out, and the rest is there.
+func lenient(err error) error {
+	var t *json.UnmarshalTypeError
+	if errors.As(err, &t) {
+		return nil
+	}
+	return err
+}
+
+// decode decodes an answer.
+func decode(body io.Reader, out any) error {
+	in := bufio.NewReaderSize(&bounded{r: body}, 64<<10)
+	if start, _ := in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {
+		_, _ = in.Discard(3)
+	}
+	d := json.NewDecoder(in)
+	err := decodeValue(d, out)
+	if err == nil {
+		if _, err = d.Token(); err == nil {
+			return errTrailing
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+	}
+	return err
+}
+
+func decodeValue(d *json.Decoder, out any) error {
+	if e, ok := out.(elements); ok {
+		return decodeList(d, e)
+	}
+	var raw json.RawMessage
+	if err := d.Decode(&raw); err != nil {
+		return noBody(err)
+	}
+	if _, ok := out.(*bool); ok && raw[0] != 'n' {
+		return json.Unmarshal(raw, out)
+	}
+	if raw[0] != '{' {
+		return errNotAnEntry
+	}
+	return lenient(json.Unmarshal(raw, out))
+}
+
+func decodeList(d *json.Decoder, e elements) error {
+	t, err := d.Token()
+	if err != nil {
+		return noBody(err)
+	}
+	if t != json.Delim('[') {
+		return errNotAList
+	}
+	for d.More() {
+		if err := e.element(d); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		if errors.Is(err, io.EOF) {
+			return io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	return nil
+}
+
+// noBody is the error of an answer that ends before it begins.
+func noBody(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errNoBody
+	}
+	return err
+}
