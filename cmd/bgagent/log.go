@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
@@ -102,5 +103,5 @@ func plainReason(t bgagent.Task) string {
 	if t.Reason == "" {
 		return t.Cause.String()
 	}
-	return strings.TrimPrefix(t.Reason, "the turn: ")
+	return fleet.InKeys(strings.TrimPrefix(t.Reason, "the turn: "))
 }

@@ -215,7 +215,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 	case entry.Status.Terminal():
 		return // what happens after its end
 	}
-	t.Reason = strings.TrimPrefix(t.Reason, "the turn: ")
+	t.Reason = fleet.InKeys(strings.TrimPrefix(t.Reason, "the turn: "))
 	*entry = results.EntryOf(number, t)
 	row := display.Row{Number: number, Task: t}
 	row.Log = r.writeLog(number, t, entry)

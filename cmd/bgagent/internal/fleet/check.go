@@ -121,11 +121,15 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 // maxTold is how much is kept of what a program tells of its version, in bytes.
 const maxTold = 64 << 10
 
+// drainTime is how long what is still in the pipes may take to be read once the
+// program has ended.
+const drainTime = time.Second
+
 // tell runs a program to its end and returns what it prints. Nothing of it is left
 // running.
 func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
 	var texts [2]bytes.Buffer
-	var ends [2]*os.File
+	var ends, sources [2]*os.File
 	var readers sync.WaitGroup
 	for i := range ends {
 		r, w, err := os.Pipe()
@@ -134,7 +138,7 @@ func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error
 		}
 		defer r.Close()
 		defer w.Close()
-		ends[i] = w
+		ends[i], sources[i] = w, r
 		readers.Go(func() {
 			_, _ = io.CopyN(&texts[i], r, maxTold)
 			_, _ = io.Copy(io.Discard, r)
@@ -153,8 +157,10 @@ func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error
 			err = errors.Join(errors.New(p.State().String()), err)
 		}
 	}
-	for _, w := range ends {
-		_ = w.Close()
+	for i := range ends {
+		_ = ends[i].Close()
+		// Whoever holds them open could not be found, and is not waited for.
+		_ = sources[i].SetReadDeadline(time.Now().Add(drainTime))
 	}
 	readers.Wait()
 	return texts[0].String(), texts[1].String(), err

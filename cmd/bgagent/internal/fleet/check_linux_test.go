@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,4 +45,18 @@ func TestACheckTellsHowAProgramFails(t *testing.T) {
 	cancel()
 	check = <-f.Check(ctx)
 	require.ErrorContains(t, check.Err, "--version does not answer within 30s")
+}
+
+func TestACheckDoesNotWaitForWhoCannotBeFound(t *testing.T) {
+	dir := t.TempDir()
+	f, _ := crewOf(t, scripted(t, "setsid env -i sleep 60 & echo $! >"+dir+"/pid\necho codex 1.2\nsleep 0.3\n"))
+	begin := time.Now()
+	check := <-f.Check(t.Context())
+	require.NoError(t, check.Err)
+	require.Less(t, time.Since(begin), 20*time.Second)
+	text, err := os.ReadFile(dir + "/pid")
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL), "it has hidden, and goes on")
 }

@@ -25,6 +25,7 @@ var (
 
 	keyOf = map[string]string{
 		"Agents": `"agents"`, "Args": `"args"`, "Auth": `"auth"`, "Command": `"command"`, "Dir": `"directory"`, "Directory": `"directory"`,
+		"MaxLine": "the longest line that is read", "Silence": "the limit of silence", // they have no key
 		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
@@ -36,6 +37,23 @@ var (
 		`let "passwordEnv" name the environment variable that holds the server's OPENCODE_SERVER_PASSWORD (and "username" be its OPENCODE_SERVER_USERNAME)`,
 	)
 )
+
+// ofLibrary finds settings of the library that are named with their key.
+var ofLibrary = regexp.MustCompile(`\bConfig\.[A-Z][A-Za-z]* \(([a-z][A-Za-z]*)\)`)
+
+// InKeys translates a text of the library: why a task has ended.
+func InKeys(text string) string {
+	return inGo.ReplaceAllStringFunc(ofLibrary.ReplaceAllString(phrases.Replace(text), `"$1"`), keyFor)
+}
+
+// keyFor is the key of a field of Go.
+func keyFor(name string) string {
+	field := name[strings.LastIndexByte(name, '.')+1:]
+	if key, ok := keyOf[field]; ok {
+		return key
+	}
+	return field
+}
 
 // worded is an error in the words of the program.
 type worded struct {
@@ -54,13 +72,7 @@ func inKeys(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := inGo.ReplaceAllStringFunc(phrases.Replace(err.Error()), func(name string) string {
-		field := name[strings.LastIndexByte(name, '.')+1:]
-		if key, ok := keyOf[field]; ok {
-			return key
-		}
-		return field
-	})
+	text := InKeys(err.Error())
 	if text == err.Error() {
 		return err
 	}
