@@ -131,7 +131,7 @@ func TestTheTableNeverExceedsItsTerminal(t *testing.T) {
 			require.Contains(t, strings.Join(lines, "\n"), spinner[0], "what runs is always shown")
 		}
 		m.Update(tea.WindowSizeMsg{Width: 120, Height: 6})
-		require.Contains(t, picture(m)[3], "1 running · 10 waiting · 88 completed · 1 failed · 97 not shown · 0.0s")
+		require.Contains(t, picture(m)[3], "0.0s · 1 running · 10 waiting · 88 completed · 1 failed · 97 not shown")
 		require.Contains(t, picture(m)[1], "✗", "what has failed comes next")
 	})
 }

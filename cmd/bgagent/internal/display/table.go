@@ -233,7 +233,7 @@ func (m *model) visibleLocked(notes int) []int {
 
 // countsLocked is the line below the tasks.
 func (m *model) countsLocked(shown int, now time.Time) string {
-	var parts []string
+	parts := []string{span(now.Sub(m.start))}
 	for _, p := range []struct {
 		status bgagent.Status
 		what   string
@@ -257,7 +257,7 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 	if text := spent(used.InputTokens, used.OutputTokens, used.Cost); text != "" {
 		parts = append(parts, text)
 	}
-	return strings.Join(append(parts, span(now.Sub(m.start))), " · ")
+	return strings.Join(parts, " · ")
 }
 
 // spinner turns at tasks that run.
