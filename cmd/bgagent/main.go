@@ -146,12 +146,33 @@ func main() {
 	if args[0] == "help" { // what people try first
 		args = append(args[1:], "--help")
 	}
+	if problem := emptyArgument(args); problem != "" {
+		warn("%s", problem)
+		os.Exit(exitInput)
+	}
 	command, err := parser.Parse(args)
 	if err != nil {
 		warn("%s", misread(parser, err))
 		os.Exit(exitInput)
 	}
 	os.Exit(exitCode(command.Run(&c, watchSignals())))
+}
+
+// emptyArgument says that one of the arguments has no value, or "": a variable that
+// is not set would otherwise mean something that nobody has asked for.
+func emptyArgument(args []string) string {
+	for i, a := range args {
+		name, value, set := strings.Cut(a, "=")
+		switch {
+		case strings.HasPrefix(a, "-") && set && value == "":
+			return fmt.Sprintf("%s is empty; write a value, or leave it out", name)
+		case a == "" && i > 0:
+			return fmt.Sprintf("what stands behind %s is empty; write a value, or leave it out", args[i-1])
+		case a == "":
+			return "the name of the command is empty; see bgagent help"
+		}
+	}
+	return ""
 }
 
 // misread says what is wrong with the command line, and where to read on: in the

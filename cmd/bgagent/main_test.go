@@ -362,6 +362,21 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 	}
 }
 
+func TestNothingEmptyIsTakenForNothing(t *testing.T) {
+	p := newPlace(t)
+	for want, args := range map[string][]string{
+		"bgagent: what stands behind --resume is empty; write a value, or leave it out\n": {"run", "--resume", ""},
+		"bgagent: --output is empty; write a value, or leave it out\n":                    {"run", "--output="},
+		"bgagent: what stands behind run is empty; write a value, or leave it out\n":      {"run", ""},
+		"bgagent: the name of the command is empty; see bgagent help\n":                   {""},
+	} {
+		got := p.run(args...)
+		require.Equal(t, 2, got.code, args)
+		require.Equal(t, want, got.stderr)
+		require.Empty(t, got.out)
+	}
+}
+
 func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	p := newPlace(t)
 	got := p.run("help")
