@@ -192,6 +192,8 @@ func TestWholeFilesThatAreWrong(t *testing.T) {
 		{"comment", " // nothing\n", `:1:1: is empty; write {} or { "background_task": {} }, or remove the file`},
 		{"comment without an end of line", "// nothing", `:1:1: is empty; write {} or { "background_task": {} }, or remove the file`},
 		{"after a byte-order mark", "\ufeff{\"a\" 1}", ":1:6: is not JSON with comments: invalid character '1' after object name"},
+		{"empty after a byte-order mark", "\ufeff", `:1:1: is empty; write {} or { "background_task": {} }, or remove the file`},
+		{"wrong after a byte-order mark", "\ufeff[]", `:1:1: is a list; it must be an object like { "background_task": { "defaultConcurrency": 5 } }`},
 		{"utf-16", "\xff\xfe{\x00}\x00", ":1:1: is UTF-16; save the file as UTF-8"},
 		{"invalid utf-8", "{\n \"\xff\": 1}", ":2:3: is not valid UTF-8 from here on; save the file as UTF-8"},
 		{"list", "\n[]", `:2:1: is a list; it must be an object like { "background_task": { "defaultConcurrency": 5 } }`},

@@ -169,4 +169,4 @@ func (t *tail) lastLines(max int) string {
 }
 
 // copyTail reads into the tail until the end, or until the file is closed.
-func copyTail(t *tail, r io.Reader) { _, _ = io.Copy(t, r) }
+func copyTail(t io.Writer, r io.Reader) { _, _ = io.Copy(t, r) }

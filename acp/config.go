@@ -93,6 +93,14 @@ type Config struct {
 	// DefaultMaxHistory.
 	MaxHistory int
 
+	// Printed is given what the agent's program writes to standard error, as it is
+	// and as it comes, once for each task that has a turn in the process, with the
+	// id of the task; the stream is 2. Standard output is the protocol, and is not
+	// told. It is for logs: nothing is taken out. It is called from many goroutines;
+	// p is valid only during the call, and the program waits while it lasts. Nil
+	// means that nobody is told.
+	Printed func(task string, stream int, p []byte)
+
 	// Logger gets what the agent does wrong, without anything of a prompt or an
 	// answer. Nil means nothing is logged.
 	Logger *slog.Logger

@@ -74,7 +74,7 @@ func (c *Client) spawn() (_ *running, err error) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		copyTail(t, errR)
+		copyTail(io.MultiWriter(t, printer{c, inW}), errR)
 	}()
 	rest := func() {
 		within(drainTime, read)
@@ -82,6 +82,32 @@ func (c *Client) spawn() (_ *running, err error) {
 		<-read
 	}
 	return &running{in: inW, out: outR, stderr: t, pid: ch.PID(), marks: ch.marks, exited: ch.ended, how: ch.how, stop: ch.stop, rest: rest}, nil
+}
+
+// printer tells the host what a program, which is known by its input, writes to
+// standard error.
+type printer struct {
+	c  *Client
+	in io.Writer
+}
+
+// Write implements [io.Writer]. It never fails.
+func (w printer) Write(b []byte) (int, error) {
+	if w.c.cfg.Printed == nil {
+		return len(b), nil
+	}
+	var tasks []string
+	w.c.mu.Lock()
+	for _, s := range w.c.sessions {
+		if s.turn != nil && s.proc != nil && s.proc.run.in == w.in {
+			tasks = append(tasks, s.turn.prompt.Task)
+		}
+	}
+	w.c.mu.Unlock()
+	for _, id := range tasks {
+		w.c.cfg.Printed(id, 2, b)
+	}
+	return len(b), nil
 }
 
 // process is a running agent.

@@ -255,3 +255,15 @@ func TestNothingOfAPromptIsLogged(t *testing.T) {
 	require.Contains(t, j.String(), id)
 	require.NotContains(t, j.String(), "marzipan")
 }
+
+func TestTheHostIsGivenWhatAnAgentWritesToStandardError(t *testing.T) {
+	printed := make(chan string, 100)
+	cfg := program(t, "")
+	cfg.Printed = func(task string, stream int, p []byte) {
+		printed <- task + " " + strconv.Itoa(stream) + " " + string(p)
+	}
+	c := open(t, cfg)
+	e := prompt(t, c, create(t, c), "stderr look \x1b[1mhere\nsay done")
+	require.NoError(t, e.err)
+	require.Equal(t, "bg_1 2 look \x1b[1mhere\n", <-printed)
+}

@@ -71,6 +71,14 @@ type Config struct {
 	// session of its own was lost; nil means silence.
 	Logger *slog.Logger
 
+	// Printed is given what the programs print, as it is and as it comes, with the
+	// id of the task and the number of the stream: 1 for standard output, 2 for
+	// standard error. It is for logs: nothing is taken out, neither keys nor escape
+	// sequences. It is called from many goroutines, for one stream of a task in the
+	// order of its bytes; p is valid only during the call, and the program waits
+	// while it lasts. Nil means that nobody is told.
+	Printed func(task string, stream int, p []byte)
+
 	// Keep is how much of the conversation of a session is kept for
 	// [Client.Messages], in bytes of text; 256 KiB when zero. The newest turn is
 	// always kept, up to so much; older ones are dropped whole.

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,13 +86,13 @@ func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
 	end, err := play(t, c, create(t, c), "muteblock")
 	require.Contains(t, failure(t, err).Problem, "it printed nothing at all in 50ms (Config.Silence)")
 	require.Equal(t, bgagent.StopError, end.Stop)
-	var heard atomic.Bool
-	_, err = io.ReadAll(hears{strings.NewReader(""), &heard})
+	silent := &turn{client: c}
+	_, err = io.ReadAll(silent.hears(strings.NewReader(""), 1))
 	require.NoError(t, err)
-	require.False(t, heard.Load())
-	_, err = io.ReadAll(hears{strings.NewReader("x"), &heard})
+	require.False(t, silent.heard.Load())
+	_, err = io.ReadAll(silent.hears(strings.NewReader("x"), 1))
 	require.NoError(t, err)
-	require.True(t, heard.Load(), "one that has printed something is not silent")
+	require.True(t, silent.heard.Load(), "one that has printed something is not silent")
 }
 
 func TestAProgramThatIsKilledBeforeItPrintsWasInterrupted(t *testing.T) {
@@ -139,6 +140,23 @@ func TestAPermissionThatNobodyCanGiveIsNamed(t *testing.T) {
 	require.Equal(t, bgagent.StopInterrupted, end.Stop)
 	require.Contains(t, failure(t, err).Problem, "The user rejected permission to use this specific tool call.; it was refused the use of bash")
 	require.Equal(t, "! permission requested: bash (ls); auto-rejecting", hint("! permission requested: bash (ls); auto-rejecting\nError: x"))
+}
+
+func TestTheHostIsGivenWhatAProgramPrints(t *testing.T) {
+	var mu sync.Mutex
+	printed := map[string]string{}
+	p := Text("sh")
+	p.Start = Form{Args: []string{"-c", `printf "$1"; printf "$1" >&2; printf more`, "x"}, Prompt: []string{"{prompt}"}}
+	c := clientOf(t, Agent{Program: p}, func(cfg *Config) {
+		cfg.Printed = func(task string, stream int, p []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			printed[task+" "+strconv.Itoa(stream)] += string(p)
+		}
+	})
+	_, err := c.RunTurn(t.Context(), create(t, c), bgagent.Prompt{Task: "bg_7", Text: `\033[1ma\377`}, bgagent.NewReporter(func(bgagent.Report) {}))
+	require.Error(t, err, "that is no UTF-8")
+	require.Equal(t, map[string]string{"bg_7 1": "\x1b[1ma\xffmore", "bg_7 2": "\x1b[1ma\xff"}, printed)
 }
 
 func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {

@@ -145,8 +145,8 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	var readers sync.WaitGroup
 	t.linger = time.NewTimer(t.client.cfg.Grace)
 	t.linger.Stop()
-	readers.Go(func() { t.read(hears{p.stdout, &t.heard}) })
-	readers.Go(func() { copyAll(&errs, hears{p.stderr, &t.heard}) })
+	readers.Go(func() { t.read(t.hears(p.stdout, 1)) })
+	readers.Go(func() { copyAll(&errs, t.hears(p.stderr, 2)) })
 	silent := t.await(ctx, p)
 	stopped := context.Cause(ctx) // looked at before what is left over is ended, which takes time
 	left := p.finish(t.client.cfg.Grace, &readers)
@@ -294,17 +294,23 @@ func (t *turn) lingers(said brief) {
 	}
 }
 
-// hears notes whether anything is read.
+// hears notes whether anything is read, and tells the host what.
 type hears struct {
-	r  io.Reader
-	it *atomic.Bool
+	r      io.Reader
+	t      *turn
+	stream int
 }
+
+func (t *turn) hears(r io.Reader, stream int) hears { return hears{r, t, stream} }
 
 // Read implements [io.Reader].
 func (h hears) Read(p []byte) (int, error) {
 	n, err := h.r.Read(p)
 	if n > 0 {
-		h.it.Store(true)
+		h.t.heard.Store(true)
+		if tell := h.t.client.cfg.Printed; tell != nil {
+			tell(h.t.prompt.Task, h.stream, p[:n])
+		}
 	}
 	return n, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // patience is after what time the answers that are still to come are named.
@@ -37,7 +38,10 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return err
 	}
-	crew, err := fleet.New(set)
+	sayFiles(set)
+	life := begin("agents")
+	defer life.end()
+	crew, err := fleet.New(set, fleet.Options{Instance: life.id})
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
@@ -89,10 +93,10 @@ func report(w io.Writer, agents []settings.Agent, answers <-chan fleet.Check) (o
 			state := "ok: " + c.Found
 			if c.Err != nil {
 				bad++
-				state = "cannot start: " + strings.Join(strings.Fields(c.Err.Error()), " ")
+				state = "cannot start: " + c.Err.Error()
 			}
 			outside = outside || c.Err == nil && c.Agent.Kind != settings.InProc
-			if _, e := fmt.Fprintf(w, "%-*s  %-*s  %-*s  %s\n", names, c.Agent.Name, kinds, kindOf(c.Agent), models, dash(c.Agent.Model), state); err == nil {
+			if _, e := fmt.Fprintf(w, "%-*s  %-*s  %-*s  %s\n", names, c.Agent.Name, kinds, kindOf(c.Agent), models, dash(c.Agent.Model), cleantext.Line(state)); err == nil {
 				err = e
 			}
 		}

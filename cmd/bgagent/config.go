@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -9,11 +10,13 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // configCmd is bgagent config.
 type configCmd struct {
-	Schema bool `help:"Print the JSON Schema of a configuration file instead."`
+	Schema bool `xor:"what" help:"Print the JSON Schema of a configuration file instead."`
+	JSON   bool `name:"json" xor:"what" help:"Print one JSON object: the files, and each value with where it comes from."`
 }
 
 // Help implements kong's help provider.
@@ -33,6 +36,9 @@ func (c configCmd) Run(all *cli) error {
 	if err != nil {
 		return err
 	}
+	if c.JSON {
+		return printJSON(os.Stdout, set)
+	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	printSettings(w, set)
 	return w.Flush()
@@ -41,15 +47,46 @@ func (c configCmd) Run(all *cli) error {
 // printSettings writes a line for each value: its key, itself, where it comes
 // from.
 func printSettings(w io.Writer, set *settings.Settings) {
-	fmt.Fprintf(w, "// files, later over earlier: %s\n", strings.Join(append([]string{}, orNone(set.Files)...), ", "))
+	fmt.Fprintf(w, "// files, later over earlier: %s\n", cleantext.Line(strings.Join(orNone(set.Files), ", ")))
+	for _, v := range values(set) {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", v.Key, v.Value, v.Origin)
+	}
+}
+
+// value is a value that applies.
+type value struct {
+	Key    string          `json:"key"`
+	Value  json.RawMessage `json:"value"`
+	Origin string          `json:"origin"`
+}
+
+// values returns what applies, in the order of the documentation.
+func values(set *settings.Settings) (all []value) {
 	for _, s := range set.Limits.Settings() {
-		fmt.Fprintf(w, "background_task.%s\t%s\t%v\n", s.Name(), s.Value, s.Origin)
+		all = append(all, value{"background_task." + s.Name(), json.RawMessage(s.Value), s.Origin.String()})
 	}
 	for _, a := range set.Agents {
 		for _, f := range a.Fields() {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", a.Path(f.Key), f.Value, origin(f.Origin, set))
+			all = append(all, value{a.Path(f.Key), json.RawMessage(f.Value), origin(f.Origin, set)})
 		}
 	}
+	if len(set.Notify) > 0 {
+		if b, err := json.Marshal(set.Notify); err == nil {
+			all = append(all, value{"notify", b, set.NotifyOrigin().String()})
+		}
+	}
+	return all
+}
+
+// printJSON writes the values as one object.
+func printJSON(w io.Writer, set *settings.Settings) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(struct {
+		Files  []string `json:"files"`
+		Values []value  `json:"values"`
+	}{append([]string{}, set.Files...), values(set)})
 }
 
 func orNone(files []string) []string {

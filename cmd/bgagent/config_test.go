@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -132,7 +133,7 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 		"[{\"agent\": \"demo-wait\",\n\"prompt\": \" \"}]":                         `tasks.jsonc:2:11: [0].prompt: is empty; say what the agent is to do`,
 		"[{\"prompt\": \"x\",\n\"agent\": \"none\"}]":                              `tasks.jsonc:2:10: [0].agent: names the agent "none", which there is not; the agents are demo-count,`,
 		"[{\"prompt\": 5, \"agent\": \"demo-wait\"}]":                              `[0].prompt: is the number 5; it must be a string`,
-		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"dir\": \".\"}]":          `[0].dir: is not a known key; the keys of a task are agent, prompt, description, model, directory`,
+		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"dir\": \".\"}]":          `[0].dir: is not a known key; the keys of a task are agent, prompt, promptFile, description, model, directory`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"directory\": \"gone\"}]": `[0].directory: is PROJECT/gone, which is not a directory; make it, or name another`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\",\n\"prompt\": \"y\"}]":      `tasks.jsonc:2:1: [0].prompt: stands twice, first in line 1; keep one of the two`,
 		"[{\"agent\": \"demo-wait\", \"prompt\": \"\xff\"}]":                       `is not valid UTF-8 from here on; save the file as UTF-8`,
@@ -148,10 +149,45 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 	}
 }
 
+func TestFilesAndListsMayBeginWithAByteOrderMark(t *testing.T) {
+	p := newPlace(t)
+	p.user("\ufeff" + `{"background_task": {"maxDepth": 3}}`)
+	p.write(".bgagent.jsonc", "\ufeff"+`{"agents": {"wait": {"kind": "inproc"}}}`)
+	p.write("tasks.jsonc", "\ufeff"+`[{"agent": "wait", "prompt": "1 ms"}]`)
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Equal(t, 0, p.feed("\ufeff"+`[{"agent": "wait", "prompt": "1 ms"}]`, "run", "-", "-o", "out2").code)
+	require.Contains(t, p.run("config").out, "background_task.maxDepth            3")
+
+	p.write("tasks.jsonc", "\ufeff[5]")
+	require.Contains(t, p.run("run", "tasks.jsonc").stderr, "tasks.jsonc:1:2: [0]: is the number 5", "the mark counts for no column")
+}
+
 func TestAListThatIsLongerThanTheFileAllowsIsRefused(t *testing.T) {
 	p := newPlace(t)
 	file := p.write(".bgagent.jsonc", "{\"background_task\": {\n\"maxTasksPerRoot\": 3}}")
 	got := p.run("run")
 	require.Equal(t, 2, got.code)
 	require.Contains(t, got.stderr, file+":2:1: background_task.maxTasksPerRoot: is 3, but the list has 8 tasks; raise it, or divide the list")
+}
+
+func TestSomebodyElsesFileInAFolderAboveIsNotObeyed(t *testing.T) {
+	p := newPlace(t)
+	program := p.write("p.sh", "#!/bin/sh\necho ran >&2; touch ran; echo 1.0\n")
+	file := p.write(".bgagent.jsonc", `{"agents": {"codex": {"kind": "command", "preset": "codex", "command": ["`+program+`"], "env": ["*"]}}}`)
+	require.NoError(t, os.Chmod(p.project, 0o777|os.ModeSticky))
+	p.write("mine/file", "")
+	p.project = filepath.Join(p.project, "mine")
+	for _, args := range [][]string{{"agents"}, {"config"}, {"run"}, {"mcp"}, {"serve"}} {
+		got := p.run(args...)
+		require.Equal(t, 2, got.code, args)
+		require.Contains(t, got.stderr, file+": lies in the folder "+filepath.Dir(file)+", into which others may write; it names programs that are run, so it is not used")
+		require.NotContains(t, got.stderr, "ran\n", args)
+	}
+	got := p.run("-c", file, "agents")
+	require.Equal(t, 0, got.code, "whoever names it wants it")
+	require.Contains(t, got.stderr, "bgagent: configuration: "+file+"\n")
+
+	require.NoError(t, os.Chmod(filepath.Dir(file), 0o755))
+	require.Contains(t, p.run("agents").stderr, "bgagent: configuration: "+file+"\n", "one from a folder above is named")
 }

@@ -6,6 +6,8 @@
 //	bgagent config                shows the configuration and where it comes from
 //	bgagent mcp                   serves the tools to the program that starts it
 //	bgagent serve                 serves them over HTTP
+//	bgagent cleanup               lists what killed runs have left, and ends it
+//	bgagent version               prints the version
 //
 // It exits with 0 when all went well, 1 when something did not, 2 when the
 // command line or a file is wrong, and 130 when it was interrupted. A signal is
@@ -23,11 +25,14 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/tty"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // Exit codes.
@@ -48,9 +53,14 @@ type cli struct {
 	Show   configCmd `cmd:"" name:"config" help:"Print the configuration, and where each value comes from."`
 	MCP    mcpCmd    `cmd:"" name:"mcp" help:"Serve the tools over MCP to the program that starts this one."`
 	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
+
+	Cleanup cleanupCmd `cmd:"" help:"List, or end, what killed runs of this program have left."`
+	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
-// settings loads the configuration that the command line asks for.
+// settings loads the configuration that the command line asks for. With an error,
+// which is of all that is wrong, the settings are nil where not even the names of
+// the agents are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -60,12 +70,13 @@ func (c *cli) settings() (*settings.Settings, error) {
 		}
 	}
 	s, err := settings.Load(files...)
-	if err != nil {
-		return nil, &exitError{exitInput, err}
+	if s != nil {
+		// Made for its errors: it starts nothing, and all subcommands refuse the same.
+		_, refused := fleet.New(s, fleet.Options{})
+		err = errors.Join(err, refused)
 	}
-	// Made for its errors: it starts nothing, and all subcommands refuse the same.
-	if _, err := fleet.New(s); err != nil {
-		return nil, &exitError{exitInput, err}
+	if err != nil {
+		return s, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {
 		if k.Key != "" { // a file of agents need not have limits
@@ -76,6 +87,14 @@ func (c *cli) settings() (*settings.Settings, error) {
 		warn("there is no configuration file; %s", found(s))
 	}
 	return s, nil
+}
+
+// sayFiles says which files the agents and limits come from: they name programs
+// that are run, and one in a folder above is easily overlooked.
+func sayFiles(s *settings.Settings) {
+	if len(s.Files) > 0 {
+		warn("configuration: %s", strings.Join(s.Files, ", later over earlier: "))
+	}
 }
 
 // found says which agent programs there are when there is no file.
@@ -111,6 +130,10 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.Err }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == tty.GuardArgument {
+		tty.Guard()
+		return
+	}
 	var c cli
 	parser := kong.Must(&c,
 		kong.Name("bgagent"),
@@ -119,8 +142,15 @@ func main() {
 		kong.UsageOnError(),
 	)
 	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "help" { // what people try first
+	if len(args) == 0 {
+		args = []string{"help"}
+	}
+	if args[0] == "help" { // what people try first
 		args = append(args[1:], "--help")
+	}
+	if problem := emptyArgument(args); problem != "" {
+		warn("%s", problem)
+		os.Exit(exitInput)
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
@@ -128,6 +158,23 @@ func main() {
 		os.Exit(exitInput)
 	}
 	os.Exit(exitCode(command.Run(&c, watchSignals())))
+}
+
+// emptyArgument says that one of the arguments has no value, or "": a variable that
+// is not set would otherwise mean something that nobody has asked for.
+func emptyArgument(args []string) string {
+	for i, a := range args {
+		name, value, set := strings.Cut(a, "=")
+		switch {
+		case strings.HasPrefix(a, "-") && set && value == "":
+			return fmt.Sprintf("%s is empty; write a value, or leave it out", name)
+		case a == "" && i > 0:
+			return fmt.Sprintf("what stands behind %s is empty; write a value, or leave it out", args[i-1])
+		case a == "":
+			return "the name of the command is empty; see bgagent help"
+		}
+	}
+	return ""
 }
 
 // misread says what is wrong with the command line, and where to read on: in the
@@ -185,9 +232,19 @@ func flat(err error) []error {
 	return out
 }
 
-// warn tells the person at the screen something that is no result.
+// warn tells the person at the screen something that is no result. What agents
+// and files have brought into it cannot act on the terminal.
 func warn(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "bgagent: "+format+"\n", args...)
+	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
+}
+
+// versionCmd is bgagent version.
+type versionCmd struct{}
+
+// Run implements the subcommand.
+func (versionCmd) Run() error {
+	_, err := fmt.Println(version())
+	return err
 }
 
 func version() string {

@@ -275,7 +275,10 @@ func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
 	r := p.start("run", "tasks.jsonc", "--json", "-o", "out")
 	r.out.await(t, `"status":"completed"`)
 	r.out.await(t, `"status":"error"`)
-	require.Eventually(t, func() bool { return p.index("out").Tasks[1].Status == bgagent.Failed }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		x := p.index("out")
+		return x.Tasks[0].Status == bgagent.Completed && x.Tasks[1].Status == bgagent.Failed
+	}, 5*time.Second, 10*time.Millisecond)
 	require.NoError(t, r.Process.Kill())
 	r.code()
 	x := p.index("out")
@@ -342,7 +345,6 @@ func TestAFolderThatCannotBeMadeIsNamed(t *testing.T) {
 func TestTheCommandLineIsChecked(t *testing.T) {
 	p := newPlace(t)
 	for args, want := range map[string]string{
-		"":                     `expected one of "run", "agents", "config"`,
 		"fly":                  "unexpected argument fly; the commands are\n  run ",
 		"help fly":             "unexpected argument fly; the commands are\n  run ",
 		"run --fast":           "unknown flag --fast; see bgagent run --help",
@@ -360,11 +362,27 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 	}
 }
 
+func TestNothingEmptyIsTakenForNothing(t *testing.T) {
+	p := newPlace(t)
+	for want, args := range map[string][]string{
+		"bgagent: what stands behind --resume is empty; write a value, or leave it out\n": {"run", "--resume", ""},
+		"bgagent: --output is empty; write a value, or leave it out\n":                    {"run", "--output="},
+		"bgagent: what stands behind run is empty; write a value, or leave it out\n":      {"run", ""},
+		"bgagent: the name of the command is empty; see bgagent help\n":                   {""},
+	} {
+		got := p.run(args...)
+		require.Equal(t, 2, got.code, args)
+		require.Equal(t, want, got.stderr)
+		require.Empty(t, got.out)
+	}
+}
+
 func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	p := newPlace(t)
 	got := p.run("help")
 	require.Equal(t, 0, got.code)
 	require.Equal(t, got.out, p.run("--help").out)
+	require.Equal(t, got.out, p.run().out, "whoever types nothing is helped, too")
 	for _, command := range []string{"run", "agents", "config", "mcp", "serve"} {
 		require.Contains(t, got.out, "\n  "+command+" ")
 		help := p.run("help", command)

@@ -10,3 +10,16 @@ func outputGone() bool {
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
 }
+
+// mostConnections bounds the connections where files are plenty.
+const mostConnections = 1024
+
+// maxConnections is how many connections serve takes at a time: a quarter of the
+// files that this program may have open. An agent needs up to six.
+func maxConnections() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return mostConnections / 4
+	}
+	return int(min(max(limit.Cur/4, 8), mostConnections))
+}

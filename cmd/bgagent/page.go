@@ -12,17 +12,13 @@ import (
 
 // pageFlags say whether serve shows the page, and to whom.
 type pageFlags struct {
-	Page     string `placeholder:"VARIABLE" help:"The environment variable that holds the page's password of at least 16 bytes (the user's name does not matter). Without it the page is shown where no tokens are named: to everybody on this machine."`
+	Page     string `placeholder:"VARIABLE" help:"The environment variable, or @FILE, that holds the page's password of at least 16 bytes (the user's name does not matter). Without it the page is shown where no tokens are named: to everybody on this machine."`
 	PageActs bool   `help:"Whoever sees the page may cancel and resume tasks."`
 }
 
-// minSecret is how many bytes a token and a password must have, so that nobody
-// guesses them.
-const minSecret = 16
-
 // page returns what is served beside the tools: nil when nobody may see it. It
 // shows the tasks of all callers.
-func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, lookup func(string) (string, bool)) (*dashboard.Handler, http.Handler, error) {
+func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
 			return nil, nil, fmt.Errorf("--page-acts: where callers have tokens the page takes a password; name its environment variable with --page VARIABLE")
@@ -33,12 +29,9 @@ func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, lookup func(s
 	if f.Page == "" {
 		return page, page, nil
 	}
-	password, ok := lookup(f.Page)
-	switch {
-	case !ok || password == "":
-		return nil, nil, fmt.Errorf("--page %s: the environment variable is not set; it must hold the page's password", f.Page)
-	case len(password) < minSecret:
-		return nil, nil, fmt.Errorf("--page %s: the password has %d bytes; it must have at least %d", f.Page, len(password), minSecret)
+	password, err := secret.read("--page "+f.Page, f.Page, "password")
+	if err != nil {
+		return nil, nil, err
 	}
 	return page, withPassword(password, page), nil
 }

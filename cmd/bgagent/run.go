@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	_ "embed"
+	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -15,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/display"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
-	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 	"github.com/charmbracelet/x/term"
@@ -29,16 +27,20 @@ var sample []byte
 
 // runCmd is bgagent run.
 type runCmd struct {
-	List   string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without one a sample runs, with demo agents."`
-	Output string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on where that is taken; for the sample a temporary one."`
-	JSON   bool   `name:"json" xor:"format" help:"Print one JSON object a line."`
-	Plain  bool   `xor:"format" help:"Print plain lines even in a terminal, as with NO_COLOR in the environment."`
+	List     string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without one a sample runs, with demo agents."`
+	Output   string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on where that is taken; for the sample a temporary one."`
+	Resume   string `type:"path" placeholder:"DIR" help:"Run again what is missing or has failed in the folder of an earlier run, into the same folder. It takes no list."`
+	FailFast bool   `help:"Cancel all other tasks as soon as one has not completed."`
+	MaxTime  string `placeholder:"TIME" help:"Cancel what has not ended after this time, such as 90s, 10m or 2h."`
+	JSON     bool   `name:"json" xor:"format" help:"Print one JSON object a line."`
+	Plain    bool   `xor:"format" help:"Print plain lines even in a terminal, as with NO_COLOR in the environment."`
+	Schema   bool   `help:"Print the JSON Schema of a list, and run nothing."`
 }
 
 // Help implements kong's help provider.
 func (runCmd) Help() string {
-	return `A list is JSON with comments: [ { "agent": "codex", "prompt": "…" }, … ]; description, model and directory are optional.
-The results go into a folder: one file a task, and index.json.
+	return `A list is JSON with comments: [ { "agent": "codex", "prompt": "…" }, … ]; description, model and directory are optional, and promptFile names a file in the place of prompt.
+The results go into a folder: one file a task, what its program printed beside it, and index.json.
 
 Ctrl-C cancels what has not ended, waits until nothing of it runs, and writes what there is. Ctrl-C again ends everything at once.
 
@@ -47,27 +49,47 @@ Exit codes: 0 all tasks completed; 1 some did not, or a result or the output cou
 
 // Run implements the subcommand.
 func (c *runCmd) Run(all *cli, stop stops) error {
+	if c.Schema {
+		_, err := os.Stdout.Write(tasklist.Schema)
+		return err
+	}
+	limit, err := c.check()
+	if err != nil {
+		return &exitError{exitInput, err}
+	}
 	children.Adopt()
-	set, err := all.settings()
+	set, job, err := c.input(all, stop.soft)
 	if err != nil {
 		return err
 	}
-	if c.List == "" {
-		set.Agents = settings.Demo()
-	}
-	tasks, err := c.tasks(stop.soft, set)
+	life := begin("run")
+	defer life.end()
+	crew, err := fleet.New(set, fleet.Options{Instance: life.id, KeepLogs: true})
 	if err != nil {
-		return err
+		return errors.Join(&exitError{exitInput, err}, job.close())
 	}
-	if err := fits(len(tasks), set); err != nil {
-		return &exitError{exitInput, err}
+	r := &runner{stop: stop, tasks: job.tasks, began: time.Now(), failFast: c.FailFast, maxTime: limit}
+	r.begin(job)
+	r.notify = notify.New(set.Notify, life.id, func(err error) { warn("%v", err) })
+	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
+}
+
+// check looks at what the flags say, alone and together, and returns the time that
+// the run may take; 0 for any.
+func (c *runCmd) check() (limit time.Duration, err error) {
+	var errs []error
+	if c.Resume != "" && c.List != "" {
+		errs = append(errs, fmt.Errorf("--resume takes no list: %s has the one that was run; leave %s out", c.Resume, c.List))
 	}
-	crew, err := fleet.New(set)
-	if err != nil {
-		return &exitError{exitInput, err}
+	if c.Resume != "" && c.Output != "" {
+		errs = append(errs, fmt.Errorf("--resume %s writes into that folder; leave --output out", c.Resume))
 	}
-	r := &runner{stop: stop, tasks: tasks, index: results.Index{Began: time.Now()}}
-	return r.run(crew, c.folder, func() display.Display { return c.display(len(tasks)) })
+	if c.MaxTime != "" {
+		if limit, err = time.ParseDuration(c.MaxTime); err != nil || limit <= 0 {
+			errs = append(errs, fmt.Errorf("--max-time %q is no time, such as 90s, 10m or 2h", c.MaxTime))
+		}
+	}
+	return limit, errors.Join(errs...)
 }
 
 // fits refuses a list that is longer than a file allows: the rest of it would
@@ -80,81 +102,6 @@ func fits(tasks int, set *settings.Settings) error {
 		}
 	}
 	return nil
-}
-
-// tasks reads the list. Waiting for standard input ends with the first signal.
-func (c *runCmd) tasks(ctx context.Context, set *settings.Settings) ([]tasklist.Task, error) {
-	name, base, data := c.List, ".", sample
-	switch c.List {
-	case "":
-		name = "tasks.jsonc"
-	case "-":
-		name = "standard input"
-		in := make(chan error, 1)
-		go func() {
-			var err error
-			data, err = io.ReadAll(io.LimitReader(os.Stdin, tasklist.MaxSize+1))
-			in <- err
-		}()
-		select {
-		case err := <-in:
-			if err != nil {
-				return nil, &exitError{exitInput, fmt.Errorf("reading standard input: %w", err)}
-			}
-		case <-ctx.Done():
-			return nil, &exitError{Code: exitInterrupted}
-		}
-	default:
-		var err error
-		base = filepath.Dir(c.List)
-		if data, err = readList(c.List); err != nil {
-			return nil, &exitError{exitInput, fmt.Errorf("reading the list of tasks: %w", err)}
-		}
-	}
-	base, err := filepath.Abs(base)
-	if err != nil {
-		return nil, err
-	}
-	tasks, err := tasklist.Parse(name, data, base, set.Names())
-	if err != nil {
-		return nil, &exitError{exitInput, err}
-	}
-	return tasks, nil
-}
-
-// readList reads no more than a list may have; the parser tells that it is too
-// large.
-func readList(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, tasklist.MaxSize+1))
-}
-
-// folder opens the folder for the results.
-func (c *runCmd) folder() (*results.Folder, error) {
-	dir := c.Output
-	switch {
-	case dir != "":
-	case c.List == "":
-		var err error
-		if dir, err = os.MkdirTemp("", "bgagent-results-"); err != nil {
-			return nil, fmt.Errorf("making the folder for the results: %w", err)
-		}
-	default:
-		folder, err := results.OpenNew("bgagent-results-" + time.Now().Format("20060102-150405"))
-		if err != nil {
-			return nil, &exitError{exitInput, err}
-		}
-		return folder, nil
-	}
-	folder, err := results.Open(dir)
-	if err != nil {
-		return nil, &exitError{exitInput, err}
-	}
-	return folder, nil
 }
 
 // display chooses how the tasks are shown.

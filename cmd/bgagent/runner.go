@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/answers"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/display"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 )
@@ -35,10 +37,17 @@ const numberKey = "number"
 
 // runner does one list of tasks. All of it but leave runs on one goroutine.
 type runner struct {
-	stop  stops
-	tasks []tasklist.Task
-	index results.Index
+	stop     stops
+	tasks    []tasklist.Task
+	index    results.Index
+	began    time.Time     // of this run, not of the one that it goes on with
+	failFast bool          // the first bad end stops the rest
+	maxTime  time.Duration // that the run may take; 0 for any
+	notify   *notify.Notifier
+	halted   context.Context // ends, with the reason as its cause, when a flag stops the run
+	halt     context.CancelCauseFunc
 
+	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	folder  *results.Folder
 	show    display.Display
@@ -56,9 +65,11 @@ type runner struct {
 // before there is a folder, and a folder that cannot be written to before any
 // agent works for it.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
-	for i, t := range r.tasks {
-		r.index.Tasks = append(r.index.Tasks, results.Entry{Number: i + 1, Description: t.Description, Agent: t.Agent, Model: t.Model})
-	}
+	r.halted, r.halt = context.WithCancelCause(context.Background())
+	defer r.halt(nil)
+	long := answers.New(0)
+	crew.KeepAnswers(long)
+	r.crew = crew
 	var err error
 	r.manager, err = crew.Manager(bgagent.Config{
 		Wake:            bgagent.WakeNever, // nobody is told: the events are followed
@@ -70,18 +81,28 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 		return &exitError{exitInput, err}
 	}
 	if r.folder, err = open(); err == nil {
-		err = r.folder.WriteIndex(r.index)
+		err = r.writeFirst()
 	}
 	if err != nil {
 		return errors.Join(err, r.manager.Close(r.stop.hard))
 	}
+	long.SpoolTo(r.folder.Spool)
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
 	defer events.Close()
 	r.show = newDisplay()
 	// Whatever hangs after the second signal hangs without us.
-	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, leave) })()
+	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, r.leave) })()
 
+	if n := r.kept(); n > 0 {
+		r.show.Note(fmt.Sprintf("%d of %d tasks are done already, and are left as they are", n, len(r.tasks)))
+	}
+	if r.maxTime > 0 {
+		defer time.AfterFunc(r.maxTime, func() { r.halt(fmt.Errorf("stopped after %v (--max-time)", r.maxTime)) }).Stop()
+	}
 	r.launch()
+	defer context.AfterFunc(r.halted, func() {
+		_, _ = r.manager.CancelAll(context.Background(), bgagent.Caller{}, bgagent.CancelOptions{Reason: context.Cause(r.halted).Error()})
+	})()
 	defer context.AfterFunc(r.stop.soft, func() {
 		_, _ = r.manager.CancelAll(context.Background(), bgagent.Caller{}, bgagent.CancelOptions{Reason: "interrupted"})
 	})()
@@ -91,10 +112,17 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	return r.end(interrupted)
 }
 
+// leave is leave for a program that has a terminal to give back.
+func (r *runner) leave() {
+	if table, ok := r.show.(*display.Table); ok {
+		table.Abandon()
+	}
+	leave()
+}
+
 // leave ends the program and everything below it.
 func leave() {
 	children.Kill(killTime)
-	display.ShowCursor(os.Stderr)
 	os.Exit(exitInterrupted)
 }
 
@@ -102,8 +130,14 @@ func leave() {
 func (r *runner) launch() {
 	r.ids, r.started = make([]string, len(r.tasks)), make([]bool, len(r.tasks))
 	for i, t := range r.tasks {
-		if r.stop.soft.Err() != nil {
+		switch {
+		case r.index.Tasks[i].Status.Terminal():
+			continue // an earlier run has done it
+		case r.stop.soft.Err() != nil:
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
+			continue
+		case r.halted.Err() != nil:
+			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, context.Cause(r.halted).Error()
 			continue
 		}
 		task, err := r.manager.Launch(context.Background(), bgagent.Caller{}, bgagent.LaunchInput{
@@ -113,6 +147,7 @@ func (r *runner) launch() {
 		if err != nil {
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Failed, err.Error()
 			r.show.Note(fmt.Sprintf("task %d cannot be launched: %v", i+1, err))
+			r.endedBadly(i+1, bgagent.Task{Status: bgagent.Failed, Description: t.Description, Reason: err.Error()})
 			continue
 		}
 		r.ids[i] = task.ID
@@ -141,6 +176,11 @@ func (r *runner) follow(events *bgagent.Subscription) {
 			told = true
 			r.show.Note("interrupted: stopping what runs; Ctrl-C again ends everything at once")
 		}
+		if r.halted.Err() != nil && r.index.Stopped == "" {
+			r.index.Stopped = context.Cause(r.halted).Error()
+			r.show.Note(r.index.Stopped)
+		}
+		r.show.Tick()
 		if r.stale {
 			r.reindex()
 		}
@@ -149,25 +189,6 @@ func (r *runner) follow(events *bgagent.Subscription) {
 			r.lookAtLine()
 		}
 	}
-}
-
-// indexShare bounds the time that goes into indexes before the last: they are
-// written as a whole, and for a list of thousands each one takes a while.
-const indexShare = 20
-
-// reindex writes the index after an end, so that it says what there is when this
-// program is killed. It does so at once, unless the last time was so long that
-// one twentieth of all time would be spent on it; then a later event or look
-// does. What fails here is told by the last index.
-func (r *runner) reindex() {
-	r.stale = true
-	begin := time.Now()
-	if begin.Sub(r.indexed) < indexShare*r.cost {
-		return
-	}
-	_ = r.folder.WriteIndex(r.index)
-	r.stale, r.indexed = false, time.Now()
-	r.cost = r.indexed.Sub(begin)
 }
 
 // next waits for an event, but no longer than the places in line are good for.
@@ -194,23 +215,74 @@ func (r *runner) take(number int, t bgagent.Task) {
 	case entry.Status.Terminal():
 		return // what happens after its end
 	}
+	t.Reason = fleet.InKeys(strings.TrimPrefix(t.Reason, "the turn: "))
 	*entry = results.EntryOf(number, t)
 	row := display.Row{Number: number, Task: t}
+	row.Log = r.writeLog(number, t, entry)
 	var unwritten *results.WriteError
-	switch name, err := r.folder.Write(number, t); {
+	switch name, err := r.write(number, t, entry); {
 	case errors.As(err, &unwritten):
 		entry.Problem, row.Problem = err.Error(), unwritten.Err.Error()
 		r.summary.Unwritten++
 	case err != nil:
 		panic("bgagent: bug: a result is not written, and nothing says why: " + err.Error())
 	default:
-		entry.File, row.File = name, name
+		entry.File, row.File, row.Cut, row.Bytes = name, name, entry.Cut, entry.Bytes
+		if entry.Cut {
+			r.summary.Cut++
+		}
 		row.Task.Result = "" // it is in the file, and need not be held twice
 	}
 	r.open--
 	r.reindex() // before it is shown: whoever has read that it ended finds it there
 	row.Task.Prompt = ""
 	r.show.Show(row)
+	if bad(t) {
+		r.endedBadly(number, t)
+	}
+}
+
+// endedBadly stops the rest where a flag says so, and tells the user, unless the
+// task was only stopped itself.
+func (r *runner) endedBadly(number int, t bgagent.Task) {
+	if r.stop.soft.Err() != nil || r.halted.Err() != nil {
+		return
+	}
+	r.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText(fmt.Sprintf("task %d", number), t), Task: t.ID, Folder: r.folder.Dir()})
+	if r.failFast {
+		r.halt(fmt.Errorf("stopped, as task %d did not complete (--fail-fast)", number))
+	}
+}
+
+// write writes the result of a task: the whole answer where it was kept, else
+// what the task has of it.
+func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string, error) {
+	long := r.crew.Answer(t)
+	if long == nil {
+		entry.Cut = t.Cut
+		return r.folder.Write(number, t, nil)
+	}
+	defer long.Close()
+	if whole, cut := long.Whole(); cut {
+		entry.Cut, entry.Bytes = true, whole
+	}
+	return r.folder.Write(number, t, long)
+}
+
+// writeLog writes what the programs of a task have printed, and returns the name of
+// the file; "" where they have printed nothing.
+func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) string {
+	log := r.crew.Log(t.ID)
+	if log == nil {
+		return ""
+	}
+	name, err := r.folder.WriteLog(number, t, log)
+	if err != nil {
+		r.show.Note(fmt.Sprintf("task %d: its log is lost: %v", number, err))
+		return ""
+	}
+	entry.Log = name
+	return name
 }
 
 // row shows a task that has not ended.
@@ -267,6 +339,9 @@ func (r *runner) close(crew *fleet.Fleet) {
 func (r *runner) end(interrupted bool) error {
 	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
 	for _, e := range r.index.Tasks {
+		r.summary.Input += e.Input
+		r.summary.Output += e.Output
+		r.summary.Cost += e.Cost
 		switch e.Status {
 		case bgagent.Completed:
 			r.summary.Completed++
@@ -276,13 +351,18 @@ func (r *runner) end(interrupted bool) error {
 			r.summary.Cancelled++
 		}
 	}
+	if r.halted.Err() != nil && r.summary.Completed < len(r.tasks) {
+		r.index.Stopped = context.Cause(r.halted).Error()
+	}
 	problem := r.folder.WriteIndex(r.index)
-	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.index.Began))
-	r.summary.Folder, r.summary.Interrupted = r.folder.Dir(), interrupted
+	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
+	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
+	problem = errors.Join(problem, r.whereabouts())
 	// A reader that has gone away is no problem: it has interrupted the run.
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)
 	}
+	r.tellEnd()
 	switch {
 	case interrupted:
 		return &exitError{exitInterrupted, problem}

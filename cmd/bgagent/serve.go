@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/mcpserver"
@@ -18,15 +17,16 @@ import (
 // serveCmd is bgagent serve.
 type serveCmd struct {
 	Addr   string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
-	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable that holds its bearer token of at least 16 bytes. Repeatable; required unless the address is this machine's own."`
+	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable, or @FILE, that holds its bearer token of at least 16 bytes. Repeatable; required unless the address is this machine's own."`
 	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
 	Host   []string `placeholder:"NAME" help:"A name, without a port, under which a reverse proxy on this machine asks for the server when it keeps the Host header. Repeatable; takes --token."`
 	pageFlags
+	logFlags
 }
 
 // Help implements kong's help provider.
 func (serveCmd) Help() string {
-	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them.
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them, and /healthz answers "ok".
 
 Ctrl-C, or another signal, ends it and stops what runs.
 
@@ -39,19 +39,20 @@ const httpScope = "local"
 // Run implements the subcommand.
 func (c *serveCmd) Run(all *cli, stop stops) error {
 	children.Adopt()
-	cfg, err := c.callers(os.LookupEnv)
+	var secret secrets
+	cfg, err := c.callers(&secret)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	s, err := startServing(all)
+	s, err := startServing(all, "serve", c.logFlags)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.serve(s, cfg, stop), s.end(stop))
+	return errors.Join(c.serve(s, cfg, &secret, stop), s.end(stop))
 }
 
 // callers reads who may call.
-func (c *serveCmd) callers(lookup func(string) (string, bool)) (mcpserver.HTTPConfig, error) {
+func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	cfg := mcpserver.HTTPConfig{Origins: c.Origin}
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
@@ -83,13 +84,10 @@ func (c *serveCmd) callers(lookup func(string) (string, bool)) (mcpserver.HTTPCo
 		if !ok || name == "" || variable == "" {
 			return cfg, fmt.Errorf("--token %q is no NAME=VARIABLE, such as alice=ALICE_TOKEN", t)
 		}
-		token, ok := lookup(variable)
-		if !ok || token == "" {
-			return cfg, fmt.Errorf("--token %s: the environment variable %s is not set; it must hold the token", t, variable)
-		}
+		token, err := secret.read("--token "+t, variable, "token")
 		switch {
-		case len(token) < minSecret:
-			return cfg, fmt.Errorf("--token %s: the token in %s has %d bytes; it must have at least %d", t, variable, len(token), minSecret)
+		case err != nil:
+			return cfg, err
 		case strings.ContainsAny(token, " \t\r\n"):
 			return cfg, fmt.Errorf("--token %s: the token in %s has a space in it, which no header can carry", t, variable)
 		case strings.TrimSpace(name) == "":
@@ -128,32 +126,36 @@ func (c *serveCmd) known(h http.Handler) http.Handler {
 	})
 }
 
-func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, stop stops) error {
+func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, stop stops) error {
 	h, err := s.server.Handler(cfg)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	page, guarded, err := c.page(s.manager, len(c.Token) > 0, os.LookupEnv)
+	page, guarded, err := c.page(s.manager, len(c.Token) > 0, secret)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
+	secret.forget()
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return &exitError{exitInput, fmt.Errorf("listening on %s: %w; choose another port with --addr", c.Addr, err)}
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", h)
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	if page != nil {
 		mux.Handle("/", guarded)
 		defer page.Close()
 	}
-	server := &http.Server{Handler: c.known(mux), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return stop.soft }}
+	server := newServer(c.known(mux))
+	server.BaseContext = func(net.Listener) context.Context { return stop.soft }
 	defer context.AfterFunc(stop.soft, func() { _ = server.Close() })()
 	fmt.Printf("MCP: http://%s/mcp\n", listener.Addr())
 	if page != nil {
 		fmt.Printf("page: http://%s/\n", listener.Addr())
 	}
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	c.sayHow(listener.Addr())
+	if err := serveBounded(server, listener, maxConnections(), writeTime); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

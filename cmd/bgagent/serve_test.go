@@ -138,11 +138,11 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 		`--token alice=SPACE: the token in SPACE has a space in it`:                     {"--token", "alice=SPACE"},
 		`--host "http://x" is no name of a server`:                                      {"--token", "alice=LONG", "--host", "http://x"},
 		`--host tasks.example.com: a proxy can be reached from other machines`:          {"--host", "tasks.example.com"},
-		"have the same token":                                {"--token", "a=LONG", "--token", "b=SAME"},
-		`--origin "not an origin" is no origin, such as`:     {"--origin", "not an origin"},
-		"the environment variable is not set":                {"--page", "NONE"},
-		"the password has 1 bytes; it must have at least 16": {"--page", "SHORT"},
-		"the page takes a password":                          {"--token", "a=LONG", "--page-acts"},
+		"have the same token":                                                 {"--token", "a=LONG", "--token", "b=SAME"},
+		`--origin "not an origin" is no origin, such as`:                      {"--origin", "not an origin"},
+		"the environment variable NONE is not set; it must hold the password": {"--page", "NONE"},
+		"the password in SHORT has 1 bytes; it must have at least 16":         {"--page", "SHORT"},
+		"the page takes a password":                                           {"--token", "a=LONG", "--page-acts"},
 	} {
 		got := p.run(append([]string{"serve"}, args...)...)
 		require.Equal(t, 2, got.code, want)
@@ -266,4 +266,49 @@ func TestServeGoesOnWhenACallerGoesAway(t *testing.T) {
 	}
 	cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, DisableStandaloneSSE: true})
 	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false}), "I have waited")
+}
+
+func TestTokensComeFromFilesTooAndLeaveTheEnvironment(t *testing.T) {
+	p := withAgent(t, "cat >/dev/null; echo \"token: $ALICE page: $PAGE\"\n")
+	p.write(".bgagent.jsonc", `{"agents": {"a": {"kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"], "env": ["*"]}}}`)
+	const alice, bob = "alices-token-0123456789", "bobs-token-0123456789abc"
+	p.env = append(p.env, "ALICE="+alice, "PAGE=the-pages-password-123")
+	file := p.write("bob.token", bob+"\n")
+	url, _ := startServe(t, p, "--token", "alice=ALICE", "--token", "bob=@"+file, "--page", "PAGE")
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: withToken(bob)}, DisableStandaloneSSE: true})
+	text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "a", "prompt": "x", "run_in_background": false})
+	require.Contains(t, text, "token:  page:")
+	require.NotContains(t, text, alice)
+
+	for from, want := range map[string]string{"@none": "reading the token: open none: no such file", "@" + p.write("short", "x\n"): "has 1 bytes; it must have at least 16"} {
+		got := p.run("serve", "--token", "carol="+from)
+		require.Equal(t, 2, got.code)
+		require.Contains(t, got.stderr, want)
+	}
+}
+
+func TestConnectionsLeaveFilesForAgents(t *testing.T) {
+	p := withAgent(t, "cat >/dev/null; echo fine\n")
+	cmd := p.command("serve", "--addr", "127.0.0.1:0")
+	cmd.Args = append([]string{"sh", "-c", `ulimit -n 128; exec "$0" "$@"`}, cmd.Args...)
+	cmd.Args[3] = binary
+	cmd.Path = "/bin/sh"
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	url := strings.TrimSpace(strings.TrimPrefix(line, "MCP: "))
+	addr := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/mcp")
+	for range 300 {
+		c, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		defer c.Close()
+	}
+	cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, DisableStandaloneSSE: true})
+	for range 3 {
+		text := callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "a", "prompt": "x", "run_in_background": false})
+		require.Contains(t, text, "fine")
+	}
 }

@@ -3,11 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/notify"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
@@ -17,50 +22,132 @@ type serving struct {
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
+	life    life
+
+	logger  *slog.Logger // nil for none
+	logFile *os.File
+	notify  *notify.Notifier
+	ending  atomic.Bool
+	follow  chan struct{} // closed when the last event was logged
 }
 
 // startServing builds everything. A program that works for a task itself and may
 // not delegate any further serves its tools without delegate_task.
-func startServing(all *cli) (*serving, error) {
+func startServing(all *cli, command string, log logFlags) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{}
-	if s.crew, err = fleet.New(set); err != nil {
+	s := &serving{follow: make(chan struct{})}
+	if s.logger, s.logFile, err = log.open(); err != nil {
 		return nil, &exitError{exitInput, err}
 	}
+	sayFiles(set)
+	s.life = begin(command)
+	if err := s.build(set); err != nil {
+		s.life.end()
+		return nil, err
+	}
+	s.notify = notify.New(set.Notify, s.life.id, func(err error) { warn("%v", err) })
+	_, events := s.manager.Subscribe(4096)
+	go s.watch(events)
+	if s.logger != nil {
+		s.logger.Info(command+" begins", "pid", os.Getpid(), "files", set.Files)
+	}
+	return s, nil
+}
+
+// watch logs what happens, and has the user told of ends.
+func (s *serving) watch(events *bgagent.Subscription) {
+	defer close(s.follow)
+	live := map[string]struct{}{}
+	for {
+		e, err := events.Next(context.Background())
+		if err != nil { // the manager is closed, and all was read
+			return
+		}
+		if s.logger != nil {
+			logEvent(s.logger, e)
+		}
+		switch e.Kind {
+		case bgagent.EventLaunched, bgagent.EventResumed:
+			live[e.Task.ID] = struct{}{}
+		case bgagent.EventEnded:
+			delete(live, e.Task.ID)
+			s.tell(e.Task, len(live) == 0)
+		case bgagent.EventMissed:
+			clear(live) // of those that are live now the next end tells
+		}
+	}
+}
+
+// tell has the user told of an end.
+func (s *serving) tell(t bgagent.Task, last bool) {
+	if s.ending.Load() {
+		return // whoever ends the server knows
+	}
+	if bad(t) {
+		s.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText("task "+t.ID, t), Task: t.ID})
+	}
+	if last {
+		s.notify.Tell(notify.Event{Kind: "done", Text: "bgagent: the last task has ended"})
+	}
+}
+
+// build makes the manager and the server.
+func (s *serving) build(set *settings.Settings) (err error) {
+	if s.crew, err = fleet.New(set, fleet.Options{Instance: s.life.id, Logger: s.logger}); err != nil {
+		return &exitError{exitInput, err}
+	}
 	options := bgagent.ToolOptions{Agents: s.crew.Agents()}
-	s.manager, err = s.crew.Manager(bgagent.Config{Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}})
+	s.manager, err = s.crew.Manager(bgagent.Config{Wake: bgagent.WakeNever, Limits: bgagent.Limits{Fair: true}, Logger: library(s.logger)})
 	if errors.Is(err, bgagent.ErrDepth) {
 		warn("%v", err)
 		options.Omit = []string{bgagent.ToolDelegateTask}
 		s.manager, err = s.crew.Idle()
 	}
 	if err != nil {
-		return nil, &exitError{exitInput, err}
+		return &exitError{exitInput, err}
 	}
 	if s.server, err = mcpserver.New(s.manager, mcpserver.Config{Tools: options}); err != nil {
-		return nil, errors.Join(err, s.manager.Close(context.Background()))
+		return errors.Join(err, s.manager.Close(context.Background()))
 	}
-	return s, nil
+	return nil
 }
 
 // stopTime is how long what runs may take to stop when the caller has gone: it may
 // kill this program soon after.
 const stopTime = 5 * time.Second
 
+// told waits until all events are logged and told, or until ctx ends.
+func (s *serving) told(ctx context.Context) {
+	select {
+	case <-s.follow:
+	case <-ctx.Done():
+	}
+	s.notify.Close(ctx)
+}
+
 // end cancels what runs, waits until nothing does, and ends the programs.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)
 	defer cancel()
+	s.ending.Store(true)
 	_ = s.server.Close()
 	var left *bgagent.CloseError
 	if err := s.manager.Close(ctx); errors.As(err, &left) && len(left.NotStopped) > 0 {
 		warn("these tasks did not stop in time: %v", left.NotStopped)
 	}
 	err := s.crew.Close(ctx)
+	s.told(ctx)
 	children.Kill(killTime)
+	s.life.end()
+	if s.logger != nil {
+		s.logger.Info("the end")
+	}
+	if s.logFile != nil {
+		err = errors.Join(err, s.logFile.Close())
+	}
 	return err
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -204,8 +205,18 @@ func TestCtrlCWhileTheListIsTypedIn(t *testing.T) {
 // inTerminal runs the program in a terminal and returns what it writes there.
 func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...string) (string, int) {
 	p.t.Helper()
+	return p.inTerminalOf(pty.Winsize{Rows: rows, Cols: 120}, func(_ *exec.Cmd, out *output, tty *os.File) {
+		if then != nil {
+			then(out, tty)
+		}
+	}, args...)
+}
+
+// inTerminalOf is inTerminal with a terminal of the size.
+func (p *place) inTerminalOf(size pty.Winsize, then func(*exec.Cmd, *output, *os.File), args ...string) (string, int) {
+	p.t.Helper()
 	cmd := p.command(args...)
-	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: rows, Cols: 120})
+	tty, err := pty.StartWithSize(cmd, &size)
 	require.NoError(p.t, err)
 	defer tty.Close()
 	out := newOutput()
@@ -221,9 +232,7 @@ func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...st
 			}
 		}
 	}()
-	if then != nil {
-		then(out, tty)
-	}
+	then(cmd, out, tty)
 	_ = cmd.Wait()
 	<-read
 	return out.String(), cmd.ProcessState.ExitCode()
@@ -256,7 +265,7 @@ func TestALowTerminalShowsWhatRuns(t *testing.T) {
 	p := newPlace(t)
 	out, code := p.inTerminal(6, nil, "run", "-o", "out")
 	require.Equal(t, 0, code, out)
-	require.Contains(t, out, "more than this window has lines for")
+	require.Contains(t, out, " not shown")
 	require.Contains(t, out, "8 completed in ")
 }
 
@@ -273,6 +282,19 @@ func TestTheKeysCtrlCInATerminal(t *testing.T) {
 	require.Equal(t, 130, code, out)
 	require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
 	p.requireGone(2)
+}
+
+// A program that asks its user on the terminal has none: it is told so, instead
+// of being stopped by the system for ever.
+func TestAnAgentThatReadsTheTerminalIsNotStopped(t *testing.T) {
+	p := withAgent(t, `cat >/dev/null
+if read x </dev/tty; then echo "read $x"; else echo no terminal; fi
+`)
+	out, code := p.inTerminal(40, nil, "run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 0, code, out)
+	b, err := os.ReadFile(filepath.Join(p.project, "out", p.index("out").Tasks[0].File))
+	require.NoError(t, err)
+	require.Equal(t, "no terminal\n", string(b))
 }
 
 // A program that does not read its prompt breaks a pipe, and nothing more.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,7 +45,7 @@ func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
 	}
 	others = append(others, sh(t, "echo $$; exec sleep 600", "OTHER="+id, "X"+mine))
 
-	found, err := Find(id)
+	found, _, err := Find(id, nil)
 	require.NoError(t, err)
 	var pids []string
 	for _, p := range found {
@@ -53,7 +54,7 @@ func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
 	require.Subset(t, pids, []string{sleeper, deaf, stopped})
 	require.Equal(t, "sleep 600", commandOf(number(t, sleeper)))
 
-	gone, err := EndInstance(id, 300*time.Millisecond)
+	gone, _, err := EndInstance(id, nil, 300*time.Millisecond)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(gone), 3)
 	for _, pid := range []string{sleeper, deaf, stopped} {
@@ -64,11 +65,43 @@ func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
 		_, alive := statOf(number(t, pid))
 		require.True(t, alive, "somebody else's process was ended")
 	}
-	found, err = Find(id)
+	found, _, err = Find(id, nil)
 	require.NoError(t, err)
 	require.Empty(t, found)
-	_, err = Find("")
+	_, _, err = Find("", nil)
 	require.Error(t, err, "everybody's processes are not one run's")
+}
+
+func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
+	dead, inner := "test-"+strconv.Itoa(os.Getpid())+"-dead", "inner"
+	left := sh(t, "echo $$; exec sleep 600", InstanceVariable+"="+dead)
+	within := sh(t, "echo $$; exec sleep 600", InstanceVariable+"="+dead+"/gone/"+inner)
+	keep := func(_ int, ids []string) bool { return slices.Contains(ids, inner) }
+
+	list, spared, err := Find(dead, keep)
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	require.Equal(t, left, strconv.Itoa(list[0].PID))
+	require.Equal(t, 1, spared)
+	ended, spared, err := EndInstance(dead, keep, 0)
+	require.NoError(t, err)
+	require.Len(t, ended, 1)
+	require.Equal(t, 1, spared)
+	_, alive := statOf(number(t, within))
+	require.True(t, alive, "an agent of a run that lives was ended")
+
+	// This test, started once more in a run that is dead: it and those above it go on.
+	if os.Getenv("TEST_WITHIN") == "" {
+		cmd := exec.Command("sh", "-c", `"$0" -test.run=TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks; exit $?`, os.Args[0])
+		cmd.Env = append(os.Environ(), "TEST_WITHIN="+dead+"-above", InstanceVariable+"="+dead+"-above")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return
+	}
+	ended, spared, err = EndInstance(os.Getenv("TEST_WITHIN"), nil, 0)
+	require.NoError(t, err)
+	require.Empty(t, ended)
+	require.Equal(t, 2, spared, "the test and its shell")
 }
 
 func number(t *testing.T, text string) int {

@@ -10,9 +10,11 @@ import (
 
 // Find fails with [errors.ErrUnsupported]: the environment of other processes
 // cannot be read here.
-func Find(string) ([]Process, error) {
-	return nil, fmt.Errorf("looking for the processes of a run: %w", errors.ErrUnsupported)
+func Find(string, Keep) (list []Process, spared int, err error) {
+	return nil, 0, fmt.Errorf("looking for the processes of a run: %w", errors.ErrUnsupported)
 }
 
 // EndInstance fails as Find does.
-func EndInstance(instance string, _ time.Duration) ([]Process, error) { return Find(instance) }
+func EndInstance(instance string, keep Keep, _ time.Duration) (ended []Process, spared int, err error) {
+	return Find(instance, keep)
+}

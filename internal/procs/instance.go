@@ -24,5 +24,13 @@ func CheckInstance(id string) error {
 	return nil
 }
 
-// ofInstance reports whether a value of InstanceVariable names the run.
-func ofInstance(value, id string) bool { return slices.Contains(strings.Split(value, "/"), id) }
+// behind returns the ids that stand behind the run's in a value of
+// InstanceVariable, and whether the value names the run.
+func behind(value, id string) (inner []string, its bool) {
+	ids := strings.Split(value, "/")
+	i := slices.Index(ids, id)
+	if i < 0 {
+		return nil, false
+	}
+	return ids[i+1:], true
+}

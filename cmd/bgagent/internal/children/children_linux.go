@@ -3,6 +3,7 @@ package children
 import (
 	"bytes"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -12,14 +13,16 @@ import (
 )
 
 // Adopt has this process become the parent of every process that loses its own
-// below it, so that [Kill] finds those, too. It is called before anything is
-// started. What ends after it was adopted stays in the table of processes until
-// this program ends: waiting for any child would take the ends of others from
-// those who have started them.
+// below it, so that [Kill] finds those, too, and waits for those of them that
+// end. It is called once, before anything is started.
 func Adopt() {
 	// Without it Kill misses what a program has left running in a session of
 	// its own; the clients end that as well, only later.
-	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil && handlesShow() {
+		ends := make(chan os.Signal, 1)
+		signal.Notify(ends, unix.SIGCHLD)
+		go reapAll(ends)
+	}
 }
 
 // Kill ends every process below this one at once, and returns when none is left

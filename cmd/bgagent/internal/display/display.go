@@ -5,10 +5,13 @@ package display
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
 // Row is one task to show.
@@ -16,6 +19,9 @@ type Row struct {
 	Number int // in the list, from 1
 	Task   bgagent.Task
 	File   string // its result, once that is written
+	Log    string // what its program has printed, once that is written; empty for nothing
+	Cut    bool   // the file holds only the beginning of the answer
+	Bytes  int64  // with Cut: of the whole answer; 0 where that is not known
 
 	// Problem is why the result could not be written. The task has it then, so
 	// that it is shown and not lost.
@@ -30,7 +36,12 @@ type Summary struct {
 	Seconds     float64 `json:"seconds"`
 	Folder      string  `json:"folder"`
 	Unwritten   int     `json:"unwritten,omitempty"` // results that could not be written
+	Cut         int     `json:"cut,omitempty"`       // files that hold only the beginning of an answer
+	Input       int64   `json:"input_tokens,omitempty"`
+	Output      int64   `json:"output_tokens,omitempty"`
+	Cost        float64 `json:"cost,omitempty"` // US dollars
 	Interrupted bool    `json:"interrupted,omitempty"`
+	Stopped     string  `json:"stopped,omitempty"` // why a flag has stopped the run
 }
 
 // String returns the summary as one line.
@@ -44,11 +55,62 @@ func (s Summary) String() string {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
 		}
 	}
-	line := fmt.Sprintf("%s in %.1f s; results in %s", strings.Join(parts, ", "), s.Seconds, s.Folder)
+	line := fmt.Sprintf("%s in %.1f s; ", strings.Join(parts, ", "), s.Seconds)
+	if used := spent(s.Input, s.Output, s.Cost); used != "" {
+		line += used + "; "
+	}
+	line += "results in " + s.Folder
 	if s.Unwritten > 0 {
 		line += fmt.Sprintf(" (%d could not be written)", s.Unwritten)
 	}
+	if s.Cut > 0 {
+		line += fmt.Sprintf(" (%s only the beginning of an answer)", holds(s.Cut))
+	}
 	return line
+}
+
+// spent says what was used, as far as the agents tell; "" when they do not.
+func spent(input, output int64, cost float64) string {
+	var parts []string
+	if input+output > 0 {
+		parts = append(parts, fmt.Sprintf("%s tokens in, %s out", thousands(input), thousands(output)))
+	}
+	if cost > 0 {
+		parts = append(parts, fmt.Sprintf("$%.2f", cost))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// thousands writes a number of tokens.
+func thousands(n int64) string {
+	switch {
+	case n >= 1_000_000:
+		return fmt.Sprintf("%.1fM", float64(n)/1e6)
+	case n >= 10_000:
+		return fmt.Sprintf("%.0fk", float64(n)/1e3)
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// span writes a time in few characters.
+func span(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.0fs", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// holds says how many files hold something.
+func holds(files int) string {
+	if files == 1 {
+		return "1 file holds"
+	}
+	return fmt.Sprintf("%d files hold", files)
 }
 
 // Display shows the tasks of one run. Its methods are called from one goroutine
@@ -58,6 +120,8 @@ type Display interface {
 	Show(r Row)
 	// Note shows a line about the run.
 	Note(text string)
+	// Tick is called at least twice a second, for what shows that time goes by.
+	Tick()
 	// End shows what it has come to. Nothing is shown after that. The error is
 	// the first of all that could not be shown.
 	End(s Summary) error
@@ -70,7 +134,7 @@ func unwritten(r Row) string {
 		return ""
 	}
 	var b strings.Builder
-	for line := range strings.Lines(strings.TrimSpace(r.Task.Result)) {
+	for line := range strings.Lines(strings.TrimSpace(cleantext.String(r.Task.Result))) {
 		b.WriteString("     | " + printable(line) + "\n")
 	}
 	return b.String()
@@ -110,29 +174,44 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean makes one line for a terminal of what an agent has said: no control
-// characters, which could move the cursor.
+// clean makes one line for a terminal of what an agent has said: no escape
+// sequences and no control characters, which could move the cursor.
 func clean(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
 	}), " ")
 }
 
-// about says in a few words what a task does, waits for, or has come to.
-func about(r Row) string {
-	line := doing(r)
+// about says in a few words what a task does, waits for, or has come to: in fewer
+// where there is little room.
+func about(r Row, short bool) string {
+	line := doing(r, short)
 	if r.Problem != "" {
 		line = strings.TrimSpace(line + " (not written: " + clean(r.Problem) + ")")
+	}
+	if r.Cut {
+		line = strings.TrimSpace(line + " (" + cutOf(r.Bytes) + ")")
 	}
 	return line
 }
 
-func doing(r Row) string {
+// cutOf says that a file does not hold all of an answer.
+func cutOf(bytes int64) string {
+	if bytes == 0 {
+		return "only the beginning of the answer"
+	}
+	return fmt.Sprintf("only the beginning of an answer of %d bytes", bytes)
+}
+
+func doing(r Row, short bool) string {
 	t := r.Task
 	switch t.Status {
 	case bgagent.Pending:
 		if t.Queue == nil {
 			return "waits"
+		}
+		if pool := t.Queue.Pool; short && t.Queue.Place > 0 {
+			return fmt.Sprintf("number %d in line for %s (%d of %d)", t.Queue.Place, pool.Name, pool.InUse, pool.Limit)
 		}
 		line := fmt.Sprintf("waits for a slot of %s (%d of %d in use)", t.Queue.Pool.Name, t.Queue.Pool.InUse, t.Queue.Pool.Limit)
 		if t.Queue.Place > 0 {
@@ -150,6 +229,9 @@ func doing(r Row) string {
 		return r.File
 	}
 	if reason := clean(t.Reason); reason != "" {
+		if program, rest, ok := strings.Cut(reason, ": "); short && ok && !strings.ContainsRune(program, ' ') {
+			return rest // the agent is known by the title
+		}
 		return reason
 	}
 	return t.Cause.String()

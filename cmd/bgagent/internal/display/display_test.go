@@ -2,8 +2,10 @@ package display
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -44,7 +46,7 @@ func TestLinesTellEachStateOnce(t *testing.T) {
 		_ = l.End(Summary{Failed: 1, Seconds: 1.5, Folder: "out", Unwritten: 1})
 		require.Equal(t, `[   0.00s]   1  pending    a: task: waits for a slot of provider x (3 of 3 in use), number 2 in line
 [   1.50s]   1  running    a: task
-[   1.50s]   1  error      a: task (1.5 s, 0 tool calls): it broke [2J
+[   1.50s]   1  error      a: task (1.5 s, 0 tool calls): it broke
 [   1.50s]      0 completed, 1 failed in 1.5 s; results in out (1 could not be written)
 `, out.String())
 	})
@@ -56,12 +58,12 @@ func TestAResultWithoutAFileIsShown(t *testing.T) {
 		r.Task.Result, r.Problem, r.Task.Progress.ToolCalls = "first\x1b[2J\n  second\n", "disk full", 1
 		var lines, objects bytes.Buffer
 		NewLines(&lines).Show(r)
-		require.Equal(t, "[   0.00s]   1  completed  a: task (0.0 s, 1 tool call): (not written: disk full)\n     | first[2J\n     |   second\n", lines.String())
+		require.Equal(t, "[   0.00s]   1  completed  a: task (0.0 s, 1 tool call): (not written: disk full)\n     | first\n     |   second\n", lines.String())
 		NewJSON(&objects).Show(r)
 		require.Contains(t, objects.String(), `"problem":"disk full","result":"first\u001b[2J\n  second\n"`)
 		m := newModel(1)
 		m.show(r)
-		require.Contains(t, picture(m)[0], "    1 call  (not written: disk full)")
+		require.Contains(t, picture(m)[0], "1 task   0.0s  (not written: disk full)")
 	})
 }
 
@@ -129,15 +131,15 @@ func TestTheTableNeverExceedsItsTerminal(t *testing.T) {
 			require.Contains(t, strings.Join(lines, "\n"), spinner[0], "what runs is always shown")
 		}
 		m.Update(tea.WindowSizeMsg{Width: 120, Height: 6})
-		require.Contains(t, picture(m)[3], "1 running · 10 waiting · 88 completed · 1 not · 0 s · 97 more than this window has lines for")
-		require.Contains(t, picture(m)[1], "error", "what has failed comes next")
+		require.Contains(t, picture(m)[3], "0.0s · 1 running · 10 waiting · 88 completed · 1 failed · 97 not shown")
+		require.Contains(t, picture(m)[1], "✗", "what has failed comes next")
 	})
 }
 
 func TestWhatAgentsSayCannotMoveTheCursor(t *testing.T) {
 	r := row(1, bgagent.Running, time.Now())
 	r.Task.Progress.LastMessage = "a\x1b[2Jb\r\n\u202ec\u0007"
-	require.Equal(t, "a [2Jb c", about(r))
+	require.Equal(t, "ab c", about(r, true))
 }
 
 func TestATableThatCannotBeShownDoesNotHang(t *testing.T) {
@@ -147,4 +149,108 @@ func TestATableThatCannotBeShownDoesNotHang(t *testing.T) {
 	table := NewTable(f, 1)
 	table.Show(row(1, bgagent.Running, time.Now()))
 	require.ErrorContains(t, table.End(Summary{}), "writing the output: ")
+}
+
+// scene is a table of many tasks in all states.
+func scene(n int) *model {
+	m, begin := newModel(n), time.Now()
+	for i := 1; i <= n; i++ {
+		status := []bgagent.Status{bgagent.Running, bgagent.Failed, bgagent.Completed, bgagent.Pending, bgagent.Cancelled}[i%5]
+		r := row(i, status, begin)
+		r.Task.Description = "a title that takes more columns than it can have here"
+		r.Task.Progress = bgagent.Progress{ToolCalls: i, LastMessage: "reading the third of the files", LastActivity: begin, Usage: bgagent.Usage{InputTokens: 1000, OutputTokens: 10, Cost: 0.01}}
+		r.Task.Reason = "agent.sh: it exited with code 3: no such key in the file that it reads"
+		if status == bgagent.Pending {
+			r.Task.Queue = &bgagent.QueuePlace{Place: i, Pool: bgagent.PoolStats{Name: "all", Limit: 2, InUse: 2}}
+		}
+		m.show(r)
+	}
+	return m
+}
+
+func TestTheColumnThatMattersHasRoomAtEveryWidth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, n := range []int{10, 50} {
+			m := scene(n)
+			for width, want := range map[int]string{
+				130: "it exited with code 3: no such key in the file that it reads",
+				80:  "it exited with code 3: no such key in",
+				60:  "it exited with code 3: ",
+				40:  "it exited wit",
+			} {
+				m.Update(tea.WindowSizeMsg{Width: width, Height: 60})
+				lines := picture(m)
+				require.Len(t, lines, n+1)
+				for _, l := range lines {
+					require.LessOrEqual(t, ansi.StringWidth(l), width)
+				}
+				require.Contains(t, lines[0], want, "%d columns", width)
+				require.Equal(t, width >= wide, strings.Contains(lines[0], "1 call"), "calls only where there is room")
+				require.Contains(t, lines[2], "number 3 in"[:9], "%d columns", width)
+			}
+			m.Update(tea.WindowSizeMsg{Width: 130, Height: 60})
+			k := n / 5
+			require.Contains(t, picture(m)[n], fmt.Sprintf("%d running · %d waiting · %d completed · %d failed · %d cancelled · ", k, k, k, k, k))
+			require.Contains(t, picture(m)[n], " tokens in, "+strconv.Itoa(n*10)+" out, $0."+strconv.Itoa(n))
+		}
+	})
+}
+
+func TestWhatNothingIsHeardOfIsSeenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := scene(5)
+		m.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
+		require.NotContains(t, picture(m)[4], "quiet")
+		time.Sleep(75 * time.Second)
+		require.Contains(t, picture(m)[4], " 1m15s  quiet for 1m15s; reading the th")
+	})
+}
+
+func TestTheWholeReasonOfABadEndStandsBelowTheTable(t *testing.T) {
+	r := row(7, bgagent.Failed, time.Now())
+	r.Log = "007-task.log"
+	r.Task.Ended = r.Task.Started.Add(95 * time.Second)
+	r.Task.Reason = strings.TrimSpace(strings.Repeat("word ", 60))
+	text := ansi.Strip(badEnd(&r, "out", 40))
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	require.Equal(t, "✗ 7  task (a, after 1m35s)", lines[0])
+	require.Equal(t, "    out/007-task.log", lines[len(lines)-1])
+	require.Equal(t, 60, strings.Count(text, "word"))
+	for _, l := range lines {
+		require.LessOrEqual(t, ansi.StringWidth(l), 40)
+	}
+}
+
+func TestAPipeHearsEveryHalfMinuteWhatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines, objects bytes.Buffer
+		for _, d := range []Display{NewLines(&lines), NewJSON(&objects)} {
+			d.Tick()
+			r := row(1, bgagent.Running, time.Now())
+			d.Show(r)
+			waits := row(2, bgagent.Pending, time.Now())
+			waits.Task.Queue = &bgagent.QueuePlace{}
+			d.Show(waits)
+			for range 124 {
+				time.Sleep(500 * time.Millisecond)
+				d.Tick()
+			}
+			d.Show(row(1, bgagent.Completed, time.Now()))
+			before := lines.Len() + objects.Len()
+			time.Sleep(time.Hour)
+			d.Tick()
+			require.Equal(t, before, lines.Len()+objects.Len(), "nothing runs")
+		}
+		require.Contains(t, lines.String(), "[  30.00s]      1 running: 1 (task) for 30s, quiet for 30s; 1 waiting\n")
+		require.Equal(t, 2, strings.Count(lines.String(), "1 running"))
+		require.Equal(t, 2, strings.Count(objects.String(), `"type":"alive"`))
+	})
+}
+
+func TestTheSummarySaysWhatWasSpent(t *testing.T) {
+	s := Summary{Completed: 1, Failed: 2, Cancelled: 3, Seconds: 1, Folder: "out", Input: 1_234_567, Output: 23_456, Cost: 1.5}
+	require.Equal(t, "1 completed, 2 failed, 3 cancelled in 1.0 s; 1.2M tokens in, 23k out, $1.50; results in out", s.String())
+	for d, want := range map[time.Duration]string{0: "0.0s", 59 * time.Second: "59s", 61 * time.Second: "1m01s", 90 * time.Minute: "1h30m"} {
+		require.Equal(t, want, span(d))
+	}
 }

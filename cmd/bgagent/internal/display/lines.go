@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/bgagent/bgagent"
@@ -16,15 +19,20 @@ type Lines struct {
 	w     *watched
 	start time.Time
 	last  map[int]bgagent.Status
+	runs  map[int]bgagent.Task // that run
+	said  time.Time            // when the last line was
 }
 
 // NewLines returns a display of plain lines.
 func NewLines(w io.Writer) *Lines {
-	return &Lines{w: &watched{w: w}, start: time.Now(), last: map[int]bgagent.Status{}}
+	return &Lines{w: &watched{w: w}, start: time.Now(), last: map[int]bgagent.Status{}, runs: map[int]bgagent.Task{}, said: time.Now()}
 }
 
 // Show implements [Display].
 func (l *Lines) Show(r Row) {
+	if delete(l.runs, r.Number); r.Task.Status == bgagent.Running {
+		l.runs[r.Number] = r.Task
+	}
 	was, shown := l.last[r.Number]
 	if shown && was == r.Task.Status || r.Task.Status == bgagent.Pending && r.Task.Queue == nil {
 		return // also when it only waits for its launch
@@ -33,9 +41,9 @@ func (l *Lines) Show(r Row) {
 	line := fmt.Sprintf("%3d  %-9s  %s: %s", r.Number, r.Task.Status, r.Task.Agent, clean(r.Task.Description))
 	switch {
 	case r.Task.Status.Terminal() && !r.Task.Started.IsZero():
-		line += fmt.Sprintf(" (%.1f s, %s): %s", r.Task.Duration(time.Now()).Seconds(), count(r.Task.Progress.ToolCalls, "tool call"), about(r))
+		line += fmt.Sprintf(" (%.1f s, %s): %s", r.Task.Duration(time.Now()).Seconds(), count(r.Task.Progress.ToolCalls, "tool call"), about(r, false))
 	case r.Task.Status != bgagent.Running:
-		line += ": " + about(r)
+		line += ": " + about(r, false)
 	}
 	l.line(line)
 	if text := unwritten(r); text != "" {
@@ -44,15 +52,64 @@ func (l *Lines) Show(r Row) {
 }
 
 // Note implements [Display].
-func (l *Lines) Note(text string) { l.line("     " + text) }
+func (l *Lines) Note(text string) { l.line("     " + clean(text)) }
 
 // End implements [Display].
 func (l *Lines) End(s Summary) error {
+	if s.Stopped != "" {
+		l.line("     " + clean(s.Stopped))
+	}
 	l.line("     " + s.String())
 	return l.w.err
 }
 
+// aliveTime is after what time without a line one says what runs.
+const aliveTime = 30 * time.Second
+
+// Tick implements [Display].
+func (l *Lines) Tick() {
+	if now := time.Now(); now.Sub(l.said) >= aliveTime && len(l.runs) > 0 {
+		l.line("     " + stillRuns(l.runs, l.waiting(), now))
+	}
+}
+
+// waiting counts the tasks that wait.
+func (l *Lines) waiting() (n int) {
+	for _, s := range l.last {
+		if s == bgagent.Pending {
+			n++
+		}
+	}
+	return n
+}
+
+// mostNamed is how many tasks a line names that says what runs.
+const mostNamed = 5
+
+// stillRuns says what runs, since when, and since when nothing was heard of it.
+func stillRuns(runs map[int]bgagent.Task, waiting int, now time.Time) string {
+	var parts []string
+	for i, n := range slices.Sorted(maps.Keys(runs)) {
+		if i == mostNamed {
+			parts = append(parts, "…")
+			break
+		}
+		t := runs[n]
+		part := fmt.Sprintf("%d (%s) for %s", n, clean(t.Description), span(t.Duration(now)))
+		if quiet := quietFor(t, now); quiet > 0 {
+			part += ", quiet for " + span(quiet)
+		}
+		parts = append(parts, part)
+	}
+	line := fmt.Sprintf("%d running: %s", len(runs), strings.Join(parts, "; "))
+	if waiting > 0 {
+		line += fmt.Sprintf("; %d waiting", waiting)
+	}
+	return line
+}
+
 func (l *Lines) line(text string) {
+	l.said = time.Now()
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
@@ -62,6 +119,8 @@ type JSON struct {
 	w    *watched
 	e    *json.Encoder
 	last map[int]jsonState
+	runs map[int]bgagent.Task // that run
+	said time.Time            // when the last line was
 }
 
 type jsonState struct {
@@ -71,7 +130,7 @@ type jsonState struct {
 }
 
 // Line is one line of the JSON display. Which fields are set depends on Type:
-// task, note or summary.
+// task, note, alive or summary.
 type Line struct {
 	Type        string              `json:"type"`
 	Time        time.Time           `json:"time"`
@@ -87,6 +146,9 @@ type Line struct {
 	LastMessage string              `json:"last_message,omitempty"`
 	Seconds     float64             `json:"seconds,omitempty"`
 	File        string              `json:"file,omitempty"`
+	Log         string              `json:"log,omitempty"`     // the file with what its program printed
+	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
+	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
 	Result      string              `json:"result,omitempty"`  // what would be in it, then
 	Text        string              `json:"text,omitempty"`
@@ -97,12 +159,15 @@ type Line struct {
 // NewJSON returns a display of lines of JSON.
 func NewJSON(w io.Writer) *JSON {
 	out := &watched{w: w}
-	return &JSON{out, json.NewEncoder(out), map[int]jsonState{}}
+	return &JSON{out, json.NewEncoder(out), map[int]jsonState{}, map[int]bgagent.Task{}, time.Now()}
 }
 
 // Show implements [Display].
 func (j *JSON) Show(r Row) {
 	t := r.Task
+	if delete(j.runs, r.Number); t.Status == bgagent.Running {
+		j.runs[r.Number] = t
+	}
 	now := jsonState{t.Status, t.Progress.ToolCalls, r.File}
 	if was, shown := j.last[r.Number]; shown && was == now {
 		return
@@ -112,12 +177,19 @@ func (j *JSON) Show(r Row) {
 		Type: "task", Number: r.Number, ID: t.ID, Agent: t.Agent, Description: t.Description,
 		Status: t.Status.String(), Cause: t.Cause.String(), Reason: t.Reason, ToolCalls: t.Progress.ToolCalls,
 		LastTool: t.Progress.LastTool, LastMessage: t.Progress.LastMessage,
-		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Problem: r.Problem, Queue: t.Queue,
+		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Log: r.Log, Cut: r.Cut, Bytes: r.Bytes, Problem: r.Problem, Queue: t.Queue,
 	}
 	if r.Problem != "" {
 		l.Result = t.Result
 	}
 	j.line(l)
+}
+
+// Tick implements [Display].
+func (j *JSON) Tick() {
+	if now := time.Now(); now.Sub(j.said) >= aliveTime && len(j.runs) > 0 {
+		j.line(Line{Type: "alive", Text: stillRuns(j.runs, 0, now)})
+	}
 }
 
 // Note implements [Display].
@@ -133,5 +205,6 @@ func (j *JSON) End(s Summary) error {
 // signal for that; any other error is told in the end.
 func (j *JSON) line(l Line) {
 	l.Time = time.Now()
+	j.said = l.Time
 	_ = j.e.Encode(l)
 }

@@ -4,21 +4,25 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/tty"
 	"github.com/charmbracelet/x/ansi"
 )
 
 // Table is a display for terminals: a table of the tasks, redrawn in place ten
 // times a second. What is shown between two pictures costs no more than to be
-// kept.
+// kept. What is typed meanwhile is not echoed, and thrown away.
 type Table struct {
 	out     *os.File
+	keys    *tty.Terminal
 	model   *model
 	program *tea.Program
 	done    chan struct{}
@@ -28,7 +32,7 @@ type Table struct {
 // NewTable starts the table of that many tasks. It takes no input and no
 // signals, so that Ctrl-C stays what it is.
 func NewTable(out *os.File, tasks int) *Table {
-	t := &Table{out: out, model: newModel(tasks), done: make(chan struct{})}
+	t := &Table{out: out, keys: tty.Silence(out), model: newModel(tasks), done: make(chan struct{})}
 	t.program = tea.NewProgram(t.model, tea.WithOutput(out), tea.WithInput(nil), tea.WithoutSignalHandler())
 	go func() {
 		defer close(t.done)
@@ -43,21 +47,62 @@ func (t *Table) Show(r Row) { t.model.show(r) }
 // Note implements [Display].
 func (t *Table) Note(text string) { t.model.note(text) }
 
-// End implements [Display]. The last picture stays on the screen.
+// Tick implements [Display].
+func (t *Table) Tick() { t.keys.Drain() }
+
+// Abandon gives the terminal back when the program ends without [Table.End].
+func (t *Table) Abandon() {
+	t.keys.Restore()
+	ShowCursor(os.Stderr)
+}
+
+// End implements [Display]. The last picture stays on the screen. Below it stand
+// the bad ends with all that is known of them, and the results without a file.
 func (t *Table) End(s Summary) error {
 	t.program.Send(endMsg{})
 	<-t.done
+	t.keys.Restore()
 	out := &watched{w: t.out}
 	if t.err != nil {
 		fmt.Fprintf(out, "(the table of tasks cannot be shown: %v)\n", t.err)
 	}
+	for i := range t.model.rows {
+		if r := &t.model.rows[i]; r.Task.Status == bgagent.Failed || r.Task.Status == bgagent.Cancelled && !s.Interrupted && s.Stopped == "" {
+			_, _ = io.WriteString(out, "\n"+badEnd(r, s.Folder, t.model.width))
+		}
+	}
 	for _, r := range t.model.rows {
 		if text := unwritten(r); text != "" {
-			fmt.Fprintf(out, "\n%d  %s: %s\n%s", r.Number, clean(r.Task.Description), about(r), text)
+			fmt.Fprintf(out, "\n%d  %s: %s\n%s", r.Number, clean(r.Task.Description), about(r, false), text)
 		}
 	}
 	fmt.Fprintf(out, "\n%s\n", s)
 	return out.err
+}
+
+// badEnd says all of how a task has ended, in lines that fit into the width.
+func badEnd(r *Row, folder string, width int) string {
+	mark := red("✗")
+	if r.Task.Status == bgagent.Cancelled {
+		mark = yellow("–")
+	}
+	took := ""
+	if !r.Task.Started.IsZero() {
+		took = ", after " + span(r.Task.Ended.Sub(r.Task.Started))
+	}
+	text := fmt.Sprintf("%s %d  %s (%s%s)\n", mark, r.Number, clean(r.Task.Description), r.Task.Agent, took)
+	for _, line := range wrapped(doing(*r, false), max(width-4, 20)) {
+		text += "    " + line + "\n"
+	}
+	if r.Log != "" {
+		text += "    " + faint(clean(filepath.Join(folder, r.Log))) + "\n"
+	}
+	return text
+}
+
+// wrapped divides a text into lines of so many columns.
+func wrapped(text string, width int) []string {
+	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
 
 // ShowCursor is for a program that ends without the end of its table.
@@ -135,8 +180,9 @@ func (m *model) View() tea.View {
 	notes := m.notes[max(0, len(m.notes)-3):]
 	var b strings.Builder
 	shown := m.visibleLocked(len(notes))
+	l := m.layoutLocked(shown)
 	for _, i := range shown {
-		b.WriteString(m.fitLocked(m.rowLocked(&m.rows[i], now)))
+		b.WriteString(m.fitLocked(m.rowLocked(&m.rows[i], l, now)))
 	}
 	b.WriteString(m.fitLocked(faint("  " + m.countsLocked(len(shown), now))))
 	for _, n := range notes {
@@ -187,47 +233,118 @@ func (m *model) visibleLocked(notes int) []int {
 
 // countsLocked is the line below the tasks.
 func (m *model) countsLocked(shown int, now time.Time) string {
-	line := fmt.Sprintf("%d running · %d waiting · %d completed", m.count[bgagent.Running], m.count[bgagent.Pending], m.count[bgagent.Completed])
-	if bad := m.count[bgagent.Failed] + m.count[bgagent.Cancelled]; bad > 0 {
-		line += fmt.Sprintf(" · %d not", bad)
+	parts := []string{span(now.Sub(m.start))}
+	for _, p := range []struct {
+		status bgagent.Status
+		what   string
+	}{{bgagent.Running, "running"}, {bgagent.Pending, "waiting"}, {bgagent.Completed, "completed"}, {bgagent.Failed, "failed"}, {bgagent.Cancelled, "cancelled"}} {
+		if n := m.count[p.status]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, p.what))
+		}
 	}
-	line += fmt.Sprintf(" · %.0f s", now.Sub(m.start).Seconds())
 	all := 0
 	for _, n := range m.count {
 		all += n
 	}
 	if hidden := all - shown; hidden > 0 {
-		line += fmt.Sprintf(" · %d more than this window has lines for", hidden)
+		parts = append(parts, fmt.Sprintf("%d not shown", hidden))
 	}
-	return line
+	var used bgagent.Usage
+	for i := range m.rows {
+		u := m.rows[i].Task.Progress.Usage
+		used.InputTokens, used.OutputTokens, used.Cost = used.InputTokens+u.InputTokens, used.OutputTokens+u.OutputTokens, used.Cost+u.Cost
+	}
+	if text := spent(used.InputTokens, used.OutputTokens, used.Cost); text != "" {
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, " · ")
 }
 
 // spinner turns at tasks that run.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
-// titleWidth is how many columns a title has.
-const titleWidth = 36
+const (
+	// maxTitle is how many columns a title has at most. It has a third of the
+	// terminal, and no more than the longest takes.
+	maxTitle = 36
 
-func (m *model) rowLocked(r *Row, now time.Time) string {
+	// wide is from how many columns on the number of tool calls is shown.
+	wide = 100
+
+	// quietTime is after what time without a sign a task is shown to be quiet.
+	quietTime = 20 * time.Second
+)
+
+// layout is how the columns are divided.
+type layout struct {
+	number, title, calls int // columns; 0 for none
+}
+
+// layoutLocked divides the columns for the tasks that are shown. What no task has
+// anything for has none.
+func (m *model) layoutLocked(shown []int) (l layout) {
+	width := m.width
+	if width == 0 {
+		width = 80
+	}
+	if width >= 60 {
+		l.number = len(strconv.Itoa(len(m.rows))) + 1
+	}
+	for _, i := range shown {
+		t := &m.rows[i].Task
+		l.title = max(l.title, ansi.StringWidth(clean(t.Description)))
+		if n := t.Progress.ToolCalls; n > 0 && width >= wide {
+			l.calls = max(l.calls, len(count(n, "call"))+1)
+		}
+	}
+	l.title = min(l.title, maxTitle, width/3)
+	return l
+}
+
+func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	t := r.Task
-	mark := faint("·")
+	mark, text := faint("·"), faint(about(*r, true))
 	switch t.Status {
 	case bgagent.Running:
 		mark = cyan(spinner[m.frame%len(spinner)])
+		if quiet := quietFor(t, now); quiet > 0 {
+			text = yellow("quiet for "+span(quiet)) + faint("; "+about(*r, true))
+		}
 	case bgagent.Completed:
 		mark = green("✓")
 	case bgagent.Failed:
-		mark = red("✗")
+		mark, text = red("✗"), about(*r, true)
 	case bgagent.Cancelled:
-		mark = yellow("–")
+		mark, text = yellow("–"), about(*r, true)
 	}
-	took := ""
+	took, calls, number := "", "", ""
 	if !t.Started.IsZero() {
-		took = fmt.Sprintf("%.1fs", t.Duration(now).Seconds())
+		took = span(t.Duration(now))
 	}
-	title := ansi.Truncate(clean(t.Description), titleWidth, "…")
-	title += strings.Repeat(" ", max(0, titleWidth-ansi.StringWidth(title)))
-	return fmt.Sprintf("%s %s %-9s %7s %10s  %s", mark, title, t.Status, took, count(t.Progress.ToolCalls, "call"), faint(about(*r)))
+	if l.calls > 0 {
+		if t.Progress.ToolCalls > 0 {
+			calls = count(t.Progress.ToolCalls, "call")
+		}
+		calls = fmt.Sprintf(" %*s", l.calls, calls)
+	}
+	if l.number > 0 {
+		number = fmt.Sprintf("%*d ", l.number, r.Number)
+	}
+	title := ansi.Truncate(clean(t.Description), l.title, "…")
+	title += strings.Repeat(" ", max(0, l.title-ansi.StringWidth(title)))
+	return fmt.Sprintf("%s %s%s %6s%s  %s", mark, number, title, took, calls, text)
+}
+
+// quietFor is for how long nothing was heard of a task that runs, when that is long.
+func quietFor(t bgagent.Task, now time.Time) time.Duration {
+	last := t.Progress.LastActivity
+	if t.Started.After(last) {
+		last = t.Started
+	}
+	if quiet := now.Sub(last); !last.IsZero() && quiet >= quietTime {
+		return quiet
+	}
+	return 0
 }
 
 func faint(s string) string  { return "\x1b[2m" + s + "\x1b[m" }

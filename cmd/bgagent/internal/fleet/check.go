@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/bgagent/bgagent/command"
+	"github.com/bgagent/bgagent/internal/procs"
 )
 
 // Check is whether an agent can start.
@@ -56,7 +58,7 @@ func (f *Fleet) Check(ctx context.Context) <-chan Check {
 func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 	switch c := f.clients[f.route[a.Name]].(type) {
 	case programs:
-		return checkProgram(ctx, a)
+		return f.checkProgram(ctx, a)
 	case speakers:
 		if _, err := exec.LookPath(a.Command[0]); err != nil {
 			return "", notFound(a.Command[0], err)
@@ -90,7 +92,7 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 // checkProgram looks for the program and has it tell its version, in the
 // environment that it works in. A generic program is only looked for: nobody
 // knows what it does with a flag.
-func checkProgram(ctx context.Context, a settings.Agent) (string, error) {
+func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, error) {
 	p := program(a)
 	line := a.Command
 	if len(line) == 0 {
@@ -103,17 +105,65 @@ func checkProgram(ctx context.Context, a settings.Agent) (string, error) {
 	if a.Preset == "generic" {
 		return path, nil
 	}
-	var out, problems bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, append(slices.Clone(line[1:]), "--version")...)
-	cmd.Env, cmd.Dir = environ(p, a), a.Directory
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &problems, time.Second
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return "", fmt.Errorf("%s --version does not answer within %v", line[0], checkTime)
-		}
-		return "", fmt.Errorf("%s --version fails: %w: %s", line[0], err, lastLine(problems.String()))
+	out, problems, err := tell(ctx, procs.Spec{
+		Command: slices.Concat([]string{path}, line[1:], []string{"--version"}), Dir: a.Directory,
+		Env: environ(p, a), Marks: procs.NewMarks(1, f.options.Instance),
+	})
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%s --version does not answer within %v", line[0], checkTime)
+	case err != nil:
+		return "", fmt.Errorf("%s --version fails: %w: %s", line[0], err, lastLine(problems))
 	}
-	return strings.TrimSpace(path + " " + lastLine(out.String())), nil
+	return strings.TrimSpace(path + " " + lastLine(out)), nil
+}
+
+// maxTold is how much is kept of what a program tells of its version, in bytes.
+const maxTold = 64 << 10
+
+// drainTime is how long what is still in the pipes may take to be read once the
+// program has ended.
+const drainTime = time.Second
+
+// tell runs a program to its end and returns what it prints. Nothing of it is left
+// running.
+func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
+	var texts [2]bytes.Buffer
+	var ends, sources [2]*os.File
+	var readers sync.WaitGroup
+	for i := range ends {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return "", "", err
+		}
+		defer r.Close()
+		defer w.Close()
+		ends[i], sources[i] = w, r
+		readers.Go(func() {
+			_, _ = io.CopyN(&texts[i], r, maxTold)
+			_, _ = io.Copy(io.Discard, r)
+		})
+	}
+	spec.Stdout, spec.Stderr = ends[0], ends[1]
+	p, err := procs.Start(spec)
+	if err == nil {
+		select {
+		case <-p.Exited():
+		case <-ctx.Done():
+			p.Stop(nil, grace)
+		}
+		err = p.Finish(grace)
+		if !p.State().Success() {
+			err = errors.Join(errors.New(p.State().String()), err)
+		}
+	}
+	for i := range ends {
+		_ = ends[i].Close()
+		// Whoever holds them open could not be found, and is not waited for.
+		_ = sources[i].SetReadDeadline(time.Now().Add(drainTime))
+	}
+	readers.Wait()
+	return texts[0].String(), texts[1].String(), err
 }
 
 func notFound(program string, err error) error {
@@ -125,8 +175,14 @@ func notFound(program string, err error) error {
 
 // environ is what the program is given of the host's environment.
 func environ(p command.Program, a settings.Agent) []string {
+	return environOf(slices.Concat(command.DefaultEnviron(), p.Environ, a.Env))
+}
+
+// environOf returns the variables that the entries set, and those of the host's
+// that they let through.
+func environOf(entries []string) []string {
 	var out, names []string
-	for _, v := range slices.Concat(command.DefaultEnviron(), p.Environ, a.Env) {
+	for _, v := range entries {
 		if strings.Contains(v, "=") {
 			out = append(out, v)
 		} else {

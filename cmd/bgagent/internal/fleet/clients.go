@@ -52,6 +52,19 @@ func (d demos) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	return d.Client.CreateSession(ctx, s)
 }
 
+// RunTurn implements [bgagent.TurnRunner].
+func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
+}
+
+// recorded runs a turn whose text is kept.
+func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
+	r, ended := f.answers.Record(p, r)
+	end, err := run(r)
+	ended(end)
+	return end, f.turnError(err)
+}
+
 // program is the preset of an agent.
 func program(a settings.Agent) command.Program {
 	switch a.Preset {
@@ -75,7 +88,7 @@ func (f *Fleet) addCommands() error {
 	if len(agents) == 0 {
 		return nil
 	}
-	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace}
+	cfg := command.Config{Agents: map[string]command.Agent{}, Grace: grace, Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed()}
 	var errs []error
 	for _, a := range agents {
 		one := command.Agent{
@@ -95,7 +108,7 @@ func (f *Fleet) addCommands() error {
 	if err != nil {
 		return fmt.Errorf("the agents that are command lines: %w", inKeys(err))
 	}
-	f.add("command", programs{c}, agents)
+	f.add("command", programs{c, f}, agents)
 	f.closers = append(f.closers, c.Close)
 	return nil
 }
@@ -123,7 +136,7 @@ func (f *Fleet) addACP() error {
 	var errs []error
 	for i, group := range all {
 		first := group[0]
-		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Agents: map[string]acp.Agent{}}
+		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), Agents: map[string]acp.Agent{}}
 		if first.Terminals {
 			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
 		}
@@ -135,7 +148,7 @@ func (f *Fleet) addACP() error {
 			errs = append(errs, first.Errorf(keyAt(err), "is refused: %s", problemOf(err)))
 			continue
 		}
-		f.add(fmt.Sprintf("acp-%d", i+1), speakers{c}, group)
+		f.add(fmt.Sprintf("acp-%d", i+1), speakers{c, f}, group)
 		f.closers = append(f.closers, func(context.Context) error { return c.Close() })
 	}
 	return errors.Join(errs...)
@@ -190,5 +203,5 @@ func (r remote) CreateSession(ctx context.Context, s bgagent.SessionSpec) (strin
 // StartTurn implements [bgagent.TurnStarter].
 func (r remote) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
 	p.Agent = r.f.agents[p.Agent].Remote
-	return inKeys(r.Client.StartTurn(ctx, session, p))
+	return r.f.turnError(r.Client.StartTurn(ctx, session, p))
 }

@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/answers"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/command"
 )
 
@@ -24,14 +27,79 @@ type Fleet struct {
 	route   map[string]string // name of the client by that of the agent
 	clients map[string]bgagent.SessionClient
 	closers []func(context.Context) error
+	answers *answers.Keeper // nil: long answers are not kept
+	secrets transcript.Secrets
+	logs    *transcript.Keeper // nil: what programs print is not kept
+	options Options
+}
+
+// Options are what the clients of a fleet are told beside the settings.
+type Options struct {
+	// Instance is the id of this run of the program, which the processes of its
+	// agents carry; it may be empty.
+	Instance string
+
+	// Logger gets what goes wrong in the clients; nil means silence.
+	Logger *slog.Logger
+
+	// KeepLogs has what the programs of a task print kept until [Fleet.Log] takes
+	// it.
+	KeepLogs bool
+}
+
+// Log returns what the programs of a task have printed, once; nil where they have
+// printed nothing, or where it was not kept.
+func (f *Fleet) Log(task string) *transcript.Log {
+	if f.logs == nil {
+		return nil
+	}
+	return f.logs.Take(task)
+}
+
+// printed is what the clients tell of what programs print; nil for nobody.
+func (f *Fleet) printed() func(task string, stream int, p []byte) {
+	if f.logs == nil {
+		return nil
+	}
+	return f.logs.Printed
+}
+
+// KeepAnswers has the whole text of long answers kept, until [Fleet.Answer] takes
+// it. It is called before there is a manager.
+func (f *Fleet) KeepAnswers(k *answers.Keeper) { f.answers = k }
+
+// readTime is how long it may take to read a long answer from a server.
+const readTime = time.Minute
+
+// Answer returns the whole answer of a task that has ended, where the task has
+// only its beginning and more was kept; else nil. Its Close must be called. It is
+// called once for each task.
+func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
+	if f.answers == nil {
+		return nil
+	}
+	if a := f.answers.Take(t); a != nil || !t.Cut {
+		return a
+	}
+	reader, ok := f.clients[f.route[t.Agent]].(bgagent.TurnStarter)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTime)
+	defer cancel()
+	return f.answers.Message(ctx, reader, t)
 }
 
 // New builds the clients. It starts no program and makes no request. The error
 // names file, line and key of everything that a client refuses, joined.
-func New(set *settings.Settings) (*Fleet, error) {
-	f := &Fleet{set: set, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
+func New(set *settings.Settings, options Options) (*Fleet, error) {
+	f := &Fleet{set: set, options: options, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
 	for _, a := range set.Agents {
 		f.agents[a.Name] = a
+		addSecrets(&f.secrets, a)
+	}
+	if options.KeepLogs {
+		f.logs = transcript.New(&f.secrets)
 	}
 	err := errors.Join(f.addInProc(), f.addCommands(), f.addACP(), f.addOpencode())
 	if err != nil {

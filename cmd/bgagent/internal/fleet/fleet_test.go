@@ -11,9 +11,13 @@ import (
 
 // crewOf is a fleet with a manager.
 func crewOf(t *testing.T, agents ...settings.Agent) (*Fleet, *bgagent.BackgroundManager) {
-	f, err := New(&settings.Settings{Agents: agents})
+	return crewWith(t, bgagent.Config{}, agents...)
+}
+
+func crewWith(t *testing.T, cfg bgagent.Config, agents ...settings.Agent) (*Fleet, *bgagent.BackgroundManager) {
+	f, err := New(&settings.Settings{Agents: agents}, Options{})
 	require.NoError(t, err)
-	m, err := f.Manager(bgagent.Config{})
+	m, err := f.Manager(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = m.Close(context.Background()) // names the ends that nobody has been told of
@@ -44,7 +48,7 @@ func TestModelDirectoryAndPermissionsAreTheAgents(t *testing.T) {
 	task, err = m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "mine", Model: "other", Prompt: "hello", Directory: ".."})
 	require.NoError(t, err)
 	require.Equal(t, "other", task.Model)
-	require.Contains(t, task.Result, "fleet/clients.go")
+	require.Contains(t, task.Result, "settings/bgagent.schema.json")
 	task, err = m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "blind", Prompt: "hello"})
 	require.NoError(t, err)
 	require.Equal(t, "There is no file.", task.Result)
@@ -64,7 +68,7 @@ func TestWhatAClientRefusesIsToldOfItsAgent(t *testing.T) {
 	_, err := New(&settings.Settings{Agents: []settings.Agent{
 		{Name: "a", Kind: settings.Opencode, URL: "no url"},
 		{Name: "b", Kind: settings.Command, Preset: "codex", Env: []string{"=x"}},
-	}})
+	}}, Options{})
 	require.ErrorContains(t, err, `agents.a.url: is refused: "no url" is no address of a server`)
 	require.ErrorContains(t, err, `agents.b: is refused: "env" has "=x"; it must be`)
 	require.NotContains(t, err.Error(), "Config.")

@@ -3,11 +3,16 @@ package fleet
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/acp"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/transcript"
 	"github.com/bgagent/bgagent/command"
 )
 
@@ -20,6 +25,7 @@ var (
 
 	keyOf = map[string]string{
 		"Agents": `"agents"`, "Args": `"args"`, "Auth": `"auth"`, "Command": `"command"`, "Dir": `"directory"`, "Directory": `"directory"`,
+		"MaxLine": "the longest line that is read", "Silence": "the limit of silence", // they have no key
 		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
@@ -31,6 +37,23 @@ var (
 		`let "passwordEnv" name the environment variable that holds the server's OPENCODE_SERVER_PASSWORD (and "username" be its OPENCODE_SERVER_USERNAME)`,
 	)
 )
+
+// ofLibrary finds settings of the library that are named with their key.
+var ofLibrary = regexp.MustCompile(`\bConfig\.[A-Z][A-Za-z]* \(([a-z][A-Za-z]*)\)`)
+
+// InKeys translates a text of the library: why a task has ended.
+func InKeys(text string) string {
+	return inGo.ReplaceAllStringFunc(ofLibrary.ReplaceAllString(phrases.Replace(text), `"$1"`), keyFor)
+}
+
+// keyFor is the key of a field of Go.
+func keyFor(name string) string {
+	field := name[strings.LastIndexByte(name, '.')+1:]
+	if key, ok := keyOf[field]; ok {
+		return key
+	}
+	return field
+}
 
 // worded is an error in the words of the program.
 type worded struct {
@@ -49,17 +72,81 @@ func inKeys(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := inGo.ReplaceAllStringFunc(phrases.Replace(err.Error()), func(name string) string {
-		field := name[strings.LastIndexByte(name, '.')+1:]
-		if key, ok := keyOf[field]; ok {
-			return key
-		}
-		return field
-	})
+	text := InKeys(err.Error())
 	if text == err.Error() {
 		return err
 	}
 	return &worded{text, err}
+}
+
+// endLines is how many of the last lines of standard error an error shows, and
+// endBytes how much of them.
+const (
+	endLines = 5
+	endBytes = 600
+)
+
+// turnError is the error of a turn for those who read it here: in the words of the
+// file, without the name of the package, with the last lines of the program's
+// standard error, and without secrets.
+func (f *Fleet) turnError(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := inKeys(err).Error()
+	for _, p := range []string{"command: ", "acp: ", "opencode: ", "inproc: "} {
+		text = strings.TrimPrefix(text, p)
+	}
+	var turn *command.TurnError
+	if errors.As(err, &turn) {
+		text = strings.TrimPrefix(text, filepath.Dir(turn.Program)+string(filepath.Separator))
+		if end := lastLines(turn.Stderr); len(end) > 1 {
+			text += "; the end of its standard error: " + strings.Join(end, " | ")
+		}
+	}
+	if text = f.secrets.Mask(text); text == err.Error() {
+		return err
+	}
+	return &worded{text, err}
+}
+
+// lastLines returns the last lines that are not empty.
+func lastLines(text string) (lines []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	lines = lines[max(0, len(lines)-endLines):]
+	size := 0
+	for i, line := range slices.Backward(lines) {
+		if size += len(line); size > endBytes {
+			return lines[min(i+1, len(lines)-1):]
+		}
+	}
+	return lines
+}
+
+// secretWords are what is in the names of variables that hold secrets.
+var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
+
+// addSecrets takes in what an agent's program is given and what must not be written
+// down: what its "env" names, but for paths, and the keys that its preset takes.
+func addSecrets(s *transcript.Secrets, a settings.Agent) {
+	if a.PasswordEnv != "" {
+		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))
+	}
+	given := a.Env
+	if a.Kind == settings.Command {
+		given = slices.Concat(program(a).Environ, a.Env)
+	}
+	for _, v := range environOf(given) {
+		name, value, _ := strings.Cut(v, "=")
+		secret := slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(strings.ToUpper(name), w) })
+		if secret || !filepath.IsAbs(value) {
+			s.Add(name, value)
+		}
+	}
 }
 
 // problemOf is what a client has against its configuration, for a place that
@@ -87,7 +174,10 @@ func keyAt(err error) string {
 }
 
 // programs is a client for command lines.
-type programs struct{ *command.Client }
+type programs struct {
+	*command.Client
+	f *Fleet
+}
 
 // CreateSession implements [bgagent.SessionClient].
 func (p programs) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
@@ -97,12 +187,14 @@ func (p programs) CreateSession(ctx context.Context, s bgagent.SessionSpec) (str
 
 // RunTurn implements [bgagent.TurnRunner].
 func (p programs) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-	end, err := p.Client.RunTurn(ctx, session, prompt, r)
-	return end, inKeys(err)
+	return p.f.recorded(prompt, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return p.Client.RunTurn(ctx, session, prompt, r) })
 }
 
 // speakers is a client for programs that speak ACP.
-type speakers struct{ *acp.Client }
+type speakers struct {
+	*acp.Client
+	f *Fleet
+}
 
 // CreateSession implements [bgagent.SessionClient].
 func (s speakers) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (string, error) {
@@ -112,6 +204,5 @@ func (s speakers) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (
 
 // RunTurn implements [bgagent.TurnRunner].
 func (s speakers) RunTurn(ctx context.Context, session string, prompt bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-	end, err := s.Client.RunTurn(ctx, session, prompt, r)
-	return end, inKeys(err)
+	return s.f.recorded(prompt, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return s.Client.RunTurn(ctx, session, prompt, r) })
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
@@ -19,7 +20,7 @@ import (
 
 // What the clients say when an agent cannot be used names keys of the file.
 func TestErrorsNameKeysAndNoFieldsOfGo(t *testing.T) {
-	_, m := crewOf(t,
+	_, m := crewWith(t, bgagent.Config{HostUnreachable: 100 * time.Millisecond}, // a server may come up, and is waited for
 		settings.Agent{Name: "none", Kind: settings.Command, Preset: "generic", Command: []string{"no-such-program"}},
 		settings.Agent{Name: "gone", Kind: settings.Opencode, URL: "http://127.0.0.1:1", Remote: "build"},
 	)
@@ -28,8 +29,9 @@ func TestErrorsNameKeysAndNoFieldsOfGo(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, bgagent.Failed, task.Status)
 		require.Contains(t, task.Reason, want)
-		require.NotRegexp(t, inGo, task.Reason)
+		require.NotRegexp(t, inGo, InKeys(task.Reason))
 	}
+	require.Equal(t, `1s is over; "hostUnreachableMs" decides`, InKeys("1s is over; Config.HostUnreachable (hostUnreachableMs) decides"))
 	server := &opencode.ServerError{URL: "http://x", Advice: "correct opencode.Config.URL"}
 	require.ErrorIs(t, inKeys(fmt.Errorf("asking: %w", server)), error(server), "it is still the same error")
 	plain := errors.New("it broke")
@@ -41,7 +43,7 @@ func TestErrorsNameKeysAndNoFieldsOfGo(t *testing.T) {
 // in its source.
 func TestEveryFieldInAMessageOfAClientHasAKey(t *testing.T) {
 	// Of the library alone: an agent of the program cannot get them wrong.
-	ours := map[string]bool{"Grace": true, "Timeout": true, "HTTPClient": true, "MaxHistory": true, "Permission": true, "Agents": true}
+	ours := map[string]bool{"Grace": true, "Timeout": true, "HTTPClient": true, "MaxHistory": true, "Permission": true, "Agents": true, "Instance": true}
 	text := regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
 	for _, dir := range []string{"acp", "command", "opencode"} {
 		files, err := filepath.Glob(filepath.Join("../../../..", dir, "*.go"))

@@ -3,7 +3,9 @@
 package results
 
 import (
+	"bytes"
 	"cmp"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,75 +14,26 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
-	"unicode"
+	"syscall"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// IndexName is the name of the index in its folder.
-const IndexName = "index.json"
-
-// Entry is one task in the index.
-type Entry struct {
-	Number      int            `json:"number"` // in the list, from 1
-	ID          string         `json:"id,omitempty"`
-	Description string         `json:"description"`
-	Agent       string         `json:"agent"`
-	Model       string         `json:"model,omitempty"`
-	Status      bgagent.Status `json:"status"`
-	Cause       bgagent.Cause  `json:"cause,omitempty"`
-	Reason      string         `json:"reason,omitempty"`
-	Queued      time.Time      `json:"queued,omitzero"`
-	Started     time.Time      `json:"started,omitzero"`
-	Ended       time.Time      `json:"ended,omitzero"`
-	Seconds     float64        `json:"seconds"` // from start to end
-	ToolCalls   int            `json:"tool_calls"`
-	Input       int64          `json:"input_tokens,omitempty"`
-	Output      int64          `json:"output_tokens,omitempty"`
-	Cost        float64        `json:"cost,omitempty"`    // US dollars
-	File        string         `json:"file,omitempty"`    // in the folder; empty when it could not be written
-	Problem     string         `json:"problem,omitempty"` // why not
-	Partial     bool           `json:"partial,omitempty"` // the file does not hold a finished answer
-	Cut         bool           `json:"cut,omitempty"`     // the file holds only the beginning of the answer
-}
-
-// EntryOf describes a task.
-func EntryOf(number int, t bgagent.Task) Entry {
-	e := Entry{
-		Number: number, ID: t.ID, Description: t.Description, Agent: t.Agent, Model: t.Model,
-		Status: t.Status, Cause: t.Cause, Reason: t.Reason,
-		Queued: t.Queued, Started: t.Started, Ended: t.Ended,
-		ToolCalls: t.Progress.ToolCalls,
-		Input:     t.Progress.Usage.InputTokens, Output: t.Progress.Usage.OutputTokens, Cost: t.Progress.Usage.Cost,
-		Partial: t.Partial, Cut: t.Cut,
-	}
-	if t.Status.Terminal() {
-		e.Seconds = Seconds(t.Duration(t.Ended))
-	}
-	return e
-}
-
-// Seconds returns d in seconds with three digits after the point. The quotient
-// of whole milliseconds is the number that prints so; d.Round(…).Seconds() adds
-// two numbers, and 1.602 becomes 1.6019999999999999.
-func Seconds(d time.Duration) float64 {
-	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
-}
-
-// Index is what the index of a folder holds.
-type Index struct {
-	Began       time.Time `json:"began"`
-	Ended       time.Time `json:"ended,omitzero"` // of the run: zero while tasks run, and for ever after a crash
-	Interrupted bool      `json:"interrupted,omitempty"`
-	Tasks       []Entry   `json:"tasks"`
-}
-
-// Folder is a folder that this run alone writes into. Its methods must not be
-// called concurrently.
+// Folder is a folder that this run alone writes into. It is held open: whatever
+// stands under its path later, nothing is written anywhere else. Its methods must
+// not be called concurrently, except Spool.
 type Folder struct {
 	dir    string
-	create func(path string) (io.WriteCloser, error) // a new file
+	root   *os.Root
+	lock   *os.File                                          // the folder, locked as long as it is open
+	create func(name string, mode fs.FileMode) (file, error) // a new file
+}
+
+// file is a file that is being written.
+type file interface {
+	io.WriteCloser
+	Stat() (fs.FileInfo, error)
 }
 
 // Open makes the folder, or takes over one that is empty. Nothing that stands
@@ -89,14 +42,7 @@ func Open(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder for the results: %w", err)
 	}
-	old, err := os.ReadDir(dir)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("looking into the folder for the results: %w", err)
-	case len(old) > 0:
-		return nil, fmt.Errorf("the folder %s is not empty (it has %s), and nothing is overwritten; name a new one", dir, old[0].Name())
-	}
-	return &Folder{dir, createNew}, nil
+	return hold(dir)
 }
 
 // OpenNew makes a folder that has not been there: base, or base-2, base-3 and so
@@ -106,7 +52,7 @@ func OpenNew(base string) (*Folder, error) {
 	for n := 2; ; n++ {
 		err := os.Mkdir(dir, 0o755)
 		if err == nil {
-			return &Folder{dir, createNew}, nil
+			return holdNew(dir)
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("making the folder for the results: %w", err)
@@ -115,26 +61,222 @@ func OpenNew(base string) (*Folder, error) {
 	}
 }
 
-func createNew(path string) (io.WriteCloser, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+// hold opens a folder, which must be empty.
+func hold(dir string) (*Folder, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the folder for the results: %w", reason(err))
+	}
+	f := &Folder{dir: dir, root: root}
+	f.create = f.createNew
+	err = f.claim()
+	old := ""
+	if err == nil {
+		old, err = f.firstName()
+	}
+	if err == nil && old != "" {
+		err = fmt.Errorf("the folder %s is not empty (it has %s), and nothing is overwritten; name a new one", dir, old)
+	} else if err != nil {
+		err = fmt.Errorf("looking into the folder for the results: %w", err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
-// Dir returns the path of the folder.
+// holdNew is hold for a folder that was made a moment ago: another one in its
+// place, or a link, is refused.
+func holdNew(dir string) (*Folder, error) {
+	f, err := hold(dir)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(dir); err != nil || !f.is(info) {
+		return nil, errors.Join(fmt.Errorf("the folder %s was replaced as soon as it was made; name another one", dir), f.Close())
+	}
+	return f, nil
+}
+
+// firstName returns the name of something in the folder; "" when it is empty.
+func (f *Folder) firstName() (string, error) {
+	d, err := f.root.Open(".")
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(1)
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return "", err
+	}
+	return names[0], nil
+}
+
+// createNew makes a file that has not been there. It follows no link.
+func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
+	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+}
+
+// is reports whether the info describes the folder itself.
+func (f *Folder) is(info fs.FileInfo) bool {
+	own, err := f.root.Stat(".")
+	return err == nil && os.SameFile(own, info)
+}
+
+// Close lets go of the folder.
+func (f *Folder) Close() error {
+	if f.lock != nil {
+		_ = f.lock.Close()
+	}
+	return f.root.Close()
+}
+
+// Dir returns the path under which the folder was opened.
 func (f *Folder) Dir() string { return f.dir }
 
-// Write writes the file of a task that has ended and returns its name: the
-// answer as it is, or after a line that says why there is no whole one. When the
-// disk is full, or the file cannot be written for another reason, the error is a
-// [*WriteError] and there is no file.
-func (f *Folder) Write(number int, t bgagent.Task) (string, error) {
-	name := fmt.Sprintf("%03d-%s.md", number, slug(t.Description))
-	text := t.Result
-	if t.Status != bgagent.Completed || text == "" {
-		head := t.Status.String() + ": " + cmp.Or(t.Reason, t.Cause.String(), "no answer")
-		text = strings.TrimRight(head+"\n\n"+text, "\n")
+// Where returns where the folder is now: under its path, or, when something else
+// stands there, under the name that the system knows. Moved is then true, and the
+// path is empty where the system does not say.
+func (f *Folder) Where() (path string, moved bool) {
+	if info, err := os.Stat(f.dir); err == nil && f.is(info) {
+		return f.dir, false
 	}
-	return name, f.put(name, []byte(strings.TrimRight(text, "\n")+"\n"))
+	return f.place(), true
 }
+
+// Spool returns a new file in the folder that has no name: it is gone when it is
+// closed, or when the program ends. It is safe for concurrent use.
+func (f *Folder) Spool() (*os.File, error) {
+	for {
+		name := partName("spool")
+		s, err := f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, reason(err)
+		}
+		_ = f.root.Remove(name) // where open files keep their names it stays, and says what it is
+		return s, nil
+	}
+}
+
+// partName is a name that nobody else can have taken on purpose.
+func partName(name string) string {
+	return name + "." + strings.ToLower(rand.Text()[:8]) + ".part"
+}
+
+// Write writes the file of a task that has ended and returns its name: the
+// answer, cleaned, or after a line that says why there is no whole one. The text
+// is where the answer is read from; nil for the task's own result. What of it the
+// file does not hold is said at the end of the file. When the disk is full, or the
+// file cannot be written for another reason, the error is a [*WriteError] and
+// there is no file.
+func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
+	if text == nil {
+		text = resultOf(t)
+	}
+	return f.named(titleOf(number, t), ".md", shared, func(w io.Writer) error { return writeAnswer(w, t, text) })
+}
+
+// WriteLog writes the log of a task, which only the user may read, and returns its
+// name. The error is a [*WriteError].
+func (f *Folder) WriteLog(number int, t bgagent.Task, log interface{ CopyTo(io.Writer) error }) (string, error) {
+	return f.named(titleOf(number, t), ".log", private, log.CopyTo)
+}
+
+// The modes of files: results are for everybody who may look into the folder.
+const (
+	shared  = fs.FileMode(0o644)
+	private = fs.FileMode(0o600)
+)
+
+func titleOf(number int, t bgagent.Task) string {
+	return fmt.Sprintf("%03d-%s", number, slug(t.Description))
+}
+
+// named writes a file under its title, or under one with a number where something
+// stands in the way.
+func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Writer) error) (string, error) {
+	var err error
+	for try := 1; try <= maxNames; try++ {
+		name := title + suffix
+		if try > 1 {
+			name = fmt.Sprintf("%s-%d%s", title, try, suffix)
+		}
+		if err = f.put(name, mode, write); err == nil {
+			return name, nil
+		}
+		if !inTheWay(err) {
+			break
+		}
+	}
+	return title + suffix, err
+}
+
+// maxNames is how many names are tried when something stands in the way that
+// cannot be replaced by a file.
+const maxNames = 9
+
+// inTheWay reports whether a file cannot have its name because of something that
+// an agent, say, has put there.
+func inTheWay(err error) bool {
+	return errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, errReplaced)
+}
+
+// writeAnswer writes what the file of a task holds.
+func writeAnswer(w io.Writer, t bgagent.Task, text Text) error {
+	out := &trimmed{w: w}
+	if t.Status != bgagent.Completed || text.Size() == 0 {
+		head := t.Status.String() + ": " + cmp.Or(t.Reason, t.Cause.String(), "no answer")
+		if _, err := io.WriteString(out, cleantext.String(head)+"\n\n"); err != nil {
+			return err
+		}
+	}
+	clean := cleantext.NewWriter(out)
+	if err := text.CopyTo(clean); err != nil {
+		return err
+	}
+	if err := clean.Flush(); err != nil {
+		return err
+	}
+	end := "\n"
+	if note := text.Note(); note != "" {
+		end = "\n\n[" + note + "]\n"
+	}
+	_, err := io.WriteString(w, end)
+	return err
+}
+
+// trimmed passes on all but the line ends at the end.
+type trimmed struct {
+	w    io.Writer
+	held int // line ends that are at the end as far as is known
+}
+
+// Write implements io.Writer.
+func (t *trimmed) Write(b []byte) (int, error) {
+	body := bytes.TrimRight(b, "\n")
+	if len(body) > 0 {
+		for t.held > 0 {
+			n := min(t.held, len(lineEnds))
+			if _, err := io.WriteString(t.w, lineEnds[:n]); err != nil {
+				return 0, err
+			}
+			t.held -= n
+		}
+		if _, err := t.w.Write(body); err != nil {
+			return 0, err
+		}
+	}
+	t.held += len(b) - len(body)
+	return len(b), nil
+}
+
+const lineEnds = "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n"
 
 // WriteIndex writes the index, in place of the one that it has written before.
 func (f *Folder) WriteIndex(x Index) error {
@@ -142,7 +284,10 @@ func (f *Folder) WriteIndex(x Index) error {
 	if err != nil {
 		return fmt.Errorf("writing the index: %w", err)
 	}
-	return f.put(IndexName, append(b, '\n'))
+	return f.put(IndexName, shared, func(w io.Writer) error {
+		_, err := w.Write(append(b, '\n'))
+		return err
+	})
 }
 
 // WriteError is why a file is not there.
@@ -157,21 +302,33 @@ func (e *WriteError) Error() string { return "writing " + e.Path + ": " + e.Err.
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// put writes a file whole or not at all.
-func (f *Folder) put(name string, data []byte) error {
-	path := filepath.Join(f.dir, name)
-	part := path + ".part"
-	w, err := f.create(part)
+// errReplaced is for a file that somebody has replaced while it was written.
+var errReplaced = errors.New("it was replaced by something else while it was written")
+
+// put writes a file whole or not at all: under another name, which nobody can
+// have taken before, and then in place of whatever has its own, which is not
+// followed and not written to.
+func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
+	part := partName(name)
+	w, err := f.create(part, mode)
 	if err != nil {
-		return &WriteError{path, reason(err)}
+		return &WriteError{filepath.Join(f.dir, name), reason(err)}
 	}
-	_, err = w.Write(data)
+	written, err := w.Stat()
+	if err == nil {
+		err = write(w)
+	}
 	if err = errors.Join(err, w.Close()); err == nil {
-		err = os.Rename(part, path)
+		err = f.root.Rename(part, name)
+	}
+	if err == nil {
+		if now, e := f.root.Lstat(name); e != nil || !os.SameFile(now, written) {
+			err = errReplaced
+		}
 	}
 	if err != nil {
-		_ = os.Remove(part)
-		return &WriteError{path, reason(err)}
+		_ = f.root.Remove(part)
+		return &WriteError{filepath.Join(f.dir, name), reason(err)}
 	}
 	return nil
 }
@@ -180,31 +337,12 @@ func (f *Folder) put(name string, data []byte) error {
 // it is of the part that is being written.
 func reason(err error) error {
 	var path *fs.PathError
-	if errors.As(err, &path) {
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
 		return path.Err
+	case errors.As(err, &link):
+		return link.Err
 	}
 	return err
-}
-
-// maxSlug is how many characters of a title stand in the name of a file.
-const maxSlug = 40
-
-// slug makes a part of a file's name of a title.
-func slug(title string) string {
-	var b strings.Builder
-	dash := false
-	for _, r := range strings.ToLower(title) {
-		switch {
-		case b.Len() >= maxSlug:
-		case r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)):
-			if dash && b.Len() > 0 {
-				b.WriteByte('-')
-			}
-			b.WriteRune(r)
-			dash = false
-		default:
-			dash = true
-		}
-	}
-	return cmp.Or(b.String(), "task")
 }

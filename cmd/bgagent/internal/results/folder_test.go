@@ -3,7 +3,7 @@ package results
 import (
 	"encoding/json"
 	"errors"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +32,7 @@ func TestAnAnswerIsWrittenAsItIs(t *testing.T) {
 		if c.name != "" {
 			n = int(c.name[2] - '0')
 		}
-		name, err := f.Write(n, c.task)
+		name, err := f.Write(n, c.task, nil)
 		require.NoError(t, err)
 		if c.name != "" {
 			require.Equal(t, c.name, name)
@@ -90,28 +90,129 @@ func TestTheIndexIsReplacedAsAWhole(t *testing.T) {
 	require.Equal(t, true, x["interrupted"])
 }
 
+func TestWhatAnAgentPutsInTheWayIsNotFollowed(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		put  func(path, outside string) error
+		name string
+	}{
+		{"a link to a file", func(path, outside string) error { return os.Symlink(filepath.Join(outside, "victim"), path) }, "001-a.md"},
+		{"a link to a folder", func(path, outside string) error { return os.Symlink(outside, path) }, "001-a.md"},
+		{"a hard link", func(path, outside string) error { return os.Link(filepath.Join(outside, "victim"), path) }, "001-a.md"},
+		{"a pipe", func(path, _ string) error { return syscall.Mkfifo(path, 0o600) }, "001-a.md"},
+		{"a folder", func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "deep"), 0o755) }, "001-a-2.md"},
+	} {
+		outside := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(outside, "victim"), []byte("mine"), 0o600))
+		f, err := Open(filepath.Join(t.TempDir(), "out"))
+		require.NoError(t, err)
+		require.NoError(t, c.put(filepath.Join(f.Dir(), "001-a.md"), outside), c.what)
+		name, err := f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "the answer"}, nil)
+		require.NoError(t, err, c.what)
+		require.Equal(t, c.name, name, c.what)
+		info, err := os.Lstat(filepath.Join(f.Dir(), name))
+		require.NoError(t, err)
+		require.True(t, info.Mode().IsRegular(), c.what)
+		b, err := os.ReadFile(filepath.Join(f.Dir(), name))
+		require.NoError(t, err)
+		require.Equal(t, "the answer\n", string(b), c.what)
+		victim, err := os.ReadFile(filepath.Join(outside, "victim"))
+		require.NoError(t, err)
+		require.Equal(t, "mine", string(victim), c.what)
+		others, err := os.ReadDir(outside)
+		require.NoError(t, err)
+		require.Len(t, others, 1, c.what)
+	}
+}
+
+func TestAFolderThatIsReplacedIsWrittenToAllTheSame(t *testing.T) {
+	base := t.TempDir()
+	outside := filepath.Join(base, "outside")
+	require.NoError(t, os.Mkdir(outside, 0o755))
+	f, err := Open(filepath.Join(base, "parent", "out"))
+	require.NoError(t, err)
+	path, moved := f.Where()
+	require.False(t, moved)
+	require.Equal(t, f.Dir(), path)
+	require.NoError(t, os.Rename(filepath.Join(base, "parent"), filepath.Join(base, "away")))
+	require.NoError(t, os.Symlink(outside, filepath.Join(base, "parent")))
+	require.NoError(t, os.Symlink(outside, filepath.Join(outside, "out")))
+	_, err = f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "x"}, nil)
+	require.NoError(t, err)
+	require.NoError(t, f.WriteIndex(Index{}))
+	require.FileExists(t, filepath.Join(base, "away", "out", "001-a.md"))
+	require.FileExists(t, filepath.Join(base, "away", "out", IndexName))
+	_, moved = f.Where()
+	require.True(t, moved)
+	others, err := os.ReadDir(outside)
+	require.NoError(t, err)
+	require.Len(t, others, 1, "the link alone")
+
+	require.NoError(t, os.RemoveAll(filepath.Join(base, "away")))
+	_, err = f.Write(2, bgagent.Task{Status: bgagent.Completed, Description: "b", Result: "x"}, nil)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestAFileThatIsReplacedWhileItIsWrittenIsNotTakenForTheResult(t *testing.T) {
+	f, err := Open(t.TempDir())
+	require.NoError(t, err)
+	f.create = func(name string, _ fs.FileMode) (file, error) {
+		w, err := f.createNew(name, shared)
+		require.NoError(t, f.root.Remove(name))
+		require.NoError(t, f.root.Symlink("/etc/hostname", name))
+		return w, err
+	}
+	_, err = f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "x"}, nil)
+	require.ErrorIs(t, err, errReplaced)
+}
+
+func TestAResultHasNoEscapeSequences(t *testing.T) {
+	f, err := Open(t.TempDir())
+	require.NoError(t, err)
+	task := bgagent.Task{Status: bgagent.Failed, Description: "a", Reason: "\x1b[31mred", Result: "\x1b]0;title\aone\r\ntwo\x1b[0m\r\n\r\n"}
+	name, err := f.Write(1, task, nil)
+	require.NoError(t, err)
+	b, err := os.ReadFile(filepath.Join(f.Dir(), name))
+	require.NoError(t, err)
+	require.Equal(t, "error: red\n\none\ntwo\n", string(b))
+	require.Equal(t, "red", EntryOf(1, task).Reason)
+}
+
+func TestASpoolLeavesNothing(t *testing.T) {
+	f, err := Open(t.TempDir())
+	require.NoError(t, err)
+	s, err := f.Spool()
+	require.NoError(t, err)
+	_, err = s.WriteString("x")
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	left, err := os.ReadDir(f.Dir())
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
 // full is a file on a full disk.
-type full struct{ io.WriteCloser }
+type full struct{ file }
 
 func (f full) Write(b []byte) (int, error) {
-	_, _ = f.WriteCloser.Write(b[:len(b)/2])
+	_, _ = f.file.Write(b[:len(b)/2])
 	return len(b) / 2, syscall.ENOSPC
 }
 
 func TestAFullDiskIsToldAndLeavesNoHalfFile(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
-	f.create = func(path string) (io.WriteCloser, error) {
-		w, err := createNew(path)
+	f.create = func(name string, _ fs.FileMode) (file, error) {
+		w, err := f.createNew(name, shared)
 		return full{w}, err
 	}
-	_, err = f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "the answer"})
+	_, err = f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "the answer"}, nil)
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.EqualError(t, err, "writing "+filepath.Join(f.Dir(), "001-a.md")+": no space left on device")
 	left, err := os.ReadDir(f.Dir())
 	require.NoError(t, err)
 	require.Empty(t, left)
 
-	f.create = func(string) (io.WriteCloser, error) { return nil, errors.New("read-only") }
+	f.create = func(string, fs.FileMode) (file, error) { return nil, errors.New("read-only") }
 	require.ErrorContains(t, f.WriteIndex(Index{}), "read-only")
 }

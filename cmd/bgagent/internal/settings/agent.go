@@ -182,6 +182,11 @@ func resolve(name string, m *merged) (Agent, []error) {
 		fail("", "is of the kind %s and has no %s; %s", a.Kind, need, remedies[a.Kind])
 	}
 	a.checkKind(fail)
+	if len(a.Command) > 0 {
+		if err := inFile(&a.Command[0], a.origins["command"].File); err != nil {
+			fail("command", "%s", err)
+		}
+	}
 	if err := a.absolute(); err != nil {
 		fail("directory", "%s", err)
 	}
@@ -231,25 +236,46 @@ func (a *Agent) checkCommand(fail func(key, format string, args ...any)) {
 	}
 }
 
-// absolute makes the directory absolute and looks whether it is there.
-func (a *Agent) absolute() error {
-	dir := a.Directory
-	if dir == "" {
+// inFile makes the name of a program that is a path absolute: it counts from the
+// file that names it.
+func inFile(program *string, file string) error {
+	if !strings.ContainsAny(filepath.ToSlash(*program), "/") {
 		return nil
 	}
-	if rest, ok := strings.CutPrefix(filepath.ToSlash(dir), "~/"); ok || dir == "~" {
+	path, err := pathIn(*program, file)
+	if err == nil {
+		*program = path
+	}
+	return err
+}
+
+// pathIn makes a path of a file absolute. ~/ is the home directory.
+func pathIn(path, file string) (string, error) {
+	if rest, ok := strings.CutPrefix(filepath.ToSlash(path), "~/"); ok || path == "~" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return fmt.Errorf("is %q, but there is no home directory: %w", dir, err)
+			return "", fmt.Errorf("is %q, but there is no home directory: %w", path, err)
 		}
-		dir = filepath.Join(home, strings.TrimPrefix(rest, "~"))
+		return filepath.Join(home, strings.TrimPrefix(rest, "~")), nil
 	}
-	if !filepath.IsAbs(dir) {
-		file, err := filepath.Abs(a.origins["directory"].File)
-		if err != nil {
-			return err
-		}
-		dir = filepath.Join(filepath.Dir(file), dir)
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(filepath.Dir(file), path), nil
+}
+
+// absolute makes the directory absolute and looks whether it is there.
+func (a *Agent) absolute() error {
+	if a.Directory == "" {
+		return nil
+	}
+	dir, err := pathIn(a.Directory, a.origins["directory"].File)
+	if err != nil {
+		return err
 	}
 	a.Directory = dir
 	if a.Kind == Opencode { // the server may be elsewhere

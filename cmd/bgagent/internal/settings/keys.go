@@ -56,7 +56,7 @@ var keys = []key{
 
 	{"agent", shapeText, []Kind{InProc, Opencode}, nil, "Its name there, when that is another one: of the demo agent, or on the opencode server."},
 	{"preset", shapeText, []Kind{Command}, presets, "How the program is called and read. generic reads a prompt from standard input and prints its answer."},
-	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A preset other than generic has its own."},
+	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A relative path counts from the file that names it; a name without a slash is looked up in PATH. A preset other than generic has its own."},
 	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},
 	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program is given of the environment beside what every program needs: NAME, NAME* or NAME=value."},
 	{"profile", shapeText, []Kind{Command}, nil, "The program's own name for an agent or a set of settings."},
@@ -69,6 +69,9 @@ var keys = []key{
 	{"username", shapeText, []Kind{Opencode}, nil, "Of a server with a password; opencode when empty."},
 	{"passwordEnv", shapeText, []Kind{Opencode}, nil, "Name of the environment variable that holds the server's password."},
 }
+
+// notifyKey is the key notify beside the agents.
+var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments that runs when a task ends badly and when the last one has ended, with a sentence as its last argument. No shell sees it. A relative path counts from the file."}
 
 // required are the keys without which an agent of a kind cannot be run.
 var required = map[Kind]string{Command: "preset", ACP: "command", Opencode: "url"}

@@ -24,12 +24,12 @@ type merged struct {
 type loader struct {
 	agents map[string]*merged
 	hints  map[bgagent.Origin]string // what the library says of keys outside of its section
+	notify *jsonc.Member             // the program to tell; nil for none
 	errs   []error
 }
 
-// loadAgents reads the agents of files that the library has read already, so
-// that they are files, small enough, and well-formed.
-func loadAgents(paths []string, ignored []bgagent.IgnoredKey) ([]Agent, error) {
+// loadOwn reads what the files have beside the section of the library.
+func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	l := &loader{agents: map[string]*merged{}, hints: map[bgagent.Origin]string{}}
 	for _, k := range ignored {
 		l.hints[k.Origin] = k.Reason
@@ -37,23 +37,38 @@ func loadAgents(paths []string, ignored []bgagent.IgnoredKey) ([]Agent, error) {
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return nil, &bgagent.ConfigFileError{File: path, Problem: "cannot be read: " + err.Error(), Err: err}
+			l.fail(&bgagent.ConfigFileError{File: path, Problem: "cannot be read: " + err.Error(), Err: err})
+			continue
 		}
 		root, err := jsonc.Parse(path, data, fileerror.Of)
 		if err != nil {
-			return nil, err
+			l.fail(err)
+			continue
 		}
 		l.root(root)
 	}
-	var out []Agent
+	var out own
 	if len(l.errs) == 0 { // what is merged of broken parts would only repeat what is wrong
 		for _, name := range slices.Sorted(maps.Keys(l.agents)) {
 			a, errs := resolve(name, l.agents[name])
 			l.errs = append(l.errs, errs...)
-			out = append(out, a)
+			out.agents = append(out.agents, a)
+		}
+		if m := l.notify; m != nil {
+			out.notify, out.notifyAt = textsOf(m.Value), bgagent.Origin(m.At())
+			if err := inFile(&out.notify[0], m.At().File); err != nil {
+				l.fail(m.Value.Errorf("notify", "%s", err))
+			}
 		}
 	}
 	return out, errors.Join(l.errs...)
+}
+
+// own is what files have beside the section of the library.
+type own struct {
+	agents   []Agent
+	notify   []string
+	notifyAt bgagent.Origin
 }
 
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
@@ -73,7 +88,10 @@ func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member))
 
 // root reads the top level of a file.
 func (l *loader) root(v jsonc.Value) {
-	members, _ := v.Members() // anything but an object was refused by the library
+	members, ok := v.Members()
+	if !ok { // the library says so
+		return
+	}
 	l.once("", members, func(m jsonc.Member) {
 		switch m.Name {
 		case "background_task":
@@ -83,16 +101,31 @@ func (l *loader) root(v jsonc.Value) {
 			}
 		case "agents":
 			l.section(m.Value)
+		case "notify":
+			l.takeNotify(m)
 		default:
-			remedy := "the keys of a file are $schema, background_task and agents; remove it"
+			remedy := "the keys of a file are $schema, background_task, agents and notify; remove it"
 			if hint := l.hints[bgagent.Origin(m.At())]; hint != "" {
 				remedy = hint
-			} else if near := nearest(m.Name, []string{"agents", "$schema", "background_task"}); near != "" {
+			} else if near := nearest(m.Name, []string{"agents", "$schema", "background_task", "notify"}); near != "" {
 				remedy = "did you mean " + near + "?"
 			}
 			l.fail(m.Errorf(jsonc.Key("", m.Name), "is not a known key; %s", remedy))
 		}
 	})
+}
+
+// takeNotify reads the program to tell.
+func (l *loader) takeNotify(m jsonc.Member) {
+	l.notify = nil
+	if m.Value.IsNull() {
+		return
+	}
+	if err := checkTexts(&notifyKey, "notify", m.Value); err != nil {
+		l.fail(err)
+		return
+	}
+	l.notify = &m
 }
 
 // section reads the agents of a file.

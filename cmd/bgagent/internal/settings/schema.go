@@ -65,6 +65,7 @@ func makeSchema() ([]byte, error) {
 			{"$schema", object{{"type", "string"}}},
 			{"background_task", limits},
 			{"agents", agentsSchema()},
+			{"notify", append(object{{"description", notifyKey.about}}, notifyKey.schema()...)},
 		}},
 	}, "", "  ")
 	return append(b, '\n'), err

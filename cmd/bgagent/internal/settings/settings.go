@@ -33,8 +33,14 @@ type Settings struct {
 	Files    []string           // that were read, the user's before the project's
 	Limits   bgagent.FileConfig // the section background_task
 	Agents   []Agent            // by name
+	Notify   []string           // the program to tell of ends, and its arguments; nil for none
 	Detected bool               // there was no file; the agents are those found on PATH
+
+	notifyAt bgagent.Origin
 }
+
+// NotifyOrigin returns where Notify was set.
+func (s *Settings) NotifyOrigin() bgagent.Origin { return s.notifyAt }
 
 // Agent returns the agent of that name.
 func (s *Settings) Agent(name string) (Agent, bool) {
@@ -63,7 +69,9 @@ const (
 
 // Find returns the files that exist, in the order in which [Load] wants them:
 // bgagent/bgagent.jsonc in the user's configuration directory, and the first
-// .bgagent.jsonc in dir or above it. That there is none is no error.
+// .bgagent.jsonc in dir or above it. That there is none is no error. A file names
+// programs that are run: one that somebody else has written, or could replace, is
+// an error that names it.
 func Find(dir string) ([]string, error) {
 	var out []string
 	if base, err := os.UserConfigDir(); err == nil { // a service may have no home, and so no file in it
@@ -71,6 +79,9 @@ func Find(dir string) ([]string, error) {
 		if there, err := exists(path); err != nil {
 			return nil, err
 		} else if there {
+			if err := trusted(path); err != nil {
+				return nil, err
+			}
 			out = append(out, path)
 		}
 	}
@@ -83,7 +94,7 @@ func Find(dir string) ([]string, error) {
 		if there, err := exists(path); err != nil {
 			return nil, err
 		} else if there {
-			return append(out, path), nil
+			return append(out, path), trusted(path)
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
@@ -108,24 +119,55 @@ func exists(path string) (bool, error) {
 
 // Load reads the files and merges them, later over earlier: key by key, and null
 // takes back what earlier files say. All errors of all files are returned
-// together, each a [*bgagent.ConfigFileError], and then nothing is loaded.
+// together, each a [*bgagent.ConfigFileError]. The settings that come with them
+// hold what is right; they are nil where not even the names of the agents are known.
 // Without files the agents are those of [Detect].
 func Load(paths ...string) (*Settings, error) {
 	if len(paths) == 0 {
 		return Detect(exec.LookPath), nil
 	}
-	limits, err := bgagent.LoadConfig(paths...)
-	if err != nil {
+	limits, limitsErr := bgagent.LoadConfig(paths...)
+	mine, ownErr := loadOwn(paths, limits.Ignored())
+	s := &Settings{Files: paths, Limits: limits, Agents: mine.agents, Notify: mine.notify, notifyAt: mine.notifyAt}
+	if limitsErr == nil {
+		limitsErr = s.checkLimits()
+	}
+	err := once(limitsErr, ownErr)
+	if ownErr != nil {
 		return nil, err
 	}
-	s := &Settings{Files: paths, Limits: limits}
-	if s.Agents, err = loadAgents(paths, limits.Ignored()); err != nil {
-		return nil, err
+	return s, err
+}
+
+// once joins errors. What two of them say in the same words is said once: both the
+// library and this program read a file.
+func once(errs ...error) error {
+	var out []error
+	said := map[string]bool{}
+	var add func(err error)
+	add = func(err error) {
+		var place *bgagent.ConfigFileError
+		if joined, ok := err.(interface{ Unwrap() []error }); ok && !(errors.As(err, &place) && error(place) == err) {
+			for _, e := range joined.Unwrap() {
+				add(e)
+			}
+			return
+		}
+		key := err.Error()
+		if errors.As(err, &place) && place.Key == "" { // of the file as a whole
+			key = fmt.Sprintf("%s:%d", place.File, place.Line)
+		}
+		if !said[key] {
+			said[key] = true
+			out = append(out, err)
+		}
 	}
-	if err := s.checkLimits(); err != nil {
-		return nil, err
+	for _, err := range errs {
+		if err != nil {
+			add(err)
+		}
 	}
-	return s, nil
+	return errors.Join(out...)
 }
 
 // checkLimits has the library look at the limits together: those that

@@ -9,14 +9,19 @@
 package tasklist
 
 import (
+	"bytes"
 	"cmp"
+	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
@@ -28,23 +33,49 @@ const MaxSize = 16 << 20
 
 // Task is one entry of a list.
 type Task struct {
-	Agent       string
-	Prompt      string
-	Description string // a short title; the beginning of the prompt when the list has none
-	Model       string // empty for the agent's own
-	Directory   string // absolute, or empty for the agent's own
+	Agent       string `json:"agent"`
+	Prompt      string `json:"prompt"`
+	Description string `json:"description"`         // a short title; the beginning of the prompt when the list has none
+	Model       string `json:"model,omitempty"`     // empty for the agent's own
+	Directory   string `json:"directory,omitempty"` // absolute, or empty for the agent's own
 }
 
 // names are the keys of a task.
-var names = []string{"agent", "prompt", "description", "model", "directory"}
+var names = []string{"agent", "prompt", "promptFile", "description", "model", "directory"}
 
-// Parse reads a list. Directories are relative to base, and agents must be among
-// those that are known. All errors are returned together, each a
+// Schema is the JSON Schema (draft 2020-12) of a list.
+//
+//go:embed tasks.schema.json
+var Schema []byte
+
+// Format writes a list that [Parse] reads.
+func Format(tasks []Task) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	err := e.Encode(struct {
+		Tasks []Task `json:"tasks"`
+	}{tasks})
+	return b.Bytes(), err
+}
+
+// Parse reads a list. Directories and files with prompts are relative to base, and
+// agents must be among those that are known, unless that is nil. All errors are returned together, each a
 // [*bgagent.ConfigFileError] with its place under the name of the file, and then
 // there is no list.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
-	if len(data) > MaxSize {
-		return nil, fileerror.At(bgagent.Origin{File: name, Line: 1, Column: 1}, "", "is larger than %d bytes, which is the most; divide it", MaxSize)
+	return parse(name, data, base, known, MaxSize)
+}
+
+// Saved reads a list that [Format] has written, however long it has become.
+func Saved(name string, data []byte, known []string) ([]Task, error) {
+	return parse(name, data, "/", known, len(data))
+}
+
+func parse(name string, data []byte, base string, known []string, size int) ([]Task, error) {
+	if len(data) > size {
+		return nil, fileerror.At(bgagent.Origin{File: name, Line: 1, Column: 1}, "", "is larger than %d bytes, which is the most; divide it", size)
 	}
 	root, err := jsonc.Parse(name, data, fileerror.Of)
 	if err != nil {
@@ -109,7 +140,8 @@ func (p *parser) task(path string, v jsonc.Value) Task {
 		p.fail(v.Errorf(path, `is %s; it must be a task like { "agent": "codex", "prompt": "…" }`, v.Describe()))
 		return t
 	}
-	fields := map[string]*string{"agent": &t.Agent, "prompt": &t.Prompt, "description": &t.Description, "model": &t.Model, "directory": &t.Directory}
+	promptFile := ""
+	fields := map[string]*string{"agent": &t.Agent, "prompt": &t.Prompt, "promptFile": &promptFile, "description": &t.Description, "model": &t.Model, "directory": &t.Directory}
 	seen := map[string]jsonc.Member{}
 	for _, m := range members {
 		key := jsonc.Key(path, m.Name)
@@ -129,8 +161,52 @@ func (p *parser) task(path string, v jsonc.Value) Task {
 			seen[m.Name] = m
 		}
 	}
+	if m, ok := seen["promptFile"]; ok && promptFile != "" {
+		t.Prompt = p.read(path, promptFile, m, seen)
+	}
 	p.check(path, v, &t, seen)
 	return t
+}
+
+// read reads the file with a prompt.
+func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.Member) string {
+	fail := func(format string, args ...any) string {
+		p.fail(m.Value.Errorf(jsonc.Key(path, m.Name), format, args...))
+		return ""
+	}
+	if _, both := seen["prompt"]; both {
+		return fail("stands beside a prompt; keep one of the two")
+	}
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(p.base, name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return fail("is %s, which cannot be read (%v); write the file, or name another", name, reason(err))
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	b = bytes.TrimPrefix(b, []byte("\ufeff"))
+	switch {
+	case err != nil:
+		return fail("is %s, which cannot be read (%v); name another", name, reason(err))
+	case len(b) > MaxSize:
+		return fail("is %s, which is larger than %d bytes; shorten it", name, MaxSize)
+	case !utf8.Valid(b):
+		return fail("is %s, which is no text in UTF-8; save it as UTF-8", name)
+	case len(bytes.TrimSpace(b)) == 0:
+		return fail("is %s, which is empty; say in it what the agent is to do", name)
+	}
+	return string(b)
+}
+
+// reason leaves out the path that an error of the system names once more.
+func reason(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // check looks at the values of a task and fills in what follows from them.
@@ -154,8 +230,14 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		}
 		return false
 	}
-	needed("prompt", t.Prompt, "say what the agent is to do")
-	if needed("agent", t.Agent, "name one of "+p.agents()) && !slices.Contains(p.known, t.Agent) {
+	if _, file := seen["promptFile"]; !file {
+		needed("prompt", t.Prompt, "say what the agent is to do")
+	} else if m := seen["promptFile"]; t.Prompt == "" {
+		if text, ok := m.Value.Text(); ok && strings.TrimSpace(text) == "" {
+			p.fail(m.Value.Errorf(jsonc.Key(path, "promptFile"), "is empty; name the file with the prompt"))
+		}
+	}
+	if needed("agent", t.Agent, p.remedy()) && p.known != nil && !slices.Contains(p.known, t.Agent) {
 		p.fail(at("agent").Errorf(jsonc.Key(path, "agent"), "names the agent %q, which there is not; the agents are %s", t.Agent, p.agents()))
 	}
 	t.Description = cmp.Or(oneLine(t.Description), oneLine(t.Prompt))
@@ -168,6 +250,13 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 	if info, err := os.Stat(t.Directory); err != nil || !info.IsDir() {
 		p.fail(at("directory").Errorf(jsonc.Key(path, "directory"), "is %s, which is not a directory; make it, or name another", t.Directory))
 	}
+}
+
+func (p *parser) remedy() string {
+	if p.known == nil {
+		return "name one of those in the configuration"
+	}
+	return "name one of " + p.agents()
 }
 
 func (p *parser) agents() string {

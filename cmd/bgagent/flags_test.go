@@ -1,0 +1,221 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// picky fails where its prompt says so, as long as the file "mended" is not there.
+const picky = `#!/bin/sh
+prompt=$(cat)
+echo "$prompt" >>asked
+case $prompt in
+fail) [ -e mended ] || { echo "it is broken" >&2; exit 1; } ;;
+hang) [ -e mended ] || exec sleep 600 ;;
+esac
+echo "done: $prompt"
+`
+
+// withPicky is a place with such an agent, one task at a time.
+func withPicky(t *testing.T, prompts ...string) *place {
+	p := newPlace(t)
+	p.write("agent.sh", picky)
+	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 1}, "agents": {"a": {"kind": "command", "preset": "generic", "command": ["./agent.sh"]}}}`)
+	var list []string
+	for _, prompt := range prompts {
+		list = append(list, `{"agent": "a", "prompt": "`+prompt+`"}`)
+	}
+	p.write("tasks.jsonc", "["+strings.Join(list, ", ")+"]")
+	return p
+}
+
+// asked is what the agent was asked.
+func (p *place) asked() string {
+	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
+	return string(b)
+}
+
+func TestOneBadEndStopsTheRestWhereThatIsWanted(t *testing.T) {
+	p := withPicky(t, "one", "fail", "three", "four")
+	got := p.run("run", "tasks.jsonc", "-o", "out", "--fail-fast")
+	require.Equal(t, 1, got.code, got.stderr)
+	require.Contains(t, got.out, "1 completed, 1 failed, 2 cancelled in ")
+	require.Contains(t, got.out, "     stopped, as task 2 did not complete (--fail-fast)\n")
+	require.Equal(t, "one\nfail\n", p.asked())
+	rows := p.rows("out")
+	require.Equal(t, "stopped, as task 2 did not complete (--fail-fast)", rows[3]["reason"])
+	require.False(t, p.index("out").Interrupted)
+}
+
+func TestARunTakesNoLongerThanItMay(t *testing.T) {
+	p := withPicky(t, "one", "hang", "three")
+	begin := time.Now()
+	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "1500ms")
+	require.Equal(t, 1, got.code, got.stderr)
+	require.Less(t, time.Since(begin), 20*time.Second)
+	require.Contains(t, got.out, "1 completed, 2 cancelled in ")
+	require.Equal(t, "stopped after 1.5s (--max-time)", p.rows("out")[2]["reason"])
+
+	got = p.run("run", "-", "-o", "out2", "--max-time", "1m")
+	require.Equal(t, 2, got.code, "an empty list")
+	got = p.feed(`[{"agent": "a", "prompt": "x"}]`, "run", "-", "-o", "out3", "--max-time", "1m")
+	require.Equal(t, 0, got.code, "a run that is done in time")
+	require.NotContains(t, got.out, "stopped")
+}
+
+func TestWhatIsMissingOrHasFailedIsRunAgain(t *testing.T) {
+	p := withPicky(t, "one", "fail", "hang", "four")
+	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "2s")
+	require.Equal(t, 1, got.code, got.stderr)
+	require.Equal(t, "one\nfail\nhang\n", p.asked())
+	before, err := os.Stat(filepath.Join(p.project, "out", "001-one.md"))
+	require.NoError(t, err)
+
+	p.write("mended", "")
+	require.NoError(t, os.Remove(filepath.Join(p.project, "tasks.jsonc")), "the folder has the list")
+	got = p.run("run", "--resume", "out")
+	require.Equal(t, 0, got.code, got.out+got.stderr)
+	require.Contains(t, got.out, "1 of 4 tasks are done already, and are left as they are")
+	require.Contains(t, got.out, "4 completed in ")
+	require.Equal(t, "one\nfail\nhang\nfail\nhang\nfour\n", p.asked())
+	x := p.index("out")
+	require.Len(t, x.Tasks, 4)
+	for i, prompt := range []string{"one", "fail", "hang", "four"} {
+		require.Equal(t, bgagent.Completed, x.Tasks[i].Status)
+		b, err := os.ReadFile(filepath.Join(p.project, "out", x.Tasks[i].File))
+		require.NoError(t, err)
+		require.Equal(t, "done: "+prompt+"\n", string(b))
+	}
+	after, err := os.Stat(filepath.Join(p.project, "out", "001-one.md"))
+	require.NoError(t, err)
+	require.True(t, os.SameFile(before, after), "what is done is left alone")
+
+	// A result that somebody has removed is missing.
+	require.NoError(t, os.Remove(filepath.Join(p.project, "out", "004-four.md")))
+	require.Equal(t, 0, p.run("run", "--resume", "out").code)
+	require.True(t, strings.HasSuffix(p.asked(), "four\nfour\n"))
+}
+
+func TestAKilledRunIsGoneOnWith(t *testing.T) {
+	p := withPicky(t, "one", "hang", "three")
+	r := p.start("run", "tasks.jsonc", "-o", "out")
+	r.out.await(t, "1  completed")
+	r.out.await(t, "2  running")
+	got := p.run("run", "--resume", "out")
+	require.Equal(t, 2, got.code)
+	require.Contains(t, got.stderr, "a run that goes on writes into the folder "+p.project+"/out; wait for its end")
+	require.NoError(t, r.Process.Kill())
+	r.code()
+	p.write("mended", "")
+	got = p.run("run", "--resume", "out")
+	require.Equal(t, 0, got.code, got.out+got.stderr)
+	require.Contains(t, got.out, "3 completed in ")
+}
+
+func TestAFolderThatIsNoRunIsNotGoneOnWith(t *testing.T) {
+	p := withPicky(t, "one")
+	require.Equal(t, 0, p.run("run", "tasks.jsonc", "-o", "out").code)
+	p.write("empty/file", "")
+	p.write("broken/index.json", "{")
+	p.write("broken/list.json", "[]")
+	p.write("apart/index.json", `{"tasks": []}`)
+	p.write("apart/list.json", `{"tasks": [{"agent": "a", "prompt": "x"}]}`)
+	p.write("other/index.json", `{"tasks": [{"status": "pending"}]}`)
+	p.write("other/list.json", `{"tasks": [{"agent": "gone", "prompt": "x"}]}`)
+	for args, want := range map[string]string{
+		"--resume none":               "opening the folder " + p.project + "/none of the run: no such file or directory",
+		"--resume empty":              "is not that of a run: it has no index.json and list.json",
+		"--resume broken":             "index.json in the folder " + p.project + "/broken is no index of a run",
+		"--resume apart":              "do not belong together: one has 1 tasks and the other 0",
+		"--resume other":              `names the agent "gone", which there is not; the agents are a`,
+		"--resume out tasks.jsonc":    "--resume takes no list: " + p.project + "/out has the one that was run; leave tasks.jsonc out",
+		"--resume out -o out2":        "writes into that folder; leave --output out",
+		"tasks.jsonc --max-time soon": `--max-time "soon" is no time, such as 90s, 10m or 2h`,
+		"tasks.jsonc --max-time 0s":   `--max-time "0s" is no time`,
+		"tasks.jsonc --max-time -5m":  `--max-time`,
+	} {
+		got := p.run(append([]string{"run"}, strings.Fields(args)...)...)
+		require.Equal(t, 2, got.code, "%s\n%s", args, got.stderr)
+		require.Contains(t, got.stderr, want, args)
+		require.Empty(t, got.out, args)
+	}
+	require.Equal(t, "one\n", p.asked())
+}
+
+func TestWhatIsWrongInTheConfigurationAndTheListIsToldTogether(t *testing.T) {
+	p := newPlace(t)
+	p.user(`{"background_task": {"maxDepth": 0}}`)
+	p.write(".bgagent.jsonc", `{"background_task": {"taskTtlMs": "x"}, "agents": {"a": {"kind": "command", "preset": "codex", "env": ["=x"]}}}`)
+	p.write("tasks.jsonc", `[{"agent": "b", "prompt": "x"}, {"agent": "a"}]`)
+	got := p.run("run", "tasks.jsonc")
+	require.Equal(t, 2, got.code)
+	for _, want := range []string{
+		"bgagent.jsonc:1:34: background_task.maxDepth: ", ".bgagent.jsonc:1:35: background_task.taskTtlMs: ", `agents.a: is refused: "env" has "=x"`,
+		`tasks.jsonc:1:12: [0].agent: names the agent "b"`, "tasks.jsonc:1:33: [1]: has no prompt",
+	} {
+		require.Contains(t, got.stderr, want)
+	}
+	require.Equal(t, 5, strings.Count(got.stderr, "bgagent: "), got.stderr)
+
+	// Where the agents are not known, none is said to be unknown.
+	p.write(".bgagent.jsonc", `{"agents": {"a": 1}}`)
+	got = p.run("run", "tasks.jsonc")
+	require.NotContains(t, got.stderr, `names the agent`)
+	require.Contains(t, got.stderr, "[1]: has no prompt")
+	p.write(".bgagent.jsonc", `{"agents": {`)
+	got = p.run("config")
+	require.Equal(t, 1, strings.Count(got.stderr, ".bgagent.jsonc:1"), "said once:\n%s", got.stderr)
+}
+
+func TestAPathCountsFromTheFileThatNamesIt(t *testing.T) {
+	p := withPicky(t, "one")
+	p.write("deep/down/tasks.jsonc", `[{"agent": "a", "promptFile": "prompts/p.md"}]`)
+	p.write("deep/down/prompts/p.md", "from a file")
+	p.project = filepath.Join(p.project, "deep")
+	got := p.run("run", "down/tasks.jsonc", "-o", "out")
+	require.Equal(t, 0, got.code, got.out+got.stderr)
+	b, err := os.ReadFile(filepath.Join(p.project, "out", "001-from-a-file.md"))
+	require.NoError(t, err)
+	require.Equal(t, "done: from a file\n", string(b))
+}
+
+func TestTheUserIsToldOfBadEndsAndOfTheLast(t *testing.T) {
+	p := withPicky(t, "one", "fail", "three")
+	p.write("tell.sh", `#!/bin/sh
+echo "$BGAGENT_EVENT: $1" >>"$(dirname "$0")/told"
+`)
+	p.write(".bgagent.jsonc", `{"notify": ["./tell.sh"], "agents": {"a": {"kind": "command", "preset": "generic", "command": ["./agent.sh"]}}}`)
+	require.Equal(t, 1, p.run("run", "tasks.jsonc", "-o", "out").code)
+	b, err := os.ReadFile(filepath.Join(p.project, "told"))
+	require.NoError(t, err)
+	require.Regexp(t, `^failed: bgagent: task 2 \(fail\) has failed: agent.sh: it exited with code 1: it is broken
+done: bgagent: 2 completed, 1 failed in [0-9.]+ s; results in .*/out
+$`, string(b))
+	require.Regexp(t, `notify +\["`+p.project+`/tell.sh"\]`, p.run("config").out)
+
+	p.write(".bgagent.jsonc", `{"notify": ["./none.sh"], "agents": {"a": {"kind": "command", "preset": "generic", "command": ["./agent.sh"]}}}`)
+	got := p.run("run", "tasks.jsonc", "-o", "out2")
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "bgagent: notify: "+p.project+"/none.sh cannot be started")
+}
+
+func TestTheVersionHasACommand(t *testing.T) {
+	p := newPlace(t)
+	got := p.run("version")
+	require.Equal(t, 0, got.code)
+	require.Equal(t, p.run("--version").out, got.out)
+}
+
+func TestTheSchemaOfAListIsPrinted(t *testing.T) {
+	got := newPlace(t).run("run", "--schema")
+	require.Equal(t, 0, got.code)
+	require.Contains(t, got.out, `"promptFile"`)
+}

@@ -1,0 +1,185 @@
+// Package answers keeps the whole text of what agents answer. A manager keeps
+// the beginning of a long answer only, so that it can hold thousands of them; a
+// program that writes answers to files wants all of it.
+package answers
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Max is how many bytes of an answer are kept at most.
+const Max = 64 << 20
+
+// Keeper records the texts of turns. It is safe for concurrent use.
+type Keeper struct {
+	most  int64
+	mu    sync.Mutex
+	spool func() (*os.File, error)
+	kept  map[string][]*tape // by task: of the turns that had any text, and of the last
+}
+
+// New returns a Keeper of answers of at most most bytes; of Max when it is 0.
+func New(most int64) *Keeper {
+	if most == 0 {
+		most = Max
+	}
+	return &Keeper{most: most, kept: map[string][]*tape{}}
+}
+
+// SpoolTo says where files for long texts come from. Before it is called long
+// texts are not kept.
+func (k *Keeper) SpoolTo(spool func() (*os.File, error)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.spool = spool
+}
+
+// errNoPlace is why a long text is not kept before there is a place for it.
+var errNoPlace = errors.New("there is no place to keep it")
+
+func (k *Keeper) newFile() (*os.File, error) {
+	k.mu.Lock()
+	spool := k.spool
+	k.mu.Unlock()
+	if spool == nil {
+		return nil, errNoPlace
+	}
+	return spool()
+}
+
+// Record returns a reporter for a turn of the prompt's task that passes
+// everything on to r, and keeps the text. What it returns with it must be called
+// with how the turn ended. A nil Keeper records nothing.
+func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
+	if k == nil {
+		return r, func(bgagent.TurnEnd) {}
+	}
+	t := &tape{keeper: k, tools: map[string]struct{}{}}
+	k.add(p.Task, t)
+	passOn := bgagent.NewReporter(func(x bgagent.Report) {
+		t.take(x)
+		forward(r, x)
+	})
+	return passOn, t.end
+}
+
+// add makes a tape the last one of a task. Of those before it the last with any
+// text stays: the last text of an attempt counts.
+func (k *Keeper) add(task string, t *tape) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var before *tape
+	for _, old := range k.kept[task] {
+		if !old.empty() {
+			before.close()
+			before = old
+		}
+	}
+	k.kept[task] = nil
+	if before != nil {
+		k.kept[task] = append(k.kept[task], before)
+	}
+	k.kept[task] = append(k.kept[task], t)
+}
+
+// forward passes a report on.
+func forward(r *bgagent.Reporter, x bgagent.Report) {
+	switch x.Kind {
+	case bgagent.ReportText:
+		r.Text(x.Text)
+	case bgagent.ReportReasoning:
+		r.Reasoning(x.Text)
+	case bgagent.ReportTool:
+		r.Tool(x.Tool)
+	case bgagent.ReportTodos:
+		r.Todos(x.Todos)
+	case bgagent.ReportUsage:
+		r.Usage(x.Usage)
+	case bgagent.ReportAsking:
+		r.Asking(x.Text)
+	case bgagent.ReportActivity:
+		r.Activity()
+	}
+}
+
+// Take returns the whole answer of a task that has ended, where the task has only
+// its beginning. It is nil when the task has all of it, and when nothing with that
+// beginning was kept. Its Close must be called.
+func (k *Keeper) Take(task bgagent.Task) *Answer {
+	k.mu.Lock()
+	tapes := k.kept[task.ID]
+	delete(k.kept, task.ID)
+	k.mu.Unlock()
+	var found *Answer
+	for _, t := range slices.Backward(tapes) {
+		if task.Cut && found == nil {
+			found = t.answer(task)
+		}
+		if found == nil || found.tape != t {
+			t.close()
+		}
+	}
+	return found
+}
+
+// Message returns the last message in a session that begins as the task's answer
+// does, or nil: for clients whose turns are read from the messages of a server.
+// Its Close must be called.
+func (k *Keeper) Message(ctx context.Context, from bgagent.MessageReader, task bgagent.Task) *Answer {
+	var text string
+	for cursor, more := bgagent.Cursor(""), true; more; {
+		page, err := from.Messages(ctx, task.Session, cursor, 0)
+		if err != nil {
+			return nil
+		}
+		for _, m := range page.Messages {
+			if m.Role == bgagent.RoleAgent && strings.HasPrefix(strings.ToValidUTF8(m.Text, "\ufffd"), task.Result) {
+				text = m.Text
+			}
+		}
+		more = page.More && page.Next != cursor
+		cursor = page.Next
+	}
+	if text == "" {
+		return nil
+	}
+	t := &tape{keeper: k}
+	t.take(bgagent.Report{Kind: bgagent.ReportText, Text: text})
+	return t.answer(task)
+}
+
+// Answer is the whole text of an answer, or as much of it as is kept.
+type Answer struct {
+	tape *tape
+	from int64
+	note string
+}
+
+// Size is how many bytes CopyTo writes.
+func (a *Answer) Size() int64 { return a.tape.kept() - a.from }
+
+// Whole returns how many bytes the answer had before it was cut, and whether it
+// was.
+func (a *Answer) Whole() (bytes int64, cut bool) {
+	return a.tape.size - a.from, a.note != ""
+}
+
+// Note says what is missing; "" when nothing is.
+func (a *Answer) Note() string { return a.note }
+
+// CopyTo writes the text. It may be called again.
+func (a *Answer) CopyTo(w io.Writer) error {
+	_, err := io.Copy(w, a.tape.reader(a.from))
+	return err
+}
+
+// Close lets go of what the answer was kept in.
+func (a *Answer) Close() { a.tape.close() }

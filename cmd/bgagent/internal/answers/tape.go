@@ -1,0 +1,225 @@
+package answers
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/bgagent/bgagent"
+)
+
+const (
+	// inMemory is how much of a text stays in memory. A manager keeps as much of
+	// an answer itself, so that a longer one is the exception.
+	inMemory = 256 << 10
+
+	// clientMax is how much of a last message a client hands over at least when
+	// it is longer: a shorter one is whole.
+	clientMax = 1 << 20
+
+	// maxStarts bounds the places where the last message may begin.
+	maxStarts = 256
+)
+
+// tape is the text of one turn since its last tool call.
+type tape struct {
+	keeper *Keeper
+
+	mu     sync.Mutex
+	tools  map[string]struct{}
+	used   bool    // a tool was called since there was text
+	size   int64   // of all text, also of what is not kept
+	starts []int64 // where messages may begin, oldest first; the beginning is left out
+	memory []byte
+	file   *os.File // the text, once it is too long for memory
+	failed error    // why there is no more of it
+	closed bool     // nobody wants it any more
+}
+
+// take takes a report.
+func (t *tape) take(x bgagent.Report) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closed:
+	case x.Kind == bgagent.ReportTool:
+		if _, known := t.tools[x.Tool.ID]; known {
+			t.startLocked(t.size) // in case that it is another call under the same id
+			return
+		}
+		t.tools[strings.Clone(x.Tool.ID)] = struct{}{}
+		t.used = true
+	case x.Kind == bgagent.ReportText && x.Text != "":
+		if t.used {
+			t.resetLocked()
+			t.used = false
+		}
+		if strings.HasPrefix(x.Text, "\n\n") { // it separates messages
+			t.startLocked(t.size + 2)
+		}
+		t.writeLocked(x.Text)
+	}
+}
+
+// startLocked notes that a message may begin at the place.
+func (t *tape) startLocked(at int64) {
+	if n := len(t.starts); n > 0 && t.starts[n-1] == at {
+		return
+	}
+	t.starts = append(t.starts[max(0, len(t.starts)-maxStarts+1):], at)
+}
+
+// resetLocked begins the text anew.
+func (t *tape) resetLocked() {
+	t.size, t.starts, t.memory, t.failed = 0, nil, t.memory[:0], nil
+	if t.file != nil {
+		_ = t.file.Close()
+		t.file = nil
+	}
+}
+
+// writeLocked adds text. What does not fit is counted.
+func (t *tape) writeLocked(text string) {
+	room := t.keeper.most - t.size
+	t.size += int64(len(text))
+	if room <= 0 || t.failed != nil {
+		return
+	}
+	text = text[:min(int64(len(text)), room)]
+	if t.file == nil && len(t.memory)+len(text) <= inMemory {
+		t.memory = append(t.memory, text...)
+		return
+	}
+	if t.file == nil {
+		if t.file, t.failed = t.keeper.newFile(); t.failed != nil {
+			return
+		}
+		if _, t.failed = t.file.Write(t.memory); t.failed != nil {
+			return
+		}
+		t.memory = nil
+	}
+	_, t.failed = t.file.WriteString(text)
+}
+
+// end takes how the turn ended. A last message that is whole is the answer; of
+// one that the client has cut the text that was reported has more.
+func (t *tape) end(end bgagent.TurnEnd) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed && end.Text != "" && len(end.Text) < clientMax {
+		t.resetLocked()
+		t.writeLocked(end.Text)
+	}
+}
+
+// answer returns the part of the text that the task has the beginning of, or nil
+// where it has none of it.
+func (t *tape) answer(task bgagent.Task) *Answer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if task.Result == "" {
+		return nil
+	}
+	for i := len(t.starts); i >= 0; i-- {
+		var from int64
+		if i > 0 {
+			from = t.starts[i-1]
+		}
+		if from, ok := t.beginsLocked(from, task.Result); ok {
+			return &Answer{tape: t, from: from, note: t.noteLocked(from)}
+		}
+	}
+	return nil
+}
+
+// beginsLocked reports whether the text has the beginning at the place, and where
+// exactly: clients leave out space before it.
+func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
+	const space = 4 << 10
+	b := make([]byte, len(beginning)+len(beginning)/8+space)
+	n, err := io.ReadFull(t.readerLocked(from), b)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, false
+	}
+	for _, text := range [][]byte{b[:n], bytes.TrimLeft(b[:n], " \t\r\n")} {
+		if strings.HasPrefix(strings.ToValidUTF8(string(text), "\ufffd"), beginning) {
+			return from + int64(n-len(text)), true
+		}
+	}
+	return 0, false
+}
+
+// noteLocked says what is missing of the text from the place on.
+func (t *tape) noteLocked(from int64) string {
+	whole, kept := t.size-from, t.keptLocked()-from
+	switch {
+	case t.failed != nil:
+		return fmt.Sprintf("cut: the answer has %d bytes, of which the first %d could be kept: %v", whole, kept, t.failed)
+	case whole > kept:
+		return fmt.Sprintf("cut: the answer has %d bytes; this is the first %s of it, which is the most", whole, size(kept))
+	}
+	return ""
+}
+
+// size writes a number of bytes.
+func size(n int64) string {
+	if n >= 1<<20 && n%(1<<20) == 0 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+func (t *tape) kept() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.keptLocked()
+}
+
+// keptLocked is how many bytes of the text there are.
+func (t *tape) keptLocked() int64 {
+	if t.file == nil {
+		return int64(len(t.memory))
+	}
+	info, err := t.file.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// reader reads the text from the place on.
+func (t *tape) reader(from int64) io.Reader {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.readerLocked(from)
+}
+
+func (t *tape) readerLocked(from int64) io.Reader {
+	if t.file == nil {
+		return bytes.NewReader(t.memory[min(from, int64(len(t.memory))):])
+	}
+	return io.NewSectionReader(t.file, from, t.keeper.most)
+}
+
+// close lets go of the text. A nil tape has none.
+func (t *tape) close() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.resetLocked()
+	t.memory, t.closed = nil, true
+}
+
+// empty reports whether there is no text.
+func (t *tape) empty() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.size == 0
+}

@@ -1,0 +1,62 @@
+package fleet
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/stretchr/testify/require"
+)
+
+// scripted is an agent whose program is a script that stands for codex.
+func scripted(t *testing.T, script string) settings.Agent {
+	path := filepath.Join(t.TempDir(), "codex")
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755))
+	return settings.Agent{Name: "a", Kind: settings.Command, Preset: "codex", Command: []string{path}}
+}
+
+func TestACheckLeavesNothingOfTheProgram(t *testing.T) {
+	dir := t.TempDir()
+	a := scripted(t, "setsid sleep 600 & echo $! >"+dir+"/pid\necho codex 1.2\n")
+	f, _ := crewOf(t, a)
+	begin := time.Now()
+	check := <-f.Check(t.Context())
+	require.NoError(t, check.Err)
+	require.True(t, strings.HasSuffix(check.Found, " codex 1.2"), check.Found)
+	require.Less(t, time.Since(begin), 10*time.Second, "what it has left holds its output open")
+	pid, err := os.ReadFile(dir + "/pid")
+	require.NoError(t, err)
+	require.NoDirExists(t, "/proc/"+strings.TrimSpace(string(pid)))
+}
+
+func TestACheckTellsHowAProgramFails(t *testing.T) {
+	f, _ := crewOf(t, scripted(t, "echo no licence >&2; exit 3\n"))
+	check := <-f.Check(t.Context())
+	require.ErrorContains(t, check.Err, "codex --version fails: exit status 3: no licence")
+
+	f, _ = crewOf(t, scripted(t, "exec sleep 600\n"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	check = <-f.Check(ctx)
+	require.ErrorContains(t, check.Err, "--version does not answer within 30s")
+}
+
+func TestACheckDoesNotWaitForWhoCannotBeFound(t *testing.T) {
+	dir := t.TempDir()
+	f, _ := crewOf(t, scripted(t, "setsid env -i sleep 60 & echo $! >"+dir+"/pid\necho codex 1.2\nsleep 0.3\n"))
+	begin := time.Now()
+	check := <-f.Check(t.Context())
+	require.NoError(t, check.Err)
+	require.Less(t, time.Since(begin), 20*time.Second)
+	text, err := os.ReadFile(dir + "/pid")
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL), "it has hidden, and goes on")
+}

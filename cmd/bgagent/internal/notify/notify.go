@@ -1,0 +1,127 @@
+// Package notify runs a program of the user's when something has happened that he
+// may want to know of.
+package notify
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/procs"
+)
+
+// Event is what has happened.
+type Event struct {
+	Kind   string // "failed", "cancelled", or "done" when the last task has ended
+	Text   string // one line for people
+	Task   string // id of the task; empty with "done"
+	Folder string // of the results; empty where there is none
+}
+
+const (
+	// most is how long the program may run for one event.
+	most  = 30 * time.Second
+	grace = 2 * time.Second
+
+	// waiting is how many events may wait for the program.
+	waiting = 100
+)
+
+// Notifier runs the program for one event after the other. A nil Notifier runs
+// nothing. Its methods are safe for concurrent use.
+type Notifier struct {
+	command  []string
+	instance string
+	problem  func(error)
+
+	mu     sync.Mutex
+	queue  chan Event
+	closed bool
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+// New returns a Notifier for the program and its arguments; nil when there are
+// none. The instance is the id of this run. What goes wrong is told to problem.
+func New(command []string, instance string, problem func(error)) *Notifier {
+	if len(command) == 0 {
+		return nil
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	n := &Notifier{command: command, instance: instance, problem: problem, queue: make(chan Event, waiting), stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(n.done)
+		for e := range n.queue {
+			if ctx.Err() == nil {
+				n.run(ctx, e)
+			}
+		}
+	}()
+	return n
+}
+
+// Tell has the program run for an event. It does not wait.
+func (n *Notifier) Tell(e Event) {
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return
+	}
+	select {
+	case n.queue <- e:
+	default:
+		n.problem(fmt.Errorf("notify: %d events wait for %s already; this one is lost: %s", waiting, n.command[0], e.Text))
+	}
+}
+
+// Close waits until the program has run for all events, or until ctx ends, and then
+// ends it.
+func (n *Notifier) Close(ctx context.Context) {
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	if !n.closed {
+		n.closed = true
+		close(n.queue)
+	}
+	n.mu.Unlock()
+	defer context.AfterFunc(ctx, n.stop)()
+	<-n.done
+}
+
+// run runs the program for one event: the text is its last argument, and the rest
+// is in its environment.
+func (n *Notifier) run(ctx context.Context, e Event) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	p, err := procs.Start(procs.Spec{
+		Command: append(slices.Clone(n.command), e.Text),
+		Env:     append(os.Environ(), "BGAGENT_EVENT="+e.Kind, "BGAGENT_TASK="+e.Task, "BGAGENT_FOLDER="+e.Folder),
+		Marks:   procs.NewMarks(1, n.instance),
+	})
+	if err != nil {
+		n.problem(fmt.Errorf("notify: %s cannot be started: %w", n.command[0], err))
+		return
+	}
+	select {
+	case <-p.Exited():
+	case <-ctx.Done():
+		p.Stop(nil, grace)
+	}
+	left := p.Finish(grace)
+	switch {
+	case context.Cause(ctx) == context.DeadlineExceeded:
+		n.problem(fmt.Errorf("notify: %s did not end within %v, and was stopped", n.command[0], most))
+	case left != nil:
+		n.problem(fmt.Errorf("notify: %s: %w", n.command[0], left))
+	case !p.State().Success() && ctx.Err() == nil:
+		n.problem(fmt.Errorf("notify: %s ended badly (%v)", n.command[0], p.State()))
+	}
+}

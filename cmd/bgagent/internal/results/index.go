@@ -1,0 +1,70 @@
+package results
+
+import (
+	"time"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/cleantext"
+)
+
+// IndexName is the name of the index in its folder.
+const IndexName = "index.json"
+
+// Entry is one task in the index.
+type Entry struct {
+	Number      int            `json:"number"` // in the list, from 1
+	ID          string         `json:"id,omitempty"`
+	Description string         `json:"description"`
+	Agent       string         `json:"agent"`
+	Model       string         `json:"model,omitempty"`
+	Status      bgagent.Status `json:"status"`
+	Cause       bgagent.Cause  `json:"cause,omitempty"`
+	Reason      string         `json:"reason,omitempty"`
+	Queued      time.Time      `json:"queued,omitzero"`
+	Started     time.Time      `json:"started,omitzero"`
+	Ended       time.Time      `json:"ended,omitzero"`
+	Seconds     float64        `json:"seconds"` // from start to end
+	ToolCalls   int            `json:"tool_calls"`
+	Input       int64          `json:"input_tokens,omitempty"`
+	Output      int64          `json:"output_tokens,omitempty"`
+	Cost        float64        `json:"cost,omitempty"`    // US dollars
+	File        string         `json:"file,omitempty"`    // in the folder; empty when it could not be written
+	Problem     string         `json:"problem,omitempty"` // why not
+	Log         string         `json:"log,omitempty"`     // what its program printed, in the folder
+	Partial     bool           `json:"partial,omitempty"` // the file does not hold a finished answer
+	Cut         bool           `json:"cut,omitempty"`     // the file holds only the beginning of the answer
+	Bytes       int64          `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
+}
+
+// EntryOf describes a task.
+func EntryOf(number int, t bgagent.Task) Entry {
+	e := Entry{
+		Number: number, ID: t.ID, Description: t.Description, Agent: t.Agent, Model: t.Model,
+		Status: t.Status, Cause: t.Cause, Reason: cleantext.String(t.Reason),
+		Queued: t.Queued, Started: t.Started, Ended: t.Ended,
+		ToolCalls: t.Progress.ToolCalls,
+		Input:     t.Progress.Usage.InputTokens, Output: t.Progress.Usage.OutputTokens, Cost: t.Progress.Usage.Cost,
+		Partial: t.Partial,
+	}
+	if t.Status.Terminal() {
+		e.Seconds = Seconds(t.Duration(t.Ended))
+	}
+	return e
+}
+
+// Seconds returns d in seconds with three digits after the point. The quotient
+// of whole milliseconds is the number that prints so; d.Round(…).Seconds() adds
+// two numbers, and 1.602 becomes 1.6019999999999999.
+func Seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
+}
+
+// Index is what the index of a folder holds.
+type Index struct {
+	Began       time.Time `json:"began"`
+	Ended       time.Time `json:"ended,omitzero"`   // of the run: zero while tasks run, and for ever after a crash
+	Resumed     time.Time `json:"resumed,omitzero"` // when the list was last gone on with
+	Interrupted bool      `json:"interrupted,omitempty"`
+	Stopped     string    `json:"stopped,omitempty"` // why the run was stopped before all had ended, by a flag
+	Tasks       []Entry   `json:"tasks"`
+}

@@ -1,0 +1,22 @@
+package results
+
+import (
+	"os"
+	"strconv"
+	"strings"
+)
+
+// place returns the path under which the system knows the folder; "" when it has
+// been removed.
+func (f *Folder) place() string {
+	d, err := f.root.Open(".")
+	if err != nil {
+		return ""
+	}
+	defer d.Close()
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(d.Fd())))
+	if err != nil || strings.HasSuffix(path, " (deleted)") {
+		return ""
+	}
+	return path
+}

@@ -1,0 +1,99 @@
+package results
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/bgagent/bgagent"
+)
+
+// ListName is the name of the list of tasks in its folder, as they were run.
+const ListName = "list.json"
+
+// maxIndex bounds what is read of an index or a list. A prompt may be as long as a
+// list.
+const maxIndex = 256 << 20
+
+// Resume opens the folder of a run that has ended or was killed, and returns its
+// index and its list.
+func Resume(dir string) (f *Folder, x Index, list []byte, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, x, nil, fmt.Errorf("opening the folder %s of the run: %w", dir, reason(err))
+	}
+	f = &Folder{dir: dir, root: root}
+	f.create = f.createNew
+	if err = f.claim(); err == nil {
+		x, list, err = f.saved()
+	}
+	if err != nil {
+		return nil, x, nil, errors.Join(err, f.Close())
+	}
+	return f, x, list, nil
+}
+
+// saved reads what an earlier run has left of itself.
+func (f *Folder) saved() (x Index, list []byte, err error) {
+	b, err := f.read(IndexName)
+	if err == nil {
+		if err = json.Unmarshal(b, &x); err != nil {
+			return x, nil, fmt.Errorf("%s in the folder %s is no index of a run: %w", IndexName, f.dir, err)
+		}
+		list, err = f.read(ListName)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return x, nil, fmt.Errorf("the folder %s is not that of a run: it has no %s and %s", f.dir, IndexName, ListName)
+	}
+	return x, list, err
+}
+
+// read reads a file of the folder.
+func (f *Folder) read(name string) ([]byte, error) {
+	r, err := f.root.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxIndex+1))
+	if err == nil && len(b) > maxIndex {
+		err = fmt.Errorf("it is larger than %d bytes", maxIndex)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s in the folder %s: %w", name, f.dir, reason(err))
+	}
+	return b, nil
+}
+
+// Done reports whether the folder has the whole answer of a task.
+func (f *Folder) Done(e Entry) bool {
+	if e.Status != bgagent.Completed || e.File == "" || e.Problem != "" {
+		return false
+	}
+	info, err := f.root.Lstat(e.File)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// WriteList writes the list of tasks, which only the user may read.
+func (f *Folder) WriteList(list []byte) error {
+	return f.put(ListName, private, func(w io.Writer) error {
+		_, err := w.Write(list)
+		return err
+	})
+}
+
+// claim takes the folder for this run alone.
+func (f *Folder) claim() error {
+	d, err := f.root.Open(".")
+	if err != nil {
+		return fmt.Errorf("opening the folder %s: %w", f.dir, reason(err))
+	}
+	if !lock(d) {
+		return errors.Join(fmt.Errorf("a run that goes on writes into the folder %s; wait for its end", f.dir), d.Close())
+	}
+	f.lock = d
+	return nil
+}

@@ -1,0 +1,38 @@
+package results
+
+import (
+	"io"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Text is an answer that need not be in memory.
+type Text interface {
+	// Size is how many bytes CopyTo writes.
+	Size() int64
+	// CopyTo writes the answer. It may be called again.
+	CopyTo(w io.Writer) error
+	// Note says what of the answer is missing; "" when nothing is.
+	Note() string
+}
+
+// held is an answer in memory.
+type held struct{ text, note string }
+
+func (h held) Size() int64  { return int64(len(h.text)) }
+func (h held) Note() string { return h.note }
+
+// CopyTo implements [Text].
+func (h held) CopyTo(w io.Writer) error {
+	_, err := io.WriteString(w, h.text)
+	return err
+}
+
+// resultOf is what the task itself knows of its answer.
+func resultOf(t bgagent.Task) Text {
+	h := held{text: t.Result}
+	if t.Cut {
+		h.note = "cut: this is only the beginning of the answer"
+	}
+	return h
+}

@@ -1,0 +1,128 @@
+package runs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent/internal/procs"
+)
+
+// Left is a dead run with the processes that it has left.
+type Left struct {
+	*Run
+	Processes []procs.Process
+	keep      procs.Keep
+}
+
+// Find returns what the dead runs have left. The file of one that has left nothing
+// is removed; the others are locked until Forget or Leave.
+//
+// A run within a dead one may live, such as a bgagent that an agent has started. It
+// and its agents are left alone, and so are this program and those above it. The
+// file of the dead run is kept then, for a later program to find.
+func Find(dir string) (left []Left, problems []error) {
+	dead, problems := Dead(dir)
+	keep := living(dir, dead)
+	for _, r := range dead {
+		list, spared, err := procs.Find(r.ID, keep)
+		switch {
+		case errors.Is(err, errors.ErrUnsupported): // nobody can ever look
+			problems = append(problems, err)
+			_ = r.Forget()
+		case err != nil:
+			problems = append(problems, err)
+			_ = r.Leave()
+		case len(list) == 0 && spared == 0:
+			_ = r.Forget()
+		case len(list) == 0:
+			_ = r.Leave()
+		default:
+			left = append(left, Left{r, list, keep})
+		}
+	}
+	return left, problems
+}
+
+// End ends the processes of a dead run: each is asked to end, and killed after the
+// grace time. It returns those that have ended. The error says which have not; the
+// run is then found again.
+func (l Left) End(grace time.Duration) ([]procs.Process, error) {
+	ended, spared, err := procs.EndInstance(l.ID, l.keep, grace)
+	if err != nil || spared > 0 {
+		return ended, errors.Join(err, l.Leave())
+	}
+	return ended, l.Forget()
+}
+
+// living says which processes of dead runs belong to one that lives.
+func living(dir string, dead []*Run) procs.Keep {
+	over := map[string]bool{} // their locks are held here
+	for _, r := range dead {
+		over[r.ID] = true
+	}
+	programs := map[int]bool{}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		id, named := strings.CutSuffix(e.Name(), suffix)
+		if named && !over[id] && lives(dir, id) {
+			if b, err := os.ReadFile(filepath.Join(dir, e.Name())); err == nil {
+				var info Info
+				_ = json.Unmarshal(b, &info)
+				programs[info.PID] = true
+			}
+		}
+	}
+	return func(pid int, inner []string) bool {
+		return programs[pid] || slices.ContainsFunc(inner, func(id string) bool { return !over[id] && lives(dir, id) })
+	}
+}
+
+// lives reports whether somebody holds the lock of a run's file.
+func lives(dir, id string) bool {
+	if !named.MatchString(id + suffix) {
+		return false
+	}
+	path := filepath.Join(dir, id+suffix)
+	f, err := openFile(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return check(f, path) == nil && errors.Is(lock(f), errLocked)
+}
+
+// Close ends the life of this run's file. While processes of the run are left it is
+// kept for the next program to find.
+func (r *Run) Close() error {
+	if r == nil {
+		return nil
+	}
+	if list, _, err := procs.Find(r.ID, nil); err == nil && len(list) > 0 {
+		return r.Leave()
+	}
+	return r.Forget()
+}
+
+// String says for people which run it was.
+func (r *Run) String() string {
+	if r.Info.Began.IsZero() {
+		return "run " + r.ID
+	}
+	text := fmt.Sprintf("the bgagent %s of %s (process %d", r.Info.Command, r.Info.Began.Local().Format(time.DateTime), r.Info.PID)
+	if r.Info.Folder != "" {
+		text += ", in " + r.Info.Folder
+	}
+	return text + ")"
+}
+
+// Here is the Info of this program.
+func Here(command string) Info {
+	folder, _ := os.Getwd()
+	return Info{Began: time.Now(), PID: os.Getpid(), Command: command, Folder: folder}
+}

@@ -1,0 +1,22 @@
+//go:build !unix
+
+package runs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// errLocked is why a file is not locked: somebody has locked it.
+var errLocked = errors.New("it is locked")
+
+// lock fails: there are no such locks here.
+func lock(*os.File) error { return fmt.Errorf("locking files: %w", errors.ErrUnsupported) }
+
+func openFile(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }
+
+func mine(fs.FileInfo) bool { return true }
+
+func othersWrite(fs.FileInfo) bool { return false }

@@ -1,0 +1,94 @@
+//go:build unix
+
+package settings
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// project is a folder with a file in it and a folder below.
+func project(t *testing.T) (file, below string) {
+	t.Helper()
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	t.Setenv("HOME", t.TempDir())
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	file, below = filepath.Join(dir, projectFile), filepath.Join(dir, "mine", "deep")
+	require.NoError(t, os.Chmod(dir, 0o755))
+	require.NoError(t, os.MkdirAll(below, 0o755))
+	require.NoError(t, os.WriteFile(file, []byte("{}"), 0o644))
+	return file, below
+}
+
+func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
+	file, below := project(t)
+	dir := filepath.Dir(file)
+	refused := func(want string) {
+		t.Helper()
+		_, err := Find(below)
+		require.ErrorContains(t, err, file+": "+want)
+		require.ErrorContains(t, err, "--config")
+	}
+	found := func() {
+		t.Helper()
+		files, err := Find(below)
+		require.NoError(t, err)
+		require.Equal(t, []string{file}, files)
+	}
+	found()
+	for _, mode := range []os.FileMode{0o777, 0o777 | os.ModeSticky, 0o757} {
+		require.NoError(t, os.Chmod(dir, mode))
+		refused("lies in the folder " + dir + ", into which others may write")
+	}
+	require.NoError(t, os.Chmod(dir, 0o755))
+	require.NoError(t, os.Chmod(file, 0o646))
+	refused("can be written by others")
+	require.NoError(t, os.Chmod(file, 0o644))
+	found()
+
+	// A link counts with what it leads to.
+	elsewhere := t.TempDir()
+	require.NoError(t, os.Chmod(elsewhere, 0o777))
+	require.NoError(t, os.Rename(file, filepath.Join(elsewhere, "real")))
+	require.NoError(t, os.Symlink(filepath.Join(elsewhere, "real"), file))
+	refused("lies in the folder " + elsewhere)
+	require.NoError(t, os.Chmod(elsewhere, 0o755))
+	found()
+}
+
+func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // only root can make one
+	}
+	file, below := project(t)
+	require.NoError(t, os.Lchown(file, 65534, 65534))
+	_, err := Find(below)
+	require.ErrorContains(t, err, file+": belongs to ")
+	require.NoError(t, os.Lchown(file, 0, 0))
+	require.NoError(t, os.Lchown(filepath.Dir(file), 65534, 65534))
+	_, err = Find(below)
+	require.ErrorContains(t, err, file+": lies in the folder "+filepath.Dir(file)+", which belongs to ")
+	require.NoError(t, os.Lchown(filepath.Dir(file), 0, 65534))
+	require.NoError(t, os.Chmod(filepath.Dir(file), 0o775))
+	_, err = Find(below)
+	require.ErrorContains(t, err, "into which others may write", "a group of others")
+	require.NoError(t, os.Lchown(filepath.Dir(file), 0, os.Getegid()))
+	_, err = Find(below)
+	require.NoError(t, err, "a group of this user alone")
+}
+
+func TestTheUsersOwnFileIsLookedAtToo(t *testing.T) {
+	_, below := project(t)
+	dir := filepath.Join(os.Getenv("XDG_CONFIG_HOME"), "bgagent")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, userFile), []byte("{}"), 0o644))
+	_, err := Find(below)
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o777))
+	_, err = Find(below)
+	require.ErrorContains(t, err, filepath.Join(dir, userFile)+": lies in the folder")
+}

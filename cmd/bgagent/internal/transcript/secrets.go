@@ -1,0 +1,81 @@
+package transcript
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// minSecret is how long a value must be to be looked for, in bytes: shorter ones
+// stand in any text.
+const minSecret = 8
+
+// Secrets are values that must not be written down, with their names. The zero
+// value has none. It is not changed after the last Add.
+type Secrets struct {
+	pairs []string // the value and what stands for it, in turn; longer values first
+}
+
+// Add takes a value in. One of less than 8 bytes is no secret.
+func (s *Secrets) Add(name, value string) {
+	forms := []string{value, url.QueryEscape(value)}
+	if b, err := json.Marshal(value); err == nil {
+		forms = append(forms, strings.Trim(string(b), `"`))
+	}
+	for line := range strings.Lines(value) { // a key of many lines is printed line by line
+		forms = append(forms, strings.TrimSpace(line))
+	}
+	type pair struct{ value, mask string }
+	var all []pair
+	for i := 0; i < len(s.pairs); i += 2 {
+		all = append(all, pair{s.pairs[i], s.pairs[i+1]})
+	}
+	for _, f := range forms {
+		if len(f) >= minSecret && !slices.ContainsFunc(all, func(p pair) bool { return p.value == f }) {
+			all = append(all, pair{f, "[" + name + "]"})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b pair) int { return cmp.Compare(len(b.value), len(a.value)) })
+	s.pairs = nil
+	for _, p := range all {
+		s.pairs = append(s.pairs, p.value, p.mask)
+	}
+}
+
+// Mask puts names in the place of the values.
+func (s *Secrets) Mask(text string) string {
+	if s == nil || len(s.pairs) == 0 {
+		return text
+	}
+	return strings.NewReplacer(s.pairs...).Replace(text)
+}
+
+// withoutEnd leaves out the beginning of a value at the end of a text that was cut
+// there, and withoutBegin the rest of one at its beginning.
+func (s *Secrets) withoutEnd(text string) string {
+	for i := 0; i < len(s.pairs); i += 2 {
+		v := s.pairs[i]
+		for n := min(len(v)-1, len(text)); n > 0; n-- {
+			if strings.HasSuffix(text, v[:n]) {
+				text = text[:len(text)-n]
+				break
+			}
+		}
+	}
+	return text
+}
+
+func (s *Secrets) withoutBegin(text string) string {
+	for i := 0; i < len(s.pairs); i += 2 {
+		v := s.pairs[i]
+		for n := min(len(v)-1, len(text)); n > 0; n-- {
+			if strings.HasPrefix(text, v[len(v)-n:]) {
+				text = text[n:]
+				break
+			}
+		}
+	}
+	return text
+}

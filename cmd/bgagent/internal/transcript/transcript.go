@@ -1,0 +1,134 @@
+// Package transcript keeps what the programs of tasks have printed: of each stream
+// the beginning and the end.
+package transcript
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/bgagent/bgagent/internal/cleantext"
+)
+
+// Kept is how many bytes of a stream's beginning are kept, and how many of its end.
+const Kept = 1 << 20
+
+// Keeper keeps what is printed for tasks that have not ended. It is safe for
+// concurrent use. In memory it takes no more than was printed, and at most four
+// times Kept for each task.
+type Keeper struct {
+	secrets *Secrets
+
+	mu    sync.Mutex
+	tasks map[string]*Log
+}
+
+// New returns a Keeper. The secrets are left out of what it writes.
+func New(secrets *Secrets) *Keeper { return &Keeper{secrets: secrets, tasks: map[string]*Log{}} }
+
+// Printed takes what was printed for a task: on standard output when the stream is
+// 1, else on standard error.
+func (k *Keeper) Printed(task string, stream int, p []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.tasks[task]
+	if l == nil {
+		l = &Log{secrets: k.secrets}
+		k.tasks[task] = l
+	}
+	if stream == 1 {
+		l.out.add(p)
+	} else {
+		l.errs.add(p)
+	}
+}
+
+// Take returns what was printed for a task, and forgets it. It is nil where nothing
+// was.
+func (k *Keeper) Take(task string) *Log {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.tasks[task]
+	delete(k.tasks, task)
+	return l
+}
+
+// Log is what was printed for a task.
+type Log struct {
+	secrets   *Secrets
+	out, errs stream
+}
+
+// CopyTo writes the log: cleaned of escape sequences and control characters, with
+// the names of secrets in their place. What of a stream is not kept is said.
+func (l *Log) CopyTo(w io.Writer) error {
+	for _, part := range []struct {
+		title string
+		*stream
+	}{{"standard error", &l.errs}, {"standard output", &l.out}} {
+		if part.size == 0 {
+			continue
+		}
+		head, tail, left := part.text(l.secrets)
+		if _, err := fmt.Fprintf(w, "== %s, %d bytes ==\n", part.title, part.size); err != nil {
+			return err
+		}
+		if err := section(w, head); err != nil {
+			return err
+		}
+		if left == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "[… %d bytes are left out here …]\n", left); err != nil {
+			return err
+		}
+		if err := section(w, tail); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// section writes a text that ends with a line end.
+func section(w io.Writer, text string) error {
+	text = cleantext.String(text)
+	if text == "" || text[len(text)-1] != '\n' {
+		text += "\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// stream is the beginning and the end of what was printed.
+type stream struct {
+	size int64
+	head []byte
+	tail []byte // a ring once it is full
+	next int    // where in the ring the oldest byte is
+}
+
+func (s *stream) add(p []byte) {
+	s.size += int64(len(p))
+	n := min(Kept-len(s.head), len(p))
+	s.head = append(s.head, p[:n]...)
+	p = p[n:]
+	if len(p) > Kept {
+		p = p[len(p)-Kept:]
+	}
+	n = min(Kept-len(s.tail), len(p))
+	s.tail = append(s.tail, p[:n]...)
+	for p = p[n:]; len(p) > 0; p = p[n:] {
+		n = copy(s.tail[s.next:], p)
+		s.next = (s.next + n) % Kept
+	}
+}
+
+// text returns the stream, or its beginning and its end, and how many bytes are
+// missing between them. A secret that was cut in two is left out.
+func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
+	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
+	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {
+		return secrets.Mask(string(s.head) + tail), "", 0
+	}
+	return secrets.withoutEnd(secrets.Mask(string(s.head))), secrets.withoutBegin(secrets.Mask(tail)), left
+}

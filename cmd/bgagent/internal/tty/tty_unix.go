@@ -1,0 +1,167 @@
+//go:build linux || darwin || dragonfly || freebsd || netbsd || openbsd
+
+package tty
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Terminal is a terminal that was silenced. A nil Terminal is none. Its methods are
+// safe for concurrent use.
+type Terminal struct {
+	file  *os.File
+	guard io.WriteCloser // nil where there is no guard
+	stops chan os.Signal
+	ended chan struct{}
+
+	mu       sync.Mutex
+	before   *unix.Termios
+	restored bool
+}
+
+// Silence silences the terminal. It is nil when the file is none, or when this
+// program is not the one that the terminal belongs to at the moment. [Terminal.Restore]
+// gives it back; when this program ends without that, even when it is killed, another
+// process does.
+func Silence(file *os.File) *Terminal {
+	t := &Terminal{file: file, stops: make(chan os.Signal, 1), ended: make(chan struct{})}
+	var err error
+	if t.before, err = unix.IoctlGetTermios(t.fd(), ioctlGet); err != nil || !t.foreground() {
+		return nil
+	}
+	t.guard = startGuard(file, t.before)
+	t.silence()
+	signal.Notify(t.stops, syscall.SIGTSTP)
+	go t.await()
+	return t
+}
+
+func (t *Terminal) fd() int { return int(t.file.Fd()) }
+
+// foreground reports whether the terminal is this program's: whoever changes it
+// from the background is stopped by the system.
+func (t *Terminal) foreground() bool {
+	group, err := unix.IoctlGetInt(t.fd(), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+func (t *Terminal) silence() {
+	quiet := *t.before
+	quiet.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON
+	quiet.Lflag |= unix.ISIG
+	quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 1, 0
+	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
+}
+
+// await gives the terminal back while this program is stopped with Ctrl-Z.
+func (t *Terminal) await() {
+	for {
+		select {
+		case <-t.ended:
+			return
+		case <-t.stops:
+		}
+		t.mu.Lock()
+		if !t.restored && t.foreground() {
+			_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
+		}
+		t.mu.Unlock()
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		t.mu.Lock()
+		if !t.restored && t.foreground() {
+			t.silence()
+		}
+		t.mu.Unlock()
+	}
+}
+
+// Drain throws away what was typed: a terminal with too much of it hears no Ctrl-C.
+func (t *Terminal) Drain() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.restored && t.foreground() {
+		flush(t.fd())
+	}
+}
+
+// Restore gives the terminal back as it was. It may be called again.
+func (t *Terminal) Restore() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.restored {
+		return
+	}
+	t.restored = true
+	signal.Stop(t.stops)
+	close(t.ended)
+	if t.foreground() {
+		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
+	}
+	if t.guard != nil {
+		_, _ = t.guard.Write([]byte{restoredMark})
+		_ = t.guard.Close()
+	}
+}
+
+// restoredMark tells the guard that there is nothing to do.
+const restoredMark = 'k'
+
+// startGuard starts this program once more, in a session of its own, which no key
+// and no signal of the terminal reaches. It is nil when that does not succeed.
+func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
+	self, err := os.Executable()
+	if err != nil {
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil
+	}
+	defer r.Close()
+	cmd := exec.Command(self, GuardArgument)
+	cmd.Stdin, cmd.Stdout = r, file
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		_ = w.Close()
+		return nil
+	}
+	go func() { _ = cmd.Wait() }()
+	if err := binary.Write(w, binary.NativeEndian, before); err != nil {
+		_ = w.Close()
+		return nil
+	}
+	return w
+}
+
+// Guard is the other process. It waits for the end of the one that draws, and gives
+// the terminal back when that has not.
+func Guard() {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
+	told, _ := io.ReadAll(os.Stdin)
+	var before unix.Termios
+	size := binary.Size(before)
+	if len(told) != size { // it is restored, or was never changed
+		return
+	}
+	if binary.Read(bytes.NewReader(told), binary.NativeEndian, &before) != nil {
+		return
+	}
+	fd := int(os.Stdout.Fd())
+	_ = unix.IoctlSetTermios(fd, ioctlSetFlush, &before)
+	_, _ = io.WriteString(os.Stdout, "\x1b[?25h\r\n")
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
+)
+
+// job is what run has to do.
+type job struct {
+	tasks []tasklist.Task
+	open  func() (*results.Folder, error)
+
+	// Of an earlier run that is gone on with.
+	folder *results.Folder
+	index  results.Index
+}
+
+// close lets go of the folder of an earlier run.
+func (j *job) close() error {
+	if j.folder == nil {
+		return nil
+	}
+	return j.folder.Close()
+}
+
+// input reads the configuration and the list. What is wrong with either is told
+// together.
+func (c *runCmd) input(all *cli, ctx context.Context) (*settings.Settings, *job, error) {
+	set, wrong := all.settings()
+	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
+		return nil, nil, wrong // there is nothing to look at, or nobody should have to type it
+	}
+	if wrong == nil {
+		sayFiles(set)
+	}
+	var known []string // nil while nobody knows them
+	if set != nil {
+		if c.List == "" && c.Resume == "" {
+			set.Agents = settings.Demo()
+		}
+		known = append([]string{}, set.Names()...)
+	}
+	j, err := c.job(ctx, known)
+	var e *exitError
+	switch {
+	case errors.As(err, &e) && e.Code != exitInput:
+		return nil, nil, err
+	case err != nil || wrong != nil:
+		problems := []error{reasonOf(wrong), reasonOf(err)}
+		if j != nil {
+			problems = append(problems, j.close())
+		}
+		return nil, nil, &exitError{exitInput, errors.Join(problems...)}
+	}
+	if err := fits(len(j.tasks), set); err != nil {
+		return nil, nil, &exitError{exitInput, errors.Join(err, j.close())}
+	}
+	return set, j, nil
+}
+
+// reasonOf is an error without the code to exit with.
+func reasonOf(err error) error {
+	if e, ok := err.(*exitError); ok {
+		return e.Err
+	}
+	return err
+}
+
+// job reads the list, or what an earlier run has left.
+func (c *runCmd) job(ctx context.Context, known []string) (*job, error) {
+	if c.Resume == "" {
+		tasks, err := c.read(ctx, known)
+		return &job{tasks: tasks, open: c.newFolder}, err
+	}
+	folder, index, list, err := results.Resume(c.Resume)
+	if err != nil {
+		return nil, &exitError{exitInput, err}
+	}
+	j := &job{folder: folder, index: index, open: func() (*results.Folder, error) { return folder, nil }}
+	j.tasks, err = tasklist.Saved(filepath.Join(c.Resume, results.ListName), list, known)
+	if err == nil && len(j.tasks) != len(index.Tasks) {
+		err = fmt.Errorf("%s and %s in %s do not belong together: one has %d tasks and the other %d", results.ListName, results.IndexName, c.Resume, len(j.tasks), len(index.Tasks))
+	}
+	if err != nil {
+		return nil, &exitError{exitInput, errors.Join(err, folder.Close())}
+	}
+	return j, nil
+}
+
+// read reads the list. Waiting for standard input ends with the first signal.
+func (c *runCmd) read(ctx context.Context, known []string) ([]tasklist.Task, error) {
+	name, base, data := c.List, ".", sample
+	switch c.List {
+	case "":
+		name = "tasks.jsonc"
+	case "-":
+		name = "standard input"
+		in := make(chan error, 1)
+		go func() {
+			var err error
+			data, err = io.ReadAll(io.LimitReader(os.Stdin, tasklist.MaxSize+1))
+			in <- err
+		}()
+		select {
+		case err := <-in:
+			if err != nil {
+				return nil, &exitError{exitInput, fmt.Errorf("reading standard input: %w", err)}
+			}
+		case <-ctx.Done():
+			return nil, &exitError{Code: exitInterrupted}
+		}
+	default:
+		var err error
+		base = filepath.Dir(c.List)
+		if data, err = readList(c.List); err != nil {
+			return nil, &exitError{exitInput, fmt.Errorf("reading the list of tasks: %w", err)}
+		}
+	}
+	base, err := filepath.Abs(base)
+	if err != nil {
+		return nil, err
+	}
+	tasks, err := tasklist.Parse(name, data, base, known)
+	if err != nil {
+		return nil, &exitError{exitInput, err}
+	}
+	return tasks, nil
+}
+
+// readList reads no more than a list may have; the parser tells that it is too
+// large.
+func readList(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, tasklist.MaxSize+1))
+}
+
+// newFolder opens the folder for the results.
+func (c *runCmd) newFolder() (*results.Folder, error) {
+	dir := c.Output
+	switch {
+	case dir != "":
+	case c.List == "":
+		var err error
+		if dir, err = os.MkdirTemp("", "bgagent-results-"); err != nil {
+			return nil, fmt.Errorf("making the folder for the results: %w", err)
+		}
+	default:
+		folder, err := results.OpenNew("bgagent-results-" + time.Now().Format("20060102-150405"))
+		if err != nil {
+			return nil, &exitError{exitInput, err}
+		}
+		return folder, nil
+	}
+	folder, err := results.Open(dir)
+	if err != nil {
+		return nil, &exitError{exitInput, err}
+	}
+	return folder, nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/cmd/bgagent/internal/fleet"
+	"github.com/bgagent/bgagent/internal/cleantext"
+)
+
+// logFlags say where a server tells what happens.
+type logFlags struct {
+	Log     string `type:"path" placeholder:"FILE" help:"Append what happens to this file: a line for each launch, start and end. It is made for you alone to read."`
+	Verbose bool   `short:"v" help:"Say what happens on standard error."`
+}
+
+// open returns the logger that the flags ask for: nil for none. The file is nil
+// where there is none.
+func (f logFlags) open() (*slog.Logger, *os.File, error) {
+	var to []io.Writer
+	var file *os.File
+	if f.Log != "" {
+		var err error
+		if file, err = os.OpenFile(f.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+			return nil, nil, fmt.Errorf("--log %s: the file cannot be written: %w", f.Log, unpathed(err))
+		}
+		to = append(to, file)
+	}
+	if f.Verbose {
+		to = append(to, os.Stderr)
+	}
+	if len(to) == 0 {
+		return nil, nil, nil
+	}
+	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), nil)), file, nil
+}
+
+// unpathed leaves out the path that an error of the system names once more.
+func unpathed(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// problemsOnly passes on what the library logs beside the life of tasks, which has
+// lines of its own here.
+type problemsOnly struct{ slog.Handler }
+
+// Handle implements [slog.Handler].
+func (h problemsOnly) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "task ") {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// library is the logger for a manager; nil for none.
+func library(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return nil
+	}
+	return slog.New(problemsOnly{l.Handler()})
+}
+
+// logEvent writes the line for an event: for a launch, a start and an end.
+func logEvent(l *slog.Logger, e bgagent.Event) {
+	t := e.Task
+	level, attrs := slog.LevelInfo, []slog.Attr{slog.String("task", t.ID), slog.String("agent", t.Agent)}
+	switch e.Kind {
+	case bgagent.EventLaunched, bgagent.EventResumed:
+		attrs = append(attrs, slog.String("by", cleantext.Line(t.Root)), slog.String("description", cleantext.Line(t.Description)))
+	case bgagent.EventStarted:
+		attrs = append(attrs, slog.Duration("waited", t.Started.Sub(t.Queued)))
+	case bgagent.EventEnded:
+		attrs = append(attrs, slog.String("status", t.Status.String()))
+		if t.Status != bgagent.Completed {
+			attrs = append(attrs, slog.String("reason", cleantext.Line(plainReason(t))))
+		}
+		if !t.Started.IsZero() {
+			attrs = append(attrs, slog.Duration("took", t.Ended.Sub(t.Started)))
+		}
+		if t.Status == bgagent.Failed {
+			level = slog.LevelWarn
+		}
+	case bgagent.EventMissed:
+		level, attrs = slog.LevelWarn, []slog.Attr{slog.Uint64("events", e.Missed)}
+	default:
+		return
+	}
+	l.LogAttrs(context.Background(), level, e.Kind.String(), attrs...)
+}
+
+// plainReason is why a task has ended, without the words that say nothing new.
+func plainReason(t bgagent.Task) string {
+	if t.Reason == "" {
+		return t.Cause.String()
+	}
+	return fleet.InKeys(strings.TrimPrefix(t.Reason, "the turn: "))
+}

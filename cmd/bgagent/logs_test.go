@@ -1,0 +1,62 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestWhatAProgramPrintedIsKeptBesideItsResult(t *testing.T) {
+	p := newPlace(t)
+	p.write("agent.sh", `#!/bin/sh
+cat >/dev/null
+printf '\033[31mlooking\033[0m\n'
+echo "one of $API_TOKEN" >&2
+echo two >&2
+echo "three: $API_TOKEN is refused" >&2
+exit 3
+`)
+	p.write(".bgagent.jsonc", `{"agents": {
+		"a": {"kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"], "env": ["API_TOKEN"]},
+		"wait": {"kind": "inproc"},
+	}}`)
+	p.env = append(p.env, "API_TOKEN=0123456789abcdef")
+	p.write("tasks.jsonc", `[{"agent": "a", "prompt": "x", "description": "review"}, {"agent": "wait", "prompt": "1 ms"}]`)
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 1, got.code, got.stderr)
+
+	rows := p.rows("out")
+	require.Equal(t, "001-review.log", rows[0]["log"])
+	require.NotContains(t, rows[1], "log", "it has printed nothing")
+	path := filepath.Join(p.project, "out", "001-review.log")
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(b), "bytes ==\none of [API_TOKEN]\ntwo\nthree: [API_TOKEN] is refused\n== standard output, ")
+	require.True(t, strings.HasSuffix(string(b), "bytes ==\nlooking\n"), string(b))
+
+	const reason = "agent.sh: it exited with code 3: three: [API_TOKEN] is refused; the end of its standard error: one of [API_TOKEN] | two | three: [API_TOKEN] is refused"
+	require.Equal(t, reason, rows[0]["reason"])
+	require.NotContains(t, got.out+got.stderr, "0123456789abcdef")
+}
+
+func TestALongOutputLeavesItsBeginningAndItsEnd(t *testing.T) {
+	p := withAgent(t, `cat >/dev/null
+echo first; head -c 10000000 /dev/zero | tr '\0' 'x'; echo; echo last
+`)
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 0, got.code, got.stderr)
+	b, err := os.ReadFile(filepath.Join(p.project, "out", "001-review.log"))
+	require.NoError(t, err)
+	require.Less(t, len(b), 2<<20+1000)
+	require.Contains(t, string(b), "bytes ==\nfirst\nxxx")
+	require.Contains(t, string(b), "\n[… 7902860 bytes are left out here …]\n")
+	require.True(t, strings.HasSuffix(string(b), "xxx\nlast\n"))
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// nesting is an agent that starts a bgagent of its own, whose agent goes on.
+const nesting = `cat >/dev/null
+cd inner
+BGAGENT_DEPTH= exec "$BGAGENT" -c inner.jsonc run inner-tasks.jsonc -o ../inner-out
+`
+
+func TestARunWithinAKilledOneIsLeftAlone(t *testing.T) {
+	p := withAgent(t, nesting)
+	p.write("inner/agent.sh", "#!/bin/sh\n"+lasting)
+	inner := filepath.Join(p.project, "inner")
+	p.write("inner/inner.jsonc", `{"agents": {"lasting": {"kind": "command", "preset": "generic", "command": ["`+inner+`/agent.sh"]}}}`)
+	p.write("inner/inner-tasks.jsonc", `[{"agent": "lasting", "prompt": "x"}]`)
+	p.write("agent.sh", "#!/bin/sh\nBGAGENT="+binary+"\nexport BGAGENT\n"+nesting)
+	r := p.start("run", "tasks.jsonc", "-o", "out")
+	q := &place{t: t, project: inner, path: p.path, env: p.env}
+	q.awaitFile("ready")
+	require.NoError(t, r.Process.Kill())
+	r.code()
+
+	got := p.run("cleanup", "--yes")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Equal(t, 2, q.live(), "the inner run and its agent go on:\n%s", got.out)
+	notes := filepath.Join(p.project, "../../.local/state/bgagent/runs")
+	list, err := os.ReadDir(notes)
+	require.NoError(t, err)
+	require.Len(t, list, 2, "the dead run is still known")
+
+	// Once the inner one is dead as well, nothing is spared.
+	p.killRunOf(inner)
+	got = p.run("cleanup", "--yes")
+	require.Equal(t, 0, got.code, got.stderr)
+	q.requireGone(2)
+	list, err = os.ReadDir(notes)
+	require.NoError(t, err)
+	require.Empty(t, list)
+}
+
+// killRunOf kills the bgagent that works in a folder.
+func (p *place) killRunOf(dir string) {
+	p.t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cwd")
+	require.NoError(p.t, err)
+	killed := false
+	for _, link := range all {
+		at, _ := os.Readlink(link)
+		exe, _ := os.Readlink(filepath.Join(filepath.Dir(link), "exe"))
+		if at == dir && exe == binary {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+			require.NoError(p.t, err)
+			h, err := os.FindProcess(pid)
+			require.NoError(p.t, err)
+			require.NoError(p.t, h.Kill())
+			killed = true
+		}
+	}
+	require.True(p.t, killed)
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// modes are how a terminal is set.
+func modes(t *testing.T, tty *os.File) unix.Termios {
+	t.Helper()
+	m, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	require.NoError(t, err)
+	return *m
+}
+
+// awaitSilence waits until what is typed is not echoed.
+func awaitSilence(t *testing.T, tty *os.File) {
+	t.Helper()
+	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO == 0 }, 20*time.Second, 5*time.Millisecond)
+}
+
+// manyWaits is a list of tasks that wait for a time.
+func (p *place) manyWaits(n int, time string) {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf(`{"agent": "wait", "prompt": "%s", "description": "task %d with a title of some length"}`, time, i+1))
+	}
+	p.write("tasks.jsonc", "["+strings.Join(list, ",\n")+"]")
+	p.write(".bgagent.jsonc", `{"background_task": {"defaultConcurrency": 20}, "agents": {"wait": {"kind": "inproc"}}}`)
+}
+
+const typed = "rm -rf typed-by-mistake\n"
+
+func TestTypingIntoTheTableChangesNothing(t *testing.T) {
+	for _, tasks := range []int{10, 50} {
+		for _, cols := range []uint16{130, 80, 60, 40} {
+			t.Run(fmt.Sprintf("%d tasks in %d columns", tasks, cols), func(t *testing.T) {
+				p := newPlace(t)
+				p.manyWaits(tasks, "300 ms")
+				var before, after unix.Termios
+				out, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: cols}, func(cmd *exec.Cmd, out *output, tty *os.File) {
+					before = modes(t, tty)
+					awaitSilence(t, tty)
+					_, err := tty.WriteString(typed)
+					require.NoError(t, err)
+					require.NoError(t, pty.Setsize(tty, &pty.Winsize{Rows: 12, Cols: cols - 7}))
+					out.await(t, " completed in ")
+					require.Eventually(t, func() bool { after = modes(t, tty); return after.Lflag&unix.ECHO != 0 }, 10*time.Second, 5*time.Millisecond)
+				}, "run", "tasks.jsonc", "-o", "out")
+				require.Equal(t, 0, code, out)
+				require.NotContains(t, out, "typed-by-mistake")
+				require.Contains(t, out, fmt.Sprintf("%d completed in ", tasks))
+				require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
+				if before.Lflag&unix.ECHO != 0 { // it was looked at in time
+					require.Equal(t, before, after)
+				}
+			})
+		}
+	}
+}
+
+func TestWhatWasTypedIsNotLeftForTheShell(t *testing.T) {
+	p := newPlace(t)
+	p.manyWaits(1, "500 ms")
+	cmd := exec.Command("sh", "-c", `"$0" run tasks.jsonc -o out; read -t 1 x || x=nothing; echo "read: $x"`, binary)
+	cmd.Args[0], cmd.Path = "bash", "/bin/bash"
+	cmd.Dir, cmd.Env = p.project, append(p.env, "PATH="+p.path)
+	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
+	require.NoError(t, err)
+	defer tty.Close()
+	out := newOutput()
+	go func() {
+		buf := make([]byte, 4096)
+		for n, err := 0, error(nil); err == nil; _, _ = out.Write(buf[:n]) {
+			n, err = tty.Read(buf)
+		}
+	}()
+	awaitSilence(t, tty)
+	_, err = tty.WriteString(typed)
+	require.NoError(t, err)
+	out.await(t, "read: nothing")
+	_ = cmd.Wait()
+	require.NotContains(t, out.String(), "typed-by-mistake")
+}
+
+func TestCtrlCIsHeardHoweverMuchWasTyped(t *testing.T) {
+	p := newPlace(t)
+	p.manyWaits(3, "9 m")
+	out, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 80}, func(cmd *exec.Cmd, out *output, tty *os.File) {
+		awaitSilence(t, tty)
+		for range 40 {
+			_, err := tty.WriteString(strings.Repeat("x", 499) + "\n")
+			require.NoError(t, err)
+		}
+		_, err := tty.Write([]byte{3})
+		require.NoError(t, err)
+	}, "run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 130, code, out)
+	require.NotContains(t, out, "xxx")
+}
+
+func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		p := newPlace(t)
+		p.manyWaits(3, "9 m")
+		out, _ := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 80}, func(cmd *exec.Cmd, out *output, tty *os.File) {
+			awaitSilence(t, tty)
+			out.await(t, "\x1b[?25l")
+			_, err := tty.WriteString(typed)
+			require.NoError(t, err)
+			require.NoError(t, cmd.Process.Signal(sig))
+			require.Eventually(t, func() bool {
+				m := modes(t, tty)
+				return m.Lflag&unix.ECHO != 0 && m.Lflag&unix.ICANON != 0
+			}, 20*time.Second, 5*time.Millisecond, "%v", sig)
+		}, "run", "tasks.jsonc", "-o", "out")
+		require.NotContains(t, out, "typed-by-mistake")
+		require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "%v: the cursor is shown again", sig)
+		left, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		require.NoError(t, err)
+		for _, path := range left {
+			line, _ := os.ReadFile(path)
+			require.False(t, strings.HasPrefix(string(line), binary+"\x00--give"), "who gives the terminal back ends with it")
+		}
+	}
+}
