@@ -57,7 +57,7 @@ func (r Request) header(names ...string) string {
 // session returns the ids that a program sends of its session and of the one that
 // started it: opencode and codex do, gemini does not.
 func (r Request) session() (id, parent string) {
-	return r.header("X-Session-Id", "Session-Id", "Session_id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
+	return r.header("X-Session-Id", "Session-Id", "Session_id", "X-Claude-Code-Session-Id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }
 
 // instance returns the smallest JSON that a schema asks for, as far as the schema

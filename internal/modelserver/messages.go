@@ -62,8 +62,16 @@ func decodeMessages(body []byte, req *Request) error {
 	}
 	var c conversation
 	for i, m := range in.Messages {
+		if m.Role == "system" { // in the middle of a conversation: what Claude Code tells its model beside the prompt
+			text, err := contentText(m.Content)
+			if err != nil {
+				return fmt.Errorf("messages[%d].content: %w", i, err)
+			}
+			req.System = join(req.System, text)
+			continue
+		}
 		if m.Role != "user" && m.Role != "assistant" {
-			return fmt.Errorf("messages[%d].role is %q, not user or assistant", i, m.Role)
+			return fmt.Errorf("messages[%d].role is %q, not user, assistant or system", i, m.Role)
 		}
 		if err := addBlocks(&c, m.Role == "user", m.Content); err != nil {
 			return fmt.Errorf("messages[%d].content: %w", i, err)

@@ -11,6 +11,7 @@ const (
 	OpencodeModel = "scripted/scripted" // provider/model
 	CodexModel    = "scripted"
 	GeminiModel   = "gemini-2.5-flash"
+	ClaudeModel   = "claude-sonnet-4-5"
 )
 
 func opencodeEnv(w *World) map[string]string {
@@ -115,6 +116,19 @@ func (w *World) writeGemini() error {
 		"general":   map[string]any{"enableAutoUpdate": false, "disableAutoUpdate": true},
 		"ide":       map[string]any{"enabled": false},
 	})
+}
+
+func claudeEnv(w *World) map[string]string {
+	return map[string]string{
+		"ANTHROPIC_BASE_URL": w.Model.URL, "ANTHROPIC_API_KEY": "none", "ANTHROPIC_MODEL": ClaudeModel,
+		"CLAUDE_CONFIG_DIR":                        w.path("claude"),
+		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+		"DISABLE_AUTOUPDATER":                      "1",
+	}
+}
+
+func (w *World) writeClaude() error {
+	return w.writeJSON("claude/settings.json", map[string]any{"includeCoAuthoredBy": false})
 }
 
 // write writes a file of the world, given with slashes.

@@ -1,5 +1,5 @@
-// Package realagent runs the real agent programs, opencode, codex and gemini, in
-// tests: in an isolated home, without a network, against a scripted model server.
+// Package realagent runs the real agent programs, opencode, codex, gemini and claude,
+// in tests: in an isolated home, without a network, against a scripted model server.
 //
 //	w := realagent.New(t, "opencode")
 //	server := w.ServeOpencode(t)
@@ -26,10 +26,12 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,12 +56,12 @@ type World struct {
 
 var say sync.Map // what was said on standard error already
 
-// New makes a world for the named programs: "opencode", "codex", "gemini",
-// "conformance", "requester", "inspector". It skips or fails the test when one is
-// missing. At the end of the test, after the
-// test's own cleanup, it fails the test if a process of the world is still alive,
-// ends it, and removes the world. On Linux a test that dies without its cleanup
-// leaves no process either.
+// New makes a world for the named programs: "opencode", "codex", "gemini", "claude",
+// "claude-acp", "codex-acp", "conformance", "requester", "inspector". It skips or
+// fails the test when one is missing. At the end of the test, after the test's own
+// cleanup, it fails the test if a process of the world is still alive, ends it, and
+// removes the world. On Linux a test that dies without its cleanup leaves no process
+// either.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
 	w := &World{mark: rand.Text(), argv: map[string][]string{}}
@@ -113,7 +115,7 @@ func (w *World) look(t testing.TB, names []string) {
 	for _, name := range names {
 		p, ok := programs[name]
 		if !ok {
-			t.Fatalf("realagent: there is no program %q; there are opencode, codex, gemini, conformance, requester and inspector", name)
+			t.Fatalf("realagent: there is no program %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(programs)), ", "))
 		}
 		argv, err := p.find()
 		if err == nil {
@@ -183,6 +185,17 @@ func (w *World) Requester() (node, modules string) {
 
 // Gemini returns the command line of gemini, like Opencode: node comes first.
 func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
+
+// Claude returns the command line of Claude Code, like Opencode.
+func (w *World) Claude(args ...string) []string { return w.command("claude", args) }
+
+// ClaudeACP returns the command line of the agent that speaks ACP for Claude Code:
+// node comes first.
+func (w *World) ClaudeACP(args ...string) []string { return w.command("claude-acp", args) }
+
+// CodexACP returns the command line of the agent that speaks ACP for codex: node
+// comes first.
+func (w *World) CodexACP(args ...string) []string { return w.command("codex-acp", args) }
 
 func (w *World) command(name string, args []string) []string {
 	argv, ok := w.argv[name]
