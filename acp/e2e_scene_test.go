@@ -29,7 +29,7 @@ type scene struct {
 func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
 	for _, a := range reals {
 		t.Run(a.name, func(t *testing.T) {
-			w := realagent.New(t, a.name)
+			w := a.world(t)
 			w.Model.Handle(recalling)
 			ac := a.config(w)
 			if edit != nil {

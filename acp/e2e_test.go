@@ -22,8 +22,9 @@ import (
 
 // real is a real agent program.
 type real struct {
-	name string
-	auth string
+	name    string
+	program string // in realagent; the name when ""
+	auth    string
 	// streams says that text is told while the model still writes it.
 	streams bool
 	argv    func(w *realagent.World) []string
@@ -54,8 +55,38 @@ var (
 		},
 		read: func(path, _ string) string { return `@tool read_file {"file_path":"` + path + `"}` },
 	}
-	reals = []real{opencode, gemini}
+	// The agent of Claude Code. Its tools hold themselves to the session's directory.
+	claude = real{
+		name: "claude", program: "claude-acp", streams: true,
+		argv: func(w *realagent.World) []string { return w.ClaudeACP() },
+		bash: func(cmd, _ string) string {
+			// It refuses a command that only sleeps.
+			return `@tool Bash {"command":"` + strings.ReplaceAll(cmd, "sleep", "env sleep") + `","description":"as told"}`
+		},
+		write: func(path, text string) string {
+			return `@tool Write {"file_path":"` + path + `","content":"` + text + `"}`
+		},
+		read: func(path, _ string) string { return `@tool Read {"file_path":"` + path + `"}` },
+	}
+	codex = real{
+		name: "codex", program: "codex-acp", streams: true,
+		argv: func(w *realagent.World) []string { return w.CodexACP() },
+		bash: func(cmd, _ string) string { return `@tool exec_command {"cmd":"` + cmd + `"}` },
+		write: func(path, text string) string {
+			return `@tool exec_command {"cmd":"printf '` + text + `' > '` + path + `'"}`
+		},
+		read: func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
+	}
+	reals = []real{opencode, gemini, claude, codex}
 )
+
+// world is a world with the program in it.
+func (a real) world(t *testing.T) *realagent.World {
+	if a.program == "" {
+		a.program = a.name
+	}
+	return realagent.New(t, a.program)
+}
 
 // config is a configuration for the program in the world.
 func (a real) config(w *realagent.World) Config {
@@ -81,7 +112,7 @@ func recalling(r modelserver.Request) modelserver.Reply {
 func TestConformanceOfRealAgents(t *testing.T) {
 	for _, a := range reals {
 		t.Run(a.name, func(t *testing.T) {
-			w := realagent.New(t, a.name)
+			w := a.world(t)
 			w.Model.Handle(recalling)
 			c := open(t, a.config(w)) // the checks share it: a process needs seconds to start, and is to have many sessions
 			fixed := func(prompt string) func() string { return func() string { return prompt } }

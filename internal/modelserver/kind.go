@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// What the programs' own questions begin with, as of opencode 1.18.33 and
+// What the programs' own questions begin with, as of opencode 1.18.34 and
 // gemini-cli 0.61.0. Codex says in a header what it asks for.
 var asked = []struct {
 	by   string // lower case
@@ -55,7 +55,7 @@ func (r Request) header(names ...string) string {
 }
 
 // session returns the ids that a program sends of its session and of the one that
-// started it: opencode and codex do, gemini does not.
+// started it: opencode and codex do, Claude Code sends that of its session, gemini none.
 func (r Request) session() (id, parent string) {
 	return r.header("X-Session-Id", "Session-Id", "Session_id", "X-Claude-Code-Session-Id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }

@@ -54,7 +54,7 @@ type Request struct {
 	Parent  string
 	Key     string
 
-	System   string // system and developer messages, one after the other
+	System   string // system and developer messages, and Claude Code's reminders, one after the other
 	Messages []Message
 	Tools    []ToolDef
 	Schema   json.RawMessage // of the answer, when JSON is asked for; nil otherwise
