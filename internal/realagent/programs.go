@@ -32,7 +32,7 @@ var programs = map[string]program{
 	// Agents that speak ACP for a program which does not. Each brings the version
 	// of its program with it that it was made for.
 	"claude-acp": {"@agentclientprotocol/claude-agent-acp", claudeACPArgv, claudeEnv, (*World).writeClaude},
-	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexEnv, (*World).writeCodex},
+	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexACPEnv, (*World).writeCodex},
 
 	// What checks servers of the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
