@@ -29,7 +29,7 @@ func (m *BackgroundManager) kindLocked(key kindKey, cl *client, own []Permission
 	if k == nil || !slices.Equal(k.own, own) {
 		k = &kind{key: key, cl: cl, own: own}
 		if key.depth >= m.cfg.MaxDepth && m.words.delegate != "" {
-			k.rules = append(k.rules, Permission{Name: m.words.delegate, Pattern: "*", Action: PermissionDeny})
+			k.rules = append(k.rules, Permission{Name: m.words.delegate, Pattern: "*", Action: PermissionDeny, Kept: true})
 		}
 		k.rules = slices.Clip(append(append(k.rules, m.cfg.Permissions...), own...))
 		m.kinds[key] = k

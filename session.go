@@ -151,10 +151,20 @@ type SessionSpec struct {
 
 // Permission is one rule about what an agent may do. In a list of rules the
 // last one that matches decides.
+//
+// Names are read in the same way by all clients that come with this module: in
+// any case, with or without hyphens and underscores, and by any of the words for
+// a kind of access, which docs/clients.md lists. A rule for a kind is one for all
+// that is part of it. A client refuses to start an agent that it cannot hold to a
+// rule that denies or asks.
 type Permission struct {
-	Name    string           // what is asked for: the name of a tool or a kind of access; "*" for all
-	Pattern string           // on what: a path or command pattern; "*" for all
+	Name    string           // what is asked for: a kind of access or the name of a tool; "*" for all, with * and ? for some
+	Pattern string           // on what: a path or command pattern; "*" or empty for all
 	Action  PermissionAction // what the answer is
+
+	// Kept says that the host keeps the rule itself, whatever the agent does: no
+	// client has to refuse what it cannot keep of it.
+	Kept bool
 }
 
 // PermissionAction is the answer that a [Permission] gives.

@@ -5,28 +5,32 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 )
 
 // Claude is Anthropic's Claude Code, called as claude -p --output-format
-// stream-json --verbose. It was made from the program's documentation and has
-// not been run: report what you see.
+// stream-json --verbose --include-partial-messages, by which it shows that it is
+// alive while it thinks.
 //
 // The model is passed with --model, [Agent].Profile with --agent, the system
 // text with --append-system-prompt. Rules become --allowedTools and
 // --disallowedTools, with their patterns in brackets: what is allowed in part
 // after it was denied stays denied, because there a denial always wins. A rule
 // whose name begins with a capital letter or with mcp__ is for the tool of that
-// name.
+// name. When reading is denied, files named with @ in the prompt are not put into
+// it.
 //
 // A prompt that begins with a slash may be a command to it, so the line "The
-// task:" is put before one. A session that is continued may be given a new id. Messages and tool calls of
-// its own subagents count as activity only.
+// task:" is put before one. A session that is continued may be given a new id.
+// Messages and tool calls of its own subagents count as activity only. While
+// commands or agents of its own run in the background the turn goes on, and the
+// last result is the answer. A key that is not accepted ends the turn at once.
 func Claude() Program {
-	args := []string{"-p", "--output-format", "stream-json", "--verbose"}
+	args := []string{"-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
 	return Program{
 		Executable: "claude",
 		Start:      Form{Args: args},
-		Resume:     Form{Args: append(args[:4:4], "--resume={session}")},
+		Resume:     Form{Args: append(args[:5:5], "--resume={session}")},
 		Model:      []string{"--model={model}"},
 		Profile:    []string{"--agent={profile}"},
 		System:     []string{"--append-system-prompt={system}"},
@@ -42,36 +46,56 @@ func Claude() Program {
 	}
 }
 
-// claudeTools are the tools of Claude Code behind the names in rules.
-var claudeTools = []struct {
-	names []string
-	tools []string
-}{
-	{[]string{"read"}, []string{"Read"}},
-	{[]string{"glob", "list"}, []string{"Glob"}},
-	{[]string{"grep"}, []string{"Grep"}},
-	{editNames, []string{"Edit", "Write", "NotebookEdit"}},
-	{shellNames, []string{"Bash"}},
-	{[]string{"webfetch"}, []string{"WebFetch"}},
-	{[]string{"websearch"}, []string{"WebSearch"}},
-	{[]string{"task"}, []string{"Task"}},
-	{[]string{"todowrite"}, []string{"TodoWrite"}},
+// claudeKeeps is what Claude Code can be held to, and claudeWords are its own
+// tools, in the order in which they are passed on.
+var (
+	claudeKeeps = permission.Client{Name: "claude", Keeps: map[permission.Kind]permission.Means{
+		permission.Read: permission.Patterns, permission.Edit: permission.Patterns, permission.Bash: permission.Patterns, permission.Web: permission.Patterns,
+		permission.Task: permission.Patterns, permission.Skill: permission.Patterns, permission.Todo: permission.Patterns,
+		permission.Question: permission.Patterns, permission.Mode: permission.Patterns,
+	}}
+	claudeWords = map[permission.Kind][]string{
+		permission.Read: {"Read"}, permission.Glob: {"Glob"}, permission.Grep: {"Grep"}, permission.List: {"Glob"},
+		permission.Edit: {"Edit", "Write", "NotebookEdit"}, permission.Bash: {"Bash"},
+		permission.WebFetch: {"WebFetch"}, permission.WebSearch: {"WebSearch"}, permission.Task: {"Task"}, permission.Skill: {"Skill"},
+		permission.Todo: {"TodoWrite"}, permission.Question: {"AskUserQuestion"}, permission.Mode: {"ExitPlanMode", "EnterPlanMode"},
+	}
+)
+
+// isClaudes reports whether a rule is for a tool of Claude Code by a name that
+// only it knows.
+func isClaudes(r bgagent.Permission) bool {
+	return len(permission.Named(r)) == 0 && (strings.HasPrefix(r.Name, "mcp__") || r.Name != "" && r.Name[0] >= 'A' && r.Name[0] <= 'Z')
 }
 
-func claudeRules(rules []bgagent.Permission) (args, _ []string, err error) {
-	kinds := slices.Clone(claudeTools)
-	for _, r := range rules {
-		own := strings.HasPrefix(r.Name, "mcp__") || r.Name != "" && r.Name[0] >= 'A' && r.Name[0] <= 'Z'
-		if own && !slices.ContainsFunc(kinds, func(k struct{ names, tools []string }) bool { return k.names[0] == r.Name }) {
-			kinds = append(kinds, struct{ names, tools []string }{[]string{r.Name}, []string{r.Name}})
+// noAttachments keeps Claude Code from putting files into a prompt that names
+// them with @, which it does before it looks at any rule.
+const noAttachments = "CLAUDE_CODE_DISABLE_ATTACHMENTS=1"
+
+func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
+	if err := claudeKeeps.Check(slices.DeleteFunc(slices.Clone(rules), isClaudes)); err != nil {
+		return nil, nil, err
+	}
+	var tools []string
+	for _, kind := range permission.Kinds() {
+		for _, tool := range claudeWords[kind] {
+			if !slices.Contains(tools, tool) {
+				tools = append(tools, tool)
+			}
+		}
+	}
+	own := permission.Translate(rules, claudeWords)
+	for _, r := range own {
+		if isClaudes(r) && !slices.Contains(tools, r.Name) {
+			tools = append(tools, r.Name)
 		}
 	}
 	var yes, no []string
-	for _, kind := range kinds {
-		allow, deny := claudePatterns(rules, kind.names)
-		for _, tool := range kind.tools {
-			yes = appendTool(yes, tool, allow)
-			no = appendTool(no, tool, deny)
+	for _, tool := range tools {
+		allow, deny := claudePatterns(own, tool)
+		yes, no = appendTool(yes, tool, allow), appendTool(no, tool, deny)
+		if tool == "Read" && len(deny) > 0 {
+			env = append(env, noAttachments)
 		}
 	}
 	if len(yes) > 0 {
@@ -80,16 +104,16 @@ func claudeRules(rules []bgagent.Permission) (args, _ []string, err error) {
 	if len(no) > 0 {
 		args = append(args, "--disallowedTools="+strings.Join(no, ","))
 	}
-	return args, nil, nil
+	return args, env, nil
 }
 
-// claudePatterns returns on what tools of these names are allowed and denied.
-func claudePatterns(rules []bgagent.Permission, names []string) (allow, deny []string) {
+// claudePatterns returns on what the tool is allowed and denied.
+func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []string) {
 	for _, r := range rules {
-		if !matchesAny(r.Name, names) {
+		if r.Kept || !permission.Wildcard(r.Name, tool) {
 			continue
 		}
-		switch all, yes := r.Pattern == "*" || r.Pattern == "", r.Action == bgagent.PermissionAllow; {
+		switch all, yes := permission.ForAll(r), permission.Allows(r); {
 		case all && yes:
 			allow, deny = []string{"*"}, nil
 		case all:

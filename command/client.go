@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
@@ -47,10 +48,20 @@ type Config struct {
 	// must stop when it has not exited after as long.
 	Grace time.Duration
 
-	// MaxLine is the longest line that is read of a program's output, in bytes;
-	// 16 MiB when zero. A longer one is dropped. When the turn then ends without
-	// a word, the error says so.
+	// MaxLine is how much is kept of a line of a program's output, in bytes; 16
+	// MiB when zero. Of a longer line long strings are cut, to an eighth of it; one
+	// that is still too long is dropped. When the turn then ends badly, the error
+	// says so.
 	MaxLine int
+
+	// Silence is how long a program may run without printing anything at all
+	// before it is stopped and the turn has failed; 10 min when zero. Programs of
+	// plain text have no such limit.
+	Silence time.Duration
+
+	// Logger is told what a program prints that is not understood, and when a
+	// session of its own was lost; nil means silence.
+	Logger *slog.Logger
 
 	// Keep is how much of the conversation of a session is kept for
 	// [Client.Messages], in bytes of text; 256 KiB when zero. The newest turn is
@@ -66,6 +77,7 @@ const (
 	defaultGrace   = 3 * time.Second
 	defaultMaxLine = 16 << 20
 	defaultKeep    = 256 << 10
+	defaultSilence = 10 * time.Minute
 )
 
 // Client is the session client. All methods are safe for concurrent use.
@@ -117,8 +129,8 @@ func New(cfg Config) (*Client, error) {
 	if len(cfg.Agents) == 0 {
 		return bad("Agents", "is empty; there must be at least one")
 	}
-	if cfg.Grace < 0 || cfg.MaxLine < 0 || cfg.Keep < 0 {
-		return bad("Grace, MaxLine, Keep", "must not be negative; 0 is the default")
+	if cfg.Grace < 0 || cfg.MaxLine < 0 || cfg.Keep < 0 || cfg.Silence < 0 {
+		return bad("Grace, MaxLine, Keep, Silence", "must not be negative; 0 is the default")
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = defaultGrace
@@ -128,6 +140,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Keep == 0 {
 		cfg.Keep = defaultKeep
+	}
+	if cfg.Silence == 0 {
+		cfg.Silence = defaultSilence
 	}
 	cfg.Agents = maps.Clone(cfg.Agents)
 	for name, a := range cfg.Agents {
@@ -147,6 +162,14 @@ func New(cfg Config) (*Client, error) {
 		cfg.Agents[name] = a
 	}
 	return &Client{cfg: cfg, sessions: map[string]*session{}}, nil
+}
+
+// log tells the host's logger about a session.
+func (c *Client) log(level slog.Level, text string, s *session, args ...slog.Attr) {
+	if c.cfg.Logger != nil {
+		args = append(args, slog.String("program", s.agent.Program.Executable))
+		c.cfg.Logger.LogAttrs(context.Background(), level, text, args...)
+	}
 }
 
 func (c *Client) agentNames() []string {

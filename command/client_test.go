@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -304,14 +305,136 @@ func TestAProgramOfPlainTextEndsByItsExitCode(t *testing.T) {
 	require.Equal(t, bgagent.StopError, end.Stop)
 }
 
+func TestTextIsReadInUTF16AndElseMustBeUTF8(t *testing.T) {
+	// The prompt of this program is a format for printf.
+	p := Text("sh")
+	p.Start = Form{Args: []string{"-c", `printf "$1"`, "x"}, Prompt: []string{"{prompt}"}}
+	c := clientOf(t, Agent{Program: p})
+	for prompt, want := range map[string]string{
+		`\377\376o\000l\000\351\000\r\000\n\000x\000`: "olé\nx",
+		`\376\377\000o\000k`:                          "ok",
+		`\357\273\277m\303\251\r\n\033[1mbold\033[0m`: "mé\nbold",
+	} {
+		end, err := play(t, c, create(t, c), prompt)
+		require.NoError(t, err, prompt)
+		require.Equal(t, bgagent.TurnEnd{Text: want}, end)
+	}
+	for _, prompt := range []string{`o\000k\000`, `caf\351`} {
+		end, err := play(t, c, create(t, c), prompt)
+		require.Contains(t, failure(t, err).Problem, "no text in UTF-8", prompt)
+		require.Equal(t, bgagent.StopError, end.Stop)
+	}
+}
+
+func TestWhatWasNotUnderstoodIsNamedWhenTheTurnEndsBadly(t *testing.T) {
+	var logged strings.Builder
+	c := linesClient(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+	const noise = "\x1b[33mnpm warn\x1b[0m old\n{\"type\":\"message\",\"text\":\"half\"}\nand more\n"
+	end, err := play(t, c, create(t, c), "print "+noise)
+	require.Equal(t, `it exited with code 0 in the middle of the turn; 2 lines were not understood, the first: "npm warn old"`, failure(t, err).Problem)
+	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: "half"}, end)
+	require.Contains(t, logged.String(), "2 lines were not understood")
+	_, err = play(t, c, create(t, c), "print x\n{\"type\":\"end\"}")
+	require.NoError(t, err, "a turn that ends well has no reason to say so")
+}
+
+func TestAPromptThatIsPrintedAgainIsNoEvent(t *testing.T) {
+	c := linesClient(t)
+	const end = `{"type":"end"}`
+	got, err := play(t, c, create(t, c), "echo: "+end)
+	require.Contains(t, failure(t, err).Problem, "in the middle of the turn")
+	require.Equal(t, bgagent.StopInterrupted, got.Stop)
+}
+
+func TestAFollowUpNeverGoesToAnEmptySessionSilently(t *testing.T) {
+	c := linesClient(t)
+	id := create(t, c)
+	for _, answer := range []string{"one", "two"} { // the line with the session never comes
+		_, err := play(t, c, id, `print {"type":"message","text":"`+answer+`"}`+"\n"+`{"type":"end"}`)
+		require.NoError(t, err)
+	}
+	end, err := play(t, c, id, "repeat three")
+	require.NoError(t, err)
+	for _, want := range []string{"was lost by the program", "# You were asked\n\nprint {", "# You answered\n\none", "# You are asked now\n\nrepeat three"} {
+		require.Contains(t, end.Text, want)
+	}
+	page, err := c.Messages(t.Context(), id, "", 10)
+	require.NoError(t, err)
+	require.Equal(t, "repeat three", page.Messages[4].Text, "only what was new is shown")
+
+	c = linesClient(t, func(cfg *Config) { cfg.Keep = 1000 })
+	id = create(t, c)
+	_, err = play(t, c, id, `print {"type":"message","text":"`+strings.Repeat("x", 2000)+`"}`+"\n"+`{"type":"end"}`)
+	require.NoError(t, err)
+	_, err = play(t, c, id, "say more")
+	require.ErrorContains(t, err, "it never told its session")
+}
+
+func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
+	c := linesClient(t, func(cfg *Config) { cfg.Silence = 50 * time.Millisecond })
+	end, err := play(t, c, create(t, c), "muteblock")
+	require.Contains(t, failure(t, err).Problem, "it printed nothing at all in 50ms (Config.Silence)")
+	require.Equal(t, bgagent.StopError, end.Stop)
+	end, err = play(t, c, create(t, c), "slowish 200")
+	require.NoError(t, err, "one that has printed something may be as slow as it likes")
+	require.Equal(t, "at last", end.Text)
+}
+
+func TestAProgramThatIsKilledBeforeItPrintsWasInterrupted(t *testing.T) {
+	for _, p := range []Program{Lines("fake"), Text("fake")} {
+		c := clientOf(t, fakeAgent(t, p))
+		end, err := play(t, c, create(t, c), "mutekilled")
+		require.Contains(t, failure(t, err).Problem, "ended by a signal from outside")
+		require.Equal(t, bgagent.StopInterrupted, end.Stop)
+	}
+}
+
+func TestWorkInTheBackgroundThatIsCutOffIsNamed(t *testing.T) {
+	p := Lines("fake")
+	p.Decode = decodeClaude
+	c := clientOf(t, fakeAgent(t, p), func(cfg *Config) { cfg.Grace = 100 * time.Millisecond })
+	end, err := play(t, c, create(t, c), "print "+claudeStarted+"\n"+claudeFirst)
+	require.Contains(t, failure(t, err).Problem, "its own background work was cut off: go test")
+	require.Equal(t, bgagent.StopInterrupted, end.Stop)
+	require.Equal(t, "I have started the tests and wait for them", end.Text)
+	end, err = play(t, c, create(t, c), "printlater 300 "+claudeStarted+"\n"+claudeFirst+"\n|"+claudeDone+"\n"+claudeSecond)
+	require.NoError(t, err, "it is not stopped while it waits, which takes longer than the grace time")
+	require.Equal(t, "The tests pass", end.Text)
+}
+
+func TestACutAnswerIsPartialAndTheReasonSaysWhy(t *testing.T) {
+	p := Lines("fake")
+	p.Decode = decodeGemini
+	c := clientOf(t, fakeAgent(t, p))
+	end, err := play(t, c, create(t, c), `print {"type":"message","role":"assistant","content":"half"}`+"\n"+
+		`{"type":"error","severity":"warning","message":"Loop detected, stopping execution"}`+"\n"+`{"type":"result","status":"success"}`)
+	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopTurnLimit, Text: "half"}, end)
+	require.Equal(t, "Loop detected, stopping execution", failure(t, err).Problem)
+	end, err = play(t, c, create(t, c), `print {"type":"message","role":"assistant","content":"half"}`+"\n"+
+		`{"type":"error","severity":"error","message":"Model stream ended without a finish reason."}`+"\n"+`{"type":"result","status":"error"}`)
+	require.Equal(t, bgagent.StopError, end.Stop, "also with exit code 0")
+	require.Contains(t, failure(t, err).Problem, "Model stream ended without a finish reason.")
+}
+
+func TestAPermissionThatNobodyCanGiveIsNamed(t *testing.T) {
+	p := Lines("fake")
+	p.Decode = decodeOpencode
+	c := clientOf(t, fakeAgent(t, p))
+	_, data := record(t, "opencode_rejected")
+	end, err := play(t, c, create(t, c), "print "+string(data))
+	require.Equal(t, bgagent.StopInterrupted, end.Stop)
+	require.Contains(t, failure(t, err).Problem, "The user rejected permission to use this specific tool call.; it was refused the use of bash")
+	require.Equal(t, "! permission requested: bash (ls); auto-rejecting", hint("! permission requested: bash (ls); auto-rejecting\nError: x"))
+}
+
 func TestLinesOfAnyLength(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.MaxLine = 300 << 10 })
 	end, err := play(t, c, create(t, c), "big 200000")
 	require.NoError(t, err)
 	require.Len(t, end.Text, 200000)
 	end, err = play(t, c, create(t, c), "big 400000")
-	require.NoError(t, err, "what is too long is dropped, and the end is still seen")
-	require.Empty(t, end.Text)
+	require.NoError(t, err)
+	require.Len(t, end.Text, 300<<10/8, "a long string of a line that is too long is cut")
 	_, err = play(t, c, create(t, c), "flood 3000000")
 	require.NoError(t, err)
 }
@@ -327,8 +450,8 @@ func TestADroppedLineIsNamedWhenTheEndIsMissing(t *testing.T) {
 		}
 	}
 	c := clientOf(t, fakeAgent(t, p), func(cfg *Config) { cfg.MaxLine = 1000 })
-	_, err := play(t, c, create(t, c), "big 4000")
-	require.Contains(t, failure(t, err).Problem, "; 1 line(s) of more than 1000 bytes were dropped")
+	_, err := play(t, c, create(t, c), "many 4000")
+	require.Contains(t, failure(t, err).Problem, "; 1 line was too long to be read (Config.MaxLine: 1000 bytes)")
 }
 
 func TestAProgramThatPrintsGarbageForEverIsStopped(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 )
 
 // Codex is OpenAI's codex, called as codex exec --json. Tested with 0.169.0.
@@ -14,8 +15,8 @@ import (
 // leave to edit the sandbox is read-only, with it workspace-write, and unsaid
 // it is what the user's configuration says; without leave to run commands there
 // is no shell tool; without leave for the web there is no web search, and the
-// sandbox keeps commands from the network. Codex cannot be kept from reading,
-// and knows no patterns. In a sandbox its commands may not be told.
+// sandbox keeps commands from the network; without leave for agents of its own it
+// starts none. Codex cannot be kept from anything else, and knows no patterns. In a sandbox its commands may not be told.
 //
 // It keeps its threads under CODEX_HOME and continues them from any directory.
 // It tells the tokens of a whole thread, from which those of the turns before
@@ -33,7 +34,7 @@ func Codex() Program {
 		Rules:      codexRules,
 		Overrides: []string{
 			"-s", "--sandbox", "--full-auto", "--yolo", "--approve-for-me", "--dangerously-bypass-approvals-and-sandbox", "--add-dir",
-			"sandbox_mode", "sandbox_workspace_write", "features.shell_tool", "web_search", "--search",
+			"sandbox_mode", "sandbox_workspace_write", "features.shell_tool", "features.multi_agent", "web_search", "--search",
 		},
 		Decode:    decodeCodex,
 		Environ:   []string{"CODEX_*", "OPENAI_*"},
@@ -41,31 +42,31 @@ func Codex() Program {
 	}
 }
 
+// codexKeeps is what codex can be held to.
+var codexKeeps = permission.Client{Name: "codex", Keeps: map[permission.Kind]permission.Means{
+	permission.Edit: permission.Switch, permission.Bash: permission.Switch, permission.Web: permission.Switch, permission.Task: permission.Switch,
+}}
+
 func codexRules(rules []bgagent.Permission) (args, _ []string, err error) {
-	set := func(s string) { args = append(args, "-c", s) }
-	if v, by := verdictOn(rules, readNames); v == denied || v == partly {
-		return nil, nil, cannot("codex", "reading", by)
+	if err := codexKeeps.Check(rules); err != nil {
+		return nil, nil, err
 	}
-	switch v, by := verdictOn(rules, editNames); v {
-	case partly:
-		return nil, nil, cannot("codex", "editing some files only", by)
-	case denied:
+	set := func(s string) { args = append(args, "-c", s) }
+	switch v, _ := permission.On(rules, permission.Edit); v {
+	case permission.Denied:
 		set(`sandbox_mode="read-only"`)
-	case allowed:
+	case permission.Allowed:
 		set(`sandbox_mode="workspace-write"`)
 	}
-	switch v, by := verdictOn(rules, shellNames); v {
-	case partly:
-		return nil, nil, cannot("codex", "running some commands only", by)
-	case denied:
+	if v, _ := permission.On(rules, permission.Bash); v == permission.Denied {
 		set("features.shell_tool=false")
 	}
-	switch v, by := verdictOn(rules, webNames); v {
-	case partly:
-		return nil, nil, cannot("codex", "some addresses only", by)
-	case denied:
+	if v, _ := permission.On(rules, permission.Web); v == permission.Denied {
 		set(`web_search="disabled"`)
 		set("sandbox_workspace_write.network_access=false")
+	}
+	if v, _ := permission.On(rules, permission.Task); v == permission.Denied {
+		set("features.multi_agent=false")
 	}
 	return args, nil, nil
 }

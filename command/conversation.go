@@ -1,8 +1,10 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/bgagent/bgagent"
@@ -19,6 +21,7 @@ type conversation struct {
 	size  int
 	now   *Output // of the turn that runs
 	asked string  // its prompt
+	short bool    // that is not the whole of it
 }
 
 // exchange is a turn that is over.
@@ -27,6 +30,7 @@ type exchange struct {
 	tools          []bgagent.MessageTool
 	stop           bgagent.StopReason
 	problem        string
+	cut            bool // something of it is not kept
 }
 
 func (x *exchange) size() int {
@@ -41,6 +45,7 @@ func (c *conversation) begin(prompt string, out *Output) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now, c.asked = out, cut(prompt, c.keep/2)
+	c.short = len(c.asked) < len(prompt)
 }
 
 // end adds the turn that began, and drops the oldest ones that are too many.
@@ -48,7 +53,9 @@ func (c *conversation) end(x exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x.prompt = c.asked
-	x.answer = cut(x.answer, c.keep-len(x.prompt))
+	answer := cut(x.answer, c.keep-len(x.prompt))
+	x.cut = c.short || len(answer) < len(x.answer)
+	x.answer = answer
 	c.list, c.size = append(c.list, x), c.size+x.size()
 	c.now, c.asked = nil, ""
 	for len(c.list) > 1 && (c.size > c.keep || len(c.list) > maxTurns) {
@@ -56,6 +63,32 @@ func (c *conversation) end(x exchange) {
 		c.list[0] = exchange{}
 		c.list, c.first = c.list[1:], c.first+1
 	}
+}
+
+// errForgotten is why a session cannot be gone on with whose program has never
+// told its id of it.
+var errForgotten = errors.New("it never told its session, so that it cannot go on with it, and the conversation so far is too long to be told again; launch a new task")
+
+// retell returns a prompt with the conversation before it, for a program that
+// does not have it any more.
+func (c *conversation) retell(prompt string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var b strings.Builder
+	b.WriteString("The conversation so far was lost by the program. It is told again here, without the tool calls.\n\n")
+	for _, x := range c.list {
+		if x.cut {
+			return "", errForgotten
+		}
+		b.WriteString("# You were asked\n\n" + x.prompt + "\n\n")
+		if x.answer != "" {
+			b.WriteString("# You answered\n\n" + x.answer + "\n\n")
+		}
+	}
+	if c.first > 0 {
+		return "", errForgotten
+	}
+	return b.String() + "# You are asked now\n\n" + prompt, nil
 }
 
 // maxTurns bounds the turns that are kept, however little they say.

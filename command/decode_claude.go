@@ -1,33 +1,73 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
 // claudeLine is what matters of the lines of claude --output-format stream-json.
 type claudeLine struct {
 	Type      string
 	Subtype   string
-	SessionID string  `json:"session_id"`
-	Parent    *string `json:"parent_tool_use_id"` // set in the lines of subagents
+	SessionID string `json:"session_id"`
+	Parent    string `json:"parent_tool_use_id"` // set in the lines of subagents
 	Message   struct {
+		Model   string
 		Content claudeContent
 		Stop    string `json:"stop_reason"`
 	}
-	Error   string // system, api_retry
-	IsError bool   `json:"is_error"`
+	Error    string // of a synthetic message, and of system, api_retry
+	APIError bool   `json:"is_api_error_message"`
+	claudeRetry
+	claudeTask
+	claudeResult
+}
+
+// claudeRetry is what matters of system, api_retry.
+type claudeRetry struct {
+	Attempt count
+	Max     count `json:"max_retries"`
+	Status  count `json:"error_status"`
+}
+
+// claudeTask is what matters of system, task_started, task_notification and
+// background_tasks_changed.
+type claudeTask struct {
+	TaskID       string `json:"task_id"`
+	ToolUseID    string `json:"tool_use_id"`
+	Description  string
+	Backgrounded *bool `json:"is_backgrounded"`
+	Tasks        []claudeOpen
+}
+
+// claudeOpen is work in the background.
+type claudeOpen struct {
+	ID          string `json:"task_id"`
+	OtherID     string `json:"id"`
+	Description string
+}
+
+type claudeResult struct {
+	IsError bool `json:"is_error"`
 	Result  string
 	Stop    string   `json:"stop_reason"`
-	Errors  []string // result
-	Cost    float64  `json:"total_cost_usd"`
+	Errors  []string `json:"errors"`
+	Cost    *float64 `json:"total_cost_usd"`
 	Usage   struct {
-		Input       int64 `json:"input_tokens"`
-		CacheCreate int64 `json:"cache_creation_input_tokens"`
-		CacheRead   int64 `json:"cache_read_input_tokens"`
-		Output      int64 `json:"output_tokens"`
+		Input       count `json:"input_tokens"`
+		CacheCreate count `json:"cache_creation_input_tokens"`
+		CacheRead   count `json:"cache_read_input_tokens"`
+		Output      count `json:"output_tokens"`
 	}
+	Denials []struct {
+		Tool string `json:"tool_name"`
+	} `json:"permission_denials"`
 }
 
 type claudeBlock struct {
@@ -44,77 +84,190 @@ type claudeBlock struct {
 // claudeContent is the content of a message: a list of blocks, or a text.
 type claudeContent []claudeBlock
 
-// UnmarshalJSON implements [json.Unmarshaler].
+// UnmarshalJSON implements [json.Unmarshaler]. What cannot be read is left out.
 func (c *claudeContent) UnmarshalJSON(data []byte) error {
 	var text string
-	if json.Unmarshal(data, &text) == nil {
-		*c = claudeContent{{Type: "text", Text: text}}
-		return nil
-	}
 	var blocks []json.RawMessage
-	if err := json.Unmarshal(data, &blocks); err != nil {
-		return err
-	}
-	for _, b := range blocks {
-		var block claudeBlock
-		if json.Unmarshal(b, &block) == nil { // a block of a form that is not known is no reason to lose the others
-			*c = append(*c, block)
+	switch {
+	case string(data) == "null":
+	case json.Unmarshal(data, &text) == nil:
+		*c = claudeContent{{Type: "text", Text: text}}
+	case json.Unmarshal(data, &blocks) == nil:
+		*c = nil
+		for _, b := range blocks {
+			var block claudeBlock
+			if jsonlines.Decode(b, &block) {
+				*c = append(*c, block)
+			}
 		}
 	}
 	return nil
 }
 
+// synthetic is the model of messages that claude has written itself.
+const synthetic = "<synthetic>"
+
+// claudeDecoder reads the lines of one turn.
+type claudeDecoder struct {
+	o    *Output
+	stop string                // of the last message
+	open map[string]claudeOpen // what claude does in the background, by its id; for a subagent without one by that of its call
+	held map[string]string     // calls that go on in the background, with the ids of their work
+	gone bool                  // the end was told because no key is accepted
+}
+
 // decodeClaude returns a decoder for claude -p --output-format stream-json
 // --verbose, with or without --include-partial-messages.
 func decodeClaude() Decoder {
-	stop := "" // of the last message
+	d := &claudeDecoder{open: map[string]claudeOpen{}, held: map[string]string{}}
 	return func(line []byte, o *Output) {
 		var x claudeLine
-		if !decodeLine(line, &x) {
+		if !jsonlines.Decode(line, &x) {
 			return
 		}
-		own := x.Parent == nil || *x.Parent == ""
+		d.o = o
 		switch x.Type {
 		case "system":
-			if x.Subtype == "api_retry" {
-				o.Problem(x.Error)
-			} else {
-				o.Known()
-			}
+			d.system(&x)
 		case "assistant":
-			if !own {
-				o.Activity()
-				break
-			}
-			o.GoesOn()
-			if x.Message.Stop != "" {
-				stop = x.Message.Stop
-			}
-			for _, b := range x.Message.Content {
-				b.tell(o)
-			}
+			d.assistant(&x)
 		case "user":
-			for _, b := range x.Message.Content {
-				if own && b.Type == "tool_result" {
-					o.Tool(b.ToolUseID, "", toolState(word(b.IsError), true))
-				}
-			}
-			o.Activity()
+			d.user(&x)
 		case "stream_event":
+			d.alive()
 			o.Activity()
 		case "result":
-			o.Usage(bgagent.Usage{InputTokens: x.Usage.Input + x.Usage.CacheCreate + x.Usage.CacheRead, OutputTokens: x.Usage.Output, Cost: x.Cost})
-			if x.Stop != "" {
-				stop = x.Stop
-			}
-			x.end(stop, o)
+			d.result(&x)
+		case "rate_limit_event", "command_lifecycle", "tool_progress":
+			o.Activity()
 		default:
 			return
 		}
-		if own {
+		if x.Parent == "" {
 			o.Session(x.SessionID)
+		} else {
+			d.subagent(x.Parent)
 		}
 	}
+}
+
+// alive notes that the model has answered: a key that was refused is accepted
+// now.
+func (d *claudeDecoder) alive() {
+	if d.gone {
+		d.gone = false
+		d.o.GoesOn()
+	}
+}
+
+// subagent notes a line of a subagent. When the turn has ended it works in the
+// background.
+func (d *claudeDecoder) subagent(call string) {
+	if d.o.brief().over {
+		d.open["call "+call] = claudeOpen{Description: "an agent of its own"}
+		d.tell()
+	}
+	d.o.Activity()
+}
+
+// tell tells what goes on in the background.
+func (d *claudeDecoder) tell() {
+	var work []string
+	for _, id := range slices.Sorted(maps.Keys(d.open)) {
+		work = append(work, cmp.Or(d.open[id].Description, id))
+	}
+	d.o.Background(work)
+}
+
+func (d *claudeDecoder) system(x *claudeLine) {
+	switch x.Subtype {
+	case "api_retry":
+		text := cmp.Or(x.Error, "a request failed")
+		if x.Status > 0 {
+			text += fmt.Sprintf(" (status %d)", x.Status.tokens())
+		}
+		if d.o.Problem(text); x.Error == "authentication_failed" && !d.o.brief().over {
+			d.o.End(bgagent.StopError, "", text+": the model server does not accept the key, or the login")
+			d.gone = true
+		}
+	case "task_started":
+		if x.Backgrounded == nil || *x.Backgrounded {
+			d.open[x.TaskID] = claudeOpen{Description: x.Description}
+			if x.ToolUseID != "" {
+				d.held[x.ToolUseID] = x.TaskID
+			}
+			d.tell()
+		}
+		d.o.Activity()
+	case "task_notification":
+		delete(d.open, x.TaskID)
+		d.tell()
+		for call, id := range d.held {
+			if id == x.TaskID {
+				delete(d.held, call)
+				d.o.Tool(call, "", bgagent.ToolDone)
+			}
+		}
+		d.o.Activity()
+	case "background_tasks_changed":
+		clear(d.open)
+		for i, t := range x.Tasks {
+			d.open[cmp.Or(t.ID, t.OtherID, fmt.Sprint(i+1))] = t
+		}
+		d.tell()
+		d.o.Activity()
+	default:
+		d.o.Activity()
+	}
+}
+
+func (d *claudeDecoder) assistant(x *claudeLine) {
+	switch {
+	case x.Parent != "":
+		return
+	case x.Message.Model == synthetic || x.APIError: // it is no answer of the model
+		for _, b := range x.Message.Content {
+			if b.Type == "text" && b.Text != "" {
+				d.o.Problem(errorText(b.Text))
+			}
+		}
+		d.o.Known()
+		return
+	}
+	d.alive()
+	if d.o.brief().waited {
+		d.o.GoesOn()
+	}
+	if x.Message.Stop != "" {
+		d.stop = x.Message.Stop
+	}
+	d.o.Known()
+	for _, b := range x.Message.Content {
+		d.block(b)
+	}
+}
+
+func (d *claudeDecoder) block(b claudeBlock) {
+	switch b.Type {
+	case "text":
+		d.o.Message(b.Text)
+	case "thinking", "redacted_thinking":
+		d.o.Reasoning(b.Thinking)
+	case "tool_use", "server_tool_use":
+		if b.Name == "TodoWrite" {
+			tellTodos(b.Input, d.o)
+		}
+		d.o.Tool(b.ID, b.Name, bgagent.ToolRunning)
+	}
+}
+
+func (d *claudeDecoder) user(x *claudeLine) {
+	for _, b := range x.Message.Content {
+		if _, goesOn := d.held[b.ToolUseID]; x.Parent == "" && b.Type == "tool_result" && !goesOn {
+			d.o.Tool(b.ToolUseID, "", toolState(word(b.IsError), true))
+		}
+	}
+	d.o.Activity()
 }
 
 func word(failed bool) string {
@@ -124,39 +277,39 @@ func word(failed bool) string {
 	return "completed"
 }
 
-func (b claudeBlock) tell(o *Output) {
-	switch b.Type {
-	case "text":
-		o.Message(b.Text)
-	case "thinking", "redacted_thinking":
-		o.Reasoning(b.Thinking)
-	case "tool_use", "server_tool_use":
-		if b.Name == "TodoWrite" {
-			tellTodos(b.Input, o)
-		}
-		o.Tool(b.ID, b.Name, bgagent.ToolRunning)
+// result tells the end that a result line speaks of. Its cost is that of the
+// session, or of the process.
+func (d *claudeDecoder) result(x *claudeLine) {
+	u := x.Usage
+	d.o.Usage(bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
+	if x.Cost != nil {
+		d.o.TotalUsage(bgagent.Usage{Cost: *x.Cost})
 	}
-}
-
-// end tells the end that a result line speaks of.
-func (x *claudeLine) end(stop string, o *Output) {
+	for _, denied := range x.Denials {
+		if denied.Tool != "" {
+			d.o.Denied(denied.Tool)
+		}
+	}
+	maps.DeleteFunc(d.open, func(id string, _ claudeOpen) bool { return len(id) > 5 && id[:5] == "call " })
+	d.tell()
+	d.gone = false
 	problem := x.Result
-	if len(x.Errors) > 0 {
-		problem = x.Errors[0]
-	}
-	switch {
-	case x.Subtype == "error_max_turns", x.Subtype == "error_max_budget_usd":
-		o.End(bgagent.StopTurnLimit, "", problem)
-	case x.IsError || x.Subtype != "success":
-		if problem == "" {
-			problem = x.Subtype
+	for _, e := range x.Errors {
+		if e != "" {
+			problem = e
+			break
 		}
-		o.End(bgagent.StopError, "", errorText(problem))
+	}
+	switch stop := cmp.Or(x.claudeResult.Stop, d.stop); {
+	case x.Subtype == "error_max_turns", x.Subtype == "error_max_budget_usd":
+		d.o.End(bgagent.StopTurnLimit, "", problem)
+	case x.IsError || x.Subtype != "success":
+		d.o.End(bgagent.StopError, "", errorText(cmp.Or(problem, x.Subtype, "it does not say how")))
 	case stop == "refusal":
-		o.End(bgagent.StopRefused, x.Result, "")
+		d.o.End(bgagent.StopRefused, x.Result, "")
 	case stop == "max_tokens":
-		o.End(bgagent.StopLength, x.Result, "")
+		d.o.End(bgagent.StopLength, x.Result, "")
 	default:
-		o.End(bgagent.StopEndOfTurn, x.Result, "")
+		d.o.End(bgagent.StopEndOfTurn, x.Result, "")
 	}
 }

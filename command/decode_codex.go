@@ -1,6 +1,9 @@
 package command
 
-import "github.com/bgagent/bgagent"
+import (
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
+)
 
 // codexLine is what matters of the lines of codex exec --json.
 type codexLine struct {
@@ -10,8 +13,8 @@ type codexLine struct {
 	Error    struct{ Message string }
 	Item     codexItem
 	Usage    struct {
-		Input  int64 `json:"input_tokens"`
-		Output int64 `json:"output_tokens"`
+		Input  count `json:"input_tokens"`
+		Output count `json:"output_tokens"`
 	}
 }
 
@@ -35,7 +38,7 @@ type codexItem struct {
 func decodeCodex() Decoder {
 	return func(line []byte, o *Output) {
 		var x codexLine
-		if !decodeLine(line, &x) {
+		if !jsonlines.Decode(line, &x) {
 			return
 		}
 		switch x.Type {
@@ -46,7 +49,7 @@ func decodeCodex() Decoder {
 		case "item.started", "item.updated", "item.completed":
 			x.Item.tell(x.Type == "item.completed", o)
 		case "turn.completed":
-			o.TotalUsage(bgagent.Usage{InputTokens: x.Usage.Input, OutputTokens: x.Usage.Output})
+			o.TotalUsage(bgagent.Usage{InputTokens: x.Usage.Input.tokens(), OutputTokens: x.Usage.Output.tokens()})
 			o.End(bgagent.StopEndOfTurn, "", "")
 		case "turn.failed":
 			o.End(bgagent.StopError, "", errorText(x.Error.Message))

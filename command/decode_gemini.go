@@ -1,6 +1,11 @@
 package command
 
-import "github.com/bgagent/bgagent"
+import (
+	"strings"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
+)
 
 // geminiLine is what matters of the lines of gemini --output-format stream-json.
 type geminiLine struct {
@@ -16,16 +21,17 @@ type geminiLine struct {
 	Message   string
 	Error     struct{ Type, Message string }
 	Stats     struct {
-		Input  int64 `json:"input_tokens"`
-		Output int64 `json:"output_tokens"`
+		Input  count `json:"input_tokens"`
+		Output count `json:"output_tokens"`
 	}
 }
 
 // decodeGemini returns a decoder for gemini --output-format stream-json.
 func decodeGemini() Decoder {
+	cut, why := bgagent.StopEndOfTurn, "" // how the answer was cut, as a warning has said
 	return func(line []byte, o *Output) {
 		var x geminiLine
-		if !decodeLine(line, &x) {
+		if !jsonlines.Decode(line, &x) {
 			return
 		}
 		switch x.Type {
@@ -45,16 +51,19 @@ func decodeGemini() Decoder {
 		case "tool_result":
 			o.Tool(x.ToolID, "", toolState(x.Status, true))
 		case "error":
+			if stop := geminiCut(x.Message); stop != bgagent.StopEndOfTurn {
+				cut, why = stop, x.Message
+			}
 			if x.Severity == "warning" {
-				o.Known()
+				o.Activity()
 			} else {
 				o.Problem(errorText(x.Message))
 			}
 		case "result":
-			o.Usage(bgagent.Usage{InputTokens: x.Stats.Input, OutputTokens: x.Stats.Output})
+			o.Usage(bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
 			switch {
 			case x.Status == "success":
-				o.End(bgagent.StopEndOfTurn, "", "")
+				o.End(cut, "", why)
 			case x.Error.Type == "FatalTurnLimitedError":
 				o.End(bgagent.StopTurnLimit, "", x.Error.Message)
 			default:
@@ -62,4 +71,23 @@ func decodeGemini() Decoder {
 			}
 		}
 	}
+}
+
+// geminiCut returns how an answer ends of which gemini says this in an error or a
+// warning, when it means that the answer is not whole. It then ends the turn as a
+// success.
+func geminiCut(message string) bgagent.StopReason {
+	for _, c := range []struct {
+		words string
+		stop  bgagent.StopReason
+	}{
+		{"loop detected", bgagent.StopTurnLimit}, {"stopping execution", bgagent.StopTurnLimit}, {"maximum session turns", bgagent.StopTurnLimit},
+		{"token limit", bgagent.StopLength}, {"truncated", bgagent.StopLength},
+		{"response stopped", bgagent.StopRefused}, {"response blocked", bgagent.StopRefused},
+	} {
+		if strings.Contains(strings.ToLower(message), c.words) {
+			return c.stop
+		}
+	}
+	return bgagent.StopEndOfTurn
 }

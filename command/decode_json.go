@@ -1,17 +1,17 @@
 package command
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
+
+	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// decodeLine reads a line that should be a JSON object. Fields that v does not
-// have are ignored; a field of another type than expected makes it unknown.
-func decodeLine(line []byte, v any) bool {
-	line = bytes.TrimSpace(line)
-	return len(line) > 0 && line[0] == '{' && json.Unmarshal(line, v) == nil
-}
+// count is a number of tokens. Some programs write 10.0 and 1e3.
+type count float64
+
+// tokens returns the number, within what can be added up.
+func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
 
 // jsonString returns s as a JSON string. One is a TOML string, too, but for DEL.
 func jsonString(s string) string {
@@ -34,7 +34,7 @@ func errorText(s string) string {
 		Message string
 		Error   struct{ Message string }
 	}
-	if json.Unmarshal([]byte(s[begin:end+1]), &v) != nil {
+	if !jsonlines.Decode([]byte(s[begin:end+1]), &v) {
 		return s
 	}
 	for _, m := range []string{v.Error.Message, v.Message} {

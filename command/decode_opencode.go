@@ -2,8 +2,10 @@ package command
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
 // opencodeLine is what matters of the lines of opencode run --format json.
@@ -18,13 +20,14 @@ type opencodeLine struct {
 		Reason string
 		Cost   float64
 		Tokens struct {
-			Input     int64
-			Output    int64
-			Reasoning int64
+			Input  count
+			Output count // with what was thought
+			Cache  struct{ Read, Write count }
 		}
 		State struct {
 			Status string
 			Input  json.RawMessage
+			Error  string
 		}
 	}
 	Error struct {
@@ -39,7 +42,7 @@ type opencodeLine struct {
 func decodeOpencode() Decoder {
 	return func(line []byte, o *Output) {
 		var x opencodeLine
-		if !decodeLine(line, &x) {
+		if !jsonlines.Decode(line, &x) {
 			return
 		}
 		switch x.Type {
@@ -54,9 +57,14 @@ func decodeOpencode() Decoder {
 			if x.Part.Tool == "todowrite" {
 				tellTodos(x.Part.State.Input, o)
 			}
+			if strings.Contains(x.Part.State.Error, "rejected permission") { // nobody is there to give it: the turn ends without a word
+				o.Denied(x.Part.Tool)
+				o.Problem(x.Part.State.Error)
+			}
 			o.Tool(x.Part.CallID, x.Part.Tool, toolState(x.Part.State.Status, true))
 		case "step_finish":
-			o.Usage(bgagent.Usage{InputTokens: x.Part.Tokens.Input, OutputTokens: x.Part.Tokens.Output + x.Part.Tokens.Reasoning, Cost: x.Part.Cost})
+			used := x.Part.Tokens
+			o.Usage(bgagent.Usage{InputTokens: (used.Input + used.Cache.Read + used.Cache.Write).tokens(), OutputTokens: used.Output.tokens(), Cost: x.Part.Cost})
 			switch x.Part.Reason {
 			case "tool-calls":
 			case "length":
@@ -87,7 +95,7 @@ func tellTodos(input json.RawMessage, o *Output) {
 	var x struct {
 		Todos []struct{ Content, Status string }
 	}
-	if json.Unmarshal(input, &x) != nil {
+	if !jsonlines.Decode(input, &x) {
 		return
 	}
 	list := make([]bgagent.Todo, len(x.Todos))

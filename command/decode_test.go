@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 	"github.com/stretchr/testify/require"
 )
 
@@ -53,8 +54,14 @@ func (t *told) take(r bgagent.Report) {
 func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (said, told) {
 	var heard told
 	o := newOutput(bgagent.NewReporter(heard.take), turn, before)
-	readLines(bytes.NewReader(output), 1<<20, func(line []byte) bool { decode(line, o); return false }, nil)
-	return o.said(), heard
+	in := jsonlines.NewReader(bytes.NewReader(output), jsonlines.Config{MaxLine: 1 << 20})
+	for {
+		line, err := in.Next()
+		if err != nil {
+			return o.said(), heard
+		}
+		decode(line, o)
+	}
 }
 
 func TestDecodersReadWhatTheProgramsHavePrinted(t *testing.T) {
@@ -90,13 +97,13 @@ func TestDecodersReadWhatTheProgramsHavePrinted(t *testing.T) {
 		{file: "opencode_400", session: "ses_", stop: failed, problem: "no thanks"},
 		{file: "opencode_unknown_model", session: "ses_", stop: failed, problem: "Unexpected server error. Check server logs for details."},
 		{file: "opencode_denied", session: "ses_", text: "done", stop: endOfTurn, usage: used(30, 15), events: "bash failed\nbash done"},
-		{file: "opencode_rejected", session: "ses_", usage: used(10, 5), events: "bash failed"},
+		{file: "opencode_rejected", session: "ses_", lastErr: "The user rejected permission to use this specific tool call.", usage: used(10, 5), events: "bash failed"},
 		{file: "opencode_interrupted", session: "ses_"},
 		{file: "claude_say", session: "7c1d0f6e", text: "hello there", stop: endOfTurn, usage: bgagent.Usage{InputTokens: 1210, OutputTokens: 5, Cost: 0.0123}},
 		{file: "claude_tool", session: "s-1", text: "There is a README.", stop: endOfTurn, usage: bgagent.Usage{InputTokens: 40, OutputTokens: 20, Cost: 0.05}, todos: 2,
 			events: "thinks Let me look.\n1.toolu_1 Bash running\n1.toolu_1 Bash done\n1.toolu_2 TodoWrite running\n1.toolu_2 TodoWrite done\n1.toolu_3 Task running\n1.toolu_3 Task failed"},
 		{file: "claude_max_turns", session: "s-1", text: "So far", stop: bgagent.StopTurnLimit, usage: bgagent.Usage{InputTokens: 4, OutputTokens: 2, Cost: 0.01}},
-		{file: "claude_api_error", session: "s-1", text: `API Error: 400 {"type":"error","error":{"type":"invalid_request_error","message":"no thanks"}}`, stop: failed, problem: "API Error: 400 no thanks", lastErr: "overloaded"},
+		{file: "claude_api_error", session: "s-1", stop: failed, problem: "API Error: 400 no thanks", lastErr: "API Error: 400 no thanks"},
 		{file: "claude_refusal", session: "s-1", text: "I cannot.", stop: bgagent.StopRefused, usage: bgagent.Usage{InputTokens: 4, OutputTokens: 2, Cost: 0.001}},
 		{file: "claude_interrupted", session: "s-1", text: "I will look.", events: "thinks Let me look.\n1.toolu_1 Bash running"},
 	} {
@@ -159,6 +166,10 @@ func TestLinesThatTheScriptedModelDoesNotProvoke(t *testing.T) {
 		{"codex", `{"type":"item.started","item":{"id":"i","type":"agent_message","text":"not whole"}}`, ""},
 		{"gemini", `{"type":"message","role":"assistant","content":"whole"}`, "says whole"},
 		{"gemini", `{"type":"error","severity":"warning","message":"loop"}`, ""},
+		{"gemini", `{"type":"error","severity":"warning","message":"Loop detected, stopping execution"}` + "\n" + `{"type":"result","status":"success"}`, "ends turn limit Loop detected, stopping execution"},
+		{"gemini", `{"type":"error","severity":"warning","message":"Response truncated due to token limits."}` + "\n" + `{"type":"result","status":"success"}`, "ends length Response truncated due to token limits."},
+		{"gemini", `{"type":"error","severity":"warning","message":"a slow network"}` + "\n" + `{"type":"result","status":"success"}`, "ends end of turn "},
+		{"gemini", `{"type":"error","severity":"error","message":"Model stream ended without a finish reason."}` + "\n" + `{"type":"result","status":"error","stats":{}}`, "problem Model stream ended without a finish reason., ends error "},
 		{"gemini", `{"type":"error","severity":"error","message":"Maximum session turns exceeded"}`, "problem Maximum session turns exceeded"},
 		{"gemini", `{"type":"result","status":"error","error":{"type":"FatalTurnLimitedError","message":"too many"}}`, "ends turn limit too many"},
 		{"opencode", `{"type":"reasoning","sessionID":"s","part":{"text":"hm"}}`, "thinks hm"},

@@ -21,8 +21,8 @@
 //   - [Codex]: codex exec --json, tested with 0.169.0
 //   - [Gemini]: gemini --output-format stream-json, tested with 0.61.0
 //   - [Opencode]: opencode run --format json, tested with 1.18.33
-//   - [Claude]: claude -p --output-format stream-json --verbose, made from its
-//     documentation and never run by the authors
+//   - [Claude]: claude -p --output-format stream-json --verbose
+//     --include-partial-messages, tested with 2.1.332
 //   - [Text]: any program that reads the prompt and prints its answer
 //   - [Lines]: any program that prints JSON lines of a small format of our own
 //
@@ -43,6 +43,20 @@
 // and OPENAI_API_KEY for codex), and those of [Agent].Env. Beside them it is
 // told [DepthVariable] and [TurnVariable].
 //
+// # What a program prints
+//
+// A decoder is given the JSON objects that a program prints, whatever stands
+// around them: escape sequences, byte-order marks, progress bars that are redrawn
+// with a carriage return, a banner without the end of a line, lines that were cut
+// and joined, UTF-16 with a byte-order mark. Fields of another type than expected
+// are as if they were not there. An object in the middle of a text, and one that
+// the prompt holds and that is printed again on a line with other text, is no
+// event. What is not understood is counted: when the turn ends badly the reason
+// says how many lines, and the first; [Config].Logger is told in any case. Answers
+// are text: without escape sequences and control characters, with \n as the end
+// of a line. A program of plain text must print UTF-8, or UTF-16 with a byte-order
+// mark; anything else is an error.
+//
 // # The end of a turn
 //
 // A turn has succeeded only when the program has said so: codex with
@@ -52,9 +66,11 @@
 // whatever its exit code (gemini exits with 0 when it is ended by a signal), and
 // so has one that was killed by a signal that did not come from here. One that has
 // said so and does not exit within [Config].Grace is stopped: what it has said
-// counts, unless it has gone on meanwhile. The error
-// of a failed turn is a [*TurnError]: the exit code or signal and the end of
-// standard error.
+// counts, unless it has gone on meanwhile. What it says after the end is not part
+// of the answer. While claude says that commands or agents of its own run in the
+// background, its result is not the end; when it exits before they have ended, the
+// error says that its own background work was cut off. The error of a failed turn
+// is a [*TurnError]: the exit code or signal and the end of standard error.
 //
 // Nothing of a turn runs when RunTurn has returned. A program that must stop is
 // sent [Program].Interrupt, then killed after [Config].Grace. All programs that
@@ -73,7 +89,8 @@
 //
 // # What cannot be known
 //
-// Between two lines nothing is known of a program. Codex prints a message when
+// Between two lines nothing is known of a program. One that prints nothing at all
+// is stopped after [Config].Silence. Codex prints a message when
 // it is whole, and nothing while it thinks; opencode prints a tool call when it
 // has ended. A turn in which nothing was printed for
 // [github.com/bgagent/bgagent.Config] StaleTimeout counts as stale once it has
@@ -90,5 +107,7 @@
 //
 // The programs keep their sessions in files of their own. The client remembers
 // which of them belongs to which session as long as it lives, and a short
-// conversation for [Client.Messages], at most [Config].Keep bytes a session.
+// conversation for [Client.Messages], at most [Config].Keep bytes a session. When a
+// program has never told its session, a follow-up is given the conversation before
+// its prompt; where that is not kept whole, the follow-up is an error.
 package command

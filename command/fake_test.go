@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 
 type fake struct {
 	kind   string
-	prompt string
+	whole  string // what it is given
+	prompt string // that, or the end of a conversation that is told again
 }
 
 func (f *fake) say(format string, args ...any) {
@@ -77,8 +78,12 @@ func (f *fake) run() {
 		f.end()
 		return
 	}
-	f.prompt = f.readPrompt()
-	if f.kind == "lines" && !strings.HasPrefix(f.prompt, "mute") {
+	f.whole = f.readPrompt()
+	f.prompt = f.whole
+	if _, last, ok := strings.Cut(f.whole, "# You are asked now\n\n"); ok {
+		f.prompt = last
+	}
+	if f.kind == "lines" && !strings.HasPrefix(f.prompt, "mute") && !strings.HasPrefix(f.prompt, "print") {
 		f.say(`{"type":"session","id":%s}`, jsonString(f.session()))
 	}
 	verb, rest := f.prompt, ""
@@ -138,6 +143,8 @@ func (f *fake) do(verb, rest string) {
 	switch verb {
 	case "say":
 		f.message("As you wish: " + rest)
+	case "repeat":
+		f.message(f.whole)
 	case "recall":
 		f.message(f.first())
 	case "use":
@@ -155,6 +162,25 @@ func (f *fake) do(verb, rest string) {
 		}
 	case "big":
 		f.message(strings.Repeat("x", n))
+	case "many":
+		f.say(`{"type":"activity","list":[%s0]}`, strings.Repeat("0,", n))
+	case "print": // the lines as they are, and nothing else
+		f.say("%s", rest)
+		return
+	case "printlater": // what stands before | at once, and the rest after as many milliseconds
+		ms, text, _ := strings.Cut(rest, " ")
+		now, later, _ := strings.Cut(text, "|")
+		f.say("%s", now)
+		n, _ = strconv.Atoi(ms)
+		time.Sleep(time.Duration(n) * time.Millisecond)
+		f.say("%s", later)
+		return
+	case "slowish":
+		time.Sleep(time.Duration(n) * time.Millisecond)
+		f.message("at last")
+	case "echo:": // prints its prompt, and no end
+		f.say("> %s", f.prompt)
+		return
 	case "fail":
 		f.say(`{"type":"end","stop":"error","error":"as I was told"}`)
 		os.Exit(1)
@@ -212,6 +238,11 @@ func (f *fake) misbehave(verb, rest string, n int) {
 		f.message("and then")
 	case "killed":
 		f.message("ah")
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		block()
+	case "muteblock":
+		block()
+	case "mutekilled":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		block()
 	case "muteforever":

@@ -87,28 +87,3 @@ func FuzzTextIsNeverLost(f *testing.F) {
 		}
 	})
 }
-
-// FuzzReadLines holds the reader of lines against a simple one.
-func FuzzReadLines(f *testing.F) {
-	f.Add([]byte("a\nbb\r\n\nccc"), 2)
-	f.Add(bytes.Repeat([]byte("x"), 70_000), 65_000)
-	f.Fuzz(func(t *testing.T, in []byte, most int) {
-		if most < 1 || most > 1<<20 {
-			return
-		}
-		var want []string
-		dropped := 0
-		for _, l := range bytes.SplitAfter(in, []byte("\n")) {
-			switch text := bytes.TrimRight(l, "\r\n"); {
-			case len(l) > most+1:
-				dropped++
-			case len(text) > 0:
-				want = append(want, string(text))
-			}
-		}
-		got, n := linesOf(bytes.NewReader(in), most)
-		if strings.Join(got, "\n") != strings.Join(want, "\n") || n != dropped {
-			t.Errorf("got %d lines and dropped %d; want %d and %d", len(got), n, len(want), dropped)
-		}
-	})
-}

@@ -1,6 +1,9 @@
 package command
 
-import "github.com/bgagent/bgagent"
+import (
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
+)
 
 // Gemini is Google's gemini-cli, called as gemini --output-format stream-json.
 // Tested with 0.61.0.
@@ -11,8 +14,8 @@ import "github.com/bgagent/bgagent"
 // are both allowed, auto_edit where only editing is, default where editing or
 // commands are denied and nothing more is allowed. Unsaid, its own
 // configuration decides, by which it may neither edit nor run commands where
-// nobody can be asked. It cannot be kept from reading and from the web, and
-// knows no patterns.
+// nobody can be asked. It cannot be kept from anything else, and knows no
+// patterns.
 //
 // A prompt that begins with a slash is a command to gemini, so the line "The
 // task:" is put before one. A word of the prompt that begins with @ and is the name of a file, or part of
@@ -36,31 +39,25 @@ func Gemini() Program {
 	}
 }
 
+// geminiKeeps is what gemini can be held to.
+var geminiKeeps = permission.Client{Name: "gemini", Keeps: map[permission.Kind]permission.Means{
+	permission.Edit: permission.Switch, permission.Bash: permission.Switch,
+}}
+
 func geminiRules(rules []bgagent.Permission) (args, _ []string, err error) {
-	for _, kind := range []struct {
-		what  string
-		names []string
-	}{{"reading", readNames}, {"the web", webNames}} {
-		if v, by := verdictOn(rules, kind.names); v == denied || v == partly {
-			return nil, nil, cannot("gemini", kind.what, by)
-		}
+	if err := geminiKeeps.Check(rules); err != nil {
+		return nil, nil, err
 	}
-	edit, by := verdictOn(rules, editNames)
-	if edit == partly {
-		return nil, nil, cannot("gemini", "editing some files only", by)
-	}
-	shell, byShell := verdictOn(rules, shellNames)
-	if shell == partly {
-		return nil, nil, cannot("gemini", "running some commands only", byShell)
-	}
+	edit, by := permission.On(rules, permission.Edit)
+	shell, _ := permission.On(rules, permission.Bash)
 	switch {
-	case edit == allowed && shell == allowed:
+	case edit == permission.Allowed && shell == permission.Allowed:
 		return []string{"--approval-mode=yolo"}, nil, nil
-	case edit == denied && shell == allowed:
-		return nil, nil, cannot("gemini", "editing while it may run commands", by)
-	case edit == allowed:
+	case edit == permission.Denied && shell == permission.Allowed:
+		return nil, nil, geminiKeeps.Cannot("editing while it may run commands", by)
+	case edit == permission.Allowed:
 		return []string{"--approval-mode=auto_edit"}, nil, nil
-	case edit == denied || shell == denied:
+	case edit == permission.Denied || shell == permission.Denied:
 		return []string{"--approval-mode=default"}, nil, nil
 	}
 	return nil, nil, nil

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
 // Text is any program that reads a prompt from standard input and prints its
@@ -36,15 +37,16 @@ type simpleLine struct {
 	State  string
 	Stop   string
 	Error  string
-	Input  int64
-	Output int64
+	Input  count
+	Output count
 	Cost   float64
 	Todos  []struct{ Text, State string }
 }
 
 // DecodeLines returns a decoder for JSON lines of a small form that is easy to
 // print from any language. What a line means is said by its type; unknown types
-// and fields are ignored:
+// and fields are ignored, fields of another type are as if they were not there,
+// and what is said after the end is not part of the answer:
 //
 //	{"type":"session","id":"s1"}                       the program's id of the session
 //	{"type":"text","text":"…"}                         a piece of the answer
@@ -62,7 +64,7 @@ type simpleLine struct {
 func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {
 		var x simpleLine
-		if !decodeLine(line, &x) {
+		if !jsonlines.Decode(line, &x) {
 			return
 		}
 		switch x.Type {
@@ -84,7 +86,7 @@ func DecodeLines() Decoder {
 			}
 			o.Todos(list)
 		case "usage":
-			o.Usage(bgagent.Usage{InputTokens: x.Input, OutputTokens: x.Output, Cost: x.Cost})
+			o.Usage(bgagent.Usage{InputTokens: x.Input.tokens(), OutputTokens: x.Output.tokens(), Cost: x.Cost})
 		case "activity":
 			o.Activity()
 		case "end":

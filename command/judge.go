@@ -46,7 +46,8 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	if x.plain {
 		end.Text = strings.TrimSpace(end.Text)
 	}
-	succeeded := said.end != nil && (said.end.stop == bgagent.StopEndOfTurn || said.end.stop == bgagent.StopUntold)
+	cutOff := said.end != nil && len(said.background) > 0
+	succeeded := said.end != nil && !cutOff && (said.end.stop == bgagent.StopEndOfTurn || said.end.stop == bgagent.StopUntold)
 	switch {
 	case t.lost != nil:
 		end.Stop = bgagent.StopError
@@ -61,16 +62,22 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	case x.stopped != nil:
 		end.Stop = bgagent.StopAborted
 		return end, x.stopped
+	case cutOff:
+		end.Stop = bgagent.StopInterrupted
 	case said.end != nil:
 		end.Stop = said.end.stop
-	case x.plain && x.code == 0:
+	case x.plain && x.code == 0 && !t.garbled:
 		return end, nil
+	case x.plain && x.code == 0:
+		end.Stop = bgagent.StopError
 	default:
 		end.Stop = t.unsaid(said, x)
 	}
 	switch end.Stop {
 	case bgagent.StopLength, bgagent.StopTurnLimit, bgagent.StopRefused, bgagent.StopAborted:
-		return end, nil
+		if said.end.problem == "" {
+			return end, nil
+		}
 	}
 	return end, t.problem(said, x)
 }
@@ -91,26 +98,36 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 	}
 	e := &TurnError{Program: x.program, Code: x.code, Signal: x.signal, Stderr: x.stderr}
 	detail := hint(x.stderr)
+	if said.lastErr != "" {
+		detail = oneLine(said.lastErr)
+	}
 	switch {
+	case said.end != nil && len(said.background) > 0:
+		e.Problem, detail = "it exited while its agent waited for work in the background; its own background work was cut off: "+oneLine(strings.Join(said.background, ", ")), ""
 	case said.end != nil && said.end.problem != "":
 		e.Problem, detail = oneLine(said.end.problem), ""
 	case said.end != nil:
 		e.Problem = "it said that the turn has failed"
 	case x.signal != nil:
 		e.Problem = fmt.Sprintf("it was ended by a signal from outside (%v)", x.signal)
+	case t.garbled && x.code == 0:
+		e.Problem, detail = "what it printed is no text in UTF-8; have it print UTF-8, or UTF-16 with a byte-order mark", ""
 	case x.code == 0:
 		e.Problem = "it exited with code 0 in the middle of the turn"
 	default:
 		e.Problem = "it exited with code " + strconv.Itoa(x.code)
 	}
-	if told := said.end != nil && said.end.problem != ""; !told && said.lastErr != "" {
-		detail = oneLine(said.lastErr)
-	}
 	if detail != "" {
 		e.Problem += ": " + detail
 	}
-	if t.dropped > 0 {
-		e.Problem += fmt.Sprintf("; %d line(s) of more than %d bytes were dropped (Config.MaxLine)", t.dropped, t.client.cfg.MaxLine)
+	if len(said.denied) > 0 {
+		e.Problem += "; it was refused the use of " + oneLine(strings.Join(slices.Compact(slices.Sorted(slices.Values(said.denied))), ", "))
+	}
+	if t.noise.Any() {
+		e.Problem += "; " + t.noise.String()
+	}
+	if t.noise.Dropped > 0 {
+		e.Problem += fmt.Sprintf(" (Config.MaxLine: %d bytes)", t.client.cfg.MaxLine)
 	}
 	return e
 }

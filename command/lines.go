@@ -1,61 +1,21 @@
 package command
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
+	"cmp"
 	"io"
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// readLines calls line for every line that is not empty, without its end, until
-// there are no more or line says that it has seen enough. A line of more than
-// most bytes is dropped, so that memory is bounded whatever a program prints;
-// dropped counts those. What is dropped is told while it comes, in bytes: such a
-// line need not end.
-func readLines(r io.Reader, most int, line func([]byte) (enough bool), dropping func(n int) (enough bool)) (dropped int) {
-	in := bufio.NewReaderSize(r, 32<<10)
-	var long []byte // the beginning of a line that does not fit into in
-	skip := false   // the line is too long
-	for {
-		piece, err := in.ReadSlice('\n')
-		whole := !errors.Is(err, bufio.ErrBufferFull)
-		switch {
-		case skip:
-			if dropping(len(piece)) {
-				return dropped
-			}
-		case len(long)+len(piece) > most+1: // the end of the line is not counted
-			dropped++
-			if dropping(len(long) + len(piece)) {
-				return dropped
-			}
-			skip, long = true, nil
-		case !whole || len(long) > 0:
-			long = append(long, piece...)
-		}
-		if !whole {
-			continue
-		}
-		text := piece
-		if len(long) > 0 {
-			text = long
-		}
-		if text = bytes.TrimRight(text, "\r\n"); !skip && len(text) > 0 && line(text) {
-			return dropped
-		}
-		if err != nil {
-			return dropped
-		}
-		long, skip = nil, false
-	}
-}
-
 // readText calls text for what can be read, in pieces that end with whole
-// characters; what is no UTF-8 is replaced.
-func readText(r io.Reader, text func(string)) {
+// characters; what is no UTF-8 is replaced. UTF-16 is read where a byte-order
+// mark says so. It reports whether something was no text.
+func readText(r io.Reader, text func(string)) (garbled bool) {
+	r = jsonlines.UTF8(r)
 	buf := make([]byte, 32<<10)
 	kept := 0
 	for {
@@ -65,11 +25,13 @@ func readText(r io.Reader, text func(string)) {
 		if err == nil {
 			kept = halfRune(buf[:n])
 		}
-		if s := strings.ToValidUTF8(string(buf[:n-kept]), "\ufffd"); s != "" {
+		piece := buf[:n-kept]
+		garbled = garbled || !utf8.Valid(piece) || bytes.IndexByte(piece, 0) >= 0
+		if s := strings.ToValidUTF8(string(piece), "\ufffd"); s != "" {
 			text(s)
 		}
 		if err != nil {
-			return
+			return garbled
 		}
 		copy(buf, buf[n-kept:n])
 	}
@@ -124,32 +86,15 @@ func (t *tail) String() string {
 			b = b[i+1:]
 		}
 	}
-	return strings.TrimSpace(plain(strings.ToValidUTF8(string(b), "")))
-}
-
-// plain removes terminal escape sequences (ECMA-48: ESC, and with [ a sequence
-// up to a byte from @ to ~) and control characters other than line ends.
-func plain(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == 0x1b && i+1 < len(s) && s[i+1] == '[':
-			for i += 2; i < len(s) && (s[i] < '@' || s[i] > '~'); i++ {
-			}
-		case c == 0x1b:
-			i++
-		case c >= ' ' && c != 0x7f, c == '\n', c == '\t':
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
+	return strings.TrimSpace(jsonlines.Clean(strings.ToValidUTF8(string(b), "")))
 }
 
 // hint returns the part of a program's standard error that says most in one
-// line: the last line that speaks of an error, else the last line.
+// line: the last line that speaks of a permission that was refused, else of an
+// error, else the last line.
 func hint(stderr string) string {
 	lines := strings.Split(stderr, "\n")
-	last, best := "", ""
+	last, best, rejected := "", "", ""
 	for _, l := range lines {
 		l = strings.TrimSpace(l)
 		if l == "" || strings.HasPrefix(l, "at ") || strings.HasPrefix(l, "}") { // a stack trace of JavaScript
@@ -159,9 +104,9 @@ func hint(stderr string) string {
 		if low := strings.ToLower(l); strings.Contains(low, "error") || strings.Contains(low, "unknown") || strings.Contains(low, "invalid") {
 			best = l
 		}
+		if strings.Contains(l, "auto-rejecting") { // opencode, of a permission that nobody is there to give
+			rejected = l
+		}
 	}
-	if best == "" {
-		best = last
-	}
-	return cut(best, 300)
+	return cut(cmp.Or(rejected, best, last), 300)
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 )
 
 // Opencode is opencode, called as opencode run --format json. Tested with
@@ -38,22 +39,39 @@ func Opencode() Program {
 	}
 }
 
+// opencodeKeeps is what opencode can be held to, and opencodeWords are its own
+// words for it.
+var (
+	opencodeKeeps = permission.Client{Name: "opencode", Others: permission.Handed, Keeps: map[permission.Kind]permission.Means{
+		permission.Read: permission.Handed, permission.Edit: permission.Handed, permission.Bash: permission.Handed, permission.Web: permission.Handed,
+		permission.Task: permission.Handed, permission.Skill: permission.Handed, permission.Todo: permission.Handed, permission.Question: permission.Handed,
+	}}
+	opencodeWords = map[permission.Kind][]string{
+		permission.Read: {"read"}, permission.Glob: {"glob"}, permission.Grep: {"grep"}, permission.List: {"list"}, permission.Edit: {"edit"},
+		permission.Bash: {"bash"}, permission.WebFetch: {"webfetch"}, permission.WebSearch: {"websearch", "codesearch"}, permission.Task: {"task"},
+		permission.Skill: {"skill"}, permission.Todo: {"todowrite"}, permission.Question: {"question"},
+	}
+)
+
 // opencodeRules writes the rules as the permission object of opencode's
 // configuration, in which the last entry that matches decides, too. There is
 // only one entry for a name, and one for a pattern of it: rules that go back to
 // an earlier name after others cannot be written.
 func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
+	if err := opencodeKeeps.Check(rules); err != nil {
+		return nil, nil, err
+	}
 	type entry struct {
 		name     string
 		patterns []string // each with its action, as JSON
 	}
 	var entries []entry
-	for _, r := range rules {
+	for _, r := range permission.Translate(rules, opencodeWords) {
 		pattern, action := r.Pattern, `"deny"`
 		if pattern == "" {
 			pattern = "*"
 		}
-		if r.Action == bgagent.PermissionAllow {
+		if permission.Allows(r) {
 			action = `"allow"`
 		}
 		if r.Name == "*" && pattern == "*" {

@@ -25,8 +25,8 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 		{"gemini has no profiles", Gemini(), full, "", "", `gemini cannot be told which profile to use; "p" was asked for`},
 		{"opencode", Opencode(), full, `run|--format|json|--model=m|--agent=p|--more`, "be \"brief\"\n\n--do it", ""},
 		{"opencode again", Opencode(), turnSpec{prompt: "x", session: "ses_1"}, `run|--format|json|--session=ses_1`, "x", ""},
-		{"claude", Claude(), full, `-p|--output-format|stream-json|--verbose|--model=m|--agent=p|--append-system-prompt=be "brief"|--more`, "--do it", ""},
-		{"claude again", Claude(), turnSpec{prompt: "x", session: "s"}, `-p|--output-format|stream-json|--verbose|--resume=s`, "x", ""},
+		{"claude", Claude(), full, `-p|--output-format|stream-json|--verbose|--include-partial-messages|--model=m|--agent=p|--append-system-prompt=be "brief"|--more`, "--do it", ""},
+		{"claude again", Claude(), turnSpec{prompt: "x", session: "s"}, `-p|--output-format|stream-json|--verbose|--include-partial-messages|--resume=s`, "x", ""},
 		{"text", Text("x"), turnSpec{prompt: "p", args: []string{"-q"}}, `-q`, "p", ""},
 		{"text has no model", Text("x"), turnSpec{prompt: "p", model: "big"}, "", "", `x cannot be told which model to use; "big" was asked for`},
 		{"lines again", Lines("x"), turnSpec{prompt: "p", session: "s"}, `--session=s`, "p", ""},
@@ -118,6 +118,7 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 	const yes, no, ask = bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
 	all := rule("*", "*", yes)
 	none := rule("*", "*", no)
+	kept := bgagent.Permission{Name: "delegate_task", Pattern: "*", Action: no, Kept: true}
 	for _, tc := range []struct {
 		name    string
 		p       Program
@@ -126,7 +127,10 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 		problem string
 	}{
 		{"codex: none", Codex(), nil, "", ""},
-		{"codex: of other tools", Codex(), []bgagent.Permission{rule("delegate_task", "*", no), rule("mcp_*", "*", no)}, "", ""},
+		{"codex: that the host keeps", Codex(), []bgagent.Permission{kept}, "", ""},
+		{"codex: of other tools", Codex(), []bgagent.Permission{rule("mcp_*", "*", no)}, "", `codex cannot be kept from what it does not know by that name, as the rule "mcp_*" deny asks`},
+		{"codex: no agents of its own", Codex(), []bgagent.Permission{rule("Task", "*", no)}, `-c|features.multi_agent=false`, ""},
+		{"codex: other words", Codex(), []bgagent.Permission{rule("Execute", "*", no), rule("delete", "*", no), rule("fetch", "*", ask)}, `-c|sandbox_mode="read-only"|-c|features.shell_tool=false|-c|web_search="disabled"|-c|sandbox_workspace_write.network_access=false`, ""},
 		{"codex: everything", Codex(), []bgagent.Permission{all}, `-c|sandbox_mode="workspace-write"`, ""},
 		{"codex: look only", Codex(), []bgagent.Permission{all, rule("edit", "*", no), rule("webfetch", "*", ask)}, `-c|sandbox_mode="read-only"|-c|web_search="disabled"|-c|sandbox_workspace_write.network_access=false`, ""},
 		{"codex: no commands", Codex(), []bgagent.Permission{rule("bash", "", no)}, `-c|features.shell_tool=false`, ""},
@@ -152,8 +156,13 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 		{"claude: look only", Claude(), []bgagent.Permission{rule("edit", "*", no), rule("bash", "git log *", yes), rule("bash", "rm *", no), rule("mcp__db__drop", "*", no)},
 			"--allowedTools=Bash(git log *)|--disallowedTools=Edit,Write,NotebookEdit,Bash(rm *),mcp__db__drop", ""},
 		{"claude: but for reading", Claude(), []bgagent.Permission{none, rule("read", "*", yes), rule("Skill", "*", yes)},
-			"--allowedTools=Read,Skill|--disallowedTools=Glob,Grep,Edit,Write,NotebookEdit,Bash,WebFetch,WebSearch,Task,TodoWrite", ""},
-		{"text: of other tools", Text("x"), []bgagent.Permission{all, rule("delegate_task", "*", no)}, "", ""},
+			"--allowedTools=Read,Glob,Grep,Skill|--disallowedTools=Edit,Write,NotebookEdit,Bash,WebFetch,WebSearch,Task,TodoWrite,AskUserQuestion,ExitPlanMode,EnterPlanMode", ""},
+		{"claude: no reading", Claude(), []bgagent.Permission{rule("Read", "secret*", no), rule("SlashCommand", "*", no)}, "--disallowedTools=Read(secret*),Glob(secret*),Grep(secret*),SlashCommand|" + noAttachments, ""},
+		{"claude: of other tools", Claude(), []bgagent.Permission{rule("frobnicate", "*", no)}, "", "claude cannot be kept from what it does not know by that name"},
+		{"claude: thinking", Claude(), []bgagent.Permission{rule("think", "*", no)}, "", "claude cannot be kept from thinking"},
+		{"opencode: other words", Opencode(), []bgagent.Permission{rule("Shell", "rm *", no), rule("DELETE", "*", ask), rule("my_tool", "*", no)}, `OPENCODE_PERMISSION={"bash":{"rm *":"deny"},"edit":{"*":"deny"},"my_tool":{"*":"deny"}}`, ""},
+		{"text: of other tools", Text("x"), []bgagent.Permission{all, kept}, "", ""},
+		{"text: an unknown word", Text("x"), []bgagent.Permission{rule("frobnicate", "*", no)}, "", `x cannot be kept from what it does not know by that name, as the rule "frobnicate" deny asks`},
 		{"text: no commands", Text("x"), []bgagent.Permission{rule("bash", "*", no)}, "", "x cannot be kept from running commands"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -169,6 +178,11 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 			got := append(call.args[n:len(call.args)-len(tc.p.Start.Prompt)], call.env...)
 			require.Equal(t, tc.want, strings.Join(got, "|"))
 		})
+	}
+	for _, word := range []string{"bash", "Bash", "execute", "Edit", "delete", "fetch", "Task", "READ_FILE", "mcp__db__drop", "*"} {
+		p := Text("x")
+		_, err := p.invoke(turnSpec{prompt: "x", rules: []bgagent.Permission{rule(word, "*", no)}})
+		require.ErrorContains(t, err, "x cannot be kept from", word)
 	}
 	p := Text("x")
 	p.Rules = IgnoreRules

@@ -2,75 +2,13 @@ package command
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 )
-
-// Kinds of access that rules speak of, by the names that agents give their
-// tools. A rule with another name is about a tool that these programs do not
-// have, and says nothing to them.
-var (
-	readNames  = []string{"read", "glob", "grep", "list"}
-	editNames  = []string{"edit", "write", "patch", "multiedit"}
-	shellNames = []string{"bash", "shell"}
-	webNames   = []string{"webfetch", "websearch"}
-)
-
-// verdict is what the rules say about one kind of access. A program that can
-// only be told yes or no is told no when something was denied and later allowed
-// in part: stricter than the rules, never looser.
-type verdict uint8
-
-const (
-	unsaid verdict = iota // no rule is about it
-	allowed
-	denied
-	partly // allowed, but for some patterns
-)
-
-// verdictOn returns what the rules say about tools of these names. "Ask" is no:
-// nobody is there to be asked.
-func verdictOn(rules []bgagent.Permission, names []string) (v verdict, by bgagent.Permission) {
-	for _, r := range rules {
-		if !matchesAny(r.Name, names) {
-			continue
-		}
-		switch all, yes := r.Pattern == "*" || r.Pattern == "", r.Action == bgagent.PermissionAllow; {
-		case all && yes:
-			v = allowed
-		case all:
-			v, by = denied, r
-		case !yes && v != denied:
-			v, by = partly, r
-		}
-	}
-	return v, by
-}
-
-func matchesAny(pattern string, names []string) bool {
-	for _, name := range names {
-		if pattern == name || pattern == "*" {
-			return true
-		}
-		if ok, err := path.Match(pattern, name); ok && err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// cannot is the error for a rule that a program cannot be held to.
-func cannot(program, what string, by bgagent.Permission) error {
-	rule := by.Name
-	if by.Pattern != "" && by.Pattern != "*" {
-		rule += " " + by.Pattern
-	}
-	return fmt.Errorf("%s cannot be kept from %s, as the rule %s %s asks; take the rule out, or use another agent", program, what, strconv.Quote(rule), by.Action)
-}
 
 // undone returns an error if the agent is called in a way that would undo what
 // the rules have become.
@@ -120,15 +58,7 @@ func isSetting(arg, key string, value bool) bool {
 // noRules is for programs that cannot be told any rules.
 func noRules(program string) func([]bgagent.Permission) (args, env []string, err error) {
 	return func(rules []bgagent.Permission) (args, env []string, err error) {
-		for _, kind := range []struct {
-			what  string
-			names []string
-		}{{"reading", readNames}, {"editing", editNames}, {"running commands", shellNames}, {"the web", webNames}} {
-			if v, by := verdictOn(rules, kind.names); v == denied || v == partly {
-				return nil, nil, cannot(program, kind.what, by)
-			}
-		}
-		return nil, nil, nil
+		return nil, nil, permission.Client{Name: program}.Check(rules)
 	}
 }
 

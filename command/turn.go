@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
 // turn is one run of a program.
@@ -23,11 +27,11 @@ type turn struct {
 	own     string      // the program's id of the session to go on with; empty for a new one
 	linger  *time.Timer // runs while the program has said that the turn is over
 
+	heard atomic.Bool // the program has printed something
+
 	// Written by the reader of standard output, read when it is done.
-	dropped int
-	strange int        // bytes of lines before the first that is known
-	first   string     // the first line that is not known
-	skipped bool       // there was a line that is too long
+	noise   jsonlines.Noise
+	garbled bool       // plain text is no UTF-8
 	lost    *TurnError // why it makes no sense to go on
 }
 
@@ -37,6 +41,10 @@ var errAborted = errors.New("command: the turn was aborted")
 // maxStrange is how much a program may print before the first line that its
 // decoder knows. Some greet their users.
 const maxStrange = 64 << 10
+
+// afterBackground takes the place of Config.Grace when a program has ended its
+// work in the background: its agent is told, and has another turn.
+const afterBackground = time.Minute
 
 // RunTurn implements [bgagent.TurnRunner]: it runs the agent's program until it
 // exits, and returns when nothing of the turn runs any more. The error of a turn
@@ -56,7 +64,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 }
 
 // open makes the turn the one that runs in the session.
-func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop context.CancelCauseFunc) (*turn, error) {
+func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop context.CancelCauseFunc) (t *turn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.sessions[id]
@@ -68,15 +76,21 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 	case s.run != nil:
 		return nil, fmt.Errorf("command: session %q: %w", id, bgagent.ErrBusy)
 	}
-	s.turns++
-	t := &turn{client: c, session: s, prompt: p, stop: stop, own: s.own}
+	t = &turn{client: c, session: s, prompt: p, stop: stop, own: s.own}
 	program := &s.agent.Program
 	if program.Resume.isZero() {
 		t.own = ""
 	}
-	if program.ForgetsUnanswered && !s.answered {
+	switch {
+	case program.ForgetsUnanswered && !s.answered:
 		t.own, t.prompt.Text = "", s.unanswered+p.Text
+	case t.own == "" && s.turns > 0 && !program.Resume.isZero():
+		if t.prompt.Text, err = s.talk.retell(p.Text); err != nil {
+			return nil, fmt.Errorf("command: %s: %w", program.Executable, err)
+		}
+		c.log(slog.LevelWarn, "the program never told its session; the conversation is put before the prompt", s, slog.String("session", id))
 	}
+	s.turns++
 	var before bgagent.Usage
 	if t.own != "" {
 		before = s.used
@@ -130,11 +144,17 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	var readers sync.WaitGroup
 	t.linger = time.NewTimer(t.client.cfg.Grace)
 	t.linger.Stop()
-	readers.Go(func() { t.read(p.stdout) })
-	readers.Go(func() { copyAll(&errs, p.stderr) })
-	t.await(ctx, p)
+	readers.Go(func() { t.read(hears{p.stdout, &t.heard}) })
+	readers.Go(func() { copyAll(&errs, hears{p.stderr, &t.heard}) })
+	silent := t.await(ctx, p)
 	stopped := context.Cause(ctx) // looked at before what is left over is ended, which takes time
 	p.finish(t.client.cfg.Grace, &readers)
+	if silent {
+		t.lost = &TurnError{Program: program.Executable, Problem: fmt.Sprintf("it printed nothing at all in %v (Config.Silence), and was stopped", t.client.cfg.Silence)}
+	}
+	if t.noise.Any() {
+		t.client.log(slog.LevelWarn, t.noise.String(), t.session)
+	}
 	return t.judge(outcome{
 		program: program.Executable, plain: program.Decode == nil, stopped: stopped,
 		code: p.state.ExitCode(), signal: signalOf(p.state), stderr: errs.String(),
@@ -142,22 +162,28 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 }
 
 // await returns when the program has exited. It is stopped when the turn must
-// stop, and when it has said that the turn is over and does not exit: what it has
-// said counts then.
-func (t *turn) await(ctx context.Context, p *process) {
+// stop, when it has said that the turn is over and does not exit (what it has
+// said counts then), and when it is silent.
+func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
+	silence := time.NewTimer(t.client.cfg.Silence)
+	defer silence.Stop()
 	for {
 		select {
 		case <-p.exited:
-			return
+			return false
 		case <-ctx.Done():
 		case <-t.linger.C:
 			if !t.out.seal() {
 				continue // it has gone on at the last moment
 			}
+		case <-silence.C:
+			if silent = !t.heard.Load() && t.session.agent.Program.Decode != nil; !silent {
+				continue
+			}
 		}
 		p.stop(t.session.agent.Program.Interrupt, t.client.cfg.Grace)
-		return
+		return silent
 	}
 }
 
@@ -200,7 +226,7 @@ func (t *turn) begin() (*process, error) {
 }
 
 // read reads what the program prints.
-func (t *turn) read(f *os.File) {
+func (t *turn) read(r io.Reader) {
 	program := &t.session.agent.Program
 	returned := false
 	defer func() {
@@ -209,53 +235,75 @@ func (t *turn) read(f *os.File) {
 		}
 	}()
 	if program.Decode == nil {
-		readText(f, t.out.Text)
-		returned = true
-		return
+		t.garbled = readText(r, t.out.Text)
+	} else {
+		t.readObjects(r, program)
 	}
-	decode := program.Decode()
-	over := false
-	t.dropped = readLines(f, t.client.cfg.MaxLine, func(line []byte) (enough bool) {
-		said := t.out.brief()
-		if said.sealed { // what it says of being stopped is not about the turn
-			return false
-		}
-		decode(line, t.out)
-		if said = t.out.brief(); said.over != over {
-			if over = said.over; over {
-				t.linger.Reset(t.client.cfg.Grace)
-			} else {
-				t.linger.Stop()
-			}
-		}
-		if !said.known {
-			if t.first == "" {
-				t.first = cut(string(line[:min(len(line), 200)]), 100)
-			}
-			if t.isStrange(len(line) + 1) {
-				return true
-			}
-		}
-		if t.own != "" && said.session != "" && said.session != t.own && !program.NewSession {
-			t.giveUp("it did not go on with its session " + t.own + " but began " + said.session)
-			return true
-		}
-		return false
-	}, func(n int) (enough bool) {
-		t.skipped = true
-		return !t.out.brief().known && t.isStrange(n)
-	})
 	returned = true
 }
 
-// isStrange counts bytes of lines that are not known, of a program none of whose
-// lines was, and gives it up when they are too many.
-func (t *turn) isStrange(n int) bool {
-	if t.strange += n; t.strange <= maxStrange {
-		return false
+// readObjects reads the objects that the program prints.
+func (t *turn) readObjects(r io.Reader, program *Program) {
+	in := jsonlines.NewReader(r, jsonlines.Config{
+		MaxLine: t.client.cfg.MaxLine, MaxNoise: maxStrange, Echo: t.prompt.System + "\n" + t.prompt.Text,
+	})
+	defer func() { t.noise = in.Noise() }()
+	decode := program.Decode()
+	over := false
+	for {
+		line, err := in.Next()
+		if errors.Is(err, jsonlines.ErrNoise) {
+			t.noise = in.Noise()
+			t.giveUp(t.unknown())
+		}
+		if err != nil {
+			return
+		}
+		if t.out.brief().sealed { // what it says of being stopped is not about the turn
+			continue
+		}
+		decode(line, t.out)
+		said := t.out.brief()
+		if said.over != over {
+			over = said.over
+			t.lingers(said)
+		}
+		if !said.known {
+			in.Reject(line)
+		}
+		if t.own != "" && said.session != "" && said.session != t.own && !program.NewSession {
+			t.giveUp("it did not go on with its session " + t.own + " but began " + said.session)
+			return
+		}
 	}
-	t.giveUp(t.unknown())
-	return true
+}
+
+// lingers begins to wait for the exit of a program that has said that the turn is
+// over, or ceases to.
+func (t *turn) lingers(said brief) {
+	switch {
+	case !said.over:
+		t.linger.Stop()
+	case said.waited:
+		t.linger.Reset(max(t.client.cfg.Grace, afterBackground))
+	default:
+		t.linger.Reset(t.client.cfg.Grace)
+	}
+}
+
+// hears notes whether anything is read.
+type hears struct {
+	r  io.Reader
+	it *atomic.Bool
+}
+
+// Read implements [io.Reader].
+func (h hears) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	if n > 0 {
+		h.it.Store(true)
+	}
+	return n, err
 }
 
 // giveUp stops a program of which nothing is to be expected any more.
@@ -269,10 +317,10 @@ func (t *turn) giveUp(problem string) {
 func (t *turn) unknown() string {
 	what := "it printed nothing"
 	switch {
-	case t.skipped:
+	case t.noise.Dropped > 0:
 		what = fmt.Sprintf("it printed a line of more than %d bytes (Config.MaxLine), and nothing that is known of it", t.client.cfg.MaxLine)
-	case t.first != "":
-		what = "it printed nothing that is known of it, first " + strconv.Quote(t.first)
+	case t.noise.Texts > 0:
+		what = "it printed nothing that is known of it, first " + strconv.Quote(t.noise.First)
 	}
 	return what + "; is it the program, in a version, that the agent's Program is for?"
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/inproc"
+	"github.com/bgagent/bgagent/internal/permission"
 	"github.com/stretchr/testify/require"
 )
 
@@ -151,6 +153,43 @@ func TestPermissionsAreThereForTheAgent(t *testing.T) {
 	}})
 	run(t, m, "a", "p")
 	require.Equal(t, []bool{true, false, true, false}, got)
+}
+
+func TestRulesAreReadByAnyWordForAKind(t *testing.T) {
+	const yes, no = bgagent.PermissionAllow, bgagent.PermissionDeny
+	for name, test := range map[string]struct {
+		rules  []bgagent.Permission
+		denied []string // tools
+	}{
+		"in capitals":       {[]bgagent.Permission{{Name: "Bash", Pattern: "*", Action: no}}, []string{"bash", "shell", "execute"}},
+		"a part":            {[]bgagent.Permission{{Name: "edit", Pattern: "*", Action: no}}, []string{"write", "Delete", "move"}},
+		"the empty pattern": {[]bgagent.Permission{{Name: "fetch", Action: no}}, []string{"webfetch"}},
+		"taken back":        {[]bgagent.Permission{{Name: "Bash", Action: no}, {Name: "execute", Action: yes}}, nil},
+		"unknown":           {[]bgagent.Permission{{Name: "MCP_*", Action: no}}, []string{"mcp__db__drop"}},
+		"an unknown action": {[]bgagent.Permission{{Name: "read", Action: "forbid"}}, []string{"grep"}},
+		"across folders":    {[]bgagent.Permission{{Name: "read", Pattern: "*.go", Action: no}}, []string{"view"}},
+	} {
+		var denied []string
+		m := manage(t, bgagent.Config{Permissions: test.rules}, map[string]inproc.Agent{"a": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			for _, tool := range test.denied {
+				if !turn.Allowed(tool, "a/main.go") {
+					denied = append(denied, tool)
+				}
+			}
+			if !turn.Allowed("todowrite", "") {
+				denied = append(denied, "todowrite")
+			}
+			return "x", nil
+		}})
+		run(t, m, "a", "p")
+		require.Equal(t, test.denied, denied, name)
+	}
+}
+
+func TestTheDocumentsSayHowRulesAreKept(t *testing.T) {
+	raw, err := os.ReadFile("../docs/clients.md")
+	require.NoError(t, err)
+	require.Contains(t, string(raw), "\n"+permission.All("", permission.Checked).Row("`inproc`")+"\n")
 }
 
 func TestMisuseOfNewPanics(t *testing.T) {

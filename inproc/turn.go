@@ -2,11 +2,11 @@ package inproc
 
 import (
 	"context"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 )
 
 // Turn is what an agent is given: what it is asked, what was said before, and
@@ -50,22 +50,16 @@ func (t *Turn) History() []bgagent.Message {
 
 // Allowed reports whether the task's rules let it use the tool on the pattern:
 // the last rule that matches decides, and without one it is allowed. Rules that
-// say "ask" do not allow.
+// say "ask" do not allow. The name of the tool and those in rules may be any of
+// the words for a kind of access; see [bgagent.Permission].
 func (t *Turn) Allowed(tool, on string) bool {
+	access := permission.Of(tool)
 	for _, rule := range slices.Backward(t.Prompt.Permissions) {
-		if matches(rule.Name, tool) && matches(rule.Pattern, on) {
-			return rule.Action == bgagent.PermissionAllow
+		if access.Named(rule) && permission.Matches(rule.Pattern, on) {
+			return permission.Allows(rule)
 		}
 	}
 	return true
-}
-
-func matches(pattern, s string) bool {
-	if pattern == "*" || pattern == s {
-		return true
-	}
-	ok, err := path.Match(pattern, s)
-	return ok && err == nil
 }
 
 // Text tells a piece of what the agent writes. When the agent returns an empty

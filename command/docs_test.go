@@ -1,0 +1,19 @@
+package command
+
+import (
+	"os"
+	"testing"
+
+	"github.com/bgagent/bgagent/internal/permission"
+	"github.com/stretchr/testify/require"
+)
+
+func TestTheDocumentsSayWhatEachProgramCanBeHeldTo(t *testing.T) {
+	raw, err := os.ReadFile("../docs/clients.md")
+	require.NoError(t, err)
+	for name, client := range map[string]permission.Client{
+		"`command`: codex": codexKeeps, "`command`: gemini": geminiKeeps, "`command`: claude": claudeKeeps, "`command`: opencode": opencodeKeeps, "`command`: any other": {},
+	} {
+		require.Contains(t, string(raw), "\n"+client.Row(name)+"\n")
+	}
+}

@@ -1,0 +1,211 @@
+package jsonlines
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// part is an object, or a text, of a line.
+type part struct {
+	bytes  []byte
+	object bool // else it is text
+}
+
+// salvage finds the objects of a line that is not one object.
+func (r *Reader) salvage(line []byte) {
+	var s stripper
+	r.clean = s.flush(s.append(r.clean[:0], line))
+	d := divider{line: r.clean, parts: r.parts[:0], budget: 4*len(r.clean) + 4096}
+	for i := 0; i < len(d.line); {
+		next := bytes.IndexAny(d.line[i:], "{\r")
+		if next < 0 {
+			break
+		}
+		i += next
+		if d.line[i] == '\r' {
+			d.endText(i, i+1)
+			r.settle(d.parts)
+			d.parts = d.parts[:0]
+			i++
+			continue
+		}
+		object, n := d.objectAt(i)
+		if object == nil {
+			i++
+			continue
+		}
+		d.endText(i, i+n)
+		d.parts = append(d.parts, part{object, true})
+		i += n
+	}
+	d.endText(len(d.line), len(d.line))
+	r.settle(d.parts)
+	r.parts = d.parts[:0]
+	if cap(r.clean) > 1<<20 {
+		r.clean = nil
+	}
+}
+
+// divider divides a line into objects and texts.
+type divider struct {
+	line   []byte
+	text   int // where the text begins that is read
+	parts  []part
+	budget int // how many bytes may still be looked at in vain: the time must grow with the length alone
+
+	keyed  bool // the text has the end of a key
+	looked int  // up to where that is known
+}
+
+// endText ends a text, and begins the next one.
+func (d *divider) endText(end, next int) {
+	if t := bytes.Trim(d.line[d.text:end], blank); len(t) > 0 {
+		d.parts = append(d.parts, part{bytes: t})
+	}
+	d.text, d.keyed, d.looked = next, false, next
+}
+
+// objectAt returns the object that begins at the brace, and how long it is in the
+// line.
+func (d *divider) objectAt(i int) (object []byte, n int) {
+	if d.budget <= 0 || !begins(d.line[i:]) || d.isValue(i) {
+		return nil, 0
+	}
+	object, n = readObject(d.line[i:])
+	if object == nil {
+		d.budget -= n
+	}
+	return object, n
+}
+
+// isValue reports whether what begins here is a value in an object that is
+// broken: the text before it ends as JSON does before a value.
+func (d *divider) isValue(i int) bool {
+	key := []byte(`":`)
+	if !d.keyed {
+		from := max(d.looked-1, d.text)
+		d.keyed, d.looked = bytes.Contains(d.line[from:i], key), i
+	}
+	text := bytes.TrimRight(d.line[d.text:i], " \t\r")
+	if bytes.HasSuffix(text, key) {
+		return true
+	}
+	n := len(text)
+	return d.keyed && n > 0 && (text[n-1] == '[' || text[n-1] == ',')
+}
+
+// settle decides which objects of a line count; see the package's documentation.
+func (r *Reader) settle(parts []part) {
+	texts, last := 0, 0 // last: index after the last text
+	for i, p := range parts {
+		if !p.object {
+			texts++
+			last = i + 1
+		}
+	}
+	behind := false
+	for i, p := range parts {
+		counts := p.object && (!behind || i >= last) && (texts == 0 || i < maxEcho && !bytes.Contains(r.echo, p.bytes))
+		switch behind = !p.object || behind && !counts; {
+		case counts:
+			r.found = append(r.found, p.bytes)
+		default:
+			r.noise.add(p.bytes)
+			if r.cfg.Skipped != nil {
+				r.cfg.Skipped(p.bytes)
+			}
+		}
+	}
+}
+
+// maxEcho is how many objects on a line with text are looked for in Config.Echo.
+// What comes after them does not count.
+const maxEcho = 100
+
+// begins reports whether b, which begins with a brace, could be an object. Most
+// braces in texts could not.
+func begins(b []byte) bool {
+	b = bytes.TrimLeft(b[1:], " \t\r")
+	return len(b) > 0 && (b[0] == '"' || b[0] == '}')
+}
+
+// readObject returns the object that b begins with, and its length in b. When
+// there is none the length is how far it has looked.
+func readObject(b []byte) (object []byte, n int) {
+	depth, inside := 0, false
+	for n < len(b) {
+		c := b[n]
+		n++
+		switch {
+		case inside && c == '\\':
+			n++
+		case c == '"':
+			inside = !inside
+		case inside:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			if depth--; depth > 0 {
+				continue
+			}
+			if object = b[:n]; !json.Valid(object) {
+				object = repaired(object)
+			}
+			return object, n
+		}
+	}
+	return nil, min(n, len(b))
+}
+
+// repaired returns an object with words that JSON does not know replaced by null,
+// and without control characters in strings; nil when it is none even then.
+func repaired(b []byte) []byte {
+	out := make([]byte, 0, len(b))
+	inside := false
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case inside && c == '\\' && i+1 < len(b):
+			out = append(out, c, b[i+1])
+			i++
+		case c == '"':
+			inside = !inside
+			out = append(out, c)
+		case inside && c < ' ':
+			out = append(out, ' ')
+		case inside || !isWord(c) || c >= '0' && c <= '9':
+			out = append(out, c)
+		default:
+			from := i
+			for i+1 < len(b) && isWord(b[i+1]) {
+				i++
+			}
+			out = appendWord(out, b[from:i+1])
+		}
+	}
+	if !json.Valid(out) {
+		return nil
+	}
+	return out
+}
+
+func isWord(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c >= '0' && c <= '9'
+}
+
+// appendWord appends a word outside of strings. One that follows a digit or a
+// sign belongs to a number, such as 1e5 and -Infinity.
+func appendWord(out, word []byte) []byte {
+	n := len(out)
+	switch w := string(word); {
+	case n > 0 && out[n-1] >= '0' && out[n-1] <= '9':
+		return append(out, word...)
+	case n > 0 && (out[n-1] == '-' || out[n-1] == '+'):
+		return append(out[:n-1], "null"...)
+	case w == "true" || w == "false" || w == "null":
+		return append(out, word...)
+	case w == "True" || w == "False":
+		return append(append(out, word[0]|0x20), word[1:]...)
+	}
+	return append(out, "null"...)
+}

@@ -1,0 +1,148 @@
+package jsonlines
+
+import "strings"
+
+// stripper removes terminal escape sequences (ECMA-48) and control characters
+// other than line ends and tabs.
+type stripper struct {
+	// text is set for what people and models read. Delete, the control characters
+	// above 127 and byte-order marks go, too, and line ends become \n. JSON may
+	// hold all of these in strings.
+	text bool
+
+	state state
+	held  []byte // of a string that may end, or of a character
+	cr    bool   // a carriage return was read last
+}
+
+type state uint8
+
+const (
+	ground state = iota
+	escape
+	control       // ESC [
+	intermediate  // ESC and a byte from space to /
+	command       // a string such as ESC ] title BEL
+	commandEscape // ESC in one
+	character     // in one that may have to go
+)
+
+// mostHeld bounds a string. A longer one is text.
+const mostHeld = 64 << 10
+
+const (
+	esc = 0x1b
+	bel = 0x07
+	bom = "\ufeff"
+)
+
+// append appends what remains of src to dst.
+func (s *stripper) append(dst, src []byte) []byte {
+	for _, c := range src {
+		dst = s.next(dst, c)
+	}
+	return dst
+}
+
+func (s *stripper) next(dst []byte, c byte) []byte {
+	final := c >= 0x30 && c <= 0x7e && c != '{' // a sequence that was cut off must not take the object with it
+	switch s.state {
+	case escape:
+		return s.afterEscape(dst, c, final)
+	case control, intermediate:
+		if c >= 0x20 && c <= 0x2f || s.state == control && c >= 0x30 && c <= 0x3f {
+			return dst
+		}
+		if s.state = ground; final {
+			return dst
+		}
+	case command:
+		switch {
+		case c == bel:
+			s.state, s.held = ground, s.held[:0]
+		case c == esc:
+			s.state = commandEscape
+		case c == '\n' || c == '\r' || len(s.held) >= mostHeld:
+			return s.next(s.flush(dst), c)
+		default:
+			s.held = append(s.held, c)
+		}
+		return dst
+	case commandEscape:
+		if c == '\\' {
+			s.state, s.held = ground, s.held[:0]
+			return dst
+		}
+		dst, s.state = s.flush(dst), escape // it has not ended, and another one begins
+		return s.next(dst, c)
+	case character:
+		if s.held = append(s.held, c); !isDoubtful(s.held) {
+			dst = append(dst, s.held[:len(s.held)-1]...)
+			s.state, s.held = ground, s.held[:0]
+			return s.next(dst, c)
+		}
+		if len(s.held) == len(bom) || len(s.held) == 2 && s.held[0] == 0xc2 {
+			s.state, s.held = ground, s.held[:0]
+		}
+		return dst
+	}
+	return s.plain(dst, c)
+}
+
+// isDoubtful reports whether the bytes are, or begin, a character that does not
+// stay in texts: U+0080 to U+009F, and U+FEFF.
+func isDoubtful(b []byte) bool {
+	if b[0] == 0xc2 {
+		return len(b) == 1 || b[1] < 0xa0 && b[1] >= 0x80
+	}
+	return strings.HasPrefix(bom, string(b))
+}
+
+// plain appends a byte outside of sequences.
+func (s *stripper) plain(dst []byte, c byte) []byte {
+	after := s.cr
+	s.cr = c == '\r'
+	switch {
+	case c == esc:
+		s.state = escape
+	case s.text && (c == 0xc2 || c == bom[0]):
+		s.state, s.held = character, append(s.held[:0], c)
+	case s.text && c == '\r':
+		return append(dst, '\n')
+	case s.text && (c == '\n' && after || c == 0x7f):
+	case c >= ' ', c == '\n', c == '\r', c == '\t':
+		return append(dst, c)
+	}
+	return dst
+}
+
+func (s *stripper) afterEscape(dst []byte, c byte, final bool) []byte {
+	s.state = ground
+	switch {
+	case c == '[':
+		s.state = control
+	case c == ']' || c == 'P' || c == 'X' || c == '^' || c == '_':
+		s.state, s.held = command, s.held[:0]
+	case c >= 0x20 && c <= 0x2f:
+		s.state = intermediate
+	case !final:
+		return s.plain(dst, c)
+	}
+	return dst
+}
+
+// flush appends what was held back: the beginning of a character, or the text of
+// a string that has not ended.
+func (s *stripper) flush(dst []byte) []byte {
+	was, held := s.state, s.held
+	if s.state, s.held = ground, nil; was == character {
+		return append(dst, held...)
+	}
+	for _, c := range held {
+		dst = s.next(dst, c)
+	}
+	if s.state == character { // a string is never the middle of one
+		return s.flush(dst)
+	}
+	return dst
+}

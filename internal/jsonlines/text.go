@@ -1,0 +1,130 @@
+package jsonlines
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Cleaner makes text of what a program has written for a terminal, as it comes:
+// without escape sequences and control characters, with \n as the end of a line.
+// The zero value is ready.
+type Cleaner struct{ s stripper }
+
+// Clean returns what a piece adds to the text. The beginning of a sequence at its
+// end is held back for the next call.
+func (c *Cleaner) Clean(piece string) string {
+	c.s.text = true
+	if c.s.state == ground && !c.s.cr && isClean(piece) {
+		return piece
+	}
+	return string(c.s.append(make([]byte, 0, len(piece)), []byte(piece)))
+}
+
+// Rest returns what is still held back.
+func (c *Cleaner) Rest() string {
+	c.s.text = true
+	return string(c.s.flush(nil))
+}
+
+// Clean returns the text without escape sequences and control characters, with
+// \n as the end of a line.
+func Clean(text string) string {
+	if isClean(text) {
+		return text
+	}
+	var c Cleaner
+	return c.Clean(text) + c.Rest()
+}
+
+// isClean reports whether there is nothing that Clean might remove.
+func isClean(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' && c != '\n' && c != '\t' || c == 0x7f || c == 0xc2 || c == bom[0] {
+			return false
+		}
+	}
+	return true
+}
+
+// brief returns the text in one line of at most n bytes.
+func brief(b []byte, n int) string {
+	s := strings.ToValidUTF8(Clean(string(b[:min(len(b), 8*n)])), "\ufffd")
+	if s = strings.Join(strings.Fields(s), " "); len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}
+
+// UTF8 returns a reader of what r has as UTF-8. It decodes UTF-16 where that
+// begins with a byte-order mark, and passes on everything else as it is.
+func UTF8(r io.Reader) io.Reader { return &utf8Reader{in: bufio.NewReader(r)} }
+
+type utf8Reader struct {
+	in    *bufio.Reader
+	begun bool
+	order binary.ByteOrder // nil for what is not decoded
+	out   []byte           // decoded, and not read yet
+	high  rune             // the first half of a surrogate pair; 0 for none
+	err   error
+}
+
+// Read implements [io.Reader].
+func (u *utf8Reader) Read(p []byte) (int, error) {
+	if !u.begun {
+		u.begun = true
+		switch b, _ := u.in.Peek(2); string(b) {
+		case "\xff\xfe":
+			u.order = binary.LittleEndian
+		case "\xfe\xff":
+			u.order = binary.BigEndian
+		}
+	}
+	if u.order == nil {
+		return u.in.Read(p)
+	}
+	for len(u.out) == 0 && u.err == nil {
+		u.decode()
+	}
+	n := copy(p, u.out)
+	if u.out = u.out[n:]; n > 0 || len(p) == 0 {
+		return n, nil
+	}
+	return 0, u.err
+}
+
+// decode decodes what is there, one unit at least.
+func (u *utf8Reader) decode() {
+	out := u.out[:0]
+	for first := true; first || u.in.Buffered() >= 2 && len(out) < 4096; first = false {
+		var unit [2]byte
+		if _, err := io.ReadFull(u.in, unit[:]); err != nil {
+			if u.err = err; err == io.ErrUnexpectedEOF {
+				u.err = io.EOF // half a unit is nothing
+			}
+			break
+		}
+		c := rune(u.order.Uint16(unit[:]))
+		if u.high != 0 {
+			pair := utf16.DecodeRune(u.high, c)
+			out = utf8.AppendRune(out, pair)
+			if u.high = 0; pair != utf8.RuneError {
+				continue
+			}
+		}
+		switch {
+		case c >= 0xd800 && c < 0xdc00:
+			u.high = c
+		case c == 0xfeff:
+		default:
+			out = utf8.AppendRune(out, c)
+		}
+	}
+	u.out = out
+}

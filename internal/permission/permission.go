@@ -1,0 +1,192 @@
+// Package permission has the words in which rules ([bgagent.Permission]) speak of
+// what agents do. All session clients read rules with it, so that a word means
+// the same everywhere, however it is written; and each declares with [Client]
+// what it can hold an agent to, so that a rule that nobody keeps is refused.
+package permission
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+)
+
+// Kind is a kind of access, by the word that this library has for it.
+type Kind string
+
+// The kinds of access.
+const (
+	Read      Kind = "read"
+	Search    Kind = "search" // glob, grep or list
+	Glob      Kind = "glob"
+	Grep      Kind = "grep"
+	List      Kind = "list"
+	Edit      Kind = "edit"
+	Delete    Kind = "delete"
+	Move      Kind = "move"
+	Bash      Kind = "bash"
+	Web       Kind = "web" // webfetch or websearch
+	WebFetch  Kind = "webfetch"
+	WebSearch Kind = "websearch"
+	Task      Kind = "task" // the agent's own agents
+	Skill     Kind = "skill"
+	Todo      Kind = "todowrite"
+	Question  Kind = "question"
+	Think     Kind = "think"
+	Mode      Kind = "mode"
+)
+
+// entry is a kind with the other words for it.
+type entry struct {
+	kind   Kind
+	within Kind   // the kind that it is part of
+	what   string // for messages: what an agent is kept from
+	some   string // the same, for a part of it
+	minor  bool   // a rule for all is kept without keeping this
+	words  string // without case, hyphens, underscores and spaces, see fold
+}
+
+// vocabulary lists the kinds, each after the one that it is part of.
+var vocabulary = []entry{
+	{kind: Read, what: "reading", some: "reading some files only",
+		words: "view cat open readfile readfiles readmanyfiles readtextfile fsread viewfile openfile notebookread"},
+	{kind: Search, within: Read, what: "searching", some: "searching in some places only", words: "find searchfiles codebasesearch"},
+	{kind: Glob, within: Search, what: "looking for files", some: "looking for some files only", words: "findfiles filesearch globfiles"},
+	{kind: Grep, within: Search, what: "searching in files", some: "searching in some files only", words: "ripgrep rg grepsearch searchfilecontent searchtext"},
+	{kind: List, within: Search, what: "listing folders", some: "listing some folders only", words: "ls dir listdir listdirectory listfiles readfolder"},
+	{kind: Edit, what: "editing", some: "editing some files only",
+		words: "write patch multiedit editfile editfiles writefile writefiles writetextfile fswrite applypatch applydiff create createfile " +
+			"replace strreplace searchreplace insert append update modify notebookedit"},
+	{kind: Delete, within: Edit, what: "deleting files", some: "deleting some files only", words: "remove unlink deletefile removefile"},
+	{kind: Move, within: Edit, what: "moving files", some: "moving some files only", words: "rename movefile renamefile"},
+	{kind: Bash, what: "running commands", some: "running some commands only",
+		words: "shell execute exec terminal command commands cmd run sh zsh powershell pwsh process script localshell unifiedexec " +
+			"shellcommand runcommand runshellcommand runterminalcmd runinterminal execcommand executecommand executebash"},
+	{kind: Web, what: "the web", some: "some addresses only", words: "internet browse browser http https url"},
+	{kind: WebFetch, within: Web, what: "fetching from the web", some: "some addresses only", words: "fetch fetchurl urlfetch readurl httprequest httpget download"},
+	{kind: WebSearch, within: Web, what: "searching the web", some: "some searches only", words: "googlewebsearch searchweb googlesearch internetsearch"},
+	{kind: Task, what: "starting agents of its own", some: "starting some agents of its own only", words: "agent subagent spawnagent runagent"},
+	{kind: Skill, what: "using skills", some: "using some skills only", words: "skills activateskill", minor: true},
+	{kind: Todo, what: "writing todos", some: "writing some todos only", words: "todo todos todoread writetodos updateplan", minor: true},
+	{kind: Question, what: "asking the user", some: "asking the user some things only", words: "askuser askuserquestion", minor: true},
+	{kind: Think, what: "thinking", some: "thinking some things only", minor: true},
+	{kind: Mode, what: "changing its mode", some: "changing to some modes only", words: "switchmode planexit exitplanmode planenter enterplanmode", minor: true},
+}
+
+// byWord has the kind of every word, folded.
+var byWord = func() map[string]Kind {
+	m := map[string]Kind{}
+	for _, e := range vocabulary {
+		for _, w := range append(strings.Fields(e.words), string(e.kind)) {
+			m[w] = e.kind
+		}
+	}
+	return m
+}()
+
+func lookup(k Kind) entry {
+	i := slices.IndexFunc(vocabulary, func(e entry) bool { return e.kind == k })
+	if i < 0 {
+		return entry{kind: k, what: string(k), some: "some of " + string(k)}
+	}
+	return vocabulary[i]
+}
+
+// Kinds returns all kinds, each after the one that it is part of.
+func Kinds() []Kind {
+	list := make([]Kind, len(vocabulary))
+	for i, e := range vocabulary {
+		list[i] = e.kind
+	}
+	return list
+}
+
+// KindOf returns the kind that a word stands for, in whatever case and with
+// whatever hyphens it is written.
+func KindOf(word string) (Kind, bool) {
+	k, ok := byWord[fold(word)]
+	return k, ok
+}
+
+// Covers reports whether the kind is the other one, or has it as a part.
+func (k Kind) Covers(other Kind) bool {
+	for ; other != ""; other = lookup(other).within {
+		if k == other {
+			return true
+		}
+	}
+	return false
+}
+
+// Parts returns the kind and those that are part of it.
+func (k Kind) Parts() []Kind {
+	return slices.DeleteFunc(Kinds(), func(x Kind) bool { return !k.Covers(x) })
+}
+
+// fold takes case, hyphens, underscores and spaces out of a word.
+func fold(word string) string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '-', '_', ' ', '\t':
+			return -1
+		}
+		return r
+	}, strings.ToLower(word))
+}
+
+// Named returns the kinds that a rule of this name is about, without their
+// parts: none for a name that is no word of the vocabulary. A name with wildcards
+// forbids whatever has a word that it matches, and allows only what it matches by
+// the kind's own word.
+func Named(r bgagent.Permission) (list []Kind) {
+	name := fold(r.Name)
+	switch {
+	case forAllNames(r):
+		return topKinds()
+	case !strings.ContainsAny(name, "*?["):
+		if k, ok := byWord[name]; ok {
+			list = append(list, k)
+		}
+		return list
+	}
+	for _, e := range vocabulary {
+		matches := wild(r.Name, string(e.kind))
+		if !Allows(r) {
+			matches = matches || slices.ContainsFunc(strings.Fields(e.words), func(w string) bool { return wild(r.Name, w) })
+		}
+		if matches {
+			list = append(list, e.kind)
+		}
+	}
+	return list
+}
+
+// forAllNames reports whether the rule is for everything that has a name.
+func forAllNames(r bgagent.Permission) bool { return r.Name != "" && strings.Trim(r.Name, "*") == "" }
+
+func topKinds() (list []Kind) {
+	for _, e := range vocabulary {
+		if e.within == "" {
+			list = append(list, e.kind)
+		}
+	}
+	return list
+}
+
+// Action returns what the rule says. What is none of the three actions denies.
+func Action(r bgagent.Permission) bgagent.PermissionAction {
+	switch a := bgagent.PermissionAction(strings.ToLower(strings.TrimSpace(string(r.Action)))); a {
+	case bgagent.PermissionAllow, bgagent.PermissionAsk:
+		return a
+	}
+	return bgagent.PermissionDeny
+}
+
+// Allows reports whether the rule allows. A rule that says "ask" does not.
+func Allows(r bgagent.Permission) bool { return Action(r) == bgagent.PermissionAllow }
+
+// ForAll reports whether the pattern of the rule is for all that its name is
+// about.
+func ForAll(r bgagent.Permission) bool {
+	return strings.Trim(r.Pattern, "*") == "" || r.Pattern == "**/*"
+}
