@@ -62,8 +62,11 @@
 //     call. Where the agent does not say which files that are, and a rule is
 //     about some of them, no rule allows it; a command that may be several (with
 //     ; or | or $( and the like, in quotation marks too) is allowed by a rule
-//     for all commands only. Rules look at the text of paths and commands, not
-//     at what links or scripts make of it.
+//     for all commands only. A command may be told as a text or as words, under
+//     any of the usual names, and the script of a shell is looked into; where none
+//     can be read a rule for some commands allows nothing. A title is for people and
+//     never decides. Paths are compared without links, those of rules too; what a
+//     script does is not seen.
 //   - Files: none unless Config.Files says so, and only below the directory of
 //     the session, whatever .. and links say. A file is written beside the old
 //     one, whose place, mode and owner it takes; through a link, and where a

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 	sdk "github.com/coder/acp-go-sdk"
 	"github.com/google/uuid"
 )
@@ -174,7 +175,7 @@ func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if ruling(t.prompt.Permissions, subject{names: []string{kind}, texts: []string{filepath.Join(t.s.dir, name)}, dir: t.s.dir}) == bgagent.PermissionDeny {
+	if ruling(t.prompt.Permissions, subject{access: permission.Of(kind), texts: []string{filepath.Join(t.s.dir, name)}, dir: t.s.dir, real: realPath(t.s.dir)}) == bgagent.PermissionDeny {
 		return nil, "", errors.New("a rule of the host denies it")
 	}
 	root, err := os.OpenRoot(t.s.dir)
@@ -203,15 +204,6 @@ func inside(dir, path string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
-}
-
-// absolute returns the path, which may be relative to the directory, without any
-// ".." in it.
-func absolute(path, dir string) string {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	return filepath.Clean(path)
 }
 
 // isRegular refuses what is no regular file: others may never end, or block.

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -176,27 +178,46 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (q Permissi
 	return q, known.unclear, out
 }
 
-// subject returns what the rules are asked about.
+// subject returns what the rules are asked about. What a tool does is read from
+// its input and never from its title, which is for people and may be a model's.
 func (q *PermissionRequest) subject(unclear bool) subject {
-	s := subject{names: []string{q.Name, q.Kind}, dir: q.Directory}
-	command, isCommand := commandIn(q.Input)
+	s := subject{access: accessOf(q.Name, q.Kind), dir: q.Directory, real: realPath(q.Directory)}
+	commands, readable := commandsIn(q.Input)
+	shell := s.is(permission.Bash)
+	if len(commands) > 0 && !shell {
+		s.access.Maybe = append(slices.Clone(s.access.Maybe), permission.Bash)
+	}
 	switch {
-	case unclear: // what it is about cannot be said
-	case s.has(sdk.ToolKindExecute):
-		if s.command = true; !isCommand {
-			command = q.Title
+	case unclear || (shell || len(commands) > 0) && !readable: // what it is about cannot be said
+	case shell || len(q.Paths) == 0 && len(commands) > 0:
+		s.command = true
+		for _, c := range commands {
+			s.texts, s.wholes = append(s.texts, c.text), append(s.wholes, c.whole)
 		}
-		s.texts = []string{command}
 	case len(q.Paths) > 0:
 		for _, path := range q.Paths {
-			s.texts = append(s.texts, absolute(path, q.Directory))
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(q.Directory, path)
+			}
+			s.texts = append(s.texts, path)
 		}
-	case isCommand:
-		s.texts, s.command = []string{command}, true
-	case !s.ofFiles(): // the title of a tool that works on files need not name them
+	case s.is(permission.Web):
+		s.texts = addressesIn(q.Input)
+	case !s.is(permission.Read, permission.Edit): // the title of a tool that works on files need not name them
 		s.texts = []string{q.Title}
 	}
 	return s
+}
+
+// addressesIn returns what a tool for the web is given.
+func addressesIn(input any) (list []string) {
+	fields, _ := input.(map[string]any)
+	for _, name := range []string{"url", "uri", "query", "address", "prompt"} {
+		if s, ok := fields[name].(string); ok && s != "" {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // decide answers a question: the rules of the session first, then the host.
@@ -270,13 +291,6 @@ func await[T any](ctx context.Context, f func() T) (T, error) {
 		var none T
 		return none, context.Cause(ctx)
 	}
-}
-
-// commandIn returns the command in the input of a tool.
-func commandIn(input any) (command string, ok bool) {
-	fields, _ := input.(map[string]any)
-	command, ok = fields["command"].(string)
-	return command, ok
 }
 
 // option returns the id of the option that says the answer.

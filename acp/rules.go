@@ -1,36 +1,85 @@
 package acp
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
+// keeps declares how agents are held to rules: they ask before they do something,
+// so far as they do.
+var keeps = permission.All("the agent", permission.Asked)
+
 // subject is what rules are asked about.
 type subject struct {
-	names   []string // of the tool, and of its kind
+	access  permission.Access
 	texts   []string // absolute paths, a command, or a title; none when the files are not known
+	wholes  []string // of commands: the same with the shell that runs them, to forbid
 	command bool     // it is a command for a shell
 	dir     string   // of the session
+	real    string   // the same without links
+}
+
+// accessOf returns what a tool call is, by the agent's name of the tool and by its
+// kind. The name may be what a model has written as a title: where it is known to
+// the vocabulary it makes a kind more exact, and never replaces one.
+func accessOf(name, kind string) permission.Access {
+	a := permission.Access{Names: []string{name}}
+	if kind != name {
+		a.Names = append(a.Names, kind)
+	}
+	own, known := permission.KindOf(name)
+	known = known && name != kind
+	is, maybe := kindsOf(sdk.ToolKind(strings.ToLower(kind)))
+	switch {
+	case known && (is == "" || is.Covers(own)):
+		a.Kinds = []permission.Kind{own}
+		if own == is && own != permission.Read { // a word such as web does not say which
+			a.Maybe = maybe
+		}
+	case is != "":
+		a.Kinds, a.Maybe = []permission.Kind{is}, maybe
+		if known {
+			a.Kinds = append(a.Kinds, own)
+		}
+	}
+	return a
+}
+
+// kindsOf returns the kind of access that a kind of the protocol stands for, and
+// what it may be more exactly.
+func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
+	switch kind {
+	case sdk.ToolKindRead:
+		return permission.Read, []permission.Kind{permission.List}
+	case sdk.ToolKindSearch:
+		return permission.Search, permission.Search.Parts()
+	case sdk.ToolKindFetch:
+		return permission.Web, permission.Web.Parts()
+	}
+	is, _ = permission.KindOf(string(kind))
+	return is, nil
 }
 
 // ruling returns what the rules say: for each text the last rule that matches
 // decides. All must be allowed, and one that is denied is enough. What is not
 // known is not allowed while a rule is about some of it only.
 func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
-	rules = slices.DeleteFunc(slices.Clone(rules), func(r bgagent.Permission) bool { return !s.named(r.Name) })
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r bgagent.Permission) bool { return !s.access.Named(r) })
 	if len(s.texts) == 0 {
 		return rulingOnAll(rules)
 	}
 	all := bgagent.PermissionAllow
-	for _, text := range s.texts {
+	for i, text := range s.texts {
 		action := bgagent.PermissionAsk
 		for _, r := range rules {
-			if s.matches(r, text) {
-				action = r.Action
+			if s.matches(r, text) || i < len(s.wholes) && !permission.Allows(r) && s.matches(r, s.wholes[i]) {
+				action = permission.Action(r)
 			}
 		}
 		switch action {
@@ -50,120 +99,112 @@ func rulingOnAll(rules []bgagent.Permission) bgagent.PermissionAction {
 	action := bgagent.PermissionAsk
 	for _, r := range rules {
 		switch {
-		case isAll(r.Pattern):
-			action = r.Action
-		case action == bgagent.PermissionAllow && r.Action != bgagent.PermissionAllow:
+		case permission.ForAll(r):
+			action = permission.Action(r)
+		case action == bgagent.PermissionAllow && !permission.Allows(r):
 			action = bgagent.PermissionAsk
 		}
 	}
 	return action
 }
 
-func isAll(pattern string) bool { return pattern == "" || pattern == "*" }
-
-// named reports whether a rule of this name is about the tool. To delete and to
-// move a file is to edit it, for rules on editing, though not the other way
-// round.
-func (s *subject) named(rule string) bool {
-	if rule == "*" {
-		return true
-	}
-	rule = alias(rule)
-	return slices.ContainsFunc(s.names, func(n string) bool {
-		if n = alias(n); n == "" {
-			return false
-		}
-		edits := n == string(sdk.ToolKindDelete) || n == string(sdk.ToolKindMove)
-		return rule == n || edits && rule == string(sdk.ToolKindEdit)
+// is reports whether the access is, or is part of, one of the kinds.
+func (s *subject) is(kinds ...permission.Kind) bool {
+	return slices.ContainsFunc(s.access.Kinds, func(k permission.Kind) bool {
+		return slices.ContainsFunc(kinds, func(x permission.Kind) bool { return x.Covers(k) })
 	})
-}
-
-// has reports whether the tool is of one of the kinds.
-func (s *subject) has(kinds ...sdk.ToolKind) bool {
-	return slices.ContainsFunc(s.names, func(n string) bool { return slices.Contains(kinds, sdk.ToolKind(alias(n))) })
-}
-
-// ofFiles reports whether the tool works on files.
-func (s *subject) ofFiles() bool {
-	return s.has(sdk.ToolKindRead, sdk.ToolKindEdit, sdk.ToolKindDelete, sdk.ToolKindMove, sdk.ToolKindSearch)
-}
-
-// alias returns the protocol's kind for the names that hosts use for it, in lower
-// case.
-func alias(name string) string {
-	name = strings.ToLower(name)
-	switch name {
-	case "bash", "shell":
-		return string(sdk.ToolKindExecute)
-	case "write", "patch", "multiedit":
-		return string(sdk.ToolKindEdit)
-	case "webfetch":
-		return string(sdk.ToolKindFetch)
-	}
-	return name
 }
 
 // matches reports whether the rule matches the text. Of a command that may be
 // several, allowing one says nothing of the others: a pattern allows none of
 // them, and forbids all when it matches one.
 func (s *subject) matches(r bgagent.Permission, text string) bool {
-	if isAll(r.Pattern) {
+	switch {
+	case permission.ForAll(r):
 		return true
+	case !s.command:
+		return s.matchesPath(r, text)
+	case permission.Allows(r):
+		return !isCompound(text) && permission.Matches(r.Pattern, text)
 	}
-	if !s.command || !isCompound(text) {
-		return matches(r.Pattern, text, s.dir)
-	}
-	return r.Action != bgagent.PermissionAllow &&
-		(wildcard(r.Pattern, text) || slices.ContainsFunc(commands(text), func(c string) bool { return wildcard(r.Pattern, c) }))
+	return slices.ContainsFunc(append(partsOf(text), text), func(c string) bool { return permission.Matches(r.Pattern, c) })
 }
 
-// joints are the characters by which a shell is given more than one command, or a
-// file to write to. Inside quotation marks they are not, which is not looked at:
-// to take a command for more than it is does no harm.
-const joints = ";|&\n\r`<>"
-
-// isCompound reports whether a shell might run more than the one command.
-func isCompound(command string) bool {
-	return strings.ContainsAny(command, joints) || strings.Contains(command, "$(")
-}
-
-// commands returns the parts of a command of which each might be one.
-func commands(text string) []string {
-	parts := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(joints+"(){}", r) })
-	for i, p := range parts {
-		parts[i] = strings.TrimSpace(p)
+// matchesPath reports whether the pattern of a rule matches the text: as it is,
+// and, when it is a path, relative to the directory. Agents tell paths with links
+// or without, and so do rules: a rule that forbids is about a path when it matches
+// in one of these forms, one that allows must match the real path too.
+func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
+	if !filepath.IsAbs(text) {
+		return permission.Matches(r.Pattern, text)
 	}
-	return parts
+	told := filepath.Clean(text) // no .. gets past a rule
+	actual := realPath(text)
+	pattern := r.Pattern
+	if filepath.IsAbs(pattern) {
+		pattern = realPattern(pattern)
+	}
+	matches := func(path string) bool {
+		return permission.Matches(r.Pattern, path) || permission.Matches(pattern, path) ||
+			matchesBelow(r.Pattern, path, s.dir) || matchesBelow(r.Pattern, path, s.real)
+	}
+	if permission.Allows(r) {
+		return matches(actual)
+	}
+	return matches(told) || matches(actual)
 }
 
-// matches reports whether the pattern matches the subject: as it is, and, when
-// it is a path, relative to the directory. A * stands for any characters, a ? for
-// one.
-func matches(pattern, subject, dir string) bool {
-	if filepath.IsAbs(subject) {
-		subject = filepath.Clean(subject) // no .. gets past a rule
-		if rel, err := filepath.Rel(dir, subject); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) && wildcard(pattern, rel) {
-			return true
+// matchesBelow reports whether the pattern matches the path relative to the
+// directory, when it is below that.
+func matchesBelow(pattern, path, dir string) bool {
+	if dir == "" {
+		return false
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) && permission.Matches(pattern, rel)
+}
+
+// realPath returns the path without links, of which the end need not exist. What
+// cannot be looked at stays as it is.
+func realPath(path string) string {
+	const sep = string(filepath.Separator)
+	volume := filepath.VolumeName(path)
+	done := volume + sep
+	for rest, hops := strings.Split(path[len(volume):], sep), 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			done = filepath.Dir(done)
+			continue
 		}
+		next := filepath.Join(done, name)
+		to, err := os.Readlink(next)
+		if hops++; err != nil || hops > maxLinks {
+			done = next
+			continue
+		}
+		if filepath.IsAbs(to) {
+			volume = filepath.VolumeName(to)
+			done, to = volume+sep, to[len(volume):]
+		}
+		rest = append(strings.Split(to, sep), rest...)
 	}
-	return wildcard(pattern, subject)
+	return done
 }
 
-// wildcard matches s with a pattern of characters, * and ?.
-func wildcard(pattern, s string) bool {
-	p, star, mark, i := 0, -1, 0, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark, p = p, i, p+1
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
-			p, i = p+1, i+1
-		case star >= 0:
-			mark++
-			p, i = star+1, mark
-		default:
-			return false
-		}
+// maxLinks bounds the steps of a path whose links lead in a circle.
+const maxLinks = 1000
+
+// realPattern returns a pattern for paths without the links of the folders before
+// its first wildcard.
+func realPattern(pattern string) string {
+	i := strings.IndexAny(pattern, "*?[")
+	if i < 0 {
+		return realPath(pattern)
 	}
-	return strings.Trim(pattern[p:], "*") == ""
+	i = strings.LastIndexByte(pattern[:i], filepath.Separator) + 1
+	return filepath.Join(realPath(pattern[:i]), pattern[i:])
 }

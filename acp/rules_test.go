@@ -15,6 +15,12 @@ func on(name, pattern string, a bgagent.PermissionAction) bgagent.Permission {
 	return bgagent.Permission{Name: name, Pattern: pattern, Action: a}
 }
 
+// about is what rules are asked about: the name and the kind of a tool, and what
+// it is used on.
+func about(names []string, texts ...string) subject {
+	return subject{access: accessOf(names[0], names[len(names)-1]), texts: texts, dir: "/w"}
+}
+
 func TestTheLastRuleThatMatchesDecides(t *testing.T) {
 	const allow, deny, ask = bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
 	all := on("*", "*", allow)
@@ -43,23 +49,23 @@ func TestTheLastRuleThatMatchesDecides(t *testing.T) {
 		"one character":             {[]bgagent.Permission{on("bash", "l?", allow)}, []string{"execute"}, []string{"ls"}, allow},
 		"one character is not none": {[]bgagent.Permission{on("bash", "ls?", allow)}, []string{"execute"}, []string{"ls"}, ask},
 	} {
-		require.Equal(t, test.want, ruling(test.rules, subject{names: test.names, texts: test.subjects, dir: "/w"}), name)
+		require.Equal(t, test.want, ruling(test.rules, about(test.names, test.subjects...)), name)
 	}
 }
 
 func TestToDeleteAndToMoveIsToEdit(t *testing.T) {
 	const allow, deny = bgagent.PermissionAllow, bgagent.PermissionDeny
-	about := func(kind sdk.ToolKind) subject {
-		return subject{names: []string{"tool", string(kind)}, texts: []string{"/w/a"}, dir: "/w"}
+	onFile := func(kind sdk.ToolKind) subject {
+		return about([]string{"tool", string(kind)}, "/w/a")
 	}
 	noEdits := []bgagent.Permission{on("*", "*", allow), on("write", "*", deny)}
 	for _, kind := range []sdk.ToolKind{sdk.ToolKindEdit, sdk.ToolKindDelete, sdk.ToolKindMove} {
-		require.Equal(t, deny, ruling(noEdits, about(kind)), kind)
+		require.Equal(t, deny, ruling(noEdits, onFile(kind)), kind)
 	}
-	require.Equal(t, allow, ruling(noEdits, about(sdk.ToolKindRead)))
+	require.Equal(t, allow, ruling(noEdits, onFile(sdk.ToolKindRead)))
 	noDeletes := []bgagent.Permission{on("edit", "*", allow), on("delete", "*", deny)}
-	require.Equal(t, deny, ruling(noDeletes, about(sdk.ToolKindDelete)))
-	require.Equal(t, allow, ruling(noDeletes, about(sdk.ToolKindEdit)))
+	require.Equal(t, deny, ruling(noDeletes, onFile(sdk.ToolKindDelete)))
+	require.Equal(t, allow, ruling(noDeletes, onFile(sdk.ToolKindEdit)))
 }
 
 func TestARuleForOneCommandDoesNotAllowAnother(t *testing.T) {
@@ -68,7 +74,9 @@ func TestARuleForOneCommandDoesNotAllowAnother(t *testing.T) {
 	all := []bgagent.Permission{on("bash", "*", allow)}
 	noRm := append(all[:1:1], on("bash", "rm *", deny))
 	about := func(command string) subject {
-		return subject{names: []string{"execute"}, texts: []string{command}, command: true, dir: "/w"}
+		s := about([]string{"execute"}, command)
+		s.command = true
+		return s
 	}
 	require.Equal(t, allow, ruling(git, about("git status -s")))
 	for _, command := range []string{
@@ -99,7 +107,7 @@ func TestWhatIsNotKnownIsNotAllowedByARuleForSomeOfIt(t *testing.T) {
 		"none but some":         {[]bgagent.Permission{on("*", "*", deny), on("edit", "src/*", allow)}, deny},
 		"a rule for other ones": {[]bgagent.Permission{on("edit", "*", allow), on("read", "secrets/*", deny)}, allow},
 	} {
-		require.Equal(t, test.want, ruling(test.rules, subject{names: []string{"edit"}, dir: "/w"}), name)
+		require.Equal(t, test.want, ruling(test.rules, about([]string{"edit"})), name)
 	}
 }
 

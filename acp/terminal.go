@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/permission"
 	sdk "github.com/coder/acp-go-sdk"
 	"github.com/google/uuid"
 )
@@ -24,7 +25,7 @@ type TerminalRequest struct {
 	Task      string   // id of the task, bg_…
 	Agent     string   // name of the agent, as the caller gave it
 	Command   []string // program and arguments; it is run as it is, without a shell
-	Directory string   // where it is to run: the session's directory or one below it
+	Directory string   // where it is to run: the session's directory or one below it, without links when the agent named it
 	Env       []string // NAME=value: what it gets besides the agent's environment
 }
 
@@ -52,12 +53,10 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	for _, v := range q.Env {
 		req.Env = append(req.Env, v.Name+"="+v.Value)
 	}
-	if cwd := value(q.Cwd); cwd != "" && absolute(cwd, t.s.dir) != t.s.dir {
-		rel, err := inside(t.s.dir, cwd)
-		if err != nil {
+	if cwd := value(q.Cwd); cwd != "" {
+		if req.Directory, err = directoryInside(t.s.dir, cwd); err != nil {
 			return nil, fmt.Errorf("the directory %.300q: %w", cwd, err)
 		}
-		req.Directory = filepath.Join(t.s.dir, rel)
 	}
 	if err := c.mayRun(t, req); err != nil {
 		return nil, err
@@ -88,26 +87,32 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	return sdk.CreateTerminalResponse{TerminalId: id}, nil
 }
 
+// directoryInside returns the directory without links, by which it might be
+// somewhere else.
+func directoryInside(dir, cwd string) (string, error) {
+	if !filepath.IsAbs(cwd) {
+		cwd = filepath.Join(dir, cwd)
+	}
+	cwd = realPath(cwd)
+	rel, err := filepath.Rel(realPath(dir), cwd)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
+	}
+	return cwd, nil
+}
+
 // mayRun asks the rules of the session and the host.
 func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	if c.cfg.Terminal == nil {
 		return errors.New("the host does not run commands for agents")
 	}
-	about := subject{names: []string{string(sdk.ToolKindExecute)}, texts: []string{commandLine(req.Command)}, command: true, dir: t.s.dir}
+	command := commandOf(req.Command)
+	about := subject{access: permission.Of(string(permission.Bash)), texts: []string{command.text}, wholes: []string{command.whole}, command: true, dir: t.s.dir}
 	if ruling(t.prompt.Permissions, about) == bgagent.PermissionDeny {
 		return errors.New("a rule of the host denies it")
 	}
 	no, err := await(t.ctx, func() error { return c.cfg.Terminal(t.ctx, req) })
 	return errors.Join(err, no)
-}
-
-// commandLine returns the command as rules see it.
-func commandLine(argv []string) string {
-	line := argv[0]
-	for _, a := range argv[1:] {
-		line += " " + a
-	}
-	return line
 }
 
 // startTerminal runs the command.
