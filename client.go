@@ -34,7 +34,8 @@ type client struct {
 	kick     chan struct{}         // wakes it early
 	streamUp int64                 // since when events tell everything; 0 when they do not
 	lastBeat int64
-	gapAt    int64 // when events were last lost
+	gapAt    int64   // when events were last lost
+	out      *outage // nil while its runtime can be reached, as far as is known
 }
 
 // addClient checks what the client is and finds its abilities.
@@ -126,7 +127,7 @@ func lookedAt(err error) error {
 		return nil
 	}
 	e := &hostError{text: err.Error()}
-	for _, known := range [...]error{ErrBusy, ErrNoSession, errors.ErrUnsupported} {
+	for _, known := range [...]error{ErrBusy, ErrNoSession, ErrUnreachable, errors.ErrUnsupported} {
 		if errors.Is(err, known) {
 			e.is = append(e.is, known)
 		}

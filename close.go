@@ -91,7 +91,8 @@ func (m *BackgroundManager) isClosed() bool {
 // to stop the time it may take. The
 // error is a [*CloseError] that names what did not stop and what no parent has
 // been told of; nil when there is neither. It may be called again, and from
-// several goroutines: all get the same answer. Get, List, Read, TakeNotice and
+// several goroutines: all get the same answer, once there is one, whether or not
+// their context has ended. Get, List, Read, TakeNotice and
 // NextNotice still work afterwards.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	first := false
@@ -104,6 +105,11 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 		m.closeErr = m.finishClose(ctx)
 		close(m.closeDone)
 		return m.closeErr
+	}
+	select {
+	case <-m.closeDone: // however it stands with ctx
+		return m.closeErr
+	default:
 	}
 	select {
 	case <-m.closeDone:

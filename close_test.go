@@ -177,3 +177,25 @@ func TestTurnsThatExitWhileDrainAndCloseRun(t *testing.T) {
 		})
 	}
 }
+
+func TestCloseAgainGivesTheSameAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &goRunner{}
+		f.run = func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			time.Sleep(time.Hour) // ignores its context
+			return bgagent.TurnEnd{}, nil
+		}
+		m := manage(t, f, bgagent.Config{})
+		launch(t, m, "hangs")
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		first := m.Close(ctx)
+		require.ErrorContains(t, first, "did not stop")
+		for range 50 {
+			require.Equal(t, first, m.Close(ctx), "with the context that has ended")
+		}
+		require.Equal(t, first, m.Close(t.Context()))
+		time.Sleep(2 * time.Hour)
+	})
+}

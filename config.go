@@ -196,7 +196,8 @@ type Config struct {
 	// SessionGone is for how long a session must have been reported as gone.
 	// Default 60 s.
 	SessionGone time.Duration
-	// HostUnreachable ends a task whose client has not answered for so long.
+	// HostUnreachable ends a task whose client has not answered for so long, and
+	// one that could not be started for so long because of [ErrUnreachable].
 	// Default 5 min; Disabled for never.
 	HostUnreachable time.Duration
 	// TimeToLive cancels a task that has been in turns for so long. Default

@@ -7,10 +7,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // maxConfigFile is the size from which on a file is refused: nobody writes a
@@ -21,7 +22,8 @@ const maxConfigFile = 1 << 20
 // nothing. It is never changed once it has been made.
 //
 // A file is JSON with comments and trailing commas. Everything but its section
-// background_task belongs to others and is not looked at. In the section an
+// background_task, at the top or under "[opencode]", belongs to others and is not
+// looked at; the one under "[opencode]" lies over that at the top. In the section an
 // absent key means the default, null takes back what an earlier file says, and 0
 // switches off, where that makes sense. Keys that end in Ms are milliseconds:
 //
@@ -54,8 +56,10 @@ const maxConfigFile = 1 << 20
 //	retainTextBytes       67108864    no limit
 //
 // sessionGoneTimeoutMs and taskCleanupDelayMs, the host's own names, stand for
-// sessionGoneMs and retentionMs. Keys of the host that have no counterpart here
-// are accepted and reported by [FileConfig.Ignored]; any other key is an error.
+// sessionGoneMs and retentionMs. A key that is not known here, but may be the
+// host's or that of a fork, is reported by [FileConfig.Ignored]. One that is a key of
+// the table but for a slip of the keyboard is an error, since it would be a limit
+// that silently does not hold.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
@@ -93,13 +97,16 @@ func (o Origin) String() string {
 // IgnoredKey is a key that is read past without an error, although whoever wrote
 // it may believe that it does something.
 type IgnoredKey struct {
-	Key    string // as in background_task.maxToolCalls
+	Key    string // as in background_task.maxToolCalls; empty for a file that has no section for us
 	Reason string // what to use instead, without a full stop
 	Origin Origin
 }
 
 // String returns place, key and reason in one line.
 func (k IgnoredKey) String() string {
+	if k.Key == "" {
+		return fmt.Sprintf("%v: %s", k.Origin, k.Reason)
+	}
 	return fmt.Sprintf("%v: %s is ignored: %s", k.Origin, k.Key, k.Reason)
 }
 
@@ -119,43 +126,10 @@ func (s Setting) Name() string {
 	return s.Key + "[" + quote(s.Entry) + "]"
 }
 
-// FindConfigFiles returns the configuration files that exist in the usual places
-// in the order in which [LoadConfig] wants them: the user's
-// oh-my-opencode.jsonc or .json in $XDG_CONFIG_HOME/opencode (~/.config/opencode
-// where that is not set), then the one in the .opencode directory of the
-// project. Where both spellings stand side by side, .jsonc is returned and .json
-// left alone. An empty projectDir means that there is no project. That nothing
-// is found is no error.
-func FindConfigFiles(projectDir string) ([]string, error) {
-	var dirs []string
-	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // a relative one is to be ignored, says the XDG specification
-		dirs = append(dirs, filepath.Join(dir, "opencode"))
-	} else if home, err := os.UserHomeDir(); err == nil { // a service may well have no home, and so no file in it
-		dirs = append(dirs, filepath.Join(home, ".config", "opencode"))
-	}
-	if projectDir != "" {
-		dirs = append(dirs, filepath.Join(projectDir, ".opencode"))
-	}
-	var found []string
-	for _, dir := range dirs {
-		for _, name := range []string{"oh-my-opencode.jsonc", "oh-my-opencode.json"} {
-			path := filepath.Join(dir, name)
-			_, err := os.Lstat(path) // not Stat: a link that leads nowhere is a mistake to report, not an absent file
-			if err == nil {
-				found = append(found, path)
-				break
-			}
-			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-				return nil, fileError(path, err)
-			}
-		}
-	}
-	return found, nil
-}
-
 // LoadConfig reads the files and merges them key by key, limits entry by entry,
 // later files over earlier ones; null takes back what earlier files say. A file
-// that does not exist is an error. All errors of all files are returned
+// that does not exist is an error, and so are values that contradict each other,
+// which [New] would refuse without knowing where they stand. All errors of all files are returned
 // together, each a [*ConfigFileError] (an [*InputError] for a path that is empty),
 // and then nothing is loaded.
 func LoadConfig(paths ...string) (FileConfig, error) {
@@ -175,10 +149,53 @@ func LoadConfig(paths ...string) (FileConfig, error) {
 		errs = append(errs, flatten(err)...)
 		all = all.Merge(f)
 	}
+	if len(errs) == 0 {
+		errs = flatten(all.contradiction())
+	}
 	if len(errs) > 0 {
 		return FileConfig{}, errors.Join(errs...)
 	}
 	return all, nil
+}
+
+var fieldName = regexp.MustCompile(`Config(\.[A-Za-z]+)+`)
+
+// contradiction returns what New would refuse of what the files say together, with
+// the keys and their places in the place of the fields.
+func (f FileConfig) contradiction() error {
+	var c Config
+	f.Apply(&c)
+	var wrong *InputError
+	if !errors.As(c.validate(), &wrong) {
+		return nil
+	}
+	at := map[string]Origin{}
+	for _, s := range f.Settings() {
+		at[s.Key] = s.Origin
+	}
+	var origin Origin
+	named := func(field string) string {
+		for i := range fileKeys {
+			if k := &fileKeys[i]; "Config."+k.field == field {
+				if origin == (Origin{}) {
+					origin = at[k.key]
+				}
+				return keyPath(k.key)
+			}
+		}
+		return field
+	}
+	key := named(wrong.Field)
+	problem := fieldName.ReplaceAllStringFunc(wrong.Problem, func(field string) string {
+		name := named(field)
+		for key, o := range at {
+			if keyPath(key) == name {
+				return fmt.Sprintf("%s (%v)", name, o)
+			}
+		}
+		return name
+	})
+	return &ConfigFileError{File: origin.File, Line: origin.Line, Column: origin.Column, Key: key, Problem: problem}
 }
 
 // flatten takes a joined error apart, so that joining it with others gives one
@@ -255,10 +272,33 @@ func (f FileConfig) Merge(later FileConfig) FileConfig {
 }
 
 // Ignored returns the keys that have no effect, file by file in the order in
-// which they stand there: keys of the host that have no counterpart here, and
-// keys outside of background_task that look as if they were meant to stand in
-// it.
-func (f FileConfig) Ignored() []IgnoredKey { return slices.Clone(f.ignored) }
+// which they stand there: keys of the host that have no counterpart here, keys
+// that are not known here, and keys outside of background_task that look as if they
+// were meant to stand in it; a file without a section for us, too. The last may be a
+// staleTimeoutMs that is longer than the time to live, which ends a task first.
+func (f FileConfig) Ignored() []IgnoredKey {
+	all := slices.Clone(f.ignored)
+	if k, ok := f.neverStale(); ok {
+		all = append(all, k)
+	}
+	return all
+}
+
+// neverStale reports a stale timeout that has no effect.
+func (f FileConfig) neverStale() (IgnoredKey, bool) {
+	stale, ok := f.values[valueID{key: "staleTimeoutMs"}]
+	ttl, set := f.values[valueID{key: "taskTtlMs"}]
+	where := ttl.origin.String()
+	if !set || ttl.null {
+		ttl.n, where = DefaultTimeToLive.Milliseconds(), "the default"
+	}
+	if !ok || stale.null || stale.n == 0 || ttl.n == 0 || stale.n <= ttl.n {
+		return IgnoredKey{}, false
+	}
+	ms := func(n int64) string { return fmt.Sprintf("%d (%s)", n, span(time.Duration(n)*time.Millisecond)) }
+	return IgnoredKey{keyPath("staleTimeoutMs"), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise taskTtlMs, too",
+		ms(stale.n), keyPath("taskTtlMs"), ms(ttl.n), where), stale.origin}, true
+}
 
 // Settings returns everything that applies, defaults included, with where it
 // comes from: each key once, in the order of the table, the maps of limits entry
@@ -300,8 +340,10 @@ func (f FileConfig) set(k *fileKey) []valueID {
 
 // Apply sets the fields of c that the files set and leaves the others alone.
 // Limits are set entry by entry, in maps that c shares with nobody. Values that
-// contradict each other are found by [New]. It says nothing of keys that have no
-// effect, among them a section whose name is misspelt: show Ignored to the user.
+// contradict each other are found by [New], but for a StaleTimeout that is longer
+// than the TimeToLive, which has no effect and is set to the latter. It says nothing
+// of keys that have no effect, among them a section whose name is misspelt: show
+// Ignored to the user.
 func (f FileConfig) Apply(c *Config) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
@@ -324,5 +366,10 @@ func (f FileConfig) Apply(c *Config) {
 			limits[id.entry] = int(k.toConfig(f.values[id].n))
 		}
 		*k.limits(c) = limits
+	}
+	_, stale := f.values[valueID{key: "staleTimeoutMs"}]
+	_, ttl := f.values[valueID{key: "taskTtlMs"}]
+	if (stale || ttl) && c.TimeToLive > 0 {
+		c.StaleTimeout = min(c.StaleTimeout, c.TimeToLive)
 	}
 }

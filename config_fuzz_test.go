@@ -21,6 +21,9 @@ func FuzzParseConfig(f *testing.F) {
 		"", "{}", "//", "[[", "{\"background_task\": null,}", "\ufeff{}", "{\"\xff\": 1}", "/* [ */ {}", `{"background_task": "x"}`,
 		`{"background_task": {"staleTimeoutMs": 0, "taskCleanupDelayMs": 60000, "maxDepth": 1e2, "wake": "never"}}`,
 		`{"background_task": {"modelConcurrency": {"\u0130 <&>\u2028": 1, "a/b/c": 0}, "providerConcurrency": null}}`,
+		`{"[opencode]": {"background_task": {"maxDepth": 2, "modelConcurrency": null}}, "background_task": {"modelConcurrency": {"a": 1}}}`,
+		`{"[codex]": {"background_task": {}}, "[opencode]": 1, "[opencode]": {}}`, "\ufeff\ufeff{}",
+		`{"background_task": {"staleTimeoutMs": 2700000, "taskTtlMs": 1800000, "todoGateGraceMs": 1}}`,
 		"{\n\"background_task\": {\"maxDepth\": 0, \"maxDepth\": 0,\r\n\"zebra\": [1.5], \"retainTextBytes\": 9223372036854775807}}",
 	} {
 		f.Add([]byte(s))
@@ -46,7 +49,9 @@ func FuzzParseConfig(f *testing.F) {
 		require.NoError(t, err, "%s", text)
 		file.Apply(&again)
 		require.Equal(t, c, again, "%s", text)
-		require.Empty(t, file.Ignored())
+		for _, k := range file.Ignored() {
+			require.Equal(t, "background_task.staleTimeoutMs", k.Key, "all that is written has an effect but what the time to live outruns")
+		}
 	})
 }
 
@@ -116,7 +121,12 @@ func TestLargeFilesAreReadInAMoment(t *testing.T) {
 	require.Greater(t, len(c.Limits.Model), 50_000)
 	require.Greater(t, len(file.Settings()), 50_000)
 
-	_, err = bgagent.ParseConfig("f.json", inSection(entries(`"staleTimeoutM%d": 1,`)))
+	_, err = bgagent.ParseConfig("f.json", inSection(entries(`"wake%d": 1, "wake%[1]d": 1,`)))
 	require.Greater(t, len(fileErrors(t, err)), 20_000)
+	file, err = bgagent.ParseConfig("f.json", inSection(entries(`"staleTimeoutMs%d": 1,`)+`"zebra": 1`))
+	require.Error(t, err, "those with one digit may be slips")
+	file, err = bgagent.ParseConfig("f.json", inSection(entries(`"x%dStaleTimeoutMs": 1,`)))
+	require.NoError(t, err)
+	require.Greater(t, len(file.Ignored()), 20_000)
 	require.Less(t, time.Since(start), 30*time.Second)
 }

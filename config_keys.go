@@ -3,16 +3,19 @@ package bgagent
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
-// section is the part of the host's configuration file that is ours.
+// section is the part of the host's configuration file that is ours. It stands at
+// the top, or in the part that the host's file for all harnesses has for opencode.
 const (
 	section      = "background_task"
 	plainSection = "backgroundtask" // as plainKey has it
+	harness      = "[opencode]"
 )
 
 // keyKind says what a key of the file holds.
@@ -297,6 +300,84 @@ func nearestKey(name string) string {
 		}
 	}
 	return best
+}
+
+// mistyped returns the key of ours that name is but for a slip of the keyboard, or
+// "": one character too many, missing or wrong, two exchanged, or another way to
+// write the words. It is an error, since a limit would be lost with it; a key
+// further off may be one that a newer host has, and is only reported.
+func mistyped(name string) string {
+	name = plainKey(name)
+	for _, s := range spellings() {
+		if keyNamed(s[1]) != nil && (editDistance(name, s[0], 2) < 2 || exchanged(name, s[0])) {
+			return s[1]
+		}
+	}
+	return ""
+}
+
+// exchanged reports whether a is b but for two neighbours that changed places.
+func exchanged(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) - 1 {
+		if a[i] != b[i] {
+			return a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
+		}
+	}
+	return false
+}
+
+// relatedKey returns the key that name may stand near to, or "": that with the
+// nearest spelling, or else the first that shares the most words with it.
+func relatedKey(name string) string {
+	if near := nearestKey(name); near != "" {
+		return near
+	}
+	words := wordsOf(name)
+	best, most := "", 0
+	for i, key := range keyWords() {
+		shared := 0
+		for _, w := range key {
+			if slices.Contains(words, w) {
+				shared++
+			}
+		}
+		if shared > most {
+			best, most = fileKeys[i].key, shared
+		}
+	}
+	return best
+}
+
+// keyWords are the words of each key of the table.
+var keyWords = sync.OnceValue(func() (all [][]string) {
+	for i := range fileKeys {
+		all = append(all, wordsOf(fileKeys[i].key))
+	}
+	return all
+})
+
+// wordsOf returns the words of a key, without those that say nothing of its
+// subject.
+func wordsOf(name string) (words []string) {
+	word := ""
+	for i := 0; i <= len(name) && i < 120; i++ {
+		upper := i < len(name) && 'A' <= name[i] && name[i] <= 'Z'
+		if i == len(name) || upper || !isASCIIAlnum(rune(name[i])) {
+			switch word {
+			case "", "ms", "max", "min", "per", "time", "timeout", "limit":
+			default:
+				words = append(words, word)
+			}
+			word = ""
+		}
+		if i < len(name) && isASCIIAlnum(rune(name[i])) {
+			word += strings.ToLower(name[i : i+1])
+		}
+	}
+	return words
 }
 
 var plainReplacer = strings.NewReplacer("_", "", "-", "", ".", "", " ", "")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -21,15 +22,20 @@ const maxConfigDepth = 200
 // what errors and origins call it. All errors are returned together, each a
 // [*ConfigFileError] with its line, and then nothing is loaded.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
-	p := &fileParser{file: name, data: data, cursor: cursor{data: data}, values: map[valueID]value{}}
-	root, ok := p.syntax()
-	if ok {
-		p.root(root)
-	}
+	p := parseFile(name, data)
 	if len(p.errs) > 0 {
 		return FileConfig{}, errors.Join(p.errs...)
 	}
 	return FileConfig{p.values, p.ignored}, nil
+}
+
+func parseFile(name string, data []byte) *fileParser {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // a byte-order mark, which some editors write
+	p := &fileParser{file: name, data: data, cursor: cursor{data: data}, values: map[valueID]value{}}
+	if root, ok := p.syntax(); ok {
+		p.root(root)
+	}
+	return p
 }
 
 type fileParser struct {
@@ -39,6 +45,7 @@ type fileParser struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
 	errs    []error
+	found   bool // there is a section for us
 }
 
 func (p *fileParser) at(offset int) Origin {
@@ -60,8 +67,6 @@ func (p *fileParser) syntax() (hujson.Value, bool) {
 	switch {
 	case len(p.data) > maxConfigFile:
 		p.fail(0, "", "%s", tooLarge(int64(len(p.data))))
-	case bytes.HasPrefix(p.data, []byte("\xef\xbb\xbf")):
-		p.fail(0, "", "begins with a byte-order mark; save the file as UTF-8 without one")
 	case bytes.HasPrefix(p.data, []byte("\xff\xfe")) || bytes.HasPrefix(p.data, []byte("\xfe\xff")):
 		p.fail(0, "", "is UTF-16; save the file as UTF-8")
 	case !utf8.Valid(p.data):
@@ -109,37 +114,87 @@ func (p *fileParser) syntaxError(v hujson.Value, err error) {
 	p.fail(min(offsetOf(p.data, line, column), end), "", "is not JSON with comments: %s", problem)
 }
 
-// root looks for our section among those of others.
+// root looks for our section among those of others: at the top, and in what the
+// host's file for all harnesses says for opencode, which lies over it.
 func (p *fileParser) root(v hujson.Value) {
 	obj, ok := v.Value.(*hujson.Object)
 	if !ok {
 		p.fail(v.StartOffset, "", `is %s; it must be an object like { "%s": { "defaultConcurrency": 5 } }`, describe(v), section)
 		return
 	}
+	p.members(obj)
+	shared := p.values
+	for i, m := range p.named(obj, harness) {
+		inner, ok := m.Value.Value.(*hujson.Object)
+		if !ok {
+			continue
+		}
+		if i > 0 {
+			p.fail(m.Name.StartOffset, harness, "stands twice; make one of the two")
+			continue
+		}
+		p.values = map[valueID]value{}
+		p.members(inner)
+		overlay(shared, p.values)
+	}
+	p.values = shared
+	if !p.found && len(p.ignored) == 0 {
+		p.ignored = []IgnoredKey{{"", fmt.Sprintf("has no section %s, neither at its top nor in %s; nothing in it applies", section, quote(harness)), p.at(v.StartOffset)}}
+	}
+}
+
+// named returns the members with the name.
+func (p *fileParser) named(obj *hujson.Object, name string) (all []hujson.ObjectMember) {
+	for _, m := range obj.Members {
+		if memberName(m) == name {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// members reads our section where the object has it.
+func (p *fileParser) members(obj *hujson.Object) {
 	var first *Origin
 	for _, m := range obj.Members {
 		name, at := memberName(m), p.at(m.Name.StartOffset)
 		switch {
+		case name == harness:
 		case name != section:
-			p.foreign(name, at)
+			p.foreign(name, m.Value, at)
 		case first != nil:
 			p.failAt(at, section, "stands twice, first in line %d; make one of the two", first.Line)
 		default:
-			first = &at
+			first, p.found = &at, true
 			p.section(m.Value, at)
 		}
 	}
 }
 
+// overlay lays the later values over the earlier ones of the same file. What a
+// null takes back may also stand in an earlier file, so that nulls stay.
+func overlay(values, later map[valueID]value) {
+	for id, v := range later {
+		if v.null && id.entry == "" {
+			maps.DeleteFunc(values, func(old valueID, _ value) bool { return old.key == id.key })
+		}
+	}
+	maps.Copy(values, later)
+}
+
 // foreign reports a key beside our section if it looks as if it were meant for
 // us. It cannot be an error, since others may use the name.
-func (p *fileParser) foreign(name string, at Origin) {
+func (p *fileParser) foreign(name string, v hujson.Value, at Origin) {
+	inner, _ := v.Value.(*hujson.Object)
 	reason := ""
 	switch {
 	case keyNamed(name) != nil:
 		reason = "it counts only inside of " + section
 	case editDistance(plainKey(name), plainSection, 3) < 3:
 		reason = "did you mean " + section + "?"
+	case inner != nil && len(p.named(inner, section)) > 0:
+		name = quote(name) + "." + section
+		reason = fmt.Sprintf("only the one at the top of the file and the one in %s count", quote(harness))
 	default:
 		return
 	}
@@ -175,8 +230,10 @@ func (p *fileParser) section(v hujson.Value, at Origin) {
 			p.key(k, name, m.Value, at)
 		} else if reason, known := foreignReason(name); known {
 			p.ignored = append(p.ignored, IgnoredKey{keyPath(name), reason, at})
+		} else if meant := mistyped(name); meant != "" {
+			p.failAt(at, keyPath(name), "is not a known key; did you mean %s?", meant)
 		} else {
-			p.failAt(at, keyPath(name), "%s", unknownText(name))
+			p.ignored = append(p.ignored, IgnoredKey{keyPath(name), unknownReason(name), at})
 		}
 	}
 }
@@ -188,11 +245,13 @@ func twiceText(k *fileKey, name string, first Origin) string {
 	return fmt.Sprintf("stands twice, first in line %d (%s and %s are the same); keep one of the two", first.Line, k.key, k.alias)
 }
 
-func unknownText(name string) string {
-	if near := nearestKey(name); near != "" {
-		return fmt.Sprintf("is not a known key; did you mean %s?", near)
+// unknownReason says what there is instead of a key that a newer host, or a fork of
+// it, may have.
+func unknownReason(name string) string {
+	if near := relatedKey(name); near != "" {
+		return "it is not known here; the nearest key that is: " + near
 	}
-	return "is not a known key; remove it, or see the table of keys in the documentation"
+	return "it is not known here; the table of keys in the documentation has those that are"
 }
 
 // key reads the value of one key.

@@ -25,6 +25,7 @@ func (m *BackgroundManager) earliestLocked(a *attempt) (at int64) {
 		return at
 	}
 	sooner(a.callEnd)
+	sooner(m.outageEnd(a))
 	if a.phase != PhaseWaiting {
 		sooner(m.ttlEnd(a))
 	}
@@ -79,16 +80,18 @@ func (a *attempt) ringLocked(m *BackgroundManager, now int64) {
 		if a.stage == stagePrompt {
 			what, cause, a.loose = "handing over the prompt", CausePromptFailed, true
 		}
-		m.endLocked(a.t, cause, fmt.Sprintf("%s: the client did not answer within %v; Config.CreateTimeout (createTimeoutMs) decides how long it may take", what, m.cfg.CreateTimeout), now)
+		m.endLocked(a.t, cause, fmt.Sprintf("%s: the client did not answer within %s; Config.CreateTimeout (createTimeoutMs) decides how long it may take", what, setting(m.cfg.CreateTimeout)), now)
+	case reached(m.outageEnd(a)):
+		m.endLocked(a.t, CauseHostUnreachable, m.outageReason(a), now)
 	case a.phase != PhaseWaiting && reached(m.ttlEnd(a)):
 		a.loose = true
-		m.endLocked(a.t, CauseTimeToLive, fmt.Sprintf("ran for more than %v; Config.TimeToLive (taskTtlMs) decides how long a task may", m.cfg.TimeToLive), now)
+		m.endLocked(a.t, CauseTimeToLive, fmt.Sprintf("ran for more than %s; Config.TimeToLive (taskTtlMs) decides how long a task may", setting(m.cfg.TimeToLive)), now)
 	case a.turnStart > 0 && a.cl.runner != nil && reached(m.staleEnd(a)):
 		m.endLocked(a.t, CauseStale, m.staleReason(a, now), now)
 	case a.turnStart > 0 && a.cl.starter != nil && a.stage == stageNone:
 		if d := m.cfg.HostUnreachable; d > 0 && reached(a.w.answered+int64(d)) {
 			a.loose = true
-			m.endLocked(a.t, CauseHostUnreachable, fmt.Sprintf("the client has not told the session's status for %v; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", d), now)
+			m.endLocked(a.t, CauseHostUnreachable, fmt.Sprintf("the client has not told the session's status for %s; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", setting(d)), now)
 		} else if reached(a.w.lookAt) {
 			a.w.lookAt = 0
 			m.lookLocked(a)

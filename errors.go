@@ -70,6 +70,14 @@ var (
 
 	// ErrNoSession is returned by clients for a session that does not exist.
 	ErrNoSession = errors.New("no such session")
+
+	// ErrUnreachable is returned, wrapped, by a client's CreateSession, StartTurn
+	// or RunTurn when what runs the agents cannot be reached and nothing was
+	// started, so that trying again is safe: a connection that was refused, never
+	// an answer that got lost. The start is held back then, not failed: one start
+	// of the client tries again and again while its others wait, for at most
+	// Config.HostUnreachable.
+	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 )
 
 // InputError says which argument was wrong and what would be right. It is

@@ -68,10 +68,11 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 		return
 	}
 	var a *attempt
-	f := &outcome{ended: now, reason: reason}
+	f := &outcome{ended: now, reason: reason, unsaid: true}
 	if t.status == Running {
 		a = t.run
 		m.captureLocked(a, f, cause.Status() != Completed)
+		f.unsaid = a.unsaid(cause)
 	}
 	var own *node // the record may expire with what follows, and the node lose its task
 	if t.sess != nil {
@@ -87,6 +88,7 @@ func (m *BackgroundManager) endLocked(t *task, cause Cause, reason string, now i
 	m.logLocked(logEnded, t)
 	m.oweLocked(t, now)
 	m.keepEndLocked(t)
+	m.forgetCallLocked(t)
 	m.pokeLocked(t)
 	if a != nil {
 		m.stopLocked(a, now)
@@ -134,6 +136,15 @@ func (m *BackgroundManager) captureLocked(a *attempt, f *outcome, partial bool) 
 	}
 }
 
+// unsaid reports whether the session never got the prompt of the attempt that
+// ends for the cause.
+func (a *attempt) unsaid(cause Cause) bool {
+	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
+		return !a.w.output && !a.w.reported
+	}
+	return a.turn == 0
+}
+
 // cascadeLocked ends every live task of a node. Records may expire meanwhile,
 // and nodes with them, so it first notes whom it concerns.
 func (m *BackgroundManager) cascadeLocked(n *node, reason string, now int64) {
@@ -164,6 +175,11 @@ func (m *BackgroundManager) stopLocked(a *attempt, now int64) {
 		m.releaseLocked(a.t, now)
 	}
 	a.notice = nil
+	if o := a.cl.out; o != nil && o.trying == a {
+		o.trying = nil
+		m.alarmLocked(&o.alarm, o, 0)
+		m.tryLaterLocked(o, now)
+	}
 	if a.cl.starter != nil && len(a.w.msgs) > 0 {
 		past := a.w.last(m.seed)
 		a.t.sess.past = &past
@@ -244,7 +260,7 @@ func (m *BackgroundManager) overrunLocked(a *attempt, now int64) {
 	}
 	m.pokeLocked(t)
 	if t.status == Pending && t.is(flagUnstarted) {
-		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %v; Config.StopTimeout (stopTimeoutMs) decides how long it may take", m.cfg.StopTimeout), now)
+		m.endLocked(t, CauseNotStopped, fmt.Sprintf("the session of the earlier attempt did not stop within %s; Config.StopTimeout (stopTimeoutMs) decides how long it may take", setting(m.cfg.StopTimeout)), now)
 	}
 	m.expirableLocked(t, now) // it may never become quiet
 }

@@ -64,15 +64,17 @@ func (m *BackgroundManager) foregroundLocked(ended error, by Caller, t *task, w 
 		return *w.end, true, nil
 	case int(t.no) != w.no:
 	case !t.live():
+		m.answeredLocked(t)
 		if t.up.session == by.Session { // launched in the background by the same tool call
 			m.settleTaskLocked(t, NoticeRead, now)
 		}
 	case errors.Is(ended, context.DeadlineExceeded), m.isTaskLocked(by) && !t.inTurn():
+		m.answeredLocked(t)
 		m.backgroundLocked(t, now)
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ErrGoesOn)
 	case ended != nil:
 		m.waived, m.waiver = t, by.Session
-		t.set(flagForeground, false)
+		t.set(flagForeground|flagUnanswered, false)
 		m.endLocked(t, CauseCaller, "the call that waited for it was cancelled", now)
 		m.waived = nil
 		err = fmt.Errorf("bgagent: run: task %s: %w", t.id(), ended)
@@ -80,6 +82,12 @@ func (m *BackgroundManager) foregroundLocked(ended error, by Caller, t *task, w 
 		return s, false, nil
 	}
 	return m.fullSnapshotLocked(t), true, err
+}
+
+// answeredLocked notes that a foreground call has been handed its answer.
+func (m *BackgroundManager) answeredLocked(t *task) {
+	t.set(flagUnanswered, false)
+	m.forgetCallLocked(t)
 }
 
 // backgroundLocked turns a task that somebody waited for into one of the

@@ -18,7 +18,8 @@ import (
 // The values of ctx are kept for the task's host calls.
 //
 // A repetition by the same caller with the same non-empty tool-call id, agent
-// and prompt returns the same task. The error is an [*InputError] for a missing
+// and prompt returns the same task while that is live: it is a retry. Afterwards
+// it is another call, because model servers use ids again. The error is an [*InputError] for a missing
 // agent or prompt, or matches [ErrClosed], [ErrDepth], [ErrTooManyTasks],
 // [ErrSessionEnded] or [ErrParentCycle]; then nothing was launched.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
@@ -71,10 +72,33 @@ func (m *BackgroundManager) sameCallLocked(by Caller, hash uint64, foreground bo
 	if t == nil || t.call != by.ToolCallID || m.callHashOf(t) != hash {
 		return nil
 	}
-	if foreground && t.live() { // it had gone on in the background
-		t.set(flagForeground, true)
-	}
+	m.awaitLocked(t, foreground)
 	return t
+}
+
+// awaitLocked notes that a repeated call waits for the task, which may have gone
+// on in the background.
+func (m *BackgroundManager) awaitLocked(t *task, foreground bool) {
+	if foreground && t.live() {
+		t.set(flagForeground|flagUnanswered, true)
+	}
+}
+
+// forgetCallLocked is called when the task's latest attempt has ended and nobody
+// is left to be handed its end: the id of the tool call that began it guards
+// against a retry, which cannot come any more. What comes under it is new.
+func (m *BackgroundManager) forgetCallLocked(t *task) {
+	if t.live() || t.is(flagUnanswered) {
+		return
+	}
+	if t.call != "" {
+		if h := m.callHashOf(t); m.calls[h] == t {
+			delete(m.calls, h)
+		}
+	}
+	if t.more != nil {
+		t.more.again = 0
+	}
 }
 
 // plan is a launch that has been looked at and not been admitted yet.
@@ -257,7 +281,7 @@ func (m *BackgroundManager) admitLocked(by Caller, p *plan, foreground bool, now
 	if hash != 0 && m.callHashOf(t) != hash { // it was launched with something else than was asked for
 		t.extra().call = hash
 	}
-	t.set(flagForeground, foreground)
+	t.set(flagForeground|flagUnanswered, foreground)
 	if p.ctx != context.Background() {
 		t.extra().values = context.WithoutCancel(p.ctx)
 	}
@@ -358,7 +382,7 @@ type queueTTL task
 func (q *queueTTL) ringLocked(m *BackgroundManager, now int64) {
 	t := (*task)(q)
 	if t.status == Pending {
-		m.endLocked(t, CauseQueueTimeToLive, fmt.Sprintf("waited %v for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", m.cfg.QueueTimeToLive), now)
+		m.endLocked(t, CauseQueueTimeToLive, fmt.Sprintf("waited %s for a slot; Config.QueueTimeToLive (queueTtlMs) decides how long a task may", setting(m.cfg.QueueTimeToLive)), now)
 	}
 }
 
@@ -413,6 +437,7 @@ func (m *BackgroundManager) startLocked(t *task, now int64) {
 	a := &attempt{t: t, no: t.no, m: m, cl: t.kind.cl, started: now, phase: PhaseStarting, prompt: t.text, stage: stageCreate, w: &nothingSeen}
 	if t.more != nil {
 		a.ctx.values = t.more.values
+		a.prompt = joined(t.more.unsaid, t.text)
 	}
 	if t.sess != nil {
 		a.stage = stagePrompt

@@ -224,7 +224,7 @@ func judgeGone(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	c.gone++
 	if c.gone >= sessionGonePolls && now-c.goneSince >= th.gone {
-		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %v that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", time.Duration(now-c.goneSince).Round(time.Second))}
+		return c, verdict{end: true, cause: CauseSessionGone, reason: fmt.Sprintf("the client has said for %s that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", setting(time.Duration(now-c.goneSince).Round(time.Second)))}
 	}
 	return c, verdict{}
 }
@@ -253,4 +253,41 @@ func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 		return verdict{}
 	}
 	return verdict{end: true, cause: CauseStale, running: true}
+}
+
+// stopCause returns what a stop reason that does not complete ends the attempt
+// as.
+func stopCause(r StopReason, detail string) (Cause, string) {
+	with := func(s string) string {
+		if detail != "" {
+			return s + ": " + inOneLine(clean(detail), reasonBytes)
+		}
+		return s
+	}
+	switch r {
+	case StopLength:
+		return CauseLength, with("the model's output limit cut the answer off")
+	case StopTurnLimit:
+		return CauseTurnLimit, with("the agent reached its limit of steps")
+	case StopRefused:
+		return CauseRefused, with("the model refused")
+	case StopAborted:
+		return CauseAgentWindow, with("it was stopped in the agent's own window")
+	case StopInterrupted:
+		return CauseInterrupted, with("the turn broke off")
+	case StopToolCalls:
+		return CauseInterrupted, with("the turn broke off after tool calls")
+	case StopError:
+		return CauseSessionError, with("the agent failed")
+	}
+	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
+}
+
+func openTodos(list []Todo) (n int32) {
+	for _, t := range list {
+		if t.State.Open() {
+			n++
+		}
+	}
+	return n
 }

@@ -97,6 +97,15 @@ func byLaunch(a, b *task) int {
 	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id(), b.id()))
 }
 
+// runsTask reports whether the session is that of a task, so that what it is owed
+// is its next turn.
+func (m *BackgroundManager) runsTask(session string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.sessions.find(session)
+	return s != nil && s.task != nil && s.task.live()
+}
+
 // Outstanding returns how many tasks that descend from the session are live,
 // and how many ends it is owed a notice of. Both are read in one step: a host
 // that sees two zeros misses nothing.

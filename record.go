@@ -48,6 +48,7 @@ const (
 	flagOldDebts                         // debts of earlier attempts may be in up.owed
 	flagLost                             // its notice was given up and may still be taken
 	flagSlot                             // has a slot, and has been told of it
+	flagUnanswered                       // a foreground call waits for it, or will be handed its end
 )
 
 // id returns the task's id, bg_….
@@ -98,12 +99,13 @@ func (t *task) transition(to Status, cause Cause) {
 // extra holds what most tasks do not have.
 type extra struct {
 	values    context.Context // values of the launch
+	unsaid    string          // prompts of earlier attempts that the session never got
 	metadata  map[string]string
 	system    string
 	directory string
 	past      []Attempt
-	call      uint64 // callHash of the launch, where prompt or parent are not those of the launch any more
-	again     uint64 // callHash of the resume that opened the latest attempt; 0 for none
+	call      uint64 // callHash of the launch, where the host has changed what was asked for
+	again     uint64 // callHash of the resume that opened the latest attempt, as long as its id counts; 0 for none
 	ttl       *alarm // queue time to live
 }
 
@@ -112,6 +114,14 @@ func (t *task) extra() *extra {
 		t.more = &extra{}
 	}
 	return t.more
+}
+
+// unsaid returns the prompts that the session never got before the latest one.
+func (t *task) unsaid() string {
+	if t.more == nil {
+		return ""
+	}
+	return t.more.unsaid
 }
 
 // outcome is how an attempt ended.
@@ -127,6 +137,7 @@ type outcome struct {
 	todos    int32
 	partial  bool
 	cut      bool
+	unsaid   bool // the session never got the prompt
 }
 
 // stage says what the goroutine of an attempt does.
@@ -157,6 +168,8 @@ type attempt struct {
 	promptID  string
 	prompt    string // of the next turn
 	notice    *envelope
+	told      *Notice // what a runner's turn has been given of it
+	heldAt    int64   // since when it waits for its client to be reached; 0 for not
 	started   int64
 	turnStart int64 // of the turn that runs, 0 when there is none
 	ran       int64 // time in earlier turns

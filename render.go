@@ -42,9 +42,15 @@ const notStarted = "(not started)"
 
 // wording holds the names by which the model knows the tools. An empty name is
 // that of a tool it does not have: nothing then speaks of it.
-type wording struct{ delegate, output, cancel string }
+type wording struct {
+	delegate, output, cancel string
 
-var defaultWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel}
+	// noNotices: nothing wakes the model when a task ends. No text then promises a
+	// notice or lets it end its turn; it is told to wait instead.
+	noNotices bool
+}
+
+var defaultWording = wording{delegate: ToolDelegateTask, output: ToolBackgroundOutput, cancel: ToolBackgroundCancel}
 
 // answer is a text for a model, in two parts.
 type answer struct {
@@ -243,10 +249,13 @@ func sessionCode(session string) string {
 	return code(session, idMax)
 }
 
-// span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s.
+// span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s; from a day on
+// in whole hours: 21d 0h.
 func span(d time.Duration) string {
 	s := int64(max(d, 0) / time.Second)
 	switch {
+	case s >= 24*3600:
+		return fmt.Sprintf("%dd %dh", s/(24*3600), s/3600%24)
 	case s >= 3600:
 		return fmt.Sprintf("%dh %dm %ds", s/3600, s/60%60, s%60)
 	case s >= 60:

@@ -58,7 +58,7 @@ func (w wording) list(l taskList, now time.Time, room int, notes ...string) answ
 		b.line("\nThere are more. To list them: ", w.output, "(offset=", strconv.Itoa(l.skip+shown), ")")
 	}
 	if l.live > 0 {
-		b.line("\n> **Note**: ", noticeComes(l.live))
+		b.line("\n> **Note**: ", w.untilNextEnd(l.live))
 	}
 	if ended > 0 && w.output != "" {
 		b.line("\nTo read the result of one that has ended: ", w.output, `(task_id="<task id>")`)
@@ -131,6 +131,9 @@ type sessionPage struct {
 // session answers with the messages of a task's session.
 func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes ...string) answer {
 	head := 900 + 3*len(arg(t.ID)) + len(arg(p.before)) + len(sessionLine(t.Session)) // room for what stands before the messages
+	if w.noNotices {
+		head += len(w.untilEnd(t.ID))
+	}
 	longest := 0
 	for _, m := range p.messages {
 		longest = max(longest, len(arg(m.ID)))
@@ -170,7 +173,7 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 		b.readOn(w, t, p, first, last, shown[n-1].ID, cut)
 	}
 	if !t.Status.Terminal() {
-		b.line("\n> **Note**: ", noticeComes(1))
+		b.line("\n> **Note**: ", w.untilEnd(t.ID))
 	}
 	a := answer{head: b.String()}
 	if body != "" {

@@ -164,10 +164,13 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 		}
 		b.line("To continue one that did not complete: ", w.delegate, "(task_id=", id, `, prompt="Continue: <your follow-up>")`)
 	}
-	if n.Live > 0 {
-		b.line("\nTake up what you need of this now. What is still pending or running will be told in the same way.")
-	} else {
+	switch {
+	case n.Live == 0:
 		b.line("\nTake up what you need of this and bring your work to its end.")
+	case w.noNotices:
+		b.line("\nTake up what you need of this now. ", w.nothingWakes("what is still pending or running ends", "for the next end", w.blockAny()))
+	default:
+		b.line("\nTake up what you need of this now. What is still pending or running will be told in the same way.")
 	}
 }
 

@@ -65,11 +65,11 @@ type remedy struct {
 // remedies are the sentences for the errors that need no more than an id.
 func (w wording) remedies(ref string) []remedy {
 	id := code(ref, idMax)
-	live := "Task " + id + " has not ended, so it cannot be continued yet. A notice comes when it ends; continue it then."
+	live := "Task " + id + " has not ended, so it cannot be continued yet. " + w.continueThen()
 	if w.cancel != "" {
 		live += " If it should do something else instead, cancel it first: " + w.cancel + "(task_id=<its task id>)"
 	}
-	full := "No more tasks can be launched now: too many are pending or running. Go on when the next notice has told of an end"
+	full := "No more tasks can be launched now: too many are pending or running. " + w.launchThen()
 	if w.cancel != "" {
 		full += ", or cancel what is not needed with " + w.cancel
 	}

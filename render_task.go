@@ -11,14 +11,6 @@ import (
 // read is the call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
-// noticeComes says that there is nothing to do about an end but to read of it.
-func noticeComes(n int) string {
-	if n == 1 {
-		return "Nothing has to be done to wait for it: go on with other work, or end your turn. A notice comes by itself when the task ends."
-	}
-	return "Nothing has to be done to wait for them: go on with other work, or end your turn. A notice comes by itself when they end."
-}
-
 // launched answers a launch or a resume in the background.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
@@ -44,7 +36,7 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	}
 	switch {
 	case !t.Status.Terminal():
-		b.line(noticeComes(1), " Whatever else can be done side by side is best launched now, too.")
+		b.line(w.untilEnd(t.ID), " Whatever else can be done side by side is best launched now, too.")
 	case w.output != "":
 		b.line("It has ended already. To read the result: ", w.read(t.ID))
 	}
@@ -69,7 +61,7 @@ func (w wording) goesOn(t Task, deadline bool) answer {
 	} else {
 		b.line("You are a task yourself, and to wait here could keep this one from ever getting its turn.")
 	}
-	b.line(noticeComes(1))
+	b.line(w.untilEnd(t.ID))
 	return answer{head: b.String()}
 }
 
@@ -106,7 +98,7 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	for _, n := range notes {
 		b.line("> ", n, "\n>")
 	}
-	b.line("> **Note**: ", noticeComes(1))
+	b.line("> **Note**: ", w.untilEnd(t.ID))
 	if t.Result != "" {
 		all := clean(t.Result)
 		shown := tailAtRune(all, soFarMax)

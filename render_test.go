@@ -222,8 +222,19 @@ func goldenNotices(w wording, all map[string]string) {
 }
 
 func TestTextsAreThoseOfTheGoldenFiles(t *testing.T) {
-	texts := golden(defaultWording)
-	dir := filepath.Join("testdata", "golden")
+	woken := golden(defaultWording)
+	checkGolden(t, "golden", woken)
+	unwoken := golden(unwokenWording)
+	for name, s := range unwoken {
+		if s == woken[name] {
+			delete(unwoken, name)
+		}
+	}
+	checkGolden(t, "golden_unwoken", unwoken)
+}
+
+func checkGolden(t *testing.T, dir string, texts map[string]string) {
+	dir = filepath.Join("testdata", dir)
 	if *updateGolden {
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.MkdirAll(dir, 0o755))
@@ -241,6 +252,49 @@ func TestTextsAreThoseOfTheGoldenFiles(t *testing.T) {
 	require.Len(t, files, len(texts), "a golden file that no text has")
 }
 
+// unwokenWording is that for a model which nothing wakes.
+var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, true}
+
+// promise is what only a model that is woken may read. A digest is the host's to
+// show, and tells of notices; a note speaks to tasks, whose notices are turns.
+var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
+
+func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {
+	for _, w := range []wording{unwokenWording, {noNotices: true}, {delegate: "spawn", cancel: "kill", noNotices: true}, {output: "fetch", noNotices: true}} {
+		for name, s := range golden(w) {
+			if !strings.HasPrefix(name, "digest") && name != "status_pointless" {
+				require.NotRegexp(t, promise, s, name)
+			}
+			require.NotContains(t, s, " .", name)
+		}
+	}
+	found := 0
+	for _, s := range golden(defaultWording) {
+		if promise.MatchString(s) {
+			found++
+		}
+	}
+	require.Greater(t, found, 20, "the pattern finds what is promised to the others")
+}
+
+func TestWhoCannotBeWokenIsToldHowToWait(t *testing.T) {
+	texts := golden(unwokenWording)
+	for name, call := range map[string]string{
+		"launched_pending": `background_output(task_id="bg_abc123", block=true)`, "continued": `background_output(task_id="bg_abc123", block=true)`,
+		"goes_on_deadline": `background_output(task_id="bg_abc123", block=true)`, "status_running": `background_output(task_id="bg_abc123", block=true)`,
+		"status_timed_out": `background_output(task_id="bg_abc123", block=true)`, "session_part": `background_output(task_id="bg_abc123", block=true)`,
+		"status_pending": `background_output(task_id="bg_ghi789", block=true)`, "list": "background_output(block=true)",
+		"list_one_live": "background_output(block=true)", "list_none_ended": "background_output(block=true)",
+		"notice_single": "background_output(block=true)", "problem_too_many": "background_output(block=true)",
+		"problem_still_live": "background_output(task_id=<its task id>, block=true)", "description_delegate_task": "background_output(block=true)",
+	} {
+		require.Contains(t, texts[name], call, name)
+	}
+	require.Contains(t, texts["description_background_output"], "block=true")
+	require.NotContains(t, texts["launched_ended"], "block=true", "what has ended needs no wait")
+	require.NotContains(t, texts["notice_closing"], "block=true", "nothing is live")
+}
+
 func TestNoTextMakesTheModelPoll(t *testing.T) {
 	poll := regexp.MustCompile(`(?i)\bpoll|check (on|back|again|the status|whether)|every few seconds|periodic|from time to time|try again later|look again|use block`)
 	for name, s := range golden(defaultWording) {
@@ -255,7 +309,7 @@ func TestNoTextMakesTheModelPoll(t *testing.T) {
 }
 
 func TestTextsSpeakOfTheToolsAsTheModelKnowsThem(t *testing.T) {
-	for name, s := range golden(wording{"spawn", "fetch", "kill"}) {
+	for name, s := range golden(wording{delegate: "spawn", output: "fetch", cancel: "kill"}) {
 		require.NotRegexp(t, `delegate_task|background_output|background_cancel`, s, name)
 	}
 	for name, s := range golden(wording{}) {
@@ -324,7 +378,8 @@ func TestDigestKeepsToItsBytes(t *testing.T) {
 func TestDurationsAreWrittenAsInTheTutorial(t *testing.T) {
 	for want, d := range map[string]time.Duration{
 		"0s": -time.Hour, "45s": 45*time.Second + 999*time.Millisecond, "1m 0s": time.Minute, "2m 15s": 135 * time.Second,
-		"5m 32s": 332 * time.Second, "1h 0m 0s": time.Hour, "1h 2m 3s": 3723 * time.Second, "100h 0m 1s": 100*time.Hour + time.Second,
+		"5m 32s": 332 * time.Second, "1h 0m 0s": time.Hour, "1h 2m 3s": 3723 * time.Second, "23h 59m 59s": 24*time.Hour - time.Nanosecond,
+		"1d 0h": 24 * time.Hour, "4d 4h": 100*time.Hour + time.Second, "21d 0h": 504 * time.Hour,
 	} {
 		require.Equal(t, want, span(d))
 	}

@@ -63,7 +63,9 @@ func (r *Reporter) Text(delta string) { r.report(Report{Kind: ReportText, Text: 
 func (r *Reporter) Reasoning(delta string) { r.report(Report{Kind: ReportReasoning, Text: delta}) }
 
 // Tool reports a tool call, or how far it has got. A call is known by its id
-// and counted once.
+// from its first report to the one that it has ended, and counted once; what is
+// reported under its id afterwards is another call, because some agents give all
+// calls the same id. Every report is activity.
 func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool: t}) }
 
 // Todos reports the agent's whole todo list. The list is copied.

@@ -15,7 +15,9 @@ import (
 // still being stopped the new one waits for that; if it does not stop in time
 // the new one ends as an error. Whoever resumes is told of the end from now on. A
 // repetition by the same caller with the same non-empty tool-call id and prompt
-// opens no further attempt.
+// opens no further attempt while this one is live. When the session never got the
+// prompts before, because the task was cancelled in the line or could not start,
+// these come first, as one text with the new one.
 //
 // The error matches [ErrStillLive] for a task that has not ended, [ErrNotStopped],
 // [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrNoSession] for a
@@ -117,9 +119,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, chain [
 			id = tomb.id
 		}
 		if again = m.callHash(by, id, prompt); t != nil && t.more != nil && t.more.again == again {
-			if foreground && t.live() {
-				t.set(flagForeground, true)
-			}
+			m.awaitLocked(t, foreground)
 			return t, nil
 		}
 	}
@@ -143,7 +143,7 @@ func (m *BackgroundManager) resumeLocked(ctx context.Context, by Caller, chain [
 	if again != 0 || t.more != nil {
 		t.extra().again = again
 	}
-	t.set(flagForeground, foreground)
+	t.set(flagForeground|flagUnanswered, foreground)
 	if ctx != context.Background() {
 		t.extra().values = context.WithoutCancel(ctx)
 	}
@@ -206,6 +206,11 @@ func (m *BackgroundManager) resumeNodeLocked(by Caller, chain []SessionInfo, t *
 func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 	if f := t.fin; f != nil {
 		x := t.extra()
+		if f.unsaid {
+			x.unsaid = joined(x.unsaid, t.text)
+		} else {
+			x.unsaid = ""
+		}
 		x.past = append(slices.Clip(x.past), Attempt{
 			Number: int(t.no), Status: t.status, Cause: t.cause, Reason: f.reason,
 			Queued: m.wall(t.queued), Started: m.wall(f.started), Ended: m.wall(f.ended),
@@ -214,9 +219,8 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 			x.past = slices.Clone(x.past[1:])
 		}
 	}
-	if t.call != "" {
-		t.extra().call = m.callHashOf(t)
-	}
+	t.set(flagUnanswered, false)
+	m.forgetCallLocked(t)
 	t.setLost(false)
 	if t.notice == NoticeOwed {
 		t.set(flagOldDebts, true)
@@ -248,6 +252,14 @@ func (m *BackgroundManager) reopenLocked(t *task, up *node, now int64) {
 	t.transition(Pending, CauseNone)
 	t.no++
 	t.debt, t.notice, t.queued = -1, NoticeNone, now
+}
+
+// joined puts prompts one after the other.
+func joined(first, then string) string {
+	if first == "" {
+		return then
+	}
+	return first + "\n\n" + then
 }
 
 // subtreeLive counts the live tasks under an ended task.

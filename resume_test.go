@@ -210,3 +210,48 @@ func TestARepeatedResumeOfATombstoneIsOne(t *testing.T) {
 		require.Equal(t, one.Attempt, two.Attempt)
 	})
 }
+
+func TestAContinuedTaskThatNeverStartedGetsItsPromptFirst(t *testing.T) {
+	const follow = "Continue: and say when you are done"
+	for name, c := range map[string]struct {
+		spoil func(f *server)
+		stop  bool
+	}{
+		"cancelled in the line":           {nil, true},
+		"whose session could not be made": {func(f *server) { f.createErr = errors.New("no") }, false},
+		"whose prompt was not taken":      {func(f *server) { f.startErr = errors.New("no") }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer().answers(time.Second)
+				if c.spoil != nil {
+					c.spoil(f)
+				}
+				m := manage(t, f, limit(1))
+				ctx := t.Context()
+				if c.stop {
+					launch(t, m, "in the way")
+				}
+				id := launch(t, m, "count the files").ID
+				if c.stop {
+					_, err := m.Cancel(ctx, root, id, bgagent.CancelOptions{})
+					require.NoError(t, err)
+				}
+				ended(t, m, id)
+				f.do(func() { f.startErr = errors.New("no"); f.createErr = nil })
+				_, err := m.Resume(ctx, root, id, bgagent.ResumeInput{Prompt: "in French"})
+				require.NoError(t, err)
+				require.Equal(t, bgagent.CausePromptFailed, ended(t, m, id)[0].Cause)
+				time.Sleep(time.Minute)
+				f.do(func() { f.startErr = nil })
+				for _, want := range []string{"count the files\n\nin French\n\n" + follow, follow} {
+					task, err := m.RunResume(ctx, root, id, bgagent.ResumeInput{Prompt: follow})
+					require.NoError(t, err)
+					require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+					prompts := f.prompted()
+					require.Equal(t, want, prompts[len(prompts)-1].Text)
+				}
+			})
+		})
+	}
+}

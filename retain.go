@@ -82,6 +82,7 @@ type tombstone struct {
 	kind   *kind
 	title  string
 	no     int32
+	unsaid string // prompts that the session never got
 	status Status
 	stuck  bool // it did not stop
 }
@@ -191,11 +192,8 @@ func (m *BackgroundManager) expireLocked(t *task, now int64) {
 	num, _ := parseID(t.id())
 	delete(m.tasks, num)
 	m.buryLocked(t, stuck)
-	if t.call != "" {
-		if h := m.callHashOf(t); m.calls[h] == t {
-			delete(m.calls, h)
-		}
-	}
+	t.set(flagUnanswered, false)
+	m.forgetCallLocked(t)
 	if !m.pushesLocked(t.up) { // nobody may ever take what is owed for earlier attempts
 		t.up.forgetDebts(t)
 		t.up.compact()
@@ -258,6 +256,9 @@ func (m *BackgroundManager) buryLocked(t *task, stuck bool) {
 	tomb.parent, tomb.root, tomb.kind, tomb.stuck = t.up.session, root.session, t.kind, stuck
 	if s := t.sess; s != nil {
 		tomb.sess, s.tomb, s.task = s, int32(i)+1, nil
+		if t.fin.unsaid {
+			tomb.unsaid = joined(t.unsaid(), t.text)
+		}
 		if n := s.own; n != nil {
 			n.of, s.own = nil, nil
 			t.up.adopt(n, t.status)
@@ -324,6 +325,9 @@ func (k *retention) descends(id, session string) bool {
 func (m *BackgroundManager) reviveLocked(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
 	t := &task{m: m, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
+	if tomb.unsaid != "" {
+		t.extra().unsaid = tomb.unsaid
+	}
 	t.kind = tomb.kind // and its reference
 	t.sess = tomb.sess
 	t.sess.task, t.sess.tomb = t, 0

@@ -65,7 +65,7 @@ const (
 // beginCallLocked prepares the call that the attempt's stage asks for. Between
 // the grant and here the attempt may have been ended: then there is no call.
 func (m *BackgroundManager) beginCallLocked(a *attempt, j *job, now int64) bool {
-	if !a.live() || a.stage == stageNone {
+	if !a.live() || a.stage == stageNone || m.heldBackLocked(a, now) {
 		return false
 	}
 	t := a.t
@@ -128,7 +128,10 @@ func (m *BackgroundManager) promptLocked(a *attempt, p *Prompt, now int64) {
 		p.Notice = &n
 		if a.cl.runner != nil { // the call is the turn: it has been told once it is made
 			m.toldLocked(a, now)
+			a.told = &n
 		}
+	} else if a.told != nil { // the call is made again
+		p.Notice = a.told
 	}
 }
 
@@ -232,6 +235,7 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 	err = m.withAgents(a.cl, err)
 	return m.step(func(now int64) {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
+		m.answersLocked(a.cl, err, now)
 		t := a.t
 		if !a.live() { // ended meanwhile: the late session is aborted, and never prompted
 			switch {
@@ -253,6 +257,8 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 			return
 		}
 		switch {
+		case m.unreachedLocked(a, stageCreate, err, now):
+			return
 		case err != nil:
 			m.endLocked(t, CauseStartFailed, m.reasonLocked("creating the session", err), now)
 			return
@@ -330,9 +336,13 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 	err = m.withAgents(a.cl, err)
 	return m.step(func(now int64) {
 		a.inCall, a.stage = false, stageNone
+		m.answersLocked(a.cl, err, now)
 		if !a.live() {
 			m.returnedLateLocked(a)
 			m.restLocked(a, now)
+			return
+		}
+		if m.unreachedLocked(a, stagePrompt, err, now) {
 			return
 		}
 		o := turnOutcome{cause: CauseTurnEnded, text: end.Text}
@@ -370,9 +380,21 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt 
 	return m.step(func(now int64) {
 		a.inCall, a.callEnd, a.stage = false, 0, stageNone
 		a.epoch++
+		m.answersLocked(a.cl, err, now)
+		if !a.live() && err != nil && a.turn == 1 { // it was ended meanwhile, and its prompt was not taken
+			switch t := a.t; {
+			case t.no == a.no && t.fin != nil:
+				t.fin.unsaid = true
+			case t.no == a.no+1 && t.is(flagUnstarted):
+				t.extra().unsaid = a.prompt
+			}
+		}
 		if !a.live() { // a late acceptance: the abort that was sent may have come too early
 			m.abortLateLocked(a, a.t.sess.id, now)
 			m.restLocked(a, now)
+			return
+		}
+		if m.unreachedLocked(a, stagePrompt, err, now) {
 			return
 		}
 		if err != nil {
@@ -410,6 +432,7 @@ func (m *BackgroundManager) nextTurnLocked(a *attempt, now int64) {
 		return
 	}
 	a.notice, a.prompt, a.promptID, a.stage = env, env.notice.Text, "", stagePrompt
+	a.told = nil
 	a.endCause = CauseNone
 	n.env = env
 	env.flying = true
@@ -445,41 +468,4 @@ func (m *BackgroundManager) reasonLocked(doing string, err error) string {
 		doing = "starting"
 	}
 	return inOneLine(clean(doing+": "+err.Error()), reasonBytes)
-}
-
-// stopCause returns what a stop reason that does not complete ends the attempt
-// as.
-func stopCause(r StopReason, detail string) (Cause, string) {
-	with := func(s string) string {
-		if detail != "" {
-			return s + ": " + inOneLine(clean(detail), reasonBytes)
-		}
-		return s
-	}
-	switch r {
-	case StopLength:
-		return CauseLength, with("the model's output limit cut the answer off")
-	case StopTurnLimit:
-		return CauseTurnLimit, with("the agent reached its limit of steps")
-	case StopRefused:
-		return CauseRefused, with("the model refused")
-	case StopAborted:
-		return CauseAgentWindow, with("it was stopped in the agent's own window")
-	case StopInterrupted:
-		return CauseInterrupted, with("the turn broke off")
-	case StopToolCalls:
-		return CauseInterrupted, with("the turn broke off after tool calls")
-	case StopError:
-		return CauseSessionError, with("the agent failed")
-	}
-	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
-}
-
-func openTodos(list []Todo) (n int32) {
-	for _, t := range list {
-		if t.State.Open() {
-			n++
-		}
-	}
-	return n
 }

@@ -21,7 +21,9 @@ import (
 type SessionClient interface {
 	// CreateSession makes an idle session for one task and returns its id,
 	// which must not be empty and must not be in use. An agent that does not
-	// exist is best reported as a [*NoSuchAgentError].
+	// exist is best reported as a [*NoSuchAgentError], a runtime that cannot be
+	// reached as an error that matches [ErrUnreachable]: the call is made again
+	// then.
 	CreateSession(ctx context.Context, s SessionSpec) (session string, err error)
 
 	// Abort stops whatever runs in the session. It is idempotent and returns
@@ -313,7 +315,7 @@ func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning
 
 // MessageTool is a tool call in a message.
 type MessageTool struct {
-	ID    string // unique in its session; a call is counted once by it
+	ID    string // of the call while it is in flight; agents may use it again, see Reporter.Tool
 	Name  string
 	State ToolState
 }

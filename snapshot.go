@@ -152,7 +152,7 @@ type NoticeItem struct {
 // may do everything; the parent of what it launches is the session "".
 type Caller struct {
 	Session    string // session, or name of a scope, that asks
-	ToolCallID string // id of the tool call, if there is one: makes a repeated launch harmless
+	ToolCallID string // id of the tool call, if there is one: makes a launch that is tried again harmless
 }
 
 // LaunchInput is what a task is launched with. Agent and Prompt are required.

@@ -3,6 +3,7 @@ package bgagent
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -54,6 +55,14 @@ func cutAtRune(s string, n int) string {
 		n--
 	}
 	return s[:n]
+}
+
+// setting writes a duration as Go and configurations do; from a day on as span.
+func setting(d time.Duration) string {
+	if d >= 24*time.Hour {
+		return span(d)
+	}
+	return d.String()
 }
 
 // quote is strconv.Quote for text that goes into a reason, kept short.

@@ -23,6 +23,11 @@ const (
 const (
 	outputTimeout    = 60 * time.Second // how long background_output waits unless it is told otherwise
 	outputTimeoutMax = 600 * time.Second
+
+	// outputTimeoutUnwoken is the same for a caller that nothing wakes: such hosts
+	// give a call up after 60 s, and the answer must come before that.
+	outputTimeoutUnwoken = 50 * time.Second
+
 	messageLimit     = 20 // messages shown by full_session unless it is told otherwise
 	messageLimitMax  = 100
 	promptBytes      = 1 << 20 // of a prompt
@@ -31,7 +36,9 @@ const (
 	argumentBytes    = 2 << 20 // of all arguments of a call, as JSON
 )
 
-// DelegateTaskArgs are the arguments of [DelegateTask].
+// DelegateTaskArgs are the arguments of [DelegateTask]. Decoding them from JSON
+// reads what a model has written as [ToolDef.Call] does, and refuses what Call
+// refuses.
 type DelegateTaskArgs struct {
 	Description     string `json:"description,omitempty"`       // a short title; the beginning of the prompt when empty
 	Prompt          string `json:"prompt"`                      // what the agent is to do; required
@@ -51,11 +58,12 @@ type DelegateTaskResult struct {
 	Notice  *Notice // what the caller was owed besides; it stands in Text and counts as told
 }
 
-// BackgroundOutputArgs are the arguments of [BackgroundOutput].
+// BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded
+// from JSON like [DelegateTaskArgs].
 type BackgroundOutputArgs struct {
 	TaskID         string `json:"task_id,omitempty"`          // empty lists the caller's tasks
 	Block          bool   `json:"block,omitempty"`            // wait for the end of the task; without one, for the next end
-	Timeout        *int64 `json:"timeout,omitempty"`          // milliseconds to wait, default 60000, at most 600000
+	Timeout        *int64 `json:"timeout,omitempty"`          // milliseconds to wait, default 60000 (50000 with ToolOptions.NoNotices), at most 600000
 	FullSession    bool   `json:"full_session,omitempty"`     // the messages of the session instead of the result
 	MessageLimit   int    `json:"message_limit,omitempty"`    // messages shown, default 20, at most 100
 	SinceMessageID string `json:"since_message_id,omitempty"` // only messages after this one; implies FullSession
@@ -72,7 +80,8 @@ type BackgroundOutputResult struct {
 	Notice   *Notice // what the caller was owed besides; it stands in Text and counts as told
 }
 
-// BackgroundCancelArgs are the arguments of [BackgroundCancel].
+// BackgroundCancelArgs are the arguments of [BackgroundCancel]. They are decoded
+// from JSON like [DelegateTaskArgs].
 type BackgroundCancelArgs struct {
 	TaskID      string `json:"task_id,omitempty"` // the task
 	TaskIDAlias string `json:"taskId,omitempty"`  // the same
@@ -87,7 +96,9 @@ type BackgroundCancelResult struct {
 	Notice    *Notice // what the caller was owed besides; it stands in Text and counts as told
 }
 
-// ToolOptions says how [Tools] defines the tools. The zero value is fine.
+// ToolOptions says how [Tools] defines the tools. The zero value is fine. Its
+// methods call a tool with typed arguments and word the answer by these options,
+// as the ToolDef of the tool does; they panic where Tools does.
 type ToolOptions struct {
 	// Names gives tools other names: the usual name is the key. All texts of
 	// these tools then use them. Nil means Config.ToolNames, which notices and
@@ -101,6 +112,14 @@ type ToolOptions struct {
 	// once. Without them any name is taken, and one that does not exist ends the
 	// task as an error.
 	Agents []AgentInfo
+	// NoNotices says that nothing wakes the callers when a task ends: there is no
+	// Notifier for them, and the host does not drain their notices with NextNotice.
+	// The caller of an MCP server is one. No text then promises a notice or lets the
+	// model end its turn; it is told to wait with background_output, which waits
+	// for 50 s unless it is told otherwise, since such hosts give a call up after
+	// 60 s. A session that runs a task is always woken: what it is owed is its next
+	// turn.
+	NoNotices bool
 }
 
 // ToolResult is what a model is given for a call of a tool.
@@ -112,7 +131,7 @@ type ToolResult struct {
 
 // ToolDef defines a tool for a model's API.
 type ToolDef struct {
-	Name        string
+	Name        string // as the model knows the tool
 	Description string
 	// Schema is a JSON Schema (draft 2020-12) of the arguments.
 	Schema json.RawMessage
@@ -122,6 +141,8 @@ type ToolDef struct {
 	// there is no caller, the host's configuration is at fault, or ctx was
 	// cancelled.
 	Call func(ctx context.Context, args json.RawMessage) (ToolResult, error)
+	// Usual is the tool's usual name, one of the constants, whatever its Name is.
+	Usual string
 }
 
 // Tools defines the three tools for a model's API, in the order of the constants
@@ -131,6 +152,32 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")
 	}
+	w := o.wording(m)
+	agents := o.agentNames()
+	delegate := delegateFields.among("subagent_type", agents)
+	output := outputFields
+	if o.NoNotices {
+		output = output.described("timeout", timeoutDescription(outputTimeoutUnwoken))
+	}
+	run := func(c *call, a DelegateTaskArgs) (DelegateTaskResult, error) {
+		c.agents = agents
+		return c.delegate(a)
+	}
+	var defs []ToolDef
+	for _, d := range [...]ToolDef{
+		{w.delegate, w.delegateDescription(o.Agents), delegate.schema(), bind(m, w, w.delegate, delegate, run), ToolDelegateTask},
+		{w.output, w.outputDescription(), output.schema(), bind(m, w, w.output, output, (*call).output), ToolBackgroundOutput},
+		{w.cancel, w.cancelDescription(), cancelFields.schema(), bind(m, w, w.cancel, cancelFields, (*call).cancel), ToolBackgroundCancel},
+	} {
+		if d.Name != "" {
+			defs = append(defs, d)
+		}
+	}
+	return defs
+}
+
+// wording returns how the tools speak. It panics when o is wrong.
+func (o ToolOptions) wording(m *BackgroundManager) wording {
 	for n, other := range o.Names {
 		if other == "" {
 			panic(fmt.Sprintf("bgagent: Tools: ToolOptions.Names calls %s %q; %s, and Omit leaves a tool out", n, other, toolNameRule))
@@ -153,26 +200,30 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if err != nil {
 		panic("bgagent: Tools: ToolOptions.Names " + err.Error())
 	}
-	var agents []string
+	w.noNotices = o.NoNotices
+	return w
+}
+
+func (o ToolOptions) agentNames() (names []string) {
 	for _, a := range o.Agents {
-		agents = append(agents, a.Name)
+		names = append(names, a.Name)
 	}
-	delegate := delegateFields.among("subagent_type", agents)
-	run := func(c *call, a DelegateTaskArgs) (DelegateTaskResult, error) {
-		c.agents = agents
-		return c.delegate(a)
-	}
-	var defs []ToolDef
-	for _, d := range [...]ToolDef{
-		{w.delegate, w.delegateDescription(o.Agents), delegate.schema(), bind(m, w, w.delegate, delegate, run)},
-		{w.output, w.outputDescription(), outputFields.schema(), bind(m, w, w.output, outputFields, (*call).output)},
-		{w.cancel, w.cancelDescription(), cancelFields.schema(), bind(m, w, w.cancel, cancelFields, (*call).cancel)},
-	} {
-		if d.Name != "" {
-			defs = append(defs, d)
-		}
-	}
-	return defs
+	return names
+}
+
+// DelegateTask is [DelegateTask] with these options.
+func (o ToolOptions) DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
+	return typed(ctx, m, by, o, ToolDelegateTask, a, (*call).delegate)
+}
+
+// BackgroundOutput is [BackgroundOutput] with these options.
+func (o ToolOptions) BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
+	return typed(ctx, m, by, o, ToolBackgroundOutput, a, (*call).output)
+}
+
+// BackgroundCancel is [BackgroundCancel] with these options.
+func (o ToolOptions) BackgroundCancel(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundCancelArgs) (BackgroundCancelResult, error) {
+	return typed(ctx, m, by, o, ToolBackgroundCancel, a, (*call).cancel)
 }
 
 // validToolName reports whether every model's API takes the name.
@@ -194,7 +245,7 @@ func (r BackgroundCancelResult) result() ToolResult { return ToolResult{r.Text, 
 func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f fields[A], run func(*call, A) (R, error)) func(context.Context, json.RawMessage) (ToolResult, error) {
 	return func(ctx context.Context, raw json.RawMessage) (ToolResult, error) {
 		by, _ := CallerFrom(ctx)
-		c := &call{ctx: ctx, m: m, by: by, w: w}
+		c := newCall(ctx, m, by, w)
 		if err := c.check(); err != nil {
 			return ToolResult{}, fmt.Errorf("bgagent: %s: %w", name, err)
 		}
@@ -212,8 +263,9 @@ func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f f
 }
 
 // typed makes a call of the typed function of a tool.
-func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, name string, a A, run func(*call, A) (R, error)) (r R, err error) {
-	c := &call{ctx: ctx, m: m, by: by, w: m.words}
+func typed[A, R any](ctx context.Context, m *BackgroundManager, by Caller, o ToolOptions, name string, a A, run func(*call, A) (R, error)) (r R, err error) {
+	c := newCall(ctx, m, by, o.wording(m))
+	c.agents = o.agentNames()
 	if err = c.check(); err == nil {
 		r, err = run(c, a)
 	}
@@ -230,6 +282,13 @@ type call struct {
 	by     Caller
 	w      wording
 	agents []string // that may be delegated to; nil for any
+}
+
+func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording) *call {
+	if w.noNotices && m.runsTask(by.Session) {
+		w.noNotices = false // what a task is owed is its next turn
+	}
+	return &call{ctx: ctx, m: m, by: by, w: w}
 }
 
 // check refuses a caller without a session: it would have the rights of the host.
@@ -343,5 +402,5 @@ func wordingFor(other map[string]string) (wording, error) {
 		}
 		taken[name] = true
 	}
-	return wording{names[ToolDelegateTask], names[ToolBackgroundOutput], names[ToolBackgroundCancel]}, nil
+	return wording{delegate: names[ToolDelegateTask], output: names[ToolBackgroundOutput], cancel: names[ToolBackgroundCancel]}, nil
 }

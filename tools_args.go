@@ -47,6 +47,36 @@ func (f fields[A]) among(name string, values []string) fields[A] {
 	return f
 }
 
+// described returns the fields with another description of one of them.
+func (f fields[A]) described(name, description string) fields[A] {
+	f.list = slices.Clone(f.list)
+	for i := range f.list {
+		if f.list[i].name == name {
+			f.list[i].description = description
+		}
+	}
+	return f
+}
+
+// decode is parse for json.Unmarshal.
+func (f fields[A]) decode(a *A, raw []byte) error {
+	parsed, problem := f.parse(raw)
+	if problem != "" {
+		return errors.New("bgagent: " + problem)
+	}
+	*a = parsed
+	return nil
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (a *DelegateTaskArgs) UnmarshalJSON(raw []byte) error { return delegateFields.decode(a, raw) }
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (a *BackgroundOutputArgs) UnmarshalJSON(raw []byte) error { return outputFields.decode(a, raw) }
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (a *BackgroundCancelArgs) UnmarshalJSON(raw []byte) error { return cancelFields.decode(a, raw) }
+
 // parse reads raw arguments, or says what is wrong with them.
 func (f fields[A]) parse(raw json.RawMessage) (a A, problem string) {
 	if len(raw) > argumentBytes {

@@ -202,3 +202,37 @@ func FuzzToolArguments(f *testing.F) {
 		require.True(t, utf8.ValidString(r.Text))
 	})
 }
+
+// What a host decodes by itself means what the tool takes it for.
+func TestArgumentsAreDecodedAsTheToolReadsThem(t *testing.T) {
+	yes, no := true, false
+	for _, c := range []struct {
+		raw        string
+		want       bgagent.DelegateTaskArgs
+		foreground bool
+	}{
+		{`{"prompt":"p"}`, bgagent.DelegateTaskArgs{Prompt: "p"}, false},
+		{`{"prompt":"p","run_in_background":false}`, bgagent.DelegateTaskArgs{Prompt: "p", RunInBackground: &no}, true},
+		{`{"prompt":"p","run_in_background":"false"}`, bgagent.DelegateTaskArgs{Prompt: "p", RunInBackground: &no}, true},
+		{`{"prompt":"p","background":" False "}`, bgagent.DelegateTaskArgs{Prompt: "p", Background: &no}, true},
+		{`{"prompt":"p","run_in_background":"TRUE","background":null}`, bgagent.DelegateTaskArgs{Prompt: "p", RunInBackground: &yes}, false},
+		{`{"prompt":"p","run_in_background":false,"background":"false"}`, bgagent.DelegateTaskArgs{Prompt: "p", RunInBackground: &no, Background: &no}, true},
+		{`{"prompt":"p","run_in_background":false,"background":true}`, bgagent.DelegateTaskArgs{Prompt: "p", RunInBackground: &no, Background: &yes}, false},
+	} {
+		var got bgagent.DelegateTaskArgs
+		require.NoError(t, json.Unmarshal([]byte(c.raw), &got), c.raw)
+		require.Equal(t, c.want, got, c.raw)
+		require.Equal(t, c.foreground, got.Foreground(), c.raw)
+	}
+	for _, raw := range []string{`{"run_in_background":"no"}`, `{"run_in_background":0}`, `{"nothing":1}`, `{"prompt":"a","prompt":"b"}`, `[]`} {
+		got := bgagent.DelegateTaskArgs{Prompt: "before"}
+		require.Error(t, json.Unmarshal([]byte(raw), &got), raw)
+		require.Equal(t, "before", got.Prompt, "nothing is half read")
+	}
+	var out bgagent.BackgroundOutputArgs
+	require.NoError(t, json.Unmarshal([]byte(`{"task_id":"bg_1","block":"true","timeout":"6e4"}`), &out))
+	require.Equal(t, bgagent.BackgroundOutputArgs{TaskID: "bg_1", Block: true, Timeout: at(60_000)}, out)
+	var cancel bgagent.BackgroundCancelArgs
+	require.NoError(t, json.Unmarshal([]byte(`{"taskId":"bg_1","all":"false"}`), &cancel))
+	require.Equal(t, bgagent.BackgroundCancelArgs{TaskIDAlias: "bg_1"}, cancel)
+}

@@ -9,7 +9,7 @@ import (
 // pending or running task that descends from the caller's session. Errors are
 // those of [DelegateTask].
 func BackgroundCancel(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundCancelArgs) (BackgroundCancelResult, error) {
-	return typed(ctx, m, by, ToolBackgroundCancel, a, (*call).cancel)
+	return ToolOptions{}.BackgroundCancel(ctx, m, by, a)
 }
 
 func (c *call) cancel(a BackgroundCancelArgs) (BackgroundCancelResult, error) {

@@ -17,7 +17,15 @@ import (
 // [*InputError] for a caller without a session. A host that acts for itself has
 // the methods of the manager.
 func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
-	return typed(ctx, m, by, ToolDelegateTask, a, (*call).delegate)
+	return ToolOptions{}.DelegateTask(ctx, m, by, a)
+}
+
+// Foreground reports whether the arguments ask for the result as the answer. Where
+// RunInBackground and Background contradict each other, which DelegateTask
+// refuses, it is false.
+func (a DelegateTaskArgs) Foreground() bool {
+	is := func(b *bool, value bool) bool { return b != nil && *b == value }
+	return (is(a.RunInBackground, false) || is(a.Background, false)) && !is(a.RunInBackground, true) && !is(a.Background, true)
 }
 
 func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
@@ -30,7 +38,7 @@ func (c *call) delegate(a DelegateTaskArgs) (DelegateTaskResult, error) {
 	if ref == "" {
 		ref = a.SessionID
 	}
-	foreground := a.RunInBackground != nil && !*a.RunInBackground || a.Background != nil && !*a.Background
+	foreground := a.Foreground()
 	launch := LaunchInput{Description: a.Description, Prompt: a.Prompt, Agent: a.SubagentType, Model: a.Model}
 	resume := ResumeInput{Prompt: a.Prompt, Model: a.Model}
 	var t Task

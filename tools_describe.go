@@ -1,6 +1,10 @@
 package bgagent
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // The arguments of the three tools and what a model is told about them.
 
@@ -32,7 +36,7 @@ var outputFields = fields[BackgroundOutputArgs]{
 			text: func(a *BackgroundOutputArgs, s string) { a.TaskID = s }},
 		{name: "block", description: "true waits first until the task has ended, or, without task_id, until the next one of yours has. Only for when nothing else is left to do. Default false.",
 			flag: func(a *BackgroundOutputArgs, v bool) { a.Block = v }},
-		{name: "timeout", description: "With block: milliseconds to wait at most. Default 60000, at most 600000.",
+		{name: "timeout", description: timeoutDescription(outputTimeout),
 			number: func(a *BackgroundOutputArgs, n int64) { a.Timeout = &n }},
 		{name: "full_session", description: "true shows the messages of the task's session instead of its result. Default false.",
 			flag: func(a *BackgroundOutputArgs, v bool) { a.FullSession = v }},
@@ -58,6 +62,10 @@ var cancelFields = fields[BackgroundCancelArgs]{
 	},
 }
 
+func timeoutDescription(def time.Duration) string {
+	return fmt.Sprintf("With block: milliseconds to wait at most. Default %d, at most %d.", def.Milliseconds(), outputTimeoutMax.Milliseconds())
+}
+
 func clampInt(n int64) int {
 	const most = 1<<31 - 1
 	return int(max(-most, min(n, most)))
@@ -68,7 +76,14 @@ func (w wording) delegateDescription(agents []AgentInfo) string {
 	b.line("Give a piece of work to another agent, which does it in a session of its own while you go on.")
 	b.line()
 	b.line("Work that falls into independent parts goes fastest when you launch all of them side by side, each with a call of its own, before you do anything else. Each call answers at once with a task id.")
-	b.line("Do not ask how a task is getting on: a notice comes by itself when it has ended. Until then do other work, or end your turn.")
+	switch {
+	case !w.noNotices:
+		b.line("Do not ask how a task is getting on: a notice comes by itself when it has ended. Until then do other work, or end your turn.")
+	case w.output == "":
+		b.line("Nothing wakes you when a task ends: ", w.toldWithTheNextAnswer())
+	default:
+		b.line("Nothing wakes you when a task ends. Do other work first; when nothing else is left to do, wait for the next end with ", w.blockAny(), ", until you have the results that you need.")
+	}
 	b.line("A task that has ended can be continued with its session_id or task_id and a new prompt; its agent still knows everything it did.")
 	if len(agents) > 0 {
 		b.line("\nAgents:")
@@ -87,7 +102,11 @@ func (w wording) outputDescription() string {
 	var b text
 	b.line("Read the result of a background task, or where it stands; without task_id, a list of your tasks.")
 	b.line()
-	b.line("Call it when a notice has told you that a task has ended, or when you really need what there is so far. A notice comes by itself, so there is no need to look whether a task has ended.")
+	if w.noNotices {
+		b.line("Nothing wakes you when a task ends; an end is told with the next answer of one of these tools. When nothing else is left to do, wait with block=true: for the end of the task, or without task_id for the next end. If the time is over before that, wait again.")
+	} else {
+		b.line("Call it when a notice has told you that a task has ended, or when you really need what there is so far. A notice comes by itself, so there is no need to look whether a task has ended.")
+	}
 	b.line("A result can be read as often as you like. A long one comes in parts, and each answer says how to read the next.")
 	return strings.TrimRight(b.String(), "\n")
 }

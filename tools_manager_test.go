@@ -385,3 +385,78 @@ func TestALongResultAndWhatIsOwedFitTogether(t *testing.T) {
 		require.Contains(t, r.Text, "of 200000\nTo read on: background_output(task_id=")
 	})
 }
+
+// unwoken are the options for callers that nothing wakes.
+var unwoken = bgagent.ToolOptions{NoNotices: true}
+
+func TestWhoCannotBeWokenWaitsForLessThanHostsGiveACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		r, err := unwoken.DelegateTask(t.Context(), m, root, bgagent.DelegateTaskArgs{Prompt: "p", SubagentType: "worker"})
+		require.NoError(t, err)
+		require.NotContains(t, r.Text, "end your turn")
+		require.Contains(t, r.Text, `background_output(task_id="`+r.Task.ID+`", block=true)`)
+		for _, c := range []struct {
+			o    bgagent.ToolOptions
+			a    bgagent.BackgroundOutputArgs
+			want time.Duration
+		}{
+			{unwoken, bgagent.BackgroundOutputArgs{TaskID: r.Task.ID, Block: true}, 50 * time.Second},
+			{unwoken, bgagent.BackgroundOutputArgs{Block: true}, 50 * time.Second},
+			{unwoken, bgagent.BackgroundOutputArgs{Block: true, Timeout: at(55_000)}, 55 * time.Second},
+			{unwoken, bgagent.BackgroundOutputArgs{Block: true, Timeout: at(700_000)}, 10 * time.Minute},
+			{bgagent.ToolOptions{}, bgagent.BackgroundOutputArgs{Block: true}, time.Minute},
+		} {
+			began := time.Now()
+			out, err := c.o.BackgroundOutput(t.Context(), m, root, c.a)
+			require.NoError(t, err)
+			require.True(t, out.TimedOut)
+			require.Equal(t, c.want, time.Since(began))
+			require.Equal(t, c.o.NoNotices, !strings.Contains(out.Text, "end your turn"))
+		}
+	})
+}
+
+func TestSchemasNameTheWaitOfTheirCallers(t *testing.T) {
+	m := manage(t, &goRunner{run: works(0)}, bgagent.Config{})
+	require.Contains(t, string(bgagent.Tools(m, bgagent.ToolOptions{})[1].Schema), "Default 60000, at most 600000")
+	require.Contains(t, string(bgagent.Tools(m, unwoken)[1].Schema), "Default 50000, at most 600000")
+}
+
+func TestATaskIsWokenWhoeverCannotBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text string
+		f := &goRunner{}
+		m := manage(t, f, bgagent.Config{MaxDepth: 2})
+		f.run = func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
+			if p.Text == "delegate" {
+				out, err := unwoken.DelegateTask(ctx, m, bgagent.Caller{Session: session}, bgagent.DelegateTaskArgs{Prompt: "now", SubagentType: "worker"})
+				text = out.Text
+				return bgagent.TurnEnd{Text: "launched"}, err
+			}
+			return bgagent.TurnEnd{Text: "here"}, nil
+		}
+		id := launch(t, m, "delegate").ID
+		ended(t, m, id)
+		require.Contains(t, text, "A notice comes by itself", "what a task is owed is its next turn")
+	})
+}
+
+func TestOptionsRenameTheToolsOfTypedCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, &goRunner{run: works(time.Hour)}, bgagent.Config{})
+		o := bgagent.ToolOptions{NoNotices: true, Names: map[string]string{bgagent.ToolBackgroundOutput: "fetch"}, Agents: []bgagent.AgentInfo{{Name: "worker"}}}
+		r, err := o.DelegateTask(t.Context(), m, root, bgagent.DelegateTaskArgs{Prompt: "p", SubagentType: "worker"})
+		require.NoError(t, err)
+		require.Contains(t, r.Text, `fetch(task_id="`+r.Task.ID+`", block=true)`)
+		r, err = o.DelegateTask(t.Context(), m, root, bgagent.DelegateTaskArgs{Prompt: "p", SubagentType: "nobody"})
+		require.NoError(t, err)
+		require.True(t, r.IsError)
+		all, err := o.BackgroundCancel(t.Context(), m, root, bgagent.BackgroundCancelArgs{All: true})
+		require.NoError(t, err)
+		require.Len(t, all.Cancelled, 1)
+		require.Panics(t, func() {
+			_, _ = bgagent.ToolOptions{Omit: []string{"nothing"}}.BackgroundCancel(t.Context(), m, root, bgagent.BackgroundCancelArgs{All: true})
+		})
+	})
+}

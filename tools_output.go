@@ -15,7 +15,7 @@ import (
 // wait that ends, however it does, never touches the task. When ctx's deadline
 // ends it, the answer is the state, as after Timeout.
 func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
-	return typed(ctx, m, by, ToolBackgroundOutput, a, (*call).output)
+	return ToolOptions{}.BackgroundOutput(ctx, m, by, a)
 }
 
 func (c *call) output(a BackgroundOutputArgs) (BackgroundOutputResult, error) {
@@ -23,6 +23,9 @@ func (c *call) output(a BackgroundOutputArgs) (BackgroundOutputResult, error) {
 		return BackgroundOutputResult{}, c.ctx.Err()
 	}
 	o := outputCall{call: c, args: a, timeout: outputTimeout}
+	if c.w.noNotices {
+		o.timeout = outputTimeoutUnwoken
+	}
 	o.args.TaskID, o.args.SinceMessageID = taskRef(a.TaskID), taskRef(a.SinceMessageID)
 	problem := o.check()
 	var r BackgroundOutputResult

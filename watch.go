@@ -12,13 +12,14 @@ import (
 type watch struct {
 	turn
 	promptID string
-	old      map[string]struct{} // messages of earlier turns that might still be returned
-	past     pastMessages        // the last ones of earlier attempts, for the same reason
-	tools    map[string]ToolState
-	prog     progress        // of all turns
-	flying   int             // tools in flight
-	reported bool            // a runner has reported something
-	pieces   strings.Builder // of a runner's text: there may be thousands, each of a few bytes
+	old      map[string]struct{}   // messages of earlier turns that might still be returned
+	past     pastMessages          // the last ones of earlier attempts, for the same reason
+	calls    map[callKey]*toolCall // those that messages have told
+	open     map[string]*toolCall  // those in flight, by the id that the agent gave them
+	prog     progress              // of all turns
+	flying   int                   // tools in flight
+	reported bool                  // a runner has reported something
+	pieces   strings.Builder       // of a runner's text: there may be thousands, each of a few bytes
 
 	c        judged
 	lookAt   int64        // when the session is to be looked at again; 0 for with the next sweep
@@ -117,8 +118,7 @@ func (w *watch) begin(promptID string, now int64) {
 	}
 	w.turn = turn{}
 	w.pieces.Reset()
-	clear(w.tools)
-	w.flying = 0
+	w.forgetCalls()
 	w.promptID, w.hint, w.reported = promptID, nil, false
 	w.c = judged{counters: counters{began: now, changed: now}}
 	w.answered, w.lookAt, w.again, w.said = now, 0, false, SessionUnknown
@@ -135,24 +135,70 @@ func (w *watch) isOld(id string) {
 
 func (w *watch) inFlight() int { return w.flying }
 
-// tool notes how far a tool call has got, and reports whether it is new and
-// whether anything changed.
-func (w *watch) tool(t MessageTool) (isNew, changed bool) {
-	was, known := w.tools[t.ID]
-	if known && was == t.State {
-		return false, false
+// toolCall is one call of a tool.
+type toolCall struct{ state ToolState }
+
+// callKey tells the calls in the messages of a turn apart. Their ids may not:
+// some model servers give every call the same one.
+type callKey struct {
+	message, id string
+	n           int // among those of the message with this id
+}
+
+// tool notes how far a tool call has got, and reports whether it is a new one:
+// a call that has ended and comes again under its id is another call.
+func (w *watch) tool(t MessageTool) (isNew bool) {
+	call := w.open[t.ID]
+	if isNew = call == nil; isNew {
+		call = &toolCall{state: ToolDone}
 	}
-	if w.tools == nil {
-		w.tools = map[string]ToolState{}
+	w.callState(call, t)
+	return isNew
+}
+
+// messageTool is tool for the n-th call of that id in a message, which may be
+// read again and again.
+func (w *watch) messageTool(message string, n int, t MessageTool) (isNew bool) {
+	key := callKey{message, t.ID, n}
+	call := w.calls[key]
+	if call == nil {
+		// Its result may stand in a message of its own.
+		if call = w.open[t.ID]; call == nil || n > 0 || t.State.InFlight() {
+			isNew, call = true, &toolCall{state: ToolDone}
+		}
+		if w.calls == nil {
+			w.calls = map[callKey]*toolCall{}
+		}
+		w.calls[key] = call
 	}
-	if known && was.InFlight() {
-		w.flying--
-	}
-	if t.State.InFlight() {
+	w.callState(call, t)
+	return isNew
+}
+
+// callState notes the state of a call, which is in flight exactly while it is
+// counted as such.
+func (w *watch) callState(call *toolCall, t MessageTool) {
+	switch was, is := call.state.InFlight(), t.State.InFlight(); {
+	case is && !was:
 		w.flying++
+		if w.open == nil {
+			w.open = map[string]*toolCall{}
+		}
+		w.open[t.ID] = call
+	case was && !is:
+		w.flying--
+		if w.open[t.ID] == call {
+			delete(w.open, t.ID)
+		}
 	}
-	w.tools[t.ID] = t.State
-	return !known, true
+	call.state = t.State
+}
+
+// forgetCalls forgets the calls of an earlier turn.
+func (w *watch) forgetCalls() {
+	clear(w.calls)
+	clear(w.open)
+	w.flying = 0
 }
 
 // message notes a message that is new or has changed, and reports whether
@@ -201,8 +247,7 @@ func (w *watch) prompted(msg *Message, index int, p *progress) int {
 		}
 		fresh := turn{msgs: map[string]seenMessage{}, count: 1, finger: w.finger}
 		w.turn = fresh
-		clear(w.tools)
-		w.flying = 0
+		w.forgetCalls()
 		return 0
 	}
 	w.output, w.begun, w.finished, w.stop, w.err = false, false, false, StopUntold, ""
@@ -225,11 +270,18 @@ func (w *watch) agentMessage(index int, msg *Message, p *progress, now int64) {
 	if index >= w.from && (msg.Text != "" || msg.Reasoning != "" || len(msg.Tools) > 0) {
 		w.output = true
 	}
+	var same map[string]int
+	if len(msg.Tools) > 1 {
+		same = make(map[string]int, len(msg.Tools))
+	}
 	for _, t := range msg.Tools {
-		if isNew, _ := w.tool(t); isNew {
+		if w.messageTool(msg.ID, same[t.ID], t) {
 			p.toolCalls++
 		}
 		p.lastTool = t.Name
+		if same != nil {
+			same[t.ID]++
+		}
 	}
 	if msg.Text != "" {
 		p.lastText, p.lastTextA = tail(msg.Text), now
@@ -298,7 +350,7 @@ const maxTurnText = maxResultUnreadable + 4
 // reporter returns the reporter of the turn that begins. Each turn has its own,
 // so that what an earlier one still says is dropped.
 func (a *attempt) reporter() *Reporter {
-	if a.turn == 1 {
+	if a.turn == 1 && a.rep.a == nil { // else the call is made again
 		a.rep.a, a.rep.turn = a, 1
 		return &a.rep
 	}
@@ -318,6 +370,9 @@ func (a *attempt) report(turn int32, r Report) {
 func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 	w := a.seen()
 	p := &w.prog
+	if o := a.cl.out; o != nil && o.trying == a {
+		m.reachedLocked(a.cl, now)
+	}
 	changed, quick := true, true
 	switch r.Kind {
 	case ReportText:
@@ -336,8 +391,7 @@ func (m *BackgroundManager) reportLocked(a *attempt, r Report, now int64) {
 			w.output, quick = true, false
 		}
 	case ReportTool:
-		var isNew bool
-		if isNew, changed = w.tool(r.Tool); isNew {
+		if w.tool(r.Tool) {
 			p.toolCalls++
 			w.afterUse = true
 		}

@@ -196,3 +196,20 @@ func TestMisuseOfNewPanics(t *testing.T) {
 	require.PanicsWithValue(t, "inproc: New needs at least one agent", func() { inproc.New(nil) })
 	require.PanicsWithValue(t, `inproc: the agent "x" is nil`, func() { inproc.New(map[string]inproc.Agent{"x": nil}) })
 }
+
+func TestCallsThatShareAnIDAreTheirOwn(t *testing.T) {
+	m := manage(t, bgagent.Config{}, map[string]inproc.Agent{
+		"busy": func(_ context.Context, turn *inproc.Turn) (string, error) {
+			for range 30 {
+				turn.Tool(bgagent.MessageTool{ID: "0", Name: "bash", State: bgagent.ToolRunning})
+				turn.Tool(bgagent.MessageTool{ID: "0", Name: "bash", State: bgagent.ToolDone})
+			}
+			return "done", nil
+		},
+	})
+	task := run(t, m, "busy", "go")
+	require.Equal(t, 30, task.Progress.ToolCalls)
+	page, err := m.Messages(t.Context(), root, task.ID, "", 0)
+	require.NoError(t, err)
+	require.Len(t, page.Messages[1].Tools, 30)
+}

@@ -75,10 +75,11 @@ func (t *Turn) Text(piece string) {
 // Reasoning tells what the agent thinks.
 func (t *Turn) Reasoning(piece string) { t.r.Reasoning(piece) }
 
-// Tool tells of a tool call, or how far it has got.
+// Tool tells of a tool call, or how far it has got. What comes under the id of a
+// call that has ended is another call.
 func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.c.mu.Lock()
-	i := slices.IndexFunc(t.tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID })
+	i := slices.IndexFunc(t.tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID && x.State.InFlight() })
 	if i < 0 {
 		t.tools = append(t.tools, call)
 		t.text = ""

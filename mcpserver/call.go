@@ -45,18 +45,16 @@ func info(t bgagent.Task) TaskInfo {
 }
 
 // call calls a tool for the scope.
-func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, usual string, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-	ctx = bgagent.WithCaller(ctx, bgagent.Caller{Session: sc.name})
+func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+	by := sc.caller(req)
 	if token := req.Params.GetProgressToken(); token != nil {
 		stop := sc.tellProgress(ctx, req.Session, token)
 		defer stop()
 	}
-	if usual == bgagent.ToolDelegateTask {
-		if args, foreground := inBackground(req.Params.Arguments); foreground {
-			return sc.foreground(ctx, d, args)
-		}
+	if args, ok := foreground(d, req); ok {
+		return sc.foreground(ctx, by, args)
 	}
-	r, err := d.Call(ctx, req.Params.Arguments)
+	r, err := d.Call(bgagent.WithCaller(ctx, by), req.Params.Arguments)
 	if err != nil {
 		return nil, err
 	}
@@ -97,49 +95,20 @@ func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: r.Text}}, StructuredContent: out, IsError: r.IsError}
 }
 
-// inBackground reports whether the arguments ask for a delegation in the
-// foreground, and returns them asking for one in the background.
-func inBackground(raw json.RawMessage) (args json.RawMessage, foreground bool) {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(raw, &fields) != nil {
-		return raw, false
+// foreground returns the arguments of a call that delegates in the foreground.
+// Whatever the tool itself would refuse is none.
+func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.DelegateTaskArgs, ok bool) {
+	if d.Usual != bgagent.ToolDelegateTask || json.Unmarshal(req.Params.Arguments, &args) != nil {
+		return args, false
 	}
-	for _, name := range []string{"run_in_background", "background"} {
-		if string(fields[name]) == "false" {
-			delete(fields, name)
-			foreground = true
-		}
-	}
-	if !foreground {
-		return raw, false
-	}
-	args, err := json.Marshal(fields)
-	if err != nil {
-		return raw, false
-	}
-	return args, true
-}
-
-// begin delegates a task in the background. Where there is none it returns the
-// tool's answer instead.
-func (sc *scope) begin(ctx context.Context, d bgagent.ToolDef, args json.RawMessage) (*bgagent.Task, *mcp.CallToolResult, error) {
-	r, err := d.Call(ctx, args)
-	if err != nil {
-		return nil, nil, err
-	}
-	v, ok := r.Value.(bgagent.DelegateTaskResult)
-	if r.IsError || !ok || v.Task == nil {
-		return nil, sc.answer(r), nil
-	}
-	sc.carry(v.Notice)
-	return v.Task, nil, nil
+	return args, args.Foreground()
 }
 
 // foreground delegates a task and answers with its result. The task itself runs
 // in the background: when the caller goes away it goes on, and its end is still
 // owed to the scope.
-func (sc *scope) foreground(ctx context.Context, d bgagent.ToolDef, args json.RawMessage) (*mcp.CallToolResult, error) {
-	t, answer, err := sc.begin(ctx, d, args)
+func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*mcp.CallToolResult, error) {
+	t, answer, err := sc.begin(ctx, by, args)
 	if t == nil {
 		return answer, err
 	}
@@ -149,9 +118,29 @@ func (sc *scope) foreground(ctx context.Context, d bgagent.ToolDef, args json.Ra
 	return sc.result(ctx, t.ID)
 }
 
+// begin delegates a task in the background, or returns the one that the same tool
+// call has delegated already. Where there is none it returns the tool's answer
+// instead.
+func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*bgagent.Task, *mcp.CallToolResult, error) {
+	if t, ok := sc.again(by, args); ok {
+		return &t, nil, nil
+	}
+	args.RunInBackground, args.Background = nil, nil
+	v, err := sc.s.cfg.Tools.DelegateTask(ctx, sc.s.m, by, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	if v.IsError || v.Task == nil {
+		return nil, sc.answer(bgagent.ToolResult{Text: v.Text, IsError: v.IsError, Value: v}), nil
+	}
+	sc.carry(v.Notice)
+	sc.remember(by, args, *v.Task)
+	return v.Task, nil, nil
+}
+
 // result answers as background_output does for a task that has ended.
 func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, error) {
-	r, err := bgagent.BackgroundOutput(ctx, sc.s.m, bgagent.Caller{Session: sc.name}, bgagent.BackgroundOutputArgs{TaskID: id})
+	r, err := sc.s.cfg.Tools.BackgroundOutput(ctx, sc.s.m, bgagent.Caller{Session: sc.name}, bgagent.BackgroundOutputArgs{TaskID: id})
 	if err != nil {
 		return nil, err
 	}

@@ -20,11 +20,18 @@
 //
 // # How a caller learns of an end
 //
-// A server cannot begin a turn of its caller's. What is owed to a scope comes with
-// the answer of its next tool call; background_output with block and without a
-// task id waits for the next end. While it waits the caller gets progress
+// A server cannot begin a turn of its caller's, and no text says otherwise: the
+// caller is told to wait when nothing else is left to do. What is owed to a scope
+// comes with the answer of its next tool call; background_output with block and
+// without a task id waits for the next end, for 50 s unless it is told otherwise,
+// because clients give a call up after 60 s. While it waits the caller gets progress
 // notifications, if it has sent a token for them. A call that is cancelled, or
 // whose client is gone, ends the wait and never the task.
+//
+// A client that makes a delegation again finds its task, where it names the tool
+// use in _meta as Claude Code does ("claudecode/toolUseId"): while the task is
+// live, and in the foreground until its end has been told. Afterwards the same id
+// is that of a new call.
 //
 // Tasks are resources besides, bgagent://task/ID, as JSON: a client that has
 // subscribed to one is told of its changes. To read one does not count as having
@@ -36,6 +43,13 @@
 // delegation in the foreground gets a handle at once, and asks for the result
 // with tasks/get, or is told with notifications/tasks when it listens. See
 // [ExtensionTasks].
+//
+// # Clients that do not read, and strangers
+//
+// What a client is sent waits in a queue of its own, so that one which does not
+// read holds up nobody else; it loses its connection when one write has taken 30 s,
+// or when more than 4 MiB wait. [Server.Handler] says what it bounds over HTTP, and
+// what the http.Server should.
 //
 // # How it is tested
 //

@@ -1,10 +1,12 @@
 package mcpserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -31,6 +33,17 @@ type HTTPConfig struct {
 // minToken is what a token must have at least, so that nobody guesses it.
 const minToken = 16
 
+const (
+	// maxBody is what the body of a request may have, in bytes: the arguments of a
+	// call, twice over.
+	maxBody = 4 << 20
+
+	// bodyTimeout is how long the body of a request may take, and refusedTimeout
+	// how long that of a request which is refused.
+	bodyTimeout    = 30 * time.Second
+	refusedTimeout = 5 * time.Second
+)
+
 // sessionTimeout is after how long without a request a connection of the older
 // protocol versions is forgotten. Nothing of the tasks is lost with it.
 const sessionTimeout = time.Hour
@@ -41,7 +54,14 @@ const withoutSessions = "2026-07-28"
 
 // Handler returns what serves callers over the protocol's streamable HTTP. A
 // request with a wrong token, or with none, gets 401; one from a page of another
-// origin 403. Connections end with the http.Server that serves it.
+// origin 403. Nothing of a body is read before that; then it has 30 s and may have
+// 4 MiB. A client that reads nothing for 30 s loses its connection.
+//
+// Connections end with the http.Server that serves it. That server should have a
+// ReadHeaderTimeout and an IdleTimeout, for connections on which nothing is asked,
+// and a bound on connections where strangers can reach it. It must have no
+// WriteTimeout, which would end streams and calls that wait; the handler sets
+// deadlines of its own for each write. A ReadTimeout is not needed.
 func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -80,6 +100,7 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 			sc.listening(requests).ServeHTTP(w, r)
 		}
 	})
+	h = read(queue(h))
 	if len(scopes) > 0 {
 		// The user keeps a connection of one token out of another's hands.
 		verify := func(_ context.Context, token string, _ *http.Request) (*auth.TokenInfo, error) {
@@ -99,8 +120,49 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 			return nil, fmt.Errorf("mcpserver: HTTPConfig.Origins: %w", err)
 		}
 	}
-	return protection.Handler(h), nil
+	return hurried(protection.Handler(h)), nil
 }
+
+// hurried bounds the time that the server spends on the body of a request that is
+// refused without having been read.
+func hurried(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hasBody(r) {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedTimeout)) // not every server has deadlines
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// read reads the body of a request before it is looked at, within bounds of time
+// and size.
+func read(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !hasBody(r) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		var long *http.MaxBytesError
+		switch {
+		case errors.As(err, &long):
+			http.Error(w, fmt.Sprintf("the body of the request is too long; it may have %d bytes", maxBody), http.StatusRequestEntityTooLarge)
+			return
+		case err != nil:
+			w.Header().Set("Connection", "close")
+			http.Error(w, "the body of the request cannot be read: it did not come whole in time", http.StatusRequestTimeout)
+			return
+		}
+		_ = control.SetReadDeadline(time.Time{}) // or the end of the wait would look like that of the connection
+		r = r.Clone(r.Context())
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		h.ServeHTTP(w, r)
+	})
+}
+
+func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
 
 func (cfg *HTTPConfig) check() error {
 	switch {

@@ -213,7 +213,7 @@ func (t translated) Connect(ctx context.Context) (mcp.Connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &translatedConn{Connection: c, listens: newListens(t.sc)}, nil
+	return &translatedConn{Connection: c, listens: newListens(t.sc), unwritten: newMessages(c.Write, func() { _ = c.Close() })}, nil
 }
 
 // SupportsProtocolVersion implements [mcp.ProtocolVersionSupporter].
@@ -224,8 +224,9 @@ func (t translated) SupportsProtocolVersion(version string) bool {
 
 type translatedConn struct {
 	mcp.Connection
-	listens *listens
-	mu      sync.Mutex // held while a message is translated and written, so that what belongs together stays so
+	listens   *listens
+	unwritten *outbox[jsonrpc.Message]
+	mu        sync.Mutex // held while a message is translated and queued, so that what belongs together stays so
 }
 
 func (c *translatedConn) Read(ctx context.Context) (jsonrpc.Message, error) {
@@ -240,11 +241,17 @@ func (c *translatedConn) Write(ctx context.Context, msg jsonrpc.Message) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, m := range c.listens.out(ctx, msg) {
-		if err := c.Connection.Write(ctx, m); err != nil {
+		if err := c.unwritten.put(m, sizeOf(m)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Close writes what waits to be written first.
+func (c *translatedConn) Close() error {
+	c.unwritten.close()
+	return c.Connection.Close()
 }
 
 // listening translates a request over HTTP that listens to tasks, and the stream

@@ -23,7 +23,8 @@ type Config struct {
 
 	// Tools names the agents in the description of delegate_task, and renames
 	// tools or leaves them out. A program that is as deep in a chain of agents as
-	// is allowed leaves out delegate_task.
+	// is allowed leaves out delegate_task. NoNotices is always set: nothing can wake
+	// the caller of an MCP server.
 	Tools bgagent.ToolOptions
 
 	// Logger gets what the protocol library has to say. Nothing is logged when it
@@ -63,6 +64,7 @@ func New(m *bgagent.BackgroundManager, cfg Config) (s *Server, err error) {
 			err = fmt.Errorf("mcpserver: Config.Tools: %v", p)
 		}
 	}()
+	cfg.Tools.NoNotices = true
 	s = &Server{m: m, cfg: cfg, defs: bgagent.Tools(m, cfg.Tools), scopes: map[string]*scope{}}
 	s.life, s.close = context.WithCancel(context.Background())
 	return s, nil
@@ -123,7 +125,8 @@ type scope struct {
 
 	mu        sync.Mutex
 	following bool
-	carried   []string // notices that count as told and wait for the next answer
+	carried   []string           // notices that count as told and wait for the next answer
+	awaited   map[string]awaited // delegations in the foreground, by the id of their tool call
 }
 
 func (s *Server) scope(name string) (*scope, error) {
@@ -144,16 +147,15 @@ func (s *Server) scope(name string) (*scope, error) {
 	caps.AddExtension(ExtensionTasks, nil)
 	sc.server = mcp.NewServer(&mcp.Implementation{Name: s.cfg.Name, Version: s.cfg.Version}, &mcp.ServerOptions{
 		Logger:             s.cfg.Logger,
-		Instructions:       instructions,
+		Instructions:       instructions(s.defs),
 		Capabilities:       caps,
 		SetCacheable:       func(_ context.Context, _ mcp.Request, c *mcp.Cacheable) { c.CacheScope = "private" },
 		SubscribeHandler:   sc.subscribe,
 		UnsubscribeHandler: func(context.Context, *mcp.UnsubscribeRequest) error { return nil },
 	})
 	for _, d := range s.defs {
-		usual := s.usual(d.Name)
-		sc.server.AddTool(tool(d, usual), func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-			return sc.call(ctx, d, usual, req)
+		sc.server.AddTool(tool(d), func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			return sc.call(ctx, d, req)
 		})
 	}
 	sc.server.AddResourceTemplate(&mcp.ResourceTemplate{
@@ -167,24 +169,29 @@ func (s *Server) scope(name string) (*scope, error) {
 	return sc, nil
 }
 
-const instructions = "Background agents: delegate_task starts one and returns at once, background_output reads its state or result, " +
-	"background_cancel stops it. Ends are told with the answer of your next call of one of these tools; to wait for the next end, call background_output with block and without a task id."
-
-// usual returns the usual name of a tool that may have been given another.
-func (s *Server) usual(name string) string {
-	for usual, other := range s.cfg.Tools.Names {
-		if other == name {
-			return usual
+// instructions say what the tools are for, by the names that they have.
+func instructions(defs []bgagent.ToolDef) string {
+	var does []string
+	wait := ""
+	for _, d := range defs {
+		switch d.Usual {
+		case bgagent.ToolDelegateTask:
+			does = append(does, d.Name+" starts one and returns at once")
+		case bgagent.ToolBackgroundOutput:
+			does = append(does, d.Name+" reads its state or result")
+			wait = " When nothing else is left to do, wait for the next end: call " + d.Name + " with block=true and without a task id, until you have the results that you need."
+		case bgagent.ToolBackgroundCancel:
+			does = append(does, d.Name+" stops it")
 		}
 	}
-	return name
+	return "Background agents: " + strings.Join(does, ", ") + ". Nothing wakes you when a task ends; an end is told with the answer of your next call of one of these tools." + wait
 }
 
 // tool describes a tool to the protocol.
-func tool(d bgagent.ToolDef, usual string) *mcp.Tool {
+func tool(d bgagent.ToolDef) *mcp.Tool {
 	no := false
 	t := &mcp.Tool{Name: d.Name, Description: d.Description, InputSchema: d.Schema, OutputSchema: outputSchema}
-	switch usual {
+	switch d.Usual {
 	case bgagent.ToolDelegateTask:
 		t.Annotations = &mcp.ToolAnnotations{Title: "Delegate a task", DestructiveHint: &no}
 	case bgagent.ToolBackgroundOutput:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -129,29 +130,27 @@ func declares(req *mcp.CallToolRequest) bool {
 // handle launches the task of a delegation in the foreground whose client wants a
 // handle. It returns nil for all other calls.
 func (sc *scope) handle(ctx context.Context, req *mcp.CallToolRequest) (mcp.Result, error) {
-	if !declares(req) || sc.s.usual(req.Params.Name) != bgagent.ToolDelegateTask {
+	if !declares(req) {
 		return nil, nil
 	}
-	args, foreground := inBackground(req.Params.Arguments)
-	if !foreground {
+	i := slices.IndexFunc(sc.s.defs, func(d bgagent.ToolDef) bool { return d.Name == req.Params.Name })
+	if i < 0 {
 		return nil, nil
 	}
-	for _, d := range sc.s.defs {
-		if d.Name != req.Params.Name {
-			continue
-		}
-		t, answer, err := sc.begin(bgagent.WithCaller(ctx, bgagent.Caller{Session: sc.name}), d, args)
-		switch {
-		case err != nil:
-			return nil, err
-		case t == nil:
-			return answer, nil
-		}
-		state := stateOf(*t)
-		state.ResultType = "task"
-		return state, nil
+	args, ok := foreground(sc.s.defs[i], req)
+	if !ok {
+		return nil, nil
 	}
-	return nil, nil
+	t, answer, err := sc.begin(ctx, sc.caller(req), args)
+	switch {
+	case err != nil:
+		return nil, err
+	case t == nil:
+		return answer, nil
+	}
+	state := stateOf(*t)
+	state.ResultType = "task"
+	return state, nil
 }
 
 // stateOf describes the latest attempt of a task, without its result.

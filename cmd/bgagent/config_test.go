@@ -34,9 +34,9 @@ func TestBrokenConfigurationsNameFileLineKeyAndRemedy(t *testing.T) {
 		"{\"agents\": {\"count\": {\"kind\": \"inproc\",\n\"kind\": \"acp\"}}}":                                            `:2:1: agents.count.kind: stands twice, first in line 1; keep one of the two`,
 		"{\"agents\": {\"a b\": {}}}": `agents["a b"]: is a name with blanks or control characters; leave them out`,
 		"{\"agents\": {\"a\": {\"kind\": \"opencode\", \"url\": \"http://127.0.0.1:1\",\n\"passwordEnv\": \"NO_SUCH\"}}}": `:2:1: agents.a.passwordEnv: names the environment variable NO_SUCH, which is not set; set it to the server's password`,
-		"{\"background_task\": {\n\"maxDepht\": 2}}":                              `:2:1: background_task.maxDepht: is not a known key; did you mean maxDepth?`,
-		"{\"background_task\": {\n\"taskTtlMs\": -5}}":                            `:2:14: background_task.taskTtlMs: is negative (-5); it must be a whole number of milliseconds, or 0 for never`,
-		"{\"background_task\": {\"taskTtlMs\": 1000,\n\"staleTimeoutMs\": 2000}}": `:2:1: background_task.staleTimeoutMs: is 2s and taskTtlMs is 1s; the first must not be longer than the second`,
+		"{\"background_task\": {\n\"maxDepht\": 2}}":                                   `:2:1: background_task.maxDepht: is not a known key; did you mean maxDepth?`,
+		"{\"background_task\": {\n\"taskTtlMs\": -5}}":                                 `:2:14: background_task.taskTtlMs: is negative (-5); it must be a whole number of milliseconds, or 0 for never`,
+		"{\"background_task\": {\"staleTimeoutMs\": 1000,\n\"pollIntervalMs\": 2000}}": `.bgagent.jsonc:1:22) is 1s; the first must not be longer than the second`,
 	} {
 		p := newPlace(t)
 		file := p.write(".bgagent.jsonc", text)

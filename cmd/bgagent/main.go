@@ -68,7 +68,9 @@ func (c *cli) settings() (*settings.Settings, error) {
 		return nil, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {
-		warn("%v", k)
+		if k.Key != "" { // a file of agents need not have limits
+			warn("%v", k)
+		}
 	}
 	if s.Detected {
 		warn("there is no configuration file; %s", found(s))

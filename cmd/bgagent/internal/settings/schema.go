@@ -150,8 +150,7 @@ func limitsSchema() (object, error) {
 	return object{
 		{"description", "Limits and times of the library, as in its documentation. Keys that end in Ms are milliseconds."},
 		{"type", []string{"object", "null"}},
-		{"additionalProperties", false},
-		{"properties", properties},
+		{"properties", properties}, // others are reported as ignored: a newer host may have them
 	}, nil
 }
 
