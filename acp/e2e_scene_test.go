@@ -25,10 +25,12 @@ type scene struct {
 	m *bgagent.BackgroundManager
 }
 
-// eachReal runs a test with every real agent.
+// eachReal runs a test with every real agent, side by side: they take their time to
+// start.
 func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
 	for _, a := range reals {
 		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
 			w := a.world(t)
 			w.Model.Handle(recalling)
 			ac := a.config(w)

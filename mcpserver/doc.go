@@ -56,5 +56,8 @@
 // With the protocol library's own client, in bubbles of testing/synctest; with the
 // protocol's conformance package, as far as that does not ask for the tools of its
 // own example server, and its inspector; with the reference requester of the tasks
-// extension; and in opencode, codex and gemini as an MCP server (see cmd/bgagent).
+// extension; and in opencode, codex, gemini and Claude Code as an MCP server (see
+// cmd/bgagent). Claude Code 2.1.332 uses the tasks extension in a terminal: it puts
+// the call aside, asks with tasks/get, and begins a turn with the result. With -p it
+// does not declare it.
 package mcpserver
