@@ -346,7 +346,7 @@ func (m *BackgroundManager) turnReturned(a *attempt, end TurnEnd, err error, j *
 			return
 		}
 		o := turnOutcome{cause: CauseTurnEnded, text: end.Text}
-		if o.text == "" {
+		if o.text == "" && !end.NoText {
 			o.text = a.w.text
 		}
 		if a.w.text != "" {

@@ -200,6 +200,9 @@ type TurnEnd struct {
 	// Text is the agent's final message. When it is empty, the text reported
 	// since the last tool call counts as the message.
 	Text string
+	// NoText says that what was reported as text is no message either, such as an
+	// error that the agent writes as one.
+	NoText bool
 }
 
 // StopReason says why a turn ended.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -89,6 +90,7 @@ type callNews struct {
 	status          sdk.ToolCallStatus
 	input           any
 	paths           []string // files that it concerns
+	begins          bool     // it is told as a new call
 }
 
 // pathsOf returns the files that a tool call concerns, wherever they are told.
@@ -126,11 +128,15 @@ func (s *session) called(t *turn, n callNews) []report {
 	}
 	id := short(n.id)
 	call := t.calls[id]
-	if call == nil {
-		if !t.hasRoom() {
+	if again := call != nil && n.begins && !call.tool.State.InFlight(); call == nil || again {
+		own := id
+		if again { // some model servers give all calls one id
+			t.repeated++
+			own = fmt.Sprintf("%s (%d)", id, t.repeated+1)
+		} else if !t.hasRoom() {
 			return []report{func(r *bgagent.Reporter) { r.Activity() }}
 		}
-		call = &toolCall{tool: bgagent.MessageTool{ID: id, Name: nameOf(n.title, n.kind)}}
+		call = &toolCall{tool: bgagent.MessageTool{ID: own, Name: nameOf(n.title, n.kind)}}
 		t.calls[id] = call
 	}
 	call.title, call.kind = cmp.Or(cut(n.title, maxTitle), call.title), cmp.Or(cut(n.kind, maxName), call.kind)

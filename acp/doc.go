@@ -24,6 +24,13 @@
 // the progress of the task. Stop reasons are passed on; an error that the agent
 // answers with is a failed turn, with the agent's text.
 //
+// Some agents answer a prompt before the last pieces of their answer have come.
+// So a turn that ends well lasts until nothing has come for 250 ms, at most a
+// second more: text that goes on with the last message belongs to the answer, and
+// a tool call or another message ends the wait. An error that an agent writes as
+// text, as those for Codex and Claude do, is the reason of the failed turn and no
+// part of what was written.
+//
 // When the process ends, the turns in it are interrupted, and the error says how
 // it ended and what it wrote to stderr last. The next prompt starts another
 // process, which loads the session, where the agent can load sessions; where it
@@ -40,7 +47,7 @@
 // also the children that have left it, which are known by a variable in their
 // environment. That holds for Close, for a crash, and for commands that run in
 // terminals. Nothing that an agent does hangs its host: it may print what is no
-// JSON, write without end, or never read its input. A process is not found that
+// JSON, before a message too, write without end, or never read its input. A process is not found that
 // has written over its environment, or whose environment the host may not read.
 //
 // When the host itself is killed nothing of that happens. Its agents find their
@@ -67,6 +74,9 @@
 //     can be read a rule for some commands allows nothing. A title is for people and
 //     never decides. Paths are compared without links, those of rules too; what a
 //     script does is not seen.
+//     An agent that starts in a mode in which it does not ask, as those for Claude
+//     and Qwen do, is put into one in which it asks when rules forbid something;
+//     where it has none, or Agent.Mode names the other, it is not started.
 //   - Files: none unless Config.Files says so, and only below the directory of
 //     the session, whatever .. and links say. A file is written beside the old
 //     one, whose place, mode and owner it takes; through a link, and where a
@@ -107,11 +117,12 @@
 //   - opencode tells its todos only as the input of a tool, which is read.
 //   - opencode repeats a request that the model failed with status 500 without
 //     end and without telling: the time limits of the manager end the turn.
+//   - opencode tells the tokens of the last request of a turn only.
 //   - gemini wants Config.Auth: "gemini-api-key".
 //   - gemini replays the conversation only after it has said that the session is
 //     loaded: the client waits until nothing more comes.
 //   - gemini cannot load a session in the minute in which it was created: it
-//     writes over its own record.
+//     writes over its own record. The client waits until that minute is over.
 //   - gemini cannot create files with FilesReadWrite, because it takes the
 //     answer that there is no such file yet for a failure. Leave it at FilesNone.
 //   - gemini lists models that do not contain the one of its command line.

@@ -239,7 +239,7 @@ func (a *fakeAgent) Prompt(ctx context.Context, q sdk.PromptRequest) (sdk.Prompt
 	s.User = append(s.User, strings.Join(text, "\n"))
 	a.save(string(q.SessionId))
 	a.mu.Unlock()
-	t := &fakeTurn{a: a, s: s, id: q.SessionId, ctx: ctx, stop: sdk.StopReasonEndTurn}
+	t := &fakeTurn{a: a, s: s, id: q.SessionId, ctx: ctx, stop: sdk.StopReasonEndTurn, blocks: len(q.Prompt)}
 	var err error
 	for line := range strings.Lines(strings.Join(text, "\n")) {
 		if err = t.do(strings.TrimSpace(line)); err != nil {
@@ -251,7 +251,7 @@ func (a *fakeAgent) Prompt(ctx context.Context, q sdk.PromptRequest) (sdk.Prompt
 	s.Agent = append(s.Agent, t.said.String())
 	a.save(string(q.SessionId))
 	a.mu.Unlock()
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !t.blind {
 		return sdk.PromptResponse{StopReason: sdk.StopReasonCancelled}, nil
 	}
 	return sdk.PromptResponse{StopReason: t.stop, Usage: &sdk.Usage{InputTokens: 10, OutputTokens: 5, TotalTokens: 15}}, err

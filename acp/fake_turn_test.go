@@ -24,6 +24,9 @@ type fakeTurn struct {
 	ctx  context.Context
 	stop sdk.StopReason
 	said strings.Builder
+
+	blocks int  // of the prompt
+	blind  bool // to cancellations
 }
 
 func (t *fakeTurn) tell(u sdk.SessionUpdate) { _ = t.a.update(context.Background(), t.id, u) }
@@ -33,12 +36,22 @@ func (t *fakeTurn) say(text string) {
 	t.tell(sdk.UpdateAgentMessageText(text))
 }
 
+// raw sends an update of the session, as JSON.
+func (t *fakeTurn) raw(update string) {
+	_, _ = fmt.Fprintf(t.a.out, `{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":%q,"update":%s}}`+"\n", t.id, update)
+}
+
 // do obeys one line of a prompt.
 func (t *fakeTurn) do(line string) error {
 	verb, rest, _ := strings.Cut(line, " ")
 	switch verb {
+	case "": // between paragraphs
 	case "say":
 		t.say(rest)
+	case "blocks":
+		t.say(strconv.Itoa(t.blocks))
+	case "blind": // ends the turn as if it had not been told to stop
+		t.blind = true
 	case "think":
 		t.tell(sdk.UpdateAgentThoughtText(rest))
 	case "wait": // until it is told to stop
@@ -82,6 +95,12 @@ func (t *fakeTurn) do(line string) error {
 	case "plug": // reads nothing any more
 		t.a.plug.Store(true)
 		t.say("plugged")
+	case "lateraw": // a line that comes after the answer
+		wait, line, _ := strings.Cut(rest, " ")
+		d, _ := time.ParseDuration(wait)
+		time.AfterFunc(d, func() { t.raw(line) })
+	case "update": // an update of the session, as JSON
+		t.raw(rest)
 	case "late": // an update that comes after the answer
 		d, _ := time.ParseDuration(rest)
 		time.AfterFunc(d, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })

@@ -32,6 +32,7 @@ type conversation struct {
 	calls  map[string]place // where each tool call was told last
 	answer []byte           // the last text that the agent has written, whatever max is
 	from   int              // number of the message that it is in
+	prior  []byte           // the text before the answer
 }
 
 // place is where a tool call stands: the number of a message, and which of its
@@ -52,7 +53,7 @@ func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	h.size += sizeOf(&msg)
 	if msg.Role == bgagent.RoleUser {
 		h.turn = h.first + len(h.msgs)
-		h.calls, h.answer, h.from = nil, nil, -1
+		h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
 	}
 	h.trim()
 	return &h.msgs[len(h.msgs)-1]
@@ -138,7 +139,7 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 // may be kept than an answer has.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
-		h.answer, h.from = h.answer[:0], now
+		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
 	}
 	h.answer = append(h.answer, text[:min(len(text), maxAnswer-len(h.answer))]...)
 }
@@ -210,7 +211,7 @@ func (h *conversation) use(u bgagent.Usage) {
 // finish ends the turn. One that failed without a word leaves an empty message,
 // so that the conversation shows how it ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
-	h.calls, h.answer, h.from = nil, nil, -1
+	h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
 	m := h.last()
 	if m == nil {
 		if stop == bgagent.StopUntold || stop == bgagent.StopEndOfTurn || h.empty() {
@@ -228,6 +229,16 @@ func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 // lastText returns the last text that the agent has written in the turn that
 // runs.
 func (h *conversation) lastText() string { return strings.ToValidUTF8(string(h.answer), "") }
+
+// priorText returns the text before that.
+func (h *conversation) priorText() string { return strings.ToValidUTF8(string(h.prior), "") }
+
+// goesOn reports whether a piece of text with this id goes on with the last
+// message, or is the beginning of the one that is still to come.
+func (h *conversation) goesOn(id string) bool {
+	m := h.last()
+	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
+}
 
 // page returns at most max messages from the cursor on.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {

@@ -98,6 +98,10 @@ func (c *Client) serving(p *process, session string) *turn {
 	if s == nil || s.turn == nil || s.turn.over || s.proc != p {
 		return nil
 	}
+	if s.turn.answered {
+		s.turn.endLate()
+		return nil
+	}
 	s.turn.requests.Add(1)
 	return s.turn
 }
@@ -150,6 +154,9 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest) (q Permissi
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := t.calls[short(n.id)]
+	if known != nil && !known.tool.State.InFlight() {
+		known, n.begins = nil, true // nobody asks about a call that has ended
+	}
 	if known != nil {
 		n.paths = append(n.paths, known.paths...)
 		slices.Sort(n.paths)

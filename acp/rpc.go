@@ -1,7 +1,6 @@
 package acp
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/bgagent/bgagent/internal/jsonlines"
 	sdk "github.com/coder/acp-go-sdk"
 )
 
@@ -61,15 +61,21 @@ type conn struct {
 
 	mu      sync.Mutex
 	next    int64
-	pending map[int64]chan received
+	pending map[int64]waiting
 	inbound int
 	err     error  // why the connection ended
 	garbage string // the first line that was no message
 }
 
+// waiting is a request that has no answer yet.
+type waiting struct {
+	answer chan<- received
+	seen   func(received) // called with the answer before anything after it is read; may be nil
+}
+
 // newConn returns a connection that writes to w; serve has to be run for it.
 func newConn(w io.WriteCloser, h handlers) *conn {
-	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]chan received{}}
+	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]waiting{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = newOutbox(w)
 	return c
@@ -79,6 +85,12 @@ func newConn(w io.WriteCloser, h handlers) *conn {
 // error is a *sdk.RequestError when the agent answered with one, the context's
 // when that ended first, and else says why the connection ended.
 func (c *conn) call(ctx context.Context, method string, params, result any) error {
+	return c.callSeen(ctx, method, params, result, nil)
+}
+
+// callSeen is call with a function that sees the answer before anything is read
+// that comes after it. It must not block.
+func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
 		return fmt.Errorf("encoding the request %s: %w", method, err)
@@ -91,7 +103,7 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	}
 	c.next++
 	id := c.next
-	c.pending[id] = answer
+	c.pending[id] = waiting{answer, seen}
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -178,39 +190,43 @@ var errOutputEnded = errors.New("it closed its output")
 // serve reads until the agent's output ends or breaks the rules, and returns
 // when all that it has started has ended. It is called once.
 func (c *conn) serve(r io.Reader) {
-	in := bufio.NewReaderSize(r, 64<<10)
-	noise, heard := 0, false
+	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped})
 	for c.ctx.Err() == nil {
-		line, err := readLine(in)
+		object, err := in.Next()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
+			switch {
+			case errors.Is(err, io.EOF):
 				err = errOutputEnded
+			case errors.Is(err, jsonlines.ErrNoise): // a program that does nothing else is no agent
+				err = fmt.Errorf("it prints something else than JSON-RPC, which begins with %s", c.noise())
 			}
 			c.fail(err)
 			break
 		}
-		if line = bytes.TrimSpace(line); len(line) == 0 {
-			continue
-		}
-		m, ok := decode(line)
+		m, ok := decode(object)
 		if !ok {
-			// Some programs log to their output: such lines are skipped. One that
-			// does nothing else is no agent.
-			noise += len(line)
-			c.hear(line)
-			if !heard && noise > maxGarbage {
-				c.fail(fmt.Errorf("it prints something else than JSON-RPC, which begins with %s", c.noise()))
-				break
-			}
+			in.Reject(object)
+			c.hear(object)
 			continue
 		}
-		heard = true
 		c.take(m)
 	}
 	close(c.done)
 	c.cancel()
 	c.out.close()
 	c.wg.Wait()
+}
+
+// skipped takes a text that is no message. Some programs log to their output.
+func (c *conn) skipped(text []byte) {
+	if text = bytes.TrimSpace(text); len(text) == 0 {
+		return
+	}
+	if m, ok := brokenAnswer(text); ok {
+		c.take(m)
+		return
+	}
+	c.hear(text)
 }
 
 // hear keeps the first line that was no message.
@@ -231,11 +247,14 @@ func (c *conn) take(m received) {
 			return // an answer to nothing that was asked
 		}
 		c.mu.Lock()
-		answer := c.pending[id]
+		w, asked := c.pending[id]
 		delete(c.pending, id)
 		c.mu.Unlock()
-		if answer != nil {
-			answer <- m
+		if asked && w.seen != nil {
+			w.seen(m)
+		}
+		if asked {
+			w.answer <- m
 		}
 	case len(m.ID) == 0:
 		c.h.notify(m.method, m.Params)
@@ -276,22 +295,23 @@ func refusal(why string) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeRefused, Message: why}
 }
 
-// readLine returns the next line with its end; the last one may have none.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	line, err := r.ReadSlice('\n')
-	if err == nil {
-		return line, nil
+// bounded is a reader that fails when a line does not end.
+type bounded struct {
+	r     io.Reader
+	line  int    // bytes of the line so far
+	begin []byte // of the line
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	piece := p[:n]
+	if i := bytes.LastIndexByte(piece, '\n'); i >= 0 {
+		piece, b.line, b.begin = piece[i+1:], 0, b.begin[:0]
 	}
-	whole := bytes.Clone(line)
-	for errors.Is(err, bufio.ErrBufferFull) {
-		if len(whole) > maxLine {
-			return nil, fmt.Errorf("it wrote a line of more than %d MiB, which begins with %.*q", maxLine>>20, shownOfLine, whole[:shownOfLine])
-		}
-		line, err = r.ReadSlice('\n')
-		whole = append(whole, line...)
+	b.line += len(piece)
+	b.begin = append(b.begin, piece[:min(len(piece), shownOfLine-len(b.begin))]...)
+	if b.line > maxLine {
+		return 0, fmt.Errorf("it wrote a line of more than %d MiB, which begins with %.*q", maxLine>>20, shownOfLine, b.begin)
 	}
-	if err != nil && len(whole) > 0 && errors.Is(err, io.EOF) {
-		return whole, nil
-	}
-	return whole, err
+	return n, err
 }

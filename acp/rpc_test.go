@@ -3,7 +3,6 @@
 package acp
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -59,7 +58,7 @@ func TestAnAnswerThatCannotBeReadIsAnError(t *testing.T) {
 		`{"jsonrpc":"2.0","id":1,"error":{}}`:                                               "{} (code -32603)",
 		`{"jsonrpc":"2.0","id":"1","error":{"code":-32603,"message":"boom"}}`:               "boom (code -32603)",
 		`{"jsonrpc":"2.0","id":1,"method":null,"error":{"code":-32603,"message":"boom"}}`:   "boom (code -32603)",
-		`{"jsonrpc":"2.0","id":1,"result":{"cost":NaN}}`:                                    `its answer cannot be read: "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"cost\":NaN}}" (code -32603)`,
+		`{"jsonrpc":"2.0","id":1,"result":{"cost":NaN}}`:                                    "the answer to ask cannot be read: json: cannot unmarshal object", // NaN is null
 		`{"jsonrpc":"2.0","meta":{"a":[1]},"id":1,"error":{"code":1,"message":log: hello}}`: `its answer cannot be read`,
 		`{"jsonrpc":"2.0","id":1,"result":7}`:                                               "the answer to ask cannot be read: ",
 		`{"jsonrpc":"2.0","id":"1","result":"yes","error":null}`:                            "",
@@ -137,16 +136,41 @@ func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
 	})
 }
 
+// notified returns the methods and texts of the notifications that a client reads
+// from what an agent prints.
+func notified(t *testing.T, printed string) (list []string, noise string, err error) {
+	t.Helper()
+	c := newConn(closer{io.Discard}, handlers{notify: func(method string, params json.RawMessage) {
+		list = append(list, method+string(params))
+	}})
+	c.serve(strings.NewReader(printed))
+	return list, c.noise(), c.ended()
+}
+
+type closer struct{ io.Writer }
+
+func (closer) Close() error { return nil }
+
 func TestLinesMayBeLong(t *testing.T) {
 	long := strings.Repeat("x", 5<<20)
-	in := bufio.NewReaderSize(strings.NewReader(long+"\nshort\nlast"), 64)
-	for _, want := range []string{long + "\n", "short\n", "last"} {
-		line, err := readLine(in)
-		require.NoError(t, err)
-		require.Equal(t, want, string(line))
+	got, _, err := notified(t, `{"method":"a","params":"`+long+`"}`+"\n"+`{"method":"b"}`+"\n"+`{"method":"c"}`)
+	require.ErrorIs(t, err, errOutputEnded)
+	require.Equal(t, []string{`a"` + long + `"`, "b", "c"}, got)
+	_, _, err = notified(t, `{"method":"a"}`+"\n"+strings.Repeat("x", maxLine+1))
+	require.ErrorContains(t, err, "it wrote a line of more than 32 MiB")
+}
+
+func TestAMessageIsFoundBehindWhateverIsPrintedBeforeIt(t *testing.T) {
+	for name, before := range map[string]string{
+		"nothing": "", "a terminal title": "\x1b]0;proj: ready\x07", "colours": "\x1b[1;31m", "a byte-order mark": "\ufeff",
+		"a carriage return": "50 %\r", "a banner without an end": "Welcome! ", "a banner": "[LSP] Initialized\nWelcome!\n",
+	} {
+		got, _, err := notified(t, before+`{"method":"a"}`+"\r\n"+before+`{"method":"b"}`+"\n")
+		require.ErrorIs(t, err, errOutputEnded)
+		require.Equal(t, []string{"a", "b"}, got, name)
 	}
-	_, err := readLine(in)
-	require.ErrorIs(t, err, io.EOF)
+	_, noise, _ := notified(t, "what is this\n"+`{"method":"a"}`+"\n")
+	require.Equal(t, `"what is this"`, noise)
 }
 
 func TestErrorsOfAgentsAreReadable(t *testing.T) {

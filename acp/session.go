@@ -30,6 +30,7 @@ type session struct {
 	heard   int      // updates that came while loading
 	opts    options
 	conv    conversation
+	made    time.Time
 	cost    float64 // of the session so far, in US dollars
 	system  string  // the system text that the agent was given last
 }
@@ -75,12 +76,12 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	if err := p.conn.call(ctx, sdk.AgentMethodSessionNew, req, &made); err != nil {
 		return "", fmt.Errorf("acp: creating a session: the agent %s: %w", c.program(), p.failed(ctx, during("create a session", err)))
 	}
-	s.id = string(made.SessionId)
+	s.id, s.made = string(made.SessionId), time.Now()
 	s.opts = optionsOf(made.ConfigOptions, made.Modes, made.Models)
 	if err := c.add(s, p); err != nil {
 		return "", err
 	}
-	if err := c.choose(ctx, p, s, agent, spec.Model); err != nil {
+	if err := c.choose(ctx, p, s, agent, spec.Model, spec.Permissions); err != nil {
 		c.ForgetSession(s.id)
 		return "", err
 	}
@@ -162,6 +163,9 @@ func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 
 // load has the agent load the session.
 func (c *Client) load(ctx context.Context, p *process, s *session) error {
+	if err := c.awaitMinute(ctx, s); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	s.loading = true
 	s.conv.replay = s.conv.empty() // what was seen live is better than what is replayed
@@ -198,6 +202,24 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	s.opts.model.own = cmp.Or(own.model.own, s.opts.model.own)
 	s.proc, s.lost, s.system = p, nil, ""
 	return nil
+}
+
+// awaitMinute waits until the minute of the clock is over in which the session was
+// made, where the agent is gemini: it has only minutes in the names of its files,
+// and empties a session that it loads before.
+func (c *Client) awaitMinute(ctx context.Context, s *session) error {
+	wait := time.Until(s.made.Truncate(time.Minute).Add(time.Minute))
+	if s.made.IsZero() || wait <= 0 || !strings.Contains(strings.ToLower(c.program()), "gemini") {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("acp: loading session %q: %w", s.id, context.Cause(ctx))
+	}
 }
 
 // replayPause is how long nothing must come of a session that was loaded before
@@ -300,15 +322,19 @@ func (ch *choice) find(want string) (string, bool) {
 
 // choose sets the mode and the model of a session. An agent that offers no
 // choice is left as it is.
-func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string) error {
+func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string, rules []bgagent.Permission) error {
 	c.mu.Lock()
 	mode, models := s.opts.mode, s.opts.model
 	c.mu.Unlock()
+	wanted, err := mode.modeFor(a.Mode, rules)
+	if err != nil {
+		return fmt.Errorf("acp: session %q: the agent %s: %w", s.id, c.program(), err)
+	}
 	for _, x := range []struct {
 		ch   choice
 		want string
 	}{
-		{mode, cmp.Or(a.Mode, mode.own)},
+		{mode, wanted},
 		{models, cmp.Or(model, a.Model, c.cfg.Model, models.own)},
 	} {
 		if len(x.ch.known) == 0 || x.want == "" {

@@ -36,6 +36,8 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
+	late chan struct{} // has one when something came after the answer
+
 	// reporting guards r and the questions, and is held while r is called: RunTurn
 	// takes it away.
 	reporting sync.Mutex
@@ -46,11 +48,15 @@ type turn struct {
 	requests sync.WaitGroup // requests of the agent that are being answered
 
 	// Guarded by Client.mu.
-	over    bool // no further request is answered
-	calls   map[string]*toolCall
-	kept    int    // bytes kept of calls
-	refused string // the last permission that was refused, until the agent writes something
-	terms   map[string]*terminal
+	over     bool   // nothing further is taken of the agent
+	answered bool   // the prompt is, and only late pieces of the answer are taken
+	broken   bool   // the agent has said that it has failed, though its answer may not
+	problem  string // what it has written since
+	calls    map[string]*toolCall
+	repeated int    // calls that came under the id of one that had ended
+	kept     int    // bytes kept of calls
+	refused  string // the last permission that was refused, until the agent writes something
+	terms    map[string]*terminal
 }
 
 // RunTurn implements [bgagent.TurnRunner]. What the agent answers as an error is
@@ -69,7 +75,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		end.Stop = bgagent.StopError
 	}
 	if t.stopped() {
-		end, err = bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: end.Text}, nil
+		end, err = bgagent.TurnEnd{Stop: bgagent.StopAborted, Text: end.Text, NoText: end.NoText}, nil
 	}
 	c.finish(t, end, err)
 	return end, err
@@ -92,7 +98,7 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	case s.turn != nil:
 		return nil, fmt.Errorf("acp: session %q: %w", id, bgagent.ErrBusy)
 	}
-	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
+	t := &turn{s: s, prompt: p, r: r, done: make(chan struct{}), late: make(chan struct{}, 1), calls: map[string]*toolCall{}, terms: map[string]*terminal{}}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	s.turn = t
 	c.wg.Add(1)
@@ -139,7 +145,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 			return bgagent.TurnEnd{}, err
 		}
 		ctx, cancel := context.WithTimeoutCause(t.ctx, c.cfg.StartTimeout, errSlowStart)
-		err = c.choose(ctx, p, s, agent, t.prompt.Model)
+		err = c.choose(ctx, p, s, agent, t.prompt.Model, t.prompt.Permissions)
 		cancel()
 		switch {
 		case err != nil:
@@ -156,6 +162,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 		}
 	}
 	answer, err := c.ask(t, p)
+	c.awaitLate(t, p)
 	c.quiet(t)
 	c.leave(p, false)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
@@ -224,7 +231,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	over := make(chan error, 1)
 	req := sdk.PromptRequest{SessionId: sdk.SessionId(t.s.id), Prompt: c.blocks(t)}
 	go func() {
-		over <- p.conn.call(context.Background(), sdk.AgentMethodSessionPrompt, req, &answer)
+		over <- p.conn.callSeen(context.Background(), sdk.AgentMethodSessionPrompt, req, &answer, func(m received) { c.answered(t, m) })
 	}()
 	select {
 	case err := <-over:
@@ -258,23 +265,20 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 }
 
 // blocks returns the content of the prompt. The protocol has no system text, so
-// that is put before the prompt when the agent has not been given it.
+// that is put before the prompt when the agent has not been given it. It is all
+// one block: some agents look for a command in the last one.
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	texts := []string{t.prompt.Text}
+	text := t.prompt.Text
 	if t.prompt.System != "" && t.prompt.System != t.s.system {
 		t.s.system = t.prompt.System
-		texts = []string{t.prompt.System, t.prompt.Text}
+		text = t.prompt.System + "\n\n" + text
 	}
-	var list []sdk.ContentBlock
-	if isCommand(strings.Join(texts, "")) { // agents look at all blocks together
-		list = append(list, sdk.TextBlock(lead))
+	if isCommand(text) {
+		text = lead + text
 	}
-	for _, text := range texts {
-		list = append(list, sdk.TextBlock(text))
-	}
-	return list
+	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
 // lead is put before a prompt that the agent would take for a command of its own,
@@ -310,53 +314,6 @@ func (c *Client) quiet(t *turn) {
 // interrupted is the error of a turn whose process has ended.
 func (c *Client) interrupted(p *process) error {
 	return fmt.Errorf("acp: the agent %s broke off the turn: %w", c.program(), p.why)
-}
-
-// endOf returns how the turn has ended.
-func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
-	c.mu.Lock()
-	end := bgagent.TurnEnd{Text: t.s.conv.lastText()}
-	refused := t.refused
-	c.mu.Unlock()
-	if err != nil {
-		end.Stop = bgagent.StopError
-		return end, c.failure(err)
-	}
-	c.use(t, answer)
-	switch answer.StopReason {
-	case sdk.StopReasonEndTurn:
-		end.Stop = bgagent.StopEndOfTurn
-		if refused != "" {
-			// Some agents stop without a word when they may not do something. That
-			// is no answer.
-			end.Stop = bgagent.StopError
-			return end, fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), refused)
-		}
-	case sdk.StopReasonMaxTokens:
-		end.Stop = bgagent.StopLength
-	case sdk.StopReasonMaxTurnRequests:
-		end.Stop = bgagent.StopTurnLimit
-	case sdk.StopReasonRefusal:
-		end.Stop = bgagent.StopRefused
-	case sdk.StopReasonCancelled:
-		end.Stop = bgagent.StopAborted
-	default:
-		end.Stop = bgagent.StopError
-		return end, fmt.Errorf("acp: the agent %s ended the turn with a stop reason that is not in the protocol: %.80q", c.program(), answer.StopReason)
-	}
-	return end, nil
-}
-
-// failure is the error of a turn that the agent answered with an error.
-func (c *Client) failure(err error) error {
-	var re *sdk.RequestError
-	switch {
-	case !errors.As(err, &re):
-		return fmt.Errorf("acp: the agent %s: %w", c.program(), err)
-	case re.Code == codeAuth:
-		return fmt.Errorf("acp: the agent %s wants authentication: %w; set Config.Auth, or log in with the program itself", c.program(), &agentError{re})
-	}
-	return fmt.Errorf("acp: the agent %s failed: %w", c.program(), &agentError{re})
 }
 
 // Abort implements [bgagent.SessionClient]: it has the agent told to stop, and

@@ -163,7 +163,7 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		e := second.wait()
 		require.NoError(t, e.err)
 		require.Equal(t, "refreshed", e.Text)
-		require.Equal(t, time.Minute, time.Since(began))
+		require.Equal(t, time.Minute+lateSilence, time.Since(began))
 
 		e = first.wait()
 		require.NoError(t, e.err)
@@ -255,6 +255,24 @@ func TestALateReplayIsNoAnswer(t *testing.T) {
 	})
 }
 
+func TestGeminiLoadsASessionAfterTheMinuteInWhichItWasMade(t *testing.T) {
+	for name, waits := range map[string]bool{"gemini-cli": true, "opencode": false} {
+		bubble(t, Config{}, true, func(t *testing.T, c *Client) {
+			time.Sleep(20 * time.Second)
+			id := create(t, c)
+			prompt(t, c, id, "say hello")
+			c.told.Store(&name)
+			p := c.anyProcess()
+			p.end(nil)
+			<-p.dead
+			began := time.Now()
+			require.Equal(t, "say hello", prompt(t, c, id, "recall").Text)
+			require.Equal(t, waits, time.Since(began) > 30*time.Second, name)
+			require.Less(t, time.Since(began), time.Minute)
+		})
+	}
+}
+
 func TestASystemTextIsGivenOnce(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
@@ -285,9 +303,11 @@ func TestAPromptIsNoCommandToTheAgent(t *testing.T) {
 	}
 	bubble(t, Config{}, true, func(t *testing.T, c *Client) {
 		told := func(p bgagent.Prompt) string { return run(t, c, create(t, c), p).wait().Text }
-		require.Contains(t, told(bgagent.Prompt{Text: "/compact it\nrecall"}), "The task:\n\n\n/compact it")
-		require.Contains(t, told(bgagent.Prompt{System: "/be brief", Text: "recall"}), "The task:\n\n\n/be brief")
+		require.Contains(t, told(bgagent.Prompt{Text: "/compact it\nrecall"}), "The task:\n\n/compact it")
+		require.Contains(t, told(bgagent.Prompt{System: "/be brief", Text: "recall"}), "The task:\n\n/be brief")
 		require.Equal(t, "recall", told(bgagent.Prompt{Text: "recall"}))
+		require.Contains(t, told(bgagent.Prompt{Text: "/compact it\nblocks"}), "1", "the agent looks at the last block")
+		require.Contains(t, told(bgagent.Prompt{System: "be brief", Text: "/compact it\nblocks"}), "1")
 		require.NotContains(t, told(bgagent.Prompt{System: "be brief", Text: "/compact\nrecall"}), "The task")
 	})
 }

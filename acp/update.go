@@ -46,6 +46,8 @@ func (p *process) update(method string, params json.RawMessage) {
 	switch {
 	case s.loading:
 		s.replayed(n.Update)
+	case t != nil && !t.over && s.proc == p && t.answered:
+		out = s.late(t, n.Update)
 	case t != nil && !t.over && s.proc == p:
 		out = s.apply(t, n.Update)
 	default:
@@ -112,6 +114,10 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 // reported.
 func (s *session) apply(t *turn, u sdk.SessionUpdate) []report {
 	switch {
+	case u.AgentMessageChunk != nil && t.broken:
+		t.problem += textOf(u.AgentMessageChunk.Content)
+		t.problem = cut(t.problem, shownOfError)
+		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	case u.AgentMessageChunk != nil:
 		text := textOf(u.AgentMessageChunk.Content)
 		if strings.TrimSpace(text) != "" {
@@ -128,10 +134,10 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate) []report {
 		return []report{func(r *bgagent.Reporter) { r.Reasoning(text) }}
 	case u.ToolCall != nil:
 		x := u.ToolCall
-		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput)})
+		return s.called(t, callNews{string(x.ToolCallId), x.Title, string(x.Kind), x.Status, x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), true})
 	case u.ToolCallUpdate != nil:
 		x := u.ToolCallUpdate
-		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput)})
+		return s.called(t, callNews{string(x.ToolCallId), value(x.Title), string(value(x.Kind)), value(x.Status), x.RawInput, pathsOf(x.Locations, x.Content, x.RawInput), false})
 	case u.Plan != nil:
 		return []report{todos(u.Plan)}
 	case u.UsageUpdate != nil:
@@ -140,6 +146,9 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate) []report {
 			return []report{func(r *bgagent.Reporter) { r.Usage(bgagent.Usage{Cost: cost}) }}
 		}
 		return nil
+	}
+	if u.SessionInfoUpdate != nil {
+		t.noteStatus(u.SessionInfoUpdate.Meta)
 	}
 	s.noted(u)
 	return []report{func(r *bgagent.Reporter) { r.Activity() }}

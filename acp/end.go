@@ -1,0 +1,168 @@
+package acp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bgagent/bgagent"
+	sdk "github.com/coder/acp-go-sdk"
+)
+
+// Some agents answer the prompt before the last pieces of what they write have
+// been sent.
+const (
+	lateSilence = 250 * time.Millisecond // after which no more is expected
+	lateLimit   = time.Second            // after the answer
+)
+
+// answered takes note that the prompt has been answered: what is read from now on
+// comes after that. Only an answer that completes is waited for.
+func (c *Client) answered(t *turn, m received) {
+	var answer struct {
+		StopReason sdk.StopReason `json:"stopReason"`
+	}
+	_ = json.Unmarshal(m.Result, &answer) // what cannot be read does not complete
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.answered = true
+	t.over = present(m.Error) || answer.StopReason != sdk.StopReasonEndTurn || t.broken
+}
+
+// awaitLate waits until the answer is whole.
+func (c *Client) awaitLate(t *turn, p *process) {
+	limit, silence := time.NewTimer(lateLimit), time.NewTimer(lateSilence)
+	defer limit.Stop()
+	defer silence.Stop()
+	for {
+		c.mu.Lock()
+		over := t.over || !t.answered
+		c.mu.Unlock()
+		if over || t.stopped() {
+			return
+		}
+		select {
+		case <-t.late:
+			silence.Reset(lateSilence)
+		case <-silence.C:
+			return
+		case <-limit.C:
+			return
+		case <-t.ctx.Done():
+			return
+		case <-p.conn.done:
+			return
+		}
+	}
+}
+
+// late takes an update that comes after the answer to the prompt: text that goes
+// on with the last message belongs to it, and anything else of a turn ends the
+// wait.
+func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
+	switch {
+	case u.AgentMessageChunk != nil && s.conv.goesOn(value(u.AgentMessageChunk.MessageId)):
+		select {
+		case t.late <- struct{}{}:
+		default:
+		}
+		return s.apply(t, u)
+	case u.AgentMessageChunk != nil, u.AgentThoughtChunk != nil, u.UserMessageChunk != nil, u.ToolCall != nil, u.ToolCallUpdate != nil, u.Plan != nil:
+		t.endLate()
+		return nil
+	}
+	s.noted(u)
+	return nil
+}
+
+// endLate ends the wait for late pieces. Client.mu must be held.
+func (t *turn) endLate() {
+	t.over = true
+	select {
+	case t.late <- struct{}{}:
+	default:
+	}
+}
+
+// noteStatus takes over what an agent says beside the protocol about how it is.
+// Codex says that it has failed, writes why as text, and ends the turn as if all
+// were well.
+func (t *turn) noteStatus(meta map[string]any) {
+	for _, own := range meta {
+		fields, _ := own.(map[string]any)
+		status, _ := fields["threadStatus"].(map[string]any)
+		if kind, ok := status["type"].(string); ok {
+			t.broken = kind == "systemError"
+		}
+	}
+}
+
+// endOf returns how the turn has ended.
+func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
+	c.mu.Lock()
+	end := bgagent.TurnEnd{Text: t.s.conv.lastText()}
+	refused, broken, problem := t.refused, t.broken, strings.TrimSpace(t.problem)
+	if isProblem(end.Text, err) {
+		end.Text = t.s.conv.priorText()
+		end.NoText = end.Text == ""
+	}
+	c.mu.Unlock()
+	if err != nil {
+		end.Stop = bgagent.StopError
+		return end, c.failure(err)
+	}
+	c.use(t, answer)
+	switch answer.StopReason {
+	case sdk.StopReasonEndTurn:
+		end.Stop = bgagent.StopEndOfTurn
+		switch {
+		case broken && problem == "":
+			end.Stop = bgagent.StopError
+			return end, fmt.Errorf("acp: the agent %s failed, and gave no reason", c.program())
+		case broken:
+			end.Stop = bgagent.StopError
+			return end, fmt.Errorf("acp: the agent %s failed: %s", c.program(), problem)
+		case refused != "":
+			// Some agents stop without a word when they may not do something. That
+			// is no answer.
+			end.Stop = bgagent.StopError
+			return end, fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), refused)
+		}
+	case sdk.StopReasonMaxTokens:
+		end.Stop = bgagent.StopLength
+	case sdk.StopReasonMaxTurnRequests:
+		end.Stop = bgagent.StopTurnLimit
+	case sdk.StopReasonRefusal:
+		end.Stop = bgagent.StopRefused
+	case sdk.StopReasonCancelled:
+		end.Stop = bgagent.StopAborted
+	default:
+		end.Stop = bgagent.StopError
+		return end, fmt.Errorf("acp: the agent %s ended the turn with a stop reason that is not in the protocol: %.80q", c.program(), answer.StopReason)
+	}
+	return end, nil
+}
+
+// isProblem reports whether the text is the error that the agent answers with,
+// which some write as a message first.
+func isProblem(text string, err error) bool {
+	var re *sdk.RequestError
+	if text = strings.TrimSpace(text); text == "" || !errors.As(err, &re) {
+		return false
+	}
+	return re.Code == codeAuth || strings.Contains(re.Message, text) || strings.Contains(detail(re.Data), text)
+}
+
+// failure is the error of a turn that the agent answered with an error.
+func (c *Client) failure(err error) error {
+	var re *sdk.RequestError
+	switch {
+	case !errors.As(err, &re):
+		return fmt.Errorf("acp: the agent %s: %w", c.program(), err)
+	case re.Code == codeAuth:
+		return fmt.Errorf("acp: the agent %s wants authentication: %w; set Config.Auth, or log in with the program itself", c.program(), &agentError{re})
+	}
+	return fmt.Errorf("acp: the agent %s failed: %w", c.program(), &agentError{re})
+}
