@@ -128,8 +128,8 @@ func loop(t *testing.T, prefix string) *realagent.World {
 		"coder":   map[string]any{"kind": "command", "preset": "codex", "command": w.Codex(), "env": w.Env},
 		"reader":  map[string]any{"kind": "command", "preset": "gemini", "command": w.Gemini(), "env": w.Env, "model": realagent.GeminiModel},
 		"writer":  map[string]any{"kind": "command", "preset": "claude", "command": w.Claude(), "env": w.Env},
-		"thinker": map[string]any{"kind": "acp", "command": w.Opencode("acp"), "env": w.Env},
-	}})
+		"thinker": map[string]any{"kind": "acp", "command": w.Opencode("acp"), "env": w.Env, "startTimeoutMs": 120_000},
+	}, "background_task": map[string]any{"createTimeoutMs": 120_000}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), config, 0o644))
 	// The README's lines, with the program on PATH.
@@ -194,11 +194,7 @@ func finished(t *testing.T, w *realagent.World) {
 		return false
 	})
 	if err != nil {
-		for _, r := range w.Model.Requests() {
-			if strings.Contains(r.LastUser(), hostWord) {
-				t.Logf("%s: %q", r.Kind, resultsOf(r))
-			}
-		}
+		logHost(t, w)
 	}
 	require.NoError(t, err)
 }
@@ -222,8 +218,20 @@ func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	out, err := w.Command(ctx, argv...).CombinedOutput()
+	if err != nil {
+		logHost(t, w)
+	}
 	require.NoError(t, err, string(out))
 	return string(out)
+}
+
+// logHost shows what the host was told.
+func logHost(t *testing.T, w *realagent.World) {
+	for _, r := range w.Model.Requests() {
+		if strings.Contains(r.LastUser(), hostWord) {
+			t.Logf("%s: %q", r.Kind, resultsOf(r))
+		}
+	}
 }
 
 func TestTheWholeLoopWithCodexAsTheHost(t *testing.T) {
