@@ -128,7 +128,7 @@ func loop(t *testing.T, prefix string) *realagent.World {
 		"coder":   map[string]any{"kind": "command", "preset": "codex", "command": w.Codex(), "env": w.Env},
 		"reader":  map[string]any{"kind": "command", "preset": "gemini", "command": w.Gemini(), "env": w.Env, "model": realagent.GeminiModel},
 		"writer":  map[string]any{"kind": "command", "preset": "claude", "command": w.Claude(), "env": w.Env},
-		"thinker": map[string]any{"kind": "acp", "command": w.Opencode("acp"), "env": w.Env, "startTimeoutMs": 120_000},
+		"thinker": map[string]any{"kind": "acp", "command": w.Opencode("acp"), "env": w.Env},
 	}, "background_task": map[string]any{"createTimeoutMs": 120_000}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), config, 0o644))
