@@ -25,11 +25,14 @@ type scene struct {
 	m *bgagent.BackgroundManager
 }
 
-// eachReal runs a test with every real agent.
+// eachReal runs a test with every real agent, side by side: they take their time to
+// start.
 func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
+	cfg.CreateTimeout = 2 * time.Minute // a machine with much else to do takes its time
 	for _, a := range reals {
 		t.Run(a.name, func(t *testing.T) {
-			w := realagent.New(t, a.name)
+			t.Parallel()
+			w := a.world(t)
 			w.Model.Handle(recalling)
 			ac := a.config(w)
 			if edit != nil {

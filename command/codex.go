@@ -7,7 +7,7 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// Codex is OpenAI's codex, called as codex exec --json. Tested with 0.169.0.
+// Codex is OpenAI's codex, called as codex exec --json. Tested with 0.171.0.
 //
 // The model is passed with --model, [Agent].Profile with --profile, the system
 // text as developer_instructions. It refuses prompts of more than 1,048,576

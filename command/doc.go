@@ -18,9 +18,9 @@
 // A [Program] is plain data: how the program is called, how a session of it is
 // continued, and a [Decoder] for the lines that it prints. The presets are
 //
-//   - [Codex]: codex exec --json, tested with 0.169.0
+//   - [Codex]: codex exec --json, tested with 0.171.0
 //   - [Gemini]: gemini --output-format stream-json, tested with 0.61.0
-//   - [Opencode]: opencode run --format json, tested with 1.18.33
+//   - [Opencode]: opencode run --format json, tested with 1.18.34
 //   - [Claude]: claude -p --output-format stream-json --verbose
 //     --include-partial-messages, tested with 2.1.332
 //   - [Text]: any program that reads the prompt and prints its answer

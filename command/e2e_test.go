@@ -51,6 +51,13 @@ var reals = []real{
 		},
 	},
 	{
+		name: "claude", is: "--output-format stream-json",
+		agent: func(w *realagent.World) Agent { return inWorld(w, Claude(), w.Claude(), "") },
+		shell: func(c string) string {
+			return fmt.Sprintf(`@tool Bash {"command":%q,"description":"a test"}`, strings.ReplaceAll(c, "sleep", "env sleep"))
+		},
+	},
+	{
 		name: "opencode", is: "run --format json",
 		agent: func(w *realagent.World) Agent { return inWorld(w, Opencode(), w.Opencode(), "") },
 		shell: func(c string) string {
@@ -70,7 +77,7 @@ type scene struct {
 
 var root = bgagent.Caller{Session: "root"}
 
-// everything is what lets gemini run commands.
+// everything is what lets gemini and claude run commands.
 var everything = []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}}
 
 func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *scene {
@@ -80,7 +87,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	for _, f := range change {
 		f(&a)
 	}
-	if r.name == "gemini" && cfg.Permissions == nil {
+	if (r.name == "gemini" || r.name == "claude") && cfg.Permissions == nil {
 		cfg.Permissions = everything
 	}
 	c := clientOf(t, a, func(cc *Config) { cc.Directory, cc.Grace = w.Dir, 0 })
@@ -370,7 +377,7 @@ func TestRealRulesAreKept(t *testing.T) {
 func TestRealSystemTextAndModelReachTheModel(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.scene(t, bgagent.Config{})
-		model := map[string]string{"codex": "another", "gemini": "gemini-2.5-pro", "opencode": "scripted/other"}[r.name]
+		model := map[string]string{"codex": "another", "gemini": "gemini-2.5-pro", "claude": "claude-opus-4-5", "opencode": "scripted/other"}[r.name]
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		task, err := s.m.Run(ctx, root, bgagent.LaunchInput{Agent: "a", Model: model, System: "Answer in \"verse\".", Prompt: "--dash 'q' \"d\" $HOME\n@say done"})

@@ -10,7 +10,7 @@ import (
 )
 
 // Opencode is opencode, called as opencode run --format json. Tested with
-// 1.18.33. The package opencode of this module sees much more of it, over its
+// 1.18.34. The package opencode of this module sees much more of it, over its
 // server; this is for where there is none.
 //
 // The model is passed with --model as provider/model, [Agent].Profile with

@@ -56,5 +56,9 @@
 //   - with the protocol's inspector and its conformance package, except for the
 //     scenarios that need the tools of its own example server;
 //   - with the reference requester of the tasks extension;
-//   - in opencode, codex and gemini as an MCP server (see cmd/bgagent).
+//   - in opencode, codex, gemini and Claude Code as an MCP server (see cmd/bgagent).
+//
+// Claude Code 2.1.332 uses the tasks extension in a terminal: it puts the call aside,
+// polls with tasks/get, and starts a turn with the result. With -p it does not declare
+// the extension.
 package mcpserver

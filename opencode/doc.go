@@ -51,7 +51,7 @@
 // # How it is tested
 //
 // Against a fake server that plays recorded shapes and quirks, in bubbles of
-// testing/synctest, and against opencode 1.18.33 itself with a scripted model:
+// testing/synctest, and against opencode 1.18.34 itself with a scripted model:
 // the conformance suite of bgagenttest, limits, cancellation, refusing, failing,
 // rate-limited and hanging models, a server killed in mid-turn, and fifty tasks
 // at once. The v2 routes of that version (/api/…) are not used.

@@ -18,7 +18,7 @@ import (
 )
 
 // fakeServer plays an opencode server, with the quirks that were recorded of
-// version 1.18.33. It is an http.RoundTripper and waits for nothing but timers
+// version 1.18.34. It is an http.RoundTripper and waits for nothing but timers
 // and channels, so that it works in bubbles of testing/synctest. How its turns
 // go is in fake_turn_test.go.
 type fakeServer struct {

@@ -24,55 +24,82 @@ const hostWord = "HOST"
 
 var idIn = regexp.MustCompile(`Task ID: (bg_[0-9a-z]{16})`)
 
-// playHost is the model of an agent that delegates three tasks, learns of two
-// ends, cancels the third, and follows up on the first. Names are those that the
+// kinds are the agents of the loop, in the order that the host delegates to them.
+// The last one hangs.
+var kinds = []string{"coder", "reader", "writer", "thinker"}
+
+// heard is how far a host is, by what its tools have answered.
+type heard struct {
+	ids   []string // of the tasks that it has launched
+	told  int      // ends of those tasks that it has learned of
+	after int      // answers since it learned of all but the last's
+}
+
+func hear(texts []string) (h heard) {
+	for i, text := range texts {
+		if i < len(kinds) {
+			if m := idIn.FindStringSubmatch(text); m != nil {
+				h.ids = append(h.ids, m[1])
+			}
+		}
+		h.told = 0
+		for _, id := range h.ids[:min(len(h.ids), len(kinds)-1)] {
+			completed := regexp.MustCompile(id + `[^\n\\}]*completed`) // in a list, or in its JSON
+			if slices.ContainsFunc(texts[:i+1], completed.MatchString) {
+				h.told++
+			}
+		}
+		if h.told == len(kinds)-1 && i >= len(kinds)-1 {
+			h.after = len(texts) - i - 1
+			return h
+		}
+	}
+	return h
+}
+
+// playHost is the model of an agent that delegates a task to each kind, learns of
+// the ends, cancels the last, and follows up on the first. Names are those that the
 // host knows the tools by.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
-	call := func(tool string, args map[string]any) modelserver.Call {
+	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)
 		if err != nil {
 			panic(err)
 		}
-		return modelserver.Call{Name: prefix + tool, Args: string(raw)}
-	}
-	delegate := func(agent, prompt string) modelserver.Call {
-		return call("delegate_task", map[string]any{"subagent_type": agent, "description": "for " + agent, "prompt": prompt})
+		return modelserver.Reply{Calls: []modelserver.Call{{Name: prefix + tool, Args: string(raw)}}}
 	}
 	return func(r modelserver.Request) modelserver.Reply {
 		if r.Kind != modelserver.Main || !strings.Contains(r.LastUser(), hostWord) {
 			return r.Scripted()
 		}
-		var ids []string
-		for _, text := range resultsOf(r) {
-			if m := idIn.FindStringSubmatch(text); m != nil && len(ids) < 3 {
-				ids = append(ids, m[1])
+		texts := resultsOf(r)
+		h := hear(texts)
+		switch n := len(texts); {
+		case n < len(kinds):
+			prompt := "@say " + kinds[n] + " is done"
+			if n == len(kinds)-1 {
+				prompt = "@hang never"
 			}
+			return call("delegate_task", map[string]any{"subagent_type": kinds[n], "description": "for " + kinds[n], "prompt": prompt})
+		case len(h.ids) < len(kinds):
+			return modelserver.Refuse(400, "the host has not got all ids")
+		case h.told < len(kinds)-1: // ends, as they come
+			return call("background_output", map[string]any{"block": true, "timeout": 120_000})
 		}
-		one := func(c modelserver.Call) modelserver.Reply { return modelserver.Reply{Calls: []modelserver.Call{c}} }
-		switch n := len(resultsOf(r)); {
-		case n == 0:
-			return one(delegate("coder", "@say codex is done"))
-		case n == 1:
-			return one(delegate("reader", "@say gemini is done"))
-		case n == 2:
-			return one(delegate("thinker", "@hang never"))
-		case len(ids) < 3:
-			return modelserver.Refuse(400, "the host has not got three ids")
-		case n < 5: // two ends, as they come
-			return one(call("background_output", map[string]any{"block": true, "timeout": 120_000}))
-		case n == 5:
-			return one(call("background_output", map[string]any{"task_id": ids[1]}))
-		case n == 6: // once it is at work
+		switch h.after {
+		case 0:
+			return call("background_output", map[string]any{"task_id": h.ids[1]})
+		case 1: // once it is at work
 			_ = model.WaitFor(r.Context(), func(all []modelserver.Request) bool {
 				return slices.ContainsFunc(all, func(r modelserver.Request) bool {
 					return r.Kind == modelserver.Main && strings.HasPrefix(r.LastUser(), "@hang")
 				})
 			})
-			return one(call("background_cancel", map[string]any{"task_id": ids[2]}))
-		case n == 7:
-			return one(call("delegate_task", map[string]any{"task_id": ids[0], "prompt": "@say codex went on"}))
-		case n == 8:
-			return one(call("background_output", map[string]any{"task_id": ids[0], "block": true, "timeout": 120_000}))
+			return call("background_cancel", map[string]any{"task_id": h.ids[len(kinds)-1]})
+		case 2:
+			return call("delegate_task", map[string]any{"task_id": h.ids[0], "prompt": "@say coder went on"})
+		case 3:
+			return call("background_output", map[string]any{"task_id": h.ids[0], "block": true, "timeout": 120_000})
 		}
 		return modelserver.Say("the host is done")
 	}
@@ -95,13 +122,14 @@ func resultsOf(r modelserver.Request) (out []string) {
 
 // loop is a world in which a host has this program as an MCP server.
 func loop(t *testing.T, prefix string) *realagent.World {
-	w := realagent.New(t, "opencode", "codex", "gemini")
+	w := realagent.New(t, "opencode", "codex", "gemini", "claude")
 	w.Model.Handle(playHost(w.Model, prefix))
 	config, err := json.Marshal(map[string]any{"agents": map[string]any{
 		"coder":   map[string]any{"kind": "command", "preset": "codex", "command": w.Codex(), "env": w.Env},
 		"reader":  map[string]any{"kind": "command", "preset": "gemini", "command": w.Gemini(), "env": w.Env, "model": realagent.GeminiModel},
+		"writer":  map[string]any{"kind": "command", "preset": "claude", "command": w.Claude(), "env": w.Env},
 		"thinker": map[string]any{"kind": "acp", "command": w.Opencode("acp"), "env": w.Env},
-	}})
+	}, "background_task": map[string]any{"createTimeoutMs": 120_000}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), config, 0o644))
 	// The README's lines, with the program on PATH.
@@ -144,15 +172,13 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 			require.NotContains(t, tool.Name, "delegate_task", "a task is as deep as is allowed: %s", r.LastUser())
 		}
 	}
-	require.Len(t, children, 3, "codex, gemini and opencode have worked")
+	require.Len(t, children, len(kinds), "codex, gemini, claude and opencode have worked")
 	got := resultsOf(last)
-	require.Len(t, got, 9)
-	ends := got[3] + got[4]
-	require.Contains(t, ends, "for coder")
-	require.Contains(t, ends, "for reader")
-	require.Contains(t, got[5], "gemini is done")
-	require.Contains(t, strings.ToLower(got[6]), "cancelled")
-	require.Contains(t, got[8], "codex went on")
+	require.Equal(t, 4, hear(got).after)
+	got = got[len(got)-4:]
+	require.Contains(t, got[0], "reader is done")
+	require.Contains(t, strings.ToLower(got[1]), "cancelled")
+	require.Contains(t, got[3], "coder went on")
 }
 
 // finished waits for the host's last turn.
@@ -161,18 +187,14 @@ func finished(t *testing.T, w *realagent.World) {
 	defer cancel()
 	err := w.Model.WaitFor(ctx, func(all []modelserver.Request) bool {
 		for _, r := range all {
-			if r.Kind == modelserver.Main && strings.Contains(r.LastUser(), hostWord) && len(resultsOf(r)) == 9 && r.Done {
+			if r.Kind == modelserver.Main && strings.Contains(r.LastUser(), hostWord) && hear(resultsOf(r)).after == 4 && r.Done {
 				return true
 			}
 		}
 		return false
 	})
 	if err != nil {
-		for _, r := range w.Model.Requests() {
-			if strings.Contains(r.LastUser(), hostWord) {
-				t.Logf("%s: %q", r.Kind, resultsOf(r))
-			}
-		}
+		logHost(t, w)
 	}
 	require.NoError(t, err)
 }
@@ -190,14 +212,86 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	judge(t, w, "bgagent_")
 }
 
+// hosted runs a host to its end and returns what it prints.
+func hosted(t *testing.T, w *realagent.World, argv []string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	out, err := w.Command(ctx, argv...).CombinedOutput()
+	if err != nil {
+		logHost(t, w)
+	}
+	require.NoError(t, err, string(out))
+	return string(out)
+}
+
+// logHost shows what the host was told.
+func logHost(t *testing.T, w *realagent.World) {
+	for _, r := range w.Model.Requests() {
+		if strings.Contains(r.LastUser(), hostWord) {
+			t.Logf("%s: %q", r.Kind, resultsOf(r))
+		}
+	}
+}
+
 func TestTheWholeLoopWithCodexAsTheHost(t *testing.T) {
 	w := loop(t, "mcp__bgagent__")
-	cmd := w.Command(t.Context(), w.Codex("exec", "--json", "--skip-git-repo-check", hostWord)...)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
+	out := hosted(t, w, w.Codex("exec", "--json", "--skip-git-repo-check", hostWord))
 	finished(t, w)
 	judge(t, w, "mcp__bgagent__")
-	require.Contains(t, string(out), "the host is done")
+	require.Contains(t, out, "the host is done")
+}
+
+// addToClaude gives this program to Claude Code with the README's line.
+func addToClaude(t *testing.T, w *realagent.World) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, text, found := strings.Cut(string(readme), "\nClaude Code:\n\n    claude ")
+	require.True(t, found, "README.md has no line for Claude Code")
+	line, _, _ := strings.Cut(text, "\n")
+	out, err := w.Command(t.Context(), w.Claude(strings.Fields(line)...)...).CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+func TestTheWholeLoopWithClaudeAsTheHost(t *testing.T) {
+	w := loop(t, "mcp__bgagent__")
+	addToClaude(t, w)
+	out := hosted(t, w, w.Claude("-p", "--allowedTools=mcp__bgagent", hostWord))
+	finished(t, w)
+	judge(t, w, "mcp__bgagent__")
+	require.Contains(t, out, "the host is done")
+}
+
+// In a terminal Claude Code speaks the tasks extension of the protocol: a delegation
+// in the foreground goes on beside its turn, and its result begins a turn. With -p it
+// does not declare the extension, and waits for the answer.
+func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
+	w := realagent.New(t, "claude")
+	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"), "TERM=xterm-256color")
+	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), []byte(`{"agents": {"wait": {"kind": "inproc"}}}`), 0o644))
+	addToClaude(t, w)
+	w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
+		if r.Kind == modelserver.Main && r.Turn() == 0 && strings.HasPrefix(r.LastUser(), hostWord) {
+			return modelserver.Use("mcp__bgagent__delegate_task", `{"subagent_type":"wait","prompt":"2 s","run_in_background":false}`)
+		}
+		return modelserver.Say("fine")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := w.Command(ctx, "script", "-qec", w.Claude()[0]+" --allowedTools=mcp__bgagent "+hostWord, os.DevNull)
+	keys, err := cmd.StdinPipe() // its end would be the end of the program
+	require.NoError(t, err)
+	defer keys.Close()
+	require.NoError(t, cmd.Start())
+	err = w.Model.WaitFor(ctx, func(all []modelserver.Request) bool {
+		return slices.ContainsFunc(all, func(r modelserver.Request) bool { return strings.Contains(r.LastUser(), "I have waited for 2s") })
+	})
+	cancel()
+	_ = cmd.Wait() // it was killed
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(w.Model.Requests(), func(r modelserver.Request) bool {
+		return strings.Contains(strings.Join(resultsOf(r), ""), "started server-side task bg_")
+	}), "the call was answered with a handle")
 }
 
 func TestGeminiTakesTheReadmesLines(t *testing.T) {

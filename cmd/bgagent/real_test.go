@@ -14,7 +14,7 @@ import (
 )
 
 func TestRealProgramsOfAllKindsRunOneList(t *testing.T) {
-	w := realagent.New(t, "opencode", "codex", "gemini")
+	w := realagent.New(t, "opencode", "codex", "gemini", "claude", "claude-acp", "codex-acp")
 	w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
 		if r.Kind != modelserver.Main {
 			return r.Scripted()
@@ -28,6 +28,9 @@ func TestRealProgramsOfAllKindsRunOneList(t *testing.T) {
 	}
 	config, err := json.Marshal(map[string]any{"agents": map[string]any{
 		"codex":  agent("command", map[string]any{"preset": "codex", "command": w.Codex(), "env": w.Env, "directory": w.Dir}),
+		"claude": agent("command", map[string]any{"preset": "claude", "command": w.Claude(), "env": w.Env, "directory": w.Dir}),
+		"clacp":  agent("acp", map[string]any{"command": w.ClaudeACP(), "env": w.Env, "directory": w.Dir}),
+		"coacp":  agent("acp", map[string]any{"command": w.CodexACP(), "env": w.Env, "directory": w.Dir}),
 		"gemini": agent("acp", map[string]any{"command": w.Gemini("-m", realagent.GeminiModel, "--acp"), "env": w.Env, "directory": w.Dir, "auth": "gemini-api-key"}),
 		"oc":     agent("acp", map[string]any{"command": w.Opencode("acp"), "env": w.Env, "directory": w.Dir}),
 		"server": agent("opencode", map[string]any{"url": server.URL, "passwordEnv": "SERVER_PASSWORD", "agent": "oracle", "model": realagent.OpencodeModel, "directory": w.Dir}),
@@ -42,7 +45,8 @@ func TestRealProgramsOfAllKindsRunOneList(t *testing.T) {
 	got := p.run("agents")
 	require.Equal(t, 1, got.code, got.stderr)
 	for _, want := range []string{
-		`codex +command codex +- +ok: .*0\.169\.0`, `gemini +acp +- +ok: speaks ACP`, `oc +acp +- +ok: speaks ACP`,
+		`codex +command codex +- +ok: .*0\.171\.0`, `claude +command claude +- +ok: .*2\.1\.332`, `clacp +acp +- +ok: speaks ACP`, `coacp +acp +- +ok: speaks ACP`,
+		`gemini +acp +- +ok: speaks ACP`, `oc +acp +- +ok: speaks ACP`,
 		`server +opencode +scripted/scripted +ok: the server at ` + server.URL + ` has it`, `count +inproc +- +ok`,
 		`lost +command generic +- +cannot start: there is no program no-such-program on PATH; install it, or name it in command`,
 	} {
@@ -52,12 +56,13 @@ func TestRealProgramsOfAllKindsRunOneList(t *testing.T) {
 
 	p.write("tasks.jsonc", `[
 		{"agent": "codex", "prompt": "what is it?"}, {"agent": "gemini", "prompt": "what is it?"}, {"agent": "oc", "prompt": "what is it?"},
-		{"agent": "server", "prompt": "what is it?"}, {"agent": "count", "prompt": "count"},
+		{"agent": "server", "prompt": "what is it?"}, {"agent": "claude", "prompt": "what is it?"}, {"agent": "clacp", "prompt": "what is it?"},
+		{"agent": "coacp", "prompt": "what is it?"}, {"agent": "count", "prompt": "count"},
 	]`)
 	got = p.run("run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
 	x := p.index("out")
-	for i, want := range []string{"openai-responses", "gemini", "openai-chat", "openai-chat"} {
+	for i, want := range []string{"openai-responses", "gemini", "openai-chat", "openai-chat", "anthropic-messages", "anthropic-messages", "openai-responses"} {
 		require.Equal(t, bgagent.Completed, x.Tasks[i].Status, got.out)
 		b, err := os.ReadFile(filepath.Join(p.project, "out", x.Tasks[i].File))
 		require.NoError(t, err)

@@ -1,7 +1,7 @@
-// Command mixed runs agents of four kinds behind one manager. "explore" is codex, a
-// command line. "oracle" speaks ACP. "reviewer" works in sessions of an opencode
-// server. "librarian" is a Go function. The caller does not notice the difference,
-// and the limits count models, wherever they run.
+// Command mixed runs agents of four kinds behind one manager. "explore" is codex and
+// "writer" is Claude Code, both command lines. "oracle" speaks ACP. "reviewer" works in
+// sessions of an opencode server. "librarian" is a Go function. The caller does not
+// notice the difference, and the limits count models, wherever they run.
 //
 //	go run . -acp "gemini --acp" -url http://127.0.0.1:4096
 package main
@@ -28,6 +28,7 @@ import (
 // runtimes says how the programs are started and reached.
 type runtimes struct {
 	codex    command.Agent
+	claude   command.Agent
 	acp      acp.Config
 	opencode opencode.Config
 	models   map[string]string // by agent; the program's own model if missing
@@ -35,7 +36,7 @@ type runtimes struct {
 }
 
 func main() {
-	r := runtimes{codex: command.Agent{Program: command.Codex()}}
+	r := runtimes{codex: command.Agent{Program: command.Codex()}, claude: command.Agent{Program: command.Claude()}}
 	acpCommand := flag.String("acp", "gemini --acp", "the agent that speaks ACP, with its arguments")
 	flag.StringVar(&r.acp.Auth, "acp-auth", "", "id of the authentication method that the agent needs")
 	flag.StringVar(&r.opencode.URL, "url", "http://127.0.0.1:4096", "where the opencode server listens")
@@ -52,7 +53,7 @@ func main() {
 }
 
 // kind maps each agent to its client. The client given to New has the empty name.
-var kind = map[string]string{"explore": "codex", "oracle": "acp", "reviewer": "opencode", "librarian": ""}
+var kind = map[string]string{"explore": "commands", "writer": "commands", "oracle": "acp", "reviewer": "opencode", "librarian": ""}
 
 func run(ctx context.Context, w io.Writer, r runtimes, question string) (err error) {
 	if r.dir, err = filepath.Abs(r.dir); err != nil {
@@ -64,11 +65,11 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, oracle.Close()) }()
-	explore, err := command.New(command.Config{Directory: r.dir, Agents: map[string]command.Agent{"explore": r.codex}})
+	commands, err := command.New(command.Config{Directory: r.dir, Agents: map[string]command.Agent{"explore": r.codex, "writer": r.claude}})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, explore.Close(context.Background())) }()
+	defer func() { err = errors.Join(err, commands.Close(context.Background())) }()
 	reviewer, err := opencode.New(r.opencode)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	}})
 
 	m, err := bgagent.New(librarian, bgagent.Config{
-		Clients:   map[string]bgagent.SessionClient{"codex": explore, "acp": oracle, "opencode": reviewer},
+		Clients:   map[string]bgagent.SessionClient{"commands": commands, "acp": oracle, "opencode": reviewer},
 		ClientFor: func(agent string) string { return kind[agent] },
 		Model:     func(agent, _ string) (string, error) { return r.models[agent], nil },
 		Limits:    bgagent.Limits{Default: 2},
@@ -100,7 +101,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	}()
 
 	me := bgagent.Caller{Session: "main"}
-	for _, agent := range []string{"explore", "oracle", "reviewer", "librarian"} {
+	for _, agent := range []string{"explore", "writer", "oracle", "reviewer", "librarian"} {
 		if _, err := m.Launch(ctx, me, bgagent.LaunchInput{Agent: agent, Description: agent, Prompt: question}); err != nil {
 			return err
 		}

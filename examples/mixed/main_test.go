@@ -15,7 +15,7 @@ import (
 )
 
 func TestFourKindsBehindOneManager(t *testing.T) {
-	w := realagent.New(t, "opencode", "codex", "gemini")
+	w := realagent.New(t, "opencode", "codex", "gemini", "claude")
 	w.Model.Handle(func(r modelserver.Request) modelserver.Reply {
 		if r.Kind != modelserver.Main {
 			return r.Scripted()
@@ -29,6 +29,7 @@ func TestFourKindsBehindOneManager(t *testing.T) {
 	var out strings.Builder
 	require.NoError(t, run(t.Context(), &out, runtimes{
 		codex:    command.Agent{Program: command.Codex(), Command: w.Codex(), Env: w.Env},
+		claude:   command.Agent{Program: command.Claude(), Command: w.Claude(), Env: w.Env},
 		acp:      acp.Config{Command: w.Gemini("-m", realagent.GeminiModel, "--acp"), Env: w.Env, Auth: "gemini-api-key", StartTimeout: time.Minute},
 		opencode: opencode.Config{URL: s.URL},
 		models:   map[string]string{"reviewer": realagent.OpencodeModel},
@@ -37,6 +38,7 @@ func TestFourKindsBehindOneManager(t *testing.T) {
 	got := out.String()
 	for _, want := range []string{
 		"explore (completed", "answered over openai-responses",
+		"writer (completed", "answered over anthropic-messages",
 		"oracle (completed", "answered over gemini",
 		"reviewer (completed", "answered over openai-chat",
 		"librarian (completed", "0 documents at the top",
@@ -47,7 +49,7 @@ func TestFourKindsBehindOneManager(t *testing.T) {
 
 func TestAServerThatIsNotThereIsNamedWithTheFlag(t *testing.T) {
 	err := run(t.Context(), &strings.Builder{}, runtimes{
-		codex: command.Agent{Program: command.Codex()}, acp: acp.Config{Command: []string{"gemini", "--acp"}}, opencode: opencode.Config{URL: "http://127.0.0.1:1"},
+		codex: command.Agent{Program: command.Codex()}, claude: command.Agent{Program: command.Claude()}, acp: acp.Config{Command: []string{"gemini", "--acp"}}, opencode: opencode.Config{URL: "http://127.0.0.1:1"},
 	}, "x")
 	require.ErrorContains(t, err, "-url")
 	require.NotContains(t, err.Error(), "Config")

@@ -19,7 +19,8 @@
 // embedded in text.
 //
 //	@say TEXT               a turn of the model that says TEXT; \n starts a new line
-//	@tool NAME {JSON}       a turn that calls a tool
+//	@tool NAME {JSON}       a turn that calls a tool; one that takes text gets the rest
+//	                        of the line, where \n starts a new one
 //	@also NAME {JSON}       one more tool call in the turn of the line before
 //	@error STATUS TEXT      a turn that is refused with this HTTP status
 //	@hang TEXT              a turn that says TEXT (or nothing) and then never ends

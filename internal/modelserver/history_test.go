@@ -172,3 +172,18 @@ func TestParallelCallsAreOneTurnInTheResponsesProtocol(t *testing.T) {
 		require.Equal(t, "a", s.Requests()[0].LastResults()[0].Name)
 	}
 }
+
+// As Claude Code asks: a prompt that was not answered in one message with the next,
+// its own reminders before them, and a system message among the others.
+func TestWhatAProgramTellsBesideThePromptIsNotThePrompt(t *testing.T) {
+	s := newServer(t, nil)
+	_, body := ask(t, s, "/v1/messages", `{"system":"be good","messages":[
+		{"role":"user","content":[{"type":"text","text":"<system-reminder>\n@say not this\n</system-reminder>"},{"type":"text","text":"@hang"},{"type":"text","text":"@say this"}]},
+		{"role":"system","content":[{"type":"text","text":"@say nor this"}]}]}`, "X-Claude-Code-Session-Id", "its own")
+	require.Contains(t, body, `"text":"this"`)
+	r := s.Requests()[0]
+	require.Equal(t, "its own", r.Session)
+	require.Equal(t, "@say this", r.LastUser())
+	require.Equal(t, "@hang", r.Messages[0].Text)
+	require.Equal(t, "be good\n<system-reminder>\n@say not this\n</system-reminder>\n@say nor this", r.System)
+}

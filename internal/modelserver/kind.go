@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// asked holds the beginnings of the programs' own questions, as of opencode 1.18.33
+// asked holds the beginnings of the programs' own questions, as of opencode 1.18.34
 // and gemini-cli 0.61.0. Codex states its purpose in a header.
 var asked = []struct {
 	by   string // in lower case
@@ -56,9 +56,10 @@ func (r Request) header(names ...string) string {
 }
 
 // session returns the ids that a program sends for its session and for the session
-// that started it. opencode and codex send them, gemini does not.
+// that started it. opencode and codex send them,
+// Claude Code sends that of its session, and gemini sends none.
 func (r Request) session() (id, parent string) {
-	return r.header("X-Session-Id", "Session-Id", "Session_id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
+	return r.header("X-Session-Id", "Session-Id", "Session_id", "X-Claude-Code-Session-Id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }
 
 // instance returns the smallest JSON value for a simple schema. That suffices for

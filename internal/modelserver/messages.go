@@ -3,6 +3,7 @@ package modelserver
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 var messagesProtocol = protocol{
@@ -62,53 +63,87 @@ func decodeMessages(body []byte, req *Request) error {
 	}
 	var c conversation
 	for i, m := range in.Messages {
-		if m.Role != "user" && m.Role != "assistant" {
-			return fmt.Errorf("messages[%d].role is %q, not user or assistant", i, m.Role)
+		var aside string
+		switch m.Role {
+		case "system": // in the middle of a conversation: Claude Code tells its model more beside the prompt
+			aside, err = contentText(m.Content)
+		case "user", "assistant":
+			aside, err = addBlocks(&c, m.Role == "user", m.Content)
+		default:
+			return fmt.Errorf("messages[%d].role is %q, not user, assistant or system", i, m.Role)
 		}
-		if err := addBlocks(&c, m.Role == "user", m.Content); err != nil {
+		if err != nil {
 			return fmt.Errorf("messages[%d].content: %w", i, err)
 		}
+		req.System = join(req.System, aside)
 	}
 	req.Messages = c.messages
 	return nil
 }
 
-func addBlocks(c *conversation, user bool, content json.RawMessage) error {
+// reminder begins what Claude Code puts before a prompt as blocks of the same message.
+const reminder = "<system-reminder>"
+
+// addBlocks adds a message, and returns what the program tells the model in it that
+// is not its user's.
+func addBlocks(c *conversation, user bool, content json.RawMessage) (aside string, err error) {
 	blocks := []messagesBlock{{Type: "text"}}
 	if len(content) > 0 && content[0] == '"' {
 		if err := json.Unmarshal(content, &blocks[0].Text); err != nil {
-			return err
+			return "", err
 		}
 	} else if err := json.Unmarshal(content, &blocks); err != nil {
-		return fmt.Errorf("it is neither a text nor a list of blocks")
+		return "", fmt.Errorf("it is neither a text nor a list of blocks")
 	}
-	var text string
+	var texts []string
 	var calls []Call
 	var results []Result
 	for i, b := range blocks {
 		switch b.Type {
 		case "text":
-			text = join(text, b.Text)
+			texts = append(texts, b.Text)
 		case "tool_use":
 			calls = append(calls, Call{ID: b.ID, Name: b.Name, Args: string(b.Input)})
 		case "tool_result":
 			inner, err := contentText(b.Content)
 			if err != nil {
-				return fmt.Errorf("block %d: %w", i, err)
+				return "", fmt.Errorf("block %d: %w", i, err)
 			}
 			results = append(results, Result{CallID: b.ToolUseID, Text: inner, Failed: b.IsError})
 		}
 	}
 	switch {
 	case !user:
-		c.assistant(text, calls...)
+		c.assistant(joinAll(texts), calls...)
 	case results != nil:
 		c.results(results...)
-		c.beside(text)
+		c.beside(joinAll(texts))
+	case texts == nil:
+		c.user("")
 	default:
-		c.user(text)
+		aside = addPrompts(c, texts)
 	}
-	return nil
+	return aside, nil
+}
+
+// addPrompts adds a message for each text: Claude Code puts a prompt that was not
+// answered and the next one into one message. What it adds itself is returned.
+func addPrompts(c *conversation, texts []string) (aside string) {
+	for _, text := range texts {
+		if strings.HasPrefix(text, reminder) {
+			aside = join(aside, text)
+		} else {
+			c.user(text)
+		}
+	}
+	return aside
+}
+
+func joinAll(texts []string) (all string) {
+	for _, text := range texts {
+		all = join(all, text)
+	}
+	return all
 }
 
 // messagesTypes maps HTTP statuses to types of errors.

@@ -54,7 +54,7 @@ type Request struct {
 	Parent  string
 	Key     string
 
-	System   string // system and developer messages, concatenated
+	System   string // system and developer messages and Claude Code's reminders, concatenated
 	Messages []Message
 	Tools    []ToolDef
 	Schema   json.RawMessage // of the answer if JSON is requested; otherwise nil

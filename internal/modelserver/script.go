@@ -246,8 +246,11 @@ func (r Request) expand(rep *Reply) error {
 	rep.Text = in(rep.Text, false)
 	calls := make([]Call, len(rep.Calls))
 	for i, c := range rep.Calls {
-		c.Args = in(c.Args, true)
-		if failed == nil && !r.custom(c.Name) && !json.Valid([]byte(c.Args)) {
+		custom := r.custom(c.Name)
+		if c.Args = in(c.Args, !custom); custom {
+			c.Args = unescape(c.Args)
+		}
+		if failed == nil && !custom && !json.Valid([]byte(c.Args)) {
 			failed = fmt.Errorf("the arguments are not JSON: %s", c.Args)
 		}
 		calls[i] = c

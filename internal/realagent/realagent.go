@@ -1,5 +1,5 @@
-// Package realagent runs the real agent programs opencode, codex and gemini in
-// tests. They run in an isolated home, without a network, against a scripted model
+// Package realagent runs the real agent programs opencode, codex, gemini and
+// claude in tests. They run in an isolated home, without a network, against a scripted model
 // server.
 //
 //	w := realagent.New(t, "opencode")
@@ -32,10 +32,12 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,8 +62,8 @@ type World struct {
 
 var say sync.Map // messages already printed to standard error
 
-// New creates a world for the named programs: "opencode", "codex", "gemini",
-// "conformance", "requester", "inspector". If one is missing, it skips or fails the
+// New creates a world for the named programs: "opencode", "codex", "gemini", "claude",
+// "claude-acp", "codex-acp", "conformance", "requester", "inspector". If one is missing, it skips or fails the
 // test. After the test and its own cleanup, New's cleanup kills every process of
 // the world that is still alive, which fails the test, and removes the world. On
 // Linux, a test that dies without its cleanup leaves no process either.
@@ -118,7 +120,7 @@ func (w *World) look(t testing.TB, names []string) {
 	for _, name := range names {
 		p, ok := programs[name]
 		if !ok {
-			t.Fatalf("realagent: there is no program %q; there are opencode, codex, gemini, conformance, requester and inspector", name)
+			t.Fatalf("realagent: there is no program %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(programs)), ", "))
 		}
 		argv, err := p.find()
 		if err == nil {
@@ -188,6 +190,17 @@ func (w *World) Requester() (node, modules string) {
 
 // Gemini returns the command line of gemini, like Opencode, starting with node.
 func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
+
+// Claude returns the command line of Claude Code, like Opencode.
+func (w *World) Claude(args ...string) []string { return w.command("claude", args) }
+
+// ClaudeACP returns the command line of the agent that speaks ACP for Claude Code:
+// node comes first.
+func (w *World) ClaudeACP(args ...string) []string { return w.command("claude-acp", args) }
+
+// CodexACP returns the command line of the agent that speaks ACP for codex: node
+// comes first.
+func (w *World) CodexACP(args ...string) []string { return w.command("codex-acp", args) }
 
 func (w *World) command(name string, args []string) []string {
 	argv, ok := w.argv[name]

@@ -233,3 +233,20 @@ func TestGeminiRunsOffline(t *testing.T) {
 	require.Equal(t, modelserver.Gemini, got[0].Protocol)
 	require.Empty(t, w.Model.Unknown())
 }
+
+func TestClaudeRunsOffline(t *testing.T) {
+	w := realagent.New(t, "claude")
+	out := run(t, w, w.Claude("-p", "--output-format", "stream-json", "--verbose", "--allowedTools=Bash", "--",
+		"@error 500 times=1 not now\n@tool Bash {\"command\":\"echo made-$((40+2))\",\"description\":\"counts\"}\n@say it was ${re:made-(\\d+)}"))
+	all := lines(out)
+	last := all[len(all)-1]
+	require.Equal(t, "result", last["type"], out)
+	require.Equal(t, "it was 42", last["result"], out)
+	got := turns(w)
+	require.Len(t, got, 3, "one is a repetition")
+	require.Equal(t, modelserver.Messages, got[0].Protocol)
+	require.Equal(t, realagent.ClaudeModel, got[0].Model)
+	require.Equal(t, last["session_id"], got[0].Session)
+	require.True(t, got[0].Offers("Bash"))
+	require.Empty(t, w.Model.Unknown())
+}

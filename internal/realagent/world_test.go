@@ -85,9 +85,20 @@ func TestAMissingProgramIsSkippedOrAFailureAndNamed(t *testing.T) {
 			} else {
 				require.Empty(t, got.errors)
 			}
-			require.Contains(t, text, "codex is not installed (@openai/codex 0.169.0 is not there")
+			require.Contains(t, text, "codex is not installed (@openai/codex 0.171.0 is not there")
 			require.Contains(t, text, ".ci/agents installs it")
 		})
+	}
+}
+
+func TestEveryProgramThatIsMissingIsAFailureWhereTheyAreRequired(t *testing.T) {
+	t.Setenv("BGAGENT_AGENTS", t.TempDir())
+	t.Setenv("BGAGENT_REAL_AGENTS", "require")
+	for _, name := range []string{"opencode", "codex", "gemini", "claude", "claude-acp", "codex-acp", "conformance", "requester", "inspector"} {
+		got := try(t, func(t testing.TB) { realagent.New(t, name) })
+		require.Empty(t, got.skipped, name)
+		require.Len(t, got.errors, 1, name)
+		require.Contains(t, got.errors[0], name+" is not installed (")
 	}
 }
 
@@ -100,7 +111,7 @@ func TestAnotherVersionIsNotTheProgram(t *testing.T) {
 	got := try(t, func(t testing.TB) { realagent.New(t, "codex") })
 	require.Len(t, got.errors, 1)
 	require.Contains(t, got.errors[0], "@openai/codex is 0.1.0")
-	require.Contains(t, got.errors[0], "0.169.0 is pinned")
+	require.Contains(t, got.errors[0], "0.171.0 is pinned")
 }
 
 func TestTheEnvironmentCanSkipEverything(t *testing.T) {
