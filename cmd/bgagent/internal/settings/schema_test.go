@@ -68,9 +68,9 @@ var documents = map[string]bool{
 	`{"background_task": {"taskTtlMs": -1}}`:                                                   false,
 	`{"background_task": {"providerConcurrency": {"anthropic": 3, "openai": null}}}`:           true,
 	`{"background_task": {"providerConcurrency": {"": 3}}}`:                                    false,
-	`{"background_task": {"totalConcurrency": 2, "agentConcurrency": {"explore": 1}}}`:        true,
-	`{"background_task": {"totalConcurrency": -1}}`:                                           false,
-	`{"background_task": {"agentConcurrency": {"explore": -1}}}`:                              false,
+	`{"background_task": {"totalConcurrency": 2, "agentConcurrency": {"explore": 1}}}`:         true,
+	`{"background_task": {"totalConcurrency": -1}}`:                                            false,
+	`{"background_task": {"agentConcurrency": {"explore": -1}}}`:                               false,
 	`{"background_task": {"modelConcurrency": 3}}`:                                             false,
 	`{"background_task": {"nonsense": 3}}`:                                                     true, // a newer host may have it; it is reported
 	"{\"agents\": {\"wait\": {\"kind\": \"inproc\", // a comment, and a comma too many\n},},}": true,
