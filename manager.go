@@ -33,7 +33,7 @@ import (
 //  6. Each index (id, session, parent, tool call) holds exactly the tasks it should. A session has at
 //     most one attempt that is live or not quiet.
 //  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
-//     in state_owed.go, state_deliver.go and state_take.go.
+//     in state_owed.go and state_deliver.go.
 //  8. Every task is either live, or ended with a notice that is owed or settled in exactly one way.
 //  9. While the lock is held, nothing blocks and no host, logger or subscriber is called. The only lock
 //     taken below it is that of the ConcurrencyManager.

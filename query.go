@@ -131,3 +131,136 @@ func (m *BackgroundManager) Digest(session string, max int) string {
 	live, owed := m.Outstanding(session)
 	return m.words.digest(tasks, live, owed, max, time.Now())
 }
+
+// Figures are the counts of a manager at one moment. They marshal to JSON, so that expvar can
+// publish them:
+//
+//	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
+//
+// Ends are counted per attempt since [New], whether or not the task has expired.
+type Figures struct {
+	Live     int   `json:"live"`      // pending and running tasks
+	Stopping int   `json:"stopping"`  // ended attempts that are not quiet yet
+	Owed     int   `json:"owed"`      // ends that no parent has been told of yet
+	Kept     int   `json:"kept"`      // records in memory: live tasks, and ended ones that have not expired
+	KeptText int64 `json:"kept_text"` // bytes of the results in memory
+
+	Attempts  uint64           `json:"attempts"`   // launched and resumed since New
+	Completed uint64           `json:"completed"`  // completed since New
+	Failed    uint64           `json:"error"`      // failed since New
+	Cancelled uint64           `json:"cancelled"`  // cancelled since New
+	Causes    map[Cause]uint64 `json:"causes"`     // attempts ended since New, by cause; only causes that occurred
+	OverLimit uint64           `json:"over_limit"` // sessions that did not stop in time since New
+
+	// Pools are the pools with slots in use or tasks waiting, sorted by name. If Config.Concurrency
+	// is shared, they count the slots of all its users.
+	Pools []PoolStats `json:"pools"`
+}
+
+// endCounts counts the ended attempts by cause.
+type endCounts [len(causeNames)]uint64
+
+// Figures returns the counts, all read in one step. It takes time in proportion to the pools and to
+// the sessions that have delegated, not to the tasks.
+func (m *BackgroundManager) Figures() Figures {
+	f := Figures{Causes: map[Cause]uint64{}}
+	var ends endCounts
+	m.view(func(st *state) {
+		f.Live, f.Stopping, f.Kept, f.KeptText = st.live, st.unquiet, len(st.tasks), st.keep.text
+		f.OverLimit, f.Pools, ends = uint64(st.over), m.cm.Pools(), st.ends
+		for _, n := range st.nodes {
+			f.Owed += n.outstanding()
+		}
+	})
+	if f.Pools == nil {
+		f.Pools = []PoolStats{} // an empty list in JSON, not null
+	}
+	for i, n := range ends {
+		if n == 0 {
+			continue
+		}
+		c := Cause(i)
+		f.Causes[c] = n
+		switch c.Status() {
+		case Completed:
+			f.Completed += n
+		case Failed:
+			f.Failed += n
+		case Cancelled:
+			f.Cancelled += n
+		default:
+			panic("bgagent: bug: an attempt ended for no cause")
+		}
+	}
+	f.Attempts = uint64(f.Live) + f.Completed + f.Failed + f.Cancelled
+	return f
+}
+
+// How a host takes the notices of a session itself.
+
+// TakeNotice returns all that the session is owed now as one notice, without waiting for a batch.
+// The notice counts as told. It includes notices that were given up. If a delivery has failed
+// before, the first call returns that notice unchanged and the next call returns the rest. ok is
+// false if nothing is owed.
+func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
+	m.update(func(st *state, now int64) {
+		if node := st.nodes[session]; node != nil {
+			n, ok = st.take(node, now)
+		}
+	})
+	if ok {
+		n = m.words.told(n)
+	}
+	return n, ok
+}
+
+// NextNotice waits until a notice for the session is due and returns it. The notice counts as told.
+// The rules of [WakeEach] apply if Config.Wake is WakeEach, otherwise those of [WakeBatch]. Ends
+// that a tool's result has told do not come again.
+//
+// A program that calls NextNotice until it returns [ErrNothingOwed] misses nothing: then no task
+// that the session launched itself is live and no notice is owed. Any other error is that of ctx.
+func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
+	w := newWaiter()
+	defer m.update(func(st *state, _ int64) {
+		if n := st.nodes[session]; n != nil {
+			n.dropWaiter(&w)
+			st.touchNode(n)
+		}
+	})
+	for {
+		var notice Notice
+		var ok, done bool
+		var wait time.Duration = -1
+		m.update(func(st *state, now int64) {
+			n := st.nodes[session]
+			if n == nil {
+				done = true
+				return
+			}
+			at := st.dueAt(n)
+			if n.env != nil && !n.env.flying || at > 0 && at <= now || n.nOwed > 0 && st.closing || n.live == 0 && n.reclaimable > 0 {
+				if notice, ok = st.take(n, now); ok {
+					return
+				}
+			}
+			if n.live == 0 && n.outstanding() == 0 && n.adrift == nil {
+				done = true
+				return
+			}
+			if at > 0 {
+				wait = max(time.Duration(at-now), 0)
+			}
+			n.addWaiter(&w)
+		})
+		switch {
+		case ok:
+			return m.words.told(notice), nil
+		case done:
+			return Notice{}, ErrNothingOwed
+		}
+		if err := waitFor(ctx, w.ch, wait); err != nil {
+			return Notice{}, err
+		}
+	}
+}

@@ -1,8 +1,10 @@
 package bgagent
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
@@ -86,4 +88,129 @@ func sessionCode(session string) string {
 		return notStarted
 	}
 	return mdtext.Code(session, idMax)
+}
+
+// The reasons of ends, as people and models read them.
+
+// stopCause returns what a stop reason that does not complete ends the attempt
+// as.
+func stopCause(r StopReason, detail string) (Cause, string) {
+	with := func(s string) string {
+		if detail != "" {
+			return s + ": " + mdtext.Ends(mdtext.Valid(detail), reasonBytes)
+		}
+		return s
+	}
+	switch r {
+	case StopLength:
+		return CauseLength, with("the model's output limit cut the answer off")
+	case StopTurnLimit:
+		return CauseTurnLimit, with("the agent reached its limit of steps")
+	case StopRefused:
+		return CauseRefused, with("the model refused")
+	case StopAborted:
+		return CauseAgentWindow, with("it was stopped in the agent's own window")
+	case StopInterrupted:
+		return CauseInterrupted, with("the turn broke off")
+	case StopToolCalls:
+		return CauseInterrupted, with("the turn broke off after tool calls")
+	case StopError:
+		return CauseSessionError, with("the agent failed")
+	}
+	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
+}
+
+// What the manager was doing when a host call failed.
+const (
+	doingCreate = "creating the session"
+	doingPrompt = "handing over the prompt"
+	doingTurn   = "the turn"
+	doingStart  = "starting"
+)
+
+const (
+	reasonSessionDeleted = "its session was deleted"
+	reasonClosed         = "the manager was closed"
+	reasonCallCancelled  = "the call that waited for it was cancelled"
+	reasonNoOutput       = "the turn ended without any output"
+	reasonIdleNoOutput   = "the session fell idle without any output"
+	reasonNoAnswer       = "the agent wrote no answer and called no tool"
+	reasonNoID           = doingCreate + ": the client returned an empty session id"
+
+	questionNotTold = "(not told)"
+)
+
+// reasonIDAbove says that a client has returned the id of a session that the task
+// descends from.
+func reasonIDAbove(id string) string {
+	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, mdtext.Quote(id))
+}
+
+// reasonIDTaken says that a client has returned the id of another task's session.
+func reasonIDTaken(id, owner string, expired bool) string {
+	what := "task"
+	if expired {
+		what = "the expired task"
+	}
+	return fmt.Sprintf("%s: the client returned the id %s, which belongs to %s %s", doingCreate, mdtext.Quote(id), what, owner)
+}
+
+// reasonParentDeleted says that the session which launched a task was deleted.
+func reasonParentDeleted(session string) string {
+	return fmt.Sprintf("session %s, which launched it, was deleted", mdtext.Quote(session))
+}
+
+// reasonParentEnded says that the task which launched a task has ended.
+func reasonParentEnded(task string, cause Cause) string {
+	return fmt.Sprintf("task %s, which launched it, ended: %s", task, cause)
+}
+
+func reasonNotStopped(most time.Duration) string {
+	return limitStopTimeout.decided("the session of the earlier attempt did not stop within " + mdtext.Setting(most))
+}
+
+func reasonQueued(most time.Duration) string {
+	return limitQueueTimeToLive.decided(fmt.Sprintf("waited %s for a slot", mdtext.Setting(most)))
+}
+
+func reasonNoAnswerToCall(doing string, most time.Duration) string {
+	return limitCreateTimeout.decided(fmt.Sprintf("%s: the client did not answer within %s", doing, mdtext.Setting(most)))
+}
+
+func reasonTimeToLive(most time.Duration) string {
+	return limitTimeToLive.decided("ran for more than " + mdtext.Setting(most))
+}
+
+func reasonUnreachable(most time.Duration) string {
+	return limitHostUnreachable.decided("the client has not told the session's status for " + mdtext.Setting(most))
+}
+
+// reasonUnread says for how long the messages of a session could not be read, and
+// what the client said last of why.
+func reasonUnread(most time.Duration, why string) string {
+	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
+		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
+}
+
+func reasonGone(said time.Duration) string {
+	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
+}
+
+// reasonStale says for how long nothing has changed in a turn, and what was seen
+// last in it.
+func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
+	seen := "its prompt"
+	switch {
+	case p.lastTextA > turnStart && p.lastText != "":
+		seen = "the text " + mdtext.Quote(mdtext.Head(p.lastText, 80))
+	case p.lastTool != "":
+		seen = "the tool " + mdtext.Quote(p.lastTool)
+	}
+	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %d min; the last that was seen was %s", int(idle.Minutes()), seen))
+}
+
+// reasonOutage says that nothing was started, because a client could not reach its
+// runtime.
+func reasonOutage(most time.Duration, why string) string {
+	return limitHostUnreachable.decided(fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s", mdtext.Setting(most), why))
 }

@@ -197,3 +197,199 @@ func (st *state) cascade(n *node, reason string, now int64) {
 		st.cascade(sub, reason, now)
 	}
 }
+
+// stopping is the state of an attempt between its end and the moment when nothing of it runs any
+// more. If the agent ended its turn by itself, the attempt is quiet at once. Otherwise:
+//
+//	stop -> [in a call] -> the call returns -> rest
+//	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
+//	stopEnd passes first -> overrun: the slot is given up, and the session may run on
+//
+// A runner's slot goes back at rest, because its turn has returned then. A starter's slot goes back
+// when it is quiet. Overrun gives back the slot of either.
+type stopping struct {
+	ended    bool
+	stopEnd  int64 // the stopping deadline, when the slot is given up
+	aborts   int   // number of Abort calls in flight
+	stopMore bool  // another Abort is wanted
+	stopper  bool  // a goroutine makes the Abort calls
+	overrun  bool  // the stopping deadline has passed
+	loose    bool  // the end of a starter's turn is not confirmed: its status must be seen
+}
+
+// stop begins to stop an ended attempt. If the agent ended the turn by itself, nothing runs any
+// more. Otherwise stop aborts the session.
+func (st *state) stop(a *attempt, now int64) {
+	a.ended = true
+	a.epoch++
+	st.unquiet++
+	st.stopping++
+	a.nextCancel, st.fx.cancels = st.fx.cancels, a
+	st.leaveLine(a)
+	a.notice = nil
+	if o := a.cl.out; o != nil && o.trying == a {
+		o.trying = nil
+		st.deadlines.outages.set(&o.alarm, o, 0)
+		st.tryLater(o, now)
+	}
+	if a.cl.starter && len(a.sight.msgs) > 0 {
+		past := a.sight.last(st.seed)
+		a.t.sess.past = &past
+	}
+	if a.cl.starter && a.turnStart > 0 && !a.inCall {
+		a.loose = true
+	}
+	a.turnStart = 0
+	if a.inCall || a.loose {
+		a.phase = PhaseStopping
+		a.stopEnd = now + int64(st.cfg.StopTimeout)
+		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
+		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
+			st.abort(a)
+		}
+	} else if a.stage != stageNone { // its goroutine has not begun and will make no call
+		a.stage = stageNone
+	}
+	st.rest(a, now)
+}
+
+// rest moves an ended attempt towards quiet: it gives back the slot and declares the attempt quiet,
+// each as soon as what still runs allows it.
+func (st *state) rest(a *attempt, now int64) {
+	if !a.ended || a.t.run != a || a.inCall {
+		return
+	}
+	if a.cl.runner && a.t.is(flagSlot) {
+		st.release(a.t) // its turn has returned
+	}
+	if a.aborts > 0 || a.stopMore && (a.cl.starter || a.turn == 0) {
+		return
+	}
+	if a.loose && a.t.sess != nil && a.cl.starter {
+		st.follow(a) // its status must be seen
+		return
+	}
+	st.quiet(a, now)
+}
+
+// quiet ends the attempt's stopping: nothing of it runs any more.
+func (st *state) quiet(a *attempt, now int64) {
+	t := a.t
+	st.unquiet--
+	if !a.overrun {
+		st.stopping--
+	}
+	st.unfollow(a)
+	st.deadlines.attempts.set(&a.alarm, a, 0)
+	a.phase = PhaseNone
+	t.run = nil
+	if t.sess != nil {
+		t.sess.stuck = false
+	}
+	if t.is(flagSlot) {
+		st.release(t)
+	}
+	st.emit(EventQuiet, t)
+	st.wakeTask(t)
+	if t.status == Pending && t.is(flagUnstarted) {
+		t.set(flagUnstarted, false)
+		st.queue(t, now)
+		return
+	}
+	st.expirable(t, now)
+}
+
+// overrun handles a session that missed its stopping deadline. Its slot goes to the next task
+// although the session may still run. This is the only case where more than the limit can run.
+func (st *state) overrun(a *attempt, now int64) {
+	a.overrun = true
+	if a.ended {
+		st.stopping--
+	}
+	t := a.t
+	if t.sess != nil {
+		t.sess.stuck = true
+	}
+	if t.is(flagSlot) { // otherwise the turn is over, and only an Abort hangs
+		st.over++
+		st.release(t)
+		st.emit(EventOverLimit, t)
+		st.logTask(logOverLimit, t)
+	}
+	st.wakeTask(t)
+	if t.status == Pending && t.is(flagUnstarted) {
+		st.end(t, CauseNotStopped, reasonNotStopped(st.cfg.StopTimeout), now)
+	}
+	st.expirable(t, now) // it may never become quiet
+}
+
+// returnedLate clears the stuck mark if a runner's last call returns after its record expired. A
+// starter's mark stays, because nobody asks for its status any more.
+func (st *state) returnedLate(a *attempt) {
+	if a.t.is(flagForgotten) && a.cl.runner && !a.inCall && a.aborts == 0 {
+		st.keep.stopped(a.t.id())
+	}
+}
+
+// abortLate aborts a session that was created, or accepted its prompt, after the attempt had ended.
+func (st *state) abortLate(a *attempt, session string, now int64) {
+	if a.t.sess == nil || a.t.sess.id != session {
+		// Another task owns this session, so it must not be aborted.
+		return
+	}
+	if a.stopEnd == 0 {
+		a.stopEnd = now + int64(st.cfg.StopTimeout)
+		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
+	}
+	if a.cl.starter && a.turn > 0 {
+		a.loose = true
+	}
+	if a.overrun {
+		st.abortOnce(a, session)
+		return
+	}
+	st.abort(a)
+}
+
+// abort requests an Abort of the attempt's session. If one is in flight, another follows it.
+func (st *state) abort(a *attempt) {
+	a.stopMore = true
+	if !a.stopper {
+		a.stopper = true
+		st.rare().aborts = append(st.rare().aborts, abortion{a: a})
+	}
+}
+
+// abortOnce aborts the session with one separate Abort call.
+func (st *state) abortOnce(a *attempt, session string) {
+	a.aborts++
+	a.epoch++
+	st.rare().aborts = append(st.rare().aborts, abortion{a, session})
+}
+
+// nextAbort returns the session to abort now. If no Abort is wanted, it ends the stopper and
+// returns "".
+func (st *state) nextAbort(a *attempt, now int64) (session string) {
+	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil {
+		a.stopper, a.stopMore = false, false
+		st.rest(a, now)
+		return ""
+	}
+	a.stopMore = false
+	a.aborts++
+	a.epoch++
+	return a.t.sess.id
+}
+
+// abortReturned applies the return of an Abort call. The manager may have stopped waiting for it
+// long before.
+func (st *state) abortReturned(a *attempt, now int64) {
+	a.aborts--
+	a.epoch++
+	st.returnedLate(a)
+	if s := a.t.sess; s != nil {
+		s.aborted = now
+	}
+	st.rest(a, now)
+	st.kick(a.cl)
+}

@@ -1,5 +1,7 @@
 package bgagent
 
+import "time"
+
 // alarm is the deadline of a record; see alarms.
 type alarm struct {
 	at    int64
@@ -143,5 +145,104 @@ func (st *state) ringDue(now int64) {
 	}
 	if d.keep != 0 && d.keep <= now {
 		d.keep, st.due.evict = 0, true
+	}
+}
+
+// The time limits of an attempt. One alarm stands for the earliest of them.
+
+// setDeadline sets the attempt's alarm for the earliest of its time limits.
+func (st *state) setDeadline(a *attempt, now int64) {
+	st.deadlines.attempts.setBy(&a.alarm, a, st.earliest(a))
+}
+
+func (st *state) earliest(a *attempt) (at int64) {
+	sooner := func(t int64) {
+		if t > 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	if a.ended {
+		if !a.overrun {
+			sooner(a.stopEnd)
+		}
+		return at
+	}
+	sooner(a.callEnd)
+	sooner(st.outageEnd(a))
+	if a.why == notParked {
+		sooner(st.ttlEnd(a))
+	}
+	if a.turnStart > 0 && a.cl.runner {
+		sooner(st.staleEnd(a))
+	}
+	if a.turnStart > 0 && a.cl.starter && a.stage == stageNone {
+		sooner(a.sight.lookAt)
+		if d := st.cfg.HostUnreachable; d > 0 {
+			sooner(a.sight.answered + int64(d))
+		}
+	}
+	return at
+}
+
+// ttlEnd returns when the attempt's time to live ends, or 0 if it does not run.
+func (st *state) ttlEnd(a *attempt) int64 {
+	if st.cfg.TimeToLive <= 0 || a.t.is(flagForeground) {
+		return 0
+	}
+	from := a.turnStart
+	switch {
+	case from != 0:
+	case a.turn == 0:
+		from = a.started
+	default: // between two turns
+		return 0
+	}
+	return from + int64(st.cfg.TimeToLive) - a.ran
+}
+
+// staleEnd returns when a runner's turn becomes stale, or 0 if it cannot.
+func (st *state) staleEnd(a *attempt) int64 {
+	if st.cfg.StaleTimeout <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
+		return 0
+	}
+	return max(a.activity+int64(st.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
+}
+
+// ringAttempt applies the time limit of the attempt that has passed, if any.
+func (st *state) ringAttempt(a *attempt, now int64) {
+	reached := func(t int64) bool { return t > 0 && t <= now }
+	switch {
+	case a.ended:
+		if !a.overrun && reached(a.stopEnd) {
+			st.overrun(a, now)
+		}
+	case !a.live():
+		return
+	case reached(a.callEnd):
+		what, cause := doingCreate, CauseStartFailed
+		if a.stage == stagePrompt {
+			what, cause, a.loose = doingPrompt, CausePromptFailed, true
+		}
+		st.end(a.t, cause, reasonNoAnswerToCall(what, st.cfg.CreateTimeout), now)
+	case reached(st.outageEnd(a)):
+		st.end(a.t, CauseHostUnreachable, reasonOutage(st.cfg.HostUnreachable, a.sight.prog.detail), now)
+	case a.why == notParked && reached(st.ttlEnd(a)):
+		a.loose = true
+		st.end(a.t, CauseTimeToLive, reasonTimeToLive(st.cfg.TimeToLive), now)
+	case a.turnStart > 0 && a.cl.runner && reached(st.staleEnd(a)):
+		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &a.sight.prog), now)
+	case a.turnStart > 0 && a.cl.starter && a.stage == stageNone:
+		if d := st.cfg.HostUnreachable; d > 0 && reached(a.sight.answered+int64(d)) {
+			a.loose = true
+			st.end(a.t, CauseHostUnreachable, reasonUnreachable(d), now)
+		} else if reached(a.sight.lookAt) {
+			a.sight.lookAt = 0
+			st.lookSoon(a)
+		}
+	}
+	if a.ended && a.t.run == a || a.live() {
+		if at := st.earliest(a); at > 0 {
+			st.deadlines.attempts.set(&a.alarm, a, max(at, now+1))
+		}
 	}
 }
