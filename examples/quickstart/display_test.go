@@ -46,6 +46,20 @@ func TestTableShowsTheTasks(t *testing.T) {
 	}
 }
 
+func TestABriefTableLeavesNothingBehind(t *testing.T) {
+	m := &table{brief: true}
+	for _, task := range sample() {
+		m.Update(taskMsg(task))
+	}
+	if m.View().Content == "" {
+		t.Error("the tasks are not shown while they run")
+	}
+	m.Update(endMsg{})
+	if got := m.View().Content; got != "" {
+		t.Errorf("it leaves %q", got)
+	}
+}
+
 func TestTableFitsTheTerminal(t *testing.T) {
 	m := &table{}
 	for _, task := range sample() {

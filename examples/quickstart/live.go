@@ -15,14 +15,15 @@ import (
 // screen is a display for terminals. It redraws a table of the watched tasks in
 // place and prints other text after it.
 type screen struct {
-	out *os.File
+	out   *os.File
+	brief bool // a table is erased when its tasks have ended
 
 	mu      sync.Mutex
 	program *tea.Program // nil unless tasks are watched
 	later   []string
 }
 
-func newScreen(out *os.File) *screen { return &screen{out: out} }
+func newScreen(out *os.File, brief bool) *screen { return &screen{out: out, brief: brief} }
 
 func (d *screen) print(text string) {
 	d.mu.Lock()
@@ -37,7 +38,7 @@ func (d *screen) print(text string) {
 // watch runs the table. The table takes no input and no signals, so that Ctrl-C
 // keeps its meaning.
 func (d *screen) watch(tasks []bgagent.Task) func() {
-	t := &table{}
+	t := &table{brief: d.brief}
 	for _, task := range tasks {
 		t.put(task)
 	}
@@ -61,7 +62,9 @@ func (d *screen) watch(tasks []bgagent.Task) func() {
 		later := d.later
 		d.program, d.later = nil, nil
 		d.mu.Unlock()
-		fmt.Fprintln(d.out)
+		if !d.brief {
+			fmt.Fprintln(d.out)
+		}
 		for _, text := range later {
 			d.print(text)
 		}
@@ -94,6 +97,8 @@ type table struct {
 	told  []string
 	width int // of the terminal; 0 while unknown
 	frame int
+	brief bool // shows nothing once ended
+	ended bool
 }
 
 func (t *table) put(task bgagent.Task) {
@@ -129,6 +134,7 @@ func (t *table) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 		t.frame++
 		return t, tick()
 	case endMsg:
+		t.ended = true
 		return t, tea.Quit
 	}
 	return t, nil
@@ -137,6 +143,9 @@ func (t *table) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 // View implements [tea.Model].
 func (t *table) View() tea.View {
 	var b strings.Builder
+	if t.brief && t.ended {
+		return tea.NewView("")
+	}
 	now := time.Now()
 	for _, task := range t.tasks {
 		b.WriteString(t.fit(t.row(task, now)))

@@ -1,10 +1,11 @@
 // Command quickstart plays the scene that background tasks are made for, on a real
 // Go module, without a model or a network. It delegates more tasks than there are
-// slots to three agents that work side by side. It cancels one task, gets the
-// notices, reads the results and asks one agent a follow-up question. Finally it
-// runs the same tasks one after another to compare the time.
+// slots to three agents that work side by side, cancels one task, gets the notices and
+// reads the results. Then it runs the same tasks one after another and compares the
+// time. With -v it shows what a model reads on the way, and asks one agent a follow-up
+// question.
 //
-//	go run ./examples/quickstart [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
+//	go run ./examples/quickstart [-v] [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
 package main
 
 import (
@@ -46,6 +47,7 @@ type options struct {
 	find    string
 	limit   int
 	plain   bool
+	verbose bool // show the texts that a model reads
 	timeout time.Duration
 }
 
@@ -94,6 +96,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.find, "find", "session", "the `words` whose implementation explore looks for")
 	flags.IntVar(&o.limit, "limit", 3, "how many tasks run side by side, 1 or more")
 	flags.BoolVar(&o.plain, "plain", false, "plain lines even in a terminal, as with NO_COLOR in the environment")
+	flags.BoolVar(&o.verbose, "v", false, "show every change of a task, and all that a model reads")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "time after which to give up")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -71,7 +71,7 @@ func TestHelp(t *testing.T) {
 	if code := run(t.Context(), []string{"-h"}, &stdout, &stderr); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
-	for _, name := range []string{"-dir", "-find", "-limit", "-plain", "-timeout"} {
+	for _, name := range []string{"-v", "-dir", "-find", "-limit", "-plain", "-timeout"} {
 		if !strings.Contains(stderr.String(), name) {
 			t.Errorf("%s is not explained in %s", name, stderr.String())
 		}
@@ -106,7 +106,7 @@ func TestScene(t *testing.T) {
 			dir := modules.Unpack(t, c.module)
 			before := modules.Contents(t, dir)
 			var stdout, stderr output
-			code := run(t.Context(), []string{"-dir", dir, "-find", c.find, "-limit", c.limit}, &stdout, &stderr)
+			code := run(t.Context(), []string{"-v", "-dir", dir, "-find", c.find, "-limit", c.limit}, &stdout, &stderr)
 			if code != exitOK || stderr.String() != "" {
 				t.Fatalf("exit code %d, %s\n%s", code, stderr.String(), stdout.String())
 			}
@@ -115,6 +115,37 @@ func TestScene(t *testing.T) {
 			}
 			checkScene(t, stdout.String(), c.want)
 		})
+	}
+}
+
+// Without -v the output is one screen that begins with the comparison, and shows
+// nothing that is meant for a model.
+func TestTheComparisonComesFirstOnOneScreen(t *testing.T) {
+	for _, module := range []string{"plain", "broken"} {
+		var stdout, stderr output
+		code := run(t.Context(), []string{"-dir", modules.Unpack(t, module), "-find", "authentication"}, &stdout, &stderr)
+		if code != exitOK || stderr.String() != "" {
+			t.Fatalf("exit code %d, %s", code, stderr.String())
+		}
+		out := stdout.String()
+		if n := strings.Count(out, "\n"); n > 40 {
+			t.Errorf("%d lines do not fit on a screen of 40", n)
+		}
+		_, out, _ = strings.Cut(out, "\n\n") // what is being done
+		if !strings.HasPrefix(out, "=== Time") {
+			t.Error("the comparison does not come first")
+		}
+		for _, text := range []string{"task_id", "Task Result", "Background task"} {
+			if strings.Contains(out, text) {
+				t.Errorf("%q is for a model", text)
+			}
+		}
+		if n := len(regexp.MustCompile(`(?m)^(completed|cancelled|error) +\d+\.\ds  (Explore|Librarian|Oracle): `).FindAllString(out, -1)); n != 7 {
+			t.Errorf("%d tasks are shown, want 7", n)
+		}
+		if t.Failed() {
+			t.Log(stdout.String())
+		}
 	}
 }
 
@@ -139,7 +170,7 @@ func checkScene(t *testing.T, out string, want []string) {
 		t.Errorf("the cancelled task is shown as such %d times, want once in each run", got)
 	}
 	last := 0
-	for _, title := range []string{"untimed", "=== 7 tasks, at most", "=== A follow-up", "=== The same tasks one after the other", "=== Time"} {
+	for _, title := range []string{"untimed", "=== At most", "=== A follow-up", "=== The same tasks one after the other", "=== Time"} {
 		at := strings.Index(out, title)
 		if at < last {
 			t.Errorf("%q does not stand, or not in its place", title)
@@ -191,7 +222,7 @@ func TestInterrupt(t *testing.T) {
 		}
 	}}
 	var stderr output
-	if code := run(ctx, []string{"-dir", modules.Unpack(t, "plain")}, stdout, &stderr); code != exitInterrupted {
+	if code := run(ctx, []string{"-v", "-dir", modules.Unpack(t, "plain")}, stdout, &stderr); code != exitInterrupted {
 		t.Errorf("exit code %d\n%s", code, stdout.String())
 	}
 	if want := "quickstart: interrupted; what was still running has been cancelled\n"; stderr.String() != want {

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/bgagent/bgagent"
+	"github.com/charmbracelet/x/ansi"
 )
 
 // parent is the session that delegates. No agent runs in it: this program plays the
@@ -32,32 +35,43 @@ func jobs(find string) []job {
 	}
 }
 
-// play plays the whole scene.
+// play runs the tasks three times: once to warm the caches, then side by side, then
+// one after the other. It prints the comparison first, unless -v shows everything as
+// it happens.
 func play(ctx context.Context, o options, stdout io.Writer) error {
-	var out display = newLines(stdout)
-	if live(o, stdout) {
-		out = newScreen(stdout.(*os.File))
-	}
 	quiet := newLines(io.Discard)
+	talk, tasks := display(newLines(stdout)), display(quiet)
+	switch {
+	case live(o, stdout):
+		s := newScreen(stdout.(*os.File), !o.verbose)
+		talk, tasks = s, s
+	case o.verbose:
+		tasks = talk
+	}
 
-	out.print(fmt.Sprintf("Module %s. First every task once, untimed, so that both timed runs find the same warm caches …", o.dir))
-	began := time.Now()
+	talk.print(fmt.Sprintf("Module %s: %d tasks, first side by side, then one after the other.\nBefore, each runs once, untimed, to warm the caches …", o.dir, len(jobs(o.find))))
 	if _, err := playOnce(ctx, o, o.limit, quiet, false); err != nil {
 		return err
 	}
-	out.print(fmt.Sprintf("That took %s.", round(time.Since(began))))
-
-	out.print(fmt.Sprintf("=== %d tasks, at most %d side by side ===", len(jobs(o.find)), o.limit))
-	parallel, err := playOnce(ctx, o, o.limit, out, true)
+	if o.verbose {
+		talk.print(fmt.Sprintf("=== At most %d side by side ===", o.limit))
+	}
+	parallel, err := playOnce(ctx, o, o.limit, tasks, o.verbose)
 	if err != nil {
 		return err
 	}
-	out.print("=== The same tasks one after the other (a limit of 1) ===")
-	serial, err := playOnce(ctx, o, 1, out, false)
+	if o.verbose {
+		talk.print("=== The same tasks one after the other (a limit of 1) ===")
+	}
+	serial, err := playOnce(ctx, o, 1, tasks, false)
 	if err != nil {
 		return err
 	}
-	out.print(figures(o.limit, parallel, serial))
+	talk.print(figures(o.limit, parallel, serial))
+	talk.print(findings(parallel.tasks))
+	if !o.verbose {
+		talk.print("With -v: what a model reads on the way, and a follow-up question to one of the agents.")
+	}
 	return nil
 }
 
@@ -66,6 +80,7 @@ type outcome struct {
 	took   time.Duration // from the first launch to the last end
 	added  time.Duration // sum of the tasks' own durations
 	failed int           // tasks that did not complete
+	tasks  []bgagent.Task
 }
 
 func figures(limit int, parallel, serial outcome) string {
@@ -75,12 +90,22 @@ func figures(limit int, parallel, serial outcome) string {
 	s += fmt.Sprintf("%-26s%8.3fs (%.3fs)\n", "one after the other:", serial.took.Seconds(), serial.added.Seconds())
 	s += fmt.Sprintf("%-26s%8.2f", "ratio:", float64(serial.took)/float64(max(parallel.took, 1)))
 	if n := parallel.failed + serial.failed; n > 0 {
-		s += fmt.Sprintf("\n%d task(s) did not complete; their results say why.", n)
+		s += fmt.Sprintf("\n%d task(s) did not complete; the reasons are below.", n)
 	}
 	return s
 }
 
-func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+// findings shows each task with the first line of its result, or why it has none.
+func findings(tasks []bgagent.Task) string {
+	var b strings.Builder
+	b.WriteString("=== What the agents found, side by side ===\n")
+	for _, t := range tasks {
+		fmt.Fprintf(&b, "%-9s %6.1fs  %s\n", t.Status, t.Duration(t.Ended).Seconds(), t.Description)
+		said, _, _ := strings.Cut(cmp.Or(t.Result, t.Reason, t.Cause.String()), "\n")
+		fmt.Fprintf(&b, "                   %s\n", ansi.Truncate(said, 60, "…"))
+	}
+	return b.String()
+}
 
 // playOnce delegates all tasks to a manager with the limit, cancels the last one,
 // and reads every result when its end is reported. With show set, it prints what
@@ -123,10 +148,14 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 func (p *player) outcome() (outcome, error) {
 	var res outcome
 	var first, last time.Time
-	for _, id := range p.launched[:len(p.launched)-1] {
+	for i, id := range p.launched {
 		t, err := p.m.Get(id)
 		if err != nil {
 			return res, err
+		}
+		res.tasks = append(res.tasks, t)
+		if i == len(p.launched)-1 {
+			break
 		}
 		if t.Status != bgagent.Completed {
 			res.failed++
