@@ -81,6 +81,9 @@ var (
 		read: func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
 	}
 	reals = []real{opencode, gemini, claude, codex}
+	// Those two show what the library itself does. The others add nothing to that but
+	// the time that they need.
+	two = reals[:2]
 )
 
 // unboxed has codex ask to run a command outside of its sandbox.
@@ -99,7 +102,7 @@ func (a real) world(t *testing.T) *realagent.World {
 // config is a configuration for the program in the world.
 func (a real) config(w *realagent.World) Config {
 	return Config{
-		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: time.Minute,
+		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: 90 * time.Second,
 		Agents: map[string]Agent{a.name: {}},
 	}
 }
