@@ -155,7 +155,7 @@ func TestPromptsThatLookLikeCommandsReachTheModel(t *testing.T) {
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
 func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {
-	eachReal(t, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, nil, func(s *scene) {
+	each(t, two, bgagent.Config{Limits: bgagent.Limits{Default: 2}}, nil, func(s *scene) {
 		key := func(r modelserver.Request) string { return r.Key }
 		s.w.Model.Handle(modelserver.Together(2, isMain, key, nil))
 		var ids []string
@@ -177,7 +177,7 @@ func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {
 }
 
 func TestACancelledTaskStopsItsModel(t *testing.T) {
-	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+	each(t, two, bgagent.Config{}, nil, func(s *scene) {
 		task := s.launch("@hang so far so good")
 		s.asked("so far so good")
 		if s.streams {
@@ -291,7 +291,7 @@ func TestRulesOnPathsHoldForWhatTheAgentAsks(t *testing.T) {
 }
 
 func TestTodosAndModelsReachTheTask(t *testing.T) {
-	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
+	each(t, two, bgagent.Config{}, nil, func(s *scene) {
 		script := "@say done"
 		if s.name == opencode.name {
 			script = `@tool todowrite {"todos":[{"content":"look","status":"completed","priority":"high","id":"1"},{"content":"write","status":"pending","priority":"low","id":"2"}]}` + "\n@say done"
@@ -324,7 +324,7 @@ func TestFilesGoThroughTheClientAndStayInside(t *testing.T) {
 			return PermissionAnswer{Allow: inside, Reason: "outside of the directory"}
 		}
 	}
-	eachReal(t, bgagent.Config{}, edit, func(s *scene) {
+	each(t, two, bgagent.Config{}, edit, func(s *scene) {
 		s.asksFirst()
 		// Gemini cannot make a file through a client: it takes the answer that there
 		// is none yet for a failure.
