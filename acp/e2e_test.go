@@ -120,8 +120,11 @@ func recalling(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("You said nothing.")
 }
 
+// The agent of Claude Code has a process of its own for each session, which lives as
+// long as the agent does. For the sessions of the whole suite these are more than
+// forty, and take minutes.
 func TestConformanceOfRealAgents(t *testing.T) {
-	for _, a := range reals {
+	for _, a := range []real{opencode, gemini, codex} {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
 			w := a.world(t)

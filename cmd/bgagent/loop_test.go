@@ -204,7 +204,7 @@ func finished(t *testing.T, w *realagent.World) {
 func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	w := loop(t, "bgagent_")
 	s := w.ServeOpencode(t)
-	c, err := opencode.New(opencode.Config{URL: s.URL, Directory: w.Dir})
+	c, err := opencode.New(opencode.Config{URL: s.URL, Directory: w.Dir, Timeout: time.Minute})
 	require.NoError(t, err)
 	defer c.Close()
 	root, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Title: "host", Agent: "build"})
