@@ -92,7 +92,8 @@
 //     turn.
 //
 // An agent that ends its turn without a word after it was refused something, as
-// opencode does, has failed: the reason names what was refused.
+// opencode does, has failed: the reason names what was refused. So has one that
+// calls its turn cancelled then, as Codex does.
 //
 // # What it cannot know
 //

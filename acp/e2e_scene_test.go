@@ -25,11 +25,15 @@ type scene struct {
 	m *bgagent.BackgroundManager
 }
 
-// eachReal runs a test with every real agent, side by side: they take their time to
-// start.
+// eachReal runs a test with every real agent.
 func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
-	cfg.CreateTimeout = 2 * time.Minute // a machine with much else to do takes its time
-	for _, a := range reals {
+	each(t, reals, cfg, edit, test)
+}
+
+// each runs a test with some real agents, side by side: they take their time to
+// start.
+func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
+	for _, a := range with {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
 			w := a.world(t)
@@ -39,9 +43,8 @@ func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s 
 				edit(&ac)
 			}
 			c := open(t, ac)
-			if cfg.CreateTimeout == 0 {
-				cfg.CreateTimeout = 2 * ac.StartTimeout // else it ends a slow start before the client does
-			}
+			cfg := cfg
+			cfg.CreateTimeout = 2 * ac.StartTimeout // else it ends a slow start before the client does
 			m, err := bgagent.New(c, cfg)
 			require.NoError(t, err)
 			t.Cleanup(func() {

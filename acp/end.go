@@ -142,6 +142,11 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	case sdk.StopReasonRefusal:
 		end.Stop = bgagent.StopRefused
 	case sdk.StopReasonCancelled:
+		if refused != "" {
+			// Some agents call their turn cancelled when they may not do something.
+			end.Stop = bgagent.StopError
+			return end, fmt.Errorf("acp: the agent %s ended its turn after it was refused: %s", c.program(), refused)
+		}
 		end.Stop = bgagent.StopAborted
 	default:
 		end.Stop = bgagent.StopError

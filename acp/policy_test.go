@@ -89,6 +89,15 @@ func TestAnAgentThatFallsSilentWhenRefusedHasFailed(t *testing.T) {
 	})
 }
 
+func TestAnAgentThatCallsItsTurnCancelledWhenRefusedHasFailed(t *testing.T) {
+	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
+		e := prompt(t, c, create(t, c), "quietly rm -r src\nstop cancelled")
+		require.Equal(t, bgagent.StopError, e.Stop)
+		require.ErrorContains(t, e.err, `ended its turn after it was refused: permission for "rm -r src" (execute): nobody is there`)
+		require.Equal(t, bgagent.StopAborted, prompt(t, c, create(t, c), "say hm\nstop cancelled").Stop, "where nothing was refused it is an abort")
+	})
+}
+
 func TestAHostThatDoesNotAnswerHoldsUpNoCancellation(t *testing.T) {
 	asked := make(chan struct{}, 1)
 	release := make(chan struct{})

@@ -89,8 +89,10 @@ func playHost(model *modelserver.Server, prefix string) func(modelserver.Request
 		switch h.after {
 		case 0:
 			return call("background_output", map[string]any{"task_id": h.ids[1]})
-		case 1: // once it is at work
-			_ = model.WaitFor(r.Context(), func(all []modelserver.Request) bool {
+		case 1: // once it is at work, or has had the time for that
+			ctx, cancel := context.WithTimeout(r.Context(), 2*time.Minute)
+			defer cancel()
+			_ = model.WaitFor(ctx, func(all []modelserver.Request) bool {
 				return slices.ContainsFunc(all, func(r modelserver.Request) bool {
 					return r.Kind == modelserver.Main && strings.HasPrefix(r.LastUser(), "@hang")
 				})
@@ -129,7 +131,7 @@ func loop(t *testing.T, prefix string) *realagent.World {
 		"reader":  map[string]any{"kind": "command", "preset": "gemini", "command": w.Gemini(), "env": w.Env, "model": realagent.GeminiModel},
 		"writer":  map[string]any{"kind": "command", "preset": "claude", "command": w.Claude(), "env": w.Env},
 		"thinker": map[string]any{"kind": "acp", "command": w.Opencode("acp"), "env": w.Env},
-	}, "background_task": map[string]any{"createTimeoutMs": 120_000}})
+	}, "background_task": map[string]any{"createTimeoutMs": 240_000}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), config, 0o644))
 	// The README's lines, with the program on PATH.
@@ -183,7 +185,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 
 // finished waits for the host's last turn.
 func finished(t *testing.T, w *realagent.World) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	err := w.Model.WaitFor(ctx, func(all []modelserver.Request) bool {
 		for _, r := range all {
@@ -202,7 +204,7 @@ func finished(t *testing.T, w *realagent.World) {
 func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	w := loop(t, "bgagent_")
 	s := w.ServeOpencode(t)
-	c, err := opencode.New(opencode.Config{URL: s.URL, Directory: w.Dir})
+	c, err := opencode.New(opencode.Config{URL: s.URL, Directory: w.Dir, Timeout: time.Minute})
 	require.NoError(t, err)
 	defer c.Close()
 	root, err := c.CreateSession(t.Context(), bgagent.SessionSpec{Title: "host", Agent: "build"})
@@ -215,7 +217,7 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 // hosted runs a host to its end and returns what it prints.
 func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	out, err := w.Command(ctx, argv...).CombinedOutput()
 	if err != nil {

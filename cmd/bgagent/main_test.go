@@ -237,7 +237,7 @@ func TestTasksThatFailAreToldAndMakeExitCodeOne(t *testing.T) {
 	require.Contains(t, got.out, "1 completed, 1 failed in ")
 	b, err := os.ReadFile(filepath.Join(p.project, "out", p.index("out").Tasks[0].File))
 	require.NoError(t, err)
-	require.Equal(t, "error: the turn: as asked: no luck\n", string(b))
+	require.Equal(t, "error: as asked: no luck\n", string(b))
 }
 
 func TestLinesOfJSON(t *testing.T) {

@@ -26,17 +26,19 @@ func main() {
 	}
 }
 
-// sdks are the SDKs in order. Each plays the script to its end.
+// sdks are the SDKs in order. Each plays the script to its end. An MCP server cannot
+// wake its caller. The other models are called by this program.
 var sdks = []struct {
-	name string
-	play func(context.Context, []bgagent.ToolDef, *script) error
+	name      string
+	noNotices bool
+	play      func(context.Context, []bgagent.ToolDef, *script) error
 }{
-	{"MCP", playMCP},
-	{"Anthropic", playAnthropic},
-	{"OpenAI, Chat Completions", playOpenAI},
-	{"OpenAI, Responses", playResponses},
-	{"Eino", playEino},
-	{"LangChainGo", playLangChain},
+	{"MCP", true, playMCP},
+	{"Anthropic", false, playAnthropic},
+	{"OpenAI, Chat Completions", false, playOpenAI},
+	{"OpenAI, Responses", false, playResponses},
+	{"Eino", false, playEino},
+	{"LangChainGo", false, playLangChain},
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
@@ -59,10 +61,11 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.Close(context.WithoutCancel(ctx))) }()
 
-	defs := bgagent.Tools(m, bgagent.ToolOptions{
-		Agents: []bgagent.AgentInfo{{Name: "counter", Description: "Counts the words of its prompt."}},
-	})
 	for _, sdk := range sdks {
+		defs := bgagent.Tools(m, bgagent.ToolOptions{
+			Agents:    []bgagent.AgentInfo{{Name: "counter", Description: "Counts the words of its prompt."}},
+			NoNotices: sdk.noNotices,
+		})
 		fmt.Fprintf(w, "== %s\n", sdk.name)
 		// Each conversation is a session of its own and does not see the tasks of
 		// others.

@@ -26,10 +26,17 @@ func TestOutput(t *testing.T) {
 	require.Equal(t, strings.ReplaceAll(string(want), "\r\n", "\n"), b.String())
 }
 
-func echo(_ context.Context, t *inproc.Turn) (string, error) { return t.Prompt.Text, nil }
-
 func TestCallTool(t *testing.T) {
-	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{inproc.Fallback: echo}), bgagent.Config{})
+	release := make(chan struct{})
+	slow := func(ctx context.Context, t *inproc.Turn) (string, error) {
+		select {
+		case <-release:
+			return t.Prompt.Text, nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"slow": slow}), bgagent.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close(context.Background())) })
 	defs := bgagent.Tools(m, bgagent.ToolOptions{})
@@ -44,14 +51,21 @@ func TestCallTool(t *testing.T) {
 		_, err := callTool(t.Context(), defs, "call_1", bgagent.ToolBackgroundOutput, nil)
 		require.ErrorContains(t, err, "WithCaller")
 	})
-	t.Run("the same call twice", func(t *testing.T) {
+	t.Run("the same call again", func(t *testing.T) {
 		ctx := bgagent.WithCaller(t.Context(), bgagent.Caller{Session: "main"})
-		for range 2 {
-			r, err := callTool(ctx, defs, "call_1", bgagent.ToolDelegateTask,
-				[]byte(`{"prompt":"p","subagent_type":"a","run_in_background":false}`))
+		call := func(args string) {
+			r, err := callTool(ctx, defs, "call_1", bgagent.ToolDelegateTask, []byte(args))
 			require.NoError(t, err)
 			require.False(t, r.IsError, r.Text)
 		}
-		require.Len(t, m.List(bgagent.Query{Under: "main"}), 1)
+		call(`{"prompt":"p","subagent_type":"slow","run_in_background":true}`)
+		call(`{"prompt":"p","subagent_type":"slow","run_in_background":true}`)
+		tasks := m.List(bgagent.Query{Under: "main"})
+		require.Len(t, tasks, 1, "its task is live: it is a retry")
+		close(release)
+		_, err := m.Wait(ctx, bgagent.Caller{Session: "main"}, bgagent.WaitAll, tasks[0].ID)
+		require.NoError(t, err)
+		call(`{"prompt":"p","subagent_type":"slow","run_in_background":false}`)
+		require.Len(t, m.List(bgagent.Query{Under: "main"}), 2, "its task has ended: it is a call of its own")
 	})
 }

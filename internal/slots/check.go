@@ -35,7 +35,9 @@ func (m *Manager) Check() error {
 		return fmt.Errorf("the keys weigh %d, counted as %d", weight, m.weight)
 	}
 	for _, p := range m.shared {
-		want[p] = want[p] // those without keys, too
+		if _, ok := want[p]; !ok {
+			want[p] = sum{} // it must count nothing
+		}
 	}
 	for p, s := range want {
 		if p.inUse != s.inUse || p.waiting != s.waiting {

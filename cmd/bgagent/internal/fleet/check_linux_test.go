@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
 	"github.com/stretchr/testify/require"
 )
@@ -59,4 +60,22 @@ func TestACheckDoesNotWaitForWhoCannotBeFound(t *testing.T) {
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL), "it has hidden, and goes on")
+}
+
+func TestAnACPAgentHasLessTimeToStartThanItsSession(t *testing.T) {
+	limits, err := bgagent.ParseConfig("f", []byte(`{"background_task": {"createTimeoutMs": 1500}}`))
+	require.NoError(t, err)
+	a := scripted(t, "exec sleep 600\n")
+	a.Kind, a.Preset = settings.ACP, ""
+	f, err := New(&settings.Settings{Agents: []settings.Agent{a}, Limits: limits}, Options{})
+	require.NoError(t, err)
+	m, err := f.Manager(bgagent.Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = m.Close(context.Background()) // names the ends that nobody has been told of
+		require.NoError(t, f.Close(context.Background()))
+	})
+	task, err := m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "a", Prompt: "hello"})
+	require.NoError(t, err)
+	require.Contains(t, task.Reason, "the limit is 1s")
 }

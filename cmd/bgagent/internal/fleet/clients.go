@@ -128,6 +128,14 @@ func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]s
 	return out
 }
 
+// startTimeout is how long an ACP program may take to start: less than the creation
+// of a session may take, so that the client can still tell what has become of it.
+func (f *Fleet) startTimeout() time.Duration {
+	var cfg bgagent.Config
+	f.set.Limits.Apply(&cfg)
+	return cfg.CreateTimeout / 3 * 2 // 0 where nothing is set: the usual time
+}
+
 func (f *Fleet) addACP() error {
 	files := map[string]acp.FileAccess{"read": acp.FilesRead, "write": acp.FilesReadWrite}
 	all := groups(f.of(settings.ACP), func(a settings.Agent) []string {
@@ -136,7 +144,7 @@ func (f *Fleet) addACP() error {
 	var errs []error
 	for i, group := range all {
 		first := group[0]
-		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), Agents: map[string]acp.Agent{}}
+		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), StartTimeout: f.startTimeout(), Agents: map[string]acp.Agent{}}
 		if first.Terminals {
 			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
 		}
