@@ -76,12 +76,13 @@ func TestWhatAClientRefusesIsToldOfItsAgent(t *testing.T) {
 	require.NotContains(t, err.Error(), "Config.")
 }
 
-func TestARequestHasHalfOfTheTimeOfACreationAndNeverLessThanUsual(t *testing.T) {
+func TestRequestsAndChecksHaveMoreTimeWhereACreationHas(t *testing.T) {
 	for create, want := range map[int]time.Duration{1000: 0, 30_000: 0, 240_000: 2 * time.Minute} {
 		limits, err := bgagent.ParseConfig("f", fmt.Appendf(nil, `{"background_task": {"createTimeoutMs": %d}}`, create))
 		require.NoError(t, err)
 		f, err := New(&settings.Settings{Limits: limits}, Options{})
 		require.NoError(t, err)
 		require.Equal(t, want, f.requestTimeout())
+		require.Equal(t, max(30*time.Second, 2*want), f.checkTime())
 	}
 }
