@@ -138,7 +138,9 @@
 // # How it is tested
 //
 // With an agent made from the SDK, as a program and in virtual time, that
-// crashes, floods, falls silent and does not listen; and with the two programs
-// above against a scripted model server. All three pass the conformance suite
-// of bgagenttest.
+// crashes, floods, falls silent and does not listen; and with opencode, gemini,
+// claude-agent-acp and codex-acp against a scripted model server. The tests run
+// the conformance suite of bgagenttest with all of them but claude-agent-acp,
+// which has a process for each session and needs minutes for it. What the library
+// does by itself they show with opencode and gemini only.
 package acp

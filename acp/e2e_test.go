@@ -220,7 +220,7 @@ func TestACancelledTaskStopsItsTool(t *testing.T) {
 func (s *scene) sleep(want bool, otherwise string) {
 	s.Helper()
 	sleeps := func(p string) bool { return strings.Contains(p, "sleep 300") }
-	require.Eventually(s, func() bool { return slices.ContainsFunc(s.w.Processes(), sleeps) == want }, 20*time.Second, 10*time.Millisecond, otherwise)
+	require.Eventually(s, func() bool { return slices.ContainsFunc(s.w.Processes(), sleeps) == want }, 2*time.Minute, 10*time.Millisecond, otherwise)
 }
 
 // appears waits for a file.

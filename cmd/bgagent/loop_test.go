@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"maps"
@@ -278,19 +279,24 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 		}
 		return modelserver.Say("fine")
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := w.Command(ctx, "script", "-qec", w.Claude()[0]+" --allowedTools=mcp__bgagent "+hostWord, os.DevNull)
 	keys, err := cmd.StdinPipe() // its end would be the end of the program
 	require.NoError(t, err)
 	defer keys.Close()
+	var screen bytes.Buffer
+	cmd.Stdout = &screen
 	require.NoError(t, cmd.Start())
 	err = w.Model.WaitFor(ctx, func(all []modelserver.Request) bool {
-		return slices.ContainsFunc(all, func(r modelserver.Request) bool { return strings.Contains(r.LastUser(), "I have waited for 2s") })
+		return slices.ContainsFunc(all, func(r modelserver.Request) bool { return strings.Contains(string(r.Body), "I have waited for 2s") })
 	})
 	cancel()
 	_ = cmd.Wait() // it was killed
-	require.NoError(t, err)
+	if err != nil {
+		logHost(t, w)
+	}
+	require.NoError(t, err, screen.String())
 	require.True(t, slices.ContainsFunc(w.Model.Requests(), func(r modelserver.Request) bool {
 		return strings.Contains(strings.Join(resultsOf(r), ""), "started server-side task bg_")
 	}), "the call was answered with a handle")

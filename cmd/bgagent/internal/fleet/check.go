@@ -30,9 +30,12 @@ type Check struct {
 // 4 s on a machine that is busy.
 const checkTime = 30 * time.Second
 
+func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeout()) }
+
 // Check looks whether each agent can start, without calling a model: programs
 // tell their version, ACP agents make a session, servers name their agents. It
-// checks four agents at a time and takes at most 30 s for each. The answers come
+// checks four agents at a time and takes at most 30 s for each, or
+// createTimeoutMs where that is longer. The answers come
 // over the channel, each as soon as it is known, and then it is closed.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
 	out := make(chan Check, len(f.set.Agents)) // all of them: nobody waits for a reader
@@ -42,7 +45,7 @@ func (f *Fleet) Check(ctx context.Context) <-chan Check {
 		wg.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			ctx, cancel := context.WithTimeout(ctx, checkTime)
+			ctx, cancel := context.WithTimeout(ctx, f.checkTime())
 			defer cancel()
 			found, err := f.check(ctx, a)
 			out <- Check{a, found, inKeys(err)}
@@ -111,7 +114,7 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	})
 	switch {
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%s --version does not answer within %v", line[0], checkTime)
+		return "", fmt.Errorf("%s --version does not answer within %v", line[0], f.checkTime())
 	case err != nil:
 		return "", fmt.Errorf("%s --version fails: %w: %s", line[0], err, lastLine(problems))
 	}

@@ -128,12 +128,22 @@ func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]s
 	return out
 }
 
-// startTimeout is how long an ACP program may take to start: less than the creation
-// of a session may take, so that the client can still tell what has become of it.
-func (f *Fleet) startTimeout() time.Duration {
+// createTimeout is how long the creation of a session may take, 0 where nothing is
+// set. A client has less for the start of its program or for a request, so that it
+// can still tell what has become of that.
+func (f *Fleet) createTimeout() time.Duration {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
-	return cfg.CreateTimeout / 3 * 2 // 0 where nothing is set: the usual time
+	return cfg.CreateTimeout
+}
+
+// requestTimeout is how long a server may take to answer. The first request of a
+// directory starts much, and is part of the creation of a session.
+func (f *Fleet) requestTimeout() time.Duration {
+	if half := f.createTimeout() / 2; half > 15*time.Second {
+		return half
+	}
+	return 0 // the usual time
 }
 
 func (f *Fleet) addACP() error {
@@ -144,7 +154,7 @@ func (f *Fleet) addACP() error {
 	var errs []error
 	for i, group := range all {
 		first := group[0]
-		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), StartTimeout: f.startTimeout(), Agents: map[string]acp.Agent{}}
+		cfg := acp.Config{Command: first.Command, Dir: first.Directory, Env: first.Env, Auth: first.Auth, Files: files[first.Files], Instance: f.options.Instance, Logger: f.options.Logger, Printed: f.printed(), StartTimeout: f.createTimeout() / 3 * 2, Agents: map[string]acp.Agent{}}
 		if first.Terminals {
 			cfg.Terminal = func(context.Context, acp.TerminalRequest) error { return nil }
 		}
@@ -169,7 +179,7 @@ func (f *Fleet) addOpencode() error {
 	var errs []error
 	for i, group := range all {
 		first := group[0]
-		cfg := opencode.Config{URL: first.URL, Username: first.Username, Directory: first.Directory, Tools: withheld()}
+		cfg := opencode.Config{Timeout: f.requestTimeout(), URL: first.URL, Username: first.Username, Directory: first.Directory, Tools: withheld()}
 		if first.PasswordEnv != "" {
 			cfg.Password = os.Getenv(first.PasswordEnv)
 		}

@@ -2,7 +2,9 @@ package fleet
 
 import (
 	"context"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/settings"
@@ -72,4 +74,15 @@ func TestWhatAClientRefusesIsToldOfItsAgent(t *testing.T) {
 	require.ErrorContains(t, err, `agents.a.url: is refused: "no url" is no address of a server`)
 	require.ErrorContains(t, err, `agents.b: is refused: "env" has "=x"; it must be`)
 	require.NotContains(t, err.Error(), "Config.")
+}
+
+func TestRequestsAndChecksHaveMoreTimeWhereACreationHas(t *testing.T) {
+	for create, want := range map[int]time.Duration{1000: 0, 30_000: 0, 240_000: 2 * time.Minute} {
+		limits, err := bgagent.ParseConfig("f", fmt.Appendf(nil, `{"background_task": {"createTimeoutMs": %d}}`, create))
+		require.NoError(t, err)
+		f, err := New(&settings.Settings{Limits: limits}, Options{})
+		require.NoError(t, err)
+		require.Equal(t, want, f.requestTimeout())
+		require.Equal(t, max(30*time.Second, 2*want), f.checkTime())
+	}
 }
