@@ -75,7 +75,7 @@ func end(e ending) ([]Process, error) {
 		fresh := false
 		for _, id := range left {
 			if last := tried[id]; last.sent != sig {
-				tried[id] = attempt{sig, e.send(id.pid, id.start, sig), commandOf(id.pid)}
+				tried[id] = e.try(id, sig, last.command)
 				fresh = true
 			}
 		}
@@ -89,6 +89,15 @@ func end(e ending) ([]Process, error) {
 			time.Sleep(pause) // else there may be more starting than ending
 		}
 	}
+}
+
+// try sends a signal to a process. The command line is read first: a process that
+// is about to end has lost it.
+func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
+	if command == "" {
+		command = commandOf(id.pid)
+	}
+	return attempt{sig, e.send(id.pid, id.start, sig), command}
 }
 
 // left returns those of the look that are to be ended, and those that have been
@@ -120,7 +129,7 @@ func (e ending) split(tried map[identity]attempt, left []identity) (ended []Proc
 	var names []string
 	for _, id := range left {
 		if _, known := tried[id]; !known { // it was found when the time was over
-			tried[id] = attempt{syscall.SIGKILL, e.send(id.pid, id.start, syscall.SIGKILL), commandOf(id.pid)}
+			tried[id] = e.try(id, syscall.SIGKILL, "")
 		}
 	}
 	for id, a := range tried {
