@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,9 +140,9 @@ func TestABatchThatWasGivenUpIsNotListedInTheNext(t *testing.T) {
 func TestABatchThatARootWasNotToldOfIsNotListedInTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
-		down := true
+		var up atomic.Bool
 		box.fail = func(int) error {
-			if down {
+			if !up.Load() {
 				return errors.New("down")
 			}
 			return nil
@@ -149,7 +150,7 @@ func TestABatchThatARootWasNotToldOfIsNotListedInTheNext(t *testing.T) {
 		m := manage(t, working(time.Second), bgagent.Config{Notify: box.notify, Retention: bgagent.Disabled})
 		launch(t, m, "of another day")
 		time.Sleep(30 * time.Hour)
-		down = false
+		up.Store(true)
 		n := launch(t, m, "today")
 		time.Sleep(time.Minute)
 		synctest.Wait()

@@ -3,6 +3,7 @@ package bgagent_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,25 +55,28 @@ func TestAStartThatCannotReachItsServerIsHeldBack(t *testing.T) {
 
 func TestOneStartTriesWhileTheOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int64
 		f := &goRunner{run: works(time.Second)}
 		f.create = func(context.Context, bgagent.SessionSpec) (string, error) {
-			calls++
+			calls.Add(1)
 			return "", errRefused
 		}
 		m := manage(t, f, limit(20))
-		for range 20 {
+		launch(t, m, "p")
+		synctest.Wait() // the outage is known before the others start
+		for range 19 {
 			launch(t, m, "p")
 		}
 		time.Sleep(time.Minute)
-		require.Less(t, calls, 20, "one at a time, less and less often")
-		require.Greater(t, calls, 10)
+		require.Less(t, calls.Load(), int64(20), "one at a time, less and less often")
+		require.Greater(t, calls.Load(), int64(10))
 		_, err := m.CancelAll(t.Context(), root, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		calls = 0
+		calls.Store(0)
 		time.Sleep(time.Minute)
-		require.Zero(t, calls, "nobody is left to try")
+		require.Zero(t, calls.Load(), "nobody is left to try")
+		synctest.Wait()
 		f.create = nil
 		fullBatch(t, m, 20)
 	})
@@ -117,10 +121,10 @@ func TestAHeldBackStartCanBeCancelled(t *testing.T) {
 
 func TestARunnerThatCannotReachItsServerIsHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		away := true
+		var back atomic.Bool
 		f := &goRunner{}
 		f.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			if away {
+			if !back.Load() {
 				return bgagent.TurnEnd{}, errRefused
 			}
 			r.Text("working")
@@ -131,7 +135,7 @@ func TestARunnerThatCannotReachItsServerIsHeldBack(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		require.Equal(t, bgagent.PhaseStarting, get(t, m, a.ID).Phase)
 		require.Equal(t, bgagent.Pending, get(t, m, c.ID).Status)
-		away = false
+		back.Store(true)
 		time.Sleep(5 * time.Second)
 		for _, id := range []string{a.ID, b.ID} {
 			require.Equal(t, bgagent.PhaseTurn, get(t, m, id).Phase, "the others do not wait for the turn that has begun")
