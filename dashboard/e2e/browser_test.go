@@ -67,8 +67,9 @@ var (
 // tab is a page in the browser. The test fails if the page logs a problem or sends
 // a request to another server.
 type tab struct {
-	t   *testing.T
-	ctx context.Context
+	t     *testing.T
+	ctx   context.Context
+	close func() // closes its browser; once
 
 	mu       sync.Mutex
 	problems []string
@@ -99,11 +100,11 @@ func open(t *testing.T, url string, s screen) *tab {
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(func() {
+	p := &tab{t: t, ctx: ctx, close: sync.OnceFunc(func() {
 		_ = chromedp.Cancel(ctx) // closes the browser and waits, so that its folder can be removed
 		cancel()
-	})
-	p := &tab{t: t, ctx: ctx}
+	})}
+	t.Cleanup(p.close)
 	require.NoError(t, chromedp.Listen(ctx, p.listen(url)))
 	scheme := "light"
 	if s.dark {
