@@ -45,7 +45,7 @@ func takeSlot(c *ConcurrencyManager, w *slots.Waiter, model, agent string, head 
 	return c.slots.Take(w, &h, head, ticket)
 }
 
-// leaveSlot gives up what w has and tells those who have got a slot by that.
+// leaveSlot gives up what w has and tells the waiters that get a slot from it.
 func leaveSlot(c *ConcurrencyManager, w *slots.Waiter) {
 	next, more := c.slots.Leave(w)
 	if next != nil {

@@ -262,7 +262,7 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
-// judgeStale ends a turn in which nothing has changed for too long. Blind time does not count,
+// judgeStale ends a turn that has not changed for too long. Blind time does not count,
 // because a change may have been missed.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking ||
