@@ -9,6 +9,3 @@ const (
 	ioctlSet      = unix.TIOCSETA
 	ioctlSetFlush = unix.TIOCSETAF
 )
-
-// flush throws away what was typed and has not been read.
-func flush(fd int) { _ = unix.IoctlSetPointerInt(fd, unix.TIOCFLUSH, unix.TCIFLUSH) }

@@ -19,6 +19,7 @@ import (
 // safe for concurrent use.
 type Terminal struct {
 	file  *os.File
+	keys  int            // what is typed is read from it; the file may be open for writing alone
 	guard io.WriteCloser // nil where there is no guard
 	stops chan os.Signal
 	ended chan struct{}
@@ -36,6 +37,9 @@ func Silence(file *os.File) *Terminal {
 	t := &Terminal{file: file, stops: make(chan os.Signal, 1), ended: make(chan struct{})}
 	var err error
 	if t.before, err = unix.IoctlGetTermios(t.fd(), ioctlGet); err != nil || !t.foreground() {
+		return nil
+	}
+	if t.keys, err = unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil
 	}
 	t.guard = startGuard(file, t.before)
@@ -58,7 +62,7 @@ func (t *Terminal) silence() {
 	quiet := *t.before
 	quiet.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON
 	quiet.Lflag |= unix.ISIG
-	quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 1, 0
+	quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 0, 0 // a read does not wait
 	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
 }
 
@@ -85,14 +89,19 @@ func (t *Terminal) await() {
 }
 
 // Drain throws away what was typed: a terminal with too much of it hears no Ctrl-C.
+// It reads rather than flushes. A flush also drops what the terminal has not looked at
+// yet, and with it the key that should have made a signal.
 func (t *Terminal) Drain() {
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.restored && t.foreground() {
-		flush(t.fd())
+	buf := make([]byte, 4096)
+	for !t.restored && t.foreground() {
+		if n, err := unix.Read(t.keys, buf); n <= 0 && err != unix.EINTR {
+			return
+		}
 	}
 }
 
@@ -112,6 +121,7 @@ func (t *Terminal) Restore() {
 	if t.foreground() {
 		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
 	}
+	_ = unix.Close(t.keys)
 	if t.guard != nil {
 		_, _ = t.guard.Write([]byte{restoredMark})
 		_ = t.guard.Close()
