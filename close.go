@@ -124,7 +124,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 // stopTimer stops the timer for good and waits for a tick that is running.
 func (m *BackgroundManager) stopTimer() {
 	var wait chan struct{}
-	m.view(func(*state) {
+	m.update(func(*state, int64) {
 		m.timerOff = true
 		if m.timer != nil && !m.timer.Stop() && m.timerAt != 0 {
 			wait = make(chan struct{})
@@ -142,7 +142,7 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 		st.closed = true
 		for _, s := range st.subs {
 			s.closed = true
-			st.fx.wakes.add(&s.waiter)
+			st.fx.after.wakes.add(&s.waiter)
 		}
 		st.subs = nil
 		e.NotStopped, e.Owed = st.left()
@@ -162,7 +162,7 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
 	m.update(func(st *state, now int64) {
 		var t *task
-		if t, err = st.own(by, id); err != nil {
+		if t, err = st.findOwn(by, id); err != nil {
 			err = fmt.Errorf("bgagent: cancel: %w", err)
 			return
 		}

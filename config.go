@@ -196,13 +196,14 @@ type Config struct {
 	// that starts turns, and before a notice is tried again that was refused
 	// with ErrBusy. Default 2 s.
 	PollInterval time.Duration
-	// MinIdleTime is how long after a prompt an idle session is not believed
-	// without a finish mark. Default 5 s; Disabled for no wait.
+	// For MinIdleTime after a prompt, a session that is idle counts as done only
+	// with a finish mark. Default 5 s; Disabled for no wait.
 	MinIdleTime time.Duration
 	// MinStabilityTime is the earliest moment of a turn at which polls without
 	// a change, or without output, count. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
-	// StablePolls is how many of them in a row decide. Default 3.
+	// StablePolls is the number of polls in a row without a change, or without
+	// output, that end the turn. Default 3.
 	StablePolls int
 	// TodoHold is how long todos that are open, or cannot be read, hold an idle
 	// session back. Default 30 s; Disabled for not at all: they are not read

@@ -69,7 +69,7 @@ var fileKeys = []fileKey{
 	limitPollInterval.inFile(),
 	limitMinIdleTime.inFile(),
 	limitMinStabilityTime.inFile(),
-	{key: "stablePolls", kind: keyCount, field: "StablePolls", about: "How many of them in a row decide"},
+	{key: "stablePolls", kind: keyCount, field: "StablePolls", about: "Number of polls in a row without a change, or without output, that end the turn"},
 	limitTodoHold.inFile(),
 
 	{key: "wake", kind: keyWake, field: "Wake", about: "When a root session is told of ends: `\"batch\"`, `\"each\"` or `\"never\"`"},

@@ -26,8 +26,8 @@ const (
 
 // timeLimits says everything about the durations of Config that is not their value.
 // A new one is a row here, a field of Config, and its key at its place in fileKeys.
-// Nothing else types the name of a field or a key: sentences are put together from
-// the row.
+// The state gets all of them, by their rows (state.limit). Nothing else types the
+// name of a field or a key: sentences are put together from the row.
 var timeLimits = [...]struct {
 	field   string                       // of Config
 	of      func(*Config) *time.Duration // the field
@@ -49,7 +49,7 @@ var timeLimits = [...]struct {
 		about: "Pause between two looks at the sessions"},
 	limitMinIdleTime: {field: "MinIdleTime", of: func(c *Config) *time.Duration { return &c.MinIdleTime },
 		def: DefaultMinIdleTime, off: "no wait", key: "minIdleTimeMs",
-		about: "How long after a prompt an idle session is not believed without a finish mark"},
+		about: "For so long after a prompt, a session that is idle counts as done only with a finish mark"},
 	limitMinStabilityTime: {field: "MinStabilityTime", of: func(c *Config) *time.Duration { return &c.MinStabilityTime },
 		def: DefaultMinStabilityTime, off: "no wait", key: "minStabilityTimeMs",
 		about: "Earliest moment of a turn at which polls without a change count"},

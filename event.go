@@ -68,7 +68,7 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	}
 	s := &Subscription{m: m, waiter: newWaiter(), max: buffer}
 	var tasks []Task
-	m.view(func(st *state) {
+	m.update(func(st *state, _ int64) {
 		all := make([]*task, 0, len(st.tasks))
 		for _, t := range st.tasks {
 			all = append(all, t)
@@ -125,7 +125,7 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		var e Event
 		var ok, ended bool
-		s.m.view(func(*state) {
+		s.m.update(func(*state, int64) {
 			if e, ok = s.next(); !ok {
 				ended = s.closed
 			}
@@ -148,6 +148,6 @@ func (s *Subscription) Close() {
 		st.subs = slices.DeleteFunc(st.subs, func(x *Subscription) bool { return x == s })
 		s.buf, s.missed = nil, 0
 		s.closed = true
-		st.fx.wakes.add(&s.waiter)
+		st.fx.after.wakes.add(&s.waiter)
 	})
 }

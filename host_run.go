@@ -16,7 +16,8 @@ import (
 // until there are none.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
-	m.workOn(m.step(func(st *state, _ int64) { st.wantGoroutine(a) }, &j), &j)
+	// The goroutine asks for the call again, so that step prepares it in j.
+	m.workOn(m.step(func(st *state, _ int64) { st.wantCall(a) }, &j), &j)
 }
 
 // workOn makes the prepared call of the attempt, and the calls that follow it.
@@ -37,8 +38,8 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	}
 }
 
-// goOn continues on a new goroutine after the host has ended this one.
-func (m *BackgroundManager) goOn(answer func(*job) *attempt) {
+// workAgain continues on a new goroutine after the host has ended this one.
+func (m *BackgroundManager) workAgain(answer func(*job) *attempt) {
 	m.spawn(goWorker, func() {
 		var j job
 		m.workOn(answer(&j), &j)
@@ -57,7 +58,7 @@ func (m *BackgroundManager) callCreate(a *attempt, j *job) (next *attempt) {
 			next = m.created(a, "", panicked(v), j)
 			return
 		}
-		m.goOn(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
+		m.workAgain(func(j *job) *attempt { return m.created(a, "", errGoexit, j) })
 	}()
 	id, err = m.host(a.cl).sc.CreateSession(&a.ctx, j.spec)
 	err = lookedAt(err)
@@ -78,7 +79,7 @@ func (m *BackgroundManager) callRun(a *attempt, j *job) (next *attempt) {
 			next = m.turnReturned(a, TurnEnd{}, panicked(v), j)
 			return
 		}
-		m.goOn(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
+		m.workAgain(func(j *job) *attempt { return m.turnReturned(a, TurnEnd{}, errGoexit, j) })
 	}()
 	j.rep.m = m
 	end, err = m.host(a.cl).runner.RunTurn(&a.ctx, j.session, j.prompt, j.rep)
@@ -99,7 +100,7 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 			next = m.turnStarted(a, panicked(v), j)
 			return
 		}
-		m.goOn(func(j *job) *attempt { return m.turnStarted(a, errGoexit, j) })
+		m.workAgain(func(j *job) *attempt { return m.turnStarted(a, errGoexit, j) })
 	}()
 	if j.again {
 		err = m.catchUp(a, j)

@@ -17,7 +17,7 @@ func init() {
 			broken = func(err error) { panic("bgagent: bug: " + err.Error()) }
 		}
 		of := m.(*BackgroundManager)
-		of.view(func(*state) {
+		of.update(func(*state, int64) {
 			of.check = func(st *state) {
 				if err := st.checkInvariants(); err != nil {
 					broken(err)
@@ -33,7 +33,7 @@ func init() {
 // checkInvariants recounts everything that the state counts and checks every index. Tests call it
 // after every update, with the lock held. The list of invariants is in manager.go.
 func (st *state) checkInvariants() error {
-	c := checker{st: st, live: map[*node]int{}, tree: map[*node]int{}, kids: map[*node]int{}}
+	c := checker{st: st, live: map[*node]int{}, tree: map[*node]account{}, kids: map[*node]int{}}
 	for _, t := range st.tasks {
 		c.task(t)
 	}
@@ -42,7 +42,7 @@ func (st *state) checkInvariants() error {
 	}
 	c.expect(c.total == st.live, "live is %d, counted %d", st.live, c.total)
 	c.expect(c.unquiet == st.unquiet, "unquiet is %d, counted %d", st.unquiet, c.unquiet)
-	c.expect(c.stopping == st.stopping, "stopping is %d, counted %d", st.stopping, c.stopping)
+	c.expect(c.inStopTime == st.inStopTime, "inStopTime is %d, counted %d", st.inStopTime, c.inStopTime)
 	c.expect(c.text == st.keep.text, "text is %d, counted %d", st.keep.text, c.text)
 	for _, s := range st.sessions.all {
 		for ; s != nil; s = s.same {
@@ -63,11 +63,12 @@ func (st *state) checkInvariants() error {
 
 type checker struct {
 	st         *state
-	live, tree map[*node]int
+	live       map[*node]int
+	tree       map[*node]account
 	kids       map[*node]int
 	total      int
 	unquiet    int
-	stopping   int
+	inStopTime int
 	text       int64
 	errs       []error
 }
@@ -87,9 +88,9 @@ func (c *checker) task(t *task) {
 	if t.live() {
 		c.total++
 		c.live[t.up]++
-		top, _ := t.up.root()
-		c.tree[top]++
 	}
+	top := t.up.top()
+	c.tree[top] = c.tree[top].plus(t.share())
 	c.expect(t.cause.Status() == t.status || t.cause == CauseNone && !t.status.Terminal(), "task %s is %s for %s", t.id(), t.status, t.cause)
 	c.expect((t.fin != nil) == t.status.Terminal(), "task %s is %s and has an outcome: %v", t.id(), t.status, t.fin != nil)
 	c.expect((t.notice != NoticeNone) == t.status.Terminal(), "task %s is %s with notice %q", t.id(), t.status, t.notice)
@@ -99,14 +100,14 @@ func (c *checker) task(t *task) {
 	if a != nil && a.ended {
 		c.unquiet++
 		if !a.overrun {
-			c.stopping++
+			c.inStopTime++
 		}
 	}
 	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
 	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t.id())
 	switch {
 	case t.status == Pending:
-		if t.is(flagUnstarted) {
+		if t.is(flagAwaitsQuiet) {
 			c.expect(a != nil && a.ended && a.no < t.no, "task %s waits for an attempt that is quiet", t.id())
 			c.expect(!waits, "task %s stands in line before its session is quiet", t.id())
 		} else {
@@ -175,12 +176,11 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 		c.expect(false, "running task %s has no live attempt", t.id())
 		return
 	}
-	c.expect((a.phase == PhaseWaiting) == (a.why != notParked), "task %s is parked and in phase %q", t.id(), a.phase)
-	if a.why != notParked {
+	c.expect((a.phase == PhaseWaiting) == (a.parkedFor != notParked), "task %s is parked and in phase %q", t.id(), a.phase)
+	if a.parkedFor != notParked {
 		// The grant of a slot by SetLimits may not be processed yet.
 		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id(), a.wantTurn, waits, holds)
-		own := t.sess.own
-		c.expect(a.wantTurn || own != nil && (own.live > 0 || own.outstanding() > 0), "task %s waits for nothing", t.id())
+		c.expect(a.wantTurn || c.st.waits(a, a.parkedFor), "task %s waits for nothing", t.id())
 	} else {
 		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id(), a.phase)
 	}
@@ -191,9 +191,7 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 func (c *checker) node(name string, n *node) {
 	c.expect(n.session == name, "node %q is indexed as %q", n.session, name)
 	c.expect(n.live == c.live[n], "node %q has %d live tasks, counted %d", name, n.live, c.live[n])
-	if n.above() == nil {
-		c.expect(n.account.live == c.tree[n], "root %q has %d live tasks, counted %d", name, n.account.live, c.tree[n])
-	}
+	c.expect(n.account == c.tree[n], "node %q has the account %+v, counted %+v", name, n.account, c.tree[n])
 	c.expect(n.kids == c.kids[n], "node %q has %d tasks, counted %d", name, n.kids, c.kids[n])
 	owed, reclaimable := 0, 0
 	for _, d := range n.owed {
@@ -209,7 +207,7 @@ func (c *checker) node(name string, n *node) {
 	c.expect(owed == n.nOwed, "node %q owes %d, counted %d", name, n.nOwed, owed)
 	c.expect(reclaimable == n.reclaimable, "node %q has %d reclaimable notices, counted %d", name, n.reclaimable, reclaimable)
 	c.expect((owed > 0) == (n.oldest > 0), "node %q: oldest is %d with %d owed", name, n.oldest, owed)
-	c.expect(n.kids > 0 || n.nOwed > 0 || n.env != nil || n.delivering || len(n.waiters) > 0 || len(n.subs) > 0, "nothing needs node %q", name)
+	c.expect(n.needed(), "nothing needs node %q", name)
 	if n.of != nil {
 		c.expect(n.of.own == n, "node %q is not its session's", name)
 	}

@@ -54,10 +54,10 @@ var planted = map[string]struct {
 }{
 	"live tasks":           {"live is 4, counted 3", func(x scene) func() { return plant(&x.st.live, 4) }},
 	"live tasks of a node": {`node "root" has 2 live tasks, counted 3`, func(x scene) func() { return plant(&x.root.live, 2) }},
-	"live tasks of a tree": {`root "root" has 2 live tasks, counted 3`, func(x scene) func() { return plant(&x.root.account.live, 2) }},
+	"live tasks of a tree": {`node "root" has the account {live:2}, counted {live:3}`, func(x scene) func() { return plant(&x.root.account.live, 2) }},
 	"tasks of a node":      {`node "root" has 6 tasks, counted 5`, func(x scene) func() { return plant(&x.root.kids, 6) }},
 	"what is not quiet":    {"unquiet is 1, counted 0", func(x scene) func() { return plant(&x.st.unquiet, 1) }},
-	"what is stopping":     {"stopping is 1, counted 0", func(x scene) func() { return plant(&x.st.stopping, 1) }},
+	"what is stopping":     {"inStopTime is 1, counted 0", func(x scene) func() { return plant(&x.st.inStopTime, 1) }},
 	"texts":                {"text is 9, counted 8", func(x scene) func() { return plant(&x.st.keep.text, 9) }},
 	"what is owed":         {`node "root" owes 0, counted 1`, func(x scene) func() { return plant(&x.root.nOwed, 0) }},
 	"what is lost":         {`node "root" has 1 reclaimable notices, counted 0`, func(x scene) func() { return plant(&x.root.reclaimable, 1) }},
@@ -74,11 +74,11 @@ var planted = map[string]struct {
 		return plant(&x.pending.flags, x.pending.flags|flagSlot)
 	}},
 	"a place in line": {"stands in line before its session is quiet", func(x scene) func() {
-		return plant(&x.pending.flags, x.pending.flags|flagUnstarted)
+		return plant(&x.pending.flags, x.pending.flags|flagAwaitsQuiet)
 	}},
 	"a wait for nothing": {"waits for nothing", func(x scene) func() {
 		undo := plant(&x.running.run.phase, PhaseWaiting)
-		why := plant(&x.running.run.why, forTasks)
+		why := plant(&x.running.run.parkedFor, forTasks)
 		own := plant(&x.running.sess.own, nil)
 		return func() { own(); why(); undo() }
 	}},

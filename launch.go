@@ -69,13 +69,13 @@ func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool)
 
 // plan is a prepared launch that is not admitted yet.
 type plan struct {
-	in     LaunchInput
-	values launchValues
-	key    kindKey
-	cl     *client
-	own    []Permission // the agent's own rules
-	chain  []SessionInfo
-	asked  [2]string // agent and prompt as the caller gave them
+	in         LaunchInput
+	values     launchValues
+	key        kindKey
+	cl         *client
+	agentRules []Permission // of Config.AgentPermissions
+	chain      []SessionInfo
+	asked      [2]string // agent and prompt as the caller gave them
 }
 
 // prepare makes the host calls of a launch, before the lock is taken.
@@ -113,7 +113,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	}
 	p.key.client = p.cl.name
 	if m.cfg.AgentPermissions != nil {
-		p.own, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
+		p.agentRules, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
 			return slices.Clone(m.cfg.AgentPermissions(in.Agent)), nil
 		})
 		if err != nil {

@@ -29,7 +29,7 @@ import (
 //     the agent ended it. If the attempt was ended from outside, the slot goes back once nothing of it
 //     runs, or when its stopping deadline passes.
 //  5. No startable attempt waits while its pool has a free slot. An attempt whose session is not quiet
-//     yet is not startable; its task has flagUnstarted.
+//     yet is not startable; its task has flagAwaitsQuiet.
 //  6. Each index (id, session, parent, tool call) holds exactly the tasks it should. A session has at
 //     most one attempt that is live or not quiet.
 //  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
@@ -40,13 +40,16 @@ import (
 //  10. Transitions call no consequence. They note it in due, and state.settle draws it at the end of the
 //     update. The one exception: an end cascades to the tasks below.
 //  11. Effects leave in one place, release, after the lock is given back: first those of class now
-//     (cancel, abort), then those of class after (start, wake, deliver). Whoever wins a transition
-//     performs its effects. One goroutine at a time makes the host calls of an attempt, except Abort.
+//     (cancel, abort), then those of class after (deliver, wake, start). Nothing relies on the order
+//     within a class. Whoever wins a transition performs its effects. One goroutine at a time makes
+//     the host calls of an attempt, except Abort.
 //  12. An observation that is older than the session's last prompt or abort is dropped.
 //  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
 //     subscribers get copies.
-//  14. Every goroutine starts in begin, and is counted under the lock if an update asks for it. It has
-//     ended when Close returns, or the error of Close names its kind.
+//  14. Every goroutine of the manager starts in begin, and is counted under the lock if an update asks
+//     for it. It has ended when Close returns, or the error of Close names its kind. Two do not: the
+//     timer's tick, for which Close waits, and the functions that a host, or package context for it,
+//     registers with the AfterFunc of a turn's context.
 //  15. A client has at most one sweep at a time. Nothing periodic runs unless a turn or a stopping session
 //     is followed or a busy parent is owed a notice. One timer stands for all deadlines.
 //  16. The update that begins Close ends every live task: parked and stopping attempts start no further
@@ -88,7 +91,8 @@ type BackgroundManager struct {
 
 type goKind uint8
 
-// The kinds of goroutines. CloseError.Hung shows their names.
+// The kinds of goroutines. CloseError.Hung shows their names. A new one also has a name in goNames,
+// and is counted in expect if an effect starts it.
 const (
 	goWorker goKind = iota
 	goCall
@@ -101,7 +105,16 @@ const (
 	goKinds
 )
 
-var goNames = [goKinds]string{"CreateSession, RunTurn or StartTurn", "another host call", "Abort", "Notify", "Statuses or Messages", "Events", "the logger", "ForgetSession"}
+var goNames = [goKinds]string{
+	goWorker: "CreateSession, RunTurn or StartTurn",
+	goCall:   "another host call",
+	goAbort:  "Abort",
+	goNotify: "Notify",
+	goPoll:   "Statuses or Messages",
+	goEvents: "Events",
+	goLog:    "the logger",
+	goForget: "ForgetSession",
+}
 
 // New returns a manager that runs tasks on the client. The client must be either a [TurnRunner] or
 // a [TurnStarter]. The caller must call Close when done.
@@ -145,7 +158,7 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	m.base, m.stop = context.WithCancelCause(context.Background())
 	for _, cl := range m.hosts {
 		if cl.events != nil {
-			m.spawn(goEvents, func() { m.follow(cl) })
+			m.spawn(goEvents, func() { m.streamEvents(cl) })
 		}
 	}
 	return m, nil
@@ -161,15 +174,14 @@ func (m *BackgroundManager) newState() state {
 		cfg: settings{
 			MaxDepth: c.MaxDepth, MaxTasksPerRoot: c.MaxTasksPerRoot, Wake: c.Wake, Permissions: c.Permissions,
 			ReadConcurrency: c.ReadConcurrency, StablePolls: c.StablePolls, RetainTasks: c.RetainTasks, RetainText: c.RetainText, NoticeResult: c.NoticeResult,
-			PollInterval: c.PollInterval, MinIdleTime: c.MinIdleTime, MinStabilityTime: c.MinStabilityTime, TodoHold: c.TodoHold,
-			StaleTimeout: c.StaleTimeout, SessionGone: c.SessionGone, HostUnreachable: c.HostUnreachable, TimeToLive: c.TimeToLive,
-			QueueTimeToLive: c.QueueTimeToLive, StopTimeout: c.StopTimeout, CreateTimeout: c.CreateTimeout,
-			NoticeWindow: c.NoticeWindow, NoticeMaxWait: c.NoticeMaxWait, Retention: c.Retention,
 			delegate: m.words.delegate, notifies: c.Notify != nil, logs: c.Logger != nil,
 		},
 		slots: m.cm.slots, home: m, epoch: m.epoch, seed: m.seed, ids: bufio.NewReaderSize(rand.Reader, 1024),
 		tasks: map[uint64]*task{}, calls: map[uint64]*task{}, sessions: sessionIndex{m.seed, map[uint64]*session{}},
 		nodes: map[string]*node{}, kinds: map[kindKey]*kind{}, waiters: map[*task][]*waiter{},
+	}
+	for i := range timeLimits {
+		st.cfg.times[i] = *timeLimits[i].of(c)
 	}
 	for _, h := range m.hosts {
 		st.cfg.notifies = st.cfg.notifies || h.notifier != nil
@@ -184,7 +196,8 @@ func (m *BackgroundManager) update(f func(st *state, now int64)) {
 }
 
 // view calls f with the lock held. f must only read: view takes no clock reading, draws no
-// consequences and releases no effects.
+// consequences and releases no effects. The one write is in passed, where nothing may follow from it
+// and a clock reading is too dear.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -205,9 +218,9 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 	st.now = now
 	f(st, now)
 	st.settle(now)
-	for j != nil && next == nil && st.fx.start != nil {
-		a := st.fx.start
-		st.fx.start, a.nextRun = a.nextRun, nil
+	for j != nil && next == nil && st.fx.after.start != nil {
+		a := st.fx.after.start
+		st.fx.after.start, a.nextRun = a.nextRun, nil
 		if st.beginCall(a, j, now) {
 			next = a
 		}
@@ -225,19 +238,20 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 }
 
 // expect counts the goroutines that the effects will start. It runs with the lock held, so that
-// Close cannot miss a goroutine that is about to begin.
+// Close cannot miss a goroutine that is about to begin. begin finds out if a goroutine was not
+// counted.
 func (m *BackgroundManager) expect(fx *effects) {
-	for a := fx.start; a != nil; a = a.nextRun {
+	for a := fx.after.start; a != nil; a = a.nextRun {
 		m.running[goWorker].Add(1)
 	}
 	if r := fx.rare; r != nil {
-		m.running[goAbort].Add(int64(len(r.aborts)))
-		m.running[goNotify].Add(int64(len(r.deliver)))
-		m.running[goPoll].Add(int64(len(r.poll) + len(r.readers) + len(r.looks)))
-		if r.writeLog {
+		m.running[goAbort].Add(int64(len(r.now.aborts) + len(r.now.strays)))
+		m.running[goNotify].Add(int64(len(r.after.deliver)))
+		m.running[goPoll].Add(int64(len(r.after.poll) + len(r.after.readers) + len(r.after.looks)))
+		if r.after.writeLog {
 			m.running[goLog].Add(1)
 		}
-		if r.forget {
+		if r.after.forget {
 			m.running[goForget].Add(1)
 		}
 	}
@@ -246,77 +260,90 @@ func (m *BackgroundManager) expect(fx *effects) {
 // release performs the effects: first those that end something, then those that rely on the new
 // state.
 func (m *BackgroundManager) release(fx *effects) {
-	for a := fx.cancels; a != nil; {
+	m.releaseNow(fx)
+	m.releaseAfter(fx)
+}
+
+func (m *BackgroundManager) releaseNow(fx *effects) {
+	for a := fx.now.cancels; a != nil; {
 		rest := a.nextCancel
 		a.nextCancel = nil
 		a.ctx.end()
 		a = rest
 	}
+	if fx.rare == nil {
+		return
+	}
+	rare := &fx.rare.now
+	for _, a := range rare.aborts {
+		m.begin(goAbort, func() { m.abort(a) })
+	}
+	for _, s := range rare.strays {
+		m.begin(goAbort, func() { m.abortOnce(s.a, s.session) })
+	}
+	for _, cl := range rare.kicks {
+		select {
+		case m.host(cl).kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (m *BackgroundManager) releaseAfter(fx *effects) {
 	if fx.rare != nil {
 		m.releaseRare(fx.rare)
 	}
-	for _, w := range fx.wakes.few[:fx.wakes.n] {
+	for _, w := range fx.after.wakes.few[:fx.after.wakes.n] {
 		w.wake()
 	}
-	for _, w := range fx.wakes.more {
+	for _, w := range fx.after.wakes.more {
 		w.wake()
 	}
-	for next := fx.start; next != nil; {
+	for next := fx.after.start; next != nil; {
 		a := next // a copy for the closure
 		next, a.nextRun = a.nextRun, nil
 		m.begin(goWorker, func() { m.work(a) })
 	}
 }
 
+// releaseRare performs the rare effects of class after.
 func (m *BackgroundManager) releaseRare(fx *rareEffects) {
-	for _, x := range fx.aborts {
-		if x.session != "" {
-			m.begin(goAbort, func() { m.abortOnce(x.a, x.session) })
-		} else {
-			m.begin(goAbort, func() { m.abort(x.a) })
-		}
-	}
-	for _, cl := range fx.kicks {
-		select {
-		case m.host(cl).kick <- struct{}{}:
-		default:
-		}
-	}
-	for _, w := range fx.grants {
+	rare := &fx.after
+	for _, w := range rare.grants {
 		w.Owner.SlotGranted(w)
 	}
-	for _, n := range fx.deliver {
+	for _, n := range rare.deliver {
 		m.begin(goNotify, func() { m.deliver(n) })
 	}
-	for _, cl := range fx.poll {
+	for _, cl := range rare.poll {
 		m.begin(goPoll, func() { m.poll(cl) })
 	}
-	for _, cl := range fx.readers {
+	for _, cl := range rare.readers {
 		m.begin(goPoll, func() { m.readThem(cl) })
 	}
-	for _, l := range fx.looks {
+	for _, l := range rare.looks {
 		m.begin(goPoll, func() { m.lookNow(l) })
 	}
-	if fx.writeLog {
+	if rare.writeLog {
 		m.begin(goLog, m.writeLogs)
 	}
-	if fx.forget {
+	if rare.forget {
 		m.begin(goForget, m.tellForgotten)
 	}
-	for _, id := range fx.expired {
+	for _, id := range rare.expired {
 		m.errs.keep(id, nil)
 	}
 }
 
-// SlotGranted implements [slots.Grantee]. It is called without locks when another owner's release
-// has granted the slot.
+// SlotGranted implements [slots.Grantee]. It is called without the lock of this manager, on the
+// goroutine of whoever made the slot free: another user of the same slots, or a caller of SetLimits.
 func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
 
 func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 	m.update(func(st *state, _ int64) {
 		// Since the grant, the task may have left the line, and may even have been granted another
 		// slot.
-		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagUnstarted) || t.run != nil && t.run.wantTurn) {
+		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagAwaitsQuiet) || t.run != nil && t.run.wantTurn) {
 			st.due.granted = append(st.due.granted, t)
 		}
 	})
@@ -356,11 +383,14 @@ func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.begin(k, f)
 }
 
-// begin starts a goroutine that is already counted. The manager starts all its goroutines here.
+// begin starts a goroutine that is already counted, by expect or by spawn. The manager starts all
+// its goroutines here.
 func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {
 		defer func() {
-			m.running[k].Add(-1)
+			if m.running[k].Add(-1) < 0 {
+				panic("bgagent: bug: a goroutine was not counted: " + goNames[k])
+			}
 			select {
 			case m.exited <- struct{}{}:
 			default:

@@ -50,15 +50,15 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 	return passed
 }
 
-// follow runs the event stream of a client until the manager closes.
-func (m *BackgroundManager) follow(cl *hostClient) {
+// streamEvents runs the event stream of a client until the manager closes.
+func (m *BackgroundManager) streamEvents(cl *hostClient) {
 	emit := func(e HostEvent) {
 		e.Client = cl.rec.name
 		m.Observe(e)
 	}
 	for failures := 1; m.base.Err() == nil; failures++ {
 		began := time.Now()
-		err := m.followOnce(cl, emit)
+		err := m.streamOnce(cl, emit)
 		emit(HostEvent{Kind: HostStreamGap})
 		if errors.Is(err, errors.ErrUnsupported) {
 			return
@@ -72,9 +72,9 @@ func (m *BackgroundManager) follow(cl *hostClient) {
 	}
 }
 
-// followOnce calls Events on a separate goroutine. If Events ends its goroutine or ignores its
+// streamOnce calls Events on a separate goroutine. If Events ends its goroutine or ignores its
 // context, this one continues.
-func (m *BackgroundManager) followOnce(cl *hostClient, emit func(HostEvent)) error {
+func (m *BackgroundManager) streamOnce(cl *hostClient, emit func(HostEvent)) error {
 	const forever = 100 * 365 * 24 * time.Hour
 	_, err := within(m.base, m, goEvents, "Events", forever, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, lookedAt(cl.events.Events(ctx, emit))

@@ -1,8 +1,9 @@
 package bgagent
 
-import (
-	"time"
-)
+import "time"
+
+// What polls and events have shown of a turn is judged here. host_poll.go has the goroutines that
+// poll, and state_poll.go carries out the verdicts.
 
 // thresholds are the times that judge uses.
 type thresholds struct {
@@ -135,6 +136,25 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 // longer, the error was an echo of an earlier turn, or the agent recovered from it.
 const hintMax = int64(5 * time.Second)
 
+// stopCause returns what a stop reason that does not complete ends the attempt as, and says so in
+// words.
+func stopCause(r StopReason, detail string) (Cause, string) {
+	cause := CauseSessionError
+	switch r {
+	case StopLength:
+		cause = CauseLength
+	case StopTurnLimit:
+		cause = CauseTurnLimit
+	case StopRefused:
+		cause = CauseRefused
+	case StopAborted:
+		cause = CauseAgentWindow
+	case StopInterrupted, StopToolCalls:
+		cause = CauseInterrupted
+	}
+	return cause, reasonStopped(r, detail)
+}
+
 // judgeIdle judges a session that is in no turn.
 func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
@@ -174,7 +194,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		if now-c.began < th.minStable {
 			c.empty = 0
 		} else if count(&c.empty) {
-			return c, verdict{end: true, cause: CauseNoOutput, reason: "the session fell idle without any output"}
+			return c, verdict{end: true, cause: CauseNoOutput} // finish says so in words
 		}
 		return c, verdict{}
 	case !whole:
@@ -184,9 +204,9 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 			c.broken++
 		}
 		if c.broken >= 2 {
-			reason := "the session fell idle in the middle of a message"
+			reason := reasonBrokeOff
 			if v.finished {
-				reason = "the session fell idle after tool calls, before the answer"
+				reason = reasonNoLastWord
 			}
 			return c, verdict{end: true, cause: CauseInterrupted, reason: reason}
 		}

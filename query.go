@@ -35,7 +35,7 @@ func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { return m.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, err error) {
 	m.update(func(st *state, now int64) {
 		var t *task
-		if t, err = st.own(by, id); err != nil {
+		if t, err = st.findOwn(by, id); err != nil {
 			err = fmt.Errorf("bgagent: read: %w", err)
 			return
 		}
@@ -97,7 +97,7 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	var session string
 	var err error
 	m.update(func(st *state, _ int64) {
-		t, e := st.own(by, id)
+		t, e := st.findOwn(by, id)
 		switch {
 		case e != nil:
 			err = e
@@ -158,7 +158,7 @@ type Figures struct {
 }
 
 // endCounts counts the ended attempts by cause.
-type endCounts [len(causeNames)]uint64
+type endCounts [len(causes)]uint64
 
 // Figures returns the counts, all read in one step. It takes time in proportion to the pools and to
 // the sessions that have delegated, not to the tasks.

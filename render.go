@@ -92,32 +92,29 @@ func sessionCode(session string) string {
 
 // The reasons of ends, as people and models read them.
 
-// stopCause returns what a stop reason that does not complete ends the attempt
-// as.
-func stopCause(r StopReason, detail string) (Cause, string) {
-	with := func(s string) string {
-		if detail != "" {
-			return s + ": " + mdtext.Ends(mdtext.Valid(detail), reasonBytes)
-		}
-		return s
-	}
+// reasonStopped says how a turn was broken off. detail may add what the client said about it.
+func reasonStopped(r StopReason, detail string) string {
+	reason := "the client gave an unknown stop reason, " + r.String()
 	switch r {
 	case StopLength:
-		return CauseLength, with("the model's output limit cut the answer off")
+		reason = "the model's output limit cut the answer off"
 	case StopTurnLimit:
-		return CauseTurnLimit, with("the agent reached its limit of steps")
+		reason = "the agent reached its limit of steps"
 	case StopRefused:
-		return CauseRefused, with("the model refused")
+		reason = "the model refused"
 	case StopAborted:
-		return CauseAgentWindow, with("it was stopped in the agent's own window")
+		reason = "it was stopped in the agent's own window"
 	case StopInterrupted:
-		return CauseInterrupted, with("the turn broke off")
+		reason = "the turn broke off"
 	case StopToolCalls:
-		return CauseInterrupted, with("the turn broke off after tool calls")
+		reason = "the turn broke off after tool calls"
 	case StopError:
-		return CauseSessionError, with("the agent failed")
+		reason = "the agent failed"
 	}
-	return CauseSessionError, with("the client gave an unknown stop reason, " + r.String())
+	if detail != "" {
+		reason += ": " + mdtext.Ends(mdtext.Valid(detail), reasonBytes)
+	}
+	return reason
 }
 
 // What the manager was doing when a host call failed.
@@ -134,6 +131,8 @@ const (
 	reasonCallCancelled  = "the call that waited for it was cancelled"
 	reasonNoOutput       = "the turn ended without any output"
 	reasonIdleNoOutput   = "the session fell idle without any output"
+	reasonBrokeOff       = "the session fell idle in the middle of a message"
+	reasonNoLastWord     = "the session fell idle after tool calls, before the answer"
 	reasonNoAnswer       = "the agent wrote no answer and called no tool"
 	reasonNoID           = doingCreate + ": the client returned an empty session id"
 

@@ -28,25 +28,25 @@ type state struct {
 	seed  maphash.Seed
 	ids   *bufio.Reader // source of randomness
 
-	tasks    map[uint64]*task // keyed by the number in the id
-	peak     int              // largest size of tasks since the map was made
-	calls    map[uint64]*task // keyed by the hash of caller, tool call, agent and prompt
-	sessions sessionIndex
-	nodes    map[string]*node
-	kinds    map[kindKey]*kind
-	lastKind *kind
-	waiters  map[*task][]*waiter
-	drainers []*waiter // waiters for all work to come to rest
-	live     int       // number of pending and running tasks
-	unquiet  int       // number of ended attempts that are not quiet yet
-	stopping int       // number of those that are within their stopping deadline
-	over     int       // number of sessions that ever missed their stopping deadline
-	ends     endCounts
-	waived   *task // the task that waiver, perhaps its parent, is cancelling
-	waiver   string
-	closing  bool // Close has begun: nothing starts any more
-	closed   bool // Close has ended: no more events
-	draining bool
+	tasks      map[uint64]*task // keyed by the number in the id
+	peak       int              // largest size of tasks since the map was made
+	calls      map[uint64]*task // keyed by the hash of caller, tool call, agent and prompt
+	sessions   sessionIndex
+	nodes      map[string]*node
+	kinds      map[kindKey]*kind
+	lastKind   *kind
+	waiters    map[*task][]*waiter
+	drainers   []*waiter // waiters for all work to come to rest
+	live       int       // number of pending and running tasks
+	unquiet    int       // number of ended attempts that are not quiet yet
+	inStopTime int       // number of those that are within their stopping deadline
+	over       int       // number of sessions that ever missed their stopping deadline
+	ends       endCounts
+	waived     *task  // the task that is being cancelled by the session waiver
+	waiver     string // if it is the task's parent, it needs no notice of this end
+	closing    bool   // Close has begun: nothing starts any more
+	closed     bool   // Close has ended: no more events
+	draining   bool
 
 	deadlines  deadlines
 	keep       retention
@@ -71,15 +71,15 @@ type settings struct {
 	RetainText                   int64
 	NoticeResult                 int
 
-	PollInterval, MinIdleTime, MinStabilityTime, TodoHold  time.Duration
-	StaleTimeout, SessionGone, HostUnreachable, TimeToLive time.Duration
-	QueueTimeToLive, StopTimeout, CreateTimeout            time.Duration
-	NoticeWindow, NoticeMaxWait, Retention                 time.Duration
+	times [len(timeLimits)]time.Duration // all of them; see state.limit
 
 	delegate string // name of the tool that delegates; empty if there is none
 	notifies bool   // some notifier can tell root sessions
 	logs     bool   // a logger is set
 }
+
+// limit returns a duration of [Config]. It is negative if the limit is disabled.
+func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
 // grants announces a slot that has passed to a task outside an update. It is the only interface
 // that records can reach.
@@ -120,7 +120,9 @@ func (st *state) touchAttempt(a *attempt) {
 }
 
 // settle draws the consequences of an update, and the consequences of those, until none are left.
-// Slots come first: a task that has a slot and does not start holds up the others.
+// Slots come first, in the order of their grants: a task that has a slot and does not start holds up
+// the others. For attempts and nodes the order does not matter, so the last one is taken, which is
+// cheapest.
 func (st *state) settle(now int64) {
 	d := &st.due
 	for {
@@ -156,36 +158,47 @@ func (st *state) settle(now int64) {
 	}
 }
 
-// effects are what the current update causes. They leave in [BackgroundManager.release] after the
-// lock is given back. Each has a class: now, or after what the update changed is known to last.
-// Most updates cause few effects; the rare ones are in rare.
+// effects are what the current update causes. BackgroundManager.release lets them leave after the
+// lock is given back. Each belongs to one of two classes: what ends something leaves now; what
+// relies on the new state leaves after the new state is known to last. What few updates cause is in
+// rare. A new effect is a field of one of these four structs.
 type effects struct {
-	cancels *attempt // now: the contexts of these attempts end
-
-	start, startEnd *attempt // after: each needs a goroutine for its host call
-	wakes           wakes    // after
-	rare            *rareEffects
+	now   nowEffects
+	after afterEffects
+	rare  *rareEffects
 }
 
-// rareEffects are the effects that few updates cause.
+type nowEffects struct {
+	cancels *attempt // the contexts of these attempts end
+}
+
+type afterEffects struct {
+	start, startEnd *attempt // each has a host call due; see wantCall
+	wakes           wakes
+}
+
 type rareEffects struct {
-	aborts []abortion // now
-	kicks  []*client  // now: clients to poll at once
-
-	grants   []*slots.Waiter // after: slots that other users of the same slots were granted
-	deliver  []*node         // after: one goroutine each tells the session
-	poll     []*client       // after: one goroutine each polls
-	readers  []*client       // after: one goroutine each reads sessions
-	looks    []looked        // after: one goroutine each looks at a session
-	writeLog bool            // after: a goroutine writes the log
-	forget   bool            // after: a goroutine tells clients about forgotten sessions
-	expired  []string        // after: ids of tasks whose host errors can be forgotten
+	now struct {
+		aborts []*attempt // one goroutine each aborts the attempt's session until it has stopped
+		strays []stray    // one goroutine each aborts a session once
+		kicks  []*client  // clients to poll at once
+	}
+	after struct {
+		grants   []*slots.Waiter // slots that other users of the same slots were granted; their owners hear of it one by one
+		deliver  []*node         // one goroutine each tells the session
+		poll     []*client       // one goroutine each polls
+		readers  []*client       // one goroutine each reads sessions
+		looks    []looked        // one goroutine each looks at a session
+		writeLog bool            // a goroutine writes the log
+		forget   bool            // a goroutine tells clients about forgotten sessions
+		expired  []string        // ids of tasks whose host errors can be forgotten
+	}
 }
 
-// abortion is an order to abort a session.
-type abortion struct {
+// stray is a session that is to be aborted once, besides what is done for its attempt.
+type stray struct {
 	a       *attempt
-	session string // if set, abort this session once; otherwise abort the attempt's session until it stops
+	session string
 }
 
 func (st *state) rare() *rareEffects {
@@ -199,7 +212,7 @@ func (st *state) rare() *rareEffects {
 func (st *state) takeEffects() effects {
 	fx := st.fx
 	st.fx = effects{}
-	fx.wakes.taken()
+	fx.after.wakes.taken()
 	return fx
 }
 

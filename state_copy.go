@@ -10,7 +10,7 @@ import (
 // fullSnapshot copies a task together with its place in line.
 func (st *state) fullSnapshot(t *task) Task {
 	s := st.snapshot(t)
-	if t.status == Pending && !t.is(flagUnstarted) {
+	if t.status == Pending && !t.is(flagAwaitsQuiet) {
 		place, pool := st.slots.Place(&t.wait)
 		s.Queue = &QueuePlace{Place: place, Pool: PoolStats(pool)}
 	}
@@ -118,7 +118,7 @@ func (st *state) emit(kind EventKind, t *task) {
 	st.seq++
 	for _, s := range st.subs {
 		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t)}) // one snapshot each, because it holds maps and slices
-		st.fx.wakes.add(&s.waiter)
+		st.fx.after.wakes.add(&s.waiter)
 	}
 }
 
@@ -152,6 +152,6 @@ func (st *state) logEntry(e logEntry) {
 	q.entries = append(q.entries, e)
 	if !q.writing {
 		q.writing = true
-		st.rare().writeLog = true
+		st.rare().after.writeLog = true
 	}
 }

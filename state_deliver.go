@@ -65,26 +65,9 @@ func (st *state) schedule(n *node, now int64) {
 	case max(at, n.retry) <= now:
 		n.delivering = true
 		n.trying = cmp.Or(n.trying, now)
-		st.rare().deliver = append(st.rare().deliver, n)
+		st.rare().after.deliver = append(st.rare().after.deliver, n)
 	default:
 		st.deadlines.nodes.set(&n.alarm, n, max(at, n.retry))
-	}
-}
-
-// scheduleTurn tells a parked task about ends of its own tasks, as its next turn. The task goes to
-// the head of the line for a slot.
-func (st *state) scheduleTurn(n *node, p *task, now int64) {
-	a := p.run
-	if a == nil || !a.live() || a.why != forTasks || a.wantTurn {
-		return
-	}
-	switch at := st.dueAt(n); {
-	case at == 0:
-	case at <= now:
-		a.wantTurn = true
-		st.askForSlot(p, true)
-	default:
-		st.deadlines.nodes.set(&n.alarm, n, at)
 	}
 }
 
@@ -92,7 +75,7 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 func (st *state) wakeNode(n *node) {
 	st.wakeDrainers()
 	for _, w := range n.waiters {
-		st.fx.wakes.add(w)
+		st.fx.after.wakes.add(w)
 	}
 }
 
@@ -127,7 +110,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		n.forgetLooks()
 		n.busy = cl
 		cl.parents[n] = struct{}{}
-		st.poll(cl)
+		st.wantPoll(cl)
 		return wait()
 	case state == parentUnsure, state == parentSilent && n.silent+1 < silentLooks:
 		if n.fails++; state == parentSilent {
@@ -178,10 +161,10 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	case answer == noticeBusy && env.tries == 1:
 		// Nothing was recorded, so later ends may join the notice.
 		st.unpack(n, env)
-		n.retry = now + int64(st.cfg.PollInterval)
+		n.retry = now + int64(st.limit(limitPollInterval))
 	case answer == noticeBusy:
 		env.tries--
-		env.next = now + int64(st.cfg.PollInterval)
+		env.next = now + int64(st.limit(limitPollInterval))
 	case answer == noticeNobody:
 		st.unpack(n, env)
 		n.scope = true // held for NextNotice

@@ -69,28 +69,11 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 	a.output = a.output || a.sight.output
 	st.unfollow(a)
-	own := a.t.sess.own
-	if o.cause.Status() != Completed || own == nil || own.live == 0 && own.outstanding() == 0 {
+	if o.cause.Status() != Completed || !st.waits(a, forTasks) {
 		st.finish(a, o.cause, o.reason, now)
 		return
 	}
 	st.park(a, forTasks, o.cause)
-	st.touchNode(own)
-}
-
-// reconsider finishes a parked attempt that has nothing left to wait for.
-func (st *state) reconsider(a *attempt, now int64) {
-	if !a.live() || a.why != forTasks {
-		return
-	}
-	if own := a.t.sess.own; own != nil && (own.live > 0 || own.outstanding() > 0) {
-		if !a.wantTurn {
-			st.touchNode(own)
-		}
-		return
-	}
-	st.leaveLine(a) // its notice was read or taken meanwhile
-	st.finish(a, a.endCause, "", now)
 }
 
 // finish ends an attempt after its last turn. An attempt has an answer if any of its turns wrote
@@ -148,10 +131,10 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 			st.deadlines.queued.set(x.ttl, t, 0)
 			x.ttl = nil
 		}
-		if t.is(flagUnstarted) {
-			t.set(flagUnstarted, false) // it holds no slot: the earlier attempt does
+		if t.is(flagAwaitsQuiet) {
+			t.set(flagAwaitsQuiet, false) // it holds no slot: the earlier attempt does
 		} else {
-			st.release(t)
+			st.releaseSlot(t)
 		}
 		st.expirable(t, now)
 	}
@@ -214,7 +197,11 @@ type stopping struct {
 	stopMore bool  // another Abort is wanted
 	stopper  bool  // a goroutine makes the Abort calls
 	overrun  bool  // the stopping deadline has passed
-	loose    bool  // the end of a starter's turn is not confirmed: its status must be seen
+
+	// The end of a starter's turn is not confirmed: its status must be seen. stop sets it for a turn
+	// that is followed. Whoever ends an attempt sets it only if the prompt may have been accepted, or
+	// the session may have been created, without the manager knowing.
+	loose bool
 }
 
 // stop begins to stop an ended attempt. If the agent ended the turn by itself, nothing runs any
@@ -223,8 +210,8 @@ func (st *state) stop(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++
 	st.unquiet++
-	st.stopping++
-	a.nextCancel, st.fx.cancels = st.fx.cancels, a
+	st.inStopTime++
+	a.nextCancel, st.fx.now.cancels = st.fx.now.cancels, a
 	st.leaveLine(a)
 	a.notice = nil
 	if o := a.cl.out; o != nil && o.trying == a {
@@ -242,10 +229,10 @@ func (st *state) stop(a *attempt, now int64) {
 	a.turnStart = 0
 	if a.inCall || a.loose {
 		a.phase = PhaseStopping
-		a.stopEnd = now + int64(st.cfg.StopTimeout)
+		a.stopEnd = now + int64(st.limit(limitStopTimeout))
 		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
 		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
-			st.abort(a)
+			st.wantAbort(a)
 		}
 	} else if a.stage != stageNone { // its goroutine has not begun and will make no call
 		a.stage = stageNone
@@ -260,7 +247,7 @@ func (st *state) rest(a *attempt, now int64) {
 		return
 	}
 	if a.cl.runner && a.t.is(flagSlot) {
-		st.release(a.t) // its turn has returned
+		st.releaseSlot(a.t) // its turn has returned
 	}
 	if a.aborts > 0 || a.stopMore && (a.cl.starter || a.turn == 0) {
 		return
@@ -277,7 +264,7 @@ func (st *state) quiet(a *attempt, now int64) {
 	t := a.t
 	st.unquiet--
 	if !a.overrun {
-		st.stopping--
+		st.inStopTime--
 	}
 	st.unfollow(a)
 	st.deadlines.attempts.set(&a.alarm, a, 0)
@@ -287,12 +274,12 @@ func (st *state) quiet(a *attempt, now int64) {
 		t.sess.stuck = false
 	}
 	if t.is(flagSlot) {
-		st.release(t)
+		st.releaseSlot(t)
 	}
 	st.emit(EventQuiet, t)
 	st.wakeTask(t)
-	if t.status == Pending && t.is(flagUnstarted) {
-		t.set(flagUnstarted, false)
+	if t.status == Pending && t.is(flagAwaitsQuiet) {
+		t.set(flagAwaitsQuiet, false)
 		st.queue(t, now)
 		return
 	}
@@ -304,7 +291,7 @@ func (st *state) quiet(a *attempt, now int64) {
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
 	if a.ended {
-		st.stopping--
+		st.inStopTime--
 	}
 	t := a.t
 	if t.sess != nil {
@@ -312,13 +299,13 @@ func (st *state) overrun(a *attempt, now int64) {
 	}
 	if t.is(flagSlot) { // otherwise the turn is over, and only an Abort hangs
 		st.over++
-		st.release(t)
+		st.releaseSlot(t)
 		st.emit(EventOverLimit, t)
 		st.logTask(logOverLimit, t)
 	}
 	st.wakeTask(t)
-	if t.status == Pending && t.is(flagUnstarted) {
-		st.end(t, CauseNotStopped, reasonNotStopped(st.cfg.StopTimeout), now)
+	if t.status == Pending && t.is(flagAwaitsQuiet) {
+		st.end(t, CauseNotStopped, reasonNotStopped(st.limit(limitStopTimeout)), now)
 	}
 	st.expirable(t, now) // it may never become quiet
 }
@@ -338,33 +325,33 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 		return
 	}
 	if a.stopEnd == 0 {
-		a.stopEnd = now + int64(st.cfg.StopTimeout)
+		a.stopEnd = now + int64(st.limit(limitStopTimeout))
 		st.deadlines.attempts.set(&a.alarm, a, a.stopEnd)
 	}
 	if a.cl.starter && a.turn > 0 {
 		a.loose = true
 	}
 	if a.overrun {
-		st.abortOnce(a, session)
+		st.wantAbortOnce(a, session)
 		return
 	}
-	st.abort(a)
+	st.wantAbort(a)
 }
 
-// abort requests an Abort of the attempt's session. If one is in flight, another follows it.
-func (st *state) abort(a *attempt) {
+// wantAbort requests an Abort of the attempt's session. If one is in flight, another follows it.
+func (st *state) wantAbort(a *attempt) {
 	a.stopMore = true
 	if !a.stopper {
 		a.stopper = true
-		st.rare().aborts = append(st.rare().aborts, abortion{a: a})
+		st.rare().now.aborts = append(st.rare().now.aborts, a)
 	}
 }
 
-// abortOnce aborts the session with one separate Abort call.
-func (st *state) abortOnce(a *attempt, session string) {
+// wantAbortOnce requests one separate Abort call.
+func (st *state) wantAbortOnce(a *attempt, session string) {
 	a.aborts++
 	a.epoch++
-	st.rare().aborts = append(st.rare().aborts, abortion{a, session})
+	st.rare().now.strays = append(st.rare().now.strays, stray{a, session})
 }
 
 // nextAbort returns the session to abort now. If no Abort is wanted, it ends the stopper and

@@ -83,8 +83,8 @@ func (st *state) find(id string) (*task, error) {
 	return nil, taskError(id, ErrUnknownTask)
 }
 
-// own is find for a caller that may see only its own descendants.
-func (st *state) own(by Caller, id string) (*task, error) {
+// findOwn is find for a caller that may see only its own descendants.
+func (st *state) findOwn(by Caller, id string) (*task, error) {
 	t, err := st.find(id)
 	if err != nil {
 		var gone *ExpiredError

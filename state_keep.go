@@ -126,7 +126,7 @@ func (st *state) pushes(n *node) bool {
 func (st *state) evict(now int64) {
 	k := &st.keep
 	k.size = len(st.tasks) - st.live
-	if d := st.cfg.Retention; d > 0 {
+	if d := st.limit(limitRetention); d > 0 {
 		for t := k.settled.first; t != nil; t = k.settled.first {
 			if at := t.fin.since + int64(d); at > now {
 				if by := &st.deadlines.keep; *by == 0 || at < *by {
@@ -145,7 +145,7 @@ func (st *state) evict(now int64) {
 		if t == nil {
 			// Never give up an owed notice while a task with a settled one only has to become quiet
 			// before it can go.
-			if t = k.unsettled.first; t == nil || k.size-st.stopping <= limit {
+			if t = k.unsettled.first; t == nil || k.size-st.inStopTime <= limit {
 				break
 			}
 			st.settleTask(t, NoticeGivenUp, now)
@@ -207,7 +207,7 @@ func (st *state) expire(t *task) {
 // forgetError lets go of the host error that ended the task.
 func (st *state) forgetError(t *task) {
 	if t.fin.failed {
-		st.rare().expired = append(st.rare().expired, t.id())
+		st.rare().after.expired = append(st.rare().after.expired, t.id())
 	}
 }
 
@@ -323,10 +323,11 @@ func (k *retention) descends(id, session string) bool {
 	return tomb != nil && tomb.descends(session)
 }
 
-// revive makes a new record of a task from its tombstone.
+// revive makes a new record of a task from its tombstone, for reopen. No transition leads back to
+// the status that the task had, so the record begins as pending.
 func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
-	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, status: tomb.status, notice: NoticeRead}
+	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, notice: NoticeRead}
 	if tomb.unsaid != "" {
 		t.extra().unsaid = tomb.unsaid
 	}
@@ -338,7 +339,7 @@ func (st *state) revive(tomb *tombstone, up *node) *task {
 	if n := st.nodes[t.sess.id]; n != nil && !up.under(n.session) {
 		old := n.up
 		t.sess.own = n
-		graft(account{live: t.subtreeLive()}, n, up)
+		graft(t.subtree(), n, up)
 		n.of, n.up = t.sess, nil
 		n.lapsed, n.scope, n.gone = false, false, false
 		if old != nil {
@@ -358,7 +359,7 @@ func (st *state) forgetSession(cl *client, session string) {
 	st.forget = append(st.forget, forgotten{cl, session})
 	if !st.forgetting {
 		st.forgetting = true
-		st.rare().forget = true
+		st.rare().after.forget = true
 	}
 }
 

@@ -129,7 +129,7 @@ func (st *state) ringOutage(o *outage, now int64) {
 	if o.cl.runner && o.trying.stage == stagePrompt {
 		st.deadlines.outages.set(&o.alarm, o, now+int64(outagePatience))
 	}
-	st.wantGoroutine(o.trying)
+	st.wantCall(o.trying)
 }
 
 // reached ends the outage of a client and lets all its waiting starts continue.
@@ -141,17 +141,17 @@ func (st *state) reached(cl *client, now int64) {
 	cl.out = nil
 	st.deadlines.outages.set(&o.alarm, o, 0)
 	if o.trying != nil && o.trying.live() {
-		st.goOn(o.trying)
+		st.unhold(o.trying)
 	}
 	for _, a := range o.held {
 		if a.live() {
-			st.goOn(a)
-			st.wantGoroutine(a)
+			st.unhold(a)
+			st.wantCall(a)
 		}
 	}
 }
 
-func (st *state) goOn(a *attempt) {
+func (st *state) unhold(a *attempt) {
 	a.heldAt, a.sight.prog.detail = 0, ""
 	st.emit(EventProgress, a.t)
 }
@@ -166,8 +166,8 @@ func (st *state) answers(cl *client, f hostFailure, now int64) {
 
 // outageEnd returns when an attempt has been held for too long, or 0.
 func (st *state) outageEnd(a *attempt) int64 {
-	if a.heldAt == 0 || a.inCall || st.cfg.HostUnreachable <= 0 {
+	if a.heldAt == 0 || a.inCall || st.limit(limitHostUnreachable) <= 0 {
 		return 0
 	}
-	return a.heldAt + int64(st.cfg.HostUnreachable)
+	return a.heldAt + int64(st.limit(limitHostUnreachable))
 }

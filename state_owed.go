@@ -11,6 +11,12 @@ import (
 
 // The outbox: the notices that sessions are owed. state_deliver.go delivers them, and take
 // hands them to a host that takes them.
+//
+// The words: every end makes a debt to the session that delegated the task. A debt is owed until it is
+// settled (NoticeState says how), and is put into an envelope, which holds one notice, to be told. An
+// envelope that is given up while a host is still being told of it is adrift. A notice that was given
+// up can be reclaimable: a host that asks for it still gets it. A scope is a session that nobody can
+// notify, so that its notices wait to be taken.
 
 // outbox is what a session is owed, until it is packed into an envelope.
 type outbox struct {
@@ -368,9 +374,9 @@ func (st *state) dueAt(n *node) (at int64) {
 	case n.nOwed == 0:
 		return 0
 	case n.urgent > 0:
-		at = n.urgent + int64(max(st.cfg.NoticeWindow, 0))
-	case st.cfg.NoticeMaxWait > 0:
-		at = n.oldest + int64(st.cfg.NoticeMaxWait)
+		at = n.urgent + int64(max(st.limit(limitNoticeWindow), 0))
+	case st.limit(limitNoticeMaxWait) > 0:
+		at = n.oldest + int64(st.limit(limitNoticeMaxWait))
 	default:
 		return 0
 	}

@@ -8,31 +8,31 @@ import (
 func (st *state) thresholds() thresholds {
 	notNegative := func(d time.Duration) int64 { return int64(max(d, 0)) }
 	return thresholds{
-		minIdle: notNegative(st.cfg.MinIdleTime), minStable: notNegative(st.cfg.MinStabilityTime), stablePolls: st.cfg.StablePolls,
-		todoHold: notNegative(st.cfg.TodoHold), stale: notNegative(st.cfg.StaleTimeout), gone: int64(st.cfg.SessionGone),
-		unreachable: notNegative(st.cfg.HostUnreachable),
+		minIdle: notNegative(st.limit(limitMinIdleTime)), minStable: notNegative(st.limit(limitMinStabilityTime)), stablePolls: st.cfg.StablePolls,
+		todoHold: notNegative(st.limit(limitTodoHold)), stale: notNegative(st.limit(limitStaleTimeout)), gone: int64(st.limit(limitSessionGone)),
+		unreachable: notNegative(st.limit(limitHostUnreachable)),
 	}
 }
 
 // follow adds the attempt to those that sweeps ask about.
 func (st *state) follow(a *attempt) {
 	a.cl.followed[a] = struct{}{}
-	st.poll(a.cl)
+	st.wantPoll(a.cl)
 }
 
 func (st *state) unfollow(a *attempt) { delete(a.cl.followed, a) }
 
-// poll ensures that a goroutine polls the client.
-func (st *state) poll(cl *client) {
+// wantPoll ensures that a goroutine polls the client.
+func (st *state) wantPoll(cl *client) {
 	if !cl.polling && cl.starter {
 		cl.polling = true
-		st.rare().poll = append(st.rare().poll, cl)
+		st.rare().after.poll = append(st.rare().after.poll, cl)
 	}
 }
 
 // kick makes the client's goroutine sweep at once.
 func (st *state) kick(cl *client) {
-	st.rare().kicks = append(st.rare().kicks, cl)
+	st.rare().now.kicks = append(st.rare().now.kicks, cl)
 }
 
 // looked is an attempt that a sweep asks about, as it was when the call began.
@@ -61,7 +61,7 @@ func (st *state) swept(l *looked, now int64) (read bool) {
 	}
 	// Extra sweeps run while sessions stop or after a gap. Only one per PollInterval counts towards
 	// StablePolls.
-	if l.poll = now-a.sight.polled >= int64(st.cfg.PollInterval); l.poll {
+	if l.poll = now-a.sight.polled >= int64(st.limit(limitPollInterval)); l.poll {
 		a.sight.polled = now
 	}
 	if known := l.status.State != SessionUnknown && l.status.State <= SessionUntold; known {
@@ -134,7 +134,7 @@ func (st *state) readSoon(l looked) {
 	cl.toRead = append(cl.toRead, l)
 	if cl.readers < st.cfg.ReadConcurrency {
 		cl.readers++
-		st.rare().readers = append(st.rare().readers, cl)
+		st.rare().after.readers = append(st.rare().after.readers, cl)
 	}
 }
 
@@ -150,7 +150,7 @@ func (st *state) lookSoon(a *attempt) {
 	a.sight.looking = true
 	l := looked{a: a, session: a.t.sess.id, epoch: a.epoch, said: a.sight.said}
 	a.sight.said = SessionUnknown
-	st.rare().looks = append(st.rare().looks, l)
+	st.rare().after.looks = append(st.rare().after.looks, l)
 }
 
 // wasLooked ends a look. If another look was requested meanwhile, it starts at once.

@@ -42,7 +42,7 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		return false
 	}
 	t := a.t
-	a.inCall, a.callEnd = true, now+int64(st.cfg.CreateTimeout)
+	a.inCall, a.callEnd = true, now+int64(st.limit(limitCreateTimeout))
 	if a.stage == stageCreate {
 		j.call = callCreate
 		st.spec(t, &j.spec)
@@ -114,7 +114,7 @@ func (st *state) noteFailure(a *attempt, f hostFailure) {
 	before := a.failed
 	a.failed = f.kind != failedNot
 	if before && !a.failed || a.failed && !a.live() {
-		st.rare().expired = append(st.rare().expired, a.t.id())
+		st.rare().after.expired = append(st.rare().after.expired, a.t.id())
 	}
 }
 
@@ -154,7 +154,7 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	}
 	a.stage = stagePrompt
 	st.emit(EventPhase, t)
-	st.wantGoroutine(a)
+	st.wantCall(a)
 }
 
 // createdLate handles a session that was created after its attempt had ended. The session is
@@ -168,7 +168,7 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 		}
 	case t.is(flagForgotten): // it came too late, and no record is left
 		if st.sessions.find(id) == nil && !t.up.under(id) {
-			st.abortOnce(a, id)
+			st.wantAbortOnce(a, id)
 		}
 	default:
 		if t.sess == nil && !t.up.under(id) {
@@ -259,7 +259,7 @@ func (a *attempt) notTaken() {
 	switch t := a.t; {
 	case t.no == a.no && t.fin != nil:
 		t.fin.unsaid = true
-	case t.no == a.no+1 && t.is(flagUnstarted):
+	case t.no == a.no+1 && t.is(flagAwaitsQuiet):
 		t.extra().unsaid = a.prompt
 	}
 }
@@ -270,7 +270,7 @@ func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
 	if !a.live() {
 		return false
 	}
-	a.callEnd = now + int64(st.cfg.CreateTimeout)
+	a.callEnd = now + int64(st.limit(limitCreateTimeout))
 	st.setDeadline(a, now)
 	for i, p := range pages {
 		if p.Next != "" {
@@ -314,26 +314,6 @@ func (st *state) regraft(n *node, t *task) {
 	n.of, t.sess.own = t.sess, n
 }
 
-// nextTurn starts the next turn of a parked attempt that got a slot. The turn tells it its notices.
-func (st *state) nextTurn(a *attempt, now int64) {
-	n := a.t.sess.own
-	var env *envelope
-	if n != nil { // otherwise everything was read and has expired
-		env = st.pack(n, now)
-	}
-	if env == nil { // taken meanwhile
-		st.leaveLine(a)
-		st.touchAttempt(a)
-		return
-	}
-	a.notice, a.prompt, a.promptID, a.stage = env, "", "", stagePrompt
-	a.told = nil
-	n.env = env
-	env.flying = true
-	st.unpark(a)
-	st.wantGoroutine(a)
-}
-
 // told settles the notice that the turn's prompt has told.
 func (st *state) told(a *attempt, now int64) {
 	env := a.notice
@@ -349,45 +329,5 @@ func (st *state) phase(a *attempt, p Phase) {
 		a.phase = p
 		st.emit(EventPhase, a.t)
 		st.wakeTask(a.t)
-	}
-}
-
-// parked is the state of an attempt between two of its turns. It waits, holds no slot, and its time
-// limits stand still. It counts as live and can be cancelled.
-//
-//	turnOver -> park -> what it waits for comes -> wantTurn -> a slot -> unpark: the next turn
-//	                 -> nothing left to wait for -> finish
-type parked struct {
-	why      parking
-	wantTurn bool  // what it waits for has come; it is in line for its next turn
-	endCause Cause // how its last turn ended; the attempt ends so if no further turn comes
-}
-
-// parking says what a parked attempt waits for.
-type parking uint8
-
-const (
-	notParked parking = iota
-	forTasks          // for its own tasks and their notices
-)
-
-// park makes the attempt wait and gives its slot back.
-func (st *state) park(a *attempt, why parking, cause Cause) {
-	a.parked = parked{why: why, endCause: cause}
-	st.phase(a, PhaseWaiting)
-	st.release(a.t)
-}
-
-// unpark ends the wait of an attempt that has a slot again.
-func (st *state) unpark(a *attempt) {
-	a.parked = parked{}
-	st.phase(a, PhaseStarting)
-}
-
-// leaveLine gives back the slot, or the place in line, that a parked attempt has for its next turn.
-func (st *state) leaveLine(a *attempt) {
-	if a.wantTurn {
-		a.wantTurn = false
-		st.release(a.t)
 	}
 }

@@ -248,26 +248,29 @@ func (x *script) print() {
 	}
 	fx := x.st.takeEffects()
 	of := func(a *attempt) string { return fmt.Sprintf("%s.%d", x.name(a.t.id()), a.no) }
-	for a := fx.cancels; a != nil; a = a.nextCancel {
+	for a := fx.now.cancels; a != nil; a = a.nextCancel {
 		x.printf("now: end the context of %s", of(a))
 	}
 	r := fx.rare
 	if r == nil {
 		r = &rareEffects{}
 	}
-	for _, ab := range r.aborts {
-		x.printf("now: abort %s", of(ab.a))
+	for _, a := range r.now.aborts {
+		x.printf("now: abort %s", of(a))
 	}
-	for _, n := range r.deliver {
+	for _, s := range r.now.strays {
+		x.printf("now: abort %s", of(s.a))
+	}
+	for _, n := range r.after.deliver {
 		x.printf("after: tell %s", n.session)
 	}
-	for range r.poll {
+	for range r.after.poll {
 		x.printf("after: poll")
 	}
-	for _, l := range r.looks {
+	for _, l := range r.after.looks {
 		x.printf("after: look at %s", of(l.a))
 	}
-	for a := fx.start; a != nil; {
+	for a := fx.after.start; a != nil; {
 		x.printf("after: call for %s", of(a))
 		a, a.nextRun = a.nextRun, nil
 	}

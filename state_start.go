@@ -82,7 +82,7 @@ func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, e
 		st.calls[hash] = t
 	}
 	p.key.depth = depth + 1
-	t.kind = st.kind(p.key, p.cl, p.own)
+	t.kind = st.kind(p.key, p.cl, p.agentRules)
 	if hash != 0 && st.callHashOf(t) != hash { // the host changed the input
 		t.extra().call = hash
 	}
@@ -125,7 +125,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 	case t == nil:
 	case !t.live() && t.status != Completed:
 		return nil, taskWasEnded(t.id(), t.cause)
-	case t.is(flagUnstarted): // the turn that asks belongs to the earlier attempt
+	case t.is(flagAwaitsQuiet): // the turn that asks belongs to the earlier attempt
 		return nil, taskNotBegun(t.id())
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
@@ -166,11 +166,11 @@ func (st *state) callHashOf(t *task) uint64 {
 
 // queue puts a pending task in line for a slot.
 func (st *state) queue(t *task, now int64) {
-	if d := st.cfg.QueueTimeToLive; d > 0 && t.extra().ttl == nil {
+	if d := st.limit(limitQueueTimeToLive); d > 0 && t.extra().ttl == nil {
 		t.more.ttl = &alarm{}
 		st.deadlines.queued.set(t.more.ttl, t, now+int64(d))
 	}
-	if t.is(flagUnstarted) {
+	if t.is(flagAwaitsQuiet) {
 		return
 	}
 	t.wait.Owner = t
@@ -191,7 +191,7 @@ func (st *state) askForSlot(t *task, head bool) {
 // ringQueued ends a pending task whose queue time to live is over.
 func (st *state) ringQueued(t *task, now int64) {
 	if t.status == Pending {
-		st.end(t, CauseQueueTimeToLive, reasonQueued(st.cfg.QueueTimeToLive), now)
+		st.end(t, CauseQueueTimeToLive, reasonQueued(st.limit(limitQueueTimeToLive)), now)
 	}
 }
 
@@ -212,26 +212,26 @@ func (st *state) granted(t *task, now int64) {
 	}
 }
 
-// release gives back the slot of the task, or its place in line. settle continues with the task
+// releaseSlot gives back the slot of the task, or its place in line. settle continues with the task
 // that gets the slot.
-func (st *state) release(t *task) {
+func (st *state) releaseSlot(t *task) {
 	t.set(flagSlot, false)
 	next, more := st.slots.Leave(&t.wait)
 	if next != nil {
-		st.passed(next)
+		st.noteGrant(next)
 	}
 	for _, next := range more {
-		st.passed(next)
+		st.noteGrant(next)
 	}
 }
 
-// passed has settle continue with the task that got a slot.
-func (st *state) passed(next *slots.Waiter) {
+// noteGrant has settle continue with the task that got a slot.
+func (st *state) noteGrant(next *slots.Waiter) {
 	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read here
 		st.due.granted = append(st.due.granted, t)
 		return
 	}
-	st.rare().grants = append(st.rare().grants, next)
+	st.rare().after.grants = append(st.rare().after.grants, next)
 }
 
 // start begins the attempt of a pending task that got its slot.
@@ -254,17 +254,18 @@ func (st *state) start(t *task, now int64) {
 	st.emit(EventStarted, t)
 	st.logTask(logStarted, t)
 	st.wakeTask(t)
-	st.wantGoroutine(a)
+	st.wantCall(a)
 }
 
-// wantGoroutine adds the effect that a goroutine makes the attempt's host call.
-func (st *state) wantGoroutine(a *attempt) {
-	if st.fx.start == nil {
-		st.fx.start = a
+// wantCall notes that the attempt's next host call is due. A worker that is in step makes the call
+// itself; otherwise release starts one.
+func (st *state) wantCall(a *attempt) {
+	if st.fx.after.start == nil {
+		st.fx.after.start = a
 	} else {
-		st.fx.startEnd.nextRun = a
+		st.fx.after.startEnd.nextRun = a
 	}
-	st.fx.startEnd = a
+	st.fx.after.startEnd = a
 }
 
 // ref finds the task that ref, its id or its session's, names. If its record has expired, ref
@@ -274,7 +275,7 @@ func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 		ref = s.task.id()
 	}
 	if num, ok := parseID(ref); ok && st.tasks[num] != nil {
-		t, err := st.own(by, ref)
+		t, err := st.findOwn(by, ref)
 		return t, nil, err
 	}
 	if tomb := st.tomb(ref); tomb != nil {
@@ -285,7 +286,7 @@ func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 			return nil, tomb, nil
 		}
 	}
-	t, err := st.own(by, ref)
+	t, err := st.findOwn(by, ref)
 	return t, nil, err
 }
 
@@ -349,11 +350,11 @@ func (st *state) resume(values launchValues, by Caller, chain []SessionInfo, ref
 		key := t.kind.key
 		key.model = model
 		old := t.kind
-		t.kind = st.kind(key, old.cl, old.own)
+		t.kind = st.kind(key, old.cl, old.agentRules)
 		st.releaseKind(old)
 	}
 	st.countLive(t, +1)
-	t.set(flagUnstarted, t.run != nil)
+	t.set(flagAwaitsQuiet, t.run != nil)
 	st.emit(EventResumed, t)
 	st.logTask(logResumed, t)
 	st.queue(t, now)
@@ -431,7 +432,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		}
 		old.forgetDebts(t, NoticeGivenUp)
 		old.compact()
-		graft(account{live: t.subtreeLive()}, old, up)
+		graft(t.subtree(), old, up)
 		old.unlink(t)
 		up.link(t)
 		st.touchNode(old)
@@ -441,19 +442,9 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		st.keep.text -= int64(len(t.fin.result))
 		t.fin = nil
 	}
-	t.transition(Pending, CauseNone)
+	if t.status != Pending { // a record that was made anew begins as pending
+		t.transition(Pending, CauseNone)
+	}
 	t.no++
 	t.debt, t.notice, t.queued = -1, NoticeNone, now
-}
-
-// subtreeLive counts the live tasks below an ended task.
-func (t *task) subtreeLive() (live int) {
-	if t.sess != nil && t.sess.own != nil {
-		t.sess.own.each(func(x *task) {
-			if x.live() {
-				live++
-			}
-		})
-	}
-	return live
 }

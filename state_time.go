@@ -150,43 +150,125 @@ func (st *state) ringDue(now int64) {
 
 // The time limits of an attempt. One alarm stands for the earliest of them.
 
+// attemptLimit is a time limit of an attempt. If several have passed, the first in this order is
+// applied. A new one is a constant here, a case in limitEnd and a case in applyLimit.
+type attemptLimit uint8
+
+const (
+	untilStopped   attemptLimit = iota // the session of an ended attempt has to stop
+	untilAnswered                      // CreateSession or StartTurn has to return
+	untilReachable                     // an outage has to end
+	untilOld                           // its turns have taken too long
+	untilStale                         // a runner's turn has to change something; judge finds a starter's
+	untilSilent                        // a starter's client has to tell the status of the session
+	untilLook                          // a starter's session is to be looked at; ends nothing
+	attemptLimits
+)
+
+// limitEnd returns when the time limit of the attempt passes, or 0 if it does not run now.
+func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
+	followed := a.cl.starter && a.turnStart > 0 && a.stage == stageNone
+	switch l {
+	case untilStopped:
+		if a.ended && !a.overrun {
+			return a.stopEnd
+		}
+	case untilAnswered:
+		return a.callEnd
+	case untilReachable:
+		return st.outageEnd(a)
+	case untilOld:
+		return st.ttlEnd(a)
+	case untilStale:
+		return st.staleEnd(a)
+	case untilSilent:
+		if d := st.limit(limitHostUnreachable); followed && d > 0 {
+			return a.sight.answered + int64(d)
+		}
+	case untilLook:
+		if followed {
+			return a.sight.lookAt
+		}
+	default:
+		panic("bgagent: bug: a time limit that never ends")
+	}
+	return 0
+}
+
+// applyLimit does what follows when the time limit of the attempt has passed. Afterwards limitEnd
+// must return a later time, or 0.
+func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
+	switch l {
+	case untilStopped:
+		st.overrun(a, now)
+	case untilAnswered:
+		what, cause := doingCreate, CauseStartFailed
+		if a.stage == stagePrompt {
+			what, cause, a.loose = doingPrompt, CausePromptFailed, true
+		}
+		st.end(a.t, cause, reasonNoAnswerToCall(what, st.limit(limitCreateTimeout)), now)
+	case untilReachable:
+		st.end(a.t, CauseHostUnreachable, reasonOutage(st.limit(limitHostUnreachable), a.sight.prog.detail), now)
+	case untilOld:
+		a.loose = true
+		st.end(a.t, CauseTimeToLive, reasonTimeToLive(st.limit(limitTimeToLive)), now)
+	case untilStale:
+		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &a.sight.prog), now)
+	case untilSilent:
+		st.end(a.t, CauseHostUnreachable, reasonUnreachable(st.limit(limitHostUnreachable)), now)
+	case untilLook:
+		a.sight.lookAt = 0
+		st.lookSoon(a)
+	default:
+		panic("bgagent: bug: a time limit without consequence")
+	}
+}
+
+// limits returns the time limits that run for the attempt: from first, before end.
+func (a *attempt) limits() (first, end attemptLimit) {
+	if a.ended {
+		return untilStopped, untilStopped + 1
+	}
+	return untilStopped + 1, attemptLimits
+}
+
 // setDeadline sets the attempt's alarm for the earliest of its time limits.
 func (st *state) setDeadline(a *attempt, now int64) {
 	st.deadlines.attempts.setBy(&a.alarm, a, st.earliest(a))
 }
 
+// earliest returns when the first of the attempt's time limits passes, or 0 if none runs.
 func (st *state) earliest(a *attempt) (at int64) {
-	sooner := func(t int64) {
-		if t > 0 && (at == 0 || t < at) {
+	for l, end := a.limits(); l < end; l++ {
+		if t := st.limitEnd(l, a); t > 0 && (at == 0 || t < at) {
 			at = t
-		}
-	}
-	if a.ended {
-		if !a.overrun {
-			sooner(a.stopEnd)
-		}
-		return at
-	}
-	sooner(a.callEnd)
-	sooner(st.outageEnd(a))
-	if a.why == notParked {
-		sooner(st.ttlEnd(a))
-	}
-	if a.turnStart > 0 && a.cl.runner {
-		sooner(st.staleEnd(a))
-	}
-	if a.turnStart > 0 && a.cl.starter && a.stage == stageNone {
-		sooner(a.sight.lookAt)
-		if d := st.cfg.HostUnreachable; d > 0 {
-			sooner(a.sight.answered + int64(d))
 		}
 	}
 	return at
 }
 
+// ringAttempt applies the time limit of the attempt that has passed, if any, and sets the alarm for
+// the next one.
+func (st *state) ringAttempt(a *attempt, now int64) {
+	if !a.ended && !a.live() {
+		return
+	}
+	for l, end := a.limits(); l < end; l++ {
+		if t := st.limitEnd(l, a); t > 0 && t <= now {
+			st.applyLimit(l, a, now)
+			break
+		}
+	}
+	if a.ended && a.t.run == a || a.live() {
+		if at := st.earliest(a); at > 0 {
+			st.deadlines.attempts.set(&a.alarm, a, max(at, now+1))
+		}
+	}
+}
+
 // ttlEnd returns when the attempt's time to live ends, or 0 if it does not run.
 func (st *state) ttlEnd(a *attempt) int64 {
-	if st.cfg.TimeToLive <= 0 || a.t.is(flagForeground) {
+	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked {
 		return 0
 	}
 	from := a.turnStart
@@ -197,52 +279,13 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	default: // between two turns
 		return 0
 	}
-	return from + int64(st.cfg.TimeToLive) - a.ran
+	return from + int64(st.limit(limitTimeToLive)) - a.ran
 }
 
 // staleEnd returns when a runner's turn becomes stale, or 0 if it cannot.
 func (st *state) staleEnd(a *attempt) int64 {
-	if st.cfg.StaleTimeout <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
+	if !a.cl.runner || a.turnStart == 0 || st.limit(limitStaleTimeout) <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
 		return 0
 	}
-	return max(a.activity+int64(st.cfg.StaleTimeout), a.turnStart+int64(staleGrace))
-}
-
-// ringAttempt applies the time limit of the attempt that has passed, if any.
-func (st *state) ringAttempt(a *attempt, now int64) {
-	reached := func(t int64) bool { return t > 0 && t <= now }
-	switch {
-	case a.ended:
-		if !a.overrun && reached(a.stopEnd) {
-			st.overrun(a, now)
-		}
-	case !a.live():
-		return
-	case reached(a.callEnd):
-		what, cause := doingCreate, CauseStartFailed
-		if a.stage == stagePrompt {
-			what, cause, a.loose = doingPrompt, CausePromptFailed, true
-		}
-		st.end(a.t, cause, reasonNoAnswerToCall(what, st.cfg.CreateTimeout), now)
-	case reached(st.outageEnd(a)):
-		st.end(a.t, CauseHostUnreachable, reasonOutage(st.cfg.HostUnreachable, a.sight.prog.detail), now)
-	case a.why == notParked && reached(st.ttlEnd(a)):
-		a.loose = true
-		st.end(a.t, CauseTimeToLive, reasonTimeToLive(st.cfg.TimeToLive), now)
-	case a.turnStart > 0 && a.cl.runner && reached(st.staleEnd(a)):
-		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &a.sight.prog), now)
-	case a.turnStart > 0 && a.cl.starter && a.stage == stageNone:
-		if d := st.cfg.HostUnreachable; d > 0 && reached(a.sight.answered+int64(d)) {
-			a.loose = true
-			st.end(a.t, CauseHostUnreachable, reasonUnreachable(d), now)
-		} else if reached(a.sight.lookAt) {
-			a.sight.lookAt = 0
-			st.lookSoon(a)
-		}
-	}
-	if a.ended && a.t.run == a || a.live() {
-		if at := st.earliest(a); at > 0 {
-			st.deadlines.attempts.set(&a.alarm, a, max(at, now+1))
-		}
-	}
+	return max(a.activity+int64(st.limit(limitStaleTimeout)), a.turnStart+int64(staleGrace))
 }

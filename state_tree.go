@@ -16,7 +16,7 @@ type node struct {
 	first   *task // its tasks, oldest first
 	last    *task
 	live    int     // number of its own pending and running tasks
-	account account // on a root: counts of the whole tree
+	account account // on a root: counts of the whole tree; otherwise zero
 	kids    int
 	slots   slots.Root // on a root: what shares turns fairly with other roots
 	gone    bool       // the host said that the session no longer exists
@@ -143,23 +143,53 @@ func (st *state) countLive(t *task, by int) {
 	t.up.top().account.live += by
 }
 
-// account holds the counts of a whole tree. It is kept on the tree's root.
+// account holds the counts of a whole tree. It is kept on the tree's root; on other nodes it is
+// zero. It is the sum of the shares of the tree's tasks, so it is zero again once no task is left.
+// dropNode keeps a root until then. What has to outlast the tasks needs another place.
 type account struct {
 	live int // number of pending and running tasks
 }
 
-// graft moves the counts of a part of a tree to another tree. Call it before the part moves, while
-// from still leads to the old root.
+// share returns what the task itself counts for in the account of its tree.
+func (t *task) share() (own account) {
+	if t.live() {
+		own.live = 1
+	}
+	return own
+}
+
+// plus returns the sum of two accounts.
+func (x account) plus(y account) account { return account{live: x.live + y.live} }
+
+// minus returns the difference of two accounts.
+func (x account) minus(y account) account { return account{live: x.live - y.live} }
+
+// subtree returns the sum of the shares of the tasks below an ended task.
+func (t *task) subtree() (part account) {
+	if t.sess != nil && t.sess.own != nil {
+		t.sess.own.each(func(below *task) { part = part.plus(below.share()) })
+	}
+	return part
+}
+
+// graft moves a part of a tree's account to another tree: the account of a root that is about to get
+// a parent, or the subtree of a task. Call it before the part moves, while from still leads to the
+// old root.
 func graft(part account, from, to *node) {
 	from, to = from.top(), to.top()
-	from.account.live -= part.live
-	to.account.live += part.live
+	from.account = from.account.minus(part)
+	to.account = to.account.plus(part)
 }
 
 // top returns the root of n's tree.
 func (n *node) top() *node {
 	top, _ := n.root()
 	return top
+}
+
+// needed reports whether the node has to stay.
+func (n *node) needed() bool {
+	return n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.account != (account{})
 }
 
 // dropNode removes a node that nothing needs. If a node is owed nothing, dropNode also stops the
@@ -169,7 +199,7 @@ func (st *state) dropNode(n *node) {
 		n.notBusy()
 		n.unblocked()
 	}
-	if n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || st.nodes[n.session] != n {
+	if n.needed() || st.nodes[n.session] != n {
 		return
 	}
 	delete(st.nodes, n.session)

@@ -71,7 +71,7 @@ func (st *state) isTask(by Caller) bool {
 
 // inTurn reports whether the task holds a slot, so that it needs no other slot to continue.
 func (t *task) inTurn() bool {
-	return t.status == Running && t.run != nil && t.run.why == notParked
+	return t.status == Running && t.run != nil && t.run.parkedFor == notParked
 }
 
 // waiter waits for a change of tasks.
@@ -86,7 +86,7 @@ type waiter struct {
 func (st *state) wakeTask(t *task) {
 	if len(st.waiters) > 0 {
 		for _, w := range st.waiters[t] {
-			st.fx.wakes.add(w)
+			st.fx.after.wakes.add(w)
 		}
 	}
 	st.wakeDrainers()
@@ -108,70 +108,6 @@ func (st *state) await(t *task, w *waiter) {
 
 func (st *state) wakeDrainers() {
 	for _, w := range st.drainers {
-		st.fx.wakes.add(w)
+		st.fx.after.wakes.add(w)
 	}
-}
-
-// atWork counts the attempts that run or are being stopped. Attempts that missed their stopping
-// deadline do not count.
-func (st *state) atWork() (n int) {
-	if st.live+st.unquiet == 0 {
-		return 0
-	}
-	for _, t := range st.tasks {
-		if t.run != nil && !t.run.overrun {
-			n++
-		}
-	}
-	return n
-}
-
-// delivering reports whether the manager still has a notice to deliver.
-func (st *state) delivering() bool {
-	if st.closing || st.cfg.Wake == WakeNever || !st.cfg.notifies {
-		return false
-	}
-	for _, n := range st.nodes {
-		if n.of == nil && !n.scope && !n.gone && n.outstanding() > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (st *state) beginClose(now int64) {
-	st.closing = true
-	for _, status := range [...]Status{Pending, Running} {
-		for _, t := range st.tasks {
-			if t.status == status {
-				st.end(t, CauseClosed, reasonClosed, now)
-			}
-		}
-	}
-	for _, n := range st.nodes {
-		st.touchNode(n)
-	}
-	st.wakeDrainers()
-}
-
-// left returns the ids of the tasks that may still run, and the notices that are still owed.
-func (st *state) left() (notStopped []string, owed []NoticeItem) {
-	for _, t := range st.tasks {
-		if t.run != nil {
-			notStopped = append(notStopped, t.id())
-		}
-	}
-	for _, n := range st.nodes {
-		for _, d := range n.owed {
-			if d.t != nil {
-				owed = append(owed, st.item(d.t, d.no))
-			}
-		}
-		if n.env != nil {
-			for _, d := range n.env.debts {
-				owed = append(owed, st.item(d.t, d.no))
-			}
-		}
-	}
-	return notStopped, owed
 }

@@ -93,11 +93,49 @@ const (
 	CauseNoAnswer        // the agent wrote nothing visible and called no tool
 )
 
-var causeNames = [...]string{"", "turn ended", "idle", "stable",
+// causes holds what is known about each cause. A new cause is a constant above and a row here; a test
+// finds one without a row. CONTRIBUTING.md says what else it touches.
+var causes = [...]struct {
+	name   string
+	status Status // of the attempt that ends for it
+}{
+	CauseNone: {"", Pending},
 
-	"cancelled by caller", "cancelled by host", "cancelled in the agent's window", "parent ended", "time to live", "queue time to live", "stale", "session deleted", "manager closed",
+	CauseTurnEnded: {"turn ended", Completed},
+	CauseIdle:      {"idle", Completed},
+	CauseStable:    {"stable", Completed},
 
-	"start failed", "prompt failed", "session error", "interrupted", "no output", "length", "turn limit", "refused", "session gone", "host unreachable", "session did not stop", "no answer"}
+	CauseCaller:          {"cancelled by caller", Cancelled},
+	CauseHost:            {"cancelled by host", Cancelled},
+	CauseAgentWindow:     {"cancelled in the agent's window", Cancelled},
+	CauseParentEnded:     {"parent ended", Cancelled},
+	CauseTimeToLive:      {"time to live", Cancelled},
+	CauseQueueTimeToLive: {"queue time to live", Cancelled},
+	CauseStale:           {"stale", Cancelled},
+	CauseSessionDeleted:  {"session deleted", Cancelled},
+	CauseClosed:          {"manager closed", Cancelled},
+
+	CauseStartFailed:     {"start failed", Failed},
+	CausePromptFailed:    {"prompt failed", Failed},
+	CauseSessionError:    {"session error", Failed},
+	CauseInterrupted:     {"interrupted", Failed},
+	CauseNoOutput:        {"no output", Failed},
+	CauseLength:          {"length", Failed},
+	CauseTurnLimit:       {"turn limit", Failed},
+	CauseRefused:         {"refused", Failed},
+	CauseSessionGone:     {"session gone", Failed},
+	CauseHostUnreachable: {"host unreachable", Failed},
+	CauseNotStopped:      {"session did not stop", Failed},
+	CauseNoAnswer:        {"no answer", Failed},
+}
+
+// causeNames are the names in causes.
+var causeNames = func() (names [len(causes)]string) {
+	for c := range causes {
+		names[c] = causes[c].name
+	}
+	return names
+}()
 
 // String returns the cause in lower-case words; empty for CauseNone.
 func (c Cause) String() string { return enumName(causeNames[:], uint8(c)) }
@@ -111,16 +149,10 @@ func (c *Cause) UnmarshalText(b []byte) error { return enumOf(c, causeNames[:], 
 // Status returns the state of an attempt that ended for this cause. It returns Pending for
 // CauseNone.
 func (c Cause) Status() Status {
-	switch {
-	case c == CauseNone:
-		return Pending
-	case c <= CauseStable:
-		return Completed
-	case c <= CauseClosed:
-		return Cancelled
-	default:
+	if int(c) >= len(causes) { // no cause of ours
 		return Failed
 	}
+	return causes[c].status
 }
 
 // Task is a copy of what is known about a task at one moment. The fields from Status on describe

@@ -108,7 +108,7 @@ type waiting struct {
 
 func (x *waiting) begin(st *state, ids []string) error {
 	for _, id := range ids {
-		t, err := st.own(x.by, id)
+		t, err := st.findOwn(x.by, id)
 		if err != nil {
 			return err
 		}

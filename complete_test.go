@@ -1,0 +1,390 @@
+package bgagent
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What a change has to touch in several places is compared here, so that a place
+// which is forgotten is found and named. CONTRIBUTING.md lists the places.
+
+// sources returns the package's files without tests, parsed.
+func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
+	t.Helper()
+	names, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	fset, files := token.NewFileSet(), map[string]*ast.File{}
+	for _, name := range names {
+		if !strings.HasSuffix(name, "_test.go") {
+			files[name], err = parser.ParseFile(fset, name, nil, parser.ParseComments)
+			require.NoError(t, err)
+		}
+	}
+	require.Greater(t, len(files), 40)
+	return fset, files
+}
+
+// parsed parses the text of a file.
+func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
+	t.Helper()
+	file, err := parser.ParseFile(fset, "planted.go", "package bgagent\n"+text, parser.ParseComments)
+	require.NoError(t, err)
+	return file
+}
+
+// constants returns the constants of a type in the order of their numbers, each
+// with the last comment that stands on a line of its own before it.
+func constants(fset *token.FileSet, file *ast.File, typ string) (names, groups []string) {
+	for _, d := range file.Decls {
+		decl, ok := d.(*ast.GenDecl)
+		if !ok || decl.Tok != token.CONST || len(decl.Specs) == 0 {
+			continue
+		}
+		first := decl.Specs[0].(*ast.ValueSpec)
+		if of, ok := first.Type.(*ast.Ident); !ok || of.Name != typ {
+			continue
+		}
+		group := ""
+		for _, s := range decl.Specs {
+			spec := s.(*ast.ValueSpec)
+			if spec.Doc != nil {
+				group = strings.TrimSuffix(strings.TrimSpace(spec.Doc.Text()), ".")
+			}
+			names, groups = append(names, spec.Names[0].Name), append(groups, group)
+		}
+	}
+	return names, groups
+}
+
+// wrongCauses says which causes the table does not agree with.
+func wrongCauses(fset *token.FileSet, file *ast.File) (wrong []string) {
+	names, groups := constants(fset, file, "Cause")
+	for i, name := range names[1:] {
+		c := Cause(i + 1)
+		switch {
+		case int(c) >= len(causes) || causes[c].name == "":
+			wrong = append(wrong, name+" has no row in causes (task.go): give it its words and its status")
+		case !strings.EqualFold(groups[i+1], statusGroups[c.Status()]):
+			wrong = append(wrong, fmt.Sprintf("%s stands among the constants of %q, but its row in causes says %q", name, groups[i+1], statusGroups[c.Status()]))
+		case slices.Index(causeNames[:], causes[c].name) != int(c):
+			wrong = append(wrong, name+" has the words of another cause")
+		}
+	}
+	return wrong
+}
+
+// statusGroups are the comments above the causes of each status.
+var statusGroups = map[Status]string{Completed: "Completed", Cancelled: "Cancelled", Failed: "Failed"}
+
+func TestEveryCauseHasWordsAndTheStatusOfItsGroup(t *testing.T) {
+	fset, files := sources(t)
+	names, _ := constants(fset, files["task.go"], "Cause")
+	require.Len(t, causes, len(names))
+	require.Empty(t, wrongCauses(fset, files["task.go"]))
+
+	block := "const (\n\tCauseNone Cause = iota\n\n\t// Completed.\n\tCauseTurnEnded\n\tCauseIdle\n\tCauseStable\n\tCauseCaller\n" + strings.Repeat("\tX\n", len(causes)) + ")\n"
+	found := strings.Join(wrongCauses(fset, parsed(t, fset, block)), "\n")
+	require.Contains(t, found, `CauseCaller stands among the constants of "Completed", but its row in causes says "Cancelled"`)
+	require.Contains(t, found, "X has no row in causes")
+}
+
+func TestEveryKindOfGoroutineHasAName(t *testing.T) {
+	for k, name := range goNames {
+		require.NotEmpty(t, name, "give goroutines of kind %d a name in goNames: the error of Close shows it", k)
+	}
+}
+
+func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
+	var c Config
+	values := reflect.ValueOf(&c).Elem()
+	for i := range values.NumField() {
+		switch f := values.Field(i); {
+		case f.Type() == reflect.TypeFor[Wake]():
+			f.SetUint(uint64(WakeEach))
+		case f.CanInt():
+			f.SetInt(int64(time.Hour) + int64(i))
+		case f.Type() == reflect.TypeFor[[]Permission]():
+			f.Set(reflect.ValueOf([]Permission{{Name: "edit"}}))
+		}
+	}
+	cm, err := NewConcurrencyManager(Limits{})
+	require.NoError(t, err)
+	st := (&BackgroundManager{cfg: c, cm: cm}).newState()
+	for i := range timeLimits {
+		require.Equal(t, *timeLimits[i].of(&c), st.limit(timeLimit(i)), timeLimits[i].field)
+	}
+	got, same := reflect.ValueOf(st.cfg), 0
+	for i := range got.NumField() {
+		name := got.Type().Field(i).Name
+		want := values.FieldByName(name)
+		if !token.IsExported(name) {
+			continue // is computed
+		}
+		same++
+		require.True(t, want.IsValid(), "settings.%s has the name of a field of Config", name)
+		require.Equal(t, fmt.Sprint(want), fmt.Sprint(got.Field(i)), "newState (manager.go) must copy Config.%s into settings", name)
+	}
+	require.Greater(t, same, 5)
+}
+
+// missingCases returns the constants that a switch leaves out, if it has a case for
+// one of them.
+func missingCases(fset *token.FileSet, file *ast.File, names []string) (missing []string, switches int) {
+	ast.Inspect(file, func(n ast.Node) bool {
+		body, ok := n.(*ast.SwitchStmt)
+		if !ok {
+			return true
+		}
+		var has []string
+		for _, c := range body.Body.List {
+			for _, x := range c.(*ast.CaseClause).List {
+				if id, ok := x.(*ast.Ident); ok && slices.Contains(names, id.Name) {
+					has = append(has, id.Name)
+				}
+			}
+		}
+		if len(has) == 0 {
+			return true
+		}
+		switches++
+		for _, name := range names {
+			if !slices.Contains(has, name) {
+				missing = append(missing, fmt.Sprintf("%s: the switch has no case for %s", fset.Position(n.Pos()), name))
+			}
+		}
+		return true
+	})
+	return missing, switches
+}
+
+func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
+	fset, files := sources(t)
+	waits, _ := constants(fset, files["state_park.go"], "parking")
+	limits, _ := constants(fset, files["state_time.go"], "attemptLimit")
+	require.Equal(t, "attemptLimits", limits[len(limits)-1], "the number of limits comes last")
+	for _, of := range []struct {
+		names []string
+		want  int
+	}{{waits[1:], 3}, {limits[:len(limits)-1], 2}} {
+		total := 0
+		for _, file := range files {
+			missing, n := missingCases(fset, file, of.names)
+			require.Empty(t, missing)
+			total += n
+		}
+		require.Equal(t, of.want, total, "switches over %v", of.names)
+	}
+
+	missing, _ := missingCases(fset, parsed(t, fset, "func f(p parking) { switch p { case forTasks: } }"), []string{"forTasks", "forQuota"})
+	require.Len(t, missing, 1)
+}
+
+// fieldsOf returns the names of the fields of a struct type, those of structs in it
+// included.
+func fieldsOf(file *ast.File, typ string) (names []string) {
+	var add func(s *ast.StructType)
+	add = func(s *ast.StructType) {
+		for _, f := range s.Fields.List {
+			if inner, ok := f.Type.(*ast.StructType); ok {
+				add(inner)
+				continue
+			}
+			for _, name := range f.Names {
+				names = append(names, name.Name)
+			}
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.TypeSpec); ok && spec.Name.Name == typ {
+			if s, ok := spec.Type.(*ast.StructType); ok {
+				add(s)
+			}
+		}
+		return true
+	})
+	return names
+}
+
+// unused returns the names that no selector in the function mentions.
+func unused(file *ast.File, function string, names []string) (out []string) {
+	seen := map[string]bool{}
+	for _, d := range file.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok && f.Name.Name == function {
+			ast.Inspect(f, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok {
+					seen[sel.Sel.Name] = true
+				}
+				return true
+			})
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return seen[name] })
+}
+
+func TestEveryEffectLeavesInItsClass(t *testing.T) {
+	_, files := sources(t)
+	state, manager := files["state.go"], files["manager.go"]
+	rare := fieldsOf(state, "rareEffects")
+	split := slices.Index(rare, "grants") // the first of class after
+	require.Positive(t, split)
+	require.Empty(t, unused(manager, "releaseNow", append(fieldsOf(state, "nowEffects"), rare[:split]...)), "releaseNow must perform the effect")
+	after := slices.DeleteFunc(fieldsOf(state, "afterEffects"), func(name string) bool { return name == "startEnd" })
+	require.Empty(t, unused(manager, "releaseAfter", after), "releaseAfter must perform the effect")
+	require.Empty(t, unused(manager, "releaseRare", rare[split:]), "releaseRare must perform the effect")
+	require.Equal(t, []string{"kicks"}, unused(manager, "releaseRare", []string{"grants", "kicks"}))
+}
+
+func TestEveryDeadlineIsArmedRungAndChecked(t *testing.T) {
+	_, files := sources(t)
+	fields := fieldsOf(files["state_time.go"], "deadlines")
+	require.Contains(t, fields, "outages")
+	require.Empty(t, unused(files["state_time.go"], "first", fields), "deadlines.first must know the deadline, or no timer stands for it")
+	require.Empty(t, unused(files["state_time.go"], "ringDue", fields), "ringDue must handle the deadline")
+	heaps := slices.DeleteFunc(fields, func(name string) bool { return name == "keep" }) // is no heap
+	require.Empty(t, unused(files["invariants.go"], "checkInvariants", heaps), "checkInvariants must check the heap")
+}
+
+func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
+	var part account
+	counts := reflect.ValueOf(&part).Elem()
+	for i := range counts.NumField() {
+		// The counts are unexported, so they are set through their addresses.
+		*(*int)(counts.Field(i).Addr().UnsafePointer()) = i + 1
+	}
+	from, to := &node{account: part.plus(part)}, &node{account: part}
+	graft(part, from, to)
+	for i := range counts.NumField() {
+		name := counts.Type().Field(i).Name
+		require.Equal(t, int64(i+1), reflect.ValueOf(from.account).Field(i).Int(), "account.minus forgets %s", name)
+		require.Equal(t, int64(2*(i+1)), reflect.ValueOf(to.account).Field(i).Int(), "account.plus forgets %s", name)
+	}
+}
+
+// statusWrites returns where a file writes the status or the cause of a task.
+func statusWrites(fset *token.FileSet, file *ast.File) (out []string) {
+	found := func(n ast.Node, in string) {
+		out = append(out, fmt.Sprintf("%s: %s", fset.Position(n.Pos()), in))
+	}
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Name.Name == "transition" {
+			continue
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				for _, x := range n.Lhs {
+					if sel, ok := x.(*ast.SelectorExpr); ok && (sel.Sel.Name == "status" || sel.Sel.Name == "cause") {
+						if of, ok := sel.X.(*ast.Ident); ok && of.Name != "tomb" && of.Name != "l" && of.Name != "o" {
+							found(n, f.Name.Name)
+						}
+					}
+				}
+			case *ast.CompositeLit:
+				if of, ok := n.Type.(*ast.Ident); ok && of.Name == "task" {
+					for _, e := range n.Elts {
+						if kv, ok := e.(*ast.KeyValueExpr); ok && (kv.Key.(*ast.Ident).Name == "status" || kv.Key.(*ast.Ident).Name == "cause") {
+							found(n, f.Name.Name)
+						}
+					}
+				}
+			}
+			return true
+		})
+	}
+	return out
+}
+
+func TestOnlyATransitionWritesAStatus(t *testing.T) {
+	fset, files := sources(t)
+	for _, file := range files {
+		require.Empty(t, statusWrites(fset, file), "call transition: it checks that the change is legal")
+	}
+	require.Len(t, statusWrites(fset, parsed(t, fset, "func f(t *task) { t.status = Failed; t = &task{status: Failed} }")), 2)
+}
+
+// goStatements returns the functions of a file that start a goroutine.
+func goStatements(file *ast.File) (in []string) {
+	for _, d := range file.Decls {
+		ast.Inspect(d, func(n ast.Node) bool {
+			if _, ok := n.(*ast.GoStmt); ok {
+				in = append(in, d.(*ast.FuncDecl).Name.Name)
+			}
+			return true
+		})
+	}
+	return in
+}
+
+func TestGoroutinesStartWhereTheyAreCounted(t *testing.T) {
+	_, files := sources(t)
+	var in []string
+	for _, file := range files {
+		in = append(in, goStatements(file)...)
+	}
+	slices.Sort(in)
+	// AfterFunc and end run what a host registers with the context of a turn.
+	require.Equal(t, []string{"AfterFunc", "begin", "end"}, in, "start it with spawn or begin")
+}
+
+// viewWrites returns where a function given to view changes what it did not make
+// itself and what is no result of its caller.
+func viewWrites(fset *token.FileSet, file *ast.File) (out []string) {
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) != 1 {
+			return true
+		}
+		sel, ok := call.Fun.(*ast.SelectorExpr)
+		f, is := call.Args[0].(*ast.FuncLit)
+		if !ok || !is || sel.Sel.Name != "view" {
+			return true
+		}
+		inside := map[string]bool{"st": true, "m": true}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if as, ok := n.(*ast.AssignStmt); ok && as.Tok == token.DEFINE {
+				for _, x := range as.Lhs {
+					inside[x.(*ast.Ident).Name] = true
+				}
+			}
+			return true
+		})
+		ast.Inspect(f, func(n ast.Node) bool {
+			as, ok := n.(*ast.AssignStmt)
+			if !ok {
+				return true
+			}
+			for _, x := range as.Lhs {
+				if sel, ok := x.(*ast.SelectorExpr); ok {
+					if of, ok := sel.X.(*ast.Ident); !ok || inside[of.Name] {
+						out = append(out, fmt.Sprintf("%s: %s", fset.Position(n.Pos()), sel.Sel.Name))
+					}
+				}
+			}
+			return true
+		})
+		return true
+	})
+	return out
+}
+
+func TestAViewOnlyReads(t *testing.T) {
+	fset, files := sources(t)
+	var found []string
+	for _, file := range files {
+		found = append(found, viewWrites(fset, file)...)
+	}
+	require.Len(t, found, 1, "use update")
+	require.Contains(t, found[0], "observe.go", "see passed")
+	require.Len(t, viewWrites(fset, parsed(t, fset, "func f() { m.view(func(st *state) { st.subs = nil; t := st.find(); t.no = 1; out.x = 2 }) }")), 2)
+}

@@ -1,0 +1,45 @@
+package bgotel
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/bgagent/bgagent"
+	"github.com/stretchr/testify/require"
+)
+
+// asked are the causes of cancellations that somebody asked for. Those that a limit
+// brings about are errors to an operator.
+var asked = map[bgagent.Cause]bool{
+	bgagent.CauseCaller:         true,
+	bgagent.CauseHost:           true,
+	bgagent.CauseAgentWindow:    true,
+	bgagent.CauseParentEnded:    true,
+	bgagent.CauseSessionDeleted: true,
+	bgagent.CauseClosed:         true,
+}
+
+func TestEveryCancellationThatNobodyAskedForIsAnErrorAndIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/observability.md")
+	require.NoError(t, err)
+	_, list, ok := strings.Cut(string(doc), "a time limit ended it (")
+	require.True(t, ok, "docs/observability.md lists the causes that are errors although they are no failures")
+	list, _, _ = strings.Cut(list, ")")
+	var limits []string
+	for c := bgagent.CauseNone + 1; !strings.HasPrefix(c.String(), "("); c++ {
+		switch c.Status() {
+		case bgagent.Completed:
+			require.False(t, wentWrong(c), c)
+		case bgagent.Failed:
+			require.True(t, wentWrong(c), c)
+		default:
+			require.Equal(t, !asked[c], wentWrong(c), "%s: a limit belongs to wentWrong and to the list in docs/observability.md; what somebody asked for belongs to asked", c)
+			if wentWrong(c) {
+				limits = append(limits, "`"+c.String()+"`")
+			}
+		}
+	}
+	require.NotEmpty(t, limits)
+	require.Equal(t, strings.Join(limits, ", "), list)
+}

@@ -1,0 +1,142 @@
+package bgagent
+
+// Parking: an attempt waits between two of its turns.
+//
+// This is one of five ways to wait. A pending task stands in the line of its pool (internal/slots). A
+// pending task with flagAwaitsQuiet waits for the session of its earlier attempt. An attempt that an
+// outage holds (state_outage.go) keeps its slot, because it is about to start. A waiter
+// (state_wait.go) is a caller, not a task. Only a parked attempt waits without a slot.
+
+// parked is the state of an attempt between two of its turns. It waits, holds no slot, and its time
+// limits stand still. It counts as live and can be cancelled.
+//
+//	turnOver -> park -> reconsider -> it waits for nothing any more -> finish
+//	                 -> what it waits for has come -> lineUp -> a slot -> nextTurn -> unpark: the turn
+//	                                                                               -> nothing to tell: reconsider
+//
+// What differs between the kinds of waits is in waits, lookAgain and nextPrompt. A wait that can
+// also end by a time keeps that time here and has a row of its own among the time limits of an
+// attempt (attemptLimit).
+type parked struct {
+	parkedFor parking
+	wantTurn  bool  // what it waits for has come; it is in line for its next turn
+	endCause  Cause // how its last turn ended; the attempt ends so if no further turn comes
+}
+
+// parking says what a parked attempt waits for.
+type parking uint8
+
+const (
+	notParked parking = iota
+	forTasks          // for its own tasks and their notices
+)
+
+// waits reports whether there is anything of this kind for the attempt to wait for.
+func (st *state) waits(a *attempt, what parking) bool {
+	switch what {
+	case forTasks:
+		own := a.t.sess.own
+		return own != nil && (own.live > 0 || own.outstanding() > 0)
+	}
+	panic("bgagent: bug: a wait for nothing")
+}
+
+// lookAgain has settle check whether what the parked attempt waits for has come. Whoever finds that
+// it has calls lineUp.
+func (st *state) lookAgain(a *attempt) {
+	switch a.parkedFor {
+	case forTasks:
+		st.touchNode(a.t.sess.own)
+	}
+}
+
+// nextPrompt makes the prompt of the next turn out of what has come. It reports false if there is
+// nothing to tell any more.
+func (st *state) nextPrompt(a *attempt, now int64) bool {
+	switch a.parkedFor {
+	case forTasks: // the notice of their ends; the host's side adds its text
+		n := a.t.sess.own
+		if n == nil { // everything was read and has expired
+			return false
+		}
+		env := st.pack(n, now)
+		if env == nil { // taken meanwhile
+			return false
+		}
+		a.prompt, a.promptID, a.told = "", "", nil
+		a.notice, n.env, env.flying = env, env, true
+		return true
+	}
+	panic("bgagent: bug: a turn after no wait")
+}
+
+// park makes the attempt wait and gives its slot back.
+func (st *state) park(a *attempt, what parking, cause Cause) {
+	a.parked = parked{parkedFor: what, endCause: cause}
+	st.phase(a, PhaseWaiting)
+	st.releaseSlot(a.t)
+	st.lookAgain(a)
+}
+
+// reconsider finishes a parked attempt that has nothing left to wait for. touchAttempt asks for it.
+func (st *state) reconsider(a *attempt, now int64) {
+	if !a.live() || a.parkedFor == notParked {
+		return
+	}
+	if st.waits(a, a.parkedFor) {
+		if !a.wantTurn {
+			st.lookAgain(a)
+		}
+		return
+	}
+	st.leaveLine(a) // its notice was read or taken meanwhile
+	st.finish(a, a.endCause, "", now)
+}
+
+// scheduleTurn looks whether a task that waits for its own tasks is due to be told about their ends.
+func (st *state) scheduleTurn(n *node, p *task, now int64) {
+	a := p.run
+	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {
+		return
+	}
+	switch at := st.dueAt(n); {
+	case at == 0:
+	case at <= now:
+		st.lineUp(a)
+	default:
+		st.deadlines.nodes.set(&n.alarm, n, at)
+	}
+}
+
+// lineUp puts a parked attempt at the head of the line for a slot, because what it waits for has
+// come.
+func (st *state) lineUp(a *attempt) {
+	a.wantTurn = true
+	st.askForSlot(a.t, true)
+}
+
+// leaveLine gives back the slot, or the place in line, that a parked attempt has for its next turn.
+func (st *state) leaveLine(a *attempt) {
+	if a.wantTurn {
+		a.wantTurn = false
+		st.releaseSlot(a.t)
+	}
+}
+
+// nextTurn starts the next turn of a parked attempt that got a slot.
+func (st *state) nextTurn(a *attempt, now int64) {
+	if !st.nextPrompt(a, now) {
+		st.leaveLine(a)
+		st.touchAttempt(a)
+		return
+	}
+	a.stage = stagePrompt
+	st.unpark(a)
+	st.wantCall(a)
+}
+
+// unpark ends the wait of an attempt that has a slot again.
+func (st *state) unpark(a *attempt) {
+	a.parked = parked{}
+	st.phase(a, PhaseStarting)
+}
