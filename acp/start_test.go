@@ -42,7 +42,7 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 	}{
 		"not installed":     {Config{Command: []string{"no-such-agent"}}, []string{`"no-such-agent"`, "no program", "install it"}},
 		"exits at once":     {in(same, "exit"), []string{"exit status 3", "cannot find my configuration"}},
-		"prints garbage":    {in(same, "noise"), []string{"something else than JSON-RPC", "tick"}},
+		"prints garbage":    {in(same, "noise"), []string{"something other than JSON-RPC", "tick"}},
 		"prints one line":   {in(same, "endless"), []string{"a line of more than 32 MiB", "xxx"}},
 		"says nothing":      {in(func(c *Config) { c.StartTimeout = 300 * time.Millisecond }, "mute"), []string{"initialize", "Config.StartTimeout is 300ms"}},
 		"answers nothing":   {in(func(c *Config) { c.StartTimeout = time.Second }, "silent"), []string{"initialize", "Config.StartTimeout is 1s"}},
@@ -203,7 +203,7 @@ func TestMCPServersAreHandedToTheSession(t *testing.T) {
 	require.Equal(t, "1", prompt(t, c, create(t, c), "mcp").Text)
 	for want, bad := range map[string]MCPServer{
 		"has no name":             {Command: []string{"x"}},
-		"one of Command and URL":  {Name: "none"},
+		"either Command or URL":  {Name: "none"},
 		"servers that are comman": {Name: "web", URL: "http://127.0.0.1:1"},
 	} {
 		list = []MCPServer{bad}
