@@ -32,7 +32,7 @@ func TestAnAgentThatWouldNotAskIsPutIntoAModeInWhichItAsks(t *testing.T) {
 		got, err := ch.modeFor(test.wanted, test.rules)
 		switch test.want {
 		case "":
-			require.ErrorContains(t, err, `cannot be kept from reading, as the rule "*" deny asks`, name)
+			require.ErrorContains(t, err, `cannot be kept from reading, as the rule "*" (deny) requires`, name)
 		case "none":
 			require.NoError(t, err, name)
 			require.Empty(t, got, name)

@@ -135,9 +135,9 @@ func TestARuleThatNobodyKeepsIsRefused(t *testing.T) {
 		require.NoError(t, none.Check([]bgagent.Permission{rule(word, "*", no), rule("*", "*", yes)}), "taken back: %s", word)
 		require.NoError(t, none.Check([]bgagent.Permission{{Name: word, Pattern: "*", Action: no, Kept: true}}), word)
 	}
-	require.EqualError(t, none.Check([]bgagent.Permission{rule("Bash", "rm *", ask)}), `x cannot be kept from running commands, as the rule "Bash rm *" ask asks; take the rule out, or use another agent`)
+	require.EqualError(t, none.Check([]bgagent.Permission{rule("Bash", "rm *", ask)}), `x cannot be kept from running commands, as the rule "Bash rm *" (ask) requires; remove the rule, or use another agent`)
 	require.NoError(t, some.Check([]bgagent.Permission{rule("write", "*", no), rule("shell", "rm *", no), rule("bash", "*", no)}))
-	require.ErrorContains(t, some.Check([]bgagent.Permission{rule("write", "*.go", no)}), `x cannot be kept from editing some files only, as the rule "write *.go" deny asks`)
+	require.ErrorContains(t, some.Check([]bgagent.Permission{rule("write", "*.go", no)}), `x cannot be kept from editing some files only, as the rule "write *.go" (deny) requires`)
 	require.ErrorContains(t, some.Check([]bgagent.Permission{rule("grep", "*", no)}), "x cannot be kept from reading")
 }
 
