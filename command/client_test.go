@@ -75,7 +75,7 @@ func TestAProgramThatLosesItsSessionIsAnError(t *testing.T) {
 	own, _ := c.ProgramSession(id)
 	require.NoError(t, os.Remove(filepath.Join(home, own)))
 	end, err := play(t, c, id, "say two")
-	require.Contains(t, failure(t, err).Problem, "did not go on with its session "+own)
+	require.Contains(t, failure(t, err).Problem, "did not continue its session "+own)
 	require.Equal(t, bgagent.StopError, end.Stop)
 	now, _ := c.ProgramSession(id)
 	require.Equal(t, own, now, "the session that it began instead is not taken for it")
@@ -198,7 +198,7 @@ func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
 		{"wrong path", Agent{Program: Text("x"), Command: []string{dir + "/none"}}, bgagent.SessionSpec{}, "install it, or correct the path", fs.ErrNotExist},
 		{"not executable", Agent{Program: Text("x"), Command: []string{plain}}, bgagent.SessionSpec{}, "make it executable", fs.ErrPermission},
 		{"no directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: dir + "/gone"}, "the working directory " + dir + "/gone", fs.ErrNotExist},
-		{"a file for a directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: plain}, "is no directory", nil},
+		{"a file for a directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: plain}, "is a file; name a directory", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := clientOf(t, tc.a)
@@ -248,14 +248,14 @@ func TestATurnEndsAsTheProgramEnds(t *testing.T) {
 		{prompt: "stops turn limit", stop: bgagent.StopTurnLimit, text: "half an answer"},
 		{prompt: "stops refused", stop: bgagent.StopRefused, text: "half an answer"},
 		{prompt: "stops aborted", stop: bgagent.StopAborted, text: "half an answer"},
-		{prompt: "stops interrupted", stop: bgagent.StopInterrupted, text: "half an answer", problem: "it said that the turn has failed"},
+		{prompt: "stops interrupted", stop: bgagent.StopInterrupted, text: "half an answer", problem: "it reported that the turn failed"},
 		{prompt: "quit", stop: bgagent.StopInterrupted, text: "and then", problem: "it exited with code 0 in the middle of the turn"},
 		{prompt: "killed", stop: bgagent.StopInterrupted, text: "ah", problem: "it was ended by a signal from outside (killed)", code: -1},
 		{prompt: "exit 143 bye", stop: bgagent.StopInterrupted, problem: "it exited with code 143: bye", code: 143, stderr: "log: begin\nbye"},
 		{prompt: "exit 2 error: no account\n  see the manual", stop: bgagent.StopError, problem: "it exited with code 2: error: no account", code: 2, stderr: "log: begin\nerror: no account\n  see the manual"},
 		{prompt: "mute 7 Unknown argument: --x", stop: bgagent.StopError, problem: "it exited with code 7: Unknown argument: --x", code: 7, stderr: "log: begin\nUnknown argument: --x"},
-		{prompt: "mute 0 hello", stop: bgagent.StopError, problem: "it printed nothing; is it the program, in a version, that the agent's Program is for?", stderr: "log: begin\nhello"},
-		{prompt: "mutegarbage", stop: bgagent.StopError, problem: `it printed nothing that is known of it, first "Welcome to another program!"; is it the program, in a version, that the agent's Program is for?`},
+		{prompt: "mute 0 hello", stop: bgagent.StopError, problem: "it printed nothing; check that the program and its version match the agent's Program", stderr: "log: begin\nhello"},
+		{prompt: "mutegarbage", stop: bgagent.StopError, problem: `it printed nothing that its decoder knows, first "Welcome to another program!"; check that the program and its version match the agent's Program`},
 	} {
 		t.Run(tc.prompt, func(t *testing.T) {
 			end, err := play(t, c, create(t, c), tc.prompt)
@@ -341,7 +341,7 @@ func TestAProgramThatPrintsGarbageForEverIsStopped(t *testing.T) {
 func TestAProgramThatNeverEndsItsFirstLineIsStopped(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.MaxLine = 100 << 10 })
 	_, err := play(t, c, create(t, c), "muteline")
-	require.Contains(t, failure(t, err).Problem, "it printed a line of more than 102400 bytes (Config.MaxLine), and nothing that is known of it; is it the program")
+	require.Contains(t, failure(t, err).Problem, "it printed a line of more than 102400 bytes (Config.MaxLine), and nothing that its decoder knows; check that the program")
 }
 
 func TestAProgramThatReadsNothingHoldsNothingUp(t *testing.T) {

@@ -22,13 +22,13 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 		{"codex again", Codex(), turnSpec{prompt: "x", session: "01a2", model: "m"}, `exec|resume|--json|--skip-git-repo-check|--model=m|01a2|-`, "x", ""},
 		{"gemini", Gemini(), turnSpec{prompt: "x", model: "m", system: "be brief"}, `--output-format|stream-json|--model=m`, "be brief\n\nx", ""},
 		{"gemini again", Gemini(), turnSpec{prompt: "x", session: "s", system: "be brief"}, `--output-format|stream-json|--resume=s`, "x", ""},
-		{"gemini has no profiles", Gemini(), full, "", "", `gemini cannot be told which profile to use; "p" was asked for`},
+		{"gemini has no profiles", Gemini(), full, "", "", `gemini cannot be told which profile to use, but "p" was requested`},
 		{"opencode", Opencode(), full, `run|--format|json|--model=m|--agent=p|--more`, "be \"brief\"\n\n--do it", ""},
 		{"opencode again", Opencode(), turnSpec{prompt: "x", session: "ses_1"}, `run|--format|json|--session=ses_1`, "x", ""},
 		{"claude", Claude(), full, `-p|--output-format|stream-json|--verbose|--include-partial-messages|--model=m|--agent=p|--append-system-prompt=be "brief"|--more`, "--do it", ""},
 		{"claude again", Claude(), turnSpec{prompt: "x", session: "s"}, `-p|--output-format|stream-json|--verbose|--include-partial-messages|--resume=s`, "x", ""},
 		{"text", Text("x"), turnSpec{prompt: "p", args: []string{"-q"}}, `-q`, "p", ""},
-		{"text has no model", Text("x"), turnSpec{prompt: "p", model: "big"}, "", "", `x cannot be told which model to use; "big" was asked for`},
+		{"text has no model", Text("x"), turnSpec{prompt: "p", model: "big"}, "", "", `x cannot be told which model to use, but "big" was requested`},
 		{"lines again", Lines("x"), turnSpec{prompt: "p", session: "s"}, `--session=s`, "p", ""},
 		{"a session that is a flag", Codex(), turnSpec{prompt: "x", session: "--last"}, "", "", `the session "--last" begins with a dash`},
 		{"NUL", Codex(), turnSpec{prompt: "x", model: "a\x00b"}, "", "", "NUL byte"},
@@ -94,7 +94,7 @@ func TestASystemTextThatIsTooLongIsNamed(t *testing.T) {
 	long := strings.Repeat("s", 200<<10)
 	for _, p := range []Program{Codex(), Claude()} {
 		_, err := p.invoke(turnSpec{prompt: "x", system: long})
-		require.ErrorContains(t, err, "the system text has 204800 bytes, and "+p.Executable+" takes it as an argument", "not the prompt")
+		require.ErrorContains(t, err, "the system text has 204800 bytes, but "+p.Executable+" takes it as an argument", "not the prompt")
 	}
 	for _, p := range []Program{Gemini(), Opencode()} {
 		call, err := p.invoke(turnSpec{prompt: "x", system: long})
@@ -151,7 +151,7 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 		{"opencode: none", Opencode(), nil, "", ""},
 		{"opencode: in order", Opencode(), []bgagent.Permission{rule("edit", "*", no), all, rule("bash", "*", yes), rule("bash", "rm *", ask), rule("bash", "ls", yes), rule("bash", "rm *", no), rule("edit", "", no)},
 			`OPENCODE_PERMISSION={"*":{"*":"allow"},"bash":{"*":"allow","ls":"allow","rm *":"deny"},"edit":{"*":"deny"}}`, ""},
-		{"opencode: back to a name", Opencode(), []bgagent.Permission{rule("edit", "*", no), rule("b*", "*", no), rule("edit", "x", yes)}, "", `put those for "edit" after each other`},
+		{"opencode: back to a name", Opencode(), []bgagent.Permission{rule("edit", "*", no), rule("b*", "*", no), rule("edit", "x", yes)}, "", `put those for "edit" next to each other`},
 		{"claude: none", Claude(), nil, "", ""},
 		{"claude: look only", Claude(), []bgagent.Permission{rule("edit", "*", no), rule("bash", "git log *", yes), rule("bash", "rm *", no), rule("mcp__db__drop", "*", no)},
 			"--allowedTools=Bash(git log *)|--disallowedTools=Edit,Write,NotebookEdit,Bash(rm *),mcp__db__drop", ""},
@@ -225,7 +225,7 @@ func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
 			continue
 		}
 		require.ErrorContains(t, err, tc.bad)
-		require.ErrorContains(t, err, "rules of the task; take it out there, and say it in rules")
+		require.ErrorContains(t, err, "rules of the task; remove it there, and write it as rules")
 		spec.rules = nil
 		_, err = tc.p.invoke(spec)
 		require.NoError(t, err, "without rules there is nothing to undo")
@@ -243,18 +243,18 @@ func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
 		return Config{Agents: map[string]Agent{"a": a}}
 	}
 	for want, cfg := range map[string]Config{
-		"command.Config.Agents: is empty":                        {},
-		"has an agent without a name":                            {Agents: map[string]Agent{"": {Program: Codex()}}},
-		"must not be negative":                                   {Agents: map[string]Agent{"a": {Program: Codex()}}, Grace: -1},
-		`Agents["a"]: Program.Executable is empty`:               with(func(a *Agent) { a.Program = Program{} }),
-		`Env has "=x"; it must be NAME=value`:                    with(func(a *Agent) { a.Env = []string{"=x"} }),
-		"Env sets BGAGENT_TURN, which the client sets":           with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
-		`Agents["a"].Profile: is "p"; gemini has no`:             with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
-		"Env sets BGAGENT_INSTANCE, which the client sets":       with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
-		"command.Config.Instance: is \"a/b\"; it may hold":       {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
-		"Program.Resume has no {session}":                        with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
-		"Program.Start.Args has {prompt}; it belongs into":       with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
-		"Program.Start.Stdin has {prompt}; it is for prompts on": with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
+		"command.Config.Agents: is empty":                  {},
+		"has an agent without a name":                      {Agents: map[string]Agent{"": {Program: Codex()}}},
+		"must not be negative":                             {Agents: map[string]Agent{"a": {Program: Codex()}}, Grace: -1},
+		`Agents["a"]: Program.Executable is empty`:         with(func(a *Agent) { a.Program = Program{} }),
+		`Env has "=x"; write NAME=value`:                   with(func(a *Agent) { a.Env = []string{"=x"} }),
+		"Env sets BGAGENT_TURN, which the client sets":     with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
+		`Agents["a"].Profile: is "p"; gemini has no`:       with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
+		"Env sets BGAGENT_INSTANCE, which the client sets": with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
+		"command.Config.Instance: is \"a/b\"; it may hold": {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
+		"Program.Resume has no {session}":                  with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
+		"Program.Start.Args has {prompt}; move it to":      with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
+		"Program.Start.Stdin has {prompt}; remove it":      with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
 	} {
 		_, err := New(cfg)
 		require.ErrorContains(t, err, want)

@@ -32,7 +32,7 @@ func TestTextIsReadInUTF16AndElseMustBeUTF8(t *testing.T) {
 	}
 	for _, prompt := range []string{`o\000k\000`, `caf\351`} {
 		end, err := play(t, c, create(t, c), prompt)
-		require.Contains(t, failure(t, err).Problem, "no text in UTF-8", prompt)
+		require.Contains(t, failure(t, err).Problem, "not UTF-8 text", prompt)
 		require.Equal(t, bgagent.StopError, end.Stop)
 	}
 }
@@ -78,7 +78,7 @@ func TestAFollowUpNeverGoesToAnEmptySessionSilently(t *testing.T) {
 	_, err = play(t, c, id, `print {"type":"message","text":"`+strings.Repeat("x", 2000)+`"}`+"\n"+`{"type":"end"}`)
 	require.NoError(t, err)
 	_, err = play(t, c, id, "say more")
-	require.ErrorContains(t, err, "it never told its session")
+	require.ErrorContains(t, err, "it never reported its session")
 }
 
 func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
