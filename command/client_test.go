@@ -78,7 +78,7 @@ func TestAProgramThatLosesItsSessionIsAnError(t *testing.T) {
 	require.Contains(t, failure(t, err).Problem, "did not continue its session "+own)
 	require.Equal(t, bgagent.StopError, end.Stop)
 	now, _ := c.ProgramSession(id)
-	require.Equal(t, own, now, "the session that it began instead is not taken for it")
+	require.Equal(t, own, now, "the session that it began instead does not replace it")
 }
 
 func TestASessionThatTheProgramForgotBeginsAgainWithItsPrompts(t *testing.T) {
@@ -92,7 +92,7 @@ func TestASessionThatTheProgramForgotBeginsAgainWithItsPrompts(t *testing.T) {
 	}
 	page, err := c.Messages(t.Context(), id, "", 10)
 	require.NoError(t, err)
-	require.Equal(t, "and again", page.Messages[2].Text, "only what was new is shown")
+	require.Equal(t, "and again", page.Messages[2].Text, "only the new prompt is shown")
 
 	id = create(t, c)
 	_, err = play(t, c, id, "say something")
@@ -283,7 +283,7 @@ func TestAProgramThatIsDoneAndDoesNotExitHasSucceeded(t *testing.T) {
 
 func TestAnEndThatIsTakenBackIsNotWaitedFor(t *testing.T) {
 	var o Output
-	require.False(t, o.seal(), "nothing was said of an end")
+	require.False(t, o.seal(), "no end was reported")
 	o.End(bgagent.StopEndOfTurn, "", "")
 	o.GoesOn()
 	require.False(t, o.seal())
@@ -311,7 +311,7 @@ func TestLinesOfAnyLength(t *testing.T) {
 	require.Len(t, end.Text, 200000)
 	end, err = play(t, c, create(t, c), "big 400000")
 	require.NoError(t, err)
-	require.Len(t, end.Text, 300<<10/8, "a long string of a line that is too long is cut")
+	require.Len(t, end.Text, 300<<10/8, "a long string in a line that is too long is cut")
 	_, err = play(t, c, create(t, c), "flood 3000000")
 	require.NoError(t, err)
 }
@@ -379,7 +379,7 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 			}
 			c := linesClient(t, func(cfg *Config) { cfg.Grace = grace })
 			end, err := play(t, c, create(t, c), "child "+place)
-			require.NoError(t, err, "it ends although its child holds the pipes")
+			require.NoError(t, err, "the turn ends although a child holds the pipes open")
 			pid, err := strconv.Atoi(end.Text)
 			require.NoError(t, err)
 			require.False(t, runs(pid), "process %d is left", pid)
@@ -403,7 +403,7 @@ func TestAProcessThatEscapesDoesNotHoldTheTurnUp(t *testing.T) {
 	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
 	pid, err := strconv.Atoi(end.Text)
 	require.NoError(t, err)
-	require.True(t, runs(pid), "a program may start what is to outlive it")
+	require.True(t, runs(pid), "a program may start a process that outlives it")
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
@@ -420,7 +420,7 @@ func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {
 	}
 	end, err := play(t, c, id, "recall")
 	require.NoError(t, err)
-	require.Equal(t, "slow", end.Text, "the program's session is the one of the turn that was aborted")
+	require.Equal(t, "slow", end.Text, "the session of the aborted turn continues")
 }
 
 func TestTheCauseOfTheContextIsTheErrorOfATurnThatItEnds(t *testing.T) {
@@ -434,7 +434,7 @@ func TestTheCauseOfTheContextIsTheErrorOfATurnThatItEnds(t *testing.T) {
 	require.ErrorIs(t, turn.err, why)
 	require.Equal(t, bgagent.StopAborted, turn.end.Stop)
 	_, err := c.RunTurn(ctx, create(t, c), bgagent.Prompt{Text: "say x"}, nil)
-	require.ErrorIs(t, err, why, "and no program is started in one that has ended")
+	require.ErrorIs(t, err, why, "no program is started if the context has ended")
 }
 
 func TestAProgramThatIgnoresSignalsIsKilledAfterTheGraceTime(t *testing.T) {

@@ -58,7 +58,7 @@ func TestHintIsTheLineThatSaysMost(t *testing.T) {
 	}
 }
 
-// zeros is an endless text without an end of line.
+// zeros is an endless text without a line end.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

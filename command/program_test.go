@@ -64,7 +64,7 @@ func TestAPromptIsNoCommandToTheProgram(t *testing.T) {
 	}
 	call, err := (&Program{Executable: "x"}).invoke(turnSpec{prompt: "/quit"})
 	require.NoError(t, err)
-	require.Equal(t, "/quit", call.stdin, "a program that has no commands is given the prompt as it is")
+	require.Equal(t, "/quit", call.stdin, "a program without commands gets the prompt as it is")
 	gemini := Gemini()
 	call, err = gemini.invoke(turnSpec{prompt: "go", system: "/always be brief"})
 	require.NoError(t, err)
@@ -219,7 +219,7 @@ func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
 		_, err := tc.p.invoke(spec)
 		spec.before, spec.args = spec.args, nil
 		_, before := tc.p.invoke(spec)
-		require.Equal(t, err, before, "what is in Agent.Command counts, too")
+		require.Equal(t, err, before, "arguments in Agent.Command count, too")
 		if tc.bad == "" {
 			require.NoError(t, err)
 			continue
@@ -233,7 +233,7 @@ func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
 	p := Program{Executable: "x", Rules: func([]bgagent.Permission) (args, env []string, err error) { return []string{"--only-look"}, nil, nil }}
 	call, err := p.invoke(turnSpec{args: []string{"--do=all"}})
 	require.NoError(t, err)
-	require.Equal(t, []string{"--do=all", "--only-look"}, call.args, "the last word is that of the rules")
+	require.Equal(t, []string{"--do=all", "--only-look"}, call.args, "the arguments from the rules come last")
 }
 
 func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 )
 
 func TestTextIsReadInUTF16AndElseMustBeUTF8(t *testing.T) {
-	// The prompt of this program is a format for printf.
+	// The program passes its prompt to printf as the format.
 	p := Text("sh")
 	p.Start = Form{Args: []string{"-c", `printf "$1"`, "x"}, Prompt: []string{"{prompt}"}}
 	c := clientOf(t, Agent{Program: p})
@@ -46,7 +46,7 @@ func TestWhatWasNotUnderstoodIsNamedWhenTheTurnEndsBadly(t *testing.T) {
 	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: "half"}, end)
 	require.Contains(t, logged.String(), "2 lines were not understood")
 	_, err = play(t, c, create(t, c), "print x\n{\"type\":\"end\"}")
-	require.NoError(t, err, "a turn that ends well has no reason to say so")
+	require.NoError(t, err, "a turn that ends well has no reason to name them in")
 }
 
 func TestAPromptThatIsPrintedAgainIsNoEvent(t *testing.T) {
@@ -60,7 +60,7 @@ func TestAPromptThatIsPrintedAgainIsNoEvent(t *testing.T) {
 func TestAFollowUpNeverGoesToAnEmptySessionSilently(t *testing.T) {
 	c := linesClient(t)
 	id := create(t, c)
-	for _, answer := range []string{"one", "two"} { // the line with the session never comes
+	for _, answer := range []string{"one", "two"} { // the program never reports its session
 		_, err := play(t, c, id, `print {"type":"message","text":"`+answer+`"}`+"\n"+`{"type":"end"}`)
 		require.NoError(t, err)
 	}
@@ -71,7 +71,7 @@ func TestAFollowUpNeverGoesToAnEmptySessionSilently(t *testing.T) {
 	}
 	page, err := c.Messages(t.Context(), id, "", 10)
 	require.NoError(t, err)
-	require.Equal(t, "repeat three", page.Messages[4].Text, "only what was new is shown")
+	require.Equal(t, "repeat three", page.Messages[4].Text, "only the new prompt is shown")
 
 	c = linesClient(t, func(cfg *Config) { cfg.Keep = 1000 })
 	id = create(t, c)
@@ -92,7 +92,7 @@ func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
 	require.False(t, silent.heard.Load())
 	_, err = io.ReadAll(silent.hears(strings.NewReader("x"), 1))
 	require.NoError(t, err)
-	require.True(t, silent.heard.Load(), "one that has printed something is not silent")
+	require.True(t, silent.heard.Load(), "a program that has printed something is not silent")
 }
 
 func TestAProgramThatIsKilledBeforeItPrintsWasInterrupted(t *testing.T) {
@@ -113,7 +113,7 @@ func TestWorkInTheBackgroundThatIsCutOffIsNamed(t *testing.T) {
 	require.Equal(t, bgagent.StopInterrupted, end.Stop)
 	require.Equal(t, "I have started the tests and wait for them", end.Text)
 	end, err = play(t, c, create(t, c), "printlater 300 "+claudeStarted+"\n"+claudeFirst+"\n|"+claudeDone+"\n"+claudeSecond)
-	require.NoError(t, err, "it is not stopped while it waits, which takes longer than the grace time")
+	require.NoError(t, err, "it is not stopped while it waits for longer than the grace time")
 	require.Equal(t, "The tests pass", end.Text)
 }
 
@@ -127,7 +127,7 @@ func TestACutAnswerIsPartialAndTheReasonSaysWhy(t *testing.T) {
 	require.Equal(t, "Loop detected, stopping execution", failure(t, err).Problem)
 	end, err = play(t, c, create(t, c), `print {"type":"message","role":"assistant","content":"half"}`+"\n"+
 		`{"type":"error","severity":"error","message":"Model stream ended without a finish reason."}`+"\n"+`{"type":"result","status":"error"}`)
-	require.Equal(t, bgagent.StopError, end.Stop, "also with exit code 0")
+	require.Equal(t, bgagent.StopError, end.Stop, "even with exit code 0")
 	require.Contains(t, failure(t, err).Problem, "Model stream ended without a finish reason.")
 }
 
@@ -155,7 +155,7 @@ func TestTheHostIsGivenWhatAProgramPrints(t *testing.T) {
 		}
 	})
 	_, err := c.RunTurn(t.Context(), create(t, c), bgagent.Prompt{Task: "bg_7", Text: `\033[1ma\377`}, bgagent.NewReporter(func(bgagent.Report) {}))
-	require.Error(t, err, "that is no UTF-8")
+	require.Error(t, err, "it is not UTF-8")
 	require.Equal(t, map[string]string{"bg_7 1": "\x1b[1ma\xffmore", "bg_7 2": "\x1b[1ma\xff"}, printed)
 }
 
@@ -176,7 +176,7 @@ func TestAnEndIsNoneForAsLongAsTheProgramWorksInTheBackground(t *testing.T) {
 	o := newOutput(nil, 1, bgagent.Usage{})
 	o.Background([]string{"go test"})
 	o.End(bgagent.StopEndOfTurn, "I wait for the tests", "")
-	require.False(t, o.brief().over, "however long that takes: nobody waits for the exit of the program yet")
+	require.False(t, o.brief().over, "the wait for the program's exit has not begun")
 	require.False(t, o.seal())
 	o.Background(nil)
 	require.True(t, o.brief().over)
