@@ -23,7 +23,7 @@ func startError(t *testing.T, cfg Config) string {
 	defer cancel()
 	_, err := c.CreateSession(ctx, bgagent.SessionSpec{})
 	require.Error(t, err)
-	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // somebody may log in meanwhile
+	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // an agent that waits for a login stays
 		require.Zero(t, c.processes(), "a failed start has left a process")
 	}
 	return err.Error()
@@ -64,17 +64,17 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestASessionThatDoesNotComeIsNotWaitedForForEver(t *testing.T) {
+func TestTheWaitForASessionIsBounded(t *testing.T) {
 	c := open(t, program(t, "nosession"))
 	_, err := c.ready(t.Context())
 	require.NoError(t, err)
-	c.cfg.StartTimeout = 100 * time.Millisecond // it has started by now
+	c.cfg.StartTimeout = 100 * time.Millisecond // the agent has started by now
 	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{})
 	require.ErrorContains(t, err, "no answer to the request to create a session")
 	require.ErrorContains(t, err, "Config.StartTimeout is 100ms")
 }
 
-func TestWhatIsPrintedBesideTheProtocolIsSkipped(t *testing.T) {
+func TestOutputOutsideTheProtocolIsSkipped(t *testing.T) {
 	c := open(t, program(t, "prose"))
 	id := create(t, c)
 	e := prompt(t, c, id, "raw and more prose\nsay hello\nraw {\"jsonrpc\":\"2.0\",\"method\":\"unheard/of\"}\nraw []\nraw {\"jsonrpc\":\"2.0\",\"id\":\"x\",\"result\":1}")
@@ -89,7 +89,7 @@ func TestAnAgentIsAuthenticated(t *testing.T) {
 	require.Equal(t, "hello", prompt(t, c, create(t, c), "say hello").Text)
 }
 
-func TestAFailedStartIsTriedAgainWithTheNextSession(t *testing.T) {
+func TestTheNextSessionRetriesAFailedStart(t *testing.T) {
 	flag := filepath.Join(t.TempDir(), "flag")
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -203,7 +203,7 @@ func TestMCPServersAreHandedToTheSession(t *testing.T) {
 	require.Equal(t, "1", prompt(t, c, create(t, c), "mcp").Text)
 	for want, bad := range map[string]MCPServer{
 		"has no name":             {Command: []string{"x"}},
-		"either Command or URL":  {Name: "none"},
+		"either Command or URL":   {Name: "none"},
 		"servers that are comman": {Name: "web", URL: "http://127.0.0.1:1"},
 	} {
 		list = []MCPServer{bad}

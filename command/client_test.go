@@ -81,7 +81,7 @@ func TestAProgramThatLosesItsSessionIsAnError(t *testing.T) {
 	require.Equal(t, own, now, "the session that it began instead does not replace it")
 }
 
-func TestASessionThatTheProgramForgotBeginsAgainWithItsPrompts(t *testing.T) {
+func TestALostSessionBeginsAgainWithItsPrompts(t *testing.T) {
 	p := Lines("fake")
 	p.ForgetsUnanswered = true
 	c := clientOf(t, fakeAgent(t, p))
@@ -121,7 +121,7 @@ func TestAProgramWithoutResumeBeginsAnewEachTurn(t *testing.T) {
 	require.Equal(t, "recall", end.Text)
 }
 
-func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
+func TestAProgramGetsItsArgumentsEnvironmentAndDirectory(t *testing.T) {
 	t.Setenv("SECRET_TOKEN", "hidden")
 	t.Setenv("OWN_ONE", "1")
 	t.Setenv("OWN_TWO", "2")
@@ -149,7 +149,7 @@ func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
 	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
 }
 
-func TestEveryProcessNamesTheLifeOfItsHost(t *testing.T) {
+func TestEveryProcessCarriesTheInstanceOfItsHost(t *testing.T) {
 	t.Setenv(InstanceVariable, "outer")
 	a := fakeAgent(t, Lines("fake"))
 	c, err := New(Config{Agents: map[string]Agent{"a": a}, Instance: "this-life"})
@@ -159,7 +159,7 @@ func TestEveryProcessNamesTheLifeOfItsHost(t *testing.T) {
 	require.Contains(t, end.Text, InstanceVariable+"=outer/this-life")
 }
 
-func TestPromptsThatAreNoOrdinaryArguments(t *testing.T) {
+func TestUnusualPromptsArriveUnchanged(t *testing.T) {
 	byArgument := Lines("fake")
 	byArgument.Start = Form{Prompt: []string{"--", "{prompt}"}, Stdin: []string{}}
 	long := strings.Repeat("a", 200<<10)
@@ -181,7 +181,7 @@ func TestPromptsThatAreNoOrdinaryArguments(t *testing.T) {
 	require.ErrorContains(t, err, "shorten it, or put it into a file")
 }
 
-func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
+func TestAnImpossibleStartSaysWhatToDo(t *testing.T) {
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "plain")
 	require.NoError(t, os.WriteFile(plain, []byte("no program"), 0o600))
@@ -218,7 +218,7 @@ func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
 	require.ErrorContains(t, err, `there is no agent "b"; there are: a`)
 }
 
-func TestADirectoryThatVanishesIsNamed(t *testing.T) {
+func TestAVanishedDirectoryIsNamed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tree")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	c := linesClient(t, func(cfg *Config) { cfg.Directory = dir })
@@ -272,7 +272,7 @@ func TestATurnEndsAsTheProgramEnds(t *testing.T) {
 	}
 }
 
-func TestAProgramThatIsDoneAndDoesNotExitHasSucceeded(t *testing.T) {
+func TestAProgramThatEndsItsTurnWithoutExitingSucceeds(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.Grace = 50 * time.Millisecond })
 	for prompt, want := range map[string]string{"linger there": "done, and there", "lingerpolite": "done"} {
 		end, err := play(t, c, create(t, c), prompt)
@@ -281,7 +281,7 @@ func TestAProgramThatIsDoneAndDoesNotExitHasSucceeded(t *testing.T) {
 	}
 }
 
-func TestAnEndThatIsTakenBackIsNotWaitedFor(t *testing.T) {
+func TestAnEndCanBeTakenBackUntilItIsSealed(t *testing.T) {
 	var o Output
 	require.False(t, o.seal(), "no end was reported")
 	o.End(bgagent.StopEndOfTurn, "", "")
@@ -344,7 +344,7 @@ func TestAProgramThatNeverEndsItsFirstLineIsStopped(t *testing.T) {
 	require.Contains(t, failure(t, err).Problem, "it printed a line of more than 102400 bytes (Config.MaxLine), and nothing that its decoder knows; check that the program")
 }
 
-func TestAProgramThatReadsNothingHoldsNothingUp(t *testing.T) {
+func TestAProgramThatReadsNothingDelaysNothing(t *testing.T) {
 	a := fakeAgent(t, Lines("fake"))
 	a.Args = []string{"--deaf"}
 	c := clientOf(t, a)
@@ -396,7 +396,7 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 	}
 }
 
-func TestAProcessThatEscapesDoesNotHoldTheTurnUp(t *testing.T) {
+func TestAProcessThatEscapesDoesNotDelayTheTurn(t *testing.T) {
 	c := linesClient(t)
 	end, err := play(t, c, create(t, c), "child escape stubborn")
 	require.NoError(t, err)
@@ -407,7 +407,7 @@ func TestAProcessThatEscapesDoesNotHoldTheTurnUp(t *testing.T) {
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
-func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {
+func TestAnAbortedSessionCanContinue(t *testing.T) {
 	c := linesClient(t)
 	id := create(t, c)
 	for _, prompt := range []string{"slow", "polite"} {
@@ -423,7 +423,7 @@ func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {
 	require.Equal(t, "slow", end.Text, "the session of the aborted turn continues")
 }
 
-func TestTheCauseOfTheContextIsTheErrorOfATurnThatItEnds(t *testing.T) {
+func TestATurnEndedByItsContextReturnsTheCause(t *testing.T) {
 	c := linesClient(t)
 	why := errors.New("the user went home")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -511,7 +511,7 @@ func TestAgentsAreListedWithoutTheFallback(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestTheConversationThatIsKeptIsBounded(t *testing.T) {
+func TestTheKeptConversationIsBounded(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.Keep = 1000 })
 	id := create(t, c)
 	for range 3 {

@@ -64,7 +64,7 @@ func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (s
 	}
 }
 
-func TestDecodersReadWhatTheProgramsHavePrinted(t *testing.T) {
+func TestDecodersReadRecordedOutput(t *testing.T) {
 	const endOfTurn, failed = bgagent.StopEndOfTurn, bgagent.StopError
 	used := func(in, out int64) bgagent.Usage { return bgagent.Usage{InputTokens: in, OutputTokens: out} }
 	for _, tc := range []struct {
@@ -155,7 +155,7 @@ func TestCodexTokensOfEarlierTurnsAreNotCountedTwice(t *testing.T) {
 }
 
 // These lines come from the programs' documentation and were not recorded.
-func TestLinesThatTheScriptedModelDoesNotProvoke(t *testing.T) {
+func TestDecodersReadDocumentedLines(t *testing.T) {
 	for _, tc := range []struct{ program, line, want string }{
 		{"codex", `{"type":"item.completed","item":{"id":"i","type":"reasoning","text":"hm"}}`, "thinks hm"},
 		{"codex", `{"type":"item.started","item":{"id":"i","type":"mcp_tool_call","server":"db","tool":"query","status":"in_progress"}}`, "1.i db.query running"},
@@ -201,7 +201,7 @@ func TestLinesThatTheScriptedModelDoesNotProvoke(t *testing.T) {
 	}
 }
 
-func TestLinesOfOurOwnForm(t *testing.T) {
+func TestDecodeLinesReadsItsFormat(t *testing.T) {
 	got, heard := decodeAll(DecodeLines(), 3, bgagent.Usage{}, []byte(`greetings
 {"type":"session","id":"s1"}
 {"type":"reasoning","text":"hm"}
@@ -233,7 +233,7 @@ func TestLinesOfOurOwnForm(t *testing.T) {
 	}
 }
 
-func TestWhatAProgramSaysIsBounded(t *testing.T) {
+func TestKeptOutputIsBounded(t *testing.T) {
 	var heard []bgagent.MessageTool
 	o := newOutput(bgagent.NewReporter(func(r bgagent.Report) {
 		if r.Kind == bgagent.ReportTool {

@@ -329,7 +329,7 @@ func TestRealModelHangsUntilTheTimeToLive(t *testing.T) {
 	})
 }
 
-func TestRealArgumentsThatAreWrong(t *testing.T) {
+func TestRealWrongArguments(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.scene(t, bgagent.Config{}, func(a *Agent) { a.Args = []string{"--no-such-flag"} })
 		task := s.run("@say hello")
@@ -360,7 +360,7 @@ func TestRealCodexThreeTasksWithALimitOfTwo(t *testing.T) {
 	s.nothingLeft()
 }
 
-func TestRealRulesAreKept(t *testing.T) {
+func TestRealRulesAreEnforced(t *testing.T) {
 	look := []bgagent.Permission{
 		{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny},
 		{Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny},

@@ -47,7 +47,7 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 	}
 }
 
-func TestAPromptIsNoCommandToTheProgram(t *testing.T) {
+func TestAPromptIsNeverACommandToTheProgram(t *testing.T) {
 	for prompt, led := range map[string]bool{
 		"/quit": true, "/src/main.go has a bug": true, " \n\t/help": true, "\u00a0\ufeff/help": true, "/": true,
 		"look at /src/main.go": false, "!ls": false, "# a title": false, "": false, "\n": false,
@@ -71,7 +71,7 @@ func TestAPromptIsNoCommandToTheProgram(t *testing.T) {
 	require.Equal(t, "The task:\n\n/always be brief\n\ngo", call.stdin)
 }
 
-func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
+func TestAPromptAsAnArgumentIsNeverAFlag(t *testing.T) {
 	for _, tc := range []struct {
 		form Form
 		want string
@@ -90,7 +90,7 @@ func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
 	}
 }
 
-func TestASystemTextThatIsTooLongIsNamed(t *testing.T) {
+func TestATooLongSystemTextIsNamed(t *testing.T) {
 	long := strings.Repeat("s", 200<<10)
 	for _, p := range []Program{Codex(), Claude()} {
 		_, err := p.invoke(turnSpec{prompt: "x", system: long})
@@ -190,7 +190,7 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
+func TestArgumentsThatUndoRulesAreRefused(t *testing.T) {
 	noShell := []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny}, {Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny}}
 	for _, tc := range []struct {
 		p    Program
@@ -236,7 +236,7 @@ func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
 	require.Equal(t, []string{"--do=all", "--only-look"}, call.args, "the arguments from the rules come last")
 }
 
-func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
+func TestAWrongConfigurationIsNamed(t *testing.T) {
 	with := func(change func(*Agent)) Config {
 		a := Agent{Program: Codex()}
 		change(&a)
@@ -263,7 +263,7 @@ func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatIsNamedIsLetThrough(t *testing.T) {
+func TestOnlyNamedVariablesArePassedOn(t *testing.T) {
 	host := []string{"A=1", "AB=2", "B=3", "C", "BGAGENT_TURN=x", "BGAGENT_DEPTH=9"}
 	got := environ(host, []string{"A*", "B", "BGAGENT_*"}, []string{"AB=4", "D=5"}, []string{"D=6"})
 	require.Equal(t, []string{"A=1", "B=3", "AB=4", "D=6"}, got)

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTextIsReadInUTF16AndElseMustBeUTF8(t *testing.T) {
+func TestTextIsUTF16WithAMarkOrUTF8(t *testing.T) {
 	// The program passes its prompt to printf as the format.
 	p := Text("sh")
 	p.Start = Form{Args: []string{"-c", `printf "$1"`, "x"}, Prompt: []string{"{prompt}"}}
@@ -37,7 +37,7 @@ func TestTextIsReadInUTF16AndElseMustBeUTF8(t *testing.T) {
 	}
 }
 
-func TestWhatWasNotUnderstoodIsNamedWhenTheTurnEndsBadly(t *testing.T) {
+func TestLinesNotUnderstoodAreNamedIfTheTurnEndsBadly(t *testing.T) {
 	var logged strings.Builder
 	c := linesClient(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	const noise = "\x1b[33mnpm warn\x1b[0m old\n{\"type\":\"message\",\"text\":\"half\"}\nand more\n"
@@ -49,7 +49,7 @@ func TestWhatWasNotUnderstoodIsNamedWhenTheTurnEndsBadly(t *testing.T) {
 	require.NoError(t, err, "a turn that ends well has no reason to name them in")
 }
 
-func TestAPromptThatIsPrintedAgainIsNoEvent(t *testing.T) {
+func TestARepeatedPromptIsNoEvent(t *testing.T) {
 	c := linesClient(t)
 	const end = `{"type":"end"}`
 	got, err := play(t, c, create(t, c), "echo: "+end)
@@ -95,7 +95,7 @@ func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
 	require.True(t, silent.heard.Load(), "a program that has printed something is not silent")
 }
 
-func TestAProgramThatIsKilledBeforeItPrintsWasInterrupted(t *testing.T) {
+func TestAProgramKilledBeforeItPrintsWasInterrupted(t *testing.T) {
 	for _, p := range []Program{Lines("fake"), Text("fake")} {
 		c := clientOf(t, fakeAgent(t, p))
 		end, err := play(t, c, create(t, c), "mutekilled")
@@ -104,7 +104,7 @@ func TestAProgramThatIsKilledBeforeItPrintsWasInterrupted(t *testing.T) {
 	}
 }
 
-func TestWorkInTheBackgroundThatIsCutOffIsNamed(t *testing.T) {
+func TestBackgroundWorkThatIsCutOffIsNamed(t *testing.T) {
 	p := Lines("fake")
 	p.Decode = decodeClaude
 	c := clientOf(t, fakeAgent(t, p), func(cfg *Config) { cfg.Grace = 100 * time.Millisecond })
@@ -131,7 +131,7 @@ func TestACutAnswerIsPartialAndTheReasonSaysWhy(t *testing.T) {
 	require.Contains(t, failure(t, err).Problem, "Model stream ended without a finish reason.")
 }
 
-func TestAPermissionThatNobodyCanGiveIsNamed(t *testing.T) {
+func TestARefusedPermissionIsNamed(t *testing.T) {
 	p := Lines("fake")
 	p.Decode = decodeOpencode
 	c := clientOf(t, fakeAgent(t, p))
@@ -142,7 +142,7 @@ func TestAPermissionThatNobodyCanGiveIsNamed(t *testing.T) {
 	require.Equal(t, "! permission requested: bash (ls); auto-rejecting", hint("! permission requested: bash (ls); auto-rejecting\nError: x"))
 }
 
-func TestTheHostIsGivenWhatAProgramPrints(t *testing.T) {
+func TestTheHostGetsTheOutputOfAProgram(t *testing.T) {
 	var mu sync.Mutex
 	printed := map[string]string{}
 	p := Text("sh")
@@ -159,7 +159,7 @@ func TestTheHostIsGivenWhatAProgramPrints(t *testing.T) {
 	require.Equal(t, map[string]string{"bg_7 1": "\x1b[1ma\xffmore", "bg_7 2": "\x1b[1ma\xff"}, printed)
 }
 
-func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {
+func TestLeftProcessesAreLoggedEvenIfTheTurnSucceeds(t *testing.T) {
 	for _, end := range []string{`{"type":"end"}`, `{"type":"end","stop":"error"}`} {
 		var logged strings.Builder
 		c := linesClient(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
@@ -172,7 +172,7 @@ func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {
 	}
 }
 
-func TestAnEndIsNoneForAsLongAsTheProgramWorksInTheBackground(t *testing.T) {
+func TestATurnDoesNotEndDuringBackgroundWork(t *testing.T) {
 	o := newOutput(nil, 1, bgagent.Usage{})
 	o.Background([]string{"go test"})
 	o.End(bgagent.StopEndOfTurn, "I wait for the tests", "")

@@ -31,7 +31,7 @@ func record(t testing.TB, name string) (program string, data []byte) {
 	return program, data
 }
 
-func TestNoiseAroundTheLinesOfAProgramChangesNothingOfTheTurn(t *testing.T) {
+func TestNoiseAroundLinesDoesNotChangeTheTurn(t *testing.T) {
 	for _, name := range recorded(t) {
 		program, data := record(t, name)
 		want, heard := decodeAll(decoders[program](), 1, bgagent.Usage{}, data)
@@ -80,7 +80,7 @@ func mutations(v any, by any, key string, rebuild func(any) any, f func(key stri
 	}
 }
 
-func TestFieldsOfAnotherTypeDoNotSpoilTheirLine(t *testing.T) {
+func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 	for _, name := range recorded(t) {
 		program, data := record(t, name)
 		want, _ := decodeAll(decoders[program](), 1, bgagent.Usage{}, data)
@@ -125,7 +125,7 @@ var afterTheEnd = map[string]struct{ answer, end, tip string }{
 	"lines":    {`{"type":"message","text":"the answer"}`, `{"type":"end"}`, `{"type":"message","text":"Tip: upgrade to v2!"}` + "\n" + `{"type":"text","text":"x"}` + "\n" + `{"type":"tool","id":"1","name":"grep","state":"done"}`},
 }
 
-func TestWhatComesAfterTheEndIsNotTheAnswer(t *testing.T) {
+func TestTextAfterTheEndIsNotTheAnswer(t *testing.T) {
 	for program, x := range afterTheEnd {
 		for _, out := range []string{x.answer + "\n" + x.end + "\n" + x.tip, x.answer + "\n" + x.end + "\n" + x.tip + "\n" + x.end} {
 			said, heard := decodeAll(decoders[program](), 1, bgagent.Usage{}, []byte(out))
@@ -147,7 +147,7 @@ const (
 {"type":"result","subtype":"success","result":"The tests pass","total_cost_usd":0.15,"session_id":"s"}`
 )
 
-func TestATurnGoesOnWhileTheProgramWorksInTheBackground(t *testing.T) {
+func TestATurnContinuesDuringClaudesBackgroundWork(t *testing.T) {
 	call := `{"type":"assistant","message":{"content":[{"type":"tool_use","id":"t1","name":"Bash","input":{}}]},"session_id":"s"}`
 	result := `{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","content":"running in the background"}]},"session_id":"s"}`
 	for name, tc := range map[string]struct {
@@ -195,7 +195,7 @@ func TestTheOpencodePresetCountsTokensAsThePackageDoes(t *testing.T) {
 	require.Equal(t, bgagent.Usage{InputTokens: 100510, OutputTokens: 50, Cost: 0.5}, heard.usage)
 }
 
-func TestAnIdThatComesAgainAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
+func TestAnIDReusedAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
 	line := func(state string) string {
 		return `{"type":"tool","id":"0","name":"grep","state":"` + state + `"}` + "\n"
 	}
@@ -211,7 +211,7 @@ func TestAnIdThatComesAgainAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
 	require.Equal(t, 3, strings.Count(strings.Join(heard.events, "\n"), "grep"), "it has not ended again either, or it would count twice: %q", heard.events)
 }
 
-func TestAKeyThatIsRefusedEndsTheTurnAtOnce(t *testing.T) {
+func TestARejectedKeyEndsTheTurnAtOnce(t *testing.T) {
 	retry := `{"type":"system","subtype":"api_retry","attempt":1,"max_retries":10,"error_status":401,"error":"authentication_failed","session_id":"s"}`
 	said, _ := decodeAll(decodeClaude(), 1, bgagent.Usage{}, []byte(retry+"\n"+retry))
 	require.NotNil(t, said.end)
@@ -224,7 +224,7 @@ func TestAKeyThatIsRefusedEndsTheTurnAtOnce(t *testing.T) {
 	require.Nil(t, said.end, "the program retries a temporary error")
 }
 
-func TestTextOfAnErrorIsNeitherResultNorPartial(t *testing.T) {
+func TestTextOfAnErrorIsNoPartOfTheAnswer(t *testing.T) {
 	said, heard := decodeAll(decodeClaude(), 1, bgagent.Usage{}, []byte(`{"type":"assistant","message":{"model":"m","content":"half an ans"}}
 {"type":"assistant","message":{"model":"<synthetic>","content":[{"type":"text","text":"Invalid API key"}]}}
 {"type":"result","subtype":"success","is_error":true,"result":"Invalid API key","permission_denials":[{"tool_name":"Bash","tool_input":{}},{"tool_name":"Bash"},{"tool_name":7},{}]}`))
@@ -234,7 +234,7 @@ func TestTextOfAnErrorIsNeitherResultNorPartial(t *testing.T) {
 	require.Equal(t, []string{"Bash", "Bash"}, said.denied)
 }
 
-func TestWhatAProgramWritesForATerminalBecomesText(t *testing.T) {
+func TestTerminalOutputBecomesPlainText(t *testing.T) {
 	said, heard := decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(`{"type":"text","text":"\u001b[1mbo"}
 {"type":"text","text":"ld\u001b"}
 {"type":"text","text":"[0m\r\nnext\u0007\u009b\r"}
