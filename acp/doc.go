@@ -68,29 +68,31 @@
 // chooses to. Nothing keeps a program from using the file system by itself, so put
 // one that you do not trust into a sandbox. The host decides the answers:
 //
-//   - Permission: the rules of the session ([bgagent.Permission]) decide first.
-//     They match the kind or the name of the tool, and paths or the command. Then
-//     Config.Permit decides. What neither allows is refused with a reason, so no
-//     question stays open.
-//     A question covers everything that the agent has told about its tool call. If
-//     the agent does not name the files and a rule concerns some files only, no
-//     rule allows the call. A command that may be several (with ; or | or $( and
-//     the like, even in quotation marks) is only allowed by a rule for all
-//     commands. The command may be a text or a list of words, under any of the usual
-//     field names, and the script of a shell is examined too. If no command can be
-//     read, a rule for some commands allows nothing. A title is meant for people
-//     and decides nothing for tools that read, edit or run commands. Paths are
-//     compared with their links resolved, in rules too. What a script does is not
-//     seen.
-//     The agents for Claude and Qwen may start in a mode that never asks. If a rule
-//     forbids something, the client switches such an agent to a mode that asks. If
-//     the agent has no such mode, or Agent.Mode names one that never asks, the
-//     client does not run it.
+//   - Permission: the rules of the session ([bgagent.Permission]) decide first, then
+//     Config.Permit. What neither allows is refused with a reason, so no question stays
+//     open.
 //   - Files: none unless Config.Files allows them, and only below the directory of
 //     the session; neither .. nor links lead out of it. A write replaces the file
 //     in one step and keeps its mode and owner. Links, and files with several
 //     names, are overwritten in place.
 //   - Terminals: none unless Config.Terminal allows them. They end with their turn.
+//
+// A rule matches the kind or the name of a tool, and a path or a command:
+//
+//   - A question covers everything that the agent has reported about its tool call.
+//     Rules read the input of a tool that reads, edits or runs commands, never its
+//     title, which is meant for people.
+//   - If the agent does not name the files and a rule concerns some files only, no rule
+//     allows the call. Paths are compared with their links resolved, in rules too.
+//   - The command may be a text or a list of words, under any of the usual field names.
+//     The command in a shell's argument counts, too. If no command can be read, a rule
+//     for some commands allows nothing. Text that may be several commands (with ; or |
+//     or $( and the like, even in quotation marks) needs a rule for all commands. What
+//     a script does is not seen.
+//   - The agents for Claude and Qwen may start in a mode that never asks. If a rule
+//     forbids something, the client switches such an agent to a mode that asks. If the
+//     agent has no such mode, or Agent.Mode names one that never asks, the client does
+//     not run it.
 //
 // Some agents, such as opencode, end their turn without a word after a refusal.
 // Such a turn has failed, and the reason names what was refused. The same holds if

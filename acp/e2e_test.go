@@ -69,8 +69,8 @@ var (
 		},
 		read: func(path, _ string) string { return `@tool Read {"file_path":"` + path + `"}` },
 	}
-	// The agent for codex, in the mode that asks. It runs commands in a read-only sandbox,
-	// and asks if the model wants to leave that.
+	// The agent for codex, in the mode that asks. It runs commands in a read-only
+	// sandbox, and asks if the model wants to leave that.
 	codex = real{
 		name: "codex", program: "codex-acp", streams: true, model: "gpt-5.6-sol",
 		argv: func(w *realagent.World) []string { return w.CodexACP() },
@@ -330,8 +330,8 @@ func TestFilesGoThroughTheClientAndStayInside(t *testing.T) {
 	}
 	each(t, two, bgagent.Config{}, edit, func(s *scene) {
 		s.asksFirst()
-		// Gemini cannot create a file through a client: it treats the answer that the file
-		// does not exist yet as a failure.
+		// Gemini cannot create a file through a client: it treats the answer that the
+		// file does not exist yet as a failure.
 		file := filepath.Join(s.w.Dir, "notes.txt")
 		require.NoError(s, os.WriteFile(file, []byte("as it was"), 0o600))
 		task := s.run(s.write(file, "written by the agent") + "\n" + s.read(file, "") + "\n@say done")

@@ -82,8 +82,8 @@ func TestTheAgentsProgressIsReported(t *testing.T) {
 		require.Equal(t, "hard", page.Messages[1].Reasoning)
 		require.Len(t, page.Messages[1].Tools, 1)
 		require.Equal(t, "found it", page.Messages[2].Text)
-		// The agent reports the cost of the whole session; an earlier cost is not reported
-		// again.
+		// The agent reports the cost of the whole session; an earlier cost is not
+		// reported again.
 		require.Empty(t, prompt(t, c, id, "cost 1\nfail").of(bgagent.ReportUsage))
 	})
 }

@@ -112,14 +112,15 @@
 // opencode, which sees everything.
 //
 // Nobody can be asked, so a permission question ends as a refusal in all of these
-// programs. Each preset says which rules it can pass on. If a rule forbids something that
-// the program cannot be told to forbid, the turn fails before it starts. The same holds if
-// one of the agent's own arguments or variables would undo the rules. No preset has a list
-// of its agents or models, so a wrong model is an error of the model's server.
+// programs. Each preset says which rules it can pass on. If a rule forbids something
+// that the program cannot be told to forbid, the turn fails before it starts. The same
+// holds if one of the agent's own arguments or variables would undo the rules. No
+// preset has a list of its agents or models, so a wrong model is an error of the
+// model's server.
 //
-// The programs keep their sessions in files of their own. As long as it lives, the client
-// remembers which of them belongs to which session. It keeps at most [Config].Keep bytes of
-// each conversation for [Client.Messages]. If a program has never reported its session, a
-// follow-up gets the conversation in front of its prompt. If the client has not kept all of
-// that, the follow-up is an error.
+// The programs keep their sessions in files of their own. As long as it lives, the
+// client remembers which of them belongs to which session. It keeps at most
+// [Config].Keep bytes of each conversation for [Client.Messages]. If a program has
+// never reported its session, a follow-up gets the conversation in front of its prompt.
+// If the client has not kept all of that, the follow-up is an error.
 package command

@@ -81,10 +81,10 @@ type Program struct {
 //
 // If an argument of Prompt contains {prompt}, standard input is empty; otherwise the
 // prompt goes to standard input. If the prompt is too long for an argument (128 KiB on
-// Linux), Stdin replaces Prompt, and the prompt goes to standard input; if Stdin is nil,
-// that is an error. If the prompt is an argument of its own, begins with a dash and has no
-// "--" in front of it, it is passed with a leading space, so that no program takes it for
-// a flag.
+// Linux), Stdin replaces Prompt, and the prompt goes to standard input; if Stdin is
+// nil, that is an error. If the prompt is an argument of its own, begins with a dash
+// and has no "--" in front of it, it is passed with a leading space, so that no program
+// takes it for a flag.
 type Form struct {
 	Args   []string
 	Prompt []string

@@ -12,8 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// wrappings are ways in which noise may surround an object. Each has a place for the
-// noise and one for the object.
+// wrappings are kinds of noise around an object. Each has a place for the object.
 var wrappings = []string{
 	"%s\n", "%s\r\n", "\ufeff%s\n", " \t%s \n", "\x1b[1;31m%s\x1b[0m\n", "\x1b]0;a title\x07%s\n", "\x1b]0;a title\x1b\\%s\x1b]0;\x07\n", "\x1bP+q\x1b\\%s\n",
 	"a banner%s\n", "a banner: {%s\n", "10 %%\r20 %%\r%s\n", "\x1b[2K\r%s\n", "%s and more\n", "%s\x00\x07\n", "\x1b[%s\n", "line\n%s\nline\n", "{\"torn\":\"li%s\n",
