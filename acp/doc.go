@@ -86,17 +86,17 @@
 //     allows the call. Paths are compared with their links resolved, in rules too.
 //   - The command may be a text or a list of words, under any of the usual field names.
 //     The command in a shell's argument counts, too. If no command can be read, a rule
-//     for some commands allows nothing. Text that may be several commands (with ; or |
-//     or $( and the like, even in quotation marks) needs a rule for all commands. What
-//     a script does is not seen.
+//     for some commands allows nothing. If the text may be several commands (with ; or
+//     | or $( and the like, even in quotation marks), only a rule for all commands
+//     allows it. What a script file does is not seen.
 //   - The agents for Claude and Qwen may start in a mode that never asks. If a rule
 //     forbids something, the client switches such an agent to a mode that asks. If the
 //     agent has no such mode, or Agent.Mode names one that never asks, the client does
 //     not run it.
 //
 // Some agents, such as opencode, end their turn without a word after a refusal.
-// Such a turn has failed, and the reason names what was refused. The same holds if
-// the agent then reports its turn as cancelled, as Codex does.
+// Others, such as Codex, report it as cancelled. Both turns have failed, and the
+// reason names what was refused.
 //
 // # What it cannot know
 //
