@@ -13,8 +13,8 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// toolCall is a tool call of a turn. While it is in flight what was told of it is
-// kept: a question about it need not say it again.
+// toolCall is a tool call of a turn. While it is in flight, its paths and input are
+// kept, because a question about it need not repeat them.
 type toolCall struct {
 	tool    bgagent.MessageTool
 	kind    string
@@ -22,11 +22,11 @@ type toolCall struct {
 	paths   []string // sorted
 	input   any
 	kept    int  // bytes of paths and input
-	unclear bool // it concerns more than is kept
+	unclear bool // some of its paths or input are not kept
 }
 
-// keep takes over what is told of the call, within the room that there is for all
-// calls of the turn, and returns by how much it has grown.
+// keep stores the news in the call. room is how many bytes all calls of the turn may
+// still take. keep returns by how many bytes the call has grown.
 func (call *toolCall) keep(n callNews, room int) (grown int) {
 	before := call.kept
 	for _, p := range n.paths {
@@ -47,14 +47,14 @@ func (call *toolCall) keep(n callNews, room int) (grown int) {
 	if more := now - weigh(call.input); call.kept-before+more <= room {
 		call.input = n.input
 		call.kept += more
-	} else { // its paths have been kept, but it may be a command
+	} else { // the paths are kept, but the input may hold a command
 		call.unclear = true
 	}
 	return call.kept - before
 }
 
-// forget drops what only matters while the call is in flight, and returns how
-// many bytes that were.
+// forget drops what only matters while the call is in flight, and returns the number
+// of bytes freed.
 func (call *toolCall) forget() (freed int) {
 	freed = call.kept
 	call.paths, call.input, call.kept = nil, nil, 0
@@ -66,7 +66,7 @@ const (
 	maxKept  = 8 << 20 // bytes of paths and inputs of a turn's tool calls
 )
 
-// weigh returns about how many bytes a decoded JSON value takes.
+// weigh returns the approximate size of a decoded JSON value in bytes.
 func weigh(v any) (n int) {
 	switch v := v.(type) {
 	case string:
@@ -83,18 +83,19 @@ func weigh(v any) (n int) {
 	return n + 16
 }
 
-// callNews is what is told of a tool call. Empty values mean that nothing has
-// changed.
+// callNews is what one message says about a tool call. Empty values mean that
+// nothing has changed.
 type callNews struct {
 	id, title, kind string
 	status          sdk.ToolCallStatus
 	input           any
 	paths           []string // files that it concerns
-	begins          bool     // it is told as a new call
+	begins          bool     // the agent announces it as a new call
 	unclear         bool     // a part of it could not be read
 }
 
-// pathsOf returns the files that a tool call concerns, wherever they are told.
+// pathsOf returns the files that a tool call concerns, from every field that may
+// name one.
 func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, input any) []string {
 	var paths []string
 	for _, l := range locations {
@@ -115,14 +116,14 @@ func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, in
 	return slices.Compact(paths)
 }
 
-// pathFields are the names under which agents give files to their tools.
+// pathFields are the input fields in which agents name files to their tools.
 var pathFields = []string{
 	"path", "filePath", "file_path", "filepath", "absolute_path", "abs_path", "dir_path", "notebook_path",
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
 }
 
-// called takes what is told of a tool call, which may be its beginning even in
-// an update or in a question.
+// called applies news about a tool call. An update or a question may be the first
+// that is heard of the call.
 func (s *session) called(t *turn, n callNews) []report {
 	if n.id == "" {
 		return nil
@@ -141,7 +142,7 @@ func (s *session) called(t *turn, n callNews) []report {
 		t.calls[id] = call
 	}
 	call.title, call.kind = cmp.Or(cut(n.title, maxTitle), call.title), cmp.Or(cut(n.kind, maxName), call.kind)
-	if !n.begins && !call.tool.State.InFlight() && known { // it stays so, and is told once
+	if !n.begins && !call.tool.State.InFlight() && known { // an ended call stays ended, and its end is reported once
 		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	}
 	if n.status != "" {
@@ -160,8 +161,8 @@ func (s *session) called(t *turn, n callNews) []report {
 	return out
 }
 
-// hasRoom reports whether another tool call can be kept, and forgets those that
-// have ended when there are many.
+// hasRoom reports whether another tool call can be kept. If there are too many, it
+// first forgets those that have ended.
 func (t *turn) hasRoom() bool {
 	if len(t.calls) == maxCalls {
 		maps.DeleteFunc(t.calls, func(_ string, call *toolCall) bool { return !call.tool.State.InFlight() })
@@ -172,10 +173,10 @@ func (t *turn) hasRoom() bool {
 const (
 	maxCalls = 10_000 // of a turn
 	maxName  = 200    // bytes of the id of a call, and of the kind of its tool
-	maxTitle = 2000   // bytes of what it would do
+	maxTitle = 2000   // bytes of the title of a call
 )
 
-// short returns the id, or one that stands for it when it is long.
+// short returns the id, or a short substitute if it is long.
 func short(id string) string {
 	if len(id) <= maxName {
 		return id
@@ -184,7 +185,7 @@ func short(id string) string {
 	return cut(id, maxName/2) + "…" + hex.EncodeToString(sum[:16])
 }
 
-// cut returns at most n bytes of s, and no half character.
+// cut returns at most n bytes of s, without splitting a character.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -192,7 +193,7 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
 }
 
-// settle ends the tool calls that the agent has said nothing more of.
+// settle ends the tool calls whose end the agent has not reported.
 func (c *Client) settle(t *turn) {
 	stopped := t.stopped()
 	var out []report
@@ -212,9 +213,9 @@ func (c *Client) settle(t *turn) {
 	t.report(out...)
 }
 
-// nameOf returns the name of a tool. The protocol has only a title, which is
-// the name with some agents and a sentence or a command with others; then the
-// kind of the tool has to do.
+// nameOf returns the name of a tool. The protocol has only a title. With some
+// agents it is the name; with others it is a sentence or a command, and the kind of
+// the tool is used instead.
 func nameOf(title, kind string) string {
 	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {
 		return title

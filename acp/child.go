@@ -14,13 +14,13 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// drainTime is how long after a program's end its output is still read. It is
-// only used up when something has kept the output open.
+// drainTime is how long a program's output is still read after its end. It only
+// passes in full if some process keeps the output open.
 const drainTime = time.Second
 
-// baseEnv is what every program gets of the host's environment, so far as it is
-// set: what programs cannot do without, and nothing that is a secret. A name that
-// ends with * stands for all that begin so.
+// baseEnv names the variables of the host's environment that every program gets:
+// those that programs cannot do without, and no secrets. A name that ends with *
+// stands for all names with that prefix.
 var baseEnv = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_*",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -29,9 +29,9 @@ var baseEnv = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environment returns what programs get of the host's environment: the variables
-// of baseEnv and those that more lets through, and then those that it sets. The
-// last one counts.
+// environment returns the environment of programs: the host's variables that
+// baseEnv or more lets through, then those that more sets. If a name occurs twice,
+// the last one wins.
 func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
@@ -53,7 +53,7 @@ func environment(host, more []string) []string {
 	return env
 }
 
-// lets reports whether one of the names, which may end with *, is the given one.
+// lets reports whether one of the names, which may end with *, matches the name.
 func lets(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool {
 		prefix, all := strings.CutSuffix(n, "*")
@@ -61,15 +61,15 @@ func lets(names []string, name string) bool {
 	})
 }
 
-// child is a program that runs, the first of a session of its own.
+// child is a running program, the leader of an operating system session.
 type child struct {
 	*procs.Program
 	marks procs.Marks
-	ended chan struct{} // closed when it has ended, with all that it had started
+	ended chan struct{} // closed when it and everything that it started have ended
 	left  error         // set before ended is closed: what could not be ended
 }
 
-// startChild starts a program. The files that are nil are the null device.
+// startChild starts a program. Files that are nil become the null device.
 func startChild(spec procs.Spec) (*child, error) {
 	if spec.Dir != "" {
 		if err := isDirectory(spec.Dir); err != nil {
@@ -91,7 +91,8 @@ func startChild(spec procs.Spec) (*child, error) {
 	return c, nil
 }
 
-// isDirectory returns an error that says what is wrong with a working directory.
+// isDirectory returns an error that says what is wrong if dir is no usable working
+// directory.
 func isDirectory(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
@@ -103,8 +104,8 @@ func isDirectory(dir string) error {
 	return nil
 }
 
-// stop ends the program: first politely, after the grace time by force. It
-// returns when nothing of it runs.
+// stop ends the program: politely at first, by force after the grace time. It
+// returns when no process of it runs any more.
 func (c *child) stop(grace time.Duration) {
 	c.Stop(nil, grace)
 	<-c.ended
@@ -146,8 +147,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// text returns what has been kept, from the beginning of a character on, and
-// whether something before it is missing.
+// text returns the kept text, beginning with a whole character, and whether
+// something before it is missing.
 func (t *tail) text() (string, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -158,7 +159,7 @@ func (t *tail) text() (string, bool) {
 	return strings.ToValidUTF8(string(b), "\uFFFD"), t.cut
 }
 
-// lastLines returns the end of the text, at most max bytes, in one line.
+// lastLines returns the end of the text as one line of at most max bytes.
 func (t *tail) lastLines(max int) string {
 	s, _ := t.text()
 	s = strings.Join(strings.Fields(s), " ")
@@ -168,5 +169,5 @@ func (t *tail) lastLines(max int) string {
 	return s
 }
 
-// copyTail reads into the tail until the end, or until the file is closed.
+// copyTail reads into the tail until r ends or is closed.
 func copyTail(t io.Writer, r io.Reader) { _, _ = io.Copy(t, r) }

@@ -20,7 +20,7 @@ import (
 type Client struct {
 	cfg    Config
 	env    []string
-	names  []string                 // of cfg.Agents, sorted
+	names  []string                 // keys of cfg.Agents, sorted
 	launch func() (*running, error) // starts the program
 
 	ctx    context.Context // ends with Close
@@ -28,16 +28,16 @@ type Client struct {
 	wg     sync.WaitGroup         // every goroutine, and every turn
 	told   atomic.Pointer[string] // what the agent calls itself
 
-	// mu guards what follows and what is said to be guarded by it elsewhere.
-	// Nothing is called and nothing is waited for while it is held.
+	// mu guards the fields below and those elsewhere that say so. While it is held,
+	// nothing calls out and nothing waits.
 	mu       sync.Mutex
 	closed   bool
-	proc     *process // where new sessions go; nil before the first and after the end of the last
+	proc     *process // where new sessions go; nil if no process takes any
 	starting *start
-	all      map[*process]struct{} // those that have not ended
+	all      map[*process]struct{} // processes that have not ended
 	sessions map[string]*session
 
-	tellsUsage bool // the agent has told the tokens of a turn
+	tellsUsage bool // the agent has reported the tokens of a turn
 }
 
 var (
@@ -51,9 +51,9 @@ var (
 // errClosed is why everything ends once the client has been closed.
 var errClosed = errors.New("the client has been closed")
 
-// New returns a client for the agent. It starts nothing: the program is started
-// when the first session is created, and again when it is needed after its end.
-// The error is an [*bgagent.InputError]. Close the client in the end.
+// New returns a client for the agent. It starts nothing: the program starts with the
+// first session, and again if it is needed after it has ended. If a field of cfg is
+// wrong, the error is an [*bgagent.InputError]. Close the client in the end.
 func New(cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -69,10 +69,10 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the agent processes with all that they have started, and with them
-// the turns that run. It returns when nothing of them is left, after
-// Config.CloseGrace and a little more at the latest. Closing again waits for
-// the same. Close the manager first, so that its tasks end as they should.
+// Close ends the agent processes, everything that they have started, and the running
+// turns. It returns when no process is left, at the latest a little after
+// Config.CloseGrace. A repeated Close waits for the same. Close the manager first,
+// so that its tasks end as they should.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -93,7 +93,7 @@ type start struct {
 	err  error
 }
 
-// ready returns a process that takes new sessions. It starts one if need be.
+// ready returns a process that takes new sessions, and starts one if there is none.
 func (c *Client) ready(ctx context.Context) (*process, error) {
 	for {
 		c.mu.Lock()
@@ -129,8 +129,8 @@ func (c *Client) ready(ctx context.Context) (*process, error) {
 	}
 }
 
-// run starts the program. It goes on when the caller who wanted it has left:
-// the next one needs it too.
+// run starts the program. It continues if the caller that wanted it has left,
+// because the next caller needs it too.
 func (c *Client) run(st *start) {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
@@ -146,8 +146,8 @@ func (c *Client) run(st *start) {
 	close(st.done)
 }
 
-// program returns the agent's name for messages: its own, once it has told it,
-// else that of its program.
+// program returns the agent's name for messages: the one that it has reported, else
+// the name of its program.
 func (c *Client) program() string {
 	if name := c.told.Load(); name != nil {
 		return *name
@@ -155,7 +155,7 @@ func (c *Client) program() string {
 	return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0]))
 }
 
-// agent returns what the name stands for.
+// agent returns the agent that the name stands for.
 func (c *Client) agent(name string) (Agent, error) {
 	if len(c.names) == 0 {
 		return Agent{}, nil
@@ -167,7 +167,7 @@ func (c *Client) agent(name string) (Agent, error) {
 	return a, nil
 }
 
-// Agents implements [bgagent.AgentLister] with Config.Agents; without them it
+// Agents implements [bgagent.AgentLister] with Config.Agents. If that is empty, it
 // returns [errors.ErrUnsupported].
 func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
 	if len(c.names) == 0 {
@@ -181,7 +181,7 @@ func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
 }
 
 // FindSession implements [bgagent.SessionFinder]. It knows the sessions that
-// this client has created or prompted, whether their process lives or not.
+// this client has created or prompted, even if their process has ended.
 func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -191,8 +191,8 @@ func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo,
 	return bgagent.SessionInfo{}, noSession(id)
 }
 
-// Messages implements [bgagent.MessageReader] with what this client has seen of
-// the conversation: for each turn the prompt, and what the agent has said.
+// Messages implements [bgagent.MessageReader] with what this client has seen of the
+// conversation: the prompt of each turn and the agent's messages.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,8 +207,9 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 	return page, nil
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. The agent is told to free
-// the session too, where it can be told; what it has written to disk stays.
+// ForgetSession implements [bgagent.SessionForgetter]. It also tells the agent to
+// free the session, if the agent supports that. What the agent has written to disk
+// stays.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

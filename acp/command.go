@@ -6,22 +6,23 @@ import (
 	"strings"
 )
 
-// shellCommand is a command that an agent wants to run, as rules look at it.
+// shellCommand is a command that an agent wants to run, in the forms that rules are
+// matched against.
 type shellCommand struct {
-	text  string // what is run; of a shell that is given a script, the script
-	whole string // all of it, with that shell
+	text  string // the command; for a shell with a script, the script alone
+	whole string // the command with that shell
 }
 
-// commandFields are the names under which agents give commands to their tools.
+// commandFields are the input fields in which agents give commands to their tools.
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (
-	maxCommands = 100 // that are looked for in an input
-	maxNested   = 5   // levels of an input that are looked at
+	maxCommands = 100 // in an input; with more, it counts as unreadable
+	maxNested   = 5   // levels of an input; with more, it counts as unreadable
 )
 
-// commandsIn returns the commands in the input of a tool, wherever in it they
-// are, and whether all of them can be read.
+// commandsIn returns the commands in the input of a tool, at any level, and whether
+// all of them can be read.
 func commandsIn(input any) (list []shellCommand, readable bool) {
 	readable = true
 	var look func(v any, depth int)
@@ -57,8 +58,8 @@ func commandsIn(input any) (list []shellCommand, readable bool) {
 	return list, readable
 }
 
-// commandsOf returns the commands in one field: a text, a list of words, or a list
-// of such. args are the words of another field.
+// commandsOf returns the commands in one field. The field is a text, a list of words,
+// or a list of either. args are further words from another field.
 func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	more, _ := words(args)
 	switch v := v.(type) {
@@ -86,7 +87,8 @@ func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	return nil, false
 }
 
-// words returns a list that has nothing but texts.
+// words returns the strings of a list. It reports false if the list is empty or has
+// another element.
 func words(v any) (list []string, ok bool) {
 	values, _ := v.([]any)
 	for _, x := range values {
@@ -99,8 +101,8 @@ func words(v any) (list []string, ok bool) {
 	return list, len(list) > 0
 }
 
-// commandOf joins the words of a command. Of a shell that is given a script, the
-// script is what is run.
+// commandOf joins the words of a command. If the program is a shell with a script,
+// the script counts as the command.
 func commandOf(argv []string) shellCommand {
 	c := shellCommand{whole: strings.Join(argv, " ")}
 	c.text = c.whole
@@ -120,8 +122,8 @@ func commandOf(argv []string) shellCommand {
 	return c
 }
 
-// shells are programs that run the script that they are given, runners those that
-// run the command after them.
+// shells are programs that run a script given to them. runners are programs that run
+// the command given after them.
 var (
 	shells  = []string{"sh", "bash", "zsh", "dash", "ash", "ksh", "fish", "pwsh", "powershell", "cmd"}
 	runners = []string{"sudo", "doas", "env", "nohup", "time", "command", "builtin", "exec", "nice", "ionice", "xargs", "timeout", "stdbuf", "setsid", "busybox", "eval"}
@@ -133,19 +135,19 @@ func baseOf(program string) string {
 	return strings.TrimSuffix(name, ".exe")
 }
 
-// joints are the characters by which a shell is given more than one command, or a
-// file to write to. Inside quotation marks they are not, which is not looked at:
-// to take a command for more than it is does no harm.
+// joints are the characters that separate commands in a shell or redirect to a file.
+// Quotation marks, which make them plain text, are ignored: taking one command for
+// several does no harm.
 const joints = ";|&\n\r`<>"
 
-// isCompound reports whether a shell might run more than the one command.
+// isCompound reports whether a shell might run more than one command.
 func isCompound(command string) bool {
 	return strings.ContainsAny(command, joints) || strings.Contains(command, "$(")
 }
 
-// partsOf returns the commands that a shell might run of a text, each as it is
-// written and as the program that it runs in the end: without what runs it, the
-// folder of the program, and settings before it.
+// partsOf returns the commands in a text that a shell might run. Each is returned as
+// written, and as the program that runs in the end: without runners, without the
+// program's folder, and without settings in front of it.
 func partsOf(text string) (list []string) {
 	parts := append(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(joints+"(){}", r) }),
 		strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(joints+`(){}'"`, r) })...)

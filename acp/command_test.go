@@ -13,12 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asked is a question about a tool of this kind.
+// asked returns a question about a tool of the kind.
 func asked(kind sdk.ToolKind, title string, input any, paths ...string) PermissionRequest {
 	return PermissionRequest{Directory: "/w", Name: nameOf(title, string(kind)), Kind: string(kind), Title: title, Input: input, Paths: paths}
 }
 
-func TestACommandIsJudgedHoweverItIsTold(t *testing.T) {
+func TestACommandIsJudgedInEveryForm(t *testing.T) {
 	const allow, deny, ask = bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
 	noRm := []bgagent.Permission{on("*", "*", allow), on("bash", "rm *", deny)}
 	git := []bgagent.Permission{on("bash", "git *", allow)}
@@ -62,7 +62,7 @@ func TestACommandIsJudgedHoweverItIsTold(t *testing.T) {
 	}
 	noShells := []bgagent.Permission{on("*", "*", allow), on("bash", "bash *", deny)}
 	q := asked(sdk.ToolKindExecute, "x", fields{"command": list("bash", "-lc", "git status")})
-	require.Equal(t, deny, ruling(noShells, q.subject(false)), "the shell is a command too")
+	require.Equal(t, deny, ruling(noShells, q.subject(false)), "the shell is a command, too")
 }
 
 func TestATitleAllowsNothing(t *testing.T) {
@@ -75,7 +75,7 @@ func TestATitleAllowsNothing(t *testing.T) {
 	q = asked(sdk.ToolKindFetch, "https://good/x", map[string]any{"url": "https://evil/x"})
 	require.Equal(t, ask, ruling(rules, q.subject(false)))
 	q = asked(sdk.ToolKindOther, "harmless", map[string]any{"command": "rm x"})
-	require.Equal(t, deny, ruling([]bgagent.Permission{on("*", "*", allow), on("bash", "rm *", deny)}, q.subject(false)), "a tool that nobody knows, with a command")
+	require.Equal(t, deny, ruling([]bgagent.Permission{on("*", "*", allow), on("bash", "rm *", deny)}, q.subject(false)), "an unknown tool with a command")
 }
 
 func TestWordsForAKindAreTheSameOverTheProtocol(t *testing.T) {
@@ -93,7 +93,7 @@ func TestWordsForAKindAreTheSameOverTheProtocol(t *testing.T) {
 	}
 }
 
-func TestTheDocumentsSayHowRulesAreKept(t *testing.T) {
+func TestTheDocumentsSayHowRulesAreEnforced(t *testing.T) {
 	raw, err := os.ReadFile("../docs/clients.md")
 	require.NoError(t, err)
 	require.Contains(t, string(raw), "\n"+keeps.Row("`acp`")+"\n")
@@ -109,7 +109,7 @@ func linked(t *testing.T) (dir, link string) {
 	return dir, link
 }
 
-func TestPathsAreComparedWithoutLinks(t *testing.T) {
+func TestPathsAreComparedWithLinksResolved(t *testing.T) {
 	const allow, deny, ask = bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
 	dir, link := linked(t)
 	for _, p := range []string{"src", "secrets", "back"} {
@@ -142,14 +142,14 @@ func TestPathsAreComparedWithoutLinks(t *testing.T) {
 	}
 }
 
-func TestALinkThatLeadsInACircleEnds(t *testing.T) {
+func TestACycleOfLinksEnds(t *testing.T) {
 	dir := realPath(t.TempDir())
 	require.NoError(t, os.Symlink("b", filepath.Join(dir, "a")))
 	require.NoError(t, os.Symlink("a", filepath.Join(dir, "b")))
 	require.NotEmpty(t, realPath(filepath.Join(dir, "a", "x")))
 }
 
-func TestATerminalRunsWhereThePolicyWasTold(t *testing.T) {
+func TestATerminalRunsInTheDirectoryThatThePolicySaw(t *testing.T) {
 	dir, link := linked(t)
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "in", "deep"), 0o700))
 	require.NoError(t, os.Symlink("..", filepath.Join(dir, "out")))

@@ -16,72 +16,73 @@ import (
 // Defaults of [Config].
 const (
 	DefaultStartTimeout = 20 * time.Second // real agents need 2 to 4 s on an idle machine
-	DefaultCancelGrace  = 5 * time.Second  // real agents need about 0.1 s; half of what the manager gives an abort
+	DefaultCancelGrace  = 5 * time.Second  // real agents need about 0.1 s; half of what the manager allows for an abort
 	DefaultCloseGrace   = 3 * time.Second
 	DefaultMaxHistory   = 1 << 20 // bytes
 )
 
 // Config says which agent to run, and what it may do. Only Command is required.
 type Config struct {
-	// Command is the program and its arguments, such as "opencode", "acp". It is
-	// run as it is, without a shell, and is looked up in the host's PATH.
+	// Command is the program and its arguments, such as "opencode", "acp". It runs
+	// without a shell and is looked up in the host's PATH.
 	Command []string
 
 	// Dir is where the program runs, and the working directory of sessions that
-	// have none of their own. Empty means the host's.
+	// have none of their own. Empty means the host's working directory.
 	Dir string
 
-	// Env is what the agent gets of the host's environment, besides what every
-	// program needs (PATH, HOME, locale, proxies, certificates …): NAME passes
-	// the host's value on, NAME* those of all that begin so, NAME=value sets
-	// another. Nothing else is passed on.
+	// Env says what the agent gets from the host's environment, besides what every
+	// program needs (PATH, HOME, locale, proxies, certificates …). NAME passes on
+	// the host's value, NAME* those of all names with that prefix, and NAME=value
+	// sets a value. Nothing else is passed on.
 	Env []string
 
-	// Auth is the id of the authentication method that the agent is to use, such
+	// Auth is the id of the authentication method that the agent must use, such
 	// as "gemini-api-key". Empty means that it needs none.
 	Auth string
 
-	// Agents are the names that tasks may use, and what they mean. When it is
-	// empty every name means the agent as it is.
+	// Agents are the agent names that tasks may use, and their meanings. If it is
+	// empty, every name means the agent as it is.
 	Agents map[string]Agent
 
-	// Model is used where neither the task nor its agent has one. Empty means the
+	// Model is used if neither the task nor its agent has one. Empty means the
 	// agent's own.
 	Model string
 
-	// Permit answers what the agent asks permission for, so far as the rules of
-	// the session ([bgagent.Permission]) neither allow nor deny it. ctx ends with
-	// the turn, and the answer is refused then. Nil means that everything is
-	// refused. It is called from many goroutines.
+	// Permit answers the agent's permission requests that the rules of the session
+	// ([bgagent.Permission]) neither allow nor deny. ctx ends with the turn, and the
+	// request is refused then. Nil refuses everything. It is called from many
+	// goroutines at a time.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 
-	// Files says which of its session's files the agent may read and write
-	// through the client. What it does without asking cannot be prevented.
+	// Files says which files of its session the agent may read and write through
+	// the client. It cannot prevent what the agent does without asking.
 	Files FileAccess
 
-	// Terminal decides whether the agent may run a command through the client:
-	// nil runs it, an error is the reason why not. A nil Terminal means that the
-	// agent is told that there are no terminals. It is called from many goroutines.
+	// Terminal decides whether the agent may run a command through the client. If
+	// it returns nil, the command runs; an error is the reason for the refusal. If
+	// Terminal is nil, the agent is told that there are no terminals. It is called
+	// from many goroutines at a time.
 	Terminal func(ctx context.Context, q TerminalRequest) error
 
 	// MCPServers returns the MCP servers for a session. It is called before the
-	// session is created; nil means none.
+	// session is created. Nil means none.
 	MCPServers func(s bgagent.SessionSpec) []MCPServer
 
-	// Instance names this life of the host: every process of the agent has it in
-	// its environment, as BGAGENT_INSTANCE, so that what was left can be found and
-	// ended when the host was killed. It should be new at each start, such as a
-	// random text. It may have letters, digits, and the characters - _ . and at
-	// most 128 of them. Empty means that processes have no such mark.
+	// Instance identifies this run of the host. Every process of the agent carries
+	// it in its environment as BGAGENT_INSTANCE, so that what a killed host has left
+	// can be found and ended. It should be new at each start, such as a random text.
+	// It may have up to 128 letters, digits and the characters - _ . in it. Empty
+	// means that processes carry no such mark.
 	Instance string
 
 	// StartTimeout is how long the agent may take to start, and to create or load
 	// a session. Zero means DefaultStartTimeout.
 	StartTimeout time.Duration
 
-	// CancelGrace is how long a turn may go on after it was told to stop. Then
-	// the agent process is ended as soon as no other turn runs in it. Zero means
-	// DefaultCancelGrace.
+	// CancelGrace is how long a turn may continue after it was told to stop. After
+	// that, the agent process is ended as soon as no other turn runs in it. Zero
+	// means DefaultCancelGrace.
 	CancelGrace time.Duration
 
 	// CloseGrace is the time between SIGTERM and SIGKILL for an agent process
@@ -89,26 +90,25 @@ type Config struct {
 	CloseGrace time.Duration
 
 	// MaxHistory is how many bytes of each session's conversation are kept for
-	// Messages; of a longer one the beginning is dropped. Zero means
+	// Messages. If a conversation is longer, its beginning is dropped. Zero means
 	// DefaultMaxHistory.
 	MaxHistory int
 
-	// Printed is given what the agent's program writes to standard error, as it is
-	// and as it comes, once for each task that has a turn in the process, with the
-	// id of the task; the stream is 2. Standard output is the protocol, and is not
-	// told. It is for logs: nothing is taken out. It is called from many goroutines;
-	// p is valid only during the call, and the program waits while it lasts. Nil
-	// means that nobody is told.
+	// Printed gets what the agent's program writes to standard error, unchanged and
+	// as it comes, for logs. It is called once for each task with a turn in the
+	// process; stream is always 2. Standard output carries the protocol and is not
+	// reported. It is called from many goroutines at a time. p is valid only during
+	// the call, and the program waits while the call lasts. Nil reports nothing.
 	Printed func(task string, stream int, p []byte)
 
-	// Logger gets what the agent does wrong, without anything of a prompt or an
-	// answer. Nil means nothing is logged.
+	// Logger gets the agent's faults, without any text of a prompt or an answer. Nil
+	// logs nothing.
 	Logger *slog.Logger
 }
 
-// Agent is what a name of an agent stands for.
+// Agent is the meaning of an agent name.
 type Agent struct {
-	Description string // one line, for those who choose
+	Description string // one line, to help choose an agent
 	Mode        string // id of the session mode, such as "plan"; empty means the agent's own
 	Model       string // used for tasks without a model; empty means Config.Model
 }
@@ -123,7 +123,7 @@ type MCPServer struct {
 	Headers map[string]string // sent to URL
 }
 
-// withDefaults checks the configuration and fills it in.
+// withDefaults checks the configuration and fills in the defaults.
 func (cfg Config) withDefaults() (Config, error) {
 	if len(cfg.Command) == 0 || cfg.Command[0] == "" {
 		return cfg, wrong("Config.Command", `it is empty; give the program and its arguments, such as "opencode", "acp"`)
@@ -138,7 +138,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		case name == "" || strings.ContainsRune(e, 0):
 			return cfg, wrong("Config.Env", fmt.Sprintf("the entry %q has no name; write NAME, NAME* or NAME=value", e))
 		case procs.IsMark(name):
-			return cfg, wrong("Config.Env", name+" is set by the client itself; take it out")
+			return cfg, wrong("Config.Env", name+" is set by the client itself; remove it")
 		}
 	}
 	if err := procs.CheckInstance(cfg.Instance); err != nil {
@@ -150,7 +150,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		}
 	}
 	if cfg.Files > FilesReadWrite {
-		return cfg, wrong("Config.Files", fmt.Sprintf("%d is none of FilesNone, FilesRead and FilesReadWrite", cfg.Files))
+		return cfg, wrong("Config.Files", fmt.Sprintf("%d is unknown; use FilesNone, FilesRead or FilesReadWrite", cfg.Files))
 	}
 	for _, d := range []struct {
 		name  string

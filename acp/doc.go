@@ -1,7 +1,7 @@
 // Package acp runs agents that speak the Agent Client Protocol: opencode acp,
-// gemini --acp and every other program that an editor can talk to in this way
-// (https://agentclientprotocol.com). It is a module of its own, so that only
-// those who use it download the protocol's SDK.
+// gemini --acp and every other program that editors can drive in this way
+// (https://agentclientprotocol.com). It is a module of its own, so that only its
+// users download the protocol's SDK.
 //
 //	client, err := acp.New(acp.Config{
 //		Command: []string{"opencode", "acp"},
@@ -17,130 +17,133 @@
 // # What it does
 //
 // The client is a [bgagent.TurnRunner]. It starts the program with the first
-// session and has all sessions in that one process. A prompt of the protocol
-// lasts as long as its turn, so that the end of a turn is never guessed.
+// session and runs all sessions in that one process. The agent answers a prompt
+// when its turn ends, so the end of a turn is never guessed.
 //
-// What the agent writes, thinks and calls, its plan and what it has used are
-// the progress of the task. Stop reasons are passed on; an error that the agent
-// answers with is a failed turn, with the agent's text.
+// The agent's text, reasoning, tool calls, plan and usage become the progress of
+// the task. Stop reasons are passed on. If the agent answers a prompt with an
+// error, the turn fails with the agent's text.
 //
-// Some agents answer a prompt before the last pieces of their answer have come.
-// So a turn that ends well lasts until nothing has come for 250 ms, at most a
-// second more: text that goes on with the last message belongs to the answer, and
-// a tool call or another message ends the wait. An error that an agent writes as
-// text, as those for Codex and Claude do, is the reason of the failed turn and no
-// part of what was written.
+// Some agents answer a prompt before they have sent the last pieces of their
+// text. A turn that ends well therefore lasts until nothing has come for 250 ms,
+// but at most one second longer. Text that continues the last message belongs to
+// the answer; a tool call or another message ends the wait. The agents for Codex
+// and Claude write errors as text. Such an error is the reason of the failed turn
+// and no part of its text.
 //
-// When the process ends, the turns in it are interrupted, and the error says how
-// it ended and what it wrote to stderr last. The next prompt starts another
-// process, which loads the session, where the agent can load sessions; where it
-// cannot, the error wraps [bgagent.ErrNoSession] and says how the session was
-// lost. A session of an earlier run of the host is loaded in the same way.
+// If the process ends, its turns are interrupted. The error says how the process
+// ended and what it last wrote to stderr. The next prompt starts another process.
+// If the agent can load sessions, that process loads the session; otherwise the
+// error wraps [bgagent.ErrNoSession] and says how the session was lost. A session
+// from an earlier run of the host is loaded in the same way.
 //
-// To stop a turn the agent is told so, and told again. One that has not stopped
-// after Config.CancelGrace is ended with its whole process, but only when the
-// turns that others have in that process are over; new ones go to a new process
-// meanwhile. So RunTurn returns when nothing of the turn runs any more, and a
+// To stop a turn, the client tells the agent to cancel it, and repeats that. If the
+// agent has not stopped after Config.CancelGrace, its whole process is ended, but
+// only once the other turns in that process are over. New turns go to a new process
+// meanwhile. So RunTurn returns only when nothing of the turn runs any more, and a
 // task that cannot be stopped costs no other task its work.
 //
-// A program ends with all that it has started: its process group, on Linux its
-// session, and the children that have left that and are known by a variable in
-// their environment. That holds for Close, for a crash, and for commands that run
-// in terminals. Nothing that an agent does hangs its host: it may print what is no
-// JSON, before a message too, write without end, or never read its input. A
-// process is not found that has left the session, and has written over its
-// environment or runs as another user, so that the host may not read it.
+// A program is ended together with everything that it has started: its process
+// group, on Linux its session, and the descendants that have left both but carry a
+// mark in their environment. This holds for Close, for a crash, and for commands in
+// terminals. A process escapes if it has left the session and has either overwritten
+// its environment or runs as another user, because the host cannot read that
+// environment. No agent can hang the host: it may print text that is not JSON, even
+// in front of a message, write without end, or never read its input.
 //
-// Programs and the commands in terminals run in sessions of their own, without a
-// terminal of the system: one that opens /dev/tty is told that there is none, and
-// Ctrl-C ends it only through the host. They run as the host's user and can read
-// what that user can: on Linux also the environment and the memory of the host,
-// so that a secret which an agent must not have does not belong there.
+// Programs and commands in terminals run in sessions of their own, without a
+// controlling terminal. Opening /dev/tty fails, and Ctrl-C reaches them only
+// through the host. They run as the host's user and can read what that user can
+// read. On Linux that includes the environment and the memory of the host, so keep
+// secrets out of both that an agent must not have.
 //
-// When the host itself is killed nothing of that happens. Its agents find their
-// input closed: opencode and gemini were seen to exit when they were idle. A
-// command that runs in a terminal goes on. A host that is process 1 of a
-// container does not wait for orphans, which stay as zombies: give the container
-// an init process.
+// If the host itself is killed, it ends nothing. Its agents find their input
+// closed; opencode and gemini exit then if they are idle. A command in a terminal
+// continues. A host that is process 1 of a container does not reap orphans, so they
+// stay as zombies: give the container an init process.
 //
 // # What the agent may do
 //
-// An agent asks its client for permission, for files and for terminals, so far
-// as it likes: nothing keeps a program from using the file system by itself, so
-// put one that you do not trust into a sandbox. The answers are the host's:
+// An agent asks its client for permission, files and terminals as far as it
+// chooses to. Nothing keeps a program from using the file system by itself, so put
+// one that you do not trust into a sandbox. The host decides the answers:
 //
-//   - Permission: the rules of the session ([bgagent.Permission], by the kind or
-//     the name of the tool, on paths or on the command) decide first, then
-//     Config.Permit. What neither allows is refused with a reason. Nobody is
-//     waited for in vain. A question is about all that was told of its tool
-//     call. Where the agent does not say which files that are, and a rule is
-//     about some of them, no rule allows it; a command that may be several (with
-//     ; or | or $( and the like, in quotation marks too) is allowed by a rule
-//     for all commands only. A command may be told as a text or as words, under
-//     any of the usual names, and the script of a shell is looked into; where none
-//     can be read a rule for some commands allows nothing. A title is for people and
-//     never decides. Paths are compared without links, those of rules too; what a
-//     script does is not seen.
-//     An agent that starts in a mode in which it does not ask, as those for Claude
-//     and Qwen do, is put into one in which it asks when rules forbid something;
-//     where it has none, or Agent.Mode names the other, it is not started.
-//   - Files: none unless Config.Files says so, and only below the directory of
-//     the session, whatever .. and links say. A file is written beside the old
-//     one, whose place, mode and owner it takes; through a link, and where a
-//     file has more than one name, it is written over instead.
-//   - Terminals: none unless Config.Terminal allows them. They end with their
-//     turn.
+//   - Permission: the rules of the session ([bgagent.Permission]) decide first, then
+//     Config.Permit. What neither allows is refused with a reason, so no question stays
+//     open.
+//   - Files: none unless Config.Files allows them, and only below the directory of
+//     the session; neither .. nor links lead out of it. A write replaces the file
+//     in one step and keeps its mode and owner. Links, and files with several
+//     names, are overwritten in place.
+//   - Terminals: none unless Config.Terminal allows them. They end with their turn.
 //
-// An agent that ends its turn without a word after it was refused something, as
-// opencode does, has failed: the reason names what was refused. So has one that
-// calls its turn cancelled then, as Codex does.
+// A rule matches the kind or the name of a tool, and a path or a command:
+//
+//   - A question covers everything that the agent has reported about its tool call.
+//     Rules read the input of a tool that reads, edits or runs commands, never its
+//     title, which is meant for people.
+//   - If the agent does not name the files and a rule concerns some files only, no rule
+//     allows the call. Paths are compared with their links resolved, in rules too.
+//   - The command may be a text or a list of words, under any of the usual field names.
+//     The command in a shell's argument counts, too. If no command can be read, a rule
+//     for some commands allows nothing. If the text may be several commands (with ; or
+//     | or $( and the like, even in quotation marks), only a rule for all commands
+//     allows it. What a script file does is not seen.
+//   - The agents for Claude and Qwen may start in a mode that never asks. If a rule
+//     forbids something, the client switches such an agent to a mode that asks. If the
+//     agent has no such mode, or Agent.Mode names one that never asks, the client does
+//     not run it.
+//
+// Some agents, such as opencode, end their turn without a word after a refusal.
+// Others, such as Codex, report it as cancelled. Both turns have failed, and the
+// reason names what was refused.
 //
 // # What it cannot know
 //
-//   - The protocol has no parents: the parent of a session is what the client
-//     was told, and only its own sessions are found.
-//   - It has no status: whether a session that somebody else prompts is busy is
-//     unknown.
-//   - It has no prompt without an answer, and no way to tell a repeated prompt.
-//     Therefore the client is no [bgagent.Notifier].
-//   - It has no system text: that is put before the first prompt, and before
-//     later ones when it has changed.
-//   - It has no prompt that is only a prompt: one that begins with a slash is a
-//     command to agents, such as /compact. A task is none, so the line "The
-//     task:" is put before such a prompt, and before one that begins with a
-//     dollar sign, which gemini takes for a command too.
-//   - It has no names of tools, only titles: where a title is a sentence or a
-//     command, the kind of the tool is told instead.
-//   - The names of agents are the host's (Config.Agents): they stand for a mode
-//     and a model of the one agent. An agent that offers no choice of models is
-//     left as it is, whatever model is asked for.
+//   - The protocol has no parents. A session's parent is the one that the client
+//     was told, and only the client's own sessions are found.
+//   - It has no status. The client does not know whether a session that somebody
+//     else prompts is busy.
+//   - It has no prompt without an answer and cannot recognize a repeated prompt, so
+//     the client is no [bgagent.Notifier].
+//   - It has no system text. The client puts that in front of the first prompt, and
+//     of a later one if it has changed.
+//   - It has no way to say that a prompt is only a prompt. Agents take a prompt that
+//     begins with a slash for a command, such as /compact, and gemini one that
+//     begins with a dollar sign. The client puts the line "The task:" in front of
+//     such prompts.
+//   - It has no tool names, only titles. If a title is a sentence or a command, the
+//     kind of the tool stands in for its name.
+//   - Agent names are the host's (Config.Agents). Each stands for a mode and a model
+//     of the one agent. An agent that offers no choice of models keeps its own,
+//     whatever model is requested.
 //   - The conversation is what the client has seen, within Config.MaxHistory.
-//   - The tokens of a turn are told by few agents, and the protocol's field is
-//     not stable yet.
+//   - Few agents report the tokens of a turn, and the protocol's field is not stable
+//     yet.
 //
 // # What to know about agents
 //
 // Seen with opencode 1.18.33 and gemini-cli 0.61.0:
 //
-//   - opencode tells its todos only as the input of a tool, which is read.
-//   - opencode repeats a request that the model failed with status 500 without
-//     end and without telling: the time limits of the manager end the turn.
-//   - opencode tells the tokens of the last request of a turn only.
-//   - gemini wants Config.Auth: "gemini-api-key".
-//   - gemini replays the conversation only after it has said that the session is
-//     loaded: the client waits until nothing more comes.
-//   - gemini cannot load a session in the minute in which it was created: it
-//     writes over its own record. The client waits until that minute is over.
-//   - gemini cannot create files with FilesReadWrite, because it takes the
-//     answer that there is no such file yet for a failure. Leave it at FilesNone.
-//   - gemini lists models that do not contain the one of its command line.
+//   - opencode reports its todos only as the input of a tool, which the client reads.
+//   - opencode repeats a request that failed with status 500 for ever and does not
+//     report it. The time limits of the manager end the turn.
+//   - opencode reports only the tokens of the last request of a turn.
+//   - gemini needs Config.Auth: "gemini-api-key".
+//   - gemini replays the conversation only after it has reported the session as
+//     loaded. The client waits until nothing more comes.
+//   - gemini cannot load a session in the minute of its creation, because it
+//     overwrites its own record. The client waits until that minute is over.
+//   - gemini cannot create files with FilesReadWrite, because it treats the answer
+//     that the file does not exist yet as a failure. Leave Files at FilesNone.
+//   - gemini's list of models leaves out the one that its command line names.
 //
 // # How it is tested
 //
-// With an agent made from the SDK, as a program and in virtual time, that
-// crashes, floods, falls silent and does not listen; and with opencode, gemini,
-// claude-agent-acp and codex-acp against a scripted model server. The tests run
-// the conformance suite of bgagenttest with all of them but claude-agent-acp,
-// which has a process for each session and needs minutes for it. What the library
-// does by itself they show with opencode and gemini only.
+// The tests use an agent made from the SDK, as a program and in virtual time. It
+// crashes, floods, falls silent and ignores cancellation. They also use opencode,
+// gemini, claude-agent-acp and codex-acp against a scripted model server. The
+// conformance suite of bgagenttest runs with all of them but claude-agent-acp, which
+// starts a process for each session and would need minutes. The tests of what the
+// library does by itself run with opencode and gemini only.
 package acp

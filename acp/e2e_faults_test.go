@@ -47,8 +47,7 @@ func TestAModelThatNeverAnswersIsEndedByTheLimits(t *testing.T) {
 	})
 }
 
-// agents returns the ids of the agent's own processes: those that the client
-// has started.
+// agents returns the pids of the agent processes that the client has started.
 func (s *scene) agents() (pids []int) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -58,9 +57,9 @@ func (s *scene) agents() (pids []int) {
 	return pids
 }
 
-// age makes gemini's records of its sessions a year older. It names them by id
-// and minute, and writes over one that it is to load in the minute in which it
-// was made; then it finds nothing in it.
+// age makes gemini's session records a year older. Gemini names them by id and minute. If
+// it loads a session in the minute of its creation, it overwrites the record and finds
+// nothing in it.
 func (s *scene) age() {
 	s.Helper()
 	if s.name != gemini.name {

@@ -30,8 +30,7 @@ func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s 
 	each(t, reals, cfg, edit, test)
 }
 
-// each runs a test with some real agents, side by side: they take their time to
-// start.
+// each runs a test with some real agents, in parallel because they start slowly.
 func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
 	for _, a := range with {
 		t.Run(a.name, func(t *testing.T) {
@@ -44,11 +43,11 @@ func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), tes
 			}
 			c := open(t, ac)
 			cfg := cfg
-			cfg.CreateTimeout = 2 * ac.StartTimeout // else it ends a slow start before the client does
+			cfg.CreateTimeout = 2 * ac.StartTimeout // so that the client ends a slow start first
 			m, err := bgagent.New(c, cfg)
 			require.NoError(t, err)
 			t.Cleanup(func() {
-				var left *bgagent.CloseError // ends that nobody was told of are the test's own business
+				var left *bgagent.CloseError // it may only name notices that were not delivered
 				if err := m.Close(context.Background()); err != nil {
 					require.ErrorAs(t, err, &left)
 					require.Empty(t, left.NotStopped)
@@ -84,7 +83,7 @@ func (s *scene) run(prompt string) bgagent.Task {
 	return s.ended(s.launch(prompt).ID)[0]
 }
 
-// until waits until the requests to the model are as wanted.
+// until waits until ok accepts the requests to the model.
 func (s *scene) until(ok func([]modelserver.Request) bool) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
@@ -92,7 +91,7 @@ func (s *scene) until(ok func([]modelserver.Request) bool) {
 	require.NoError(s, s.w.Model.WaitFor(ctx, ok))
 }
 
-// asked waits until the model is being asked what contains the text.
+// asked waits until the model gets a request that contains the text.
 func (s *scene) asked(text string) {
 	s.Helper()
 	s.until(func(list []modelserver.Request) bool {
@@ -105,7 +104,7 @@ func (s *scene) asked(text string) {
 	})
 }
 
-// follow waits for an event of the task.
+// follow waits for an event of the task that ok accepts.
 func (s *scene) follow(id string, ok func(bgagent.Task) bool) bgagent.Task {
 	s.Helper()
 	tasks, sub := s.m.Subscribe(0)

@@ -23,13 +23,13 @@ import (
 // real is a real agent program.
 type real struct {
 	name    string
-	program string // in realagent; the name when ""
+	program string // name in realagent; empty if it is the same
 	auth    string
-	model   string // that it offers, and not the one that it uses by itself where it has several
-	// streams says that text is told while the model still writes it.
+	model   string // a model that it offers; not its default if it offers several
+	// streams says that text is reported while the model still writes it.
 	streams bool
 	argv    func(w *realagent.World) []string
-	// Tools of the agent: to run a command, to write and to read a file.
+	// The agent's tools for running a command, writing a file and reading one.
 	bash, write, read func(arg, text string) string
 }
 
@@ -56,12 +56,12 @@ var (
 		},
 		read: func(path, _ string) string { return `@tool read_file {"file_path":"` + path + `"}` },
 	}
-	// The agent of Claude Code. Its tools hold themselves to the session's directory.
+	// The agent for Claude Code. Its tools confine themselves to the session's directory.
 	claude = real{
 		name: "claude", program: "claude-acp", streams: true, model: "haiku",
 		argv: func(w *realagent.World) []string { return w.ClaudeACP() },
 		bash: func(cmd, _ string) string {
-			// It refuses a command that only sleeps.
+			// Claude Code refuses a command that only sleeps.
 			return `@tool Bash {"command":"` + strings.ReplaceAll(cmd, "sleep", "env sleep") + `","description":"as told"}`
 		},
 		write: func(path, text string) string {
@@ -69,8 +69,8 @@ var (
 		},
 		read: func(path, _ string) string { return `@tool Read {"file_path":"` + path + `"}` },
 	}
-	// The agent of codex, in the mode that asks. It runs what only reads in a sandbox,
-	// and asks where the model wants to leave that.
+	// The agent for codex, in the mode that asks. It runs commands in a read-only
+	// sandbox, and asks if the model wants to leave that.
 	codex = real{
 		name: "codex", program: "codex-acp", streams: true, model: "gpt-5.6-sol",
 		argv: func(w *realagent.World) []string { return w.CodexACP() },
@@ -81,17 +81,17 @@ var (
 		read: func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
 	}
 	reals = []real{opencode, gemini, claude, codex}
-	// Those two show what the library itself does. The others add nothing to that but
-	// the time that they need.
+	// These two suffice for tests of what the library itself does. The others would only
+	// take more time.
 	two = reals[:2]
 )
 
-// unboxed has codex ask to run a command outside of its sandbox.
+// unboxed makes codex ask to run a command outside of its sandbox.
 func unboxed(cmd string) string {
 	return `@tool exec_command {"cmd":"` + cmd + `","sandbox_permissions":"require_escalated","justification":"as told"}`
 }
 
-// world is a world with the program in it.
+// world returns a world with the program in it.
 func (a real) world(t *testing.T) *realagent.World {
 	if a.program == "" {
 		a.program = a.name
@@ -99,7 +99,7 @@ func (a real) world(t *testing.T) *realagent.World {
 	return realagent.New(t, a.program)
 }
 
-// config is a configuration for the program in the world.
+// config returns a configuration for the program in the world.
 func (a real) config(w *realagent.World) Config {
 	return Config{
 		Command: a.argv(w), Dir: w.Dir, Env: w.Env, Auth: a.auth, StartTimeout: 90 * time.Second,
@@ -107,7 +107,8 @@ func (a real) config(w *realagent.World) Config {
 	}
 }
 
-// recalling answers what the user said first, when it is asked for that.
+// recalling answers the question for the user's first prompt, and all other prompts by
+// their script.
 func recalling(r modelserver.Request) modelserver.Reply {
 	if !strings.Contains(r.LastUser(), "What did I say first?") {
 		return r.Scripted()
@@ -120,16 +121,16 @@ func recalling(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("You said nothing.")
 }
 
-// The agent of Claude Code has a process of its own for each session, which lives as
-// long as the agent does. For the sessions of the whole suite these are more than
-// forty, and take minutes.
+// The agent for Claude Code is left out. It has a process for each session, which lives
+// as long as the agent. The whole suite would need more than forty of them and take
+// minutes.
 func TestConformanceOfRealAgents(t *testing.T) {
 	for _, a := range []real{opencode, gemini, codex} {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
 			w := a.world(t)
 			w.Model.Handle(recalling)
-			c := open(t, a.config(w)) // the checks share it: a process needs seconds to start, and is to have many sessions
+			c := open(t, a.config(w)) // shared by all checks, because a process takes seconds to start
 			fixed := func(prompt string) func() string { return func() string { return prompt } }
 			bgagenttest.Conformance(t, bgagenttest.Harness{
 				New:   func(bgagenttest.TB) bgagent.SessionClient { return c },
@@ -195,7 +196,7 @@ func TestACancelledTaskStopsItsModel(t *testing.T) {
 			require.True(s, task.Partial)
 		}
 		s.until(func(list []modelserver.Request) bool { return s.w.Model.Open(isMain) == 0 })
-		// The session is as good as before.
+		// The session still works.
 		_, err := s.m.Resume(s.Context(), root, task.ID, bgagent.ResumeInput{Prompt: "@say on we go"})
 		require.NoError(s, err)
 		require.Equal(s, "on we go", s.ended(task.ID)[0].Result)
@@ -215,8 +216,8 @@ func TestACancelledTaskStopsItsTool(t *testing.T) {
 	})
 }
 
-// sleep waits until a process of the world sleeps, or none does. It looks for a
-// while, because the system takes its time with beginnings and ends.
+// sleep waits until a process of the world sleeps, or none does. It polls, because
+// processes take a while to start and to end.
 func (s *scene) sleep(want bool, otherwise string) {
 	s.Helper()
 	sleeps := func(p string) bool { return strings.Contains(p, "sleep 300") }
@@ -253,13 +254,13 @@ func TestAQuestionIsAnsweredByTheHost(t *testing.T) {
 		task = s.run(s.bash("touch forbidden", "") + "\n@say done")
 		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
 		require.NoFileExists(s, filepath.Join(s.w.Dir, "forbidden"))
-		if task.Status != bgagent.Completed { // it may also tell its model, and go on
+		if task.Status != bgagent.Completed { // the agent may also tell its model and continue
 			require.Contains(s, task.Reason, "not that one")
 		}
 	})
 }
 
-// asksFirst makes opencode ask before it runs a command; gemini does anyway.
+// asksFirst makes opencode ask before it runs a command. Gemini always asks.
 func (s *scene) asksFirst() {
 	if s.name == opencode.name {
 		s.w.OpencodeConfig(s, func(config map[string]any) {
@@ -268,7 +269,7 @@ func (s *scene) asksFirst() {
 	}
 }
 
-func TestWithoutAPolicyEverythingAskedForIsRefused(t *testing.T) {
+func TestWithoutAPolicyEveryQuestionIsRefused(t *testing.T) {
 	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
 		s.asksFirst()
 		task := s.run(s.bash("touch forbidden", "") + "\n@say done")
@@ -278,7 +279,7 @@ func TestWithoutAPolicyEverythingAskedForIsRefused(t *testing.T) {
 	})
 }
 
-func TestRulesOnPathsHoldForWhatTheAgentAsks(t *testing.T) {
+func TestRulesOnPathsDecideTheAgentsQuestions(t *testing.T) {
 	rules := []bgagent.Permission{on("*", "*", bgagent.PermissionAllow), on("edit", "secrets/*", bgagent.PermissionDeny)}
 	eachReal(t, bgagent.Config{Permissions: rules}, nil, func(s *scene) {
 		s.asksFirst()
@@ -307,7 +308,7 @@ func TestTodosAndModelsReachTheTask(t *testing.T) {
 		require.NoError(s, err)
 		require.Equal(s, "done", task.Result, task.Reason)
 		asked := slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) })
-		got := asked[len(asked)-1].Model // the agent's name for it may be longer or shorter
+		got := asked[len(asked)-1].Model // may be longer or shorter than the agent's own name
 		require.True(s, strings.Contains(s.model, got) || strings.Contains(got, s.model), "%s was asked for %s", got, s.model)
 		if s.name == opencode.name {
 			require.Equal(s, []bgagent.Todo{{Text: "look", State: bgagent.TodoCompleted}, {Text: "write", State: bgagent.TodoPending}}, task.Progress.Todos)
@@ -329,8 +330,8 @@ func TestFilesGoThroughTheClientAndStayInside(t *testing.T) {
 	}
 	each(t, two, bgagent.Config{}, edit, func(s *scene) {
 		s.asksFirst()
-		// Gemini cannot make a file through a client: it takes the answer that there
-		// is none yet for a failure.
+		// Gemini cannot create a file through a client: it treats the answer that the
+		// file does not exist yet as a failure.
 		file := filepath.Join(s.w.Dir, "notes.txt")
 		require.NoError(s, os.WriteFile(file, []byte("as it was"), 0o600))
 		task := s.run(s.write(file, "written by the agent") + "\n" + s.read(file, "") + "\n@say done")

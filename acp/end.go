@@ -12,27 +12,26 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// Some agents answer the prompt before the last pieces of what they write have
-// been sent.
+// Some agents answer the prompt before they have sent the last pieces of their text.
 const (
-	lateSilence = 250 * time.Millisecond // after which no more is expected
-	lateLimit   = time.Second            // after the answer
+	lateSilence = 250 * time.Millisecond // no more pieces are expected after it
+	lateLimit   = time.Second            // longest wait after the answer
 )
 
-// answered takes note that the prompt has been answered: what is read from now on
-// comes after that. Only an answer that completes is waited for.
+// answered records that the prompt has been answered: what is read from now on comes
+// after the answer. The client waits for late pieces only if the turn ended well.
 func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`
 	}
-	_ = json.Unmarshal(m.Result, &answer) // what cannot be read does not complete
+	_ = json.Unmarshal(m.Result, &answer) // an unreadable answer does not complete the turn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t.answered = true
 	t.over = present(m.Error) || answer.StopReason != sdk.StopReasonEndTurn || t.broken
 }
 
-// awaitLate waits until the answer is whole.
+// awaitLate waits for the late pieces of the answer.
 func (c *Client) awaitLate(t *turn, p *process) {
 	limit, silence := time.NewTimer(lateLimit), time.NewTimer(lateSilence)
 	defer limit.Stop()
@@ -59,9 +58,8 @@ func (c *Client) awaitLate(t *turn, p *process) {
 	}
 }
 
-// late takes an update that comes after the answer to the prompt: text that goes
-// on with the last message belongs to it, and anything else of a turn ends the
-// wait.
+// late applies an update that comes after the answer to the prompt. Text that
+// continues the last message belongs to that; any other part of a turn ends the wait.
 func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	switch {
 	case u.AgentMessageChunk != nil && s.conv.goesOn(value(u.AgentMessageChunk.MessageId)):
@@ -87,9 +85,9 @@ func (t *turn) endLate() {
 	}
 }
 
-// noteStatus takes over what an agent says beside the protocol about how it is.
-// Codex says that it has failed, writes why as text, and ends the turn as if all
-// were well.
+// noteStatus records a status that an agent reports outside the protocol. Codex
+// reports a failure that way, writes the reason as text, and ends the turn as if it
+// had succeeded.
 func (t *turn) noteStatus(meta map[string]any) {
 	for _, own := range meta {
 		fields, _ := own.(map[string]any)
@@ -100,7 +98,7 @@ func (t *turn) noteStatus(meta map[string]any) {
 	}
 }
 
-// endOf returns how the turn has ended.
+// endOf returns how the turn ended.
 func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.TurnEnd, error) {
 	c.mu.Lock()
 	end := bgagent.TurnEnd{Text: t.s.conv.lastText()}
@@ -130,8 +128,8 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 			end.Stop = bgagent.StopError
 			return end, fmt.Errorf("acp: the agent %s failed: %s", c.program(), problem)
 		case refused != "":
-			// Some agents stop without a word when they may not do something. That
-			// is no answer.
+			// Some agents stop without a word when something is refused. That is no
+			// answer.
 			end.Stop = bgagent.StopError
 			return end, fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), refused)
 		}
@@ -143,7 +141,7 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 		end.Stop = bgagent.StopRefused
 	case sdk.StopReasonCancelled:
 		if refused != "" {
-			// Some agents call their turn cancelled when they may not do something.
+			// Some agents report their turn as cancelled when something is refused.
 			end.Stop = bgagent.StopError
 			return end, fmt.Errorf("acp: the agent %s ended its turn after it was refused: %s", c.program(), refused)
 		}
@@ -155,16 +153,16 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	return end, nil
 }
 
-// apiError is how the error of a model's server begins that an agent writes as its
-// answer: with the code of HTTP.
+// apiError matches the beginning of a model server's error, with its HTTP status,
+// that an agent has written as its answer.
 var apiError = regexp.MustCompile(`(?i)^\W*(?:[\w .:-]{0,60}\b(?:error|failed)\b[^\n]{0,80}\b[45]\d\d\b|(?:HTTP )?[45]\d\d\b[^\n]{0,20}(?:error|bad request|unauthorized|forbidden|not found|too many requests|unavailable|overloaded|\{"))`)
 
-// isAPIError reports whether the text is the error of a model's server. Nothing
-// but that would not do: an answer may be about such an error.
+// isAPIError reports whether the text may be the error of a model's server. That alone
+// proves nothing, because an answer may be about such an error.
 func isAPIError(text string) bool { return len(text) <= shownOfError && apiError.MatchString(text) }
 
-// isProblem reports whether the text is the error that the agent answers with,
-// which some write as a message first.
+// isProblem reports whether the text repeats the error that answers the prompt. Some
+// agents write the error as a message first.
 func isProblem(text string, err error) bool {
 	var re *sdk.RequestError
 	if text = strings.TrimSpace(text); text == "" || !errors.As(err, &re) {
@@ -173,7 +171,7 @@ func isProblem(text string, err error) bool {
 	return re.Code == codeAuth || strings.Contains(re.Message, text) || strings.Contains(detail(re.Data), text)
 }
 
-// failure is the error of a turn that the agent answered with an error.
+// failure returns the error of a turn whose prompt was answered with an error.
 func (c *Client) failure(err error) error {
 	var re *sdk.RequestError
 	switch {

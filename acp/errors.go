@@ -11,14 +11,13 @@ import (
 // codeAuth is the protocol's error code for "authentication required".
 const codeAuth = -32000
 
-// agentError is an error that the agent has answered with, as people can read
-// it.
+// agentError is an error that the agent has answered with, in readable form.
 type agentError struct{ *sdk.RequestError }
 
 // Unwrap returns the error as the agent sent it.
 func (e *agentError) Unwrap() error { return e.RequestError }
 
-// Error returns the message, with what the agent has added to it.
+// Error returns the message with the agent's details.
 func (e *agentError) Error() string {
 	text := innerMessage(e.Message)
 	if more := detail(e.Data); more != "" && !strings.Contains(text, more) {
@@ -30,8 +29,8 @@ func (e *agentError) Error() string {
 	return fmt.Sprintf("%.2000s (code %d)", text, e.Code)
 }
 
-// innerMessage returns the message in an error of a model's API that the agent
-// has passed on as JSON, as Gemini does.
+// innerMessage returns the message inside the JSON error of a model's API. Gemini
+// passes such errors on as text.
 func innerMessage(s string) string {
 	var body struct {
 		Error struct {
@@ -44,8 +43,8 @@ func innerMessage(s string) string {
 	return s
 }
 
-// detail returns the text in the data of an error, under the names that agents
-// use for it.
+// detail returns the text in the data of an error, from the fields that agents use
+// for it.
 func detail(data any) string {
 	switch d := data.(type) {
 	case string:

@@ -48,8 +48,8 @@ func Example() {
 	fmt.Println(task.Result, err)
 }
 
-// Gemini has to be told how to authenticate, and asks before it runs a command
-// or changes a file.
+// Gemini must be told how to authenticate. It asks before it runs a command or changes
+// a file.
 func ExampleConfig_gemini() {
 	client, err := acp.New(acp.Config{
 		Command: []string{"gemini", "--acp"},
@@ -64,14 +64,13 @@ func ExampleConfig_gemini() {
 			}
 			return acp.PermissionAnswer{Allow: q.Kind == "edit", Reason: "commands are not run here"}
 		},
-		StartTimeout: time.Minute, // a slow machine
+		StartTimeout: time.Minute, // for a slow machine
 	})
 	fmt.Println(client != nil, err)
 	// Output: true <nil>
 }
 
-// A host that is an editor gives the agent its files, its terminals, and MCP
-// servers.
+// A host such as an editor gives the agent files, terminals and MCP servers.
 func ExampleConfig_services() {
 	client, err := acp.New(acp.Config{
 		Command: []string{"some-agent"},

@@ -20,14 +20,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// fakeAgent is an agent that does what its prompts say, line by line, built on
-// the agent side of the SDK. It runs in the test's process, or as a program: the
-// test binary itself (see TestMain).
+// fakeAgent is an agent that obeys its prompts line by line, built on the agent side of
+// the SDK. It runs in the process of the test, or as a program: the test binary itself
+// (see TestMain).
 type fakeAgent struct {
 	fault string // see runFake
-	store string // directory where sessions are kept; empty for an agent that cannot load them
+	store string // directory of its sessions; empty for an agent that cannot load them
 	out   io.Writer
-	ears  <-chan struct{} // what an agent listens to that does not listen; nil for nothing
+	ears  <-chan struct{} // ends a "deaf" turn; nil if nothing ends it
 
 	conn *sdk.AgentSideConnection
 	plug atomic.Bool
@@ -39,8 +39,8 @@ type fakeAgent struct {
 
 type fakeSession struct {
 	Dir    string
-	Agent  []string // what the agent has said
-	User   []string // what it was told
+	Agent  []string // the agent's answers
+	User   []string // the prompts
 	MCP    int      // number of its MCP servers
 	mode   string
 	model  string
@@ -58,8 +58,8 @@ func serveFake(a *fakeAgent, in io.Reader, out io.Writer) {
 	<-a.conn.Done()
 }
 
-// gated is a reader that waits until the connection is complete, and that can be
-// plugged.
+// gated is a reader that waits until the connection is complete. If the agent is
+// plugged, it blocks for ever.
 type gated struct {
 	io.Reader
 	ready chan struct{}
@@ -160,7 +160,7 @@ func (a *fakeAgent) LoadSession(ctx context.Context, q sdk.LoadSessionRequest) (
 	a.mu.Lock()
 	a.sessions[string(q.SessionId)] = s
 	a.mu.Unlock()
-	told := slices.Clone(s.User) // the next prompt may come while this is told
+	told := slices.Clone(s.User) // the next prompt may come during the replay
 	replay := func(pause time.Duration) {
 		for i, user := range told {
 			time.Sleep(pause)

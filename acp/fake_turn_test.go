@@ -25,9 +25,9 @@ type fakeTurn struct {
 	stop sdk.StopReason
 	said strings.Builder
 
-	blocks int  // of the prompt
-	blind  bool // to cancellations
-	free   bool // tells no tokens
+	blocks int  // number of blocks in the prompt
+	blind  bool // ignores cancellation when it reports its end
+	free   bool // reports no tokens
 }
 
 func (t *fakeTurn) tell(u sdk.SessionUpdate) { _ = t.a.update(context.Background(), t.id, u) }
@@ -46,21 +46,21 @@ func (t *fakeTurn) raw(update string) {
 func (t *fakeTurn) do(line string) error {
 	verb, rest, _ := strings.Cut(line, " ")
 	switch verb {
-	case "": // between paragraphs
+	case "": // a line between paragraphs
 	case "say":
 		t.say(rest)
 	case "blocks":
 		t.say(strconv.Itoa(t.blocks))
-	case "blind": // ends the turn as if it had not been told to stop
+	case "blind": // ends the turn as if it were not cancelled
 		t.blind = true
 	case "free":
 		t.free = true
 	case "think":
 		t.tell(sdk.UpdateAgentThoughtText(rest))
-	case "wait": // until it is told to stop
+	case "wait": // waits until the turn is cancelled
 		t.say("I wait")
 		<-t.ctx.Done()
-	case "deaf": // does not stop when it is told to
+	case "deaf": // does not stop when the turn is cancelled
 		t.say("I do not listen")
 		<-t.a.ears
 	case "nap":
@@ -95,19 +95,19 @@ func (t *fakeTurn) do(line string) error {
 		}
 	case "env":
 		t.say(rest + "=" + os.Getenv(rest))
-	case "plug": // reads nothing any more
+	case "plug": // stops reading
 		t.a.plug.Store(true)
 		t.say("plugged")
-	case "lateraw": // a line that comes after the answer
+	case "lateraw": // a raw update after the answer
 		wait, line, _ := strings.Cut(rest, " ")
 		d, _ := time.ParseDuration(wait)
 		time.AfterFunc(d, func() { t.raw(line) })
-	case "update": // an update of the session, as JSON
+	case "update": // a raw update, as JSON
 		t.raw(rest)
-	case "late": // an update that comes after the answer
+	case "late": // an update after the answer
 		d, _ := time.ParseDuration(rest)
 		time.AfterFunc(d, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })
-	case "latewrite": // a file that is written after the answer
+	case "latewrite": // writes a file after the answer
 		wait, path, _ := strings.Cut(rest, " ")
 		d, _ := time.ParseDuration(wait)
 		time.AfterFunc(d, func() {
@@ -125,7 +125,7 @@ func (t *fakeTurn) do(line string) error {
 	return nil
 }
 
-// use obeys a line that is about tools, the client and the process.
+// use obeys a line about tools, the client or the process.
 func (t *fakeTurn) use(verb, rest string) error {
 	ctx := context.Background()
 	switch verb {
@@ -135,7 +135,7 @@ func (t *fakeTurn) use(verb, rest string) error {
 		if verb == "tool" {
 			t.tell(sdk.UpdateToolCall(id, sdk.WithUpdateStatus(sdk.ToolCallStatusCompleted)))
 		}
-	case "permit", "quietly": // quietly says nothing after it
+	case "permit", "quietly": // quietly says nothing after the answer
 		resp, err := t.a.conn.RequestPermission(ctx, sdk.RequestPermissionRequest{
 			SessionId: t.id,
 			ToolCall:  sdk.ToolCallUpdate{ToolCallId: t.call(), Title: sdk.Ptr(rest), Kind: sdk.Ptr(sdk.ToolKindExecute), RawInput: map[string]any{"command": rest}},
@@ -176,7 +176,7 @@ func (t *fakeTurn) use(verb, rest string) error {
 		out, err := t.a.conn.TerminalOutput(ctx, sdk.TerminalOutputRequest{SessionId: t.id, TerminalId: made.TerminalId})
 		t.answer(fmt.Sprintf("exit %d: %s", *exit.ExitCode, out.Output), err)
 		_, _ = t.a.conn.ReleaseTerminal(ctx, sdk.ReleaseTerminalRequest{SessionId: t.id, TerminalId: made.TerminalId})
-	case "spawn": // a child in a session of its own, as the shells of agents are
+	case "spawn": // starts a child in a session of its own, as agents do with their shells
 		cmd := exec.Command("sleep", "600")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
@@ -205,7 +205,7 @@ func (t *fakeTurn) call() sdk.ToolCallId {
 	return sdk.ToolCallId("call_" + strconv.Itoa(t.a.calls))
 }
 
-// answer says what the client has answered.
+// answer says the client's answer.
 func (t *fakeTurn) answer(text string, err error) {
 	if err != nil {
 		text = "error: " + err.Error()

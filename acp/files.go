@@ -17,19 +17,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// FileAccess says what an agent may do with files through the client. All of it
-// is confined to the directory of its session: paths that lead out of it, by ..
-// or through a symbolic link, are refused.
+// FileAccess says what an agent may do with files through the client. Access is
+// confined to the directory of its session. Paths that lead out of it, by .. or
+// through a symbolic link, are refused.
 type FileAccess uint8
 
 // The kinds of access.
 const (
-	FilesNone      FileAccess = iota // the agent is told that the client has no files
-	FilesRead                        // text files
-	FilesReadWrite                   // text files, which are made where they are missing
+	FilesNone      FileAccess = iota // no files; the agent is told so
+	FilesRead                        // read text files
+	FilesReadWrite                   // read and write text files, and create missing ones
 )
 
-// maxFile is the largest text that is read or written, in bytes.
+// maxFile is the size of the largest text that is read or written, in bytes.
 const maxFile = 8 << 20
 
 // readFile implements fs/read_text_file.
@@ -65,7 +65,7 @@ func (c *Client) writeFile(t *turn, q sdk.WriteTextFileRequest) (_ any, err erro
 	case c.cfg.Files < FilesReadWrite:
 		return nil, errors.New("the host does not let agents write files through it")
 	case len(q.Content) > maxFile:
-		return nil, fmt.Errorf("the text has %d bytes; at most %d are written", len(q.Content), maxFile)
+		return nil, fmt.Errorf("the text has %d bytes; write at most %d", len(q.Content), maxFile)
 	}
 	root, name, err := c.open(t, q.Path, "edit")
 	if err != nil {
@@ -81,10 +81,9 @@ func (c *Client) writeFile(t *turn, q sdk.WriteTextFileRequest) (_ any, err erro
 	return sdk.WriteTextFileResponse{}, nil
 }
 
-// writeText writes the file. A text that cannot be written, because the disk is
-// full, costs nothing of what is there: it is written beside it first. A link is
-// written through, and a file with more than one name is written in its place,
-// because they would not be what they are any more.
+// writeText writes the file. It writes a new file beside the old one first, so that a
+// full disk does not cost the old text. It overwrites links and files with several
+// names in place, because replacing them would break the link or the other names.
 func writeText(root *os.Root, name, text string) error {
 	old, err := root.Lstat(name)
 	switch {
@@ -95,7 +94,7 @@ func writeText(root *os.Root, name, text string) error {
 	case !old.Mode().IsRegular() || names(old) > 1:
 		return overwrite(root, name, text)
 	}
-	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // who may not write to it may not replace it
+	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // a file that may not be written may not be replaced either
 	if err != nil {
 		return err
 	}
@@ -106,23 +105,23 @@ func writeText(root *os.Root, name, text string) error {
 	return err
 }
 
-// errInPlace says that a file cannot be replaced by one that is like it.
-var errInPlace = errors.New("it can only be written in its place")
+// errInPlace says that a file cannot be replaced by one with the same owner and mode.
+var errInPlace = errors.New("it can only be written in place")
 
-// replace writes the text into a new file, which takes the place and the ways of
-// the old one, if there is one.
+// replace writes the text into a new file. If there is an old file, the new one takes
+// its place, owner and mode.
 func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	beside := filepath.Join(filepath.Dir(name), ".bgagent-"+uuid.NewString())
 	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		if old != nil && errors.Is(err, fs.ErrPermission) { // of the directory
+		if old != nil && errors.Is(err, fs.ErrPermission) { // the directory is not writable
 			return errInPlace
 		}
 		return err
 	}
 	defer func() {
 		if err != nil {
-			_ = root.Remove(beside) // it may be all that can still be done
+			_ = root.Remove(beside) // if this fails too, the first error says more
 		}
 	}()
 	_, err = io.WriteString(f, text)
@@ -130,7 +129,7 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 		err = errInPlace
 	}
 	if e := f.Close(); err == nil {
-		err = e // file systems over a network tell here that they are full
+		err = e // network file systems report only here that they are full
 	}
 	if err == nil {
 		err = root.Rename(beside, name)
@@ -138,7 +137,7 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	return err
 }
 
-// overwrite writes the text over what is there.
+// overwrite writes the text into the existing file.
 func overwrite(root *os.Root, name, text string) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|nonBlocking, 0o666)
 	if err != nil {
@@ -157,7 +156,7 @@ func overwrite(root *os.Root, name, text string) error {
 	return err
 }
 
-// refusedFile says what was refused, and notes it.
+// refusedFile adds to the error what was refused, and records the refusal.
 func (c *Client) refusedFile(t *turn, doing, path string, err error) error {
 	if err == nil {
 		return nil
@@ -185,8 +184,8 @@ func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	return root, name, nil
 }
 
-// inside returns the path relative to the directory. What links do is the
-// business of os.Root; this is about the text of the path.
+// inside returns the path relative to the directory. It only checks the text of the
+// path; os.Root takes care of links.
 func inside(dir, path string) (string, error) {
 	if path == "" {
 		return "", errors.New("the path is empty")
@@ -196,7 +195,7 @@ func inside(dir, path string) (string, error) {
 	}
 	dirs := []string{dir}
 	if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
-		dirs = append(dirs, real) // agents tell paths as the system does
+		dirs = append(dirs, real) // agents often resolve the links in paths
 	}
 	for _, d := range dirs {
 		if rel, err := filepath.Rel(d, path); err == nil && filepath.IsLocal(rel) && rel != "." {
@@ -206,20 +205,20 @@ func inside(dir, path string) (string, error) {
 	return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
 }
 
-// isRegular refuses what is no regular file: others may never end, or block.
+// isRegular refuses everything but regular files: others may never end, or block.
 func isRegular(f *os.File) error {
 	info, err := f.Stat()
 	switch {
 	case err != nil:
 		return cleared(err)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("it is no regular file but %s", info.Mode().Type())
+		return fmt.Errorf("it is not a regular file but %s", info.Mode().Type())
 	}
 	return nil
 }
 
-// cleared returns an error of the file system without its path, which says less
-// than the one that was asked for.
+// cleared removes the path from an error of the file system. It is relative to the
+// directory; the caller names the path that the agent asked for.
 func cleared(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -232,8 +231,8 @@ func cleared(err error) error {
 	return err
 }
 
-// readLines returns the text from the given line (from 1) on, at most limit
-// lines of it when that is given.
+// readLines returns the text from the given line on, counted from 1. If limit is not
+// nil, it returns at most that many lines.
 func readLines(r io.Reader, line int, limit *int) (string, error) {
 	in := bufio.NewReader(io.LimitReader(r, maxFile+1))
 	var b strings.Builder
@@ -241,7 +240,7 @@ func readLines(r io.Reader, line int, limit *int) (string, error) {
 	for n := 1; limit == nil || taken < *limit; n++ {
 		s, err := in.ReadString('\n')
 		if read += len(s); read > maxFile {
-			return "", fmt.Errorf("it has more than %d bytes; read a smaller file, or the lines before that", maxFile)
+			return "", fmt.Errorf("it has more than %d bytes; read a smaller file, or only lines within the first %[1]d bytes", maxFile)
 		}
 		if n >= line {
 			b.WriteString(s)
@@ -257,7 +256,7 @@ func readLines(r io.Reader, line int, limit *int) (string, error) {
 	if text := b.String(); utf8.ValidString(text) {
 		return text, nil
 	}
-	return "", errors.New("it is no text in UTF-8")
+	return "", errors.New("it is not UTF-8 text")
 }
 
 func closing(c io.Closer) { _ = c.Close() }

@@ -16,7 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// desk is a session whose agent may use files, and a place outside of it.
+// desk returns a session whose agent may use files, and a directory outside of it with a
+// secret.
 func desk(t *testing.T, access FileAccess) (c *Client, session, dir, outside string) {
 	t.Helper()
 	cfg := program(t, "")
@@ -57,12 +58,12 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 	require.NoError(t, writeText(root, "a", "new"))
 	kept, err := io.ReadAll(before)
 	require.NoError(t, err)
-	require.Equal(t, "as it was", string(kept), "what is there is not touched until the new text is whole")
+	require.Equal(t, "as it was", string(kept), "the old file is not touched until the new text is complete")
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o751), info.Mode())
 
-	// What cannot be replaced without making something else of it is written over.
+	// Links, and files with several names, are overwritten in place.
 	require.NoError(t, os.Link(path, filepath.Join(dir, "b")))
 	require.NoError(t, os.Symlink("b", filepath.Join(dir, "c")))
 	require.NoError(t, writeText(root, "c", "by all names"))
@@ -76,14 +77,14 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 	require.Error(t, replace(root, "full", "x", nil), "a directory")
 	list, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Len(t, list, 4, "nothing is left of what has failed")
+	require.Len(t, list, 4, "failed writes leave nothing behind")
 }
 
-// On a file system of 1 MiB, where the tests may make one.
-func TestAFullDiskCostsNothingOfAFile(t *testing.T) {
+// The test needs the right to mount a file system of 1 MiB.
+func TestAFullDiskLeavesTheOldFile(t *testing.T) {
 	dir := t.TempDir()
 	if err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dir).Run(); err != nil {
-		t.Skip("no file system of its own can be mounted here: ", err)
+		t.Skip("a file system cannot be mounted here: ", err)
 	}
 	t.Cleanup(func() { require.NoError(t, exec.Command("umount", dir).Run()) })
 	root, err := os.OpenRoot(dir)
@@ -95,7 +96,7 @@ func TestAFullDiskCostsNothingOfAFile(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, "a"))
 	require.NoError(t, err)
 	require.Equal(t, old, string(text))
-	require.NoError(t, writeText(root, "a", "small"), "what was half written does not take up the room")
+	require.NoError(t, writeText(root, "a", "small"), "the failed write has freed its space")
 }
 
 func TestNoFileOutsideOfTheSessionIsReadOrWritten(t *testing.T) {
@@ -134,22 +135,22 @@ func TestTheDirectoryOfASessionMayItselfBeALink(t *testing.T) {
 	require.Equal(t, "here", prompt(t, c, id, "read "+filepath.Join(dir, "a")).Text)
 }
 
-func TestWhatIsNoTextFileHangsNothing(t *testing.T) {
+func TestOnlyTextFilesAreReadOrWritten(t *testing.T) {
 	c, id, dir, _ := desk(t, FilesReadWrite)
 	pipe := filepath.Join(dir, "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "sub"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "binary"), []byte{0xff, 0xfe, 0x00}, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, maxFile+1), 0o600))
-	require.Contains(t, prompt(t, c, id, "read "+pipe).Text, "no regular file")
+	require.Contains(t, prompt(t, c, id, "read "+pipe).Text, "not a regular file")
 	require.Contains(t, prompt(t, c, id, "write "+pipe+" x").Text, "error")
 	reader, err := os.OpenFile(pipe, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer closing(reader)
-	require.Contains(t, prompt(t, c, id, "write "+pipe+" x").Text, "no regular file")
-	require.Contains(t, prompt(t, c, id, "read "+dir+"/sub").Text, "no regular file")
+	require.Contains(t, prompt(t, c, id, "write "+pipe+" x").Text, "not a regular file")
+	require.Contains(t, prompt(t, c, id, "read "+dir+"/sub").Text, "not a regular file")
 	require.Contains(t, prompt(t, c, id, "write "+dir+"/sub x").Text, "error")
-	require.Contains(t, prompt(t, c, id, "read "+dir+"/binary").Text, "no text in UTF-8")
+	require.Contains(t, prompt(t, c, id, "read "+dir+"/binary").Text, "not UTF-8 text")
 	require.Contains(t, prompt(t, c, id, "read "+dir+"/large").Text, "more than 8388608 bytes")
 	require.NoError(t, os.RemoveAll(dir))
 	require.ErrorContains(t, prompt(t, c, id, "read "+dir+"/a").err, "cannot be used")

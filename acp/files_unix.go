@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// nonBlocking keeps the opening of a named pipe from waiting for its other end.
+// nonBlocking keeps open from waiting for the other end of a named pipe.
 const nonBlocking = syscall.O_NONBLOCK
 
-// names returns how many names a file has, its hard links.
+// names returns the number of hard links of a file.
 func names(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(st.Nlink)
@@ -19,7 +19,7 @@ func names(info fs.FileInfo) uint64 {
 	return 1
 }
 
-// chownAs gives a file to the user and the group that another belongs to.
+// chownAs gives a file the user and the group of another file.
 func chownAs(f *os.File, info fs.FileInfo) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return f.Chown(int(st.Uid), int(st.Gid))

@@ -13,34 +13,33 @@ import (
 // conversation is what this client has seen of a session's conversation. Only
 // its last message can still change. Client.mu guards it.
 type conversation struct {
-	max    int  // bytes that are kept
-	replay bool // what the agent replays is taken over
+	max    int  // most bytes to keep
+	replay bool // messages that the agent replays are added
 
-	first int // number of msgs[0], from 0
+	first int // number of msgs[0], counted from 0
 	msgs  []bgagent.Message
 	size  int // bytes of all messages
 	turn  int // number of the first message after the last prompt
 
-	// Of the last message, while it is not finished.
+	// About the last message, while it is not finished.
 	text, thoughts []byte
-	id             string // the agent's own id of it, if it has one
+	id             string // the agent's own id of the message, if it has one
 	toolSize       int    // bytes of its tool calls
-	called         bool   // it has made one, which need not be kept
-	calledBefore   bool   // the message before it had
+	called         bool   // it has made a tool call, kept or not
+	calledBefore   bool   // the message before it had made a tool call
 
-	// Of the turn that runs.
-	calls  map[string]place // where each tool call was told last
-	answer []byte           // the last text that the agent has written, whatever max is
-	from   int              // number of the message that it is in
+	// About the current turn.
+	calls  map[string]place // where each tool call was last recorded
+	answer []byte           // the last text that the agent has written, not limited by max
+	from   int              // number of the message with the answer
 	prior  []byte           // the text before the answer
 }
 
-// place is where a tool call stands: the number of a message, and which of its
-// calls it is.
+// place locates a tool call: the number of its message, and its index in that.
 type place struct{ msg, at int }
 
-// maxAnswer bounds the text of an answer, a little above what the manager keeps,
-// so that it can see that there was more.
+// maxAnswer bounds the text of an answer. It is a little more than the manager keeps,
+// so that the manager sees that there was more.
 const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
@@ -59,7 +58,7 @@ func (h *conversation) add(msg bgagent.Message) *bgagent.Message {
 	return &h.msgs[len(h.msgs)-1]
 }
 
-// trim drops the oldest messages until the rest is small enough.
+// trim drops the oldest messages until the rest fits into max.
 func (h *conversation) trim() {
 	n := 0
 	for ; h.size > h.max && n < len(h.msgs)-1; n++ {
@@ -71,7 +70,7 @@ func (h *conversation) trim() {
 	}
 }
 
-// sizeOf returns roughly the bytes that a finished message takes.
+// sizeOf returns the approximate size of a finished message in bytes.
 func sizeOf(m *bgagent.Message) int {
 	n := 64 + len(m.Text) + len(m.Reasoning) + len(m.Error)
 	for _, t := range m.Tools {
@@ -82,7 +81,7 @@ func sizeOf(m *bgagent.Message) int {
 
 func sizeOfTool(t bgagent.MessageTool) int { return 48 + len(t.ID) + len(t.Name) }
 
-// last returns the last message if it can still change.
+// last returns the last message if it can still change, else nil.
 func (h *conversation) last() *bgagent.Message {
 	if n := len(h.msgs); n > 0 && !h.msgs[n-1].Finished {
 		return &h.msgs[n-1]
@@ -99,9 +98,9 @@ func (h *conversation) closeLast() {
 	}
 }
 
-// open returns the message that the agent, or in a replay the user, goes on
-// writing, and whether it has just begun. A new one begins after a tool call,
-// and where the agent says so.
+// open returns the message that the agent (or the user, in a replay) is writing, and
+// whether it is new. A new message begins after a tool call, or when the agent's id of
+// it changes.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
@@ -116,8 +115,8 @@ func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, 
 	return m, true
 }
 
-// said takes a piece of a message. It reports whether another message of the
-// same turn, without a tool call, came right before it.
+// said adds a piece of a message. It reports whether the piece begins a message right
+// after another message of the same turn that made no tool call.
 func (h *conversation) said(role bgagent.Role, text string, id *string) (second bool) {
 	if text == "" {
 		return false
@@ -134,9 +133,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 	return second
 }
 
-// answered takes a piece of what may be the answer of the turn: the text of its
-// last message that has any. It is kept apart from the messages, of which less
-// may be kept than an answer has.
+// answered adds a piece of what may be the answer of the turn: the last text in it.
+// The answer is kept apart from the messages, because it may be longer than max.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
@@ -144,7 +142,7 @@ func (h *conversation) answered(text string) {
 	h.answer = append(h.answer, text[:min(len(text), maxAnswer-len(h.answer))]...)
 }
 
-// thought takes a piece of reasoning.
+// thought adds a piece of reasoning.
 func (h *conversation) thought(text string, id *string) {
 	if text != "" {
 		h.open(bgagent.RoleAgent, id)
@@ -152,8 +150,7 @@ func (h *conversation) thought(text string, id *string) {
 	}
 }
 
-// grow appends to the last message, which does not become larger than all that
-// is kept.
+// grow appends to the last message, as long as that alone stays within max.
 func (h *conversation) grow(b []byte, text string) []byte {
 	if room := h.room(); len(text) > room {
 		text = strings.ToValidUTF8(text[:max(room, 0)], "")
@@ -163,12 +160,12 @@ func (h *conversation) grow(b []byte, text string) []byte {
 	return append(b, text...)
 }
 
-// room is how many bytes the last message may still grow by.
+// room returns how many bytes the last message may still grow by.
 func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts) - h.toolSize }
 
-// used takes how far a tool call has got. When the message that made the call is
-// finished, as it is when calls overlap, the next one tells the rest. Of calls, as
-// of text, a message has no more than is kept of all.
+// used records the state of a tool call. If the message with the call is finished
+// already, as it can be when calls overlap, a later message records the change. A
+// call that would take the message above max is left out.
 func (h *conversation) used(t bgagent.MessageTool) {
 	if p, told := h.calls[t.ID]; told && p.msg >= h.first {
 		m := &h.msgs[p.msg-h.first]
@@ -208,8 +205,8 @@ func (h *conversation) use(u bgagent.Usage) {
 	}
 }
 
-// finish ends the turn. One that failed without a word leaves an empty message,
-// so that the conversation shows how it ended.
+// finish ends the turn. A turn that failed without a word leaves an empty message, so
+// that the conversation shows how it ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
 	m := h.last()
@@ -226,15 +223,14 @@ func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.closeLast()
 }
 
-// lastText returns the last text that the agent has written in the turn that
-// runs.
+// lastText returns the last text that the agent has written in the current turn.
 func (h *conversation) lastText() string { return strings.ToValidUTF8(string(h.answer), "") }
 
 // priorText returns the text before that.
 func (h *conversation) priorText() string { return strings.ToValidUTF8(string(h.prior), "") }
 
-// goesOn reports whether a piece of text with this id goes on with the last
-// message, or is the beginning of the one that is still to come.
+// goesOn reports whether a piece of text with this id continues the last message, or
+// begins the text that is still to come after a tool call or reasoning.
 func (h *conversation) goesOn(id string) bool {
 	m := h.last()
 	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
@@ -252,7 +248,7 @@ func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error)
 	var page bgagent.Page
 	next := from
 	for i := from - h.first; i < len(h.msgs); i++ {
-		if i < 0 { // the beginning has been dropped
+		if i < 0 { // the messages at the cursor were dropped
 			i = 0
 		}
 		if max > 0 && len(page.Messages) == max {
@@ -261,7 +257,7 @@ func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error)
 		}
 		m := h.msgs[i]
 		m.Tools = slices.Clone(m.Tools)
-		if m.Finished { // what may still change is returned again
+		if m.Finished { // a message that may still change is returned again
 			next = h.first + i + 1
 		} else {
 			m.Text, m.Reasoning = string(h.text), string(h.thoughts)

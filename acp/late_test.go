@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// piece returns a piece of a message as the protocol has it.
+// piece returns an update with a piece of a message, as JSON.
 func piece(text, id string) string {
 	u := `{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"` + text + `"}`
 	if id != "" {
@@ -19,7 +19,7 @@ func piece(text, id string) string {
 	return u + "}"
 }
 
-func TestPiecesThatComeAfterTheAnswerBelongToIt(t *testing.T) {
+func TestLatePiecesBelongToTheAnswer(t *testing.T) {
 	tool := `{"sessionUpdate":"tool_call","toolCallId":"9","title":"t","kind":"read","status":"pending"}`
 	for name, test := range map[string]struct {
 		prompt string
@@ -57,12 +57,12 @@ func TestPiecesThatComeAfterTheAnswerBelongToIt(t *testing.T) {
 	}
 }
 
-func TestATurnThatIsStoppedWaitsForNoMorePieces(t *testing.T) {
+func TestAStoppedTurnDoesNotWaitForLatePieces(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
 		began := time.Now()
 		l := run(t, c, id, bgagent.Prompt{Text: "say done\nnap 1s"})
-		time.Sleep(time.Second + 100*time.Millisecond) // it has been answered
+		time.Sleep(time.Second + 100*time.Millisecond) // the prompt is answered by now
 		require.NoError(t, c.Abort(t.Context(), id))
 		require.Equal(t, bgagent.StopAborted, l.wait().Stop)
 		require.Equal(t, 1100*time.Millisecond, time.Since(began))
@@ -79,7 +79,7 @@ func TestAnAbortedTurnIsAbortedWhateverTheAgentSays(t *testing.T) {
 	})
 }
 
-func TestAnErrorThatTheAgentWritesAsTextIsNoAnswer(t *testing.T) {
+func TestAnErrorWrittenAsTextIsNoAnswer(t *testing.T) {
 	status := func(kind string) string {
 		return `update {"sessionUpdate":"session_info_update","_meta":{"codex":{"threadStatus":{"type":"` + kind + `"}}}}` + "\n"
 	}
@@ -87,7 +87,7 @@ func TestAnErrorThatTheAgentWritesAsTextIsNoAnswer(t *testing.T) {
 	for name, test := range map[string]struct {
 		prompt string
 		text   string
-		reason string // empty for a turn that went well
+		reason string // empty if the turn succeeds
 	}{
 		"codex: refused":             {status("systemError") + "say exceeded retry limit", "", "failed: exceeded retry limit"},
 		"codex: without a word":      {status("systemError"), "", "failed, and gave no reason"},
@@ -115,7 +115,7 @@ func TestAnErrorThatTheAgentWritesAsTextIsNoAnswer(t *testing.T) {
 	}
 }
 
-func TestACallThatComesAgainAfterItsEndIsAnother(t *testing.T) {
+func TestAnIDReusedAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
 	call := func(kind, status string) string {
 		return `update {"sessionUpdate":"` + kind + `","toolCallId":"call_0","title":"grep","kind":"search","status":"` + status + `"}` + "\n"
 	}
@@ -137,7 +137,7 @@ func TestACallThatComesAgainAfterItsEndIsAnother(t *testing.T) {
 	})
 }
 
-func TestThoughtsAloneAreNoAnswer(t *testing.T) {
+func TestReasoningAloneIsNoAnswer(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		e := prompt(t, c, create(t, c), "think hm")
 		require.NoError(t, e.err)
@@ -147,7 +147,7 @@ func TestThoughtsAloneAreNoAnswer(t *testing.T) {
 	})
 }
 
-func TestAnErrorOfTheModelsServerThatIsWrittenAsAnAnswerIsNone(t *testing.T) {
+func TestAServerErrorWrittenAsTheAnswerFailsTheTurn(t *testing.T) {
 	const call = `update {"sessionUpdate":"tool_call","toolCallId":"1","title":"grep","kind":"search","status":"completed"}` + "\n"
 	for name, test := range map[string]struct {
 		before, prompt string
@@ -159,7 +159,7 @@ func TestAnErrorOfTheModelsServerThatIsWrittenAsAnAnswerIsNone(t *testing.T) {
 		"half, then an error": {"say fine", "message m1 half of an\nmessage m2 half of an answer\nfree\nmessage m3 API Error: 529 overloaded", true},
 		"tokens were used":    {"say fine", "say Error: 400 is what a server says to a bad request", false},
 		"a tool was used":     {"say fine", call + "free\nsay Error: 404 is what it says", false},
-		"tokens never told":   {"free\nsay fine", "free\nsay Error: 400 no such model", false}, // it cannot be known
+		"tokens never told":   {"free\nsay fine", "free\nsay Error: 400 no such model", false}, // missing tokens prove nothing here
 		"about an error":      {"say fine", "free\nsay The tests fail, and the log has Error: 400 in it", false},
 		"an answer":           {"say fine", "free\nsay 450 files were changed", false},
 	} {

@@ -7,18 +7,17 @@ import (
 	"slices"
 )
 
-// The types of the SDK refuse a whole value when a part of it is of another type
-// than the protocol has. What an agent tells is read as far as it can be read, so
-// that one wrong field costs that field alone.
+// The types of the SDK refuse a whole value if one part of it has the wrong type.
+// readable leaves out such parts, so that one wrong field costs that field alone.
 
 const (
-	mostTries = 2000 // to read a part of a value; beyond that the value is refused
-	mostDepth = 12   // of what is looked into
+	mostTries = 2000 // decodings of parts of a value; beyond that the value is refused
+	mostDepth = 12   // levels of a value that are mended
 )
 
-// readable decodes raw into v, which is a pointer. When that fails it leaves out
-// what cannot be read, wherever that stands. It reports whether it has left
-// something out. The error is that of the whole value, when nothing helps.
+// readable decodes raw into v, which is a pointer. If that fails, it leaves out the
+// parts that cannot be decoded, at any level, and reports true. If nothing helps, it
+// returns the error of the whole value.
 func readable(raw []byte, v any) (left bool, err error) {
 	if err = json.Unmarshal(raw, v); err == nil {
 		return false, nil
@@ -36,8 +35,8 @@ func readable(raw []byte, v any) (left bool, err error) {
 // mender makes values fit by leaving out parts.
 type mender struct{ tries int }
 
-// kinds are the fields that say which of several types a value has: the others
-// are read by them.
+// kinds are the fields that say which of several types a value has. They decide how
+// the other fields are decoded.
 var kinds = []string{"sessionUpdate", "type", "outcome"}
 
 // field is a field of an object; name is empty in an array.
@@ -59,7 +58,7 @@ func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, 
 		return nil, false
 	}
 	var kept []field
-	if object { // each field is tried beside those that say what the value is
+	if object { // each field is tried together with the kinds
 		for _, f := range list {
 			if slices.Contains(kinds, f.name) {
 				kept = append(kept, f)
@@ -104,7 +103,7 @@ func parts(value []byte) (list []field, object, ok bool) {
 	return list, object, true
 }
 
-// whole puts fields together again.
+// whole joins fields into a value again.
 func whole(list []field, object bool) []byte {
 	ends := "[]"
 	if object {

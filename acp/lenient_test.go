@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// others are values that no field of the protocol has.
+// others are values that are wrong for most fields of the protocol.
 var others = []string{"7", "null", `"x"`, "true", `[7]`, `{"x":[7]}`, "1e400", `[null]`, `[{"type":7}]`}
 
-func TestAFieldOfAnotherTypeCostsThatFieldAlone(t *testing.T) {
+func TestAFieldOfTheWrongTypeCostsThatFieldAlone(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		for _, w := range others {
 			text := fmt.Sprintf(`{"sessionUpdate":"agent_message_chunk","_meta":%s,"content":{"type":"text","text":"the answer","annotations":%[1]s},"messageId":%[1]s}`, w)
@@ -46,10 +46,10 @@ func toolsOf(e ended) (list []string) {
 	return list
 }
 
-func TestAnswersAreReadAsFarAsTheyCanBe(t *testing.T) {
+func TestAnswersAreReadAsFarAsPossible(t *testing.T) {
 	for _, w := range others {
 		if w == "null" || w == `"x"` {
-			continue // which some of the fields may be
+			continue // valid for some of the fields
 		}
 		var made sdk.NewSessionResponse
 		left, err := readable(fmt.Appendf(nil, `{"_meta":%s,"configOptions":%[1]s,"modes":{"availableModes":[{"id":"plan","name":%[1]s},%[1]s],"currentModeId":%[1]s},"models":%[1]s,"sessionId":"s"}`, w), &made)
@@ -67,7 +67,7 @@ func TestAnswersAreReadAsFarAsTheyCanBe(t *testing.T) {
 	}
 }
 
-func TestWhatIsReadLenientlyIsBoundedInTime(t *testing.T) {
+func TestLenientReadingTakesBoundedTime(t *testing.T) {
 	began := time.Now()
 	for _, raw := range []string{
 		`{"configOptions":[` + strings.Repeat(`{"type":"select","id":7},`, 200_000) + `7],"sessionId":"s"}`,
@@ -77,10 +77,10 @@ func TestWhatIsReadLenientlyIsBoundedInTime(t *testing.T) {
 		var made sdk.NewSessionResponse
 		_, _ = readable([]byte(raw), &made)
 	}
-	require.Less(t, time.Since(began), 5*time.Minute) // it takes a second; without a bound, hours
+	require.Less(t, time.Since(began), 5*time.Minute) // it takes a second, and would take hours without a bound
 }
 
-func TestAQuestionThatIsReadInPartIsUnclear(t *testing.T) {
+func TestAPartlyReadQuestionIsUnclear(t *testing.T) {
 	for _, rules := range [][]bgagent.Permission{
 		{on("bash", "*", bgagent.PermissionAllow), on("bash", "rm *", bgagent.PermissionDeny)},
 		{on("bash", "*", bgagent.PermissionAllow)},
@@ -95,7 +95,7 @@ func TestAQuestionThatIsReadInPartIsUnclear(t *testing.T) {
 			outcome := got.(sdk.RequestPermissionResponse).Outcome
 			require.NotNil(t, outcome.Selected)
 			want := sdk.PermissionOptionId("yes")
-			if len(rules) == 2 { // one of them forbids something, which it may be about
+			if len(rules) == 2 { // the question may be about what the second rule forbids
 				want = "no"
 			}
 			require.Equal(t, want, outcome.Selected.OptionId)
@@ -104,7 +104,7 @@ func TestAQuestionThatIsReadInPartIsUnclear(t *testing.T) {
 	}
 }
 
-func TestAnEndThatIsToldAgainIsNoOtherCall(t *testing.T) {
+func TestARepeatedEndIsNoOtherCall(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		news := func(kind, status string) string {
 			return `update {"sessionUpdate":"` + kind + `","toolCallId":"1","title":"grep","kind":"search","status":"` + status + `"}` + "\n"
@@ -112,6 +112,6 @@ func TestAnEndThatIsToldAgainIsNoOtherCall(t *testing.T) {
 		again := strings.Repeat(news("tool_call_update", "completed"), 3) + news("tool_call_update", "in_progress")
 		e := prompt(t, c, create(t, c), news("tool_call", "pending")+again+news("tool_call", "completed")+again+"say done")
 		require.Equal(t, []string{"grep pending", "grep done", "grep done"}, toolsOf(e))
-		require.Len(t, e.of(bgagent.ReportActivity), 7, "a sign of life all the same")
+		require.Len(t, e.of(bgagent.ReportActivity), 7, "each repetition is a sign of life")
 	})
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain makes the test binary a fake agent when it is started as one.
+// TestMain makes the test binary a fake agent if FAKE_AGENT is set.
 func TestMain(m *testing.M) {
 	if fault, ok := os.LookupEnv("FAKE_AGENT"); ok {
 		runFake(fault)
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runFake is the fake agent as a program, with what can be wrong with it.
+// runFake runs the fake agent as a program with a fault.
 func runFake(fault string) {
 	switch fault {
 	case "exit":
@@ -46,9 +46,9 @@ func runFake(fault string) {
 				return
 			}
 		}
-	case "mute": // reads nothing, says nothing
+	case "mute": // reads and prints nothing
 		select {}
-	case "stubborn": // does not end when it is asked to
+	case "stubborn": // does not exit when it is asked to
 		ignoreTermination()
 	}
 	serveFake(&fakeAgent{fault: fault, store: os.Getenv("FAKE_STORE")}, os.Stdin, os.Stdout)
@@ -57,7 +57,7 @@ func runFake(fault string) {
 	}
 }
 
-// program is a configuration for the fake agent as a program.
+// program returns a configuration for the fake agent as a program.
 func program(t testing.TB, fault string, more ...string) Config {
 	t.Helper()
 	self, err := os.Executable()
@@ -65,7 +65,7 @@ func program(t testing.TB, fault string, more ...string) Config {
 	return Config{Command: []string{self}, Dir: t.TempDir(), Env: append([]string{"FAKE_AGENT=" + fault}, more...)}
 }
 
-// open makes a client that is closed in the end.
+// open returns a client that is closed when the test ends.
 func open(t testing.TB, cfg Config) *Client {
 	t.Helper()
 	c, err := New(cfg)
@@ -74,8 +74,8 @@ func open(t testing.TB, cfg Config) *Client {
 	return c
 }
 
-// piped makes a client whose agent runs in the test's own process, so that
-// it works in a bubble of testing/synctest.
+// piped returns a client whose agent runs in the process of the test, so that it works
+// in a bubble of testing/synctest.
 func piped(t testing.TB, cfg Config, fake func() *fakeAgent) *Client {
 	t.Helper()
 	cfg.Command = []string{"fake"}
@@ -105,14 +105,14 @@ func runPiped(a *fakeAgent) *running {
 	}
 }
 
-// ended is how a turn has ended, with what was reported meanwhile.
+// ended is the end of a turn, with everything that the turn reported.
 type ended struct {
 	bgagent.TurnEnd
 	err     error
 	reports []bgagent.Report
 }
 
-// text returns what was reported as text.
+// text returns the reported text.
 func (e ended) text() (s string) {
 	for _, r := range e.reports {
 		if r.Kind == bgagent.ReportText {
@@ -132,7 +132,7 @@ func (e ended) of(kind bgagent.ReportKind) (list []bgagent.Report) {
 	return list
 }
 
-// live is a turn that runs.
+// live is a running turn.
 type live struct {
 	done   chan ended
 	said   chan struct{} // closed with the first report
@@ -163,7 +163,7 @@ func run(t testing.TB, c *Client, session string, p bgagent.Prompt) *live {
 	return l
 }
 
-// wait returns how the turn has ended.
+// wait waits for the end of the turn and returns it.
 func (l *live) wait() ended { return <-l.done }
 
 // prompt runs a turn to its end.

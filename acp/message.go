@@ -10,8 +10,8 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// message is a line of JSON-RPC 2.0 that is sent: a request, a notification or
-// an answer.
+// message is an outgoing line of JSON-RPC 2.0: a request, a notification or an
+// answer.
 type message struct {
 	Version string            `json:"jsonrpc"`
 	ID      json.RawMessage   `json:"id,omitempty"`
@@ -21,8 +21,8 @@ type message struct {
 	Error   *sdk.RequestError `json:"error,omitempty"`
 }
 
-// received is a line that was read. It is decoded in two steps, so that an answer
-// of which only a part can be read ends the request that it is for.
+// received is an incoming line. It is decoded in two steps, so that an answer ends its
+// request even if only a part of it can be read.
 type received struct {
 	ID     json.RawMessage `json:"id"`
 	Method json.RawMessage `json:"method"`
@@ -32,7 +32,7 @@ type received struct {
 	method string
 }
 
-// decode reads a line. It reports whether that is a message.
+// decode decodes a line. It reports whether the line is a message.
 func decode(line []byte) (m received, ok bool) {
 	if json.Unmarshal(line, &m) != nil {
 		return brokenAnswer(line)
@@ -43,9 +43,9 @@ func decode(line []byte) (m received, ok bool) {
 	return m, m.method != "" || len(m.ID) > 0
 }
 
-// brokenAnswer reads a line that is no JSON, as Python writes it that knows NaN,
-// or where something was printed into it. When it is seen to be an answer, whoever
-// waits for that must be told.
+// brokenAnswer looks for an answer in a line that is not JSON: Python writes NaN, and
+// a program may print into the line. If the line is an answer, its request must fail
+// rather than wait for ever.
 func brokenAnswer(line []byte) (m received, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(line))
 	if start, err := in.Token(); err != nil || start != json.Delim('{') {
@@ -71,18 +71,18 @@ func brokenAnswer(line []byte) (m received, ok bool) {
 	}
 }
 
-// present reports whether a field is there, and not null.
+// present reports whether a field exists and is not null.
 func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
-// request returns the number of the request that the message answers. Some agents
-// send it back in quotation marks.
+// request returns the id of the request that the message answers. Some agents return
+// it in quotation marks.
 func (m *received) request() (id int64, ok bool) {
 	id, err := strconv.ParseInt(strings.Trim(string(m.ID), `"`), 10, 64)
 	return id, err == nil
 }
 
-// problem returns the error that the agent has answered with, as far as it can be
-// read: what is not as the protocol has it is part of the text.
+// problem returns the error that the agent has answered with, or nil. Parts that do
+// not follow the protocol become part of its text.
 func (m *received) problem() *sdk.RequestError {
 	if !present(m.Error) {
 		return nil
@@ -106,7 +106,7 @@ func (m *received) problem() *sdk.RequestError {
 	return &e
 }
 
-// text returns a JSON string as it is meant, and anything else as it is written.
+// text returns the value of a JSON string, and any other JSON as written.
 func text(raw json.RawMessage) (s string) {
 	if json.Unmarshal(raw, &s) != nil {
 		s = string(raw[:min(len(raw), shownOfError)])
@@ -114,7 +114,7 @@ func text(raw json.RawMessage) (s string) {
 	return s
 }
 
-// into decodes an answer.
+// into decodes the result of an answer, or returns its error.
 func (m *received) into(method string, result any) error {
 	if e := m.problem(); e != nil {
 		return e
@@ -128,5 +128,5 @@ func (m *received) into(method string, result any) error {
 	return nil
 }
 
-// codeUnread stands for the code of an error that has none that can be read.
+// codeUnread replaces the code of an error if that is missing or unreadable.
 const codeUnread = -32603

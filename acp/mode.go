@@ -9,24 +9,24 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// askingModes are the modes in which agents ask before they do something, by the
-// names that they are known to have, the best first.
+// askingModes are known names of modes in which agents ask before they act, the best
+// first.
 var askingModes = []string{"default", "ask", "manual", "read-only"}
 
-// freeModes are parts of the names of modes in which agents do some things without
-// asking, or all.
+// freeModes are parts of the names of modes in which agents do some or all things
+// without asking.
 var freeModes = []string{"bypass", "yolo", "auto", "full", "accept", "dontask", "danger"}
 
-// asksNothing reports whether an agent in this mode does things without asking.
-// What is not known is taken for a mode that asks.
+// asksNothing reports whether an agent in this mode acts without asking. An unknown
+// mode counts as one that asks.
 func asksNothing(mode string) bool {
 	mode = strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(mode))
 	return slices.ContainsFunc(freeModes, func(part string) bool { return strings.Contains(mode, part) })
 }
 
-// modeFor returns the mode for a turn with these rules: the one that the host
-// wants, else the agent's own, unless rules forbid something and the agent would
-// not ask in it.
+// modeFor returns the mode for a turn with these rules: the one that the host wants,
+// else the agent's own. If rules forbid something and the agent would not ask in that
+// mode, it returns a mode that asks, or an error if the host wants the other.
 func (ch *choice) modeFor(wanted string, rules []bgagent.Permission) (string, error) {
 	mode := wanted
 	if mode == "" {

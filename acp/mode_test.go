@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnAgentThatWouldNotAskIsPutIntoAModeInWhichItAsks(t *testing.T) {
+func TestRulesPutAnAgentIntoAModeThatAsks(t *testing.T) {
 	deny := []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionDeny}}
 	kept := []bgagent.Permission{{Name: "delegate_task", Pattern: "*", Action: bgagent.PermissionDeny, Kept: true}}
 	claude := []string{"auto", "default", "acceptEdits", "plan", "bypassPermissions"}
@@ -15,7 +15,7 @@ func TestAnAgentThatWouldNotAskIsPutIntoAModeInWhichItAsks(t *testing.T) {
 		own, wanted string
 		known       []string
 		rules       []bgagent.Permission
-		want        string // empty for a refusal
+		want        string // empty if it is refused
 	}{
 		"no rules":                 {"bypassPermissions", "", claude, nil, "bypassPermissions"},
 		"a rule of the host's own": {"auto", "", claude, kept, "auto"},
@@ -32,7 +32,7 @@ func TestAnAgentThatWouldNotAskIsPutIntoAModeInWhichItAsks(t *testing.T) {
 		got, err := ch.modeFor(test.wanted, test.rules)
 		switch test.want {
 		case "":
-			require.ErrorContains(t, err, `cannot be kept from reading, as the rule "*" deny asks`, name)
+			require.ErrorContains(t, err, `cannot be kept from reading, as the rule "*" (deny) requires`, name)
 		case "none":
 			require.NoError(t, err, name)
 			require.Empty(t, got, name)

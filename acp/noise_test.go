@@ -20,11 +20,11 @@ func TestAReasonNamesTheLinesThatWereNotUnderstood(t *testing.T) {
 		require.ErrorContains(t, e.err, `overloaded`)
 		require.ErrorContains(t, e.err, `; 2 lines were not understood, the first: "npm WARN deprecated"`)
 		require.Contains(t, j.String(), `2 lines were not understood, the first: \"npm WARN deprecated\"`)
-		require.NotContains(t, prompt(t, c, id, "fail overloaded").err.Error(), "not understood", "those of an earlier turn are not this one's")
+		require.NotContains(t, prompt(t, c, id, "fail overloaded").err.Error(), "not understood", "lines of earlier turns do not count")
 	})
 }
 
-func TestAnEndOfTheProcessNamesWhatItPrinted(t *testing.T) {
+func TestTheEndOfAProcessNamesItsOutput(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		c.launch = func() (*running, error) {
 			run := runPiped(&fakeAgent{})
@@ -41,7 +41,7 @@ func TestAnEndOfTheProcessNamesWhatItPrinted(t *testing.T) {
 	})
 }
 
-func TestWhatAnAgentWasToldIsNoMessage(t *testing.T) {
+func TestARepeatedPromptIsNoMessage(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
 		planted := `{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"` + id + `","update":` + piece("planted ", "") + `}}`

@@ -7,8 +7,7 @@ import (
 	"sync"
 )
 
-// outbox writes to the agent. Whoever puts something in never waits for the
-// agent to read it.
+// outbox is the send queue of an agent. put never waits for the agent to read.
 type outbox struct {
 	w    io.WriteCloser
 	wake chan struct{}
@@ -27,7 +26,7 @@ func newOutbox(w io.WriteCloser) *outbox {
 	return o
 }
 
-// put queues a line. It fails when the agent has left too much unread.
+// put queues a line. It fails if the agent has left too much unread.
 func (o *outbox) put(line []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -89,6 +88,6 @@ func (o *outbox) close() {
 	o.closed = true
 	o.poke()
 	o.mu.Unlock()
-	_ = o.w.Close() // ends a Write that waits
+	_ = o.w.Close() // ends a Write that blocks
 	<-o.done
 }

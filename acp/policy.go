@@ -23,19 +23,19 @@ type PermissionRequest struct {
 	Directory string // the session's
 
 	ToolCall string   // id of the tool call
-	Name     string   // of the tool, so far as that is known; see Kind
-	Kind     string   // of the tool: read, edit, delete, move, search, execute, think, fetch, switch_mode, other
+	Name     string   // name of the tool, or its kind if the name is unknown
+	Kind     string   // kind of the tool: read, edit, delete, move, search, execute, think, fetch, switch_mode, other
 	Title    string   // what the tool would do, for people; for a command often the command
-	Paths    []string // files that it concerns, so far as they are known
-	Input    any      // of the tool, as the agent tells it
+	Paths    []string // files that the call concerns, as far as they are known
+	Input    any      // input of the tool, as the agent sends it
 }
 
 // PermissionAnswer is the answer to a [PermissionRequest]. The zero value
 // refuses.
 type PermissionAnswer struct {
 	Allow  bool
-	Always bool   // with Allow: for the rest of the session, where the agent offers that
-	Reason string // without Allow: why not
+	Always bool   // with Allow: for the rest of the session, if the agent offers that
+	Reason string // without Allow: the reason for the refusal
 }
 
 // request answers a request of the agent.
@@ -56,8 +56,8 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	defer t.requests.Done()
 	switch method {
 	case sdk.ClientMethodSessionRequestPermission:
-		// What cannot be read of a question makes it unclear, and rules are strict
-		// about those.
+		// A question with an unreadable part is unclear, and rules are strict about
+		// unclear questions.
 		var q sdk.RequestPermissionRequest
 		left, err := readable(params, &q)
 		if err != nil {
@@ -76,7 +76,7 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	return nil, &sdk.RequestError{Code: codeNoMethod, Message: fmt.Sprintf("this client has no method %.80q", method)}
 }
 
-// handle decodes the parameters of a request and has it answered.
+// handle decodes the parameters of a request and returns the answer of f.
 func handle[T any](params json.RawMessage, f func(T) (any, error)) (any, *sdk.RequestError) {
 	var q T
 	if err := json.Unmarshal(params, &q); err != nil {
@@ -96,8 +96,8 @@ func badParams(err error) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeBadParams, Message: "the parameters cannot be read: " + err.Error()}
 }
 
-// serving returns the turn that a request of the agent belongs to. The caller
-// must call requests.Done.
+// serving returns the turn that a request of the agent belongs to, or nil. If it
+// returns a turn, the caller must call requests.Done.
 func (c *Client) serving(p *process, session string) *turn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,7 +113,7 @@ func (c *Client) serving(p *process, session string) *turn {
 	return s.turn
 }
 
-// cancelled is the answer to a question of a turn that is to stop.
+// cancelled is the answer to a question of a turn that must stop.
 func cancelled() sdk.RequestPermissionResponse {
 	return sdk.RequestPermissionResponse{Outcome: sdk.NewRequestPermissionOutcomeCancelled()}
 }
@@ -142,7 +142,7 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	return resp
 }
 
-// refuse notes that something was refused.
+// refuse records that something was refused.
 func (c *Client) refuse(t *turn, what string) {
 	c.mu.Lock()
 	t.refused = what
@@ -150,8 +150,8 @@ func (c *Client) refuse(t *turn, what string) {
 	c.cfg.Logger.Info("acp: the agent was refused something", "session", t.s.id, "task", t.prompt.Task)
 }
 
-// question returns what is asked, which is also news about the tool call: what
-// the question leaves out was often told before.
+// question returns the agent's question. The question is also news about its tool
+// call, and the call often knows what the question leaves out.
 func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, unclear bool, out []report) {
 	x := req.ToolCall
 	n := callNews{
@@ -162,7 +162,7 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 	defer c.mu.Unlock()
 	known := t.calls[short(n.id)]
 	if known != nil && !known.tool.State.InFlight() {
-		known, n.begins = nil, true // nobody asks about a call that has ended
+		known, n.begins = nil, true // no question is about an ended call, so this is a new one
 	}
 	if known != nil {
 		n.paths = append(n.paths, known.paths...)
@@ -176,14 +176,14 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 		Session: t.s.id, Task: t.prompt.Task, Agent: t.prompt.Agent, Directory: t.s.dir,
 		ToolCall: n.id, Kind: string(value(x.Kind)), Title: value(x.Title), Input: n.input, Paths: n.paths,
 	}
-	// The title of a question may be about a part of the call, such as a directory:
-	// the call keeps its own.
+	// A known call keeps its own title, because that of the question may name only a
+	// part of the call, such as a directory.
 	if known == nil {
 		n.title, n.kind = q.Title, q.Kind
 	}
 	out = t.s.called(t, n)
 	known = t.calls[short(n.id)]
-	if known == nil { // it has no id, or there are too many
+	if known == nil { // the call has no id, or there are too many calls
 		q.Name = nameOf(q.Title, q.Kind)
 		return q, n.id != "" || left, out
 	}
@@ -192,8 +192,9 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 	return q, known.unclear, out
 }
 
-// subject returns what the rules are asked about. What a tool does is read from
-// its input and never from its title, which is for people and may be a model's.
+// subject returns what the rules are matched against. For tools that run commands or
+// work on files it reads the input and never the title, which is for people and may
+// come from a model.
 func (q *PermissionRequest) subject(unclear bool) subject {
 	s := subject{access: accessOf(q.Name, q.Kind), dir: q.Directory, real: realPath(q.Directory)}
 	commands, readable := commandsIn(q.Input)
@@ -202,7 +203,7 @@ func (q *PermissionRequest) subject(unclear bool) subject {
 		s.access.Maybe = append(slices.Clone(s.access.Maybe), permission.Bash)
 	}
 	switch {
-	case unclear || (shell || len(commands) > 0) && !readable: // what it is about cannot be said
+	case unclear || (shell || len(commands) > 0) && !readable: // unknown, so texts stays empty
 	case shell || len(q.Paths) == 0 && len(commands) > 0:
 		s.command = true
 		for _, c := range commands {
@@ -217,13 +218,13 @@ func (q *PermissionRequest) subject(unclear bool) subject {
 		}
 	case s.is(permission.Web):
 		s.texts = addressesIn(q.Input)
-	case !s.is(permission.Read, permission.Edit): // the title of a tool that works on files need not name them
+	case !s.is(permission.Read, permission.Edit): // the title of a file tool need not name the files
 		s.texts = []string{q.Title}
 	}
 	return s
 }
 
-// addressesIn returns what a tool for the web is given.
+// addressesIn returns the addresses and queries in the input of a web tool.
 func addressesIn(input any) (list []string) {
 	fields, _ := input.(map[string]any)
 	for _, name := range []string{"url", "uri", "query", "address", "prompt"} {
@@ -234,7 +235,7 @@ func addressesIn(input any) (list []string) {
 	return list
 }
 
-// decide answers a question: the rules of the session first, then the host.
+// decide answers a question: the rules of the session decide first, then the host.
 func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAnswer {
 	switch ruling(t.prompt.Permissions, q.subject(unclear)) {
 	case bgagent.PermissionAllow:
@@ -256,12 +257,12 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 	return answer
 }
 
-// asks shows that the turn waits for the host's answer to a question, until the
-// function that it returns is called. Of several the oldest is shown.
+// asks reports that the turn waits for the host's answer to a question, until the
+// returned function is called. If there are several questions, the oldest is shown.
 func (t *turn) asks(text string) (answered func()) {
 	question := &text
 	change := func(f func()) {
-		t.report(func(r *bgagent.Reporter) { // the questions are guarded by what guards the reporter
+		t.report(func(r *bgagent.Reporter) { // report holds the lock that guards the questions
 			f()
 			first := ""
 			if len(t.questions) > 0 {
@@ -279,8 +280,8 @@ func (t *turn) asks(text string) (answered func()) {
 	}
 }
 
-// await calls a function of the host, which may panic, end its goroutine, or not
-// come back although ctx has ended: none of that holds up the turn.
+// await calls a function of the host. The function may panic, end its goroutine, or
+// not return although ctx has ended; none of that holds up the turn.
 func await[T any](ctx context.Context, f func() T) (T, error) {
 	type outcome struct {
 		v   T
@@ -307,7 +308,7 @@ func await[T any](ctx context.Context, f func() T) (T, error) {
 	}
 }
 
-// option returns the id of the option that says the answer.
+// option returns the id of the option that means the answer.
 func option(list []sdk.PermissionOption, a PermissionAnswer) (sdk.PermissionOptionId, bool) {
 	kinds := []sdk.PermissionOptionKind{sdk.PermissionOptionKindRejectOnce, sdk.PermissionOptionKindRejectAlways}
 	switch {

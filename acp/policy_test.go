@@ -39,7 +39,7 @@ func TestAQuestionOfTheAgentIsAnswered(t *testing.T) {
 				e := run(t, c, create(t, c), bgagent.Prompt{Text: "permit rm -r src", Permissions: test.rules}).wait()
 				require.NoError(t, e.err)
 				require.Equal(t, test.want, e.Text)
-				require.Len(t, e.of(bgagent.ReportTool), 2) // it begins with the question, and ends with the turn
+				require.Len(t, e.of(bgagent.ReportTool), 2) // the call begins with the question and ends with the turn
 			})
 		})
 	}
@@ -94,11 +94,11 @@ func TestAnAgentThatCallsItsTurnCancelledWhenRefusedHasFailed(t *testing.T) {
 		e := prompt(t, c, create(t, c), "quietly rm -r src\nstop cancelled")
 		require.Equal(t, bgagent.StopError, e.Stop)
 		require.ErrorContains(t, e.err, `ended its turn after it was refused: permission for "rm -r src" (execute): nobody is there`)
-		require.Equal(t, bgagent.StopAborted, prompt(t, c, create(t, c), "say hm\nstop cancelled").Stop, "where nothing was refused it is an abort")
+		require.Equal(t, bgagent.StopAborted, prompt(t, c, create(t, c), "say hm\nstop cancelled").Stop, "without a refusal it is an abort")
 	})
 }
 
-func TestAHostThatDoesNotAnswerHoldsUpNoCancellation(t *testing.T) {
+func TestAHostThatDoesNotAnswerDelaysNoCancellation(t *testing.T) {
 	asked := make(chan struct{}, 1)
 	release := make(chan struct{})
 	permit := func(context.Context, PermissionRequest) PermissionAnswer {

@@ -27,9 +27,9 @@ type running struct {
 	stderr *tail
 	pid    int // of the program itself
 	marks  procs.Marks
-	exited <-chan struct{}           // closed when it has ended, with all that it had started
-	how    func() string             // how it ended, after exited
-	stop   func(grace time.Duration) // politely, then by force; returns when nothing of it runs
+	exited <-chan struct{}           // closed when it and everything that it started have ended
+	how    func() string             // says how it ended; valid after exited
+	stop   func(grace time.Duration) // ends it politely, then by force; returns when no process of it runs
 	rest   func()                    // called last: ends the reading of stderr
 }
 
@@ -60,14 +60,14 @@ func (c *Client) spawn() (_ *running, err error) {
 	}
 	ch, err := startChild(procs.Spec{
 		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
-		// One process has sessions of many depths; it counts as one agent more
-		// than its host, so that no chain of them is endless.
+		// One process has sessions of many depths. It counts as one level below its
+		// host, so that no chain of agents is endless.
 		Marks: procs.NewMarks(1, c.cfg.Instance),
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range []*os.File{inR, outW, errW} { // they are the child's now
+	for _, f := range []*os.File{inR, outW, errW} { // the child has its own copies
 		_ = f.Close()
 	}
 	t := &tail{max: keptStderr}
@@ -84,11 +84,10 @@ func (c *Client) spawn() (_ *running, err error) {
 	return &running{in: inW, out: outR, stderr: t, pid: ch.PID(), marks: ch.marks, exited: ch.ended, how: ch.how, stop: ch.stop, rest: rest}, nil
 }
 
-// printer tells the host what a program, which is known by its input, writes to
-// standard error.
+// printer passes on to the host what a program writes to standard error.
 type printer struct {
 	c  *Client
-	in io.Writer
+	in io.Writer // input of the program, which identifies it
 }
 
 // Write implements [io.Writer]. It never fails.
@@ -115,25 +114,25 @@ type process struct {
 	c    *Client
 	run  *running
 	conn *conn
-	init sdk.InitializeResponse // set before anybody else sees the process
+	init sdk.InitializeResponse // set before the process is shared
 
 	ending  chan struct{} // closed by end
 	endOnce sync.Once
-	reason  error         // given to end
+	reason  error         // argument of end
 	dead    chan struct{} // closed when nothing of the process is left
 	why     error         // set before dead is closed: why it ended
 
 	// Guarded by Client.mu. A process that does not stop one of its turns is
-	// retired: it gets nothing new, and is ended when only such turns are left.
+	// retired: it gets no new turns, and is ended once only such turns are left.
 	turns   map[*turn]struct{}
-	stuck   int
+	stuck   int // number of turns that do not stop
 	retired bool
 }
 
-// errSlowStart is why a start ends that takes too long.
+// errSlowStart ends the context of a start that takes too long.
 var errSlowStart = errors.New("it took too long")
 
-// startProcess starts the program and agrees with it on the protocol.
+// startProcess starts the program and makes the protocol's handshake.
 func (c *Client) startProcess(ctx context.Context) (*process, error) {
 	run, err := c.launch()
 	if err != nil {
@@ -157,7 +156,8 @@ func (c *Client) startProcess(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// end has the process ended for the reason. It returns at once.
+// end asks supervise to end the process and returns at once. Only the first reason
+// counts.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {
 		p.reason = reason
@@ -165,7 +165,7 @@ func (p *process) end(reason error) {
 	})
 }
 
-// isEnding reports whether the process is being ended from here.
+// isEnding reports whether end was called.
 func (p *process) isEnding() bool {
 	select {
 	case <-p.ending:
@@ -175,10 +175,11 @@ func (p *process) isEnding() bool {
 	}
 }
 
-// usable reports whether nothing is known to have gone wrong with the process.
+// usable reports whether the process is not being ended and its connection works.
 func (p *process) usable() bool { return !p.isEnding() && p.conn.ended() == nil }
 
-// supervise sees to the process until nothing of it is left.
+// supervise runs the connection, and ends the process when it must end. It returns
+// when nothing of the process is left.
 func (p *process) supervise() {
 	served := make(chan struct{})
 	go func() {
@@ -190,8 +191,8 @@ func (p *process) supervise() {
 	case <-p.run.exited:
 	case <-p.conn.ctx.Done():
 		if errors.Is(p.conn.ended(), errOutputEnded) {
-			// Its output often ends just before the program does; how it ends is what
-			// the user wants to know.
+			// The output often ends just before the program does. The user wants to
+			// know how the program ended.
 			within(drainTime, p.run.exited)
 		}
 	}
@@ -214,7 +215,7 @@ func within(d time.Duration, done <-chan struct{}) {
 	}
 }
 
-// gone takes the process out of the client.
+// gone removes the process from the client.
 func (p *process) gone() {
 	p.end(nil) // nobody else gives a reason from here on
 	p.why = p.cause()
@@ -245,13 +246,13 @@ func (p *process) cause() error {
 		return p.withStderr(err)
 	}
 	err := fmt.Errorf("it ended (%s)", p.run.how())
-	if noise := p.conn.noise(); noise.Any() { // programs say there too what they lack
+	if noise := p.conn.noise(); noise.Any() { // some programs print their errors to stdout
 		err = fmt.Errorf("%w; %s", err, noise)
 	}
 	return p.withStderr(err)
 }
 
-// withStderr adds the end of what the agent has written to stderr.
+// withStderr adds the end of the agent's stderr to the error.
 func (p *process) withStderr(err error) error {
 	if s := p.run.stderr.lastLines(shownStderr); s != "" {
 		return fmt.Errorf("%w; the end of its stderr: %s", err, s)
@@ -259,7 +260,7 @@ func (p *process) withStderr(err error) error {
 	return err
 }
 
-// handshake agrees with the agent on the protocol, and authenticates.
+// handshake initializes the protocol and authenticates.
 func (p *process) handshake(ctx context.Context) error {
 	cfg := &p.c.cfg
 	title := "bgagent"
@@ -279,7 +280,7 @@ func (p *process) handshake(ctx context.Context) error {
 		p.c.told.Store(&name)
 	}
 	if v := p.init.ProtocolVersion; v != sdk.ProtocolVersionNumber {
-		return fmt.Errorf("it speaks version %d of the Agent Client Protocol, this client version %d; update the older of the two", v, sdk.ProtocolVersionNumber)
+		return fmt.Errorf("it speaks version %d of the Agent Client Protocol, this client speaks version %d; update the older of the two", v, sdk.ProtocolVersionNumber)
 	}
 	if cfg.Auth == "" {
 		return nil
@@ -316,7 +317,7 @@ func thereAre(names []string) string {
 	return "there are: " + strings.Join(names, ", ")
 }
 
-// during says in which request something went wrong.
+// during adds to the error which request failed.
 func during(request string, err error) error {
 	var re *sdk.RequestError
 	switch {
@@ -328,19 +329,19 @@ func during(request string, err error) error {
 	return err
 }
 
-// failed says why a request that belongs to a start, or to the making of a
-// session, has failed: when the process has ended meanwhile, why that was.
+// failed explains why a request of a start or of creating a session failed. If the
+// process has ended meanwhile, it returns the reason for that.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):
-		return errClosed // whatever was noticed of it first
+		return errClosed // other errors only follow from it
 	case p.conn.ended() != nil && ctx.Err() == nil:
 		<-p.dead
 		return p.why
 	case errors.Is(err, errSlowStart):
 		err = fmt.Errorf("%w (Config.StartTimeout is %v)", err, p.c.cfg.StartTimeout)
 		if noise := p.conn.noise(); noise.Any() {
-			err = fmt.Errorf("%w; it prints something else than JSON-RPC, which begins with %q", err, noise.First)
+			err = fmt.Errorf("%w; it prints something other than JSON-RPC, which begins with %q", err, noise.First)
 		}
 		return p.withStderr(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alive reports whether the process runs: a zombie does not.
+// alive reports whether the process runs. A zombie does not run.
 func alive(t testing.TB, pid string) bool {
 	t.Helper()
 	n, err := strconv.Atoi(pid)
@@ -48,7 +48,7 @@ func TestAnAgentThatEndsInterruptsItsTurns(t *testing.T) {
 	}
 }
 
-func TestASessionGoesOnInAnotherProcess(t *testing.T) {
+func TestASessionContinuesInAnotherProcess(t *testing.T) {
 	store := t.TempDir()
 	cfg := program(t, "", "FAKE_STORE="+store)
 	c := open(t, cfg)
@@ -61,10 +61,10 @@ func TestASessionGoesOnInAnotherProcess(t *testing.T) {
 	e := prompt(t, c, id, "recall")
 	require.NoError(t, e.err)
 	require.Equal(t, "say hello", e.Text)
-	require.Equal(t, "say hello", e.text(), "the replay of the conversation was taken for an answer")
+	require.Equal(t, "say hello", e.text(), "a replayed conversation is no answer")
 	after, err := c.Messages(t.Context(), id, before.Next, 0)
 	require.NoError(t, err)
-	require.Len(t, after.Messages, 2, "the replay of the conversation was added to it")
+	require.Len(t, after.Messages, 2, "a replayed conversation is not added to the one seen live")
 
 	// A new run of the host knows only the id.
 	next := open(t, cfg)
@@ -95,7 +95,7 @@ func TestALostSessionSaysHowItWasLost(t *testing.T) {
 	require.ErrorIs(t, prompt(t, c, "never heard of", "say hello").err, bgagent.ErrNoSession)
 }
 
-func TestASessionCannotGoOnWithoutItsDirectory(t *testing.T) {
+func TestASessionCannotContinueWithoutItsDirectory(t *testing.T) {
 	c := open(t, program(t, "", "FAKE_STORE="+t.TempDir()))
 	dir := filepath.Join(t.TempDir(), "here")
 	require.NoError(t, os.Mkdir(dir, 0o700))
@@ -121,13 +121,13 @@ func TestNothingOfAnAgentIsLeft(t *testing.T) {
 		if end == "closed" {
 			require.NoError(t, c.Close())
 		}
-		// They have been killed; the system may take a moment for it.
-		require.Eventually(t, func() bool { return !alive(t, pid) && !alive(t, agent) }, 5*time.Second, time.Millisecond, "an agent that was %s, or its child, is alive", end)
+		// They have been killed, which may take the system a moment.
+		require.Eventually(t, func() bool { return !alive(t, pid) && !alive(t, agent) }, 5*time.Second, time.Millisecond, "the agent or its child is alive after: %s", end)
 	}
 }
 
 func TestCloseEndsWhatRuns(t *testing.T) {
-	for _, script := range []string{"deaf", "wait"} { // the second cancels itself when its input ends
+	for _, script := range []string{"deaf", "wait"} { // the second agent cancels its turn when its input ends
 		cfg := program(t, "stubborn")
 		cfg.CloseGrace = 200 * time.Millisecond
 		c := open(t, cfg)
@@ -175,12 +175,12 @@ func TestAnAgentThatDoesNotReadItsInputHangsNothing(t *testing.T) {
 	cfg.CancelGrace = 200 * time.Millisecond
 	c := open(t, cfg)
 	first, second := create(t, c), create(t, c)
-	c.cfg.StartTimeout = 500 * time.Millisecond // it has started by now
+	c.cfg.StartTimeout = 500 * time.Millisecond // the agent has started by now
 	plugged := run(t, c, first, bgagent.Prompt{Text: "plug\nwait"})
 	<-plugged.said
 	large := run(t, c, second, bgagent.Prompt{Text: strings.Repeat("say much\n", 1<<17)})
 	var err error
-	for range 3 { // it was about to read when it stopped doing so
+	for range 3 { // the agent may still finish a read that has begun
 		if _, err = c.CreateSession(t.Context(), bgagent.SessionSpec{}); err != nil {
 			break
 		}
@@ -200,7 +200,7 @@ func TestTooMuchUnreadInputEndsTheAgent(t *testing.T) {
 	<-plugged.said
 	text := strings.Repeat("x", maxUnsent/3)
 	var turns []*live
-	for range 5 { // sessions of their own, which the agent never hears of
+	for range 5 { // each in another session, unknown to the agent
 		c.mu.Lock()
 		name := fmt.Sprintf("s%d", len(c.sessions))
 		c.sessions[name] = &session{id: name, dir: c.cfg.Dir, proc: c.proc, conv: conversation{max: 100}}
@@ -224,7 +224,7 @@ func TestAForgottenSessionIsClosedInTheAgent(t *testing.T) {
 	c.ForgetSession(id)
 	c.ForgetSession(id)
 	c.ForgetSession("nobody")
-	c.ForgetSession(busy) // it is in a turn
+	c.ForgetSession(busy) // a turn runs in it
 	_, err := c.FindSession(t.Context(), id)
 	require.ErrorIs(t, err, bgagent.ErrNoSession)
 	_, err = c.FindSession(t.Context(), busy)
@@ -235,8 +235,7 @@ func TestAForgottenSessionIsClosedInTheAgent(t *testing.T) {
 	l.wait()
 }
 
-// wgCalls waits until the agent has answered everything before a request of its
-// own.
+// wgCalls waits until the agent has answered all earlier requests.
 func (c *Client) wgCalls(t *testing.T) {
 	t.Helper()
 	require.Equal(t, "hello", prompt(t, c, create(t, c), "say hello").Text)
@@ -256,7 +255,7 @@ func TestNothingOfAPromptIsLogged(t *testing.T) {
 	require.NotContains(t, j.String(), "marzipan")
 }
 
-func TestTheHostIsGivenWhatAnAgentWritesToStandardError(t *testing.T) {
+func TestTheHostGetsTheStandardErrorOfAnAgent(t *testing.T) {
 	printed := make(chan string, 100)
 	cfg := program(t, "")
 	cfg.Printed = func(task string, stream int, p []byte) {

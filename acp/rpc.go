@@ -14,46 +14,47 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// The messages are the SDK's, the connection is not: that of the SDK writes to
-// the agent without a limit of time, so that an agent that does not read its
-// input hangs its callers; ends when 1024 notifications are waiting, as they can
-// be while a long conversation is replayed; may lose an answer that comes just
-// before the agent ends; and refuses to have an empty file written.
+// The messages are the SDK's, but the connection is not. The SDK's connection has
+// four faults. Its writes have no time limit, so an agent that does not read its input
+// hangs the caller. It ends when 1024 notifications are queued, which can happen while
+// a long conversation is replayed. It may lose an answer that comes just before the
+// agent ends. It refuses to write an empty file.
 
 const (
 	maxLine     = 32 << 20  // bytes of one message; a longer one ends the agent
 	maxUnsent   = 32 << 20  // bytes that wait for the agent to read them
 	maxGarbage  = 256 << 10 // bytes that are no messages, before the agent's first answer
-	maxInbound  = 256       // requests of the agent that are being answered at a time
+	maxInbound  = 256       // requests of the agent that are answered at a time
 	shownOfLine = 200       // bytes of a line that an error shows
 
-	shownOfError = 2000 // bytes of an error that is no text
+	shownOfError = 2000 // bytes that are kept of an error's text
 )
 
 // Errors in JSON-RPC answers to the agent.
 const (
 	codeNoMethod  = -32601
 	codeBadParams = -32602
-	codeNotFound  = -32002 // of this protocol; agents also look for "Resource not found" in the text
+	codeNotFound  = -32002 // defined by this protocol; agents also look for "Resource not found" in the text
 	codeRefused   = -32603 // an internal error: the protocol has no code for a refusal
 )
 
-// handlers is what a connection needs from above.
+// handlers are the functions that a connection calls.
 type handlers struct {
-	// request answers a request of the agent; each has a goroutine of its own.
+	// request answers a request of the agent. Each call has a goroutine of its own.
 	// ctx ends with the connection.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
-	// notify takes a notification. They come in order, before the answers that
-	// were written after them, and nothing is read meanwhile: it must not block.
+	// notify gets the notifications in order, each before any answer that was written
+	// after it. It must not block, because nothing is read meanwhile.
 	notify func(method string, params json.RawMessage)
-	// noise takes what is no message; it must not block or keep the text. May be nil.
+	// noise gets text that is no message. It must not block or keep the text. May be
+	// nil.
 	noise func(text []byte)
-	// told returns what the agent was told: what it prints again is no message. May
-	// be nil.
+	// told returns the text that the agent was told. If the agent prints it again,
+	// that is no message. May be nil.
 	told func() string
 }
 
-// conn is the connection to an agent: one JSON-RPC message a line. Its methods
+// conn is the connection to an agent, with one JSON-RPC message per line. Its methods
 // are safe for concurrent use.
 type conn struct {
 	h   handlers
@@ -69,7 +70,7 @@ type conn struct {
 	pending map[int64]waiting
 	inbound int
 	err     error           // why the connection ended
-	garbage jsonlines.Noise // what was no message
+	garbage jsonlines.Noise // text that was no message
 }
 
 // waiting is a request that has no answer yet.
@@ -78,7 +79,7 @@ type waiting struct {
 	seen   func(received) // called with the answer before anything after it is read; may be nil
 }
 
-// newConn returns a connection that writes to w; serve has to be run for it.
+// newConn returns a connection that writes to w. The caller must run serve.
 func newConn(w io.WriteCloser, h handlers) *conn {
 	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]waiting{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -86,15 +87,16 @@ func newConn(w io.WriteCloser, h handlers) *conn {
 	return c
 }
 
-// call makes a request and waits for its answer, which goes into result. The
-// error is a *sdk.RequestError when the agent answered with one, the context's
-// when that ended first, and else says why the connection ended.
+// call makes a request, waits for its answer and decodes it into result. The error is
+// a *sdk.RequestError if the agent answered with one, or the context's if that ended
+// first. Any other error says why the connection ended, or why the request or the
+// answer cannot be encoded or read.
 func (c *conn) call(ctx context.Context, method string, params, result any) error {
 	return c.callSeen(ctx, method, params, result, nil)
 }
 
-// callSeen is call with a function that sees the answer before anything is read
-// that comes after it. It must not block.
+// callSeen is call with a function that gets the answer before anything after it is
+// read. The function must not block.
 func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
@@ -134,7 +136,7 @@ func (c *conn) wait(ctx context.Context, answer <-chan received) (received, erro
 		return received{}, context.Cause(ctx)
 	case <-c.done:
 	}
-	select { // the last thing that was read may have been this answer
+	select { // this answer may have been the last message read
 	case m := <-answer:
 		return m, nil
 	default:
@@ -164,7 +166,7 @@ func (c *conn) send(m message) error {
 	return nil
 }
 
-// fail ends the connection; the first reason stays.
+// fail ends the connection. The first reason stays.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	if c.err == nil {
@@ -174,26 +176,26 @@ func (c *conn) fail(err error) {
 	c.cancel()
 }
 
-// ended returns why the connection has ended, nil while it has not.
+// ended returns why the connection has ended, or nil while it works.
 func (c *conn) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// noise returns what was no message.
+// noise returns the text that was no message.
 func (c *conn) noise() jsonlines.Noise {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.garbage
 }
 
-// errOutputEnded is why a connection ends whose agent has closed its output,
-// most often by ending itself.
+// errOutputEnded ends the connection of an agent that has closed its output, most
+// often because it has exited.
 var errOutputEnded = errors.New("it closed its output")
 
-// serve reads until the agent's output ends or breaks the rules, and returns
-// when all that it has started has ended. It is called once.
+// serve reads until the agent's output ends or breaks the rules. It returns when all
+// goroutines that it has started have ended. It is called once.
 func (c *conn) serve(r io.Reader) {
 	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{
 		MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped, Told: c.h.told,
@@ -204,8 +206,8 @@ func (c *conn) serve(r io.Reader) {
 			switch {
 			case errors.Is(err, io.EOF):
 				err = errOutputEnded
-			case errors.Is(err, jsonlines.ErrNoise): // a program that does nothing else is no agent
-				err = fmt.Errorf("it prints something else than JSON-RPC, which begins with %q", c.noise().First)
+			case errors.Is(err, jsonlines.ErrNoise): // a program that prints nothing else is no agent
+				err = fmt.Errorf("it prints something other than JSON-RPC, which begins with %q", c.noise().First)
 			}
 			c.fail(err)
 			break
@@ -224,7 +226,7 @@ func (c *conn) serve(r io.Reader) {
 	c.wg.Wait()
 }
 
-// skipped takes a text that is no message. Some programs log to their output.
+// skipped handles text that is no message. Some programs log to their output.
 func (c *conn) skipped(text []byte) {
 	if text = bytes.TrimSpace(text); len(text) == 0 {
 		return
@@ -236,7 +238,7 @@ func (c *conn) skipped(text []byte) {
 	c.hear(text)
 }
 
-// hear counts a text that was no message.
+// hear counts text that was no message, and passes it on.
 func (c *conn) hear(text []byte) {
 	c.mu.Lock()
 	c.garbage.Add(text)
@@ -246,13 +248,13 @@ func (c *conn) hear(text []byte) {
 	}
 }
 
-// take passes on one message.
+// take passes one message to the request or handler that it belongs to.
 func (c *conn) take(m received) {
 	switch {
 	case m.method == "":
 		id, ok := m.request()
 		if !ok {
-			return // an answer to nothing that was asked
+			return // an answer to no request of this client
 		}
 		c.mu.Lock()
 		w, asked := c.pending[id]
@@ -295,10 +297,10 @@ func (c *conn) answer(m received) {
 	c.mu.Lock()
 	c.inbound--
 	c.mu.Unlock()
-	_ = c.send(reply) // when it cannot be sent the connection has ended
+	_ = c.send(reply) // if this fails, the connection has ended
 }
 
-// refusal is an answer that says why something is not done.
+// refusal is an error answer that says why a request is refused.
 func refusal(why string) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeRefused, Message: why}
 }
@@ -307,7 +309,7 @@ func refusal(why string) *sdk.RequestError {
 type bounded struct {
 	r     io.Reader
 	line  int    // bytes of the line so far
-	begin []byte // of the line
+	begin []byte // beginning of the line
 }
 
 func (b *bounded) Read(p []byte) (int, error) {

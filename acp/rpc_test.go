@@ -18,12 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// discard is an agent's input that is read and thrown away.
+// discard is the input of an agent that reads everything.
 type discard struct{ io.Writer }
 
 func (discard) Close() error { return nil }
 
-// told is an agent's input that tells of every line.
+// told is the input of an agent. It signals every line that is written.
 type told chan struct{}
 
 func (t told) Write(p []byte) (int, error) { t <- struct{}{}; return len(p), nil }
@@ -40,7 +40,7 @@ func TestAnAnswerJustBeforeTheEndCounts(t *testing.T) {
 	require.NoError(t, <-asked)
 	require.Equal(t, "yes", got)
 	require.ErrorIs(t, c.call(context.Background(), "ask", nil, &got), errOutputEnded)
-	for range 100 { // whoever comes late to its answer finds the end as well
+	for range 100 { // the answer and the end are there at the same time
 		answer := make(chan received, 1)
 		answer <- received{}
 		_, err := c.wait(context.Background(), answer)
@@ -48,7 +48,7 @@ func TestAnAnswerJustBeforeTheEndCounts(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatCannotBeReadIsAnError(t *testing.T) {
+func TestAnUnreadableAnswerIsAnError(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"jsonrpc":"2.0","id":1,"error":{"code":"ECONNRESET","message":"boom"}}`:           "ECONNRESET: boom (code -32603)",
 		`{"jsonrpc":"2.0","id":1,"error":{"code":7,"message":{"text":"boom"}}}`:             `{"text":"boom"} (code 7)`,
@@ -73,7 +73,7 @@ func TestAnAnswerThatCannotBeReadIsAnError(t *testing.T) {
 		go c.serve(r)
 		_, err := io.WriteString(w, "{broken\n{\"id\":NaN}\n"+line+"\n")
 		require.NoError(t, err)
-		if err = <-asked; want == "" { // though the connection stands
+		if err = <-asked; want == "" { // the connection is still open
 			require.NoError(t, err, line)
 			require.Equal(t, "yes", got)
 		} else {
@@ -136,8 +136,8 @@ func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
 	})
 }
 
-// notified returns the methods and texts of the notifications that a client reads
-// from what an agent prints.
+// notified returns the notifications that a client reads from the output of an agent,
+// each as its method and parameters, and the first noise.
 func notified(t *testing.T, printed string) (list []string, noise string, err error) {
 	t.Helper()
 	c := newConn(closer{io.Discard}, handlers{notify: func(method string, params json.RawMessage) {
@@ -160,7 +160,7 @@ func TestLinesMayBeLong(t *testing.T) {
 	require.ErrorContains(t, err, "it wrote a line of more than 32 MiB")
 }
 
-func TestAMessageIsFoundBehindWhateverIsPrintedBeforeIt(t *testing.T) {
+func TestAMessageIsFoundAfterAnyOtherOutput(t *testing.T) {
 	for name, before := range map[string]string{
 		"nothing": "", "a terminal title": "\x1b]0;proj: ready\x07", "colours": "\x1b[1;31m", "a byte-order mark": "\ufeff",
 		"a carriage return": "50 %\r", "a banner without an end": "Welcome! ", "a banner": "[LSP] Initialized\nWelcome!\n",
@@ -192,8 +192,7 @@ func TestErrorsOfAgentsAreReadable(t *testing.T) {
 	}
 }
 
-// FuzzServe has an agent write anything: nothing panics, nothing hangs, and
-// what is a request is answered with its own id.
+// FuzzServe makes an agent write anything. Nothing may panic or hang.
 func FuzzServe(f *testing.F) {
 	for _, s := range []string{
 		`{"jsonrpc":"2.0","id":1,"result":{}}`, `{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x"}}`,

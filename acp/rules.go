@@ -11,23 +11,22 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// keeps declares how agents are held to rules: they ask before they do something,
-// so far as they do.
+// keeps declares how agents are held to rules: by the questions that they ask.
 var keeps = permission.All("the agent", permission.Asked)
 
-// subject is what rules are asked about.
+// subject is what rules are matched against.
 type subject struct {
 	access  permission.Access
-	texts   []string // absolute paths, a command, or a title; none when the files are not known
-	wholes  []string // of commands: the same with the shell that runs them, to forbid
-	command bool     // it is a command for a shell
-	dir     string   // of the session
-	real    string   // the same without links
+	texts   []string // absolute paths, commands, addresses or a title; none if they are unknown
+	wholes  []string // the commands with their shells; only for rules that forbid
+	command bool     // texts are commands
+	dir     string   // directory of the session
+	real    string   // the same with links resolved
 }
 
-// accessOf returns what a tool call is, by the agent's name of the tool and by its
-// kind. The name may be what a model has written as a title: where it is known to
-// the vocabulary it makes a kind more exact, and never replaces one.
+// accessOf returns the kind of access that a tool call is, by the name and the kind of
+// the tool. The name may be a title that a model has written. So a name in the
+// vocabulary can narrow a kind down, but never replaces one.
 func accessOf(name, kind string) permission.Access {
 	a := permission.Access{Names: []string{name}}
 	if kind != name {
@@ -39,7 +38,7 @@ func accessOf(name, kind string) permission.Access {
 	switch {
 	case known && (is == "" || is.Covers(own)):
 		a.Kinds = []permission.Kind{own}
-		if own == is && own != permission.Read { // a word such as web does not say which
+		if own == is && own != permission.Read { // a word such as web does not say which part of it
 			a.Maybe = maybe
 		}
 	case is != "":
@@ -51,8 +50,8 @@ func accessOf(name, kind string) permission.Access {
 	return a
 }
 
-// kindsOf returns the kind of access that a kind of the protocol stands for, and
-// what it may be more exactly.
+// kindsOf returns the kind of access for a kind of the protocol, and the more exact
+// kinds that it may be.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {
 	case sdk.ToolKindRead:
@@ -66,9 +65,9 @@ func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	return is, nil
 }
 
-// ruling returns what the rules say: for each text the last rule that matches
-// decides. All must be allowed, and one that is denied is enough. What is not
-// known is not allowed while a rule is about some of it only.
+// ruling returns the decision of the rules. The last rule that matches a text decides
+// about it. The subject is denied if one text is denied, and allowed only if all are
+// allowed. If the texts are unknown, rulingOnAll decides.
 func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
 	rules = slices.DeleteFunc(slices.Clone(rules), func(r bgagent.Permission) bool { return !s.access.Named(r) })
 	if len(s.texts) == 0 {
@@ -93,8 +92,8 @@ func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
 	return all
 }
 
-// rulingOnAll returns what the rules say about what may be anything: a rule for
-// some of it makes an allowed call one to ask about.
+// rulingOnAll returns the decision about a call with unknown texts. If the call would
+// be allowed, a later rule that forbids some texts turns that into a question.
 func rulingOnAll(rules []bgagent.Permission) bgagent.PermissionAction {
 	action := bgagent.PermissionAsk
 	for _, r := range rules {
@@ -108,16 +107,16 @@ func rulingOnAll(rules []bgagent.Permission) bgagent.PermissionAction {
 	return action
 }
 
-// is reports whether the access is, or is part of, one of the kinds.
+// is reports whether the access is one of the kinds, or part of one.
 func (s *subject) is(kinds ...permission.Kind) bool {
 	return slices.ContainsFunc(s.access.Kinds, func(k permission.Kind) bool {
 		return slices.ContainsFunc(kinds, func(x permission.Kind) bool { return x.Covers(k) })
 	})
 }
 
-// matches reports whether the rule matches the text. Of a command that may be
-// several, allowing one says nothing of the others: a pattern allows none of
-// them, and forbids all when it matches one.
+// matches reports whether the rule matches the text. A text may hold several commands,
+// and a pattern may match only one of them. So a rule with a pattern never allows such
+// a text, and forbids all of it if it matches one command.
 func (s *subject) matches(r bgagent.Permission, text string) bool {
 	switch {
 	case permission.ForAll(r):
@@ -130,15 +129,15 @@ func (s *subject) matches(r bgagent.Permission, text string) bool {
 	return slices.ContainsFunc(append(partsOf(text), text), func(c string) bool { return permission.Matches(r.Pattern, c) })
 }
 
-// matchesPath reports whether the pattern of a rule matches the text: as it is,
-// and, when it is a path, relative to the directory. Agents tell paths with links
-// or without, and so do rules: a rule that forbids is about a path when it matches
-// in one of these forms, one that allows must match the real path too.
+// matchesPath reports whether the pattern of a rule matches the text. A path is also
+// matched relative to the directory. Paths and rules may contain links. A rule that
+// forbids matches if either the given or the real path does; a rule that allows must
+// match the real path.
 func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	if !filepath.IsAbs(text) {
 		return permission.Matches(r.Pattern, text)
 	}
-	told := filepath.Clean(text) // no .. gets past a rule
+	told := filepath.Clean(text) // so that .. cannot get past a rule
 	actual := realPath(text)
 	pattern := r.Pattern
 	if filepath.IsAbs(pattern) {
@@ -154,8 +153,8 @@ func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	return matches(told) || matches(actual)
 }
 
-// matchesBelow reports whether the pattern matches the path relative to the
-// directory, when it is below that.
+// matchesBelow reports whether the path is below the directory and the pattern matches
+// it relative to that.
 func matchesBelow(pattern, path, dir string) bool {
 	if dir == "" {
 		return false
@@ -164,8 +163,8 @@ func matchesBelow(pattern, path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) && permission.Matches(pattern, rel)
 }
 
-// realPath returns the path without links, of which the end need not exist. What
-// cannot be looked at stays as it is.
+// realPath returns the path with its links resolved. The end of the path need not
+// exist. Parts that cannot be read stay as they are.
 func realPath(path string) string {
 	const sep = string(filepath.Separator)
 	volume := filepath.VolumeName(path)
@@ -195,11 +194,11 @@ func realPath(path string) string {
 	return done
 }
 
-// maxLinks bounds the steps of a path whose links lead in a circle.
+// maxLinks bounds the steps along a path, because its links may form a cycle.
 const maxLinks = 1000
 
-// realPattern returns a pattern for paths without the links of the folders before
-// its first wildcard.
+// realPattern returns the pattern with the links resolved in the folders before its
+// first wildcard.
 func realPattern(pattern string) string {
 	i := strings.IndexAny(pattern, "*?[")
 	if i < 0 {

@@ -15,8 +15,7 @@ func on(name, pattern string, a bgagent.PermissionAction) bgagent.Permission {
 	return bgagent.Permission{Name: name, Pattern: pattern, Action: a}
 }
 
-// about is what rules are asked about: the name and the kind of a tool, and what
-// it is used on.
+// about returns the subject for a tool with the names, which is used on the texts.
 func about(names []string, texts ...string) subject {
 	return subject{access: accessOf(names[0], names[len(names)-1]), texts: texts, dir: "/w"}
 }
@@ -53,7 +52,7 @@ func TestTheLastRuleThatMatchesDecides(t *testing.T) {
 	}
 }
 
-func TestToDeleteAndToMoveIsToEdit(t *testing.T) {
+func TestDeletingAndMovingAreEditing(t *testing.T) {
 	const allow, deny = bgagent.PermissionAllow, bgagent.PermissionDeny
 	onFile := func(kind sdk.ToolKind) subject {
 		return about([]string{"tool", string(kind)}, "/w/a")
@@ -85,7 +84,7 @@ func TestARuleForOneCommandDoesNotAllowAnother(t *testing.T) {
 	} {
 		require.Equal(t, deny, ruling(git, about(command)), command)
 		require.Equal(t, ask, ruling(git[1:], about(command)), command)
-		require.Equal(t, allow, ruling(all, about(command)), "a rule for all commands is for these too: %s", command)
+		require.Equal(t, allow, ruling(all, about(command)), "a rule for all commands allows these, too: %s", command)
 		if strings.Contains(command, "rm -rf") {
 			require.Equal(t, deny, ruling(noRm, about(command)), command)
 		}
@@ -93,7 +92,7 @@ func TestARuleForOneCommandDoesNotAllowAnother(t *testing.T) {
 	require.Equal(t, allow, ruling(noRm, about("cd a && ls")))
 }
 
-func TestWhatIsNotKnownIsNotAllowedByARuleForSomeOfIt(t *testing.T) {
+func TestARuleForSomeDoesNotAllowTheUnknown(t *testing.T) {
 	const allow, deny, ask = bgagent.PermissionAllow, bgagent.PermissionDeny, bgagent.PermissionAsk
 	for name, test := range map[string]struct {
 		rules []bgagent.Permission
@@ -111,7 +110,7 @@ func TestWhatIsNotKnownIsNotAllowedByARuleForSomeOfIt(t *testing.T) {
 	}
 }
 
-// asker is a turn of no process, which asks for what the test says.
+// asker returns a turn without a process, in which the test itself asks the questions.
 func asker(t *testing.T, rules ...bgagent.Permission) (c *Client, turn *turn) {
 	c, err := New(Config{Command: []string{"x"}, Dir: "/w"})
 	require.NoError(t, err)
@@ -122,13 +121,13 @@ func asker(t *testing.T, rules ...bgagent.Permission) (c *Client, turn *turn) {
 	return c, turn
 }
 
-func TestAQuestionIsAboutAllThatWasToldOfTheCall(t *testing.T) {
+func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 	secret := sdk.ToolCallLocation{Path: "/w/secrets/key"}
 	diff := sdk.ToolCallContent{Diff: &sdk.ToolCallContentDiff{Path: "/w/secrets/key", NewText: "x"}}
 	for name, test := range map[string]struct {
 		told  sdk.ToolCallUpdate
 		asked sdk.ToolCallUpdate
-		want  string // the reason; empty for an allowed one
+		want  string // reason of the refusal; empty if the call is allowed
 	}{
 		"locations told before": {told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{secret}}, want: "a rule of the host denies it"},
 		"diff told before":      {told: sdk.ToolCallUpdate{Content: []sdk.ToolCallContent{diff}}, want: "a rule of the host denies it"},
@@ -157,7 +156,7 @@ func TestAQuestionIsAboutAllThatWasToldOfTheCall(t *testing.T) {
 	}
 }
 
-func TestACommandToldBeforeIsTheOneAskedAbout(t *testing.T) {
+func TestAQuestionIsAboutTheCommandOfItsCall(t *testing.T) {
 	c, turn := asker(t, on("bash", "*", bgagent.PermissionAllow), on("bash", "rm *", bgagent.PermissionDeny))
 	turn.s.apply(turn, sdk.StartToolCall("1", "Tidy up", sdk.WithStartKind(sdk.ToolKindExecute), sdk.WithStartRawInput(map[string]any{"command": "rm -rf .", "path": "/w"})), false)
 	q, unclear, _ := c.question(turn, sdk.RequestPermissionRequest{ToolCall: sdk.ToolCallUpdate{ToolCallId: "1"}}, false)
@@ -165,7 +164,7 @@ func TestACommandToldBeforeIsTheOneAskedAbout(t *testing.T) {
 	require.Equal(t, map[string]any{"command": "rm -rf .", "path": "/w"}, q.Input)
 }
 
-func TestWhatIsKeptOfCallsIsBounded(t *testing.T) {
+func TestKeptInputsOfCallsAreBounded(t *testing.T) {
 	_, turn := asker(t)
 	long := strings.Repeat("x", 1<<20)
 	for _, id := range []sdk.ToolCallId{"1", "2", "3", "4", "5", "6", "7", "8", "9"} {

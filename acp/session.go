@@ -23,11 +23,11 @@ type session struct {
 	mcp    []sdk.McpServer
 
 	// Guarded by Client.mu.
-	proc    *process // the process that has it; nil when it has to be loaded
+	proc    *process // the process that has it; nil if it must be loaded
 	lost    error    // why the process that had it ended
-	turn    *turn    // the turn that runs
+	turn    *turn    // the current turn; nil if none runs
 	loading bool     // the agent is replaying the conversation
-	heard   int      // updates that came while loading
+	heard   int      // number of updates that came while loading
 	opts    options
 	conv    conversation
 	made    time.Time
@@ -40,17 +40,17 @@ type options struct {
 	mode, model choice
 }
 
-// choice is one thing that can be chosen.
+// choice is one option, with the value that is set and those that are known.
 type choice struct {
-	what    string // for messages
+	what    string // name of the option in messages
 	config  string // id of the configuration option; empty for agents that have none
-	own     string // what the agent itself had chosen
+	own     string // the value that the agent itself had chosen
 	current string
 	known   []string
 }
 
-// CreateSession implements [bgagent.SessionClient]. It starts the agent if that
-// is not running.
+// CreateSession implements [bgagent.SessionClient]. If the agent does not run, it
+// starts the agent.
 func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (string, error) {
 	agent, err := c.agent(spec.Agent)
 	if err != nil {
@@ -88,7 +88,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session, which must be there.
+// directory returns the directory of a session as an absolute path. The directory
+// must exist.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir
@@ -103,7 +104,7 @@ func (c *Client) directory(dir string) (string, error) {
 	return abs, nil
 }
 
-// add enters a new session.
+// add registers a new session.
 func (c *Client) add(s *session, p *process) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,8 +123,8 @@ func (c *Client) add(s *session, p *process) error {
 	return nil
 }
 
-// attach returns a live process that has the session. When the one that had it
-// has ended, it has another load it.
+// attach returns a live process that has the session. If the process that had it has
+// ended, another one loads it.
 func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 	if err := isDirectory(s.dir); err != nil {
 		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
@@ -136,7 +137,7 @@ func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 		if p.usable() {
 			return p, nil
 		}
-		select { // what it wrote last, and how it ended, is known then
+		select { // once it is dead, s.lost says how it ended and what it wrote last
 		case <-p.dead:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -161,14 +162,14 @@ func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 	return p, nil
 }
 
-// load has the agent load the session.
+// load makes the agent load the session.
 func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	if err := c.awaitMinute(ctx, s); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	s.loading = true
-	s.conv.replay = s.conv.empty() // what was seen live is better than what is replayed
+	s.conv.replay = s.conv.empty() // a conversation that was seen live is more complete than a replayed one
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
@@ -204,9 +205,9 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// awaitMinute waits until the minute of the clock is over in which the session was
-// made, where the agent is gemini: it has only minutes in the names of its files,
-// and empties a session that it loads before.
+// awaitMinute waits until the clock minute of the session's creation is over, if the
+// agent is gemini. Its file names contain only the minute, and if it loads a session
+// within that minute, it empties the session.
 func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	wait := time.Until(s.made.Truncate(time.Minute).Add(time.Minute))
 	if s.made.IsZero() || wait <= 0 || !strings.Contains(strings.ToLower(c.program()), "gemini") {
@@ -222,13 +223,13 @@ func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	}
 }
 
-// replayPause is how long nothing must come of a session that was loaded before
-// its replay is taken to be over.
+// replayPause is how long a loaded session must be silent before its replay counts as
+// over.
 const replayPause = 200 * time.Millisecond
 
-// settleReplay waits until the agent has replayed the conversation. It should
-// have done so before its answer, but Gemini only begins then, and what comes in
-// a turn would be taken for an answer.
+// settleReplay waits until the agent has replayed the conversation. An agent should
+// have done so before its answer, but Gemini only begins then. A replay within a turn
+// would count as the answer of the turn.
 func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	pause := time.NewTicker(replayPause)
 	defer pause.Stop()
@@ -250,8 +251,8 @@ func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	}
 }
 
-// optionsOf returns the options of a session. Agents tell them in one of two
-// ways; the configuration options are the newer one.
+// optionsOf returns the options of a session. Agents report them in one of two ways;
+// configuration options are the newer one and take precedence.
 func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, models *sdk.SessionModelState) options {
 	o := options{mode: choice{what: "mode"}, model: choice{what: "model"}}
 	if modes != nil {
@@ -271,7 +272,7 @@ func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, mo
 	return o
 }
 
-// configured takes over configuration options.
+// configured applies configuration options.
 func (o *options) configured(config []sdk.SessionConfigOption) {
 	for _, opt := range config {
 		sel := opt.Select
@@ -303,11 +304,11 @@ func (o *options) configured(config []sdk.SessionConfigOption) {
 	}
 }
 
-// find returns the agent's own name for the one wanted. A model may be named
-// with its provider where the agent leaves that out.
+// find returns the agent's own name for the wanted value. A wanted model may have a
+// provider in front that the agent leaves out.
 func (ch *choice) find(want string) (string, bool) {
-	// What is chosen already need not be in the list: Gemini leaves out a model
-	// that its command line names.
+	// The current value need not be in the list: Gemini leaves out a model that its
+	// command line names.
 	names := []string{want}
 	if _, bare, ok := strings.Cut(want, "/"); ok {
 		names = append(names, bare)
@@ -320,8 +321,8 @@ func (ch *choice) find(want string) (string, bool) {
 	return "", false
 }
 
-// choose sets the mode and the model of a session. An agent that offers no
-// choice is left as it is.
+// choose sets the mode and the model of a session. If the agent offers no choice, it
+// changes nothing.
 func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string, rules []bgagent.Permission) error {
 	c.mu.Lock()
 	mode, models := s.opts.mode, s.opts.model
@@ -354,7 +355,7 @@ func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, mo
 	return nil
 }
 
-// set changes one of the options of a session.
+// set changes one option of a session.
 func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, value string) error {
 	id := sdk.SessionId(s.id)
 	var answer sdk.SetSessionConfigOptionResponse
@@ -383,7 +384,7 @@ func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, val
 	return nil
 }
 
-// servers returns a list that is never null in JSON, as the protocol wants it.
+// servers returns a list that is never null in JSON, as the protocol requires.
 func servers(list []sdk.McpServer) []sdk.McpServer {
 	if list == nil {
 		return []sdk.McpServer{}
@@ -391,7 +392,7 @@ func servers(list []sdk.McpServer) []sdk.McpServer {
 	return list
 }
 
-// mcpServers returns the servers as the agent wants them.
+// mcpServers returns the servers in the form of the protocol.
 func (p *process) mcpServers(list []MCPServer) ([]sdk.McpServer, error) {
 	var out []sdk.McpServer
 	for _, s := range list {
@@ -400,7 +401,7 @@ func (p *process) mcpServers(list []MCPServer) ([]sdk.McpServer, error) {
 		case s.Name == "":
 			return nil, errors.New("acp: an MCP server has no name; set MCPServer.Name")
 		case (len(s.Command) > 0) == (s.URL != ""):
-			return nil, bad("set one of Command and URL")
+			return nil, bad("set either Command or URL")
 		case s.URL != "" && !p.init.AgentCapabilities.McpCapabilities.Http:
 			return nil, bad("the agent connects only to servers that are commands, not to URLs")
 		case s.URL != "":

@@ -23,7 +23,7 @@ func startError(t *testing.T, cfg Config) string {
 	defer cancel()
 	_, err := c.CreateSession(ctx, bgagent.SessionSpec{})
 	require.Error(t, err)
-	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // somebody may log in meanwhile
+	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // an agent that waits for a login stays
 		require.Zero(t, c.processes(), "a failed start has left a process")
 	}
 	return err.Error()
@@ -42,7 +42,7 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 	}{
 		"not installed":     {Config{Command: []string{"no-such-agent"}}, []string{`"no-such-agent"`, "no program", "install it"}},
 		"exits at once":     {in(same, "exit"), []string{"exit status 3", "cannot find my configuration"}},
-		"prints garbage":    {in(same, "noise"), []string{"something else than JSON-RPC", "tick"}},
+		"prints garbage":    {in(same, "noise"), []string{"something other than JSON-RPC", "tick"}},
 		"prints one line":   {in(same, "endless"), []string{"a line of more than 32 MiB", "xxx"}},
 		"says nothing":      {in(func(c *Config) { c.StartTimeout = 300 * time.Millisecond }, "mute"), []string{"initialize", "Config.StartTimeout is 300ms"}},
 		"answers nothing":   {in(func(c *Config) { c.StartTimeout = time.Second }, "silent"), []string{"initialize", "Config.StartTimeout is 1s"}},
@@ -64,17 +64,17 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestASessionThatDoesNotComeIsNotWaitedForForEver(t *testing.T) {
+func TestTheWaitForASessionIsBounded(t *testing.T) {
 	c := open(t, program(t, "nosession"))
 	_, err := c.ready(t.Context())
 	require.NoError(t, err)
-	c.cfg.StartTimeout = 100 * time.Millisecond // it has started by now
+	c.cfg.StartTimeout = 100 * time.Millisecond // the agent has started by now
 	_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{})
 	require.ErrorContains(t, err, "no answer to the request to create a session")
 	require.ErrorContains(t, err, "Config.StartTimeout is 100ms")
 }
 
-func TestWhatIsPrintedBesideTheProtocolIsSkipped(t *testing.T) {
+func TestOutputOutsideTheProtocolIsSkipped(t *testing.T) {
 	c := open(t, program(t, "prose"))
 	id := create(t, c)
 	e := prompt(t, c, id, "raw and more prose\nsay hello\nraw {\"jsonrpc\":\"2.0\",\"method\":\"unheard/of\"}\nraw []\nraw {\"jsonrpc\":\"2.0\",\"id\":\"x\",\"result\":1}")
@@ -89,7 +89,7 @@ func TestAnAgentIsAuthenticated(t *testing.T) {
 	require.Equal(t, "hello", prompt(t, c, create(t, c), "say hello").Text)
 }
 
-func TestAFailedStartIsTriedAgainWithTheNextSession(t *testing.T) {
+func TestTheNextSessionRetriesAFailedStart(t *testing.T) {
 	flag := filepath.Join(t.TempDir(), "flag")
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -203,7 +203,7 @@ func TestMCPServersAreHandedToTheSession(t *testing.T) {
 	require.Equal(t, "1", prompt(t, c, create(t, c), "mcp").Text)
 	for want, bad := range map[string]MCPServer{
 		"has no name":             {Command: []string{"x"}},
-		"one of Command and URL":  {Name: "none"},
+		"either Command or URL":   {Name: "none"},
 		"servers that are comman": {Name: "web", URL: "http://127.0.0.1:1"},
 	} {
 		list = []MCPServer{bad}

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	maxTerminals      = 32      // at a time in a turn
-	maxTerminalOutput = 1 << 20 // bytes that are kept of each
+	maxTerminals      = 32      // in a turn at a time
+	maxTerminalOutput = 1 << 20 // bytes kept of each
 )
 
-// TerminalRequest is a command that an agent wants to have run.
+// TerminalRequest is a command that an agent wants to run.
 type TerminalRequest struct {
 	Session   string
 	Task      string   // id of the task, bg_…
 	Agent     string   // name of the agent, as the caller gave it
-	Command   []string // program and arguments; it is run as it is, without a shell
-	Directory string   // where it is to run: the session's directory or one below it, without links when the agent named it
-	Env       []string // NAME=value: what it gets besides the agent's environment
+	Command   []string // program and arguments; runs without a shell
+	Directory string   // working directory: the session's or one below it; links are resolved if the agent named it
+	Env       []string // NAME=value, in addition to the agent's environment
 }
 
 // terminal is a command that runs for an agent. It ends with its turn.
@@ -88,8 +88,8 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	return sdk.CreateTerminalResponse{TerminalId: id}, nil
 }
 
-// directoryInside returns the directory without links, by which it might be
-// somewhere else.
+// directoryInside returns the directory with its links resolved, and an error if it is
+// not in dir then.
 func directoryInside(dir, cwd string) (string, error) {
 	if !filepath.IsAbs(cwd) {
 		cwd = filepath.Join(dir, cwd)
@@ -102,7 +102,7 @@ func directoryInside(dir, cwd string) (string, error) {
 	return cwd, nil
 }
 
-// mayRun asks the rules of the session and the host.
+// mayRun returns why the command may not run, by the rules of the session or the host.
 func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	if c.cfg.Terminal == nil {
 		return errors.New("the host does not run commands for agents")
@@ -138,7 +138,7 @@ func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int
 	return term, nil
 }
 
-// end ends the command. It returns when nothing of it is left.
+// end ends the command. It returns when no process of it is left.
 func (t *terminal) end() {
 	t.ch.stop(0)
 	within(drainTime, t.read)
@@ -146,7 +146,7 @@ func (t *terminal) end() {
 	<-t.read
 }
 
-// useTerminal implements what can be done with a terminal that there is.
+// useTerminal implements the methods for an existing terminal.
 func (c *Client) useTerminal(t *turn, method, id string) (any, error) {
 	c.mu.Lock()
 	term := t.terms[id]
@@ -188,7 +188,7 @@ func (t *terminal) wait(ctx context.Context) error {
 	return nil
 }
 
-// status returns how the command has ended, nil while it runs.
+// status returns how the command has ended, or nil while it runs.
 func (t *terminal) status() *sdk.TerminalExitStatus {
 	select {
 	case <-t.ch.ended:

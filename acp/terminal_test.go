@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell is a session whose agent may run commands.
+// shell returns a session whose agent may run commands if decide allows them.
 func shell(t *testing.T, decide func(context.Context, TerminalRequest) error) (*Client, string, string) {
 	t.Helper()
 	cfg := program(t, "")
@@ -72,7 +72,7 @@ func TestCommandsEndWithTheirTurn(t *testing.T) {
 	for _, pid := range pids() {
 		require.False(t, alive(t, pid))
 	}
-	require.Equal(t, "left", prompt(t, c, id, "leave sleep 600").Text) // its end does not wait either
+	require.Equal(t, "left", prompt(t, c, id, "leave sleep 600").Text) // the turn does not wait for the command
 }
 
 func TestTheEndOfTheOutputIsKept(t *testing.T) {

@@ -14,22 +14,20 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// errAborted ends the context of a turn that was aborted, errOver that of one
+// errAborted ends the context of a turn that was aborted. errOver ends that of a turn
 // that is over.
 var (
 	errAborted = errors.New("the turn was aborted")
 	errOver    = errors.New("the turn is over")
 )
 
-// maxTries is how many processes may end one after the other before a prompt can
-// be handed over.
+// maxTries is how many processes in a row may end before they get the prompt.
 const maxTries = 3
 
-// cancelAgain is the time after which an agent that has not stopped is told
-// again.
+// cancelAgain is the time after which the cancellation of a turn is repeated.
 const cancelAgain = 500 * time.Millisecond
 
-// turn is a turn that runs.
+// turn is a running turn.
 type turn struct {
 	s      *session
 	prompt bgagent.Prompt
@@ -37,35 +35,34 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
-	late chan struct{} // has one when something came after the answer
+	late chan struct{} // gets a signal when a late piece comes or the wait for them ends
 
-	// reporting guards r and the questions, and is held while r is called: RunTurn
-	// takes it away.
+	// reporting guards r and the questions. It is held while r is called, because r
+	// must not be used after RunTurn has returned.
 	reporting sync.Mutex
 	r         *bgagent.Reporter
-	questions []*string // that the host has not answered yet, oldest first
-	shown     string    // the one that was reported last
+	questions []*string // questions that the host has not answered yet, oldest first
+	shown     string    // the question that was reported last
 
 	requests sync.WaitGroup // requests of the agent that are being answered
 
 	// Guarded by Client.mu.
-	noise    jsonlines.Noise // what the process has printed meanwhile that was no message
-	over     bool            // nothing further is taken of the agent
-	answered bool            // the prompt is, and only late pieces of the answer are taken
-	broken   bool            // the agent has said that it has failed, though its answer may not
-	problem  string          // what it has written since
+	noise    jsonlines.Noise // text that the process has printed meanwhile and that was no message
+	over     bool            // nothing more is accepted from the agent
+	answered bool            // the prompt was answered; only late pieces are accepted
+	broken   bool            // the agent has reported that it has failed
+	problem  string          // text that it has written since then
 	calls    map[string]*toolCall
-	repeated int    // calls that came under the id of one that had ended
+	repeated int    // number of calls with the id of an ended one
 	kept     int    // bytes kept of calls
-	refused  string // the last permission that was refused, until the agent writes something
+	refused  string // the last refusal, cleared when the agent writes text
 	terms    map[string]*terminal
 }
 
-// RunTurn implements [bgagent.TurnRunner]. What the agent answers as an error is
-// a failed turn; when the agent process ends the turn is interrupted, and the
-// error says how that came about. A session whose process has ended is loaded
-// by another, if the agent can do that; if not the error wraps
-// [bgagent.ErrNoSession].
+// RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the
+// turn has failed. If the agent process ends, the turn is interrupted, and the error
+// says how the process ended. A session whose process has ended is loaded by another
+// process; if the agent cannot load sessions, the error wraps [bgagent.ErrNoSession].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	t, err := c.begin(ctx, id, p, r)
 	if err != nil {
@@ -83,7 +80,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	return end, err
 }
 
-// begin enters a turn, for which the caller must call wg.Done.
+// begin registers a turn. The caller must call wg.Done after it.
 func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (*turn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,7 +91,7 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	case id == "":
 		return nil, noSession(id)
 	case s == nil:
-		// The agent may know it from an earlier run of the host.
+		// The session may be from an earlier run of the host.
 		s = &session{id: id, dir: c.cfg.Dir, conv: conversation{max: c.cfg.MaxHistory}}
 		c.sessions[id] = s
 	case s.turn != nil:
@@ -113,7 +110,7 @@ func (t *turn) stopped() bool {
 	return cause != nil && !errors.Is(cause, errOver)
 }
 
-// finish leaves the turn, with nothing of it running.
+// finish unregisters the turn. Nothing of it runs any more.
 func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	t.cancel(errOver)
 	t.reporting.Lock()
@@ -134,7 +131,7 @@ func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	close(t.done)
 }
 
-// play finds the process, hands over the prompt, and waits for the end.
+// play finds the process, hands over the prompt and waits for the end of the turn.
 func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	s := t.s
 	agent, err := c.agent(t.prompt.Agent)
@@ -169,7 +166,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
 	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
-		lost = true // an agent that is told to end may cancel its turns first
+		lost = true // an agent whose process is being ended may cancel its turns first
 	}
 	if lost {
 		<-p.dead
@@ -184,8 +181,8 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	return end, err
 }
 
-// enter counts the turn in its process and records the prompt. It reports
-// whether the process lives.
+// enter adds the turn to its process and records the prompt. If the process no longer
+// works, it does nothing and reports false.
 func (c *Client) enter(t *turn, p *process) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -197,8 +194,8 @@ func (c *Client) enter(t *turn, p *process) bool {
 	return true
 }
 
-// leave takes a turn out of its process, and returns what that has printed
-// meanwhile that was no message.
+// leave removes a turn from its process. It returns the text that the process has
+// printed meanwhile and that was no message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)
@@ -211,16 +208,16 @@ func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	return noise
 }
 
-// endIfUseless ends a process in which nothing runs but turns that do not stop.
-// Client.mu must be held.
+// endIfUseless ends a retired process that runs only turns that do not stop. Client.mu
+// must be held.
 func (p *process) endIfUseless() {
 	if p.retired && len(p.turns) == p.stuck {
 		p.end(fmt.Errorf("it was ended because it had not stopped a turn within %v of being told to", p.c.cfg.CancelGrace))
 	}
 }
 
-// retire gives the process nothing new to do, because it does not stop a turn,
-// and has it ended once the turns are over that are none the worse for it.
+// retire is called when a process does not stop a turn. The process gets no new turns,
+// and is ended once its other turns are over.
 func (c *Client) retire(p *process) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,8 +229,8 @@ func (c *Client) retire(p *process) {
 	p.endIfUseless()
 }
 
-// ask makes the prompt and waits for its answer. When the turn must stop it
-// tells the agent so.
+// ask sends the prompt and waits for its answer. If the turn must stop meanwhile, it
+// tells the agent to cancel it.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)
@@ -246,8 +243,8 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 		return answer, err
 	case <-t.ctx.Done():
 	}
-	// An agent may look at the cancellation before it has begun with the prompt,
-	// and forget it: so it is told again.
+	// An agent forgets a cancellation that it handles before it has begun with the
+	// prompt, so the cancellation is repeated.
 	again := time.NewTicker(cancelAgain)
 	defer again.Stop()
 	timer := time.NewTimer(c.cfg.CancelGrace)
@@ -267,7 +264,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	}
 	c.cfg.Logger.Warn("acp: the agent does not stop a turn", "session", t.s.id, "task", t.prompt.Task)
 	c.retire(p)
-	err := <-over // the process ends, or the answer comes after all
+	err := <-over // either the process ends, or the answer comes after all
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p.stuck--
@@ -275,9 +272,9 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	return answer, err
 }
 
-// blocks returns the content of the prompt. The protocol has no system text, so
-// that is put before the prompt when the agent has not been given it. It is all
-// one block: some agents look for a command in the last one.
+// blocks returns the content of the prompt. The protocol has no system text, so that
+// is put in front of the prompt unless the agent has already got it. Everything is one
+// block, because some agents look for a command in the last one.
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -292,20 +289,20 @@ func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
-// lead is put before a prompt that the agent would take for a command of its own,
-// and answer without a word from the model, if at all.
+// lead is put in front of a prompt that the agent would take for one of its own
+// commands. It would answer that without the model, or not at all.
 const lead = "The task:\n\n"
 
-// isCommand reports whether agents take a prompt for a command: it begins with a
-// slash, as the protocol has it, or a dollar sign, as gemini also reads it. What
-// JavaScript takes for space before that does not count.
+// isCommand reports whether agents take a prompt for a command: it begins with a slash,
+// as in the protocol, or with a dollar sign, as in gemini. White space in front of it,
+// as JavaScript defines that, does not count.
 func isCommand(text string) bool {
 	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")
 }
 
-// quiet ends what the client itself does for the turn: requests of the agent
-// that are being answered, and commands in terminals.
+// quiet ends what the client itself runs for the turn: answers to requests of the
+// agent, and commands in terminals.
 func (c *Client) quiet(t *turn) {
 	if !t.stopped() {
 		t.cancel(errOver)
@@ -322,14 +319,13 @@ func (c *Client) quiet(t *turn) {
 	c.settle(t)
 }
 
-// interrupted is the error of a turn whose process has ended.
+// interrupted returns the error of a turn whose process has ended.
 func (c *Client) interrupted(p *process) error {
 	return fmt.Errorf("acp: the agent %s broke off the turn: %w", c.program(), p.why)
 }
 
-// Abort implements [bgagent.SessionClient]: it has the agent told to stop, and
-// returns when the turn is over. When ctx ends before that, its error is
-// returned.
+// Abort implements [bgagent.SessionClient]. It tells the agent to stop and returns
+// when the turn is over. If ctx ends first, it returns the error of ctx.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	c.mu.Lock()
 	var t *turn

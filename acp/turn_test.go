@@ -53,7 +53,7 @@ func TestATurnEndsAsTheAgentSays(t *testing.T) {
 	})
 }
 
-func TestWhatTheAgentDoesIsReported(t *testing.T) {
+func TestTheAgentsProgressIsReported(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
 		e := prompt(t, c, id, "think hard\nplan\nsay let me see\ntool grep\ncost 0.25\nsay found\nsay  it\ncost 1")
@@ -82,7 +82,8 @@ func TestWhatTheAgentDoesIsReported(t *testing.T) {
 		require.Equal(t, "hard", page.Messages[1].Reasoning)
 		require.Len(t, page.Messages[1].Tools, 1)
 		require.Equal(t, "found it", page.Messages[2].Text)
-		// The cost is that of the session: what was told before is not told again.
+		// The agent reports the cost of the whole session; an earlier cost is not
+		// reported again.
 		require.Empty(t, prompt(t, c, id, "cost 1\nfail").of(bgagent.ReportUsage))
 	})
 }
@@ -128,7 +129,7 @@ func TestAnAbortedTurnIsOverWhenAbortReturns(t *testing.T) {
 	})
 }
 
-func TestATurnWhoseTimeIsUpBeforeItBeginsIsNotHandedOver(t *testing.T) {
+func TestATurnWithAnEndedContextIsNotHandedOver(t *testing.T) {
 	bubble(t, Config{}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -155,8 +156,7 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, c.Abort(ctx, stuck), context.DeadlineExceeded)
 
-		// Others go on in a process of their own, and the one that is in a turn where
-		// it is.
+		// New turns go to another process. The other turn continues where it is.
 		other := create(t, c)
 		require.Equal(t, "hello", prompt(t, c, other, "say hello").Text)
 		require.Equal(t, 2, c.processes())
@@ -176,7 +176,7 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 	})
 }
 
-func TestAProcessThatIsLeftBehindHasNoSay(t *testing.T) {
+func TestLateUpdatesOfARetiredProcessAreIgnored(t *testing.T) {
 	bubble(t, Config{CancelGrace: 3 * time.Second, Files: FilesReadWrite}, true, func(t *testing.T, c *Client) {
 		stuck, busy, moved := create(t, c), create(t, c), create(t, c)
 		require.Equal(t, "first", prompt(t, c, moved, "say first\nlate 10s\nlatewrite 10s "+filepath.Join(c.cfg.Dir, "late")).Text)
@@ -209,7 +209,7 @@ func TestAnAgentThatDoesNotStopIsEndedAtOnceWhenItIsAlone(t *testing.T) {
 	})
 }
 
-func TestWhatComesAfterTheAnswerIsNotReported(t *testing.T) {
+func TestUpdatesAfterTheTurnAreNotReported(t *testing.T) {
 	bubble(t, Config{Files: FilesReadWrite}, false, func(t *testing.T, c *Client) {
 		id := create(t, c)
 		e := prompt(t, c, id, "say done\nlate 1s\nlatewrite 1s "+filepath.Join(c.cfg.Dir, "late"))
@@ -222,7 +222,7 @@ func TestWhatComesAfterTheAnswerIsNotReported(t *testing.T) {
 	})
 }
 
-func TestWhatComesWhileAProcessEndsGoesToTheNext(t *testing.T) {
+func TestCallsDuringAProcessEndGoToTheNextProcess(t *testing.T) {
 	bubble(t, Config{}, true, func(t *testing.T, c *Client) {
 		id := create(t, c)
 		prompt(t, c, id, "say hello")
@@ -255,7 +255,7 @@ func TestALateReplayIsNoAnswer(t *testing.T) {
 	})
 }
 
-func TestGeminiLoadsASessionAfterTheMinuteInWhichItWasMade(t *testing.T) {
+func TestGeminiLoadsASessionAfterTheMinuteOfItsCreation(t *testing.T) {
 	for name, waits := range map[string]bool{"gemini-cli": true, "opencode": false} {
 		bubble(t, Config{}, true, func(t *testing.T, c *Client) {
 			time.Sleep(20 * time.Second)
@@ -294,7 +294,7 @@ func TestASystemTextIsGivenOnce(t *testing.T) {
 	})
 }
 
-func TestAPromptIsNoCommandToTheAgent(t *testing.T) {
+func TestAPromptIsNeverACommandToTheAgent(t *testing.T) {
 	for text, want := range map[string]bool{
 		"/compact": true, "/src/main.go has a bug": true, " \n\t/help": true, "\u00a0\ufeff/help": true, "$help": true,
 		"look at /src": false, "!ls": false, "# a title": false, "": false, " \n": false,
@@ -341,7 +341,7 @@ func TestAgentsAndModelsAreChosenByName(t *testing.T) {
 		require.Equal(t, []bgagent.AgentInfo{{Name: "builder"}, {Name: "planner", Description: "plans"}}, list)
 
 		p := c.anyProcess()
-		p.end(nil) // what was chosen is chosen again in another process
+		p.end(nil) // the next process must get the same choices
 		<-p.dead
 		require.Equal(t, "plan", as("planner", "large", "mode").Text)
 		require.Equal(t, "large", as("planner", "large", "model").Text)

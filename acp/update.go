@@ -8,11 +8,11 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// report is what is passed on to the manager.
+// report is one piece of progress for the manager.
 type report func(r *bgagent.Reporter)
 
-// report calls the functions with the turn's reporter, unless RunTurn has
-// returned.
+// report calls the functions with the turn's reporter. After RunTurn has returned, it
+// does nothing.
 func (t *turn) report(list ...report) {
 	t.reporting.Lock()
 	defer t.reporting.Unlock()
@@ -24,7 +24,7 @@ func (t *turn) report(list ...report) {
 	}
 }
 
-// update takes a notification of the agent.
+// update handles a notification of the agent.
 func (p *process) update(method string, params json.RawMessage) {
 	if method != sdk.ClientMethodSessionUpdate {
 		return
@@ -32,7 +32,7 @@ func (p *process) update(method string, params json.RawMessage) {
 	var n sdk.SessionNotification
 	left, err := readable(params, &n)
 	if err != nil || n.SessionId == "" {
-		// A kind of update that is newer than the SDK: a sign of life all the same.
+		// A kind of update that the SDK does not know is still a sign of life.
 		n.SessionId = sessionOf(params)
 	}
 	c := p.c
@@ -60,8 +60,8 @@ func (p *process) update(method string, params json.RawMessage) {
 	}
 }
 
-// noise takes what the agent has printed that is no message. Which turn it is
-// about cannot be known, so that it is told of each that runs.
+// noise handles printed text that is no message. It may concern any turn, so it is
+// added to every running one.
 func (p *process) noise(text []byte) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -70,7 +70,7 @@ func (p *process) noise(text []byte) {
 	}
 }
 
-// told returns what the agent was told in the turns that run.
+// told returns the text that the agent was told in the running turns.
 func (p *process) told() string {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -86,11 +86,12 @@ func sessionOf(params json.RawMessage) sdk.SessionId {
 	var n struct {
 		SessionId sdk.SessionId `json:"sessionId"`
 	}
-	_ = json.Unmarshal(params, &n) // what cannot be read has no session
+	_ = json.Unmarshal(params, &n) // an unreadable update has no session
 	return n.SessionId
 }
 
-// noted takes over what a session is like, whether it is in a turn or not.
+// noted applies an update of the session's settings and cost. It may come outside a
+// turn.
 func (s *session) noted(u sdk.SessionUpdate) {
 	switch {
 	case u.CurrentModeUpdate != nil:
@@ -102,7 +103,7 @@ func (s *session) noted(u sdk.SessionUpdate) {
 	}
 }
 
-// spent returns what the session has cost since it was last asked.
+// spent returns what the session has cost since the last call, in US dollars.
 func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	if u.Cost == nil || u.Cost.Currency != "USD" || u.Cost.Amount <= s.cost {
 		return 0
@@ -112,8 +113,8 @@ func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	return more
 }
 
-// replayed takes an update of a session that is being loaded. The conversation
-// is kept when this client has not seen it.
+// replayed applies an update of a session that is being loaded. The conversation is
+// recorded if this client has not seen it live.
 func (s *session) replayed(u sdk.SessionUpdate) {
 	s.noted(u)
 	s.heard++
@@ -132,8 +133,8 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 	}
 }
 
-// apply takes an update of the turn that runs and returns what is to be
-// reported. left says that a part of it could not be read.
+// apply applies an update of the current turn and returns what to report. left means
+// that a part of the update could not be read.
 func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.broken:
@@ -146,7 +147,7 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 			t.refused = ""
 		}
 		if s.conv.said(bgagent.RoleAgent, text, u.AgentMessageChunk.MessageId) {
-			// The manager takes all text since the last tool call for one message.
+			// The manager joins all text since the last tool call into one message.
 			text = "\n\n" + text
 		}
 		return []report{func(r *bgagent.Reporter) { r.Text(text) }}
@@ -184,8 +185,8 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// use reports the tokens of a turn. The field of the protocol is not stable yet;
-// agents that have it count the turn. Gemini tells them in a place of its own.
+// use reports the tokens of a turn. The protocol's field for them is not stable yet;
+// Gemini has a field of its own.
 func (c *Client) use(t *turn, answer sdk.PromptResponse) {
 	u := usageOf(answer)
 	if u == (bgagent.Usage{}) {
@@ -198,9 +199,9 @@ func (c *Client) use(t *turn, answer sdk.PromptResponse) {
 	t.report(func(r *bgagent.Reporter) { r.Usage(u) })
 }
 
-// unused reports whether no model has answered in the turn, as far as that can be
-// said: of an agent that has told the tokens of other turns and tells none of this
-// one, in which there is no tool call either. Client.mu must be held.
+// unused reports whether apparently no model has answered in the turn: the agent has
+// reported the tokens of other turns but none of this one, and the turn has no tool
+// call. Client.mu must be held.
 func (c *Client) unused(t *turn, answer sdk.PromptResponse) bool {
 	return c.tellsUsage && usageOf(answer) == (bgagent.Usage{}) && len(t.calls) == 0
 }
@@ -224,7 +225,7 @@ func usageOf(answer sdk.PromptResponse) (u bgagent.Usage) {
 	return u
 }
 
-// textOf returns what a content block says to a reader.
+// textOf returns the readable text of a content block.
 func textOf(b sdk.ContentBlock) string {
 	switch {
 	case b.Text != nil:
@@ -244,8 +245,8 @@ func todos(plan *sdk.SessionUpdatePlan) report {
 	return func(r *bgagent.Reporter) { r.Todos(list) }
 }
 
-// todosIn returns the list in the input of a tool that writes todos: opencode
-// tells them in no other way. Nil means that there is none.
+// todosIn returns the list in the input of a tool that writes todos, or nil if there
+// is none. opencode reports its todos only there.
 func todosIn(input any) []bgagent.Todo {
 	fields, ok := input.(map[string]any)
 	if !ok {

@@ -9,22 +9,21 @@ import (
 )
 
 // Claude is Anthropic's Claude Code, called as claude -p --output-format
-// stream-json --verbose --include-partial-messages, by which it shows that it is
-// alive while it thinks.
+// stream-json --verbose --include-partial-messages. With partial messages it shows
+// that it is alive while it thinks.
 //
-// The model is passed with --model, [Agent].Profile with --agent, the system
-// text with --append-system-prompt. Rules become --allowedTools and
-// --disallowedTools, with their patterns in brackets: what is allowed in part
-// after it was denied stays denied, because there a denial always wins. A rule
-// whose name begins with a capital letter or with mcp__ is for the tool of that
-// name. When reading is denied, files named with @ in the prompt are not put into
-// it.
+// The model is passed with --model, [Agent].Profile with --agent, and the system text
+// with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with
+// their patterns in brackets. In these lists a denial always wins, so a part that is
+// allowed after the whole was denied stays denied. If the name of a rule begins with a
+// capital letter or with mcp__, the rule is for the tool of that name. If reading is
+// denied, files that the prompt names with @ are not added to it.
 //
-// A prompt that begins with a slash may be a command to it, so the line "The
-// task:" is put before one. A session that is continued may be given a new id.
-// Messages and tool calls of its own subagents count as activity only. While
-// commands or agents of its own run in the background the turn goes on, and the
-// last result is the answer. A key that is not accepted ends the turn at once.
+// Claude Code may take a prompt that begins with a slash for a command, so the line
+// "The task:" is put in front of it. A continued session may get a new id. Messages and
+// tool calls of its subagents count only as activity. While its own commands or agents
+// run in the background, the turn continues, and the last result is the answer. A
+// rejected key ends the turn at once.
 func Claude() Program {
 	args := []string{"-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
 	return Program{
@@ -46,8 +45,8 @@ func Claude() Program {
 	}
 }
 
-// claudeKeeps is what Claude Code can be held to, and claudeWords are its own
-// tools, in the order in which they are passed on.
+// claudeKeeps declares which rules Claude Code can enforce. claudeWords are its own
+// names for tools.
 var (
 	claudeKeeps = permission.Client{Name: "claude", Keeps: map[permission.Kind]permission.Means{
 		permission.Read: permission.Patterns, permission.Edit: permission.Patterns, permission.Bash: permission.Patterns, permission.Web: permission.Patterns,
@@ -62,14 +61,14 @@ var (
 	}
 )
 
-// isClaudes reports whether a rule is for a tool of Claude Code by a name that
-// only it knows.
+// isClaudes reports whether a rule is for a tool by a name that only Claude Code
+// knows.
 func isClaudes(r bgagent.Permission) bool {
 	return len(permission.Named(r)) == 0 && (strings.HasPrefix(r.Name, "mcp__") || r.Name != "" && r.Name[0] >= 'A' && r.Name[0] <= 'Z')
 }
 
-// noAttachments keeps Claude Code from putting files into a prompt that names
-// them with @, which it does before it looks at any rule.
+// noAttachments keeps Claude Code from adding files to a prompt that names them with
+// @. It would add them before it checks any rule.
 const noAttachments = "CLAUDE_CODE_DISABLE_ATTACHMENTS=1"
 
 func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
@@ -107,7 +106,7 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 	return args, env, nil
 }
 
-// claudePatterns returns on what the tool is allowed and denied.
+// claudePatterns returns the patterns for which the tool is allowed and denied.
 func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []string) {
 	for _, r := range rules {
 		if r.Kept || !permission.Wildcard(r.Name, tool) {

@@ -22,71 +22,70 @@ import (
 
 // Agent is a command line that works for tasks.
 type Agent struct {
-	Program     Program  // how it is called and read; see the presets
-	Command     []string // the executable and its first arguments, when it is not Program.Executable: {"npx", "codex"}
-	Args        []string // further arguments; no placeholders
-	Env         []string // NAME=value, or NAME to pass on the host's; the name may end with *
-	Model       string   // when the task has none; empty means the program's own
-	Profile     string   // the program's name for an agent or a set of settings; empty for its default
-	Directory   string   // when the task has none; empty means Config.Directory
-	Description string   // for [bgagent.AgentInfo]
+	Program     Program  // how the program is called and read; see the presets
+	Command     []string // the executable and its first arguments, if different from Program.Executable: {"npx", "codex"}
+	Args        []string // further arguments, without placeholders
+	Env         []string // NAME=value, or NAME to pass on the host's value; NAME may end with *
+	Model       string   // used if the task has none; empty means the program's own
+	Profile     string   // the program's name for an agent or a set of settings; empty means its default
+	Directory   string   // used if the task has none; empty means Config.Directory
+	Description string   // shown in [bgagent.AgentInfo]
 }
 
 // Config says what a [Client] runs. It is copied.
 type Config struct {
-	// Agents are the command lines by the names of their agents. At least one is
-	// required. The name [Fallback] stands for all that are not there.
+	// Agents maps agent names to command lines. At least one is required. The name
+	// [Fallback] stands for all names that are missing.
 	Agents map[string]Agent
 
-	// Directory is where tasks work that have no directory of their own; empty
+	// Directory is the working directory of tasks that have none of their own. Empty
 	// means the host's working directory.
 	Directory string
 
-	// Instance names this life of the host: every process of every turn has it in
-	// its environment, as [InstanceVariable], so that what was left can be found
-	// and ended when the host was killed. It should be new at each start, such as
-	// a random text. It may have letters, digits, and the characters - _ . and at
-	// most 128 of them. Empty means that processes have no such mark.
+	// Instance identifies this run of the host. Every process of every turn carries
+	// it in its environment as [InstanceVariable], so that what a killed host has left
+	// can be found and ended. It should be new at each start, such as a random text.
+	// It may have up to 128 letters, digits and the characters - _ . in it. Empty
+	// means that processes carry no such mark.
 	Instance string
 
-	// Grace is how long a program that must stop may take to end by itself
-	// before it is killed, and then once more how long what it has left running
-	// may take. 3 s when zero: together they should be less than the manager's
-	// stopping deadline of 10 s. A program that has said that its turn is over
-	// must stop when it has not exited after as long.
+	// Grace is how long a program that must stop may take to exit before it is killed.
+	// The processes that it leaves running get the same time after that. Zero means
+	// 3 s. Twice Grace should be less than the manager's stopping deadline of 10 s. A
+	// program that does not exit within Grace after it has reported the end of its turn
+	// must stop, too.
 	Grace time.Duration
 
-	// MaxLine is how much is kept of a line of a program's output, in bytes; 16
-	// MiB when zero. Of a longer line long strings are cut, to an eighth of it; one
-	// that is still too long is dropped. When the turn then ends badly, the error
-	// says so.
+	// MaxLine is how many bytes of an output line are kept. Zero means 16 MiB. In a
+	// longer line, each string is cut to an eighth of MaxLine. A line that is still too
+	// long is dropped, and if the turn ends badly, the error says so.
 	MaxLine int
 
-	// Silence is how long a program may run without printing anything at all
-	// before it is stopped and the turn has failed; 10 min when zero. Programs of
-	// plain text have no such limit.
+	// Silence is how long a program may run without printing anything at all. After
+	// that it is stopped and the turn fails. Zero means 10 min. Programs of plain text
+	// have no such limit.
 	Silence time.Duration
 
-	// Logger is told what a program prints that is not understood, and when a
-	// session of its own was lost; nil means silence.
+	// Logger gets output that is not understood, lost sessions, and processes that could
+	// not be ended. Nil logs nothing.
 	Logger *slog.Logger
 
-	// Printed is given what the programs print, as it is and as it comes, with the
-	// id of the task and the number of the stream: 1 for standard output, 2 for
-	// standard error. It is for logs: nothing is taken out, neither keys nor escape
-	// sequences. It is called from many goroutines, for one stream of a task in the
-	// order of its bytes; p is valid only during the call, and the program waits
-	// while it lasts. Nil means that nobody is told.
+	// Printed gets what the programs print, unchanged and as it comes, for logs. Nothing
+	// is removed, neither keys nor escape sequences. task is the id of the task; stream
+	// is 1 for standard output and 2 for standard error. It is called from many
+	// goroutines at a time, but for one stream of a task in the order of the bytes. p is
+	// valid only during the call, and the program waits while the call lasts. Nil reports
+	// nothing.
 	Printed func(task string, stream int, p []byte)
 
-	// Keep is how much of the conversation of a session is kept for
-	// [Client.Messages], in bytes of text; 256 KiB when zero. The newest turn is
-	// always kept, up to so much; older ones are dropped whole.
+	// Keep is how many bytes of text of each session's conversation are kept for
+	// [Client.Messages]. Zero means 256 KiB. The newest turn is always kept, within that
+	// size. Older turns are dropped as a whole.
 	Keep int
 }
 
-// Fallback, as a name in Config.Agents, is the agent that runs when no other has
-// the name asked for.
+// Fallback, as a name in Config.Agents, is the agent that runs if no other agent has
+// the requested name.
 const Fallback = "*"
 
 const (
@@ -123,8 +122,8 @@ type session struct {
 	talk   conversation
 
 	// Guarded by Client.mu.
-	own   string        // the program's own id; empty until it has told it
-	used  bgagent.Usage // as the program counts it for the whole session
+	own   string        // the program's own id; empty until the program has reported it
+	used  bgagent.Usage // usage of the whole session, as the program counts it
 	turns int
 	run   *turn
 	// The prompts of a session in which the agent has not said or done anything
@@ -136,14 +135,14 @@ type session struct {
 // ErrClosed is returned by CreateSession and RunTurn after Close has begun.
 var ErrClosed = errors.New("command: the client is closed")
 
-// New returns a client. It does not look whether the programs are there:
-// CreateSession does. The error names what is wrong in the configuration.
+// New returns a client. It does not check whether the programs exist; CreateSession
+// does. The error is a [*bgagent.InputError] that names the wrong field.
 func New(cfg Config) (*Client, error) {
 	bad := func(field, format string, args ...any) (*Client, error) {
 		return nil, &bgagent.InputError{Field: "command.Config." + field, Problem: fmt.Sprintf(format, args...)}
 	}
 	if len(cfg.Agents) == 0 {
-		return bad("Agents", "is empty; there must be at least one")
+		return bad("Agents", "is empty; add at least one agent")
 	}
 	if cfg.Grace < 0 || cfg.MaxLine < 0 || cfg.Keep < 0 || cfg.Silence < 0 {
 		return bad("Grace, MaxLine, Keep, Silence", "must not be negative; 0 is the default")
@@ -166,7 +165,7 @@ func New(cfg Config) (*Client, error) {
 	cfg.Agents = maps.Clone(cfg.Agents)
 	for name, a := range cfg.Agents {
 		if name == "" {
-			return bad("Agents", "has an agent without a name")
+			return bad("Agents", "has an agent without a name; give each agent a name")
 		}
 		if err := a.Program.check(); err != nil {
 			return bad("Agents["+strconv.Quote(name)+"]", "%v", err)
@@ -183,7 +182,7 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, sessions: map[string]*session{}}, nil
 }
 
-// log tells the host's logger about a session.
+// log logs a text about a session.
 func (c *Client) log(level slog.Level, text string, s *session, args ...slog.Attr) {
 	if c.cfg.Logger != nil {
 		args = append(args, slog.String("program", s.agent.Program.Executable))
@@ -195,8 +194,8 @@ func (c *Client) agentNames() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.cfg.Agents)), func(n string) bool { return n == Fallback })
 }
 
-// CreateSession implements [bgagent.SessionClient]. It starts no program, but
-// fails when there is none to start, or no directory to start it in.
+// CreateSession implements [bgagent.SessionClient]. It starts no program, but fails if
+// the program or its working directory does not exist.
 func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (string, error) {
 	agent, ok := c.cfg.Agents[spec.Agent]
 	if !ok {
@@ -236,11 +235,11 @@ func findProgram(a *Agent) (string, error) {
 	path, err := exec.LookPath(name)
 	switch {
 	case err == nil:
-		return filepath.Abs(path) // a relative one would be taken from the task's directory
+		return filepath.Abs(path) // a relative path would be looked up in the task's directory
 	case errors.Is(err, os.ErrPermission):
-		return "", fmt.Errorf("command: %s must not be executed; make it executable: %w", name, err)
+		return "", fmt.Errorf("command: %s is not executable; make it executable: %w", name, err)
 	case errors.Is(err, exec.ErrDot):
-		return "", fmt.Errorf("command: %s was only found in the working directory; name its path: %w", name, err)
+		return "", fmt.Errorf("command: %s was only found in the working directory; give its path: %w", name, err)
 	case strings.ContainsAny(name, `/\`):
 		return "", fmt.Errorf("command: there is no program %s; install it, or correct the path: %w", name, err)
 	}
@@ -255,13 +254,14 @@ func checkDirectory(dir string) error {
 	case err != nil:
 		return fmt.Errorf("command: the working directory %s cannot be used; it must exist for as long as the task: %w", dir, err)
 	case !info.IsDir():
-		return fmt.Errorf("command: the working directory %s is no directory", dir)
+		return fmt.Errorf("command: the working directory %s is a file; name a directory", dir)
 	}
 	return nil
 }
 
-// Abort implements [bgagent.SessionClient]: the program of the turn that runs in
-// the session is told to stop. RunTurn returns when it has.
+// Abort implements [bgagent.SessionClient]. It tells the program of the session's
+// current turn to stop and returns at once. RunTurn returns when the program has
+// stopped.
 func (c *Client) Abort(_ context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -271,8 +271,8 @@ func (c *Client) Abort(_ context.Context, id string) error {
 	return nil
 }
 
-// Close stops the programs of all turns and waits until nothing of them runs,
-// or until ctx ends, whose error it then returns. It may be called again.
+// Close stops the programs of all turns and waits until nothing of them runs. If ctx
+// ends first, it returns the error of ctx. Close may be called again.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
@@ -318,8 +318,8 @@ func noSession(id string) error {
 	return fmt.Errorf("command: session %q: %w", id, bgagent.ErrNoSession)
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. What the program has kept
-// of it in its own files stays there.
+// ForgetSession implements [bgagent.SessionForgetter]. The program's own files of the
+// session stay.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -328,9 +328,9 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// ProgramSession returns the program's own id of the session, by which it can be
-// gone on with by hand; empty as long as the program has not told it. The error
-// wraps [bgagent.ErrNoSession].
+// ProgramSession returns the program's own id of the session, for continuing the
+// session by hand. The id is empty until the program has reported it. If the client does
+// not know the session, the error wraps [bgagent.ErrNoSession].
 func (c *Client) ProgramSession(id string) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -340,8 +340,8 @@ func (c *Client) ProgramSession(id string) (string, error) {
 	return "", noSession(id)
 }
 
-// Messages implements [bgagent.MessageReader]: a prompt and an answer for every
-// turn that is still kept, of the one that runs what has been said so far.
+// Messages implements [bgagent.MessageReader]. Every kept turn has a prompt and an
+// answer; the current turn has its text so far.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 	c.mu.Lock()
 	s := c.sessions[id]

@@ -75,13 +75,13 @@ func TestAProgramThatLosesItsSessionIsAnError(t *testing.T) {
 	own, _ := c.ProgramSession(id)
 	require.NoError(t, os.Remove(filepath.Join(home, own)))
 	end, err := play(t, c, id, "say two")
-	require.Contains(t, failure(t, err).Problem, "did not go on with its session "+own)
+	require.Contains(t, failure(t, err).Problem, "did not continue its session "+own)
 	require.Equal(t, bgagent.StopError, end.Stop)
 	now, _ := c.ProgramSession(id)
-	require.Equal(t, own, now, "the session that it began instead is not taken for it")
+	require.Equal(t, own, now, "the session that it began instead does not replace it")
 }
 
-func TestASessionThatTheProgramForgotBeginsAgainWithItsPrompts(t *testing.T) {
+func TestALostSessionBeginsAgainWithItsPrompts(t *testing.T) {
 	p := Lines("fake")
 	p.ForgetsUnanswered = true
 	c := clientOf(t, fakeAgent(t, p))
@@ -92,7 +92,7 @@ func TestASessionThatTheProgramForgotBeginsAgainWithItsPrompts(t *testing.T) {
 	}
 	page, err := c.Messages(t.Context(), id, "", 10)
 	require.NoError(t, err)
-	require.Equal(t, "and again", page.Messages[2].Text, "only what was new is shown")
+	require.Equal(t, "and again", page.Messages[2].Text, "only the new prompt is shown")
 
 	id = create(t, c)
 	_, err = play(t, c, id, "say something")
@@ -121,7 +121,7 @@ func TestAProgramWithoutResumeBeginsAnewEachTurn(t *testing.T) {
 	require.Equal(t, "recall", end.Text)
 }
 
-func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
+func TestAProgramGetsItsArgumentsEnvironmentAndDirectory(t *testing.T) {
 	t.Setenv("SECRET_TOKEN", "hidden")
 	t.Setenv("OWN_ONE", "1")
 	t.Setenv("OWN_TWO", "2")
@@ -149,7 +149,7 @@ func TestTheArgumentsEnvironmentAndDirectoryOfAProgram(t *testing.T) {
 	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
 }
 
-func TestEveryProcessNamesTheLifeOfItsHost(t *testing.T) {
+func TestEveryProcessCarriesTheInstanceOfItsHost(t *testing.T) {
 	t.Setenv(InstanceVariable, "outer")
 	a := fakeAgent(t, Lines("fake"))
 	c, err := New(Config{Agents: map[string]Agent{"a": a}, Instance: "this-life"})
@@ -159,7 +159,7 @@ func TestEveryProcessNamesTheLifeOfItsHost(t *testing.T) {
 	require.Contains(t, end.Text, InstanceVariable+"=outer/this-life")
 }
 
-func TestPromptsThatAreNoOrdinaryArguments(t *testing.T) {
+func TestUnusualPromptsArriveUnchanged(t *testing.T) {
 	byArgument := Lines("fake")
 	byArgument.Start = Form{Prompt: []string{"--", "{prompt}"}, Stdin: []string{}}
 	long := strings.Repeat("a", 200<<10)
@@ -181,7 +181,7 @@ func TestPromptsThatAreNoOrdinaryArguments(t *testing.T) {
 	require.ErrorContains(t, err, "shorten it, or put it into a file")
 }
 
-func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
+func TestAnImpossibleStartSaysWhatToDo(t *testing.T) {
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "plain")
 	require.NoError(t, os.WriteFile(plain, []byte("no program"), 0o600))
@@ -198,7 +198,7 @@ func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
 		{"wrong path", Agent{Program: Text("x"), Command: []string{dir + "/none"}}, bgagent.SessionSpec{}, "install it, or correct the path", fs.ErrNotExist},
 		{"not executable", Agent{Program: Text("x"), Command: []string{plain}}, bgagent.SessionSpec{}, "make it executable", fs.ErrPermission},
 		{"no directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: dir + "/gone"}, "the working directory " + dir + "/gone", fs.ErrNotExist},
-		{"a file for a directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: plain}, "is no directory", nil},
+		{"a file for a directory", fakeAgent(t, Text("x")), bgagent.SessionSpec{Directory: plain}, "is a file; name a directory", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := clientOf(t, tc.a)
@@ -218,7 +218,7 @@ func TestAStartThatCannotWorkSaysWhatToDo(t *testing.T) {
 	require.ErrorContains(t, err, `there is no agent "b"; there are: a`)
 }
 
-func TestADirectoryThatVanishesIsNamed(t *testing.T) {
+func TestAVanishedDirectoryIsNamed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tree")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	c := linesClient(t, func(cfg *Config) { cfg.Directory = dir })
@@ -248,14 +248,14 @@ func TestATurnEndsAsTheProgramEnds(t *testing.T) {
 		{prompt: "stops turn limit", stop: bgagent.StopTurnLimit, text: "half an answer"},
 		{prompt: "stops refused", stop: bgagent.StopRefused, text: "half an answer"},
 		{prompt: "stops aborted", stop: bgagent.StopAborted, text: "half an answer"},
-		{prompt: "stops interrupted", stop: bgagent.StopInterrupted, text: "half an answer", problem: "it said that the turn has failed"},
+		{prompt: "stops interrupted", stop: bgagent.StopInterrupted, text: "half an answer", problem: "it reported that the turn failed"},
 		{prompt: "quit", stop: bgagent.StopInterrupted, text: "and then", problem: "it exited with code 0 in the middle of the turn"},
 		{prompt: "killed", stop: bgagent.StopInterrupted, text: "ah", problem: "it was ended by a signal from outside (killed)", code: -1},
 		{prompt: "exit 143 bye", stop: bgagent.StopInterrupted, problem: "it exited with code 143: bye", code: 143, stderr: "log: begin\nbye"},
 		{prompt: "exit 2 error: no account\n  see the manual", stop: bgagent.StopError, problem: "it exited with code 2: error: no account", code: 2, stderr: "log: begin\nerror: no account\n  see the manual"},
 		{prompt: "mute 7 Unknown argument: --x", stop: bgagent.StopError, problem: "it exited with code 7: Unknown argument: --x", code: 7, stderr: "log: begin\nUnknown argument: --x"},
-		{prompt: "mute 0 hello", stop: bgagent.StopError, problem: "it printed nothing; is it the program, in a version, that the agent's Program is for?", stderr: "log: begin\nhello"},
-		{prompt: "mutegarbage", stop: bgagent.StopError, problem: `it printed nothing that is known of it, first "Welcome to another program!"; is it the program, in a version, that the agent's Program is for?`},
+		{prompt: "mute 0 hello", stop: bgagent.StopError, problem: "it printed nothing; check that the program and its version match the agent's Program", stderr: "log: begin\nhello"},
+		{prompt: "mutegarbage", stop: bgagent.StopError, problem: `it printed nothing that its decoder knows, first "Welcome to another program!"; check that the program and its version match the agent's Program`},
 	} {
 		t.Run(tc.prompt, func(t *testing.T) {
 			end, err := play(t, c, create(t, c), tc.prompt)
@@ -272,7 +272,7 @@ func TestATurnEndsAsTheProgramEnds(t *testing.T) {
 	}
 }
 
-func TestAProgramThatIsDoneAndDoesNotExitHasSucceeded(t *testing.T) {
+func TestAProgramThatEndsItsTurnWithoutExitingSucceeds(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.Grace = 50 * time.Millisecond })
 	for prompt, want := range map[string]string{"linger there": "done, and there", "lingerpolite": "done"} {
 		end, err := play(t, c, create(t, c), prompt)
@@ -281,9 +281,9 @@ func TestAProgramThatIsDoneAndDoesNotExitHasSucceeded(t *testing.T) {
 	}
 }
 
-func TestAnEndThatIsTakenBackIsNotWaitedFor(t *testing.T) {
+func TestAnEndCanBeTakenBackUntilItIsSealed(t *testing.T) {
 	var o Output
-	require.False(t, o.seal(), "nothing was said of an end")
+	require.False(t, o.seal(), "no end was reported")
 	o.End(bgagent.StopEndOfTurn, "", "")
 	o.GoesOn()
 	require.False(t, o.seal())
@@ -311,7 +311,7 @@ func TestLinesOfAnyLength(t *testing.T) {
 	require.Len(t, end.Text, 200000)
 	end, err = play(t, c, create(t, c), "big 400000")
 	require.NoError(t, err)
-	require.Len(t, end.Text, 300<<10/8, "a long string of a line that is too long is cut")
+	require.Len(t, end.Text, 300<<10/8, "a long string in a line that is too long is cut")
 	_, err = play(t, c, create(t, c), "flood 3000000")
 	require.NoError(t, err)
 }
@@ -341,10 +341,10 @@ func TestAProgramThatPrintsGarbageForEverIsStopped(t *testing.T) {
 func TestAProgramThatNeverEndsItsFirstLineIsStopped(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.MaxLine = 100 << 10 })
 	_, err := play(t, c, create(t, c), "muteline")
-	require.Contains(t, failure(t, err).Problem, "it printed a line of more than 102400 bytes (Config.MaxLine), and nothing that is known of it; is it the program")
+	require.Contains(t, failure(t, err).Problem, "it printed a line of more than 102400 bytes (Config.MaxLine), and nothing that its decoder knows; check that the program")
 }
 
-func TestAProgramThatReadsNothingHoldsNothingUp(t *testing.T) {
+func TestAProgramThatReadsNothingDelaysNothing(t *testing.T) {
 	a := fakeAgent(t, Lines("fake"))
 	a.Args = []string{"--deaf"}
 	c := clientOf(t, a)
@@ -379,7 +379,7 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 			}
 			c := linesClient(t, func(cfg *Config) { cfg.Grace = grace })
 			end, err := play(t, c, create(t, c), "child "+place)
-			require.NoError(t, err, "it ends although its child holds the pipes")
+			require.NoError(t, err, "the turn ends although a child holds the pipes open")
 			pid, err := strconv.Atoi(end.Text)
 			require.NoError(t, err)
 			require.False(t, runs(pid), "process %d is left", pid)
@@ -396,18 +396,18 @@ func TestNothingOfATurnIsLeftRunning(t *testing.T) {
 	}
 }
 
-func TestAProcessThatEscapesDoesNotHoldTheTurnUp(t *testing.T) {
+func TestAProcessThatEscapesDoesNotDelayTheTurn(t *testing.T) {
 	c := linesClient(t)
 	end, err := play(t, c, create(t, c), "child escape stubborn")
 	require.NoError(t, err)
 	require.Equal(t, bgagent.StopEndOfTurn, end.Stop)
 	pid, err := strconv.Atoi(end.Text)
 	require.NoError(t, err)
-	require.True(t, runs(pid), "a program may start what is to outlive it")
+	require.True(t, runs(pid), "a program may start a process that outlives it")
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
-func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {
+func TestAnAbortedSessionCanContinue(t *testing.T) {
 	c := linesClient(t)
 	id := create(t, c)
 	for _, prompt := range []string{"slow", "polite"} {
@@ -420,10 +420,10 @@ func TestAnAbortStopsTheProgramAndTheSessionGoesOn(t *testing.T) {
 	}
 	end, err := play(t, c, id, "recall")
 	require.NoError(t, err)
-	require.Equal(t, "slow", end.Text, "the program's session is the one of the turn that was aborted")
+	require.Equal(t, "slow", end.Text, "the session of the aborted turn continues")
 }
 
-func TestTheCauseOfTheContextIsTheErrorOfATurnThatItEnds(t *testing.T) {
+func TestATurnEndedByItsContextReturnsTheCause(t *testing.T) {
 	c := linesClient(t)
 	why := errors.New("the user went home")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -434,7 +434,7 @@ func TestTheCauseOfTheContextIsTheErrorOfATurnThatItEnds(t *testing.T) {
 	require.ErrorIs(t, turn.err, why)
 	require.Equal(t, bgagent.StopAborted, turn.end.Stop)
 	_, err := c.RunTurn(ctx, create(t, c), bgagent.Prompt{Text: "say x"}, nil)
-	require.ErrorIs(t, err, why, "and no program is started in one that has ended")
+	require.ErrorIs(t, err, why, "no program is started if the context has ended")
 }
 
 func TestAProgramThatIgnoresSignalsIsKilledAfterTheGraceTime(t *testing.T) {
@@ -511,7 +511,7 @@ func TestAgentsAreListedWithoutTheFallback(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestTheConversationThatIsKeptIsBounded(t *testing.T) {
+func TestTheKeptConversationIsBounded(t *testing.T) {
 	c := linesClient(t, func(cfg *Config) { cfg.Keep = 1000 })
 	id := create(t, c)
 	for range 3 {

@@ -9,19 +9,19 @@ import (
 
 // Codex is OpenAI's codex, called as codex exec --json. Tested with 0.171.0.
 //
-// The model is passed with --model, [Agent].Profile with --profile, the system
-// text as developer_instructions. It refuses prompts of more than 1,048,576
-// characters. Of the rules these are passed on: without
-// leave to edit the sandbox is read-only, with it workspace-write, and unsaid
-// it is what the user's configuration says; without leave to run commands there
-// is no shell tool; without leave for the web there is no web search, and the
-// sandbox keeps commands from the network; without leave for agents of its own it
-// starts none. Codex cannot be kept from anything else, and knows no patterns. In a sandbox its commands may not be told.
+// The model is passed with --model, [Agent].Profile with -c profile, and the system text
+// as developer_instructions. Codex refuses prompts of more than 1,048,576 characters.
 //
-// It keeps its threads under CODEX_HOME and continues them from any directory.
-// It tells the tokens of a whole thread, from which those of the turns before
-// are taken. It stops its tools when it is interrupted, which is why it is sent
-// SIGINT and not SIGTERM.
+// These rules are passed on. If editing is denied, the sandbox is read-only; if it is
+// allowed, workspace-write; otherwise the user's configuration decides. If commands are
+// denied, there is no shell tool. If the web is denied, there is no web search, and the
+// sandbox keeps commands from the network. If agents of its own are denied, codex starts
+// none. Codex cannot be kept from anything else, and it knows no patterns. It may not
+// report the commands that it runs in a sandbox.
+//
+// Codex keeps its threads under CODEX_HOME and continues them from any directory. It
+// reports the tokens of a whole thread; the client subtracts those of earlier turns.
+// Codex is sent SIGINT instead of SIGTERM, because only then does it stop its tools.
 func Codex() Program {
 	const json, anywhere = "--json", "--skip-git-repo-check"
 	return Program{
@@ -42,7 +42,7 @@ func Codex() Program {
 	}
 }
 
-// codexKeeps is what codex can be held to.
+// codexKeeps declares which rules codex can enforce.
 var codexKeeps = permission.Client{Name: "codex", Keeps: map[permission.Kind]permission.Means{
 	permission.Edit: permission.Switch, permission.Bash: permission.Switch, permission.Web: permission.Switch, permission.Task: permission.Switch,
 }}

@@ -10,18 +10,18 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// conversation is what is kept of a session: the prompts and answers of its last
-// turns. The programs keep the whole, each in its own way.
+// conversation keeps the prompts and answers of a session's last turns. The programs
+// keep whole conversations in files of their own.
 type conversation struct {
-	keep int // bytes of text
+	keep int // most bytes of text to keep
 
 	mu    sync.Mutex
 	list  []exchange
-	first int // number of the first exchange in list, from 0
+	first int // number of the first exchange in list, counted from 0
 	size  int
-	now   *Output // of the turn that runs
-	asked string  // its prompt
-	short bool    // that is not the whole of it
+	now   *Output // output of the current turn; nil if none runs
+	asked string  // prompt of the current turn
+	short bool    // asked is not the whole prompt
 }
 
 // exchange is a turn that is over.
@@ -30,7 +30,7 @@ type exchange struct {
 	tools          []bgagent.MessageTool
 	stop           bgagent.StopReason
 	problem        string
-	cut            bool // something of it is not kept
+	cut            bool // the prompt or the answer is not kept as a whole
 }
 
 func (x *exchange) size() int {
@@ -48,7 +48,7 @@ func (c *conversation) begin(prompt string, out *Output) {
 	c.short = len(c.asked) < len(prompt)
 }
 
-// end adds the turn that began, and drops the oldest ones that are too many.
+// end adds the current turn, and drops the oldest turns if there are too many.
 func (c *conversation) end(x exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,12 +65,12 @@ func (c *conversation) end(x exchange) {
 	}
 }
 
-// errForgotten is why a session cannot be gone on with whose program has never
-// told its id of it.
-var errForgotten = errors.New("it never told its session, so that it cannot go on with it, and the conversation so far is too long to be told again; launch a new task")
+// errForgotten says why a session whose id the program has never reported cannot be
+// continued.
+var errForgotten = errors.New("it never reported its session and so cannot continue it, and the conversation so far is too long to be repeated; launch a new task")
 
-// retell returns a prompt with the conversation before it, for a program that
-// does not have it any more.
+// retell returns a prompt with the conversation in front of it, for a program that has
+// lost it.
 func (c *conversation) retell(prompt string) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,11 +91,11 @@ func (c *conversation) retell(prompt string) (string, error) {
 	return b.String() + "# You are asked now\n\n" + prompt, nil
 }
 
-// maxTurns bounds the turns that are kept, however little they say.
+// maxTurns bounds the number of kept turns, however short they are.
 const maxTurns = 1000
 
-// page returns the messages after the cursor, which is the number of messages
-// that are over; those that have been dropped are left out.
+// page returns the messages after the cursor, which is a number of finished messages.
+// Dropped messages are left out.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {
@@ -114,7 +114,7 @@ func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error
 	}
 	next := from
 	for _, m := range page.Messages {
-		if m.Finished { // what may still change is returned again
+		if m.Finished { // a message that may still change is returned again
 			next++
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// claudeLine is what matters of the lines of claude --output-format stream-json.
+// claudeLine has the fields that matter in the lines of claude --output-format
+// stream-json.
 type claudeLine struct {
 	Type      string
 	Subtype   string
@@ -29,14 +30,14 @@ type claudeLine struct {
 	claudeResult
 }
 
-// claudeRetry is what matters of system, api_retry.
+// claudeRetry has the fields that matter in system, api_retry.
 type claudeRetry struct {
 	Attempt count
 	Max     count `json:"max_retries"`
 	Status  count `json:"error_status"`
 }
 
-// claudeTask is what matters of system, task_started, task_notification and
+// claudeTask has the fields that matter in system, task_started, task_notification and
 // background_tasks_changed.
 type claudeTask struct {
 	TaskID       string `json:"task_id"`
@@ -84,7 +85,7 @@ type claudeBlock struct {
 // claudeContent is the content of a message: a list of blocks, or a text.
 type claudeContent []claudeBlock
 
-// UnmarshalJSON implements [json.Unmarshaler]. What cannot be read is left out.
+// UnmarshalJSON implements [json.Unmarshaler]. Unreadable blocks are left out.
 func (c *claudeContent) UnmarshalJSON(data []byte) error {
 	var text string
 	var blocks []json.RawMessage
@@ -110,10 +111,10 @@ const synthetic = "<synthetic>"
 // claudeDecoder reads the lines of one turn.
 type claudeDecoder struct {
 	o    *Output
-	stop string                // of the last message
-	open map[string]claudeOpen // what claude does in the background, by its id; for a subagent without one by that of its call
-	held map[string]string     // calls that go on in the background, with the ids of their work
-	gone bool                  // the end was told because no key is accepted
+	stop string                // stop reason of the last message
+	open map[string]claudeOpen // work in the background, keyed by its id, or for some subagents by their call
+	held map[string]string     // ids of the work in the background, keyed by the call that continues as that
+	gone bool                  // the end was reported because the key was rejected
 }
 
 // decodeClaude returns a decoder for claude -p --output-format stream-json
@@ -151,8 +152,8 @@ func decodeClaude() Decoder {
 	}
 }
 
-// alive notes that the model has answered: a key that was refused is accepted
-// now.
+// alive records that the model has answered. If the key was rejected before, it is
+// accepted now, so the turn continues.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false
@@ -160,8 +161,8 @@ func (d *claudeDecoder) alive() {
 	}
 }
 
-// subagent notes a line of a subagent. When the turn has ended it works in the
-// background.
+// subagent records a line of a subagent. If the turn has already ended, the subagent
+// works in the background.
 func (d *claudeDecoder) subagent(call string) {
 	if d.o.brief().over {
 		d.open["call "+call] = claudeOpen{Description: "an agent of its own"}
@@ -170,7 +171,7 @@ func (d *claudeDecoder) subagent(call string) {
 	d.o.Activity()
 }
 
-// tell tells what goes on in the background.
+// tell reports the work in the background.
 func (d *claudeDecoder) tell() {
 	var work []string
 	for _, id := range slices.Sorted(maps.Keys(d.open)) {
@@ -225,7 +226,7 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 	switch {
 	case x.Parent != "":
 		return
-	case x.Message.Model == synthetic || x.APIError: // it is no answer of the model
+	case x.Message.Model == synthetic || x.APIError: // not an answer of the model
 		for _, b := range x.Message.Content {
 			if b.Type == "text" && b.Text != "" {
 				d.o.Problem(errorText(b.Text))
@@ -277,8 +278,8 @@ func word(failed bool) string {
 	return "completed"
 }
 
-// result tells the end that a result line speaks of. Its cost is that of the
-// session, or of the process.
+// result reports the end that a result line contains. The cost in it is that of the
+// session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
 	u := x.Usage
 	d.o.Usage(bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
@@ -304,7 +305,7 @@ func (d *claudeDecoder) result(x *claudeLine) {
 	case x.Subtype == "error_max_turns", x.Subtype == "error_max_budget_usd":
 		d.o.End(bgagent.StopTurnLimit, "", problem)
 	case x.IsError || x.Subtype != "success":
-		d.o.End(bgagent.StopError, "", errorText(cmp.Or(problem, x.Subtype, "it does not say how")))
+		d.o.End(bgagent.StopError, "", errorText(cmp.Or(problem, x.Subtype, "it gave no reason")))
 	case stop == "refusal":
 		d.o.End(bgagent.StopRefused, x.Result, "")
 	case stop == "max_tokens":

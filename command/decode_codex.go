@@ -5,7 +5,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// codexLine is what matters of the lines of codex exec --json.
+// codexLine has the fields that matter in the lines of codex exec --json.
 type codexLine struct {
 	Type     string
 	ThreadID string `json:"thread_id"`
@@ -32,8 +32,8 @@ type codexItem struct {
 	}
 }
 
-// decodeCodex returns a decoder for codex exec --json. A line of type error is
-// no end: codex tells its retries with it. An item of type error may be a mere
+// decodeCodex returns a decoder for codex exec --json. A line of type error is no end,
+// because codex reports its retries with it. An item of type error may only be a
 // warning.
 func decodeCodex() Decoder {
 	return func(line []byte, o *Output) {
@@ -79,8 +79,8 @@ func (i codexItem) tell(done bool, o *Output) {
 			}
 		}
 		o.Todos(list)
-	case "error", "": // a warning as often as not; what ends the turn says so itself
-	default: // command_execution, file_change, mcp_tool_call, web_search, and those to come
+	case "error", "": // often only a warning; an error that ends the turn is reported as its end
+	default: // command_execution, file_change, mcp_tool_call, web_search, and future types
 		name := i.Type
 		if i.Tool != "" {
 			name = i.Tool
@@ -92,7 +92,7 @@ func (i codexItem) tell(done bool, o *Output) {
 	}
 }
 
-// toolState reads the word that a program has for the state of a tool call.
+// toolState returns the state that a program's word stands for.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

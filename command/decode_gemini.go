@@ -7,7 +7,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// geminiLine is what matters of the lines of gemini --output-format stream-json.
+// geminiLine has the fields that matter in the lines of gemini --output-format
+// stream-json.
 type geminiLine struct {
 	Type      string
 	SessionID string `json:"session_id"`
@@ -28,7 +29,7 @@ type geminiLine struct {
 
 // decodeGemini returns a decoder for gemini --output-format stream-json.
 func decodeGemini() Decoder {
-	cut, why := bgagent.StopEndOfTurn, "" // how the answer was cut, as a warning has said
+	cut, why := bgagent.StopEndOfTurn, "" // how the answer was cut, from an earlier warning
 	return func(line []byte, o *Output) {
 		var x geminiLine
 		if !jsonlines.Decode(line, &x) {
@@ -73,9 +74,8 @@ func decodeGemini() Decoder {
 	}
 }
 
-// geminiCut returns how an answer ends of which gemini says this in an error or a
-// warning, when it means that the answer is not whole. It then ends the turn as a
-// success.
+// geminiCut returns how the answer was cut if gemini's error or warning says so. Gemini
+// reports such a turn as a success.
 func geminiCut(message string) bgagent.StopReason {
 	for _, c := range []struct {
 		words string

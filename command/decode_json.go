@@ -7,13 +7,14 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// count is a number of tokens. Some programs write 10.0 and 1e3.
+// count is a number of tokens. It is a float because some programs write 10.0 or 1e3.
 type count float64
 
-// tokens returns the number, within what can be added up.
+// tokens returns the number, limited so that sums cannot overflow.
 func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
 
-// jsonString returns s as a JSON string. One is a TOML string, too, but for DEL.
+// jsonString returns s as a JSON string that is also a TOML string. TOML does not allow
+// DEL in strings, so that is escaped.
 func jsonString(s string) string {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
@@ -22,8 +23,8 @@ func jsonString(s string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`)
 }
 
-// errorText finds the message in what providers send as an error: often a JSON
-// object in which the message is nested, passed on as text.
+// errorText returns the message in a provider's error. Many programs pass on a JSON
+// object as text, with the message nested in it.
 func errorText(s string) string {
 	s = strings.TrimSpace(s)
 	begin, end := strings.IndexByte(s, '{'), strings.LastIndexByte(s, '}')

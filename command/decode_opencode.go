@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// opencodeLine is what matters of the lines of opencode run --format json.
+// opencodeLine has the fields that matter in the lines of opencode run --format json.
 type opencodeLine struct {
 	Type      string
 	SessionID string `json:"sessionID"`
@@ -21,7 +21,7 @@ type opencodeLine struct {
 		Cost   float64
 		Tokens struct {
 			Input  count
-			Output count // with what was thought
+			Output count // includes reasoning
 			Cache  struct{ Read, Write count }
 		}
 		State struct {
@@ -36,9 +36,9 @@ type opencodeLine struct {
 	}
 }
 
-// decodeOpencode returns a decoder for opencode run --format json. A step that
-// finished for tool calls is followed by another, unless a rejected question
-// has ended the turn; so it is no end.
+// decodeOpencode returns a decoder for opencode run --format json. A step that finished
+// for tool calls is no end: another step follows it, unless a rejected question has
+// ended the turn.
 func decodeOpencode() Decoder {
 	return func(line []byte, o *Output) {
 		var x opencodeLine
@@ -57,7 +57,7 @@ func decodeOpencode() Decoder {
 			if x.Part.Tool == "todowrite" {
 				tellTodos(x.Part.State.Input, o)
 			}
-			if strings.Contains(x.Part.State.Error, "rejected permission") { // nobody is there to give it: the turn ends without a word
+			if strings.Contains(x.Part.State.Error, "rejected permission") { // nobody can be asked, and the turn ends without a word
 				o.Denied(x.Part.Tool)
 				o.Problem(x.Part.State.Error)
 			}
@@ -89,8 +89,8 @@ func decodeOpencode() Decoder {
 	}
 }
 
-// tellTodos tells the list that an agent has given to its todo tool, in the form
-// that opencode and claude share.
+// tellTodos reports the list in the input of a todo tool, in the format that opencode
+// and claude share.
 func tellTodos(input json.RawMessage, o *Output) {
 	var x struct {
 		Todos []struct{ Content, Status string }

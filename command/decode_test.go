@@ -18,10 +18,10 @@ var decoders = map[string]func() Decoder{
 	"codex": decodeCodex, "gemini": decodeGemini, "opencode": decodeOpencode, "claude": decodeClaude, "lines": DecodeLines,
 }
 
-// told is what a manager hears of a turn, in words.
+// told is what a manager hears about a turn.
 type told struct {
-	text    string // as the manager puts it together
-	all     string // all that was ever said
+	text    string // the text as the manager joins it
+	all     string // all text of the turn
 	events  []string
 	usage   bgagent.Usage
 	todos   []bgagent.Todo
@@ -50,7 +50,7 @@ func (t *told) take(r bgagent.Report) {
 	}
 }
 
-// decodeAll decodes what a program has printed in one turn.
+// decodeAll decodes the output of a program in one turn.
 func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (said, told) {
 	var heard told
 	o := newOutput(bgagent.NewReporter(heard.take), turn, before)
@@ -64,18 +64,18 @@ func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (s
 	}
 }
 
-func TestDecodersReadWhatTheProgramsHavePrinted(t *testing.T) {
+func TestDecodersReadRecordedOutput(t *testing.T) {
 	const endOfTurn, failed = bgagent.StopEndOfTurn, bgagent.StopError
 	used := func(in, out int64) bgagent.Usage { return bgagent.Usage{InputTokens: in, OutputTokens: out} }
 	for _, tc := range []struct {
 		file    string
 		session string
 		text    string
-		stop    bgagent.StopReason // StopUntold for no end
+		stop    bgagent.StopReason // StopUntold if there is no end
 		problem string
 		lastErr string
 		usage   bgagent.Usage
-		events  string // calls and their states, one to a line
+		events  string // calls and their states, one per line
 		todos   int
 	}{
 		{file: "codex_say", session: "01a2", text: "hello there", stop: endOfTurn, usage: used(10, 5)},
@@ -117,7 +117,7 @@ func TestDecodersReadWhatTheProgramsHavePrinted(t *testing.T) {
 			require.Equal(t, tc.text, got.text)
 			require.Equal(t, tc.lastErr, got.lastErr)
 			if tc.stop == bgagent.StopUntold {
-				require.Nil(t, got.end, "the program has not said how the turn ended")
+				require.Nil(t, got.end, "the program has not reported the end of the turn")
 			} else {
 				require.NotNil(t, got.end)
 				require.Equal(t, tc.stop, got.end.stop)
@@ -129,12 +129,12 @@ func TestDecodersReadWhatTheProgramsHavePrinted(t *testing.T) {
 			if len(got.tools) == 0 || tc.text == "" || heard.afterTo {
 				return
 			}
-			require.Equal(t, tc.text, heard.text, "the manager puts the same text together")
+			require.Equal(t, tc.text, heard.text, "the manager joins the same text")
 		})
 	}
 }
 
-// calls leaves out the long ids that gemini and opencode give their calls.
+// calls shortens the long ids that gemini and opencode give their calls.
 func calls(events []string) string {
 	out := make([]string, len(events))
 	for i, e := range events {
@@ -154,8 +154,8 @@ func TestCodexTokensOfEarlierTurnsAreNotCountedTwice(t *testing.T) {
 	require.Equal(t, bgagent.Usage{InputTokens: 30, OutputTokens: 15}, got.total)
 }
 
-// These lines were not recorded: the programs' documentation has them.
-func TestLinesThatTheScriptedModelDoesNotProvoke(t *testing.T) {
+// These lines come from the programs' documentation and were not recorded.
+func TestDecodersReadDocumentedLines(t *testing.T) {
 	for _, tc := range []struct{ program, line, want string }{
 		{"codex", `{"type":"item.completed","item":{"id":"i","type":"reasoning","text":"hm"}}`, "thinks hm"},
 		{"codex", `{"type":"item.started","item":{"id":"i","type":"mcp_tool_call","server":"db","tool":"query","status":"in_progress"}}`, "1.i db.query running"},
@@ -201,7 +201,7 @@ func TestLinesThatTheScriptedModelDoesNotProvoke(t *testing.T) {
 	}
 }
 
-func TestLinesOfOurOwnForm(t *testing.T) {
+func TestDecodeLinesReadsItsFormat(t *testing.T) {
 	got, heard := decodeAll(DecodeLines(), 3, bgagent.Usage{}, []byte(`greetings
 {"type":"session","id":"s1"}
 {"type":"reasoning","text":"hm"}
@@ -233,7 +233,7 @@ func TestLinesOfOurOwnForm(t *testing.T) {
 	}
 }
 
-func TestWhatAProgramSaysIsBounded(t *testing.T) {
+func TestKeptOutputIsBounded(t *testing.T) {
 	var heard []bgagent.MessageTool
 	o := newOutput(bgagent.NewReporter(func(r bgagent.Report) {
 		if r.Kind == bgagent.ReportTool {
@@ -244,7 +244,7 @@ func TestWhatAProgramSaysIsBounded(t *testing.T) {
 	o.Tool(long+"1", long, bgagent.ToolRunning)
 	o.Tool(long+"2", "", bgagent.ToolRunning)
 	o.Tool(long+"1", "", bgagent.ToolDone)
-	require.NotEqual(t, heard[0].ID, heard[1].ID, "long ids are told apart")
+	require.NotEqual(t, heard[0].ID, heard[1].ID, "long ids stay different")
 	require.Equal(t, heard[0].ID, heard[2].ID)
 	o.Session("s")
 	o.Session(long)
@@ -277,7 +277,7 @@ func TestTheLastEndCounts(t *testing.T) {
 		return fmt.Sprintf(`{"type":%q,"sessionID":"s","part":{"reason":%q}}`+"\n", kind, reason)
 	}
 	got, _ := decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_start", "")+step("step_finish", "stop")+step("step_start", "")))
-	require.Nil(t, got.end, "a step that begins takes back the end")
+	require.Nil(t, got.end, "a new step takes back the end")
 	got, _ = decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_start", "")+step("step_finish", "length")))
 	require.Equal(t, bgagent.StopLength, got.end.stop)
 	got, _ = decodeAll(decodeOpencode(), 1, bgagent.Usage{}, []byte(step("step_finish", "stop")+`{"type":"error","error":{"name":"Broken"}}`))

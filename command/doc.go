@@ -1,7 +1,7 @@
-// Package command runs agents that are command lines: a program that is started
-// for every turn, is given the prompt, prints what it does and exits. It is the
-// session client for codex, gemini, opencode and Claude Code where they are
-// installed as programs, and for any program of your own.
+// Package command runs agents that are command lines: programs that get a prompt,
+// print what they do, and exit. One process runs per turn. It is the session client
+// for codex, gemini, opencode and Claude Code as installed programs, and for any
+// program of your own.
 //
 //	client, err := command.New(command.Config{
 //		Directory: "/src/project",
@@ -15,8 +15,9 @@
 //
 // # Programs
 //
-// A [Program] is plain data: how the program is called, how a session of it is
-// continued, and a [Decoder] for the lines that it prints. The presets are
+// A [Program] is plain data. It says how the program is called, how one of its
+// sessions is continued, and which [Decoder] reads the lines that it prints. The
+// presets are
 //
 //   - [Codex]: codex exec --json, tested with 0.171.0
 //   - [Gemini]: gemini --output-format stream-json, tested with 0.61.0
@@ -24,102 +25,102 @@
 //   - [Claude]: claude -p --output-format stream-json --verbose
 //     --include-partial-messages, tested with 2.1.332
 //   - [Text]: any program that reads the prompt and prints its answer
-//   - [Lines]: any program that prints JSON lines of a small format of our own
+//   - [Lines]: any program that prints JSON lines in a small format of our own
 //
-// and each can be copied and changed, or serve as the model for another.
-// What is said below of a preset is what was seen with the version named.
+// Each can be copied and changed, or serve as the model for another. Statements
+// about a preset hold for the version that it was tested with.
 //
-// The prompt goes to the standard input of all presets, never through a shell:
-// there it may be as long as the program takes it, begin with a dash, and is not
-// to be seen in the list of processes. Codex takes 1,048,576 characters and
-// refuses more; the others were given 1.5 million. The system text is an argument
-// for codex and claude, of which Linux takes 128 KiB. A program that only takes it as an argument is given it
-// there; see [Form].
+// The presets pass the prompt on standard input, never through a shell. There it
+// may be as long as the program accepts, it may begin with a dash, and it does not
+// appear in the list of processes. Codex accepts 1,048,576 characters; the others
+// have accepted 1.5 million. The system text is an argument for codex and claude,
+// and Linux limits an argument to 128 KiB. A program that accepts its prompt only as
+// an argument gets it there; see [Form].
 //
 // # The environment of a program
 //
-// A program does not inherit the environment of the host. It is given the
-// variables named by [DefaultEnviron], those of its preset (such as CODEX_HOME
-// and OPENAI_API_KEY for codex), and those of [Agent].Env. Beside them it is
-// told [DepthVariable] and [TurnVariable].
+// A program does not inherit the environment of the host. It gets the variables
+// named by [DefaultEnviron], those of its preset (such as CODEX_HOME and
+// OPENAI_API_KEY for codex), and those of [Agent].Env. It also gets [DepthVariable]
+// and [TurnVariable].
 //
 // # What a program prints
 //
-// A decoder is given the JSON objects that a program prints, whatever stands
-// around them: escape sequences, byte-order marks, progress bars that are redrawn
-// with a carriage return, a banner without the end of a line, lines that were cut
-// and joined, UTF-16 with a byte-order mark. Fields of another type than expected
-// are as if they were not there. An object in the middle of a text, and one that
-// the prompt holds and that is printed again on a line with other text, is no
-// event. What is not understood is counted: when the turn ends badly the reason
-// says how many lines, and the first; [Config].Logger is told in any case. Answers
-// are text: without escape sequences and control characters, with \n as the end
-// of a line. A program of plain text must print UTF-8, or UTF-16 with a byte-order
+// A decoder gets the JSON objects that a program prints, whatever surrounds them:
+// escape sequences, byte-order marks, progress bars that are redrawn with a carriage
+// return, a banner without a line end, or lines that were truncated and joined.
+// UTF-16 is decoded if it begins with a byte-order mark. A field of an unexpected
+// type is ignored. An object in the middle of a text is no event. Neither is an
+// object from the prompt that is printed again on a line with other text.
+//
+// Output that is not understood is counted. If the turn ends badly, the reason says
+// how many lines there were and shows the first; [Config].Logger is told in any case.
+// Answers are plain text: without escape sequences and control characters, with \n as
+// the line end. A program of plain text must print UTF-8, or UTF-16 with a byte-order
 // mark; anything else is an error.
 //
 // # The end of a turn
 //
-// A turn has succeeded only when the program has said so: codex with
-// turn.completed, gemini and claude with a result, opencode with a step that
-// finished for a reason other than tool calls, a program of plain text by exit
-// code 0. A program that exits without having said so has been interrupted,
-// whatever its exit code (gemini exits with 0 when it is ended by a signal), and
-// so has one that was killed by a signal that did not come from here. One that has
-// said so and does not exit within [Config].Grace is stopped: what it has said
-// counts, unless it has gone on meanwhile. What it says after the end is not part
-// of the answer. While claude says that commands or agents of its own run in the
-// background, its result is not the end; when it exits before they have ended, the
-// error says that its own background work was cut off. The error of a failed turn
-// is a [*TurnError]: the exit code or signal and the end of standard error.
+// A turn has succeeded only if the program says so: codex with turn.completed, gemini
+// and claude with a result, opencode with a step that finished for a reason other than
+// tool calls, and a program of plain text with exit code 0. A program that exits
+// without having said so was interrupted, whatever its exit code: gemini exits with 0
+// when a signal ends it. A program that another process killed by a signal was
+// interrupted, too.
 //
-// Nothing of a turn runs when RunTurn has returned. A program that must stop is
-// sent [Program].Interrupt, then killed after [Config].Grace. A program runs in
-// a session of its own, without a terminal: one that opens /dev/tty is told that
-// there is none, and what is typed at the host's terminal does not reach it, so
-// that Ctrl-C ends it only through the host.
+// If a program reports the end and does not exit within [Config].Grace, it is stopped.
+// The reported end counts, unless the program has continued the turn meanwhile. Text
+// after the end is not part of the answer. While claude reports that commands or agents
+// of its own run in the background, its result is not the end of the turn. If it exits
+// before they have ended, the error says that its own background work was cut off. The
+// error of a failed turn is a [*TurnError], with the exit code or signal and the end of
+// standard error.
 //
-// All programs that were tested run their tools in process groups of their own,
-// and leave them running when they are killed (opencode and gemini also when
-// they are interrupted). So on Linux every process is ended with the turn that is
-// in the program's session, or that has inherited the turn's [TurnVariable]. A
-// process lives on that is neither: it has begun a session of its own, and has
-// lost the variable, or has written over its environment, as those do that change
-// their title, or runs as another user, so that the host may not read it. One
-// that is found and may not be ended is named in the error of a turn that has
-// failed. On other Unix systems only the program's own process group is ended.
-// On Windows only the program itself is, and at once.
+// When RunTurn has returned, nothing of the turn runs any more. A program that must
+// stop is sent [Program].Interrupt, and is killed after [Config].Grace. A program runs in
+// an operating system session of its own, without a controlling terminal. Opening
+// /dev/tty fails, and input at the host's terminal does not reach the program, so Ctrl-C
+// ends it only through the host.
 //
-// A program runs as the host's user. It can read what that user can: on Linux
-// also the environment and the memory of the host, so that a secret which an
-// agent must not have does not belong there.
+// The tested programs run their tools in process groups of their own, which survive
+// when the program is killed. With opencode and gemini they survive even when it is
+// interrupted. On Linux, a turn therefore ends together with every process that is in
+// the program's session or has inherited the turn's [TurnVariable]. A process escapes if
+// it has left the session and has either lost the variable, overwritten its environment
+// (as programs that change their title do), or runs as another user, whose environment
+// the host may not read. If the turn fails, its error names the processes that were found
+// but could not be ended. On other Unix systems, only the program's own process group is
+// ended; on Windows, only the program itself, and at once.
 //
-// When the host itself is killed, its programs go on to the end of their turns.
-// With Config.Instance they can be found by [InstanceVariable].
-// A host that is process 1 of a container is given the orphans of its programs
-// and does not wait for them, so that they stay as zombies: give the container an
-// init process.
+// A program runs as the host's user and can read what that user can read. On Linux that
+// includes the environment and the memory of the host, so keep secrets out of both that
+// an agent must not have.
+//
+// If the host itself is killed, its programs continue to the end of their turns. With
+// Config.Instance they can be found by [InstanceVariable]. A host that is process 1 of a
+// container does not reap the orphans of its programs, so they stay as zombies: give the
+// container an init process.
 //
 // # What cannot be known
 //
-// Between two lines nothing is known of a program. One that prints nothing at all
-// is stopped after [Config].Silence. Codex prints a message when
-// it is whole, and nothing while it thinks; opencode prints a tool call when it
-// has ended. A turn in which nothing was printed for
-// [github.com/bgagent/bgagent.Config] StaleTimeout counts as stale once it has
-// said anything, unless a tool call is known to be in flight: give agents with
-// long tools on opencode a longer one, or use the package opencode, which sees
-// everything.
+// The client knows nothing about a program between two lines. A program that prints
+// nothing at all is stopped after [Config].Silence. Codex prints a message once it is
+// complete, and nothing while it thinks. Opencode prints a tool call once it has ended.
+// After its first output, a turn counts as stale if nothing was printed for
+// [github.com/bgagent/bgagent.Config] StaleTimeout and no tool call is known to be in
+// flight. If agents use long tools on opencode, set a longer timeout, or use the package
+// opencode, which sees everything.
 //
-// Nobody can be asked: a permission question ends as a refusal in all of these
-// programs. What rules a preset can pass on is said there; one that forbids
-// something which the program cannot be told to forbid fails the turn before it
-// starts, and so does one of the agent's own arguments or variables that would
-// undo the rules. No preset has a list of its agents or of its models, so a wrong model
-// is the model server's error.
+// Nobody can be asked, so a permission question ends as a refusal in all of these
+// programs. Each preset says which rules it can pass on. If a rule forbids something
+// that the program cannot be told to forbid, the turn fails before it starts. The same
+// holds if one of the agent's own arguments or variables would undo the rules. No
+// preset has a list of its agents or models, so a wrong model is an error of the
+// model's server.
 //
-// The programs keep their sessions in files of their own. The client remembers
-// which of them belongs to which session as long as it lives, and a short
-// conversation for [Client.Messages], at most [Config].Keep bytes a session. When a
-// program has never told its session, a follow-up is given the conversation before
-// its prompt; where that is not kept whole, the follow-up is an error.
+// The programs keep their sessions in files of their own. As long as it lives, the
+// client remembers which of them belongs to which session. It keeps at most
+// [Config].Keep bytes of each conversation for [Client.Messages]. If a program has
+// never reported its session, a follow-up gets the conversation in front of its prompt.
+// If the client has not kept all of that, the follow-up is an error.
 package command

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTheDocumentsSayWhatEachProgramCanBeHeldTo(t *testing.T) {
+func TestTheDocumentsListTheRulesThatEachProgramEnforces(t *testing.T) {
 	raw, err := os.ReadFile("../docs/clients.md")
 	require.NoError(t, err)
 	for name, client := range map[string]permission.Client{

@@ -23,12 +23,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// real is a real program, and how to have it do things.
+// real is a real program, and how to make it do things.
 type real struct {
 	name  string
 	agent func(w *realagent.World) Agent
-	shell func(command string) string // a line of a script that has it run a shell command
-	is    string                      // in the command line of the program itself
+	shell func(command string) string // returns a script line that makes it run a shell command
+	is    string                      // part of the command line of the program itself
 }
 
 func inWorld(w *realagent.World, p Program, argv []string, model string) Agent {
@@ -77,7 +77,7 @@ type scene struct {
 
 var root = bgagent.Caller{Session: "root"}
 
-// everything is what lets gemini and claude run commands.
+// everything allows everything. Gemini and claude need it to run commands.
 var everything = []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}}
 
 func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *scene {
@@ -94,7 +94,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	m, err := bgagent.New(c, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		var left *bgagent.CloseError // also of what no parent was told
+		var left *bgagent.CloseError // it may only name notices that were not delivered
 		if err := m.Close(context.Background()); errors.As(err, &left) {
 			require.Empty(t, left.NotStopped)
 			require.Empty(t, left.Hung)
@@ -103,8 +103,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	return &scene{T: t, real: r, w: w, c: c, m: m}
 }
 
-// limit is how long a task may take that nothing holds up, on a machine with
-// much else to do.
+// limit is how long an unhindered task may take on a busy machine.
 const limit = 2 * time.Minute
 
 func (s *scene) run(prompt string) bgagent.Task {
@@ -129,7 +128,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// ended waits for the end of a task and until nothing of it runs.
+// ended waits until a task has ended and nothing of it runs.
 func (s *scene) ended(id string) bgagent.Task {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), limit)
@@ -140,7 +139,7 @@ func (s *scene) ended(id string) bgagent.Task {
 	return tasks[0]
 }
 
-// cancelled cancels a task, and expects that none of its processes is left.
+// cancelled cancels a task and checks that none of its processes is left.
 func (s *scene) cancelled(id string) {
 	s.Helper()
 	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})
@@ -149,8 +148,8 @@ func (s *scene) cancelled(id string) {
 	s.nothingLeft()
 }
 
-// nothingLeft expects that no process of the world runs. One that was killed can
-// still be in the table for a moment.
+// nothingLeft checks that no process of the world runs. A killed process may stay in the
+// process table for a moment.
 func (s *scene) nothingLeft() {
 	s.Helper()
 	if !until(2*time.Second, func() bool { return len(s.w.Processes()) == 0 }) {
@@ -168,13 +167,13 @@ func (s *scene) modelOpen() {
 	}))
 }
 
-// process waits for a process of the world with these words in its command line.
+// process waits for a process of the world whose command line contains words.
 func (s *scene) process(words string) {
 	s.Helper()
 	require.True(s, until(limit, func() bool { return strings.Contains(strings.Join(s.w.Processes(), "\n"), words) }), "no process has %q", words)
 }
 
-// until looks again and again until the condition holds.
+// until polls the condition until it holds. It reports false at the limit.
 func until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -330,7 +329,7 @@ func TestRealModelHangsUntilTheTimeToLive(t *testing.T) {
 	})
 }
 
-func TestRealArgumentsThatAreWrong(t *testing.T) {
+func TestRealWrongArguments(t *testing.T) {
 	each(t, func(t *testing.T, r real) {
 		s := r.scene(t, bgagent.Config{}, func(a *Agent) { a.Args = []string{"--no-such-flag"} })
 		task := s.run("@say hello")
@@ -361,7 +360,7 @@ func TestRealCodexThreeTasksWithALimitOfTwo(t *testing.T) {
 	s.nothingLeft()
 }
 
-func TestRealRulesAreKept(t *testing.T) {
+func TestRealRulesAreEnforced(t *testing.T) {
 	look := []bgagent.Permission{
 		{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny},
 		{Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny},
@@ -417,8 +416,8 @@ func TestRealConformance(t *testing.T) {
 				if r.name == "codex" {
 					return c
 				}
-				// Messages and the like are the client's own and the same for
-				// every program; these take seconds for a turn.
+				// The client itself implements these, so they are the same for every
+				// program, and a turn of a real program takes seconds.
 				return struct {
 					bgagent.TurnRunner
 					bgagent.SessionClient
@@ -432,9 +431,9 @@ func TestRealConformance(t *testing.T) {
 	})
 }
 
-// recalls answers a prompt that says (recall) with the first of the
-// conversation, and others by their script. A prompt that was not answered
-// stands before the next in gemini's: then the last script counts.
+// recalls answers a prompt that contains (recall) with the first prompt of the
+// conversation, and any other prompt by its script. With gemini, an unanswered prompt
+// is in front of the next one; then the last script counts.
 func recalls(r modelserver.Request) modelserver.Reply {
 	text := r.LastUser()
 	if strings.Contains(text, "(recall)") {

@@ -10,31 +10,28 @@ import (
 )
 
 const (
-	// DepthVariable is the environment variable that tells a program how deep
-	// the task is that it works for: 1 for a task of a root session. When the
-	// host was itself started with it, its own depth is added, so that a program
-	// that uses this library can set its Config.MaxDepth by it.
+	// DepthVariable is the environment variable that tells a program the depth of its
+	// task: 1 for a task of a root session. If the host itself was started with the
+	// variable, the host's depth is added. A program that uses this library can set its
+	// Config.MaxDepth from it.
 	DepthVariable = procs.DepthVariable
 
-	// TurnVariable is the environment variable that marks all processes of one
-	// turn, so that none is left when it is over. Its value means nothing to
-	// others. A program that wants a process to outlive the turn must start it
-	// without the variable.
+	// TurnVariable is the environment variable that marks all processes of one turn, so
+	// that none is left when the turn is over. Its value has no meaning to others. If a
+	// process must outlive the turn, the program must start it without the variable.
 	TurnVariable = procs.TurnVariable
 
-	// InstanceVariable is the environment variable that names the life of a host
-	// that a process belongs to: all processes of all its turns have its
-	// Config.Instance, so that what a host has left that was killed can be found
-	// and ended. A host that runs in a turn of another's puts its own behind the
-	// other's, with a slash between them: the processes belong to both.
+	// InstanceVariable is the environment variable that holds the Config.Instance of the
+	// host that a process belongs to, so that what a killed host has left can be found
+	// and ended. A host that runs within a turn of another host appends its own instance
+	// after a slash: its processes belong to both.
 	InstanceVariable = procs.InstanceVariable
 )
 
-// DefaultEnviron returns the names of the variables of the host's environment
-// that every program is given when they are set: where things are, the language
-// and the time zone, proxies and certificates. A name that ends with * stands
-// for all that begin so. Nothing that is meant for a key or a token is among
-// them.
+// DefaultEnviron returns the names of the host's environment variables that every
+// program gets if they are set: paths, language and time zone, proxies and certificates.
+// A name that ends with * stands for all names with that prefix. No variable for keys or
+// tokens is among them.
 func DefaultEnviron() []string { return slices.Clone(defaultEnviron) }
 
 var defaultEnviron = []string{
@@ -45,8 +42,8 @@ var defaultEnviron = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environ puts an environment together: what is let through of the host's, then
-// what is set. Later entries win.
+// environ returns an environment: the host's variables that through lets through, then
+// the variables that are set. Later entries win.
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {
@@ -71,8 +68,8 @@ func lets(names []string, name string) bool {
 	})
 }
 
-// splitEnv tells the entries of an Agent.Env that let variables through from
-// those that set them.
+// splitEnv splits an Agent.Env into entries that let variables through and entries that
+// set them.
 func splitEnv(list []string) (through, set []string) {
 	for _, e := range list {
 		if strings.Contains(e, "=") {
@@ -89,9 +86,9 @@ func checkEnv(list []string) error {
 		name, _, _ := strings.Cut(e, "=")
 		switch {
 		case name == "" || strings.IndexByte(e, 0) >= 0:
-			return errors.New("Env has " + strconv.Quote(e) + "; it must be NAME=value, or NAME to pass on the host's")
+			return errors.New("Env has " + strconv.Quote(e) + "; write NAME=value, or NAME to pass on the host's value")
 		case procs.IsMark(name):
-			return errors.New("Env sets " + name + ", which the client sets itself")
+			return errors.New("Env sets " + name + ", which the client sets itself; remove it")
 		}
 	}
 	return nil

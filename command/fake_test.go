@@ -23,8 +23,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The fake program is the test binary itself: what it does is the first word of
-// its prompt. It speaks the form of DecodeLines, or plain text.
+// The fake program is the test binary itself. The first word of its prompt says what
+// it does. It prints the format of DecodeLines, or plain text.
 const (
 	fakeKind = "COMMAND_FAKE"      // lines, text or child
 	fakeHome = "COMMAND_FAKE_HOME" // where it keeps its sessions
@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 
 type fake struct {
 	kind   string
-	whole  string // what it is given
-	prompt string // that, or the end of a conversation that is told again
+	whole  string // its whole input
+	prompt string // the input, or the new prompt at the end of a repeated conversation
 }
 
 func (f *fake) say(format string, args ...any) {
@@ -93,7 +93,7 @@ func (f *fake) run() {
 	f.do(verb, rest)
 }
 
-// readPrompt takes the prompt after --, or else from standard input.
+// readPrompt returns the arguments after --, or else standard input.
 func (f *fake) readPrompt() string {
 	for i, a := range os.Args {
 		if a == "--" {
@@ -107,8 +107,8 @@ func (f *fake) readPrompt() string {
 	return string(in)
 }
 
-// session returns the id of the session, and keeps the prompt in its file.
-// Like codex it begins a new one when it does not find the old.
+// session returns the id of the session and appends the prompt to its file. If the old
+// session does not exist, it begins a new one, as codex does.
 func (f *fake) session() string {
 	id := "fake_" + strconv.Itoa(os.Getpid())
 	home := os.Getenv(fakeHome)
@@ -164,10 +164,10 @@ func (f *fake) do(verb, rest string) {
 		f.message(strings.Repeat("x", n))
 	case "many":
 		f.say(`{"type":"activity","list":[%s0]}`, strings.Repeat("0,", n))
-	case "print": // the lines as they are, and nothing else
+	case "print": // the rest as it is, and nothing else
 		f.say("%s", rest)
 		return
-	case "printlater": // what stands before | at once, and the rest after as many milliseconds
+	case "printlater": // the part before | at once, and the other part after the given milliseconds
 		ms, text, _ := strings.Cut(rest, " ")
 		now, later, _ := strings.Cut(text, "|")
 		f.say("%s", now)
@@ -175,7 +175,7 @@ func (f *fake) do(verb, rest string) {
 		time.Sleep(time.Duration(n) * time.Millisecond)
 		f.say("%s", later)
 		return
-	case "echo:": // prints its prompt, and no end
+	case "echo:": // the prompt, without an end
 		f.say("> %s", f.prompt)
 		return
 	case "fail":
@@ -192,11 +192,11 @@ func (f *fake) do(verb, rest string) {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 		f.message("I stay")
 		block()
-	case "linger": // is done, and does not exit
+	case "linger": // ends the turn and does not exit
 		f.message("done, and " + rest)
 		f.end()
 		block()
-	case "lingerpolite": // the same, and says that it failed when it is asked to end
+	case "lingerpolite": // the same, but reports a failure when it is asked to exit
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
 		f.message("done")
@@ -205,7 +205,7 @@ func (f *fake) do(verb, rest string) {
 		f.message("I was interrupted")
 		f.say(`{"type":"end","stop":"error","error":"I was interrupted"}`)
 		os.Exit(1)
-	case "polite": // says that it failed when it is asked to end
+	case "polite": // reports a failure when it is asked to exit
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
 		f.message("I wait")
@@ -231,7 +231,7 @@ func (f *fake) misbehave(verb, rest string, n int) {
 		n, _ = strconv.Atoi(code)
 		fmt.Fprintf(os.Stderr, "\x1b[91mlog: begin\x1b[0m\n%s\n", words)
 		os.Exit(n)
-	case "quit": // without saying how it ended
+	case "quit": // exits without reporting an end
 		f.message("and then")
 	case "killed":
 		f.message("ah")
@@ -250,14 +250,14 @@ func (f *fake) misbehave(verb, rest string, n int) {
 		_, _ = io.Copy(os.Stdout, zeros{})
 	case "mutegarbage":
 		f.say("Welcome to another program!")
-	case "flood": // both pipes, far more than they hold
+	case "flood": // writes far more to both pipes than they hold
 		go func() { _, _ = io.CopyN(os.Stderr, zeros{}, int64(n)) }()
 		_, _ = io.CopyN(os.Stdout, zeros{}, int64(n))
 		f.say("")
 		f.message("flooded")
 		f.end()
 	case "halfline":
-		fmt.Fprint(os.Stdout, `{"type":"end"}`) // no end of line
+		fmt.Fprint(os.Stdout, `{"type":"end"}`) // without a line end
 	case "child", "childslow":
 		f.message(strconv.Itoa(spawn(rest)))
 		if verb == "childslow" {
@@ -269,9 +269,9 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	}
 }
 
-// spawn starts a process that holds the pipes, in the group of the program, in a
-// session of its own, or in one without its mark, and returns its number when it
-// is under way.
+// spawn starts a process that holds the pipes open and returns its pid once it runs. The
+// process is in the program's group, in a session of its own, or in such a session
+// without the turn's mark.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()
@@ -299,7 +299,7 @@ func spawn(how string) int {
 	return cmd.Process.Pid
 }
 
-// fakeAgent is an agent that runs the fake.
+// fakeAgent returns an agent that runs the fake program.
 func fakeAgent(t testing.TB, p Program) Agent {
 	t.Helper()
 	self, err := os.Executable()
@@ -311,8 +311,8 @@ func fakeAgent(t testing.TB, p Program) Agent {
 	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}}
 }
 
-// clientOf returns a client with the one agent "a", closed when the test ends,
-// by when nothing of it may run.
+// clientOf returns a client with the one agent "a". It closes the client when the test
+// ends.
 func clientOf(t testing.TB, a Agent, change ...func(*Config)) *Client {
 	t.Helper()
 	cfg := Config{Agents: map[string]Agent{"a": a}, Grace: 5 * time.Second}
@@ -343,9 +343,9 @@ func play(t testing.TB, c *Client, session, prompt string) (bgagent.TurnEnd, err
 	return c.RunTurn(t.Context(), session, bgagent.Prompt{Text: prompt}, nil)
 }
 
-// begun is a turn that has been begun on a goroutine of its own.
+// begun is a turn that runs on a goroutine of its own.
 type begun struct {
-	texts chan string // what the agent says
+	texts chan string // the agent's text
 	done  chan struct{}
 	end   bgagent.TurnEnd
 	err   error
@@ -364,7 +364,7 @@ func begin(ctx context.Context, c *Client, session, prompt string) *begun {
 	return b
 }
 
-// failure returns the error of a turn that must have failed.
+// failure returns err as the error of a failed turn.
 func failure(t testing.TB, err error) *TurnError {
 	t.Helper()
 	var e *TurnError
@@ -372,7 +372,7 @@ func failure(t testing.TB, err error) *TurnError {
 	return e
 }
 
-// runs reports whether there is a process with the number that has not ended.
+// runs reports whether the process with the pid is running.
 func runs(pid int) bool {
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
 		return !strings.Contains(string(stat), ") Z")

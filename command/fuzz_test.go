@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// fuzzDecoder holds a decoder against what must be true whatever a program
-// prints: what it makes of it is told to the manager, once, in valid text.
+// fuzzDecoder checks what must hold for a decoder whatever a program prints: the manager
+// hears everything that the decoder understands, once, in valid text.
 func fuzzDecoder(f *testing.F, program string) {
 	files, err := filepath.Glob(filepath.Join("testdata", program+"_*.jsonl"))
 	if err != nil || len(files) == 0 && program != "lines" {
@@ -34,15 +34,15 @@ func fuzzDecoder(f *testing.F, program string) {
 		case said.end != nil && said.end.stop == bgagent.StopUntold:
 			t.Error("an end without a reason")
 		case (said.end == nil) != (again.end == nil) || said.text != again.text || said.session != again.session:
-			t.Errorf("lines that are not known change what is made of the others: %+v, %+v", said, again)
+			t.Errorf("unknown lines change the meaning of the others: %+v, %+v", said, again)
 		case !utf8.ValidString(said.text) || !utf8.ValidString(heard.text):
-			t.Errorf("text that is no UTF-8: %q, %q", said.text, heard.text)
+			t.Errorf("invalid UTF-8: %q, %q", said.text, heard.text)
 		case !said.known && (said.end != nil || said.text != "" || said.session != "" || len(heard.events) > 0):
-			t.Error("something was told by lines that are not known")
+			t.Error("unknown lines reported something")
 		case heard.usage.InputTokens < 0 || heard.usage.OutputTokens < 0 || heard.usage.Cost < 0:
-			t.Errorf("less than nothing was used: %+v", heard.usage)
+			t.Errorf("negative usage: %+v", heard.usage)
 		case said.end == nil && !strings.Contains(heard.all, said.text), said.end != nil && said.end.text == "" && !strings.Contains(heard.all, said.text):
-			t.Errorf("the answer %q was not told; the manager heard %q", said.text, heard.all)
+			t.Errorf("the answer %q was not reported; the manager heard %q", said.text, heard.all)
 		}
 	})
 }
@@ -53,8 +53,8 @@ func FuzzDecodeOpencode(f *testing.F) { fuzzDecoder(f, "opencode") }
 func FuzzDecodeClaude(f *testing.F)   { fuzzDecoder(f, "claude") }
 func FuzzDecodeLines(f *testing.F)    { fuzzDecoder(f, "lines") }
 
-// FuzzTextIsNeverLost puts any texts into messages, with calls between them:
-// the manager must hear each, and the last must be the answer.
+// FuzzTextIsNeverLost puts two texts into messages, with or without a call between them.
+// The manager must hear both, and the last must be the answer.
 func FuzzTextIsNeverLost(f *testing.F) {
 	f.Add("hello", "there", true)
 	f.Add("a\nb", "\"{}\u2028", false)
@@ -79,7 +79,7 @@ func FuzzTextIsNeverLost(f *testing.F) {
 			want = one
 		}
 		switch {
-		case len(out) > 1<<20: // longer than the lines that are read here
+		case len(out) > 1<<20: // decodeAll drops lines of that length
 		case said.text != want:
 			t.Errorf("the answer is %q and should be %q", said.text, want)
 		case !strings.Contains(heard.all, one) || !strings.Contains(heard.all, two):

@@ -8,20 +8,19 @@ import (
 // Gemini is Google's gemini-cli, called as gemini --output-format stream-json.
 // Tested with 0.61.0.
 //
-// The model is passed with --model; it has no profiles, and no place for a
-// system text, which is put before the first prompt instead. Of the rules these
-// are passed on, as its approval mode: yolo where editing and running commands
-// are both allowed, auto_edit where only editing is, default where editing or
-// commands are denied and nothing more is allowed. Unsaid, its own
-// configuration decides, by which it may neither edit nor run commands where
-// nobody can be asked. It cannot be kept from anything else, and knows no
-// patterns.
+// The model is passed with --model. Gemini has no profiles. It takes no system text, so
+// that is put in front of the first prompt. Rules for editing and for running commands
+// become its approval mode: yolo if both are allowed, auto_edit if only editing is
+// allowed, and default if one of them is denied and editing is not allowed. Without such
+// rules, gemini's own configuration decides; by default it may then neither edit nor run
+// commands, because nobody can be asked. Gemini cannot be kept from anything else, and it
+// knows no patterns.
 //
-// A prompt that begins with a slash is a command to gemini, so the line "The
-// task:" is put before one. A word of the prompt that begins with @ and is the name of a file, or part of
-// one, has gemini put that file into the prompt. It continues sessions in the
-// directory of their first turn only, and keeps none whose first turn failed
-// before there was an answer.
+// Gemini takes a prompt that begins with a slash for a command, so the line "The task:"
+// is put in front of it. If a word of the prompt begins with @ and names a file, or part
+// of its name, gemini adds that file to the prompt. It continues a session only in the
+// directory of its first turn, and loses a session whose first turn failed before there
+// was an answer.
 func Gemini() Program {
 	format := []string{"--output-format", "stream-json"}
 	return Program{
@@ -39,7 +38,7 @@ func Gemini() Program {
 	}
 }
 
-// geminiKeeps is what gemini can be held to.
+// geminiKeeps declares which rules gemini can enforce.
 var geminiKeeps = permission.Client{Name: "gemini", Keeps: map[permission.Kind]permission.Means{
 	permission.Edit: permission.Switch, permission.Bash: permission.Switch,
 }}

@@ -7,12 +7,12 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Text is any program that reads a prompt from standard input and prints its
-// answer as plain text, in turns that know nothing of each other. Exit code 0
-// says that the answer is whole.
+// Text is any program that reads a prompt from standard input and prints its answer
+// as plain text. Its turns know nothing about each other. Exit code 0 means that the
+// answer is complete.
 //
-// Change the fields of what it returns for a program that wants its prompt as
-// an argument, or that can continue a session:
+// If a program takes its prompt as an argument or can continue a session, change the
+// returned fields:
 //
 //	p := command.Text("llm")
 //	p.Start.Prompt = []string{"--", "{prompt}"}
@@ -21,14 +21,14 @@ func Text(executable string) Program {
 	return Program{Executable: executable}
 }
 
-// Lines is any program that reads a prompt from standard input and prints JSON
-// lines of the form that [DecodeLines] reads. To continue a session it is called
-// with --session=ID.
+// Lines is any program that reads a prompt from standard input and prints JSON lines
+// in the format of [DecodeLines]. To continue a session, it is called with
+// --session=ID.
 func Lines(executable string) Program {
 	return Program{Executable: executable, Resume: Form{Args: []string{"--session={session}"}}, Decode: DecodeLines}
 }
 
-// simpleLine is a line of the form that DecodeLines reads.
+// simpleLine is a line in the format of DecodeLines.
 type simpleLine struct {
 	Type   string
 	ID     string
@@ -43,21 +43,21 @@ type simpleLine struct {
 	Todos  []struct{ Text, State string }
 }
 
-// DecodeLines returns a decoder for JSON lines of a small form that is easy to
-// print from any language. What a line means is said by its type; unknown types
-// and fields are ignored, fields of another type are as if they were not there,
-// and what is said after the end is not part of the answer:
+// DecodeLines returns a decoder for JSON lines in a small format that is easy to print
+// from any language. The type says what a line means. Unknown types and fields, and
+// fields of an unexpected type, are ignored. Text after the end is not part of the
+// answer.
 //
 //	{"type":"session","id":"s1"}                       the program's id of the session
 //	{"type":"text","text":"…"}                         a piece of the answer
 //	{"type":"message","text":"…"}                      a whole message
-//	{"type":"reasoning","text":"…"}                    what the agent thinks
+//	{"type":"reasoning","text":"…"}                    a piece of the agent's reasoning
 //	{"type":"tool","id":"1","name":"grep","state":"running"}  pending, running, done or failed
 //	{"type":"todos","todos":[{"text":"…","state":"pending"}]}  pending, in progress, completed or cancelled
-//	{"type":"usage","input":10,"output":5,"cost":0.01} since it was last told
-//	{"type":"activity"}                                something happens
-//	{"type":"end"}                                     the turn is over and went well
-//	{"type":"end","stop":"error","error":"…"}          or did not; see below
+//	{"type":"usage","input":10,"output":5,"cost":0.01} usage since the last such line
+//	{"type":"activity"}                                a sign of life
+//	{"type":"end"}                                     the turn has succeeded
+//	{"type":"end","stop":"error","error":"…"}          the turn has ended otherwise
 //
 // The stop of an end is the name of a [bgagent.StopReason]: "end of turn",
 // "length", "turn limit", "refused", "aborted", "interrupted" or "error".
@@ -104,8 +104,7 @@ func todoState(word string) bgagent.TodoState {
 	return bgagent.TodoPending
 }
 
-// stopReason reads the name of a stop reason. One that is not known is no
-// success.
+// stopReason returns the stop reason with the name. An unknown name counts as an error.
 func stopReason(word, problem string) bgagent.StopReason {
 	if word == "" {
 		if problem != "" {

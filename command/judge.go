@@ -13,39 +13,39 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// TurnError is the error of a turn that has failed or broken off.
+// TurnError is the error of a turn that failed or was interrupted.
 type TurnError struct {
 	Program string    // the executable, as its Program names it
 	Problem string    // what went wrong, in one line
-	Code    int       // the exit code; -1 when a signal has ended the program
-	Signal  os.Signal // which signal that was; nil for none
+	Code    int       // the exit code; -1 if a signal ended the program
+	Signal  os.Signal // the signal that ended the program; nil for none
 	Stderr  string    // the end of its standard error, at most 8 KiB
 }
 
 // Error returns the program and the problem in one line.
 func (e *TurnError) Error() string { return "command: " + e.Program + ": " + e.Problem }
 
-// outcome is what is known when a program has exited, beside what it has said.
+// outcome is what is known about an exited program, apart from its output.
 type outcome struct {
 	program string
 	plain   bool  // it prints plain text
-	stopped error // why it was told to stop; nil when it was not
+	stopped error // why it was told to stop; nil if it was not
 	code    int
 	signal  os.Signal
 	stderr  string
-	left    error // what of the turn could not be ended; nil for nothing
+	left    error // processes of the turn that could not be ended; nil for none
 }
 
-// interruptedCodes are the exit codes by which shells, and programs that catch
-// them, tell of the signals HUP, INT, KILL and TERM: 128 and the number.
+// interruptedCodes are the exit codes with which shells, and programs that catch
+// signals, report HUP, INT, KILL and TERM: 128 plus the signal's number.
 var interruptedCodes = []int{129, 130, 137, 143}
 
-// judge says how the turn ended. Only what the program has said itself is a
-// success; for plain text that is the exit code.
+// judge returns how the turn ended. A turn succeeds only if the program says so; a
+// program of plain text says so with its exit code.
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text}
-	if x.left != nil { // a turn that went well has no reason that could name it
+	if x.left != nil { // logged, because a turn that succeeds has no error to name it
 		t.client.log(slog.LevelWarn, x.left.Error(), t.session)
 	}
 	if x.plain {
@@ -87,7 +87,7 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	return end, t.problem(said, x)
 }
 
-// unsaid is how a turn ended of which the program has not said how.
+// unsaid returns how a turn ended if the program has not reported its end.
 func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
 	begun := said.known && !x.plain
 	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {
@@ -96,7 +96,7 @@ func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
 	return bgagent.StopError
 }
 
-// problem is the error for a turn that has failed or broken off.
+// problem returns the error of a turn that failed or was interrupted.
 func (t *turn) problem(said said, x outcome) *TurnError {
 	if said.end == nil && !said.known && !x.plain && x.code == 0 {
 		return &TurnError{Program: x.program, Problem: t.unknown(), Stderr: x.stderr}
@@ -112,11 +112,11 @@ func (t *turn) problem(said said, x outcome) *TurnError {
 	case said.end != nil && said.end.problem != "":
 		e.Problem, detail = oneLine(said.end.problem), ""
 	case said.end != nil:
-		e.Problem = "it said that the turn has failed"
+		e.Problem = "it reported that the turn failed"
 	case x.signal != nil:
 		e.Problem = fmt.Sprintf("it was ended by a signal from outside (%v)", x.signal)
 	case t.garbled && x.code == 0:
-		e.Problem, detail = "what it printed is no text in UTF-8; have it print UTF-8, or UTF-16 with a byte-order mark", ""
+		e.Problem, detail = "its output is not UTF-8 text; make it print UTF-8, or UTF-16 with a byte-order mark", ""
 	case x.code == 0:
 		e.Problem = "it exited with code 0 in the middle of the turn"
 	default:

@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// readText calls text for what can be read, in pieces that end with whole
-// characters; what is no UTF-8 is replaced. UTF-16 is read where a byte-order
-// mark says so. It reports whether something was no text.
+// readText reads r and calls text with pieces that end with whole characters. Invalid
+// UTF-8 is replaced. UTF-16 with a byte-order mark is decoded. It reports whether
+// anything was not text.
 func readText(r io.Reader, text func(string)) (garbled bool) {
 	r = jsonlines.UTF8(r)
 	buf := make([]byte, 32<<10)
@@ -37,8 +37,7 @@ func readText(r io.Reader, text func(string)) (garbled bool) {
 	}
 }
 
-// halfRune returns how many bytes at the end begin a character that has not
-// come whole.
+// halfRune returns how many bytes at the end of b belong to an incomplete character.
 func halfRune(b []byte) int {
 	for i := 1; i <= min(len(b), utf8.UTFMax-1); i++ {
 		if c := b[len(b)-i]; utf8.RuneStart(c) {
@@ -58,7 +57,7 @@ type tail struct {
 	cut bool
 }
 
-// maxStderr is how much of the end of standard error is kept.
+// maxStderr is how many bytes at the end of standard error are kept.
 const maxStderr = 8 << 10
 
 // Write implements [io.Writer].
@@ -76,7 +75,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// String returns what is kept, in whole lines, without what colours it.
+// String returns the kept text in whole lines, without escape sequences.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -89,9 +88,8 @@ func (t *tail) String() string {
 	return strings.TrimSpace(jsonlines.Clean(strings.ToValidUTF8(string(b), "")))
 }
 
-// hint returns the part of a program's standard error that says most in one
-// line: the last line that speaks of a permission that was refused, else of an
-// error, else the last line.
+// hint returns the most telling line of a program's standard error: the last line about
+// a refused permission, else the last line about an error, else the last line.
 func hint(stderr string) string {
 	lines := strings.Split(stderr, "\n")
 	last, best, rejected := "", "", ""
@@ -104,7 +102,7 @@ func hint(stderr string) string {
 		if low := strings.ToLower(l); strings.Contains(low, "error") || strings.Contains(low, "unknown") || strings.Contains(low, "invalid") {
 			best = l
 		}
-		if strings.Contains(l, "auto-rejecting") { // opencode, of a permission that nobody is there to give
+		if strings.Contains(l, "auto-rejecting") { // opencode writes this about permissions that nobody can grant
 			rejected = l
 		}
 	}

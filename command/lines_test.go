@@ -44,7 +44,7 @@ func TestTheEndOfStandardErrorIsKept(t *testing.T) {
 	require.Equal(t, strings.Repeat("y", maxStderr), e.String())
 }
 
-func TestHintIsTheLineThatSaysMost(t *testing.T) {
+func TestHintIsTheMostTellingLine(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "",
 		"starting\nError: no account\nfor more information, try --help": "Error: no account",
@@ -58,7 +58,7 @@ func TestHintIsTheLineThatSaysMost(t *testing.T) {
 	}
 }
 
-// zeros is an endless text without an end of line.
+// zeros is an endless text without a line end.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

@@ -9,22 +9,20 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// Opencode is opencode, called as opencode run --format json. Tested with
-// 1.18.34. The package opencode of this module sees much more of it, over its
-// server; this is for where there is none.
+// Opencode is opencode, called as opencode run --format json. Tested with 1.18.34. If
+// there is an opencode server, the package opencode of this module sees much more.
 //
-// The model is passed with --model as provider/model, [Agent].Profile with
-// --agent; opencode falls back to its default agent when there is none of that
-// name. There is no place for a system text, which is put before the first
-// prompt instead. All rules are passed on, with their patterns, in
-// OPENCODE_PERMISSION; "ask" becomes "deny", because a question that is
-// rejected ends the turn without an answer. They are merged into the user's own
-// configuration, where a name that it has already keeps its place, and rules
-// that it has for the agent come after them.
+// The model is passed with --model as provider/model, and [Agent].Profile with --agent.
+// If opencode has no agent of that name, it falls back to its default agent. It takes
+// no system text, so that is put in front of the first prompt. All rules are passed on
+// with their patterns in OPENCODE_PERMISSION. "ask" becomes "deny", because a rejected
+// question would end the turn without an answer. Opencode merges the rules into the
+// user's own configuration. A name that is there already keeps its place, and the user's
+// rules for the agent come after all others.
 //
-// A message is printed when it is whole, a tool call when it has ended. The
-// prompt goes to standard input, since opencode puts words with spaces that it
-// gets as arguments into quotation marks.
+// A message is printed once it is complete, and a tool call once it has ended. The
+// prompt goes to standard input, because opencode puts arguments with spaces into
+// quotation marks.
 func Opencode() Program {
 	return Program{
 		Executable: "opencode",
@@ -39,8 +37,8 @@ func Opencode() Program {
 	}
 }
 
-// opencodeKeeps is what opencode can be held to, and opencodeWords are its own
-// words for it.
+// opencodeKeeps declares which rules opencode can enforce. opencodeWords are its own
+// words for kinds of access.
 var (
 	opencodeKeeps = permission.Client{Name: "opencode", Others: permission.Handed, Keeps: map[permission.Kind]permission.Means{
 		permission.Read: permission.Handed, permission.Edit: permission.Handed, permission.Bash: permission.Handed, permission.Web: permission.Handed,
@@ -53,10 +51,10 @@ var (
 	}
 )
 
-// opencodeRules writes the rules as the permission object of opencode's
-// configuration, in which the last entry that matches decides, too. There is
-// only one entry for a name, and one for a pattern of it: rules that go back to
-// an earlier name after others cannot be written.
+// opencodeRules writes the rules as the permission object of opencode's configuration.
+// There, too, the last matching entry decides. The object has one entry for a name, and
+// one for each pattern in it, so rules that return to a name after other names cannot be
+// written.
 func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 	if err := opencodeKeeps.Check(rules); err != nil {
 		return nil, nil, err
@@ -75,12 +73,12 @@ func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 			action = `"allow"`
 		}
 		if r.Name == "*" && pattern == "*" {
-			entries = nil // decides over all before it
+			entries = nil // overrides everything before it
 		}
 		last := len(entries) - 1
 		if last < 0 || entries[last].name != r.Name {
 			if slices.ContainsFunc(entries, func(e entry) bool { return e.name == r.Name }) {
-				return nil, nil, errors.New("opencode takes all rules for one name together; put those for " + jsonString(r.Name) + " after each other")
+				return nil, nil, errors.New("opencode takes all rules for one name together; put those for " + jsonString(r.Name) + " next to each other")
 			}
 			entries = append(entries, entry{name: r.Name})
 			last++

@@ -13,63 +13,63 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Decoder reads one JSON object that a program has printed, and tells the Output
-// what it says. An object that it does not know is ignored: it calls nothing. The
-// line is valid JSON, and only during the call.
+// Decoder decodes one JSON object that a program has printed and calls the methods of
+// the Output. For an object that it does not know, it calls none. The line is valid JSON;
+// the slice must not be used after the call.
 type Decoder func(line []byte, o *Output)
 
-// Output is told by a [Decoder] what happens in a turn. It passes it on to the
+// Output receives from a [Decoder] what happens in a turn. It reports that to the
 // manager and keeps what the end of the turn needs. Its methods return at once.
 type Output struct {
 	r      *bgagent.Reporter
-	turn   int           // number of the turn in the session, from 1
-	before bgagent.Usage // what the session had used before the turn
+	turn   int           // number of the turn in the session, counted from 1
+	before bgagent.Usage // usage of the session before the turn
 
 	mu      sync.Mutex
-	cleaner jsonlines.Cleaner // of the message that is being written
-	acted   time.Time         // when activity was last passed on
+	cleaner jsonlines.Cleaner // cleans the current message
+	acted   time.Time         // when activity was last reported
 	known   bool
 	session string
-	text    []byte // of the message that is being written
-	last    string // the last whole message with any text
+	text    []byte // text of the current message
+	last    string // text of the last finished message that had any
 	lastErr string
-	closed  bool // what comes now belongs to a new message
-	called  bool // a tool was called since there was text: the manager begins anew
+	closed  bool // the next text begins a new message
+	called  bool // a tool was called after the last text, so the manager begins a new message
 	tools   []bgagent.MessageTool
-	total   bgagent.Usage // of the session, where the program tells it
+	total   bgagent.Usage // usage of the session, if totaled is set
 	totaled bool
 	end     *ending
 	sealed  bool // end is final
 
-	background []string       // what the program still does beside the turn
-	waited     bool           // the end was told while there was some
-	denied     []string       // the names of tools that were refused
-	times      map[string]int // how many calls had an id, where it were several
+	background []string       // work that the program still does in the background
+	waited     bool           // the end was reported while there was such work
+	denied     []string       // names of refused tools
+	times      map[string]int // number of calls with an id, if there were several
 }
 
-// ending is how a program says that its turn has ended.
+// ending is a reported end of a turn.
 type ending struct {
 	stop    bgagent.StopReason
 	text    string
 	problem string
 }
 
-// maxText bounds the text that is kept of one message, a little above what the
-// manager keeps, so that it can see that there was more.
+// maxText bounds the text that is kept of one message. It is a little more than the
+// manager keeps, so that the manager sees that there was more.
 const maxText = 1<<20 + 4
 
 // maxTools bounds the tool calls that are kept for Messages.
 const maxTools = 1000
 
-// What else a program says is bounded, too, whatever it prints.
+// Everything else that is kept of a program's output is bounded, too.
 const (
 	maxName    = 200 // bytes of the name of a tool, and of the id of a call
 	maxSession = 4 << 10
 	maxProblem = 64 << 10
 )
 
-// short returns the id, or one that stands for it when it is long. It holds on to
-// nothing that the id is a part of.
+// short returns the id, or a short substitute if it is long. The substitute does not
+// keep the memory of the id.
 func short(id string) string {
 	if len(id) <= maxName {
 		return id
@@ -82,9 +82,8 @@ func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 	return &Output{r: r, turn: turn, before: before}
 }
 
-// Known says that the line was one of the program's, though there is nothing to
-// tell. The other methods imply it. A program none of whose lines are known is
-// not the one that was expected.
+// Known marks the line as one of the program's, if there is nothing else to report. The
+// other methods imply it. A program without any known line is not the expected one.
 func (o *Output) Known() { o.locked(func() {}) }
 
 func (o *Output) locked(f func()) {
@@ -94,7 +93,7 @@ func (o *Output) locked(f func()) {
 	f()
 }
 
-// Session tells the program's own id of the session.
+// Session reports the program's own id of the session.
 func (o *Output) Session(id string) {
 	o.locked(func() {
 		if id != "" && len(id) <= maxSession {
@@ -103,13 +102,12 @@ func (o *Output) Session(id string) {
 	})
 }
 
-// Text tells a piece of the message that the agent writes. What comes after the
-// end of the turn is not the agent's answer, and counts as activity only; see
-// [Output.GoesOn].
+// Text reports a piece of the agent's current message. After the end of the turn, text
+// only counts as activity; see [Output.GoesOn].
 func (o *Output) Text(piece string) { o.write(piece, false) }
 
-// Message tells a whole message. It ends the one before. Escape sequences and
-// control characters are removed, here and wherever text is told.
+// Message reports a whole message. It ends the message before. As in all other text,
+// escape sequences and control characters are removed.
 func (o *Output) Message(text string) { o.write(text, true) }
 
 func (o *Output) write(s string, whole bool) {
@@ -137,15 +135,14 @@ func (o *Output) write(s string, whole bool) {
 	}
 }
 
-// addLocked adds to the message that is being written, and returns what to tell.
+// addLocked adds a piece to the current message, and returns the text to report.
 func (o *Output) addLocked(s string) string {
 	if s == "" {
 		return ""
 	}
 	between := ""
 	if o.closed {
-		// Pieces that follow each other without a tool call between them are one
-		// text to the manager.
+		// The manager joins pieces without a tool call between them into one text.
 		if !o.called {
 			between = "\n\n"
 		}
@@ -158,17 +155,17 @@ func (o *Output) addLocked(s string) string {
 	return between + s
 }
 
-// closeLocked ends the message that is being written. It returns what the end of
-// it adds to the text.
+// closeLocked ends the current message. It returns the text that was held back, which
+// must be reported.
 func (o *Output) closeLocked() (rest string) {
 	rest = o.addLocked(o.cleaner.Rest())
-	if len(o.text) > 0 && !o.closed { // else it has been copied
+	if len(o.text) > 0 && !o.closed { // otherwise last has the text already
 		o.last, o.closed = string(o.text), true
 	}
 	return rest
 }
 
-// Reasoning tells that the agent is thinking, and what.
+// Reasoning reports a piece of the agent's reasoning.
 func (o *Output) Reasoning(piece string) {
 	o.Known()
 	if piece = jsonlines.Clean(piece); piece != "" {
@@ -176,9 +173,9 @@ func (o *Output) Reasoning(piece string) {
 	}
 }
 
-// Tool tells of a tool call, or how far it has got. The id need only be unique
-// among the calls that have not ended: a call that is told by its name once more,
-// after one of that id has ended, is another one.
+// Tool reports a tool call or its new state. The id need only be unique among the calls
+// that have not ended. After a call has ended, a report with its id and a name is a new
+// call.
 func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 	id = strconv.Itoa(o.turn) + "." + short(id)
 	t := bgagent.MessageTool{ID: id, Name: oneLine(cut(jsonlines.Clean(name), maxName)), State: state}
@@ -202,9 +199,9 @@ func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 	o.r.Tool(t)
 }
 
-// toolLocked notes a call, gives it what is known of it, and returns the text
-// that is to be told before it. It reports whether the call had ended before:
-// then nothing is to be told of it, as that would count it again.
+// toolLocked records a call and fills in what is known about it. It returns the text to
+// report before the call. It also reports whether the call had ended before; such a call
+// must not be reported, because it would count twice.
 func (o *Output) toolLocked(t *bgagent.MessageTool) (text string, ended bool) {
 	i := -1
 	if times := o.times[t.ID]; times > 1 {
@@ -241,10 +238,10 @@ func (o *Output) indexLocked(id string) int {
 	return slices.IndexFunc(o.tools, func(x bgagent.MessageTool) bool { return x.ID == id })
 }
 
-// again is the id of the nth call that the program has given this one.
+// again returns our id for the nth call with the same id.
 func again(id string, n int) string { return id + "#" + strconv.Itoa(n) }
 
-// Todos tells the agent's whole todo list.
+// Todos reports the agent's whole todo list.
 func (o *Output) Todos(list []bgagent.Todo) {
 	o.Known()
 	for i := range list {
@@ -253,7 +250,7 @@ func (o *Output) Todos(list []bgagent.Todo) {
 	o.r.Todos(list)
 }
 
-// Usage tells what was used since it was last told.
+// Usage reports the usage since the last report.
 func (o *Output) Usage(u bgagent.Usage) {
 	o.Known()
 	u = bgagent.Usage{InputTokens: max(u.InputTokens, 0), OutputTokens: max(u.OutputTokens, 0), Cost: max(u.Cost, 0)}
@@ -262,9 +259,8 @@ func (o *Output) Usage(u bgagent.Usage) {
 	}
 }
 
-// TotalUsage tells what the session has used since its beginning, in the turns
-// before this one too. When that is less than was told in those, the program has
-// begun to count anew.
+// TotalUsage reports the usage of the whole session, including its earlier turns. If it
+// is less than in the earlier turns, the program has restarted its count.
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
 	o.locked(func() {
@@ -284,8 +280,8 @@ func (o *Output) TotalUsage(u bgagent.Usage) {
 	o.Usage(delta)
 }
 
-// Activity tells that something has happened that no other method tells. It is
-// passed on once a second at most.
+// Activity reports a sign of life that no other method reports. The manager is told at
+// most once a second.
 func (o *Output) Activity() {
 	now, due := time.Now(), false
 	o.locked(func() {
@@ -298,18 +294,18 @@ func (o *Output) Activity() {
 	}
 }
 
-// Problem tells of an error that need not be the end of the turn. When the turn
-// fails without a word, it is named.
+// Problem reports an error that need not end the turn. If the turn fails without a
+// reason, the last problem is named.
 func (o *Output) Problem(text string) {
 	o.locked(func() { o.lastErr = bounded(text) })
 	o.r.Activity()
 }
 
-// bounded returns what can be kept of a problem.
+// bounded returns the text of a problem, cleaned and cut.
 func bounded(text string) string { return strings.Clone(jsonlines.Clean(cut(text, maxProblem))) }
 
-// Denied tells that the agent was refused a tool. The reason of a turn that ends
-// badly names it.
+// Denied reports that the agent was refused a tool. If the turn ends badly, the reason
+// names the tool.
 func (o *Output) Denied(tool string) {
 	o.locked(func() {
 		if len(o.denied) < maxDenied {
@@ -320,15 +316,15 @@ func (o *Output) Denied(tool string) {
 
 const maxDenied = 100
 
-// End tells that the turn has ended, and how. Text is the agent's whole answer;
-// when it is empty the last message counts. Problem says what went wrong. When
-// a program says so several times, the last time counts.
+// End reports that the turn has ended, and how. text is the agent's whole answer; if it
+// is empty, the last message is the answer. problem says what went wrong. If End is
+// called several times, the last call counts.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
 }
 
-// GoesOn takes back what End has told: what follows belongs to the turn again.
+// GoesOn takes back an End: the turn continues.
 func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {
@@ -345,10 +341,10 @@ func (o *Output) conclude(end *ending) {
 	}
 }
 
-// Background tells what the program itself still does beside the turn, such as a
-// command that runs in the background: the whole list. As long as there is
-// something, what End has told is not the end, for the agent hears of it and goes
-// on. A program that exits before then has broken off.
+// Background reports the whole list of work that the program does in the background,
+// such as running commands. While the list is not empty, an End does not end the turn,
+// because the agent is told about the results and continues. If the program exits before
+// that, the turn is interrupted.
 func (o *Output) Background(work []string) {
 	o.locked(func() {
 		o.background = o.background[:0]
@@ -358,7 +354,7 @@ func (o *Output) Background(work []string) {
 	})
 }
 
-// seal makes what was said of the end final, if anything was.
+// seal makes the reported end final. It reports whether there is one.
 func (o *Output) seal() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -366,7 +362,7 @@ func (o *Output) seal() bool {
 	return o.sealed
 }
 
-// answer returns the agent's last message, as far as it has got.
+// answerLocked returns the agent's answer so far.
 func (o *Output) answerLocked() string {
 	switch {
 	case o.end != nil && o.end.text != "":
@@ -377,7 +373,7 @@ func (o *Output) answerLocked() string {
 	return o.last
 }
 
-// said is what an Output has been told in the end.
+// said is a copy of what an Output has received.
 type said struct {
 	known   bool
 	session string
@@ -391,7 +387,7 @@ type said struct {
 	background, denied []string
 }
 
-// said returns what has been told so far.
+// said returns what the Output has received so far.
 func (o *Output) said() said {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -402,11 +398,11 @@ func (o *Output) said() said {
 	}
 }
 
-// brief is the part of said that costs nothing.
+// brief is the part of said that is cheap to copy.
 type brief struct {
 	known, sealed bool
-	over          bool // the turn has ended, as far as is known
-	waited        bool // the end was told while the program did something in the background
+	over          bool // an end is reported and no work in the background is left
+	waited        bool // the end was reported while there was work in the background
 	session       string
 }
 
@@ -419,8 +415,8 @@ func (o *Output) brief() brief {
 	}
 }
 
-// cut returns at most n bytes of s, and no half rune. What it has cut off is not
-// held on to.
+// cut returns at most n bytes of s, without splitting a character. A shortened result
+// does not keep the memory of s.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s

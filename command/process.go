@@ -13,22 +13,22 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// process is a program that runs for one turn.
+// process is the running program of one turn.
 type process struct {
 	*procs.Program
 	stdout *os.File
 	stderr *os.File
-	input  *os.File // writing end of standard input; nil for none
+	input  *os.File // writing end of standard input; nil if that is empty
 
 	feeding sync.WaitGroup
 }
 
-// drainTime is how long what is still in the pipes may take to be read once the
-// program and what it started have ended. Only a process that could not be
-// found and holds them open makes it matter.
+// drainTime is how long the pipes are still read after the program and everything that
+// it started have ended. It only passes in full if a process that was not found keeps
+// them open.
 const drainTime = time.Second
 
-// start starts the program. What it prints must be read.
+// start starts the program. The caller must read its output.
 func start(spec procs.Spec, toStdin bool) (*process, error) {
 	p := &process{}
 	var in, out, errs *os.File // the program's ends
@@ -62,20 +62,20 @@ func closeAll(files ...*os.File) {
 	}
 }
 
-// startError says what to do about a program that could not be started.
+// startError adds to the error of a start what to do about it.
 func startError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
-		return fmt.Errorf("it is no program for this machine, or a script without #! in its first line: %w", err)
+		return fmt.Errorf("it is not a program for this machine, or it is a script without #! in its first line: %w", err)
 	case errors.Is(err, syscall.E2BIG):
-		return fmt.Errorf("its arguments and environment are longer than the system allows; shorten what the agent is given in them: the prompt and the system text, Agent.Args, Agent.Env: %w", err)
+		return fmt.Errorf("its arguments and environment are longer than the system allows; shorten the prompt, the system text, Agent.Args or Agent.Env: %w", err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("it must not be executed; make it executable: %w", err)
+		return fmt.Errorf("it is not executable; make it executable: %w", err)
 	}
 	return err
 }
 
-// feed begins to write the prompt to standard input. A program need not read it.
+// feed starts writing the prompt to standard input. The program need not read it.
 func (p *process) feed(text string) {
 	p.feeding.Go(func() {
 		_, _ = io.WriteString(p.input, text)
@@ -83,8 +83,8 @@ func (p *process) feed(text string) {
 	})
 }
 
-// finish ends what the program has left running, and waits until the readers
-// are done with what is in the pipes. The error names what could not be ended.
+// finish ends the processes that the program has left running, and waits until the
+// readers have emptied the pipes. The error names the processes that could not be ended.
 func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
 	left := p.Finish(grace)
 	done := make(chan struct{})
@@ -97,7 +97,7 @@ func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
 	select {
 	case <-done:
 	case <-timer.C:
-		// Who holds them is not ours to end; their readers must not wait.
+		// A process that was not found holds the pipes open, but the readers must end.
 		past := time.Now().Add(-time.Second)
 		for _, f := range []*os.File{p.stdout, p.stderr} {
 			if f.SetReadDeadline(past) != nil {

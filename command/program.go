@@ -13,78 +13,78 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Program says how one kind of command line is called and read. It is plain
-// data: take a preset, change what is different, or write one from scratch.
+// Program says how one kind of command line is called and read. It is plain data: take
+// a preset and change it, or write one from scratch.
 //
-// Arguments may hold the placeholders {prompt}, {session} (the program's own id
-// of the session), {model}, {profile}, {system} and {directory}; {model|json}
-// is the same as a quoted JSON string, which also is one of TOML. They are
-// replaced in one go, and no shell sees them.
+// Arguments may contain the placeholders {prompt}, {session} (the program's own id of
+// the session), {model}, {profile}, {system} and {directory}. {model|json} is the value
+// as a quoted JSON string, which is also a TOML string. All placeholders are replaced in
+// one pass, and no shell sees them.
 type Program struct {
-	// Executable is the name of the program, looked up in the host's PATH, or
-	// its path. It also is what the program is called in errors.
+	// Executable is the path of the program, or its name, which is looked up in the
+	// host's PATH. Errors call the program by this name.
 	Executable string
 
-	// Start is how a session is begun, Resume how one is gone on with. Without
-	// a Resume every turn begins a new session, and the program knows nothing of
-	// the turns before.
+	// Start is the call that begins a session, and Resume the call that continues one.
+	// Without a Resume, every turn begins a new session, and the program knows nothing
+	// about earlier turns.
 	Start, Resume Form
 
-	// Arguments that are added where there is something to say, after those of
-	// the Form: the model, the [Agent].Profile, the host's system text. A
-	// program without Model or Profile is refused one. Without System the text
-	// is put before the first prompt of the session.
+	// Model, Profile and System are the arguments for the model, the [Agent].Profile
+	// and the host's system text. They follow those of the Form, if there is such a
+	// value. Without Model or Profile, a turn that has such a value fails. Without
+	// System, the text is put in front of the session's first prompt.
 	Model, Profile, System []string
 
-	// Rules turns the permissions of a task into arguments and into
-	// environment variables, each NAME=value. It returns an error when a rule
-	// denies something that the program cannot be kept from. When nil, rules
-	// that deny anything this package has a name for are refused.
+	// Rules turns the permissions of a task into arguments and environment variables,
+	// each NAME=value. It returns an error if a rule denies something that the program
+	// cannot be kept from. If Rules is nil, every rule that denies or asks is refused.
 	Rules func(rules []bgagent.Permission) (args, env []string, err error)
 
-	// Overrides are the flags, and the keys of settings, by which [Agent].Args
-	// could undo what Rules has made: they are refused in a turn that has rules. A
-	// key stands for those below it, too. What Rules returns comes after
-	// [Agent].Args, and a variable that it sets must not be set by [Agent].Env.
+	// Overrides are the flags and the keys of settings with which [Agent].Args could
+	// undo the result of Rules. They are refused in a turn that has rules. A key also
+	// stands for the keys below it. The arguments from Rules come after [Agent].Args. If
+	// [Agent].Env sets a variable that Rules sets, the turn fails.
 	Overrides []string
 
-	// Decode returns a decoder for the lines of one turn. When nil the whole
-	// output is the answer and exit code 0 says that it is whole.
+	// Decode returns a decoder for the lines of one turn. If Decode is nil, the whole
+	// output is the answer, and exit code 0 means that it is complete.
 	Decode func() Decoder
 
-	// Environ names the variables of the host's environment that the program
-	// needs beside [DefaultEnviron]; a name may end with *.
+	// Environ names the variables of the host's environment that the program needs in
+	// addition to [DefaultEnviron]. A name may end with *.
 	Environ []string
 
-	// Interrupt is the signal that asks the program to end; SIGTERM when nil.
-	// It has no meaning on Windows.
+	// Interrupt is the signal that asks the program to end. Nil means SIGTERM. It has no
+	// effect on Windows.
 	Interrupt os.Signal
 
-	// NewSession says that the program gives a session that is gone on with a
-	// new id. Otherwise another id than the one asked for is an error: some
-	// programs begin a new session when they do not find the old one.
+	// NewSession says that the program may give a continued session a new id. Without
+	// it, any id other than the requested one is an error, because some programs begin a
+	// new session if they do not find the old one.
 	NewSession bool
 
-	// Commands are the characters with which a prompt begins that the program
-	// takes for a command to itself, such as "/" for one that has /quit. A task
-	// is none: the line "The task:" is put before such a prompt.
+	// Commands are the characters that begin a command to the program itself, such as
+	// "/" if it has /quit. The line "The task:" is put in front of a prompt that begins
+	// with one of them, because a task is no such command.
 	Commands string
 
-	// ForgetsUnanswered says that the program does not keep a session in which
-	// its agent has not said or done anything. What follows begins a new one
-	// then, and the earlier prompts are put before the new one.
+	// ForgetsUnanswered says that the program loses a session in which its agent has not
+	// said or done anything. The next turn then begins a new session, with the earlier
+	// prompts in front of its own.
 	ForgetsUnanswered bool
 }
 
-// Form is one way to call a program: Args, then what is added for the model and
-// the like, then [Agent].Args, then what comes of the rules, then Prompt.
+// Form is one way to call a program. Its arguments are, in this order: Args, those for
+// the model, the profile and the system text, [Agent].Args, those from the rules, and
+// Prompt.
 //
-// When no argument of Prompt has {prompt}, the prompt goes to standard input;
-// otherwise that is empty. A prompt that is too long for an argument (128 KiB on
-// Linux) is passed in the form Stdin in place of Prompt, and is an error
-// where that is nil. A prompt that begins with a dash and stands alone in its
-// argument, with no "--" before it, is passed with a space before it, so
-// that no program takes it for a flag.
+// If an argument of Prompt contains {prompt}, standard input is empty; otherwise the
+// prompt goes to standard input. If the prompt is too long for an argument (128 KiB on
+// Linux), Stdin replaces Prompt, and the prompt goes to standard input; if Stdin is
+// nil, that is an error. If the prompt is an argument of its own, begins with a dash
+// and has no "--" in front of it, it is passed with a leading space, so that no program
+// takes it for a flag.
 type Form struct {
 	Args   []string
 	Prompt []string
@@ -93,22 +93,22 @@ type Form struct {
 
 func (f Form) isZero() bool { return f.Args == nil && f.Prompt == nil && f.Stdin == nil }
 
-// maxArgument is the longest argument that Linux takes, MAX_ARG_STRLEN less the
-// terminating zero. Elsewhere only the sum of all arguments has a limit, which
-// is not less.
+// maxArgument is the longest argument that Linux accepts: MAX_ARG_STRLEN minus the
+// terminating zero. Other systems only limit the sum of all arguments, and not to
+// less.
 const maxArgument = 128<<10 - 1
 
-// turnSpec is what is put into the arguments of one turn.
+// turnSpec has the values for the arguments of one turn.
 type turnSpec struct {
 	prompt    string
-	session   string // the program's own; empty for a new one
+	session   string // the program's own id; empty for a new session
 	model     string
 	profile   string
 	system    string
 	directory string
 	args      []string // Agent.Args
-	before    []string // of Agent.Command
-	set       []string // of Agent.Env, NAME=value
+	before    []string // the arguments in Agent.Command
+	set       []string // the entries NAME=value of Agent.Env
 	rules     []bgagent.Permission
 }
 
@@ -117,10 +117,10 @@ type invocation struct {
 	args    []string
 	env     []string
 	stdin   string
-	toStdin bool // else standard input is empty
+	toStdin bool // whether stdin is written; otherwise standard input is empty
 }
 
-// invoke puts the arguments of a turn together.
+// invoke returns the call for a turn.
 func (p *Program) invoke(t turnSpec) (invocation, error) {
 	var call invocation
 	form := p.Start
@@ -136,7 +136,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	const always = "always" // the form itself is not about anything
+	const always = "always" // the arguments of the form need no value
 	for _, o := range []struct {
 		what, value string
 		args        []string
@@ -147,7 +147,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 		case o.value == "":
 			continue
 		case o.args == nil && o.what != always:
-			return call, fmt.Errorf("%s cannot be told which %s to use; %q was asked for", p.Executable, o.what, o.value)
+			return call, fmt.Errorf("%s cannot be told which %s to use, but %q was requested; leave it empty", p.Executable, o.what, o.value)
 		}
 		for _, arg := range o.args {
 			s, err := t.expand(arg, false)
@@ -177,24 +177,24 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	}
 	for _, s := range slices.Concat(call.args, call.env, []string{call.stdin}) {
 		if strings.IndexByte(s, 0) >= 0 {
-			return call, errors.New("the prompt, or what is passed with it, holds a NUL byte, which cannot be passed on; remove it")
+			return call, errors.New("the prompt, or another argument, contains a NUL byte, which cannot be passed on; remove it")
 		}
 	}
 	return call, nil
 }
 
-// lead is put before a prompt that the program would take for a command.
+// lead is put in front of a prompt that the program would take for a command.
 const lead = "The task:\n\n"
 
-// takesForCommand reports whether the program would take the prompt for a
-// command. Space before it, and what JavaScript takes for it, does not count.
+// takesForCommand reports whether the program would take the prompt for a command. White
+// space in front of it, as JavaScript defines that, does not count.
 func (p *Program) takesForCommand(prompt string) bool {
 	prompt = strings.TrimLeftFunc(prompt, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	first, _ := utf8.DecodeRuneInString(prompt)
 	return prompt != "" && strings.ContainsRune(p.Commands, first)
 }
 
-// addPrompt adds the last arguments, and standard input.
+// addPrompt adds the arguments of the prompt, and standard input.
 func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 	tail := form.Prompt
 	if hasPlaceholder(tail, "prompt") && len(t.prompt) >= maxArgument-1024 {
@@ -218,10 +218,10 @@ func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 	return nil
 }
 
-// tooLong is the error for what does not fit into an argument, with what else
-// stands in it.
+// tooLong returns the error for a text that does not fit into an argument. It leaves
+// some room for the other text in the argument.
 func tooLong(what, text, program string) error {
-	return fmt.Errorf("the %s has %d bytes, and %s takes it as an argument, of which %d bytes is the most; shorten it, or put it into a file and name that", what, len(text), program, maxArgument-1024)
+	return fmt.Errorf("the %s has %d bytes, but %s takes it as an argument of at most %d bytes; shorten it, or put it into a file and name that", what, len(text), program, maxArgument-1024)
 }
 
 var placeholders = []string{"prompt", "session", "model", "profile", "system", "directory"}
@@ -232,8 +232,8 @@ func hasPlaceholder(args []string, name string) bool {
 	})
 }
 
-// expand replaces the placeholders of one argument. A value that stands alone in
-// it must not become a flag: models are named by language models, too.
+// expand replaces the placeholders of one argument. A value that is a whole argument
+// must not become a flag, because language models may name models, too.
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
 		return arg, nil
@@ -243,7 +243,7 @@ func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	for i, name := range placeholders {
 		if v := values[i]; arg == "{"+name+"}" && strings.HasPrefix(v, "-") && !literal {
 			if name != "prompt" && name != "system" {
-				return "", fmt.Errorf("the %s %s begins with a dash and would be taken for a flag; give its name without", name, strconv.Quote(v))
+				return "", fmt.Errorf("the %s %s begins with a dash and would be taken for a flag; give its name without the dash", name, strconv.Quote(v))
 			}
 			return " " + v, nil
 		}
@@ -255,7 +255,7 @@ func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	return strings.NewReplacer(pairs...).Replace(arg), nil
 }
 
-// check says what is wrong with a program that somebody has written.
+// check returns what is wrong with the program.
 func (p *Program) check() error {
 	if p.Executable == "" {
 		return errors.New("Program.Executable is empty; it must name the program to run")
@@ -268,14 +268,14 @@ func (p *Program) check() error {
 			continue
 		}
 		if hasPlaceholder(f.form.Stdin, "prompt") {
-			return fmt.Errorf("Program.%s.Stdin has {prompt}; it is for prompts on standard input", f.name)
+			return fmt.Errorf("Program.%s.Stdin has {prompt}; remove it, because the form is for prompts on standard input", f.name)
 		}
 		if hasPlaceholder(f.form.Args, "prompt") {
-			return fmt.Errorf("Program.%s.Args has {prompt}; it belongs into Program.%s.Prompt", f.name, f.name)
+			return fmt.Errorf("Program.%s.Args has {prompt}; move it to Program.%s.Prompt", f.name, f.name)
 		}
 	}
 	if f := p.Resume; !f.isZero() && !hasPlaceholder(slices.Concat(f.Args, f.Prompt), "session") {
-		return errors.New("Program.Resume has no {session}; it must say which session to go on with")
+		return errors.New("Program.Resume has no {session}; it must say which session to continue")
 	}
 	return nil
 }

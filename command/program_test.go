@@ -22,13 +22,13 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 		{"codex again", Codex(), turnSpec{prompt: "x", session: "01a2", model: "m"}, `exec|resume|--json|--skip-git-repo-check|--model=m|01a2|-`, "x", ""},
 		{"gemini", Gemini(), turnSpec{prompt: "x", model: "m", system: "be brief"}, `--output-format|stream-json|--model=m`, "be brief\n\nx", ""},
 		{"gemini again", Gemini(), turnSpec{prompt: "x", session: "s", system: "be brief"}, `--output-format|stream-json|--resume=s`, "x", ""},
-		{"gemini has no profiles", Gemini(), full, "", "", `gemini cannot be told which profile to use; "p" was asked for`},
+		{"gemini has no profiles", Gemini(), full, "", "", `gemini cannot be told which profile to use, but "p" was requested`},
 		{"opencode", Opencode(), full, `run|--format|json|--model=m|--agent=p|--more`, "be \"brief\"\n\n--do it", ""},
 		{"opencode again", Opencode(), turnSpec{prompt: "x", session: "ses_1"}, `run|--format|json|--session=ses_1`, "x", ""},
 		{"claude", Claude(), full, `-p|--output-format|stream-json|--verbose|--include-partial-messages|--model=m|--agent=p|--append-system-prompt=be "brief"|--more`, "--do it", ""},
 		{"claude again", Claude(), turnSpec{prompt: "x", session: "s"}, `-p|--output-format|stream-json|--verbose|--include-partial-messages|--resume=s`, "x", ""},
 		{"text", Text("x"), turnSpec{prompt: "p", args: []string{"-q"}}, `-q`, "p", ""},
-		{"text has no model", Text("x"), turnSpec{prompt: "p", model: "big"}, "", "", `x cannot be told which model to use; "big" was asked for`},
+		{"text has no model", Text("x"), turnSpec{prompt: "p", model: "big"}, "", "", `x cannot be told which model to use, but "big" was requested`},
 		{"lines again", Lines("x"), turnSpec{prompt: "p", session: "s"}, `--session=s`, "p", ""},
 		{"a session that is a flag", Codex(), turnSpec{prompt: "x", session: "--last"}, "", "", `the session "--last" begins with a dash`},
 		{"NUL", Codex(), turnSpec{prompt: "x", model: "a\x00b"}, "", "", "NUL byte"},
@@ -47,7 +47,7 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 	}
 }
 
-func TestAPromptIsNoCommandToTheProgram(t *testing.T) {
+func TestAPromptIsNeverACommandToTheProgram(t *testing.T) {
 	for prompt, led := range map[string]bool{
 		"/quit": true, "/src/main.go has a bug": true, " \n\t/help": true, "\u00a0\ufeff/help": true, "/": true,
 		"look at /src/main.go": false, "!ls": false, "# a title": false, "": false, "\n": false,
@@ -64,14 +64,14 @@ func TestAPromptIsNoCommandToTheProgram(t *testing.T) {
 	}
 	call, err := (&Program{Executable: "x"}).invoke(turnSpec{prompt: "/quit"})
 	require.NoError(t, err)
-	require.Equal(t, "/quit", call.stdin, "a program that has no commands is given the prompt as it is")
+	require.Equal(t, "/quit", call.stdin, "a program without commands gets the prompt as it is")
 	gemini := Gemini()
 	call, err = gemini.invoke(turnSpec{prompt: "go", system: "/always be brief"})
 	require.NoError(t, err)
 	require.Equal(t, "The task:\n\n/always be brief\n\ngo", call.stdin)
 }
 
-func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
+func TestAPromptAsAnArgumentIsNeverAFlag(t *testing.T) {
 	for _, tc := range []struct {
 		form Form
 		want string
@@ -90,11 +90,11 @@ func TestAPromptAsAnArgumentIsNoFlag(t *testing.T) {
 	}
 }
 
-func TestASystemTextThatIsTooLongIsNamed(t *testing.T) {
+func TestATooLongSystemTextIsNamed(t *testing.T) {
 	long := strings.Repeat("s", 200<<10)
 	for _, p := range []Program{Codex(), Claude()} {
 		_, err := p.invoke(turnSpec{prompt: "x", system: long})
-		require.ErrorContains(t, err, "the system text has 204800 bytes, and "+p.Executable+" takes it as an argument", "not the prompt")
+		require.ErrorContains(t, err, "the system text has 204800 bytes, but "+p.Executable+" takes it as an argument", "not the prompt")
 	}
 	for _, p := range []Program{Gemini(), Opencode()} {
 		call, err := p.invoke(turnSpec{prompt: "x", system: long})
@@ -128,17 +128,17 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 	}{
 		{"codex: none", Codex(), nil, "", ""},
 		{"codex: that the host keeps", Codex(), []bgagent.Permission{kept}, "", ""},
-		{"codex: of other tools", Codex(), []bgagent.Permission{rule("mcp_*", "*", no)}, "", `codex cannot be kept from what it does not know by that name, as the rule "mcp_*" deny asks`},
+		{"codex: of other tools", Codex(), []bgagent.Permission{rule("mcp_*", "*", no)}, "", `codex cannot be kept from a tool that it does not know, as the rule "mcp_*" (deny) requires`},
 		{"codex: no agents of its own", Codex(), []bgagent.Permission{rule("Task", "*", no)}, `-c|features.multi_agent=false`, ""},
 		{"codex: other words", Codex(), []bgagent.Permission{rule("Execute", "*", no), rule("delete", "*", no), rule("fetch", "*", ask)}, `-c|sandbox_mode="read-only"|-c|features.shell_tool=false|-c|web_search="disabled"|-c|sandbox_workspace_write.network_access=false`, ""},
 		{"codex: everything", Codex(), []bgagent.Permission{all}, `-c|sandbox_mode="workspace-write"`, ""},
 		{"codex: look only", Codex(), []bgagent.Permission{all, rule("edit", "*", no), rule("webfetch", "*", ask)}, `-c|sandbox_mode="read-only"|-c|web_search="disabled"|-c|sandbox_workspace_write.network_access=false`, ""},
 		{"codex: no commands", Codex(), []bgagent.Permission{rule("bash", "", no)}, `-c|features.shell_tool=false`, ""},
 		{"codex: allowed again", Codex(), []bgagent.Permission{none, all}, `-c|sandbox_mode="workspace-write"`, ""},
-		{"codex: nothing at all", Codex(), []bgagent.Permission{none}, "", `codex cannot be kept from reading, as the rule "*" deny asks; take the rule out, or use another agent`},
-		{"codex: some files", Codex(), []bgagent.Permission{rule("edit", "*.go", no)}, "", `codex cannot be kept from editing some files only, as the rule "edit *.go" deny asks`},
+		{"codex: nothing at all", Codex(), []bgagent.Permission{none}, "", `codex cannot be kept from reading, as the rule "*" (deny) requires; remove the rule, or use another agent`},
+		{"codex: some files", Codex(), []bgagent.Permission{rule("edit", "*.go", no)}, "", `codex cannot be kept from editing some files only, as the rule "edit *.go" (deny) requires`},
 		{"codex: denied but for some", Codex(), []bgagent.Permission{rule("edit", "*", no), rule("edit", "docs/*", yes)}, `-c|sandbox_mode="read-only"`, ""},
-		{"codex: some commands", Codex(), []bgagent.Permission{rule("bash", "rm *", ask)}, "", `codex cannot be kept from running some commands only, as the rule "bash rm *" ask asks`},
+		{"codex: some commands", Codex(), []bgagent.Permission{rule("bash", "rm *", ask)}, "", `codex cannot be kept from running some commands only, as the rule "bash rm *" (ask) requires`},
 		{"codex: some addresses", Codex(), []bgagent.Permission{rule("webfetch", "*evil*", no)}, "", "codex cannot be kept from some addresses only"},
 		{"gemini: none", Gemini(), nil, "", ""},
 		{"gemini: everything", Gemini(), []bgagent.Permission{all}, "--approval-mode=yolo", ""},
@@ -151,18 +151,18 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 		{"opencode: none", Opencode(), nil, "", ""},
 		{"opencode: in order", Opencode(), []bgagent.Permission{rule("edit", "*", no), all, rule("bash", "*", yes), rule("bash", "rm *", ask), rule("bash", "ls", yes), rule("bash", "rm *", no), rule("edit", "", no)},
 			`OPENCODE_PERMISSION={"*":{"*":"allow"},"bash":{"*":"allow","ls":"allow","rm *":"deny"},"edit":{"*":"deny"}}`, ""},
-		{"opencode: back to a name", Opencode(), []bgagent.Permission{rule("edit", "*", no), rule("b*", "*", no), rule("edit", "x", yes)}, "", `put those for "edit" after each other`},
+		{"opencode: back to a name", Opencode(), []bgagent.Permission{rule("edit", "*", no), rule("b*", "*", no), rule("edit", "x", yes)}, "", `put those for "edit" next to each other`},
 		{"claude: none", Claude(), nil, "", ""},
 		{"claude: look only", Claude(), []bgagent.Permission{rule("edit", "*", no), rule("bash", "git log *", yes), rule("bash", "rm *", no), rule("mcp__db__drop", "*", no)},
 			"--allowedTools=Bash(git log *)|--disallowedTools=Edit,Write,NotebookEdit,Bash(rm *),mcp__db__drop", ""},
 		{"claude: but for reading", Claude(), []bgagent.Permission{none, rule("read", "*", yes), rule("Skill", "*", yes)},
 			"--allowedTools=Read,Glob,Grep,Skill|--disallowedTools=Edit,Write,NotebookEdit,Bash,WebFetch,WebSearch,Task,TodoWrite,AskUserQuestion,ExitPlanMode,EnterPlanMode", ""},
 		{"claude: no reading", Claude(), []bgagent.Permission{rule("Read", "secret*", no), rule("SlashCommand", "*", no)}, "--disallowedTools=Read(secret*),Glob(secret*),Grep(secret*),SlashCommand|" + noAttachments, ""},
-		{"claude: of other tools", Claude(), []bgagent.Permission{rule("frobnicate", "*", no)}, "", "claude cannot be kept from what it does not know by that name"},
+		{"claude: of other tools", Claude(), []bgagent.Permission{rule("frobnicate", "*", no)}, "", "claude cannot be kept from a tool that it does not know"},
 		{"claude: thinking", Claude(), []bgagent.Permission{rule("think", "*", no)}, "", "claude cannot be kept from thinking"},
 		{"opencode: other words", Opencode(), []bgagent.Permission{rule("Shell", "rm *", no), rule("DELETE", "*", ask), rule("my_tool", "*", no)}, `OPENCODE_PERMISSION={"bash":{"rm *":"deny"},"edit":{"*":"deny"},"my_tool":{"*":"deny"}}`, ""},
 		{"text: of other tools", Text("x"), []bgagent.Permission{all, kept}, "", ""},
-		{"text: an unknown word", Text("x"), []bgagent.Permission{rule("frobnicate", "*", no)}, "", `x cannot be kept from what it does not know by that name, as the rule "frobnicate" deny asks`},
+		{"text: an unknown word", Text("x"), []bgagent.Permission{rule("frobnicate", "*", no)}, "", `x cannot be kept from a tool that it does not know, as the rule "frobnicate" (deny) requires`},
 		{"text: no commands", Text("x"), []bgagent.Permission{rule("bash", "*", no)}, "", "x cannot be kept from running commands"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
+func TestArgumentsThatUndoRulesAreRefused(t *testing.T) {
 	noShell := []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny}, {Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny}}
 	for _, tc := range []struct {
 		p    Program
@@ -219,13 +219,13 @@ func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
 		_, err := tc.p.invoke(spec)
 		spec.before, spec.args = spec.args, nil
 		_, before := tc.p.invoke(spec)
-		require.Equal(t, err, before, "what is in Agent.Command counts, too")
+		require.Equal(t, err, before, "arguments in Agent.Command count, too")
 		if tc.bad == "" {
 			require.NoError(t, err)
 			continue
 		}
 		require.ErrorContains(t, err, tc.bad)
-		require.ErrorContains(t, err, "rules of the task; take it out there, and say it in rules")
+		require.ErrorContains(t, err, "rules of the task; remove it there, and write it as rules")
 		spec.rules = nil
 		_, err = tc.p.invoke(spec)
 		require.NoError(t, err, "without rules there is nothing to undo")
@@ -233,28 +233,28 @@ func TestAnAgentCannotBeCalledSoThatItsRulesAreUndone(t *testing.T) {
 	p := Program{Executable: "x", Rules: func([]bgagent.Permission) (args, env []string, err error) { return []string{"--only-look"}, nil, nil }}
 	call, err := p.invoke(turnSpec{args: []string{"--do=all"}})
 	require.NoError(t, err)
-	require.Equal(t, []string{"--do=all", "--only-look"}, call.args, "the last word is that of the rules")
+	require.Equal(t, []string{"--do=all", "--only-look"}, call.args, "the arguments from the rules come last")
 }
 
-func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
+func TestAWrongConfigurationIsNamed(t *testing.T) {
 	with := func(change func(*Agent)) Config {
 		a := Agent{Program: Codex()}
 		change(&a)
 		return Config{Agents: map[string]Agent{"a": a}}
 	}
 	for want, cfg := range map[string]Config{
-		"command.Config.Agents: is empty":                        {},
-		"has an agent without a name":                            {Agents: map[string]Agent{"": {Program: Codex()}}},
-		"must not be negative":                                   {Agents: map[string]Agent{"a": {Program: Codex()}}, Grace: -1},
-		`Agents["a"]: Program.Executable is empty`:               with(func(a *Agent) { a.Program = Program{} }),
-		`Env has "=x"; it must be NAME=value`:                    with(func(a *Agent) { a.Env = []string{"=x"} }),
-		"Env sets BGAGENT_TURN, which the client sets":           with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
-		`Agents["a"].Profile: is "p"; gemini has no`:             with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
-		"Env sets BGAGENT_INSTANCE, which the client sets":       with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
-		"command.Config.Instance: is \"a/b\"; it may hold":       {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
-		"Program.Resume has no {session}":                        with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
-		"Program.Start.Args has {prompt}; it belongs into":       with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
-		"Program.Start.Stdin has {prompt}; it is for prompts on": with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
+		"command.Config.Agents: is empty":                  {},
+		"has an agent without a name":                      {Agents: map[string]Agent{"": {Program: Codex()}}},
+		"must not be negative":                             {Agents: map[string]Agent{"a": {Program: Codex()}}, Grace: -1},
+		`Agents["a"]: Program.Executable is empty`:         with(func(a *Agent) { a.Program = Program{} }),
+		`Env has "=x"; write NAME=value`:                   with(func(a *Agent) { a.Env = []string{"=x"} }),
+		"Env sets BGAGENT_TURN, which the client sets":     with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
+		`Agents["a"].Profile: is "p"; gemini has no`:       with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
+		"Env sets BGAGENT_INSTANCE, which the client sets": with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
+		"command.Config.Instance: is \"a/b\"; it may hold": {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
+		"Program.Resume has no {session}":                  with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
+		"Program.Start.Args has {prompt}; move it to":      with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
+		"Program.Start.Stdin has {prompt}; remove it":      with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
 	} {
 		_, err := New(cfg)
 		require.ErrorContains(t, err, want)
@@ -263,7 +263,7 @@ func TestAConfigurationThatIsWrongIsNamed(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatIsNamedIsLetThrough(t *testing.T) {
+func TestOnlyNamedVariablesArePassedOn(t *testing.T) {
 	host := []string{"A=1", "AB=2", "B=3", "C", "BGAGENT_TURN=x", "BGAGENT_DEPTH=9"}
 	got := environ(host, []string{"A*", "B", "BGAGENT_*"}, []string{"AB=4", "D=5"}, []string{"D=6"})
 	require.Equal(t, []string{"A=1", "B=3", "AB=4", "D=6"}, got)

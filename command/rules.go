@@ -10,13 +10,13 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// undone returns an error if the agent is called in a way that would undo what
-// the rules have become.
+// undone returns an error if the agent's own arguments or variables would undo the
+// arguments and variables made from the rules.
 func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 	for _, e := range ruleEnv {
 		name, _, _ := strings.Cut(e, "=")
 		if slices.ContainsFunc(t.set, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
-			return fmt.Errorf("Agent.Env sets %s, in which %s is told the rules of the task; take it out there, and say it in rules", name, p.Executable)
+			return fmt.Errorf("Agent.Env sets %s, which tells %s the rules of the task; remove it there, and write it as rules", name, p.Executable)
 		}
 	}
 	if len(ruleArgs)+len(ruleEnv) == 0 {
@@ -27,7 +27,7 @@ func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 		value := i > 0 && (args[i-1] == "-c" || args[i-1] == "--config" || args[i-1] == "--enable" || args[i-1] == "--disable")
 		for _, o := range p.Overrides {
 			if isFlag := strings.HasPrefix(o, "-"); isFlag && !value && isThe(arg, o) || !isFlag && isSetting(arg, o, value) {
-				return fmt.Errorf("the agent's arguments have %s, which would undo the rules of the task; take it out there, and say it in rules", strconv.Quote(arg))
+				return fmt.Errorf("the agent's arguments have %s, which would undo the rules of the task; remove it there, and write it as rules", strconv.Quote(arg))
 			}
 		}
 	}
@@ -37,13 +37,13 @@ func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 // isThe reports whether an argument is the flag, alone or with its value.
 func isThe(arg, flag string) bool {
 	rest, ok := strings.CutPrefix(arg, flag)
-	short := !strings.HasPrefix(flag, "--") // its value may follow without a sign
+	short := !strings.HasPrefix(flag, "--") // the value may follow a short flag directly
 	return ok && (rest == "" || rest[0] == '=' || short)
 }
 
-// isSetting reports whether an argument sets the key, one above it or one below
-// it: as KEY=VALUE after a flag, with that flag in one argument, or as the name of
-// a feature.
+// isSetting reports whether an argument sets the key, or a key above or below it. The
+// argument may be KEY=VALUE after a flag, both in one, or the name of a feature. value
+// means that the argument follows such a flag.
 func isSetting(arg, key string, value bool) bool {
 	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
 		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {
@@ -55,13 +55,13 @@ func isSetting(arg, key string, value bool) bool {
 	return value && name != "" && (name == key || strings.HasPrefix(name, key+".") || strings.HasPrefix(key, name+".") || strings.HasSuffix(key, "."+name))
 }
 
-// noRules is for programs that cannot be told any rules.
+// noRules refuses every rule that denies, for programs that cannot be told any rules.
 func noRules(program string) func([]bgagent.Permission) (args, env []string, err error) {
 	return func(rules []bgagent.Permission) (args, env []string, err error) {
 		return nil, nil, permission.Client{Name: program}.Check(rules)
 	}
 }
 
-// IgnoreRules is a [Program].Rules for a program that is harmless whatever the
-// rules are, or that is held to them by other means.
+// IgnoreRules is a [Program].Rules for a program that is harmless under any rules, or
+// that is held to them by other means.
 func IgnoreRules([]bgagent.Permission) (args, env []string, err error) { return nil, nil, nil }

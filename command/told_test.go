@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTextIsReadInUTF16AndElseMustBeUTF8(t *testing.T) {
-	// The prompt of this program is a format for printf.
+func TestTextIsUTF16WithAMarkOrUTF8(t *testing.T) {
+	// The program passes its prompt to printf as the format.
 	p := Text("sh")
 	p.Start = Form{Args: []string{"-c", `printf "$1"`, "x"}, Prompt: []string{"{prompt}"}}
 	c := clientOf(t, Agent{Program: p})
@@ -32,12 +32,12 @@ func TestTextIsReadInUTF16AndElseMustBeUTF8(t *testing.T) {
 	}
 	for _, prompt := range []string{`o\000k\000`, `caf\351`} {
 		end, err := play(t, c, create(t, c), prompt)
-		require.Contains(t, failure(t, err).Problem, "no text in UTF-8", prompt)
+		require.Contains(t, failure(t, err).Problem, "not UTF-8 text", prompt)
 		require.Equal(t, bgagent.StopError, end.Stop)
 	}
 }
 
-func TestWhatWasNotUnderstoodIsNamedWhenTheTurnEndsBadly(t *testing.T) {
+func TestLinesNotUnderstoodAreNamedIfTheTurnEndsBadly(t *testing.T) {
 	var logged strings.Builder
 	c := linesClient(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	const noise = "\x1b[33mnpm warn\x1b[0m old\n{\"type\":\"message\",\"text\":\"half\"}\nand more\n"
@@ -46,10 +46,10 @@ func TestWhatWasNotUnderstoodIsNamedWhenTheTurnEndsBadly(t *testing.T) {
 	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: "half"}, end)
 	require.Contains(t, logged.String(), "2 lines were not understood")
 	_, err = play(t, c, create(t, c), "print x\n{\"type\":\"end\"}")
-	require.NoError(t, err, "a turn that ends well has no reason to say so")
+	require.NoError(t, err, "a turn that ends well has no reason to name them in")
 }
 
-func TestAPromptThatIsPrintedAgainIsNoEvent(t *testing.T) {
+func TestARepeatedPromptIsNoEvent(t *testing.T) {
 	c := linesClient(t)
 	const end = `{"type":"end"}`
 	got, err := play(t, c, create(t, c), "echo: "+end)
@@ -60,7 +60,7 @@ func TestAPromptThatIsPrintedAgainIsNoEvent(t *testing.T) {
 func TestAFollowUpNeverGoesToAnEmptySessionSilently(t *testing.T) {
 	c := linesClient(t)
 	id := create(t, c)
-	for _, answer := range []string{"one", "two"} { // the line with the session never comes
+	for _, answer := range []string{"one", "two"} { // the program never reports its session
 		_, err := play(t, c, id, `print {"type":"message","text":"`+answer+`"}`+"\n"+`{"type":"end"}`)
 		require.NoError(t, err)
 	}
@@ -71,14 +71,14 @@ func TestAFollowUpNeverGoesToAnEmptySessionSilently(t *testing.T) {
 	}
 	page, err := c.Messages(t.Context(), id, "", 10)
 	require.NoError(t, err)
-	require.Equal(t, "repeat three", page.Messages[4].Text, "only what was new is shown")
+	require.Equal(t, "repeat three", page.Messages[4].Text, "only the new prompt is shown")
 
 	c = linesClient(t, func(cfg *Config) { cfg.Keep = 1000 })
 	id = create(t, c)
 	_, err = play(t, c, id, `print {"type":"message","text":"`+strings.Repeat("x", 2000)+`"}`+"\n"+`{"type":"end"}`)
 	require.NoError(t, err)
 	_, err = play(t, c, id, "say more")
-	require.ErrorContains(t, err, "it never told its session")
+	require.ErrorContains(t, err, "it never reported its session")
 }
 
 func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
@@ -92,10 +92,10 @@ func TestAProgramThatPrintsNothingIsStopped(t *testing.T) {
 	require.False(t, silent.heard.Load())
 	_, err = io.ReadAll(silent.hears(strings.NewReader("x"), 1))
 	require.NoError(t, err)
-	require.True(t, silent.heard.Load(), "one that has printed something is not silent")
+	require.True(t, silent.heard.Load(), "a program that has printed something is not silent")
 }
 
-func TestAProgramThatIsKilledBeforeItPrintsWasInterrupted(t *testing.T) {
+func TestAProgramKilledBeforeItPrintsWasInterrupted(t *testing.T) {
 	for _, p := range []Program{Lines("fake"), Text("fake")} {
 		c := clientOf(t, fakeAgent(t, p))
 		end, err := play(t, c, create(t, c), "mutekilled")
@@ -104,7 +104,7 @@ func TestAProgramThatIsKilledBeforeItPrintsWasInterrupted(t *testing.T) {
 	}
 }
 
-func TestWorkInTheBackgroundThatIsCutOffIsNamed(t *testing.T) {
+func TestBackgroundWorkThatIsCutOffIsNamed(t *testing.T) {
 	p := Lines("fake")
 	p.Decode = decodeClaude
 	c := clientOf(t, fakeAgent(t, p), func(cfg *Config) { cfg.Grace = 100 * time.Millisecond })
@@ -113,7 +113,7 @@ func TestWorkInTheBackgroundThatIsCutOffIsNamed(t *testing.T) {
 	require.Equal(t, bgagent.StopInterrupted, end.Stop)
 	require.Equal(t, "I have started the tests and wait for them", end.Text)
 	end, err = play(t, c, create(t, c), "printlater 300 "+claudeStarted+"\n"+claudeFirst+"\n|"+claudeDone+"\n"+claudeSecond)
-	require.NoError(t, err, "it is not stopped while it waits, which takes longer than the grace time")
+	require.NoError(t, err, "it is not stopped while it waits for longer than the grace time")
 	require.Equal(t, "The tests pass", end.Text)
 }
 
@@ -127,11 +127,11 @@ func TestACutAnswerIsPartialAndTheReasonSaysWhy(t *testing.T) {
 	require.Equal(t, "Loop detected, stopping execution", failure(t, err).Problem)
 	end, err = play(t, c, create(t, c), `print {"type":"message","role":"assistant","content":"half"}`+"\n"+
 		`{"type":"error","severity":"error","message":"Model stream ended without a finish reason."}`+"\n"+`{"type":"result","status":"error"}`)
-	require.Equal(t, bgagent.StopError, end.Stop, "also with exit code 0")
+	require.Equal(t, bgagent.StopError, end.Stop, "even with exit code 0")
 	require.Contains(t, failure(t, err).Problem, "Model stream ended without a finish reason.")
 }
 
-func TestAPermissionThatNobodyCanGiveIsNamed(t *testing.T) {
+func TestARefusedPermissionIsNamed(t *testing.T) {
 	p := Lines("fake")
 	p.Decode = decodeOpencode
 	c := clientOf(t, fakeAgent(t, p))
@@ -142,7 +142,7 @@ func TestAPermissionThatNobodyCanGiveIsNamed(t *testing.T) {
 	require.Equal(t, "! permission requested: bash (ls); auto-rejecting", hint("! permission requested: bash (ls); auto-rejecting\nError: x"))
 }
 
-func TestTheHostIsGivenWhatAProgramPrints(t *testing.T) {
+func TestTheHostGetsTheOutputOfAProgram(t *testing.T) {
 	var mu sync.Mutex
 	printed := map[string]string{}
 	p := Text("sh")
@@ -155,11 +155,11 @@ func TestTheHostIsGivenWhatAProgramPrints(t *testing.T) {
 		}
 	})
 	_, err := c.RunTurn(t.Context(), create(t, c), bgagent.Prompt{Task: "bg_7", Text: `\033[1ma\377`}, bgagent.NewReporter(func(bgagent.Report) {}))
-	require.Error(t, err, "that is no UTF-8")
+	require.Error(t, err, "it is not UTF-8")
 	require.Equal(t, map[string]string{"bg_7 1": "\x1b[1ma\xffmore", "bg_7 2": "\x1b[1ma\xff"}, printed)
 }
 
-func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {
+func TestLeftProcessesAreLoggedEvenIfTheTurnSucceeds(t *testing.T) {
 	for _, end := range []string{`{"type":"end"}`, `{"type":"end","stop":"error"}`} {
 		var logged strings.Builder
 		c := linesClient(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
@@ -172,11 +172,11 @@ func TestWhatATurnHasLeftRunningIsLoggedWhenItEndsWellToo(t *testing.T) {
 	}
 }
 
-func TestAnEndIsNoneForAsLongAsTheProgramWorksInTheBackground(t *testing.T) {
+func TestATurnDoesNotEndDuringBackgroundWork(t *testing.T) {
 	o := newOutput(nil, 1, bgagent.Usage{})
 	o.Background([]string{"go test"})
 	o.End(bgagent.StopEndOfTurn, "I wait for the tests", "")
-	require.False(t, o.brief().over, "however long that takes: nobody waits for the exit of the program yet")
+	require.False(t, o.brief().over, "the wait for the program's exit has not begun")
 	require.False(t, o.seal())
 	o.Background(nil)
 	require.True(t, o.brief().over)

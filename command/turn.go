@@ -25,32 +25,32 @@ type turn struct {
 	prompt  bgagent.Prompt
 	out     *Output
 	stop    context.CancelCauseFunc
-	own     string      // the program's id of the session to go on with; empty for a new one
-	linger  *time.Timer // runs while the program has said that the turn is over
+	own     string      // the program's id of the session to continue; empty for a new one
+	linger  *time.Timer // runs after the program has reported the end of the turn
 
 	heard atomic.Bool // the program has printed something
 
-	// Written by the reader of standard output, read when it is done.
+	// Written by the reader of standard output, and read after that has ended.
 	noise   jsonlines.Noise
-	garbled bool       // plain text is no UTF-8
-	lost    *TurnError // why it makes no sense to go on
+	garbled bool       // plain text is not UTF-8
+	lost    *TurnError // why the program was given up
 }
 
-// errAborted is why a turn stops that Abort has stopped.
+// errAborted ends the context of a turn that Abort has stopped.
 var errAborted = errors.New("command: the turn was aborted")
 
-// maxStrange is how much a program may print before the first line that its
-// decoder knows. Some greet their users.
+// maxStrange is how many bytes a program may print before the first line that its
+// decoder knows. Some programs greet their users.
 const maxStrange = 64 << 10
 
-// afterBackground takes the place of Config.Grace when a program has ended its
-// work in the background: its agent is told, and has another turn.
+// afterBackground replaces Config.Grace after a program has ended its work in the
+// background, because its agent is told about it and may continue.
 const afterBackground = time.Minute
 
-// RunTurn implements [bgagent.TurnRunner]: it runs the agent's program until it
-// exits, and returns when nothing of the turn runs any more. The error of a turn
-// that has failed is a [*TurnError], and TurnEnd.Stop says what kind of end it
-// was; when ctx has ended it is the cause of that.
+// RunTurn implements [bgagent.TurnRunner]. It runs the agent's program until that
+// exits, and returns when nothing of the turn runs any more. The error of a failed turn
+// is a [*TurnError], and TurnEnd.Stop says how the turn ended. If ctx has ended, the
+// error is its cause.
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -59,12 +59,12 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		return bgagent.TurnEnd{}, err
 	}
 	var end bgagent.TurnEnd
-	defer func() { t.settle(end, err) }() // also when a function of the host panics
+	defer func() { t.settle(end, err) }() // deferred, because a function of the host may panic
 	end, err = t.play(ctx)
 	return end, err
 }
 
-// open makes the turn the one that runs in the session.
+// open makes a new turn the current turn of the session.
 func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop context.CancelCauseFunc) (t *turn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,7 +89,7 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 		if t.prompt.Text, err = s.talk.retell(p.Text); err != nil {
 			return nil, fmt.Errorf("command: %s: %w", program.Executable, err)
 		}
-		c.log(slog.LevelWarn, "the program never told its session; the conversation is put before the prompt", s, slog.String("session", id))
+		c.log(slog.LevelWarn, "the program never reported its session; the conversation is put in front of the prompt", s, slog.String("session", id))
 	}
 	s.turns++
 	var before bgagent.Usage
@@ -103,7 +103,7 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 	return t, nil
 }
 
-// settle keeps what later turns and readers need, and lets the next turn run.
+// settle records what later turns and readers need, and lets the next turn run.
 func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	c, s, said := t.client, t.session, t.out.said()
 	x := exchange{answer: end.Text, tools: said.tools, stop: end.Stop}
@@ -118,7 +118,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	s.talk.end(x)
 	s.run = nil
 	if program := &s.agent.Program; said.session != "" && (t.own == "" || program.NewSession) {
-		s.own = said.session // and not what a program began that had lost the old one
+		s.own = said.session // a new session in place of a lost one does not count
 	}
 	if said.totaled {
 		s.used = said.total
@@ -148,7 +148,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	readers.Go(func() { t.read(t.hears(p.stdout, 1)) })
 	readers.Go(func() { copyAll(&errs, t.hears(p.stderr, 2)) })
 	silent := t.await(ctx, p)
-	stopped := context.Cause(ctx) // looked at before what is left over is ended, which takes time
+	stopped := context.Cause(ctx) // read now: ending the processes that are left takes time
 	left := p.finish(t.client.cfg.Grace, &readers)
 	if silent {
 		t.lost = &TurnError{Program: program.Executable, Problem: fmt.Sprintf("it printed nothing at all in %v (Config.Silence), and was stopped", t.client.cfg.Silence)}
@@ -162,9 +162,10 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	})
 }
 
-// await returns when the program has exited. It is stopped when the turn must
-// stop, when it has said that the turn is over and does not exit (what it has
-// said counts then), and when it is silent.
+// await returns when the program has exited. It stops the program if the turn must
+// stop, if the program does not exit after it has reported the end of the turn (that
+// end counts), or if the program prints nothing. It reports whether it stopped the
+// program for its silence.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)
@@ -176,7 +177,7 @@ func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 		case <-ctx.Done():
 		case <-t.linger.C:
 			if !t.out.seal() {
-				continue // it has gone on at the last moment
+				continue // the program has continued the turn at the last moment
 			}
 		case <-silence.C:
 			if silent = !t.heard.Load() && t.session.agent.Program.Decode != nil; !silent {
@@ -233,7 +234,7 @@ func (t *turn) read(r io.Reader) {
 	program := &t.session.agent.Program
 	returned := false
 	defer func() {
-		if !returned { // a decoder is the host's own, and must not end the host
+		if !returned { // a panic in a decoder must not end the host
 			t.giveUp(fmt.Sprintf("its decoder panicked: %v", recover()))
 		}
 	}()
@@ -262,7 +263,7 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 		if err != nil {
 			return
 		}
-		if t.out.brief().sealed { // what it says of being stopped is not about the turn
+		if t.out.brief().sealed { // what it prints while it is stopped does not concern the turn
 			continue
 		}
 		decode(line, t.out)
@@ -275,14 +276,14 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 			in.Reject(line)
 		}
 		if t.own != "" && said.session != "" && said.session != t.own && !program.NewSession {
-			t.giveUp("it did not go on with its session " + t.own + " but began " + said.session)
+			t.giveUp("it did not continue its session " + t.own + " but began " + said.session)
 			return
 		}
 	}
 }
 
-// lingers begins to wait for the exit of a program that has said that the turn is
-// over, or ceases to.
+// lingers starts the wait for the program's exit if the turn is over, and stops it if
+// the turn continues.
 func (t *turn) lingers(said brief) {
 	switch {
 	case !said.over:
@@ -294,7 +295,8 @@ func (t *turn) lingers(said brief) {
 	}
 }
 
-// hears notes whether anything is read, and tells the host what.
+// hears is a reader that records whether the program prints anything, and passes the
+// output on to the host.
 type hears struct {
 	r      io.Reader
 	t      *turn
@@ -315,21 +317,20 @@ func (h hears) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// giveUp stops a program of which nothing is to be expected any more.
+// giveUp stops a program that can no longer complete the turn.
 func (t *turn) giveUp(problem string) {
 	t.lost = &TurnError{Program: t.session.agent.Program.Executable, Problem: problem}
 	t.stop(t.lost)
 }
 
-// unknown says what is wrong with a program that prints what its decoder does
-// not know.
+// unknown describes the fault of a program whose output its decoder does not know.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
 	switch {
 	case t.noise.Dropped > 0:
-		what = fmt.Sprintf("it printed a line of more than %d bytes (Config.MaxLine), and nothing that is known of it", t.client.cfg.MaxLine)
+		what = fmt.Sprintf("it printed a line of more than %d bytes (Config.MaxLine), and nothing that its decoder knows", t.client.cfg.MaxLine)
 	case t.noise.Texts > 0:
-		what = "it printed nothing that is known of it, first " + strconv.Quote(t.noise.First)
+		what = "it printed nothing that its decoder knows, first " + strconv.Quote(t.noise.First)
 	}
-	return what + "; is it the program, in a version, that the agent's Program is for?"
+	return what + "; check that the program and its version match the agent's Program"
 }

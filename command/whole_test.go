@@ -31,7 +31,7 @@ func record(t testing.TB, name string) (program string, data []byte) {
 	return program, data
 }
 
-func TestNoiseAroundTheLinesOfAProgramChangesNothingOfTheTurn(t *testing.T) {
+func TestNoiseAroundLinesDoesNotChangeTheTurn(t *testing.T) {
 	for _, name := range recorded(t) {
 		program, data := record(t, name)
 		want, heard := decodeAll(decoders[program](), 1, bgagent.Usage{}, data)
@@ -47,14 +47,14 @@ func TestNoiseAroundTheLinesOfAProgramChangesNothingOfTheTurn(t *testing.T) {
 	}
 }
 
-// decisive are the keys without which a line says something else.
+// decisive are the keys that change the meaning of a line.
 var decisive = map[string]bool{
 	"type": true, "subtype": true, "status": true, "reason": true, "result": true, "is_error": true, "error": true, "errors": true, "data": true, "name": true,
 	"message": true, "content": true, "text": true, "role": true, "item": true, "part": true, "delta": true, "stop_reason": true, "severity": true, "model": true,
 	"is_api_error_message": true, "parent_tool_use_id": true, "": true,
 }
 
-// mutations calls f with the object, with each value in it replaced in turn.
+// mutations calls f with copies of the object. In each copy, one value is replaced.
 func mutations(v any, by any, key string, rebuild func(any) any, f func(key string, whole any)) {
 	f(key, rebuild(by))
 	switch v := v.(type) {
@@ -80,7 +80,7 @@ func mutations(v any, by any, key string, rebuild func(any) any, f func(key stri
 	}
 }
 
-func TestFieldsOfAnotherTypeDoNotSpoilTheirLine(t *testing.T) {
+func TestFieldsOfAnUnexpectedTypeDoNotSpoilTheirLine(t *testing.T) {
 	for _, name := range recorded(t) {
 		program, data := record(t, name)
 		want, _ := decodeAll(decoders[program](), 1, bgagent.Usage{}, data)
@@ -95,13 +95,13 @@ func TestFieldsOfAnotherTypeDoNotSpoilTheirLine(t *testing.T) {
 					changed := append(append(append([]string{}, lines[:i]...), string(b)), lines[i+1:]...)
 					got, _ := decodeAll(decoders[program](), 1, bgagent.Usage{}, []byte(strings.Join(changed, "\n")))
 					if decisive[key] {
-						return // it must only be read without harm
+						return // decoding it must only do no harm
 					}
 					require.Equal(t, want.end, got.end, "%s, %s = %v: %s", name, key, by, b)
 					require.Equal(t, want.text, got.text, "%s, %s = %v: %s", name, key, by, b)
 				})
 			}
-			for key, value := range object { // it is there twice
+			for key, value := range object { // each key occurs twice
 				if value == nil {
 					continue
 				}
@@ -116,7 +116,7 @@ func TestFieldsOfAnotherTypeDoNotSpoilTheirLine(t *testing.T) {
 	}
 }
 
-// lastLine is what each program says in the end, and what might come after it.
+// afterTheEnd has an answer and an end for each program, and a line that may follow.
 var afterTheEnd = map[string]struct{ answer, end, tip string }{
 	"codex":    {`{"type":"item.completed","item":{"id":"1","type":"agent_message","text":"the answer"}}`, `{"type":"turn.completed"}`, `{"type":"item.completed","item":{"id":"2","type":"agent_message","text":"tip"}}`},
 	"gemini":   {`{"type":"message","role":"assistant","content":"the answer"}`, `{"type":"result","status":"success"}`, `{"type":"message","role":"assistant","content":"tip","delta":true}`},
@@ -125,7 +125,7 @@ var afterTheEnd = map[string]struct{ answer, end, tip string }{
 	"lines":    {`{"type":"message","text":"the answer"}`, `{"type":"end"}`, `{"type":"message","text":"Tip: upgrade to v2!"}` + "\n" + `{"type":"text","text":"x"}` + "\n" + `{"type":"tool","id":"1","name":"grep","state":"done"}`},
 }
 
-func TestWhatComesAfterTheEndIsNotTheAnswer(t *testing.T) {
+func TestTextAfterTheEndIsNotTheAnswer(t *testing.T) {
 	for program, x := range afterTheEnd {
 		for _, out := range []string{x.answer + "\n" + x.end + "\n" + x.tip, x.answer + "\n" + x.end + "\n" + x.tip + "\n" + x.end} {
 			said, heard := decodeAll(decoders[program](), 1, bgagent.Usage{}, []byte(out))
@@ -147,7 +147,7 @@ const (
 {"type":"result","subtype":"success","result":"The tests pass","total_cost_usd":0.15,"session_id":"s"}`
 )
 
-func TestATurnGoesOnWhileTheProgramWorksInTheBackground(t *testing.T) {
+func TestATurnContinuesDuringClaudesBackgroundWork(t *testing.T) {
 	call := `{"type":"assistant","message":{"content":[{"type":"tool_use","id":"t1","name":"Bash","input":{}}]},"session_id":"s"}`
 	result := `{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","content":"running in the background"}]},"session_id":"s"}`
 	for name, tc := range map[string]struct {
@@ -170,7 +170,7 @@ func TestATurnGoesOnWhileTheProgramWorksInTheBackground(t *testing.T) {
 		require.Equal(t, tc.answer, said.text, name)
 		require.Equal(t, tc.background, len(said.background) > 0, name)
 		if name == "a task that goes on" {
-			require.Equal(t, []string{"1.t1 Bash running"}, heard.events, "the call is in flight for as long, so that the turn is not stale")
+			require.Equal(t, []string{"1.t1 Bash running"}, heard.events, "the call stays in flight, so the turn is not stale")
 		}
 		if name == "a task that ends" {
 			require.Equal(t, []string{"1.t1 Bash running", "1.t1 Bash done"}, heard.events)
@@ -181,7 +181,7 @@ func TestATurnGoesOnWhileTheProgramWorksInTheBackground(t *testing.T) {
 func TestCostIsTheDifferenceOfTotals(t *testing.T) {
 	const result = `{"type":"result","subtype":"success","result":"x","total_cost_usd":%s}`
 	out := []byte(strings.Replace(result, "%s", "0.10", 1) + "\n" + strings.Replace(result, "%s", "0.15", 1))
-	for before, want := range map[float64]float64{0: 0.15, 0.05: 0.10, 7: 0.15} { // the last one: a process that begins anew
+	for before, want := range map[float64]float64{0: 0.15, 0.05: 0.10, 7: 0.15} { // after 7, the process has restarted its count
 		said, heard := decodeAll(decodeClaude(), 2, bgagent.Usage{Cost: before}, out)
 		require.InDelta(t, want, heard.usage.Cost, 1e-9, "the session had cost %v before", before)
 		require.InDelta(t, 0.15, said.total.Cost, 1e-9)
@@ -195,7 +195,7 @@ func TestTheOpencodePresetCountsTokensAsThePackageDoes(t *testing.T) {
 	require.Equal(t, bgagent.Usage{InputTokens: 100510, OutputTokens: 50, Cost: 0.5}, heard.usage)
 }
 
-func TestAnIdThatComesAgainAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
+func TestAnIDReusedAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
 	line := func(state string) string {
 		return `{"type":"tool","id":"0","name":"grep","state":"` + state + `"}` + "\n"
 	}
@@ -203,15 +203,15 @@ func TestAnIdThatComesAgainAfterItsCallHasEndedIsAnotherCall(t *testing.T) {
 	require.Len(t, said.tools, 30)
 	require.Len(t, heard.events, 60)
 	said, _ = decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(strings.Repeat(line("done"), 30)))
-	require.Len(t, said.tools, 30, "also of a program that tells calls when they have ended")
+	require.Len(t, said.tools, 30, "even if the program reports calls only when they have ended")
 	end := `{"type":"tool","id":"0","state":"done"}` + "\n"
 	said, heard = decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(line("running")+line("running")+end+end+`{"type":"tool","id":"0","state":"running"}`))
-	require.Len(t, said.tools, 1, "a call that is told again has not begun again")
+	require.Len(t, said.tools, 1, "a call that is reported again has not begun again")
 	require.Equal(t, bgagent.ToolDone, said.tools[0].State)
-	require.Equal(t, 3, strings.Count(strings.Join(heard.events, "\n"), "grep"), "nor ended again, which would count it twice: %q", heard.events)
+	require.Equal(t, 3, strings.Count(strings.Join(heard.events, "\n"), "grep"), "it has not ended again either, or it would count twice: %q", heard.events)
 }
 
-func TestAKeyThatIsRefusedEndsTheTurnAtOnce(t *testing.T) {
+func TestARejectedKeyEndsTheTurnAtOnce(t *testing.T) {
 	retry := `{"type":"system","subtype":"api_retry","attempt":1,"max_retries":10,"error_status":401,"error":"authentication_failed","session_id":"s"}`
 	said, _ := decodeAll(decodeClaude(), 1, bgagent.Usage{}, []byte(retry+"\n"+retry))
 	require.NotNil(t, said.end)
@@ -221,10 +221,10 @@ func TestAKeyThatIsRefusedEndsTheTurnAtOnce(t *testing.T) {
 	require.Nil(t, said.end)
 	require.Equal(t, "after all", said.text)
 	said, _ = decodeAll(decodeClaude(), 1, bgagent.Usage{}, []byte(strings.ReplaceAll(retry, "authentication_failed", "rate_limit")))
-	require.Nil(t, said.end, "what may go away is tried again")
+	require.Nil(t, said.end, "the program retries a temporary error")
 }
 
-func TestTextOfAnErrorIsNeitherResultNorPartial(t *testing.T) {
+func TestTextOfAnErrorIsNoPartOfTheAnswer(t *testing.T) {
 	said, heard := decodeAll(decodeClaude(), 1, bgagent.Usage{}, []byte(`{"type":"assistant","message":{"model":"m","content":"half an ans"}}
 {"type":"assistant","message":{"model":"<synthetic>","content":[{"type":"text","text":"Invalid API key"}]}}
 {"type":"result","subtype":"success","is_error":true,"result":"Invalid API key","permission_denials":[{"tool_name":"Bash","tool_input":{}},{"tool_name":"Bash"},{"tool_name":7},{}]}`))
@@ -234,7 +234,7 @@ func TestTextOfAnErrorIsNeitherResultNorPartial(t *testing.T) {
 	require.Equal(t, []string{"Bash", "Bash"}, said.denied)
 }
 
-func TestWhatAProgramWritesForATerminalBecomesText(t *testing.T) {
+func TestTerminalOutputBecomesPlainText(t *testing.T) {
 	said, heard := decodeAll(DecodeLines(), 1, bgagent.Usage{}, []byte(`{"type":"text","text":"\u001b[1mbo"}
 {"type":"text","text":"ld\u001b"}
 {"type":"text","text":"[0m\r\nnext\u0007\u009b\r"}

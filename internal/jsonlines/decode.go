@@ -6,13 +6,12 @@ import (
 	"errors"
 )
 
-// Decode reads an object into the struct that v points to, as far as it can be
-// read. A field that has another type than v has for it, or null, is left as it
-// is; of a field that comes twice the last one that can be read counts. It
-// reports whether the data was an object.
+// Decode decodes an object into the struct that v points to, as far as possible. A
+// field that is null or of the wrong type leaves v unchanged. If a field occurs twice,
+// the last one of the right type counts. Decode reports whether the data was an object.
 //
-// A type with an UnmarshalJSON of its own must return nil for what it cannot
-// read, or the fields after it are lost.
+// A type with its own UnmarshalJSON must return nil for data that it cannot decode, or
+// the fields after it are lost.
 func Decode(object []byte, v any) bool {
 	if object = bytes.TrimSpace(object); len(object) == 0 || object[0] != '{' {
 		return false

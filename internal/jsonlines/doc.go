@@ -1,5 +1,5 @@
-// Package jsonlines reads the JSON objects that a program prints, one to a line,
-// whatever else it prints beside them.
+// Package jsonlines reads the JSON objects that a program prints, one per line,
+// whatever else the program prints.
 //
 //	in := jsonlines.NewReader(stdout, jsonlines.Config{Echo: prompt})
 //	for {
@@ -18,23 +18,24 @@
 //
 // # What counts as an object
 //
-// Escape sequences, other control characters, byte-order marks and white space
-// are removed wherever they stand. A carriage return ends what a line has so far,
-// as on a terminal. What is left is divided into objects and text:
+// Escape sequences and other control characters are removed. Byte-order marks and
+// white space around objects and texts are ignored. A carriage return divides a line
+// into parts that are treated as separate lines. A line is divided into objects and
+// text:
 //
-//   - An object counts when no text stands before it: {"a":1}, {"a":1}{"b":2}
-//     and {"a":1} done.
-//   - An object behind text counts when nothing but objects follows: a banner that
-//     has no line end, or a line that was cut and joined with the next.
+//   - An object without text in front of it counts: {"a":1}, {"a":1}{"b":2} and
+//     {"a":1} done.
+//   - An object after text counts if only objects follow it. The text may be a banner
+//     without a line end, or a truncated line that was joined with the next.
 //   - An object between texts does not count: log: {"a":1} done.
-//   - An object that is the value in another one never counts, even when the
-//     outer one is broken or was cut off.
-//   - An object on a line with text does not count when Config.Echo holds it: what
-//     a program was told, and prints again, is no event. JSON in a string is
-//     escaped and so never looks like an object.
+//   - An object that is a value in another object never counts, even if the outer one
+//     is broken or truncated.
+//   - An object on a line with text does not count if Config.Echo contains it: a
+//     program that repeats its input reports no event. JSON in a string is escaped,
+//     so it never looks like an object.
 //
 // Words such as NaN, Infinity and None, which other languages write into JSON,
-// are read as null, and raw control characters in strings are removed. In a line
-// that is too long, long strings are cut. UTF-16 is read where a byte-order mark
-// says so.
+// are read as null. Raw tabs in strings become spaces. In a line that is too long, long
+// strings are shortened. Input that begins with the byte-order mark of
+// UTF-16 is decoded.
 package jsonlines

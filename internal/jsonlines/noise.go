@@ -8,17 +8,17 @@ import (
 
 // Noise is what a [Reader] has not understood.
 type Noise struct {
-	Texts   int    // lines, and parts of lines, that are no object, and objects that were rejected
-	Bytes   int    // of them, and of what was dropped
-	First   string // the first of them, in one line of at most 100 bytes
-	Dropped int    // lines that were too long
+	Texts   int    // number of lines and parts of lines that are no object, and of rejected objects
+	Bytes   int    // bytes of these and of dropped lines
+	First   string // the first text, in one line of at most 100 bytes
+	Dropped int    // number of lines that were too long
 }
 
-// Any reports whether there was something.
+// Any reports whether there was any noise.
 func (n Noise) Any() bool { return n.Texts > 0 || n.Dropped > 0 }
 
-// String says it in words: `2 lines were not understood, the first: "…"`. It is
-// empty when there was nothing.
+// String describes the noise: `2 lines were not understood, the first: "…"`. It is
+// empty if there was none.
 func (n Noise) String() string {
 	s := ""
 	if n.Texts > 0 {
@@ -43,7 +43,7 @@ func lines(n int) string {
 // mostShown is how many bytes of the first text are kept.
 const mostShown = 100
 
-// Add counts a text. What shows nothing, such as white space, is none.
+// Add counts a text. A first text without visible characters does not count.
 func (n *Noise) Add(text []byte) {
 	if n.Texts == 0 {
 		if n.First = brief(text, mostShown); n.First == "" {

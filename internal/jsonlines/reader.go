@@ -10,48 +10,48 @@ import (
 
 // Config says how a [Reader] reads. The zero value is useful.
 type Config struct {
-	// MaxLine is how many bytes of a line are kept; 16 MiB when zero. A string in
-	// a longer line is cut to an eighth of it. A line that is still too long is
-	// dropped.
+	// MaxLine is how many bytes of a line are kept. Zero means 16 MiB. In a longer
+	// line, each string is cut to an eighth of MaxLine. A line that is still too long
+	// is dropped.
 	MaxLine int
 
-	// MaxNoise is how many bytes may come before the first object that is not
-	// rejected, before Next returns ErrNoise; no bound when zero.
+	// MaxNoise is how many bytes of noise may come before the first object that is
+	// not rejected. After more, Next returns ErrNoise. Zero means no limit.
 	MaxNoise int
 
-	// Echo is what the program was told. See the package's documentation.
+	// Echo is the text that the program was told. See the package's documentation.
 	Echo string
 
-	// Told, if set, returns what the program was told beside Echo, when a program
-	// is told more while it runs. It is called by Next.
+	// Told, if set, returns text that the program was told besides Echo, possibly
+	// while it runs. Next calls it.
 	Told func() string
 
-	// Skipped, if set, is called by Next with each text that is no object. The
-	// text is valid during the call only. It is not called for dropped lines.
+	// Skipped, if set, gets each text that is no object. Next calls it. The text is
+	// valid only during the call. It is not called for dropped lines.
 	Skipped func(text []byte)
 }
 
 const (
 	defaultMaxLine = 16 << 20
 	bufferSize     = 32 << 10
-	mostOfLine     = 16 // times MaxLine, with all that is cut
+	mostOfLine     = 16 // times MaxLine: length of a whole line above which it is dropped unread
 )
 
-// ErrNoise is returned by [Reader.Next] when Config.MaxNoise bytes have come and
-// none of them were an object that was understood.
+// ErrNoise is returned by [Reader.Next] if more than Config.MaxNoise bytes have come
+// and no object has been understood.
 var ErrNoise = errors.New("jsonlines: nothing that was printed is understood")
 
-// Reader finds the objects in what a program prints. Next and Reject are called
-// by one goroutine; Noise may be called by any.
+// Reader finds the objects in the output of a program. Only one goroutine may call
+// Next and Reject; any goroutine may call Noise.
 type Reader struct {
 	cfg   Config
 	in    *bufio.Reader
 	err   error
 	echo  []byte
 	found [][]byte // objects of the line
-	given int      // how many of them were returned
-	last  []byte   // the one returned last
-	heard bool     // an object was not rejected
+	given int      // number of objects in found that were returned
+	last  []byte   // the object returned last, unless it was rejected
+	heard bool     // an object was returned and not rejected
 	long  []byte   // the beginning of a line that does not fit into the buffer
 	clean []byte
 	parts []part
@@ -66,8 +66,8 @@ func NewReader(r io.Reader, cfg Config) *Reader {
 	return &Reader{cfg: cfg, echo: []byte(cfg.Echo), in: bufio.NewReaderSize(UTF8(r), bufferSize)}
 }
 
-// Next returns the next object. It is valid JSON, and valid until the next call.
-// The error is io.EOF at the end, ErrNoise, or what reading has failed with.
+// Next returns the next object. The object is valid JSON, and its bytes stay valid
+// until the next call. The error is io.EOF at the end, ErrNoise, or a read error.
 func (r *Reader) Next() ([]byte, error) {
 	r.heard = r.heard || r.last != nil
 	r.last = nil
@@ -86,8 +86,8 @@ func (r *Reader) Next() ([]byte, error) {
 	return r.last, nil
 }
 
-// Reject says that the object which Next has returned last is not understood. It
-// counts as noise then.
+// Reject reports that the object that Next has returned last is not understood. The
+// object then counts as noise.
 func (r *Reader) Reject(object []byte) {
 	if r.last != nil {
 		r.last = nil
@@ -98,11 +98,11 @@ func (r *Reader) Reject(object []byte) {
 // Noise returns what was not understood so far.
 func (r *Reader) Noise() Noise { return r.noise.get() }
 
-// readLine returns the next line without its end. It returns nothing for one
-// that is dropped, and sets err at the end.
+// readLine returns the next line without its end. It returns nil if the line is
+// dropped. At the end of the input it sets err.
 func (r *Reader) readLine() []byte {
 	r.long = r.long[:0]
-	if cap(r.long) > 1<<20 { // one long line is no reason to keep its memory
+	if cap(r.long) > 1<<20 { // do not keep the memory of a long line
 		r.long = nil
 	}
 	var sh *shortener
@@ -123,7 +123,7 @@ func (r *Reader) readLine() []byte {
 			r.long = append(r.long, piece...)
 		case len(r.long) <= r.cfg.MaxLine+1 && total/mostOfLine <= r.cfg.MaxLine:
 			r.long = sh.append(r.long, piece)
-		default: // it need not end
+		default: // dropped at once, because the line may never end
 			r.noise.dropping(total-told, told == 0)
 			told = total
 		}
@@ -146,7 +146,8 @@ func (r *Reader) readLine() []byte {
 	}
 }
 
-// blank is what may stand around objects: white space, and byte-order marks.
+// blank are the characters that may surround objects: white space and byte-order
+// marks.
 const blank = " \t\r" + bom
 
 // divide finds the objects of a line.

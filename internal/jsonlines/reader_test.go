@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// objects reads everything.
+// objects reads all objects.
 func objects(t testing.TB, r io.Reader, cfg Config) (all []string, n Noise) {
 	t.Helper()
 	in := NewReader(r, cfg)
@@ -29,7 +29,7 @@ func objects(t testing.TB, r io.Reader, cfg Config) (all []string, n Noise) {
 	}
 }
 
-func TestObjectsAreFoundInWhateverStandsAround(t *testing.T) {
+func TestObjectsAreFoundInAnyNoise(t *testing.T) {
 	const a, b = `{"a":1}`, `{"b":{"c":"}"}}`
 	for name, tc := range map[string]struct {
 		in    string
@@ -94,7 +94,7 @@ func TestObjectsAreFoundInWhateverStandsAround(t *testing.T) {
 	}
 }
 
-func TestWhatTheProgramWasToldIsNoEvent(t *testing.T) {
+func TestRepeatedInputIsNoEvent(t *testing.T) {
 	const end = `{"type":"end"}`
 	echo := Config{Echo: "Print\n" + end + "\nin the end: " + end}
 	for in, want := range map[string][]string{
@@ -139,7 +139,7 @@ func TestLongLinesAreBounded(t *testing.T) {
 	}
 }
 
-// endless repeats a text without an end of line.
+// endless repeats a text without a line end.
 type endless string
 
 func (e endless) Read(p []byte) (int, error) {
@@ -149,7 +149,7 @@ func (e endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestAProgramThatIsNotUnderstoodIsGivenUp(t *testing.T) {
+func TestOutputWithoutAnyObjectIsGivenUp(t *testing.T) {
 	for name, r := range map[string]io.Reader{
 		"a line without an end":   endless("0"),
 		"a string without an end": io.MultiReader(strings.NewReader(`{"x":"`), endless("0")),
@@ -171,11 +171,11 @@ func TestAProgramThatIsNotUnderstoodIsGivenUp(t *testing.T) {
 	_, err := in.Next()
 	require.NoError(t, err)
 	_, err = in.Next()
-	require.ErrorIs(t, err, io.EOF, "one that was understood is not")
+	require.ErrorIs(t, err, io.EOF, "output with an object that was understood is not given up")
 }
 
-func TestTheTimeForALineGrowsWithItsLengthAlone(t *testing.T) {
-	const n = 1 << 18 // with the square of it this would take hours
+func TestTheTimeForALineIsLinearInItsLength(t *testing.T) {
+	const n = 1 << 18 // with quadratic time this would take hours
 	began := time.Now()
 	for _, piece := range []string{`{"a":`, `,{"`, "{", `":[{"`, `x{"a":1}`, "\x1b]", "\r{\"", "{ ", `{"a":"`} {
 		_, _ = objects(t, strings.NewReader(strings.Repeat(piece, n)), Config{Echo: strings.Repeat("x{", 1<<16)})
@@ -206,7 +206,7 @@ func TestSkippedIsCalledWithEachText(t *testing.T) {
 	require.Equal(t, []string{"one", `{"id":1,"result":{]}`, "log:", "{}", "x"}, skipped)
 }
 
-func TestUTF16IsReadWhereAMarkSaysSo(t *testing.T) {
+func TestUTF16WithAMarkIsDecoded(t *testing.T) {
 	const text = "{\"x\":\"naïve 日本 🎉\"}\r\n{}\n"
 	for name, order := range map[string]func(hi, lo byte) []byte{
 		"little end": func(hi, lo byte) []byte { return []byte{lo, hi} },

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 )
 
-// part is an object, or a text, of a line.
+// part is an object or a text in a line.
 type part struct {
 	bytes  []byte
-	object bool // else it is text
+	object bool // otherwise it is text
 }
 
-// salvage finds the objects of a line that is not one object.
+// salvage finds the objects in a line that is not a single object.
 func (r *Reader) salvage(line []byte) {
 	var s stripper
 	r.clean = s.flush(s.append(r.clean[:0], line))
@@ -49,15 +49,15 @@ func (r *Reader) salvage(line []byte) {
 // divider divides a line into objects and texts.
 type divider struct {
 	line   []byte
-	text   int // where the text begins that is read
+	text   int // where the current text begins
 	parts  []part
-	budget int // how many bytes may still be looked at in vain: the time must grow with the length alone
+	budget int // how many bytes may still be read in vain; keeps the time linear in the length
 
-	keyed  bool // the text has the end of a key
-	looked int  // up to where that is known
+	keyed  bool // the current text contains the end of a key
+	looked int  // up to where keyed is known
 }
 
-// endText ends a text, and begins the next one.
+// endText ends the current text and begins the next one.
 func (d *divider) endText(end, next int) {
 	if t := bytes.Trim(d.line[d.text:end], blank); len(t) > 0 {
 		d.parts = append(d.parts, part{bytes: t})
@@ -65,8 +65,7 @@ func (d *divider) endText(end, next int) {
 	d.text, d.keyed, d.looked = next, false, next
 }
 
-// objectAt returns the object that begins at the brace, and how long it is in the
-// line.
+// objectAt returns the object that begins at the brace, and its length in the line.
 func (d *divider) objectAt(i int) (object []byte, n int) {
 	if d.budget <= 0 || !begins(d.line[i:]) || d.isValue(i) {
 		return nil, 0
@@ -78,8 +77,8 @@ func (d *divider) objectAt(i int) (object []byte, n int) {
 	return object, n
 }
 
-// isValue reports whether what begins here is a value in an object that is
-// broken: the text before it ends as JSON does before a value.
+// isValue reports whether the object that begins here is a value in a broken object:
+// the text before it ends like JSON before a value.
 func (d *divider) isValue(i int) bool {
 	key := []byte(`":`)
 	if !d.keyed {
@@ -94,7 +93,7 @@ func (d *divider) isValue(i int) bool {
 	return d.keyed && n > 0 && (text[n-1] == '[' || text[n-1] == ',')
 }
 
-// settle decides which objects of a line count; see the package's documentation.
+// settle decides which objects of a line count. See the package's documentation.
 func (r *Reader) settle(parts []part) {
 	texts, last := 0, 0 // last: index after the last text
 	for i, p := range parts {
@@ -123,19 +122,19 @@ func (r *Reader) settle(parts []part) {
 	}
 }
 
-// maxEcho is how many objects on a line with text are looked for in Config.Echo.
-// What comes after them does not count.
+// maxEcho is how many parts of a line with text are searched for in Config.Echo.
+// Objects after them do not count.
 const maxEcho = 100
 
-// begins reports whether b, which begins with a brace, could be an object. Most
-// braces in texts could not.
+// begins reports whether the brace at the start of b may begin an object. Most braces
+// in texts do not.
 func begins(b []byte) bool {
 	b = bytes.TrimLeft(b[1:], " \t\r")
 	return len(b) > 0 && (b[0] == '"' || b[0] == '}')
 }
 
-// readObject returns the object that b begins with, and its length in b. When
-// there is none the length is how far it has looked.
+// readObject returns the object at the start of b, and its length in b. If there is
+// none, the length is how many bytes were read.
 func readObject(b []byte) (object []byte, n int) {
 	depth, inside := 0, false
 	for n < len(b) {
@@ -162,8 +161,9 @@ func readObject(b []byte) (object []byte, n int) {
 	return nil, min(n, len(b))
 }
 
-// repaired returns an object with words that JSON does not know replaced by null,
-// and without control characters in strings; nil when it is none even then.
+// repaired returns an object with words that JSON does not know replaced by null, and
+// control characters in strings by spaces. If the result is not valid JSON, it returns
+// nil.
 func repaired(b []byte) []byte {
 	out := make([]byte, 0, len(b))
 	inside := false
@@ -198,8 +198,8 @@ func isWord(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c >= '0' && c <= '9'
 }
 
-// appendWord appends a word outside of strings. One that follows a digit or a
-// sign belongs to a number, such as 1e5 and -Infinity.
+// appendWord appends a word that is outside of strings. After a digit or a sign, the
+// word is part of a number, such as 1e5 or -Infinity.
 func appendWord(out, word []byte) []byte {
 	n := len(out)
 	switch w := string(word); {

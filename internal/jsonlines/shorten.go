@@ -1,16 +1,16 @@
 package jsonlines
 
-// shortener cuts long strings out of a line of JSON, as it comes.
+// shortener shortens long strings in a line of JSON, piece by piece.
 type shortener struct {
-	most     int  // bytes of a string that stay
-	inside   bool // a string is read
-	n        int  // bytes of it so far
-	escape   int  // bytes that belong to the escape which is read
+	most     int  // how many bytes of a string are kept
+	inside   bool // within a string
+	n        int  // bytes of the string so far
+	escape   int  // bytes that are missing from the current escape
 	begun    bool // the byte before was a backslash
-	dropping bool // the rest of the string goes
+	dropping bool // the rest of the string is dropped
 }
 
-// append appends what stays of src to dst, which may be the beginning of src.
+// append appends what is kept of src to dst, which may be the beginning of src.
 func (s *shortener) append(dst, src []byte) []byte {
 	for _, c := range src {
 		switch {
@@ -30,7 +30,7 @@ func (s *shortener) append(dst, src []byte) []byte {
 			continue
 		case s.escape > 0:
 			s.escape--
-		default: // neither a character nor an escape is cut in the middle
+		default: // cut only between characters and escapes
 			s.dropping = s.dropping || s.n >= s.most && c&0xc0 != 0x80
 			s.begun = c == '\\'
 		}

@@ -5,14 +5,14 @@ import "strings"
 // stripper removes terminal escape sequences (ECMA-48) and control characters
 // other than line ends and tabs.
 type stripper struct {
-	// text is set for what people and models read. Delete, the control characters
-	// above 127 and byte-order marks go, too, and line ends become \n. JSON may
-	// hold all of these in strings.
+	// text is set for text that people and models read. It also removes DEL, the
+	// control characters above 127 and byte-order marks, and turns line ends into \n.
+	// It is not set for JSON, which may contain all of these in strings.
 	text bool
 
 	state state
-	held  []byte // of a string that may end, or of a character
-	cr    bool   // a carriage return was read last
+	held  []byte // the current command string or character, until its end is known
+	cr    bool   // the last byte was a carriage return
 }
 
 type state uint8
@@ -23,11 +23,11 @@ const (
 	control       // ESC [
 	intermediate  // ESC and a byte from space to /
 	command       // a string such as ESC ] title BEL
-	commandEscape // ESC in one
-	character     // in one that may have to go
+	commandEscape // ESC within such a string
+	character     // within a character that may have to be removed
 )
 
-// mostHeld bounds a string. A longer one is text.
+// mostHeld bounds a command string. A longer one counts as text.
 const mostHeld = 64 << 10
 
 const (
@@ -45,7 +45,7 @@ func (s *stripper) append(dst, src []byte) []byte {
 }
 
 func (s *stripper) next(dst []byte, c byte) []byte {
-	final := c >= 0x30 && c <= 0x7e && c != '{' // a sequence that was cut off must not take the object with it
+	final := c >= 0x30 && c <= 0x7e && c != '{' // a truncated sequence must not swallow the brace of an object
 	switch s.state {
 	case escape:
 		return s.afterEscape(dst, c, final)
@@ -73,7 +73,7 @@ func (s *stripper) next(dst []byte, c byte) []byte {
 			s.state, s.held = ground, s.held[:0]
 			return dst
 		}
-		dst, s.state = s.flush(dst), escape // it has not ended, and another one begins
+		dst, s.state = s.flush(dst), escape // the string did not end, and another sequence begins
 		return s.next(dst, c)
 	case character:
 		if s.held = append(s.held, c); !isDoubtful(s.held) {
@@ -89,8 +89,8 @@ func (s *stripper) next(dst []byte, c byte) []byte {
 	return s.plain(dst, c)
 }
 
-// isDoubtful reports whether the bytes are, or begin, a character that does not
-// stay in texts: U+0080 to U+009F, and U+FEFF.
+// isDoubtful reports whether the bytes are, or begin, a character that is removed from
+// text: U+0080 to U+009F, or U+FEFF.
 func isDoubtful(b []byte) bool {
 	if b[0] == 0xc2 {
 		return len(b) == 1 || b[1] < 0xa0 && b[1] >= 0x80
@@ -98,7 +98,7 @@ func isDoubtful(b []byte) bool {
 	return strings.HasPrefix(bom, string(b))
 }
 
-// plain appends a byte outside of sequences.
+// plain appends a byte that is outside of sequences.
 func (s *stripper) plain(dst []byte, c byte) []byte {
 	after := s.cr
 	s.cr = c == '\r'
@@ -131,8 +131,8 @@ func (s *stripper) afterEscape(dst []byte, c byte, final bool) []byte {
 	return dst
 }
 
-// flush appends what was held back: the beginning of a character, or the text of
-// a string that has not ended.
+// flush appends what was held back: the beginning of a character, or a command string
+// that did not end.
 func (s *stripper) flush(dst []byte) []byte {
 	was, held := s.state, s.held
 	if s.state, s.held = ground, nil; was == character {
@@ -141,7 +141,7 @@ func (s *stripper) flush(dst []byte) []byte {
 	for _, c := range held {
 		dst = s.next(dst, c)
 	}
-	if s.state == character { // a string is never the middle of one
+	if s.state == character { // the string ended within a character
 		return s.flush(dst)
 	}
 	return dst

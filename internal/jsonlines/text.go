@@ -9,13 +9,13 @@ import (
 	"unicode/utf8"
 )
 
-// Cleaner makes text of what a program has written for a terminal, as it comes:
-// without escape sequences and control characters, with \n as the end of a line.
-// The zero value is ready.
+// Cleaner turns terminal output into plain text, piece by piece: without escape
+// sequences and control characters, with \n as the line end. The zero value is ready
+// for use.
 type Cleaner struct{ s stripper }
 
-// Clean returns what a piece adds to the text. The beginning of a sequence at its
-// end is held back for the next call.
+// Clean returns what a piece adds to the text. If the piece ends within a sequence,
+// that part is held back for the next call.
 func (c *Cleaner) Clean(piece string) string {
 	c.s.text = true
 	if c.s.state == ground && !c.s.cr && isClean(piece) {
@@ -31,7 +31,7 @@ func (c *Cleaner) Rest() string {
 }
 
 // Clean returns the text without escape sequences and control characters, with
-// \n as the end of a line.
+// \n as the line end.
 func Clean(text string) string {
 	if isClean(text) {
 		return text
@@ -40,7 +40,7 @@ func Clean(text string) string {
 	return c.Clean(text) + c.Rest()
 }
 
-// isClean reports whether there is nothing that Clean might remove.
+// isClean reports whether s contains nothing that Clean might remove.
 func isClean(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' && c != '\n' && c != '\t' || c == 0x7f || c == 0xc2 || c == bom[0] {
@@ -50,7 +50,7 @@ func isClean(s string) bool {
 	return true
 }
 
-// brief returns the text in one line of at most n bytes.
+// brief returns the text as one line, cut to n bytes.
 func brief(b []byte, n int) string {
 	s := strings.ToValidUTF8(Clean(string(b[:min(len(b), 8*n)])), "\ufffd")
 	if s = strings.Join(strings.Fields(s), " "); len(s) <= n {
@@ -62,16 +62,16 @@ func brief(b []byte, n int) string {
 	return s[:n] + "…"
 }
 
-// UTF8 returns a reader of what r has as UTF-8. It decodes UTF-16 where that
-// begins with a byte-order mark, and passes on everything else as it is.
+// UTF8 returns a reader that decodes r if it is UTF-16 with a byte-order mark. It
+// passes on all other input unchanged.
 func UTF8(r io.Reader) io.Reader { return &utf8Reader{in: bufio.NewReader(r)} }
 
 type utf8Reader struct {
 	in    *bufio.Reader
 	begun bool
-	order binary.ByteOrder // nil for what is not decoded
-	out   []byte           // decoded, and not read yet
-	high  rune             // the first half of a surrogate pair; 0 for none
+	order binary.ByteOrder // nil if the input is passed on unchanged
+	out   []byte           // decoded but not read yet
+	high  rune             // first half of a surrogate pair; 0 if there is none
 	err   error
 }
 
@@ -99,14 +99,14 @@ func (u *utf8Reader) Read(p []byte) (int, error) {
 	return 0, u.err
 }
 
-// decode decodes what is there, one unit at least.
+// decode decodes what is buffered, but at least one unit.
 func (u *utf8Reader) decode() {
 	out := u.out[:0]
 	for first := true; first || u.in.Buffered() >= 2 && len(out) < 4096; first = false {
 		var unit [2]byte
 		if _, err := io.ReadFull(u.in, unit[:]); err != nil {
 			if u.err = err; err == io.ErrUnexpectedEOF {
-				u.err = io.EOF // half a unit is nothing
+				u.err = io.EOF // half a unit at the end is ignored
 			}
 			break
 		}

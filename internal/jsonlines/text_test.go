@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTextIsText(t *testing.T) {
+func TestCleanReturnsPlainText(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain\ttext\n":                          "plain\ttext\n",
 		"a\r\nb\rc\n\r\nd\r":                     "a\nb\nc\n\nd\n",
@@ -32,7 +32,7 @@ func TestTextIsText(t *testing.T) {
 	}
 }
 
-func TestTextThatIsCleanIsNotCopied(t *testing.T) {
+func TestCleanTextIsNotCopied(t *testing.T) {
 	text := strings.Repeat("clean ", 100)
 	var c Cleaner
 	require.Zero(t, testing.AllocsPerRun(100, func() { _ = Clean(text); _ = c.Clean(text) }))

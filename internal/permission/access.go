@@ -10,9 +10,9 @@ import (
 
 // Access is something that an agent is about to do, as far as that is known.
 type Access struct {
-	Names []string // the agent's own names of the tool
-	Kinds []Kind   // what it is; for all of them a rule must allow it
-	Maybe []Kind   // what it may be besides: a rule against one of them is enough
+	Names []string // the agent's own names for the tool
+	Kinds []Kind   // kinds that the access is; a rule that allows it must cover all
+	Maybe []Kind   // kinds that it may also be; a rule that forbids one of them applies
 }
 
 // Of returns the access of a tool by its name alone.
@@ -20,16 +20,16 @@ func Of(name string) Access {
 	a := Access{Names: []string{name}}
 	if k, ok := KindOf(name); ok {
 		a.Kinds = []Kind{k}
-		if k == Search || k == Web { // words for several tools
+		if k == Search || k == Web { // these words stand for several tools
 			a.Maybe = k.Parts()
 		}
 	}
 	return a
 }
 
-// Named reports whether a rule is about the access, by its name; the pattern is
-// for the caller to look at. A rule that forbids is when it may be, one that
-// allows only when it is about all that the access is known to be.
+// Named reports whether the name of a rule applies to the access. The caller checks
+// the pattern. A rule that forbids applies if it covers any kind that the access may
+// be. A rule that allows applies only if it covers all kinds that the access is.
 func (a Access) Named(r bgagent.Permission) bool {
 	if r.Name == "" {
 		return false
@@ -48,28 +48,28 @@ func (a Access) Named(r bgagent.Permission) bool {
 	return called || slices.ContainsFunc(a.Kinds, covered) || slices.ContainsFunc(a.Maybe, covered)
 }
 
-// wild matches a name with a pattern, in whatever case and with whatever hyphens
-// both are written.
+// wild reports whether the pattern matches the name. Case, hyphens and underscores are
+// ignored.
 func wild(pattern, name string) bool {
 	if Wildcard(fold(pattern), fold(name)) {
 		return true
 	}
-	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // classes of characters
+	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // for character classes
 	return ok && err == nil
 }
 
-// Matches reports whether the pattern of a rule matches the text: a path, a
-// command, an address. An empty pattern matches all.
+// Matches reports whether the pattern of a rule matches the text, which is a path, a
+// command or an address. An empty pattern matches everything.
 func Matches(pattern, text string) bool {
 	if pattern == "" || Wildcard(pattern, text) {
 		return true
 	}
-	ok, err := path.Match(pattern, text) // classes of characters
+	ok, err := path.Match(pattern, text) // for character classes
 	return ok && err == nil
 }
 
-// Wildcard matches s with a pattern of characters, * for any of them and ? for
-// one. "git *" is also for "git" alone.
+// Wildcard reports whether the pattern matches s. In a pattern, * stands for any
+// characters and ? for one. "git *" also matches "git" alone.
 func Wildcard(pattern, s string) bool {
 	if command, ok := strings.CutSuffix(pattern, " *"); ok && wildcard(command, s) {
 		return true
@@ -95,22 +95,21 @@ func wildcard(pattern, s string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// Verdict is what the rules say about kinds of access that have one switch. A
-// program that can only be told yes or no is told no when something was denied
-// and later allowed in part: stricter than the rules, never looser.
+// Verdict is the decision of the rules about kinds of access that share one switch. If
+// something is denied and later partly allowed, the verdict stays Denied: a switch may
+// be stricter than the rules, but never looser.
 type Verdict uint8
 
 // The verdicts.
 const (
-	Unsaid  Verdict = iota // no rule is about it
-	Allowed                // all of it
-	Denied
-	Partly // not said or allowed, but for some patterns
+	Unsaid  Verdict = iota // no rule applies
+	Allowed                // everything is allowed
+	Denied                 // everything is denied
+	Partly                 // unsaid or allowed, except for some patterns
 )
 
-// On returns what the rules say about the kinds taken together, with their
-// parts, and the rule that forbids when there is one. Rules that the host keeps
-// itself are left out.
+// On returns the verdict on the kinds together with their parts, and the rule that
+// forbids if there is one. Rules that the host enforces itself are left out.
 func On(rules []bgagent.Permission, kinds ...Kind) (v Verdict, by bgagent.Permission) {
 	var parts []Kind
 	for _, k := range kinds {

@@ -9,17 +9,17 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Means is how a client keeps rules about a kind of access.
+// Means is how a client enforces rules about a kind of access.
 type Means uint8
 
 // The means.
 const (
-	None     Means = iota // not at all: a rule that denies, or asks, is refused
-	Switch                // the program has a switch for all of it: a rule for a part is refused
+	None     Means = iota // not at all: a rule that denies or asks is refused
+	Switch                // the program can switch the whole kind off: a rule for a part is refused
 	Patterns              // the program takes rules with patterns
-	Asked                 // the client is asked before it is done, and answers by the rules
-	Handed                // the rule is handed to a server, which keeps it
-	Checked               // the agent is a function that asks before it does it
+	Asked                 // the agent asks the client first, which answers by the rules
+	Handed                // the rule is handed to a server, which enforces it
+	Checked               // the agent is a function that checks the rules first
 )
 
 // String returns the word for the table in the documents.
@@ -29,18 +29,18 @@ func (m Means) String() string {
 
 // Client declares what a client can hold an agent to.
 type Client struct {
-	Name string // of the program, for messages
+	Name string // name of the program in messages
 
-	// Keeps has how rules about a kind are kept. For a kind that is missing, that
-	// which it is part of counts.
+	// Keeps says how rules about a kind are enforced. A kind that is missing is
+	// treated like the kind that it is part of.
 	Keeps map[Kind]Means
 
-	// Others is how rules are kept whose names are not in the vocabulary, such as
-	// the names of the tools of an MCP server.
+	// Others says how rules with names outside the vocabulary are enforced, such as
+	// the tool names of an MCP server.
 	Others Means
 }
 
-// Means returns how rules about the kind are kept.
+// Means returns how rules about the kind are enforced.
 func (c Client) Means(k Kind) Means {
 	for ; k != ""; k = lookup(k).within {
 		if m, ok := c.Keeps[k]; ok {
@@ -50,9 +50,9 @@ func (c Client) Means(k Kind) Means {
 	return None
 }
 
-// Check returns an error that names the first rule that the client cannot hold
-// the agent to, or nil. A rule that a later one takes back, and one that the host
-// keeps itself, need not be kept.
+// Check returns an error that names the first rule that the client cannot enforce, or
+// nil. It ignores rules that a later rule takes back and rules that the host enforces
+// itself.
 func (c Client) Check(rules []bgagent.Permission) error {
 	for _, e := range vocabulary {
 		v, by := On(rules, e.kind)
@@ -84,25 +84,26 @@ func (c Client) checkOthers(rules []bgagent.Permission) error {
 		if slices.ContainsFunc(rules[i+1:], back) || c.Others == Switch && ForAll(r) {
 			continue
 		}
-		return c.Cannot("what it does not know by that name", r)
+		return c.Cannot("a tool that it does not know", r)
 	}
 	return nil
 }
 
-// Cannot is the error for a rule that an agent cannot be held to; what says what
-// it would have to be kept from.
+// Cannot returns the error for a rule that cannot be enforced. what is what the agent
+// would have to be kept from.
 func (c Client) Cannot(what string, by bgagent.Permission) error {
 	rule := by.Name
 	if !ForAll(by) {
 		rule += " " + by.Pattern
 	}
-	return fmt.Errorf("%s cannot be kept from %s, as the rule %s %s asks; take the rule out, or use another agent", c.Name, what, strconv.Quote(rule), Action(by))
+	return fmt.Errorf("%s cannot be kept from %s, as the rule %s (%s) requires; remove the rule, or use another agent", c.Name, what, strconv.Quote(rule), Action(by))
 }
 
-// Translate returns the rules in the words of a server, each kind by all the
-// words that the server has for it. A kind without a word is forbidden by that
-// which it is part of, and not allowed at all. Names that are not in the
-// vocabulary, rules for all, and those that the host keeps stay as they are.
+// Translate returns the rules in the words of a server, with one rule for each word
+// that the server has for a kind. If the server has no word for a kind, a rule that
+// forbids it uses the word for the kind that it is part of, and a rule that allows it
+// is dropped. Rules with names outside the vocabulary, rules for all names, and rules
+// that the host enforces itself stay as they are.
 func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgagent.Permission) {
 	for _, r := range rules {
 		kinds := Named(r)
@@ -112,7 +113,7 @@ func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgage
 		}
 		var names []string
 		if strings.ContainsAny(r.Name, "*?") {
-			names = append(names, r.Name) // tools that only the server knows
+			names = append(names, r.Name) // for tools that only the server knows
 		}
 		for _, k := range kinds {
 			names = append(names, wordsFor(k, words, Allows(r))...)
@@ -129,7 +130,8 @@ func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgage
 	return out
 }
 
-// wordsFor returns the words for a kind and its parts.
+// wordsFor returns the words for a kind and its parts. If there are none and the rule
+// forbids, it returns the words for the kind that this one is part of.
 func wordsFor(k Kind, words map[Kind][]string, allow bool) (list []string) {
 	for _, part := range k.Parts() {
 		list = append(list, words[part]...)
@@ -140,8 +142,7 @@ func wordsFor(k Kind, words map[Kind][]string, allow bool) (list []string) {
 	return list
 }
 
-// Header returns the head of the table of clients in the documents, and Row the
-// row of one.
+// Header returns the header of the table of clients in the documents.
 func Header() string {
 	cells := make([]string, 0, len(vocabulary))
 	for _, e := range vocabulary {
@@ -152,7 +153,7 @@ func Header() string {
 	return "| | " + strings.Join(cells, " | ") + " | any other name |"
 }
 
-// Row returns the client's row of the table in the documents, under this name.
+// Row returns the client's row in that table, under the given name.
 func (c Client) Row(name string) string {
 	var cells []string
 	for _, e := range vocabulary {
@@ -175,8 +176,8 @@ func Words() (rows []string) {
 	return rows
 }
 
-// All returns the declaration of a client that keeps rules of every name in one
-// way.
+// All returns the declaration of a client that enforces rules of every name in the
+// same way.
 func All(name string, m Means) Client {
 	c := Client{Name: name, Keeps: map[Kind]Means{}, Others: m}
 	for _, k := range topKinds() {

@@ -1,7 +1,7 @@
-// Package permission has the words in which rules ([bgagent.Permission]) speak of
-// what agents do. All session clients read rules with it, so that a word means
-// the same everywhere, however it is written; and each declares with [Client]
-// what it can hold an agent to, so that a rule that nobody keeps is refused.
+// Package permission is the vocabulary of rules ([bgagent.Permission]). All session
+// clients read rules with it, so that a word means the same everywhere, however it is
+// written. Each client declares with [Client] which rules it can enforce, so that a
+// rule that nobody enforces is refused.
 package permission
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Kind is a kind of access, by the word that this library has for it.
+// Kind is a kind of access, named by this library's own word for it.
 type Kind string
 
 // The kinds of access.
@@ -28,7 +28,7 @@ const (
 	Web       Kind = "web" // webfetch or websearch
 	WebFetch  Kind = "webfetch"
 	WebSearch Kind = "websearch"
-	Task      Kind = "task" // the agent's own agents
+	Task      Kind = "task" // starting agents of its own
 	Skill     Kind = "skill"
 	Todo      Kind = "todowrite"
 	Question  Kind = "question"
@@ -40,10 +40,10 @@ const (
 type entry struct {
 	kind   Kind
 	within Kind   // the kind that it is part of
-	what   string // for messages: what an agent is kept from
-	some   string // the same, for a part of it
-	minor  bool   // a rule for all is kept without keeping this
-	words  string // without case, hyphens, underscores and spaces, see fold
+	what   string // what an agent is kept from, in messages
+	some   string // the same, for a rule about a part of it
+	minor  bool   // a rule for all names may be enforced without this kind
+	words  string // other words for it, folded
 }
 
 // vocabulary lists the kinds, each after the one that it is part of.
@@ -73,7 +73,7 @@ var vocabulary = []entry{
 	{kind: Mode, what: "changing its mode", some: "changing to some modes only", words: "switchmode planexit exitplanmode planenter enterplanmode", minor: true},
 }
 
-// byWord has the kind of every word, folded.
+// byWord maps every folded word to its kind.
 var byWord = func() map[string]Kind {
 	m := map[string]Kind{}
 	for _, e := range vocabulary {
@@ -101,14 +101,14 @@ func Kinds() []Kind {
 	return list
 }
 
-// KindOf returns the kind that a word stands for, in whatever case and with
-// whatever hyphens it is written.
+// KindOf returns the kind that a word stands for. Case, hyphens, underscores and
+// spaces are ignored.
 func KindOf(word string) (Kind, bool) {
 	k, ok := byWord[fold(word)]
 	return k, ok
 }
 
-// Covers reports whether the kind is the other one, or has it as a part.
+// Covers reports whether the kind is the other one or contains it.
 func (k Kind) Covers(other Kind) bool {
 	for ; other != ""; other = lookup(other).within {
 		if k == other {
@@ -123,7 +123,7 @@ func (k Kind) Parts() []Kind {
 	return slices.DeleteFunc(Kinds(), func(x Kind) bool { return !k.Covers(x) })
 }
 
-// fold takes case, hyphens, underscores and spaces out of a word.
+// fold returns a word in lower case, without hyphens, underscores, spaces and tabs.
 func fold(word string) string {
 	return strings.Map(func(r rune) rune {
 		switch r {
@@ -134,10 +134,9 @@ func fold(word string) string {
 	}, strings.ToLower(word))
 }
 
-// Named returns the kinds that a rule of this name is about, without their
-// parts: none for a name that is no word of the vocabulary. A name with wildcards
-// forbids whatever has a word that it matches, and allows only what it matches by
-// the kind's own word.
+// Named returns the kinds that the name of a rule stands for, without their parts. A
+// name outside the vocabulary stands for none. A name with wildcards forbids every kind
+// that has a matching word, and allows only kinds whose own word matches.
 func Named(r bgagent.Permission) (list []Kind) {
 	name := fold(r.Name)
 	switch {
@@ -161,7 +160,7 @@ func Named(r bgagent.Permission) (list []Kind) {
 	return list
 }
 
-// forAllNames reports whether the rule is for everything that has a name.
+// forAllNames reports whether the rule applies to every name.
 func forAllNames(r bgagent.Permission) bool { return r.Name != "" && strings.Trim(r.Name, "*") == "" }
 
 func topKinds() (list []Kind) {
@@ -173,7 +172,7 @@ func topKinds() (list []Kind) {
 	return list
 }
 
-// Action returns what the rule says. What is none of the three actions denies.
+// Action returns the action of the rule. An unknown action denies.
 func Action(r bgagent.Permission) bgagent.PermissionAction {
 	switch a := bgagent.PermissionAction(strings.ToLower(strings.TrimSpace(string(r.Action)))); a {
 	case bgagent.PermissionAllow, bgagent.PermissionAsk:
@@ -182,11 +181,10 @@ func Action(r bgagent.Permission) bgagent.PermissionAction {
 	return bgagent.PermissionDeny
 }
 
-// Allows reports whether the rule allows. A rule that says "ask" does not.
+// Allows reports whether the rule allows. A rule with the action "ask" does not.
 func Allows(r bgagent.Permission) bool { return Action(r) == bgagent.PermissionAllow }
 
-// ForAll reports whether the pattern of the rule is for all that its name is
-// about.
+// ForAll reports whether the rule has no pattern, or one that matches everything.
 func ForAll(r bgagent.Permission) bool {
 	return strings.Trim(r.Pattern, "*") == "" || r.Pattern == "**/*"
 }

@@ -50,12 +50,12 @@ func TestNoWordHasTwoMeanings(t *testing.T) {
 	}
 }
 
-func TestARuleIsAboutAllThatItsWordCovers(t *testing.T) {
+func TestARuleAppliesToEverythingThatItsWordCovers(t *testing.T) {
 	for name, test := range map[string]struct {
 		access Access
 		deny   []string // names of rules that forbid it
-		allow  []string // that allow it
-		not    []string // that do neither
+		allow  []string // names of rules that allow it
+		not    []string // names of rules that do neither
 	}{
 		"a command": {Of("Bash"), []string{"execute", "b*", "B?SH", "*", "**", "sh*", "[be]ash"}, []string{"shell", "bas*", "*"}, []string{"edit", "", "bashful", "["}},
 		"to delete": {Of("delete"), []string{"edit", "Write", "remove", "delete"}, []string{"edit", "delete"}, []string{"move", "bash"}},
@@ -121,7 +121,7 @@ func TestTheLastRuleDecidesWhateverItsWord(t *testing.T) {
 	}
 }
 
-func TestARuleThatNobodyKeepsIsRefused(t *testing.T) {
+func TestARuleThatNobodyEnforcesIsRefused(t *testing.T) {
 	none := Client{Name: "x"}
 	some := Client{Name: "x", Keeps: map[Kind]Means{Edit: Switch, Bash: Patterns, Read: None}}
 	all := All("x", Handed)
@@ -135,13 +135,13 @@ func TestARuleThatNobodyKeepsIsRefused(t *testing.T) {
 		require.NoError(t, none.Check([]bgagent.Permission{rule(word, "*", no), rule("*", "*", yes)}), "taken back: %s", word)
 		require.NoError(t, none.Check([]bgagent.Permission{{Name: word, Pattern: "*", Action: no, Kept: true}}), word)
 	}
-	require.EqualError(t, none.Check([]bgagent.Permission{rule("Bash", "rm *", ask)}), `x cannot be kept from running commands, as the rule "Bash rm *" ask asks; take the rule out, or use another agent`)
+	require.EqualError(t, none.Check([]bgagent.Permission{rule("Bash", "rm *", ask)}), `x cannot be kept from running commands, as the rule "Bash rm *" (ask) requires; remove the rule, or use another agent`)
 	require.NoError(t, some.Check([]bgagent.Permission{rule("write", "*", no), rule("shell", "rm *", no), rule("bash", "*", no)}))
-	require.ErrorContains(t, some.Check([]bgagent.Permission{rule("write", "*.go", no)}), `x cannot be kept from editing some files only, as the rule "write *.go" deny asks`)
+	require.ErrorContains(t, some.Check([]bgagent.Permission{rule("write", "*.go", no)}), `x cannot be kept from editing some files only, as the rule "write *.go" (deny) requires`)
 	require.ErrorContains(t, some.Check([]bgagent.Permission{rule("grep", "*", no)}), "x cannot be kept from reading")
 }
 
-func TestAServerIsToldRulesInItsOwnWords(t *testing.T) {
+func TestRulesAreTranslatedIntoTheWordsOfAServer(t *testing.T) {
 	words := map[Kind][]string{Read: {"read"}, Glob: {"glob"}, Edit: {"edit"}, Bash: {"bash"}, WebFetch: {"webfetch"}, WebSearch: {"websearch", "codesearch"}}
 	kept := bgagent.Permission{Name: "task", Pattern: "*", Action: no, Kept: true}
 	require.Equal(t, []bgagent.Permission{
@@ -153,7 +153,7 @@ func TestAServerIsToldRulesInItsOwnWords(t *testing.T) {
 	}, words))
 }
 
-func TestAPatternIsForWhateverItMatches(t *testing.T) {
+func TestPatternsMatchPathsAndCommands(t *testing.T) {
 	for pattern, texts := range map[string][]string{
 		"":      {"", "x"},
 		"*":     {"", "x", "a/b"},
