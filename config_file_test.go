@@ -205,7 +205,7 @@ func TestWholeFilesThatAreWrong(t *testing.T) {
 		{"no comma", "{\"é\": 1 \"b\": 2}", ":1:9: is not JSON with comments: invalid character '\"' after object value (expecting ',' or '}')"},
 		{"single quotes", "{\n  'a': 1}", ":2:3: is not JSON with comments: invalid character '\\'' at start of value"},
 		{"no quotation mark", "{\n \"a: 1,\n \"b\": 2}", `:2:2: is not JSON with comments: the string "\"a: 1,\n \"" is broken; is a quotation mark missing, or a backslash not doubled?`},
-		{"no quotation marks", `{"a": yes}`, `:1:7: is not JSON with comments: "yes" is not a value; it must be a number, true, false, null or a string in quotation marks; keys stand in quotation marks, too`},
+		{"no quotation marks", `{"a": yes}`, `:1:7: is not JSON with comments: "yes" is not a value; it must be a number, true, false, null or a string in quotation marks; keys need quotation marks, too`},
 		{"two values", "{} {}", ":1:4: is not JSON with comments: invalid character '{' after top-level value"},
 		{"deep", strings.Repeat("[", 1<<20), ":1:201: is nested more than 200 levels deep"},
 		{"deep after comments and strings", "{\"[\\\"[\": /* [ */ // [\n" + strings.Repeat("{\"a\":", 1000), ":2:996: is nested more than 200 levels deep"},
