@@ -9,16 +9,15 @@ import (
 	"time"
 )
 
-// Unlimited, as a limit, means that there is none.
+// Unlimited means that there is no limit.
 const Unlimited = -1
 
-// Disabled, as a duration in [Config], switches the limit or the wait off.
+// Disabled switches a time limit or a wait in [Config] off.
 const Disabled time.Duration = -1
 
-// The defaults of [Config]. The poll interval, the minimum idle and stability
-// times, the polls, the stale timeout, the time to live and the limit of 5 are
-// those of the TypeScript original, which hosts and users know; the others were
-// chosen beside them.
+// The defaults of [Config]. The poll interval, the minimum idle and stability times,
+// the polls, the stale timeout, the time to live and the limit of 5 are those of the
+// TypeScript original, which hosts and users know. The others were chosen to match.
 const (
 	DefaultConcurrency      = 5   // slots of a pool
 	DefaultMaxDepth         = 1   // a task may not delegate
@@ -39,40 +38,40 @@ const (
 	DefaultRetention        = 30 * time.Minute       // as long as a task may run
 	DefaultRetainTasks      = 10_000                 // a few megabytes without their texts
 	DefaultRetainText       = 64 << 20               // bytes
-	DefaultNoticeWindow     = 100 * time.Millisecond // nobody notices
+	DefaultNoticeWindow     = 100 * time.Millisecond // too short to notice
 	DefaultNoticeMaxWait    = 5 * time.Minute
-	DefaultReadConcurrency  = 32 // sessions read at once
+	DefaultReadConcurrency  = 32 // sessions that are read at the same time
 )
 
 const (
-	noticeTries         = 20                             // failed deliveries before a notice is given up
-	noticeGiveUp        = 24 * time.Hour                 // what is due for so long is given up
+	noticeTries         = 20                             // failed deliveries until a notice is given up
+	noticeGiveUp        = 24 * time.Hour                 // how long a notice may be due until it is given up
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two tries
-	staleGrace          = 30 * time.Second               // start of a turn in which nothing is stale
-	sessionGonePolls    = 3                              // answered polls that must agree that a session is gone
-	streamBeatMax       = 30 * time.Second               // a stream without a beat for so long keeps nothing current
-	tombstonesGo        = 250                            // this many go together when there are too many
-	tombstones          = 40*tombstonesGo + tombstonesGo // of tasks whose record has expired: 10,000 ids are always remembered
+	staleGrace          = 30 * time.Second               // how long a turn cannot be stale
+	sessionGonePolls    = 3                              // answered polls in a row that must report a session as gone
+	streamBeatMax       = 30 * time.Second               // how long a stream without a beat counts as complete
+	tombstonesGo        = 250                            // how many are dropped at once
+	tombstones          = 40*tombstonesGo + tombstonesGo // at most this many ids of evicted tasks, and at least 10,000, are remembered
 	maxResult           = 256 << 10                      // bytes kept of a result
-	maxResultUnreadable = 1 << 20                        // the same where the session cannot be read back
+	maxResultUnreadable = 1 << 20                        // the same if the session cannot be read back
 	pastAttempts        = 20                             // earlier attempts kept of a task
 	titleMax            = 200                            // bytes of a description
-	reasonBytes         = 1000                           // bytes of a reason: the end of a program's standard error has room
+	reasonBytes         = 1000                           // bytes of a reason; the end of a program's standard error fits in
 
-	// durationMax stands for every longer duration, so that none that is added
-	// to a time overflows: math.MaxInt64 is how programs write "never".
+	// durationMax replaces longer durations, so that none overflows when it is added
+	// to a time. Programs write math.MaxInt64 for "never".
 	durationMax = 50 * 365 * 24 * time.Hour
 )
 
-// Wake says when a root session is told of ends. A batch is what the session has
-// launched since it last had no task that was live: what is launched while others
-// are live joins them.
+// Wake says when a root session gets its notices. A batch is what the session has
+// launched since it last had no live task: a task that is launched while others are
+// live joins their batch.
 type Wake uint8
 
-// The ways of waking a root session. They do not concern a task that waits for
-// its own tasks: what it is owed is always its next turn.
+// The ways of waking a root session. They do not apply to a task that waits for its
+// own tasks: its notices are always its next turn.
 const (
-	WakeBatch Wake = iota // when nothing of the batch is live any more, one ended badly, or the oldest end is NoticeMaxWait old
+	WakeBatch Wake = iota // when no task of the batch is live, one has ended badly, or the oldest end is NoticeMaxWait old
 	WakeEach              // after every end
 	WakeNever             // never; the host takes notices with NextNotice or TakeNotice
 )
@@ -95,154 +94,152 @@ func (w *Wake) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Limits says how many sessions may be in a turn at once. The model's own limit
-// decides, else its provider's, else the default; the first that is set decides
-// alone. In every place 0 means "not set" and [Unlimited] means no limit. Names
-// are compared trimmed and in lower case.
+// Limits says how many sessions may be in a turn at the same time. Only one of three
+// limits decides: the model's own, else that of its provider, else the default. 0
+// means "not set" and [Unlimited] means no limit. Names are compared trimmed and in
+// lower case.
 //
-// Total and Agent are caps beside the limit that decides: a turn begins where all
-// of them have room. A task that waits for its own tasks counts for none.
+// Total and Agent are caps in addition to that limit: a turn begins only if all of
+// them have room. A task that waits for its own tasks counts for none.
 //
 // A task without a model counts under its agent's name, as if each agent were a
-// model of its own: with a Default of 2, two agents can be in four turns. Total
-// is one limit for all agents.
+// separate model: with a Default of 2, two agents can be in four turns. Total is one
+// limit for all agents.
 type Limits struct {
-	// Model limits by model: "provider/model" for just this one, a name without
-	// a slash for that model id of any provider.
+	// Model limits by model: "provider/model" is that model only, and a name without
+	// a slash is that model id of any provider.
 	Model map[string]int
-	// Provider limits by what stands before the first slash of the model. All
-	// models that a provider's limit decides for share it.
+	// Provider limits by the part before the first slash of the model. All models
+	// without a limit of their own share their provider's.
 	Provider map[string]int
-	// Default is the limit of every other model, each for itself. 0 means
+	// Default is the limit of each other model separately. 0 means
 	// [DefaultConcurrency].
 	Default int
 
-	// Total caps the sessions that are in a turn over all pools. 0 means no cap.
+	// Total caps all sessions in a turn, over all pools. 0 means no cap.
 	Total int
-	// Agent caps the sessions of an agent that are in a turn, whatever their
-	// models. For a task without a model it decides in place of Default.
+	// Agent caps the sessions of an agent in a turn, with any model. For a task
+	// without a model, it replaces Default.
 	Agent map[string]int
-	// Fair gives the turns of a pool to root sessions in rounds, one each, instead
-	// of by arrival. The place in line is then the place among the tasks of the same
-	// root. Tasks that began to wait under other limits take part like all others.
+	// Fair lets root sessions take turns in a pool, one each in a round, instead of
+	// by arrival. The place in line is then the place among the tasks of the same
+	// root. Tasks that began to wait under other limits are treated like all others.
 	Fair bool
 }
 
-// Config configures a [BackgroundManager]. The zero value works. New copies it;
-// durations of 0 mean the default, [Disabled] means never or no wait where that
-// makes sense. A default follows a duration that is set where the two could not
-// work together: HostUnreachable is at least three times the PollInterval.
+// Config configures a [BackgroundManager]. The zero value works. New copies it. A
+// duration of 0 means the default. [Disabled] means never or no wait, if that makes
+// sense for the field. A default adapts to a duration that is set if the two could
+// not work together: HostUnreachable is at least three times the PollInterval.
 type Config struct {
 	// Limits are the limits of the manager's own ConcurrencyManager.
 	Limits Limits
-	// Concurrency, when set, is used instead of one of its own, to share slots
-	// with other users; Limits must then be empty.
+	// Concurrency, if set, replaces the manager's own, to share slots with other
+	// users. Limits must then be empty.
 	Concurrency *ConcurrencyManager
 
-	// Clients are further session clients by name. The one given to New has the
+	// Clients are further session clients by name. The client passed to New has the
 	// empty name.
 	Clients map[string]SessionClient
-	// ClientFor names the client that an agent runs on. Nil means that all run
-	// on the one given to New.
+	// ClientFor names the client that runs an agent. If it is nil, the client passed
+	// to New runs all agents.
 	ClientFor func(agent string) string
-	// Model says which model an agent uses when asked is what the caller wanted
-	// (mostly nothing). Its answer is what limits are applied to and what the
-	// client is given; an error refuses the launch. Nil means asked itself.
+	// Model returns the model for an agent. asked is the model that the caller
+	// requested, mostly none. Limits apply to the returned model, and the client
+	// gets it. An error refuses the launch. If Model is nil, asked is used.
 	Model func(agent, asked string) (string, error)
-	// Permissions are rules for every session; AgentPermissions are an agent's
-	// own, which come after them and so beat them.
+	// Permissions are rules for every session. AgentPermissions are rules for one
+	// agent; they come later and so override them.
 	Permissions      []Permission
 	AgentPermissions func(agent string) []Permission
 
-	// PrepareLaunch completes what a task is launched with, before anything of it
-	// is looked at: its working directory, its system text, its metadata, for
-	// what a model launches with a tool, too. What it returns is launched; an
-	// error refuses the launch. Nil means the input as it is.
+	// PrepareLaunch completes the input of a launch before anything in it is checked,
+	// such as its working directory, system text or metadata. It also gets the
+	// launches that a model makes with a tool. The returned input is launched; an
+	// error refuses the launch. If it is nil, the input is used as it is.
 	PrepareLaunch func(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error)
 
-	// ToolNames are the names by which models know the tools, where they are not
-	// the usual ones: the usual name is the key, an empty one says that models
-	// do not have the tool. Notices, digests and the tools themselves use them.
+	// ToolNames maps the usual names of tools to the names that models know them
+	// by, if they differ. An empty name says that models do not have the tool.
+	// Notices, digests and the tools use these names.
 	ToolNames map[string]string
 
-	// Notify tells a root session what has ended. It returns nil once the
-	// notice is recorded or queued, ErrBusy to be called again later (which is no
-	// failed try: a session may be busy for up to a day),
-	// ErrNoSession when there is no such session, which is then taken for a scope:
-	// what is owed to it waits for NextNotice. Nil means the clients that
-	// are a Notifier; where there is none, notices wait for NextNotice.
+	// Notify delivers a notice to a root session. It returns nil once the notice is
+	// recorded or queued. It returns ErrBusy to be called again later; that is not a
+	// failed try, because a session may be busy for up to a day. It returns
+	// ErrNoSession if the session does not exist. The session then counts as a scope,
+	// and its notices wait for NextNotice. If Notify is nil, the clients that are a
+	// Notifier deliver; without one, notices wait for NextNotice.
 	Notify func(ctx context.Context, session string, n Notice) error
-	// Wake says when root sessions are told. Default WakeBatch.
+	// Wake says when root sessions get their notices. Default WakeBatch.
 	Wake Wake
-	// NoticeWindow is how long others are waited for before a notice that is
-	// due goes out. Default 100 ms; Disabled for none.
+	// NoticeWindow is how long a notice that is due waits for further ends. Default
+	// 100 ms; Disabled for no wait.
 	NoticeWindow time.Duration
-	// NoticeMaxWait is the age at which an end is told even though others of
+	// NoticeMaxWait is the age at which an end is reported even if other tasks of
 	// its batch are live. Default 5 min; Disabled for never.
 	NoticeMaxWait time.Duration
 	// NoticeResult is how many bytes of each result a notice carries, so that a
-	// parent need not read one result after the other. Default none;
-	// Disabled (-1) says the same.
+	// parent need not read the results one by one. Default none; Disabled (-1) means
+	// the same.
 	NoticeResult int
 
-	// MaxDepth is how deep tasks may delegate: 1 means that a task may not
-	// delegate. Default 1.
+	// MaxDepth is how deep tasks may delegate. With 1, a task may not delegate.
+	// Default 1.
 	MaxDepth int
-	// MaxTasksPerRoot bounds the live tasks under one root session. Default
-	// 100; Unlimited for none.
+	// MaxTasksPerRoot bounds the live tasks under one root session. Default 100;
+	// Unlimited for no bound.
 	MaxTasksPerRoot int
 
-	// PollInterval is the pause between two looks at the sessions of a client
-	// that starts turns, and before a notice is tried again that was refused
-	// with ErrBusy. Default 2 s.
+	// PollInterval is the pause between two polls of a client that starts turns. It
+	// is also the pause before a notice that was refused with ErrBusy is tried again.
+	// Default 2 s.
 	PollInterval time.Duration
-	// For MinIdleTime after a prompt, a session that is idle counts as done only
-	// with a finish mark. Default 5 s; Disabled for no wait.
+	// MinIdleTime is how long after a prompt an idle session needs a finish mark to
+	// count as done. Default 5 s; Disabled for no wait.
 	MinIdleTime time.Duration
-	// MinStabilityTime is the earliest moment of a turn at which polls without
-	// a change, or without output, count. Default 10 s; Disabled for no wait.
+	// MinStabilityTime is how long after the beginning of a turn polls without a
+	// change, or without output, begin to count. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
 	// StablePolls is the number of polls in a row without a change, or without
 	// output, that end the turn. Default 3.
 	StablePolls int
-	// TodoHold is how long todos that are open, or cannot be read, hold an idle
-	// session back. Default 30 s; Disabled for not at all: they are not read
-	// then.
+	// TodoHold is how long todos that are open or cannot be read keep an idle session
+	// from counting as done. Default 30 s. With Disabled, todos are not read.
 	TodoHold time.Duration
-	// StaleTimeout cancels a turn in which nothing has changed for so long, but
-	// not in its first 30 s. Default 3 min; Disabled for never.
+	// StaleTimeout cancels a turn if nothing has changed for this long, but not in
+	// its first 30 s. Default 3 min; Disabled for never.
 	StaleTimeout time.Duration
-	// SessionGone is for how long a session must have been reported as gone.
-	// Default 60 s.
+	// SessionGone is how long a session must be reported as gone before its task
+	// ends. Default 60 s.
 	SessionGone time.Duration
-	// HostUnreachable ends a task whose client has not answered for so long, one
-	// that is idle and whose messages could not be read for so long, and
-	// one that could not be started for so long because of [ErrUnreachable].
-	// Default 5 min; Disabled for never.
+	// HostUnreachable ends a task if, for this long, its client has not answered,
+	// the messages of its idle session could not be read, or it could not be started
+	// because of [ErrUnreachable]. Default 5 min; Disabled for never.
 	HostUnreachable time.Duration
-	// TimeToLive cancels a task that has been in turns for so long. Default
+	// TimeToLive cancels a task when it has been in turns for this long. Default
 	// 30 min; Disabled for never.
 	TimeToLive time.Duration
-	// QueueTimeToLive cancels a task that has waited for a slot for so long.
-	// Default never, as is Disabled.
+	// QueueTimeToLive cancels a task when it has waited for a slot for this long.
+	// Default never, like Disabled.
 	QueueTimeToLive time.Duration
-	// StopTimeout is how long a session may take to stop before its slot is
-	// given to the next one all the same. Default 10 s.
+	// StopTimeout is how long a session may take to stop before its slot goes to the
+	// next task. Default 10 s.
 	StopTimeout time.Duration
 
-	// CreateTimeout bounds the creation of a session and the handing over of a
-	// prompt. Default 30 s.
+	// CreateTimeout bounds the creation of a session and the sending of a prompt.
+	// Default 30 s.
 	CreateTimeout time.Duration
-	// CallTimeout bounds every other host call but Statuses. Default 10 s.
+	// CallTimeout bounds every other host call except Statuses. Default 10 s.
 	CallTimeout time.Duration
 	// StatusTimeout bounds a Statuses call. Default 5 s.
 	StatusTimeout time.Duration
-	// ReadConcurrency is how many sessions of a client are read at once.
+	// ReadConcurrency is how many sessions of a client are read at the same time.
 	// Default 32.
 	ReadConcurrency int
 
-	// Retention is how long an ended task is kept once its parent has been
-	// told. Default 30 min; Disabled for no limit of time.
+	// Retention is how long an ended task is kept after its end was reported.
+	// Default 30 min; Disabled for no time limit.
 	Retention time.Duration
 	// RetainTasks is how many ended tasks are kept. Default 10,000; Unlimited
 	// for all.
@@ -251,8 +248,8 @@ type Config struct {
 	// Unlimited for all.
 	RetainText int64
 
-	// Logger is told what happens; nil means silence. Prompts and answers are
-	// only logged at debug level.
+	// Logger gets the log. If it is nil, nothing is logged. Prompts and answers are
+	// logged at debug level only.
 	Logger *slog.Logger
 }
 
@@ -261,8 +258,8 @@ func (l *Limits) isZero() bool {
 	return len(l.Model)+len(l.Provider)+len(l.Agent) == 0 && l.Default == 0 && l.Total == 0 && !l.Fair
 }
 
-// withDefaults returns a copy of c that shares nothing with it and has every
-// default filled in, or an error that names what is wrong.
+// withDefaults returns a copy of c that shares nothing with it and has all defaults
+// filled in. The error names what is wrong.
 func (c Config) withDefaults() (Config, error) {
 	if err := c.validate(); err != nil {
 		return c, err
@@ -298,14 +295,14 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// following returns how defaults follow the limits that the user set, where the two
-// could not work together. It is called before the defaults are filled in.
+// following returns how defaults adapt to the limits that the user set. It is called
+// before the defaults are filled in.
 func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	const most = durationMax / 8
 	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }
 	poll, status, hold := set(c.PollInterval), set(c.StatusTimeout), set(c.TodoHold)
 	polls := time.Duration(max(c.StablePolls, DefaultStablePolls) + 1)
-	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // until an untold session is believed
+	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // until a SessionUntold can count as done
 	room := func(need time.Duration) func(time.Duration) time.Duration {
 		return func(d time.Duration) time.Duration { return max(d, need) }
 	}
@@ -321,7 +318,7 @@ func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	}
 	return map[timeLimit]func(time.Duration) time.Duration{
 		limitPollInterval:    below(c.HostUnreachable/3, c.StaleTimeout),
-		limitHostUnreachable: room(max(3*poll, poll+2*status)), // it must have been asked
+		limitHostUnreachable: room(max(3*poll, poll+2*status)), // the client must have been asked at least once
 		limitStaleTimeout:    room(stable),
 		limitTimeToLive:      room(stable + hold),
 		limitNoticeMaxWait:   room(set(c.NoticeWindow)),
@@ -346,14 +343,14 @@ func (c *Config) counts() []countField {
 	}
 }
 
-// What two time limits may be to each other.
+// The required relations of two time limits.
 const (
 	notLonger = "must not be longer than"
 	shorter   = "must be shorter than"
 )
 
-// validate checks what the user set. Only values that were both set can
-// contradict each other.
+// validate checks what the user set. Only two values that are both set can contradict
+// each other.
 func (c *Config) validate() error {
 	for i := range timeLimits {
 		row := &timeLimits[i]
@@ -386,7 +383,7 @@ func (c *Config) validate() error {
 		return &InputError{"Config.ToolNames", err.Error()}
 	}
 	if c.Concurrency != nil && !c.Limits.isZero() {
-		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}
+		return &InputError{"Config.Limits", "are set together with Config.Concurrency, which has its own limits; set only one of them"}
 	}
 	for _, pair := range []struct {
 		small, large timeLimit
@@ -394,11 +391,11 @@ func (c *Config) validate() error {
 	}{
 		{limitStaleTimeout, limitTimeToLive, notLonger},
 		{limitPollInterval, limitStaleTimeout, notLonger},
-		{limitPollInterval, limitHostUnreachable, shorter}, // or a task ends that was never asked about
+		{limitPollInterval, limitHostUnreachable, shorter}, // otherwise a task could end before its client is asked
 		{limitNoticeWindow, limitNoticeMaxWait, notLonger},
 	} {
 		small, large := *pair.small.of(c), *pair.large.of(c)
-		same := pair.must == shorter && small == large && large < durationMax // two that are for ever agree
+		same := pair.must == shorter && small == large && large < durationMax // two limits of "never" agree
 		if small > 0 && large > 0 && (small > large || same) {
 			return &InputError{pair.small.field(), fmt.Sprintf("is %v and %s is %v; the first %s the second", small, pair.large.field(), large, pair.must)}
 		}

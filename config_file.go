@@ -19,18 +19,18 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// maxConfigFile is the size from which on a file is refused: nobody writes a
-// megabyte of settings by hand, so it is the wrong file.
+// maxConfigFile is the maximum size of a file in bytes. Nobody writes a megabyte of
+// settings by hand, so a larger file is the wrong one.
 const maxConfigFile = 1 << 20
 
-// FileConfig is what one or more configuration files say. The zero value says
-// nothing. It is never changed once it has been made.
+// FileConfig is the content of one or more configuration files. The zero value is
+// empty. A FileConfig is immutable.
 //
-// A file is JSON with comments and trailing commas. Everything but its section
-// background_task, at the top or under "[opencode]", belongs to others and is not
-// looked at; the one under "[opencode]" lies over that at the top. In the section an
-// absent key means the default, null takes back what an earlier file says, and 0
-// switches off, where that makes sense. Keys that end in Ms are milliseconds:
+// A file is JSON with comments and trailing commas. Only its section background_task
+// is read, at the top level or under "[opencode]"; the values under "[opencode]"
+// override the others. In the section, an absent key means the default, null removes
+// what an earlier file sets, and 0 switches off, if that makes sense for the key.
+// Keys that end in Ms are in milliseconds:
 //
 //	key                   default     0 means
 //	modelConcurrency      {}          no limit
@@ -62,29 +62,27 @@ const maxConfigFile = 1 << 20
 //	retainTasks           10000       no limit
 //	retainTextBytes       67108864    no limit
 //
-// sessionGoneTimeoutMs and taskCleanupDelayMs, the host's own names, stand for
-// sessionGoneMs and retentionMs. A key that is not known here, but may be the
-// host's or that of a fork, is reported by [FileConfig.Ignored]. One that is a key of
-// the table but for a slip of the keyboard is an error, since it would be a limit
-// that silently does not hold.
+// The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted for
+// sessionGoneMs and retentionMs. [FileConfig.Ignored] reports an unknown key, which
+// may belong to the host or a fork. A near miss of a key of the table is an error,
+// because its limit would silently not apply.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
 }
 
-// valueID names a value: entry is the model or provider of a limit. A null for a
-// whole map of limits has no entry.
+// valueID names a value. entry is the model, provider or agent of a limit. A null for
+// a whole map of limits has no entry.
 type valueID struct{ key, entry string }
 
-// value is a number in the form of the file, or a null.
+// value is a number as the file writes it, or a null.
 type value struct {
 	n      int64
 	null   bool
 	origin Origin
 }
 
-// Origin is the place in a file that a value comes from. The zero Origin stands
-// for the default.
+// Origin is the place of a value in a file. The zero Origin means the default.
 type Origin struct {
 	File         string
 	Line, Column int // from 1; the column counts characters
@@ -101,15 +99,15 @@ func (o Origin) String() string {
 	return fmt.Sprintf("%s:%d:%d", o.File, o.Line, o.Column)
 }
 
-// IgnoredKey is a key that is read past without an error, although whoever wrote
-// it may believe that it does something.
+// IgnoredKey is a key that has no effect, although its author may believe that it
+// does.
 type IgnoredKey struct {
-	Key    string // as in background_task.maxToolCalls; empty for a file that has no section for us
-	Reason string // what to use instead, without a full stop
+	Key    string // such as background_task.maxToolCalls; empty for a file without our section
+	Reason string // why, or what to use instead; without a full stop
 	Origin Origin
 }
 
-// String returns place, key and reason in one line.
+// String returns the place, the key and the reason in one line.
 func (k IgnoredKey) String() string {
 	if k.Key == "" {
 		return fmt.Sprintf("%v: %s", k.Origin, k.Reason)
@@ -120,7 +118,7 @@ func (k IgnoredKey) String() string {
 // Setting is one value that applies.
 type Setting struct {
 	Key    string // of background_task
-	Entry  string // the model or provider that is limited; else empty
+	Entry  string // the model, provider or agent of a limit; otherwise empty
 	Value  string // as a file writes it
 	Origin Origin // zero for the default
 }
@@ -133,12 +131,12 @@ func (s Setting) Name() string {
 	return s.Key + jsonc.Index(s.Entry)
 }
 
-// LoadConfig reads the files and merges them key by key, limits entry by entry,
-// later files over earlier ones; null takes back what earlier files say. A file
-// that does not exist is an error, and so are values that contradict each other,
-// which [New] would refuse without knowing where they stand. All errors of all files are returned
-// together, each a [*ConfigFileError] (an [*InputError] for a path that is empty),
-// and then nothing is loaded.
+// LoadConfig reads the files and merges them key by key, and limits entry by entry.
+// Later files override earlier ones, and null removes what earlier files set. A file
+// that does not exist is an error. So are values that contradict each other; [New]
+// would refuse them without knowing their places. All errors of all files are
+// returned together, and then nothing is loaded. Each is a [*ConfigFileError], or an
+// [*InputError] for an empty path.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error
@@ -167,8 +165,8 @@ func LoadConfig(paths ...string) (FileConfig, error) {
 
 var fieldName = regexp.MustCompile(`Config(\.[A-Za-z]+)+`)
 
-// contradiction returns what New would refuse of what the files say together, with
-// the keys and their places in the place of the fields.
+// contradiction returns the error of New for the merged files. It names keys and
+// their places instead of fields.
 func (f FileConfig) contradiction() error {
 	var c Config
 	f.Apply(&c)
@@ -205,8 +203,7 @@ func (f FileConfig) contradiction() error {
 	return &ConfigFileError{File: origin.File, Line: origin.Line, Column: origin.Column, Key: key, Problem: problem}
 }
 
-// flatten takes a joined error apart, so that joining it with others gives one
-// flat list.
+// flatten splits a joined error, so that joining it with others gives a flat list.
 func flatten(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
@@ -225,7 +222,7 @@ func readConfigFile(path string) ([]byte, error) {
 	switch {
 	case info.IsDir():
 		return nil, &ConfigFileError{File: path, Problem: "is a directory; name the file in it", Err: syscall.EISDIR}
-	case !info.Mode().IsRegular(): // reading a pipe or a device could block for ever
+	case !info.Mode().IsRegular(): // reading a pipe or a device could block forever
 		return nil, &ConfigFileError{File: path, Problem: "is not a regular file"}
 	case info.Size() > maxConfigFile:
 		return nil, &ConfigFileError{File: path, Problem: tooLarge(info.Size())}
@@ -235,7 +232,7 @@ func readConfigFile(path string) ([]byte, error) {
 		return nil, fileError(path, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1)) // it may have grown since
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1)) // the file may have grown since
 	if err != nil {
 		return nil, fileError(path, err)
 	}
@@ -243,10 +240,10 @@ func readConfigFile(path string) ([]byte, error) {
 }
 
 func tooLarge(n int64) string {
-	return fmt.Sprintf("is %d bytes large; a configuration file may have %d", n, maxConfigFile)
+	return fmt.Sprintf("has %d bytes; a configuration file may have at most %d", n, maxConfigFile)
 }
 
-// fileError wraps an error of the file system, without naming the path twice.
+// fileError wraps an error of the file system. It does not name the path twice.
 func fileError(path string, err error) error {
 	problem := err
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
@@ -255,16 +252,15 @@ func fileError(path string, err error) error {
 	return &ConfigFileError{File: path, Problem: "cannot be read: " + problem.Error(), Err: err}
 }
 
-// Merge returns what f says with a later file laid over it, as LoadConfig does: key
-// by key, limits entry by entry, and null takes back what f says. Neither of the
-// two is changed.
+// Merge returns f merged with a later file, as LoadConfig merges files: key by key,
+// limits entry by entry, and null removes what f sets. Neither of the two is changed.
 func (f FileConfig) Merge(later FileConfig) FileConfig {
 	values := maps.Clone(f.values)
 	if values == nil {
 		values = map[valueID]value{}
 	}
 	for id, v := range later.values {
-		if v.null && id.entry == "" { // takes back all entries of a map of limits
+		if v.null && id.entry == "" { // removes all entries of a map of limits
 			maps.DeleteFunc(values, func(old valueID, _ value) bool { return old.key == id.key })
 		}
 	}
@@ -278,11 +274,11 @@ func (f FileConfig) Merge(later FileConfig) FileConfig {
 	return FileConfig{values, slices.Concat(f.ignored, later.ignored)}
 }
 
-// Ignored returns the keys that have no effect, file by file in the order in
-// which they stand there: keys of the host that have no counterpart here, keys
-// that are not known here, and keys outside of background_task that look as if they
-// were meant to stand in it; a file without a section for us, too. The last may be a
-// staleTimeoutMs that is longer than the time to live, which ends a task first.
+// Ignored returns the keys that have no effect, in the order of the files and of the
+// keys in them. These are keys of the host without a counterpart here, unknown keys,
+// and keys outside background_task that seem to belong in it. A file without our
+// section is reported too. The last may be a staleTimeoutMs that is longer than the
+// time to live, which ends a task first.
 func (f FileConfig) Ignored() []IgnoredKey {
 	all := slices.Clone(f.ignored)
 	if k, ok := f.neverStale(); ok {
@@ -304,12 +300,12 @@ func (f FileConfig) neverStale() (IgnoredKey, bool) {
 		return IgnoredKey{}, false
 	}
 	ms := func(n int64) string { return fmt.Sprintf("%d (%s)", n, mdtext.Span(time.Duration(n)*time.Millisecond)) }
-	return IgnoredKey{keyPath(staleKey), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise %s, too",
+	return IgnoredKey{keyPath(staleKey), fmt.Sprintf("it is %s, longer than %s, which is %s (%s) and so ends a task first; raise %s as well",
 		ms(stale.n), keyPath(ttlKey), ms(ttl.n), where, ttlKey), stale.origin}, true
 }
 
-// Settings returns everything that applies, defaults included, with where it
-// comes from: each key once, in the order of the table, the maps of limits entry
+// Settings returns everything that applies, including defaults, with its origin. Each
+// key is there once, in the order of the table. The maps of limits are returned entry
 // by entry.
 func (f FileConfig) Settings() []Setting {
 	var out []Setting
@@ -327,7 +323,7 @@ func (f FileConfig) Settings() []Setting {
 	return out
 }
 
-// set returns the values of a key, entries in order.
+// set returns the values that are set for a key, with sorted entries.
 func (f FileConfig) set(k *fileKey) []valueID {
 	if k.kind != keyLimits {
 		id := valueID{key: k.key}
@@ -346,12 +342,11 @@ func (f FileConfig) set(k *fileKey) []valueID {
 	return ids
 }
 
-// Apply sets the fields of c that the files set and leaves the others alone.
-// Limits are set entry by entry, in maps that c shares with nobody. Values that
-// contradict each other are found by [New], but for a StaleTimeout that is longer
-// than the TimeToLive, which has no effect and is set to the latter. It says nothing
-// of keys that have no effect, among them a section whose name is misspelt: show
-// Ignored to the user.
+// Apply sets the fields of c that the files set and leaves the others alone. Limits
+// are set entry by entry, in maps that c shares with nobody. A StaleTimeout that is
+// longer than the TimeToLive has no effect and is set to the latter. [New] finds other
+// values that contradict each other. Apply does not report keys without effect, such
+// as a misspelt section: show Ignored to the user.
 func (f FileConfig) Apply(c *Config) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
@@ -382,8 +377,8 @@ func (f FileConfig) Apply(c *Config) {
 	}
 }
 
-// The names of the host's file, the newest first. The one for all harnesses lies in
-// a directory of its own.
+// The names of the host's file, the newest first. The file for all harnesses is in a
+// directory of its own.
 var (
 	hostNames    = []string{"oh-my-openagent.jsonc", "oh-my-openagent.json", "oh-my-opencode.jsonc", "oh-my-opencode.json"}
 	unifiedNames = []string{"omo.jsonc", "omo.json"}
@@ -391,27 +386,26 @@ var (
 
 const unifiedDir = ".omo"
 
-// FindConfigFiles returns the configuration files that exist in the usual places
-// in the order in which [LoadConfig] wants them: the user's, then the project's. An
-// empty projectDir means that there is no project. That nothing is found is no
-// error.
+// FindConfigFiles returns the existing configuration files in the usual places, in
+// the order for [LoadConfig]: the user's, then the project's. An empty projectDir
+// means that there is no project. If there are no files, that is not an error.
 //
-// The user's is ~/.omo/omo.jsonc, whose settings stand under "[opencode]"; or else
-// oh-my-openagent.jsonc in $XDG_CONFIG_HOME/opencode (~/.config/opencode where that
-// is not set); or else, under the older name, oh-my-opencode.jsonc there. The
-// project's is .omo/omo.jsonc or one of the others in .opencode. Each may end in
-// .json instead. The newest that exists is returned and the older ones beside it
-// are left alone, with one exception: a file for all harnesses that has no section
-// for us is returned after the older one, so that the older one applies and
-// [FileConfig.Ignored] says of the newer one that nothing in it does.
+// The user's file is ~/.omo/omo.jsonc, with the settings under "[opencode]". If it
+// does not exist, it is oh-my-openagent.jsonc in $XDG_CONFIG_HOME/opencode
+// (~/.config/opencode if that is not set), or oh-my-opencode.jsonc, the older name.
+// The project's file is .omo/omo.jsonc or one of the others in .opencode. Each may
+// end in .json instead. Only the newest existing file is returned, with one exception:
+// a file for all harnesses that has no section for us is returned after the older
+// file. The older file then applies, and [FileConfig.Ignored] reports that nothing
+// in the newer one does.
 func FindConfigFiles(projectDir string) ([]string, error) {
 	user, project := configPlaces{}, configPlaces{}
 	home, err := os.UserHomeDir()
-	if err == nil { // a service may well have no home, and so no file in it
+	if err == nil { // a service may have no home, and so no file there
 		user.unified = filepath.Join(home, unifiedDir)
 		user.own = filepath.Join(home, ".config", "opencode")
 	}
-	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // a relative one is to be ignored, says the XDG specification
+	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // the XDG specification says that relative paths are ignored
 		user.own = filepath.Join(dir, "opencode")
 	}
 	if projectDir != "" {
@@ -432,8 +426,8 @@ func FindConfigFiles(projectDir string) ([]string, error) {
 	return found, nil
 }
 
-// configPlaces are the directories in which the file of a user or a project may lie.
-// An empty one does not exist.
+// configPlaces are the directories for the files of a user or a project. An empty one
+// does not exist.
 type configPlaces struct{ own, unified string }
 
 func (p configPlaces) find() ([]string, error) {
@@ -462,7 +456,7 @@ func firstFile(dir string, names []string) (string, error) {
 	}
 	for _, name := range names {
 		path := filepath.Join(dir, name)
-		_, err := os.Lstat(path) // not Stat: a link that leads nowhere is a mistake to report, not an absent file
+		_, err := os.Lstat(path) // not Stat: a broken link is a mistake to report, not an absent file
 		if err == nil {
 			return path, nil
 		}
@@ -473,8 +467,8 @@ func firstFile(dir string, names []string) (string, error) {
 	return "", nil
 }
 
-// hasSection reports whether the file has a section for us. One that cannot be read
-// counts as if it had, so that loading it says what is wrong.
+// hasSection reports whether the file has a section for us. It returns true for a file
+// that cannot be read, so that loading it reports the error.
 func hasSection(path string) bool {
 	data, err := readConfigFile(path)
 	if err != nil {

@@ -144,7 +144,7 @@ func TestKeysOfTheHostWithoutCounterpartAreReported(t *testing.T) {
 	require.Len(t, f.Ignored(), 6)
 	require.Equal(t, bgagent.IgnoredKey{
 		Key:    "background_task.maxDescendants",
-		Reason: "maxTasksPerRoot, which counts live tasks only, is the limit here",
+		Reason: "the limit here is maxTasksPerRoot, which counts only live tasks",
 		Origin: bgagent.Origin{File: "host.json", Line: 2, Column: 3},
 	}, f.Ignored()[2])
 }
@@ -205,11 +205,11 @@ func TestWholeFilesThatAreWrong(t *testing.T) {
 		{"no comma", "{\"é\": 1 \"b\": 2}", ":1:9: is not JSON with comments: invalid character '\"' after object value (expecting ',' or '}')"},
 		{"single quotes", "{\n  'a': 1}", ":2:3: is not JSON with comments: invalid character '\\'' at start of value"},
 		{"no quotation mark", "{\n \"a: 1,\n \"b\": 2}", `:2:2: is not JSON with comments: the string "\"a: 1,\n \"" is broken; is a quotation mark missing, or a backslash not doubled?`},
-		{"no quotation marks", `{"a": yes}`, `:1:7: is not JSON with comments: "yes" is not a value; it must be a number, true, false, null or a string in quotation marks; keys stand in quotation marks, too`},
+		{"no quotation marks", `{"a": yes}`, `:1:7: is not JSON with comments: "yes" is not a value; it must be a number, true, false, null or a string in quotation marks; keys need quotation marks, too`},
 		{"two values", "{} {}", ":1:4: is not JSON with comments: invalid character '{' after top-level value"},
 		{"deep", strings.Repeat("[", 1<<20), ":1:201: is nested more than 200 levels deep"},
 		{"deep after comments and strings", "{\"[\\\"[\": /* [ */ // [\n" + strings.Repeat("{\"a\":", 1000), ":2:996: is nested more than 200 levels deep"},
-		{"too large", strings.Repeat(" ", 1<<20+1), ":1:1: is 1048577 bytes large; a configuration file may have 1048576"},
+		{"too large", strings.Repeat(" ", 1<<20+1), ":1:1: has 1048577 bytes; a configuration file may have at most 1048576"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := bgagent.ParseConfig("f.json", []byte(c.text))
@@ -261,7 +261,7 @@ func TestFilesThatCannotBeReadAreNamed(t *testing.T) {
 	large := writeFile(t, filepath.Join(dir, "large.json"), "{}")
 	require.NoError(t, os.Truncate(large, 100<<20)) // with a hole, so that it costs no space
 	_, err = bgagent.LoadConfig(large)
-	require.EqualError(t, err, large+": is 104857600 bytes large; a configuration file may have 1048576")
+	require.EqualError(t, err, large+": has 104857600 bytes; a configuration file may have at most 1048576")
 
 	_, err = bgagent.LoadConfig(os.DevNull)
 	require.EqualError(t, err, os.DevNull+": is not a regular file")

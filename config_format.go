@@ -12,11 +12,10 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// FormatConfig writes what c says as a configuration file, in the order of the
-// table of keys: fields that are set and that a file can hold, so that
-// [ParseConfig] and [FileConfig.Apply] give them back. It fails with an
-// [*InputError] for a value that is wrong or that a file cannot hold, such as a
-// fraction of a millisecond.
+// FormatConfig writes c as a configuration file, in the order of the table of keys.
+// It writes the fields that are set and that a file can hold, so that [ParseConfig]
+// and [FileConfig.Apply] restore them. It returns an [*InputError] for a value that is
+// wrong or that a file cannot hold, such as a fraction of a millisecond.
 func FormatConfig(c Config) ([]byte, error) {
 	members, err := formatMembers(c)
 	if err != nil {
@@ -52,8 +51,8 @@ func formatMembers(c Config) (members []jsonMember, err error) {
 	return members, nil
 }
 
-// formatLimits writes a map of limits sorted by name, names in the form in which
-// they are compared.
+// formatLimits writes a map of limits in the order of its names. Names have the form
+// in which they are compared.
 func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 	var out []jsonMember
 	from := map[string]string{}
@@ -63,7 +62,7 @@ func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 			continue
 		}
 		if name == "" || !utf8.ValidString(raw) {
-			return nil, &InputError{field, "has no name that a file can hold"}
+			return nil, &InputError{field, "has a name that a file cannot hold"}
 		}
 		if other, twice := from[name]; twice {
 			return nil, &InputError{field, fmt.Sprintf("is the same name as %s; keep one of the two", mdtext.Quote(other))}
@@ -79,10 +78,10 @@ func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 	return out, nil
 }
 
-// jsonMember is a name and a value that is JSON already.
+// jsonMember is a name and a value that is already JSON.
 type jsonMember struct{ name, value string }
 
-// jsonObject writes the members in their order, one a line.
+// jsonObject writes the members in order, one per line.
 func jsonObject(members []jsonMember, indent string) string {
 	if len(members) == 0 {
 		return "{}"
@@ -99,7 +98,7 @@ func jsonObject(members []jsonMember, indent string) string {
 	return b.String()
 }
 
-// jsonString is s in quotation marks, with <, > and & left as they are.
+// jsonString returns s as a JSON string and does not escape <, > and &.
 func jsonString(s string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -85,14 +85,14 @@ func TestFormatConfigWritesWhatIsSetInTheOrderOfTheTable(t *testing.T) {
 
 func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
 	for want, c := range map[string]bgagent.Config{
-		"Config.PollInterval: is 1.5ms; a file holds whole milliseconds only":                         {PollInterval: 1500 * time.Microsecond},
+		"Config.PollInterval: is 1.5ms; a file holds only whole milliseconds":                         {PollInterval: 1500 * time.Microsecond},
 		"Config.PollInterval: is -1ns; it must be positive, or 0 for the default":                     {PollInterval: bgagent.Disabled},
 		"Config.StaleTimeout: is -2ns; it must be positive, 0 for the default, or -1 for never":       {StaleTimeout: -2},
 		"Config.RetainText: is -2; it must be positive, 0 for the default, or -1 for no limit":        {RetainText: -2},
 		"Config.Wake: is 3; it must be WakeBatch, WakeEach or WakeNever":                              {Wake: 3},
 		`Config.Limits.Model["x"]: is -2; it must be positive, 0 for the default, or -1 for no limit`: {Limits: bgagent.Limits{Model: map[string]int{"x": -2}}},
-		`Config.Limits.Model[" "]: has no name that a file can hold`:                                  {Limits: bgagent.Limits{Model: map[string]int{" ": 2}}},
-		`Config.Limits.Provider["\xff"]: has no name that a file can hold`:                            {Limits: bgagent.Limits{Provider: map[string]int{"\xff": 2}}},
+		`Config.Limits.Model[" "]: has a name that a file cannot hold`:                                {Limits: bgagent.Limits{Model: map[string]int{" ": 2}}},
+		`Config.Limits.Provider["\xff"]: has a name that a file cannot hold`:                          {Limits: bgagent.Limits{Provider: map[string]int{"\xff": 2}}},
 		`Config.Limits.Provider["a"]: is the same name as "A"; keep one of the two`:                   {Limits: bgagent.Limits{Provider: map[string]int{"A": 2, "a": 2}}},
 		"Config.Limits.Default: is -2; it must be positive, 0 for the default, or -1 for no limit":    {Limits: bgagent.Limits{Default: -2}},
 	} {

@@ -118,7 +118,7 @@ func TestTheDefaultsOfTheHostWrittenOutStart(t *testing.T) {
 	require.Equal(t, 30*time.Minute, c.TimeToLive)
 	require.Equal(t, 30*time.Minute, c.StaleTimeout)
 	require.Contains(t, said(f), "testdata/host_defaults.jsonc:5:5: background_task.staleTimeoutMs is ignored: it is 2700000 (45m 0s), longer than background_task.taskTtlMs, "+
-		"which is 1800000 (30m 0s) (testdata/host_defaults.jsonc:7:5) and so ends a task first; raise taskTtlMs, too")
+		"which is 1800000 (30m 0s) (testdata/host_defaults.jsonc:7:5) and so ends a task first; raise taskTtlMs as well")
 
 	c = bgagent.Config{TimeToLive: 10 * time.Minute}
 	f, err = bgagent.ParseConfig("f.json", inSection(`"staleTimeoutMs": 1200000`))
@@ -161,12 +161,12 @@ func TestKeysOfANewerHostAreReportedWithTheNearestKnownOne(t *testing.T) {
 	f, err := bgagent.ParseConfig("f.json", inSection(`"taskTtlMs": 300000, "todoGateGraceMs": 60000, "maxStabilityResets": 25, "zebra": {"a": [1]}, "": null, "a\nb": 1, "maxToolCall": 5`))
 	require.Equal(t, bgagent.Config{TimeToLive: 5 * time.Minute}, applied(t, f, err), "what is known applies")
 	require.Equal(t, []string{
-		"f.json:1:43: background_task.todoGateGraceMs is ignored: it is not known here; the nearest key that is: todoHoldMs",
-		"f.json:1:69: background_task.maxStabilityResets is ignored: it is not known here; the nearest key that is: minStabilityTimeMs",
-		"f.json:1:95: background_task.zebra is ignored: it is not known here; the table of keys in the documentation has those that are",
-		`f.json:1:116: background_task[""] is ignored: it is not known here; the table of keys in the documentation has those that are`,
-		`f.json:1:126: background_task["a\nb"] is ignored: it is not known here; the table of keys in the documentation has those that are`,
-		"f.json:1:137: background_task.maxToolCall is ignored: it is not known here; the nearest key that is: maxToolCalls",
+		"f.json:1:43: background_task.todoGateGraceMs is ignored: it is not known here; the nearest known key is todoHoldMs",
+		"f.json:1:69: background_task.maxStabilityResets is ignored: it is not known here; the nearest known key is minStabilityTimeMs",
+		"f.json:1:95: background_task.zebra is ignored: it is not known here; the documentation has a table of the known keys",
+		`f.json:1:116: background_task[""] is ignored: it is not known here; the documentation has a table of the known keys`,
+		`f.json:1:126: background_task["a\nb"] is ignored: it is not known here; the documentation has a table of the known keys`,
+		"f.json:1:137: background_task.maxToolCall is ignored: it is not known here; the nearest known key is maxToolCalls",
 	}, said(f))
 }
 

@@ -13,11 +13,11 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// section is the part of the host's configuration file that is ours. It stands at
-// the top, or in the part that the host's file for all harnesses has for opencode.
+// section is our part of the host's configuration file. It is at the top level or
+// under the name that the host's file for all harnesses uses for opencode.
 const (
 	section      = "background_task"
-	plainSection = "backgroundtask" // as plainKey has it
+	plainSection = "backgroundtask" // in the form of plainKey
 	harness      = "[opencode]"
 )
 
@@ -33,31 +33,30 @@ const (
 	keyWake                  // Config.Wake
 )
 
-// fileKey is one key of the file. The file and Config differ in one thing: in
-// Config 0 means the default and -1 switches off; in the file an absent key
-// means the default, and 0 switches off, as the host's own file has it.
+// fileKey is one key of the file. In Config, 0 means the default and -1 switches
+// off. In the file, an absent key means the default and 0 switches off, as in the
+// host's own file.
 type fileKey struct {
 	key   string
-	alias string // the host's own name for the same thing, where it has another one
+	alias string // the host's name for the key, if it has another one
 	kind  keyKind
 	field string // the name in Config
-	zero  string // what 0 means, to be read after "0 for"; empty when 0 is refused
+	zero  string // what 0 means, after "0 for"; empty if 0 is refused
 	about string
-	limit timeLimit // of a duration
+	limit timeLimit // set for a duration
 }
 
-// fileKeys is the table of keys, in the order in which they are documented,
-// printed and written. Names that the host has are kept, except where its name
-// would make 0 mislead: taskCleanupDelayMs: 0 reads like "at once", but would
-// have to mean "never".
+// fileKeys is the table of keys, in the order of the documentation and of files that
+// are written. The host's names are kept unless 0 would mislead: taskCleanupDelayMs:
+// 0 looks like "at once" but would have to mean "never".
 var fileKeys = []fileKey{
-	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at once, by model: `provider/model`, or a model id without a slash for any provider"},
-	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together that have no limit of their own"},
-	{key: "defaultConcurrency", kind: keyLimit, field: "Limits.Default", zero: "no limit", about: "The same for every other model, each for itself, and for every agent that has no model"},
-	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks may delegate; 1: a task may not delegate"},
+	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at the same time, by model: `provider/model`, or a model id without a slash for any provider"},
+	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together, except those with a limit of their own"},
+	{key: "defaultConcurrency", kind: keyLimit, field: "Limits.Default", zero: "no limit", about: "The same for each other model and for each agent without a model, counted separately"},
+	{key: "maxDepth", kind: keyCount, field: "MaxDepth", about: "How deep tasks may delegate. With 1, a task may not delegate"},
 	{key: "maxTasksPerRoot", kind: keyCount, field: "MaxTasksPerRoot", zero: "no limit", about: "Live tasks under one root session"},
-	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at once, all together, beside the limits by model, by provider and by default"},
-	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "The same by agent, whatever its model. Without a model it decides in place of `defaultConcurrency`"},
+	{key: "totalConcurrency", kind: keyLimit, field: "Limits.Total", zero: "no limit", about: "Sessions in a turn at the same time, all together, in addition to the limits by model, by provider and by default"},
+	{key: "agentConcurrency", kind: keyLimits, field: "Limits.Agent", zero: "no limit", about: "The same by agent, with any model. Without a model, it replaces `defaultConcurrency`"},
 
 	limitStaleTimeout.inFile(),
 	limitTimeToLive.inFile(),
@@ -72,29 +71,29 @@ var fileKeys = []fileKey{
 	{key: "stablePolls", kind: keyCount, field: "StablePolls", about: "Number of polls in a row without a change, or without output, that end the turn"},
 	limitTodoHold.inFile(),
 
-	{key: "wake", kind: keyWake, field: "Wake", about: "When a root session is told of ends: `\"batch\"`, `\"each\"` or `\"never\"`"},
+	{key: "wake", kind: keyWake, field: "Wake", about: "When a root session gets its notices: `\"batch\"`, `\"each\"` or `\"never\"`"},
 	limitNoticeWindow.inFile(),
 	limitNoticeMaxWait.inFile(),
 
 	limitCreateTimeout.inFile(),
 	limitCallTimeout.inFile(),
 	limitStatusTimeout.inFile(),
-	{key: "readConcurrency", kind: keyCount, field: "ReadConcurrency", about: "Sessions of a client read at once"},
+	{key: "readConcurrency", kind: keyCount, field: "ReadConcurrency", about: "Sessions of a client that are read at the same time"},
 
 	limitRetention.inFile(),
 	{key: "retainTasks", kind: keyCount, field: "RetainTasks", zero: "no limit", about: "How many ended tasks are kept"},
 	{key: "retainTextBytes", kind: keyBytes, field: "RetainText", zero: "no limit", about: "How many bytes of results are kept"},
 }
 
-// foreignKeys are the keys of the host's section that have no counterpart here,
-// with what to use instead.
+// foreignKeys are the keys of the host's section that have no counterpart here, with
+// what applies instead.
 var foreignKeys = []struct{ key, reason string }{
-	{"messageStalenessTimeoutMs", limitStaleTimeout.key() + " is the one limit of silence here, before the first message as after it"},
+	{"messageStalenessTimeoutMs", limitStaleTimeout.key() + " is the only limit on silence here, before and after the first message"},
 	{"syncPollTimeoutMs", "a foreground task lives as long as its caller waits"},
-	{"maxDescendants", "maxTasksPerRoot, which counts live tasks only, is the limit here"},
+	{"maxDescendants", "the limit here is maxTasksPerRoot, which counts only live tasks"},
 	{"maxToolCalls", "tool calls are not limited here"},
 	{"circuitBreaker", "tool calls are not limited here"},
-	{"quotaRouting", "the program chooses models, with Config.Model"},
+	{"quotaRouting", "the program chooses models with Config.Model"},
 }
 
 func foreignReason(key string) (string, bool) {
@@ -116,7 +115,7 @@ func keyNamed(name string) *fileKey {
 	return nil
 }
 
-// keyPath names a key in errors: background_task.modelConcurrency["gpt-5.2"].
+// keyPath names a key in errors, such as background_task.modelConcurrency["gpt-5.2"].
 func keyPath(key string, entry ...string) string {
 	path := jsonc.Key(section, key)
 	for _, e := range entry {
@@ -129,7 +128,7 @@ func isASCIIAlnum(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
-// unit is what one of the file is in Config.
+// unit returns what 1 in the file is in Config.
 func (k *fileKey) unit() int64 {
 	if k.kind == keyMs {
 		return int64(time.Millisecond)
@@ -137,7 +136,7 @@ func (k *fileKey) unit() int64 {
 	return 1
 }
 
-// most is the largest number that the field can hold.
+// most returns the largest number that the field can hold.
 func (k *fileKey) most() int64 {
 	switch k.kind {
 	case keyMs:
@@ -149,7 +148,7 @@ func (k *fileKey) most() int64 {
 	}
 }
 
-// example is what a map of limits may say.
+// example returns an example of a map of limits.
 func (k *fileKey) example() string {
 	switch k.field {
 	case "Limits.Model":
@@ -160,7 +159,7 @@ func (k *fileKey) example() string {
 	return `{ "anthropic": 3 }`
 }
 
-// want says what would be right.
+// want says which values are right.
 func (k *fileKey) want() string {
 	if k.kind == keyWake {
 		return `"batch", "each" or "never"`
@@ -178,8 +177,8 @@ func (k *fileKey) want() string {
 	return s + ", or 0 for " + k.zero
 }
 
-// access returns the field of c as a number and the way to set it. It is not for
-// the maps of limits.
+// access returns the field of c as a number, and a function that sets it. It must
+// not be called for the maps of limits.
 func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	switch k.kind {
 	case keyMs:
@@ -204,7 +203,7 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	panic("bgagent: bug: no field for the key " + k.key)
 }
 
-// limits returns the map of limits that the key stands for.
+// limits returns the map of limits that the key sets.
 func (k *fileKey) limits(c *Config) *map[string]int {
 	switch k.field {
 	case "Limits.Model":
@@ -217,7 +216,7 @@ func (k *fileKey) limits(c *Config) *map[string]int {
 	panic("bgagent: bug: no map for the key " + k.key)
 }
 
-// toConfig turns a number of the file into that of Config.
+// toConfig converts a number of the file to one of Config.
 func (k *fileKey) toConfig(n int64) int64 {
 	if n == 0 && k.kind != keyWake {
 		return -1 // Unlimited and Disabled alike
@@ -225,8 +224,8 @@ func (k *fileKey) toConfig(n int64) int64 {
 	return n * k.unit()
 }
 
-// fromConfig turns a number of Config, which is not the default, into that of
-// the file. The error says what is wrong with it.
+// fromConfig converts a number of Config, which must not be 0, to one of the file.
+// The error says what is wrong with it.
 func (k *fileKey) fromConfig(n int64) (int64, error) {
 	switch {
 	case k.kind == keyWake && n > int64(WakeNever):
@@ -238,7 +237,7 @@ func (k *fileKey) fromConfig(n int64) (int64, error) {
 	case n < 0:
 		return 0, fmt.Errorf("is %s; it must be positive, or 0 for the default", k.inConfig(n))
 	case n%k.unit() != 0:
-		return 0, fmt.Errorf("is %s; a file holds whole milliseconds only", k.inConfig(n))
+		return 0, fmt.Errorf("is %s; a file holds only whole milliseconds", k.inConfig(n))
 	}
 	return n / k.unit(), nil
 }
@@ -250,7 +249,7 @@ func (k *fileKey) inConfig(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// text is the value as the file writes it.
+// text returns the value as the file writes it.
 func (k *fileKey) text(n int64) string {
 	if k.kind == keyWake {
 		return strconv.Quote(Wake(n).String())
@@ -258,7 +257,7 @@ func (k *fileKey) text(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// standard returns the default as the file would write it.
+// standard returns the default as a file would write it.
 func (k *fileKey) standard() string {
 	if k.kind == keyLimits {
 		return "{}"
@@ -274,9 +273,8 @@ func (k *fileKey) standard() string {
 	return k.text(n)
 }
 
-// spellings are the names that a mistyped key is compared with, and the key that
-// each stands for. The names of the fields of Config count as well, so that
-// timeToLive finds taskTtlMs.
+// spellings are the names that an unknown key is compared with, each with its key.
+// They include the fields of Config, so that timeToLive finds taskTtlMs.
 var spellings = sync.OnceValue(func() (all [][2]string) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
@@ -298,7 +296,7 @@ var spellings = sync.OnceValue(func() (all [][2]string) {
 	return all
 })
 
-// nearestKey returns the key that somebody who wrote name may have meant, or "".
+// nearestKey returns the known key with the nearest spelling, or "".
 func nearestKey(name string) string {
 	name = plainKey(name)
 	best, least := "", 1+min(3, len(name)/3)
@@ -310,10 +308,10 @@ func nearestKey(name string) string {
 	return best
 }
 
-// mistyped returns the key of ours that name is but for a slip of the keyboard, or
-// "": one character too many, missing or wrong, two exchanged, or another way to
-// write the words. It is an error, since a limit would be lost with it; a key
-// further off may be one that a newer host has, and is only reported.
+// mistyped returns our key of which name is a near miss, or "". A near miss has one
+// character too many, missing or wrong, two swapped characters, or another separation
+// of words. It is an error because a limit would be lost with it. A key that differs
+// more may belong to a newer host and is only reported.
 func mistyped(name string) string {
 	name = plainKey(name)
 	for _, s := range spellings() {
@@ -324,7 +322,7 @@ func mistyped(name string) string {
 	return ""
 }
 
-// exchanged reports whether a is b but for two neighbours that changed places.
+// exchanged reports whether a and b differ only in two swapped neighbours.
 func exchanged(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -337,8 +335,8 @@ func exchanged(a, b string) bool {
 	return false
 }
 
-// relatedKey returns the key that name may stand near to, or "": that with the
-// nearest spelling, or else the first that shares the most words with it.
+// relatedKey returns the key with the nearest spelling. If there is none, it returns
+// the first key that shares the most words with name, or "".
 func relatedKey(name string) string {
 	if near := nearestKey(name); near != "" {
 		return near
@@ -359,7 +357,7 @@ func relatedKey(name string) string {
 	return best
 }
 
-// keyWords are the words of each key of the table.
+// keyWords holds the words of each key of the table.
 var keyWords = sync.OnceValue(func() (all [][]string) {
 	for i := range fileKeys {
 		all = append(all, wordsOf(fileKeys[i].key))
@@ -367,8 +365,7 @@ var keyWords = sync.OnceValue(func() (all [][]string) {
 	return all
 })
 
-// wordsOf returns the words of a key, without those that say nothing of its
-// subject.
+// wordsOf returns the words of a key except those that do not describe its subject.
 func wordsOf(name string) (words []string) {
 	word := ""
 	for i := 0; i <= len(name) && i < 120; i++ {
@@ -390,5 +387,5 @@ func wordsOf(name string) (words []string) {
 
 var plainReplacer = strings.NewReplacer("_", "", "-", "", ".", "", " ", "")
 
-// plainKey makes stale_timeout_ms and StaleTimeoutMs the same.
+// plainKey returns the same for stale_timeout_ms and StaleTimeoutMs.
 func plainKey(s string) string { return strings.ToLower(plainReplacer.Replace(s)) }

@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig reads a configuration file that is already in memory. The name is
-// what errors and origins call it. All errors are returned together, each a
+// ParseConfig reads a configuration file that is already in memory. Errors and
+// origins call it by name. All errors are returned together, each a
 // [*ConfigFileError] with its line, and then nothing is loaded.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
@@ -52,13 +52,13 @@ type fileParser struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
 	errs    []error
-	found   bool // there is a section for us
+	found   bool // the file has a section for us
 }
 
 func (p *fileParser) fail(err error) { p.errs = append(p.errs, err) }
 
-// root looks for our section among those of others: at the top, and in what the
-// host's file for all harnesses says for opencode, which lies over it.
+// root reads our section at the top level and in the host's part for opencode, which
+// overrides the top level.
 func (p *fileParser) root(v jsonc.Value) {
 	members, ok := v.Members()
 	if !ok {
@@ -86,7 +86,7 @@ func (p *fileParser) root(v jsonc.Value) {
 	}
 }
 
-// named returns the members with the name.
+// named returns the members with that name.
 func named(members []jsonc.Member, name string) (all []jsonc.Member) {
 	for _, m := range members {
 		if m.Name == name {
@@ -96,7 +96,7 @@ func named(members []jsonc.Member, name string) (all []jsonc.Member) {
 	return all
 }
 
-// members reads our section where the object has it.
+// members reads our section if the object has one.
 func (p *fileParser) members(members []jsonc.Member) {
 	first := 0
 	for _, m := range members {
@@ -113,8 +113,8 @@ func (p *fileParser) members(members []jsonc.Member) {
 	}
 }
 
-// overlay lays the later values over the earlier ones of the same file. What a
-// null takes back may also stand in an earlier file, so that nulls stay.
+// overlay overrides values by later ones of the same file. It keeps nulls, because
+// they may also remove values of an earlier file.
 func overlay(values, later map[valueID]value) {
 	for id, v := range later {
 		if v.null && id.entry == "" {
@@ -124,8 +124,8 @@ func overlay(values, later map[valueID]value) {
 	maps.Copy(values, later)
 }
 
-// foreign reports a key beside our section if it looks as if it were meant for
-// us. It cannot be an error, since others may use the name.
+// foreign reports a key outside our section that seems to be meant for us. It cannot
+// be an error, because others may use the name.
 func (p *fileParser) foreign(m jsonc.Member) {
 	name, reason := m.Name, ""
 	inner, _ := m.Value.Members()
@@ -145,7 +145,7 @@ func (p *fileParser) foreign(m jsonc.Member) {
 
 func (p *fileParser) section(of jsonc.Member) {
 	v := of.Value
-	if v.IsNull() { // takes back whatever earlier files say
+	if v.IsNull() { // removes everything that earlier files set
 		for i := range fileKeys {
 			p.values[valueID{key: fileKeys[i].key}] = value{null: true, origin: Origin(of.At())}
 		}
@@ -188,13 +188,13 @@ func twiceText(k *fileKey, first int) string {
 	return fmt.Sprintf("stands twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
 }
 
-// unknownReason says what there is instead of a key that a newer host, or a fork of
-// it, may have.
+// unknownReason returns what is known here instead of a key, which a newer host or a
+// fork of it may have.
 func unknownReason(name string) string {
 	if near := relatedKey(name); near != "" {
-		return "it is not known here; the nearest key that is: " + near
+		return "it is not known here; the nearest known key is " + near
 	}
-	return "it is not known here; the table of keys in the documentation has those that are"
+	return "it is not known here; the documentation has a table of the known keys"
 }
 
 // key reads the value of one key.
@@ -284,7 +284,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 			if strings.HasPrefix(text, "-") {
 				return problem("is negative (%.40s)", text)
 			}
-			if ferr == nil && f < float64(k.most()) { // in range, but not exact
+			if ferr == nil && f < float64(k.most()) { // in range, but not exact as a double
 				return problem("is too large to be written with an exponent (%.40s); write out its digits", text)
 			}
 			return problem("is too large (%.40s); the most is %d", text, k.most())

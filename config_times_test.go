@@ -83,7 +83,7 @@ func TestTheNamesOfTimeLimitsAreTypedInTheirTableAlone(t *testing.T) {
 }
 
 func TestTheReasonOfAnEndNamesTheLimitThatDecided(t *testing.T) {
-	require.Equal(t, "ran for more than 30m0s; Config.TimeToLive (taskTtlMs) decides how long a task may", reasonTimeToLive(30*time.Minute))
+	require.Equal(t, "ran for more than 30m0s; Config.TimeToLive (taskTtlMs) decides how long a task may run", reasonTimeToLive(30*time.Minute))
 	require.Equal(t, "the client has said for 1m0s that the session does not exist; Config.SessionGone (sessionGoneMs) decides how long is long enough", reasonGone(time.Minute+time.Millisecond))
 	require.Equal(t, "the messages of the session could not be read for 5m0s, nor from the beginning: it is down; Config.HostUnreachable (hostUnreachableMs) decides how long is too long", reasonUnread(5*time.Minute, "it\nis down"))
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// What the clients are broken with.
+// These functions break the clients.
 
-// ended is what a turn of a runner returned.
+// ended is what a runner's turn returned.
 type ended struct {
 	bgagent.TurnEnd
 	err error
@@ -176,7 +176,7 @@ func abortsOnlyExisting(b *badRunner) {
 	}
 }
 
-// dead has the sessions that are in the set refuse their prompts.
+// dead makes the sessions in the set refuse their prompts.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {
@@ -228,7 +228,7 @@ func tiesTurnToCall(b *badStarter) {
 	b.start = func(ctx context.Context, id string, p bgagent.Prompt) error {
 		err := b.Starter.StartTurn(ctx, id, p)
 		context.AfterFunc(ctx, func() {
-			time.Sleep(1500 * time.Millisecond) // it notices when it next looks
+			time.Sleep(1500 * time.Millisecond) // notices the end at its next look
 			b.mu.Lock()
 			s := b.sessions[id]
 			same := s != nil && s.run != nil && s.run.Prompt.ID == p.ID
@@ -316,7 +316,7 @@ func neverEndsEvents(b *badStarter) {
 	}
 }
 
-func countsMessages(b *badRunner) { // and so does not see that one has changed
+func countsMessages(b *badRunner) { // so it does not see that a message has changed
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, "", 1000)
 		from, _ := strconv.Atoi(string(after))
@@ -364,7 +364,7 @@ func renamesNotices(b *badRunner) {
 	}
 }
 
-// idleFirst tells messages only after what follows them.
+// idleFirst emits each message only after the event that follows it.
 func idleFirst(b *badStarter) {
 	b.events = func(ctx context.Context, emit func(bgagent.HostEvent)) error {
 		var held []bgagent.HostEvent
@@ -402,7 +402,7 @@ func endsEarly(b *badRunner) {
 	}
 }
 
-// repeatsEnds tells the end of every tool call again.
+// repeatsEnds reports the end of every tool call twice.
 func repeatsEnds(b *badRunner) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		return b.Runner.RunTurn(ctx, id, p, bgagent.NewReporter(func(x bgagent.Report) {

@@ -6,12 +6,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Clients that are right in everything but one thing. What they override is
-// what breaks.
+// These clients are right except for one thing, which their overridden methods
+// break.
 
 type runFunc = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error)
 
-// badRunner is a runner with some methods replaced. A nil function is none.
+// badRunner is a runner with some methods replaced. A nil function replaces nothing.
 type badRunner struct {
 	Runner
 	create   func(ctx context.Context, s bgagent.SessionSpec) (string, error)
@@ -134,7 +134,7 @@ func (b *badStarter) Events(ctx context.Context, emit func(bgagent.HostEvent)) e
 	return b.Starter.Events(ctx, emit)
 }
 
-// bothKinds is a runner that is a starter too.
+// bothKinds is a runner and a starter.
 type bothKinds struct {
 	Runner
 	Starter Starter

@@ -19,15 +19,15 @@ import (
 type adversary struct {
 	check   string
 	how     string
-	runner  func(*badRunner) // one of the three
+	runner  func(*badRunner) // one of these three is set
 	starter func(*badStarter)
 	client  func(*Fake) bgagent.SessionClient
-	also    []string // what necessarily fails with it
+	also    []string // other checks that necessarily fail as well
 }
 
 var adversaries = []adversary{
 	{check: "one kind", how: "both kinds", client: func(f *Fake) bgagent.SessionClient { return bothKinds{Runner{f}, Starter{f}} }},
-	{check: "session ids", how: "an id comes again", runner: repeatsIDs},
+	{check: "session ids", how: "an id is repeated", runner: repeatsIDs},
 	{check: "unknown agent", how: "some other error", runner: hidesNoSuchAgent},
 	{check: "answer", how: "an answer is lost", runner: losesAnAnswer},
 	{check: "second turn", how: "a session ends after two turns", runner: endsAfterTwoTurns, also: []string{"pages"}},
@@ -49,7 +49,7 @@ var adversaries = []adversary{
 		check: "abort", how: "a starter's abort does nothing", starter: func(b *badStarter) { b.abort = func(context.Context, string) error { return nil } },
 		also: []string{"side by side", "abort is no answer", "after abort", "handed over", "statuses", "idle after the turn", "changes", "notice to a busy session"},
 	},
-	{check: "abort is no answer", how: "it ends as any other turn", runner: func(b *badRunner) {
+	{check: "abort is no answer", how: "it ends like any other turn", runner: func(b *badRunner) {
 		after(b, func(_ string, _ bgagent.Prompt, e *ended) {
 			if e.Stop == bgagent.StopAborted {
 				e.Stop = bgagent.StopEndOfTurn
@@ -66,7 +66,7 @@ var adversaries = []adversary{
 	{check: "handed over", how: "the turn ends with the call's context", starter: tiesTurnToCall, also: []string{"late pieces"}},
 	{check: "repeated prompt", how: "a repeated prompt is a new one", starter: takesRepeatsForNew},
 	{check: "statuses", how: "unused sessions are left out", starter: leavesOutUnused},
-	{check: "idle after the turn", how: "now and then idle in mid-turn", starter: idlesNowAndThen},
+	{check: "idle after the turn", how: "sometimes idle in the middle of a turn", starter: idlesNowAndThen},
 	{check: "failure", how: "a runner's failure is an answer", runner: func(b *badRunner) {
 		after(b, func(_ string, p bgagent.Prompt, e *ended) {
 			if p.Text == "fail" {
@@ -88,7 +88,7 @@ var adversaries = []adversary{
 			}
 		})
 	}},
-	{check: "finished", how: "answers never are", runner: func(b *badRunner) {
+	{check: "finished", how: "answers are never finished", runner: func(b *badRunner) {
 		reading(b, func(page *bgagent.Page) {
 			for i, msg := range page.Messages {
 				page.Messages[i].Finished = msg.Role == bgagent.RoleUser
@@ -121,8 +121,8 @@ var adversaries = []adversary{
 		})
 	}},
 	{check: "late pieces", how: "the first end counts", runner: endsEarly},
-	{check: "one end of a call", how: "every end is told twice", runner: repeatsEnds},
-	{check: "tools in messages", how: "a call is there twice", runner: func(b *badRunner) {
+	{check: "one end of a call", how: "every end is reported twice", runner: repeatsEnds},
+	{check: "tools in messages", how: "a call is listed twice", runner: func(b *badRunner) {
 		reading(b, func(page *bgagent.Page) {
 			for i, msg := range page.Messages {
 				for _, t := range msg.Tools {
@@ -133,7 +133,7 @@ var adversaries = []adversary{
 		})
 	}},
 	{check: "notices once", how: "a notice gets a new id each time", runner: renamesNotices},
-	{check: "notice to a missing session", how: "it is taken", runner: func(b *badRunner) {
+	{check: "notice to a missing session", how: "it is accepted", runner: func(b *badRunner) {
 		b.notify = func(ctx context.Context, id string, n bgagent.Notice) error {
 			if id == missing {
 				return nil
@@ -149,7 +149,7 @@ var adversaries = []adversary{
 			return nil
 		}
 	}},
-	{check: "event after a turn", how: "statuses are not told", starter: func(b *badStarter) { b.events = without(b, bgagent.HostStatus) }},
+	{check: "event after a turn", how: "statuses are not emitted", starter: func(b *badStarter) { b.events = without(b, bgagent.HostStatus) }},
 	{check: "events tell messages", how: "they are left out", starter: func(b *badStarter) { b.events = without(b, bgagent.HostMessage) }},
 	{check: "events tell messages", how: "idle comes before the last message", starter: idleFirst},
 	{check: "revisions", how: "it never changes", starter: func(b *badStarter) {
@@ -175,7 +175,7 @@ var adversaries = []adversary{
 	{check: "forget", how: "all sessions go", runner: forgetsAll},
 }
 
-// recorder is a TB that takes note of the failures.
+// recorder is a TB that records the failures.
 type recorder struct {
 	ctx context.Context
 
@@ -205,7 +205,7 @@ func (r *recorder) Cleanup(f func()) {
 	r.cleanups = append(r.cleanups, f)
 }
 
-// record holds a client against one check and returns what the suite says.
+// record runs one check with a client and returns what the suite reports.
 func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -221,13 +221,13 @@ func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 		for _, f := range slices.Backward(r.cleanups) {
 			f()
 		}
-		time.Sleep(2 * time.Minute) // of the bubble: what the adversary has left behind ends
+		time.Sleep(2 * time.Minute) // virtual time, in which the adversary's goroutines end
 		failures = r.failures
 	})
 	return failures
 }
 
-// harness returns the harness of fakes, with the adversary in their place.
+// harness returns the harness of fakes, with the adversary as their client.
 func (a *adversary) harness() *Harness {
 	h := obedient(func(script func(*Turn)) (bgagent.SessionClient, *Fake) {
 		switch {
@@ -256,7 +256,7 @@ func TestTheSuiteCatchesWhoBreaksOneThing(t *testing.T) {
 				ck := &checks[i]
 				switch failures := record(t, ck, h); {
 				case slices.Contains(want, ck.name) && len(failures) == 0:
-					t.Errorf("the check %q says nothing", ck.name)
+					t.Errorf("the check %q did not fail", ck.name)
 				case !slices.Contains(want, ck.name) && len(failures) > 0:
 					t.Errorf("the check %q says: %s", ck.name, strings.Join(failures, "\n"))
 				}
@@ -269,11 +269,11 @@ func TestEveryCheckHasAnAdversary(t *testing.T) {
 	names := map[string]bool{}
 	for _, ck := range checks {
 		if names[ck.name] || ck.why == "" {
-			t.Errorf("the check %q has no reason, or its name is not its own", ck.name)
+			t.Errorf("the check %q has no reason or the name of another check", ck.name)
 		}
 		names[ck.name] = true
 		if !slices.ContainsFunc(adversaries, func(a adversary) bool { return a.check == ck.name }) {
-			t.Errorf("nothing shows that the check %q can fail", ck.name)
+			t.Errorf("no adversary shows that the check %q can fail", ck.name)
 		}
 	}
 	for _, a := range adversaries {

@@ -11,22 +11,22 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// abilityChecks are those about what a client may have besides.
+// abilityChecks check the optional abilities of a client.
 var abilityChecks = []check{
-	{name: "notices once", why: "a notice is tried again when its answer was lost, and a parent told twice acts twice", needs: []need{aNotifier, harnessNotices}, run: checkNoticesOnce},
-	{name: "notice to a missing session", why: "a notice that went nowhere must be kept, or tried with another client", needs: []need{aNotifier}, run: checkNoticeToMissing},
-	{name: "notice to a busy session", why: "what is handed over while the agent works, and dropped, is never told", needs: []need{aNotifier, harnessNotices}, run: checkNoticeToBusy},
-	{name: "event after a turn", why: "a task waits for the next poll when nobody tells that its session is idle", needs: []need{anEventSource}, run: checkEventAfterTurn},
-	{name: "events tell messages", why: "sessions of which a stream that is up tells everything are not read", needs: []need{aStarter, anEventSource}, run: checkEventsTellMessages},
-	{name: "revisions", why: "a session whose revision is the same is not read", needs: []need{aStarter}, run: checkRevisions},
+	{name: "notices once", why: "a notice is sent again if its answer was lost, and a parent that gets it twice acts twice", needs: []need{aNotifier, harnessNotices}, run: checkNoticesOnce},
+	{name: "notice to a missing session", why: "a notice that reached nobody must be kept or tried with another client", needs: []need{aNotifier}, run: checkNoticeToMissing},
+	{name: "notice to a busy session", why: "a notice that is accepted while the agent works and then dropped is never delivered", needs: []need{aNotifier, harnessNotices}, run: checkNoticeToBusy},
+	{name: "event after a turn", why: "without an event for the idle session, its task waits for the next poll", needs: []need{anEventSource}, run: checkEventAfterTurn},
+	{name: "events tell messages", why: "a session is not read while a stream that is up reports everything about it", needs: []need{aStarter, anEventSource}, run: checkEventsTellMessages},
+	{name: "revisions", why: "a session is not read if its revision has not changed", needs: []need{aStarter}, run: checkRevisions},
 	{name: "events end", why: "Close waits for the stream to end", needs: []need{anEventSource}, run: checkEventsEnd},
-	{name: "todos", why: "todos that cannot be read hold up the end of every turn", needs: []need{aTodoReader}, run: checkTodos},
-	{name: "find", why: "the place of a session in the tree, and whether it is there at all, decide where its notices go", needs: []need{aFinder}, run: checkFind},
-	{name: "agents", why: "the list is what a caller with a misspelt name is shown", needs: []need{aLister}, run: checkAgents},
-	{name: "forget", why: "what is forgotten too little fills the memory, what is forgotten too much is somebody's session", needs: []need{aForgetter}, run: checkForget},
+	{name: "todos", why: "todos that cannot be read delay the end of every turn", needs: []need{aTodoReader}, run: checkTodos},
+	{name: "find", why: "whether a session exists, and its place in the tree, decide where its notices go", needs: []need{aFinder}, run: checkFind},
+	{name: "agents", why: "a caller that misspells a name is shown the list", needs: []need{aLister}, run: checkAgents},
+	{name: "forget", why: "a client that forgets too little fills the memory, and one that forgets too much loses sessions in use", needs: []need{aForgetter}, run: checkForget},
 }
 
-// notice returns a notice for the session, with ids of its own.
+// notice returns a notice for the session. n makes its ids unique.
 func (c *checkContext) notice(session, n string) bgagent.Notice {
 	return bgagent.Notice{
 		ID: "bgn_" + c.task + n, Session: session, Closing: true, Text: "a task has ended",
@@ -60,7 +60,7 @@ func checkNoticesOnce(c *checkContext) {
 		return count[one.ID] > 0 && count[two.ID] > 0
 	})
 	if count[one.ID] != 1 || count[two.ID] != 1 || len(count) != 2 {
-		c.failf("a notice was given three times and another once; the session was told of %v, where both once is right", count)
+		c.failf("a notice was sent three times and another once; the session received %v; it should receive each once", count)
 	}
 }
 
@@ -84,13 +84,13 @@ func checkNoticeToBusy(c *checkContext) {
 	switch {
 	case c.unsupported(err) || errors.Is(err, bgagent.ErrBusy):
 	case err != nil:
-		c.failf("Notify of a session in a turn: %v; it should be ErrBusy, or nil for a notice that is queued", err)
+		c.failf("Notify of a session in a turn: %v; it should be ErrBusy, or nil if the notice is queued", err)
 	case !c.until(c.h.Settle, func() bool { return slices.Contains(c.h.Notices(c.sc, id), n.ID) }):
-		c.failf("Notify of a session in a turn returned nil, and %v after the turn the notice has not come; it should be queued, or refused with ErrBusy", c.h.Settle)
+		c.failf("Notify of a session in a turn returned nil, but the notice has not arrived %v after the turn; it should be queued or refused with ErrBusy", c.h.Settle)
 	}
 }
 
-// listening is a stream of events that is being read.
+// listening is a call of Events and what it has emitted.
 type listening struct {
 	c      *checkContext
 	cancel context.CancelFunc
@@ -101,7 +101,7 @@ type listening struct {
 	err    error
 }
 
-// listen begins to read events, until the check is over.
+// listen starts reading events, until the check ends.
 func (c *checkContext) listen() *listening {
 	ctx, cancel := context.WithCancel(c.Context())
 	l := &listening{c: c, cancel: cancel, done: make(chan struct{})}
@@ -123,7 +123,7 @@ func (c *checkContext) listen() *listening {
 	return l
 }
 
-// ended reports whether Events has returned, and what.
+// ended reports whether Events has returned, and its error.
 func (l *listening) ended() (bool, error) {
 	select {
 	case <-l.done:
@@ -166,8 +166,8 @@ func checkEventAfterTurn(c *checkContext) {
 	}
 }
 
-// checkEventsTellMessages compares what a stream has told of a turn by the time that
-// the session is idle with what can be read.
+// checkEventsTellMessages compares the messages that the stream emits before the
+// session becomes idle with those that can be read.
 func checkEventsTellMessages(c *checkContext) {
 	l := c.listen()
 	if over, err := l.ended(); over && c.unsupported(err) {
@@ -179,11 +179,11 @@ func checkEventsTellMessages(c *checkContext) {
 		return e.Kind == bgagent.HostStatus && e.Session == id && e.Status.State == bgagent.SessionIdle
 	}
 	if !l.saw(idle) {
-		return // another check says so
+		return // another check reports this
 	}
 	up, told := l.toldBefore(id, idle)
 	if !up {
-		c.Logf("does not apply: the stream never says that it tells everything")
+		c.Logf("does not apply: the stream never says that it reports everything")
 		return
 	}
 	for _, msg := range c.readAll(id) {
@@ -191,14 +191,14 @@ func checkEventsTellMessages(c *checkContext) {
 			continue
 		}
 		if got, want := told[msg.ID], shown([]bgagent.Message{msg}); len(got) == 0 || fmt.Sprint(got) != fmt.Sprint(want) {
-			c.failf("the stream is up, and by the time that it says that the session is idle it has told %+v of a message that is %+v", got, want)
+			c.failf("when the stream reported the idle session, it had emitted %+v for a message that is %+v; a stream that is up must emit all of it first", got, want)
 		}
 	}
 }
 
-// toldBefore returns whether the stream said that it tells everything, and the
-// latest form of each message of the session that was told before the last of
-// the events that end a turn.
+// toldBefore reports whether the stream said that it reports everything. It returns
+// the latest form of each message of the session that was emitted before the last
+// event that ends a turn.
 func (l *listening) toldBefore(session string, end func(bgagent.HostEvent) bool) (up bool, told map[string][]look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -226,7 +226,7 @@ func checkRevisions(c *checkContext) {
 		c.say(id, word)
 		after := revision()
 		if after != "" && after == before {
-			c.failf("a turn has brought new messages, and the revision is %q as before", after)
+			c.failf("a turn added messages, but the revision is still %q", after)
 		}
 		before = after
 	}
@@ -245,7 +245,7 @@ func checkEventsEnd(c *checkContext) {
 
 func checkTodos(c *checkContext) {
 	id := c.create()
-	for _, when := range []string{"before the first turn", "after it"} {
+	for _, when := range []string{"before the first turn", "after the first turn"} {
 		err := c.call("Todos", func(ctx context.Context) error {
 			list, err := c.todos.Todos(ctx, id)
 			if err == nil && len(list) > 0 {
@@ -309,11 +309,11 @@ func checkAgents(c *checkContext) {
 		names = append(names, a.Name)
 	}
 	if count[c.h.Agent] == 0 && !c.h.AnyAgent {
-		c.failf("Agents names %s; the agent %q is missing", strings.Join(names, ", "), c.h.Agent)
+		c.failf("Agents returned %s; the agent %q is missing", strings.Join(names, ", "), c.h.Agent)
 	}
 	for name, n := range count {
 		if name == "" || n > 1 {
-			c.failf("Agents names %q %d times", name, n)
+			c.failf("Agents returned the name %q %d times", name, n)
 		}
 	}
 }
@@ -332,9 +332,9 @@ func checkForget(c *checkContext) {
 		return
 	}
 	if _, err := c.find(kept); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		c.failf("FindSession of a session beside one that was forgotten: %v", err)
+		c.failf("FindSession of a session after another one was forgotten: %v", err)
 	}
 	if _, err := c.find(gone); err != nil && !errors.Is(err, bgagent.ErrNoSession) && !errors.Is(err, errors.ErrUnsupported) {
-		c.failf("FindSession of a forgotten session: %v; it should find it or be ErrNoSession", err)
+		c.failf("FindSession of a forgotten session: %v; it should find it or return ErrNoSession", err)
 	}
 }

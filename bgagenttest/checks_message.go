@@ -8,21 +8,21 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// messageChecks are those about what can be read of a session.
+// messageChecks check what can be read of a session.
 var messageChecks = []check{
 	{name: "message order", why: "only what comes after the prompt is an answer to it", needs: []need{aReader}, run: checkMessageOrder},
-	{name: "message ids", why: "a message is known by its id, and one with another's id replaces it", needs: []need{aReader}, run: checkMessageIDs},
-	{name: "finished", why: "a turn whose last message may still change is taken for one that broke off", needs: []need{aReader}, run: checkFinished},
-	{name: "prompt ids", why: "they tell an answer to this prompt from one to an earlier prompt", needs: []need{aReader, keptPromptIDs}, run: checkPromptIDs},
-	{name: "cursor", why: "what is returned again costs a read of the whole session at every look", needs: []need{aReader}, run: checkCursor},
-	{name: "changes", why: "a message that was read half written stays so for the manager", needs: []need{aReader}, run: checkChanges},
-	{name: "pages", why: "a page larger than asked for can be larger than what there is room for", needs: []need{aReader}, run: checkPages},
-	{name: "tool calls", why: "a call is counted once by its id, and one that never ends holds its turn open", needs: []need{harnessTool}, run: checkToolCalls},
-	{name: "no answer", why: "a task without an answer is told as an error; what a client makes up for it is taken for one", needs: []need{harnessSilent}, run: checkNoAnswer},
-	{name: "cut answer", why: "half an answer is completed work for whoever reads it", needs: []need{harnessCut}, run: checkCutAnswer},
-	{name: "late pieces", why: "what comes late is often the whole answer; after RunTurn has returned nothing is taken", needs: []need{harnessLate}, run: checkLatePieces},
-	{name: "one end of a call", why: "what is told under the id of a call that has ended is another call", needs: []need{aRunner, harnessTool}, run: checkOneEnd},
-	{name: "tools in messages", why: "what the messages show must agree with what was counted", needs: []need{aReader, harnessTool}, run: checkToolsInMessages},
+	{name: "message ids", why: "a message is identified by its id, so a second one with the same id replaces the first", needs: []need{aReader}, run: checkMessageIDs},
+	{name: "finished", why: "a turn whose last message may still change looks as if it broke off", needs: []need{aReader}, run: checkFinished},
+	{name: "prompt ids", why: "they distinguish the answer to this prompt from the answer to an earlier one", needs: []need{aReader, keptPromptIDs}, run: checkPromptIDs},
+	{name: "cursor", why: "if old messages are returned again, every look reads the whole session", needs: []need{aReader}, run: checkCursor},
+	{name: "changes", why: "if a change is not returned, the manager keeps a half-written message", needs: []need{aReader}, run: checkChanges},
+	{name: "pages", why: "a page that is larger than requested may not fit into memory", needs: []need{aReader}, run: checkPages},
+	{name: "tool calls", why: "a call is counted once by its id, and a call that never ends keeps its turn open", needs: []need{harnessTool}, run: checkToolCalls},
+	{name: "no answer", why: "a task without an answer ends as an error, but a made-up answer is taken for a real one", needs: []need{harnessSilent}, run: checkNoAnswer},
+	{name: "cut answer", why: "the reader takes half an answer for completed work", needs: []need{harnessCut}, run: checkCutAnswer},
+	{name: "late pieces", why: "late pieces are often the whole answer, and they are ignored after RunTurn has returned", needs: []need{harnessLate}, run: checkLatePieces},
+	{name: "one end of a call", why: "a report under the id of a call that has ended counts as another call", needs: []need{aRunner, harnessTool}, run: checkOneEnd},
+	{name: "tools in messages", why: "the calls in the messages must agree with the calls that were counted", needs: []need{aReader, harnessTool}, run: checkToolsInMessages},
 }
 
 func checkMessageOrder(c *checkContext) {
@@ -69,8 +69,7 @@ func checkFinished(c *checkContext) {
 	}
 }
 
-// unfinished returns the text of a message that may still change, if there is
-// one.
+// unfinished returns the text of a message that may still change, or "".
 func unfinished(msgs []bgagent.Message) string {
 	for _, msg := range msgs {
 		if !msg.Finished {
@@ -98,7 +97,7 @@ func checkPromptIDs(c *checkContext) {
 	}
 }
 
-// settled reads on until all that was read is finished.
+// settled reads on until all messages that were read are finished.
 func (c *checkContext) settled(session string, v *conversation) {
 	c.Helper()
 	c.until(c.h.Settle, func() bool {
@@ -110,7 +109,7 @@ func (c *checkContext) settled(session string, v *conversation) {
 func checkCursor(c *checkContext) {
 	id := c.create()
 	if page := c.page(id, "", 1000); len(page.Messages) > 0 {
-		c.failf("a session without a turn has the messages %q", texts(page.Messages))
+		c.failf("a session without a turn should have no messages; it has %q", texts(page.Messages))
 	}
 	var v conversation
 	c.say(id, "hyssop")
@@ -119,7 +118,7 @@ func checkCursor(c *checkContext) {
 		c.endf("the cursor is empty after a page with messages")
 	}
 	if again := c.page(id, v.next, 1000); len(again.Messages) > 0 || again.More {
-		c.failf("nothing has happened since the cursor %q, and it returns %q (more: %v)", v.next, texts(again.Messages), again.More)
+		c.failf("nothing has changed since the cursor %q, but it returns %q (more: %v)", v.next, texts(again.Messages), again.More)
 	}
 	old := map[string]bool{}
 	for _, msg := range v.list {
@@ -128,7 +127,7 @@ func checkCursor(c *checkContext) {
 	c.say(id, "iris")
 	for _, msg := range c.page(id, v.next, 1000).Messages {
 		if old[msg.ID] {
-			c.failf("the message %q has not changed since the cursor %q and is returned again", msg.Text, v.next)
+			c.failf("the message %q has not changed since the cursor %q, but is returned again", msg.Text, v.next)
 		}
 	}
 }
@@ -147,15 +146,15 @@ func checkChanges(c *checkContext) {
 		return fmt.Sprint(shown(v.list)) == fmt.Sprint(shown(whole))
 	}
 	if !c.until(c.h.Settle, same) {
-		c.failf("read from the cursor on, after %q, the session is %+v; read from the beginning it is %+v", half, shown(v.list), shown(whole))
+		c.failf("reading on from the cursor after %q, the session is %+v; reading from the beginning, it is %+v", half, shown(v.list), shown(whole))
 	}
 	c.say(id, "jasmine")
 	if !c.until(c.h.Settle, same) {
-		c.failf("a turn later, read from the cursor on the session is %+v; read from the beginning it is %+v", shown(v.list), shown(whole))
+		c.failf("reading on from the cursor one turn later, the session is %+v; reading from the beginning, it is %+v", shown(v.list), shown(whole))
 	}
 }
 
-// look is the part of a message that every reading of it must agree on.
+// look is the part of a message that must be the same in every reading.
 type look struct {
 	ID, Text string
 	Role     bgagent.Role
@@ -191,11 +190,11 @@ func checkPages(c *checkContext) {
 		c.readOn(id, &v, most)
 		for _, page := range v.pages {
 			if len(page.Messages) > most {
-				c.failf("a page of %d messages when at most %d were asked for", len(page.Messages), most)
+				c.failf("a page has %d messages; at most %d were requested", len(page.Messages), most)
 			}
 		}
 		if got, want := fmt.Sprint(shown(v.list)), fmt.Sprint(shown(whole.list)); got != want {
-			c.failf("read %d at a time the session is %s; read at once it is %s", most, got, want)
+			c.failf("reading %d messages at a time, the session is %s; reading all at once, it is %s", most, got, want)
 		}
 	}
 }
@@ -203,7 +202,7 @@ func checkPages(c *checkContext) {
 func checkToolCalls(c *checkContext) {
 	o := c.begin(c.create(), c.h.Tool()).await()
 	if o.failed() {
-		c.endf("the turn with the prompt of Harness.Tool ended as %v", o)
+		c.endf("the turn with the prompt of Harness.Tool ended as %v; it should end with an answer", o)
 	}
 	c.oneCall(o.tools, "the turn")
 }
@@ -217,17 +216,17 @@ func checkOneEnd(c *checkContext) {
 		}
 	}
 	if ends != 1 {
-		c.failf("the end of a tool call was reported %d times: %+v; once is right", ends, told)
+		c.failf("the end of a tool call was reported %d times: %+v; it should be reported once", ends, told)
 	}
 }
 
 func checkNoAnswer(c *checkContext) {
 	o := c.begin(c.create(), c.h.Silent()).await()
 	if o.err == nil && strings.TrimSpace(o.text) != "" {
-		c.failf("the agent has written nothing, and the turn ended as %v; there should be no text, or an error", o)
+		c.failf("the agent wrote nothing, but the turn ended as %v; it should end without a text or with an error", o)
 	}
 	if len(o.tools) > 0 {
-		c.failf("the agent has called no tool, and %+v were told", o.tools)
+		c.failf("the agent called no tool, but %+v were reported", o.tools)
 	}
 }
 
@@ -241,21 +240,21 @@ func checkCutAnswer(c *checkContext) {
 func checkLatePieces(c *checkContext) {
 	id := c.create()
 	c.answered(c.begin(id, c.h.Late("oregano")), "oregano")
-	c.say(id, "parsley") // whose turn nothing of it runs into
+	c.say(id, "parsley") // late pieces must not run into this turn
 }
 
-// oneCall checks that the states told of tool calls are those of one call.
+// oneCall checks that the reported states belong to one tool call that has ended.
 func (c *checkContext) oneCall(told []bgagent.MessageTool, where string) {
 	c.Helper()
 	ids := map[string]bgagent.MessageTool{}
 	for _, t := range told {
 		if t.ID == "" || t.Name == "" {
-			c.failf("%s tells of a tool call without an id or a name: %+v", where, t)
+			c.failf("%s shows a tool call without an id or a name: %+v", where, t)
 		}
 		ids[t.ID] = t
 	}
 	if len(ids) != 1 {
-		c.failf("%s tells of %d tool calls: %+v; the agent made one", where, len(ids), told)
+		c.failf("%s shows %d tool calls: %+v; the agent made one", where, len(ids), told)
 	}
 	for _, t := range ids {
 		if t.State.InFlight() {
@@ -267,7 +266,7 @@ func (c *checkContext) oneCall(told []bgagent.MessageTool, where string) {
 func checkToolsInMessages(c *checkContext) {
 	id := c.create()
 	c.begin(id, c.h.Tool()).await()
-	c.say(id, "nettle") // of the next turn nothing must be counted again
+	c.say(id, "nettle") // the next turn must not show the call again
 	var told []bgagent.MessageTool
 	for _, msg := range c.readAll(id) {
 		told = append(told, msg.Tools...)

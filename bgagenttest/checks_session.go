@@ -12,28 +12,28 @@ import (
 // missing is the id of a session that no client has.
 const missing = "ses_conformance_no_such_session"
 
-// sessionChecks are those about sessions and their turns, for both kinds.
+// sessionChecks check sessions and their turns, for both kinds of clients.
 var sessionChecks = []check{
-	{name: "one kind", why: "New refuses a client that is both or neither of TurnRunner and TurnStarter", run: checkOneKind},
-	{name: "session ids", why: "the answers of two tasks with one session id are mixed up", run: checkSessionIDs},
+	{name: "one kind", why: "New refuses a client that is both a TurnRunner and a TurnStarter, or neither", run: checkOneKind},
+	{name: "session ids", why: "two tasks with the same session id get each other's answers", run: checkSessionIDs},
 	{name: "unknown agent", why: "only a *NoSuchAgentError lets the caller correct the name at once", needs: []need{knownAgents}, run: checkUnknownAgent},
-	{name: "answer", why: "the answer is what the task was for", run: checkAnswer},
+	{name: "answer", why: "the answer is the purpose of a task", run: checkAnswer},
 	{name: "second turn", why: "Resume and notices go on in the session of the first turn", run: checkSecondTurn},
-	{name: "memory", why: "a follow-up that does not know what was said before is a new conversation", needs: []need{harnessRecall}, run: checkMemory},
-	{name: "side by side", why: "one task that takes long must not hold up all the others", run: checkSideBySide},
-	{name: "many at once", why: "all methods are called concurrently, and every task wants its own answer", run: checkManyAtOnce},
-	{name: "missing session", why: "a prompt that went nowhere must not look like a turn that began", run: checkMissingSession},
-	{name: "abort", why: "Cancel, timeouts and Close rely on it to stop what runs", run: checkAbort},
+	{name: "memory", why: "a follow-up that does not know the earlier turns is a new conversation", needs: []need{harnessRecall}, run: checkMemory},
+	{name: "side by side", why: "one long task must not delay the others", run: checkSideBySide},
+	{name: "many at once", why: "all methods are called concurrently, and every task needs its own answer", run: checkManyAtOnce},
+	{name: "missing session", why: "a prompt that reached nobody must not look like a turn that began", run: checkMissingSession},
+	{name: "abort", why: "Cancel, time limits and Close rely on it to stop turns", run: checkAbort},
 	{name: "abort is no answer", why: "a turn that somebody else stopped would complete its task", run: checkAbortIsNoAnswer},
 	{name: "after abort", why: "a cancelled task can be resumed in its session", run: checkAfterAbort},
-	{name: "abort idle", why: "an abort can come just after the turn has ended, and come again", run: checkAbortIdle},
-	{name: "abort missing", why: "the manager also aborts what may never have come to be", run: checkAbortMissing},
-	{name: "context of a turn", why: "the manager ends a runner's turn by its context", needs: []need{aRunner}, run: checkContextOfTurn},
-	{name: "reporter", why: "nothing of a turn may go on when RunTurn has returned: the slot is free then", needs: []need{aRunner}, run: checkReporter},
-	{name: "handed over", why: "the context of StartTurn ends when the manager stops waiting for the call, not when the turn is to stop", needs: []need{aStarter}, run: checkHandedOver},
-	{name: "repeated prompt", why: "a StartTurn whose answer was lost is made again, and the work must not be done twice", needs: []need{aStarter, knownRepeats}, run: checkRepeatedPrompt},
-	{name: "statuses", why: "a session missing from the answer is unknown, and its task then never ends", needs: []need{aStarter}, run: checkStatuses},
-	{name: "idle after the turn", why: "an idle session with output completes its task, whatever still runs", needs: []need{aStarter}, run: checkIdleAfterTurn},
+	{name: "abort idle", why: "an abort can come just after the turn has ended, and it can be repeated", run: checkAbortIdle},
+	{name: "abort missing", why: "the manager also aborts sessions that may never have been created", run: checkAbortMissing},
+	{name: "context of a turn", why: "the manager ends a runner's turn through its context", needs: []need{aRunner}, run: checkContextOfTurn},
+	{name: "reporter", why: "nothing of a turn may go on after RunTurn has returned, because its slot is free then", needs: []need{aRunner}, run: checkReporter},
+	{name: "handed over", why: "the context of StartTurn ends when the manager stops waiting for the call, not when the turn must stop", needs: []need{aStarter}, run: checkHandedOver},
+	{name: "repeated prompt", why: "StartTurn is called again if its answer was lost, and the work must not be done twice", needs: []need{aStarter, knownRepeats}, run: checkRepeatedPrompt},
+	{name: "statuses", why: "a session that is missing from the answer is unknown, so its task never ends", needs: []need{aStarter}, run: checkStatuses},
+	{name: "idle after the turn", why: "an idle session with output completes its task, even if something still runs", needs: []need{aStarter}, run: checkIdleAfterTurn},
 	{name: "failure", why: "a failed agent's last words would be taken for its answer", needs: []need{harnessFail}, run: checkFailure},
 	{name: "after a failure", why: "a failed task can be resumed in its session", needs: []need{harnessFail}, run: checkAfterFailure},
 }
@@ -54,7 +54,7 @@ func checkSessionIDs(c *checkContext) {
 	for range 12 {
 		id := c.create()
 		if seen[id] {
-			c.failf("CreateSession returned the id %q again", id)
+			c.failf("CreateSession returned the id %q twice", id)
 		}
 		seen[id] = true
 	}
@@ -67,7 +67,7 @@ func checkUnknownAgent(c *checkContext) {
 		id, err = c.sc.CreateSession(ctx, c.spec(agent))
 		return err
 	})
-	if err == nil { // it may turn out with the first prompt
+	if err == nil { // the client may notice it at the first prompt
 		p := c.promptFor(c.h.Say("apple"))
 		p.Agent = agent
 		err = c.call("the first turn", func(ctx context.Context) error {
@@ -81,9 +81,9 @@ func checkUnknownAgent(c *checkContext) {
 	var no *bgagent.NoSuchAgentError
 	switch {
 	case !errors.As(err, &no):
-		c.failf("the agent %q does not exist; the error should be a *NoSuchAgentError and is %v", agent, err)
+		c.failf("the agent %q does not exist; the error should be a *NoSuchAgentError, but it is %v", agent, err)
 	case no.Agent != agent:
-		c.failf("the error names the agent %q; it should be the one asked for, %q", no.Agent, agent)
+		c.failf("the error names the agent %q; it should name the requested agent %q", no.Agent, agent)
 	}
 }
 
@@ -100,7 +100,7 @@ func checkMemory(c *checkContext) {
 	id := c.create()
 	c.say(id, "marzipan")
 	if o := c.begin(id, c.h.Recall()).await(); o.failed() || !strings.Contains(o.text, "marzipan") {
-		c.failf("asked for the first prompt of the session, the agent ended as %v; it was told %q", o, "marzipan")
+		c.failf("the agent was asked for the first prompt of the session and ended as %v; the prompt contains %q", o, "marzipan")
 	}
 }
 
@@ -113,7 +113,7 @@ func checkSideBySide(c *checkContext) {
 	}
 	c.answered(short, "fig")
 	if c.runner != nil && long.ended(0) {
-		c.failf("the long turn has ended with the short one in another session, as %v", long.outcome())
+		c.failf("the long turn ended as %v together with the short one in another session", long.outcome())
 	}
 	if c.starter != nil && !inTurn(c.statuses(one)[one].State) {
 		c.failf("the long turn is %s after the short one in another session", c.statuses(one)[one].State)
@@ -129,7 +129,7 @@ func checkManyAtOnce(c *checkContext) {
 	}
 	for i, d := range turns {
 		if o := d.await(); o.failed() || !strings.Contains(o.text, words[i]) {
-			c.failf("with %d turns at once, the one with %q ended as %v", len(words), d.prompt.Text, o)
+			c.failf("with %d turns at the same time, the turn with %q ended as %v", len(words), d.prompt.Text, o)
 		}
 	}
 }
@@ -213,9 +213,9 @@ func checkReporter(c *checkContext) {
 }
 
 func checkHandedOver(c *checkContext) {
-	d := c.slow(c.create()) // the context of its StartTurn has ended by now
+	d := c.slow(c.create()) // the context of its StartTurn has already ended
 	if d.ended(5 * c.h.Poll) {
-		c.failf("the turn ended as %v with the context of StartTurn", d.outcome())
+		c.failf("the turn ended as %v together with the context of StartTurn", d.outcome())
 	}
 	d.stop()
 }
@@ -225,7 +225,7 @@ func checkRepeatedPrompt(c *checkContext) {
 	d := c.begin(id, c.h.Say("saffron"))
 	again := func(when string) {
 		if err := c.call("StartTurn", func(ctx context.Context) error { return c.starter.StartTurn(ctx, id, d.prompt) }); err != nil {
-			c.failf("StartTurn, repeated %s: %v; it should return nil, as the first one did", when, err)
+			c.failf("StartTurn was repeated %s: %v; it should return nil like the first call", when, err)
 		}
 	}
 	again("at once")
@@ -245,7 +245,7 @@ func checkRepeatedPrompt(c *checkContext) {
 		}
 	}
 	if users != 1 || answers != 1 {
-		c.failf("StartTurn was repeated with the same Prompt.ID; there are %d messages of the user and %d answers, where one of each is right", users, answers)
+		c.failf("StartTurn was repeated with the same Prompt.ID; there are %d messages of the user and %d answers; there should be one of each", users, answers)
 	}
 }
 
@@ -265,7 +265,7 @@ func checkStatuses(c *checkContext) {
 	switch got[missing].State {
 	case bgagent.SessionGone, bgagent.SessionUnknown, bgagent.SessionUntold:
 	default:
-		c.failf("the status of a session that does not exist is %s; it should be gone, or left out", stateOf(got, missing))
+		c.failf("the status of a session that does not exist is %s; it should be gone or left out", stateOf(got, missing))
 	}
 	d.stop()
 }
@@ -282,7 +282,7 @@ func checkIdleAfterTurn(c *checkContext) {
 	d := c.slow(id)
 	for i := range 20 {
 		if s := c.statuses(id)[id].State; s == bgagent.SessionIdle || s == bgagent.SessionGone {
-			c.failf("look %s at a session in the middle of its turn says %s", strconv.Itoa(i+1), s)
+			c.failf("look %s at a session in the middle of its turn says %s; it should be busy", strconv.Itoa(i+1), s)
 			break
 		}
 		c.pause(c.h.Poll)

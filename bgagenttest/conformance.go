@@ -1,8 +1,8 @@
 // Package bgagenttest helps to test what is built on bgagent.
 //
-// [Conformance] holds a session client against the contract of
-// [bgagent.SessionClient] and of its abilities, check by check. Every adapter of
-// this module is held against it, and so should be one of your own:
+// [Conformance] checks a session client against the contract of
+// [bgagent.SessionClient] and its abilities. Every adapter of this module passes
+// it, and so should your own:
 //
 //	func TestConformance(t *testing.T) {
 //		bgagenttest.Conformance(t, bgagenttest.Harness{
@@ -14,10 +14,10 @@
 //		})
 //	}
 //
-// [NewRunner] and [NewStarter] are scriptable clients of both kinds, for tests
-// of a program that uses the manager: they need no model and no server, keep
-// account of what ran and of what never should have, and can be told to fail in
-// every way that real runtimes do.
+// [NewRunner] and [NewStarter] are scriptable clients of both kinds, for tests of a
+// program that uses the manager. They need no model and no server. They record what
+// ran and what must never happen, and can fail in all the ways that real runtimes
+// do.
 package bgagenttest
 
 import (
@@ -29,8 +29,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// TB is the part of [testing.TB] that the suite needs. A *testing.T is one, and
-// so can be something that only takes note of the failures.
+// TB is the part of [testing.TB] that the suite needs. A *testing.T is one. A type
+// that only records failures can be one as well.
 type TB interface {
 	Helper()
 	Logf(format string, args ...any)
@@ -42,72 +42,71 @@ type TB interface {
 	Context() context.Context
 }
 
-// Harness tells [Conformance] how to make the client and what to ask of it. New,
-// Agent, Say and Slow are required; a check that needs something optional that
-// is missing is left out.
+// Harness tells [Conformance] how to create the client and what to ask of it. New,
+// Agent, Say and Slow are required. A check that needs a missing optional field is
+// skipped.
 type Harness struct {
-	// New returns a fresh client. Every check asks for one of its own. What it
-	// needs to be freed with goes to t.Cleanup, and with Virtual it must not
-	// share goroutines or channels with the client of another check.
+	// New returns a fresh client for one check. It frees resources with t.Cleanup.
+	// With Virtual, the clients of two checks must not share goroutines or
+	// channels.
 	New func(t TB) bgagent.SessionClient
 
-	// Agent is the agent that all prompts are for.
+	// Agent is the agent of all prompts.
 	Agent string
 
-	// Say returns a prompt that makes the agent answer with a text that
-	// contains the given one, a single word of lower-case letters, soon and
-	// without calling a tool.
+	// Say returns a prompt that makes the agent answer soon, without calling a
+	// tool. The answer contains text, a single word of lower-case letters.
 	Say func(text string) string
 
-	// Slow returns a prompt that makes the agent work until it is stopped. It is
-	// best when the agent says something first: half a message is what shows
-	// whether changes are told.
+	// Slow returns a prompt that makes the agent work until it is stopped. The agent
+	// should say something first, because only half a message shows whether changes
+	// are returned.
 	Slow func() string
 
 	Fail   func() string // a prompt that makes the agent fail; optional
 	Tool   func() string // a prompt that makes the agent call exactly one tool, then answer; optional
 	Recall func() string // a prompt that makes the agent answer with the first prompt of its session; optional
 
-	// Silent returns a prompt that makes the agent end its turn as if all were
-	// well, without a word to its reader and without calling a tool. Optional.
+	// Silent returns a prompt that makes the agent end its turn normally without
+	// text and without calling a tool. Optional.
 	Silent func() string
 
-	// Cut returns a prompt of which the answer is cut off: at the model's output
-	// limit, or at a limit of steps. Runtimes also tell that by a warning. Optional.
+	// Cut returns a prompt whose answer is cut off at the model's output limit or at
+	// a limit of steps. Some runtimes report that as a warning. Optional.
 	Cut func() string
 
 	// Late returns a prompt that makes the agent say that its turn is over, or that
-	// it works in the background, before the given word of its answer has come.
-	// Optional, for runtimes that have this.
+	// it works in the background, before text arrives as a part of its answer. It is
+	// for runtimes that can do that. Optional.
 	Late func(text string) string
 
-	// Notices returns the ids of the notices that have reached the session, one
-	// for each time that its agent was or will be told. Optional; without it
-	// nobody can know how often that was.
+	// Notices returns the ids of the notices that have reached the session, one for
+	// each time that its agent gets the notice. Without it, nobody can know how
+	// often that was. Optional.
 	Notices func(sc bgagent.SessionClient, session string) []string
 
-	// Parent and Directory go into the sessions' [bgagent.SessionSpec], for a
-	// client that needs them to be real. Both may be empty.
+	// Parent and Directory are set in the sessions' [bgagent.SessionSpec], for a
+	// client that needs real ones. Both may be empty.
 	Parent, Directory string
 
-	// Virtual runs every check in a bubble of testing/synctest: pauses take no
-	// time. It is for clients that wait for nothing outside of the program.
+	// Virtual runs every check in a bubble of testing/synctest, where pauses take no
+	// time. It is for clients that wait for nothing outside the program.
 	Virtual bool
 
 	AnyAgent      bool // the client cannot know whether an agent exists
 	KeepsPromptID bool // the client claims to keep Prompt.ID in Message.PromptID
-	MayRepeat     bool // the runtime cannot tell that a prompt is a repeated one
+	MayRepeat     bool // the runtime cannot recognize a repeated prompt
 
-	TurnTime time.Duration // how long a turn may take that nobody stops; 1 minute when zero
-	Soon     time.Duration // how long a call, an abort and the end of a context may take; 10 seconds when zero
-	Settle   time.Duration // how long a starter's session must be idle without a sign of its turn's end before the turn counts as over; 2 seconds when zero
-	Poll     time.Duration // pause between two looks at a session; 20 milliseconds when zero
+	TurnTime time.Duration // how long a turn may take if nobody stops it; by default 1 minute
+	Soon     time.Duration // how long a call, an abort and the end of a context may take; by default 10 seconds
+	Settle   time.Duration // how long a starter's session must be idle until its turn counts as over without another sign; by default 2 seconds
+	Poll     time.Duration // the pause between two looks at a session; by default 20 milliseconds
 }
 
 // Conformance checks that the client does what the manager expects of it. Every
-// check is a subtest of its own, named after what it checks; a failure says what
-// was seen and why it matters. Checks about an ability that the client does not
-// have say so in their log and pass.
+// check is a subtest with a name that says what it checks. A failure says what
+// happened and why it matters. A check of an ability that the client does not have
+// passes and logs that.
 func Conformance(t *testing.T, h Harness) {
 	t.Helper()
 	if h.New == nil || h.Agent == "" || h.Say == nil || h.Slow == nil {
@@ -122,7 +121,7 @@ func Conformance(t *testing.T, h Harness) {
 			t.Helper()
 			if h.Virtual {
 				synctest.Test(t, func(t *testing.T) {
-					t.Cleanup(func() { time.Sleep(h.Soon) }) // time of the bubble, for what ends a little later
+					t.Cleanup(func() { time.Sleep(h.Soon) }) // virtual time for goroutines that end a little later
 					ck.hold(t, &h)
 				})
 			} else {
@@ -145,19 +144,19 @@ func (h Harness) withDefaults() Harness {
 	return h
 }
 
-// need is something without which a check makes no sense.
+// need is a precondition of a check. Its text completes "the client …".
 type need string
 
 const (
-	aRunner        need = "is no TurnRunner"
-	aStarter       need = "is no TurnStarter"
-	aReader        need = "is no MessageReader"
-	aNotifier      need = "is no Notifier"
-	anEventSource  need = "is no EventSource"
-	aTodoReader    need = "is no TodoReader"
-	aFinder        need = "is no SessionFinder"
-	aLister        need = "is no AgentLister"
-	aForgetter     need = "is no SessionForgetter"
+	aRunner        need = "is not a TurnRunner"
+	aStarter       need = "is not a TurnStarter"
+	aReader        need = "is not a MessageReader"
+	aNotifier      need = "is not a Notifier"
+	anEventSource  need = "is not an EventSource"
+	aTodoReader    need = "is not a TodoReader"
+	aFinder        need = "is not a SessionFinder"
+	aLister        need = "is not an AgentLister"
+	aForgetter     need = "is not a SessionForgetter"
 	harnessFail    need = "has no Harness.Fail"
 	harnessTool    need = "has no Harness.Tool"
 	harnessRecall  need = "has no Harness.Recall"
@@ -173,7 +172,7 @@ const (
 // check is one check of the suite.
 type check struct {
 	name  string
-	why   string // one line: what goes wrong for a client that fails it
+	why   string // one line about what goes wrong with a client that fails it
 	needs []need
 	run   func(c *checkContext)
 }
@@ -181,7 +180,7 @@ type check struct {
 // checks is the whole suite.
 var checks = append(append(append([]check{}, sessionChecks...), messageChecks...), abilityChecks...)
 
-// inReach reports whether the harness has what the check needs of it.
+// inReach reports whether the harness provides what the check needs.
 func (ck *check) inReach(h *Harness) bool {
 	for _, n := range ck.needs {
 		switch n {
@@ -230,7 +229,7 @@ func (ck *check) inReach(h *Harness) bool {
 	return true
 }
 
-// hold holds a fresh client against the check.
+// hold runs the check with a fresh client.
 func (ck *check) hold(t TB, h *Harness) {
 	t.Helper()
 	c := newCheckContext(t, h, ck)

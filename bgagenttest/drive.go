@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// checkContext is what a check works with: a fresh client and the means to
-// drive it, whichever of the two kinds it is.
+// checkContext gives a check a fresh client and the methods to drive it, for both
+// kinds of clients.
 type checkContext struct {
 	TB
 	h  *Harness
@@ -21,7 +21,7 @@ type checkContext struct {
 	sc bgagent.SessionClient
 
 	runner    bgagent.TurnRunner
-	starter   bgagent.TurnStarter // nil when there is a runner
+	starter   bgagent.TurnStarter // nil if there is a runner
 	reader    bgagent.MessageReader
 	notifier  bgagent.Notifier
 	events    bgagent.EventSource
@@ -30,7 +30,7 @@ type checkContext struct {
 	lister    bgagent.AgentLister
 	forgetter bgagent.SessionForgetter
 
-	task  string // id of the task that all prompts are of
+	task  string // suffix of the id of the task that all prompts belong to
 	turns int
 }
 
@@ -51,20 +51,20 @@ func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
 	return c
 }
 
-// failf fails the check and says why it matters; the check goes on.
+// failf fails the check and says why it matters. The check goes on.
 func (c *checkContext) failf(format string, args ...any) {
 	c.Helper()
 	c.Errorf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)
 }
 
-// endf fails the check, says why it matters and ends it.
+// endf fails the check, says why it matters and ends the check.
 func (c *checkContext) endf(format string, args ...any) {
 	c.Helper()
 	c.Fatalf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)
 }
 
 // unsupported reports whether the error says that the client does not have the
-// ability after all.
+// ability after all. It logs that.
 func (c *checkContext) unsupported(err error) bool {
 	if errors.Is(err, errors.ErrUnsupported) {
 		c.Logf("does not apply: %v", err)
@@ -73,7 +73,6 @@ func (c *checkContext) unsupported(err error) bool {
 	return false
 }
 
-// pause waits.
 func (c *checkContext) pause(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -83,7 +82,7 @@ func (c *checkContext) pause(d time.Duration) {
 	}
 }
 
-// until looks again and again until the condition holds, at most for the limit.
+// until checks the condition repeatedly until it holds or the limit has passed.
 func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); ; c.pause(c.h.Poll) {
 		switch {
@@ -95,8 +94,8 @@ func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	}
 }
 
-// call makes a call to the client that must return soon, and ends the check
-// when it does not, whatever it does with its context.
+// call calls a method of the client that must return soon. If the method does not,
+// even if it ignores its context, call ends the check.
 func (c *checkContext) call(what string, f func(ctx context.Context) error) error {
 	c.Helper()
 	ctx, cancel := context.WithCancel(c.Context())
@@ -114,7 +113,7 @@ func (c *checkContext) call(what string, f func(ctx context.Context) error) erro
 	}
 }
 
-// guarded turns a panic and a Goexit into an error.
+// guarded converts a panic and a Goexit into an error.
 func guarded(what string, f func() error) (err error) {
 	err = fmt.Errorf("%s called runtime.Goexit", what)
 	defer func() {
@@ -125,7 +124,7 @@ func guarded(what string, f func() error) (err error) {
 	return f()
 }
 
-// create makes a session.
+// create creates a session.
 func (c *checkContext) create() string {
 	c.Helper()
 	var id string
@@ -148,7 +147,7 @@ func (c *checkContext) spec(agent string) bgagent.SessionSpec {
 	}
 }
 
-// abort aborts what runs in the session.
+// abort aborts the turn of the session.
 func (c *checkContext) abort(session string) {
 	c.Helper()
 	if err := c.call("Abort", func(ctx context.Context) error { return c.sc.Abort(ctx, session) }); err != nil {
@@ -184,15 +183,15 @@ func (c *checkContext) page(session string, after bgagent.Cursor, most int) bgag
 	return page
 }
 
-// manyPages is more pages than any check can fill.
+// manyPages is more than the number of pages in any check.
 const manyPages = 1000
 
-// conversation is what has been read of a session's messages: each once, as it
-// was last returned, in the order in which it was first returned.
+// conversation holds the messages read from a session. Each is there once, in its
+// last version, in the order of the first versions.
 type conversation struct {
 	list  []bgagent.Message
 	next  bgagent.Cursor
-	pages []bgagent.Page // as they came
+	pages []bgagent.Page // in the order of the calls
 }
 
 func (v *conversation) add(page bgagent.Page) {
@@ -208,7 +207,7 @@ func (v *conversation) add(page bgagent.Page) {
 	v.next = page.Next
 }
 
-// readOn reads what is new, at most so many messages at a time.
+// readOn reads what is new, at most most messages at a time.
 func (c *checkContext) readOn(session string, v *conversation, most int) {
 	c.Helper()
 	for range manyPages {
@@ -218,7 +217,7 @@ func (c *checkContext) readOn(session string, v *conversation, most int) {
 			return
 		}
 	}
-	c.endf("Messages of %q says More for ever", session)
+	c.endf("Messages of %q never stops setting More", session)
 }
 
 // readAll reads the session from the beginning.

@@ -12,29 +12,29 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// driven is a turn that has been begun.
+// driven is a turn that a check has begun.
 type driven struct {
 	c       *checkContext
 	session string
 	prompt  bgagent.Prompt
-	before  map[string]bool // starter: messages of earlier turns
+	before  map[string]bool // of a starter: the messages of earlier turns
 	cancel  context.CancelFunc
-	done    chan struct{} // runner: closed when RunTurn has returned
+	done    chan struct{} // of a runner: closed when RunTurn has returned
 
 	mu      sync.Mutex
 	reports []bgagent.Report
-	late    int // reports after RunTurn has returned
+	late    int // reports after RunTurn returned
 	end     bgagent.TurnEnd
 	err     error
 	over    bool
 }
 
-// outcome is how a turn ended, in the terms of either kind.
+// outcome is how a turn ended, in common terms for both kinds of clients.
 type outcome struct {
 	text  string
 	stop  bgagent.StopReason
 	err   error
-	tools []bgagent.MessageTool // every state that was told, in order
+	tools []bgagent.MessageTool // every reported state, in order
 }
 
 // failed reports whether the turn ended as anything but an answer.
@@ -57,8 +57,8 @@ func (c *checkContext) promptFor(text string) bgagent.Prompt {
 	}
 }
 
-// begin begins a turn, and sees to it that nothing of it is left when the check
-// is over.
+// begin begins a turn and ends the check if that fails. The turn is stopped when
+// the check is over.
 func (c *checkContext) begin(session, text string) *driven {
 	c.Helper()
 	d, err := c.tryBegin(session, text)
@@ -123,7 +123,7 @@ func (d *driven) report(r bgagent.Report) {
 	d.reports = append(d.reports, r)
 }
 
-// clean stops what is left of the turn.
+// clean stops the turn if it is not over.
 func (d *driven) clean() {
 	d.cancel()
 	d.mu.Lock()
@@ -168,10 +168,10 @@ func (d *driven) ended(limit time.Duration) bool {
 	}
 }
 
-// endedByLooks finds the end of a starter's turn as the manager does: by an idle
-// status and a message that says so, or by nothing happening any more.
+// endedByLooks finds the end of a starter's turn like the manager: by an idle status
+// and a message that has ended, or because nothing changes any longer.
 func (d *driven) endedByLooks(limit time.Duration) bool {
-	var since time.Time // quiet since
+	var since time.Time // since when nothing changes
 	seen := ""
 	over := d.c.until(limit+d.c.h.Settle, func() bool {
 		state := d.c.statuses(d.session)[d.session].State
@@ -206,7 +206,7 @@ func lastOfAgent(msgs []bgagent.Message) *bgagent.Message {
 // await waits for the end of a turn that nobody stops.
 func (d *driven) await() outcome {
 	d.c.Helper()
-	return d.awaitFor(d.c.h.TurnTime, "nobody stopped it")
+	return d.awaitFor(d.c.h.TurnTime, "its start")
 }
 
 func (d *driven) awaitFor(limit time.Duration, since string) outcome {
@@ -253,7 +253,7 @@ func (d *driven) outcome() (o outcome) {
 	return o
 }
 
-// say has the agent answer with the word, and ends the check if it does not.
+// say makes the agent answer with the word, and ends the check if it does not.
 func (c *checkContext) say(session, word string) {
 	c.Helper()
 	c.answered(c.begin(session, c.h.Say(word)), word)
@@ -267,19 +267,19 @@ func (c *checkContext) answered(d *driven, word string) {
 	}
 }
 
-// slow begins a turn that runs until it is stopped, and returns when it is
-// under way.
+// slow begins a turn that runs until it is stopped, and returns when the turn is
+// running.
 func (c *checkContext) slow(session string) *driven {
 	c.Helper()
 	d := c.begin(session, c.h.Slow())
 	if c.runner != nil {
 		if d.ended(5 * c.h.Poll) {
-			c.endf("the turn with the prompt of Harness.Slow has ended by itself as %v", d.outcome())
+			c.endf("the turn with the prompt of Harness.Slow ended by itself as %v", d.outcome())
 		}
 		return d
 	}
 	if !c.until(c.h.TurnTime, func() bool { return inTurn(c.statuses(session)[session].State) }) {
-		c.endf("the status has never been that of a session in a turn while the turn of Harness.Slow ran")
+		c.endf("the status never showed the session in a turn while the turn of Harness.Slow ran")
 	}
 	c.pause(5 * c.h.Poll)
 	return d

@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/bgagenttest"
 )
 
-// review is a host's own code: it has every file reviewed in the background and
-// gathers what was found.
+// review is the code of a host. It reviews every file in the background and collects
+// the findings.
 func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) ([]string, error) {
 	by := bgagent.Caller{Session: "user"}
 	var ids []string
@@ -33,8 +33,8 @@ func review(ctx context.Context, m *bgagent.BackgroundManager, files ...string) 
 	return found, err
 }
 
-// A host's code is tested with a client that plays a script instead of asking a
-// model. The fake fails one call on purpose, and in the end tells what ran.
+// The test uses a client that plays a script instead of asking a model. The fake
+// fails one call on purpose, and reports what ran.
 func Example() {
 	client := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
 		t.Call(bgagent.MessageTool{ID: "1", Name: "read", State: bgagent.ToolDone})

@@ -12,41 +12,40 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Fake is what [Runner] and [Starter] have in common: sessions with messages,
-// todos and an inbox, faults, and the account of what ran. Its exported fields
-// are set before the client is given to [bgagent.New] and not changed afterwards;
-// all methods are safe for concurrent use.
+// Fake is what [Runner] and [Starter] have in common: sessions with messages, todos
+// and an inbox, faults, and a record of what ran. Set its exported fields before the
+// client is passed to [bgagent.New], and do not change them afterwards. All methods
+// are safe for concurrent use.
 //
-// A fake waits for nothing but timers and channels of its own, so inside a
-// bubble of testing/synctest its turns last as long as the script says and the
-// test takes no time.
+// A fake waits only for its own timers and channels. So inside a bubble of
+// testing/synctest, its turns last as long as the script says and the test takes no
+// time.
 type Fake struct {
-	// AgentNames are the agents that there are. Without any, every name will do
-	// and the fake is no [bgagent.AgentLister].
+	// AgentNames are the existing agents. If it is empty, every name is accepted
+	// and the fake does not support [bgagent.AgentLister].
 	AgentNames []string
 
-	// Faults decides what goes wrong with a call; nil for nothing. It is called
-	// from the goroutine of the call. A hook that decides by what is in the
-	// [Call] alone, and not by when it is called, makes a failure replay.
+	// Faults decides what goes wrong with a call. If it is nil, nothing does. It is
+	// called on the goroutine of the call. To make a failure reproducible, it must
+	// decide by the [Call] alone and not by the time or order of the calls.
 	Faults func(Call) Fault
 
-	// Stream makes a starter an [bgagent.EventSource] that tells of every change.
+	// Stream makes a starter an [bgagent.EventSource] that emits every change.
 	Stream bool
 
-	// Beat is how often the stream says that it is alive; zero for never.
+	// Beat is the interval of the stream's heartbeats. If it is zero, there are none.
 	Beat time.Duration
 
 	// AbortTells makes an abort of a starter's turn emit what real servers emit:
-	// an error and then the idle status, twice.
+	// an error, and then the idle status twice.
 	AbortTells bool
 
-	// AbortGrace is how long Abort of a starter waits for a script that does not
-	// stop, before it returns an error, and how long Close waits; one second when
-	// zero.
+	// AbortGrace is how long a starter's Abort waits for the script to stop before
+	// it returns an error, and how long Close waits. The default is one second.
 	AbortGrace time.Duration
 
 	script func(*Turn)
-	kind   string // the name of the type, for errors
+	kind   string // name of the type, for errors
 
 	mu        sync.Mutex
 	n         int
@@ -71,19 +70,19 @@ type session struct {
 	nmsg     int
 	turns    int
 	run      *Turn
-	busy     bool // SetBusy
+	busy     bool // set by SetBusy
 	state    bgagent.SessionStatus
-	prompts  map[string]bool // ids of the prompts that were taken
+	prompts  map[string]bool // ids of the accepted prompts
 	todos    []bgagent.Todo
 	inbox    []bgagent.Notice
 }
 
-// Runner is a fake [bgagent.TurnRunner]: RunTurn plays the script and returns
-// when it has returned.
+// Runner is a fake [bgagent.TurnRunner]. RunTurn plays the script and returns when
+// the script has returned.
 type Runner struct{ *Fake }
 
-// Starter is a fake [bgagent.TurnStarter]: StartTurn returns at once and the
-// script is played on a goroutine, as by a server.
+// Starter is a fake [bgagent.TurnStarter]. StartTurn returns at once, and the script
+// is played on another goroutine, as on a server.
 type Starter struct{ *Fake }
 
 var (
@@ -98,14 +97,14 @@ var (
 	_ bgagent.SessionForgetter = (*Fake)(nil)
 )
 
-// NewRunner returns a runner whose turns do what the script does. The script is
-// called once for each turn; a nil one answers "ok". When it panics, RunTurn
+// NewRunner returns a runner whose turns play the script. The script is called once
+// for each turn. If it is nil, every turn answers "ok". If the script panics, RunTurn
 // panics.
 func NewRunner(script func(*Turn)) Runner { return Runner{newFake("bgagenttest.Runner", script)} }
 
-// NewStarter returns a starter whose turns do what the script does. The script
-// is called once for each turn, on a goroutine of its own; a nil one answers
-// "ok". When it panics, the turn has failed. Close ends all turns.
+// NewStarter returns a starter whose turns play the script. The script is called
+// once for each turn, on its own goroutine. If it is nil, every turn answers "ok".
+// If the script panics, the turn fails. Close ends all turns.
 func NewStarter(script func(*Turn)) Starter {
 	return Starter{newFake("bgagenttest.Starter", script)}
 }
@@ -120,8 +119,8 @@ func newFake(kind string, script func(*Turn)) *Fake {
 	}
 }
 
-// Root adds sessions that no task made, such as that of the user, so that
-// notices can reach them.
+// Root adds sessions that no task created, such as the user's, so that notices can
+// reach them.
 func (f *Fake) Root(sessions ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,8 +133,8 @@ func (f *Fake) addLocked(id string, spec bgagent.SessionSpec) {
 	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]bool{}}
 }
 
-// Close stops every turn, lets go of every call that hangs and waits for the
-// scripts to return, at most for AbortGrace. Later prompts are refused.
+// Close stops every turn, releases every call that hangs, and waits at most
+// AbortGrace for the scripts to return. Later prompts are refused.
 func (f *Fake) Close() {
 	f.mu.Lock()
 	f.closed = true
@@ -191,8 +190,8 @@ func (f *Fake) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (id 
 // errAborted is the cause of the context of a turn that was aborted.
 var errAborted = errors.New("bgagenttest: the turn was aborted")
 
-// Abort implements [bgagent.SessionClient]. A runner's turn is told to stop; a
-// starter's has stopped when Abort returns nil.
+// Abort implements [bgagent.SessionClient]. A runner's turn is told to stop. A
+// starter's turn has stopped when Abort returns nil.
 func (f *Fake) Abort(ctx context.Context, id string) error {
 	after, lie, err := f.begin(ctx, Call{Kind: CallAbort, Session: id})
 	if err != nil {
@@ -217,7 +216,7 @@ func (f *Fake) Abort(ctx context.Context, id string) error {
 	return after()
 }
 
-// stopped waits until the script has returned.
+// stopped waits until the turn's script has returned.
 func (f *Fake) stopped(ctx context.Context, t *Turn) error {
 	timer := time.NewTimer(f.grace())
 	defer timer.Stop()
@@ -256,8 +255,8 @@ func (r Runner) RunTurn(ctx context.Context, id string, p bgagent.Prompt, rep *b
 	}
 }
 
-// StartTurn implements [bgagent.TurnStarter]. A prompt whose id the session has
-// had already is taken for the same one.
+// StartTurn implements [bgagent.TurnStarter]. A prompt with an id that the session
+// has already had starts nothing.
 func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	f := s.Fake
 	after, lie, err := f.begin(ctx, Call{Kind: CallTurn, Session: id})
@@ -291,7 +290,7 @@ func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner boo
 		return nil, fmt.Errorf("%s: is closed", f.kind)
 	case s == nil:
 		if f.forgotten[id] {
-			f.book.wrong("session %s was prompted after it had been forgotten (%s)", id, p.ID)
+			f.book.wrong("session %s was prompted after it was forgotten (%s)", id, p.ID)
 		}
 		return nil, fmt.Errorf("%s: session %q: %w", f.kind, id, bgagent.ErrNoSession)
 	case s.run != nil || s.busy:
@@ -319,7 +318,7 @@ func (f *Fake) messageIDLocked(s *session) string {
 }
 
 // putLocked adds or changes a message. Only the newest message of a session
-// changes, so that the order of the revisions is that of the messages.
+// changes, so that messages and their revisions have the same order.
 func (f *Fake) putLocked(s *session, msg bgagent.Message) {
 	s.rev++
 	msg.Tools = slices.Clone(msg.Tools)

@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Notify implements [bgagent.Notifier]: the notice is put into the session's
-// inbox, once however often it comes. A session in a turn is busy.
+// Notify implements [bgagent.Notifier]. It puts the notice into the session's inbox,
+// only once if it comes again. A session in a turn is busy.
 func (f *Fake) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	after, lie, err := f.begin(ctx, Call{Kind: CallNotify, Session: id})
 	if err != nil {
@@ -42,8 +42,8 @@ func (f *Fake) receive(id string, n bgagent.Notice) error {
 	return nil
 }
 
-// Inbox returns the notices that the session has been given, each once, in the
-// order in which they came.
+// Inbox returns the notices that the session has received, each once, in the order
+// of their arrival.
 func (f *Fake) Inbox(session string) []bgagent.Notice {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -53,8 +53,8 @@ func (f *Fake) Inbox(session string) []bgagent.Notice {
 	return nil
 }
 
-// SetBusy has a session be in a turn that no task began, or no longer: that of
-// the user in a root session.
+// SetBusy begins or ends a turn that no task started, such as the user's in a root
+// session.
 func (f *Fake) SetBusy(session string, busy bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,8 +134,8 @@ func (f *Fake) ForgetSession(id string) {
 	}
 }
 
-// Delete has a session disappear, as when a user deletes it: the turn that runs
-// in it is stopped, and the status of the session is gone.
+// Delete makes a session disappear, as when a user deletes it. Its turn is stopped,
+// and its status is gone.
 func (f *Fake) Delete(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -212,7 +212,7 @@ func (s Starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 	}
 }
 
-// emitLocked passes an event to the streams. A stream that is down loses it.
+// emitLocked passes an event to the streams, unless StreamDown was called.
 func (f *Fake) emitLocked(e bgagent.HostEvent) {
 	if f.down {
 		return
@@ -230,22 +230,21 @@ func (st *stream) wakeUp() {
 	}
 }
 
-// Emit emits an event of the test's own.
+// Emit emits an event of the test.
 func (f *Fake) Emit(e bgagent.HostEvent) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.emitLocked(e)
 }
 
-// StreamDown has all events be lost from now on, without a word.
+// StreamDown makes the streams silently lose all events from now on.
 func (f *Fake) StreamDown() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.down = true
 }
 
-// StreamUp ends what StreamDown began: the stream says that there was a gap, and
-// that it is up again.
+// StreamUp ends StreamDown: the stream reports a gap and that it is up again.
 func (f *Fake) StreamUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -254,7 +253,7 @@ func (f *Fake) StreamUp() {
 	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 }
 
-// StreamBreak has Events return the error, as when a server closes its side.
+// StreamBreak makes Events return the error, as when a server closes the connection.
 func (f *Fake) StreamBreak(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -39,34 +39,34 @@ func (k CallKind) String() string {
 	return fmt.Sprintf("(%d)", uint8(k))
 }
 
-// Call is a call for which [Fake.Faults] is asked. Title and N do not depend on
-// which goroutine comes first, so that a draw keyed by them and by a seed is the
-// same when a test is run again.
+// Call is a call that [Fake.Faults] decides about. Title and N do not depend on the
+// order of goroutines, so a random draw from them and a seed is the same when the
+// test is repeated.
 type Call struct {
 	Kind    CallKind
 	Session string // empty for CreateSession, Statuses, Agents and Events
 	Title   string // the description of the session's task
-	N       int    // its ordinal among the calls of its kind for this session, from 1; of CreateSession, for this title
+	N       int    // the ordinal, from 1, among the calls of this kind for this session; for CreateSession, for this title
 }
 
-// Fault is what goes wrong with a call. The zero value is nothing. Of the fields
-// that are set, first the waits take effect and then one of Panic, Goexit and
-// Err; instead of what the call should do, or with Late after it.
+// Fault is what goes wrong with a call. The zero value is nothing. The waits take
+// effect first, then one of Panic, Goexit and Err. They replace the effect of the
+// call or, with Late, follow it.
 type Fault struct {
-	Delay       time.Duration // wait before; the end of the call's context cuts it short with its error
+	Delay       time.Duration // wait; if the call's context ends first, return its error
 	Hang        bool          // wait until the call's context ends, and return its error
-	HangForever bool          // wait until Release, whatever the context does
-	Panic       any           // panic with it
+	HangForever bool          // wait until Release, even if the context ends
+	Panic       any           // panic with this value
 	Goexit      bool          // end the goroutine
-	Err         error         // return it
+	Err         error         // return this error
 
-	// Late lets the call take effect first: its answer is what is lost. Events
-	// and turns of a runner are over by then.
+	// Late lets the call take effect first, so only its answer is lost. Events and
+	// the turns of a runner are over by then.
 	Late bool
 
-	// Lie has the call return without an error and without effect: CreateSession
-	// an empty id, Statuses that all are idle, Messages that nothing is new,
-	// RunTurn the zero TurnEnd; Events emits nothing, and Abort stops nothing.
+	// Lie makes the call return no error and have no effect. CreateSession returns
+	// an empty id, Statuses idle for all sessions, Messages nothing new, and RunTurn
+	// the zero TurnEnd. Events emits nothing, and Abort stops nothing.
 	Lie bool
 }
 
@@ -75,8 +75,8 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and has it suffer its fault. What is left for after its
-// effect is done by after.
+// begin counts a call and applies its fault. after applies the part of the fault
+// that follows the effect of the call.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
 	f.mu.Lock()
 	key := countKey{c.Kind, c.Session}
@@ -132,7 +132,7 @@ func (f *Fake) suffer(ctx context.Context, fault Fault) error {
 	return fault.Err
 }
 
-// Release lets go of the calls that hang with HangForever. They go on.
+// Release lets the calls continue that hang with HangForever.
 func (f *Fake) Release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,10 +140,10 @@ func (f *Fake) Release() {
 	f.released = make(chan struct{})
 }
 
-// book is the account of what ran.
+// book records what ran.
 type book struct {
-	now, peak map[string]int    // turns by model
-	tasks     map[string]int    // turns by task
+	now, peak map[string]int    // running turns by model
+	tasks     map[string]int    // running turns by task
 	ids       map[string]string // session by prompt id
 	prompts   []bgagent.Prompt
 	bad       []string
@@ -164,7 +164,7 @@ func (b *book) begins(t *Turn) {
 	if task := t.Prompt.Task; task != "" {
 		b.tasks[task]++
 		if b.tasks[task] > 1 {
-			b.wrong("the task %s runs %d turns at once (%s)", task, b.tasks[task], t.Prompt.ID)
+			b.wrong("the task %s runs %d turns at the same time (%s)", task, b.tasks[task], t.Prompt.ID)
 		}
 	}
 }
@@ -178,15 +178,15 @@ func (b *book) ends(t *Turn) {
 	}
 }
 
-// Running returns how many turns run now, by the model they were prompted with;
-// models without one are left out.
+// Running returns how many turns run now, by the model of their prompt. A model
+// without a running turn is left out.
 func (f *Fake) Running() map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return maps.Clone(f.book.now)
 }
 
-// Peak returns how many turns of the model have run at once at most.
+// Peak returns the maximum number of turns of the model that ran at the same time.
 func (f *Fake) Peak(model string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -200,26 +200,26 @@ func (f *Fake) Prompts() []bgagent.Prompt {
 	return slices.Clone(f.book.prompts)
 }
 
-// Calls returns how often the method was called for the session; for
-// CreateSession, for the title.
+// Calls returns how often the method was called for a session. For CreateSession, of
+// is the title.
 func (f *Fake) Calls(kind CallKind, of string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.counts[countKey{kind, of}]
 }
 
-// Violations returns what no manager may ever do, whatever goes wrong: a prompt
-// into a session in a turn or into one that it has had forgotten, the same
-// prompt run twice, two turns of one task at once, a session forgotten in the
-// middle of its turn. After Close, also what of a turn still runs. A test ends
-// by expecting none.
+// Violations returns what a manager must never do: prompt a session in a turn or one
+// that it has forgotten, run the same prompt twice, run two turns of one task at the
+// same time, or forget a session in the middle of a turn. After Close, it also
+// returns the turns that still run. A test should end by checking that there are
+// none.
 func (f *Fake) Violations() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := slices.Clone(f.book.bad)
 	if f.closed {
 		for _, model := range slices.Sorted(maps.Keys(f.book.now)) {
-			out = append(out, fmt.Sprintf("%d turn(s) of the model %q run after Close", f.book.now[model], model))
+			out = append(out, fmt.Sprintf("%d turn(s) of the model %q still run after Close", f.book.now[model], model))
 		}
 	}
 	return out

@@ -74,7 +74,7 @@ func TestTheManagerWorksWithBothFakes(t *testing.T) {
 				}
 				time.Sleep(time.Minute)
 				if len(f.Inbox("root")) == 0 {
-					t.Error("the root session has not been told")
+					t.Error("the root session has not received a notice")
 				}
 				if err := m.Close(context.Background()); err != nil {
 					t.Error(err)
@@ -104,7 +104,7 @@ func TestTheOracleSeesWhatMustNotBe(t *testing.T) {
 			t.Errorf("a prompt in mid-turn: %v", err)
 		}
 		if err := s.Abort(t.Context(), one); err == nil {
-			t.Error("Abort of a script that does not stop says that it has")
+			t.Error("Abort returned nil for a script that does not stop")
 		}
 		_ = start(two, bgagent.Prompt{ID: "p1", Task: "t"})
 		s.ForgetSession(two)
@@ -113,9 +113,9 @@ func TestTheOracleSeesWhatMustNotBe(t *testing.T) {
 		_ = start(two, bgagent.Prompt{ID: "p3"})
 		s.Close()
 		got := s.Violations()
-		for i, want := range []string{"in the middle of a turn (p2)", "p1 was run twice", "task t runs 2 turns", "forgotten in the middle", "after it had been forgotten", "1 turn(s) of the model \"\" run after Close"} {
+		for i, want := range []string{"in the middle of a turn (p2)", "p1 was run twice", "task t runs 2 turns", "forgotten in the middle", "after it was forgotten", "1 turn(s) of the model \"\" still run after Close"} {
 			if i >= len(got) || !strings.Contains(got[i], want) {
-				t.Errorf("violation %d should speak of %q; all are %q", i, want, got)
+				t.Errorf("violation %d should contain %q; all are %q", i, want, got)
 			}
 		}
 		time.Sleep(2 * time.Hour)
@@ -127,7 +127,7 @@ func TestFaults(t *testing.T) {
 	broken := errors.New("broken")
 	var fault Fault
 	var calls []Call
-	// turn makes one turn of a fresh runner that suffers the fault.
+	// turn runs one turn of a fresh runner with the fault.
 	turn := func(t *testing.T, x Fault) (r Runner, took time.Duration, err error) {
 		fault, calls = x, nil
 		r = NewRunner(nil)

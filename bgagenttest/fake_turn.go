@@ -10,13 +10,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Turn is what a script plays: one turn of a fake's session. The script returns
-// when the agent has said all it had to say. Methods that wait, and those that
-// end the turn, do not return to a script whose turn is over: it is unwound, and
-// its deferred functions run. They are all to be called from the script's own
-// goroutine.
+// Turn is one turn of a fake's session, which a script plays. The script returns
+// when the agent has said everything. Methods that wait and methods that end the turn
+// do not return if the turn is over: they unwind the script, and its deferred
+// functions run. Call all methods from the script's own goroutine.
 type Turn struct {
-	Prompt bgagent.Prompt // what the agent is asked
+	Prompt bgagent.Prompt // the prompt of the turn
 	N      int            // number of the turn in its session, from 1
 
 	f      *Fake
@@ -25,39 +24,39 @@ type Turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the script has returned
 	runner bool
-	r      *bgagent.Reporter // of a runner
+	r      *bgagent.Reporter // set for a runner
 	model  string
 
 	// Guarded by Fake.mu while the turn runs.
-	msg     *bgagent.Message // the one being written
+	msg     *bgagent.Message // the message that is being written
 	calls   int
-	text    string // of the newest message that has some
+	text    string // the text of the newest message that has one
 	stop    bgagent.StopReason
 	err     error
 	aborted bool
 }
 
-// unwound is what a script is unwound with.
+// unwound is the panic that unwinds a script.
 type unwound struct{}
 
-// Context ends when the turn must stop. A script that waits by its own means
-// should watch it; one that does not is an agent that cannot be stopped.
+// Context ends when the turn must stop. A script with waits of its own should watch
+// it. A script that does not is an agent that cannot be stopped.
 func (t *Turn) Context() context.Context { return t.ctx }
 
 // Session returns the id of the session.
 func (t *Turn) Session() string { return t.s.id }
 
-// Spec returns what the session was created with.
+// Spec returns the spec of the session.
 func (t *Turn) Spec() bgagent.SessionSpec { return t.s.spec }
 
-// History returns the session's messages so far, this turn's prompt included.
+// History returns the session's messages so far, including this turn's prompt.
 func (t *Turn) History() []bgagent.Message {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
 	return slices.Clone(t.s.messages)
 }
 
-// Say writes a piece of the answer. After a tool call it begins a new message.
+// Say writes a piece of the answer. After a tool call, it begins a new message.
 func (t *Turn) Say(text string) {
 	t.change(func(msg *bgagent.Message) {
 		msg.Text += text
@@ -72,7 +71,7 @@ func (t *Turn) Think(text string) {
 	t.r.Reasoning(text)
 }
 
-// Tool calls a tool that takes so long.
+// Tool calls a tool that takes d.
 func (t *Turn) Tool(name string, d time.Duration) {
 	t.f.mu.Lock()
 	t.calls++
@@ -83,8 +82,8 @@ func (t *Turn) Tool(name string, d time.Duration) {
 	t.Call(bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolDone})
 }
 
-// Call tells how far a tool call has got, for scripts that make several at a
-// time or leave one unfinished.
+// Call reports the state of a tool call. It is for scripts that make several calls at
+// the same time or leave one unfinished.
 func (t *Turn) Call(call bgagent.MessageTool) {
 	t.change(func(msg *bgagent.Message) {
 		if i := slices.IndexFunc(msg.Tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID }); i >= 0 {
@@ -100,7 +99,7 @@ func (t *Turn) Call(call bgagent.MessageTool) {
 	t.r.Tool(call)
 }
 
-// Usage tells what was used since it was last told.
+// Usage reports what was used since the last report.
 func (t *Turn) Usage(u bgagent.Usage) {
 	t.change(func(msg *bgagent.Message) {
 		msg.Usage.InputTokens += u.InputTokens
@@ -119,7 +118,7 @@ func (t *Turn) Todos(list ...bgagent.Todo) {
 	t.r.Todos(list)
 }
 
-// Ask asks a question that is answered after so long.
+// Ask asks a question that is answered after d.
 func (t *Turn) Ask(question string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question})
 	t.r.Asking(question)
@@ -128,7 +127,7 @@ func (t *Turn) Ask(question string, d time.Duration) {
 	t.r.Asking("")
 }
 
-// Retry is a model that could not be reached and is tried again after so long.
+// Retry waits for d to try the model again, as if it could not be reached.
 func (t *Turn) Retry(reason string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: reason, RetryAt: time.Now().Add(d)})
 	t.r.Activity()
@@ -143,8 +142,8 @@ func (t *Turn) status(st bgagent.SessionStatus) {
 	t.f.statusLocked(t.s, st)
 }
 
-// Sleep works for so long without a sign of life. The script is unwound when the
-// turn is stopped.
+// Sleep works for d without a sign of life. If the turn is stopped, Sleep unwinds
+// the script.
 func (t *Turn) Sleep(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -164,7 +163,7 @@ func (t *Turn) Wait() {
 	panic(unwound{})
 }
 
-// Fail ends the turn: the agent has failed.
+// Fail ends the turn with the agent's error.
 func (t *Turn) Fail(err error) {
 	t.f.mu.Lock()
 	t.err, t.stop = err, bgagent.StopError
@@ -172,7 +171,7 @@ func (t *Turn) Fail(err error) {
 	panic(unwound{})
 }
 
-// Stop ends the turn for the reason.
+// Stop ends the turn with the reason.
 func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.f.mu.Lock()
 	t.stop = reason
@@ -180,8 +179,8 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	panic(unwound{})
 }
 
-// change changes the message that is being written, or begins one. A new text
-// does not go into a message with tool calls.
+// change changes the message that is being written, or begins one. New text never
+// goes into a message with tool calls.
 func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
@@ -197,7 +196,7 @@ func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.putLocked(t.s, *t.msg)
 }
 
-// play plays the script, and ends the turn however the script ends.
+// play plays the script, and ends the turn in whatever way the script ends.
 func (t *Turn) play() {
 	returned := false
 	defer func() {
@@ -212,7 +211,7 @@ func (t *Turn) play() {
 	returned = true
 }
 
-// finish ends the turn.
+// finish ends the turn. orderly says that the script returned or was unwound.
 func (t *Turn) finish(orderly bool, v any) {
 	f, s := t.f, t.s
 	f.mu.Lock()

@@ -9,33 +9,33 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// A context that is full is compacted: opencode asks itself for a summary, and
+// When the context is full, opencode compacts it: it asks itself for a summary and
 // then prompts itself, with "Continue if you have next steps" or with a copy of
-// the prompt that did not fit. Which messages answer can therefore only be told
-// from those before them.
+// the prompt that did not fit. So whether a message is an answer depends on the
+// messages before it.
 
-// kind is what a message is in its turn.
+// kind is the part that a message has in its turn.
 type kind uint8
 
 const (
 	kindOther      kind = iota
-	kindPrompt          // somebody asks
+	kindPrompt          // a prompt from outside
 	kindSelf            // opencode asks itself to go on
 	kindCompaction      // opencode asks itself for a summary
 	kindSummary         // the summary
-	kindAgent           // the agent's
+	kindAgent           // the agent speaks
 )
 
-// facts is what a track has to know of a message.
+// facts is what a track needs to know of a message.
 type facts struct {
-	id, key string // key: the id of the prompt that it was sent for, or of which it is a copy
+	id, key string // key is the id of the prompt that it carries or copies
 	kind    kind
-	hidden  bool // all of its text is opencode's own
-	said    bool // it has text, or a tool call
-	whole   bool // it is an answer, and nothing is missing
+	hidden  bool // opencode wrote all of its text
+	said    bool // it has text or a tool call
+	whole   bool // it is a complete answer
 }
 
-// asks reports whether the message is a prompt that opencode has not made itself.
+// asks reports whether the message is a prompt from outside, not one by opencode.
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {
@@ -65,22 +65,22 @@ func (w *wireMessage) facts(m *bgagent.Message) facts {
 	return f
 }
 
-// visible reports whether a text has anything that can be seen.
+// visible reports whether a text contains anything visible.
 func visible(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
 
-// track follows the messages of a session in their order.
+// track follows the messages of a session in order.
 type track struct {
-	prompt, key string // the last prompt that was not opencode's own: its message, and the id it was sent for
-	whole       bool   // it has been answered
-	after       bool   // and what comes now follows that answer
-	summed      bool   // a summary came last
-	compacted   int    // compactions in a row, without a text or a tool call of the agent
+	prompt, key string // the last prompt from outside: the id of its message, and that of the prompt
+	whole       bool   // the prompt has a complete answer
+	after       bool   // opencode has prompted itself since then
+	summed      bool   // the last message was a summary
+	compacted   int    // compactions in a row without text or a tool call of the agent
 }
 
-// next takes the next message. It makes those that do not answer, and are not
-// asked by anybody, messages of nobody.
+// next processes the next message. It gives RoleOther to opencode's own prompts,
+// and to what the agent says after a complete answer.
 func (t *track) next(f facts, m *bgagent.Message) {
 	summed := t.summed
 	t.summed = false
@@ -107,11 +107,11 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	}
 }
 
-// stuck reports whether the turn gets nowhere: what it is about does not fit
-// into the model's context, compacted or not.
+// stuck reports whether the turn makes no progress: the input does not fit into
+// the model's context even when it is compacted.
 func (t *track) stuck() bool { return t.compacted >= 2 }
 
-// String returns the track for a cursor.
+// String encodes the track for a cursor.
 func (t track) String() string {
 	flags := ""
 	for _, b := range []bool{t.whole, t.after, t.summed} {
@@ -133,14 +133,13 @@ func parseTrack(s string) (t track, ok bool) {
 	return t, errs == [3]error{} && t.compacted >= 0
 }
 
-// line is a message as the port makes it of what the server tells, and what is
-// known of its turn with it.
+// line is a message of the port, with the state of the track after it.
 type line struct {
 	bgagent.Message
 	track track
 }
 
-// lines makes lines of messages that follow each other, after the given track.
+// lines converts consecutive messages. t is the track before the first of them.
 func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	out := make([]line, len(list))
 	over := c.over(session)
@@ -153,11 +152,11 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	return out
 }
 
-// over is what this client knows of how the last turn of a session ended.
+// over is what this client knows about the end of a session's last turn.
 type over struct {
-	aborted string // the message of the prompt whose turn it has aborted
-	tooLong string // the same, where what was asked did not fit into the model's context
-	retried bool   // the session has last told that it waits to try the model again
+	aborted string // the prompt's message, if this client aborted its turn
+	tooLong string // the prompt's message, if the input did not fit into the model's context
+	retried bool   // the session last said that it waits to try the model again
 }
 
 func (c *Client) over(session string) over {
@@ -169,10 +168,10 @@ func (c *Client) over(session string) over {
 	return over{}
 }
 
-// tooLongText is the reason of a turn that this client has ended.
+// tooLongText is the error of a turn that giveUp has ended.
 const tooLongText = "the input is too long for the model: opencode has compacted the session twice in a row without an answer or a tool call"
 
-// apply corrects the end of a message of the turn.
+// apply corrects how a message ended. prompt is the message that began its turn.
 func (o over) apply(prompt string, m *bgagent.Message) {
 	if m.Role != bgagent.RoleAgent || m.Stop != bgagent.StopAborted && m.Stop != bgagent.StopInterrupted {
 		return
@@ -185,9 +184,9 @@ func (o over) apply(prompt string, m *bgagent.Message) {
 	}
 }
 
-// giveUp ends a turn that gets nowhere: left alone the server would compact for
-// ever. It does so once, and only for the prompt that was sent last. It reports
-// whether it has.
+// giveUp ends a turn that makes no progress, because the server would compact
+// forever. It does so once, and only for the prompt that was sent last. It reports
+// whether it did.
 func (c *Client) giveUp(session string, t track) bool {
 	if !t.stuck() {
 		return false
@@ -206,7 +205,7 @@ func (c *Client) giveUp(session string, t track) bool {
 	return true
 }
 
-// stuckIn gives up a turn of which the last of these lines says that it is stuck.
+// stuckIn gives up the turn if the last of the lines says that it is stuck.
 func (c *Client) stuckIn(session string, list []line) {
 	if len(list) > 0 {
 		c.giveUp(session, list[len(list)-1].track)

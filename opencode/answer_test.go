@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// streams has a test run with the stream, without it, and with one that breaks off
-// in the middle: what is told and what is read must come to the same.
+// streams runs a test with the stream, without it, and with a stream that breaks
+// off in the middle. Emitted and stored messages must lead to the same result.
 func streams(t *testing.T, test func(t *testing.T, r *rig)) {
 	for name, prepare := range map[string]func(*rig){
 		"told": func(*rig) {},
@@ -83,7 +83,7 @@ func TestAnInputThatNeverFitsEndsTheTaskAndIsStopped(t *testing.T) {
 			assert.Equal(t, bgagent.SessionIdle, r.state(task.Session))
 			n := len(r.messages(task.Session))
 			seconds(10)
-			assert.Len(t, r.messages(task.Session), n, "it goes on")
+			assert.Len(t, r.messages(task.Session), n, "the turn goes on")
 			_, err := r.m.Resume(t.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "say short"})
 			require.NoError(t, err)
 			task = r.wait(task)

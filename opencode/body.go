@@ -9,22 +9,21 @@ import (
 	"io"
 )
 
-// What a server may send, and how it is read. A small body can become a large
-// one when it is unpacked, and a small text a large value when it is decoded:
-// "{}," is three bytes and becomes a struct. So the bytes are counted after
-// unpacking, the values while they are read, and lists are decoded one element
-// after the other.
+// The bounds on what a server may send. A small body can become a large one when
+// it is decompressed, and a small text a large value when it is decoded: "{}," is
+// three bytes and becomes a struct. So bytes are counted after decompression, values
+// are counted during reading, and lists are decoded one element at a time.
 
 const (
-	// maxBody bounds one answer, unpacked. A page of messages with the output of
-	// many tools is some MB.
+	// maxBody bounds the decompressed bytes of one answer. A page of messages with
+	// the output of many tools takes some MB.
 	maxBody = 64 << 20
 
-	// maxRefusal bounds what is read of an answer that says no.
+	// maxRefusal bounds how much of an error answer is read.
 	maxRefusal = 64 << 10
 
 	// maxValues bounds the objects, lists and commas of one answer or event. A page
-	// of a hundred messages with a hundred parts each has about a tenth of it.
+	// of a hundred messages with a hundred parts each has about a tenth of that.
 	maxValues = 1 << 20
 
 	// maxElements bounds one list.
@@ -34,22 +33,22 @@ const (
 var (
 	errTooLarge   = fmt.Errorf("the server has sent more than %d MB in one answer", maxBody>>20)
 	errTooMany    = fmt.Errorf("the server has sent more than %d values in one answer", maxValues)
-	errNoBody     = errors.New("an answer without a body")
+	errNoBody     = errors.New("the answer has no body")
 	errLongList   = fmt.Errorf("the server has sent a list of more than %d elements", maxElements)
-	errTrailing   = errors.New("something follows the end of the answer")
+	errTrailing   = errors.New("the answer goes on after its end")
 	errNotAList   = errors.New("a list was expected")
 	errNotAnEntry = errors.New("an object was expected")
 )
 
-// bounded reads an answer and fails when it is larger than an answer can be.
+// bounded reads an answer and fails if it exceeds the bounds.
 type bounded struct {
 	r      io.Reader
 	bytes  int
 	values counter
 }
 
-// Read leaves one blank of each row of them: decoders look at all of a row again
-// with every piece of it.
+// Read reduces runs of blanks to one, because decoders scan a whole run again with
+// every piece of it.
 func (b *bounded) Read(p []byte) (n int, err error) {
 	for n == 0 && err == nil && len(p) > 0 {
 		n, err = b.r.Read(p)
@@ -63,14 +62,14 @@ func (b *bounded) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// counter counts the values of a JSON text outside of its strings.
+// counter counts the values of a JSON text. It ignores the contents of strings.
 type counter struct {
 	n                      int
 	quoted, escaped, blank bool
 }
 
-// add takes the next bytes. It moves those together that mean something, and
-// returns how many they are.
+// add counts the next bytes. It moves the significant ones to the front of p and
+// returns their number.
 func (c *counter) add(p []byte) (kept int) {
 	for _, b := range p {
 		blank := false
@@ -96,7 +95,7 @@ func (c *counter) add(p []byte) (kept int) {
 	return kept
 }
 
-// small reports whether a JSON text has no more values than an answer can have.
+// small reports whether a JSON text has at most maxValues values.
 func small(p []byte) bool {
 	if len(p) <= maxValues {
 		return true
@@ -106,13 +105,13 @@ func small(p []byte) bool {
 	return c.n <= maxValues
 }
 
-// elements is an out of a call that takes a list element by element.
+// elements is the out of a call that reads a list element by element.
 type elements interface {
-	// element decodes the next one.
+	// element decodes the next element.
 	element(d *json.Decoder) error
 }
 
-// list decodes a list of T. An element that is none is left out.
+// list decodes a list of T and skips elements that are not objects.
 type list[T any] struct{ items []T }
 
 func (l *list[T]) element(d *json.Decoder) error {
@@ -134,7 +133,7 @@ func (l *list[T]) element(d *json.Decoder) error {
 	return nil
 }
 
-// count is an out that only counts the elements of a list.
+// count is an out that counts the elements of a list.
 type count struct{ n int }
 
 func (c *count) element(d *json.Decoder) error {
@@ -143,8 +142,8 @@ func (c *count) element(d *json.Decoder) error {
 	return lenient(d.Decode(&skip))
 }
 
-// lenient is the error of decoding without what only says that a field has a
-// type of another version: the field is left out, and the rest is there.
+// lenient drops the error that a field has another type, as in other versions of
+// the server. Decoding then leaves out only that field.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {
@@ -211,7 +210,7 @@ func decodeList(d *json.Decoder, e elements) error {
 	return nil
 }
 
-// noBody is the error of an answer that ends before it begins.
+// noBody returns errNoBody for an empty answer, and other errors unchanged.
 func noBody(err error) error {
 	if errors.Is(err, io.EOF) {
 		return errNoBody

@@ -16,56 +16,56 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Config says where the server is and how sessions are made. The zero value is
-// a server on this machine, on the port that "opencode serve" takes, without a
-// password.
+// Config says where the server is and how sessions are created. The zero value is
+// a server without a password on this machine, on the default port of "opencode
+// serve".
 type Config struct {
-	// URL is where the server listens; http://127.0.0.1:4096 when empty.
+	// URL is the server's address, by default http://127.0.0.1:4096.
 	URL string
 
 	// Username and Password are for a server that was started with
-	// OPENCODE_SERVER_PASSWORD. The user name is "opencode" when empty.
+	// OPENCODE_SERVER_PASSWORD. The default user name is "opencode".
 	Username, Password string
 
 	// Directory is where sessions work that have neither a directory of their own
-	// nor a parent: an absolute path on the server's machine. When empty it is the
+	// nor a parent. It is an absolute path on the server's machine, by default the
 	// directory in which the server was started.
 	Directory string
 
-	// Agent and Model are used where a session or a prompt names none. A model is
-	// written provider/model; when empty the agent's own is used.
+	// Agent and Model are used if a session or a prompt names none. A model is
+	// written provider/model. By default, the agent's own model is used.
 	Agent, Model string
 
 	// Tools switches tools on or off in every session that is created. The rules
-	// of bgagent.Config.Permissions come after it and win. A client of a host that
-	// lets tasks delegate through bgagent alone switches "task" off: what
-	// opencode's own tool of this name starts, no manager sees.
+	// of bgagent.Config.Permissions come after it and win. A host that wants tasks
+	// to delegate only through bgagent switches "task" off: no manager sees the
+	// sessions that opencode's own tool of this name starts.
 	Tools map[string]bool
 
 	// Permission answers the permission questions of sessions that this client
-	// runs, and of sessions that these have started themselves. When nil, and when
-	// it panics, the answer is a rejection with a reason that the agent reads. It
-	// may take its time: the task is shown as asking meanwhile. ctx ends when the
-	// question was answered elsewhere, when the session falls idle and on Close.
+	// runs, and of the sessions that these have started. If it is nil or panics,
+	// the answer is a rejection with a reason that the agent reads. It may take its
+	// time: the task is shown as asking meanwhile. ctx ends when somebody else
+	// answers the question, when the session falls idle, and on Close.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
-	// SilentNotices has notices stored in the parent session without waking it:
-	// its agent reads them with its next prompt.
+	// SilentNotices stores notices in the parent session without waking it. Its
+	// agent reads them with its next prompt.
 	SilentNotices bool
 
-	// Timeout is how long a request may take, the event stream apart; 15 seconds
-	// when zero.
+	// Timeout bounds each request except the event stream, by default 15 seconds.
 	Timeout time.Duration
 
-	// Logger gets what the event stream breaks off with, and panics of Permission.
-	// Nothing is logged when it is nil.
+	// Logger gets the errors that break off the event stream, and the panics of
+	// Permission. If it is nil, nothing is logged.
 	Logger *slog.Logger
 
-	// HTTPClient makes the requests. When nil, one is made that gives up connecting
-	// after 5 seconds. Its Timeout must be zero: it would cut off the event stream.
-	// A copy of it is used, whose CheckRedirect is asked only about redirects that
-	// stay at the scheme, host and port of URL and stay the same request: no other
-	// is followed, so that the password goes nowhere else.
+	// HTTPClient makes the requests. By default, a new client is used that gives up
+	// connecting after 5 seconds. HTTPClient.Timeout must be zero, because it would
+	// cut off the event stream. The client copies HTTPClient, and asks its
+	// CheckRedirect only about redirects that keep the request and the scheme, host
+	// and port of URL. No other redirect is followed, so that the password goes
+	// nowhere else.
 	HTTPClient *http.Client
 }
 
@@ -82,28 +82,28 @@ const (
 // [bgagent.SessionForgetter]. Its methods are safe for concurrent use.
 type Client struct {
 	cfg  Config
-	base string // URL without a slash at the end
+	base string // URL without a trailing slash
 	http *http.Client
 
-	// life ends with Close; wg counts the goroutines that answer questions.
+	// life ends with Close. wg counts the goroutines that answer questions.
 	life  context.Context
 	close context.CancelFunc
 	wg    sync.WaitGroup
 
-	// mu guards what follows. No request is made while it is held.
+	// mu guards the fields below. No request is made while it is held.
 	mu       sync.Mutex
 	closed   bool
 	sessions map[string]*session
-	asks     map[string]*ask         // open questions, by their id
-	known    map[string]catalog      // agents and models, by directory
-	stream   bool                    // the event stream is up
-	breakOff context.CancelCauseFunc // ends its connection; nil before the first
-	tell     func(bgagent.HostEvent) // emits an event; nil while nobody listens
-	dropped  []string                // sessions that were forgotten, for the follower to do so, too
+	asks     map[string]*ask         // open questions, by id
+	known    map[string]catalog      // the agents and models of directories
+	stream   bool                    // the event stream is connected
+	breakOff context.CancelCauseFunc // ends the stream's connection; nil before the first
+	tell     func(bgagent.HostEvent) // emits an event; nil if nobody listens
+	dropped  []string                // forgotten sessions that the follower has yet to forget
 }
 
-// New returns a client. It makes no request: use [Client.Check] to find out
-// early whether the server can be used. The error names the field that is wrong.
+// New returns a client. It makes no request: call [Client.Check] to find out early
+// whether the server can be used. The error names the invalid field.
 func New(cfg Config) (*Client, error) {
 	bad := func(field, format string, args ...any) (*Client, error) {
 		return nil, &bgagent.InputError{Field: "opencode.Config." + field, Problem: fmt.Sprintf(format, args...)}
@@ -111,16 +111,16 @@ func New(cfg Config) (*Client, error) {
 	cfg.URL = cmp.Or(cfg.URL, defaultURL)
 	u, err := url.Parse(cfg.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return bad("URL", "%q is no address of a server; it should look like %s", cfg.URL, defaultURL)
+		return bad("URL", "%q is not the address of a server; it should look like %s", cfg.URL, defaultURL)
 	}
 	if u.User != nil {
-		return bad("URL", "contains a user or a password; they belong into Username and Password")
+		return bad("URL", "contains a user or a password; put them into Username and Password")
 	}
 	if cfg.Username != "" && cfg.Password == "" {
-		return bad("Username", "is set and Password is not; set both, or none for a server without a password")
+		return bad("Username", "is set and Password is not; set both, or neither for a server without a password")
 	}
 	if cfg.Directory != "" && !absolute(cfg.Directory) {
-		return bad("Directory", "%q is not an absolute path; it must be one, on the server's machine", cfg.Directory)
+		return bad("Directory", "%q is not an absolute path; it must be one on the server's machine", cfg.Directory)
 	}
 	if _, err := parseModel(cfg.Model); err != nil {
 		return bad("Model", "%v", err)
@@ -129,7 +129,7 @@ func New(cfg Config) (*Client, error) {
 		return bad("Timeout", "%v is negative; it must be positive, or 0 for %v", cfg.Timeout, defaultTimeout)
 	}
 	if cfg.HTTPClient != nil && cfg.HTTPClient.Timeout != 0 {
-		return bad("HTTPClient", "has a Timeout of %v, which would cut off the event stream; it must be 0: Config.Timeout bounds the other requests", cfg.HTTPClient.Timeout)
+		return bad("HTTPClient", "has a Timeout of %v, which would cut off the event stream; it must be 0, because Config.Timeout bounds the other requests", cfg.HTTPClient.Timeout)
 	}
 	cfg.Username = cmp.Or(cfg.Username, defaultUsername)
 	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
@@ -142,8 +142,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// httpClient returns a client that makes requests as the given one does, and
-// stays at one server.
+// httpClient returns a copy of the given client that follows redirects only at
+// one server.
 func httpClient(given *http.Client) *http.Client {
 	if given == nil {
 		return &http.Client{Transport: transport(), CheckRedirect: stays}
@@ -158,8 +158,8 @@ func httpClient(given *http.Client) *http.Client {
 	return &h
 }
 
-// transport is that of clients without one of their own: many requests to one
-// server at a time.
+// transport returns the default transport. It allows many requests to one server
+// at the same time.
 func transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
@@ -167,15 +167,15 @@ func transport() *http.Transport {
 	return t
 }
 
-// absolute reports whether the path is absolute on either kind of machine: the
-// server's need not be this one's.
+// absolute reports whether the path is absolute on Unix or on Windows. The server
+// may run on another system than this client.
 func absolute(path string) bool {
 	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) ||
 		len(path) > 2 && path[1] == ':' && (path[2] == '\\' || path[2] == '/')
 }
 
 // Close ends the functions that answer permission questions and waits for them.
-// Call it when the manager has been closed. It does not touch the server or its
+// Call it after the manager is closed. It does not touch the server or its
 // sessions. Calling it again does nothing.
 func (c *Client) Close() error {
 	c.mu.Lock()
@@ -202,9 +202,9 @@ const (
 	checkTry  = 2 * time.Second  // for one of them
 )
 
-// Check asks the server whether it is well and returns its version. It returns
-// within 10 seconds, or when ctx ends; the error says in a sentence what is wrong
-// with the address, the password or the server, and what to do.
+// Check asks the server for its health and returns its version. It returns within
+// 10 seconds or when ctx ends. The error says what is wrong with the address, the
+// password or the server, and what to do.
 func (c *Client) Check(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
@@ -222,7 +222,7 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 		case err == nil && health.Healthy == nil:
 			return "", fmt.Errorf("checking opencode: %w", &ServerError{URL: c.base, Status: http.StatusOK, Advice: adviceNotOpencode})
 		case err == nil && !*health.Healthy:
-			return "", fmt.Errorf("checking opencode: the server at %s says that it is not well: look into its log", c.base)
+			return "", fmt.Errorf("checking opencode: the server at %s says that it is not healthy: look into its log", c.base)
 		case err == nil:
 			return health.Version, nil
 		case !hung || ctx.Err() != nil:
@@ -231,15 +231,15 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 	}
 }
 
-// catalog is what there is in a directory. The server reads it from files that
-// can change, so what is not in it is asked for again.
+// catalog holds the agents and models of a directory. The server reads them from
+// files that can change, so the client asks again for those that are not in it.
 type catalog struct {
 	agents []wireAgent
 	models map[string]bool // by provider/model
 }
 
-// Agents implements [bgagent.AgentLister]: the agents of Config.Directory that
-// are not hidden.
+// Agents implements [bgagent.AgentLister]. It returns the agents of
+// Config.Directory that are not hidden.
 func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	list, err := c.agents(ctx, c.cfg.Directory)
 	if err != nil {
@@ -254,7 +254,7 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	return out, nil
 }
 
-// agents asks for the agents of a directory, and remembers them.
+// agents asks for the agents of a directory and remembers them.
 func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	var got list[wireAgent]
 	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &got}); err != nil {
@@ -268,10 +268,10 @@ func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	return got.items, nil
 }
 
-// maxDirs bounds of how many directories something is remembered.
+// maxDirs is how many catalogs are remembered.
 const maxDirs = 1000
 
-// remember notes what there is in a directory. c.mu must be held.
+// remember stores the catalog of a directory. c.mu must be held.
 func (c *Client) remember(dir string, k catalog) {
 	if len(c.known) >= maxDirs {
 		clear(c.known)
@@ -279,9 +279,8 @@ func (c *Client) remember(dir string, k catalog) {
 	c.known[dir] = k
 }
 
-// hasAgent returns nil if there is an agent of this name, and a
-// [*bgagent.NoSuchAgentError] if there is none. A prompt for one that does not
-// exist would be accepted, and never answered.
+// hasAgent returns a [*bgagent.NoSuchAgentError] if no agent has the name. The
+// server would accept a prompt for such an agent and never answer it.
 func (c *Client) hasAgent(ctx context.Context, dir, name string) error {
 	has := func(list []wireAgent) bool {
 		for _, a := range list {
@@ -313,8 +312,8 @@ func (c *Client) hasAgent(ctx context.Context, dir, name string) error {
 	return no
 }
 
-// hasModel returns an error if the server has no such model. A list that cannot
-// be read says nothing: the server may be older or newer.
+// hasModel returns an error if the server does not have the model. If the list
+// cannot be read, it returns nil: the server may have another version.
 func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	if m == nil {
 		return nil
@@ -355,8 +354,8 @@ func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	return fmt.Errorf("there is no provider %q on the opencode server for the model %q; there are: %s", m.ProviderID, name, some(providers))
 }
 
-// parseModel reads provider/model; the model's own name may hold slashes. An
-// empty name is no model.
+// parseModel parses provider/model. The model's own name may contain slashes. An
+// empty name gives nil.
 func parseModel(name string) (*wireModel, error) {
 	if name == "" {
 		return nil, nil

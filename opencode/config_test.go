@@ -14,16 +14,16 @@ import (
 
 func TestNewNamesTheFieldThatIsWrong(t *testing.T) {
 	for want, cfg := range map[string]opencode.Config{
-		`opencode.Config.URL: "127.0.0.1:4096" is no address of a server; it should look like http://127.0.0.1:4096`: {URL: "127.0.0.1:4096"},
-		`opencode.Config.URL: "ftp://x" is no address`:                                                               {URL: "ftp://x"},
-		`opencode.Config.URL: "http://h/?a=b" is no address`:                                                         {URL: "http://h/?a=b"},
-		`opencode.Config.URL: "http://h/?" is no address`:                                                            {URL: "http://h/?"},
-		`opencode.Config.URL: contains a user or a password; they belong into`:                                       {URL: "http://opencode:secret@h"},
-		`opencode.Config.Username: is set and Password is not`:                                                       {Username: "me"},
-		`opencode.Config.Directory: "src" is not an absolute path`:                                                   {Directory: "src"},
-		`opencode.Config.Model: the model "opus" should be written provider/`:                                        {Model: "opus"},
-		`opencode.Config.Timeout: -1s is negative; it must be positive, or 0`:                                        {Timeout: -time.Second},
-		`opencode.Config.HTTPClient: has a Timeout of 1s, which would cut off`:                                       {HTTPClient: &http.Client{Timeout: time.Second}},
+		`opencode.Config.URL: "127.0.0.1:4096" is not the address of a server; it should look like http://127.0.0.1:4096`: {URL: "127.0.0.1:4096"},
+		`opencode.Config.URL: "ftp://x" is not the address`:                                                               {URL: "ftp://x"},
+		`opencode.Config.URL: "http://h/?a=b" is not the address`:                                                         {URL: "http://h/?a=b"},
+		`opencode.Config.URL: "http://h/?" is not the address`:                                                            {URL: "http://h/?"},
+		`opencode.Config.URL: contains a user or a password; put them into`:                                               {URL: "http://opencode:secret@h"},
+		`opencode.Config.Username: is set and Password is not`:                                                            {Username: "me"},
+		`opencode.Config.Directory: "src" is not an absolute path`:                                                        {Directory: "src"},
+		`opencode.Config.Model: the model "opus" should be written provider/`:                                             {Model: "opus"},
+		`opencode.Config.Timeout: -1s is negative; it must be positive, or 0`:                                             {Timeout: -time.Second},
+		`opencode.Config.HTTPClient: has a Timeout of 1s, which would cut off`:                                            {HTTPClient: &http.Client{Timeout: time.Second}},
 	} {
 		_, err := opencode.New(cfg)
 		var in *bgagent.InputError
@@ -53,14 +53,14 @@ func TestAPrefixOfTheAddressIsKept(t *testing.T) {
 }
 
 func TestIdsHaveTheFormOfTheServers(t *testing.T) {
-	// As recorded: the id of a message and the time it was made, by one clock.
+	// The id of a message and the time of its creation, as recorded from one server.
 	at := opencode.StampAt(1795341986460)
 	got, ok := opencode.StampOf("msg_202b8aa9c001RCO5tpPsXQmoF9")
 	require.True(t, ok)
 	assert.Equal(t, at+1, got)
 	id := opencode.MessageID(at+2, "bgp_a.1.1")
 	assert.Regexp(t, `^msg_202b8aa9c002[0-9A-Za-z]{14}$`, id)
-	assert.Equal(t, id, opencode.MessageID(at+2, "bgp_a.1.1"), "the same each time")
+	assert.Equal(t, id, opencode.MessageID(at+2, "bgp_a.1.1"), "the id is the same each time")
 	assert.NotEqual(t, id[16:], opencode.MessageID(at+2, "bgp_a.1.2")[16:])
 	assert.Equal(t, "prt_"+id[4:], opencode.PartID(id))
 	for _, bad := range []string{"", "msg", "msg_", "msg_202b8aa9c00", "msg_202b8aa9c00z", "msgx202b8aa9c001"} {

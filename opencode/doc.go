@@ -1,6 +1,6 @@
-// Package opencode runs tasks as sessions of an opencode server: it is a
-// [bgagent.TurnStarter] over the server's HTTP API and its event stream, with
-// net/http alone.
+// Package opencode runs tasks as sessions of an opencode server. It is a
+// [bgagent.TurnStarter] over the server's HTTP API and its event stream, and needs
+// only net/http.
 //
 //	client, err := opencode.New(opencode.Config{URL: "http://127.0.0.1:4096", Password: os.Getenv("OPENCODE_SERVER_PASSWORD")})
 //	…
@@ -14,45 +14,43 @@
 //
 // # What it does
 //
-// A task is a child session of the session that delegated it, in the same
-// directory, shown under it in opencode's own windows. Prompts are handed over
-// with prompt_async; the event stream tells their end, and after a gap, or
-// without a stream, statuses and messages do. Root sessions are told of their
-// tasks' ends by a message that their agent answers, only while they are idle:
-// the server answers what comes in the middle of a turn, silent or not, in a
-// way that nobody can foresee.
+// A task is a child session of the session that delegated it. It works in the same
+// directory and is shown under its parent in opencode's windows. Prompts are sent
+// with prompt_async. The event stream reports how they end; after a gap or without
+// a stream, statuses and messages do. Root sessions learn of their tasks' ends from
+// a message that their agent answers. It is sent only while they are idle, because
+// nobody can foresee how the server answers a message in the middle of a turn.
 //
-// Every prompt and notice carries a message id and a part id of its own, so that
-// sending one again is harmless, from another process too. An agent, a model or
-// a directory that does not exist is refused before the prompt is sent: the
-// server would accept it and never run it. Permission questions of the sessions
-// that the client runs, and of those that these start, go to Config.Permission;
-// questions to the user are declined, since a background task has none. An
-// abort is awaited before the next prompt, and what the server tells late of an
-// aborted turn does not end the next one. [Client.Delete] stops what runs in a
-// session before it deletes it.
+// Every prompt and notice has its own message id and part id, so sending one again
+// is harmless, even from another process. If an agent, a model or a directory does
+// not exist, the prompt is refused before it is sent, because the server would
+// accept it and never run it. Permission questions of the client's sessions, and
+// of the sessions that these start, go to Config.Permission. Questions to the user
+// are declined, since a background task has no user. The client waits for an abort
+// before it sends the next prompt, and late events of the aborted turn do not end
+// the next one. [Client.Delete] stops the turns in a session before it deletes it.
 //
 // # What it cannot know
 //
-//   - Between the look whether a root session is idle and the notice, its user may
-//     begin a turn. The server then answers both in one turn.
+//   - The user of a root session may begin a turn between the check that it is
+//     idle and the notice. The server then answers both in one turn.
 //   - opencode's own task tool starts sessions that no limit counts and no manager
 //     sees. Switch it off with Config.Tools, or allow for it.
-//   - After a crash of the server a half-done message looks like one whose session
-//     has just fallen idle: two polls must agree before the task ends as
-//     interrupted.
+//   - After a crash of the server, a half-finished message looks as if its session
+//     had just fallen idle. The task ends as interrupted only if two polls agree.
 //   - The rules that a prompt gives a session stay with it. What a user allows
-//     "always" in opencode's window holds for the tasks too.
-//   - A model that fails with status 500 is tried again by the server without an
-//     end; the task's own limits of time decide.
-//   - When a compaction follows a whole answer, that answer is the result, also
-//     where the agent goes on and says more to opencode's own prompt.
+//     "always" in opencode's window is also allowed to the tasks.
+//   - If a model fails with status 500, the server tries it again forever. The
+//     time limits of the task end that.
+//   - If a compaction follows a complete answer, that answer is the result, even
+//     if opencode prompts itself and the agent says more.
 //
 // # How it is tested
 //
-// Against a fake server that plays recorded shapes and quirks, in bubbles of
-// testing/synctest, and against opencode 1.18.34 itself with a scripted model:
-// the conformance suite of bgagenttest, limits, cancellation, refusing, failing,
-// rate-limited and hanging models, a server killed in mid-turn, and fifty tasks
-// at once. The v2 routes of that version (/api/…) are not used.
+// It is tested against a fake server that replays recorded answers and quirks, in
+// bubbles of testing/synctest. It is also tested against opencode 1.18.34 with a
+// scripted model: the conformance suite of bgagenttest, limits, cancellation,
+// models that refuse, fail, hang or limit the rate, a server that is killed in the
+// middle of a turn, and fifty tasks at once. The package does not use the v2
+// routes of that version (/api/…).
 package opencode

@@ -12,20 +12,21 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// textPause is how often a message is told while its text grows: every time costs
-// a copy of the text. In between only the activity is told.
+// textPause is the minimum time between two events about the growing text of a
+// message, because each copies the whole text. Between them, only activity is
+// emitted.
 const textPause = 100 * time.Millisecond
 
-// drawn is a message as far as the stream has told it.
+// drawn is a message as the stream has drawn it so far.
 type drawn struct {
 	msg    wireMessage
 	facts  facts
-	joined bool // its beginning was not told but read: pieces of text cannot be added
+	joined bool // the stream did not send its beginning: pieces of text cannot be added
 	grown  map[string][]byte
-	dirty  bool // has grown since it was told
+	dirty  bool // has grown since it was last emitted
 }
 
-// message takes what the stream tells of a message.
+// message processes an event about a message.
 func (f *follower) message(ctx context.Context, kind string, p eventProperties) {
 	var info wireInfo
 	if kind == "message.updated" {
@@ -43,7 +44,7 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	if p.MessageID == "" {
 		return
 	}
-	if awaited == p.MessageID { // of a notice to somebody else's session, too
+	if awaited == p.MessageID { // this can also be a notice to a session of others
 		f.begun(p.SessionID)
 		delete(f.failed, p.SessionID)
 	}
@@ -77,8 +78,8 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	f.told(p.SessionID, d)
 }
 
-// fill reads what came before a message in its turn, where the stream has not
-// told it and it decides what the message is. It reports whether it is known.
+// fill reads the earlier messages of the turn if the stream did not send them and
+// the role of this message depends on them. It reports whether its role is known.
 func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	if f.full[session] {
 		return true
@@ -114,15 +115,15 @@ func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	return true
 }
 
-// look finds out what the message is.
+// look determines the facts of the message.
 func (d *drawn) look() (m bgagent.Message) {
 	m = d.msg.message()
 	d.facts = d.msg.facts(&m)
 	return m
 }
 
-// draw begins a message. One whose beginning was not told is read; nil means
-// that it could not be.
+// draw begins a message. If the stream did not send its beginning, draw reads the
+// message, and returns nil if that fails.
 func (f *follower) draw(ctx context.Context, kind string, p eventProperties, info wireInfo) *drawn {
 	d := &drawn{grown: map[string][]byte{}}
 	user := kind == "message.updated" && info.Role == "user"
@@ -145,7 +146,7 @@ func (f *follower) draw(ctx context.Context, kind string, p eventProperties, inf
 	return d
 }
 
-// grow adds a piece of text.
+// grow appends a piece of text.
 func (f *follower) grow(p eventProperties, d *drawn) {
 	if part := d.part(p.PartID); part != nil && p.Field == "text" && !d.joined {
 		if d.grown[p.PartID] == nil {
@@ -169,7 +170,7 @@ func (d *drawn) part(id string) *wirePart {
 	return nil
 }
 
-// update takes the new state of a message, or of a part of it.
+// update stores the new state of a message or of one of its parts.
 func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
 	switch kind {
 	case "message.updated":
@@ -192,8 +193,8 @@ func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
 	}
 }
 
-// told emits a message as it is now. That of a user is told with its text: only
-// that says which prompt it is.
+// told emits a message as it is now. A user's message is not emitted before its
+// text is known, because only the text says which prompt it is.
 func (f *follower) told(session string, d *drawn) {
 	for id, text := range d.grown {
 		if part := d.part(id); part != nil {
@@ -219,7 +220,7 @@ func (f *follower) told(session string, d *drawn) {
 	f.c.over(session).apply(t.prompt, &m)
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: session, Message: &m})
 	if d.facts.kind == kindCompaction && f.c.giveUp(session, t) {
-		for _, x := range view { // their end means something else now
+		for _, x := range view { // giveUp has changed what their end means
 			if x.facts.kind == kindAgent {
 				f.told(session, x)
 			}
@@ -227,7 +228,8 @@ func (f *follower) told(session string, d *drawn) {
 	}
 }
 
-// flush tells what has grown in a session, or in all of them.
+// flush emits the messages that have grown in one session, or in all if session
+// is empty.
 func (f *follower) flush(session string) {
 	for id, view := range f.views {
 		if session != "" && id != session {

@@ -35,7 +35,7 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		require.Equal(t, fmt.Sprintf("the answer is number %d", i), task.Result)
 	}
-	require.Equal(t, 10, w.Model.MaxOpen(ours, bySession), "sessions with an open turn at the model")
+	require.Equal(t, 10, w.Model.MaxOpen(ours, bySession), "the maximum of open turns at the model")
 	s.waitFor(func(r modelserver.Request) bool {
 		return isMain(r) && r.Session == root && strings.Contains(r.LastUser(), ids[49])
 	})
@@ -50,12 +50,12 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 		}
 	}
 	for _, id := range ids {
-		require.Equal(t, 1, told[id], "the parent is told once of %s", id)
+		require.Equal(t, 1, told[id], "the parent is told of %s once", id)
 	}
 }
 
-// The server dies in mid-turn and comes back: its session looks idle, with half a
-// message. That is no completion, and the task can be continued.
+// The server dies in the middle of a turn and comes back. Its session looks idle
+// and has half a message. The task is not completed and can be continued.
 func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{})
@@ -86,15 +86,15 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 	require.NoError(t, err)
 	tasks := s.m.List(bgagent.Query{Parent: "scope"})
 	got = s.ended(tasks[len(tasks)-1].ID)[0]
-	require.Equal(t, bgagent.CauseHostUnreachable, got.Cause, "its start was held back, and in vain")
+	require.Equal(t, bgagent.CauseHostUnreachable, got.Cause, "its start was held back for too long")
 	require.Contains(t, got.Reason, "opencode serve")
 }
 
-var latencies = flag.Int("opencode.latency", 0, "measure how soon this many ends are seen and told")
+var latencies = flag.Int("opencode.latency", 0, "measure how soon this many ends are seen and reported")
 
-// TestLatency measures, for tasks that are shorter and longer than the 5 s for
-// which idle is doubted: from the child's idle event on the wire to the task's
-// end, and to the model request that carries the parent's notice.
+// TestLatency measures the time from the child's idle event on the wire to the
+// task's end, and to the model request that carries the parent's notice. Its tasks
+// are shorter and longer than the 5 s during which an idle status is doubted.
 func TestLatency(t *testing.T) {
 	if *latencies == 0 {
 		t.Skip("measures only with -opencode.latency n")
@@ -103,8 +103,8 @@ func TestLatency(t *testing.T) {
 	server := w.ServeOpencode(t)
 	for _, x := range []struct {
 		name string
-		at   int           // tasks at once
-		each time.Duration // how long the model writes, and how much longer with the next of them
+		at   int           // tasks at the same time
+		each time.Duration // how long the model writes, and how much longer for each further task
 		more time.Duration
 	}{{"shorter than 5 s", 1, 100 * time.Millisecond, 0}, {"longer than 5 s", 10, 5500 * time.Millisecond, 570 * time.Millisecond}} {
 		t.Run(x.name, func(t *testing.T) {
@@ -114,7 +114,7 @@ func TestLatency(t *testing.T) {
 			var ended, told []time.Duration
 			var group sync.WaitGroup
 			for i := range x.at {
-				slow := fmt.Sprintf("@slow 2 %v\n@say done", (x.each+time.Duration(i)*x.more)/2) // apart, lest they end together
+				slow := fmt.Sprintf("@slow 2 %v\n@say done", (x.each+time.Duration(i)*x.more)/2) // apart, so that they do not end together
 				group.Go(func() {
 					for range *latencies / x.at {
 						root := s.root()
@@ -144,8 +144,8 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// watchWire follows the server's stream with a client of its own, and returns a
-// function that waits for a session's idle event and tells when it came.
+// watchWire follows the server's stream with a client of its own. It returns a
+// function that waits for a session's idle event and returns its time.
 func (s *scene) watchWire() func(session string) time.Time {
 	c, err := opencode.New(opencode.Config{URL: s.s.URL, Directory: s.w.Dir})
 	require.NoError(s, err)

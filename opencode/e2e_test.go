@@ -41,13 +41,13 @@ func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg op
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		_ = m.Close(ctx) // what is owed to nobody is in its error
+		_ = m.Close(ctx) // its error names undelivered notices
 		require.NoError(t, ctx.Err())
 	})
 	return &scene{TB: t, w: w, s: s, c: c, m: m, cfg: cfg}
 }
 
-// root makes a session of the server's own.
+// root creates a session that no task owns.
 func (s *scene) root() string {
 	user, err := opencode.New(s.cfg) // the manager's client has not seen it
 	require.NoError(s, err)
@@ -77,7 +77,7 @@ func (s *scene) quiet(id string) {
 	require.NoError(s, s.m.Quiet(ctx, id))
 }
 
-// waitFor waits until the model has been asked for what the test wants.
+// waitFor waits until the model has received a matching request.
 func (s *scene) waitFor(ok func(r modelserver.Request) bool) {
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
@@ -86,7 +86,7 @@ func (s *scene) waitFor(ok func(r modelserver.Request) bool) {
 
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
-// recalling plays scripts, and answers a question for the first prompt.
+// recalling plays scripts, and answers a question about the first prompt.
 func recalling(r modelserver.Request) modelserver.Reply {
 	if r.Kind == modelserver.Main && strings.Contains(r.LastUser(), "what did I say first") {
 		for _, m := range r.Messages {
@@ -131,16 +131,16 @@ func TestTheRealServer(t *testing.T) {
 		{"a task cancelled during a tool stops, and so does the tool", opencode.Config{}, bgagent.Config{}, cancelTool},
 		{"a model that refuses, fails, is limited or hangs", opencode.Config{}, bgagent.Config{TimeToLive: 12 * time.Second}, badModels},
 		{"what is asked is rejected with a reason, or allowed", opencode.Config{Permission: decide}, bgagent.Config{}, asking},
-		{"an agent or a model that there is not", opencode.Config{}, bgagent.Config{}, unknowns},
+		{"an agent or a model that does not exist", opencode.Config{}, bgagent.Config{}, unknowns},
 		{"a busy parent is told when it is idle", opencode.Config{}, bgagent.Config{}, busyParent},
-		{"delete stops what runs first", opencode.Config{}, bgagent.Config{}, deleting},
+		{"delete stops the turns first", opencode.Config{}, bgagent.Config{}, deleting},
 		{"a long session is read from its beginning", opencode.Config{}, bgagent.Config{}, longSession},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(serve(t, w, s, x.cfg, x.mcfg)) })
 	}
 }
 
-// threeTasks is the scene of the tutorial.
+// threeTasks is the scenario of the tutorial.
 func threeTasks(s *scene) {
 	root := s.root()
 	ours := func(r modelserver.Request) bool {
@@ -162,7 +162,7 @@ func threeTasks(s *scene) {
 		return isMain(r) && r.Session == root && strings.Contains(r.LastUser(), ids[0])
 	}
 	s.waitFor(told)
-	require.Eventually(s, func() bool { // the turn that the notice has made is over
+	require.Eventually(s, func() bool { // the turn of the notice is over
 		all, err := s.c.Statuses(s.Context(), []string{root})
 		return err == nil && all[root].State == bgagent.SessionIdle
 	}, time.Minute, 50*time.Millisecond)
@@ -175,7 +175,7 @@ func threeTasks(s *scene) {
 			}
 		}
 	}
-	require.Equal(s, 1, n, "the parent is told once, of all three")
+	require.Equal(s, 1, n, "the parent is told of all three once")
 }
 
 func cancelStream(s *scene) {
@@ -187,7 +187,7 @@ func cancelStream(s *scene) {
 	stopped, err := s.m.Cancel(s.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 	require.NoError(s, err)
 	require.True(s, stopped.Partial)
-	require.Contains(s, stopped.Result, "more", "what was written until then")
+	require.Contains(s, stopped.Result, "more", "the text until the abort")
 	s.quiet(task.ID)
 	s.waitFor(func(r modelserver.Request) bool { return r.Key == "stream" && isMain(r) && r.Done && r.Left })
 	_, err = s.m.Resume(s.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "@say and now it is done"})
@@ -210,7 +210,7 @@ func cancelTool(s *scene) {
 	require.Equal(s, bgagent.CauseHost, s.ended(task.ID)[0].Cause)
 }
 
-// sleeping reports whether a process of the world sleeps for so long.
+// sleeping reports whether a process of the world sleeps for that long.
 func (s *scene) sleeping(seconds string) bool {
 	return slices.ContainsFunc(s.w.Processes(), func(p string) bool { return strings.Contains(p, "sleep "+seconds) })
 }
@@ -261,7 +261,7 @@ func unknowns(s *scene) {
 	began := time.Now()
 	got := s.ended(s.launch("scope", "nobody", "@say hello").ID)[0]
 	require.Equal(s, bgagent.CauseStartFailed, got.Cause)
-	require.Contains(s, got.Reason, "explore", "the agents there are are named")
+	require.Contains(s, got.Reason, "explore", "the existing agents are named")
 	task, err := s.m.Launch(s.Context(), bgagent.Caller{Session: "scope"}, bgagent.LaunchInput{Agent: "worker", Model: "scripted/nothing", Prompt: "@say hello"})
 	require.NoError(s, err)
 	got = s.ended(task.ID)[0]
@@ -303,11 +303,11 @@ func deleting(s *scene) {
 	s.waitFor(func(r modelserver.Request) bool { return r.Key == "doomed" && isMain(r) && r.Done && r.Left })
 	_, err = s.c.FindSession(s.Context(), id)
 	require.ErrorIs(s, err, bgagent.ErrNoSession)
-	require.NoError(s, s.c.Delete(s.Context(), id), "once more is no error")
+	require.NoError(s, s.c.Delete(s.Context(), id), "deleting it again is not an error")
 }
 
 func longSession(s *scene) {
-	const turns = 55 // more than fit into one answer of the server
+	const turns = 55 // more than one answer of the server holds
 	prompt := strings.Repeat("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n", turns) + "@say that was all"
 	got := s.ended(s.launch("scope", "worker", prompt).ID)[0]
 	require.Equal(s, "that was all", got.Result, got.Reason)

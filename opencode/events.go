@@ -15,32 +15,32 @@ import (
 )
 
 const (
-	// streamSilence is after how long without a sign of life the stream counts as
-	// dead. The server beats every 10 seconds.
+	// streamSilence is how long the stream may be silent before it counts as dead.
+	// The server sends a heartbeat every 10 seconds.
 	streamSilence = 25 * time.Second
 
 	reconnectMin = 100 * time.Millisecond
 	reconnectMax = 5 * time.Second
 
-	// reconnectTries is after how many failures in a row Events returns, so that
-	// the manager can say so. It calls again.
+	// reconnectTries is how many failures in a row make Events return, so that the
+	// manager can log the error. The manager calls Events again.
 	reconnectTries = 8
 
-	// maxEvent bounds one event. The largest are messages with the output of a
-	// tool, and differences of files.
+	// maxEvent bounds one event, in bytes. The largest are messages with the output
+	// of a tool, and diffs of files.
 	maxEvent = 32 << 20
 
-	// keepEvent is how large a buffer is kept for the next event.
+	// keepEvent is the largest buffer that is kept for the next event.
 	keepEvent = 1 << 20
 )
 
 // errFollowed is returned by a second call of Events.
-var errFollowed = errors.New("opencode: the event stream of this client is followed already; one manager can use a client")
+var errFollowed = errors.New("opencode: the event stream of this client is already followed; only one manager can use a client")
 
-// Events implements [bgagent.EventSource]. It follows the server's stream for
-// all directories and connects again when it breaks off or falls silent. The
-// stream has no ids, so that what was lost cannot be asked for: a gap is emitted
-// then.
+// Events implements [bgagent.EventSource]. It follows the server's stream for all
+// directories, and reconnects when the stream breaks off or falls silent. Lost
+// events cannot be requested again because the stream has no ids, so Events emits
+// a gap.
 func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	c.mu.Lock()
 	if c.tell != nil {
@@ -79,7 +79,7 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 }
 
 // follow connects once and reads until the stream breaks off. It reports whether
-// the stream was up.
+// the stream was connected.
 func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again bool) (up bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -103,7 +103,7 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again
 		return false, c.refused(resp)
 	}
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != "" && kind != "text/event-stream" {
-		return false, &ServerError{URL: c.base, Status: resp.StatusCode, Detail: "asked for events, it sent " + kind, Advice: adviceNotOpencode}
+		return false, &ServerError{URL: c.base, Status: resp.StatusCode, Detail: "the answer is " + kind + " instead of an event stream", Advice: adviceNotOpencode}
 	}
 	f := newFollower(c, emit, again)
 	defer f.down()
@@ -117,14 +117,14 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again
 	return f.up, err
 }
 
-// streamLag is how far the stream may be behind what the server answers.
+// streamLag is how far the stream may lag behind the server's answers.
 const streamLag = time.Second
 
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
 
-// keepsUp compares an idle session with what the stream has told of it, and
-// breaks off a stream that does not keep up: what it has not told would be taken
-// for what has not happened.
+// keepsUp compares an idle session with what the stream has said about it. It
+// breaks off a stream that lags, because what the stream has not said would be
+// taken as not having happened.
 func (c *Client) keepsUp(session string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,9 +143,9 @@ func (c *Client) keepsUp(session string) {
 	}
 }
 
-// readEvents calls f for the data of every event of a stream of server-sent
-// events until it ends. The data is only valid during the call. It is nil for an
-// event that is too large, which is passed over.
+// readEvents calls f for the data of every server-sent event until the stream
+// ends. The data is valid only during the call. If an event is too large, it is
+// skipped and f is called with nil.
 func readEvents(r io.Reader, f func(data []byte)) error {
 	in := lineReader{in: bufio.NewReaderSize(r, 64<<10)}
 	if start, _ := in.in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {
@@ -183,15 +183,15 @@ func readEvents(r io.Reader, f func(data []byte)) error {
 	}
 }
 
-// lineReader reads the lines of a stream, which end with \n, \r or both.
+// lineReader reads the lines of a stream. They end with \n, \r or \r\n.
 type lineReader struct {
 	in   *bufio.Reader
-	long []byte // a line that does not fit into the buffer
-	cr   bool   // the last line has ended with \r
+	long []byte // a line that does not fit into the buffer of in
+	cr   bool   // the last line ended with \r
 }
 
-// next returns a line without its end, at most so many bytes of it, and whether
-// that is all of it. It is valid until the next call.
+// next returns a line without its end, cut after most bytes, and whether the line
+// is whole. The line is valid until the next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {

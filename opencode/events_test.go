@@ -25,14 +25,14 @@ func TestATurnThatTheStreamTellsOfIsNotRead(t *testing.T) {
 		assert.Equal(t, "used", task.Result)
 		assert.Equal(t, 1, task.Progress.ToolCalls)
 		assert.Equal(t, int64(4), task.Progress.Usage.OutputTokens)
-		assert.Less(t, time.Since(began), time.Second, "the end is found by the event")
+		assert.Less(t, time.Since(began), time.Second, "the event reports the end")
 		assert.Zero(t, r.count("GET", task.Session+"/message"), "requests for messages")
 		var last *bgagent.Message
 		for _, e := range r.told(task.Session, bgagent.HostMessage) {
 			last = e.Message
 		}
 		msgs := r.messages(task.Session)
-		assert.Equal(t, msgs[len(msgs)-1], *last, "what was told is what is read")
+		assert.Equal(t, msgs[len(msgs)-1], *last, "the emitted message equals the stored one")
 	})
 }
 
@@ -46,7 +46,7 @@ func TestGrowingTextIsToldWhileItGrows(t *testing.T) {
 				texts++
 			}
 		}
-		assert.Equal(t, 1, texts, "not with every word")
+		assert.Equal(t, 1, texts, "the text is not emitted with every word")
 		assert.Len(t, r.told(task.Session, bgagent.HostActivity), 4, "every word is activity")
 	})
 }
@@ -61,13 +61,13 @@ func TestNothingIsKeptOfAForgottenSession(t *testing.T) {
 	for i := range 3 {
 		id := fmt.Sprintf("ses_%d", i)
 		event("message.updated", `{"info":{"id":"msg_u%d","sessionID":%q,"role":"user"}}`, i, id)
-		event("message.updated", `{"info":{"id":"msg_a%d","sessionID":%q,"role":"assistant"}}`, i, id) // never finished
+		event("message.updated", `{"info":{"id":"msg_a%d","sessionID":%q,"role":"assistant"}}`, i, id) // it is never finished
 		event("session.status", `{"sessionID":%q,"status":{"type":"idle"}}`, id)
 	}
-	require.Equal(t, 3, opencode.Views(f), "what comes late is still put together")
+	require.Equal(t, 3, opencode.Views(f), "late pieces are still assembled")
 	c.ForgetSession("ses_0")
 	c.ForgetSession("ses_1")
-	opencode.NewFollower(c, nil, "ses_1") // used again at once
+	opencode.NewFollower(c, nil, "ses_1") // uses it again at once
 	event("server.heartbeat", `{}`)
 	assert.Equal(t, 2, opencode.Views(f))
 	c.ForgetSession("ses_1")
@@ -83,8 +83,8 @@ func TestABrokenStreamIsAGapAndIsOpenedAgain(t *testing.T) {
 		r.f.breakStreams()
 		time.Sleep(time.Second)
 		assert.Equal(t, []bgagent.HostEventKind{bgagent.HostStreamUp, bgagent.HostStreamGap, bgagent.HostStreamGap, bgagent.HostStreamUp}, r.stream())
-		assert.NotZero(t, r.count("GET", task.Session+"/message"), "what was lost is read")
-		// What ends while nobody listens is found by the look that follows the gap.
+		assert.NotZero(t, r.count("GET", task.Session+"/message"), "the lost messages are read")
+		// The look after the gap finds what ended while nobody listened.
 		r.f.do(func() { r.f.mute = true; r.f.abort(task.Session) })
 		time.Sleep(100 * time.Millisecond)
 		r.f.do(func() { r.f.mute = false })
@@ -95,7 +95,7 @@ func TestABrokenStreamIsAGapAndIsOpenedAgain(t *testing.T) {
 	})
 }
 
-// stream returns what has been told about the stream itself, without the beats.
+// stream returns the events about the stream itself, without heartbeats.
 func (r *rig) stream() (out []bgagent.HostEventKind) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -117,22 +117,22 @@ func TestASilentStreamIsDead(t *testing.T) {
 		seconds(20)
 		r.f.do(func() { r.f.mute = false })
 		seconds(16)
-		assert.Len(t, r.stream(), 4, "after 25 s of silence it is opened again")
-		assert.Equal(t, "done", r.wait(task).Result, "found by polls meanwhile")
+		assert.Len(t, r.stream(), 4, "after 25 s of silence it reconnects")
+		assert.Equal(t, "done", r.wait(task).Result, "polls find the end meanwhile")
 	})
 }
 
 func TestAMessageWhoseBeginningWasMissedIsToldInWhole(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.launch("say " + strings.Repeat("word ", 400))
-		time.Sleep(time.Second) // in the middle of it
+		time.Sleep(time.Second) // in the middle of the turn
 		r.f.breakStreams()
 		task = r.wait(task)
 		want := strings.Repeat("word ", 400)
 		assert.Equal(t, bgagent.Completed, task.Status, task.Reason)
 		assert.Equal(t, strings.TrimSpace(want), strings.TrimSpace(task.Result))
 		for _, e := range r.told(task.Session, bgagent.HostMessage) {
-			assert.True(t, strings.HasPrefix(want, e.Message.Text) || e.Message.Role == bgagent.RoleUser, "told a part of the text: %q", e.Message.Text)
+			assert.True(t, strings.HasPrefix(want, e.Message.Text) || e.Message.Role == bgagent.RoleUser, "emitted a part of the text: %q", e.Message.Text)
 		}
 	})
 }
@@ -165,7 +165,7 @@ func TestEventsReturnsWhenTheServerRefusesThem(t *testing.T) {
 		began := time.Now()
 		err := other.Events(t.Context(), func(bgagent.HostEvent) {})
 		assert.ErrorContains(t, err, "OPENCODE_SERVER_PASSWORD")
-		assert.Zero(t, time.Since(began), "that does not get better by itself")
+		assert.Zero(t, time.Since(began), "it does not retry a refusal")
 		r.f.do(func() { r.f.password, r.f.down = "", true })
 		err = other.Events(t.Context(), func(bgagent.HostEvent) {})
 		assert.ErrorContains(t, err, "start it with")
@@ -176,7 +176,7 @@ func TestEventsReturnsWhenTheServerRefusesThem(t *testing.T) {
 func TestOneManagerFollowsTheEventsOfAClient(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		err := r.c.Events(t.Context(), func(bgagent.HostEvent) {})
-		assert.ErrorContains(t, err, "followed already")
+		assert.ErrorContains(t, err, "already followed")
 	})
 }
 
@@ -203,7 +203,7 @@ func TestTodosAreToldAndHoldTheTaskBack(t *testing.T) {
 	})
 }
 
-// An event of any length is read, and one that cannot be read harms nobody.
+// Events of any length are read, and one that cannot be read is harmless.
 func TestEventsOfAnyShapeAndLengthAreReadOrPassedOver(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))

@@ -9,8 +9,8 @@ func Remembered(c *Client) int {
 	return len(c.sessions)
 }
 
-// NewFollower returns what takes the events of a connection, for a client that
-// runs the given sessions.
+// NewFollower returns the follower of a new connection, for a client that runs the
+// given sessions.
 func NewFollower(c *Client, emit func(bgagent.HostEvent), sessions ...string) *follower {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -20,18 +20,18 @@ func NewFollower(c *Client, emit func(bgagent.HostEvent), sessions ...string) *f
 	return newFollower(c, emit, false)
 }
 
-// Views returns of how many sessions the follower keeps messages.
+// Views returns for how many sessions the follower keeps messages.
 func Views(f *follower) int { return len(f.views) }
 
-// Tell has the client tell what happens to sessions in the same way as the
-// follower.
+// Tell makes the client emit what happens to sessions through the follower's
+// function.
 func Tell(c *Client, emit func(bgagent.HostEvent)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tell = emit
 }
 
-// For tests of what is not exported.
+// These are for tests of functions that are not exported.
 var (
 	ReadEvents  = readEvents
 	Event       = (*follower).event
@@ -44,13 +44,10 @@ var (
 	PartID      = partID
 )
 
-// Decode decodes one message as the server sends it.
 type Decode = wireMessage
 
-// Message returns what the port makes of it.
 func Message(m *Decode) bgagent.Message { return m.message() }
 
-// PageOf returns a page of messages after a cursor.
 func PageOf(after bgagent.Cursor, list []bgagent.Message, max int) (bgagent.Page, error) {
 	p, err := parseCursor(after)
 	if err != nil {
@@ -60,7 +57,7 @@ func PageOf(after bgagent.Cursor, list []bgagent.Message, max int) (bgagent.Page
 	for i := range list {
 		lines[i].Message = list[i]
 	}
-	for i := len(list) - 1; i >= 0; i-- { // as since does
+	for i := len(list) - 1; i >= 0; i-- { // in the order of since
 		if p.settled != "" && list[i].ID == p.settled {
 			lines = lines[i+1:]
 			break

@@ -17,18 +17,17 @@ import (
 	"time"
 )
 
-// fakeServer plays an opencode server, with the quirks that were recorded of
-// version 1.18.34. It is an http.RoundTripper and waits for nothing but timers
-// and channels, so that it works in bubbles of testing/synctest. How its turns
-// go is in fake_turn_test.go.
+// fakeServer plays an opencode server, with the recorded quirks of version 1.18.34.
+// It is an http.RoundTripper. It waits only for timers and channels, so that it
+// works in bubbles of testing/synctest. Its turns are in fake_turn_test.go.
 type fakeServer struct {
 	password string
 	agents   []string
-	prefix   func(*http.Request) *http.Response // answers before the server does; may return nil
+	prefix   func(*http.Request) *http.Response // answers before the server; may return nil
 
 	mu       sync.Mutex
 	down     bool // connections are refused
-	mute     bool // nothing is sent on event streams, no heartbeat either
+	mute     bool // nothing is sent on event streams, not even heartbeats
 	skew     time.Duration
 	ids      int
 	sessions map[string]*fakeSession
@@ -51,7 +50,7 @@ type fakeSession struct {
 
 	messages []*fakeMessage
 	todos    []map[string]string
-	queue    []string // ids of messages that no turn has answered
+	queue    []string // ids of the messages that no turn has answered
 	status   map[string]any
 	turns    int
 	cancel   context.CancelFunc
@@ -66,7 +65,7 @@ type fakeTime struct {
 type fakeMessage struct {
 	Info  map[string]any   `json:"info"`
 	Parts []map[string]any `json:"parts"`
-	row   int64            // when it was stored: the list is ordered by it
+	row   int64            // when it was stored; the list has this order
 }
 
 type fakeAsk struct {
@@ -87,7 +86,7 @@ func newFake() *fakeServer {
 // now is the server's clock.
 func (f *fakeServer) now() int64 { return time.Now().Add(f.skew).UnixMilli() }
 
-// id makes an id that sorts by the server's clock; f.mu must be held.
+// id returns an id that sorts by the server's clock. f.mu must be held.
 func (f *fakeServer) id(prefix string) string {
 	f.ids++
 	return fmt.Sprintf("%s_%012x%014d", prefix, (uint64(f.now())<<12+uint64(f.ids&0xfff))&(1<<48-1), f.ids)
@@ -140,8 +139,8 @@ func (f *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// intercept has g answer requests before the server does, when it returns an
-// answer.
+// intercept lets g answer requests before the server. If g returns nil, the server
+// answers.
 func (f *fakeServer) intercept(g func(*http.Request) *http.Response) { f.do(func() { f.prefix = g }) }
 
 // sent returns the bodies of the prompts so far.
@@ -150,7 +149,7 @@ func (f *fakeServer) sent() (out []map[string]any) {
 	return out
 }
 
-// lastMessage returns the id of the message of the last prompt.
+// lastMessage returns the message id of the last prompt.
 func (f *fakeServer) lastMessage() string {
 	sent := f.sent()
 	id, _ := sent[len(sent)-1]["messageID"].(string)
@@ -218,7 +217,7 @@ func (f *fakeServer) route(req *http.Request, body map[string]any) (int, any, ht
 	case path[0] == "session" && len(path) >= 2:
 		return f.sessionRoute(req, path[1], strings.Join(path[2:], "/"), body)
 	}
-	return 500, nil, nil // so it answers what it does not know
+	return 500, nil, nil // the server's answer to unknown requests
 }
 
 func (f *fakeServer) create(dir string, body map[string]any) (int, any, http.Header) {
@@ -241,7 +240,7 @@ func (s *fakeSession) addRules(list any) {
 
 func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[string]any) (int, any, http.Header) {
 	s := f.sessions[id]
-	if rest == "abort" { // of a missing session too
+	if rest == "abort" { // works even for a missing session
 		f.abort(id)
 		return 200, true, nil
 	}
@@ -285,7 +284,7 @@ func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[s
 	return 500, nil, nil
 }
 
-// remove deletes a session and its children, and stops nothing.
+// remove deletes a session and its children. It stops nothing.
 func (f *fakeServer) remove(s *fakeSession) {
 	for _, x := range f.sessions {
 		if x.ParentID == s.ID {
@@ -308,7 +307,7 @@ func (s *fakeSession) message(id string) *fakeMessage {
 	return nil
 }
 
-// list lists messages backwards from the newest, each page oldest first.
+// list lists messages backwards from the newest. In each page, the oldest is first.
 func (s *fakeSession) list(req *http.Request) (int, any, http.Header) {
 	all := slices.Clone(s.messages)
 	slices.SortStableFunc(all, func(a, b *fakeMessage) int { return int(a.row - b.row) })
@@ -374,8 +373,8 @@ func (f *fakeServer) isMute() bool {
 	return f.mute
 }
 
-// emit sends an event, and its copy for synchronization as the server does; f.mu
-// must be held.
+// emit sends an event and, like the server, a copy for synchronization. f.mu must be
+// held.
 func (f *fakeServer) emit(dir, kind string, properties map[string]any) {
 	if f.mute {
 		return
@@ -402,8 +401,7 @@ func (f *fakeServer) breakStreams() {
 	}
 }
 
-// crash ends the server as kill -9 does: turns end in the middle, and nobody is
-// told.
+// crash ends the server like kill -9: turns end in the middle, without an event.
 func (f *fakeServer) crash() {
 	f.breakStreams()
 	f.mu.Lock()
@@ -411,7 +409,7 @@ func (f *fakeServer) crash() {
 	f.down = true
 	clear(f.asks)
 	for _, s := range f.sessions {
-		s.turns++ // what the running turn still writes is dropped
+		s.turns++ // drops what the running turn still writes
 		if s.cancel != nil {
 			s.cancel()
 		}
@@ -419,7 +417,7 @@ func (f *fakeServer) crash() {
 	}
 }
 
-// restart starts the server again with what it had stored.
+// restart starts the server again with its stored data.
 func (f *fakeServer) restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// What the agent of the fake server does is the first word of its prompt:
+// The first word of a prompt says what the fake server's agent does:
 //
 //	say WORDS       answers with the words
 //	wait            says something and never ends
 //	refuse          the model refuses with status 400
-//	fail            the model fails with status 500: the server tries again
+//	fail            the model fails with status 500, and the server tries again
 //	use             calls a tool, then answers
 //	run             calls a tool that never ends
 //	todo            writes a todo list with an open entry
-//	ask             asks for a permission; the answer says what the reply was
+//	ask             asks for a permission; the answer contains the reply
 //	question        asks the user
-//	length          is cut off by the model's limit
+//	length          is cut off by the model's token limit
 //	recall          answers with the first prompt
-//	full WORDS      answers with the words, and has its context compacted then
-//	midway WORDS    has its context compacted after a tool, and answers with the words
-//	copied WORDS    the same, and is prompted anew with a copy of the prompt
-//	endless         does not fit into its context, however often that is compacted
+//	full WORDS      answers with the words; then its context is compacted
+//	midway WORDS    its context is compacted after a tool; answers with the words
+//	copied WORDS    the same, but is prompted with a copy of the prompt
+//	endless         does not fit into its context even if that is compacted
 //	dismissed       asks the user, and ends when nobody answers
-//	mute            is at work and shows nothing
+//	mute            works and shows nothing
 //	anything else   is echoed
 
-// prompt takes a prompt; f.mu is held. It is accepted whatever it says.
+// prompt accepts any prompt. f.mu must be held.
 func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 	agent, _ := body["agent"].(string)
 	if agent == "" {
@@ -44,7 +44,7 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 		return
 	}
 	f.store(s, body, agent)
-	if tools, ok := body["tools"].(map[string]any); ok { // they replace the rules
+	if tools, ok := body["tools"].(map[string]any); ok { // tools replace the rules
 		s.Permission = nil
 		for name := range tools {
 			s.Permission = append(s.Permission, map[string]any{"permission": name, "pattern": "*", "action": "deny"})
@@ -66,7 +66,7 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 		return
 	}
 	for _, m := range s.messages {
-		if m.Info["parentID"] == id { // the prompt came again: there is nothing to do
+		if m.Info["parentID"] == id { // a repeated prompt starts nothing
 			f.setStatus(s, map[string]any{"type": "busy"})
 			f.idle(s)
 			return
@@ -81,8 +81,8 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 	f.wg.Go(func() { f.turn(ctx, s, turn) })
 }
 
-// store stores the message of a prompt: one with the same id becomes longer,
-// unless its parts have the same ids too.
+// store stores the message of a prompt. A message with the same id becomes longer
+// unless its parts also have the same ids.
 func (f *fakeServer) store(s *fakeSession, body map[string]any, agent string) {
 	id := body["messageID"].(string)
 	m := s.message(id)
@@ -103,7 +103,7 @@ func (f *fakeServer) store(s *fakeSession, body map[string]any, agent string) {
 	}
 }
 
-// part sets a part of a message; f.mu is held.
+// part sets a part of a message. f.mu must be held.
 func (f *fakeServer) part(s *fakeSession, m *fakeMessage, part map[string]any) {
 	found := false
 	for i := range m.Parts {
@@ -139,8 +139,8 @@ func (f *fakeServer) tellIdle(dir, id string) {
 	f.emit(dir, "session.idle", map[string]any{"sessionID": id})
 }
 
-// abort stops what runs in a session; f.mu is held. What has happened is told
-// first, and what becomes of the message 20 ms after the answer.
+// abort stops the turn of a session. f.mu must be held. The events of the turn come
+// first; the message changes 20 ms after the answer.
 func (f *fakeServer) abort(id string) {
 	s := f.sessions[id]
 	if s == nil || s.status == nil {
@@ -177,7 +177,7 @@ func (f *fakeServer) abort(id string) {
 	})
 }
 
-// complete ends a message; f.mu is held.
+// complete ends a message. f.mu must be held.
 func (f *fakeServer) complete(s *fakeSession, m *fakeMessage, finish string) {
 	m.Info["time"] = map[string]any{"created": m.Info["time"].(map[string]any)["created"], "completed": f.now()}
 	if finish != "" {
@@ -207,7 +207,6 @@ func (t *fakeTurn) step(g func()) bool {
 	return true
 }
 
-// pause lets time pass.
 func (t *fakeTurn) pause(d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -215,7 +214,7 @@ func (t *fakeTurn) pause(d time.Duration) {
 	}
 }
 
-// turn answers what is queued, one prompt after the other, in one turn.
+// turn answers the queued prompts one after the other, in one turn.
 func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	t := &fakeTurn{f: f, ctx: ctx, s: s, turn: turn}
 	t.pause(20 * time.Millisecond)
@@ -252,7 +251,7 @@ func (t *fakeTurn) message(parent string) bool {
 	})
 }
 
-// text writes a text, word by word.
+// text writes a text word by word.
 func (t *fakeTurn) text(text string) {
 	var part map[string]any
 	t.step(func() {
@@ -270,7 +269,6 @@ func (t *fakeTurn) text(text string) {
 	}
 }
 
-// tool calls a tool.
 func (t *fakeTurn) tool(name string) (part map[string]any) {
 	t.step(func() {
 		part = map[string]any{"id": t.f.id("prt"), "sessionID": t.s.ID, "messageID": t.m.Info["id"], "type": "tool",
@@ -288,7 +286,7 @@ func (t *fakeTurn) toolDone(part map[string]any, state string) {
 	})
 }
 
-// end ends the message with the text told in whole.
+// end ends the message and emits its whole text.
 func (t *fakeTurn) end(finish string) {
 	t.step(func() {
 		for _, p := range t.m.Parts {
@@ -305,7 +303,7 @@ func (t *fakeTurn) say(parent, text string) {
 	}
 }
 
-// ownMessage stores a message of opencode's own, with one part.
+// ownMessage stores a message by opencode itself with one part.
 func (t *fakeTurn) ownMessage(role string, part map[string]any) (id string) {
 	t.step(func() {
 		id = t.f.id("msg")
@@ -324,7 +322,7 @@ func (t *fakeTurn) ownMessage(role string, part map[string]any) (id string) {
 	return id
 }
 
-// compact has the context summarized.
+// compact summarizes the context.
 func (t *fakeTurn) compact(overflow string) {
 	t.pause(10 * time.Millisecond)
 	t.ownMessage("user", map[string]any{"type": "compaction", "auto": true, "overflow": overflow != ""})
@@ -332,12 +330,12 @@ func (t *fakeTurn) compact(overflow string) {
 	t.pause(10 * time.Millisecond)
 }
 
-// askSelf has opencode prompt itself.
+// askSelf makes opencode prompt itself.
 func (t *fakeTurn) askSelf() (id string) {
 	return t.ownMessage("user", map[string]any{"type": "text", "synthetic": true, "metadata": map[string]any{"compaction_continue": true}, "text": "Continue if you have next steps"})
 }
 
-// askAgain has opencode store a copy of a prompt that did not fit.
+// askAgain makes opencode store a copy of a prompt that did not fit.
 func (t *fakeTurn) askAgain(id string) string {
 	copied := map[string]any{}
 	t.step(func() { copied = maps.Clone(t.s.message(id).Parts[0]) })
@@ -426,7 +424,7 @@ func (t *fakeTurn) answer(id, text string) {
 	}
 }
 
-// ask asks for a permission, or the user, and waits for the reply.
+// ask asks for a permission or asks the user, and waits for the reply.
 func (t *fakeTurn) ask(id, verb string) {
 	t.message(id)
 	part := t.tool("bash")

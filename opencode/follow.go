@@ -9,34 +9,35 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// follower makes the manager's events of those of one connection. It puts
-// messages together from what the stream tells of them piece by piece, for the
-// sessions that the client runs; of the others it tells statuses.
+// follower turns the events of one connection into events for the manager. It
+// assembles the messages of the sessions that the client runs from the pieces in
+// the stream. For other sessions it emits only statuses.
 type follower struct {
 	c     *Client
 	emit  func(bgagent.HostEvent)
 	again bool // there has been a connection before
 	up    bool
 
-	// mu guards what follows: text that has grown is told by a timer.
+	// mu guards the fields below, because a timer emits the text that has grown.
 	mu     sync.Mutex
 	ended  bool
-	timer  *time.Timer                  // stands while something has grown; nil otherwise
-	views  map[string]map[string]*drawn // messages that are under way, by session
+	timer  *time.Timer                  // nil if no text has grown
+	views  map[string]map[string]*drawn // the unfinished messages, by session
 	whole  map[string]bool              // sessions whose turn has begun on this connection
-	full   map[string]bool              // sessions whose view has been filled up with what came before
-	failed map[string]bool              // sessions that have told of an error in this turn
-	idle   string                       // the session of which the last event said that it is idle
+	full   map[string]bool              // sessions whose view holds the earlier messages of the turn
+	failed map[string]bool              // sessions that have reported an error in this turn
+	idle   string                       // the session that the last event called idle
 }
 
-// maxFailed bounds for how many sessions an error is remembered.
+// maxFailed bounds for how many sessions a failure is remembered.
 const maxFailed = 1000
 
 func newFollower(c *Client, emit func(bgagent.HostEvent), again bool) *follower {
 	return &follower{c: c, emit: emit, again: again, views: map[string]map[string]*drawn{}, whole: map[string]bool{}, full: map[string]bool{}, failed: map[string]bool{}}
 }
 
-// wireEvent is an event of the stream; the one for all directories wraps them.
+// wireEvent is an event of the stream. The stream for all directories wraps it in
+// another one.
 type wireEvent struct {
 	Directory  string          `json:"directory"`
 	Type       string          `json:"type"`
@@ -44,7 +45,7 @@ type wireEvent struct {
 	Payload    *wireEvent      `json:"payload"`
 }
 
-// eventProperties is the part of the properties of all events that is used here.
+// eventProperties holds the properties that are used here, of all kinds of events.
 type eventProperties struct {
 	ID        string          `json:"id"`
 	RequestID string          `json:"requestID"`
@@ -55,13 +56,13 @@ type eventProperties struct {
 	Delta     string          `json:"delta"`
 	Status    wireStatus      `json:"status"`
 	Error     *wireError      `json:"error"`
-	Info      json.RawMessage `json:"info"` // of a message, or of a session
+	Info      json.RawMessage `json:"info"` // of a message or a session
 	Part      wirePart        `json:"part"`
 	Todos     []wireTodo      `json:"todos"`
 }
 
-// event takes one event. One that cannot be read is passed over; nil stands for
-// one that was too large.
+// event processes one event. It skips an event that cannot be read. data is nil if
+// the event was too large.
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,7 +90,7 @@ func (f *follower) event(ctx context.Context, data []byte) {
 		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamBeat})
 		return
 	case "server.instance.disposed", "global.disposed":
-		// What ran in the directory has ended without a word.
+		// The turns in the directory have ended without an event.
 		f.lost()
 		return
 	case "permission.asked", "question.asked":
@@ -129,7 +130,7 @@ func (f *follower) event(ctx context.Context, data []byte) {
 	}
 }
 
-// concerns reports whether an event of this type is about what a session does.
+// concerns reports whether an event of this type is about the work of a session.
 func concerns(kind string) bool {
 	switch kind {
 	case "message.updated", "message.removed", "message.part.updated", "message.part.delta", "message.part.removed",
@@ -140,9 +141,8 @@ func concerns(kind string) bool {
 	return false
 }
 
-// forget drops what is kept of sessions that the client has forgotten. It is done
-// with the next event, and not at once: whoever forgets a session may be called
-// from here.
+// forget drops the data of sessions that the client has forgotten. It waits for
+// the next event, because ForgetSession may be called from here.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -158,7 +158,7 @@ func (f *follower) forget() {
 	f.c.dropped = nil
 }
 
-// connected is called when the server says that the stream stands.
+// connected is called when the server says that the stream is connected.
 func (f *follower) connected() {
 	if f.up {
 		return
@@ -173,17 +173,17 @@ func (f *follower) connected() {
 			dirs[s.dir] = true
 		}
 	}
-	for dir := range dirs { // what was asked while nobody listened
+	for dir := range dirs { // questions that were asked while nobody listened
 		c.spawn(func() { c.findAsks(c.life, dir) })
 	}
 	c.mu.Unlock()
 	if f.again {
-		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // have everything looked at now, and not with the next poll
+		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // makes the manager look now and not with its next poll
 	}
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 }
 
-// tick tells what has grown.
+// tick emits the text that has grown.
 func (f *follower) tick() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -192,7 +192,7 @@ func (f *follower) tick() {
 	}
 }
 
-// down is called when the connection has ended. Nothing is emitted after it.
+// down is called when the connection has ended. Nothing is emitted after that.
 func (f *follower) down() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -208,7 +208,7 @@ func (f *follower) down() {
 	}
 }
 
-// lost has everything read anew: something could not be told.
+// lost makes the manager read everything anew, because an event was missed.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -217,7 +217,7 @@ func (f *follower) lost() {
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 }
 
-// asked takes a question of an agent.
+// asked processes a question of an agent.
 func (f *follower) asked(e wireEvent, dir string) {
 	if e.Type == "permission.asked" {
 		var w wirePermission
@@ -232,8 +232,8 @@ func (f *follower) asked(e wireEvent, dir string) {
 	}
 }
 
-// ours reports whether the client runs the session, and the message of its turn
-// of which the stream has not told yet.
+// ours reports whether the client runs the session. awaited is the message of its
+// turn that the stream has not mentioned yet.
 func (f *follower) ours(session string) (ours bool, awaited string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -244,7 +244,7 @@ func (f *follower) ours(session string) (ours bool, awaited string) {
 	return s.ours, s.awaited
 }
 
-// begun takes note that the stream tells of the turn.
+// begun notes that the stream has mentioned the turn.
 func (f *follower) begun(session string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -253,8 +253,8 @@ func (f *follower) begun(session string) {
 	}
 }
 
-// status takes the state of a session. Idle before the message of a new turn has
-// been told belongs to the turn before, which was aborted.
+// status processes the state of a session. If it is idle before the message of a
+// new turn was mentioned, the status belongs to the previous, aborted turn.
 func (f *follower) status(session string, w wireStatus) {
 	f.flush(session)
 	s := w.status()
@@ -290,7 +290,7 @@ func (f *follower) status(session string, w wireStatus) {
 	delete(f.full, session)
 	for id, d := range f.views[session] {
 		if m := d.msg.message(); final(&m) {
-			delete(f.views[session], id) // told, and rarely changed any more
+			delete(f.views[session], id) // emitted, and rarely changed after that
 		}
 	}
 	if len(f.views[session]) == 0 {
@@ -299,8 +299,8 @@ func (f *follower) status(session string, w wireStatus) {
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: s})
 }
 
-// failure takes an error of a session. The server often tells it a second time,
-// with a stack trace for a message.
+// failure processes an error of a session. The server often sends it twice, the
+// second time with a stack trace as the message.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return

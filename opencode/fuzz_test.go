@@ -17,7 +17,7 @@ import (
 
 const fuzzSession = "ses_fuzz"
 
-// recorded are events in the shapes that the server sends.
+// recorded holds events in the forms that the server sends.
 var recorded = []string{
 	`{"payload":{"type":"server.connected","properties":{}}}`,
 	`{"directory":"/w","payload":{"id":"evt_1","type":"message.updated","properties":{"sessionID":"ses_fuzz","info":{"id":"msg_1","role":"user","sessionID":"ses_fuzz","time":{"created":1},"agent":"worker"}}}}`,
@@ -41,8 +41,8 @@ var recorded = []string{
 	`{"payload":{"type":"server.heartbeat","properties":{}}}`,
 }
 
-// FuzzEvents feeds a stream of any bytes: nothing panics, and what is told is
-// about sessions, whole, and of the client's own where it is a message.
+// FuzzEvents feeds a stream of arbitrary bytes. Nothing panics. All emitted events
+// are about sessions and are complete, and messages belong to the client's sessions.
 func FuzzEvents(f *testing.F) {
 	all := ""
 	for _, e := range recorded {
@@ -62,7 +62,7 @@ func FuzzEvents(f *testing.F) {
 		err := opencode.ReadEvents(bytes.NewReader(stream), func(data []byte) { opencode.Event(fo, t.Context(), data) })
 		opencode.Down(fo)
 		require.NoError(t, c.Close())
-		assert.Error(t, err, "a stream never ends well")
+		assert.Error(t, err, "a stream always ends with an error")
 		for _, e := range told {
 			switch e.Kind {
 			case bgagent.HostMessage:
@@ -82,8 +82,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// FuzzMessage decodes any message: nothing panics, and what has an end is
-// finished.
+// FuzzMessage decodes arbitrary messages. Nothing panics, and a message with a stop
+// reason is finished.
 func FuzzMessage(f *testing.F) {
 	for _, rest := range []string{`}`, `,"completed":2},"finish":"stop"`, `},"error":{"name":"APIError","data":{"message":"x"}}`, `},"summary":true`, `},"summary":{"diffs":[]}`} {
 		for _, role := range []string{"user", "assistant", ""} {
@@ -106,8 +106,8 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// FuzzPages reads a session in pages of any size while its messages change: read
-// from the cursor on it is always what it is read from the beginning.
+// FuzzPages reads a session in pages of any size while its messages change. Reading
+// on from the cursor always gives the same as reading from the beginning.
 func FuzzPages(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 0x82, 0x40, 1, 1, 0x83}, 2)
 	f.Add([]byte{9, 0x80, 9, 0x81, 0x7f, 0x80, 0x40}, 1)
@@ -129,14 +129,14 @@ func FuzzPages(f *testing.F) {
 					if _, ok := known[m.ID]; !ok {
 						order = append(order, m.ID)
 					}
-					require.NotEqual(t, known[m.ID], m, "returned again unchanged")
+					require.NotEqual(t, known[m.ID], m, "an unchanged message was returned again")
 					known[m.ID] = m
 				}
 				if cursor = page.Next; !page.More {
 					return
 				}
 			}
-			t.Fatal("more for ever")
+			t.Fatal("there are always more pages")
 		}
 		for i, step := range steps {
 			switch n := int(step & 0x3f); {

@@ -6,16 +6,16 @@ import (
 	"strconv"
 )
 
-// An id of opencode is a prefix like msg_, 12 hexadecimal digits and 14
+// An id of opencode is a prefix such as msg_, 12 hexadecimal digits and 14
 // characters. The digits are the low 48 bits of the time in milliseconds times
-// 4096, plus a count: ids sort by time.
+// 4096 plus a count, so ids sort by time.
 //
-// A message that this client sends has an id of its own, so that sending it
-// again is harmless. Its characters come from bgagent's id of the prompt, so
-// that it can be found again. Its digits follow those of the newest message of
-// the session, and not this machine's clock: a clock that is ahead of the
-// server's would have the message sort after its own answer, and some versions
-// of the server take that for a prompt which has not been answered.
+// This client chooses the ids of its messages, so that sending one again is
+// harmless. The characters are derived from bgagent's id of the prompt, so that the
+// message can be found again. The digits follow those of the session's newest
+// message and do not come from this machine's clock. If that clock were ahead of
+// the server's, the message would sort after its own answer, and some versions of
+// the server would treat it as an unanswered prompt.
 
 const (
 	digits     = 12
@@ -23,7 +23,7 @@ const (
 	alphabet   = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// stamp is the part of an id that sorts: 48 bits.
+// stamp is the part of an id that determines the order: 48 bits.
 type stamp uint64
 
 const stampMask = 1<<48 - 1
@@ -31,7 +31,7 @@ const stampMask = 1<<48 - 1
 // stampAt returns the first stamp of a millisecond.
 func stampAt(ms int64) stamp { return stamp(uint64(ms)<<12) & stampMask }
 
-// stampOf returns the stamp of an id, if it has the form of one.
+// stampOf returns the stamp of an id. It reports false if the id has another form.
 func stampOf(id string) (stamp, bool) {
 	const from = len("msg_")
 	if len(id) < from+digits || id[from-1] != '_' {
@@ -41,7 +41,7 @@ func stampOf(id string) (stamp, bool) {
 	return stamp(n), err == nil
 }
 
-// tail returns the characters for a prompt's or a notice's id.
+// tail derives the characters from the id of a prompt or a notice.
 func tail(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	b := make([]byte, characters)
@@ -51,7 +51,7 @@ func tail(key string) string {
 	return string(b)
 }
 
-// messageID returns the id of a message for a prompt's or a notice's id.
+// messageID returns the message id for a prompt or a notice with the id key.
 func (s stamp) messageID(key string) string {
 	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// endless is a body of n times the same text.
+// endless is a body that repeats a text n times.
 type endless struct {
 	text string
 	n    int
@@ -46,7 +46,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// packed returns what a body is when it is packed.
+// packed compresses a body.
 func packed(t *testing.T, body io.Reader) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -57,8 +57,8 @@ func packed(t *testing.T, body io.Reader) []byte {
 	return b.Bytes()
 }
 
-// A small body that becomes a large one is refused in little memory, wherever it
-// comes, and though nothing else is wrong with it.
+// A small body that decompresses into a large one is refused in little memory, in
+// every answer, even if the body is otherwise valid.
 func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 	head := `[{"info":{"id":"msg_1","sessionID":"ses_1","role":"assistant"},"parts":[`
 	for name, body := range map[string][]byte{
@@ -122,15 +122,15 @@ func TestThePasswordStaysAtOneOrigin(t *testing.T) {
 			}))
 			c := newClient(t, opencode.Config{URL: s.URL, Password: "secret"})
 			_, err := c.Check(t.Context())
-			assert.ErrorContains(t, err, "it sends requests on to http://", "%d %s", status, to)
+			assert.ErrorContains(t, err, "it redirects requests to http://", "%d %s", status, to)
 			assert.NotContains(t, err.Error(), "pass@")
-			assert.ErrorContains(t, c.Events(t.Context(), func(bgagent.HostEvent) {}), "sends requests on")
+			assert.ErrorContains(t, c.Events(t.Context(), func(bgagent.HostEvent) {}), "redirects requests")
 			_, err = c.CreateSession(t.Context(), bgagent.SessionSpec{Title: "x"})
-			assert.ErrorContains(t, err, "sends requests on")
+			assert.ErrorContains(t, err, "redirects requests")
 			s.Close()
 		}
 	}
-	assert.Zero(t, stolen.Load(), "requests at another origin")
+	assert.Zero(t, stolen.Load(), "the password reached another origin")
 }
 
 func TestARedirectThatStaysIsFollowedAndNeverTurnsAPromptIntoAQuestion(t *testing.T) {
@@ -158,7 +158,7 @@ func TestARedirectThatStaysIsFollowedAndNeverTurnsAPromptIntoAQuestion(t *testin
 			assert.NoError(t, err)
 			assert.Equal(t, "ses_1", id)
 		} else {
-			assert.ErrorContains(t, err, "only what stays at opencode.Config.URL and stays the same request is followed")
+			assert.ErrorContains(t, err, "a redirect is followed only if it stays at opencode.Config.URL and keeps the method")
 		}
 		assert.Nil(t, given.CheckRedirect, "the host's client is not changed")
 		s.Close()
@@ -166,7 +166,7 @@ func TestARedirectThatStaysIsFollowedAndNeverTurnsAPromptIntoAQuestion(t *testin
 	assert.Zero(t, gets.Load())
 }
 
-// A field of another type is left out, whichever it is, and the rest is there.
+// A field of another type is left out, whichever it is, and the rest is kept.
 func TestAFieldOfAnotherTypeLeavesOutThatFieldAlone(t *testing.T) {
 	const whole = `{"info":{"id":"msg_1","sessionID":"ses_1","role":"assistant","time":{"created":1000,"completed":2000},"finish":"stop","cost":0.5,
 		"tokens":{"input":3,"output":4,"cache":{"read":5,"write":6}},"summary":false,"error":null},
@@ -205,7 +205,7 @@ func TestAFieldOfAnotherTypeLeavesOutThatFieldAlone(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, want, read(doc), "the test has left everything as it was")
+	require.Equal(t, want, read(doc), "the test restored the document")
 }
 
 // eachField calls f for every field and element of a value, at any depth.
@@ -235,8 +235,8 @@ func TestAnErrorThatIsAMereStringIsItsText(t *testing.T) {
 	})
 }
 
-// What is no answer to the question says nothing: of a session least of all that
-// it is idle, or empty.
+// An answer that does not fit the question says nothing. In particular, it does not
+// say that a session is idle or empty.
 func TestAnAnswerToSomethingElseIsNone(t *testing.T) {
 	for name, body := range map[string]string{
 		"nothing": "", "null": "null", "a number": "7", "a string": `"x"`, "cut off": `{"ses_1":{"type":"bu`, "two": `{} {}`, "a page": "<!doctype html>",
@@ -260,7 +260,7 @@ func TestAnAnswerToSomethingElseIsNone(t *testing.T) {
 				assert.Error(t, err, name)
 				_, err = r.c.Todos(t.Context(), id)
 				assert.Error(t, err, name)
-				if status != http.StatusNoContent { // which is how a prompt is accepted
+				if status != http.StatusNoContent { // 204 accepts a prompt
 					assert.Error(t, r.c.StartTurn(t.Context(), id, prompt("p", "x")), name)
 				}
 				assert.Error(t, r.c.Abort(t.Context(), id), name)
@@ -279,7 +279,7 @@ func TestAPageInsteadOfAnEventStreamIsNone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	err := c.Events(ctx, func(e bgagent.HostEvent) { told = append(told, e); cancel() })
-	assert.ErrorContains(t, err, "asked for events, it sent text/html")
+	assert.ErrorContains(t, err, "the answer is text/html instead of an event stream")
 	assert.Empty(t, told)
 }
 
@@ -308,7 +308,7 @@ func TestANewSessionIsNoneThatThereIsAlready(t *testing.T) {
 			return nil
 		})
 		_, err := r.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker"})
-		assert.ErrorContains(t, err, "one that there is already")
+		assert.ErrorContains(t, err, "the id of an existing one")
 	})
 }
 
@@ -319,7 +319,7 @@ func TestOnlyAStartOfWhichNothingWasSentIsUnreachable(t *testing.T) {
 		name         string
 		err          error
 		status       int
-		ask, started bool // whether the start is held back when a question, or what starts something, meets this
+		ask, started bool // whether the start is held back if a question or a start fails like this
 	}{
 		{name: "refused", err: dial(syscall.ECONNREFUSED), ask: true, started: true},
 		{name: "no route", err: dial(syscall.EHOSTUNREACH), ask: true, started: true},

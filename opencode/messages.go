@@ -14,16 +14,16 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The server lists messages backwards from the newest, and has no way to ask
-// for changes. So a cursor says up to which message nothing can change any more,
-// and of each one after that what it looked like when it was returned.
+// The server lists messages backwards from the newest and cannot be asked for
+// changes. So a cursor names the last message that cannot change, and holds a hash
+// of each later message that was returned.
 
 const (
-	// lateWindow is how many of the last messages are looked at again even when
-	// they are finished: an abort changes a message after the session fell idle.
+	// lateWindow is how many of the last messages are read again even if they are
+	// finished, because an abort changes a message after the session fell idle.
 	lateWindow = 4
-	// openWindow is how many of the last messages may hold the cursor back by not
-	// being finished. One that a crash left half done never will be.
+	// openWindow is how many of the last messages can hold back the cursor while
+	// they are unfinished. A message that a crash interrupted is never finished.
 	openWindow = 64
 
 	firstChunk = 10
@@ -32,16 +32,16 @@ const (
 	cursorVersion = "2"
 	defaultPage   = 100
 
-	// What is read of a session at a time is bounded: a server may go on for ever.
+	// How much of a session is read at once is bounded: a server may send pages forever.
 	maxMessages = 200_000
 	maxText     = 256 << 20
 )
 
-// position is a cursor, decoded.
+// position is a decoded cursor.
 type position struct {
-	settled string            // the last message that cannot change any more
-	track   track             // what is known of the turn with it
-	seen    map[string]uint64 // those after it that have been returned, by their hashes
+	settled string            // the last message that cannot change
+	track   track             // the track after the settled message
+	seen    map[string]uint64 // hashes of the later messages that were returned, by id
 }
 
 func parseCursor(cur bgagent.Cursor) (p position, err error) {
@@ -49,7 +49,7 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	if cur == "" {
 		return p, nil
 	}
-	bad := fmt.Errorf("opencode: %q is no cursor of this client", cur)
+	bad := fmt.Errorf("opencode: %q is not a cursor of this client", cur)
 	fields := strings.Split(string(cur), "|")
 	if len(fields) != 4 || fields[0] != cursorVersion {
 		return p, bad
@@ -73,7 +73,7 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	return p, nil
 }
 
-// cursor returns the position in front of all of rest that is not in seen.
+// cursor encodes the position. It keeps only the hashes of messages in rest.
 func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
@@ -91,8 +91,7 @@ func (p position) cursor(rest []line) bgagent.Cursor {
 	return bgagent.Cursor(b.String() + "|" + p.track.String())
 }
 
-// Messages implements [bgagent.MessageReader]. A max that is not positive
-// counts as 100.
+// Messages implements [bgagent.MessageReader]. If max is not positive, it is 100.
 func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	p, err := parseCursor(after)
 	if err != nil {
@@ -109,10 +108,10 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	return p.page(list, after, max), nil
 }
 
-// page makes a page of the messages after the position.
+// page returns a page of the messages after the position.
 func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page {
 	var page bgagent.Page
-	told := 0 // so many of the first are known as they are now
+	told := 0 // how many of the first messages the caller knows in their current state
 	for i := range rest {
 		h := hash(&rest[i].Message)
 		if was, ok := p.seen[rest[i].ID]; !ok || was != h {
@@ -136,12 +135,12 @@ func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page 
 	return page
 }
 
-// final reports whether a message is not expected to change any more.
+// final reports whether a message is not expected to change.
 func final(m *bgagent.Message) bool {
 	return m.Finished && !slices.ContainsFunc(m.Tools, func(t bgagent.MessageTool) bool { return t.State.InFlight() })
 }
 
-// since reads the messages after the settled one, oldest first.
+// since reads the messages after the settled one. The oldest comes first.
 func (c *Client) since(ctx context.Context, id string, p position) ([]line, error) {
 	list, found, err := c.back(ctx, id, func(w *wireMessage) bool { return w.Info.ID == p.settled })
 	if err != nil {
@@ -154,15 +153,15 @@ func (c *Client) since(ctx context.Context, id string, p position) ([]line, erro
 	if p.settled == "" {
 		return out, nil
 	}
-	// The settled message is gone: the user has taken it back. Ids sort by time.
+	// The settled message is gone because the user reverted it. Ids sort by time.
 	return slices.DeleteFunc(out, func(m line) bool {
 		_, seen := p.seen[m.ID]
 		return m.ID < p.settled && !seen
 	}), nil
 }
 
-// back reads messages backwards from the newest up to the first that is the last
-// one wanted, and returns them oldest first. Where none is, it reads all.
+// back reads messages backwards from the newest until last reports true, and
+// returns them with the oldest first. If last never does, back reads all messages.
 func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
 	if !isSession(id) {
 		return nil, false, c.noSession()
@@ -202,13 +201,13 @@ func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bo
 			return out, false, nil
 		}
 		if len(out) > maxMessages || size > maxText {
-			return nil, false, &ServerError{URL: c.base, Status: http.StatusOK, Detail: fmt.Sprintf("the session has more than %d messages, or %d MB of text", maxMessages, maxText>>20)}
+			return nil, false, &ServerError{URL: c.base, Status: http.StatusOK, Detail: fmt.Sprintf("the session has more than %d messages or %d MB of text", maxMessages, maxText>>20)}
 		}
 		before = next
 	}
 }
 
-// hash changes when anything of the message does that a reader can see.
+// hash changes with everything that a reader can see of the message.
 func hash(m *bgagent.Message) uint64 {
 	h := fnv.New64a()
 	for _, s := range []string{m.Text, m.Reasoning, m.Error, m.PromptID} {

@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// serves has the fake answer a request for messages with these.
+// serves makes the fake answer requests for messages with the list.
 func (r *rig) serves(session string, messages string) {
 	r.f.intercept(func(req *http.Request) *http.Response {
 		if req.URL.Path == "/session/"+session+"/message" {
@@ -79,7 +79,7 @@ func TestWhatIsInAMessage(t *testing.T) {
 	})
 }
 
-// fill stores n turns in a session: a prompt and an answer each.
+// fill stores n turns in a session. Each is a prompt and an answer.
 func (r *rig) fill(session string, from, n int) {
 	r.f.do(func() {
 		s := r.f.sessions[session]
@@ -110,7 +110,7 @@ func TestReadingOnCostsWhatIsNew(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, page.Messages, 2)
 		assert.Equal(t, before+1, r.count("GET", id+"/message"))
-		// What has come since is more than fits into one look.
+		// More messages have come since than fit into one request.
 		r.fill(id, 501, 200)
 		got := 0
 		for cursor = page.Next; ; cursor = page.Next {
@@ -131,7 +131,7 @@ func TestAChangeOfAnEndedMessageIsReturned(t *testing.T) {
 		r.fill(id, 0, 10)
 		page, err := r.c.Messages(t.Context(), id, "", 100)
 		require.NoError(t, err)
-		r.f.do(func() { // as an abort does after the session has fallen idle
+		r.f.do(func() { // as an abort does after the session fell idle
 			s := r.f.sessions[id]
 			s.messages[len(s.messages)-1].Info["error"] = map[string]any{"name": "MessageAbortedError", "data": map[string]any{"message": "Aborted"}}
 		})
@@ -184,7 +184,7 @@ func TestACursorOfAnotherClientIsRefused(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		for _, cursor := range []bgagent.Cursor{"17", "2||", "1|msg_1|msg_2", "1|msg_1|msg_2=zz", "1|msg_1|=1", "1|a|b|c"} {
 			_, err := r.c.Messages(t.Context(), r.root, cursor, 10)
-			assert.ErrorContains(t, err, "is no cursor of this client", "%q", cursor)
+			assert.ErrorContains(t, err, "is not a cursor of this client", "%q", cursor)
 		}
 	})
 }

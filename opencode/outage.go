@@ -2,12 +2,12 @@ package opencode
 
 import "github.com/bgagent/bgagent"
 
-// A server that has ended in the middle of a turn has forgotten it: the session
-// is idle afterwards, and perhaps without a message. That this was no turn of an
-// agent that had nothing to say can only be told by whoever saw the server away.
+// If the server ends in the middle of a turn, it forgets the turn: the session is
+// idle afterwards and may lack a message. Only an observer of the outage can
+// distinguish this from an agent that had nothing to say.
 
-// cutOff notes that the server is away: the turns that it was in are cut off,
-// unless it turns out that they go on.
+// cutOff notes that the server is away. All current turns count as cut off until
+// the server says that they go on.
 func (c *Client) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -16,11 +16,12 @@ func (c *Client) cutOff() {
 	}
 }
 
-// cutText is the reason of a turn that has not come to its end.
+// cutText is the error of a turn that was cut off.
 const cutText = "the opencode server was away in the middle of the turn"
 
-// rests notes that a session is idle, and tells of a turn that was cut off. What
-// has come to its end all the same says so itself. c.mu must be held.
+// rests notes that a session is idle, and emits an error if its turn was cut off.
+// If the turn has ended properly nevertheless, its message shows that. c.mu must be
+// held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: bgagent.StopInterrupted, Error: cutText})

@@ -12,38 +12,38 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// PermissionRequest is a question of an agent whether it may do something.
+// PermissionRequest asks whether an agent may do something.
 type PermissionRequest struct {
 	Session    string         // the session that asks
-	Task       string         // the session of this client that it is, or descends from
-	Permission string         // what is asked for, such as bash, edit or external_directory
-	Patterns   []string       // on what: the command, the path
-	Metadata   map[string]any // what else the server says of it
+	Task       string         // the session of this client that asks or from which it descends
+	Permission string         // the kind of permission, such as bash, edit or external_directory
+	Patterns   []string       // what it applies to, such as a command or a path
+	Metadata   map[string]any // what else the server says
 }
 
 // PermissionReply answers a [PermissionRequest]. The zero value rejects.
 type PermissionReply struct {
 	Allow  bool
-	Always bool   // with Allow: and all that is like it, for as long as the server runs
-	Reason string // without Allow: why not, for the agent to read; a general sentence when empty
+	Always bool   // with Allow: also allows similar requests as long as the server runs
+	Reason string // without Allow: the reason that the agent reads; by default a general sentence
 
-	// Leave leaves the question to somebody who answers it in opencode's own
-	// window. The session waits until then, and the task is shown as asking.
+	// Leave leaves the question to somebody in opencode's own window. The session
+	// waits until it is answered, and the task is shown as asking.
 	Leave bool
 }
 
-// What an agent reads whose question nobody has answered.
+// What an agent reads if nobody has answered its question.
 const (
 	noReason    = "This was not allowed, and nobody can be asked: the task runs in the background. Go on without it, or say in your answer what you would have needed."
 	policyPanic = "This was not allowed: the program that decides about it failed."
 )
 
-// ask is an open question: about a permission, or one to the user.
+// ask is an open question: a permission request or a question to the user.
 type ask struct {
 	id, session, dir string
-	text             string             // for people, in one line
+	text             string             // one line for people
 	request          *PermissionRequest // nil for a question to the user
-	owner            string             // the session of this client; empty for none, and while that is not known
+	owner            string             // the session of this client; empty if there is none or it is not known yet
 	ctx              context.Context
 	cancel           context.CancelFunc
 }
@@ -63,8 +63,8 @@ func (w *wireQuestion) ask(dir string) *ask {
 	return a
 }
 
-// asking takes a question that was asked. Those of sessions that this client
-// runs, or that descend from one, are answered on a goroutine of their own.
+// asking registers a question. A goroutine answers it if its session is one that
+// this client runs or a descendant of one.
 func (c *Client) asking(a *ask) {
 	if a.id == "" || !isSession(a.session) {
 		return
@@ -83,7 +83,7 @@ func (c *Client) asking(a *ask) {
 	c.spawn(func() { c.answer(a) })
 }
 
-// answered takes note that a question is not open any more.
+// answered notes that a question is no longer open.
 func (c *Client) answered(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,7 +122,7 @@ func (c *Client) asksOf(session string) (out []*ask) {
 	return out
 }
 
-// asked returns what the session, or one that descends from it, is asking, or "".
+// asked returns the open question of the session or of a descendant, or "".
 func (c *Client) asked(session string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,8 +132,8 @@ func (c *Client) asked(session string) string {
 	return ""
 }
 
-// askOf returns the oldest open question of the session, or of one that descends
-// from it, or nil. Ids sort by time. c.mu must be held.
+// askOf returns the oldest open question of the session or of a descendant, or
+// nil. Ids sort by time. c.mu must be held.
 func (c *Client) askOf(session string) (oldest *ask) {
 	for _, a := range c.asks {
 		if a.owner == session && (oldest == nil || a.id < oldest.id) {
@@ -143,18 +143,18 @@ func (c *Client) askOf(session string) (oldest *ask) {
 	return oldest
 }
 
-// tellAsking emits that the session of a question is asking. c.mu must be held.
+// tellAsking emits that the session of the question is asking. c.mu must be held.
 func (c *Client) tellAsking(a *ask) {
 	if c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: a.text}})
 	}
 }
 
-// maxAncestors bounds how far up the owner of a question is looked for.
+// maxAncestors bounds how many ancestors findOwner looks up.
 const maxAncestors = 16
 
-// findOwner looks for the session of this client that the question's session
-// descends from.
+// findOwner returns the session of this client from which the question's session
+// descends.
 func (c *Client) findOwner(a *ask) (owner string, err error) {
 	id := a.session
 	for range maxAncestors {
@@ -177,8 +177,8 @@ func (c *Client) findOwner(a *ask) (owner string, err error) {
 	return "", nil
 }
 
-// answer answers a question, if it is one for this client to answer. It goes on
-// trying until the question is not open any more.
+// answer answers a question if it belongs to a session of this client. It retries
+// until the question is no longer open.
 func (c *Client) answer(a *ask) {
 	defer a.cancel()
 	var owner string
@@ -210,8 +210,8 @@ func (c *Client) answer(a *ask) {
 	}
 }
 
-// decide asks the host's policy. One that panics rejects; one that ends the
-// goroutine does so too.
+// decide asks the host's policy. A policy that panics or ends its goroutine
+// rejects.
 func (c *Client) decide(a *ask) (reply PermissionReply) {
 	if c.cfg.Permission == nil {
 		return PermissionReply{}
@@ -246,12 +246,12 @@ func (r PermissionReply) body() map[string]string {
 	case r.Reason == "":
 		r.Reason = noReason
 	}
-	// With a message the agent goes on; a bare rejection ends its turn.
+	// With a message, the agent goes on. A bare rejection would end its turn.
 	return map[string]string{"reply": "reject", "message": r.Reason}
 }
 
-// retry calls f until it succeeds or what it is about does not exist any more.
-// It reports whether it was ended by one of the two, and not by the context.
+// retry calls f until it succeeds or its object no longer exists. It reports false
+// if the context ended first.
 func retry(ctx context.Context, f func() error) bool {
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
 		if err := f(); err == nil || missing(err) {
@@ -263,7 +263,7 @@ func retry(ctx context.Context, f func() error) bool {
 	}
 }
 
-// sleep waits, and reports whether the context has not ended before.
+// sleep waits for d. It reports false if the context ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -275,12 +275,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// findAsks looks for open questions in a directory: after a gap, and where there
-// is no stream of events.
+// findAsks looks for open questions in a directory. It is needed after a gap, and
+// if there is no event stream.
 func (c *Client) findAsks(ctx context.Context, dir string) {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
-	var before []*ask // what comes while we ask is newer than the answer
+	var before []*ask // questions that arrive during the calls are newer than the answers
 	c.mu.Lock()
 	for _, a := range c.asks {
 		if a.dir == dir {

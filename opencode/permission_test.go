@@ -75,7 +75,7 @@ func TestATaskAsksUntilItsLastQuestionIsAnswered(t *testing.T) {
 		return bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: "may I: bash " + what}
 	}
 	event("permission.replied", `{"requestID":"per_1","sessionID":"ses_1"}`)
-	assert.Equal(t, asking("ls 2"), last, "the oldest that is open")
+	assert.Equal(t, asking("ls 2"), last, "the oldest open question")
 	event("permission.replied", `{"requestID":"per_3","sessionID":"ses_1"}`)
 	assert.Equal(t, asking("ls 2"), last)
 	event("permission.replied", `{"requestID":"per_2","sessionID":"ses_1"}`)
@@ -99,8 +99,8 @@ func TestATaskIsShownAsAskingWhileTheHostDecides(t *testing.T) {
 			assert.Equal(t, bgagent.PhaseAsking, task.Phase)
 			assert.Equal(t, "may I: bash rm -rf /", task.Progress.Detail)
 			assert.Equal(t, bgagent.SessionAsking, r.state(task.Session))
-			seconds(600) // asking is not stale
-			if leave {   // somebody answers it in opencode's own window
+			seconds(600) // a task that asks does not become stale
+			if leave {   // somebody answers in opencode's own window
 				r.f.do(func() {
 					for id, a := range r.f.asks {
 						delete(r.f.asks, id)
@@ -127,16 +127,16 @@ func TestPoliciesEndWithTheirQuestionAndWithClose(t *testing.T) {
 		_, err := r.m.Cancel(t.Context(), bgagent.Caller{}, task.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		seconds(1)
-		assert.Len(t, ended, 1, "the aborted turn's")
+		assert.Len(t, ended, 1, "only the question of the aborted turn has ended")
 		r.under(r.launch("ask"))
 	})
-	assert.Len(t, ended, 2, "the other with Close, at the latest")
+	assert.Len(t, ended, 2, "Close ends the other question")
 }
 
 func TestQuestionsOfAChildsOwnChildrenAreItsOwn(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
-		// opencode's own task tool has started sessions that no manager knows.
+		// opencode's own task tool started sessions that no manager knows.
 		var grandchild string
 		r.f.do(func() {
 			_, s, _ := r.f.create("/work", map[string]any{"parentID": task.Session})
@@ -187,7 +187,7 @@ func TestRulesAreThoseOfTheSessionAtEveryTurn(t *testing.T) {
 		r.wait(task)
 		assert.Equal(t, want, r.rules(task.Session), "given once")
 		for _, body := range r.f.sent() {
-			assert.NotContains(t, body, "tools", "they would replace the rules")
+			assert.NotContains(t, body, "tools", "tools would replace the rules")
 		}
 		// Another process with stricter rules resumes the session.
 		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})

@@ -25,7 +25,7 @@ func TestNoticesGoOnlyIntoAnIdleSession(t *testing.T) {
 			for range 3 {
 				require.ErrorIs(t, r.c.Notify(t.Context(), r.root, notice("bgn_1")), bgagent.ErrBusy)
 			}
-			assert.Len(t, r.f.sent(), 1, "a notice was sent into a busy session")
+			assert.Len(t, r.f.sent(), 1, "a notice was sent to a busy session")
 			require.NoError(t, r.c.Abort(t.Context(), r.root))
 			seconds(1)
 			require.NoError(t, r.c.Notify(t.Context(), r.root, notice("bgn_1")))
@@ -48,7 +48,7 @@ func TestTheParentIsToldWhenItFallsIdle(t *testing.T) {
 		seconds(30)
 		assert.Len(t, r.texts(r.root), 2, "the busy parent was told")
 		require.NoError(t, r.c.Abort(t.Context(), r.root))
-		time.Sleep(100 * time.Millisecond) // the idle event and not the next poll has it told
+		time.Sleep(100 * time.Millisecond) // triggered by the idle event, not by the next poll
 		got := r.texts(r.root)
 		require.GreaterOrEqual(t, len(got), 3)
 		assert.Contains(t, got[2], "done")
@@ -157,7 +157,7 @@ func TestUnknownAgentIsRefusedByNameWithThoseThereAre(t *testing.T) {
 
 func TestAnAgentThatVanishedFailsItsTaskByTheErrorEvent(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
-		r.wait(r.launch("say x")) // its agent is known now
+		r.wait(r.launch("say x")) // makes its agent known
 		r.f.do(func() { r.f.agents = []string{"build"} })
 		began := time.Now()
 		task := r.wait(r.launch("say y"))
@@ -223,7 +223,7 @@ func TestATurnThatACrashCutOffIsInterruptedAndCanBeResumed(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
 		r.f.crash()
-		seconds(20) // unknown decides nothing
+		seconds(20) // an unknown state decides nothing
 		got, err := r.m.Get(task.ID)
 		require.NoError(t, err)
 		assert.Equal(t, bgagent.Running, got.Status)
@@ -256,7 +256,7 @@ func TestStatusesAreAskedForInEachDirectory(t *testing.T) {
 			require.NoError(t, r.c.StartTurn(t.Context(), id, prompt("bgp_"+id, "wait")))
 		}
 		seconds(1)
-		other := newClient(t, opencode.Config{HTTPClient: r.f.client()}) // knows no directories
+		other := newClient(t, opencode.Config{HTTPClient: r.f.client()}) // has not seen any directories
 		for _, c := range []*opencode.Client{r.c, other, other} {
 			got, err := c.Statuses(t.Context(), []string{here, there, idle, "ses_missing", "a scope"})
 			require.NoError(t, err)
@@ -306,7 +306,7 @@ func TestAWebPageIsNoAnswerToAnything(t *testing.T) {
 		page("/message/"+r.f.lastMessage(), func() error { return r.c.StartTurn(t.Context(), id, prompt("bgp_a.1.1", "say one")) })
 		page("/abort", func() error { return r.c.Abort(t.Context(), id) })
 		page("/"+id, func() error { return r.c.Delete(t.Context(), id) })
-		page("/"+id, func() error { // the rules are set
+		page("/"+id, func() error { // sets the rules
 			p := prompt("bgp_a.2.1", "say two")
 			p.Permissions = []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny}}
 			return r.c.StartTurn(t.Context(), id, p)
@@ -322,7 +322,7 @@ func TestAPromptSentAgainIsOneMessageAndOneTurn(t *testing.T) {
 		r.f.intercept(func(req *http.Request) *http.Response {
 			if lose && strings.HasSuffix(req.URL.Path, "/prompt_async") {
 				lose = false
-				resp, err := r.f.RoundTrip(req) // it is run, and its answer lost
+				resp, err := r.f.RoundTrip(req) // it is processed, and its answer is lost
 				require.NoError(t, err)
 				require.Equal(t, http.StatusNoContent, resp.StatusCode)
 				return answer(http.StatusBadGateway, "")
@@ -333,7 +333,7 @@ func TestAPromptSentAgainIsOneMessageAndOneTurn(t *testing.T) {
 		require.NoError(t, r.c.StartTurn(t.Context(), id, p))
 		seconds(1)
 		require.NoError(t, r.c.StartTurn(t.Context(), id, p))
-		// Another process does not know the id, and finds the message.
+		// Another process does not know the id, but finds the message.
 		require.NoError(t, newClient(t, opencode.Config{HTTPClient: r.f.client()}).StartTurn(t.Context(), id, p))
 		seconds(1)
 		assert.Equal(t, []string{"> say once", "once"}, r.texts(id))
@@ -355,8 +355,8 @@ func TestAPromptThatNeverArrivedIsSentAgain(t *testing.T) {
 	})
 }
 
-// A message that sorts before an older one, or after its own answer, is not run
-// by some versions of the server, or run for ever by others.
+// Some versions of the server never run a message that sorts before an older one,
+// and run a message that sorts after its own answer forever.
 func TestIdsOfMessagesSortByTheServersClock(t *testing.T) {
 	for _, skew := range []time.Duration{0, -time.Hour, time.Hour} {
 		bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
@@ -398,7 +398,7 @@ func TestAPromptWaitsForTheAnswerOfAnAbort(t *testing.T) {
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		assert.ErrorIs(t, r.c.StartTurn(short, id, prompt("bgp_3", "say never")), context.DeadlineExceeded)
-		assert.Len(t, r.f.sent(), 1, "a prompt has overtaken the abort")
+		assert.Len(t, r.f.sent(), 1, "a prompt overtook the abort")
 		close(let)
 		require.NoError(t, <-aborted)
 		require.NoError(t, <-prompted)
@@ -412,7 +412,7 @@ func TestLateEventsOfAnAbortedTurnDoNotEndTheNextOne(t *testing.T) {
 		id := r.session("")
 		require.NoError(t, r.c.StartTurn(t.Context(), id, prompt("bgp_1", "wait")))
 		seconds(1)
-		// Nothing of the abort is delivered before the next prompt is sent.
+		// No event of the abort is delivered before the next prompt is sent.
 		r.f.intercept(func(req *http.Request) *http.Response {
 			if strings.HasSuffix(req.URL.Path, "/prompt_async") {
 				r.f.do(func() {
@@ -434,9 +434,9 @@ func TestLateEventsOfAnAbortedTurnDoNotEndTheNextOne(t *testing.T) {
 		for _, e := range r.told(id, bgagent.HostStatus) {
 			states = append(states, e.Status.State)
 		}
-		assert.Len(t, r.told(id, bgagent.HostError), 1, "of the first turn")
+		assert.Len(t, r.told(id, bgagent.HostError), 1, "only the first turn has an error")
 		assert.Equal(t, bgagent.SessionBusy, states[len(states)-1])
-		assert.Equal(t, before+1, len(states)+1, "only the new turn's busy has been told: %v", states)
+		assert.Equal(t, before+1, len(states)+1, "only the new turn's busy status was emitted: %v", states)
 	})
 }
 
@@ -456,7 +456,7 @@ func TestCheckSaysWhatToDo(t *testing.T) {
 		"a web page":     {prefix: says(200, "<html>hello</html>"), want: "that is not an opencode server"},
 		"other JSON":     {prefix: says(200, `{"ok":true}`), want: "that is not an opencode server"},
 		"not found":      {prefix: says(404, "404 page not found"), want: "that is not an opencode server"},
-		"not well":       {prefix: says(200, `{"healthy":false}`), want: "is not well"},
+		"not well":       {prefix: says(200, `{"healthy":false}`), want: "is not healthy"},
 		"hangs":          {prefix: hang, want: "it may still be starting, or hang"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -470,7 +470,7 @@ func TestCheckSaysWhatToDo(t *testing.T) {
 				assert.True(t, errors.As(err, &se) || name == "not well")
 				_, err = r.c.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "worker"})
 				if name != "not well" && name != "other JSON" {
-					assert.ErrorContains(t, err, c.want, "a start says the same")
+					assert.ErrorContains(t, err, c.want, "a start reports the same error")
 				}
 			})
 		})

@@ -18,20 +18,20 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ServerError is an answer of the server that is not the one asked for, or that
-// there is none. It wraps [bgagent.ErrNoSession] where the server says that the
-// session does not exist, and [bgagent.ErrUnreachable] where a session could not
-// be created or a turn not be started because nobody answers, and nothing that
-// starts one was sent.
+// ServerError says that the server did not answer or that its answer was not the
+// expected one. It matches [bgagent.ErrNoSession] if the server says that the
+// session does not exist. It matches [bgagent.ErrUnreachable] if a session could
+// not be created or a turn not be started because nobody answers, and no request
+// that starts one was sent.
 type ServerError struct {
 	URL    string // of the server
-	Status int    // of the HTTP answer; 0 when there was none
-	Detail string // what the server said, in one line; may be empty
+	Status int    // of the HTTP answer; 0 if there was none
+	Detail string // one line of what the server said; may be empty
 	Advice string // what to do about it; may be empty
-	Err    error  // what went wrong on the way, or bgagent.ErrNoSession; may be nil
+	Err    error  // the cause, or bgagent.ErrNoSession; may be nil
 
-	unsent bool // no connection stood, so that the server has not seen the request
-	away   bool // nothing that the request belongs to has been started
+	unsent bool // there was no connection, so the server has not seen the request
+	away   bool // the start that the request belongs to has started nothing
 }
 
 // Error says in one line what happened and what to do.
@@ -54,15 +54,15 @@ func (e *ServerError) Error() string {
 	return s
 }
 
-// Unwrap returns what went wrong on the way.
+// Unwrap returns the cause.
 func (e *ServerError) Unwrap() error { return e.Err }
 
 // Is reports whether target is [bgagent.ErrUnreachable] and the error means it.
 func (e *ServerError) Is(target error) bool { return target == bgagent.ErrUnreachable && e.away }
 
-// unstarted marks the error of a request that belongs to a start: one that only
-// asks has started nothing, and one that starts something has not if it was
-// never sent.
+// unstarted marks the error of a request that belongs to a start if nothing was
+// started. A request that only asks starts nothing. One that starts something has
+// started nothing if it was never sent.
 func unstarted(asks bool, err error) error {
 	var e *ServerError
 	if !errors.As(err, &e) || errors.Is(err, bgagent.ErrNoSession) {
@@ -73,14 +73,14 @@ func unstarted(asks bool, err error) error {
 		e.away = true
 	case !asks:
 	case e.Status == http.StatusBadGateway, e.Status == http.StatusServiceUnavailable, e.Status == http.StatusGatewayTimeout:
-		e.away = true // what stands in front of the server does not reach it
+		e.away = true // a proxy does not reach the server
 	case e.Status == 0 && e.Err != nil:
 		e.away = isBroken(e.Err)
 	}
 	return err
 }
 
-// isUnsent reports whether no connection came about.
+// isUnsent reports whether no connection was established.
 func isUnsent(err error) bool {
 	var op *net.OpError
 	var dns *net.DNSError
@@ -88,37 +88,37 @@ func isUnsent(err error) bool {
 		errors.As(err, &dns) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// isBroken reports whether a connection broke off, as that of a server does that
-// ends, or nothing came in time, as from a server that starts.
+// isBroken reports whether a connection broke off, as when a server ends, or timed
+// out, as when a server starts.
 func isBroken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errSlow) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
 }
 
-// What to do about an answer.
+// What to do about an answer or its absence.
 const (
 	adviceUnreachable = `start it with "opencode serve", or correct opencode.Config.URL`
 	adviceHung        = "it may still be starting, or hang: look into its log, or restart it"
 	advicePassword    = "set opencode.Config.Password (and Username) to the server's OPENCODE_SERVER_PASSWORD (and OPENCODE_SERVER_USERNAME)"
-	adviceRedirect    = "only what stays at opencode.Config.URL and stays the same request is followed: set it to where the server is"
-	adviceNotOpencode = "that is not an opencode server, or one of another version: correct opencode.Config.URL"
+	adviceRedirect    = "a redirect is followed only if it stays at opencode.Config.URL and keeps the method: set the URL to where the server is"
+	adviceNotOpencode = "that is not an opencode server, or it has another version: correct opencode.Config.URL"
 )
 
-// call is one request.
+// call describes one request.
 type call struct {
 	method string
-	path   string // with what comes from outside escaped
+	path   string // with everything from outside escaped
 	query  url.Values
-	dir    string // ?directory=; empty for the server's own
+	dir    string // ?directory=; if empty, the server uses its own
 	body   any
-	out    any          // decoded from the answer; nil for one without a body, status 204
+	out    any          // receives the decoded answer; nil if the answer is 204 without a body
 	header *http.Header // receives the header of the answer
 }
 
-// errSlow is the cause of a request that has taken longer than Config.Timeout.
+// errSlow is the cause of a request that took longer than Config.Timeout.
 var errSlow = errors.New("no answer in time")
 
-// do makes a request. An error is a [*ServerError], or that of the context.
+// do makes a request. An error is a [*ServerError] or that of the context.
 func (c *Client) do(ctx context.Context, r call) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, &slow{c.cfg.Timeout})
 	defer cancel()
@@ -139,7 +139,7 @@ func (c *Client) do(ctx context.Context, r call) error {
 	}
 	if r.out == nil {
 		if resp.StatusCode != http.StatusNoContent {
-			return &ServerError{URL: c.base, Status: resp.StatusCode, Detail: "opencode does not answer with a body here", Advice: adviceNotOpencode}
+			return &ServerError{URL: c.base, Status: resp.StatusCode, Detail: "opencode answers this request without a body", Advice: adviceNotOpencode}
 		}
 		return nil
 	}
@@ -153,19 +153,19 @@ func (c *Client) do(ctx context.Context, r call) error {
 	return nil
 }
 
-// slow is the error of a request that has taken too long. It is a
-// [context.DeadlineExceeded], as the context's own would be.
+// slow is the error of a request that took too long. Like the context's own error,
+// it is a [context.DeadlineExceeded].
 type slow struct{ after time.Duration }
 
 func (e *slow) Error() string        { return fmt.Sprintf("%v (%v)", errSlow, e.after) }
 func (e *slow) Is(target error) bool { return target == errSlow || target == context.DeadlineExceeded }
 
-// maxRedirects is how often a request is sent on.
+// maxRedirects is how many redirects a request may take.
 const maxRedirects = 5
 
-// stays is the CheckRedirect of a client: the password is for one origin, and a
-// request that became another one on the way would be answered for something
-// that was not asked. What does not stay is told as the answer that it is.
+// stays is the CheckRedirect of a client. The password belongs to one origin, and a
+// redirect that changes the method would lead to the answer of another request. A
+// redirect that is not followed is returned as the answer.
 func stays(req *http.Request, via []*http.Request) error {
 	first := via[0]
 	if len(via) > maxRedirects || origin(req.URL) != origin(first.URL) || req.Method != first.Method {
@@ -174,7 +174,7 @@ func stays(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// origin returns scheme, host and port of an address.
+// origin returns the scheme, host and port of an address.
 func origin(u *url.URL) string {
 	port := u.Port()
 	switch {
@@ -221,11 +221,11 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	return req, nil
 }
 
-// unreached is the error of a request without an answer.
+// unreached returns the error of a request without an answer.
 func (c *Client) unreached(ctx context.Context, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
-		err = ue.Err // without the method and the address: ours is in the sentence
+		err = ue.Err // without its method and address: ServerError names the server itself
 	}
 	advice := adviceUnreachable
 	if ctx.Err() != nil {
@@ -239,14 +239,14 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	return e
 }
 
-// refused is the error of an answer that is none.
+// refused returns the error for an answer without success.
 func (c *Client) refused(resp *http.Response) error {
 	status := resp.StatusCode
 	e := &ServerError{URL: c.base, Status: status}
 	if status >= 300 && status <= 399 {
 		e.Advice = adviceRedirect
 		if to, err := resp.Location(); err == nil && (to.Scheme == "http" || to.Scheme == "https") {
-			e.Detail = "it sends requests on to " + origin(to)
+			e.Detail = "it redirects requests to " + origin(to)
 		}
 		return e
 	}
@@ -272,7 +272,7 @@ func (c *Client) refused(resp *http.Response) error {
 	return e
 }
 
-// missing reports whether the error says that what was asked for does not exist.
+// missing reports whether the error says that the requested object does not exist.
 func missing(err error) bool {
 	var e *ServerError
 	return errors.Is(err, bgagent.ErrNoSession) || errors.As(err, &e) && e.Status == http.StatusNotFound
@@ -281,14 +281,14 @@ func missing(err error) bool {
 // sessionPath returns the path of a session.
 func sessionPath(id, rest string) string { return "/session/" + url.PathEscape(id) + rest }
 
-// isSession reports whether the id can be that of a session of opencode. Asked
-// for another one the server fails with status 500.
+// isSession reports whether the id can belong to a session of opencode. For another
+// id, the server would fail with status 500.
 func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 
-// noSession is the error for an id that no session of opencode can have.
+// noSession returns the error for an id that no session of opencode can have.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// some returns the first of the names, sorted, for a sentence.
+// some lists the first of the sorted names in a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20

@@ -29,8 +29,8 @@ func newClient(t bgagenttest.TB, cfg opencode.Config) *opencode.Client {
 	return c
 }
 
-// noticesIn returns the ids of the notices in a session, each as often as its
-// text is there.
+// noticesIn returns the ids of the notices in a session. An id is repeated as often
+// as the message contains the notice's text.
 func noticesIn(sc bgagent.SessionClient, session string) (ids []string) {
 	page, err := sc.(bgagent.MessageReader).Messages(context.Background(), session, "", 1000)
 	if err != nil {
@@ -46,7 +46,7 @@ func noticesIn(sc bgagent.SessionClient, session string) (ids []string) {
 	return ids
 }
 
-// rig is a manager on a client on a fake server, in a bubble.
+// rig is a manager with a client of a fake server, in a bubble.
 type rig struct {
 	t    *testing.T
 	f    *fakeServer
@@ -55,10 +55,10 @@ type rig struct {
 	root string // a session of the user
 
 	mu     sync.Mutex
-	events []bgagent.HostEvent // as the client has emitted them
+	events []bgagent.HostEvent // the events that the client has emitted
 }
 
-// tapped is a client whose events are looked at.
+// tapped is a client whose events are recorded.
 type tapped struct {
 	*opencode.Client
 	r *rig
@@ -73,7 +73,7 @@ func (t tapped) Events(ctx context.Context, emit func(bgagent.HostEvent)) error 
 	})
 }
 
-// bubble runs a test on a rig, in virtual time.
+// bubble runs a test with a rig in virtual time.
 func bubble(t *testing.T, cfg opencode.Config, mcfg bgagent.Config, test func(t *testing.T, r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -84,7 +84,7 @@ func bubble(t *testing.T, cfg opencode.Config, mcfg bgagent.Config, test func(t 
 		r.root = root
 		r.m, err = bgagent.New(tapped{r.c, r}, mcfg)
 		require.NoError(t, err)
-		time.Sleep(time.Second) // the stream comes up
+		time.Sleep(time.Second) // lets the stream connect
 		defer f.stop()
 		defer func() {
 			var left *bgagent.CloseError
@@ -114,7 +114,7 @@ func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	return ended[0]
 }
 
-// under waits until the agent of a task is at work, and returns the task.
+// under waits until the agent of a task works, and returns the task.
 func (r *rig) under(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	time.Sleep(time.Second)
@@ -124,7 +124,7 @@ func (r *rig) under(task bgagent.Task) bgagent.Task {
 	return got
 }
 
-// session makes a session of its own, without a task.
+// session creates a session without a task.
 func (r *rig) session(dir string) string {
 	r.t.Helper()
 	id, err := r.c.CreateSession(r.t.Context(), bgagent.SessionSpec{Agent: "worker", Directory: dir})
@@ -146,7 +146,7 @@ func (r *rig) messages(session string) []bgagent.Message {
 	return page.Messages
 }
 
-// texts returns the texts of a session's messages, those of users with a "> ".
+// texts returns the texts of a session's messages. A prompt begins with "> ".
 func (r *rig) texts(session string) (out []string) {
 	for _, m := range r.messages(session) {
 		if m.Role == bgagent.RoleUser {
@@ -157,7 +157,7 @@ func (r *rig) texts(session string) (out []string) {
 	return out
 }
 
-// count returns how many requests were made to a path of this form.
+// count returns the number of requests to a path of this form.
 func (r *rig) count(method, part string) (n int) {
 	r.f.do(func() {
 		for _, call := range r.f.calls {

@@ -13,45 +13,44 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// session is what is remembered of a session. Its fields are guarded by
-// Client.mu.
+// session is the client's record of a session. Client.mu guards its fields.
 type session struct {
 	id      string
-	dir     string     // where it works; empty when that is not known yet
+	dir     string     // where it works; empty if not known yet
 	parent  string     // empty for a root session
-	created int64      // by the server's clock, Unix time in milliseconds
-	ours    bool       // this client has created or prompted it
-	empty   bool       // it was created here and has no messages yet
-	rules   []wireRule // the rules that this client has given it
+	created int64      // Unix time in milliseconds by the server's clock
+	ours    bool       // this client created or prompted it
+	empty   bool       // this client created it, and it has no messages yet
+	rules   []wireRule // the rules that this client gave it
 	ruled   bool       // rules is known
 
 	sent   []sent        // the last prompts and notices, oldest first
-	aborts int           // requests to abort that have not been answered
-	calm   chan struct{} // closed when aborts falls to zero; nil while it is zero
+	aborts int           // unanswered requests to abort
+	calm   chan struct{} // closed when aborts becomes zero; nil while it is zero
 
-	turn string // the message of the prompt whose turn has not been seen to end
-	cut  bool   // the server was away in that turn
+	turn string // the prompt's message of a turn whose end was not seen
+	cut  bool   // the server was away during that turn
 	over over
 
-	// What the event stream has told, to tell whether it keeps up.
-	awaited string    // the message of a turn of which it has not told yet
-	busy    bool      // it has last told that the session is in a turn
-	behind  time.Time // since when the server says idle, and the stream does not; zero for not
+	// What the event stream has said, to check whether it keeps up.
+	awaited string    // the prompt's message of a turn that it has not mentioned yet
+	busy    bool      // its last status was that the session is in a turn
+	behind  time.Time // since when only the server calls the session idle; zero if both agree
 }
 
 // sent is a prompt or a notice that has been sent to a session.
 type sent struct{ key, message string }
 
-// maxSent bounds how many of them are remembered for a session: what is tried
-// again is always one of the last.
+// maxSent bounds how many of them are remembered for a session. Only one of the
+// last is ever sent again.
 const maxSent = 16
 
-// maxSessions bounds how many sessions are remembered that this client does not
-// run, such as those of users.
+// maxSessions bounds how many sessions are remembered. When it is reached, those
+// that this client does not run are forgotten, such as those of users.
 const maxSessions = 4096
 
-// session returns the record of a session, and makes one when there is none. c.mu
-// must be held.
+// session returns the record of a session, and creates it if needed. c.mu must be
+// held.
 func (c *Client) session(id string) *session {
 	s := c.sessions[id]
 	if s == nil {
@@ -64,7 +63,7 @@ func (c *Client) session(id string) *session {
 	return s
 }
 
-// evict forgets sessions that can be looked up again. c.mu must be held.
+// evict forgets the sessions that can be looked up again. c.mu must be held.
 func (c *Client) evict() {
 	for id, s := range c.sessions {
 		if !s.ours && s.aborts == 0 {
@@ -73,7 +72,7 @@ func (c *Client) evict() {
 	}
 }
 
-// learn notes what the server has said of a session. c.mu must be held.
+// learn stores what the server said about a session. c.mu must be held.
 func (c *Client) learn(w wireSession) *session {
 	s := c.session(w.ID)
 	s.dir, s.parent, s.created = w.Directory, w.ParentID, int64(w.Time.Created)
@@ -92,7 +91,7 @@ func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error
 		return w, err
 	}
 	if w.ID != id {
-		return w, &ServerError{URL: c.base, Status: http.StatusOK, Detail: "asked for a session, it sent something else", Advice: adviceNotOpencode}
+		return w, &ServerError{URL: c.base, Status: http.StatusOK, Detail: "the answer is not the requested session", Advice: adviceNotOpencode}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,9 +102,9 @@ func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error
 // CreateSession implements [bgagent.SessionClient]. The session is a child of
 // s.Parent if the server has such a session, and works in its directory unless
 // s.Directory names another. An agent or a model that does not exist and a
-// directory that cannot be read are refused here: the server would accept them,
-// and fail later or never. The error matches [bgagent.ErrUnreachable] where the
-// server cannot be reached and no session was made.
+// directory that cannot be read are refused here, because the server would accept
+// them and fail later or never. The error matches [bgagent.ErrUnreachable] if the
+// server cannot be reached and no session was created.
 func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	in, dir, err := c.newSession(ctx, s)
 	if err != nil {
@@ -116,20 +115,20 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 		return "", unstarted(false, err)
 	}
 	if !isSession(w.ID) {
-		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "a new session came without an id", Advice: adviceNotOpencode}
+		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "the new session has no id", Advice: adviceNotOpencode}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if known := c.sessions[w.ID]; w.ID == s.Parent || known != nil && known.ours {
-		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "a new session came with the id of one that there is already, " + w.ID, Advice: adviceNotOpencode}
+		return "", &ServerError{URL: c.base, Status: http.StatusOK, Detail: "the new session has the id of an existing one, " + w.ID, Advice: adviceNotOpencode}
 	}
 	rec := c.learn(w)
 	rec.ours, rec.empty, rec.rules, rec.ruled = true, true, in.Permission, true
 	return w.ID, nil
 }
 
-// newSession looks up what there is to know before a session is made, and where
-// it works. It starts nothing.
+// newSession looks up what is needed before a session is created, and where it
+// works. It starts nothing.
 func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wireNewSession, dir string, err error) {
 	in = wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
 	dir = s.Directory
@@ -137,7 +136,7 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 		switch parent, err := c.fetch(ctx, s.Parent); {
 		case err == nil:
 			in.ParentID, dir = s.Parent, cmp.Or(dir, parent.Directory)
-		case !errors.Is(err, bgagent.ErrNoSession): // else it is the name of a scope
+		case !errors.Is(err, bgagent.ErrNoSession): // otherwise the parent is the name of a scope
 			return in, "", err
 		}
 	}
@@ -146,8 +145,8 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 	return in, dir, err
 }
 
-// usable checks what the server would not: directory, agent and model. It
-// returns the model in parts.
+// usable checks the directory, the agent and the model, which the server would not
+// check. It returns the model in parts.
 func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireModel, error) {
 	m, err := parseModel(cmp.Or(model, c.cfg.Model))
 	if err != nil {
@@ -164,9 +163,10 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 	return m, c.hasModel(ctx, dir, m)
 }
 
-// readable returns an error if the server cannot read the directory. Asked to
-// list one that does not exist it fails with status 500. It is asked each time: a
-// turn in a directory that has been removed meanwhile would run, and find nothing.
+// readable returns an error if the server cannot read the directory. The server
+// fails with status 500 if it is asked to list such a directory. It is asked each
+// time, because in a directory that was removed since then, a turn would run and
+// find nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {
 		return nil
@@ -182,12 +182,11 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 	case errors.As(err, &e) && (e.Status == 0 || e.Advice == advicePassword || e.Advice == adviceRedirect):
 		return err
 	}
-	return nil // a server without this route decides later
+	return nil // a server without this route checks the directory later
 }
 
 // Abort implements [bgagent.SessionClient]. It returns when the server has
-// answered: the session is idle then, though the events that say so may still be
-// on their way.
+// answered. The session is idle then, but the events that say so may come later.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	if !isSession(id) {
 		return nil
@@ -218,8 +217,8 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	return nil
 }
 
-// calmed waits until no abort of the session is on its way. A prompt that
-// overtakes one may never be run.
+// calmed waits until no abort of the session is in flight. A prompt that overtakes
+// an abort may never be run.
 func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
 		c.mu.Lock()
@@ -258,12 +257,12 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// deletePoll is the pause between two looks at a session that is to be deleted.
+// deletePoll is the pause between two checks of sessions that are to be deleted.
 const deletePoll = 50 * time.Millisecond
 
-// Delete deletes a session and all that descend from it, with their messages. To
-// delete alone would not stop what runs in them, so they are aborted first and
-// waited for, until ctx ends. A session that does not exist is no error.
+// Delete deletes a session and its descendants with their messages. Deleting alone
+// would not stop their turns, so it aborts them first and waits for that until ctx
+// ends. If the session does not exist, Delete returns nil.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	w, err := c.fetch(ctx, id)
 	if errors.Is(err, bgagent.ErrNoSession) {
@@ -295,7 +294,7 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// descendants returns the ids of a session and of all that descend from it.
+// descendants returns the ids of a session and its descendants.
 func (c *Client) descendants(ctx context.Context, top wireSession) ([]string, error) {
 	ids := []string{top.ID}
 	for i := 0; i < len(ids); i++ {

@@ -10,13 +10,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lookups bounds how many sessions are looked up at a time.
+// lookups bounds how many sessions are looked up at the same time.
 const lookups = 8
 
-// Statuses implements [bgagent.TurnStarter]. The server tells, for one directory
-// at a time, which sessions are busy: the others are looked up, so that an idle
-// session is told apart from one that does not exist. What could not be found
-// out is left out of the answer; an error means that nothing could.
+// Statuses implements [bgagent.TurnStarter]. The server lists the busy sessions of
+// one directory at a time. The others are looked up, to distinguish an idle session
+// from one that does not exist. Sessions whose status could not be determined are
+// left out of the answer. An error means that none could.
 func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
 	q := statusQuery{c: c, out: make(map[string]bgagent.SessionStatus, len(ids)), fresh: map[string]bool{}}
 	byDir, unknown := map[string][]string{}, []string{}
@@ -63,7 +63,7 @@ func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent
 // statusQuery is one call of Statuses.
 type statusQuery struct {
 	c     *Client
-	fresh map[string]bool // have just been looked up
+	fresh map[string]bool // sessions that were just looked up
 
 	mu   sync.Mutex
 	out  map[string]bgagent.SessionStatus
@@ -82,7 +82,7 @@ func (q *statusQuery) fail(err error) {
 	q.errs = append(q.errs, err)
 }
 
-// lookUp returns the sessions that exist, and notes those that are gone.
+// lookUp returns the sessions that exist, and notes those that do not.
 func (q *statusQuery) lookUp(ctx context.Context, ids []string) map[string]wireSession {
 	found := map[string]wireSession{}
 	gate := make(chan struct{}, lookups)
@@ -125,8 +125,8 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 		return nil
 	}
 	for id := range busy {
-		if !isSession(id) { // an error, for instance: it says of nobody that he is idle
-			q.fail(&ServerError{URL: q.c.base, Status: http.StatusOK, Detail: "asked for statuses, it sent something else", Advice: adviceNotOpencode})
+		if !isSession(id) { // an error, for instance; it does not mean that the sessions are idle
+			q.fail(&ServerError{URL: q.c.base, Status: http.StatusOK, Detail: "the answer is not a list of statuses", Advice: adviceNotOpencode})
 			return nil
 		}
 	}
@@ -151,7 +151,7 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 	q.c.mu.Lock()
 	up := q.c.stream
 	q.c.mu.Unlock()
-	if !up { // nobody has told of questions
+	if !up { // no stream has reported the questions
 		q.c.findAsks(ctx, dir)
 	}
 	for _, id := range ids {

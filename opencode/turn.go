@@ -14,12 +14,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// StartTurn implements [bgagent.TurnStarter]. It does not overtake an abort of
-// the session. Repeating it with the same p.ID starts no second turn, also not
-// from another process. An agent or a model that does not exist, and a directory
-// that has vanished, are refused here: the server would accept the prompt and
-// never run it. The error matches [bgagent.ErrUnreachable] where the server
-// cannot be reached and the prompt was not sent.
+// StartTurn implements [bgagent.TurnStarter]. It does not overtake an abort of the
+// session. Repeating it with the same p.ID starts no second turn, even from another
+// process. An agent or a model that does not exist and a directory that has
+// vanished are refused here, because the server would accept the prompt and never
+// run it. The error matches [bgagent.ErrUnreachable] if the server cannot be
+// reached and the prompt was not sent.
 func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -34,8 +34,8 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	return unstarted(false, c.send(ctx, id, message, p.ID, p.Text, in))
 }
 
-// ready prepares the session for a prompt and finds the place of its message,
-// which may be there already. It starts nothing.
+// ready prepares the session for a prompt and chooses the id of its message. there
+// reports whether the session already has the message. It starts nothing.
 func (c *Client) ready(ctx context.Context, id string, p bgagent.Prompt) (in wirePrompt, message string, there bool, err error) {
 	dir, err := c.adopt(ctx, id, c.rules(p.Permissions))
 	if err != nil {
@@ -57,9 +57,9 @@ func (p *wirePrompt) setModel(m *wireModel) {
 	}
 }
 
-// adopt makes the session one that this client runs, with these permission
-// rules, and returns its directory. Rules that an earlier process has given it
-// are added to: the last that matches wins.
+// adopt marks the session as one that this client runs, sets the permission rules,
+// and returns its directory. The server appends the rules to those that an earlier
+// process has set; the last matching rule wins.
 func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir string, err error) {
 	c.mu.Lock()
 	s := c.session(id)
@@ -87,12 +87,12 @@ func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir str
 	return w.Directory, nil
 }
 
-// newest is how many messages are read to find the place of a new one, and
-// whether it is there already.
+// newest is how many messages are read to choose the id of a new one and to find
+// out whether it is already there.
 const newest = 8
 
 // place returns the id of the message for a prompt or a notice, and whether the
-// session has it already.
+// session already has the message.
 func (c *Client) place(ctx context.Context, id, key string) (message string, there bool, err error) {
 	c.mu.Lock()
 	s := c.session(id)
@@ -111,7 +111,7 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 		}
 		err := c.do(ctx, call{method: http.MethodGet, path: sessionPath(id, "/message/"+url.PathEscape(message)), out: &m})
 		if err == nil && m.Info.ID != message {
-			err = &ServerError{URL: c.base, Status: http.StatusOK, Detail: "asked for a message, it sent something else", Advice: adviceNotOpencode}
+			err = &ServerError{URL: c.base, Status: http.StatusOK, Detail: "the answer is not the requested message", Advice: adviceNotOpencode}
 		}
 		if err != nil && !missing(err) {
 			return "", false, fmt.Errorf("looking for the prompt in session %s: %w", id, err)
@@ -131,14 +131,14 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 				return m, true, nil
 			}
 			if n, ok := stampOf(m); ok {
-				at = n + 1 // the last one is the newest
+				at = n + 1 // the newest comes last
 			}
 		}
 	}
 	return at.messageID(key), false, nil
 }
 
-// note remembers what has been sent.
+// note remembers a message that was sent.
 func (c *Client) note(id string, x sent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,7 +153,7 @@ func (c *Client) note(id string, x sent) {
 	s.sent = append(s.sent, x)
 }
 
-// send hands a message over. It is noted before: an answer can be lost.
+// send sends a message. It notes the message first, because the answer can be lost.
 func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
 	in.MessageID = message
 	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: text, Metadata: map[string]string{metadataKey: key}}}
@@ -181,11 +181,11 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	return err
 }
 
-// Notify implements [bgagent.Notifier]: the notice becomes a message of the
-// session, for the agent and the model that it was last used with. A session in
-// a turn is [bgagent.ErrBusy] even with Config.SilentNotices: the server answers
-// what comes in the middle of a turn, silent or not. The same notice again is
-// harmless.
+// Notify implements [bgagent.Notifier]. The notice becomes a message of the
+// session, for the agent and the model that it last used. It returns
+// [bgagent.ErrBusy] for a session in a turn, even with Config.SilentNotices,
+// because the server answers messages in the middle of a turn, silent or not.
+// Sending the same notice again is harmless.
 func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -210,7 +210,7 @@ func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error 
 	case bgagent.SessionGone:
 		return c.noSession()
 	case bgagent.SessionUnknown:
-		return errors.New("telling session " + id + ": the server did not tell its status")
+		return errors.New("telling session " + id + ": the server did not return its status")
 	default:
 		return fmt.Errorf("telling session %s: %w", id, bgagent.ErrBusy)
 	}

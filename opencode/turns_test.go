@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// The user rejects a permission in opencode's own window (a bare rejection ends
-// the turn), or the server dies between two model turns: the newest message has
-// the finish "tool-calls" and the session is idle.
+// The user rejects a permission in opencode's own window, where a bare rejection
+// ends the turn, or the server dies between two model turns. The newest message then
+// has the finish "tool-calls" and the session is idle.
 func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
@@ -32,7 +32,7 @@ func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
 	})
 }
 
-// A root session is the user's: no manager has created it.
+// A root session belongs to the user: no manager has created it.
 func TestAUsersSessionIsToldIdleAfterANotice(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})
@@ -49,11 +49,11 @@ func TestAUsersSessionIsToldIdleAfterANotice(t *testing.T) {
 		require.Len(t, r.texts(users), 4)
 		time.Sleep(200 * time.Millisecond)
 		require.NoError(t, other.Abort(t.Context(), users))
-		seconds(1) // the notice is told, and its turn is over
+		seconds(1) // the notice is delivered, and its turn is over
 		idle := false
 		for _, e := range r.told(users, bgagent.HostStatus) {
 			idle = e.Status.State == bgagent.SessionIdle
 		}
-		assert.True(t, idle, "the last that was told of the session is that it is idle: %v", r.told(users, bgagent.HostStatus))
+		assert.True(t, idle, "the last status of the session is idle: %v", r.told(users, bgagent.HostStatus))
 	})
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// What goes over the wire, as far as it is used here. Unknown fields, parts and
-// events are ignored: the server is free to have more of them.
+// The types of the wire, with the fields that are used here. Unknown fields, parts
+// and events are ignored, because the server may have more of them.
 
 type wireSession struct {
 	ID         string     `json:"id"`
@@ -28,7 +28,7 @@ type wireSession struct {
 	} `json:"time"`
 }
 
-// wireModel is a model as a session names it; a prompt says modelID for id.
+// wireModel is a model as a session names it. A prompt writes modelID instead of id.
 type wireModel struct {
 	ID         string `json:"id"`
 	ProviderID string `json:"providerID"`
@@ -48,8 +48,8 @@ type wireNewSession struct {
 	Permission []wireRule `json:"permission,omitempty"`
 }
 
-// wirePrompt has no tools: the server takes them for a new set of rules that
-// replaces those of the session.
+// wirePrompt has no field for tools: the server would take them as a new set of
+// rules that replaces the session's rules.
 type wirePrompt struct {
 	MessageID string           `json:"messageID"`
 	Agent     string           `json:"agent,omitempty"`
@@ -88,7 +88,7 @@ func (s wireStatus) status() bgagent.SessionStatus {
 		out.RetryAt = millis(s.Next)
 		return out
 	}
-	return bgagent.SessionStatus{} // a word of a later version: unknown decides nothing
+	return bgagent.SessionStatus{} // a word of a later version; an unknown state decides nothing
 }
 
 type wireError struct {
@@ -100,7 +100,7 @@ type wireFault struct {
 	Message string `json:"message"`
 }
 
-// UnmarshalJSON reads an error. A mere string is its message.
+// UnmarshalJSON reads an error. A plain string is its message.
 func (e *wireError) UnmarshalJSON(b []byte) error {
 	var text string
 	if json.Unmarshal(b, &text) == nil {
@@ -111,7 +111,7 @@ func (e *wireError) UnmarshalJSON(b []byte) error {
 	return lenient(json.Unmarshal(b, (*plain)(e)))
 }
 
-// stop returns the reason and the sentence of an error that ended a turn.
+// stop returns the reason and the text of an error that ended a turn.
 func (e *wireError) stop() (bgagent.StopReason, string) {
 	text := firstLine(e.Data.Message)
 	if text = cmp.Or(text, e.Name); text == "" {
@@ -128,7 +128,7 @@ func (e *wireError) stop() (bgagent.StopReason, string) {
 	return bgagent.StopError, text
 }
 
-// firstLine returns the first line of a message: the others are a stack trace.
+// firstLine returns the first line of a message. The other lines are a stack trace.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
 	return strings.TrimSpace(s)
@@ -138,7 +138,7 @@ type wireInfo struct {
 	ID        string `json:"id"`
 	SessionID string `json:"sessionID"`
 	Role      string `json:"role"`
-	Summary   bool   `json:"-"` // of an assistant message: it stands for older ones
+	Summary   bool   `json:"-"` // an assistant's message that summarizes older ones
 	Time      struct {
 		Created   float64 `json:"created"`
 		Completed float64 `json:"completed"`
@@ -156,8 +156,8 @@ type wireInfo struct {
 	} `json:"tokens"`
 }
 
-// UnmarshalJSON reads the info of a message. Its summary is true or false with
-// an assistant's message, and an object with a user's.
+// UnmarshalJSON reads the info of a message. Its summary is a boolean in an
+// assistant's message and an object in a user's.
 func (i *wireInfo) UnmarshalJSON(b []byte) error {
 	type plain wireInfo
 	in := struct {
@@ -195,10 +195,9 @@ type wireAsked struct {
 	Question string `json:"question"`
 }
 
-// wireParts are the parts of a message.
 type wireParts []wirePart
 
-// UnmarshalJSON reads the parts one after the other. What is no part is left out.
+// UnmarshalJSON reads the parts one at a time and skips what is not a part.
 func (p *wireParts) UnmarshalJSON(b []byte) error {
 	var l list[wirePart]
 	switch err := decodeList(json.NewDecoder(bytes.NewReader(b)), &l); {
@@ -224,8 +223,8 @@ func (p *wirePart) promptID() string {
 	return id
 }
 
-// continues reports whether opencode has written the part to have an agent go on
-// after a compaction.
+// continues reports whether opencode wrote the part to make an agent go on after a
+// compaction.
 func (p *wirePart) continues() bool {
 	var m struct {
 		Continue bool `json:"compaction_continue"`
@@ -233,8 +232,8 @@ func (p *wirePart) continues() bool {
 	return len(p.Metadata) > 0 && json.Unmarshal(p.Metadata, &m) == nil && m.Continue
 }
 
-// metadataKey is the name under which a part of a prompt carries
-// bgagent.Prompt.ID or bgagent.Notice.ID. The server keeps it.
+// metadataKey is the key of bgagent.Prompt.ID or bgagent.Notice.ID in the metadata
+// of a part. The server keeps it.
 const metadataKey = "bgagent"
 
 type wireMessage struct {
@@ -291,7 +290,7 @@ type wireQuestion struct {
 	Questions []wireAsked `json:"questions"`
 }
 
-// message returns what the port makes of a message.
+// message converts the message for the port.
 func (m *wireMessage) message() bgagent.Message {
 	out := bgagent.Message{ID: m.Info.ID, Time: millis(m.Info.Time.Created)}
 	switch {
@@ -326,19 +325,18 @@ func (m *wireMessage) message() bgagent.Message {
 		}
 	}
 	if out.Role == bgagent.RoleUser && !asks {
-		out.Role = bgagent.RoleOther // the order to compact, for instance
+		out.Role = bgagent.RoleOther // a request to compact, for instance
 	}
 	out.Text, out.Reasoning = text.String(), reasoning.String()
 	return out
 }
 
-// usage returns what a message has cost.
 func (i *wireInfo) usage() bgagent.Usage {
 	t := &i.Tokens
 	return bgagent.Usage{InputTokens: whole(t.Input) + whole(t.Cache.Read) + whole(t.Cache.Write), OutputTokens: whole(t.Output), Cost: max(i.Cost, 0)}
 }
 
-// whole returns a number of tokens. What can be none counts as none.
+// whole returns a number of tokens, or 0 for an impossible one.
 func whole(n float64) int64 {
 	const most = 1 << 50
 	if n > 0 && n < most {
@@ -347,10 +345,9 @@ func whole(n float64) int64 {
 	return 0
 }
 
-// ended says how a message of the agent has ended, if it has. Completed and
-// empty, without an error and without a finish, is what an abort leaves of a
-// model that was to be tried again; with something in it, what a stream leaves
-// that broke off.
+// ended sets how a message of the agent ended, if it has. A completed message
+// without an error and a finish is empty if an abort came before a retry of the
+// model, and not empty if the stream of the model broke off.
 func (m *wireMessage) ended(out *bgagent.Message) {
 	i := &m.Info
 	if i.Error != nil {
@@ -383,23 +380,23 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	}
 }
 
-// empty reports whether the agent has brought forth nothing in the message.
+// empty reports whether the message has no output of the agent.
 func (m *wireMessage) empty() bool {
 	return !slices.ContainsFunc(m.Parts, func(p wirePart) bool {
 		return p.Type == "tool" || (p.Type == "text" || p.Type == "reasoning") && p.Text != ""
 	})
 }
 
-// What opencode says of a call that somebody has declined without a word for the
-// agent. It ends the turn with it.
+// What opencode writes into a call that somebody declined without a message for
+// the agent. The turn ends with it.
 const (
 	questionTool       = "question"
 	declinedQuestion   = "The user dismissed this question"
 	declinedPermission = "The user rejected permission to use this specific tool call"
 )
 
-// declined returns why the turn has ended with the tool calls of the message, or
-// "" where it goes on after them.
+// declined returns why the turn ended with the tool calls of the message, or "" if
+// it goes on after them.
 func (m *wireMessage) declined() (why string) {
 	for i := range m.Parts {
 		p := &m.Parts[i]
@@ -417,8 +414,8 @@ func (m *wireMessage) declined() (why string) {
 	return why
 }
 
-// tool returns the tool call of a part. It is known by the id of the part: model
-// servers use the ids of calls again.
+// tool returns the tool call of a part. Its id is that of the part, because model
+// servers reuse the ids of calls.
 func (p *wirePart) tool() bgagent.MessageTool {
 	state := bgagent.ToolPending
 	switch p.State.Status {
@@ -432,7 +429,7 @@ func (p *wirePart) tool() bgagent.MessageTool {
 	return bgagent.MessageTool{ID: p.ID, Name: p.Tool, State: state}
 }
 
-// separate adds a piece of text; pieces are paragraphs of their own.
+// separate appends a piece of text as a paragraph of its own.
 func separate(b *strings.Builder, s string) {
 	if b.Len() > 0 && s != "" {
 		b.WriteString("\n\n")

@@ -1,13 +1,14 @@
-// Package inside lets tests of other packages look into a manager. The root
-// package fills it in; nothing but tests calls it. Managers are passed as any,
-// because this package cannot import theirs.
+// Package inside lets tests of other packages look into a manager. Only tests
+// call its functions; the root package sets them. Managers are passed as any
+// because this package cannot import the root package.
 package inside
 
-// CheckNow returns an error when the state of a *bgagent.BackgroundManager
+// CheckNow returns an error if the state of a *bgagent.BackgroundManager
 // breaks an invariant.
 var CheckNow func(m any) error
 
-// CheckAlways has the invariants of a *bgagent.BackgroundManager checked at the
-// end of every update. It calls broken, with the manager's lock held, for every
-// violation; nil panics, so that the test shows the update that broke them.
+// CheckAlways makes a *bgagent.BackgroundManager check its invariants at the end
+// of every update. It calls broken, with the manager's lock held, for every
+// violation. If broken is nil, a violation panics, so that the test shows the
+// update that caused it.
 var CheckAlways func(m any, broken func(error))

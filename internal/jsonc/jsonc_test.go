@@ -40,7 +40,7 @@ func TestPlacesAreCountedInCharacters(t *testing.T) {
 		require.Equal(t, Origin{"f", 2, 12}, list[1].Origin())
 		require.Equal(t, `["→",true]`, members[0].Value.String())
 		require.Equal(t, Origin{"f", 3, 6}, members[1].Value.Origin())
-		require.Equal(t, Origin{"f", 1, 1}, v.Origin(), "the mark counts for no column")
+		require.Equal(t, Origin{"f", 1, 1}, v.Origin(), "the mark takes no column")
 	}
 }
 
@@ -87,8 +87,8 @@ func TestKeysAreQuotedWhereTheyMustBe(t *testing.T) {
 	require.Equal(t, `["`+strings.Repeat("a", 120)+`"]`, Key("", strings.Repeat("a", 200)))
 }
 
-// What has been parsed says the same when it is written and parsed again, and all
-// places are in the file.
+// A parsed value stays the same when it is written and parsed again, and all
+// places lie in the file.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"", "{}", "//", "[[", "{\"a\": null,}", "\ufeff{}", "{\"\xff\": 1}", "/* [ */ {}", "[1, // ö\r\n\"→\", {\"b\": [tru]}]",

@@ -11,24 +11,24 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// MaxDepth is how deep brackets may stand in one another. The parser recurses,
-// and a megabyte of brackets would cost it gigabytes of stack.
+// MaxDepth is how many levels of brackets a file may have. The parser recurses,
+// so a megabyte of brackets would need gigabytes of stack.
 const MaxDepth = 200
 
-// Empty is the problem of a file that holds white space and comments alone. The
-// caller knows what to write instead.
+// Empty is the problem of a file with nothing but white space and comments. Only
+// the caller knows what to write instead.
 const Empty = "is empty"
 
 const byteOrderMark = "\xef\xbb\xbf"
 
-// ErrorFunc makes an error of the caller's own type. The key is empty when the
-// error is not about one. The problem is one line without a full stop.
+// ErrorFunc makes an error of the caller's own type. The key is empty if the error
+// is not about one. The problem is one line without a full stop.
 type ErrorFunc func(at Origin, key, problem string) error
 
-// Parse reads a whole file. The name is what origins and errors call it. A
-// byte-order mark is read past and counts for no column. Every error about the
-// file, those of [Value.Errorf] and [Member.Errorf] included, is made by fail.
-// The values keep data, which must not be changed afterwards.
+// Parse reads a whole file. Origins and errors call it by name. A byte-order mark
+// is skipped and takes no column. fail makes every error about the file,
+// including those of [Value.Errorf] and [Member.Errorf]. The values refer to data,
+// which must not be changed afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	f := &file{name: name, lines: newLines(data), fail: fail}
@@ -44,7 +44,7 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	if i := tooDeep(data); i >= 0 {
 		return problem(i, "is nested more than %d levels deep", MaxDepth)
 	}
-	// A line comment may end with the file, which the parser does not know.
+	// A line comment may end at the end of the file, but the parser wants a newline.
 	v, err := hujson.Parse(append(data[:len(data):len(data)], '\n'))
 	if err != nil {
 		offset, what := syntaxError(data, v, err)
@@ -55,14 +55,14 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 
 // syntaxError returns what the parser found wrong, and where.
 func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem string) {
-	if v.Value == nil && len(v.BeforeExtra) > len(data) { // white space and comments only
+	if v.Value == nil && len(v.BeforeExtra) > len(data) { // only white space and comments
 		return 0, Empty
 	}
 	end := len(bytes.TrimRight(data, " \t\r\n"))
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return end, "ends too early; a bracket, a quotation mark or a comment is not closed"
 	}
-	// The parser tells the place in its text only, the column in bytes.
+	// The parser gives the place only in its text, with the column in bytes.
 	var line, column int
 	problem = err.Error()
 	if _, scan := fmt.Sscanf(problem, "hujson: line %d, column %d:", &line, &column); scan == nil {
@@ -71,7 +71,7 @@ func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem st
 		}
 	}
 	if lit, ok := strings.CutPrefix(problem, "invalid literal: "); ok {
-		problem = quote(lit) + " is not a value; it must be a number, true, false, null or a string in quotation marks; keys stand in quotation marks, too"
+		problem = quote(lit) + " is not a value; it must be a number, true, false, null or a string in quotation marks; keys need quotation marks, too"
 		if strings.HasPrefix(lit, `"`) {
 			problem = "the string " + quote(lit) + " is broken; is a quotation mark missing, or a backslash not doubled?"
 		}
@@ -79,9 +79,9 @@ func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem st
 	return min(offsetOf(data, line, column), end), "is not JSON with comments: " + problem
 }
 
-// tooDeep returns where brackets first stand too deep, or -1. Up to the first
-// syntax error, where the parser stops, it sees the same strings and comments
-// as the parser does.
+// tooDeep returns the offset of the first bracket that is nested too deep, or -1.
+// Up to the first syntax error, where the parser stops, it sees the same strings
+// and comments as the parser.
 func tooDeep(b []byte) int {
 	depth := 0
 	for i := 0; i < len(b); i++ {
@@ -109,8 +109,8 @@ func tooDeep(b []byte) int {
 	return -1
 }
 
-// commentEnd returns how many bytes to go on from the slash at the beginning of
-// b to the end of a comment: 0 where there is none, -1 where it has no end.
+// commentEnd returns how many bytes lie between the slash at the beginning of b
+// and the last byte of its comment: 0 if there is no comment, -1 if it has no end.
 func commentEnd(b []byte) int {
 	end := ""
 	switch {
@@ -128,7 +128,7 @@ func commentEnd(b []byte) int {
 	return 1 + n + len(end)
 }
 
-// firstInvalid returns where b first is not UTF-8, or its length.
+// firstInvalid returns the offset of the first invalid UTF-8 in b, or its length.
 func firstInvalid(b []byte) int {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])

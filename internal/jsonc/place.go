@@ -13,7 +13,7 @@ type Origin struct {
 	Line, Column int // from 1; the column counts characters
 }
 
-// file is what all values of a file share.
+// file holds what all values of a file share.
 type file struct {
 	name  string
 	lines lines
@@ -25,16 +25,16 @@ func (f *file) origin(offset int) Origin {
 	return Origin{f.name, line, column}
 }
 
-// blockSize is how many bytes at most are looked at to find a column. Counting from
-// the beginning of the line would take minutes for a file of one long line with
-// many values.
+// blockSize is how many bytes are read at most to find a column. For a file of
+// one long line with many values, counting from the beginning of the line would
+// take minutes.
 const blockSize = 1 << 10
 
 // lines turns offsets into lines and columns.
 type lines struct {
 	data   []byte
-	begin  []int // where each line begins
-	blocks []int // how many characters begin before each block
+	begin  []int // the offset of each line
+	blocks []int // the number of characters before each block
 }
 
 func newLines(data []byte) lines {
@@ -56,7 +56,8 @@ func newLines(data []byte) lines {
 	return l
 }
 
-// place returns the line and the column of an offset. All before it must be UTF-8.
+// place returns the line and the column of an offset. All data before the offset
+// must be valid UTF-8.
 func (l *lines) place(offset int) (line, column int) {
 	offset = max(0, min(offset, len(l.data)))
 	line = sort.SearchInts(l.begin, offset+1)
@@ -78,7 +79,7 @@ func runeStarts(b []byte) (n int) {
 	return n
 }
 
-// offsetOf is where a line and a column in bytes are; 0 for a line of 0.
+// offsetOf returns the offset of a line and a column in bytes, or 0 for line 0.
 func offsetOf(b []byte, line, column int) int {
 	at := 0
 	for ; line > 1; line-- {

@@ -1,9 +1,9 @@
-// Package jsonc reads JSON with comments and trailing commas, and remembers
-// where each value stands, so that an error about a value can name its place.
+// Package jsonc reads JSON with comments and trailing commas. It remembers the
+// place of each value, so that errors can name it.
 //
 // The syntax is that of [hujson]. This package adds what hujson leaves to its
-// callers: places in characters, a bound of depth, byte-order marks, comments that
-// end with the file, and errors that say what would be right.
+// callers: places in characters, a bound on the depth, byte-order marks, comments
+// at the end of the file, and errors that say what would be right.
 //
 // [hujson]: https://pkg.go.dev/github.com/tailscale/hujson
 package jsonc
@@ -16,8 +16,7 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// Value is a value of a file with the place where it stands. It is safe for
-// concurrent use.
+// Value is a value in a file, with its place. It is safe for concurrent use.
 type Value struct {
 	file *file
 	v    hujson.Value
@@ -33,7 +32,7 @@ type Member struct {
 // At returns where the name begins.
 func (m Member) At() Origin { return m.Value.file.origin(m.name) }
 
-// Errorf returns an error at the name.
+// Errorf returns an error at the place of the name.
 func (m Member) Errorf(key, format string, args ...any) error {
 	return m.Value.file.fail(m.At(), key, fmt.Sprintf(format, args...))
 }
@@ -41,7 +40,7 @@ func (m Member) Errorf(key, format string, args ...any) error {
 // Origin returns where the value begins.
 func (v Value) Origin() Origin { return v.file.origin(v.v.StartOffset) }
 
-// Errorf returns an error at the value, which is that of the key.
+// Errorf returns an error at the place of the value. The key names the value.
 func (v Value) Errorf(key, format string, args ...any) error {
 	return v.file.fail(v.Origin(), key, fmt.Sprintf(format, args...))
 }
@@ -49,8 +48,8 @@ func (v Value) Errorf(key, format string, args ...any) error {
 // IsNull reports whether the value is null.
 func (v Value) IsNull() bool { return v.v.Value.Kind() == 'n' }
 
-// Members returns the entries of an object in their order, and false for
-// anything else. A name may come twice.
+// Members returns the entries of an object in order, and false for anything else.
+// A name may occur twice.
 func (v Value) Members() ([]Member, bool) {
 	obj, ok := v.v.Value.(*hujson.Object)
 	if !ok {
@@ -76,7 +75,7 @@ func (v Value) Elements() ([]Value, bool) {
 	return out, true
 }
 
-// Text returns a string, and false for anything else.
+// Text returns the value of a string, and false for anything else.
 func (v Value) Text() (string, bool) {
 	lit, _ := v.v.Value.(hujson.Literal)
 	if lit.Kind() != '"' {
@@ -94,8 +93,7 @@ func (v Value) Number() (string, bool) {
 	return string(lit), true
 }
 
-// Bool returns true or false as they are written, and ok false for anything
-// else.
+// Bool returns a boolean. ok is false for anything else.
 func (v Value) Bool() (value, ok bool) {
 	kind := v.v.Value.Kind()
 	return kind == 't', kind == 't' || kind == 'f'
@@ -125,11 +123,11 @@ func (v Value) Describe() string {
 	return v.String()
 }
 
-// maxName is how many bytes of a name stand in a path without quotation marks.
+// maxName is how many bytes of a name a path shows without quotation marks.
 const maxName = 120
 
-// Key names an entry of an object in errors: path.name, or path["na me"] where the
-// name is not a plain one.
+// Key names an entry of an object in errors: path.name, or path["na me"] if the
+// name needs quotation marks.
 func Key(path, name string) string {
 	plain := name != "" && len(name) <= maxName && strings.IndexFunc(name, func(r rune) bool {
 		return r >= utf8.RuneSelf || !strings.ContainsRune("$-_", r) && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
@@ -143,8 +141,8 @@ func Key(path, name string) string {
 	return path + "." + name
 }
 
-// Index is how a path goes on to an entry whose name may be anything: ["na me"].
+// Index is the part of a path for an entry with any name: ["na me"].
 func Index(name string) string { return "[" + quote(name) + "]" }
 
-// quote writes text of a file in an error, kept short.
+// quote quotes text of a file in an error, and keeps it short.
 func quote(s string) string { return fmt.Sprintf("%.120q", s) }

@@ -10,7 +10,7 @@ import (
 
 const ellipsis = "…"
 
-// Head returns at most the first n bytes of s, and no half rune.
+// Head returns at most the first n bytes of s. It never cuts a rune.
 func Head(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -21,7 +21,7 @@ func Head(s string, n int) string {
 	return s[:n]
 }
 
-// Tail returns at most the last n bytes of s, and no half rune.
+// Tail returns at most the last n bytes of s. It never cuts a rune.
 func Tail(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -33,11 +33,11 @@ func Tail(s string, n int) string {
 	return s[i:]
 }
 
-// Valid returns s as UTF-8.
+// Valid returns s as UTF-8. U+FFFD replaces invalid bytes.
 func Valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// Invisible reports whether nothing of s would be seen: it is spaces, control and
-// format characters, variation selectors and fillers alone.
+// Invisible reports whether s shows nothing: it holds only spaces, control and
+// format characters, variation selectors and fillers.
 func Invisible(s string) bool { return strings.IndexFunc(s, visible) < 0 }
 
 func visible(r rune) bool {
@@ -46,9 +46,9 @@ func visible(r rune) bool {
 		!unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// Joined returns s with its lines as one, of at most max bytes. It leaves every
-// character that is no space as it is, for records that programs read. Text for a
-// model goes through [OneLine].
+// Joined returns s as one line of at most max bytes. It keeps every character that
+// is not white space, for records that programs read. Text for a model goes
+// through [OneLine].
 func Joined(s string, max int) string {
 	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
 		s = strings.Join(strings.Fields(s), " ")
@@ -60,8 +60,8 @@ func Joined(s string, max int) string {
 	return s
 }
 
-// Ends is Joined for text whose end tells as much as its beginning: what does not
-// fit is left out of the middle.
+// Ends is Joined for text whose end matters as much as its beginning: it cuts the
+// middle.
 func Ends(s string, max int) string {
 	s = Joined(s, len(s)+1)
 	if len(s) <= max {
@@ -72,10 +72,10 @@ func Ends(s string, max int) string {
 	return strings.TrimRight(Head(s, head), " ") + gap + strings.TrimLeft(Tail(s, max-len(gap)-head), " ")
 }
 
-// OneLine makes text from outside one line of at most max bytes: white space and
-// control characters become single spaces, escape sequences and invisible format
-// characters (direction marks, tags) go, except the joiners that scripts and emoji
-// need.
+// OneLine makes text from outside one line of at most max bytes. White space and
+// control characters become single spaces. Escape sequences and invisible format
+// characters such as direction marks and tags are dropped. The joiners that scripts
+// and emoji need stay.
 func OneLine(s string, max int) string {
 	if len(s) <= max && isPlain(s) {
 		return s
@@ -86,7 +86,7 @@ func OneLine(s string, max int) string {
 	const joiner, nonJoiner = '\u200d', '\u200c'
 	var b strings.Builder
 	gap := false
-	for _, r := range s { // an invalid byte comes as U+FFFD
+	for _, r := range s { // range yields U+FFFD for an invalid byte
 		switch {
 		case unicode.IsSpace(r) || unicode.IsControl(r):
 			gap = b.Len() > 0
@@ -106,11 +106,11 @@ func OneLine(s string, max int) string {
 	return b.String()
 }
 
-// escapes begin an escape sequence, with ESC or as a control character of their own.
+// escapes are the characters that begin an escape sequence.
 const escapes = "\x1b\u0090\u0098\u009b\u009d\u009e\u009f"
 
 // isPlain reports whether s is one line of printable ASCII with single spaces
-// between words, as most text is: there is nothing to do about it then.
+// between words. Most text is, and needs no cleaning.
 func isPlain(s string) bool {
 	last := byte(' ')
 	for i := range len(s) {

@@ -1,15 +1,15 @@
-// Package mdtext holds the forms that Markdown for a model is made of, and what
-// makes text from outside safe to stand in them: whatever it holds, it cannot begin
-// a line, end a cell, a code span or a fence.
+// Package mdtext builds Markdown for a model and makes text from outside safe to
+// put into it. Such text cannot begin a line or end a cell, a code span or a fence,
+// whatever it contains.
 //
-// What acts on a terminal is taken out by package cleantext, which this package
-// uses. The two are apart because a program's output for files and terminals is
-// cleaned, too, and is no Markdown.
+// This package uses package cleantext to remove what acts on a terminal. The two
+// are separate because the output of programs for files and terminals is cleaned
+// too, and is not Markdown.
 package mdtext
 
 import "strings"
 
-// CellMax is how many bytes a cell of a table has at most.
+// CellMax is the maximum length of a table cell in bytes.
 const CellMax = 1024
 
 // Builder builds a text. The zero value is empty and ready to use.
@@ -26,20 +26,20 @@ func (b *Builder) Line(parts ...string) {
 // Field writes a line with a label and a value.
 func (b *Builder) Field(label, value string) { b.Line(label, ": ", value) }
 
-// Row writes a row of a table. Whatever the cells hold, it is one row of that
+// Row writes a row of a table. Whatever the cells contain, it is one row with that
 // many cells. The cells are changed in place.
 func (b *Builder) Row(cells ...string) {
 	b.safeRow(safeCells(cells))
 }
 
-// TableHead writes the head of a table and the line below it.
+// TableHead writes the head of a table and the delimiter row.
 func (b *Builder) TableHead(cells ...string) {
 	b.Row(cells...)
 	b.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
 }
 
-// Table writes a head and as many rows as fit into room bytes together, and
-// returns how many rows they are. The cells are changed in place.
+// Table writes a head and as many rows as fit into room bytes, and returns the
+// number of rows. The cells are changed in place.
 func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
 	b.TableHead(head...)
 	room += b.Len()
@@ -57,7 +57,7 @@ func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
 	return shown
 }
 
-// safeRow writes a row of cells that are safe already.
+// safeRow writes a row of cells that are already safe.
 func (b *Builder) safeRow(cells []string) {
 	b.WriteByte('|')
 	for _, c := range cells {
@@ -76,8 +76,8 @@ func safeCells(cells []string) []string {
 	return cells
 }
 
-// escapeCell escapes what would end a cell. Backslashes are doubled only where
-// they stand before a bar, so that paths stay as they are.
+// escapeCell escapes what would end a cell. It doubles backslashes only before a
+// bar, so that paths stay as they are.
 func escapeCell(s string) string {
 	if !strings.Contains(s, "|") {
 		return s

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// uncode returns what a code span holds.
+// uncode returns the content of a code span.
 func uncode(s string) string {
 	n := len(s) - len(strings.TrimLeft(s, "`"))
 	s = s[n : len(s)-n]

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s; from a day on
-// in whole hours: 21d 0h.
+// Span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s. From one day on
+// it writes whole hours: 21d 0h.
 func Span(d time.Duration) string {
 	s := int64(max(d, 0) / time.Second)
 	switch {
@@ -22,7 +22,7 @@ func Span(d time.Duration) string {
 	}
 }
 
-// fewSeconds are the durations that most often have to be written.
+// fewSeconds holds the most frequent durations.
 var fewSeconds = func() (names [60]string) {
 	for i := range names {
 		names[i] = strconv.Itoa(i) + "s"
@@ -30,7 +30,8 @@ var fewSeconds = func() (names [60]string) {
 	return names
 }()
 
-// Setting writes a duration as Go and configurations do; from a day on as [Span].
+// Setting writes a duration as Go and configurations do. From one day on it is
+// [Span].
 func Setting(d time.Duration) string {
 	if d >= 24*time.Hour {
 		return Span(d)

@@ -7,10 +7,10 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Quote is strconv.Quote for text that goes into a sentence, kept short.
+// Quote is strconv.Quote for text in a sentence, and keeps it short.
 func Quote(s string) string { return fmt.Sprintf("%.120q", s) }
 
-// Code makes a code span of at most max bytes of text from outside.
+// Code makes text from outside a code span. The text has at most max bytes.
 func Code(s string, max int) string {
 	s = OneLine(s, max)
 	if s != "" && strings.IndexByte(s, '`') < 0 {
@@ -25,8 +25,8 @@ func Code(s string, max int) string {
 
 // Fence puts text from outside into a fence that nothing in it can end.
 func Fence(s string) string {
-	s = cleantext.String(s) // first: what goes may stand between two runs of ticks
-	// A run without end would make a fence without end.
+	s = cleantext.String(s) // first: what is dropped may separate two runs of ticks
+	// A run of ticks without a bound would need a fence without a bound.
 	const run = "````````````````````````````````"
 	s = strings.ReplaceAll(s, run, run+" ")
 	ticks := strings.Repeat("`", max(3, longestRun(s, '`')+1))

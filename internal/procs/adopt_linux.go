@@ -7,13 +7,14 @@ import (
 	"syscall"
 )
 
-// ReapAdopted waits for every child of this process that has ended and that
-// nobody here has started: a process becomes the child of this one when it loses
-// its parent and this one is process 1 of a container or a subreaper. It may be
-// called only where all programs are started by this package: what somebody else
-// starts here would be waited for too. It returns how many there were.
+// ReapAdopted reaps the adopted children of this process that have ended, and
+// returns their number. A process becomes a child of this one when its parent
+// ends and this one is process 1 of a container or a subreaper.
 //
-// Those that end while a turn is being ended are waited for without it.
+// It may be called only where this package starts all programs. Otherwise it
+// would also reap the programs that others have started.
+//
+// Adopted children that end while a turn is being ended are reaped without it.
 func ReapAdopted() (n int) {
 	running.starting.Lock()
 	defer running.starting.Unlock()
@@ -33,7 +34,7 @@ func ReapAdopted() (n int) {
 	return n
 }
 
-// reapAdopted waits for a child that has ended, and that nobody else waits for.
+// reapAdopted reaps a child that has ended and that nobody else waits for.
 func reapAdopted(pid int) bool {
 	got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	return err == nil && got == pid

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAHostThatAdoptsKeepsNoZombies runs itself again, in a process of its own:
-// whether a process adopts holds for the whole of it.
+// TestAHostThatAdoptsKeepsNoZombies runs itself again in a process of its own,
+// because being a subreaper is a property of the whole process.
 func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 	const again = "PROCS_TEST_ADOPTS"
 	if os.Getenv(again) == "" {
@@ -31,10 +31,10 @@ func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 		p := shell(t, dir, escapes["a session in a session"]+"\nuntil [ -s $dir/pids ]; do sleep 0.01; done")
 		require.NoError(t, p.Finish(0))
 		for _, pid := range written(t, dir) {
-			require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "what a turn has left is a zombie")
+			require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "the turn left a zombie")
 		}
 	}
-	// One that ends by itself while the turn goes on was never seen alive.
+	// An orphan that ends while the turn goes on was never seen alive.
 	dir := t.TempDir()
 	p := shell(t, dir, `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids" & exit' & sleep 600`)
 	require.Eventually(t, func() bool {
@@ -48,7 +48,7 @@ func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 	p.Stop(nil, 0)
 	require.NoError(t, p.Finish(0))
-	require.Equal(t, "signal: killed", p.State().String(), "what was started here is waited for by who has started it")
+	require.Equal(t, "signal: killed", p.State().String(), "the program was reaped by somebody other than its starter")
 	require.Empty(t, strings.Fields(string(childrenOfSelf(t))))
 }
 

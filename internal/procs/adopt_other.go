@@ -2,5 +2,5 @@
 
 package procs
 
-// ReapAdopted does nothing: processes are adopted by process 1 alone here.
+// ReapAdopted does nothing: here only process 1 adopts processes.
 func ReapAdopted() int { return 0 }

@@ -12,35 +12,35 @@ import (
 // ending says which processes are to be ended.
 type ending struct {
 	is    func(seen) bool
-	since func() uint64 // none of them was started before; see stat.start
-	first func() look   // may rest before it looks, and relies on what earlier looks have seen
-	again func() look   // looks at once, at everybody; for those that run away from the first
+	since func() uint64 // no such process was started earlier; see stat.start
+	first func() look   // may rest first, and may use what earlier looks have seen
+	again func() look   // looks at once and reads everything anew; for processes that outrun first
 	grace time.Duration
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
-// unclearTime is how long one may look again because of processes in the middle
-// of exec: a few milliseconds are usual, but a program on a dead file system can
-// hang there.
+// unclearTime bounds the repeated looks at processes in the middle of exec. They
+// usually take a few milliseconds, but a program on a dead file system can hang
+// there.
 const unclearTime = time.Second
 
-// maxBlind is how many looks in a row may have missed somebody who came and went.
+// maxBlind is how many looks in a row may be blind; see look.
 const maxBlind = 4
 
-// chase is in how many looks there may be somebody new before it takes others.
+// chase is how many looks may find new processes before again replaces first.
 const chase = 3
 
-// attempt is the last signal that a process was sent, and what came of it.
+// attempt is the last signal sent to a process, and the result.
 type attempt struct {
 	sent    syscall.Signal
 	err     error
 	command string
 }
 
-// end ends the processes: they are asked to, and killed after the grace time. It
-// returns when a look that has missed nobody finds none of them that it may end,
-// and when killed ones do not disappear in time. The error names those that are
-// left.
+// end sends SIGTERM to the processes and kills them after the grace time. It
+// returns when a look that was not blind finds none of them that it may end, or
+// when killed processes do not disappear in time. The error names the processes
+// that are left.
 func end(e ending) ([]Process, error) {
 	tried := map[identity]attempt{}
 	began := time.Now()
@@ -86,13 +86,13 @@ func end(e ending) ([]Process, error) {
 			looking = e.again
 		}
 		if !fresh || sig != syscall.SIGKILL {
-			time.Sleep(pause) // else there may be more starting than ending
+			time.Sleep(pause) // no pause before a kill: processes may start faster than they end
 		}
 	}
 }
 
-// try sends a signal to a process. The command line is read first: a process that
-// is about to end has lost it.
+// try sends a signal to a process. It reads the command line first, because a
+// process that is about to end has lost it.
 func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	if command == "" {
 		command = commandOf(id.pid)
@@ -100,9 +100,9 @@ func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	return attempt{sig, e.send(id.pid, id.start, sig), command}
 }
 
-// left returns those of the look that are to be ended, and those that have been
-// told to and have not ended: on its way out a process loses its environment
-// before it is gone.
+// left returns the processes of the look that are to be ended. It adds those that
+// were signalled and have not ended: a process loses its environment before it is
+// gone.
 func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 	for _, s := range l.list {
 		if _, known := tried[s.identity]; !known && s.cached && e.is(s) {
@@ -124,11 +124,11 @@ func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 	return left
 }
 
-// split tells those that were ended from those that are left.
+// split separates the processes that were ended from those that are left.
 func (e ending) split(tried map[identity]attempt, left []identity) (ended []Process, err error) {
 	var names []string
 	for _, id := range left {
-		if _, known := tried[id]; !known { // it was found when the time was over
+		if _, known := tried[id]; !known { // it was found after the deadline
 			tried[id] = e.try(id, syscall.SIGKILL, "")
 		}
 	}

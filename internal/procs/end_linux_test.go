@@ -24,7 +24,7 @@ func TestAProcessOfAnotherUserIsNamedAndNotWaitedFor(t *testing.T) {
 		is:    func(s seen) bool { return within(s.turn, p.turn) },
 		since: func() uint64 { return 0 },
 		first: look, again: look, grace: time.Hour,
-		send: func(int, uint64, os.Signal) error { // what the system says of somebody else's
+		send: func(int, uint64, os.Signal) error { // what the system answers for another user's process
 			signals++
 			return &os.SyscallError{Syscall: "pidfd_send_signal", Err: syscall.EPERM}
 		},
@@ -33,7 +33,7 @@ func TestAProcessOfAnotherUserIsNamedAndNotWaitedFor(t *testing.T) {
 	require.ErrorContains(t, err, "), which belongs to another user")
 	require.Empty(t, ended)
 	require.Equal(t, 1, signals)
-	require.Less(t, time.Since(began), time.Minute, "though an hour is allowed for an end")
+	require.Less(t, time.Since(began), time.Minute, "it waited for the grace time of an hour")
 	st, there := readStat(pids[0])
 	require.True(t, there && !st.over())
 }

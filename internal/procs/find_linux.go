@@ -9,16 +9,16 @@ import (
 )
 
 // Find returns the processes of this user that belong to the run with the
-// instance id, in the order of their numbers. A process is one of them when its
-// environment says so, and when it is the same process after that was read as
-// before.
+// instance id, ordered by their numbers. A process belongs to the run if its
+// environment says so and its identity is the same before and after the
+// environment is read.
 //
-// This process and those above it are left out, and so is what keep says; spared is
-// how many there were of them. Nil keeps nobody.
+// Find leaves out this process, the processes above it and those that keep
+// reports. spared is their number. If keep is nil, it reports none.
 //
-// It looks again when somebody was in the middle of a call of exec, where a
-// process shows no environment, and when somebody may have been missed. Where
-// other processes cannot be looked at, the error is [errors.ErrUnsupported].
+// Find looks again if a process was in the middle of exec, where it shows no
+// environment, or if a process may have been missed. If other processes cannot
+// be read here, the error is [errors.ErrUnsupported].
 func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -43,10 +43,10 @@ func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	}
 }
 
-// EndInstance ends every process that [Find] finds: each is asked with SIGTERM,
-// and killed after the grace time, at once when that is 0. It goes on until
-// nobody is found, and returns those that it has ended, and how many were spared.
-// The error names those that it could not end.
+// EndInstance ends every process that [Find] finds. It sends SIGTERM and kills
+// after the grace time; if that is 0, it kills at once. It goes on until Find
+// finds nothing. It returns the processes that it has ended and how many it
+// spared. The error names those that it could not end.
 func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -57,8 +57,8 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun is the ending of the processes of a run. The set is filled with those that
-// are spared.
+// ofRun returns the ending of a run's processes. The ending adds the processes
+// that it spares to the returned set.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
 		return ending{}, nil, fmt.Errorf("looking for the processes of a run: %w", errors.Join(err, errNoInstance))
@@ -99,5 +99,5 @@ func ancestors() map[int]bool {
 	return all
 }
 
-// errNoInstance is for those who look for nobody's processes.
+// errNoInstance refuses an empty id: processes that belong to no run are not one run's.
 var errNoInstance = errors.New("it has no instance id")

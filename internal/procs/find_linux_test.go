@@ -15,7 +15,7 @@ import (
 )
 
 // sh runs a script with the environment and returns the first line that it
-// prints. What it leaves is ended with the test.
+// prints. The script's processes are ended with the test.
 func sh(t *testing.T, script string, env ...string) string {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", script)
@@ -59,7 +59,7 @@ func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
 	require.GreaterOrEqual(t, len(gone), 3)
 	for _, pid := range []string{sleeper, deaf, stopped} {
 		_, alive := statOf(number(t, pid))
-		require.False(t, alive, "a process of the run is left")
+		require.False(t, alive, "a process of the run still runs")
 	}
 	for _, pid := range others {
 		_, alive := statOf(number(t, pid))
@@ -69,7 +69,7 @@ func TestTheProcessesOfARunAreFoundAndEnded(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, found)
 	_, _, err = Find("", nil)
-	require.Error(t, err, "everybody's processes are not one run's")
+	require.Error(t, err, "without an id, the processes belong to no run")
 }
 
 func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
@@ -88,9 +88,9 @@ func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
 	require.Len(t, ended, 1)
 	require.Equal(t, 1, spared)
 	_, alive := statOf(number(t, within))
-	require.True(t, alive, "an agent of a run that lives was ended")
+	require.True(t, alive, "an agent of a live run was ended")
 
-	// This test, started once more in a run that is dead: it and those above it go on.
+	// The test starts itself again in a dead run: it and the processes above it go on.
 	if os.Getenv("TEST_WITHIN") == "" {
 		cmd := exec.Command("sh", "-c", `"$0" -test.run=TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks; exit $?`, os.Args[0])
 		cmd.Env = append(os.Environ(), "TEST_WITHIN="+dead+"-above", InstanceVariable+"="+dead+"-above")

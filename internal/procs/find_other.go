@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Find fails with [errors.ErrUnsupported]: the environment of other processes
-// cannot be read here.
+// Find fails with [errors.ErrUnsupported], because the environment of other
+// processes cannot be read here.
 func Find(string, Keep) (list []Process, spared int, err error) {
 	return nil, 0, fmt.Errorf("looking for the processes of a run: %w", errors.ErrUnsupported)
 }

@@ -6,26 +6,26 @@ import (
 	"strings"
 )
 
-// maxInstance is how long an instance id may be, in bytes.
+// maxInstance is the maximum length of an instance id, in bytes.
 const maxInstance = 128
 
-// CheckInstance says what is wrong with an instance id; nothing is wrong with
-// an empty one, which means that there is none.
+// CheckInstance returns what is wrong with an instance id. An empty id is valid
+// and means that there is none.
 func CheckInstance(id string) error {
 	if len(id) > maxInstance {
-		return fmt.Errorf("has %d bytes; %d is the most", len(id), maxInstance)
+		return fmt.Errorf("has %d bytes; it may have at most %d", len(id), maxInstance)
 	}
 	if strings.ContainsFunc(id, func(r rune) bool {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
 		return !letter && !(r >= '0' && r <= '9') && !strings.ContainsRune("-_.", r)
 	}) {
-		return fmt.Errorf("is %q; it may hold letters, digits, and the characters - _ . only", id)
+		return fmt.Errorf("is %q; only letters, digits and the characters - _ . are allowed", id)
 	}
 	return nil
 }
 
-// behind returns the ids that stand behind the run's in a value of
-// InstanceVariable, and whether the value names the run.
+// behind returns the ids that follow the run's id in a value of InstanceVariable,
+// and whether the value contains the run's id.
 func behind(value, id string) (inner []string, its bool) {
 	ids := strings.Split(value, "/")
 	i := slices.Index(ids, id)

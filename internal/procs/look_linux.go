@@ -10,35 +10,35 @@ import (
 	"unsafe"
 )
 
-// identity belongs to one process and no other until the machine starts again.
+// identity belongs to one process only until the machine restarts.
 type identity struct {
 	pid   int
 	start uint64
 }
 
-// seen is a process as a look has seen it.
+// seen is a process as a look saw it.
 type seen struct {
 	identity
 	session  int
-	parent   int    // of one that has ended
+	parent   int    // set only if the process has ended
 	turn     string // value of TurnVariable
 	instance string // value of InstanceVariable
-	cached   bool   // an earlier look has seen it so
+	cached   bool   // this comes from an earlier look
 }
 
-// look is what one look at the table of processes has found.
+// look is the result of one look at the table of processes.
 type look struct {
-	list []seen // of those that have a mark, or are in the session of a program of ours
-	// blind says that somebody may have been missed: the numbers of processes began
-	// again from below, or a process ended before it could be read, which may have
-	// started another. Otherwise nobody was: a look goes upwards, and a child has a
-	// higher number than its parent.
+	list []seen // processes that have a mark or are in the session of one of our programs
+	// blind means that a process may have been missed: the numbers of processes
+	// wrapped around, or a process ended before it could be read and may have
+	// started another. Otherwise no process was missed, because a look goes upwards
+	// and a child has a higher number than its parent.
 	blind  bool
-	inExec []uint64 // when those were started that were in the middle of exec
+	inExec []uint64 // start times of the processes that were in the middle of exec
 }
 
-// unclear reports whether somebody was in the middle of exec who was started
-// since.
+// unclear reports whether a process that started at or after since was in the
+// middle of exec.
 func (l look) unclear(since func() uint64) bool {
 	if len(l.inExec) == 0 {
 		return false
@@ -52,14 +52,14 @@ func (l look) unclear(since func() uint64) bool {
 	return false
 }
 
-// table looks at the processes of the machine and remembers those that it has
-// seen. A look that begins after a program has exited serves that program's turn,
-// so that many turns that end at a time share one.
+// table looks at the processes of the machine and remembers what it has seen. A
+// look that begins after a program has exited is valid for that program's turn,
+// so turns that end at the same time share one look.
 type table struct {
 	mu   sync.Mutex
-	next *pending // the look that has not begun; nil when nobody waits for one
+	next *pending // the look that has not begun; nil if nobody waits for one
 
-	looking sync.Mutex // held by who looks; guards what follows
+	looking sync.Mutex // held during a look; guards the fields below
 	known   map[int]memory
 	spare   map[int]memory
 	resume  time.Time // looks rest until then
@@ -70,25 +70,25 @@ type pending struct {
 	look look // set before done is closed
 }
 
-// memory is what is known of a process from an earlier look.
+// memory is what an earlier look has seen of a process.
 type memory struct {
-	inode uint64 // of its directory in /proc: another process has another one
+	inode uint64 // of its directory in /proc; it differs for each process
 	until time.Time
 	seen  seen
 }
 
 const (
-	knownTime      = 30 * time.Second // after it a process is read again
-	unreadableTime = time.Second      // the same for one whose environment must not be read
+	knownTime      = 30 * time.Second // a process is read again after it
+	unreadableTime = time.Second      // the same for a process whose environment may not be read
 	maxRest        = 50 * time.Millisecond
 )
 
 // shared serves all programs.
 var shared table
 
-// look returns what a look has found that began after the call. Looks take at
-// most a tenth of one processor's time, however much there is to be looked at
-// (until one takes longer than 5 ms).
+// look returns the result of a look that began after the call. Looks take at most
+// a tenth of one processor's time, however many processes there are, as long as
+// one look takes less than 5 ms.
 func (t *table) look() look {
 	t.mu.Lock()
 	p := t.next
@@ -106,7 +106,7 @@ func (t *table) look() look {
 	defer t.looking.Unlock()
 	time.Sleep(time.Until(t.resume))
 	t.mu.Lock()
-	t.next = nil // who comes from here on needs another one
+	t.next = nil // later callers need another look
 	t.mu.Unlock()
 	began := time.Now()
 	p.look = t.scan()
@@ -115,7 +115,7 @@ func (t *table) look() look {
 	return p.look
 }
 
-// scan looks. It must not run twice at a time.
+// scan looks at all processes. Two scans must not run at the same time.
 func (t *table) scan() (l look) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -126,7 +126,7 @@ func (t *table) scan() (l look) {
 		t.known, t.spare = map[int]memory{}, map[int]memory{}
 	}
 	last, now := lastNumber(), time.Now()
-	var room [512]byte // so little that names are not old when they are read
+	var room [512]byte // small, so that the names are fresh when they are visited
 	buf := room[:]
 	for {
 		n, err := syscall.ReadDirent(int(dir.Fd()), buf)
@@ -156,11 +156,11 @@ func (t *table) scan() (l look) {
 	return l
 }
 
-// visit looks at one process.
+// visit reads one process, or takes it from memory.
 func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	m, ok := t.known[pid]
 	if ok = ok && m.inode == inode && now.Before(m.until); !ok {
-		if pid == os.Getpid() || running.has(pid) { // each of ours is seen to by who has started it
+		if pid == os.Getpid() || running.has(pid) { // its Program takes care of it
 			return
 		}
 		s, how := read(pid)
@@ -196,8 +196,8 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	}
 }
 
-// lastNumber returns the number that the last process was given that was
-// started; 0 when it cannot be known.
+// lastNumber returns the number of the process that was started last, or 0 if it
+// is unknown.
 func lastNumber() int {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -208,23 +208,23 @@ func lastNumber() int {
 	return n
 }
 
-// how says how a process could be read.
+// how is the result of reading a process.
 type how int
 
 const (
 	readWhole   how = iota
 	readGone        // it was gone before it was read
 	readLeaving     // it is about to end
-	readOver        // it has ended, and nobody has waited for it
-	readInExec      // its environment cannot be seen for the moment
-	readRefused     // its environment must not be seen
+	readOver        // it has ended and has not been reaped
+	readInExec      // its environment cannot be read at the moment
+	readRefused     // its environment may not be read
 )
 
-// execTries is how often a process in the middle of exec is read in one look.
+// execTries is how many more times one look reads a process in the middle of exec.
 const execTries = 4
 
-// read looks at a process. It is the same one after its environment was read as
-// before.
+// read reads a process. Its identity is the same before and after its environment
+// is read.
 func read(pid int) (s seen, h how) {
 	for try := 0; ; try++ {
 		if s, h = readOnce(pid); h != readInExec || try == execTries {
@@ -264,7 +264,7 @@ func readOnce(pid int) (s seen, h how) {
 	case before.envEmpty() && after.envEmpty():
 		return s, readWhole
 	}
-	// In the middle of a call of exec a process has given up its old environment
-	// and not yet received the new one.
+	// In the middle of exec, a process has given up its old environment and has not
+	// yet received the new one.
 	return s, readInExec
 }

@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// The environment variables by which processes are known. The packages that
-// start programs export and describe them.
+// These environment variables identify processes. The packages that start
+// programs export and describe them.
 const (
 	DepthVariable    = "BGAGENT_DEPTH"
 	TurnVariable     = "BGAGENT_TURN"
@@ -20,17 +20,17 @@ func IsMark(name string) bool {
 	return slices.Contains([]string{DepthVariable, TurnVariable, InstanceVariable}, name)
 }
 
-// Marks are what the processes of one turn have in their environment. A host
-// that runs in a turn of another's has marks of its own; those of its programs
-// are within them.
+// Marks are the environment variables that all processes of one turn have. If a
+// host itself runs in a turn of another host, the marks of its programs are
+// within that turn's marks.
 type Marks struct {
-	Turn     string // of this turn, and of no other; with a slash before it that of the turn around it
-	Instance string // the lives of the hosts that it belongs to, the outermost first; may be empty
-	Depth    int    // how many agents deep
+	Turn     string // unique to this turn; the outer turn's mark and a slash come before it
+	Instance string // the runs of hosts that it belongs to, the outermost first; may be empty
+	Depth    int    // the depth of the chain of agents
 }
 
-// NewMarks returns the marks of a turn at the depth, of a host whose id is the
-// instance, which may be empty.
+// NewMarks returns the marks of a turn at the depth. instance is the id of the
+// host's run and may be empty.
 func NewMarks(depth int, instance string) Marks {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer
@@ -39,13 +39,13 @@ func NewMarks(depth int, instance string) Marks {
 }
 
 // Within returns the marks of something that is started for the turn and may end
-// before it.
+// before the turn does.
 func (m Marks) Within() Marks {
 	m.Turn = below(m.Turn, rand.Text())
 	return m
 }
 
-// Environ returns the entries of an environment that has the marks.
+// Environ returns the marks as entries of an environment.
 func (m Marks) Environ() []string {
 	env := []string{TurnVariable + "=" + m.Turn, DepthVariable + "=" + strconv.Itoa(m.Depth)}
 	if m.Instance != "" {

@@ -10,20 +10,21 @@ import (
 
 // Spec says how a program is started.
 type Spec struct {
-	Command []string // the program, looked up in PATH when it is no path, and its arguments
-	Dir     string   // where it runs; empty means here
-	Env     []string // all of its environment but the marks, which replace what is here of them
+	Command []string // the program and its arguments; a name without a slash is looked up in PATH
+	Dir     string   // the working directory; empty means that of this process
+	Env     []string // its whole environment except the marks, which override entries here
 	Marks   Marks
 
-	// Its files; nil means the null device. They stay the caller's to close.
+	// Its files; nil means the null device. The caller closes them.
 	Stdin, Stdout, Stderr *os.File
 }
 
-// Program is a program that has been started. It is the first of a session of
-// its own where there are such things, so that it has no terminal to hang on: it
-// does not hear what is typed there either, and ends when it is told to.
+// Program is a program that has been started. On Unix, it leads a session of its
+// own, so it has no terminal: it does not hang on one, hears nothing that is
+// typed there, and ends when it is told to.
 //
 // [Program.Finish] must be called when it has exited. All methods are safe for
+// concurrent use.
 // concurrent use.
 type Program struct {
 	cmd    *exec.Cmd
@@ -31,15 +32,15 @@ type Program struct {
 	exited chan struct{}
 
 	mu   sync.Mutex
-	over bool // it was waited for: its number may be another's
+	over bool // it was reaped: another process may have its number
 }
 
 // Start starts a program.
 func Start(s Spec) (*Program, error) {
 	p := &Program{cmd: exec.Command(s.Command[0], s.Command[1:]...), turn: s.Marks.Turn, exited: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = s.Dir, append(slices.Clone(s.Env), s.Marks.Environ()...)
-	// A nil *os.File in an interface would not be nil. With files, and not with
-	// other writers, waiting for the program waits for nothing but its exit.
+	// A nil *os.File in an interface would not be nil. With files instead of other
+	// writers, Wait waits only for the program's exit.
 	if s.Stdin != nil {
 		p.cmd.Stdin = s.Stdin
 	}
@@ -60,16 +61,16 @@ func Start(s Spec) (*Program, error) {
 	return p, nil
 }
 
-// PID is the number of the program's process.
+// PID returns the number of the program's process.
 func (p *Program) PID() int { return p.cmd.Process.Pid }
 
-// Exited is closed when the program itself has exited. What it has started may
-// still run.
+// Exited is closed when the program itself has exited. The processes that it has
+// started may still run.
 func (p *Program) Exited() <-chan struct{} { return p.exited }
 
-// Stop asks the program to end, with the signal, or with SIGTERM when that is
-// nil; it kills it after the grace time, at once when that is 0. It returns when
-// the program has exited.
+// Stop sends sig to the program, or SIGTERM if sig is nil, and kills the program
+// after the grace time. If that is 0, it kills at once. It returns when the
+// program has exited.
 func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	select {
 	case <-p.exited:
@@ -89,11 +90,11 @@ func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	<-p.exited
 }
 
-// Finish ends what the program has left running, once it has exited: it is asked
-// to end, and killed after the grace time, at once when that is 0. On Linux that
-// is all that is in the program's session or has the mark of its turn in its
-// environment, elsewhere what is in its process group. The error names what
-// could not be ended.
+// Finish waits for the program's exit and ends the processes that it has left: it
+// asks them to end and kills them after the grace time. If that is 0, it kills at
+// once. On Linux, these are the processes in the program's session and those with
+// the mark of its turn in their environment. Elsewhere, they are the processes in
+// its process group. The error names those that could not be ended.
 func (p *Program) Finish(grace time.Duration) error {
 	<-p.exited
 	err := p.endRest(grace)
@@ -101,13 +102,13 @@ func (p *Program) Finish(grace time.Duration) error {
 	return err
 }
 
-// reap waits for the program's exit and takes it out of the table of processes.
+// reap waits for the program's exit and removes it from the table of processes.
 func (p *Program) reap() {
-	_ = p.cmd.Wait() // what it says is in ProcessState
+	_ = p.cmd.Wait() // ProcessState holds the result
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
 }
 
-// State says how the program has ended, after Finish.
+// State returns how the program ended. It is valid after Finish.
 func (p *Program) State() *os.ProcessState { return p.cmd.ProcessState }

@@ -11,23 +11,23 @@ import (
 
 func (p *Program) release() { running.remove(p.PID()) }
 
-// await waits for the program's exit. Its number stays taken for as long as
-// there is anybody in its process group.
+// await waits for the program's exit. Its number stays taken while anybody is in
+// its process group.
 func (p *Program) await() { p.reap() }
 
 // endRest ends what is left of the program's process group. Processes that have
-// left it cannot be found here.
+// left the group cannot be found here.
 func (p *Program) endRest(grace time.Duration) error {
 	sig, deadline := syscall.SIGTERM, time.Now().Add(grace)
 	for pause, last := time.Millisecond, syscall.Signal(0); ; pause = min(2*pause, 50*time.Millisecond) {
 		if late := time.Now().After(deadline); late && sig == syscall.SIGKILL {
-			return fmt.Errorf("what the program %d has left running in its process group could not be ended", p.PID())
+			return fmt.Errorf("the processes that program %d left running in its process group could not be ended", p.PID())
 		} else if late || grace <= 0 && sig != syscall.SIGKILL {
 			sig, deadline = syscall.SIGKILL, time.Now().Add(killTime)
 		}
 		send := sig
 		if send == last {
-			send = 0 // only look
+			send = 0 // only check whether the group exists
 		}
 		last = sig
 		if err := syscall.Kill(-p.PID(), send); err != nil && !errors.Is(err, syscall.EPERM) {

@@ -7,9 +7,9 @@ import (
 	"unsafe"
 )
 
-// await returns when the program has exited. It stays in the table of processes
-// as a zombie, so that its number, and that of its session, cannot become
-// anybody else's while what it has left is looked for.
+// await returns when the program has exited. The program stays in the table of
+// processes as a zombie. No other process can then take its number or that of its
+// session while the processes that it has left are looked for.
 func (p *Program) await() {
 	const (
 		pPID    = 1         // P_PID of waitid(2)
@@ -30,7 +30,7 @@ func (p *Program) await() {
 	}
 }
 
-// release takes the program out of the table of processes.
+// release removes the program from the table of processes.
 func (p *Program) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -41,15 +41,15 @@ func (p *Program) release() {
 	running.remove(p.PID())
 }
 
-// endRest ends what is left of the turn.
+// endRest ends the processes that are left of the turn.
 func (p *Program) endRest(grace time.Duration) error {
 	p.mu.Lock()
 	session := p.PID()
 	if p.over {
-		session = 0 // the number may be another's
+		session = 0 // another process may have the number
 	}
 	p.mu.Unlock()
-	// What is in its group goes in any case, also where nobody can be looked for.
+	// The rest of its group is killed in any case, even if no process can be read.
 	defer p.signalGroup(syscall.SIGKILL)
 	_, err := end(ending{
 		first: shared.look,
@@ -63,7 +63,7 @@ func (p *Program) endRest(grace time.Duration) error {
 	return err
 }
 
-// within reports whether a value of TurnVariable is that of the turn, or of one
+// within reports whether a value of TurnVariable is that of the turn or of a turn
 // within it.
 func within(value, turn string) bool {
 	rest, ok := strings.CutPrefix(value, turn)

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell starts a shell that runs the script as the program of a turn. $dir is a
-// folder in which processes write down their numbers, in the file pids.
+// shell starts a shell that runs the script as the program of a turn. Processes
+// write their numbers into the file pids in $dir.
 func shell(t testing.TB, dir, script string) *Program {
 	t.Helper()
 	p, err := Start(Spec{
@@ -26,7 +26,7 @@ func shell(t testing.TB, dir, script string) *Program {
 	return p
 }
 
-// written are the processes that have written down their numbers.
+// written returns the processes that have written their numbers.
 func written(t testing.TB, dir string) []int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "pids"))
@@ -40,7 +40,7 @@ func written(t testing.TB, dir string) []int {
 	return pids
 }
 
-// ofTurn returns who has the mark of the program's turn.
+// ofTurn returns the processes that have the mark of the program's turn.
 func ofTurn(p *Program) (pids []int) {
 	for _, s := range new(table).scan().list {
 		if within(s.turn, p.turn) {
@@ -50,8 +50,8 @@ func ofTurn(p *Program) (pids []int) {
 	return pids
 }
 
-// escapes are ways to outlive a turn. Each writes down the numbers of those that
-// try; wait is what the program does until they are there.
+// escapes are ways to outlive a turn. Each writes the numbers of the processes
+// that try it.
 var escapes = map[string]string{
 	"in the group":                `sleep 600 & echo $! >>$dir/pids`,
 	"in a session of its own":     `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
@@ -79,7 +79,7 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 				require.Equal(t, 3, p.State().ExitCode())
 				for _, pid := range written(t, dir) {
 					_, alive := statOf(pid)
-					require.False(t, alive, "process %d is left", pid)
+					require.False(t, alive, "process %d still runs", pid)
 				}
 				require.Empty(t, ofTurn(p))
 				require.ErrorIs(t, syscall.Kill(p.PID(), 0), syscall.ESRCH, "the program is a zombie")
@@ -88,12 +88,12 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 	}
 }
 
-// threadsVariable has the test binary end its first thread and go on.
+// threadsVariable makes the test binary end its first thread and go on.
 const threadsVariable = "PROCS_TEST_THREADS"
 
 func init() {
 	if os.Getenv(threadsVariable) != "" {
-		runtime.LockOSThread() // in an init function that is the first thread
+		runtime.LockOSThread() // an init function runs on the first thread
 	}
 }
 
@@ -107,7 +107,7 @@ func TestMain(m *testing.M) {
 				}
 			}
 		}()
-		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // of this thread alone
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // ends this thread only
 	}
 	os.Exit(m.Run())
 }
@@ -152,7 +152,7 @@ func TestManyTurnsThatEndAtOnceShareTheirLooksAndMissNothing(t *testing.T) {
 			require.False(t, alive, "of turn %d", i)
 		}
 	}
-	require.False(t, running.has(programs[0].PID()), "what is over is known no more")
+	require.False(t, running.has(programs[0].PID()), "a finished program is still registered")
 }
 
 func TestAProgramHasNoTerminal(t *testing.T) {
@@ -162,7 +162,7 @@ func TestAProgramHasNoTerminal(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, p.PID(), st.session)
 	require.NoError(t, p.Finish(0))
-	require.NotZero(t, p.State().ExitCode(), "it was given a terminal")
+	require.NotZero(t, p.State().ExitCode(), "it has a terminal")
 }
 
 func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
@@ -181,7 +181,7 @@ func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
 				p.Stop(nil, grace)
 				require.NoError(t, p.Finish(grace))
 				require.Empty(t, ofTurn(p))
-				p.Stop(nil, grace) // its number may be another's by now
+				p.Stop(nil, grace) // another process may have its number by now
 			})
 		}
 	}

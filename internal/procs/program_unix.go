@@ -9,11 +9,11 @@ import (
 	"syscall"
 )
 
-// ownSession has the command run in a session, and in a process group, of its
-// own. The number of both is that of the process.
+// ownSession makes the command run in a session and a process group of its own.
+// Both have the number of the process.
 func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
-// ask sends the signal to the program's process group and reports whether it is
+// ask sends the signal to the program's process group. It reports whether it is
 // worth waiting for the program to end.
 func (p *Program) ask(sig os.Signal) bool {
 	s, ok := sig.(syscall.Signal)
@@ -23,14 +23,14 @@ func (p *Program) ask(sig os.Signal) bool {
 	if !p.signalGroup(s) {
 		return false
 	}
-	p.signalGroup(syscall.SIGCONT) // what is stopped hears nothing
+	p.signalGroup(syscall.SIGCONT) // a stopped process handles no signal
 	return true
 }
 
 // kill ends the program's process group.
 func (p *Program) kill() { p.signalGroup(syscall.SIGKILL) }
 
-// signalGroup signals the program's process group, as long as it is its own.
+// signalGroup signals the program's process group while the number is its own.
 func (p *Program) signalGroup(s syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -41,7 +41,7 @@ func (p *Program) signalGroup(s syscall.Signal) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// SignalOf returns the signal that has ended a program, or nil.
+// SignalOf returns the signal that ended a program, or nil.
 func SignalOf(state *os.ProcessState) os.Signal {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return ws.Signal()

@@ -6,10 +6,10 @@ import (
 )
 
 // registry holds the numbers of the programs that [Start] has started and that
-// have not been waited for.
+// have not been reaped.
 type registry struct {
-	// starting is held by everybody who starts a program, and alone by who waits
-	// for children that nobody has started.
+	// starting is held for reading while a program starts, and for writing while
+	// adopted children are reaped.
 	starting sync.RWMutex
 
 	mu   sync.Mutex
@@ -18,7 +18,7 @@ type registry struct {
 
 var running = registry{pids: map[int]struct{}{}}
 
-// start starts the command and takes it in.
+// start starts the command and registers it.
 func (r *registry) start(cmd *exec.Cmd) error {
 	r.starting.RLock()
 	defer r.starting.RUnlock()

@@ -10,21 +10,21 @@ import (
 	"syscall"
 )
 
-// stat is what matters of proc_pid_stat(5).
+// stat holds the needed fields of proc_pid_stat(5).
 type stat struct {
 	state   byte
 	parent  int
 	session int
 	flags   uint64
 	threads int
-	start   uint64 // in ticks since boot; with the number it is unique
+	start   uint64 // in ticks since boot; unique together with the number
 
-	// Where the environment lies. Both are 0 in the middle of exec, and where it
-	// must not be seen.
+	// Where the environment lies in memory. Both are 0 in the middle of exec and if
+	// it may not be read.
 	envStart, envEnd uint64
 }
 
-// Fields of the file, counted from the one behind the name, which is the third.
+// Fields of the file, counted from the one after the name, which is the third.
 const (
 	fieldParent   = 4 - 3
 	fieldSession  = 6 - 3
@@ -35,13 +35,13 @@ const (
 	fieldEnvEnd   = 51 - 3
 )
 
-// statOf looks at a process that has not ended. Where it has, ok is false.
+// statOf reads a process. ok is false if it has ended.
 func statOf(pid int) (st stat, ok bool) {
 	st, there := readStat(pid)
 	return st, there && !st.over()
 }
 
-// readStat looks at a process that is in the table.
+// readStat reads a process that is in the table, even if it has ended.
 func readStat(pid int) (st stat, there bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -50,13 +50,13 @@ func readStat(pid int) (st stat, there bool) {
 	return parseStat(text)
 }
 
-// over reports whether nothing of the process runs. A first thread that has
-// ended is shown as the end of the whole process, whose other threads may go on.
+// over reports whether nothing of the process runs. If its first thread has ended,
+// the kernel shows the process as ended although other threads may run.
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
-	// The name stands in brackets and may hold anything, so it is skipped from
-	// behind.
+	// The name is in brackets and may contain anything, so parsing starts at the
+	// last bracket.
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) <= fieldEnvEnd {
 		return st, false
@@ -80,8 +80,8 @@ const (
 // envEmpty reports whether the process was started with an empty environment.
 func (st stat) envEmpty() bool { return st.envStart == st.envEnd && st.envEnd != 0 }
 
-// environOf returns the environment with which the process was started; nil
-// where there is none, or none to be seen.
+// environOf returns the environment with which the process was started. It is nil
+// if there is none or it cannot be read.
 func environOf(pid int, st stat) ([]byte, error) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	if st.state != 'Z' {
@@ -116,7 +116,7 @@ func ours(pid int) bool {
 	return ok && int(sys.Uid) == os.Geteuid()
 }
 
-// shownCommand is how much of a command line is shown, in bytes.
+// shownCommand is how many bytes of a command line are shown.
 const shownCommand = 200
 
 // commandOf returns the command line of a process for people.
@@ -129,7 +129,7 @@ func commandOf(pid int) string {
 	if len(text) > shownCommand {
 		text = append(text[:shownCommand:shownCommand], "…"...)
 	}
-	// Its arguments are parted by NUL.
+	// NUL separates the arguments.
 	line := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
@@ -139,8 +139,8 @@ func commandOf(pid int) string {
 	return strings.TrimSpace(line)
 }
 
-// send signals the process, if it still is the same. The handle keeps its number
-// from becoming another's between the look and the signal.
+// send signals the process if it is still the same. The handle keeps the number
+// from passing to another process between the check and the signal.
 func send(pid int, start uint64, sig os.Signal) error {
 	h, err := os.FindProcess(pid)
 	if err != nil {
@@ -153,7 +153,7 @@ func send(pid int, start uint64, sig os.Signal) error {
 	}
 	err = h.Signal(sig)
 	if st.state == 'T' && sig == syscall.SIGTERM && err == nil {
-		err = h.Signal(syscall.SIGCONT) // it does nothing about the first one before
+		err = h.Signal(syscall.SIGCONT) // a stopped process handles SIGTERM only after it
 	}
 	return err
 }

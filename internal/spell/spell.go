@@ -1,8 +1,8 @@
-// Package spell compares names, for errors that say what may have been meant.
+// Package spell compares names, for errors that suggest what was meant.
 package spell
 
-// Distance is the number of bytes to add, drop or replace to make b of a, or
-// any number that is not less than bound.
+// Distance returns the number of bytes to add, drop or replace to turn a into b.
+// If that is bound or more, it may return any number that is at least bound.
 func Distance(a, b string, bound int) int {
 	if d := len(a) - len(b); d >= bound || -d >= bound {
 		return bound
@@ -27,7 +27,7 @@ func Distance(a, b string, bound int) int {
 			row[j+1] = min(d, row[j]+1, diagonal+1)
 			best = min(best, row[j+1])
 		}
-		if best >= bound { // it never gets less from row to row
+		if best >= bound { // the minimum of a row never falls below that of the row before
 			return bound
 		}
 	}

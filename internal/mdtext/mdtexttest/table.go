@@ -1,10 +1,10 @@
-// Package mdtexttest reads back what package mdtext writes.
+// Package mdtexttest parses what package mdtext writes.
 package mdtexttest
 
 import "strings"
 
-// ParseTable reads the rows of the first table in s, as a Markdown reader would:
-// a bar ends a cell unless an odd number of backslashes stands before it.
+// ParseTable returns the rows of the first table in s, as a Markdown reader sees
+// them: a bar ends a cell unless it follows an odd number of backslashes.
 func ParseTable(s string) (rows [][]string) {
 	for l := range strings.Lines(s) {
 		l = strings.TrimSuffix(l, "\n")

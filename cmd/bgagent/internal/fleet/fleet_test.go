@@ -71,7 +71,7 @@ func TestWhatAClientRefusesIsToldOfItsAgent(t *testing.T) {
 		{Name: "a", Kind: settings.Opencode, URL: "no url"},
 		{Name: "b", Kind: settings.Command, Preset: "codex", Env: []string{"=x"}},
 	}}, Options{})
-	require.ErrorContains(t, err, `agents.a.url: is refused: "no url" is no address of a server`)
+	require.ErrorContains(t, err, `agents.a.url: is refused: "no url" is not the address of a server`)
 	require.ErrorContains(t, err, `agents.b: is refused: "env" has "=x"; it must be`)
 	require.NotContains(t, err.Error(), "Config.")
 }
