@@ -45,9 +45,9 @@ func TestCleanupListsAndEndsWhatAKilledRunHasLeft(t *testing.T) {
 	}
 	got := p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.out, "ended what the bgagent run of ")
+	require.Contains(t, got.out, "ended the processes of the bgagent run of ")
 	p.requireGone(2)
-	require.Equal(t, "nothing is left of runs that were killed\n", p.run("cleanup").out)
+	require.Equal(t, "no processes of killed runs are left\n", p.run("cleanup").out)
 }
 
 func TestTheNextStartEndsWhatAKilledRunHasLeft(t *testing.T) {
@@ -55,7 +55,7 @@ func TestTheNextStartEndsWhatAKilledRunHasLeft(t *testing.T) {
 	p.write("other.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
 	got := p.run("-c", "other.jsonc", "agents")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "bgagent: ended what the bgagent run of ")
+	require.Contains(t, got.stderr, "bgagent: ended the processes of the bgagent run of ")
 	p.requireGone(2)
 }
 
@@ -80,8 +80,8 @@ func TestAStateFolderThatCannotBeUsedIsSaidAndNoHindrance(t *testing.T) {
 	p.env = append(p.env, "XDG_STATE_HOME="+p.write("file", ""))
 	got := p.run("run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "this run cannot be noted (")
-	require.Contains(t, got.stderr, "if it is killed, nobody finds what it leaves")
+	require.Contains(t, got.stderr, "this run cannot be recorded (")
+	require.Contains(t, got.stderr, "if it is killed, the processes that it leaves cannot be found")
 
 	junk := filepath.Join(p.project, "state", "bgagent", "runs")
 	require.NoError(t, os.MkdirAll(filepath.Join(junk, "aaaaaaaaaaaaaaaaaaaaaaaaaa.lock"), 0o700))
@@ -89,7 +89,7 @@ func TestAStateFolderThatCannotBeUsedIsSaidAndNoHindrance(t *testing.T) {
 	begin := time.Now()
 	got = p.run("run", "tasks.jsonc", "-o", "out2")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "looking for what runs have left that were killed: ")
+	require.Contains(t, got.stderr, "looking for processes of killed runs: ")
 	require.Less(t, time.Since(begin), 30*time.Second)
 	require.Equal(t, 1, p.run("cleanup").code)
 }

@@ -83,7 +83,7 @@ func TestWhatIsMissingOrHasFailedIsRunAgain(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(p.project, "tasks.jsonc")), "the folder has the list")
 	got = p.run("run", "--resume", "out")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
-	require.Contains(t, got.out, "1 of 4 tasks are done already, and are left as they are")
+	require.Contains(t, got.out, "1 of 4 tasks are already done and are left as they are")
 	require.Contains(t, got.out, "4 completed in ")
 	require.Equal(t, "one\nfail\nhang\nfail\nhang\nfour\n", p.asked())
 	x := p.index("out")
@@ -138,8 +138,8 @@ func TestAFolderThatIsNoRunIsNotGoneOnWith(t *testing.T) {
 		"--resume other":              `names the agent "gone", which there is not; the agents are a`,
 		"--resume out tasks.jsonc":    "--resume takes no list: " + p.project + "/out has the one that was run; leave tasks.jsonc out",
 		"--resume out -o out2":        "writes into that folder; leave --output out",
-		"tasks.jsonc --max-time soon": `--max-time "soon" is no time, such as 90s, 10m or 2h`,
-		"tasks.jsonc --max-time 0s":   `--max-time "0s" is no time`,
+		"tasks.jsonc --max-time soon": `--max-time "soon" is not a time such as 90s, 10m or 2h`,
+		"tasks.jsonc --max-time 0s":   `--max-time "0s" is not a time`,
 		"tasks.jsonc --max-time -5m":  `--max-time`,
 	} {
 		got := p.run(append([]string{"run"}, strings.Fields(args)...)...)

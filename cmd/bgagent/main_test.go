@@ -191,7 +191,7 @@ func TestTheSampleRunsWithoutAnyFile(t *testing.T) {
 	p.write("notes.txt", "todo: write this\n")
 	got := p.run("run", "-o", "out")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "there is no configuration file; no agent program was found on PATH (codex, claude, gemini, opencode), so there are the demo agents only")
+	require.Contains(t, got.stderr, "there is no configuration file; no agent program was found on PATH (codex, claude, gemini, opencode), so only the demo agents are available")
 	require.Contains(t, got.out, "8 completed in ")
 	x := p.index("out")
 	require.Len(t, x.Tasks, 8)
@@ -217,7 +217,7 @@ func TestAProgramOnPATHIsFoundAndSaid(t *testing.T) {
 	p.path = filepath.Join(p.project, "bin") + ":" + p.path
 	got := p.run("agents")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "found on PATH: codex; the demo agents are there as well")
+	require.Contains(t, got.stderr, "found on PATH: codex; the demo agents are available as well")
 	require.Regexp(t, `codex +command codex +- +ok: .*/bin/codex codex-cli 9\.9\.9`, got.out)
 }
 
@@ -365,9 +365,9 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 func TestNothingEmptyIsTakenForNothing(t *testing.T) {
 	p := newPlace(t)
 	for want, args := range map[string][]string{
-		"bgagent: what stands behind --resume is empty; write a value, or leave it out\n": {"run", "--resume", ""},
+		"bgagent: the argument after --resume is empty; write a value, or leave it out\n": {"run", "--resume", ""},
 		"bgagent: --output is empty; write a value, or leave it out\n":                    {"run", "--output="},
-		"bgagent: what stands behind run is empty; write a value, or leave it out\n":      {"run", ""},
+		"bgagent: the argument after run is empty; write a value, or leave it out\n":      {"run", ""},
 		"bgagent: the name of the command is empty; see bgagent help\n":                   {""},
 	} {
 		got := p.run(args...)

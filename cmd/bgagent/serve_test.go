@@ -130,19 +130,19 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	p.env = append(p.env, "SHORT=x", "SPACE=0123456789 abcdef", "LONG=0123456789abcdef", "SAME=0123456789abcdef")
 	for want, args := range map[string][]string{
 		"choose another port with --addr":      {"--addr", taken.Addr().String()},
-		"is no HOST:PORT":                      {"--addr", "8321"},
+		"is not HOST:PORT":                     {"--addr", "8321"},
 		"can be reached from other machines":   {"--addr", "0.0.0.0:0"},
-		"is no NAME=VARIABLE":                  {"--token", "alice"},
+		"is not NAME=VARIABLE":                 {"--token", "alice"},
 		"the environment variable NONE is not": {"--token", "alice=NONE"},
 		`--token alice=SHORT: the token in SHORT has 1 bytes; it must have at least 16`: {"--token", "alice=SHORT"},
-		`--token alice=SPACE: the token in SPACE has a space in it`:                     {"--token", "alice=SPACE"},
-		`--host "http://x" is no name of a server`:                                      {"--token", "alice=LONG", "--host", "http://x"},
+		`--token alice=SPACE: the token in SPACE contains a space`:                      {"--token", "alice=SPACE"},
+		`--host "http://x" is not the name of a server`:                                 {"--token", "alice=LONG", "--host", "http://x"},
 		`--host tasks.example.com: a proxy can be reached from other machines`:          {"--host", "tasks.example.com"},
 		"have the same token":                                                 {"--token", "a=LONG", "--token", "b=SAME"},
-		`--origin "not an origin" is no origin, such as`:                      {"--origin", "not an origin"},
+		`--origin "not an origin" is not an origin such as`:                   {"--origin", "not an origin"},
 		"the environment variable NONE is not set; it must hold the password": {"--page", "NONE"},
 		"the password in SHORT has 1 bytes; it must have at least 16":         {"--page", "SHORT"},
-		"the page takes a password":                                           {"--token", "a=LONG", "--page-acts"},
+		"the page needs a password":                                           {"--token", "a=LONG", "--page-acts"},
 	} {
 		got := p.run(append([]string{"serve"}, args...)...)
 		require.Equal(t, 2, got.code, want)
@@ -187,7 +187,7 @@ func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
 		}
 		for status, text := range map[int]string{page: text, tools: answer} {
 			require.Equal(t, http.StatusMisdirectedRequest, status)
-			require.Equal(t, "this server is not known as \"evil.example.com\"; when a reverse proxy asks for it under that name, start it with --host evil.example.com\n", text)
+			require.Equal(t, "this server is not known as \"evil.example.com\"; if a reverse proxy asks for it by that name, start it with --host evil.example.com\n", text)
 		}
 	}
 }

@@ -78,7 +78,7 @@ func TestMCPGoesOnAfterALineThatIsNoMessage(t *testing.T) {
 	require.Contains(t, string(a.Result), "completed", "the task has not ended with the line")
 	require.NoError(t, in.Close())
 	require.NoError(t, cmd.Wait(), "%s", &problems)
-	require.Contains(t, problems.String(), `bgagent: standard input: refused a line: it is no JSON: "garbage"; MCP has one JSON-RPC message a line`)
+	require.Contains(t, problems.String(), `bgagent: standard input: refused a line: it is not JSON: "garbage"; MCP has one JSON-RPC message per line`)
 }
 
 func TestALineThatIsTooLongIsRefusedWithoutKeepingIt(t *testing.T) {

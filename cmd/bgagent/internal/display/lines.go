@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 )
 
-// Lines shows one line for every state of a task. It is for files, pipes and
-// simple terminals.
+// Lines shows one line for each state of a task. It is for files, pipes and simple
+// terminals.
 type Lines struct {
 	w     *watched
 	start time.Time
@@ -63,7 +63,7 @@ func (l *Lines) End(s Summary) error {
 	return l.w.err
 }
 
-// aliveTime is after what time without a line one says what runs.
+// aliveTime is how long no line may appear before one says what runs.
 const aliveTime = 30 * time.Second
 
 // Tick implements [Display].
@@ -73,7 +73,7 @@ func (l *Lines) Tick() {
 	}
 }
 
-// waiting counts the tasks that wait.
+// waiting counts the waiting tasks.
 func (l *Lines) waiting() (n int) {
 	for _, s := range l.last {
 		if s == bgagent.Pending {
@@ -83,10 +83,11 @@ func (l *Lines) waiting() (n int) {
 	return n
 }
 
-// mostNamed is how many tasks a line names that says what runs.
+// mostNamed is how many tasks a line names at most that says what runs.
 const mostNamed = 5
 
-// stillRuns says what runs, since when, and since when nothing was heard of it.
+// stillRuns says which tasks run, since when, and for how long nothing was heard of
+// them.
 func stillRuns(runs map[int]bgagent.Task, waiting int, now time.Time) string {
 	var parts []string
 	for i, n := range slices.Sorted(maps.Keys(runs)) {
@@ -113,7 +114,7 @@ func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
-// JSON shows one object a line: a task whenever its state or its number of tool
+// JSON shows one object per line: a task whenever its state or its number of tool
 // calls changes, notes, and the summary.
 type JSON struct {
 	w    *watched
@@ -129,7 +130,7 @@ type jsonState struct {
 	file   string
 }
 
-// Line is one line of the JSON display. Which fields are set depends on Type:
+// Line is one line of the JSON display. Type decides which fields are set. It is
 // task, note, alive or summary.
 type Line struct {
 	Type        string              `json:"type"`
@@ -148,9 +149,9 @@ type Line struct {
 	File        string              `json:"file,omitempty"`
 	Log         string              `json:"log,omitempty"`     // the file with what its program printed
 	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
-	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
+	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
-	Result      string              `json:"result,omitempty"`  // what would be in it, then
+	Result      string              `json:"result,omitempty"`  // with Problem: what would be in the file
 	Text        string              `json:"text,omitempty"`
 	Summary     *Summary            `json:"summary,omitempty"`
 	Queue       *bgagent.QueuePlace `json:"queue,omitempty"`
@@ -201,8 +202,8 @@ func (j *JSON) End(s Summary) error {
 	return j.w.err
 }
 
-// line writes a line. When nobody reads it any more the run is told by the
-// signal for that; any other error is told in the end.
+// line writes a line. If nobody reads it any more, a signal tells the run so. Any
+// other error is reported at the end.
 func (j *JSON) line(l Line) {
 	l.Time = time.Now()
 	j.said = l.Time
