@@ -111,7 +111,7 @@ func TestAKilledRunIsGoneOnWith(t *testing.T) {
 	r.out.await(t, "2  running")
 	got := p.run("run", "--resume", "out")
 	require.Equal(t, 2, got.code)
-	require.Contains(t, got.stderr, "a run that goes on writes into the folder "+p.project+"/out; wait for its end")
+	require.Contains(t, got.stderr, "another run is writing into the folder "+p.project+"/out; wait for its end")
 	require.NoError(t, r.Process.Kill())
 	r.code()
 	p.write("mended", "")
@@ -132,10 +132,10 @@ func TestAFolderThatIsNoRunIsNotGoneOnWith(t *testing.T) {
 	p.write("other/list.json", `{"tasks": [{"agent": "gone", "prompt": "x"}]}`)
 	for args, want := range map[string]string{
 		"--resume none":               "opening the folder " + p.project + "/none of the run: no such file or directory",
-		"--resume empty":              "is not that of a run: it has no index.json and list.json",
-		"--resume broken":             "index.json in the folder " + p.project + "/broken is no index of a run",
+		"--resume empty":              "is not the folder of a run, which has index.json and list.json",
+		"--resume broken":             "index.json in the folder " + p.project + "/broken is not the index of a run",
 		"--resume apart":              "do not belong together: one has 1 tasks and the other 0",
-		"--resume other":              `names the agent "gone", which there is not; the agents are a`,
+		"--resume other":              `names the agent "gone", which does not exist; the agents are a`,
 		"--resume out tasks.jsonc":    "--resume takes no list: " + p.project + "/out has the one that was run; leave tasks.jsonc out",
 		"--resume out -o out2":        "writes into that folder; leave --output out",
 		"tasks.jsonc --max-time soon": `--max-time "soon" is not a time such as 90s, 10m or 2h`,

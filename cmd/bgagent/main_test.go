@@ -330,7 +330,7 @@ func TestNothingIsOverwritten(t *testing.T) {
 	p.write("out/old.md", "mine")
 	got := p.run("run", "-o", "out")
 	require.Equal(t, 2, got.code)
-	require.Contains(t, got.stderr, "is not empty (it has old.md), and nothing is overwritten; name a new one")
+	require.Contains(t, got.stderr, "is not empty (it has old.md), and nothing is overwritten; name a new folder")
 	require.Empty(t, got.out)
 }
 

@@ -105,7 +105,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 }
 
-// holds says that so many files hold something.
+// holds returns the subject and verb for a number of files.
 func holds(files int) string {
 	if files == 1 {
 		return "1 file holds"
@@ -173,7 +173,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean makes what an agent said one line for a terminal. It removes escape
+// clean turns what an agent said into one line for a terminal. It removes escape
 // sequences and control characters, which could move the cursor.
 func clean(s string) string {
 	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {

@@ -63,7 +63,7 @@ func (l *Lines) End(s Summary) error {
 	return l.w.err
 }
 
-// aliveTime is how long no line may appear before one says what runs.
+// aliveTime is the silence after which a line says what runs.
 const aliveTime = 30 * time.Second
 
 // Tick implements [Display].
@@ -83,7 +83,7 @@ func (l *Lines) waiting() (n int) {
 	return n
 }
 
-// mostNamed is how many tasks a line names at most that says what runs.
+// mostNamed is how many tasks stillRuns names.
 const mostNamed = 5
 
 // stillRuns says which tasks run, since when, and for how long nothing was heard of

@@ -189,7 +189,8 @@ func (m *model) View() tea.View {
 	for _, n := range notes {
 		b.WriteString(m.fitLocked("  " + clean(n)))
 	}
-	// The last line is empty, because the program erases it in the end.
+	// The last line is empty, because the program erases the last line when it
+	// quits.
 	return tea.NewView(b.String())
 }
 
@@ -200,8 +201,8 @@ func (m *model) fitLocked(line string) string {
 	return line + "\n"
 }
 
-// rank orders the tasks for a terminal with too few lines. Running tasks are left
-// out last, before them those that ended badly, and before these the next in line.
+// rank orders the tasks that compete for the lines of a terminal: running tasks
+// first, then those that ended badly, then those in line.
 func rank(s bgagent.Status) int {
 	switch s {
 	case bgagent.Running:
@@ -272,8 +273,7 @@ const (
 	// wide is how many columns a terminal needs to show the number of tool calls.
 	wide = 100
 
-	// quietTime is how long nothing must be heard of a task before it is shown as
-	// quiet.
+	// quietTime is the silence after which a task is shown as quiet.
 	quietTime = 20 * time.Second
 )
 

@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// maxAbove bounds how many programs above this one are looked at.
+// maxAbove bounds how many programs above this one are examined.
 const maxAbove = 64
 
-// inherited returns what the nearest program above this one that has the variable
-// was started with; "" when none has.
+// inherited returns the value that the nearest program above this one with the
+// variable was started with, or "" if none has it.
 func inherited(variable string) string {
 	pid := os.Getppid()
 	for range maxAbove {
 		dir := "/proc/" + strconv.Itoa(pid)
 		environ, err := os.ReadFile(dir + "/environ")
-		if err != nil { // another user's, or gone
+		if err != nil { // it belongs to another user, or is gone
 			return ""
 		}
 		for entry := range bytes.SplitSeq(environ, []byte{0}) {

@@ -34,7 +34,7 @@ func TestTheProgramRunsForEachEventInTurn(t *testing.T) {
 func TestWhatGoesWrongWithItIsTold(t *testing.T) {
 	for program, want := range map[string]string{
 		filepath.Join(t.TempDir(), "none"): "cannot be started",
-		script(t, "exit 3\n"):              "ended badly (exit status 3)",
+		script(t, "exit 3\n"):              "failed (exit status 3)",
 	} {
 		problems := make(chan error, 10)
 		n := New([]string{program}, "", func(err error) { problems <- err })

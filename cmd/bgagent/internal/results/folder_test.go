@@ -146,7 +146,7 @@ func TestAFolderThatIsReplacedIsWrittenToAllTheSame(t *testing.T) {
 	require.True(t, moved)
 	others, err := os.ReadDir(outside)
 	require.NoError(t, err)
-	require.Len(t, others, 1, "the link alone")
+	require.Len(t, others, 1, "only the link")
 
 	require.NoError(t, os.RemoveAll(filepath.Join(base, "away")))
 	_, err = f.Write(2, bgagent.Task{Status: bgagent.Completed, Description: "b", Result: "x"}, nil)
