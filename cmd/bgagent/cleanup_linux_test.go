@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lasting goes on when nobody reads its answer, as real agents do.
+// lasting continues when nobody reads its answer, as real agents do.
 const lasting = `echo $$ >>pids
 cat >/dev/null
 setsid sh -c 'echo $$ >>pids; while :; do sleep 1; done' &
@@ -19,7 +19,7 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// killed is a place with what a killed run has left, which is ended with the test.
+// killed returns a place with the processes of a killed run. The test ends them.
 func killed(t *testing.T) *place {
 	p := withAgent(t, lasting)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
@@ -27,7 +27,7 @@ func killed(t *testing.T) *place {
 	t.Cleanup(func() { p.run("cleanup", "--yes") })
 	require.NoError(t, r.Process.Kill())
 	r.code()
-	require.Equal(t, 2, p.live(), "they go on")
+	require.Equal(t, 2, p.live(), "they continue")
 	return p
 }
 
@@ -59,7 +59,7 @@ func TestTheNextStartEndsWhatAKilledRunHasLeft(t *testing.T) {
 	p.requireGone(2)
 }
 
-func TestARunThatLivesIsLeftAloneByAllOthers(t *testing.T) {
+func TestALivingRunIsLeftAlone(t *testing.T) {
 	p := withAgent(t, lasting)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	p.awaitFile("ready")
@@ -75,7 +75,7 @@ func TestARunThatLivesIsLeftAloneByAllOthers(t *testing.T) {
 	require.Empty(t, notes)
 }
 
-func TestAStateFolderThatCannotBeUsedIsSaidAndNoHindrance(t *testing.T) {
+func TestAnUnusableStateFolderIsReportedAndStopsNothing(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; echo fine\n")
 	p.env = append(p.env, "XDG_STATE_HOME="+p.write("file", ""))
 	got := p.run("run", "tasks.jsonc", "-o", "out")

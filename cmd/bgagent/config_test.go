@@ -47,12 +47,12 @@ func TestBrokenConfigurationsNameFileLineKeyAndRemedy(t *testing.T) {
 			require.Contains(t, got.stderr, "bgagent: "+file+":", text)
 			require.Contains(t, got.stderr, strings.ReplaceAll(want, "PROJECT", p.project), text)
 			require.Empty(t, got.out, text)
-			require.NoDirExists(t, filepath.Join(p.project, "out"), "nothing starts half")
+			require.NoDirExists(t, filepath.Join(p.project, "out"), "nothing is half started")
 		}
 	}
 }
 
-func TestAllThatIsWrongInAllFilesIsToldTogether(t *testing.T) {
+func TestErrorsOfAllFilesAreReportedTogether(t *testing.T) {
 	p := newPlace(t)
 	p.user(`{"agents": {"a": {"kind": "x"}}}`)
 	p.write(".bgagent.jsonc", "{\"agents\": {\"b\": 1,\n\"c\": 2}}")
@@ -109,7 +109,7 @@ func TestTheSchemaIsPrinted(t *testing.T) {
 	require.Contains(t, got.out, `"$schema": "https://json-schema.org/draft/2020-12/schema"`)
 }
 
-func TestKeysOfTheOriginalThatDoNothingAreTold(t *testing.T) {
+func TestIgnoredKeysOfTheOriginalAreReported(t *testing.T) {
 	p := newPlace(t)
 	file := p.write(".bgagent.jsonc", `{"background_task": {"maxToolCalls": 5}}`)
 	got := p.run("config")
@@ -160,7 +160,7 @@ func TestFilesAndListsMayBeginWithAByteOrderMark(t *testing.T) {
 	require.Contains(t, p.run("config").out, "background_task.maxDepth            3")
 
 	p.write("tasks.jsonc", "\ufeff[5]")
-	require.Contains(t, p.run("run", "tasks.jsonc").stderr, "tasks.jsonc:1:2: [0]: is the number 5", "the mark counts for no column")
+	require.Contains(t, p.run("run", "tasks.jsonc").stderr, "tasks.jsonc:1:2: [0]: is the number 5", "the mark is not a column")
 }
 
 func TestAListThatIsLongerThanTheFileAllowsIsRefused(t *testing.T) {
@@ -185,9 +185,9 @@ func TestSomebodyElsesFileInAFolderAboveIsNotObeyed(t *testing.T) {
 		require.NotContains(t, got.stderr, "ran\n", args)
 	}
 	got := p.run("-c", file, "agents")
-	require.Equal(t, 0, got.code, "whoever names it wants it")
+	require.Equal(t, 0, got.code, "a named file is trusted")
 	require.Contains(t, got.stderr, "bgagent: configuration: "+file+"\n")
 
 	require.NoError(t, os.Chmod(filepath.Dir(file), 0o755))
-	require.Contains(t, p.run("agents").stderr, "bgagent: configuration: "+file+"\n", "one from a folder above is named")
+	require.Contains(t, p.run("agents").stderr, "bgagent: configuration: "+file+"\n", "a file in a folder above is named")
 }

@@ -50,10 +50,11 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serveBounded serves no more than most connections at a time, so that file
+// serveBounded bounds the number of open connections to most, so that file
 // descriptors are left for the agents. When all are taken, a new connection replaces
 // the one that has waited longest for a request. If none waits, the new one is
-// closed. A reader may take up to patience for each piece that is written to it.
+// closed. patience is how long a reader may take for each piece that is written to
+// it.
 func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
 	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
@@ -115,8 +116,8 @@ func (b *bounded) admit(c net.Conn) *held {
 	return h
 }
 
-// state records whether a connection waits for a request. For a new one, admit has
-// recorded it.
+// state records whether a connection waits for a request. A new one waits already,
+// as admit has recorded.
 func (b *bounded) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -232,8 +232,8 @@ func flat(err error) []error {
 	return out
 }
 
-// warn prints a message to standard error. It removes what could act on the
-// terminal, because agents and files contribute to messages.
+// warn prints a message to standard error. Messages may contain text of agents and
+// files, so it removes what could act on the terminal.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// place is a user's home and a project in it.
+// place is a user's home with a project in it.
 type place struct {
 	t       *testing.T
 	project string
@@ -68,14 +68,14 @@ func (p *place) user(text string) {
 	p.write("../../config/bgagent/bgagent.jsonc", text)
 }
 
-// command is the program in the project.
+// command returns a command that runs the program in the project.
 func (p *place) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
 	cmd.Dir, cmd.Env = p.project, append(p.env, "PATH="+p.path)
 	return cmd
 }
 
-// outcome is what the program has come to.
+// outcome is how the program ended and what it printed.
 type outcome struct {
 	code        int
 	out, stderr string
@@ -102,7 +102,7 @@ func (p *place) index(dir string) results.Index {
 	p.t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.project, dir, results.IndexName))
 	require.NoError(p.t, err)
-	// Causes are written as words only.
+	// Causes are only written as words.
 	var raw struct {
 		Interrupted bool
 		Ended       time.Time
@@ -211,7 +211,7 @@ func TestTheSampleLeavesNothingInTheDirectory(t *testing.T) {
 	require.Empty(t, files)
 }
 
-func TestAProgramOnPATHIsFoundAndSaid(t *testing.T) {
+func TestAProgramOnPATHIsFoundAndNamed(t *testing.T) {
 	p := newPlace(t)
 	p.write("bin/codex", "#!/bin/sh\necho codex-cli 9.9.9\n")
 	p.path = filepath.Join(p.project, "bin") + ":" + p.path
@@ -228,7 +228,7 @@ func TestAListFromStandardInput(t *testing.T) {
 	require.Contains(t, got.out, "1 completed")
 }
 
-func TestTasksThatFailAreToldAndMakeExitCodeOne(t *testing.T) {
+func TestFailedTasksAreReportedAndExitWithOne(t *testing.T) {
 	p := newPlace(t)
 	p.write("tasks.jsonc", `[{"agent": "demo-fail", "prompt": "no luck"}, {"agent": "demo-wait", "prompt": "1 ms"}]`)
 	got := p.run("run", "tasks.jsonc", "-o", "out")
@@ -289,7 +289,7 @@ func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
 	require.Empty(t, x.Tasks[2].File)
 }
 
-func TestOutputThatCannotBeWrittenIsTold(t *testing.T) {
+func TestOutputThatCannotBeWrittenIsReported(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skip("there is no device that is always full:", err)
@@ -306,7 +306,7 @@ func TestOutputThatCannotBeWrittenIsTold(t *testing.T) {
 		require.Equal(t, 1, cmd.ProcessState.ExitCode(), how)
 		require.Contains(t, problems.String(), "bgagent: writing the output: ")
 		require.Contains(t, problems.String(), "no space left on device")
-		require.Equal(t, bgagent.Completed, p.index(out).Tasks[0].Status, "the results are there all the same")
+		require.Equal(t, bgagent.Completed, p.index(out).Tasks[0].Status, "the results are written anyway")
 	}
 }
 
@@ -362,7 +362,7 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 	}
 }
 
-func TestNothingEmptyIsTakenForNothing(t *testing.T) {
+func TestEmptyArgumentsAreRefused(t *testing.T) {
 	p := newPlace(t)
 	for want, args := range map[string][]string{
 		"bgagent: the argument after --resume is empty; write a value, or leave it out\n": {"run", "--resume", ""},
@@ -382,7 +382,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	got := p.run("help")
 	require.Equal(t, 0, got.code)
 	require.Equal(t, got.out, p.run("--help").out)
-	require.Equal(t, got.out, p.run().out, "whoever types nothing is helped, too")
+	require.Equal(t, got.out, p.run().out, "without arguments it helps as well")
 	for _, command := range []string{"run", "agents", "config", "mcp", "serve"} {
 		require.Contains(t, got.out, "\n  "+command+" ")
 		help := p.run("help", command)
@@ -391,7 +391,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	}
 }
 
-// An agent that hangs holds up the lines of nobody else, and is named.
+// An agent that hangs delays no other agent's line, and is named.
 func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
 	p := newPlace(t)
 	p.write("hang.sh", "#!/bin/sh\nexec sleep 600\n")

@@ -2,8 +2,8 @@
 
 package main
 
-// outputGone reports false. Systems whose broken pipes send no signal let the write
-// fail.
+// outputGone reports false: this system sends no signal for a broken pipe, so the
+// write fails.
 func outputGone() bool { return false }
 
 // maxConnections is how many connections serve accepts at a time.

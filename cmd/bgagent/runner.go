@@ -61,9 +61,9 @@ type runner struct {
 	cost    time.Duration // how long that took
 }
 
-// run does everything from the manager to the summary. It reports wrong settings
-// before it makes a folder, and a folder that cannot be written before any agent
-// works.
+// run does everything from the manager to the summary. It finds wrong settings
+// before it makes a folder, and finds out whether the folder can be written before
+// any agent works.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())
 	defer r.halt(nil)

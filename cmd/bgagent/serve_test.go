@@ -96,7 +96,7 @@ func (w withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-func TestServe(t *testing.T) {
+func TestServeKeepsItsCallersApart(t *testing.T) {
 	p := withProgram(t, obedient)
 	const alice, bob = "alices-token-0123456789", "bobs-token-0123456789abc"
 	p.env = append(p.env, "ALICE="+alice, "BOB="+bob)
@@ -151,8 +151,8 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A reverse proxy may keep the name that it was asked for; a web page that has a
-// name of its own point here must not read anything.
+// A reverse proxy may keep the Host header. A web page whose own name points here
+// must not read anything.
 func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
@@ -214,8 +214,8 @@ func TestServeShowsThePage(t *testing.T) {
 		without, right int
 	}{
 		"to everybody on this machine": {nil, 200, 200},
-		"to nobody beside tokens":      {[]string{"--token", "alice=ALICE"}, 404, 404},
-		"to who has the password":      {[]string{"--token", "alice=ALICE", "--page", "PASSWORD"}, 401, 200},
+		"to nobody with tokens":        {[]string{"--token", "alice=ALICE"}, 404, 404},
+		"with the password":            {[]string{"--token", "alice=ALICE", "--page", "PASSWORD"}, 401, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)
@@ -233,7 +233,7 @@ func TestServeShowsThePage(t *testing.T) {
 				return
 			}
 			require.Contains(t, body, "<title>Background tasks</title>")
-			// An open page does not hold up the end.
+			// An open page does not delay the end.
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"events", nil)
 			require.NoError(t, err)
 			r.SetBasicAuth("anybody", password)
@@ -248,9 +248,9 @@ func TestServeShowsThePage(t *testing.T) {
 	}
 }
 
-// A caller that goes away in the middle of an answer breaks its connection, and
-// nothing more.
-func TestServeGoesOnWhenACallerGoesAway(t *testing.T) {
+// A caller that goes away in the middle of an answer breaks its connection and
+// nothing else.
+func TestServeContinuesWhenACallerGoesAway(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
 	url, _ := startServe(t, p)
@@ -268,7 +268,7 @@ func TestServeGoesOnWhenACallerGoesAway(t *testing.T) {
 	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false}), "I have waited")
 }
 
-func TestTokensComeFromFilesTooAndLeaveTheEnvironment(t *testing.T) {
+func TestTokensCanComeFromFilesAndLeaveTheEnvironment(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; echo \"token: $ALICE page: $PAGE\"\n")
 	p.write(".bgagent.jsonc", `{"agents": {"a": {"kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"], "env": ["*"]}}}`)
 	const alice, bob = "alices-token-0123456789", "bobs-token-0123456789abc"

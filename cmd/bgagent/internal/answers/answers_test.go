@@ -110,7 +110,7 @@ func TestAnEmptyLastTurnTakesNothingAway(t *testing.T) {
 	require.True(t, text == read(t, k.Take(cut(text))))
 }
 
-func TestATurnThatStillRunsHasItsTextKept(t *testing.T) {
+func TestTheTextOfARunningTurnIsKept(t *testing.T) {
 	k := keeper(t, 0)
 	text := letters(600 << 10)
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
@@ -121,7 +121,7 @@ func TestATurnThatStillRunsHasItsTextKept(t *testing.T) {
 	require.Nil(t, k.Take(cut(text)))
 }
 
-func TestWhatIsTooLongIsCutAndSaid(t *testing.T) {
+func TestATooLongAnswerIsCutAndMarked(t *testing.T) {
 	k := keeper(t, 2<<20)
 	text := letters(3 << 20)
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
@@ -136,7 +136,7 @@ func TestWhatIsTooLongIsCutAndSaid(t *testing.T) {
 	require.True(t, text[:2<<20] == read(t, a))
 }
 
-func TestWhatCannotBeKeptIsSaid(t *testing.T) {
+func TestAnAnswerThatCannotBeKeptSaysWhy(t *testing.T) {
 	k := New(0)
 	text := letters(600 << 10)
 	k.SpoolTo(func() (*os.File, error) { return nil, errors.New("the disk is full") })
@@ -150,7 +150,7 @@ func TestWhatCannotBeKeptIsSaid(t *testing.T) {
 	require.True(t, text[:256<<10] == read(t, a))
 }
 
-func TestATextThatIsNotTheTasksIsNotItsAnswer(t *testing.T) {
+func TestAForeignTextIsNotTheAnswer(t *testing.T) {
 	k := keeper(t, 0)
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
 	r.Text(letters(600 << 10))

@@ -17,8 +17,8 @@ const (
 	// of an answer, so longer answers are rare.
 	inMemory = 256 << 10
 
-	// clientMax is how many bytes of a last message a client hands over at least if
-	// it cuts the message. A shorter message is whole.
+	// clientMax is the smallest number of bytes that a client leaves of a last
+	// message that it cuts. A shorter message is whole.
 	clientMax = 1 << 20
 
 	// maxStarts bounds how many places are kept where the last message may begin.

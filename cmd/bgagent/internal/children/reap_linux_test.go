@@ -38,7 +38,7 @@ func gone(t *testing.T, pid int) {
 	}, 20*time.Second, 5*time.Millisecond, "process %d is still there", pid)
 }
 
-func TestAdoptedChildrenAreWaitedForAndNoOthers(t *testing.T) {
+func TestOnlyAdoptedChildrenAreWaitedFor(t *testing.T) {
 	require.True(t, handlesShow())
 	Adopt()
 	// This process has ended and is waited for late: its end must still be there.

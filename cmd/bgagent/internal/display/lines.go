@@ -19,8 +19,8 @@ type Lines struct {
 	w     *watched
 	start time.Time
 	last  map[int]bgagent.Status
-	runs  map[int]bgagent.Task // that run
-	said  time.Time            // when the last line was
+	runs  map[int]bgagent.Task // running tasks
+	said  time.Time            // time of the last line
 }
 
 // NewLines returns a display of plain lines.
@@ -120,8 +120,8 @@ type JSON struct {
 	w    *watched
 	e    *json.Encoder
 	last map[int]jsonState
-	runs map[int]bgagent.Task // that run
-	said time.Time            // when the last line was
+	runs map[int]bgagent.Task // running tasks
+	said time.Time            // time of the last line
 }
 
 type jsonState struct {

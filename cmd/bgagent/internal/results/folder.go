@@ -220,8 +220,8 @@ func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Wri
 // replace.
 const maxNames = 9
 
-// inTheWay reports whether a file cannot have its name because of something that,
-// for example, an agent has put there.
+// inTheWay reports whether a file cannot have its name because something else has
+// it, such as a folder that an agent has made.
 func inTheWay(err error) bool {
 	return errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, errReplaced)
 }

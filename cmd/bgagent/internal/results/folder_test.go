@@ -52,7 +52,7 @@ func TestAFolderThatIsNotEmptyIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "is not empty (it has mine), and nothing is overwritten")
 }
 
-func TestEveryNewFolderIsAnotherOne(t *testing.T) {
+func TestEveryRunGetsANewFolder(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "results")
 	require.NoError(t, os.Mkdir(base, 0o755)) // empty, but somebody else's
 	for _, want := range []string{"-2", "-3"} {
@@ -125,7 +125,7 @@ func TestWhatAnAgentPutsInTheWayIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestAFolderThatIsReplacedIsWrittenToAllTheSame(t *testing.T) {
+func TestAReplacedFolderStillGetsTheResults(t *testing.T) {
 	base := t.TempDir()
 	outside := filepath.Join(base, "outside")
 	require.NoError(t, os.Mkdir(outside, 0o755))
@@ -153,7 +153,7 @@ func TestAFolderThatIsReplacedIsWrittenToAllTheSame(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestAFileThatIsReplacedWhileItIsWrittenIsNotTakenForTheResult(t *testing.T) {
+func TestAFileReplacedWhileItIsWrittenIsNotTheResult(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
 	f.create = func(name string, _ fs.FileMode) (file, error) {
@@ -199,7 +199,7 @@ func (f full) Write(b []byte) (int, error) {
 	return len(b) / 2, syscall.ENOSPC
 }
 
-func TestAFullDiskIsToldAndLeavesNoHalfFile(t *testing.T) {
+func TestAFullDiskIsReportedAndLeavesNoHalfFile(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
 	f.create = func(name string, _ fs.FileMode) (file, error) {

@@ -94,7 +94,7 @@ func TestARunThatLeavesSomethingIsFoundLater(t *testing.T) {
 	require.NoError(t, (*Run)(nil).Close())
 }
 
-func TestJunkInTheFolderIsNoRun(t *testing.T) {
+func TestJunkInTheFolderIsNotARun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "runs")
 	outside := filepath.Join(t.TempDir(), "precious")
 	require.NoError(t, os.WriteFile(outside, []byte("mine"), 0o600))
@@ -130,7 +130,7 @@ func TestJunkInTheFolderIsNoRun(t *testing.T) {
 	require.Equal(t, "mine", string(b))
 }
 
-func TestFilesAndFoldersOfOthersAreNotBelieved(t *testing.T) {
+func TestFilesAndFoldersOfOthersAreNotTrusted(t *testing.T) {
 	base := t.TempDir()
 	dir := filepath.Join(base, "runs")
 	gone := newRun(t, dir)
@@ -182,7 +182,7 @@ func TestARunOnAnotherMachineIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestRunsThatBeginTogetherDoNotTakeEachOtherForDead(t *testing.T) {
+func TestRunsThatBeginTogetherDoNotCountEachOtherAsDead(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "runs")
 	var all sync.WaitGroup
 	for range 8 {
@@ -190,7 +190,7 @@ func TestRunsThatBeginTogetherDoNotTakeEachOtherForDead(t *testing.T) {
 			for range 25 {
 				dead, problems := Dead(dir)
 				if len(dead)+len(problems) > 0 {
-					t.Errorf("%v are taken for dead; %v", dead, problems)
+					t.Errorf("%v count as dead; %v", dead, problems)
 				}
 				r, err := Begin(dir, NewID(), Info{})
 				if err != nil {
@@ -206,7 +206,7 @@ func TestRunsThatBeginTogetherDoNotTakeEachOtherForDead(t *testing.T) {
 	all.Wait()
 }
 
-func TestWhereRunsAreNoted(t *testing.T) {
+func TestWhereRunsAreRecorded(t *testing.T) {
 	t.Setenv("HOME", "/home/me")
 	for base, want := range map[string]string{"": "/home/me/.local/state/bgagent/runs", "relative": "/home/me/.local/state/bgagent/runs", "/state": "/state/bgagent/runs"} {
 		t.Setenv("XDG_STATE_HOME", base)

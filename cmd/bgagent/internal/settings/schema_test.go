@@ -76,7 +76,7 @@ var documents = map[string]bool{
 	"{\"agents\": {\"wait\": {\"kind\": \"inproc\", // a comment, and a comma too many\n},},}": true,
 }
 
-func TestTheSchemaAndTheParserTakeTheSame(t *testing.T) {
+func TestTheSchemaAndTheParserAcceptTheSame(t *testing.T) {
 	var schema jsonschema.Schema
 	require.NoError(t, json.Unmarshal(Schema, &schema))
 	resolved, err := schema.Resolve(nil)

@@ -81,7 +81,7 @@ func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
 	require.NoError(t, err, "a group of this user alone")
 }
 
-func TestTheUsersOwnFileIsLookedAtToo(t *testing.T) {
+func TestTheUsersOwnFileIsCheckedToo(t *testing.T) {
 	_, below := project(t)
 	dir := filepath.Join(os.Getenv("XDG_CONFIG_HOME"), "bgagent")
 	require.NoError(t, os.Mkdir(dir, 0o755))

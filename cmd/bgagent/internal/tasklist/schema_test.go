@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTheSchemaAndTheParserTakeTheSameLists(t *testing.T) {
+func TestTheSchemaAndTheParserAcceptTheSameLists(t *testing.T) {
 	var schema jsonschema.Schema
 	require.NoError(t, json.Unmarshal(Schema, &schema))
 	resolved, err := schema.Resolve(nil)

@@ -53,7 +53,7 @@ func (s *Secrets) Mask(text string) string {
 }
 
 // withoutEnd removes the beginning of a value from the end of a text that was cut
-// there. withoutBegin removes the rest of a value from its beginning.
+// there. withoutBegin removes the end of a value from the beginning of such a text.
 func (s *Secrets) withoutEnd(text string) string {
 	for i := 0; i < len(s.pairs); i += 2 {
 		v := s.pairs[i]

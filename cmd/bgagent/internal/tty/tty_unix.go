@@ -19,7 +19,7 @@ import (
 // concurrent use.
 type Terminal struct {
 	file  *os.File
-	keys  int            // where typed keys are read, because file may be open only for writing
+	keys  int            // to read typed keys from, because file may be open only for writing
 	guard io.WriteCloser // nil if there is no guard
 	stops chan os.Signal
 	ended chan struct{}
