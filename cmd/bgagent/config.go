@@ -52,14 +52,14 @@ func printSettings(w io.Writer, set *settings.Settings) {
 	}
 }
 
-// value is one value that applies, with its key and origin.
+// value is one effective value, with its key and origin.
 type value struct {
 	Key    string          `json:"key"`
 	Value  json.RawMessage `json:"value"`
 	Origin string          `json:"origin"`
 }
 
-// values returns the values that apply, in the order of the documentation.
+// values returns the effective values, in the order of the documentation.
 func values(set *settings.Settings) (all []value) {
 	for _, s := range set.Limits.Settings() {
 		all = append(all, value{"background_task." + s.Name(), json.RawMessage(s.Value), s.Origin.String()})

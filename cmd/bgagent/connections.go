@@ -116,8 +116,8 @@ func (b *bounded) admit(c net.Conn) *held {
 	return h
 }
 
-// state records whether a connection waits for a request. A new one waits already,
-// as admit has recorded.
+// state records whether a connection waits for a request. A new one already counts
+// as waiting.
 func (b *bounded) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -136,8 +136,8 @@ func (c *runCmd) read(ctx context.Context, known []string) ([]tasklist.Task, err
 	return tasks, nil
 }
 
-// readList reads one byte more than a list may have, so that the parser can reject a
-// list that is too large.
+// readList reads at most one byte more than a list may have, so that the parser can
+// reject a list that is too large.
 func readList(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -25,8 +25,8 @@ const hostWord = "HOST"
 
 var idIn = regexp.MustCompile(`Task ID: (bg_[0-9a-z]{16})`)
 
-// kinds are the agents of the loop, in the order in which the host delegates to
-// them. The last one hangs.
+// kinds are the agents of the loop. The host delegates to them in this order. The
+// last one hangs.
 var kinds = []string{"coder", "reader", "writer", "thinker"}
 
 // heard is the progress of a host, as the answers of its tools show it.

@@ -74,7 +74,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 }
 
 // check checks the flags, alone and together. It returns how long the run may take;
-// 0 means as long as it likes.
+// 0 means no limit.
 func (c *runCmd) check() (limit time.Duration, err error) {
 	var errs []error
 	if c.Resume != "" && c.List != "" {

@@ -90,7 +90,7 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
 	defer events.Close()
 	r.show = newDisplay()
-	// After the second signal, leave without what hangs.
+	// After the second signal, do not wait for what hangs.
 	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, r.leave) })()
 
 	if n := r.kept(); n > 0 {
@@ -174,7 +174,7 @@ func (r *runner) follow(events *bgagent.Subscription) {
 		}
 		if r.stop.soft.Err() != nil && !told {
 			told = true
-			r.show.Note("interrupted: stopping what runs; Ctrl-C again ends everything at once")
+			r.show.Note("interrupted: stopping the running tasks; Ctrl-C again ends everything at once")
 		}
 		if r.halted.Err() != nil && r.index.Stopped == "" {
 			r.index.Stopped = context.Cause(r.halted).Error()

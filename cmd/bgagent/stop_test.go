@@ -107,7 +107,7 @@ func TestCtrlCStopsCleanlyAndWritesTheResultsSoFar(t *testing.T) {
 	r.out.await(t, "1  completed  wait: quick")
 	r.interrupt(t)
 	require.Equal(t, 130, r.code(), r.out)
-	require.Contains(t, r.out.String(), "interrupted: stopping what runs; Ctrl-C again ends everything at once")
+	require.Contains(t, r.out.String(), "interrupted: stopping the running tasks; Ctrl-C again ends everything at once")
 	require.Contains(t, r.out.String(), "1 completed, 2 cancelled in ")
 	p.requireGone(2)
 	x := p.index("out")

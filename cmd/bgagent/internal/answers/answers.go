@@ -26,7 +26,7 @@ type Keeper struct {
 	kept  map[string][]*tape // by task: the last turn with text, and the latest turn
 }
 
-// New returns a Keeper of at most most bytes of each answer; 0 means Max.
+// New returns a Keeper that keeps up to most bytes of each answer; 0 means Max.
 func New(most int64) *Keeper {
 	if most == 0 {
 		most = Max

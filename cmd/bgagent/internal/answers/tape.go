@@ -137,8 +137,8 @@ func (t *tape) answer(task bgagent.Task) *Answer {
 	return nil
 }
 
-// beginsLocked reports whether the text at the offset has the beginning, and at
-// which offset exactly. Clients drop the space before it.
+// beginsLocked reports whether the text has the beginning at the offset or after
+// space there, and returns the exact offset. Clients drop that space.
 func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
 	const space = 4 << 10
 	b := make([]byte, len(beginning)+len(beginning)/8+space)

@@ -35,7 +35,7 @@ func (l *Lines) Show(r Row) {
 	}
 	was, shown := l.last[r.Number]
 	if shown && was == r.Task.Status || r.Task.Status == bgagent.Pending && r.Task.Queue == nil {
-		return // also when it only waits for its launch
+		return // nothing new, or not launched yet
 	}
 	l.last[r.Number] = r.Task.Status
 	line := fmt.Sprintf("%3d  %-9s  %s: %s", r.Number, r.Task.Status, r.Task.Agent, clean(r.Task.Description))

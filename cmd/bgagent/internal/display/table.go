@@ -114,7 +114,7 @@ type (
 )
 
 // model is the picture. The program draws it after every message. Tasks are not sent
-// as messages, because with thousands of them it would only draw.
+// as messages, because with thousands of them it would do nothing but draw.
 type model struct {
 	start time.Time
 
@@ -151,8 +151,7 @@ func (m *model) note(text string) {
 // Init implements [tea.Model].
 func (m *model) Init() tea.Cmd { return tick() }
 
-// tick asks for the next picture, in which durations have grown and spinners have
-// turned.
+// tick asks for the next picture, so that durations grow and spinners turn.
 func tick() tea.Cmd {
 	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
 }

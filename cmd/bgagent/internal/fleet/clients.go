@@ -113,7 +113,7 @@ func (f *Fleet) addCommands() error {
 	return nil
 }
 
-// groups puts agents together that can share a client, in a fixed order. common
+// groups returns groups of agents that can share a client, in a fixed order. common
 // returns what the agents of a client must have in common.
 func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]settings.Agent {
 	by := map[string][]settings.Agent{}
@@ -138,7 +138,7 @@ func (f *Fleet) createTimeout() time.Duration {
 }
 
 // requestTimeout is how long a server may take to answer. The first request for a
-// directory starts much, and is part of the creation of a session.
+// directory makes the server start a lot, and is part of the creation of a session.
 func (f *Fleet) requestTimeout() time.Duration {
 	if half := f.createTimeout() / 2; half > 15*time.Second {
 		return half

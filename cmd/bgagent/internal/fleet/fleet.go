@@ -33,7 +33,7 @@ type Fleet struct {
 	options Options
 }
 
-// Options are what the clients of a fleet need beside the settings.
+// Options are what the clients of a fleet need besides the settings.
 type Options struct {
 	// Instance is the id of this run of the program. The processes of its agents
 	// carry it. It may be empty.
@@ -175,7 +175,7 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 
 // Depth returns the depth of the task that this program works for, or 0 if it works
 // for none. Agent programs may withhold the variable from what they start. So on
-// Linux the programs above this one are asked as well.
+// Linux, Depth also reads the environments of the programs above this one.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
 	if text == "" {

@@ -10,8 +10,8 @@ import (
 // maxAbove bounds how many programs above this one are examined.
 const maxAbove = 64
 
-// inherited returns the value that the nearest program above this one with the
-// variable was started with, or "" if none has it.
+// inherited looks for the nearest program above this one that was started with the
+// variable. It returns the value there, or "" if there is no such program.
 func inherited(variable string) string {
 	pid := os.Getppid()
 	for range maxAbove {
@@ -29,7 +29,7 @@ func inherited(variable string) string {
 		if err != nil {
 			return ""
 		}
-		// The name stands in brackets and may hold anything.
+		// The name is in brackets and may hold anything.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 2 {
 			return ""

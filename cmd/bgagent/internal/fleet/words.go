@@ -130,8 +130,8 @@ func lastLines(text string) (lines []string) {
 // secretWords appear in the names of variables that hold secrets.
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
-// addSecrets adds what an agent's program is given and what must not be written
-// down: the keys that its preset takes, and what its "env" names except paths.
+// addSecrets adds the secrets that an agent's program gets: the keys that its preset
+// takes, and what its "env" names except paths.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))
@@ -149,8 +149,8 @@ func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	}
 }
 
-// problemOf returns what a client has against its configuration, for a place that
-// already names the key.
+// problemOf returns what a client finds wrong with its configuration, for a place
+// that already names the key.
 func problemOf(err error) string {
 	var input *bgagent.InputError
 	if errors.As(err, &input) {

@@ -21,8 +21,8 @@ import (
 )
 
 // Folder is a folder that only this run writes into. It stays open, so that nothing
-// is written elsewhere even if its path comes to name something else. Its methods
-// must not be called concurrently, except Spool.
+// is written elsewhere even if something else takes its path. Its methods must not
+// be called concurrently, except Spool.
 type Folder struct {
 	dir    string
 	root   *os.Root
@@ -306,7 +306,7 @@ var errReplaced = errors.New("something replaced it while it was written")
 
 // put writes a file whole or not at all. It writes under another name, which nobody
 // can have taken, and then renames the file. The rename replaces whatever has the
-// name; it follows nothing and writes to nothing.
+// name. It follows no link and writes into no existing file.
 func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
 	w, err := f.create(part, mode)

@@ -214,7 +214,7 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// isNew reports whether an entry is a file that has no name of a run yet.
+// isNew reports whether an entry is the file of a run that was not renamed yet.
 func isNew(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".new-") && e.Type().IsRegular() }
 
 // removeOld removes such a file if its program must have been killed before it could

@@ -52,7 +52,7 @@ type Field struct {
 }
 
 // Origin returns where the key of the agent was set, or, for an empty key, where the
-// agent was. It is zero for what was not set.
+// agent was set. It is zero for what was not set.
 func (a Agent) Origin(key string) bgagent.Origin { return a.origins[key] }
 
 // Path returns the name of a key of the agent for errors.
@@ -158,7 +158,7 @@ func (a *Agent) set(k *key, v jsonc.Value) {
 	}
 }
 
-// resolve makes an agent of its merged keys and checks the keys together.
+// resolve makes an agent from its merged keys and checks the keys together.
 func resolve(name string, m *merged) (Agent, []error) {
 	a := Agent{Name: name, origins: map[string]bgagent.Origin{"": m.at}}
 	for i := range keys {

@@ -58,7 +58,7 @@ var keys = []key{
 	{"preset", shapeText, []Kind{Command}, presets, "How the program is called and read. generic reads a prompt from standard input and prints its answer."},
 	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A relative path counts from the file that names it; a name without a slash is looked up in PATH. A preset other than generic has its own."},
 	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},
-	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program gets of the environment beside what every program needs: NAME, NAME* or NAME=value."},
+	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program gets of the environment in addition to what every program needs: NAME, NAME* or NAME=value."},
 	{"profile", shapeText, []Kind{Command}, nil, "The program's own name for an agent or a set of settings."},
 	{"format", shapeText, []Kind{Command}, formats, "What a generic program prints: plain text, or JSON lines."},
 	{"mode", shapeText, []Kind{ACP}, nil, "Id of the session mode, such as plan."},

@@ -28,7 +28,7 @@ type loader struct {
 	errs   []error
 }
 
-// loadOwn reads what the files have beside the section of the library.
+// loadOwn reads what the files have besides the section of the library.
 func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	l := &loader{agents: map[string]*merged{}, hints: map[bgagent.Origin]string{}}
 	for _, k := range ignored {
@@ -64,7 +64,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	return out, errors.Join(l.errs...)
 }
 
-// own is what files have beside the section of the library.
+// own is what files have besides the section of the library.
 type own struct {
 	agents   []Agent
 	notify   []string

@@ -2,7 +2,7 @@
 // one for the project, each with limits and agents.
 //
 // The limits are the library's section background_task, which [bgagent.LoadConfig]
-// reads. The agents stand beside it:
+// reads. The agents are listed beside it:
 //
 //	{
 //	  "$schema": "…/bgagent.schema.json",

@@ -26,7 +26,7 @@ type Keeper struct {
 // New returns a Keeper that masks the secrets in what it writes.
 func New(secrets *Secrets) *Keeper { return &Keeper{secrets: secrets, tasks: map[string]*Log{}} }
 
-// Printed adds what was printed for a task. Stream 1 is standard output, any other
+// Printed adds what was printed for a task. Stream 1 is standard output; any other
 // is standard error.
 func (k *Keeper) Printed(task string, stream int, p []byte) {
 	k.mu.Lock()
