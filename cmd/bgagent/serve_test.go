@@ -54,6 +54,27 @@ func TestMCPServesTheToolsAndLeavesNothing(t *testing.T) {
 	p.requireGone(2)
 }
 
+func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
+	const result = "### Results"
+	for bytes, want := range map[string]string{
+		"0":   "",
+		"500": "I have waited for 1ms.",
+		"6":   "I have",
+	} {
+		p := newPlace(t)
+		p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1, "noticeResultBytes": `+bytes+`}, "agents": {"wait": {"kind": "inproc"}}}`)
+		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp")})
+		callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "the first"})
+		// The second waits for the slot of the first, so the first has ended when it answers.
+		_, notice, told := strings.Cut(callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "2 ms", "run_in_background": false}), "Ended")
+		require.True(t, told, "the end of the first is told")
+		require.Equal(t, want != "", strings.Contains(notice, result), notice)
+		require.Contains(t, notice, want)
+		require.Equal(t, len(want) > 6, strings.Contains(notice, "waited for 1ms"), notice)
+		require.NoError(t, cs.Close())
+	}
+}
+
 func TestMCPInATaskThatMayNotDelegate(t *testing.T) {
 	p := withProgram(t, obedient)
 	p.env = append(p.env, "BGAGENT_DEPTH=1")
