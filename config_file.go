@@ -54,6 +54,7 @@ const maxConfigFile = 1 << 20
 //	wake                  "batch"     refused; "batch", "each" or "never"
 //	noticeWindowMs        100         no wait
 //	noticeMaxWaitMs       300000      never
+//	noticeResultBytes     0           nothing
 //	createTimeoutMs       30000       refused
 //	callTimeoutMs         10000       refused
 //	statusTimeoutMs       5000        refused

@@ -75,14 +75,14 @@ func TestEveryKeySetsItsField(t *testing.T) {
 		"sessionGoneMs": 9, "hostUnreachableMs": 10, "stopTimeoutMs": 11, "pollIntervalMs": 12,
 		"minIdleTimeMs": 13, "minStabilityTimeMs": 14, "stablePolls": 15, "todoHoldMs": 16, "wake": "each",
 		"noticeWindowMs": 17, "noticeMaxWaitMs": 18, "createTimeoutMs": 19, "callTimeoutMs": 20,
-		"statusTimeoutMs": 21, "readConcurrency": 22, "retentionMs": 23, "retainTasks": 24, "retainTextBytes": 25,`))
+		"statusTimeoutMs": 21, "readConcurrency": 22, "retentionMs": 23, "retainTasks": 24, "retainTextBytes": 25, "noticeResultBytes": 26,`))
 	require.Equal(t, bgagent.Config{
 		Limits:   bgagent.Limits{Model: map[string]int{"m": 1, "p/m": bgagent.Unlimited}, Provider: map[string]int{"p": 2}, Default: 3},
 		MaxDepth: 4, MaxTasksPerRoot: 5, StaleTimeout: 6 * ms, TimeToLive: 7 * ms, QueueTimeToLive: 8 * ms,
 		SessionGone: 9 * ms, HostUnreachable: 10 * ms, StopTimeout: 11 * ms, PollInterval: 12 * ms,
 		MinIdleTime: 13 * ms, MinStabilityTime: 14 * ms, StablePolls: 15, TodoHold: 16 * ms, Wake: bgagent.WakeEach,
 		NoticeWindow: 17 * ms, NoticeMaxWait: 18 * ms, CreateTimeout: 19 * ms, CallTimeout: 20 * ms,
-		StatusTimeout: 21 * ms, ReadConcurrency: 22, Retention: 23 * ms, RetainTasks: 24, RetainText: 25,
+		StatusTimeout: 21 * ms, ReadConcurrency: 22, Retention: 23 * ms, RetainTasks: 24, RetainText: 25, NoticeResult: 26,
 	}, applied(t, f, err))
 }
 
@@ -91,13 +91,14 @@ func TestZeroSwitchesOffOrIsRefused(t *testing.T) {
 		"modelConcurrency": {"m": 0}, "providerConcurrency": {"p": 0}, "defaultConcurrency": 0, "maxTasksPerRoot": 0,
 		"staleTimeoutMs": 0, "taskTtlMs": 0, "queueTtlMs": 0, "hostUnreachableMs": 0, "minIdleTimeMs": 0,
 		"minStabilityTimeMs": -0, "todoHoldMs": 0.0, "noticeWindowMs": 0e3, "noticeMaxWaitMs": 0, "retentionMs": 0,
-		"retainTasks": 0, "retainTextBytes": 0`))
+		"retainTasks": 0, "retainTextBytes": 0, "noticeResultBytes": 0`))
 	c := applied(t, f, err)
 	const off = bgagent.Disabled
 	require.Equal(t, bgagent.Config{
 		Limits:          bgagent.Limits{Model: map[string]int{"m": -1}, Provider: map[string]int{"p": -1}, Default: -1},
 		MaxTasksPerRoot: -1, StaleTimeout: off, TimeToLive: off, QueueTimeToLive: off, HostUnreachable: off, MinIdleTime: off,
 		MinStabilityTime: off, TodoHold: off, NoticeWindow: off, NoticeMaxWait: off, Retention: off, RetainTasks: -1, RetainText: -1,
+		NoticeResult: -1,
 	}, c)
 	_, err = bgagent.New(bgagenttest.NewRunner(nil), c)
 	require.NoError(t, err, "what the file may switch off, Config must accept")

@@ -27,7 +27,7 @@ type keyKind uint8
 const (
 	keyMs     keyKind = iota // a duration of Config, in milliseconds
 	keyCount                 // a count of Config
-	keyBytes                 // Config.RetainText
+	keyBytes                 // Config.RetainText or Config.NoticeResult
 	keyLimit                 // a number of Limits
 	keyLimits                // a map of Limits
 	keyWake                  // Config.Wake
@@ -74,6 +74,7 @@ var fileKeys = []fileKey{
 	{key: "wake", kind: keyWake, field: "Wake", about: "When a root session gets its notices: `\"batch\"`, `\"each\"` or `\"never\"`"},
 	limitNoticeWindow.inFile(),
 	limitNoticeMaxWait.inFile(),
+	{key: "noticeResultBytes", kind: keyBytes, field: "NoticeResult", zero: "nothing", about: "How many bytes of each result a notice carries. Where notices come with tool results, as from `bgagent mcp` and `bgagent serve`, these carry them"},
 
 	limitCreateTimeout.inFile(),
 	limitCallTimeout.inFile(),
@@ -142,6 +143,9 @@ func (k *fileKey) most() int64 {
 	case keyMs:
 		return math.MaxInt64 / int64(time.Millisecond)
 	case keyBytes:
+		if k.field == "NoticeResult" {
+			return math.MaxInt
+		}
 		return math.MaxInt64
 	default:
 		return math.MaxInt
@@ -191,6 +195,9 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 			}
 		}
 	case keyBytes:
+		if k.field == "NoticeResult" {
+			return int64(c.NoticeResult), func(n int64) { c.NoticeResult = int(n) }
+		}
 		return c.RetainText, func(n int64) { c.RetainText = n }
 	case keyLimit:
 		if k.field == "Limits.Total" {

@@ -66,7 +66,7 @@ func TestDocumentationHoldsTheTableOfKeys(t *testing.T) {
 // A field that is added to Config without a key could not be set in a file.
 func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
 	var c Config
-	canBeOff := map[string]bool{"RetainText": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Limits.Total": true, "Limits.Agent": true, "Wake": false}
+	canBeOff := map[string]bool{"RetainText": true, "NoticeResult": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Limits.Total": true, "Limits.Agent": true, "Wake": false}
 	for i := range timeLimits {
 		canBeOff[timeLimits[i].field] = timeLimits[i].off != ""
 	}

@@ -1,4 +1,4 @@
-// The developer's tools. They live in a module of their own, which is not part
+// The developers' tools. They live in a module of their own, which is not part
 // of the workspace, so that no user of the library downloads them.
 module github.com/bgagent/bgagent/tools
 

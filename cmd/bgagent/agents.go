@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// patience is after what time the answers that are still to come are named.
+// patience is how long agents waits before it names those that have not answered.
 const patience = 3 * time.Second
 
 // agentsCmd is bgagent agents.
@@ -24,9 +24,9 @@ type agentsCmd struct{}
 
 // Help implements kong's help provider.
 func (agentsCmd) Help() string {
-	return `No model is called: programs are asked for their version, agents that speak ACP for a session, servers for the names of their agents. Logins are not checked: an agent that can start may still be refused by its provider.
+	return `No model is called: programs are asked for their version, agents that speak ACP for a session, and servers for the names of their agents. Logins are not checked: an agent that can start may still be refused by its provider.
 
-Each line is printed as its answer comes, which may take 30 s.
+Each line is printed when its answer comes, which may take 30 s.
 
 Exit codes: 0 all agents can start; 1 some cannot; 2 wrong input; 130 interrupted.`
 }
@@ -68,9 +68,9 @@ func (agentsCmd) Run(all *cli, stop stops) error {
 	return nil
 }
 
-// report prints a line for each agent, in the order of the answers, and says who
-// keeps everybody waiting. It returns whether an agent is ok that is no part of
-// this program, and how many cannot start.
+// report prints a line for each agent, in the order of the answers, and names the
+// agents that are slow to answer. It returns whether any agent outside this program
+// can start, and how many agents cannot.
 func report(w io.Writer, agents []settings.Agent, answers <-chan fleet.Check) (outside bool, bad int, err error) {
 	var names, kinds, models int
 	var awaited []string

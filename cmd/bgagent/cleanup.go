@@ -15,14 +15,14 @@ import (
 
 // cleanupCmd is bgagent cleanup.
 type cleanupCmd struct {
-	Yes bool `help:"End the processes. Without it they are only listed."`
+	Yes bool `help:"End the processes. Without this flag they are only listed."`
 }
 
 // Help implements kong's help provider.
 func (cleanupCmd) Help() string {
-	return `When bgagent is killed, the programs of its agents go on. This lists them, and with --yes ends them; the next run, mcp, serve or agents of yours ends them by itself. Nothing else is touched: not what belongs to a bgagent that still runs, to another user, or to no bgagent.
+	return `When bgagent is killed, the programs of its agents continue. This command lists them, and with --yes it ends them. Your next run, mcp, serve or agents command ends them as well. Processes of a bgagent that still runs, of another user, or of no bgagent are never touched.
 
-Exit codes: 0 nothing is left, or it has been listed or ended; 1 something could not be looked at or ended.`
+Exit codes: 0 nothing is left, or what is left was listed or ended; 1 something could not be examined or ended.`
 }
 
 // leftGrace is how long the processes of a dead run may take to end by themselves.
@@ -36,11 +36,11 @@ func (c cleanupCmd) Run() error {
 	}
 	left, problems := runs.Find(dir)
 	if len(left) == 0 && len(problems) == 0 {
-		fmt.Println("nothing is left of runs that were killed")
+		fmt.Println("no processes of killed runs are left")
 	}
 	for _, l := range left {
 		if !c.Yes {
-			fmt.Println(cleantext.Line(l.String()) + " was killed and has left")
+			fmt.Println(cleantext.Line(l.String()) + " was killed and has left these processes:")
 			for _, p := range l.Processes {
 				fmt.Println("  " + cleantext.Line(p.String()))
 			}
@@ -59,7 +59,7 @@ func (c cleanupCmd) Run() error {
 	return errors.Join(problems...)
 }
 
-// end ends what a dead run has left, and says what that was.
+// end ends what a dead run has left and returns a text that names it.
 func end(l runs.Left) (string, error) {
 	ended, err := l.End(leftGrace)
 	if err != nil {
@@ -68,10 +68,10 @@ func end(l runs.Left) (string, error) {
 	if len(ended) == 0 {
 		return "", err
 	}
-	return fmt.Sprintf("ended what %v had left when it was killed: %s", l, list(ended)), err
+	return fmt.Sprintf("ended the processes of %v, which was killed: %s", l, list(ended)), err
 }
 
-// list names processes.
+// list joins the names of processes.
 func list(all []procs.Process) string {
 	names := make([]string, len(all))
 	for i, p := range all {
@@ -80,14 +80,15 @@ func list(all []procs.Process) string {
 	return strings.Join(names, ", ")
 }
 
-// life is what the programs of this run's agents are known by once it was killed.
+// life identifies this run, so that the programs of its agents can be found if it is
+// killed.
 type life struct {
 	id  string
-	run *runs.Run // nil where it could not be noted
+	run *runs.Run // nil if this run could not be recorded
 }
 
-// begin ends what dead runs have left, and notes this one. What does not succeed
-// is said, and keeps nobody from working.
+// begin ends what dead runs have left and records this run. Failures are only
+// warnings: the command continues.
 func begin(command string) life {
 	l := life{id: runs.NewID()}
 	dir, err := runs.Dir()
@@ -96,24 +97,24 @@ func begin(command string) life {
 		l.run, err = runs.Begin(dir, l.id, runs.Here(command))
 	}
 	if err != nil {
-		warn("this run cannot be noted (%v): if it is killed, nobody finds what it leaves", err)
+		warn("this run cannot be recorded (%v): if it is killed, the processes that it leaves cannot be found", err)
 	}
 	return l
 }
 
-// end takes the note back.
+// end removes the record of this run.
 func (l life) end() {
 	if err := l.run.Close(); err != nil && !errors.Is(err, os.ErrNotExist) {
-		warn("taking back the note of this run: %v", err)
+		warn("removing the record of this run: %v", err)
 	}
 }
 
-// endDead ends what dead runs have left, side by side.
+// endDead ends what dead runs have left, all of them concurrently.
 func endDead(dir string) {
 	left, problems := runs.Find(dir)
 	for _, p := range problems {
 		if !errors.Is(p, errors.ErrUnsupported) {
-			warn("looking for what runs have left that were killed: %v", p)
+			warn("looking for processes of killed runs: %v", p)
 		}
 	}
 	var all sync.WaitGroup

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lasting goes on when nobody reads its answer, as real agents do.
+// lasting continues when nobody reads its answer, as real agents do.
 const lasting = `echo $$ >>pids
 cat >/dev/null
 setsid sh -c 'echo $$ >>pids; while :; do sleep 1; done' &
@@ -19,7 +19,7 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// killed is a place with what a killed run has left, which is ended with the test.
+// killed returns a place with the processes of a killed run. The test ends them.
 func killed(t *testing.T) *place {
 	p := withAgent(t, lasting)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
@@ -27,7 +27,7 @@ func killed(t *testing.T) *place {
 	t.Cleanup(func() { p.run("cleanup", "--yes") })
 	require.NoError(t, r.Process.Kill())
 	r.code()
-	require.Equal(t, 2, p.live(), "they go on")
+	require.Equal(t, 2, p.live(), "they continue")
 	return p
 }
 
@@ -45,9 +45,9 @@ func TestCleanupListsAndEndsWhatAKilledRunHasLeft(t *testing.T) {
 	}
 	got := p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.out, "ended what the bgagent run of ")
+	require.Contains(t, got.out, "ended the processes of the bgagent run of ")
 	p.requireGone(2)
-	require.Equal(t, "nothing is left of runs that were killed\n", p.run("cleanup").out)
+	require.Equal(t, "no processes of killed runs are left\n", p.run("cleanup").out)
 }
 
 func TestTheNextStartEndsWhatAKilledRunHasLeft(t *testing.T) {
@@ -55,11 +55,11 @@ func TestTheNextStartEndsWhatAKilledRunHasLeft(t *testing.T) {
 	p.write("other.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
 	got := p.run("-c", "other.jsonc", "agents")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "bgagent: ended what the bgagent run of ")
+	require.Contains(t, got.stderr, "bgagent: ended the processes of the bgagent run of ")
 	p.requireGone(2)
 }
 
-func TestARunThatLivesIsLeftAloneByAllOthers(t *testing.T) {
+func TestALivingRunIsLeftAlone(t *testing.T) {
 	p := withAgent(t, lasting)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	p.awaitFile("ready")
@@ -75,13 +75,13 @@ func TestARunThatLivesIsLeftAloneByAllOthers(t *testing.T) {
 	require.Empty(t, notes)
 }
 
-func TestAStateFolderThatCannotBeUsedIsSaidAndNoHindrance(t *testing.T) {
+func TestAnUnusableStateFolderIsReportedAndStopsNothing(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; echo fine\n")
 	p.env = append(p.env, "XDG_STATE_HOME="+p.write("file", ""))
 	got := p.run("run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "this run cannot be noted (")
-	require.Contains(t, got.stderr, "if it is killed, nobody finds what it leaves")
+	require.Contains(t, got.stderr, "this run cannot be recorded (")
+	require.Contains(t, got.stderr, "if it is killed, the processes that it leaves cannot be found")
 
 	junk := filepath.Join(p.project, "state", "bgagent", "runs")
 	require.NoError(t, os.MkdirAll(filepath.Join(junk, "aaaaaaaaaaaaaaaaaaaaaaaaaa.lock"), 0o700))
@@ -89,7 +89,7 @@ func TestAStateFolderThatCannotBeUsedIsSaidAndNoHindrance(t *testing.T) {
 	begin := time.Now()
 	got = p.run("run", "tasks.jsonc", "-o", "out2")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "looking for what runs have left that were killed: ")
+	require.Contains(t, got.stderr, "looking for processes of killed runs: ")
 	require.Less(t, time.Since(begin), 30*time.Second)
 	require.Equal(t, 1, p.run("cleanup").code)
 }

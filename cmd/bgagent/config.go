@@ -16,12 +16,12 @@ import (
 // configCmd is bgagent config.
 type configCmd struct {
 	Schema bool `xor:"what" help:"Print the JSON Schema of a configuration file instead."`
-	JSON   bool `name:"json" xor:"what" help:"Print one JSON object: the files, and each value with where it comes from."`
+	JSON   bool `name:"json" xor:"what" help:"Print one JSON object with the files, and each value with its origin."`
 }
 
 // Help implements kong's help provider.
 func (configCmd) Help() string {
-	return `The user's file is bgagent/bgagent.jsonc in the configuration directory; the project's is the first .bgagent.jsonc here or in a directory above. The project's wins, key by key. docs/program.md describes every key.
+	return `The user's file is bgagent/bgagent.jsonc in the configuration folder; the project's is the first .bgagent.jsonc here or in a directory above. The project's wins, key by key. docs/program.md describes every key.
 
 Exit codes: 0 the configuration was printed; 1 the output could not be written; 2 wrong input.`
 }
@@ -44,8 +44,7 @@ func (c configCmd) Run(all *cli) error {
 	return w.Flush()
 }
 
-// printSettings writes a line for each value: its key, itself, where it comes
-// from.
+// printSettings writes a line for each value: its key, the value and its origin.
 func printSettings(w io.Writer, set *settings.Settings) {
 	fmt.Fprintf(w, "// files, later over earlier: %s\n", cleantext.Line(strings.Join(orNone(set.Files), ", ")))
 	for _, v := range values(set) {
@@ -53,14 +52,14 @@ func printSettings(w io.Writer, set *settings.Settings) {
 	}
 }
 
-// value is a value that applies.
+// value is one effective value, with its key and origin.
 type value struct {
 	Key    string          `json:"key"`
 	Value  json.RawMessage `json:"value"`
 	Origin string          `json:"origin"`
 }
 
-// values returns what applies, in the order of the documentation.
+// values returns the effective values, in the order of the documentation.
 func values(set *settings.Settings) (all []value) {
 	for _, s := range set.Limits.Settings() {
 		all = append(all, value{"background_task." + s.Name(), json.RawMessage(s.Value), s.Origin.String()})
@@ -78,7 +77,7 @@ func values(set *settings.Settings) (all []value) {
 	return all
 }
 
-// printJSON writes the values as one object.
+// printJSON writes the files and the values as one object.
 func printJSON(w io.Writer, set *settings.Settings) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -96,8 +95,8 @@ func orNone(files []string) []string {
 	return files
 }
 
-// origin says where a value of an agent comes from: nobody has written one that
-// was found.
+// origin returns where a value of an agent comes from. If the agents were detected,
+// the origin of a value is the program that was found.
 func origin(o bgagent.Origin, set *settings.Settings) string {
 	switch {
 	case o == bgagent.Origin{}:

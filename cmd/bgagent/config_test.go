@@ -20,12 +20,12 @@ func TestBrokenConfigurationsNameFileLineKeyAndRemedy(t *testing.T) {
 		"{\"agents\": {\n\"a\": {}}}":                                         `:2:1: agents.a: has no kind; write "kind": "inproc", "command", "acp" or "opencode"`,
 		"{\"agents\": {\"a\": {\n\"kind\": \"mcp\"}}}":                        `:2:9: agents.a.kind: is the string "mcp"; it must be "inproc", "command", "acp" or "opencode"`,
 		"{\"agents\": {\"a\": {\"kind\": \"command\"}}}":                      `:1:13: agents.a: is of the kind command and has no preset; write "preset": "codex", "claude"`,
-		"{\"agents\": {\"a\": {\"kind\": \"acp\"}}}":                          `write for example "command": ["opencode", "acp"]`,
-		"{\"agents\": {\"a\": {\"kind\": \"opencode\"}}}":                     `write for example "url": "http://127.0.0.1:4096"`,
+		"{\"agents\": {\"a\": {\"kind\": \"acp\"}}}":                          `write, for example, "command": ["opencode", "acp"]`,
+		"{\"agents\": {\"a\": {\"kind\": \"opencode\"}}}":                     `write, for example, "url": "http://127.0.0.1:4096"`,
 		"{\"agents\": {\"a\": {\"kind\": \"opencode\",\n\"url\": \"4096\"}}}": `:2:1: agents.a.url: is refused: `,
 		"{\"agents\": {\"a\": {\"kind\": \"inproc\"}}}":                       `agents.a.agent: is "a", but the demo agents are count, fail, largest, search, wait; name one of them with "agent"`,
 		"{\"agents\": {\"a\": {\"kind\": \"acp\", \"command\": [\"x\"],\n\"preset\": \"codex\"}}}":                         `:2:1: agents.a.preset: is not for agents of the kind acp, which have kind, description,`,
-		"{\"agents\": {\"a\": {\"kind\": \"command\",\n\"preset\": \"generic\"}}}":                                         `has the preset generic and no command; write for example`,
+		"{\"agents\": {\"a\": {\"kind\": \"command\",\n\"preset\": \"generic\"}}}":                                         `has the preset generic and no command; write, for example,`,
 		"{\"agents\": {\"a\": {\"kind\": \"command\", \"preset\": \"generic\", \"command\": [\"x\"],\n\"model\": \"m\"}}}": `:2:1: agents.a.model: cannot be passed on by the preset generic; remove it, or name it in args`,
 		"{\"agents\": {\"a\": {\"kind\": \"command\", \"preset\": \"codex\",\n\"directry\": \"x\"}}}":                      `:2:1: agents.a.directry: is not a known key; did you mean directory?`,
 		"{\"agents\": {\"a\": {\"kind\": \"command\", \"preset\": \"codex\",\n\"directory\": \"gone\"}}}":                  `:2:1: agents.a.directory: is PROJECT/gone, which does not exist; make it, or name another`,
@@ -47,12 +47,12 @@ func TestBrokenConfigurationsNameFileLineKeyAndRemedy(t *testing.T) {
 			require.Contains(t, got.stderr, "bgagent: "+file+":", text)
 			require.Contains(t, got.stderr, strings.ReplaceAll(want, "PROJECT", p.project), text)
 			require.Empty(t, got.out, text)
-			require.NoDirExists(t, filepath.Join(p.project, "out"), "nothing starts half")
+			require.NoDirExists(t, filepath.Join(p.project, "out"), "nothing is half started")
 		}
 	}
 }
 
-func TestAllThatIsWrongInAllFilesIsToldTogether(t *testing.T) {
+func TestErrorsOfAllFilesAreReportedTogether(t *testing.T) {
 	p := newPlace(t)
 	p.user(`{"agents": {"a": {"kind": "x"}}}`)
 	p.write(".bgagent.jsonc", "{\"agents\": {\"b\": 1,\n\"c\": 2}}")
@@ -109,7 +109,7 @@ func TestTheSchemaIsPrinted(t *testing.T) {
 	require.Contains(t, got.out, `"$schema": "https://json-schema.org/draft/2020-12/schema"`)
 }
 
-func TestKeysOfTheOriginalThatDoNothingAreTold(t *testing.T) {
+func TestIgnoredKeysOfTheOriginalAreReported(t *testing.T) {
 	p := newPlace(t)
 	file := p.write(".bgagent.jsonc", `{"background_task": {"maxToolCalls": 5}}`)
 	got := p.run("config")
@@ -125,13 +125,13 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 		"[]":                           `tasks.jsonc:1:1: is an empty list; name at least one task, like [ {`,
 		"{\"tasks\": []}":              `tasks.jsonc:1:11: tasks: is an empty list`,
 		"{}":                           `tasks.jsonc:1:1: has no tasks; write { "tasks": [ {`,
-		"{\"task\": []}":               `tasks.jsonc:1:2: task: is not a known key; the list stands under "tasks"`,
+		"{\"task\": []}":               `tasks.jsonc:1:2: task: is not a known key; the list belongs under "tasks"`,
 		"3":                            `tasks.jsonc:1:1: is the number 3; it must be a list of tasks`,
 		"[\n\"do it\"]":                `tasks.jsonc:2:1: [0]: is the string "do it"; it must be a task like`,
 		"[{\"agent\": \"demo-wait\"}]": `tasks.jsonc:1:2: [0]: has no prompt; say what the agent is to do`,
 		"[{\"prompt\": \"x\"}]":        `[0]: has no agent; name one of demo-count, demo-fail,`,
 		"[{\"agent\": \"demo-wait\",\n\"prompt\": \" \"}]":                         `tasks.jsonc:2:11: [0].prompt: is empty; say what the agent is to do`,
-		"[{\"prompt\": \"x\",\n\"agent\": \"none\"}]":                              `tasks.jsonc:2:10: [0].agent: names the agent "none", which there is not; the agents are demo-count,`,
+		"[{\"prompt\": \"x\",\n\"agent\": \"none\"}]":                              `tasks.jsonc:2:10: [0].agent: names the agent "none", which does not exist; the agents are demo-count,`,
 		"[{\"prompt\": 5, \"agent\": \"demo-wait\"}]":                              `[0].prompt: is the number 5; it must be a string`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"dir\": \".\"}]":          `[0].dir: is not a known key; the keys of a task are agent, prompt, promptFile, description, model, directory`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"directory\": \"gone\"}]": `[0].directory: is PROJECT/gone, which is not a directory; make it, or name another`,
@@ -160,7 +160,7 @@ func TestFilesAndListsMayBeginWithAByteOrderMark(t *testing.T) {
 	require.Contains(t, p.run("config").out, "background_task.maxDepth            3")
 
 	p.write("tasks.jsonc", "\ufeff[5]")
-	require.Contains(t, p.run("run", "tasks.jsonc").stderr, "tasks.jsonc:1:2: [0]: is the number 5", "the mark counts for no column")
+	require.Contains(t, p.run("run", "tasks.jsonc").stderr, "tasks.jsonc:1:2: [0]: is the number 5", "the mark is not a column")
 }
 
 func TestAListThatIsLongerThanTheFileAllowsIsRefused(t *testing.T) {
@@ -185,9 +185,9 @@ func TestSomebodyElsesFileInAFolderAboveIsNotObeyed(t *testing.T) {
 		require.NotContains(t, got.stderr, "ran\n", args)
 	}
 	got := p.run("-c", file, "agents")
-	require.Equal(t, 0, got.code, "whoever names it wants it")
+	require.Equal(t, 0, got.code, "a named file is trusted")
 	require.Contains(t, got.stderr, "bgagent: configuration: "+file+"\n")
 
 	require.NoError(t, os.Chmod(filepath.Dir(file), 0o755))
-	require.Contains(t, p.run("agents").stderr, "bgagent: configuration: "+file+"\n", "one from a folder above is named")
+	require.Contains(t, p.run("agents").stderr, "bgagent: configuration: "+file+"\n", "a file in a folder above is named")
 }

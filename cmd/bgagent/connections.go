@@ -9,22 +9,21 @@ import (
 	"time"
 )
 
-// How long a connection may take for what it does. There is no limit for a stream
-// that is read.
+// Time limits of a connection. A stream that is being read has none.
 const (
-	headerTime = 10 * time.Second // to send the head of a request
-	bodyTime   = 30 * time.Second // to send the rest
+	headerTime = 10 * time.Second // to send the header of a request
+	bodyTime   = 30 * time.Second // to send its body
 	idleTime   = time.Minute      // to send the next request
-	writeTime  = time.Minute      // to read a piece of what is written to it
+	writeTime  = time.Minute      // to read each piece that is written to it
 )
 
-// newServer returns a server for connections that may be slow, or silent.
+// newServer returns a server with time limits for slow and silent connections.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{Handler: inTime(h), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10}
 }
 
-// inTime gives the body of a request bodyTime. The deadline is taken back with the
-// end of the body: what follows may be a stream that lasts for days.
+// inTime limits the reading of a request's body to bodyTime. It clears the deadline
+// at the end of the body, because what follows may be a stream that lasts for days.
 func inTime(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {
@@ -51,17 +50,18 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serveBounded serves at most so many connections at a time, so that file
-// descriptors are left for the agents. One more takes the place of the one that
-// has waited longest for a request; where all are in one, it is closed. A reader
-// has the patience's time for each piece that is written to him.
+// serveBounded bounds the number of open connections to most, so that file
+// descriptors are left for the agents. When all are taken, a new connection replaces
+// the one that has waited longest for a request. If none waits, the new one is
+// closed. patience is how long a reader may take for each piece that is written to
+// it.
 func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
 	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
 	return s.Serve(b)
 }
 
-// bounded is a listener that bounds its connections.
+// bounded is a listener that limits its open connections.
 type bounded struct {
 	net.Listener
 	most     int
@@ -72,11 +72,11 @@ type bounded struct {
 	open  map[net.Conn]*held
 }
 
-// held is a connection that is open.
+// held is an open connection.
 type held struct {
 	net.Conn
 	b       *bounded
-	waiting uint64 // since when it waits for a request, as a running number; 0 when it is in one
+	waiting uint64 // when it began to wait for a request, as a sequence number; 0 during a request
 }
 
 // Accept implements [net.Listener].
@@ -93,7 +93,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes room for a connection, or returns nil.
+// admit makes room for a connection. It returns nil if there is none.
 func (b *bounded) admit(c net.Conn) *held {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,7 +116,8 @@ func (b *bounded) admit(c net.Conn) *held {
 	return h
 }
 
-// state notes whether a connection waits for a request. A new one does already.
+// state records whether a connection waits for a request. A new one already counts
+// as waiting.
 func (b *bounded) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -131,7 +132,7 @@ func (b *bounded) state(c net.Conn, s http.ConnState) {
 	}
 }
 
-// Write implements [net.Conn]. A reader that stops reading is not waited for.
+// Write implements [net.Conn]. It fails if the reader stops reading.
 func (h *held) Write(p []byte) (int, error) {
 	_ = h.SetWriteDeadline(time.Now().Add(h.b.patience))
 	return h.Conn.Write(p)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pipes is a listener of connections in memory.
+// pipes is a listener for connections in memory.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -33,7 +33,7 @@ func (p pipes) dial() net.Conn {
 	return here
 }
 
-// served runs f with a server in a bubble.
+// served runs f against a server in a bubble.
 func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := make(pipes)
@@ -55,7 +55,7 @@ func closedAfter(c net.Conn) time.Duration {
 
 func echo(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
 
-func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
+func TestASilentConnectionIsClosed(t *testing.T) {
 	served(t, 10, echo, func(t *testing.T, p pipes) {
 		require.Equal(t, headerTime, closedAfter(p.dial()))
 
@@ -107,7 +107,7 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// large writes more than all buffers hold, and tells how that ended.
+// large writes more than all buffers hold, and reports how that ended.
 func large(ended chan<- error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var err error
@@ -125,7 +125,7 @@ func TestAResponseLastsAsLongAsItIsRead(t *testing.T) {
 		_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		require.NoError(t, err)
 		begin, n := time.Now(), int64(0)
-		for err == nil { // the server's pieces are of 4 KiB
+		for err == nil { // the server writes pieces of 4 KiB
 			var got int64
 			got, err = io.CopyN(io.Discard, c, 4<<10)
 			n += got
@@ -141,7 +141,7 @@ func TestAResponseLastsAsLongAsItIsRead(t *testing.T) {
 	})
 }
 
-// The buffers of the kernel take some of it; what is beyond waits for the reader.
+// The buffers of the kernel take a part. The rest waits for the reader.
 func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -159,7 +159,7 @@ func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
 	require.Less(t, n, int64(64<<20))
 }
 
-func TestTheOldestConnectionThatWaitsMakesRoom(t *testing.T) {
+func TestTheLongestWaitingConnectionMakesRoom(t *testing.T) {
 	served(t, 3, echo, func(t *testing.T, p pipes) {
 		busy := p.dial()
 		_, err := io.WriteString(busy, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")

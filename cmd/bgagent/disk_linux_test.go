@@ -10,12 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAFullDiskIsTold(t *testing.T) {
+func TestAFullDiskIsReported(t *testing.T) {
 	p := newPlace(t)
 	disk := filepath.Join(p.project, "disk")
 	require.NoError(t, os.Mkdir(disk, 0o755))
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=16k"); err != nil {
-		t.Skipf("making a small disk takes a privilege: %v", err)
+		t.Skipf("making a small disk needs a privilege: %v", err)
 	}
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(disk, 0)) })
 	p.write("large.txt", strings.Repeat("todo todo todo todo todo todo todo todo todo todo todo\n", 500))
@@ -36,5 +36,5 @@ func TestAFullDiskIsTold(t *testing.T) {
 	got = p.run("run", "tasks.jsonc", "-o", "disk/out2")
 	require.NotEqual(t, 0, got.code)
 	require.Contains(t, got.stderr, "no space left on device")
-	require.Empty(t, got.out, "no agent has worked for it")
+	require.Empty(t, got.out, "no agent was started")
 }

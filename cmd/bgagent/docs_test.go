@@ -24,7 +24,7 @@ func document(t *testing.T, name string) string {
 	return strings.ReplaceAll(string(b), "\r\n", "\n")
 }
 
-// rows are the first cells of all tables of a document.
+// rows returns the first cells of all tables in a document.
 func rows(text string) map[string]bool {
 	out := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^\| (.+?) \|`).FindAllStringSubmatch(text, -1) {
@@ -88,7 +88,7 @@ func TestEveryFieldAndFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// blocks are the code blocks of a language.
+// blocks returns the code blocks of a language.
 func blocks(text, language string) (out []string) {
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		out = append(out, m[1])

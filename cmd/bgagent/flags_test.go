@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// picky fails where its prompt says so, as long as the file "mended" is not there.
+// picky fails if its prompt says so, unless the file "mended" exists.
 const picky = `#!/bin/sh
 prompt=$(cat)
 echo "$prompt" >>asked
@@ -24,7 +24,7 @@ esac
 echo "done: $prompt"
 `
 
-// withPicky is a place with such an agent, one task at a time.
+// withPicky returns a place with that agent, which runs one task at a time.
 func withPicky(t *testing.T, prompts ...string) *place {
 	p := newPlace(t)
 	p.write("agent.sh", picky)
@@ -37,13 +37,13 @@ func withPicky(t *testing.T, prompts ...string) *place {
 	return p
 }
 
-// asked is what the agent was asked.
+// asked returns the prompts that the agent got.
 func (p *place) asked() string {
 	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
 	return string(b)
 }
 
-func TestOneBadEndStopsTheRestWhereThatIsWanted(t *testing.T) {
+func TestFailFastStopsTheRestAfterOneBadEnd(t *testing.T) {
 	p := withPicky(t, "one", "fail", "three", "four")
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--fail-fast")
 	require.Equal(t, 1, got.code, got.stderr)
@@ -55,7 +55,7 @@ func TestOneBadEndStopsTheRestWhereThatIsWanted(t *testing.T) {
 	require.False(t, p.index("out").Interrupted)
 }
 
-func TestARunTakesNoLongerThanItMay(t *testing.T) {
+func TestARunEndsAfterItsMaxTime(t *testing.T) {
 	p := withPicky(t, "one", "hang", "three")
 	begin := time.Now()
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "1500ms")
@@ -71,7 +71,7 @@ func TestARunTakesNoLongerThanItMay(t *testing.T) {
 	require.NotContains(t, got.out, "stopped")
 }
 
-func TestWhatIsMissingOrHasFailedIsRunAgain(t *testing.T) {
+func TestResumeRunsWhatIsMissingOrHasFailed(t *testing.T) {
 	p := withPicky(t, "one", "fail", "hang", "four")
 	got := p.run("run", "tasks.jsonc", "-o", "out", "--max-time", "2s")
 	require.Equal(t, 1, got.code, got.stderr)
@@ -83,7 +83,7 @@ func TestWhatIsMissingOrHasFailedIsRunAgain(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(p.project, "tasks.jsonc")), "the folder has the list")
 	got = p.run("run", "--resume", "out")
 	require.Equal(t, 0, got.code, got.out+got.stderr)
-	require.Contains(t, got.out, "1 of 4 tasks are done already, and are left as they are")
+	require.Contains(t, got.out, "1 of 4 tasks are already done and are left as they are")
 	require.Contains(t, got.out, "4 completed in ")
 	require.Equal(t, "one\nfail\nhang\nfail\nhang\nfour\n", p.asked())
 	x := p.index("out")
@@ -96,22 +96,22 @@ func TestWhatIsMissingOrHasFailedIsRunAgain(t *testing.T) {
 	}
 	after, err := os.Stat(filepath.Join(p.project, "out", "001-one.md"))
 	require.NoError(t, err)
-	require.True(t, os.SameFile(before, after), "what is done is left alone")
+	require.True(t, os.SameFile(before, after), "completed tasks are left alone")
 
-	// A result that somebody has removed is missing.
+	// A removed result counts as missing.
 	require.NoError(t, os.Remove(filepath.Join(p.project, "out", "004-four.md")))
 	require.Equal(t, 0, p.run("run", "--resume", "out").code)
 	require.True(t, strings.HasSuffix(p.asked(), "four\nfour\n"))
 }
 
-func TestAKilledRunIsGoneOnWith(t *testing.T) {
+func TestAKilledRunCanBeResumed(t *testing.T) {
 	p := withPicky(t, "one", "hang", "three")
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	r.out.await(t, "1  completed")
 	r.out.await(t, "2  running")
 	got := p.run("run", "--resume", "out")
 	require.Equal(t, 2, got.code)
-	require.Contains(t, got.stderr, "a run that goes on writes into the folder "+p.project+"/out; wait for its end")
+	require.Contains(t, got.stderr, "another run is writing into the folder "+p.project+"/out; wait for its end")
 	require.NoError(t, r.Process.Kill())
 	r.code()
 	p.write("mended", "")
@@ -120,7 +120,7 @@ func TestAKilledRunIsGoneOnWith(t *testing.T) {
 	require.Contains(t, got.out, "3 completed in ")
 }
 
-func TestAFolderThatIsNoRunIsNotGoneOnWith(t *testing.T) {
+func TestAFolderThatIsNotARunIsNotResumed(t *testing.T) {
 	p := withPicky(t, "one")
 	require.Equal(t, 0, p.run("run", "tasks.jsonc", "-o", "out").code)
 	p.write("empty/file", "")
@@ -132,14 +132,14 @@ func TestAFolderThatIsNoRunIsNotGoneOnWith(t *testing.T) {
 	p.write("other/list.json", `{"tasks": [{"agent": "gone", "prompt": "x"}]}`)
 	for args, want := range map[string]string{
 		"--resume none":               "opening the folder " + p.project + "/none of the run: no such file or directory",
-		"--resume empty":              "is not that of a run: it has no index.json and list.json",
-		"--resume broken":             "index.json in the folder " + p.project + "/broken is no index of a run",
+		"--resume empty":              "is not the folder of a run, which has index.json and list.json",
+		"--resume broken":             "index.json in the folder " + p.project + "/broken is not the index of a run",
 		"--resume apart":              "do not belong together: one has 1 tasks and the other 0",
-		"--resume other":              `names the agent "gone", which there is not; the agents are a`,
+		"--resume other":              `names the agent "gone", which does not exist; the agents are a`,
 		"--resume out tasks.jsonc":    "--resume takes no list: " + p.project + "/out has the one that was run; leave tasks.jsonc out",
 		"--resume out -o out2":        "writes into that folder; leave --output out",
-		"tasks.jsonc --max-time soon": `--max-time "soon" is no time, such as 90s, 10m or 2h`,
-		"tasks.jsonc --max-time 0s":   `--max-time "0s" is no time`,
+		"tasks.jsonc --max-time soon": `--max-time "soon" is not a time such as 90s, 10m or 2h`,
+		"tasks.jsonc --max-time 0s":   `--max-time "0s" is not a time`,
 		"tasks.jsonc --max-time -5m":  `--max-time`,
 	} {
 		got := p.run(append([]string{"run"}, strings.Fields(args)...)...)
@@ -150,7 +150,7 @@ func TestAFolderThatIsNoRunIsNotGoneOnWith(t *testing.T) {
 	require.Equal(t, "one\n", p.asked())
 }
 
-func TestWhatIsWrongInTheConfigurationAndTheListIsToldTogether(t *testing.T) {
+func TestErrorsOfTheConfigurationAndTheListAreReportedTogether(t *testing.T) {
 	p := newPlace(t)
 	p.user(`{"background_task": {"maxDepth": 0}}`)
 	p.write(".bgagent.jsonc", `{"background_task": {"taskTtlMs": "x"}, "agents": {"a": {"kind": "command", "preset": "codex", "env": ["=x"]}}}`)
@@ -165,7 +165,7 @@ func TestWhatIsWrongInTheConfigurationAndTheListIsToldTogether(t *testing.T) {
 	}
 	require.Equal(t, 5, strings.Count(got.stderr, "bgagent: "), got.stderr)
 
-	// Where the agents are not known, none is said to be unknown.
+	// If the agents are unknown, no name is called unknown.
 	p.write(".bgagent.jsonc", `{"agents": {"a": 1}}`)
 	got = p.run("run", "tasks.jsonc")
 	require.NotContains(t, got.stderr, `names the agent`)
@@ -187,7 +187,7 @@ func TestAPathCountsFromTheFileThatNamesIt(t *testing.T) {
 	require.Equal(t, "done: from a file\n", string(b))
 }
 
-func TestTheUserIsToldOfBadEndsAndOfTheLast(t *testing.T) {
+func TestTheUserIsNotifiedOfBadEndsAndOfTheLastEnd(t *testing.T) {
 	p := withPicky(t, "one", "fail", "three")
 	p.write("tell.sh", `#!/bin/sh
 echo "$BGAGENT_EVENT: $1" >>"$(dirname "$0")/told"

@@ -19,12 +19,12 @@ type job struct {
 	tasks []tasklist.Task
 	open  func() (*results.Folder, error)
 
-	// Of an earlier run that is gone on with.
+	// Of the earlier run that this one resumes; zero if there is none.
 	folder *results.Folder
 	index  results.Index
 }
 
-// close lets go of the folder of an earlier run.
+// close closes the folder of the earlier run, if there is one.
 func (j *job) close() error {
 	if j.folder == nil {
 		return nil
@@ -32,17 +32,17 @@ func (j *job) close() error {
 	return j.folder.Close()
 }
 
-// input reads the configuration and the list. What is wrong with either is told
+// input reads the configuration and the list. It reports the problems of both
 // together.
 func (c *runCmd) input(all *cli, ctx context.Context) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
-		return nil, nil, wrong // there is nothing to look at, or nobody should have to type it
+		return nil, nil, wrong // there is no list to check, or it would have to be typed first
 	}
 	if wrong == nil {
 		sayFiles(set)
 	}
-	var known []string // nil while nobody knows them
+	var known []string // names of the agents; nil if they are unknown
 	if set != nil {
 		if c.List == "" && c.Resume == "" {
 			set.Agents = settings.Demo()
@@ -67,7 +67,7 @@ func (c *runCmd) input(all *cli, ctx context.Context) (*settings.Settings, *job,
 	return set, j, nil
 }
 
-// reasonOf is an error without the code to exit with.
+// reasonOf returns the error without its exit code.
 func reasonOf(err error) error {
 	if e, ok := err.(*exitError); ok {
 		return e.Err
@@ -75,7 +75,7 @@ func reasonOf(err error) error {
 	return err
 }
 
-// job reads the list, or what an earlier run has left.
+// job reads the list, or the folder of an earlier run.
 func (c *runCmd) job(ctx context.Context, known []string) (*job, error) {
 	if c.Resume == "" {
 		tasks, err := c.read(ctx, known)
@@ -96,7 +96,7 @@ func (c *runCmd) job(ctx context.Context, known []string) (*job, error) {
 	return j, nil
 }
 
-// read reads the list. Waiting for standard input ends with the first signal.
+// read reads the list. The first signal ends the wait for standard input.
 func (c *runCmd) read(ctx context.Context, known []string) ([]tasklist.Task, error) {
 	name, base, data := c.List, ".", sample
 	switch c.List {
@@ -136,8 +136,8 @@ func (c *runCmd) read(ctx context.Context, known []string) ([]tasklist.Task, err
 	return tasks, nil
 }
 
-// readList reads no more than a list may have; the parser tells that it is too
-// large.
+// readList reads at most one byte more than a list may have, so that the parser can
+// reject a list that is too large.
 func readList(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -147,7 +147,7 @@ func readList(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, tasklist.MaxSize+1))
 }
 
-// newFolder opens the folder for the results.
+// newFolder makes and opens the folder for the results.
 func (c *runCmd) newFolder() (*results.Folder, error) {
 	dir := c.Output
 	switch {

@@ -14,14 +14,14 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// logFlags say where a server tells what happens.
+// logFlags say where a server logs what happens.
 type logFlags struct {
-	Log     string `type:"path" placeholder:"FILE" help:"Append what happens to this file: a line for each launch, start and end. It is made for you alone to read."`
-	Verbose bool   `short:"v" help:"Say what happens on standard error."`
+	Log     string `type:"path" placeholder:"FILE" help:"Append a line for each launch, start and end to this file. A new file is readable only by you."`
+	Verbose bool   `short:"v" help:"Write the same lines to standard error."`
 }
 
-// open returns the logger that the flags ask for: nil for none. The file is nil
-// where there is none.
+// open returns the logger that the flags ask for, and its file. Each is nil if there
+// is none.
 func (f logFlags) open() (*slog.Logger, *os.File, error) {
 	var to []io.Writer
 	var file *os.File
@@ -41,7 +41,8 @@ func (f logFlags) open() (*slog.Logger, *os.File, error) {
 	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), nil)), file, nil
 }
 
-// unpathed leaves out the path that an error of the system names once more.
+// unpathed removes the path from an error of the system, because the message already
+// has it.
 func unpathed(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -50,8 +51,8 @@ func unpathed(err error) error {
 	return err
 }
 
-// problemsOnly passes on what the library logs beside the life of tasks, which has
-// lines of its own here.
+// problemsOnly drops what the library logs about the life of tasks, because logEvent
+// writes lines of its own for that.
 type problemsOnly struct{ slog.Handler }
 
 // Handle implements [slog.Handler].
@@ -62,7 +63,7 @@ func (h problemsOnly) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// library is the logger for a manager; nil for none.
+// library returns the logger for a manager: nil if l is nil.
 func library(l *slog.Logger) *slog.Logger {
 	if l == nil {
 		return nil
@@ -70,7 +71,7 @@ func library(l *slog.Logger) *slog.Logger {
 	return slog.New(problemsOnly{l.Handler()})
 }
 
-// logEvent writes the line for an event: for a launch, a start and an end.
+// logEvent writes a line for a launch, a start, an end or missed events.
 func logEvent(l *slog.Logger, e bgagent.Event) {
 	t := e.Task
 	level, attrs := slog.LevelInfo, []slog.Attr{slog.String("task", t.ID), slog.String("agent", t.Agent)}
@@ -98,7 +99,7 @@ func logEvent(l *slog.Logger, e bgagent.Event) {
 	l.LogAttrs(context.Background(), level, e.Kind.String(), attrs...)
 }
 
-// plainReason is why a task has ended, without the words that say nothing new.
+// plainReason returns why a task has ended, without redundant words.
 func plainReason(t bgagent.Task) string {
 	if t.Reason == "" {
 		return t.Cause.String()

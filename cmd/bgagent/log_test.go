@@ -59,7 +59,7 @@ $`, log)
 	require.Equal(t, "bgagent: --log "+p.project+"/none/server.log: the file cannot be written: no such file or directory\n", got.stderr)
 }
 
-func TestServeSaysHowItIsUsedAndThatItIsWell(t *testing.T) {
+func TestServePrintsHowToUseItAndAnswersHealthChecks(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
 	p.env = append(p.env, "ALICE=0123456789abcdef")

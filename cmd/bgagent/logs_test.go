@@ -47,7 +47,7 @@ exit 3
 	require.NotContains(t, got.out+got.stderr, "0123456789abcdef")
 }
 
-func TestALongOutputLeavesItsBeginningAndItsEnd(t *testing.T) {
+func TestTheLogOfALongOutputHasItsBeginningAndItsEnd(t *testing.T) {
 	p := withAgent(t, `cat >/dev/null
 echo first; head -c 10000000 /dev/zero | tr '\0' 'x'; echo; echo last
 `)

@@ -20,20 +20,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hostWord is what the prompt of a host has, and that of no task.
+// hostWord occurs in the prompt of a host and in no prompt of a task.
 const hostWord = "HOST"
 
 var idIn = regexp.MustCompile(`Task ID: (bg_[0-9a-z]{16})`)
 
-// kinds are the agents of the loop, in the order that the host delegates to them.
-// The last one hangs.
+// kinds are the agents of the loop. The host delegates to them in this order. The
+// last one hangs.
 var kinds = []string{"coder", "reader", "writer", "thinker"}
 
-// heard is how far a host is, by what its tools have answered.
+// heard is the progress of a host, as the answers of its tools show it.
 type heard struct {
-	ids   []string // of the tasks that it has launched
-	told  int      // ends of those tasks that it has learned of
-	after int      // answers since it learned of all but the last's
+	ids   []string // of the tasks that the host has launched
+	told  int      // number of their ends that it has learned of
+	after int      // number of answers since it learned of all ends but the last
 }
 
 func hear(texts []string) (h heard) {
@@ -59,8 +59,8 @@ func hear(texts []string) (h heard) {
 }
 
 // playHost is the model of an agent that delegates a task to each kind, learns of
-// the ends, cancels the last, and follows up on the first. Names are those that the
-// host knows the tools by.
+// their ends, cancels the last and follows up on the first. prefix is what the host
+// puts before the names of tools.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)
@@ -84,13 +84,13 @@ func playHost(model *modelserver.Server, prefix string) func(modelserver.Request
 			return call("delegate_task", map[string]any{"subagent_type": kinds[n], "description": "for " + kinds[n], "prompt": prompt})
 		case len(h.ids) < len(kinds):
 			return modelserver.Refuse(400, "the host has not got all ids")
-		case h.told < len(kinds)-1: // ends, as they come
+		case h.told < len(kinds)-1: // wait for the next end
 			return call("background_output", map[string]any{"block": true, "timeout": 120_000})
 		}
 		switch h.after {
 		case 0:
 			return call("background_output", map[string]any{"task_id": h.ids[1]})
-		case 1: // once it is at work, or has had the time for that
+		case 1: // once the task works, or has had the time to
 			ctx, cancel := context.WithTimeout(r.Context(), 2*time.Minute)
 			defer cancel()
 			_ = model.WaitFor(ctx, func(all []modelserver.Request) bool {
@@ -123,7 +123,7 @@ func resultsOf(r modelserver.Request) (out []string) {
 	return out
 }
 
-// loop is a world in which a host has this program as an MCP server.
+// loop returns a world whose host has this program as an MCP server.
 func loop(t *testing.T, prefix string) *realagent.World {
 	w := realagent.New(t, "opencode", "codex", "gemini", "claude")
 	w.Model.Handle(playHost(w.Model, prefix))
@@ -157,7 +157,7 @@ func readmeLines(t *testing.T, after, language string) string {
 	return lines
 }
 
-// judge looks at what the host was told, and at what its tasks were offered.
+// judge checks what the host was told, and which tools its tasks were offered.
 func judge(t *testing.T, w *realagent.World, prefix string) {
 	var last modelserver.Request
 	children := map[modelserver.Protocol]bool{}
@@ -172,7 +172,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 		}
 		children[r.Protocol] = true
 		for _, tool := range r.Tools {
-			require.NotContains(t, tool.Name, "delegate_task", "a task is as deep as is allowed: %s", r.LastUser())
+			require.NotContains(t, tool.Name, "delegate_task", "a task must not delegate: %s", r.LastUser())
 		}
 	}
 	require.Len(t, children, len(kinds), "codex, gemini, claude and opencode have worked")
@@ -265,9 +265,9 @@ func TestTheWholeLoopWithClaudeAsTheHost(t *testing.T) {
 	require.Contains(t, out, "the host is done")
 }
 
-// In a terminal Claude Code speaks the tasks extension of the protocol: a delegation
-// in the foreground goes on beside its turn, and its result begins a turn. With -p it
-// does not declare the extension, and waits for the answer.
+// In a terminal, Claude Code speaks the tasks extension of the protocol: a
+// foreground delegation continues beside its turn, and the result begins a turn.
+// With -p it does not declare the extension, and waits for the answer.
 func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	w := realagent.New(t, "claude")
 	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"), "TERM=xterm-256color")
@@ -282,7 +282,7 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := w.Command(ctx, "script", "-qec", w.Claude()[0]+" --allowedTools=mcp__bgagent "+hostWord, os.DevNull)
-	keys, err := cmd.StdinPipe() // its end would be the end of the program
+	keys, err := cmd.StdinPipe() // the program would end with it
 	require.NoError(t, err)
 	defer keys.Close()
 	var screen bytes.Buffer

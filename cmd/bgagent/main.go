@@ -1,22 +1,21 @@
-// Command bgagent runs background agent tasks: the library of the same name as
-// one program.
+// Command bgagent runs background agent tasks. It is the library of the same name as
+// a program.
 //
 //	bgagent run [tasks.jsonc|-]   runs a list of tasks side by side
 //	bgagent agents                lists the agents and checks that each can start
 //	bgagent config                shows the configuration and where it comes from
 //	bgagent mcp                   serves the tools to the program that starts it
 //	bgagent serve                 serves them over HTTP
-//	bgagent cleanup               lists what killed runs have left, and ends it
+//	bgagent cleanup               lists and ends what killed runs have left
 //	bgagent version               prints the version
 //
-// It exits with 0 when all went well, 1 when something did not, 2 when the
-// command line or a file is wrong, and 130 when it was interrupted. A signal is
-// how mcp and serve are ended, so that they exit with 0 then; with 130 only when
-// a second one ends them at once.
+// It exits with 0 if all went well, 1 if something did not, 2 if the command line or
+// a file is wrong, and 130 if it was interrupted. Signals are the normal way to end
+// mcp and serve, so they exit with 0 after the first. A second signal ends them at
+// once, with 130.
 //
-// The command line is read by kong: a subcommand is a struct with its flags and
-// a Run method, so that it is one file and one field here, and kong needs no
-// other module.
+// Kong parses the command line, because it needs no other module and because a
+// subcommand is then a struct with its flags and a Run method.
 package main
 
 import (
@@ -42,8 +41,8 @@ const (
 	exitInterrupted = 130
 )
 
-// cli is the command line. A further subcommand is one file with its struct, and
-// one field here.
+// cli is the command line. A new subcommand is a file with its struct, and a field
+// here.
 type cli struct {
 	Config  string           `short:"c" placeholder:"FILE" type:"path" help:"Read only this configuration file, not the user's and the project's."`
 	Version kong.VersionFlag `help:"Print the version."`
@@ -54,13 +53,13 @@ type cli struct {
 	MCP    mcpCmd    `cmd:"" name:"mcp" help:"Serve the tools over MCP to the program that starts this one."`
 	Serve  serveCmd  `cmd:"" help:"Serve the tools over MCP on HTTP."`
 
-	Cleanup cleanupCmd `cmd:"" help:"List, or end, what killed runs of this program have left."`
+	Cleanup cleanupCmd `cmd:"" help:"List or end what killed runs of this program have left."`
 	About   versionCmd `cmd:"" name:"version" help:"Print the version."`
 }
 
-// settings loads the configuration that the command line asks for. With an error,
-// which is of all that is wrong, the settings are nil where not even the names of
-// the agents are known.
+// settings loads the configuration that the command line asks for. The error reports
+// everything that is wrong. With an error, the settings are nil if not even the
+// names of the agents are known.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -71,7 +70,8 @@ func (c *cli) settings() (*settings.Settings, error) {
 	}
 	s, err := settings.Load(files...)
 	if s != nil {
-		// Made for its errors: it starts nothing, and all subcommands refuse the same.
+		// The fleet starts nothing. It is made only for its errors, so that all
+		// subcommands refuse the same settings.
 		_, refused := fleet.New(s, fleet.Options{})
 		err = errors.Join(err, refused)
 	}
@@ -89,15 +89,15 @@ func (c *cli) settings() (*settings.Settings, error) {
 	return s, nil
 }
 
-// sayFiles says which files the agents and limits come from: they name programs
-// that are run, and one in a folder above is easily overlooked.
+// sayFiles says which files the agents and limits come from. They name programs that
+// are run, and a file in a folder above is easily overlooked.
 func sayFiles(s *settings.Settings) {
 	if len(s.Files) > 0 {
 		warn("configuration: %s", strings.Join(s.Files, ", later over earlier: "))
 	}
 }
 
-// found says which agent programs there are when there is no file.
+// found says which agents there are when there is no file.
 func found(s *settings.Settings) string {
 	list := ""
 	for _, a := range s.Agents {
@@ -106,13 +106,13 @@ func found(s *settings.Settings) string {
 		}
 	}
 	if list == "" {
-		return "no agent program was found on PATH (codex, claude, gemini, opencode), so there are the demo agents only"
+		return "no agent program was found on PATH (codex, claude, gemini, opencode), so only the demo agents are available"
 	}
-	return "found on PATH: " + list[2:] + "; the demo agents are there as well"
+	return "found on PATH: " + list[2:] + "; the demo agents are available as well"
 }
 
-// exitError is an error with the code to exit with. Without an Err everything
-// has been said.
+// exitError is an error with an exit code. If Err is nil, everything has been
+// reported.
 type exitError struct {
 	Code int
 	Err  error
@@ -145,7 +145,7 @@ func main() {
 	if len(args) == 0 {
 		args = []string{"help"}
 	}
-	if args[0] == "help" { // what people try first
+	if args[0] == "help" { // people try this first
 		args = append(args[1:], "--help")
 	}
 	if problem := emptyArgument(args); problem != "" {
@@ -160,8 +160,8 @@ func main() {
 	os.Exit(exitCode(command.Run(&c, watchSignals())))
 }
 
-// emptyArgument says that one of the arguments has no value, or "": a variable that
-// is not set would otherwise mean something that nobody has asked for.
+// emptyArgument returns a problem if an argument is empty or has an empty value. An
+// unset shell variable would otherwise mean something that nobody has asked for.
 func emptyArgument(args []string) string {
 	for i, a := range args {
 		name, value, set := strings.Cut(a, "=")
@@ -169,7 +169,7 @@ func emptyArgument(args []string) string {
 		case strings.HasPrefix(a, "-") && set && value == "":
 			return fmt.Sprintf("%s is empty; write a value, or leave it out", name)
 		case a == "" && i > 0:
-			return fmt.Sprintf("what stands behind %s is empty; write a value, or leave it out", args[i-1])
+			return fmt.Sprintf("the argument after %s is empty; write a value, or leave it out", args[i-1])
 		case a == "":
 			return "the name of the command is empty; see bgagent help"
 		}
@@ -177,8 +177,8 @@ func emptyArgument(args []string) string {
 	return ""
 }
 
-// misread says what is wrong with the command line, and where to read on: in the
-// help of the command, or, where none was named, in a list of them.
+// misread says what is wrong with the command line and where to read more: in the
+// help of the command, or in the list of commands if none was named.
 func misread(parser *kong.Kong, err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {
@@ -193,7 +193,7 @@ func misread(parser *kong.Kong, err error) string {
 	return text + "see bgagent --help, or bgagent run --help"
 }
 
-// exitCode reports what went wrong, and returns the code for it.
+// exitCode prints what went wrong and returns the exit code.
 func exitCode(err error) int {
 	if err == nil {
 		return 0
@@ -212,7 +212,7 @@ func exitCode(err error) int {
 	return code
 }
 
-// flat takes joined errors apart, so that each has a line.
+// flat splits joined errors, so that each gets a line of its own.
 func flat(err error) []error {
 	if err == nil {
 		return nil
@@ -232,8 +232,8 @@ func flat(err error) []error {
 	return out
 }
 
-// warn tells the person at the screen something that is no result. What agents
-// and files have brought into it cannot act on the terminal.
+// warn prints a message to standard error. Messages may contain text of agents and
+// files, so it removes what could act on the terminal.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }

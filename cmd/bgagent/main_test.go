@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// place is a user's home and a project in it.
+// place is a user's home with a project in it.
 type place struct {
 	t       *testing.T
 	project string
@@ -68,14 +68,14 @@ func (p *place) user(text string) {
 	p.write("../../config/bgagent/bgagent.jsonc", text)
 }
 
-// command is the program in the project.
+// command returns a command that runs the program in the project.
 func (p *place) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
 	cmd.Dir, cmd.Env = p.project, append(p.env, "PATH="+p.path)
 	return cmd
 }
 
-// outcome is what the program has come to.
+// outcome is how the program ended and what it printed.
 type outcome struct {
 	code        int
 	out, stderr string
@@ -102,7 +102,7 @@ func (p *place) index(dir string) results.Index {
 	p.t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.project, dir, results.IndexName))
 	require.NoError(p.t, err)
-	// Causes are written as words only.
+	// Causes are only written as words.
 	var raw struct {
 		Interrupted bool
 		Ended       time.Time
@@ -191,7 +191,7 @@ func TestTheSampleRunsWithoutAnyFile(t *testing.T) {
 	p.write("notes.txt", "todo: write this\n")
 	got := p.run("run", "-o", "out")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "there is no configuration file; no agent program was found on PATH (codex, claude, gemini, opencode), so there are the demo agents only")
+	require.Contains(t, got.stderr, "there is no configuration file; no agent program was found on PATH (codex, claude, gemini, opencode), so only the demo agents are available")
 	require.Contains(t, got.out, "8 completed in ")
 	x := p.index("out")
 	require.Len(t, x.Tasks, 8)
@@ -211,13 +211,13 @@ func TestTheSampleLeavesNothingInTheDirectory(t *testing.T) {
 	require.Empty(t, files)
 }
 
-func TestAProgramOnPATHIsFoundAndSaid(t *testing.T) {
+func TestAProgramOnPATHIsFoundAndNamed(t *testing.T) {
 	p := newPlace(t)
 	p.write("bin/codex", "#!/bin/sh\necho codex-cli 9.9.9\n")
 	p.path = filepath.Join(p.project, "bin") + ":" + p.path
 	got := p.run("agents")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Contains(t, got.stderr, "found on PATH: codex; the demo agents are there as well")
+	require.Contains(t, got.stderr, "found on PATH: codex; the demo agents are available as well")
 	require.Regexp(t, `codex +command codex +- +ok: .*/bin/codex codex-cli 9\.9\.9`, got.out)
 }
 
@@ -228,7 +228,7 @@ func TestAListFromStandardInput(t *testing.T) {
 	require.Contains(t, got.out, "1 completed")
 }
 
-func TestTasksThatFailAreToldAndMakeExitCodeOne(t *testing.T) {
+func TestFailedTasksAreReportedAndExitWithOne(t *testing.T) {
 	p := newPlace(t)
 	p.write("tasks.jsonc", `[{"agent": "demo-fail", "prompt": "no luck"}, {"agent": "demo-wait", "prompt": "1 ms"}]`)
 	got := p.run("run", "tasks.jsonc", "-o", "out")
@@ -289,7 +289,7 @@ func TestAKilledRunLeavesAnIndexOfWhatHasEnded(t *testing.T) {
 	require.Empty(t, x.Tasks[2].File)
 }
 
-func TestOutputThatCannotBeWrittenIsTold(t *testing.T) {
+func TestOutputThatCannotBeWrittenIsReported(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skip("there is no device that is always full:", err)
@@ -306,7 +306,7 @@ func TestOutputThatCannotBeWrittenIsTold(t *testing.T) {
 		require.Equal(t, 1, cmd.ProcessState.ExitCode(), how)
 		require.Contains(t, problems.String(), "bgagent: writing the output: ")
 		require.Contains(t, problems.String(), "no space left on device")
-		require.Equal(t, bgagent.Completed, p.index(out).Tasks[0].Status, "the results are there all the same")
+		require.Equal(t, bgagent.Completed, p.index(out).Tasks[0].Status, "the results are written anyway")
 	}
 }
 
@@ -330,7 +330,7 @@ func TestNothingIsOverwritten(t *testing.T) {
 	p.write("out/old.md", "mine")
 	got := p.run("run", "-o", "out")
 	require.Equal(t, 2, got.code)
-	require.Contains(t, got.stderr, "is not empty (it has old.md), and nothing is overwritten; name a new one")
+	require.Contains(t, got.stderr, "is not empty (it has old.md), and nothing is overwritten; name a new folder")
 	require.Empty(t, got.out)
 }
 
@@ -362,12 +362,12 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 	}
 }
 
-func TestNothingEmptyIsTakenForNothing(t *testing.T) {
+func TestEmptyArgumentsAreRefused(t *testing.T) {
 	p := newPlace(t)
 	for want, args := range map[string][]string{
-		"bgagent: what stands behind --resume is empty; write a value, or leave it out\n": {"run", "--resume", ""},
+		"bgagent: the argument after --resume is empty; write a value, or leave it out\n": {"run", "--resume", ""},
 		"bgagent: --output is empty; write a value, or leave it out\n":                    {"run", "--output="},
-		"bgagent: what stands behind run is empty; write a value, or leave it out\n":      {"run", ""},
+		"bgagent: the argument after run is empty; write a value, or leave it out\n":      {"run", ""},
 		"bgagent: the name of the command is empty; see bgagent help\n":                   {""},
 	} {
 		got := p.run(args...)
@@ -382,7 +382,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	got := p.run("help")
 	require.Equal(t, 0, got.code)
 	require.Equal(t, got.out, p.run("--help").out)
-	require.Equal(t, got.out, p.run().out, "whoever types nothing is helped, too")
+	require.Equal(t, got.out, p.run().out, "without arguments it helps as well")
 	for _, command := range []string{"run", "agents", "config", "mcp", "serve"} {
 		require.Contains(t, got.out, "\n  "+command+" ")
 		help := p.run("help", command)
@@ -391,7 +391,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	}
 }
 
-// An agent that hangs holds up the lines of nobody else, and is named.
+// An agent that hangs delays no other agent's line, and is named.
 func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
 	p := newPlace(t)
 	p.write("hang.sh", "#!/bin/sh\nexec sleep 600\n")

@@ -13,15 +13,15 @@ type mcpCmd struct{ logFlags }
 
 // Help implements kong's help provider.
 func (mcpCmd) Help() string {
-	return `For an agent program that starts MCP servers: name "bgagent mcp" as one of them. Its model gets delegate_task, background_output and background_cancel.
+	return `This command is for agent programs that start MCP servers: name "bgagent mcp" as one of them. Their model gets delegate_task, background_output and background_cancel.
 
-When the program goes away, what runs is stopped. Problems are told on standard error, and what happens with -v, or in the file that --log names.
+When the program goes away, all running tasks are stopped. Problems are reported on standard error. -v also reports launches, starts and ends there, and --log in a file.
 
-Exit codes: 0 when the caller has ended the connection, or after Ctrl-C or another signal, which is how a server is asked to end; 1 the connection broke, or an agent program did not end well; 2 wrong input; 130 after a second signal, which ends everything at once.`
+Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 wrong input; 130 a second signal ended everything at once.`
 }
 
-// stdioScope is the caller's scope: there is one caller, which has started this
-// program.
+// stdioScope is the scope of the only caller, which is the program that started this
+// one.
 const stdioScope = "mcp"
 
 // Run implements the subcommand.
@@ -32,7 +32,7 @@ func (c *mcpCmd) Run(all *cli, stop stops) error {
 		return err
 	}
 	err = s.server.Run(stop.soft, stdioScope, stdio(os.Stdin, os.Stdout))
-	if errors.Is(err, context.Canceled) { // asked to stop, as it should be
+	if errors.Is(err, context.Canceled) { // a signal asked it to stop
 		err = nil
 	}
 	return errors.Join(err, s.end(stop))

@@ -9,13 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nesting is an agent that starts a bgagent of its own, whose agent goes on.
+// nesting is an agent that starts a bgagent of its own, whose agent continues.
 const nesting = `cat >/dev/null
 cd inner
 BGAGENT_DEPTH= exec "$BGAGENT" -c inner.jsonc run inner-tasks.jsonc -o ../inner-out
 `
 
-func TestARunWithinAKilledOneIsLeftAlone(t *testing.T) {
+func TestARunInsideAKilledOneIsLeftAlone(t *testing.T) {
 	p := withAgent(t, nesting)
 	p.write("inner/agent.sh", "#!/bin/sh\n"+lasting)
 	inner := filepath.Join(p.project, "inner")
@@ -30,13 +30,13 @@ func TestARunWithinAKilledOneIsLeftAlone(t *testing.T) {
 
 	got := p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Equal(t, 2, q.live(), "the inner run and its agent go on:\n%s", got.out)
+	require.Equal(t, 2, q.live(), "the inner run and its agent continue:\n%s", got.out)
 	notes := filepath.Join(p.project, "../../.local/state/bgagent/runs")
 	list, err := os.ReadDir(notes)
 	require.NoError(t, err)
 	require.Len(t, list, 2, "the dead run is still known")
 
-	// Once the inner one is dead as well, nothing is spared.
+	// Once the inner run is dead as well, nothing is spared.
 	p.killRunOf(inner)
 	got = p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)

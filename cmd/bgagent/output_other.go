@@ -2,9 +2,9 @@
 
 package main
 
-// outputGone reports false: where there are no pipes that break with a signal, a
+// outputGone reports false: this system sends no signal for a broken pipe, so the
 // write fails.
 func outputGone() bool { return false }
 
-// maxConnections is how many connections serve takes at a time.
+// maxConnections is how many connections serve accepts at a time.
 func maxConnections() int { return 1024 }

@@ -11,11 +11,11 @@ func outputGone() bool {
 	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
 }
 
-// mostConnections bounds the connections where files are plenty.
+// mostConnections bounds the connections if many files may be open.
 const mostConnections = 1024
 
-// maxConnections is how many connections serve takes at a time: a quarter of the
-// files that this program may have open. An agent needs up to six.
+// maxConnections is how many connections serve accepts at a time: a quarter of the
+// files that this program may have open. An agent needs up to six files.
 func maxConnections() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -12,16 +12,16 @@ import (
 
 // pageFlags say whether serve shows the page, and to whom.
 type pageFlags struct {
-	Page     string `placeholder:"VARIABLE" help:"The environment variable, or @FILE, that holds the page's password of at least 16 bytes (the user's name does not matter). Without it the page is shown where no tokens are named: to everybody on this machine."`
+	Page     string `placeholder:"VARIABLE" help:"The environment variable, or @FILE, that holds the page's password of at least 16 bytes (any user name will do). Without it the page is shown only if there are no tokens, to everybody on this machine."`
 	PageActs bool   `help:"Whoever sees the page may cancel and resume tasks."`
 }
 
-// page returns what is served beside the tools: nil when nobody may see it. It
-// shows the tasks of all callers.
+// page returns the page, which shows the tasks of all callers, and the handler that
+// guards it. Both are nil if nobody may see the page.
 func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
-			return nil, nil, fmt.Errorf("--page-acts: where callers have tokens the page takes a password; name its environment variable with --page VARIABLE")
+			return nil, nil, fmt.Errorf("--page-acts: if callers have tokens, the page needs a password; name its environment variable with --page VARIABLE")
 		}
 		return nil, nil, nil
 	}
@@ -36,14 +36,14 @@ func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secre
 	return page, withPassword(password, page), nil
 }
 
-// withPassword asks the browser for a password.
+// withPassword serves h to those who know the password.
 func withPassword(password string, h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(password))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, password, _ := r.BasicAuth()
 		if got := sha256.Sum256([]byte(password)); subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", `Basic realm="bgagent", charset="UTF-8"`)
-			http.Error(w, "the page takes the password that --page names", http.StatusUnauthorized)
+			http.Error(w, "the page needs the password that --page names", http.StatusUnauthorized)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// sayHow prints what to type so that the usual clients use the server: for each
-// caller, where there are tokens.
+// sayHow prints what to type so that the usual clients use the server: once for each
+// caller if there are tokens.
 func (c *serveCmd) sayHow(addr net.Addr) {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
 		return
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "HOST" // of its addresses the callers know the right one
+		host = "HOST" // callers know which of its addresses they reach
 	}
 	url := "http://" + net.JoinHostPort(host, port) + "/mcp"
 	if len(c.Token) == 0 {
@@ -27,8 +27,8 @@ func (c *serveCmd) sayHow(addr net.Addr) {
 	}
 }
 
-// pasteLines is what one caller types. The token comes from the variable, or, with
-// an @ before it, from the file.
+// pasteLines returns what one caller types. from names the variable that holds the
+// token, or, after an @, the file.
 func pasteLines(url, caller, from string) string {
 	var b strings.Builder
 	title, header, variable, file := "to use it from", "", "", ""

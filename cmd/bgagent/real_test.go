@@ -70,7 +70,7 @@ func TestRealProgramsOfAllKindsRunOneList(t *testing.T) {
 	}
 }
 
-func TestAServerThatIsNotThereIsNamed(t *testing.T) {
+func TestAnUnreachableServerIsNamed(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"a": {"kind": "opencode", "url": "http://127.0.0.1:1"}}}`)
 	got := p.run("agents")
@@ -89,11 +89,11 @@ func TestAProgramThatDoesNotStartIsNamed(t *testing.T) {
 	got := p.run("agents")
 	require.Equal(t, 1, got.code)
 	require.Regexp(t, `a +command codex +- +cannot start: .*/codex --version fails: exit status 3: it is broken`, got.out)
-	require.Regexp(t, `b +acp +- +cannot start: the program is there, but makes no session: .*it is broken`, got.out)
+	require.Regexp(t, `b +acp +- +cannot start: the program exists, but makes no session: .*it is broken`, got.out)
 	require.Regexp(t, `c +acp +- +cannot start: there is no program no-such-program on PATH`, got.out)
 }
 
-func TestAgentsWithoutAny(t *testing.T) {
+func TestAgentsWithoutAnyAgentFails(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{}`)
 	got := p.run("agents")
@@ -101,7 +101,7 @@ func TestAgentsWithoutAny(t *testing.T) {
 	require.Contains(t, got.stderr, "no agent is configured")
 }
 
-func TestARunInsideOfATaskIsRefusedUnlessTheDepthAllowsIt(t *testing.T) {
+func TestARunInsideATaskIsRefusedUnlessTheDepthAllowsIt(t *testing.T) {
 	p := newPlace(t)
 	p.env = append(p.env, "BGAGENT_DEPTH=1")
 	p.write("tasks.jsonc", `[{"agent": "demo-wait", "prompt": "1 ms"}]`)

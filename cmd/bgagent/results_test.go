@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withAgent is a place with one agent, a shell script.
+// withAgent returns a place with one agent, which is a shell script.
 func withAgent(t *testing.T, script string) *place {
 	p := newPlace(t)
 	p.write("agent.sh", "#!/bin/sh\n"+script)
@@ -23,7 +23,7 @@ func withAgent(t *testing.T, script string) *place {
 	return p
 }
 
-// rows are the tasks of an index as they are written.
+// rows returns the tasks of an index as they are written.
 func (p *place) rows(dir string) []map[string]any {
 	p.t.Helper()
 	var x struct{ Tasks []map[string]any }
@@ -57,7 +57,7 @@ func TestAFileHoldsAllOfALongAnswer(t *testing.T) {
 	require.Equal(t, []string{"001-review.log", "001-review.md", "index.json", "list.json"}, names, "nothing else is left")
 }
 
-func TestAnAnswerBeyondTheBoundIsCutAndSaidEverywhere(t *testing.T) {
+func TestAnAnswerBeyondTheBoundIsCutAndMarkedEverywhere(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; head -c 100000000 /dev/zero | tr '\\0' 'x'\n")
 	cmd := p.command("run", "tasks.jsonc", "--plain", "-o", "out")
 	out := newOutput()
@@ -68,7 +68,7 @@ func TestAnAnswerBeyondTheBoundIsCutAndSaidEverywhere(t *testing.T) {
 	row := p.rows("out")[0]
 	require.Equal(t, true, row["cut"])
 	require.EqualValues(t, 100000000, row["bytes"])
-	const end = "x\n\n[cut: the answer has 100000000 bytes; this is the first 64 MiB of it, which is the most]\n"
+	const end = "x\n\n[cut: the answer has 100000000 bytes; only the first 64 MiB are kept]\n"
 	f, err := os.Open(filepath.Join(p.project, "out", "001-review.md"))
 	require.NoError(t, err)
 	defer f.Close()
@@ -99,7 +99,7 @@ func TestNothingLeavesAResultsFolderThatAnAgentReplaces(t *testing.T) {
 	p.write("../home/.claude/commands/.keep", "")
 	got := p.run("run", "--plain", "tasks.jsonc")
 	require.Equal(t, 1, got.code, got.out)
-	require.Contains(t, got.stderr, "has been moved away while the run went on; nothing was written into what stands there now, the results are in "+p.project+"/.old")
+	require.Contains(t, got.stderr, "was moved during the run; nothing was written to what is there now, the results are in "+p.project+"/.old")
 	require.Contains(t, got.out, "results in "+p.project+"/.old")
 	outside, err := os.ReadDir(filepath.Join(p.project, "../home/.claude/commands"))
 	require.NoError(t, err)
@@ -109,12 +109,12 @@ func TestNothingLeavesAResultsFolderThatAnAgentReplaces(t *testing.T) {
 	require.Equal(t, "agent-chosen text\n", string(b))
 }
 
-func TestAResultsFolderThatAnAgentRemovesIsTold(t *testing.T) {
+func TestAResultsFolderThatAnAgentRemovesIsReported(t *testing.T) {
 	p := withAgent(t, `cat >/dev/null; rm -r out; mkdir out; echo 'the answer'`+"\n")
 	got := p.run("run", "--plain", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 1, got.code)
-	require.Contains(t, got.out, "     | the answer\n", "it is shown, since it has no file")
-	require.Contains(t, got.stderr, "has been removed or replaced while the run went on")
+	require.Contains(t, got.out, "     | the answer\n", "it is shown, because it has no file")
+	require.Contains(t, got.stderr, "was removed or replaced during the run")
 	inside, err := os.ReadDir(filepath.Join(p.project, "out"))
 	require.NoError(t, err)
 	require.Empty(t, inside)

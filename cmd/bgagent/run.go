@@ -19,30 +19,29 @@ import (
 	"github.com/charmbracelet/x/term"
 )
 
-// sample is the list that runs when none is named. It takes the demo agents
-// only.
+// sample is the list that runs when none is named. It uses only the demo agents.
 //
 //go:embed tasks.jsonc
 var sample []byte
 
 // runCmd is bgagent run.
 type runCmd struct {
-	List     string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without one a sample runs, with demo agents."`
-	Output   string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on where that is taken; for the sample a temporary one."`
-	Resume   string `type:"path" placeholder:"DIR" help:"Run again what is missing or has failed in the folder of an earlier run, into the same folder. It takes no list."`
-	FailFast bool   `help:"Cancel all other tasks as soon as one has not completed."`
+	List     string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without it a sample with demo agents runs."`
+	Output   string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on if that exists. The sample uses a temporary folder."`
+	Resume   string `type:"path" placeholder:"DIR" help:"Run again what is missing or has not completed in the folder of an earlier run, and write into that folder. Takes no list."`
+	FailFast bool   `help:"Cancel all other tasks as soon as one ends without completing."`
 	MaxTime  string `placeholder:"TIME" help:"Cancel what has not ended after this time, such as 90s, 10m or 2h."`
-	JSON     bool   `name:"json" xor:"format" help:"Print one JSON object a line."`
+	JSON     bool   `name:"json" xor:"format" help:"Print one JSON object per line."`
 	Plain    bool   `xor:"format" help:"Print plain lines even in a terminal, as with NO_COLOR in the environment."`
 	Schema   bool   `help:"Print the JSON Schema of a list, and run nothing."`
 }
 
 // Help implements kong's help provider.
 func (runCmd) Help() string {
-	return `A list is JSON with comments: [ { "agent": "codex", "prompt": "…" }, … ]; description, model and directory are optional, and promptFile names a file in the place of prompt.
-The results go into a folder: one file a task, what its program printed beside it, and index.json.
+	return `A list is JSON with comments: [ { "agent": "codex", "prompt": "…" }, … ]; description, model and directory are optional, and promptFile names a file to use instead of prompt.
+The results go into a folder: one file per task, a log of what its program printed, and index.json.
 
-Ctrl-C cancels what has not ended, waits until nothing of it runs, and writes what there is. Ctrl-C again ends everything at once.
+Ctrl-C cancels all tasks that have not ended, waits until nothing of them runs, and writes the results so far. A second Ctrl-C ends everything at once.
 
 Exit codes: 0 all tasks completed; 1 some did not, or a result or the output could not be written; 2 wrong input; 130 interrupted.`
 }
@@ -74,8 +73,8 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
 }
 
-// check looks at what the flags say, alone and together, and returns the time that
-// the run may take; 0 for any.
+// check checks the flags, alone and together. It returns how long the run may take;
+// 0 means no limit.
 func (c *runCmd) check() (limit time.Duration, err error) {
 	var errs []error
 	if c.Resume != "" && c.List != "" {
@@ -86,14 +85,14 @@ func (c *runCmd) check() (limit time.Duration, err error) {
 	}
 	if c.MaxTime != "" {
 		if limit, err = time.ParseDuration(c.MaxTime); err != nil || limit <= 0 {
-			errs = append(errs, fmt.Errorf("--max-time %q is no time, such as 90s, 10m or 2h", c.MaxTime))
+			errs = append(errs, fmt.Errorf("--max-time %q is not a time such as 90s, 10m or 2h", c.MaxTime))
 		}
 	}
 	return limit, errors.Join(errs...)
 }
 
-// fits refuses a list that is longer than a file allows: the rest of it would
-// fail.
+// fits refuses a list with more tasks than the configuration allows, because those
+// beyond the limit would fail.
 func fits(tasks int, set *settings.Settings) error {
 	for _, s := range set.Limits.Settings() {
 		most, err := strconv.Atoi(s.Value)

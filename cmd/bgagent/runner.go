@@ -22,29 +22,29 @@ import (
 
 const (
 	// killTime is how long killed processes may take to disappear after the
-	// second signal, and leaveTime how long all the rest may take then.
+	// second signal. leaveTime is how long everything else may take then.
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
-	// lineTime is how often the places of waiting tasks are looked up,
-	// and maxInLine how many of them: the rest is far off.
+	// lineTime is the pause between two looks at the places of waiting tasks.
+	// maxInLine is how many are looked at: the others will not start soon.
 	lineTime  = 500 * time.Millisecond
 	maxInLine = 100
 )
 
-// numberKey is the entry of a task's metadata that holds its number in the list.
+// numberKey is the key of a task's number in its metadata.
 const numberKey = "number"
 
-// runner does one list of tasks. All of it but leave runs on one goroutine.
+// runner runs one list of tasks. All its methods except leave run on one goroutine.
 type runner struct {
 	stop     stops
 	tasks    []tasklist.Task
 	index    results.Index
-	began    time.Time     // of this run, not of the one that it goes on with
+	began    time.Time     // of this run, not of the one that it resumes
 	failFast bool          // the first bad end stops the rest
-	maxTime  time.Duration // that the run may take; 0 for any
+	maxTime  time.Duration // of the run; 0 for no limit
 	notify   *notify.Notifier
-	halted   context.Context // ends, with the reason as its cause, when a flag stops the run
+	halted   context.Context // ends when a flag stops the run; its cause is the reason
 	halt     context.CancelCauseFunc
 
 	crew    *fleet.Fleet
@@ -52,18 +52,18 @@ type runner struct {
 	folder  *results.Folder
 	show    display.Display
 	ids     []string // of the tasks; empty for those that were not launched
-	started []bool   // by the same order
-	open    int      // tasks that were launched and have not been written
+	started []bool   // in the same order
+	open    int      // launched tasks whose results are not written
 	summary display.Summary
 
-	stale   bool          // the index on the disk does not have the last ends
+	stale   bool          // the index on disk lacks the latest ends
 	indexed time.Time     // when it was written
 	cost    time.Duration // how long that took
 }
 
-// run does everything from the manager to the summary. What is wrong is found
-// before there is a folder, and a folder that cannot be written to before any
-// agent works for it.
+// run does everything from the manager to the summary. It finds wrong settings
+// before it makes a folder, and finds out whether the folder can be written before
+// any agent works.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())
 	defer r.halt(nil)
@@ -72,7 +72,7 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	r.crew = crew
 	var err error
 	r.manager, err = crew.Manager(bgagent.Config{
-		Wake:            bgagent.WakeNever, // nobody is told: the events are followed
+		Wake:            bgagent.WakeNever, // the runner follows events and takes no notices
 		MaxTasksPerRoot: max(bgagent.DefaultMaxTasksPerRoot, len(r.tasks)),
 		Retention:       bgagent.Disabled,
 		RetainTasks:     bgagent.Unlimited,
@@ -90,11 +90,11 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
 	defer events.Close()
 	r.show = newDisplay()
-	// Whatever hangs after the second signal hangs without us.
+	// After the second signal, do not wait for what hangs.
 	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, r.leave) })()
 
 	if n := r.kept(); n > 0 {
-		r.show.Note(fmt.Sprintf("%d of %d tasks are done already, and are left as they are", n, len(r.tasks)))
+		r.show.Note(fmt.Sprintf("%d of %d tasks are already done and are left as they are", n, len(r.tasks)))
 	}
 	if r.maxTime > 0 {
 		defer time.AfterFunc(r.maxTime, func() { r.halt(fmt.Errorf("stopped after %v (--max-time)", r.maxTime)) }).Stop()
@@ -112,7 +112,7 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	return r.end(interrupted)
 }
 
-// leave is leave for a program that has a terminal to give back.
+// leave gives the terminal back before it ends the program.
 func (r *runner) leave() {
 	if table, ok := r.show.(*display.Table); ok {
 		table.Abandon()
@@ -120,19 +120,19 @@ func (r *runner) leave() {
 	leave()
 }
 
-// leave ends the program and everything below it.
+// leave ends the program and all processes below it.
 func leave() {
 	children.Kill(killTime)
 	os.Exit(exitInterrupted)
 }
 
-// launch launches the tasks. One that cannot be launched has failed.
+// launch launches the tasks. A task that cannot be launched counts as failed.
 func (r *runner) launch() {
 	r.ids, r.started = make([]string, len(r.tasks)), make([]bool, len(r.tasks))
 	for i, t := range r.tasks {
 		switch {
 		case r.index.Tasks[i].Status.Terminal():
-			continue // an earlier run has done it
+			continue // done by an earlier run
 		case r.stop.soft.Err() != nil:
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
 			continue
@@ -151,14 +151,14 @@ func (r *runner) launch() {
 			continue
 		}
 		r.ids[i] = task.ID
-		r.open++ // the events show it
+		r.open++ // its events show it
 	}
 }
 
-// follow shows what happens until every task has ended and is written.
+// follow shows what happens until every task has ended and its result is written.
 func (r *runner) follow(events *bgagent.Subscription) {
 	told := false
-	looked := time.Now() // most get their slot at once
+	looked := time.Now() // most tasks get a slot at once
 	for r.open > 0 {
 		e, err := next(events)
 		switch {
@@ -174,7 +174,7 @@ func (r *runner) follow(events *bgagent.Subscription) {
 		}
 		if r.stop.soft.Err() != nil && !told {
 			told = true
-			r.show.Note("interrupted: stopping what runs; Ctrl-C again ends everything at once")
+			r.show.Note("interrupted: stopping the running tasks; Ctrl-C again ends everything at once")
 		}
 		if r.halted.Err() != nil && r.index.Stopped == "" {
 			r.index.Stopped = context.Cause(r.halted).Error()
@@ -191,7 +191,8 @@ func (r *runner) follow(events *bgagent.Subscription) {
 	}
 }
 
-// next waits for an event, but no longer than the places in line are good for.
+// next waits for an event, but at most lineTime, so that the places in line stay
+// current.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lineTime)
 	defer cancel()
@@ -203,8 +204,8 @@ func numberOf(t bgagent.Task) (int, bool) {
 	return n, err == nil && t.Depth <= 1
 }
 
-// take takes note of a task as it is now, and writes its result once it has
-// ended.
+// take records the present state of a task. If the task has ended, take writes its
+// result.
 func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {
@@ -213,7 +214,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 		r.row(number, t)
 		return
 	case entry.Status.Terminal():
-		return // what happens after its end
+		return // this event came after its end
 	}
 	t.Reason = fleet.InKeys(strings.TrimPrefix(t.Reason, "the turn: "))
 	*entry = results.EntryOf(number, t)
@@ -231,10 +232,10 @@ func (r *runner) take(number int, t bgagent.Task) {
 		if entry.Cut {
 			r.summary.Cut++
 		}
-		row.Task.Result = "" // it is in the file, and need not be held twice
+		row.Task.Result = "" // the file has it
 	}
 	r.open--
-	r.reindex() // before it is shown: whoever has read that it ended finds it there
+	r.reindex() // before it is shown, so that whoever reads of the end finds it there
 	row.Task.Prompt = ""
 	r.show.Show(row)
 	if bad(t) {
@@ -242,8 +243,8 @@ func (r *runner) take(number int, t bgagent.Task) {
 	}
 }
 
-// endedBadly stops the rest where a flag says so, and tells the user, unless the
-// task was only stopped itself.
+// endedBadly notifies the user and, with --fail-fast, stops the other tasks. It does
+// nothing if the run is being stopped, because that ended the task.
 func (r *runner) endedBadly(number int, t bgagent.Task) {
 	if r.stop.soft.Err() != nil || r.halted.Err() != nil {
 		return
@@ -254,8 +255,8 @@ func (r *runner) endedBadly(number int, t bgagent.Task) {
 	}
 }
 
-// write writes the result of a task: the whole answer where it was kept, else
-// what the task has of it.
+// write writes the result of a task: the whole answer if it was kept, else what the
+// task has of it.
 func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string, error) {
 	long := r.crew.Answer(t)
 	if long == nil {
@@ -269,8 +270,8 @@ func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string
 	return r.folder.Write(number, t, long)
 }
 
-// writeLog writes what the programs of a task have printed, and returns the name of
-// the file; "" where they have printed nothing.
+// writeLog writes what the programs of a task have printed. It returns the name of
+// the file, or "" if they have printed nothing.
 func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) string {
 	log := r.crew.Log(t.ID)
 	if log == nil {
@@ -291,7 +292,8 @@ func (r *runner) row(number int, t bgagent.Task) {
 	r.show.Show(display.Row{Number: number, Task: t})
 }
 
-// lookAgain looks at every task that is not written, after events were lost.
+// lookAgain looks at every task whose result is not written, because events were
+// missed.
 func (r *runner) lookAgain() {
 	for i, id := range r.ids {
 		if id == "" || r.index.Tasks[i].Status.Terminal() {
@@ -303,7 +305,8 @@ func (r *runner) lookAgain() {
 	}
 }
 
-// lookAtLine shows the places of the first in line, of which no event tells.
+// lookAtLine shows the places of the first tasks in line, because no event reports
+// them.
 func (r *runner) lookAtLine() {
 	looked := 0
 	for i, id := range r.ids {
@@ -319,8 +322,8 @@ func (r *runner) lookAtLine() {
 	}
 }
 
-// close ends the manager and the programs. After the second signal nothing is
-// waited for: what still runs is killed.
+// close ends the manager and the programs. After the second signal it does not wait,
+// and kills what still runs.
 func (r *runner) close(crew *fleet.Fleet) {
 	err := r.manager.Close(r.stop.hard)
 	var left *bgagent.CloseError
@@ -335,7 +338,7 @@ func (r *runner) close(crew *fleet.Fleet) {
 	}
 }
 
-// end writes the index, shows the summary, and says how it went.
+// end writes the index, shows the summary and returns how the run went.
 func (r *runner) end(interrupted bool) error {
 	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
 	for _, e := range r.index.Tasks {
@@ -358,7 +361,7 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
-	// A reader that has gone away is no problem: it has interrupted the run.
+	// A reader that has gone away is not a problem: it interrupted the run.
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)
 	}

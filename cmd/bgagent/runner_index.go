@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 )
 
-// begin makes the index. What an earlier run has done stays in it.
+// begin makes the index. It keeps the entries of tasks that an earlier run has done.
 func (r *runner) begin(j *job) {
 	r.index.Began = r.began
 	if j.folder != nil {
@@ -35,8 +35,8 @@ func (r *runner) kept() (n int) {
 	return n
 }
 
-// writeFirst writes what the folder has before any task runs: the list, so that the
-// run can be gone on with, and the index.
+// writeFirst writes what the folder needs before any task runs: the list, so that
+// the run can be resumed, and the index.
 func (r *runner) writeFirst() error {
 	list, err := tasklist.Format(r.tasks)
 	if err == nil {
@@ -48,14 +48,14 @@ func (r *runner) writeFirst() error {
 	return err
 }
 
-// indexShare bounds the time that goes into indexes before the last: they are
-// written as a whole, and for a list of thousands each one takes a while.
+// indexShare bounds the time that goes into indexes before the last one. Each is
+// written as a whole, which takes a while for a list of thousands.
 const indexShare = 20
 
-// reindex writes the index after an end, so that it says what there is when this
-// program is killed. It does so at once, unless the last time was so long that
-// one twentieth of all time would be spent on it; then a later event or look
-// does. What fails here is told by the last index.
+// reindex writes the index after an end, so that it is current if this program is
+// killed. It writes at once unless writing would take more than a twentieth of the
+// time. Then a later event or look writes it. An error shows again when the last
+// index is written.
 func (r *runner) reindex() {
 	r.stale = true
 	begin := time.Now()
@@ -67,8 +67,8 @@ func (r *runner) reindex() {
 	r.cost = r.indexed.Sub(begin)
 }
 
-// whereabouts puts the place of the results into the summary. That it is not the
-// one that was asked for is an error.
+// whereabouts puts the path of the results into the summary. It returns an error if
+// that is not the path that was asked for.
 func (r *runner) whereabouts() error {
 	path, moved := r.folder.Where()
 	r.summary.Folder = path
@@ -77,15 +77,15 @@ func (r *runner) whereabouts() error {
 		return nil
 	case path == "":
 		r.summary.Folder = r.folder.Dir()
-		return fmt.Errorf("the folder for the results, %s, has been removed or replaced while the run went on; what was written into it is not there", r.folder.Dir())
+		return fmt.Errorf("the folder for the results, %s, was removed or replaced during the run; the results that were written into it are not there", r.folder.Dir())
 	}
-	return fmt.Errorf("the folder for the results, %s, has been moved away while the run went on; nothing was written into what stands there now, the results are in %s", r.folder.Dir(), path)
+	return fmt.Errorf("the folder for the results, %s, was moved during the run; nothing was written to what is there now, the results are in %s", r.folder.Dir(), path)
 }
 
-// notifyTime is how long the end of the run waits for the program that is told.
+// notifyTime is how long the end of the run waits for the program that is notified.
 const notifyTime = 10 * time.Second
 
-// tellEnd has the user told that the last task has ended.
+// tellEnd notifies the user that the last task has ended.
 func (r *runner) tellEnd() {
 	r.notify.Tell(notify.Event{Kind: "done", Text: "bgagent: " + r.summary.String(), Folder: r.summary.Folder})
 	ctx, cancel := context.WithTimeout(r.stop.hard, notifyTime)

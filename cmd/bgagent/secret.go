@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// minSecret is how many bytes a token and a password must have, so that nobody
-// guesses them.
+// minSecret is how many bytes a token or password must have, so that nobody can
+// guess it.
 const minSecret = 16
 
-// maxSecret is how much of a file is read for one.
+// maxSecret is how many bytes a file with a secret may have.
 const maxSecret = 64 << 10
 
-// secrets reads tokens and passwords, each from an environment variable, or from a
-// file that is named with an @ before it.
+// secrets reads tokens and passwords, each from an environment variable or, if its
+// name begins with @, from a file.
 type secrets struct {
 	used []string // the variables that were read
 }
 
-// read reads a secret. The flag, with its value, is what the error calls it, and
-// what says what it is, such as "token".
+// read reads a secret. Errors begin with flag, which is the flag with its value, and
+// call the secret what, such as "token".
 func (s *secrets) read(flag, from, what string) (string, error) {
 	text := ""
 	if path, ok := strings.CutPrefix(from, "@"); ok {
@@ -40,7 +40,7 @@ func (s *secrets) read(flag, from, what string) (string, error) {
 	return text, nil
 }
 
-// readSecret reads a file, without the line end at its end.
+// readSecret reads a file, without the line ends at its end.
 func readSecret(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,8 +54,8 @@ func readSecret(path string) (string, error) {
 	return strings.TrimRight(strings.TrimPrefix(string(b), "\ufeff"), "\r\n"), err
 }
 
-// forget removes the variables from this program's environment, so that nothing
-// that it starts can be given them.
+// forget removes the variables from this program's environment, so that nothing that
+// it starts inherits them.
 func (s *secrets) forget() {
 	for _, name := range s.used {
 		_ = os.Unsetenv(name)

@@ -17,23 +17,23 @@ import (
 // serveCmd is bgagent serve.
 type serveCmd struct {
 	Addr   string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
-	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable, or @FILE, that holds its bearer token of at least 16 bytes. Repeatable; required unless the address is this machine's own."`
+	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable, or @FILE, that holds its bearer token of at least 16 bytes. Repeatable; required unless --addr is a loopback address."`
 	Origin []string `placeholder:"URL" help:"A web page's origin whose requests are served, such as https://example.com. Repeatable."`
-	Host   []string `placeholder:"NAME" help:"A name, without a port, under which a reverse proxy on this machine asks for the server when it keeps the Host header. Repeatable; takes --token."`
+	Host   []string `placeholder:"NAME" help:"A name, without a port, that a reverse proxy on this machine passes on in the Host header. Repeatable; needs --token."`
 	pageFlags
 	logFlags
 }
 
 // Help implements kong's help provider.
 func (serveCmd) Help() string {
-	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, who sees only its own tasks. Without tokens all callers on this machine are one. Beside it, at /, is a page that shows the tasks of all of them, and /healthz answers "ok".
+	return `Serves the tools over MCP (streamable HTTP) under /mcp. Each token is a caller of its own, which sees only its own tasks. Without tokens all callers on this machine count as one. The page at / shows the tasks of all callers, and /healthz answers "ok".
 
-Ctrl-C, or another signal, ends it and stops what runs.
+Ctrl-C or another signal ends the server and stops all running tasks.
 
-Exit codes: 0 after a signal, which is how a server is asked to end; 1 it could not go on serving, or an agent program did not end well; 2 wrong input; 130 after a second signal, which ends everything at once.`
+Exit codes: 0 a signal asked the server to end; 1 it could not continue to serve, or an agent program did not end well; 2 wrong input; 130 a second signal ended everything at once.`
 }
 
-// httpScope is the scope of all callers where there are no tokens.
+// httpScope is the scope of all callers if there are no tokens.
 const httpScope = "local"
 
 // Run implements the subcommand.
@@ -51,21 +51,21 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	return errors.Join(c.serve(s, cfg, &secret, stop), s.end(stop))
 }
 
-// callers reads who may call.
+// callers reads from the flags who may call.
 func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	cfg := mcpserver.HTTPConfig{Origins: c.Origin}
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
-		return cfg, fmt.Errorf("--addr %q is no HOST:PORT, such as 127.0.0.1:8321", c.Addr)
+		return cfg, fmt.Errorf("--addr %q is not HOST:PORT, such as 127.0.0.1:8321", c.Addr)
 	}
 	for _, o := range c.Origin {
 		if err := http.NewCrossOriginProtection().AddTrustedOrigin(o); err != nil {
-			return cfg, fmt.Errorf("--origin %q is no origin, such as https://example.com", o)
+			return cfg, fmt.Errorf("--origin %q is not an origin such as https://example.com", o)
 		}
 	}
 	for _, h := range c.Host {
 		if h == "" || strings.ContainsAny(h, "/: \t") {
-			return cfg, fmt.Errorf("--host %q is no name of a server, such as tasks.example.com; leave scheme and port out", h)
+			return cfg, fmt.Errorf("--host %q is not the name of a server, such as tasks.example.com; leave out scheme and port", h)
 		}
 	}
 	if len(c.Token) == 0 {
@@ -82,30 +82,29 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	for _, t := range c.Token {
 		name, variable, ok := strings.Cut(t, "=")
 		if !ok || name == "" || variable == "" {
-			return cfg, fmt.Errorf("--token %q is no NAME=VARIABLE, such as alice=ALICE_TOKEN", t)
+			return cfg, fmt.Errorf("--token %q is not NAME=VARIABLE, such as alice=ALICE_TOKEN", t)
 		}
 		token, err := secret.read("--token "+t, variable, "token")
 		switch {
 		case err != nil:
 			return cfg, err
 		case strings.ContainsAny(token, " \t\r\n"):
-			return cfg, fmt.Errorf("--token %s: the token in %s has a space in it, which no header can carry", t, variable)
+			return cfg, fmt.Errorf("--token %s: the token in %s contains a space, which a header cannot carry", t, variable)
 		case strings.TrimSpace(name) == "":
 			return cfg, fmt.Errorf("--token %q has no name; say who calls with the token, such as alice=%s", t, variable)
 		}
 		if other, twice := cfg.Tokens[token]; twice {
-			return cfg, fmt.Errorf("--token: %s and %s have the same token; give each one of its own", other, name)
+			return cfg, fmt.Errorf("--token: %s and %s have the same token; give each its own", other, name)
 		}
 		cfg.Tokens[token] = name
 	}
 	return cfg, nil
 }
 
-// known answers requests for names that this server is not known by: on
-// loopback it is asked for under another name only by a proxy, or by a web page
-// that has a name of its own point to this machine. Those of --host are passed
-// on as if they had come to no address in particular, so that what is behind does
-// not look at the name again.
+// known refuses requests for names that this server is not known by. On loopback,
+// only a proxy asks for it by another name, or a web page whose own name points to
+// this machine. Requests for names of --host are passed on without their local
+// address, so that the handlers behind do not check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
@@ -119,7 +118,7 @@ func (c *serveCmd) known(h http.Handler) http.Handler {
 			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, nil))
 		case addr == nil || !addr.IP.IsLoopback() || strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback():
 		default:
-			http.Error(w, fmt.Sprintf("this server is not known as %q; when a reverse proxy asks for it under that name, start it with --host %[1]s", host), http.StatusMisdirectedRequest)
+			http.Error(w, fmt.Sprintf("this server is not known as %q; if a reverse proxy asks for it by that name, start it with --host %[1]s", host), http.StatusMisdirectedRequest)
 			return
 		}
 		h.ServeHTTP(w, r)

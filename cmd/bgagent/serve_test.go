@@ -54,6 +54,27 @@ func TestMCPServesTheToolsAndLeavesNothing(t *testing.T) {
 	p.requireGone(2)
 }
 
+func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
+	const result = "### Results"
+	for bytes, want := range map[string]string{
+		"0":   "",
+		"500": "I have waited for 1ms.",
+		"6":   "I have",
+	} {
+		p := newPlace(t)
+		p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1, "noticeResultBytes": `+bytes+`}, "agents": {"wait": {"kind": "inproc"}}}`)
+		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp")})
+		callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "the first"})
+		// The second waits for the slot of the first, so the first has ended when it answers.
+		_, notice, told := strings.Cut(callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "2 ms", "run_in_background": false}), "Ended")
+		require.True(t, told, "the end of the first is told")
+		require.Equal(t, want != "", strings.Contains(notice, result), notice)
+		require.Contains(t, notice, want)
+		require.Equal(t, len(want) > 6, strings.Contains(notice, "waited for 1ms"), notice)
+		require.NoError(t, cs.Close())
+	}
+}
+
 func TestMCPInATaskThatMayNotDelegate(t *testing.T) {
 	p := withProgram(t, obedient)
 	p.env = append(p.env, "BGAGENT_DEPTH=1")
@@ -96,7 +117,7 @@ func (w withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-func TestServe(t *testing.T) {
+func TestServeKeepsItsCallersApart(t *testing.T) {
 	p := withProgram(t, obedient)
 	const alice, bob = "alices-token-0123456789", "bobs-token-0123456789abc"
 	p.env = append(p.env, "ALICE="+alice, "BOB="+bob)
@@ -130,19 +151,19 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	p.env = append(p.env, "SHORT=x", "SPACE=0123456789 abcdef", "LONG=0123456789abcdef", "SAME=0123456789abcdef")
 	for want, args := range map[string][]string{
 		"choose another port with --addr":      {"--addr", taken.Addr().String()},
-		"is no HOST:PORT":                      {"--addr", "8321"},
+		"is not HOST:PORT":                     {"--addr", "8321"},
 		"can be reached from other machines":   {"--addr", "0.0.0.0:0"},
-		"is no NAME=VARIABLE":                  {"--token", "alice"},
+		"is not NAME=VARIABLE":                 {"--token", "alice"},
 		"the environment variable NONE is not": {"--token", "alice=NONE"},
 		`--token alice=SHORT: the token in SHORT has 1 bytes; it must have at least 16`: {"--token", "alice=SHORT"},
-		`--token alice=SPACE: the token in SPACE has a space in it`:                     {"--token", "alice=SPACE"},
-		`--host "http://x" is no name of a server`:                                      {"--token", "alice=LONG", "--host", "http://x"},
+		`--token alice=SPACE: the token in SPACE contains a space`:                      {"--token", "alice=SPACE"},
+		`--host "http://x" is not the name of a server`:                                 {"--token", "alice=LONG", "--host", "http://x"},
 		`--host tasks.example.com: a proxy can be reached from other machines`:          {"--host", "tasks.example.com"},
 		"have the same token":                                                 {"--token", "a=LONG", "--token", "b=SAME"},
-		`--origin "not an origin" is no origin, such as`:                      {"--origin", "not an origin"},
+		`--origin "not an origin" is not an origin such as`:                   {"--origin", "not an origin"},
 		"the environment variable NONE is not set; it must hold the password": {"--page", "NONE"},
 		"the password in SHORT has 1 bytes; it must have at least 16":         {"--page", "SHORT"},
-		"the page takes a password":                                           {"--token", "a=LONG", "--page-acts"},
+		"the page needs a password":                                           {"--token", "a=LONG", "--page-acts"},
 	} {
 		got := p.run(append([]string{"serve"}, args...)...)
 		require.Equal(t, 2, got.code, want)
@@ -151,8 +172,8 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A reverse proxy may keep the name that it was asked for; a web page that has a
-// name of its own point here must not read anything.
+// A reverse proxy may keep the Host header. A web page whose own name points here
+// must not read anything.
 func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
@@ -187,7 +208,7 @@ func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
 		}
 		for status, text := range map[int]string{page: text, tools: answer} {
 			require.Equal(t, http.StatusMisdirectedRequest, status)
-			require.Equal(t, "this server is not known as \"evil.example.com\"; when a reverse proxy asks for it under that name, start it with --host evil.example.com\n", text)
+			require.Equal(t, "this server is not known as \"evil.example.com\"; if a reverse proxy asks for it by that name, start it with --host evil.example.com\n", text)
 		}
 	}
 }
@@ -214,8 +235,8 @@ func TestServeShowsThePage(t *testing.T) {
 		without, right int
 	}{
 		"to everybody on this machine": {nil, 200, 200},
-		"to nobody beside tokens":      {[]string{"--token", "alice=ALICE"}, 404, 404},
-		"to who has the password":      {[]string{"--token", "alice=ALICE", "--page", "PASSWORD"}, 401, 200},
+		"to nobody with tokens":        {[]string{"--token", "alice=ALICE"}, 404, 404},
+		"with the password":            {[]string{"--token", "alice=ALICE", "--page", "PASSWORD"}, 401, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)
@@ -233,7 +254,7 @@ func TestServeShowsThePage(t *testing.T) {
 				return
 			}
 			require.Contains(t, body, "<title>Background tasks</title>")
-			// An open page does not hold up the end.
+			// An open page does not delay the end.
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"events", nil)
 			require.NoError(t, err)
 			r.SetBasicAuth("anybody", password)
@@ -248,9 +269,9 @@ func TestServeShowsThePage(t *testing.T) {
 	}
 }
 
-// A caller that goes away in the middle of an answer breaks its connection, and
-// nothing more.
-func TestServeGoesOnWhenACallerGoesAway(t *testing.T) {
+// A caller that goes away in the middle of an answer breaks its connection and
+// nothing else.
+func TestServeContinuesWhenACallerGoesAway(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
 	url, _ := startServe(t, p)
@@ -268,7 +289,7 @@ func TestServeGoesOnWhenACallerGoesAway(t *testing.T) {
 	require.Contains(t, callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "run_in_background": false}), "I have waited")
 }
 
-func TestTokensComeFromFilesTooAndLeaveTheEnvironment(t *testing.T) {
+func TestTokensCanComeFromFilesAndLeaveTheEnvironment(t *testing.T) {
 	p := withAgent(t, "cat >/dev/null; echo \"token: $ALICE page: $PAGE\"\n")
 	p.write(".bgagent.jsonc", `{"agents": {"a": {"kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"], "env": ["*"]}}}`)
 	const alice, bob = "alices-token-0123456789", "bobs-token-0123456789abc"

@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// serving is what mcp and serve have in common: a manager on the configured
-// agents, and the server of its tools.
+// serving is what mcp and serve have in common: a manager of the configured agents,
+// and the server of its tools.
 type serving struct {
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
@@ -28,11 +28,11 @@ type serving struct {
 	logFile *os.File
 	notify  *notify.Notifier
 	ending  atomic.Bool
-	follow  chan struct{} // closed when the last event was logged
+	follow  chan struct{} // closed when all events were handled
 }
 
-// startServing builds everything. A program that works for a task itself and may
-// not delegate any further serves its tools without delegate_task.
+// startServing builds everything. If this program works for a task and may not
+// delegate any further, its tools lack delegate_task.
 func startServing(all *cli, command string, log logFlags) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
@@ -57,13 +57,13 @@ func startServing(all *cli, command string, log logFlags) (*serving, error) {
 	return s, nil
 }
 
-// watch logs what happens, and has the user told of ends.
+// watch logs events and notifies the user of ends.
 func (s *serving) watch(events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
 	for {
 		e, err := events.Next(context.Background())
-		if err != nil { // the manager is closed, and all was read
+		if err != nil { // the manager is closed, and all events were read
 			return
 		}
 		if s.logger != nil {
@@ -76,12 +76,12 @@ func (s *serving) watch(events *bgagent.Subscription) {
 			delete(live, e.Task.ID)
 			s.tell(e.Task, len(live) == 0)
 		case bgagent.EventMissed:
-			clear(live) // of those that are live now the next end tells
+			clear(live) // which tasks are live is unknown, so the next end may count as the last
 		}
 	}
 }
 
-// tell has the user told of an end.
+// tell notifies the user of an end.
 func (s *serving) tell(t bgagent.Task, last bool) {
 	if s.ending.Load() {
 		return // whoever ends the server knows
@@ -115,11 +115,12 @@ func (s *serving) build(set *settings.Settings) (err error) {
 	return nil
 }
 
-// stopTime is how long what runs may take to stop when the caller has gone: it may
-// kill this program soon after.
+// stopTime is how long running tasks may take to stop after the caller has gone. The
+// caller may kill this program soon after.
 const stopTime = 5 * time.Second
 
-// told waits until all events are logged and told, or until ctx ends.
+// told waits until all events are logged and all notifications sent, or until ctx
+// ends.
 func (s *serving) told(ctx context.Context) {
 	select {
 	case <-s.follow:
@@ -128,7 +129,8 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// end cancels what runs, waits until nothing does, and ends the programs.
+// end cancels all tasks, waits until nothing of them runs, and ends the agent
+// programs.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)

@@ -7,15 +7,15 @@ import (
 	"syscall"
 )
 
-// stops are the two ways of being told to stop: soft ends with the first
-// signal, hard with the second.
+// stops are the contexts that tell the program to stop. The first signal ends soft,
+// the second ends hard.
 type stops struct{ soft, hard context.Context }
 
-// watchSignals ends the contexts when signals come. Ctrl-C, SIGTERM and, unless
-// the program was started to ignore it, SIGHUP count; and once, as the first of
-// two, that nobody reads the output any more, which would otherwise kill the
-// program and leave its children running. SIGPIPE alone does not say that: it
-// also comes when a child or a caller has closed what is written to it.
+// watchSignals ends the contexts when signals come. Ctrl-C and SIGTERM count, and so
+// does SIGHUP unless the program was started to ignore it. Output that nobody reads
+// any more counts as a first signal. Otherwise it would kill the program and leave
+// its children running. SIGPIPE alone does not mean that: it also comes when a child
+// or a caller closes a pipe that the program writes to.
 func watchSignals() stops {
 	soft, stopSoft := context.WithCancel(context.Background())
 	hard, stopHard := context.WithCancel(context.Background())

@@ -13,25 +13,25 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// Codes of JSON-RPC for what is no JSON, and for JSON that is no message.
+// Error codes of JSON-RPC: for what is not JSON, and for JSON that is not a message.
 const (
 	codeParse   = -32700
 	codeInvalid = -32600
 )
 
-// stdio is MCP over two streams, one message a line. The protocol library ends
-// the connection with the first line that is no message, and with it the tasks
-// that run; here such a line is answered with an error, as JSON-RPC has it.
+// stdio is MCP over two streams, with one message per line. At a line that is not a
+// message, the protocol library would end the connection, and with it the running
+// tasks. Here such a line is answered with an error, as JSON-RPC demands.
 func stdio(in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}
 	return &mcp.IOTransport{Reader: &lineReader{in: in, lines: bufio.NewReaderSize(in, 64<<10), refuse: w.refuse}, Writer: w}
 }
 
-// lineReader reads what of its input is messages.
+// lineReader reads the messages in its input and refuses all other lines.
 type lineReader struct {
 	in     io.Closer
 	lines  *bufio.Reader
-	ready  []byte // of messages, not read yet
+	ready  []byte // messages that are not read yet
 	refuse func(code int, why string) error
 }
 
@@ -60,11 +60,10 @@ func (r *lineReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// maxLine is how long a line may be: as long as the protocol library allows.
+// maxLine is how many bytes a line may have: as many as the protocol library allows.
 const maxLine = mcp.DefaultMaxLineLength
 
-// line returns the next line; of one that is too long only its beginning, which
-// is no JSON then.
+// line returns the next line. If it is too long, line returns only its beginning.
 func (r *lineReader) line() (line []byte, err error) {
 	for {
 		part, err := r.lines.ReadSlice('\n')
@@ -75,9 +74,9 @@ func (r *lineReader) line() (line []byte, err error) {
 	}
 }
 
-// messagesOf returns the messages of a line, each as a line; or the reason why
-// there are none, with its code. An array of messages is divided: later versions
-// of the protocol know none, and the library would end the connection.
+// messagesOf returns the messages of a line, each as a line, or the reason why there
+// are none and its code. It splits an array of messages, because later versions of
+// the protocol have no arrays and the library would end the connection.
 func messagesOf(line []byte) (out []byte, code int, why string) {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
@@ -94,25 +93,25 @@ func messagesOf(line []byte) (out []byte, code int, why string) {
 		}
 	}
 	if !json.Valid(line) {
-		return nil, codeParse, fmt.Sprintf("it is no JSON: %.60q; MCP has one JSON-RPC message a line", line)
+		return nil, codeParse, fmt.Sprintf("it is not JSON: %.60q; MCP has one JSON-RPC message per line", line)
 	}
 	for _, m := range all {
 		if _, err := jsonrpc.DecodeMessage(m); err != nil {
-			return nil, codeInvalid, fmt.Sprintf("it is no JSON-RPC message (%v): %.60q", err, m)
+			return nil, codeInvalid, fmt.Sprintf("it is not a JSON-RPC message (%v): %.60q", err, m)
 		}
 		out = append(append(out, m...), '\n')
 	}
 	return out, 0, ""
 }
 
-// lineWriter keeps the library's lines and ours apart.
+// lineWriter keeps the library's lines and ours from mixing.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// Close implements io.Closer. The program's output stays open, as it does with
-// the library's own transport.
+// Close implements io.Closer. The program's output stays open, as with the library's
+// own transport.
 func (*lineWriter) Close() error { return nil }
 
 // Write implements io.Writer. The library writes whole lines.
@@ -122,7 +121,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-// refuse answers a line of which no id is known.
+// refuse answers a line whose id is unknown.
 func (w *lineWriter) refuse(code int, why string) error {
 	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": nil, "error": map[string]any{"code": code, "message": "the line was refused: " + why}})
 	if err == nil {

@@ -21,8 +21,8 @@ type answer struct {
 	Result json.RawMessage
 }
 
-// A line that is no message is answered, and nothing else ends with it.
-func TestMCPGoesOnAfterALineThatIsNoMessage(t *testing.T) {
+// A line that is not a message is answered, and ends nothing.
+func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
 	cmd := p.command("mcp")
@@ -75,13 +75,13 @@ func TestMCPGoesOnAfterALineThatIsNoMessage(t *testing.T) {
 	say(`{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"background_output","arguments":{"block":true}}}`)
 	a := next()
 	require.Equal(t, 5, *a.ID)
-	require.Contains(t, string(a.Result), "completed", "the task has not ended with the line")
+	require.Contains(t, string(a.Result), "completed", "the line did not end the task")
 	require.NoError(t, in.Close())
 	require.NoError(t, cmd.Wait(), "%s", &problems)
-	require.Contains(t, problems.String(), `bgagent: standard input: refused a line: it is no JSON: "garbage"; MCP has one JSON-RPC message a line`)
+	require.Contains(t, problems.String(), `bgagent: standard input: refused a line: it is not JSON: "garbage"; MCP has one JSON-RPC message per line`)
 }
 
-func TestALineThatIsTooLongIsRefusedWithoutKeepingIt(t *testing.T) {
+func TestATooLongLineIsRefusedAndNotKept(t *testing.T) {
 	var out bytes.Buffer
 	w := &lineWriter{w: &out}
 	long := io.MultiReader(strings.NewReader(`"`), io.LimitReader(endless{}, 2*maxLine), strings.NewReader("\"\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}"))
@@ -92,7 +92,7 @@ func TestALineThatIsTooLongIsRefusedWithoutKeepingIt(t *testing.T) {
 	require.Contains(t, out.String(), "it is longer than 16777216 bytes")
 }
 
-// endless is the same letter for ever.
+// endless is an endless stream of one letter.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) {

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// obedient ends when it is told to, and has a child in a session of its own.
+// obedient ends when it is told to. It has a child in a session of its own.
 const obedient = `#!/bin/sh
 setsid sleep 600 & echo $! >>pids
 echo $$ >>pids
@@ -26,7 +26,7 @@ echo ready >>ready
 exec sleep 600
 `
 
-// stubborn is the same, but does not listen; nor does its child.
+// stubborn is the same, but it and its child ignore signals.
 const stubborn = `#!/bin/sh
 trap '' TERM INT HUP
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
@@ -37,7 +37,7 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// careless ends when it is told to, and leaves a child that does not listen.
+// careless ends when it is told to, and leaves a child that ignores signals.
 const careless = `#!/bin/sh
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
 echo $$ >>pids
@@ -47,7 +47,7 @@ echo ready >>ready
 exec sleep 600
 `
 
-// withProgram is a place with an agent that is a program of two processes.
+// withProgram returns a place with an agent whose program has two processes.
 func withProgram(t *testing.T, script string) *place {
 	p := newPlace(t)
 	p.write("agent.sh", script)
@@ -68,8 +68,7 @@ func (p *place) awaitFile(name string) {
 	}, 20*time.Second, 5*time.Millisecond, name)
 }
 
-// requireGone looks whether the processes that have written down their numbers
-// have ended.
+// requireGone requires that the processes that have recorded their ids have ended.
 func (p *place) requireGone(want int) {
 	p.t.Helper()
 	require.Len(p.t, p.pids(), want)
@@ -88,12 +87,12 @@ func (p *place) pids() (out []int) {
 	return out
 }
 
-// live counts those of the processes that have not ended.
+// live counts the recorded processes that have not ended.
 func (p *place) live() (n int) {
 	p.t.Helper()
 	for _, pid := range p.pids() {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		ended := err == nil && strings.Contains(string(stat), ") Z ") // only its parent has not looked yet
+		ended := err == nil && strings.Contains(string(stat), ") Z ") // its parent has not waited for it yet
 		if !ended && syscall.Kill(pid, 0) == nil {
 			n++
 		}
@@ -101,14 +100,14 @@ func (p *place) live() (n int) {
 	return n
 }
 
-func TestCtrlCStopsCleanlyAndWritesWhatThereIs(t *testing.T) {
+func TestCtrlCStopsCleanlyAndWritesTheResultsSoFar(t *testing.T) {
 	p := withProgram(t, obedient)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	p.awaitFile("ready")
 	r.out.await(t, "1  completed  wait: quick")
 	r.interrupt(t)
 	require.Equal(t, 130, r.code(), r.out)
-	require.Contains(t, r.out.String(), "interrupted: stopping what runs; Ctrl-C again ends everything at once")
+	require.Contains(t, r.out.String(), "interrupted: stopping the running tasks; Ctrl-C again ends everything at once")
 	require.Contains(t, r.out.String(), "1 completed, 2 cancelled in ")
 	p.requireGone(2)
 	x := p.index("out")
@@ -126,7 +125,7 @@ func TestCtrlCStopsCleanlyAndWritesWhatThereIs(t *testing.T) {
 
 func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("only Linux lets a program find what is below it: elsewhere the time of grace is waited for")
+		t.Skip("only Linux lets a program find what is below it; elsewhere it waits for the grace time")
 	}
 	for name, script := range map[string]string{"stubborn": stubborn, "careless": careless} {
 		t.Run(name, func(t *testing.T) {
@@ -141,7 +140,7 @@ func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 			begin := time.Now()
 			r.interrupt(t)
 			require.Equal(t, 130, r.code(), r.out)
-			require.Less(t, time.Since(begin), 1500*time.Millisecond, "the times of grace add up to 4 s")
+			require.Less(t, time.Since(begin), 1500*time.Millisecond, "the grace times add up to 4 s")
 			p.requireGone(2)
 			require.True(t, p.index("out").Interrupted)
 		})
@@ -154,7 +153,7 @@ func (p *place) awaitOrphan() {
 	require.Eventually(p.t, func() bool { return p.live() == 1 }, 5*time.Second, 5*time.Millisecond)
 }
 
-func TestAProgramThatDoesNotListenIsEndedAfterOneCtrlCToo(t *testing.T) {
+func TestAProgramThatIgnoresSignalsIsEndedAfterOneCtrlC(t *testing.T) {
 	p := withProgram(t, stubborn)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	p.awaitFile("ready")
@@ -163,7 +162,7 @@ func TestAProgramThatDoesNotListenIsEndedAfterOneCtrlCToo(t *testing.T) {
 	p.requireGone(2)
 }
 
-func TestTERMIsCtrlC(t *testing.T) {
+func TestSIGTERMCountsAsCtrlC(t *testing.T) {
 	p := withProgram(t, obedient)
 	r := p.start("run", "tasks.jsonc", "-o", "out")
 	p.awaitFile("ready")
@@ -180,14 +179,14 @@ func TestAReaderThatGoesAwayLeavesNoProcess(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	p.awaitFile("ready")
 	require.NoError(t, out.Close())
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM)) // has it print, to nobody
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM)) // makes it print, to nobody
 	_ = cmd.Wait()
 	require.Equal(t, 130, cmd.ProcessState.ExitCode())
 	p.requireGone(2)
 	require.True(t, p.index("out").Interrupted)
 }
 
-func TestCtrlCWhileTheListIsTypedIn(t *testing.T) {
+func TestCtrlCEndsTheWaitForStandardInput(t *testing.T) {
 	p := newPlace(t)
 	cmd := p.command("run", "-")
 	in, err := cmd.StdinPipe()
@@ -212,7 +211,7 @@ func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...st
 	}, args...)
 }
 
-// inTerminalOf is inTerminal with a terminal of the size.
+// inTerminalOf is inTerminal for a terminal of that size.
 func (p *place) inTerminalOf(size pty.Winsize, then func(*exec.Cmd, *output, *os.File), args ...string) (string, int) {
 	p.t.Helper()
 	cmd := p.command(args...)
@@ -238,12 +237,12 @@ func (p *place) inTerminalOf(size pty.Winsize, then func(*exec.Cmd, *output, *os
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-func TestATerminalIsShownATable(t *testing.T) {
+func TestATerminalGetsATable(t *testing.T) {
 	p := newPlace(t)
 	out, code := p.inTerminal(40, nil, "run", "-o", "out")
 	require.Equal(t, 0, code, out)
 	require.Contains(t, out, "\x1b[32m✓\x1b[m")
-	require.Contains(t, out, "in line", "who waits for a slot is shown")
+	require.Contains(t, out, "in line", "tasks that wait for a slot are shown")
 	require.Contains(t, out, "8 completed in ")
 	require.NotContains(t, out, "s]   1  running", "no plain lines")
 	require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
@@ -261,7 +260,7 @@ func TestPlainLinesInATerminal(t *testing.T) {
 	require.NotContains(t, out, "\x1b[")
 }
 
-func TestALowTerminalShowsWhatRuns(t *testing.T) {
+func TestASmallTerminalShowsRunningTasks(t *testing.T) {
 	p := newPlace(t)
 	out, code := p.inTerminal(6, nil, "run", "-o", "out")
 	require.Equal(t, 0, code, out)
@@ -269,7 +268,7 @@ func TestALowTerminalShowsWhatRuns(t *testing.T) {
 	require.Contains(t, out, "8 completed in ")
 }
 
-func TestTheKeysCtrlCInATerminal(t *testing.T) {
+func TestCtrlCTypedIntoTheTableEndsTheRun(t *testing.T) {
 	p := withProgram(t, stubborn)
 	out, code := p.inTerminal(40, func(out *output, tty *os.File) {
 		p.awaitFile("ready")
@@ -284,8 +283,8 @@ func TestTheKeysCtrlCInATerminal(t *testing.T) {
 	p.requireGone(2)
 }
 
-// A program that asks its user on the terminal has none: it is told so, instead
-// of being stopped by the system for ever.
+// A program that asks its user on the terminal gets an error. The system would
+// otherwise stop it forever.
 func TestAnAgentThatReadsTheTerminalIsNotStopped(t *testing.T) {
 	p := withAgent(t, `cat >/dev/null
 if read x </dev/tty; then echo "read $x"; else echo no terminal; fi
@@ -297,7 +296,7 @@ if read x </dev/tty; then echo "read $x"; else echo no terminal; fi
 	require.Equal(t, "no terminal\n", string(b))
 }
 
-// A program that does not read its prompt breaks a pipe, and nothing more.
+// A program that does not read its prompt breaks its own pipe and nothing else.
 func TestABrokenPipeToAChildInterruptsNothing(t *testing.T) {
 	p := newPlace(t)
 	p.write("agent.sh", "#!/bin/sh\nexec <&-\nsleep 0.3\necho not read\n")

@@ -5,12 +5,13 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// bad reports whether a task has ended so that its user may want to know at once.
+// bad reports whether a task has ended in a way that its user may want to know about
+// at once.
 func bad(t bgagent.Task) bool {
 	return t.Status == bgagent.Failed || t.Status == bgagent.Cancelled
 }
 
-// kindOfEnd is the kind of a notification of such an end.
+// kindOfEnd returns the kind of the notification for such an end.
 func kindOfEnd(t bgagent.Task) string {
 	if t.Status == bgagent.Cancelled {
 		return "cancelled"
@@ -18,7 +19,7 @@ func kindOfEnd(t bgagent.Task) string {
 	return "failed"
 }
 
-// endText says in one line how a task has ended.
+// endText returns one line that says how a task has ended.
 func endText(name string, t bgagent.Task) string {
 	how := "has failed: "
 	if t.Status == bgagent.Cancelled {

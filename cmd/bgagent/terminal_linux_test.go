@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modes are how a terminal is set.
+// modes returns the settings of a terminal.
 func modes(t *testing.T, tty *os.File) unix.Termios {
 	t.Helper()
 	m, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
@@ -24,13 +24,13 @@ func modes(t *testing.T, tty *os.File) unix.Termios {
 	return *m
 }
 
-// awaitSilence waits until what is typed is not echoed.
+// awaitSilence waits until typed keys are not echoed.
 func awaitSilence(t *testing.T, tty *os.File) {
 	t.Helper()
 	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO == 0 }, 20*time.Second, 5*time.Millisecond)
 }
 
-// manyWaits is a list of tasks that wait for a time.
+// manyWaits writes a list of tasks that wait that long.
 func (p *place) manyWaits(n int, time string) {
 	var list []string
 	for i := range n {
@@ -62,7 +62,7 @@ func TestTypingIntoTheTableChangesNothing(t *testing.T) {
 				require.NotContains(t, out, "typed-by-mistake")
 				require.Contains(t, out, fmt.Sprintf("%d completed in ", tasks))
 				require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
-				if before.Lflag&unix.ECHO != 0 { // it was looked at in time
+				if before.Lflag&unix.ECHO != 0 { // the first look came in time
 					require.Equal(t, before, after)
 				}
 			})
@@ -113,7 +113,7 @@ func TestCtrlCIsHeardHoweverMuchWasTyped(t *testing.T) {
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
-			continue // by whoever runs the tests, such as nohup; then the program ignores it, too
+			continue // nohup, for example, ignores it for the tests, and so for the program
 		}
 		p := newPlace(t)
 		p.manyWaits(3, "9 m")
@@ -134,7 +134,7 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 		require.NoError(t, err)
 		for _, path := range left {
 			line, _ := os.ReadFile(path)
-			require.False(t, strings.HasPrefix(string(line), binary+"\x00--give"), "who gives the terminal back ends with it")
+			require.False(t, strings.HasPrefix(string(line), binary+"\x00--give"), "the guard has ended")
 		}
 	}
 }

@@ -1,12 +1,12 @@
-// Command ring prints the functions of the root package's state that call each
-// other in a ring while the manager's lock is held. An end that frees a slot that
-// starts a task that ends is such a ring; the state draws its consequences at the
-// end of an update, so that only the tree of tasks itself is one.
+// Command ring prints the rings of functions of the root package's state that call
+// each other while the manager's lock is held. An end that frees a slot, which
+// starts a task, which ends, would be such a ring. The state draws consequences only
+// at the end of an update, so only the tree of tasks should be one.
 //
 //	ring [-allow end,cascade] [DIR]
 //
-// It exits with 1 when a ring holds a function that is not allowed. A call through
-// an interface counts as one to every implementation in the package.
+// It exits with 1 if a ring holds a function that is not allowed. A call through an
+// interface counts as a call of every implementation in the package.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 )
 
 func main() {
-	allow := flag.String("allow", "", "functions that may be in a ring, by name, with commas between")
+	allow := flag.String("allow", "", "names of functions that may be in a ring, separated by commas")
 	flag.Parse()
 	dir := "."
 	if flag.NArg() > 0 {
@@ -73,7 +73,7 @@ type graph struct {
 	calls map[*types.Func][]*types.Func
 }
 
-// build notes who calls whom.
+// build records which function calls which.
 func (g *graph) build() {
 	for _, file := range g.pkg.Syntax {
 		if !isState(g.pkg.Fset, file.Pos()) {
@@ -86,7 +86,7 @@ func (g *graph) build() {
 			}
 			from := g.pkg.TypesInfo.Defs[f.Name].(*types.Func)
 			ast.Inspect(f.Body, func(n ast.Node) bool {
-				if id, ok := n.(*ast.Ident); ok { // a method value is as good as a call
+				if id, ok := n.(*ast.Ident); ok { // a method value counts as a call
 					if to, ok := g.pkg.TypesInfo.Uses[id].(*types.Func); ok {
 						g.calls[from] = append(g.calls[from], g.targets(to.Origin())...)
 					}
@@ -97,7 +97,7 @@ func (g *graph) build() {
 	}
 }
 
-// targets returns what a call of f may reach.
+// targets returns the functions that a call of f may reach.
 func (g *graph) targets(f *types.Func) []*types.Func {
 	recv := f.Type().(*types.Signature).Recv()
 	if recv == nil || !types.IsInterface(recv.Type()) {
@@ -124,8 +124,8 @@ func isState(fset *token.FileSet, pos token.Pos) bool {
 	return strings.HasPrefix(filepath.Base(fset.Position(pos).Filename), "state")
 }
 
-// rings returns the strongly connected components of more than one function, and
-// those that call themselves (Tarjan's algorithm).
+// rings returns the strongly connected components with more than one function, and
+// the functions that call themselves. It uses Tarjan's algorithm.
 func (g *graph) rings() (out [][]string) {
 	index, low, on := map[*types.Func]int{}, map[*types.Func]int{}, map[*types.Func]bool{}
 	var stack []*types.Func

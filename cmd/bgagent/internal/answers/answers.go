@@ -1,6 +1,6 @@
-// Package answers keeps the whole text of what agents answer. A manager keeps
-// the beginning of a long answer only, so that it can hold thousands of them; a
-// program that writes answers to files wants all of it.
+// Package answers keeps the whole text of answers. A manager keeps only the
+// beginning of a long answer, so that it can hold thousands. A program that writes
+// answers to files wants all of it.
 package answers
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Max is how many bytes of an answer are kept at most.
+// Max is how many bytes of an answer are kept by default.
 const Max = 64 << 20
 
 // Keeper records the texts of turns. It is safe for concurrent use.
@@ -23,10 +23,10 @@ type Keeper struct {
 	most  int64
 	mu    sync.Mutex
 	spool func() (*os.File, error)
-	kept  map[string][]*tape // by task: of the turns that had any text, and of the last
+	kept  map[string][]*tape // by task: the last turn with text, and the latest turn
 }
 
-// New returns a Keeper of answers of at most most bytes; of Max when it is 0.
+// New returns a Keeper that keeps up to most bytes of each answer; 0 means Max.
 func New(most int64) *Keeper {
 	if most == 0 {
 		most = Max
@@ -34,15 +34,15 @@ func New(most int64) *Keeper {
 	return &Keeper{most: most, kept: map[string][]*tape{}}
 }
 
-// SpoolTo says where files for long texts come from. Before it is called long
-// texts are not kept.
+// SpoolTo sets the function that makes files for long texts. Before it is called,
+// long texts are not kept.
 func (k *Keeper) SpoolTo(spool func() (*os.File, error)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.spool = spool
 }
 
-// errNoPlace is why a long text is not kept before there is a place for it.
+// errNoPlace says why a long text is not kept before SpoolTo is called.
 var errNoPlace = errors.New("there is no place to keep it")
 
 func (k *Keeper) newFile() (*os.File, error) {
@@ -55,9 +55,9 @@ func (k *Keeper) newFile() (*os.File, error) {
 	return spool()
 }
 
-// Record returns a reporter for a turn of the prompt's task that passes
-// everything on to r, and keeps the text. What it returns with it must be called
-// with how the turn ended. A nil Keeper records nothing.
+// Record returns a reporter for a turn of the prompt's task. It keeps the text and
+// passes everything on to r. The returned function must be called with the end of
+// the turn. A nil Keeper records nothing.
 func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
 	if k == nil {
 		return r, func(bgagent.TurnEnd) {}
@@ -71,8 +71,8 @@ func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporte
 	return passOn, t.end
 }
 
-// add makes a tape the last one of a task. Of those before it the last with any
-// text stays: the last text of an attempt counts.
+// add makes t the latest tape of a task. Of the earlier ones it keeps only the last
+// with text, because the last text of an attempt is its answer.
 func (k *Keeper) add(task string, t *tape) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -110,9 +110,9 @@ func forward(r *bgagent.Reporter, x bgagent.Report) {
 	}
 }
 
-// Take returns the whole answer of a task that has ended, where the task has only
-// its beginning. It is nil when the task has all of it, and when nothing with that
-// beginning was kept. Its Close must be called.
+// Take returns the whole answer of an ended task that has only its beginning. It
+// returns nil if the task has all of it, or if no kept text begins that way. The
+// caller must close the answer.
 func (k *Keeper) Take(task bgagent.Task) *Answer {
 	k.mu.Lock()
 	tapes := k.kept[task.ID]
@@ -130,9 +130,9 @@ func (k *Keeper) Take(task bgagent.Task) *Answer {
 	return found
 }
 
-// Message returns the last message in a session that begins as the task's answer
-// does, or nil: for clients whose turns are read from the messages of a server.
-// Its Close must be called.
+// Message returns the last message in a session that begins like the task's answer,
+// or nil. It serves clients whose turns are read from the messages of a server. The
+// caller must close the answer.
 func (k *Keeper) Message(ctx context.Context, from bgagent.MessageReader, task bgagent.Task) *Answer {
 	var text string
 	for cursor, more := bgagent.Cursor(""), true; more; {
@@ -163,16 +163,16 @@ type Answer struct {
 	note string
 }
 
-// Size is how many bytes CopyTo writes.
+// Size returns how many bytes CopyTo writes.
 func (a *Answer) Size() int64 { return a.tape.kept() - a.from }
 
-// Whole returns how many bytes the answer had before it was cut, and whether it
-// was.
+// Whole returns how many bytes the answer had before it was cut, and whether it was
+// cut.
 func (a *Answer) Whole() (bytes int64, cut bool) {
 	return a.tape.size - a.from, a.note != ""
 }
 
-// Note says what is missing; "" when nothing is.
+// Note says what is missing; it is empty if nothing is.
 func (a *Answer) Note() string { return a.note }
 
 // CopyTo writes the text. It may be called again.
@@ -181,5 +181,5 @@ func (a *Answer) CopyTo(w io.Writer) error {
 	return err
 }
 
-// Close lets go of what the answer was kept in.
+// Close frees the memory and the file of the answer.
 func (a *Answer) Close() { a.tape.close() }

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// keeper is a Keeper with a place for long texts.
+// keeper returns a Keeper with a place for long texts.
 func keeper(t *testing.T, most int64) *Keeper {
 	k := New(most)
 	dir := t.TempDir()
@@ -20,7 +20,7 @@ func keeper(t *testing.T, most int64) *Keeper {
 	return k
 }
 
-// letters is a text in which every place is known.
+// letters returns a text whose every part can be recognized.
 func letters(n int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < n; i++ {
@@ -29,7 +29,7 @@ func letters(n int) string {
 	return b.String()[:n]
 }
 
-// cut is the task of a manager that keeps the beginning of the answer.
+// cut returns the task of a manager that keeps only the beginning of the answer.
 func cut(answer string) bgagent.Task {
 	return bgagent.Task{ID: "bg_1", Session: "s", Result: answer[:256<<10], Cut: true}
 }
@@ -43,7 +43,7 @@ func read(t *testing.T, a *Answer) string {
 	return b.String()
 }
 
-// clientCut is what a client hands over of a long message.
+// clientCut returns what a client hands over of a long message.
 func clientCut(s string) string { return s[:min(len(s), clientMax+4)] }
 
 func TestAllOfALongAnswerIsKept(t *testing.T) {
@@ -110,18 +110,18 @@ func TestAnEmptyLastTurnTakesNothingAway(t *testing.T) {
 	require.True(t, text == read(t, k.Take(cut(text))))
 }
 
-func TestATurnThatStillRunsHasItsTextKept(t *testing.T) {
+func TestTheTextOfARunningTurnIsKept(t *testing.T) {
 	k := keeper(t, 0)
 	text := letters(600 << 10)
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
 	r.Text(text)
 	require.True(t, text == read(t, k.Take(cut(text))))
-	r.Text(text) // of a task that nobody asks about any more
+	r.Text(text) // nobody asks about the task any more
 	ended(bgagent.TurnEnd{Text: text})
 	require.Nil(t, k.Take(cut(text)))
 }
 
-func TestWhatIsTooLongIsCutAndSaid(t *testing.T) {
+func TestATooLongAnswerIsCutAndMarked(t *testing.T) {
 	k := keeper(t, 2<<20)
 	text := letters(3 << 20)
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
@@ -129,14 +129,14 @@ func TestWhatIsTooLongIsCutAndSaid(t *testing.T) {
 	r.Text(text[1<<20:])
 	ended(bgagent.TurnEnd{Text: clientCut(text)})
 	a := k.Take(cut(text))
-	require.Equal(t, "cut: the answer has 3145728 bytes; this is the first 2 MiB of it, which is the most", a.Note())
+	require.Equal(t, "cut: the answer has 3145728 bytes; only the first 2 MiB are kept", a.Note())
 	whole, is := a.Whole()
 	require.True(t, is)
 	require.Equal(t, int64(3<<20), whole)
 	require.True(t, text[:2<<20] == read(t, a))
 }
 
-func TestWhatCannotBeKeptIsSaid(t *testing.T) {
+func TestAnAnswerThatCannotBeKeptSaysWhy(t *testing.T) {
 	k := New(0)
 	text := letters(600 << 10)
 	k.SpoolTo(func() (*os.File, error) { return nil, errors.New("the disk is full") })
@@ -146,11 +146,11 @@ func TestWhatCannotBeKeptIsSaid(t *testing.T) {
 	}
 	ended(bgagent.TurnEnd{})
 	a := k.Take(cut(text))
-	require.Equal(t, "cut: the answer has 614400 bytes, of which the first 262144 could be kept: the disk is full", a.Note())
+	require.Equal(t, "cut: the answer has 614400 bytes; only the first 262144 could be kept: the disk is full", a.Note())
 	require.True(t, text[:256<<10] == read(t, a))
 }
 
-func TestATextThatIsNotTheTasksIsNotItsAnswer(t *testing.T) {
+func TestAForeignTextIsNotTheAnswer(t *testing.T) {
 	k := keeper(t, 0)
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
 	r.Text(letters(600 << 10))

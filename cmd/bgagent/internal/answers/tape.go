@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// inMemory is how much of a text stays in memory. A manager keeps as much of
-	// an answer itself, so that a longer one is the exception.
+	// inMemory is how many bytes of a text stay in memory. A manager keeps as many
+	// of an answer, so longer answers are rare.
 	inMemory = 256 << 10
 
-	// clientMax is how much of a last message a client hands over at least when
-	// it is longer: a shorter one is whole.
+	// clientMax is the smallest number of bytes that a client leaves of a last
+	// message that it cuts. A shorter message is whole.
 	clientMax = 1 << 20
 
-	// maxStarts bounds the places where the last message may begin.
+	// maxStarts bounds how many places are kept where the last message may begin.
 	maxStarts = 256
 )
 
@@ -31,16 +31,16 @@ type tape struct {
 
 	mu     sync.Mutex
 	tools  map[string]struct{}
-	used   bool    // a tool was called since there was text
-	size   int64   // of all text, also of what is not kept
-	starts []int64 // where messages may begin, oldest first; the beginning is left out
+	used   bool    // a tool was called after the last text
+	size   int64   // of all text, including what is not kept
+	starts []int64 // where messages may begin, oldest first, without the beginning of the text
 	memory []byte
 	file   *os.File // the text, once it is too long for memory
-	failed error    // why there is no more of it
-	closed bool     // nobody wants it any more
+	failed error    // why the rest is not kept
+	closed bool     // nobody wants the text any more
 }
 
-// take takes a report.
+// take records a report.
 func (t *tape) take(x bgagent.Report) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -48,7 +48,7 @@ func (t *tape) take(x bgagent.Report) {
 	case t.closed:
 	case x.Kind == bgagent.ReportTool:
 		if _, known := t.tools[x.Tool.ID]; known {
-			t.startLocked(t.size) // in case that it is another call under the same id
+			t.startLocked(t.size) // it may be another call under the same id
 			return
 		}
 		t.tools[strings.Clone(x.Tool.ID)] = struct{}{}
@@ -58,14 +58,14 @@ func (t *tape) take(x bgagent.Report) {
 			t.resetLocked()
 			t.used = false
 		}
-		if strings.HasPrefix(x.Text, "\n\n") { // it separates messages
+		if strings.HasPrefix(x.Text, "\n\n") { // a separator of messages
 			t.startLocked(t.size + 2)
 		}
 		t.writeLocked(x.Text)
 	}
 }
 
-// startLocked notes that a message may begin at the place.
+// startLocked notes that a message may begin at the offset.
 func (t *tape) startLocked(at int64) {
 	if n := len(t.starts); n > 0 && t.starts[n-1] == at {
 		return
@@ -73,7 +73,7 @@ func (t *tape) startLocked(at int64) {
 	t.starts = append(t.starts[max(0, len(t.starts)-maxStarts+1):], at)
 }
 
-// resetLocked begins the text anew.
+// resetLocked discards the text.
 func (t *tape) resetLocked() {
 	t.size, t.starts, t.memory, t.failed = 0, nil, t.memory[:0], nil
 	if t.file != nil {
@@ -82,7 +82,7 @@ func (t *tape) resetLocked() {
 	}
 }
 
-// writeLocked adds text. What does not fit is counted.
+// writeLocked adds text. What does not fit is only counted.
 func (t *tape) writeLocked(text string) {
 	room := t.keeper.most - t.size
 	t.size += int64(len(text))
@@ -106,8 +106,8 @@ func (t *tape) writeLocked(text string) {
 	_, t.failed = t.file.WriteString(text)
 }
 
-// end takes how the turn ended. A last message that is whole is the answer; of
-// one that the client has cut the text that was reported has more.
+// end records the end of the turn. A whole last message is the answer. If the client
+// has cut it, the reported text has more of it.
 func (t *tape) end(end bgagent.TurnEnd) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -117,8 +117,8 @@ func (t *tape) end(end bgagent.TurnEnd) {
 	}
 }
 
-// answer returns the part of the text that the task has the beginning of, or nil
-// where it has none of it.
+// answer returns the part of the text that begins like the task's result, or nil if
+// there is none.
 func (t *tape) answer(task bgagent.Task) *Answer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,8 +137,8 @@ func (t *tape) answer(task bgagent.Task) *Answer {
 	return nil
 }
 
-// beginsLocked reports whether the text has the beginning at the place, and where
-// exactly: clients leave out space before it.
+// beginsLocked reports whether the text has the beginning at the offset or after
+// space there, and returns the exact offset. Clients drop that space.
 func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
 	const space = 4 << 10
 	b := make([]byte, len(beginning)+len(beginning)/8+space)
@@ -154,19 +154,19 @@ func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
 	return 0, false
 }
 
-// noteLocked says what is missing of the text from the place on.
+// noteLocked says what is missing of the text after the offset.
 func (t *tape) noteLocked(from int64) string {
 	whole, kept := t.size-from, t.keptLocked()-from
 	switch {
 	case t.failed != nil:
-		return fmt.Sprintf("cut: the answer has %d bytes, of which the first %d could be kept: %v", whole, kept, t.failed)
+		return fmt.Sprintf("cut: the answer has %d bytes; only the first %d could be kept: %v", whole, kept, t.failed)
 	case whole > kept:
-		return fmt.Sprintf("cut: the answer has %d bytes; this is the first %s of it, which is the most", whole, size(kept))
+		return fmt.Sprintf("cut: the answer has %d bytes; only the first %s are kept", whole, size(kept))
 	}
 	return ""
 }
 
-// size writes a number of bytes.
+// size formats a number of bytes.
 func size(n int64) string {
 	if n >= 1<<20 && n%(1<<20) == 0 {
 		return fmt.Sprintf("%d MiB", n>>20)
@@ -180,7 +180,7 @@ func (t *tape) kept() int64 {
 	return t.keptLocked()
 }
 
-// keptLocked is how many bytes of the text there are.
+// keptLocked returns how many bytes of the text are kept.
 func (t *tape) keptLocked() int64 {
 	if t.file == nil {
 		return int64(len(t.memory))
@@ -192,7 +192,7 @@ func (t *tape) keptLocked() int64 {
 	return info.Size()
 }
 
-// reader reads the text from the place on.
+// reader returns a reader of the text after the offset.
 func (t *tape) reader(from int64) io.Reader {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -206,7 +206,7 @@ func (t *tape) readerLocked(from int64) io.Reader {
 	return io.NewSectionReader(t.file, from, t.keeper.most)
 }
 
-// close lets go of the text. A nil tape has none.
+// close discards the text for good. A nil tape has none.
 func (t *tape) close() {
 	if t == nil {
 		return

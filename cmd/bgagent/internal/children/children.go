@@ -1,3 +1,3 @@
-// Package children ends all processes below this one at once, for somebody who
-// does not want to wait until they have ended by themselves.
+// Package children kills all processes below this one at once, without waiting for
+// them to end by themselves.
 package children

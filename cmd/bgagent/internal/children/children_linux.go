@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Adopt has this process become the parent of every process that loses its own
-// below it, so that [Kill] finds those, too, and waits for those of them that
-// end. It is called once, before anything is started.
+// Adopt makes this process the parent of every process below it that loses its own
+// parent, so that [Kill] finds those as well. It also waits for those that end. Call
+// it once, before anything is started.
 func Adopt() {
-	// Without it Kill misses what a program has left running in a session of
-	// its own; the clients end that as well, only later.
+	// Without this, Kill misses what a program has left running in a session of its
+	// own. The clients end that too, but later.
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil && handlesShow() {
 		ends := make(chan os.Signal, 1)
 		signal.Notify(ends, unix.SIGCHLD)
@@ -25,8 +25,8 @@ func Adopt() {
 	}
 }
 
-// Kill ends every process below this one at once, and returns when none is left
-// or the time is over. It must not be called before new ones can start no more.
+// Kill kills every process below this one and returns when none is left or the time
+// is over. Call it only when no new ones can start.
 func Kill(most time.Duration) {
 	deadline := time.Now().Add(most)
 	quiet := 0
@@ -43,7 +43,7 @@ func Kill(most time.Duration) {
 	}
 }
 
-// below returns the processes below one that have not ended.
+// below returns the processes below root that have not ended.
 func below(root int) []int {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -57,8 +57,8 @@ func below(root int) []int {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		// The number, the name in brackets, the state, the parent. The name may
-		// hold anything, so it is skipped from behind.
+		// The file holds the number, the name in brackets, the state and the parent.
+		// The name may hold anything, so the search starts at the end.
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		if len(fields) < 2 {
 			continue

@@ -4,8 +4,8 @@ package children
 
 import "time"
 
-// Adopt does nothing: other systems cannot.
+// Adopt does nothing: only Linux can do this.
 func Adopt() {}
 
-// Kill does nothing: the clients end their programs, after their time of grace.
+// Kill does nothing: the clients end their programs after their grace time.
 func Kill(time.Duration) {}

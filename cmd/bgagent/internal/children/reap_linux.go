@@ -11,35 +11,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What has been adopted has to be waited for when it ends, or it stays in the
-// table of processes. Nothing else may be: waiting for any child would take the
-// ends of others from those who have started them. Those are told by the handle
-// (pidfd) that package os opens together with a process, and holds until it has
-// waited for it: an ended child without a handle in this process is an adopted
-// one.
+// An adopted process must be waited for when it ends, or it stays in the process
+// table. Nothing else may be waited for: a wait for any child would take the ends of
+// processes from those who have started them. Package os opens a handle (pidfd)
+// together with a process and holds it until it has waited for the process. So an
+// ended child without a handle in this process is an adopted one.
 
-// pause is how long ends are collected before they are looked at, so that a
-// program that starts and ends much does not spend its time looking.
+// pause is how long ends are collected before a look, so that a program that starts
+// and ends many processes does not spend its time looking.
 const pause = 200 * time.Millisecond
 
 // reapAll waits for adopted children after each signal that a child has ended.
 func reapAll(ends <-chan os.Signal) {
 	for range ends {
 		time.Sleep(pause)
-		for reap() > 0 { // of those that ended meanwhile the signal is still there
+		for reap() > 0 { // later ends leave another signal
 		}
 	}
 }
 
-// reap waits for all adopted children that have ended, each by its number. It
+// reap waits for all adopted children that have ended, each by its process id. It
 // returns how many there were.
 func reap() (n int) {
 	zombies := ended()
 	if len(zombies) == 0 {
 		return 0
 	}
-	// The handles are looked at last: a child that is without one now was not
-	// started here, or has been waited for.
+	// The handles are read last: a child that has none now was not started here, or
+	// was waited for already.
 	started, ok := handles()
 	if !ok {
 		return 0
@@ -61,7 +60,7 @@ func ended() (pids []int) {
 	for _, path := range lists {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // the thread is gone; its children are another's
+			continue // the thread is gone; another one has its children
 		}
 		for _, field := range bytes.Fields(text) {
 			pid, err := strconv.Atoi(string(field))
@@ -72,7 +71,8 @@ func ended() (pids []int) {
 			if err != nil {
 				continue
 			}
-			// The name in brackets may hold anything, so it is skipped from behind.
+			// The name in brackets may hold anything, so the search starts at the
+			// end.
 			if rest := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]); len(rest) > 0 && rest[0][0] == 'Z' {
 				pids = append(pids, pid)
 			}
@@ -81,7 +81,7 @@ func ended() (pids []int) {
 	return pids
 }
 
-// handles returns the processes of which this one holds a handle.
+// handles returns the processes that this one holds handles of.
 func handles() (pids map[int]bool, ok bool) {
 	dir, err := os.Open("/proc/self/fdinfo")
 	if err != nil {
@@ -112,8 +112,8 @@ func handles() (pids map[int]bool, ok bool) {
 	return pids, true
 }
 
-// handlesShow reports whether package os uses handles here, and they can be seen.
-// Where it does not, nobody is waited for.
+// handlesShow reports whether package os uses handles here and they can be seen. If
+// not, adopted processes are not waited for.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

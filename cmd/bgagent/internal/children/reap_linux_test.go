@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// orphan starts a process whose parent ends at once, so that this one adopts it.
+// orphan starts a process whose parent ends at once, so that this process adopts it.
 // It ends when its input does.
 func orphan(t *testing.T) (pid int, end func()) {
 	t.Helper()
@@ -29,7 +29,7 @@ func orphan(t *testing.T) (pid int, end func()) {
 	return pid, func() { require.NoError(t, gate.Close()) }
 }
 
-// gone waits until a process is in no table any more.
+// gone waits until a process is no longer in the process table.
 func gone(t *testing.T, pid int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -38,10 +38,10 @@ func gone(t *testing.T, pid int) {
 	}, 20*time.Second, 5*time.Millisecond, "process %d is still there", pid)
 }
 
-func TestAdoptedChildrenAreWaitedForAndNoOthers(t *testing.T) {
+func TestOnlyAdoptedChildrenAreWaitedFor(t *testing.T) {
 	require.True(t, handlesShow())
 	Adopt()
-	// This one has ended and is waited for late: its end must still be there.
+	// This process has ended and is waited for late: its end must still be there.
 	late := exec.Command("sh", "-c", "exit 7")
 	require.NoError(t, late.Start())
 	var all sync.WaitGroup

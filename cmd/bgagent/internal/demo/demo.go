@@ -1,6 +1,6 @@
-// Package demo has agents that are Go functions: they look at the files of a
-// directory, or only wait. They need no model, no key and no network, and are
-// there to try the program out.
+// Package demo has agents that are Go functions. They look at the files of a
+// directory, or only wait. They need no model, no key and no network, and serve to
+// try the program out.
 package demo
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// Model is the model that the demo agents are counted under, so that one limit
-// holds for all of them together.
+// Model is the model that the demo agents count under, so that one limit holds for
+// all of them together.
 const Model = "demo/none"
 
 // Info describes a demo agent.
@@ -43,7 +43,7 @@ func Agents() []Info {
 	}
 }
 
-// Names returns their names.
+// Names returns the names of the demo agents.
 func Names() []string {
 	var out []string
 	for _, a := range Agents() {
@@ -53,12 +53,12 @@ func Names() []string {
 }
 
 const (
-	maxFiles = 20_000  // that are looked at
-	maxFile  = 1 << 20 // bytes of a file that is read
-	maxHits  = 50      // lines that are shown
+	maxFiles = 20_000  // files to look at
+	maxFile  = 1 << 20 // bytes of a file to read
+	maxHits  = 50      // lines to show
 )
 
-// walk calls look for every plain file below the directory, and tells of each
+// walk calls look for every plain file below the directory, and reports each
 // directory as one tool call.
 func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.FileInfo)) error {
 	dir := cmp.Or(t.Directory(), ".")
@@ -71,7 +71,7 @@ func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.Fi
 		case err != nil && path == dir:
 			return fmt.Errorf("looking at the directory: %w", err)
 		case err != nil || relErr != nil:
-			return nil // what cannot be read is passed over
+			return nil // skip what cannot be read
 		case d.IsDir():
 			if path != dir && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules") {
 				return filepath.SkipDir
@@ -94,7 +94,7 @@ func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.Fi
 	})
 }
 
-// read returns what a file holds, or nothing when it is too large or no text.
+// read returns what a file holds, or nothing if it is too large or not text.
 func read(t *inproc.Turn, rel string, info fs.FileInfo) string {
 	if info.Size() > maxFile {
 		return ""
@@ -177,13 +177,13 @@ func search(ctx context.Context, t *inproc.Turn) (string, error) {
 
 var duration = regexp.MustCompile(`(\d+(?:\.\d+)?)\s*(ms|s|m)\b`)
 
-// maxWait is the longest that the agent waits.
+// maxWait is the longest time that the agent waits.
 const maxWait = 10 * time.Minute
 
 func wait(ctx context.Context, t *inproc.Turn) (string, error) {
 	m := duration.FindStringSubmatch(t.Prompt.Text)
 	if m == nil {
-		return "", fmt.Errorf("the prompt names no time to wait; write it as 2 s or 300 ms")
+		return "", fmt.Errorf("the prompt names no time to wait; name one, as in 2 s or 300 ms")
 	}
 	d, err := time.ParseDuration(m[1] + m[2])
 	if err != nil || d > maxWait {

@@ -1,4 +1,4 @@
-// Package display shows tasks that run: as a table that is redrawn in place, as
+// Package display shows the tasks of a run: as a table that is redrawn in place, as
 // plain lines, or as lines of JSON.
 package display
 
@@ -18,17 +18,17 @@ import (
 type Row struct {
 	Number int // in the list, from 1
 	Task   bgagent.Task
-	File   string // its result, once that is written
-	Log    string // what its program has printed, once that is written; empty for nothing
+	File   string // with the result, once it is written
+	Log    string // with what its program printed, once it is written; empty if it printed nothing
 	Cut    bool   // the file holds only the beginning of the answer
-	Bytes  int64  // with Cut: of the whole answer; 0 where that is not known
+	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
 
-	// Problem is why the result could not be written. The task has it then, so
+	// Problem is why the result could not be written. The task then keeps it, so
 	// that it is shown and not lost.
 	Problem string
 }
 
-// Summary is what a run has come to.
+// Summary is the outcome of a run.
 type Summary struct {
 	Completed   int     `json:"completed"`
 	Failed      int     `json:"failed"`
@@ -69,7 +69,7 @@ func (s Summary) String() string {
 	return line
 }
 
-// spent says what was used, as far as the agents tell; "" when they do not.
+// spent says what was used, as far as the agents report it; "" if they do not.
 func spent(input, output int64, cost float64) string {
 	var parts []string
 	if input+output > 0 {
@@ -81,7 +81,7 @@ func spent(input, output int64, cost float64) string {
 	return strings.Join(parts, ", ")
 }
 
-// thousands writes a number of tokens.
+// thousands formats a number of tokens.
 func thousands(n int64) string {
 	switch {
 	case n >= 1_000_000:
@@ -92,7 +92,7 @@ func thousands(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// span writes a time in few characters.
+// span formats a duration in few characters.
 func span(d time.Duration) string {
 	switch {
 	case d < 10*time.Second:
@@ -105,7 +105,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 }
 
-// holds says how many files hold something.
+// holds returns the subject and verb for a number of files.
 func holds(files int) string {
 	if files == 1 {
 		return "1 file holds"
@@ -120,15 +120,15 @@ type Display interface {
 	Show(r Row)
 	// Note shows a line about the run.
 	Note(text string)
-	// Tick is called at least twice a second, for what shows that time goes by.
+	// Tick is called at least twice a second, to show that time passes.
 	Tick()
-	// End shows what it has come to. Nothing is shown after that. The error is
-	// the first of all that could not be shown.
+	// End shows the outcome. Nothing is shown after it. The error is the first of
+	// all that prevented something from being shown.
 	End(s Summary) error
 }
 
-// unwritten is the result of a task that has no file, ready for a terminal: every
-// line of it indented, so that none looks like one of ours.
+// unwritten returns the result of a task that has no file, ready for a terminal.
+// Every line is indented, so that none looks like one of ours.
 func unwritten(r Row) string {
 	if r.Problem == "" || strings.TrimSpace(r.Task.Result) == "" {
 		return ""
@@ -140,8 +140,7 @@ func unwritten(r Row) string {
 	return b.String()
 }
 
-// printable leaves out of a line what could move the cursor. Spaces stay as they
-// are.
+// printable removes what could move the cursor from a line. It keeps spaces.
 func printable(line string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
@@ -151,7 +150,7 @@ func printable(line string) string {
 	}, line)
 }
 
-// watched is a writer that keeps its first error.
+// watched is a writer that remembers its first error.
 type watched struct {
 	w   io.Writer
 	err error
@@ -166,7 +165,7 @@ func (w *watched) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// count writes a number with its noun.
+// count formats a number with its noun.
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -174,16 +173,16 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean makes one line for a terminal of what an agent has said: no escape
-// sequences and no control characters, which could move the cursor.
+// clean turns what an agent said into one line for a terminal. It removes escape
+// sequences and control characters, which could move the cursor.
 func clean(s string) string {
 	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
 	}), " ")
 }
 
-// about says in a few words what a task does, waits for, or has come to: in fewer
-// where there is little room.
+// about says in a few words what a task does, what it waits for, or how it ended.
+// With short it uses fewer words.
 func about(r Row, short bool) string {
 	line := doing(r, short)
 	if r.Problem != "" {
@@ -195,7 +194,7 @@ func about(r Row, short bool) string {
 	return line
 }
 
-// cutOf says that a file does not hold all of an answer.
+// cutOf says that a file holds only part of an answer.
 func cutOf(bytes int64) string {
 	if bytes == 0 {
 		return "only the beginning of the answer"
@@ -230,7 +229,7 @@ func doing(r Row, short bool) string {
 	}
 	if reason := clean(t.Reason); reason != "" {
 		if program, rest, ok := strings.Cut(reason, ": "); short && ok && !strings.ContainsRune(program, ' ') {
-			return rest // the agent is known by the title
+			return rest // the title names the agent
 		}
 		return reason
 	}

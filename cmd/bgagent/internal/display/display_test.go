@@ -28,7 +28,7 @@ func row(n int, status bgagent.Status, began time.Time) Row {
 	return Row{Number: n, Task: t}
 }
 
-func TestLinesTellEachStateOnce(t *testing.T) {
+func TestLinesShowEachStateOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		l, begin := NewLines(&out), time.Now()
@@ -67,7 +67,7 @@ func TestAResultWithoutAFileIsShown(t *testing.T) {
 	})
 }
 
-// broken is an output that takes so many writes.
+// broken is an output that accepts that many writes.
 type broken int
 
 func (b *broken) Write(p []byte) (int, error) {
@@ -77,7 +77,7 @@ func (b *broken) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestTheEndTellsThatSomethingCouldNotBeShown(t *testing.T) {
+func TestEndReportsThatSomethingCouldNotBeShown(t *testing.T) {
 	for _, show := range []func(io.Writer) Display{
 		func(w io.Writer) Display { return NewLines(w) },
 		func(w io.Writer) Display { return NewJSON(w) },
@@ -96,7 +96,7 @@ func TestTheEndTellsThatSomethingCouldNotBeShown(t *testing.T) {
 	}
 }
 
-// picture is what the table shows, without colours.
+// picture returns what the table shows, without colours.
 func picture(m *model) []string {
 	return strings.Split(strings.TrimSuffix(ansi.Strip(m.View().Content), "\n"), "\n")
 }
@@ -128,11 +128,11 @@ func TestTheTableNeverExceedsItsTerminal(t *testing.T) {
 			for _, l := range lines {
 				require.LessOrEqual(t, ansi.StringWidth(l), size[0])
 			}
-			require.Contains(t, strings.Join(lines, "\n"), spinner[0], "what runs is always shown")
+			require.Contains(t, strings.Join(lines, "\n"), spinner[0], "running tasks are always shown")
 		}
 		m.Update(tea.WindowSizeMsg{Width: 120, Height: 6})
 		require.Contains(t, picture(m)[3], "0.0s · 1 running · 10 waiting · 88 completed · 1 failed · 97 not shown")
-		require.Contains(t, picture(m)[1], "✗", "what has failed comes next")
+		require.Contains(t, picture(m)[1], "✗", "failed tasks come next")
 	})
 }
 
@@ -151,7 +151,7 @@ func TestATableThatCannotBeShownDoesNotHang(t *testing.T) {
 	require.ErrorContains(t, table.End(Summary{}), "writing the output: ")
 }
 
-// scene is a table of many tasks in all states.
+// scene returns a table with tasks in all states.
 func scene(n int) *model {
 	m, begin := newModel(n), time.Now()
 	for i := 1; i <= n; i++ {
@@ -185,7 +185,7 @@ func TestTheColumnThatMattersHasRoomAtEveryWidth(t *testing.T) {
 					require.LessOrEqual(t, ansi.StringWidth(l), width)
 				}
 				require.Contains(t, lines[0], want, "%d columns", width)
-				require.Equal(t, width >= wide, strings.Contains(lines[0], "1 call"), "calls only where there is room")
+				require.Equal(t, width >= wide, strings.Contains(lines[0], "1 call"), "calls only if there is room")
 				require.Contains(t, lines[2], "number 3 in"[:9], "%d columns", width)
 			}
 			m.Update(tea.WindowSizeMsg{Width: 130, Height: 60})
@@ -196,7 +196,7 @@ func TestTheColumnThatMattersHasRoomAtEveryWidth(t *testing.T) {
 	})
 }
 
-func TestWhatNothingIsHeardOfIsSeenAtOnce(t *testing.T) {
+func TestAQuietTaskIsMarked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := scene(5)
 		m.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
@@ -206,7 +206,7 @@ func TestWhatNothingIsHeardOfIsSeenAtOnce(t *testing.T) {
 	})
 }
 
-func TestTheWholeReasonOfABadEndStandsBelowTheTable(t *testing.T) {
+func TestTheWholeReasonOfABadEndIsBelowTheTable(t *testing.T) {
 	r := row(7, bgagent.Failed, time.Now())
 	r.Log = "007-task.log"
 	r.Task.Ended = r.Task.Started.Add(95 * time.Second)
@@ -221,7 +221,7 @@ func TestTheWholeReasonOfABadEndStandsBelowTheTable(t *testing.T) {
 	}
 }
 
-func TestAPipeHearsEveryHalfMinuteWhatRuns(t *testing.T) {
+func TestAPipeGetsALineEveryHalfMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines, objects bytes.Buffer
 		for _, d := range []Display{NewLines(&lines), NewJSON(&objects)} {

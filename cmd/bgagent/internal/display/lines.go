@@ -13,14 +13,14 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 )
 
-// Lines shows one line for every state of a task. It is for files, pipes and
-// simple terminals.
+// Lines shows one line for each state of a task. It is for files, pipes and simple
+// terminals.
 type Lines struct {
 	w     *watched
 	start time.Time
 	last  map[int]bgagent.Status
-	runs  map[int]bgagent.Task // that run
-	said  time.Time            // when the last line was
+	runs  map[int]bgagent.Task // running tasks
+	said  time.Time            // time of the last line
 }
 
 // NewLines returns a display of plain lines.
@@ -35,7 +35,7 @@ func (l *Lines) Show(r Row) {
 	}
 	was, shown := l.last[r.Number]
 	if shown && was == r.Task.Status || r.Task.Status == bgagent.Pending && r.Task.Queue == nil {
-		return // also when it only waits for its launch
+		return // nothing new, or not launched yet
 	}
 	l.last[r.Number] = r.Task.Status
 	line := fmt.Sprintf("%3d  %-9s  %s: %s", r.Number, r.Task.Status, r.Task.Agent, clean(r.Task.Description))
@@ -63,7 +63,7 @@ func (l *Lines) End(s Summary) error {
 	return l.w.err
 }
 
-// aliveTime is after what time without a line one says what runs.
+// aliveTime is the silence after which a line says what runs.
 const aliveTime = 30 * time.Second
 
 // Tick implements [Display].
@@ -73,7 +73,7 @@ func (l *Lines) Tick() {
 	}
 }
 
-// waiting counts the tasks that wait.
+// waiting counts the waiting tasks.
 func (l *Lines) waiting() (n int) {
 	for _, s := range l.last {
 		if s == bgagent.Pending {
@@ -83,10 +83,11 @@ func (l *Lines) waiting() (n int) {
 	return n
 }
 
-// mostNamed is how many tasks a line names that says what runs.
+// mostNamed is how many tasks stillRuns names.
 const mostNamed = 5
 
-// stillRuns says what runs, since when, and since when nothing was heard of it.
+// stillRuns says which tasks run, since when, and for how long nothing was heard of
+// them.
 func stillRuns(runs map[int]bgagent.Task, waiting int, now time.Time) string {
 	var parts []string
 	for i, n := range slices.Sorted(maps.Keys(runs)) {
@@ -113,14 +114,14 @@ func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
-// JSON shows one object a line: a task whenever its state or its number of tool
+// JSON shows one object per line: a task whenever its state or its number of tool
 // calls changes, notes, and the summary.
 type JSON struct {
 	w    *watched
 	e    *json.Encoder
 	last map[int]jsonState
-	runs map[int]bgagent.Task // that run
-	said time.Time            // when the last line was
+	runs map[int]bgagent.Task // running tasks
+	said time.Time            // time of the last line
 }
 
 type jsonState struct {
@@ -129,7 +130,7 @@ type jsonState struct {
 	file   string
 }
 
-// Line is one line of the JSON display. Which fields are set depends on Type:
+// Line is one line of the JSON display. Type decides which fields are set. It is
 // task, note, alive or summary.
 type Line struct {
 	Type        string              `json:"type"`
@@ -148,9 +149,9 @@ type Line struct {
 	File        string              `json:"file,omitempty"`
 	Log         string              `json:"log,omitempty"`     // the file with what its program printed
 	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
-	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
+	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
-	Result      string              `json:"result,omitempty"`  // what would be in it, then
+	Result      string              `json:"result,omitempty"`  // with Problem: what would be in the file
 	Text        string              `json:"text,omitempty"`
 	Summary     *Summary            `json:"summary,omitempty"`
 	Queue       *bgagent.QueuePlace `json:"queue,omitempty"`
@@ -201,8 +202,8 @@ func (j *JSON) End(s Summary) error {
 	return j.w.err
 }
 
-// line writes a line. When nobody reads it any more the run is told by the
-// signal for that; any other error is told in the end.
+// line writes a line. If nobody reads it any more, a signal tells the run so. Any
+// other error is reported at the end.
 func (j *JSON) line(l Line) {
 	l.Time = time.Now()
 	j.said = l.Time

@@ -17,20 +17,20 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Table is a display for terminals: a table of the tasks, redrawn in place ten
-// times a second. What is shown between two pictures costs no more than to be
-// kept. What is typed meanwhile is not echoed, and thrown away.
+// Table is a display for terminals: a table of the tasks, redrawn in place ten times
+// a second. What is shown between two pictures is only stored. What is typed
+// meanwhile is not echoed and is discarded.
 type Table struct {
 	out     *os.File
 	keys    *tty.Terminal
 	model   *model
 	program *tea.Program
 	done    chan struct{}
-	err     error // of the program, once done is closed
+	err     error // error of the program, once done is closed
 }
 
-// NewTable starts the table of that many tasks. It takes no input and no
-// signals, so that Ctrl-C stays what it is.
+// NewTable starts a table for that many tasks. It takes no input and no signals, so
+// Ctrl-C works as usual.
 func NewTable(out *os.File, tasks int) *Table {
 	t := &Table{out: out, keys: tty.Silence(out), model: newModel(tasks), done: make(chan struct{})}
 	t.program = tea.NewProgram(t.model, tea.WithOutput(out), tea.WithInput(nil), tea.WithoutSignalHandler())
@@ -50,14 +50,14 @@ func (t *Table) Note(text string) { t.model.note(text) }
 // Tick implements [Display].
 func (t *Table) Tick() { t.keys.Drain() }
 
-// Abandon gives the terminal back when the program ends without [Table.End].
+// Abandon gives the terminal back if the program ends without [Table.End].
 func (t *Table) Abandon() {
 	t.keys.Restore()
 	ShowCursor(os.Stderr)
 }
 
-// End implements [Display]. The last picture stays on the screen. Below it stand
-// the bad ends with all that is known of them, and the results without a file.
+// End implements [Display]. The last picture stays on the screen. Below it, End
+// shows the bad ends with all that is known of them, and the results without a file.
 func (t *Table) End(s Summary) error {
 	t.program.Send(endMsg{})
 	<-t.done
@@ -80,7 +80,7 @@ func (t *Table) End(s Summary) error {
 	return out.err
 }
 
-// badEnd says all of how a task has ended, in lines that fit into the width.
+// badEnd describes a bad end in full, in lines that fit into the width.
 func badEnd(r *Row, folder string, width int) string {
 	mark := red("✗")
 	if r.Task.Status == bgagent.Cancelled {
@@ -100,12 +100,12 @@ func badEnd(r *Row, folder string, width int) string {
 	return text
 }
 
-// wrapped divides a text into lines of so many columns.
+// wrapped splits a text into lines of at most that many columns.
 func wrapped(text string, width int) []string {
 	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
 
-// ShowCursor is for a program that ends without the end of its table.
+// ShowCursor shows the cursor again if the program ends before its table does.
 func ShowCursor(w io.Writer) { _, _ = io.WriteString(w, ansi.ShowCursor+"\n") }
 
 type (
@@ -113,17 +113,17 @@ type (
 	endMsg  struct{}
 )
 
-// model is the picture. The program draws it after every message, so tasks do
-// not come as messages: with thousands of them it would do nothing else.
+// model is the picture. The program draws it after every message. Tasks are not sent
+// as messages, because with thousands of them it would do nothing but draw.
 type model struct {
 	start time.Time
 
 	mu    sync.Mutex // guards what follows; no picture is written while it is held
-	rows  []Row      // by number; without one until it has been shown
+	rows  []Row      // by number; a row has none until it was shown
 	count map[bgagent.Status]int
 	notes []string
 
-	width, height int // of the terminal; 0 while they are unknown
+	width, height int // size of the terminal; 0 while unknown
 	frame         int
 }
 
@@ -151,7 +151,7 @@ func (m *model) note(text string) {
 // Init implements [tea.Model].
 func (m *model) Init() tea.Cmd { return tick() }
 
-// tick asks for the next picture: durations grow, what runs turns.
+// tick asks for the next picture, so that durations grow and spinners turn.
 func tick() tea.Cmd {
 	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
 }
@@ -188,7 +188,8 @@ func (m *model) View() tea.View {
 	for _, n := range notes {
 		b.WriteString(m.fitLocked("  " + clean(n)))
 	}
-	// The last line is empty: it is the one that is erased in the end.
+	// The last line is empty, because the program erases the last line when it
+	// quits.
 	return tea.NewView(b.String())
 }
 
@@ -199,8 +200,8 @@ func (m *model) fitLocked(line string) string {
 	return line + "\n"
 }
 
-// rank says who is left out last when there are more tasks than lines: those
-// that run, then those that ended badly, then the next in line.
+// rank orders the tasks that compete for the lines of a terminal: running tasks
+// first, then those that ended badly, then those in line.
 func rank(s bgagent.Status) int {
 	switch s {
 	case bgagent.Running:
@@ -213,7 +214,7 @@ func rank(s bgagent.Status) int {
 	return 3
 }
 
-// visibleLocked returns which tasks the terminal has lines for, in their order.
+// visibleLocked returns the tasks that the terminal has lines for, in their order.
 func (m *model) visibleLocked(notes int) []int {
 	shown := make([]int, 0, len(m.rows))
 	for i := range m.rows {
@@ -231,7 +232,7 @@ func (m *model) visibleLocked(notes int) []int {
 	return shown
 }
 
-// countsLocked is the line below the tasks.
+// countsLocked returns the line below the tasks.
 func (m *model) countsLocked(shown int, now time.Time) string {
 	parts := []string{span(now.Sub(m.start))}
 	for _, p := range []struct {
@@ -260,28 +261,28 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 	return strings.Join(parts, " · ")
 }
 
-// spinner turns at tasks that run.
+// spinner marks running tasks.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 const (
-	// maxTitle is how many columns a title has at most. It has a third of the
-	// terminal, and no more than the longest takes.
+	// maxTitle is how many columns a title may have. A title has at most a third of
+	// the terminal, and no more than the longest title needs.
 	maxTitle = 36
 
-	// wide is from how many columns on the number of tool calls is shown.
+	// wide is how many columns a terminal needs to show the number of tool calls.
 	wide = 100
 
-	// quietTime is after what time without a sign a task is shown to be quiet.
+	// quietTime is the silence after which a task is shown as quiet.
 	quietTime = 20 * time.Second
 )
 
-// layout is how the columns are divided.
+// layout says how many columns each part of a row has.
 type layout struct {
 	number, title, calls int // columns; 0 for none
 }
 
-// layoutLocked divides the columns for the tasks that are shown. What no task has
-// anything for has none.
+// layoutLocked computes the layout for the tasks that are shown. A part that no task
+// needs gets no columns.
 func (m *model) layoutLocked(shown []int) (l layout) {
 	width := m.width
 	if width == 0 {
@@ -335,7 +336,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	return fmt.Sprintf("%s %s%s %6s%s  %s", mark, number, title, took, calls, text)
 }
 
-// quietFor is for how long nothing was heard of a task that runs, when that is long.
+// quietFor returns for how long nothing was heard of a running task, or 0 if that is
+// not long.
 func quietFor(t bgagent.Task, now time.Time) time.Duration {
 	last := t.Progress.LastActivity
 	if t.Started.After(last) {

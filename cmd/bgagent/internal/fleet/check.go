@@ -19,26 +19,25 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Check is whether an agent can start.
+// Check says whether an agent can start.
 type Check struct {
 	Agent settings.Agent
 	Found string // what answered: a version, a path, a server
 	Err   error  // why it cannot start
 }
 
-// checkTime is how long one agent may take to answer. Real programs need up to
-// 4 s on a machine that is busy.
+// checkTime is how long one agent may take to answer. Real programs need up to 4 s
+// on a busy machine.
 const checkTime = 30 * time.Second
 
 func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeout()) }
 
-// Check looks whether each agent can start, without calling a model: programs
-// tell their version, ACP agents make a session, servers name their agents. It
-// checks four agents at a time and takes at most 30 s for each, or
-// createTimeoutMs where that is longer. The answers come
-// over the channel, each as soon as it is known, and then it is closed.
+// Check checks whether each agent can start, without calling a model: programs tell
+// their version, ACP agents make a session, servers name their agents. It checks
+// four agents at a time and gives each 30 s, or createTimeoutMs if that is longer.
+// Each answer is sent as soon as it is known. Then the channel is closed.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
-	out := make(chan Check, len(f.set.Agents)) // all of them: nobody waits for a reader
+	out := make(chan Check, len(f.set.Agents)) // room for all, so nobody waits for a reader
 	places := make(chan struct{}, 4)
 	var wg sync.WaitGroup
 	for _, a := range f.set.Agents {
@@ -68,7 +67,7 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 		}
 		id, err := c.CreateSession(ctx, bgagent.SessionSpec{Agent: a.Name, Title: "check", Model: a.Model})
 		if err != nil {
-			return "", fmt.Errorf("the program is there, but makes no session: %w", err)
+			return "", fmt.Errorf("the program exists, but makes no session: %w", err)
 		}
 		c.ForgetSession(id)
 		return "speaks ACP", nil
@@ -78,7 +77,7 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 		}
 		agents, err := c.Agents(ctx)
 		if err != nil {
-			return "", fmt.Errorf("the server is there, but does not name its agents: %w", err)
+			return "", fmt.Errorf("the server answers, but does not name its agents: %w", err)
 		}
 		var names []string
 		for _, info := range agents {
@@ -92,9 +91,9 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 	return "part of this program", nil
 }
 
-// checkProgram looks for the program and has it tell its version, in the
-// environment that it works in. A generic program is only looked for: nobody
-// knows what it does with a flag.
+// checkProgram looks for the program and asks for its version, in the environment
+// that it works in. A generic program is only looked for, because nobody knows what
+// it does with a flag.
 func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, error) {
 	p := program(a)
 	line := a.Command
@@ -121,15 +120,15 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	return strings.TrimSpace(path + " " + lastLine(out)), nil
 }
 
-// maxTold is how much is kept of what a program tells of its version, in bytes.
+// maxTold is how many bytes are kept of each stream of a program that tells its
+// version.
 const maxTold = 64 << 10
 
-// drainTime is how long what is still in the pipes may take to be read once the
-// program has ended.
+// drainTime is how long a program's pipes may take to be read after its end.
 const drainTime = time.Second
 
-// tell runs a program to its end and returns what it prints. Nothing of it is left
-// running.
+// tell runs a program to its end and returns what it prints. It leaves nothing of
+// the program running.
 func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
 	var texts [2]bytes.Buffer
 	var ends, sources [2]*os.File
@@ -162,7 +161,8 @@ func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error
 	}
 	for i := range ends {
 		_ = ends[i].Close()
-		// Whoever holds them open could not be found, and is not waited for.
+		// Do not wait for a process that could not be found and still holds them
+		// open.
 		_ = sources[i].SetReadDeadline(time.Now().Add(drainTime))
 	}
 	readers.Wait()
@@ -176,13 +176,13 @@ func notFound(program string, err error) error {
 	return fmt.Errorf("the program %s cannot be started: %w", program, err)
 }
 
-// environ is what the program is given of the host's environment.
+// environ returns what the program gets of the host's environment.
 func environ(p command.Program, a settings.Agent) []string {
 	return environOf(slices.Concat(command.DefaultEnviron(), p.Environ, a.Env))
 }
 
-// environOf returns the variables that the entries set, and those of the host's
-// that they let through.
+// environOf returns the variables that the entries set, and those of the host's that
+// the entries let through.
 func environOf(entries []string) []string {
 	var out, names []string
 	for _, v := range entries {

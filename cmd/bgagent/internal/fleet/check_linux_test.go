@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scripted is an agent whose program is a script that stands for codex.
+// scripted returns an agent whose program is a script in place of codex.
 func scripted(t *testing.T, script string) settings.Agent {
 	path := filepath.Join(t.TempDir(), "codex")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755))
@@ -30,13 +30,13 @@ func TestACheckLeavesNothingOfTheProgram(t *testing.T) {
 	check := <-f.Check(t.Context())
 	require.NoError(t, check.Err)
 	require.True(t, strings.HasSuffix(check.Found, " codex 1.2"), check.Found)
-	require.Less(t, time.Since(begin), 10*time.Second, "what it has left holds its output open")
+	require.Less(t, time.Since(begin), 10*time.Second, "a process that it has left holds its output open")
 	pid, err := os.ReadFile(dir + "/pid")
 	require.NoError(t, err)
 	require.NoDirExists(t, "/proc/"+strings.TrimSpace(string(pid)))
 }
 
-func TestACheckTellsHowAProgramFails(t *testing.T) {
+func TestACheckSaysHowAProgramFails(t *testing.T) {
 	f, _ := crewOf(t, scripted(t, "echo no licence >&2; exit 3\n"))
 	check := <-f.Check(t.Context())
 	require.ErrorContains(t, check.Err, "codex --version fails: exit status 3: no licence")
@@ -48,7 +48,7 @@ func TestACheckTellsHowAProgramFails(t *testing.T) {
 	require.ErrorContains(t, check.Err, "--version does not answer within 30s")
 }
 
-func TestACheckDoesNotWaitForWhoCannotBeFound(t *testing.T) {
+func TestACheckDoesNotWaitForHiddenProcesses(t *testing.T) {
 	dir := t.TempDir()
 	f, _ := crewOf(t, scripted(t, "setsid env -i sleep 60 & echo $! >"+dir+"/pid\necho codex 1.2\nsleep 0.3\n"))
 	begin := time.Now()
@@ -59,7 +59,7 @@ func TestACheckDoesNotWaitForWhoCannotBeFound(t *testing.T) {
 	require.NoError(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL), "it has hidden, and goes on")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL), "the hidden process continues")
 }
 
 func TestAnACPAgentHasLessTimeToStartThanItsSession(t *testing.T) {

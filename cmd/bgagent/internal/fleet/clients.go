@@ -32,7 +32,7 @@ func (f *Fleet) addInProc() error {
 	for _, a := range agents {
 		i := slices.Index(demo.Names(), a.Remote)
 		if i < 0 {
-			return a.Errorf("agent", "is %q, which is no demo agent", a.Remote)
+			return a.Errorf("agent", "is %q, which is not a demo agent", a.Remote)
 		}
 		all[a.Name] = demo.Agents()[i].Run
 	}
@@ -40,7 +40,7 @@ func (f *Fleet) addInProc() error {
 	return nil
 }
 
-// demos gives demo agents the directory of their settings.
+// demos gives demo agents the directories of their settings.
 type demos struct {
 	*inproc.Client
 	f *Fleet
@@ -57,7 +57,7 @@ func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
 }
 
-// recorded runs a turn whose text is kept.
+// recorded runs a turn and keeps its text.
 func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)
@@ -65,7 +65,7 @@ func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagen
 	return end, f.turnError(err)
 }
 
-// program is the preset of an agent.
+// program returns the program of an agent's preset.
 func program(a settings.Agent) command.Program {
 	switch a.Preset {
 	case "codex":
@@ -96,7 +96,7 @@ func (f *Fleet) addCommands() error {
 			Profile: a.Profile, Directory: a.Directory, Description: a.Description,
 		}
 		cfg.Agents[a.Name] = one
-		// One by one, so that it is known which of them is refused.
+		// Check them one by one, to know which one is refused.
 		if _, err := command.New(command.Config{Agents: map[string]command.Agent{a.Name: one}}); err != nil {
 			errs = append(errs, a.Errorf(keyAt(err), "is refused: %s", problemOf(err)))
 		}
@@ -113,8 +113,8 @@ func (f *Fleet) addCommands() error {
 	return nil
 }
 
-// groups puts agents together that can share a client, by a text that says what
-// they must have in common, in a fixed order.
+// groups returns groups of agents that can share a client, in a fixed order. common
+// returns what the agents of a client must have in common.
 func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]settings.Agent {
 	by := map[string][]settings.Agent{}
 	for _, a := range agents {
@@ -128,22 +128,22 @@ func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]s
 	return out
 }
 
-// createTimeout is how long the creation of a session may take, 0 where nothing is
-// set. A client has less for the start of its program or for a request, so that it
-// can still tell what has become of that.
+// createTimeout is how long the creation of a session may take, or 0 if nothing is
+// set. A client has less time to start its program or to make a request, so that it
+// can still report how that went.
 func (f *Fleet) createTimeout() time.Duration {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
 	return cfg.CreateTimeout
 }
 
-// requestTimeout is how long a server may take to answer. The first request of a
-// directory starts much, and is part of the creation of a session.
+// requestTimeout is how long a server may take to answer. The first request for a
+// directory makes the server start a lot, and is part of the creation of a session.
 func (f *Fleet) requestTimeout() time.Duration {
 	if half := f.createTimeout() / 2; half > 15*time.Second {
 		return half
 	}
-	return 0 // the usual time
+	return 0 // the client's default
 }
 
 func (f *Fleet) addACP() error {
@@ -194,8 +194,8 @@ func (f *Fleet) addOpencode() error {
 	return errors.Join(errs...)
 }
 
-// withheld switches this program's own tools off, under whatever name a server
-// knows them: it cannot tell them how deep they are, so that agents would launch
+// withheld switches off this program's own tools, whatever name a server knows them
+// by. A server's agents cannot be told how deep they are, so they could launch
 // agents without end.
 func withheld() map[string]bool {
 	out := map[string]bool{}
@@ -205,7 +205,7 @@ func withheld() map[string]bool {
 	return out
 }
 
-// remote is a client for agents that have another name on their server.
+// remote is a client for agents that have other names on their server.
 type remote struct {
 	*opencode.Client
 	f *Fleet

@@ -1,5 +1,5 @@
-// Package fleet builds session clients and a manager from settings. It is what
-// all subcommands that run agents share.
+// Package fleet builds session clients and a manager from settings. All subcommands
+// that run agents share it.
 package fleet
 
 import (
@@ -18,37 +18,36 @@ import (
 	"github.com/bgagent/bgagent/command"
 )
 
-// Fleet is the agents of some settings, ready to work. Nothing of them runs
-// before there is a manager and a task. Its methods are safe for concurrent use,
-// except that Close comes last.
+// Fleet holds the agents of some settings, ready to work. Nothing of them runs
+// before there is a manager and a task. Its methods are safe for concurrent use, but
+// Close must come last.
 type Fleet struct {
 	set     *settings.Settings
 	agents  map[string]settings.Agent
-	route   map[string]string // name of the client by that of the agent
+	route   map[string]string // name of the client, by name of the agent
 	clients map[string]bgagent.SessionClient
 	closers []func(context.Context) error
-	answers *answers.Keeper // nil: long answers are not kept
+	answers *answers.Keeper // nil if long answers are not kept
 	secrets transcript.Secrets
-	logs    *transcript.Keeper // nil: what programs print is not kept
+	logs    *transcript.Keeper // nil if what programs print is not kept
 	options Options
 }
 
-// Options are what the clients of a fleet are told beside the settings.
+// Options are what the clients of a fleet need besides the settings.
 type Options struct {
-	// Instance is the id of this run of the program, which the processes of its
-	// agents carry; it may be empty.
+	// Instance is the id of this run of the program. The processes of its agents
+	// carry it. It may be empty.
 	Instance string
 
-	// Logger gets what goes wrong in the clients; nil means silence.
+	// Logger gets the problems of the clients; nil means silence.
 	Logger *slog.Logger
 
-	// KeepLogs has what the programs of a task print kept until [Fleet.Log] takes
-	// it.
+	// KeepLogs keeps what the programs of a task print until [Fleet.Log] takes it.
 	KeepLogs bool
 }
 
-// Log returns what the programs of a task have printed, once; nil where they have
-// printed nothing, or where it was not kept.
+// Log returns what the programs of a task have printed, and forgets it. It returns
+// nil if they printed nothing, or if it was not kept.
 func (f *Fleet) Log(task string) *transcript.Log {
 	if f.logs == nil {
 		return nil
@@ -56,7 +55,8 @@ func (f *Fleet) Log(task string) *transcript.Log {
 	return f.logs.Take(task)
 }
 
-// printed is what the clients tell of what programs print; nil for nobody.
+// printed returns the function that takes what programs print, or nil if it is not
+// kept.
 func (f *Fleet) printed() func(task string, stream int, p []byte) {
 	if f.logs == nil {
 		return nil
@@ -64,16 +64,16 @@ func (f *Fleet) printed() func(task string, stream int, p []byte) {
 	return f.logs.Printed
 }
 
-// KeepAnswers has the whole text of long answers kept, until [Fleet.Answer] takes
-// it. It is called before there is a manager.
+// KeepAnswers keeps the whole text of long answers in k until [Fleet.Answer] takes
+// it. Call it before there is a manager.
 func (f *Fleet) KeepAnswers(k *answers.Keeper) { f.answers = k }
 
-// readTime is how long it may take to read a long answer from a server.
+// readTime is how long the reading of a long answer from a server may take.
 const readTime = time.Minute
 
-// Answer returns the whole answer of a task that has ended, where the task has
-// only its beginning and more was kept; else nil. Its Close must be called. It is
-// called once for each task.
+// Answer returns the whole answer of an ended task if the task has only its
+// beginning and more was kept, else nil. Call it once for each task, and close the
+// answer.
 func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 	if f.answers == nil {
 		return nil
@@ -90,8 +90,8 @@ func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 	return f.answers.Message(ctx, reader, t)
 }
 
-// New builds the clients. It starts no program and makes no request. The error
-// names file, line and key of everything that a client refuses, joined.
+// New builds the clients. It starts no program and makes no request. The error joins
+// everything that a client refuses, each with file, line and key.
 func New(set *settings.Settings, options Options) (*Fleet, error) {
 	f := &Fleet{set: set, options: options, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
 	for _, a := range set.Agents {
@@ -108,7 +108,7 @@ func New(set *settings.Settings, options Options) (*Fleet, error) {
 	return f, nil
 }
 
-// add puts a client into the fleet, with the agents that run on it.
+// add adds a client to the fleet, with the agents that run on it.
 func (f *Fleet) add(name string, c bgagent.SessionClient, agents []settings.Agent) {
 	f.clients[name] = c
 	for _, a := range agents {
@@ -135,13 +135,12 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 	return out
 }
 
-// Manager makes a manager that runs tasks on the fleet. The settings' limits are
-// laid over cfg, whose clients, models and permissions are set here. Close the
+// Manager makes a manager that runs tasks on the fleet. It overlays cfg with the
+// limits of the settings and sets the clients, models and permissions. Close the
 // manager first, then the fleet.
 //
-// The error matches [bgagent.ErrDepth] when this program works for a task itself
-// and is as deep as the settings allow: otherwise agents could launch agents
-// without end.
+// The error matches [bgagent.ErrDepth] if this program works for a task and is as
+// deep as the settings allow. Otherwise agents could launch agents without end.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
 	depth, err := Depth()
@@ -157,8 +156,8 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return f.manager(cfg)
 }
 
-// Idle makes a manager that nobody can delegate to, for a program that is too
-// deep for [Fleet.Manager].
+// Idle makes a manager that nobody can delegate to, for a program that is too deep
+// for [Fleet.Manager].
 func (f *Fleet) Idle() (*bgagent.BackgroundManager, error) { return f.manager(bgagent.Config{}) }
 
 func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
@@ -174,9 +173,9 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return bgagent.New(roster{f}, cfg)
 }
 
-// Depth returns how deep the task is that this program works for; 0 when it
-// works for none. Agent programs may keep the variable from what they start, so
-// that on Linux the programs above this one are asked as well.
+// Depth returns the depth of the task that this program works for, or 0 if it works
+// for none. Agent programs may withhold the variable from what they start. So on
+// Linux, Depth also reads the environments of the programs above this one.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
 	if text == "" {
@@ -187,7 +186,7 @@ func Depth() (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("the environment variable %s is %q; it must be a whole number, or not be set", command.DepthVariable, text)
+		return 0, fmt.Errorf("the environment variable %s is %q; it must be a whole number or unset", command.DepthVariable, text)
 	}
 	return n, nil
 }
@@ -209,15 +208,14 @@ func (f *Fleet) Close(ctx context.Context) error {
 		select {
 		case err := <-errs:
 			all = append(all, err)
-		case <-ctx.Done(): // a client that does not listen to ctx
+		case <-ctx.Done(): // a client ignores ctx
 			return errors.Join(append(all, ctx.Err())...)
 		}
 	}
 	return errors.Join(all...)
 }
 
-// roster is the client of the agents that there are not: it knows the names of
-// those there are.
+// roster is the client of unknown agents. It names the agents that exist.
 type roster struct{ f *Fleet }
 
 // CreateSession implements [bgagent.SessionClient].

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crewOf is a fleet with a manager.
+// crewOf returns a fleet and its manager.
 func crewOf(t *testing.T, agents ...settings.Agent) (*Fleet, *bgagent.BackgroundManager) {
 	return crewWith(t, bgagent.Config{}, agents...)
 }
@@ -28,7 +28,7 @@ func crewWith(t *testing.T, cfg bgagent.Config, agents ...settings.Agent) (*Flee
 	return f, m
 }
 
-func TestAnUnknownAgentIsToldWhichThereAre(t *testing.T) {
+func TestTheErrorAboutAnUnknownAgentNamesTheAgents(t *testing.T) {
 	_, m := crewOf(t, settings.Demo()...)
 	task, err := m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "oracle", Prompt: "hello"})
 	require.NoError(t, err)
@@ -37,7 +37,7 @@ func TestAnUnknownAgentIsToldWhichThereAre(t *testing.T) {
 	require.Contains(t, task.Reason, "demo-count")
 }
 
-func TestModelDirectoryAndPermissionsAreTheAgents(t *testing.T) {
+func TestModelDirectoryAndPermissionsComeFromTheAgent(t *testing.T) {
 	dir := t.TempDir()
 	_, m := crewOf(t,
 		settings.Agent{Name: "mine", Kind: settings.InProc, Remote: "largest", Model: "x/y", Directory: dir},
@@ -66,7 +66,7 @@ func TestAgentsOfOneProgramShareItsProcess(t *testing.T) {
 	require.Len(t, f.clients, 2)
 }
 
-func TestWhatAClientRefusesIsToldOfItsAgent(t *testing.T) {
+func TestARefusalOfAClientNamesTheAgent(t *testing.T) {
 	_, err := New(&settings.Settings{Agents: []settings.Agent{
 		{Name: "a", Kind: settings.Opencode, URL: "no url"},
 		{Name: "b", Kind: settings.Command, Preset: "codex", Env: []string{"=x"}},
@@ -76,7 +76,7 @@ func TestWhatAClientRefusesIsToldOfItsAgent(t *testing.T) {
 	require.NotContains(t, err.Error(), "Config.")
 }
 
-func TestRequestsAndChecksHaveMoreTimeWhereACreationHas(t *testing.T) {
+func TestRequestsAndChecksGetMoreTimeIfACreationDoes(t *testing.T) {
 	for create, want := range map[int]time.Duration{1000: 0, 30_000: 0, 240_000: 2 * time.Minute} {
 		limits, err := bgagent.ParseConfig("f", fmt.Appendf(nil, `{"background_task": {"createTimeoutMs": %d}}`, create))
 		require.NoError(t, err)

@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// maxAbove bounds how many programs above this one are looked at.
+// maxAbove bounds how many programs above this one are examined.
 const maxAbove = 64
 
-// inherited returns what the nearest program above this one that has the variable
-// was started with; "" when none has.
+// inherited looks for the nearest program above this one that was started with the
+// variable. It returns the value there, or "" if there is no such program.
 func inherited(variable string) string {
 	pid := os.Getppid()
 	for range maxAbove {
 		dir := "/proc/" + strconv.Itoa(pid)
 		environ, err := os.ReadFile(dir + "/environ")
-		if err != nil { // another user's, or gone
+		if err != nil { // it belongs to another user, or is gone
 			return ""
 		}
 		for entry := range bytes.SplitSeq(environ, []byte{0}) {
@@ -29,7 +29,7 @@ func inherited(variable string) string {
 		if err != nil {
 			return ""
 		}
-		// The name stands in brackets and may hold anything.
+		// The name is in brackets and may hold anything.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 2 {
 			return ""

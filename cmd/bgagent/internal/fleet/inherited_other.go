@@ -2,5 +2,6 @@
 
 package fleet
 
-// inherited returns "": here the environment of another program cannot be read.
+// inherited returns "": this system does not show the environment of another
+// program.
 func inherited(string) string { return "" }

@@ -16,9 +16,9 @@ import (
 	"github.com/bgagent/bgagent/command"
 )
 
-// The clients are libraries: their errors name fields of Go structs. Whoever
-// reads them here has a file with keys, so the names are translated where the
-// errors leave the fleet. A field without a key keeps its name.
+// The clients are libraries, so their errors name fields of Go structs. The readers
+// here have a file with keys, so the names are translated where errors leave the
+// fleet. A field without a key keeps its name.
 
 var (
 	inGo = regexp.MustCompile(`\b(?:[a-z]+\.)?(?:Config|Agent)\.([A-Z][A-Za-z]*)`)
@@ -29,7 +29,7 @@ var (
 		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
-	// Where another name is not enough.
+	// phrases translates where another name is not enough.
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // there is no key for it
 		" (Config.MaxLine)", "",
@@ -38,15 +38,15 @@ var (
 	)
 )
 
-// ofLibrary finds settings of the library that are named with their key.
+// ofLibrary finds settings of the library that are named together with their key.
 var ofLibrary = regexp.MustCompile(`\bConfig\.[A-Z][A-Za-z]* \(([a-z][A-Za-z]*)\)`)
 
-// InKeys translates a text of the library: why a task has ended.
+// InKeys translates a text of the library, such as the reason why a task ended.
 func InKeys(text string) string {
 	return inGo.ReplaceAllStringFunc(ofLibrary.ReplaceAllString(phrases.Replace(text), `"$1"`), keyFor)
 }
 
-// keyFor is the key of a field of Go.
+// keyFor returns the key of a Go field.
 func keyFor(name string) string {
 	field := name[strings.LastIndexByte(name, '.')+1:]
 	if key, ok := keyOf[field]; ok {
@@ -55,7 +55,7 @@ func keyFor(name string) string {
 	return field
 }
 
-// worded is an error in the words of the program.
+// worded is an error in the words of this program.
 type worded struct {
 	text string
 	err  error
@@ -79,16 +79,16 @@ func inKeys(err error) error {
 	return &worded{text, err}
 }
 
-// endLines is how many of the last lines of standard error an error shows, and
-// endBytes how much of them.
+// endLines is how many of the last lines of standard error an error shows. endBytes
+// is how many bytes of them it shows.
 const (
 	endLines = 5
 	endBytes = 600
 )
 
-// turnError is the error of a turn for those who read it here: in the words of the
-// file, without the name of the package, with the last lines of the program's
-// standard error, and without secrets.
+// turnError returns the error of a turn in the words of the file. It drops the name
+// of the package, adds the last lines of the program's standard error, and masks
+// secrets.
 func (f *Fleet) turnError(err error) error {
 	if err == nil {
 		return nil
@@ -127,11 +127,11 @@ func lastLines(text string) (lines []string) {
 	return lines
 }
 
-// secretWords are what is in the names of variables that hold secrets.
+// secretWords appear in the names of variables that hold secrets.
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
-// addSecrets takes in what an agent's program is given and what must not be written
-// down: what its "env" names, but for paths, and the keys that its preset takes.
+// addSecrets adds the secrets that an agent's program gets: the keys that its preset
+// takes, and what its "env" names except paths.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))
@@ -149,8 +149,8 @@ func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	}
 }
 
-// problemOf is what a client has against its configuration, for a place that
-// names the key already.
+// problemOf returns what a client finds wrong with its configuration, for a place
+// that already names the key.
 func problemOf(err error) string {
 	var input *bgagent.InputError
 	if errors.As(err, &input) {
@@ -163,7 +163,7 @@ func problemOf(err error) string {
 	return inKeys(err).Error()
 }
 
-// keyAt is the key that a client's error is about; empty when it has none.
+// keyAt returns the key that a client's error is about, or "" if it is about none.
 func keyAt(err error) string {
 	var input *bgagent.InputError
 	if !errors.As(err, &input) {

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the clients say when an agent cannot be used names keys of the file.
-func TestErrorsNameKeysAndNoFieldsOfGo(t *testing.T) {
+// A client that cannot use an agent names keys of the file in its error.
+func TestErrorsNameKeysAndNotGoFields(t *testing.T) {
 	_, m := crewWith(t, bgagent.Config{HostUnreachable: 100 * time.Millisecond}, // a server may come up, and is waited for
 		settings.Agent{Name: "none", Kind: settings.Command, Preset: "generic", Command: []string{"no-such-program"}},
 		settings.Agent{Name: "gone", Kind: settings.Opencode, URL: "http://127.0.0.1:1", Remote: "build"},
@@ -39,10 +39,10 @@ func TestErrorsNameKeysAndNoFieldsOfGo(t *testing.T) {
 	require.NoError(t, inKeys(nil))
 }
 
-// A message of a client that names a field which is not translated is found here,
-// in its source.
+// If a message of a client names a field without a translation, this test finds it
+// in the source.
 func TestEveryFieldInAMessageOfAClientHasAKey(t *testing.T) {
-	// Of the library alone: an agent of the program cannot get them wrong.
+	// Only users of the library can get these wrong, not the agents of the program.
 	ours := map[string]bool{"Grace": true, "Timeout": true, "HTTPClient": true, "MaxHistory": true, "Permission": true, "Agents": true, "Instance": true}
 	text := regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
 	for _, dir := range []string{"acp", "command", "opencode"} {

@@ -1,5 +1,5 @@
-// Package notify runs a program of the user's when something has happened that he
-// may want to know of.
+// Package notify runs a program of the user's choice when something has happened
+// that the user may want to know about.
 package notify
 
 import (
@@ -13,12 +13,12 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Event is what has happened.
+// Event says what has happened.
 type Event struct {
 	Kind   string // "failed", "cancelled", or "done" when the last task has ended
 	Text   string // one line for people
 	Task   string // id of the task; empty with "done"
-	Folder string // of the results; empty where there is none
+	Folder string // folder of the results; empty if there is none
 }
 
 const (
@@ -30,7 +30,7 @@ const (
 	waiting = 100
 )
 
-// Notifier runs the program for one event after the other. A nil Notifier runs
+// Notifier runs the program for one event after another. A nil Notifier runs
 // nothing. Its methods are safe for concurrent use.
 type Notifier struct {
 	command  []string
@@ -44,8 +44,8 @@ type Notifier struct {
 	done   chan struct{}
 }
 
-// New returns a Notifier for the program and its arguments; nil when there are
-// none. The instance is the id of this run. What goes wrong is told to problem.
+// New returns a Notifier for the program and its arguments, or nil if there are
+// none. instance is the id of this run. problem is called with every error.
 func New(command []string, instance string, problem func(error)) *Notifier {
 	if len(command) == 0 {
 		return nil
@@ -63,7 +63,7 @@ func New(command []string, instance string, problem func(error)) *Notifier {
 	return n
 }
 
-// Tell has the program run for an event. It does not wait.
+// Tell queues an event for the program. It does not wait.
 func (n *Notifier) Tell(e Event) {
 	if n == nil {
 		return
@@ -76,12 +76,12 @@ func (n *Notifier) Tell(e Event) {
 	select {
 	case n.queue <- e:
 	default:
-		n.problem(fmt.Errorf("notify: %d events wait for %s already; this one is lost: %s", waiting, n.command[0], e.Text))
+		n.problem(fmt.Errorf("notify: %d events are already waiting for %s; this one is lost: %s", waiting, n.command[0], e.Text))
 	}
 }
 
-// Close waits until the program has run for all events, or until ctx ends, and then
-// ends it.
+// Close waits until the program has run for all events, or until ctx ends. Then it
+// ends the program.
 func (n *Notifier) Close(ctx context.Context) {
 	if n == nil {
 		return
@@ -96,8 +96,8 @@ func (n *Notifier) Close(ctx context.Context) {
 	<-n.done
 }
 
-// run runs the program for one event: the text is its last argument, and the rest
-// is in its environment.
+// run runs the program for one event. The text is its last argument, and the rest is
+// in its environment.
 func (n *Notifier) run(ctx context.Context, e Event) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
@@ -118,10 +118,10 @@ func (n *Notifier) run(ctx context.Context, e Event) {
 	left := p.Finish(grace)
 	switch {
 	case context.Cause(ctx) == context.DeadlineExceeded:
-		n.problem(fmt.Errorf("notify: %s did not end within %v, and was stopped", n.command[0], most))
+		n.problem(fmt.Errorf("notify: %s did not end within %v and was stopped", n.command[0], most))
 	case left != nil:
 		n.problem(fmt.Errorf("notify: %s: %w", n.command[0], left))
 	case !p.State().Success() && ctx.Err() == nil:
-		n.problem(fmt.Errorf("notify: %s ended badly (%v)", n.command[0], p.State()))
+		n.problem(fmt.Errorf("notify: %s failed (%v)", n.command[0], p.State()))
 	}
 }

@@ -31,10 +31,10 @@ func TestTheProgramRunsForEachEventInTurn(t *testing.T) {
 	require.Equal(t, "failed|bg_1|out|first|task 1 failed\ndone|||first|all done\n", string(b))
 }
 
-func TestWhatGoesWrongWithItIsTold(t *testing.T) {
+func TestProblemsOfTheProgramAreReported(t *testing.T) {
 	for program, want := range map[string]string{
 		filepath.Join(t.TempDir(), "none"): "cannot be started",
-		script(t, "exit 3\n"):              "ended badly (exit status 3)",
+		script(t, "exit 3\n"):              "failed (exit status 3)",
 	} {
 		problems := make(chan error, 10)
 		n := New([]string{program}, "", func(err error) { problems <- err })
@@ -47,7 +47,7 @@ func TestWhatGoesWrongWithItIsTold(t *testing.T) {
 	require.Nil(t, New(nil, "", nil))
 }
 
-func TestOneThatHangsIsEnded(t *testing.T) {
+func TestAProgramThatHangsIsEnded(t *testing.T) {
 	n := New([]string{script(t, "exec sleep 600\n")}, "", func(error) {})
 	n.Tell(Event{Kind: "failed"})
 	for range 2 * waiting {
@@ -60,7 +60,7 @@ func TestOneThatHangsIsEnded(t *testing.T) {
 	require.Less(t, time.Since(begin), 20*time.Second)
 }
 
-func TestTooManyEventsAreToldToBeLost(t *testing.T) {
+func TestLostEventsAreReported(t *testing.T) {
 	var lost []string
 	n := New([]string{script(t, "exec sleep 600\n")}, "", func(err error) { lost = append(lost, err.Error()) })
 	for range waiting + 2 {

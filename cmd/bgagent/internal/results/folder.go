@@ -1,5 +1,5 @@
-// Package results writes what has become of tasks into a folder: one file for
-// each task, and an index of all of them.
+// Package results writes the results of tasks into a folder: one file per task, and
+// an index of all of them.
 package results
 
 import (
@@ -20,14 +20,14 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Folder is a folder that this run alone writes into. It is held open: whatever
-// stands under its path later, nothing is written anywhere else. Its methods must
-// not be called concurrently, except Spool.
+// Folder is a folder that only this run writes into. It stays open, so that nothing
+// is written elsewhere even if something else takes its path. Its methods must not
+// be called concurrently, except Spool.
 type Folder struct {
 	dir    string
 	root   *os.Root
-	lock   *os.File                                          // the folder, locked as long as it is open
-	create func(name string, mode fs.FileMode) (file, error) // a new file
+	lock   *os.File                                          // the folder, locked while it is open
+	create func(name string, mode fs.FileMode) (file, error) // makes a new file
 }
 
 // file is a file that is being written.
@@ -36,8 +36,8 @@ type file interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// Open makes the folder, or takes over one that is empty. Nothing that stands
-// there already is ever written over: the error says so when there is something.
+// Open makes the folder, or takes over an empty one. It never overwrites anything:
+// if the folder has something in it, Open returns an error that says so.
 func Open(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder for the results: %w", err)
@@ -45,8 +45,8 @@ func Open(dir string) (*Folder, error) {
 	return hold(dir)
 }
 
-// OpenNew makes a folder that has not been there: base, or base-2, base-3 and so
-// on where other runs were faster.
+// OpenNew makes a folder that did not exist: base, or base-2, base-3 and so on if
+// others were faster.
 func OpenNew(base string) (*Folder, error) {
 	dir := base
 	for n := 2; ; n++ {
@@ -61,7 +61,7 @@ func OpenNew(base string) (*Folder, error) {
 	}
 }
 
-// hold opens a folder, which must be empty.
+// hold opens and locks a folder, which must be empty.
 func hold(dir string) (*Folder, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -75,9 +75,9 @@ func hold(dir string) (*Folder, error) {
 		old, err = f.firstName()
 	}
 	if err == nil && old != "" {
-		err = fmt.Errorf("the folder %s is not empty (it has %s), and nothing is overwritten; name a new one", dir, old)
+		err = fmt.Errorf("the folder %s is not empty (it has %s), and nothing is overwritten; name a new folder", dir, old)
 	} else if err != nil {
-		err = fmt.Errorf("looking into the folder for the results: %w", err)
+		err = fmt.Errorf("reading the folder for the results: %w", err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -85,8 +85,8 @@ func hold(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// holdNew is hold for a folder that was made a moment ago: another one in its
-// place, or a link, is refused.
+// holdNew is hold for a folder that was just made. It refuses another folder or a
+// link in its place.
 func holdNew(dir string) (*Folder, error) {
 	f, err := hold(dir)
 	if err != nil {
@@ -98,7 +98,7 @@ func holdNew(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// firstName returns the name of something in the folder; "" when it is empty.
+// firstName returns the name of something in the folder, or "" if it is empty.
 func (f *Folder) firstName() (string, error) {
 	d, err := f.root.Open(".")
 	if err != nil {
@@ -115,7 +115,7 @@ func (f *Folder) firstName() (string, error) {
 	return names[0], nil
 }
 
-// createNew makes a file that has not been there. It follows no link.
+// createNew makes a file that did not exist. It follows no link.
 func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
 	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
@@ -126,7 +126,7 @@ func (f *Folder) is(info fs.FileInfo) bool {
 	return err == nil && os.SameFile(own, info)
 }
 
-// Close lets go of the folder.
+// Close closes and unlocks the folder.
 func (f *Folder) Close() error {
 	if f.lock != nil {
 		_ = f.lock.Close()
@@ -137,9 +137,9 @@ func (f *Folder) Close() error {
 // Dir returns the path under which the folder was opened.
 func (f *Folder) Dir() string { return f.dir }
 
-// Where returns where the folder is now: under its path, or, when something else
-// stands there, under the name that the system knows. Moved is then true, and the
-// path is empty where the system does not say.
+// Where returns where the folder is now. That is its path or, if the path names
+// something else, the path that the system knows. Then moved is true, and the path
+// is empty if the system does not know it.
 func (f *Folder) Where() (path string, moved bool) {
 	if info, err := os.Stat(f.dir); err == nil && f.is(info) {
 		return f.dir, false
@@ -147,8 +147,8 @@ func (f *Folder) Where() (path string, moved bool) {
 	return f.place(), true
 }
 
-// Spool returns a new file in the folder that has no name: it is gone when it is
-// closed, or when the program ends. It is safe for concurrent use.
+// Spool returns a new file in the folder that has no name. It is gone when it is
+// closed or the program ends. It is safe for concurrent use.
 func (f *Folder) Spool() (*os.File, error) {
 	for {
 		name := partName("spool")
@@ -159,22 +159,21 @@ func (f *Folder) Spool() (*os.File, error) {
 		if err != nil {
 			return nil, reason(err)
 		}
-		_ = f.root.Remove(name) // where open files keep their names it stays, and says what it is
+		_ = f.root.Remove(name) // where an open file cannot be removed, its name says what it is
 		return s, nil
 	}
 }
 
-// partName is a name that nobody else can have taken on purpose.
+// partName returns a name that nobody else can have taken on purpose.
 func partName(name string) string {
 	return name + "." + strings.ToLower(rand.Text()[:8]) + ".part"
 }
 
-// Write writes the file of a task that has ended and returns its name: the
-// answer, cleaned, or after a line that says why there is no whole one. The text
-// is where the answer is read from; nil for the task's own result. What of it the
-// file does not hold is said at the end of the file. When the disk is full, or the
-// file cannot be written for another reason, the error is a [*WriteError] and
-// there is no file.
+// Write writes the file of an ended task and returns its name. The file holds the
+// cleaned answer. If there is no whole answer, its first line says why. The answer
+// is read from text, or from the task's own result if text is nil. The end of the
+// file notes what is missing of it. If the disk is full, or the file cannot be
+// written for another reason, the error is a [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	if text == nil {
 		text = resultOf(t)
@@ -183,12 +182,12 @@ func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 }
 
 // WriteLog writes the log of a task, which only the user may read, and returns its
-// name. The error is a [*WriteError].
+// name. An error is a [*WriteError].
 func (f *Folder) WriteLog(number int, t bgagent.Task, log interface{ CopyTo(io.Writer) error }) (string, error) {
 	return f.named(titleOf(number, t), ".log", private, log.CopyTo)
 }
 
-// The modes of files: results are for everybody who may look into the folder.
+// The modes of files. Results are for everybody who may read the folder.
 const (
 	shared  = fs.FileMode(0o644)
 	private = fs.FileMode(0o600)
@@ -198,8 +197,8 @@ func titleOf(number int, t bgagent.Task) string {
 	return fmt.Sprintf("%03d-%s", number, slug(t.Description))
 }
 
-// named writes a file under its title, or under one with a number where something
-// stands in the way.
+// named writes a file under its title, or under its title and a number if something
+// is in the way.
 func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Writer) error) (string, error) {
 	var err error
 	for try := 1; try <= maxNames; try++ {
@@ -217,17 +216,17 @@ func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Wri
 	return title + suffix, err
 }
 
-// maxNames is how many names are tried when something stands in the way that
-// cannot be replaced by a file.
+// maxNames is how many names are tried if something is in the way that a file cannot
+// replace.
 const maxNames = 9
 
-// inTheWay reports whether a file cannot have its name because of something that
-// an agent, say, has put there.
+// inTheWay reports whether a file cannot have its name because something else has
+// it, such as a folder that an agent has made.
 func inTheWay(err error) bool {
 	return errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, errReplaced)
 }
 
-// writeAnswer writes what the file of a task holds.
+// writeAnswer writes the content of a task's file.
 func writeAnswer(w io.Writer, t bgagent.Task, text Text) error {
 	out := &trimmed{w: w}
 	if t.Status != bgagent.Completed || text.Size() == 0 {
@@ -251,10 +250,10 @@ func writeAnswer(w io.Writer, t bgagent.Task, text Text) error {
 	return err
 }
 
-// trimmed passes on all but the line ends at the end.
+// trimmed passes on everything but the line ends at the end.
 type trimmed struct {
 	w    io.Writer
-	held int // line ends that are at the end as far as is known
+	held int // line ends that may be the last ones
 }
 
 // Write implements io.Writer.
@@ -278,7 +277,7 @@ func (t *trimmed) Write(b []byte) (int, error) {
 
 const lineEnds = "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n"
 
-// WriteIndex writes the index, in place of the one that it has written before.
+// WriteIndex writes the index in place of the previous one.
 func (f *Folder) WriteIndex(x Index) error {
 	b, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
@@ -290,7 +289,7 @@ func (f *Folder) WriteIndex(x Index) error {
 	})
 }
 
-// WriteError is why a file is not there.
+// WriteError says why a file could not be written.
 type WriteError struct {
 	Path string
 	Err  error
@@ -302,12 +301,12 @@ func (e *WriteError) Error() string { return "writing " + e.Path + ": " + e.Err.
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// errReplaced is for a file that somebody has replaced while it was written.
-var errReplaced = errors.New("it was replaced by something else while it was written")
+// errReplaced is the reason if something has replaced a file while it was written.
+var errReplaced = errors.New("something replaced it while it was written")
 
-// put writes a file whole or not at all: under another name, which nobody can
-// have taken before, and then in place of whatever has its own, which is not
-// followed and not written to.
+// put writes a file whole or not at all. It writes under another name, which nobody
+// can have taken, and then renames the file. The rename replaces whatever has the
+// name. It follows no link and writes into no existing file.
 func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
 	w, err := f.create(part, mode)
@@ -333,8 +332,8 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 	return nil
 }
 
-// reason leaves out the path that the system's errors name once more, and that
-// it is of the part that is being written.
+// reason removes the path from an error of the system. The message already has a
+// path, and this one is that of the unfinished file.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -52,7 +52,7 @@ func TestAFolderThatIsNotEmptyIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "is not empty (it has mine), and nothing is overwritten")
 }
 
-func TestEveryNewFolderIsAnotherOne(t *testing.T) {
+func TestEveryRunGetsANewFolder(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "results")
 	require.NoError(t, os.Mkdir(base, 0o755)) // empty, but somebody else's
 	for _, want := range []string{"-2", "-3"} {
@@ -91,41 +91,39 @@ func TestTheIndexIsReplacedAsAWhole(t *testing.T) {
 }
 
 func TestWhatAnAgentPutsInTheWayIsNotFollowed(t *testing.T) {
-	for _, c := range []struct {
-		what string
-		put  func(path, outside string) error
-		name string
-	}{
-		{"a link to a file", func(path, outside string) error { return os.Symlink(filepath.Join(outside, "victim"), path) }, "001-a.md"},
-		{"a link to a folder", func(path, outside string) error { return os.Symlink(outside, path) }, "001-a.md"},
-		{"a hard link", func(path, outside string) error { return os.Link(filepath.Join(outside, "victim"), path) }, "001-a.md"},
-		{"a pipe", func(path, _ string) error { return syscall.Mkfifo(path, 0o600) }, "001-a.md"},
-		{"a folder", func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "deep"), 0o755) }, "001-a-2.md"},
-	} {
-		outside := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(outside, "victim"), []byte("mine"), 0o600))
-		f, err := Open(filepath.Join(t.TempDir(), "out"))
-		require.NoError(t, err)
-		require.NoError(t, c.put(filepath.Join(f.Dir(), "001-a.md"), outside), c.what)
-		name, err := f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "the answer"}, nil)
-		require.NoError(t, err, c.what)
-		require.Equal(t, c.name, name, c.what)
-		info, err := os.Lstat(filepath.Join(f.Dir(), name))
-		require.NoError(t, err)
-		require.True(t, info.Mode().IsRegular(), c.what)
-		b, err := os.ReadFile(filepath.Join(f.Dir(), name))
-		require.NoError(t, err)
-		require.Equal(t, "the answer\n", string(b), c.what)
-		victim, err := os.ReadFile(filepath.Join(outside, "victim"))
-		require.NoError(t, err)
-		require.Equal(t, "mine", string(victim), c.what)
-		others, err := os.ReadDir(outside)
-		require.NoError(t, err)
-		require.Len(t, others, 1, c.what)
-	}
+	requireNotFollowed(t, "a link to a file", func(path, outside string) error { return os.Symlink(filepath.Join(outside, "victim"), path) }, "001-a.md")
+	requireNotFollowed(t, "a link to a folder", func(path, outside string) error { return os.Symlink(outside, path) }, "001-a.md")
+	requireNotFollowed(t, "a hard link", func(path, outside string) error { return os.Link(filepath.Join(outside, "victim"), path) }, "001-a.md")
+	requireNotFollowed(t, "a folder", func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "deep"), 0o755) }, "001-a-2.md")
 }
 
-func TestAFolderThatIsReplacedIsWrittenToAllTheSame(t *testing.T) {
+// requireNotFollowed puts something where a result goes, and expects the result in a
+// regular file of that name and nothing changed outside of the folder.
+func requireNotFollowed(t *testing.T, what string, put func(path, outside string) error, file string) {
+	t.Helper()
+	outside := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(outside, "victim"), []byte("mine"), 0o600))
+	f, err := Open(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	require.NoError(t, put(filepath.Join(f.Dir(), "001-a.md"), outside), what)
+	name, err := f.Write(1, bgagent.Task{Status: bgagent.Completed, Description: "a", Result: "the answer"}, nil)
+	require.NoError(t, err, what)
+	require.Equal(t, file, name, what)
+	info, err := os.Lstat(filepath.Join(f.Dir(), name))
+	require.NoError(t, err)
+	require.True(t, info.Mode().IsRegular(), what)
+	b, err := os.ReadFile(filepath.Join(f.Dir(), name))
+	require.NoError(t, err)
+	require.Equal(t, "the answer\n", string(b), what)
+	victim, err := os.ReadFile(filepath.Join(outside, "victim"))
+	require.NoError(t, err)
+	require.Equal(t, "mine", string(victim), what)
+	others, err := os.ReadDir(outside)
+	require.NoError(t, err)
+	require.Len(t, others, 1, what)
+}
+
+func TestAReplacedFolderStillGetsTheResults(t *testing.T) {
 	base := t.TempDir()
 	outside := filepath.Join(base, "outside")
 	require.NoError(t, os.Mkdir(outside, 0o755))
@@ -146,14 +144,14 @@ func TestAFolderThatIsReplacedIsWrittenToAllTheSame(t *testing.T) {
 	require.True(t, moved)
 	others, err := os.ReadDir(outside)
 	require.NoError(t, err)
-	require.Len(t, others, 1, "the link alone")
+	require.Len(t, others, 1, "only the link")
 
 	require.NoError(t, os.RemoveAll(filepath.Join(base, "away")))
 	_, err = f.Write(2, bgagent.Task{Status: bgagent.Completed, Description: "b", Result: "x"}, nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestAFileThatIsReplacedWhileItIsWrittenIsNotTakenForTheResult(t *testing.T) {
+func TestAFileReplacedWhileItIsWrittenIsNotTheResult(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
 	f.create = func(name string, _ fs.FileMode) (file, error) {
@@ -199,7 +197,7 @@ func (f full) Write(b []byte) (int, error) {
 	return len(b) / 2, syscall.ENOSPC
 }
 
-func TestAFullDiskIsToldAndLeavesNoHalfFile(t *testing.T) {
+func TestAFullDiskIsReportedAndLeavesNoHalfFile(t *testing.T) {
 	f, err := Open(t.TempDir())
 	require.NoError(t, err)
 	f.create = func(name string, _ fs.FileMode) (file, error) {

@@ -7,7 +7,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// IndexName is the name of the index in its folder.
+// IndexName is the name of the index in the folder.
 const IndexName = "index.json"
 
 // Entry is one task in the index.
@@ -28,15 +28,15 @@ type Entry struct {
 	Input       int64          `json:"input_tokens,omitempty"`
 	Output      int64          `json:"output_tokens,omitempty"`
 	Cost        float64        `json:"cost,omitempty"`    // US dollars
-	File        string         `json:"file,omitempty"`    // in the folder; empty when it could not be written
-	Problem     string         `json:"problem,omitempty"` // why not
+	File        string         `json:"file,omitempty"`    // in the folder; empty if it could not be written
+	Problem     string         `json:"problem,omitempty"` // why it could not be written
 	Log         string         `json:"log,omitempty"`     // what its program printed, in the folder
 	Partial     bool           `json:"partial,omitempty"` // the file does not hold a finished answer
 	Cut         bool           `json:"cut,omitempty"`     // the file holds only the beginning of the answer
-	Bytes       int64          `json:"bytes,omitempty"`   // with Cut: of the whole answer, where that is known
+	Bytes       int64          `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
 }
 
-// EntryOf describes a task.
+// EntryOf returns the entry of a task.
 func EntryOf(number int, t bgagent.Task) Entry {
 	e := Entry{
 		Number: number, ID: t.ID, Description: t.Description, Agent: t.Agent, Model: t.Model,
@@ -52,19 +52,19 @@ func EntryOf(number int, t bgagent.Task) Entry {
 	return e
 }
 
-// Seconds returns d in seconds with three digits after the point. The quotient
-// of whole milliseconds is the number that prints so; d.Round(…).Seconds() adds
-// two numbers, and 1.602 becomes 1.6019999999999999.
+// Seconds returns d in seconds with three decimals. A quotient of whole milliseconds
+// prints that way. d.Round(…).Seconds() adds two numbers, and 1.602 becomes
+// 1.6019999999999999.
 func Seconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
 }
 
-// Index is what the index of a folder holds.
+// Index is the content of a folder's index.
 type Index struct {
 	Began       time.Time `json:"began"`
-	Ended       time.Time `json:"ended,omitzero"`   // of the run: zero while tasks run, and for ever after a crash
-	Resumed     time.Time `json:"resumed,omitzero"` // when the list was last gone on with
+	Ended       time.Time `json:"ended,omitzero"`   // end of the run; zero while it runs, and after a crash
+	Resumed     time.Time `json:"resumed,omitzero"` // when the run was last resumed
 	Interrupted bool      `json:"interrupted,omitempty"`
-	Stopped     string    `json:"stopped,omitempty"` // why the run was stopped before all had ended, by a flag
+	Stopped     string    `json:"stopped,omitempty"` // why a flag stopped the run early
 	Tasks       []Entry   `json:"tasks"`
 }

@@ -4,5 +4,6 @@ package results
 
 import "os"
 
-// lock reports that the folder is this run's alone: nobody can tell.
+// lock reports that the folder belongs to this run alone, because this system cannot
+// tell.
 func lock(*os.File) bool { return true }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// place returns the path under which the system knows the folder; "" when it has
-// been removed.
+// place returns the path that the system knows the folder by, or "" if it was
+// removed.
 func (f *Folder) place() string {
 	d, err := f.root.Open(".")
 	if err != nil {

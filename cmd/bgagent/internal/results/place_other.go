@@ -2,5 +2,5 @@
 
 package results
 
-// place returns "": the system does not say.
+// place returns "": this system does not know.
 func (f *Folder) place() string { return "" }

@@ -11,15 +11,15 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ListName is the name of the list of tasks in its folder, as they were run.
+// ListName is the name of the list of tasks in the folder.
 const ListName = "list.json"
 
-// maxIndex bounds what is read of an index or a list. A prompt may be as long as a
-// list.
+// maxIndex bounds how many bytes of an index or a list are read. A single prompt may
+// be as long as a list.
 const maxIndex = 256 << 20
 
-// Resume opens the folder of a run that has ended or was killed, and returns its
-// index and its list.
+// Resume opens the folder of a run that has ended or was killed. It returns the
+// index and the list.
 func Resume(dir string) (f *Folder, x Index, list []byte, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -36,17 +36,17 @@ func Resume(dir string) (f *Folder, x Index, list []byte, err error) {
 	return f, x, list, nil
 }
 
-// saved reads what an earlier run has left of itself.
+// saved reads the index and the list of an earlier run.
 func (f *Folder) saved() (x Index, list []byte, err error) {
 	b, err := f.read(IndexName)
 	if err == nil {
 		if err = json.Unmarshal(b, &x); err != nil {
-			return x, nil, fmt.Errorf("%s in the folder %s is no index of a run: %w", IndexName, f.dir, err)
+			return x, nil, fmt.Errorf("%s in the folder %s is not the index of a run: %w", IndexName, f.dir, err)
 		}
 		list, err = f.read(ListName)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return x, nil, fmt.Errorf("the folder %s is not that of a run: it has no %s and %s", f.dir, IndexName, ListName)
+		return x, nil, fmt.Errorf("the folder %s is not the folder of a run, which has %s and %s", f.dir, IndexName, ListName)
 	}
 	return x, list, err
 }
@@ -85,14 +85,14 @@ func (f *Folder) WriteList(list []byte) error {
 	})
 }
 
-// claim takes the folder for this run alone.
+// claim locks the folder for this run.
 func (f *Folder) claim() error {
 	d, err := f.root.Open(".")
 	if err != nil {
 		return fmt.Errorf("opening the folder %s: %w", f.dir, reason(err))
 	}
 	if !lock(d) {
-		return errors.Join(fmt.Errorf("a run that goes on writes into the folder %s; wait for its end", f.dir), d.Close())
+		return errors.Join(fmt.Errorf("another run is writing into the folder %s; wait for its end", f.dir), d.Close())
 	}
 	f.lock = d
 	return nil

@@ -6,10 +6,10 @@ import (
 	"unicode"
 )
 
-// maxSlug is how many characters of a title stand in the name of a file.
+// maxSlug is how many characters of a title the name of a file holds.
 const maxSlug = 40
 
-// slug makes a part of a file's name of a title.
+// slug turns a title into part of a file's name.
 func slug(title string) string {
 	var b strings.Builder
 	dash := false

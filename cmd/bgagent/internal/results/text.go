@@ -8,11 +8,11 @@ import (
 
 // Text is an answer that need not be in memory.
 type Text interface {
-	// Size is how many bytes CopyTo writes.
+	// Size returns how many bytes CopyTo writes.
 	Size() int64
 	// CopyTo writes the answer. It may be called again.
 	CopyTo(w io.Writer) error
-	// Note says what of the answer is missing; "" when nothing is.
+	// Note says what is missing of the answer; it is empty if nothing is.
 	Note() string
 }
 
@@ -28,7 +28,7 @@ func (h held) CopyTo(w io.Writer) error {
 	return err
 }
 
-// resultOf is what the task itself knows of its answer.
+// resultOf returns what the task itself has of its answer.
 func resultOf(t bgagent.Task) Text {
 	h := held{text: t.Result}
 	if t.Cut {

@@ -13,26 +13,26 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Left is a dead run with the processes that it has left.
+// Left is a dead run and the processes that it has left.
 type Left struct {
 	*Run
 	Processes []procs.Process
 	keep      procs.Keep
 }
 
-// Find returns what the dead runs have left. The file of one that has left nothing
-// is removed; the others are locked until Forget or Leave.
+// Find returns the dead runs that have left processes. It removes the files of those
+// that have left none. The others stay locked until Forget or Leave.
 //
-// A run within a dead one may live, such as a bgagent that an agent has started. It
-// and its agents are left alone, and so are this program and those above it. The
-// file of the dead run is kept then, for a later program to find.
+// A run inside a dead one may be alive, such as a bgagent that an agent has started.
+// It and its agents are left alone, and so are this program and the programs above
+// it. The file of the dead run is then kept, so that a later program finds it.
 func Find(dir string) (left []Left, problems []error) {
 	dead, problems := Dead(dir)
 	keep := living(dir, dead)
 	for _, r := range dead {
 		list, spared, err := procs.Find(r.ID, keep)
 		switch {
-		case errors.Is(err, errors.ErrUnsupported): // nobody can ever look
+		case errors.Is(err, errors.ErrUnsupported): // this system cannot look
 			problems = append(problems, err)
 			_ = r.Forget()
 		case err != nil:
@@ -49,8 +49,8 @@ func Find(dir string) (left []Left, problems []error) {
 	return left, problems
 }
 
-// End ends the processes of a dead run: each is asked to end, and killed after the
-// grace time. It returns those that have ended. The error says which have not; the
+// End ends the processes of a dead run. It asks each to end, and kills it after the
+// grace time. It returns those that have ended. The error names the others, and the
 // run is then found again.
 func (l Left) End(grace time.Duration) ([]procs.Process, error) {
 	ended, spared, err := procs.EndInstance(l.ID, l.keep, grace)
@@ -60,9 +60,10 @@ func (l Left) End(grace time.Duration) ([]procs.Process, error) {
 	return ended, l.Forget()
 }
 
-// living says which processes of dead runs belong to one that lives.
+// living returns a function that says which processes of dead runs belong to a
+// living run.
 func living(dir string, dead []*Run) procs.Keep {
-	over := map[string]bool{} // their locks are held here
+	over := map[string]bool{} // this program holds their locks
 	for _, r := range dead {
 		over[r.ID] = true
 	}
@@ -83,7 +84,7 @@ func living(dir string, dead []*Run) procs.Keep {
 	}
 }
 
-// lives reports whether somebody holds the lock of a run's file.
+// lives reports whether the lock of a run's file is held.
 func lives(dir, id string) bool {
 	if !named.MatchString(id + suffix) {
 		return false
@@ -97,8 +98,8 @@ func lives(dir, id string) bool {
 	return check(f, path) == nil && errors.Is(lock(f), errLocked)
 }
 
-// Close ends the life of this run's file. While processes of the run are left it is
-// kept for the next program to find.
+// Close removes the file of this run. If the run has left processes, Close keeps the
+// file, so that the next program finds them.
 func (r *Run) Close() error {
 	if r == nil {
 		return nil
@@ -109,7 +110,7 @@ func (r *Run) Close() error {
 	return r.Forget()
 }
 
-// String says for people which run it was.
+// String describes the run for people.
 func (r *Run) String() string {
 	if r.Info.Began.IsZero() {
 		return "run " + r.ID

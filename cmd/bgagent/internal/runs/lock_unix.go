@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLocked is why a file is not locked: somebody has locked it.
+// errLocked says that somebody else has locked a file.
 var errLocked = errors.New("it is locked")
 
-// lock locks a file until it is closed. Programs that are started do not inherit
-// it.
+// lock locks a file until it is closed. Programs that are started do not inherit the
+// lock.
 func lock(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -31,7 +31,7 @@ func lock(f *os.File) error {
 	}
 }
 
-// openFile opens a file; no link is followed, and no pipe waited for.
+// openFile opens a file. It follows no link and waits for no pipe.
 func openFile(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
@@ -42,5 +42,5 @@ func mine(info fs.FileInfo) bool {
 	return ok && int(st.Uid) == os.Geteuid()
 }
 
-// othersWrite reports whether anybody else may write to it.
+// othersWrite reports whether anybody but the owner may write to it.
 func othersWrite(info fs.FileInfo) bool { return info.Mode().Perm()&0o022 != 0 }

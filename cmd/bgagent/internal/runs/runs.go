@@ -1,7 +1,7 @@
-// Package runs knows which runs of this program are alive, so that the next one
-// can end what a dead one has left. Every run has an id that its agents' processes
-// carry in their environment, and a file that it holds locked as long as it lives:
-// the system takes the lock back however it ends.
+// Package runs knows which runs of this program are alive, so that the next run can
+// end what a dead one has left. Every run has an id, which the processes of its
+// agents carry in their environment, and a file that it keeps locked while it lives.
+// However the run ends, the system unlocks the file.
 package runs
 
 import (
@@ -20,10 +20,10 @@ import (
 )
 
 // Dir returns the folder of the runs' files: bgagent/runs in $XDG_STATE_HOME, or in
-// ~/.local/state where that is not set.
+// ~/.local/state if that is not set.
 func Dir() (string, error) {
 	base := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(base) { // such a value is to be ignored
+	if !filepath.IsAbs(base) { // the specification says to ignore such a value
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return "", err
@@ -33,7 +33,7 @@ func Dir() (string, error) {
 	return filepath.Join(base, "bgagent", "runs"), nil
 }
 
-// Info is what the file of a run holds, for people.
+// Info is the content of a run's file. It is for people.
 type Info struct {
 	Began   time.Time `json:"began"`
 	PID     int       `json:"pid"`
@@ -47,11 +47,11 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 
 const suffix = ".lock"
 
-// named is the name of a run's file. What has another name is none.
+// named matches the names of runs' files.
 var named = regexp.MustCompile(`^[a-z2-7]{26}\.lock$`)
 
-// Run is a run that is alive, or a dead one that nobody else cleans up meanwhile:
-// its file is locked either way.
+// Run is a living run, or a dead one that nobody else is cleaning up after. Its file
+// is locked either way.
 type Run struct {
 	ID   string
 	Info Info
@@ -59,8 +59,8 @@ type Run struct {
 	file *os.File
 }
 
-// Begin makes the file of a new run and locks it. An error means that nobody will
-// find what the run leaves when it is killed.
+// Begin makes the file of a new run and locks it. After an error nobody will find
+// what the run leaves if it is killed.
 func Begin(dir, id string, info Info) (*Run, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func Begin(dir, id string, info Info) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	// It gets its name once it is locked, so that it never looks dead.
+	// The file gets its name once it is locked, so that the run never looks dead.
 	path := filepath.Join(dir, ".new-"+id)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -91,7 +91,7 @@ func Begin(dir, id string, info Info) (*Run, error) {
 	return &Run{ID: id, Info: info, dir: dir, file: f}, nil
 }
 
-// Forget removes the file: nothing is left of the run. A nil Run has none.
+// Forget removes the file, because nothing is left of the run. A nil Run has none.
 func (r *Run) Forget() error {
 	if r == nil {
 		return nil
@@ -99,7 +99,7 @@ func (r *Run) Forget() error {
 	return errors.Join(os.Remove(filepath.Join(r.dir, r.ID+suffix)), r.file.Close())
 }
 
-// Leave lets go of the file. The next program to look finds a dead run in it.
+// Leave unlocks the file. The next program that looks finds a dead run.
 func (r *Run) Leave() error {
 	if r == nil {
 		return nil
@@ -107,9 +107,9 @@ func (r *Run) Leave() error {
 	return r.file.Close()
 }
 
-// Dead returns the runs in the folder whose files nobody holds locked, by the time
-// of their beginning, each locked: call Forget or Leave. Problems are what could not be
-// looked at. A folder that does not exist has none.
+// Dead returns the dead runs in the folder, the oldest first. A run is dead if its
+// file is not locked. Dead locks the file: call Forget or Leave. problems are what
+// could not be examined. A folder that does not exist has no runs.
 func Dead(dir string) (dead []*Run, problems []error) {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -135,7 +135,7 @@ func Dead(dir string) (dead []*Run, problems []error) {
 			problems = append(problems, err)
 		case r == nil:
 		case r.Info.Host != "" && r.Info.Host != host && time.Since(r.Info.Began) < foreign:
-			_ = r.Leave() // a home that machines share: its processes are not here
+			_ = r.Leave() // machines share this folder: its processes are not here
 		default:
 			dead = append(dead, r)
 		}
@@ -148,11 +148,11 @@ func Dead(dir string) (dead []*Run, problems []error) {
 // program on that machine.
 const foreign = 30 * 24 * time.Hour
 
-// maxInfo is how much of a file is read.
+// maxInfo is how many bytes of a file are read.
 const maxInfo = 16 << 10
 
-// take locks the file of a run. It returns nil when the run lives, or somebody else
-// cleans up after it.
+// take locks the file of a run. It returns nil if the run lives or somebody else is
+// cleaning up after it.
 func take(dir, name string) (*Run, error) {
 	path := filepath.Join(dir, name)
 	f, err := openFile(path)
@@ -171,33 +171,33 @@ func take(dir, name string) (*Run, error) {
 		return nil, f.Close()
 	}
 	if err == nil {
-		// Whoever had the lock before may have removed the file meanwhile.
+		// The previous holder of the lock may have removed the file meanwhile.
 		own, _ := f.Stat()
 		if now, e := os.Lstat(path); e != nil || !os.SameFile(own, now) {
 			return nil, f.Close()
 		}
 		b, _ := io.ReadAll(io.LimitReader(f, maxInfo))
-		_ = json.Unmarshal(b, &r.Info) // it is for people: the name and the lock decide
+		_ = json.Unmarshal(b, &r.Info) // only for people: the name and the lock decide
 		return r, nil
 	}
 	return nil, errors.Join(err, f.Close())
 }
 
-// check refuses what is no file of this user's program.
+// check refuses what is not a file of this user's program.
 func check(f *os.File, path string) error {
 	info, err := f.Stat()
 	switch {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no regular file", path)
+		return fmt.Errorf("%s is not a regular file", path)
 	case !mine(info):
 		return fmt.Errorf("%s belongs to somebody else", path)
 	}
 	return nil
 }
 
-// checkDir refuses a folder into which somebody else can put files: they would
+// checkDir refuses a folder that somebody else can write to. Their files would
 // decide whose processes are ended.
 func checkDir(dir string) error {
 	info, err := os.Lstat(dir)
@@ -205,7 +205,7 @@ func checkDir(dir string) error {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return fmt.Errorf("%s is no folder", dir)
+		return fmt.Errorf("%s is not a folder", dir)
 	case !mine(info):
 		return fmt.Errorf("the folder %s belongs to somebody else", dir)
 	case othersWrite(info):
@@ -214,11 +214,11 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// isNew reports whether an entry is a file that had not got its name yet.
+// isNew reports whether an entry is the file of a run that was not renamed yet.
 func isNew(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".new-") && e.Type().IsRegular() }
 
-// removeOld removes such a file when its program must have been killed before it
-// could give the name.
+// removeOld removes such a file if its program must have been killed before it could
+// rename the file.
 func removeOld(dir string, e fs.DirEntry) {
 	if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
 		_ = os.Remove(filepath.Join(dir, e.Name()))

@@ -24,7 +24,7 @@ func newRun(t *testing.T, dir string) *Run {
 	return r
 }
 
-// member is a process of the run that does not end by itself.
+// member starts a process of the run that does not end by itself.
 func member(t *testing.T, id string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "600")
@@ -48,7 +48,7 @@ func TestARunIsDeadOnlyWhenItsFileCanBeLocked(t *testing.T) {
 	require.Equal(t, gone.ID, dead[0].ID)
 	require.Equal(t, "run", dead[0].Info.Command)
 	again, _ := Dead(dir)
-	require.Empty(t, again, "somebody cleans up after it")
+	require.Empty(t, again, "somebody is cleaning up after it")
 	require.NoError(t, dead[0].Forget())
 	require.NoError(t, alive.Forget())
 	left, err := os.ReadDir(dir)
@@ -66,7 +66,7 @@ func TestOnlyWhatADeadRunHasLeftIsEnded(t *testing.T) {
 	require.Len(t, left, 1)
 	require.Len(t, left[0].Processes, 1)
 	require.Equal(t, mine.Process.Pid, left[0].Processes[0].PID)
-	go func() { _ = mine.Wait() }() // its parent, which would be dead
+	go func() { _ = mine.Wait() }() // its parent would be dead
 	ended, err := left[0].End(time.Second)
 	require.NoError(t, err)
 	require.Equal(t, left[0].Processes, ended)
@@ -94,7 +94,7 @@ func TestARunThatLeavesSomethingIsFoundLater(t *testing.T) {
 	require.NoError(t, (*Run)(nil).Close())
 }
 
-func TestJunkInTheFolderIsNoRun(t *testing.T) {
+func TestJunkInTheFolderIsNotARun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "runs")
 	outside := filepath.Join(t.TempDir(), "precious")
 	require.NoError(t, os.WriteFile(outside, []byte("mine"), 0o600))
@@ -130,7 +130,7 @@ func TestJunkInTheFolderIsNoRun(t *testing.T) {
 	require.Equal(t, "mine", string(b))
 }
 
-func TestFilesAndFoldersOfOthersAreNotBelieved(t *testing.T) {
+func TestFilesAndFoldersOfOthersAreNotTrusted(t *testing.T) {
 	base := t.TempDir()
 	dir := filepath.Join(base, "runs")
 	gone := newRun(t, dir)
@@ -151,11 +151,11 @@ func TestFilesAndFoldersOfOthersAreNotBelieved(t *testing.T) {
 	require.NoError(t, os.Chmod(dir, 0o700))
 	require.NoError(t, os.Rename(dir, dir+"2"))
 	require.NoError(t, os.Symlink(dir+"2", dir))
-	refused("is no folder")
+	refused("is not a folder")
 	require.NoError(t, os.Remove(dir))
 	require.NoError(t, os.Rename(dir+"2", dir))
 	if os.Geteuid() != 0 {
-		return // the rest takes another user
+		return // the rest needs another user
 	}
 	file := filepath.Join(dir, gone.ID+suffix)
 	require.NoError(t, os.Chown(file, 65534, 65534))
@@ -182,7 +182,7 @@ func TestARunOnAnotherMachineIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestRunsThatBeginTogetherDoNotTakeEachOtherForDead(t *testing.T) {
+func TestRunsThatBeginTogetherDoNotCountEachOtherAsDead(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "runs")
 	var all sync.WaitGroup
 	for range 8 {
@@ -190,7 +190,7 @@ func TestRunsThatBeginTogetherDoNotTakeEachOtherForDead(t *testing.T) {
 			for range 25 {
 				dead, problems := Dead(dir)
 				if len(dead)+len(problems) > 0 {
-					t.Errorf("%v are taken for dead; %v", dead, problems)
+					t.Errorf("%v count as dead; %v", dead, problems)
 				}
 				r, err := Begin(dir, NewID(), Info{})
 				if err != nil {
@@ -206,7 +206,7 @@ func TestRunsThatBeginTogetherDoNotTakeEachOtherForDead(t *testing.T) {
 	all.Wait()
 }
 
-func TestWhereRunsAreNoted(t *testing.T) {
+func TestWhereRunsAreRecorded(t *testing.T) {
 	t.Setenv("HOME", "/home/me")
 	for base, want := range map[string]string{"": "/home/me/.local/state/bgagent/runs", "relative": "/home/me/.local/state/bgagent/runs", "/state": "/state/bgagent/runs"} {
 		t.Setenv("XDG_STATE_HOME", base)

@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// Agent is an agent as it was configured. Which of the fields after Permissions
-// have a meaning depends on the kind.
+// Agent is a configured agent. The kind decides which of the fields after
+// Permissions have a meaning.
 type Agent struct {
 	Name        string
 	Kind        Kind
@@ -26,7 +26,7 @@ type Agent struct {
 	Directory   string // absolute, or empty
 	Permissions []bgagent.Permission
 
-	Remote      string // the name of the demo agent, or on the server
+	Remote      string // name of the demo agent, or of the agent on the server
 	Preset      string
 	Command     []string
 	Args        []string
@@ -41,21 +41,21 @@ type Agent struct {
 	Username    string
 	PasswordEnv string
 
-	origins map[string]bgagent.Origin // by key; under "" that of the agent
+	origins map[string]bgagent.Origin // by key; "" is the agent itself
 }
 
-// Field is one key of an agent that applies.
+// Field is one key of an agent that is set.
 type Field struct {
 	Key    string
 	Value  string // as a file writes it
 	Origin bgagent.Origin
 }
 
-// Origin returns where the key of the agent was set; where the agent was, for an
-// empty key. It is zero for what nobody has set.
+// Origin returns where the key of the agent was set, or, for an empty key, where the
+// agent was set. It is zero for what was not set.
 func (a Agent) Origin(key string) bgagent.Origin { return a.origins[key] }
 
-// Path names a key of the agent in errors.
+// Path returns the name of a key of the agent for errors.
 func (a Agent) Path(name string) string {
 	path := jsonc.Key("agents", a.Name)
 	if name == "" {
@@ -90,7 +90,7 @@ func (a Agent) Fields() []Field {
 	return out
 }
 
-// value writes the value of a key as a file does.
+// value returns the value of a key as a file writes it.
 func (a *Agent) value(k *key) (string, bool) {
 	var v any
 	switch {
@@ -104,7 +104,7 @@ func (a *Agent) value(k *key) (string, bool) {
 		list := slices.Clone(*a.texts(k.name))
 		for i := range list {
 			if name, _, set := strings.Cut(list[i], "="); set && k.name == "env" {
-				list[i] = name + "=…" // it may be a key, and this is what people paste
+				list[i] = name + "=…" // it may be secret, and people paste this output
 			}
 		}
 		if v = list; len(list) == 0 {
@@ -124,8 +124,8 @@ func (a *Agent) value(k *key) (string, bool) {
 	return string(b), true
 }
 
-// text is the field of the agent that a key with a string is for, texts that of
-// one with a list.
+// text returns the field for a key with a string, texts the field for a key with a
+// list.
 func (a *Agent) text(key string) *string {
 	return map[string]*string{
 		"description": &a.Description, "model": &a.Model, "directory": &a.Directory,
@@ -139,7 +139,7 @@ func (a *Agent) texts(key string) *[]string {
 	return map[string]*[]string{"command": &a.Command, "args": &a.Args, "env": &a.Env}[key]
 }
 
-// set takes over a value of the right shape.
+// set sets the field of a key to a value of the right shape.
 func (a *Agent) set(k *key, v jsonc.Value) {
 	switch k.shape {
 	case shapeText:
@@ -158,8 +158,7 @@ func (a *Agent) set(k *key, v jsonc.Value) {
 	}
 }
 
-// resolve makes an agent of its merged keys and checks what only shows when
-// they are together.
+// resolve makes an agent from its merged keys and checks the keys together.
 func resolve(name string, m *merged) (Agent, []error) {
 	a := Agent{Name: name, origins: map[string]bgagent.Origin{"": m.at}}
 	for i := range keys {
@@ -193,11 +192,11 @@ func resolve(name string, m *merged) (Agent, []error) {
 	return a, errs
 }
 
-// remedies say how the required key is written.
+// remedies says how to write the required key.
 var remedies = map[Kind]string{
 	Command:  `write "preset": ` + oneOf(presets),
-	ACP:      `write for example "command": ["opencode", "acp"]`,
-	Opencode: `write for example "url": "http://127.0.0.1:4096"`,
+	ACP:      `write, for example, "command": ["opencode", "acp"]`,
+	Opencode: `write, for example, "url": "http://127.0.0.1:4096"`,
 }
 
 // checkKind checks what depends on the kind.
@@ -227,7 +226,7 @@ func (a *Agent) checkCommand(fail func(key, format string, args ...any)) {
 		return
 	}
 	if len(a.Command) == 0 {
-		fail("", `has the preset generic and no command; write for example "command": ["my-agent", "--quiet"]`)
+		fail("", `has the preset generic and no command; write, for example, "command": ["my-agent", "--quiet"]`)
 	}
 	for _, key := range []string{"model", "profile"} {
 		if *a.text(key) != "" {
@@ -236,8 +235,8 @@ func (a *Agent) checkCommand(fail func(key, format string, args ...any)) {
 	}
 }
 
-// inFile makes the name of a program that is a path absolute: it counts from the
-// file that names it.
+// inFile makes the name of a program absolute if it is a path. A relative path
+// counts from the file that names it.
 func inFile(program *string, file string) error {
 	if !strings.ContainsAny(filepath.ToSlash(*program), "/") {
 		return nil
@@ -249,7 +248,7 @@ func inFile(program *string, file string) error {
 	return err
 }
 
-// pathIn makes a path of a file absolute. ~/ is the home directory.
+// pathIn makes a path in a file absolute. ~/ is the home directory.
 func pathIn(path, file string) (string, error) {
 	if rest, ok := strings.CutPrefix(filepath.ToSlash(path), "~/"); ok || path == "~" {
 		home, err := os.UserHomeDir()
@@ -268,7 +267,7 @@ func pathIn(path, file string) (string, error) {
 	return filepath.Join(filepath.Dir(file), path), nil
 }
 
-// absolute makes the directory absolute and looks whether it is there.
+// absolute makes the directory absolute and checks that it exists.
 func (a *Agent) absolute() error {
 	if a.Directory == "" {
 		return nil

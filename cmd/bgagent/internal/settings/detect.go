@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/demo"
 )
 
-// programs are the agent programs that are looked for when there is no file.
+// programs are the agent programs to look for if there is no file.
 var programs = []struct{ name, preset, about string }{
 	{"codex", "codex", "OpenAI's codex, as it is configured"},
 	{"claude", "claude", "Anthropic's Claude Code, as it is configured"},
@@ -16,9 +16,9 @@ var programs = []struct{ name, preset, about string }{
 	{"opencode", "opencode", "opencode, as it is configured"},
 }
 
-// Detect returns the settings of a machine without a file: an agent for each
-// agent program that lookPath finds, and the demo agents. What a program may do
-// is left to its own configuration.
+// Detect returns the settings of a machine without a file: an agent for each agent
+// program that lookPath finds, and the demo agents. The program's own configuration
+// decides what it may do.
 func Detect(lookPath func(string) (string, error)) *Settings {
 	s := &Settings{Detected: true, Agents: Demo()}
 	for _, p := range programs {

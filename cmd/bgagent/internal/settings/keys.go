@@ -7,18 +7,18 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// Kind says by what an agent is run.
+// Kind says what runs an agent.
 type Kind string
 
 // The kinds of agents.
 const (
-	InProc   Kind = "inproc"   // a demo agent inside of the program
+	InProc   Kind = "inproc"   // a demo agent inside this program
 	Command  Kind = "command"  // a command line, started for every turn
 	ACP      Kind = "acp"      // a program that speaks the Agent Client Protocol
 	Opencode Kind = "opencode" // an agent of an opencode server
 )
 
-// shape is what the value of a key looks like.
+// shape is the form of a key's value.
 type shape uint8
 
 const (
@@ -32,8 +32,8 @@ const (
 type key struct {
 	name  string
 	shape shape
-	kinds []Kind   // that have the key; all when nil
-	enum  []string // the values of a string; any when nil
+	kinds []Kind   // kinds that have the key; nil means all
+	enum  []string // allowed values of a string; nil means any
 	about string
 }
 
@@ -45,35 +45,35 @@ var (
 	actions = []string{"allow", "deny", "ask"}
 )
 
-// keys is the table of an agent's keys, in the order in which they are
-// documented and printed. The schema is made from it.
+// keys is the table of an agent's keys, in the order of the documentation and of the
+// output. The schema is made from it.
 var keys = []key{
-	{"kind", shapeText, nil, kinds, "By what the agent is run. In a later file it replaces what an earlier one says of the agent; without it the two are merged key by key."},
-	{"description", shapeText, nil, nil, "What the agent is good for, in one line, for those who choose."},
-	{"model", shapeText, nil, nil, "Model of the agent's tasks that name none. Limits by model and provider apply to it."},
-	{"directory", shapeText, nil, nil, "Where its tasks work that name no directory. Relative to the file that says so; ~/ is the home directory."},
-	{"permissions", shapeRules, nil, nil, "What the agent may do, by tool or kind of access, and by pattern: the last rule that matches decides."},
+	{"kind", shapeText, nil, kinds, "What runs the agent. A later file that gives the kind replaces what an earlier file says of the agent; otherwise the two are merged key by key."},
+	{"description", shapeText, nil, nil, "What the agent is good for, in one line. Models read it to choose an agent."},
+	{"model", shapeText, nil, nil, "Model of tasks that name none. Limits by model and provider apply to it."},
+	{"directory", shapeText, nil, nil, "Working directory of tasks that name none. Relative to the file that names it; ~/ is the home directory."},
+	{"permissions", shapeRules, nil, nil, "What the agent may do, by tool or kind of access, and by pattern. The last rule that matches decides."},
 
-	{"agent", shapeText, []Kind{InProc, Opencode}, nil, "Its name there, when that is another one: of the demo agent, or on the opencode server."},
+	{"agent", shapeText, []Kind{InProc, Opencode}, nil, "Name of the demo agent, or of the agent on the opencode server, if it differs from the agent's own."},
 	{"preset", shapeText, []Kind{Command}, presets, "How the program is called and read. generic reads a prompt from standard input and prints its answer."},
 	{"command", shapeTexts, []Kind{Command, ACP}, nil, "The program and its first arguments. No shell sees them. A relative path counts from the file that names it; a name without a slash is looked up in PATH. A preset other than generic has its own."},
 	{"args", shapeTexts, []Kind{Command}, nil, "Further arguments."},
-	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program is given of the environment beside what every program needs: NAME, NAME* or NAME=value."},
+	{"env", shapeTexts, []Kind{Command, ACP}, nil, "What the program gets of the environment in addition to what every program needs: NAME, NAME* or NAME=value."},
 	{"profile", shapeText, []Kind{Command}, nil, "The program's own name for an agent or a set of settings."},
 	{"format", shapeText, []Kind{Command}, formats, "What a generic program prints: plain text, or JSON lines."},
 	{"mode", shapeText, []Kind{ACP}, nil, "Id of the session mode, such as plan."},
 	{"auth", shapeText, []Kind{ACP}, nil, "Id of the authentication method, such as gemini-api-key."},
-	{"files", shapeText, []Kind{ACP}, files, "Which files below its directory it may ask for: none (the default), read, or write."},
-	{"terminals", shapeBool, []Kind{ACP}, nil, "Whether it may ask for commands to be run. Default false."},
-	{"url", shapeText, []Kind{Opencode}, nil, "Where the server listens, like http://127.0.0.1:4096."},
-	{"username", shapeText, []Kind{Opencode}, nil, "Of a server with a password; opencode when empty."},
+	{"files", shapeText, []Kind{ACP}, files, "Which files below its directory the agent may ask bgagent for: none (the default), read, or write."},
+	{"terminals", shapeBool, []Kind{ACP}, nil, "Whether the agent may ask bgagent to run commands. Default false."},
+	{"url", shapeText, []Kind{Opencode}, nil, "Where the server listens, such as http://127.0.0.1:4096."},
+	{"username", shapeText, []Kind{Opencode}, nil, "User name for a server with a password. Default opencode."},
 	{"passwordEnv", shapeText, []Kind{Opencode}, nil, "Name of the environment variable that holds the server's password."},
 }
 
-// notifyKey is the key notify beside the agents.
-var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments that runs when a task ends badly and when the last one has ended, with a sentence as its last argument. No shell sees it. A relative path counts from the file."}
+// notifyKey is the key notify at the top level of a file.
+var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path counts from the file."}
 
-// required are the keys without which an agent of a kind cannot be run.
+// required has the key that agents of a kind must have.
 var required = map[Kind]string{Command: "preset", ACP: "command", Opencode: "url"}
 
 func keyNamed(name string) *key {
@@ -99,8 +99,7 @@ func keysOf(kind Kind) []string {
 	return out
 }
 
-// nearest returns the one of names that somebody who wrote name may have meant,
-// or "".
+// nearest returns the name that somebody who wrote name may have meant, or "".
 func nearest(name string, names []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, other := range names {

@@ -16,19 +16,19 @@ import (
 
 // merged is what the files say of one agent, key by key.
 type merged struct {
-	at     bgagent.Origin // where it was named last
+	at     bgagent.Origin // where it was last named
 	values map[string]jsonc.Member
 }
 
 // loader merges the agents of several files.
 type loader struct {
 	agents map[string]*merged
-	hints  map[bgagent.Origin]string // what the library says of keys outside of its section
-	notify *jsonc.Member             // the program to tell; nil for none
+	hints  map[bgagent.Origin]string // what the library says about keys outside its section
+	notify *jsonc.Member             // the program to notify; nil for none
 	errs   []error
 }
 
-// loadOwn reads what the files have beside the section of the library.
+// loadOwn reads what the files have besides the section of the library.
 func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	l := &loader{agents: map[string]*merged{}, hints: map[bgagent.Origin]string{}}
 	for _, k := range ignored {
@@ -48,7 +48,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 		l.root(root)
 	}
 	var out own
-	if len(l.errs) == 0 { // what is merged of broken parts would only repeat what is wrong
+	if len(l.errs) == 0 { // merging broken parts would only repeat what is wrong
 		for _, name := range slices.Sorted(maps.Keys(l.agents)) {
 			a, errs := resolve(name, l.agents[name])
 			l.errs = append(l.errs, errs...)
@@ -64,7 +64,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	return out, errors.Join(l.errs...)
 }
 
-// own is what files have beside the section of the library.
+// own is what files have besides the section of the library.
 type own struct {
 	agents   []Agent
 	notify   []string
@@ -73,7 +73,7 @@ type own struct {
 
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
 
-// once calls f for each member, and reports those that come twice.
+// once calls f for each member, and reports members that occur twice.
 func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member)) {
 	first := map[string]jsonc.Origin{}
 	for _, m := range members {
@@ -89,7 +89,7 @@ func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member))
 // root reads the top level of a file.
 func (l *loader) root(v jsonc.Value) {
 	members, ok := v.Members()
-	if !ok { // the library says so
+	if !ok { // the library reports that
 		return
 	}
 	l.once("", members, func(m jsonc.Member) {
@@ -115,7 +115,7 @@ func (l *loader) root(v jsonc.Value) {
 	})
 }
 
-// takeNotify reads the program to tell.
+// takeNotify reads the program to notify.
 func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = nil
 	if m.Value.IsNull() {
@@ -163,7 +163,7 @@ func badName(name string) string {
 	return ""
 }
 
-// agent merges what one file says of an agent into what earlier ones say.
+// agent merges what one file says of an agent into what earlier files say.
 func (l *loader) agent(m jsonc.Member) {
 	path := jsonc.Key("agents", m.Name)
 	if m.Value.IsNull() {
@@ -210,7 +210,7 @@ func keyRemedy(name string) string {
 	return "the keys of an agent are " + strings.Join(names, ", ")
 }
 
-// check looks at the shape of a value.
+// check checks the shape of a value.
 func check(k *key, path string, v jsonc.Value) error {
 	switch k.shape {
 	case shapeText:
@@ -269,8 +269,8 @@ func textsOf(v jsonc.Value) []string {
 	return out
 }
 
-// checkRules looks at permissions: an object of actions, or of objects of
-// patterns and actions.
+// checkRules checks permissions: an object of actions, or of objects of patterns and
+// actions.
 func checkRules(path string, v jsonc.Value) error {
 	members, ok := v.Members()
 	if !ok {
@@ -303,7 +303,7 @@ func checkAction(path string, v jsonc.Value) error {
 	return nil
 }
 
-// rulesOf turns permissions into rules, in the order in which they are written.
+// rulesOf turns permissions into rules, in the order of the file.
 func rulesOf(v jsonc.Value) []bgagent.Permission {
 	var out []bgagent.Permission
 	members, _ := v.Members()
@@ -321,7 +321,7 @@ func rulesOf(v jsonc.Value) []bgagent.Permission {
 	return out
 }
 
-// formatRules writes rules as a file does.
+// formatRules writes rules like a file does.
 func formatRules(rules []bgagent.Permission) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(rules); {

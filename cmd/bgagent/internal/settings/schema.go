@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Schema is the JSON Schema (draft 2020-12) of a file. A test holds it together
+// Schema is the JSON Schema (draft 2020-12) of a file. A test checks that it agrees
 // with the table of keys that it is made from.
 //
 //go:embed bgagent.schema.json
@@ -49,7 +49,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// makeSchema writes the schema of a file.
+// makeSchema returns the schema of a file.
 func makeSchema() ([]byte, error) {
 	limits, err := limitsSchema()
 	if err != nil {
@@ -86,7 +86,7 @@ func agentsSchema() object {
 		cases = append(cases, object{{"if", is}, {"then", then}})
 	}
 	return object{
-		{"description", "The agents by their names. null takes back what an earlier file says."},
+		{"description", "The agents by name. null removes what an earlier file says."},
 		{"type", []string{"object", "null"}},
 		{"propertyNames", object{{"pattern", `^\S+$`}, {"maxLength", 64}, {"not", object{{"const", "*"}}}}},
 		{"additionalProperties", object{
@@ -98,7 +98,7 @@ func agentsSchema() object {
 	}
 }
 
-// schema is what a value of the key may be.
+// schema returns the schema of the key's value.
 func (k *key) schema() object {
 	text := object{{"type", "string"}, {"minLength", 1}}
 	var value object
@@ -126,8 +126,9 @@ func (k *key) schema() object {
 	return object{{"anyOf", []any{value, object{{"type", "null"}}}}}
 }
 
-// limitsSchema is made from what the library says of its own section: which keys
-// there are, what their defaults are, and whether it takes a 0.
+// limitsSchema returns the schema of the library's section. It is made from what the
+// library says: which keys there are, what their defaults are, and whether they may
+// be 0.
 func limitsSchema() (object, error) {
 	limit := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
 	byName := object{{"type", []string{"object", "null"}}, {"propertyNames", object{{"pattern", `\S`}}}, {"additionalProperties", limit}}
@@ -152,16 +153,16 @@ func limitsSchema() (object, error) {
 	return object{
 		{"description", "Limits and times of the library, as in its documentation. Keys that end in Ms are milliseconds."},
 		{"type", []string{"object", "null"}},
-		{"properties", properties}, // others are reported as ignored: a newer host may have them
+		{"properties", properties}, // unknown keys are only reported: a newer host may have them
 	}, nil
 }
 
-// least is the smallest number that the library takes for a key.
+// least returns the smallest number that the library accepts for a key.
 func least(key string) int {
 	for n := range 2 {
 		if _, err := bgagent.ParseConfig("", []byte(`{"background_task":{"`+key+`":`+strconv.Itoa(n)+`}}`)); err == nil {
 			return n
 		}
 	}
-	panic("settings: bug: neither 0 nor 1 is taken for " + key)
+	panic("settings: bug: neither 0 nor 1 is accepted for " + key)
 }

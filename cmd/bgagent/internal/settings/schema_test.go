@@ -24,7 +24,7 @@ func TestTheShippedSchemaIsMadeFromTheTableOfKeys(t *testing.T) {
 	require.Equal(t, string(want), string(Schema), "go test -run ShippedSchema ./internal/settings -update writes it")
 }
 
-// Documents that the schema and the parser must both take, or both refuse.
+// documents are what the schema and the parser must both accept, or both refuse.
 var documents = map[string]bool{
 	`{}`: true,
 	`{"$schema": "x", "agents": null, "background_task": null}`: true,
@@ -76,7 +76,7 @@ var documents = map[string]bool{
 	"{\"agents\": {\"wait\": {\"kind\": \"inproc\", // a comment, and a comma too many\n},},}": true,
 }
 
-func TestTheSchemaAndTheParserTakeTheSame(t *testing.T) {
+func TestTheSchemaAndTheParserAcceptTheSame(t *testing.T) {
 	var schema jsonschema.Schema
 	require.NoError(t, json.Unmarshal(Schema, &schema))
 	resolved, err := schema.Resolve(nil)

@@ -1,8 +1,8 @@
 // Package settings reads the program's configuration: one file for the user and
 // one for the project, each with limits and agents.
 //
-// The limits are the library's section background_task, read by
-// [bgagent.LoadConfig]. The agents stand beside it:
+// The limits are the library's section background_task, which [bgagent.LoadConfig]
+// reads. The agents are listed beside it:
 //
 //	{
 //	  "$schema": "…/bgagent.schema.json",
@@ -30,11 +30,11 @@ import (
 
 // Settings are what the files say, merged and checked.
 type Settings struct {
-	Files    []string           // that were read, the user's before the project's
+	Files    []string           // files that were read, the user's before the project's
 	Limits   bgagent.FileConfig // the section background_task
 	Agents   []Agent            // by name
-	Notify   []string           // the program to tell of ends, and its arguments; nil for none
-	Detected bool               // there was no file; the agents are those found on PATH
+	Notify   []string           // the program to notify, and its arguments; nil for none
+	Detected bool               // there was no file, so the agents are those found on PATH
 
 	notifyAt bgagent.Origin
 }
@@ -67,14 +67,14 @@ const (
 	projectFile = ".bgagent.jsonc"
 )
 
-// Find returns the files that exist, in the order in which [Load] wants them:
-// bgagent/bgagent.jsonc in the user's configuration directory, and the first
-// .bgagent.jsonc in dir or above it. That there is none is no error. A file names
-// programs that are run: one that somebody else has written, or could replace, is
-// an error that names it.
+// Find returns the files that exist, in the order that [Load] wants:
+// bgagent/bgagent.jsonc in the user's configuration folder, and the first
+// .bgagent.jsonc in dir or above it. It is not an error if there is none. A file
+// names programs that are run. So if somebody else has written it or could replace
+// it, Find returns an error that names it.
 func Find(dir string) ([]string, error) {
 	var out []string
-	if base, err := os.UserConfigDir(); err == nil { // a service may have no home, and so no file in it
+	if base, err := os.UserConfigDir(); err == nil { // a service may have no home
 		path := filepath.Join(base, "bgagent", userFile)
 		if there, err := exists(path); err != nil {
 			return nil, err
@@ -104,7 +104,7 @@ func Find(dir string) ([]string, error) {
 	}
 }
 
-// exists does not follow links: one that leads nowhere is a mistake to report,
+// exists does not follow links. A link that leads nowhere is a mistake to report,
 // not an absent file.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
@@ -114,14 +114,14 @@ func exists(path string) (bool, error) {
 	case errors.Is(err, os.ErrNotExist):
 		return false, nil
 	}
-	return false, &bgagent.ConfigFileError{File: path, Problem: "cannot be looked for: " + err.Error(), Err: err}
+	return false, &bgagent.ConfigFileError{File: path, Problem: "cannot be examined: " + err.Error(), Err: err}
 }
 
-// Load reads the files and merges them, later over earlier: key by key, and null
-// takes back what earlier files say. All errors of all files are returned
-// together, each a [*bgagent.ConfigFileError]. The settings that come with them
-// hold what is right; they are nil where not even the names of the agents are known.
-// Without files the agents are those of [Detect].
+// Load reads the files and merges them key by key. Later files win, and null removes
+// what earlier files say. Load returns the errors of all files together, each a
+// [*bgagent.ConfigFileError]. With errors the settings hold what is right, or are
+// nil if not even the names of the agents are known. Without files the agents are
+// those of [Detect].
 func Load(paths ...string) (*Settings, error) {
 	if len(paths) == 0 {
 		return Detect(exec.LookPath), nil
@@ -139,8 +139,8 @@ func Load(paths ...string) (*Settings, error) {
 	return s, err
 }
 
-// once joins errors. What two of them say in the same words is said once: both the
-// library and this program read a file.
+// once joins errors and drops repetitions, because the library and this program read
+// the same files.
 func once(errs ...error) error {
 	var out []error
 	said := map[string]bool{}
@@ -154,7 +154,7 @@ func once(errs ...error) error {
 			return
 		}
 		key := err.Error()
-		if errors.As(err, &place) && place.Key == "" { // of the file as a whole
+		if errors.As(err, &place) && place.Key == "" { // about the whole file
 			key = fmt.Sprintf("%s:%d", place.File, place.Line)
 		}
 		if !said[key] {
@@ -170,7 +170,7 @@ func once(errs ...error) error {
 	return errors.Join(out...)
 }
 
-// checkLimits has the library look at the limits together: those that
+// checkLimits lets the library check the limits together, so that limits that
 // contradict each other are refused before anything starts.
 func (s *Settings) checkLimits() error {
 	var cfg bgagent.Config
@@ -194,7 +194,7 @@ func (s *Settings) checkLimits() error {
 	return fileerror.At(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
 
-// fileNames turns the names of fields that can contradict each other into those
+// fileNames turns the names of fields that can contradict each other into the keys
 // of the file.
 var fileNames = strings.NewReplacer(
 	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",

@@ -2,5 +2,5 @@
 
 package settings
 
-// trusted believes every file: there are no owners to look at here.
+// trusted trusts every file, because this system shows no owners.
 func trusted(string) error { return nil }

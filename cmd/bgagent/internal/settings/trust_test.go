@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// project is a folder with a file in it and a folder below.
+// project returns a configuration file in a folder, and a folder below that.
 func project(t *testing.T) (file, below string) {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
@@ -50,7 +50,7 @@ func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
 	require.NoError(t, os.Chmod(file, 0o644))
 	found()
 
-	// A link counts with what it leads to.
+	// A link counts like its target.
 	elsewhere := t.TempDir()
 	require.NoError(t, os.Chmod(elsewhere, 0o777))
 	require.NoError(t, os.Rename(file, filepath.Join(elsewhere, "real")))
@@ -62,7 +62,7 @@ func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
 
 func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
 	if os.Geteuid() != 0 {
-		return // only root can make one
+		return // only root can make such a file
 	}
 	file, below := project(t)
 	require.NoError(t, os.Lchown(file, 65534, 65534))
@@ -81,7 +81,7 @@ func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
 	require.NoError(t, err, "a group of this user alone")
 }
 
-func TestTheUsersOwnFileIsLookedAtToo(t *testing.T) {
+func TestTheUsersOwnFileIsCheckedToo(t *testing.T) {
 	_, below := project(t)
 	dir := filepath.Join(os.Getenv("XDG_CONFIG_HOME"), "bgagent")
 	require.NoError(t, os.Mkdir(dir, 0o755))

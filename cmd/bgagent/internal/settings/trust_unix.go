@@ -14,13 +14,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// trusted refuses a file that was found, and not named, when somebody else than
-// this user and root has written it or could put another one in its place. Where
-// it is a link, that holds for the link and for what it leads to.
+// trusted refuses a file that was found rather than named if anybody but this user
+// and root has written it or could replace it. For a link, this applies to the link
+// and to its target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {
-		wrong = untrusted(real) // a link that leads nowhere is told when it is read
+		wrong = untrusted(real) // a link that leads nowhere is reported when it is read
 	}
 	if wrong == "" {
 		return nil
@@ -28,17 +28,17 @@ func trusted(path string) error {
 	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Look at it, and name it with --config if it is right"}
 }
 
-// untrusted says why a file is not to be believed; "" when it is.
+// untrusted says why a file is not trusted, or "" if it is.
 func untrusted(path string) string {
 	file, err := os.Lstat(path)
 	if err != nil {
-		return "" // told when it is read
+		return "" // reported when it is read
 	}
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {
 		return ""
 	}
-	link := file.Mode()&fs.ModeSymlink != 0 // its own mode says nothing
+	link := file.Mode()&fs.ModeSymlink != 0 // the mode of a link says nothing
 	switch {
 	case foreign(file):
 		return "belongs to " + owner(file)
@@ -66,15 +66,15 @@ func foreign(info fs.FileInfo) bool {
 	return uid != 0 && int(uid) != os.Geteuid()
 }
 
-// othersWrite reports whether anybody but the owner may write to it. A group of
-// this user alone, which many systems give everybody, is nobody else.
+// othersWrite reports whether anybody but the owner may write to it. A group that
+// only this user is in, which many systems give to everybody, does not count.
 func othersWrite(info fs.FileInfo) bool {
 	mode := info.Mode().Perm()
 	return mode&0o002 != 0 || mode&0o020 != 0 && !ownGroup(strconv.Itoa(int(statOf(info).Gid)))
 }
 
-// ownGroup reports whether the group is the first of this user and has the user's
-// name, or there are no names.
+// ownGroup reports whether the group is this user's primary one and has the user's
+// name. If names cannot be looked up, being primary is enough.
 func ownGroup(gid string) bool {
 	if gid != strconv.Itoa(os.Getegid()) {
 		return false
@@ -87,7 +87,7 @@ func ownGroup(gid string) bool {
 	return err != nil || group.Name == me.Username
 }
 
-// owner names the owner.
+// owner returns the name of the owner.
 func owner(info fs.FileInfo) string {
 	uid := strconv.Itoa(int(statOf(info).Uid))
 	if u, err := user.LookupId(uid); err == nil {

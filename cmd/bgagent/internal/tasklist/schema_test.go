@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTheSchemaAndTheParserTakeTheSameLists(t *testing.T) {
+func TestTheSchemaAndTheParserAcceptTheSameLists(t *testing.T) {
 	var schema jsonschema.Schema
 	require.NoError(t, json.Unmarshal(Schema, &schema))
 	resolved, err := schema.Resolve(nil)
@@ -57,7 +57,7 @@ func TestAPromptIsReadFromItsFile(t *testing.T) {
 	require.Equal(t, "do\nit", tasks[0].Prompt)
 	require.Equal(t, "do it", tasks[0].Description)
 	for name, want := range map[string]string{
-		"empty.md": "which is empty; say in it", "latin.md": "which is no text in UTF-8", "none.md": "which cannot be read (no such file or directory)", ".": "which cannot be read (is a directory)",
+		"empty.md": "which is empty; write what", "latin.md": "which is not UTF-8 text", "none.md": "which cannot be read (no such file or directory)", ".": "which cannot be read (is a directory)",
 	} {
 		_, err := Parse("list", []byte(`[{"agent": "a", "promptFile": "`+name+`"}]`), dir, nil)
 		require.ErrorContains(t, err, "list:1:31: [0].promptFile: is ")

@@ -5,7 +5,7 @@
 //	  { "agent": "gemini", "prompt": "Read …", "description": "library", "directory": "docs" },
 //	]
 //
-// A list may also stand in an object, under "tasks".
+// A list may also be in an object, under "tasks".
 package tasklist
 
 import (
@@ -35,7 +35,7 @@ const MaxSize = 16 << 20
 type Task struct {
 	Agent       string `json:"agent"`
 	Prompt      string `json:"prompt"`
-	Description string `json:"description"`         // a short title; the beginning of the prompt when the list has none
+	Description string `json:"description"`         // a short title; the beginning of the prompt if the list has none
 	Model       string `json:"model,omitempty"`     // empty for the agent's own
 	Directory   string `json:"directory,omitempty"` // absolute, or empty for the agent's own
 }
@@ -60,22 +60,22 @@ func Format(tasks []Task) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Parse reads a list. Directories and files with prompts are relative to base, and
-// agents must be among those that are known, unless that is nil. All errors are returned together, each a
-// [*bgagent.ConfigFileError] with its place under the name of the file, and then
-// there is no list.
+// Parse reads a list. Directories and files with prompts are relative to base.
+// Agents must be among known, unless that is nil. Parse returns all errors together,
+// each a [*bgagent.ConfigFileError] with its place under the name of the file. With
+// errors there is no list.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
 	return parse(name, data, base, known, MaxSize)
 }
 
-// Saved reads a list that [Format] has written, however long it has become.
+// Saved reads a list that [Format] has written, however long it is.
 func Saved(name string, data []byte, known []string) ([]Task, error) {
 	return parse(name, data, "/", known, len(data))
 }
 
 func parse(name string, data []byte, base string, known []string, size int) ([]Task, error) {
 	if len(data) > size {
-		return nil, fileerror.At(bgagent.Origin{File: name, Line: 1, Column: 1}, "", "is larger than %d bytes, which is the most; divide it", size)
+		return nil, fileerror.At(bgagent.Origin{File: name, Line: 1, Column: 1}, "", "is larger than the maximum of %d bytes; divide it", size)
 	}
 	root, err := jsonc.Parse(name, data, fileerror.Of)
 	if err != nil {
@@ -97,7 +97,7 @@ type parser struct {
 
 func (p *parser) fail(err error) { p.errs = append(p.errs, err) }
 
-// example is shown to those whose list is none.
+// example shows people with a broken list how to write one.
 const example = `[ { "agent": "codex", "prompt": "…" } ]`
 
 func (p *parser) root(v jsonc.Value) (out []Task) {
@@ -112,7 +112,7 @@ func (p *parser) root(v jsonc.Value) (out []Task) {
 			case m.Name == "tasks":
 				list, found = m.Value, true
 			case m.Name != "$schema":
-				p.fail(m.Errorf(jsonc.Key("", m.Name), `is not a known key; the list stands under "tasks"`))
+				p.fail(m.Errorf(jsonc.Key("", m.Name), `is not a known key; the list belongs under "tasks"`))
 			}
 		}
 		if !found {
@@ -175,7 +175,7 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 		return ""
 	}
 	if _, both := seen["prompt"]; both {
-		return fail("stands beside a prompt; keep one of the two")
+		return fail("is beside a prompt; keep one of the two")
 	}
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(p.base, name)
@@ -193,14 +193,15 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 	case len(b) > MaxSize:
 		return fail("is %s, which is larger than %d bytes; shorten it", name, MaxSize)
 	case !utf8.Valid(b):
-		return fail("is %s, which is no text in UTF-8; save it as UTF-8", name)
+		return fail("is %s, which is not UTF-8 text; save it as UTF-8", name)
 	case len(bytes.TrimSpace(b)) == 0:
-		return fail("is %s, which is empty; say in it what the agent is to do", name)
+		return fail("is %s, which is empty; write what the agent is to do", name)
 	}
 	return string(b)
 }
 
-// reason leaves out the path that an error of the system names once more.
+// reason removes the path from an error of the system, because the message already
+// has it.
 func reason(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -209,7 +210,7 @@ func reason(err error) error {
 	return err
 }
 
-// check looks at the values of a task and fills in what follows from them.
+// check checks the values of a task and fills in what follows from them.
 func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]jsonc.Member) {
 	at := func(key string) jsonc.Value {
 		if m, ok := seen[key]; ok {
@@ -224,7 +225,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		case strings.TrimSpace(value) != "":
 			return true
 		default:
-			if _, text := m.Value.Text(); text { // otherwise it has been told
+			if _, text := m.Value.Text(); text { // otherwise it was reported
 				p.fail(m.Value.Errorf(jsonc.Key(path, key), "is empty; %s", remedy))
 			}
 		}
@@ -238,7 +239,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		}
 	}
 	if needed("agent", t.Agent, p.remedy()) && p.known != nil && !slices.Contains(p.known, t.Agent) {
-		p.fail(at("agent").Errorf(jsonc.Key(path, "agent"), "names the agent %q, which there is not; the agents are %s", t.Agent, p.agents()))
+		p.fail(at("agent").Errorf(jsonc.Key(path, "agent"), "names the agent %q, which does not exist; the agents are %s", t.Agent, p.agents()))
 	}
 	t.Description = cmp.Or(oneLine(t.Description), oneLine(t.Prompt))
 	if t.Directory == "" {
@@ -266,7 +267,7 @@ func (p *parser) agents() string {
 	return strings.Join(p.known, ", ")
 }
 
-// maxTitle is how many characters of a prompt make a title.
+// maxTitle is how many characters a title made of a prompt may have.
 const maxTitle = 72
 
 func oneLine(s string) string {

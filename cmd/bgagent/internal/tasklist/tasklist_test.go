@@ -33,7 +33,7 @@ func TestATitleIsTheBeginningOfThePrompt(t *testing.T) {
 
 func TestAListThatIsTooLargeIsRefused(t *testing.T) {
 	_, err := Parse("list", make([]byte, MaxSize+1), ".", nil)
-	require.ErrorContains(t, err, "is larger than 16777216 bytes")
+	require.ErrorContains(t, err, "is larger than the maximum of 16777216 bytes")
 }
 
 func FuzzParse(f *testing.F) {

@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// minSecret is how long a value must be to be looked for, in bytes: shorter ones
-// stand in any text.
+// minSecret is how many bytes a value must have to be looked for. Shorter values
+// occur in any text.
 const minSecret = 8
 
-// Secrets are values that must not be written down, with their names. The zero
-// value has none. It is not changed after the last Add.
+// Secrets are values that must not be written down, with their names. The zero value
+// has none. Secrets must not change after their first use.
 type Secrets struct {
-	pairs []string // the value and what stands for it, in turn; longer values first
+	pairs []string // each value followed by its mask; longer values first
 }
 
-// Add takes a value in. One of less than 8 bytes is no secret.
+// Add adds a value. A value of less than 8 bytes is ignored.
 func (s *Secrets) Add(name, value string) {
 	forms := []string{value, url.QueryEscape(value)}
 	if b, err := json.Marshal(value); err == nil {
 		forms = append(forms, strings.Trim(string(b), `"`))
 	}
-	for line := range strings.Lines(value) { // a key of many lines is printed line by line
+	for line := range strings.Lines(value) { // a key may be printed line by line
 		forms = append(forms, strings.TrimSpace(line))
 	}
 	type pair struct{ value, mask string }
@@ -44,7 +44,7 @@ func (s *Secrets) Add(name, value string) {
 	}
 }
 
-// Mask puts names in the place of the values.
+// Mask replaces the values by their names.
 func (s *Secrets) Mask(text string) string {
 	if s == nil || len(s.pairs) == 0 {
 		return text
@@ -52,8 +52,8 @@ func (s *Secrets) Mask(text string) string {
 	return strings.NewReplacer(s.pairs...).Replace(text)
 }
 
-// withoutEnd leaves out the beginning of a value at the end of a text that was cut
-// there, and withoutBegin the rest of one at its beginning.
+// withoutEnd removes the beginning of a value from the end of a text that was cut
+// there. withoutBegin removes the end of a value from the beginning of such a text.
 func (s *Secrets) withoutEnd(text string) string {
 	for i := 0; i < len(s.pairs); i += 2 {
 		v := s.pairs[i]

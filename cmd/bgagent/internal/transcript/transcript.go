@@ -1,5 +1,5 @@
-// Package transcript keeps what the programs of tasks have printed: of each stream
-// the beginning and the end.
+// Package transcript keeps the beginning and the end of each stream that the
+// programs of tasks print.
 package transcript
 
 import (
@@ -13,9 +13,9 @@ import (
 // Kept is how many bytes of a stream's beginning are kept, and how many of its end.
 const Kept = 1 << 20
 
-// Keeper keeps what is printed for tasks that have not ended. It is safe for
-// concurrent use. In memory it takes no more than was printed, and at most four
-// times Kept for each task.
+// Keeper keeps what is printed for tasks until they end. It is safe for concurrent
+// use. It takes no more memory than was printed, and at most four times Kept for
+// each task.
 type Keeper struct {
 	secrets *Secrets
 
@@ -23,11 +23,11 @@ type Keeper struct {
 	tasks map[string]*Log
 }
 
-// New returns a Keeper. The secrets are left out of what it writes.
+// New returns a Keeper that masks the secrets in what it writes.
 func New(secrets *Secrets) *Keeper { return &Keeper{secrets: secrets, tasks: map[string]*Log{}} }
 
-// Printed takes what was printed for a task: on standard output when the stream is
-// 1, else on standard error.
+// Printed adds what was printed for a task. Stream 1 is standard output; any other
+// is standard error.
 func (k *Keeper) Printed(task string, stream int, p []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -43,8 +43,8 @@ func (k *Keeper) Printed(task string, stream int, p []byte) {
 	}
 }
 
-// Take returns what was printed for a task, and forgets it. It is nil where nothing
-// was.
+// Take returns what was printed for a task and forgets it. It returns nil if nothing
+// was printed.
 func (k *Keeper) Take(task string) *Log {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -59,8 +59,8 @@ type Log struct {
 	out, errs stream
 }
 
-// CopyTo writes the log: cleaned of escape sequences and control characters, with
-// the names of secrets in their place. What of a stream is not kept is said.
+// CopyTo writes the log without escape sequences and control characters, and with
+// names in place of secrets. It says how much of a stream was not kept.
 func (l *Log) CopyTo(w io.Writer) error {
 	for _, part := range []struct {
 		title string
@@ -89,7 +89,7 @@ func (l *Log) CopyTo(w io.Writer) error {
 	return nil
 }
 
-// section writes a text that ends with a line end.
+// section writes a text and makes sure that it ends with a line end.
 func section(w io.Writer, text string) error {
 	text = cleantext.String(text)
 	if text == "" || text[len(text)-1] != '\n' {
@@ -104,7 +104,7 @@ type stream struct {
 	size int64
 	head []byte
 	tail []byte // a ring once it is full
-	next int    // where in the ring the oldest byte is
+	next int    // index of the oldest byte in the ring
 }
 
 func (s *stream) add(p []byte) {
@@ -123,8 +123,8 @@ func (s *stream) add(p []byte) {
 	}
 }
 
-// text returns the stream, or its beginning and its end, and how many bytes are
-// missing between them. A secret that was cut in two is left out.
+// text returns the stream, or its beginning, its end and the number of bytes missing
+// between them. It removes secrets that were cut in two.
 func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {

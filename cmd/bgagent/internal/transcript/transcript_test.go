@@ -14,7 +14,7 @@ func written(t *testing.T, l *Log) string {
 	return b.String()
 }
 
-func TestBothStreamsAreKeptOfEachTask(t *testing.T) {
+func TestBothStreamsOfEachTaskAreKept(t *testing.T) {
 	k := New(&Secrets{})
 	k.Printed("a", 1, []byte("one\x1b[31m\r\n"))
 	k.Printed("b", 2, []byte("other"))
@@ -25,7 +25,7 @@ func TestBothStreamsAreKeptOfEachTask(t *testing.T) {
 	require.Equal(t, "== standard error, 5 bytes ==\nother\n", written(t, k.Take("b")))
 }
 
-func TestOfALongStreamTheBeginningAndTheEndAreKept(t *testing.T) {
+func TestTheBeginningAndTheEndOfALongStreamAreKept(t *testing.T) {
 	for _, piece := range []int{1000, 32 << 10, Kept - 1, 5 * Kept} {
 		k := New(&Secrets{})
 		var b strings.Builder
@@ -49,7 +49,7 @@ func TestOfALongStreamTheBeginningAndTheEndAreKept(t *testing.T) {
 	}
 }
 
-func TestSecretsAreMaskedWhereverTheyStand(t *testing.T) {
+func TestSecretsAreMaskedWhereverTheyAre(t *testing.T) {
 	const secret = `sk-"secret"-0123456789`
 	var s Secrets
 	s.Add("API_KEY", secret)
@@ -59,7 +59,7 @@ func TestSecretsAreMaskedWhereverTheyStand(t *testing.T) {
 	require.Equal(t, "x [CERT] y", s.Mask("x abcdefghijklmnop y"))
 	require.Equal(t, "x", (*Secrets)(nil).Mask("x"))
 
-	// Wherever the cut falls, no part of it is left.
+	// Wherever the cut falls, no part of the secret is left.
 	for at := -len(secret); at <= 0; at += 3 {
 		k := New(&s)
 		k.Printed("a", 2, []byte(strings.Repeat(".", Kept+at)+secret+strings.Repeat(".", 3*Kept)))

@@ -1,8 +1,8 @@
-// Package tty keeps what is typed into a terminal from a picture that is drawn
-// there: nothing is echoed, and what was typed is thrown away. The keys that make
-// signals go on to.
+// Package tty keeps typed keys from disturbing a picture that is drawn on a
+// terminal. Nothing is echoed, and what was typed is discarded. Keys that make
+// signals still work.
 package tty
 
-// GuardArgument is the only argument of this program when it is started to give a
-// terminal back: its main function calls [Guard] then, and nothing else.
+// GuardArgument is the only argument of this program if it is started to give a
+// terminal back. Its main function then calls [Guard] and nothing else.
 const GuardArgument = "--give-the-terminal-back"

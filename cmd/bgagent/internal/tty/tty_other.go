@@ -4,10 +4,10 @@ package tty
 
 import "os"
 
-// Terminal is a terminal that was silenced; here nothing is.
+// Terminal is a silenced terminal. This system has none.
 type Terminal struct{}
 
-// Silence does nothing: this system has no such terminals.
+// Silence does nothing.
 func Silence(*os.File) *Terminal { return nil }
 
 // Drain does nothing.

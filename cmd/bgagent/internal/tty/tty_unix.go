@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Terminal is a terminal that was silenced. A nil Terminal is none. Its methods are
-// safe for concurrent use.
+// Terminal is a silenced terminal. A nil Terminal is none. Its methods are safe for
+// concurrent use.
 type Terminal struct {
 	file  *os.File
-	keys  int            // what is typed is read from it; the file may be open for writing alone
-	guard io.WriteCloser // nil where there is no guard
+	keys  int            // to read typed keys from, because file may be open only for writing
+	guard io.WriteCloser // nil if there is no guard
 	stops chan os.Signal
 	ended chan struct{}
 
@@ -29,10 +29,9 @@ type Terminal struct {
 	restored bool
 }
 
-// Silence silences the terminal. It is nil when the file is none, or when this
-// program is not the one that the terminal belongs to at the moment. [Terminal.Restore]
-// gives it back; when this program ends without that, even when it is killed, another
-// process does.
+// Silence silences the terminal. It returns nil if the file is not a terminal, or if
+// this program is not in its foreground. [Terminal.Restore] gives the terminal back.
+// If this program ends without that, even if it is killed, a guard process does.
 func Silence(file *os.File) *Terminal {
 	t := &Terminal{file: file, stops: make(chan os.Signal, 1), ended: make(chan struct{})}
 	var err error
@@ -51,8 +50,8 @@ func Silence(file *os.File) *Terminal {
 
 func (t *Terminal) fd() int { return int(t.file.Fd()) }
 
-// foreground reports whether the terminal is this program's: whoever changes it
-// from the background is stopped by the system.
+// foreground reports whether this program is in the foreground of the terminal. The
+// system stops programs that change it from the background.
 func (t *Terminal) foreground() bool {
 	group, err := unix.IoctlGetInt(t.fd(), unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
@@ -66,7 +65,7 @@ func (t *Terminal) silence() {
 	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
 }
 
-// await gives the terminal back while this program is stopped with Ctrl-Z.
+// await gives the terminal back while Ctrl-Z stops this program.
 func (t *Terminal) await() {
 	for {
 		select {
@@ -88,9 +87,9 @@ func (t *Terminal) await() {
 	}
 }
 
-// Drain throws away what was typed: a terminal with too much of it hears no Ctrl-C.
-// It reads rather than flushes. A flush also drops what the terminal has not looked at
-// yet, and with it the key that should have made a signal.
+// Drain discards what was typed, because a terminal that holds too much of it does
+// not react to Ctrl-C. It reads rather than flushes. A flush also drops what the
+// terminal has not looked at yet, and with it the key that should make a signal.
 func (t *Terminal) Drain() {
 	if t == nil {
 		return
@@ -131,8 +130,8 @@ func (t *Terminal) Restore() {
 // restoredMark tells the guard that there is nothing to do.
 const restoredMark = 'k'
 
-// startGuard starts this program once more, in a session of its own, which no key
-// and no signal of the terminal reaches. It is nil when that does not succeed.
+// startGuard starts this program once more, in a session of its own that no key or
+// signal of the terminal reaches. It returns nil if that fails.
 func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	self, err := os.Executable()
 	if err != nil {
@@ -158,14 +157,14 @@ func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	return w
 }
 
-// Guard is the other process. It waits for the end of the one that draws, and gives
-// the terminal back when that has not.
+// Guard is the guard process. It waits for the end of the program that draws, and
+// gives the terminal back if that program did not.
 func Guard() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
 	told, _ := io.ReadAll(os.Stdin)
 	var before unix.Termios
 	size := binary.Size(before)
-	if len(told) != size { // it is restored, or was never changed
+	if len(told) != size { // it was restored, or never changed
 		return
 	}
 	if binary.Read(bytes.NewReader(told), binary.NativeEndian, &before) != nil {
