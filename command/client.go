@@ -127,6 +127,8 @@ type session struct {
 	used  bgagent.Usage // as the program counts it for the whole session
 	turns int
 	run   *turn
+	// What the decoder keeps from one turn to the next.
+	memory any
 	// The prompts of a session in which the agent has not said or done anything
 	// yet; see Program.ForgetsUnanswered.
 	unanswered string

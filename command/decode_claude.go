@@ -22,8 +22,9 @@ type claudeLine struct {
 		Content claudeContent
 		Stop    string `json:"stop_reason"`
 	}
-	Error    string // of a synthetic message, and of system, api_retry
-	APIError bool   `json:"is_api_error_message"`
+	Error    string          // of a synthetic message, and of system, api_retry
+	Told     json.RawMessage `json:"tool_use_result"`
+	APIError bool            `json:"is_api_error_message"`
 	claudeRetry
 	claudeTask
 	claudeResult
@@ -77,8 +78,20 @@ type claudeBlock struct {
 	ID        string
 	Name      string
 	Input     json.RawMessage
-	ToolUseID string `json:"tool_use_id"`
-	IsError   bool   `json:"is_error"`
+	ToolUseID string          `json:"tool_use_id"`
+	IsError   bool            `json:"is_error"`
+	Content   json.RawMessage // of a result
+}
+
+// resultText returns the text of a result.
+func (b claudeBlock) resultText() (text string) {
+	var c claudeContent
+	if c.UnmarshalJSON(b.Content) == nil {
+		for _, part := range c {
+			text += part.Text
+		}
+	}
+	return text
 }
 
 // claudeContent is the content of a message: a list of blocks, or a text.
@@ -113,6 +126,7 @@ type claudeDecoder struct {
 	stop string                // of the last message
 	open map[string]claudeOpen // what claude does in the background, by its id; for a subagent without one by that of its call
 	held map[string]string     // calls that go on in the background, with the ids of their work
+	list *claudeTodos          // the todo list of the session
 	gone bool                  // the end was told because no key is accepted
 }
 
@@ -125,7 +139,7 @@ func decodeClaude() Decoder {
 		if !jsonlines.Decode(line, &x) {
 			return
 		}
-		d.o = o
+		d.begin(o)
 		switch x.Type {
 		case "system":
 			d.system(&x)
@@ -149,6 +163,20 @@ func decodeClaude() Decoder {
 			d.subagent(x.Parent)
 		}
 	}
+}
+
+// begin takes up where the turn before has left the todo list.
+func (d *claudeDecoder) begin(o *Output) {
+	if d.o = o; d.list != nil {
+		return
+	}
+	list, ok := o.memory.(*claudeTodos)
+	if !ok {
+		list = &claudeTodos{}
+		o.memory = list
+	}
+	list.calls = map[string]claudeBlock{}
+	d.list = list
 }
 
 // alive notes that the model has answered: a key that was refused is accepted
@@ -222,6 +250,9 @@ func (d *claudeDecoder) system(x *claudeLine) {
 }
 
 func (d *claudeDecoder) assistant(x *claudeLine) {
+	for _, b := range x.Message.Content {
+		d.list.called(b)
+	}
 	switch {
 	case x.Parent != "":
 		return
@@ -263,6 +294,9 @@ func (d *claudeDecoder) block(b claudeBlock) {
 
 func (d *claudeDecoder) user(x *claudeLine) {
 	for _, b := range x.Message.Content {
+		if b.Type == "tool_result" && d.list.answered(b, x.Told) {
+			d.o.Todos(d.list.todos())
+		}
 		if _, goesOn := d.held[b.ToolUseID]; x.Parent == "" && b.Type == "tool_result" && !goesOn {
 			d.o.Tool(b.ToolUseID, "", toolState(word(b.IsError), true))
 		}

@@ -24,6 +24,7 @@ type Output struct {
 	r      *bgagent.Reporter
 	turn   int           // number of the turn in the session, from 1
 	before bgagent.Usage // what the session had used before the turn
+	memory any           // what the decoder keeps for the next turn of the session; for it alone
 
 	mu      sync.Mutex
 	cleaner jsonlines.Cleaner // of the message that is being written
