@@ -38,6 +38,7 @@ type Client struct {
 	sessions map[string]*session
 
 	tellsUsage bool // the agent has told the tokens of a turn
+	repeatsIDs bool // it gives each piece of a message the message's id
 }
 
 var (

@@ -155,6 +155,15 @@ func TestPromptsThatLookLikeCommandsReachTheModel(t *testing.T) {
 	})
 }
 
+func TestAWarningOfTheProgramIsNoPartOfTheAnswer(t *testing.T) {
+	unknown := func(c *Config) { c.Env = append(slices.Clone(c.Env), `CODEX_CONFIG={"model":"scripted"}`) } // it warns in each turn
+	each(t, []real{codex}, bgagent.Config{}, unknown, func(s *scene) {
+		for range 2 {
+			require.Equal(s, "the answer", s.run("@slow 3 20ms\n@say the answer").Result)
+		}
+	})
+}
+
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
 func TestThreeTasksAtOnceKeepToALimitOfTwo(t *testing.T) {

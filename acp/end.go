@@ -64,6 +64,8 @@ func (c *Client) awaitLate(t *turn, p *process) {
 // wait.
 func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	switch {
+	case u.AgentMessageChunk != nil && t.asides.told && s.proc.c.repeatsIDs && value(u.AgentMessageChunk.MessageId) == "":
+		return nil // of the program itself
 	case u.AgentMessageChunk != nil && s.conv.goesOn(value(u.AgentMessageChunk.MessageId)):
 		select {
 		case t.late <- struct{}{}:

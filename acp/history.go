@@ -101,11 +101,12 @@ func (h *conversation) closeLast() {
 
 // open returns the message that the agent, or in a replay the user, goes on
 // writing, and whether it has just begun. A new one begins after a tool call,
-// and where the agent says so.
+// where the agent says so, and where it first gives an id: text before that which
+// has none is not the model's.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
-	if m != nil && m.Role == role && !h.called && (own == "" || h.id == "" || own == h.id) {
+	if m != nil && m.Role == role && !h.called && (own == "" || own == h.id || h.id == "" && len(h.text) == 0) {
 		if own != "" {
 			h.id = own
 		}

@@ -59,6 +59,7 @@ type turn struct {
 	kept     int    // bytes kept of calls
 	refused  string // the last permission that was refused, until the agent writes something
 	terms    map[string]*terminal
+	asides   asides
 }
 
 // RunTurn implements [bgagent.TurnRunner]. What the agent answers as an error is
@@ -165,6 +166,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	}
 	answer, err := c.ask(t, p)
 	c.awaitLate(t, p)
+	c.settleAsides(t)
 	c.quiet(t)
 	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
