@@ -38,6 +38,7 @@ type Client struct {
 	sessions map[string]*session
 
 	tellsUsage bool // the agent has reported the tokens of a turn
+	repeatsIDs bool // the agent gives each piece of a message the message's id
 }
 
 var (

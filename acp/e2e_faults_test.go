@@ -33,7 +33,7 @@ func TestAModelThatFailsFailsItsTask(t *testing.T) {
 }
 
 func TestAModelThatNeverAnswersIsEndedByTheLimits(t *testing.T) {
-	each(t, two, bgagent.Config{TimeToLive: 4 * time.Second}, nil, func(s *scene) {
+	each(t, []real{opencode, gemini}, bgagent.Config{TimeToLive: 4 * time.Second}, nil, func(s *scene) {
 		s.run("@say a start may take longer than all that is allowed here")
 		for _, script := range []string{"@mute", "@error 500 broken for good"} {
 			task := s.run(script)

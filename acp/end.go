@@ -62,6 +62,8 @@ func (c *Client) awaitLate(t *turn, p *process) {
 // continues the last message belongs to that; any other part of a turn ends the wait.
 func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	switch {
+	case u.AgentMessageChunk != nil && t.asides.told && s.proc.c.repeatsIDs && value(u.AgentMessageChunk.MessageId) == "":
+		return nil // of the program itself
 	case u.AgentMessageChunk != nil && s.conv.goesOn(value(u.AgentMessageChunk.MessageId)):
 		select {
 		case t.late <- struct{}{}:

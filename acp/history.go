@@ -99,12 +99,13 @@ func (h *conversation) closeLast() {
 }
 
 // open returns the message that the agent (or the user, in a replay) is writing, and
-// whether it is new. A new message begins after a tool call, or when the agent's id of
-// it changes.
+// whether it is new. A new message begins after a tool call, when the agent's id of it
+// changes, and when the agent gives an id for the first time: text without an id before
+// that is not the model's.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
-	if m != nil && m.Role == role && !h.called && (own == "" || h.id == "" || own == h.id) {
+	if m != nil && m.Role == role && !h.called && (own == "" || own == h.id || h.id == "" && len(h.text) == 0) {
 		if own != "" {
 			h.id = own
 		}

@@ -57,6 +57,7 @@ type turn struct {
 	kept     int    // bytes kept of calls
 	refused  string // the last refusal, cleared when the agent writes text
 	terms    map[string]*terminal
+	asides   asides
 }
 
 // RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the
@@ -162,6 +163,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	}
 	answer, err := c.ask(t, p)
 	c.awaitLate(t, p)
+	c.settleAsides(t)
 	c.quiet(t)
 	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil

@@ -142,15 +142,11 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 		t.problem = cut(t.problem, shownOfError)
 		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	case u.AgentMessageChunk != nil:
-		text := textOf(u.AgentMessageChunk.Content)
-		if strings.TrimSpace(text) != "" {
-			t.refused = ""
+		text, id := textOf(u.AgentMessageChunk.Content), u.AgentMessageChunk.MessageId
+		if t.aside(value(id), text) {
+			return []report{func(r *bgagent.Reporter) { r.Activity() }}
 		}
-		if s.conv.said(bgagent.RoleAgent, text, u.AgentMessageChunk.MessageId) {
-			// The manager joins all text since the last tool call into one message.
-			text = "\n\n" + text
-		}
-		return []report{func(r *bgagent.Reporter) { r.Text(text) }}
+		return s.says(t, text, id)
 	case u.AgentThoughtChunk != nil:
 		text := textOf(u.AgentThoughtChunk.Content)
 		s.conv.thought(text, u.AgentThoughtChunk.MessageId)
@@ -175,6 +171,18 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	}
 	s.noted(u)
 	return []report{func(r *bgagent.Reporter) { r.Activity() }}
+}
+
+// says takes a piece of what the model writes.
+func (s *session) says(t *turn, text string, id *string) []report {
+	if strings.TrimSpace(text) != "" {
+		t.refused = ""
+	}
+	if s.conv.said(bgagent.RoleAgent, text, id) {
+		// The manager takes all text since the last tool call for one message.
+		text = "\n\n" + text
+	}
+	return []report{func(r *bgagent.Reporter) { r.Text(text) }}
 }
 
 // value returns what p points to, or the zero value.

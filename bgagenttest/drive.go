@@ -138,6 +138,9 @@ func (c *checkContext) create() string {
 	case id == "":
 		c.endf("CreateSession returned an empty id and no error")
 	}
+	if c.forgetter != nil { // an agent may keep a process for each of its sessions
+		c.Cleanup(func() { _ = guarded("ForgetSession", func() error { c.forgetter.ForgetSession(id); return nil }) })
+	}
 	return id
 }
 

@@ -15,9 +15,10 @@ import (
 // The model is passed with --model, [Agent].Profile with --agent, and the system text
 // with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with
 // their patterns in brackets. In these lists a denial always wins, so a part that is
-// allowed after the whole was denied stays denied. If the name of a rule begins with a
-// capital letter or with mcp__, the rule is for the tool of that name. If reading is
-// denied, files that the prompt names with @ are not added to it.
+// allowed after the whole was denied stays denied. If everything is denied, --tools
+// offers only what later rules allow. If the name of a rule begins with a capital letter
+// or with mcp__, the rule is for the tool of that name. If reading is denied, files that
+// the prompt names with @ are not added to it.
 //
 // Claude Code may take a prompt that begins with a slash for a command, so the line
 // "The task:" is put in front of it. A continued session may get a new id. Messages and
@@ -36,7 +37,7 @@ func Claude() Program {
 		Rules:      claudeRules,
 		Overrides: []string{
 			"--allowedTools", "--allowed-tools", "--disallowedTools", "--disallowed-tools", "--permission-mode",
-			"--dangerously-skip-permissions", "--allow-dangerously-skip-permissions",
+			"--dangerously-skip-permissions", "--allow-dangerously-skip-permissions", "--tools",
 		},
 		Decode:     decodeClaude,
 		Environ:    []string{"ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_*", "AWS_*", "CLOUD_ML_REGION"},
@@ -56,9 +57,13 @@ var (
 	claudeWords = map[permission.Kind][]string{
 		permission.Read: {"Read"}, permission.Glob: {"Glob"}, permission.Grep: {"Grep"}, permission.List: {"Glob"},
 		permission.Edit: {"Edit", "Write", "NotebookEdit"}, permission.Bash: {"Bash"},
-		permission.WebFetch: {"WebFetch"}, permission.WebSearch: {"WebSearch"}, permission.Task: {"Task"}, permission.Skill: {"Skill"},
-		permission.Todo: {"TodoWrite"}, permission.Question: {"AskUserQuestion"}, permission.Mode: {"ExitPlanMode", "EnterPlanMode"},
+		permission.WebFetch: {"WebFetch"}, permission.WebSearch: {"WebSearch"}, permission.Skill: {"Skill"},
+		permission.Task: {"Task", "Agent", "Workflow"}, // the first two are one tool: its older name, and its newer one
+		permission.Todo: {"TodoWrite", "TaskCreate", "TaskUpdate", "TaskGet", "TaskList"}, permission.Question: {"AskUserQuestion"}, permission.Mode: {"ExitPlanMode", "EnterPlanMode"},
 	}
+	// claudeWhole are tools of which no part can be allowed or denied: what they do
+	// stands in a script.
+	claudeWhole = []string{"Workflow"}
 )
 
 // isClaudes reports whether a rule is for a tool by a name that only Claude Code
@@ -89,13 +94,28 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 			tools = append(tools, r.Name)
 		}
 	}
-	var yes, no []string
+	var usable, yes, no []string
 	for _, tool := range tools {
 		allow, deny := claudePatterns(own, tool)
+		if slices.Contains(claudeWhole, tool) {
+			allow, deny = whole(allow, deny)
+		}
+		if len(allow) > 0 {
+			usable = append(usable, tool)
+		}
 		yes, no = appendTool(yes, tool, allow), appendTool(no, tool, deny)
 		if tool == "Read" && len(deny) > 0 {
 			env = append(env, noAttachments)
 		}
+	}
+	if othersDenied(own) {
+		// Tools that are not known here are not offered. Those of servers it finds
+		// in another way.
+		isServers := func(tool string) bool { return strings.HasPrefix(tool, "mcp__") }
+		if !slices.ContainsFunc(usable, isServers) {
+			no = append(no, "mcp__*")
+		}
+		args = append(args, "--tools="+strings.Join(slices.DeleteFunc(usable, isServers), ","))
 	}
 	if len(yes) > 0 {
 		args = append(args, "--allowedTools="+strings.Join(yes, ","))
@@ -124,6 +144,29 @@ func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []stri
 		}
 	}
 	return allow, deny
+}
+
+// whole returns what is allowed and denied of a tool that has no parts: it is
+// denied when a part of it would be.
+func whole(allow, deny []string) (yes, no []string) {
+	all := []string{"*"}
+	switch {
+	case len(deny) > 0:
+		return nil, all
+	case slices.Contains(allow, "*"):
+		return all, nil
+	}
+	return nil, nil
+}
+
+// othersDenied reports whether the rules deny what they have no name for.
+func othersDenied(rules []bgagent.Permission) (denied bool) {
+	for _, r := range rules {
+		if !r.Kept && r.Name != "" && strings.Trim(r.Name, "*") == "" && permission.ForAll(r) {
+			denied = !permission.Allows(r)
+		}
+	}
+	return denied
 }
 
 func appendTool(list []string, tool string, patterns []string) []string {

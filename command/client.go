@@ -126,6 +126,8 @@ type session struct {
 	used  bgagent.Usage // usage of the whole session, as the program counts it
 	turns int
 	run   *turn
+	// What the decoder keeps from one turn to the next.
+	memory any
 	// The prompts of a session in which the agent has not said or done anything
 	// yet; see Program.ForgetsUnanswered.
 	unanswered string

@@ -23,8 +23,9 @@ type claudeLine struct {
 		Content claudeContent
 		Stop    string `json:"stop_reason"`
 	}
-	Error    string // of a synthetic message, and of system, api_retry
-	APIError bool   `json:"is_api_error_message"`
+	Error    string          // of a synthetic message, and of system, api_retry
+	Told     json.RawMessage `json:"tool_use_result"`
+	APIError bool            `json:"is_api_error_message"`
 	claudeRetry
 	claudeTask
 	claudeResult
@@ -78,8 +79,20 @@ type claudeBlock struct {
 	ID        string
 	Name      string
 	Input     json.RawMessage
-	ToolUseID string `json:"tool_use_id"`
-	IsError   bool   `json:"is_error"`
+	ToolUseID string          `json:"tool_use_id"`
+	IsError   bool            `json:"is_error"`
+	Content   json.RawMessage // of a result
+}
+
+// resultText returns the text of a result.
+func (b claudeBlock) resultText() (text string) {
+	var c claudeContent
+	if c.UnmarshalJSON(b.Content) == nil {
+		for _, part := range c {
+			text += part.Text
+		}
+	}
+	return text
 }
 
 // claudeContent is the content of a message: a list of blocks, or a text.
@@ -114,6 +127,7 @@ type claudeDecoder struct {
 	stop string                // stop reason of the last message
 	open map[string]claudeOpen // work in the background, keyed by its id, or for some subagents by their call
 	held map[string]string     // ids of the work in the background, keyed by the call that continues as that
+	list *claudeTodos          // the todo list of the session
 	gone bool                  // the end was reported because the key was rejected
 }
 
@@ -126,7 +140,7 @@ func decodeClaude() Decoder {
 		if !jsonlines.Decode(line, &x) {
 			return
 		}
-		d.o = o
+		d.begin(o)
 		switch x.Type {
 		case "system":
 			d.system(&x)
@@ -150,6 +164,20 @@ func decodeClaude() Decoder {
 			d.subagent(x.Parent)
 		}
 	}
+}
+
+// begin continues with the todo list of the previous turn.
+func (d *claudeDecoder) begin(o *Output) {
+	if d.o = o; d.list != nil {
+		return
+	}
+	list, ok := o.memory.(*claudeTodos)
+	if !ok {
+		list = &claudeTodos{}
+		o.memory = list
+	}
+	list.calls = map[string]claudeBlock{}
+	d.list = list
 }
 
 // alive records that the model has answered. If the key was rejected before, it is
@@ -223,6 +251,9 @@ func (d *claudeDecoder) system(x *claudeLine) {
 }
 
 func (d *claudeDecoder) assistant(x *claudeLine) {
+	for _, b := range x.Message.Content {
+		d.list.called(b)
+	}
 	switch {
 	case x.Parent != "":
 		return
@@ -264,6 +295,9 @@ func (d *claudeDecoder) block(b claudeBlock) {
 
 func (d *claudeDecoder) user(x *claudeLine) {
 	for _, b := range x.Message.Content {
+		if b.Type == "tool_result" && d.list.answered(b, x.Told) {
+			d.o.Todos(d.list.todos())
+		}
 		if _, goesOn := d.held[b.ToolUseID]; x.Parent == "" && b.Type == "tool_result" && !goesOn {
 			d.o.Tool(b.ToolUseID, "", toolState(word(b.IsError), true))
 		}

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/bgagent/bgagent"
@@ -15,8 +16,9 @@ type geminiLine struct {
 	Role      string
 	Content   string
 	Delta     bool
-	ToolName  string `json:"tool_name"`
-	ToolID    string `json:"tool_id"`
+	ToolName  string          `json:"tool_name"`
+	ToolID    string          `json:"tool_id"`
+	Input     json.RawMessage `json:"parameters"`
 	Status    string
 	Severity  string
 	Message   string
@@ -48,6 +50,9 @@ func decodeGemini() Decoder {
 				o.Message(x.Content)
 			}
 		case "tool_use":
+			if x.ToolName == "write_todos" {
+				tellTodos(x.Input, o)
+			}
 			o.Tool(x.ToolID, x.ToolName, bgagent.ToolRunning)
 		case "tool_result":
 			o.Tool(x.ToolID, "", toolState(x.Status, true))

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 
@@ -89,26 +90,18 @@ func decodeOpencode() Decoder {
 	}
 }
 
-// tellTodos reports the list in the input of a todo tool, in the format that opencode
-// and claude share.
+// tellTodos reports the list in the input of a todo tool. Opencode, gemini and older
+// versions of claude share its format, except for one name.
 func tellTodos(input json.RawMessage, o *Output) {
 	var x struct {
-		Todos []struct{ Content, Status string }
+		Todos []struct{ Content, Description, Status string }
 	}
 	if !jsonlines.Decode(input, &x) {
 		return
 	}
 	list := make([]bgagent.Todo, len(x.Todos))
 	for i, t := range x.Todos {
-		list[i].Text = t.Content
-		switch t.Status {
-		case "in_progress":
-			list[i].State = bgagent.TodoInProgress
-		case "completed":
-			list[i].State = bgagent.TodoCompleted
-		case "cancelled":
-			list[i].State = bgagent.TodoCancelled
-		}
+		list[i] = bgagent.Todo{Text: cmp.Or(t.Content, t.Description), State: todoState(t.Status)}
 	}
 	o.Todos(list)
 }

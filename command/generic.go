@@ -95,9 +95,11 @@ func DecodeLines() Decoder {
 	}
 }
 
+// todoState reads the name of a state, however its words are joined.
 func todoState(word string) bgagent.TodoState {
+	word = strings.NewReplacer("_", " ", "-", " ").Replace(word)
 	for s := bgagent.TodoPending; s <= bgagent.TodoCancelled; s++ {
-		if s.String() == word {
+		if strings.EqualFold(s.String(), word) {
 			return s
 		}
 	}

@@ -24,6 +24,7 @@ type Output struct {
 	r      *bgagent.Reporter
 	turn   int           // number of the turn in the session, counted from 1
 	before bgagent.Usage // usage of the session before the turn
+	memory any           // what the decoder alone keeps for the next turn of the session
 
 	mu      sync.Mutex
 	cleaner jsonlines.Cleaner // cleans the current message

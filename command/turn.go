@@ -97,6 +97,9 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 		before = s.used
 	}
 	t.out = newOutput(r, s.turns, before)
+	if t.own != "" {
+		t.out.memory = s.memory
+	}
 	s.talk.begin(p.Text, t.out)
 	s.run = t
 	c.running.Add(1)
@@ -123,6 +126,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	if said.totaled {
 		s.used = said.total
 	}
+	s.memory = t.out.memory
 	if s.answered = s.answered || said.text != "" || len(said.tools) > 0; s.answered {
 		s.unanswered = ""
 	} else {

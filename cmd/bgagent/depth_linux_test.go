@@ -1,0 +1,81 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/require"
+)
+
+// delegating is a place with an agent that starts a bgagent of its own by the line
+// of a shell, and an inner task that needs nothing.
+func delegating(t *testing.T, line string) *place {
+	p := newPlace(t)
+	p.write("inner.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
+	p.write("inner-tasks.jsonc", `[{"agent": "wait", "prompt": "1 ms"}]`)
+	p.write("inner.sh", "#!/bin/sh\ncd "+p.project+"\nHOME="+filepath.Join(p.project, "../..")+" "+binary+" -c inner.jsonc run inner-tasks.jsonc -o inner-out >inner-said 2>&1\necho $? >inner-code\n")
+	p.write("agent.sh", "#!/bin/sh\ncat >/dev/null\n"+line+"\necho done\n")
+	p.write(".bgagent.jsonc", `{"agents": {"a": {"kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"]}}}`)
+	p.write("tasks.jsonc", `[{"agent": "a", "prompt": "x"}]`)
+	return p
+}
+
+// innerCode waits for the inner bgagent, and returns how it has ended.
+func (p *place) innerCode() int {
+	p.t.Helper()
+	p.awaitFile("inner-code")
+	b, err := os.ReadFile(filepath.Join(p.project, "inner-code"))
+	require.NoError(p.t, err)
+	code, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	require.NoError(p.t, err)
+	return code
+}
+
+func TestADepthIsKnownWithoutTheVariableAndTheDocumentsSayWhoEscapes(t *testing.T) {
+	for name, line := range map[string]string{
+		"as it is":                    "./inner.sh",
+		"without the variable":        "env -u BGAGENT_DEPTH ./inner.sh",
+		"with an empty environment":   "env -i PATH=/usr/bin:/bin ./inner.sh",
+		"in a session of its own":     "setsid -w env -i PATH=/usr/bin:/bin ./inner.sh",
+		"several programs further in": "env -i PATH=/usr/bin:/bin sh -c 'sh -c \"./inner.sh; true\"; true'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := delegating(t, line)
+			got := p.run("run", "tasks.jsonc", "-o", "out")
+			require.Equal(t, 0, got.code, got.stderr)
+			require.Equal(t, 2, p.innerCode())
+			said, err := os.ReadFile(filepath.Join(p.project, "inner-said"))
+			require.NoError(t, err)
+			require.Contains(t, string(said), "starting at depth 1 (BGAGENT_DEPTH): tasks may not delegate any further")
+		})
+	}
+	// Nothing leads from a program back to the turn that has started it when all
+	// programs between them have ended, and their variables are gone.
+	p := delegating(t, "(setsid env -i PATH=/usr/bin:/bin sh -c '(while kill -0 $$; do :; done; ./inner.sh) &') </dev/null >/dev/null 2>&1\nwhile ! [ -e inner-code ]; do sleep 0.1; done")
+	got := p.run("run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Equal(t, 0, p.innerCode())
+	text, err := os.ReadFile("../../docs/program.md")
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(strings.Fields(string(text)), " "), "This bounds well-behaved programs only: a detached program with a cleared environment begins at the top again.")
+}
+
+func TestACallerIsKnownByItsTokenWhateverItsEnvironmentSays(t *testing.T) {
+	p := withProgram(t, obedient)
+	p.write(".bgagent.jsonc", `{"background_task": {"maxTasksPerRoot": 2}, "agents": {"program": {"kind": "command", "preset": "generic", "command": ["`+p.project+`/agent.sh"]}}}`)
+	const token = "alices-token-0123456789"
+	p.env = append(p.env, "ALICE="+token)
+	url, _ := startServe(t, p, "--token", "alice=ALICE")
+	launch := func() string {
+		cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: withToken(token)}, DisableStandaloneSSE: true}) // each is another process to the server, with whatever environment
+		return callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "program", "prompt": "x"})
+	}
+	require.Regexp(t, idIn, launch())
+	require.Regexp(t, idIn, launch())
+	require.Contains(t, launch(), "too many are pending or running")
+}
