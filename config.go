@@ -59,14 +59,14 @@ const (
 	titleMax            = 200                            // bytes of a description
 	reasonBytes         = 1000                           // bytes of a reason: the end of a program's standard error has room
 
-	// durationMax stands for every longer duration, so that none that is added
-	// to a time overflows: math.MaxInt64 is how programs write "never".
+	// durationMax replaces every longer duration, because programs write
+	// math.MaxInt64 for "never", and adding that to a time would overflow.
 	durationMax = 50 * 365 * 24 * time.Hour
 )
 
 // Wake says when a root session is told of ends. A batch is what the session has
-// launched since it last had no task that was live: what is launched while others
-// are live joins them.
+// launched since it last had no live task. A task that is launched while others
+// are live joins their batch.
 type Wake uint8
 
 // The ways of waking a root session. They do not concern a task that waits for
@@ -130,8 +130,9 @@ type Limits struct {
 
 // Config configures a [BackgroundManager]. The zero value works. New copies it;
 // durations of 0 mean the default, [Disabled] means never or no wait where that
-// makes sense. A default follows a duration that is set where the two could not
-// work together: HostUnreachable is at least three times the PollInterval.
+// makes sense. If a duration that you set and the default of another one could not
+// work together, the default gives way: HostUnreachable is then at least three
+// times the PollInterval.
 type Config struct {
 	// Limits are the limits of the manager's own ConcurrencyManager.
 	Limits Limits

@@ -28,7 +28,7 @@ const maxConfigFile = 1 << 20
 //
 // A file is JSON with comments and trailing commas. Everything but its section
 // background_task, at the top or under "[opencode]", belongs to others and is not
-// looked at; the one under "[opencode]" lies over that at the top. In the section an
+// looked at. If both exist, the keys under "[opencode]" win. In the section an
 // absent key means the default, null takes back what an earlier file says, and 0
 // switches off, where that makes sense. Keys that end in Ms are milliseconds:
 //
@@ -101,8 +101,8 @@ func (o Origin) String() string {
 	return fmt.Sprintf("%s:%d:%d", o.File, o.Line, o.Column)
 }
 
-// IgnoredKey is a key that is read past without an error, although whoever wrote
-// it may believe that it does something.
+// IgnoredKey is a key that has no effect and causes no error, although whoever
+// wrote it may believe that it does something.
 type IgnoredKey struct {
 	Key    string // as in background_task.maxToolCalls; empty for a file that has no section for us
 	Reason string // what to use instead, without a full stop

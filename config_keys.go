@@ -310,10 +310,11 @@ func nearestKey(name string) string {
 	return best
 }
 
-// mistyped returns the key of ours that name is but for a slip of the keyboard, or
-// "": one character too many, missing or wrong, two exchanged, or another way to
-// write the words. It is an error, since a limit would be lost with it; a key
-// further off may be one that a newer host has, and is only reported.
+// mistyped returns the key of ours that name is meant to be, or "". It must differ
+// from that key by one slip: a character too many, missing or wrong, two exchanged,
+// or another way to write the words. Such a name is an error, because a limit would
+// be lost with it. A name further off may be the key of a newer host and is only
+// reported.
 func mistyped(name string) string {
 	name = plainKey(name)
 	for _, s := range spellings() {
@@ -324,7 +325,7 @@ func mistyped(name string) string {
 	return ""
 }
 
-// exchanged reports whether a is b but for two neighbours that changed places.
+// exchanged reports whether a is b with two neighbours exchanged.
 func exchanged(a, b string) bool {
 	if len(a) != len(b) {
 		return false

@@ -32,11 +32,11 @@ var timeLimits = [...]struct {
 	field   string                       // of Config
 	of      func(*Config) *time.Duration // the field
 	def     time.Duration                // what 0 means
-	off     string                       // what Disabled means, to be read after "0 for"; empty where it is refused
+	off     string                       // what Disabled means, as the words after "0 for"; empty if Disabled is refused
 	key     string                       // of the file, in milliseconds
 	alias   string                       // the host's own key for the same thing, where it has another one
 	about   string                       // what it is, in the documentation
-	decides string                       // how the reason of an end speaks of it; empty where it ends nothing
+	decides string                       // for a limit that ends something: the words after "decides" in the reason
 }{
 	limitNoticeWindow: {field: "NoticeWindow", of: func(c *Config) *time.Duration { return &c.NoticeWindow },
 		def: DefaultNoticeWindow, off: "no wait", key: "noticeWindowMs",
