@@ -44,7 +44,7 @@ func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 
 // constants returns the constants of a type in the order of their numbers, each
 // with the last comment that stands on a line of its own before it.
-func constants(fset *token.FileSet, file *ast.File, typ string) (names, groups []string) {
+func constants(file *ast.File, typ string) (names, groups []string) {
 	for _, d := range file.Decls {
 		decl, ok := d.(*ast.GenDecl)
 		if !ok || decl.Tok != token.CONST || len(decl.Specs) == 0 {
@@ -67,8 +67,8 @@ func constants(fset *token.FileSet, file *ast.File, typ string) (names, groups [
 }
 
 // wrongCauses says which causes the table does not agree with.
-func wrongCauses(fset *token.FileSet, file *ast.File) (wrong []string) {
-	names, groups := constants(fset, file, "Cause")
+func wrongCauses(file *ast.File) (wrong []string) {
+	names, groups := constants(file, "Cause")
 	for i, name := range names[1:] {
 		c := Cause(i + 1)
 		switch {
@@ -88,12 +88,12 @@ var statusGroups = map[Status]string{Completed: "Completed", Cancelled: "Cancell
 
 func TestEveryCauseHasWordsAndTheStatusOfItsGroup(t *testing.T) {
 	fset, files := sources(t)
-	names, _ := constants(fset, files["task.go"], "Cause")
+	names, _ := constants(files["task.go"], "Cause")
 	require.Len(t, causes, len(names))
-	require.Empty(t, wrongCauses(fset, files["task.go"]))
+	require.Empty(t, wrongCauses(files["task.go"]))
 
 	block := "const (\n\tCauseNone Cause = iota\n\n\t// Completed.\n\tCauseTurnEnded\n\tCauseIdle\n\tCauseStable\n\tCauseCaller\n" + strings.Repeat("\tX\n", len(causes)) + ")\n"
-	found := strings.Join(wrongCauses(fset, parsed(t, fset, block)), "\n")
+	found := strings.Join(wrongCauses(parsed(t, fset, block)), "\n")
 	require.Contains(t, found, `CauseCaller stands among the constants of "Completed", but its row in causes says "Cancelled"`)
 	require.Contains(t, found, "X has no row in causes")
 }
@@ -169,8 +169,8 @@ func missingCases(fset *token.FileSet, file *ast.File, names []string) (missing 
 
 func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 	fset, files := sources(t)
-	waits, _ := constants(fset, files["state_park.go"], "parking")
-	limits, _ := constants(fset, files["state_time.go"], "attemptLimit")
+	waits, _ := constants(files["state_park.go"], "parking")
+	limits, _ := constants(files["state_time.go"], "attemptLimit")
 	require.Equal(t, "attemptLimits", limits[len(limits)-1], "the number of limits comes last")
 	for _, of := range []struct {
 		names []string

@@ -36,7 +36,7 @@ var timeLimits = [...]struct {
 	key     string                       // key in the file, in milliseconds
 	alias   string                       // the host's key for the same limit, if it has another name
 	about   string                       // its meaning, for the documentation
-	decides string                       // what it decides, in the reason of an end; empty if it ends nothing
+	decides string                       // the words after "decides" in the reason of an end; empty if it ends nothing
 }{
 	limitNoticeWindow: {field: "NoticeWindow", of: func(c *Config) *time.Duration { return &c.NoticeWindow },
 		def: DefaultNoticeWindow, off: "no wait", key: "noticeWindowMs",

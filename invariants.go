@@ -103,6 +103,7 @@ func (c *checker) task(t *task) {
 			c.inStopTime++
 		}
 	}
+	c.alarm(t, a)
 	holds, waits := st.slots.Holds(&t.wait), st.slots.Waits(&t.wait)
 	c.expect(!t.is(flagSlot) || holds, "task %s thinks that it has a slot", t.id())
 	switch {
@@ -131,6 +132,16 @@ func (c *checker) task(t *task) {
 		d := t.up.owed[t.debt]
 		c.expect(t.notice == NoticeOwed && d.t == t && d.no == t.no, "debt of task %s points elsewhere", t.id())
 	}
+}
+
+// alarm checks that the attempt's alarm stands for its earliest time limit. Between the decision to
+// make a host call and the call, none has to stand: beginCall sets it.
+func (c *checker) alarm(t *task, a *attempt) {
+	if a == nil || !a.ended && !a.live() || a.stage != stageNone && !a.inCall && a.heldAt == 0 {
+		return
+	}
+	at, al := c.st.earliest(a), &a.alarm
+	c.expect(at == 0 || al.index > 0 && al.at <= max(at, c.st.now+1), "a time limit of task %s passes at %d without an alarm: call setDeadline where its clock starts", t.id(), at)
 }
 
 // expiry checks one of the two lines of tasks that can be evicted.

@@ -107,6 +107,8 @@ var planted = map[string]struct {
 	"a link":               {"is linked wrongly", func(x scene) func() { return plant(&x.read.fin.prev, x.owed) }},
 	"a text that is kept":  {"is passed over", func(x scene) func() { return plant(&x.st.keep.settled.text, nil) }},
 
+	"a limit without alarm": {"passes at 1 without an alarm", func(x scene) func() { return plant(&x.running.run.callEnd, 1) }},
+
 	"a deadline's place": {"alarm 0 has index 9", func(x scene) func() { return plant(&x.st.deadlines.attempts[0].alarm.index, 9) }},
 	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},
 }

@@ -50,8 +50,9 @@ import (
 //     for it. It has ended when Close returns, or the error of Close names its kind. Two do not: the
 //     timer's tick, for which Close waits, and the functions that a host, or package context for it,
 //     registers with the AfterFunc of a turn's context.
-//  15. A client has at most one sweep at a time. Nothing periodic runs unless a turn or a stopping session
-//     is followed or a busy parent is owed a notice. One timer stands for all deadlines.
+//  15. A client has at most one sweep at a time. Sweeps repeat only while a turn or a stopping session is
+//     followed, or while a busy parent is owed a notice. Nothing else is periodic. One timer stands for
+//     all deadlines, and the alarm of an attempt for the earliest of its time limits.
 //  16. The update that begins Close ends every live task: parked and stopping attempts start no further
 //     turn, and delivery ends. No attempt, turn or notice starts afterwards.
 
@@ -245,7 +246,10 @@ func (m *BackgroundManager) expect(fx *effects) {
 		m.running[goWorker].Add(1)
 	}
 	if r := fx.rare; r != nil {
-		m.running[goAbort].Add(int64(len(r.now.aborts) + len(r.now.strays)))
+		m.running[goAbort].Add(int64(len(r.now.aborts)))
+		for s := r.now.strays; s != nil; s = s.next {
+			m.running[goAbort].Add(1)
+		}
 		m.running[goNotify].Add(int64(len(r.after.deliver)))
 		m.running[goPoll].Add(int64(len(r.after.poll) + len(r.after.readers) + len(r.after.looks)))
 		if r.after.writeLog {
@@ -278,7 +282,7 @@ func (m *BackgroundManager) releaseNow(fx *effects) {
 	for _, a := range rare.aborts {
 		m.begin(goAbort, func() { m.abort(a) })
 	}
-	for _, s := range rare.strays {
+	for s := rare.strays; s != nil; s = s.next {
 		m.begin(goAbort, func() { m.abortOnce(s.a, s.session) })
 	}
 	for _, cl := range rare.kicks {

@@ -27,8 +27,8 @@ type delivery struct {
 	busy   *client // the client whose sweeps watch for its idle, if it was busy; else nil
 	retry  int64   // earliest time of the next try
 	trying int64   // when delivery first became due and blocked; 0 if it is not blocked
-	fails  int     // looks in a row that did not tell its status
-	silent int     // how many of those got an answer without it
+	fails  int     // number of looks in a row that did not tell its status
+	silent int     // number of these that a client answered without mentioning the session
 }
 
 // forgetLooks resets the counts of looks that did not tell the status.

@@ -351,7 +351,7 @@ func (st *state) wantAbort(a *attempt) {
 func (st *state) wantAbortOnce(a *attempt, session string) {
 	a.aborts++
 	a.epoch++
-	st.rare().now.strays = append(st.rare().now.strays, stray{a, session})
+	st.rare().now.strays = &stray{a, session, st.rare().now.strays}
 }
 
 // nextAbort returns the session to abort now. If no Abort is wanted, it ends the stopper and

@@ -78,7 +78,7 @@ func (st *state) owe(t *task, now int64) {
 	if n.live == 0 { // the batch closes
 		if n.nOwed > 0 {
 			n.closed, n.members = append(n.closed, n.members...), nil
-			if more := len(n.closed) - maxMembers; more > maxMembers { // likewise many at once
+			if more := len(n.closed) - maxMembers; more > maxMembers { // again, drop many at once
 				n.omitted += more
 				n.closed = slices.Clone(n.closed[more:])
 			}

@@ -258,7 +258,7 @@ func (x *script) print() {
 	for _, a := range r.now.aborts {
 		x.printf("now: abort %s", of(a))
 	}
-	for _, s := range r.now.strays {
+	for s := r.now.strays; s != nil; s = s.next {
 		x.printf("now: abort %s", of(s.a))
 	}
 	for _, n := range r.after.deliver {

@@ -158,9 +158,9 @@ type attempt struct {
 	t     *task
 	no    int32
 	cl    *client
-	ctx   turnContext
-	rep   Reporter // of the first turn
-	alarm alarm    // rings at the earliest of its time limits
+	ctx   turnContext // for the host's side; the state only sets its values
+	rep   Reporter    // of the first turn
+	alarm alarm       // rings at the earliest of its time limits
 
 	stage   stage // the host call that is due or in flight
 	phase   Phase

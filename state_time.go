@@ -256,6 +256,9 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 	for l, end := a.limits(); l < end; l++ {
 		if t := st.limitEnd(l, a); t > 0 && t <= now {
 			st.applyLimit(l, a, now)
+			if t := st.limitEnd(l, a); t > 0 && t <= now && a.live() {
+				panic("bgagent: bug: a time limit that has passed runs on, so that the timer would never rest")
+			}
 			break
 		}
 	}

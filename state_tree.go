@@ -18,7 +18,7 @@ type node struct {
 	live    int     // number of its own pending and running tasks
 	account account // on a root: counts of the whole tree; otherwise zero
 	kids    int
-	slots   slots.Root // on a root: what shares turns fairly with other roots
+	slots   slots.Root // on a root: its place among the roots that share turns fairly
 	gone    bool       // the host said that the session no longer exists
 	lapsed  bool       // it belonged to a task whose record has expired
 

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The wall around the state: what its files may not know. What state causes must
-// leave by its effects alone, so that a store can hold them back until they are
+// The wall around the state: what its files may not know. Everything that an update
+// causes leaves as an effect, so that a store can hold it back until the update is
 // durable.
 
 // stateImports are the packages that the state's files may import.
