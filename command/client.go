@@ -45,8 +45,8 @@ type Config struct {
 	// Instance identifies this run of the host. Every process of every turn carries
 	// it in its environment as [InstanceVariable], so that what a killed host has left
 	// can be found and ended. It should be new at each start, such as a random text.
-	// It may have up to 128 letters, digits and the characters - _ . in it. Empty
-	// means that processes carry no such mark.
+	// It may contain letters, digits, and the characters - _ and ., at most 128 in all.
+	// Empty means that processes carry no such mark.
 	Instance string
 
 	// Grace is how long a program that must stop may take to exit before it is killed.
