@@ -33,7 +33,7 @@ type Config struct {
 
 	// Env says what the agent gets from the host's environment, besides what every
 	// program needs (PATH, HOME, locale, proxies, certificates …). NAME passes on
-	// the host's value, NAME* those of all names with that prefix, and NAME=value
+	// one variable, NAME* passes on all variables with that prefix, and NAME=value
 	// sets a value. Nothing else is passed on.
 	Env []string
 

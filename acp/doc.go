@@ -37,7 +37,7 @@
 // error wraps [bgagent.ErrNoSession] and says how the session was lost. A session
 // from an earlier run of the host is loaded in the same way.
 //
-// To stop a turn, the client tells the agent to cancel it, and repeats that. If the
+// To stop a turn, the client tells the agent to cancel it until the turn ends. If the
 // agent has not stopped after Config.CancelGrace, its whole process is ended, but
 // only once the other turns in that process are over. New turns go to a new process
 // meanwhile. So RunTurn returns only when nothing of the turn runs any more, and a
@@ -95,7 +95,7 @@
 //     not run it.
 //
 // Some agents, such as opencode, end their turn without a word after a refusal.
-// Others, such as Codex, report it as cancelled. Both turns have failed, and the
+// Others, such as Codex, report it as cancelled. Either turn has failed, and the
 // reason names what was refused.
 //
 // # What it cannot know

@@ -73,8 +73,8 @@ type Config struct {
 	// Printed gets what the programs print, unchanged and as it comes, for logs. Nothing
 	// is removed, neither keys nor escape sequences. task is the id of the task; stream
 	// is 1 for standard output and 2 for standard error. It is called from many
-	// goroutines at a time, but for one stream of a task in the order of the bytes. p is
-	// valid only during the call, and the program waits while the call lasts. Nil reports
+	// goroutines at a time; the calls for one stream of a task come in order. p is valid
+	// only during the call, and the program waits while the call lasts. Nil reports
 	// nothing.
 	Printed func(task string, stream int, p []byte)
 
@@ -318,8 +318,8 @@ func noSession(id string) error {
 	return fmt.Errorf("command: session %q: %w", id, bgagent.ErrNoSession)
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. The program's own files of the
-// session stay.
+// ForgetSession implements [bgagent.SessionForgetter]. It does not delete the program's
+// own files of the session.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -94,8 +94,8 @@ type Form struct {
 func (f Form) isZero() bool { return f.Args == nil && f.Prompt == nil && f.Stdin == nil }
 
 // maxArgument is the longest argument that Linux accepts: MAX_ARG_STRLEN minus the
-// terminating zero. Other systems only limit the sum of all arguments, and not to
-// less.
+// terminating zero. Other systems limit only the sum of all arguments, and that limit is
+// no smaller.
 const maxArgument = 128<<10 - 1
 
 // turnSpec has the values for the arguments of one turn.
