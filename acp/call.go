@@ -116,7 +116,7 @@ func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, in
 	return slices.Compact(paths)
 }
 
-// pathFields are the input fields in which agents name files to their tools.
+// pathFields are the input fields that name files in the tools of agents.
 var pathFields = []string{
 	"path", "filePath", "file_path", "filepath", "absolute_path", "abs_path", "dir_path", "notebook_path",
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",

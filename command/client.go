@@ -126,8 +126,8 @@ type session struct {
 	used  bgagent.Usage // usage of the whole session, as the program counts it
 	turns int
 	run   *turn
-	// The prompts of a session in which the agent has not said or done anything
-	// yet; see Program.ForgetsUnanswered.
+	// The prompts of the session, until its agent has said or done anything. See
+	// Program.ForgetsUnanswered.
 	unanswered string
 	answered   bool
 }

@@ -69,8 +69,8 @@ type Program struct {
 	// with one of them, because a task is no such command.
 	Commands string
 
-	// ForgetsUnanswered says that the program loses a session in which its agent has not
-	// said or done anything. The next turn then begins a new session, with the earlier
+	// ForgetsUnanswered says that the program loses a session if its agent has not said
+	// or done anything in it. The next turn then begins a new session, with the earlier
 	// prompts in front of its own.
 	ForgetsUnanswered bool
 }
