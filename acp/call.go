@@ -25,8 +25,8 @@ type toolCall struct {
 	unclear bool // some of its paths or input are not kept
 }
 
-// keep stores the news in the call. room is how many bytes all calls of the turn may
-// still take. keep returns by how many bytes the call has grown.
+// keep stores the news in the call, which may grow by at most room bytes. It returns by
+// how many bytes the call has grown.
 func (call *toolCall) keep(n callNews, room int) (grown int) {
 	before := call.kept
 	for _, p := range n.paths {
@@ -116,14 +116,14 @@ func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, in
 	return slices.Compact(paths)
 }
 
-// pathFields are the input fields in which agents name files to their tools.
+// pathFields are the input fields that name files in the tools of agents.
 var pathFields = []string{
 	"path", "filePath", "file_path", "filepath", "absolute_path", "abs_path", "dir_path", "notebook_path",
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
 }
 
-// called applies news about a tool call. An update or a question may be the first
-// that is heard of the call.
+// called applies news about a tool call. The first news of a call may also be an update
+// or a question.
 func (s *session) called(t *turn, n callNews) []report {
 	if n.id == "" {
 		return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// drainTime is how long a program's output is still read after its end. It only
-// passes in full if some process keeps the output open.
+// drainTime is how long a program's output is still read after its end. It passes in
+// full only if some process keeps the output open.
 const drainTime = time.Second
 
 // baseEnv names the variables of the host's environment that every program gets:

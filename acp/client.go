@@ -26,10 +26,10 @@ type Client struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup         // every goroutine, and every turn
-	told   atomic.Pointer[string] // what the agent calls itself
+	told   atomic.Pointer[string] // name that the agent has reported, quoted
 
-	// mu guards the fields below and those elsewhere that say so. While it is held,
-	// nothing calls out and nothing waits.
+	// mu guards the fields below and those elsewhere that say so. While it is held, no
+	// function of the host is called and nothing waits.
 	mu       sync.Mutex
 	closed   bool
 	proc     *process // where new sessions go; nil if no process takes any
@@ -49,7 +49,7 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 )
 
-// errClosed is why everything ends once the client has been closed.
+// errClosed is the reason of every end after Close.
 var errClosed = errors.New("the client has been closed")
 
 // New returns a client for the agent. It starts nothing: the program starts with the

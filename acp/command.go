@@ -13,7 +13,7 @@ type shellCommand struct {
 	whole string // the command with that shell
 }
 
-// commandFields are the input fields in which agents give commands to their tools.
+// commandFields are the input fields that hold commands in the tools of agents.
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (

@@ -27,13 +27,13 @@ type Config struct {
 	// without a shell and is looked up in the host's PATH.
 	Command []string
 
-	// Dir is where the program runs, and the working directory of sessions that
-	// have none of their own. Empty means the host's working directory.
+	// Dir is the working directory of the program, and of sessions that have none of
+	// their own. Empty means the host's working directory.
 	Dir string
 
 	// Env says what the agent gets from the host's environment, besides what every
 	// program needs (PATH, HOME, locale, proxies, certificates …). NAME passes on
-	// the host's value, NAME* those of all names with that prefix, and NAME=value
+	// one variable, NAME* passes on all variables with that prefix, and NAME=value
 	// sets a value. Nothing else is passed on.
 	Env []string
 
@@ -72,8 +72,8 @@ type Config struct {
 	// Instance identifies this run of the host. Every process of the agent carries
 	// it in its environment as BGAGENT_INSTANCE, so that what a killed host has left
 	// can be found and ended. It should be new at each start, such as a random text.
-	// It may have up to 128 letters, digits and the characters - _ . in it. Empty
-	// means that processes carry no such mark.
+	// It may contain letters, digits, and the characters - _ and ., at most 128 in all.
+	// Empty means that processes carry no such mark.
 	Instance string
 
 	// StartTimeout is how long the agent may take to start, and to create or load

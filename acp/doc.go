@@ -37,7 +37,7 @@
 // error wraps [bgagent.ErrNoSession] and says how the session was lost. A session
 // from an earlier run of the host is loaded in the same way.
 //
-// To stop a turn, the client tells the agent to cancel it, and repeats that. If the
+// To stop a turn, the client tells the agent to cancel it until the turn ends. If the
 // agent has not stopped after Config.CancelGrace, its whole process is ended, but
 // only once the other turns in that process are over. New turns go to a new process
 // meanwhile. So RunTurn returns only when nothing of the turn runs any more, and a
@@ -54,8 +54,8 @@
 // Programs and commands in terminals run in sessions of their own, without a
 // controlling terminal. Opening /dev/tty fails, and Ctrl-C reaches them only
 // through the host. They run as the host's user and can read what that user can
-// read. On Linux that includes the environment and the memory of the host, so keep
-// secrets out of both that an agent must not have.
+// read. On Linux that includes the environment and the memory of the host. Keep
+// secrets that an agent must not have out of both.
 //
 // If the host itself is killed, it ends nothing. Its agents find their input
 // closed; opencode and gemini exit then if they are idle. A command in a terminal
@@ -64,9 +64,9 @@
 //
 // # What the agent may do
 //
-// An agent asks its client for permission, files and terminals as far as it
-// chooses to. Nothing keeps a program from using the file system by itself, so put
-// one that you do not trust into a sandbox. The host decides the answers:
+// An agent can ask its client for permission, files and terminals, but nothing keeps
+// a program from using the file system without asking. Put a program that you do not
+// trust into a sandbox. The host answers the agent's requests:
 //
 //   - Permission: the rules of the session ([bgagent.Permission]) decide first, then
 //     Config.Permit. What neither allows is refused with a reason, so no question stays
@@ -95,7 +95,7 @@
 //     not run it.
 //
 // Some agents, such as opencode, end their turn without a word after a refusal.
-// Others, such as Codex, report it as cancelled. Both turns have failed, and the
+// Others, such as Codex, report it as cancelled. Either turn has failed, and the
 // reason names what was refused.
 //
 // # What it cannot know
@@ -106,8 +106,8 @@
 //     else prompts is busy.
 //   - It has no prompt without an answer and cannot recognize a repeated prompt, so
 //     the client is no [bgagent.Notifier].
-//   - It has no system text. The client puts that in front of the first prompt, and
-//     of a later one if it has changed.
+//   - It has no system text. The client puts that in front of the first prompt, and in
+//     front of the next one after it has changed.
 //   - It has no way to say that a prompt is only a prompt. Agents take a prompt that
 //     begins with a slash for a command, such as /compact, and gemini one that
 //     begins with a dollar sign. The client puts the line "The task:" in front of

@@ -156,7 +156,7 @@ func overwrite(root *os.Root, name, text string) error {
 	return err
 }
 
-// refusedFile adds to the error what was refused, and records the refusal.
+// refusedFile adds the refused operation to the error, and records the refusal.
 func (c *Client) refusedFile(t *turn, doing, path string, err error) error {
 	if err == nil {
 		return nil

@@ -197,7 +197,7 @@ func (h *conversation) used(t bgagent.MessageTool) {
 	h.trim()
 }
 
-// use adds what the last message has cost.
+// use adds to the usage of the last message.
 func (h *conversation) use(u bgagent.Usage) {
 	if m := h.last(); m != nil {
 		m.Usage.InputTokens += u.InputTokens

@@ -9,11 +9,11 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// askingModes are known names of modes in which agents ask before they act, the best
+// askingModes are known names of modes that make agents ask before they act, the best
 // first.
 var askingModes = []string{"default", "ask", "manual", "read-only"}
 
-// freeModes are parts of the names of modes in which agents do some or all things
+// freeModes are parts of the names of modes that let agents do some or all things
 // without asking.
 var freeModes = []string{"bypass", "yolo", "auto", "full", "accept", "dontask", "danger"}
 

@@ -317,7 +317,7 @@ func thereAre(names []string) string {
 	return "there are: " + strings.Join(names, ", ")
 }
 
-// during adds to the error which request failed.
+// during adds the failed request to the error.
 func during(request string, err error) error {
 	var re *sdk.RequestError
 	switch {
@@ -329,8 +329,8 @@ func during(request string, err error) error {
 	return err
 }
 
-// failed explains why a request of a start or of creating a session failed. If the
-// process has ended meanwhile, it returns the reason for that.
+// failed explains the error of a request that starts the agent or sets up a session. If
+// the process has ended meanwhile, it returns the reason for that.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):

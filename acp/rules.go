@@ -24,9 +24,9 @@ type subject struct {
 	real    string   // the same with links resolved
 }
 
-// accessOf returns the kind of access that a tool call is, by the name and the kind of
-// the tool. The name may be a title that a model has written. So a name in the
-// vocabulary can narrow a kind down, but never replaces one.
+// accessOf returns the access of a tool call, by the name and the kind of the tool. The
+// name may be a title that a model has written. So a name in the vocabulary can narrow
+// a kind down, but never replaces one.
 func accessOf(name, kind string) permission.Access {
 	a := permission.Access{Names: []string{name}}
 	if kind != name {

@@ -110,7 +110,7 @@ func TestARuleForSomeDoesNotAllowTheUnknown(t *testing.T) {
 	}
 }
 
-// asker returns a turn without a process, in which the test itself asks the questions.
+// asker returns a turn without a process. The test itself asks the questions.
 func asker(t *testing.T, rules ...bgagent.Permission) (c *Client, turn *turn) {
 	c, err := New(Config{Command: []string{"x"}, Dir: "/w"})
 	require.NoError(t, err)

@@ -88,8 +88,8 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 	return sdk.CreateTerminalResponse{TerminalId: id}, nil
 }
 
-// directoryInside returns the directory with its links resolved, and an error if it is
-// not in dir then.
+// directoryInside returns the directory cwd with its links resolved. It returns an error
+// if that is not in dir.
 func directoryInside(dir, cwd string) (string, error) {
 	if !filepath.IsAbs(cwd) {
 		cwd = filepath.Join(dir, cwd)

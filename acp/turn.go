@@ -47,7 +47,7 @@ type turn struct {
 	requests sync.WaitGroup // requests of the agent that are being answered
 
 	// Guarded by Client.mu.
-	noise    jsonlines.Noise // text that the process has printed meanwhile and that was no message
+	noise    jsonlines.Noise // text printed during the turn that was no message
 	over     bool            // nothing more is accepted from the agent
 	answered bool            // the prompt was answered; only late pieces are accepted
 	broken   bool            // the agent has reported that it has failed
@@ -81,7 +81,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	return end, err
 }
 
-// begin registers a turn. The caller must call wg.Done after it.
+// begin registers a turn. The caller must call wg.Done after the turn.
 func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (*turn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,8 +196,8 @@ func (c *Client) enter(t *turn, p *process) bool {
 	return true
 }
 
-// leave removes a turn from its process. It returns the text that the process has
-// printed meanwhile and that was no message.
+// leave removes a turn from its process. It returns the text printed during the turn
+// that was no message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)

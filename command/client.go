@@ -45,8 +45,8 @@ type Config struct {
 	// Instance identifies this run of the host. Every process of every turn carries
 	// it in its environment as [InstanceVariable], so that what a killed host has left
 	// can be found and ended. It should be new at each start, such as a random text.
-	// It may have up to 128 letters, digits and the characters - _ . in it. Empty
-	// means that processes carry no such mark.
+	// It may contain letters, digits, and the characters - _ and ., at most 128 in all.
+	// Empty means that processes carry no such mark.
 	Instance string
 
 	// Grace is how long a program that must stop may take to exit before it is killed.
@@ -73,8 +73,8 @@ type Config struct {
 	// Printed gets what the programs print, unchanged and as it comes, for logs. Nothing
 	// is removed, neither keys nor escape sequences. task is the id of the task; stream
 	// is 1 for standard output and 2 for standard error. It is called from many
-	// goroutines at a time, but for one stream of a task in the order of the bytes. p is
-	// valid only during the call, and the program waits while the call lasts. Nil reports
+	// goroutines at a time; the calls for one stream of a task come in order. p is valid
+	// only during the call, and the program waits while the call lasts. Nil reports
 	// nothing.
 	Printed func(task string, stream int, p []byte)
 
@@ -128,8 +128,8 @@ type session struct {
 	run   *turn
 	// What the decoder keeps from one turn to the next.
 	memory any
-	// The prompts of a session in which the agent has not said or done anything
-	// yet; see Program.ForgetsUnanswered.
+	// The prompts of the session, until its agent has said or done anything. See
+	// Program.ForgetsUnanswered.
 	unanswered string
 	answered   bool
 }
@@ -320,8 +320,8 @@ func noSession(id string) error {
 	return fmt.Errorf("command: session %q: %w", id, bgagent.ErrNoSession)
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. The program's own files of the
-// session stay.
+// ForgetSession implements [bgagent.SessionForgetter]. It does not delete the program's
+// own files of the session.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 // allowed, workspace-write; otherwise the user's configuration decides. If commands are
 // denied, there is no shell tool. If the web is denied, there is no web search, and the
 // sandbox keeps commands from the network. If agents of its own are denied, codex starts
-// none. Codex cannot be kept from anything else, and it knows no patterns. It may not
-// report the commands that it runs in a sandbox.
+// none. Codex cannot be kept from anything else, and it knows no patterns. It does not
+// always report the commands that it runs in a sandbox.
 //
 // Codex keeps its threads under CODEX_HOME and continues them from any directory. It
 // reports the tokens of a whole thread; the client subtracts those of earlier turns.

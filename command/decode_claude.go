@@ -126,7 +126,7 @@ type claudeDecoder struct {
 	o    *Output
 	stop string                // stop reason of the last message
 	open map[string]claudeOpen // work in the background, keyed by its id, or for some subagents by their call
-	held map[string]string     // ids of the work in the background, keyed by the call that continues as that
+	held map[string]string     // ids of work in the background, keyed by the call that started it
 	list *claudeTodos          // the todo list of the session
 	gone bool                  // the end was reported because the key was rejected
 }

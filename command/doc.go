@@ -63,10 +63,9 @@
 //
 // A turn has succeeded only if the program says so: codex with turn.completed, gemini
 // and claude with a result, opencode with a step that finished for a reason other than
-// tool calls, and a program of plain text with exit code 0. A program that exits
-// without having said so was interrupted, whatever its exit code: gemini exits with 0
-// when a signal ends it. A program that another process killed by a signal was
-// interrupted, too.
+// tool calls, and a program of plain text with exit code 0. If a program exits without
+// having said so, the turn has failed. It counts as interrupted if a signal has ended
+// the program, or if the exit code is 0: gemini exits with 0 when a signal ends it.
 //
 // If a program reports the end and does not exit within [Config].Grace, it is stopped.
 // The reported end counts, unless the program has continued the turn meanwhile. Text
@@ -85,16 +84,16 @@
 // The tested programs run their tools in process groups of their own, which survive
 // when the program is killed. With opencode and gemini they survive even when it is
 // interrupted. On Linux, a turn therefore ends together with every process that is in
-// the program's session or has inherited the turn's [TurnVariable]. A process escapes if
-// it has left the session and has either lost the variable, overwritten its environment
-// (as programs that change their title do), or runs as another user, whose environment
-// the host may not read. If the turn fails, its error names the processes that were found
-// but could not be ended. On other Unix systems, only the program's own process group is
-// ended; on Windows, only the program itself, and at once.
+// the program's session or has inherited the turn's [TurnVariable]. A process that has
+// left the session escapes if it has lost the variable, has overwritten its environment
+// (as programs that change their title do), or runs as another user, so that the host
+// cannot read its environment. If the turn fails, its error names the processes that
+// were found but could not be ended. On other Unix systems, only the program's own
+// process group is ended; on Windows, only the program itself, and at once.
 //
 // A program runs as the host's user and can read what that user can read. On Linux that
-// includes the environment and the memory of the host, so keep secrets out of both that
-// an agent must not have.
+// includes the environment and the memory of the host. Keep secrets that an agent must
+// not have out of both.
 //
 // If the host itself is killed, its programs continue to the end of their turns. With
 // Config.Instance they can be found by [InstanceVariable]. A host that is process 1 of a

@@ -42,8 +42,8 @@ var defaultEnviron = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environ returns an environment: the host's variables that through lets through, then
-// the variables that are set. Later entries win.
+// environ returns an environment: the host's variables whose names through lists, then
+// the variables in set. Later entries win.
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {

@@ -45,7 +45,7 @@ var interruptedCodes = []int{129, 130, 137, 143}
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text}
-	if x.left != nil { // logged, because a turn that succeeds has no error to name it
+	if x.left != nil { // logged here, because a turn that succeeds returns no error
 		t.client.log(slog.LevelWarn, x.left.Error(), t.session)
 	}
 	if x.plain {

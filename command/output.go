@@ -32,7 +32,7 @@ type Output struct {
 	known   bool
 	session string
 	text    []byte // text of the current message
-	last    string // text of the last finished message that had any
+	last    string // text of the last finished message with text
 	lastErr string
 	closed  bool // the next text begins a new message
 	called  bool // a tool was called after the last text, so the manager begins a new message

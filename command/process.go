@@ -24,7 +24,7 @@ type process struct {
 }
 
 // drainTime is how long the pipes are still read after the program and everything that
-// it started have ended. It only passes in full if a process that was not found keeps
+// it started have ended. It passes in full only if a process that was not found keeps
 // them open.
 const drainTime = time.Second
 

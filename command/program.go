@@ -69,8 +69,8 @@ type Program struct {
 	// with one of them, because a task is no such command.
 	Commands string
 
-	// ForgetsUnanswered says that the program loses a session in which its agent has not
-	// said or done anything. The next turn then begins a new session, with the earlier
+	// ForgetsUnanswered says that the program loses a session if its agent has not said
+	// or done anything in it. The next turn then begins a new session, with the earlier
 	// prompts in front of its own.
 	ForgetsUnanswered bool
 }
@@ -94,8 +94,8 @@ type Form struct {
 func (f Form) isZero() bool { return f.Args == nil && f.Prompt == nil && f.Stdin == nil }
 
 // maxArgument is the longest argument that Linux accepts: MAX_ARG_STRLEN minus the
-// terminating zero. Other systems only limit the sum of all arguments, and not to
-// less.
+// terminating zero. Other systems limit only the sum of all arguments, and that limit is
+// no smaller.
 const maxArgument = 128<<10 - 1
 
 // turnSpec has the values for the arguments of one turn.

@@ -55,7 +55,7 @@ func isSetting(arg, key string, value bool) bool {
 	return value && name != "" && (name == key || strings.HasPrefix(name, key+".") || strings.HasPrefix(key, name+".") || strings.HasSuffix(key, "."+name))
 }
 
-// noRules refuses every rule that denies, for programs that cannot be told any rules.
+// noRules refuses every rule that denies or asks, for programs that know no rules.
 func noRules(program string) func([]bgagent.Permission) (args, env []string, err error) {
 	return func(rules []bgagent.Permission) (args, env []string, err error) {
 		return nil, nil, permission.Client{Name: program}.Check(rules)

@@ -11,8 +11,8 @@ import (
 // Access is something that an agent is about to do, as far as that is known.
 type Access struct {
 	Names []string // the agent's own names for the tool
-	Kinds []Kind   // kinds that the access is; a rule that allows it must cover all
-	Maybe []Kind   // kinds that it may also be; a rule that forbids one of them applies
+	Kinds []Kind   // its known kinds; a rule that allows it must cover all
+	Maybe []Kind   // its further possible kinds; a rule that forbids one of them applies
 }
 
 // Of returns the access of a tool by its name alone.
@@ -28,8 +28,8 @@ func Of(name string) Access {
 }
 
 // Named reports whether the name of a rule applies to the access. The caller checks
-// the pattern. A rule that forbids applies if it covers any kind that the access may
-// be. A rule that allows applies only if it covers all kinds that the access is.
+// the pattern. A rule that forbids applies if it covers any kind in Kinds or Maybe. A
+// rule that allows applies only if it covers every kind in Kinds.
 func (a Access) Named(r bgagent.Permission) bool {
 	if r.Name == "" {
 		return false

@@ -89,8 +89,8 @@ func (c Client) checkOthers(rules []bgagent.Permission) error {
 	return nil
 }
 
-// Cannot returns the error for a rule that cannot be enforced. what is what the agent
-// would have to be kept from.
+// Cannot returns the error for a rule that cannot be enforced. what names the thing that
+// the agent cannot be kept from.
 func (c Client) Cannot(what string, by bgagent.Permission) error {
 	rule := by.Name
 	if !ForAll(by) {
