@@ -70,7 +70,7 @@ var (
 	// the agent runtime cannot be reached and nothing was started, so that trying again is safe. A
 	// refused connection is such a case; an answer that got lost is not. The start is then held
 	// back instead of failed: one start of the client tries again and again while the others wait,
-	// for at most Config.HostUnreachable.
+	// for at most Config.HostUnreachable. [Task].Outage says so of a task.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 )
 

@@ -66,11 +66,15 @@ func (m *BackgroundManager) sweep(cl *client) {
 		return
 	}
 	answer, err := m.statuses(cl, ids)
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
 	m.update(func(st *state, now int64) {
 		for i := range list {
 			l := &list[i]
 			l.status, l.at = answer[l.session], now
-			if st.swept(l, now) {
+			if st.swept(l, why, now) {
 				st.readSoon(*l)
 			}
 		}
@@ -81,7 +85,7 @@ func (m *BackgroundManager) sweep(cl *client) {
 			}
 		}
 		if err != nil {
-			st.logText(logStatusesFailed, cl.name, err.Error())
+			st.logText(logStatusesFailed, cl.name, why)
 		}
 	})
 }
@@ -184,7 +188,7 @@ func (m *BackgroundManager) look(l looked) {
 			st.logText(logReadFailed, l.session, err.Error())
 		}
 		if o.answered {
-			a.sight.answered = now
+			st.heard(a, now)
 			st.status(a, l.status)
 		}
 		st.judge(a, o, now)

@@ -147,3 +147,76 @@ func TestARunnerThatCannotReachItsServerIsHeldBack(t *testing.T) {
 		}
 	})
 }
+
+// soFar returns the events that there are.
+func soFar(t *testing.T, events *bgagent.Subscription) (all []bgagent.Event) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	for {
+		e, err := events.Next(ctx)
+		if err != nil {
+			return all
+		}
+		all = append(all, e)
+	}
+}
+
+func TestATaskSaysSinceWhenAndWhyItsServerIsOutOfReach(t *testing.T) {
+	for name, away := range map[string]func(*server, error){
+		"while sessions are made": func(f *server, err error) { f.createErr = err },
+		"while prompts are sent":  func(f *server, err error) { f.startErr = err },
+		"while a turn runs":       func(f *server, err error) { f.statusErr = err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newServer().answers(20 * time.Second)
+				away(f, errRefused)
+				m := manage(t, f, bgagent.Config{})
+				_, events := m.Subscribe(100)
+				defer events.Close()
+				began := time.Now()
+				a, b := launch(t, m, "a"), launch(t, m, "b")
+				time.Sleep(10 * time.Second)
+				for _, id := range []string{a.ID, b.ID} {
+					o := get(t, m, id).Outage
+					require.NotNil(t, o)
+					require.WithinDuration(t, began, o.Since, time.Second)
+					require.Equal(t, o.Since.Add(bgagent.DefaultHostUnreachable), o.Until)
+					require.Contains(t, o.Reason, "connection refused")
+				}
+				told := map[string]int{}
+				for _, e := range soFar(t, events) {
+					if e.Task.Outage != nil {
+						told[e.Task.ID]++
+					}
+				}
+				require.Len(t, told, 2, "an event tells of it")
+				f.do(func() { away(f, nil) })
+				time.Sleep(6 * time.Second)
+				for _, id := range []string{a.ID, b.ID} {
+					require.Nil(t, get(t, m, id).Outage)
+				}
+				last := map[string]*bgagent.Outage{}
+				for _, e := range soFar(t, events) {
+					last[e.Task.ID] = e.Task.Outage
+				}
+				require.Equal(t, map[string]*bgagent.Outage{a.ID: nil, b.ID: nil}, last, "and of its end")
+				for _, task := range ended(t, m, a.ID, b.ID) {
+					require.Equal(t, bgagent.Completed, task.Status, task.Reason)
+					require.Nil(t, task.Outage)
+				}
+			})
+		})
+	}
+}
+
+func TestAnOutageThatIsNeverTooLongHasNoEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newServer().answers(time.Second)
+		f.createErr = errRefused
+		m := manage(t, f, bgagent.Config{HostUnreachable: bgagent.Disabled})
+		id := launch(t, m, "p").ID
+		time.Sleep(20 * time.Minute)
+		require.True(t, get(t, m, id).Outage.Until.IsZero())
+	})
+}

@@ -30,11 +30,14 @@ func TestNothingFromOutsideBeginsALineOfItsOwn(t *testing.T) {
 	w := defaultWording
 	running, failed := hostileTask(Running), hostileTask(Failed)
 	running.Prompt = ""
+	away := running
+	away.Outage = &Outage{Since: at, Until: at, Reason: hostile}
 	it := NoticeItem{ID: hostile, Task: hostile, Description: hostile, Agent: hostile, Status: Failed, Reason: hostile, Session: hostile}
 	texts := map[string]string{
 		"launched":  w.launched(hostileTask(Pending), false).with(""),
 		"goes on":   w.goesOn(hostileTask(Pending), false).with(""),
 		"status":    w.status(running, at).with(""),
+		"away":      w.status(away, at).with(""),
 		"error":     w.ended(failed, part{}, answerMax).with(""),
 		"list":      w.list(taskList{tasks: []Task{running, failed}, live: 1}, at, answerMax).with(""),
 		"cancelled": w.cancelled([]Task{running, failed}, answerMax).with(""),

@@ -142,6 +142,8 @@ func (b *text) progress(t Task, now time.Time) {
 		b.Row("Waits for", mdtext.Count(t.Waiting, "task", "tasks")+" of its own")
 	}
 	switch {
+	case t.Outage != nil:
+		b.Row("Out of reach", outOfReach(*t.Outage, now))
 	case p.Detail != "" && t.Phase == PhaseAsking:
 		b.Row("Asks", mdtext.OneLine(p.Detail, reasonMax))
 	case p.Detail != "":
@@ -169,6 +171,18 @@ func (b *text) progress(t Task, now time.Time) {
 		}
 		b.Row("Todos", fmt.Sprintf("%d of %d open", open, len(p.Todos)))
 	}
+}
+
+// outOfReach says since when the agent runtime is not reached, what follows from it, and why.
+func outOfReach(o Outage, now time.Time) string {
+	s := "its agent runtime has not been reached for " + mdtext.Span(now.Sub(o.Since))
+	if !o.Until.IsZero() {
+		s += "; if that goes on, the task fails in " + mdtext.Span(max(o.Until.Sub(now), 0))
+	}
+	if o.Reason != "" {
+		s += ": " + mdtext.OneLine(o.Reason, reasonMax)
+	}
+	return s
 }
 
 // part says which part of a result to show.

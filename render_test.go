@@ -106,6 +106,10 @@ func golden(w wording) map[string]string {
 	retrying := runningTask()
 	retrying.Phase, retrying.Progress.Detail = PhaseTurn, "retry 2: 529 overloaded"
 	put("status_retrying", w.status(retrying, at))
+	away := runningTask()
+	away.Phase, away.Progress.Detail = PhaseStarting, "dial tcp 127.0.0.1:4096: connection refused"
+	away.Outage = &Outage{Since: before(12 * time.Second), Until: at.Add(288 * time.Second), Reason: away.Progress.Detail}
+	put("status_out_of_reach", w.status(away, at))
 	waiting := runningTask()
 	waiting.Phase, waiting.Waiting = PhaseWaiting, 2
 	put("status_waiting", w.status(waiting, at))

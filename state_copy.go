@@ -46,6 +46,7 @@ func (st *state) snapshot(t *task) Task {
 		s.Started = st.wall(a.started)
 		if t.live() {
 			s.Progress = st.progress(&a.sight.prog, int(a.turn), a.activity)
+			s.Outage = st.outageOf(a)
 			s.Result, s.Partial = a.text, a.text != ""
 			if a.text == "" && a.sight.text != "" {
 				s.Result, s.Partial = a.sight.text, true

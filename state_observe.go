@@ -91,7 +91,7 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:
-		a.sight.answered = now
+		st.heard(a, now)
 		if s.State == SessionIdle && st.streamed(a, now) && !a.sight.looking && !a.inCall {
 			st.judge(a, observation{status: s, answered: true, read: true}, now)
 			return
@@ -99,7 +99,7 @@ func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 		a.sight.said = s.State
 		st.eventLook(a)
 	case SessionBusy, SessionRetrying, SessionAsking:
-		a.sight.answered = now
+		st.heard(a, now)
 		a.sight.said = SessionUnknown
 		st.status(a, s)
 		st.judge(a, observation{status: s, answered: true, read: st.streamed(a, now)}, now)

@@ -164,6 +164,45 @@ func (st *state) answers(cl *client, f hostFailure, now int64) {
 	}
 }
 
+// outageOf returns what the attempt's client cannot reach at the moment, or nil.
+func (st *state) outageOf(a *attempt) *Outage {
+	var o Outage
+	var since int64
+	switch {
+	case a.heldAt > 0:
+		since, o.Reason = a.heldAt, a.sight.prog.detail
+	case a.sight.lost && a.turnStart > 0:
+		since, o.Reason = a.sight.answered, a.sight.lostWhy
+	default:
+		return nil
+	}
+	o.Since = st.wall(since)
+	if d := st.cfg.HostUnreachable; d > 0 {
+		o.Until = st.wall(since + int64(d))
+	}
+	return &o
+}
+
+// heard notes that the client has told the status of the attempt's session.
+func (st *state) heard(a *attempt, now int64) {
+	a.sight.answered = now
+	if a.sight.lost {
+		a.sight.lost, a.sight.lostWhy = false, ""
+		st.emit(EventProgress, a.t)
+	}
+}
+
+// unheard notes that the client, when asked, has not told the status of the attempt's session. why
+// is its error.
+func (st *state) unheard(a *attempt, why string) {
+	why = mdtext.Joined(mdtext.Valid(why), titleMax)
+	if a.sight.lost && a.sight.lostWhy == why {
+		return
+	}
+	a.sight.lost, a.sight.lostWhy = true, why
+	st.emit(EventProgress, a.t)
+}
+
 // outageEnd returns when an attempt has been held for too long, or 0.
 func (st *state) outageEnd(a *attempt) int64 {
 	if a.heldAt == 0 || a.inCall || st.cfg.HostUnreachable <= 0 {

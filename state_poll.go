@@ -46,8 +46,9 @@ type looked struct {
 	said    SessionState // status carried by the event that requested the look
 }
 
-// swept applies one status of a sweep and reports whether to read the session.
-func (st *state) swept(l *looked, now int64) (read bool) {
+// swept applies one status of a sweep and reports whether to read the session. why is the error of
+// a sweep that has failed.
+func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
 		return false // older than the last prompt or abort
@@ -65,10 +66,11 @@ func (st *state) swept(l *looked, now int64) (read bool) {
 		a.sight.polled = now
 	}
 	if known := l.status.State != SessionUnknown && l.status.State <= SessionUntold; known {
-		a.sight.answered = now
+		st.heard(a, now)
 		st.status(a, l.status)
 	} else {
 		l.status.State = SessionUnknown
+		st.unheard(a, why)
 		st.judge(a, observation{poll: l.poll, status: l.status}, now)
 		return false
 	}

@@ -151,7 +151,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 	case "returned": // NAME [text=TEXT] [error=TEXT]: RunTurn returns
 		st.turnReturned(a, TurnEnd{Text: arg["text"]}, failed, now)
 	case "idle": // NAME: a sweep sees the session idle
-		st.swept(&looked{a: a, epoch: a.epoch, status: SessionStatus{State: SessionIdle}}, now)
+		st.swept(&looked{a: a, epoch: a.epoch, status: SessionStatus{State: SessionIdle}}, "", now)
 	case "cancel": // NAME [by=SESSION]
 		st.cancel(by, x.tasks[name], CancelOptions{}, now)
 	case "abort": // NAME: the goroutine that aborts looks what there is to do

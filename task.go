@@ -151,7 +151,8 @@ type Task struct {
 	Waiting    int       `json:"waiting"`              // number of its own tasks that have not ended
 	Foreground bool      `json:"foreground,omitempty"` // a caller waits for it in Run
 
-	Queue     *QueuePlace `json:"queue,omitempty"` // set for a pending attempt that waits for a slot
+	Queue     *QueuePlace `json:"queue,omitempty"`  // set for a pending attempt that waits for a slot
+	Outage    *Outage     `json:"outage,omitempty"` // set for a running attempt whose client does not reach its agent runtime
 	Progress  Progress    `json:"progress"`
 	Result    string      `json:"result,omitempty"`     // the agent's text
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
@@ -193,6 +194,15 @@ type Attempt struct {
 type QueuePlace struct {
 	Place int       `json:"place"` // 1 is next; 0 if it is too far back to count
 	Pool  PoolStats `json:"pool"`
+}
+
+// Outage says that the client of a running attempt does not reach its agent runtime. Before the
+// turn, the start is held back and tried again (see [ErrUnreachable]). In the turn, the client does
+// not tell the status of the session.
+type Outage struct {
+	Since  time.Time `json:"since"`            // when the attempt was held back, or when its status was last told
+	Until  time.Time `json:"until,omitzero"`   // when the attempt ends as failed if nothing changes; zero for never
+	Reason string    `json:"reason,omitempty"` // the client's error, in one line
 }
 
 // Progress is what is known about a running attempt, or was last known about one that has ended.

@@ -30,6 +30,8 @@ type sight struct {
 	looking  bool         // a goroutine is looking
 	again    bool         // something changed during the look
 	answered int64        // when the client last told the status
+	lost     bool         // asked since then, it has not told the status
+	lostWhy  string       // its error
 	polled   int64        // when a poll was last judged
 	said     SessionState // status carried by the event that requested the pending look
 	needRead bool         // events were lost since the last read
@@ -127,6 +129,7 @@ func (s *sight) begin(promptID string, now int64) {
 	s.promptID, s.hint, s.reported = promptID, nil, false
 	s.c = judged{counters: counters{began: now, changed: now}}
 	s.answered, s.lookAt, s.again, s.said = now, 0, false, SessionUnknown
+	s.lost, s.lostWhy = false, ""
 	s.todos, s.todosAt, s.todosLive, s.doubted = 0, 0, false, false
 }
 

@@ -34,6 +34,8 @@ type row struct {
 	Tool    string  `json:"tool,omitempty"`
 	Text    string  `json:"text,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
+	Away    int64   `json:"away,omitempty"`  // since when its agent runtime is out of reach
+	Until   int64   `json:"until,omitempty"` // when it fails because of that; 0 for never
 	Tokens  int64   `json:"tokens,omitempty"`
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
@@ -62,7 +64,7 @@ const maxRowText = 240
 
 func newRow(t *bgagent.Task, pool string) row {
 	p := &t.Progress
-	return row{
+	r := row{
 		ID: t.ID, Session: t.Session, Parent: t.Parent,
 		Title: line(t.Description), Agent: line(t.Agent), Model: line(t.Model), Pool: line(pool),
 		Status: t.Status.String(), Phase: t.Phase.String(), Cause: t.Cause.String(), Reason: line(t.Reason),
@@ -72,6 +74,10 @@ func newRow(t *bgagent.Task, pool string) row {
 		Notice: t.Notice.String(),
 		active: millis(p.LastActivity), todos: digest(p.Todos),
 	}
+	if o := t.Outage; o != nil {
+		r.Away, r.Until, r.Detail = millis(o.Since), millis(o.Until), line(o.Reason)
+	}
+	return r
 }
 
 func millis(t time.Time) int64 {

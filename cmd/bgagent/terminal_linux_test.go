@@ -110,6 +110,23 @@ func TestCtrlCIsHeardHoweverMuchWasTyped(t *testing.T) {
 	require.NotContains(t, out, "xxx")
 }
 
+func TestAServerThatCannotBeReachedIsSaidWhileTasksWaitForIt(t *testing.T) {
+	p := newPlace(t)
+	p.write(".bgagent.jsonc", `{"background_task": {"hostUnreachableMs": 1500, "pollIntervalMs": 500},
+		"agents": {"away": {"kind": "opencode", "url": "http://127.0.0.1:1"}}}`)
+	p.write("tasks.jsonc", `[{"agent": "away", "prompt": "review the API"}, {"agent": "away", "prompt": "mend the test"}]`)
+	shown, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 80}, func(cmd *exec.Cmd, out *output, tty *os.File) {}, "run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 1, code, shown)
+	for _, title := range []string{"review the API", "mend the test "} {
+		require.Regexp(t, title+` +\d\.\ds  \S*out of reach \d\.\ds of 1\.5s\S*; looking for`, shown)
+	}
+	require.Contains(t, strings.Join(strings.Fields(shown), " "), "away is out of reach: looking for the agent: no answer from the opencode server at http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused")
+	piped := p.run("run", "tasks.jsonc", "-o", "piped")
+	for n := range 2 {
+		require.Regexp(t, fmt.Sprintf(` %d  running    away: [a-zA-Z ]+: out of reach \d\.\ds of 1\.5s: looking for the agent: no answer from the opencode server at http://127\.0\.0\.1:1`, n+1), piped.out)
+	}
+}
+
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {

@@ -104,6 +104,7 @@ export class Detail {
       ['Agent', t.agent], ['Model', t.model], ['Pool', t.pool],
       ['Place in line', this.full?.queue?.place],
       ['Waited', duration(waited)], [isLive(t) ? 'Running for' : 'Ran for', t.started ? duration(elapsed(t, this.now())) : ''],
+      ['Out of reach since', time(t.away)], ['Fails at', time(t.until)],
       ['Queued', time(t.queued)], ['Started', time(t.started)], ['Ended', time(t.ended)],
       ['Turns', t.turns], ['Tool calls', t.tools ? `${t.tools}${t.tool ? `, last ${t.tool}` : ''}` : ''],
       ['Tokens', count(t.tokens)], ['Cost', t.cost ? `$${t.cost.toFixed(t.cost < 1 ? 4 : 2)}` : ''],

@@ -12,7 +12,7 @@ export function stateOf(task) {
 }
 
 export const isLive = task => task.status === 'pending' || task.status === 'running'
-export const hasProblem = task => task.status === 'error' || task.phase === 'asking' || !!task.over
+export const hasProblem = task => task.status === 'error' || task.phase === 'asking' || !!task.over || !!task.away
 
 // stateText says in a few words what a task is doing or how it ended.
 export function stateText(task) {
@@ -21,6 +21,7 @@ export function stateText(task) {
     case 'asking': return 'asks'
     case 'waiting': return `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}`
     case 'running':
+      if (task.away) return 'out of reach'
       if (task.phase === 'starting') return 'starting'
       return task.tool ? `running · ${task.tool}` : 'running'
     case 'completed': return 'completed'

@@ -223,6 +223,19 @@ func TestTheEndOfTheManagerIsSaid(t *testing.T) {
 	p.until(`link.dataset.state === 'closed' && ` + rowWith("first") + `.dataset.state === 'cancelled'`)
 }
 
+func TestATaskWhoseServerIsAwaySaysSo(t *testing.T) {
+	m := newManager(t, map[string]inproc.Agent{
+		"away": func(context.Context, *inproc.Turn) (string, error) {
+			return "", fmt.Errorf("connection refused: %w", bgagent.ErrUnreachable)
+		},
+	}, bgagent.Config{})
+	launch(t, m, "main", "away", "held back")
+	p := open(t, serve(t, m, dashboard.Config{}), desktop)
+	p.until(rowWith("held back") + `?.textContent.includes('out of reach') && ` + rowWith("held back") + `.textContent.includes('connection refused')`)
+	p.js(rowWith("held back") + `.click()`)
+	p.until(`document.getElementById('detail').textContent.includes('Out of reach since') && document.getElementById('detail').textContent.includes('Fails at')`)
+}
+
 func TestATaskThatWaitsForItsOwnSaysForHowMany(t *testing.T) {
 	var m *bgagent.BackgroundManager
 	made, over := make(chan struct{}), make(chan struct{})

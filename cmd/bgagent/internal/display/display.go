@@ -218,6 +218,9 @@ func doing(r Row, short bool) string {
 		}
 		return line
 	case bgagent.Running:
+		if t.Outage != nil {
+			return clean(t.Outage.Reason)
+		}
 		for _, s := range []string{t.Progress.Detail, t.Progress.LastMessage, t.Progress.LastTool} {
 			if s = clean(s); s != "" {
 				return s

@@ -206,6 +206,55 @@ func TestAQuietTaskIsMarked(t *testing.T) {
 	})
 }
 
+// away returns a task whose server has been out of reach since then.
+func away(began time.Time) Row {
+	r := row(1, bgagent.Running, began)
+	r.Task.Outage = &bgagent.Outage{Since: began, Until: began.Add(5 * time.Minute), Reason: "no answer:\n\x1b[2Jconnection refused"}
+	return r
+}
+
+func TestATaskOutOfReachSaysWhyAndForHowLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines, objects bytes.Buffer
+		begin := time.Now()
+		l, j, m := NewLines(&lines), NewJSON(&objects), newModel(1)
+		m.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
+		show := func(r Row) {
+			for _, d := range []interface{ Show(Row) }{l, j} {
+				d.Show(r)
+				d.Show(r)
+			}
+			m.show(r)
+		}
+		show(row(1, bgagent.Running, begin))
+		time.Sleep(time.Second)
+		show(away(begin))
+		time.Sleep(74 * time.Second)
+		require.Contains(t, picture(m)[0], "1 task  1m15s  out of reach 1m15s of 5m00s; no answer: connection refused", "even if it is quiet")
+		require.Equal(t, "  a is out of reach: no answer: connection refused", picture(m)[2], "with all the columns")
+		l.Tick()
+		never := away(begin)
+		never.Task.Outage.Until = time.Time{}
+		m.show(never)
+		require.Contains(t, picture(m)[0], "out of reach 1m15s; no answer")
+		show(row(1, bgagent.Running, begin))
+		require.NotContains(t, strings.Join(picture(m), ""), "out of reach")
+		require.Equal(t, `[   0.00s]   1  running    a: task
+[   1.00s]   1  running    a: task: out of reach 1.0s of 5m00s: no answer: connection refused
+[  75.00s]      1 running: 1 (task) for 1m15s, out of reach 1m15s of 5m00s
+[  75.00s]   1  running    a: task: reached again
+`, lines.String())
+		require.Equal(t, 3, strings.Count(objects.String(), `"type":"task"`))
+		require.Equal(t, 1, strings.Count(objects.String(), `"outage":{"since":`))
+		show(away(begin))
+		failed := row(1, bgagent.Failed, begin)
+		failed.Task.Reason = "it was away"
+		lines.Reset()
+		l.Show(failed)
+		require.Contains(t, lines.String(), "error      a: task (75.0 s, 0 tool calls): it was away")
+	})
+}
+
 func TestTheWholeReasonOfABadEndIsBelowTheTable(t *testing.T) {
 	r := row(7, bgagent.Failed, time.Now())
 	r.Log = "007-task.log"

@@ -19,13 +19,14 @@ type Lines struct {
 	w     *watched
 	start time.Time
 	last  map[int]bgagent.Status
+	away  map[int]bool         // tasks that are out of reach
 	runs  map[int]bgagent.Task // running tasks
 	said  time.Time            // time of the last line
 }
 
 // NewLines returns a display of plain lines.
 func NewLines(w io.Writer) *Lines {
-	return &Lines{w: &watched{w: w}, start: time.Now(), last: map[int]bgagent.Status{}, runs: map[int]bgagent.Task{}, said: time.Now()}
+	return &Lines{w: &watched{w: w}, start: time.Now(), last: map[int]bgagent.Status{}, away: map[int]bool{}, runs: map[int]bgagent.Task{}, said: time.Now()}
 }
 
 // Show implements [Display].
@@ -34,14 +35,20 @@ func (l *Lines) Show(r Row) {
 		l.runs[r.Number] = r.Task
 	}
 	was, shown := l.last[r.Number]
-	if shown && was == r.Task.Status || r.Task.Status == bgagent.Pending && r.Task.Queue == nil {
+	away := r.Task.Outage != nil
+	wasAway := l.away[r.Number]
+	if shown && was == r.Task.Status && away == wasAway || r.Task.Status == bgagent.Pending && r.Task.Queue == nil {
 		return // nothing new, or not launched yet
 	}
-	l.last[r.Number] = r.Task.Status
+	l.last[r.Number], l.away[r.Number] = r.Task.Status, away
 	line := fmt.Sprintf("%3d  %-9s  %s: %s", r.Number, r.Task.Status, r.Task.Agent, clean(r.Task.Description))
 	switch {
 	case r.Task.Status.Terminal() && !r.Task.Started.IsZero():
 		line += fmt.Sprintf(" (%.1f s, %s): %s", r.Task.Duration(time.Now()).Seconds(), count(r.Task.Progress.ToolCalls, "tool call"), about(r, false))
+	case away:
+		line += ": " + troubleOf(r.Task, time.Now()) + ": " + about(r, false)
+	case wasAway:
+		line += ": reached again"
 	case r.Task.Status != bgagent.Running:
 		line += ": " + about(r, false)
 	}
@@ -97,8 +104,8 @@ func stillRuns(runs map[int]bgagent.Task, waiting int, now time.Time) string {
 		}
 		t := runs[n]
 		part := fmt.Sprintf("%d (%s) for %s", n, clean(t.Description), span(t.Duration(now)))
-		if quiet := quietFor(t, now); quiet > 0 {
-			part += ", quiet for " + span(quiet)
+		if trouble := troubleOf(t, now); trouble != "" {
+			part += ", " + trouble
 		}
 		parts = append(parts, part)
 	}
@@ -114,8 +121,8 @@ func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
-// JSON shows one object per line: a task whenever its state or its number of tool
-// calls changes, notes, and the summary.
+// JSON shows one object per line: a task whenever its state, its number of tool calls
+// or whether it can be reached changes, notes, and the summary.
 type JSON struct {
 	w    *watched
 	e    *json.Encoder
@@ -128,6 +135,7 @@ type jsonState struct {
 	status bgagent.Status
 	calls  int
 	file   string
+	away   bool
 }
 
 // Line is one line of the JSON display. Type decides which fields are set. It is
@@ -155,6 +163,7 @@ type Line struct {
 	Text        string              `json:"text,omitempty"`
 	Summary     *Summary            `json:"summary,omitempty"`
 	Queue       *bgagent.QueuePlace `json:"queue,omitempty"`
+	Outage      *bgagent.Outage     `json:"outage,omitempty"` // why its agent cannot be reached, and since when
 }
 
 // NewJSON returns a display of lines of JSON.
@@ -169,7 +178,7 @@ func (j *JSON) Show(r Row) {
 	if delete(j.runs, r.Number); t.Status == bgagent.Running {
 		j.runs[r.Number] = t
 	}
-	now := jsonState{t.Status, t.Progress.ToolCalls, r.File}
+	now := jsonState{t.Status, t.Progress.ToolCalls, r.File, t.Outage != nil}
 	if was, shown := j.last[r.Number]; shown && was == now {
 		return
 	}
@@ -178,7 +187,7 @@ func (j *JSON) Show(r Row) {
 		Type: "task", Number: r.Number, ID: t.ID, Agent: t.Agent, Description: t.Description,
 		Status: t.Status.String(), Cause: t.Cause.String(), Reason: t.Reason, ToolCalls: t.Progress.ToolCalls,
 		LastTool: t.Progress.LastTool, LastMessage: t.Progress.LastMessage,
-		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Log: r.Log, Cut: r.Cut, Bytes: r.Bytes, Problem: r.Problem, Queue: t.Queue,
+		Seconds: results.Seconds(t.Duration(time.Now())), File: r.File, Log: r.Log, Cut: r.Cut, Bytes: r.Bytes, Problem: r.Problem, Queue: t.Queue, Outage: t.Outage,
 	}
 	if r.Problem != "" {
 		l.Result = t.Result

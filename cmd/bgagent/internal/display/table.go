@@ -177,7 +177,7 @@ func (m *model) View() tea.View {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	notes := m.notes[max(0, len(m.notes)-3):]
+	notes := append(m.outagesLocked(), m.notes[max(0, len(m.notes)-3):]...)
 	var b strings.Builder
 	shown := m.visibleLocked(len(notes))
 	l := m.layoutLocked(shown)
@@ -191,6 +191,29 @@ func (m *model) View() tea.View {
 	// The last line is empty, because the program erases the last line when it
 	// quits.
 	return tea.NewView(b.String())
+}
+
+// mostOutages is how many errors are shown below the tasks. outageLines is how many
+// lines each may take.
+const (
+	mostOutages = 2
+	outageLines = 3
+)
+
+// outagesLocked returns the errors of tasks that are out of reach, each once. Below
+// the tasks they have more columns.
+func (m *model) outagesLocked() (lines []string) {
+	var seen []string
+	for i := range m.rows {
+		t := &m.rows[i].Task
+		if t.Outage == nil || slices.Contains(seen, t.Outage.Reason) || len(seen) == mostOutages {
+			continue
+		}
+		seen = append(seen, t.Outage.Reason)
+		text := wrapped(clean(t.Agent+" is out of reach: "+t.Outage.Reason), max(m.width-2, 20))
+		lines = append(lines, text[:min(len(text), outageLines)]...)
+	}
+	return lines
 }
 
 func (m *model) fitLocked(line string) string {
@@ -308,8 +331,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	switch t.Status {
 	case bgagent.Running:
 		mark = cyan(spinner[m.frame%len(spinner)])
-		if quiet := quietFor(t, now); quiet > 0 {
-			text = yellow("quiet for "+span(quiet)) + faint("; "+about(*r, true))
+		if trouble := troubleOf(t, now); trouble != "" {
+			text = yellow(trouble) + faint("; "+about(*r, true))
 		}
 	case bgagent.Completed:
 		mark = green("✓")
@@ -334,6 +357,22 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	title := ansi.Truncate(clean(t.Description), l.title, "…")
 	title += strings.Repeat(" ", max(0, l.title-ansi.StringWidth(title)))
 	return fmt.Sprintf("%s %s%s %6s%s  %s", mark, number, title, took, calls, text)
+}
+
+// troubleOf says for how long a running task has been out of reach or quiet; "" if all
+// is well.
+func troubleOf(t bgagent.Task, now time.Time) string {
+	if o := t.Outage; o != nil {
+		text := "out of reach " + span(now.Sub(o.Since))
+		if !o.Until.IsZero() {
+			text += " of " + span(o.Until.Sub(o.Since))
+		}
+		return text
+	}
+	if quiet := quietFor(t, now); quiet > 0 {
+		return "quiet for " + span(quiet)
+	}
+	return ""
 }
 
 // quietFor returns for how long nothing was heard of a running task, or 0 if that is
