@@ -102,8 +102,8 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 }
 
 // known refuses requests for names that this server is not known by. On loopback,
-// only a proxy asks for it by another name, or a web page whose own name points to
-// this machine. Requests for names of --host are passed on without their local
+// only a proxy, or a web page whose own name points to this machine, asks for it by
+// another name. Requests for names of --host are passed on without their local
 // address, so that the handlers behind do not check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -140,7 +140,7 @@ func unwritten(r Row) string {
 	return b.String()
 }
 
-// printable removes what could move the cursor from a line. It keeps spaces.
+// printable removes from a line what could move the cursor. It keeps spaces.
 func printable(line string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {

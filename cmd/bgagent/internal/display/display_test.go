@@ -206,14 +206,14 @@ func TestAQuietTaskIsMarked(t *testing.T) {
 	})
 }
 
-// away is a task whose server has been out of reach since the given time.
+// away returns a task whose server has been out of reach since then.
 func away(began time.Time) Row {
 	r := row(1, bgagent.Running, began)
 	r.Task.Outage = &bgagent.Outage{Since: began, Until: began.Add(5 * time.Minute), Reason: "no answer:\n\x1b[2Jconnection refused"}
 	return r
 }
 
-func TestATaskThatIsHeldBackSaysWhyAndForHowLong(t *testing.T) {
+func TestATaskOutOfReachSaysWhyAndForHowLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines, objects bytes.Buffer
 		begin := time.Now()
@@ -230,7 +230,7 @@ func TestATaskThatIsHeldBackSaysWhyAndForHowLong(t *testing.T) {
 		time.Sleep(time.Second)
 		show(away(begin))
 		time.Sleep(74 * time.Second)
-		require.Contains(t, picture(m)[0], "1 task  1m15s  out of reach 1m15s of 5m00s; no answer: connection refused", "also of what is quiet")
+		require.Contains(t, picture(m)[0], "1 task  1m15s  out of reach 1m15s of 5m00s; no answer: connection refused", "even if it is quiet")
 		require.Equal(t, "  a is out of reach: no answer: connection refused", picture(m)[2], "with all the columns")
 		l.Tick()
 		never := away(begin)

@@ -121,8 +121,8 @@ func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
-// JSON shows one object per line: a task whenever its state, its number of tool calls or
-// whether it can be reached changes, notes, and the summary.
+// JSON shows one object per line: a task whenever its state, its number of tool calls
+// or whether it can be reached changes, notes, and the summary.
 type JSON struct {
 	w    *watched
 	e    *json.Encoder

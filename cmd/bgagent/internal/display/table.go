@@ -193,15 +193,15 @@ func (m *model) View() tea.View {
 	return tea.NewView(b.String())
 }
 
-// mostOutages is how many errors stand below the tasks, and outageLines how many lines
-// each of them has at most.
+// mostOutages is how many errors are shown below the tasks. outageLines is how many
+// lines each may take.
 const (
 	mostOutages = 2
 	outageLines = 3
 )
 
-// outagesLocked returns why tasks are out of reach, each error once and in more columns
-// than a task has.
+// outagesLocked returns the errors of tasks that are out of reach, each once. Below
+// the tasks they have more columns.
 func (m *model) outagesLocked() (lines []string) {
 	var seen []string
 	for i := range m.rows {
@@ -359,8 +359,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	return fmt.Sprintf("%s %s%s %6s%s  %s", mark, number, title, took, calls, text)
 }
 
-// troubleOf says since when a running task has been out of reach or nothing was heard of
-// it. It returns "" if all is well.
+// troubleOf says for how long a running task has been out of reach or quiet; "" if all
+// is well.
 func troubleOf(t bgagent.Task, now time.Time) string {
 	if o := t.Outage; o != nil {
 		text := "out of reach " + span(now.Sub(o.Since))

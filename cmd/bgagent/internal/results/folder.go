@@ -170,9 +170,9 @@ func partName(name string) string {
 }
 
 // Write writes the file of an ended task and returns its name. The file holds the
-// cleaned answer. If there is no whole answer, its first line says why. The answer
-// is read from text, or from the task's own result if text is nil. The end of the
-// file notes what is missing of it. If the disk is full, or the file cannot be
+// cleaned answer. If there is no whole answer, its first line says why. If the file
+// lacks part of the answer, its end says so. The answer is read from text, or from
+// the task's own result if text is nil. If the disk is full, or the file cannot be
 // written for another reason, the error is a [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	if text == nil {

@@ -97,8 +97,8 @@ func TestWhatAnAgentPutsInTheWayIsNotFollowed(t *testing.T) {
 	requireNotFollowed(t, "a folder", func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "deep"), 0o755) }, "001-a-2.md")
 }
 
-// requireNotFollowed puts something where a result goes, and expects the result in a
-// regular file of that name and nothing changed outside of the folder.
+// requireNotFollowed puts something where a result goes. It expects the result in a
+// regular file of that name, and no change outside the folder.
 func requireNotFollowed(t *testing.T, what string, put func(path, outside string) error, file string) {
 	t.Helper()
 	outside := t.TempDir()

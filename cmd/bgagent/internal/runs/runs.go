@@ -197,7 +197,7 @@ func check(f *os.File, path string) error {
 	return nil
 }
 
-// checkDir refuses a folder that somebody else can write to. Their files would
+// checkDir refuses a folder that somebody else can write to. Files of others would
 // decide whose processes are ended.
 func checkDir(dir string) error {
 	info, err := os.Lstat(dir)

@@ -17,8 +17,8 @@ var programs = []struct{ name, preset, about string }{
 }
 
 // Detect returns the settings of a machine without a file: an agent for each agent
-// program that lookPath finds, and the demo agents. The program's own configuration
-// decides what it may do.
+// program that lookPath finds, and the demo agents. What a program may do is decided
+// by its own configuration.
 func Detect(lookPath func(string) (string, error)) *Settings {
 	s := &Settings{Detected: true, Agents: Demo()}
 	for _, p := range programs {
