@@ -26,9 +26,9 @@ const (
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
-	// lineTime is how often the places of waiting tasks are looked up,
-	// and maxInLine how many of them: the rest is far off.
-	lineTime  = 500 * time.Millisecond
+	// lookTime is how often it is looked up what no event tells, and maxInLine for
+	// how many of the waiting tasks: the rest is far off.
+	lookTime  = 500 * time.Millisecond
 	maxInLine = 100
 )
 
@@ -43,6 +43,7 @@ type runner struct {
 	began    time.Time     // of this run, not of the one that it goes on with
 	failFast bool          // the first bad end stops the rest
 	maxTime  time.Duration // that the run may take; 0 for any
+	stale    time.Duration // after which silence ends a task; 0 for never
 	notify   *notify.Notifier
 	halted   context.Context // ends, with the reason as its cause, when a flag stops the run
 	halt     context.CancelCauseFunc
@@ -56,7 +57,7 @@ type runner struct {
 	open    int      // tasks that were launched and have not been written
 	summary display.Summary
 
-	stale   bool          // the index on the disk does not have the last ends
+	behind  bool          // the index on the disk does not have the last ends
 	indexed time.Time     // when it was written
 	cost    time.Duration // how long that took
 }
@@ -181,19 +182,19 @@ func (r *runner) follow(events *bgagent.Subscription) {
 			r.show.Note(r.index.Stopped)
 		}
 		r.show.Tick()
-		if r.stale {
+		if r.behind {
 			r.reindex()
 		}
-		if time.Since(looked) > lineTime {
+		if time.Since(looked) > lookTime {
 			looked = time.Now()
-			r.lookAtLine()
+			r.lookAtTasks()
 		}
 	}
 }
 
 // next waits for an event, but no longer than the places in line are good for.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lineTime)
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
 	return events.Next(ctx)
 }
@@ -288,7 +289,7 @@ func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) stri
 // row shows a task that has not ended.
 func (r *runner) row(number int, t bgagent.Task) {
 	t.Result, t.Prompt = "", ""
-	r.show.Show(display.Row{Number: number, Task: t})
+	r.show.Show(display.Row{Number: number, Task: t, Stale: r.stale})
 }
 
 // lookAgain looks at every task that is not written, after events were lost.
@@ -303,17 +304,22 @@ func (r *runner) lookAgain() {
 	}
 }
 
-// lookAtLine shows the places of the first in line, of which no event tells.
-func (r *runner) lookAtLine() {
-	looked := 0
+// lookAtTasks shows what no event tells: the places of the first in line, and the last
+// of what an agent has said quickly one after the other.
+func (r *runner) lookAtTasks() {
+	inLine := 0
 	for i, id := range r.ids {
-		if id == "" || r.index.Tasks[i].Status.Terminal() || r.started[i] {
+		if id == "" || r.index.Tasks[i].Status.Terminal() {
 			continue
 		}
-		if looked++; looked > maxInLine {
-			return
+		want := bgagent.Running
+		if !r.started[i] {
+			want = bgagent.Pending
+			if inLine++; inLine > maxInLine {
+				continue
+			}
 		}
-		if t, err := r.manager.Get(id); err == nil && t.Status == bgagent.Pending {
+		if t, err := r.manager.Get(id); err == nil && t.Status == want {
 			r.row(i+1, t)
 		}
 	}

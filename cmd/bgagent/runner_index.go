@@ -57,13 +57,13 @@ const indexShare = 20
 // one twentieth of all time would be spent on it; then a later event or look
 // does. What fails here is told by the last index.
 func (r *runner) reindex() {
-	r.stale = true
+	r.behind = true
 	begin := time.Now()
 	if begin.Sub(r.indexed) < indexShare*r.cost {
 		return
 	}
 	_ = r.folder.WriteIndex(r.index)
-	r.stale, r.indexed = false, time.Now()
+	r.behind, r.indexed = false, time.Now()
 	r.cost = r.indexed.Sub(begin)
 }
 

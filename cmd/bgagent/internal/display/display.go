@@ -5,6 +5,7 @@ package display
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ type Row struct {
 	Log    string // what its program has printed, once that is written; empty for nothing
 	Cut    bool   // the file holds only the beginning of the answer
 	Bytes  int64  // with Cut: of the whole answer; 0 where that is not known
+
+	// Stale is after what time without a sign a task may be cancelled; 0 for never.
+	Stale time.Duration
 
 	// Problem is why the result could not be written. The task has it then, so
 	// that it is shown and not lost.
@@ -232,10 +236,22 @@ func doing(r Row, short bool) string {
 		return r.File
 	}
 	if reason := clean(t.Reason); reason != "" {
-		if program, rest, ok := strings.Cut(reason, ": "); short && ok && !strings.ContainsRune(program, ' ') {
-			return rest // the agent is known by the title
+		if short {
+			return shortReason(reason)
 		}
 		return reason
 	}
 	return t.Cause.String()
+}
+
+// exited is how a reason begins when a program has failed.
+var exited = regexp.MustCompile(`^it exited with code (\d+): `)
+
+// shortReason leaves out of a reason what costs columns and says little: the name of the
+// program, as the agent is known by the title, and words about its exit code.
+func shortReason(reason string) string {
+	if program, rest, ok := strings.Cut(reason, ": "); ok && !strings.ContainsRune(program, ' ') {
+		reason = rest
+	}
+	return exited.ReplaceAllString(reason, "exit $1: ")
 }

@@ -277,10 +277,24 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 		u := m.rows[i].Task.Progress.Usage
 		used.InputTokens, used.OutputTokens, used.Cost = used.InputTokens+u.InputTokens, used.OutputTokens+u.OutputTokens, used.Cost+u.Cost
 	}
-	if text := spent(used.InputTokens, used.OutputTokens, used.Cost); text != "" {
-		parts = append(parts, text)
+	line := strings.Join(parts, " · ")
+	text := spent(used.InputTokens, used.OutputTokens, used.Cost)
+	if text == "" {
+		return line
 	}
-	return strings.Join(parts, " · ")
+	if whole := line + " · " + text; m.width == 0 || ansi.StringWidth(whole)+2 <= m.width {
+		return whole
+	}
+	return line + " · " + spentShort(used)
+}
+
+// spentShort is spent where there is little room: the cost comes first.
+func spentShort(used bgagent.Usage) string {
+	tokens := thousands(used.InputTokens) + "+" + thousands(used.OutputTokens) + " tokens"
+	if used.Cost > 0 {
+		return fmt.Sprintf("$%.2f, %s", used.Cost, tokens)
+	}
+	return tokens
 }
 
 // spinner turns at tasks that run.
@@ -294,8 +308,10 @@ const (
 	// wide is from how many columns on the number of tool calls is shown.
 	wide = 100
 
-	// quietTime is after what time without a sign a task is shown to be quiet.
+	// quietTime is after what time without a sign a task is shown to be quiet. It is
+	// sooner where the task is cancelled soon: when that part of the time is over.
 	quietTime = 20 * time.Second
+	quietPart = 9
 )
 
 // layout is how the columns are divided.
@@ -311,7 +327,7 @@ func (m *model) layoutLocked(shown []int) (l layout) {
 		width = 80
 	}
 	if width >= 60 {
-		l.number = len(strconv.Itoa(len(m.rows))) + 1
+		l.number = len(strconv.Itoa(len(m.rows)))
 	}
 	for _, i := range shown {
 		t := &m.rows[i].Task
@@ -330,8 +346,10 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	switch t.Status {
 	case bgagent.Running:
 		mark = cyan(spinner[m.frame%len(spinner)])
-		if trouble := troubleOf(t, now); trouble != "" {
-			text = yellow(trouble) + faint("; "+about(*r, true))
+		if trouble := troubleOf(*r, now); trouble != "" {
+			if text = yellow(trouble); about(*r, true) != t.Phase.String() {
+				text += faint("; " + about(*r, true))
+			}
 		}
 	case bgagent.Completed:
 		mark = green("✓")
@@ -360,7 +378,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 
 // troubleOf says since when a task that runs cannot go on, as far as that is known, or
 // nothing was heard of it; "" when all is well.
-func troubleOf(t bgagent.Task, now time.Time) string {
+func troubleOf(r Row, now time.Time) string {
+	t := r.Task
 	if o := t.Outage; o != nil {
 		text := "out of reach " + span(now.Sub(o.Since))
 		if !o.Until.IsZero() {
@@ -368,19 +387,25 @@ func troubleOf(t bgagent.Task, now time.Time) string {
 		}
 		return text
 	}
-	if quiet := quietFor(t, now); quiet > 0 {
-		return "quiet for " + span(quiet)
+	quiet := quietFor(r, now)
+	if quiet == 0 {
+		return ""
 	}
-	return ""
+	return "quiet for " + span(quiet)
 }
 
 // quietFor is for how long nothing was heard of a task that runs, when that is long.
-func quietFor(t bgagent.Task, now time.Time) time.Duration {
+func quietFor(r Row, now time.Time) time.Duration {
+	t := r.Task
 	last := t.Progress.LastActivity
 	if t.Started.After(last) {
 		last = t.Started
 	}
-	if quiet := now.Sub(last); !last.IsZero() && quiet >= quietTime {
+	long := quietTime
+	if r.Stale > 0 {
+		long = min(long, r.Stale/quietPart)
+	}
+	if quiet := now.Sub(last); !last.IsZero() && quiet >= long {
 		return quiet
 	}
 	return 0
