@@ -205,7 +205,7 @@ func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	case p.lastTool != "":
 		seen = "the tool " + mdtext.Quote(p.lastTool)
 	}
-	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %d min; the last that was seen was %s", int(idle.Minutes()), seen))
+	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %s; the last that was seen was %s", mdtext.Span(idle), seen))
 }
 
 // reasonOutage says that nothing was started, because a client could not reach its

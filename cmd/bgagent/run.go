@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	if err != nil {
 		return errors.Join(&exitError{exitInput, err}, job.close())
 	}
-	r := &runner{stop: stop, tasks: job.tasks, began: time.Now(), failFast: c.FailFast, maxTime: limit}
+	r := &runner{stop: stop, tasks: job.tasks, began: time.Now(), failFast: c.FailFast, maxTime: limit, stale: staleTime(set)}
 	r.begin(job)
 	r.notify = notify.New(set.Notify, life.id, func(err error) { warn("%v", err) })
 	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
@@ -89,6 +90,13 @@ func (c *runCmd) check() (limit time.Duration, err error) {
 		}
 	}
 	return limit, errors.Join(errs...)
+}
+
+// staleTime returns the silence after which a task is cancelled; 0 for never.
+func staleTime(set *settings.Settings) time.Duration {
+	var c bgagent.Config
+	set.Limits.Apply(&c)
+	return max(cmp.Or(c.StaleTimeout, bgagent.DefaultStaleTimeout), 0)
 }
 
 // fits refuses a list with more tasks than the configuration allows, because those

@@ -26,9 +26,9 @@ const (
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
-	// lineTime is the pause between two looks at the places of waiting tasks.
-	// maxInLine is how many are looked at: the others will not start soon.
-	lineTime  = 500 * time.Millisecond
+	// lookTime is the pause between two looks at what no event reports. maxInLine is
+	// how many waiting tasks are looked at: the others will not start soon.
+	lookTime  = 500 * time.Millisecond
 	maxInLine = 100
 )
 
@@ -43,6 +43,7 @@ type runner struct {
 	began    time.Time     // of this run, not of the one that it resumes
 	failFast bool          // the first bad end stops the rest
 	maxTime  time.Duration // of the run; 0 for no limit
+	stale    time.Duration // the silence that ends a task; 0 for never
 	notify   *notify.Notifier
 	halted   context.Context // ends when a flag stops the run; its cause is the reason
 	halt     context.CancelCauseFunc
@@ -56,7 +57,7 @@ type runner struct {
 	open    int      // launched tasks whose results are not written
 	summary display.Summary
 
-	stale   bool          // the index on disk lacks the latest ends
+	behind  bool          // the index on disk lacks the latest ends
 	indexed time.Time     // when it was written
 	cost    time.Duration // how long that took
 }
@@ -181,20 +182,20 @@ func (r *runner) follow(events *bgagent.Subscription) {
 			r.show.Note(r.index.Stopped)
 		}
 		r.show.Tick()
-		if r.stale {
+		if r.behind {
 			r.reindex()
 		}
-		if time.Since(looked) > lineTime {
+		if time.Since(looked) > lookTime {
 			looked = time.Now()
-			r.lookAtLine()
+			r.lookAtTasks()
 		}
 	}
 }
 
-// next waits for an event, but at most lineTime, so that the places in line stay
+// next waits for an event, but at most lookTime, so that what is shown stays
 // current.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lineTime)
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
 	return events.Next(ctx)
 }
@@ -289,7 +290,7 @@ func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) stri
 // row shows a task that has not ended.
 func (r *runner) row(number int, t bgagent.Task) {
 	t.Result, t.Prompt = "", ""
-	r.show.Show(display.Row{Number: number, Task: t})
+	r.show.Show(display.Row{Number: number, Task: t, Stale: r.stale})
 }
 
 // lookAgain looks at every task whose result is not written, because events were
@@ -305,18 +306,22 @@ func (r *runner) lookAgain() {
 	}
 }
 
-// lookAtLine shows the places of the first tasks in line, because no event reports
-// them.
-func (r *runner) lookAtLine() {
-	looked := 0
+// lookAtTasks shows what no event reports: the places of the first tasks in line, and
+// the end of what an agent has said in quick succession.
+func (r *runner) lookAtTasks() {
+	inLine := 0
 	for i, id := range r.ids {
-		if id == "" || r.index.Tasks[i].Status.Terminal() || r.started[i] {
+		if id == "" || r.index.Tasks[i].Status.Terminal() {
 			continue
 		}
-		if looked++; looked > maxInLine {
-			return
+		want := bgagent.Running
+		if !r.started[i] {
+			want = bgagent.Pending
+			if inLine++; inLine > maxInLine {
+				continue
+			}
 		}
-		if t, err := r.manager.Get(id); err == nil && t.Status == bgagent.Pending {
+		if t, err := r.manager.Get(id); err == nil && t.Status == want {
 			r.row(i+1, t)
 		}
 	}

@@ -57,13 +57,13 @@ const indexShare = 20
 // time. Then a later event or look writes it. An error shows again when the last
 // index is written.
 func (r *runner) reindex() {
-	r.stale = true
+	r.behind = true
 	begin := time.Now()
 	if begin.Sub(r.indexed) < indexShare*r.cost {
 		return
 	}
 	_ = r.folder.WriteIndex(r.index)
-	r.stale, r.indexed = false, time.Now()
+	r.behind, r.indexed = false, time.Now()
 	r.cost = r.indexed.Sub(begin)
 }
 

@@ -5,6 +5,7 @@ package display
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ type Row struct {
 	Log    string // with what its program printed, once it is written; empty if it printed nothing
 	Cut    bool   // the file holds only the beginning of the answer
 	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
+
+	// Stale is the silence after which a task may be cancelled; 0 for never.
+	Stale time.Duration
 
 	// Problem is why the result could not be written. The task then keeps it, so
 	// that it is shown and not lost.
@@ -231,10 +235,22 @@ func doing(r Row, short bool) string {
 		return r.File
 	}
 	if reason := clean(t.Reason); reason != "" {
-		if program, rest, ok := strings.Cut(reason, ": "); short && ok && !strings.ContainsRune(program, ' ') {
-			return rest // the title names the agent
+		if short {
+			return shortReason(reason)
 		}
 		return reason
 	}
 	return t.Cause.String()
+}
+
+// exited is how a reason begins when a program has failed.
+var exited = regexp.MustCompile(`^it exited with code (\d+): `)
+
+// shortReason leaves out of a reason what costs columns and says little: the name of the
+// program, as the agent is known by the title, and words about its exit code.
+func shortReason(reason string) string {
+	if program, rest, ok := strings.Cut(reason, ": "); ok && !strings.ContainsRune(program, ' ') {
+		reason = rest
+	}
+	return exited.ReplaceAllString(reason, "exit $1: ")
 }

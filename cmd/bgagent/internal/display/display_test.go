@@ -173,10 +173,10 @@ func TestTheColumnThatMattersHasRoomAtEveryWidth(t *testing.T) {
 		for _, n := range []int{10, 50} {
 			m := scene(n)
 			for width, want := range map[int]string{
-				130: "it exited with code 3: no such key in the file that it reads",
-				80:  "it exited with code 3: no such key in",
-				60:  "it exited with code 3: ",
-				40:  "it exited wit",
+				130: "exit 3: no such key in the file that it reads",
+				80:  "exit 3: no such key in the file",
+				60:  "exit 3: no such key in",
+				40:  "exit 3: no su",
 			} {
 				m.Update(tea.WindowSizeMsg{Width: width, Height: 60})
 				lines := picture(m)

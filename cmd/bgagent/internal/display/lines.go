@@ -19,20 +19,20 @@ type Lines struct {
 	w     *watched
 	start time.Time
 	last  map[int]bgagent.Status
-	away  map[int]bool         // tasks that are out of reach
-	runs  map[int]bgagent.Task // running tasks
-	said  time.Time            // time of the last line
+	away  map[int]bool // tasks that are out of reach
+	runs  map[int]Row  // running tasks
+	said  time.Time    // time of the last line
 }
 
 // NewLines returns a display of plain lines.
 func NewLines(w io.Writer) *Lines {
-	return &Lines{w: &watched{w: w}, start: time.Now(), last: map[int]bgagent.Status{}, away: map[int]bool{}, runs: map[int]bgagent.Task{}, said: time.Now()}
+	return &Lines{w: &watched{w: w}, start: time.Now(), last: map[int]bgagent.Status{}, away: map[int]bool{}, runs: map[int]Row{}, said: time.Now()}
 }
 
 // Show implements [Display].
 func (l *Lines) Show(r Row) {
 	if delete(l.runs, r.Number); r.Task.Status == bgagent.Running {
-		l.runs[r.Number] = r.Task
+		l.runs[r.Number] = r
 	}
 	was, shown := l.last[r.Number]
 	away := r.Task.Outage != nil
@@ -46,7 +46,7 @@ func (l *Lines) Show(r Row) {
 	case r.Task.Status.Terminal() && !r.Task.Started.IsZero():
 		line += fmt.Sprintf(" (%.1f s, %s): %s", r.Task.Duration(time.Now()).Seconds(), count(r.Task.Progress.ToolCalls, "tool call"), about(r, false))
 	case away:
-		line += ": " + troubleOf(r.Task, time.Now()) + ": " + about(r, false)
+		line += ": " + troubleOf(r, time.Now()) + ": " + about(r, false)
 	case wasAway:
 		line += ": reached again"
 	case r.Task.Status != bgagent.Running:
@@ -95,16 +95,17 @@ const mostNamed = 5
 
 // stillRuns says which tasks run, since when, and for how long nothing was heard of
 // them.
-func stillRuns(runs map[int]bgagent.Task, waiting int, now time.Time) string {
+func stillRuns(runs map[int]Row, waiting int, now time.Time) string {
 	var parts []string
 	for i, n := range slices.Sorted(maps.Keys(runs)) {
 		if i == mostNamed {
 			parts = append(parts, "…")
 			break
 		}
-		t := runs[n]
+		r := runs[n]
+		t := r.Task
 		part := fmt.Sprintf("%d (%s) for %s", n, clean(t.Description), span(t.Duration(now)))
-		if trouble := troubleOf(t, now); trouble != "" {
+		if trouble := troubleOf(r, now); trouble != "" {
 			part += ", " + trouble
 		}
 		parts = append(parts, part)
@@ -127,8 +128,8 @@ type JSON struct {
 	w    *watched
 	e    *json.Encoder
 	last map[int]jsonState
-	runs map[int]bgagent.Task // running tasks
-	said time.Time            // time of the last line
+	runs map[int]Row // running tasks
+	said time.Time   // time of the last line
 }
 
 type jsonState struct {
@@ -169,14 +170,14 @@ type Line struct {
 // NewJSON returns a display of lines of JSON.
 func NewJSON(w io.Writer) *JSON {
 	out := &watched{w: w}
-	return &JSON{out, json.NewEncoder(out), map[int]jsonState{}, map[int]bgagent.Task{}, time.Now()}
+	return &JSON{out, json.NewEncoder(out), map[int]jsonState{}, map[int]Row{}, time.Now()}
 }
 
 // Show implements [Display].
 func (j *JSON) Show(r Row) {
 	t := r.Task
 	if delete(j.runs, r.Number); t.Status == bgagent.Running {
-		j.runs[r.Number] = t
+		j.runs[r.Number] = r
 	}
 	now := jsonState{t.Status, t.Progress.ToolCalls, r.File, t.Outage != nil}
 	if was, shown := j.last[r.Number]; shown && was == now {

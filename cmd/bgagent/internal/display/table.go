@@ -278,10 +278,24 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 		u := m.rows[i].Task.Progress.Usage
 		used.InputTokens, used.OutputTokens, used.Cost = used.InputTokens+u.InputTokens, used.OutputTokens+u.OutputTokens, used.Cost+u.Cost
 	}
-	if text := spent(used.InputTokens, used.OutputTokens, used.Cost); text != "" {
-		parts = append(parts, text)
+	line := strings.Join(parts, " · ")
+	text := spent(used.InputTokens, used.OutputTokens, used.Cost)
+	if text == "" {
+		return line
 	}
-	return strings.Join(parts, " · ")
+	if whole := line + " · " + text; m.width == 0 || ansi.StringWidth(whole)+2 <= m.width {
+		return whole
+	}
+	return line + " · " + spentShort(used)
+}
+
+// spentShort is spent where there is little room: the cost comes first.
+func spentShort(used bgagent.Usage) string {
+	tokens := thousands(used.InputTokens) + "+" + thousands(used.OutputTokens) + " tokens"
+	if used.Cost > 0 {
+		return fmt.Sprintf("$%.2f, %s", used.Cost, tokens)
+	}
+	return tokens
 }
 
 // spinner marks running tasks.
@@ -295,8 +309,10 @@ const (
 	// wide is how many columns a terminal needs to show the number of tool calls.
 	wide = 100
 
-	// quietTime is the silence after which a task is shown as quiet.
+	// quietTime is the silence after which a task is shown as quiet. If the task is
+	// cancelled soon, it is shown when a part of that time, one in quietPart, is over.
 	quietTime = 20 * time.Second
+	quietPart = 9
 )
 
 // layout says how many columns each part of a row has.
@@ -312,7 +328,7 @@ func (m *model) layoutLocked(shown []int) (l layout) {
 		width = 80
 	}
 	if width >= 60 {
-		l.number = len(strconv.Itoa(len(m.rows))) + 1
+		l.number = len(strconv.Itoa(len(m.rows)))
 	}
 	for _, i := range shown {
 		t := &m.rows[i].Task
@@ -331,8 +347,10 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	switch t.Status {
 	case bgagent.Running:
 		mark = cyan(spinner[m.frame%len(spinner)])
-		if trouble := troubleOf(t, now); trouble != "" {
-			text = yellow(trouble) + faint("; "+about(*r, true))
+		if trouble := troubleOf(*r, now); trouble != "" {
+			if text = yellow(trouble); about(*r, true) != t.Phase.String() {
+				text += faint("; " + about(*r, true))
+			}
 		}
 	case bgagent.Completed:
 		mark = green("✓")
@@ -361,7 +379,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 
 // troubleOf says for how long a running task has been out of reach or quiet; "" if all
 // is well.
-func troubleOf(t bgagent.Task, now time.Time) string {
+func troubleOf(r Row, now time.Time) string {
+	t := r.Task
 	if o := t.Outage; o != nil {
 		text := "out of reach " + span(now.Sub(o.Since))
 		if !o.Until.IsZero() {
@@ -369,20 +388,26 @@ func troubleOf(t bgagent.Task, now time.Time) string {
 		}
 		return text
 	}
-	if quiet := quietFor(t, now); quiet > 0 {
-		return "quiet for " + span(quiet)
+	quiet := quietFor(r, now)
+	if quiet == 0 {
+		return ""
 	}
-	return ""
+	return "quiet for " + span(quiet)
 }
 
 // quietFor returns for how long nothing was heard of a running task, or 0 if that is
 // not long.
-func quietFor(t bgagent.Task, now time.Time) time.Duration {
+func quietFor(r Row, now time.Time) time.Duration {
+	t := r.Task
 	last := t.Progress.LastActivity
 	if t.Started.After(last) {
 		last = t.Started
 	}
-	if quiet := now.Sub(last); !last.IsZero() && quiet >= quietTime {
+	long := quietTime
+	if r.Stale > 0 {
+		long = min(long, r.Stale/quietPart)
+	}
+	if quiet := now.Sub(last); !last.IsZero() && quiet >= long {
 		return quiet
 	}
 	return 0
