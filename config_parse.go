@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig reads a configuration file that is already in memory. Errors and
-// origins call it by name. All errors are returned together, each a
+// ParseConfig reads a configuration file that is already in memory. name is the
+// file's name in errors and origins. All errors are returned together, each a
 // [*ConfigFileError] with its line, and then nothing is loaded.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
@@ -188,8 +188,8 @@ func twiceText(k *fileKey, first int) string {
 	return fmt.Sprintf("stands twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
 }
 
-// unknownReason returns what is known here instead of a key, which a newer host or a
-// fork of it may have.
+// unknownReason returns the reason for ignoring an unknown key, with the nearest known
+// key. A newer host or a fork of it may know the key.
 func unknownReason(name string) string {
 	if near := relatedKey(name); near != "" {
 		return "it is not known here; the nearest known key is " + near

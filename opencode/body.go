@@ -9,7 +9,7 @@ import (
 	"io"
 )
 
-// The bounds on what a server may send. A small body can become a large one when
+// These bounds limit what a server may send. A small body can become a large one when
 // it is decompressed, and a small text a large value when it is decoded: "{}," is
 // three bytes and becomes a struct. So bytes are counted after decompression, values
 // are counted during reading, and lists are decoded one element at a time.

@@ -16,10 +16,11 @@
 //
 // A task is a child session of the session that delegated it. It works in the same
 // directory and is shown under its parent in opencode's windows. Prompts are sent
-// with prompt_async. The event stream reports how they end; after a gap or without
-// a stream, statuses and messages do. Root sessions learn of their tasks' ends from
-// a message that their agent answers. It is sent only while they are idle, because
-// nobody can foresee how the server answers a message in the middle of a turn.
+// with prompt_async. The event stream reports how a turn ends; after a gap or
+// without a stream, statuses and messages do. Root sessions learn of their tasks'
+// ends from a message that their agent answers. It is sent only while they are idle,
+// because nobody can foresee how the server answers a message in the middle of a
+// turn.
 //
 // Every prompt and notice has its own message id and part id, so sending one again
 // is harmless, even from another process. If an agent, a model or a directory does

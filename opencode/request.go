@@ -20,9 +20,9 @@ import (
 
 // ServerError says that the server did not answer or that its answer was not the
 // expected one. It matches [bgagent.ErrNoSession] if the server says that the
-// session does not exist. It matches [bgagent.ErrUnreachable] if a session could
-// not be created or a turn not be started because nobody answers, and no request
-// that starts one was sent.
+// session does not exist. It matches [bgagent.ErrUnreachable] if a session or a turn
+// could not be started because nobody answers, and no request that starts one was
+// sent.
 type ServerError struct {
 	URL    string // of the server
 	Status int    // of the HTTP answer; 0 if there was none

@@ -165,7 +165,7 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 
 // readable returns an error if the server cannot read the directory. The server
 // fails with status 500 if it is asked to list such a directory. It is asked each
-// time, because in a directory that was removed since then, a turn would run and
+// time, because a turn in a directory that was removed in the meantime would run and
 // find nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {
