@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// writeFile makes a file with its directories below a directory of the test.
+// writeFile writes a file and creates its directories.
 func writeFile(t *testing.T, path, text string) string {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -35,7 +35,7 @@ func applied(t *testing.T, f bgagent.FileConfig, err error) bgagent.Config {
 	return c
 }
 
-// fileErrors takes the joined error apart.
+// fileErrors splits the joined error.
 func fileErrors(t testing.TB, err error) []*bgagent.ConfigFileError {
 	t.Helper()
 	joined, ok := err.(interface{ Unwrap() []error })
@@ -161,10 +161,10 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		{`"staleTimeoutMs": -1`, `:1:40: background_task.staleTimeoutMs: is negative (-1); it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": -0.5`, `:1:40: background_task.staleTimeoutMs: is negative (-0.5); it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": 1.5`, `:1:40: background_task.staleTimeoutMs: is not whole (1.5); it must be a whole number of milliseconds, or 0 for never`},
-		{`"staleTimeoutMs": 9223372036855`, `:1:40: background_task.staleTimeoutMs: is too large (9223372036855); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
-		{`"staleTimeoutMs": 1e999`, `:1:40: background_task.staleTimeoutMs: is too large (1e999); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
-		{`"retainTextBytes": 9223372036854775808`, `:1:41: background_task.retainTextBytes: is too large (9223372036854775808); the most is 9223372036854775807; it must be a whole number of bytes, or 0 for no limit`},
-		{`"maxDepth": 9223372036854775808`, fmt.Sprintf(`:1:34: background_task.maxDepth: is too large (9223372036854775808); the most is %d; it must be a whole number, at least 1`, math.MaxInt)},
+		{`"staleTimeoutMs": 9223372036855`, `:1:40: background_task.staleTimeoutMs: is too large (9223372036855); the maximum is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
+		{`"staleTimeoutMs": 1e999`, `:1:40: background_task.staleTimeoutMs: is too large (1e999); the maximum is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
+		{`"retainTextBytes": 9223372036854775808`, `:1:41: background_task.retainTextBytes: is too large (9223372036854775808); the maximum is 9223372036854775807; it must be a whole number of bytes, or 0 for no limit`},
+		{`"maxDepth": 9223372036854775808`, fmt.Sprintf(`:1:34: background_task.maxDepth: is too large (9223372036854775808); the maximum is %d; it must be a whole number, at least 1`, math.MaxInt)},
 		{`"maxDepth": -9223372036854775809`, `:1:34: background_task.maxDepth: is negative (-9223372036854775809); it must be a whole number, at least 1`},
 		{`"retainTextBytes": {}`, `:1:41: background_task.retainTextBytes: is an object; it must be a whole number of bytes, or 0 for no limit`},
 		{`"wake": "always"`, `:1:30: background_task.wake: is the string "always"; it must be "batch", "each" or "never", or null`},

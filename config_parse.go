@@ -287,7 +287,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 			if ferr == nil && f < float64(k.most()) { // in range, but not exact as a double
 				return problem("is too large to be written with an exponent (%.40s); write out its digits", text)
 			}
-			return problem("is too large (%.40s); the most is %d", text, k.most())
+			return problem("is too large (%.40s); the maximum is %d", text, k.most())
 		case f < 0:
 			return problem("is negative (%.40s)", text)
 		case f != math.Trunc(f):
@@ -299,7 +299,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 	case n < 0:
 		return problem("is negative (%d)", n)
 	case n > k.most():
-		return problem("is too large (%d); the most is %d", n, k.most())
+		return problem("is too large (%d); the maximum is %d", n, k.most())
 	case n == 0 && k.zero == "":
 		return problem("is 0, but it cannot be switched off")
 	}

@@ -105,7 +105,7 @@ func small(p []byte) bool {
 	return c.n <= maxValues
 }
 
-// elements is the out of a call that reads a list element by element.
+// elements is a call.out that reads a list element by element.
 type elements interface {
 	// element decodes the next element.
 	element(d *json.Decoder) error
@@ -133,7 +133,7 @@ func (l *list[T]) element(d *json.Decoder) error {
 	return nil
 }
 
-// count is an out that counts the elements of a list.
+// count is a call.out that counts the elements of a list.
 type count struct{ n int }
 
 func (c *count) element(d *json.Decoder) error {

@@ -40,7 +40,7 @@
 //   - After a crash of the server, a half-finished message looks as if its session
 //     had just fallen idle. The task ends as interrupted only if two polls agree.
 //   - The rules that a prompt gives a session stay with it. What a user allows
-//     "always" in opencode's window is also allowed to the tasks.
+//     "always" in opencode's window applies to the tasks as well.
 //   - If a model fails with status 500, the server tries it again forever. The
 //     time limits of the task end that.
 //   - If a compaction follows a complete answer, that answer is the result, even

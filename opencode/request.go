@@ -288,7 +288,7 @@ func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 // noSession returns the error for an id that no session of opencode can have.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// some lists the first of the sorted names in a sentence.
+// some returns the first of the sorted names, for a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20
