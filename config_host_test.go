@@ -45,7 +45,7 @@ func TestTheFileForAllHarnessesIsRead(t *testing.T) {
 	require.Equal(t, bgagent.Config{}, applied(t, user.Merge(project), err), "a null takes back what an earlier file says")
 
 	_, err = bgagent.ParseConfig("f.json", []byte("{\"[opencode]\": {},\n\"[opencode]\": {}}"))
-	require.EqualError(t, err, "f.json:2:1: [opencode]: stands twice; make one of the two")
+	require.EqualError(t, err, "f.json:2:1: [opencode]: appears twice; merge the two")
 }
 
 func TestAFileWithoutASectionForUsSaysSo(t *testing.T) {

@@ -73,7 +73,7 @@ func (p *fileParser) root(v jsonc.Value) {
 			continue
 		}
 		if i > 0 {
-			p.fail(m.Errorf(harness, "stands twice; make one of the two"))
+			p.fail(m.Errorf(harness, "appears twice; merge the two"))
 			continue
 		}
 		p.values = map[valueID]value{}
@@ -105,7 +105,7 @@ func (p *fileParser) members(members []jsonc.Member) {
 		case m.Name != section:
 			p.foreign(m)
 		case first != 0:
-			p.fail(m.Errorf(section, "stands twice, first in line %d; make one of the two", first))
+			p.fail(m.Errorf(section, "appears twice, first in line %d; merge the two", first))
 		default:
 			first, p.found = m.At().Line, true
 			p.section(m)
@@ -183,9 +183,9 @@ func (p *fileParser) section(of jsonc.Member) {
 
 func twiceText(k *fileKey, first int) string {
 	if k == nil || k.alias == "" {
-		return fmt.Sprintf("stands twice, first in line %d; keep one of the two", first)
+		return fmt.Sprintf("appears twice, first in line %d; keep one of the two", first)
 	}
-	return fmt.Sprintf("stands twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
+	return fmt.Sprintf("appears twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
 }
 
 // unknownReason returns the reason for ignoring an unknown key, with the nearest known
@@ -250,7 +250,7 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 			p.fail(m.Errorf(path, "has no name; name what is to be limited, or use defaultConcurrency"))
 			continue
 		case twice:
-			p.fail(m.Errorf(path, "stands twice, first in line %d (upper and lower case are the same); keep one of the two", first))
+			p.fail(m.Errorf(path, "appears twice, first in line %d (upper and lower case are the same); keep one of the two", first))
 			continue
 		case slash != "":
 			p.fail(m.Errorf(path, "%s", slash))

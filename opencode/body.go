@@ -142,8 +142,8 @@ func (c *count) element(d *json.Decoder) error {
 	return lenient(d.Decode(&skip))
 }
 
-// lenient drops the error that a field has another type, as in other versions of
-// the server. Decoding then leaves out only that field.
+// lenient drops the error about a field with another type, as in other versions of
+// the server. Decoding leaves out only that field.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {
