@@ -127,8 +127,8 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 	return w.ID, nil
 }
 
-// newSession looks up what is needed before a session is created, and where it
-// works. It starts nothing.
+// newSession prepares the request for a new session, and returns the directory where
+// the session works. It starts nothing.
 func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wireNewSession, dir string, err error) {
 	in = wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
 	dir = s.Directory
