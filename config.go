@@ -47,11 +47,11 @@ const (
 	noticeTries         = 20                             // failed deliveries until a notice is given up
 	noticeGiveUp        = 24 * time.Hour                 // how long a notice may be due until it is given up
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two tries
-	staleGrace          = 30 * time.Second               // how long a turn cannot be stale
+	staleGrace          = 30 * time.Second               // beginning of a turn, when it cannot be stale
 	sessionGonePolls    = 3                              // answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // how long a stream without a beat counts as complete
 	tombstonesGo        = 250                            // how many are dropped at once
-	tombstones          = 40*tombstonesGo + tombstonesGo // at most this many ids of evicted tasks, and at least 10,000, are remembered
+	tombstones          = 40*tombstonesGo + tombstonesGo // ids of evicted tasks; the newest 10,000 are always remembered
 	maxResult           = 256 << 10                      // bytes kept of a result
 	maxResultUnreadable = 1 << 20                        // the same if the session cannot be read back
 	pastAttempts        = 20                             // earlier attempts kept of a task

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// writeFile makes a file with its directories below a directory of the test.
+// writeFile writes a file and creates its directories.
 func writeFile(t *testing.T, path, text string) string {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -35,7 +35,7 @@ func applied(t *testing.T, f bgagent.FileConfig, err error) bgagent.Config {
 	return c
 }
 
-// fileErrors takes the joined error apart.
+// fileErrors splits the joined error.
 func fileErrors(t testing.TB, err error) []*bgagent.ConfigFileError {
 	t.Helper()
 	joined, ok := err.(interface{ Unwrap() []error })
@@ -118,7 +118,7 @@ func TestTheHostsOwnNamesAreAccepted(t *testing.T) {
 	require.Equal(t, bgagent.Config{SessionGone: 10 * time.Second, Retention: time.Minute}, applied(t, f, err))
 
 	_, err = bgagent.ParseConfig("host.json", inSection("\"retentionMs\": 1,\n \"taskCleanupDelayMs\": 2"))
-	require.EqualError(t, err, "host.json:2:2: background_task.taskCleanupDelayMs: stands twice, first in line 1 (retentionMs and taskCleanupDelayMs are the same); keep one of the two")
+	require.EqualError(t, err, "host.json:2:2: background_task.taskCleanupDelayMs: appears twice, first in line 1 (retentionMs and taskCleanupDelayMs are the same); keep one of the two")
 }
 
 func TestEverythingOutsideTheSectionIsLeftAlone(t *testing.T) {
@@ -162,10 +162,10 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		{`"staleTimeoutMs": -1`, `:1:40: background_task.staleTimeoutMs: is negative (-1); it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": -0.5`, `:1:40: background_task.staleTimeoutMs: is negative (-0.5); it must be a whole number of milliseconds, or 0 for never`},
 		{`"staleTimeoutMs": 1.5`, `:1:40: background_task.staleTimeoutMs: is not whole (1.5); it must be a whole number of milliseconds, or 0 for never`},
-		{`"staleTimeoutMs": 9223372036855`, `:1:40: background_task.staleTimeoutMs: is too large (9223372036855); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
-		{`"staleTimeoutMs": 1e999`, `:1:40: background_task.staleTimeoutMs: is too large (1e999); the most is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
-		{`"retainTextBytes": 9223372036854775808`, `:1:41: background_task.retainTextBytes: is too large (9223372036854775808); the most is 9223372036854775807; it must be a whole number of bytes, or 0 for no limit`},
-		{`"maxDepth": 9223372036854775808`, fmt.Sprintf(`:1:34: background_task.maxDepth: is too large (9223372036854775808); the most is %d; it must be a whole number, at least 1`, math.MaxInt)},
+		{`"staleTimeoutMs": 9223372036855`, `:1:40: background_task.staleTimeoutMs: is too large (9223372036855); the maximum is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
+		{`"staleTimeoutMs": 1e999`, `:1:40: background_task.staleTimeoutMs: is too large (1e999); the maximum is 9223372036854; it must be a whole number of milliseconds, or 0 for never`},
+		{`"retainTextBytes": 9223372036854775808`, `:1:41: background_task.retainTextBytes: is too large (9223372036854775808); the maximum is 9223372036854775807; it must be a whole number of bytes, or 0 for no limit`},
+		{`"maxDepth": 9223372036854775808`, fmt.Sprintf(`:1:34: background_task.maxDepth: is too large (9223372036854775808); the maximum is %d; it must be a whole number, at least 1`, math.MaxInt)},
 		{`"maxDepth": -9223372036854775809`, `:1:34: background_task.maxDepth: is negative (-9223372036854775809); it must be a whole number, at least 1`},
 		{`"retainTextBytes": {}`, `:1:41: background_task.retainTextBytes: is an object; it must be a whole number of bytes, or 0 for no limit`},
 		{`"wake": "always"`, `:1:30: background_task.wake: is the string "always"; it must be "batch", "each" or "never", or null`},
@@ -175,10 +175,10 @@ func TestMistakesSayWhereWhatAndWhatWouldBeRight(t *testing.T) {
 		{`"maxDepth": 1e18`, `:1:34: background_task.maxDepth: is too large to be written with an exponent (1e18); write out its digits; it must be a whole number, at least 1`},
 		{`"modelConcurrency": {"gpt-5.2": "2"}`, `:1:54: background_task.modelConcurrency["gpt-5.2"]: is the string "2"; it must be a whole number, or 0 for no limit`},
 		{`"modelConcurrency": {" ": 2}`, `:1:43: background_task.modelConcurrency[" "]: has no name; name what is to be limited, or use defaultConcurrency`},
-		{`"modelConcurrency": {"a": 2, "A ": 2}`, `:1:51: background_task.modelConcurrency["A "]: stands twice, first in line 1 (upper and lower case are the same); keep one of the two`},
+		{`"modelConcurrency": {"a": 2, "A ": 2}`, `:1:51: background_task.modelConcurrency["A "]: appears twice, first in line 1 (upper and lower case are the same); keep one of the two`},
 		{`"providerConcurrency": {"a/b": 2}`, `:1:46: background_task.providerConcurrency["a/b"]: can never apply, because a provider is what stands before the first slash; limit "a" here, or "a/b" in modelConcurrency`},
-		{`"maxDepth": 1, "maxDepth": 1`, `:1:37: background_task.maxDepth: stands twice, first in line 1; keep one of the two`},
-		{`"zebra": 1, "\u007aebra": 1`, ":1:34: background_task.zebra: stands twice, first in line 1; keep one of the two"},
+		{`"maxDepth": 1, "maxDepth": 1`, `:1:37: background_task.maxDepth: appears twice, first in line 1; keep one of the two`},
+		{`"zebra": 1, "\u007aebra": 1`, ":1:34: background_task.zebra: appears twice, first in line 1; keep one of the two"},
 	} {
 		f, err := bgagent.ParseConfig("f.json", inSection(c.members))
 		require.EqualError(t, err, "f.json"+c.want, c.members)
@@ -200,7 +200,7 @@ func TestWholeFilesThatAreWrong(t *testing.T) {
 		{"list", "\n[]", `:2:1: is a list; it must be an object like { "background_task": { "defaultConcurrency": 5 } }`},
 		{"null", "null", `:1:1: is null; it must be an object like { "background_task": { "defaultConcurrency": 5 } }`},
 		{"number as section", `{"background_task": 1}`, `:1:21: background_task: is the number 1; it must be an object like { "defaultConcurrency": 5 }, or null`},
-		{"section twice", "{\"background_task\": {},\n\"background_task\": {}}", ":2:1: background_task: stands twice, first in line 1; make one of the two"},
+		{"section twice", "{\"background_task\": {},\n\"background_task\": {}}", ":2:1: background_task: appears twice, first in line 1; merge the two"},
 		{"not closed", "{\n\"a\": {\n\n", ":2:7: ends too early; a bracket, a quotation mark or a comment is not closed"},
 		{"comment not closed", "{} /* a", ":1:8: ends too early; a bracket, a quotation mark or a comment is not closed"},
 		{"no comma", "{\"é\": 1 \"b\": 2}", ":1:9: is not JSON with comments: invalid character '\"' after object value (expecting ',' or '}')"},

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What has been parsed is the same after it has been written and parsed again,
-// and every error says where.
+// A parsed file stays the same when it is written and parsed again, and every error
+// names its place.
 func FuzzParseConfig(f *testing.F) {
 	tutorial, err := os.ReadFile("testdata/tutorial.json")
 	require.NoError(f, err)
@@ -103,7 +103,7 @@ func TestFormatConfigRefusesWhatAFileCannotHold(t *testing.T) {
 	}
 }
 
-// Anything below the limit of size is answered in a moment, whatever it holds.
+// A file below the size limit is parsed quickly, whatever it contains.
 func TestLargeFilesAreReadInAMoment(t *testing.T) {
 	entries := func(format string) string {
 		var b strings.Builder

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// said is what is reported of a file, line by line.
+// said returns the reports about a file, one per line.
 func said(f bgagent.FileConfig) (lines []string) {
 	for _, k := range f.Ignored() {
 		lines = append(lines, k.String())
@@ -45,7 +45,7 @@ func TestTheFileForAllHarnessesIsRead(t *testing.T) {
 	require.Equal(t, bgagent.Config{}, applied(t, user.Merge(project), err), "a null takes back what an earlier file says")
 
 	_, err = bgagent.ParseConfig("f.json", []byte("{\"[opencode]\": {},\n\"[opencode]\": {}}"))
-	require.EqualError(t, err, "f.json:2:1: [opencode]: stands twice; make one of the two")
+	require.EqualError(t, err, "f.json:2:1: [opencode]: appears twice; merge the two")
 }
 
 func TestAFileWithoutASectionForUsSaysSo(t *testing.T) {
@@ -94,7 +94,7 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 			require.Equal(t, append(before[:len(before):len(before)], path), find(project), "the newest alone, the project's after the user's")
 		}
 	}
-	// A file for all harnesses that says nothing for us takes no limits away.
+	// A file for all harnesses without our section removes no limits.
 	older := filepath.Join(home, ".config", "opencode", "oh-my-openagent.jsonc")
 	unified := writeFile(t, filepath.Join(home, ".omo", "omo.jsonc"), `{"[codex]": {}}`)
 	require.Equal(t, []string{older, unified}, find(""))
@@ -170,7 +170,7 @@ func TestKeysOfANewerHostAreReportedWithTheNearestKnownOne(t *testing.T) {
 	}, said(f))
 }
 
-// A limit that is not held because of a slip would be noticed too late.
+// A limit that does not apply because of a typo would be noticed too late.
 func TestASlipOfTheKeyboardIsNoKeyOfANewerHost(t *testing.T) {
 	for _, name := range []string{"modelConcurency", "modelConcurrencyy", "modelConcurremcy", "modelConcurrnecy", "ModelConcurrency", "model_concurrency", "model-concurrency", "Limits.Model", "defaultConcurency", "maxDepht", "wak"} {
 		_, err := bgagent.ParseConfig("f.json", inSection(`"`+name+`": {"a": 1}`))

@@ -129,7 +129,7 @@ func isASCIIAlnum(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
-// unit returns what 1 in the file is in Config.
+// unit returns the value in Config for 1 in the file.
 func (k *fileKey) unit() int64 {
 	if k.kind == keyMs {
 		return int64(time.Millisecond)
@@ -315,7 +315,7 @@ func nearestKey(name string) string {
 	return best
 }
 
-// mistyped returns our key of which name is a near miss, or "". A near miss has one
+// mistyped returns the known key that name almost matches, or "". Such a name has one
 // character too many, missing or wrong, two swapped characters, or another separation
 // of words. It is an error because a limit would be lost with it. A key that differs
 // more may belong to a newer host and is only reported.

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// docTable is the table in the comment of FileConfig.
+// docTable returns the table in the comment of FileConfig.
 func docTable() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "//\t%-22s%-12s%s\n", "key", "default", "0 means")
@@ -27,7 +27,7 @@ func docTable() string {
 	return b.String()
 }
 
-// markdownTables are the tables in docs/configuration.md.
+// markdownTables returns the tables in docs/configuration.md.
 func markdownTables() (keys, ignored string) {
 	var b strings.Builder
 	b.WriteString("| Key | Default | 0 means | Field of `Config` | Meaning |\n| --- | --- | --- | --- | --- |\n")

@@ -14,8 +14,8 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig reads a configuration file that is already in memory. Errors and
-// origins call it by name. All errors are returned together, each a
+// ParseConfig reads a configuration file that is already in memory. name is the
+// file's name in errors and origins. All errors are returned together, each a
 // [*ConfigFileError] with its line, and then nothing is loaded.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
@@ -73,7 +73,7 @@ func (p *fileParser) root(v jsonc.Value) {
 			continue
 		}
 		if i > 0 {
-			p.fail(m.Errorf(harness, "stands twice; make one of the two"))
+			p.fail(m.Errorf(harness, "appears twice; merge the two"))
 			continue
 		}
 		p.values = map[valueID]value{}
@@ -105,7 +105,7 @@ func (p *fileParser) members(members []jsonc.Member) {
 		case m.Name != section:
 			p.foreign(m)
 		case first != 0:
-			p.fail(m.Errorf(section, "stands twice, first in line %d; make one of the two", first))
+			p.fail(m.Errorf(section, "appears twice, first in line %d; merge the two", first))
 		default:
 			first, p.found = m.At().Line, true
 			p.section(m)
@@ -183,13 +183,13 @@ func (p *fileParser) section(of jsonc.Member) {
 
 func twiceText(k *fileKey, first int) string {
 	if k == nil || k.alias == "" {
-		return fmt.Sprintf("stands twice, first in line %d; keep one of the two", first)
+		return fmt.Sprintf("appears twice, first in line %d; keep one of the two", first)
 	}
-	return fmt.Sprintf("stands twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
+	return fmt.Sprintf("appears twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
 }
 
-// unknownReason returns what is known here instead of a key, which a newer host or a
-// fork of it may have.
+// unknownReason returns the reason for ignoring an unknown key, with the nearest known
+// key. A newer host or a fork of it may know the key.
 func unknownReason(name string) string {
 	if near := relatedKey(name); near != "" {
 		return "it is not known here; the nearest known key is " + near
@@ -250,7 +250,7 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 			p.fail(m.Errorf(path, "has no name; name what is to be limited, or use defaultConcurrency"))
 			continue
 		case twice:
-			p.fail(m.Errorf(path, "stands twice, first in line %d (upper and lower case are the same); keep one of the two", first))
+			p.fail(m.Errorf(path, "appears twice, first in line %d (upper and lower case are the same); keep one of the two", first))
 			continue
 		case slash != "":
 			p.fail(m.Errorf(path, "%s", slash))
@@ -287,7 +287,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 			if ferr == nil && f < float64(k.most()) { // in range, but not exact as a double
 				return problem("is too large to be written with an exponent (%.40s); write out its digits", text)
 			}
-			return problem("is too large (%.40s); the most is %d", text, k.most())
+			return problem("is too large (%.40s); the maximum is %d", text, k.most())
 		case f < 0:
 			return problem("is negative (%.40s)", text)
 		case f != math.Trunc(f):
@@ -299,7 +299,7 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 	case n < 0:
 		return problem("is negative (%d)", n)
 	case n > k.most():
-		return problem("is too large (%d); the most is %d", n, k.most())
+		return problem("is too large (%d); the maximum is %d", n, k.most())
 	case n == 0 && k.zero == "":
 		return problem("is 0, but it cannot be switched off")
 	}

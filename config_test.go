@@ -21,8 +21,8 @@ func (silent) RunTurn(context.Context, string, Prompt, *Reporter) (TurnEnd, erro
 	panic("not called")
 }
 
-// canBeDisabled and canBeUnlimited are what the comments of Config promise, and
-// not taken from the code that is tested.
+// canBeDisabled and canBeUnlimited follow the comments of Config, not the tested
+// code.
 var (
 	canBeDisabled = []string{"NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
 		"HostUnreachable", "TimeToLive", "QueueTimeToLive", "Retention"}
@@ -128,7 +128,7 @@ func TestConfigNamesBothOfTwoValuesThatContradictEachOther(t *testing.T) {
 			return err
 		}
 		requireInputError(t, set(2*time.Second, time.Second), "Config."+pair[0], "is 2s", "Config."+pair[1]+" is 1s")
-		if pair[1] == "HostUnreachable" { // or a task ends that was never asked about
+		if pair[1] == "HostUnreachable" { // otherwise a task could end before its client is asked
 			requireInputError(t, set(time.Second, time.Second), "Config.PollInterval", "is 1s", "Config.HostUnreachable is 1s", "must be shorter")
 		} else {
 			require.NoError(t, set(time.Second, time.Second), pair)
@@ -203,7 +203,7 @@ func TestConfigIsCopied(t *testing.T) {
 	require.Len(t, c.ToolNames, 1)
 	require.Equal(t, []Permission{{}}, c.Permissions)
 
-	// A map or slice that is added to Config has to be copied as well.
+	// A map or slice that is added to Config must be copied as well.
 	var shared []string
 	for f := range reflect.TypeFor[Config]().Fields() {
 		if f.Type.Kind() == reflect.Map || f.Type.Kind() == reflect.Slice {

@@ -228,7 +228,7 @@ func tiesTurnToCall(b *badStarter) {
 	b.start = func(ctx context.Context, id string, p bgagent.Prompt) error {
 		err := b.Starter.StartTurn(ctx, id, p)
 		context.AfterFunc(ctx, func() {
-			time.Sleep(1500 * time.Millisecond) // notices the end at its next look
+			time.Sleep(1500 * time.Millisecond) // the end is noticed at the next look
 			b.mu.Lock()
 			s := b.sessions[id]
 			same := s != nil && s.run != nil && s.run.Prompt.ID == p.ID

@@ -210,7 +210,7 @@ func (v *conversation) add(page bgagent.Page) {
 	v.next = page.Next
 }
 
-// readOn reads what is new, at most most messages at a time.
+// readOn reads what is new, in pages of up to most messages.
 func (c *checkContext) readOn(session string, v *conversation, most int) {
 	c.Helper()
 	for range manyPages {

@@ -171,7 +171,7 @@ func (d *driven) ended(limit time.Duration) bool {
 // endedByLooks finds the end of a starter's turn like the manager: by an idle status
 // and a message that has ended, or because nothing changes any longer.
 func (d *driven) endedByLooks(limit time.Duration) bool {
-	var since time.Time // since when nothing changes
+	var since time.Time // when the turn became quiet; zero if it is not
 	seen := ""
 	over := d.c.until(limit+d.c.h.Settle, func() bool {
 		state := d.c.statuses(d.session)[d.session].State

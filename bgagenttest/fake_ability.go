@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Notify implements [bgagent.Notifier]. It puts the notice into the session's inbox,
-// only once if it comes again. A session in a turn is busy.
+// Notify implements [bgagent.Notifier]. It puts the notice into the session's inbox
+// unless it is already there. A session in a turn is busy.
 func (f *Fake) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	after, lie, err := f.begin(ctx, Call{Kind: CallNotify, Session: id})
 	if err != nil {
@@ -230,7 +230,7 @@ func (st *stream) wakeUp() {
 	}
 }
 
-// Emit emits an event of the test.
+// Emit emits any event.
 func (f *Fake) Emit(e bgagent.HostEvent) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

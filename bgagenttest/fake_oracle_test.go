@@ -15,7 +15,7 @@ import (
 
 var nobody = bgagent.NewReporter(func(bgagent.Report) {})
 
-// session creates a session with the title.
+// mustCreate creates a session with the title.
 func mustCreate(t *testing.T, sc bgagent.SessionClient, title string) string {
 	t.Helper()
 	id, err := sc.CreateSession(t.Context(), bgagent.SessionSpec{Agent: "a", Title: title})

@@ -127,7 +127,7 @@ func (t *Turn) Ask(question string, d time.Duration) {
 	t.r.Asking("")
 }
 
-// Retry waits for d to try the model again, as if it could not be reached.
+// Retry waits for d, as if the model could not be reached and were tried again then.
 func (t *Turn) Retry(reason string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: reason, RetryAt: time.Now().Add(d)})
 	t.r.Activity()

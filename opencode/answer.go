@@ -14,7 +14,7 @@ import (
 // the prompt that did not fit. So whether a message is an answer depends on the
 // messages before it.
 
-// kind is the part that a message has in its turn.
+// kind is the role of a message in its turn.
 type kind uint8
 
 const (

@@ -48,7 +48,7 @@ func TestAnAnswerBeforeACompactionIsTheResult(t *testing.T) {
 				assert.Equal(t, bgagent.RoleOther, m.Role)
 			}
 		}
-		// And the next prompt is answered as ever.
+		// The next prompt is answered as usual.
 		_, err := r.m.Resume(t.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "say more"})
 		require.NoError(t, err)
 		assert.Equal(t, "more", r.wait(task).Result)
@@ -174,7 +174,7 @@ func TestADirectoryThatWasRemovedIsRefused(t *testing.T) {
 		task, err := r.m.Launch(t.Context(), bgagent.Caller{}, in)
 		require.NoError(t, err)
 		assert.Equal(t, bgagent.Completed, r.wait(task).Status)
-		r.f.intercept(func(req *http.Request) *http.Response { // removed
+		r.f.intercept(func(req *http.Request) *http.Response { // the directory was removed
 			if req.URL.Path == "/file" && req.URL.Query().Get("directory") == "/somewhere" {
 				return answer(http.StatusInternalServerError, `{"name":"UnknownError","data":{"message":"Unexpected server error."}}`)
 			}

@@ -9,7 +9,7 @@ import (
 	"io"
 )
 
-// The bounds on what a server may send. A small body can become a large one when
+// These bounds limit what a server may send. A small body can become a large one when
 // it is decompressed, and a small text a large value when it is decoded: "{}," is
 // three bytes and becomes a struct. So bytes are counted after decompression, values
 // are counted during reading, and lists are decoded one element at a time.
@@ -105,7 +105,7 @@ func small(p []byte) bool {
 	return c.n <= maxValues
 }
 
-// elements is the out of a call that reads a list element by element.
+// elements is a call.out that reads a list element by element.
 type elements interface {
 	// element decodes the next element.
 	element(d *json.Decoder) error
@@ -133,7 +133,7 @@ func (l *list[T]) element(d *json.Decoder) error {
 	return nil
 }
 
-// count is an out that counts the elements of a list.
+// count is a call.out that counts the elements of a list.
 type count struct{ n int }
 
 func (c *count) element(d *json.Decoder) error {
@@ -142,8 +142,8 @@ func (c *count) element(d *json.Decoder) error {
 	return lenient(d.Decode(&skip))
 }
 
-// lenient drops the error that a field has another type, as in other versions of
-// the server. Decoding then leaves out only that field.
+// lenient drops the error about a field with another type, as in other versions of
+// the server. Decoding leaves out only that field.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {

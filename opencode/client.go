@@ -63,7 +63,7 @@ type Config struct {
 	// HTTPClient makes the requests. By default, a new client is used that gives up
 	// connecting after 5 seconds. HTTPClient.Timeout must be zero, because it would
 	// cut off the event stream. The client copies HTTPClient, and asks its
-	// CheckRedirect only about redirects that keep the request and the scheme, host
+	// CheckRedirect only about redirects that keep the method and the scheme, host
 	// and port of URL. No other redirect is followed, so that the password goes
 	// nowhere else.
 	HTTPClient *http.Client

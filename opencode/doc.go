@@ -16,10 +16,11 @@
 //
 // A task is a child session of the session that delegated it. It works in the same
 // directory and is shown under its parent in opencode's windows. Prompts are sent
-// with prompt_async. The event stream reports how they end; after a gap or without
-// a stream, statuses and messages do. Root sessions learn of their tasks' ends from
-// a message that their agent answers. It is sent only while they are idle, because
-// nobody can foresee how the server answers a message in the middle of a turn.
+// with prompt_async. The event stream reports how a turn ends; after a gap or
+// without a stream, statuses and messages do. Root sessions learn of their tasks'
+// ends from a message that their agent answers. It is sent only while they are idle,
+// because nobody can foresee how the server answers a message in the middle of a
+// turn.
 //
 // Every prompt and notice has its own message id and part id, so sending one again
 // is harmless, even from another process. If an agent, a model or a directory does
@@ -39,7 +40,7 @@
 //   - After a crash of the server, a half-finished message looks as if its session
 //     had just fallen idle. The task ends as interrupted only if two polls agree.
 //   - The rules that a prompt gives a session stay with it. What a user allows
-//     "always" in opencode's window is also allowed to the tasks.
+//     "always" in opencode's window applies to the tasks as well.
 //   - If a model fails with status 500, the server tries it again forever. The
 //     time limits of the task end that.
 //   - If a compaction follows a complete answer, that answer is the result, even

@@ -17,7 +17,7 @@ import (
 // emitted.
 const textPause = 100 * time.Millisecond
 
-// drawn is a message as the stream has drawn it so far.
+// drawn is a message as far as the stream has sent it.
 type drawn struct {
 	msg    wireMessage
 	facts  facts
@@ -44,7 +44,7 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	if p.MessageID == "" {
 		return
 	}
-	if awaited == p.MessageID { // this can also be a notice to a session of others
+	if awaited == p.MessageID { // or a notice to a session that the client does not run
 		f.begun(p.SessionID)
 		delete(f.failed, p.SessionID)
 	}

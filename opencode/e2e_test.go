@@ -17,7 +17,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// scene is a real server with its scripted model, and a manager on it.
+// scene is a real server with a scripted model, and a manager that uses it.
 type scene struct {
 	testing.TB
 	w *realagent.World

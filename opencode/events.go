@@ -123,8 +123,8 @@ const streamLag = time.Second
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
 
 // keepsUp compares an idle session with what the stream has said about it. It
-// breaks off a stream that lags, because what the stream has not said would be
-// taken as not having happened.
+// breaks off a stream that lags, because the manager would take a missing event to
+// mean that nothing happened.
 func (c *Client) keepsUp(session string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,8 +190,8 @@ type lineReader struct {
 	cr   bool   // the last line ended with \r
 }
 
-// next returns a line without its end, cut after most bytes, and whether the line
-// is whole. The line is valid until the next call.
+// next returns a line without its end. If the line has more than most bytes, whole is
+// false and a part is returned. The line is valid until the next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {

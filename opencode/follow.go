@@ -45,7 +45,7 @@ type wireEvent struct {
 	Payload    *wireEvent      `json:"payload"`
 }
 
-// eventProperties holds the properties that are used here, of all kinds of events.
+// eventProperties holds the properties of all kinds of events that are used here.
 type eventProperties struct {
 	ID        string          `json:"id"`
 	RequestID string          `json:"requestID"`
@@ -142,7 +142,7 @@ func concerns(kind string) bool {
 }
 
 // forget drops the data of sessions that the client has forgotten. It waits for
-// the next event, because ForgetSession may be called from here.
+// the next event, because emit may call ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()

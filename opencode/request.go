@@ -20,9 +20,9 @@ import (
 
 // ServerError says that the server did not answer or that its answer was not the
 // expected one. It matches [bgagent.ErrNoSession] if the server says that the
-// session does not exist. It matches [bgagent.ErrUnreachable] if a session could
-// not be created or a turn not be started because nobody answers, and no request
-// that starts one was sent.
+// session does not exist. It matches [bgagent.ErrUnreachable] if a session or a turn
+// could not be started because nobody answers, and no request that starts one was
+// sent.
 type ServerError struct {
 	URL    string // of the server
 	Status int    // of the HTTP answer; 0 if there was none
@@ -288,7 +288,7 @@ func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 // noSession returns the error for an id that no session of opencode can have.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// some lists the first of the sorted names in a sentence.
+// some returns the first of the sorted names, for a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20

@@ -127,8 +127,8 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 	return w.ID, nil
 }
 
-// newSession looks up what is needed before a session is created, and where it
-// works. It starts nothing.
+// newSession prepares the request for a new session, and returns the directory where
+// the session works. It starts nothing.
 func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wireNewSession, dir string, err error) {
 	in = wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
 	dir = s.Directory
@@ -165,7 +165,7 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 
 // readable returns an error if the server cannot read the directory. The server
 // fails with status 500 if it is asked to list such a directory. It is asked each
-// time, because in a directory that was removed since then, a turn would run and
+// time, because a turn in a directory that was removed in the meantime would run and
 // find nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {

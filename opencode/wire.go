@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The types of the wire, with the fields that are used here. Unknown fields, parts
-// and events are ignored, because the server may have more of them.
+// The wire types have only the fields that are used here. Unknown fields, parts and
+// events are ignored, because the server may have more of them.
 
 type wireSession struct {
 	ID         string     `json:"id"`
@@ -345,9 +345,9 @@ func whole(n float64) int64 {
 	return 0
 }
 
-// ended sets how a message of the agent ended, if it has. A completed message
-// without an error and a finish is empty if an abort came before a retry of the
-// model, and not empty if the stream of the model broke off.
+// ended sets how a message of the agent ended, if it has. Some completed messages
+// have neither an error nor a finish. Such a message is empty if an abort came before
+// a retry of the model, and not empty if the stream of the model broke off.
 func (m *wireMessage) ended(out *bgagent.Message) {
 	i := &m.Info
 	if i.Error != nil {

@@ -32,7 +32,7 @@ func TestBrokenConfigurationsNameFileLineKeyAndRemedy(t *testing.T) {
 		"{\"agents\": {\"a\": {\"kind\": \"command\", \"preset\": \"codex\",\n\"args\": \"-v\"}}}":                         `:2:9: agents.a.args: is the string "-v"; it must be a list of strings`,
 		"{\"agents\": {\"a\": {\"kind\": \"command\", \"preset\": \"codex\",\n\"args\": [1]}}}":                            `:2:10: agents.a.args[0]: is the number 1; it must be a string`,
 		"{\"agents\": {\"count\": {\"kind\": \"inproc\",\n\"permissions\": {\"edit\": \"never\"}}}}":                       `:2:25: agents.count.permissions.edit: is the string "never"; it must be "allow", "deny" or "ask"`,
-		"{\"agents\": {\"count\": {\"kind\": \"inproc\",\n\"kind\": \"acp\"}}}":                                            `:2:1: agents.count.kind: stands twice, first in line 1; keep one of the two`,
+		"{\"agents\": {\"count\": {\"kind\": \"inproc\",\n\"kind\": \"acp\"}}}":                                            `:2:1: agents.count.kind: appears twice, first in line 1; keep one of the two`,
 		"{\"agents\": {\"a b\": {}}}": `agents["a b"]: is a name with blanks or control characters; leave them out`,
 		"{\"agents\": {\"a\": {\"kind\": \"opencode\", \"url\": \"http://127.0.0.1:1\",\n\"passwordEnv\": \"NO_SUCH\"}}}": `:2:1: agents.a.passwordEnv: names the environment variable NO_SUCH, which is not set; set it to the server's password`,
 		"{\"background_task\": {\n\"maxDepht\": 2}}":                                   `:2:1: background_task.maxDepht: is not a known key; did you mean maxDepth?`,
@@ -135,7 +135,7 @@ func TestBrokenListsNameFileLineKeyAndRemedy(t *testing.T) {
 		"[{\"prompt\": 5, \"agent\": \"demo-wait\"}]":                              `[0].prompt: is the number 5; it must be a string`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"dir\": \".\"}]":          `[0].dir: is not a known key; the keys of a task are agent, prompt, promptFile, description, model, directory`,
 		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\", \"directory\": \"gone\"}]": `[0].directory: is PROJECT/gone, which is not a directory; make it, or name another`,
-		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\",\n\"prompt\": \"y\"}]":      `tasks.jsonc:2:1: [0].prompt: stands twice, first in line 1; keep one of the two`,
+		"[{\"prompt\": \"x\", \"agent\": \"demo-wait\",\n\"prompt\": \"y\"}]":      `tasks.jsonc:2:1: [0].prompt: appears twice, first in line 1; keep one of the two`,
 		"[{\"agent\": \"demo-wait\", \"prompt\": \"\xff\"}]":                       `is not valid UTF-8 from here on; save the file as UTF-8`,
 		"[" + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "]":            `is nested more than 200 levels deep`,
 	} {

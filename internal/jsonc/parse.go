@@ -25,10 +25,10 @@ const byteOrderMark = "\xef\xbb\xbf"
 // is not about one. The problem is one line without a full stop.
 type ErrorFunc func(at Origin, key, problem string) error
 
-// Parse reads a whole file. Origins and errors call it by name. A byte-order mark
-// is skipped and takes no column. fail makes every error about the file,
-// including those of [Value.Errorf] and [Member.Errorf]. The values refer to data,
-// which must not be changed afterwards.
+// Parse reads a whole file. name is the file's name in origins and errors. A
+// byte-order mark is skipped and takes no column. fail makes every error about the
+// file, including those of [Value.Errorf] and [Member.Errorf]. The values refer to
+// data, which must not be changed afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	f := &file{name: name, lines: newLines(data), fail: fail}

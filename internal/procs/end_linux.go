@@ -19,9 +19,9 @@ type ending struct {
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
-// unclearTime bounds the repeated looks at processes in the middle of exec. They
-// usually take a few milliseconds, but a program on a dead file system can hang
-// there.
+// unclearTime bounds the repeated looks at processes in the middle of exec. An exec
+// usually takes a few milliseconds, but that of a program on a dead file system can
+// hang.
 const unclearTime = time.Second
 
 // maxBlind is how many looks in a row may be blind; see look.

@@ -88,7 +88,7 @@ func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	}, kept, nil
 }
 
-// ancestors are the processes above this one.
+// ancestors returns the processes above this one.
 func ancestors() map[int]bool {
 	all := map[int]bool{}
 	for pid := os.Getppid(); pid > 1 && !all[pid]; {
@@ -99,5 +99,5 @@ func ancestors() map[int]bool {
 	return all
 }
 
-// errNoInstance refuses an empty id: processes that belong to no run are not one run's.
+// errNoInstance refuses an empty id, which would match the processes of no run.
 var errNoInstance = errors.New("it has no instance id")

@@ -37,8 +37,8 @@ type look struct {
 	inExec []uint64 // start times of the processes that were in the middle of exec
 }
 
-// unclear reports whether a process that started at or after since was in the
-// middle of exec.
+// unclear reports whether a process was in the middle of exec. Processes that
+// started before since do not count.
 func (l look) unclear(since func() uint64) bool {
 	if len(l.inExec) == 0 {
 		return false

@@ -24,7 +24,7 @@ func IsMark(name string) bool {
 // host itself runs in a turn of another host, the marks of its programs are
 // within that turn's marks.
 type Marks struct {
-	Turn     string // unique to this turn; the outer turn's mark and a slash come before it
+	Turn     string // unique to this turn; begins with the outer turn's mark and a slash, if any
 	Instance string // the runs of hosts that it belongs to, the outermost first; may be empty
 	Depth    int    // the depth of the chain of agents
 }

@@ -25,7 +25,6 @@ type Spec struct {
 //
 // [Program.Finish] must be called when it has exited. All methods are safe for
 // concurrent use.
-// concurrent use.
 type Program struct {
 	cmd    *exec.Cmd
 	turn   string

@@ -41,7 +41,7 @@ func (p *Program) release() {
 	running.remove(p.PID())
 }
 
-// endRest ends the processes that are left of the turn.
+// endRest ends the processes that the turn has left.
 func (p *Program) endRest(grace time.Duration) error {
 	p.mu.Lock()
 	session := p.PID()

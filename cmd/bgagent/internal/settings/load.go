@@ -78,7 +78,7 @@ func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member))
 	first := map[string]jsonc.Origin{}
 	for _, m := range members {
 		if o, twice := first[m.Name]; twice {
-			l.fail(m.Errorf(jsonc.Key(path, m.Name), "stands twice, first in line %d; keep one of the two", o.Line))
+			l.fail(m.Errorf(jsonc.Key(path, m.Name), "appears twice, first in line %d; keep one of the two", o.Line))
 			continue
 		}
 		first[m.Name] = m.At()

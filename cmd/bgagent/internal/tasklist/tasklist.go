@@ -108,7 +108,7 @@ func (p *parser) root(v jsonc.Value) (out []Task) {
 		for _, m := range members {
 			switch {
 			case m.Name == "tasks" && found:
-				p.fail(m.Errorf(path, "stands twice; make one list of the two"))
+				p.fail(m.Errorf(path, "appears twice; merge the two lists"))
 			case m.Name == "tasks":
 				list, found = m.Value, true
 			case m.Name != "$schema":
@@ -151,7 +151,7 @@ func (p *parser) task(path string, v jsonc.Value) Task {
 		case fields[m.Name] == nil:
 			p.fail(m.Errorf(key, "is not a known key; the keys of a task are %s", strings.Join(names, ", ")))
 		case twice:
-			p.fail(m.Errorf(key, "stands twice, first in line %d; keep one of the two", first.At().Line))
+			p.fail(m.Errorf(key, "appears twice, first in line %d; keep one of the two", first.At().Line))
 		case !isText:
 			p.fail(m.Value.Errorf(key, "is %s; it must be a string", m.Value.Describe()))
 		default:
