@@ -9,8 +9,8 @@ import (
 )
 
 // Claude is Anthropic's Claude Code, called as claude -p --output-format
-// stream-json --verbose --include-partial-messages, by which it shows that it is
-// alive while it thinks.
+// stream-json --verbose --include-partial-messages, by which it shows what it
+// writes while it writes it.
 //
 // The model is passed with --model, [Agent].Profile with --agent, the system
 // text with --append-system-prompt. Rules become --allowedTools and

@@ -7,12 +7,6 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// count is a number of tokens. Some programs write 10.0 and 1e3.
-type count float64
-
-// tokens returns the number, within what can be added up.
-func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
-
 // jsonString returns s as a JSON string. One is a TOML string, too, but for DEL.
 func jsonString(s string) string {
 	var b strings.Builder

@@ -169,6 +169,30 @@ func (o *Output) closeLocked() (rest string) {
 	return rest
 }
 
+// completes tells a whole message of which pieces may have been told: what those do
+// not have is told.
+func (o *Output) completes(text string) {
+	text = jsonlines.Clean(text)
+	rest, told := "", false
+	o.locked(func() {
+		if o.end != nil || o.closed || len(o.text) == 0 {
+			return
+		}
+		rest = o.addLocked(o.cleaner.Rest())
+		var more string
+		if more, told = strings.CutPrefix(text, string(o.text)); told {
+			rest += o.addLocked(more)
+			o.closeLocked()
+		}
+	})
+	if rest != "" {
+		o.r.Text(rest)
+	}
+	if !told {
+		o.Message(text)
+	}
+}
+
 // Reasoning tells that the agent is thinking, and what.
 func (o *Output) Reasoning(piece string) {
 	o.Known()
