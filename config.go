@@ -150,7 +150,8 @@ type Config struct {
 	// client is given; an error refuses the launch. Nil means asked itself.
 	Model func(agent, asked string) (string, error)
 	// Permissions are rules for every session; AgentPermissions are an agent's
-	// own, which come after them and so beat them.
+	// own, which come after them and so beat them. A name that can be no tool's is
+	// an error: such a rule would forbid nothing.
 	Permissions      []Permission
 	AgentPermissions func(agent string) []Permission
 
@@ -383,6 +384,9 @@ func (c *Config) validate() error {
 	}
 	if _, err := wordingFor(c.ToolNames); err != nil {
 		return &InputError{"Config.ToolNames", err.Error()}
+	}
+	if err := checkRules("Config.Permissions", c.Permissions); err != nil {
+		return err
 	}
 	if c.Concurrency != nil && !c.Limits.isZero() {
 		return &InputError{"Config.Limits", "are set beside Config.Concurrency, which has limits of its own; set one of the two"}
