@@ -149,7 +149,8 @@ type Config struct {
 	// gets it. An error refuses the launch. If Model is nil, asked is used.
 	Model func(agent, asked string) (string, error)
 	// Permissions are rules for every session. AgentPermissions are rules for one
-	// agent; they come later and so override them.
+	// agent; they come later and so override them. A name that cannot be a tool's is
+	// an error, because such a rule would forbid nothing.
 	Permissions      []Permission
 	AgentPermissions func(agent string) []Permission
 
@@ -381,6 +382,9 @@ func (c *Config) validate() error {
 	}
 	if _, err := wordingFor(c.ToolNames); err != nil {
 		return &InputError{"Config.ToolNames", err.Error()}
+	}
+	if err := checkRules("Config.Permissions", c.Permissions); err != nil {
+		return err
 	}
 	if c.Concurrency != nil && !c.Limits.isZero() {
 		return &InputError{"Config.Limits", "are set together with Config.Concurrency, which has its own limits; set only one of them"}

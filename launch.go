@@ -116,6 +116,9 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 		p.agentRules, err = within(ctx, m, goCall, "Config.AgentPermissions", m.cfg.CallTimeout, func(context.Context) ([]Permission, error) {
 			return slices.Clone(m.cfg.AgentPermissions(in.Agent)), nil
 		})
+		if err == nil {
+			err = checkRules("Config.AgentPermissions", p.own)
+		}
 		if err != nil {
 			return p, err
 		}

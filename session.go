@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/bgagent/bgagent/internal/rulename"
 )
 
 // SessionClient is the port to a host's agent runtime. It is what the manager needs to run one
@@ -166,6 +168,16 @@ type Permission struct {
 	// Kept means that the host enforces the rule itself, whatever the agent does. No client has to
 	// refuse a rule that is kept.
 	Kept bool
+}
+
+// checkRules returns an error that names the first rule that is about nothing.
+func checkRules(field string, rules []Permission) error {
+	for i, r := range rules {
+		if problem := rulename.Problem(r.Name); problem != "" && !r.Kept {
+			return &InputError{fmt.Sprintf("%s[%d]", field, i), problem}
+		}
+	}
+	return nil
 }
 
 // PermissionAction is the answer that a [Permission] gives.

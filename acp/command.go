@@ -126,7 +126,8 @@ func commandOf(argv []string) shellCommand {
 // the command given after them.
 var (
 	shells  = []string{"sh", "bash", "zsh", "dash", "ash", "ksh", "fish", "pwsh", "powershell", "cmd"}
-	runners = []string{"sudo", "doas", "env", "nohup", "time", "command", "builtin", "exec", "nice", "ionice", "xargs", "timeout", "stdbuf", "setsid", "busybox", "eval"}
+	runners = []string{"sudo", "doas", "env", "nohup", "time", "command", "builtin", "exec", "nice", "ionice", "xargs", "timeout", "stdbuf", "setsid", "busybox", "eval",
+		"find", "ssh", "watch", "parallel", "su", "chroot", "nsenter", "unshare", "flock", "script", "strace", "ltrace", "gdb", "docker", "podman"}
 )
 
 // baseOf returns the name of a program without its folder.
@@ -145,24 +146,52 @@ func isCompound(command string) bool {
 	return strings.ContainsAny(command, joints) || strings.Contains(command, "$(")
 }
 
+// keywords are words of a shell that a command follows.
+var keywords = []string{"if", "then", "else", "elif", "do", "while", "until", "!", "coproc", "case", "in", "function", "trap", "{"}
+
+// isOpaque reports whether the shell decides only while it runs the text which program
+// it runs.
+func isOpaque(text string) bool {
+	return slices.ContainsFunc(partsOf(text), func(part string) bool {
+		program, _, _ := strings.Cut(part, " ")
+		return strings.ContainsAny(program, "$*?[") && program != "[" && program != "[[" || strings.Contains(part, "${")
+	}) || slices.ContainsFunc(strings.Fields(text), func(word string) bool {
+		return strings.HasPrefix(word, "{") && strings.Contains(word, ",")
+	})
+}
+
 // partsOf returns the commands in a text that a shell might run. Each is returned as
 // written, and as the program that runs in the end: without runners, without the
-// program's folder, and without settings in front of it.
+// program's folder, and without settings in front of it. Quotation marks and
+// backslashes within words are removed too, as a shell does.
 func partsOf(text string) (list []string) {
-	parts := append(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(joints+"(){}", r) }),
-		strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(joints+`(){}'"`, r) })...)
-	for _, p := range parts {
+	list = append(commandsOfParts(text, joints+"(){}"), commandsOfParts(text, joints+`(){}'"`)...)
+	if bare := strings.NewReplacer("'", "", `"`, "", `\`, "").Replace(text); bare != text {
+		list = append(list, commandsOfParts(bare, joints+"(){}")...)
+	}
+	return list
+}
+
+// commandsOfParts divides the text at the characters. What follows a program that
+// runs others may begin at any of its words: which of them are the runner's own
+// cannot be known.
+func commandsOfParts(text, at string) (list []string) {
+	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)
 		list = append(list, p)
+		runs := false
 		for fields := strings.Fields(p); len(fields) > 0; fields = fields[1:] {
-			bare := fields[0]
-			setting := strings.Contains(bare, "=") || strings.HasPrefix(bare, "-") || strings.Trim(bare, "0123456789.smhd") == "" || bare == "!"
-			if setting || slices.Contains(runners, baseOf(bare)) {
+			word := fields[0]
+			setting := strings.Contains(word, "=") || strings.HasPrefix(word, "-") || strings.Trim(word, "0123456789.smhd") == ""
+			if isRunner := slices.Contains(runners, baseOf(word)) || slices.Contains(keywords, word); isRunner || setting {
+				runs = runs || isRunner
 				list = append(list, strings.Join(fields[1:], " "))
 				continue
 			}
-			list = append(list, strings.Join(append([]string{baseOf(bare)}, fields[1:]...), " "))
-			break
+			list = append(list, strings.Join(append([]string{baseOf(word)}, fields[1:]...), " "))
+			if !runs {
+				break
+			}
 		}
 	}
 	return list

@@ -77,8 +77,11 @@ func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
 	for i, text := range s.texts {
 		action := bgagent.PermissionAsk
 		for _, r := range rules {
-			if s.matches(r, text) || i < len(s.wholes) && !permission.Allows(r) && s.matches(r, s.wholes[i]) {
+			switch {
+			case s.matches(r, text) || i < len(s.wholes) && !permission.Allows(r) && s.matches(r, s.wholes[i]):
 				action = permission.Action(r)
+			case s.command && !permission.Allows(r) && action == bgagent.PermissionAllow && isOpaque(text):
+				action = bgagent.PermissionAsk
 			}
 		}
 		switch action {
@@ -139,18 +142,54 @@ func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	}
 	told := filepath.Clean(text) // so that .. cannot get past a rule
 	actual := realPath(text)
-	pattern := r.Pattern
-	if filepath.IsAbs(pattern) {
-		pattern = realPattern(pattern)
-	}
-	matches := func(path string) bool {
-		return permission.Matches(r.Pattern, path) || permission.Matches(pattern, path) ||
-			matchesBelow(r.Pattern, path, s.dir) || matchesBelow(r.Pattern, path, s.real)
-	}
 	if permission.Allows(r) {
-		return matches(actual)
+		return s.covers(r.Pattern, actual)
 	}
-	return matches(told) || matches(actual)
+	return s.covers(r.Pattern, told) || s.covers(r.Pattern, actual) || s.within(r.Pattern, told) || s.within(r.Pattern, actual)
+}
+
+// covers reports whether the pattern, in one of the forms in which paths are
+// written, matches the absolute path.
+func (s *subject) covers(pattern, path string) bool {
+	forms := []string{pattern, cleanPattern(pattern)}
+	if strings.HasSuffix(pattern, "/") { // what is in the folder
+		forms = append(forms, cleanPattern(pattern)+"/*")
+	}
+	if last := forms[len(forms)-1]; filepath.IsAbs(last) {
+		forms = append(forms, realPattern(last))
+	}
+	return slices.ContainsFunc(forms, func(p string) bool {
+		return permission.Matches(p, path) || matchesBelow(p, path, s.dir) || matchesBelow(p, path, s.real)
+	})
+}
+
+// within reports whether the pattern matches a folder that the path is in: one
+// below the session's directory, or any when the pattern begins at the root.
+func (s *subject) within(pattern, path string) bool {
+	anywhere := filepath.IsAbs(cleanPattern(pattern))
+	below := func(path, dir string) bool {
+		return dir != "" && strings.HasPrefix(path, dir+string(filepath.Separator))
+	}
+	for up := filepath.Dir(path); up != path; path, up = up, filepath.Dir(up) {
+		switch {
+		case !anywhere && !below(up, s.dir) && !below(up, s.real):
+			return false
+		case s.covers(pattern, up):
+			return true
+		}
+	}
+	return false
+}
+
+// cleanPattern returns the pattern as paths are written once they are cleaned:
+// without ./ and //, and with the user's home for ~.
+func cleanPattern(pattern string) string {
+	if rest, ok := strings.CutPrefix(pattern, "~"); ok && (rest == "" || rest[0] == '/') {
+		if home, err := os.UserHomeDir(); err == nil {
+			pattern = home + rest
+		}
+	}
+	return filepath.Clean(pattern)
 }
 
 // matchesBelow reports whether the path is below the directory and the pattern matches

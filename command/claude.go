@@ -9,8 +9,8 @@ import (
 )
 
 // Claude is Anthropic's Claude Code, called as claude -p --output-format
-// stream-json --verbose --include-partial-messages. With partial messages it shows
-// that it is alive while it thinks.
+// stream-json --verbose --include-partial-messages. With partial messages it shows what
+// it writes while it writes it.
 //
 // The model is passed with --model, [Agent].Profile with --agent, and the system text
 // with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with

@@ -25,10 +25,17 @@ type claudeLine struct {
 	}
 	Error    string          // of a synthetic message, and of system, api_retry
 	Told     json.RawMessage `json:"tool_use_result"`
-	APIError bool            `json:"is_api_error_message"`
+	APIError yesNo           `json:"is_api_error_message"`
+	Event    claudeEvent
 	claudeRetry
 	claudeTask
 	claudeResult
+}
+
+// claudeEvent has the fields that matter in stream_event: a message while it is written.
+type claudeEvent struct {
+	Type  string
+	Delta struct{ Text string }
 }
 
 // claudeRetry has the fields that matter in system, api_retry.
@@ -56,9 +63,10 @@ type claudeOpen struct {
 }
 
 type claudeResult struct {
-	IsError bool `json:"is_error"`
-	Result  string
+	IsError yesNo `json:"is_error"`
+	Result  wording
 	Stop    string   `json:"stop_reason"`
+	Why     string   `json:"terminal_reason"`
 	Errors  []string `json:"errors"`
 	Cost    *float64 `json:"total_cost_usd"`
 	Usage   struct {
@@ -80,7 +88,7 @@ type claudeBlock struct {
 	Name      string
 	Input     json.RawMessage
 	ToolUseID string          `json:"tool_use_id"`
-	IsError   bool            `json:"is_error"`
+	IsError   yesNo           `json:"is_error"`
 	Content   json.RawMessage // of a result
 }
 
@@ -150,9 +158,12 @@ func decodeClaude() Decoder {
 			d.user(&x)
 		case "stream_event":
 			d.alive()
+			d.streamed(&x)
 			o.Activity()
 		case "result":
-			d.result(&x)
+			if x.Parent == "" {
+				d.result(&x)
+			}
 		case "rate_limit_event", "command_lifecycle", "tool_progress":
 			o.Activity()
 		default:
@@ -208,6 +219,18 @@ func (d *claudeDecoder) tell() {
 	d.o.Background(work)
 }
 
+// streamed takes what is written of a message, which comes again as a whole when it
+// is finished.
+func (d *claudeDecoder) streamed(x *claudeLine) {
+	switch {
+	case x.Parent != "":
+	case x.Event.Type == "message_start": // it may be the same one again
+		d.o.Message("")
+	case x.Event.Delta.Text != "":
+		d.o.Text(x.Event.Delta.Text)
+	}
+}
+
 func (d *claudeDecoder) system(x *claudeLine) {
 	switch x.Subtype {
 	case "api_retry":
@@ -257,7 +280,7 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 	switch {
 	case x.Parent != "":
 		return
-	case x.Message.Model == synthetic || x.APIError: // not an answer of the model
+	case x.Message.Model == synthetic || bool(x.APIError): // not an answer of the model
 		for _, b := range x.Message.Content {
 			if b.Type == "text" && b.Text != "" {
 				d.o.Problem(errorText(b.Text))
@@ -282,7 +305,7 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 func (d *claudeDecoder) block(b claudeBlock) {
 	switch b.Type {
 	case "text":
-		d.o.Message(b.Text)
+		d.o.completes(b.Text)
 	case "thinking", "redacted_thinking":
 		d.o.Reasoning(b.Thinking)
 	case "tool_use", "server_tool_use":
@@ -305,7 +328,7 @@ func (d *claudeDecoder) user(x *claudeLine) {
 	d.o.Activity()
 }
 
-func word(failed bool) string {
+func word(failed yesNo) string {
 	if failed {
 		return "failed"
 	}
@@ -328,23 +351,26 @@ func (d *claudeDecoder) result(x *claudeLine) {
 	maps.DeleteFunc(d.open, func(id string, _ claudeOpen) bool { return len(id) > 5 && id[:5] == "call " })
 	d.tell()
 	d.gone = false
-	problem := x.Result
+	problem := string(x.claudeResult.Result)
 	for _, e := range x.Errors {
 		if e != "" {
 			problem = e
 			break
 		}
 	}
-	switch stop := cmp.Or(x.claudeResult.Stop, d.stop); {
+	answer := string(x.claudeResult.Result)
+	stop, known := stopOf(x.Why)
+	if !known {
+		stop, known = stopOf(cmp.Or(x.claudeResult.Stop, d.stop))
+	}
+	switch {
 	case x.Subtype == "error_max_turns", x.Subtype == "error_max_budget_usd":
 		d.o.End(bgagent.StopTurnLimit, "", problem)
-	case x.IsError || x.Subtype != "success":
+	case bool(x.IsError) || x.Subtype != "success":
 		d.o.End(bgagent.StopError, "", errorText(cmp.Or(problem, x.Subtype, "it gave no reason")))
-	case stop == "refusal":
-		d.o.End(bgagent.StopRefused, x.Result, "")
-	case stop == "max_tokens":
-		d.o.End(bgagent.StopLength, x.Result, "")
+	case known && (stop == bgagent.StopError || stop == bgagent.StopInterrupted):
+		d.o.End(stop, answer, "it says that the turn was cut off: "+cmp.Or(x.Why, x.claudeResult.Stop, d.stop))
 	default:
-		d.o.End(bgagent.StopEndOfTurn, x.Result, "")
+		d.o.End(stop, answer, "")
 	}
 }

@@ -85,7 +85,7 @@ func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	var out claudeTodoResult
 	_ = jsonlines.Decode(call.Input, &in)
 	_ = len(more) > 0 && jsonlines.Decode(more, &out)
-	if b.IsError || out.Success != nil && !*out.Success {
+	if bool(b.IsError) || out.Success != nil && !*out.Success {
 		return false
 	}
 	switch call.Name {

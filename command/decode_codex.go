@@ -9,8 +9,8 @@ import (
 type codexLine struct {
 	Type     string
 	ThreadID string `json:"thread_id"`
-	Message  string // of an error
-	Error    struct{ Message string }
+	Message  fault  // of an error
+	Error    fault
 	Item     codexItem
 	Usage    struct {
 		Input  count `json:"input_tokens"`
@@ -21,7 +21,7 @@ type codexLine struct {
 type codexItem struct {
 	ID      string
 	Type    string
-	Text    string
+	Text    wording
 	Message string
 	Status  string
 	Server  string // mcp_tool_call
@@ -52,9 +52,9 @@ func decodeCodex() Decoder {
 			o.TotalUsage(bgagent.Usage{InputTokens: x.Usage.Input.tokens(), OutputTokens: x.Usage.Output.tokens()})
 			o.End(bgagent.StopEndOfTurn, "", "")
 		case "turn.failed":
-			o.End(bgagent.StopError, "", errorText(x.Error.Message))
+			o.End(bgagent.StopError, "", errorText(x.Error.text))
 		case "error":
-			o.Problem(errorText(x.Message))
+			o.Problem(errorText(x.Message.text))
 		}
 	}
 }
@@ -64,11 +64,11 @@ func (i codexItem) tell(done bool, o *Output) {
 	switch i.Type {
 	case "agent_message":
 		if done {
-			o.Message(i.Text)
+			o.Message(string(i.Text))
 		}
 	case "reasoning":
 		if done {
-			o.Reasoning(i.Text)
+			o.Reasoning(string(i.Text))
 		}
 	case "todo_list":
 		list := make([]bgagent.Todo, len(i.Items))

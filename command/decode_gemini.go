@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 
@@ -14,15 +15,15 @@ type geminiLine struct {
 	Type      string
 	SessionID string `json:"session_id"`
 	Role      string
-	Content   string
-	Delta     bool
+	Content   wording
+	Delta     yesNo
 	ToolName  string          `json:"tool_name"`
 	ToolID    string          `json:"tool_id"`
 	Input     json.RawMessage `json:"parameters"`
 	Status    string
 	Severity  string
-	Message   string
-	Error     struct{ Type, Message string }
+	Message   fault
+	Error     fault
 	Stats     struct {
 		Input  count `json:"input_tokens"`
 		Output count `json:"output_tokens"`
@@ -32,6 +33,7 @@ type geminiLine struct {
 // decodeGemini returns a decoder for gemini --output-format stream-json.
 func decodeGemini() Decoder {
 	cut, why := bgagent.StopEndOfTurn, "" // how the answer was cut, from an earlier warning
+	broken := ""                          // an error after which the agent has sent nothing
 	return func(line []byte, o *Output) {
 		var x geminiLine
 		if !jsonlines.Decode(line, &x) {
@@ -42,38 +44,44 @@ func decodeGemini() Decoder {
 			o.Session(x.SessionID)
 		case "message":
 			switch {
-			case x.Role != "assistant":
+			case x.Role != "assistant" && x.Role != "model":
 				o.Known()
-			case x.Delta:
-				o.Text(x.Content)
+			case bool(x.Delta):
+				o.Text(string(x.Content))
+				broken = ""
 			default:
-				o.Message(x.Content)
+				o.Message(string(x.Content))
+				broken = ""
 			}
 		case "tool_use":
 			if x.ToolName == "write_todos" {
 				tellTodos(x.Input, o)
 			}
 			o.Tool(x.ToolID, x.ToolName, bgagent.ToolRunning)
+			broken = ""
 		case "tool_result":
 			o.Tool(x.ToolID, "", toolState(x.Status, true))
 		case "error":
-			if stop := geminiCut(x.Message); stop != bgagent.StopEndOfTurn {
-				cut, why = stop, x.Message
+			if stop := geminiCut(x.Message.text); stop != bgagent.StopEndOfTurn {
+				cut, why = stop, x.Message.text
 			}
 			if x.Severity == "warning" {
 				o.Activity()
 			} else {
-				o.Problem(errorText(x.Message))
+				broken = cmp.Or(errorText(x.Message.text), "an error")
+				o.Problem(broken)
 			}
 		case "result":
 			o.Usage(bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
 			switch {
+			case x.Status == "success" && broken != "" && cut == bgagent.StopEndOfTurn:
+				o.End(bgagent.StopError, "", broken) // nothing has come after the error
 			case x.Status == "success":
 				o.End(cut, "", why)
-			case x.Error.Type == "FatalTurnLimitedError":
-				o.End(bgagent.StopTurnLimit, "", x.Error.Message)
+			case x.Error.kind == "FatalTurnLimitedError":
+				o.End(bgagent.StopTurnLimit, "", x.Error.text)
 			default:
-				o.End(bgagent.StopError, "", errorText(x.Error.Message))
+				o.End(bgagent.StopError, "", errorText(x.Error.text))
 			}
 		}
 	}

@@ -7,12 +7,6 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// count is a number of tokens. It is a float because some programs write 10.0 or 1e3.
-type count float64
-
-// tokens returns the number, limited so that sums cannot overflow.
-func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
-
 // jsonString returns s as a JSON string that is also a TOML string. TOML does not allow
 // DEL in strings, so that is escaped.
 func jsonString(s string) string {

@@ -15,7 +15,7 @@ type opencodeLine struct {
 	SessionID string `json:"sessionID"`
 	Part      struct {
 		ID     string
-		Text   string
+		Text   wording
 		Tool   string
 		CallID string `json:"callID"`
 		Reason string
@@ -31,10 +31,7 @@ type opencodeLine struct {
 			Error  string
 		}
 	}
-	Error struct {
-		Name string
-		Data struct{ Message string }
-	}
+	Error fault
 }
 
 // decodeOpencode returns a decoder for opencode run --format json. A step that finished
@@ -51,9 +48,9 @@ func decodeOpencode() Decoder {
 			o.GoesOn()
 			o.Activity()
 		case "text":
-			o.Message(x.Part.Text)
+			o.Message(string(x.Part.Text))
 		case "reasoning":
-			o.Reasoning(x.Part.Text)
+			o.Reasoning(string(x.Part.Text))
 		case "tool_use":
 			if x.Part.Tool == "todowrite" {
 				tellTodos(x.Part.State.Input, o)
@@ -66,23 +63,12 @@ func decodeOpencode() Decoder {
 		case "step_finish":
 			used := x.Part.Tokens
 			o.Usage(bgagent.Usage{InputTokens: (used.Input + used.Cache.Read + used.Cache.Write).tokens(), OutputTokens: used.Output.tokens(), Cost: x.Part.Cost})
-			switch x.Part.Reason {
-			case "tool-calls":
-			case "length":
-				o.End(bgagent.StopLength, "", "")
-			case "content-filter":
-				o.End(bgagent.StopRefused, "", "")
-			case "error":
-				o.End(bgagent.StopError, "", "")
-			default:
-				o.End(bgagent.StopEndOfTurn, "", "")
+			if x.Part.Reason != "tool-calls" && x.Part.Reason != "tool_calls" { // else the answer is yet to come
+				stop, _ := stopOf(x.Part.Reason)
+				o.End(stop, "", "")
 			}
 		case "error":
-			text := x.Error.Data.Message
-			if text == "" {
-				text = x.Error.Name
-			}
-			o.End(bgagent.StopError, "", errorText(text))
+			o.End(bgagent.StopError, "", errorText(x.Error.text))
 		default:
 			return
 		}

@@ -32,11 +32,11 @@ func Lines(executable string) Program {
 type simpleLine struct {
 	Type   string
 	ID     string
-	Text   string
+	Text   wording
 	Name   string
 	State  string
-	Stop   string
-	Error  string
+	Stop   fault
+	Error  fault
 	Input  count
 	Output count
 	Cost   float64
@@ -45,8 +45,8 @@ type simpleLine struct {
 
 // DecodeLines returns a decoder for JSON lines in a small format that is easy to print
 // from any language. The type says what a line means. Unknown types and fields, and
-// fields of an unexpected type, are ignored. Text after the end is not part of the
-// answer.
+// fields of an unexpected type, are ignored, except that an error or a stop of any type
+// counts. Text after the end is not part of the answer.
 //
 //	{"type":"session","id":"s1"}                       the program's id of the session
 //	{"type":"text","text":"…"}                         a piece of the answer
@@ -60,7 +60,8 @@ type simpleLine struct {
 //	{"type":"end","stop":"error","error":"…"}          the turn has ended otherwise
 //
 // The stop of an end is the name of a [bgagent.StopReason]: "end of turn",
-// "length", "turn limit", "refused", "aborted", "interrupted" or "error".
+// "length", "turn limit", "refused", "aborted", "interrupted" or "error". The
+// words of models, such as "max_tokens", are known too; any other is an error.
 func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {
 		var x simpleLine
@@ -71,11 +72,11 @@ func DecodeLines() Decoder {
 		case "session":
 			o.Session(x.ID)
 		case "text":
-			o.Text(x.Text)
+			o.Text(string(x.Text))
 		case "message":
-			o.Message(x.Text)
+			o.Message(string(x.Text))
 		case "reasoning":
-			o.Reasoning(x.Text)
+			o.Reasoning(string(x.Text))
 		case "tool":
 			state := toolState(x.State, x.State == "done")
 			o.Tool(x.ID, x.Name, state)
@@ -90,7 +91,7 @@ func DecodeLines() Decoder {
 		case "activity":
 			o.Activity()
 		case "end":
-			o.End(stopReason(x.Stop, x.Error), x.Text, x.Error)
+			o.End(stopReason(x.Stop.text, x.Error.text), string(x.Text), x.Error.text)
 		}
 	}
 }
@@ -118,6 +119,9 @@ func stopReason(word, problem string) bgagent.StopReason {
 		if strings.EqualFold(s.String(), word) {
 			return s
 		}
+	}
+	if stop, known := stopOf(word); known {
+		return stop
 	}
 	return bgagent.StopError
 }

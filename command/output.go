@@ -166,6 +166,30 @@ func (o *Output) closeLocked() (rest string) {
 	return rest
 }
 
+// completes reports a whole message of which pieces may have been reported: only what
+// the pieces lack is reported.
+func (o *Output) completes(text string) {
+	text = jsonlines.Clean(text)
+	rest, told := "", false
+	o.locked(func() {
+		if o.end != nil || o.closed || len(o.text) == 0 {
+			return
+		}
+		rest = o.addLocked(o.cleaner.Rest())
+		var more string
+		if more, told = strings.CutPrefix(text, string(o.text)); told {
+			rest += o.addLocked(more)
+			o.closeLocked()
+		}
+	})
+	if rest != "" {
+		o.r.Text(rest)
+	}
+	if !told {
+		o.Message(text)
+	}
+}
+
 // Reasoning reports a piece of the agent's reasoning.
 func (o *Output) Reasoning(piece string) {
 	o.Known()

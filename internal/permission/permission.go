@@ -61,7 +61,7 @@ var vocabulary = []entry{
 	{kind: Move, within: Edit, what: "moving files", some: "moving some files only", words: "rename movefile renamefile"},
 	{kind: Bash, what: "running commands", some: "running some commands only",
 		words: "shell execute exec terminal command commands cmd run sh zsh powershell pwsh process script localshell unifiedexec " +
-			"shellcommand runcommand runshellcommand runterminalcmd runinterminal execcommand executecommand executebash"},
+			"shellcommand runcommand runcommands runshellcommand runterminalcmd runinterminal execcommand executecommand executebash"},
 	{kind: Web, what: "the web", some: "some addresses only", words: "internet browse browser http https url"},
 	{kind: WebFetch, within: Web, what: "fetching from the web", some: "some addresses only", words: "fetch fetchurl urlfetch readurl httprequest httpget download"},
 	{kind: WebSearch, within: Web, what: "searching the web", some: "some searches only", words: "googlewebsearch searchweb googlesearch internetsearch"},

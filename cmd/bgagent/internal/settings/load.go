@@ -12,6 +12,7 @@ import (
 	"github.com/bgagent/bgagent"
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/fileerror"
 	"github.com/bgagent/bgagent/internal/jsonc"
+	"github.com/bgagent/bgagent/internal/rulename"
 )
 
 // merged is what the files say of one agent, key by key.
@@ -279,8 +280,8 @@ func checkRules(path string, v jsonc.Value) error {
 	for _, m := range members {
 		at := jsonc.Key(path, m.Name)
 		patterns, nested := m.Value.Members()
-		if m.Name == "" {
-			return m.Errorf(at, `has no name; name a tool, a kind of access, or "*"`)
+		if problem := rulename.Problem(m.Name); problem != "" {
+			return m.Errorf(at, "%s", problem)
 		}
 		if !nested {
 			if err := checkAction(at, m.Value); err != nil {

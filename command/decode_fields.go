@@ -1,0 +1,119 @@
+package command
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
+)
+
+// The types of this file read what programs write in several forms. What says that
+// something has gone wrong is never overlooked because of its form.
+
+// yesNo is a yes or no. What is there and says neither is a yes.
+type yesNo bool
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (f *yesNo) UnmarshalJSON(data []byte) error {
+	switch strings.ToLower(strings.Trim(string(data), `" `)) {
+	case "null":
+	case "", "false", "no", "0", "[]", "{}":
+		*f = false
+	default:
+		*f = true
+	}
+	return nil
+}
+
+// count is a number of tokens: any number that a program may print for one, also
+// in quotation marks.
+type count float64
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (c *count) UnmarshalJSON(data []byte) error {
+	if n, err := strconv.ParseFloat(strings.Trim(string(data), `"`), 64); err == nil && !math.IsNaN(n) {
+		*c = count(n)
+	}
+	return nil
+}
+
+// tokens returns the number, within what can be added up.
+func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
+
+// wording is text, also as a list of blocks that have it.
+type wording string
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (w *wording) UnmarshalJSON(data []byte) error {
+	var text string
+	var blocks []json.RawMessage
+	var block struct{ Text *string }
+	switch {
+	case string(data) == "null":
+	case json.Unmarshal(data, &text) == nil:
+		*w = wording(text)
+	case json.Unmarshal(data, &blocks) == nil:
+		*w = ""
+		for _, b := range blocks {
+			var part wording
+			if len(b) > 0 && b[0] != '[' && part.UnmarshalJSON(b) == nil { // lists in lists are not read
+				*w += part
+			}
+		}
+	case jsonlines.Decode(data, &block) && block.Text != nil:
+		*w = wording(*block.Text)
+	}
+	return nil
+}
+
+// fault is an error: a text, an object that has one, or anything else.
+type fault struct {
+	kind string
+	text string
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (f *fault) UnmarshalJSON(data []byte) error {
+	var text string
+	var x struct {
+		Type, Name, Code, Message string
+		Data                      struct{ Message string }
+	}
+	switch data = bytes.TrimSpace(data); {
+	case string(data) == "null" || string(data) == "false":
+	case json.Unmarshal(data, &text) == nil:
+		*f = fault{text: text}
+	case jsonlines.Decode(data, &x):
+		*f = fault{cmp.Or(x.Type, x.Name, x.Code), cmp.Or(x.Data.Message, x.Message, x.Name)}
+		if f.text == "" {
+			f.text = cut(string(data), maxProblem)
+		}
+	default:
+		*f = fault{text: cut(string(data), maxProblem)}
+	}
+	return nil
+}
+
+// stopOf reads the reasons of models and programs for an end by which the answer
+// may be cut. Any other is an end of the turn, and not known.
+func stopOf(word string) (stop bgagent.StopReason, known bool) {
+	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(word)) {
+	case "max_tokens", "max_output_tokens", "token_limit", "model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded", "length":
+		return bgagent.StopLength, true
+	case "refusal", "refused", "content_filter", "safety", "recitation", "blocklist", "prohibited_content":
+		return bgagent.StopRefused, true
+	case "max_turns", "max_turn_requests", "budget_exhausted":
+		return bgagent.StopTurnLimit, true
+	case "pause_turn", "aborted_streaming", "aborted_tools":
+		return bgagent.StopInterrupted, true
+	case "error", "blocking_limit", "rapid_refill_breaker", "prompt_too_long", "image_error", "model_error", "api_error",
+		"malformed_tool_use_exhausted", "structured_output_retry_exhausted", "tool_deferred_unavailable", "turn_setup_failed":
+		return bgagent.StopError, true
+	}
+	return bgagent.StopEndOfTurn, false
+}

@@ -1,0 +1,32 @@
+// Package rulename checks the names of permission rules. A name that can be no
+// tool's would make a rule that is never about anything, and what it forbids
+// would be allowed.
+package rulename
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Problem says what is wrong with the name of a rule; "" when nothing is.
+func Problem(name string) string {
+	if strings.TrimSpace(name) == "" {
+		return `has no name; name a tool, a kind of access, or "*"`
+	}
+	if word, rest, ok := strings.Cut(name, "("); ok {
+		pattern := strings.ReplaceAll(strings.TrimSuffix(rest, ")"), ":*", " *")
+		return fmt.Sprintf("is named %q; the name is %q, and the pattern %q belongs beside it", name, word, pattern)
+	}
+	for _, r := range name {
+		switch {
+		case r > '~' || r < ' ':
+			return fmt.Sprintf("is named %s, with %s in it, which no tool has in its name", strconv.QuoteToASCII(name), strconv.QuoteToASCII(string(r)))
+		case strings.ContainsRune(",|;&", r):
+			return fmt.Sprintf("is named %q; a rule has one name, so write one rule for each", name)
+		case strings.ContainsRune("){}$\"'`<>\\=+", r), r == '^' && !strings.Contains(name, "["), r == '!' && !strings.Contains(name, "["):
+			return fmt.Sprintf("is named %q, with %q in it, which no tool has in its name; * and ? stand for any characters", name, string(r))
+		}
+	}
+	return ""
+}
