@@ -146,3 +146,108 @@ func semaphoreHandOff(n int) float64 {
 	done.Wait()
 	return float64(time.Since(start).Nanoseconds()) / float64(n)
 }
+
+// BenchmarkCaps lets slots go on in a grid of n pools and n agents, where tasks of
+// every agent wait in every pool. One round of it is one such grid where every agent
+// has a cap that is as full as the pools are, and beside it one without caps; what
+// matters is the ratio of the two.
+func BenchmarkCaps(b *testing.B) {
+	for _, n := range []int{8, 64, 256} {
+		for _, fair := range []bool{false, true} {
+			b.Run(fmt.Sprintf("grid=%d/fair=%v", n, fair), func(b *testing.B) {
+				caps := Limits{Default: 2, Agent: map[string]int{}, Fair: fair}
+				for a := range n {
+					caps.Agent[fmt.Sprint("agent", a)] = 2
+				}
+				own, ref := newTaskGrid(b, caps, n), newTaskGrid(b, Limits{Default: 2}, n)
+				for range n * n {
+					own.pass()
+					ref.pass()
+				}
+				runtime.GC()
+				series := map[string][]float64{}
+				for b.Loop() {
+					with, without := passes(own, ref)
+					series["capped-ns"] = append(series["capped-ns"], with)
+					series["plain-ns"] = append(series["plain-ns"], without)
+					series["ratio"] = append(series["ratio"], with/without)
+				}
+				for unit, s := range series {
+					slices.Sort(s)
+					b.ReportMetric(s[len(s)/2], unit)
+					b.ReportMetric(s[0], unit+"-least")
+					b.ReportMetric(s[len(s)-1], unit+"-most")
+				}
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
+
+// taskGrid is n pools, in which two tasks of each of n agents want a slot.
+type taskGrid struct {
+	c       *ConcurrencyManager
+	tasks   []gridTask
+	holders []int
+	at      int
+}
+
+type gridTask struct {
+	slots.Waiter
+	handle slots.Handle
+	no     int
+	grid   *taskGrid
+}
+
+// SlotGranted implements [slots.Grantee].
+func (t *gridTask) SlotGranted(*slots.Waiter) { t.grid.holders = append(t.grid.holders, t.no) }
+
+func newTaskGrid(b *testing.B, l Limits, n int) *taskGrid {
+	g := &taskGrid{c: newConcurrency(b, l), tasks: make([]gridTask, 2*n*n)}
+	roots := make([]slots.Root, 16)
+	for i := range g.tasks {
+		t := &g.tasks[i]
+		t.no, t.grid, t.Owner, t.Root = i, g, t, &roots[i*7/n%len(roots)]
+		t.handle = g.c.slots.For(slots.Models, fmt.Sprint("m", i%n), fmt.Sprint("agent", i/n%n))
+		g.ask(t)
+	}
+	return g
+}
+
+func (g *taskGrid) ask(t *gridTask) {
+	if g.c.slots.Take(&t.Waiter, &t.handle, false, g.c.slots.Ticket()) {
+		t.SlotGranted(&t.Waiter)
+	}
+}
+
+// pass has a task give its slot back and wait again.
+func (g *taskGrid) pass() {
+	// Not the one that has been going longest: tasks end in any order.
+	i := g.at * 7919 % len(g.holders)
+	g.at++
+	t := &g.tasks[g.holders[i]]
+	g.holders[i] = g.holders[len(g.holders)-1]
+	g.holders = g.holders[:len(g.holders)-1]
+	leaveSlot(g.c, &t.Waiter)
+	g.ask(t)
+}
+
+// passes returns the nanoseconds of a pass in each of the two grids: the median of
+// many short series in turn, so that what else the machine does has no part in it.
+func passes(a, b *taskGrid) (forA, forB float64) {
+	const several, series = 50, 400
+	var took [2][]float64
+	for range series {
+		for i, g := range []*taskGrid{a, b} {
+			start := time.Now()
+			for range several {
+				g.pass()
+			}
+			took[i] = append(took[i], float64(time.Since(start).Nanoseconds())/several)
+		}
+	}
+	for i := range took {
+		slices.Sort(took[i])
+	}
+	return took[0][series/2], took[1][series/2]
+}

@@ -37,6 +37,12 @@ func slotRows() []Row {
 			Reference: "x/sync's hand-off to 10,000 waiting goroutines",
 			Run:       runHandOff,
 		},
+		{
+			ID:        "caps",
+			What:      "a task gives its slot back and waits again, while tasks of every agent wait in every pool; each agent has a cap that is full",
+			Reference: "the same without caps",
+			Run:       runCaps,
+		},
 	}
 }
 
@@ -133,46 +139,94 @@ func runFreeSlot(o Options) ([]Check, error) {
 // runHandOff runs the benchmark of the root package, which has access to the line
 // for a slot, and reads its figures.
 func runHandOff(o Options) ([]Check, error) {
+	at, err := rootBench("BenchmarkHandOff", o.Rounds)
+	if err != nil {
+		return nil, err
+	}
+	var checks []Check
+	var own [2]Series
+	for i, x := range []struct{ name, key string }{{"10,000 pending", "waiting=10000"}, {"1,000,000 pending", "waiting=1000000"}} {
+		f := at[x.key]
+		if f == nil {
+			return nil, fmt.Errorf("the hand-off benchmark printed no figures for %s", x.name)
+		}
+		checks = append(checks, Check{x.name, f.series("ratio"), "x", 1.0 / 20, 1.0 / 50, nanos(f["own-ns"]) + " against " + nanos(f["semaphore-ns"])})
+		own[i] = f.series("own-ns")
+	}
+	return append(checks, Check{"growth from 10,000 to 1,000,000", Series{own[1].Median() / own[0].Median()}, "x", 2, None, ""}), nil
+}
+
+// runCaps runs the benchmark of the root package, whose tasks have agents.
+func runCaps(o Options) ([]Check, error) {
+	at, err := rootBench("BenchmarkCaps", o.Rounds)
+	if err != nil {
+		return nil, err
+	}
+	var checks []Check
+	for _, fair := range []string{"false", "true"} {
+		var own []float64
+		for _, n := range []string{"8", "64", "256"} {
+			name := n + " pools, " + n + " agents"
+			f := at["grid="+n+"/fair="+fair]
+			if f == nil {
+				return nil, fmt.Errorf("the benchmark of caps printed no figures for %s", name)
+			}
+			if fair == "true" {
+				name += ", fair between 16 roots"
+			}
+			checks = append(checks, Check{name, f.series("ratio"), "x", 16, None, nanos(f["capped-ns"]) + " against " + nanos(f["plain-ns"])})
+			own = append(own, f["ratio"])
+		}
+		name := "growth of the ratio from 8 to 256"
+		if fair == "true" {
+			name += ", fair"
+		}
+		checks = append(checks, Check{name, Series{own[2] / own[0]}, "x", 3, None, ""})
+	}
+	return checks, nil
+}
+
+// figures are what one benchmark has reported, by unit.
+type figures map[string]float64
+
+// series returns the least, the median and the most of what was reported in a unit.
+func (f figures) series(unit string) Series {
+	return Series{f[unit+"-least"], f[unit], f[unit+"-most"]}
+}
+
+// rootBench runs a benchmark of the root package and returns the figures of its
+// parts, by name.
+func rootBench(name string, rounds int) (map[string]figures, error) {
 	root, err := RootDir()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("go", "test", "-run", "^$", "-bench", "^BenchmarkHandOff$", "-benchtime", fmt.Sprintf("%dx", o.Rounds), ".")
+	cmd := exec.Command("go", "test", "-run", "^$", "-bench", "^"+name+"$", "-benchtime", fmt.Sprintf("%dx", rounds), ".")
 	cmd.Dir = root
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 	}
-	var checks []Check
-	var own [2]Series
+	parts := map[string]figures{}
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)
-		if len(f) < 4 || !strings.HasPrefix(f[0], "BenchmarkHandOff/") {
+		if len(f) < 4 || !strings.HasPrefix(f[0], name+"/") {
 			continue
 		}
-		at := map[string]float64{}
+		at := figures{}
 		for i := 2; i+1 < len(f); i += 2 {
 			if at[f[i+1]], err = strconv.ParseFloat(f[i], 64); err != nil {
 				return nil, fmt.Errorf("reading %q: %w", line, err)
 			}
 		}
-		name, large := "10,000 pending", strings.Contains(f[0], "=1000000")
-		if large {
-			name = "1,000,000 pending"
+		part := strings.TrimPrefix(f[0], name+"/")
+		if procs := strings.LastIndexByte(part, '-'); procs > 0 { // not there with one processor
+			part = part[:procs]
 		}
-		series := func(unit string) Series { return Series{at[unit+"-least"], at[unit], at[unit+"-most"]} }
-		checks = append(checks, Check{name, series("ratio"), "x", 1.0 / 20, 1.0 / 50, nanos(at["own-ns"]) + " against " + nanos(at["semaphore-ns"])})
-		if large {
-			own[1] = series("own-ns")
-		} else {
-			own[0] = series("own-ns")
-		}
+		parts[part] = at
 	}
-	if len(checks) != 2 {
-		return nil, fmt.Errorf("the hand-off benchmark printed no figures:\n%s", out)
-	}
-	return append(checks, Check{"growth from 10,000 to 1,000,000", Series{own[1].Median() / own[0].Median()}, "x", 2, None, ""}), nil
+	return parts, nil
 }
 
 // semaphoreHandOff returns the nanoseconds in which a semaphore's slot passes from

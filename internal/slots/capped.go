@@ -1,9 +1,6 @@
 package slots
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // Caps are limits beside those of the pools. The zero value is none.
 type Caps struct {
@@ -30,61 +27,81 @@ const MaxPassed = 100
 
 // gauge counts slots and waiters against one cap.
 type gauge struct {
+	gate
 	name    string
-	limit   int
+	limit   int // math.MaxInt for none
 	inUse   int
 	waiting int
-	lanes   heap[*lane] // filed here
 }
 
 func newGauge(name string, limit int) *gauge {
-	return &gauge{name: name, limit: limit, lanes: newLaneHeap()}
+	g := &gauge{name: name, limit: limit}
+	g.gate = gate{cap: g, lanes: newLaneHeap()}
+	return g
 }
 
 func (g *gauge) isFull() bool     { return g.inUse >= g.limit }
+func (g *gauge) isCap() bool      { return g.limit != math.MaxInt }
 func (g *gauge) figures() Figures { return Figures{g.name, g.limit, g.inUse, g.waiting} }
 
 // capped is what a [Manager] has beside its pools while its rules have caps.
 type capped struct {
-	m      *Manager
-	fair   bool
-	total  *gauge // a limit of math.MaxInt for none
-	agents map[string]*gauge
-	busy   []*lane // those where somebody waits
-}
-
-// cappedPool is what a pool has while the rules have caps. Its own list is empty.
-type cappedPool struct {
-	kept   int // slots kept for lanes
-	blocks heap[*lane]
-	lanes  heap[*lane] // all of its lanes where somebody waits
-	byCap  map[*gauge]*lane
-	turns  map[*Root]*turn
+	m         *Manager
+	fair      bool
+	total     *gauge
+	agents    map[string]*gauge
+	rest      *gauge // what has no cap
+	poolGates gates
+	capGates  gates
+	ready     heap[*gate] // by the place of the first that is filed there
+	busy      []*lane     // those where somebody waits
 }
 
 func newCapped(m *Manager, c Caps) *capped {
-	x := &capped{m: m, fair: c.Fair, total: newGauge("total", math.MaxInt), agents: make(map[string]*gauge)}
+	x := &capped{
+		m: m, fair: c.Fair, total: newGauge("total", math.MaxInt), rest: newGauge("", math.MaxInt),
+		agents: make(map[string]*gauge, len(c.Agent)),
+		ready: heap[*gate]{
+			before: func(a, b *gate) bool { return a.isBefore(b.place) },
+			at:     func(g *gate) *int { return &g.at },
+		},
+	}
 	if c.Total > 0 {
 		x.total.limit = c.Total
 	}
+	x.enroll(&x.rest.gate)
 	for agent, n := range c.Agent {
 		if n > 0 {
 			x.agents[agent] = newGauge("cap "+agent, n)
+			x.enroll(&x.agents[agent].gate)
 		}
 	}
 	return x
+}
+
+// capOf returns the cap of an agent.
+func (c *capped) capOf(agent string) *gauge {
+	if g := c.agents[agent]; g != nil {
+		return g
+	}
+	return c.rest
+}
+
+// root returns between whom Fair shares. Without it all are one.
+func (c *capped) root(w *Waiter) *Root {
+	if c.fair {
+		return w.Root
+	}
+	return nil
 }
 
 // lane returns the lane of a key, once its pool is known.
 func (c *capped) lane(k *key) *lane {
 	p := k.pool
 	if p.capped == nil {
-		p.capped = &cappedPool{
-			blocks: newLaneHeap(), byCap: make(map[*gauge]*lane), turns: make(map[*Root]*turn),
-			lanes: heap[*lane]{before: byKept, at: func(l *lane) *int { return &l.inPool }},
-		}
+		p.capped = newCappedPool(p)
 	}
-	g := c.agents[k.agent]
+	g := c.capOf(k.agent)
 	l := p.capped.byCap[g]
 	if l == nil {
 		l = newLane(p, g)
@@ -96,18 +113,16 @@ func (c *capped) lane(k *key) *lane {
 // count adds to the slots that are out.
 func (c *capped) count(k *key, n int) {
 	c.total.inUse += n
-	if g := k.lane.cap; g != nil {
-		g.inUse += n
-	}
+	g := k.lane.cap
+	g.inUse += n
+	c.turned(&g.gate)
 }
 
 func (c *capped) countWaiting(k *key, n int) {
 	k.waiting += n
 	k.pool.waiting += n
 	c.total.waiting += n
-	if g := k.lane.cap; g != nil {
-		g.waiting += n
-	}
+	k.lane.cap.waiting += n
 }
 
 // hasRoomBesideKept reports whether the pool has a slot that is neither out nor kept.
@@ -115,33 +130,8 @@ func (p *pool) hasRoomBesideKept() bool {
 	return p.limit == Unlimited || p.inUse+p.capped.kept < p.limit
 }
 
-// blocker returns where to file a lane of which nobody can start now: with the
-// pool or the cap that has no room for it. It is nil when the first can start.
-func (c *capped) blocker(l *lane) *heap[*lane] {
-	switch {
-	case !l.kept && !l.pool.hasRoomBesideKept():
-		return &l.pool.capped.blocks
-	case l.cap != nil && l.cap.isFull():
-		return &l.cap.lanes
-	case c.total.isFull():
-		return &c.total.lanes
-	}
-	return nil
-}
-
-// file puts l where it belongs.
-func (c *capped) file(l *lane) {
-	to := c.blocker(l)
-	if to == l.filed {
-		return
-	}
-	if l.filed != nil {
-		l.filed.remove(l)
-	}
-	if l.filed = to; to != nil {
-		to.push(l)
-	}
-}
+// canStart reports whether the first of l can have a slot.
+func (c *capped) canStart(l *lane) bool { return !c.total.isFull() && l.shut() == nil }
 
 // take gives w a slot, or puts it into its line.
 func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool) {
@@ -154,21 +144,18 @@ func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool
 	}
 	w.key, w.order = k, order
 	c.insert(w)
-	c.file(k.lane)
 	return false
 }
 
 // tryTake gives w a slot if it can have one at once. Nobody waits who could start.
 func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
-	if l := k.lane; !l.isEmpty() || c.blocker(l) != nil {
+	if l := k.lane; !l.isEmpty() || !c.canStart(l) {
 		return false
 	}
-	c.passOver(k.lane, k.pool.capped.turns[w.Root].place(order))
+	c.passOver(k.lane, k.pool.capped.turns[c.root(w)].place(order))
 	grant(w, k)
 	c.count(k, 1)
-	if c.fair {
-		c.served(k.pool, w.Root)
-	}
+	c.served(k.pool, w)
 	c.keep(k.pool)
 	return true
 }
@@ -186,49 +173,55 @@ func (m *Manager) tryCapped(k *key) (Slot, bool) {
 	return Slot{r, r.gen}, true
 }
 
-// insert puts w into its line. The caller files the lane.
+// insert puts w into its line.
 func (c *capped) insert(w *Waiter) {
 	l := w.key.lane
 	c.countWaiting(w.key, 1)
 	was := l.isEmpty()
-	x := l.line(w.Root, c.fair)
-	x.insert(w)
-	x.refresh()
-	if was {
-		l.inAll = len(c.busy)
-		c.busy = append(c.busy, l)
-		l.pool.capped.lanes.push(l)
+	l.insert(w, c.root(w))
+	if !was {
+		c.moved(l)
 		return
 	}
-	c.moved(l)
+	l.inAll = len(c.busy)
+	c.busy = append(c.busy, l)
+	pool, _ := l.gates()
+	if l.pool.capped.busy++; l.pool.capped.busy == 1 {
+		c.enroll(pool)
+	}
+	if g := l.shut(); g != nil {
+		c.file(l, g)
+	} else {
+		c.file(l, pool)
+	}
 }
 
 // remove takes w out of its line.
 func (c *capped) remove(w *Waiter) {
 	l := w.key.lane
 	c.countWaiting(w.key, -1)
-	x := l.line(w.Root, c.fair)
-	x.remove(w)
-	x.refresh()
+	l.remove(w, c.root(w))
 	c.moved(l)
 }
 
-// moved is called when the key of l may have changed, or nobody waits there any
+// moved is called when the place of l may have changed, or nobody waits there any
 // more.
 func (c *capped) moved(l *lane) {
 	if !l.isEmpty() {
-		l.pool.capped.lanes.fix(l)
-		if l.filed != nil {
-			l.filed.fix(l)
+		if g := l.filed; g != nil {
+			if g.cap != nil {
+				g.lanes.fix(l)
+			}
+			c.sort(g)
 		}
 		return
 	}
-	l.pool.capped.lanes.remove(l)
-	if l.filed != nil {
-		l.filed.remove(l)
-		l.filed = nil
-	}
+	c.unfile(l)
+	l.moved = false
 	c.unkeep(l)
+	if l.pool.capped.busy--; l.pool.capped.busy == 0 {
+		c.dismiss(&l.pool.capped.gate)
+	}
 	last := len(c.busy) - 1
 	c.busy[l.inAll] = c.busy[last]
 	c.busy[l.inAll].inAll = l.inAll
@@ -236,52 +229,33 @@ func (c *capped) moved(l *lane) {
 	c.busy = c.busy[:last]
 }
 
-// unkeep forgets how often l was passed over.
+// unkeep forgets how often l was passed over. The caller sees to its pool's gate.
 func (c *capped) unkeep(l *lane) {
-	l.passed = 0
-	if l.kept {
-		l.kept = false
-		l.pool.capped.kept--
+	if l.passed = 0; l.kept {
+		l.keep(false)
 	}
 }
 
-// served notes that a root has had a slot of the pool.
-func (c *capped) served(p *pool, root *Root) {
-	t := p.capped.turns[root]
-	if t == nil {
+// served notes that the root of w has had a slot of the pool.
+func (c *capped) served(p *pool, w *Waiter) {
+	if !c.fair {
 		return
 	}
-	t.served = c.m.Ticket()
-}
-
-// first returns the first lane of a heap. A root that was served has its next turn
-// later: its lines move back when they come to the front, not before.
-func (c *capped) first(h *heap[*lane]) (*lane, bool) {
-	for {
-		l, ok := h.first()
-		if !ok || !c.fair {
-			return l, ok
-		}
-		x, _ := l.lines.first()
-		if x.place == x.turn.place(x.first.order) {
-			return l, true
-		}
-		x.refresh()
-		c.moved(l)
+	if t := p.capped.turns[w.Root]; t != nil {
+		t.served = c.m.Ticket()
+		p.capped.sort(heads, t)
+		p.capped.sort(filed, t)
+		c.sort(&p.capped.gate)
 	}
 }
 
-// grantFirst takes the first of l out of its line and counts a slot for it. The
-// caller sets its order to 0.
-func (c *capped) grantFirst(l *lane) *Waiter {
-	x, _ := l.lines.first()
-	w := x.first
+// grantFirst takes the first of x, which is the first line of its lane, out of it and
+// counts a slot for it. The caller sets its order to 0.
+func (c *capped) grantFirst(x *rootLine) *Waiter {
+	w, l := x.first, x.lane
 	c.unkeep(l)
-	l.pool.capped.lanes.fix(l)
-	c.passOver(l, x.place)
-	if c.fair {
-		c.served(l.pool, w.Root)
-	}
+	c.passOver(l, x.turn.place(w.order))
+	c.served(l.pool, w)
 	c.remove(w)
 	grant(w, w.key)
 	c.count(w.key, 1)
@@ -292,85 +266,68 @@ func (c *capped) grantFirst(l *lane) *Waiter {
 // passOver is called when a slot goes to one of l who stands there: the head of the
 // pool's line is passed over if it stands before.
 func (c *capped) passOver(l *lane, at place) {
-	if head, ok := c.first(&l.pool.capped.lanes); ok && head != l && !head.kept && head.isBefore(at) {
-		head.passed++
+	if head, first := l.pool.capped.first(heads); head != nil && head.lane != l && first.isBefore(at) {
+		head.lane.passed++
 	}
 }
 
 // keep keeps a slot that is free for a head of line that has been passed over too
-// often and still cannot start.
+// often and still cannot start. It is called whenever the pool may have got room or
+// lost it.
 func (c *capped) keep(p *pool) {
 	for p.hasRoomBesideKept() {
-		l, ok := c.first(&p.capped.lanes)
-		if !ok || l.kept || l.passed < MaxPassed || c.blocker(l) == nil {
-			return
+		x, _ := p.capped.first(heads)
+		if x == nil || x.lane.passed < MaxPassed || c.canStart(x.lane) {
+			break
 		}
-		l.kept = true
-		p.capped.kept++
-		p.capped.lanes.fix(l)
-		c.file(l)
+		l := x.lane
+		l.keep(true)
+		c.unfile(l)
+		c.file(l, &l.cap.gate)
 	}
+	c.turned(&p.capped.gate)
 }
 
 // freed grants what can be granted now that somebody of k has left.
 func (c *capped) freed(k *key) (granted []*Waiter) {
-	p := k.pool
-	c.keep(p)
-	room := [3]*heap[*lane]{&p.capped.blocks, &c.total.lanes}
-	n := 2
-	if g := k.lane.cap; g != nil {
-		room[2], n = &g.lanes, 3
-	}
-	granted = c.settle(room[:n], nil)
-	c.keep(p)
+	c.keep(k.pool)
+	granted = c.settle()
+	c.keep(k.pool)
 	for _, w := range granted {
 		w.order = 0
 	}
 	return granted
 }
 
-// settle grants slots to those who are filed where there may be room, as long as
-// there is any. Those whom something else blocks are filed there.
-func (c *capped) settle(room []*heap[*lane], granted []*Waiter) []*Waiter {
-	for {
-		var best *lane
-		for _, h := range room {
-			if l := c.candidate(h); l != nil && (best == nil || l.isBefore(best.place)) {
-				best = l
-			}
-		}
-		if best == nil {
-			return granted
-		}
-		granted = append(granted, c.grantFirst(best))
-	}
-}
-
-// candidate returns the first of those filed in h that can start.
-func (c *capped) candidate(h *heap[*lane]) *lane {
-	for {
-		l, ok := c.first(h)
+// settle grants slots as long as somebody can start.
+func (c *capped) settle() (granted []*Waiter) {
+	for !c.total.isFull() {
+		g, ok := c.ready.first()
 		if !ok {
-			return nil
+			break
 		}
-		switch c.blocker(l) {
-		case nil:
-			return l
-		case h:
-			return nil
+		x, _ := g.first()
+		if l := x.lane; g.cap != nil && x.isStale() {
+			x.refresh()
+			c.moved(l)
+		} else if shut := l.shut(); shut != nil {
+			c.turnAway(l, shut)
+		} else {
+			granted = append(granted, c.grantFirst(x))
 		}
-		c.file(l)
 	}
+	return granted
 }
 
 // shown returns the figures of what keeps w waiting, and whether a lane counts
 // there.
 func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	l := w.key.lane
-	switch b := c.blocker(l); {
-	case l.cap != nil && b == &l.cap.lanes:
+	switch pool, cap := l.gates(); l.shut() {
+	case pool:
+	case cap:
 		return l.cap.figures(), func(o *lane) bool { return o.cap == l.cap }
-	case b == &c.total.lanes:
+	default:
 		return c.total.figures(), func(*lane) bool { return true }
 	}
 	return l.pool.figures(), func(o *lane) bool { return o.pool == l.pool }
@@ -401,7 +358,7 @@ func (c *capped) place(w *Waiter) (place int, f Figures) {
 
 // figures appends those of the caps in use.
 func (c *capped) figures(to []Figures) []Figures {
-	if c.total.limit != math.MaxInt && c.total.inUse+c.total.waiting > 0 {
+	if c.total.isCap() && c.total.inUse+c.total.waiting > 0 {
 		to = append(to, c.total.figures())
 	}
 	for _, g := range c.agents {
@@ -431,10 +388,5 @@ func (c *capped) regrant(waiting []*Waiter) (granted []*Waiter) {
 	for _, w := range waiting {
 		c.insert(w)
 	}
-	all := newLaneHeap()
-	for _, l := range slices.Clone(c.busy) {
-		l.filed = &all
-		all.push(l)
-	}
-	return c.settle([]*heap[*lane]{&all}, nil)
+	return c.settle()
 }

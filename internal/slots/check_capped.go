@@ -10,7 +10,7 @@ func (c *capped) check() error {
 	want := map[*gauge]sum{}
 	pools := map[*pool]bool{}
 	for k := range c.m.all() {
-		if k.lane == nil || k.lane.pool != k.pool || k.lane.cap != c.agents[k.agent] || k.pool.capped.byCap[k.lane.cap] != k.lane {
+		if k.lane == nil || k.lane.pool != k.pool || k.lane.cap != c.capOf(k.agent) || k.pool.capped.byCap[k.lane.cap] != k.lane {
 			return fmt.Errorf("key %q of agent %q is in the wrong lane", k.name, k.agent)
 		}
 		pools[k.pool] = true
@@ -18,12 +18,13 @@ func (c *capped) check() error {
 			want[g] = sum{want[g].inUse + k.inUse, want[g].waiting + k.waiting}
 		}
 	}
+	gates := []*gate{}
 	for _, g := range c.gauges() {
 		if s := want[g]; g.inUse != s.inUse || g.waiting != s.waiting {
 			return fmt.Errorf("%s counts %+v, its keys %+v", g.name, g.figures(), s)
 		}
-		if err := checkHeap(&g.lanes); err != nil {
-			return fmt.Errorf("%s: %w", g.name, err)
+		if g != c.total {
+			gates = append(gates, &g.gate)
 		}
 	}
 	in := 0
@@ -44,37 +45,88 @@ func (c *capped) check() error {
 		if err := c.checkPool(p); err != nil {
 			return fmt.Errorf("pool %q: %w", p.name, err)
 		}
+		if g := &p.capped.gate; g.id >= 0 {
+			gates = append(gates, g)
+		}
 	}
-	return nil
+	return c.checkGates(gates)
 }
 
 func (c *capped) gauges() []*gauge {
-	all := []*gauge{c.total}
+	all := []*gauge{c.total, c.rest}
 	for _, g := range c.agents {
 		all = append(all, g)
 	}
 	return all
 }
 
+// checkGates looks at all that have a number.
+func (c *capped) checkGates(all []*gate) error {
+	lanes, stuck, ready := 0, 0, 0
+	for _, g := range all {
+		own, _ := c.sides(g)
+		x, first := g.first()
+		some := x != nil
+		switch {
+		case g.id >= len(own.all) || own.all[g.id] != g:
+			return fmt.Errorf("gate %d is not known by its number", g.id)
+		case g.open != g.hasRoom() || g.open != own.open.has(g.id):
+			return fmt.Errorf("gate %d does not know whether it has room", g.id)
+		case g.ready != (g.open && some) || g.ready && (g.at >= len(c.ready.items) || c.ready.items[g.at] != g):
+			return fmt.Errorf("gate %d does not know whether it is ready", g.id)
+		case g.ready && g.place != first:
+			return fmt.Errorf("gate %d has not the place of its first lane", g.id)
+		}
+		if err := checkHeap(&g.lanes); err != nil {
+			return err
+		}
+		lanes += len(g.lanes.items)
+		for range g.stuck.common(g.stuck) {
+			stuck++
+		}
+		if g.ready {
+			ready++
+		}
+	}
+	for _, l := range c.busy {
+		if l.stuck {
+			stuck -= 2
+		} else if l.filed.cap != nil {
+			lanes--
+		}
+	}
+	switch {
+	case lanes != 0 || stuck != 0:
+		return fmt.Errorf("gates have %d lanes and %d numbers too many", lanes, stuck)
+	case ready != len(c.ready.items):
+		return fmt.Errorf("%d gates are ready, and %d are listed", ready, len(c.ready.items))
+	case ready > 0 && !c.total.isFull():
+		return fmt.Errorf("%d gates with room have not been looked at", ready)
+	case len(all) != len(c.poolGates.all)+len(c.capGates.all)-len(c.poolGates.free)-len(c.capGates.free):
+		return fmt.Errorf("there are numbers without a gate")
+	}
+	return checkHeap(&c.ready)
+}
+
 // checkLane looks at one lane where somebody waits and counts them.
 func (c *capped) checkLane(l *lane) (n int, err error) {
 	first, ok := l.lines.first()
+	pool, cap := l.gates()
 	switch {
 	case !ok:
 		return 0, fmt.Errorf("nobody is in it")
 	case l.place != first.place:
 		return 0, fmt.Errorf("its key is not that of its first")
-	case l.filed == nil || l.at >= len(l.filed.items) || l.filed.items[l.at] != l:
-		return 0, fmt.Errorf("it is filed nowhere")
-	case c.blocker(l) == nil:
+	case c.canStart(l):
 		return 0, fmt.Errorf("its first could start")
-	case l.filed != &l.pool.capped.blocks && l.filed != &c.total.lanes && (l.cap == nil || l.filed != &l.cap.lanes):
+	case l.stuck != (l.filed == nil) || l.stuck != pool.stuck.has(cap.id) || l.stuck != cap.stuck.has(pool.id):
+		return 0, fmt.Errorf("it is filed nowhere, or stuck as well")
+	case l.stuck && (l.kept || pool.hasRoom() && cap.hasRoom()):
+		return 0, fmt.Errorf("it is stuck while nothing is in its way")
+	case !l.stuck && l.filed != pool && l.filed != cap || l.kept && l.filed != cap:
 		return 0, fmt.Errorf("it is filed where nothing blocks it")
-	case l.filed == &c.total.lanes && !c.total.isFull() || l.cap != nil && l.filed == &l.cap.lanes && !l.cap.isFull() ||
-		l.filed == &l.pool.capped.blocks && (l.kept || l.pool.hasRoomBesideKept()):
-		return 0, fmt.Errorf("it is filed where there is room")
-	case l.pool.capped.lanes.items[l.inPool] != l:
-		return 0, fmt.Errorf("its pool does not know it")
+	case l.filed == cap && (l.at >= len(l.filed.lanes.items) || l.filed.lanes.items[l.at] != l):
+		return 0, fmt.Errorf("where it is filed it is not known")
 	case len(l.byRoot) != len(l.lines.items):
 		return 0, fmt.Errorf("it has %d roots and %d lines", len(l.byRoot), len(l.lines.items))
 	}
@@ -85,11 +137,11 @@ func (c *capped) checkLane(l *lane) (n int, err error) {
 		if err := l.pool.check(x.list); err != nil {
 			return 0, err
 		}
-		if x.root != root || x.lane != l || x.turn.place(x.first.order).isBefore(x.place) || l.lines.items[x.at] != x || (x.turn != nil) != c.fair || x.turn != l.pool.capped.turns[root] {
+		if x.turn.root != root || x.lane != l || x.order != x.first.order || x.turn.place(x.first.order).isBefore(x.place) || l.lines.items[x.at] != x || x.turn != l.pool.capped.turns[root] {
 			return 0, fmt.Errorf("a line is wrong: %+v", *x)
 		}
 		for w := x.first; w != nil; w = w.next {
-			if w.key.lane != l || c.fair && w.Root != root {
+			if w.key.lane != l || c.root(w) != root {
 				return 0, fmt.Errorf("somebody stands in the wrong line")
 			}
 		}
@@ -101,33 +153,59 @@ func (c *capped) checkLane(l *lane) (n int, err error) {
 // checkPool looks at the lanes of one pool.
 func (c *capped) checkPool(p *pool) error {
 	x := p.capped
-	kept, waiting, lines := 0, 0, 0
-	for _, l := range x.lanes.items {
+	kept, waiting, busy := 0, 0, 0
+	type sum struct {
+		all   int
+		parts [2]int
+	}
+	lines := map[*turn]sum{}
+	for _, l := range x.byCap {
 		if l.kept {
 			kept++
 		}
+		if !l.isEmpty() {
+			busy++
+		}
 		for _, line := range l.byRoot {
 			waiting += line.length()
-			lines++
+			s := lines[line.turn]
+			s.all++
+			l.each(line, func(_ *cappedPool, i int, _ *rootLine) { s.parts[i]++ })
+			lines[line.turn] = s
 		}
 	}
-	for _, t := range x.turns {
-		lines -= t.lines
+	var parts [2]int
+	for t, s := range lines {
+		if x.turns[t.root] != t || t.all != s.all {
+			return fmt.Errorf("a root has %d lines, counted as %d", s.all, t.all)
+		}
+		for i := range t.parts {
+			part, some := &t.parts[i], s.parts[i] > 0
+			if len(part.lines.items) != s.parts[i] || part.in != some || part.turn != t {
+				return fmt.Errorf("a root has %d lines in part %d, which has %d", s.parts[i], i, len(part.lines.items))
+			}
+			if err := checkHeap(&part.lines); err != nil {
+				return err
+			}
+			if some {
+				parts[i]++
+			}
+		}
 	}
-	switch top, ok := x.lanes.first(); {
-	case kept != x.kept || waiting != p.waiting:
-		return fmt.Errorf("keeps %d slots for %d who wait, counted as %d and %d", kept, waiting, x.kept, p.waiting)
-	case c.fair && lines != 0:
-		return fmt.Errorf("turns have %d lines too few", lines)
+	switch top, _ := x.first(heads); {
+	case len(x.turns) != len(lines) || len(x.parts[heads].items) != parts[heads] || len(x.parts[filed].items) != parts[filed]:
+		return fmt.Errorf("%d roots wait, counted as %d", len(lines), len(x.turns))
+	case kept != x.kept || waiting != p.waiting || busy != x.busy || (busy > 0) != (x.id >= 0):
+		return fmt.Errorf("keeps %d slots for %d who wait in %d lanes, counted as %d, %d and %d", kept, waiting, busy, x.kept, p.waiting, x.busy)
 	case kept > 0 && p.limit != Unlimited && kept > max(0, p.limit-p.inUse):
 		return fmt.Errorf("keeps %d slots, which it does not have: %+v", kept, p.figures())
-	case ok && !top.kept && top.passed >= MaxPassed && p.hasRoomBesideKept():
-		return fmt.Errorf("somebody was passed over %d times, and no slot is kept", top.passed)
+	case top != nil && top.lane.passed >= MaxPassed && p.hasRoomBesideKept():
+		return fmt.Errorf("somebody was passed over %d times, and no slot is kept", top.lane.passed)
 	}
-	if err := checkHeap(&x.blocks); err != nil {
+	if err := checkHeap(&x.parts[heads]); err != nil {
 		return err
 	}
-	return checkHeap(&x.lanes)
+	return checkHeap(&x.parts[filed])
 }
 
 func checkHeap[T comparable](h *heap[T]) error {

@@ -24,7 +24,7 @@ func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 }
 
 // capAlone reports whether a cap decides in place of the pool.
 func (k *key) capAlone() bool {
-	return k.space == Agents && k.lane != nil && k.lane.cap != nil
+	return k.space == Agents && k.lane != nil && k.lane.cap.isCap()
 }
 
 // figures are those of what limits k.

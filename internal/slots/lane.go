@@ -8,33 +8,67 @@ type Root struct{ _ byte }
 // stand in it are blocked together.
 type lane struct {
 	pool   *pool
-	cap    *gauge // of the agent; nil for none
+	cap    *gauge // of the agent; capped.rest for none
 	lines  heap[*rootLine]
 	byRoot map[*Root]*rootLine
-	place               // of the first line
-	filed  *heap[*lane] // those of the gauge or pool that blocks it; nil while nobody waits
-	at     int          // in filed
-	inPool int          // index in pool.lanes
-	inAll  int          // index in capped.busy
-	passed int          // slots of its pool that went to who is behind it, since somebody of it was served
-	kept   bool         // a slot of its pool is kept for it
+	place        // of the first line
+	filed  *gate // one of the two that it has; nil while nobody waits or it is stuck
+	at     int   // in lanes of filed, if that is of a cap
+	inAll  int   // index in capped.busy
+	passed int   // slots of its pool that went to who is behind it, since somebody of it was served
+	kept   bool  // a slot of its pool is kept for it
+	moved  bool  // turned away from one gate since it was filed
+	stuck  bool  // turned away from both
+}
+
+// gates returns what l has to get through.
+func (l *lane) gates() (pool, cap *gate) { return &l.pool.capped.gate, &l.cap.gate }
+
+// shut returns the gate that has no room for l, if there is one.
+func (l *lane) shut() *gate {
+	switch pool, cap := l.gates(); {
+	case !l.kept && !pool.hasRoom():
+		return pool
+	case !cap.hasRoom():
+		return cap
+	}
+	return nil
 }
 
 // rootLine is the part of a lane that one root stands in. Without Fair there is one.
 type rootLine struct {
 	list
 	lane  *lane
-	turn  *turn // nil without Fair
-	root  *Root
-	place     // of the first
-	at    int // index in lane.lines
+	turn  *turn
+	place        // of the first; may be that of before its root was last served
+	at    int    // index in lane.lines
+	in    [2]int // indexes in the parts of its turn
 }
 
-// turn is what Fair knows of a root that waits in a pool.
+// isStale reports whether the root of x has been served since its place was noted.
+func (x *rootLine) isStale() bool { return x.place != x.turn.place(x.first.order) }
+
+// turn is what is known of a root that waits in a pool. Without Fair all are one root.
 type turn struct {
-	served uint64 // ticket drawn when it was last granted a slot of the pool
-	lines  int    // how many it has in the lanes of the pool
+	root   *Root
+	served uint64  // ticket drawn when it was last granted a slot of the pool
+	all    int     // lines in the lanes of the pool
+	parts  [2]part // those among its lines that can be the head, and those filed with the pool
 }
+
+// part is some of the lines of a turn.
+type part struct {
+	turn  *turn
+	lines heap[*rootLine] // by the order of their first
+	at    int             // index in cappedPool.parts
+	in    bool            // it is there
+}
+
+// The parts of a turn, and of what stands in a pool.
+const (
+	heads = iota // in lanes for which no slot is kept
+	filed        // in lanes filed at the pool's gate
+)
 
 // place returns the place of one with that order.
 func (t *turn) place(order uint64) place {
@@ -44,14 +78,8 @@ func (t *turn) place(order uint64) place {
 	return place{order&notHead | max(order&^notHead, t.served), order}
 }
 
-// byKept puts the lanes with a kept slot behind the others: those at the front
-// are the heads of line that can be passed over.
-func byKept(a, b *lane) bool {
-	if a.kept != b.kept {
-		return b.kept
-	}
-	return a.isBefore(b.place)
-}
+// first returns the place of the first of its lines.
+func (s *part) first() place { return s.turn.place(s.lines.items[0].order) }
 
 // place is where somebody stands among all who wait.
 type place struct {
@@ -80,26 +108,42 @@ func newLane(p *pool, g *gauge) *lane {
 	}
 }
 
-// line returns the line of a root.
-func (l *lane) line(root *Root, fair bool) *rootLine {
-	if !fair {
-		root = nil
-	}
+func (l *lane) isEmpty() bool { return len(l.lines.items) == 0 }
+
+// insert puts w into the line of its root.
+func (l *lane) insert(w *Waiter, root *Root) {
 	x := l.byRoot[root]
 	if x != nil {
-		return x
+		x.insert(w)
+		x.refresh()
+		return
 	}
-	x = &rootLine{lane: l, root: root}
-	if fair {
-		turns := l.pool.capped.turns
-		if x.turn = turns[root]; x.turn == nil {
-			x.turn = &turn{}
-			turns[root] = x.turn
-		}
-		x.turn.lines++
-	}
+	x = &rootLine{lane: l, turn: l.pool.capped.turn(root)}
+	x.insert(w)
+	x.turn.all++
 	l.byRoot[root] = x
-	return x
+	x.place = x.turn.place(w.order)
+	l.lines.push(x)
+	l.place = l.lines.items[0].place
+	l.each(x, (*cappedPool).add)
+}
+
+// each calls f for every part of its turn that x is in.
+func (l *lane) each(x *rootLine, f func(*cappedPool, int, *rootLine)) {
+	p := l.pool.capped
+	if !l.kept {
+		f(p, heads, x)
+	}
+	if l.filed == &p.gate {
+		f(p, filed, x)
+	}
+}
+
+// remove takes w out of the line of its root.
+func (l *lane) remove(w *Waiter, root *Root) {
+	x := l.byRoot[root]
+	x.remove(w)
+	x.refresh()
 }
 
 // refresh is called when the first of x may be another one, or its root has been
@@ -109,19 +153,19 @@ func (l *lane) line(root *Root, fair bool) *rootLine {
 // it is empty.
 func (x *rootLine) refresh() {
 	l := x.lane
-	in := x.at < len(l.lines.items) && l.lines.items[x.at] == x
-	switch {
-	case x.first == nil:
-		if in {
-			l.lines.remove(x)
+	if x.first == nil {
+		l.lines.remove(x)
+		l.each(x, (*cappedPool).drop)
+		delete(l.byRoot, x.turn.root)
+		if x.turn.all--; x.turn.all == 0 { // who comes next has a later ticket than served
+			delete(l.pool.capped.turns, x.turn.root)
 		}
-		x.drop()
-	default:
+	} else {
+		was := x.order
 		x.place = x.turn.place(x.first.order)
-		if in {
-			l.lines.fix(x)
-		} else {
-			l.lines.push(x)
+		l.lines.fix(x)
+		if x.order != was {
+			l.each(x, (*cappedPool).fix)
 		}
 	}
 	if first, ok := l.lines.first(); ok {
@@ -129,14 +173,98 @@ func (x *rootLine) refresh() {
 	}
 }
 
-func (x *rootLine) drop() {
-	delete(x.lane.byRoot, x.root)
-	if x.turn == nil {
-		return
-	}
-	if x.turn.lines--; x.turn.lines == 0 { // who comes next has a later ticket than served
-		delete(x.lane.pool.capped.turns, x.root)
+// keep keeps a slot for l, or lets it go.
+func (l *lane) keep(on bool) {
+	p := l.pool.capped
+	switch l.kept = on; on {
+	case true:
+		p.kept++
+		l.all(heads, (*cappedPool).drop)
+	case false:
+		p.kept--
+		l.all(heads, (*cappedPool).add)
 	}
 }
 
-func (l *lane) isEmpty() bool { return len(l.lines.items) == 0 }
+// all calls f for that part of every line.
+func (l *lane) all(i int, f func(*cappedPool, int, *rootLine)) {
+	for _, x := range l.lines.items {
+		f(l.pool.capped, i, x)
+	}
+}
+
+// cappedPool is what a pool has while the rules have caps. Its own list is empty.
+type cappedPool struct {
+	gate
+	kept  int // slots kept for lanes
+	busy  int // lanes where somebody waits
+	byCap map[*gauge]*lane
+	turns map[*Root]*turn
+	parts [2]heap[*part] // those that have lines, by the first
+}
+
+func newCappedPool(p *pool) *cappedPool {
+	x := &cappedPool{gate: gate{pool: p, id: -1}, byCap: make(map[*gauge]*lane), turns: make(map[*Root]*turn)}
+	for i := range x.parts {
+		x.parts[i] = heap[*part]{
+			before: func(a, b *part) bool { return a.first().isBefore(b.first()) },
+			at:     func(s *part) *int { return &s.at },
+		}
+	}
+	return x
+}
+
+// turn returns the turn of a root.
+func (p *cappedPool) turn(root *Root) *turn {
+	t := p.turns[root]
+	if t == nil {
+		t = &turn{root: root}
+		for i := range t.parts {
+			t.parts[i] = part{turn: t, lines: heap[*rootLine]{
+				before: func(a, b *rootLine) bool { return a.order < b.order },
+				at:     func(x *rootLine) *int { return &x.in[i] },
+			}}
+		}
+		p.turns[root] = t
+	}
+	return t
+}
+
+func (p *cappedPool) add(i int, x *rootLine) {
+	x.turn.parts[i].lines.push(x)
+	p.sort(i, x.turn)
+}
+
+func (p *cappedPool) drop(i int, x *rootLine) {
+	x.turn.parts[i].lines.remove(x)
+	p.sort(i, x.turn)
+}
+
+func (p *cappedPool) fix(i int, x *rootLine) {
+	x.turn.parts[i].lines.fix(x)
+	p.sort(i, x.turn)
+}
+
+// sort puts that part of t where it belongs.
+func (p *cappedPool) sort(i int, t *turn) {
+	s := &t.parts[i]
+	some := len(s.lines.items) > 0
+	switch {
+	case some && s.in:
+		p.parts[i].fix(s)
+	case some:
+		p.parts[i].push(s)
+	case s.in:
+		p.parts[i].remove(s)
+	}
+	s.in = some
+}
+
+// first returns the first line of that part, and its place.
+func (p *cappedPool) first(i int) (x *rootLine, at place) {
+	s, ok := p.parts[i].first()
+	if !ok {
+		return nil, place{}
+	}
+	return s.lines.items[0], s.first()
+}

@@ -1,0 +1,38 @@
+package slots
+
+import (
+	"iter"
+	"math/bits"
+)
+
+// set is a set of small numbers, a bit each.
+type set []uint64
+
+func (s *set) add(i int) {
+	for i/64 >= len(*s) {
+		*s = append(*s, 0)
+	}
+	(*s)[i/64] |= 1 << (i % 64)
+}
+
+func (s set) remove(i int) {
+	if i/64 < len(s) {
+		s[i/64] &^= 1 << (i % 64)
+	}
+}
+
+func (s set) has(i int) bool { return i/64 < len(s) && s[i/64]&(1<<(i%64)) != 0 }
+
+// common goes through what s and o have in common, 64 numbers at a time. What it is
+// at may be taken out meanwhile.
+func (s set) common(o set) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range min(len(s), len(o)) {
+			for both := s[i] & o[i]; both != 0; both &= both - 1 {
+				if !yield(i*64 + bits.TrailingZeros64(both)) {
+					return
+				}
+			}
+		}
+	}
+}
