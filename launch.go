@@ -117,7 +117,7 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 			return slices.Clone(m.cfg.AgentPermissions(in.Agent)), nil
 		})
 		if err == nil {
-			err = checkRules("Config.AgentPermissions", p.own)
+			err = checkRules("Config.AgentPermissions", p.agentRules)
 		}
 		if err != nil {
 			return p, err
