@@ -47,8 +47,8 @@ func (t *Table) Show(r Row) { t.model.show(r) }
 // Note implements [Display].
 func (t *Table) Note(text string) { t.model.note(text) }
 
-// Tick implements [Display].
-func (t *Table) Tick() { t.keys.Drain() }
+// Tick implements [Display]. The table redraws itself.
+func (t *Table) Tick() {}
 
 // Abandon gives the terminal back when the program ends without [Table.End].
 func (t *Table) Abandon() {
@@ -106,7 +106,9 @@ func wrapped(text string, width int) []string {
 }
 
 // ShowCursor is for a program that ends without the end of its table.
-func ShowCursor(w io.Writer) { _, _ = io.WriteString(w, ansi.ShowCursor+"\n") }
+func ShowCursor(w io.Writer) {
+	_, _ = io.WriteString(w, ansi.ShowCursor+ansi.ResetModeBracketedPaste+"\n")
+}
 
 type (
 	tickMsg time.Time

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,31 +21,49 @@ import (
 type Terminal struct {
 	file  *os.File
 	keys  int            // what is typed is read from it; the file may be open for writing alone
-	guard io.WriteCloser // nil where there is no guard
-	stops chan os.Signal
+	stops chan os.Signal // Ctrl-Z
+	goes  chan os.Signal // it goes on after a stop
 	ended chan struct{}
 
 	mu       sync.Mutex
-	before   *unix.Termios
+	before   *unix.Termios  // nil until the terminal was this program's for the first time
+	guard    io.WriteCloser // nil where there is no guard
 	restored bool
 }
 
-// Silence silences the terminal. It is nil when the file is none, or when this
-// program is not the one that the terminal belongs to at the moment. [Terminal.Restore]
-// gives it back; when this program ends without that, even when it is killed, another
-// process does.
+// How often the terminal is looked at: soon again where something was typed, as a
+// terminal takes a few KB at a time and hears Ctrl-C only behind them.
+const (
+	lookPause = 50 * time.Millisecond
+	readPause = time.Millisecond
+
+	// mostReads bounds how much is read at a time, so that nothing else waits for long.
+	mostReads = 256
+)
+
+// show and hide are about what the table changes in a terminal beside its modes: the
+// cursor, and marks around what is pasted.
+const (
+	show = "\x1b[?25h\x1b[?2004l"
+	hide = "\x1b[?25l\x1b[?2004h"
+)
+
+// Silence silences the terminal, as soon as it is this program's: a program in the
+// background leaves it alone. It is nil when the file is no terminal.
+// [Terminal.Restore] gives it back; when this program ends without that, even when it
+// is killed, another process does.
 func Silence(file *os.File) *Terminal {
-	t := &Terminal{file: file, stops: make(chan os.Signal, 1), ended: make(chan struct{})}
-	var err error
-	if t.before, err = unix.IoctlGetTermios(t.fd(), ioctlGet); err != nil || !t.foreground() {
+	t := &Terminal{file: file, stops: make(chan os.Signal, 1), goes: make(chan os.Signal, 1), ended: make(chan struct{})}
+	if _, err := unix.IoctlGetTermios(t.fd(), ioctlGet); err != nil {
 		return nil
 	}
+	var err error
 	if t.keys, err = unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil
 	}
-	t.guard = startGuard(file, t.before)
-	t.silence()
+	t.look()
 	signal.Notify(t.stops, syscall.SIGTSTP)
+	signal.Notify(t.goes, syscall.SIGCONT)
 	go t.await()
 	return t
 }
@@ -58,7 +77,23 @@ func (t *Terminal) foreground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-func (t *Terminal) silence() {
+// silent reports whether the modes are those that silence sets: no other program
+// wants reads that do not wait.
+func silent(m *unix.Termios) bool {
+	return m.Lflag&(unix.ECHO|unix.ICANON) == 0 && m.Cc[unix.VMIN] == 0 && m.Cc[unix.VTIME] == 0
+}
+
+// silenceLocked silences the terminal where it is not silent. It is not when the
+// program comes to the foreground: at first, or after it was stopped.
+func (t *Terminal) silenceLocked() {
+	now, err := unix.IoctlGetTermios(t.fd(), ioctlGet)
+	if err != nil || silent(now) {
+		return
+	}
+	if t.before == nil {
+		t.before = now
+		t.guard = startGuard(t.file, now)
+	}
 	quiet := *t.before
 	quiet.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON
 	quiet.Lflag |= unix.ISIG
@@ -66,43 +101,69 @@ func (t *Terminal) silence() {
 	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
 }
 
-// await gives the terminal back while this program is stopped with Ctrl-Z.
+// await looks at the terminal, and gives it back while this program is stopped with
+// Ctrl-Z.
 func (t *Terminal) await() {
+	defer unix.Close(t.keys)
+	pause := lookPause
 	for {
 		select {
 		case <-t.ended:
 			return
 		case <-t.stops:
+			t.stop()
+			pause = 0
+		case <-time.After(pause):
+			if pause = lookPause; t.look() {
+				pause = readPause
+			}
 		}
-		t.mu.Lock()
-		if !t.restored && t.foreground() {
-			_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
-		}
-		t.mu.Unlock()
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		t.mu.Lock()
-		if !t.restored && t.foreground() {
-			t.silence()
-		}
-		t.mu.Unlock()
 	}
 }
 
-// Drain throws away what was typed: a terminal with too much of it hears no Ctrl-C.
-// It reads rather than flushes. A flush also drops what the terminal has not looked at
-// yet, and with it the key that should have made a signal.
-func (t *Terminal) Drain() {
-	if t == nil {
-		return
+func (t *Terminal) stop() {
+	t.mu.Lock()
+	if !t.restored && t.before != nil && t.foreground() {
+		_, _ = io.WriteString(t.file, show)
+		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
+	}
+	t.mu.Unlock()
+	select { // of an earlier stop
+	case <-t.goes:
+	default:
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	select { // the system may stop this program a little later
+	case <-t.goes:
+	case <-t.ended:
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.restored && t.foreground() {
+		_, _ = io.WriteString(t.file, hide)
+	}
+}
+
+// look throws away what was typed, and reports whether there was anything: a terminal
+// with too much of it hears no Ctrl-C. It reads rather than flushes. A flush also drops
+// what the terminal has not looked at yet, and with it the key that should have made a
+// signal.
+func (t *Terminal) look() (typed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.restored || !t.foreground() {
+		return false
+	}
+	t.silenceLocked()
 	buf := make([]byte, 4096)
-	for !t.restored && t.foreground() {
-		if n, err := unix.Read(t.keys, buf); n <= 0 && err != unix.EINTR {
-			return
+	for range mostReads {
+		if n, err := unix.Read(t.keys, buf); n > 0 {
+			typed = true
+		} else if err != unix.EINTR {
+			break
 		}
 	}
+	return typed
 }
 
 // Restore gives the terminal back as it was. It may be called again.
@@ -117,11 +178,11 @@ func (t *Terminal) Restore() {
 	}
 	t.restored = true
 	signal.Stop(t.stops)
+	signal.Stop(t.goes)
 	close(t.ended)
-	if t.foreground() {
+	if t.before != nil && t.foreground() {
 		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
 	}
-	_ = unix.Close(t.keys)
 	if t.guard != nil {
 		_, _ = t.guard.Write([]byte{restoredMark})
 		_ = t.guard.Close()
@@ -159,7 +220,8 @@ func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 }
 
 // Guard is the other process. It waits for the end of the one that draws, and gives
-// the terminal back when that has not.
+// the terminal back when that has not. A terminal that is not silent any more is
+// somebody else's by now.
 func Guard() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
 	told, _ := io.ReadAll(os.Stdin)
@@ -172,6 +234,9 @@ func Guard() {
 		return
 	}
 	fd := int(os.Stdout.Fd())
+	if now, err := unix.IoctlGetTermios(fd, ioctlGet); err != nil || !silent(now) {
+		return
+	}
 	_ = unix.IoctlSetTermios(fd, ioctlSetFlush, &before)
-	_, _ = io.WriteString(os.Stdout, "\x1b[?25h\r\n")
+	_, _ = io.WriteString(os.Stdout, show+"\r\n")
 }
