@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type runner struct {
 	maxTime  time.Duration // that the run may take; 0 for any
 	stale    time.Duration // after which silence ends a task; 0 for never
 	notify   *notify.Notifier
+	over     atomic.Bool     // the display has ended, or is about to
 	halted   context.Context // ends, with the reason as its cause, when a flag stops the run
 	halt     context.CancelCauseFunc
 
@@ -111,6 +113,17 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	interrupted := r.stop.soft.Err() != nil
 	r.close(crew)
 	return r.end(interrupted)
+}
+
+// problem tells the person at the screen what is wrong beside the tasks. It is called
+// from any goroutine. Standard error is often the terminal of the table, which a line
+// from elsewhere would tear apart.
+func (r *runner) problem(err error) {
+	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
+		table.Note(err.Error())
+		return
+	}
+	warn("%v", err)
 }
 
 // leave is leave for a program that has a terminal to give back.
@@ -365,6 +378,7 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
 	// A reader that has gone away is no problem: it has interrupted the run.
+	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)
 	}

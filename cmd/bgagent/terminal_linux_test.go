@@ -196,6 +196,20 @@ func TestARunInTheBackgroundLeavesTheTerminalAloneUntilItIsBroughtToTheFront(t *
 	require.NotContains(t, out.String(), "typed-by-mistake")
 }
 
+func TestWhatGoesWrongBesideTheTasksDoesNotTearTheTable(t *testing.T) {
+	p := newPlace(t)
+	p.write("tell.sh", "#!/bin/sh\nexit 3\n")
+	p.write(".bgagent.jsonc", `{"notify": ["./tell.sh"], "agents": {"wait": {"kind": "inproc"}, "fail": {"kind": "inproc"}}}`)
+	p.write("tasks.jsonc", `[{"agent": "fail", "prompt": "x"}, {"agent": "wait", "prompt": "9 m"}]`)
+	var s *screen
+	_, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 200}, func(cmd *exec.Cmd, out *output, tty *os.File) {
+		s = awaitScreen(t, out, 200, `  notify: \S+/tell\.sh ended badly \(exit status 3\)`, `  \d+\.\ds · 1 running · 1 failed`)
+		require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	}, "run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 130, code)
+	require.Equal(t, 1, strings.Count(s.String(), "notify:"))
+}
+
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
