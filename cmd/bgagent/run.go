@@ -70,7 +70,7 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	}
 	r := &runner{stop: stop, tasks: job.tasks, began: time.Now(), failFast: c.FailFast, maxTime: limit, stale: staleTime(set)}
 	r.begin(job)
-	r.notify = notify.New(set.Notify, life.id, func(err error) { warn("%v", err) })
+	r.notify = notify.New(set.Notify, life.id, r.problem)
 	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
 }
 

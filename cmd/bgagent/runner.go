@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type runner struct {
 	maxTime  time.Duration // of the run; 0 for no limit
 	stale    time.Duration // the silence that ends a task; 0 for never
 	notify   *notify.Notifier
+	over     atomic.Bool     // the display has ended, or is about to
 	halted   context.Context // ends when a flag stops the run; its cause is the reason
 	halt     context.CancelCauseFunc
 
@@ -111,6 +113,17 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	interrupted := r.stop.soft.Err() != nil
 	r.close(crew)
 	return r.end(interrupted)
+}
+
+// problem tells the person at the screen about a problem beside the tasks. It may be
+// called from any goroutine. Standard error is often the terminal of the table, which a
+// line from elsewhere would tear apart.
+func (r *runner) problem(err error) {
+	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
+		table.Note(err.Error())
+		return
+	}
+	warn("%v", err)
 }
 
 // leave gives the terminal back before it ends the program.
@@ -367,6 +380,7 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
 	// A reader that has gone away is not a problem: it interrupted the run.
+	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)
 	}

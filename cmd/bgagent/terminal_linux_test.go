@@ -99,7 +99,7 @@ func TestCtrlCIsHeardHoweverMuchWasTyped(t *testing.T) {
 	p.manyWaits(3, "9 m")
 	out, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 80}, func(cmd *exec.Cmd, out *output, tty *os.File) {
 		awaitSilence(t, tty)
-		for range 40 {
+		for range 2000 { // 1 MB
 			_, err := tty.WriteString(strings.Repeat("x", 499) + "\n")
 			require.NoError(t, err)
 		}
@@ -127,6 +127,89 @@ func TestAServerThatCannotBeReachedIsSaidWhileTasksWaitForIt(t *testing.T) {
 	}
 }
 
+// inShell starts a shell with job control in a terminal, and types what is given.
+func (p *place) inShell(typed string) (tty *os.File, out *output) {
+	cmd := exec.Command("/bin/bash", "--norc", "--noediting", "-i")
+	cmd.Dir, cmd.Env = p.project, append(p.env, "PATH="+p.path, "PS1=$ ", "bgagent="+binary)
+	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
+	require.NoError(p.t, err)
+	out = newOutput()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		buf := make([]byte, 4096)
+		for n, err := 0, error(nil); err == nil; _, _ = out.Write(buf[:n]) {
+			n, err = tty.Read(buf)
+		}
+	}()
+	p.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = tty.Close()
+		<-read
+	})
+	out.await(p.t, "$ ")
+	p.say(tty, typed)
+	return tty, out
+}
+
+func (p *place) say(tty *os.File, typed string) {
+	p.t.Helper()
+	_, err := tty.WriteString(typed)
+	require.NoError(p.t, err)
+}
+
+func TestARunThatIsStoppedAndGoneOnWithGivesAndTakesTheTerminal(t *testing.T) {
+	p := newPlace(t)
+	p.manyWaits(3, "9 m")
+	tty, out := p.inShell("$bgagent run tasks.jsonc -o out\n")
+	awaitSilence(t, tty)
+	out.await(t, "3 running")
+	p.say(tty, "\x1a")
+	out.await(t, "]+  Stopped")
+	require.NotZero(t, modes(t, tty).Lflag&unix.ECHO, "the shell has its terminal")
+	stopped := out.String()
+	require.True(t, strings.LastIndex(stopped, "\x1b[?25h") > strings.LastIndex(stopped, "\x1b[?25l"), "with a cursor")
+	require.True(t, strings.LastIndex(stopped, "\x1b[?2004l") > strings.LastIndex(stopped, "\x1b[?2004h"), "and without marks around what is pasted")
+	p.say(tty, "fg\n")
+	awaitSilence(t, tty)
+	p.say(tty, typed+"\x03")
+	out.await(t, "3 cancelled in ")
+	p.say(tty, "echo code=$?\n")
+	out.await(t, "code=130")
+	require.NotContains(t, out.String(), "typed-by-mistake")
+}
+
+func TestARunInTheBackgroundLeavesTheTerminalAloneUntilItIsBroughtToTheFront(t *testing.T) {
+	p := newPlace(t)
+	p.manyWaits(3, "9 m")
+	tty, out := p.inShell("$bgagent run tasks.jsonc -o out &\n")
+	out.await(t, "3 running")
+	require.NotZero(t, modes(t, tty).Lflag&unix.ECHO, "it is the shell's")
+	p.say(tty, "fg\n")
+	awaitSilence(t, tty)
+	p.say(tty, typed+"\x03")
+	out.await(t, "3 cancelled in ")
+	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO != 0 }, 10*time.Second, 5*time.Millisecond)
+	p.say(tty, "echo code=$?\n")
+	out.await(t, "code=130")
+	require.NotContains(t, out.String(), "typed-by-mistake")
+}
+
+func TestWhatGoesWrongBesideTheTasksDoesNotTearTheTable(t *testing.T) {
+	p := newPlace(t)
+	p.write("tell.sh", "#!/bin/sh\nexit 3\n")
+	p.write(".bgagent.jsonc", `{"notify": ["./tell.sh"], "agents": {"wait": {"kind": "inproc"}, "fail": {"kind": "inproc"}}}`)
+	p.write("tasks.jsonc", `[{"agent": "fail", "prompt": "x"}, {"agent": "wait", "prompt": "9 m"}]`)
+	var s *screen
+	_, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 200}, func(cmd *exec.Cmd, out *output, tty *os.File) {
+		s = awaitScreen(t, out, 200, `  notify: \S+/tell\.sh ended badly \(exit status 3\)`, `  \d+\.\ds · 1 running · 1 failed`)
+		require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	}, "run", "tasks.jsonc", "-o", "out")
+	require.Equal(t, 130, code)
+	require.Equal(t, 1, strings.Count(s.String(), "notify:"))
+}
+
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
@@ -147,6 +230,7 @@ func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 		}, "run", "tasks.jsonc", "-o", "out")
 		require.NotContains(t, out, "typed-by-mistake")
 		require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "%v: the cursor is shown again", sig)
+		require.True(t, strings.LastIndex(out, "\x1b[?2004l") > strings.LastIndex(out, "\x1b[?2004h"), "%v: nothing is put around what is pasted", sig)
 		left, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		require.NoError(t, err)
 		for _, path := range left {

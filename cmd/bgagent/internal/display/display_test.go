@@ -296,6 +296,18 @@ func TestAPipeGetsALineEveryHalfMinute(t *testing.T) {
 	})
 }
 
+func TestWhyARunWasStoppedIsSaidOnce(t *testing.T) {
+	for _, noted := range []bool{false, true} {
+		var out bytes.Buffer
+		l := NewLines(&out)
+		if noted {
+			l.Note("stopped after 1s")
+		}
+		require.NoError(t, l.End(Summary{Stopped: "stopped after 1s"}))
+		require.Equal(t, 1, strings.Count(out.String(), "stopped after 1s"))
+	}
+}
+
 func TestTheSummarySaysWhatWasSpent(t *testing.T) {
 	s := Summary{Completed: 1, Failed: 2, Cancelled: 3, Seconds: 1, Folder: "out", Input: 1_234_567, Output: 23_456, Cost: 1.5}
 	require.Equal(t, "1 completed, 2 failed, 3 cancelled in 1.0 s; 1.2M tokens in, 23k out, $1.50; results in out", s.String())

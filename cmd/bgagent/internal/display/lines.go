@@ -22,6 +22,7 @@ type Lines struct {
 	away  map[int]bool // tasks that are out of reach
 	runs  map[int]Row  // running tasks
 	said  time.Time    // time of the last line
+	noted string       // the last note
 }
 
 // NewLines returns a display of plain lines.
@@ -59,11 +60,14 @@ func (l *Lines) Show(r Row) {
 }
 
 // Note implements [Display].
-func (l *Lines) Note(text string) { l.line("     " + clean(text)) }
+func (l *Lines) Note(text string) {
+	l.noted = text
+	l.line("     " + clean(text))
+}
 
 // End implements [Display].
 func (l *Lines) End(s Summary) error {
-	if s.Stopped != "" {
+	if s.Stopped != "" && s.Stopped != l.noted {
 		l.line("     " + clean(s.Stopped))
 	}
 	l.line("     " + s.String())

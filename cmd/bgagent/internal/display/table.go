@@ -47,8 +47,8 @@ func (t *Table) Show(r Row) { t.model.show(r) }
 // Note implements [Display].
 func (t *Table) Note(text string) { t.model.note(text) }
 
-// Tick implements [Display].
-func (t *Table) Tick() { t.keys.Drain() }
+// Tick implements [Display]. The table redraws itself.
+func (t *Table) Tick() {}
 
 // Abandon gives the terminal back if the program ends without [Table.End].
 func (t *Table) Abandon() {
@@ -105,8 +105,11 @@ func wrapped(text string, width int) []string {
 	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
 
-// ShowCursor shows the cursor again if the program ends before its table does.
-func ShowCursor(w io.Writer) { _, _ = io.WriteString(w, ansi.ShowCursor+"\n") }
+// ShowCursor shows the cursor again, and ends the marks around pasted text, if the
+// program ends before its table does.
+func ShowCursor(w io.Writer) {
+	_, _ = io.WriteString(w, ansi.ShowCursor+ansi.ResetModeBracketedPaste+"\n")
+}
 
 type (
 	tickMsg time.Time

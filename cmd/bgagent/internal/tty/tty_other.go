@@ -10,9 +10,6 @@ type Terminal struct{}
 // Silence does nothing.
 func Silence(*os.File) *Terminal { return nil }
 
-// Drain does nothing.
-func (*Terminal) Drain() {}
-
 // Restore does nothing.
 func (*Terminal) Restore() {}
 

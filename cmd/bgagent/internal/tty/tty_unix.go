@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,30 +21,48 @@ import (
 type Terminal struct {
 	file  *os.File
 	keys  int            // to read typed keys from, because file may be open only for writing
-	guard io.WriteCloser // nil if there is no guard
-	stops chan os.Signal
+	stops chan os.Signal // Ctrl-Z
+	goes  chan os.Signal // the program continues after a stop
 	ended chan struct{}
 
 	mu       sync.Mutex
-	before   *unix.Termios
+	before   *unix.Termios  // nil until the terminal was this program's for the first time
+	guard    io.WriteCloser // nil where there is no guard
 	restored bool
 }
 
-// Silence silences the terminal. It returns nil if the file is not a terminal, or if
-// this program is not in its foreground. [Terminal.Restore] gives the terminal back.
-// If this program ends without that, even if it is killed, a guard process does.
+// Pauses between two looks at the terminal. The short one follows a look that found
+// typed keys: a terminal takes a few KB at a time, and reacts to Ctrl-C only behind them.
+const (
+	lookPause = 50 * time.Millisecond
+	readPause = time.Millisecond
+
+	// mostReads bounds one look, so that nothing else waits for long.
+	mostReads = 256
+)
+
+// show and hide switch what the table changes in a terminal besides its modes: the
+// cursor, and the marks around pasted text.
+const (
+	show = "\x1b[?25h\x1b[?2004l"
+	hide = "\x1b[?25l\x1b[?2004h"
+)
+
+// Silence silences the terminal once this program is in its foreground. It returns nil
+// if the file is not a terminal. [Terminal.Restore] gives the terminal back. If this
+// program ends without that, even if it is killed, a guard process does.
 func Silence(file *os.File) *Terminal {
-	t := &Terminal{file: file, stops: make(chan os.Signal, 1), ended: make(chan struct{})}
-	var err error
-	if t.before, err = unix.IoctlGetTermios(t.fd(), ioctlGet); err != nil || !t.foreground() {
+	t := &Terminal{file: file, stops: make(chan os.Signal, 1), goes: make(chan os.Signal, 1), ended: make(chan struct{})}
+	if _, err := unix.IoctlGetTermios(t.fd(), ioctlGet); err != nil {
 		return nil
 	}
+	var err error
 	if t.keys, err = unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil
 	}
-	t.guard = startGuard(file, t.before)
-	t.silence()
+	t.look()
 	signal.Notify(t.stops, syscall.SIGTSTP)
+	signal.Notify(t.goes, syscall.SIGCONT)
 	go t.await()
 	return t
 }
@@ -57,7 +76,23 @@ func (t *Terminal) foreground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-func (t *Terminal) silence() {
+// silent reports whether the modes are those that silence sets: no other program
+// wants reads that do not wait.
+func silent(m *unix.Termios) bool {
+	return m.Lflag&(unix.ECHO|unix.ICANON) == 0 && m.Cc[unix.VMIN] == 0 && m.Cc[unix.VTIME] == 0
+}
+
+// silenceLocked silences the terminal where it is not silent. It is not when the
+// program comes to the foreground: at first, or after it was stopped.
+func (t *Terminal) silenceLocked() {
+	now, err := unix.IoctlGetTermios(t.fd(), ioctlGet)
+	if err != nil || silent(now) {
+		return
+	}
+	if t.before == nil {
+		t.before = now
+		t.guard = startGuard(t.file, now)
+	}
 	quiet := *t.before
 	quiet.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON
 	quiet.Lflag |= unix.ISIG
@@ -65,43 +100,68 @@ func (t *Terminal) silence() {
 	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
 }
 
-// await gives the terminal back while Ctrl-Z stops this program.
+// await looks at the terminal, and gives it back while Ctrl-Z stops this program.
 func (t *Terminal) await() {
+	defer unix.Close(t.keys)
+	pause := lookPause
 	for {
 		select {
 		case <-t.ended:
 			return
 		case <-t.stops:
+			t.stop()
+			pause = 0
+		case <-time.After(pause):
+			if pause = lookPause; t.look() {
+				pause = readPause
+			}
 		}
-		t.mu.Lock()
-		if !t.restored && t.foreground() {
-			_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
-		}
-		t.mu.Unlock()
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		t.mu.Lock()
-		if !t.restored && t.foreground() {
-			t.silence()
-		}
-		t.mu.Unlock()
 	}
 }
 
-// Drain discards what was typed, because a terminal that holds too much of it does
-// not react to Ctrl-C. It reads rather than flushes. A flush also drops what the
-// terminal has not looked at yet, and with it the key that should make a signal.
-func (t *Terminal) Drain() {
-	if t == nil {
-		return
+func (t *Terminal) stop() {
+	t.mu.Lock()
+	if !t.restored && t.before != nil && t.foreground() {
+		_, _ = io.WriteString(t.file, show)
+		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
+	}
+	t.mu.Unlock()
+	select { // of an earlier stop
+	case <-t.goes:
+	default:
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	select { // the system may stop this program a little later
+	case <-t.goes:
+	case <-t.ended:
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.restored && t.foreground() {
+		_, _ = io.WriteString(t.file, hide)
+	}
+}
+
+// look throws away what was typed, and reports whether there was anything: a terminal
+// with too much of it hears no Ctrl-C. It reads rather than flushes. A flush also drops
+// what the terminal has not looked at yet, and with it the key that should have made a
+// signal.
+func (t *Terminal) look() (typed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.restored || !t.foreground() {
+		return false
+	}
+	t.silenceLocked()
 	buf := make([]byte, 4096)
-	for !t.restored && t.foreground() {
-		if n, err := unix.Read(t.keys, buf); n <= 0 && err != unix.EINTR {
-			return
+	for range mostReads {
+		if n, err := unix.Read(t.keys, buf); n > 0 {
+			typed = true
+		} else if err != unix.EINTR {
+			break
 		}
 	}
+	return typed
 }
 
 // Restore gives the terminal back as it was. It may be called again.
@@ -116,11 +176,11 @@ func (t *Terminal) Restore() {
 	}
 	t.restored = true
 	signal.Stop(t.stops)
+	signal.Stop(t.goes)
 	close(t.ended)
-	if t.foreground() {
+	if t.before != nil && t.foreground() {
 		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
 	}
-	_ = unix.Close(t.keys)
 	if t.guard != nil {
 		_, _ = t.guard.Write([]byte{restoredMark})
 		_ = t.guard.Close()
@@ -158,7 +218,8 @@ func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 }
 
 // Guard is the guard process. It waits for the end of the program that draws, and
-// gives the terminal back if that program did not.
+// gives the terminal back if that program did not. It leaves a terminal alone that is
+// no longer silenced, because somebody else has it by now.
 func Guard() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
 	told, _ := io.ReadAll(os.Stdin)
@@ -171,6 +232,9 @@ func Guard() {
 		return
 	}
 	fd := int(os.Stdout.Fd())
+	if now, err := unix.IoctlGetTermios(fd, ioctlGet); err != nil || !silent(now) {
+		return
+	}
 	_ = unix.IoctlSetTermios(fd, ioctlSetFlush, &before)
-	_, _ = io.WriteString(os.Stdout, "\x1b[?25h\r\n")
+	_, _ = io.WriteString(os.Stdout, show+"\r\n")
 }
