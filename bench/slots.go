@@ -174,14 +174,14 @@ func runCaps(o Options) ([]Check, error) {
 			if fair == "true" {
 				name += ", fair between 16 roots"
 			}
-			checks = append(checks, Check{name, f.series("ratio"), "x", 16, None, nanos(f["capped-ns"]) + " against " + nanos(f["plain-ns"])})
+			checks = append(checks, Check{name, f.series("ratio"), "x", 40, None, nanos(f["capped-ns"]) + " against " + nanos(f["plain-ns"])})
 			own = append(own, f["ratio"])
 		}
 		name := "growth of the ratio from 8 to 256"
 		if fair == "true" {
 			name += ", fair"
 		}
-		checks = append(checks, Check{name, Series{own[2] / own[0]}, "x", 3, None, ""})
+		checks = append(checks, Check{name, Series{own[2] / own[0]}, "x", 8, None, ""})
 	}
 	return checks, nil
 }

@@ -44,3 +44,46 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		})
 	}
 }
+
+func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
+	for name, c := range map[string]struct {
+		plant func(c *capped, full, stuck *lane) // the one waits for its pool; the other's pool and cap are full
+		says  string
+	}{
+		"a slot of a cap":       {func(c *capped, l, _ *lane) { l.cap.inUse++ }, "its keys"},
+		"another lane":          {func(c *capped, l, _ *lane) { l.pool.capped.byCap[l.cap] = nil }, "wrong lane"},
+		"a lane that is lost":   {func(c *capped, l, _ *lane) { c.unfile(l) }, "filed nowhere"},
+		"a lane at a wrong one": {func(c *capped, l, o *lane) { c.unfile(l); c.file(l, &o.cap.gate) }, "nothing blocks it"},
+		"a number of the stuck": {func(c *capped, _, o *lane) { o.cap.stuck.remove(o.pool.capped.id) }, "stuck as well"},
+		"a stuck one too many":  {func(c *capped, l, _ *lane) { l.cap.stuck.add(7) }, "numbers too many"},
+		"a gate that is shut":   {func(c *capped, l, _ *lane) { l.cap.open = false }, "whether it has room"},
+		"a gate that is ready":  {func(c *capped, l, _ *lane) { l.pool.capped.ready = true }, "whether it is ready"},
+		"a number":              {func(c *capped, l, _ *lane) { l.pool.capped.id++ }, "by its number"},
+		"a place":               {func(c *capped, l, _ *lane) { l.place.key-- }, "its key"},
+		"a line of a turn":      {func(c *capped, l, _ *lane) { l.pool.capped.drop(heads, l.lines.items[0]) }, "lines in part"},
+		"a kept slot":           {func(c *capped, l, _ *lane) { l.pool.capped.kept++ }, "keeps"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := New(gridRules{1, Caps{Agent: map[string]int{"a": 1}}})
+			ask := func(model, agent string) *guest {
+				g, h := newGuest(), m.For(Models, model, agent)
+				m.Take(&g.Waiter, &h, false, m.Ticket())
+				return g
+			}
+			inP, inQ := ask("p", ""), ask("q", "a")
+			full, both := ask("q", ""), ask("p", "a")
+			inP.leave(m) // the cap turns it away from the pool's gate
+			inP = ask("p", "")
+			inQ.leave(m) // and the pool from the cap's
+			inQ = ask("r", "a")
+			require.True(t, m.Holds(&inP.Waiter) && m.Holds(&inQ.Waiter) && m.Waits(&both.Waiter))
+			require.True(t, both.key.lane.stuck)
+			inR := full // it has the slot of q now
+			require.True(t, m.Holds(&inR.Waiter))
+			full = ask("q", "")
+			require.NoError(t, m.Check())
+			c.plant(m.capped, full.key.lane, both.key.lane)
+			require.ErrorContains(t, m.Check(), c.says)
+		})
+	}
+}

@@ -14,24 +14,45 @@
 //     waiting. With Fair its time is not before its root was last granted a slot of
 //     the pool. So the root that has waited longest for a turn goes first, which
 //     gives one turn to each in a round, and places compare across pools.
-//   - Every lane where somebody waits is filed in one heap, by place: that of
-//     something which has no room for it. What has room has an empty heap.
-//   - When a slot is given back, three heaps may have got room: those of its pool, its
-//     cap and the total. The first lane of each is looked at. If something else
-//     blocks it, it is filed there and the next one is looked at. Of those that can
-//     start, the first in place gets the slot, until nobody can start.
+//   - A lane has two gates: that of its pool and that of its cap. A gate is open while
+//     it has room. Every lane where somebody waits is filed at one of its gates.
+//   - The open gates at which lanes are filed are ready. They stand in one heap, by
+//     the first place that is filed there. So the first lane of the first of them is
+//     the first of all that may start. If its other gate is open, it is granted a
+//     slot. Otherwise it is filed at that one. When both gates have turned it away in
+//     turn, it is stuck: it is noted with both, and filed again when both are open at
+//     once. When a gate opens, a set of bits for it and one for the open gates across
+//     tell which lanes these are, 64 at a time.
+//   - Nobody is ready at rest, unless the total is full.
 //
-// So a grant costs O(log n) of n lines, and O(log n) more for each lane that it finds
-// blocked by something else. Such a lane is not looked at again before that has got
-// room. Where every pool and every cap is full all the time, and every agent waits in
-// every pool, a grant can look at as many lanes as there are pools and caps.
+// So a grant costs O(log n) of n lines, and O(log n) more for each lane that is turned
+// away. A lane is turned away at most twice before it is stuck, and it is filed again
+// only when somebody joins an empty lane, a slot is kept or let go, or both of its
+// gates are open. In the last case it could have started if nobody had been before it.
+// Hence over time n grants and joins turn away O(n) lanes, and two more for each lane
+// that could have started and was too late. Where nearly all pools and caps are full
+// there is hardly ever such a lane, and where most have room the first one is found
+// soon. In between it costs most: where each of n caps has room for a fraction e of
+// the time, by chance, it is about min(en, 1/e) lanes, and so at most the root of n.
 //
-// The heap of all lanes of a pool has the head of its line on top. Whoever is behind
-// it and gets a slot of the pool passes it over. After [MaxPassed] times the next slot
-// that the pool has free is kept for the lane, and the next lane is the head. A kept
-// slot takes room in its pool, not in a cap. A lane keeps one slot at most: keeping
-// one for everybody in it would leave the pool idle while the cap lets them through
-// one by one.
+// No structure does much better in every case. Let a bit matrix say which agents wait
+// in which pool, and a vector which agents' caps have room. Whether a slot of a pool
+// goes to anybody is then one bit of their product, and every agent's bit changes in
+// one step. That O(log n) steps could tell contradicts the conjecture on the online
+// product of a matrix and vectors.
+//
+// With Fair a served root has a later place in all lanes of the pool at once. A lane
+// at the gate of its cap is brought up to date when it comes to the front, in O(log n)
+// for each of its roots that were served. So a cap with lanes in many pools may look
+// at each of them before each grant. The lanes at the gate of a pool need not be: they
+// are sorted by root first, and then by order.
+//
+// The lines of a pool, by root and by order again, have the head of its line on top.
+// Whoever is behind it and gets a slot of the pool passes it over. After [MaxPassed]
+// times the next slot that the pool has free is kept for the lane, and the next lane
+// is the head. A kept slot takes room in its pool, not in a cap. Its lane is filed at
+// the gate of its cap. A lane keeps one slot at most: keeping one for everybody in it
+// would leave the pool idle while the cap lets them through one by one.
 package slots
 
 import (
