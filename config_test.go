@@ -186,7 +186,7 @@ func TestConfigIsCopied(t *testing.T) {
 	given := Config{
 		Limits:      Limits{Model: map[string]int{"m": 1}, Provider: map[string]int{"p": 2}},
 		Clients:     map[string]SessionClient{"other": silent{}},
-		Permissions: []Permission{{}},
+		Permissions: []Permission{{Name: "*"}},
 		ToolNames:   map[string]string{ToolDelegateTask: "spawn"},
 	}
 	c, err := given.withDefaults()
