@@ -201,7 +201,7 @@ func TestConfigIsCopied(t *testing.T) {
 	require.Equal(t, map[string]int{"p": 2}, c.Limits.Provider)
 	require.Len(t, c.Clients, 1)
 	require.Len(t, c.ToolNames, 1)
-	require.Equal(t, []Permission{{}}, c.Permissions)
+	require.Equal(t, []Permission{{Name: "*"}}, c.Permissions)
 
 	// A map or slice that is added to Config has to be copied as well.
 	var shared []string

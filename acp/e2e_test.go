@@ -83,7 +83,7 @@ var (
 		write: func(path, text string) string {
 			return `@tool apply_patch *** Begin Patch\n*** Add File: ` + path + `\n+` + text + `\n*** End Patch`
 		},
-		read:  func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
+		read: func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
 	}
 	reals = []real{opencode, gemini, claude, codex}
 )
