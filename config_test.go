@@ -186,7 +186,7 @@ func TestConfigIsCopied(t *testing.T) {
 	given := Config{
 		Limits:      Limits{Model: map[string]int{"m": 1}, Provider: map[string]int{"p": 2}},
 		Clients:     map[string]SessionClient{"other": silent{}},
-		Permissions: []Permission{{}},
+		Permissions: []Permission{{Name: "*"}},
 		ToolNames:   map[string]string{ToolDelegateTask: "spawn"},
 	}
 	c, err := given.withDefaults()
@@ -201,7 +201,7 @@ func TestConfigIsCopied(t *testing.T) {
 	require.Equal(t, map[string]int{"p": 2}, c.Limits.Provider)
 	require.Len(t, c.Clients, 1)
 	require.Len(t, c.ToolNames, 1)
-	require.Equal(t, []Permission{{}}, c.Permissions)
+	require.Equal(t, []Permission{{Name: "*"}}, c.Permissions)
 
 	// A map or slice that is added to Config must be copied as well.
 	var shared []string

@@ -4,6 +4,7 @@ package acp
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -82,8 +83,7 @@ var (
 		write: func(path, text string) string {
 			return `@tool apply_patch *** Begin Patch\n*** Add File: ` + path + `\n+` + text + `\n*** End Patch`
 		},
-		read:  func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
-		todos: `@tool update_plan {"plan":[{"step":"look","status":"completed"},{"step":"write","status":"pending"}]}`,
+		read: func(path, _ string) string { return `@tool exec_command {"cmd":"cat '` + path + `'"}` },
 	}
 	reals = []real{opencode, gemini, claude, codex}
 )
@@ -123,8 +123,14 @@ func recalling(r modelserver.Request) modelserver.Reply {
 	return modelserver.Say("You said nothing.")
 }
 
+var slow = flag.Bool("acp.slow", false, "hold the agent of Claude Code against the conformance suite, too: it has a process of its own for each session, and takes minutes for it")
+
 func TestConformanceOfRealAgents(t *testing.T) {
-	for _, a := range reals {
+	list := []real{opencode, gemini, codex}
+	if *slow {
+		list = append(list, claude)
+	}
+	for _, a := range list {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
 			w := a.world(t)
@@ -304,7 +310,7 @@ func TestRulesOnPathsDecideTheAgentsQuestions(t *testing.T) {
 
 func TestTodosAndModelsReachTheTask(t *testing.T) {
 	eachReal(t, bgagent.Config{}, nil, func(s *scene) {
-		script := s.todos + "\n@say done"
+		const script = "@say done"
 		task, err := s.m.Run(s.Context(), root, bgagent.LaunchInput{Agent: s.name, Prompt: script, Model: "google/nothing"})
 		require.NoError(s, err)
 		require.Equal(s, bgagent.Failed, task.Status)
@@ -315,7 +321,8 @@ func TestTodosAndModelsReachTheTask(t *testing.T) {
 		asked := slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) })
 		got := asked[len(asked)-1].Model // may be longer or shorter than the agent's own name
 		require.True(s, strings.Contains(s.model, got) || strings.Contains(got, s.model), "%s was asked for %s", got, s.model)
-		if s.todos != "" {
+		if s.todos != "" { // codex offers its model no tool for them over ACP
+			task = s.run(s.todos + "\n@say done")
 			require.Equal(s, []bgagent.Todo{{Text: "look", State: bgagent.TodoCompleted}, {Text: "write", State: bgagent.TodoPending}}, task.Progress.Todos)
 			require.Equal(s, 1, task.OpenTodos)
 		}
