@@ -205,7 +205,11 @@ func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	case p.lastTool != "":
 		seen = "the tool " + mdtext.Quote(p.lastTool)
 	}
-	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %s; the last that was seen was %s", mdtext.Span(idle), seen))
+	span := mdtext.Span(idle)
+	if idle >= time.Minute {
+		span = fmt.Sprintf("%d min", int(idle.Minutes()))
+	}
+	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %s; the last thing seen was %s", span, seen))
 }
 
 // reasonOutage says that nothing was started, because a client could not reach its

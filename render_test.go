@@ -137,7 +137,7 @@ func golden(w wording) map[string]string {
 	noSession.Session = ""
 	put("error_not_started", w.ended(noSession, part{}, answerMax))
 	put("cancelled", w.ended(endedTask(CauseCaller, "", ""), part{}, answerMax))
-	stale := endedTask(CauseStale, "nothing changed for 3 min; the last that was seen was its prompt; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", "I begin with the tests.")
+	stale := endedTask(CauseStale, "nothing changed for 3 min; the last thing seen was its prompt; Config.StaleTimeout (staleTimeoutMs) decides how long is too long", "I begin with the tests.")
 	stale.Phase = PhaseStopping
 	put("cancelled_stale_partial", w.ended(stale, part{}, answerMax))
 	never := endedTask(CauseHost, "", "")
