@@ -175,7 +175,7 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 	for _, of := range []struct {
 		names []string
 		want  int
-	}{{waits[1:], 3}, {limits[:len(limits)-1], 2}} {
+	}{{waits[1:], 4}, {limits[:len(limits)-1], 2}} {
 		total := 0
 		for _, file := range files {
 			missing, n := missingCases(fset, file, of.names)
@@ -185,8 +185,49 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 		require.Equal(t, of.want, total, "switches over %v", of.names)
 	}
 
+	require.Empty(t, slices.DeleteFunc(slices.Clone(waits[1:]), mentioned(files["state_park.go"], "afterTurn")), "afterTurn must say after which turns an attempt waits for it")
+	phases := map[Phase]bool{PhaseNone: true, PhaseStarting: true, PhaseTurn: true, PhaseAsking: true, PhaseStopping: true}
+	for i := range waits[1:] {
+		p := parking(i + 1).phase()
+		require.False(t, phases[p], "%s needs a phase of its own", waits[i+1])
+		phases[p] = true
+	}
+	for name, file := range files {
+		if name != "state_park.go" {
+			require.False(t, slices.ContainsFunc(waits[1:], mentioned(file, "")), "%s: what differs between the waits is in state_park.go", name)
+		}
+	}
+
 	missing, _ := missingCases(fset, parsed(t, fset, "func f(p parking) { switch p { case forTasks: } }"), []string{"forTasks", "forQuota"})
 	require.Len(t, missing, 1)
+}
+
+// mentioned returns a function that reports whether a function of the file mentions a
+// name. Without a function, any does.
+func mentioned(file *ast.File, function string) func(name string) bool {
+	seen := map[string]bool{}
+	for _, d := range file.Decls {
+		if f, ok := d.(*ast.FuncDecl); function != "" && (!ok || f.Name.Name != function) {
+			continue
+		}
+		ast.Inspect(d, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok {
+				seen[id.Name] = true
+			}
+			return true
+		})
+	}
+	return func(name string) bool { return seen[name] }
+}
+
+func TestEveryPhaseHasItsWords(t *testing.T) {
+	_, files := sources(t)
+	names, _ := constants(files["task.go"], "Phase")
+	require.Len(t, phaseNames, len(names), "phaseNames (task.go) has the words of each phase")
+	for i, words := range phaseNames[1:] {
+		require.NotEmpty(t, words, names[i+1])
+		require.Equal(t, i+1, slices.Index(phaseNames[:], words), "%s has the words of another phase", names[i+1])
+	}
 }
 
 // fieldsOf returns the names of the fields of a struct type, those of structs in it
@@ -244,6 +285,48 @@ func TestEveryEffectLeavesInItsClass(t *testing.T) {
 	require.Equal(t, []string{"kicks"}, unused(manager, "releaseRare", []string{"grants", "kicks"}))
 }
 
+// begun returns the fields of effects that make a function begin a goroutine.
+func begun(file *ast.File, fields []string) (out []string) {
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || !strings.HasPrefix(f.Name.Name, "release") {
+			continue
+		}
+		for _, s := range f.Body.List {
+			begins := false
+			var has []string
+			ast.Inspect(s, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok {
+					begins = begins || sel.Sel.Name == "begin"
+					if slices.Contains(fields, sel.Sel.Name) {
+						has = append(has, sel.Sel.Name)
+					}
+				}
+				return true
+			})
+			if begins {
+				out = append(out, has...)
+			}
+		}
+	}
+	return out
+}
+
+// Otherwise another goroutine of the same kind could hide that one was not counted.
+func TestEveryEffectThatNeedsAGoroutineIsExpected(t *testing.T) {
+	fset, files := sources(t)
+	var fields []string
+	for _, typ := range []string{"nowEffects", "afterEffects", "rareEffects"} {
+		fields = append(fields, fieldsOf(files["state.go"], typ)...)
+	}
+	need := begun(files["manager.go"], fields)
+	require.Subset(t, need, []string{"start", "aborts", "strays", "deliver", "poll", "readers", "looks", "writeLog", "forget"})
+	require.Empty(t, unused(files["manager.go"], "expect", need), "expect must count the goroutines")
+
+	file := parsed(t, fset, "func expect() { fx.poll() }; func releaseNow() { for range fx.poll { m.begin() }; if fx.looks { m.begin() } }")
+	require.Equal(t, []string{"looks"}, unused(file, "expect", begun(file, fields)))
+}
+
 func TestEveryDeadlineIsArmedRungAndChecked(t *testing.T) {
 	_, files := sources(t)
 	fields := fieldsOf(files["state_time.go"], "deadlines")
@@ -258,6 +341,7 @@ func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
 	var part account
 	counts := reflect.ValueOf(&part).Elem()
 	for i := range counts.NumField() {
+		require.Equal(t, reflect.Int, counts.Field(i).Kind(), "account.%s must be an int", counts.Type().Field(i).Name)
 		// The counts are unexported, so they are set through their addresses.
 		*(*int)(counts.Field(i).Addr().UnsafePointer()) = i + 1
 	}
@@ -268,49 +352,9 @@ func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
 		require.Equal(t, int64(i+1), reflect.ValueOf(from.account).Field(i).Int(), "account.minus forgets %s", name)
 		require.Equal(t, int64(2*(i+1)), reflect.ValueOf(to.account).Field(i).Int(), "account.plus forgets %s", name)
 	}
-}
-
-// statusWrites returns where a file writes the status or the cause of a task.
-func statusWrites(fset *token.FileSet, file *ast.File) (out []string) {
-	found := func(n ast.Node, in string) {
-		out = append(out, fmt.Sprintf("%s: %s", fset.Position(n.Pos()), in))
+	for _, ended := range []Status{Completed, Failed, Cancelled} {
+		require.Zero(t, (&task{status: ended}).share(), "the eviction of an ended task subtracts nothing, so it must count zero")
 	}
-	for _, d := range file.Decls {
-		f, ok := d.(*ast.FuncDecl)
-		if !ok || f.Name.Name == "transition" {
-			continue
-		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.AssignStmt:
-				for _, x := range n.Lhs {
-					if sel, ok := x.(*ast.SelectorExpr); ok && (sel.Sel.Name == "status" || sel.Sel.Name == "cause") {
-						if of, ok := sel.X.(*ast.Ident); ok && of.Name != "tomb" && of.Name != "l" && of.Name != "o" {
-							found(n, f.Name.Name)
-						}
-					}
-				}
-			case *ast.CompositeLit:
-				if of, ok := n.Type.(*ast.Ident); ok && of.Name == "task" {
-					for _, e := range n.Elts {
-						if kv, ok := e.(*ast.KeyValueExpr); ok && (kv.Key.(*ast.Ident).Name == "status" || kv.Key.(*ast.Ident).Name == "cause") {
-							found(n, f.Name.Name)
-						}
-					}
-				}
-			}
-			return true
-		})
-	}
-	return out
-}
-
-func TestOnlyATransitionWritesAStatus(t *testing.T) {
-	fset, files := sources(t)
-	for _, file := range files {
-		require.Empty(t, statusWrites(fset, file), "call transition: it checks that the change is legal")
-	}
-	require.Len(t, statusWrites(fset, parsed(t, fset, "func f(t *task) { t.status = Failed; t = &task{status: Failed} }")), 2)
 }
 
 // goStatements returns the functions of a file that start a goroutine.

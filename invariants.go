@@ -51,10 +51,10 @@ func (st *state) checkInvariants() error {
 	}
 	c.expiry("settled", &st.keep.settled, true)
 	c.expiry("unsettled", &st.keep.unsettled, false)
-	checkAlarms(&c, st.deadlines.attempts)
-	checkAlarms(&c, st.deadlines.queued)
-	checkAlarms(&c, st.deadlines.nodes)
-	checkAlarms(&c, st.deadlines.outages)
+	checkAlarms(&c, st.deadlines.attempts, func(a *attempt) bool { return a.t.run == a && !a.t.is(flagForgotten) })
+	checkAlarms(&c, st.deadlines.queued, func(t *task) bool { return t.status == Pending && !t.is(flagForgotten) })
+	checkAlarms(&c, st.deadlines.nodes, func(n *node) bool { return st.nodes[n.session] == n })
+	checkAlarms(&c, st.deadlines.outages, func(o *outage) bool { return o.cl.out == o })
 	if err := st.slots.Check(); err != nil {
 		c.errs = append(c.errs, err)
 	}
@@ -187,12 +187,13 @@ func (c *checker) running(t *task, a *attempt, holds, waits bool) {
 		c.expect(false, "running task %s has no live attempt", t.id())
 		return
 	}
-	c.expect((a.phase == PhaseWaiting) == (a.parkedFor != notParked), "task %s is parked and in phase %q", t.id(), a.phase)
 	if a.parkedFor != notParked {
+		c.expect(a.phase == a.parkedFor.phase(), "parked task %s is in phase %q", t.id(), a.phase)
 		// The grant of a slot by SetLimits may not be processed yet.
 		c.expect((waits || holds) == a.wantTurn, "task %s wants a turn: %v; stands in line: %v; has a slot: %v", t.id(), a.wantTurn, waits, holds)
 		c.expect(a.wantTurn || c.st.waits(a, a.parkedFor), "task %s waits for nothing", t.id())
 	} else {
+		c.expect(a.phase == PhaseStarting || a.phase == PhaseTurn || a.phase == PhaseAsking, "task %s is not parked, and in phase %q", t.id(), a.phase)
 		c.expect(holds && !waits, "running task %s has no slot (%s)", t.id(), a.phase)
 	}
 	_, followed := a.cl.followed[a]
@@ -224,9 +225,11 @@ func (c *checker) node(name string, n *node) {
 	}
 }
 
-func checkAlarms[T any](c *checker, h alarms[T]) {
+// checkAlarms checks a heap of alarms. needs reports whether a record still needs its alarm.
+func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	for i, al := range h {
 		c.expect(al.index == i+1, "alarm %d has index %d", i, al.index)
+		c.expect(needs(al.who), "alarm %d rings for a %T that is over: remove it there", i, al.who)
 		c.expect(i == 0 || h[(i-1)/2].at <= al.at, "alarm %d is before its parent", i)
 	}
 }

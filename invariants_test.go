@@ -47,6 +47,13 @@ func plantIn[K comparable, V any](in map[K]V, key K, wrong V) (undo func()) {
 	return func() { delete(in, key) }
 }
 
+// plantAlarm sets an alarm for a record that needs none.
+func plantAlarm[T any](in *alarms[T], who T) (undo func()) {
+	al := &alarm{}
+	in.set(al, who, 1<<62)
+	return func() { in.set(al, who, 0) }
+}
+
 // planted are contradictions, each with a part of what the check says of it.
 var planted = map[string]struct {
 	says  string
@@ -83,6 +90,9 @@ var planted = map[string]struct {
 		return func() { own(); why(); undo() }
 	}},
 
+	"a phase without a wait":  {"is not parked, and in phase", func(x scene) func() { return plant(&x.running.run.phase, PhaseWaiting) }},
+	"a wait in another phase": {"parked task", func(x scene) func() { return plant(&x.running.run.parkedFor, forTasks) }},
+
 	"a task in another place": {"is indexed wrongly", func(x scene) func() {
 		num, _ := parseID(x.owed.id())
 		delete(x.st.tasks, num)
@@ -110,6 +120,14 @@ var planted = map[string]struct {
 	"a limit without alarm": {"passes at 1 without an alarm", func(x scene) func() { return plant(&x.running.run.callEnd, 1) }},
 
 	"a deadline's place": {"alarm 0 has index 9", func(x scene) func() { return plant(&x.st.deadlines.attempts[0].alarm.index, 9) }},
+	"an attempt's alarm": {"rings for a *bgagent.attempt that is over", func(x scene) func() {
+		return plantAlarm(&x.st.deadlines.attempts, &attempt{t: x.read})
+	}},
+	"a queue's alarm": {"rings for a *bgagent.task that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.queued, x.running) }},
+	"a node's alarm":  {"rings for a *bgagent.node that is over", func(x scene) func() { return plantAlarm(&x.st.deadlines.nodes, &node{session: "b"}) }},
+	"an outage's alarm": {"rings for a *bgagent.outage that is over", func(x scene) func() {
+		return plantAlarm(&x.st.deadlines.outages, &outage{cl: x.running.run.cl})
+	}},
 	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},
 }
 

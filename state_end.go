@@ -69,11 +69,7 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	}
 	a.output = a.output || a.sight.output
 	st.unfollow(a)
-	if o.cause.Status() != Completed || !st.waits(a, forTasks) {
-		st.finish(a, o.cause, o.reason, now)
-		return
-	}
-	st.park(a, forTasks, o.cause)
+	st.parkOrFinish(a, o.cause, o.reason, now)
 }
 
 // finish ends an attempt after its last turn. An attempt has an answer if any of its turns wrote

@@ -14,8 +14,8 @@ package bgagent
 //	                 -> what it waits for has come -> lineUp -> a slot -> nextTurn -> unpark: the turn
 //	                                                                               -> nothing to tell: reconsider
 //
-// What differs between the kinds of waits is in waits, lookAgain and nextPrompt. A wait that can
-// also end by a time keeps that time here and has a row of its own among the time limits of an
+// What differs between the kinds of waits is in afterTurn, phase, waits, lookAgain and nextPrompt. A wait
+// that can also end by a time keeps that time here and has a row of its own among the time limits of an
 // attempt (attemptLimit).
 type parked struct {
 	parkedFor parking
@@ -31,7 +31,26 @@ const (
 	forTasks          // for its own tasks and their notices
 )
 
-// waits reports whether there is anything of this kind for the attempt to wait for.
+// phase returns the phase of an attempt that is parked for this.
+func (what parking) phase() Phase {
+	switch what {
+	case forTasks:
+		return PhaseWaiting
+	}
+	panic("bgagent: bug: a wait without a phase")
+}
+
+// afterTurn returns what an attempt waits for whose last turn has ended for this cause. It returns
+// notParked if the attempt ends now.
+func (st *state) afterTurn(a *attempt, cause Cause) parking {
+	if cause.Status() == Completed && st.waits(a, forTasks) {
+		return forTasks
+	}
+	return notParked
+}
+
+// waits reports whether there is anything of this kind for the attempt to wait for. When it has
+// come, that stays so until the next turn begins: reconsider ends an attempt that waits for nothing.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:
@@ -63,22 +82,32 @@ func (st *state) nextPrompt(a *attempt, now int64) bool {
 		if env == nil { // taken meanwhile
 			return false
 		}
-		a.prompt, a.promptID, a.told = "", "", nil
 		a.notice, n.env, env.flying = env, env, true
 		return true
 	}
 	panic("bgagent: bug: a turn after no wait")
 }
 
+// parkOrFinish makes an attempt between two of its turns wait, or ends it if there is nothing to
+// wait for. cause and reason are how its last turn ended.
+func (st *state) parkOrFinish(a *attempt, cause Cause, reason string, now int64) {
+	if what := st.afterTurn(a, cause); what != notParked {
+		st.park(a, what, cause)
+		return
+	}
+	st.finish(a, cause, reason, now)
+}
+
 // park makes the attempt wait and gives its slot back.
 func (st *state) park(a *attempt, what parking, cause Cause) {
 	a.parked = parked{parkedFor: what, endCause: cause}
-	st.phase(a, PhaseWaiting)
+	st.phase(a, what.phase())
 	st.releaseSlot(a.t)
 	st.lookAgain(a)
 }
 
-// reconsider finishes a parked attempt that has nothing left to wait for. touchAttempt asks for it.
+// reconsider finishes a parked attempt that has nothing left to wait for, of no kind. touchAttempt
+// asks for it.
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.parkedFor == notParked {
 		return
@@ -90,7 +119,7 @@ func (st *state) reconsider(a *attempt, now int64) {
 		return
 	}
 	st.leaveLine(a) // its notice was read or taken meanwhile
-	st.finish(a, a.endCause, "", now)
+	st.parkOrFinish(a, a.endCause, "", now)
 }
 
 // scheduleTurn looks whether a task that waits for its own tasks is due to be told about their ends.
@@ -111,6 +140,9 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 // lineUp puts a parked attempt at the head of the line for a slot, because what it waits for has
 // come.
 func (st *state) lineUp(a *attempt) {
+	if !st.waits(a, a.parkedFor) {
+		panic("bgagent: bug: a turn after a wait that is over, so that the attempt would end before it")
+	}
 	a.wantTurn = true
 	st.askForSlot(a.t, true)
 }
@@ -125,6 +157,7 @@ func (st *state) leaveLine(a *attempt) {
 
 // nextTurn starts the next turn of a parked attempt that got a slot.
 func (st *state) nextTurn(a *attempt, now int64) {
+	a.prompt, a.promptID, a.told = "", "", nil // those of the last turn
 	if !st.nextPrompt(a, now) {
 		st.leaveLine(a)
 		st.touchAttempt(a)

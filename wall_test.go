@@ -1,10 +1,13 @@
 package bgagent
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,4 +178,89 @@ func TestOnlyTheGateTakesTheLock(t *testing.T) {
 			require.NotContains(t, string(src), way, name)
 		}
 	}
+}
+
+// statusWrites returns where the files write the status or the cause of a task, by
+// whatever way to the task, or take the address of one. Imports are not resolved. A
+// field whose record is therefore not known counts as the task's.
+func statusWrites(fset *token.FileSet, files []*ast.File) (out []string) {
+	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}, Types: map[ast.Expr]types.TypeAndValue{}}
+	check := types.Config{Error: func(error) {}, Importer: noImports{}}
+	pkg, _ := check.Check("bgagent", fset, files, info) // the errors are those of the imports
+	record, guarded := pkg.Scope().Lookup("task").Type(), map[string]types.Object{}
+	for _, name := range []string{"status", "cause"} {
+		guarded[name], _, _ = types.LookupFieldOrMethod(record, false, pkg, name)
+	}
+	found := func(n ast.Node) {
+		at := fset.Position(n.Pos())
+		out = append(out, fmt.Sprintf("%s:%d", filepath.Base(at.Filename), at.Line))
+	}
+	wrote := func(x ast.Expr) {
+		switch x := ast.Unparen(x).(type) {
+		case *ast.SelectorExpr:
+			if s := info.Selections[x]; guarded[x.Sel.Name] != nil && (s == nil || s.Obj() == guarded[x.Sel.Name]) {
+				found(x)
+			}
+		case *ast.StarExpr:
+			if types.Identical(info.TypeOf(x), record) {
+				found(x)
+			}
+		}
+	}
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				return n.Name.Name != "transition"
+			case *ast.AssignStmt:
+				for _, x := range n.Lhs {
+					wrote(x)
+				}
+			case *ast.IncDecStmt:
+				wrote(n.X)
+			case *ast.RangeStmt:
+				wrote(n.Key)
+				wrote(n.Value)
+			case *ast.UnaryExpr:
+				if n.Op == token.AND {
+					wrote(n.X)
+				}
+			case *ast.CompositeLit:
+				if !types.Identical(info.TypeOf(n), record) {
+					break
+				}
+				for _, e := range n.Elts {
+					kv, ok := e.(*ast.KeyValueExpr)
+					if !ok || guarded[kv.Key.(*ast.Ident).Name] != nil {
+						found(e)
+					}
+				}
+			}
+			return true
+		})
+	}
+	return out
+}
+
+type noImports struct{}
+
+func (noImports) Import(path string) (*types.Package, error) { return nil, errors.New(path) }
+
+func TestOnlyATransitionWritesAStatus(t *testing.T) {
+	fset, found := sources(t)
+	files := slices.Collect(maps.Values(found))
+	require.Empty(t, statusWrites(fset, files), "call transition: it checks that the change is legal")
+	planted := []string{
+		"t.status = Failed", "t.cause = CauseIdle", "a.t.status = Failed", "(a.t).status = Failed", "a.t.status++", "a.t.cause |= 1",
+		"st.tasks[1].status = Failed", "n.first.next.status, x = Failed, 1", "p := &t.status; *p = Failed", "p := &(a.t.cause); *p = 1",
+		"for _, t.status = range all { }", "t = &task{status: Failed}", "list := []task{{cause: CauseIdle}}; _ = list", "*t = task{}",
+		"errors.New(``).status = Failed", "func() { t.status = Failed }()",
+	}
+	text, want := "", []string(nil)
+	for i, p := range planted {
+		text += fmt.Sprintf("func planted%d(st *state, a *attempt, n *node, t *task, x int, all []Status) { %s }\n", i, p)
+		want = append(want, fmt.Sprintf("planted.go:%d", i+2))
+	}
+	text += "func harmless(t *task, o *turnOutcome, e *logEntry) { o.cause, e.status = t.cause, t.status; _ = t.status == Failed }\n"
+	require.Equal(t, want, statusWrites(fset, append(files, parsed(t, fset, text))))
 }

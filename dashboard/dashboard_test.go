@@ -95,6 +95,16 @@ func TestThePageAllowsItselfNothingButItsOwnFiles(t *testing.T) {
 	require.NotRegexp(t, `(href|src)="/`, page, "every address is relative")
 }
 
+func TestThePageHasWordsForEveryPhase(t *testing.T) {
+	h := dashboard.New(newManager(t, bgagent.Config{}), dashboard.Config{})
+	_, table, ok := strings.Cut(get(h, "/format.js").Body.String(), "const PHASES = {")
+	require.True(t, ok)
+	table, _, _ = strings.Cut(table, "\n}")
+	for p := bgagent.PhaseNone; !strings.HasPrefix(p.String(), "("); p++ {
+		require.Contains(t, table, "\n  '"+p.String()+"': {", "PHASES in assets/format.js")
+	}
+}
+
 func TestItIsMountedUnderAnyPath(t *testing.T) {
 	h := dashboard.New(newManager(t, bgagent.Config{}), dashboard.Config{})
 	mux := http.NewServeMux()

@@ -44,15 +44,28 @@ const (
 
 var stageNames = [...]string{stageQueued: "queued", stageSession: "session", stageTurn: operationInvokeAgent, stageWaiting: "waiting"}
 
+// phaseStages holds the stage of each phase of an attempt that has a session.
+var phaseStages = map[bgagent.Phase]stage{
+	bgagent.PhaseNone:     stageTurn,
+	bgagent.PhaseStarting: stageTurn,
+	bgagent.PhaseTurn:     stageTurn,
+	bgagent.PhaseAsking:   stageTurn,
+	bgagent.PhaseWaiting:  stageWaiting,
+	bgagent.PhaseStopping: stageTurn,
+}
+
 // stageOf returns the stage of a running attempt.
 func stageOf(t *bgagent.Task) stage {
+	s, known := phaseStages[t.Phase]
 	switch {
-	case t.Phase == bgagent.PhaseWaiting:
+	case s == stageWaiting:
 		return stageWaiting
 	case t.Session == "":
 		return stageSession
-	default:
+	case !known: // the phase is younger than this module
 		return stageTurn
+	default:
+		return s
 	}
 }
 

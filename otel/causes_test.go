@@ -20,6 +20,13 @@ var asked = map[bgagent.Cause]bool{
 	bgagent.CauseClosed:         true,
 }
 
+func TestEveryPhaseHasAStage(t *testing.T) {
+	for p := bgagent.PhaseNone; !strings.HasPrefix(p.String(), "("); p++ {
+		require.Contains(t, phaseStages, p, "phaseStages (attempt.go) says which span represents the phase %q", p)
+		require.NotEmpty(t, stageNames[phaseStages[p]])
+	}
+}
+
 func TestEveryCancellationThatNobodyAskedForIsAnErrorAndIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../docs/observability.md")
 	require.NoError(t, err)

@@ -2,13 +2,25 @@
 
 export const STATES = ['live', 'asking', 'queued', 'completed', 'error', 'cancelled']
 
+const running = task => (task.tool ? `running · ${task.tool}` : 'running')
+
+// PHASES says for each phase of a running task which state it is and what to call it.
+const PHASES = {
+  '': { state: 'running', words: running },
+  'starting': { state: 'running', words: () => 'starting' },
+  'in a turn': { state: 'running', words: running },
+  'asking': { state: 'asking', words: () => 'asks' },
+  'waiting for its own tasks': { state: 'waiting', words: task => `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}` },
+  'stopping': { state: 'running', words: running },
+}
+
+const phaseOf = task => PHASES[task.phase || ''] || PHASES['']
+
 // stateOf maps a task to one of the states that the page distinguishes by colour.
 export function stateOf(task) {
   if (task.status === 'pending') return 'queued'
   if (task.status !== 'running') return task.status
-  if (task.phase === 'asking') return 'asking'
-  if (task.phase === 'waiting for its own tasks') return 'waiting'
-  return 'running'
+  return phaseOf(task).state
 }
 
 export const isLive = task => task.status === 'pending' || task.status === 'running'
@@ -18,12 +30,9 @@ export const hasProblem = task => task.status === 'error' || task.phase === 'ask
 export function stateText(task) {
   switch (stateOf(task)) {
     case 'queued': return 'queued'
-    case 'asking': return 'asks'
-    case 'waiting': return `waits for ${task.waiting || 'its'} task${task.waiting === 1 ? '' : 's'}`
-    case 'running':
-      if (task.away) return 'out of reach'
-      if (task.phase === 'starting') return 'starting'
-      return task.tool ? `running · ${task.tool}` : 'running'
+    case 'asking':
+    case 'waiting': return phaseOf(task).words(task)
+    case 'running': return task.away ? 'out of reach' : phaseOf(task).words(task)
     case 'completed': return 'completed'
     default:
       if (task.phase === 'stopping') return `${task.status} · stopping`

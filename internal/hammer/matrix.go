@@ -10,7 +10,15 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-var states = []string{"pending", "pending again", "starting", "held back", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
+var states = slices.Concat([]string{"pending", "pending again", "held back"}, phases(), []string{"completed", "error", "cancelled", "expired"})
+
+// phases returns the names of all phases.
+func phases() (names []string) {
+	for p := bgagent.PhaseNone + 1; !strings.HasPrefix(p.String(), "("); p++ {
+		names = append(names, p.String())
+	}
+	return names
+}
 
 // targets are the operations that name a task and can therefore meet an evicted
 // one.
