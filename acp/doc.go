@@ -148,6 +148,6 @@
 // time. It crashes, floods the client, falls silent and ignores cancellation. The tests
 // also use opencode, gemini, claude-agent-acp and codex-acp with a scripted model server.
 // The conformance suite of bgagenttest runs with all of these but claude-agent-acp, which
-// would need minutes because it starts a process for each session. The tests of whole
-// tasks and notices run only with opencode and gemini.
+// would need minutes because it starts a process for each session. The test of a model
+// that never answers runs only with opencode and gemini.
 package acp
