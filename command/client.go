@@ -62,9 +62,9 @@ type Config struct {
 	// dropped line.
 	MaxLine int
 
-	// Silence is the longest time that a program may run without any output. After that,
-	// the program is stopped and the turn fails. Zero means 10 min. Programs of plain text
-	// have no such limit.
+	// Silence is the longest time that a program may run before its first output. After
+	// that, the program is stopped and the turn fails. Zero means 10 min. Programs of plain
+	// text have no such limit.
 	Silence time.Duration
 
 	// Logger gets output that was not understood, lost sessions, and processes that could
