@@ -70,7 +70,7 @@ type child struct {
 	left  error         // names the processes that could not be ended; set before ended is closed
 }
 
-// startChild starts a program. Files that are nil become the null device.
+// startChild starts a program. A nil file in the spec stands for the null device.
 func startChild(spec procs.Spec) (*child, error) {
 	if spec.Dir != "" {
 		if err := isDirectory(spec.Dir); err != nil {

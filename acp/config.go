@@ -106,7 +106,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Agent is the meaning of an agent name.
+// Agent is the meaning of a name in [Config].Agents.
 type Agent struct {
 	Description string // one line that helps to choose an agent
 	Mode        string // id of the session mode, such as "plan"; empty means the agent's own mode

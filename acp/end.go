@@ -78,7 +78,7 @@ func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	return nil
 }
 
-// endLate ends the wait for late pieces. Client.mu must be held.
+// endLate ends the wait for late pieces. The caller must hold Client.mu.
 func (t *turn) endLate() {
 	t.over = true
 	select {

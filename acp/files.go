@@ -22,7 +22,7 @@ import (
 // or through a symbolic link, are refused.
 type FileAccess uint8
 
-// The kinds of access.
+// Kinds of access to files.
 const (
 	FilesNone      FileAccess = iota // no access; the client offers the agent no files
 	FilesRead                        // read text files

@@ -260,7 +260,7 @@ func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error)
 		}
 		m := h.msgs[i]
 		m.Tools = slices.Clone(m.Tools)
-		if m.Finished { // a message that may still change is returned again
+		if m.Finished { // an unfinished message is returned again by the next call
 			next = h.first + i + 1
 		} else {
 			m.Text, m.Reasoning = string(h.text), string(h.thoughts)

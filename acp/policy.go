@@ -97,8 +97,8 @@ func badParams(err error) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeBadParams, Message: "the parameters cannot be read: " + err.Error()}
 }
 
-// serving returns the turn that a request of the agent belongs to, or nil. If it
-// returns a turn, the caller must call requests.Done.
+// serving returns the turn to which a request of the agent belongs, or nil. If serving
+// returns a turn, the caller must call its requests.Done.
 func (c *Client) serving(p *process, session string) *turn {
 	c.mu.Lock()
 	defer c.mu.Unlock()

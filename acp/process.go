@@ -118,7 +118,7 @@ type process struct {
 
 	ending  chan struct{} // closed by end
 	endOnce sync.Once
-	reason  error         // argument of end
+	reason  error         // reason that end was called with; set before ending is closed
 	dead    chan struct{} // closed when the process and everything that it started have ended
 	why     error         // reason why the process ended; set before dead is closed
 

@@ -272,7 +272,7 @@ func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, mo
 	return o
 }
 
-// configured applies configuration options.
+// configured applies the configuration options that the agent has reported.
 func (o *options) configured(config []sdk.SessionConfigOption) {
 	for _, opt := range config {
 		sel := opt.Select

@@ -113,7 +113,7 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 )
 
-// session is the conversation of one task.
+// session is one session of the client, with the program that runs in it.
 type session struct {
 	agent  *Agent
 	dir    string

@@ -114,7 +114,7 @@ func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error
 	}
 	next := from
 	for _, m := range page.Messages {
-		if m.Finished { // a message that may still change is returned again
+		if m.Finished { // an unfinished message is returned again by the next call
 			next++
 		}
 	}

@@ -55,7 +55,7 @@ type simpleLine struct {
 //	{"type":"tool","id":"1","name":"grep","state":"running"}  pending, running, done or failed
 //	{"type":"todos","todos":[{"text":"…","state":"pending"}]}  pending, in progress, completed or cancelled
 //	{"type":"usage","input":10,"output":5,"cost":0.01} usage since the last such line
-//	{"type":"activity"}                                a sign of life
+//	{"type":"activity"}                                activity without another report
 //	{"type":"end"}                                     the turn has succeeded
 //	{"type":"end","stop":"error","error":"…"}          the turn has ended otherwise
 //

@@ -104,8 +104,8 @@ func (o *Output) Session(id string) {
 	})
 }
 
-// Text reports a piece of the agent's current message. After the end of the turn, text
-// only counts as activity; see [Output.GoesOn].
+// Text reports a piece of the agent's current message. After an End, text counts only as
+// activity, unless [Output.GoesOn] is called.
 func (o *Output) Text(piece string) { o.write(piece, false) }
 
 // Message reports a whole message, which ends the message before it. As in all other text,
