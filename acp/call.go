@@ -193,7 +193,7 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
 }
 
-// settle marks the tool calls as ended whose end the agent has not reported.
+// settle ends the tool calls that the agent has not reported as ended.
 func (c *Client) settle(t *turn) {
 	stopped := t.stopped()
 	var out []report

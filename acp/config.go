@@ -34,7 +34,7 @@ type Config struct {
 	// Env adds variables to the agent's environment. NAME passes on this variable of the
 	// host, NAME* passes on all of the host's variables with that prefix, and NAME=value
 	// sets a value. The variables that every program needs (PATH, HOME, locale, proxies,
-	// certificates …) are always passed on. No others are.
+	// certificates …) are always passed on. No other variables are passed on.
 	Env []string
 
 	// Auth is the id of the agent's authentication method to use, such as
@@ -71,8 +71,8 @@ type Config struct {
 
 	// Instance identifies this run of the host. Every process of the agent has it in its
 	// environment as BGAGENT_INSTANCE, so that processes of a killed host can be found
-	// and ended. Use a new value at each start, such as a random text. It may contain at
-	// most 128 letters, digits, and characters - _ and . in all. Empty means that the
+	// and ended. Use a new value at each start, such as a random text. It may have at most
+	// 128 characters: letters, digits, hyphens, underscores and dots. Empty means that the
 	// processes have no such variable.
 	Instance string
 

@@ -82,7 +82,7 @@
 //
 //   - A rule is applied to everything that the agent has reported about its tool call,
 //     not only to the question. For a tool that reads, edits or runs commands, rules are
-//     matched against the input. The title is meant for people and is never matched.
+//     matched against the input, and never against the title, which is meant for people.
 //   - If the agent does not name the files of a call, a rule that allows some files allows
 //     nothing, and a rule that forbids some files turns an earlier permission into a
 //     question to Config.Permit. Paths are compared with their links resolved, also in
@@ -145,9 +145,10 @@
 // # Tests
 //
 // The tests use an agent that is made from the SDK and runs as a program or in virtual
-// time. It crashes, floods the client, falls silent and ignores cancellation. The tests
+// time. This agent crashes, floods the client, falls silent and ignores cancellation. The tests
 // also use opencode, gemini, claude-agent-acp and codex-acp with a scripted model server.
-// The conformance suite of bgagenttest runs with all of these but claude-agent-acp, which
-// would need minutes because it starts a process for each session. The test of a model
-// that never answers runs only with opencode and gemini.
+// The conformance suite of bgagenttest runs with all of these. With claude-agent-acp it runs
+// only if -acp.slow is given, because that agent starts a process for each session and needs
+// minutes for the suite. The test of a model that never answers runs only with opencode and
+// gemini.
 package acp

@@ -44,8 +44,8 @@ type Config struct {
 
 	// Instance identifies this run of the host. Every process of every turn has it in its
 	// environment as [InstanceVariable], so that processes of a killed host can be found
-	// and ended. Use a new value at each start, such as a random text. It may contain at
-	// most 128 letters, digits, and characters - _ and . in all. Empty means that the
+	// and ended. Use a new value at each start, such as a random text. It may have at most
+	// 128 characters: letters, digits, hyphens, underscores and dots. Empty means that the
 	// processes have no such variable.
 	Instance string
 
