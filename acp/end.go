@@ -12,7 +12,8 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// Some agents answer the prompt before they have sent the last pieces of their text.
+// Some agents answer the prompt before they have sent the last pieces of their text. These
+// times limit the wait for such late pieces.
 const (
 	lateSilence = 250 * time.Millisecond // silence after which no more pieces are expected
 	lateLimit   = time.Second            // longest wait for pieces after the answer

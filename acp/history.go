@@ -18,7 +18,7 @@ type conversation struct {
 
 	first int // number of msgs[0], counted from 0
 	msgs  []bgagent.Message
-	size  int // bytes of all messages
+	size  int // size of all messages in bytes
 	turn  int // number of the first message after the last prompt
 
 	// These fields are about the last message, while it is not finished.

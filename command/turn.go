@@ -123,7 +123,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	s.talk.end(x)
 	s.run = nil
 	if program := &s.agent.Program; said.session != "" && (t.own == "" || program.NewSession) {
-		s.own = said.session // another id is an error here
+		s.own = said.session // the first id, or a new id if Program.NewSession allows it
 	}
 	if said.totaled {
 		s.used = said.total
