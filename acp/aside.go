@@ -2,18 +2,18 @@ package acp
 
 import "strings"
 
-// asides tell what an agent program writes itself, such as warnings, from what its
-// model writes. The protocol makes no difference between them, but a program that
-// gives each piece of the model's messages its id gives none to its own words.
+// asides separate the text that an agent program writes itself, such as warnings, from
+// the text of its model. The protocol does not distinguish the two. But a program that
+// gives every piece of a model's message the id of that message gives its own text no id.
 type asides struct {
-	last string // id of the last piece
-	told bool   // there was text with an id
-	text string // without an id, while it is not clear what that is
+	last string // id of the last piece that had an id
+	told bool   // whether the turn has text with an id
+	text string // text without an id that is held back
 }
 
-// aside takes note of a piece of text. It reports whether that is held back. A
-// program may give its id to the first piece of a message alone, so that nothing
-// is held back before it has given one to two pieces.
+// aside records a piece of text, and reports whether the piece is held back. Some
+// programs give an id only to the first piece of a message. Therefore nothing is held
+// back before two pieces in a row have had the same id.
 func (t *turn) aside(id, text string) bool {
 	a, c := &t.asides, t.s.proc.c
 	if id == "" {
@@ -27,8 +27,8 @@ func (t *turn) aside(id, text string) bool {
 	return false
 }
 
-// settleAsides decides over what was held back in a turn: it is the answer when
-// there was no other.
+// settleAsides decides about the text that was held back in a turn: it is the answer if
+// the turn has no other text.
 func (c *Client) settleAsides(t *turn) {
 	c.mu.Lock()
 	a := t.asides

@@ -11,10 +11,10 @@ import (
 )
 
 func TestWhatTheProgramWritesItselfIsNoPartOfTheAnswer(t *testing.T) {
-	const whole = "message m0 so-\nmessage m0 it-is" // a turn that shows that each piece has its id
+	const whole = "message m0 so-\nmessage m0 it-is" // a turn with an id in each piece of a message
 	tool := `update {"sessionUpdate":"tool_call","toolCallId":"1","title":"grep","kind":"search","status":"completed"}` + "\n"
 	for name, test := range map[string]struct {
-		before, prompt string // two turns
+		before, prompt string // prompts of two turns
 		want           string
 	}{
 		"a warning before the answer, at first":    {"", "say Warning: metadata not found\nmessage m1 the-answer", "the-answer"},

@@ -13,8 +13,8 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// toolCall is a tool call of a turn. While it is in flight, its paths and input are
-// kept, because a question about it need not repeat them.
+// toolCall is a tool call of a turn. Its paths and input are kept while the call is in
+// flight, because a question about the call need not repeat them.
 type toolCall struct {
 	tool    bgagent.MessageTool
 	kind    string
@@ -22,11 +22,11 @@ type toolCall struct {
 	paths   []string // sorted
 	input   any
 	kept    int  // bytes of paths and input
-	unclear bool // some of its paths or input are not kept
+	unclear bool // some paths or inputs are not kept or could not be read
 }
 
-// keep stores the news in the call, which may grow by at most room bytes. It returns by
-// how many bytes the call has grown.
+// keep stores the paths and the input of the news. The call may grow by at most room
+// bytes. keep returns the number of bytes by which the call has grown.
 func (call *toolCall) keep(n callNews, room int) (grown int) {
 	before := call.kept
 	for _, p := range n.paths {
@@ -47,14 +47,14 @@ func (call *toolCall) keep(n callNews, room int) (grown int) {
 	if more := now - weigh(call.input); call.kept-before+more <= room {
 		call.input = n.input
 		call.kept += more
-	} else { // the paths are kept, but the input may hold a command
+	} else { // the input may contain a command that is now unknown
 		call.unclear = true
 	}
 	return call.kept - before
 }
 
-// forget drops what only matters while the call is in flight, and returns the number
-// of bytes freed.
+// forget drops the paths and the input, which are needed only while the call is in
+// flight. It returns the number of bytes freed.
 func (call *toolCall) forget() (freed int) {
 	freed = call.kept
 	call.paths, call.input, call.kept = nil, nil, 0
@@ -62,8 +62,8 @@ func (call *toolCall) forget() (freed int) {
 }
 
 const (
-	maxPaths = 1000    // of a tool call
-	maxKept  = 8 << 20 // bytes of paths and inputs of a turn's tool calls
+	maxPaths = 1000    // paths that are kept of a tool call
+	maxKept  = 8 << 20 // bytes of paths and inputs that are kept of all tool calls of a turn
 )
 
 // weigh returns the approximate size of a decoded JSON value in bytes.
@@ -83,19 +83,19 @@ func weigh(v any) (n int) {
 	return n + 16
 }
 
-// callNews is what one message says about a tool call. Empty values mean that
-// nothing has changed.
+// callNews is the information in one message about a tool call. An empty value means no
+// change.
 type callNews struct {
 	id, title, kind string
 	status          sdk.ToolCallStatus
 	input           any
-	paths           []string // files that it concerns
-	begins          bool     // the agent announces it as a new call
-	unclear         bool     // a part of it could not be read
+	paths           []string // files that the call concerns
+	begins          bool     // the agent announces a new call
+	unclear         bool     // a part of the message could not be read
 }
 
-// pathsOf returns the files that a tool call concerns, from every field that may
-// name one.
+// pathsOf returns the files that a tool call concerns. It reads every field that may
+// name a file.
 func pathsOf(locations []sdk.ToolCallLocation, content []sdk.ToolCallContent, input any) []string {
 	var paths []string
 	for _, l := range locations {
@@ -122,8 +122,8 @@ var pathFields = []string{
 	"source", "destination", "source_path", "destination_path", "old_path", "new_path",
 }
 
-// called applies news about a tool call. The first news of a call may also be an update
-// or a question.
+// called applies news about a tool call. The first message about a call may also be an
+// update or a question.
 func (s *session) called(t *turn, n callNews) []report {
 	if n.id == "" {
 		return nil
@@ -132,7 +132,7 @@ func (s *session) called(t *turn, n callNews) []report {
 	call, known := t.calls[id]
 	if again := call != nil && n.begins && !call.tool.State.InFlight(); call == nil || again {
 		own := id
-		if again { // some model servers give all calls one id
+		if again { // some model servers give all calls the same id
 			t.repeated++
 			own = fmt.Sprintf("%s (%d)", id, t.repeated+1)
 		} else if !t.hasRoom() {
@@ -142,7 +142,7 @@ func (s *session) called(t *turn, n callNews) []report {
 		t.calls[id] = call
 	}
 	call.title, call.kind = cmp.Or(cut(n.title, maxTitle), call.title), cmp.Or(cut(n.kind, maxName), call.kind)
-	if !n.begins && !call.tool.State.InFlight() && known { // an ended call stays ended, and its end is reported once
+	if !n.begins && !call.tool.State.InFlight() && known { // the end of a call is final and is reported once
 		return []report{func(r *bgagent.Reporter) { r.Activity() }}
 	}
 	if n.status != "" {
@@ -161,8 +161,8 @@ func (s *session) called(t *turn, n callNews) []report {
 	return out
 }
 
-// hasRoom reports whether another tool call can be kept. If there are too many, it
-// first forgets those that have ended.
+// hasRoom reports whether the turn can keep another tool call. If the limit is reached,
+// hasRoom first forgets the calls that have ended.
 func (t *turn) hasRoom() bool {
 	if len(t.calls) == maxCalls {
 		maps.DeleteFunc(t.calls, func(_ string, call *toolCall) bool { return !call.tool.State.InFlight() })
@@ -171,12 +171,12 @@ func (t *turn) hasRoom() bool {
 }
 
 const (
-	maxCalls = 10_000 // of a turn
-	maxName  = 200    // bytes of the id of a call, and of the kind of its tool
-	maxTitle = 2000   // bytes of the title of a call
+	maxCalls = 10_000 // tool calls that are kept of a turn
+	maxName  = 200    // bytes that are kept of a call's id, and of the kind of its tool
+	maxTitle = 2000   // bytes that are kept of a call's title
 )
 
-// short returns the id, or a short substitute if it is long.
+// short returns the id, or a short substitute for a long id.
 func short(id string) string {
 	if len(id) <= maxName {
 		return id
@@ -193,7 +193,7 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(strings.Clone(s[:n]), "")
 }
 
-// settle ends the tool calls whose end the agent has not reported.
+// settle ends the tool calls that the agent has not reported as ended.
 func (c *Client) settle(t *turn) {
 	stopped := t.stopped()
 	var out []report
@@ -213,9 +213,9 @@ func (c *Client) settle(t *turn) {
 	t.report(out...)
 }
 
-// nameOf returns the name of a tool. The protocol has only a title. With some
-// agents it is the name; with others it is a sentence or a command, and the kind of
-// the tool is used instead.
+// nameOf returns the name of a tool. The protocol has no names, only titles. A title
+// that is a single short word is taken for the name. If the title is a sentence or a
+// command, nameOf returns the kind of the tool instead.
 func nameOf(title, kind string) string {
 	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {
 		return title

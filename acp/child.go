@@ -14,13 +14,13 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// drainTime is how long a program's output is still read after its end. It passes in
-// full only if some process keeps the output open.
+// drainTime is the longest time that the output of a program is read after the program
+// has ended. Reading takes that long only if another process keeps the output open.
 const drainTime = time.Second
 
-// baseEnv names the variables of the host's environment that every program gets:
-// those that programs cannot do without, and no secrets. A name that ends with *
-// stands for all names with that prefix.
+// baseEnv names the variables of the host's environment that every program gets. They
+// are the variables that programs cannot do without, and contain no secrets. A name that
+// ends with * stands for all names with that prefix.
 var baseEnv = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_*",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -29,9 +29,9 @@ var baseEnv = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environment returns the environment of programs: the host's variables that
-// baseEnv or more lets through, then those that more sets. If a name occurs twice,
-// the last one wins.
+// environment returns the environment of programs: the variables of the host that
+// baseEnv or the argument more names, and the variables that more sets. If a variable is
+// set twice, the last value wins.
 func environment(host, more []string) []string {
 	values := map[string]string{}
 	for _, e := range host {
@@ -53,7 +53,8 @@ func environment(host, more []string) []string {
 	return env
 }
 
-// lets reports whether one of the names, which may end with *, matches the name.
+// lets reports whether the name matches one of the names in the list. A * at the end of
+// a listed name stands for any characters.
 func lets(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool {
 		prefix, all := strings.CutSuffix(n, "*")
@@ -61,15 +62,15 @@ func lets(names []string, name string) bool {
 	})
 }
 
-// child is a running program, the leader of an operating system session.
+// child is a running program. It leads an operating system session of its own.
 type child struct {
 	*procs.Program
 	marks procs.Marks
-	ended chan struct{} // closed when it and everything that it started have ended
-	left  error         // set before ended is closed: what could not be ended
+	ended chan struct{} // closed when the program and everything that it started have ended
+	left  error         // names the processes that could not be ended; set before ended is closed
 }
 
-// startChild starts a program. Files that are nil become the null device.
+// startChild starts a program. A nil file in the spec stands for the null device.
 func startChild(spec procs.Spec) (*child, error) {
 	if spec.Dir != "" {
 		if err := isDirectory(spec.Dir); err != nil {
@@ -91,8 +92,7 @@ func startChild(spec procs.Spec) (*child, error) {
 	return c, nil
 }
 
-// isDirectory returns an error that says what is wrong if dir is no usable working
-// directory.
+// isDirectory returns an error if dir is no usable working directory.
 func isDirectory(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
@@ -104,14 +104,14 @@ func isDirectory(dir string) error {
 	return nil
 }
 
-// stop ends the program: politely at first, by force after the grace time. It
-// returns when no process of it runs any more.
+// stop asks the program to end, and ends it by force after the grace time. It returns
+// when everything that the program started has ended.
 func (c *child) stop(grace time.Duration) {
 	c.Stop(nil, grace)
 	<-c.ended
 }
 
-// how says how the program ended.
+// how returns a text that says how the program ended.
 func (c *child) how() string {
 	how := "unknown"
 	if s := c.State(); s != nil {
@@ -123,7 +123,7 @@ func (c *child) how() string {
 	return how
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last max bytes that are written to it.
 type tail struct {
 	max int
 
@@ -147,8 +147,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// text returns the kept text, beginning with a whole character, and whether
-// something before it is missing.
+// text returns the kept text, and whether the text before it was dropped. The kept text
+// begins with a whole character.
 func (t *tail) text() (string, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -159,7 +159,7 @@ func (t *tail) text() (string, bool) {
 	return strings.ToValidUTF8(string(b), "\uFFFD"), t.cut
 }
 
-// lastLines returns the end of the text as one line of at most max bytes.
+// lastLines returns the end of the kept text as one line of at most max bytes.
 func (t *tail) lastLines(max int) string {
 	s, _ := t.text()
 	s = strings.Join(strings.Fields(s), " ")
@@ -169,5 +169,5 @@ func (t *tail) lastLines(max int) string {
 	return s
 }
 
-// copyTail reads into the tail until r ends or is closed.
+// copyTail copies r to t until r ends or is closed.
 func copyTail(t io.Writer, r io.Reader) { _, _ = io.Copy(t, r) }

@@ -16,7 +16,7 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// Client is the session client. All methods are safe for concurrent use.
+// Client is the session client for an agent. All methods are safe for concurrent use.
 type Client struct {
 	cfg    Config
 	env    []string
@@ -25,15 +25,15 @@ type Client struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup         // every goroutine, and every turn
+	wg     sync.WaitGroup         // counts the goroutines and the turns
 	told   atomic.Pointer[string] // name that the agent has reported, quoted
 
-	// mu guards the fields below and those elsewhere that say so. While it is held, no
-	// function of the host is called and nothing waits.
+	// mu guards the fields below, and fields of other types whose comments name it. A
+	// goroutine that holds mu calls no function of the host and does not wait.
 	mu       sync.Mutex
 	closed   bool
-	proc     *process // where new sessions go; nil if no process takes any
-	starting *start
+	proc     *process              // process that gets new sessions; nil if there is none
+	starting *start                // current start of the program; nil if there is none
 	all      map[*process]struct{} // processes that have not ended
 	sessions map[string]*session
 
@@ -49,12 +49,13 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 )
 
-// errClosed is the reason of every end after Close.
+// errClosed is the reason for every end that Close causes.
 var errClosed = errors.New("the client has been closed")
 
-// New returns a client for the agent. It starts nothing: the program starts with the
-// first session, and again if it is needed after it has ended. If a field of cfg is
-// wrong, the error is an [*bgagent.InputError]. Close the client in the end.
+// New returns a client for the agent. It does not start the program. The client starts
+// the program for the first session, and starts it again if it has ended and is needed.
+// If a field of cfg is wrong, the error is an [*bgagent.InputError]. The caller must
+// close the client.
 func New(cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -72,8 +73,8 @@ func New(cfg Config) (*Client, error) {
 
 // Close ends the agent processes, everything that they have started, and the running
 // turns. It returns when no process is left, at the latest a little after
-// Config.CloseGrace. A repeated Close waits for the same. Close the manager first,
-// so that its tasks end as they should.
+// Config.CloseGrace. A second call waits as well. Close the manager first; otherwise its
+// running tasks are interrupted.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -94,7 +95,7 @@ type start struct {
 	err  error
 }
 
-// ready returns a process that takes new sessions, and starts one if there is none.
+// ready returns a process that takes new sessions. If there is none, it starts a process.
 func (c *Client) ready(ctx context.Context) (*process, error) {
 	for {
 		c.mu.Lock()
@@ -130,8 +131,8 @@ func (c *Client) ready(ctx context.Context) (*process, error) {
 	}
 }
 
-// run starts the program. It continues if the caller that wanted it has left,
-// because the next caller needs it too.
+// run starts the program. The start continues if its caller stops waiting, because the
+// next caller needs the program too.
 func (c *Client) run(st *start) {
 	ctx, cancel := context.WithTimeoutCause(c.ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
@@ -147,8 +148,8 @@ func (c *Client) run(st *start) {
 	close(st.done)
 }
 
-// program returns the agent's name for messages: the one that it has reported, else
-// the name of its program.
+// program returns the name of the agent for messages. If the agent has not reported its
+// name, program returns the name of the executable.
 func (c *Client) program() string {
 	if name := c.told.Load(); name != nil {
 		return *name
@@ -156,7 +157,7 @@ func (c *Client) program() string {
 	return fmt.Sprintf("%q", filepath.Base(c.cfg.Command[0]))
 }
 
-// agent returns the agent that the name stands for.
+// agent returns the entry of Config.Agents with this name.
 func (c *Client) agent(name string) (Agent, error) {
 	if len(c.names) == 0 {
 		return Agent{}, nil
@@ -168,8 +169,8 @@ func (c *Client) agent(name string) (Agent, error) {
 	return a, nil
 }
 
-// Agents implements [bgagent.AgentLister] with Config.Agents. If that is empty, it
-// returns [errors.ErrUnsupported].
+// Agents implements [bgagent.AgentLister]. It returns the names in Config.Agents. If
+// Config.Agents is empty, it returns [errors.ErrUnsupported].
 func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
 	if len(c.names) == 0 {
 		return nil, fmt.Errorf("acp: Config.Agents is empty: %w", errors.ErrUnsupported)
@@ -181,8 +182,8 @@ func (c *Client) Agents(context.Context) ([]bgagent.AgentInfo, error) {
 	return list, nil
 }
 
-// FindSession implements [bgagent.SessionFinder]. It knows the sessions that
-// this client has created or prompted, even if their process has ended.
+// FindSession implements [bgagent.SessionFinder]. It finds the sessions that this client
+// has created or prompted, even if their process has ended.
 func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -192,8 +193,9 @@ func (c *Client) FindSession(_ context.Context, id string) (bgagent.SessionInfo,
 	return bgagent.SessionInfo{}, noSession(id)
 }
 
-// Messages implements [bgagent.MessageReader] with what this client has seen of the
-// conversation: the prompt of each turn and the agent's messages.
+// Messages implements [bgagent.MessageReader]. It returns the messages of the
+// conversation that this client has seen: the prompt of each turn and the agent's
+// messages.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,9 +210,9 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 	return page, nil
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. It also tells the agent to
-// free the session, if the agent supports that. What the agent has written to disk
-// stays.
+// ForgetSession implements [bgagent.SessionForgetter]. If the agent supports it, the
+// client also tells the agent to close the session. Files that the agent has written
+// stay on the disk.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -224,7 +226,7 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// closeSession tells the agent to free a session.
+// closeSession tells the agent to close a session.
 func (p *process) closeSession(id string) {
 	ctx, cancel := context.WithTimeout(p.c.ctx, 10*time.Second)
 	defer cancel()

@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// shellCommand is a command that an agent wants to run, in the forms that rules are
-// matched against.
+// shellCommand is a command that an agent wants to run. It has the two texts that rules
+// are matched against.
 type shellCommand struct {
-	text  string // the command; for a shell with a script, the script alone
-	whole string // the command with that shell
+	text  string // the command; for a shell with a script, only the script
+	whole string // the whole command, including a shell in front of a script
 }
 
-// commandFields are the input fields that hold commands in the tools of agents.
+// commandFields are the names of input fields in which the tools of agents get commands.
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (
-	maxCommands = 100 // in an input; with more, it counts as unreadable
-	maxNested   = 5   // levels of an input; with more, it counts as unreadable
+	maxCommands = 100 // commands in an input; an input with more counts as unreadable
+	maxNested   = 5   // levels of an input; a deeper input counts as unreadable
 )
 
-// commandsIn returns the commands in the input of a tool, at any level, and whether
-// all of them can be read.
+// commandsIn returns the commands at all levels of a tool's input, and whether all of
+// them can be read.
 func commandsIn(input any) (list []shellCommand, readable bool) {
 	readable = true
 	var look func(v any, depth int)
@@ -58,8 +58,8 @@ func commandsIn(input any) (list []shellCommand, readable bool) {
 	return list, readable
 }
 
-// commandsOf returns the commands in one field. The field is a text, a list of words,
-// or a list of either. args are further words from another field.
+// commandsOf returns the commands in the field v. The field is a text, a list of words, or
+// a list of texts and lists of words. The field args contains further words of the command.
 func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	more, _ := words(args)
 	switch v := v.(type) {
@@ -87,8 +87,8 @@ func commandsOf(v, args any) (list []shellCommand, ok bool) {
 	return nil, false
 }
 
-// words returns the strings of a list. It reports false if the list is empty or has
-// another element.
+// words returns the strings of a list. It reports false if the list is empty or has an
+// element that is no string.
 func words(v any) (list []string, ok bool) {
 	values, _ := v.([]any)
 	for _, x := range values {
@@ -101,8 +101,8 @@ func words(v any) (list []string, ok bool) {
 	return list, len(list) > 0
 }
 
-// commandOf joins the words of a command. If the program is a shell with a script,
-// the script counts as the command.
+// commandOf joins the words of a command. If the program is a shell that gets a script,
+// the text of the result is the script.
 func commandOf(argv []string) shellCommand {
 	c := shellCommand{whole: strings.Join(argv, " ")}
 	c.text = c.whole
@@ -122,23 +122,23 @@ func commandOf(argv []string) shellCommand {
 	return c
 }
 
-// shells are programs that run a script given to them. runners are programs that run
-// the command given after them.
+// shells are programs that run a script in their arguments. runners are programs that
+// run another command in their arguments.
 var (
 	shells  = []string{"sh", "bash", "zsh", "dash", "ash", "ksh", "fish", "pwsh", "powershell", "cmd"}
 	runners = []string{"sudo", "doas", "env", "nohup", "time", "command", "builtin", "exec", "nice", "ionice", "xargs", "timeout", "stdbuf", "setsid", "busybox", "eval",
 		"find", "ssh", "watch", "parallel", "su", "chroot", "nsenter", "unshare", "flock", "script", "strace", "ltrace", "gdb", "docker", "podman"}
 )
 
-// baseOf returns the name of a program without its folder.
+// baseOf returns the name of a program in lower case, without its folder and .exe.
 func baseOf(program string) string {
 	name := strings.ToLower(path.Base(strings.ReplaceAll(strings.Trim(program, `'"\`), `\`, "/")))
 	return strings.TrimSuffix(name, ".exe")
 }
 
-// joints are the characters that separate commands in a shell or redirect to a file.
-// Quotation marks, which make them plain text, are ignored: taking one command for
-// several does no harm.
+// joints are the characters that separate commands in a shell or redirect to a file. They
+// also count inside quotation marks, where they are plain text for a shell. It does no
+// harm to take one command for several.
 const joints = ";|&\n\r`<>"
 
 // isCompound reports whether a shell might run more than one command.
@@ -146,11 +146,11 @@ func isCompound(command string) bool {
 	return strings.ContainsAny(command, joints) || strings.Contains(command, "$(")
 }
 
-// keywords are words of a shell that a command follows.
+// keywords are words of a shell's language after which a command follows.
 var keywords = []string{"if", "then", "else", "elif", "do", "while", "until", "!", "coproc", "case", "in", "function", "trap", "{"}
 
-// isOpaque reports whether the shell decides only while it runs the text which program
-// it runs.
+// isOpaque reports whether the text does not name its programs, so that only the shell
+// knows them when it runs the text.
 func isOpaque(text string) bool {
 	return slices.ContainsFunc(partsOf(text), func(part string) bool {
 		program, _, _ := strings.Cut(part, " ")
@@ -160,10 +160,10 @@ func isOpaque(text string) bool {
 	})
 }
 
-// partsOf returns the commands in a text that a shell might run. Each is returned as
-// written, and as the program that runs in the end: without runners, without the
-// program's folder, and without settings in front of it. Quotation marks and
-// backslashes within words are removed too, as a shell does.
+// partsOf returns the commands in a text that a shell might run. It returns each command
+// as written, and again without the runners and settings in front of the program and
+// without the program's folder. It also returns the commands with quotation marks and
+// backslashes removed, as a shell removes them.
 func partsOf(text string) (list []string) {
 	list = append(commandsOfParts(text, joints+"(){}"), commandsOfParts(text, joints+`(){}'"`)...)
 	if bare := strings.NewReplacer("'", "", `"`, "", `\`, "").Replace(text); bare != text {
@@ -172,9 +172,9 @@ func partsOf(text string) (list []string) {
 	return list
 }
 
-// commandsOfParts divides the text at the characters. What follows a program that
-// runs others may begin at any of its words: which of them are the runner's own
-// cannot be known.
+// commandsOfParts divides the text at the characters. After a runner, such as sudo, a
+// command is returned from every word on, because it is not known which words are
+// arguments of the runner.
 func commandsOfParts(text, at string) (list []string) {
 	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)

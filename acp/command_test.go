@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asked returns a question about a tool of the kind.
+// asked returns a permission request for a tool of the kind.
 func asked(kind sdk.ToolKind, title string, input any, paths ...string) PermissionRequest {
 	return PermissionRequest{Directory: "/w", Name: nameOf(title, string(kind)), Kind: string(kind), Title: title, Input: input, Paths: paths}
 }
@@ -100,7 +100,7 @@ func TestTheDocumentsSayHowRulesAreEnforced(t *testing.T) {
 	require.Equal(t, permission.Asked, keeps.Others)
 }
 
-// linked returns a directory and a link to it.
+// linked returns a directory and a symbolic link to the directory.
 func linked(t *testing.T) (dir, link string) {
 	t.Helper()
 	dir = realPath(t.TempDir())

@@ -15,112 +15,111 @@ import (
 
 // Defaults of [Config].
 const (
-	DefaultStartTimeout = 20 * time.Second // real agents need 2 to 4 s on an idle machine
-	DefaultCancelGrace  = 5 * time.Second  // real agents need about 0.1 s; half of what the manager allows for an abort
+	DefaultStartTimeout = 20 * time.Second // agents need 2 to 4 s on an idle machine
+	DefaultCancelGrace  = 5 * time.Second  // agents need about 0.1 s; half of bgagent.DefaultStopTimeout
 	DefaultCloseGrace   = 3 * time.Second
 	DefaultMaxHistory   = 1 << 20 // bytes
 )
 
-// Config says which agent to run, and what it may do. Only Command is required.
+// Config describes the agent to run and its permissions. Only Command is required.
 type Config struct {
-	// Command is the program and its arguments, such as "opencode", "acp". It runs
-	// without a shell and is looked up in the host's PATH.
+	// Command is the program and its arguments, such as "opencode", "acp". The program
+	// is looked up in the host's PATH and runs without a shell.
 	Command []string
 
-	// Dir is the working directory of the program, and of sessions that have none of
+	// Dir is the working directory of the program, and of sessions without a directory of
 	// their own. Empty means the host's working directory.
 	Dir string
 
-	// Env says what the agent gets from the host's environment, besides what every
-	// program needs (PATH, HOME, locale, proxies, certificates …). NAME passes on
-	// one variable, NAME* passes on all variables with that prefix, and NAME=value
-	// sets a value. Nothing else is passed on.
+	// Env adds variables to the agent's environment. NAME passes on this variable of the
+	// host, NAME* passes on all of the host's variables with that prefix, and NAME=value
+	// sets a value. The variables that every program needs (PATH, HOME, locale, proxies,
+	// certificates …) are always passed on. No other variables are passed on.
 	Env []string
 
-	// Auth is the id of the authentication method that the agent must use, such
-	// as "gemini-api-key". Empty means that it needs none.
+	// Auth is the id of the agent's authentication method to use, such as
+	// "gemini-api-key". Empty means that the agent needs no authentication.
 	Auth string
 
-	// Agents are the agent names that tasks may use, and their meanings. If it is
-	// empty, every name means the agent as it is.
+	// Agents are the agent names that tasks may use, and their meanings. If the map is
+	// empty, tasks may use any name, and every name means the agent with its own settings.
 	Agents map[string]Agent
 
-	// Model is used if neither the task nor its agent has one. Empty means the
-	// agent's own.
+	// Model is the model for tasks if neither the task nor its agent names one. Empty
+	// means the agent's own model.
 	Model string
 
 	// Permit answers the agent's permission requests that the rules of the session
-	// ([bgagent.Permission]) neither allow nor deny. ctx ends with the turn, and the
-	// request is refused then. Nil refuses everything. It is called from many
-	// goroutines at a time.
+	// ([bgagent.Permission]) neither allow nor deny. ctx ends with the turn; the request
+	// is then refused. If Permit is nil, such requests are refused. Permit may be called
+	// concurrently.
 	Permit func(ctx context.Context, q PermissionRequest) PermissionAnswer
 
-	// Files says which files of its session the agent may read and write through
-	// the client. It cannot prevent what the agent does without asking.
+	// Files is the access to the files of its session that the agent gets through the
+	// client. It does not limit the access that the agent has without the client.
 	Files FileAccess
 
 	// Terminal decides whether the agent may run a command through the client. If
-	// it returns nil, the command runs; an error is the reason for the refusal. If
-	// Terminal is nil, the agent is told that there are no terminals. It is called
-	// from many goroutines at a time.
+	// Terminal returns nil, the command runs. If it returns an error, the command is
+	// refused, and the error is the reason. If Terminal is nil, the client offers the
+	// agent no terminals. Terminal may be called concurrently.
 	Terminal func(ctx context.Context, q TerminalRequest) error
 
-	// MCPServers returns the MCP servers for a session. It is called before the
-	// session is created. Nil means none.
+	// MCPServers returns the MCP servers for a session. It is called before the session
+	// is created. Nil means that sessions have no MCP servers.
 	MCPServers func(s bgagent.SessionSpec) []MCPServer
 
-	// Instance identifies this run of the host. Every process of the agent carries
-	// it in its environment as BGAGENT_INSTANCE, so that what a killed host has left
-	// can be found and ended. It should be new at each start, such as a random text.
-	// It may contain letters, digits, and the characters - _ and ., at most 128 in all.
-	// Empty means that processes carry no such mark.
+	// Instance identifies this run of the host. Every process of the agent has it in its
+	// environment as BGAGENT_INSTANCE, so that processes of a killed host can be found
+	// and ended. Use a new value at each start, such as a random text. It may have at most
+	// 128 characters: letters, digits, hyphens, underscores and dots. Empty means that the
+	// processes have no such variable.
 	Instance string
 
-	// StartTimeout is how long the agent may take to start, and to create or load
-	// a session. Zero means DefaultStartTimeout.
+	// StartTimeout is the longest time that the agent may take to start, or to create or
+	// load a session. Zero means DefaultStartTimeout.
 	StartTimeout time.Duration
 
-	// CancelGrace is how long a turn may continue after it was told to stop. After
-	// that, the agent process is ended as soon as no other turn runs in it. Zero
-	// means DefaultCancelGrace.
+	// CancelGrace is the longest time that a turn may continue after the client has
+	// cancelled it. After that, the agent process is ended as soon as no other turn runs
+	// in it. Zero means DefaultCancelGrace.
 	CancelGrace time.Duration
 
-	// CloseGrace is the time between SIGTERM and SIGKILL for an agent process
-	// that is ended. Zero means DefaultCloseGrace.
+	// CloseGrace is the time between SIGTERM and SIGKILL when an agent process is ended.
+	// Zero means DefaultCloseGrace.
 	CloseGrace time.Duration
 
-	// MaxHistory is how many bytes of each session's conversation are kept for
+	// MaxHistory is the number of bytes of each session's conversation that are kept for
 	// Messages. If a conversation is longer, its beginning is dropped. Zero means
 	// DefaultMaxHistory.
 	MaxHistory int
 
-	// Printed gets what the agent's program writes to standard error, unchanged and
-	// as it comes, for logs. It is called once for each task with a turn in the
-	// process; stream is always 2. Standard output carries the protocol and is not
-	// reported. It is called from many goroutines at a time. p is valid only during
-	// the call, and the program waits while the call lasts. Nil reports nothing.
+	// Printed gets the standard error of the agent's program, unchanged and as it comes,
+	// for logs. Each piece is reported once for every task with a turn in the process;
+	// stream is always 2. Standard output carries the protocol and is not reported.
+	// Printed may be called concurrently. p is valid only during the call, and the
+	// program's output is not read meanwhile. Nil reports nothing.
 	Printed func(task string, stream int, p []byte)
 
-	// Logger gets the agent's faults, without any text of a prompt or an answer. Nil
+	// Logger gets the faults of the agent, without any text of prompts and answers. Nil
 	// logs nothing.
 	Logger *slog.Logger
 }
 
-// Agent is the meaning of an agent name.
+// Agent is the meaning of a name in [Config].Agents.
 type Agent struct {
-	Description string // one line, to help choose an agent
-	Mode        string // id of the session mode, such as "plan"; empty means the agent's own
-	Model       string // used for tasks without a model; empty means Config.Model
+	Description string // one line that helps to choose an agent
+	Mode        string // id of the session mode, such as "plan"; empty means the agent's own mode
+	Model       string // model for tasks that name none; empty means Config.Model
 }
 
-// MCPServer is an MCP server that the agent connects to: a command that it
-// starts, or a URL.
+// MCPServer is an MCP server that the agent connects to. Either Command or URL is set.
 type MCPServer struct {
 	Name    string
-	Command []string          // program and arguments; empty with URL
-	Env     map[string]string // of the command
-	URL     string            // of a server with streamable HTTP; empty with Command
-	Headers map[string]string // sent to URL
+	Command []string          // program that the agent starts, and its arguments
+	Env     map[string]string // environment variables for Command
+	URL     string            // address of a server with streamable HTTP
+	Headers map[string]string // HTTP headers for URL
 }
 
 // withDefaults checks the configuration and fills in the defaults.

@@ -57,9 +57,9 @@ func (s *scene) agents() (pids []int) {
 	return pids
 }
 
-// age makes gemini's session records a year older. Gemini names them by id and minute. If
-// it loads a session in the minute of its creation, it overwrites the record and finds
-// nothing in it.
+// age makes gemini's session records a year older. The name of a record contains the id of
+// the session and the minute. If gemini loads a session in the minute of its creation, it
+// overwrites the record and finds an empty session.
 func (s *scene) age() {
 	s.Helper()
 	if s.name != gemini.name {

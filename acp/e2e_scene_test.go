@@ -16,7 +16,7 @@ import (
 
 var root = bgagent.Caller{Session: "root"}
 
-// scene is a manager with a real agent behind it.
+// scene is a manager that runs a real agent.
 type scene struct {
 	*testing.T
 	real
@@ -30,7 +30,8 @@ func eachReal(t *testing.T, cfg bgagent.Config, edit func(*Config), test func(s 
 	each(t, reals, cfg, edit, test)
 }
 
-// each runs a test with some real agents, in parallel because they start slowly.
+// each runs a test with some real agents. It runs them in parallel, because they start
+// slowly.
 func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), test func(s *scene)) {
 	for _, a := range with {
 		t.Run(a.name, func(t *testing.T) {
@@ -43,11 +44,11 @@ func each(t *testing.T, with []real, cfg bgagent.Config, edit func(*Config), tes
 			}
 			c := open(t, ac)
 			cfg := cfg
-			cfg.CreateTimeout = 2 * ac.StartTimeout // so that the client ends a slow start first
+			cfg.CreateTimeout = 2 * ac.StartTimeout // the client must end a slow start before the manager does
 			m, err := bgagent.New(c, cfg)
 			require.NoError(t, err)
 			t.Cleanup(func() {
-				var left *bgagent.CloseError // it may only name notices that were not delivered
+				var left *bgagent.CloseError // may name only notices that were not delivered
 				if err := m.Close(context.Background()); err != nil {
 					require.ErrorAs(t, err, &left)
 					require.Empty(t, left.NotStopped)
@@ -67,7 +68,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// ended waits for the end of tasks.
+// ended waits until the tasks have ended.
 func (s *scene) ended(ids ...string) []bgagent.Task {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 2*time.Minute)
@@ -77,7 +78,7 @@ func (s *scene) ended(ids ...string) []bgagent.Task {
 	return tasks
 }
 
-// run launches a task and waits for its end.
+// run launches a task and waits until it has ended.
 func (s *scene) run(prompt string) bgagent.Task {
 	s.Helper()
 	return s.ended(s.launch(prompt).ID)[0]
@@ -125,7 +126,7 @@ func (s *scene) follow(id string, ok func(bgagent.Task) bool) bgagent.Task {
 	}
 }
 
-// cancel cancels a task and waits until nothing of it runs.
+// cancel cancels a task and waits until everything that the task started has stopped.
 func (s *scene) cancel(id string) bgagent.Task {
 	s.Helper()
 	_, err := s.m.Cancel(s.Context(), root, id, bgagent.CancelOptions{})

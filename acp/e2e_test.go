@@ -24,15 +24,16 @@ import (
 // real is a real agent program.
 type real struct {
 	name    string
-	program string // name in realagent; empty if it is the same
+	program string // name in the package realagent; empty means name
 	auth    string
-	model   string // a model that it offers; not its default if it offers several
-	// streams says that text is reported while the model still writes it.
+	model   string // model that the program offers; not its default if it offers several
+	// streams means that text is reported while the model writes it.
 	streams bool
 	argv    func(w *realagent.World) []string
-	// The agent's tools for running a command, writing a file and reading one.
+	// Script lines that call the agent's tools to run a command, to write a file and to
+	// read a file.
 	bash, write, read func(arg, text string) string
-	todos             string // how it writes down that it has looked, and is to write
+	todos             string // script that sets two todos: "look" is completed, "write" is pending
 }
 
 var (
@@ -59,7 +60,7 @@ var (
 		},
 		read: func(path, _ string) string { return `@tool read_file {"file_path":"` + path + `"}` },
 	}
-	// The agent for Claude Code. Its tools confine themselves to the session's directory.
+	// The agent for Claude Code. Its tools do not leave the session's directory.
 	claude = real{
 		name: "claude", program: "claude-acp", streams: true, model: "haiku",
 		argv: func(w *realagent.World) []string { return w.ClaudeACP() },
@@ -74,8 +75,8 @@ var (
 		todos: `@tool TaskCreate {"subject":"look","description":"around"}` + "\n" + `@tool TaskCreate {"subject":"write","description":"it"}` + "\n" +
 			`@tool TaskUpdate {"taskId":"1","status":"completed"}`,
 	}
-	// The agent for codex, in the mode that asks. It runs commands in a read-only
-	// sandbox, and asks if the model wants to leave that.
+	// The agent for codex, in a mode in which it asks. It runs commands in a read-only
+	// sandbox, and asks if the model wants to run a command outside of the sandbox.
 	codex = real{
 		name: "codex", program: "codex-acp", streams: true, model: "gpt-5.6-sol",
 		argv: func(w *realagent.World) []string { return w.CodexACP() },
@@ -88,12 +89,13 @@ var (
 	reals = []real{opencode, gemini, claude, codex}
 )
 
-// unboxed makes codex ask to run a command outside of its sandbox.
+// unboxed returns a script line with which codex asks to run a command outside of its
+// sandbox.
 func unboxed(cmd string) string {
 	return `@tool exec_command {"cmd":"` + cmd + `","sandbox_permissions":"require_escalated","justification":"as told"}`
 }
 
-// world returns a world with the program in it.
+// world returns a world in which the program is installed.
 func (a real) world(t *testing.T) *realagent.World {
 	if a.program == "" {
 		a.program = a.name
@@ -109,8 +111,8 @@ func (a real) config(w *realagent.World) Config {
 	}
 }
 
-// recalling answers the question for the user's first prompt, and all other prompts by
-// their script.
+// recalling answers the question for the user's first prompt. It answers all other prompts
+// by their script.
 func recalling(r modelserver.Request) modelserver.Reply {
 	if !strings.Contains(r.LastUser(), "What did I say first?") {
 		return r.Scripted()
@@ -162,7 +164,7 @@ func TestPromptsThatLookLikeCommandsReachTheModel(t *testing.T) {
 }
 
 func TestAWarningOfTheProgramIsNoPartOfTheAnswer(t *testing.T) {
-	unknown := func(c *Config) { c.Env = append(slices.Clone(c.Env), `CODEX_CONFIG={"model":"scripted"}`) } // it warns in each turn
+	unknown := func(c *Config) { c.Env = append(slices.Clone(c.Env), `CODEX_CONFIG={"model":"scripted"}`) } // with an unknown model, codex-acp warns in each turn
 	each(t, []real{codex}, bgagent.Config{}, unknown, func(s *scene) {
 		for range 2 {
 			require.Equal(s, "the answer", s.run("@slow 3 20ms\n@say the answer").Result)
@@ -230,22 +232,22 @@ func TestACancelledTaskStopsItsTool(t *testing.T) {
 	})
 }
 
-// sleep waits until a process of the world sleeps, or none does. It polls, because
-// processes take a while to start and to end.
+// sleep waits until a process of the world sleeps, or until no process sleeps if want is
+// false. It polls, because processes take a while to start and to end.
 func (s *scene) sleep(want bool, otherwise string) {
 	s.Helper()
 	sleeps := func(p string) bool { return strings.Contains(p, "sleep 300") }
 	require.Eventually(s, func() bool { return slices.ContainsFunc(s.w.Processes(), sleeps) == want }, 2*time.Minute, 10*time.Millisecond, otherwise)
 }
 
-// appears waits for a file.
+// appears waits until the file exists.
 func (s *scene) appears(path string) {
 	s.Helper()
 	require.Eventually(s, func() bool { _, err := os.Stat(path); return err == nil }, time.Minute, 5*time.Millisecond)
 }
 
 func TestAQuestionIsAnsweredByTheHost(t *testing.T) {
-	var asked sync.Map // the last question of each agent
+	var asked sync.Map // last question of each agent
 	edit := func(c *Config) {
 		c.Permit = func(_ context.Context, q PermissionRequest) PermissionAnswer {
 			asked.Store(q.Agent, q)
@@ -268,7 +270,7 @@ func TestAQuestionIsAnsweredByTheHost(t *testing.T) {
 		task = s.run(s.bash("touch forbidden", "") + "\n@say done")
 		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
 		require.NoFileExists(s, filepath.Join(s.w.Dir, "forbidden"))
-		if task.Status != bgagent.Completed { // the agent may also tell its model and continue
+		if task.Status != bgagent.Completed { // the agent may also report the refusal to its model and continue
 			require.Contains(s, task.Reason, "not that one")
 		}
 	})
@@ -319,9 +321,9 @@ func TestTodosAndModelsReachTheTask(t *testing.T) {
 		require.NoError(s, err)
 		require.Equal(s, "done", task.Result, task.Reason)
 		asked := slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) })
-		got := asked[len(asked)-1].Model // may be longer or shorter than the agent's own name
+		got := asked[len(asked)-1].Model // may be longer or shorter than the agent's name of the model
 		require.True(s, strings.Contains(s.model, got) || strings.Contains(got, s.model), "%s was asked for %s", got, s.model)
-		if s.todos != "" { // codex offers its model no tool for them over ACP
+		if s.todos != "" { // over ACP, codex offers its model no tool for todos
 			task = s.run(s.todos + "\n@say done")
 			require.Equal(s, []bgagent.Todo{{Text: "look", State: bgagent.TodoCompleted}, {Text: "write", State: bgagent.TodoPending}}, task.Progress.Todos)
 			require.Equal(s, 1, task.OpenTodos)
@@ -350,13 +352,13 @@ func TestFilesGoThroughTheClientAndStayInside(t *testing.T) {
 		require.Equal(s, "done", task.Result, task.Reason)
 		text, err := os.ReadFile(file)
 		require.NoError(s, err)
-		require.Equal(s, "written by the agent", strings.TrimSpace(string(text))) // codex patches whole lines
+		require.Equal(s, "written by the agent", strings.TrimSpace(string(text))) // codex adds a newline, because it patches whole lines
 
 		outside := filepath.Join(s.TempDir(), "outside.txt")
 		task = s.run(s.write(outside, "written by the agent") + "\n@say done")
 		s.Logf("%s (%s): %s", task.Status, task.Cause, task.Reason)
 		require.NoFileExists(s, outside)
-		if s.name == codex.name { // it asks for nothing that it only reads
+		if s.name == codex.name { // codex does not ask before it reads
 			return
 		}
 		require.NoError(s, os.WriteFile(outside, []byte("a secret"), 0o600))

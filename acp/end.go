@@ -12,14 +12,15 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// Some agents answer the prompt before they have sent the last pieces of their text.
+// Some agents answer the prompt before they have sent the last pieces of their text. These
+// times limit the wait for such late pieces.
 const (
-	lateSilence = 250 * time.Millisecond // no more pieces are expected after it
-	lateLimit   = time.Second            // longest wait after the answer
+	lateSilence = 250 * time.Millisecond // silence after which no more pieces are expected
+	lateLimit   = time.Second            // longest wait for pieces after the answer
 )
 
-// answered records that the prompt has been answered: what is read from now on comes
-// after the answer. The client waits for late pieces only if the turn ended well.
+// answered records that the prompt has been answered. All messages that are read later
+// come after the answer. The client waits for late pieces only if the turn ended well.
 func (c *Client) answered(t *turn, m received) {
 	var answer struct {
 		StopReason sdk.StopReason `json:"stopReason"`
@@ -58,12 +59,12 @@ func (c *Client) awaitLate(t *turn, p *process) {
 	}
 }
 
-// late applies an update that comes after the answer to the prompt. Text that
-// continues the last message belongs to that; any other part of a turn ends the wait.
+// late applies an update that comes after the answer to the prompt. Text that continues
+// the last message is added to it. Any other part of a turn is ignored and ends the wait.
 func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.asides.told && s.proc.c.repeatsIDs && value(u.AgentMessageChunk.MessageId) == "":
-		return nil // of the program itself
+		return nil // the program itself has written this text
 	case u.AgentMessageChunk != nil && s.conv.goesOn(value(u.AgentMessageChunk.MessageId)):
 		select {
 		case t.late <- struct{}{}:
@@ -78,7 +79,7 @@ func (s *session) late(t *turn, u sdk.SessionUpdate) []report {
 	return nil
 }
 
-// endLate ends the wait for late pieces. Client.mu must be held.
+// endLate ends the wait for late pieces. The caller must hold Client.mu.
 func (t *turn) endLate() {
 	t.over = true
 	select {
@@ -87,9 +88,9 @@ func (t *turn) endLate() {
 	}
 }
 
-// noteStatus records a status that an agent reports outside the protocol. Codex
-// reports a failure that way, writes the reason as text, and ends the turn as if it
-// had succeeded.
+// noteStatus records a status that an agent reports in a field outside the protocol.
+// Codex reports a failure in such a field, writes the reason as text, and ends the turn
+// as if it had succeeded.
 func (t *turn) noteStatus(meta map[string]any) {
 	for _, own := range meta {
 		fields, _ := own.(map[string]any)
@@ -130,8 +131,8 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 			end.Stop = bgagent.StopError
 			return end, fmt.Errorf("acp: the agent %s failed: %s", c.program(), problem)
 		case refused != "":
-			// Some agents stop without a word when something is refused. That is no
-			// answer.
+			// Some agents end their turn without any text after a refusal. Such a turn
+			// has no answer.
 			end.Stop = bgagent.StopError
 			return end, fmt.Errorf("acp: the agent %s said nothing more after it was refused: %s", c.program(), refused)
 		}
@@ -143,7 +144,7 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 		end.Stop = bgagent.StopRefused
 	case sdk.StopReasonCancelled:
 		if refused != "" {
-			// Some agents report their turn as cancelled when something is refused.
+			// Some agents report their turn as cancelled after a refusal.
 			end.Stop = bgagent.StopError
 			return end, fmt.Errorf("acp: the agent %s ended its turn after it was refused: %s", c.program(), refused)
 		}
@@ -155,16 +156,16 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	return end, nil
 }
 
-// apiError matches the beginning of a model server's error, with its HTTP status,
-// that an agent has written as its answer.
+// apiError matches the beginning of an answer in which an agent repeats an error of its
+// model's server. The error contains an HTTP status.
 var apiError = regexp.MustCompile(`(?i)^\W*(?:[\w .:-]{0,60}\b(?:error|failed)\b[^\n]{0,80}\b[45]\d\d\b|(?:HTTP )?[45]\d\d\b[^\n]{0,20}(?:error|bad request|unauthorized|forbidden|not found|too many requests|unavailable|overloaded|\{"))`)
 
-// isAPIError reports whether the text may be the error of a model's server. That alone
-// proves nothing, because an answer may be about such an error.
+// isAPIError reports whether the text may be the error of a model's server. A match alone
+// proves nothing, because a real answer may quote such an error.
 func isAPIError(text string) bool { return len(text) <= shownOfError && apiError.MatchString(text) }
 
-// isProblem reports whether the text repeats the error that answers the prompt. Some
-// agents write the error as a message first.
+// isProblem reports whether the text repeats the error with which the agent answered the
+// prompt. Some agents write the error as a message first.
 func isProblem(text string, err error) bool {
 	var re *sdk.RequestError
 	if text = strings.TrimSpace(text); text == "" || !errors.As(err, &re) {

@@ -11,13 +11,13 @@ import (
 // codeAuth is the protocol's error code for "authentication required".
 const codeAuth = -32000
 
-// agentError is an error that the agent has answered with, in readable form.
+// agentError is an error answer of the agent with a readable text.
 type agentError struct{ *sdk.RequestError }
 
 // Unwrap returns the error as the agent sent it.
 func (e *agentError) Unwrap() error { return e.RequestError }
 
-// Error returns the message with the agent's details.
+// Error returns the agent's message, details and code.
 func (e *agentError) Error() string {
 	text := innerMessage(e.Message)
 	if more := detail(e.Data); more != "" && !strings.Contains(text, more) {
@@ -29,8 +29,8 @@ func (e *agentError) Error() string {
 	return fmt.Sprintf("%.2000s (code %d)", text, e.Code)
 }
 
-// innerMessage returns the message inside the JSON error of a model's API. Gemini
-// passes such errors on as text.
+// innerMessage returns the message inside a JSON error of a model's API. Gemini puts the
+// whole JSON text into its message. Any other text is returned unchanged.
 func innerMessage(s string) string {
 	var body struct {
 		Error struct {
@@ -43,8 +43,8 @@ func innerMessage(s string) string {
 	return s
 }
 
-// detail returns the text in the data of an error, from the fields that agents use
-// for it.
+// detail returns the text in the data of an error. It reads the fields in which agents
+// write such a text.
 func detail(data any) string {
 	switch d := data.(type) {
 	case string:

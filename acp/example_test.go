@@ -15,7 +15,8 @@ import (
 	"github.com/bgagent/bgagent/acp"
 )
 
-// Two names for opencode: one that only plans, and one that may also run tests.
+// Two agent names stand for opencode. The first agent only plans. The second agent may also
+// run tests.
 func Example() {
 	client, err := acp.New(acp.Config{
 		Command: []string{"opencode", "acp"},
@@ -48,8 +49,8 @@ func Example() {
 	fmt.Println(task.Result, err)
 }
 
-// Gemini must be told how to authenticate. It asks before it runs a command or changes
-// a file.
+// Gemini needs an authentication method. It asks before it runs a command or changes a
+// file.
 func ExampleConfig_gemini() {
 	client, err := acp.New(acp.Config{
 		Command: []string{"gemini", "--acp"},

@@ -20,12 +20,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// fakeAgent is an agent that obeys its prompts line by line, built on the agent side of
-// the SDK. It runs in the process of the test, or as a program: the test binary itself
-// (see TestMain).
+// fakeAgent is an agent that executes its prompts line by line. It uses the agent side of
+// the SDK. It runs in the process of the test, or as a program, which is the test binary
+// itself (see TestMain).
 type fakeAgent struct {
 	fault string // see runFake
-	store string // directory of its sessions; empty for an agent that cannot load them
+	store string // directory of the sessions; empty if the agent cannot load sessions
 	out   io.Writer
 	ears  <-chan struct{} // ends a "deaf" turn; nil if nothing ends it
 
@@ -39,9 +39,9 @@ type fakeAgent struct {
 
 type fakeSession struct {
 	Dir    string
-	Agent  []string // the agent's answers
-	User   []string // the prompts
-	MCP    int      // number of its MCP servers
+	Agent  []string // answers of the agent
+	User   []string // prompts
+	MCP    int      // number of MCP servers
 	mode   string
 	model  string
 	cancel context.CancelFunc
@@ -58,8 +58,8 @@ func serveFake(a *fakeAgent, in io.Reader, out io.Writer) {
 	<-a.conn.Done()
 }
 
-// gated is a reader that waits until the connection is complete. If the agent is
-// plugged, it blocks for ever.
+// gated is a reader that waits until the connection is complete. Once the agent is plugged,
+// reading blocks for ever.
 type gated struct {
 	io.Reader
 	ready chan struct{}

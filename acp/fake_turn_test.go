@@ -26,8 +26,8 @@ type fakeTurn struct {
 	said strings.Builder
 
 	blocks int  // number of blocks in the prompt
-	blind  bool // ignores cancellation when it reports its end
-	free   bool // reports no tokens
+	blind  bool // whether the turn reports a normal end after a cancellation
+	free   bool // whether the turn reports no tokens
 }
 
 func (t *fakeTurn) tell(u sdk.SessionUpdate) { _ = t.a.update(context.Background(), t.id, u) }
@@ -37,21 +37,21 @@ func (t *fakeTurn) say(text string) {
 	t.tell(sdk.UpdateAgentMessageText(text))
 }
 
-// raw sends an update of the session, as JSON.
+// raw sends an update of the session that is given as JSON.
 func (t *fakeTurn) raw(update string) {
 	_, _ = fmt.Fprintf(t.a.out, `{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":%q,"update":%s}}`+"\n", t.id, update)
 }
 
-// do obeys one line of a prompt.
+// do executes one line of a prompt.
 func (t *fakeTurn) do(line string) error {
 	verb, rest, _ := strings.Cut(line, " ")
 	switch verb {
-	case "": // a line between paragraphs
+	case "": // empty line between paragraphs
 	case "say":
 		t.say(rest)
 	case "blocks":
 		t.say(strconv.Itoa(t.blocks))
-	case "blind": // ends the turn as if it were not cancelled
+	case "blind": // ends the turn as if the turn were not cancelled
 		t.blind = true
 	case "free":
 		t.free = true
@@ -98,13 +98,13 @@ func (t *fakeTurn) do(line string) error {
 	case "plug": // stops reading
 		t.a.plug.Store(true)
 		t.say("plugged")
-	case "lateraw": // a raw update after the answer
+	case "lateraw": // sends an update, given as JSON, after the answer
 		wait, line, _ := strings.Cut(rest, " ")
 		d, _ := time.ParseDuration(wait)
 		time.AfterFunc(d, func() { t.raw(line) })
-	case "update": // a raw update, as JSON
+	case "update": // sends an update, given as JSON
 		t.raw(rest)
-	case "late": // an update after the answer
+	case "late": // sends a piece of text after the answer
 		d, _ := time.ParseDuration(rest)
 		time.AfterFunc(d, func() { t.tell(sdk.UpdateAgentMessageText("too late")) })
 	case "latewrite": // writes a file after the answer
@@ -113,7 +113,7 @@ func (t *fakeTurn) do(line string) error {
 		time.AfterFunc(d, func() {
 			_, _ = t.a.conn.WriteTextFile(context.Background(), sdk.WriteTextFileRequest{SessionId: t.id, Path: path, Content: "late"})
 		})
-	case "message": // a piece of the message with the given id
+	case "message": // sends a piece of the message with the given id
 		id, text, _ := strings.Cut(rest, " ")
 		t.said.WriteString(text)
 		t.tell(sdk.SessionUpdate{AgentMessageChunk: &sdk.SessionUpdateAgentMessageChunk{SessionUpdate: "agent_message_chunk", MessageId: &id, Content: sdk.TextBlock(text)}})
@@ -125,17 +125,17 @@ func (t *fakeTurn) do(line string) error {
 	return nil
 }
 
-// use obeys a line about tools, the client or the process.
+// use executes a line about tools, the client or the process.
 func (t *fakeTurn) use(verb, rest string) error {
 	ctx := context.Background()
 	switch verb {
-	case "tool", "half": // half is a call that never ends
+	case "tool", "half": // "half" begins a call that never ends
 		id := t.call()
 		t.tell(sdk.StartToolCall(id, rest, sdk.WithStartKind(sdk.ToolKindSearch), sdk.WithStartStatus(sdk.ToolCallStatusInProgress)))
 		if verb == "tool" {
 			t.tell(sdk.UpdateToolCall(id, sdk.WithUpdateStatus(sdk.ToolCallStatusCompleted)))
 		}
-	case "permit", "quietly": // quietly says nothing after the answer
+	case "permit", "quietly": // "quietly" writes nothing after the answer
 		resp, err := t.a.conn.RequestPermission(ctx, sdk.RequestPermissionRequest{
 			SessionId: t.id,
 			ToolCall:  sdk.ToolCallUpdate{ToolCallId: t.call(), Title: sdk.Ptr(rest), Kind: sdk.Ptr(sdk.ToolKindExecute), RawInput: map[string]any{"command": rest}},
@@ -161,7 +161,7 @@ func (t *fakeTurn) use(verb, rest string) error {
 		path, text, _ := strings.Cut(rest, " ")
 		_, err := t.a.conn.WriteTextFile(ctx, sdk.WriteTextFileRequest{SessionId: t.id, Path: path, Content: text})
 		t.answer("written", err)
-	case "run", "leave": // leave does not wait for the command
+	case "run", "leave": // "leave" does not wait for the command
 		words := strings.Fields(rest)
 		made, err := t.a.conn.CreateTerminal(ctx, sdk.CreateTerminalRequest{SessionId: t.id, Command: words[0], Args: words[1:]})
 		if err != nil || verb == "leave" {
@@ -205,7 +205,7 @@ func (t *fakeTurn) call() sdk.ToolCallId {
 	return sdk.ToolCallId("call_" + strconv.Itoa(t.a.calls))
 }
 
-// answer says the client's answer.
+// answer writes the client's answer as text of the agent.
 func (t *fakeTurn) answer(text string, err error) {
 	if err != nil {
 		text = "error: " + err.Error()

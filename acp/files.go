@@ -17,19 +17,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// FileAccess says what an agent may do with files through the client. Access is
-// confined to the directory of its session. Paths that lead out of it, by .. or
-// through a symbolic link, are refused.
+// FileAccess is the access to files that an agent has through the client. The access is
+// confined to the directory of its session. Paths that lead out of that directory, by ..
+// or through a symbolic link, are refused.
 type FileAccess uint8
 
-// The kinds of access.
+// Kinds of access to files.
 const (
-	FilesNone      FileAccess = iota // no files; the agent is told so
+	FilesNone      FileAccess = iota // no access; the client offers the agent no files
 	FilesRead                        // read text files
-	FilesReadWrite                   // read and write text files, and create missing ones
+	FilesReadWrite                   // read, write and create text files
 )
 
-// maxFile is the size of the largest text that is read or written, in bytes.
+// maxFile is the largest size of a text that can be read or written, in bytes.
 const maxFile = 8 << 20
 
 // readFile implements fs/read_text_file.
@@ -81,9 +81,10 @@ func (c *Client) writeFile(t *turn, q sdk.WriteTextFileRequest) (_ any, err erro
 	return sdk.WriteTextFileResponse{}, nil
 }
 
-// writeText writes the file. It writes a new file beside the old one first, so that a
-// full disk does not cost the old text. It overwrites links and files with several
-// names in place, because replacing them would break the link or the other names.
+// writeText writes the file. It first writes the text into a new file in the same
+// directory and then renames it, so that the old text is not lost if the disk is full.
+// It overwrites symbolic links and files with several hard links in place, because
+// replacing them would break the links.
 func writeText(root *os.Root, name, text string) error {
 	old, err := root.Lstat(name)
 	switch {
@@ -94,7 +95,7 @@ func writeText(root *os.Root, name, text string) error {
 	case !old.Mode().IsRegular() || names(old) > 1:
 		return overwrite(root, name, text)
 	}
-	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // a file that may not be written may not be replaced either
+	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // if the file may not be written, it may not be replaced either
 	if err != nil {
 		return err
 	}
@@ -105,11 +106,11 @@ func writeText(root *os.Root, name, text string) error {
 	return err
 }
 
-// errInPlace says that a file cannot be replaced by one with the same owner and mode.
+// errInPlace means that no new file can be made with the owner and mode of the old file.
 var errInPlace = errors.New("it can only be written in place")
 
-// replace writes the text into a new file. If there is an old file, the new one takes
-// its place, owner and mode.
+// replace writes the text into a new file and gives it the name. If there is an old file,
+// the new file replaces it and gets its owner and mode.
 func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	beside := filepath.Join(filepath.Dir(name), ".bgagent-"+uuid.NewString())
 	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
@@ -121,7 +122,7 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = root.Remove(beside) // if this fails too, the first error says more
+			_ = root.Remove(beside) // the first error is more helpful than an error of Remove
 		}
 	}()
 	_, err = io.WriteString(f, text)
@@ -129,7 +130,7 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 		err = errInPlace
 	}
 	if e := f.Close(); err == nil {
-		err = e // network file systems report only here that they are full
+		err = e // network file systems report a full disk only when a file is closed
 	}
 	if err == nil {
 		err = root.Rename(beside, name)
@@ -137,13 +138,13 @@ func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	return err
 }
 
-// overwrite writes the text into the existing file.
+// overwrite writes the text into the file itself, without a new file beside it.
 func overwrite(root *os.Root, name, text string) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|nonBlocking, 0o666)
 	if err != nil {
 		return err
 	}
-	err = isRegular(f) // before anything in it is lost
+	err = isRegular(f) // checked before the old text is lost
 	if err == nil {
 		err = f.Truncate(0)
 	}
@@ -156,7 +157,8 @@ func overwrite(root *os.Root, name, text string) error {
 	return err
 }
 
-// refusedFile adds the refused operation to the error, and records the refusal.
+// refusedFile adds the operation and the path to the error. It records the refusal unless
+// the file does not exist.
 func (c *Client) refusedFile(t *turn, doing, path string, err error) error {
 	if err == nil {
 		return nil
@@ -168,7 +170,8 @@ func (c *Client) refusedFile(t *turn, doing, path string, err error) error {
 	return err
 }
 
-// open opens the session's directory and returns the path relative to it.
+// open checks the rules for the path and opens the session's directory. It returns the
+// path relative to that directory.
 func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	name, err := inside(t.s.dir, path)
 	if err != nil {
@@ -184,8 +187,8 @@ func (c *Client) open(t *turn, path, kind string) (*os.Root, string, error) {
 	return root, name, nil
 }
 
-// inside returns the path relative to the directory. It only checks the text of the
-// path; os.Root takes care of links.
+// inside returns the path relative to the directory. It checks only the text of the path;
+// os.Root prevents links from leading out of the directory.
 func inside(dir, path string) (string, error) {
 	if path == "" {
 		return "", errors.New("the path is empty")
@@ -205,7 +208,8 @@ func inside(dir, path string) (string, error) {
 	return "", fmt.Errorf("it is not in the working directory of the session, %s", dir)
 }
 
-// isRegular refuses everything but regular files: others may never end, or block.
+// isRegular returns an error unless f is a regular file. Reading another kind of file may
+// block or never end.
 func isRegular(f *os.File) error {
 	info, err := f.Stat()
 	switch {
@@ -217,8 +221,8 @@ func isRegular(f *os.File) error {
 	return nil
 }
 
-// cleared removes the path from an error of the file system. It is relative to the
-// directory; the caller names the path that the agent asked for.
+// cleared removes the path from an error of the file system. That path is relative to the
+// directory, and the caller adds the path that the agent sent.
 func cleared(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -231,8 +235,8 @@ func cleared(err error) error {
 	return err
 }
 
-// readLines returns the text from the given line on, counted from 1. If limit is not
-// nil, it returns at most that many lines.
+// readLines returns the text from the given line to the end. Lines are counted from 1. If
+// limit is not nil, readLines returns at most that many lines.
 func readLines(r io.Reader, line int, limit *int) (string, error) {
 	in := bufio.NewReader(io.LimitReader(r, maxFile+1))
 	var b strings.Builder

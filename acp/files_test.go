@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// desk returns a session whose agent may use files, and a directory outside of it with a
-// secret.
+// desk returns a session with the given access to files. It also returns a directory outside
+// of the session's directory that contains a secret.
 func desk(t *testing.T, access FileAccess) (c *Client, session, dir, outside string) {
 	t.Helper()
 	cfg := program(t, "")
@@ -63,7 +63,7 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o751), info.Mode())
 
-	// Links, and files with several names, are overwritten in place.
+	// Symbolic links, and files with several hard links, are overwritten in place.
 	require.NoError(t, os.Link(path, filepath.Join(dir, "b")))
 	require.NoError(t, os.Symlink("b", filepath.Join(dir, "c")))
 	require.NoError(t, writeText(root, "c", "by all names"))

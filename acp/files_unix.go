@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// nonBlocking keeps open from waiting for the other end of a named pipe.
+// nonBlocking is the flag with which opening a named pipe does not wait for its other end.
 const nonBlocking = syscall.O_NONBLOCK
 
 // names returns the number of hard links of a file.
@@ -19,7 +19,7 @@ func names(info fs.FileInfo) uint64 {
 	return 1
 }
 
-// chownAs gives a file the user and the group of another file.
+// chownAs sets the user and the group of f to those of the file with the given info.
 func chownAs(f *os.File, info fs.FileInfo) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return f.Chown(int(st.Uid), int(st.Gid))

@@ -10,36 +10,37 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// conversation is what this client has seen of a session's conversation. Only
-// its last message can still change. Client.mu guards it.
+// conversation is the part of a session's conversation that this client has seen. Only
+// the last message can still change. Client.mu guards the conversation.
 type conversation struct {
 	max    int  // most bytes to keep
-	replay bool // messages that the agent replays are added
+	replay bool // whether messages that the agent replays are added
 
 	first int // number of msgs[0], counted from 0
 	msgs  []bgagent.Message
-	size  int // bytes of all messages
+	size  int // size of all messages in bytes
 	turn  int // number of the first message after the last prompt
 
-	// About the last message, while it is not finished.
+	// These fields are about the last message, while it is not finished.
 	text, thoughts []byte
-	id             string // the agent's own id of the message, if it has one
-	toolSize       int    // bytes of its tool calls
-	called         bool   // it has made a tool call, kept or not
-	calledBefore   bool   // the message before it had made a tool call
+	id             string // the agent's id for the message; empty if it has none
+	toolSize       int    // bytes of the message's tool calls
+	called         bool   // whether the message has a tool call, even one that is not kept
+	calledBefore   bool   // whether the message before it had a tool call
 
-	// About the current turn.
-	calls  map[string]place // where each tool call was last recorded
-	answer []byte           // the last text that the agent has written, not limited by max
+	// These fields are about the current turn.
+	calls  map[string]place // last place of each tool call
+	answer []byte           // last text of the agent, not limited by max
 	from   int              // number of the message with the answer
-	prior  []byte           // the text before the answer
+	prior  []byte           // text before the answer
 }
 
-// place locates a tool call: the number of its message, and its index in that.
+// place is the place of a tool call: the number of its message, and the index of the call
+// in that message.
 type place struct{ msg, at int }
 
-// maxAnswer bounds the text of an answer. It is a little more than the manager keeps,
-// so that the manager sees that there was more.
+// maxAnswer bounds the text of an answer. It is a little more than the manager keeps, so
+// that the manager notices that an answer is too long.
 const maxAnswer = 1<<20 + 4
 
 func (h *conversation) empty() bool { return h.first == 0 && len(h.msgs) == 0 }
@@ -81,7 +82,7 @@ func sizeOf(m *bgagent.Message) int {
 
 func sizeOfTool(t bgagent.MessageTool) int { return 48 + len(t.ID) + len(t.Name) }
 
-// last returns the last message if it can still change, else nil.
+// last returns the last message, or nil if that message cannot change.
 func (h *conversation) last() *bgagent.Message {
 	if n := len(h.msgs); n > 0 && !h.msgs[n-1].Finished {
 		return &h.msgs[n-1]
@@ -89,7 +90,7 @@ func (h *conversation) last() *bgagent.Message {
 	return nil
 }
 
-// closeLast finishes the last message.
+// closeLast marks the last message as finished.
 func (h *conversation) closeLast() {
 	if m := h.last(); m != nil {
 		m.Text, m.Reasoning, m.Finished = string(h.text), string(h.thoughts), true
@@ -98,10 +99,10 @@ func (h *conversation) closeLast() {
 	}
 }
 
-// open returns the message that the agent (or the user, in a replay) is writing, and
-// whether it is new. A new message begins after a tool call, when the agent's id of it
-// changes, and when the agent gives an id for the first time: text without an id before
-// that is not the model's.
+// open returns the message to which the next piece of the agent belongs, and whether the
+// message is new. In a replay, it may be a message of the user. A new message begins after
+// a tool call and when the id changes. It also begins when a piece with an id follows text
+// without an id, because the model has not written that text.
 func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, fresh bool) {
 	own := value(id)
 	m = h.last()
@@ -116,8 +117,8 @@ func (h *conversation) open(role bgagent.Role, id *string) (m *bgagent.Message, 
 	return m, true
 }
 
-// said adds a piece of a message. It reports whether the piece begins a message right
-// after another message of the same turn that made no tool call.
+// said adds a piece of text to a message. It reports whether the piece begins a message
+// and the message before it is a text of the same turn without a tool call.
 func (h *conversation) said(role bgagent.Role, text string, id *string) (second bool) {
 	if text == "" {
 		return false
@@ -134,8 +135,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 	return second
 }
 
-// answered adds a piece of what may be the answer of the turn: the last text in it.
-// The answer is kept apart from the messages, because it may be longer than max.
+// answered adds a piece of text to the answer of the turn, which is the last text in the
+// turn. The answer is kept apart from the messages, because it may be longer than max.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
@@ -143,7 +144,7 @@ func (h *conversation) answered(text string) {
 	h.answer = append(h.answer, text[:min(len(text), maxAnswer-len(h.answer))]...)
 }
 
-// thought adds a piece of reasoning.
+// thought adds a piece of reasoning to a message.
 func (h *conversation) thought(text string, id *string) {
 	if text != "" {
 		h.open(bgagent.RoleAgent, id)
@@ -151,7 +152,8 @@ func (h *conversation) thought(text string, id *string) {
 	}
 }
 
-// grow appends to the last message, as long as that alone stays within max.
+// grow appends text to b, which is a part of the last message. It leaves out the end of
+// the text if the last message alone would exceed max.
 func (h *conversation) grow(b []byte, text string) []byte {
 	if room := h.room(); len(text) > room {
 		text = strings.ToValidUTF8(text[:max(room, 0)], "")
@@ -161,12 +163,12 @@ func (h *conversation) grow(b []byte, text string) []byte {
 	return append(b, text...)
 }
 
-// room returns how many bytes the last message may still grow by.
+// room returns the number of bytes by which the last message may still grow.
 func (h *conversation) room() int { return h.max - len(h.text) - len(h.thoughts) - h.toolSize }
 
-// used records the state of a tool call. If the message with the call is finished
-// already, as it can be when calls overlap, a later message records the change. A
-// call that would take the message above max is left out.
+// used records the state of a tool call. If calls overlap, the message with the call may
+// be finished already; a later message then records the change. A call is left out if the
+// message would exceed max.
 func (h *conversation) used(t bgagent.MessageTool) {
 	if p, told := h.calls[t.ID]; told && p.msg >= h.first {
 		m := &h.msgs[p.msg-h.first]
@@ -197,7 +199,7 @@ func (h *conversation) used(t bgagent.MessageTool) {
 	h.trim()
 }
 
-// use adds to the usage of the last message.
+// use adds u to the usage of the last message.
 func (h *conversation) use(u bgagent.Usage) {
 	if m := h.last(); m != nil {
 		m.Usage.InputTokens += u.InputTokens
@@ -206,8 +208,8 @@ func (h *conversation) use(u bgagent.Usage) {
 	}
 }
 
-// finish ends the turn. A turn that failed without a word leaves an empty message, so
-// that the conversation shows how it ended.
+// finish ends the turn. If the turn failed without any text, finish adds an empty message,
+// so that the conversation shows how the turn ended.
 func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.calls, h.answer, h.prior, h.from = nil, nil, nil, -1
 	m := h.last()
@@ -224,20 +226,20 @@ func (h *conversation) finish(stop bgagent.StopReason, reason string) {
 	h.closeLast()
 }
 
-// lastText returns the last text that the agent has written in the current turn.
+// lastText returns the last text of the agent in the current turn.
 func (h *conversation) lastText() string { return strings.ToValidUTF8(string(h.answer), "") }
 
-// priorText returns the text before that.
+// priorText returns the text of the agent before its last text in the current turn.
 func (h *conversation) priorText() string { return strings.ToValidUTF8(string(h.prior), "") }
 
-// goesOn reports whether a piece of text with this id continues the last message, or
-// begins the text that is still to come after a tool call or reasoning.
+// goesOn reports whether a piece of text with this id continues the last message. A piece
+// after a tool call, or after reasoning without text, also continues it.
 func (h *conversation) goesOn(id string) bool {
 	m := h.last()
 	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
 }
 
-// page returns at most max messages from the cursor on.
+// page returns the messages from the cursor on, at most max of them.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {
@@ -258,7 +260,7 @@ func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error)
 		}
 		m := h.msgs[i]
 		m.Tools = slices.Clone(m.Tools)
-		if m.Finished { // a message that may still change is returned again
+		if m.Finished { // an unfinished message is returned again by the next call
 			next = h.first + i + 1
 		} else {
 			m.Text, m.Reasoning = string(h.text), string(h.thoughts)

@@ -30,7 +30,7 @@ func TestTheBeginningOfALongConversationIsDropped(t *testing.T) {
 	require.Less(t, len(page.Messages), 30)
 	require.Equal(t, "msg_200", page.Messages[len(page.Messages)-1].ID)
 	require.Equal(t, bgagent.Cursor("200"), page.Next)
-	page, err = h.page("3", 1) // message 3 was dropped, so the oldest kept one follows
+	page, err = h.page("3", 1) // message 3 was dropped, so the oldest kept message follows
 	require.NoError(t, err)
 	require.True(t, page.More)
 	require.Len(t, page.Messages, 1)
@@ -96,7 +96,7 @@ func TestAnAnswerIsWholeHoweverSmallTheHistory(t *testing.T) {
 	require.Len(t, h.lastText(), 3000, "thoughts are no answer")
 	h.said(bgagent.RoleAgent, "the answer", nil)
 	require.Equal(t, "the answer", h.lastText())
-	for range 5 { // longer than an answer that is kept
+	for range 5 { // adds more text than is kept of an answer
 		h.said(bgagent.RoleAgent, strings.Repeat("ä", 200<<10), nil)
 	}
 	require.Greater(t, len(h.lastText()), 1<<20)
@@ -110,7 +110,7 @@ func TestToolCallsAreBoundedLikeText(t *testing.T) {
 	h := &conversation{max: 64 << 10}
 	turnOf(h, "one", "answer")
 	h.add(bgagent.Message{Role: bgagent.RoleUser, Text: "two", Finished: true})
-	for i := range 30_000 { // takes seconds if the time is quadratic
+	for i := range 30_000 { // takes seconds if the time grows quadratically
 		tool := bgagent.MessageTool{ID: strconv.Itoa(i), Name: "grep", State: bgagent.ToolRunning}
 		h.used(tool)
 		tool.State = bgagent.ToolDone

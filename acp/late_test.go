@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// piece returns an update with a piece of a message, as JSON.
+// piece returns the JSON of an update with a piece of a message.
 func piece(text, id string) string {
 	u := `{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"` + text + `"}`
 	if id != "" {
@@ -159,7 +159,7 @@ func TestAServerErrorWrittenAsTheAnswerFailsTheTurn(t *testing.T) {
 		"half, then an error": {"say fine", "message m1 half of an\nmessage m2 half of an answer\nfree\nmessage m3 API Error: 529 overloaded", true},
 		"tokens were used":    {"say fine", "say Error: 400 is what a server says to a bad request", false},
 		"a tool was used":     {"say fine", call + "free\nsay Error: 404 is what it says", false},
-		"tokens never told":   {"free\nsay fine", "free\nsay Error: 400 no such model", false}, // missing tokens prove nothing here
+		"tokens never told":   {"free\nsay fine", "free\nsay Error: 400 no such model", false}, // a turn without tokens is normal for this agent
 		"about an error":      {"say fine", "free\nsay The tests fail, and the log has Error: 400 in it", false},
 		"an answer":           {"say fine", "free\nsay 450 files were changed", false},
 	} {

@@ -7,17 +7,17 @@ import (
 	"slices"
 )
 
-// The types of the SDK refuse a whole value if one part of it has the wrong type.
-// readable leaves out such parts, so that one wrong field costs that field alone.
+// The types of the SDK refuse a whole value if one part of it has the wrong type. readable
+// leaves out only the wrong parts.
 
 const (
-	mostTries = 2000 // decodings of parts of a value; beyond that the value is refused
-	mostDepth = 12   // levels of a value that are mended
+	mostTries = 2000 // largest number of decodings for one value; then the value is refused
+	mostDepth = 12   // levels of a value at which parts are left out
 )
 
-// readable decodes raw into v, which is a pointer. If that fails, it leaves out the
-// parts that cannot be decoded, at any level, and reports true. If nothing helps, it
-// returns the error of the whole value.
+// readable decodes raw into v, which is a pointer. If that fails, readable leaves out the
+// parts that cannot be decoded, at any level, and reports true. If the rest cannot be
+// decoded either, readable returns the error for the whole value.
 func readable(raw []byte, v any) (left bool, err error) {
 	if err = json.Unmarshal(raw, v); err == nil {
 		return false, nil
@@ -32,20 +32,21 @@ func readable(raw []byte, v any) (left bool, err error) {
 	return true, json.Unmarshal(mended, v)
 }
 
-// mender makes values fit by leaving out parts.
+// mender makes values decodable by leaving out parts.
 type mender struct{ tries int }
 
-// kinds are the fields that say which of several types a value has. They decide how
-// the other fields are decoded.
+// kinds are the names of fields that distinguish the types of a value. Such a field
+// decides how the other fields are decoded.
 var kinds = []string{"sessionUpdate", "type", "outcome"}
 
-// field is a field of an object; name is empty in an array.
+// field is a field of an object or an element of an array. An element has no name.
 type field struct {
 	name  string
 	value json.RawMessage
 }
 
-// mend returns as much of the value as fits.
+// mend returns the value without the parts for which fits reports false. It reports false
+// if no part can be kept.
 func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, bool) {
 	if m.tries--; m.tries < 0 {
 		return nil, false
@@ -58,7 +59,7 @@ func (m *mender) mend(value []byte, depth int, fits func([]byte) bool) ([]byte, 
 		return nil, false
 	}
 	var kept []field
-	if object { // each field is tried together with the kinds
+	if object { // every other field is tried together with the fields in kinds
 		for _, f := range list {
 			if slices.Contains(kinds, f.name) {
 				kept = append(kept, f)
@@ -103,7 +104,7 @@ func parts(value []byte) (list []field, object, ok bool) {
 	return list, object, true
 }
 
-// whole joins fields into a value again.
+// whole joins the fields into an object or the elements into an array.
 func whole(list []field, object bool) []byte {
 	ends := "[]"
 	if object {

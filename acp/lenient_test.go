@@ -49,7 +49,7 @@ func toolsOf(e ended) (list []string) {
 func TestAnswersAreReadAsFarAsPossible(t *testing.T) {
 	for _, w := range others {
 		if w == "null" || w == `"x"` {
-			continue // valid for some of the fields
+			continue // the value is valid for some of the fields
 		}
 		var made sdk.NewSessionResponse
 		left, err := readable(fmt.Appendf(nil, `{"_meta":%s,"configOptions":%[1]s,"modes":{"availableModes":[{"id":"plan","name":%[1]s},%[1]s],"currentModeId":%[1]s},"models":%[1]s,"sessionId":"s"}`, w), &made)
@@ -77,7 +77,7 @@ func TestLenientReadingTakesBoundedTime(t *testing.T) {
 		var made sdk.NewSessionResponse
 		_, _ = readable([]byte(raw), &made)
 	}
-	require.Less(t, time.Since(began), 5*time.Minute) // it takes a second, and would take hours without a bound
+	require.Less(t, time.Since(began), 5*time.Minute) // takes one second; without mostTries it would take hours
 }
 
 func TestAPartlyReadQuestionIsUnclear(t *testing.T) {
@@ -95,7 +95,7 @@ func TestAPartlyReadQuestionIsUnclear(t *testing.T) {
 			outcome := got.(sdk.RequestPermissionResponse).Outcome
 			require.NotNil(t, outcome.Selected)
 			want := sdk.PermissionOptionId("yes")
-			if len(rules) == 2 { // the question may be about what the second rule forbids
+			if len(rules) == 2 { // the question may be about a command that the second rule forbids
 				want = "no"
 			}
 			require.Equal(t, want, outcome.Selected.OptionId)

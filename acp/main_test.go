@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain makes the test binary a fake agent if FAKE_AGENT is set.
+// TestMain runs the test binary as a fake agent if FAKE_AGENT is set.
 func TestMain(m *testing.M) {
 	if fault, ok := os.LookupEnv("FAKE_AGENT"); ok {
 		runFake(fault)
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runFake runs the fake agent as a program with a fault.
+// runFake runs the fake agent as a program with the fault.
 func runFake(fault string) {
 	switch fault {
 	case "exit":
@@ -46,9 +46,9 @@ func runFake(fault string) {
 				return
 			}
 		}
-	case "mute": // reads and prints nothing
+	case "mute": // neither reads nor prints
 		select {}
-	case "stubborn": // does not exit when it is asked to
+	case "stubborn": // ignores signals that ask it to exit
 		ignoreTermination()
 	}
 	serveFake(&fakeAgent{fault: fault, store: os.Getenv("FAKE_STORE")}, os.Stdin, os.Stdout)
@@ -57,7 +57,7 @@ func runFake(fault string) {
 	}
 }
 
-// program returns a configuration for the fake agent as a program.
+// program returns a configuration that runs the fake agent as a program.
 func program(t testing.TB, fault string, more ...string) Config {
 	t.Helper()
 	self, err := os.Executable()
@@ -74,8 +74,8 @@ func open(t testing.TB, cfg Config) *Client {
 	return c
 }
 
-// piped returns a client whose agent runs in the process of the test, so that it works
-// in a bubble of testing/synctest.
+// piped returns a client whose agent runs in the process of the test, so that the client
+// works in a bubble of testing/synctest.
 func piped(t testing.TB, cfg Config, fake func() *fakeAgent) *Client {
 	t.Helper()
 	cfg.Command = []string{"fake"}
@@ -89,7 +89,7 @@ func runPiped(a *fakeAgent) *running {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	exited := make(chan struct{})
-	a.ears = exited // nothing may outlive its bubble
+	a.ears = exited // ends "deaf" turns, because all goroutines of a bubble must end
 	var once sync.Once
 	end := func() { once.Do(func() { close(exited) }) }
 	go func() {
@@ -105,7 +105,7 @@ func runPiped(a *fakeAgent) *running {
 	}
 }
 
-// ended is the end of a turn, with everything that the turn reported.
+// ended is the end of a turn with all reports of the turn.
 type ended struct {
 	bgagent.TurnEnd
 	err     error
@@ -122,7 +122,7 @@ func (e ended) text() (s string) {
 	return s
 }
 
-// of returns the reports of a kind.
+// of returns the reports of the given kind.
 func (e ended) of(kind bgagent.ReportKind) (list []bgagent.Report) {
 	for _, r := range e.reports {
 		if r.Kind == kind {
@@ -163,7 +163,7 @@ func run(t testing.TB, c *Client, session string, p bgagent.Prompt) *live {
 	return l
 }
 
-// wait waits for the end of the turn and returns it.
+// wait waits until the turn has ended and returns its end.
 func (l *live) wait() ended { return <-l.done }
 
 // prompt runs a turn to its end.
@@ -187,7 +187,7 @@ func (c *Client) processes() int {
 	return len(c.all)
 }
 
-// known counts the sessions.
+// known counts the sessions of the client.
 func (c *Client) known() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

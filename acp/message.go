@@ -21,8 +21,8 @@ type message struct {
 	Error   *sdk.RequestError `json:"error,omitempty"`
 }
 
-// received is an incoming line. It is decoded in two steps, so that an answer ends its
-// request even if only a part of it can be read.
+// received is an incoming line. Its fields are decoded later, so that an answer ends its
+// request even if only a part of the answer can be read.
 type received struct {
 	ID     json.RawMessage `json:"id"`
 	Method json.RawMessage `json:"method"`
@@ -43,9 +43,9 @@ func decode(line []byte) (m received, ok bool) {
 	return m, m.method != "" || len(m.ID) > 0
 }
 
-// brokenAnswer looks for an answer in a line that is not JSON: Python writes NaN, and
-// a program may print into the line. If the line is an answer, its request must fail
-// rather than wait for ever.
+// brokenAnswer looks for an answer in a line that is not valid JSON. Such lines occur:
+// Python writes NaN, and a program may print in the middle of a line. If the line is an
+// answer, brokenAnswer returns an error answer, so that the request does not wait for ever.
 func brokenAnswer(line []byte) (m received, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(line))
 	if start, err := in.Token(); err != nil || start != json.Delim('{') {
@@ -74,15 +74,15 @@ func brokenAnswer(line []byte) (m received, ok bool) {
 // present reports whether a field exists and is not null.
 func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
-// request returns the id of the request that the message answers. Some agents return
-// it in quotation marks.
+// request returns the id of the request that the message answers. Some agents write the
+// id in quotation marks.
 func (m *received) request() (id int64, ok bool) {
 	id, err := strconv.ParseInt(strings.Trim(string(m.ID), `"`), 10, 64)
 	return id, err == nil
 }
 
-// problem returns the error that the agent has answered with, or nil. Parts that do
-// not follow the protocol become part of its text.
+// problem returns the error in an answer of the agent, or nil. If a part of the error does
+// not follow the protocol, the text of the error contains that part.
 func (m *received) problem() *sdk.RequestError {
 	if !present(m.Error) {
 		return nil
@@ -106,7 +106,7 @@ func (m *received) problem() *sdk.RequestError {
 	return &e
 }
 
-// text returns the value of a JSON string, and any other JSON as written.
+// text returns the value of a JSON string. It returns any other JSON as it is written.
 func text(raw json.RawMessage) (s string) {
 	if json.Unmarshal(raw, &s) != nil {
 		s = string(raw[:min(len(raw), shownOfError)])
@@ -114,7 +114,7 @@ func text(raw json.RawMessage) (s string) {
 	return s
 }
 
-// into decodes the result of an answer, or returns its error.
+// into decodes the result of an answer, or returns the error in the answer.
 func (m *received) into(method string, result any) error {
 	if e := m.problem(); e != nil {
 		return e
@@ -128,5 +128,5 @@ func (m *received) into(method string, result any) error {
 	return nil
 }
 
-// codeUnread replaces the code of an error if that is missing or unreadable.
+// codeUnread replaces the code of an error if the code is missing or unreadable.
 const codeUnread = -32603

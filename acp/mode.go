@@ -9,24 +9,25 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// askingModes are known names of modes that make agents ask before they act, the best
-// first.
+// askingModes are known names of modes in which agents ask before they act. The preferred
+// mode is the first.
 var askingModes = []string{"default", "ask", "manual", "read-only"}
 
-// freeModes are parts of the names of modes that let agents do some or all things
-// without asking.
+// freeModes are parts of the names of modes in which agents do some or all things without
+// asking.
 var freeModes = []string{"bypass", "yolo", "auto", "full", "accept", "dontask", "danger"}
 
-// asksNothing reports whether an agent in this mode acts without asking. An unknown
-// mode counts as one that asks.
+// asksNothing reports whether an agent in this mode does some or all things without
+// asking. It reports false for an unknown mode.
 func asksNothing(mode string) bool {
 	mode = strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(mode))
 	return slices.ContainsFunc(freeModes, func(part string) bool { return strings.Contains(mode, part) })
 }
 
-// modeFor returns the mode for a turn with these rules: the one that the host wants,
-// else the agent's own. If rules forbid something and the agent would not ask in that
-// mode, it returns a mode that asks, or an error if the host wants the other.
+// modeFor returns the mode for a turn with these rules: the mode that the host wants, or
+// the agent's own mode if the host wants none. If the rules forbid something and the agent
+// does not ask in its own mode, modeFor returns a mode in which it asks. If the agent has
+// no such mode, or does not ask in the mode that the host wants, modeFor returns an error.
 func (ch *choice) modeFor(wanted string, rules []bgagent.Permission) (string, error) {
 	mode := wanted
 	if mode == "" {

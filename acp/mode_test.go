@@ -15,7 +15,7 @@ func TestRulesPutAnAgentIntoAModeThatAsks(t *testing.T) {
 		own, wanted string
 		known       []string
 		rules       []bgagent.Permission
-		want        string // empty if it is refused
+		want        string // expected mode; empty if the turn is refused
 	}{
 		"no rules":                 {"bypassPermissions", "", claude, nil, "bypassPermissions"},
 		"a rule of the host's own": {"auto", "", claude, kept, "auto"},

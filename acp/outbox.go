@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// outbox is the send queue of an agent. put never waits for the agent to read.
+// outbox is the queue of lines to an agent. Queueing a line never waits for the agent.
 type outbox struct {
 	w    io.WriteCloser
 	wake chan struct{}
@@ -16,7 +16,7 @@ type outbox struct {
 	mu     sync.Mutex
 	queue  [][]byte
 	size   int
-	err    error // why nothing more can be written
+	err    error // reason why nothing more can be written
 	closed bool
 }
 
@@ -26,7 +26,7 @@ func newOutbox(w io.WriteCloser) *outbox {
 	return o
 }
 
-// put queues a line. It fails if the agent has left too much unread.
+// put queues a line. It fails if too many bytes wait for the agent to read them.
 func (o *outbox) put(line []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -81,8 +81,7 @@ func (o *outbox) run() {
 	}
 }
 
-// close closes the agent's input, even in the middle of a line that it does not
-// read.
+// close closes the agent's input. If the agent is not reading, a line may be cut off.
 func (o *outbox) close() {
 	o.mu.Lock()
 	o.closed = true

@@ -15,27 +15,27 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// PermissionRequest is what an agent asks permission for.
+// PermissionRequest is an agent's request for permission to make a tool call.
 type PermissionRequest struct {
-	Session   string
+	Session   string // id of the session
 	Task      string // id of the task, bg_…
 	Agent     string // name of the agent, as the caller gave it
-	Directory string // the session's
+	Directory string // directory of the session
 
 	ToolCall string   // id of the tool call
 	Name     string   // name of the tool, or its kind if the name is unknown
 	Kind     string   // kind of the tool: read, edit, delete, move, search, execute, think, fetch, switch_mode, other
-	Title    string   // what the tool would do, for people; for a command often the command
-	Paths    []string // files that the call concerns, as far as they are known
+	Title    string   // description of the call for people; for a command often the command itself
+	Paths    []string // known files that the call concerns
 	Input    any      // input of the tool, as the agent sends it
 }
 
-// PermissionAnswer is the answer to a [PermissionRequest]. The zero value
-// refuses.
+// PermissionAnswer is the answer to a [PermissionRequest]. The zero value refuses the
+// request.
 type PermissionAnswer struct {
 	Allow  bool
-	Always bool   // with Allow: for the rest of the session, if the agent offers that
-	Reason string // without Allow: the reason for the refusal
+	Always bool   // with Allow: allow such calls for the rest of the session, if the agent offers it
+	Reason string // without Allow: reason for the refusal
 }
 
 // request answers a request of the agent.
@@ -56,8 +56,8 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	defer t.requests.Done()
 	switch method {
 	case sdk.ClientMethodSessionRequestPermission:
-		// A question with an unreadable part is unclear, and rules are strict about
-		// unclear questions.
+		// If a part of the question cannot be read, the question counts as unclear, and
+		// a rule with a pattern does not allow it.
 		var q sdk.RequestPermissionRequest
 		left, err := readable(params, &q)
 		if err != nil {
@@ -76,7 +76,8 @@ func (p *process) request(_ context.Context, method string, params json.RawMessa
 	return nil, &sdk.RequestError{Code: codeNoMethod, Message: fmt.Sprintf("this client has no method %.80q", method)}
 }
 
-// handle decodes the parameters of a request and returns the answer of f.
+// handle decodes the parameters of a request, calls f and returns its result as the
+// answer.
 func handle[T any](params json.RawMessage, f func(T) (any, error)) (any, *sdk.RequestError) {
 	var q T
 	if err := json.Unmarshal(params, &q); err != nil {
@@ -96,8 +97,8 @@ func badParams(err error) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeBadParams, Message: "the parameters cannot be read: " + err.Error()}
 }
 
-// serving returns the turn that a request of the agent belongs to, or nil. If it
-// returns a turn, the caller must call requests.Done.
+// serving returns the turn to which a request of the agent belongs, or nil. If serving
+// returns a turn, the caller must call its requests.Done.
 func (c *Client) serving(p *process, session string) *turn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,12 +114,13 @@ func (c *Client) serving(p *process, session string) *turn {
 	return s.turn
 }
 
-// cancelled is the answer to a question of a turn that must stop.
+// cancelled returns the answer to a question in a turn that must stop.
 func cancelled() sdk.RequestPermissionResponse {
 	return sdk.RequestPermissionResponse{Outcome: sdk.NewRequestPermissionOutcomeCancelled()}
 }
 
-// permission answers a question of the agent.
+// permission answers a permission request. left means that a part of the request could
+// not be read.
 func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool) sdk.RequestPermissionResponse {
 	q, unclear, out := c.question(t, req, left)
 	t.report(out...)
@@ -142,7 +144,7 @@ func (c *Client) permission(t *turn, req sdk.RequestPermissionRequest, left bool
 	return resp
 }
 
-// refuse records that something was refused.
+// refuse records that a request of the agent was refused.
 func (c *Client) refuse(t *turn, what string) {
 	c.mu.Lock()
 	t.refused = what
@@ -150,8 +152,9 @@ func (c *Client) refuse(t *turn, what string) {
 	c.cfg.Logger.Info("acp: the agent was refused something", "session", t.s.id, "task", t.prompt.Task)
 }
 
-// question returns the agent's question. The question is also news about its tool
-// call, and the call often knows what the question leaves out.
+// question returns the agent's question, completed with the earlier news about its tool
+// call. The question is also applied as news about the call. unclear means that some paths
+// or inputs of the call are unknown.
 func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) (q PermissionRequest, unclear bool, out []report) {
 	x := req.ToolCall
 	n := callNews{
@@ -162,7 +165,7 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 	defer c.mu.Unlock()
 	known := t.calls[short(n.id)]
 	if known != nil && !known.tool.State.InFlight() {
-		known, n.begins = nil, true // no question is about an ended call, so this is a new one
+		known, n.begins = nil, true // a question is never about an ended call, so the call is new
 	}
 	if known != nil {
 		n.paths = append(n.paths, known.paths...)
@@ -176,8 +179,8 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 		Session: t.s.id, Task: t.prompt.Task, Agent: t.prompt.Agent, Directory: t.s.dir,
 		ToolCall: n.id, Kind: string(value(x.Kind)), Title: value(x.Title), Input: n.input, Paths: n.paths,
 	}
-	// A known call keeps its own title, because that of the question may name only a
-	// part of the call, such as a directory.
+	// A known call keeps its own title, because the question's title may name only a part
+	// of the call, such as a directory.
 	if known == nil {
 		n.title, n.kind = q.Title, q.Kind
 	}
@@ -192,9 +195,9 @@ func (c *Client) question(t *turn, req sdk.RequestPermissionRequest, left bool) 
 	return q, known.unclear, out
 }
 
-// subject returns what the rules are matched against. For tools that run commands or
-// work on files it reads the input and never the title, which is for people and may
-// come from a model.
+// subject returns the access and the texts that the rules are matched against. For tools
+// that run commands or work on files, the texts come from the input. They never come from
+// the title, which is meant for people and may be written by a model.
 func (q *PermissionRequest) subject(unclear bool) subject {
 	s := subject{access: accessOf(q.Name, q.Kind), dir: q.Directory, real: realPath(q.Directory)}
 	commands, readable := commandsIn(q.Input)
@@ -203,7 +206,7 @@ func (q *PermissionRequest) subject(unclear bool) subject {
 		s.access.Maybe = append(slices.Clone(s.access.Maybe), permission.Bash)
 	}
 	switch {
-	case unclear || (shell || len(commands) > 0) && !readable: // unknown, so texts stays empty
+	case unclear || (shell || len(commands) > 0) && !readable: // texts stays empty, which means unknown
 	case shell || len(q.Paths) == 0 && len(commands) > 0:
 		s.command = true
 		for _, c := range commands {
@@ -218,7 +221,7 @@ func (q *PermissionRequest) subject(unclear bool) subject {
 		}
 	case s.is(permission.Web):
 		s.texts = addressesIn(q.Input)
-	case !s.is(permission.Read, permission.Edit): // the title of a file tool need not name the files
+	case !s.is(permission.Read, permission.Edit): // a file tool's title need not name the files
 		s.texts = []string{q.Title}
 	}
 	return s
@@ -235,7 +238,8 @@ func addressesIn(input any) (list []string) {
 	return list
 }
 
-// decide answers a question: the rules of the session decide first, then the host.
+// decide answers a question. The rules of the session decide first, then the host's
+// Config.Permit.
 func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAnswer {
 	switch ruling(t.prompt.Permissions, q.subject(unclear)) {
 	case bgagent.PermissionAllow:
@@ -257,12 +261,13 @@ func (c *Client) decide(t *turn, q PermissionRequest, unclear bool) PermissionAn
 	return answer
 }
 
-// asks reports that the turn waits for the host's answer to a question, until the
-// returned function is called. If there are several questions, the oldest is shown.
+// asks reports that the turn waits for the host's answer to a question. The caller must
+// call the returned function after the answer. If there are several questions, the oldest
+// one is reported.
 func (t *turn) asks(text string) (answered func()) {
 	question := &text
 	change := func(f func()) {
-		t.report(func(r *bgagent.Reporter) { // report holds the lock that guards the questions
+		t.report(func(r *bgagent.Reporter) { // t.report holds the lock that guards the questions
 			f()
 			first := ""
 			if len(t.questions) > 0 {
@@ -280,8 +285,8 @@ func (t *turn) asks(text string) (answered func()) {
 	}
 }
 
-// await calls a function of the host. The function may panic, end its goroutine, or
-// not return although ctx has ended; none of that holds up the turn.
+// await calls a function of the host. It returns an error if the function panics, ends its
+// goroutine, or has not returned when ctx ends.
 func await[T any](ctx context.Context, f func() T) (T, error) {
 	type outcome struct {
 		v   T
@@ -308,7 +313,7 @@ func await[T any](ctx context.Context, f func() T) (T, error) {
 	}
 }
 
-// option returns the id of the option that means the answer.
+// option returns the id of the option that corresponds to the answer.
 func option(list []sdk.PermissionOption, a PermissionAnswer) (sdk.PermissionOptionId, bool) {
 	kinds := []sdk.PermissionOptionKind{sdk.PermissionOptionKindRejectOnce, sdk.PermissionOptionKindRejectAlways}
 	switch {

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	keptStderr  = 8 << 10 // bytes
-	shownStderr = 1 << 10 // bytes of it in an error
+	keptStderr  = 8 << 10 // bytes of stderr that are kept
+	shownStderr = 1 << 10 // bytes of stderr in an error
 )
 
 // running is a program that has been started.
@@ -25,12 +25,12 @@ type running struct {
 	in     io.WriteCloser
 	out    io.ReadCloser
 	stderr *tail
-	pid    int // of the program itself
+	pid    int // process id of the program
 	marks  procs.Marks
-	exited <-chan struct{}           // closed when it and everything that it started have ended
-	how    func() string             // says how it ended; valid after exited
-	stop   func(grace time.Duration) // ends it politely, then by force; returns when no process of it runs
-	rest   func()                    // called last: ends the reading of stderr
+	exited <-chan struct{}           // closed when the program and everything that it started have ended
+	how    func() string             // says how the program ended; valid once exited is closed
+	stop   func(grace time.Duration) // asks the program to end, then ends it by force; returns once exited is closed
+	rest   func()                    // ends the reading of stderr; called last
 }
 
 // spawn starts the agent's program.
@@ -60,8 +60,8 @@ func (c *Client) spawn() (_ *running, err error) {
 	}
 	ch, err := startChild(procs.Spec{
 		Command: c.cfg.Command, Dir: c.cfg.Dir, Env: c.env, Stdin: inR, Stdout: outW, Stderr: errW,
-		// One process has sessions of many depths. It counts as one level below its
-		// host, so that no chain of agents is endless.
+		// One process has sessions of many depths. The process counts as one level below
+		// its host, so that a chain of agents that start hosts has an end.
 		Marks: procs.NewMarks(1, c.cfg.Instance),
 	})
 	if err != nil {
@@ -84,10 +84,10 @@ func (c *Client) spawn() (_ *running, err error) {
 	return &running{in: inW, out: outR, stderr: t, pid: ch.PID(), marks: ch.marks, exited: ch.ended, how: ch.how, stop: ch.stop, rest: rest}, nil
 }
 
-// printer passes on to the host what a program writes to standard error.
+// printer passes the standard error of a program on to Config.Printed.
 type printer struct {
 	c  *Client
-	in io.Writer // input of the program, which identifies it
+	in io.Writer // input of the program; identifies the program
 }
 
 // Write implements [io.Writer]. It never fails.
@@ -118,21 +118,22 @@ type process struct {
 
 	ending  chan struct{} // closed by end
 	endOnce sync.Once
-	reason  error         // argument of end
-	dead    chan struct{} // closed when nothing of the process is left
-	why     error         // set before dead is closed: why it ended
+	reason  error         // reason that end was called with; set before ending is closed
+	dead    chan struct{} // closed when the process and everything that it started have ended
+	why     error         // reason why the process ended; set before dead is closed
 
-	// Guarded by Client.mu. A process that does not stop one of its turns is
-	// retired: it gets no new turns, and is ended once only such turns are left.
+	// Client.mu guards the fields below. A process is retired if one of its turns does not
+	// stop. A retired process gets no new turns, and is ended once it has no turns except
+	// those that do not stop.
 	turns   map[*turn]struct{}
 	stuck   int // number of turns that do not stop
 	retired bool
 }
 
-// errSlowStart ends the context of a start that takes too long.
+// errSlowStart is the cause that ends the context of a start that takes too long.
 var errSlowStart = errors.New("it took too long")
 
-// startProcess starts the program and makes the protocol's handshake.
+// startProcess starts the program and does the protocol's handshake.
 func (c *Client) startProcess(ctx context.Context) (*process, error) {
 	run, err := c.launch()
 	if err != nil {
@@ -156,8 +157,8 @@ func (c *Client) startProcess(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// end asks supervise to end the process and returns at once. Only the first reason
-// counts.
+// end asks supervise to end the process, and returns at once. If end is called again, the
+// first reason stays.
 func (p *process) end(reason error) {
 	p.endOnce.Do(func() {
 		p.reason = reason
@@ -175,11 +176,12 @@ func (p *process) isEnding() bool {
 	}
 }
 
-// usable reports whether the process is not being ended and its connection works.
+// usable reports whether the connection works and the process is not being ended.
 func (p *process) usable() bool { return !p.isEnding() && p.conn.ended() == nil }
 
-// supervise runs the connection, and ends the process when it must end. It returns
-// when nothing of the process is left.
+// supervise runs the connection. When end is called, the program exits or the connection
+// ends, supervise ends the process. It returns when the process and everything that it
+// started have ended.
 func (p *process) supervise() {
 	served := make(chan struct{})
 	go func() {
@@ -191,8 +193,8 @@ func (p *process) supervise() {
 	case <-p.run.exited:
 	case <-p.conn.ctx.Done():
 		if errors.Is(p.conn.ended(), errOutputEnded) {
-			// The output often ends just before the program does. The user wants to
-			// know how the program ended.
+			// The output often ends just before the program exits. Waiting for the exit
+			// lets the error say how the program ended.
 			within(drainTime, p.run.exited)
 		}
 	}
@@ -215,9 +217,9 @@ func within(d time.Duration, done <-chan struct{}) {
 	}
 }
 
-// gone removes the process from the client.
+// gone removes the ended process from the client.
 func (p *process) gone() {
-	p.end(nil) // nobody else gives a reason from here on
+	p.end(nil) // later calls of end cannot change the reason
 	p.why = p.cause()
 	c := p.c
 	c.mu.Lock()
@@ -237,7 +239,7 @@ func (p *process) gone() {
 	}
 }
 
-// cause says why the process has ended.
+// cause returns the reason why the process has ended.
 func (p *process) cause() error {
 	if p.reason != nil {
 		return p.reason
@@ -246,13 +248,13 @@ func (p *process) cause() error {
 		return p.withStderr(err)
 	}
 	err := fmt.Errorf("it ended (%s)", p.run.how())
-	if noise := p.conn.noise(); noise.Any() { // some programs print their errors to stdout
+	if noise := p.conn.noise(); noise.Any() { // some programs write their errors to stdout
 		err = fmt.Errorf("%w; %s", err, noise)
 	}
 	return p.withStderr(err)
 }
 
-// withStderr adds the end of the agent's stderr to the error.
+// withStderr adds the end of the agent's stderr, if any, to the error.
 func (p *process) withStderr(err error) error {
 	if s := p.run.stderr.lastLines(shownStderr); s != "" {
 		return fmt.Errorf("%w; the end of its stderr: %s", err, s)
@@ -330,11 +332,11 @@ func during(request string, err error) error {
 }
 
 // failed explains the error of a request that starts the agent or sets up a session. If
-// the process has ended meanwhile, it returns the reason for that.
+// the process has ended meanwhile, failed returns the reason why it ended.
 func (p *process) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errClosed):
-		return errClosed // other errors only follow from it
+		return errClosed // any other error is a consequence of Close
 	case p.conn.ended() != nil && ctx.Err() == nil:
 		<-p.dead
 		return p.why

@@ -66,7 +66,7 @@ func TestASessionContinuesInAnotherProcess(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, after.Messages, 2, "a replayed conversation is not added to the one seen live")
 
-	// A new run of the host knows only the id.
+	// After a restart, the host knows only the id of the session.
 	next := open(t, cfg)
 	require.Equal(t, "say hello", prompt(t, next, id, "recall").Text)
 	page, err := next.Messages(t.Context(), id, "", 0)
@@ -121,7 +121,7 @@ func TestNothingOfAnAgentIsLeft(t *testing.T) {
 		if end == "closed" {
 			require.NoError(t, c.Close())
 		}
-		// They have been killed, which may take the system a moment.
+		// Both processes have been killed, but a killed process may need a moment to end.
 		require.Eventually(t, func() bool { return !alive(t, pid) && !alive(t, agent) }, 5*time.Second, time.Millisecond, "the agent or its child is alive after: %s", end)
 	}
 }
@@ -200,7 +200,7 @@ func TestTooMuchUnreadInputEndsTheAgent(t *testing.T) {
 	<-plugged.said
 	text := strings.Repeat("x", maxUnsent/3)
 	var turns []*live
-	for range 5 { // each in another session, unknown to the agent
+	for range 5 { // each turn is in another session, which the agent does not know
 		c.mu.Lock()
 		name := fmt.Sprintf("s%d", len(c.sessions))
 		c.sessions[name] = &session{id: name, dir: c.cfg.Dir, proc: c.proc, conv: conversation{max: 100}}
@@ -224,7 +224,7 @@ func TestAForgottenSessionIsClosedInTheAgent(t *testing.T) {
 	c.ForgetSession(id)
 	c.ForgetSession(id)
 	c.ForgetSession("nobody")
-	c.ForgetSession(busy) // a turn runs in it
+	c.ForgetSession(busy) // has no effect, because a turn runs in the session
 	_, err := c.FindSession(t.Context(), id)
 	require.ErrorIs(t, err, bgagent.ErrNoSession)
 	_, err = c.FindSession(t.Context(), busy)

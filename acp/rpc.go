@@ -14,43 +14,49 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// The messages are the SDK's, but the connection is not. The SDK's connection has
-// four faults. Its writes have no time limit, so an agent that does not read its input
-// hangs the caller. It ends when 1024 notifications are queued, which can happen while
-// a long conversation is replayed. It may lose an answer that comes just before the
-// agent ends. It refuses to write an empty file.
+// This package uses the message types of the SDK, but a connection of its own. The SDK's
+// connection has four faults:
+//
+//   - Its writes have no time limit, so an agent that does not read its input blocks the
+//     caller.
+//   - It ends when 1024 notifications are queued. The replay of a long conversation can
+//     queue that many.
+//   - It may lose an answer that comes just before the agent ends.
+//   - It refuses to write an empty file.
 
 const (
-	maxLine     = 32 << 20  // bytes of one message; a longer one ends the agent
-	maxUnsent   = 32 << 20  // bytes that wait for the agent to read them
-	maxGarbage  = 256 << 10 // bytes that are no messages, before the agent's first answer
-	maxInbound  = 256       // requests of the agent that are answered at a time
-	shownOfLine = 200       // bytes of a line that an error shows
+	maxLine     = 32 << 20  // bytes of one message; a longer message ends the connection
+	maxUnsent   = 32 << 20  // bytes that may wait for the agent to read them
+	maxGarbage  = 256 << 10 // bytes of other text that the agent may print before its first message
+	maxInbound  = 256       // requests of the agent that are answered concurrently
+	shownOfLine = 200       // bytes of a line that are shown in an error
 
-	shownOfError = 2000 // bytes that are kept of an error's text
+	shownOfError = 2000 // bytes of an error's text that are kept
 )
 
 // Errors in JSON-RPC answers to the agent.
 const (
 	codeNoMethod  = -32601
 	codeBadParams = -32602
-	codeNotFound  = -32002 // defined by this protocol; agents also look for "Resource not found" in the text
-	codeRefused   = -32603 // an internal error: the protocol has no code for a refusal
+	codeNotFound  = -32002 // from the protocol; agents also search the text for "Resource not found"
+	codeRefused   = -32603 // "internal error", because the protocol has no code for a refusal
 )
 
 // handlers are the functions that a connection calls.
 type handlers struct {
-	// request answers a request of the agent. Each call has a goroutine of its own.
-	// ctx ends with the connection.
+	// request answers a request of the agent. Each call runs in its own goroutine. ctx
+	// ends with the connection.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
-	// notify gets the notifications in order, each before any answer that was written
-	// after it. It must not block, because nothing is read meanwhile.
+	// notify is called for each notification of the agent. Notifications and answers are
+	// handled in the order in which the agent wrote them. notify must not block, because
+	// nothing is read meanwhile.
 	notify func(method string, params json.RawMessage)
-	// noise gets text that is no message. It must not block or keep the text. May be
-	// nil.
+	// noise is called for text that is no message. It must not block or keep the text.
+	// It may be nil.
 	noise func(text []byte)
-	// told returns the text that the agent was told. If the agent prints it again,
-	// that is no message. May be nil.
+	// told returns the prompts that the agent has got. If the agent repeats a message
+	// from this text within other text, the repetition does not count as a message. told
+	// may be nil.
 	told func() string
 }
 
@@ -62,24 +68,24 @@ type conn struct {
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
-	done   chan struct{} // closed when nothing will be read any more
+	done   chan struct{} // closed when reading has ended
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
 	next    int64
 	pending map[int64]waiting
 	inbound int
-	err     error           // why the connection ended
-	garbage jsonlines.Noise // text that was no message
+	err     error           // reason why the connection ended; nil while it works
+	garbage jsonlines.Noise // text from the agent that was no message
 }
 
 // waiting is a request that has no answer yet.
 type waiting struct {
 	answer chan<- received
-	seen   func(received) // called with the answer before anything after it is read; may be nil
+	seen   func(received) // called with the answer before the next message is read; may be nil
 }
 
-// newConn returns a connection that writes to w. The caller must run serve.
+// newConn returns a connection that writes to w. The caller must call serve once.
 func newConn(w io.WriteCloser, h handlers) *conn {
 	c := &conn{h: h, done: make(chan struct{}), pending: map[int64]waiting{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -87,16 +93,16 @@ func newConn(w io.WriteCloser, h handlers) *conn {
 	return c
 }
 
-// call makes a request, waits for its answer and decodes it into result. The error is
-// a *sdk.RequestError if the agent answered with one, or the context's if that ended
-// first. Any other error says why the connection ended, or why the request or the
-// answer cannot be encoded or read.
+// call makes a request, waits for its answer and decodes the answer into result. If the
+// agent answers with an error, the error is a *sdk.RequestError. If ctx ends first, the
+// error is the cause of ctx. Any other error says why the connection ended, or why the
+// request cannot be encoded or the answer cannot be read.
 func (c *conn) call(ctx context.Context, method string, params, result any) error {
 	return c.callSeen(ctx, method, params, result, nil)
 }
 
-// callSeen is call with a function that gets the answer before anything after it is
-// read. The function must not block.
+// callSeen is like call. In addition, it calls seen with the answer before the next
+// message is read. The function must not block.
 func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
@@ -136,7 +142,7 @@ func (c *conn) wait(ctx context.Context, answer <-chan received) (received, erro
 		return received{}, context.Cause(ctx)
 	case <-c.done:
 	}
-	select { // this answer may have been the last message read
+	select { // the answer may be the last message that was read
 	case m := <-answer:
 		return m, nil
 	default:
@@ -144,7 +150,7 @@ func (c *conn) wait(ctx context.Context, answer <-chan received) (received, erro
 	}
 }
 
-// notify sends a notification.
+// notify sends a notification to the agent.
 func (c *conn) notify(method string, params any) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
@@ -166,7 +172,7 @@ func (c *conn) send(m message) error {
 	return nil
 }
 
-// fail ends the connection. The first reason stays.
+// fail ends the connection. If fail is called again, the first reason stays.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	if c.err == nil {
@@ -176,26 +182,26 @@ func (c *conn) fail(err error) {
 	c.cancel()
 }
 
-// ended returns why the connection has ended, or nil while it works.
+// ended returns the reason why the connection has ended, or nil while it works.
 func (c *conn) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// noise returns the text that was no message.
+// noise returns the text from the agent that was no message.
 func (c *conn) noise() jsonlines.Noise {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.garbage
 }
 
-// errOutputEnded ends the connection of an agent that has closed its output, most
-// often because it has exited.
+// errOutputEnded is the reason for the end of a connection if the agent has closed its
+// output. Most often it has exited.
 var errOutputEnded = errors.New("it closed its output")
 
-// serve reads until the agent's output ends or breaks the rules. It returns when all
-// goroutines that it has started have ended. It is called once.
+// serve reads messages until the agent's output ends, breaks a limit, or the connection
+// ends. It returns when all goroutines that it has started have ended.
 func (c *conn) serve(r io.Reader) {
 	in := jsonlines.NewReader(&bounded{r: r}, jsonlines.Config{
 		MaxLine: maxLine + 1<<20, MaxNoise: maxGarbage, Skipped: c.skipped, Told: c.h.told,
@@ -206,7 +212,7 @@ func (c *conn) serve(r io.Reader) {
 			switch {
 			case errors.Is(err, io.EOF):
 				err = errOutputEnded
-			case errors.Is(err, jsonlines.ErrNoise): // a program that prints nothing else is no agent
+			case errors.Is(err, jsonlines.ErrNoise): // the program is no agent
 				err = fmt.Errorf("it prints something other than JSON-RPC, which begins with %q", c.noise().First)
 			}
 			c.fail(err)
@@ -226,7 +232,7 @@ func (c *conn) serve(r io.Reader) {
 	c.wg.Wait()
 }
 
-// skipped handles text that is no message. Some programs log to their output.
+// skipped handles text that is no JSON object. Some programs write logs to their output.
 func (c *conn) skipped(text []byte) {
 	if text = bytes.TrimSpace(text); len(text) == 0 {
 		return
@@ -238,7 +244,7 @@ func (c *conn) skipped(text []byte) {
 	c.hear(text)
 }
 
-// hear counts text that was no message, and passes it on.
+// hear counts text that is no message, and passes it on to the noise handler.
 func (c *conn) hear(text []byte) {
 	c.mu.Lock()
 	c.garbage.Add(text)
@@ -248,13 +254,14 @@ func (c *conn) hear(text []byte) {
 	}
 }
 
-// take passes one message to the request or handler that it belongs to.
+// take passes an answer to the request that waits for it, and any other message to its
+// handler.
 func (c *conn) take(m received) {
 	switch {
 	case m.method == "":
 		id, ok := m.request()
 		if !ok {
-			return // an answer to no request of this client
+			return // the id belongs to no request of this client
 		}
 		c.mu.Lock()
 		w, asked := c.pending[id]
@@ -300,12 +307,12 @@ func (c *conn) answer(m received) {
 	_ = c.send(reply) // if this fails, the connection has ended
 }
 
-// refusal is an error answer that says why a request is refused.
+// refusal returns an error answer that says why a request is refused.
 func refusal(why string) *sdk.RequestError {
 	return &sdk.RequestError{Code: codeRefused, Message: why}
 }
 
-// bounded is a reader that fails when a line does not end.
+// bounded is a reader that fails if a line is longer than maxLine.
 type bounded struct {
 	r     io.Reader
 	line  int    // bytes of the line so far

@@ -18,12 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// discard is the input of an agent that reads everything.
+// discard is the input of an agent that reads all of its input.
 type discard struct{ io.Writer }
 
 func (discard) Close() error { return nil }
 
-// told is the input of an agent. It signals every line that is written.
+// told is the input of an agent. It sends a signal for every line that is written.
 type told chan struct{}
 
 func (t told) Write(p []byte) (int, error) { t <- struct{}{}; return len(p), nil }
@@ -40,7 +40,7 @@ func TestAnAnswerJustBeforeTheEndCounts(t *testing.T) {
 	require.NoError(t, <-asked)
 	require.Equal(t, "yes", got)
 	require.ErrorIs(t, c.call(context.Background(), "ask", nil, &got), errOutputEnded)
-	for range 100 { // the answer and the end are there at the same time
+	for range 100 { // the answer is available, and the connection has ended
 		answer := make(chan received, 1)
 		answer <- received{}
 		_, err := c.wait(context.Background(), answer)
@@ -73,7 +73,7 @@ func TestAnUnreadableAnswerIsAnError(t *testing.T) {
 		go c.serve(r)
 		_, err := io.WriteString(w, "{broken\n{\"id\":NaN}\n"+line+"\n")
 		require.NoError(t, err)
-		if err = <-asked; want == "" { // the connection is still open
+		if err = <-asked; want == "" { // the answer is valid
 			require.NoError(t, err, line)
 			require.Equal(t, "yes", got)
 		} else {
@@ -136,8 +136,8 @@ func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
 	})
 }
 
-// notified returns the notifications that a client reads from the output of an agent,
-// each as its method and parameters, and the first noise.
+// notified returns the notifications that a client reads from the output of an agent. Each
+// is given by its method and parameters. noise is the first text that is no message.
 func notified(t *testing.T, printed string) (list []string, noise string, err error) {
 	t.Helper()
 	c := newConn(closer{io.Discard}, handlers{notify: func(method string, params json.RawMessage) {
@@ -192,7 +192,7 @@ func TestErrorsOfAgentsAreReadable(t *testing.T) {
 	}
 }
 
-// FuzzServe makes an agent write anything. Nothing may panic or hang.
+// FuzzServe lets an agent write arbitrary output. The client must neither panic nor hang.
 func FuzzServe(f *testing.F) {
 	for _, s := range []string{
 		`{"jsonrpc":"2.0","id":1,"result":{}}`, `{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x"}}`,

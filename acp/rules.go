@@ -11,22 +11,22 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// keeps declares how agents are held to rules: by the questions that they ask.
+// keeps declares that rules are enforced when an agent asks for permission.
 var keeps = permission.All("the agent", permission.Asked)
 
-// subject is what rules are matched against.
+// subject is the part of a tool call that rules are matched against.
 type subject struct {
 	access  permission.Access
-	texts   []string // absolute paths, commands, addresses or a title; none if they are unknown
-	wholes  []string // the commands with their shells; only for rules that forbid
-	command bool     // texts are commands
+	texts   []string // absolute paths, commands, addresses or a title; empty if they are unknown
+	wholes  []string // commands in texts with the shells that run them; used only by rules that forbid
+	command bool     // whether texts are commands
 	dir     string   // directory of the session
-	real    string   // the same with links resolved
+	real    string   // directory of the session with links resolved
 }
 
-// accessOf returns the access of a tool call, by the name and the kind of the tool. The
-// name may be a title that a model has written. So a name in the vocabulary can narrow
-// a kind down, but never replaces one.
+// accessOf returns the access of a tool call. It uses the name and the kind of the tool. A
+// known name can only narrow the kind down or add a second kind. It never replaces the
+// kind, because the name may be a title that a model has written.
 func accessOf(name, kind string) permission.Access {
 	a := permission.Access{Names: []string{name}}
 	if kind != name {
@@ -38,7 +38,7 @@ func accessOf(name, kind string) permission.Access {
 	switch {
 	case known && (is == "" || is.Covers(own)):
 		a.Kinds = []permission.Kind{own}
-		if own == is && own != permission.Read { // a word such as web does not say which part of it
+		if own == is && own != permission.Read { // a name such as web does not say which of its parts the tool uses
 			a.Maybe = maybe
 		}
 	case is != "":
@@ -50,8 +50,8 @@ func accessOf(name, kind string) permission.Access {
 	return a
 }
 
-// kindsOf returns the kind of access for a kind of the protocol, and the more exact
-// kinds that it may be.
+// kindsOf returns the kind of access for a kind of tool in the protocol. maybe are the more
+// exact kinds that the access may have.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {
 	case sdk.ToolKindRead:
@@ -65,8 +65,8 @@ func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	return is, nil
 }
 
-// ruling returns the decision of the rules. The last rule that matches a text decides
-// about it. The subject is denied if one text is denied, and allowed only if all are
+// ruling returns the decision of the rules. For each text, the last rule that matches it
+// decides. The subject is denied if one text is denied, and allowed only if all texts are
 // allowed. If the texts are unknown, rulingOnAll decides.
 func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
 	rules = slices.DeleteFunc(slices.Clone(rules), func(r bgagent.Permission) bool { return !s.access.Named(r) })
@@ -95,8 +95,8 @@ func ruling(rules []bgagent.Permission, s subject) bgagent.PermissionAction {
 	return all
 }
 
-// rulingOnAll returns the decision about a call with unknown texts. If the call would
-// be allowed, a later rule that forbids some texts turns that into a question.
+// rulingOnAll returns the decision about a call with unknown texts. If a rule allows the
+// call and a later rule forbids some texts, the decision is to ask.
 func rulingOnAll(rules []bgagent.Permission) bgagent.PermissionAction {
 	action := bgagent.PermissionAsk
 	for _, r := range rules {
@@ -110,16 +110,16 @@ func rulingOnAll(rules []bgagent.Permission) bgagent.PermissionAction {
 	return action
 }
 
-// is reports whether the access is one of the kinds, or part of one.
+// is reports whether the access has one of the kinds, or a part of one of them.
 func (s *subject) is(kinds ...permission.Kind) bool {
 	return slices.ContainsFunc(s.access.Kinds, func(k permission.Kind) bool {
 		return slices.ContainsFunc(kinds, func(x permission.Kind) bool { return x.Covers(k) })
 	})
 }
 
-// matches reports whether the rule matches the text. A text may hold several commands,
-// and a pattern may match only one of them. So a rule with a pattern never allows such
-// a text, and forbids all of it if it matches one command.
+// matches reports whether the rule matches the text. A text may contain several commands.
+// A rule with a pattern never allows such a text. It forbids the whole text if the pattern
+// matches one of the commands.
 func (s *subject) matches(r bgagent.Permission, text string) bool {
 	switch {
 	case permission.ForAll(r):
@@ -133,14 +133,14 @@ func (s *subject) matches(r bgagent.Permission, text string) bool {
 }
 
 // matchesPath reports whether the pattern of a rule matches the text. A path is also
-// matched relative to the directory. Paths and rules may contain links. A rule that
-// forbids matches if either the given or the real path does; a rule that allows must
-// match the real path.
+// matched relative to the directory. Paths and patterns may contain links. A rule that
+// forbids must match the given path or the real path. A rule that allows must match the
+// real path.
 func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	if !filepath.IsAbs(text) {
 		return permission.Matches(r.Pattern, text)
 	}
-	told := filepath.Clean(text) // so that .. cannot get past a rule
+	told := filepath.Clean(text) // without this, a path with .. could evade a rule
 	actual := realPath(text)
 	if permission.Allows(r) {
 		return s.covers(r.Pattern, actual)
@@ -148,11 +148,11 @@ func (s *subject) matchesPath(r bgagent.Permission, text string) bool {
 	return s.covers(r.Pattern, told) || s.covers(r.Pattern, actual) || s.within(r.Pattern, told) || s.within(r.Pattern, actual)
 }
 
-// covers reports whether the pattern, in one of the forms in which paths are
-// written, matches the absolute path.
+// covers reports whether the pattern matches the absolute path, or matches it relative to
+// the session's directory. It also tries the pattern cleaned and with its links resolved.
 func (s *subject) covers(pattern, path string) bool {
 	forms := []string{pattern, cleanPattern(pattern)}
-	if strings.HasSuffix(pattern, "/") { // what is in the folder
+	if strings.HasSuffix(pattern, "/") { // the pattern stands for everything in the folder
 		forms = append(forms, cleanPattern(pattern)+"/*")
 	}
 	if last := forms[len(forms)-1]; filepath.IsAbs(last) {
@@ -163,8 +163,8 @@ func (s *subject) covers(pattern, path string) bool {
 	})
 }
 
-// within reports whether the pattern matches a folder that the path is in: one
-// below the session's directory, or any when the pattern begins at the root.
+// within reports whether the pattern matches a folder that contains the path. Only folders
+// below the session's directory count, unless the pattern is absolute.
 func (s *subject) within(pattern, path string) bool {
 	anywhere := filepath.IsAbs(cleanPattern(pattern))
 	below := func(path, dir string) bool {
@@ -181,8 +181,8 @@ func (s *subject) within(pattern, path string) bool {
 	return false
 }
 
-// cleanPattern returns the pattern as paths are written once they are cleaned:
-// without ./ and //, and with the user's home for ~.
+// cleanPattern returns the pattern in the form of cleaned paths: without ./ and //, and
+// with the user's home directory instead of ~.
 func cleanPattern(pattern string) string {
 	if rest, ok := strings.CutPrefix(pattern, "~"); ok && (rest == "" || rest[0] == '/') {
 		if home, err := os.UserHomeDir(); err == nil {
@@ -192,8 +192,8 @@ func cleanPattern(pattern string) string {
 	return filepath.Clean(pattern)
 }
 
-// matchesBelow reports whether the path is below the directory and the pattern matches
-// it relative to that.
+// matchesBelow reports whether the path is in the directory and the pattern matches the
+// path relative to the directory.
 func matchesBelow(pattern, path, dir string) bool {
 	if dir == "" {
 		return false
@@ -202,8 +202,8 @@ func matchesBelow(pattern, path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) && permission.Matches(pattern, rel)
 }
 
-// realPath returns the path with its links resolved. The end of the path need not
-// exist. Parts that cannot be read stay as they are.
+// realPath returns the path with its links resolved. The file need not exist. Parts of the
+// path that cannot be read stay unchanged.
 func realPath(path string) string {
 	const sep = string(filepath.Separator)
 	volume := filepath.VolumeName(path)
@@ -233,11 +233,11 @@ func realPath(path string) string {
 	return done
 }
 
-// maxLinks bounds the steps along a path, because its links may form a cycle.
+// maxLinks bounds the steps of realPath along a path, because links may form a cycle.
 const maxLinks = 1000
 
-// realPattern returns the pattern with the links resolved in the folders before its
-// first wildcard.
+// realPattern returns the pattern with links resolved in the folders before the first
+// wildcard.
 func realPattern(pattern string) string {
 	i := strings.IndexAny(pattern, "*?[")
 	if i < 0 {

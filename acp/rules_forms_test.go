@@ -31,14 +31,14 @@ func TestAPathIsDeniedHoweverTheRuleWritesIt(t *testing.T) {
 		rules := []bgagent.Permission{on("*", "*", bgagent.PermissionAllow), on("edit", pattern, bgagent.PermissionDeny)}
 		require.Equal(t, bgagent.PermissionDeny, ruling(rules, about(filepath.Join(home, ".ssh", "id"))), pattern)
 	}
-	// A folder above the session's is named by its whole path alone.
+	// A pattern matches a folder above the session's directory only if it is absolute.
 	rules := []bgagent.Permission{on("*", "*", bgagent.PermissionAllow), on("edit", filepath.Base(dir), bgagent.PermissionDeny)}
 	require.Equal(t, bgagent.PermissionAllow, ruling(rules, about(notes)))
 	rules[1].Pattern = dir
 	require.Equal(t, bgagent.PermissionDeny, ruling(rules, about(notes)))
 	for pattern, want := range map[string]bgagent.PermissionAction{
 		"./secrets/*": bgagent.PermissionAllow, "secrets/": bgagent.PermissionAllow,
-		"secrets": bgagent.PermissionDeny, // the folder alone: who allows says what is in it
+		"secrets": bgagent.PermissionDeny, // a pattern that allows a folder does not allow its content
 	} {
 		rules := []bgagent.Permission{on("*", "*", bgagent.PermissionDeny), on("edit", pattern, bgagent.PermissionAllow)}
 		require.Equal(t, want, ruling(rules, about(key)), pattern)

@@ -15,7 +15,8 @@ func on(name, pattern string, a bgagent.PermissionAction) bgagent.Permission {
 	return bgagent.Permission{Name: name, Pattern: pattern, Action: a}
 }
 
-// about returns the subject for a tool with the names, which is used on the texts.
+// about returns the subject of a call of the tool with the texts. names are the name and the
+// kind of the tool.
 func about(names []string, texts ...string) subject {
 	return subject{access: accessOf(names[0], names[len(names)-1]), texts: texts, dir: "/w"}
 }
@@ -127,7 +128,7 @@ func TestAQuestionCoversEverythingReportedAboutTheCall(t *testing.T) {
 	for name, test := range map[string]struct {
 		told  sdk.ToolCallUpdate
 		asked sdk.ToolCallUpdate
-		want  string // reason of the refusal; empty if the call is allowed
+		want  string // reason for the refusal; empty if the call is allowed
 	}{
 		"locations told before": {told: sdk.ToolCallUpdate{Locations: []sdk.ToolCallLocation{secret}}, want: "a rule of the host denies it"},
 		"diff told before":      {told: sdk.ToolCallUpdate{Content: []sdk.ToolCallContent{diff}}, want: "a rule of the host denies it"},

@@ -22,35 +22,35 @@ type session struct {
 	dir    string // absolute
 	mcp    []sdk.McpServer
 
-	// Guarded by Client.mu.
-	proc    *process // the process that has it; nil if it must be loaded
-	lost    error    // why the process that had it ended
-	turn    *turn    // the current turn; nil if none runs
-	loading bool     // the agent is replaying the conversation
-	heard   int      // number of updates that came while loading
+	// Client.mu guards the fields below.
+	proc    *process // process that has the session; nil if the session must be loaded
+	lost    error    // reason why the last process of the session ended
+	turn    *turn    // current turn; nil if none runs
+	loading bool     // whether the agent is replaying the conversation
+	heard   int      // number of updates that came while the session was loading
 	opts    options
 	conv    conversation
-	made    time.Time
-	cost    float64 // of the session so far, in US dollars
-	system  string  // the system text that the agent was given last
+	made    time.Time // time of the creation; zero if this client has not created the session
+	cost    float64   // cost of the session so far, in US dollars
+	system  string    // last system text that the client has sent
 }
 
-// options are what can be chosen in a session.
+// options are the settings of a session that the client can choose.
 type options struct {
 	mode, model choice
 }
 
-// choice is one option, with the value that is set and those that are known.
+// choice is one option of a session with its values.
 type choice struct {
-	what    string // name of the option in messages
-	config  string // id of the configuration option; empty for agents that have none
-	own     string // the value that the agent itself had chosen
-	current string
-	known   []string
+	what    string   // name of the option in messages
+	config  string   // id of the configuration option; empty if the agent has none
+	own     string   // value that the agent itself has chosen
+	current string   // value that is set
+	known   []string // values that the agent offers
 }
 
-// CreateSession implements [bgagent.SessionClient]. If the agent does not run, it
-// starts the agent.
+// CreateSession implements [bgagent.SessionClient]. It starts the agent if the agent is
+// not running.
 func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (string, error) {
 	agent, err := c.agent(spec.Agent)
 	if err != nil {
@@ -88,8 +88,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session as an absolute path. The directory
-// must exist.
+// directory returns the directory of a session as an absolute path. If dir is empty, that
+// is Config.Dir. directory returns an error if the directory does not exist.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir
@@ -123,8 +123,8 @@ func (c *Client) add(s *session, p *process) error {
 	return nil
 }
 
-// attach returns a live process that has the session. If the process that had it has
-// ended, another one loads it.
+// attach returns a live process that has the session. If the previous process of the
+// session has ended or is retired, another process loads the session.
 func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 	if err := isDirectory(s.dir); err != nil {
 		return nil, fmt.Errorf("acp: session %q: %w", s.id, err)
@@ -137,7 +137,7 @@ func (c *Client) attach(ctx context.Context, s *session) (*process, error) {
 		if p.usable() {
 			return p, nil
 		}
-		select { // once it is dead, s.lost says how it ended and what it wrote last
+		select { // once the process is dead, s.lost says how it ended
 		case <-p.dead:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -169,7 +169,7 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	}
 	c.mu.Lock()
 	s.loading = true
-	s.conv.replay = s.conv.empty() // a conversation that was seen live is more complete than a replayed one
+	s.conv.replay = s.conv.empty() // a conversation that was seen live is more complete than a replay
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StartTimeout, errSlowStart)
 	defer cancel()
@@ -205,9 +205,9 @@ func (c *Client) load(ctx context.Context, p *process, s *session) error {
 	return nil
 }
 
-// awaitMinute waits until the clock minute of the session's creation is over, if the
-// agent is gemini. Its file names contain only the minute, and if it loads a session
-// within that minute, it empties the session.
+// awaitMinute waits until the clock minute of the session's creation is over, if the agent
+// is gemini. gemini empties a session that it loads within that minute, because the names
+// of its session files contain only the minute.
 func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	wait := time.Until(s.made.Truncate(time.Minute).Add(time.Minute))
 	if s.made.IsZero() || wait <= 0 || !strings.Contains(strings.ToLower(c.program()), "gemini") {
@@ -223,13 +223,13 @@ func (c *Client) awaitMinute(ctx context.Context, s *session) error {
 	}
 }
 
-// replayPause is how long a loaded session must be silent before its replay counts as
-// over.
+// replayPause is the time without updates after which the replay of a loaded session
+// counts as over.
 const replayPause = 200 * time.Millisecond
 
-// settleReplay waits until the agent has replayed the conversation. An agent should
-// have done so before its answer, but Gemini only begins then. A replay within a turn
-// would count as the answer of the turn.
+// settleReplay waits until the agent has replayed the conversation. Agents should end the
+// replay before they answer the request, but gemini begins only after its answer. A replay
+// within a turn would be taken for the answer of the turn.
 func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	pause := time.NewTicker(replayPause)
 	defer pause.Stop()
@@ -251,8 +251,8 @@ func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	}
 }
 
-// optionsOf returns the options of a session. Agents report them in one of two ways;
-// configuration options are the newer one and take precedence.
+// optionsOf returns the options of a session. Agents report them as configuration options,
+// or in the older way as modes and models. Configuration options take precedence.
 func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, models *sdk.SessionModelState) options {
 	o := options{mode: choice{what: "mode"}, model: choice{what: "model"}}
 	if modes != nil {
@@ -272,7 +272,7 @@ func optionsOf(config []sdk.SessionConfigOption, modes *sdk.SessionModeState, mo
 	return o
 }
 
-// configured applies configuration options.
+// configured applies the configuration options that the agent has reported.
 func (o *options) configured(config []sdk.SessionConfigOption) {
 	for _, opt := range config {
 		sel := opt.Select
@@ -304,11 +304,11 @@ func (o *options) configured(config []sdk.SessionConfigOption) {
 	}
 }
 
-// find returns the agent's own name for the wanted value. A wanted model may have a
-// provider in front that the agent leaves out.
+// find returns the agent's name for the wanted value. A wanted model may begin with a
+// provider that the agent's name leaves out.
 func (ch *choice) find(want string) (string, bool) {
-	// The current value need not be in the list: Gemini leaves out a model that its
-	// command line names.
+	// The current value need not be in the list. gemini's list does not contain the model
+	// that its command line names.
 	names := []string{want}
 	if _, bare, ok := strings.Cut(want, "/"); ok {
 		names = append(names, bare)
@@ -321,8 +321,8 @@ func (ch *choice) find(want string) (string, bool) {
 	return "", false
 }
 
-// choose sets the mode and the model of a session. If the agent offers no choice, it
-// changes nothing.
+// choose sets the mode and the model of a session. It leaves an option unchanged if the
+// agent offers no values for it.
 func (c *Client) choose(ctx context.Context, p *process, s *session, a Agent, model string, rules []bgagent.Permission) error {
 	c.mu.Lock()
 	mode, models := s.opts.mode, s.opts.model
@@ -384,7 +384,8 @@ func (c *Client) set(ctx context.Context, p *process, s *session, ch choice, val
 	return nil
 }
 
-// servers returns a list that is never null in JSON, as the protocol requires.
+// servers returns the list, or an empty list if it is nil. The protocol requires a list
+// that is not null.
 func servers(list []sdk.McpServer) []sdk.McpServer {
 	if list == nil {
 		return []sdk.McpServer{}
@@ -392,7 +393,7 @@ func servers(list []sdk.McpServer) []sdk.McpServer {
 	return list
 }
 
-// mcpServers returns the servers in the form of the protocol.
+// mcpServers converts the servers to the types of the protocol.
 func (p *process) mcpServers(list []MCPServer) ([]sdk.McpServer, error) {
 	var out []sdk.McpServer
 	for _, s := range list {

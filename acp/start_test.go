@@ -23,7 +23,7 @@ func startError(t *testing.T, cfg Config) string {
 	defer cancel()
 	_, err := c.CreateSession(ctx, bgagent.SessionSpec{})
 	require.Error(t, err)
-	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // an agent that waits for a login stays
+	if cfg.Auth != "" || cfg.Env == nil || cfg.Env[0] != "FAKE_AGENT=auth" { // otherwise the process waits for a login
 		require.Zero(t, c.processes(), "a failed start has left a process")
 	}
 	return err.Error()

@@ -16,26 +16,26 @@ import (
 )
 
 const (
-	maxTerminals      = 32      // in a turn at a time
-	maxTerminalOutput = 1 << 20 // bytes kept of each
+	maxTerminals      = 32      // terminals that may be open in one turn
+	maxTerminalOutput = 1 << 20 // bytes of output that are kept of each terminal
 )
 
 // TerminalRequest is a command that an agent wants to run.
 type TerminalRequest struct {
-	Session   string
+	Session   string   // id of the session
 	Task      string   // id of the task, bg_…
 	Agent     string   // name of the agent, as the caller gave it
-	Command   []string // program and arguments; runs without a shell
-	Directory string   // working directory: the session's or one below it; links are resolved if the agent named it
+	Command   []string // program and arguments, which run without a shell
+	Directory string   // working directory; either the session's, or one below it with links resolved
 	Env       []string // NAME=value, in addition to the agent's environment
 }
 
-// terminal is a command that runs for an agent. It ends with its turn.
+// terminal is a command that the client runs for an agent. It ends with its turn.
 type terminal struct {
 	ch   *child
 	out  *tail
-	read chan struct{} // closed when its output has been read
-	pipe *os.File
+	read chan struct{} // closed when all output has been read
+	pipe *os.File      // end of the pipe from which the output is read
 }
 
 // createTerminal implements terminal/create.
@@ -89,7 +89,7 @@ func (p *process) createTerminal(t *turn, q sdk.CreateTerminalRequest) (_ any, e
 }
 
 // directoryInside returns the directory cwd with its links resolved. It returns an error
-// if that is not in dir.
+// if the resolved directory is outside of dir.
 func directoryInside(dir, cwd string) (string, error) {
 	if !filepath.IsAbs(cwd) {
 		cwd = filepath.Join(dir, cwd)
@@ -102,7 +102,7 @@ func directoryInside(dir, cwd string) (string, error) {
 	return cwd, nil
 }
 
-// mayRun returns why the command may not run, by the rules of the session or the host.
+// mayRun returns an error if the rules of the session or the host forbid the command.
 func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	if c.cfg.Terminal == nil {
 		return errors.New("the host does not run commands for agents")
@@ -116,7 +116,7 @@ func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	return errors.Join(err, no)
 }
 
-// startTerminal runs the command.
+// startTerminal starts the command and the reading of its output.
 func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int) (*terminal, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -138,7 +138,7 @@ func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int
 	return term, nil
 }
 
-// end ends the command. It returns when no process of it is left.
+// end ends the command. It returns when everything that the command started has ended.
 func (t *terminal) end() {
 	t.ch.stop(0)
 	within(drainTime, t.read)
@@ -146,7 +146,7 @@ func (t *terminal) end() {
 	<-t.read
 }
 
-// useTerminal implements the methods for an existing terminal.
+// useTerminal implements the protocol's methods for an existing terminal.
 func (c *Client) useTerminal(t *turn, method, id string) (any, error) {
 	c.mu.Lock()
 	term := t.terms[id]

@@ -54,7 +54,7 @@ func TestCommandsAreRefusedForAReason(t *testing.T) {
 func TestCommandsEndWithTheirTurn(t *testing.T) {
 	c, id, dir := shell(t, all)
 	script := filepath.Join(dir, "s.sh")
-	// Its child is in a session of its own.
+	// The script starts a child in an operating system session of its own.
 	require.NoError(t, os.WriteFile(script, []byte("echo $$ >pids\nsetsid sleep 600 &\necho $! >>pids\nsleep 600\n"), 0o600))
 	pids := func() []string {
 		raw, err := os.ReadFile(filepath.Join(dir, "pids"))

@@ -14,20 +14,21 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// errAborted ends the context of a turn that was aborted. errOver ends that of a turn
-// that is over.
+// errAborted is the cause that ends the context of an aborted turn. errOver is the cause
+// that ends the context of a turn that is over.
 var (
 	errAborted = errors.New("the turn was aborted")
 	errOver    = errors.New("the turn is over")
 )
 
-// maxTries is how many processes in a row may end before they get the prompt.
+// maxTries is the largest number of processes that are tried for a turn. Another one is
+// tried only if a process has ended before it got the prompt.
 const maxTries = 3
 
 // cancelAgain is the time after which the cancellation of a turn is repeated.
 const cancelAgain = 500 * time.Millisecond
 
-// turn is a running turn.
+// turn is a running turn of a session.
 type turn struct {
 	s      *session
 	prompt bgagent.Prompt
@@ -35,35 +36,36 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when RunTurn returns
 
-	late chan struct{} // gets a signal when a late piece comes or the wait for them ends
+	late chan struct{} // gets a signal when a late piece comes, and when the wait for late pieces ends
 
-	// reporting guards r and the questions. It is held while r is called, because r
+	// reporting guards r and the questions. It is also held while r is called, because r
 	// must not be used after RunTurn has returned.
 	reporting sync.Mutex
 	r         *bgagent.Reporter
 	questions []*string // questions that the host has not answered yet, oldest first
-	shown     string    // the question that was reported last
+	shown     string    // question that was reported last
 
-	requests sync.WaitGroup // requests of the agent that are being answered
+	requests sync.WaitGroup // counts the agent's requests that are being answered
 
-	// Guarded by Client.mu.
+	// Client.mu guards the fields below.
 	noise    jsonlines.Noise // text printed during the turn that was no message
-	over     bool            // nothing more is accepted from the agent
-	answered bool            // the prompt was answered; only late pieces are accepted
-	broken   bool            // the agent has reported that it has failed
-	problem  string          // text that it has written since then
+	over     bool            // whether everything from the agent is ignored
+	answered bool            // whether the prompt was answered, so that only late pieces are accepted
+	broken   bool            // whether the agent has reported that it has failed
+	problem  string          // text of the agent since it has reported its failure
 	calls    map[string]*toolCall
-	repeated int    // number of calls with the id of an ended one
-	kept     int    // bytes kept of calls
-	refused  string // the last refusal, cleared when the agent writes text
+	repeated int    // number of calls that have the id of an ended call
+	kept     int    // bytes of paths and inputs that are kept of calls
+	refused  string // last refusal; cleared when the agent writes text
 	terms    map[string]*terminal
 	asides   asides
 }
 
-// RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the
-// turn has failed. If the agent process ends, the turn is interrupted, and the error
-// says how the process ended. A session whose process has ended is loaded by another
-// process; if the agent cannot load sessions, the error wraps [bgagent.ErrNoSession].
+// RunTurn implements [bgagent.TurnRunner]. If the agent answers with an error, the turn
+// has failed. If the agent process ends, the turn is interrupted, and the error says how
+// the process ended. If the process of the session has ended before the turn, another
+// process loads the session; if the agent cannot load sessions, the error wraps
+// [bgagent.ErrNoSession].
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	t, err := c.begin(ctx, id, p, r)
 	if err != nil {
@@ -81,7 +83,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	return end, err
 }
 
-// begin registers a turn. The caller must call wg.Done after the turn.
+// begin registers a turn. The caller must call c.wg.Done after the turn.
 func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (*turn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,13 +107,13 @@ func (c *Client) begin(ctx context.Context, id string, p bgagent.Prompt, r *bgag
 	return t, nil
 }
 
-// stopped reports whether the turn was told to stop before it was over.
+// stopped reports whether the turn was cancelled before it was over.
 func (t *turn) stopped() bool {
 	cause := context.Cause(t.ctx)
 	return cause != nil && !errors.Is(cause, errOver)
 }
 
-// finish unregisters the turn. Nothing of it runs any more.
+// finish unregisters the turn. Everything that the turn started must have stopped.
 func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	t.cancel(errOver)
 	t.reporting.Lock()
@@ -126,13 +128,13 @@ func (c *Client) finish(t *turn, end bgagent.TurnEnd, err error) {
 	s.conv.finish(end.Stop, reason)
 	s.turn = nil
 	if s.proc == nil && s.lost == nil && s.conv.empty() {
-		delete(c.sessions, s.id) // no agent had it
+		delete(c.sessions, s.id) // no agent has this session
 	}
 	c.mu.Unlock()
 	close(t.done)
 }
 
-// play finds the process, hands over the prompt and waits for the end of the turn.
+// play finds a process for the turn, sends the prompt and waits for the end of the turn.
 func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	s := t.s
 	agent, err := c.agent(t.prompt.Agent)
@@ -168,7 +170,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 	noise := c.leave(t, p)
 	lost := err != nil && !errors.As(err, new(*sdk.RequestError)) && p.conn.ended() != nil
 	if err == nil && answer.StopReason == sdk.StopReasonCancelled && p.isEnding() {
-		lost = true // an agent whose process is being ended may cancel its turns first
+		lost = true // a process that is being ended may cancel its turns first
 	}
 	if lost {
 		<-p.dead
@@ -184,7 +186,7 @@ func (c *Client) play(t *turn) (bgagent.TurnEnd, error) {
 }
 
 // enter adds the turn to its process and records the prompt. If the process no longer
-// works, it does nothing and reports false.
+// works, enter does nothing and reports false.
 func (c *Client) enter(t *turn, p *process) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,8 +198,8 @@ func (c *Client) enter(t *turn, p *process) bool {
 	return true
 }
 
-// leave removes a turn from its process. It returns the text printed during the turn
-// that was no message.
+// leave removes a turn from its process. It returns the text that was printed during the
+// turn and was no message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)
@@ -210,16 +212,16 @@ func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	return noise
 }
 
-// endIfUseless ends a retired process that runs only turns that do not stop. Client.mu
-// must be held.
+// endIfUseless ends a retired process if none of its turns can stop. The caller must hold
+// Client.mu.
 func (p *process) endIfUseless() {
 	if p.retired && len(p.turns) == p.stuck {
 		p.end(fmt.Errorf("it was ended because it had not stopped a turn within %v of being told to", p.c.cfg.CancelGrace))
 	}
 }
 
-// retire is called when a process does not stop a turn. The process gets no new turns,
-// and is ended once its other turns are over.
+// retire is called when a process does not stop a turn. From then on the process gets no
+// new turns, and it is ended once its other turns are over.
 func (c *Client) retire(p *process) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -231,8 +233,8 @@ func (c *Client) retire(p *process) {
 	p.endIfUseless()
 }
 
-// ask sends the prompt and waits for its answer. If the turn must stop meanwhile, it
-// tells the agent to cancel it.
+// ask sends the prompt and waits for its answer. If the turn must stop meanwhile, ask tells
+// the agent to cancel the turn.
 func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	var answer sdk.PromptResponse
 	over := make(chan error, 1)
@@ -245,8 +247,8 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 		return answer, err
 	case <-t.ctx.Done():
 	}
-	// An agent forgets a cancellation that it handles before it has begun with the
-	// prompt, so the cancellation is repeated.
+	// The cancellation is repeated, because an agent ignores a cancellation that it reads
+	// before it has begun with the prompt.
 	again := time.NewTicker(cancelAgain)
 	defer again.Stop()
 	timer := time.NewTimer(c.cfg.CancelGrace)
@@ -266,7 +268,7 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	}
 	c.cfg.Logger.Warn("acp: the agent does not stop a turn", "session", t.s.id, "task", t.prompt.Task)
 	c.retire(p)
-	err := <-over // either the process ends, or the answer comes after all
+	err := <-over // waits for a late answer or the end of the process
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p.stuck--
@@ -274,9 +276,9 @@ func (c *Client) ask(t *turn, p *process) (sdk.PromptResponse, error) {
 	return answer, err
 }
 
-// blocks returns the content of the prompt. The protocol has no system text, so that
-// is put in front of the prompt unless the agent has already got it. Everything is one
-// block, because some agents look for a command in the last one.
+// blocks returns the content of the prompt. The protocol has no system text. Therefore
+// blocks puts the system text in front of the prompt, unless the agent has already got
+// it. Both are in one block, because some agents search the last block for a command.
 func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -291,20 +293,20 @@ func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
-// lead is put in front of a prompt that the agent would take for one of its own
-// commands. It would answer that without the model, or not at all.
+// lead is put in front of a prompt that the agent would take for one of its own commands.
+// An agent answers a command without the model, or not at all.
 const lead = "The task:\n\n"
 
-// isCommand reports whether agents take a prompt for a command: it begins with a slash,
-// as in the protocol, or with a dollar sign, as in gemini. White space in front of it,
-// as JavaScript defines that, does not count.
+// isCommand reports whether agents take a prompt for a command. In the protocol, commands
+// begin with a slash; in gemini also with a dollar sign. White space in front of the
+// command is ignored. U+FEFF counts as white space, as in JavaScript.
 func isCommand(text string) bool {
 	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")
 }
 
-// quiet ends what the client itself runs for the turn: answers to requests of the
-// agent, and commands in terminals.
+// quiet ends the turn's terminals and waits until the agent's requests have been answered.
+// Further requests are refused.
 func (c *Client) quiet(t *turn) {
 	if !t.stopped() {
 		t.cancel(errOver)
@@ -326,8 +328,9 @@ func (c *Client) interrupted(p *process) error {
 	return fmt.Errorf("acp: the agent %s broke off the turn: %w", c.program(), p.why)
 }
 
-// Abort implements [bgagent.SessionClient]. It tells the agent to stop and returns
-// when the turn is over. If ctx ends first, it returns the error of ctx.
+// Abort implements [bgagent.SessionClient]. It tells the agent to cancel the turn of the
+// session, and returns when the turn is over. If ctx ends first, Abort returns an error
+// that wraps the cause of ctx.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	c.mu.Lock()
 	var t *turn

@@ -82,8 +82,8 @@ func TestTheAgentsProgressIsReported(t *testing.T) {
 		require.Equal(t, "hard", page.Messages[1].Reasoning)
 		require.Len(t, page.Messages[1].Tools, 1)
 		require.Equal(t, "found it", page.Messages[2].Text)
-		// The agent reports the cost of the whole session; an earlier cost is not
-		// reported again.
+		// The agent reports the cost of the whole session. A cost that was reported before
+		// must not be reported again.
 		require.Empty(t, prompt(t, c, id, "cost 1\nfail").of(bgagent.ReportUsage))
 	})
 }
@@ -156,7 +156,7 @@ func TestAnAgentThatDoesNotStopIsEndedWhenNobodyElseNeedsIt(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, c.Abort(ctx, stuck), context.DeadlineExceeded)
 
-		// New turns go to another process. The other turn continues where it is.
+		// New turns go to another process. The other turn continues in the old process.
 		other := create(t, c)
 		require.Equal(t, "hello", prompt(t, c, other, "say hello").Text)
 		require.Equal(t, 2, c.processes())
@@ -341,7 +341,7 @@ func TestAgentsAndModelsAreChosenByName(t *testing.T) {
 		require.Equal(t, []bgagent.AgentInfo{{Name: "builder"}, {Name: "planner", Description: "plans"}}, list)
 
 		p := c.anyProcess()
-		p.end(nil) // the next process must get the same choices
+		p.end(nil) // the next process must get the same mode and model
 		<-p.dead
 		require.Equal(t, "plan", as("planner", "large", "mode").Text)
 		require.Equal(t, "large", as("planner", "large", "model").Text)

@@ -8,10 +8,10 @@ import (
 	sdk "github.com/coder/acp-go-sdk"
 )
 
-// report is one piece of progress for the manager.
+// report reports one piece of progress to the manager.
 type report func(r *bgagent.Reporter)
 
-// report calls the functions with the turn's reporter. After RunTurn has returned, it
+// report calls the functions with the turn's reporter. After the turn is finished, report
 // does nothing.
 func (t *turn) report(list ...report) {
 	t.reporting.Lock()
@@ -32,7 +32,7 @@ func (p *process) update(method string, params json.RawMessage) {
 	var n sdk.SessionNotification
 	left, err := readable(params, &n)
 	if err != nil || n.SessionId == "" {
-		// A kind of update that the SDK does not know is still a sign of life.
+		// An update of a kind that the SDK does not know still counts as activity.
 		n.SessionId = sessionOf(params)
 	}
 	c := p.c
@@ -60,8 +60,8 @@ func (p *process) update(method string, params json.RawMessage) {
 	}
 }
 
-// noise handles printed text that is no message. It may concern any turn, so it is
-// added to every running one.
+// noise handles printed text that is no message. The text may concern any turn, so it is
+// added to every running turn.
 func (p *process) noise(text []byte) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -70,7 +70,7 @@ func (p *process) noise(text []byte) {
 	}
 }
 
-// told returns the text that the agent was told in the running turns.
+// told returns the texts that the agent has got in the running turns.
 func (p *process) told() string {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -81,7 +81,7 @@ func (p *process) told() string {
 	return b.String()
 }
 
-// sessionOf returns the session that an update is for.
+// sessionOf returns the id of the session that an update concerns.
 func sessionOf(params json.RawMessage) sdk.SessionId {
 	var n struct {
 		SessionId sdk.SessionId `json:"sessionId"`
@@ -90,8 +90,8 @@ func sessionOf(params json.RawMessage) sdk.SessionId {
 	return n.SessionId
 }
 
-// noted applies an update of the session's settings and cost. It may come outside a
-// turn.
+// noted applies an update of the session's settings or cost. Such an update may come
+// outside of a turn.
 func (s *session) noted(u sdk.SessionUpdate) {
 	switch {
 	case u.CurrentModeUpdate != nil:
@@ -103,7 +103,8 @@ func (s *session) noted(u sdk.SessionUpdate) {
 	}
 }
 
-// spent returns what the session has cost since the last call, in US dollars.
+// spent records the cost of the session. It returns the cost since the last call in US
+// dollars.
 func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	if u.Cost == nil || u.Cost.Currency != "USD" || u.Cost.Amount <= s.cost {
 		return 0
@@ -113,8 +114,8 @@ func (s *session) spent(u *sdk.SessionUsageUpdate) float64 {
 	return more
 }
 
-// replayed applies an update of a session that is being loaded. The conversation is
-// recorded if this client has not seen it live.
+// replayed applies an update of a session that is being loaded. It records the messages if
+// this client has not seen the conversation live.
 func (s *session) replayed(u sdk.SessionUpdate) {
 	s.noted(u)
 	s.heard++
@@ -133,8 +134,8 @@ func (s *session) replayed(u sdk.SessionUpdate) {
 	}
 }
 
-// apply applies an update of the current turn and returns what to report. left means
-// that a part of the update could not be read.
+// apply applies an update of the current turn. It returns the progress to report. left
+// means that a part of the update could not be read.
 func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	switch {
 	case u.AgentMessageChunk != nil && t.broken:
@@ -173,19 +174,20 @@ func (s *session) apply(t *turn, u sdk.SessionUpdate, left bool) []report {
 	return []report{func(r *bgagent.Reporter) { r.Activity() }}
 }
 
-// says takes a piece of what the model writes.
+// says records a piece of the model's text.
 func (s *session) says(t *turn, text string, id *string) []report {
 	if strings.TrimSpace(text) != "" {
 		t.refused = ""
 	}
 	if s.conv.said(bgagent.RoleAgent, text, id) {
-		// The manager takes all text since the last tool call for one message.
+		// The manager takes all text since the last tool call for one message, so an
+		// empty line separates the messages.
 		text = "\n\n" + text
 	}
 	return []report{func(r *bgagent.Reporter) { r.Text(text) }}
 }
 
-// value returns what p points to, or the zero value.
+// value returns the value at p, or the zero value if p is nil.
 func value[T any](p *T) (v T) {
 	if p != nil {
 		v = *p
@@ -193,8 +195,7 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// use reports the tokens of a turn. The protocol's field for them is not stable yet;
-// Gemini has a field of its own.
+// use reports the tokens of a turn.
 func (c *Client) use(t *turn, answer sdk.PromptResponse) {
 	u := usageOf(answer)
 	if u == (bgagent.Usage{}) {
@@ -207,13 +208,15 @@ func (c *Client) use(t *turn, answer sdk.PromptResponse) {
 	t.report(func(r *bgagent.Reporter) { r.Usage(u) })
 }
 
-// unused reports whether apparently no model has answered in the turn: the agent has
-// reported the tokens of other turns but none of this one, and the turn has no tool
-// call. Client.mu must be held.
+// unused reports whether the model has probably not answered in the turn. That is so if
+// the agent has reported tokens in other turns but none in this turn, and the turn has no
+// tool call. The caller must hold Client.mu.
 func (c *Client) unused(t *turn, answer sdk.PromptResponse) bool {
 	return c.tellsUsage && usageOf(answer) == (bgagent.Usage{}) && len(t.calls) == 0
 }
 
+// usageOf returns the tokens in the answer to a prompt. The protocol's field for tokens is
+// not stable yet, and gemini uses a field of its own.
 func usageOf(answer sdk.PromptResponse) (u bgagent.Usage) {
 	if x := answer.Usage; x != nil {
 		u.InputTokens, u.OutputTokens = int64(x.InputTokens), int64(x.OutputTokens)
@@ -233,7 +236,7 @@ func usageOf(answer sdk.PromptResponse) (u bgagent.Usage) {
 	return u
 }
 
-// textOf returns the readable text of a content block.
+// textOf returns the text or the link in a content block.
 func textOf(b sdk.ContentBlock) string {
 	switch {
 	case b.Text != nil:
@@ -244,7 +247,7 @@ func textOf(b sdk.ContentBlock) string {
 	return ""
 }
 
-// todos returns the report of a plan.
+// todos returns a report with the todos of a plan.
 func todos(plan *sdk.SessionUpdatePlan) report {
 	list := make([]bgagent.Todo, len(plan.Entries))
 	for i, e := range plan.Entries {
@@ -253,8 +256,8 @@ func todos(plan *sdk.SessionUpdatePlan) report {
 	return func(r *bgagent.Reporter) { r.Todos(list) }
 }
 
-// todosIn returns the list in the input of a tool that writes todos, or nil if there
-// is none. opencode reports its todos only there.
+// todosIn returns the list of todos in the input of a tool, or nil if the input has none.
+// opencode reports its todos only in such an input.
 func todosIn(input any) []bgagent.Todo {
 	fields, ok := input.(map[string]any)
 	if !ok {

@@ -8,23 +8,23 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// Claude is Anthropic's Claude Code, called as claude -p --output-format
-// stream-json --verbose --include-partial-messages. With partial messages it shows what
-// it writes while it writes it.
+// Claude is Anthropic's Claude Code, called as claude -p --output-format stream-json
+// --verbose --include-partial-messages. With partial messages, the client reports text
+// while Claude Code writes it.
 //
 // The model is passed with --model, [Agent].Profile with --agent, and the system text
 // with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with
-// their patterns in brackets. In these lists a denial always wins, so a part that is
-// allowed after the whole was denied stays denied. If everything is denied, --tools
-// offers only what later rules allow. If the name of a rule begins with a capital letter
-// or with mcp__, the rule is for the tool of that name. If reading is denied, files that
-// the prompt names with @ are not added to it.
+// their patterns in brackets. In these lists a denial always wins. A pattern of a tool
+// that is allowed after the whole tool was denied therefore stays denied. If everything
+// is denied, --tools offers only the tools that later rules allow. If the name of a rule
+// begins with a capital letter or with mcp__, the rule is for the tool with that name. If
+// reading is denied, Claude Code does not add files that the prompt names with @.
 //
-// Claude Code may take a prompt that begins with a slash for a command, so the line
-// "The task:" is put in front of it. A continued session may get a new id. Messages and
-// tool calls of its subagents count only as activity. While its own commands or agents
-// run in the background, the turn continues, and the last result is the answer. A
-// rejected key ends the turn at once.
+// Claude Code may take a prompt that begins with a slash for a command. The client puts
+// the line "The task:" in front of such a prompt. A continued session may get a new id.
+// Messages and tool calls of subagents count only as activity. While commands or agents
+// that Claude Code has started run in the background, the turn continues, and the last
+// result is the answer. If the model server rejects the key, the turn ends at once.
 func Claude() Program {
 	args := []string{"-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"}
 	return Program{
@@ -46,8 +46,8 @@ func Claude() Program {
 	}
 }
 
-// claudeKeeps declares which rules Claude Code can enforce. claudeWords are its own
-// names for tools.
+// claudeKeeps declares the rules that Claude Code can enforce. claudeWords are the names
+// of Claude Code's tools for each kind of access.
 var (
 	claudeKeeps = permission.Client{Name: "claude", Keeps: map[permission.Kind]permission.Means{
 		permission.Read: permission.Patterns, permission.Edit: permission.Patterns, permission.Bash: permission.Patterns, permission.Web: permission.Patterns,
@@ -58,22 +58,21 @@ var (
 		permission.Read: {"Read"}, permission.Glob: {"Glob"}, permission.Grep: {"Grep"}, permission.List: {"Glob"},
 		permission.Edit: {"Edit", "Write", "NotebookEdit"}, permission.Bash: {"Bash"},
 		permission.WebFetch: {"WebFetch"}, permission.WebSearch: {"WebSearch"}, permission.Skill: {"Skill"},
-		permission.Task: {"Task", "Agent", "Workflow"}, // the first two are one tool: its older name, and its newer one
+		permission.Task: {"Task", "Agent", "Workflow"}, // Task is the older name of Agent
 		permission.Todo: {"TodoWrite", "TaskCreate", "TaskUpdate", "TaskGet", "TaskList"}, permission.Question: {"AskUserQuestion"}, permission.Mode: {"ExitPlanMode", "EnterPlanMode"},
 	}
-	// claudeWhole are tools of which no part can be allowed or denied: what they do
-	// stands in a script.
+	// claudeWhole are tools that can be allowed or denied only as a whole, because their
+	// actions are in a script.
 	claudeWhole = []string{"Workflow"}
 )
 
-// isClaudes reports whether a rule is for a tool by a name that only Claude Code
-// knows.
+// isClaudes reports whether a rule names a tool by a name that only Claude Code knows.
 func isClaudes(r bgagent.Permission) bool {
 	return len(permission.Named(r)) == 0 && (strings.HasPrefix(r.Name, "mcp__") || r.Name != "" && r.Name[0] >= 'A' && r.Name[0] <= 'Z')
 }
 
-// noAttachments keeps Claude Code from adding files to a prompt that names them with
-// @. It would add them before it checks any rule.
+// noAttachments keeps Claude Code from adding files that a prompt names with @. Claude
+// Code would add them before it checks any rule.
 const noAttachments = "CLAUDE_CODE_DISABLE_ATTACHMENTS=1"
 
 func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
@@ -109,8 +108,8 @@ func claudeRules(rules []bgagent.Permission) (args, env []string, err error) {
 		}
 	}
 	if othersDenied(own) {
-		// Tools that are not known here are not offered. Those of servers it finds
-		// in another way.
+		// --tools limits only the tools of Claude Code itself. Tools of MCP servers are
+		// denied by mcp__*, unless a rule allows one of them.
 		isServers := func(tool string) bool { return strings.HasPrefix(tool, "mcp__") }
 		if !slices.ContainsFunc(usable, isServers) {
 			no = append(no, "mcp__*")
@@ -146,8 +145,8 @@ func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []stri
 	return allow, deny
 }
 
-// whole returns what is allowed and denied of a tool that has no parts: it is
-// denied when a part of it would be.
+// whole returns the permissions of a tool that can be allowed or denied only as a whole.
+// The tool is denied if a pattern of it is denied.
 func whole(allow, deny []string) (yes, no []string) {
 	all := []string{"*"}
 	switch {
@@ -159,7 +158,7 @@ func whole(allow, deny []string) (yes, no []string) {
 	return nil, nil
 }
 
-// othersDenied reports whether the rules deny what they have no name for.
+// othersDenied reports whether the rules deny all tools that they do not name.
 func othersDenied(rules []bgagent.Permission) (denied bool) {
 	for _, r := range rules {
 		if !r.Kept && r.Name != "" && strings.Trim(r.Name, "*") == "" && permission.ForAll(r) {

@@ -20,72 +20,72 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Agent is a command line that works for tasks.
+// Agent is a command line that runs for tasks.
 type Agent struct {
-	Program     Program  // how the program is called and read; see the presets
-	Command     []string // the executable and its first arguments, if different from Program.Executable: {"npx", "codex"}
+	Program     Program  // description of the program; see the presets
+	Command     []string // executable and first arguments, such as {"npx", "codex"}; empty means Program.Executable
 	Args        []string // further arguments, without placeholders
 	Env         []string // NAME=value, or NAME to pass on the host's value; NAME may end with *
-	Model       string   // used if the task has none; empty means the program's own
-	Profile     string   // the program's name for an agent or a set of settings; empty means its default
-	Directory   string   // used if the task has none; empty means Config.Directory
-	Description string   // shown in [bgagent.AgentInfo]
+	Model       string   // model for tasks that name none; empty means the program's default
+	Profile     string   // program's name for an agent or a set of settings; empty means its default
+	Directory   string   // working directory for tasks that name none; empty means Config.Directory
+	Description string   // description in [bgagent.AgentInfo]
 }
 
-// Config says what a [Client] runs. It is copied.
+// Config is the configuration of a [Client]. [New] copies it.
 type Config struct {
-	// Agents maps agent names to command lines. At least one is required. The name
-	// [Fallback] stands for all names that are missing.
+	// Agents maps agent names to command lines. At least one agent is required. The agent
+	// with the name [Fallback] runs for all names that are not in the map.
 	Agents map[string]Agent
 
-	// Directory is the working directory of tasks that have none of their own. Empty
+	// Directory is the working directory of tasks without a directory of their own. Empty
 	// means the host's working directory.
 	Directory string
 
-	// Instance identifies this run of the host. Every process of every turn carries
-	// it in its environment as [InstanceVariable], so that what a killed host has left
-	// can be found and ended. It should be new at each start, such as a random text.
-	// It may contain letters, digits, and the characters - _ and ., at most 128 in all.
-	// Empty means that processes carry no such mark.
+	// Instance identifies this run of the host. Every process of every turn has it in its
+	// environment as [InstanceVariable], so that processes of a killed host can be found
+	// and ended. Use a new value at each start, such as a random text. It may have at most
+	// 128 characters: letters, digits, hyphens, underscores and dots. Empty means that the
+	// processes have no such variable.
 	Instance string
 
-	// Grace is how long a program that must stop may take to exit before it is killed.
-	// The processes that it leaves running get the same time after that. Zero means
-	// 3 s. Twice Grace should be less than the manager's stopping deadline of 10 s. A
-	// program that does not exit within Grace after it has reported the end of its turn
-	// must stop, too.
+	// Grace is the longest time between the signal that asks a program to end and its
+	// kill. After that, the processes that the program leaves running get the same time.
+	// Zero means 3 s. Twice Grace should be less than the manager's StopTimeout of 10 s.
+	// A program is also asked to end if it has reported the end of its turn and has not
+	// exited within Grace.
 	Grace time.Duration
 
-	// MaxLine is how many bytes of an output line are kept. Zero means 16 MiB. In a
-	// longer line, each string is cut to an eighth of MaxLine. A line that is still too
-	// long is dropped, and if the turn ends badly, the error says so.
+	// MaxLine is the largest number of bytes of an output line that are kept. Zero means
+	// 16 MiB. In a longer line, each string is cut to an eighth of MaxLine. If the line
+	// is still too long, it is dropped. If the turn ends badly, the error names the
+	// dropped line.
 	MaxLine int
 
-	// Silence is how long a program may run without printing anything at all. After
-	// that it is stopped and the turn fails. Zero means 10 min. Programs of plain text
-	// have no such limit.
+	// Silence is the longest time that a program may run before its first output. After
+	// that, the program is stopped and the turn fails. Zero means 10 min. Programs of plain
+	// text have no such limit.
 	Silence time.Duration
 
-	// Logger gets output that is not understood, lost sessions, and processes that could
+	// Logger gets output that was not understood, lost sessions, and processes that could
 	// not be ended. Nil logs nothing.
 	Logger *slog.Logger
 
-	// Printed gets what the programs print, unchanged and as it comes, for logs. Nothing
-	// is removed, neither keys nor escape sequences. task is the id of the task; stream
-	// is 1 for standard output and 2 for standard error. It is called from many
-	// goroutines at a time; the calls for one stream of a task come in order. p is valid
-	// only during the call, and the program waits while the call lasts. Nil reports
-	// nothing.
+	// Printed gets the output of the programs, unchanged and as it comes, for logs.
+	// Nothing is removed, neither keys nor escape sequences. task is the id of the task.
+	// stream is 1 for standard output and 2 for standard error. Printed may be called
+	// concurrently, but the calls for one stream of a task come in order. p is valid only
+	// during the call, and the program's output is not read meanwhile. Nil reports nothing.
 	Printed func(task string, stream int, p []byte)
 
-	// Keep is how many bytes of text of each session's conversation are kept for
-	// [Client.Messages]. Zero means 256 KiB. The newest turn is always kept, within that
-	// size. Older turns are dropped as a whole.
+	// Keep is the number of bytes of text of each session's conversation that are kept
+	// for [Client.Messages]. Zero means 256 KiB. The newest turn is always kept, cut to
+	// that size. Older turns are dropped as a whole.
 	Keep int
 }
 
-// Fallback, as a name in Config.Agents, is the agent that runs if no other agent has
-// the requested name.
+// Fallback is the name in Config.Agents of the agent that runs if no other agent has the
+// requested name.
 const Fallback = "*"
 
 const (
@@ -95,7 +95,7 @@ const (
 	defaultSilence = 10 * time.Minute
 )
 
-// Client is the session client. All methods are safe for concurrent use.
+// Client is the session client for programs. All methods are safe for concurrent use.
 type Client struct {
 	cfg Config
 
@@ -113,7 +113,7 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 )
 
-// session is the conversation of one task.
+// session is one session of the client, with the program that runs in it.
 type session struct {
 	agent  *Agent
 	dir    string
@@ -121,24 +121,22 @@ type session struct {
 	depth  int
 	talk   conversation
 
-	// Guarded by Client.mu.
-	own   string        // the program's own id; empty until the program has reported it
-	used  bgagent.Usage // usage of the whole session, as the program counts it
-	turns int
-	run   *turn
-	// What the decoder keeps from one turn to the next.
-	memory any
-	// The prompts of the session, until its agent has said or done anything. See
-	// Program.ForgetsUnanswered.
-	unanswered string
-	answered   bool
+	// Client.mu guards the fields below.
+	own   string        // program's id of the session; empty until the program has reported it
+	used  bgagent.Usage // usage of the whole session as the program counts it
+	turns int           // number of turns so far
+	run   *turn         // current turn; nil if none runs
+
+	memory     any    // state that the decoder keeps from one turn to the next
+	unanswered string // prompts of the session while answered is false; see Program.ForgetsUnanswered
+	answered   bool   // whether the agent has written text or called a tool in the session
 }
 
 // ErrClosed is returned by CreateSession and RunTurn after Close has begun.
 var ErrClosed = errors.New("command: the client is closed")
 
-// New returns a client. It does not check whether the programs exist; CreateSession
-// does. The error is a [*bgagent.InputError] that names the wrong field.
+// New returns a client. The error is a [*bgagent.InputError] that names the wrong field.
+// New does not check whether the programs exist; CreateSession does.
 func New(cfg Config) (*Client, error) {
 	bad := func(field, format string, args ...any) (*Client, error) {
 		return nil, &bgagent.InputError{Field: "command.Config." + field, Problem: fmt.Sprintf(format, args...)}
@@ -184,7 +182,7 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, sessions: map[string]*session{}}, nil
 }
 
-// log logs a text about a session.
+// log logs a text about a session with the name of its program.
 func (c *Client) log(level slog.Level, text string, s *session, args ...slog.Attr) {
 	if c.cfg.Logger != nil {
 		args = append(args, slog.String("program", s.agent.Program.Executable))
@@ -196,8 +194,8 @@ func (c *Client) agentNames() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.cfg.Agents)), func(n string) bool { return n == Fallback })
 }
 
-// CreateSession implements [bgagent.SessionClient]. It starts no program, but fails if
-// the program or its working directory does not exist.
+// CreateSession implements [bgagent.SessionClient]. It does not start the program. It
+// returns an error if the program or its working directory does not exist.
 func (c *Client) CreateSession(_ context.Context, spec bgagent.SessionSpec) (string, error) {
 	agent, ok := c.cfg.Agents[spec.Agent]
 	if !ok {
@@ -237,7 +235,7 @@ func findProgram(a *Agent) (string, error) {
 	path, err := exec.LookPath(name)
 	switch {
 	case err == nil:
-		return filepath.Abs(path) // a relative path would be looked up in the task's directory
+		return filepath.Abs(path) // a relative path would be resolved in the task's directory
 	case errors.Is(err, os.ErrPermission):
 		return "", fmt.Errorf("command: %s is not executable; make it executable: %w", name, err)
 	case errors.Is(err, exec.ErrDot):
@@ -261,9 +259,8 @@ func checkDirectory(dir string) error {
 	return nil
 }
 
-// Abort implements [bgagent.SessionClient]. It tells the program of the session's
-// current turn to stop and returns at once. RunTurn returns when the program has
-// stopped.
+// Abort implements [bgagent.SessionClient]. It stops the session's current turn and
+// returns at once. RunTurn returns when the program has stopped.
 func (c *Client) Abort(_ context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -273,8 +270,9 @@ func (c *Client) Abort(_ context.Context, id string) error {
 	return nil
 }
 
-// Close stops the programs of all turns and waits until nothing of them runs. If ctx
-// ends first, it returns the error of ctx. Close may be called again.
+// Close stops the programs of all turns, and waits until everything that they have started
+// has stopped. If ctx ends first, Close returns an error that wraps the cause of ctx. Close
+// may be called again.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
@@ -320,8 +318,8 @@ func noSession(id string) error {
 	return fmt.Errorf("command: session %q: %w", id, bgagent.ErrNoSession)
 }
 
-// ForgetSession implements [bgagent.SessionForgetter]. It does not delete the program's
-// own files of the session.
+// ForgetSession implements [bgagent.SessionForgetter]. It does not delete the files in
+// which the program keeps the session.
 func (c *Client) ForgetSession(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -330,9 +328,9 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// ProgramSession returns the program's own id of the session, for continuing the
-// session by hand. The id is empty until the program has reported it. If the client does
-// not know the session, the error wraps [bgagent.ErrNoSession].
+// ProgramSession returns the program's id of the session, with which a user can continue
+// the session by hand. The id is empty until the program has reported it. If the client
+// does not know the session, the error wraps [bgagent.ErrNoSession].
 func (c *Client) ProgramSession(id string) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -342,8 +340,8 @@ func (c *Client) ProgramSession(id string) (string, error) {
 	return "", noSession(id)
 }
 
-// Messages implements [bgagent.MessageReader]. Every kept turn has a prompt and an
-// answer; the current turn has its text so far.
+// Messages implements [bgagent.MessageReader]. Every kept turn has a prompt and an answer.
+// The answer of the current turn is its text so far.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 	c.mu.Lock()
 	s := c.sessions[id]

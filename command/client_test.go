@@ -237,7 +237,7 @@ func TestATurnEndsAsTheProgramEnds(t *testing.T) {
 		prompt  string
 		stop    bgagent.StopReason
 		text    string
-		problem string // empty for none
+		problem string // expected problem; empty if the turn has none
 		code    int
 		stderr  string
 	}{

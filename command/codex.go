@@ -12,16 +12,16 @@ import (
 // The model is passed with --model, [Agent].Profile with -c profile, and the system text
 // as developer_instructions. Codex refuses prompts of more than 1,048,576 characters.
 //
-// These rules are passed on. If editing is denied, the sandbox is read-only; if it is
-// allowed, workspace-write; otherwise the user's configuration decides. If commands are
-// denied, there is no shell tool. If the web is denied, there is no web search, and the
-// sandbox keeps commands from the network. If agents of its own are denied, codex starts
-// none. Codex cannot be kept from anything else, and it knows no patterns. It does not
-// always report the commands that it runs in a sandbox.
+// Rules for four kinds of access are passed on. If edit is denied, the sandbox is
+// read-only. If edit is allowed, the sandbox is workspace-write. Without a rule for edit,
+// the user's configuration decides. If bash is denied, codex has no shell tool. If web is
+// denied, codex has no web search, and its sandbox blocks the network for commands. If
+// task is denied, codex starts no agents. Codex can enforce no other rules and no
+// patterns. It does not always report the commands that it runs in a sandbox.
 //
 // Codex keeps its threads under CODEX_HOME and continues them from any directory. It
-// reports the tokens of a whole thread; the client subtracts those of earlier turns.
-// Codex is sent SIGINT instead of SIGTERM, because only then does it stop its tools.
+// reports the tokens of a whole thread; the client subtracts the tokens of earlier turns.
+// The client stops codex with SIGINT, because codex does not stop its tools on SIGTERM.
 func Codex() Program {
 	const json, anywhere = "--json", "--skip-git-repo-check"
 	return Program{
@@ -42,7 +42,7 @@ func Codex() Program {
 	}
 }
 
-// codexKeeps declares which rules codex can enforce.
+// codexKeeps declares the rules that codex can enforce.
 var codexKeeps = permission.Client{Name: "codex", Keeps: map[permission.Kind]permission.Means{
 	permission.Edit: permission.Switch, permission.Bash: permission.Switch, permission.Web: permission.Switch, permission.Task: permission.Switch,
 }}

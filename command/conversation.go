@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// conversation keeps the prompts and answers of a session's last turns. The programs
-// keep whole conversations in files of their own.
+// conversation keeps the prompts and answers of a session's last turns. The whole
+// conversation is in the files of the program.
 type conversation struct {
 	keep int // most bytes of text to keep
 
@@ -21,7 +21,7 @@ type conversation struct {
 	size  int
 	now   *Output // output of the current turn; nil if none runs
 	asked string  // prompt of the current turn
-	short bool    // asked is not the whole prompt
+	short bool    // whether the end of the prompt is missing in asked
 }
 
 // exchange is a turn that is over.
@@ -30,7 +30,7 @@ type exchange struct {
 	tools          []bgagent.MessageTool
 	stop           bgagent.StopReason
 	problem        string
-	cut            bool // the prompt or the answer is not kept as a whole
+	cut            bool // whether the end of the prompt or of the answer is missing
 }
 
 func (x *exchange) size() int {
@@ -48,7 +48,7 @@ func (c *conversation) begin(prompt string, out *Output) {
 	c.short = len(c.asked) < len(prompt)
 }
 
-// end adds the current turn, and drops the oldest turns if there are too many.
+// end adds the current turn to the list. It drops the oldest turns if there are too many.
 func (c *conversation) end(x exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,12 +65,12 @@ func (c *conversation) end(x exchange) {
 	}
 }
 
-// errForgotten says why a session whose id the program has never reported cannot be
-// continued.
+// errForgotten is the error if a session cannot be continued, because the program has
+// never reported its id and the whole conversation is not kept.
 var errForgotten = errors.New("it never reported its session and so cannot continue it, and the conversation so far is too long to be repeated; launch a new task")
 
-// retell returns a prompt with the conversation in front of it, for a program that has
-// lost it.
+// retell returns the prompt with the conversation in front of it. It is used if the
+// program cannot continue the session.
 func (c *conversation) retell(prompt string) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,11 +91,11 @@ func (c *conversation) retell(prompt string) (string, error) {
 	return b.String() + "# You are asked now\n\n" + prompt, nil
 }
 
-// maxTurns bounds the number of kept turns, however short they are.
+// maxTurns is the largest number of turns that are kept.
 const maxTurns = 1000
 
-// page returns the messages after the cursor, which is a number of finished messages.
-// Dropped messages are left out.
+// page returns the messages after the cursor, at most the number in most. The cursor is a
+// number of finished messages. Dropped messages are left out.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {
@@ -114,7 +114,7 @@ func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error
 	}
 	next := from
 	for _, m := range page.Messages {
-		if m.Finished { // a message that may still change is returned again
+		if m.Finished { // an unfinished message is returned again by the next call
 			next++
 		}
 	}

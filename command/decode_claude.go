@@ -11,19 +11,19 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// claudeLine has the fields that matter in the lines of claude --output-format
-// stream-json.
+// claudeLine has the fields of claude's output lines that the decoder reads. The format is
+// that of claude --output-format stream-json.
 type claudeLine struct {
 	Type      string
 	Subtype   string
 	SessionID string `json:"session_id"`
-	Parent    string `json:"parent_tool_use_id"` // set in the lines of subagents
+	Parent    string `json:"parent_tool_use_id"` // call that started the subagent; empty outside of subagents
 	Message   struct {
 		Model   string
 		Content claudeContent
 		Stop    string `json:"stop_reason"`
 	}
-	Error    string          // of a synthetic message, and of system, api_retry
+	Error    string          // error in a synthetic message or a line of type system, api_retry
 	Told     json.RawMessage `json:"tool_use_result"`
 	APIError yesNo           `json:"is_api_error_message"`
 	Event    claudeEvent
@@ -32,21 +32,22 @@ type claudeLine struct {
 	claudeResult
 }
 
-// claudeEvent has the fields that matter in stream_event: a message while it is written.
+// claudeEvent is the event in a line of type stream_event, which reports a piece of an
+// unfinished message.
 type claudeEvent struct {
 	Type  string
 	Delta struct{ Text string }
 }
 
-// claudeRetry has the fields that matter in system, api_retry.
+// claudeRetry has the fields of a line of type system, api_retry.
 type claudeRetry struct {
 	Attempt count
 	Max     count `json:"max_retries"`
 	Status  count `json:"error_status"`
 }
 
-// claudeTask has the fields that matter in system, task_started, task_notification and
-// background_tasks_changed.
+// claudeTask has the fields of lines of type system with the subtypes task_started,
+// task_notification and background_tasks_changed.
 type claudeTask struct {
 	TaskID       string `json:"task_id"`
 	ToolUseID    string `json:"tool_use_id"`
@@ -55,7 +56,7 @@ type claudeTask struct {
 	Tasks        []claudeOpen
 }
 
-// claudeOpen is work in the background.
+// claudeOpen is a command or an agent that runs in the background.
 type claudeOpen struct {
 	ID          string `json:"task_id"`
 	OtherID     string `json:"id"`
@@ -89,10 +90,10 @@ type claudeBlock struct {
 	Input     json.RawMessage
 	ToolUseID string          `json:"tool_use_id"`
 	IsError   yesNo           `json:"is_error"`
-	Content   json.RawMessage // of a result
+	Content   json.RawMessage // content of a tool's result
 }
 
-// resultText returns the text of a result.
+// resultText returns the text in a tool's result.
 func (b claudeBlock) resultText() (text string) {
 	var c claudeContent
 	if c.UnmarshalJSON(b.Content) == nil {
@@ -103,7 +104,7 @@ func (b claudeBlock) resultText() (text string) {
 	return text
 }
 
-// claudeContent is the content of a message: a list of blocks, or a text.
+// claudeContent is the content of a message. In JSON it is a list of blocks or a text.
 type claudeContent []claudeBlock
 
 // UnmarshalJSON implements [json.Unmarshaler]. Unreadable blocks are left out.
@@ -126,20 +127,20 @@ func (c *claudeContent) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// synthetic is the model of messages that claude has written itself.
+// synthetic is the model's name in messages that no model has written, but claude itself.
 const synthetic = "<synthetic>"
 
 // claudeDecoder reads the lines of one turn.
 type claudeDecoder struct {
 	o    *Output
 	stop string                // stop reason of the last message
-	open map[string]claudeOpen // work in the background, keyed by its id, or for some subagents by their call
-	held map[string]string     // ids of work in the background, keyed by the call that started it
-	list *claudeTodos          // the todo list of the session
-	gone bool                  // the end was reported because the key was rejected
+	open map[string]claudeOpen // work in the background, by its id; some subagents by the id of their call
+	held map[string]string     // ids of work in the background, by the id of the call that started it
+	list *claudeTodos          // todo list of the session
+	gone bool                  // whether the end was reported because the key was rejected
 }
 
-// decodeClaude returns a decoder for claude -p --output-format stream-json
+// decodeClaude returns a decoder for the output of claude -p --output-format stream-json
 // --verbose, with or without --include-partial-messages.
 func decodeClaude() Decoder {
 	d := &claudeDecoder{open: map[string]claudeOpen{}, held: map[string]string{}}
@@ -177,7 +178,8 @@ func decodeClaude() Decoder {
 	}
 }
 
-// begin continues with the todo list of the previous turn.
+// begin sets the output. In the first line of a turn, it also takes over the todo list of
+// the previous turn.
 func (d *claudeDecoder) begin(o *Output) {
 	if d.o = o; d.list != nil {
 		return
@@ -191,8 +193,8 @@ func (d *claudeDecoder) begin(o *Output) {
 	d.list = list
 }
 
-// alive records that the model has answered. If the key was rejected before, it is
-// accepted now, so the turn continues.
+// alive records that the model has answered. If the turn was reported as ended because the
+// key was rejected, the turn continues.
 func (d *claudeDecoder) alive() {
 	if d.gone {
 		d.gone = false
@@ -219,12 +221,12 @@ func (d *claudeDecoder) tell() {
 	d.o.Background(work)
 }
 
-// streamed takes what is written of a message, which comes again as a whole when it
-// is finished.
+// streamed reports a piece of a message. The whole message is printed again when it is
+// finished.
 func (d *claudeDecoder) streamed(x *claudeLine) {
 	switch {
 	case x.Parent != "":
-	case x.Event.Type == "message_start": // it may be the same one again
+	case x.Event.Type == "message_start": // claude may repeat a message from its start
 		d.o.Message("")
 	case x.Event.Delta.Text != "":
 		d.o.Text(x.Event.Delta.Text)
@@ -280,7 +282,7 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 	switch {
 	case x.Parent != "":
 		return
-	case x.Message.Model == synthetic || bool(x.APIError): // not an answer of the model
+	case x.Message.Model == synthetic || bool(x.APIError): // the model has not written this message
 		for _, b := range x.Message.Content {
 			if b.Type == "text" && b.Text != "" {
 				d.o.Problem(errorText(b.Text))
@@ -335,8 +337,8 @@ func word(failed yesNo) string {
 	return "completed"
 }
 
-// result reports the end that a result line contains. The cost in it is that of the
-// session or of the process.
+// result reports the end of the turn in a line of type result. The line's cost is the total
+// of the session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
 	u := x.Usage
 	d.o.Usage(bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})

@@ -9,30 +9,31 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// claudeTodo is one entry of a todo list, by the number that claude gives it.
+// claudeTodo is one entry of a todo list with the number that claude gives it.
 type claudeTodo struct {
 	id number
 	bgagent.Todo
 }
 
-// claudeTodos follows the todo list of a session. Newer versions tell it in single
-// changes, which count once their result has come. Subagents share the list.
+// claudeTodos is the todo list of a session. Newer versions of claude report only single
+// changes of the list. A change is applied when its result has come. Subagents share the
+// list.
 type claudeTodos struct {
 	list  []claudeTodo
-	calls map[string]claudeBlock // changes without a result
+	calls map[string]claudeBlock // changes without a result, by the id of their call
 }
 
-// maxTodos bounds the entries of the list, and the changes without a result.
+// maxTodos is the largest number of entries in the list, and of changes without a result.
 const maxTodos = 1000
 
-// claudeTodoInput is the input of the tools that change a list by single entries.
+// claudeTodoInput is the input of the tools that change one entry of a list.
 type claudeTodoInput struct {
 	ID      number `json:"taskId"`
 	Subject string
 	Status  string
 }
 
-// claudeTodoResult is what the result of such a tool says beside its text.
+// claudeTodoResult has the fields in the result of such a tool, apart from its text.
 type claudeTodoResult struct {
 	Success *bool
 	Task    struct{ ID number }
@@ -42,10 +43,10 @@ type claudeTodoResult struct {
 	}
 }
 
-// number is a number that stands for an entry, as a text or as a number.
+// number is the number of an entry. In JSON it is a text or a number.
 type number string
 
-// UnmarshalJSON implements [json.Unmarshaler]. What cannot be read is left out.
+// UnmarshalJSON implements [json.Unmarshaler]. It ignores any other value.
 func (n *number) UnmarshalJSON(data []byte) error {
 	var text string
 	var value json.Number
@@ -58,23 +59,22 @@ func (n *number) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// called takes a call of a tool.
+// called records a tool call if its tool changes or lists todos.
 func (l *claudeTodos) called(b claudeBlock) {
 	switch b.Name {
 	case "TaskCreate", "TaskUpdate", "TaskList":
 		if len(l.calls) < maxTodos {
-			b.Input = slices.Clone(b.Input) // the line is the reader's
+			b.Input = slices.Clone(b.Input) // the reader reuses the memory of the line
 			l.calls[b.ID] = b
 		}
 	}
 }
 
-// createdAs finds the number of a new entry in the text of a result. The results
-// of subagents have no other place for it.
+// createdAs matches the number of a new entry in the text of a result. Results of subagents
+// contain the number only in this text.
 var createdAs = regexp.MustCompile(`^Task #([^\s:]{1,40}) created`)
 
-// answered takes the result of a call, and reports whether it has changed the
-// list.
+// answered applies the change whose result b is, and reports whether the list has changed.
 func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	call, ours := l.calls[b.ToolUseID]
 	if !ours {
@@ -110,8 +110,8 @@ func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	return true
 }
 
-// set changes an entry, or adds it. What is empty stays as it is. It reports
-// whether there is such an entry, or was.
+// set changes, adds or deletes an entry. An empty argument leaves its field unchanged. set
+// reports false if there is no entry to delete, or no room for a new entry.
 func (l *claudeTodos) set(id number, subject, status string) bool {
 	i := slices.IndexFunc(l.list, func(t claudeTodo) bool { return t.id == id })
 	switch {
@@ -133,7 +133,7 @@ func (l *claudeTodos) set(id number, subject, status string) bool {
 	return true
 }
 
-// todos returns the list for the manager.
+// todos returns the list in the form that is reported to the manager.
 func (l *claudeTodos) todos() []bgagent.Todo {
 	list := make([]bgagent.Todo, len(l.list))
 	for i, t := range l.list {

@@ -5,11 +5,11 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// codexLine has the fields that matter in the lines of codex exec --json.
+// codexLine has the fields of the output lines of codex exec --json that the decoder reads.
 type codexLine struct {
 	Type     string
 	ThreadID string `json:"thread_id"`
-	Message  fault  // of an error
+	Message  fault  // error in a line of type error
 	Error    fault
 	Item     codexItem
 	Usage    struct {
@@ -24,17 +24,17 @@ type codexItem struct {
 	Text    wording
 	Message string
 	Status  string
-	Server  string // mcp_tool_call
+	Server  string // MCP server of a tool call
 	Tool    string
-	Items   []struct { // todo_list
+	Items   []struct { // entries of a todo list
 		Text      string
 		Completed bool
 	}
 }
 
-// decodeCodex returns a decoder for codex exec --json. A line of type error is no end,
-// because codex reports its retries with it. An item of type error may only be a
-// warning.
+// decodeCodex returns a decoder for the output of codex exec --json. A line of type error
+// does not end the turn, because codex also reports retries with such lines. An item of
+// type error may be only a warning.
 func decodeCodex() Decoder {
 	return func(line []byte, o *Output) {
 		var x codexLine
@@ -79,7 +79,7 @@ func (i codexItem) tell(done bool, o *Output) {
 			}
 		}
 		o.Todos(list)
-	case "error", "": // often only a warning; an error that ends the turn is reported as its end
+	case "error", "": // often only a warning; an error that ends the turn comes as turn.failed
 	default: // command_execution, file_change, mcp_tool_call, web_search, and future types
 		name := i.Type
 		if i.Tool != "" {
@@ -92,7 +92,7 @@ func (i codexItem) tell(done bool, o *Output) {
 	}
 }
 
-// toolState returns the state that a program's word stands for.
+// toolState returns the state for a program's word. done means that the call has ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

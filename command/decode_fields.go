@@ -12,10 +12,10 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// The types of this file read what programs write in several forms. What says that
-// something has gone wrong is never overlooked because of its form.
+// The types in this file decode values that programs write in several forms. A value that
+// reports an error counts as an error in every form.
 
-// yesNo is a yes or no. What is there and says neither is a yes.
+// yesNo is a boolean. A value that is neither yes nor no counts as yes.
 type yesNo bool
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -30,8 +30,7 @@ func (f *yesNo) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// count is a number of tokens: any number that a program may print for one, also
-// in quotation marks.
+// count is a number of tokens. In JSON it may be any number, also in quotation marks.
 type count float64
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -42,10 +41,10 @@ func (c *count) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// tokens returns the number, within what can be added up.
+// tokens returns the number, limited to a range in which sums do not overflow.
 func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
 
-// wording is text, also as a list of blocks that have it.
+// wording is a text. In JSON it may also be an object with a text, or a list of these.
 type wording string
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -61,7 +60,7 @@ func (w *wording) UnmarshalJSON(data []byte) error {
 		*w = ""
 		for _, b := range blocks {
 			var part wording
-			if len(b) > 0 && b[0] != '[' && part.UnmarshalJSON(b) == nil { // lists in lists are not read
+			if len(b) > 0 && b[0] != '[' && part.UnmarshalJSON(b) == nil { // a list within a list is ignored
 				*w += part
 			}
 		}
@@ -71,7 +70,7 @@ func (w *wording) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// fault is an error: a text, an object that has one, or anything else.
+// fault is an error. In JSON it may be a text, an object with a text, or any other value.
 type fault struct {
 	kind string
 	text string
@@ -99,8 +98,8 @@ func (f *fault) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// stopOf reads the reasons of models and programs for an end by which the answer
-// may be cut. Any other is an end of the turn, and not known.
+// stopOf returns the stop reason for a word of a model or program that means a failed or
+// incomplete answer. For any other word it returns StopEndOfTurn and reports false.
 func stopOf(word string) (stop bgagent.StopReason, known bool) {
 	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(word)) {
 	case "max_tokens", "max_output_tokens", "token_limit", "model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded", "length":

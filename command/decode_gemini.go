@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// geminiLine has the fields that matter in the lines of gemini --output-format
-// stream-json.
+// geminiLine has the fields of gemini's output lines that the decoder reads. The format is
+// that of gemini --output-format stream-json.
 type geminiLine struct {
 	Type      string
 	SessionID string `json:"session_id"`
@@ -30,10 +30,10 @@ type geminiLine struct {
 	}
 }
 
-// decodeGemini returns a decoder for gemini --output-format stream-json.
+// decodeGemini returns a decoder for the output of gemini --output-format stream-json.
 func decodeGemini() Decoder {
-	cut, why := bgagent.StopEndOfTurn, "" // how the answer was cut, from an earlier warning
-	broken := ""                          // an error after which the agent has sent nothing
+	cut, why := bgagent.StopEndOfTurn, "" // how an earlier error or warning says that the answer was cut
+	broken := ""                          // last error, if nothing has come from the agent after it
 	return func(line []byte, o *Output) {
 		var x geminiLine
 		if !jsonlines.Decode(line, &x) {
@@ -75,7 +75,7 @@ func decodeGemini() Decoder {
 			o.Usage(bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
 			switch {
 			case x.Status == "success" && broken != "" && cut == bgagent.StopEndOfTurn:
-				o.End(bgagent.StopError, "", broken) // nothing has come after the error
+				o.End(bgagent.StopError, "", broken) // gemini reports success after an error that ended its answer
 			case x.Status == "success":
 				o.End(cut, "", why)
 			case x.Error.kind == "FatalTurnLimitedError":
@@ -87,8 +87,8 @@ func decodeGemini() Decoder {
 	}
 }
 
-// geminiCut returns how the answer was cut if gemini's error or warning says so. Gemini
-// reports such a turn as a success.
+// geminiCut returns the stop reason if gemini's error or warning says that the answer was
+// cut. Gemini reports such a turn as a success.
 func geminiCut(message string) bgagent.StopReason {
 	for _, c := range []struct {
 		words string

@@ -7,18 +7,18 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// jsonString returns s as a JSON string that is also a TOML string. TOML does not allow
-// DEL in strings, so that is escaped.
+// jsonString returns s as a quoted string that is valid in JSON and in TOML. It escapes the
+// character DEL, because TOML does not allow DEL in strings.
 func jsonString(s string) string {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(s) // a string can always be encoded, and a Builder written to
+	_ = enc.Encode(s) // encoding a string into a Builder cannot fail
 	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`)
 }
 
-// errorText returns the message in a provider's error. Many programs pass on a JSON
-// object as text, with the message nested in it.
+// errorText returns the error of a provider with its message in plain text. Many programs
+// write such an error as text with a JSON object that contains the message.
 func errorText(s string) string {
 	s = strings.TrimSpace(s)
 	begin, end := strings.IndexByte(s, '{'), strings.LastIndexByte(s, '}')

@@ -9,7 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// opencodeLine has the fields that matter in the lines of opencode run --format json.
+// opencodeLine has the fields of opencode's output lines that the decoder reads. The format
+// is that of opencode run --format json.
 type opencodeLine struct {
 	Type      string
 	SessionID string `json:"sessionID"`
@@ -34,9 +35,9 @@ type opencodeLine struct {
 	Error fault
 }
 
-// decodeOpencode returns a decoder for opencode run --format json. A step that finished
-// for tool calls is no end: another step follows it, unless a rejected question has
-// ended the turn.
+// decodeOpencode returns a decoder for the output of opencode run --format json. A step that
+// finished with tool calls does not end the turn, because another step follows. No step
+// follows if a rejected question has ended the turn.
 func decodeOpencode() Decoder {
 	return func(line []byte, o *Output) {
 		var x opencodeLine
@@ -55,7 +56,7 @@ func decodeOpencode() Decoder {
 			if x.Part.Tool == "todowrite" {
 				tellTodos(x.Part.State.Input, o)
 			}
-			if strings.Contains(x.Part.State.Error, "rejected permission") { // nobody can be asked, and the turn ends without a word
+			if strings.Contains(x.Part.State.Error, "rejected permission") { // nobody can be asked, and the turn ends without any text
 				o.Denied(x.Part.Tool)
 				o.Problem(x.Part.State.Error)
 			}
@@ -63,7 +64,7 @@ func decodeOpencode() Decoder {
 		case "step_finish":
 			used := x.Part.Tokens
 			o.Usage(bgagent.Usage{InputTokens: (used.Input + used.Cache.Read + used.Cache.Write).tokens(), OutputTokens: used.Output.tokens(), Cost: x.Part.Cost})
-			if x.Part.Reason != "tool-calls" && x.Part.Reason != "tool_calls" { // else the answer is yet to come
+			if x.Part.Reason != "tool-calls" && x.Part.Reason != "tool_calls" { // otherwise another step follows
 				stop, _ := stopOf(x.Part.Reason)
 				o.End(stop, "", "")
 			}
@@ -76,8 +77,8 @@ func decodeOpencode() Decoder {
 	}
 }
 
-// tellTodos reports the list in the input of a todo tool. Opencode, gemini and older
-// versions of claude share its format, except for one name.
+// tellTodos reports the todo list in the input of a todo tool. Opencode, gemini and older
+// versions of claude use the same format, except that gemini has another name for the text.
 func tellTodos(input json.RawMessage, o *Output) {
 	var x struct {
 		Todos []struct{ Content, Description, Status string }

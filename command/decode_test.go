@@ -18,9 +18,9 @@ var decoders = map[string]func() Decoder{
 	"codex": decodeCodex, "gemini": decodeGemini, "opencode": decodeOpencode, "claude": decodeClaude, "lines": DecodeLines,
 }
 
-// told is what a manager hears about a turn.
+// told contains the reports that a manager gets about a turn.
 type told struct {
-	text    string // the text as the manager joins it
+	text    string // text since the last tool call, as the manager joins it
 	all     string // all text of the turn
 	events  []string
 	usage   bgagent.Usage
@@ -50,7 +50,7 @@ func (t *told) take(r bgagent.Report) {
 	}
 }
 
-// decodeAll decodes the output of a program in one turn.
+// decodeAll decodes the whole output of a program in one turn.
 func decodeAll(decode Decoder, turn int, before bgagent.Usage, output []byte) (said, told) {
 	var heard told
 	o := newOutput(bgagent.NewReporter(heard.take), turn, before)
@@ -71,11 +71,11 @@ func TestDecodersReadRecordedOutput(t *testing.T) {
 		file    string
 		session string
 		text    string
-		stop    bgagent.StopReason // StopUntold if there is no end
+		stop    bgagent.StopReason // StopUntold if no end is reported
 		problem string
 		lastErr string
 		usage   bgagent.Usage
-		events  string // calls and their states, one per line
+		events  string // tool calls and their states, one per line
 		todos   int
 	}{
 		{file: "codex_say", session: "01a2", text: "hello there", stop: endOfTurn, usage: used(10, 5)},
@@ -134,7 +134,7 @@ func TestDecodersReadRecordedOutput(t *testing.T) {
 	}
 }
 
-// calls shortens the long ids that gemini and opencode give their calls.
+// calls joins the events, without the long ids of calls of gemini and opencode.
 func calls(events []string) string {
 	out := make([]string, len(events))
 	for i, e := range events {
@@ -154,7 +154,7 @@ func TestCodexTokensOfEarlierTurnsAreNotCountedTwice(t *testing.T) {
 	require.Equal(t, bgagent.Usage{InputTokens: 30, OutputTokens: 15}, got.total)
 }
 
-// These lines come from the programs' documentation and were not recorded.
+// The lines in this test come from the programs' documentation. They were not recorded.
 func TestDecodersReadDocumentedLines(t *testing.T) {
 	for _, tc := range []struct{ program, line, want string }{
 		{"codex", `{"type":"item.completed","item":{"id":"i","type":"reasoning","text":"hm"}}`, "thinks hm"},

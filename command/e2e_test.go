@@ -23,12 +23,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// real is a real program, and how to make it do things.
+// real is a real program.
 type real struct {
 	name  string
 	agent func(w *realagent.World) Agent
-	shell func(command string) string // returns a script line that makes it run a shell command
-	is    string                      // part of the command line of the program itself
+	shell func(command string) string // returns a script line with which the program runs the shell command
+	is    string                      // part of the program's own command line
 }
 
 func inWorld(w *realagent.World, p Program, argv []string, model string) Agent {
@@ -77,7 +77,7 @@ type scene struct {
 
 var root = bgagent.Caller{Session: "root"}
 
-// everything allows everything. Gemini and claude need it to run commands.
+// everything is a rule that allows everything. Gemini and claude need it to run commands.
 var everything = []bgagent.Permission{{Name: "*", Pattern: "*", Action: bgagent.PermissionAllow}}
 
 func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *scene {
@@ -94,7 +94,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	m, err := bgagent.New(c, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		var left *bgagent.CloseError // it may only name notices that were not delivered
+		var left *bgagent.CloseError // may name only notices that were not delivered
 		if err := m.Close(context.Background()); errors.As(err, &left) {
 			require.Empty(t, left.NotStopped)
 			require.Empty(t, left.Hung)
@@ -103,7 +103,7 @@ func (r real) scene(t *testing.T, cfg bgagent.Config, change ...func(*Agent)) *s
 	return &scene{T: t, real: r, w: w, c: c, m: m}
 }
 
-// limit is how long an unhindered task may take on a busy machine.
+// limit is the longest time that a normal task may take on a busy machine.
 const limit = 2 * time.Minute
 
 func (s *scene) run(prompt string) bgagent.Task {
@@ -128,7 +128,7 @@ func (s *scene) launch(prompt string) bgagent.Task {
 	return task
 }
 
-// ended waits until a task has ended and nothing of it runs.
+// ended waits until a task has ended and everything that it started has stopped.
 func (s *scene) ended(id string) bgagent.Task {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), limit)
@@ -173,7 +173,8 @@ func (s *scene) process(words string) {
 	require.True(s, until(limit, func() bool { return strings.Contains(strings.Join(s.w.Processes(), "\n"), words) }), "no process has %q", words)
 }
 
-// until polls the condition until it holds. It reports false at the limit.
+// until polls the condition until it holds. It reports false if the condition does not hold
+// within the limit.
 func until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -416,8 +417,9 @@ func TestRealConformance(t *testing.T) {
 				if r.name == "codex" {
 					return c
 				}
-				// The client itself implements these, so they are the same for every
-				// program, and a turn of a real program takes seconds.
+				// For the other programs, the optional interfaces are left out. The
+				// client itself implements them in the same way for all programs, and
+				// each turn of a real program takes seconds.
 				return struct {
 					bgagent.TurnRunner
 					bgagent.SessionClient
@@ -431,9 +433,9 @@ func TestRealConformance(t *testing.T) {
 	})
 }
 
-// recalls answers a prompt that contains (recall) with the first prompt of the
-// conversation, and any other prompt by its script. With gemini, an unanswered prompt
-// is in front of the next one; then the last script counts.
+// recalls answers a prompt that contains (recall) with the first prompt of the conversation.
+// It answers any other prompt by its script. With gemini, an unanswered prompt is in front of
+// the next prompt; in that case the last script counts.
 func recalls(r modelserver.Request) modelserver.Reply {
 	text := r.LastUser()
 	if strings.Contains(text, "(recall)") {

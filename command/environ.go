@@ -10,28 +10,28 @@ import (
 )
 
 const (
-	// DepthVariable is the environment variable that tells a program the depth of its
-	// task: 1 for a task of a root session. If the host itself was started with the
-	// variable, the host's depth is added. A program that uses this library can set its
-	// Config.MaxDepth from it.
+	// DepthVariable is the environment variable with the depth of the program's task. A
+	// task of a root session has depth 1. If the host itself was started with the
+	// variable, the host's depth is added. A program that uses this library can compute
+	// its Config.MaxDepth from the variable.
 	DepthVariable = procs.DepthVariable
 
 	// TurnVariable is the environment variable that marks all processes of one turn, so
-	// that none is left when the turn is over. Its value has no meaning to others. If a
-	// process must outlive the turn, the program must start it without the variable.
+	// that they can be ended with the turn. Its value has no other meaning. If a process
+	// must outlive the turn, the program must start the process without the variable.
 	TurnVariable = procs.TurnVariable
 
-	// InstanceVariable is the environment variable that holds the Config.Instance of the
-	// host that a process belongs to, so that what a killed host has left can be found
-	// and ended. A host that runs within a turn of another host appends its own instance
-	// after a slash: its processes belong to both.
+	// InstanceVariable is the environment variable with the Config.Instance of the host to
+	// which a process belongs, so that processes of a killed host can be found and ended. A
+	// host that runs within a turn of another host appends its own instance after a slash,
+	// because its processes belong to both hosts.
 	InstanceVariable = procs.InstanceVariable
 )
 
-// DefaultEnviron returns the names of the host's environment variables that every
-// program gets if they are set: paths, language and time zone, proxies and certificates.
-// A name that ends with * stands for all names with that prefix. No variable for keys or
-// tokens is among them.
+// DefaultEnviron returns the names of the host's environment variables that every program
+// gets if they are set. They are variables for paths, language and time zone, proxies and
+// certificates, and none for keys or tokens. A name that ends with * stands for all names
+// with that prefix.
 func DefaultEnviron() []string { return slices.Clone(defaultEnviron) }
 
 var defaultEnviron = []string{
@@ -42,8 +42,9 @@ var defaultEnviron = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environ returns an environment: the host's variables whose names through lists, then
-// the variables in set. Later entries win.
+// environ returns the environment of a program: the variables of the host that are named in
+// through, and the variables in the lists in set. If a variable is set twice, the later
+// value wins.
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {
@@ -68,8 +69,8 @@ func lets(names []string, name string) bool {
 	})
 }
 
-// splitEnv splits an Agent.Env into entries that let variables through and entries that
-// set them.
+// splitEnv splits an Agent.Env into the names of variables that are passed on and the
+// entries that set variables.
 func splitEnv(list []string) (through, set []string) {
 	for _, e := range list {
 		if strings.Contains(e, "=") {

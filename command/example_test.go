@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/command"
 )
 
-// An agent can be any program. This one answers with its prompt.
+// An agent can be any program. The agent in this example answers with its prompt.
 func Example() {
 	client, err := command.New(command.Config{Agents: map[string]command.Agent{
 		"parrot": {Program: command.Text("cat")},
@@ -33,8 +33,8 @@ func Example() {
 	// Output: completed Hello!
 }
 
-// A program of your own is data: how it is called and continued, and a decoder for its
-// output.
+// A new program is described by the arguments that begin a session, the arguments that
+// continue it, and a decoder for the program's output.
 func ExampleProgram() {
 	program := command.Program{
 		Executable: "my-agent",

@@ -23,11 +23,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The fake program is the test binary itself. The first word of its prompt says what
-// it does. It prints the format of DecodeLines, or plain text.
+// The fake program is the test binary itself. The first word of its prompt is an action. The
+// program prints plain text or the format of DecodeLines.
 const (
-	fakeKind = "COMMAND_FAKE"      // lines, text or child
-	fakeHome = "COMMAND_FAKE_HOME" // where it keeps its sessions
+	fakeKind = "COMMAND_FAKE"      // variable with the kind of the program: lines, text or child
+	fakeHome = "COMMAND_FAKE_HOME" // variable with the directory of the program's sessions
 )
 
 func TestMain(m *testing.M) {
@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 
 type fake struct {
 	kind   string
-	whole  string // its whole input
-	prompt string // the input, or the new prompt at the end of a repeated conversation
+	whole  string // whole input
+	prompt string // input, or the new prompt at the end of a repeated conversation
 }
 
 func (f *fake) say(format string, args ...any) {
@@ -73,7 +73,7 @@ func (f *fake) run() {
 		fmt.Fprintln(os.NewFile(3, "ready"), "ready")
 		time.Sleep(time.Hour)
 	}
-	if len(os.Args) > 1 && os.Args[len(os.Args)-1] == "--deaf" { // never reads its input
+	if len(os.Args) > 1 && os.Args[len(os.Args)-1] == "--deaf" { // the program never reads its input
 		f.message("I hear nothing")
 		f.end()
 		return
@@ -93,7 +93,7 @@ func (f *fake) run() {
 	f.do(verb, rest)
 }
 
-// readPrompt returns the arguments after --, or else standard input.
+// readPrompt returns the arguments after --. Without --, it returns standard input.
 func (f *fake) readPrompt() string {
 	for i, a := range os.Args {
 		if a == "--" {
@@ -107,8 +107,8 @@ func (f *fake) readPrompt() string {
 	return string(in)
 }
 
-// session returns the id of the session and appends the prompt to its file. If the old
-// session does not exist, it begins a new one, as codex does.
+// session appends the prompt to the file of the session and returns the session's id. If the
+// old session does not exist, session begins a new one, as codex does.
 func (f *fake) session() string {
 	id := "fake_" + strconv.Itoa(os.Getpid())
 	home := os.Getenv(fakeHome)
@@ -164,10 +164,10 @@ func (f *fake) do(verb, rest string) {
 		f.message(strings.Repeat("x", n))
 	case "many":
 		f.say(`{"type":"activity","list":[%s0]}`, strings.Repeat("0,", n))
-	case "print": // the rest as it is, and nothing else
+	case "print": // prints the rest of the prompt unchanged, and nothing else
 		f.say("%s", rest)
 		return
-	case "printlater": // the part before | at once, and the other part after the given milliseconds
+	case "printlater": // prints the part before | at once, and the other part after the given milliseconds
 		ms, text, _ := strings.Cut(rest, " ")
 		now, later, _ := strings.Cut(text, "|")
 		f.say("%s", now)
@@ -175,7 +175,7 @@ func (f *fake) do(verb, rest string) {
 		time.Sleep(time.Duration(n) * time.Millisecond)
 		f.say("%s", later)
 		return
-	case "echo:": // the prompt, without an end
+	case "echo:": // prints the prompt and reports no end
 		f.say("> %s", f.prompt)
 		return
 	case "fail":
@@ -196,7 +196,7 @@ func (f *fake) do(verb, rest string) {
 		f.message("done, and " + rest)
 		f.end()
 		block()
-	case "lingerpolite": // the same, but reports a failure when it is asked to exit
+	case "lingerpolite": // like linger, but reports a failure when it is asked to exit
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
 		f.message("done")
@@ -250,14 +250,14 @@ func (f *fake) misbehave(verb, rest string, n int) {
 		_, _ = io.Copy(os.Stdout, zeros{})
 	case "mutegarbage":
 		f.say("Welcome to another program!")
-	case "flood": // writes far more to both pipes than they hold
+	case "flood": // writes more to both pipes than they can hold
 		go func() { _, _ = io.CopyN(os.Stderr, zeros{}, int64(n)) }()
 		_, _ = io.CopyN(os.Stdout, zeros{}, int64(n))
 		f.say("")
 		f.message("flooded")
 		f.end()
 	case "halfline":
-		fmt.Fprint(os.Stdout, `{"type":"end"}`) // without a line end
+		fmt.Fprint(os.Stdout, `{"type":"end"}`) // the line has no end
 	case "child", "childslow":
 		f.message(strconv.Itoa(spawn(rest)))
 		if verb == "childslow" {
@@ -269,9 +269,10 @@ func (f *fake) misbehave(verb, rest string, n int) {
 	}
 }
 
-// spawn starts a process that holds the pipes open and returns its pid once it runs. The
-// process is in the program's group, in a session of its own, or in such a session
-// without the turn's mark.
+// spawn starts a process that keeps the pipes open, and returns its pid once it runs. The
+// first word of how is the place of the process: "group" is the program's process group.
+// "escape" is an operating system session of its own without the turn's mark. Any other word
+// is a session of its own with the mark.
 func spawn(how string) int {
 	where, kind, _ := strings.Cut(how, " ")
 	r, w, err := os.Pipe()
@@ -311,8 +312,8 @@ func fakeAgent(t testing.TB, p Program) Agent {
 	return Agent{Program: p, Command: []string{self}, Env: []string{fakeKind + "=" + kind, fakeHome + "=" + t.TempDir(), "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}}
 }
 
-// clientOf returns a client with the one agent "a". It closes the client when the test
-// ends.
+// clientOf returns a client with a as its only agent, under the name "a". It closes the client
+// when the test ends.
 func clientOf(t testing.TB, a Agent, change ...func(*Config)) *Client {
 	t.Helper()
 	cfg := Config{Agents: map[string]Agent{"a": a}, Grace: 5 * time.Second}
@@ -343,9 +344,9 @@ func play(t testing.TB, c *Client, session, prompt string) (bgagent.TurnEnd, err
 	return c.RunTurn(t.Context(), session, bgagent.Prompt{Text: prompt}, nil)
 }
 
-// begun is a turn that runs on a goroutine of its own.
+// begun is a turn that runs in a goroutine of its own.
 type begun struct {
-	texts chan string // the agent's text
+	texts chan string // pieces of the agent's text
 	done  chan struct{}
 	end   bgagent.TurnEnd
 	err   error

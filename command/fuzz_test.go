@@ -12,8 +12,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// fuzzDecoder checks what must hold for a decoder whatever a program prints: the manager
-// hears everything that the decoder understands, once, in valid text.
+// fuzzDecoder checks conditions that must hold for any output of a program. Among them: lines
+// that the decoder does not know change nothing, all text is valid UTF-8, and the answer was
+// reported to the manager.
 func fuzzDecoder(f *testing.F, program string) {
 	files, err := filepath.Glob(filepath.Join("testdata", program+"_*.jsonl"))
 	if err != nil || len(files) == 0 && program != "lines" {
@@ -53,8 +54,8 @@ func FuzzDecodeOpencode(f *testing.F) { fuzzDecoder(f, "opencode") }
 func FuzzDecodeClaude(f *testing.F)   { fuzzDecoder(f, "claude") }
 func FuzzDecodeLines(f *testing.F)    { fuzzDecoder(f, "lines") }
 
-// FuzzTextIsNeverLost puts two texts into messages, with or without a call between them.
-// The manager must hear both, and the last must be the answer.
+// FuzzTextIsNeverLost puts two texts into messages, with or without a tool call between them.
+// Both must be reported to the manager, and the last one must be the answer.
 func FuzzTextIsNeverLost(f *testing.F) {
 	f.Add("hello", "there", true)
 	f.Add("a\nb", "\"{}\u2028", false)
@@ -79,7 +80,7 @@ func FuzzTextIsNeverLost(f *testing.F) {
 			want = one
 		}
 		switch {
-		case len(out) > 1<<20: // decodeAll drops lines of that length
+		case len(out) > 1<<20: // decodeAll drops lines that are so long
 		case said.text != want:
 			t.Errorf("the answer is %q and should be %q", said.text, want)
 		case !strings.Contains(heard.all, one) || !strings.Contains(heard.all, two):

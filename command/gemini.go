@@ -8,19 +8,20 @@ import (
 // Gemini is Google's gemini-cli, called as gemini --output-format stream-json.
 // Tested with 0.61.0.
 //
-// The model is passed with --model. Gemini has no profiles. It takes no system text, so
-// that is put in front of the first prompt. Rules for editing and for running commands
-// become its approval mode: yolo if both are allowed, auto_edit if only editing is
-// allowed, and default if one of them is denied and editing is not allowed. Without such
-// rules, gemini's own configuration decides; by default it may then neither edit nor run
-// commands, because nobody can be asked. Gemini cannot be kept from anything else, and it
-// knows no patterns.
+// The model is passed with --model. Gemini has no profiles and no system text. The client
+// puts the system text in front of the first prompt.
 //
-// Gemini takes a prompt that begins with a slash for a command, so the line "The task:"
-// is put in front of it. If a word of the prompt begins with @ and names a file, or part
-// of its name, gemini adds that file to the prompt. It continues a session only in the
-// directory of its first turn, and loses a session whose first turn failed before there
-// was an answer.
+// Rules for edit and bash become gemini's approval mode: yolo if both are allowed,
+// auto_edit if only edit is allowed, and default if one of them is denied and edit is not
+// allowed. It is an error if edit is denied and bash is allowed. Without such rules,
+// gemini's own configuration decides; by default gemini may then neither edit nor run
+// commands, because nobody can be asked. Gemini can enforce no other rules and no patterns.
+//
+// Gemini takes a prompt that begins with a slash for a command. The client puts the line
+// "The task:" in front of such a prompt. If a word of the prompt begins with @ and contains
+// the name of a file or a part of it, gemini adds that file to the prompt. Gemini continues
+// a session only in the directory of its first turn, and loses a session whose first turn
+// failed before there was an answer.
 func Gemini() Program {
 	format := []string{"--output-format", "stream-json"}
 	return Program{
@@ -38,7 +39,7 @@ func Gemini() Program {
 	}
 }
 
-// geminiKeeps declares which rules gemini can enforce.
+// geminiKeeps declares the rules that gemini can enforce.
 var geminiKeeps = permission.Client{Name: "gemini", Keeps: map[permission.Kind]permission.Means{
 	permission.Edit: permission.Switch, permission.Bash: permission.Switch,
 }}

@@ -7,12 +7,12 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Text is any program that reads a prompt from standard input and prints its answer
-// as plain text. Its turns know nothing about each other. Exit code 0 means that the
-// answer is complete.
+// Text returns the description of a program that reads a prompt from standard input and
+// prints its answer as plain text. Its turns know nothing about each other. Exit code 0
+// means that the answer is complete.
 //
-// If a program takes its prompt as an argument or can continue a session, change the
-// returned fields:
+// If the program takes its prompt as an argument, or can continue a session, change the
+// fields of the result:
 //
 //	p := command.Text("llm")
 //	p.Start.Prompt = []string{"--", "{prompt}"}
@@ -21,9 +21,9 @@ func Text(executable string) Program {
 	return Program{Executable: executable}
 }
 
-// Lines is any program that reads a prompt from standard input and prints JSON lines
-// in the format of [DecodeLines]. To continue a session, it is called with
-// --session=ID.
+// Lines returns the description of a program that reads a prompt from standard input and
+// prints JSON lines in the format of [DecodeLines]. To continue a session, the client calls
+// the program with --session=ID.
 func Lines(executable string) Program {
 	return Program{Executable: executable, Resume: Form{Args: []string{"--session={session}"}}, Decode: DecodeLines}
 }
@@ -43,10 +43,10 @@ type simpleLine struct {
 	Todos  []struct{ Text, State string }
 }
 
-// DecodeLines returns a decoder for JSON lines in a small format that is easy to print
-// from any language. The type says what a line means. Unknown types and fields, and
-// fields of an unexpected type, are ignored, except that an error or a stop of any type
-// counts. Text after the end is not part of the answer.
+// DecodeLines returns a decoder for JSON lines in a small format that is easy to print in
+// any programming language. The field type is the kind of a line. Unknown kinds of lines,
+// unknown fields, and fields of an unexpected type are ignored, but the fields error and
+// stop may have any type. Text after the end is not part of the answer.
 //
 //	{"type":"session","id":"s1"}                       the program's id of the session
 //	{"type":"text","text":"…"}                         a piece of the answer
@@ -55,13 +55,13 @@ type simpleLine struct {
 //	{"type":"tool","id":"1","name":"grep","state":"running"}  pending, running, done or failed
 //	{"type":"todos","todos":[{"text":"…","state":"pending"}]}  pending, in progress, completed or cancelled
 //	{"type":"usage","input":10,"output":5,"cost":0.01} usage since the last such line
-//	{"type":"activity"}                                a sign of life
+//	{"type":"activity"}                                activity without another report
 //	{"type":"end"}                                     the turn has succeeded
 //	{"type":"end","stop":"error","error":"…"}          the turn has ended otherwise
 //
-// The stop of an end is the name of a [bgagent.StopReason]: "end of turn",
-// "length", "turn limit", "refused", "aborted", "interrupted" or "error". The
-// words of models, such as "max_tokens", are known too; any other is an error.
+// The field stop of an end is the name of a [bgagent.StopReason]: "end of turn", "length",
+// "turn limit", "refused", "aborted", "interrupted" or "error". Stop reasons of models,
+// such as "max_tokens", are known too. Any other text counts as "error".
 func DecodeLines() Decoder {
 	return func(line []byte, o *Output) {
 		var x simpleLine
@@ -96,7 +96,8 @@ func DecodeLines() Decoder {
 	}
 }
 
-// todoState reads the name of a state, however its words are joined.
+// todoState returns the state with the name. The words of the name may be joined by spaces,
+// hyphens or underscores.
 func todoState(word string) bgagent.TodoState {
 	word = strings.NewReplacer("_", " ", "-", " ").Replace(word)
 	for s := bgagent.TodoPending; s <= bgagent.TodoCancelled; s++ {
@@ -107,7 +108,8 @@ func todoState(word string) bgagent.TodoState {
 	return bgagent.TodoPending
 }
 
-// stopReason returns the stop reason with the name. An unknown name counts as an error.
+// stopReason returns the stop reason with the name. An unknown name counts as StopError. If
+// the name is empty, the result is StopError if there is a problem, else StopEndOfTurn.
 func stopReason(word, problem string) bgagent.StopReason {
 	if word == "" {
 		if problem != "" {

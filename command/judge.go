@@ -15,37 +15,37 @@ import (
 
 // TurnError is the error of a turn that failed or was interrupted.
 type TurnError struct {
-	Program string    // the executable, as its Program names it
-	Problem string    // what went wrong, in one line
-	Code    int       // the exit code; -1 if a signal ended the program
-	Signal  os.Signal // the signal that ended the program; nil for none
-	Stderr  string    // the end of its standard error, at most 8 KiB
+	Program string    // Program.Executable
+	Problem string    // reason for the failure, in one line
+	Code    int       // exit code; -1 if a signal ended the program
+	Signal  os.Signal // signal that ended the program; nil if it exited by itself
+	Stderr  string    // end of the program's standard error, at most 8 KiB
 }
 
 // Error returns the program and the problem in one line.
 func (e *TurnError) Error() string { return "command: " + e.Program + ": " + e.Problem }
 
-// outcome is what is known about an exited program, apart from its output.
+// outcome describes the end of a program, apart from its standard output.
 type outcome struct {
 	program string
-	plain   bool  // it prints plain text
-	stopped error // why it was told to stop; nil if it was not
+	plain   bool  // whether the program prints plain text
+	stopped error // reason why the client stopped the program; nil if it did not
 	code    int
 	signal  os.Signal
 	stderr  string
-	left    error // processes of the turn that could not be ended; nil for none
+	left    error // names the processes of the turn that could not be ended; nil if there are none
 }
 
-// interruptedCodes are the exit codes with which shells, and programs that catch
-// signals, report HUP, INT, KILL and TERM: 128 plus the signal's number.
+// interruptedCodes are the exit codes for the signals HUP, INT, KILL and TERM: 128 plus the
+// signal's number. Shells and programs that catch signals exit with these codes.
 var interruptedCodes = []int{129, 130, 137, 143}
 
-// judge returns how the turn ended. A turn succeeds only if the program says so; a
-// program of plain text says so with its exit code.
+// judge returns how the turn ended. A turn succeeds only if the program reports success. A
+// program of plain text reports success with exit code 0.
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text}
-	if x.left != nil { // logged here, because a turn that succeeds returns no error
+	if x.left != nil { // logged, because a turn that succeeds returns no error
 		t.client.log(slog.LevelWarn, x.left.Error(), t.session)
 	}
 	if x.plain {
@@ -87,7 +87,8 @@ func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	return end, t.problem(said, x)
 }
 
-// unsaid returns how a turn ended if the program has not reported its end.
+// unsaid returns the stop reason of a turn if the program has exited without reporting the
+// end of the turn.
 func (t *turn) unsaid(said said, x outcome) bgagent.StopReason {
 	begun := said.known && !x.plain
 	if x.signal != nil || slices.Contains(interruptedCodes, x.code) || x.code == 0 && begun {

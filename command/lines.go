@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// readText reads r and calls text with pieces that end with whole characters. Invalid
-// UTF-8 is replaced. UTF-16 with a byte-order mark is decoded. It reports whether
-// anything was not text.
+// readText reads r and calls text with pieces that end with whole characters. It replaces
+// invalid UTF-8 and decodes UTF-16 with a byte-order mark. It reports whether the input
+// contained invalid UTF-8 or NUL bytes.
 func readText(r io.Reader, text func(string)) (garbled bool) {
 	r = jsonlines.UTF8(r)
 	buf := make([]byte, 32<<10)
@@ -37,7 +37,8 @@ func readText(r io.Reader, text func(string)) (garbled bool) {
 	}
 }
 
-// halfRune returns how many bytes at the end of b belong to an incomplete character.
+// halfRune returns the number of bytes at the end of b that belong to an incomplete
+// character.
 func halfRune(b []byte) int {
 	for i := 1; i <= min(len(b), utf8.UTFMax-1); i++ {
 		if c := b[len(b)-i]; utf8.RuneStart(c) {
@@ -50,17 +51,17 @@ func halfRune(b []byte) int {
 	return 0
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last maxStderr bytes that are written to it.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte
 	cut bool
 }
 
-// maxStderr is how many bytes at the end of standard error are kept.
+// maxStderr is the number of bytes at the end of standard error that are kept.
 const maxStderr = 8 << 10
 
-// Write implements [io.Writer].
+// Write implements [io.Writer]. It never fails.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,21 +89,21 @@ func (t *tail) String() string {
 	return strings.TrimSpace(jsonlines.Clean(strings.ToValidUTF8(string(b), "")))
 }
 
-// hint returns the most telling line of a program's standard error: the last line about
-// a refused permission, else the last line about an error, else the last line.
+// hint returns the line of standard error that most likely explains a failure: the last
+// line about a refused permission, else the last line about an error, else the last line.
 func hint(stderr string) string {
 	lines := strings.Split(stderr, "\n")
 	last, best, rejected := "", "", ""
 	for _, l := range lines {
 		l = strings.TrimSpace(l)
-		if l == "" || strings.HasPrefix(l, "at ") || strings.HasPrefix(l, "}") { // a stack trace of JavaScript
+		if l == "" || strings.HasPrefix(l, "at ") || strings.HasPrefix(l, "}") { // part of a stack trace in JavaScript
 			continue
 		}
 		last = l
 		if low := strings.ToLower(l); strings.Contains(low, "error") || strings.Contains(low, "unknown") || strings.Contains(low, "invalid") {
 			best = l
 		}
-		if strings.Contains(l, "auto-rejecting") { // opencode writes this about permissions that nobody can grant
+		if strings.Contains(l, "auto-rejecting") { // opencode's word if nobody can grant a permission
 			rejected = l
 		}
 	}

@@ -9,20 +9,23 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// Opencode is opencode, called as opencode run --format json. Tested with 1.18.34. If
-// there is an opencode server, the package opencode of this module sees much more.
+// Opencode is opencode, called as opencode run --format json. Tested with 1.18.34. If there
+// is an opencode server, use the package opencode of this module instead, which gets much
+// more information.
 //
-// The model is passed with --model as provider/model, and [Agent].Profile with --agent.
-// If opencode has no agent of that name, it falls back to its default agent. It takes
-// no system text, so that is put in front of the first prompt. All rules are passed on
-// with their patterns in OPENCODE_PERMISSION. "ask" becomes "deny", because a rejected
-// question would end the turn without an answer. Opencode merges the rules into the
-// user's own configuration. A name that is there already keeps its place, and the user's
-// rules for the agent come after all others.
+// The model is passed with --model as provider/model, and [Agent].Profile with --agent. If
+// opencode has no agent with that name, it uses its default agent. Opencode takes no system
+// text. The client puts the system text in front of the first prompt.
 //
-// A message is printed once it is complete, and a tool call once it has ended. The
-// prompt goes to standard input, because opencode puts arguments with spaces into
-// quotation marks.
+// All rules are passed on with their patterns in OPENCODE_PERMISSION. "ask" becomes "deny",
+// because a rejected question would end the turn without an answer. Opencode merges the
+// rules into the user's own configuration. If the configuration already has a rule for a
+// name, the new rule takes the place of the old one in the order. The user's rules for the
+// agent come after all others.
+//
+// Opencode prints a message when it is complete, and a tool call when it has ended. The
+// prompt goes to standard input, because opencode puts arguments with spaces into quotation
+// marks.
 func Opencode() Program {
 	return Program{
 		Executable: "opencode",
@@ -37,8 +40,8 @@ func Opencode() Program {
 	}
 }
 
-// opencodeKeeps declares which rules opencode can enforce. opencodeWords are its own
-// words for kinds of access.
+// opencodeKeeps declares the rules that opencode can enforce. opencodeWords are opencode's
+// names for the kinds of access.
 var (
 	opencodeKeeps = permission.Client{Name: "opencode", Others: permission.Handed, Keeps: map[permission.Kind]permission.Means{
 		permission.Read: permission.Handed, permission.Edit: permission.Handed, permission.Bash: permission.Handed, permission.Web: permission.Handed,
@@ -51,17 +54,17 @@ var (
 	}
 )
 
-// opencodeRules writes the rules as the permission object of opencode's configuration.
-// There, too, the last matching entry decides. The object has one entry for a name, and
-// one for each pattern in it, so rules that return to a name after other names cannot be
-// written.
+// opencodeRules writes the rules as the permission object of opencode's configuration. In
+// that object, too, the last matching entry decides. The object has one entry for each
+// name, and one entry for each pattern within it. Therefore all rules for a name must
+// follow each other.
 func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 	if err := opencodeKeeps.Check(rules); err != nil {
 		return nil, nil, err
 	}
 	type entry struct {
 		name     string
-		patterns []string // each with its action, as JSON
+		patterns []string // patterns with their actions, as JSON
 	}
 	var entries []entry
 	for _, r := range permission.Translate(rules, opencodeWords) {
@@ -73,7 +76,7 @@ func opencodeRules(rules []bgagent.Permission) (_, env []string, err error) {
 			action = `"allow"`
 		}
 		if r.Name == "*" && pattern == "*" {
-			entries = nil // overrides everything before it
+			entries = nil // the rule overrides all earlier rules
 		}
 		last := len(entries) - 1
 		if last < 0 || entries[last].name != r.Name {

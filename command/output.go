@@ -13,39 +13,39 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// Decoder decodes one JSON object that a program has printed and calls the methods of
-// the Output. For an object that it does not know, it calls none. The line is valid JSON;
-// the slice must not be used after the call.
+// Decoder decodes one JSON object that a program has printed. It calls the methods of the
+// Output to report the content of the object. For an object that it does not know, it calls
+// no method. The line is valid JSON. The decoder must not use the slice after the call.
 type Decoder func(line []byte, o *Output)
 
-// Output receives from a [Decoder] what happens in a turn. It reports that to the
-// manager and keeps what the end of the turn needs. Its methods return at once.
+// Output receives the events of a turn from a [Decoder]. It reports them to the manager, and
+// keeps the answer and other data for the end of the turn. Its methods return at once.
 type Output struct {
 	r      *bgagent.Reporter
 	turn   int           // number of the turn in the session, counted from 1
 	before bgagent.Usage // usage of the session before the turn
-	memory any           // what the decoder alone keeps for the next turn of the session
+	memory any           // state that the decoder keeps for the next turn; used only by the decoder
 
 	mu      sync.Mutex
 	cleaner jsonlines.Cleaner // cleans the current message
-	acted   time.Time         // when activity was last reported
+	acted   time.Time         // time at which activity was last reported
 	known   bool
 	session string
 	text    []byte // text of the current message
-	last    string // text of the last finished message with text
+	last    string // text of the last finished message that has text
 	lastErr string
-	closed  bool // the next text begins a new message
-	called  bool // a tool was called after the last text, so the manager begins a new message
+	closed  bool // whether the next text begins a new message
+	called  bool // whether a tool was called after the last text, so that the manager begins a new message
 	tools   []bgagent.MessageTool
-	total   bgagent.Usage // usage of the session, if totaled is set
+	total   bgagent.Usage // usage of the session; valid if totaled is set
 	totaled bool
 	end     *ending
-	sealed  bool // end is final
+	sealed  bool // whether end is final
 
 	background []string       // work that the program still does in the background
-	waited     bool           // the end was reported while there was such work
+	waited     bool           // whether the end was reported while background was not empty
 	denied     []string       // names of refused tools
-	times      map[string]int // number of calls with an id, if there were several
+	times      map[string]int // number of calls with an id; only for ids with several calls
 }
 
 // ending is a reported end of a turn.
@@ -55,22 +55,22 @@ type ending struct {
 	problem string
 }
 
-// maxText bounds the text that is kept of one message. It is a little more than the
-// manager keeps, so that the manager sees that there was more.
+// maxText is the number of bytes that are kept of one message. It is a little more than the
+// manager keeps, so that the manager notices that a message is too long.
 const maxText = 1<<20 + 4
 
-// maxTools bounds the tool calls that are kept for Messages.
+// maxTools is the number of tool calls that are kept for Messages.
 const maxTools = 1000
 
-// Everything else that is kept of a program's output is bounded, too.
+// Limits of the other data that is kept of a program's output, in bytes.
 const (
-	maxName    = 200 // bytes of the name of a tool, and of the id of a call
-	maxSession = 4 << 10
-	maxProblem = 64 << 10
+	maxName    = 200      // name of a tool, and id of a call
+	maxSession = 4 << 10  // program's id of a session
+	maxProblem = 64 << 10 // text of an error
 )
 
-// short returns the id, or a short substitute if it is long. The substitute does not
-// keep the memory of the id.
+// short returns the id, or a short substitute for a long id. The substitute does not share
+// memory with the id.
 func short(id string) string {
 	if len(id) <= maxName {
 		return id
@@ -83,8 +83,9 @@ func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 	return &Output{r: r, turn: turn, before: before}
 }
 
-// Known marks the line as one of the program's, if there is nothing else to report. The
-// other methods imply it. A program without any known line is not the expected one.
+// Known marks the line as known. A decoder calls it if it knows a line but has nothing to
+// report. All other methods do the same. If a program prints no known line, it is not the
+// expected program.
 func (o *Output) Known() { o.locked(func() {}) }
 
 func (o *Output) locked(f func()) {
@@ -94,7 +95,7 @@ func (o *Output) locked(f func()) {
 	f()
 }
 
-// Session reports the program's own id of the session.
+// Session reports the program's id of the session.
 func (o *Output) Session(id string) {
 	o.locked(func() {
 		if id != "" && len(id) <= maxSession {
@@ -103,11 +104,11 @@ func (o *Output) Session(id string) {
 	})
 }
 
-// Text reports a piece of the agent's current message. After the end of the turn, text
-// only counts as activity; see [Output.GoesOn].
+// Text reports a piece of the agent's current message. After an End, text counts only as
+// activity, unless [Output.GoesOn] is called.
 func (o *Output) Text(piece string) { o.write(piece, false) }
 
-// Message reports a whole message. It ends the message before. As in all other text,
+// Message reports a whole message, which ends the message before it. As in all other text,
 // escape sequences and control characters are removed.
 func (o *Output) Message(text string) { o.write(text, true) }
 
@@ -136,14 +137,14 @@ func (o *Output) write(s string, whole bool) {
 	}
 }
 
-// addLocked adds a piece to the current message, and returns the text to report.
+// addLocked adds a piece to the current message. It returns the text to report.
 func (o *Output) addLocked(s string) string {
 	if s == "" {
 		return ""
 	}
 	between := ""
 	if o.closed {
-		// The manager joins pieces without a tool call between them into one text.
+		// The manager joins pieces into one text if no tool call is between them.
 		if !o.called {
 			between = "\n\n"
 		}
@@ -156,18 +157,18 @@ func (o *Output) addLocked(s string) string {
 	return between + s
 }
 
-// closeLocked ends the current message. It returns the text that was held back, which
-// must be reported.
+// closeLocked ends the current message. It returns text that the cleaner has held back. The
+// caller must report this text.
 func (o *Output) closeLocked() (rest string) {
 	rest = o.addLocked(o.cleaner.Rest())
-	if len(o.text) > 0 && !o.closed { // otherwise last has the text already
+	if len(o.text) > 0 && !o.closed { // otherwise last already has the text
 		o.last, o.closed = string(o.text), true
 	}
 	return rest
 }
 
-// completes reports a whole message of which pieces may have been reported: only what
-// the pieces lack is reported.
+// completes reports a whole message. If pieces of the message have been reported already,
+// completes reports only the rest.
 func (o *Output) completes(text string) {
 	text = jsonlines.Clean(text)
 	rest, told := "", false
@@ -198,8 +199,8 @@ func (o *Output) Reasoning(piece string) {
 	}
 }
 
-// Tool reports a tool call or its new state. The id need only be unique among the calls
-// that have not ended. After a call has ended, a report with its id and a name is a new
+// Tool reports a tool call or its new state. The id need be unique only among the calls that
+// have not ended. After a call has ended, a report with the same id and a name begins a new
 // call.
 func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 	id = strconv.Itoa(o.turn) + "." + short(id)
@@ -224,9 +225,9 @@ func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 	o.r.Tool(t)
 }
 
-// toolLocked records a call and fills in what is known about it. It returns the text to
-// report before the call. It also reports whether the call had ended before; such a call
-// must not be reported, because it would count twice.
+// toolLocked records a call and fills in the missing fields from earlier reports. It returns
+// the text to report before the call. ended means that the call had already ended; the
+// caller must not report such a call, because it would count twice.
 func (o *Output) toolLocked(t *bgagent.MessageTool) (text string, ended bool) {
 	i := -1
 	if times := o.times[t.ID]; times > 1 {
@@ -263,7 +264,7 @@ func (o *Output) indexLocked(id string) int {
 	return slices.IndexFunc(o.tools, func(x bgagent.MessageTool) bool { return x.ID == id })
 }
 
-// again returns our id for the nth call with the same id.
+// again returns the id that this package gives to the nth call with the same id.
 func again(id string, n int) string { return id + "#" + strconv.Itoa(n) }
 
 // Todos reports the agent's whole todo list.
@@ -284,8 +285,8 @@ func (o *Output) Usage(u bgagent.Usage) {
 	}
 }
 
-// TotalUsage reports the usage of the whole session, including its earlier turns. If it
-// is less than in the earlier turns, the program has restarted its count.
+// TotalUsage reports the usage of the whole session, including its earlier turns. If the
+// usage is less than before the turn, the program is taken to have restarted its count.
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
 	o.locked(func() {
@@ -305,8 +306,8 @@ func (o *Output) TotalUsage(u bgagent.Usage) {
 	o.Usage(delta)
 }
 
-// Activity reports a sign of life that no other method reports. The manager is told at
-// most once a second.
+// Activity reports activity that no other method reports. It is passed on to the manager at
+// most once per second.
 func (o *Output) Activity() {
 	now, due := time.Now(), false
 	o.locked(func() {
@@ -319,8 +320,8 @@ func (o *Output) Activity() {
 	}
 }
 
-// Problem reports an error that need not end the turn. If the turn fails without a
-// reason, the last problem is named.
+// Problem reports an error that need not end the turn. If the turn fails without a reason,
+// the last problem becomes part of the reason.
 func (o *Output) Problem(text string) {
 	o.locked(func() { o.lastErr = bounded(text) })
 	o.r.Activity()
@@ -329,8 +330,8 @@ func (o *Output) Problem(text string) {
 // bounded returns the text of a problem, cleaned and cut.
 func bounded(text string) string { return strings.Clone(jsonlines.Clean(cut(text, maxProblem))) }
 
-// Denied reports that the agent was refused a tool. If the turn ends badly, the reason
-// names the tool.
+// Denied reports that the use of a tool was refused. If the turn ends badly, the reason names
+// the tool.
 func (o *Output) Denied(tool string) {
 	o.locked(func() {
 		if len(o.denied) < maxDenied {
@@ -341,15 +342,15 @@ func (o *Output) Denied(tool string) {
 
 const maxDenied = 100
 
-// End reports that the turn has ended, and how. text is the agent's whole answer; if it
-// is empty, the last message is the answer. problem says what went wrong. If End is
-// called several times, the last call counts.
+// End reports that the turn has ended, and the reason. text is the agent's whole answer; if
+// text is empty, the last message is the answer. problem describes the failure, if any. If
+// End is called several times, the last call counts.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
 }
 
-// GoesOn takes back an End: the turn continues.
+// GoesOn reports that the turn continues after an End. The End then does not count.
 func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {
@@ -366,10 +367,10 @@ func (o *Output) conclude(end *ending) {
 	}
 }
 
-// Background reports the whole list of work that the program does in the background,
-// such as running commands. While the list is not empty, an End does not end the turn,
-// because the agent is told about the results and continues. If the program exits before
-// that, the turn is interrupted.
+// Background reports the whole list of work that the program does in the background, such as
+// running commands. While the list is not empty, an End does not end the turn, because the
+// agent gets the results and continues. If the program exits while the list is not empty,
+// the turn is interrupted.
 func (o *Output) Background(work []string) {
 	o.locked(func() {
 		o.background = o.background[:0]
@@ -379,7 +380,8 @@ func (o *Output) Background(work []string) {
 	})
 }
 
-// seal makes the reported end final. It reports whether there is one.
+// seal makes the reported end final. It reports false if no end was reported, or if there is
+// work in the background.
 func (o *Output) seal() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -398,7 +400,7 @@ func (o *Output) answerLocked() string {
 	return o.last
 }
 
-// said is a copy of what an Output has received.
+// said is a copy of the data that an Output has received.
 type said struct {
 	known   bool
 	session string
@@ -412,7 +414,7 @@ type said struct {
 	background, denied []string
 }
 
-// said returns what the Output has received so far.
+// said returns a copy of the data that the Output has received so far.
 func (o *Output) said() said {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -423,11 +425,11 @@ func (o *Output) said() said {
 	}
 }
 
-// brief is the part of said that is cheap to copy.
+// brief is a copy of some fields of an Output that is cheaper than said.
 type brief struct {
 	known, sealed bool
-	over          bool // an end is reported and no work in the background is left
-	waited        bool // the end was reported while there was work in the background
+	over          bool // whether an end was reported and no work is left in the background
+	waited        bool // whether the end was reported while there was work in the background
 	session       string
 }
 
@@ -440,8 +442,8 @@ func (o *Output) brief() brief {
 	}
 }
 
-// cut returns at most n bytes of s, without splitting a character. A shortened result
-// does not keep the memory of s.
+// cut returns at most n bytes of s, without splitting a character. A shortened result does
+// not share memory with s.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -18,20 +18,20 @@ type process struct {
 	*procs.Program
 	stdout *os.File
 	stderr *os.File
-	input  *os.File // writing end of standard input; nil if that is empty
+	input  *os.File // writing end of standard input; nil if standard input is empty
 
 	feeding sync.WaitGroup
 }
 
-// drainTime is how long the pipes are still read after the program and everything that
-// it started have ended. It passes in full only if a process that was not found keeps
-// them open.
+// drainTime is the longest time that the pipes are read after the program and everything
+// that it started have ended. Reading takes that long only if a process that was not found
+// keeps the pipes open.
 const drainTime = time.Second
 
 // start starts the program. The caller must read its output.
 func start(spec procs.Spec, toStdin bool) (*process, error) {
 	p := &process{}
-	var in, out, errs *os.File // the program's ends
+	var in, out, errs *os.File // ends of the pipes for the program
 	var err error
 	if p.stdout, out, err = os.Pipe(); err == nil {
 		p.stderr, errs, err = os.Pipe()
@@ -62,7 +62,7 @@ func closeAll(files ...*os.File) {
 	}
 }
 
-// startError adds to the error of a start what to do about it.
+// startError adds advice to the error of a start.
 func startError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
@@ -75,7 +75,8 @@ func startError(err error) error {
 	return err
 }
 
-// feed starts writing the prompt to standard input. The program need not read it.
+// feed starts to write the prompt to standard input. It does not wait for the program to
+// read the prompt.
 func (p *process) feed(text string) {
 	p.feeding.Go(func() {
 		_, _ = io.WriteString(p.input, text)
@@ -97,7 +98,7 @@ func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
 	select {
 	case <-done:
 	case <-timer.C:
-		// A process that was not found holds the pipes open, but the readers must end.
+		// A process that was not found keeps the pipes open, but the readers must end.
 		past := time.Now().Add(-time.Second)
 		for _, f := range []*os.File{p.stdout, p.stderr} {
 			if f.SetReadDeadline(past) != nil {

@@ -13,78 +13,81 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Program says how one kind of command line is called and read. It is plain data: take
-// a preset and change it, or write one from scratch.
+// Program describes how a command-line program is called and how its output is decoded. It
+// is plain data: change a copy of a preset, or write a new one.
 //
-// Arguments may contain the placeholders {prompt}, {session} (the program's own id of
-// the session), {model}, {profile}, {system} and {directory}. {model|json} is the value
-// as a quoted JSON string, which is also a TOML string. All placeholders are replaced in
-// one pass, and no shell sees them.
+// Arguments may contain the placeholders {prompt}, {session} (the program's id of the
+// session), {model}, {profile}, {system} and {directory}. With |json, as in {model|json}, the
+// value becomes a quoted string that is valid in JSON and in TOML. All placeholders are
+// replaced in one pass, so placeholders in values are not replaced. No shell interprets the
+// arguments.
 type Program struct {
-	// Executable is the path of the program, or its name, which is looked up in the
-	// host's PATH. Errors call the program by this name.
+	// Executable is the path of the program, or a name that is looked up in the host's
+	// PATH. Errors use it as the name of the program.
 	Executable string
 
-	// Start is the call that begins a session, and Resume the call that continues one.
-	// Without a Resume, every turn begins a new session, and the program knows nothing
-	// about earlier turns.
+	// Start is the call that begins a session. Resume is the call that continues a session.
+	// Without Resume, every turn begins a new session, and the program knows nothing about
+	// earlier turns.
 	Start, Resume Form
 
-	// Model, Profile and System are the arguments for the model, the [Agent].Profile
-	// and the host's system text. They follow those of the Form, if there is such a
-	// value. Without Model or Profile, a turn that has such a value fails. Without
-	// System, the text is put in front of the session's first prompt.
+	// Model, Profile and System are the arguments for the model, the [Agent].Profile and the
+	// host's system text. They follow the arguments of the Form. Arguments without a value
+	// are left out. If Model or Profile is nil, a turn with such a value fails. If System is
+	// nil, the system text is put in front of the session's first prompt.
 	Model, Profile, System []string
 
-	// Rules turns the permissions of a task into arguments and environment variables,
-	// each NAME=value. It returns an error if a rule denies something that the program
-	// cannot be kept from. If Rules is nil, every rule that denies or asks is refused.
+	// Rules converts the permissions of a task to arguments and to environment variables in
+	// the form NAME=value. It returns an error if the program cannot enforce a rule that
+	// denies something. If Rules is nil, every rule that denies or asks is an error.
 	Rules func(rules []bgagent.Permission) (args, env []string, err error)
 
-	// Overrides are the flags and the keys of settings with which [Agent].Args could
-	// undo the result of Rules. They are refused in a turn that has rules. A key also
-	// stands for the keys below it. The arguments from Rules come after [Agent].Args. If
-	// [Agent].Env sets a variable that Rules sets, the turn fails.
+	// Overrides are the flags and the keys of settings with which [Agent].Args could undo
+	// the result of Rules. If Rules returns arguments or variables and the agent's arguments
+	// contain such a flag or key, the turn fails. A key also stands for the keys below it.
+	// The arguments from Rules come after [Agent].Args. The turn also fails if [Agent].Env
+	// sets a variable that Rules sets.
 	Overrides []string
 
-	// Decode returns a decoder for the lines of one turn. If Decode is nil, the whole
-	// output is the answer, and exit code 0 means that it is complete.
+	// Decode returns a decoder for the output of one turn. If Decode is nil, the whole output
+	// is the answer, and exit code 0 means that the answer is complete.
 	Decode func() Decoder
 
 	// Environ names the variables of the host's environment that the program needs in
 	// addition to [DefaultEnviron]. A name may end with *.
 	Environ []string
 
-	// Interrupt is the signal that asks the program to end. Nil means SIGTERM. It has no
-	// effect on Windows.
+	// Interrupt is the signal that asks the program to end. Nil means SIGTERM. Interrupt has
+	// no effect on Windows.
 	Interrupt os.Signal
 
-	// NewSession says that the program may give a continued session a new id. Without
-	// it, any id other than the requested one is an error, because some programs begin a
-	// new session if they do not find the old one.
+	// NewSession means that the program may give a continued session a new id. If NewSession
+	// is false, any id other than the requested id is an error, because some programs begin
+	// a new session if they do not find the old one.
 	NewSession bool
 
-	// Commands are the characters that begin a command to the program itself, such as
-	// "/" if it has /quit. The line "The task:" is put in front of a prompt that begins
-	// with one of them, because a task is no such command.
+	// Commands are the characters with which commands to the program itself begin, such as
+	// "/" if the program has a command /quit. A prompt is never such a command. If a prompt
+	// begins with one of these characters, the line "The task:" is put in front of it.
 	Commands string
 
-	// ForgetsUnanswered says that the program loses a session if its agent has not said
-	// or done anything in it. The next turn then begins a new session, with the earlier
-	// prompts in front of its own.
+	// ForgetsUnanswered means that the program loses a session in which its agent has not
+	// written text or called a tool. The next turn then begins a new session, and the
+	// earlier prompts are put in front of its prompt.
 	ForgetsUnanswered bool
 }
 
-// Form is one way to call a program. Its arguments are, in this order: Args, those for
-// the model, the profile and the system text, [Agent].Args, those from the rules, and
-// Prompt.
+// Form is one way to call a program. The arguments of the call come in this order: Args; the
+// arguments for the model, the profile and the system text; [Agent].Args; the arguments from
+// the rules; and Prompt.
 //
-// If an argument of Prompt contains {prompt}, standard input is empty; otherwise the
-// prompt goes to standard input. If the prompt is too long for an argument (128 KiB on
-// Linux), Stdin replaces Prompt, and the prompt goes to standard input; if Stdin is
-// nil, that is an error. If the prompt is an argument of its own, begins with a dash
-// and has no "--" in front of it, it is passed with a leading space, so that no program
-// takes it for a flag.
+// If an argument of Prompt contains {prompt}, standard input is empty. Otherwise the prompt
+// goes to standard input. If the prompt is too long for an argument (128 KiB on Linux), the
+// arguments in Stdin replace those in Prompt, and the prompt goes to standard input. If
+// Stdin is nil, a prompt that is too long is an error.
+//
+// If the prompt is an argument of its own, begins with a dash and has no "--" in front of it,
+// a space is put in front of the prompt, so that no program takes it for a flag.
 type Form struct {
 	Args   []string
 	Prompt []string
@@ -93,31 +96,31 @@ type Form struct {
 
 func (f Form) isZero() bool { return f.Args == nil && f.Prompt == nil && f.Stdin == nil }
 
-// maxArgument is the longest argument that Linux accepts: MAX_ARG_STRLEN minus the
-// terminating zero. Other systems limit only the sum of all arguments, and that limit is
-// no smaller.
+// maxArgument is the size of the longest argument that Linux accepts: MAX_ARG_STRLEN minus
+// the terminating zero. Other systems limit only the sum of all arguments, to at least this
+// size.
 const maxArgument = 128<<10 - 1
 
 // turnSpec has the values for the arguments of one turn.
 type turnSpec struct {
 	prompt    string
-	session   string // the program's own id; empty for a new session
+	session   string // program's id of the session; empty for a new session
 	model     string
 	profile   string
 	system    string
 	directory string
 	args      []string // Agent.Args
-	before    []string // the arguments in Agent.Command
-	set       []string // the entries NAME=value of Agent.Env
+	before    []string // arguments in Agent.Command
+	set       []string // entries NAME=value of Agent.Env
 	rules     []bgagent.Permission
 }
 
-// invocation is how a program is called for one turn.
+// invocation is the call of a program for one turn.
 type invocation struct {
 	args    []string
 	env     []string
 	stdin   string
-	toStdin bool // whether stdin is written; otherwise standard input is empty
+	toStdin bool // whether stdin is written to standard input, which is otherwise empty
 }
 
 // invoke returns the call for a turn.
@@ -136,7 +139,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	const always = "always" // the arguments of the form need no value
+	const always = "always" // stands for a value, because the arguments of the form need none
 	for _, o := range []struct {
 		what, value string
 		args        []string
@@ -187,14 +190,14 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 const lead = "The task:\n\n"
 
 // takesForCommand reports whether the program would take the prompt for a command. White
-// space in front of it, as JavaScript defines that, does not count.
+// space in front of the command is ignored. U+FEFF counts as white space, as in JavaScript.
 func (p *Program) takesForCommand(prompt string) bool {
 	prompt = strings.TrimLeftFunc(prompt, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	first, _ := utf8.DecodeRuneInString(prompt)
 	return prompt != "" && strings.ContainsRune(p.Commands, first)
 }
 
-// addPrompt adds the arguments of the prompt, and standard input.
+// addPrompt adds the arguments of the prompt and the text for standard input to the call.
 func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 	tail := form.Prompt
 	if hasPlaceholder(tail, "prompt") && len(t.prompt) >= maxArgument-1024 {
@@ -218,8 +221,8 @@ func (p *Program) addPrompt(call *invocation, form Form, t turnSpec) error {
 	return nil
 }
 
-// tooLong returns the error for a text that does not fit into an argument. It leaves
-// some room for the other text in the argument.
+// tooLong returns the error for a text that does not fit into an argument. The limit in the
+// error is 1 KiB smaller, because the argument may contain other text, too.
 func tooLong(what, text, program string) error {
 	return fmt.Errorf("the %s has %d bytes, but %s takes it as an argument of at most %d bytes; shorten it, or put it into a file and name that", what, len(text), program, maxArgument-1024)
 }
@@ -232,8 +235,10 @@ func hasPlaceholder(args []string, name string) bool {
 	})
 }
 
-// expand replaces the placeholders of one argument. A value that is a whole argument
-// must not become a flag, because language models may name models, too.
+// expand replaces the placeholders of one argument. If a value is the whole argument, it must
+// not be taken for a flag, because language models may choose values such as the model. A
+// prompt or a system text gets a leading space, and any other value is refused. literal
+// means that "--" stands in front of the argument.
 func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	if !strings.Contains(arg, "{") {
 		return arg, nil
@@ -255,7 +260,7 @@ func (t *turnSpec) expand(arg string, literal bool) (string, error) {
 	return strings.NewReplacer(pairs...).Replace(arg), nil
 }
 
-// check returns what is wrong with the program.
+// check returns an error if the program is not usable.
 func (p *Program) check() error {
 	if p.Executable == "" {
 		return errors.New("Program.Executable is empty; it must name the program to run")

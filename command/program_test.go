@@ -14,7 +14,7 @@ func TestThePresetsAreCalledAsTheyWereTested(t *testing.T) {
 		name    string
 		p       Program
 		spec    turnSpec
-		args    string // with | between them
+		args    string // expected arguments, separated by |
 		stdin   string
 		problem string
 	}{
@@ -123,7 +123,7 @@ func TestRulesArePassedOnOrRefused(t *testing.T) {
 		name    string
 		p       Program
 		rules   []bgagent.Permission
-		want    string // arguments and environment, with | between them
+		want    string // expected arguments and variables, separated by |
 		problem string
 	}{
 		{"codex: none", Codex(), nil, "", ""},
@@ -200,9 +200,9 @@ func TestArgumentsThatUndoRulesAreRefused(t *testing.T) {
 	noShell := []bgagent.Permission{{Name: "edit", Pattern: "*", Action: bgagent.PermissionDeny}, {Name: "bash", Pattern: "*", Action: bgagent.PermissionDeny}}
 	for _, tc := range []struct {
 		p    Program
-		args string // with spaces between them
+		args string // arguments, separated by spaces
 		set  string
-		bad  string // what the error names; empty for none
+		bad  string // text that the error must contain; empty if there is no error
 	}{
 		{Codex(), "-c model_provider=x -c features.other=true --enable other -c sandbox=1", "", ""},
 		{Codex(), `-c sandbox_mode="danger-full-access"`, "", "sandbox_mode="},

@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// undone returns an error if the agent's own arguments or variables would undo the
-// arguments and variables made from the rules.
+// undone returns an error if the agent's own arguments or variables would undo the arguments
+// and variables from the rules.
 func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 	for _, e := range ruleEnv {
 		name, _, _ := strings.Cut(e, "=")
@@ -34,16 +34,16 @@ func (p *Program) undone(ruleArgs, ruleEnv []string, t turnSpec) error {
 	return nil
 }
 
-// isThe reports whether an argument is the flag, alone or with its value.
+// isThe reports whether an argument is the flag, with or without a value.
 func isThe(arg, flag string) bool {
 	rest, ok := strings.CutPrefix(arg, flag)
-	short := !strings.HasPrefix(flag, "--") // the value may follow a short flag directly
+	short := !strings.HasPrefix(flag, "--") // a value may follow a short flag without a space or =
 	return ok && (rest == "" || rest[0] == '=' || short)
 }
 
 // isSetting reports whether an argument sets the key, or a key above or below it. The
-// argument may be KEY=VALUE after a flag, both in one, or the name of a feature. value
-// means that the argument follows such a flag.
+// argument may be KEY=VALUE or the name of a feature after a flag, or the flag and such a
+// value in one argument. value means that the argument follows such a flag.
 func isSetting(arg, key string, value bool) bool {
 	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
 		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {
@@ -55,13 +55,14 @@ func isSetting(arg, key string, value bool) bool {
 	return value && name != "" && (name == key || strings.HasPrefix(name, key+".") || strings.HasPrefix(key, name+".") || strings.HasSuffix(key, "."+name))
 }
 
-// noRules refuses every rule that denies or asks, for programs that know no rules.
+// noRules returns a [Program].Rules for programs that know no rules. It refuses every rule
+// that denies or asks.
 func noRules(program string) func([]bgagent.Permission) (args, env []string, err error) {
 	return func(rules []bgagent.Permission) (args, env []string, err error) {
 		return nil, nil, permission.Client{Name: program}.Check(rules)
 	}
 }
 
-// IgnoreRules is a [Program].Rules for a program that is harmless under any rules, or
-// that is held to them by other means.
+// IgnoreRules is a [Program].Rules that accepts all rules and enforces none. It is for a
+// program that can do no harm, or for which the rules are enforced in another way.
 func IgnoreRules([]bgagent.Permission) (args, env []string, err error) { return nil, nil, nil }

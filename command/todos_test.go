@@ -53,7 +53,7 @@ func inWords(todos []bgagent.Todo) string {
 }
 
 func TestTodosOfASessionGoOnInItsNextTurn(t *testing.T) {
-	// The program prints its prompt, with quotation marks for tildes.
+	// The program prints its prompt with quotation marks instead of tildes.
 	c := clientOf(t, Agent{Program: Claude(), Command: []string{"sh", "-c", `tr '~' '"'`, "claude"}})
 	m, err := bgagent.New(c, bgagent.Config{})
 	require.NoError(t, err)

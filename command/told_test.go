@@ -17,7 +17,7 @@ import (
 )
 
 func TestTextIsUTF16WithAMarkOrUTF8(t *testing.T) {
-	// The program passes its prompt to printf as the format.
+	// The program passes its prompt to printf as the format, so prompts can contain escapes.
 	p := Text("sh")
 	p.Start = Form{Args: []string{"-c", `printf "$1"`, "x"}, Prompt: []string{"{prompt}"}}
 	c := clientOf(t, Agent{Program: p})

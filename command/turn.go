@@ -18,39 +18,40 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// turn is one run of a program.
+// turn is one turn of a session, and thus one run of a program.
 type turn struct {
 	client  *Client
 	session *session
 	prompt  bgagent.Prompt
 	out     *Output
 	stop    context.CancelCauseFunc
-	own     string      // the program's id of the session to continue; empty for a new one
+	own     string      // program's id of the session to continue; empty for a new session
 	linger  *time.Timer // runs after the program has reported the end of the turn
 
-	heard atomic.Bool // the program has printed something
+	heard atomic.Bool // whether the program has printed anything
 
-	// Written by the reader of standard output, and read after that has ended.
-	noise   jsonlines.Noise
-	garbled bool       // plain text is not UTF-8
-	lost    *TurnError // why the program was given up
+	// The reader of standard output writes the fields below. They are read after the reader
+	// has ended.
+	noise   jsonlines.Noise // output that was not understood
+	garbled bool            // whether the output of a program of plain text is not UTF-8
+	lost    *TurnError      // reason why the program was stopped before the end of the turn
 }
 
-// errAborted ends the context of a turn that Abort has stopped.
+// errAborted is the cause that ends the context of a turn when Abort stops the turn.
 var errAborted = errors.New("command: the turn was aborted")
 
-// maxStrange is how many bytes a program may print before the first line that its
-// decoder knows. Some programs greet their users.
+// maxStrange is the number of bytes that a program may print before the first line that its
+// decoder knows. Some programs print a greeting.
 const maxStrange = 64 << 10
 
-// afterBackground replaces Config.Grace after a program has ended its work in the
-// background, because its agent is told about it and may continue.
+// afterBackground replaces a smaller Config.Grace after a program has ended its work in the
+// background. The agent then gets the results and may continue.
 const afterBackground = time.Minute
 
-// RunTurn implements [bgagent.TurnRunner]. It runs the agent's program until that
-// exits, and returns when nothing of the turn runs any more. The error of a failed turn
-// is a [*TurnError], and TurnEnd.Stop says how the turn ended. If ctx has ended, the
-// error is its cause.
+// RunTurn implements [bgagent.TurnRunner]. It runs the agent's program until the program
+// exits, and returns when everything that the turn started has stopped. The error of a
+// failed turn is a [*TurnError], and TurnEnd.Stop is the reason for the end. If ctx has
+// ended, the error is the cause of ctx.
 func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -59,7 +60,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 		return bgagent.TurnEnd{}, err
 	}
 	var end bgagent.TurnEnd
-	defer func() { t.settle(end, err) }() // deferred, because a function of the host may panic
+	defer func() { t.settle(end, err) }() // deferred, because one of the host's functions may panic
 	end, err = t.play(ctx)
 	return end, err
 }
@@ -106,7 +107,8 @@ func (c *Client) open(id string, p bgagent.Prompt, r *bgagent.Reporter, stop con
 	return t, nil
 }
 
-// settle records what later turns and readers need, and lets the next turn run.
+// settle records the result of the turn for later turns and for Messages. After that, the
+// next turn can begin.
 func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	c, s, said := t.client, t.session, t.out.said()
 	x := exchange{answer: end.Text, tools: said.tools, stop: end.Stop}
@@ -121,7 +123,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	s.talk.end(x)
 	s.run = nil
 	if program := &s.agent.Program; said.session != "" && (t.own == "" || program.NewSession) {
-		s.own = said.session // a new session in place of a lost one does not count
+		s.own = said.session // the first id, or a new id if Program.NewSession allows it
 	}
 	if said.totaled {
 		s.used = said.total
@@ -135,7 +137,7 @@ func (t *turn) settle(end bgagent.TurnEnd, err error) {
 	c.running.Done()
 }
 
-// play runs the program.
+// play runs the program and returns how the turn ended.
 func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	if ctx.Err() != nil {
 		return t.judge(outcome{stopped: context.Cause(ctx)})
@@ -152,7 +154,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	readers.Go(func() { t.read(t.hears(p.stdout, 1)) })
 	readers.Go(func() { copyAll(&errs, t.hears(p.stderr, 2)) })
 	silent := t.await(ctx, p)
-	stopped := context.Cause(ctx) // read now: ending the processes that are left takes time
+	stopped := context.Cause(ctx) // read before p.finish, which takes time
 	left := p.finish(t.client.cfg.Grace, &readers)
 	if silent {
 		t.lost = &TurnError{Program: program.Executable, Problem: fmt.Sprintf("it printed nothing at all in %v (Config.Silence), and was stopped", t.client.cfg.Silence)}
@@ -166,10 +168,10 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	})
 }
 
-// await returns when the program has exited. It stops the program if the turn must
-// stop, if the program does not exit after it has reported the end of the turn (that
-// end counts), or if the program prints nothing. It reports whether it stopped the
-// program for its silence.
+// await waits until the program has exited. It stops the program if the turn must stop, if
+// the program does not exit after it has reported the end of the turn, or if the program
+// prints nothing. In the second case the reported end counts. await reports whether it has
+// stopped the program because the program printed nothing.
 func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	defer t.linger.Stop()
 	silence := time.NewTimer(t.client.cfg.Silence)
@@ -181,7 +183,7 @@ func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 		case <-ctx.Done():
 		case <-t.linger.C:
 			if !t.out.seal() {
-				continue // the program has continued the turn at the last moment
+				continue // the program has just continued the turn
 			}
 		case <-silence.C:
 			if silent = !t.heard.Load() && t.session.agent.Program.Decode != nil; !silent {
@@ -193,7 +195,7 @@ func (t *turn) await(ctx context.Context, p *process) (silent bool) {
 	}
 }
 
-// begin starts the program.
+// begin starts the program with the arguments and the environment for the turn.
 func (t *turn) begin() (*process, error) {
 	s, a := t.session, t.session.agent
 	path, err := findProgram(a)
@@ -233,7 +235,7 @@ func (t *turn) begin() (*process, error) {
 	return p, nil
 }
 
-// read reads what the program prints.
+// read reads the program's standard output until it ends.
 func (t *turn) read(r io.Reader) {
 	program := &t.session.agent.Program
 	returned := false
@@ -250,7 +252,7 @@ func (t *turn) read(r io.Reader) {
 	returned = true
 }
 
-// readObjects reads the objects that the program prints.
+// readObjects reads the JSON objects that the program prints, and decodes them.
 func (t *turn) readObjects(r io.Reader, program *Program) {
 	in := jsonlines.NewReader(r, jsonlines.Config{
 		MaxLine: t.client.cfg.MaxLine, MaxNoise: maxStrange, Echo: t.prompt.System + "\n" + t.prompt.Text,
@@ -267,7 +269,7 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 		if err != nil {
 			return
 		}
-		if t.out.brief().sealed { // what it prints while it is stopped does not concern the turn
+		if t.out.brief().sealed { // output after the end of the turn is ignored
 			continue
 		}
 		decode(line, t.out)
@@ -286,7 +288,7 @@ func (t *turn) readObjects(r io.Reader, program *Program) {
 	}
 }
 
-// lingers starts the wait for the program's exit if the turn is over, and stops it if
+// lingers starts the timer for the program's exit if the turn is over. It stops the timer if
 // the turn continues.
 func (t *turn) lingers(said brief) {
 	switch {
@@ -299,8 +301,8 @@ func (t *turn) lingers(said brief) {
 	}
 }
 
-// hears is a reader that records whether the program prints anything, and passes the
-// output on to the host.
+// hears is a reader that records whether the program prints anything. It also passes the
+// output on to Config.Printed.
 type hears struct {
 	r      io.Reader
 	t      *turn
@@ -321,13 +323,14 @@ func (h hears) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// giveUp stops a program that can no longer complete the turn.
+// giveUp stops a program that cannot complete the turn. The problem becomes the error of the
+// turn.
 func (t *turn) giveUp(problem string) {
 	t.lost = &TurnError{Program: t.session.agent.Program.Executable, Problem: problem}
 	t.stop(t.lost)
 }
 
-// unknown describes the fault of a program whose output its decoder does not know.
+// unknown returns the problem of a program if its decoder knows none of its output.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
 	switch {
