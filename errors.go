@@ -10,9 +10,9 @@ import (
 // The errors that a caller can test for with [errors.Is].
 var (
 	// ErrClosed is returned by every method that starts tasks or attempts if Close or Drain has
-	// begun. Drain returns ErrClosed if Close begins first. Quiet returns it if Close has ended
-	// although sessions may still run. Run and Wait do not return it if Close begins while they
-	// wait: they return the tasks that Close has cancelled.
+	// begun. Messages returns ErrClosed after Close has begun. Drain returns it if Close begins
+	// first. Quiet returns it if Close has ended although the session may still run. Run and Wait do
+	// not return it if Close begins while they wait: they return the tasks that Close has cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
