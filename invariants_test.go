@@ -9,8 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sleeper answers "now" at once and anything else when it is stopped. (A client of
-// bgagenttest cannot be had inside of the package that it imports.)
+// sleeper answers the prompt "now" at once. On any other prompt, it works until it is
+// stopped. The tests in this file cannot use package bgagenttest, because bgagenttest
+// imports this package.
 type sleeper struct{}
 
 func (sleeper) CreateSession(_ context.Context, s SessionSpec) (string, error) {
@@ -25,29 +26,31 @@ func (sleeper) RunTurn(ctx context.Context, _ string, p Prompt, _ *Reporter) (Tu
 	return TurnEnd{}, ctx.Err()
 }
 
-// scene is a state with a task of every kind.
+// scene is a state with tasks in all statuses.
 type scene struct {
 	st               *state
 	root             *node
-	read, owed       *task // have ended
+	read, owed       *task // ended tasks with a notice that is read or owed
 	running, another *task
 	pending          *task
 }
 
-// plant puts a wrong value in place, and returns what takes it out again.
+// plant replaces a value with a wrong value, and returns a function that restores the value.
 func plant[T any](at *T, wrong T) (undo func()) {
 	was := *at
 	*at = wrong
 	return func() { *at = was }
 }
 
-// plantIn does so in a map that has no such key.
+// plantIn adds a wrong value to a map under a new key, and returns a function that removes
+// the key.
 func plantIn[K comparable, V any](in map[K]V, key K, wrong V) (undo func()) {
 	in[key] = wrong
 	return func() { delete(in, key) }
 }
 
-// planted are contradictions, each with a part of what the check says of it.
+// planted lists contradictions in the state, each with a part of the error that the check
+// must return.
 var planted = map[string]struct {
 	says  string
 	plant func(x scene) (undo func())
@@ -113,7 +116,7 @@ var planted = map[string]struct {
 	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},
 }
 
-// A check that cannot fail would let every test pass that relies on it.
+// If the check never failed, every test that relies on it would pass.
 func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	for name, c := range planted {
 		t.Run(name, func(t *testing.T) {
@@ -132,7 +135,7 @@ func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// The timer has to stand for the earliest deadline.
+// The timer must be set for the earliest deadline.
 func TestAnUnarmedTimerIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newScene(t)
