@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Shutdown: Drain and Close.
+// This file contains the methods that end the manager or its tasks.
 
 // Drain refuses new tasks and waits until all existing tasks have ended. If there is a Notifier,
 // Drain also waits until the notices of these tasks are delivered. Pending tasks still run, because
@@ -30,7 +30,7 @@ func (m *BackgroundManager) Drain(ctx context.Context) error {
 		switch {
 		case done && (first || !closing):
 			return nil
-		case closing: // the work was cancelled, not done
+		case closing: // Close has cancelled the remaining tasks, so they were not drained
 			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
 		if err := waitFor(ctx, w.ch, -1); err != nil {
@@ -74,7 +74,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 		return m.closeErr
 	}
 	select {
-	case <-m.closeDone: // check first, because ctx may have ended too
+	case <-m.closeDone: // check closeDone first, because ctx may have ended too
 		return m.closeErr
 	default:
 	}
@@ -89,7 +89,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		// Leave time after the manager's own stopping deadline.
+		// CallTimeout is added so that Close does not give up before the stopping deadlines.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}

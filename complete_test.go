@@ -34,7 +34,7 @@ func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 	return fset, files
 }
 
-// parsed parses the text of a file.
+// parsed returns the syntax tree of a file with the given text, which has no package clause.
 func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 	t.Helper()
 	file, err := parser.ParseFile(fset, "planted.go", "package bgagent\n"+text, parser.ParseComments)
@@ -215,7 +215,7 @@ func fieldsOf(file *ast.File, typ string) (names []string) {
 	return names
 }
 
-// unused returns the names that no selector in the function mentions.
+// unused returns the names that do not occur in a selector in the given function.
 func unused(file *ast.File, function string, names []string) (out []string) {
 	seen := map[string]bool{}
 	for _, d := range file.Decls {

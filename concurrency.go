@@ -235,7 +235,7 @@ func slashInProvider(name, models string) string {
 // same mistake always gives the same error.
 func normalLimits(field string, in map[string]int) (map[string]int, error) {
 	out := make(map[string]int, len(in))
-	from := make(map[string]string, len(in)) // normalized name to key as written
+	from := make(map[string]string, len(in)) // normalized name to the key in the argument
 	for _, raw := range slices.Sorted(maps.Keys(in)) {
 		at := fmt.Sprintf("%s[%q]", field, raw)
 		n, name := in[raw], slots.Normal(raw)

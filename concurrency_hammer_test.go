@@ -47,7 +47,7 @@ func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)
 					}
 					s.Release()
 					s.Release()
-				case 1: // cancelled at about the time of the grant
+				case 1: // the context ends at about the time of the grant
 					ctx, cancel := context.WithCancel(context.Background())
 					all.Go(cancel)
 					s, err := c.Acquire(ctx, model)

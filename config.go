@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Unlimited means that there is no limit.
+// Unlimited is the value of a number in [Config] or [Limits] that means "no limit".
 const Unlimited = -1
 
 // Disabled switches off a time limit or a wait in [Config].
@@ -20,28 +20,28 @@ const Disabled time.Duration = -1
 // DefaultMinStabilityTime, DefaultStablePolls, DefaultStaleTimeout and
 // DefaultTimeToLive. The other defaults were chosen to match them.
 const (
-	DefaultConcurrency      = 5   // slots of a pool
-	DefaultMaxDepth         = 1   // a task may not delegate
-	DefaultMaxTasksPerRoot  = 100 // live tasks
+	DefaultConcurrency      = 5   // number of slots in a pool
+	DefaultMaxDepth         = 1   // tasks may not delegate
+	DefaultMaxTasksPerRoot  = 100 // number of live tasks
 	DefaultPollInterval     = 2 * time.Second
 	DefaultMinIdleTime      = 5 * time.Second
 	DefaultMinStabilityTime = 10 * time.Second
 	DefaultStablePolls      = 3
-	DefaultTodoHold         = 30 * time.Second // agents forget to tick todos off
+	DefaultTodoHold         = 30 * time.Second // short, because agents forget to mark todos as completed
 	DefaultStaleTimeout     = 3 * time.Minute
-	DefaultSessionGone      = 60 * time.Second // servers restart
-	DefaultHostUnreachable  = 5 * time.Minute  // longer than a restart takes
+	DefaultSessionGone      = 60 * time.Second // a session may seem gone while its server restarts
+	DefaultHostUnreachable  = 5 * time.Minute  // longer than a restart of a server takes
 	DefaultTimeToLive       = 30 * time.Minute
-	DefaultStopTimeout      = 10 * time.Second // an abort was seen to take up to 170 ms
-	DefaultCreateTimeout    = 30 * time.Second // a first prompt was seen to take 4 s
+	DefaultStopTimeout      = 10 * time.Second // calls of Abort took up to 170 ms in measurements
+	DefaultCreateTimeout    = 30 * time.Second // sending a first prompt took up to 4 s in measurements
 	DefaultCallTimeout      = 10 * time.Second
 	DefaultStatusTimeout    = 5 * time.Second
-	DefaultRetention        = 30 * time.Minute       // as long as a task may run
-	DefaultRetainTasks      = 10_000                 // a few megabytes without their texts
-	DefaultRetainText       = 64 << 20               // bytes
-	DefaultNoticeWindow     = 100 * time.Millisecond // too short to notice
+	DefaultRetention        = 30 * time.Minute       // the same as DefaultTimeToLive
+	DefaultRetainTasks      = 10_000                 // the records need a few megabytes, without their texts
+	DefaultRetainText       = 64 << 20               // number of bytes
+	DefaultNoticeWindow     = 100 * time.Millisecond // too short for a user to notice
 	DefaultNoticeMaxWait    = 5 * time.Minute
-	DefaultReadConcurrency  = 32 // sessions that are read at the same time
+	DefaultReadConcurrency  = 32 // number of sessions of a client
 )
 
 const (
@@ -80,7 +80,7 @@ const (
 
 var wakeNames = [...]string{"batch", "each", "never"}
 
-// String returns batch, each or never.
+// String returns "batch", "each" or "never".
 func (w Wake) String() string { return enumName(wakeNames[:], uint8(w)) }
 
 // MarshalText implements [encoding.TextMarshaler].
@@ -206,16 +206,16 @@ type Config struct {
 	// It is also the pause between two deliveries of a notice if the first was refused
 	// with ErrBusy. Default 2 s.
 	PollInterval time.Duration
-	// MinIdleTime is a time after each prompt. During it, an idle session counts as
-	// done only if its last message has a finish mark. Default 5 s; Disabled for no
-	// wait.
+	// MinIdleTime is how long after a prompt an idle session counts as done only if its
+	// newest message says how the turn ended. After that time, an idle session with a
+	// complete answer counts as done anyway. Default 5 s; Disabled for no wait.
 	MinIdleTime time.Duration
-	// MinStabilityTime is a time at the beginning of each turn. During it, polls
-	// without a change, or without output, do not count towards StablePolls. Default
-	// 10 s; Disabled for no wait.
+	// MinStabilityTime is how long a turn must last before polls count towards
+	// StablePolls. Default 10 s; Disabled for no wait.
 	MinStabilityTime time.Duration
-	// StablePolls is how many polls in a row without a change, or without output, end
-	// the turn. Default 3.
+	// StablePolls is how many polls in a row end a turn. A poll counts if the session is
+	// idle and has no output. If the client cannot report statuses, a poll counts if
+	// nothing has changed since the poll before. Default 3.
 	StablePolls int
 	// TodoHold is how long an idle session does not count as done because its todos are
 	// open or cannot be read. Default 30 s. With Disabled, todos are not read.

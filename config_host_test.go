@@ -85,7 +85,7 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 	const ours = `{"background_task": {}}`
 	for _, level := range []struct{ own, unified string }{{filepath.Join(home, ".config", "opencode"), filepath.Join(home, ".omo")}, {filepath.Join(project, ".opencode"), filepath.Join(project, ".omo")}} {
 		before := find(project)
-		for _, path := range []string{ // from the oldest to the newest
+		for _, path := range []string{ // from the oldest name to the newest
 			filepath.Join(level.own, "oh-my-opencode.json"), filepath.Join(level.own, "oh-my-opencode.jsonc"),
 			filepath.Join(level.own, "oh-my-openagent.json"), filepath.Join(level.own, "oh-my-openagent.jsonc"),
 			filepath.Join(level.unified, "omo.json"), filepath.Join(level.unified, "omo.jsonc"),

@@ -26,7 +26,7 @@
 // has: a model's own limit decides, else the limit of its provider, else the default. A pool serves
 // first come, first served.
 //
-// # The port
+// # Clients and methods
 //
 // A [BackgroundManager] drives the host's agents through a [SessionClient]. A client creates sessions
 // and stops the turns in them. There are two kinds of clients. A [TurnRunner] has a call that lasts as

@@ -130,8 +130,8 @@ func (e *NoSuchAgentError) Error() string {
 	return s
 }
 
-// ExpiredError says what is still known about a task whose record has expired. It matches
-// [ErrExpired].
+// ExpiredError contains the facts that are still known about a task whose record has expired. It
+// matches [ErrExpired].
 type ExpiredError struct {
 	ID      string
 	Status  Status // status in which the last attempt ended

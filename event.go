@@ -27,7 +27,7 @@ const (
 
 var eventKindNames = [...]string{"none", "launched", "resumed", "started", "phase", "progress", "ended", "quiet", "over limit", "notice", "expired", "missed"}
 
-// String returns the name of the kind in lower case.
+// String returns the name of the kind in lower case, such as "over limit".
 func (k EventKind) String() string { return enumName(eventKindNames[:], uint8(k)) }
 
 // MarshalText implements [encoding.TextMarshaler].

@@ -165,7 +165,7 @@ func (m *BackgroundManager) look(l looked) {
 	var err error
 	if !skip && !o.read {
 		afresh := false
-		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // the cursor may be at fault
+		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // the cursor may be the cause of the error
 			pages, err = m.read(ctx, a.cl, l.session, "")
 			afresh = err == nil
 		}

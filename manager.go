@@ -22,7 +22,7 @@ import (
 // state after every update and view.
 //
 //  1. Only task.transition writes a status, and only under the lock.
-//  2. A terminal status is final for its attempt. A resume opens a new attempt.
+//  2. A terminal status is final for its attempt. Resuming a task opens a new attempt.
 //  3. A waiter for an attempt is woken after the attempt is terminal and its notice is owed or settled.
 //     Get may show the end before the waiter is woken, but never after that.
 //  4. An attempt owns at most one slot. If the agent ended the turn, the update that ends or parks the
