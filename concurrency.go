@@ -27,7 +27,7 @@ import (
 // the same ConcurrencyManager as Config.Concurrency of each.
 type ConcurrencyManager struct{ slots *slots.Manager }
 
-// PoolStats are the figures of one pool.
+// PoolStats contains the figures of one pool or of one cap.
 type PoolStats struct {
 	// Name is the name of the entry that applies: "model claude-opus", "provider anthropic",
 	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is neither a
@@ -67,7 +67,7 @@ func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
 	return Slot{s}, ok
 }
 
-// Stats returns the figures of the model's pool, without those of caps.
+// Stats returns the figures of the model's pool. To get the figures of caps, call Pools.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
 	return PoolStats(c.slots.Stats(model))
 }

@@ -32,7 +32,7 @@ const (
 	DefaultSessionGone      = 60 * time.Second // a session may seem gone while its server restarts
 	DefaultHostUnreachable  = 5 * time.Minute  // longer than a restart of a server takes
 	DefaultTimeToLive       = 30 * time.Minute
-	DefaultStopTimeout      = 10 * time.Second // calls of Abort took up to 170 ms in measurements
+	DefaultStopTimeout      = 10 * time.Second // a call of Abort took up to 170 ms in measurements
 	DefaultCreateTimeout    = 30 * time.Second // sending a first prompt took up to 4 s in measurements
 	DefaultCallTimeout      = 10 * time.Second
 	DefaultStatusTimeout    = 5 * time.Second

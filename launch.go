@@ -11,11 +11,11 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Launch launches a task and returns a first snapshot of it without waiting for its end. The task is
-// then pending or already running. Before that, Launch calls Config.PrepareLaunch, Config.Model,
-// Config.ClientFor and Config.AgentPermissions. If the caller's session does not belong to a task,
-// Launch also looks up the parents of that session. ctx bounds only these calls: if ctx ends later,
-// the task continues. The host calls of the task get the values of ctx.
+// Launch launches a task and returns a first snapshot of the task, which is then pending or already
+// running. Launch does not wait until the task has ended. First, it calls Config.PrepareLaunch,
+// Config.Model, Config.ClientFor and Config.AgentPermissions. If the caller's session does not belong
+// to a task, Launch also looks up the parents of that session. ctx bounds only these calls: if ctx
+// ends later, the task continues. The host calls of the task get the values of ctx.
 //
 // A call with the same caller, agent, prompt and non-empty tool-call id as an earlier call is a
 // retry while the task of the earlier call is live. Launch then returns that task. After that task
@@ -23,8 +23,8 @@ import (
 //
 // The error is an [*InputError] if the agent or the prompt is missing or another argument is wrong.
 // Otherwise it matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or
-// [ErrParentCycle], or it is the error of ctx or of one of these calls. If Launch returns an error,
-// it has launched no task.
+// [ErrParentCycle], or it is the error of ctx or of a host call. If Launch returns an error, it has
+// launched no task.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	return m.launch(ctx, by, in, false)
 }
@@ -190,8 +190,8 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	return chain, nil
 }
 
-// findSession asks the clients for a session, one client after the other. found is true if a client
-// knows the session.
+// findSession asks the clients for a session, one client after the other. The result found reports
+// whether a client knows the session.
 func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
 	for _, cl := range m.hosts {
 		if cl.finder == nil {
@@ -229,8 +229,8 @@ func title(description, prompt string) string {
 }
 
 // Resume continues an ended task with another prompt in the same session. The argument ref is the id
-// of the task or of its session. Resume opens a new attempt and returns without waiting for its end.
-// The new attempt waits for a slot like every other attempt. ctx bounds only the host calls that
+// of the task or of its session. Resume opens a new attempt and does not wait until it has ended. The
+// new attempt waits for a slot like every other attempt. ctx bounds only the host calls that
 // Resume makes first: Config.Model if in.Model is set, and the look-up of the parents if the caller's
 // session does not belong to a task.
 //
