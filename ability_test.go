@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// spoilt is a client of which one ability fails for good.
+// spoilt returns a client in which every call of one kind fails.
 func spoilt(kind bgagenttest.CallKind, f bgagenttest.Fault) bgagenttest.Starter {
 	fake := bgagenttest.NewStarter(func(x *bgagenttest.Turn) {
 		x.Sleep(10 * time.Second)
@@ -73,7 +73,7 @@ func TestMessagesThatCannotBeReadEndTheAttempt(t *testing.T) {
 	})
 }
 
-// lostCursors is a server that does not know its cursors any more.
+// lostCursors is a server that no longer knows the cursors that it has returned.
 type lostCursors struct{ *server }
 
 func (f lostCursors) Messages(ctx context.Context, session string, after bgagent.Cursor, max int) (bgagent.Page, error) {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A parent that is prompted in the middle of a turn gives two answers at once.
+// A busy parent must not be prompted in the middle of a turn.
 func TestABusyParentIsToldWhenItIsIdle(t *testing.T) {
 	for _, by := range []string{"event", "poll"} {
 		t.Run(by, func(t *testing.T) {
@@ -45,8 +45,8 @@ func TestABusyParentIsToldWhenItIsIdle(t *testing.T) {
 	}
 }
 
-// A closing notice that a busy session refuses is still the closing one when it
-// is told later.
+// A busy session may refuse the notice that closes a batch. The notice still closes the
+// batch when it is delivered later.
 func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := true
@@ -70,7 +70,7 @@ func TestABusyParentIsToldThatItsBatchIsClosed(t *testing.T) {
 	})
 }
 
-// A busy parent is tried again after Config.PollInterval, not at once.
+// The delivery to a busy parent is repeated after Config.PollInterval, not at once.
 func TestABusyNotifierIsTriedAgainAfterThePollInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Duration
@@ -113,7 +113,7 @@ func TestABusyNotifierIsAskedOncePerPollInterval(t *testing.T) {
 	})
 }
 
-// With nothing owed to a busy parent, nothing periodic runs.
+// If no notice is owed to a busy parent, the parent is not polled.
 func TestNothingPollsForABusyParentThatHasReadEverything(t *testing.T) {
 	for name, settle := range map[string]func(m *bgagent.BackgroundManager, id string){
 		"read":    func(m *bgagent.BackgroundManager, id string) { _, _ = m.Read(root, id) },
@@ -140,7 +140,8 @@ func TestNothingPollsForABusyParentThatHasReadEverything(t *testing.T) {
 	}
 }
 
-// A notice that was read while it was on its way leaves nothing behind.
+// If the parent reads a task while the notice about it is being delivered, the notice does
+// not affect later batches.
 func TestANoticeReadOnItsWayToABusyParentLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -197,7 +198,7 @@ func TestALookThatFailedIsNotOneThatToldNothing(t *testing.T) {
 		f.say(session, "x")
 		ended(t, m, id)
 		f.do(func() { f.statusErr = errors.New("down") })
-		time.Sleep(2 * time.Second) // looks at 0.1 s and 1.1 s fail
+		time.Sleep(2 * time.Second) // the polls after 0.1 s and 1.1 s fail
 		n := 0
 		f.do(func() {
 			f.statusErr = nil
@@ -234,7 +235,7 @@ func TestABusyParentOfAnOldManagerHangsNothing(t *testing.T) {
 		f.statuses = func(a map[string]bgagent.SessionStatus) { a["root"] = bgagent.SessionStatus{State: rootState} }
 		m := manage(t, f, bgagent.Config{Wake: bgagent.WakeEach, Notify: func(context.Context, string, bgagent.Notice) error {
 			time.Sleep(time.Second)
-			f.do(func() { rootState = bgagent.SessionBusy }) // the notice prompts it
+			f.do(func() { rootState = bgagent.SessionBusy }) // the notice prompts the root session
 			return nil
 		}})
 		time.Sleep(25 * time.Hour)
@@ -242,7 +243,7 @@ func TestABusyParentOfAnOldManagerHangsNothing(t *testing.T) {
 		_, b := turnOn(t, m, "b")
 		f.say(a, "one")
 		m.Observe(idle(a))
-		time.Sleep(300 * time.Millisecond) // a's notice is on its way
+		time.Sleep(300 * time.Millisecond) // the notice about a is being delivered
 		f.say(b, "two")
 		m.Observe(idle(b))
 		time.Sleep(10 * time.Second)

@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Some model servers give every call the same id, others begin again in every turn.
+// Some model servers give every tool call the same id. Others start again with the same
+// ids in every turn.
 func TestAToolCallIDGuardsAgainstARetryOnly(t *testing.T) {
 	by := bgagent.Caller{Session: "root", ToolCallID: "delegate_task:0"}
 	background := true
@@ -88,7 +89,8 @@ func TestACallThatWasToldThatItsTaskGoesOnIsAnswered(t *testing.T) {
 	})
 }
 
-// sharedCall is a report about the one id that an agent has for all its calls.
+// sharedCall returns a tool call in the given state. All calls from sharedCall have the
+// same id.
 func sharedCall(state bgagent.ToolState) bgagent.MessageTool {
 	return bgagent.MessageTool{ID: "call_0", Name: "bash", State: state}
 }
@@ -158,7 +160,7 @@ func TestCallsOfMessagesThatShareAnIDAreCountedEach(t *testing.T) {
 		put("two", bgagent.ToolDone)
 		put("three", bgagent.ToolDone, bgagent.ToolRunning)
 		put("three", bgagent.ToolDone, bgagent.ToolFailed)
-		put("one", bgagent.ToolFailed) // it is read once more
+		put("one", bgagent.ToolFailed) // the message is read once more
 		require.Equal(t, 4, get(t, m, id).Progress.ToolCalls)
 		f.say(s, "the answer")
 		require.Equal(t, bgagent.Completed, ended(t, m, id)[0].Status, "none is in flight")

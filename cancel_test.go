@@ -25,8 +25,8 @@ func TestCancellingARunningTaskFreesItsSlot(t *testing.T) {
 	})
 }
 
-// A queue that loses its place at a cancellation drops the task behind, strands
-// the next launch, or rejects everyone who waits.
+// If cancelling a pending task damages the line, the task behind it is lost, the next
+// launch never starts, or all waiting tasks fail.
 func TestCancellingInTheQueueConcernsNobodyElse(t *testing.T) {
 	for name, cancel := range map[string]int{"head": 1, "middle": 2, "last": 3} {
 		t.Run(name, func(t *testing.T) {

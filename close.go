@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Shutdown: Drain and Close.
+// This file contains the methods that end the manager or its tasks.
 
-// Drain refuses new tasks. It waits until all existing tasks have ended and, if there is a
-// Notifier, their parents have been told. Pending tasks still get their turn, because they were
-// accepted. Drain does not wait for a session that did not stop within Config.StopTimeout. If ctx
-// ends first, Drain returns its error. If Close begins first, Drain returns [ErrClosed]. Call Close
-// afterwards.
+// Drain refuses new tasks and waits until all existing tasks have ended. If there is a Notifier,
+// Drain also waits until the notices of these tasks are delivered. Pending tasks still run, because
+// they were accepted. Drain does not wait for a session that did not stop within
+// Config.StopTimeout. If ctx ends first, Drain returns the error of ctx. If Close begins first,
+// Drain returns [ErrClosed]. Call Close after Drain.
 func (m *BackgroundManager) Drain(ctx context.Context) error {
 	w := newWaiter()
 	m.update(func(st *state, _ int64) {
@@ -30,7 +30,7 @@ func (m *BackgroundManager) Drain(ctx context.Context) error {
 		switch {
 		case done && (first || !closing):
 			return nil
-		case closing: // the work was cancelled, not done
+		case closing: // Close has cancelled the remaining tasks, so they were not drained
 			return fmt.Errorf("bgagent: drain: %w", ErrClosed)
 		}
 		if err := waitFor(ctx, w.ch, -1); err != nil {
@@ -48,17 +48,18 @@ func (m *BackgroundManager) isClosed() bool {
 	}
 }
 
-// Close ends the manager. It cancels all pending and running tasks and stops their sessions. No
-// task, turn or notice starts any more.
+// Close ends the manager. It cancels all pending and running tasks and stops their sessions. After
+// Close has begun, no task, turn or notice starts.
 //
-// Close returns when nothing of the manager runs any more or when ctx ends. If ctx has no deadline,
-// Close waits at most Config.StopTimeout plus Config.CallTimeout. If the deadline of ctx is shorter
-// than Config.StopTimeout, a session that is slow to stop gets less time than it is allowed.
+// Close returns when all sessions and goroutines of the manager have stopped, or when ctx ends. If
+// ctx has no deadline, Close waits at most Config.StopTimeout plus Config.CallTimeout. If the
+// deadline of ctx is earlier than Config.StopTimeout, a session that is slow to stop gets less time
+// than Config.StopTimeout.
 //
-// The error is nil, or a [*CloseError] that names what did not stop and which ends no parent was
-// told about. Close may be called several times and from several goroutines. All calls return the
-// same answer once there is one, even if their ctx has ended. Get, List, Read, TakeNotice and
-// NextNotice still work afterwards.
+// The error is nil or a [*CloseError]. A CloseError names the tasks and host calls that did not
+// stop, and the ended tasks that were reported to no parent. Close may be called several times, also
+// concurrently. Once the first call has returned, all calls return the same error, even if their ctx
+// has ended. Get, List, Read, TakeNotice and NextNotice still work after Close.
 func (m *BackgroundManager) Close(ctx context.Context) error {
 	first := false
 	m.update(func(st *state, now int64) {
@@ -73,7 +74,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 		return m.closeErr
 	}
 	select {
-	case <-m.closeDone: // check first, because ctx may have ended too
+	case <-m.closeDone: // check closeDone first, because ctx may have ended too
 		return m.closeErr
 	default:
 	}
@@ -88,7 +89,7 @@ func (m *BackgroundManager) Close(ctx context.Context) error {
 func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		// Leave time after the manager's own stopping deadline.
+		// CallTimeout is added so that Close does not give up before the stopping deadlines.
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.StopTimeout+m.cfg.CallTimeout)
 		defer cancel()
 	}
@@ -103,8 +104,8 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	}
 	m.stop(ErrClosed)
 	m.stopTimer()
-	// From here on nobody sees sessions come to rest. Give their slots back, because a
-	// ConcurrencyManager may be shared.
+	// From here on, the manager no longer notices when a session stops. Release the slots of the
+	// remaining sessions now, because other managers may share the ConcurrencyManager.
 	m.update(func(st *state, now int64) {
 		for _, t := range st.tasks {
 			if a := t.run; a != nil && !a.overrun {
@@ -112,7 +113,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 			}
 		}
 	})
-	// A call that ignores its context gets a moment, not the rest of the deadline.
+	// Wait at most one second for a host call that ignores its context.
 	grace, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for len(m.busyGoroutines()) > 0 && waitFor(grace, m.exited, -1) == nil {
@@ -121,7 +122,7 @@ func (m *BackgroundManager) finishClose(ctx context.Context) error {
 	return m.closeResult(ctx)
 }
 
-// stopTimer stops the timer for good and waits for a tick that is running.
+// stopTimer stops the timer permanently. If a tick is running, stopTimer waits for its end.
 func (m *BackgroundManager) stopTimer() {
 	var wait chan struct{}
 	m.update(func(*state, int64) {
@@ -155,10 +156,11 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	return e
 }
 
-// Cancel ends a pending or running task and returns it as it was right before. The task is terminal
-// when Cancel returns. Its session is stopped afterwards; see [BackgroundManager.Quiet]. The error
-// matches [ErrAlreadyEnded] for a task that has ended, [ErrUnknownTask], [ErrExpired] or
-// [ErrNotDescendant]. After an error, nothing has changed.
+// Cancel ends a pending or running task and returns a snapshot of the task from right before. The
+// task is terminal when Cancel returns. Its session is stopped afterwards; see
+// [BackgroundManager.Quiet]. The error matches [ErrAlreadyEnded] if the task has ended, or
+// [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant]. If Cancel returns an error, it has changed
+// nothing.
 func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
 	m.update(func(st *state, now int64) {
 		var t *task
@@ -176,9 +178,10 @@ func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o 
 	return s, err
 }
 
-// CancelAll cancels every pending or running task that descends from the caller's session, or every
-// task if the caller is the host, in one step. It spares the tasks that the session itself waits
-// for in Run, and their descendants. It returns the cancelled tasks as they were right before.
+// CancelAll cancels every pending or running task that descends from the caller's session. If the
+// caller is the host, it cancels every pending or running task. All these tasks are cancelled in
+// one step. CancelAll spares the tasks that the session itself waits for in Run, and their
+// descendants. It returns snapshots of the cancelled tasks from right before.
 func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOptions) (out []Task, err error) {
 	m.update(func(st *state, now int64) {
 		var all []*task
@@ -199,7 +202,7 @@ func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOp
 		for _, t := range all {
 			out = append(out, st.fullSnapshot(t))
 		}
-		// Pending tasks are cancelled first, so that none of them gets a slot of a running one.
+		// Pending tasks are cancelled first, so that none of them gets the slot of a running task.
 		slices.SortStableFunc(all, func(a, b *task) int { return int(a.status) - int(b.status) })
 		for _, t := range all {
 			st.cancel(by, t, o, now)
@@ -209,8 +212,9 @@ func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOp
 	return out, nil
 }
 
-// SessionDeleted tells the manager that a session no longer exists, be it a root session or the
-// session of a task. Everything that descends from it is cancelled, and nothing more is sent to it.
+// SessionDeleted reports to the manager that a session no longer exists. The session may be a root
+// session or the session of a task. All tasks that descend from it are cancelled, and no more
+// prompts or notices are sent to it.
 func (m *BackgroundManager) SessionDeleted(session string) {
 	m.update(func(st *state, now int64) { st.sessionDeleted(session, now) })
 }

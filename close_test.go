@@ -12,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Waiters return when the manager is closed.
+// Drain must not wait forever when the manager is closed.
 func TestDrainReturnsWhenTheManagerIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
 		f := &goRunner{}
 		f.run = func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			<-hang // ignores its context
+			<-hang // the turn ignores its context
 			return bgagent.TurnEnd{}, nil
 		}
 		m := manage(t, f, bgagent.Config{})
@@ -41,7 +41,7 @@ func TestDrainReturnsWhenTheManagerIsClosed(t *testing.T) {
 	})
 }
 
-// The manager never hangs with the host.
+// A session that never stops must not block Drain.
 func TestDrainDoesNotWaitForASessionThatDoesNotStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
@@ -63,7 +63,8 @@ func TestDrainDoesNotWaitForASessionThatDoesNotStop(t *testing.T) {
 	})
 }
 
-// A host frees a task's directory once it is quiet, and not before.
+// A host deletes the directory of a task once Quiet has returned nil. Therefore Quiet must
+// not return nil while the session may still run.
 func TestQuietIsNotSaidOfASessionThatStillRunsAfterItsRecordHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
@@ -100,7 +101,7 @@ func TestCloseNamesWhatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		f := &goRunner{run: func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			<-release // ignores its context
+			<-release // the turn ignores its context
 			return bgagent.TurnEnd{}, nil
 		}}
 		m := manage(t, f, limit(1))
@@ -182,7 +183,7 @@ func TestCloseAgainGivesTheSameAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}
 		f.run = func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			time.Sleep(time.Hour) // ignores its context
+			time.Sleep(time.Hour) // the turn ignores its context
 			return bgagent.TurnEnd{}, nil
 		}
 		m := manage(t, f, bgagent.Config{})
@@ -200,7 +201,7 @@ func TestCloseAgainGivesTheSameAnswer(t *testing.T) {
 	})
 }
 
-// The slots that a shutdown frees must not start what stands in line.
+// The slots that Close frees must not start the pending tasks.
 func TestCloseStartsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		created := 0
@@ -229,8 +230,8 @@ func TestCloseStartsNothing(t *testing.T) {
 	})
 }
 
-// A slot of a ConcurrencyManager that others share comes back even when Close
-// was not given the time to see the session come to rest.
+// A shared ConcurrencyManager gets its slot back even if the context of Close ends before
+// the session has stopped.
 func TestCloseCutShortLeavesNoSlotTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cm, err := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})

@@ -15,10 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a change has to touch in several places is compared here, so that a place
-// which is forgotten is found and named. CONTRIBUTING.md lists the places.
+// Some changes must be made in several places, which CONTRIBUTING.md lists. The tests in
+// this file compare these places, so that a forgotten place is found and named.
 
-// sources returns the package's files without tests, parsed.
+// sources returns the parsed files of the package, without its tests.
 func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
@@ -34,7 +34,7 @@ func sources(t *testing.T) (*token.FileSet, map[string]*ast.File) {
 	return fset, files
 }
 
-// parsed parses the text of a file.
+// parsed returns the syntax tree of a file with the given text, which has no package clause.
 func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 	t.Helper()
 	file, err := parser.ParseFile(fset, "planted.go", "package bgagent\n"+text, parser.ParseComments)
@@ -42,8 +42,8 @@ func parsed(t *testing.T, fset *token.FileSet, text string) *ast.File {
 	return file
 }
 
-// constants returns the constants of a type in the order of their numbers, each
-// with the last comment that stands on a line of its own before it.
+// constants returns the names of the constants of a type in the order of their values. For
+// each constant, groups contains the last doc comment before it in the same block.
 func constants(file *ast.File, typ string) (names, groups []string) {
 	for _, d := range file.Decls {
 		decl, ok := d.(*ast.GenDecl)
@@ -66,7 +66,7 @@ func constants(file *ast.File, typ string) (names, groups []string) {
 	return names, groups
 }
 
-// wrongCauses says which causes the table does not agree with.
+// wrongCauses describes the causes for which the constants and the table causes differ.
 func wrongCauses(file *ast.File) (wrong []string) {
 	names, groups := constants(file, "Cause")
 	for i, name := range names[1:] {
@@ -83,7 +83,7 @@ func wrongCauses(file *ast.File) (wrong []string) {
 	return wrong
 }
 
-// statusGroups are the comments above the causes of each status.
+// statusGroups maps each status to the comment above the causes that have this status.
 var statusGroups = map[Status]string{Completed: "Completed", Cancelled: "Cancelled", Failed: "Failed"}
 
 func TestEveryCauseHasWordsAndTheStatusOfItsGroup(t *testing.T) {
@@ -128,7 +128,7 @@ func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
 		name := got.Type().Field(i).Name
 		want := values.FieldByName(name)
 		if !token.IsExported(name) {
-			continue // is computed
+			continue // unexported settings are computed
 		}
 		same++
 		require.True(t, want.IsValid(), "settings.%s has the name of a field of Config", name)
@@ -137,8 +137,8 @@ func TestTheStateHasEverySettingThatItNeeds(t *testing.T) {
 	require.Greater(t, same, 5)
 }
 
-// missingCases returns the constants that a switch leaves out, if it has a case for
-// one of them.
+// missingCases checks every switch that has a case for at least one of the constants. It
+// returns the constants for which such a switch has no case.
 func missingCases(fset *token.FileSet, file *ast.File, names []string) (missing []string, switches int) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		body, ok := n.(*ast.SwitchStmt)
@@ -230,8 +230,8 @@ func TestEveryPhaseHasItsWords(t *testing.T) {
 	}
 }
 
-// fieldsOf returns the names of the fields of a struct type, those of structs in it
-// included.
+// fieldsOf returns the names of the fields of a struct type, including the fields of
+// structs that are declared inside it.
 func fieldsOf(file *ast.File, typ string) (names []string) {
 	var add func(s *ast.StructType)
 	add = func(s *ast.StructType) {
@@ -256,7 +256,7 @@ func fieldsOf(file *ast.File, typ string) (names []string) {
 	return names
 }
 
-// unused returns the names that no selector in the function mentions.
+// unused returns the names that do not occur in a selector in the given function.
 func unused(file *ast.File, function string, names []string) (out []string) {
 	seen := map[string]bool{}
 	for _, d := range file.Decls {
@@ -276,7 +276,7 @@ func TestEveryEffectLeavesInItsClass(t *testing.T) {
 	_, files := sources(t)
 	state, manager := files["state.go"], files["manager.go"]
 	rare := fieldsOf(state, "rareEffects")
-	split := slices.Index(rare, "grants") // the first of class after
+	split := slices.Index(rare, "grants") // the first effect of class after
 	require.Positive(t, split)
 	require.Empty(t, unused(manager, "releaseNow", append(fieldsOf(state, "nowEffects"), rare[:split]...)), "releaseNow must perform the effect")
 	after := slices.DeleteFunc(fieldsOf(state, "afterEffects"), func(name string) bool { return name == "startEnd" })
@@ -333,7 +333,7 @@ func TestEveryDeadlineIsArmedRungAndChecked(t *testing.T) {
 	require.Contains(t, fields, "outages")
 	require.Empty(t, unused(files["state_time.go"], "first", fields), "deadlines.first must know the deadline, or no timer stands for it")
 	require.Empty(t, unused(files["state_time.go"], "ringDue", fields), "ringDue must handle the deadline")
-	heaps := slices.DeleteFunc(fields, func(name string) bool { return name == "keep" }) // is no heap
+	heaps := slices.DeleteFunc(fields, func(name string) bool { return name == "keep" }) // keep is no heap
 	require.Empty(t, unused(files["invariants.go"], "checkInvariants", heaps), "checkInvariants must check the heap")
 }
 
@@ -357,7 +357,7 @@ func TestEveryCountOfATreeMovesWithIt(t *testing.T) {
 	}
 }
 
-// goStatements returns the functions of a file that start a goroutine.
+// goStatements returns the names of the functions that contain a go statement.
 func goStatements(file *ast.File) (in []string) {
 	for _, d := range file.Decls {
 		ast.Inspect(d, func(n ast.Node) bool {
@@ -377,12 +377,12 @@ func TestGoroutinesStartWhereTheyAreCounted(t *testing.T) {
 		in = append(in, goStatements(file)...)
 	}
 	slices.Sort(in)
-	// AfterFunc and end run what a host registers with the context of a turn.
+	// AfterFunc and end run the functions that a host registers with the context of a turn.
 	require.Equal(t, []string{"AfterFunc", "begin", "end"}, in, "start it with spawn or begin")
 }
 
-// viewWrites returns where a function given to view changes what it did not make
-// itself and what is no result of its caller.
+// viewWrites returns the places where a function that is passed to view writes a field,
+// unless the field belongs to a result variable of the surrounding function.
 func viewWrites(fset *token.FileSet, file *ast.File) (out []string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)

@@ -12,33 +12,35 @@ import (
 )
 
 // ConcurrencyManager hands out slots. A slot is the right to run turns of a model now. There is one
-// pool for each entry of the [Limits], and one for each model that only the default limit applies
-// to. A pool serves first come, first served: a released slot goes straight to the first in line,
-// and nobody can overtake.
+// pool for each entry of the [Limits]. Each model to which only the default limit applies has a
+// pool of its own. A pool serves first come, first served: a released slot goes straight to the
+// first waiter in line, and no waiter can overtake another.
 //
-// Limits.Total and Limits.Agent are caps beside the pools. A slot goes to the first waiter that can
-// start. A waiter that a cap holds back keeps its place and holds back nobody else. Once 100 waiters
-// behind the head of a line have got a slot of its pool, the next slot is kept for the head until its
-// caps have room.
+// Limits.Total and Limits.Agent are caps beside the pools. With caps, a slot goes to the first
+// waiter whose caps have room. A waiter that a cap holds back keeps its place and holds back no
+// other waiter. If 100 waiters have overtaken the head of a line, the next slot of the pool is
+// kept for the head until its caps have room.
 //
-// A ConcurrencyManager is useful by itself. It knows nothing of tasks, starts no goroutine and
-// needs no closing. All methods are safe for concurrent use. Create one with
-// [NewConcurrencyManager]. To share slots between managers, set it as Config.Concurrency of each.
+// A ConcurrencyManager is useful without a [BackgroundManager]. It knows nothing of tasks, starts no
+// goroutine and needs no closing. All methods are safe for concurrent use. Create a
+// ConcurrencyManager with [NewConcurrencyManager]. To share slots between background managers, set
+// the same ConcurrencyManager as Config.Concurrency of each.
 type ConcurrencyManager struct{ slots *slots.Manager }
 
-// PoolStats are the figures of one pool.
+// PoolStats contains the figures of one pool or of one cap.
 type PoolStats struct {
 	// Name is the name of the entry that applies: "model claude-opus", "provider anthropic",
-	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is no name
-	// at all. The caps beside the pools are "total" and "cap explore".
+	// "default openai/gpt", "agent explore" if there is no model, or "default" if there is neither a
+	// model nor an agent. The caps beside the pools have the names "total" and, for the agent
+	// explore, "cap explore".
 	Name    string `json:"name"`
-	Limit   int    `json:"limit"`   // Unlimited for none
-	InUse   int    `json:"in_use"`  // slots in use; above Limit only after SetLimits
+	Limit   int    `json:"limit"`   // number of slots; Unlimited if there is no limit
+	InUse   int    `json:"in_use"`  // number of slots in use; above Limit only after SetLimits
 	Waiting int    `json:"waiting"` // number of waiters for a slot
 }
 
-// NewConcurrencyManager returns a manager with these limits. If a limit is wrong, it returns an
-// [*InputError]. The zero Limits give each model [DefaultConcurrency] slots.
+// NewConcurrencyManager returns a ConcurrencyManager with the limits l. If a limit is wrong, it
+// returns an [*InputError]. The zero Limits give each model [DefaultConcurrency] slots.
 func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 	l, err := l.normal()
 	if err != nil {
@@ -51,27 +53,28 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 // "provider/model", or as a model id alone if its provider is not known. If ctx ends first, or has
 // already ended, Acquire returns ctx.Err() and no slot.
 //
-// The slot counts for the pool and for Limits.Total, and for no agent. With Limits.Fair, all waiters
-// in Acquire count as one root.
+// The slot counts in the pool and towards Limits.Total, and towards the cap of no agent. With
+// Limits.Fair, all waiters in Acquire count as tasks of one root session.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
 	s, err := c.slots.Acquire(ctx, model)
 	return Slot{s}, err
 }
 
-// TryAcquire returns a slot of the model's pool if one is free and nobody is in line for it.
+// TryAcquire returns a slot of the model's pool if a slot is free and no waiter is in line for it.
+// It does not wait.
 func (c *ConcurrencyManager) TryAcquire(model string) (Slot, bool) {
 	s, ok := c.slots.TryAcquire(model)
 	return Slot{s}, ok
 }
 
-// Stats returns the figures of the model's pool. It says nothing about caps.
+// Stats returns the figures of the model's pool. To get the figures of caps, call Pools.
 func (c *ConcurrencyManager) Stats(model string) PoolStats {
 	return PoolStats(c.slots.Stats(model))
 }
 
 // Pools returns the figures of every pool that has slots in use or waiters, and of every cap that
-// applies to one of them, sorted by name. Tasks without a model whose agent has a cap count in "cap
-// explore" and have no pool.
+// applies to such a slot or waiter. The figures are sorted by name. A task without a model whose
+// agent has a cap has no pool: it counts only in the cap, such as "cap explore".
 func (c *ConcurrencyManager) Pools() []PoolStats {
 	figures := c.slots.Pools()
 	if figures == nil {
@@ -95,11 +98,12 @@ func (c *ConcurrencyManager) Limits() Limits {
 // SetLimits replaces all limits. If a limit is wrong, it changes nothing and returns an
 // [*InputError].
 //
-// Slots in use stay in use. Lowering a limit takes nothing away, and nothing is granted until the
-// pool is below the limit. Raising a limit serves as many waiters as now fit. If the new limits
-// name another pool for a model, the waiters for that model move to that pool and keep their place
-// by waiting time, and the model's slots in use count in that pool from then on.
-// Caps count the slots in use at once; the waiters that they held back are counted anew.
+// Slots in use stay in use. If a limit is lowered, no slot is taken away, and no slot is granted
+// until fewer slots than the new limit are in use. If a limit is raised, as many waiters as now fit
+// get a slot. If the new limits name another pool for a model, the waiters for that model move to
+// the other pool and are sorted in by their waiting time. The model's slots in use count in the
+// other pool from then on. A new cap counts the slots that are already in use. The counts of
+// waiters that overtook the head of a line start again from zero.
 func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	l, err := l.normal()
 	if err != nil {
@@ -109,38 +113,39 @@ func (c *ConcurrencyManager) SetLimits(l Limits) error {
 	return nil
 }
 
-// Slot is the right to run turns, from Acquire to Release. It is a small value: all its copies are
-// the same slot. The zero Slot is no slot.
+// Slot is the right to run turns, from Acquire to Release. It is a small value, and all its copies
+// stand for the same slot. The zero Slot stands for no slot.
 type Slot struct{ slot slots.Slot }
 
-// Release gives the slot back. It goes to the first in line, if there is one. Further calls on any
-// copy of the slot do nothing.
+// Release gives the slot back. If waiters are in line, the slot goes to the first one. Further calls
+// of Release on any copy of the slot do nothing.
 func (s Slot) Release() { s.slot.Release() }
 
-// Pool is a model that was looked up beforehand, for callers that acquire its slots again and
-// again. It always stands for the pool that the current limits name.
+// Pool is a handle for the pool of one model. It saves the look-up of the model for callers that
+// acquire slots of the same model again and again. It always stands for the pool that the current
+// limits name for the model.
 type Pool struct{ handle slots.Handle }
 
-// Pool looks up a model. It takes no slot and keeps no pool alive.
+// Pool returns a handle for the pool of the model. The handle takes no slot and keeps no pool alive.
 func (c *ConcurrencyManager) Pool(model string) *Pool { return &Pool{c.slots.Handle(model)} }
 
-// Acquire is [ConcurrencyManager.Acquire] for the model.
+// Acquire is like [ConcurrencyManager.Acquire] for the model of the handle.
 func (p *Pool) Acquire(ctx context.Context) (Slot, error) {
 	s, err := p.handle.Acquire(ctx)
 	return Slot{s}, err
 }
 
-// TryAcquire is [ConcurrencyManager.TryAcquire] for the model.
+// TryAcquire is like [ConcurrencyManager.TryAcquire] for the model of the handle.
 func (p *Pool) TryAcquire() (Slot, bool) {
 	s, ok := p.handle.TryAcquire()
 	return Slot{s}, ok
 }
 
-// Stats is [ConcurrencyManager.Stats] for the model.
+// Stats is like [ConcurrencyManager.Stats] for the model of the handle.
 func (p *Pool) Stats() PoolStats { return PoolStats(p.handle.Stats()) }
 
-// countedAs returns the name that a task is counted under: its model, or its agent if the model has
-// no name.
+// countedAs returns the name under which a task is counted: the name of its model, or the name of
+// its agent if the task has no model.
 func countedAs(model, agent string) (slots.Space, string) {
 	if strings.TrimSpace(model) == "" && strings.TrimSpace(agent) != "" {
 		return slots.Agents, agent
@@ -148,17 +153,18 @@ func countedAs(model, agent string) (slots.Space, string) {
 	return slots.Models, model
 }
 
-// rules are normalized limits. They decide which pool a name is counted in. Their maps are never
+// rules are normalized limits. They decide in which pool a name is counted. Their maps are never
 // changed.
 type rules struct{ Limits }
 
-// Pool implements [slots.Rules]. The first entry found decides: the model's, then its provider's.
-// Otherwise the default applies, and every name has a pool of its own.
+// Pool implements [slots.Rules]. It looks for an entry of the model, then for an entry of the
+// model's provider, and the first entry found decides. If there is none, the default applies, and
+// the name has a pool of its own.
 func (l rules) Pool(space slots.Space, name string) (pool string, limit int, shared bool) {
 	switch {
 	case space == slots.Agents:
 		if n := l.Agent[name]; n != 0 {
-			return "agent " + name, Unlimited, false // its cap decides, if it has one
+			return "agent " + name, Unlimited, false // the agent's cap replaces the default
 		}
 		return "agent " + name, l.Default, false
 	case name == "":
@@ -168,8 +174,8 @@ func (l rules) Pool(space slots.Space, name string) (pool string, limit int, sha
 		return "model " + name, n, true
 	}
 	if provider, id, slash := strings.Cut(name, "/"); slash {
-		// A key with a slash only matches a whole name, so an id that contains a slash is not
-		// looked up.
+		// A key with a slash matches only a whole name. Therefore an id that contains a slash is
+		// not looked up.
 		if n, ok := l.Model[id]; ok && !strings.Contains(id, "/") {
 			return "model " + id, n, true
 		}
@@ -215,8 +221,8 @@ func (l Limits) normal() (Limits, error) {
 	return l, nil
 }
 
-// slashInProvider says what is wrong with a provider name that contains a slash, or returns "".
-// models is the name that the caller knows for the limits of models.
+// slashInProvider returns the error text for a provider name that contains a slash, or "" for any
+// other name. The argument models names the limits of models in the words of the caller.
 func slashInProvider(name, models string) string {
 	provider, _, slash := strings.Cut(name, "/")
 	if !slash {
@@ -225,11 +231,11 @@ func slashInProvider(name, models string) string {
 	return fmt.Sprintf("can never apply, because a provider is what stands before the first slash; limit %s here, or %s in %s", mdtext.Quote(provider), mdtext.Quote(name), models)
 }
 
-// normalLimits normalizes one map of the limits. It visits keys in order, so that the same mistake
-// always gives the same error.
+// normalLimits normalizes one map of the limits. It checks the keys in sorted order, so that the
+// same mistake always gives the same error.
 func normalLimits(field string, in map[string]int) (map[string]int, error) {
 	out := make(map[string]int, len(in))
-	from := make(map[string]string, len(in)) // normalized name to key as written
+	from := make(map[string]string, len(in)) // normalized name to the key in the argument
 	for _, raw := range slices.Sorted(maps.Keys(in)) {
 		at := fmt.Sprintf("%s[%q]", field, raw)
 		n, name := in[raw], slots.Normal(raw)

@@ -67,10 +67,10 @@ func BenchmarkFreeSlot(b *testing.B) {
 	})
 }
 
-// BenchmarkHandOff lets a slot go from one to the next through a line of so many
-// who wait. One round of it is one such line and, beside it, a line of 10,000
-// goroutines at a semaphore; what matters is the ratio of the two. The ends of
-// the range stand beside the median.
+// BenchmarkHandOff measures the time for handing a slot from one waiter to the next in a
+// long line. Each round also measures a line of 10,000 goroutines that wait for a
+// semaphore. The important figure is the ratio of the two times. The benchmark reports the
+// median, the least and the greatest value of each figure.
 func BenchmarkHandOff(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprintf("waiting=%d", n), func(b *testing.B) {
@@ -91,7 +91,7 @@ func BenchmarkHandOff(b *testing.B) {
 	}
 }
 
-// counted is the least that can wait for a slot.
+// counted is the smallest possible waiter for a slot. It only counts its grants.
 type counted struct {
 	slots.Waiter
 	n *int
@@ -99,7 +99,7 @@ type counted struct {
 
 func (w *counted) SlotGranted(*slots.Waiter) { *w.n++ }
 
-// handOff returns the nanoseconds from one to the next.
+// handOff returns the nanoseconds for handing a slot to the next of n waiters.
 func handOff(b *testing.B, n int) float64 {
 	c, err := NewConcurrencyManager(Limits{Default: 1})
 	if err != nil {
@@ -139,7 +139,7 @@ func semaphoreHandOff(n int) float64 {
 		})
 	}
 	queued.Wait()
-	// All have begun; one that comes to stand in line only later changes nothing.
+	// All goroutines have started. It does not matter if some of them get in line only later.
 	runtime.GC()
 	start := time.Now()
 	sem.Release(1)
@@ -147,10 +147,10 @@ func semaphoreHandOff(n int) float64 {
 	return float64(time.Since(start).Nanoseconds()) / float64(n)
 }
 
-// BenchmarkCaps lets slots go on in a grid of n pools and n agents, where tasks of
-// every agent wait in every pool. One round of it is one such grid where every agent
-// has a cap that is as full as the pools are, and beside it one without caps; what
-// matters is the ratio of the two.
+// BenchmarkCaps hands slots on in a grid of n pools and n agents, in which tasks of every
+// agent wait in every pool. Each round measures two grids: a grid in which every agent has
+// a cap that is as full as the pools, and a grid without caps. The important figure is the
+// ratio of the two times.
 func BenchmarkCaps(b *testing.B) {
 	for _, n := range []int{8, 64, 256} {
 		for _, fair := range []bool{false, true} {
@@ -184,7 +184,7 @@ func BenchmarkCaps(b *testing.B) {
 	}
 }
 
-// taskGrid is n pools, in which two tasks of each of n agents want a slot.
+// taskGrid has n pools. In each pool, two tasks of each of n agents want a slot.
 type taskGrid struct {
 	c       *ConcurrencyManager
 	tasks   []gridTask
@@ -220,9 +220,9 @@ func (g *taskGrid) ask(t *gridTask) {
 	}
 }
 
-// pass has a task give its slot back and wait again.
+// pass makes a task give its slot back and wait again.
 func (g *taskGrid) pass() {
-	// Not the one that has been going longest: tasks end in any order.
+	// Choose any holder, not the one that has held its slot longest: tasks end in any order.
 	i := g.at * 7919 % len(g.holders)
 	g.at++
 	t := &g.tasks[g.holders[i]]
@@ -232,8 +232,9 @@ func (g *taskGrid) pass() {
 	g.ask(t)
 }
 
-// passes returns the nanoseconds of a pass in each of the two grids: the median of
-// many short series in turn, so that what else the machine does has no part in it.
+// passes returns the nanoseconds of a pass in each of the two grids. It measures many short
+// series, alternately in both grids, and takes the median. So other work of the machine has
+// little influence.
 func passes(a, b *taskGrid) (forA, forB float64) {
 	const several, series = 50, 400
 	var took [2][]float64

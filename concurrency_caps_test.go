@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// ask asks for a slot and returns who asks.
+// ask returns a new guest that has asked for a slot.
 func ask(c *ConcurrencyManager, model, agent string, root *slots.Root) *guest {
 	g := newGuest()
 	g.Root = root
@@ -42,7 +42,7 @@ func TestTheTotalHoldsOverAllPools(t *testing.T) {
 	place, s := c.slots.Place(&all[4].Waiter)
 	require.Equal(t, "total", s.Name)
 	require.Equal(t, 2, place)
-	for i, g := range all[3:] { // the longest waiting first
+	for i, g := range all[3:] { // in the order in which they began to wait
 		all[i].leave(c)
 		requireHolds(t, c, g)
 	}
@@ -134,7 +134,7 @@ func TestCrossedCapsDoNotBlockEachOther(t *testing.T) {
 	more := []*guest{ask(c, "r/m", "b", nil), ask(c, "q/m", "a", nil)}
 	holdsA.leave(c)
 	holdsB.leave(c)
-	for _, g := range more { // they hold up nobody
+	for _, g := range more { // these guests hold up no other guest
 		requireHolds(t, c, g)
 		g.leave(c)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hammer lets goroutines fight for slots and reports how many held one of a pool
-// at once.
+// hammer lets goroutines compete for slots. It returns, for each pool, how many goroutines
+// held a slot at the same time.
 func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)) map[string]int64 {
 	models := []string{"p/x", "p/y", "q/x", "z", " Z "}
 	var now, most sync.Map
@@ -47,7 +47,7 @@ func hammer(t *testing.T, c *ConcurrencyManager, rounds int, disturb func(i int)
 					}
 					s.Release()
 					s.Release()
-				case 1: // cancelled at about the time of the grant
+				case 1: // the context ends at about the time of the grant
 					ctx, cancel := context.WithCancel(context.Background())
 					all.Go(cancel)
 					s, err := c.Acquire(ctx, model)

@@ -82,7 +82,8 @@ func TestPoolHandleFollowsTheLimits(t *testing.T) {
 	s.Release()
 	s2.Release()
 
-	// Its name has been forgotten in the meantime, and looked up again by others.
+	// Meanwhile, the manager has forgotten the name of the handle's model, and another call has
+	// looked the name up again.
 	require.NoError(t, c.SetLimits(Limits{Default: 1}))
 	s, ok = c.TryAcquire("p/x")
 	require.True(t, ok)
@@ -133,8 +134,8 @@ func TestLimitsAreCopies(t *testing.T) {
 	require.NoError(t, c.SetLimits(c.Limits()))
 }
 
-// lockKey looks names up as they were written, which is right only if no normal
-// name changes by being made normal.
+// lockKey looks names up without normalizing them. This is correct only if normalizing a
+// normal name does not change it.
 func TestNormalNamesStayAsTheyAre(t *testing.T) {
 	for r := range rune(unicode.MaxRune + 1) {
 		n := slots.Normal("a" + string(r))

@@ -14,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The oracle says what the limits mean, as plainly as possible and without any of
-// the code that it is compared with.
+// The oracle computes the meaning of the limits as plainly as possible. It uses no code of
+// the implementation with which it is compared.
 
 func oracleName(s string) string {
 	return strings.Map(unicode.ToLower, strings.TrimFunc(s, unicode.IsSpace))
 }
 
-// oracleValid says whether the limits are to be accepted.
+// oracleValid reports whether the limits are valid.
 func oracleValid(l Limits) bool {
 	for _, m := range []map[string]int{l.Model, l.Provider, l.Agent} {
 		for k1, n1 := range m {
@@ -43,7 +43,7 @@ func oracleValid(l Limits) bool {
 	return l.Default >= -1 && l.Total >= -1
 }
 
-// oraclePool names the pool of a model or an agent and its limit.
+// oraclePool returns the name and the limit of the pool in which a model or an agent counts.
 func oraclePool(l Limits, model, agent string) (string, int) {
 	def := l.Default
 	if def == 0 {
@@ -83,7 +83,7 @@ func oraclePool(l Limits, model, agent string) (string, int) {
 	return "default " + name, def
 }
 
-// oracleCap is the limit of an agent; 0 when there is none.
+// oracleCap returns the cap of an agent, or 0 if the agent has no cap.
 func oracleCap(l Limits, agent string) int {
 	for k, n := range l.Agent {
 		if oracleName(k) == oracleName(agent) && n != 0 {
@@ -93,17 +93,17 @@ func oracleCap(l Limits, agent string) int {
 	return 0
 }
 
-// oracleOne is one who waits or holds.
+// oracleOne is a waiter or a holder of a slot.
 type oracleOne struct {
 	model, agent string
 	root         *slots.Root
 	head         bool
 	ticket       uint64
 	holds        bool
-	real         any // *guest, *caller or *Slot
+	real         any // counterpart in the implementation: a *guest, *caller or *Slot
 }
 
-// caller is somebody in Acquire.
+// caller is a goroutine that calls Acquire.
 type caller struct {
 	cancel context.CancelFunc
 	done   bool
@@ -118,7 +118,7 @@ var (
 	someNames  = []string{"a", " A", "b", "c", "É"}
 )
 
-// randomCaps adds caps to limits, mostly.
+// randomCaps adds caps to limits in most cases.
 func randomCaps(r *rand.Rand, l Limits) Limits {
 	n := func() int { return []int{-1, 0, 1, 1, 2, 3}[r.IntN(6)] }
 	if r.IntN(2) == 0 {
@@ -152,8 +152,8 @@ func randomLimits(r *rand.Rand) Limits {
 	return l
 }
 
-// run does random operations on the real thing and on the oracle and compares
-// the two after each.
+// runAgainstOracle makes random operations on a ConcurrencyManager and on the oracle. It
+// compares the two after each operation.
 func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	pick := func(from []string) string { return from[r.IntN(len(from))] }
@@ -172,7 +172,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 	o := &oracle{clock: c.slots.Ticket}
 	o.setLimits(limits)
 	roots := make([]slots.Root, 3)
-	var old []Slot // released, to be released again
+	var old []Slot // released slots, which are released again
 	var early []uint64
 	var last string
 	var guests []*guest
@@ -181,7 +181,7 @@ func runAgainstOracle(t *testing.T, seed uint64, ops int) {
 			t.Fatalf("seed %d, after %s: %s\nlimits %+v", seed, last, fmt.Sprintf(format, args...), o.limits)
 		}
 	}
-	defer func() { // after a failure, lest the bubble's complaint hides it
+	defer func() { // otherwise, after a failure, the error of the bubble would hide that failure
 		for _, x := range o.all {
 			if real, ok := x.real.(*caller); ok {
 				real.cancel()
@@ -359,8 +359,8 @@ func TestSlotsAgainstAnOracle(t *testing.T) {
 	}
 }
 
-// A slot that is taken under one name and given back under another is lost to
-// both pools.
+// If Acquire and Release used different pools for a name, both pools would count their
+// slots wrongly.
 func TestAcquireAndReleaseAgreeOnThePool(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 8))
 	for range 2000 {
@@ -376,8 +376,8 @@ func TestAcquireAndReleaseAgreeOnThePool(t *testing.T) {
 	}
 }
 
-// requireResolves checks that acquire, release, the figures and the oracle mean
-// the same pool, also for an agent of that name.
+// requireResolves checks that acquire, release, the figures and the oracle use the same
+// pool for a model with the given name, and likewise for an agent with that name.
 func requireResolves(t *testing.T, c *ConcurrencyManager, l Limits, name string) {
 	t.Helper()
 	for _, as := range [][2]string{{name, "agent"}, {"", name}} {
@@ -430,8 +430,7 @@ func FuzzLimits(f *testing.F) {
 	})
 }
 
-// FuzzSlots does what TestSlotsAgainstAnOracle does with seeds of the fuzzer's
-// choosing, for as long as it is let.
+// FuzzSlots is like TestSlotsAgainstAnOracle, but the fuzzer chooses the seeds.
 func FuzzSlots(f *testing.F) {
 	f.Add(uint64(1 << 40))
 	f.Fuzz(func(t *testing.T, seed uint64) {

@@ -7,18 +7,18 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// oracle knows who waits and who holds, and what is to become of them.
+// oracle knows all waiters and all holders of slots, and decides which waiter gets a slot.
 type oracle struct {
 	limits Limits
 	clock  func() uint64
 	all    []*oracleOne
 
-	passed map[oracleLane]int    // slots of the pool that went to who is behind, since somebody of it had one
-	kept   map[oracleLane]bool   // a slot of the pool is kept for it
-	served map[oracleTurn]uint64 // when a root had a slot of a pool that it still waits for
+	passed map[oracleLane]int    // number of slots that later waiters of the pool have got since the lane last got one
+	kept   map[oracleLane]bool   // whether a slot of the pool is kept for the lane
+	served map[oracleTurn]uint64 // time at which a waiting root last got a slot of the pool
 }
 
-// oracleLane is a pool, and the agent if that has a cap.
+// oracleLane stands for the waiters of a pool that have the same cap, or no cap.
 type oracleLane struct{ pool, cap string }
 
 type oracleTurn struct {
@@ -37,7 +37,7 @@ func (o *oracle) pool(x *oracleOne) string {
 	return name
 }
 
-// cap names the cap of an agent, if it has one.
+// cap returns the name of the cap that applies to x, or "" if there is none.
 func (o *oracle) cap(x *oracleOne) string {
 	if x.isTask() && oracleCap(o.limits, x.agent) > 0 {
 		return "cap " + oracleName(x.agent)
@@ -47,13 +47,15 @@ func (o *oracle) cap(x *oracleOne) string {
 
 func (o *oracle) lane(x *oracleOne) oracleLane { return oracleLane{o.pool(x), o.cap(x)} }
 
-// isTask tells tasks from callers of Acquire, which count for no agent.
+// isTask reports whether x is a task. A caller of Acquire is not a task and counts for no
+// agent.
 func (x *oracleOne) isTask() bool {
 	_, ok := x.real.(*guest)
 	return ok && oracleName(x.agent) != ""
 }
 
-// figures counts those that are meant.
+// figures returns the figures of a pool or cap. The function meant reports whether a waiter
+// or holder counts in it.
 func (o *oracle) figures(name string, limit int, meant func(*oracleOne) bool) PoolStats {
 	s := PoolStats{Name: name, Limit: limit}
 	for _, x := range o.all {
@@ -81,10 +83,10 @@ func (o *oracle) total() PoolStats {
 	return o.figures("total", o.limits.Total, func(*oracleOne) bool { return true })
 }
 
-// alone reports whether a cap decides in place of the default.
+// alone reports whether the cap of the agent replaces the default limit for x.
 func (o *oracle) alone(x *oracleOne) bool { return oracleName(x.model) == "" && o.cap(x) != "" }
 
-// shown are the figures of all pools and caps, by name.
+// shown returns the figures of all pools and caps by name.
 func (o *oracle) shown() map[string]PoolStats {
 	out := map[string]PoolStats{}
 	for _, x := range o.all {
@@ -101,7 +103,7 @@ func (o *oracle) shown() map[string]PoolStats {
 	return out
 }
 
-// keptIn counts the slots of a pool that are kept.
+// keptIn returns the number of slots of a pool that are kept.
 func (o *oracle) keptIn(pool string) (n int) {
 	for l := range o.kept {
 		if l.pool == pool {
@@ -113,8 +115,9 @@ func (o *oracle) keptIn(pool string) (n int) {
 
 func hasRoom(s PoolStats) bool { return s.Limit <= 0 || s.InUse < s.Limit }
 
-// blocks returns what keeps x waiting and who else counts there; no name for
-// nothing.
+// blocks returns the figures of the pool or cap that keeps x waiting, and a function that
+// reports whether another waiter counts in the same pool or cap. If nothing keeps x
+// waiting, the figures have no name.
 func (o *oracle) blocks(x *oracleOne) (PoolStats, func(*oracleOne) bool) {
 	if s := o.poolStats(x); !o.kept[o.lane(x)] && s.Limit != -1 && s.InUse+o.keptIn(s.Name) >= s.Limit {
 		return s, func(y *oracleOne) bool { return o.pool(y) == s.Name }
@@ -128,7 +131,7 @@ func (o *oracle) blocks(x *oracleOne) (PoolStats, func(*oracleOne) bool) {
 	return PoolStats{}, nil
 }
 
-// order is the place in line by arrival.
+// order compares two waiters by their arrival.
 func order(a, b *oracleOne) int {
 	switch {
 	case a.head != b.head && a.head:
@@ -139,8 +142,8 @@ func order(a, b *oracleOne) int {
 	return cmp.Compare(a.ticket, b.ticket)
 }
 
-// turns is the order of being served: with Fair a root has its next turn as if it
-// had come when it had the last one.
+// turns compares two waiters by the order in which they are served. With Fair, the waiters
+// of a root are treated as if they had arrived when the root last got a slot.
 func (o *oracle) turns(a, b *oracleOne) int {
 	since := func(x *oracleOne) uint64 {
 		if o.limits.Fair {
@@ -154,8 +157,8 @@ func (o *oracle) turns(a, b *oracleOne) int {
 	return cmp.Or(cmp.Compare(since(a), since(b)), order(a, b))
 }
 
-// place is the place among those who wait for the same, with Fair among those of
-// the same root.
+// place returns the place of x among the waiters for the same pool or cap. With Fair, only
+// the waiters of the same root count.
 func (o *oracle) place(x *oracleOne) (int, PoolStats) {
 	s, counts := o.blocks(x)
 	place := 1
@@ -167,7 +170,7 @@ func (o *oracle) place(x *oracleOne) (int, PoolStats) {
 	return place, s
 }
 
-// waiting are those who wait, in the order of being served.
+// waiting returns all waiters in the order in which they are served.
 func (o *oracle) waiting() (all []*oracleOne) {
 	for _, x := range o.all {
 		if !x.holds {
@@ -178,7 +181,7 @@ func (o *oracle) waiting() (all []*oracleOne) {
 	return all
 }
 
-// headOf is the head of a pool's line: the first for whom no slot is kept.
+// headOf returns the head of a pool's line: the first waiter for which no slot is kept.
 func (o *oracle) headOf(pool string) *oracleOne {
 	for _, x := range o.waiting() {
 		if o.pool(x) == pool && !o.kept[o.lane(x)] {
@@ -188,7 +191,7 @@ func (o *oracle) headOf(pool string) *oracleOne {
 	return nil
 }
 
-// keep keeps free slots for those who were passed over 100 times.
+// keep keeps free slots for the heads of lines that were overtaken 100 times.
 func (o *oracle) keep() {
 	for again := true; again; {
 		again = false
@@ -207,7 +210,7 @@ func (o *oracle) keep() {
 	}
 }
 
-// settle grants whatever can be granted.
+// settle grants slots until no waiter can get a slot.
 func (o *oracle) settle() {
 	for o.keep(); ; o.keep() {
 		o.forget()
@@ -235,7 +238,7 @@ func (o *oracle) grant(x *oracleOne) {
 	}
 }
 
-// forget drops what is remembered of lanes and roots that nobody waits in.
+// forget drops the records of lanes and roots that have no waiters.
 func (o *oracle) forget() {
 	lanes, turns := map[oracleLane]bool{}, map[oracleTurn]bool{}
 	for _, x := range o.waiting() {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// guest is what a task is to the slots.
+// guest is a waiter for slots that behaves like a task.
 type guest struct {
 	slots.Waiter
 	told atomic.Int32
@@ -33,19 +33,20 @@ func (g *guest) take(c *ConcurrencyManager, model string) bool {
 	return takeSlot(c, &g.Waiter, model, "agent", false, c.slots.Ticket())
 }
 
-// leave tells the next one, as the contract asks.
+// leave gives the guest's slot or place in line back.
 func (g *guest) leave(c *ConcurrencyManager) {
 	leaveSlot(c, &g.Waiter)
 }
 
-// takeSlot asks for a slot as a task does.
+// takeSlot asks for a slot in the same way as a task.
 func takeSlot(c *ConcurrencyManager, w *slots.Waiter, model, agent string, head bool, ticket uint64) bool {
 	space, name := countedAs(model, agent)
 	h := c.slots.For(space, name, agent)
 	return c.slots.Take(w, &h, head, ticket)
 }
 
-// leaveSlot gives up what w has and tells the waiters that get a slot from it.
+// leaveSlot gives up the slot or the place in line of w. It notifies the waiters that get a
+// slot because of that, as the contract of slots.Manager.Leave requires.
 func leaveSlot(c *ConcurrencyManager, w *slots.Waiter) {
 	next, more := c.slots.Leave(w)
 	if next != nil {
@@ -70,8 +71,8 @@ func newConcurrency(t testing.TB, l Limits) *ConcurrencyManager {
 	return c
 }
 
-// requireFullBatch is the strongest test for lost slots: at rest, as many as the
-// limit says must get one.
+// requireFullBatch checks that no slot was lost: while no slot is in use, as many waiters as
+// the limit allows must get a slot.
 func requireFullBatch(t testing.TB, c *ConcurrencyManager, model string) {
 	t.Helper()
 	require.NoError(t, c.slots.Check())
@@ -157,7 +158,8 @@ func TestAcquireWaitsForItsTurnOrItsContext(t *testing.T) {
 	})
 }
 
-// lateContext ends before whoever waits for its end has come to run.
+// lateContext is a context whose Err already returns an error while its Done channel is
+// still open.
 type lateContext struct {
 	context.Context
 	done  chan struct{}
@@ -173,8 +175,8 @@ func (c *lateContext) Err() error {
 	return nil
 }
 
-// The grant has been made and not yet told when the context ends; or it is told
-// and the context ends before Acquire goes on.
+// The context may end after the grant was made but before it is reported to Acquire. It may
+// also end after the report, before Acquire continues.
 func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 	for _, toldFirst := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -202,7 +204,8 @@ func TestGrantThatRacesWithTheCancellationIsPassedOn(t *testing.T) {
 			require.ErrorIs(t, <-errc, context.Canceled)
 			requireHolds(t, c, b)
 
-			// The record that may still be told must not deceive its next user.
+			// A late report of the first grant must not look like a grant to the next caller
+			// that uses the same record.
 			blocked := make(chan Slot, 1)
 			go func() {
 				s, err := c.Acquire(context.Background(), "m")
@@ -281,13 +284,14 @@ func TestWaitersMoveToTheNewPoolByQueueTime(t *testing.T) {
 		place, _ := c.slots.Place(&g.Waiter)
 		require.Equal(t, i+1, place)
 	}
-	// One that comes now stands behind them, and a slot of y serves one of x.
+	// A guest that comes now gets in line behind them. The slot that holdY gives back goes to a
+	// guest that waits for x.
 	late := newGuest()
 	require.False(t, late.take(c, "p/y"))
 	holdY.leave(c)
 	requireHolds(t, c, w[0])
 
-	// And apart again.
+	// Separate the pools again.
 	require.NoError(t, c.SetLimits(Limits{Default: 1, Model: map[string]int{"x": 2}}))
 	require.Equal(t, []PoolStats{{"default p/y", 1, 1, 3}, {"model x", 2, 2, 2}}, c.Pools())
 	requireHolds(t, c, w[1])

@@ -20,7 +20,7 @@ import (
 )
 
 // maxConfigFile is the maximum size of a file in bytes. Nobody writes a megabyte of
-// settings by hand, so a larger file is the wrong one.
+// settings by hand, so a larger file cannot be the intended file.
 const maxConfigFile = 1 << 20
 
 // FileConfig is the content of one or more configuration files. The zero value is
@@ -28,9 +28,9 @@ const maxConfigFile = 1 << 20
 //
 // A file is JSON with comments and trailing commas. Only its section background_task
 // is read, at the top level or under "[opencode]"; the values under "[opencode]"
-// override the others. In the section, an absent key means the default, null removes
-// what an earlier file sets, and 0 switches off, if that makes sense for the key.
-// Keys that end in Ms are in milliseconds:
+// override those at the top level. In the section, an absent key means the default,
+// and null removes the value of an earlier file. The table shows what 0 means for each
+// key. Values of keys that end in Ms are in milliseconds:
 //
 //	key                   default     0 means
 //	modelConcurrency      {}          no limit
@@ -64,32 +64,32 @@ const maxConfigFile = 1 << 20
 //	retainTextBytes       67108864    no limit
 //
 // The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted for
-// sessionGoneMs and retentionMs. [FileConfig.Ignored] reports an unknown key, which
-// may belong to the host or a fork. A near miss of a key of the table is an error,
-// because its limit would silently not apply.
+// sessionGoneMs and retentionMs. An unknown key is no error, because it may belong to
+// the host or to a fork of the host; [FileConfig.Ignored] reports it. A misspelt key of
+// the table is an error, because its limit would otherwise silently not apply.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
 }
 
-// valueID names a value. entry is the model, provider or agent of a limit. A null for
-// a whole map of limits has no entry.
+// valueID identifies a value. The field entry is the model, provider or agent of a
+// limit. It is empty for other keys, and for a null that removes a whole map of limits.
 type valueID struct{ key, entry string }
 
-// value is a number as the file writes it, or a null.
+// value is a number in the unit of the file, or a null.
 type value struct {
 	n      int64
 	null   bool
 	origin Origin
 }
 
-// Origin is the place of a value in a file. The zero Origin means the default.
+// Origin is the place of a value in a file. The zero Origin stands for a default.
 type Origin struct {
 	File         string
-	Line, Column int // from 1; the column counts characters
+	Line, Column int // counted from 1; Column counts characters
 }
 
-// String returns file:line:column, or default.
+// String returns "file:line:column", or "default" for the zero Origin.
 func (o Origin) String() string {
 	switch {
 	case o == Origin{}:
@@ -100,11 +100,11 @@ func (o Origin) String() string {
 	return fmt.Sprintf("%s:%d:%d", o.File, o.Line, o.Column)
 }
 
-// IgnoredKey is a key that has no effect, although its author may believe that it
-// does.
+// IgnoredKey is a key in a file that has no effect, although its author may expect an
+// effect.
 type IgnoredKey struct {
-	Key    string // such as background_task.maxToolCalls; empty for a file without our section
-	Reason string // why, or what to use instead; without a full stop
+	Key    string // path of the key, such as background_task.maxToolCalls; empty for a file without the section background_task
+	Reason string // why the key has no effect, or what to use instead; without a full stop
 	Origin Origin
 }
 
@@ -116,15 +116,15 @@ func (k IgnoredKey) String() string {
 	return fmt.Sprintf("%v: %s is ignored: %s", k.Origin, k.Key, k.Reason)
 }
 
-// Setting is one value that applies.
+// Setting is one value that applies, from a file or as a default.
 type Setting struct {
-	Key    string // of background_task
-	Entry  string // the model, provider or agent of a limit; otherwise empty
-	Value  string // as a file writes it
-	Origin Origin // zero for the default
+	Key    string // name of the key in background_task
+	Entry  string // model, provider or agent of a limit; empty for other keys
+	Value  string // value as a file writes it
+	Origin Origin // place of the value; zero for a default
 }
 
-// Name returns the key and, in brackets, the entry.
+// Name returns the key, and after it the entry in brackets if there is an entry.
 func (s Setting) Name() string {
 	if s.Entry == "" {
 		return s.Key
@@ -133,11 +133,11 @@ func (s Setting) Name() string {
 }
 
 // LoadConfig reads the files and merges them key by key, and limits entry by entry.
-// Later files override earlier ones, and null removes what earlier files set. A file
-// that does not exist is an error. So are values that contradict each other; [New]
-// would refuse them without knowing their places. All errors of all files are
-// returned together, and then nothing is loaded. Each is a [*ConfigFileError], or an
-// [*InputError] for an empty path.
+// Values of later files override values of earlier files, and null removes the values of
+// earlier files. A file that does not exist is an error. Values that contradict each
+// other are an error too: LoadConfig knows their places in the files, and [New] does
+// not. If there are errors, LoadConfig loads nothing and returns the errors of all files
+// together. Each is a [*ConfigFileError], or an [*InputError] for an empty path.
 func LoadConfig(paths ...string) (FileConfig, error) {
 	var all FileConfig
 	var errs []error
@@ -166,8 +166,8 @@ func LoadConfig(paths ...string) (FileConfig, error) {
 
 var fieldName = regexp.MustCompile(`Config(\.[A-Za-z]+)+`)
 
-// contradiction returns the error of New for the merged files. It names keys and
-// their places instead of fields.
+// contradiction returns the error that New would return for the merged files. Its text
+// names keys and their places instead of fields.
 func (f FileConfig) contradiction() error {
 	var c Config
 	f.Apply(&c)
@@ -204,7 +204,8 @@ func (f FileConfig) contradiction() error {
 	return &ConfigFileError{File: origin.File, Line: origin.Line, Column: origin.Column, Key: key, Problem: problem}
 }
 
-// flatten splits a joined error, so that joining it with others gives a flat list.
+// flatten splits a joined error into its errors, so that joining them with other errors
+// gives a flat list.
 func flatten(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
@@ -233,7 +234,7 @@ func readConfigFile(path string) ([]byte, error) {
 		return nil, fileError(path, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1)) // the file may have grown since
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1)) // the file may have grown since Stat
 	if err != nil {
 		return nil, fileError(path, err)
 	}
@@ -244,7 +245,8 @@ func tooLarge(n int64) string {
 	return fmt.Sprintf("has %d bytes; a configuration file may have at most %d", n, maxConfigFile)
 }
 
-// fileError wraps an error of the file system. It does not name the path twice.
+// fileError wraps an error of the file system. It removes the path from the text of that
+// error, because a ConfigFileError names the path already.
 func fileError(path string, err error) error {
 	problem := err
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
@@ -253,15 +255,16 @@ func fileError(path string, err error) error {
 	return &ConfigFileError{File: path, Problem: "cannot be read: " + problem.Error(), Err: err}
 }
 
-// Merge returns f merged with a later file, as LoadConfig merges files: key by key,
-// limits entry by entry, and null removes what f sets. Neither of the two is changed.
+// Merge returns f merged with a later file. Like LoadConfig, it merges key by key and
+// limits entry by entry. A value of the later file overrides the value of f, and null
+// removes the value of f. Merge changes neither f nor later.
 func (f FileConfig) Merge(later FileConfig) FileConfig {
 	values := maps.Clone(f.values)
 	if values == nil {
 		values = map[valueID]value{}
 	}
 	for id, v := range later.values {
-		if v.null && id.entry == "" { // removes all entries of a map of limits
+		if v.null && id.entry == "" { // this null removes all entries of a map of limits
 			maps.DeleteFunc(values, func(old valueID, _ value) bool { return old.key == id.key })
 		}
 	}
@@ -277,9 +280,10 @@ func (f FileConfig) Merge(later FileConfig) FileConfig {
 
 // Ignored returns the keys that have no effect, in the order of the files and of the
 // keys in them. These are keys of the host without a counterpart here, unknown keys,
-// and keys outside background_task that seem to belong in it. A file without our
-// section is reported too. The last may be a staleTimeoutMs that is longer than the
-// time to live, which ends a task first.
+// and keys outside background_task that seem to belong in it. Ignored also reports a
+// file without the section background_task. The last entry may be a staleTimeoutMs that
+// is longer than taskTtlMs. Such a staleTimeoutMs has no effect, because taskTtlMs ends
+// a task first.
 func (f FileConfig) Ignored() []IgnoredKey {
 	all := slices.Clone(f.ignored)
 	if k, ok := f.neverStale(); ok {
@@ -288,7 +292,8 @@ func (f FileConfig) Ignored() []IgnoredKey {
 	return all
 }
 
-// neverStale reports a stale timeout that has no effect.
+// neverStale returns a stale timeout that is longer than the time to live and therefore
+// has no effect.
 func (f FileConfig) neverStale() (IgnoredKey, bool) {
 	staleKey, ttlKey := limitStaleTimeout.key(), limitTimeToLive.key()
 	stale, ok := f.values[valueID{key: staleKey}]
@@ -305,9 +310,9 @@ func (f FileConfig) neverStale() (IgnoredKey, bool) {
 		ms(stale.n), keyPath(ttlKey), ms(ttl.n), where, ttlKey), stale.origin}, true
 }
 
-// Settings returns everything that applies, including defaults, with its origin. Each
-// key is there once, in the order of the table. The maps of limits are returned entry
-// by entry.
+// Settings returns all values that apply, including defaults, with their origins, in the
+// order of the table. There is one Setting for each key, except for the maps of limits:
+// these have one Setting for each entry.
 func (f FileConfig) Settings() []Setting {
 	var out []Setting
 	for i := range fileKeys {
@@ -324,7 +329,7 @@ func (f FileConfig) Settings() []Setting {
 	return out
 }
 
-// set returns the values that are set for a key, with sorted entries.
+// set returns the ids of the values that are set for a key, sorted by entry.
 func (f FileConfig) set(k *fileKey) []valueID {
 	if k.kind != keyLimits {
 		id := valueID{key: k.key}
@@ -343,11 +348,12 @@ func (f FileConfig) set(k *fileKey) []valueID {
 	return ids
 }
 
-// Apply sets the fields of c that the files set and leaves the others alone. Limits
-// are set entry by entry, in maps that c shares with nobody. A StaleTimeout that is
-// longer than the TimeToLive has no effect and is set to the latter. [New] finds other
-// values that contradict each other. Apply does not report keys without effect, such
-// as a misspelt section: show Ignored to the user.
+// Apply sets the fields of c for which the files have values, and does not change the
+// other fields. It sets limits entry by entry, in new maps. If the files set StaleTimeout
+// or TimeToLive, and StaleTimeout is then longer than TimeToLive, Apply lowers it to
+// TimeToLive. [New] finds all other values that contradict each other. Apply does not
+// report keys without effect, such as a misspelt section; show the result of
+// [FileConfig.Ignored] to the user.
 func (f FileConfig) Apply(c *Config) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
@@ -378,8 +384,9 @@ func (f FileConfig) Apply(c *Config) {
 	}
 }
 
-// The names of the host's file, the newest first. The file for all harnesses is in a
-// directory of its own.
+// The possible names of the host's configuration file, the newest name first. The names
+// in unifiedNames belong to the host's file for all harnesses, which is in the directory
+// unifiedDir.
 var (
 	hostNames    = []string{"oh-my-openagent.jsonc", "oh-my-openagent.json", "oh-my-opencode.jsonc", "oh-my-opencode.json"}
 	unifiedNames = []string{"omo.jsonc", "omo.json"}
@@ -387,26 +394,30 @@ var (
 
 const unifiedDir = ".omo"
 
-// FindConfigFiles returns the existing configuration files in the usual places, in
-// the order for [LoadConfig]: the user's, then the project's. An empty projectDir
-// means that there is no project. If there are no files, that is not an error.
+// FindConfigFiles returns the paths of the existing configuration files in the usual
+// places, in the order for [LoadConfig]: the user's file, then the project's file. An
+// empty projectDir means that there is no project. If there are no files,
+// FindConfigFiles returns no paths and no error.
 //
-// The user's file is ~/.omo/omo.jsonc, with the settings under "[opencode]". If it
-// does not exist, it is oh-my-openagent.jsonc in $XDG_CONFIG_HOME/opencode
-// (~/.config/opencode if that is not set), or oh-my-opencode.jsonc, the older name.
-// The project's file is .omo/omo.jsonc or one of the others in .opencode. Each may
-// end in .json instead. Only the newest existing file is returned, with one exception:
-// a file for all harnesses that has no section for us is returned after the older
-// file. The older file then applies, and [FileConfig.Ignored] reports that nothing
-// in the newer one does.
+// The user's file is ~/.omo/omo.jsonc, with the settings under "[opencode]". If that
+// file does not exist, the user's file is oh-my-openagent.jsonc in
+// $XDG_CONFIG_HOME/opencode, or oh-my-opencode.jsonc, its older name, in the same
+// directory. If XDG_CONFIG_HOME is not set, the directory is ~/.config/opencode. The
+// project's file is .omo/omo.jsonc in projectDir, or else a file with one of the other
+// two names in projectDir/.opencode. The name of each file may end in .json instead.
+//
+// If several of these files exist, only the newest kind is returned, with one exception:
+// if omo.jsonc has no section background_task, it is returned after the older file. The
+// values of the older file then apply, and [FileConfig.Ignored] reports that omo.jsonc
+// has no effect.
 func FindConfigFiles(projectDir string) ([]string, error) {
 	user, project := configPlaces{}, configPlaces{}
 	home, err := os.UserHomeDir()
-	if err == nil { // a service may have no home, and so no file there
+	if err == nil { // a service may have no home directory
 		user.unified = filepath.Join(home, unifiedDir)
 		user.own = filepath.Join(home, ".config", "opencode")
 	}
-	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // the XDG specification says that relative paths are ignored
+	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) { // the XDG specification says to ignore relative paths
 		user.own = filepath.Join(dir, "opencode")
 	}
 	if projectDir != "" {
@@ -427,8 +438,8 @@ func FindConfigFiles(projectDir string) ([]string, error) {
 	return found, nil
 }
 
-// configPlaces are the directories for the files of a user or a project. An empty one
-// does not exist.
+// configPlaces holds the directories for the files of a user or of a project. An empty
+// path means that there is no such directory.
 type configPlaces struct{ own, unified string }
 
 func (p configPlaces) find() ([]string, error) {
@@ -450,14 +461,15 @@ func (p configPlaces) find() ([]string, error) {
 	return []string{own, unified}, nil
 }
 
-// firstFile returns the first of the names that exists in the directory, or "".
+// firstFile returns the path of the first file of names that exists in the directory, or
+// "" if none exists.
 func firstFile(dir string, names []string) (string, error) {
 	if dir == "" {
 		return "", nil
 	}
 	for _, name := range names {
 		path := filepath.Join(dir, name)
-		_, err := os.Lstat(path) // not Stat: a broken link is a mistake to report, not an absent file
+		_, err := os.Lstat(path) // Stat would take a broken link for an absent file; it must be reported
 		if err == nil {
 			return path, nil
 		}
@@ -468,8 +480,8 @@ func firstFile(dir string, names []string) (string, error) {
 	return "", nil
 }
 
-// hasSection reports whether the file has a section for us. It returns true for a file
-// that cannot be read, so that loading it reports the error.
+// hasSection reports whether the file has a section background_task. It returns true for
+// a file that cannot be read or parsed, so that LoadConfig reports the error.
 func hasSection(path string) bool {
 	data, err := readConfigFile(path)
 	if err != nil {

@@ -24,7 +24,7 @@ func writeFile(t *testing.T, path, text string) string {
 	return path
 }
 
-// inSection puts members into the section that is read.
+// inSection returns a file with the members in the section background_task.
 func inSection(members string) []byte { return []byte(`{"background_task": {` + members + `}}`) }
 
 func applied(t *testing.T, f bgagent.FileConfig, err error) bgagent.Config {
@@ -35,7 +35,7 @@ func applied(t *testing.T, f bgagent.FileConfig, err error) bgagent.Config {
 	return c
 }
 
-// fileErrors splits the joined error.
+// fileErrors splits a joined error into its ConfigFileErrors.
 func fileErrors(t testing.TB, err error) []*bgagent.ConfigFileError {
 	t.Helper()
 	joined, ok := err.(interface{ Unwrap() []error })
@@ -260,7 +260,7 @@ func TestFilesThatCannotBeReadAreNamed(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	large := writeFile(t, filepath.Join(dir, "large.json"), "{}")
-	require.NoError(t, os.Truncate(large, 100<<20)) // with a hole, so that it costs no space
+	require.NoError(t, os.Truncate(large, 100<<20)) // a file with a hole needs no disk space
 	_, err = bgagent.LoadConfig(large)
 	require.EqualError(t, err, large+": has 104857600 bytes; a configuration file may have at most 1048576")
 

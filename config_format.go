@@ -12,10 +12,11 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// FormatConfig writes c as a configuration file, in the order of the table of keys.
-// It writes the fields that are set and that a file can hold, so that [ParseConfig]
-// and [FileConfig.Apply] restore them. It returns an [*InputError] for a value that is
-// wrong or that a file cannot hold, such as a fraction of a millisecond.
+// FormatConfig returns c as the text of a configuration file, with the keys in the order
+// of the table in the documentation of [FileConfig]. It writes every field that is set and
+// has a key. [ParseConfig] and [FileConfig.Apply] restore these fields. FormatConfig
+// returns an [*InputError] for a value that is wrong or that a file cannot represent, such
+// as a fraction of a millisecond.
 func FormatConfig(c Config) ([]byte, error) {
 	members, err := formatMembers(c)
 	if err != nil {
@@ -51,14 +52,14 @@ func formatMembers(c Config) (members []jsonMember, err error) {
 	return members, nil
 }
 
-// formatLimits writes a map of limits in the order of its names. Names have the form
-// in which they are compared.
+// formatLimits returns the members for a map of limits, sorted by name. Names are
+// trimmed and in lower case, because limits are compared in that form.
 func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 	var out []jsonMember
 	from := map[string]string{}
 	for _, raw := range slices.Sorted(maps.Keys(limits)) {
 		field, name := fmt.Sprintf("Config.%s[%s]", k.field, mdtext.Quote(raw)), slots.Normal(raw)
-		if limits[raw] == 0 { // not set
+		if limits[raw] == 0 { // 0 means that the limit is not set
 			continue
 		}
 		if name == "" || !utf8.ValidString(raw) {
@@ -78,10 +79,10 @@ func formatLimits(k *fileKey, limits map[string]int) ([]jsonMember, error) {
 	return out, nil
 }
 
-// jsonMember is a name and a value that is already JSON.
+// jsonMember is a member of a JSON object. Its value is already JSON text.
 type jsonMember struct{ name, value string }
 
-// jsonObject writes the members in order, one per line.
+// jsonObject returns a JSON object with the members in the given order, one per line.
 func jsonObject(members []jsonMember, indent string) string {
 	if len(members) == 0 {
 		return "{}"

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A parsed file stays the same when it is written and parsed again, and every error
-// names its place.
+// A parsed file does not change when it is written and parsed again. Every error names its
+// place in the file.
 func FuzzParseConfig(f *testing.F) {
 	tutorial, err := os.ReadFile("testdata/tutorial.json")
 	require.NoError(f, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// said returns the reports about a file, one per line.
+// said returns the ignored keys of a file as lines of text.
 func said(f bgagent.FileConfig) (lines []string) {
 	for _, k := range f.Ignored() {
 		lines = append(lines, k.String())
@@ -85,7 +85,7 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 	const ours = `{"background_task": {}}`
 	for _, level := range []struct{ own, unified string }{{filepath.Join(home, ".config", "opencode"), filepath.Join(home, ".omo")}, {filepath.Join(project, ".opencode"), filepath.Join(project, ".omo")}} {
 		before := find(project)
-		for _, path := range []string{ // from the oldest to the newest
+		for _, path := range []string{ // from the oldest name to the newest
 			filepath.Join(level.own, "oh-my-opencode.json"), filepath.Join(level.own, "oh-my-opencode.jsonc"),
 			filepath.Join(level.own, "oh-my-openagent.json"), filepath.Join(level.own, "oh-my-openagent.jsonc"),
 			filepath.Join(level.unified, "omo.json"), filepath.Join(level.unified, "omo.jsonc"),
@@ -94,7 +94,7 @@ func TestTheHostsFileIsFoundInAllItsPlacesTheNewestFirst(t *testing.T) {
 			require.Equal(t, append(before[:len(before):len(before)], path), find(project), "the newest alone, the project's after the user's")
 		}
 	}
-	// A file for all harnesses without our section removes no limits.
+	// A file for all harnesses without the section background_task removes no limits.
 	older := filepath.Join(home, ".config", "opencode", "oh-my-openagent.jsonc")
 	unified := writeFile(t, filepath.Join(home, ".omo", "omo.jsonc"), `{"[codex]": {}}`)
 	require.Equal(t, []string{older, unified}, find(""))
@@ -170,7 +170,7 @@ func TestKeysOfANewerHostAreReportedWithTheNearestKnownOne(t *testing.T) {
 	}, said(f))
 }
 
-// A limit that does not apply because of a typo would be noticed too late.
+// If a limit did not apply because of a typo, the user would notice it too late.
 func TestASlipOfTheKeyboardIsNoKeyOfANewerHost(t *testing.T) {
 	for _, name := range []string{"modelConcurency", "modelConcurrencyy", "modelConcurremcy", "modelConcurrnecy", "ModelConcurrency", "model_concurrency", "model-concurrency", "Limits.Model", "defaultConcurency", "maxDepht", "wak"} {
 		_, err := bgagent.ParseConfig("f.json", inSection(`"`+name+`": {"a": 1}`))

@@ -13,42 +13,43 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// section is our part of the host's configuration file. It is at the top level or
-// under the name that the host's file for all harnesses uses for opencode.
+// section names the part of the host's configuration file that this package reads. The
+// part is at the top level, or under the name harness in the host's file for all
+// harnesses.
 const (
 	section      = "background_task"
-	plainSection = "backgroundtask" // in the form of plainKey
+	plainSection = "backgroundtask" // the section as plainKey returns it
 	harness      = "[opencode]"
 )
 
-// keyKind says what a key of the file holds.
+// keyKind says which type of value a key of the file has.
 type keyKind uint8
 
 const (
-	keyMs     keyKind = iota // a duration of Config, in milliseconds
-	keyCount                 // a count of Config
+	keyMs     keyKind = iota // a duration in Config, written in milliseconds
+	keyCount                 // an int field of Config that Config.counts lists
 	keyBytes                 // Config.RetainText or Config.NoticeResult
-	keyLimit                 // a number of Limits
-	keyLimits                // a map of Limits
+	keyLimit                 // Limits.Default or Limits.Total
+	keyLimits                // a map in Limits
 	keyWake                  // Config.Wake
 )
 
-// fileKey is one key of the file. In Config, 0 means the default and -1 switches
-// off. In the file, an absent key means the default and 0 switches off, as in the
-// host's own file.
+// fileKey describes one key of the file. In Config, 0 means the default and -1 switches
+// the limit off. In the file, an absent key means the default and 0 switches the limit
+// off, as in the host's own file.
 type fileKey struct {
 	key   string
-	alias string // the host's name for the key, if it has another one
+	alias string // the host's name for the key if it differs, otherwise empty
 	kind  keyKind
-	field string // the name in Config
-	zero  string // what 0 means, after "0 for"; empty if 0 is refused
-	about string
-	limit timeLimit // set for a duration
+	field string    // name of the field in Config
+	zero  string    // words that follow "0 for"; empty if 0 is refused
+	about string    // description in the documentation
+	limit timeLimit // row of a duration in timeLimits
 }
 
-// fileKeys is the table of keys, in the order of the documentation and of files that
-// are written. The host's names are kept unless 0 would mislead: taskCleanupDelayMs:
-// 0 looks like "at once" but would have to mean "never".
+// fileKeys is the table of keys. Its order is the order of the documentation and of the
+// files that FormatConfig writes. A key has the host's name unless 0 would mislead:
+// "taskCleanupDelayMs: 0" reads like "drop at once" but would have to mean "never drop".
 var fileKeys = []fileKey{
 	{key: "modelConcurrency", kind: keyLimits, field: "Limits.Model", zero: "no limit", about: "Sessions in a turn at the same time, by model: `provider/model`, or a model id without a slash for any provider"},
 	{key: "providerConcurrency", kind: keyLimits, field: "Limits.Provider", zero: "no limit", about: "The same for all models of a provider together, except those with a limit of their own"},
@@ -86,8 +87,8 @@ var fileKeys = []fileKey{
 	{key: "retainTextBytes", kind: keyBytes, field: "RetainText", zero: "no limit", about: "How many bytes of results are kept"},
 }
 
-// foreignKeys are the keys of the host's section that have no counterpart here, with
-// what applies instead.
+// foreignKeys lists the keys of the host's section that have no counterpart here. The
+// reason says what applies instead of the key.
 var foreignKeys = []struct{ key, reason string }{
 	{"messageStalenessTimeoutMs", limitStaleTimeout.key() + " is the only limit on silence here, before and after the first message"},
 	{"syncPollTimeoutMs", "a foreground task lives as long as its caller waits"},
@@ -106,7 +107,7 @@ func foreignReason(key string) (string, bool) {
 	return "", false
 }
 
-// keyNamed returns the key with that name or alias, or nil.
+// keyNamed returns the key with the given name or alias, or nil.
 func keyNamed(name string) *fileKey {
 	for i := range fileKeys {
 		if k := &fileKeys[i]; k.key == name || k.alias != "" && k.alias == name {
@@ -116,7 +117,8 @@ func keyNamed(name string) *fileKey {
 	return nil
 }
 
-// keyPath names a key in errors, such as background_task.modelConcurrency["gpt-5.2"].
+// keyPath returns the path of a key for error texts, such as
+// background_task.modelConcurrency["gpt-5.2"].
 func keyPath(key string, entry ...string) string {
 	path := jsonc.Key(section, key)
 	for _, e := range entry {
@@ -129,7 +131,7 @@ func isASCIIAlnum(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
-// unit returns the value in Config for 1 in the file.
+// unit returns the value in Config that corresponds to 1 in the file.
 func (k *fileKey) unit() int64 {
 	if k.kind == keyMs {
 		return int64(time.Millisecond)
@@ -137,7 +139,7 @@ func (k *fileKey) unit() int64 {
 	return 1
 }
 
-// most returns the largest number that the field can hold.
+// most returns the largest number in the file that the field of Config can hold.
 func (k *fileKey) most() int64 {
 	switch k.kind {
 	case keyMs:
@@ -152,7 +154,7 @@ func (k *fileKey) most() int64 {
 	}
 }
 
-// example returns an example of a map of limits.
+// example returns an example of a map of limits for error texts.
 func (k *fileKey) example() string {
 	switch k.field {
 	case "Limits.Model":
@@ -163,7 +165,7 @@ func (k *fileKey) example() string {
 	return `{ "anthropic": 3 }`
 }
 
-// want says which values are right.
+// want describes the valid values of the key for error texts.
 func (k *fileKey) want() string {
 	if k.kind == keyWake {
 		return `"batch", "each" or "never"`
@@ -181,8 +183,8 @@ func (k *fileKey) want() string {
 	return s + ", or 0 for " + k.zero
 }
 
-// access returns the field of c as a number, and a function that sets it. It must
-// not be called for the maps of limits.
+// access returns the value of the key's field in c as a number, and a function that sets
+// the field. It must not be called for keys of kind keyLimits.
 func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	switch k.kind {
 	case keyMs:
@@ -210,7 +212,7 @@ func (k *fileKey) access(c *Config) (int64, func(int64)) {
 	panic("bgagent: bug: no field for the key " + k.key)
 }
 
-// limits returns the map of limits that the key sets.
+// limits returns a pointer to the map of limits in c that the key sets.
 func (k *fileKey) limits(c *Config) *map[string]int {
 	switch k.field {
 	case "Limits.Model":
@@ -223,16 +225,16 @@ func (k *fileKey) limits(c *Config) *map[string]int {
 	panic("bgagent: bug: no map for the key " + k.key)
 }
 
-// toConfig converts a number of the file to one of Config.
+// toConfig converts a number in the file to the number in Config.
 func (k *fileKey) toConfig(n int64) int64 {
 	if n == 0 && k.kind != keyWake {
-		return -1 // Unlimited and Disabled alike
+		return -1 // both Unlimited and Disabled are -1
 	}
 	return n * k.unit()
 }
 
-// fromConfig converts a number of Config, which must not be 0, to one of the file.
-// The error says what is wrong with it.
+// fromConfig converts a number in Config to the number in the file. Except for keyWake,
+// the number in Config must not be 0. The error says what is wrong with the number.
 func (k *fileKey) fromConfig(n int64) (int64, error) {
 	switch {
 	case k.kind == keyWake && n > int64(WakeNever):
@@ -256,7 +258,7 @@ func (k *fileKey) inConfig(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// text returns the value as the file writes it.
+// text returns a value as JSON text for a file.
 func (k *fileKey) text(n int64) string {
 	if k.kind == keyWake {
 		return strconv.Quote(Wake(n).String())
@@ -264,7 +266,7 @@ func (k *fileKey) text(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// standard returns the default as a file would write it.
+// standard returns the default value of the key as JSON text for a file.
 func (k *fileKey) standard() string {
 	if k.kind == keyLimits {
 		return "{}"
@@ -280,8 +282,9 @@ func (k *fileKey) standard() string {
 	return k.text(n)
 }
 
-// spellings are the names that an unknown key is compared with, each with its key.
-// They include the fields of Config, so that timeToLive finds taskTtlMs.
+// spellings returns pairs of a name and the key that the name stands for. An unknown key
+// is compared with these names. They include the fields of Config, so that the unknown
+// key timeToLive finds taskTtlMs.
 var spellings = sync.OnceValue(func() (all [][2]string) {
 	for i := range fileKeys {
 		k := &fileKeys[i]
@@ -303,7 +306,8 @@ var spellings = sync.OnceValue(func() (all [][2]string) {
 	return all
 })
 
-// nearestKey returns the known key with the nearest spelling, or "".
+// nearestKey returns the known key whose spelling is nearest to name, or "" if no spelling
+// is near.
 func nearestKey(name string) string {
 	name = plainKey(name)
 	best, least := "", 1+min(3, len(name)/3)
@@ -315,10 +319,11 @@ func nearestKey(name string) string {
 	return best
 }
 
-// mistyped returns the known key that name almost matches, or "". Such a name has one
-// character too many, missing or wrong, two swapped characters, or another separation
-// of words. It is an error because a limit would be lost with it. A key that differs
-// more may belong to a newer host and is only reported.
+// mistyped returns the known key that name almost matches, or "". A name almost matches
+// if one character is extra, missing or wrong, if two neighbouring characters are swapped,
+// or if its words are separated differently. Such a name is an error, because otherwise
+// the limit would be lost. A name that differs more may belong to a newer host and is
+// only reported as ignored.
 func mistyped(name string) string {
 	name = plainKey(name)
 	for _, s := range spellings() {
@@ -329,7 +334,8 @@ func mistyped(name string) string {
 	return ""
 }
 
-// exchanged reports whether a and b differ only in two swapped neighbours.
+// exchanged reports whether a and b differ only in two neighbouring characters that are
+// swapped.
 func exchanged(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -342,8 +348,9 @@ func exchanged(a, b string) bool {
 	return false
 }
 
-// relatedKey returns the key with the nearest spelling. If there is none, it returns
-// the first key that shares the most words with name, or "".
+// relatedKey returns the known key whose spelling is nearest to name. If no spelling is
+// near, it returns the key that shares the most words with name, or "" if no key shares a
+// word. If several keys share the same number of words, the first of them is returned.
 func relatedKey(name string) string {
 	if near := nearestKey(name); near != "" {
 		return near
@@ -364,7 +371,7 @@ func relatedKey(name string) string {
 	return best
 }
 
-// keyWords holds the words of each key of the table.
+// keyWords returns the words of each key, in the order of fileKeys.
 var keyWords = sync.OnceValue(func() (all [][]string) {
 	for i := range fileKeys {
 		all = append(all, wordsOf(fileKeys[i].key))
@@ -372,7 +379,8 @@ var keyWords = sync.OnceValue(func() (all [][]string) {
 	return all
 })
 
-// wordsOf returns the words of a key except those that do not describe its subject.
+// wordsOf returns the words of a key in lower case. It leaves out words that say nothing
+// about the subject of the key, such as "max" and "ms".
 func wordsOf(name string) (words []string) {
 	word := ""
 	for i := 0; i <= len(name) && i < 120; i++ {
@@ -394,5 +402,6 @@ func wordsOf(name string) (words []string) {
 
 var plainReplacer = strings.NewReplacer("_", "", "-", "", ".", "", " ", "")
 
-// plainKey returns the same for stale_timeout_ms and StaleTimeoutMs.
+// plainKey returns a key in lower case and without separators. For example, the result is
+// the same for stale_timeout_ms and StaleTimeoutMs.
 func plainKey(s string) string { return strings.ToLower(plainReplacer.Replace(s)) }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// docTable returns the table in the comment of FileConfig.
+// docTable returns the table that the doc comment of FileConfig must contain.
 func docTable() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "//\t%-22s%-12s%s\n", "key", "default", "0 means")
@@ -27,7 +27,7 @@ func docTable() string {
 	return b.String()
 }
 
-// markdownTables returns the tables in docs/configuration.md.
+// markdownTables returns the tables that docs/configuration.md must contain.
 func markdownTables() (keys, ignored string) {
 	var b strings.Builder
 	b.WriteString("| Key | Default | 0 means | Field of `Config` | Meaning |\n| --- | --- | --- | --- | --- |\n")
@@ -63,7 +63,7 @@ func TestDocumentationHoldsTheTableOfKeys(t *testing.T) {
 	require.True(t, strings.Contains(string(page), ignored), "docs/configuration.md must hold this table:\n%s", ignored)
 }
 
-// A field that is added to Config without a key could not be set in a file.
+// If a new field of Config had no key, a file could not set it.
 func TestEveryDurationAndCountHasAKeyThatAgreesOnZero(t *testing.T) {
 	var c Config
 	canBeOff := map[string]bool{"RetainText": true, "NoticeResult": true, "Limits.Default": true, "Limits.Model": true, "Limits.Provider": true, "Limits.Total": true, "Limits.Agent": true, "Wake": false}

@@ -14,9 +14,9 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// ParseConfig reads a configuration file that is already in memory. name is the
-// file's name in errors and origins. All errors are returned together, each a
-// [*ConfigFileError] with its line, and then nothing is loaded.
+// ParseConfig parses the content of a configuration file. The argument name is the name
+// of the file in errors and origins. If there are errors, ParseConfig loads nothing and
+// returns all errors together. Each is a [*ConfigFileError] with its line.
 func ParseConfig(name string, data []byte) (FileConfig, error) {
 	p := parseFile(name, data)
 	if len(p.errs) > 0 {
@@ -52,13 +52,13 @@ type fileParser struct {
 	values  map[valueID]value
 	ignored []IgnoredKey
 	errs    []error
-	found   bool // the file has a section for us
+	found   bool // whether the file has the section background_task
 }
 
 func (p *fileParser) fail(err error) { p.errs = append(p.errs, err) }
 
-// root reads our section at the top level and in the host's part for opencode, which
-// overrides the top level.
+// root reads the section background_task at the top level and under "[opencode]". Values
+// under "[opencode]" override values at the top level.
 func (p *fileParser) root(v jsonc.Value) {
 	members, ok := v.Members()
 	if !ok {
@@ -86,7 +86,7 @@ func (p *fileParser) root(v jsonc.Value) {
 	}
 }
 
-// named returns the members with that name.
+// named returns the members with the given name.
 func named(members []jsonc.Member, name string) (all []jsonc.Member) {
 	for _, m := range members {
 		if m.Name == name {
@@ -96,7 +96,7 @@ func named(members []jsonc.Member, name string) (all []jsonc.Member) {
 	return all
 }
 
-// members reads our section if the object has one.
+// members reads the section background_task if the object has one.
 func (p *fileParser) members(members []jsonc.Member) {
 	first := 0
 	for _, m := range members {
@@ -113,7 +113,7 @@ func (p *fileParser) members(members []jsonc.Member) {
 	}
 }
 
-// overlay overrides values by later ones of the same file. It keeps nulls, because
+// overlay overrides values with later values from the same file. It keeps nulls, because
 // they may also remove values of an earlier file.
 func overlay(values, later map[valueID]value) {
 	for id, v := range later {
@@ -124,8 +124,8 @@ func overlay(values, later map[valueID]value) {
 	maps.Copy(values, later)
 }
 
-// foreign reports a key outside our section that seems to be meant for us. It cannot
-// be an error, because others may use the name.
+// foreign reports a key outside the section background_task that seems to belong in it.
+// Such a key is not an error, because other programs may use the same name.
 func (p *fileParser) foreign(m jsonc.Member) {
 	name, reason := m.Name, ""
 	inner, _ := m.Value.Members()
@@ -145,7 +145,7 @@ func (p *fileParser) foreign(m jsonc.Member) {
 
 func (p *fileParser) section(of jsonc.Member) {
 	v := of.Value
-	if v.IsNull() { // removes everything that earlier files set
+	if v.IsNull() { // the null removes all values of earlier files
 		for i := range fileKeys {
 			p.values[valueID{key: fileKeys[i].key}] = value{null: true, origin: Origin(of.At())}
 		}
@@ -156,7 +156,7 @@ func (p *fileParser) section(of jsonc.Member) {
 		p.fail(v.Errorf(section, `is %s; it must be an object like { "defaultConcurrency": 5 }, or null`, v.Describe()))
 		return
 	}
-	seen := map[string]int{} // by line
+	seen := map[string]int{} // key to its line
 	for _, m := range members {
 		name, at := m.Name, Origin(m.At())
 		k, canonical := keyNamed(name), name
@@ -188,8 +188,8 @@ func twiceText(k *fileKey, first int) string {
 	return fmt.Sprintf("appears twice, first in line %d (%s and %s are the same); keep one of the two", first, k.key, k.alias)
 }
 
-// unknownReason returns the reason for ignoring an unknown key, with the nearest known
-// key. A newer host or a fork of it may know the key.
+// unknownReason returns the reason why an unknown key is ignored. The reason names the
+// nearest known key, if there is one.
 func unknownReason(name string) string {
 	if near := relatedKey(name); near != "" {
 		return "it is not known here; the nearest known key is " + near
@@ -230,14 +230,15 @@ func (p *fileParser) wake(k *fileKey, v jsonc.Value, at Origin) {
 	p.values[valueID{key: k.key}] = value{n: int64(w), origin: at}
 }
 
-// limits reads a map of limits. Names are compared as the limits compare them.
+// limits reads a map of limits. Its names are compared after they are trimmed and changed
+// to lower case, as in [Limits].
 func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 	members, ok := v.Members()
 	if !ok {
 		p.fail(v.Errorf(keyPath(k.key), `is %s; it must be an object of names and limits like %s, or null`, v.Describe(), k.example()))
 		return
 	}
-	seen := map[string]int{} // by line
+	seen := map[string]int{} // name to its line
 	for _, m := range members {
 		path, name, at := keyPath(k.key, m.Name), slots.Normal(m.Name), Origin(m.At())
 		first, twice := seen[name]
@@ -266,7 +267,7 @@ func (p *fileParser) limits(k *fileKey, v jsonc.Value) {
 	}
 }
 
-// number reads a whole number that the field can hold.
+// number reads a whole number that the key's field in Config can hold.
 func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool) {
 	problem := func(format string, args ...any) (int64, bool) {
 		p.fail(v.Errorf(path, format+"; it must be "+k.want(), args...))
@@ -277,14 +278,14 @@ func (p *fileParser) number(k *fileKey, path string, v jsonc.Value) (int64, bool
 		return problem("is %s", v.Describe())
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil { // 1e3 and 5.0 are whole too; read them as the host does, as a double
+	if err != nil { // 1e3 and 5.0 are whole numbers too; like the host, parse them as a double
 		f, ferr := strconv.ParseFloat(text, 64)
 		switch {
 		case ferr != nil || math.Abs(f) > 1<<53:
 			if strings.HasPrefix(text, "-") {
 				return problem("is negative (%.40s)", text)
 			}
-			if ferr == nil && f < float64(k.most()) { // in range, but not exact as a double
+			if ferr == nil && f < float64(k.most()) { // the number is in range, but a double cannot represent it exactly
 				return problem("is too large to be written with an exponent (%.40s); write out its digits", text)
 			}
 			return problem("is too large (%.40s); the maximum is %d", text, k.most())

@@ -21,15 +21,15 @@ func (silent) RunTurn(context.Context, string, Prompt, *Reporter) (TurnEnd, erro
 	panic("not called")
 }
 
-// canBeDisabled and canBeUnlimited follow the comments of Config, not the tested
-// code.
+// canBeDisabled and canBeUnlimited list the fields for which the comments of Config allow
+// Disabled and Unlimited. They do not use the tested code.
 var (
 	canBeDisabled = []string{"NoticeResult", "NoticeWindow", "NoticeMaxWait", "MinIdleTime", "MinStabilityTime", "TodoHold", "StaleTimeout",
 		"HostUnreachable", "TimeToLive", "QueueTimeToLive", "Retention"}
 	canBeUnlimited = []string{"MaxTasksPerRoot", "RetainTasks", "RetainText"}
 )
 
-// numbers returns the names of all fields of Config that are signed numbers.
+// numbers returns the names of all fields of Config whose type is a signed integer.
 func numbers() []string {
 	var names []string
 	for f := range reflect.TypeFor[Config]().Fields() {
@@ -128,7 +128,7 @@ func TestConfigNamesBothOfTwoValuesThatContradictEachOther(t *testing.T) {
 			return err
 		}
 		requireInputError(t, set(2*time.Second, time.Second), "Config."+pair[0], "is 2s", "Config."+pair[1]+" is 1s")
-		if pair[1] == "HostUnreachable" { // otherwise a task could end before its client is asked
+		if pair[1] == "HostUnreachable" { // otherwise a task could end before its client is polled
 			requireInputError(t, set(time.Second, time.Second), "Config.PollInterval", "is 1s", "Config.HostUnreachable is 1s", "must be shorter")
 		} else {
 			require.NoError(t, set(time.Second, time.Second), pair)
@@ -203,7 +203,7 @@ func TestConfigIsCopied(t *testing.T) {
 	require.Len(t, c.ToolNames, 1)
 	require.Equal(t, []Permission{{Name: "*"}}, c.Permissions)
 
-	// A map or slice that is added to Config must be copied as well.
+	// New must also copy maps and slices that are added to Config later.
 	var shared []string
 	for f := range reflect.TypeFor[Config]().Fields() {
 		if f.Type.Kind() == reflect.Map || f.Type.Kind() == reflect.Slice {

@@ -2,7 +2,7 @@ package bgagent
 
 import "time"
 
-// timeLimit names a duration of [Config]: the row that it has in timeLimits.
+// timeLimit identifies a duration in [Config]. It is the index of a row in timeLimits.
 type timeLimit uint8
 
 const (
@@ -24,19 +24,19 @@ const (
 	limitRetention
 )
 
-// timeLimits says everything about the durations of Config except their values. A
-// new one is a row here, a field of Config, and its key in fileKeys. The state reads
-// all of them by their rows (state.limit). The name of a field or a key is typed
-// nowhere else: sentences are built from the row.
+// timeLimits describes the durations in Config. A new duration needs a row here, a field
+// in Config and an entry in fileKeys. The state reads the values of all durations with
+// state.limit. The names of these fields and keys are written nowhere else: all other
+// code builds its texts from the row.
 var timeLimits = [...]struct {
-	field   string                       // name in Config
-	of      func(*Config) *time.Duration // the field
-	def     time.Duration                // what 0 means
-	off     string                       // what Disabled means, after "0 for"; empty if it is refused
-	key     string                       // key in the file, in milliseconds
-	alias   string                       // the host's key for the same limit, if it has another name
-	about   string                       // its meaning, for the documentation
-	decides string                       // the words after "decides" in the reason of an end; empty if it ends nothing
+	field   string                       // name of the field in Config
+	of      func(*Config) *time.Duration // returns a pointer to the field
+	def     time.Duration                // default, which 0 stands for
+	off     string                       // words for Disabled that follow "0 for"; empty if Disabled is refused
+	key     string                       // key in the file, whose values are in milliseconds
+	alias   string                       // the host's key for the same limit if its name differs, otherwise empty
+	about   string                       // description in the documentation
+	decides string                       // words that follow "decides" in a reason; empty if the limit ends no task
 }{
 	limitNoticeWindow: {field: "NoticeWindow", of: func(c *Config) *time.Duration { return &c.NoticeWindow },
 		def: DefaultNoticeWindow, off: "no wait", key: "noticeWindowMs",
@@ -95,7 +95,7 @@ var timeLimits = [...]struct {
 		about: "How long an ended task is kept after its end was reported"},
 }
 
-// field returns the name of the limit in errors.
+// field returns the name of the limit for errors, such as Config.TimeToLive.
 func (l timeLimit) field() string { return "Config." + timeLimits[l].field }
 
 // key returns the limit's key in a file.
@@ -104,13 +104,14 @@ func (l timeLimit) key() string { return timeLimits[l].key }
 // of returns a pointer to the limit in c.
 func (l timeLimit) of(c *Config) *time.Duration { return timeLimits[l].of(c) }
 
-// inFile returns the limit's row in the table of keys.
+// inFile returns the entry of the limit in fileKeys.
 func (l timeLimit) inFile() fileKey {
 	row := &timeLimits[l]
 	return fileKey{key: row.key, alias: row.alias, kind: keyMs, field: row.field, zero: row.off, about: row.about, limit: l}
 }
 
-// decided returns the reason of an end: what happened, and which limit decides.
+// decided returns the reason why a task has ended: it says what happened, and which limit
+// decides about that.
 func (l timeLimit) decided(what string) string {
 	row := &timeLimits[l]
 	return what + "; " + l.field() + " (" + row.key + ") decides " + row.decides

@@ -39,7 +39,7 @@ func accepts(of func(*Config) *time.Duration, d time.Duration) bool {
 	return c.validate() == nil
 }
 
-// textsNaming returns where a file has the name of a time limit in a string.
+// textsNaming returns the places where a file has the name of a time limit in a string.
 func textsNaming(fset *token.FileSet, file *ast.File, names *regexp.Regexp) (out []string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A notice that fails is tried again with the same id.
+// If the delivery of a notice fails, it is repeated with the same id.
 func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ids []string
@@ -48,7 +48,7 @@ func TestAFailedNoticeIsNeitherLostNorDoubled(t *testing.T) {
 	})
 }
 
-// A notice that is tried again comes unchanged, whatever the host did with it.
+// A repeated notice is unchanged, even if the host has modified the first one.
 func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var items []string
@@ -70,7 +70,8 @@ func TestANoticeIsRepeatedUnchanged(t *testing.T) {
 	})
 }
 
-// noticeIs expects the notice in that state, or the record gone because it was.
+// noticeIs checks that the notice is in the given state. If the record has expired, the
+// check passes too, because only a settled notice lets it expire.
 func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.NoticeState) {
 	t.Helper()
 	task, err := m.Get(id)
@@ -81,7 +82,7 @@ func noticeIs(t *testing.T, m *bgagent.BackgroundManager, id string, s bgagent.N
 	require.Equal(t, s, task.Notice)
 }
 
-// A notice is given up after 20 tries or 24 h.
+// A notice is given up after 20 failed deliveries or 24 h.
 func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	t.Run("always busy", func(t *testing.T) {
 		cfg := bgagent.Config{PollInterval: time.Minute, Retention: bgagent.Disabled, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}
@@ -125,7 +126,8 @@ func TestANoticeIsGivenUpAfterADay(t *testing.T) {
 	}
 }
 
-// A notice that has to wait for long before it is due is not too old when it is.
+// The time before a notice is due does not count towards the 24 h after which it is given
+// up.
 func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
@@ -148,8 +150,8 @@ func TestANoticeThatWaitedForItsBatchIsTriedAsOftenAsAnyOther(t *testing.T) {
 	})
 }
 
-// What was given up while it was on its way is told once: by the host that took
-// it after all, or by whoever takes it when the host did not.
+// A notice may be given up while its delivery is still running. It is then delivered once.
+// If the host accepts it, nobody else gets it. If the host refuses it, it can be taken.
 func TestWhatWasGivenUpOnItsWayIsToldOnce(t *testing.T) {
 	for name, answer := range map[string]error{"taken after all": nil, "not taken": errors.New("gone")} {
 		t.Run(name, func(t *testing.T) {
@@ -224,8 +226,8 @@ func TestAClientThatIsDownHoldsUpNoOthersNotices(t *testing.T) {
 	})
 }
 
-// A delivery that learns that nobody knows the session must not try again at
-// once, and for ever.
+// If the notifier returns ErrNoSession, the delivery must not be repeated in an endless
+// loop.
 func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
@@ -247,8 +249,8 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 	})
 }
 
-// Giving up one notice may expire the record of another that is owed to the same
-// parent.
+// When one notice is given up, the record of another task may expire, although a notice
+// about that task is owed to the same parent.
 func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string
@@ -263,8 +265,8 @@ func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	})
 }
 
-// What a task stands in line to be told may be read, and expire, before it gets
-// its slot.
+// A task may wait for a slot to get a notice as its next prompt. Meanwhile, the task that
+// the notice is about may be read and expire.
 func TestTurnWhoseNoticeHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -1,72 +1,75 @@
 // Package bgagent runs background tasks for an agent harness. An agent delegates pieces of its work to
-// other agents. These work side by side within limits, each in a session of its own. The agent that
-// delegated is told when they have ended.
+// other agents. The other agents work side by side within limits, each in a session of its own. Their
+// results are reported to the agent that delegated.
 //
 // # Terms
 //
-// A host is the program that embeds this package. It owns sessions. A session is one conversation with
-// one agent; this package knows it by an opaque id. A turn is what an agent does between a prompt and
-// falling idle.
+// A host is the program that embeds this package. The host owns sessions. A session is one conversation
+// with one agent. This package identifies a session by an id that only the host understands. A turn
+// begins with a prompt and ends when the agent falls idle.
 //
-// A task is one piece of delegated work. Its id begins with bg_. It runs in a session that is created
-// for it. The session that delegated is the task's parent. A parent is the session of another task, a
-// root session that the host runs, or a scope. A scope is a name without a session behind it, for
-// programs that have no session of their own.
+// A task is one piece of delegated work. Its id begins with bg_. A task runs in a session that is
+// created for it. The session that delegated the work is the task's parent. A parent is the session of
+// another task, a root session that the host runs, or a scope. A scope is a name without a session
+// behind it, for programs that have no session of their own.
 //
-// An attempt is one run of a task, of one turn or more. It is pending until it has a slot, then running,
-// and ends as completed, error or cancelled. The end is final for the attempt. A [Cause] says why it
-// ended, so that nobody has to parse text. Resuming an ended task opens a new attempt of the same task
-// in the same session. If the agent has itself delegated, its attempt ends only after those tasks have
-// ended and the agent has been told. It holds no slot meanwhile, so a chain of delegations finishes
-// even with a limit of 1.
+// An attempt is one run of a task and consists of one or more turns. An attempt is pending until it has
+// a slot. Then it is running, until it ends as completed, error or cancelled. The end is final for the
+// attempt. A [Cause] says why the attempt ended, so that no program has to parse text. Resuming an ended
+// task opens a new attempt of the same task in the same session.
+//
+// If the agent of an attempt has itself delegated, the attempt ends only after the delegated tasks have
+// ended and their ends were reported to the agent. Meanwhile the attempt holds no slot. Therefore a
+// chain of delegations finishes even with a limit of 1.
 //
 // A slot is the right to run turns now. Slots belong to pools. The [Limits] say how many slots a pool
-// has: a model's own limit decides, else its provider's, else the default. A pool serves first come,
-// first served.
+// has: a model's own limit decides, else the limit of its provider, else the default. A pool serves
+// first come, first served.
 //
-// # The port
+// # Clients and methods
 //
-// A [BackgroundManager] drives the host's agents through a [SessionClient], which creates sessions and
-// stops what runs in them. A client is one of two kinds. The call of a [TurnRunner] lasts as long as the
-// turn. A [TurnStarter] hands the prompt over; the manager then learns about the turn by asking, or by
-// events. Package inproc has a client for agents that are Go functions. All else that a runtime can do
-// is found by type assertion; see [SessionClient].
+// A [BackgroundManager] drives the host's agents through a [SessionClient]. A client creates sessions
+// and stops the turns in them. There are two kinds of clients. A [TurnRunner] has a call that lasts as
+// long as the turn. A [TurnStarter] has a call that only delivers the prompt; the manager then learns
+// about the turn by polling or from events. Package inproc has a client for agents that are Go
+// functions. The manager finds all other abilities of a client by type assertion; see [SessionClient].
 //
 // [BackgroundManager.Launch] returns at once. [BackgroundManager.Run] and [BackgroundManager.Wait] wait
-// for ends. [BackgroundManager.Cancel] cancels a task and [BackgroundManager.Resume] continues one.
-// [BackgroundManager.Subscribe] follows every change. The tools that give all this to a model are
-// [DelegateTask], [BackgroundOutput] and [BackgroundCancel]. [Tools] has their definitions for any model
-// API.
+// until tasks have ended. [BackgroundManager.Cancel] cancels a task. [BackgroundManager.Resume]
+// continues an ended task. [BackgroundManager.Subscribe] follows every change. Models use the same
+// abilities through three tools: [DelegateTask], [BackgroundOutput] and [BackgroundCancel]. [Tools]
+// returns the definitions of these tools for any model API.
 //
 // # Guarantees
 //
-// Every attempt ends once. Later answers of the agent, its server or a timer change nothing. A running
-// attempt has a time to live. A pending one waits for a slot as long as it takes, unless [Config] says
-// otherwise. A host function that fails, hangs, panics or calls runtime.Goexit ends at most the task that
-// it was called for, with the reason.
+// Every attempt ends once. Answers of the agent or its server that arrive later change nothing, and
+// neither do timers. A running attempt has a time to live. A pending attempt waits for a slot without a
+// time limit, unless [Config] sets one. If a host function fails, hangs, panics or calls runtime.Goexit,
+// at most the task for which it was called ends, and the task's reason says why.
 //
-// A slot is given back exactly once, and not before the turn is over: a limit counts what really runs.
-// The one exception is a session that does not stop within [Config].StopTimeout. Its slot goes to the
-// next task all the same, and an [EventOverLimit] says so.
+// A slot is given back exactly once, and not before the turn is over. So a limit counts the turns that
+// really run. There is one exception: if a session does not stop within [Config].StopTimeout, its slot
+// goes to the next task anyway, and an [EventOverLimit] reports that.
 //
-// A parent is owed a notice for every end. The notice is settled in exactly one way, its [NoticeState].
-// How it is told depends on the parent:
+// The end of every attempt is reported to the parent of the task in a notice. Until then, the notice is
+// owed to the parent. A notice is settled in exactly one way, and [NoticeState] says in which. The
+// delivery depends on the parent:
 //
-//   - The session of a task is told by its next turn.
-//   - A root session is told through [Config].Notify or a client that is a [Notifier]. A failed delivery
-//     is repeated after longer and longer pauses, under an id that never changes. It arrives exactly
-//     once if the host uses the id to recognize a repetition, and at least once otherwise. After 20
-//     tries or a day it is given up, and can still be taken. Without a notifier, the notice is held as
-//     for a scope.
-//   - A scope is a parent for which the notifier answers [ErrNoSession]. Its notices are held until
-//     [BackgroundManager.NextNotice] or [BackgroundManager.TakeNotice] hands them out. They count as
-//     told then.
+//   - The session of a task gets its notices as the prompt of its next turn.
+//   - A root session gets its notices through [Config].Notify or through a client that is a [Notifier].
+//     A failed delivery is repeated after longer and longer pauses. The id of the notice stays the same.
+//     If the host uses the id to recognize repetitions, the notice arrives exactly once, otherwise at
+//     least once. After 20 failed deliveries or a day, the notice is given up, but can still be taken.
+//     If there is no notifier, notices are held as for a scope.
+//   - A scope is a parent for which the notifier returns [ErrNoSession]. Its notices are held until
+//     [BackgroundManager.NextNotice] or [BackgroundManager.TakeNotice] returns them. They count as
+//     delivered then.
 //
-// What a session is owed also comes with the result of its next tool call, and counts as told then. A
-// parent is not told about a task whose result it has read or that it has cancelled itself. Ends that
-// come at about the same time are told together; see [Wake].
+// The notices that are owed to a session are also delivered with the result of its next tool call. If
+// a parent has read the result of a task, or has cancelled the task itself, the end of the task is not
+// reported to it. Tasks that end at about the same time are reported together; see [Wake].
 //
 // The guarantees hold as long as the process lives. Tasks are kept in memory, and a crash loses them.
-// [BackgroundManager.Close] returns once nothing of the manager runs any more, or names what still runs
-// in a [*CloseError].
+// [BackgroundManager.Close] returns once everything that the manager started has stopped. If something
+// is still running, Close returns a [*CloseError] that names it.
 package bgagent

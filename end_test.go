@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whatever comes together, an attempt ends once and is told once.
+// If several causes of an end coincide, the attempt still ends once and is reported once.
 func TestRacesEndOnceAndAreToldOnce(t *testing.T) {
 	rounds := 300
 	if testing.Short() {
@@ -27,7 +27,7 @@ func TestRacesEndOnceAndAreToldOnce(t *testing.T) {
 				select {
 				case <-time.After(time.Duration(1+len(p.ID)%3) * time.Second):
 				case <-ctx.Done():
-					time.Sleep(time.Millisecond) // late
+					time.Sleep(time.Millisecond) // return late
 				}
 				if p.Text == "fail" {
 					return bgagent.TurnEnd{}, errors.New("late rejection")
@@ -113,8 +113,8 @@ func TestEndsThatAreNotCompletedCascade(t *testing.T) {
 	})
 }
 
-// delegates returns turns that launch a task for each of the prompts when the
-// session's own prompt is "delegate", and last for the time.
+// delegates returns a function for turns that last for the duration d. If the prompt of the
+// turn is "delegate", the turn launches a task for each of the prompts.
 func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if p.Text == "delegate" {
@@ -126,8 +126,8 @@ func delegates(m **bgagent.BackgroundManager, d time.Duration, prompts ...string
 	}
 }
 
-// While a cascade ends the children, records expire and leave the lists that
-// the cascade goes through.
+// While a cascade ends the children of a task, records may expire. They then leave the lists
+// that the cascade iterates over.
 func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -146,7 +146,8 @@ func TestCascadeReachesEveryChildWhileRecordsExpire(t *testing.T) {
 	})
 }
 
-// Only tasks that are owed to it keep the node of a session that ends.
+// When the task of a session ends, only owed notices about its children keep the node of the
+// session. The cascade must survive that these children, and with them the node, expire.
 func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -172,7 +173,7 @@ func TestCascadeSurvivesTheForgettingOfItsNode(t *testing.T) {
 	})
 }
 
-// What a task has launched ends with it, also when its record goes at once.
+// The children of a task end with the task, even if the record of the task expires at once.
 func TestTheChildrenOfATaskThatExpiresAtItsEndAreCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -238,7 +239,7 @@ func TestAWaitingTaskEndsWhenNothingIsOwedToItAnyMore(t *testing.T) {
 	})
 }
 
-// A task that waits for its own child holds no slot.
+// A task holds no slot while it waits for its own child.
 func TestAChainOfDelegationsFinishesWithALimitOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -15,7 +15,7 @@ type quotaError struct{ Until int }
 
 func (e *quotaError) Error() string { return "quota" }
 
-// A harness acts on what its own runtime has returned, not on words.
+// A harness needs the error that its own runtime returned, not only a text.
 func TestErrGivesTheHostsOwnErrorBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fail error = &quotaError{Until: 7}

@@ -7,36 +7,37 @@ import (
 	"strings"
 )
 
-// Errors that a caller can test for with [errors.Is].
+// The errors that a caller can test for with [errors.Is].
 var (
-	// ErrClosed is returned by every method that would start something after Close or Drain has
-	// begun. Drain returns it if Close begins, and Quiet if Close has ended and something may still
-	// run. Run and Wait do not return it: they return the tasks that Close has cancelled.
+	// ErrClosed is returned by every method that starts tasks or attempts if Close or Drain has
+	// begun. Messages returns ErrClosed after Close has begun. Drain returns it if Close begins
+	// first. Quiet returns it if Close has ended although the session may still run. Run and Wait do
+	// not return it if Close begins while they wait: they return the tasks that Close has cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
-	// ErrUnknownTask is returned if no task has the id, and the manager remembers none that had it.
+	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
+	// expired task with that id.
 	ErrUnknownTask = errors.New("unknown task")
 
-	// ErrExpired is returned, wrapped by [*ExpiredError], for a task whose record was dropped by
-	// retention.
+	// ErrExpired is matched by an [*ExpiredError], which is returned for a task whose record was
+	// dropped by retention.
 	ErrExpired = errors.New("the task has expired")
 
-	// ErrNotDescendant is returned if a session asks for a task that it did not launch, directly or
-	// through its tasks.
+	// ErrNotDescendant is returned if a session asks for a task that neither the session itself nor
+	// a task below it has launched.
 	ErrNotDescendant = errors.New("the task does not descend from the caller's session")
 
 	// ErrStillLive is returned by Resume for a task that is pending or running.
 	ErrStillLive = errors.New("the task has not ended yet")
 
-	// ErrNotStopped is returned by Resume if the session of an earlier attempt could not be stopped
-	// and may still be running. Quiet returns it if the record of such a task has expired.
+	// ErrNotStopped is returned by Resume if the session of an earlier attempt did not stop in time
+	// and may still be in a turn. Quiet returns it if the record of such a task has expired.
 	ErrNotStopped = errors.New("the session of the earlier attempt did not stop")
 
-	// ErrAlreadyEnded is returned by Cancel for a task that has ended. Nothing has changed.
+	// ErrAlreadyEnded is returned by Cancel for a task that has ended. Cancel then changes nothing.
 	ErrAlreadyEnded = errors.New("the task has already ended")
 
-	// ErrDepth is returned by Launch if the caller's session is already as deep as Config.MaxDepth
-	// allows.
+	// ErrDepth is returned by Launch if the task would be deeper than Config.MaxDepth allows.
 	ErrDepth = errors.New("tasks may not delegate any further")
 
 	// ErrTooManyTasks is returned by Launch and Resume if the root session has as many live tasks
@@ -44,62 +45,64 @@ var (
 	ErrTooManyTasks = errors.New("too many live tasks")
 
 	// ErrSessionEnded is returned by Launch if the calling session belongs to a task that was ended
-	// from outside.
+	// from outside, such as by Cancel or by a time limit.
 	ErrSessionEnded = errors.New("the calling session's own task has ended")
 
 	// ErrParentCycle is returned by Launch if the parents of the calling session form a cycle.
 	ErrParentCycle = errors.New("the parents of the session form a cycle")
 
-	// ErrGoesOn is returned by Run and Wait, together with the tasks, if waiting longer could
-	// deadlock or the deadline has passed. The task continues in the background, and its end will
-	// be told.
+	// ErrGoesOn is returned by Run and Wait, together with the tasks, if the deadline has passed or
+	// if waiting longer could deadlock. The tasks that have not ended continue in the background, and
+	// their ends will be reported.
 	ErrGoesOn = errors.New("the task goes on in the background")
 
-	// ErrNothingOwed is returned by NextNotice if the session is owed nothing and no task that it
-	// launched is live.
+	// ErrNothingOwed is returned by NextNotice if no notice is owed to the session and no task that
+	// the session has launched is live.
 	ErrNothingOwed = errors.New("nothing is owed to the session")
 
-	// ErrBusy is returned by a client if the session is in a turn. A notice is then tried again; a
-	// prompt has failed.
+	// ErrBusy is returned by a client if the session is in a turn. If the call was to deliver a
+	// notice, the delivery is repeated later. If the call was to start a turn, the prompt has failed.
 	ErrBusy = errors.New("the session is busy")
 
 	// ErrNoSession is returned by a client for a session that does not exist.
 	ErrNoSession = errors.New("no such session")
 
 	// ErrUnreachable is returned, wrapped, by CreateSession, StartTurn or RunTurn of a client if
-	// the agent runtime cannot be reached and nothing was started, so that trying again is safe. A
-	// refused connection is such a case; an answer that got lost is not. The start is then held
-	// back instead of failed: one start of the client tries again and again while the others wait,
-	// for at most Config.HostUnreachable. [Task].Outage says so of a task.
+	// the agent runtime cannot be reached and nothing was started, so that a repetition is safe. A
+	// refused connection is such a case; a lost answer is not. The start of the task then does not
+	// fail but is held back for at most Config.HostUnreachable. Of all starts on the same client
+	// that are held back, one is repeated while the others wait. [Task].Outage says since when the
+	// start of a task is held back.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 )
 
-// InputError says which argument was wrong and what would be right. New, NewConcurrencyManager,
-// SetLimits, Launch, Run, Resume, RunResume, Wait, FormatConfig and the typed functions of the
-// tools return it, and then have changed nothing. For errors in a configuration file, see
-// [*ConfigFileError].
+// InputError says which argument is wrong and which values are valid. It is returned by New,
+// NewConcurrencyManager, SetLimits, Launch, Run, Resume, RunResume, Wait, FormatConfig and the typed
+// functions of the tools. A function that returns an InputError has changed nothing. For errors in
+// a configuration file, see [*ConfigFileError].
 type InputError struct {
 	Field   string // name of the argument or field
-	Problem string // what is wrong and what would be right, without a full stop
+	Problem string // description of the error and of the valid values, without a full stop
 }
 
-// Error returns the field and the problem in one sentence.
+// Error returns the field and the problem in one line.
 func (e *InputError) Error() string { return e.Field + ": " + e.Problem }
 
-// ConfigFileError says what is wrong in a configuration file and what would be right. ParseConfig,
-// LoadConfig and FindConfigFiles return it, joined with the other errors of the same files. Use
-// [errors.As] for the first one, or Unwrap() []error of the joined error for all.
+// ConfigFileError says what is wrong in a configuration file and which values are valid. ParseConfig
+// and LoadConfig return it joined with the other errors of the same files: use [errors.As] to get
+// the first one, or the method Unwrap() []error of the joined error to get all. FindConfigFiles
+// returns a single ConfigFileError.
 type ConfigFileError struct {
-	File    string // as the caller named it
-	Line    int    // from 1; 0 if the file could not be read at all
-	Column  int    // from 1, in characters; 0 if Line is 0
-	Key     string // such as background_task.staleTimeoutMs; empty if the error is about no key
-	Problem string // what is wrong and what would be right, without a full stop
-	Err     error  // the error of the file system, or nil
+	File    string // path or name of the file, as the caller gave it
+	Line    int    // line, counted from 1; 0 if the file could not be read
+	Column  int    // column in characters, counted from 1; 0 if Line is 0
+	Key     string // path of the key, such as background_task.staleTimeoutMs; empty if the error concerns no key
+	Problem string // description of the error and of the valid values, without a full stop
+	Err     error  // error of the file system, or nil
 }
 
-// Error returns place, key and problem in one line. The place has the form that editors and
-// terminals make clickable.
+// Error returns the place, the key and the problem in one line. The place has the form
+// "file:line:column", which editors and terminals make clickable.
 func (e *ConfigFileError) Error() string {
 	s := Origin{e.File, e.Line, e.Column}.String() + ": "
 	if e.Key != "" {
@@ -108,17 +111,17 @@ func (e *ConfigFileError) Error() string {
 	return s + e.Problem
 }
 
-// Unwrap returns the error of the file system, such as [fs.ErrNotExist].
+// Unwrap returns Err, which matches [fs.ErrNotExist] if the file does not exist.
 func (e *ConfigFileError) Unwrap() error { return e.Err }
 
-// NoSuchAgentError says that an agent does not exist. Clients return it from CreateSession or
-// StartTurn. It becomes the reason of the task.
+// NoSuchAgentError says that an agent does not exist. Clients return it from CreateSession,
+// StartTurn or RunTurn. Its text becomes the reason of the task.
 type NoSuchAgentError struct {
 	Agent string
-	Known []string // the agents that exist; may be empty
+	Known []string // names of the agents that exist; empty if the client does not list them
 }
 
-// Error names the agent and those that exist.
+// Error names the missing agent and the agents that exist.
 func (e *NoSuchAgentError) Error() string {
 	s := "there is no agent " + strconv.Quote(e.Agent)
 	if len(e.Known) > 0 {
@@ -127,15 +130,15 @@ func (e *NoSuchAgentError) Error() string {
 	return s
 }
 
-// ExpiredError says what is still known about a task whose record has expired. It matches
-// [ErrExpired].
+// ExpiredError contains the facts that are still known about a task whose record has expired. It
+// matches [ErrExpired].
 type ExpiredError struct {
 	ID      string
-	Status  Status // how its last attempt ended
-	Session string // id of its session, which can still be resumed; may be empty
+	Status  Status // status in which the last attempt ended
+	Session string // id of the task's session, which can still be resumed; empty if there is none
 }
 
-// Error says how the task had ended.
+// Error names the task, the status of its last attempt, and its session.
 func (e *ExpiredError) Error() string {
 	s := fmt.Sprintf("task %s has expired; its last attempt ended as %s", e.ID, e.Status)
 	if e.Session != "" {
@@ -147,16 +150,17 @@ func (e *ExpiredError) Error() string {
 // Is reports whether target is [ErrExpired].
 func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 
-// CloseError is returned by Close if something did not stop or is still owed. The manager is closed
-// all the same.
+// CloseError is returned by Close if tasks or host calls did not stop, or if ends of tasks were
+// reported to no parent. The manager is closed nevertheless.
 type CloseError struct {
-	NotStopped []string     // ids of tasks that may still run
-	Owed       []NoticeItem // ends that no parent was told about; TakeNotice still hands them out
+	NotStopped []string     // ids of tasks whose sessions may still run
+	Owed       []NoticeItem // ended tasks that were reported to no parent; TakeNotice still returns them
 	Hung       []string     // kinds of host calls that have not returned
-	Err        error        // the error of the context if Close was cut short, or nil
+	Err        error        // error of the context if it ended before Close could finish, otherwise nil
 }
 
-// Error names what did not stop and how much is still owed.
+// Error names the tasks and the host calls that did not stop, and says how many ended tasks were
+// not reported.
 func (e *CloseError) Error() string {
 	var parts []string
 	if len(e.NotStopped) > 0 {
@@ -174,10 +178,11 @@ func (e *CloseError) Error() string {
 	return "bgagent: close: " + strings.Join(parts, "; ")
 }
 
-// Unwrap returns the error of the context if Close was cut short.
+// Unwrap returns Err.
 func (e *CloseError) Unwrap() error { return e.Err }
 
-// The errors that the state returns. They live here because the state contains no wording.
+// The errors that the state returns. They are in this file because the files of the state contain
+// no texts.
 
 func taskError(id string, why error) error { return fmt.Errorf("task %s: %w", id, why) }
 

@@ -6,28 +6,28 @@ import (
 	"slices"
 )
 
-// EventKind says what an [Event] tells.
+// EventKind is the kind of change that an [Event] reports.
 type EventKind uint8
 
 // The kinds of events of a manager.
 const (
 	_              EventKind = iota
 	EventLaunched            // a task was launched; it is pending
-	EventResumed             // a new attempt of an ended task is pending
-	EventStarted             // a pending attempt started to run
+	EventResumed             // an ended task was resumed; its new attempt is pending
+	EventStarted             // a pending attempt became running
 	EventPhase               // the phase of a running attempt changed, or its session became known
-	EventProgress            // something in Task.Progress changed; one event may cover several changes
-	EventEnded               // the attempt ended; exactly one event per attempt
-	EventQuiet               // nothing of the ended attempt runs any more
-	EventOverLimit           // its session did not stop in time, and its slot was given to the next task
+	EventProgress            // Task.Progress changed; one event may cover several changes
+	EventEnded               // the attempt ended; there is exactly one such event per attempt
+	EventQuiet               // everything that the ended attempt started has stopped
+	EventOverLimit           // the session of an ended attempt did not stop in time; its slot went to the next task
 	EventNotice              // Task.Notice became final
-	EventExpired             // the record was dropped by retention
-	EventMissed              // the subscriber was too slow; Event.Missed events are lost
+	EventExpired             // retention dropped the record of the task
+	EventMissed              // the subscriber was too slow; the field Missed says how many events were lost
 )
 
 var eventKindNames = [...]string{"none", "launched", "resumed", "started", "phase", "progress", "ended", "quiet", "over limit", "notice", "expired", "missed"}
 
-// String returns the name of the kind in lower case.
+// String returns the name of the kind in lower case, such as "over limit".
 func (k EventKind) String() string { return enumName(eventKindNames[:], uint8(k)) }
 
 // MarshalText implements [encoding.TextMarshaler].
@@ -38,30 +38,31 @@ func (k *EventKind) UnmarshalText(b []byte) error {
 	return enumOf(k, eventKindNames[:], "kind of event", b)
 }
 
-// Event tells a subscriber what happened. Task is the task right after the event.
+// Event reports one change to a subscriber. Task is a snapshot of the task from right after the
+// change.
 type Event struct {
-	Seq    uint64    `json:"seq"` // grows by one with every event of the manager
+	Seq    uint64    `json:"seq"` // number of the event; it grows by one with every event of the manager
 	Kind   EventKind `json:"kind"`
 	Task   Task      `json:"task"`
-	Missed uint64    `json:"missed,omitempty"` // with EventMissed
+	Missed uint64    `json:"missed,omitempty"` // number of lost events; only for EventMissed
 }
 
-// Subscription is a stream of events, made by [BackgroundManager.Subscribe].
+// Subscription is a stream of events. [BackgroundManager.Subscribe] creates it.
 type Subscription struct {
 	m      *BackgroundManager
 	waiter waiter
 
-	// The manager's lock guards these.
+	// The manager's lock guards the following fields.
 	buf    []Event // unread events, oldest first
 	max    int
 	missed uint64
 	closed bool
 }
 
-// Subscribe returns all current tasks, in launch order, and a subscription to every event after
-// that, without a gap. At most buffer events wait to be read; the default is 256 if buffer is not
-// positive. If more arrive, the oldest are lost, and the subscriber is told how many. Close the
-// subscription when done.
+// Subscribe returns all current tasks in launch order, and a subscription to all later events. No
+// event between the two is lost. The subscription holds at most buffer unread events, or 256 if
+// buffer is not positive. If more events arrive, the oldest unread events are lost, and an
+// [EventMissed] reports their number. Call Close on the subscription when done.
 func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	if buffer <= 0 {
 		buffer = 256
@@ -87,7 +88,7 @@ func (m *BackgroundManager) Subscribe(buffer int) ([]Task, *Subscription) {
 	return tasks, s
 }
 
-// put adds an unread event. The lock must be held.
+// put adds an unread event. The manager's lock must be held.
 func (s *Subscription) put(e Event) {
 	if len(s.buf) >= s.max {
 		s.buf[0] = Event{}
@@ -97,7 +98,7 @@ func (s *Subscription) put(e Event) {
 	s.buf = append(s.buf, e)
 }
 
-// next removes and returns the oldest unread event. The lock must be held.
+// next removes and returns the oldest unread event. The manager's lock must be held.
 func (s *Subscription) next() (e Event, ok bool) {
 	switch {
 	case s.missed > 0:
@@ -118,9 +119,9 @@ func (s *Subscription) next() (e Event, ok bool) {
 	}
 }
 
-// Next returns the next event. It waits for one until ctx ends. It returns [io.EOF] once the
-// subscription or the manager is closed and all events are read. Only one goroutine at a time may
-// call it.
+// Next returns the next event. If there is none, it waits for an event until ctx ends, and then
+// returns the error of ctx. Next returns [io.EOF] once the subscription or the manager is closed and
+// all events are read. Next must not be called concurrently.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		var e Event

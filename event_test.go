@@ -62,7 +62,7 @@ func TestASlowSubscriberIsToldWhatItMissed(t *testing.T) {
 	})
 }
 
-// Callers get copies.
+// Every subscriber and every caller gets copies.
 func TestSubscribersDoNotShareWhatTheyAreTold(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		_, one := m.Subscribe(0)

@@ -8,7 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The model's own limit decides, else its provider's, else the default.
+// The limit of the model decides. If there is none, the limit of its provider decides, and
+// otherwise the default.
 func ExampleConcurrencyManager() {
 	c, err := bgagent.NewConcurrencyManager(bgagent.Limits{
 		Model:    map[string]int{"claude-opus-4-5": 2},
@@ -35,8 +36,8 @@ func ExampleConcurrencyManager() {
 	// provider anthropic: 1 of 3
 }
 
-// A slot is given back once, however often Release is called, so that it can be
-// given back early and in a defer.
+// A slot is given back only once, however often Release is called. Therefore Release can be
+// called early and again in a defer statement.
 func ExampleSlot_Release() {
 	c, _ := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
 	slot, _ := c.TryAcquire("openai/gpt-5")
@@ -47,7 +48,7 @@ func ExampleSlot_Release() {
 	slot.Release()
 	next, ok := c.TryAcquire("openai/gpt-5")
 	fmt.Println("afterwards:", ok)
-	slot.Release() // does not touch the next one's
+	slot.Release() // does not release the slot of the next holder
 	fmt.Println("in use:", c.Stats("openai/gpt-5").InUse)
 	next.Release()
 	// Output:
@@ -56,7 +57,7 @@ func ExampleSlot_Release() {
 	// in use: 1
 }
 
-// Raising a limit serves those who wait.
+// When a limit is raised, waiters get the additional slots.
 func ExampleConcurrencyManager_SetLimits() {
 	c, _ := bgagent.NewConcurrencyManager(bgagent.Limits{Default: 1})
 	first, _ := c.Acquire(context.Background(), "openai/gpt-5")
@@ -83,7 +84,7 @@ func ExampleConcurrencyManager_SetLimits() {
 	// true bgagent: limits: Limits.Provider["OpenAI"]: is -5; it must be positive, 0 for not set, or Unlimited (-1)
 }
 
-// A pool looked up beforehand saves the look-up of the name.
+// A Pool saves the look-up of the model's name in every call.
 func ExamplePool() {
 	c, _ := bgagent.NewConcurrencyManager(bgagent.Limits{Provider: map[string]int{"openai": 1}})
 	pool := c.Pool("openai/gpt-5")

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The manager's figures stand under /debug/vars with those of the program.
+// A program can publish the manager's figures under /debug/vars, next to its own figures.
 func ExampleBackgroundManager_Figures() {
 	ctx := context.Background()
 	m, err := bgagent.New(&shouter{}, bgagent.Config{})

@@ -11,18 +11,19 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// A small harness: its model's tool calls come as JSON, and it learns of the ends
-// without asking. One task is cancelled, another one gets a second question.
+// This is a small harness. The tool calls of its model are JSON, and the harness gets notices
+// about ended tasks without polling. It cancels one task and resumes another task with a
+// second question.
 func Example_harness() {
 	ctx := context.Background()
 	delegated := make(chan struct{}, 2)
 	client := inproc.New(map[string]inproc.Agent{
 		"count": func(_ context.Context, t *inproc.Turn) (string, error) {
-			<-delegated // what ends earlier is told by the answer of a tool
+			<-delegated // otherwise the end could be reported in a tool's result instead of a notice
 			return fmt.Sprintf("%d words, turn %d", len(strings.Fields(t.Prompt.Text)), 1+len(t.History())/2), nil
 		},
 		"sleep": func(ctx context.Context, t *inproc.Turn) (string, error) {
-			<-ctx.Done() // until it is cancelled
+			<-ctx.Done() // the task sleeps until it is cancelled
 			return "", ctx.Err()
 		},
 	})
@@ -36,14 +37,14 @@ func Example_harness() {
 		tools[tool.Name] = tool
 	}
 	calls := 0
-	call := func(name, args string) any { // what the model does
+	call := func(name, args string) any { // makes a tool call of the model
 		calls++
 		by := bgagent.Caller{Session: "main", ToolCallID: fmt.Sprint("call_", calls)}
 		result, err := tools[name].Call(bgagent.WithCaller(ctx, by), json.RawMessage(args))
 		if err != nil {
 			panic(err)
 		}
-		return result.Value // result.Text is what the model is shown
+		return result.Value // result.Text is the text for the model
 	}
 	delegate := func(args string) *bgagent.Task { return call("delegate_task", args).(bgagent.DelegateTaskResult).Task }
 

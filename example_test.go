@@ -10,22 +10,23 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// shouter is a session client whose only agent says everything louder.
+// shouter is a session client. Its only agent answers a prompt with the prompt in capital
+// letters.
 type shouter struct{ sessions atomic.Int64 }
 
 func (s *shouter) CreateSession(context.Context, bgagent.SessionSpec) (string, error) {
 	return fmt.Sprintf("ses_%d", s.sessions.Add(1)), nil
 }
 
-// Abort has nothing to do: a turn ends when RunTurn's context does.
+// Abort has nothing to do, because a turn ends when the context of RunTurn ends.
 func (s *shouter) Abort(context.Context, string) error { return nil }
 
 func (s *shouter) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return bgagent.TurnEnd{Text: strings.ToUpper(p.Text) + "!"}, ctx.Err()
 }
 
-// A harness launches tasks on behalf of a session, goes on with other work, and
-// is told of the ends.
+// A harness launches tasks on behalf of a session and continues with other work. Later, it
+// gets notices about the tasks that have ended.
 func Example() {
 	ctx := context.Background()
 	m, err := bgagent.New(&shouter{}, bgagent.Config{Limits: bgagent.Limits{Default: 2}})
@@ -45,7 +46,7 @@ func Example() {
 	for {
 		notice, err := m.NextNotice(ctx, caller.Session)
 		if err != nil {
-			break // bgagent.ErrNothingOwed: everything has ended and been told
+			break // bgagent.ErrNothingOwed: all tasks have ended, and all ends were reported
 		}
 		for _, item := range notice.Items {
 			task, _ := m.Get(item.Task)
@@ -58,9 +59,9 @@ func Example() {
 	// review it -> completed REVIEW IT!
 }
 
-// What is the host's own to say about a task, whoever launches it: here each
-// task of a model works in the folder of the session that delegated, with the
-// skills of its agent.
+// PrepareLaunch adds the host's own settings to every task, whether a model or the host
+// launches it. Here, each task that a model launches works in the directory of the session
+// that delegated, and its system text contains the skills of its agent.
 func ExampleConfig_prepareLaunch() {
 	skills := map[string]string{"explore": "Name every file with its line."}
 	agent := func(_ context.Context, t *inproc.Turn) (string, error) {
@@ -79,7 +80,7 @@ func ExampleConfig_prepareLaunch() {
 	defer m.Close(ctx)
 
 	answer, err := bgagent.DelegateTask(ctx, m, bgagent.Caller{Session: "site"}, bgagent.DelegateTaskArgs{
-		SubagentType: "explore", Prompt: "Find the login.", Background: new(bool), // false: with the answer
+		SubagentType: "explore", Prompt: "Find the login.", Background: new(bool), // false: the call waits for the answer
 	})
 	if err != nil {
 		panic(err)

@@ -10,9 +10,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The tools as a model's API wants them: names, descriptions and schemas go into
-// the request, and what the model calls goes to Call, together with the session
-// in which it did.
+// The names, descriptions and schemas of the tools are passed to the model's API in the
+// request. When the model calls a tool, the harness passes the arguments to Call, together
+// with the session in which the model made the call.
 func ExampleTools() {
 	m, err := bgagent.New(working(10*time.Millisecond), bgagent.Config{})
 	if err != nil {
@@ -32,7 +32,7 @@ func ExampleTools() {
 	call := func(name, args string) bgagent.ToolResult {
 		r, err := tools[name].Call(ctx, json.RawMessage(args))
 		if err != nil {
-			panic(err) // the host's mistake, never the model's
+			panic(err) // an error is always a mistake of the host, never of the model
 		}
 		return r
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The largest and smallest numbers are limits like others.
+// The largest and the smallest numbers work as limits.
 func TestExtremeNumbersAreLimitsLikeOthers(t *testing.T) {
 	const forever = time.Duration(math.MaxInt64)
 	synctest.Test(t, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestExtremeNumbersAreLimitsLikeOthers(t *testing.T) {
 	})
 }
 
-// The largest duration is how Go programs write "never".
+// Go programs use the largest duration for "never".
 func TestTheLargestDurationMeansNever(t *testing.T) {
 	const never = time.Duration(math.MaxInt64)
 	report := func(ctx context.Context, _ string, _ bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {

@@ -17,13 +17,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goRunner is a TurnRunner whose turns are the test's functions.
+// goRunner is a TurnRunner whose turns are a function of the test.
 type goRunner struct {
 	mu     sync.Mutex
 	n      int
 	aborts map[string]int
 
-	create func(ctx context.Context, s bgagent.SessionSpec) (string, error) // nil for the next id
+	create func(ctx context.Context, s bgagent.SessionSpec) (string, error) // if nil, the session gets the next id
 	run    func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error)
 	abort  func(ctx context.Context, session string) error
 }
@@ -65,13 +65,13 @@ func (f *goRunner) RunTurn(ctx context.Context, session string, p bgagent.Prompt
 	return f.run(ctx, session, p, r)
 }
 
-// plain is a runner without any ability.
+// plain is a runner without further abilities.
 type plain struct {
 	bgagent.SessionClient
 	bgagent.TurnRunner
 }
 
-// working returns a runner whose turns last for the time and then answer their
+// working returns a runner whose turns last for the duration d and then answer their
 // prompts.
 func working(d time.Duration) plain {
 	r := bgagenttest.NewRunner(func(t *bgagenttest.Turn) {
@@ -81,7 +81,8 @@ func working(d time.Duration) plain {
 	return plain{r, r}
 }
 
-// works returns a turn that lasts for the time and then answers its prompt.
+// works returns a function for turns that last for the duration d and then answer their
+// prompts.
 func works(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		select {
@@ -93,20 +94,20 @@ func works(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgage
 	}
 }
 
-// server is a TurnStarter that does what the test tells it to.
+// server is a TurnStarter whose behaviour the test controls.
 type server struct {
 	mu       sync.Mutex
 	n, rev   int
 	sessions map[string]*served
 	prompts  []bgagent.Prompt
-	reads    int // Messages calls
-	asked    int // Statuses calls
+	reads    int // number of Messages calls
+	asked    int // number of Statuses calls
 	started  func(session string, p bgagent.Prompt)
 
-	hidesPrompts bool // messages do not tell what prompt they came from
+	hidesPrompts bool // if set, messages do not name the prompt that they answer
 
 	createErr, startErr, statusErr, readErr error
-	statuses                                func(map[string]bgagent.SessionStatus) // changes an answer
+	statuses                                func(map[string]bgagent.SessionStatus) // changes an answer of Statuses
 	abort                                   func(ctx context.Context, session string) error
 }
 
@@ -214,7 +215,8 @@ func (f *server) Messages(ctx context.Context, session string, after bgagent.Cur
 	return page, nil
 }
 
-// do changes what the server does while it is running.
+// do calls change with the server's lock held, so that it can change the server while the
+// server is in use.
 func (f *server) do(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -236,7 +238,7 @@ func (f *server) put(session string, msg bgagent.Message) {
 	f.putLocked(f.sessions[session], msg)
 }
 
-// say ends a turn with a whole answer.
+// say ends a turn with a complete answer.
 func (f *server) say(session, text string) {
 	f.mu.Lock()
 	id := fmt.Sprintf("msg_%d", len(f.sessions[session].messages))
@@ -259,11 +261,11 @@ func (f *server) prompted() []bgagent.Prompt {
 	return slices.Clone(f.prompts)
 }
 
-// inbox is a Notify function that keeps what it was given.
+// inbox has a Notify function that keeps all notices.
 type inbox struct {
 	mu      sync.Mutex
 	notices []bgagent.Notice
-	fail    func(n int) error // by the number of the call, from 1
+	fail    func(n int) error // returns the error for the n-th call, counted from 1
 	calls   int
 }
 
@@ -286,7 +288,7 @@ func (b *inbox) all() []bgagent.Notice {
 	return slices.Clone(b.notices)
 }
 
-// told returns how often each task's end was told, and as what.
+// told returns, for each task, the statuses in all notices about it.
 func (b *inbox) told() map[string][]bgagent.Status {
 	out := map[string][]bgagent.Status{}
 	for _, n := range b.all() {
@@ -297,8 +299,8 @@ func (b *inbox) told() map[string][]bgagent.Status {
 	return out
 }
 
-// manage makes a manager whose invariants are checked after every update, and
-// which is closed at the end of the test.
+// manage creates a manager whose invariants are checked after every update. The manager is
+// closed at the end of the test.
 func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent.BackgroundManager {
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)
@@ -308,7 +310,7 @@ func manage(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config) *bgagent
 	return m
 }
 
-// bubble runs a test with a manager of the client in a bubble of its own.
+// bubble runs a test in a synctest bubble, with a new manager for the client.
 func bubble(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, test func(*testing.T, *bgagent.BackgroundManager)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) { test(t, manage(t, sc, cfg)) })
@@ -324,7 +326,7 @@ func launch(t *testing.T, m *bgagent.BackgroundManager, prompt string) bgagent.T
 	return task
 }
 
-// get returns the task as it is.
+// get returns the current snapshot of a task.
 func get(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
 	t.Helper()
 	task, err := m.Get(id)
@@ -332,7 +334,7 @@ func get(t *testing.T, m *bgagent.BackgroundManager, id string) bgagent.Task {
 	return task
 }
 
-// ended waits for the end of the tasks and returns them.
+// ended waits until the tasks have ended, and returns their snapshots.
 func ended(t *testing.T, m *bgagent.BackgroundManager, ids ...string) []bgagent.Task {
 	t.Helper()
 	tasks, err := m.Wait(t.Context(), bgagent.Caller{}, bgagent.WaitAll, ids...)
@@ -340,8 +342,8 @@ func ended(t *testing.T, m *bgagent.BackgroundManager, ids ...string) []bgagent.
 	return tasks
 }
 
-// fullBatch launches as many tasks as there are slots and expects all of them
-// to run at once: no slot has been lost.
+// fullBatch launches as many tasks as there are slots. It checks that no slot was lost: all
+// these tasks must run at the same time.
 func fullBatch(t *testing.T, m *bgagent.BackgroundManager, slots int) {
 	t.Helper()
 	for i := range slots {
@@ -387,14 +389,15 @@ func hostError(session string, stop bgagent.StopReason) bgagent.HostEvent {
 	return bgagent.HostEvent{Kind: bgagent.HostError, Session: session, Stop: stop, Error: "x"}
 }
 
-// untold is what a client answers that can never tell a status.
+// untold changes an answer of Statuses to the answer of a client that cannot report
+// statuses.
 func untold(m map[string]bgagent.SessionStatus) {
 	for id := range m {
 		m[id] = bgagent.SessionStatus{State: bgagent.SessionUntold}
 	}
 }
 
-// todoServer is a server that can tell todos.
+// todoServer is a server that is a TodoReader.
 type todoServer struct {
 	*server
 	todos []bgagent.Todo
@@ -407,7 +410,7 @@ func (f *todoServer) Todos(context.Context, string) ([]bgagent.Todo, error) {
 	return f.todos, f.err
 }
 
-// notifyingServer is a server that can prompt root sessions.
+// notifyingServer is a server that is a Notifier.
 type notifyingServer struct {
 	*server
 	inbox
@@ -417,7 +420,7 @@ func (f *notifyingServer) Notify(ctx context.Context, session string, n bgagent.
 	return f.notify(ctx, session, n)
 }
 
-// rootServer is a server that knows root sessions.
+// rootServer is a server that is a Notifier and a SessionFinder.
 type rootServer struct {
 	*server
 	inbox
@@ -435,7 +438,7 @@ func (f *rootServer) FindSession(_ context.Context, s string) (bgagent.SessionIn
 	return bgagent.SessionInfo{}, errors.ErrUnsupported
 }
 
-// finder is a runner that knows sessions of the host.
+// finder is a runner that is a SessionFinder.
 type finder struct {
 	*goRunner
 	parents map[string]string
@@ -453,7 +456,7 @@ func (f *finder) FindSession(_ context.Context, s string) (bgagent.SessionInfo, 
 	return bgagent.SessionInfo{Parent: p, Directory: "/src"}, nil
 }
 
-// answers has the server answer every prompt after the time.
+// answers makes the server answer every prompt after the duration d.
 func (f *server) answers(d time.Duration) *server {
 	f.started = func(session string, p bgagent.Prompt) {
 		go func() {

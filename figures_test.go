@@ -47,7 +47,7 @@ func TestFiguresCountWhatThereIsAndEveryEnd(t *testing.T) {
 		require.EqualValues(t, len("answer to one")+len("answer to two"), f.KeptText)
 		require.Empty(t, f.Pools)
 
-		// Another attempt of a task is counted like the first one.
+		// A further attempt of a task is counted like the first attempt.
 		_, err = m.Resume(t.Context(), bgagent.Caller{}, first.ID, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		time.Sleep(2 * time.Minute)
@@ -68,7 +68,7 @@ func TestFiguresOutliveTheRecordsAndClose(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		launch(t, m, "two")
 		synctest.Wait()
-		require.ErrorAs(t, m.Close(t.Context()), new(*bgagent.CloseError)) // nobody has been told of the second
+		require.ErrorAs(t, m.Close(t.Context()), new(*bgagent.CloseError)) // the end of the second task was not reported
 		f := m.Figures()
 		require.Equal(t, map[bgagent.Cause]uint64{bgagent.CauseCaller: 1, bgagent.CauseClosed: 1}, f.Causes)
 		require.Equal(t, []int{0, 0, 1, 1}, []int{f.Live, f.Stopping, f.Owed, f.Kept})

@@ -20,7 +20,7 @@ func TestARepeatedRunCountsAsRead(t *testing.T) {
 		defer cancel()
 		_, err := m.Run(short, by, in)
 		require.ErrorIs(t, err, bgagent.ErrGoesOn)
-		task, err := m.Run(t.Context(), by, in) // the host tries the call again
+		task, err := m.Run(t.Context(), by, in) // the host repeats the call
 		require.NoError(t, err)
 		require.Equal(t, bgagent.Completed, task.Status)
 		time.Sleep(time.Minute)
@@ -50,7 +50,7 @@ func TestASessionInsideATaskDoesNotWaitForWhatNeedsItsSlot(t *testing.T) {
 		var err error
 		f.goRunner.run = func(ctx context.Context, s string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 			if p.Text == "parent" {
-				// Its own helper, a session that the host knows as its child, delegates.
+				// The session "helper" delegates. The host knows it as a child of this session.
 				_, err = m.Run(ctx, bgagent.Caller{Session: "helper"}, bgagent.LaunchInput{Agent: "worker", Prompt: "child"})
 				return bgagent.TurnEnd{Text: "x"}, nil
 			}
@@ -109,7 +109,7 @@ func TestCancelAllSparesTheSessionsUnderAForegroundCall(t *testing.T) {
 		m := manage(t, f, bgagent.Config{MaxDepth: 5})
 		go func() { _, _ = m.Run(t.Context(), root, bgagent.LaunchInput{Agent: "worker", Prompt: "fg"}) }()
 		synctest.Wait()
-		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // made by the agent
+		native, _ := f.CreateSession(t.Context(), bgagent.SessionSpec{Parent: m.List(bgagent.Query{})[0].Session}) // the agent itself creates this session
 		under, err := m.Launch(t.Context(), bgagent.Caller{Session: native}, bgagent.LaunchInput{Agent: "worker", Prompt: "x"})
 		require.NoError(t, err)
 		synctest.Wait()
@@ -145,8 +145,8 @@ func TestForegroundLivesAsLongAsItsCaller(t *testing.T) {
 	})
 }
 
-// Run returns the attempt that it waited for, also when somebody was quick to
-// resume the task.
+// Run returns the attempt that it waited for, even if the task is resumed before Run
+// returns.
 func TestRunReturnsItsOwnAttempt(t *testing.T) {
 	bubble(t, working(time.Hour), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		got := make(chan bgagent.Task)
@@ -156,7 +156,7 @@ func TestRunReturnsItsOwnAttempt(t *testing.T) {
 		}()
 		synctest.Wait()
 		id := m.List(bgagent.Query{})[0].ID
-		// Both happen before Run has come to look.
+		// The task is cancelled and resumed before the goroutine of Run continues.
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		_, err = m.Resume(t.Context(), bgagent.Caller{}, id, bgagent.ResumeInput{Prompt: "more"})

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// hostClient is a session client with its abilities.
+// hostClient is a session client of the host with the abilities that addClient found. The field of
+// an ability that the client does not have is nil.
 type hostClient struct {
-	rec       *client // its record in the state
+	rec       *client // record of the client in the state
 	sc        SessionClient
 	runner    TurnRunner
 	starter   TurnStarter
@@ -24,13 +25,14 @@ type hostClient struct {
 	finder    SessionFinder
 	lister    AgentLister
 	forgetter SessionForgetter
-	kick      chan struct{} // makes its polling goroutine sweep at once
+	kick      chan struct{} // a token makes the client's polling goroutine sweep at once
 }
 
-// host returns the client that the state knows as cl.
+// host returns the hostClient whose record in the state is cl.
 func (m *BackgroundManager) host(cl *client) *hostClient { return m.hosts[cl.index] }
 
-// addClient checks that the client is a runner or a starter, and finds its abilities.
+// addClient adds a client. It checks that the client is either a runner or a starter, and finds the
+// client's other abilities.
 func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	field := "client"
 	if name != "" {
@@ -63,7 +65,7 @@ func (m *BackgroundManager) addClient(name string, sc SessionClient) error {
 	return nil
 }
 
-// clientFor returns the client that the agent runs on.
+// clientFor returns the client that runs the agent.
 func (m *BackgroundManager) clientFor(ctx context.Context, agent string) (*client, error) {
 	name := ""
 	if m.cfg.ClientFor != nil {
@@ -90,36 +92,37 @@ func (m *BackgroundManager) client(name string) *client {
 	return nil
 }
 
-// hostPanic is the error for a panic or a Goexit in a host's function.
+// hostPanic is the error for a panic or a runtime.Goexit in a function of the host.
 type hostPanic struct {
 	text  string
-	stack []byte // nil for a Goexit
+	stack []byte // stack of the panic; nil for a Goexit
 }
 
 func (e *hostPanic) Error() string { return e.text }
 
-// panicked formats the value at once, because formatting may call the host's code.
+// panicked returns the error for a panic with the value v. It formats v at once, because formatting
+// may call code of the host.
 func panicked(v any) error {
 	return &hostPanic{text: fmt.Sprintf("the host's function panicked: %v", v), stack: debug.Stack()}
 }
 
 var errGoexit = &hostPanic{text: "the host's function called runtime.Goexit"}
 
-// hostError is what the manager needs of an error of the host. The methods of the error are the
-// host's code: they may panic or call the manager. So lookedAt calls them once, right after the
-// host call and never under the lock.
+// hostError is a copy of the facts that the manager needs from an error of the host. The methods of
+// the host's error are code of the host: they may panic or call the manager. Therefore lookedAt
+// calls them only once, right after the host call and never under the lock.
 type hostError struct {
 	text string
-	is   []error // the known errors that it matches
-	from error   // the host's own error, for Err
+	is   []error // known errors that the host's error matches
+	from error   // the host's own error, which Err returns
 }
 
 func (e *hostError) Error() string { return e.text }
 
 func (e *hostError) Unwrap() []error { return e.is }
 
-// lookedAt returns the error as a hostError, or nil if err is nil. Call it where a panic counts as
-// a panic of the host's function.
+// lookedAt returns err as a hostError, or nil if err is nil. Because lookedAt calls methods of err,
+// call it only where a panic counts as a panic of the host's function.
 func lookedAt(err error) error {
 	if err == nil {
 		return nil
@@ -137,12 +140,12 @@ func lookedAt(err error) error {
 	return e
 }
 
-// errTookTooLong is what within returns when the timeout has passed.
+// errTookTooLong is the error that within wraps when the timeout has passed.
 var errTookTooLong = errors.New("no answer in time")
 
 // within makes a host call on a separate goroutine. It waits until the call returns, the timeout
-// passes or ctx ends. If the call has not returned by then, within ends the call's context and
-// leaves the call behind. A panic or a Goexit becomes an error.
+// passes or ctx ends. If the call has not returned by then, within ends the context of the call and
+// no longer waits for it. A panic or a Goexit becomes an error.
 func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what string, timeout time.Duration, f func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
@@ -166,7 +169,7 @@ func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what str
 		return a.value, a.err
 	case <-ctx.Done():
 	}
-	select { // if both are ready, prefer the answer
+	select { // prefer the answer if the context ended at the same time
 	case a := <-ch:
 		return a.value, a.err
 	default:
@@ -178,7 +181,8 @@ func within[T any](ctx context.Context, m *BackgroundManager, k goKind, what str
 	return zero, fmt.Errorf("%s: %w", what, context.Cause(ctx))
 }
 
-// agentNames asks the client for the names of its agents, for an error message.
+// agentNames returns the names of the client's agents for an error text. It returns nil if the
+// client cannot list them.
 func (m *BackgroundManager) agentNames(cl *client) []string {
 	lister := m.host(cl).lister
 	if lister == nil {
@@ -195,7 +199,7 @@ func (m *BackgroundManager) agentNames(cl *client) []string {
 	return names
 }
 
-// tellForgotten calls ForgetSession for every forgotten session.
+// tellForgotten calls ForgetSession for every session that the state has forgotten.
 func (m *BackgroundManager) tellForgotten() {
 	for {
 		var list []forgotten
@@ -210,14 +214,15 @@ func (m *BackgroundManager) tellForgotten() {
 	}
 }
 
-// hostErrors keeps the errors that host calls of ended attempts have returned, as the client made
-// them. The state never sees them.
+// hostErrors keeps the errors that failed host calls of attempts have returned, unchanged. They are
+// kept outside the state, which must not call their methods.
 type hostErrors struct {
-	mu  sync.Mutex // guards the map; nothing is called while it is held
-	all map[string]error
+	mu  sync.Mutex       // guards the map; no host code is called while mu is held
+	all map[string]error // error by task id
 }
 
-// keep remembers the error of a task's latest attempt. A nil error forgets it.
+// keep remembers the error of a task's latest attempt. If err is nil, keep forgets the remembered
+// error.
 func (h *hostErrors) keep(task string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -238,9 +243,9 @@ func (h *hostErrors) of(task string) error {
 }
 
 // Err returns the error of the last failed call of CreateSession, RunTurn or StartTurn in the
-// task's latest attempt. It is the error that the client returned, for use with errors.Is and
-// errors.As. Err returns nil if no call failed, while the attempt is pending or running, and after
-// the record has expired. Task.Reason describes the same error in words.
+// task's latest attempt. The result is the error that the client returned, so that errors.Is and
+// errors.As work with it. Err returns nil if no call has failed, if the attempt is pending or
+// running, or if the record of the task has expired. Task.Reason describes the same error in words.
 func (m *BackgroundManager) Err(id string) error {
 	failed := false
 	m.view(func(st *state) {
@@ -254,22 +259,22 @@ func (m *BackgroundManager) Err(id string) error {
 }
 
 // turnContext is the context of an attempt's host calls. It ends when the attempt ends, and has the
-// values of the launch. It is part of the attempt and makes its channel only on demand, because
-// contexts of the standard library took a fifth of the time of a short task.
+// values of the launch's context. It is a field of the attempt, and it creates its channel only on
+// demand: contexts of the standard library took a fifth of the time of a short task.
 type turnContext struct {
 	values launchValues
 
 	mu    sync.Mutex
-	done  chan struct{} // made by Done
+	done  chan struct{} // created by the first call of Done
 	err   error
-	after map[*func()]struct{} // registered by AfterFunc
+	after map[*func()]struct{} // functions that AfterFunc has registered
 }
 
-// launchValues holds the context of a launch for its values; zero if there are none. Records keep
-// it for the host and never look inside.
+// launchValues holds the context of a launch, but only for the values in it. It is zero if the
+// context is context.Background(). Records store a launchValues for the host and never read it.
 type launchValues struct{ from context.Context }
 
-// valuesOf returns the values of a launch.
+// valuesOf returns the values in the context of a launch.
 func valuesOf(ctx context.Context) launchValues {
 	if ctx == context.Background() {
 		return launchValues{}
@@ -277,14 +282,15 @@ func valuesOf(ctx context.Context) launchValues {
 	return launchValues{context.WithoutCancel(ctx)}
 }
 
-// closedChannel is what Done returns if the context ended before the first call of Done.
+// closedChannel is the channel that Done returns if the context ended before the first call of Done.
 var closedChannel = func() chan struct{} {
 	ch := make(chan struct{})
 	close(ch)
 	return ch
 }()
 
-// Deadline implements [context.Context]. The manager's deadlines are not visible to the host.
+// Deadline implements [context.Context]. It returns no deadline, because the manager's deadlines
+// are not visible to the host.
 func (c *turnContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Done implements [context.Context].
@@ -310,8 +316,8 @@ func (c *turnContext) Err() error {
 // Value implements [context.Context].
 func (c *turnContext) Value(key any) any { return valueOf(c.values, key) }
 
-// valueOf returns a value of the launch, except its caller: with that, a tool call in a turn would
-// act as the turn's parent.
+// valueOf returns a value from the context of the launch. It hides the caller of the launch.
+// Otherwise, a tool call in a turn of the task would act in the name of the task's parent.
 func valueOf(values launchValues, key any) any {
 	if values.from == nil || key == (callerKey{}) {
 		return nil
@@ -319,8 +325,8 @@ func valueOf(values launchValues, key any) any {
 	return values.from.Value(key)
 }
 
-// AfterFunc runs f on a new goroutine when the context ends, unless stop is called before. The
-// context package looks for this method: with it, a derived context needs no goroutine.
+// AfterFunc runs f on a new goroutine when the context ends, unless stop is called before. Package
+// context calls this method if it exists. A derived context then needs no goroutine.
 func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -341,7 +347,7 @@ func (c *turnContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// end ends the context. Further calls do nothing.
+// end ends the context. Further calls of end do nothing.
 func (c *turnContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -358,8 +364,8 @@ func (c *turnContext) end() {
 	c.after = nil
 }
 
-// contextOf returns a context with the values of the task's launch, for host calls outside the
-// attempt's goroutine.
+// contextOf returns a context with the values of the task's launch. It is meant for host calls that
+// are not made by the attempt's worker goroutine.
 func (m *BackgroundManager) contextOf(t *task) context.Context {
 	if t.more != nil && t.more.values != (launchValues{}) {
 		return valuesOver{m.base, t.more.values}
@@ -367,7 +373,7 @@ func (m *BackgroundManager) contextOf(t *task) context.Context {
 	return m.base
 }
 
-// valuesOver is a context with the values of a launch.
+// valuesOver is a context that also has the values of a launch.
 type valuesOver struct {
 	context.Context
 	values launchValues

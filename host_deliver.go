@@ -6,10 +6,11 @@ import (
 	"slices"
 )
 
-// Delivery of notices to root sessions. The session of a task is told by its next turn instead.
+// This file delivers notices to root sessions. The session of a task gets its notices as the prompt
+// of its next turn instead.
 
-// deliver tells a root session what it is owed, until nothing is due. No other goroutine delivers
-// to this node meanwhile.
+// deliver delivers the notices that are owed to a root session, until no notice is due. The state
+// starts at most one goroutine for deliver per node.
 func (m *BackgroundManager) deliver(n *node) {
 	for {
 		seen, cl := m.parentState(n.session)
@@ -34,8 +35,8 @@ func (m *BackgroundManager) deliver(n *node) {
 	}
 }
 
-// parentState asks the clients that can tell statuses about a root session. The first client that
-// knows whether the session is idle decides.
+// parentState asks the clients that report statuses for the status of a root session. The first
+// client that knows whether the session is idle or busy decides, and parentState returns it.
 func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
 	for _, cl := range m.hosts {
 		if cl.starter == nil {
@@ -80,12 +81,13 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 	return state, nil
 }
 
-// notify hands a notice to the host. It starts with the client that knows the session, if one does,
-// and otherwise tries each client in turn.
+// notify passes a notice to the host. If Config.Notify is nil, it tries the clients one after the
+// other. The argument by is the client that knows the session, or nil; notify tries this client
+// first.
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {
 		_, err := within(m.base, m, goNotify, "Notify", m.cfg.CallTimeout, func(ctx context.Context) (struct{}, error) {
-			n := n // a copy: if the host changes it, the next try must still be the same
+			n := n // a copy, because the host may change it and a repetition must deliver the same notice
 			n.Items, n.Batch = slices.Clone(n.Items), slices.Clone(n.Batch)
 			return struct{}{}, lookedAt(f(ctx, session, n))
 		})

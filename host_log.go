@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// logKind says what a log entry is about.
+// logKind is the kind of a log entry. It determines the text of the entry.
 type logKind uint8
 
 const (
@@ -38,21 +38,22 @@ var logMessages = [...]string{
 	logTodosFailed: "reading todos failed",
 }
 
-// logEntry is one entry for the log, about a task or about a host.
+// logEntry is one entry for the log. It concerns either a task or a problem with a host.
 type logEntry struct {
 	at   int64
 	kind logKind
 
-	task, session, agent string // of a task
+	task, session, agent string // set only if the entry concerns a task
 	attempt              int
 	status               Status
 	cause                Cause
 
-	about, detail string // of a host
+	about, detail string // set only if the entry concerns a host
 }
 
-// logQueue holds entries until its goroutine has written them. The logger is the host's and may be
-// slow, so it is never called under the lock. Entries beyond maxLogEntries are counted and dropped.
+// logQueue holds entries until a goroutine has written them. The logger is code of the host and may
+// be slow, so it is never called under the lock. Entries beyond maxLogEntries are dropped, and only
+// their number is logged.
 type logQueue struct {
 	entries []logEntry
 	writing bool
@@ -61,7 +62,7 @@ type logQueue struct {
 
 const maxLogEntries = 10_000
 
-// writeLogs writes the queued entries in order until none is left.
+// writeLogs writes the queued entries in order until the queue is empty.
 func (m *BackgroundManager) writeLogs() {
 	for {
 		var entries []logEntry
@@ -82,8 +83,8 @@ func (m *BackgroundManager) writeLogs() {
 	}
 }
 
-// writeEntry writes one entry. Details of problems with a host may contain text that an agent
-// wrote, so they are logged at debug level.
+// writeEntry writes one entry. The details of a problem with a host may contain text that an agent
+// wrote. Therefore they are logged only at debug level.
 func (m *BackgroundManager) writeEntry(e logEntry) {
 	at, text := wall(m.epoch, e.at), logMessages[e.kind]
 	if e.task == "" {

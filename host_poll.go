@@ -7,18 +7,19 @@ import (
 )
 
 // stopPoll is the pause between two sweeps while a session is being stopped. It is short because
-// the slot waits for the answer.
+// the slot of the session becomes free only when a sweep has found the session stopped.
 const stopPoll = 250 * time.Millisecond
 
-// readPage is how many messages one call asks for. readPages is the most calls of one look: a
-// client that always has more must not hold up its reader.
+// readPage is how many messages one call of Messages asks for. readPages is the maximum number of
+// calls of Messages in one read. The maximum exists because a client may report further messages
+// forever.
 const (
 	readPage  = 100
 	readPages = 200
 )
 
-// poll sweeps over the client's sessions, one sweep at a time, while there is any session to ask
-// about.
+// poll sweeps over the client's sessions, with a pause between two sweeps. It returns when no session
+// needs polling or the manager has closed.
 func (m *BackgroundManager) poll(cl *client) {
 	for {
 		pause, over := m.cfg.PollInterval, m.base.Err() != nil
@@ -43,9 +44,9 @@ func (m *BackgroundManager) poll(cl *client) {
 	}
 }
 
-// sweep asks the client once for the statuses of all sessions, and queues those to read that may
-// have something new. It does not wait for the reads, so that one slow session does not hold up the
-// others.
+// sweep asks the client once for the statuses of all sessions that need polling. It queues the
+// sessions that may have new messages for reading. It does not wait for the reads, so that one slow
+// session does not delay the others.
 func (m *BackgroundManager) sweep(cl *client) {
 	var list []looked
 	var parents []*node
@@ -90,8 +91,9 @@ func (m *BackgroundManager) sweep(cl *client) {
 	})
 }
 
-// statuses asks for the statuses of sessions. On an error it returns no answer, so every status is
-// unknown.
+// statuses asks the client for the statuses of sessions. If the client does not support the call,
+// every status is SessionUntold. On any other error statuses returns a nil map, in which every
+// status is SessionUnknown.
 func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]SessionStatus, error) {
 	answer, err := within(m.base, m, goPoll, "Statuses", m.cfg.StatusTimeout, func(ctx context.Context) (map[string]SessionStatus, error) {
 		answer, err := m.host(cl).starter.Statuses(ctx, ids)
@@ -109,7 +111,7 @@ func (m *BackgroundManager) statuses(cl *client, ids []string) (map[string]Sessi
 	return answer, nil
 }
 
-// readThem reads queued sessions until none is left.
+// readThem reads the queued sessions of a client until the queue is empty.
 func (m *BackgroundManager) readThem(cl *client) {
 	for {
 		var l looked
@@ -130,17 +132,17 @@ func (m *BackgroundManager) readThem(cl *client) {
 	}
 }
 
-// lookNow asks for the status of one session and looks at the session.
+// lookNow asks for the status of one session, and then reads and judges the session.
 func (m *BackgroundManager) lookNow(l looked) {
 	answer, _ := m.statuses(l.a.cl, []string{l.session})
 	if l.status = answer[l.session]; l.status.State == SessionUntold && l.said != SessionUnknown {
-		l.status.State = l.said // this client only tells statuses by events
+		l.status.State = l.said // this client reports statuses only in events
 	}
 	m.look(l)
 }
 
-// look reads what is new in a session whose status has just been told, and has it judged. The
-// session's looking mark is set, so no other goroutine reads this session.
+// look reads the new messages of a session whose status is already known, and lets the state judge
+// the session. The looking mark of the session is set, so no other goroutine reads it meanwhile.
 func (m *BackgroundManager) look(l looked) {
 	a := l.a
 	o := observation{status: l.status, answered: l.status.State != SessionUnknown && l.status.State <= SessionUntold, poll: l.poll, at: l.at}
@@ -150,20 +152,20 @@ func (m *BackgroundManager) look(l looked) {
 	var began int64
 	m.update(func(st *state, now int64) {
 		if began = now; o.at == 0 {
-			o.at = now // the status has just been told
+			o.at = now // the client has just reported the status
 		}
 		if skip = a.t.run != a || a.epoch != l.epoch || a.ended; skip {
 			return
 		}
 		cursor, ctx = a.t.sess.cursor, m.contextOf(a.t)
 		again = a.sight.c.unread > 0
-		o.read = st.current(a, l.status, now) // if true, only the todos are missing
+		o.read = st.current(a, l.status, now) // if true, the messages need not be read
 	})
 	var pages []Page
 	var err error
 	if !skip && !o.read {
 		afresh := false
-		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // the cursor may be at fault
+		if pages, err = m.read(ctx, a.cl, l.session, cursor); err != nil && again && cursor != "" { // the cursor may be the cause of the error
 			pages, err = m.read(ctx, a.cl, l.session, "")
 			afresh = err == nil
 		}
@@ -176,7 +178,7 @@ func (m *BackgroundManager) look(l looked) {
 		}
 	}
 	needTodos := false
-	var rest time.Duration // what is left of TodoHold
+	var rest time.Duration // remaining time of TodoHold
 	m.update(func(st *state, now int64) {
 		if skip || a.t.run != a || a.epoch != l.epoch || a.ended {
 			skip = true
@@ -193,7 +195,7 @@ func (m *BackgroundManager) look(l looked) {
 		}
 		st.judge(a, o, now)
 		if a.live() && a.sight.lookAt > 0 && a.sight.said == SessionUnknown {
-			a.sight.said = l.said // for the next look
+			a.sight.said = l.said // keep the status for the next call of look
 		}
 		if needTodos = a.live() && a.sight.c.needsTodos; !needTodos {
 			st.wasLooked(a)
@@ -217,14 +219,15 @@ func (m *BackgroundManager) look(l looked) {
 			default:
 				st.logText(logTodosFailed, l.session, err.Error())
 			}
-			o.poll = false // the same poll must not count twice
+			o.poll = false // judge must not count the same poll twice
 			st.judge(a, o, now)
 		}
 		st.wasLooked(a)
 	})
 }
 
-// read reads the messages since the cursor. On an error it returns the pages read before.
+// read reads the messages after the cursor. On an error it also returns the pages that it has read
+// before the error.
 func (m *BackgroundManager) read(ctx context.Context, cl *client, session string, cursor Cursor) (pages []Page, err error) {
 	for range readPages {
 		page, err := within(ctx, m, goPoll, "Messages", m.cfg.CallTimeout, func(ctx context.Context) (Page, error) {

@@ -8,19 +8,20 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The host calls of an attempt: CreateSession, then RunTurn or StartTurn. One goroutine makes them.
-// A separate method applies each answer (created, turnStarted, turnReturned): if the host ends the
-// goroutine with runtime.Goexit, a new goroutine continues with that method.
+// This file makes the host calls of an attempt: CreateSession, then RunTurn or StartTurn. One worker
+// goroutine makes them. A separate method applies the answer of each call: created, turnStarted or
+// turnReturned. If the host ends the worker goroutine with runtime.Goexit, a new goroutine continues
+// with that method.
 
-// work makes the host calls of an attempt, and then those of further attempts that got a slot,
-// until there are none.
+// work makes the host calls of an attempt. Then it makes the host calls of further attempts that
+// have got a slot, until there is no such attempt.
 func (m *BackgroundManager) work(a *attempt) {
 	var j job
-	// The goroutine asks for the call again, so that step prepares it in j.
+	// Ask for the host call again, so that step prepares it in j.
 	m.workOn(m.step(func(st *state, _ int64) { st.wantCall(a) }, &j), &j)
 }
 
-// workOn makes the prepared call of the attempt, and the calls that follow it.
+// workOn makes the host call that is prepared in j, and the calls that follow from its answer.
 func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	for a != nil {
 		if n := j.prompt.Notice; n != nil && j.call != callCreate {
@@ -38,7 +39,8 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	}
 }
 
-// workAgain continues on a new goroutine after the host has ended this one.
+// workAgain continues the work on a new goroutine after the host has ended the worker goroutine. The
+// function answer applies the answer of the host call that ended it.
 func (m *BackgroundManager) workAgain(answer func(*job) *attempt) {
 	m.spawn(goWorker, func() {
 		var j job
@@ -112,9 +114,9 @@ func (m *BackgroundManager) callStart(a *attempt, j *job) (next *attempt) {
 	return m.turnStarted(a, err, j)
 }
 
-// catchUp reads what an earlier attempt has left in the session, because it would otherwise count
-// as the answer to the next prompt. catchUp returns an error only if the attempt has ended
-// meanwhile.
+// catchUp reads the messages that an earlier attempt has left in the session. Otherwise, these
+// messages would count as the answer to the next prompt. catchUp returns an error only if the
+// attempt has ended meanwhile.
 func (m *BackgroundManager) catchUp(a *attempt, j *job) (err error) {
 	pages, failed := m.read(&a.ctx, a.cl, j.session, j.cursor)
 	m.update(func(st *state, now int64) {
@@ -134,7 +136,8 @@ func (m *BackgroundManager) created(a *attempt, id string, err error, j *job) *a
 	return m.step(func(st *state, now int64) { st.created(a, id, failed, now) }, j)
 }
 
-// withAgents adds the names of the known agents to a NoSuchAgentError that has none.
+// withAgents adds the names of the client's agents to a NoSuchAgentError that contains none. It
+// returns any other error unchanged.
 func (m *BackgroundManager) withAgents(cl *client, err error) error {
 	var noAgent *NoSuchAgentError
 	if errors.As(err, &noAgent) && len(noAgent.Known) == 0 {
@@ -157,8 +160,9 @@ func (m *BackgroundManager) turnStarted(a *attempt, err error, j *job) *attempt 
 	return m.step(func(st *state, now int64) { st.turnStarted(a, failed, now) }, j)
 }
 
-// failureOf returns what the state needs to know about an error. For an unknown agent, it names the
-// agents that exist. A panic is logged with its stack.
+// failureOf converts the error of a host call to a hostFailure for the state. If the agent does not
+// exist, the text of the failure names the agents that exist. failureOf also keeps the error for
+// Err, and logs a panic with its stack.
 func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostFailure {
 	if err == nil {
 		return hostFailure{}
@@ -187,11 +191,11 @@ func (m *BackgroundManager) failureOf(a *attempt, doing string, err error) hostF
 // abortPause is the first pause between two Abort calls.
 const abortPause = 200 * time.Millisecond
 
-// abort aborts the session until an Abort has succeeded and no further one is wanted, or until the
-// stopping deadline passes.
+// abort calls Abort for the session of an attempt. It repeats the call until a call has succeeded
+// and the state wants no further call, or until the stopping deadline passes.
 func (m *BackgroundManager) abort(a *attempt) {
-	// Each try gets less than half of the deadline. If the first one hangs, a second one still fits
-	// before the manager's own alarm rings.
+	// Each call may take less than half of StopTimeout. If the first call hangs, a second call can
+	// still end before the attempt's stopping deadline.
 	each := m.cfg.StopTimeout / 20 * 9
 	pause := abortPause
 	for {
@@ -222,7 +226,7 @@ func (m *BackgroundManager) abort(a *attempt) {
 	}
 }
 
-// abortOnce makes one separate Abort call for the session.
+// abortOnce calls Abort once for the given session, independently of abort.
 func (m *BackgroundManager) abortOnce(a *attempt, session string) {
 	var ctx context.Context
 	m.view(func(*state) { ctx = m.contextOf(a.t) })
@@ -240,13 +244,13 @@ func (m *BackgroundManager) callAbort(ctx context.Context, a *attempt, session s
 	return err
 }
 
-// abortReturned applies the return of an Abort call. The manager may have stopped waiting for it
-// long before.
+// abortReturned reports to the state that an Abort call has returned. The call may return long after
+// the manager has stopped waiting for it.
 func (m *BackgroundManager) abortReturned(a *attempt) {
 	m.update(func(st *state, now int64) { st.abortReturned(a, now) })
 }
 
-// sleep waits for d. It reports false if the manager closes first.
+// sleep waits for the duration d. It returns false if the manager closes first.
 func (m *BackgroundManager) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -13,18 +13,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// brokenError panics when it is asked what it says, as a nil pointer in an error
-// does.
+// brokenError panics in its Error method, like an error that dereferences a nil pointer.
 type brokenError struct{ text *string }
 
 func (e *brokenError) Error() string { return *e.text }
 
-// askingError asks the manager when it is asked what it says.
+// askingError calls the manager in its Error method.
 type askingError struct{ ask func() }
 
 func (e *askingError) Error() string { e.ask(); return "asked" }
 
-// A panic in a host's function becomes an error of that task.
+// If the error that a host function returns panics, only the task of that function ends.
 func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}
@@ -43,7 +42,8 @@ func TestAHostErrorThatPanicsEndsItsTaskOnly(t *testing.T) {
 	})
 }
 
-// No host code runs while the lock is held.
+// The methods of a host's error may call the manager, because no host code runs while the
+// lock is held.
 func TestAHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -58,7 +58,7 @@ func TestAHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// The same for every other error of a host.
+// The methods of all other errors of a host may call the manager too.
 func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -93,7 +93,7 @@ func TestEveryHostErrorMayAskTheManager(t *testing.T) {
 	})
 }
 
-// A context may be the host's code as well.
+// The methods of a context may be host code too, and may call the manager.
 func TestAContextMayAskTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -189,7 +189,7 @@ func TestTheCauseOfATurnsContextIsNotTheLaunchs(t *testing.T) {
 	})
 }
 
-// isPanics is an error that panics when it is compared.
+// isPanics is an error that panics in its Is method.
 type isPanics struct{}
 
 func (isPanics) Error() string { return "x" }
@@ -206,7 +206,7 @@ func TestAFindSessionErrorMayPanic(t *testing.T) {
 	})
 }
 
-// handler calls the manager from inside of its logger.
+// handler is a handler of log records that calls the manager.
 type handler struct {
 	slog.Handler
 	call func()
@@ -223,7 +223,7 @@ func (h handler) WithAttrs([]slog.Attr) slog.Handler { return h }
 
 func (h handler) WithGroup(string) slog.Handler { return h }
 
-// Every host function may call every method but Close.
+// Every host function may call every method of the manager except Close.
 func TestHostFunctionsMayCallTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

@@ -30,8 +30,9 @@ func init() {
 	}
 }
 
-// checkInvariants recounts everything that the state counts and checks every index. Tests call it
-// after every update, with the lock held. The list of invariants is in manager.go.
+// checkInvariants checks every index of the state, and compares every counter with a new count.
+// Tests call it with the lock held after every update and view. The list of invariants is in
+// manager.go.
 func (st *state) checkInvariants() error {
 	c := checker{st: st, live: map[*node]int{}, tree: map[*node]account{}, kids: map[*node]int{}}
 	for _, t := range st.tasks {
@@ -122,7 +123,7 @@ func (c *checker) task(t *task) {
 		c.expect(a != nil || !holds, "quiet task %s has a slot", t.id())
 		c.expect(a == nil || a.ended, "ended task %s has a live attempt", t.id())
 	}
-	// A task with a settled notice can be evicted, unless it is still being stopped.
+	// A task with a settled notice can be evicted, unless its session is still being stopped.
 	mayGo := !t.live() && t.notice.Settled() && (a == nil || a.overrun)
 	c.expect(!mayGo || t.fin.line == &st.keep.settled, "task %s would never be forgotten", t.id())
 	if t.sess != nil {
@@ -134,8 +135,9 @@ func (c *checker) task(t *task) {
 	}
 }
 
-// alarm checks that the attempt's alarm stands for its earliest time limit. Between the decision to
-// make a host call and the call, none has to stand: beginCall sets it.
+// alarm checks that the attempt's alarm is set for the earliest time limit of the attempt. Between
+// the decision to make a host call and the call itself, no alarm needs to be set, because beginCall
+// sets it.
 func (c *checker) alarm(t *task, a *attempt) {
 	if a == nil || !a.ended && !a.live() || a.stage != stageNone && !a.inCall && a.heldAt == 0 {
 		return
@@ -144,10 +146,11 @@ func (c *checker) alarm(t *task, a *attempt) {
 	c.expect(at == 0 || al.index > 0 && al.at <= max(at, c.st.now+1), "a time limit of task %s passes at %d without an alarm: call setDeadline where its clock starts", t.id(), at)
 }
 
-// expiry checks one of the two lines of tasks that can be evicted.
+// expiry checks one of the two lines of ended tasks: the line of settled tasks or the line of
+// unsettled tasks.
 func (c *checker) expiry(name string, q *expiry, told bool) {
 	var last *task
-	texts := q.text == nil // tasks from here on may have texts
+	texts := q.text == nil // whether this and later tasks may have texts
 	for t := q.first; t != nil; last, t = t, t.fin.next {
 		if t.fin == nil {
 			c.expect(false, "%s: task %s has no outcome", name, t.id())
@@ -234,7 +237,8 @@ func checkAlarms[T any](c *checker, h alarms[T], needs func(T) bool) {
 	}
 }
 
-// armed reports whether the timer stands for the earliest deadline. The lock must be held.
+// armed reports whether the timer is set for the earliest deadline or for an earlier time. The
+// manager's lock must be held.
 func (m *BackgroundManager) armed() bool {
 	at := m.st.deadlines.first()
 	return m.timerOff || at == 0 || m.timerAt != 0 && m.timerAt <= at

@@ -9,8 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sleeper answers "now" at once and anything else when it is stopped. (A client of
-// bgagenttest cannot be had inside of the package that it imports.)
+// sleeper answers the prompt "now" at once. On any other prompt, it works until it is
+// stopped. The tests in this file cannot use package bgagenttest, because bgagenttest
+// imports this package.
 type sleeper struct{}
 
 func (sleeper) CreateSession(_ context.Context, s SessionSpec) (string, error) {
@@ -131,7 +132,7 @@ var planted = map[string]struct {
 	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},
 }
 
-// A check that cannot fail would let every test pass that relies on it.
+// If the check never failed, every test that relies on it would pass.
 func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	for name, c := range planted {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +151,7 @@ func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// The timer has to stand for the earliest deadline.
+// The timer must be set for the earliest deadline.
 func TestAnUnarmedTimerIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newScene(t)

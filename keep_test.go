@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// heapOf returns the bytes that are reachable.
+// heapOf returns the number of reachable bytes on the heap.
 func heapOf() int {
 	var s runtime.MemStats
 	runtime.GC()
@@ -25,8 +25,8 @@ func heapOf() int {
 	return int(s.HeapAlloc)
 }
 
-// The manager retains 64 MiB of text, without the longer strings that the texts
-// were cut from.
+// The manager keeps texts up to RetainText bytes. It must not keep the longer strings from
+// which the texts were cut.
 func TestDroppedTextIsFreed(t *testing.T) {
 	const size, tasks = 200 << 10, 200
 	for name, run := range map[string]func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error){
@@ -51,7 +51,8 @@ func TestDroppedTextIsFreed(t *testing.T) {
 	}
 }
 
-// A tombstone keeps a title, not the prompt that it is the beginning of.
+// A tombstone keeps the title of a task. If the title is the beginning of the prompt, the
+// tombstone must not keep the whole prompt.
 func TestATombstoneDoesNotKeepThePrompt(t *testing.T) {
 	m := manage(t, &goRunner{run: works(0)}, bgagent.Config{RetainTasks: 1, MaxTasksPerRoot: bgagent.Unlimited, Wake: bgagent.WakeNever})
 	before := heapOf()
@@ -64,7 +65,7 @@ func TestATombstoneDoesNotKeepThePrompt(t *testing.T) {
 	runtime.KeepAlive(m)
 }
 
-// A long answer told in small pieces must not hold up everybody else.
+// A long answer that is reported in small pieces must not delay other work.
 func TestManySmallPiecesOfTextAreCheap(t *testing.T) {
 	const pieces = 100_000
 	f := &goRunner{}
@@ -156,7 +157,7 @@ func TestWhatHasEndedIsForgottenInTime(t *testing.T) {
 	})
 }
 
-// What is owed of an earlier attempt goes with the record of its task.
+// When the record of a task expires, the owed notices of its earlier attempts expire too.
 func TestOldDebtsExpireWithTheirTask(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{Retention: time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := launch(t, m, "work")
@@ -186,7 +187,7 @@ func TestWhatNobodyTakesIsBounded(t *testing.T) {
 	})
 }
 
-// forgetful counts the sessions that it was told to forget.
+// forgetful is a SessionForgetter that counts the calls for each session.
 type forgetful struct {
 	goRunner
 	mu     sync.Mutex
@@ -199,8 +200,8 @@ func (f *forgetful) ForgetSession(session string) {
 	f.forgot[session]++
 }
 
-// At least 10,000 former tasks are remembered; of those before them nothing is
-// left, and their sessions have been forgotten once.
+// At least 10,000 expired tasks are remembered. Older tasks are forgotten completely, and
+// ForgetSession is called once for the session of each.
 func TestTombstonesGoRoundInARing(t *testing.T) {
 	f := &forgetful{forgot: map[string]int{}}
 	f.run = func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {

@@ -11,18 +11,20 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Launch starts a task and returns its first snapshot at once; the task is pending or already
-// running. Launch calls Config.PrepareLaunch, Config.Model, Config.ClientFor and
-// Config.AgentPermissions, and looks up the parents of a session that does not belong to a task.
-// ctx bounds only these calls: the task outlives it. The task's host calls get the values of ctx.
+// Launch launches a task and returns a first snapshot of the task, which is then pending or already
+// running. Launch does not wait until the task has ended. First, it calls Config.PrepareLaunch,
+// Config.Model, Config.ClientFor and Config.AgentPermissions. If the caller's session does not belong
+// to a task, Launch also looks up the parents of that session. ctx bounds only these calls: if ctx
+// ends later, the task continues. The host calls of the task get the values of ctx.
 //
-// If the same caller repeats a call with the same non-empty tool-call id, agent and prompt while
-// the task is live, Launch returns the same task: the call is a retry. After the task has ended,
-// the call launches a new task, because model servers reuse ids.
+// A call with the same caller, agent, prompt and non-empty tool-call id as an earlier call is a
+// retry while the task of the earlier call is live. Launch then returns that task. After that task
+// has ended, Launch launches a new task, because model servers reuse tool-call ids.
 //
-// The error is an [*InputError] if the agent or the prompt is missing, or matches [ErrClosed],
-// [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or [ErrParentCycle]. After an error, nothing was
-// launched.
+// The error is an [*InputError] if the agent or the prompt is missing or another argument is wrong.
+// Otherwise it matches [ErrClosed], [ErrDepth], [ErrTooManyTasks], [ErrSessionEnded] or
+// [ErrParentCycle], or it is the error of ctx or of a host call. If Launch returns an error, it has
+// launched no task.
 func (m *BackgroundManager) Launch(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	return m.launch(ctx, by, in, false)
 }
@@ -38,7 +40,7 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 	m.update(func(st *state, now int64) {
 		var t *task
 		if t, err = st.admit(by, &p, foreground, now); err == nil {
-			st.settle(now) // it may start at once
+			st.settle(now) // the task may start at once
 			snap = st.snapshot(t)
 		} else if n := st.nodes[by.Session]; n != nil {
 			st.touchNode(n)
@@ -50,7 +52,8 @@ func (m *BackgroundManager) launch(ctx context.Context, by Caller, in LaunchInpu
 	return snap, nil
 }
 
-// repeated returns the task that the same tool call has launched before. It does not call the host.
+// repeated returns the live task that an earlier delivery of the same tool call has launched, if
+// there is one. It does not call the host.
 func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool) (snap Task, ok bool) {
 	if by.ToolCallID == "" {
 		return snap, false
@@ -67,18 +70,18 @@ func (m *BackgroundManager) repeated(by Caller, in LaunchInput, foreground bool)
 	return snap, ok
 }
 
-// plan is a prepared launch that is not admitted yet.
+// plan is a launch that is prepared but not admitted yet.
 type plan struct {
 	in         LaunchInput
 	values     launchValues
 	key        kindKey
 	cl         *client
-	agentRules []Permission // of Config.AgentPermissions
+	agentRules []Permission // result of Config.AgentPermissions
 	chain      []SessionInfo
-	asked      [2]string // agent and prompt as the caller gave them
+	asked      [2]string // agent and prompt before Config.PrepareLaunch could change them
 }
 
-// prepare makes the host calls of a launch, before the lock is taken.
+// prepare makes the host calls that precede a launch. The lock must not be held.
 func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInput) (p plan, err error) {
 	if err := ctx.Err(); err != nil {
 		return p, err
@@ -127,8 +130,8 @@ func (m *BackgroundManager) prepare(ctx context.Context, by Caller, in LaunchInp
 	return p, err
 }
 
-// prepareLaunch lets the host complete the input. It is separate so that in escapes only when
-// PrepareLaunch is set.
+// prepareLaunch calls Config.PrepareLaunch. It is a separate function so that its argument escapes
+// to the heap only if PrepareLaunch is set.
 func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in LaunchInput) (LaunchInput, error) {
 	in.Metadata = maps.Clone(in.Metadata)
 	return within(ctx, m, goCall, "Config.PrepareLaunch", m.cfg.CallTimeout, func(ctx context.Context) (LaunchInput, error) {
@@ -137,7 +140,8 @@ func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in Lau
 	})
 }
 
-// modelFor returns the model for the agent, if the caller asked for the given one.
+// modelFor returns the model for the agent. The argument asked is the model that the caller
+// requested, or empty.
 func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
 	asked = mdtext.Valid(strings.TrimSpace(asked))
 	if m.cfg.Model == nil {
@@ -152,8 +156,9 @@ func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (
 	return strings.TrimSpace(model), nil
 }
 
-// lookUpParents returns what the clients know about a session that does not belong to a task: first
-// the session itself, then its parents. It stops at a session that has a node.
+// lookUpParents asks the clients for the session s, for its parent, for the parent's parent, and so
+// on. It returns their infos in this order. It stops at a session that the state already knows or
+// that no client knows.
 func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain []SessionInfo, err error) {
 	if !slices.ContainsFunc(m.hosts, func(cl *hostClient) bool { return cl.finder != nil }) {
 		return nil, nil
@@ -185,7 +190,8 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	return chain, nil
 }
 
-// findSession asks the clients for a session, one after the other.
+// findSession asks the clients for a session, one client after the other. The result found reports
+// whether a client knows the session.
 func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
 	for _, cl := range m.hosts {
 		if cl.finder == nil {
@@ -206,7 +212,8 @@ func (m *BackgroundManager) findSession(ctx context.Context, session string) (in
 	return info, false, nil
 }
 
-// title returns the description, or the beginning of the prompt, as one line.
+// title returns the description as one line. If there is no description, title returns the first
+// line of the prompt. The result is cut to titleMax bytes.
 func title(description, prompt string) string {
 	s := mdtext.Valid(description)
 	if mdtext.Invisible(s) {
@@ -216,28 +223,31 @@ func title(description, prompt string) string {
 		}
 	}
 	if s = mdtext.Joined(s, titleMax); len(prompt) > 2*titleMax {
-		s = strings.Clone(s) // cloned: a slice would keep the whole prompt alive
+		s = strings.Clone(s) // clone s, because a part of the prompt would keep the whole prompt in memory
 	}
 	return s
 }
 
-// Resume continues an ended task with another prompt in the same session. ref is the id of the task
-// or of its session. Resume opens a new attempt, which queues like any other, and returns at once.
-// ctx bounds only what Resume asks the host first: Config.Model, and the parents of a session that
-// does not belong to a task.
+// Resume continues an ended task with another prompt in the same session. The argument ref is the id
+// of the task or of its session. Resume opens a new attempt and does not wait until it has ended. The
+// new attempt waits for a slot like every other attempt. ctx bounds only the host calls that
+// Resume makes first: Config.Model if in.Model is set, and the look-up of the parents if the caller's
+// session does not belong to a task.
 //
-// If the earlier attempt is still being stopped, the new one waits for that. If the earlier one
-// does not stop in time, the new one fails. From now on, the session that resumed the task is told
-// about its end.
+// If the session of the earlier attempt is still being stopped, the new attempt waits until it has
+// stopped. If it does not stop in time, the new attempt fails. If a session resumes the task, the
+// end of the new attempt is reported to that session.
 //
-// If the same caller repeats a call with the same non-empty tool-call id and prompt while the
-// attempt is live, Resume opens no further attempt. If earlier prompts never reached the session,
-// because the task was cancelled in line or could not start, they precede the new prompt in one
-// text.
+// A call with the same caller, prompt and non-empty tool-call id as an earlier call is a retry while
+// the attempt of the earlier call is live. Resume then opens no further attempt.
 //
-// The error matches [ErrStillLive] for a task that has not ended, [ErrNotStopped],
-// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrNoSession] for a session that was
-// deleted, [ErrTooManyTasks] or [ErrClosed].
+// If the task was cancelled while it was pending, or could not start, its prompt has not reached the
+// session. Resume then puts all such earlier prompts before the new prompt in one text.
+//
+// The error is an [*InputError] if the prompt is missing. Otherwise it matches [ErrStillLive] if the
+// task has not ended, [ErrNoSession] if its session was deleted, or [ErrNotStopped],
+// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrTooManyTasks] or [ErrClosed], or it is the
+// error of ctx or of a host call.
 func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	return m.resume(ctx, by, ref, in, false)
 }
@@ -275,7 +285,7 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	m.update(func(st *state, now int64) {
 		var t *task
 		if t, err = st.resume(values, by, chain, ref, in.Prompt, model, foreground, now); err == nil {
-			st.settle(now) // it may start at once
+			st.settle(now) // the attempt may start at once
 			s = st.snapshot(t)
 		} else if n := st.nodes[by.Session]; n != nil {
 			st.touchNode(n)
@@ -287,7 +297,8 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	return s, nil
 }
 
-// joined joins two prompts with an empty line.
+// joined returns the two prompts with an empty line between them. If first is empty, it returns
+// then.
 func joined(first, then string) string {
 	if first == "" {
 		return then

@@ -99,12 +99,13 @@ func TestARepeatedLaunchAsksTheHostNothing(t *testing.T) {
 	})
 }
 
-// Ids of 32 bits collide at 50,000 tasks, and the older task is lost.
+// With ids of 32 bits, two of 50,000 tasks would probably have the same id, and the older
+// task would be lost.
 func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := limit(1)
 		cfg.MaxTasksPerRoot = bgagent.Unlimited
-		m, err := bgagent.New(working(time.Hour), cfg) // 50,000 checked updates would take minutes
+		m, err := bgagent.New(working(time.Hour), cfg) // not manage, because 50,000 checked updates would take minutes
 		require.NoError(t, err)
 		seen := map[string]bool{}
 		var letters [16]map[byte]bool
@@ -129,8 +130,7 @@ func TestIDsAreUnguessableAndDistinct(t *testing.T) {
 
 type valueKey struct{}
 
-// A task that runs with the context of the tool call dies when the call
-// returns.
+// A task must not end when the context of the tool call that launched it ends.
 func TestATaskOutlivesTheCallThatLaunchedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen any
@@ -168,7 +168,7 @@ func TestDelegationHasABottom(t *testing.T) {
 	})
 }
 
-// Whoever follows the parents of a circle never arrives.
+// If the parents of a session form a cycle, looking them up must not loop forever.
 func TestParentsAreLookedUpAndACircleIsRefused(t *testing.T) {
 	f := &finder{goRunner: &goRunner{run: works(time.Hour)}, parents: map[string]string{"a": "b", "b": "c", "c": "a", "child": "root", "root": ""}}
 	bubble(t, f, bgagent.Config{MaxDepth: 2}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -194,7 +194,7 @@ func TestATurnCannotCallToolsAsItsParent(t *testing.T) {
 		var inner error
 		f := &goRunner{}
 		f.run = func(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
-			if p.Text == "outer" { // a host that forgot WithCaller for this session
+			if p.Text == "outer" { // the host has forgotten to call WithCaller for this session
 				_, inner = tool.Call(ctx, []byte(`{"subagent_type":"a","prompt":"inner"}`))
 			}
 			return bgagent.TurnEnd{Text: "x"}, nil
@@ -213,7 +213,7 @@ func TestATurnCannotCallToolsAsItsParent(t *testing.T) {
 	})
 }
 
-// Restrictions are easily lost on a resume, or overridden by defaults.
+// Restrictions must not be lost when a task is resumed, or be overridden by defaults.
 func TestRestrictionsAreTheSameInEveryTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var specs []bgagent.SessionSpec
@@ -251,7 +251,7 @@ func TestAHostCannotChangeTheRules(t *testing.T) {
 		var got []bgagent.Permission
 		f := &goRunner{}
 		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) {
-			slices.Reverse(s.Permissions) // a host whose first match decides
+			slices.Reverse(s.Permissions) // for a host in which the first matching rule decides
 			return f.nextID(), nil
 		}
 		f.run = func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {

@@ -18,70 +18,71 @@ import (
 
 // # Invariants
 //
-// Every change must keep these. In tests, checkInvariants verifies those about state after every
-// update and view.
+// Every change must keep these invariants. In tests, checkInvariants verifies the invariants of the
+// state after every update and view.
 //
 //  1. Only task.transition writes a status, and only under the lock.
-//  2. A terminal status is final for its attempt. A resume opens a new attempt.
+//  2. A terminal status is final for its attempt. Resuming a task opens a new attempt.
 //  3. A waiter for an attempt is woken after the attempt is terminal and its notice is owed or settled.
-//     Get may show the end earlier than the waiter wakes, never later.
-//  4. An attempt owns at most one slot. The slot goes back in the update that ends or parks the turn if
-//     the agent ended it. If the attempt was ended from outside, the slot goes back once nothing of it
-//     runs, or when its stopping deadline passes.
-//  5. No startable attempt waits while its pool has a free slot. An attempt whose session is not quiet
-//     yet is not startable; its task has flagAwaitsQuiet.
-//  6. Each index (id, session, parent, tool call) holds exactly the tasks it should. A session has at
-//     most one attempt that is live or not quiet.
+//     Get may show the end before the waiter is woken, but never after that.
+//  4. An attempt owns at most one slot. If the agent ended the turn, the update that ends or parks the
+//     attempt gives the slot back. If the attempt was ended from outside, the slot is given back once
+//     the session has stopped, or when the stopping deadline of the attempt passes.
+//  5. No startable attempt waits while its pool has a free slot. An attempt is not startable while an
+//     earlier attempt in its session is not quiet; its task has flagAwaitsQuiet.
+//  6. Each index (id, session, parent, tool call) contains exactly the tasks that belong in it. A session
+//     has at most one attempt that is live or not quiet.
 //  7. Counts of live tasks change only in countLive and graft. The number of owed notices changes only
 //     in state_owed.go and state_deliver.go.
 //  8. Every task is either live, or ended with a notice that is owed or settled in exactly one way.
-//  9. While the lock is held, nothing blocks and no host, logger or subscriber is called. The only lock
-//     taken below it is that of the ConcurrencyManager.
-//  10. Transitions call no consequence. They note it in due, and state.settle draws it at the end of the
-//     update. The one exception: an end cascades to the tasks below.
-//  11. Effects leave in one place, release, after the lock is given back: first those of class now
-//     (cancel, abort), then those of class after (deliver, wake, start). Nothing relies on the order
-//     within a class. Whoever wins a transition performs its effects. One goroutine at a time makes
-//     the host calls of an attempt, except Abort.
+//  9. While the lock is held, no code blocks and no host, logger or subscriber is called. The only other
+//     lock that may be taken meanwhile is the lock of the ConcurrencyManager.
+//  10. Transitions do not call the functions for their consequences. They note the consequences in due,
+//     and state.settle draws them at the end of the update. There is one exception: the end of a task
+//     cascades to the tasks below it at once.
+//  11. Effects are performed only by release, after the lock is released: first the effects of class now
+//     (cancel, abort), then the effects of class after (deliver, wake, start). No code relies on the
+//     order within a class. The goroutine whose update made a transition performs its effects. The host
+//     calls of an attempt, except Abort, are not made concurrently.
 //  12. An observation that is older than the session's last prompt or abort is dropped.
 //  13. Events are emitted in the order of the transitions, with one EventEnded per attempt. Callers and
 //     subscribers get copies.
-//  14. Every goroutine of the manager starts in begin, and is counted under the lock if an update asks
-//     for it. It has ended when Close returns, or the error of Close names its kind. Two do not: the
-//     timer's tick, for which Close waits, and the functions that a host, or package context for it,
-//     registers with the AfterFunc of a turn's context.
-//  15. A client has at most one sweep at a time. Sweeps repeat only while a turn or a stopping session is
-//     followed, or while a busy parent is owed a notice. Nothing else is periodic. One timer stands for
-//     all deadlines, and the alarm of an attempt for the earliest of its time limits.
+//  14. Every goroutine of the manager is started by begin. If an update asks for a goroutine, the
+//     goroutine is counted under the lock. When Close returns, every goroutine has ended, or the error of
+//     Close names its kind. There are two exceptions: the timer's tick, for which Close waits, and the
+//     functions that are registered with the AfterFunc of a turn's context.
+//  15. A client has at most one running sweep. Sweeps repeat only while a turn or a stopping session is
+//     followed, or while a notice is owed to a busy parent. No other work is periodic. One timer serves
+//     all deadlines, and the alarm of an attempt is set for the earliest of its time limits.
 //  16. The update that begins Close ends every live task: parked and stopping attempts start no further
-//     turn, and delivery ends. No attempt, turn or notice starts afterwards.
+//     turn, and deliveries end. No attempt, turn or notice starts afterwards.
 
-// BackgroundManager owns background tasks: it starts a task when a slot is free, detects how the
-// task ends, and tells the session that launched it. Create one with [New] and end it with
-// [BackgroundManager.Close]. All methods are safe for concurrent use. No method calls the host on
-// the caller's goroutine, except Messages and those whose documentation says so.
+// BackgroundManager manages background tasks. It starts a task when a slot is free, detects how the
+// task ends, and reports the end to the session that launched the task. Create a manager with [New]
+// and end it with [BackgroundManager.Close]. All methods are safe for concurrent use. A method waits
+// for calls of the host only if its documentation says so.
 type BackgroundManager struct {
 	cfg    Config
-	words  wording // names of the tools, as notices use them
+	words  wording // names of the tools for notices and other texts
 	cm     *ConcurrencyManager
-	hosts  []*hostClient // the one given to New comes first
-	epoch  time.Time     // zero of the times in records
-	seed   maphash.Seed  // for the hashes of sessions and calls
+	hosts  []*hostClient // all clients; the client that was passed to New comes first
+	epoch  time.Time     // point in time from which the times in records are counted
+	seed   maphash.Seed  // seed for the hashes of sessions and calls
 	base   context.Context
 	stop   context.CancelCauseFunc
 	closed chan struct{}   // closed when Close begins
-	check  func(st *state) // in tests: called with the lock held at the end of every update and view
+	check  func(st *state) // set only in tests; called with the lock held at the end of every update and view
 
 	closeDone chan struct{} // closed when Close has ended and closeErr is set
 	closeErr  error
 
 	running [goKinds]atomic.Int64 // number of goroutines by kind
-	errs    hostErrors            // for Err
-	exited  chan struct{}         // holds one token after any goroutine has ended
+	errs    hostErrors            // errors that Err returns
+	exited  chan struct{}         // contains a token if a goroutine has ended
 
-	// mu guards everything below. While it is held, nothing may block and no host, logger or
-	// subscriber may be called. The lock of the ConcurrencyManager may be taken below it. Only
-	// update, step and view take mu.
+	// mu guards all fields below. While mu is held, no code may block, and no host, logger or
+	// subscriber may be called. The lock of the ConcurrencyManager may be taken while mu is held.
+	// Only update, step and view take mu.
 	mu       sync.Mutex
 	st       state
 	timer    *time.Timer
@@ -92,8 +93,8 @@ type BackgroundManager struct {
 
 type goKind uint8
 
-// The kinds of goroutines. CloseError.Hung shows their names. A new one also has a name in goNames,
-// and is counted in expect if an effect starts it.
+// The kinds of goroutines. CloseError.Hung contains their names. A new kind needs a name in goNames.
+// If effects start goroutines of the new kind, expect must count them.
 const (
 	goWorker goKind = iota
 	goCall
@@ -117,11 +118,12 @@ var goNames = [goKinds]string{
 	goForget: "ForgetSession",
 }
 
-// New returns a manager that runs tasks on the client. The client must be either a [TurnRunner] or
-// a [TurnStarter]. The caller must call Close when done.
+// New returns a manager that runs tasks on the client sc. The client must be either a [TurnRunner]
+// or a [TurnStarter]. If an argument is wrong, New returns an [*InputError]. The caller must call
+// Close when the manager is no longer needed.
 func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	defer func() {
-		if wrong, ok := err.(*InputError); ok { // other errors already name their source
+		if wrong, ok := err.(*InputError); ok { // errors of other types already name their source
 			err = fmt.Errorf("bgagent: new: %w", wrong)
 		}
 	}()
@@ -165,7 +167,8 @@ func New(sc SessionClient, cfg Config) (m *BackgroundManager, err error) {
 	return m, nil
 }
 
-// Concurrency returns the manager of the slots. Use it to read the figures or to change the limits.
+// Concurrency returns the ConcurrencyManager that hands out the slots. Use it to read the figures of
+// pools or to change the limits.
 func (m *BackgroundManager) Concurrency() *ConcurrencyManager { return m.cm }
 
 // newState returns the initial state.
@@ -190,15 +193,17 @@ func (m *BackgroundManager) newState() state {
 	return st
 }
 
-// update is the gate: the only way to change state. It calls f with the lock held, draws the
-// consequences of what f changed, and releases the effects after it has given the lock back.
+// update is the gate: state changes only in update and step. It calls f with the lock held and draws
+// the consequences of the changes that f has made. Then it releases the lock and performs the
+// effects.
 func (m *BackgroundManager) update(f func(st *state, now int64)) {
 	m.step(f, nil)
 }
 
-// view calls f with the lock held. f must only read: view takes no clock reading, draws no
-// consequences and releases no effects. The one write is in passed, where nothing may follow from it
-// and a clock reading is too dear.
+// view calls f with the lock held. The function f must not change the state, because view does not
+// read the clock, draws no consequences and performs no effects. There is one exception: the
+// function in passed sets a flag. The flag has no consequences, and reading the clock would take too
+// long there.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -208,10 +213,10 @@ func (m *BackgroundManager) view(f func(st *state)) {
 	}
 }
 
-// step is update for a worker. If j is not nil and an attempt wants a goroutine, step prepares that
-// attempt's host call in j and returns the attempt, so that the worker makes the call itself.
-// Reusing the worker saves a quarter of the time that a new goroutine takes. step returns nil if
-// there is no such attempt.
+// step is like update, but for a worker goroutine. If j is not nil and an attempt needs a worker, step
+// prepares the host call of that attempt in j and returns the attempt. The calling worker then makes
+// the host call itself, which saves a quarter of the time of starting a new goroutine. If no attempt
+// needs a worker, step returns nil.
 func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *attempt) {
 	st := &m.st
 	m.mu.Lock()
@@ -238,9 +243,8 @@ func (m *BackgroundManager) step(f func(st *state, now int64), j *job) (next *at
 	return next
 }
 
-// expect counts the goroutines that the effects will start. It runs with the lock held, so that
-// Close cannot miss a goroutine that is about to begin. begin finds out if a goroutine was not
-// counted.
+// expect counts the goroutines that the effects will start. It is called with the lock held, so that
+// Close cannot miss a goroutine that is about to start. If a goroutine was not counted, begin panics.
 func (m *BackgroundManager) expect(fx *effects) {
 	for a := fx.after.start; a != nil; a = a.nextRun {
 		m.running[goWorker].Add(1)
@@ -261,8 +265,8 @@ func (m *BackgroundManager) expect(fx *effects) {
 	}
 }
 
-// release performs the effects: first those that end something, then those that rely on the new
-// state.
+// release performs the effects: first the effects of class now, which end attempts and turns, then
+// the effects of class after.
 func (m *BackgroundManager) release(fx *effects) {
 	m.releaseNow(fx)
 	m.releaseAfter(fx)
@@ -304,7 +308,7 @@ func (m *BackgroundManager) releaseAfter(fx *effects) {
 		w.wake()
 	}
 	for next := fx.after.start; next != nil; {
-		a := next // a copy for the closure
+		a := next // a copy for the closure, because next changes
 		next, a.nextRun = a.nextRun, nil
 		m.begin(goWorker, func() { m.work(a) })
 	}
@@ -339,22 +343,22 @@ func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	}
 }
 
-// SlotGranted implements [slots.Grantee]. It is called without the lock of this manager, on the
-// goroutine of whoever made the slot free: another user of the same slots, or a caller of SetLimits.
+// SlotGranted implements [slots.Grantee]. It is called while the lock of the manager is not held. It
+// runs on the goroutine that made the slot free: the goroutine of another user of the same slots, or
+// of a caller of SetLimits.
 func (t *task) SlotGranted(w *slots.Waiter) { t.st.home.slotGranted(t, w) }
 
 func (m *BackgroundManager) slotGranted(t *task, w *slots.Waiter) {
 	m.update(func(st *state, _ int64) {
-		// Since the grant, the task may have left the line, and may even have been granted another
-		// slot.
+		// Since the grant, the task may have left the line, or may even have got another slot.
 		if st.slots.Holds(w) && (t.status == Pending && !t.is(flagAwaitsQuiet) || t.run != nil && t.run.wantTurn) {
 			st.due.granted = append(st.due.granted, t)
 		}
 	})
 }
 
-// arm sets the timer to the earliest deadline. A timer that is set to an earlier time is left
-// alone: it rings once too often and is set again then. The lock must be held.
+// arm sets the timer to the earliest deadline. If the timer is already set to an earlier time, arm
+// does not change it: the timer then rings once too often and is set again. The lock must be held.
 func (m *BackgroundManager) arm(now int64) {
 	at := m.st.deadlines.first()
 	if at == 0 || m.timerOff || m.timerAt != 0 && m.timerAt <= at {
@@ -369,7 +373,7 @@ func (m *BackgroundManager) arm(now int64) {
 	m.timerAt = at
 }
 
-// tick runs on the timer's goroutine.
+// tick handles the deadlines that have passed. It runs on the timer's goroutine.
 func (m *BackgroundManager) tick() {
 	m.update(func(st *state, now int64) {
 		m.timerAt = 0
@@ -381,14 +385,14 @@ func (m *BackgroundManager) tick() {
 	})
 }
 
-// spawn counts and starts a goroutine.
+// spawn counts a goroutine of kind k and starts it.
 func (m *BackgroundManager) spawn(k goKind, f func()) {
 	m.running[k].Add(1)
 	m.begin(k, f)
 }
 
-// begin starts a goroutine that is already counted, by expect or by spawn. The manager starts all
-// its goroutines here.
+// begin starts a goroutine that expect or spawn has counted. The manager starts all its goroutines
+// with begin.
 func (m *BackgroundManager) begin(k goKind, f func()) {
 	go func() {
 		defer func() {
@@ -404,9 +408,9 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 	}()
 }
 
-// each calls f, which is the host's, with every number from from to n-1. If a call panics, only
-// that call fails. If a call ends the goroutine, a new goroutine continues with the remaining
-// numbers and then calls then.
+// each calls f, which calls code of the host, with the numbers between the argument from and n-1. If
+// a call panics, each continues with the next number. If a call ends the goroutine, a new goroutine
+// of kind k continues with the remaining numbers and afterwards calls the function then.
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {
 		func() {
@@ -425,7 +429,7 @@ func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()
 	}
 }
 
-// busyGoroutines returns the names of the kinds that still have running goroutines.
+// busyGoroutines returns the names of the kinds of goroutines that are still running.
 func (m *BackgroundManager) busyGoroutines() (names []string) {
 	for k := range m.running {
 		if m.running[k].Load() > 0 {

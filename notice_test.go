@@ -14,12 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The closing notice speaks of its own batch only.
+// The closing notice lists only the tasks of its own batch.
 func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	var box inbox
 	bubble(t, working(time.Second), bgagent.Config{Notify: box.notify, NoticeWindow: 10 * time.Second}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		a := launch(t, m, "a")
-		time.Sleep(2 * time.Second) // it has ended, and its notice waits for others
+		time.Sleep(2 * time.Second) // a has ended, and its notice is held for further ends
 		b := launch(t, m, "b")
 		_, err := m.Read(root, a.ID)
 		require.NoError(t, err)
@@ -32,8 +32,8 @@ func TestABatchThatWasReadIsNotListedInTheNext(t *testing.T) {
 	})
 }
 
-// A notice goes out when the oldest end that is owed is 5 min old. What was
-// read is not owed.
+// A notice is delivered when the oldest end that is owed is 5 min old. The end of a task that
+// was read is not owed.
 func TestWhatWasReadDoesNotHurryTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var box inbox
@@ -81,7 +81,7 @@ func TestNoticesCallTheToolsByTheNamesThatModelsKnow(t *testing.T) {
 	}
 }
 
-// The parent hears of the last end exactly when the batch window is over.
+// The last end of a batch is reported to the parent exactly when NoticeWindow has passed.
 func TestNoticeComesExactlyOneWindowAfterTheEnd(t *testing.T) {
 	for _, window := range []time.Duration{bgagent.Disabled, time.Millisecond, bgagent.DefaultNoticeWindow, 3 * time.Second} {
 		t.Run(window.String(), func(t *testing.T) {
@@ -200,7 +200,8 @@ func TestAFailureThatWasReadDoesNotHurryTheRest(t *testing.T) {
 	})
 }
 
-// A parent that is being told when it is cancelled, resumed and delegates again.
+// A parent is cancelled while a notice is being delivered to it. Then it is resumed and
+// delegates again. It must get a notice only about the new batch.
 func TestAResumedParentIsToldOfTheNewBatchOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
@@ -218,7 +219,7 @@ func TestAResumedParentIsToldOfTheNewBatchOnly(t *testing.T) {
 		f.say(session, "waiting")
 		f.say(get(t, m, c.ID).Session, "one")
 		ended(t, m, c.ID)
-		time.Sleep(2500 * time.Millisecond) // the notice is being handed over
+		time.Sleep(2500 * time.Millisecond) // the notice is being delivered
 		_, err = m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
@@ -278,7 +279,7 @@ func TestABatchThatWasReadDoesNotHurryTheNext(t *testing.T) {
 		}}
 		m := manage(t, f, bgagent.Config{Notify: b.notify})
 		a := launch(t, m, "1ms").ID
-		time.Sleep(10 * time.Millisecond) // its batch has closed
+		time.Sleep(10 * time.Millisecond) // the batch of a has closed
 		launch(t, m, "1m")
 		launch(t, m, "1ms")
 		time.Sleep(10 * time.Millisecond)
@@ -315,8 +316,8 @@ func TestATaskThatWasReadLeavesNoHurry(t *testing.T) {
 	})
 }
 
-// Twenty ends in a row must not wake the parent twenty times, and a cancelled
-// task must not keep its batch open.
+// If twenty tasks end one after the other, the parent must be woken once, not twenty times. A
+// cancelled task must not keep its batch open.
 func TestOneNoticeForABatch(t *testing.T) {
 	var box inbox
 	bubble(t, working(time.Minute), bgagent.Config{Limits: bgagent.Limits{Default: 20}, Notify: box.notify}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -369,8 +370,8 @@ func TestAnEndIsToldAsWhatItWas(t *testing.T) {
 	})
 }
 
-// Between an end and its notice, somebody who waits must not see that nothing
-// runs and nothing is owed, and leave.
+// Between the end of a task and its notice, Outstanding must not return zero for both live
+// tasks and owed notices. Otherwise, a waiting program would stop waiting too early.
 func TestNobodySeesNothingRunningAndNothingOwed(t *testing.T) {
 	bubble(t, working(time.Millisecond), bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		for range 200 {

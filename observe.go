@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Events about sessions that the host reports.
+// This file handles the events about sessions that hosts report.
 
-// Observe tells the manager about an event in a session of the agent runtime. It is for hosts whose
-// client is no [EventSource]. It returns at once and ignores sessions that do not belong to the
-// manager.
+// Observe reports to the manager an event in a session of the agent runtime. It is for hosts whose
+// client is no [EventSource]. Observe does not block. It ignores events about sessions that do not
+// belong to the manager.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	if e.Session != "" && m.passed(e.Kind, e.Session) {
 		return
@@ -29,8 +29,9 @@ func (m *BackgroundManager) Observe(e HostEvent) {
 	})
 }
 
-// passed handles the two frequent kinds of events with little time under the lock: events about
-// sessions of others, and events that only report activity. It returns false for all others.
+// passed handles two kinds of frequent events: events about sessions that do not belong to the
+// manager, and events that only report activity. It returns true if it has handled the event. It
+// exists because these events need less time under the lock than an update takes.
 func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed bool) {
 	hash := sessionHash(m.seed, session)
 	m.view(func(st *state) {
@@ -40,7 +41,7 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 		}
 		if kind == HostActivity {
 			if s != nil {
-				s.active = true // no clock is read here; judge notes the time
+				s.active = true // judge notes the time later, so the clock is not read here
 			}
 			passed = true
 			return
@@ -50,7 +51,8 @@ func (m *BackgroundManager) passed(kind HostEventKind, session string) (passed b
 	return passed
 }
 
-// streamEvents runs the event stream of a client until the manager closes.
+// streamEvents runs the event stream of a client until the manager closes. If the stream breaks off,
+// streamEvents starts it again after a pause.
 func (m *BackgroundManager) streamEvents(cl *hostClient) {
 	emit := func(e HostEvent) {
 		e.Client = cl.rec.name
@@ -72,8 +74,8 @@ func (m *BackgroundManager) streamEvents(cl *hostClient) {
 	}
 }
 
-// streamOnce calls Events on a separate goroutine. If Events ends its goroutine or ignores its
-// context, this one continues.
+// streamOnce calls Events on a separate goroutine and returns when the call or the manager ends. The
+// goroutine is separate because Events may call runtime.Goexit or ignore its context.
 func (m *BackgroundManager) streamOnce(cl *hostClient, emit func(HostEvent)) error {
 	const forever = 100 * 365 * 24 * time.Hour
 	_, err := within(m.base, m, goEvents, "Events", forever, func(ctx context.Context) (struct{}, error) {
@@ -87,22 +89,22 @@ func (m *BackgroundManager) streamOnce(cl *hostClient, emit func(HostEvent)) err
 	return err
 }
 
-// ReportKind says what a [Report] tells.
+// ReportKind is the kind of change in a turn that a [Report] describes.
 type ReportKind uint8
 
-// The kinds of reports.
+// The kinds of reports. The comments say which fields of the [Report] are set.
 const (
 	_               ReportKind = iota
-	ReportText                 // Text was written to the reader
-	ReportReasoning            // Text was thought
-	ReportTool                 // Tool began, or its state changed
-	ReportTodos                // Todos is the whole list
-	ReportUsage                // Usage is what was used since the last report
-	ReportAsking               // Text is the question; empty once it is answered
-	ReportActivity             // something else changed
+	ReportText                 // the agent wrote Text to its reader
+	ReportReasoning            // Text is a piece of the agent's reasoning
+	ReportTool                 // the tool call Tool began, or its state changed
+	ReportTodos                // Todos is the agent's whole todo list
+	ReportUsage                // Usage is the agent's usage since the last report
+	ReportAsking               // Text is the question that the agent asks; it is empty once the question is answered
+	ReportActivity             // something else changed; no further field is set
 )
 
-// Report is one thing that happened in a running turn.
+// Report describes one change in a running turn.
 type Report struct {
 	Kind  ReportKind
 	Text  string
@@ -111,8 +113,8 @@ type Report struct {
 	Usage Usage
 }
 
-// Reporter reports what happens in a running turn. All methods return at once and are safe for
-// concurrent use. After the turn has ended, they do nothing.
+// Reporter reports the changes in a running turn to the manager. The methods do not block, and they
+// are safe for concurrent use. After the turn has ended, they do nothing.
 type Reporter struct {
 	sink   func(Report) // set by NewReporter
 	m      *BackgroundManager
@@ -121,11 +123,11 @@ type Reporter struct {
 	closed atomic.Bool
 }
 
-// NewReporter returns a reporter that calls f for every report, on the reporting goroutine. It is
-// for testing a [TurnRunner] by itself: the manager makes its own reporters.
+// NewReporter returns a reporter that calls f for every report, on the goroutine that reports. Use it
+// to test a [TurnRunner] without a manager; the manager creates reporters of its own.
 func NewReporter(f func(Report)) *Reporter { return &Reporter{sink: f} }
 
-// end makes every later report a no-op.
+// end makes all later calls of the reporter's methods do nothing.
 func (r *Reporter) end() { r.closed.Store(true) }
 
 func (r *Reporter) report(x Report) {
@@ -148,22 +150,23 @@ func (r *Reporter) Text(delta string) { r.report(Report{Kind: ReportText, Text: 
 // Reasoning reports a piece of the agent's reasoning.
 func (r *Reporter) Reasoning(delta string) { r.report(Report{Kind: ReportReasoning, Text: delta}) }
 
-// Tool reports a tool call or a change of its state. A call is known by its id from its first
-// report until the report that it has ended, and is counted once. A later report with the same id
-// is another call, because some agents give all calls the same id. Every report counts as activity.
+// Tool reports a tool call or a change of its state. All reports with the same id, up to the report
+// that the call has ended, belong to one call and are counted once. A later report with the same id
+// belongs to another call, because some agents give all calls the same id. Every report counts as
+// activity.
 func (r *Reporter) Tool(t MessageTool) { r.report(Report{Kind: ReportTool, Tool: t}) }
 
-// Todos reports the agent's whole todo list. The list is copied.
+// Todos reports the agent's whole todo list. It copies the list.
 func (r *Reporter) Todos(list []Todo) {
 	r.report(Report{Kind: ReportTodos, Todos: slices.Clone(list)})
 }
 
-// Usage reports what the agent has used since the last report.
+// Usage reports the agent's usage since the last report of usage.
 func (r *Reporter) Usage(u Usage) { r.report(Report{Kind: ReportUsage, Usage: u}) }
 
-// Asking reports that the agent waits for an answer to the question. An empty question means that
-// it has got the answer.
+// Asking reports that the agent waits for an answer to the question. An empty question reports that
+// the agent has got the answer.
 func (r *Reporter) Asking(question string) { r.report(Report{Kind: ReportAsking, Text: question}) }
 
-// Activity reports a change that no other method covers.
+// Activity reports a change for which Reporter has no other method.
 func (r *Reporter) Activity() { r.report(Report{Kind: ReportActivity}) }

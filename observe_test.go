@@ -54,7 +54,7 @@ func TestWhatAnEventHasToldIsNotOverwrittenByAnOlderRead(t *testing.T) {
 		f.do(func() { f.delay = 100 * time.Millisecond })
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap})
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
-		time.Sleep(50 * time.Millisecond) // the page is on its way
+		time.Sleep(50 * time.Millisecond) // the page is being read
 		f.put(session, whole)
 		f.set(session, bgagent.SessionIdle)
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: session, Message: &whole})
@@ -91,15 +91,15 @@ func TestAnEarlyIdleEventIsLookedAtAgainWhereStatusesAreUntold(t *testing.T) {
 		m := manage(t, f, bgagent.Config{})
 		id, s := turnOn(t, m, "p")
 		time.Sleep(3 * time.Second)
-		f.put(s, bgagent.Message{ID: "m", Text: "done", Finished: true}) // a client without reasons
+		f.put(s, bgagent.Message{ID: "m", Text: "done", Finished: true}) // this client reports no stop reasons
 		m.Observe(idle(s))
-		time.Sleep(3 * time.Second) // the 5 s are over
+		time.Sleep(3 * time.Second) // MinIdleTime of 5 s has passed
 		require.Equal(t, bgagent.Completed, get(t, m, id).Status)
 	})
 }
 
-// A late event of an earlier turn does not make a running session quiet. The
-// status that is asked for afterwards does.
+// A late event about an earlier turn does not make a busy session quiet. Only the status that
+// the manager asks for after the event can make it quiet.
 func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -107,14 +107,14 @@ func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 		f.do(func() {
 			f.sessions[session].state = bgagent.SessionBusy
 			f.abort = func(context.Context, string) error {
-				f.set(session, bgagent.SessionBusy) // it does not stop at once
+				f.set(session, bgagent.SessionBusy) // the session does not stop at once
 				return nil
 			}
 		})
 		_, err := m.Cancel(t.Context(), bgagent.Caller{}, id, bgagent.CancelOptions{})
 		require.NoError(t, err)
 		synctest.Wait()
-		m.Observe(idle(session)) // of the turn before
+		m.Observe(idle(session)) // an event about the turn before
 		synctest.Wait()
 		require.False(t, get(t, m, id).Quiet)
 		f.set(session, bgagent.SessionIdle)
@@ -126,7 +126,7 @@ func TestALateIdleEventMakesNoRunningSessionQuiet(t *testing.T) {
 	})
 }
 
-// An unknown word decides nothing and moves no counter.
+// An event with an unknown status does not count as an answer of the client.
 func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{HostUnreachable: 5 * time.Minute}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -140,7 +140,7 @@ func TestAnUnknownStatusInAnEventIsNoAnswer(t *testing.T) {
 	})
 }
 
-// Several clients may have sessions of the same name.
+// Sessions of different clients may have the same name.
 func TestADeletionConcernsTheClientThatToldIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, other := newServer(), newServer()
@@ -160,7 +160,7 @@ func TestTodosAreReadAfterAGap(t *testing.T) {
 		id, session := turnOn(t, m, "p")
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: session, Todos: []bgagent.Todo{{Text: "a"}}})
 		time.Sleep(3 * time.Second)
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // in it the todo was completed
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the todo is completed during the gap
 		time.Sleep(time.Second)
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		time.Sleep(6 * time.Second)
@@ -186,10 +186,10 @@ func TestTodosOfBeforeAGapAreNotBelieved(t *testing.T) {
 		m := manage(t, todoing{f}, bgagent.Config{})
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		id := launch(t, m, "p").ID
-		time.Sleep(time.Second) // the prompt is being handed over
+		time.Sleep(time.Second) // StartTurn is still running
 		s := get(t, m, id).Session
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostTodos, Session: s, Todos: []bgagent.Todo{{Text: "x"}}})
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the event that x is done is lost
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // the event that reports x as done is lost
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		time.Sleep(10 * time.Second)
 		f.say(s, "done")
@@ -242,7 +242,7 @@ func TestAnAnswerAfterAGapCounts(t *testing.T) {
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 		id, s := turnOn(t, m, "p")
-		// the event about the prompt is lost
+		// The event about the prompt is lost.
 		f.say(s, "answer")
 		f.set(s, bgagent.SessionBusy)
 		msg := f.session(s).messages[1]
@@ -258,7 +258,7 @@ func TestAnAnswerAfterAGapCounts(t *testing.T) {
 	})
 }
 
-// streaming is a server with an event stream.
+// streaming is a server that is an EventSource.
 type streaming struct {
 	*server
 	emit chan bgagent.HostEvent

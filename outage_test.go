@@ -63,7 +63,7 @@ func TestOneStartTriesWhileTheOthersWait(t *testing.T) {
 		}
 		m := manage(t, f, limit(20))
 		launch(t, m, "p")
-		synctest.Wait() // the outage is known before the others start
+		synctest.Wait() // let the manager find out about the outage before the other tasks start
 		for range 19 {
 			launch(t, m, "p")
 		}
@@ -148,7 +148,7 @@ func TestARunnerThatCannotReachItsServerIsHeldBack(t *testing.T) {
 	})
 }
 
-// soFar returns the events that there are.
+// soFar returns all events of the subscription up to now.
 func soFar(t *testing.T, events *bgagent.Subscription) (all []bgagent.Event) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()

@@ -258,7 +258,7 @@ func TestAWrongConfigurationIsNamed(t *testing.T) {
 		"Env sets BGAGENT_TURN, which the client sets":     with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
 		`Agents["a"].Profile: is "p"; gemini has no`:       with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
 		"Env sets BGAGENT_INSTANCE, which the client sets": with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
-		"command.Config.Instance: is \"a/b\"; it may hold": {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
+		"command.Config.Instance: is \"a/b\"; only letters": {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
 		"Program.Resume has no {session}":                  with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
 		"Program.Start.Args has {prompt}; move it to":      with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
 		"Program.Start.Stdin has {prompt}; remove it":      with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
