@@ -20,8 +20,8 @@ func (w wording) told(n Notice) Notice {
 }
 
 // notice returns the text of a notice. The text lists the tasks that ended, each with its status
-// and duration. It says how many tasks are still live and how to read the results. It asks the model
-// to use the results, and never to poll tasks that are still running.
+// and duration. It says how many tasks are still live and how to read the results. It asks the
+// model to use the results, and never to poll tasks that are still running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
