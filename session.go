@@ -106,8 +106,8 @@ type Notifier interface {
 	Notify(ctx context.Context, session string, n Notice) error
 }
 
-// EventSource is the ability to push events about sessions. The manager runs Events from [New] until
-// [BackgroundManager.Close].
+// EventSource is the ability to push events about sessions. The manager runs Events from [New]
+// until [BackgroundManager.Close].
 type EventSource interface {
 	// Events calls emit for every event until ctx ends. It reconnects by itself, and emits
 	// [HostStreamGap] whenever events may have been lost. If Events returns before ctx ends, the
@@ -183,8 +183,8 @@ type Permission struct {
 	Kept bool
 }
 
-// checkRules returns an error that names the first rule whose name has a problem, such as a name that
-// matches nothing. Kept rules are not checked.
+// checkRules returns an error about the first rule whose name has a problem, such as characters
+// that no tool has in its name. Kept rules are not checked.
 func checkRules(field string, rules []Permission) error {
 	for i, r := range rules {
 		if problem := rulename.Problem(r.Name); problem != "" && !r.Kept {
@@ -423,8 +423,8 @@ type HostEvent struct {
 	Error   string
 }
 
-// enumName returns the name of v. If v has no name, enumName returns the number in brackets, so that
-// a log line shows it.
+// enumName returns the name of v. If v has no name, enumName returns the number in brackets, so
+// that a log line shows it.
 func enumName(names []string, v uint8) string {
 	if int(v) < len(names) {
 		return names[v]
