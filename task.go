@@ -189,7 +189,7 @@ type Task struct {
 	Queue     *QueuePlace `json:"queue,omitempty"`  // set for a pending attempt that waits for a slot
 	Outage    *Outage     `json:"outage,omitempty"` // set for a running attempt whose client does not reach its agent runtime
 	Progress  Progress    `json:"progress"`
-	Result    string      `json:"result,omitempty"`     // text of the agent's answer, as far as Partial, Reasoning, Cut and Dropped allow
+	Result    string      `json:"result,omitempty"`     // text of the agent's answer; the next four fields qualify it
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
 	Reasoning bool        `json:"reasoning,omitempty"`  // Result is the agent's reasoning, because it wrote no answer
 	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB if the session cannot be read
@@ -318,8 +318,8 @@ type NoticeItem struct {
 }
 
 // Caller identifies the session on whose behalf a call is made. The host fills it in; no field may
-// come from a model's arguments. The zero Caller is the host itself, which may do everything. A task
-// that the host launches as the zero Caller has the parent "".
+// come from a model's arguments. The zero Caller is the host itself, which may do everything. A
+// task that the host launches as the zero Caller has the parent "".
 type Caller struct {
 	Session    string // session or scope that makes the call
 	ToolCallID string // id of the tool call, if there is one; with it, a repeated call launches no second task
