@@ -25,8 +25,8 @@ const (
 	outputTimeout    = 60 * time.Second // default wait of background_output
 	outputTimeoutMax = 600 * time.Second
 
-	// outputTimeoutUnwoken is the default wait of background_output for a caller that nothing wakes.
-	// It is shorter because the hosts of such callers give up a call after 60 s.
+	// outputTimeoutUnwoken is the default wait of background_output for a caller that nothing
+	// wakes. It is shorter because the hosts of such callers give up a call after 60 s.
 	outputTimeoutUnwoken = 50 * time.Second
 
 	messageLimit     = 20 // default number of messages that full_session shows
@@ -113,9 +113,9 @@ type ToolOptions struct {
 	// NoNotices must be set if nothing wakes the callers when a task ends: they have no Notifier,
 	// and the host does not take their notices with NextNotice. The caller of an MCP server is an
 	// example. No text then promises a notice or suggests that the model end its turn. Instead, the
-	// texts ask the model to wait with background_output. Its default wait is then 50 s, because the
-	// hosts of such callers give up a call after 60 s. NoNotices does not apply to a session that
-	// runs a task: its notices wake it, because they are delivered by its next turn.
+	// texts ask the model to wait with background_output. Its default wait is then 50 s, because
+	// the hosts of such callers give up a call after 60 s. NoNotices does not apply to a session
+	// that runs a task: its notices wake it, because they are delivered by its next turn.
 	NoNotices bool
 }
 
@@ -350,7 +350,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 	case errors.As(err, &agent):
 		return c.w.noSuchAgent(agent), nil
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
-		// Both errors get the same answer, because a caller must not learn of tasks that others own.
+		// Both errors get the same answer: a caller must not learn of tasks that others own.
 		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil
 	}
 	for _, p := range c.w.remedies(ref) {

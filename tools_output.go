@@ -193,9 +193,9 @@ func (c *call) unreadable(t Task) bool {
 // listedEnded is how many ended tasks a list shows in addition to the live ones.
 const listedEnded = 50
 
-// overview makes the answer that lists the caller's tasks. With Block, it first waits until the next
-// task that the caller itself launched has ended. It does not wait if the caller is still owed a
-// notice: that notice counts as the next end.
+// overview makes the answer that lists the caller's tasks. With Block, it first waits until the
+// next task that the caller itself launched has ended. It does not wait if the caller is still owed
+// a notice: that notice counts as the next end.
 func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err error) {
 	if o.args.Block {
 		var live []string

@@ -12,14 +12,14 @@ import (
 //
 // Case does not matter. The word must stand by itself:
 //
-//   - If a Latin letter, digit, underscore or accent is next to the word, it is part of another word
-//     (ulwx, ulw2, my_ulw) and does not count. A letter of another script may be next to it, because
-//     many scripts put no space next to a foreign word: 请ulw and ulw로 count.
-//   - If a hyphen, slash, backslash, dot or at sign joins the word to another letter or digit, it is
-//     part of a name (ulw-test, src/ulw, ultrawork.go, ulw@example.org) and does not count. Elsewhere
-//     these characters are punctuation: "Go. ulw." counts.
-//   - In code, the word does not count. Code is a fenced block or a code span in backquotes. A fenced
-//     block that is not closed extends to the end of the prompt.
+//   - If a Latin letter, digit, underscore or accent is next to the word, the word is part of
+//     another word (ulwx, ulw2, my_ulw) and does not count. A letter of another script may be next
+//     to the word, because many scripts put no space next to a foreign word: 请ulw and ulw로 count.
+//   - If a hyphen, slash, backslash, dot or at sign joins the word to another letter or digit, the
+//     word is part of a name (ulw-test, src/ulw, ultrawork.go, ulw@example.org) and does not count.
+//     Elsewhere these characters are punctuation: "Go. ulw." counts.
+//   - In code, the word does not count. Code is a fenced block or a code span in backquotes. A
+//     fenced block that is not closed extends to the end of the prompt.
 func DetectUltrawork(prompt string) bool {
 	return slices.ContainsFunc(paragraphs(prompt), func(p string) bool { return hasUltrawork(withoutSpans(p)) })
 }
