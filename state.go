@@ -163,8 +163,8 @@ func (st *state) settle(now int64) {
 // effects are the actions that the current update causes. BackgroundManager.release carries them
 // out after it has released the lock. There are two classes of effects. An effect in now only ends
 // something and is carried out at once. An effect in after relies on the new state and is carried
-// out once the new state is known to last. Effects that few updates cause are in rare, which has the
-// same two classes. A new effect is a field of one of the four structs.
+// out once the new state is known to last. Effects that few updates cause are in rare, which has
+// the same two classes. A new effect is a field of one of the four structs.
 type effects struct {
 	now   nowEffects
 	after afterEffects
