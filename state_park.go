@@ -1,37 +1,38 @@
 package bgagent
 
-// Parking: an attempt waits between two of its turns.
+// A parked attempt waits between two of its turns.
 //
-// This is one of five ways to wait. A pending task stands in the line of its pool (internal/slots). A
-// pending task with flagAwaitsQuiet waits for the session of its earlier attempt. An attempt that an
-// outage holds (state_outage.go) keeps its slot, because it is about to start. A waiter
-// (state_wait.go) is a caller, not a task. Only a parked attempt waits without a slot.
+// Parking is one of five ways to wait. A pending task waits in the line of its pool
+// (internal/slots). A pending task with flagAwaitsQuiet waits for the session of its earlier
+// attempt. An attempt that an outage holds (state_outage.go) keeps its slot, because it is about to
+// start. A waiter (state_wait.go) is a caller, not a task. Among running attempts, only a parked
+// attempt waits without a slot.
 
-// parked is the state of an attempt between two of its turns. It waits, holds no slot, and its time
-// limits stand still. It counts as live and can be cancelled.
+// parked is the state of an attempt between two of its turns. A parked attempt holds no slot, and
+// its time limits do not run. It counts as live and can be cancelled.
 //
-//	turnOver -> park -> reconsider -> it waits for nothing any more -> finish
-//	                 -> what it waits for has come -> lineUp -> a slot -> nextTurn -> unpark: the turn
-//	                                                                               -> nothing to tell: reconsider
+//	turnOver -> park -> reconsider -> nothing left to wait for -> finish
+//	                 -> the awaited notice is due -> lineUp -> a slot -> nextTurn -> unpark: the turn
+//	                                                                              -> nothing to report: reconsider
 //
-// What differs between the kinds of waits is in waits, lookAgain and nextPrompt. A wait that can
-// also end by a time keeps that time here and has a row of its own among the time limits of an
+// The differences between the kinds of waits are in waits, lookAgain and nextPrompt. A kind of wait
+// with a time limit would keep the time here, and would need a constant among the time limits of an
 // attempt (attemptLimit).
 type parked struct {
 	parkedFor parking
-	wantTurn  bool  // what it waits for has come; it is in line for its next turn
-	endCause  Cause // how its last turn ended; the attempt ends so if no further turn comes
+	wantTurn  bool  // the awaited notice is due, and the attempt is in line for its next turn
+	endCause  Cause // cause of the end of its last turn; also that of the attempt if no further turn follows
 }
 
-// parking says what a parked attempt waits for.
+// parking is the kind of thing that a parked attempt waits for.
 type parking uint8
 
 const (
 	notParked parking = iota
-	forTasks          // for its own tasks and their notices
+	forTasks          // the attempt's own tasks and their notices
 )
 
-// waits reports whether there is anything of this kind for the attempt to wait for.
+// waits reports whether the attempt has anything of the given kind to wait for.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:
@@ -41,8 +42,8 @@ func (st *state) waits(a *attempt, what parking) bool {
 	panic("bgagent: bug: a wait for nothing")
 }
 
-// lookAgain has settle check whether what the parked attempt waits for has come. Whoever finds that
-// it has calls lineUp.
+// lookAgain asks settle to check whether the next turn of the parked attempt is due. If it is, that
+// check calls lineUp.
 func (st *state) lookAgain(a *attempt) {
 	switch a.parkedFor {
 	case forTasks:
@@ -50,17 +51,17 @@ func (st *state) lookAgain(a *attempt) {
 	}
 }
 
-// nextPrompt makes the prompt of the next turn out of what has come. It reports false if there is
-// nothing to tell any more.
+// nextPrompt prepares the prompt of the next turn. It returns false if there is nothing left to
+// report to the agent.
 func (st *state) nextPrompt(a *attempt, now int64) bool {
 	switch a.parkedFor {
-	case forTasks: // the notice of their ends; the host's side adds its text
+	case forTasks: // the prompt is a notice; its text is added outside of the state
 		n := a.t.sess.own
-		if n == nil { // everything was read and has expired
+		if n == nil { // all results were read, and the tasks have expired
 			return false
 		}
 		env := st.pack(n, now)
-		if env == nil { // taken meanwhile
+		if env == nil { // the notices were taken meanwhile
 			return false
 		}
 		a.prompt, a.promptID, a.told = "", "", nil
@@ -70,7 +71,7 @@ func (st *state) nextPrompt(a *attempt, now int64) bool {
 	panic("bgagent: bug: a turn after no wait")
 }
 
-// park makes the attempt wait and gives its slot back.
+// park makes the attempt wait and releases its slot.
 func (st *state) park(a *attempt, what parking, cause Cause) {
 	a.parked = parked{parkedFor: what, endCause: cause}
 	st.phase(a, PhaseWaiting)
@@ -78,7 +79,8 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 	st.lookAgain(a)
 }
 
-// reconsider finishes a parked attempt that has nothing left to wait for. touchAttempt asks for it.
+// reconsider finishes a parked attempt that has nothing left to wait for. settle calls it after
+// touchAttempt.
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.parkedFor == notParked {
 		return
@@ -89,11 +91,12 @@ func (st *state) reconsider(a *attempt, now int64) {
 		}
 		return
 	}
-	st.leaveLine(a) // its notice was read or taken meanwhile
+	st.leaveLine(a) // the notice was read or taken meanwhile
 	st.finish(a, a.endCause, "", now)
 }
 
-// scheduleTurn looks whether a task that waits for its own tasks is due to be told about their ends.
+// scheduleTurn schedules the next turn of task p, which waits for its own tasks. The turn begins when
+// a notice of n, the node of p's session, is due.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {
@@ -108,14 +111,13 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	}
 }
 
-// lineUp puts a parked attempt at the head of the line for a slot, because what it waits for has
-// come.
+// lineUp puts a parked attempt at the head of the line for a slot, because its next turn is due.
 func (st *state) lineUp(a *attempt) {
 	a.wantTurn = true
 	st.askForSlot(a.t, true)
 }
 
-// leaveLine gives back the slot, or the place in line, that a parked attempt has for its next turn.
+// leaveLine releases the slot, or the place in line, that a parked attempt has for its next turn.
 func (st *state) leaveLine(a *attempt) {
 	if a.wantTurn {
 		a.wantTurn = false
@@ -123,7 +125,7 @@ func (st *state) leaveLine(a *attempt) {
 	}
 }
 
-// nextTurn starts the next turn of a parked attempt that got a slot.
+// nextTurn begins the next turn of a parked attempt that got a slot.
 func (st *state) nextTurn(a *attempt, now int64) {
 	if !st.nextPrompt(a, now) {
 		st.leaveLine(a)
