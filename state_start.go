@@ -258,8 +258,9 @@ func (st *state) start(t *task, now int64) {
 	st.wantCall(a)
 }
 
-// wantCall records that the attempt's next host call is due. If a worker of the attempt has made
-// this update, the worker makes the call itself; otherwise release starts a worker.
+// wantCall records that the attempt's next host call is due. If the current update was made with
+// BackgroundManager.step, the worker that made it may carry out the call. Otherwise release starts
+// a worker for it.
 func (st *state) wantCall(a *attempt) {
 	if st.fx.after.start == nil {
 		st.fx.after.start = a

@@ -244,7 +244,7 @@ type kind struct {
 	refs       int
 	cl         *client
 	rules      []Permission
-	slot       slots.Handle // pool and model for which a task takes its slot
+	slot       slots.Handle // handle with which tasks ask for slots
 }
 
 type kindKey struct {
