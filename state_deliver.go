@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// delivery is the state of the delivery of notices to a session. At most one goroutine delivers to a
-// root session:
+// delivery is the state of the delivery of notices to a session. At most one goroutine delivers to
+// a root session:
 //
 //	a notice is due -> schedule, at once or by the alarm: delivering
 //	delivering -> status of the session: busy -> a sweep sees the session idle -> schedule
@@ -17,8 +17,8 @@ import (
 //	                                                     -> failed: the same envelope again, after a pause
 //
 // A notice is given up after the time noticeGiveUp or after noticeTries tries, whichever comes
-// first. The notices of a task's session are delivered by its next turn (see parked); such a session
-// uses only env and alarm.
+// first. The notices of a task's session are delivered by its next turn (see parked); such a
+// session uses only env and alarm.
 type delivery struct {
 	env        *envelope // envelope that is being delivered or waits for its next try
 	adrift     *envelope // envelope that was given up while it was being delivered

@@ -57,8 +57,8 @@ type turnOutcome struct {
 	todos  int32
 }
 
-// turnOver ends the turn of an attempt. The agent has ended the turn, with success or with an error,
-// and everything that the turn started has stopped.
+// turnOver ends the turn of an attempt. The agent has ended the turn, with success or with an
+// error, and everything that the turn started has stopped.
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.ran += now - a.turnStart
 	a.turnStart = 0

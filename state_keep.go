@@ -113,8 +113,8 @@ func (st *state) expirable(t *task, now int64) {
 	st.due.evict = true
 }
 
-// pushes reports whether the manager delivers the notices of n itself. If it does not, the host must
-// take them, and tasks with such notices may be evicted.
+// pushes reports whether the manager delivers the notices of n itself. If it does not, the host
+// must take them, and tasks with such notices may be evicted.
 func (st *state) pushes(n *node) bool {
 	if p := n.parentTask(); p != nil {
 		return p.live()
@@ -143,8 +143,8 @@ func (st *state) evict(now int64) {
 	for limit := st.cfg.RetainTasks; limit >= 0 && k.size > limit; {
 		t := k.settled.first
 		if t == nil {
-			// Do not give up an owed notice if it is enough to wait: some tasks with settled notices
-			// can be evicted as soon as they are quiet.
+			// Do not give up an owed notice if it is enough to wait: some tasks with settled
+			// notices can be evicted as soon as they are quiet.
 			if t = k.unsettled.first; t == nil || k.size-st.inStopTime <= limit {
 				break
 			}
@@ -238,8 +238,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury adds a tombstone of the task. If there are too many tombstones, it drops the oldest ones, and
-// the clients may forget the sessions of these.
+// bury adds a tombstone of the task. If there are too many tombstones, it drops the oldest ones,
+// and the clients may forget the sessions of these.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)
@@ -293,8 +293,8 @@ func (k *retention) find(id string) *tombstone {
 	return nil
 }
 
-// tomb returns the tombstone of the task that ref names, or nil. ref is the id of the task or of its
-// session.
+// tomb returns the tombstone of the task that ref names, or nil. ref is the id of the task or of
+// its session.
 func (st *state) tomb(ref string) *tombstone {
 	if tomb := st.keep.find(ref); tomb != nil {
 		return tomb

@@ -106,8 +106,8 @@ func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	}
 }
 
-// eventLook polls a session because of an event. If the session's prompt is still being handed over,
-// the poll follows right after that.
+// eventLook polls a session because of an event. If the session's prompt is still being handed
+// over, the poll follows right after that.
 func (st *state) eventLook(a *attempt) {
 	if a.inCall {
 		a.sight.lookAt = 1

@@ -194,8 +194,8 @@ func (st *state) heard(a *attempt, now int64) {
 	}
 }
 
-// unheard records that a status query did not return the status of the attempt's session. why is the
-// client's error.
+// unheard records that a status query did not return the status of the attempt's session. why is
+// the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)
 	if a.sight.lost && a.sight.lostWhy == why {
@@ -205,8 +205,8 @@ func (st *state) unheard(a *attempt, why string) {
 	st.emit(EventProgress, a.t)
 }
 
-// outageEnd returns the time at which the attempt fails because it was held for too long. It returns
-// 0 if the attempt is not held or there is no limit.
+// outageEnd returns the time at which the attempt fails because it was held for too long. It
+// returns 0 if the attempt is not held or there is no limit.
 func (st *state) outageEnd(a *attempt) int64 {
 	if a.heldAt == 0 || a.inCall || st.limit(limitHostUnreachable) <= 0 {
 		return 0

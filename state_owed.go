@@ -12,12 +12,12 @@ import (
 // The outbox holds the notices that sessions are owed. state_deliver.go delivers them. A host that
 // asks for the notices of a session gets them from take.
 //
-// These words have a fixed meaning here. When an attempt ends, its end becomes a debt to the session
-// that delegated the task. A debt is owed until it is settled; NoticeState lists the ways. For
-// delivery, debts are put into an envelope, which holds one notice. An envelope is adrift if it was
-// given up while it was being delivered. A notice is reclaimable if it was given up and a host can
-// still take it. A scope is a session to which no notifier can deliver, so its notices wait until a
-// host takes them.
+// These words have a fixed meaning here. When an attempt ends, its end becomes a debt to the
+// session that delegated the task. A debt is owed until it is settled; NoticeState lists the ways.
+// For delivery, debts are put into an envelope, which holds one notice. An envelope is adrift if it
+// was given up while it was being delivered. A notice is reclaimable if it was given up and a host
+// can still take it. A scope is a session to which no notifier can deliver, so its notices wait
+// until a host takes them.
 
 // outbox holds the debts to a session until they are packed into an envelope.
 type outbox struct {
@@ -32,11 +32,12 @@ type outbox struct {
 	reclaimable int      // number of tasks whose notice was given up and may still be taken
 }
 
-// maxMembers is the number of ended attempts that a batch keeps for its closing notice. The batch of
-// a parent that always has a live task would otherwise grow for ever.
+// maxMembers is the number of ended attempts that a batch keeps for its closing notice. The batch
+// of a parent that always has a live task would otherwise grow for ever.
 const maxMembers = 1000
 
-// outstanding returns the number of unsettled debts to the session, including those in its envelope.
+// outstanding returns the number of unsettled debts to the session, including those in its
+// envelope.
 func (n *node) outstanding() int {
 	if n.env != nil {
 		return n.nOwed + len(n.env.debts)
@@ -93,8 +94,8 @@ func (st *state) owe(t *task, now int64) {
 	st.touchNode(n)
 }
 
-// roomForOwed estimates how many ended attempts the next notice will report: those of all live tasks
-// and of the task that has just ended.
+// roomForOwed estimates how many ended attempts the next notice will report: those of all live
+// tasks and of the task that has just ended.
 func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
 // settleNotice settles the notice of the task's latest attempt.
@@ -330,8 +331,8 @@ func (st *state) pack(n *node, now int64) *envelope {
 	return env
 }
 
-// noticeID returns the id of the notice item about one ended attempt. It contains the random part of
-// the task's id, so it is as hard to guess.
+// noticeID returns the id of the notice item about one ended attempt. It contains the random part
+// of the task's id, so it is as hard to guess.
 func noticeID(task string, no int32) string {
 	var buf [40]byte
 	b := append(append(buf[:0], "bgn_"...), task[len("bg_"):]...)
@@ -431,7 +432,8 @@ func (st *state) afterTake(n *node) {
 	st.touchNode(n)
 }
 
-// reclaim puts the debts of reclaimable notices back into the outbox, because a host takes them now.
+// reclaim puts the debts of reclaimable notices back into the outbox, because a host takes them
+// now.
 func (st *state) reclaim(n *node) {
 	for t := n.first; t != nil; t = t.next {
 		if t.is(flagReclaimable) && !t.live() {

@@ -95,8 +95,8 @@ func (st *state) reconsider(a *attempt, now int64) {
 	st.finish(a, a.endCause, "", now)
 }
 
-// scheduleTurn schedules the next turn of task p, which waits for its own tasks. The turn begins when
-// a notice of n, the node of p's session, is due.
+// scheduleTurn schedules the next turn of task p, which waits for its own tasks. The turn begins
+// when a notice of n, the node of p's session, is due.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {

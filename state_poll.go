@@ -211,7 +211,8 @@ func (st *state) todos(a *attempt, list []Todo, now int64) {
 // todosFresh is how long a todo list counts as current after it was read, in nanoseconds.
 const todosFresh = int64(time.Second)
 
-// judge completes the observation, passes it to the pure function judge and carries out the verdict.
+// judge completes the observation, passes it to the pure function judge and carries out the
+// verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
 	if sess := a.t.sess; sess.active {

@@ -72,9 +72,9 @@ func (st *state) spec(t *task, s *SessionSpec) {
 	}
 }
 
-// prompt opens the next turn and fills in its prompt. It fills in a parameter, as spec does, because
-// a returned Prompt would be copied into every stack frame. The stack of a new goroutine would have
-// to grow for that, which took an eighth of the time of a short task.
+// prompt opens the next turn and fills in its prompt. It fills in a parameter, as spec does,
+// because a returned Prompt would be copied into every stack frame. The stack of a new goroutine
+// would have to grow for that, which took an eighth of the time of a short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t
 	if a.promptID == "" {
@@ -108,8 +108,8 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	}
 }
 
-// noteFailure records whether a host call has failed. The manager keeps the error as long as Err can
-// return it.
+// noteFailure records whether a host call has failed. The manager keeps the error as long as Err
+// can return it.
 func (st *state) noteFailure(a *attempt, f hostFailure) {
 	before := a.failed
 	a.failed = f.kind != failedNot
@@ -307,8 +307,8 @@ func (st *state) bind(t *task, id string) (other *session) {
 // session.
 func (st *state) regraft(n *node, t *task) {
 	if n.up != nil || t.up == n || t.up.under(n.session) {
-		// There would be a cycle, or the node has another parent, which a client reported. Leave the
-		// node as it was.
+		// There would be a cycle, or the node has another parent, which a client reported. Leave
+		// the node as it was.
 		n.of, t.sess.own = nil, nil
 		return
 	}

@@ -19,8 +19,8 @@ func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
 	return t
 }
 
-// awaitCall records that a repeated foreground call waits for the task. The task may have been moved
-// to the background before.
+// awaitCall records that a repeated foreground call waits for the task. The task may have been
+// moved to the background before.
 func (st *state) awaitCall(t *task, foreground bool) {
 	if foreground && t.live() {
 		t.set(flagForeground|flagUnanswered, true)
@@ -28,8 +28,8 @@ func (st *state) awaitCall(t *task, foreground bool) {
 }
 
 // forgetCall forgets the tool call that began the latest attempt, if the attempt has ended and no
-// caller waits for it. The id of the call serves to recognize retries, and no retry can come then. A
-// later call with the same id is a new call.
+// caller waits for it. The id of the call serves to recognize retries, and no retry can come then.
+// A later call with the same id is a new call.
 func (st *state) forgetCall(t *task) {
 	if t.live() || t.is(flagUnanswered) {
 		return

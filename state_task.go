@@ -55,8 +55,8 @@ const (
 // id returns the task's id, bg_….
 func (t *task) id() string { return t.ids[:idLen] }
 
-// firstPrompt is appended to the id of a task to make the id of its first prompt. Both ids share one
-// string, which takes no more memory than the task's id alone.
+// firstPrompt is appended to the id of a task to make the id of its first prompt. Both ids share
+// one string, which takes no more memory than the task's id alone.
 const firstPrompt = ".1.1"
 
 // promptID returns the id of a prompt of the task. It consists of the task's id and the numbers of
@@ -223,8 +223,8 @@ type debt struct {
 	at int64
 }
 
-// envelope holds a notice that is being delivered, and its debts. After the first try of a delivery,
-// the contents no longer change, so that the host can recognize a repetition.
+// envelope holds a notice that is being delivered, and its debts. After the first try of a
+// delivery, the contents no longer change, so that the host can recognize a repetition.
 type envelope struct {
 	notice  Notice
 	debts   []debt

@@ -151,8 +151,8 @@ func (st *state) ringDue(now int64) {
 // The time limits of an attempt. All limits of an attempt share one alarm, which is set to the
 // earliest.
 
-// attemptLimit is a time limit of an attempt. If several limits have passed, the first in this order
-// is applied. A new limit needs a constant here, a case in limitEnd and a case in applyLimit.
+// attemptLimit is a time limit of an attempt. If several limits have passed, the first in this
+// order is applied. A new limit needs a constant here, a case in limitEnd and a case in applyLimit.
 type attemptLimit uint8
 
 const (
@@ -197,8 +197,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	return 0
 }
 
-// applyLimit handles a time limit of the attempt that has passed. After that, limitEnd must return a
-// later time or 0.
+// applyLimit handles a time limit of the attempt that has passed. After that, limitEnd must return
+// a later time or 0.
 func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	switch l {
 	case untilStopped:
@@ -251,8 +251,8 @@ func (st *state) earliest(a *attempt) (at int64) {
 	return at
 }
 
-// ringAttempt applies the first time limit of the attempt that has passed, if there is one, and sets
-// the alarm to the next time limit.
+// ringAttempt applies the first time limit of the attempt that has passed, if there is one, and
+// sets the alarm to the next time limit.
 func (st *state) ringAttempt(a *attempt, now int64) {
 	if !a.ended && !a.live() {
 		return

@@ -6,7 +6,8 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// node is the record of a session that delegates: a root session, a scope, or the session of a task.
+// node is the record of a session that delegates: a root session, a scope, or the session of a
+// task.
 type node struct {
 	session string
 	of      *session // session of the task that the node belongs to; nil for a root session or a scope

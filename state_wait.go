@@ -56,8 +56,8 @@ func (st *state) background(t *task, now int64) {
 	}
 }
 
-// isTask reports whether the caller's session belongs to a task or descends from such a session. The
-// caller then holds a slot while it waits, so it must not wait for a task that needs a slot.
+// isTask reports whether the caller's session belongs to a task or descends from such a session.
+// The caller then holds a slot while it waits, so it must not wait for a task that needs a slot.
 func (st *state) isTask(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -84,7 +84,8 @@ type waiter struct {
 	end *Task         // for Run: the task at the end of that attempt; a later resume does not change it
 }
 
-// wakeTask wakes the callers that wait for the task, and those that wait until all work has stopped.
+// wakeTask wakes the callers that wait for the task, and those that wait until all work has
+// stopped.
 func (st *state) wakeTask(t *task) {
 	if len(st.waiters) > 0 {
 		for _, w := range st.waiters[t] {

@@ -45,8 +45,8 @@ type sight struct {
 	doubted   bool // events reported a bad end, so the messages were requested once more before the verdict
 }
 
-// nothingSeen is the sight of every attempt that has shown nothing yet. The attempts share it, because
-// most runners in a burst of short tasks never show anything. It is never written to.
+// nothingSeen is the sight of every attempt that has shown nothing yet. The attempts share it,
+// because most runners in a burst of short tasks never show anything. It is never written to.
 var nothingSeen sight
 
 // seen returns the attempt's own sight. If the attempt still shares nothingSeen, seen creates one.
@@ -278,9 +278,6 @@ func (s *sight) prompted(msg *Message, index int, p *progress) int {
 }
 
 // toldBy records the time at which an event reported the message.
-//
-// wasTold reports whether an event has reported the message after the time since. If a read began
-// at since, its version of the message is then out of date.
 func (s *sight) toldBy(id string, now int64) {
 	if seen, ok := s.msgs[id]; ok {
 		seen.told = now
@@ -288,6 +285,8 @@ func (s *sight) toldBy(id string, now int64) {
 	}
 }
 
+// wasTold reports whether an event reported the message after the given time. If a read of the
+// messages began at that time, its version of the message is then out of date.
 func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 
 func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
