@@ -17,20 +17,20 @@ type thresholds struct {
 	unreachable int64 // 0 disables the check
 }
 
-// counters are what judge remembers between two observations of a turn.
+// counters are the values that judge passes from one observation of a turn to the next.
 type counters struct {
-	began     int64 // when the turn began
-	changed   int64 // when something last changed
+	began     int64 // time at which the turn began
+	changed   int64 // time of the last change of any kind
 	blind     int64 // start of the current series of incomplete observations; 0 if the last one was complete
 	blindTime int64 // total duration of such series since the last change
 	retryAt   int64 // time of the session's next or latest retry
 	finger    uint64
 	state     SessionState
 	detail    string
-	stable    int // polls in a row without a change
-	empty     int // idle polls in a row without any output
-	broken    int // idle polls in a row with an unfinished message
-	gone      int // polls in a row that said the session is gone
+	stable    int // number of consecutive polls without a change
+	empty     int // number of consecutive idle polls without any output
+	broken    int // number of consecutive idle polls with an unfinished message
+	gone      int // number of consecutive polls that reported that the session does not exist
 	goneSince int64
 	todoSince int64 // time from which only open todos have held back the end; 0 if they do not
 	unread    int64 // time from which the messages could not be read; 0 if they can be read
@@ -168,7 +168,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	early := at-c.began < th.minIdle
 	whole, marked := o.whole(), v.marked()
-	count := func(n *int) bool { // counts polls in a row
+	count := func(n *int) bool { // counts a poll and reports whether there were enough
 		if o.poll {
 			*n++
 		}
@@ -195,12 +195,12 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		if now-c.began < th.minStable {
 			c.empty = 0
 		} else if count(&c.empty) {
-			return c, verdict{end: true, cause: CauseNoOutput} // finish says so in words
+			return c, verdict{end: true, cause: CauseNoOutput} // finish adds the reason text
 		}
 		return c, verdict{}
 	case !whole:
-		// The last message may be written a moment after the session falls idle, so a second poll
-		// must agree.
+		// A second poll must agree, because the last message may be written a moment after the
+		// session falls idle.
 		if o.poll {
 			c.broken++
 		}
@@ -250,7 +250,7 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 	return c, judgeStale(c, o, th, now)
 }
 
-// judgeGone judges a session that does not exist according to its client.
+// judgeGone judges a session of which the client reports that it does not exist.
 func judgeGone(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.poll {
 		return c, verdict{}

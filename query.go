@@ -144,7 +144,7 @@ type Figures struct {
 	Live     int   `json:"live"`      // pending and running tasks
 	Stopping int   `json:"stopping"`  // ended attempts that are not quiet yet
 	Owed     int   `json:"owed"`      // ended attempts that have not been reported to their parents yet
-	Kept     int   `json:"kept"`      // records in memory: of live tasks, and of ended tasks that have not expired
+	Kept     int   `json:"kept"`      // task records in memory: live tasks, and ended tasks that have not expired
 	KeptText int64 `json:"kept_text"` // bytes of the results in memory
 
 	Attempts  uint64           `json:"attempts"`   // attempts launched or resumed since New

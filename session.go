@@ -281,7 +281,7 @@ type SessionStatus struct {
 	Revision string
 }
 
-// Role says who wrote a message.
+// Role is the kind of author of a message.
 type Role uint8
 
 // The roles. Only messages with RoleAgent are output.

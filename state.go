@@ -172,7 +172,7 @@ type effects struct {
 }
 
 type nowEffects struct {
-	cancels *attempt // the contexts of these attempts end
+	cancels *attempt // list of attempts whose contexts end
 }
 
 type afterEffects struct {

@@ -242,8 +242,8 @@ func (st *state) stop(a *attempt, now int64) {
 	st.rest(a, now)
 }
 
-// rest releases the slot of an ended attempt and makes the attempt quiet, as far as the host calls
-// and the session that may still run allow it. It is called after each change of these.
+// rest releases the slot of an ended attempt and makes the attempt quiet. It does neither as long
+// as a host call or a turn that may still run forbids it.
 func (st *state) rest(a *attempt, now int64) {
 	if !a.ended || a.t.run != a || a.inCall {
 		return

@@ -61,7 +61,7 @@ func parseID(id string) (num uint64, ok bool) {
 		switch {
 		case v == 0:
 			return 0, false
-		case i < 12: // 60 bits; the next letter adds four
+		case i < 12: // 12 letters give 60 bits, and the next letter gives the other four
 			num = num<<5 | uint64(v-1)
 		case i == 12:
 			num = num<<4 | uint64(v-1)>>1

@@ -213,7 +213,7 @@ func (st *state) forgetError(t *task) {
 }
 
 // adopt makes child a child of n. child is the node of a session whose task has expired, and n is
-// the node of the task's parent. The descendants of child so keep their place in the tree. Notices
+// the node of the task's parent. So the descendants of child keep their place in the tree. Notices
 // can no longer be delivered to child, so they wait until a host takes them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
@@ -238,8 +238,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury adds a tombstone of the task. If there are too many tombstones, it drops the oldest ones,
-// and the clients may forget the sessions of these.
+// bury adds a tombstone of the task. If there are too many tombstones, it drops the oldest ones and
+// asks their clients to forget the sessions.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)

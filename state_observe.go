@@ -23,7 +23,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		st.kick(cl)
 		return
 	case HostDeleted:
-		if of := st.clientOf(e.Session); of == nil || of == cl { // if of is another client, the id is that of its session
+		if of := st.clientOf(e.Session); of == nil || of == cl { // ignore the event if the id is that of another client's session
 			st.sessionDeleted(e.Session, now)
 		}
 		return

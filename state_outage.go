@@ -114,8 +114,8 @@ func (st *state) tryLater(o *outage, now int64) {
 	st.deadlines.outages.set(&o.alarm, o, now+int64(pause))
 }
 
-// ringOutage lets the first waiting attempt try to start. If the alarm rings while a runner's
-// attempt tries, its call has lasted so long that it must have reached the runtime.
+// ringOutage lets the first waiting attempt try to start. If the alarm rings while an attempt of a
+// runner is trying, its call has lasted so long that it must have reached the runtime.
 func (st *state) ringOutage(o *outage, now int64) {
 	if o.trying != nil {
 		st.reached(o.cl, now)

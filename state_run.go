@@ -312,7 +312,7 @@ func (st *state) regraft(n *node, t *task) {
 		n.of, t.sess.own = nil, nil
 		return
 	}
-	n.of, t.sess.own = nil, nil // so that n still leads to its old root
+	n.of, t.sess.own = nil, nil // detach n for a moment, so that graft finds its old root
 	graft(n.account, n, t.up)
 	n.of, t.sess.own = t.sess, n
 }

@@ -270,8 +270,8 @@ func (st *state) wantCall(a *attempt) {
 	st.fx.after.startEnd = a
 }
 
-// ref returns the task that the argument names, which is the id of the task or of its session. If
-// the task's record has expired, ref returns the tombstone instead.
+// ref returns the task that has the given id or whose session has it. If the task's record has
+// expired, ref returns the tombstone instead.
 func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 	if s := st.session(ref); s != nil {
 		ref = s.task.id()

@@ -156,13 +156,13 @@ func (st *state) ringDue(now int64) {
 type attemptLimit uint8
 
 const (
-	untilStopped   attemptLimit = iota // the session of an ended attempt must stop before it
-	untilAnswered                      // CreateSession or StartTurn must return before it
-	untilReachable                     // the outage that holds the attempt must end before it
-	untilOld                           // the attempt's time to live: its turns must end before it
-	untilStale                         // a runner's turn must show a change before it; judge checks this for a starter
-	untilSilent                        // a starter's client must report the status of the session before it
-	untilLook                          // the next poll of a starter's session is due; ends nothing
+	untilStopped   attemptLimit = iota // deadline for stopping the session of an ended attempt
+	untilAnswered                      // deadline for the return of CreateSession or StartTurn
+	untilReachable                     // deadline for the end of the outage that holds the attempt
+	untilOld                           // end of the attempt's time to live
+	untilStale                         // time at which a runner's turn becomes stale; judge checks the turns of starters
+	untilSilent                        // deadline for the status of a starter's session
+	untilLook                          // time of the next poll of a starter's session; ends nothing
 	attemptLimits
 )
 
