@@ -30,9 +30,9 @@ type state struct {
 	seed  maphash.Seed
 	ids   *bufio.Reader // source of randomness
 
-	tasks      map[uint64]*task // keyed by the number in the id
-	peak       int              // largest size of tasks since the map was made
-	calls      map[uint64]*task // tasks by the hash of caller, tool call, agent and prompt
+	tasks      map[uint64]*task // keyed by the number that is encoded in the id
+	peak       int              // largest number of entries that the current map tasks has had
+	calls      map[uint64]*task // launched tasks, keyed by the hash of caller, tool call, agent and prompt
 	sessions   sessionIndex
 	nodes      map[string]*node
 	kinds      map[kindKey]*kind
@@ -214,7 +214,7 @@ func (st *state) rare() *rareEffects {
 	return st.fx.rare
 }
 
-// takeEffects returns the noted effects and clears them.
+// takeEffects returns the effects of the current update and clears them.
 func (st *state) takeEffects() effects {
 	fx := st.fx
 	st.fx = effects{}

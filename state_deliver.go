@@ -36,7 +36,7 @@ type delivery struct {
 // forgetLooks resets the counts of status queries that did not return the status.
 func (d *delivery) forgetLooks() { d.fails, d.silent = 0, 0 }
 
-// unblocked notes that no delivery is blocked.
+// unblocked records that no delivery is blocked.
 func (d *delivery) unblocked() { d.trying = 0 }
 
 // schedule decides whether to deliver a notice to the node now, later or not at all.
@@ -104,7 +104,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		return nil
 	}
 	if n.env != nil || st.dueAt(n) > 0 {
-		n.trying = cmp.Or(n.trying, now) // it is 0 if this goroutine has just delivered another notice
+		n.trying = cmp.Or(n.trying, now) // trying is 0 if this goroutine has just delivered another notice
 	}
 	switch {
 	case st.closing || n.gone || n.scope:
@@ -189,7 +189,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	st.touchNode(n)
 }
 
-// backoff returns the pause after that many failures in a row: 1 s, 2 s, 4 s … 1 h.
+// backoff returns the pause after the given number of consecutive failures: 1 s, 2 s, 4 s … 1 h.
 func backoff(failures int) time.Duration {
 	return min(time.Second<<min(failures-1, 20), noticeBackoffMax)
 }

@@ -236,7 +236,7 @@ func (st *state) stop(a *attempt, now int64) {
 		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
 			st.wantAbort(a)
 		}
-	} else if a.stage != stageNone { // its goroutine has not begun and will make no call
+	} else if a.stage != stageNone { // the attempt's worker has not begun and will make no call
 		a.stage = stageNone
 	}
 	st.rest(a, now)

@@ -117,7 +117,7 @@ func (st *state) rested(a *attempt, s SessionState, now int64) {
 	}
 }
 
-// current reports whether all messages of the session are known. They are if the revision is
+// current reports whether all messages of the session are known. That is so if the revision is
 // unchanged, or if events have reported every change since the prompt or the last read.
 func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 	if s.Revision != "" && s.Revision == a.sight.revision && !a.sight.needRead {
@@ -253,7 +253,7 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	case v.end:
 		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos}, now)
 	case v.needTodos && o.answered && !o.poll && !s.looking:
-		st.lookSoon(a) // the event alone cannot decide
+		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:
 		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // else a poll that an event requested stays due
 			s.lookAt = v.lookAt

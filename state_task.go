@@ -107,7 +107,7 @@ type extra struct {
 	directory string
 	past      []Attempt
 	call      uint64 // callHash of the launch, if the host changed the input
-	again     uint64 // callHash of the resume that opened the latest attempt, as long as the call may be repeated; else 0
+	again     uint64 // callHash of the resume that opened the latest attempt; 0 once that call cannot be repeated
 	ttl       *alarm // alarm for the queue time to live
 }
 

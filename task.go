@@ -164,7 +164,7 @@ type Task struct {
 	ID          string            `json:"id"`
 	Session     string            `json:"session,omitempty"` // id of the task's own session; empty until it is created
 	Parent      string            `json:"parent,omitempty"`  // session or scope that delegated the task and gets the notice of its end
-	Root        string            `json:"root,omitempty"`    // first session in the chain of parents
+	Root        string            `json:"root,omitempty"`    // root session or scope at the top of the chain of parents
 	Depth       int               `json:"depth"`             // depth at the launch; 1 for a task of a root session
 	Description string            `json:"description"`
 	Agent       string            `json:"agent"`
@@ -175,11 +175,11 @@ type Task struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 
 	Status     Status    `json:"status"`
-	Cause      Cause     `json:"cause,omitempty"` // why the attempt ended
+	Cause      Cause     `json:"cause,omitempty"` // cause of the attempt's end
 	Phase      Phase     `json:"phase,omitempty"` // set while running, and after the end while the session is being stopped
 	Reason     string    `json:"reason,omitempty"`
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
-	Queued     time.Time `json:"queued"`               // when the attempt was launched or resumed
+	Queued     time.Time `json:"queued"`               // time at which the attempt was launched or resumed
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
 	Ended      time.Time `json:"ended,omitzero"`       // zero while live
 	Quiet      bool      `json:"quiet"`                // the attempt has ended, and everything it started has stopped
@@ -236,8 +236,8 @@ type QueuePlace struct {
 // [ErrUnreachable]). During an outage in the turn, the client does not report the status of the
 // session.
 type Outage struct {
-	Since  time.Time `json:"since"`            // when the attempt was held back, or when its status was last reported
-	Until  time.Time `json:"until,omitzero"`   // when the attempt fails if the outage goes on; zero if it never fails
+	Since  time.Time `json:"since"`            // time at which the attempt was held back, or its status was last reported
+	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage goes on; zero if it never does
 	Reason string    `json:"reason,omitempty"` // error of the client, in one line
 }
 

@@ -142,9 +142,9 @@ type ToolDef struct {
 }
 
 // Tools defines the three tools for a model's API: delegate_task, background_output and
-// background_cancel, in this order. It panics if o mentions a tool that does not exist. It also
-// panics if o gives a tool an empty name, gives two tools the same name, or if a name has more than
-// 64 characters or other characters than letters, digits, _ and -.
+// background_cancel, in this order. It panics if o mentions a tool that does not exist, or gives a
+// tool an empty name or the name of another tool. It also panics if a name is longer than 64
+// characters or has characters other than letters, digits, _ and -.
 func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")
@@ -225,7 +225,7 @@ func (o ToolOptions) BackgroundCancel(ctx context.Context, m *BackgroundManager,
 	return typed(ctx, m, by, o, ToolBackgroundCancel, a, (*call).cancel)
 }
 
-// validToolName reports whether every model's API accepts the name.
+// validToolName reports whether the APIs of all models accept the name.
 func validToolName(s string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""

@@ -173,7 +173,7 @@ func (x field[A]) set(a *A, raw json.RawMessage) string {
 		if !isText {
 			return x.wrong("a string", raw)
 		}
-		_ = json.Unmarshal(raw, &s) // untrimmed
+		_ = json.Unmarshal(raw, &s) // texts keep their blanks
 		x.text(a, s)
 	case x.flag != nil:
 		if !isText {

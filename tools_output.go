@@ -119,7 +119,7 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 		return waitPointless, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
-	default: // including the cancellation of the caller's own context
+	default: // also if the caller's own context was cancelled
 		return waitOver, err
 	}
 }
@@ -190,7 +190,7 @@ func (c *call) unreadable(t Task) bool {
 	return errors.Is(err, errors.ErrUnsupported)
 }
 
-// listedEnded is how many ended tasks a list shows in addition to the live ones.
+// listedEnded is the number of ended tasks that a list shows in addition to the live ones.
 const listedEnded = 50
 
 // overview makes the answer that lists the caller's tasks. With Block, it first waits until the
@@ -202,7 +202,8 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 		for _, t := range o.m.List(Query{Parent: o.by.Session, Status: []Status{Pending, Running}}) {
 			live = append(live, t.ID)
 		}
-		// Ask after listing: a task that ends in between is in the list.
+		// Outstanding must be called after List: a task that ends between the two calls is then in
+		// the list, so the wait below returns at once.
 		_, owed := o.m.Outstanding(o.by.Session)
 		if owed == 0 && len(live) > 0 {
 			began := time.Now()

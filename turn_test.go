@@ -299,8 +299,8 @@ func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
 	})
 }
 
-// If RunTurn returns an error together with a stop reason, the stop reason decides
-// the cause of the end.
+// If RunTurn returns an error together with the stop reason of a failure, the stop
+// reason decides the cause of the end.
 func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for stop, cause := range map[bgagent.StopReason]bgagent.Cause{
