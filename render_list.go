@@ -12,8 +12,8 @@ import (
 
 // Texts about several tasks.
 
-// taskList is a part of the list of a caller's tasks. The list has the live tasks first, then the
-// ended ones.
+// taskList is a part of the list of a caller's tasks. In the list, live tasks come before ended
+// tasks.
 type taskList struct {
 	tasks []Task
 	live  int  // number of live tasks in the whole list

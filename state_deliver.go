@@ -208,8 +208,8 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// unpack puts the contents of an envelope back into the outbox. No host has recorded the envelope.
-// All results that it reports may have been read meanwhile.
+// unpack puts the contents of an envelope that no host has recorded back into the outbox. Nothing
+// may be left in the envelope, because the results that it reports may have been read meanwhile.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	for _, d := range append(env.debts, n.emptyOwed()...) {

@@ -8,7 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// idEncoding writes ids in lower case. It leaves out the letters that look like digits.
+// idEncoding writes ids in lower case. It does not use the letters i, l and o, which look like
+// digits, nor u.
 var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
 
 const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -361,7 +361,7 @@ type Query struct {
 	Under  string   // only descendants of this session
 	Parent string   // only tasks that this session itself launched
 	Status []Status // only tasks with one of these statuses; empty means any status
-	Limit  int      // maximum number of tasks, the latest launched ones; 0 means no limit
+	Limit  int      // maximum number of tasks; the tasks launched last are selected; 0 means no limit
 }
 
 type callerKey struct{}

@@ -202,8 +202,8 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 		for _, t := range o.m.List(Query{Parent: o.by.Session, Status: []Status{Pending, Running}}) {
 			live = append(live, t.ID)
 		}
-		// Outstanding must be called after List: a task that ends between the two calls is then in
-		// the list, so the wait below returns at once.
+		// Outstanding must be called after List. If a task ends between the two calls, either its
+		// notice is owed, or the wait below returns at once because the task is in the list.
 		_, owed := o.m.Outstanding(o.by.Session)
 		if owed == 0 && len(live) > 0 {
 			began := time.Now()
@@ -217,7 +217,7 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 			}
 		}
 	}
-	// Live tasks first, in launch order, then ended ones, the latest first.
+	// The list has the live tasks in launch order, then the ended tasks, the latest first.
 	all := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
 	l := taskList{live: len(all), skip: o.args.Offset}
 	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})

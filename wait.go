@@ -218,8 +218,8 @@ func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) 
 	return m.foreground(ctx, by, s)
 }
 
-// RunResume resumes a task in the foreground. It is to [BackgroundManager.Resume] what
-// [BackgroundManager.Run] is to [BackgroundManager.Launch].
+// RunResume resumes a task, as [BackgroundManager.Resume] does, and waits until it has ended, as
+// [BackgroundManager.Run] does.
 func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	s, err := m.resume(ctx, by, ref, in, true)
 	if err != nil {
