@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Sessions are idle before they begin, between two steps, and once they have
-// ended.
+// A session is idle before its turn begins, between two steps of the turn, and
+// after the turn.
 func TestIdleIsNotAlwaysTheEnd(t *testing.T) {
 	cases := map[string]struct {
 		prepare func(f *server, session string)
@@ -106,12 +106,13 @@ func TestAnUntoldSessionWithTodosComesToItsEnd(t *testing.T) {
 	})
 }
 
-// An idle event that is dropped because it came early never comes again.
+// The manager must poll again after an idle event that came too early to count,
+// because the host does not repeat the event.
 func TestAnEarlyIdleEventIsLookedAtAgain(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{PollInterval: time.Hour, StaleTimeout: bgagent.Disabled, HostUnreachable: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		id, session := turnOn(t, m, "p")
-		f.put(session, bgagent.Message{ID: "m", Text: "quick", Finished: true}) // no finish mark
+		f.put(session, bgagent.Message{ID: "m", Text: "quick", Finished: true}) // without a stop reason
 		f.set(session, bgagent.SessionIdle)
 		began := time.Now()
 		m.Observe(idle(session))
@@ -143,7 +144,8 @@ func TestASessionThatIsGoneEndsItsTask(t *testing.T) {
 	})
 }
 
-// After a failed status call every session looks as if it had gone.
+// A status call that fails returns no status of any session, but that must not
+// count as a session that no longer exists.
 func TestAFailedStatusCallDecidesNothing(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -196,7 +198,7 @@ func TestAnUnknownStatusNeitherCompletesNorLastsForEver(t *testing.T) {
 	}
 }
 
-// Sweeps that overlap on a slow host count stable polls too fast.
+// If sweeps overlapped on a slow host, stable polls would be counted too fast.
 func TestSweepsNeverOverlapAndStablePollsTakeTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
@@ -219,8 +221,8 @@ func TestSweepsNeverOverlapAndStablePollsTakeTheirTime(t *testing.T) {
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.CauseStable, task.Cause)
 		require.False(t, overlap)
-		// Polls are answered at 6, 12, 18, 24 …; the first that counts is the
-		// one at 12.
+		// Polls are answered at 6, 12, 18, 24 … seconds. The poll at 12 is the
+		// first that counts.
 		require.Equal(t, 24*time.Second, time.Since(began))
 	})
 }
@@ -252,7 +254,7 @@ func TestSweepsInBetweenAreNoPolls(t *testing.T) {
 func TestASiblingThatIsSlowToStopHurriesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
-		f.abort = func(_ context.Context, s string) error { f.set(s, bgagent.SessionBusy); return nil } // takes a while to stop
+		f.abort = func(_ context.Context, s string) error { f.set(s, bgagent.SessionBusy); return nil } // the session does not stop at once
 		m := manage(t, f, bgagent.Config{})
 		id, session := turnOn(t, m, "p")
 		other, _ := turnOn(t, m, "other")
@@ -269,7 +271,8 @@ func TestASiblingThatIsSlowToStopHurriesNobody(t *testing.T) {
 	})
 }
 
-// endless always has more messages of one session, and is slow to return them.
+// endless is a server that always has more messages of one session, and returns
+// them slowly.
 type endless struct {
 	*server
 	which string
@@ -305,7 +308,7 @@ func TestASessionThatIsSlowToBeReadHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// slowServer's reads take a moment.
+// slowServer is a server whose reads take the time d.
 type slowServer struct {
 	*server
 	d time.Duration
@@ -351,8 +354,8 @@ func TestIdleIsAsOldAsItsStatus(t *testing.T) {
 		}
 		m := manage(t, slowServer{f, 4 * time.Second}, bgagent.Config{})
 		id, s := turnOn(t, m, "p")
-		time.Sleep(2500 * time.Millisecond) // a poll at 2 s has seen idle
-		f.do(func() { early = false })      // the turn begins: busy
+		time.Sleep(2500 * time.Millisecond) // a poll at 2 s has seen the session idle
+		f.do(func() { early = false })      // the turn begins, and the session is busy
 		f.put(s, bgagent.Message{ID: "m", Text: "let me look", Finished: true})
 		time.Sleep(10 * time.Second)
 		task := get(t, m, id)

@@ -2,62 +2,63 @@ package bgagent
 
 import "time"
 
-// What polls and events have shown of a turn is judged here. host_poll.go has the goroutines that
-// poll, and state_poll.go carries out the verdicts.
+// This file decides, from the results of polls and events, whether a turn is over. The goroutines
+// that poll are in host_poll.go, and state_poll.go carries out the verdicts.
 
-// thresholds are the times that judge uses.
+// thresholds are the durations and poll counts that judge compares with. Durations are in
+// nanoseconds.
 type thresholds struct {
 	minIdle     int64
 	minStable   int64
 	stablePolls int
 	todoHold    int64
-	stale       int64 // 0 for never
+	stale       int64 // 0 disables the check
 	gone        int64
-	unreachable int64 // 0 for never
+	unreachable int64 // 0 disables the check
 }
 
-// counters are what judge remembers between two observations of a turn.
+// counters are the values that judge passes from one observation of a turn to the next.
 type counters struct {
-	began     int64 // when the turn began
-	changed   int64 // when something last changed
-	blind     int64 // since when no observation was complete; 0 if the last one was
-	blindTime int64 // blind time since the last change
-	retryAt   int64 // when the session retries or has retried
+	began     int64 // time at which the turn began
+	changed   int64 // time of the last change of any kind
+	blind     int64 // start of the current series of incomplete observations; 0 if the last one was complete
+	blindTime int64 // total duration of such series since the last change
+	retryAt   int64 // time of the session's next or latest retry
 	finger    uint64
 	state     SessionState
 	detail    string
-	stable    int // polls in a row without a change
-	empty     int // idle polls in a row without any output
-	broken    int // idle polls in a row with an unfinished message
-	gone      int // polls in a row that said the session is gone
+	stable    int // number of consecutive polls without a change
+	empty     int // number of consecutive idle polls without any output
+	broken    int // number of consecutive idle polls with an unfinished message
+	gone      int // number of consecutive polls that reported that the session does not exist
 	goneSince int64
-	todoSince int64 // since when only the todos hold the end back
-	unread    int64 // since when the messages cannot be read; 0 if they can
+	todoSince int64 // time from which only open todos have held back the end; 0 if they do not
+	unread    int64 // time from which the messages could not be read; 0 if they can be read
 }
 
-// change notes that something has changed.
+// change records a change of the session and restarts the count of blind time.
 func (c *counters) change(now int64) { c.changed, c.blindTime = now, 0 }
 
-// observation is one look at a session in a turn.
+// observation is what one poll or event showed about a session in a turn.
 type observation struct {
 	status   SessionStatus
-	answered bool  // a status call or an event told the status
-	at       int64 // when the status was told; 0 for now
-	poll     bool  // from a poll, not from an event
+	answered bool  // a status call or an event reported the status
+	at       int64 // time at which the status was reported; 0 means now
+	poll     bool  // the observation comes from a poll, not from an event
 	read     bool  // view is as new as the status
 	failed   bool  // the messages could not be read
-	afresh   bool  // they could not be read from the beginning either
+	afresh   bool  // the messages could not be read from the beginning either
 	why      string
 	view     turn
 	flying   int // number of tool calls in flight
 	hint     *hint
 	trust    bool  // the hint cannot be a late echo of an earlier turn
-	todos    int32 // open todos; -1 if they are not known now
-	lastly   int32 // open todos when they were last known
+	todos    int32 // number of open todos; -1 if it is not known now
+	lastly   int32 // number of open todos when it was last known
 	retryAt  int64
 }
 
-// marked reports whether the newest message says how the turn ended.
+// marked reports whether the newest message is finished and has a stop reason that ends the turn.
 func (v *turn) marked() bool {
 	return v.begun && v.finished && v.stop != StopUntold && v.stop != StopToolCalls
 }
@@ -74,14 +75,14 @@ type verdict struct {
 	cause     Cause
 	reason    string
 	running   bool  // the session is not at rest and must be stopped
-	needTodos bool  // undecided until the todos are read
+	needTodos bool  // the todos must be read before the turn can be judged
 	dropHint  bool  // the error did not end the turn
-	todos     int32 // todos left open
-	lookAt    int64 // look again at this time at the latest; 0 for the next sweep
+	todos     int32 // number of todos left open
+	lookAt    int64 // latest time of the next poll; 0 means the next sweep
 }
 
-// judge decides whether a turn is over. It is a pure function: all that it knows is in its
-// arguments, and all that it remembers is in its results. An unanswered observation decides
+// judge decides whether a turn is over. It is a pure function: it returns the new counters, which
+// the caller passes to the next call, and the verdict. An observation without a status decides
 // nothing.
 func judge(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.answered || o.status.State == SessionUnknown || o.status.State > SessionUntold {
@@ -132,12 +133,12 @@ func judge(c counters, o observation, th thresholds, now int64) (counters, verdi
 	}
 }
 
-// hintMax is how long a session may stay busy after an error that ends its turn. If it is busy
-// longer, the error was an echo of an earlier turn, or the agent recovered from it.
+// hintMax is how long a session may stay busy after an error that ends its turn. If the session is
+// busy longer, the error was an echo of an earlier turn, or the agent has recovered from the error.
 const hintMax = int64(5 * time.Second)
 
-// stopCause returns what a stop reason that does not complete ends the attempt as, and says so in
-// words.
+// stopCause returns the cause and the reason text with which an attempt ends after a stop reason
+// that does not complete it.
 func stopCause(r StopReason, detail string) (Cause, string) {
 	cause := CauseSessionError
 	switch r {
@@ -167,7 +168,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	early := at-c.began < th.minIdle
 	whole, marked := o.whole(), v.marked()
-	count := func(n *int) bool { // counts polls in a row
+	count := func(n *int) bool { // counts a poll and reports whether there were enough
 		if o.poll {
 			*n++
 		}
@@ -185,7 +186,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case marked && v.output && o.flying == 0:
 		return judgeTodos(c, o, CauseIdle, th, now)
-	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // otherwise the agent went on after the error
+	case o.hint != nil && (o.trust || !early && o.hint.finger == v.finger): // with another fingerprint, the agent went on after the error
 		cause, reason := stopCause(o.hint.stop, o.hint.err)
 		return c, verdict{end: true, cause: cause, reason: reason}
 	case early:
@@ -194,12 +195,12 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 		if now-c.began < th.minStable {
 			c.empty = 0
 		} else if count(&c.empty) {
-			return c, verdict{end: true, cause: CauseNoOutput} // finish says so in words
+			return c, verdict{end: true, cause: CauseNoOutput} // finish adds the reason text
 		}
 		return c, verdict{}
 	case !whole:
-		// The last message may be written a moment after the session falls idle, so a second poll
-		// must agree.
+		// A second poll must agree, because the last message may be written a moment after the
+		// session falls idle.
 		if o.poll {
 			c.broken++
 		}
@@ -216,8 +217,8 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 }
 
-// judgeUnread judges an idle session whose messages cannot be read. A busy session continues
-// meanwhile.
+// judgeUnread judges a session whose messages cannot be read. judge calls it only for a session
+// that may be idle: a busy one may go on working.
 func judgeUnread(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	end := c.unread + th.unreachable
 	if now < end || !o.afresh {
@@ -226,7 +227,7 @@ func judgeUnread(c counters, o observation, th thresholds, now int64) (counters,
 	return c, verdict{end: true, cause: CauseHostUnreachable, reason: reasonUnread(time.Duration(th.unreachable), o.why), running: c.state == SessionUntold}
 }
 
-// judgeUntold judges a session whose client can never tell its status.
+// judgeUntold judges a session whose client can never report its status.
 func judgeUntold(c counters, o observation, changed bool, th thresholds, now int64) (counters, verdict) {
 	v := &o.view
 	if o.read && v.marked() && v.stop != StopEndOfTurn {
@@ -249,7 +250,7 @@ func judgeUntold(c counters, o observation, changed bool, th thresholds, now int
 	return c, judgeStale(c, o, th, now)
 }
 
-// judgeGone judges a session that does not exist according to its client.
+// judgeGone judges a session of which the client reports that it does not exist.
 func judgeGone(c counters, o observation, th thresholds, now int64) (counters, verdict) {
 	if !o.poll {
 		return c, verdict{}
@@ -265,7 +266,7 @@ func judgeGone(c counters, o observation, th thresholds, now int64) (counters, v
 }
 
 // judgeTodos holds back the end of a turn while todos are open or cannot be read, but never longer
-// than TodoHold: todos must not outrank the answer for good.
+// than TodoHold. After that the answer counts, whatever the todos say.
 func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64) (counters, verdict) {
 	todos := o.todos
 	if todos < 0 {
@@ -282,8 +283,8 @@ func judgeTodos(c counters, o observation, cause Cause, th thresholds, now int64
 	return c, verdict{end: true, cause: cause, todos: todos}
 }
 
-// judgeStale ends a turn that has not changed for too long. Blind time does not count,
-// because a change may have been missed.
+// judgeStale ends a turn that has not changed for too long. Time without a complete observation
+// does not count, because a change may have been missed in it.
 func judgeStale(c counters, o observation, th thresholds, now int64) verdict {
 	if th.stale == 0 || !o.read || o.flying > 0 || o.status.State == SessionAsking ||
 		now-c.began < int64(staleGrace) || now-max(c.changed, c.began, c.retryAt)-c.blindTime < th.stale {

@@ -13,7 +13,7 @@ var usual = thresholds{
 	unreachable: int64(DefaultHostUnreachable),
 }
 
-// answerView is a turn with a whole answer.
+// answerView returns the view of a turn with a complete answer.
 func answerView() turn {
 	return turn{begun: true, output: true, finished: true, stop: StopEndOfTurn, text: "x", finger: 7}
 }
@@ -28,8 +28,8 @@ func TestJudge(t *testing.T) {
 	cases := []struct {
 		name  string
 		o     observation
-		polls []float64 // when it is observed, in seconds since the turn began
-		cause Cause     // after the last of them, and not before
+		polls []float64 // times of the observations, in seconds since the turn began
+		cause Cause     // cause of the end after the last observation, but not before
 	}{
 		{"idle with an answer", observation{status: idle, answered: true, read: true, view: answerView()}, []float64{0.1}, CauseIdle},
 		{"idle with an answer without a mark, early", observation{status: idle, answered: true, read: true, view: plain}, []float64{1, 3, 4.9}, CauseNone},
@@ -89,12 +89,13 @@ func TestJudgeForgetsCountsWhenSomethingElseIsSeen(t *testing.T) {
 	require.Equal(t, CauseNoOutput, v.cause)
 }
 
-// What is observed is arbitrary here: whatever a host says, judge keeps to these.
+// FuzzJudge checks properties of judge that hold for arbitrary observations,
+// whatever a host reports.
 func FuzzJudge(f *testing.F) {
 	f.Add(uint8(1), true, true, true, uint8(7), uint8(0), int8(0), int64(6e9), int64(0), false)
 	f.Add(uint8(6), true, true, true, uint8(3), uint8(1), int8(-1), int64(200e9), int64(3e9), true)
 	f.Fuzz(func(t *testing.T, state uint8, answered, poll, read bool, view, flying uint8, todos int8, now, blind int64, hinted bool) {
-		if now <= 0 || now > 1<<60 || view&3 == 2 { // there is no output without a message
+		if now <= 0 || now > 1<<60 || view&3 == 2 { // view&3 == 2 is output without a message, which cannot be
 			return
 		}
 		o := observation{status: SessionStatus{State: SessionState(state)}, answered: answered, poll: poll, read: read, flying: int(flying % 3), todos: int32(todos)}

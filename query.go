@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// Queries. They all return copies.
+// Queries. All of them return copies.
 
-// Get returns the task with the id. The error matches [ErrUnknownTask] or [ErrExpired].
+// Get returns the task with the given id. If there is no such task, the error matches
+// [ErrUnknownTask] or [ErrExpired].
 func (m *BackgroundManager) Get(id string) (Task, error) {
 	var s Task
 	var err error
@@ -25,13 +26,13 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 	return s, nil
 }
 
-// Read is Get on behalf of a session. It fails with [ErrNotDescendant] for a task that does not
-// descend from the session. If the task has ended and the session is owed its notice, the notice
-// counts as read.
+// Read is [BackgroundManager.Get] on behalf of a session. It fails with [ErrNotDescendant] if the
+// task does not descend from the session. If the task has ended and the session is owed a notice
+// of the end, that notice counts as read.
 func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { return m.readAttempt(by, id, 0) }
 
-// readAttempt is Read for a caller that shows attempt no, or the latest attempt if no is 0. It does
-// not count the end of another attempt as read.
+// readAttempt is Read for a caller that shows one attempt of the task: the attempt with the number
+// no, or the latest if no is 0. The notice of another attempt does not count as read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, err error) {
 	m.update(func(st *state, now int64) {
 		var t *task
@@ -47,8 +48,8 @@ func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, e
 	return s, err
 }
 
-// List returns the tasks that the query selects, in launch order. It takes time in proportion to
-// the tasks below the session that the query names, or to all tasks.
+// List returns the tasks that the query selects, in launch order. The time it takes is proportional
+// to the number of tasks below the session that the query names, or of all tasks if it names none.
 func (m *BackgroundManager) List(q Query) (out []Task) {
 	m.view(func(st *state) {
 		found := st.list(q)
@@ -60,7 +61,8 @@ func (m *BackgroundManager) List(q Query) (out []Task) {
 	return out
 }
 
-// runsTask reports whether the session runs a task, so that its notices are its next turn.
+// runsTask reports whether the session runs a task. The notices of such a session are delivered by
+// its next turn.
 func (m *BackgroundManager) runsTask(session string) (is bool) {
 	m.view(func(st *state) {
 		s := st.sessions.find(session)
@@ -69,9 +71,9 @@ func (m *BackgroundManager) runsTask(session string) (is bool) {
 	return is
 }
 
-// Outstanding returns how many tasks that descend from the session are live, and how many ends the
-// session is still owed a notice of. It reads both in one step, so a host that sees two zeros
-// misses nothing.
+// Outstanding returns the number of live tasks that descend from the session, and the number of
+// ended attempts of which the session is still owed a notice. It reads both in one step, so a host
+// that sees two zeros has missed nothing.
 func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	m.view(func(st *state) {
 		n := st.nodes[session]
@@ -88,10 +90,10 @@ func (m *BackgroundManager) Outstanding(session string) (live, owed int) {
 	return live, owed
 }
 
-// Messages reads the conversation of the task's session on behalf of the caller, as [MessageReader]
-// does. It calls the host and waits at most Config.CallTimeout. The error matches
-// [errors.ErrUnsupported] if the task's client cannot read messages, and [ErrNoSession] if the task
-// has no session.
+// Messages reads the conversation of the task's session on behalf of the caller. The arguments
+// after and max, and the result, are those of [MessageReader]. Messages calls the host and waits
+// for at most [Config].CallTimeout. The error matches [errors.ErrUnsupported] if the task's client
+// cannot read messages, and [ErrNoSession] if the task has no session.
 func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, after Cursor, max int) (Page, error) {
 	var cl *client
 	var session string
@@ -124,44 +126,44 @@ func (m *BackgroundManager) Messages(ctx context.Context, by Caller, id string, 
 	return page, nil
 }
 
-// Digest describes the session's tasks in at most max bytes, for a model whose context has been
-// compacted.
+// Digest returns a description of the session's tasks of at most max bytes. It is meant for a model
+// whose context has been compacted.
 func (m *BackgroundManager) Digest(session string, max int) string {
 	tasks := m.List(Query{Under: session})
 	live, owed := m.Outstanding(session)
 	return m.words.digest(tasks, live, owed, max, time.Now())
 }
 
-// Figures are the counts of a manager at one moment. They marshal to JSON, so that expvar can
-// publish them:
+// Figures are the counts of a manager at one moment. They marshal to JSON, so expvar can publish
+// them:
 //
 //	expvar.Publish("bgagent", expvar.Func(func() any { return m.Figures() }))
 //
-// Ends are counted per attempt since [New], whether or not the task has expired.
+// Ended attempts are counted from the call of [New] on, whether or not their tasks have expired.
 type Figures struct {
 	Live     int   `json:"live"`      // pending and running tasks
 	Stopping int   `json:"stopping"`  // ended attempts that are not quiet yet
-	Owed     int   `json:"owed"`      // ends that no parent has been told of yet
-	Kept     int   `json:"kept"`      // records in memory: live tasks, and ended ones that have not expired
+	Owed     int   `json:"owed"`      // ended attempts that have not been reported to their parents yet
+	Kept     int   `json:"kept"`      // task records in memory: live tasks, and ended tasks that have not expired
 	KeptText int64 `json:"kept_text"` // bytes of the results in memory
 
-	Attempts  uint64           `json:"attempts"`   // launched and resumed since New
-	Completed uint64           `json:"completed"`  // completed since New
-	Failed    uint64           `json:"error"`      // failed since New
-	Cancelled uint64           `json:"cancelled"`  // cancelled since New
+	Attempts  uint64           `json:"attempts"`   // attempts launched or resumed since New
+	Completed uint64           `json:"completed"`  // attempts completed since New
+	Failed    uint64           `json:"error"`      // attempts failed since New
+	Cancelled uint64           `json:"cancelled"`  // attempts cancelled since New
 	Causes    map[Cause]uint64 `json:"causes"`     // attempts ended since New, by cause; only causes that occurred
 	OverLimit uint64           `json:"over_limit"` // sessions that did not stop in time since New
 
-	// Pools are the pools with slots in use or tasks waiting, sorted by name. If Config.Concurrency
-	// is shared, they count the slots of all its users.
+	// Pools are the pools that have slots in use or tasks waiting, sorted by name. If other
+	// managers share Config.Concurrency, the counts include their slots.
 	Pools []PoolStats `json:"pools"`
 }
 
-// endCounts counts the ended attempts by cause.
+// endCounts holds the number of ended attempts for each cause.
 type endCounts [len(causes)]uint64
 
-// Figures returns the counts, all read in one step. It takes time in proportion to the pools and to
-// the sessions that have delegated, not to the tasks.
+// Figures returns the counts, all read in one step. The time it takes is proportional to the number
+// of pools and of sessions that have delegated, not to the number of tasks.
 func (m *BackgroundManager) Figures() Figures {
 	f := Figures{Causes: map[Cause]uint64{}}
 	var ends endCounts
@@ -196,12 +198,12 @@ func (m *BackgroundManager) Figures() Figures {
 	return f
 }
 
-// How a host takes the notices of a session itself.
+// Methods with which a host takes the notices of a session itself.
 
-// TakeNotice returns all that the session is owed now as one notice, without waiting for a batch.
-// The notice counts as told. It includes notices that were given up. If a delivery has failed
-// before, the first call returns that notice unchanged and the next call returns the rest. ok is
-// false if nothing is owed.
+// TakeNotice returns everything that the session is owed now as one notice, without waiting for a
+// batch. The notice counts as delivered. It includes notices that were given up. If a delivery has
+// failed before, the first call returns the notice of that delivery unchanged, and the next call
+// returns the rest. ok is false if nothing is owed.
 func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	m.update(func(st *state, now int64) {
 		if node := st.nodes[session]; node != nil {
@@ -214,12 +216,13 @@ func (m *BackgroundManager) TakeNotice(session string) (n Notice, ok bool) {
 	return n, ok
 }
 
-// NextNotice waits until a notice for the session is due and returns it. The notice counts as told.
-// The rules of [WakeEach] apply if Config.Wake is WakeEach, otherwise those of [WakeBatch]. Ends
-// that a tool's result has told do not come again.
+// NextNotice waits until a notice for the session is due and returns it. The notice counts as
+// delivered. If [Config].Wake is [WakeEach], a notice is due by the rules of WakeEach, otherwise by
+// those of [WakeBatch]. A notice does not repeat what a tool's result has already reported.
 //
-// A program that calls NextNotice until it returns [ErrNothingOwed] misses nothing: then no task
-// that the session launched itself is live and no notice is owed. Any other error is that of ctx.
+// A program that calls NextNotice until it returns [ErrNothingOwed] misses nothing: at that moment,
+// no task that the session launched itself is live and no notice is owed. Any other error is the
+// error of ctx.
 func (m *BackgroundManager) NextNotice(ctx context.Context, session string) (Notice, error) {
 	w := newWaiter()
 	defer m.update(func(st *state, _ int64) {

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// markdown returns a document with lines that end in \n everywhere.
+// markdown returns the text of a document, with \n as the line end on every system.
 func markdown(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -26,7 +26,7 @@ func markdown(t *testing.T, name string) string {
 
 func readme(t *testing.T) string { return markdown(t, "README.md") }
 
-// table returns the cells of the table with this head, row by row.
+// table returns the rows of the table with the given head, each as a list of cells.
 func table(t *testing.T, text, head string) (rows [][]string) {
 	t.Helper()
 	_, rest, ok := strings.Cut(text, "\n"+head+"\n")
@@ -49,7 +49,7 @@ func table(t *testing.T, text, head string) (rows [][]string) {
 	return rows
 }
 
-// testFunctions returns the names of all tests and fuzz tests of the repository.
+// testFunctions returns the names of all tests and fuzz tests in the repository.
 func testFunctions(t *testing.T) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
@@ -128,7 +128,7 @@ func TestReadmeStatesTheDefaults(t *testing.T) {
 	}
 }
 
-// The program of the README is one of the examples, whose output is checked.
+// The program in the README must be that of examples/hello, whose output is checked.
 func TestReadmeShowsTheHelloExample(t *testing.T) {
 	b, err := os.ReadFile("examples/hello/main.go")
 	require.NoError(t, err)
@@ -155,6 +155,6 @@ func TestReadmeNamesFilesThatExist(t *testing.T) {
 }
 
 func TestReadmeTestCommandIsFound(t *testing.T) {
-	// CI runs this line, and nothing else that it finds.
+	// CI extracts this line from the README and runs it, so it must be the only one.
 	require.Equal(t, []string{"    go test ./..."}, regexp.MustCompile(`(?m)^    go test .*$`).FindAllString(readme(t), -1))
 }

@@ -9,43 +9,44 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The files render*.go make all texts that a model reads. They contain pure functions of values.
-// These rules apply to text from outside, such as descriptions, names, messages, errors and ids:
+// The files render*.go make all texts that a model reads. Their functions are pure: the text
+// depends on the arguments only. These rules apply to text from outside, such as descriptions,
+// names, messages, errors and ids:
 //
-//   - Text in one of our lines goes through oneLine: one line of bounded length, valid UTF-8, without
-//     control and invisible characters. In a table row it also goes through escapeCell, in a code span
-//     through code. So it cannot begin a line, end a cell or end a code span.
-//   - Text with several lines (a result, a partial text, a prompt) is either the last part of an answer,
-//     so that everything after its beginning belongs to it, whatever it pretends to be; or it is in a
-//     fence that is longer than any fence inside. Nothing of ours follows such a last part: the lines
-//     about reading on and the notice come before it. So a notice also survives in hosts that cut long
-//     tool results at the end.
-//   - Text with several lines goes through cleantext: no escape sequences, no control characters, one
-//     kind of line end.
-//   - A notice contains lines only, never results.
+//   - Text that is part of a line of ours goes through mdtext.OneLine. The result is one line of
+//     bounded length in valid UTF-8, without control characters and invisible characters. Table
+//     cells are also escaped, and code spans are made by mdtext.Code. So text from outside cannot
+//     begin a line, end a cell or end a code span.
+//   - Text with several lines (a result, a partial text, a prompt) has one of two places. It may be
+//     the last part of an answer: then everything after its beginning belongs to it, whatever it
+//     pretends to be. The lines about reading on and the notice come before it, so a notice
+//     survives in hosts that cut the end of long tool results. Or it is in a fence that is longer
+//     than any fence inside.
+//   - Text with several lines goes through cleantext, which removes escape sequences and control
+//     characters and makes all line ends alike.
 
-// Bounds of what is rendered, in bytes.
+// The largest sizes of rendered texts and of their parts, in bytes.
 const (
-	answerMax  = 32 << 10 // of the answer of a tool, including a notice
-	noticeMax  = 14 << 10 // of a notice; leaves room for the rest of an answer
+	answerMax  = 32 << 10 // answer of a tool, including a notice
+	noticeMax  = 14 << 10 // notice; leaves room for the rest of an answer
 	idMax      = 512
 	nameMax    = 100
 	titleShown = titleMax
-	titleShort = 100 // of a description in a table of many tasks
+	titleShort = 100 // description in a table of many tasks
 	reasonMax  = 400
 	promptMax  = 8 << 10
-	soFarMax   = 4 << 10 // of the text so far of a running task
+	soFarMax   = 4 << 10 // unfinished answer of a running task
 )
 
 const notStarted = "(not started)"
 
-// wording holds the tool names that the model knows. If a name is empty, the model does not have
-// that tool, and no text mentions it.
+// wording holds the names of the tools that the model has. An empty name means that the model does
+// not have the tool, and then no text mentions it.
 type wording struct {
 	delegate, output, cancel string
 
-	// noNotices says that nothing wakes the model when a task ends. Texts then promise no notice
-	// and do not let the model end its turn. They tell it to wait instead.
+	// noNotices means that nothing wakes the model when a task ends. The texts then promise no
+	// notice, and they ask the model to wait instead of ending its turn.
 	noNotices bool
 }
 
@@ -69,13 +70,14 @@ func (a answer) with(notice string) string {
 	return b.String()
 }
 
-// text is a builder with the forms that the texts consist of.
+// text builds a text from lines, fields and tables.
 type text struct{ mdtext.Builder }
 
-// arg formats a value as an argument of a tool call.
+// arg formats a string as an argument of a tool call.
 func arg(s string) string { return strconv.Quote(mdtext.OneLine(s, idMax)) }
 
-// sessionLine and sessionCode format a task's session, which may not exist yet.
+// sessionLine formats the id of a task's session for a plain line, and sessionCode for a code span.
+// The id is empty as long as the session does not exist.
 func sessionLine(session string) string {
 	if session == "" {
 		return notStarted
@@ -90,9 +92,10 @@ func sessionCode(session string) string {
 	return mdtext.Code(session, idMax)
 }
 
-// The reasons of ends, as people and models read them.
+// The reasons for which attempts ended, as texts for people and models.
 
-// reasonStopped says how a turn was broken off. detail may add what the client said about it.
+// reasonStopped describes how a turn was broken off. detail is the client's own description and may
+// be empty.
 func reasonStopped(r StopReason, detail string) string {
 	reason := "the client gave an unknown stop reason, " + r.String()
 	switch r {
@@ -117,7 +120,7 @@ func reasonStopped(r StopReason, detail string) string {
 	return reason
 }
 
-// What the manager was doing when a host call failed.
+// The actions of the manager that can fail in a host call, as the reasons name them.
 const (
 	doingCreate = "creating the session"
 	doingPrompt = "handing over the prompt"
@@ -139,13 +142,14 @@ const (
 	questionNotTold = "(not told)"
 )
 
-// reasonIDAbove says that a client has returned the id of a session that the task
-// descends from.
+// reasonIDAbove is the reason if the client returned, for the new session, the id of a session from
+// which the task descends.
 func reasonIDAbove(id string) string {
 	return fmt.Sprintf("%s: the client returned the id %s, which is that of the session that delegated or of one above it", doingCreate, mdtext.Quote(id))
 }
 
-// reasonIDTaken says that a client has returned the id of another task's session.
+// reasonIDTaken is the reason if the client returned, for the new session, the id of another task's
+// session.
 func reasonIDTaken(id, owner string, expired bool) string {
 	what := "task"
 	if expired {
@@ -154,12 +158,12 @@ func reasonIDTaken(id, owner string, expired bool) string {
 	return fmt.Sprintf("%s: the client returned the id %s, which belongs to %s %s", doingCreate, mdtext.Quote(id), what, owner)
 }
 
-// reasonParentDeleted says that the session which launched a task was deleted.
+// reasonParentDeleted is the reason if the session that launched the task was deleted.
 func reasonParentDeleted(session string) string {
 	return fmt.Sprintf("session %s, which launched it, was deleted", mdtext.Quote(session))
 }
 
-// reasonParentEnded says that the task which launched a task has ended.
+// reasonParentEnded is the reason if the task that launched this task has ended.
 func reasonParentEnded(task string, cause Cause) string {
 	return fmt.Sprintf("task %s, which launched it, ended: %s", task, cause)
 }
@@ -184,8 +188,8 @@ func reasonUnreachable(most time.Duration) string {
 	return limitHostUnreachable.decided("the client has not told the session's status for " + mdtext.Setting(most))
 }
 
-// reasonUnread says for how long the messages of a session could not be read, and
-// what the client said last of why.
+// reasonUnread is the reason if the messages of the session could not be read for too long. why is
+// the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))
@@ -195,8 +199,8 @@ func reasonGone(said time.Duration) string {
 	return limitSessionGone.decided(fmt.Sprintf("the client has said for %s that the session does not exist", mdtext.Setting(said.Round(time.Second))))
 }
 
-// reasonStale says for how long nothing has changed in a turn, and what was seen
-// last in it.
+// reasonStale is the reason if nothing has changed in the turn for too long. It names the last
+// thing seen in the turn.
 func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	seen := "its prompt"
 	switch {
@@ -212,8 +216,7 @@ func reasonStale(idle time.Duration, turnStart int64, p *progress) string {
 	return limitStaleTimeout.decided(fmt.Sprintf("nothing changed for %s; the last thing seen was %s", span, seen))
 }
 
-// reasonOutage says that nothing was started, because a client could not reach its
-// runtime.
+// reasonOutage is the reason if nothing was started because the client could not reach its runtime.
 func reasonOutage(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("nothing was started, because the agent runtime could not be reached for %s: %s", mdtext.Setting(most), why))
 }

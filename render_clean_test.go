@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dirtyTexts are all texts about a task whose agent writes s wherever it can.
+// dirtyTexts returns all texts about a task whose agent writes s in every place
+// where an agent can write.
 func dirtyTexts(s string) map[string]string {
 	w := defaultWording
 	all := map[string]string{}

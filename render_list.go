@@ -12,15 +12,16 @@ import (
 
 // Texts about several tasks.
 
-// taskList is a part of the list of a caller's tasks: live tasks first, then ended ones.
+// taskList is a part of the list of a caller's tasks. In the list, live tasks come before ended
+// tasks.
 type taskList struct {
 	tasks []Task
 	live  int  // number of live tasks in the whole list
 	skip  int  // number of tasks before this part
-	more  bool // tasks follow after this part
+	more  bool // the list continues after this part
 }
 
-// list answers with the caller's tasks.
+// list makes the answer that lists the caller's tasks.
 func (w wording) list(l taskList, now time.Time, room int, notes ...string) answer {
 	var b text
 	b.Line("## Background Tasks\n")
@@ -80,7 +81,8 @@ func lasted(t Task, now time.Time) string {
 	}
 }
 
-// cancelled answers a cancellation. The tasks are as they were right before.
+// cancelled answers a cancellation. The tasks are shown with the status that they had right before
+// it.
 func (w wording) cancelled(tasks []Task, room int) answer {
 	var b text
 	if len(tasks) == 0 {
@@ -119,18 +121,18 @@ func (w wording) cancelled(tasks []Task, room int) answer {
 	return answer{head: b.String()}
 }
 
-// sessionPage is the part of a session's messages to show.
+// sessionPage holds the messages of a session from which an answer shows as many as fit.
 type sessionPage struct {
 	messages []Message // messages that may be shown
-	first    int       // position of the first of them in the session, from 1
+	first    int       // position of the first of these messages in the session, counted from 1
 	total    int       // number of messages in the session
 	partial  bool      // the session has more messages than were read
-	offset   int       // bytes of the first message's text to skip
-	fromEnd  bool      // show the last messages that fit
-	before   string    // id of the message before the first one; may be empty
+	offset   int       // number of bytes to skip in the first message's text
+	fromEnd  bool      // show the last messages that fit, not the first
+	before   string    // id of the message before the first one; empty if there is none or it is unknown
 }
 
-// session answers with the messages of a task's session.
+// session makes the answer that shows messages of a task's session.
 func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes ...string) answer {
 	head := 900 + 3*len(arg(t.ID)) + len(arg(p.before)) + len(sessionLine(t.Session)) // room for the lines before the messages
 	if w.noNotices {
@@ -184,7 +186,7 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	return a
 }
 
-// readOn says how to read the messages before or after those from first to last.
+// readOn writes how to read the messages before the message first and after the message last.
 func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID string, cut int) {
 	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
 	if cut > 0 && !p.fromEnd {
@@ -209,7 +211,7 @@ func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID 
 	}
 }
 
-// beforeLast returns the id of the message before the last one.
+// beforeLast returns the id of the message before the page's last message.
 func (p sessionPage) beforeLast() string {
 	if n := len(p.messages); n > 1 {
 		return p.messages[n-2].ID
@@ -217,8 +219,9 @@ func (p sessionPage) beforeLast() string {
 	return p.before
 }
 
-// fit renders as many messages as fit into room bytes, and at least one. If the text of a single
-// message was cut, cut is the offset where.
+// fit renders as many messages as fit into room bytes, but at least one. n is the number of
+// messages rendered. If the text of a message had to be cut, cut is the offset of the cut in that
+// text.
 func (p sessionPage) fit(room int) (body string, n, cut int) {
 	var parts []string
 	for i := range p.messages {
@@ -262,7 +265,8 @@ func (p sessionPage) fit(room int) (body string, n, cut int) {
 	return strings.Join(parts, ""), len(parts), cut
 }
 
-// renderMessage formats one message. Its text is in a fence, because other messages follow.
+// renderMessage formats one message. The text of the message is in a fence, because other messages
+// follow.
 func renderMessage(m Message, number int, note string) string {
 	var b text
 	who := m.Role.String()

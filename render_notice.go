@@ -10,22 +10,23 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts that tell a parent about ends, and about its tasks after its context was compacted.
+// The texts of notices, and the digest of a session's tasks for a parent whose context was
+// compacted.
 
-// told returns the notice with its text.
+// told returns the notice with its text filled in.
 func (w wording) told(n Notice) Notice {
 	n.Text = w.notice(n)
 	return n
 }
 
-// notice returns the text of a notice. It says what ended, how and after how long, what is still
-// live, and how to read the results. It asks for an answer, and never for another look at what is
-// still running.
+// notice returns the text of a notice. The text lists the tasks that ended, each with its status
+// and duration. It says how many tasks are still live and how to read the results. It asks the
+// model to use the results, and never to poll tasks that are still running.
 func (w wording) notice(n Notice) string {
 	var b text
 	b.Grow(min(noticeMax, 512+128*max(len(n.Items), len(n.Batch))))
 	items := n.Items
-	var told map[string]bool // ids of the batch; true for those that were told before
+	var told map[string]bool // keyed by item id; true for an end that an earlier notice has reported
 	switch {
 	case n.Closing && sameItems(n.Items, n.Batch):
 		b.Line("## All Background Tasks Ended\n")
@@ -38,7 +39,7 @@ func (w wording) notice(n Notice) string {
 		}
 		for _, it := range n.Items {
 			if !told[it.ID] {
-				items = append(items, it) // left over from an earlier batch, but not told yet
+				items = append(items, it) // from an earlier batch, but not reported yet
 			}
 			told[it.ID] = false
 		}
@@ -62,7 +63,7 @@ func (w wording) notice(n Notice) string {
 	if n.Omitted > 0 {
 		b.Field("Not listed", mdtext.Count(n.Omitted, "older end", "older ends")+" of this batch")
 	}
-	// Ends without completion need more room and deserve it.
+	// Attempts that did not complete get more room, because their rows include a reason.
 	room := noticeMax - b.Len() - 800
 	if len(bad) > 0 {
 		b.Line("\n### Not Completed\n")
@@ -79,20 +80,20 @@ func (w wording) notice(n Notice) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// sameItems reports whether two lists describe the same ends. Usually nothing of a batch is told
-// before it closes.
+// sameItems reports whether two lists describe the same ended attempts. That is the usual case for
+// the items and the batch of a closing notice: no end of the batch was reported before.
 func sameItems(a, b []NoticeItem) bool {
 	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
 }
 
-// items writes a table of ends. If there are too many, the ids of the others follow, as far as they
-// fit.
+// items writes a table of ended attempts. If not all rows fit, the ids of the remaining tasks
+// follow, as many as fit.
 func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed bool) {
 	head := []string{"Task ID", "Description", "Agent", "Duration"}
 	if failed {
 		head = []string{"Task ID", "Description", "Agent", "Status", "Duration", "Reason"}
 	}
-	const most = 200 // more rows never fit
+	const most = 200 // a notice never has room for more rows
 	rows := make([][]string, min(len(items), most))
 	cells := make([]string, 0, len(rows)*len(head))
 	for i, it := range items[:len(rows)] {
@@ -115,7 +116,7 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 		}
 		rows[i] = cells[began:]
 	}
-	// Name at least the id of every end: keep room for all ids.
+	// Keep room for the ids of all items, so that each is at least mentioned by its id.
 	ids := 32
 	for _, it := range items {
 		ids += len(" ``") + len(it.Task)
@@ -139,7 +140,8 @@ func (b *text) items(items []NoticeItem, told map[string]bool, room int, failed 
 	b.Line()
 }
 
-// results writes the beginnings of the results that the notice carries, as far as they fit.
+// results writes the results that the notice carries, as many as fit. Each of them may be only the
+// beginning of the task's result.
 func (b *text) results(items []NoticeItem, room int) {
 	head := "\n### Results\n"
 	for _, it := range items {
@@ -155,7 +157,7 @@ func (b *text) results(items []NoticeItem, room int) {
 		}
 		s := head + title + ":\n\n" + mdtext.Fence(it.Result)
 		if len(s) > room {
-			continue // a shorter one may fit
+			continue // a shorter result may still fit
 		}
 		b.WriteString(s)
 		room -= len(s)
@@ -167,7 +169,7 @@ func (b *text) results(items []NoticeItem, room int) {
 func endWords(it NoticeItem) string {
 	switch {
 	case !it.Status.Terminal():
-		return "ended" // an old attempt; how it ended is no longer known
+		return "ended" // an old attempt whose status is no longer known
 	case it.Cause == CauseNone:
 		return it.Status.String()
 	default:
@@ -175,7 +177,7 @@ func endWords(it NoticeItem) string {
 	}
 }
 
-// noticeEnd says what to do about the notice.
+// noticeEnd writes what the model can do after the notice.
 func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 	b.Line()
 	if w.output != "" {
@@ -209,8 +211,8 @@ func (w wording) noticeEnd(b *text, n Notice, good, bad int) {
 	}
 }
 
-// digest describes the tasks in at most limit bytes: live ones first, then those whose end was not
-// told, then the latest.
+// digest describes the tasks in at most limit bytes. Live tasks come first, then ended tasks whose
+// notice is still owed, then the others, the latest first.
 func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) string {
 	head := "## Background Tasks\n\n" + fmt.Sprintf("%d live, %d ended and not told yet, %d in all.\n", live, owed, len(tasks))
 	if live > 0 || owed > 0 {
@@ -227,7 +229,7 @@ func (w wording) digest(tasks []Task, live, owed, limit int, now time.Time) stri
 	return ""
 }
 
-// digestLines lists as many tasks as fit into room bytes.
+// digestLines lists as many tasks as fit into room bytes, one per line.
 func digestLines(tasks []Task, total, room int, now time.Time) string {
 	tasks = slices.Clone(tasks)
 	rank := func(t Task) int {

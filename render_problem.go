@@ -9,11 +9,11 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Texts about calls that were wrong. They say first what was wrong, then what would be right.
+// Texts about wrong calls. Each text first names the mistake, then the right call.
 
-const unknownShown = 20 // most of the caller's tasks to list in an answer about an unknown one
+const unknownShown = 20 // maximum number of the caller's tasks that an answer about an unknown id lists
 
-// unknown answers a call with an id that is none of the caller's tasks.
+// unknown answers a call with an id that belongs to none of the caller's tasks.
 func (w wording) unknown(ref string, own []Task) string {
 	var b text
 	b.Line("None of your tasks has the id ", mdtext.Code(ref, idMax), ".")
@@ -63,7 +63,8 @@ type remedy struct {
 	text string
 }
 
-// remedies are the answers to errors, if an answer needs no more than an id.
+// remedies returns the answers to those errors for which an answer needs only the id that the model
+// passed.
 func (w wording) remedies(ref string) []remedy {
 	id := mdtext.Code(ref, idMax)
 	live := "Task " + id + " has not ended, so it cannot be continued yet. " + w.continueThen()
@@ -86,7 +87,7 @@ func (w wording) remedies(ref string) []remedy {
 	}
 }
 
-// Notes about a call, shown in addition to its answer.
+// Notes that are shown in addition to the answer of a call.
 const (
 	notePointless    = "You are a task yourself, and waiting here could keep the others from ever getting their turn. So this call answers at once. Your next turn will tell you what has ended."
 	noteNoSessionYet = "It has no session yet, so there are no messages."
@@ -101,7 +102,7 @@ func noteTimedOut(d time.Duration) string {
 	return "It did not end in the " + waited(d) + " that this call waited. It continues; nothing is lost."
 }
 
-// waited is span, with milliseconds for less than a second.
+// waited formats a duration like mdtext.Span, but with milliseconds if it is less than a second.
 func waited(d time.Duration) string {
 	if d < time.Second {
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
@@ -124,11 +125,11 @@ func noteLimitCut() string {
 	return fmt.Sprintf("message_limit was cut to %d, the most that one call shows.", messageLimitMax)
 }
 
-// Texts about how a model learns about ends. A model that its host can wake may end its turn. A
-// model that nothing wakes, such as the caller of an MCP server, would lose its tasks if it ended
-// its turn, so the texts tell it how to wait.
+// Texts about how a model learns that a task has ended. A model that its host can wake may end its
+// turn. A model that nothing wakes, such as the caller of an MCP server, would lose its tasks by
+// ending its turn. The texts for such a model therefore describe how to wait.
 
-// untilEnd says what to do until the task ends.
+// untilEnd returns the advice for the time until the task ends.
 func (w wording) untilEnd(id string) string {
 	if !w.noNotices {
 		return "Nothing has to be done to wait for it: go on with other work, or end your turn. A notice comes by itself when the task ends."
@@ -136,7 +137,7 @@ func (w wording) untilEnd(id string) string {
 	return w.nothingWakes("the task ends", "for the end", w.block(id))
 }
 
-// untilNextEnd says what to do until the next of n tasks ends.
+// untilNextEnd returns the advice for the time until the next of n tasks ends.
 func (w wording) untilNextEnd(n int) string {
 	switch {
 	case !w.noNotices && n == 1:
@@ -158,7 +159,8 @@ func (w wording) nothingWakes(when, what, call string) string {
 	return s + "; when nothing else is left to do, wait " + what + ": " + call + ". If the time runs out first, wait again."
 }
 
-// toldWithTheNextAnswer says how a model without background_output learns about an end.
+// toldWithTheNextAnswer describes how a model without background_output learns that a task has
+// ended.
 func (w wording) toldWithTheNextAnswer() string {
 	var names []string
 	for _, n := range [...]string{w.delegate, w.cancel} {
@@ -172,13 +174,13 @@ func (w wording) toldWithTheNextAnswer() string {
 	return "an end is told with the answer of your next call of " + strings.Join(names, " or ") + "."
 }
 
-// block returns the call that waits for the end of the task.
+// block returns the call that waits until the task ends.
 func (w wording) block(id string) string { return w.output + "(task_id=" + arg(id) + ", block=true)" }
 
-// blockAny returns the call that waits for the next end of any task.
+// blockAny returns the call that waits until any of the tasks ends.
 func (w wording) blockAny() string { return w.output + "(block=true)" }
 
-// continueThen says when a task that has not ended can be continued.
+// continueThen describes when a task that has not ended can be continued.
 func (w wording) continueThen() string {
 	switch {
 	case !w.noNotices:
@@ -190,8 +192,8 @@ func (w wording) continueThen() string {
 	}
 }
 
-// launchThen says when another task can be launched, after too many were. The caller adds the end
-// of the sentence.
+// launchThen describes when another task can be launched after the limit of tasks was reached. The
+// caller adds the rest of the sentence.
 func (w wording) launchThen() string {
 	switch {
 	case !w.noNotices:

@@ -11,10 +11,10 @@ import (
 
 // Texts about one task.
 
-// read returns the call that reads the task.
+// read returns the tool call that reads the task.
 func (w wording) read(id string) string { return fmt.Sprintf("%s(task_id=%s)", w.output, arg(id)) }
 
-// launched answers a launch or a resume in the background.
+// launched answers a call that launched or, if again is set, resumed a task in the background.
 func (w wording) launched(t Task, again bool, notes ...string) answer {
 	var b text
 	if again {
@@ -46,7 +46,8 @@ func (w wording) launched(t Task, again bool, notes ...string) answer {
 	return answer{head: b.String()}
 }
 
-// goesOn answers a foreground call that ends before its task.
+// goesOn answers a foreground call that returns before its task has ended. deadline means that the
+// call's time limit has passed; otherwise the caller is a task that must not wait.
 func (w wording) goesOn(t Task, deadline bool) answer {
 	var b text
 	b.Line("The task goes on in the background.\n")
@@ -68,7 +69,7 @@ func (w wording) goesOn(t Task, deadline bool) answer {
 	return answer{head: b.String()}
 }
 
-// place describes the place of a task in line, and why it waits.
+// place describes a task's place in line, with the limit and the use of its pool.
 func place(q QueuePlace) string {
 	limit := "no limit"
 	if q.Pool.Limit != Unlimited {
@@ -123,7 +124,7 @@ func (w wording) status(t Task, now time.Time, notes ...string) answer {
 	return answer{head: b.String(), body: body + prompt}
 }
 
-// progress writes rows for what is known in addition to the status.
+// progress writes the rows about the task's progress.
 func (b *text) progress(t Task, now time.Time) {
 	p := t.Progress
 	if t.Attempt > 1 {
@@ -173,7 +174,8 @@ func (b *text) progress(t Task, now time.Time) {
 	}
 }
 
-// outOfReach says since when the agent runtime is not reached, what follows from it, and why.
+// outOfReach describes an outage: how long the agent runtime has not been reached, when the task
+// will fail because of that, and why the runtime cannot be reached.
 func outOfReach(o Outage, now time.Time) string {
 	s := "its agent runtime has not been reached for " + mdtext.Span(now.Sub(o.Since))
 	if !o.Until.IsZero() {
@@ -185,14 +187,14 @@ func outOfReach(o Outage, now time.Time) string {
 	return s
 }
 
-// part says which part of a result to show.
+// part selects the part of a result that an answer shows.
 type part struct {
 	offset    int  // first byte to show
 	fromEnd   bool // show the last bytes that fit
 	noSession bool // the session cannot be read
 }
 
-// of returns the part of s that fits into room bytes, and where it begins in s.
+// of returns the selected part of s, as much as fits into room bytes, and its offset in s.
 func (p part) of(s string, room int) (shown string, from int) {
 	room = max(room, 0)
 	if p.fromEnd {
@@ -200,13 +202,13 @@ func (p part) of(s string, room int) (shown string, from int) {
 		return shown, len(s) - len(shown)
 	}
 	rest := mdtext.Tail(s, max(len(s)-p.offset, 0))
-	return mdtext.Head(rest, room), max(len(s)-len(rest), p.offset) // an offset beyond the end stays as it is
+	return mdtext.Head(rest, room), max(len(s)-len(rest), p.offset) // an offset beyond the end is returned unchanged
 }
 
 var endTitles = [...]string{Completed: "Task Result", Failed: "Task Error", Cancelled: "Task Cancelled"}
 
-// ended answers a call about an ended task: with its result, or why there is none and what there is
-// instead.
+// ended answers a call about an ended task. The answer contains the result of a completed task. For
+// another task, it contains the reason and the partial text, if there is one.
 func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	var b text
 	b.Line(endTitles[t.Status], "\n")
@@ -247,7 +249,7 @@ func (w wording) ended(t Task, p part, room int, notes ...string) answer {
 	return a
 }
 
-// failure writes the lines about an attempt that ended without a result.
+// failure writes the lines about an attempt that did not complete.
 func (b *text) failure(t Task) {
 	b.Field("Agent", mdtext.OneLine(t.Agent, nameMax))
 	b.Field("Status", t.Status.String())
@@ -259,7 +261,7 @@ func (b *text) failure(t Task) {
 	}
 }
 
-// resultLines describes the text that follows, and how to read the rest.
+// resultLines describes the part of the result that follows, and how to read the rest of it.
 func (b *text) resultLines(w wording, t Task, p part, size, shown, from int) {
 	kind := "Result"
 	if t.Status != Completed || t.Partial {
@@ -314,7 +316,7 @@ func (b *text) noReport(w wording, t Task) {
 	}
 }
 
-// continuation says how to continue a task that did not complete.
+// continuation writes how to continue a task that did not complete.
 func (b *text) continuation(w wording, t Task) {
 	switch {
 	case w.delegate == "":
@@ -326,7 +328,7 @@ func (b *text) continuation(w wording, t Task) {
 	}
 }
 
-// resume returns the call that continues a task.
+// resume returns the tool call that continues the task of the session.
 func (w wording) resume(session string) string {
 	return fmt.Sprintf("%s(session_id=%s, prompt=\"Continue: <your follow-up>\")", w.delegate, arg(session))
 }

@@ -20,7 +20,7 @@ var (
 	before = func(d time.Duration) time.Time { return at.Add(-d) }
 )
 
-// The tasks that the texts are about.
+// The tasks that the rendered texts describe.
 func runningTask() Task {
 	return Task{
 		ID: "bg_abc123", Session: "sess_xyz789", Parent: "root", Description: "Explore: find the authentication code", Agent: "explore",
@@ -68,7 +68,8 @@ func sessionMessages() []Message {
 	}
 }
 
-// golden are all texts that a model reads, by the name of their file.
+// golden returns all texts that a model reads, keyed by the names of their golden
+// files.
 func golden(w wording) map[string]string {
 	all := map[string]string{}
 	put := func(name string, a answer) { all[name] = a.with("") }
@@ -256,11 +257,12 @@ func checkGolden(t *testing.T, dir string, texts map[string]string) {
 	require.Len(t, files, len(texts), "a golden file that no text has")
 }
 
-// unwokenWording is that for a model which nothing wakes.
+// unwokenWording is the wording for a model that nothing wakes.
 var unwokenWording = wording{ToolDelegateTask, ToolBackgroundOutput, ToolBackgroundCancel, true}
 
-// promise is what only a model that is woken may read. A digest is the host's to
-// show, and tells of notices; a note speaks to tasks, whose notices are turns.
+// promise matches sentences that only a model which is woken may read. Two kinds
+// of texts are excepted: digests, which a host shows by its own choice, and the
+// note for tasks, whose notices are delivered by their next turns.
 var promise = regexp.MustCompile(`(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told (to you|in the same way|by a notice)|comes by itself|nothing has to be done`)
 
 func TestWhoCannotBeWokenIsPromisedNothing(t *testing.T) {
@@ -306,7 +308,7 @@ func TestNoTextMakesTheModelPoll(t *testing.T) {
 		require.LessOrEqual(t, len(s), answerMax, name)
 		require.True(t, utf8.ValidString(s), name)
 	}
-	// The one that a model reads first also tells it what comes instead.
+	// Texts about a task that has not ended also promise a notice.
 	for _, name := range []string{"launched_pending", "launched_running", "continued", "status_running", "status_pending", "goes_on_deadline", "list", "description_delegate_task"} {
 		require.Contains(t, golden(defaultWording)[name], "notice comes", name)
 	}

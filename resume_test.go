@@ -51,7 +51,7 @@ func TestATombstoneIsNotResumedWhileItsAbortHangs(t *testing.T) {
 		}
 		f.run = func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
 			if p.Text == "a" {
-				time.Sleep(10 * time.Minute) // ignores its context
+				time.Sleep(10 * time.Minute) // the turn ignores its context
 				return bgagent.TurnEnd{}, errors.New("stopped")
 			}
 			together = aborting.Load() > 0
@@ -66,7 +66,7 @@ func TestATombstoneIsNotResumedWhileItsAbortHangs(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		_, err = m.Resume(t.Context(), root, s, bgagent.ResumeInput{Prompt: "b"})
 		require.ErrorIs(t, err, bgagent.ErrNotStopped)
-		time.Sleep(10 * time.Minute) // the turn has returned, Abort has not
+		time.Sleep(10 * time.Minute) // RunTurn has returned, Abort has not
 		_, err = m.Resume(t.Context(), root, s, bgagent.ResumeInput{Prompt: "b"})
 		synctest.Wait()
 		time.Sleep(3 * time.Hour)
@@ -75,7 +75,7 @@ func TestATombstoneIsNotResumedWhileItsAbortHangs(t *testing.T) {
 	})
 }
 
-// slowly returns a second after its context has ended.
+// slowly is a turn that returns a second after its context has ended.
 func slowly(ctx context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	<-ctx.Done()
 	time.Sleep(time.Second)
@@ -86,14 +86,14 @@ func TestATombstoneIsResumableOnceItsAbortHasReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: slowly}
 		f.abort = func(context.Context, string) error { time.Sleep(10 * time.Minute); return nil }
-		t.Cleanup(func() { time.Sleep(time.Hour) }) // until all of them have returned
+		t.Cleanup(func() { time.Sleep(time.Hour) }) // wait until all Abort calls have returned
 		m := manage(t, f, bgagent.Config{Retention: time.Minute})
 		task := launch(t, m, "a")
 		synctest.Wait()
 		s := get(t, m, task.ID).Session
 		_, err := m.Cancel(t.Context(), root, task.ID, bgagent.CancelOptions{})
 		require.NoError(t, err)
-		time.Sleep(time.Hour) // the turn returned after 1 s, every Abort after 10 min
+		time.Sleep(time.Hour) // the turn has returned after 1 s, and every Abort call after 10 min
 		_, err = m.Resume(t.Context(), root, s, bgagent.ResumeInput{Prompt: "b"})
 		require.NoError(t, err)
 	})
@@ -224,7 +224,7 @@ func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newServer()
-				f.abort = func(_ context.Context, s string) error { f.set(s, bgagent.SessionBusy); return nil } // still busy
+				f.abort = func(_ context.Context, s string) error { f.set(s, bgagent.SessionBusy); return nil } // the session stays busy
 				m := manage(t, f, limit(1))
 				id, session := turnOn(t, m, "p")
 				_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{})
@@ -253,8 +253,9 @@ func TestAResumeWaitsUntilTheOldTurnHasStopped(t *testing.T) {
 	}
 }
 
-// A start that hangs beyond the stopping deadline has no session yet that could
-// be marked; a resume would wait for it without an end.
+// CreateSession hangs beyond the stopping deadline. There is no session yet that
+// could be marked as stuck, but the resume must be refused all the same, because
+// it would wait for ever.
 func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}
@@ -275,8 +276,8 @@ func TestResumeDuringAHangingStartIsRefused(t *testing.T) {
 	})
 }
 
-// A session that did not stop is not prompted, even when the record of its task
-// has gone meanwhile.
+// A session that did not stop is not prompted, even if the record of its task
+// has expired meanwhile.
 func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop := make(chan struct{})
@@ -303,8 +304,8 @@ func TestExpiredTaskWhoseSessionDidNotStopIsNotResumed(t *testing.T) {
 	})
 }
 
-// The resume gives up what the earlier parent was owed, and records may expire
-// at that moment. The record that is being resumed must not.
+// The resume gives up the notice that the earlier parent was owed, and records
+// may expire because of that. The record that is being resumed must not expire.
 func TestResumeByAnotherDoesNotExpireTheTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager

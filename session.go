@@ -9,16 +9,17 @@ import (
 	"github.com/bgagent/bgagent/internal/rulename"
 )
 
-// SessionClient is the port to a host's agent runtime. It is what the manager needs to run one
-// agent in a session of its own. A client also implements exactly one of [TurnRunner] and
-// [TurnStarter]; [New] refuses a client with both or neither. All else that a runtime can do is an
-// ability, found by type assertion: [Notifier], [EventSource], [MessageReader], [TodoReader],
-// [SessionFinder], [AgentLister], [SessionForgetter]. An ability counts as missing if its method
-// returns [errors.ErrUnsupported], so that wrappers work.
+// SessionClient is the port to a host's agent runtime: the interface through which the manager runs
+// each agent in a session of its own. A client also implements exactly one of [TurnRunner] and
+// [TurnStarter]; [New] refuses a client with both or neither. Everything else that a runtime can do
+// is an optional ability, which the manager finds by type assertion: [Notifier], [EventSource],
+// [MessageReader], [TodoReader], [SessionFinder], [AgentLister], [SessionForgetter]. A wrapper may
+// have the methods of an ability that the wrapped client lacks: if such a method returns
+// [errors.ErrUnsupported], the ability counts as missing.
 //
-// All methods must be safe for concurrent use. The manager holds no lock when it calls them. It
-// passes a context that ends when it stops waiting. It survives a method that ignores its context,
-// panics or calls runtime.Goexit.
+// All methods must be safe for concurrent use. The manager holds no lock when it calls them. The
+// context of a call ends when the manager stops waiting for the call. The manager survives a method
+// that ignores its context, panics or calls runtime.Goexit.
 type SessionClient interface {
 	// CreateSession creates an idle session for one task and returns its id. The id must not be
 	// empty or in use. If the agent does not exist, return a [*NoSuchAgentError]. If the runtime
@@ -26,103 +27,115 @@ type SessionClient interface {
 	// the call.
 	CreateSession(ctx context.Context, s SessionSpec) (session string, err error)
 
-	// Abort stops whatever runs in the session. It is idempotent, and returns nil for a session
-	// that does not exist or does not run. The session can be prompted again afterwards. For a
-	// TurnRunner, the context of RunTurn ends as well; if that is enough, Abort may do nothing.
+	// Abort stops the turn that runs in the session. It is idempotent, and returns nil if the
+	// session does not exist or is in no turn. The session can be prompted again afterwards. For a
+	// TurnRunner, the manager also ends the context of RunTurn; if that stops the turn, Abort may
+	// do nothing.
 	Abort(ctx context.Context, session string) error
 }
 
-// TurnRunner is a client whose call lasts as long as the turn, such as a Go function, a command
-// line or an agent that speaks ACP. The turn ends when the call returns.
+// TurnRunner is a client whose RunTurn call lasts as long as the turn. It suits agents such as a Go
+// function, a command line or a program that speaks ACP. The turn ends when the call returns.
 type TurnRunner interface {
-	// RunTurn prompts the session and returns when the turn is over. When ctx ends, the turn must
-	// stop. RunTurn then returns soon, with nothing of the turn still running, and with an error or
-	// StopAborted: a zero TurnEnd means that the agent ended the turn itself. If RunTurn returns an
-	// error, the task fails for that reason; TurnEnd.Stop may name the kind of end, such as
-	// StopInterrupted. An error that matches [ErrUnreachable] means that nothing was started; the
-	// manager repeats the call later. The reporter may be used from any goroutine until RunTurn
-	// returns. Later reports, text included, are dropped.
+	// RunTurn prompts the session and returns when the turn is over. When ctx ends, RunTurn must
+	// stop everything that the turn has started and return soon, with an error or with StopAborted.
+	// It must not return a zero TurnEnd then, because that means that the agent ended the turn
+	// itself.
 	//
-	// RunTurn returns when the answer is whole, which may be later than the agent's first report of
-	// an end. It waits a moment for late pieces, and it waits for work that the agent's own program
-	// does in the background: the report on that work is the answer. What is written after the end,
-	// such as a tip, is not part of the answer. A warning that the answer was cut off is StopLength
-	// or StopTurnLimit. An agent that has written nothing has no answer.
+	// If RunTurn returns an error, the task fails and the error becomes its reason. TurnEnd.Stop
+	// may name the kind of failure, such as StopInterrupted. An error that matches
+	// [ErrUnreachable] means that nothing was started; the manager repeats the call later.
 	//
-	// The manager never calls RunTurn for a session that is in a turn, and waits for a running
-	// Abort to return first.
+	// The reporter may be used from any goroutine until RunTurn returns. Later reports are dropped,
+	// including reports of text.
+	//
+	// RunTurn must return only when the answer is complete. That may be later than the agent's
+	// first report that it has finished: a client waits a moment for late pieces of text. It also
+	// waits for work that the agent's own program does in the background, and the report on that
+	// work is the answer. Text that the program writes after the answer, such as a tip, is not part
+	// of it. If the program warns that the answer was cut off, the client returns StopLength or
+	// StopTurnLimit. An agent that has written nothing has no answer.
+	//
+	// The manager never calls RunTurn for a session that is in a turn. It also waits until a
+	// running Abort of the session has returned.
 	RunTurn(ctx context.Context, session string, p Prompt, r *Reporter) (TurnEnd, error)
 }
 
-// TurnStarter is a client that hands a turn over and returns, such as an agent server. Events (see
-// [EventSource] and [BackgroundManager.Observe]) and the poller find the end of the turn.
+// TurnStarter is a client whose StartTurn call hands the prompt over and returns while the turn
+// runs. It suits agent servers. The manager learns from events that the turn is over (see
+// [EventSource] and [BackgroundManager.Observe]), and from polling.
 type TurnStarter interface {
-	// StartTurn hands the prompt over and returns as soon as it is accepted. A repetition with the
-	// same p.ID must not start a second turn if the runtime can prevent it, and then returns nil.
-	// The manager only calls StartTurn for sessions that it has found to be quiet. If the session
-	// is in a turn all the same, because somebody else has prompted it, return an error that
-	// matches [ErrBusy]. That is better than a prompt that waits in a line nobody sees.
+	// StartTurn hands the prompt over and returns as soon as the runtime has accepted it. The
+	// manager may repeat a call with the same p.ID. If the runtime can recognize the repetition,
+	// StartTurn must not start a second turn and must return nil.
 	//
-	// If the server cannot be reached and the prompt was not handed over, return an error that
-	// matches [ErrUnreachable]; the manager repeats the call later. Report the end of the turn when
-	// the answer is whole, with a stop reason that says whether it was cut off.
+	// The manager calls StartTurn only for sessions that it has found to be quiet. The session may
+	// be in a turn all the same, because somebody else has prompted it. StartTurn must then not
+	// queue the prompt, but return an error that matches [ErrBusy]. If the server cannot be reached
+	// and the prompt was not handed over, StartTurn must return an error that matches
+	// [ErrUnreachable]; the manager repeats the call later.
+	//
+	// The client must report the turn as over only when the answer is complete, with a stop reason
+	// that shows whether the answer was cut off.
 	StartTurn(ctx context.Context, session string, p Prompt) error
 
-	// Statuses returns the states of the given sessions. A session that is missing from the answer
-	// counts as unknown. If a server leaves out idle sessions, its adapter must add them.
+	// Statuses returns the status of each of the given sessions. A session that is missing from the
+	// result counts as SessionUnknown. If a server leaves out idle sessions, its client must add
+	// them.
 	Statuses(ctx context.Context, sessions []string) (map[string]SessionStatus, error)
 
 	MessageReader
 }
 
-// MessageReader reads the messages of a session. A starter must implement it. For a runner, it is
-// the ability to show the whole conversation of a task.
+// MessageReader is the ability to read the messages of a session. A [TurnStarter] must have it. A
+// [TurnRunner] may have it, so that the whole conversation of a task can be shown.
 type MessageReader interface {
-	// Messages returns the messages that are new or have changed since the cursor, oldest first and
-	// at most max. The zero Cursor means from the beginning. If max is not positive, the client
-	// chooses how many. A message that may still change must be returned again when it has changed.
-	// Page.Next must not skip messages that were left out.
+	// Messages returns at most max messages that are new or have changed since the cursor after,
+	// oldest first. The zero Cursor is the beginning of the session. If max is not positive, the
+	// client chooses the number. A message that changes after it was returned must be returned
+	// again. Page.Next must not skip messages that this page has no room for.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
 }
 
-// Notifier is the ability to tell a root session that its tasks have ended, usually by prompting
-// it.
+// Notifier is the ability to deliver notices to root sessions, usually as prompts.
 type Notifier interface {
-	// Notify returns nil once the notice is recorded or queued so that it will be answered. It
-	// returns [ErrBusy] if the session is in a turn and must be tried later, and [ErrNoSession] if
-	// this client has no such session. Use n.ID as the id of the message, so that a repetition is
-	// harmless.
+	// Notify delivers a notice to the session. It returns nil once the runtime has recorded or
+	// queued the notice, so that the agent will answer it. It returns [ErrBusy] if the session is
+	// in a turn and the manager must try again later, and [ErrNoSession] if this client has no such
+	// session. Notify should use n.ID as the id of the message, so that a repetition is harmless.
 	Notify(ctx context.Context, session string, n Notice) error
 }
 
-// EventSource is the ability to push events about sessions. The manager runs it from New to Close.
+// EventSource is the ability to push events about sessions. The manager runs Events from [New]
+// until [BackgroundManager.Close].
 type EventSource interface {
 	// Events calls emit for every event until ctx ends. It reconnects by itself, and emits
 	// [HostStreamGap] whenever events may have been lost. If Events returns before ctx ends, the
-	// manager treats that as a gap and calls it again after a pause. emit never blocks.
+	// manager assumes that events were lost and calls it again after a pause. emit never blocks.
 	Events(ctx context.Context, emit func(HostEvent)) error
 }
 
 // TodoReader is the ability to read the todo list of a session.
 type TodoReader interface {
+	// Todos returns all todos of the session, open or not.
 	Todos(ctx context.Context, session string) ([]Todo, error)
 }
 
 // SessionFinder is the ability to look up a session.
 type SessionFinder interface {
-	// FindSession returns what is known about the session. If this client has no such session, the
-	// error wraps [ErrNoSession].
+	// FindSession returns the parent and the directory of the session. If this client has no such
+	// session, the error wraps [ErrNoSession].
 	FindSession(ctx context.Context, session string) (SessionInfo, error)
 }
 
-// SessionInfo describes a session that a [SessionFinder] knows.
+// SessionInfo describes a session that a [SessionFinder] has found.
 type SessionInfo struct {
-	Parent    string // the session it is a child of; empty for a root session
-	Directory string // where it works; empty if that has no meaning
+	Parent    string // id of the session's parent session; empty for a root session
+	Directory string // working directory of the session; empty if it has none
 }
 
-// AgentLister is the ability to list the agents. Errors about an unknown agent then name those that
-// exist.
+// AgentLister is the ability to list the agents. With it, an error about an unknown agent names the
+// agents that exist.
 type AgentLister interface {
 	Agents(ctx context.Context) ([]AgentInfo, error)
 }
@@ -133,44 +146,45 @@ type AgentInfo struct {
 	Description string
 }
 
-// SessionForgetter is the ability to free what a client holds for a session. The manager calls
-// ForgetSession once the session can no longer be resumed, because the record of its task has
-// expired and its tombstone is gone. ForgetSession must return at once.
+// SessionForgetter is the ability to free the resources that a client holds for a session. The
+// manager calls ForgetSession once the session can no longer be resumed, because the task's record
+// has expired and its tombstone has been dropped. ForgetSession must return at once.
 type SessionForgetter interface {
 	ForgetSession(session string)
 }
 
-// SessionSpec describes the session to create.
+// SessionSpec describes a session that a client must create.
 type SessionSpec struct {
 	Task        string            // id of the task, bg_…
-	Parent      string            // session that delegated, or the name of a scope
+	Parent      string            // id of the session that delegated, or the name of a scope
 	Title       string            // the task's description
 	Agent       string            // name of the agent, as the caller gave it
-	Model       string            // model to use; empty means the agent's own
-	Directory   string            // working directory; empty means the client's own
+	Model       string            // model to use; empty means the agent's own model
+	Directory   string            // working directory; empty means the client's own directory
 	Depth       int               // 1 for a task of a root session, 2 for a task of such a task, and so on
-	Permissions []Permission      // rules for the session; the last one that matches decides
-	Metadata    map[string]string // the host's own, from LaunchInput; must not be changed
+	Permissions []Permission      // rules for the session; the last matching rule decides
+	Metadata    map[string]string // metadata of the host, from LaunchInput; must not be changed
 }
 
-// Permission is one rule about what an agent may do. In a list of rules, the last one that matches
-// decides.
+// Permission is one rule that allows or restricts an agent's actions. In a list of rules, the last
+// matching rule decides.
 //
-// All clients of this module read names in the same way: in any case, with or without hyphens and
-// underscores, and by any of the words for a kind of access, which docs/clients.md lists. A rule for
-// a kind applies to everything that is part of the kind. A client refuses to start an agent that it
-// cannot hold to a rule that denies or asks.
+// All clients of this module read a rule's name in the same way. Upper and lower case, hyphens and
+// underscores make no difference. A kind of access has several names, which docs/clients.md lists.
+// A rule for a kind applies to every tool and action of that kind. A client refuses to start an
+// agent if it cannot make the agent obey a rule that denies or asks.
 type Permission struct {
-	Name    string           // kind of access or name of a tool; "*" for all; * and ? match some
-	Pattern string           // a path or command pattern; "*" or empty for all
-	Action  PermissionAction // the answer
+	Name    string           // kind of access or name of a tool; may contain the wildcards * and ?; "*" matches all
+	Pattern string           // pattern of paths or commands; "*" or empty matches all
+	Action  PermissionAction // answer to an action that the rule matches
 
-	// Kept means that the host enforces the rule itself, whatever the agent does. No client has to
-	// refuse a rule that is kept.
+	// Kept means that the host enforces the rule itself, whatever the agent does. A client then
+	// never refuses the agent because of this rule.
 	Kept bool
 }
 
-// checkRules returns an error that names the first rule that is about nothing.
+// checkRules returns an error about the first rule whose name has a problem, such as characters
+// that no tool has in its name. Kept rules are not checked.
 func checkRules(field string, rules []Permission) error {
 	for i, r := range rules {
 		if problem := rulename.Problem(r.Name); problem != "" && !r.Kept {
@@ -190,47 +204,46 @@ const (
 	PermissionAsk   PermissionAction = "ask"
 )
 
-// Prompt starts a turn.
+// Prompt is the input with which a client starts a turn.
 type Prompt struct {
-	ID          string       // stays the same when the prompt is repeated
+	ID          string       // id of the prompt; unchanged when the manager repeats the prompt
 	Task        string       // id of the task, bg_…
 	Attempt     int          // number of the attempt, from 1
 	Turn        int          // number of the turn in the attempt, from 1
 	Agent       string       // name of the agent, as the caller gave it
-	Model       string       // model to use; empty means the agent's own
-	Text        string       // the prompt itself
+	Model       string       // model to use; empty means the agent's own model
+	Text        string       // text of the prompt
 	System      string       // system text of the host for this task; usually empty
-	Permissions []Permission // the same rules as in SessionSpec, at every turn
-	Notice      *Notice      // set if the prompt tells the session about ends of its own tasks
+	Permissions []Permission // rules for the session, the same as in SessionSpec at every turn
+	Notice      *Notice      // notice that the prompt delivers, about tasks of the session itself; else nil
 }
 
-// TurnEnd is how a turn of a [TurnRunner] ended. The zero value completes the turn: it is for
-// clients that have no stop reasons.
+// TurnEnd describes how a turn of a [TurnRunner] ended. The zero value means that the agent
+// completed the turn. Clients that have no stop reasons return it.
 type TurnEnd struct {
 	Stop StopReason
 	// Text is the agent's final message. If it is empty, the text reported since the last tool call
 	// counts as the message.
 	Text string
-	// NoText says that what was reported as text is no message either, such as an
-	// error that the agent writes as one.
+	// NoText means that the reported text does not count as the final message either. It is for
+	// text such as an error that the agent's program writes in place of a message.
 	NoText bool
 }
 
 // StopReason says why a turn ended.
 type StopReason uint8
 
-// The stop reasons. Only StopEndOfTurn and StopUntold complete a task. StopUntold is for clients
-// that have no reasons.
+// The stop reasons. Only StopEndOfTurn and StopUntold complete a task.
 const (
-	StopUntold      StopReason = iota // the client has no reasons
+	StopUntold      StopReason = iota // the client reports no stop reasons
 	StopEndOfTurn                     // the agent ended its turn by itself
 	StopLength                        // the model's output limit cut off the answer
 	StopTurnLimit                     // the runtime's limit of steps or requests was reached
 	StopRefused                       // the model refused
-	StopAborted                       // somebody stopped it
-	StopInterrupted                   // the turn broke off, as by a crash or a restart
+	StopAborted                       // somebody stopped the turn
+	StopInterrupted                   // the turn broke off, for example because of a crash or a restart
 	StopError                         // the agent failed
-	StopToolCalls                     // of a message only: it ended in tool calls and the turn continues
+	StopToolCalls                     // only in a Message: the message ended with tool calls, and the turn continues
 )
 
 var stopReasonNames = [...]string{"untold", "end of turn", "length", "turn limit", "refused", "aborted", "interrupted", "error", "tool calls"}
@@ -238,18 +251,18 @@ var stopReasonNames = [...]string{"untold", "end of turn", "length", "turn limit
 // String returns the name of the reason in lower case.
 func (r StopReason) String() string { return enumName(stopReasonNames[:], uint8(r)) }
 
-// SessionState is what a session is doing.
+// SessionState says whether a session exists and whether it is in a turn.
 type SessionState uint8
 
 // The states of a session.
 const (
-	SessionUnknown  SessionState = iota // could not be read this time; decides nothing
-	SessionIdle                         // not in a turn
-	SessionBusy                         // in a turn
-	SessionRetrying                     // in a turn, waiting to retry the model
-	SessionAsking                       // in a turn, waiting for an answer to a question or a permission
-	SessionGone                         // does not exist
-	SessionUntold                       // this client can never tell
+	SessionUnknown  SessionState = iota // the state could not be read this time; the manager ignores it
+	SessionIdle                         // the session is not in a turn
+	SessionBusy                         // the session is in a turn
+	SessionRetrying                     // in a turn, waiting to repeat a failed request to the model
+	SessionAsking                       // in a turn, waiting for an answer to a question or for a permission
+	SessionGone                         // the session does not exist
+	SessionUntold                       // this client can never report the state
 )
 
 var sessionStateNames = [...]string{"unknown", "idle", "busy", "retrying", "asking", "gone", "untold"}
@@ -261,13 +274,14 @@ func (s SessionState) String() string { return enumName(sessionStateNames[:], ui
 type SessionStatus struct {
 	State   SessionState
 	RetryAt time.Time // with SessionRetrying: time of the next try, if known
-	Detail  string    // one line for people: the error that is retried or the question asked
-	// Revision changes whenever a message of the session does, if the runtime has revisions. While
-	// it stays the same, the session is not read.
+	Detail  string    // one line for people: the error that caused the retry, or the question asked
+	// Revision is empty if the runtime has no revisions. Otherwise it must change whenever a
+	// message of the session changes. While it stays the same, the manager does not read the
+	// session's messages.
 	Revision string
 }
 
-// Role says who wrote a message.
+// Role is the kind of author of a message.
 type Role uint8
 
 // The roles. Only messages with RoleAgent are output.
@@ -282,36 +296,36 @@ var roleNames = [...]string{"other", "user", "agent"}
 // String returns the name of the role in lower case.
 func (r Role) String() string { return enumName(roleNames[:], uint8(r)) }
 
-// Cursor is a position in the messages of a session. Its value belongs to the client that made it.
-// The zero value is the beginning.
+// Cursor is a position in the messages of a session. Only the client that made it can interpret its
+// value. The zero value is the beginning.
 type Cursor string
 
 // Page is a part of the messages of a session.
 type Page struct {
 	Messages []Message // oldest first
-	Next     Cursor    // position after this page; not empty once something was read
-	More     bool      // more messages can be read now
+	Next     Cursor    // position after this page; not empty once a message was read
+	More     bool      // more messages can be read now, after Next
 }
 
 // Message is one message of a session.
 type Message struct {
-	ID        string        // unique in its session
-	Role      Role          // who wrote it
-	PromptID  string        // of a user message: ID of the Prompt that it came from, if the runtime keeps it
-	Text      string        // text written to the reader
-	Reasoning string        // what the agent thought, if the runtime shows it
+	ID        string        // id, unique in its session
+	Role      Role          // author of the message
+	PromptID  string        // in a user message: ID of the Prompt that it came from, if the runtime keeps it
+	Text      string        // text for the reader
+	Reasoning string        // the agent's thoughts, if the runtime shows them
 	Tools     []MessageTool // tool calls in the message
-	Finished  bool          // the message will not change any more
-	Stop      StopReason    // how a finished message ended; StopUntold only if the client has no reasons
-	Error     string        // with StopError and StopAborted: what went wrong
+	Finished  bool          // the message will no longer change
+	Stop      StopReason    // why a finished message ended; StopUntold only if the client reports no stop reasons
+	Error     string        // with StopError and StopAborted: description of the failure
 	Time      time.Time     // time of creation, if known
-	Usage     Usage         // what it cost, if known
+	Usage     Usage         // tokens and cost of the message, if known
 }
 
 // ToolState is the state of a tool call.
 type ToolState uint8
 
-// The states of a tool call. The first two are in flight.
+// The states of a tool call. ToolPending and ToolRunning are in flight.
 const (
 	ToolPending ToolState = iota
 	ToolRunning
@@ -329,12 +343,12 @@ func (s ToolState) InFlight() bool { return s == ToolPending || s == ToolRunning
 
 // MessageTool is a tool call in a message.
 type MessageTool struct {
-	ID    string // id of the call while it is in flight; agents may reuse it, see Reporter.Tool
+	ID    string // id of the call while it is in flight; agents may reuse ids, see Reporter.Tool
 	Name  string
 	State ToolState
 }
 
-// Usage is what an agent has used. Unknown fields are zero.
+// Usage is the number of tokens that an agent has used, and their cost. Unknown fields are zero.
 type Usage struct {
 	InputTokens  int64   `json:"input_tokens"`
 	OutputTokens int64   `json:"output_tokens"`
@@ -350,7 +364,7 @@ type Todo struct {
 // TodoState is the state of a todo.
 type TodoState uint8
 
-// The states of a todo. The first two are open.
+// The states of a todo. TodoPending and TodoInProgress are open.
 const (
 	TodoPending TodoState = iota
 	TodoInProgress
@@ -374,20 +388,20 @@ func (s *TodoState) UnmarshalText(b []byte) error {
 // Open reports whether the todo is neither completed nor cancelled.
 func (s TodoState) Open() bool { return s == TodoPending || s == TodoInProgress }
 
-// HostEventKind says what happened in a host's session.
+// HostEventKind is the kind of a [HostEvent].
 type HostEventKind uint8
 
 // The kinds of events that a host reports.
 const (
 	_              HostEventKind = iota
-	HostStatus                   // Status is the session's new state
-	HostMessage                  // Message is new or has changed
-	HostTodos                    // Todos is the session's new list
-	HostError                    // the turn failed: Error says why, and Stop whether it was an abort
+	HostStatus                   // the session has a new status, in Status
+	HostMessage                  // a message of the session is new or has changed; it is in Message
+	HostTodos                    // the session has a new todo list, in Todos
+	HostError                    // the turn failed: Error is the reason, and Stop shows whether it was an abort
 	HostDeleted                  // the session was deleted
-	HostActivity                 // something else changed
+	HostActivity                 // something else in the session changed
 	HostStreamUp                 // from now on every change of every session is reported, in order
-	HostStreamBeat               // the stream is alive
+	HostStreamBeat               // the stream still works
 	HostStreamGap                // events may have been lost
 )
 
@@ -396,12 +410,12 @@ var hostEventKindNames = [...]string{"none", "status", "message", "todos", "erro
 // String returns the name of the kind in lower case.
 func (k HostEventKind) String() string { return enumName(hostEventKindNames[:], uint8(k)) }
 
-// HostEvent is an event in a host's agent runtime. An [EventSource] emits it, or the host passes it
-// to [BackgroundManager.Observe].
+// HostEvent is an event in a host's agent runtime. Events come from an [EventSource], or from the
+// host through [BackgroundManager.Observe].
 type HostEvent struct {
 	Kind    HostEventKind
-	Client  string // name in Config.Clients, empty for the client given to New; an EventSource may leave it empty
-	Session string // empty for events about the stream
+	Client  string // name in Config.Clients; empty for the client given to New, and optional for an EventSource
+	Session string // id of the session; empty in events about the stream
 	Status  SessionStatus
 	Message *Message
 	Todos   []Todo
@@ -409,8 +423,8 @@ type HostEvent struct {
 	Error   string
 }
 
-// enumName returns the name of v. For a value without a constant, it returns the number in
-// brackets, so that a log line never hides one.
+// enumName returns the name of v. If v has no name, enumName returns the number in brackets, so
+// that a log line shows it.
 func enumName(names []string, v uint8) string {
 	if int(v) < len(names) {
 		return names[v]
@@ -418,7 +432,7 @@ func enumName(names []string, v uint8) string {
 	return "(" + itoa(int(v)) + ")"
 }
 
-// enumOf sets v to the constant with that name.
+// enumOf sets v to the constant that has the given name.
 func enumOf[E ~uint8](v *E, names []string, what string, name []byte) error {
 	i := slices.Index(names, string(name))
 	if i < 0 {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What comes from the host is copied, too.
+// The manager copies the values that it gets from the host, too.
 func TestTheManagerKeepsCopiesOfTodos(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -23,7 +23,7 @@ func TestTheManagerKeepsCopiesOfTodos(t *testing.T) {
 	})
 }
 
-// A task can be written as JSON whatever its agent has reported.
+// A task can be written as JSON, whatever its agent has reported.
 func TestATaskSurvivesJSONWhateverWasReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{}

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// If every poll counts, nothing is ever stale. If only tool calls count, an
-// agent that thinks is killed.
+// If every poll counted as activity, no turn would ever be stale. If only tool
+// calls counted, an agent that thinks would be stopped.
 func TestOnlyAChangeIsActivity(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
@@ -60,7 +60,7 @@ func TestARetryIsNotStaleAsSoonAsItBegins(t *testing.T) {
 				}
 			}
 		})
-		time.Sleep(10*time.Minute + 5*time.Second) // it has just been tried again; no answer yet
+		time.Sleep(10*time.Minute + 5*time.Second) // the retry has just begun and has no answer yet
 		require.Equal(t, bgagent.Running, get(t, m, id).Status, "%s", get(t, m, id).Reason)
 	})
 }
@@ -72,7 +72,7 @@ func TestARetryThatIsPutOffIsAChange(t *testing.T) {
 		began := time.Now()
 		f.do(func() {
 			f.statuses = func(m map[string]bgagent.SessionStatus) {
-				// tried again every 30 s, each try takes 3 s
+				// The pause before each retry is 30 s, and each retry takes 3 s.
 				n := time.Since(began) / (33 * time.Second)
 				at := began.Add(n*33*time.Second + 30*time.Second)
 				for id := range m {
@@ -101,7 +101,8 @@ func TestTheLastActivityIsNotInTheFuture(t *testing.T) {
 	})
 }
 
-// A session that nobody stops goes on costing money.
+// A task that has reached its time limit must not leave its session running,
+// because a running session costs money.
 func TestTheTimeLimitStopsTheSession(t *testing.T) {
 	f := newServer()
 	bubble(t, f, bgagent.Config{StaleTimeout: bgagent.Disabled}, func(t *testing.T, m *bgagent.BackgroundManager) {

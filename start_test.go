@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A slot that one failed start keeps is missing for as long as the manager
-// lives. So every step of a start fails in turn.
+// If a failed start kept its slot, the slot would be lost for as long as the
+// manager lives. In each case another step of the start fails.
 func TestAFailingStartGivesItsSlotBack(t *testing.T) {
 	failures := map[string]func(*goRunner){
 		"create fails": func(f *goRunner) {
@@ -77,7 +77,7 @@ func TestAFailingStartGivesItsSlotBack(t *testing.T) {
 	}
 }
 
-// The same for a client that starts turns.
+// A prompt that a TurnStarter does not accept must not keep its slot either.
 func TestAFailingPromptGivesItsSlotBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newServer()
@@ -98,13 +98,14 @@ func TestAFailingPromptGivesItsSlotBack(t *testing.T) {
 	})
 }
 
-// A start that is under way when its task ends must not go on to the prompt.
+// If a task ends while its session is being created, the session must not be
+// prompted afterwards.
 func TestWhatEndedBeforeItsSessionWasMadeIsNeverPrompted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := make(chan struct{})
 		prompts := 0
 		f := &goRunner{}
-		f.create = func(context.Context, bgagent.SessionSpec) (string, error) { <-made; return "ses_late", nil } // ignores its context
+		f.create = func(context.Context, bgagent.SessionSpec) (string, error) { <-made; return "ses_late", nil } // the call ignores its context
 		f.run = func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 			prompts++
 			return bgagent.TurnEnd{Text: "x"}, nil
@@ -144,8 +145,8 @@ func TestASlowStartHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// The session of a start that took too long may come when even the record of
-// its task has gone.
+// CreateSession may return after the record of the task has expired. The session
+// is aborted then, too.
 func TestLateSessionOfAnExpiredTaskIsAborted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}
@@ -180,7 +181,7 @@ func TestASessionIsNotItsOwnParent(t *testing.T) {
 	})
 }
 
-// listing is a server that knows its agents.
+// listing is a server that can list its agents.
 type listing struct{ *server }
 
 func (listing) Agents(context.Context) ([]bgagent.AgentInfo, error) {

@@ -8,44 +8,46 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// state is everything that the manager knows: the records of tasks, their indexes, what is owed,
-// what is kept and until when. Only BackgroundManager.update, step and view reach it.
+// state holds all data of the manager: the records of tasks, their indexes, the notices that are
+// owed, and the records that are kept for some time. Only BackgroundManager.update, step and view
+// access it.
 //
-// Its methods only decide. They start no goroutine, read no clock, call no host, write no log and
-// contain no wording. An update notes its effects in fx, and they leave after the lock is given
-// back.
+// The methods of state only make decisions. They start no goroutine, read no clock, call no host,
+// write no log and contain no wording. An update collects its effects in fx. They are carried out
+// after the lock is released.
 //
 // There are three kinds of methods. A leaf changes one structure. A transition changes one task or
-// node and calls only leaves. A consequence starts a task that got a slot, ends one that waits for
-// nothing, tells a parent, evicts records or drops a node. Only settle calls consequences, at the
-// end of the update; a transition that wants one notes it in due. The one exception is the end of a
-// task, which also ends the tasks below it.
+// node and calls only leaves. A consequence does one of these: it starts a task that got a slot,
+// ends an attempt that has nothing left to wait for, schedules a notice, evicts records or drops a
+// node. Only settle calls consequences, at the end of the update. A transition requests a
+// consequence by listing it in due. There is one exception: the end of a task also ends the tasks
+// below it.
 type state struct {
 	cfg   settings
 	slots *slots.Manager
-	home  grants    // announces a slot that another owner's release has granted
-	epoch time.Time // zero of the times in records
+	home  grants    // announces a slot that was granted because another owner released one
+	epoch time.Time // time to which the times in records are relative
 	seed  maphash.Seed
 	ids   *bufio.Reader // source of randomness
 
-	tasks      map[uint64]*task // keyed by the number in the id
-	peak       int              // largest size of tasks since the map was made
-	calls      map[uint64]*task // keyed by the hash of caller, tool call, agent and prompt
+	tasks      map[uint64]*task // keyed by the number that is encoded in the id
+	peak       int              // largest number of entries that the current map tasks has had
+	calls      map[uint64]*task // launched tasks, keyed by the hash of caller, tool call, agent and prompt
 	sessions   sessionIndex
 	nodes      map[string]*node
 	kinds      map[kindKey]*kind
 	lastKind   *kind
 	waiters    map[*task][]*waiter
-	drainers   []*waiter // waiters for all work to come to rest
+	drainers   []*waiter // waiters of Drain and Close, which wait until all work has stopped
 	live       int       // number of pending and running tasks
 	unquiet    int       // number of ended attempts that are not quiet yet
-	inStopTime int       // number of those that are within their stopping deadline
-	over       int       // number of sessions that ever missed their stopping deadline
+	inStopTime int       // number of ended attempts that are not quiet and have not missed their stopping deadline
+	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // the task that is being cancelled by the session waiver
-	waiver     string // if it is the task's parent, it needs no notice of this end
-	closing    bool   // Close has begun: nothing starts any more
-	closed     bool   // Close has ended: no more events
+	waived     *task  // task that the session waiver is cancelling right now
+	waiver     string // session that is cancelling waived; needs no notice if it is the task's parent
+	closing    bool   // Close has begun: no task starts from now on
+	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool
 
 	deadlines  deadlines
@@ -71,31 +73,31 @@ type settings struct {
 	RetainText                   int64
 	NoticeResult                 int
 
-	times [len(timeLimits)]time.Duration // all of them; see state.limit
+	times [len(timeLimits)]time.Duration // all durations of Config; see state.limit
 
 	delegate string // name of the tool that delegates; empty if there is none
-	notifies bool   // some notifier can tell root sessions
+	notifies bool   // notices can be delivered to root sessions, because Config or a client has a notifier
 	logs     bool   // a logger is set
 }
 
 // limit returns a duration of [Config]. It is negative if the limit is disabled.
 func (st *state) limit(l timeLimit) time.Duration { return st.cfg.times[l] }
 
-// grants announces a slot that has passed to a task outside an update. It is the only interface
+// grants announces a slot that was granted to a task outside of an update. It is the only interface
 // that records can reach.
 type grants interface {
 	slotGranted(t *task, w *slots.Waiter)
 }
 
-// due lists what the current update still has to draw consequences from.
+// due lists the records for which settle must call consequences at the end of the current update.
 type due struct {
 	granted []*task    // tasks that got a slot
 	waiting []*attempt // attempts that may have nothing left to wait for
-	nodes   []*node    // nodes that may have a notice due, or may not be needed any more
+	nodes   []*node    // nodes that may have a notice due, or may no longer be needed
 	evict   bool       // a retention limit may be exceeded
 }
 
-// touchNode asks settle to look at the node.
+// touchNode asks settle to check the node: a notice may be due, or the node may be dropped.
 func (st *state) touchNode(n *node) {
 	if !n.touched {
 		n.touched = true
@@ -103,15 +105,15 @@ func (st *state) touchNode(n *node) {
 	}
 }
 
-// touchParent asks settle to check whether the attempt that runs in n's session, if any, still
-// waits for something.
+// touchParent asks settle to check the attempt that runs in n's session, if there is one: it may
+// have nothing left to wait for.
 func (st *state) touchParent(n *node) {
 	if p := n.parentTask(); p != nil && p.run != nil {
 		st.touchAttempt(p.run)
 	}
 }
 
-// touchAttempt asks settle to check whether the attempt still waits for something.
+// touchAttempt asks settle to check the attempt: it may have nothing left to wait for.
 func (st *state) touchAttempt(a *attempt) {
 	if !a.touched {
 		a.touched = true
@@ -119,10 +121,10 @@ func (st *state) touchAttempt(a *attempt) {
 	}
 }
 
-// settle draws the consequences of an update, and the consequences of those, until none are left.
-// Slots come first, in the order of their grants: a task that has a slot and does not start holds up
-// the others. For attempts and nodes the order does not matter, so the last one is taken, which is
-// cheapest.
+// settle calls the consequences that are listed in due, until due is empty. Consequences may add to
+// due. Granted slots come first, in the order of the grants, because a task that has a slot and
+// does not start holds up the others. The order of attempts and nodes does not matter; settle takes
+// the last one, because that is cheapest.
 func (st *state) settle(now int64) {
 	d := &st.due
 	for {
@@ -158,10 +160,11 @@ func (st *state) settle(now int64) {
 	}
 }
 
-// effects are what the current update causes. BackgroundManager.release lets them leave after the
-// lock is given back. Each belongs to one of two classes: what ends something leaves now; what
-// relies on the new state leaves after the new state is known to last. What few updates cause is in
-// rare. A new effect is a field of one of these four structs.
+// effects are the actions that the current update causes. BackgroundManager.release carries them
+// out after it has released the lock. There are two classes of effects. An effect in now only ends
+// something and is carried out at once. An effect in after relies on the new state and is carried
+// out once the new state is known to last. Effects that few updates cause are in rare, which has
+// the same two classes. A new effect is a field of one of the four structs.
 type effects struct {
 	now   nowEffects
 	after afterEffects
@@ -169,34 +172,35 @@ type effects struct {
 }
 
 type nowEffects struct {
-	cancels *attempt // the contexts of these attempts end
+	cancels *attempt // list of attempts whose contexts end
 }
 
 type afterEffects struct {
-	start, startEnd *attempt // each has a host call due; see wantCall
+	start, startEnd *attempt // list of attempts that have a host call due; see wantCall
 	wakes           wakes
 }
 
 type rareEffects struct {
 	now struct {
-		aborts []*attempt // one goroutine each aborts the attempt's session until it has stopped
-		strays *stray     // one goroutine each aborts a session once
+		aborts []*attempt // for each, a goroutine aborts the attempt's session until it has stopped
+		strays *stray     // for each, a goroutine aborts the session once
 		kicks  []*client  // clients to poll at once
 	}
 	after struct {
-		grants   []*slots.Waiter // slots that other users of the same slots were granted; their owners hear of it one by one
-		deliver  []*node         // one goroutine each tells the session
-		poll     []*client       // one goroutine each polls
-		readers  []*client       // one goroutine each reads sessions
-		looks    []looked        // one goroutine each looks at a session
+		grants   []*slots.Waiter // granted slots of other managers that share the slots; each owner is informed
+		deliver  []*node         // for each, a goroutine delivers a notice to the session
+		poll     []*client       // for each, a goroutine polls
+		readers  []*client       // for each, a goroutine reads sessions
+		looks    []looked        // for each, a goroutine asks for the session's status and messages
 		writeLog bool            // a goroutine writes the log
-		forget   bool            // a goroutine tells clients about forgotten sessions
+		forget   bool            // a goroutine calls ForgetSession for the sessions in state.forget
 		expired  []string        // ids of tasks whose host errors can be forgotten
 	}
 }
 
-// stray is a session that is to be aborted once, besides what is done for its attempt. Strays are so
-// rare that a list of them takes less memory than a slice in every rareEffects.
+// stray is a session that must be aborted once, in addition to the aborts of its attempt. Strays
+// form a linked list. They are so rare that the list takes less memory than a slice in every
+// rareEffects.
 type stray struct {
 	a       *attempt
 	session string
@@ -210,7 +214,7 @@ func (st *state) rare() *rareEffects {
 	return st.fx.rare
 }
 
-// takeEffects returns the noted effects and clears them.
+// takeEffects returns the effects of the current update and clears them.
 func (st *state) takeEffects() effects {
 	fx := st.fx
 	st.fx = effects{}
@@ -252,7 +256,7 @@ func (x *wakes) taken() {
 func (st *state) emit(kind EventKind, t *task) {
 	st.seq++
 	for _, s := range st.subs {
-		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t)}) // one snapshot each, because it holds maps and slices
+		s.put(Event{Seq: st.seq, Kind: kind, Task: st.snapshot(t)}) // each gets its own snapshot, because a snapshot holds maps and slices
 		st.fx.after.wakes.add(&s.waiter)
 	}
 }

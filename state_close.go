@@ -1,9 +1,9 @@
 package bgagent
 
-// What Drain and Close ask of the state.
+// The methods of state that Drain and Close call.
 
-// atWork counts the attempts that run or are being stopped. Attempts that missed their stopping
-// deadline do not count.
+// atWork returns the number of attempts that run or are being stopped. Attempts that missed their
+// stopping deadline do not count.
 func (st *state) atWork() (n int) {
 	if st.live+st.unquiet == 0 {
 		return 0
@@ -44,7 +44,8 @@ func (st *state) beginClose(now int64) {
 	st.wakeDrainers()
 }
 
-// left returns the ids of the tasks that may still run, and the notices that are still owed.
+// left returns the ids of the tasks whose sessions may still run, and the items of all notices that
+// are still owed.
 func (st *state) left() (notStopped []string, owed []NoticeItem) {
 	for _, t := range st.tasks {
 		if t.run != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// fullSnapshot copies a task together with its place in line.
+// fullSnapshot returns a snapshot of the task that includes its place in line.
 func (st *state) fullSnapshot(t *task) Task {
 	s := st.snapshot(t)
 	if t.status == Pending && !t.is(flagAwaitsQuiet) {
@@ -21,7 +21,7 @@ func byLaunch(a, b *task) int {
 	return cmp.Or(cmp.Compare(a.queued, b.queued), cmp.Compare(a.id(), b.id()))
 }
 
-// snapshot copies a task.
+// snapshot returns a snapshot of the task without its place in line.
 func (st *state) snapshot(t *task) Task {
 	s := Task{
 		ID: t.id(), Parent: t.up.session, Description: t.title, Agent: t.kind.key.agent, Model: t.kind.key.model,

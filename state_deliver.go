@@ -5,39 +5,41 @@ import (
 	"time"
 )
 
-// delivery is how a session learns what it is owed. One goroutine at a time tells a root session:
+// delivery is the state of the delivery of notices to a session. At most one goroutine delivers to
+// a root session:
 //
 //	a notice is due -> schedule, at once or by the alarm: delivering
-//	delivering -> its status: busy -> a sweep sees it idle -> schedule
+//	delivering -> status of the session: busy -> a sweep sees the session idle -> schedule
 //	           -> unsure or silent: again after a pause (retry)
-//	           -> idle, or nobody can tell: pack -> flying -> recorded: delivered
-//	                                                      -> busy: unpacked, or tried again
-//	                                                      -> nobody can notify it: a scope
-//	                                                      -> failed: the same envelope again, after a pause
+//	           -> idle, or no client can report it: pack -> flying -> recorded: delivered
+//	                                                     -> busy: unpacked, or tried again
+//	                                                     -> no notifier knows the session: it becomes a scope
+//	                                                     -> failed: the same envelope again, after a pause
 //
-// A notice is given up after noticeGiveUp or noticeTries, whichever comes first. The session of a
-// task is told by its next turn (see parked) and uses only env and alarm.
+// A notice is given up after the time noticeGiveUp or after noticeTries tries, whichever comes
+// first. The notices of a task's session are delivered by its next turn (see parked); such a
+// session uses only env and alarm.
 type delivery struct {
-	env        *envelope // is being delivered, or waits for its next try
-	adrift     *envelope // was given up while it was being delivered
+	env        *envelope // envelope that is being delivered or waits for its next try
+	adrift     *envelope // envelope that was given up while it was being delivered
 	delivering bool      // a goroutine is delivering
-	scope      bool      // nobody can notify it: notices wait until a host takes them
-	alarm      alarm     // when to look again
+	scope      bool      // no notifier knows the session: its notices wait until a host takes them
+	alarm      alarm     // time at which schedule checks the node again
 
-	busy   *client // the client whose sweeps watch for its idle, if it was busy; else nil
+	busy   *client // client whose sweeps watch the busy session until it is idle; nil if it was not busy
 	retry  int64   // earliest time of the next try
-	trying int64   // when delivery first became due and blocked; 0 if it is not blocked
-	fails  int     // number of looks in a row that did not tell its status
-	silent int     // number of these that a client answered without mentioning the session
+	trying int64   // time at which a delivery was due but could not be made; 0 if no delivery is blocked
+	fails  int     // number of consecutive status queries that did not return the status
+	silent int     // number of these queries that a client answered without mentioning the session
 }
 
-// forgetLooks resets the counts of looks that did not tell the status.
+// forgetLooks resets the counts of status queries that did not return the status.
 func (d *delivery) forgetLooks() { d.fails, d.silent = 0, 0 }
 
-// unblocked resets the time since which delivery is blocked.
+// unblocked records that no delivery is blocked.
 func (d *delivery) unblocked() { d.trying = 0 }
 
-// schedule decides whether to tell the node now, later or not at all.
+// schedule decides whether to deliver a notice to the node now, later or not at all.
 func (st *state) schedule(n *node, now int64) {
 	st.wakeNode(n)
 	if st.closing {
@@ -59,7 +61,7 @@ func (st *state) schedule(n *node, now int64) {
 		st.logText(logNoticeGivenUp, n.session, "")
 		st.giveUp(n, now)
 	case at == 0:
-	case n.busy != nil: // a sweep will see it idle
+	case n.busy != nil: // a sweep will report when the session is idle
 		n.trying = cmp.Or(n.trying, now)
 		st.deadlines.nodes.set(&n.alarm, n, n.trying+int64(noticeGiveUp))
 	case max(at, n.retry) <= now:
@@ -71,7 +73,7 @@ func (st *state) schedule(n *node, now int64) {
 	}
 }
 
-// wakeNode wakes the waiters in NextNotice.
+// wakeNode wakes the callers that wait in NextNotice for the node.
 func (st *state) wakeNode(n *node) {
 	st.wakeDrainers()
 	for _, w := range n.waiters {
@@ -79,21 +81,22 @@ func (st *state) wakeNode(n *node) {
 	}
 }
 
-// parentState is what the clients tell about a root session before a delivery.
+// parentState is the status of a root session before a delivery, as its clients report it.
 type parentState uint8
 
 const (
-	parentReady  parentState = iota // idle, or no client can tell
+	parentReady  parentState = iota // idle, or no client can report the status
 	parentBusy                      // in a turn
-	parentUnsure                    // its status could not be read
-	parentSilent                    // a client answered and did not mention it
+	parentUnsure                    // the status could not be read
+	parentSilent                    // a client answered and did not mention the session
 )
 
-// silentLooks is how often in a row a client may answer without mentioning a session. After that
-// the client counts as not knowing the session, and the Notifier decides.
+// silentLooks is the number of consecutive answers without the session after which a client counts
+// as not knowing it. The Notifier then decides.
 const silentLooks = 3
 
-// beginDelivery returns the envelope to deliver now. If there is none, it ends the delivery.
+// beginDelivery returns the envelope to deliver now. If there is none, it ends the delivery and
+// returns nil.
 func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64) *envelope {
 	wait := func() *envelope {
 		n.delivering = false
@@ -101,7 +104,7 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 		return nil
 	}
 	if n.env != nil || st.dueAt(n) > 0 {
-		n.trying = cmp.Or(n.trying, now) // an earlier notice of this goroutine has reset it
+		n.trying = cmp.Or(n.trying, now) // trying is 0 if this goroutine has just delivered another notice
 	}
 	switch {
 	case st.closing || n.gone || n.scope:
@@ -133,20 +136,20 @@ func (st *state) beginDelivery(n *node, state parentState, cl *client, now int64
 	return n.env
 }
 
-// noticeAnswer is how a host answered a notice.
+// noticeAnswer is the answer of a host to a notice.
 type noticeAnswer uint8
 
 const (
-	noticeRecorded noticeAnswer = iota // recorded or queued
-	noticeBusy                         // not now; nothing was recorded
-	noticeNobody                       // nobody can notify this session
-	noticeFailed                       // may still have been recorded
+	noticeRecorded noticeAnswer = iota // the notice was recorded or queued
+	noticeBusy                         // the session is busy; nothing was recorded
+	noticeNobody                       // no notifier knows the session
+	noticeFailed                       // the delivery failed; the notice may have been recorded all the same
 )
 
-// endDelivery applies the answer to a notice. detail says why the delivery failed.
+// endDelivery applies the answer to a notice. detail is the reason if the delivery failed.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
-	if n.env != env { // it was given up meanwhile
+	if n.env != env { // the envelope was given up meanwhile
 		n.adrift = nil
 		if answer != noticeRecorded {
 			env.setReclaimable(true)
@@ -181,17 +184,17 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		st.logText(logNoticeFailed, n.session, detail)
 	}
 	if len(env.debts) == 0 && n.env == env {
-		n.env = nil // all its ends were read meanwhile
+		n.env = nil // all results that it reports were read meanwhile
 	}
 	st.touchNode(n)
 }
 
-// backoff returns the pause after that many failures in a row: 1 s, 2 s, 4 s … 1 h.
+// backoff returns the pause after the given number of consecutive failures: 1 s, 2 s, 4 s … 1 h.
 func backoff(failures int) time.Duration {
 	return min(time.Second<<min(failures-1, 20), noticeBackoffMax)
 }
 
-// delivered settles everything in the node's envelope.
+// delivered settles all debts in the node's envelope, with the given state.
 func (st *state) delivered(n *node, s NoticeState, now int64) {
 	env := n.env
 	n.env = nil
@@ -205,8 +208,8 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// unpack returns the contents of an envelope that no host has seen to the outbox. Its ends may all
-// have been read meanwhile.
+// unpack puts the contents of an envelope that no host has recorded back into the outbox. Nothing
+// may be left in the envelope, because the results that it reports may have been read meanwhile.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	for _, d := range append(env.debts, n.emptyOwed()...) {
@@ -225,7 +228,7 @@ func (st *state) unpack(n *node, env *envelope) {
 	n.compact()
 }
 
-// notBusy stops the polling for a busy parent.
+// notBusy ends the watch on a busy session.
 func (n *node) notBusy() {
 	if n.busy != nil {
 		delete(n.busy.parents, n)
@@ -233,7 +236,7 @@ func (n *node) notBusy() {
 	}
 }
 
-// parentIdle schedules the delivery to a parent that was busy and is idle now.
+// parentIdle schedules the delivery to a session that was busy and is now idle.
 func (st *state) parentIdle(n *node) {
 	n.notBusy()
 	n.retry = 0

@@ -18,8 +18,8 @@ func (st *state) cancel(by Caller, t *task, o CancelOptions, now int64) {
 	st.waived = nil
 }
 
-// awaitedBy reports whether the session waits in Run for the task or for a task that it descends
-// from.
+// awaitedBy reports whether the caller waits in Run for the task, or for a task from which the task
+// descends.
 func (t *task) awaitedBy(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -49,7 +49,7 @@ func (st *state) sessionDeleted(session string, now int64) {
 	}
 }
 
-// turnOutcome is how a turn ended.
+// turnOutcome describes how a turn ended.
 type turnOutcome struct {
 	cause  Cause
 	reason string
@@ -57,8 +57,8 @@ type turnOutcome struct {
 	todos  int32
 }
 
-// turnOver ends the turn of an attempt. The agent has ended the turn, well or badly, and nothing of
-// it runs any more.
+// turnOver ends the turn of an attempt. The agent has ended the turn, with success or with an
+// error, and everything that the turn started has stopped.
 func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	a.ran += now - a.turnStart
 	a.turnStart = 0
@@ -72,8 +72,8 @@ func (st *state) turnOver(a *attempt, o turnOutcome, now int64) {
 	st.parkOrFinish(a, o.cause, o.reason, now)
 }
 
-// finish ends an attempt after its last turn. An attempt has an answer if any of its turns wrote
-// text or called a tool.
+// finish ends an attempt after its last turn. The attempt counts as answered if any of its turns
+// wrote text or called a tool.
 func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	if cause.Status() == Completed && a.text == "" && a.sight.prog.toolCalls == 0 {
 		cause, reason = CauseNoAnswer, reasonNoAnswer
@@ -87,7 +87,8 @@ func (st *state) finish(a *attempt, cause Cause, reason string, now int64) {
 	st.end(a.t, cause, reason, now)
 }
 
-// unsaid reports whether the prompt never reached the session, if the attempt ends for this cause.
+// unsaid reports whether the prompt never reached the session. The attempt is ending for the given
+// cause.
 func (a *attempt) unsaid(cause Cause) bool {
 	if a.turn == 1 && (cause == CauseStartFailed || cause == CausePromptFailed) {
 		return !a.sight.output && !a.sight.reported
@@ -95,8 +96,8 @@ func (a *attempt) unsaid(cause Cause) bool {
 	return a.turn == 0
 }
 
-// end ends the latest attempt of a task. It does nothing if the attempt has already ended: the
-// first end wins.
+// end ends the latest attempt of a task. It does nothing if the attempt has already ended, so the
+// first call decides.
 func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	if !t.live() {
 		return
@@ -128,7 +129,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 			x.ttl = nil
 		}
 		if t.is(flagAwaitsQuiet) {
-			t.set(flagAwaitsQuiet, false) // it holds no slot: the earlier attempt does
+			t.set(flagAwaitsQuiet, false) // the slot, if there is one, belongs to the earlier attempt
 		} else {
 			st.releaseSlot(t)
 		}
@@ -141,7 +142,7 @@ func (st *state) end(t *task, cause Cause, reason string, now int64) {
 	st.touchParent(t.up)
 }
 
-// capture keeps the output of the attempt.
+// capture copies the output of the attempt into its outcome.
 func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	if (a.text == "" || partial && a.turnStart > 0) && !mdtext.Invisible(a.sight.text) {
 		a.text = a.sight.text
@@ -156,14 +157,14 @@ func (st *state) capture(a *attempt, f *outcome, partial bool) {
 	}
 	f.result = mdtext.Valid(a.text)
 	if len(f.result) > limit {
-		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned: a slice would keep the whole text alive
+		f.result, f.cut = strings.Clone(mdtext.Head(f.result, limit)), true // cloned, because a slice would keep the whole text alive
 	}
 	f.partial = partial && f.result != ""
 	if p := &a.sight.prog; p.toolCalls > 0 || p.lastText != "" || p.todosSeen || p.usage != (Usage{}) {
 		f.prog = new(progress)
 		*f.prog = *p
 		f.prog.detail = ""
-		f.prog.lastText = strings.Clone(p.lastText) // cloned: it is the tail of a long text
+		f.prog.lastText = strings.Clone(p.lastText) // cloned, because it is a slice of a long text
 	}
 }
 
@@ -177,31 +178,32 @@ func (st *state) cascade(n *node, reason string, now int64) {
 	}
 }
 
-// stopping is the state of an attempt between its end and the moment when nothing of it runs any
-// more. If the agent ended its turn by itself, the attempt is quiet at once. Otherwise:
+// stopping is the state of an attempt from its end until everything that it started has stopped.
+// If the agent ended its turn by itself, the attempt is quiet at once. Otherwise:
 //
 //	stop -> [in a call] -> the call returns -> rest
 //	stop -> abort, repeated if wanted -> Abort returns -> [starter] its status is seen -> rest -> quiet
-//	stopEnd passes first -> overrun: the slot is given up, and the session may run on
+//	stopEnd passes first -> overrun: the slot is released, and the session may run on
 //
-// A runner's slot goes back at rest, because its turn has returned then. A starter's slot goes back
-// when it is quiet. Overrun gives back the slot of either.
+// rest releases the slot of a runner, because the turn has returned by then. quiet releases the
+// slot of a starter. overrun releases the slot of either.
 type stopping struct {
 	ended    bool
-	stopEnd  int64 // the stopping deadline, when the slot is given up
+	stopEnd  int64 // stopping deadline, at which the slot is released; 0 if none was set
 	aborts   int   // number of Abort calls in flight
-	stopMore bool  // another Abort is wanted
+	stopMore bool  // another Abort call is wanted
 	stopper  bool  // a goroutine makes the Abort calls
 	overrun  bool  // the stopping deadline has passed
 
-	// The end of a starter's turn is not confirmed: its status must be seen. stop sets it for a turn
-	// that is followed. Whoever ends an attempt sets it only if the prompt may have been accepted, or
-	// the session may have been created, without the manager knowing.
+	// loose means that a starter's session may still be in a turn, so a poll must confirm that it
+	// is not. stop sets loose for a turn that is followed. Other code sets it before it ends an
+	// attempt, but only if the client may have accepted the prompt or created the session without
+	// the manager knowing.
 	loose bool
 }
 
-// stop begins to stop an ended attempt. If the agent ended the turn by itself, nothing runs any
-// more. Otherwise stop aborts the session.
+// stop begins to stop an ended attempt. If the agent ended the turn by itself, everything has
+// stopped already. Otherwise stop aborts the session.
 func (st *state) stop(a *attempt, now int64) {
 	a.ended = true
 	a.epoch++
@@ -230,32 +232,32 @@ func (st *state) stop(a *attempt, now int64) {
 		if a.t.sess != nil && (a.stage == stagePrompt || a.loose) {
 			st.wantAbort(a)
 		}
-	} else if a.stage != stageNone { // its goroutine has not begun and will make no call
+	} else if a.stage != stageNone { // the attempt's worker has not begun and will make no call
 		a.stage = stageNone
 	}
 	st.rest(a, now)
 }
 
-// rest moves an ended attempt towards quiet: it gives back the slot and declares the attempt quiet,
-// each as soon as what still runs allows it.
+// rest releases the slot of an ended attempt and makes the attempt quiet. It does neither as long
+// as a host call or a turn that may still run forbids it.
 func (st *state) rest(a *attempt, now int64) {
 	if !a.ended || a.t.run != a || a.inCall {
 		return
 	}
 	if a.cl.runner && a.t.is(flagSlot) {
-		st.releaseSlot(a.t) // its turn has returned
+		st.releaseSlot(a.t) // the turn has returned
 	}
 	if a.aborts > 0 || a.stopMore && (a.cl.starter || a.turn == 0) {
 		return
 	}
 	if a.loose && a.t.sess != nil && a.cl.starter {
-		st.follow(a) // its status must be seen
+		st.follow(a) // a poll must confirm that the session is in no turn
 		return
 	}
 	st.quiet(a, now)
 }
 
-// quiet ends the attempt's stopping: nothing of it runs any more.
+// quiet completes the stopping of an attempt: everything that it started has stopped.
 func (st *state) quiet(a *attempt, now int64) {
 	t := a.t
 	st.unquiet--
@@ -282,8 +284,9 @@ func (st *state) quiet(a *attempt, now int64) {
 	st.expirable(t, now)
 }
 
-// overrun handles a session that missed its stopping deadline. Its slot goes to the next task
-// although the session may still run. This is the only case where more than the limit can run.
+// overrun handles a session that missed its stopping deadline. The slot goes to the next task
+// although the session may still run. This is the only case in which more sessions can run than the
+// limit allows.
 func (st *state) overrun(a *attempt, now int64) {
 	a.overrun = true
 	if a.ended {
@@ -293,7 +296,7 @@ func (st *state) overrun(a *attempt, now int64) {
 	if t.sess != nil {
 		t.sess.stuck = true
 	}
-	if t.is(flagSlot) { // otherwise the turn is over, and only an Abort hangs
+	if t.is(flagSlot) { // without a slot, the turn is over and only an Abort call hangs
 		st.over++
 		st.releaseSlot(t)
 		st.emit(EventOverLimit, t)
@@ -303,18 +306,20 @@ func (st *state) overrun(a *attempt, now int64) {
 	if t.status == Pending && t.is(flagAwaitsQuiet) {
 		st.end(t, CauseNotStopped, reasonNotStopped(st.limit(limitStopTimeout)), now)
 	}
-	st.expirable(t, now) // it may never become quiet
+	st.expirable(t, now) // the record may expire now, because the attempt may never become quiet
 }
 
-// returnedLate clears the stuck mark if a runner's last call returns after its record expired. A
-// starter's mark stays, because nobody asks for its status any more.
+// returnedLate clears the stuck mark of a session if the last host call of its runner returns after
+// the task's record has expired. The mark of a starter's session stays, because its status is no
+// longer polled.
 func (st *state) returnedLate(a *attempt) {
 	if a.t.is(flagForgotten) && a.cl.runner && !a.inCall && a.aborts == 0 {
 		st.keep.stopped(a.t.id())
 	}
 }
 
-// abortLate aborts a session that was created, or accepted its prompt, after the attempt had ended.
+// abortLate aborts a session that was created, or that accepted its prompt, after the attempt had
+// ended.
 func (st *state) abortLate(a *attempt, session string, now int64) {
 	if a.t.sess == nil || a.t.sess.id != session {
 		// Another task owns this session, so it must not be aborted.
@@ -334,7 +339,8 @@ func (st *state) abortLate(a *attempt, session string, now int64) {
 	st.wantAbort(a)
 }
 
-// wantAbort requests an Abort of the attempt's session. If one is in flight, another follows it.
+// wantAbort requests an Abort call for the attempt's session. If a call is in flight, another one
+// follows it.
 func (st *state) wantAbort(a *attempt) {
 	a.stopMore = true
 	if !a.stopper {
@@ -343,14 +349,14 @@ func (st *state) wantAbort(a *attempt) {
 	}
 }
 
-// wantAbortOnce requests one separate Abort call.
+// wantAbortOnce requests a single Abort call for the session, apart from those of wantAbort.
 func (st *state) wantAbortOnce(a *attempt, session string) {
 	a.aborts++
 	a.epoch++
 	st.rare().now.strays = &stray{a, session, st.rare().now.strays}
 }
 
-// nextAbort returns the session to abort now. If no Abort is wanted, it ends the stopper and
+// nextAbort returns the session to abort now. If no Abort call is wanted, it ends the stopper and
 // returns "".
 func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	if !a.stopMore || a.overrun || a.t.run != a || a.t.sess == nil {
@@ -364,8 +370,8 @@ func (st *state) nextAbort(a *attempt, now int64) (session string) {
 	return a.t.sess.id
 }
 
-// abortReturned applies the return of an Abort call. The manager may have stopped waiting for it
-// long before.
+// abortReturned records that an Abort call has returned. The manager may have stopped waiting for
+// the call long before.
 func (st *state) abortReturned(a *attempt, now int64) {
 	a.aborts--
 	a.epoch++

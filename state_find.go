@@ -8,12 +8,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// idEncoding writes ids in lower case. It leaves out the letters that look like digits.
+// idEncoding writes ids in lower case. It does not use the letters i, l and o, which look like
+// digits, nor u.
 var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
 
 const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// idValues maps each letter to 1 + its value, and all other bytes to 0.
+// idValues maps each letter of idLetters to its index plus 1, and all other bytes to 0.
 var idValues = func() (v [256]uint8) {
 	for i, c := range []byte(idLetters) {
 		v[c] = uint8(i + 1)
@@ -26,7 +27,8 @@ const (
 	idLen    = len("bg_") + idRandom // length of a task's id
 )
 
-// newID returns prefix, an unguessable part and suffix as an id, and the number in it.
+// newID returns a new id: prefix, an unguessable part and suffix. num is the number encoded in the
+// unguessable part.
 func (st *state) newID(prefix, suffix string) (id string, num uint64) {
 	u, err := uuid.NewRandomFromReader(st.ids)
 	if err != nil {
@@ -49,7 +51,8 @@ func idNumber(raw [10]byte) (n uint64) {
 	return n
 }
 
-// parseID returns the number in a task's id.
+// parseID returns the number encoded in a task's id. ok is false if id has not the form of such an
+// id.
 func parseID(id string) (num uint64, ok bool) {
 	if len(id) != idLen || id[:3] != "bg_" {
 		return 0, false
@@ -59,7 +62,7 @@ func parseID(id string) (num uint64, ok bool) {
 		switch {
 		case v == 0:
 			return 0, false
-		case i < 12: // 60 bits; the next letter adds four
+		case i < 12: // 12 letters give 60 bits, and the next letter gives the other four
 			num = num<<5 | uint64(v-1)
 		case i == 12:
 			num = num<<4 | uint64(v-1)>>1
@@ -68,7 +71,7 @@ func parseID(id string) (num uint64, ok bool) {
 	return num, true
 }
 
-// find returns the task with the id.
+// find returns the task with the id, or an error if it is unknown or has expired.
 func (st *state) find(id string) (*task, error) {
 	num, ok := parseID(id)
 	if !ok {
@@ -83,7 +86,8 @@ func (st *state) find(id string) (*task, error) {
 	return nil, taskError(id, ErrUnknownTask)
 }
 
-// findOwn is find for a caller that may see only its own descendants.
+// findOwn is find on behalf of a caller. A caller with a session gets ErrNotDescendant for a task
+// that does not descend from the session.
 func (st *state) findOwn(by Caller, id string) (*task, error) {
 	t, err := st.find(id)
 	if err != nil {
@@ -99,7 +103,7 @@ func (st *state) findOwn(by Caller, id string) (*task, error) {
 	return t, nil
 }
 
-// descends reports whether the caller may see the task.
+// descends reports whether the task descends from the caller's session. It is true for the host.
 func descends(t *task, by Caller) bool {
 	if by == (Caller{}) || by.Session == "" {
 		return true
@@ -112,35 +116,36 @@ func descends(t *task, by Caller) bool {
 	return false
 }
 
-// session is the child session of a task. It lives until the record and the tombstone of the task
-// are gone.
+// session is the record of a task's session. It is kept until the task has neither a record nor a
+// tombstone.
 type session struct {
 	// The fields that every event reads come first, in one cache line.
 	id     string
 	same   *session // next session with the same hash
-	tomb   int32    // 1 + place of its tombstone; 0 while its task has a record
-	active bool     // something changed since it was last judged
-	stuck  bool     // it missed the stopping deadline and is not quiet yet
-	gone   bool     // the host said that it was deleted
+	tomb   int32    // index of the task's tombstone plus 1; 0 while the task has a record
+	active bool     // the host reported activity since the session was last judged
+	stuck  bool     // the session missed its stopping deadline and is not quiet yet
+	gone   bool     // the host reported that the session was deleted
 
 	task    *task         // nil once the task's record has expired
-	own     *node         // the node of its own tasks; nil if it has not delegated
-	cursor  Cursor        // everything before it was read
-	past    *pastMessages // last messages of its earlier attempts; nil for a runner's session
-	aborted int64         // when the last abort returned
+	own     *node         // node of the tasks that the session delegated; nil if it has delegated none
+	cursor  Cursor        // position up to which the messages were read
+	past    *pastMessages // last messages of earlier attempts; nil for a runner's session
+	aborted int64         // time at which the last Abort call returned
 }
 
-// sessionIndex finds sessions by id. It hashes ids itself, because a map with 64-bit keys grows and
-// shrinks in half the time of one with string keys.
+// sessionIndex finds sessions by id. It maps hashes of ids to sessions. Such a map grows and
+// shrinks in half the time that a map with string keys takes.
 type sessionIndex struct {
 	seed maphash.Seed
 	all  map[uint64]*session
 }
 
-// sessionHash returns the key of an id.
+// sessionHash returns the hash of an id, which is its key in sessionIndex.all.
 func sessionHash(seed maphash.Seed, id string) uint64 { return maphash.String(seed, id) }
 
-// find returns the session with the id, or nil. Its task may have a record or only a tombstone.
+// find returns the session with the id, or nil. The session's task may have a record or only a
+// tombstone.
 func (x *sessionIndex) find(id string) *session { return x.findAt(sessionHash(x.seed, id), id) }
 
 func (x *sessionIndex) findAt(hash uint64, id string) *session {
@@ -152,7 +157,8 @@ func (x *sessionIndex) findAt(hash uint64, id string) *session {
 	return nil
 }
 
-// add adds a session. If another session has the same id, add changes nothing and returns that one.
+// add adds a session. If another session has the same id, add changes nothing and returns the other
+// session.
 func (x *sessionIndex) add(s *session) (other *session) {
 	h := sessionHash(x.seed, s.id)
 	first := x.all[h]

@@ -2,34 +2,34 @@ package bgagent
 
 import "slices"
 
-// What is kept of ended tasks, and for how long. Tasks with settled notices are evicted first, and
-// texts before records. Tombstones stay for the last evicted tasks, so that their ids are not
+// This file evicts ended tasks. Tasks with settled notices are evicted first. Texts are dropped
+// before records. For the last evicted tasks, tombstones are kept, so that their ids are not
 // reported as unknown.
 
-// retention holds the ended tasks in the order of their eviction.
+// retention holds the ended tasks in the order in which they will be evicted.
 type retention struct {
-	settled   expiry // their notices are settled
-	unsettled expiry
-	size      int   // number of ended tasks that have a record
-	text      int64 // bytes of results in the records
+	settled   expiry // ended tasks whose notices are settled
+	unsettled expiry // ended tasks whose notices are still owed
+	size      int    // number of ended tasks that have a record
+	text      int64  // bytes of the results in the records
 
-	// Tombstones are searched by task one by one: that is rare, and an index would cost time for
-	// every evicted task. Every new session is searched for, so sessions have an index of their
-	// own.
-	tombs []tombstone // a ring
-	next  int         // place of the next one once the ring is full
-	free  int         // number of free places from next on
+	// The tombstone of a task is found by a linear search. Such a search is rare, and an index
+	// would cost time for every evicted task. Sessions do have an index, because every new session
+	// is looked up.
+	tombs []tombstone // ring buffer of tombstones
+	next  int         // index of the next tombstone to write once the ring is full
+	free  int         // number of free entries from next on
 }
 
-// expiry is a line of ended tasks, linked through their outcomes.
+// expiry is a linked list of ended tasks, linked through their outcomes.
 type expiry struct {
 	first, last *task
-	text        *task // the first task that may still have its text; nil if none has
+	text        *task // first task in the list that may still have its text; nil if none has
 }
 
-// expiring is the place of an ended task in its line.
+// expiring is the place of an ended task in its line, which is one of the two expiry lists.
 type expiring struct {
-	line       *expiry // nil for none
+	line       *expiry // nil if the task is in no line
 	prev, next *task
 	since      int64
 }
@@ -71,10 +71,10 @@ func (t *task) stay() {
 	t.fin.expiring = expiring{}
 }
 
-// tombstone is what is kept of an expired task.
+// tombstone holds the data that are kept of an expired task.
 type tombstone struct {
 	id     string
-	sess   *session // nil if it never had one
+	sess   *session // nil if the task never had a session
 	parent string
 	root   string
 	kind   *kind
@@ -82,7 +82,7 @@ type tombstone struct {
 	no     int32
 	unsaid string // prompts that never reached the session
 	status Status
-	stuck  bool // it did not stop
+	stuck  bool // the session did not stop
 }
 
 // sessionID returns the id of the task's session, or "".
@@ -93,8 +93,8 @@ func (t *tombstone) sessionID() string {
 	return t.sess.id
 }
 
-// expirable puts an ended task into its line once it may be evicted. It is called when an attempt
-// ends, its notice is settled, or it becomes quiet.
+// expirable puts an ended task into its line if the task may be evicted. It is called when an
+// attempt has ended, has become quiet, or its notice has been settled.
 func (st *state) expirable(t *task, now int64) {
 	if t.live() || t.run != nil && !t.run.overrun || t.notice == NoticeNone || t.is(flagForgotten) {
 		return
@@ -102,7 +102,7 @@ func (st *state) expirable(t *task, now int64) {
 	q := &st.keep.settled
 	if !t.notice.Settled() {
 		if st.pushes(t.up) {
-			return // its notice will soon be delivered or given up
+			return // the notice will soon be delivered or given up
 		}
 		q = &st.keep.unsettled
 	}
@@ -113,8 +113,8 @@ func (st *state) expirable(t *task, now int64) {
 	st.due.evict = true
 }
 
-// pushes reports whether the manager delivers n's notices itself. Notices that
-// the host must collect can be evicted.
+// pushes reports whether the manager delivers the notices of n itself. If it does not, the host
+// must take them, and tasks with such notices may be evicted.
 func (st *state) pushes(n *node) bool {
 	if p := n.parentTask(); p != nil {
 		return p.live()
@@ -122,7 +122,7 @@ func (st *state) pushes(n *node) bool {
 	return !n.gone && !n.scope && !st.closing && st.cfg.Wake != WakeNever && st.cfg.notifies
 }
 
-// evict removes what exceeds the retention limits.
+// evict drops texts and records that exceed the retention limits.
 func (st *state) evict(now int64) {
 	k := &st.keep
 	k.size = len(st.tasks) - st.live
@@ -143,8 +143,8 @@ func (st *state) evict(now int64) {
 	for limit := st.cfg.RetainTasks; limit >= 0 && k.size > limit; {
 		t := k.settled.first
 		if t == nil {
-			// Never give up an owed notice while a task with a settled one only has to become quiet
-			// before it can go.
+			// Do not give up an owed notice if it is enough to wait: some tasks with settled
+			// notices can be evicted as soon as they are quiet.
 			if t = k.unsettled.first; t == nil || k.size-st.inStopTime <= limit {
 				break
 			}
@@ -154,7 +154,8 @@ func (st *state) evict(now int64) {
 	}
 }
 
-// dropText drops the text of the oldest task in the line that still has one.
+// dropText drops the text of the oldest task in the line that still has a text. It returns false if
+// there is no such task.
 func (st *state) dropText(q *expiry) bool {
 	for t := q.text; t != nil; t = q.text {
 		q.text = t.fin.next
@@ -173,7 +174,7 @@ func (st *state) expire(t *task) {
 	st.emit(EventExpired, t)
 	st.logTask(logExpired, t)
 	stuck := t.run != nil
-	if a := t.run; a != nil { // it could not be stopped; nobody polls its session any more
+	if a := t.run; a != nil { // the attempt could not be stopped; its session is no longer polled
 		st.unquiet--
 		st.unfollow(a)
 		st.deadlines.attempts.set(&a.alarm, a, 0)
@@ -190,37 +191,37 @@ func (st *state) expire(t *task) {
 	st.bury(t, stuck)
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
-	if !st.pushes(t.up) { // nobody may ever take the notices of earlier attempts
+	if !st.pushes(t.up) { // the notices of earlier attempts might never be taken
 		t.up.forgetDebts(t, NoticeGivenUp)
 		t.up.compact()
 	}
 	t.up.unlink(t)
 	st.touchNode(t.up)
-	if len(st.waiters[t]) == 0 { // otherwise its waiters still need the result
-		// A batch may keep the task for a long time.
+	if len(st.waiters[t]) == 0 { // waiters would still need the result
+		// Free the texts now, because a batch may keep the task object for a long time.
 		t.text, t.fin.result, t.fin.prog = "", "", nil
 	}
 	st.wakeTask(t)
 	st.shrink()
 }
 
-// forgetError lets go of the host error that ended the task.
+// forgetError requests that the manager forget the host error that ended the task.
 func (st *state) forgetError(t *task) {
 	if t.fin.failed {
 		st.rare().after.expired = append(st.rare().after.expired, t.id())
 	}
 }
 
-// adopt makes child, the node of a session whose task has expired, a child of the task's parent, so
-// that its descendants keep their place in the tree. Nobody can notify it any more, so its notices
-// wait to be taken.
+// adopt makes child a child of n. child is the node of a session whose task has expired, and n is
+// the node of the task's parent. So the descendants of child keep their place in the tree. Notices
+// can no longer be delivered to child, so they wait until a host takes them.
 func (n *node) adopt(child *node, status Status) {
 	child.up, child.lapsed, child.scope, child.gone = n, true, true, status != Completed
 	n.subs = append(n.subs, child)
 }
 
-// shrink copies the maps once most of their entries are gone. A Go map never returns memory by
-// itself.
+// shrink copies the maps if most of their entries have been deleted. A Go map never returns memory
+// by itself.
 func (st *state) shrink() {
 	if st.peak < 1024 || len(st.tasks)*4 > st.peak {
 		return
@@ -237,8 +238,8 @@ func remade[K comparable, V any](old map[K]V) map[K]V {
 	return fresh
 }
 
-// bury keeps a tombstone of the task. If there are too many, it drops the oldest ones, and their
-// clients forget those sessions.
+// bury adds a tombstone of the task. If there are too many tombstones, it drops the oldest ones and
+// asks their clients to forget the sessions.
 func (st *state) bury(t *task, stuck bool) {
 	k := &st.keep
 	i := len(k.tombs)
@@ -271,7 +272,7 @@ func (st *state) bury(t *task, stuck bool) {
 func (st *state) dropTomb(i int) {
 	k := &st.keep
 	tomb := &k.tombs[i]
-	if tomb.id == "" { // its task was revived
+	if tomb.id == "" { // the task was revived
 		return
 	}
 	if s := tomb.sess; s != nil {
@@ -292,7 +293,8 @@ func (k *retention) find(id string) *tombstone {
 	return nil
 }
 
-// tomb returns the tombstone of a task by its id or its session's, or nil.
+// tomb returns the tombstone of the task that ref names, or nil. ref is the id of the task or of
+// its session.
 func (st *state) tomb(ref string) *tombstone {
 	if tomb := st.keep.find(ref); tomb != nil {
 		return tomb
@@ -303,7 +305,8 @@ func (st *state) tomb(ref string) *tombstone {
 	return nil
 }
 
-// stopped clears the stuck mark of a tombstone, because the call that did not stop has returned.
+// stopped clears the stuck mark of the task's tombstone and session. The host call that had not
+// stopped in time has returned.
 func (k *retention) stopped(id string) {
 	if tomb := k.find(id); tomb != nil {
 		if tomb.stuck = false; tomb.sess != nil {
@@ -312,8 +315,8 @@ func (k *retention) stopped(id string) {
 	}
 }
 
-// descends reports whether the session launched the task, directly or as its root. A tombstone
-// remembers no session in between.
+// descends reports whether the session is the task's parent or its root. A tombstone does not hold
+// the sessions in between.
 func (t *tombstone) descends(session string) bool {
 	return t.parent == session || t.root == session
 }
@@ -323,8 +326,8 @@ func (k *retention) descends(id, session string) bool {
 	return tomb != nil && tomb.descends(session)
 }
 
-// revive makes a new record of a task from its tombstone, for reopen. No transition leads back to
-// the status that the task had, so the record begins as pending.
+// revive makes a new record of a task from its tombstone, for reopen. The record begins as pending,
+// because no transition leads to the status that the task had.
 func (st *state) revive(tomb *tombstone, up *node) *task {
 	num, _ := parseID(tomb.id)
 	t := &task{st: st, ids: tomb.id, title: tomb.title, no: tomb.no, debt: -1, notice: NoticeRead}
@@ -351,7 +354,8 @@ func (st *state) revive(tomb *tombstone, up *node) *task {
 	return t
 }
 
-// forgetSession tells a client that the session will never be used again.
+// forgetSession requests a call of the client's ForgetSession, because the session will never be
+// used again.
 func (st *state) forgetSession(cl *client, session string) {
 	if cl == nil || !cl.forgets || session == "" {
 		return

@@ -5,7 +5,7 @@ import "github.com/bgagent/bgagent/internal/mdtext"
 // observe applies one event of a client.
 func (st *state) observe(cl *client, e HostEvent, now int64) {
 	if cl.streamUp > 0 {
-		cl.lastBeat = now // any event is a sign of life
+		cl.lastBeat = now // any event shows that the stream works
 	}
 	switch e.Kind {
 	case HostStreamUp:
@@ -23,7 +23,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 		st.kick(cl)
 		return
 	case HostDeleted:
-		if of := st.clientOf(e.Session); of == nil || of == cl { // otherwise another client has a session with this id
+		if of := st.clientOf(e.Session); of == nil || of == cl { // ignore the event if the id is that of another client's session
 			st.sessionDeleted(e.Session, now)
 		}
 		return
@@ -37,7 +37,7 @@ func (st *state) observe(cl *client, e HostEvent, now int64) {
 	}
 	if a := s.task.run; a.ended {
 		if e.Kind == HostStatus && (e.Status.State == SessionIdle || e.Status.State == SessionGone) {
-			st.kick(cl) // the event may be late and belong to an earlier turn
+			st.kick(cl) // a poll must confirm the status, because the event may belong to an earlier turn
 		}
 	} else if cl.starter && a.turnStart > 0 {
 		st.observed(a, e, now)
@@ -77,7 +77,7 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 		if stop == StopUntold || stop == StopEndOfTurn {
 			stop = StopError
 		}
-		if s.hint == nil { // the first error says more than those that follow
+		if s.hint == nil { // keep the first error, which says more than later ones
 			s.hint = &hint{stop: stop, err: e.Error, at: now, finger: s.finger}
 		}
 		st.eventLook(a)
@@ -86,8 +86,8 @@ func (st *state) observed(a *attempt, e HostEvent, now int64) {
 	}
 }
 
-// statusEvent applies an event that tells a status. An idle status is only believed together with
-// messages that were read after it, so the session is looked at.
+// statusEvent applies an event that reports a status. An idle status counts only together with
+// messages that were read after the event, so the session is polled.
 func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	switch s.State {
 	case SessionIdle, SessionGone:
@@ -106,8 +106,8 @@ func (st *state) statusEvent(a *attempt, s SessionStatus, now int64) {
 	}
 }
 
-// eventLook looks at a session because of an event. If its prompt is still being handed over, it
-// does so right afterwards.
+// eventLook polls a session because of an event. If the session's prompt is still being handed
+// over, the poll follows right after that.
 func (st *state) eventLook(a *attempt) {
 	if a.inCall {
 		a.sight.lookAt = 1
@@ -127,7 +127,7 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	switch r.Kind {
 	case ReportText:
 		if changed = r.Text != ""; changed {
-			if s.afterUse && !mdtext.Invisible(r.Text) { // a new text replaces the one before the tool call
+			if s.afterUse && !mdtext.Invisible(r.Text) { // text after a tool call replaces the text before it
 				s.pieces.Reset()
 				s.afterUse = false
 			}
@@ -169,7 +169,8 @@ func (st *state) report(a *attempt, r Report, now int64) {
 	st.progressed(a, quick, now)
 }
 
-// asking notes the question that the agent asks, or that it asks none any more.
+// asking records the question that the agent asks. An empty question means that the agent no longer
+// waits for an answer.
 func (st *state) asking(a *attempt, question string) {
 	a.sight.prog.detail = title(question, "")
 	if question != "" {
@@ -179,7 +180,7 @@ func (st *state) asking(a *attempt, question string) {
 	}
 }
 
-// newsPause is how long pieces of text are collected into one event.
+// newsPause is the shortest time between two progress events about pieces of text, in nanoseconds.
 const newsPause = int64(100e6)
 
 // progressed emits a progress event. Unless quick is set, it emits at most one per newsPause.

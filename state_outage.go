@@ -7,32 +7,33 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// Outages: starts wait while their client cannot reach its runtime.
+// During an outage, a client cannot reach its runtime, and starts of attempts wait.
 
 const (
-	outagePause    = 250 * time.Millisecond // before the first try; doubles after each
+	outagePause    = 250 * time.Millisecond // pause before the first try; doubles after each try
 	outagePauseMax = 5 * time.Second
 	// A runner's call lasts as long as its turn. A call that has lasted this long has reached the
 	// runtime.
 	outagePatience = 2 * time.Second
 )
 
-// outage is a period when a client cannot reach its runtime. Its starts keep their slots and wait,
-// so that the tasks behind them do not fail as well. One of them tries at a time.
+// outage is a period in which a client cannot reach its runtime. Attempts that are about to start
+// wait and keep their slots, so that the tasks behind them in line do not fail as well. Only one of
+// the waiting attempts tries to start at any time.
 type outage struct {
 	cl     *client
 	why    string
 	tries  int
 	held   []*attempt
 	trying *attempt
-	alarm  alarm // when the next start tries
+	alarm  alarm // time at which the next waiting attempt tries to start
 }
 
-// hostFailure is what the state needs to know about an error of a host.
+// hostFailure describes the failure of a host call for the state.
 type hostFailure struct {
 	kind   failureKind
-	text   string // text of the error alone
-	reason string // text with what was being done
+	text   string // text of the error
+	reason string // text of the error, after the action that failed
 }
 
 type failureKind uint8
@@ -45,8 +46,8 @@ const (
 	failedUnreachable             // the runtime was not reached; nothing was started
 )
 
-// heldBack holds the attempt and reports true if its client has an outage, unless the attempt is
-// the one that tries.
+// heldBack holds the attempt and returns true if its client has an outage. It returns false for the
+// attempt that is trying to start during the outage.
 func (st *state) heldBack(a *attempt, now int64) bool {
 	o := a.cl.out
 	if o == nil || o.trying == a {
@@ -73,9 +74,9 @@ func (st *state) hold(a *attempt, now int64) {
 	st.setDeadline(a, now)
 }
 
-// unreached handles a failed call that could not reach the runtime and has started nothing. It
-// holds the attempt and reports true; the same call is made again later. For other failures it
-// reports false.
+// unreached handles a host call that could not reach the runtime and has started nothing. It holds
+// the attempt, so that the same call is made again later, and returns true. For other failures it
+// does nothing and returns false.
 func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool {
 	if f.kind != failedUnreachable || a.sight.reported {
 		return false
@@ -100,7 +101,7 @@ func (st *state) unreached(a *attempt, of stage, f hostFailure, now int64) bool 
 	return true
 }
 
-// tryLater schedules the next try of a start after a pause, unless one is scheduled or under way.
+// tryLater schedules the next try of a start after a pause, unless a try is scheduled or under way.
 func (st *state) tryLater(o *outage, now int64) {
 	if o.trying != nil || o.alarm.index != 0 {
 		return
@@ -113,7 +114,8 @@ func (st *state) tryLater(o *outage, now int64) {
 	st.deadlines.outages.set(&o.alarm, o, now+int64(pause))
 }
 
-// ringOutage lets the first waiting start try.
+// ringOutage lets the first waiting attempt try to start. If the alarm rings while an attempt of a
+// runner is trying, its call has lasted so long that it must have reached the runtime.
 func (st *state) ringOutage(o *outage, now int64) {
 	if o.trying != nil {
 		st.reached(o.cl, now)
@@ -121,7 +123,7 @@ func (st *state) ringOutage(o *outage, now int64) {
 	}
 	o.held = slices.DeleteFunc(o.held, func(a *attempt) bool { return !a.live() })
 	if len(o.held) == 0 {
-		o.cl.out = nil // the next start begins a new outage if need be
+		o.cl.out = nil // if the runtime is still unreachable, the next start begins a new outage
 		return
 	}
 	o.trying = o.held[0]
@@ -132,7 +134,7 @@ func (st *state) ringOutage(o *outage, now int64) {
 	st.wantCall(o.trying)
 }
 
-// reached ends the outage of a client and lets all its waiting starts continue.
+// reached ends the outage of a client, and all waiting attempts start.
 func (st *state) reached(cl *client, now int64) {
 	o := cl.out
 	if o == nil {
@@ -156,15 +158,15 @@ func (st *state) unhold(a *attempt) {
 	st.emit(EventProgress, a.t)
 }
 
-// answers ends an outage if a call returned an answer of the runtime. Other failures may have any
-// source.
+// answers ends the client's outage if a call returned an answer of the runtime. Failures of other
+// kinds may not come from the runtime.
 func (st *state) answers(cl *client, f hostFailure, now int64) {
 	if cl.out != nil && (f.kind == failedNot || f.kind == failedAnswered || f.kind == failedNoAgent) {
 		st.reached(cl, now)
 	}
 }
 
-// outageOf returns what the attempt's client cannot reach at the moment, or nil.
+// outageOf describes the outage that affects the attempt now. It returns nil if there is none.
 func (st *state) outageOf(a *attempt) *Outage {
 	var o Outage
 	var since int64
@@ -183,7 +185,7 @@ func (st *state) outageOf(a *attempt) *Outage {
 	return &o
 }
 
-// heard notes that the client has told the status of the attempt's session.
+// heard records that the client has reported the status of the attempt's session.
 func (st *state) heard(a *attempt, now int64) {
 	a.sight.answered = now
 	if a.sight.lost {
@@ -192,8 +194,8 @@ func (st *state) heard(a *attempt, now int64) {
 	}
 }
 
-// unheard notes that the client, when asked, has not told the status of the attempt's session. why
-// is its error.
+// unheard records that a status query did not return the status of the attempt's session. why is
+// the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)
 	if a.sight.lost && a.sight.lostWhy == why {
@@ -203,7 +205,8 @@ func (st *state) unheard(a *attempt, why string) {
 	st.emit(EventProgress, a.t)
 }
 
-// outageEnd returns when an attempt has been held for too long, or 0.
+// outageEnd returns the time at which the attempt fails because it was held for too long. It
+// returns 0 if the attempt is not held or there is no limit.
 func (st *state) outageEnd(a *attempt) int64 {
 	if a.heldAt == 0 || a.inCall || st.limit(limitHostUnreachable) <= 0 {
 		return 0

@@ -9,33 +9,35 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The outbox: the notices that sessions are owed. state_deliver.go delivers them, and take
-// hands them to a host that takes them.
+// The outbox holds the notices that sessions are owed. state_deliver.go delivers them. A host that
+// asks for the notices of a session gets them from take.
 //
-// The words: every end makes a debt to the session that delegated the task. A debt is owed until it is
-// settled (NoticeState says how), and is put into an envelope, which holds one notice, to be told. An
-// envelope that is given up while a host is still being told of it is adrift. A notice that was given
-// up can be reclaimable: a host that asks for it still gets it. A scope is a session that nobody can
-// notify, so that its notices wait to be taken.
+// These words have a fixed meaning here. When an attempt ends, its end becomes a debt to the
+// session that delegated the task. A debt is owed until it is settled; NoticeState lists the ways.
+// For delivery, debts are put into an envelope, which holds one notice. An envelope is adrift if it
+// was given up while it was being delivered. A notice is reclaimable if it was given up and a host
+// can still take it. A scope is a session to which no notifier can deliver, so its notices wait
+// until a host takes them.
 
-// outbox is what a session is owed, until it is packed into an envelope.
+// outbox holds the debts to a session until they are packed into an envelope.
 type outbox struct {
-	owed        []debt   // a debt per end that is not told yet; t is nil once settled
-	head        int      // all of owed before it are settled
+	owed        []debt   // debts that are not in an envelope; debt.t is nil once the debt is settled
+	head        int      // index in owed; all debts before it are settled
 	nOwed       int      // number of unsettled debts in owed
 	oldest      int64    // time of the oldest unsettled debt
-	urgent      int64    // since when a debt does not wait for the end of the batch; 0 for none
+	urgent      int64    // time since which some debt need not wait for the end of its batch; 0 if there is none
 	members     []member // ended attempts of the open batch
-	closed      []member // ended attempts of closed batches that are not told yet
+	closed      []member // ended attempts of closed batches that were not reported yet
 	omitted     int      // number of members left out because there were too many
 	reclaimable int      // number of tasks whose notice was given up and may still be taken
 }
 
-// maxMembers bounds the ended attempts that a batch remembers for its closing notice. Without the
-// bound, the batch of a parent that always has a live task would grow for ever.
+// maxMembers is the number of ended attempts that a batch keeps for its closing notice. The batch
+// of a parent that always has a live task would otherwise grow for ever.
 const maxMembers = 1000
 
-// outstanding returns how many ends the session has not been told about.
+// outstanding returns the number of unsettled debts to the session, including those in its
+// envelope.
 func (n *node) outstanding() int {
 	if n.env != nil {
 		return n.nOwed + len(n.env.debts)
@@ -43,10 +45,10 @@ func (n *node) outstanding() int {
 	return n.nOwed
 }
 
-// owe records the notice that the parent is owed for an ended attempt, unless nobody needs it.
+// owe records the debt for an ended attempt. If no notice is needed, it settles the notice at once.
 func (st *state) owe(t *task, now int64) {
 	n := t.up
-	if len(n.members) == 2*maxMembers { // drop many at once: each time moves the rest
+	if len(n.members) == 2*maxMembers { // drop many members at once, because each time the rest is moved
 		n.omitted += maxMembers
 		n.members = append(n.members[:0], n.members[maxMembers:]...)
 	}
@@ -55,7 +57,7 @@ func (st *state) owe(t *task, now int64) {
 	}
 	n.members = append(n.members, member{t, t.no})
 	switch p := n.parentTask(); {
-	case t.is(flagForeground): // Run returns its end
+	case t.is(flagForeground): // Run returns the ended task
 		st.settleNotice(t, NoticeRead, now)
 	case st.waived == t && n.session == st.waiver:
 		st.settleNotice(t, NoticeWaived, now)
@@ -78,7 +80,7 @@ func (st *state) owe(t *task, now int64) {
 	if n.live == 0 { // the batch closes
 		if n.nOwed > 0 {
 			n.closed, n.members = append(n.closed, n.members...), nil
-			if more := len(n.closed) - maxMembers; more > maxMembers { // again, drop many at once
+			if more := len(n.closed) - maxMembers; more > maxMembers { // drop many members at once here too
 				n.omitted += more
 				n.closed = slices.Clone(n.closed[more:])
 			}
@@ -92,8 +94,8 @@ func (st *state) owe(t *task, now int64) {
 	st.touchNode(n)
 }
 
-// roomForOwed estimates how many ends will be told together: those of the live tasks and the one
-// that has just ended.
+// roomForOwed estimates how many ended attempts the next notice will report: those of all live
+// tasks and of the task that has just ended.
 func (n *node) roomForOwed() int { return min(n.live+1, 128) }
 
 // settleNotice settles the notice of the task's latest attempt.
@@ -103,14 +105,14 @@ func (st *state) settleNotice(t *task, s NoticeState, now int64) {
 	st.expirable(t, now)
 }
 
-// giveUpNotice gives up the notice of the latest attempt. A host may still take it.
+// giveUpNotice gives up the notice of the task's latest attempt. A host may still take the notice.
 func (st *state) giveUpNotice(t *task, now int64) {
 	t.setReclaimable(true)
 	st.settleNotice(t, NoticeGivenUp, now)
 	st.logTask(logGivenUp, t)
 }
 
-// setReclaimable marks whether the notice of the latest attempt was given up and may still be
+// setReclaimable sets whether the notice of the latest attempt, which was given up, may still be
 // taken.
 func (t *task) setReclaimable(on bool) {
 	switch {
@@ -124,14 +126,14 @@ func (t *task) setReclaimable(on bool) {
 	t.set(flagReclaimable, on)
 }
 
-// settleDebt settles one debt.
+// settleDebt settles one debt with the given state.
 func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 	if d.t.no != d.no {
 		d.t.settlePast(d.no, s)
 		return
 	}
 	if d.t.notice.Settled() {
-		return // it was given up before, and is taken now
+		return // the notice was given up before and is being taken now; its state stays
 	}
 	if s == NoticeGivenUp {
 		st.giveUpNotice(d.t, now)
@@ -140,7 +142,7 @@ func (st *state) settleDebt(d debt, s NoticeState, now int64) {
 	}
 }
 
-// settleTask settles all notices of the task, because its parent knows the end.
+// settleTask settles all notices of the task, because no notice of its end is needed any longer.
 func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	t.setReclaimable(false)
 	if t.up.adrift != nil {
@@ -173,8 +175,8 @@ func (st *state) settleTask(t *task, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// urgentSince returns since when a debt of the open batch does not wait for the end of the batch,
-// or 0 if all do.
+// urgentSince returns the time of the oldest debt in the open batch that need not wait for the end
+// of the batch. It returns 0 if all debts must wait.
 func (n *node) urgentSince() int64 {
 	for _, d := range n.owed[n.head:] {
 		if d.t != nil && (d.t.no != d.no || d.t.status != Completed) {
@@ -184,8 +186,8 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// settlePast records how the notice of attempt no was settled, or those of all earlier attempts if
-// no is 0.
+// settlePast records the state in which the notice of an earlier attempt was settled. no is the
+// number of the attempt; 0 means all earlier attempts.
 func (t *task) settlePast(no int32, s NoticeState) {
 	if t.more == nil {
 		return
@@ -197,8 +199,7 @@ func (t *task) settlePast(no int32, s NoticeState) {
 	}
 }
 
-// forgetDebts drops the debts of the task's earlier attempts. Their notices get the state of the
-// latest one.
+// forgetDebts drops the debts of the task's earlier attempts. Their notices get the state s.
 func (n *node) forgetDebts(t *task, s NoticeState) {
 	if !t.is(flagOldDebts) {
 		return
@@ -213,7 +214,8 @@ func (n *node) forgetDebts(t *task, s NoticeState) {
 	}
 }
 
-// compact removes settled debts. If no debt is left, it also removes the closed batches.
+// compact removes settled debts if there are many. If no debt is left, it also removes the closed
+// batches.
 func (n *node) compact() {
 	if n.nOwed == 0 {
 		n.emptyOwed()
@@ -250,7 +252,7 @@ func (n *node) emptyOwed() (owed []debt) {
 	return owed
 }
 
-// giveUp gives up all notices of a node that can never be told again.
+// giveUp gives up all notices of a node to which no notice can be delivered from now on.
 func (st *state) giveUp(n *node, now int64) {
 	env := n.env
 	if env != nil {
@@ -273,7 +275,7 @@ func (st *state) giveUp(n *node, now int64) {
 	st.touchNode(n)
 }
 
-// setReclaimable marks whether the notices in an envelope that was given up may still be taken.
+// setReclaimable sets whether the notices in an envelope that was given up may still be taken.
 func (env *envelope) setReclaimable(on bool) {
 	for _, d := range env.debts {
 		if d.t.no == d.no && d.t.notice == NoticeGivenUp && !d.t.is(flagForgotten) {
@@ -287,8 +289,8 @@ func (env *envelope) drop(t *task) {
 	env.debts = slices.DeleteFunc(env.debts, func(d debt) bool { return d.t == t })
 }
 
-// pack makes one notice of all that the node is owed, or returns nil if it is owed nothing. Whoever
-// hands out the notice adds its text.
+// pack puts all debts to the node into one envelope. It returns nil if there are none. The caller
+// that hands out the notice adds the text.
 func (st *state) pack(n *node, now int64) *envelope {
 	env := &envelope{since: n.oldest}
 	for _, d := range n.emptyOwed() {
@@ -319,7 +321,7 @@ func (st *state) pack(n *node, now int64) *envelope {
 		env.closed, env.omitted = closed, omitted
 		env.notice.Batch = make([]NoticeItem, len(closed))
 		for i, c := range closed {
-			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // usually the batch and the debts are the same
+			if i < len(env.debts) && env.debts[i].t == c.t && env.debts[i].no == c.no { // usually the batch has the same attempts as the debts
 				env.notice.Batch[i] = env.notice.Items[i]
 			} else {
 				env.notice.Batch[i] = st.item(c.t, c.no)
@@ -329,14 +331,15 @@ func (st *state) pack(n *node, now int64) *envelope {
 	return env
 }
 
-// noticeID returns the id of the notice of one end. It is as unguessable as the id of the task.
+// noticeID returns the id of the notice item about one ended attempt. It contains the random part
+// of the task's id, so it is as hard to guess.
 func noticeID(task string, no int32) string {
 	var buf [40]byte
 	b := append(append(buf[:0], "bgn_"...), task[len("bg_"):]...)
 	return string(strconv.AppendInt(append(b, '.'), int64(no), 10))
 }
 
-// item describes the end of one attempt of the task.
+// item returns the notice item about one ended attempt of the task.
 func (st *state) item(t *task, no int32) NoticeItem {
 	it := NoticeItem{
 		ID: noticeID(t.id(), no), Task: t.id(), Attempt: int(no),
@@ -352,7 +355,7 @@ func (st *state) item(t *task, no int32) NoticeItem {
 		}
 		it.NoAnswer = it.Status == Completed && t.fin.result == "" && !t.is(flagDropped) && t.fin.prog != nil && t.fin.prog.toolCalls > 0
 		if n := st.cfg.NoticeResult; n > 0 && !t.fin.thought {
-			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // cloned: a slice would keep the whole text alive
+			it.Result = strings.Clone(mdtext.Head(t.fin.result, n)) // cloned, because a slice would keep the whole text alive
 			it.Cut = t.fin.cut || len(it.Result) < len(t.fin.result)
 		}
 		return it
@@ -368,7 +371,8 @@ func (st *state) item(t *task, no int32) NoticeItem {
 	return it
 }
 
-// dueAt returns when the notices of the node are due, or 0 if they are not yet.
+// dueAt returns the time at which the node's notices are due. It returns 0 if the time is not known
+// yet, because the notices wait for the end of the batch.
 func (st *state) dueAt(n *node) (at int64) {
 	switch {
 	case n.nOwed == 0:
@@ -383,7 +387,8 @@ func (st *state) dueAt(n *node) (at int64) {
 	return max(at, 1)
 }
 
-// closedSettled reports whether there are closed batches and all their notices are settled.
+// closedSettled reports whether there are closed batches and the notices of all their members are
+// settled.
 func (n *node) closedSettled() bool {
 	for _, c := range n.closed {
 		if c.t.no != c.no || c.t.debt >= 0 {
@@ -393,7 +398,7 @@ func (n *node) closedSettled() bool {
 	return len(n.closed) > 0
 }
 
-// take hands out all that the session is owed, as one notice.
+// take returns one notice of everything that the session is owed, and settles it as taken.
 func (st *state) take(n *node, now int64) (Notice, bool) {
 	env := n.env
 	switch {
@@ -401,7 +406,7 @@ func (st *state) take(n *node, now int64) (Notice, bool) {
 		if n.nOwed == 0 {
 			return Notice{}, false
 		}
-		// The notice that is being delivered stays as it is.
+		// The notice that is being delivered is left unchanged.
 		rest := st.pack(n, now)
 		for _, d := range rest.debts {
 			st.settleDebt(d, NoticeTaken, now)
@@ -427,7 +432,8 @@ func (st *state) afterTake(n *node) {
 	st.touchNode(n)
 }
 
-// reclaim puts notices that were given up back into the outbox, because a host takes them now.
+// reclaim puts the debts of reclaimable notices back into the outbox, because a host takes them
+// now.
 func (st *state) reclaim(n *node) {
 	for t := n.first; t != nil; t = t.next {
 		if t.is(flagReclaimable) && !t.live() {

@@ -60,8 +60,8 @@ func (st *state) waits(a *attempt, what parking) bool {
 	panic("bgagent: bug: a wait for nothing")
 }
 
-// lookAgain has settle check whether what the parked attempt waits for has come. Whoever finds that
-// it has calls lineUp.
+// lookAgain asks settle to check whether the next turn of the parked attempt is due. If it is, that
+// check calls lineUp.
 func (st *state) lookAgain(a *attempt) {
 	switch a.parkedFor {
 	case forTasks:
@@ -69,17 +69,17 @@ func (st *state) lookAgain(a *attempt) {
 	}
 }
 
-// nextPrompt makes the prompt of the next turn out of what has come. It reports false if there is
-// nothing to tell any more.
+// nextPrompt prepares the prompt of the next turn. It returns false if there is nothing left to
+// report to the agent.
 func (st *state) nextPrompt(a *attempt, now int64) bool {
 	switch a.parkedFor {
-	case forTasks: // the notice of their ends; the host's side adds its text
+	case forTasks: // the prompt is a notice; its text is added outside of the state
 		n := a.t.sess.own
-		if n == nil { // everything was read and has expired
+		if n == nil { // all results were read, and the tasks have expired
 			return false
 		}
 		env := st.pack(n, now)
-		if env == nil { // taken meanwhile
+		if env == nil { // the notices were taken meanwhile
 			return false
 		}
 		a.notice, n.env, env.flying = env, env, true
@@ -98,7 +98,7 @@ func (st *state) parkOrFinish(a *attempt, cause Cause, reason string, now int64)
 	st.finish(a, cause, reason, now)
 }
 
-// park makes the attempt wait and gives its slot back.
+// park makes the attempt wait and releases its slot.
 func (st *state) park(a *attempt, what parking, cause Cause) {
 	a.parked = parked{parkedFor: what, endCause: cause}
 	st.phase(a, what.phase())
@@ -155,7 +155,7 @@ func (st *state) leaveLine(a *attempt) {
 	}
 }
 
-// nextTurn starts the next turn of a parked attempt that got a slot.
+// nextTurn begins the next turn of a parked attempt that got a slot.
 func (st *state) nextTurn(a *attempt, now int64) {
 	a.prompt, a.promptID, a.told = "", "", nil // those of the last turn
 	if !st.nextPrompt(a, now) {

@@ -14,7 +14,7 @@ func (st *state) thresholds() thresholds {
 	}
 }
 
-// follow adds the attempt to those that sweeps ask about.
+// follow adds the attempt to the attempts whose sessions sweeps poll.
 func (st *state) follow(a *attempt) {
 	a.cl.followed[a] = struct{}{}
 	st.wantPoll(a.cl)
@@ -30,28 +30,29 @@ func (st *state) wantPoll(cl *client) {
 	}
 }
 
-// kick makes the client's goroutine sweep at once.
+// kick makes the client's polling goroutine sweep at once.
 func (st *state) kick(cl *client) {
 	st.rare().now.kicks = append(st.rare().now.kicks, cl)
 }
 
-// looked is an attempt that a sweep asks about, as it was when the call began.
+// looked holds the data of one poll of an attempt's session: the attempt as it was when the poll
+// began, and the answer.
 type looked struct {
 	a       *attempt
 	session string
 	epoch   int
 	status  SessionStatus
 	poll    bool
-	at      int64        // when the status was told
-	said    SessionState // status carried by the event that requested the look
+	at      int64        // time at which the status was reported
+	said    SessionState // status in the event that requested the poll
 }
 
-// swept applies one status of a sweep and reports whether to read the session. why is the error of
-// a sweep that has failed.
+// swept applies one status of a sweep and reports whether the messages of the session must be read.
+// why is the client's error if the sweep failed.
 func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {
-		return false // older than the last prompt or abort
+		return false // the status is older than the last prompt or abort
 	}
 	if a.ended {
 		st.rested(a, l.status.State, now)
@@ -60,8 +61,8 @@ func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	if a.turnStart == 0 || a.sight.looking {
 		return false
 	}
-	// Extra sweeps run while sessions stop or after a gap. Only one per PollInterval counts towards
-	// StablePolls.
+	// There are extra sweeps while sessions stop and after a gap in the events. Only one sweep per
+	// PollInterval counts towards StablePolls.
 	if l.poll = now-a.sight.polled >= int64(st.limit(limitPollInterval)); l.poll {
 		a.sight.polled = now
 	}
@@ -85,7 +86,7 @@ func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	return true
 }
 
-// status notes what a status tells in addition to its state.
+// status records the question or the retry that a status reports.
 func (st *state) status(a *attempt, s SessionStatus) {
 	switch s.State {
 	case SessionAsking:
@@ -104,7 +105,8 @@ func (st *state) status(a *attempt, s SessionStatus) {
 	}
 }
 
-// rested checks whether the session of an ended attempt has come to rest.
+// rested applies the polled state of an ended attempt's session. If the session is in no turn, the
+// attempt moves on towards quiet.
 func (st *state) rested(a *attempt, s SessionState, now int64) {
 	switch s {
 	case SessionIdle, SessionGone, SessionUntold:
@@ -115,8 +117,8 @@ func (st *state) rested(a *attempt, s SessionState, now int64) {
 	}
 }
 
-// current reports whether all messages of the session are known: the revision is unchanged, or
-// events have told everything since the prompt or the last read.
+// current reports whether all messages of the session are known. That is so if the revision is
+// unchanged, or if events have reported every change since the prompt or the last read.
 func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 	if s.Revision != "" && s.Revision == a.sight.revision && !a.sight.needRead {
 		return true
@@ -124,7 +126,7 @@ func (st *state) current(a *attempt, s SessionStatus, now int64) bool {
 	return st.streamed(a, now)
 }
 
-// streamed reports whether events have told everything about the turn.
+// streamed reports whether events have reported every change since the prompt or the last read.
 func (st *state) streamed(a *attempt, now int64) bool {
 	cl := a.cl
 	return cl.streamUp > 0 && cl.streamUp <= max(a.turnStart, a.sight.readAt) && !a.sight.needRead && now-cl.lastBeat <= int64(streamBeatMax)
@@ -140,7 +142,8 @@ func (st *state) readSoon(l looked) {
 	}
 }
 
-// lookSoon starts a look at one session at once.
+// lookSoon starts a poll of one session at once. If a poll of the session is under way, another one
+// follows it.
 func (st *state) lookSoon(a *attempt) {
 	if a.sight.looking {
 		a.sight.again = true
@@ -155,7 +158,8 @@ func (st *state) lookSoon(a *attempt) {
 	st.rare().after.looks = append(st.rare().after.looks, l)
 }
 
-// wasLooked ends a look. If another look was requested meanwhile, it starts at once.
+// wasLooked records that a poll of the session has ended. If another poll was requested meanwhile,
+// it starts at once.
 func (st *state) wasLooked(a *attempt) {
 	a.sight.looking = false
 	if a.sight.again {
@@ -166,7 +170,7 @@ func (st *state) wasLooked(a *attempt) {
 	}
 }
 
-// wasRead applies the pages that were read.
+// wasRead applies the pages of messages that were read. began is the time at which the read began.
 func (st *state) wasRead(a *attempt, l looked, pages []Page, began, now int64) {
 	changed := false
 	for _, p := range pages {
@@ -204,10 +208,11 @@ func (st *state) todos(a *attempt, list []Todo, now int64) {
 	st.progressed(a, true, now)
 }
 
-// todosFresh is how long a todo list that was read counts as current.
+// todosFresh is how long a todo list counts as current after it was read, in nanoseconds.
 const todosFresh = int64(time.Second)
 
-// judge passes the observation to the pure judge and carries out the verdict.
+// judge completes the observation, passes it to the pure function judge and carries out the
+// verdict.
 func (st *state) judge(a *attempt, o observation, now int64) {
 	s := a.sight
 	if sess := a.t.sess; sess.active {
@@ -237,20 +242,20 @@ func (st *state) judge(a *attempt, o observation, now int64) {
 	a.activity = max(a.activity, s.c.changed)
 	switch {
 	case (v.cause == CauseNoOutput || v.cause == CauseInterrupted) && !s.doubted && st.streamed(a, now):
-		s.doubted, s.needRead = true, true // events may be missing
+		s.doubted, s.needRead = true, true // events may have been lost, so read the messages first
 		st.lookSoon(a)
 	case v.end && v.cause == CauseStale:
 		st.end(a.t, CauseStale, reasonStale(time.Duration(now-a.activity), a.turnStart, &s.prog), now)
 	case v.end && v.running:
 		st.end(a.t, v.cause, v.reason, now)
-	case v.end && v.cause == CauseNoOutput: // an empty turn; earlier turns may have an answer
+	case v.end && v.cause == CauseNoOutput: // the turn was empty, but earlier turns may have an answer
 		st.turnOver(a, turnOutcome{cause: CauseIdle, todos: v.todos}, now)
 	case v.end:
 		st.turnOver(a, turnOutcome{cause: v.cause, reason: v.reason, text: s.text, todos: v.todos}, now)
 	case v.needTodos && o.answered && !o.poll && !s.looking:
-		st.lookSoon(a) // the event alone cannot decide
+		st.lookSoon(a) // an event does not show the todos, so poll the session
 	default:
-		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // otherwise the look that an event requested stays due
+		if v.lookAt > 0 || s.said == SessionUnknown || s.lookAt <= now { // else a poll that an event requested stays due
 			s.lookAt = v.lookAt
 		}
 		st.setDeadline(a, now)

@@ -15,15 +15,15 @@ func openTodos(list []Todo) (n int32) {
 	return n
 }
 
-// job is one host call, prepared under the lock.
+// job holds the arguments of one host call. It is filled in under the lock.
 type job struct {
 	call    hostCall
 	spec    SessionSpec
 	session string
 	prompt  Prompt
 	rep     *Reporter
-	cursor  Cursor // for callStart, in a session that was used before
-	again   bool
+	cursor  Cursor // with again: position up to which the session's messages were read
+	again   bool   // the call is callStart, in a session that an earlier attempt has used
 }
 
 type hostCall uint8
@@ -35,8 +35,8 @@ const (
 	callStart
 )
 
-// beginCall prepares the call that the attempt's stage asks for. It returns false if there is no
-// call to make, because the attempt has ended since the grant or its client has an outage.
+// beginCall prepares the host call that is due at the attempt's stage. It returns false if there is
+// no call to make, because the attempt has ended since the grant or its client has an outage.
 func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 	if !a.live() || a.stage == stageNone || st.heldBack(a, now) {
 		return false
@@ -50,19 +50,19 @@ func (st *state) beginCall(a *attempt, j *job, now int64) bool {
 		j.call, j.session = callStart, t.sess.id
 		st.prompt(a, &j.prompt, now)
 		if a.cl.runner {
-			a.callEnd = 0 // lasts as long as the turn
+			a.callEnd = 0 // no time limit, because the call lasts as long as the turn
 			j.call, j.rep = callRun, a.reporter()
 			st.phase(a, PhaseTurn)
 		} else if j.again = a.no > 1 && a.turn == 1; j.again {
 			j.cursor = t.sess.cursor
-			a.callEnd = 0 // begins with the prompt
+			a.callEnd = 0 // caughtUp sets the time limit, right before the prompt is handed over
 		}
 	}
 	st.setDeadline(a, now)
 	return true
 }
 
-// spec fills in the session to create.
+// spec fills in the description of the session to create.
 func (st *state) spec(t *task, s *SessionSpec) {
 	*s = SessionSpec{}
 	s.Task, s.Parent, s.Title, s.Depth = t.id(), t.up.session, t.title, t.kind.key.depth
@@ -72,9 +72,9 @@ func (st *state) spec(t *task, s *SessionSpec) {
 	}
 }
 
-// prompt opens the next turn and fills in its prompt. It takes p as a parameter, as spec does:
-// returning a Prompt puts a copy into every frame, and growing the stack of a new goroutine for
-// that took an eighth of the time of a short task.
+// prompt opens the next turn and fills in its prompt. It fills in a parameter, as spec does,
+// because a returned Prompt would be copied into every stack frame. The stack of a new goroutine
+// would have to grow for that, which took an eighth of the time of a short task.
 func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	t := a.t
 	if a.promptID == "" {
@@ -99,17 +99,17 @@ func (st *state) prompt(a *attempt, p *Prompt, now int64) {
 	if a.notice != nil {
 		n := a.notice.notice
 		p.Notice = &n
-		if a.cl.runner { // the call is the turn, so the notice is told once it is made
+		if a.cl.runner { // the call lasts as long as the turn, so its beginning delivers the notice
 			st.told(a, now)
 			a.told = &n
 		}
-	} else if a.told != nil { // the call is made again
+	} else if a.told != nil { // the call is repeated
 		p.Notice = a.told
 	}
 }
 
-// noteFailure notes whether a host call has failed. The manager keeps the error for as long as Err may
-// be asked for it.
+// noteFailure records whether a host call has failed. The manager keeps the error as long as Err
+// can return it.
 func (st *state) noteFailure(a *attempt, f hostFailure) {
 	before := a.failed
 	a.failed = f.kind != failedNot
@@ -118,7 +118,7 @@ func (st *state) noteFailure(a *attempt, f hostFailure) {
 	}
 }
 
-// created applies the answer of CreateSession.
+// created applies the result of CreateSession.
 func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	st.noteFailure(a, f)
@@ -142,7 +142,7 @@ func (st *state) created(a *attempt, id string, f hostFailure, now int64) {
 		return
 	}
 	if other := st.bind(t, id); other != nil {
-		// Do not abort it: that would stop the task that owns it.
+		// Do not abort the other session, because that would stop the task that owns it.
 		owner, expired := "", other.tomb != 0
 		if expired {
 			owner = st.keep.tombs[other.tomb-1].id
@@ -166,7 +166,7 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 		if t.is(flagForgotten) {
 			st.keep.stopped(t.id())
 		}
-	case t.is(flagForgotten): // it came too late, and no record is left
+	case t.is(flagForgotten): // the task's record has expired
 		if st.sessions.find(id) == nil && !t.up.under(id) {
 			st.wantAbortOnce(a, id)
 		}
@@ -179,7 +179,7 @@ func (st *state) createdLate(a *attempt, id string, f hostFailure, now int64) {
 	st.rest(a, now)
 }
 
-// turnReturned applies the answer of RunTurn.
+// turnReturned applies the result of RunTurn.
 func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64) {
 	a.inCall, a.stage = false, stageNone
 	st.noteFailure(a, f)
@@ -206,7 +206,7 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 		o.cause, o.reason = CauseStartFailed, f.reason
 	case f.kind != failedNot && completes:
 		o.cause, o.reason = CauseSessionError, f.reason
-	case f.kind != failedNot: // the client names the kind of end
+	case f.kind != failedNot: // the stop reason gives the cause, and the error the reason
 		o.cause, _ = stopCause(end.Stop, "")
 		o.reason = f.reason
 	case completes:
@@ -217,13 +217,13 @@ func (st *state) turnReturned(a *attempt, end TurnEnd, f hostFailure, now int64)
 	st.turnOver(a, o, now)
 }
 
-// turnStarted applies the answer of StartTurn.
+// turnStarted applies the result of StartTurn.
 func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	a.inCall, a.callEnd, a.stage = false, 0, stageNone
 	a.epoch++
 	st.noteFailure(a, f)
 	st.answers(a.cl, f, now)
-	if !a.live() { // accepted late: the earlier abort may have come too soon
+	if !a.live() { // the prompt may have been accepted after the first abort, so abort again
 		if f.kind != failedNot && a.turn == 1 {
 			a.notTaken()
 		}
@@ -235,7 +235,7 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 		return
 	}
 	if f.kind != failedNot {
-		a.loose = true // it may have been accepted anyway
+		a.loose = true // the prompt may have been accepted all the same
 		cause := CausePromptFailed
 		if f.kind == failedNoAgent {
 			cause = CauseStartFailed
@@ -246,15 +246,15 @@ func (st *state) turnStarted(a *attempt, f hostFailure, now int64) {
 	if a.notice != nil {
 		st.told(a, now)
 	}
-	// The turn begins once the session has the prompt.
+	// The turn counts as begun now that the session has the prompt.
 	a.sight.answered, a.sight.c.began, a.sight.c.changed = now, now, now
 	st.phase(a, PhaseTurn)
 	st.follow(a)
 	st.setDeadline(a, now)
 }
 
-// notTaken records that the session of an ended attempt never got its prompt. The next attempt will
-// send it.
+// notTaken records that the prompt of an ended attempt never reached the session. The next attempt
+// will send it together with its own.
 func (a *attempt) notTaken() {
 	switch t := a.t; {
 	case t.no == a.no && t.fin != nil:
@@ -264,8 +264,8 @@ func (a *attempt) notTaken() {
 	}
 }
 
-// caughtUp records what earlier attempts have left in a session, right before its prompt. It
-// reports whether the attempt still needs to prompt it.
+// caughtUp records the messages that earlier attempts have left in a session, right before the
+// attempt prompts the session. It returns false if the attempt has ended and must not prompt it.
 func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
 	if !a.live() {
 		return false
@@ -276,7 +276,7 @@ func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
 		if p.Next != "" {
 			a.t.sess.cursor = p.Next
 		}
-		if i < len(pages)-maxOld/readPage { // older messages were never seen to change
+		if i < len(pages)-maxOld/readPage { // such old messages were never seen to change, so skip them
 			continue
 		}
 		for _, msg := range p.Messages {
@@ -286,7 +286,8 @@ func (st *state) caughtUp(a *attempt, pages []Page, now int64) bool {
 	return true
 }
 
-// bind gives the task its session. If another session has the id, bind returns that one instead.
+// bind gives the task its session. If another session has the id, bind changes nothing and returns
+// the other session.
 func (st *state) bind(t *task, id string) (other *session) {
 	s := &session{id: id, task: t}
 	if other = st.sessions.add(s); other != nil {
@@ -302,19 +303,21 @@ func (st *state) bind(t *task, id string) (other *session) {
 	return nil
 }
 
-// regraft moves the counts of a former root node to the tree of the task that it now belongs to.
+// regraft moves the counts of n to the tree of t. n was a root and has become the node of t's
+// session.
 func (st *state) regraft(n *node, t *task) {
 	if n.up != nil || t.up == n || t.up.under(n.session) {
-		// A cycle, or a parent that was looked up and differs. Leave the node as it was.
+		// There would be a cycle, or the node has another parent, which a client reported. Leave
+		// the node as it was.
 		n.of, t.sess.own = nil, nil
 		return
 	}
-	n.of, t.sess.own = nil, nil // so that n still leads to its old root
+	n.of, t.sess.own = nil, nil // detach n for a moment, so that graft finds its old root
 	graft(n.account, n, t.up)
 	n.of, t.sess.own = t.sess, n
 }
 
-// told settles the notice that the turn's prompt has told.
+// told settles the notice that the turn's prompt has delivered.
 func (st *state) told(a *attempt, now int64) {
 	env := a.notice
 	a.notice = nil

@@ -20,10 +20,10 @@ import (
 
 var updateScripts = flag.Bool("state.update", false, "write what the scripts in testdata/state print into them")
 
-// The scripts in testdata/state drive the state directly: a line is something
-// that comes in, what is indented below it is what that causes. They show the
-// protocols of stopping, delivery and resuming one after the other, with nothing
-// of goroutines, hosts and clocks. See script.do for the lines.
+// The scripts in testdata/state drive the state directly. Each line is an input,
+// and the indented lines below it are the events and effects that the input
+// causes. The scripts show the protocols of stopping, delivery and resuming step
+// by step, without goroutines, hosts and clocks. script.do lists the inputs.
 func TestStateScripts(t *testing.T) {
 	names, err := filepath.Glob("testdata/state/*.txt")
 	require.NoError(t, err)
@@ -42,14 +42,14 @@ func TestStateScripts(t *testing.T) {
 	}
 }
 
-// script is a state that a script drives.
+// script is the run of one script, with the state that it drives.
 type script struct {
 	t     *testing.T
 	st    *state
 	sub   *Subscription
 	cl    *client
 	now   int64
-	tasks map[string]*task // by the name that the script gave
+	tasks map[string]*task // keyed by the names that the script gave
 	runs  map[string]*attempt
 	envs  map[string]*envelope
 	job   job
@@ -61,7 +61,7 @@ func runScript(t *testing.T, text string) string {
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
 		switch {
-		case strings.HasPrefix(line, "    "): // what was caused the last time
+		case strings.HasPrefix(line, "    "): // output of an earlier run
 		case line == "" || strings.HasPrefix(line, "#"):
 			x.out.WriteString(line + "\n")
 		default:
@@ -72,7 +72,8 @@ func runScript(t *testing.T, text string) string {
 	return x.out.String()
 }
 
-// configure makes the state: a limit for all, and whether its client is a starter.
+// configure makes the state. limit is the number of slots, and starter says
+// whether the client is a TurnStarter.
 func (x *script) configure(limit int, starter, notifies bool) {
 	c, err := Config{}.withDefaults()
 	require.NoError(x.t, err)
@@ -87,7 +88,7 @@ func (x *script) configure(limit int, starter, notifies bool) {
 	x.st = &st
 }
 
-// step does one line and prints what it causes.
+// step carries out one line of the script and prints its events and effects.
 func (x *script) step(words []string) {
 	arg := map[string]string{}
 	var plain []string
@@ -114,7 +115,7 @@ func (x *script) step(words []string) {
 	require.NoError(x.t, x.st.checkInvariants(), "after %q", strings.Join(words, " "))
 }
 
-// do is what the lines mean. A name stands for a task, or for its latest attempt.
+// do carries out one input. A NAME stands for a task, or for its latest attempt.
 func (x *script) do(what string, plain []string, arg map[string]string) {
 	st, now, name := x.st, x.now, plain[0]
 	a := x.runs[name]
@@ -131,44 +132,44 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 		by.Session = arg["by"]
 	}
 	switch what {
-	case "launch": // NAME [by=SESSION]: a task is delegated
+	case "launch": // NAME [by=SESSION]: a session delegates a task
 		t, err := st.admit(by, &plan{in: LaunchInput{Description: name, Prompt: "do " + name}, key: kindKey{agent: "agent", model: "m"}, cl: x.cl}, false, now)
 		x.tasks[name] = t
 		x.said(err)
-	case "resume": // NAME: it is continued
+	case "resume": // NAME: a session resumes the task
 		_, err := st.resume(launchValues{}, by, nil, x.tasks[name].id(), "go on with "+name, "", false, now)
 		x.said(err)
-	case "call": // NAME: a goroutine makes the host call that the attempt wants
+	case "call": // NAME: a goroutine makes the host call that is due
 		if st.beginCall(a, &x.job, now) {
 			x.printf("host call: %s", [...]string{callCreate: "create a session", callRun: "run a turn", callStart: "hand over the prompt"}[x.job.call])
 		} else {
 			x.printf("no host call")
 		}
-	case "created": // NAME SESSION [error=TEXT]: the answer of CreateSession
+	case "created": // NAME SESSION [error=TEXT]: CreateSession returns
 		st.created(a, append(plain, "")[1], failed, now)
-	case "started": // NAME [error=TEXT]: the answer of StartTurn
+	case "started": // NAME [error=TEXT]: StartTurn returns
 		st.turnStarted(a, failed, now)
 	case "returned": // NAME [text=TEXT] [error=TEXT]: RunTurn returns
 		st.turnReturned(a, TurnEnd{Text: arg["text"]}, failed, now)
-	case "idle": // NAME: a sweep sees the session idle
+	case "idle": // NAME: a sweep reports that the session is idle
 		st.swept(&looked{a: a, epoch: a.epoch, status: SessionStatus{State: SessionIdle}}, "", now)
-	case "cancel": // NAME [by=SESSION]
+	case "cancel": // NAME [by=SESSION]: a session cancels the task
 		st.cancel(by, x.tasks[name], CancelOptions{}, now)
-	case "abort": // NAME: the goroutine that aborts looks what there is to do
+	case "abort": // NAME: the stopper asks for the next session to abort
 		if session := st.nextAbort(a, now); session != "" {
 			x.printf("host call: abort %s", session)
 		} else {
 			x.printf("no more aborts")
 		}
-	case "aborted": // NAME: Abort has returned
+	case "aborted": // NAME: Abort returns
 		st.abortReturned(a, now)
-	case "after": // DURATION: time passes, and what is due rings
+	case "after": // DURATION: time passes, and alarms ring
 		d, err := time.ParseDuration(name)
 		require.NoError(x.t, err)
 		x.now += int64(d)
 		st.now = x.now
 		st.ringDue(x.now)
-	case "deliver": // SESSION ready|busy|unsure: the goroutine that tells it has asked how it is
+	case "deliver": // SESSION ready|busy|unsure: the status of the session was queried for a delivery
 		seen := map[string]parentState{"ready": parentReady, "busy": parentBusy, "unsure": parentUnsure, "untold": parentSilent}[plain[1]]
 		env := st.beginDelivery(st.nodes[name], seen, x.cl, now)
 		if x.envs[name] = env; env == nil {
@@ -176,15 +177,15 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 			return
 		}
 		x.printf("host call: notify %s of %s", name, x.items(env.notice))
-	case "answer": // SESSION taken|busy|nobody|failed: Notify has returned
+	case "answer": // SESSION taken|busy|nobody|failed: Notify returns
 		answer := map[string]noticeAnswer{"taken": noticeRecorded, "busy": noticeBusy, "nobody": noticeNobody, "failed": noticeFailed}[plain[1]]
 		st.endDelivery(st.nodes[name], x.envs[name], answer, "", now)
 	case "rested": // SESSION: a busy parent has fallen idle
 		st.parentIdle(st.nodes[name])
-	case "take": // SESSION: the host takes what it is owed
+	case "take": // SESSION: the host takes the notice that the session is owed
 		n, ok := st.take(st.nodes[name], now)
 		x.printf("taken: %v %s", ok, x.items(n))
-	case "read": // NAME: its parent reads the result
+	case "read": // NAME: the parent reads the task's result
 		st.settleTask(x.tasks[name], NoticeRead, now)
 	default:
 		x.t.Fatalf("the script says %q, which means nothing", what)
@@ -193,7 +194,7 @@ func (x *script) do(what string, plain []string, arg map[string]string) {
 
 func (x *script) said(err error) {
 	if err != nil {
-		for { // the innermost says what is tested for
+		for { // print only the innermost error, without the ids in the outer ones
 			inner := errors.Unwrap(err)
 			if inner == nil {
 				break
@@ -204,7 +205,7 @@ func (x *script) said(err error) {
 	}
 }
 
-// name returns what the script calls a task.
+// name returns the name that the script gave to the task.
 func (x *script) name(id string) string {
 	for name, t := range x.tasks {
 		if t.id() == id {
@@ -229,7 +230,7 @@ func (x *script) printf(format string, args ...any) {
 	x.out.WriteString("    " + fmt.Sprintf(format, args...) + "\n")
 }
 
-// print prints the events and effects of one update, and takes them away.
+// print prints the events and effects of one update and removes them.
 func (x *script) print() {
 	for e, ok := x.sub.next(); ok; e, ok = x.sub.next() {
 		line := fmt.Sprintf("event: %s %s.%d", e.Kind, x.name(e.Task.ID), e.Task.Attempt)

@@ -19,17 +19,17 @@ func (st *state) sameCall(by Caller, hash uint64, foreground bool) *task {
 	return t
 }
 
-// awaitCall notes that a repeated call waits for the task, even if the task had moved to the
-// background.
+// awaitCall records that a repeated foreground call waits for the task. The task may have been
+// moved to the background before.
 func (st *state) awaitCall(t *task, foreground bool) {
 	if foreground && t.live() {
 		t.set(flagForeground|flagUnanswered, true)
 	}
 }
 
-// forgetCall forgets the tool call that began the latest attempt, once the attempt has ended and no
-// caller waits for its end. The id guards against retries, and none can come after that. A later
-// call with this id is a new call.
+// forgetCall forgets the tool call that began the latest attempt, if the attempt has ended and no
+// caller waits for it. The id of the call serves to recognize retries, and no retry can come then.
+// A later call with the same id is a new call.
 func (st *state) forgetCall(t *task) {
 	if t.live() || t.is(flagUnanswered) {
 		return
@@ -44,7 +44,7 @@ func (st *state) forgetCall(t *task) {
 	}
 }
 
-// admit creates the task, or returns why it cannot.
+// admit creates the task, or returns an error if a limit or the state of the manager forbids it.
 func (st *state) admit(by Caller, p *plan, foreground bool, now int64) (*task, error) {
 	if st.closing || st.draining {
 		return nil, ErrClosed
@@ -125,7 +125,7 @@ func (st *state) launchNode(session string, chain []SessionInfo) (*node, error) 
 	case t == nil:
 	case !t.live() && t.status != Completed:
 		return nil, taskWasEnded(t.id(), t.cause)
-	case t.is(flagAwaitsQuiet): // the turn that asks belongs to the earlier attempt
+	case t.is(flagAwaitsQuiet): // the caller is a turn of the earlier attempt
 		return nil, taskNotBegun(t.id())
 	}
 	for at := n; len(chain) > 0 && at.of == nil && at.up == nil; chain = chain[1:] {
@@ -177,8 +177,8 @@ func (st *state) queue(t *task, now int64) {
 	st.askForSlot(t, false)
 }
 
-// askForSlot asks for a slot, from the head of the line or from its end. If a slot is free, settle
-// continues with the task.
+// askForSlot takes a slot for the task. If none is free, it puts the task at the head or at the end
+// of the line. If the task got a slot, settle continues with it.
 func (st *state) askForSlot(t *task, head bool) {
 	s := st.slots
 	top, _ := t.up.root()
@@ -195,8 +195,8 @@ func (st *state) ringQueued(t *task, now int64) {
 	}
 }
 
-// granted continues with a task that got a slot: it starts, or has its next turn. It does nothing
-// if the task has given the slot back meanwhile.
+// granted continues with a task that got a slot: the task starts, or its next turn begins. It does
+// nothing if the task has released the slot meanwhile.
 func (st *state) granted(t *task, now int64) {
 	if t.is(flagSlot) || !st.slots.Holds(&t.wait) {
 		return
@@ -212,8 +212,8 @@ func (st *state) granted(t *task, now int64) {
 	}
 }
 
-// releaseSlot gives back the slot of the task, or its place in line. settle continues with the task
-// that gets the slot.
+// releaseSlot releases the task's slot, or its place in line. settle continues with the task that
+// gets the slot.
 func (st *state) releaseSlot(t *task) {
 	t.set(flagSlot, false)
 	next, more := st.slots.Leave(&t.wait)
@@ -225,7 +225,8 @@ func (st *state) releaseSlot(t *task) {
 	}
 }
 
-// noteGrant has settle continue with the task that got a slot.
+// noteGrant asks settle to continue with the task that got a slot. If the task belongs to another
+// manager, that manager is informed after the update.
 func (st *state) noteGrant(next *slots.Waiter) {
 	if t, ok := next.Owner.(*task); ok && t.st == st { // records of another manager must not be read here
 		st.due.granted = append(st.due.granted, t)
@@ -257,8 +258,9 @@ func (st *state) start(t *task, now int64) {
 	st.wantCall(a)
 }
 
-// wantCall notes that the attempt's next host call is due. A worker that is in step makes the call
-// itself; otherwise release starts one.
+// wantCall records that the attempt's next host call is due. If the current update was made with
+// BackgroundManager.step, the worker that made it may carry out the call. Otherwise release starts
+// a worker for it.
 func (st *state) wantCall(a *attempt) {
 	if st.fx.after.start == nil {
 		st.fx.after.start = a
@@ -268,8 +270,8 @@ func (st *state) wantCall(a *attempt) {
 	st.fx.after.startEnd = a
 }
 
-// ref finds the task that ref, its id or its session's, names. If its record has expired, ref
-// returns the tombstone.
+// ref returns the task that has the given id or whose session has it. If the task's record has
+// expired, ref returns the tombstone instead.
 func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 	if s := st.session(ref); s != nil {
 		ref = s.task.id()
@@ -380,9 +382,9 @@ func resumable(t *task, tomb *tombstone) error {
 	return nil
 }
 
-// resumeNode returns the node that will be told about the end of the new attempt. For a session,
-// that is its own node. For the host, it is the parent of the task, or the nearest node above that
-// can still be told.
+// resumeNode returns the node that will get the notice of the new attempt. If a session resumes the
+// task, that is the session's own node. If the host does, it is the node of the task's parent, or
+// the nearest node above it to which a notice can still be delivered.
 func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombstone) (*node, error) {
 	if by.Session != "" {
 		return st.launchNode(by.Session, chain)
@@ -426,7 +428,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 	}
 	t.set(flagDropped, false)
 	if old := t.up; old != up {
-		if t.notice == NoticeOwed { // the debts of earlier attempts stay with the old parent, and are given up
+		if t.notice == NoticeOwed { // give up the debts of earlier attempts, which belong to the old parent
 			st.settleTask(t, NoticeGivenUp, now)
 			t.set(flagOldDebts, false)
 		}
@@ -442,7 +444,7 @@ func (st *state) reopen(t *task, up *node, now int64) {
 		st.keep.text -= int64(len(t.fin.result))
 		t.fin = nil
 	}
-	if t.status != Pending { // a record that was made anew begins as pending
+	if t.status != Pending { // a record that revive has made is pending already
 		t.transition(Pending, CauseNone)
 	}
 	t.no++

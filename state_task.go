@@ -7,31 +7,32 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// The records of the manager's state. The lock guards them and they never leave it: callers get
-// copies (see state_copy.go). Times are nanoseconds since the manager was created, from the
-// monotonic clock. 0 means never; no event has that time, because the clock starts at 1.
+// This file has the records of the manager's state. They are accessed only under the lock, and
+// callers get copies (see state_copy.go). Times are nanoseconds since the manager was created, from
+// the monotonic clock. The time 0 means never. No event has this time, because the clock starts at
+// 1.
 
-// task is the record of one task. It is small because a program may have a million pending tasks:
-// what only running or ended tasks need is in separate objects.
+// task is the record of one task. It is small, because a program may have a million pending tasks.
+// Data that only running or ended tasks need are in separate objects.
 type task struct {
-	wait  slots.Waiter // its place in a pool's line, or its slot
-	st    *state       // the state it belongs to
-	ids   string       // its id, followed by what makes it the id of the first prompt
+	wait  slots.Waiter // place in a pool's line, or slot
+	st    *state       // state that holds the record
+	ids   string       // id of the task, or id of its first prompt, which begins with the task's id
 	kind  *kind
-	up    *node // the session that is told about the end
+	up    *node // node of the parent, which gets the notice of the end
 	next  *task // next sibling under up
 	prev  *task
 	title string
-	text  string // the prompt of the latest attempt
-	call  string // id of the tool call that launched it
+	text  string // prompt of the latest attempt
+	call  string // id of the tool call that launched the task
 	more  *extra
 	sess  *session // nil until the session has been created
-	run   *attempt // nil while pending, and once an ended attempt is quiet
-	fin   *outcome // how the latest ended attempt ended
+	run   *attempt // attempt that runs or is being stopped; nil if there is none
+	fin   *outcome // outcome of the latest attempt that has ended
 
 	queued int64
 	no     int32 // number of the latest attempt
-	debt   int32 // index of the latest attempt's debt in up.owed; -1 for none
+	debt   int32 // index of the latest attempt's debt in up.owed; -1 if it is not there
 	status Status
 	cause  Cause
 	notice NoticeState
@@ -41,25 +42,25 @@ type task struct {
 type taskFlags uint8
 
 const (
-	flagForeground  taskFlags = 1 << iota // a caller waits for it in Run
-	flagAwaitsQuiet                       // cannot take a slot yet: its session is not quiet
+	flagForeground  taskFlags = 1 << iota // a caller waits for the task in Run
+	flagAwaitsQuiet                       // the task cannot take a slot yet, because its earlier attempt is not quiet
 	flagDropped                           // the text of the result was dropped
-	flagForgotten                         // its record has expired
+	flagForgotten                         // the record has expired
 	flagOldDebts                          // up.owed may hold debts of earlier attempts
-	flagReclaimable                       // its notice was given up, and a host may still take it
-	flagSlot                              // has a slot, and the grant was processed
-	flagUnanswered                        // a foreground call waits for it, or will be handed its end
+	flagReclaimable                       // the notice was given up, and a host may still take it
+	flagSlot                              // the task has a slot, and the grant was processed
+	flagUnanswered                        // a foreground call has not returned the task yet
 )
 
 // id returns the task's id, bg_….
 func (t *task) id() string { return t.ids[:idLen] }
 
-// firstPrompt turns the id of a task into that of its first prompt. Both share one string, which
-// takes no more memory than the id alone.
+// firstPrompt is appended to the id of a task to make the id of its first prompt. Both ids share
+// one string, which takes no more memory than the task's id alone.
 const firstPrompt = ".1.1"
 
-// promptID returns the id of a prompt. The task's own id is random; the numbers tell its prompts
-// apart.
+// promptID returns the id of a prompt of the task. It consists of the task's id and the numbers of
+// the attempt and the turn.
 func (t *task) promptID(attempt, turn int32) string {
 	if attempt == 1 && turn == 1 && len(t.ids) > idLen {
 		return t.ids
@@ -80,7 +81,7 @@ func (t *task) set(f taskFlags, on bool) {
 // live reports whether the latest attempt is pending or running.
 func (t *task) live() bool { return !t.status.Terminal() }
 
-// transition is the only place that writes status and cause.
+// transition sets the status and the cause of the task. No other code writes them.
 func (t *task) transition(to Status, cause Cause) {
 	legal := false
 	switch t.status {
@@ -97,7 +98,7 @@ func (t *task) transition(to Status, cause Cause) {
 	t.status, t.cause = to, cause
 }
 
-// extra holds what most tasks do not need.
+// extra holds data that most tasks do not have.
 type extra struct {
 	values    launchValues
 	unsaid    string // prompts of earlier attempts that never reached the session
@@ -106,8 +107,8 @@ type extra struct {
 	directory string
 	past      []Attempt
 	call      uint64 // callHash of the launch, if the host changed the input
-	again     uint64 // callHash of the resume that opened the latest attempt, while that call may be repeated; 0 for none
-	ttl       *alarm // queue time to live
+	again     uint64 // callHash of the resume that opened the latest attempt; 0 once that call cannot be repeated
+	ttl       *alarm // alarm for the queue time to live
 }
 
 func (t *task) extra() *extra {
@@ -125,7 +126,7 @@ func (t *task) unsaid() string {
 	return t.more.unsaid
 }
 
-// outcome is how an attempt ended.
+// outcome holds the results of an ended attempt.
 type outcome struct {
 	expiring
 	started  int64
@@ -136,14 +137,14 @@ type outcome struct {
 	prog     *progress
 	turns    int32
 	todos    int32
-	failed   bool // its last host call failed; the manager keeps the error for Err
+	failed   bool // the last host call of the attempt failed; the manager keeps the error for Err
 	partial  bool
-	thought  bool // result is reasoning, not an answer
+	thought  bool // result is the agent's reasoning, not an answer
 	cut      bool
 	unsaid   bool // the prompt never reached the session
 }
 
-// stage says which host call the goroutine of an attempt makes.
+// stage is the host call that is due or in flight for an attempt.
 type stage uint8
 
 const (
@@ -158,46 +159,46 @@ type attempt struct {
 	t     *task
 	no    int32
 	cl    *client
-	ctx   turnContext // for the host's side; the state only sets its values
-	rep   Reporter    // of the first turn
-	alarm alarm       // rings at the earliest of its time limits
+	ctx   turnContext // context for host calls; the state only sets its values
+	rep   Reporter    // reporter of the first turn
+	alarm alarm       // alarm for the earliest time limit of the attempt
 
-	stage   stage // the host call that is due or in flight
+	stage   stage // host call that is due or in flight
 	phase   Phase
-	inCall  bool  // the call is in flight
-	failed  bool  // the last call that returned has failed
-	callEnd int64 // when the manager stops waiting for the call; 0 for never
+	inCall  bool  // the host call is in flight
+	failed  bool  // the last host call that returned has failed
+	callEnd int64 // time at which the manager stops waiting for the call; 0 if there is no limit
 
 	turn      int32
 	promptID  string
-	prompt    string // of the next turn
+	prompt    string // prompt of the next turn
 	notice    *envelope
-	told      *Notice // the notice that a runner's turn was given
-	heldAt    int64   // since when it waits for its client to be reachable; 0 if it does not
+	told      *Notice // notice that a runner's turn got with its prompt
+	heldAt    int64   // time since which an outage has held the attempt; 0 if none does
 	started   int64
 	turnStart int64 // start of the current turn; 0 between turns
 	ran       int64 // time spent in earlier turns
 
-	text      string // text of the last turn that had any
+	text      string // text of the last turn that had a text
 	output    bool   // an earlier turn produced output
 	openTodos int32
 
 	parked
 	stopping
 
-	epoch      int      // grows with every prompt and abort; older observations are dropped
-	sight      *sight   // what the turn has shown; nothingSeen until it shows something
-	activity   int64    // when anything last changed
-	lastNews   int64    // when the last progress event was sent
-	nextRun    *attempt // links of the lists in effects
-	nextCancel *attempt
-	touched    bool // listed in due.waiting
+	epoch      int      // grows with every prompt and abort; observations of an older epoch are dropped
+	sight      *sight   // observations of the turn; nothingSeen until there are any
+	activity   int64    // time of the last change of any kind
+	lastNews   int64    // time at which the last progress event was sent
+	nextRun    *attempt // next attempt in the list effects.after.start
+	nextCancel *attempt // next attempt in the list effects.now.cancels
+	touched    bool     // listed in due.waiting
 }
 
-// live reports whether a is the latest attempt of its task and has not ended.
+// live reports whether the attempt is the latest of its task and has not ended.
 func (a *attempt) live() bool { return !a.ended && a.t.run == a && a.t.no == a.no && a.t.live() }
 
-// progress is what is known about the work of an attempt.
+// progress holds the data of Progress about the work of an attempt.
 type progress struct {
 	toolCalls int
 	lastTool  string
@@ -215,34 +216,35 @@ type member struct {
 	no int32
 }
 
-// debt is the notice that is owed for the end of one attempt.
+// debt stands for the notice that is owed for the end of one attempt.
 type debt struct {
 	t  *task // nil once the debt is settled
 	no int32
 	at int64
 }
 
-// envelope is a notice that is being delivered. Once a delivery was tried, its contents stay the
-// same, so that the host recognises a repetition.
+// envelope holds a notice that is being delivered, and its debts. After the first try of a
+// delivery, the contents no longer change, so that the host can recognize a repetition.
 type envelope struct {
 	notice  Notice
 	debts   []debt
-	closed  []member // members of the batches that it closes
-	omitted int      // number of members that closed leaves out
+	closed  []member // members of the batches that the notice closes
+	omitted int      // number of members that are missing in closed
 	tries   int
 	next    int64 // earliest time of the next try
 	since   int64
 	flying  bool
 }
 
-// kind holds what many tasks have in common. It is stored once and counted.
+// kind holds data that many tasks have in common. The tasks share one kind, which counts its
+// references.
 type kind struct {
 	key        kindKey
-	agentRules []Permission // of Config.AgentPermissions
+	agentRules []Permission // the agent's rules from Config.AgentPermissions
 	refs       int
 	cl         *client
 	rules      []Permission
-	slot       slots.Handle // what it takes a slot as
+	slot       slots.Handle // handle with which tasks ask for slots
 }
 
 type kindKey struct {
@@ -252,11 +254,11 @@ type kindKey struct {
 	depth  int
 }
 
-// kind returns the shared kind of such tasks. It is the only place where permissions are computed:
-// delegation beyond MaxDepth is denied first, then come the host's rules, then the agent's own. The
-// last rule that matches decides.
+// kind returns the shared kind for the key and the rules, with one more reference. No other code
+// computes permissions. The first rule denies delegation at MaxDepth, then come the host's rules,
+// then the agent's own. The last matching rule decides.
 func (st *state) kind(key kindKey, cl *client, agentRules []Permission) *kind {
-	k := st.lastKind // tasks of one kind mostly come in a row
+	k := st.lastKind // successive tasks are mostly of the same kind
 	if k == nil || k.key != key {
 		k = st.kinds[key]
 	}
@@ -287,24 +289,23 @@ func (st *state) releaseKind(k *kind) {
 	}
 }
 
-// client is what the state knows about a session client. The client itself is
-// BackgroundManager.hosts[index].
+// client is the record of a session client. The client itself is BackgroundManager.hosts[index].
 type client struct {
 	name    string
 	index   int
-	runner  bool // a TurnRunner: the call lasts as long as the turn
-	starter bool // a TurnStarter: events and polls find the end of a turn
-	reads   bool // can read the messages of its sessions
-	todos   bool // can read todo lists
-	forgets bool // wants to know which sessions are forgotten
+	runner  bool // the client is a TurnRunner
+	starter bool // the client is a TurnStarter
+	reads   bool // the client is a MessageReader
+	todos   bool // the client is a TodoReader
+	forgets bool // the client is a SessionForgetter
 
-	followed map[*attempt]struct{} // attempts in a turn or being stopped; sweeps ask about them
+	followed map[*attempt]struct{} // attempts in a turn or being stopped, whose sessions sweeps poll
 	parents  map[*node]struct{}    // busy parents that are owed a notice
 	polling  bool                  // a polling goroutine runs
 	toRead   []looked              // sessions that wait for a reader
 	readers  int                   // number of reader goroutines, at most Config.ReadConcurrency
-	streamUp int64                 // since when the event stream is complete; 0 if it is not
+	streamUp int64                 // time since which the event stream is complete; 0 if it is not
 	lastBeat int64
-	gapAt    int64   // when events were last lost
-	out      *outage // nil unless its runtime is known to be unreachable
+	gapAt    int64   // time at which events were last lost
+	out      *outage // current outage; nil if there is none
 }

@@ -5,12 +5,12 @@ import "time"
 // alarm is the deadline of a record; see alarms.
 type alarm struct {
 	at    int64
-	index int // position in its heap, from 1; 0 if it is not set
+	index int // position in the heap, counted from 1; 0 if the alarm is not set
 }
 
-// alarms is a binary heap of deadlines, the earliest first. T is the record that a deadline belongs
-// to. One timer stands for all deadlines: with a timer or a context for each, a launch took more
-// than twice as long.
+// alarms is a binary heap of alarms, the earliest first. T is the type of the records that the
+// alarms belong to. All alarms share one timer. With a timer or a context for each alarm, a launch
+// took more than twice as long.
 type alarms[T any] []ringer[T]
 
 type ringer[T any] struct {
@@ -51,7 +51,7 @@ func (h alarms[T]) swap(i, j int) {
 	h[i].index, h[j].index = i+1, j+1
 }
 
-// set sets the alarm to the given time. 0 removes it.
+// set sets the alarm to the given time. The time 0 removes the alarm.
 func (h *alarms[T]) set(al *alarm, who T, at int64) {
 	switch {
 	case at == 0 && al.index == 0:
@@ -69,8 +69,8 @@ func (h *alarms[T]) set(al *alarm, who T, at int64) {
 	}
 }
 
-// setBy is set for a deadline that may ring early. It only moves the alarm forward, which is
-// cheaper.
+// setBy makes sure that the alarm rings at the given time or before. It never moves an alarm to a
+// later time, so it does less work than set. An alarm that rings early must be set again.
 func (h *alarms[T]) setBy(al *alarm, who T, at int64) {
 	if at != 0 && (al.index == 0 || at < al.at) {
 		h.set(al, who, at)
@@ -107,14 +107,14 @@ func (h alarms[T]) first() int64 {
 	return h[0].at
 }
 
-// deadlines are all times when something has to be checked. A deadline may ring early: the code
-// that it rings checks the time and sets it again.
+// deadlines holds all alarms. An alarm may ring early: the code that it rings checks the time and
+// sets the alarm again.
 type deadlines struct {
-	attempts alarms[*attempt] // time limits
+	attempts alarms[*attempt] // time limits of attempts
 	queued   alarms[*task]    // queue times to live
-	nodes    alarms[*node]    // notices are due
-	outages  alarms[*outage]  // the next start tries its client
-	keep     int64            // the oldest record may be evicted; 0 for never
+	nodes    alarms[*node]    // times at which notices are due
+	outages  alarms[*outage]  // times at which the next waiting attempt tries to start
+	keep     int64            // time at which the oldest record may be evicted; 0 if there is none
 }
 
 // first returns the earliest deadline, or 0 if there is none.
@@ -127,7 +127,7 @@ func (d *deadlines) first() (at int64) {
 	return at
 }
 
-// ringDue handles everything whose deadline has passed.
+// ringDue handles all alarms whose time has come.
 func (st *state) ringDue(now int64) {
 	d := &st.deadlines
 	for {
@@ -148,24 +148,26 @@ func (st *state) ringDue(now int64) {
 	}
 }
 
-// The time limits of an attempt. One alarm stands for the earliest of them.
+// The time limits of an attempt. All limits of an attempt share one alarm, which is set to the
+// earliest.
 
-// attemptLimit is a time limit of an attempt. If several have passed, the first in this order is
-// applied. A new one is a constant here, a case in limitEnd and a case in applyLimit.
+// attemptLimit is a time limit of an attempt. If several limits have passed, the first in this
+// order is applied. A new limit needs a constant here, a case in limitEnd and a case in applyLimit.
 type attemptLimit uint8
 
 const (
-	untilStopped   attemptLimit = iota // the session of an ended attempt has to stop
-	untilAnswered                      // CreateSession or StartTurn has to return
-	untilReachable                     // an outage has to end
-	untilOld                           // its turns have taken too long
-	untilStale                         // a runner's turn has to change something; judge finds a starter's
-	untilSilent                        // a starter's client has to tell the status of the session
-	untilLook                          // a starter's session is to be looked at; ends nothing
+	untilStopped   attemptLimit = iota // deadline for stopping the session of an ended attempt
+	untilAnswered                      // deadline for the return of CreateSession or StartTurn
+	untilReachable                     // deadline for the end of the outage that holds the attempt
+	untilOld                           // end of the attempt's time to live
+	untilStale                         // time at which a runner's turn becomes stale; judge checks the turns of starters
+	untilSilent                        // deadline for the status of a starter's session
+	untilLook                          // time of the next poll of a starter's session; ends nothing
 	attemptLimits
 )
 
-// limitEnd returns when the time limit of the attempt passes, or 0 if it does not run now.
+// limitEnd returns the time at which the limit of the attempt passes, or 0 if the limit does not
+// apply now.
 func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	followed := a.cl.starter && a.turnStart > 0 && a.stage == stageNone
 	switch l {
@@ -195,8 +197,8 @@ func (st *state) limitEnd(l attemptLimit, a *attempt) int64 {
 	return 0
 }
 
-// applyLimit does what follows when the time limit of the attempt has passed. Afterwards limitEnd
-// must return a later time, or 0.
+// applyLimit handles a time limit of the attempt that has passed. After that, limitEnd must return
+// a later time or 0.
 func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	switch l {
 	case untilStopped:
@@ -224,7 +226,8 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	}
 }
 
-// limits returns the time limits that run for the attempt: from first, before end.
+// limits returns the range of the time limits that can apply to the attempt: first and those after
+// it, before end.
 func (a *attempt) limits() (first, end attemptLimit) {
 	if a.ended {
 		return untilStopped, untilStopped + 1
@@ -232,12 +235,13 @@ func (a *attempt) limits() (first, end attemptLimit) {
 	return untilStopped + 1, attemptLimits
 }
 
-// setDeadline sets the attempt's alarm for the earliest of its time limits.
+// setDeadline makes sure that the attempt's alarm rings no later than its earliest time limit.
 func (st *state) setDeadline(a *attempt, now int64) {
 	st.deadlines.attempts.setBy(&a.alarm, a, st.earliest(a))
 }
 
-// earliest returns when the first of the attempt's time limits passes, or 0 if none runs.
+// earliest returns the time at which the first of the attempt's time limits passes, or 0 if none
+// applies.
 func (st *state) earliest(a *attempt) (at int64) {
 	for l, end := a.limits(); l < end; l++ {
 		if t := st.limitEnd(l, a); t > 0 && (at == 0 || t < at) {
@@ -247,8 +251,8 @@ func (st *state) earliest(a *attempt) (at int64) {
 	return at
 }
 
-// ringAttempt applies the time limit of the attempt that has passed, if any, and sets the alarm for
-// the next one.
+// ringAttempt applies the first time limit of the attempt that has passed, if there is one, and
+// sets the alarm to the next time limit.
 func (st *state) ringAttempt(a *attempt, now int64) {
 	if !a.ended && !a.live() {
 		return
@@ -269,7 +273,7 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 	}
 }
 
-// ttlEnd returns when the attempt's time to live ends, or 0 if it does not run.
+// ttlEnd returns the time at which the attempt's time to live ends, or 0 if it does not run now.
 func (st *state) ttlEnd(a *attempt) int64 {
 	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked {
 		return 0
@@ -285,7 +289,8 @@ func (st *state) ttlEnd(a *attempt) int64 {
 	return from + int64(st.limit(limitTimeToLive)) - a.ran
 }
 
-// staleEnd returns when a runner's turn becomes stale, or 0 if it cannot.
+// staleEnd returns the time at which a runner's turn becomes stale, or 0 if it cannot become stale
+// now.
 func (st *state) staleEnd(a *attempt) int64 {
 	if !a.cl.runner || a.turnStart == 0 || st.limit(limitStaleTimeout) <= 0 || !a.sight.reported || a.sight.inFlight() > 0 || a.phase == PhaseAsking {
 		return 0

@@ -6,30 +6,31 @@ import (
 	"github.com/bgagent/bgagent/internal/slots"
 )
 
-// node is a session that delegates: a root session, a scope, or the session of a task.
+// node is the record of a session that delegates: a root session, a scope, or the session of a
+// task.
 type node struct {
 	session string
-	of      *session // set if the session belongs to a task
-	up      *node    // parent of a session that was looked up, or whose task has expired
-	subs    []*node  // nodes whose up is this one
+	of      *session // session of the task that the node belongs to; nil for a root session or a scope
+	up      *node    // parent node, if a client reported it or the task of the session has expired; else nil
+	subs    []*node  // nodes whose up is this node
 	dir     string
-	first   *task // its tasks, oldest first
+	first   *task // first task in the list of the node's tasks, oldest first
 	last    *task
-	live    int     // number of its own pending and running tasks
+	live    int     // number of the node's own pending and running tasks
 	account account // on a root: counts of the whole tree; otherwise zero
 	kids    int
-	slots   slots.Root // on a root: its place among the roots that share turns fairly
-	gone    bool       // the host said that the session no longer exists
-	lapsed  bool       // it belonged to a task whose record has expired
+	slots   slots.Root // on a root: its entry among the roots that share the slots fairly
+	gone    bool       // the host reported that the session no longer exists
+	lapsed  bool       // the record of the session's task has expired
 
 	outbox
 	delivery
 
-	waiters []*waiter // in NextNotice
+	waiters []*waiter // callers that wait in NextNotice
 	touched bool      // listed in due.nodes
 }
 
-// parentTask returns the task whose session n is, or nil.
+// parentTask returns the task to whose session the node belongs, or nil.
 func (n *node) parentTask() *task {
 	if n.of == nil {
 		return nil
@@ -37,7 +38,7 @@ func (n *node) parentTask() *task {
 	return n.of.task
 }
 
-// above returns the node that n descends from, or nil for a root.
+// above returns the parent node of n, or nil for a root.
 func (n *node) above() *node {
 	if t := n.parentTask(); t != nil {
 		return t.up
@@ -53,7 +54,7 @@ func (n *node) root() (top *node, depth int) {
 	return top, depth
 }
 
-// node returns the node of the session, and creates it if there is none.
+// node returns the node of the session. If there is none, it creates one.
 func (st *state) node(session string) *node {
 	n := st.nodes[session]
 	if n == nil {
@@ -73,7 +74,7 @@ func (st *state) node(session string) *node {
 	return n
 }
 
-// under reports whether n descends from the session.
+// under reports whether n belongs to the session or descends from it.
 func (n *node) under(session string) bool {
 	for ; n != nil; n = n.above() {
 		if n.session == session {
@@ -143,14 +144,15 @@ func (st *state) countLive(t *task, by int) {
 	t.up.top().account.live += by
 }
 
-// account holds the counts of a whole tree. It is kept on the tree's root; on other nodes it is
-// zero. It is the sum of the shares of the tree's tasks, so it is zero again once no task is left.
-// dropNode keeps a root until then. What has to outlast the tasks needs another place.
+// account holds the counts of a whole tree. The account of the tree's root is the sum of the shares
+// of the tree's tasks; the accounts of other nodes are zero. So the account is zero again once no
+// task is left, and dropNode keeps a root until then. A count that has to outlast the tasks needs
+// another place.
 type account struct {
 	live int // number of pending and running tasks
 }
 
-// share returns what the task itself counts for in the account of its tree.
+// share returns the contribution of the task itself to the account of its tree.
 func (t *task) share() (own account) {
 	if t.live() {
 		own.live = 1
@@ -172,9 +174,9 @@ func (t *task) subtree() (part account) {
 	return part
 }
 
-// graft moves a part of a tree's account to another tree: the account of a root that is about to get
-// a parent, or the subtree of a task. Call it before the part moves, while from still leads to the
-// old root.
+// graft moves a part of one tree's account to another tree. The part is the account of a root that
+// is about to get a parent, or the subtree of a task. graft must be called before the nodes move,
+// as long as from still leads to the old root.
 func graft(part account, from, to *node) {
 	from, to = from.top(), to.top()
 	from.account = from.account.minus(part)
@@ -187,13 +189,13 @@ func (n *node) top() *node {
 	return top
 }
 
-// needed reports whether the node has to stay.
+// needed reports whether the node must be kept.
 func (n *node) needed() bool {
 	return n.kids > 0 || n.nOwed > 0 || len(n.waiters) > 0 || n.env != nil || n.delivering || len(n.subs) > 0 || n.account != (account{})
 }
 
-// dropNode removes a node that nothing needs. If a node is owed nothing, dropNode also stops the
-// polling for it.
+// dropNode removes the node if it is not needed. If no debt to the node is left, dropNode also ends
+// the watch on a busy session.
 func (st *state) dropNode(n *node) {
 	if n.outstanding() == 0 {
 		n.notBusy()

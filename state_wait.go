@@ -1,16 +1,17 @@
 package bgagent
 
-// callEnd says whether and how a waiting call has ended.
+// callEnd says whether a foreground call stops waiting before its task has ended, and why.
 type callEnd uint8
 
 const (
-	callGoesOn    callEnd = iota // it still waits
-	callTimedOut                 // its task continues in the background
-	callCancelled                // its task is cancelled too
+	callGoesOn    callEnd = iota // the call does not stop early
+	callTimedOut                 // the call stops, and its task continues in the background
+	callCancelled                // the call was cancelled, and its task is cancelled too
 )
 
-// foreground checks whether a foreground call still has to wait. If it leaves a live task, why says
-// how.
+// foreground checks whether a foreground call must still wait. done reports whether the call
+// returns now, with the task s. If it returns before the task has ended by itself, why is the
+// reason.
 func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:
@@ -18,7 +19,7 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, now int
 	case int(t.no) != w.no:
 	case !t.live():
 		st.answered(t)
-		if t.up.session == by.Session { // the same tool call had launched it in the background
+		if t.up.session == by.Session { // the same tool call may have launched the task in the background before
 			st.settleTask(t, NoticeRead, now)
 		}
 	case left == callTimedOut, st.isTask(by) && !t.inTurn():
@@ -37,7 +38,7 @@ func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, now int
 	return st.fullSnapshot(t), true, why
 }
 
-// answered notes that a foreground call gets its answer.
+// answered records that a foreground call returns the task.
 func (st *state) answered(t *task) {
 	t.set(flagUnanswered, false)
 	st.forgetCall(t)
@@ -55,8 +56,8 @@ func (st *state) background(t *task, now int64) {
 	}
 }
 
-// isTask reports whether the caller is the session of a task or works under one. Such a caller
-// holds a slot while it waits, so it must not wait for something that needs a slot.
+// isTask reports whether the caller's session belongs to a task or descends from such a session.
+// The caller then holds a slot while it waits, so it must not wait for a task that needs a slot.
 func (st *state) isTask(by Caller) bool {
 	if by.Session == "" {
 		return false
@@ -69,20 +70,22 @@ func (st *state) isTask(by Caller) bool {
 	return st.session(by.Session) != nil
 }
 
-// inTurn reports whether the task holds a slot, so that it needs no other slot to continue.
+// inTurn reports whether the task runs and is not parked. Such a task holds a slot and needs no
+// other slot to continue.
 func (t *task) inTurn() bool {
 	return t.status == Running && t.run != nil && t.run.parkedFor == notParked
 }
 
-// waiter waits for a change of tasks.
+// waiter is a caller that waits for a change of tasks.
 type waiter struct {
-	ch  chan struct{} // has room for one token
+	ch  chan struct{} // channel with room for one token
 	due bool          // listed in wakes
-	no  int           // for Run: number of the attempt that it waits for
-	end *Task         // how that attempt ended, in case a resume comes before Run looks
+	no  int           // for Run: number of the attempt whose end Run waits for
+	end *Task         // for Run: the task at the end of that attempt; a later resume does not change it
 }
 
-// wakeTask wakes the waiters for the task.
+// wakeTask wakes the callers that wait for the task, and those that wait until all work has
+// stopped.
 func (st *state) wakeTask(t *task) {
 	if len(st.waiters) > 0 {
 		for _, w := range st.waiters[t] {
@@ -92,7 +95,7 @@ func (st *state) wakeTask(t *task) {
 	st.wakeDrainers()
 }
 
-// keepEnd saves how the attempt ended for the callers that wait for it in Run.
+// keepEnd saves a snapshot of the ended task for the callers that wait for its attempt in Run.
 func (st *state) keepEnd(t *task) {
 	for _, w := range st.waiters[t] {
 		if w.no == int(t.no) {

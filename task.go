@@ -8,13 +8,14 @@ import (
 // Status is the state of a task's latest attempt.
 type Status uint8
 
-// The states. Pending comes first. The last three are final for their attempt.
+// The states. Every attempt begins as Pending. Completed, Failed and Cancelled are final for their
+// attempt.
 const (
-	Pending   Status = iota // waits for a slot
-	Running                 // has a session or is getting one
+	Pending   Status = iota // the attempt waits for a slot
+	Running                 // the attempt has a session, or its session is being created
 	Completed               // the agent ended its turn by itself, with an answer
-	Failed                  // could not start, broke off, or gave no complete answer
-	Cancelled               // a caller or a limit ended it
+	Failed                  // the attempt could not start, broke off, or gave no complete answer
+	Cancelled               // a caller or a limit ended the attempt
 )
 
 var statusNames = [...]string{"pending", "running", "completed", "error", "cancelled"}
@@ -31,17 +32,17 @@ func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (s *Status) UnmarshalText(b []byte) error { return enumOf(s, statusNames[:], "status", b) }
 
-// Phase says what a running attempt is doing.
+// Phase is the step that an attempt is in while it runs, or while it is being stopped.
 type Phase uint8
 
-// The phases. An attempt that has ended is in PhaseStopping while its session is being stopped.
+// The phases of an attempt. A pending attempt and a quiet one have PhaseNone.
 const (
 	PhaseNone     Phase = iota
-	PhaseStarting       // its session is being created or its prompt handed over
+	PhaseStarting       // the session is being created, or the prompt is being handed over
 	PhaseTurn           // the agent works
-	PhaseAsking         // the agent waits for an answer to a question or a permission
+	PhaseAsking         // the agent waits for an answer to a question or for a permission
 	PhaseWaiting        // the agent has ended its turn and waits for its own tasks
-	PhaseStopping       // ended; its session is being stopped
+	PhaseStopping       // the attempt has ended, and its session is being stopped
 )
 
 var phaseNames = [...]string{"", "starting", "in a turn", "asking", "waiting for its own tasks", "stopping"}
@@ -55,32 +56,33 @@ func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (p *Phase) UnmarshalText(b []byte) error { return enumOf(p, phaseNames[:], "phase", b) }
 
-// Cause says why an attempt ended, so that nobody has to parse text.
+// Cause is the kind of reason for which an attempt ended. Programs can use it instead of parsing
+// the text in Task.Reason.
 type Cause uint8
 
-// The causes, grouped by the status that they lead to.
+// The causes, grouped by the status of the attempt.
 const (
 	CauseNone Cause = iota
 
 	// Completed.
-	CauseTurnEnded // a runner's turn returned
+	CauseTurnEnded // the turn of a TurnRunner returned
 	CauseIdle      // the session fell idle after an answer
-	CauseStable    // nothing changed for a number of polls, if the client cannot tell idle
+	CauseStable    // the client cannot report idle sessions, and nothing changed for a number of polls
 
 	// Cancelled.
-	CauseCaller          // the session that delegated, or one above it, cancelled it
-	CauseHost            // the host cancelled it
-	CauseAgentWindow     // somebody stopped it in the agent's own window
-	CauseParentEnded     // the task that launched it ended without completing, or the session that did is gone
-	CauseTimeToLive      // its turns took too long
-	CauseQueueTimeToLive // it waited too long for a slot
+	CauseCaller          // the session that delegated, or a session above it, cancelled the task
+	CauseHost            // the host cancelled the task
+	CauseAgentWindow     // somebody stopped the agent in its own window
+	CauseParentEnded     // the task that launched this task ended without completing, or the session that launched it was deleted
+	CauseTimeToLive      // the turns of the attempt took too long
+	CauseQueueTimeToLive // the attempt waited too long for a slot
 	CauseStale           // nothing changed for too long
-	CauseSessionDeleted  // its session was deleted
+	CauseSessionDeleted  // the session of the task was deleted
 	CauseClosed          // the manager was closed
 
 	// Failed.
-	CauseStartFailed     // no session could be created
-	CausePromptFailed    // the session did not take the prompt
+	CauseStartFailed     // no session could be created, or the agent does not exist
+	CausePromptFailed    // the prompt could not be handed over to the session
 	CauseSessionError    // the agent failed
 	CauseInterrupted     // the turn broke off
 	CauseNoOutput        // the turn ended without any output
@@ -89,15 +91,16 @@ const (
 	CauseRefused         // the model refused
 	CauseSessionGone     // the session no longer exists
 	CauseHostUnreachable // the agent runtime did not answer for too long
-	CauseNotStopped      // the earlier attempt's session did not stop
-	CauseNoAnswer        // the agent wrote nothing visible and called no tool
+	CauseNotStopped      // the session of the earlier attempt did not stop, so the next attempt could not start
+	CauseNoAnswer        // the agent wrote no visible text and called no tool
 )
 
-// causes holds what is known about each cause. A new cause is a constant above and a row here; a test
-// finds one without a row. CONTRIBUTING.md says what else it touches.
+// causes holds the name of each cause and the status of an attempt that ends for it. A new cause
+// needs a constant above and a row here; a test finds a constant without a row. CONTRIBUTING.md
+// lists what else a new cause needs.
 var causes = [...]struct {
 	name   string
-	status Status // of the attempt that ends for it
+	status Status
 }{
 	CauseNone: {"", Pending},
 
@@ -137,7 +140,7 @@ var causeNames = func() (names [len(causes)]string) {
 	return names
 }()
 
-// String returns the cause in lower-case words; empty for CauseNone.
+// String returns the name of the cause in lower-case words; empty for CauseNone.
 func (c Cause) String() string { return enumName(causeNames[:], uint8(c)) }
 
 // MarshalText implements [encoding.TextMarshaler].
@@ -146,59 +149,59 @@ func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (c *Cause) UnmarshalText(b []byte) error { return enumOf(c, causeNames[:], "cause", b) }
 
-// Status returns the state of an attempt that ended for this cause. It returns Pending for
+// Status returns the status of an attempt that ended for this cause. It returns Pending for
 // CauseNone.
 func (c Cause) Status() Status {
-	if int(c) >= len(causes) { // no cause of ours
+	if int(c) >= len(causes) { // a value without a constant
 		return Failed
 	}
 	return causes[c].status
 }
 
-// Task is a copy of what is known about a task at one moment. The fields from Status on describe
-// its latest attempt. Attempts describes the earlier ones.
+// Task is a snapshot of a task. The fields from Status on describe its latest attempt, except
+// Attempts, which describes the earlier attempts.
 type Task struct {
 	ID          string            `json:"id"`
-	Session     string            `json:"session,omitempty"` // the child session; empty until it is created
-	Parent      string            `json:"parent,omitempty"`  // session or scope that delegated the task and is told about its end
-	Root        string            `json:"root,omitempty"`    // first session in the chain of parents
-	Depth       int               `json:"depth"`             // depth at launch; 1 for a task of a root session
+	Session     string            `json:"session,omitempty"` // id of the task's own session; empty until it is created
+	Parent      string            `json:"parent,omitempty"`  // session or scope that delegated the task and gets the notice of its end
+	Root        string            `json:"root,omitempty"`    // root session or scope at the top of the chain of parents
+	Depth       int               `json:"depth"`             // depth at the launch; 1 for a task of a root session
 	Description string            `json:"description"`
 	Agent       string            `json:"agent"`
-	Model       string            `json:"model,omitempty"` // as Config.Model resolved it; empty means the agent's own
+	Model       string            `json:"model,omitempty"` // as Config.Model resolved it; empty means the agent's own model
 	Prompt      string            `json:"prompt"`          // prompt of the latest attempt
 	ToolCallID  string            `json:"tool_call_id,omitempty"`
 	Client      string            `json:"client,omitempty"` // name of the session client; empty for the client given to New
 	Metadata    map[string]string `json:"metadata,omitempty"`
 
 	Status     Status    `json:"status"`
-	Cause      Cause     `json:"cause,omitempty"` // why the attempt ended
+	Cause      Cause     `json:"cause,omitempty"` // cause of the attempt's end
 	Phase      Phase     `json:"phase,omitempty"` // set while running, and after the end while the session is being stopped
 	Reason     string    `json:"reason,omitempty"`
 	Attempt    int       `json:"attempt"`              // number of the latest attempt, from 1
-	Queued     time.Time `json:"queued"`               // when the attempt was launched or resumed
+	Queued     time.Time `json:"queued"`               // time at which the attempt was launched or resumed
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
 	Ended      time.Time `json:"ended,omitzero"`       // zero while live
-	Quiet      bool      `json:"quiet"`                // ended, and nothing of it runs any more
-	Waiting    int       `json:"waiting"`              // number of its own tasks that have not ended
-	Foreground bool      `json:"foreground,omitempty"` // a caller waits for it in Run
+	Quiet      bool      `json:"quiet"`                // the attempt has ended, and everything it started has stopped
+	Waiting    int       `json:"waiting"`              // number of tasks launched by this task that have not ended
+	Foreground bool      `json:"foreground,omitempty"` // a caller waits for the task in Run or RunResume
 
 	Queue     *QueuePlace `json:"queue,omitempty"`  // set for a pending attempt that waits for a slot
 	Outage    *Outage     `json:"outage,omitempty"` // set for a running attempt whose client does not reach its agent runtime
 	Progress  Progress    `json:"progress"`
-	Result    string      `json:"result,omitempty"`     // the agent's text
+	Result    string      `json:"result,omitempty"`     // text of the agent's answer; the next four fields qualify it
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
 	Reasoning bool        `json:"reasoning,omitempty"`  // Result is the agent's reasoning, because it wrote no answer
 	Cut       bool        `json:"cut,omitempty"`        // Result is only the first 256 KiB, or 1 MiB if the session cannot be read
-	Dropped   bool        `json:"dropped,omitempty"`    // Result was dropped by retention
-	OpenTodos int         `json:"open_todos,omitempty"` // todos left open when it completed
-	Notice    NoticeState `json:"notice,omitempty"`     // what became of the notice to the parent
+	Dropped   bool        `json:"dropped,omitempty"`    // Result was deleted because of a limit such as Config.RetainText
+	OpenTodos int         `json:"open_todos,omitempty"` // number of todos that were open when the turn ended
+	Notice    NoticeState `json:"notice,omitempty"`     // state of the notice that the parent is owed for the end
 
-	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first, at most the last 20
+	Attempts []Attempt `json:"attempts,omitempty"` // earlier attempts, oldest first; only the last 20 are kept
 }
 
-// Duration returns how long the latest attempt has run, from its start to its end, or to now if it
-// is live. It returns 0 for an attempt that has not started.
+// Duration returns how long the latest attempt has run: from its start to its end, or to now if the
+// attempt is live. It returns 0 if the attempt has not started.
 func (t Task) Duration(now time.Time) time.Duration {
 	if t.Started.IsZero() {
 		return 0
@@ -219,49 +222,51 @@ type Attempt struct {
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
 
-	Notice NoticeState `json:"notice,omitempty"` // what became of the notice about this attempt's end
+	Notice NoticeState `json:"notice,omitempty"` // state of the notice of this attempt's end
 }
 
 // QueuePlace is the place of a pending task in its pool's line.
 type QueuePlace struct {
-	Place int       `json:"place"` // 1 is next; 0 if it is too far back to count
+	Place int       `json:"place"` // position in the line, 1 for the next task; 0 if the task is too far back to count
 	Pool  PoolStats `json:"pool"`
 }
 
-// Outage says that the client of a running attempt does not reach its agent runtime. Before the
-// turn, the start is held back and tried again (see [ErrUnreachable]). In the turn, the client does
-// not tell the status of the session.
+// Outage describes the time during which the client of a running attempt cannot reach its agent
+// runtime. An outage before the turn holds back the start, and the manager tries again (see
+// [ErrUnreachable]). During an outage in the turn, the client does not report the status of the
+// session.
 type Outage struct {
-	Since  time.Time `json:"since"`            // when the attempt was held back, or when its status was last told
-	Until  time.Time `json:"until,omitzero"`   // when the attempt ends as failed if nothing changes; zero for never
-	Reason string    `json:"reason,omitempty"` // the client's error, in one line
+	Since  time.Time `json:"since"`            // time at which the attempt was held back, or its status was last reported
+	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage goes on; zero if it never does
+	Reason string    `json:"reason,omitempty"` // error of the client, in one line
 }
 
-// Progress is what is known about a running attempt, or was last known about one that has ended.
+// Progress describes the work of an attempt. After the end of the attempt, it keeps the last known
+// values.
 type Progress struct {
 	Turns         int       `json:"turns"`      // number of turns begun
 	ToolCalls     int       `json:"tool_calls"` // number of tool calls, each counted once
 	LastTool      string    `json:"last_tool,omitempty"`
-	LastMessage   string    `json:"last_message,omitempty"` // end of the last text, at most 200 bytes
+	LastMessage   string    `json:"last_message,omitempty"` // end of the agent's last text, at most 200 bytes
 	LastMessageAt time.Time `json:"last_message_at,omitzero"`
-	LastActivity  time.Time `json:"last_activity,omitzero"` // when anything last changed
-	Detail        string    `json:"detail,omitempty"`       // what the agent asks or retries, in one line
+	LastActivity  time.Time `json:"last_activity,omitzero"` // time of the last change of any kind
+	Detail        string    `json:"detail,omitempty"`       // one line: the agent's question, or the error after which it retries
 	Todos         []Todo    `json:"todos,omitempty"`
 	Usage         Usage     `json:"usage"`
 }
 
-// NoticeState says what became of the notice that a parent is owed for the end of an attempt.
+// NoticeState is the state of the notice that a parent is owed for the end of an attempt.
 type NoticeState uint8
 
-// The states of a notice. All but the first two are final.
+// The states of a notice. All states except NoticeNone and NoticeOwed are final.
 const (
-	NoticeNone      NoticeState = iota // the attempt has not ended
-	NoticeOwed                         // not told yet
-	NoticeDelivered                    // handed to the host, or told by the parent's next turn
-	NoticeRead                         // the parent has read the result
-	NoticeTaken                        // taken with NextNotice or TakeNotice, or told with a tool's result
-	NoticeWaived                       // the parent cancelled the task itself
-	NoticeGivenUp                      // the parent is gone or could not be reached
+	NoticeNone      NoticeState = iota // there is no notice, because the attempt has not ended
+	NoticeOwed                         // the notice has not been delivered yet
+	NoticeDelivered                    // the notice was handed to the host, or delivered by the parent's next turn
+	NoticeRead                         // the parent has read the result instead
+	NoticeTaken                        // the notice was taken with NextNotice or TakeNotice, or came with a tool's result
+	NoticeWaived                       // the parent cancelled the task itself and needs no notice
+	NoticeGivenUp                      // the parent no longer exists or could not be reached
 )
 
 var noticeStateNames = [...]string{"", "owed", "delivered", "read", "taken", "waived", "given up"}
@@ -280,21 +285,21 @@ func (s *NoticeState) UnmarshalText(b []byte) error {
 	return enumOf(s, noticeStateNames[:], "state of a notice", b)
 }
 
-// Notice tells a parent session what has ended. One notice may cover several tasks.
+// Notice reports ended attempts to the parent of their tasks. One notice may cover several tasks.
 type Notice struct {
-	ID      string       `json:"id"`                // stays the same however often the notice is delivered
-	Session string       `json:"session"`           // the parent that is told
-	Items   []NoticeItem `json:"items"`             // ends that were not told before, oldest first
-	Batch   []NoticeItem `json:"batch,omitempty"`   // in closing notices: all ends of the batch, told before or not
-	Omitted int          `json:"omitted,omitempty"` // number of ends of the batch that Batch leaves out
-	Closing bool         `json:"closing"`           // no task of the batch is live any more
+	ID      string       `json:"id"`                // id of the notice; unchanged when the delivery is repeated
+	Session string       `json:"session"`           // parent to which the notice is delivered
+	Items   []NoticeItem `json:"items"`             // ended attempts that were not reported before, oldest first
+	Batch   []NoticeItem `json:"batch,omitempty"`   // if Closing: all ended attempts of the batch, reported before or not
+	Omitted int          `json:"omitted,omitempty"` // number of ended attempts of the batch that Batch leaves out
+	Closing bool         `json:"closing"`           // all tasks of the batch have ended
 	Live    int          `json:"live"`              // number of the parent's tasks that are pending or running
-	Text    string       `json:"text"`              // the text for the parent's model
+	Text    string       `json:"text"`              // text of the notice for the parent's model
 }
 
-// NoticeItem describes the end of one attempt.
+// NoticeItem describes one ended attempt in a [Notice].
 type NoticeItem struct {
-	ID          string        `json:"id"` // id of this end; never changes
+	ID          string        `json:"id"` // id of the item; the same in every notice about this attempt
 	Task        string        `json:"task"`
 	Attempt     int           `json:"attempt"`
 	Session     string        `json:"session,omitempty"`
@@ -304,64 +309,65 @@ type NoticeItem struct {
 	Cause       Cause         `json:"cause"`
 	Reason      string        `json:"reason,omitempty"`
 	Duration    time.Duration `json:"duration"`            // nanoseconds in JSON
-	NoAnswer    bool          `json:"no_answer,omitempty"` // it completed with tool calls alone: there is no text to read
+	NoAnswer    bool          `json:"no_answer,omitempty"` // the attempt completed with tool calls but without any text
 
-	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if there is more.
+	// Result is the beginning of the result, up to Config.NoticeResult bytes. Cut is true if the
+	// result is longer.
 	Result string `json:"result,omitempty"`
 	Cut    bool   `json:"cut,omitempty"`
 }
 
-// Caller says on whose behalf a call is made. The host fills it in: nothing in it may come from a
-// model's arguments. The zero Caller is the host itself, which may do everything. The parent of the
-// tasks that the host launches is the session "".
+// Caller identifies the session on whose behalf a call is made. The host fills it in; no field may
+// come from a model's arguments. The zero Caller is the host itself, which may do everything. A
+// task that the host launches as the zero Caller has the parent "".
 type Caller struct {
 	Session    string // session or scope that makes the call
-	ToolCallID string // id of the tool call, if there is one; makes a repeated launch harmless
+	ToolCallID string // id of the tool call, if there is one; with it, a repeated call launches no second task
 }
 
 // LaunchInput describes the task to launch. Agent and Prompt are required.
 type LaunchInput struct {
-	Description string            // a short title; if empty, the beginning of the prompt
-	Prompt      string            // what the agent is to do
+	Description string            // short title; if empty, the beginning of the prompt
+	Prompt      string            // instructions for the agent
 	Agent       string            // name of the agent
-	Model       string            // name of the model; empty for the agent's own
-	System      string            // system text for every turn of the task; it comes from the host, not from a model
-	Directory   string            // working directory; empty for the parent's
-	Metadata    map[string]string // the host's own data; copied
+	Model       string            // name of the model; empty means the agent's own model
+	System      string            // system text for every turn of the task; must come from the host, not from a model
+	Directory   string            // working directory; empty means the parent's directory
+	Metadata    map[string]string // data of the host; copied
 }
 
 // ResumeInput describes how to continue an ended task. Prompt is required.
 type ResumeInput struct {
 	Prompt string
-	Model  string // the model from now on; empty keeps the task's model
+	Model  string // model from this attempt on; empty keeps the task's model
 }
 
-// CancelOptions says how to cancel.
+// CancelOptions are the optional arguments of a cancellation.
 type CancelOptions struct {
-	Reason string // one line, kept as the task's reason
+	Reason string // one line, which becomes the task's Reason
 }
 
-// WaitMode says what Wait waits for.
+// WaitMode is the condition that [BackgroundManager.Wait] waits for.
 type WaitMode uint8
 
 // The modes of Wait.
 const (
-	WaitAll WaitMode = iota // all of the tasks have ended
-	WaitAny                 // at least one of the tasks has ended
+	WaitAll WaitMode = iota // wait until all of the tasks have ended
+	WaitAny                 // wait until at least one of the tasks has ended
 )
 
-// Query selects tasks for List. The zero value selects all.
+// Query selects tasks for [BackgroundManager.List]. The zero value selects all tasks.
 type Query struct {
 	Under  string   // only descendants of this session
 	Parent string   // only tasks that this session itself launched
-	Status []Status // only tasks in one of these states
-	Limit  int      // at most this many, the latest launched; 0 for all
+	Status []Status // only tasks with one of these statuses; empty means any status
+	Limit  int      // maximum number of tasks; the tasks launched last are selected; 0 means no limit
 }
 
 type callerKey struct{}
 
-// WithCaller returns a context that carries the caller. It is for [ToolDef.Call], and for agents
-// that run in the process and call the tools themselves.
+// WithCaller returns a context that carries the caller. [ToolDef.Call] needs such a context. Agents
+// that run in the host's own process and call the tools themselves need it too.
 func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }

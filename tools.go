@@ -13,137 +13,138 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The usual names of the tools. Models know the tools by these names, unless [ToolOptions.Names]
-// gives others.
+// The usual names of the tools. Models see these names, unless [ToolOptions.Names] replaces them.
 const (
 	ToolDelegateTask     = "delegate_task"
 	ToolBackgroundOutput = "background_output"
 	ToolBackgroundCancel = "background_cancel"
 )
 
-// Bounds of what a model may ask for.
+// Limits and defaults of the arguments that a model may pass.
 const (
 	outputTimeout    = 60 * time.Second // default wait of background_output
 	outputTimeoutMax = 600 * time.Second
 
-	// outputTimeoutUnwoken is the default wait for a caller that nothing wakes. Such hosts give up
-	// a call after 60 s, and the answer must come before that.
+	// outputTimeoutUnwoken is the default wait of background_output for a caller that nothing
+	// wakes. It is shorter because the hosts of such callers give up a call after 60 s.
 	outputTimeoutUnwoken = 50 * time.Second
 
 	messageLimit     = 20 // default number of messages that full_session shows
 	messageLimitMax  = 100
-	promptBytes      = 1 << 20 // of a prompt
-	refBytes         = idMax   // of an id or a name: every id in an answer can be passed back
-	descriptionBytes = 4 << 10 // of a description; the part beyond titleMax is cut off
-	argumentBytes    = 2 << 20 // of all arguments of a call, as JSON
+	promptBytes      = 1 << 20 // largest prompt
+	refBytes         = idMax   // longest id or name; as long as any id that an answer shows
+	descriptionBytes = 4 << 10 // longest description; the part beyond titleMax is cut off
+	argumentBytes    = 2 << 20 // all arguments of a call together, as JSON
 )
 
 // DelegateTaskArgs are the arguments of [DelegateTask]. Decoding them from JSON accepts and refuses
 // the same input as [ToolDef.Call].
 type DelegateTaskArgs struct {
-	Description     string `json:"description,omitempty"`       // a short title; if empty, the beginning of the prompt
-	Prompt          string `json:"prompt"`                      // what the agent is to do; required
+	Description     string `json:"description,omitempty"`       // short title; if empty, the beginning of the prompt
+	Prompt          string `json:"prompt"`                      // instructions for the agent; required
 	SubagentType    string `json:"subagent_type,omitempty"`     // name of the agent; required unless a task is continued
-	Model           string `json:"model,omitempty"`             // empty for the agent's own
-	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; false waits for the end
+	Model           string `json:"model,omitempty"`             // name of the model; empty means the agent's own model
+	RunInBackground *bool  `json:"run_in_background,omitempty"` // default true; with false, the call waits until the task has ended
 	Background      *bool  `json:"background,omitempty"`        // the same as run_in_background
-	SessionID       string `json:"session_id,omitempty"`        // continues the task of this session
-	TaskID          string `json:"task_id,omitempty"`           // continues this task
+	SessionID       string `json:"session_id,omitempty"`        // id of the session whose task is continued
+	TaskID          string `json:"task_id,omitempty"`           // id of the task to continue
 }
 
 // DelegateTaskResult is the answer of [DelegateTask].
 type DelegateTaskResult struct {
-	Text    string  // what the model reads, at most 32 KiB
-	IsError bool    // the call was wrong and did nothing; a task that failed is no such error
-	Task    *Task   // the task that was launched or continued
-	Notice  *Notice // what else the caller was owed; it is part of Text and counts as told
+	Text    string  // text for the model, at most 32 KiB
+	IsError bool    // the call was wrong and did nothing; false if the call was right and the task failed
+	Task    *Task   // task that was launched or continued
+	Notice  *Notice // notice of all else that the caller was owed; it is part of Text and counts as delivered
 }
 
 // BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded from JSON like
 // [DelegateTaskArgs].
 type BackgroundOutputArgs struct {
-	TaskID         string `json:"task_id,omitempty"`          // empty lists the caller's tasks
-	Block          bool   `json:"block,omitempty"`            // wait for the end of the task; without task_id, for the next end
+	TaskID         string `json:"task_id,omitempty"`          // id of the task to read; if empty, the answer lists the caller's tasks
+	Block          bool   `json:"block,omitempty"`            // wait until the task has ended; without task_id, until the next task has
 	Timeout        *int64 `json:"timeout,omitempty"`          // milliseconds to wait, default 60000 (50000 with ToolOptions.NoNotices), at most 600000
 	FullSession    bool   `json:"full_session,omitempty"`     // show the messages of the session instead of the result
-	MessageLimit   int    `json:"message_limit,omitempty"`    // messages shown, default 20, at most 100
-	SinceMessageID string `json:"since_message_id,omitempty"` // only messages after this one; implies FullSession
+	MessageLimit   int    `json:"message_limit,omitempty"`    // maximum number of messages to show, default 20, at most 100
+	SinceMessageID string `json:"since_message_id,omitempty"` // show only messages after the message with this id; implies FullSession
 	FromEnd        bool   `json:"from_end,omitempty"`         // show the end of the result, or the last messages
 	Offset         int    `json:"offset,omitempty"`           // bytes to skip in the result or in the first message shown; in the list, tasks to skip
 }
 
 // BackgroundOutputResult is the answer of [BackgroundOutput].
 type BackgroundOutputResult struct {
-	Text     string  // what the model reads, at most 32 KiB
-	IsError  bool    // the call was wrong; a task that failed is no such error
-	Tasks    []Task  // the task that was asked for, or the caller's tasks
-	TimedOut bool    // the time passed before the end that the call waited for
-	Notice   *Notice // what else the caller was owed; it is part of Text and counts as told
+	Text     string  // text for the model, at most 32 KiB
+	IsError  bool    // the call was wrong; false if the call was right and the task failed
+	Tasks    []Task  // the task with the given id, or the caller's tasks
+	TimedOut bool    // the timeout passed before the task ended
+	Notice   *Notice // notice of all else that the caller was owed; it is part of Text and counts as delivered
 }
 
 // BackgroundCancelArgs are the arguments of [BackgroundCancel]. They are decoded
 // from JSON like [DelegateTaskArgs].
 type BackgroundCancelArgs struct {
-	TaskID      string `json:"task_id,omitempty"` // the task
+	TaskID      string `json:"task_id,omitempty"` // id of the task to cancel
 	TaskIDAlias string `json:"taskId,omitempty"`  // the same as task_id
-	All         bool   `json:"all,omitempty"`     // every pending or running task that descends from the caller
+	All         bool   `json:"all,omitempty"`     // cancel every pending or running task that descends from the caller
 }
 
 // BackgroundCancelResult is the answer of [BackgroundCancel].
 type BackgroundCancelResult struct {
-	Text      string  // what the model reads, at most 32 KiB
+	Text      string  // text for the model, at most 32 KiB
 	IsError   bool    // the call was wrong and cancelled nothing
-	Cancelled []Task  // the cancelled tasks as they were right before
-	Notice    *Notice // what else the caller was owed; it is part of Text and counts as told
+	Cancelled []Task  // cancelled tasks, with the status that they had right before the call
+	Notice    *Notice // notice of all else that the caller was owed; it is part of Text and counts as delivered
 }
 
-// ToolOptions says how [Tools] defines the tools. The zero value is ready to use. The methods call
-// a tool with typed arguments and word the answer by these options, like the tool's ToolDef. They
-// panic where Tools does.
+// ToolOptions are the options with which [Tools] defines the tools. The zero value is ready to use.
+// The methods of ToolOptions call a tool with typed arguments. The texts of their answers follow
+// the options, as those of a [ToolDef] do. The methods panic under the same conditions as Tools.
 type ToolOptions struct {
-	// Names gives tools other names, keyed by the usual name. All texts of these tools then use the
-	// other names. Nil means Config.ToolNames, which notices and digests use too.
+	// Names maps the usual names of tools to other names. All texts of these tools then use the
+	// other names. If Names is nil, Config.ToolNames applies, as it does to notices and digests.
 	Names map[string]string
-	// Omit leaves out tools, by their usual names. The texts of the other tools then do not mention
-	// them.
+	// Omit lists the usual names of tools to leave out. The texts of the other tools then do not
+	// mention the omitted tools.
 	Omit []string
-	// Agents are the agents that a model may delegate to. If set, delegate_task lists them in its
-	// description and schema, and refuses other names at once. If nil, any name is accepted, and a
-	// task for an agent that does not exist ends as an error.
+	// Agents lists the agents that a model may delegate to. If Agents is set, delegate_task names
+	// these agents in its description and schema, and refuses other names at once. If it is nil,
+	// any name is accepted, and a task for an agent that does not exist ends with an error.
 	Agents []AgentInfo
-	// NoNotices says that nothing wakes the callers when a task ends: they have no Notifier, and
-	// the host does not take their notices with NextNotice. The caller of an MCP server is an
-	// example. No text then promises a notice or lets the model end its turn. The texts tell the
-	// model to wait with background_output, which waits 50 s by default, because such hosts give up
-	// a call after 60 s. A session that runs a task is always woken, because its notices are its
-	// next turn.
+	// NoNotices must be set if nothing wakes the callers when a task ends: they have no Notifier,
+	// and the host does not take their notices with NextNotice. The caller of an MCP server is an
+	// example. No text then promises a notice or suggests that the model end its turn. Instead, the
+	// texts ask the model to wait with background_output. Its default wait is then 50 s, because
+	// the hosts of such callers give up a call after 60 s. NoNotices does not apply to a session
+	// that runs a task: its notices wake it, because they are delivered by its next turn.
 	NoNotices bool
 }
 
 // ToolResult is the result of a tool call for a model.
 type ToolResult struct {
-	Text    string // at most 32 KiB
-	IsError bool   // the call was wrong; Text says what would be right
-	Value   any    // the typed result: DelegateTaskResult, BackgroundOutputResult or BackgroundCancelResult; nil if the arguments could not be read
+	Text    string // text for the model, at most 32 KiB
+	IsError bool   // the call was wrong; Text describes a right call
+	Value   any    // typed result: DelegateTaskResult, BackgroundOutputResult or BackgroundCancelResult; nil if the arguments could not be read
 }
 
 // ToolDef defines a tool for a model's API.
 type ToolDef struct {
-	Name        string // as the model knows the tool
-	Description string
+	Name        string // name of the tool for the model
+	Description string // description of the tool for the model
 	// Schema is a JSON Schema (draft 2020-12) of the arguments.
 	Schema json.RawMessage
 	// Call calls the tool with raw arguments from a model. The context must carry the caller; see
-	// [WithCaller]. Wrong arguments give a result, not an error. The error is not nil only if there
-	// is no caller, the host's configuration is wrong, or ctx was cancelled.
+	// [WithCaller]. For wrong arguments, Call returns a result with IsError, not an error. It
+	// returns an error only if there is no caller, the host's configuration is wrong, or ctx was
+	// cancelled.
 	Call func(ctx context.Context, args json.RawMessage) (ToolResult, error)
-	// Usual is the tool's usual name, one of the constants, even if Name differs.
+	// Usual is the tool's usual name, such as [ToolDelegateTask], even if Name differs.
 	Usual string
 }
 
-// Tools defines the three tools for a model's API, in the order of the constants. It panics if o
-// names a tool that does not exist, or gives a name that is empty, used twice, or has other
-// characters than letters, digits, _ and -.
+// Tools defines the three tools for a model's API: delegate_task, background_output and
+// background_cancel, in this order. It panics if o mentions a tool that does not exist, or gives a
+// tool an empty name or the name of another tool. It also panics if a name is longer than 64
+// characters or has characters other than letters, digits, _ and -.
 func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	if m == nil {
 		panic("bgagent: Tools: the manager is nil")
@@ -172,7 +173,7 @@ func Tools(m *BackgroundManager, o ToolOptions) []ToolDef {
 	return defs
 }
 
-// wording returns the wording of the tools. It panics if o is wrong.
+// wording returns the wording that follows from the options. It panics if an option is wrong.
 func (o ToolOptions) wording(m *BackgroundManager) wording {
 	for n, other := range o.Names {
 		if other == "" {
@@ -207,22 +208,24 @@ func (o ToolOptions) agentNames() (names []string) {
 	return names
 }
 
-// DelegateTask is [DelegateTask] with these options.
+// DelegateTask calls the tool delegate_task with these options. See the function [DelegateTask].
 func (o ToolOptions) DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
 	return typed(ctx, m, by, o, ToolDelegateTask, a, (*call).delegate)
 }
 
-// BackgroundOutput is [BackgroundOutput] with these options.
+// BackgroundOutput calls the tool background_output with these options. See the function
+// [BackgroundOutput].
 func (o ToolOptions) BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
 	return typed(ctx, m, by, o, ToolBackgroundOutput, a, (*call).output)
 }
 
-// BackgroundCancel is [BackgroundCancel] with these options.
+// BackgroundCancel calls the tool background_cancel with these options. See the function
+// [BackgroundCancel].
 func (o ToolOptions) BackgroundCancel(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundCancelArgs) (BackgroundCancelResult, error) {
 	return typed(ctx, m, by, o, ToolBackgroundCancel, a, (*call).cancel)
 }
 
-// validToolName reports whether every model's API accepts the name.
+// validToolName reports whether the APIs of all models accept the name.
 func validToolName(s string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
@@ -239,7 +242,7 @@ func (r BackgroundOutputResult) result() ToolResult { return ToolResult{r.Text, 
 
 func (r BackgroundCancelResult) result() ToolResult { return ToolResult{r.Text, r.IsError, r} }
 
-// bind returns a ToolDef.Call for a tool.
+// bind makes the ToolDef.Call of a tool from the tool's fields and its typed function.
 func bind[A any, R toolResult](m *BackgroundManager, w wording, name string, f fields[A], run func(*call, A) (R, error)) func(context.Context, json.RawMessage) (ToolResult, error) {
 	return func(ctx context.Context, raw json.RawMessage) (ToolResult, error) {
 		by, _ := CallerFrom(ctx)
@@ -279,17 +282,18 @@ type call struct {
 	m      *BackgroundManager
 	by     Caller
 	w      wording
-	agents []string // agents that may be delegated to; nil for any
+	agents []string // agents that the model may delegate to; nil means any agent
 }
 
 func newCall(ctx context.Context, m *BackgroundManager, by Caller, w wording) *call {
 	if w.noNotices && m.runsTask(by.Session) {
-		w.noNotices = false // a task's notices are its next turn
+		w.noNotices = false // the notices of a session that runs a task come with its next turn
 	}
 	return &call{ctx: ctx, m: m, by: by, w: w}
 }
 
-// check refuses a caller without a session, because it would have the rights of the host.
+// check returns an error if the caller has no session. Such a caller would have the rights of the
+// host.
 func (c *call) check() error {
 	if c.by.Session == "" {
 		return &InputError{"Caller.Session", "is missing; a tool is called for a session, which is given as a parameter or with WithCaller"}
@@ -297,14 +301,15 @@ func (c *call) check() error {
 	return nil
 }
 
-// reply is what all results have in common.
+// reply holds the fields that the results of all tools have in common.
 type reply struct {
 	text   string
 	notice *Notice
 }
 
-// reply renders an answer together with all that the caller is owed, which then counts as told. If
-// the caller's context has ended, it may never read the answer, so its notices stay owed.
+// reply renders an answer together with a notice of everything that the caller is owed. The notice
+// then counts as delivered. If the caller's context has ended, the caller may never read the
+// answer, so reply adds no notice and the caller is still owed one.
 func (c *call) reply(render func(room int) answer) reply {
 	var r reply
 	owed := ""
@@ -316,20 +321,20 @@ func (c *call) reply(render func(room int) answer) reply {
 	}
 	room := answerMax - len(owed) - len("\n\n\n\n")
 	a := render(room)
-	a.head = mdtext.Head(a.head, room) // both fit anyway; this ensures that no notice is cut off
+	a.head = mdtext.Head(a.head, room) // head and body fit anyway; cutting them ensures that no notice is cut off
 	a.body = mdtext.Head(a.body, room-len(a.head))
 	r.text = a.with(owed)
 	return r
 }
 
-// refuse answers a call that was wrong.
+// refuse makes the reply to a wrong call.
 func (c *call) refuse(problem string) reply {
 	return c.reply(func(int) answer { return answer{head: problem} })
 }
 
-// problem turns an error of the manager into a sentence for the model, with the remedy. It returns
-// an error if the model can do nothing about it: the context has ended, or the host's configuration
-// is wrong.
+// problem turns an error of the manager into a text for the model that includes a remedy. It
+// returns an error if the model can do nothing about the failure, because the context has ended or
+// the host's configuration is wrong.
 func (c *call) problem(err error, ref string) (string, error) {
 	var gone *ExpiredError
 	var input *InputError
@@ -345,7 +350,7 @@ func (c *call) problem(err error, ref string) (string, error) {
 	case errors.As(err, &agent):
 		return c.w.noSuchAgent(agent), nil
 	case errors.Is(err, ErrUnknownTask), errors.Is(err, ErrNotDescendant):
-		// Give both the same answer: for the caller, tasks of others do not exist.
+		// Both errors get the same answer: a caller must not learn of tasks that others own.
 		return c.w.unknown(ref, c.m.List(Query{Under: c.by.Session, Limit: unknownShown})), nil
 	}
 	for _, p := range c.w.remedies(ref) {
@@ -359,10 +364,10 @@ func (c *call) problem(err error, ref string) (string, error) {
 	return "The call failed and changed nothing: " + mdtext.OneLine(err.Error(), reasonMax) + ".", nil
 }
 
-// taskRef cleans an id that a model wrote. The id may still have the marks of a table cell.
+// taskRef removes blanks and backquotes around an id that a model may have copied from a table.
 func taskRef(s string) string { return strings.Trim(s, " \t\r\n`") }
 
-// badText returns what is wrong with a text from a model, or "".
+// badText returns a text that describes the problem with an argument, or "" if there is none.
 func badText(field, s string, limit int) string {
 	switch {
 	case len(s) > limit:
@@ -377,8 +382,8 @@ var usualTools = []string{ToolDelegateTask, ToolBackgroundOutput, ToolBackground
 
 const toolNameRule = "a name has 1 to 64 letters, digits, _ and -"
 
-// wordingFor returns the wording with other names for the tools, or an error if a name is wrong. An
-// empty name leaves out the tool.
+// wordingFor returns the wording in which the tools have the given names, keyed by their usual
+// names. An empty name leaves out the tool. wordingFor returns an error if a name is wrong.
 func wordingFor(other map[string]string) (wording, error) {
 	names, taken := map[string]string{}, map[string]bool{}
 	for _, n := range usualTools {

@@ -15,13 +15,13 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// fields are the arguments of a tool. They define its schema and turn raw JSON from a model into
-// the typed arguments A.
+// fields are the arguments of a tool. They define the tool's schema and turn raw JSON from a model
+// into the typed arguments A.
 //
-// Parsing is lenient where the input can mean only one thing: null counts as left out (so that
-// hosts can require every field, as some APIs do), no arguments at all as {}, "true" as true, and
-// "60000" and 60000.0 as 60000. Everything else that does not fit is refused, with a text that says
-// what would be right.
+// Parsing is lenient where the input can mean only one thing. A null counts as an argument that was
+// left out, because some APIs require every field. No arguments at all count as {}, "true" counts
+// as true, and "60000" and 60000.0 count as 60000. All other input that does not fit is refused,
+// with a text that describes the right input.
 type fields[A any] struct {
 	list     []field[A]
 	required []string
@@ -31,15 +31,15 @@ type fields[A any] struct {
 type field[A any] struct {
 	name        string
 	description string
-	min         int64    // for numbers: the smallest allowed
+	min         int64    // for numbers: the smallest allowed value
 	among       []string // for texts: the allowed values, if they are known
 	text        func(*A, string)
 	flag        func(*A, bool)
 	number      func(*A, int64)
 }
 
-// among returns a copy of the fields that lists the allowed values of one of them, if there are
-// any.
+// among returns a copy of the fields in which the named field allows only the given values. No
+// values mean that every value is allowed.
 func (f fields[A]) among(name string, values []string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -50,7 +50,7 @@ func (f fields[A]) among(name string, values []string) fields[A] {
 	return f
 }
 
-// described returns a copy of the fields with another description for one of them.
+// described returns a copy of the fields in which the named field has the given description.
 func (f fields[A]) described(name, description string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -61,7 +61,7 @@ func (f fields[A]) described(name, description string) fields[A] {
 	return f
 }
 
-// decode is parse for json.Unmarshal.
+// decode implements the UnmarshalJSON methods. It is parse with an error instead of a problem text.
 func (f fields[A]) decode(a *A, raw []byte) error {
 	parsed, problem := f.parse(raw)
 	if problem != "" {
@@ -80,7 +80,7 @@ func (a *BackgroundOutputArgs) UnmarshalJSON(raw []byte) error { return outputFi
 // UnmarshalJSON implements [json.Unmarshaler].
 func (a *BackgroundCancelArgs) UnmarshalJSON(raw []byte) error { return cancelFields.decode(a, raw) }
 
-// parse reads raw arguments. If they are wrong, problem says why.
+// parse parses raw arguments. If they are wrong, problem describes the mistake for the model.
 func (f fields[A]) parse(raw json.RawMessage) (a A, problem string) {
 	if len(raw) > argumentBytes {
 		return a, fmt.Sprintf("The arguments are %d bytes long; they may have at most %d. Put long material into a file and name the file.", len(raw), argumentBytes)
@@ -131,7 +131,8 @@ func (f fields[A]) broken(err error) string {
 	return "The arguments are not valid JSON. They must be one JSON object, such as " + f.example() + "."
 }
 
-// unknown says that there is no argument with this name, and which there are.
+// unknown returns the text for a call with an argument that does not exist. It lists the arguments
+// that exist.
 func (f fields[A]) unknown(name string) string {
 	plain := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
@@ -147,7 +148,7 @@ func (f fields[A]) unknown(name string) string {
 	return "There is no argument " + mdtext.Code(name, nameMax) + "." + meant + " The arguments are: " + strings.Join(names, ", ") + "."
 }
 
-// example returns an object that would be valid.
+// example returns an example of valid arguments.
 func (f fields[A]) example() string {
 	names := f.required
 	if len(names) == 0 {
@@ -156,7 +157,7 @@ func (f fields[A]) example() string {
 	return `{"` + strings.Join(names, `": "…", "`) + `": "…"}`
 }
 
-// set sets one argument to a raw value, or says what is wrong with the value.
+// set sets the argument to a raw value. If the value is wrong, set returns a text about it.
 func (x field[A]) set(a *A, raw json.RawMessage) string {
 	if !utf8.Valid(raw) {
 		return "The argument " + x.name + " is not valid UTF-8; send plain text."
@@ -172,7 +173,7 @@ func (x field[A]) set(a *A, raw json.RawMessage) string {
 		if !isText {
 			return x.wrong("a string", raw)
 		}
-		_ = json.Unmarshal(raw, &s) // untrimmed
+		_ = json.Unmarshal(raw, &s) // texts keep their blanks
 		x.text(a, s)
 	case x.flag != nil:
 		if !isText {
@@ -199,8 +200,8 @@ func (x field[A]) set(a *A, raw json.RawMessage) string {
 	return ""
 }
 
-// wholeNumber parses a whole number, even if it has a zero fraction or an exponent. A number that
-// is too large for its type becomes the largest.
+// wholeNumber parses a whole number. The number may have a zero fraction or an exponent. A number
+// outside the range of int64 becomes the nearest end of the range.
 func wholeNumber(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, true
@@ -237,9 +238,9 @@ func (x field[A]) wrong(want string, raw json.RawMessage) string {
 	return "The argument " + x.name + " must be " + want + "; it was " + got + "."
 }
 
-// schema returns the JSON Schema (draft 2020-12) of the arguments. It uses only what every model's
-// API accepts: one flat object, no $schema, and no combinations at the top. Descriptions say which
-// arguments go together, and the tool checks it.
+// schema returns the JSON Schema (draft 2020-12) of the arguments. It uses only features that every
+// model's API accepts: one flat object, no $schema, and no anyOf and the like at the top. Therefore
+// only the descriptions say which arguments may be combined, and the tool checks the combination.
 func (f fields[A]) schema() json.RawMessage {
 	type property struct {
 		Type        string   `json:"type"`

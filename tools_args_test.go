@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tool returns one of the three tools by its usual name.
+// tool returns the tool with the given usual name.
 func tool(t testing.TB, m *bgagent.BackgroundManager, name string) bgagent.ToolDef {
 	t.Helper()
 	for _, d := range bgagent.Tools(m, bgagent.ToolOptions{}) {
@@ -55,7 +55,7 @@ func TestSchemasNameExactlyTheArguments(t *testing.T) {
 		}
 		dec := json.NewDecoder(strings.NewReader(string(d.Schema)))
 		dec.DisallowUnknownFields()
-		if err := dec.Decode(&s); err != nil { // minimum is the one keyword beside these
+		if err := dec.Decode(&s); err != nil { // minimum is the only keyword that s has no field for
 			require.ErrorContains(t, err, `"minimum"`)
 			require.NoError(t, json.Unmarshal(d.Schema, &s))
 		}
@@ -201,7 +201,8 @@ func FuzzToolArguments(f *testing.F) {
 	})
 }
 
-// What a host decodes by itself means what the tool takes it for.
+// Arguments that a host decodes with package json get the same values as
+// arguments that the tool decodes.
 func TestArgumentsAreDecodedAsTheToolReadsThem(t *testing.T) {
 	yes, no := true, false
 	for _, c := range []struct {

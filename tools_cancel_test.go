@@ -57,7 +57,7 @@ func TestCancellingWhatHasEndedChangesNothing(t *testing.T) {
 			require.True(t, r.IsError)
 			require.Contains(t, r.Text, "its status is "+state+" already. Nothing was changed.")
 			require.Empty(t, r.Cancelled)
-			was.Notice = get(t, m, task.ID).Notice // told with the answer
+			was.Notice = get(t, m, task.ID).Notice // the answer has delivered the notice
 			require.Equal(t, was, get(t, m, task.ID))
 		}
 	})
@@ -134,8 +134,9 @@ func TestAnExpiredTaskIsNotUnknown(t *testing.T) {
 	})
 }
 
-// The tools act for a session. A host that acts for itself has the methods of the
-// manager, so a caller that was forgotten never gets its rights.
+// The tools act only for a session, so that a call in which the host forgot the
+// caller does not get the rights of the host. A host that acts for itself uses the
+// methods of the manager.
 func TestATypedToolNeedsACallerWithASession(t *testing.T) {
 	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")
@@ -173,7 +174,7 @@ func TestToolsWithOtherNames(t *testing.T) {
 		failed := call(0, `{"prompt":"fail","subagent_type":"worker"}`).Value.(bgagent.DelegateTaskResult)
 		task, n := failed.Task, failed.Notice
 		synctest.Wait()
-		if n == nil { // else it had ended before the answer was made
+		if n == nil { // the task ended after the first answer, so the notice comes with the next
 			n = call(1, `{}`).Value.(bgagent.BackgroundOutputResult).Notice
 		}
 		require.Contains(t, n.Text, "fetch(task_id=")

@@ -11,14 +11,14 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// DelegateTask is the tool delegate_task. It launches a task for another agent or continues one
-// that has ended, and answers at once. If RunInBackground is false, it waits and answers with the
-// result.
+// DelegateTask is the tool delegate_task. It launches a task for another agent, or continues a task
+// that has ended, and answers at once. If RunInBackground is false, it waits until the task has
+// ended and answers with the result.
 //
-// Wrong arguments give a result with IsError. The error is not nil only if ctx was cancelled, which
-// in the foreground also cancels the task, if the host's configuration is wrong, or, as an
-// [*InputError], if the caller has no session. A host that acts for itself uses the methods of the
-// manager instead.
+// For wrong arguments, DelegateTask returns a result with IsError. It returns an error in three
+// cases only: if ctx was cancelled, if the host's configuration is wrong, or if the caller has no
+// session (an [*InputError]). Cancelling ctx also cancels the task if the call waits for it. A host
+// that acts for itself uses the methods of the manager instead.
 func DelegateTask(ctx context.Context, m *BackgroundManager, by Caller, a DelegateTaskArgs) (DelegateTaskResult, error) {
 	return ToolOptions{}.DelegateTask(ctx, m, by, a)
 }
@@ -88,7 +88,7 @@ func (c *call) delegateRefused(problem string) DelegateTaskResult {
 	return DelegateTaskResult{Text: r.text, IsError: true, Notice: r.notice}
 }
 
-// checkDelegate returns what is wrong with the arguments, or "".
+// checkDelegate returns a text about the mistake in the arguments, or "" if there is none.
 func (c *call) checkDelegate(a DelegateTaskArgs) string {
 	for _, f := range [...]struct {
 		name, value string
@@ -128,7 +128,7 @@ func (c *call) sameTask(id, session string) bool {
 	return err == nil && t.Session == session
 }
 
-// queuePlace adds the place in line if the task is still pending.
+// queuePlace fills in the task's place in line if the task is still pending.
 func (c *call) queuePlace(t *Task) {
 	if t.Status != Pending {
 		return
@@ -138,7 +138,8 @@ func (c *call) queuePlace(t *Task) {
 	}
 }
 
-// agentNote notes that a continued task keeps its agent, if the call asked for another one.
+// agentNote returns a note if the call continues a task but names another agent. A continued task
+// keeps its agent.
 func agentNote(a DelegateTaskArgs, t Task) []string {
 	if a.SubagentType == "" || a.SubagentType == t.Agent {
 		return nil
@@ -146,8 +147,9 @@ func agentNote(a DelegateTaskArgs, t Task) []string {
 	return []string{"A continued task keeps its agent; subagent_type was not used."}
 }
 
-// BackgroundCancel is the tool background_cancel. It cancels one task, or every pending or running
-// task that descends from the caller's session. Its errors are those of [DelegateTask].
+// BackgroundCancel is the tool background_cancel. It cancels the task with the given id or, with
+// All, every pending or running task that descends from the caller's session. It returns errors in
+// the same cases as [DelegateTask].
 func BackgroundCancel(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundCancelArgs) (BackgroundCancelResult, error) {
 	return ToolOptions{}.BackgroundCancel(ctx, m, by, a)
 }
@@ -203,10 +205,11 @@ func (c *call) cancelRefused(problem string) BackgroundCancelResult {
 
 const (
 	sessionPageSize = 100
-	sessionPages    = 100 // most pages that one call of full_session reads
+	sessionPages    = 100 // maximum number of pages that one call with full_session reads
 )
 
-// session reads a task's messages and returns how to show them, or what is wrong.
+// session reads the messages of the task's session. It returns a function that renders the answer,
+// or a text about the problem for the model.
 func (o *outputCall) session(t Task) (render func(room int) answer, problem string, err error) {
 	if t.Session == "" {
 		if t.Status.Terminal() {
@@ -244,8 +247,8 @@ func (o *outputCall) session(t Task) (render func(room int) answer, problem stri
 	return func(room int) answer { return o.w.session(t, p, time.Now(), room, o.notes...) }, "", nil
 }
 
-// messages reads all messages of a task's session, each in its latest version. partial is true if
-// there are more than it reads.
+// messages reads the messages of the task's session, each in its latest version. partial is true if
+// the session has more messages than sessionPages pages hold.
 func (o *outputCall) messages(id string) (all []Message, partial bool, err error) {
 	at := map[string]int{}
 	var cursor Cursor
@@ -256,7 +259,7 @@ func (o *outputCall) messages(id string) (all []Message, partial bool, err error
 		}
 		for _, m := range page.Messages {
 			if i, ok := at[m.ID]; ok && m.ID != "" {
-				all[i] = m // it has changed since the first version
+				all[i] = m // the message has changed since it was first read
 				continue
 			}
 			at[m.ID] = len(all)

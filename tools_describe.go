@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// The arguments of the three tools, and how models read about them.
+// The arguments of the three tools, and the descriptions that models read.
 
 var delegateFields = fields[DelegateTaskArgs]{
 	required: []string{"prompt"},

@@ -43,10 +43,11 @@ func cancelTool(t *testing.T, m *bgagent.BackgroundManager, a bgagent.Background
 	return r
 }
 
-// oneSlot lets one task run at a time.
+// oneSlot limits the manager to one slot.
 var oneSlot = bgagent.Config{Limits: bgagent.Limits{Default: 1}}
 
-// echo answers at once for "now", fails for "fail", and else after a minute.
+// echo is a turn that answers at once to "now", fails for "fail", and answers
+// every other prompt after a minute.
 func echo(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	switch p.Text {
 	case "now":
@@ -112,7 +113,7 @@ func TestForegroundGoesOnAfterADeadlineAndEndsWithACancellation(t *testing.T) {
 	})
 }
 
-// Both tools are called from inside a task, with one slot in all.
+// A task calls delegate_task and background_output, and there is only one slot.
 func TestWaitingInATaskDoesNotDeadlock(t *testing.T) {
 	for _, foreground := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -251,7 +252,7 @@ func TestBlockingWakesAtTheEndAndKeepsItsTime(t *testing.T) {
 func TestTheCallersContextEndsAWaitAndNeverTheTask(t *testing.T) {
 	bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := job(t, m, "work")
-		launch(t, m, "now") // not by the tool: its answer may tell of the end already
+		launch(t, m, "now") // not with the tool, whose answer may include the notice already
 		synctest.Wait()
 		for _, a := range []bgagent.BackgroundOutputArgs{{TaskID: task.ID, Block: true}, {TaskID: task.ID, Block: true, FullSession: true}} {
 			ctx, stop := context.WithCancel(t.Context())
@@ -326,7 +327,7 @@ func TestWhatIsOwedComesOnceWithTheNextAnswerWhateverItIs(t *testing.T) {
 	}
 	for name, call := range calls {
 		bubble(t, &goRunner{run: echo}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
-			a, b := launch(t, m, "now"), launch(t, m, "fail") // not with the tool, which would tell already
+			a, b := launch(t, m, "now"), launch(t, m, "fail") // not with the tool, whose answers would include the notices already
 			launch(t, m, "work")
 			time.Sleep(time.Second)
 			text, n := call(t, m)

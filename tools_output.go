@@ -9,10 +9,13 @@ import (
 )
 
 // BackgroundOutput is the tool background_output. It shows the state of a task or, once the task
-// has ended, its result. It can be repeated any number of times. Without a task, it lists the
-// caller's tasks. With Block it waits first: for the end of the task, or without one for the next
-// end. The wait never affects the task. If ctx's deadline ends the wait, the answer is the state,
-// as after Timeout. Its errors are those of [DelegateTask].
+// has ended, its result. The call can be repeated any number of times. Without a task id, it lists
+// the caller's tasks.
+//
+// With Block, the call first waits until the task has ended. Without a task id, it waits until the
+// next task that the caller launched has ended. The wait never affects the task. If the deadline of
+// ctx passes during the wait, the answer shows the state, as it does after Timeout.
+// BackgroundOutput returns errors in the same cases as [DelegateTask].
 func BackgroundOutput(ctx context.Context, m *BackgroundManager, by Caller, a BackgroundOutputArgs) (BackgroundOutputResult, error) {
 	return ToolOptions{}.BackgroundOutput(ctx, m, by, a)
 }
@@ -51,7 +54,8 @@ type outputCall struct {
 	notes   []string
 }
 
-// check returns what is wrong with the arguments, or "", and clamps them to their bounds.
+// check clamps the arguments to their bounds. If they are wrong, it returns a text about the
+// mistake, else "".
 func (o *outputCall) check() string {
 	a := &o.args
 	a.FullSession = a.FullSession || a.SinceMessageID != ""
@@ -93,13 +97,13 @@ func (o *outputCall) check() string {
 	return ""
 }
 
-// waitEnd says how a wait ended.
+// waitEnd is the outcome of a wait.
 type waitEnd uint8
 
 const (
-	waitOver      waitEnd = iota // what it waited for has ended
-	waitTimedOut                 // the time has passed
-	waitPointless                // waiting longer could block what it waits for
+	waitOver      waitEnd = iota // one of the tasks has ended
+	waitTimedOut                 // the timeout has passed
+	waitPointless                // waiting longer could keep the tasks from getting a slot
 )
 
 // wait waits until one of the tasks has ended.
@@ -115,13 +119,13 @@ func (o *outputCall) wait(ids ...string) (waitEnd, error) {
 		return waitPointless, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return waitTimedOut, nil
-	default: // including the cancellation of the caller's own context
+	default: // also if the caller's own context was cancelled
 		return waitOver, err
 	}
 }
 
-// look returns a task as the caller may see it. It does not count an end as read, because the
-// answer may still be a refusal.
+// look returns the task if the caller may see it. The notice of its end does not count as read yet,
+// because the answer may still be a refusal.
 func (o *outputCall) look(id string) (Task, error) {
 	at, cancel := context.WithCancel(o.ctx)
 	cancel()
@@ -169,14 +173,14 @@ func (o *outputCall) task() (r BackgroundOutputResult, problem string, err error
 		render = func(int) answer { return o.w.status(t, time.Now(), o.notes...) }
 	}
 	if t.Status.Terminal() && o.ctx.Err() == nil {
-		_, _ = o.m.readAttempt(o.by, id, t.Attempt) // the answer shows the end, so it counts as read; the record may have expired
+		_, _ = o.m.readAttempt(o.by, id, t.Attempt) // the answer shows the end, so its notice counts as read; the record may have expired
 	}
 	reply := o.reply(render)
 	r.Text, r.Notice = reply.text, reply.notice
 	return r, "", nil
 }
 
-// unreadable reports whether part of the task's text was not kept and its session cannot be read
+// unreadable reports whether part of the task's text was not kept and cannot be read in the session
 // either.
 func (c *call) unreadable(t Task) bool {
 	if !t.Cut && !t.Dropped {
@@ -186,19 +190,20 @@ func (c *call) unreadable(t Task) bool {
 	return errors.Is(err, errors.ErrUnsupported)
 }
 
-// listedEnded is how many ended tasks a list shows in addition to the live ones.
+// listedEnded is the number of ended tasks that a list shows in addition to the live ones.
 const listedEnded = 50
 
-// overview answers with the caller's tasks. With Block, it first waits for the next end of a task
-// that the caller itself launched. An end that the caller has not been told about counts as the
-// next one.
+// overview makes the answer that lists the caller's tasks. With Block, it first waits until the
+// next task that the caller itself launched has ended. It does not wait if the caller is still owed
+// a notice: that notice counts as the next end.
 func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err error) {
 	if o.args.Block {
 		var live []string
 		for _, t := range o.m.List(Query{Parent: o.by.Session, Status: []Status{Pending, Running}}) {
 			live = append(live, t.ID)
 		}
-		// Ask after listing: a task that ends in between is in the list.
+		// Outstanding must be called after List. If a task ends between the two calls, either its
+		// notice is owed, or the wait below returns at once because the task is in the list.
 		_, owed := o.m.Outstanding(o.by.Session)
 		if owed == 0 && len(live) > 0 {
 			began := time.Now()
@@ -212,13 +217,13 @@ func (o *outputCall) overview() (r BackgroundOutputResult, problem string, err e
 			}
 		}
 	}
-	// Live tasks first, in launch order, then ended ones, the latest first.
+	// The list has the live tasks in launch order, then the ended tasks, the latest first.
 	all := o.m.List(Query{Under: o.by.Session, Status: []Status{Pending, Running}})
 	l := taskList{live: len(all), skip: o.args.Offset}
 	ended := o.m.List(Query{Under: o.by.Session, Status: []Status{Completed, Failed, Cancelled}, Limit: max(l.skip-l.live, 0) + listedEnded + 1})
 	slices.Reverse(ended)
 	for _, t := range ended {
-		// It may have ended between the two lists.
+		// The task may have ended between the two calls of List.
 		if i := slices.IndexFunc(all[:l.live], func(x Task) bool { return x.ID == t.ID }); i < 0 {
 			all = append(all, t)
 		}

@@ -21,8 +21,8 @@ func says(answer string) *inproc.Client {
 	return inproc.New(map[string]inproc.Agent{"worker": func(context.Context, *inproc.Turn) (string, error) { return answer, nil }})
 }
 
-// A call that is refused, or fails, shows the model nothing of the end: it is
-// still to be told.
+// A call that is refused or fails does not show the model the end of the task, so
+// the notice does not count as read.
 func TestARefusedReadLeavesTheNoticeOwed(t *testing.T) {
 	for name, x := range map[string]struct {
 		client bgagent.SessionClient
@@ -178,7 +178,7 @@ func TestATaskIsNotContinuedTwiceByOneToolCall(t *testing.T) {
 		done, err := m.RunResume(t.Context(), by, task.ID, bgagent.ResumeInput{Prompt: "now"})
 		require.NoError(t, err)
 		require.Equal(t, 2, done.Attempt)
-		other, err := m.Resume(t.Context(), by, task.ID, bgagent.ResumeInput{Prompt: "fail"}) // model servers use ids again
+		other, err := m.Resume(t.Context(), by, task.ID, bgagent.ResumeInput{Prompt: "fail"}) // another prompt, so it is a new call: model servers reuse ids
 		require.NoError(t, err)
 		require.Equal(t, 3, other.Attempt)
 		ended(t, m, task.ID)
@@ -230,12 +230,13 @@ func TestAnAnswerReadsTheAttemptThatItShows(t *testing.T) {
 		require.NoError(t, err)
 		r := <-got
 		require.Equal(t, 1, r.Tasks[0].Attempt)
-		// What was shown is attempt 1; the end of attempt 2 is still owed, or told in this answer.
+		// The answer shows attempt 1. The notice of attempt 2 is still owed, or is part of this answer.
 		require.True(t, r.Notice != nil || get(t, m, id).Notice == bgagent.NoticeOwed, "%s, and the answer does not tell it: %s", get(t, m, id).Notice, r.Text)
 	})
 }
 
-// readingRunner takes 5 seconds to show its one message.
+// readingRunner is a runner whose messages can be read. A read takes 5 seconds and
+// returns one message.
 type readingRunner struct{ goRunner }
 
 func (f *readingRunner) Messages(context.Context, string, bgagent.Cursor, int) (bgagent.Page, error) {

@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// orphan leaves a running task whose parent's record has expired, and that of
-// the root session with it.
+// orphan returns a running task whose parent task has expired.
 func orphan(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 	parent := launch(t, m, "work")
 	ended(t, m, parent.ID)
@@ -25,8 +24,8 @@ func orphan(t *testing.T, m *bgagent.BackgroundManager) bgagent.Task {
 	return orphan
 }
 
-// longOr returns turns of an hour for the prompt "long", and of the time for
-// others.
+// longOr returns a RunTurn function. A turn with the prompt "long" takes an hour,
+// and any other turn takes the time d.
 func longOr(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgagent.Reporter) (bgagent.TurnEnd, error) {
 	return func(ctx context.Context, session string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if p.Text == "long" {
@@ -36,12 +35,12 @@ func longOr(d time.Duration) func(context.Context, string, bgagent.Prompt, *bgag
 	}
 }
 
-// A task whose parents have expired still belongs to its root: it counts there,
-// is listed there and is cancelled from there.
+// A task whose parent tasks have expired still belongs to its root session: the
+// root session counts it, lists it and can cancel it.
 func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 3, Retention: time.Minute, TimeToLive: 2 * time.Hour, Wake: bgagent.WakeNever}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		launch(t, m, "long")
-		synctest.Wait() // its session is ses_1
+		synctest.Wait() // now the task has the session ses_1
 		by := root
 		for _, prompt := range []string{"first", "second", "long"} {
 			task, err := m.Launch(t.Context(), by, bgagent.LaunchInput{Agent: "worker", Prompt: prompt})
@@ -52,7 +51,7 @@ func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 				ended(t, m, task.ID)
 			}
 		}
-		for _, session := range []string{"ses_2", "root"} { // what was told may go
+		for _, session := range []string{"ses_2", "root"} { // tasks whose notices were taken may expire
 			m.TakeNotice(session)
 			time.Sleep(2 * time.Minute)
 		}
@@ -72,7 +71,8 @@ func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 	})
 }
 
-// The invariants look at the counts and the indexes after each step.
+// The invariants, which are checked after each step, cover the counts and the
+// indexes here.
 func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
 	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := orphan(t, m)
@@ -88,8 +88,8 @@ func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
 	})
 }
 
-// What is left of a task under one that was cancelled is told to the root when
-// the host resumes it, as the task itself would be.
+// The host resumes a task that has expired and whose parent was cancelled. The
+// root session gets the notice, as it would if the task had not expired.
 func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *bgagent.BackgroundManager
@@ -116,7 +116,8 @@ func TestTombstoneUnderACancelledParentTellsTheRoot(t *testing.T) {
 	})
 }
 
-// A task that comes back from its tombstone brings its children along.
+// When a task is revived from its tombstone, its children become part of the
+// tree's counts again.
 func TestRevivedTaskCountsItsChildren(t *testing.T) {
 	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		orphan(t, m)
@@ -131,7 +132,8 @@ func TestRevivedTaskCountsItsChildren(t *testing.T) {
 	})
 }
 
-// A session whose task has expired can be resumed by its id, so it is in use.
+// A session whose task has expired can still be resumed by its id, so the id is
+// in use.
 func TestSessionOfAnExpiredTaskIsInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &goRunner{run: works(time.Second)}

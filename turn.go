@@ -9,47 +9,47 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// sight is what a turn has shown so far: a runner's turn through its reporter, a starter's turn
-// through messages, statuses and events.
+// sight holds the observations of an attempt's turn. A runner's turn is observed through its
+// reporter, and a starter's turn through messages, statuses and events.
 type sight struct {
 	turn
 	promptID string
 	old      map[string]struct{}   // messages of earlier turns that the client may still return
-	past     pastMessages          // likewise, the last messages of earlier attempts
-	calls    map[callKey]*toolCall // calls seen in messages
-	open     map[string]*toolCall  // calls in flight, by the agent's id
-	prog     progress              // of all turns
+	past     pastMessages          // last messages of earlier attempts, which the client may still return
+	calls    map[callKey]*toolCall // tool calls seen in messages
+	open     map[string]*toolCall  // tool calls in flight, keyed by the agent's ids
+	prog     progress              // progress in all turns
 	flying   int                   // number of tool calls in flight
 	thought  string                // reasoning of the last turn that had any
 	thinks   strings.Builder       // pieces of a runner's reasoning
 	reported bool                  // a runner has reported something
-	pieces   strings.Builder       // pieces of a runner's text: there may be thousands of a few bytes each
+	pieces   strings.Builder       // pieces of a runner's text; there may be thousands of a few bytes each
 
 	c        judged
-	lookAt   int64        // when to look at the session again; 0 for the next sweep
-	looking  bool         // a goroutine is looking
-	again    bool         // something changed during the look
-	answered int64        // when the client last told the status
-	lost     bool         // asked since then, it has not told the status
-	lostWhy  string       // its error
-	polled   int64        // when a poll was last judged
-	said     SessionState // status carried by the event that requested the pending look
+	lookAt   int64        // latest time of the next poll; 0 means the next sweep
+	looking  bool         // a goroutine is polling the session
+	again    bool         // another poll was requested during the current one
+	answered int64        // time at which the client last reported the status
+	lost     bool         // a later status query did not return the status
+	lostWhy  string       // error of that query
+	polled   int64        // time at which a poll was last judged
+	said     SessionState // status in the event that requested the next poll
 	needRead bool         // events were lost since the last read
-	readAt   int64        // when the session was last read
+	readAt   int64        // time at which the messages were last read
 	revision string
 	hint     *hint
-	todos    int32 // open todos, from events or reads
-	todosAt  int64 // when they were last known; 0 for never
+	todos    int32 // number of open todos, from events or reads
+	todosAt  int64 // time at which the todos were last known; 0 if they never were
 
-	todosLive bool // events tell the todos
-	doubted   bool // events told of a bad end, so the session is read once more first
+	todosLive bool // events report the todos
+	doubted   bool // events reported a bad end, so the messages were requested once more before the verdict
 }
 
-// nothingSeen is the sight of every attempt that has shown nothing yet. Most runners in a burst of
-// short tasks never show anything. It is never written to.
+// nothingSeen is the sight of every attempt that has shown nothing yet. The attempts share it,
+// because most runners in a burst of short tasks never show anything. It is never written to.
 var nothingSeen sight
 
-// seen returns the attempt's own sight. It creates one if the attempt still shares nothingSeen.
+// seen returns the attempt's own sight. If the attempt still shares nothingSeen, seen creates one.
 func (a *attempt) seen() *sight {
 	if a.sight == &nothingSeen {
 		a.sight = &sight{}
@@ -57,7 +57,7 @@ func (a *attempt) seen() *sight {
 	return a.sight
 }
 
-// judged is what judge remembers between observations.
+// judged holds the values that are passed from one judgement of the turn to the next.
 type judged struct {
 	counters
 	needsTodos bool
@@ -69,26 +69,26 @@ type turn struct {
 	count    int
 	output   bool // the agent has produced output since the last prompt
 	begun    bool // the agent has begun a message
-	finished bool // its newest message will not change any more
+	finished bool // the newest message of the agent will no longer change
 	stop     StopReason
 	err      string
-	text     string // text of the newest message that has any
-	textAt   int
-	newest   int
-	from     int    // messages before this index are older than the last prompt
-	finger   uint64 // changes whenever a message does
-	afterUse bool   // a tool call followed the text, so the next text begins anew
+	text     string // text of the newest message that has a text
+	textAt   int    // index of that message
+	newest   int    // index of the agent's newest message
+	from     int    // index of the last prompt; messages before it are older
+	finger   uint64 // fingerprint of all messages; changes whenever a message changes
+	afterUse bool   // a tool call followed the text, so the next text replaces it
 }
 
-// seenMessage is what the sight remembers about a message.
+// seenMessage holds the data that the sight keeps about a message.
 type seenMessage struct {
 	index int
 	hash  uint64
-	told  int64 // when an event last told it
+	told  int64 // time at which an event last reported the message; 0 if none did
 	usage Usage
 }
 
-// hint is what an error event told.
+// hint holds the data of an error event.
 type hint struct {
 	stop   StopReason
 	err    string
@@ -96,15 +96,16 @@ type hint struct {
 	finger uint64 // fingerprint of the turn when the event came
 }
 
-// maxOld bounds how many messages of earlier turns are remembered.
+// maxOld is the number of messages of earlier turns whose ids are kept. If there are more, the next
+// turn begins without them.
 const maxOld = 1000
 
 // pastMessages are hashes of the ids of a session's last messages. An abort or a slow server may
-// still change these messages after the next attempt has begun. Older ones were never seen to
+// still change these messages after the next attempt has begun. Older messages were never seen to
 // change.
 type pastMessages [4]uint64
 
-// last returns the last messages of the turn.
+// last returns the hashes of the turn's last messages.
 func (s *sight) last(seed maphash.Seed) (past pastMessages) {
 	for id, seen := range s.msgs {
 		if back := s.count - 1 - seen.index; back < len(past) {
@@ -149,7 +150,7 @@ func (s *sight) readAfresh() {
 	s.turn = turn{msgs: s.msgs}
 }
 
-// isOld notes that a message belongs to an earlier turn.
+// isOld records that a message belongs to an earlier turn.
 func (s *sight) isOld(id string) {
 	if s.old == nil {
 		s.old = map[string]struct{}{}
@@ -162,15 +163,15 @@ func (s *sight) inFlight() int { return s.flying }
 // toolCall is one call of a tool.
 type toolCall struct{ state ToolState }
 
-// callKey identifies a call in the messages of a turn. The id alone does not: some model servers
-// give every call the same id.
+// callKey identifies a call in the messages of a turn. The id alone does not identify it, because
+// some model servers give every call the same id.
 type callKey struct {
 	message, id string
 	n           int // index among the message's calls with this id
 }
 
-// tool notes the state of a tool call and reports whether the call is new. If a call has ended, its
-// id names a new call when it comes again.
+// tool records the state of a tool call and reports whether the call is new. The id of a call that
+// has ended stands for a new call when it is used again.
 func (s *sight) tool(t MessageTool) (isNew bool) {
 	call := s.open[t.ID]
 	if isNew = call == nil; isNew {
@@ -180,8 +181,8 @@ func (s *sight) tool(t MessageTool) (isNew bool) {
 	return isNew
 }
 
-// messageTool does what tool does, for the n-th call with this id in a message. A message may be read
-// many times.
+// messageTool does the same as tool, for the n-th call with this id in a message. A message may be
+// read many times, and its calls are then not new.
 func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
 	key := callKey{message, t.ID, n}
 	call := s.calls[key]
@@ -199,7 +200,7 @@ func (s *sight) messageTool(message string, n int, t MessageTool) (isNew bool) {
 	return isNew
 }
 
-// callState sets the state of a call and keeps the count of calls in flight.
+// callState sets the state of a call and updates the set and the number of calls in flight.
 func (s *sight) callState(call *toolCall, t MessageTool) {
 	switch was, is := call.state.InFlight(), t.State.InFlight(); {
 	case is && !was:
@@ -217,14 +218,14 @@ func (s *sight) callState(call *toolCall, t MessageTool) {
 	call.state = t.State
 }
 
-// forgetCalls forgets the calls of the earlier turn.
+// forgetCalls forgets all calls seen so far.
 func (s *sight) forgetCalls() {
 	clear(s.calls)
 	clear(s.open)
 	s.flying = 0
 }
 
-// message notes a new or changed message and reports whether it told anything new.
+// message records a message and reports whether it was new or had changed.
 func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64) (changed bool) {
 	if _, old := s.old[msg.ID]; old || slices.Contains(s.past[:], maphash.String(seed, msg.ID)) {
 		return false
@@ -254,13 +255,13 @@ func (s *sight) message(seed maphash.Seed, msg *Message, p *progress, now int64)
 	return true
 }
 
-// prompted handles a user message: only later messages are an answer to it. It returns the index of
-// the message.
+// prompted handles a user message. Only later messages count as an answer to it. prompted returns
+// the index of the message in the turn.
 func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	if msg.PromptID == s.promptID && s.promptID != "" {
 		// Messages before our own prompt belong to an earlier turn.
 		for id, seen := range s.msgs {
-			if seen.told == 0 { // an event may tell the answer before the prompt is read
+			if seen.told == 0 { // a message that an event reported may be the answer, so only others are old
 				s.isOld(id)
 				continue
 			}
@@ -277,8 +278,7 @@ func (s *sight) prompted(msg *Message, index int, p *progress) int {
 	return index
 }
 
-// toldBy records when an event told the message. wasTold reports whether an event told it later
-// than since: then a read that began at since is older.
+// toldBy records the time at which an event reported the message.
 func (s *sight) toldBy(id string, now int64) {
 	if seen, ok := s.msgs[id]; ok {
 		seen.told = now
@@ -286,6 +286,8 @@ func (s *sight) toldBy(id string, now int64) {
 	}
 }
 
+// wasTold reports whether an event reported the message after the given time. If a read of the
+// messages began at that time, its version of the message is then out of date.
 func (s *sight) wasTold(id string, since int64) bool { return s.msgs[id].told > since }
 
 func (s *sight) agentMessage(index int, msg *Message, p *progress, now int64) {
@@ -347,8 +349,8 @@ func (u Usage) minus(v Usage) Usage {
 	return Usage{u.InputTokens - v.InputTokens, u.OutputTokens - v.OutputTokens, u.Cost - v.cost()}
 }
 
-// cost returns u.Cost, or 0 if it is not a finite number. Such a value could never be subtracted
-// again, and JSON cannot hold it.
+// cost returns u.Cost, or 0 if u.Cost is not a finite number. A value that is not finite could not
+// be subtracted again, and JSON has no form for it.
 func (u Usage) cost() float64 {
 	if math.IsNaN(u.Cost) || math.IsInf(u.Cost, 0) {
 		return 0
@@ -356,16 +358,16 @@ func (u Usage) cost() float64 {
 	return u.Cost
 }
 
-// glimpse is how many bytes of the end of a text are compared or shown while a turn runs.
+// glimpse is the number of bytes at the end of a text that are compared or shown while a turn runs.
 const glimpse = 200
 
-// maxTurnText bounds the text that is collected from a runner's reports.
+// maxTurnText is the maximum size of the text that is collected from a runner's reports.
 const maxTurnText = maxResultUnreadable + 4
 
 // reporter returns the reporter of the turn that begins. Each turn has its own, so that late
 // reports of an earlier turn are dropped.
 func (a *attempt) reporter() *Reporter {
-	if a.turn == 1 && a.rep.a == nil { // false if the call is made again
+	if a.turn == 1 && a.rep.a == nil { // a.rep.a is set if the call is repeated
 		a.rep.a, a.rep.turn = a, 1
 		return &a.rep
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The answer of the turn before, a late event of it and its time limit are all
-// still there when a task is resumed.
+// When a task is resumed, neither the answer of the earlier turn, nor a late event
+// of that turn, nor its time limit may end the new attempt.
 func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
 		t.Run(name, func(t *testing.T) {
@@ -33,8 +33,8 @@ func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 				require.NoError(t, err)
 				synctest.Wait()
 				f.put(session, bgagent.Message{ID: first, Text: "first answer, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
-				m.Observe(idle(session))            // late: of the turn before
-				f.set(session, bgagent.SessionIdle) // it takes its time to begin
+				m.Observe(idle(session))            // a late event of the earlier turn
+				f.set(session, bgagent.SessionIdle) // the new turn does not begin at once
 				time.Sleep(8 * time.Second)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status)
 				f.set(session, bgagent.SessionBusy)
@@ -54,8 +54,8 @@ func TestAResumedTaskIsNotEndedByItsPast(t *testing.T) {
 	}
 }
 
-// The turn that tells a task of its own tasks' ends is not ended by the answer
-// of the turn before.
+// A task gets a second turn with the notice about its own tasks. The answer of the
+// first turn must not end the second one.
 func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 	for name, hides := range map[string]bool{"prompts are told": false, "prompts are not told": true} {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestASecondTurnIsNotEndedByTheFirst(t *testing.T) {
 				require.Len(t, f.prompted(), 3)
 				require.NotNil(t, f.prompted()[2].Notice)
 				f.put(session, bgagent.Message{ID: first, Text: "I have sent for help, changed late", Finished: true, Stop: bgagent.StopEndOfTurn})
-				m.Observe(idle(session)) // late: of the turn before
+				m.Observe(idle(session)) // a late event of the first turn
 				f.do(func() { f.sessions[session].state = bgagent.SessionIdle })
 				time.Sleep(4 * time.Second)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status, "nothing has been answered yet")
@@ -108,7 +108,7 @@ func TestALateChangeOfAnOlderMessageIsNoAnswer(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		first.Text = "first."
 		f.put(session, first)
-		f.set(session, bgagent.SessionIdle) // about to take up u2
+		f.set(session, bgagent.SessionIdle) // the agent has not begun to answer u2
 		time.Sleep(3 * time.Second)
 		require.Equal(t, bgagent.Running, get(t, m, id).Status)
 		f.set(session, bgagent.SessionBusy)
@@ -127,13 +127,13 @@ func TestAnAnswerThatNobodySawIsNotTheNextOne(t *testing.T) {
 				m := manage(t, f, bgagent.Config{})
 				id, session := turnOn(t, m, "p")
 				f.put(session, bgagent.Message{ID: "m", Text: "old answer", Finished: true, Stop: bgagent.StopEndOfTurn})
-				_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{}) // before anybody has seen it
+				_, err := m.Cancel(t.Context(), root, id, bgagent.CancelOptions{}) // before a poll has seen the answer
 				require.NoError(t, err)
 				require.NoError(t, m.Quiet(t.Context(), id))
 				_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
 				require.NoError(t, err)
 				synctest.Wait()
-				m.Observe(idle(session)) // late
+				m.Observe(idle(session)) // a late event of the earlier turn
 				f.set(session, bgagent.SessionIdle)
 				time.Sleep(4 * time.Second)
 				require.Equal(t, bgagent.Running, get(t, m, id).Status, get(t, m, id).Result)
@@ -152,10 +152,10 @@ func TestTheEchoOfAnAbortDoesNotDecideMinutesLater(t *testing.T) {
 		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		time.Sleep(20 * time.Millisecond)
-		m.Observe(hostError(session, bgagent.StopAborted)) // of the turn before
+		m.Observe(hostError(session, bgagent.StopAborted)) // a late event of the earlier turn
 		m.Observe(idle(session))
 		time.Sleep(time.Minute)
-		f.put(session, bgagent.Message{ID: "a", Text: "the answer", Finished: true}) // a client without reasons
+		f.put(session, bgagent.Message{ID: "a", Text: "the answer", Finished: true}) // the client reports no stop reasons
 		f.set(session, bgagent.SessionIdle)
 		task := ended(t, m, id)[0]
 		require.Equal(t, bgagent.Completed, task.Status, task.Reason)
@@ -174,7 +174,7 @@ func TestTheEchoOfAnErrorDoesNotEndTheNextAttempt(t *testing.T) {
 		_, err := m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		time.Sleep(20 * time.Millisecond)
-		m.Observe(hostError(session, bgagent.StopError)) // the same again, as opencode does
+		m.Observe(hostError(session, bgagent.StopError)) // the same error again, as opencode reports it
 		synctest.Wait()
 		m.Observe(idle(session))
 		time.Sleep(time.Second)
@@ -202,7 +202,8 @@ func TestATurnBeginsOnceItsPromptIsAccepted(t *testing.T) {
 	})
 }
 
-// longServer's sessions have 2000 old messages, a page of which takes 2 s.
+// longServer is a server whose sessions have 2000 old messages. It takes 2 s to
+// return a page of them.
 type longServer struct{ *server }
 
 func (f longServer) Messages(ctx context.Context, s string, c bgagent.Cursor, max int) (bgagent.Page, error) {
@@ -224,7 +225,7 @@ func (f longServer) Messages(ctx context.Context, s string, c bgagent.Cursor, ma
 func TestALongSessionCanBeResumed(t *testing.T) {
 	f := newServer()
 	bubble(t, longServer{f}, bgagent.Config{}, func(t *testing.T, m *bgagent.BackgroundManager) {
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // nothing is ever read
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostStreamUp}) // with complete events, no messages are read
 		id, s := turnOn(t, m, "p")
 		f.say(s, "one")
 		for i := range f.session(s).messages {
@@ -285,11 +286,11 @@ func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
 		_, err = m.Resume(t.Context(), root, id, bgagent.ResumeInput{Prompt: "q"})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		m.Observe(bgagent.HostEvent{Kind: bgagent.HostError, Session: s, Stop: bgagent.StopAborted}) // the old turn's
+		m.Observe(bgagent.HostEvent{Kind: bgagent.HostError, Session: s, Stop: bgagent.StopAborted}) // a late event of the earlier turn
 		time.Sleep(3 * time.Second)
 		f.put(s, bgagent.Message{ID: "new", Text: "working"})
 		time.Sleep(1200 * time.Millisecond)
-		f.put(s, bgagent.Message{ID: "new", Text: "working: done", Finished: true}) // a client without reasons
+		f.put(s, bgagent.Message{ID: "new", Text: "working: done", Finished: true}) // the client reports no stop reasons
 		f.set(s, bgagent.SessionIdle)
 		m.Observe(idle(s))
 		time.Sleep(5 * time.Second)
@@ -298,7 +299,8 @@ func TestAnErrorThatTheAgentGotOverDoesNotDecide(t *testing.T) {
 	})
 }
 
-// A turn that ends with an error ends as what its client says that it was.
+// If RunTurn returns an error together with the stop reason of a failure, the stop
+// reason decides the cause of the end.
 func TestAnErrorWithAStopReasonEndsAsThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for stop, cause := range map[bgagent.StopReason]bgagent.Cause{

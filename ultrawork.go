@@ -12,14 +12,14 @@ import (
 //
 // Case does not matter. The word must stand by itself:
 //
-//   - A Latin letter, digit, underscore or accent next to it makes it part of another word (ulwx, ulw2,
-//     my_ulw). A letter of another script does not, because many scripts put no space next to a foreign
-//     word: 请ulw and ulw로 count.
-//   - A hyphen, slash, backslash, dot or at sign between it and another letter or digit makes it part of
-//     a name (ulw-test, src/ulw, ultrawork.go, ulw@example.org). Elsewhere these are punctuation:
-//     "Go. ulw." counts.
-//   - It does not count inside code, which quotes a word and does not use it: fenced blocks (an open
-//     fence reaches to the end) and code spans in backquotes.
+//   - If a Latin letter, digit, underscore or accent is next to the word, the word is part of
+//     another word (ulwx, ulw2, my_ulw) and does not count. A letter of another script may be next
+//     to the word, because many scripts put no space next to a foreign word: 请ulw and ulw로 count.
+//   - If a hyphen, slash, backslash, dot or at sign joins the word to another letter or digit, the
+//     word is part of a name (ulw-test, src/ulw, ultrawork.go, ulw@example.org) and does not count.
+//     Elsewhere these characters are punctuation: "Go. ulw." counts.
+//   - In code, the word does not count. Code is a fenced block or a code span in backquotes. A
+//     fenced block that is not closed extends to the end of the prompt.
 func DetectUltrawork(prompt string) bool {
 	return slices.ContainsFunc(paragraphs(prompt), func(p string) bool { return hasUltrawork(withoutSpans(p)) })
 }
@@ -43,7 +43,8 @@ func hasUltrawork(text string) bool {
 	return false
 }
 
-// asciiLower keeps the position of every byte, unlike strings.ToLower.
+// asciiLower returns s with all ASCII letters in lower case. Unlike strings.ToLower, it keeps the
+// position of every byte.
 func asciiLower(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -78,8 +79,8 @@ func inWord(r rune) bool {
 	return r == '_' || unicode.In(r, unicode.Latin, unicode.Nd, unicode.M)
 }
 
-// paragraphs returns the text outside fenced blocks, split at fences and empty lines, because a
-// code span cannot cross those.
+// paragraphs returns the text outside fenced blocks, split at fences and empty lines. A code span
+// cannot extend across a fence or an empty line.
 func paragraphs(s string) []string {
 	var out []string
 	var text strings.Builder
@@ -89,7 +90,7 @@ func paragraphs(s string) []string {
 			text.Reset()
 		}
 	}
-	fence := "" // the open fence, if any
+	fence := "" // mark of the open fence; empty if none is open
 	for line := range strings.Lines(s) {
 		line = strings.Trim(line, " \t\r\n>") // a fence may be indented or quoted
 		mark, info := fenceMark(line)
@@ -111,8 +112,8 @@ func paragraphs(s string) []string {
 	return out
 }
 
-// fenceMark returns the three or more backquotes or tildes at the start of a line, and what follows
-// them.
+// fenceMark returns the three or more backquotes or tildes at the start of a line, and the rest of
+// the line without blanks around it. If the line has no such mark, both results are empty.
 func fenceMark(line string) (mark, info string) {
 	for _, c := range []string{"`", "~"} {
 		info = strings.TrimLeft(line, c)
@@ -134,7 +135,7 @@ func withoutSpans(s string) string {
 			i = end
 		}
 	}
-	next := make([]int, len(runs)) // index of the next run of the same length; 0 for none
+	next := make([]int, len(runs)) // index of the next run of the same length; 0 if there is none
 	last := map[int]int{}
 	for i := len(runs) - 1; i >= 0; i-- {
 		n := runs[i][1] - runs[i][0]

@@ -35,7 +35,7 @@ func TestUltraworkIsNotFoundInsideOtherWordsNamesAndCode(t *testing.T) {
 	}
 }
 
-// Prompts come from people and models; a hostile one must not cost minutes.
+// Prompts come from people and models. A hostile prompt must not take minutes.
 func TestUltraworkInLargePrompts(t *testing.T) {
 	start := time.Now()
 	var runs strings.Builder

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Waiting for the ends of tasks, and for tasks to become quiet.
+// Functions that wait until tasks have ended or become quiet.
 
 func newWaiter() waiter { return waiter{ch: make(chan struct{}, 1)} }
 
@@ -33,8 +33,8 @@ func (m *BackgroundManager) leave(w *waiter, tasks ...*task) {
 	})
 }
 
-// waitFor waits for a token or the close of ch, for d unless it is negative, or for the end of ctx.
-// It returns an error only if ctx ends.
+// waitFor waits until ch delivers a token or is closed, the duration d has passed, or ctx ends. A
+// negative d means no time limit. waitFor returns an error only if ctx has ended.
 func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 	var timeout <-chan time.Time
 	if d >= 0 {
@@ -51,16 +51,19 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 	return nil
 }
 
-// Wait waits until all, or any, of the tasks have ended, and returns all of them as they are then.
-// For each task, it waits for the attempt that is the latest when Wait is called.
+// Wait waits until all of the tasks have ended or, with [WaitAny], until at least one of them has.
+// It returns the current state of all the tasks. For each task, it waits for the attempt that is
+// the latest when Wait is called.
 //
-// If the caller is itself a task and waiting longer could deadlock, Wait returns [ErrGoesOn] with
-// the tasks. That is so when no task is in a turn (WaitAny), or one is not (WaitAll). If ctx ends
-// first, Wait returns the error of ctx with the tasks. A task that failed or was cancelled is no
-// error: check Task.Status.
+// If the caller is itself a task, waiting longer could deadlock: the caller holds a slot while it
+// waits, and the other tasks may need that slot. Wait then returns [ErrGoesOn] with the tasks. It
+// does so as soon as none of the live tasks holds a slot (WaitAny), or one of them holds none
+// (WaitAll). If ctx ends first, Wait returns the error of ctx with the tasks. Wait returns no error
+// for a task that failed or was cancelled: check Task.Status.
 //
-// Waiting does not settle notices: they are still owed, and Close names them. Read each task, or
-// take the notices with TakeNotice.
+// Wait does not settle notices. They are still owed, and [BackgroundManager.Close] names them. To
+// settle them, read each task with [BackgroundManager.Read], or take the notices with
+// [BackgroundManager.TakeNotice].
 func (m *BackgroundManager) Wait(ctx context.Context, by Caller, mode WaitMode, ids ...string) ([]Task, error) {
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("bgagent: wait: %w", &InputError{"ids", "are missing; Wait needs the id of at least one task"})
@@ -102,8 +105,8 @@ type waiting struct {
 	mode  WaitMode
 	w     waiter
 	tasks []*task
-	no    []int32
-	ended int // number of leading tasks that have ended
+	no    []int32 // numbers of the attempts, one per task
+	ended int     // number of tasks at the beginning of the list that are known to have ended
 }
 
 func (x *waiting) begin(st *state, ids []string) error {
@@ -152,10 +155,12 @@ func (x *waiting) done(st *state) (bool, error) {
 	return false, nil
 }
 
-// Quiet waits until nothing of the task runs any more. That may be shortly after its end: a host
-// should wait for it before it frees the task's directory. The error is ctx's if ctx ends first,
-// [ErrClosed] if Close has ended and something may still run, and [ErrNotStopped] if the record has
-// expired and something may still run, which nobody can wait for any more.
+// Quiet waits until the task has ended and everything that it started has stopped. That may be
+// shortly after the end of the task. A host should call Quiet before it frees the task's directory.
+//
+// If ctx ends first, Quiet returns the error of ctx. The error matches [ErrClosed] if Close has
+// returned and the session may still run. It matches [ErrNotStopped] if the task's record has
+// expired and the session may still run: then it is no longer possible to wait for it.
 func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	w := newWaiter()
 	var t *task
@@ -181,7 +186,7 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 		var quiet, forgotten bool
 		m.view(func(*state) { quiet, forgotten = !t.live() && t.run == nil, t.is(flagForgotten) })
 		switch {
-		case forgotten: // look at its tombstone, or at the record of a later attempt
+		case forgotten: // start again with its tombstone, or with the record of a later attempt
 			return m.Quiet(ctx, id)
 		case quiet:
 			return nil
@@ -196,15 +201,15 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	}
 }
 
-// Run launches a task in the foreground and waits for its end. The task has no time to live. An end
-// that Run returns counts as read. A task that failed or was cancelled is no error: check
-// Task.Status.
+// Run launches a task in the foreground: it waits until the task has ended and returns it. The task
+// has no time to live while Run waits. Its notice counts as read. Run returns no error if the task
+// failed or was cancelled: check Task.Status.
 //
 // If ctx is cancelled, Run cancels the task and returns the error of ctx. Run returns [ErrGoesOn]
-// if the deadline of ctx passes, or if the caller is itself a task and waiting longer could
-// deadlock, because the new task is queued or waits for tasks of its own. The task then continues
-// in the background and its end will be told. Run returns the task with these errors too. All other
-// errors are those of Launch.
+// in two cases. Either the deadline of ctx has passed, or the caller is itself a task and waiting
+// longer could deadlock, because the new task is queued or waits for tasks of its own. The task
+// then continues in the background, and its end will be reported by a notice. Run returns the task
+// together with these errors. All other errors are those of [BackgroundManager.Launch].
 func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) (Task, error) {
 	s, err := m.launch(ctx, by, in, true)
 	if err != nil {
@@ -213,7 +218,8 @@ func (m *BackgroundManager) Run(ctx context.Context, by Caller, in LaunchInput) 
 	return m.foreground(ctx, by, s)
 }
 
-// RunResume is Resume in the foreground, as Run is Launch in the foreground.
+// RunResume resumes a task, as [BackgroundManager.Resume] does, and waits until it has ended, as
+// [BackgroundManager.Run] does.
 func (m *BackgroundManager) RunResume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	s, err := m.resume(ctx, by, ref, in, true)
 	if err != nil {

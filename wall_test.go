@@ -18,17 +18,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The wall around the state: what its files may not know. Everything that an update
-// causes leaves as an effect, so that a store can hold it back until the update is
-// durable.
+// The tests in this file check the wall around the state: its files must not use
+// hosts, clocks, goroutines or wording. An update may only note its effects, so that
+// a store can hold them back until the update is durable.
 
 // stateImports are the packages that the state's files may import.
 var stateImports = []string{"bufio", "cmp", "encoding/base32", "errors", "hash/maphash", "maps", "math", "slices", "strconv", "strings", "time", "github.com/google/uuid", "github.com/bgagent/bgagent/internal/mdtext", "github.com/bgagent/bgagent/internal/slots"}
 
-// clocks are what package time has that reads or waits for a clock.
+// clocks are the functions of package time that read a clock or wait.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 
-// breaches returns where a file of the state knows more than it may.
+// breaches returns the places where a file breaks the wall around the state.
 func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string) {
 	breach := func(n ast.Node, format string, args ...any) {
 		at := fset.Position(n.Pos())
@@ -78,8 +78,8 @@ func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string
 	return out
 }
 
-// held returns what a field of this type holds that no record may. The interfaces
-// of the package are known by their names.
+// held returns the forbidden contents of a field of this type: functions,
+// interfaces and contexts. faces are the names of the package's interfaces.
 func held(t ast.Expr, faces []string) (out []string) {
 	ast.Inspect(t, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -106,7 +106,7 @@ func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
 	require.NoError(t, err)
 	names = slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, "_test.go") })
 	require.Greater(t, len(names), 10, "the files of the state have other names now")
-	names = append(names, "poller.go", "turn.go") // judge is as pure as the state
+	names = append(names, "poller.go", "turn.go") // these files must keep to the same rules
 	fset := token.NewFileSet()
 	faces := interfaces(t, fset)
 	require.Contains(t, faces, "SessionClient")
@@ -119,7 +119,7 @@ func TestTheStateKnowsNothingOfHostsAndClocks(t *testing.T) {
 	require.Empty(t, found)
 }
 
-// interfaces returns the names of the package's interfaces but for the one that
+// interfaces returns the names of the package's interfaces except grants, which
 // the state may hold.
 func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	files, err := filepath.Glob("*.go")
@@ -139,7 +139,8 @@ func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	return names
 }
 
-// A wall that lets everything pass would pass the test above.
+// The test above would also succeed if breaches found nothing at all, so breaches
+// must find each of these planted violations.
 func TestTheWallFindsWhatIsPlanted(t *testing.T) {
 	for planted, want := range map[string]string{
 		"import \"context\"":                                   "imports context",
@@ -164,7 +165,7 @@ func TestTheWallFindsWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// The lock and the state behind it are touched by the gate alone.
+// Only the gate, which is in manager.go, accesses the lock and the state behind it.
 func TestOnlyTheGateTakesTheLock(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
