@@ -12,8 +12,8 @@ import (
 
 var states = []string{"pending", "pending again", "starting", "held back", "in a turn", "asking", "waiting for its own tasks", "stopping", "completed", "error", "cancelled", "expired"}
 
-// targets are the operations that name a task and can therefore meet an evicted
-// one.
+// targets are the operations that name a task. Only they can name a task that was
+// evicted.
 var targets = []string{"Cancel", "Get", "Quiet", "Read", "Resume", "RunResume", "Wait"}
 
 var operations = append([]string{
@@ -40,7 +40,8 @@ func stateOf(t bgagent.Task, err error) string {
 	}
 }
 
-// matrix counts how often each operation met a task in each state.
+// matrix counts by operation and task state how often the operation was called while a
+// task was in that state.
 type matrix map[string]map[string]int
 
 func (x matrix) add(op, state string, n int) {
@@ -66,12 +67,12 @@ func (x matrix) total(op string) (n int) {
 	return n
 }
 
-// missing returns the possible cells that were never met.
+// missing returns the cells that are possible and whose count is 0.
 func (x matrix) missing() (cells []string) {
 	for _, op := range operations {
 		for _, state := range states {
 			if state == "expired" && !slices.Contains(targets, op) {
-				continue // it acts only on existing tasks
+				continue // the operation acts only on existing tasks
 			}
 			if x[op][state] == 0 {
 				cells = append(cells, op+" × "+state)

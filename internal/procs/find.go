@@ -16,8 +16,8 @@ type Process struct {
 // String returns the number and the command line.
 func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
 
-// Keep reports whether a process of a run is left alone. If the process also
-// belongs to runs within that run, inner holds their ids, the outermost first.
+// Keep reports whether a process of a run must not be ended. If the process also
+// belongs to runs within that run, inner holds the ids of these runs, outermost first.
 type Keep func(pid int, inner []string) bool
 
 // killTime is how long killed processes may take to disappear. A process that

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// registry holds the numbers of the programs that [Start] has started and that
-// have not been reaped.
+// registry holds the process numbers of the programs that [Start] has started and
+// that are not released.
 type registry struct {
 	// starting is held for reading while a program starts, and for writing while
 	// adopted children are reaped.
