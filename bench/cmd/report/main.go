@@ -71,7 +71,7 @@ func run(rounds, most int, rows, out string) (ok bool, err error) {
 	return ok, err
 }
 
-// measure runs a row. If the row panics, it counts as failed and the other rows are
+// measure runs a row. If the row panics, measure returns an error, so that the other rows are
 // still measured.
 func measure(row bench.Row, o bench.Options) (checks []bench.Check, err error) {
 	defer func() {
@@ -173,7 +173,7 @@ func commit(root string) string {
 	return rev
 }
 
-// cpu returns the name of the processor if the system reveals it.
+// cpu returns the name of the processor, or "unknown processor" if /proc/cpuinfo has no name.
 func cpu() string {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err == nil {
