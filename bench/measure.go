@@ -40,13 +40,13 @@ type Check struct {
 	Beside string  // absolute figures, for information
 }
 
-// Inside reports whether the median is within the bound.
+// Inside reports whether the median is within the bound, or whether there is no bound.
 func (c Check) Inside() bool { return math.IsNaN(c.Bound) || c.Value.Median() <= c.Bound }
 
-// Reached reports whether the median reaches the aim.
+// Reached reports whether the median reaches the aim, or whether there is no aim.
 func (c Check) Reached() bool { return math.IsNaN(c.Aim) || c.Value.Median() <= c.Aim }
 
-// None stands for a missing bound or aim.
+// None is the value of Check.Bound or Check.Aim for no bound or no aim.
 var None = math.NaN()
 
 // Options set the extent of the measurements.
@@ -84,7 +84,7 @@ func Rows() []Row {
 	return slices.Concat(slotRows(), pathRows(), memoryRows(), eventRows(), pollRows(), latencyRows(), turnRows())
 }
 
-// pair is a subject and its reference, measured alternately.
+// pair holds the measurements of a subject and of its reference, and their ratios.
 type pair struct{ subject, reference, ratio Series }
 
 // interleave measures subject and reference in each round. Their order alternates from round

@@ -92,7 +92,7 @@ func closeManager(m *bgagent.BackgroundManager) error {
 
 var input = bgagent.LaunchInput{Description: "find it", Prompt: "Find where it is implemented.", Agent: "explore"}
 
-// root returns the parent of task i.
+// root returns the session that launches task i. Each session launches 100 tasks.
 func root(i int) string { return "root-" + strconv.Itoa(i/100) }
 
 // launchAll launches n tasks and waits until notices have reported all of them. It returns the

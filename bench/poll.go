@@ -33,7 +33,7 @@ func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	if err != nil {
 		return p, err
 	}
-	time.Sleep(2*interval + interval/2) // all messages are new in the first sweeps
+	time.Sleep(2*interval + interval/2) // the first sweeps read all messages
 	s.take()
 	for range many {
 		between()

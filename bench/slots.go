@@ -251,7 +251,7 @@ func semaphoreHandOff(n int) float64 {
 	return float64(time.Since(start).Nanoseconds()) / float64(n)
 }
 
-// RootDir returns the directory of the module under test.
+// RootDir returns the directory of the module github.com/bgagent/bgagent.
 func RootDir() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/bgagent/bgagent").Output()
 	if err != nil {

@@ -33,7 +33,8 @@ import (
 // the [bgagent.Caller], so that the agent can call the three tools with ctx.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
-// Client is the session client. Its methods are safe for concurrent use.
+// Client is a session client for agents that are Go functions. Its methods are safe for
+// concurrent use.
 type Client struct {
 	agents map[string]Agent
 	names  []string
@@ -213,7 +214,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	}
 }
 
-// errAborted is the cause of the context of a turn that was aborted.
+// errAborted is the cause with which Abort cancels the context of a turn.
 var errAborted = errors.New("inproc: the turn was aborted")
 
 // Abort implements [bgagent.SessionClient]. If the session has a running turn, Abort
@@ -280,7 +281,7 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 	}
 	next := from
 	for _, msg := range page.Messages {
-		if msg.Finished { // unfinished messages are returned again
+		if msg.Finished { // the next call returns unfinished messages again
 			next++
 		}
 	}

@@ -23,7 +23,7 @@ type Turn struct {
 	r      *bgagent.Reporter
 	cancel context.CancelCauseFunc
 
-	// Guarded by Client.mu.
+	// Client.mu guards the following fields.
 	text    string
 	pieces  strings.Builder // text under construction
 	tools   []bgagent.MessageTool

@@ -183,7 +183,7 @@ func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	x.part.End(trace.WithTimestamp(at))
 }
 
-// end ends the span of an ended attempt.
+// end ends the spans of an ended attempt and records its measurements.
 func (r *Recorder) end(x *record, t *bgagent.Task) {
 	r.enter(x, t, stageNone, t.Ended)
 	if !t.Started.IsZero() {

@@ -34,8 +34,8 @@ type observed struct {
 
 var root = bgagent.Caller{Session: "root"}
 
-// observe returns a manager and a recorder of its tasks. exporters replace the in-memory
-// exporter of spans.
+// observe returns a manager and a recorder of its tasks. The recorder exports spans to memory
+// and to exporters.
 func observe(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, with bgotel.Config, exporters ...sdktrace.SpanExporter) *observed {
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)

@@ -11,7 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// instruments are the metrics of one manager.
+// instruments holds the instruments for the metrics of one manager.
 type instruments struct {
 	queue, run, turn metric.Float64Histogram
 	tokens           metric.Int64Counter
@@ -145,5 +145,5 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 
 // inMetrics returns the attributes of an agent that metrics have, followed by more.
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
-	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // without the provider
+	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // the third attribute is the provider
 }

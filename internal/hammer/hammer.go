@@ -69,7 +69,7 @@ func Run(t *testing.T) {
 // of -hammer.time.
 const matrixRuns = 600
 
-// hammering is shared by the goroutines of Run.
+// hammering is the state that the goroutines of Run share.
 type hammering struct {
 	base uint64
 	end  time.Time
@@ -98,7 +98,7 @@ func (x *hammering) work(t *testing.T) {
 	}
 }
 
-// next returns the seed of the next run. ok is false if there is none.
+// next returns the seed of the next run. ok is false if no further run is needed.
 func (x *hammering) next() (seed uint64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -117,7 +117,7 @@ func (x *hammering) next() (seed uint64, ok bool) {
 	return seed, true
 }
 
-// runAgain repeats a failed seed on one processor, where goroutines interleave as
+// runAgain repeats the run of a failed seed on one processor, so that goroutines interleave as
 // little as possible.
 func runAgain(t *testing.T, seed uint64) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -400,7 +400,7 @@ func (h *hammer) nothingOwed() {
 	}
 }
 
-// fullBatch checks that all slots of every pool are available at once.
+// fullBatch checks for several pools that exactly as many tasks run as the pool has slots.
 func (h *hammer) fullBatch() {
 	l := bgagent.Limits{Default: 3, Model: map[string]int{"one/a": 2}, Provider: map[string]int{"two": 4}}
 	if err := h.cm.SetLimits(l); err != nil {

@@ -97,13 +97,13 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 		panic("the host panicked")
 	case 3:
 		runtime.Goexit()
-	case 4: // hangs until its context ends
+	case 4: // the call hangs until its context ends
 		select {
 		case <-ctx.Done():
 		case <-f.o.heal:
 		}
 		return context.Canceled
-	case 5: // ignores its context for a while
+	case 5: // the call ignores its context for a while
 		return f.pause(ctx, time.Duration(r.IntN(60_000))*time.Millisecond, true)
 	case 6:
 		return f.pause(ctx, time.Duration(r.IntN(20_000))*time.Millisecond, false)

@@ -51,7 +51,7 @@ func (x matrix) add(op, state string, n int) {
 	x[op][state] += n
 }
 
-// join adds the counts of another matrix.
+// join adds the counts of another matrix to x.
 func (x matrix) join(other matrix) {
 	for op, states := range other {
 		for state, n := range states {

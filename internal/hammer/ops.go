@@ -408,7 +408,7 @@ func (h *hammer) drain() {
 	synctest.Wait()
 }
 
-// close closes the manager while operations are running.
+// close starts two concurrent calls of Close while operations are running.
 func (h *hammer) close() {
 	h.someAgain()
 	h.all("Close")

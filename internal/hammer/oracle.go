@@ -335,7 +335,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 }
 
-// event checks one event of the manager. The oracle reads all events.
+// event checks and records one event of the manager. It must be called for every event.
 func (o *oracle) event(e bgagent.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

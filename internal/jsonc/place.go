@@ -30,7 +30,7 @@ func (f *file) origin(offset int) Origin {
 // line.
 const blockSize = 1 << 10
 
-// lines turns offsets into lines and columns.
+// lines converts offsets to lines and columns.
 type lines struct {
 	data   []byte
 	begin  []int // offset of each line

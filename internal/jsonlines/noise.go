@@ -66,7 +66,7 @@ func (n *noise) add(text []byte) {
 	n.n.Add(text)
 }
 
-// dropping counts bytes of a line that is dropped.
+// dropping counts bytes of a dropped line. first is set for the first bytes of that line.
 func (n *noise) dropping(bytes int, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

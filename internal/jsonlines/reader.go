@@ -101,7 +101,7 @@ func (r *Reader) Noise() Noise { return r.noise.get() }
 // dropped. At the end of the input, it sets r.err.
 func (r *Reader) readLine() []byte {
 	r.long = r.long[:0]
-	if cap(r.long) > 1<<20 { // do not keep the memory of a long line
+	if cap(r.long) > 1<<20 { // the memory of a long line is not kept
 		r.long = nil
 	}
 	var sh *shortener

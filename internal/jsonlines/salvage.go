@@ -53,7 +53,7 @@ type divider struct {
 	parts  []part
 	budget int // remaining bytes that may be read without finding an object; keeps the time linear
 
-	keyed  bool // whether the current text contains the end of a key before looked
+	keyed  bool // whether the current text contains the end of a key before the offset looked
 	looked int  // offset up to which the text was searched for the end of a key
 }
 
@@ -94,9 +94,10 @@ func (d *divider) isValue(i int) bool {
 	return d.keyed && n > 0 && (text[n-1] == '[' || text[n-1] == ',')
 }
 
-// settle decides which objects of a line count. See the package's documentation.
+// settle adds the objects that count to r.found, and all other parts to the noise. The rules are
+// in the package's documentation.
 func (r *Reader) settle(parts []part) {
-	texts, last := 0, 0 // last: index after the last text
+	texts, last := 0, 0 // last is the index after the last text
 	for i, p := range parts {
 		if !p.object {
 			texts++

@@ -5,9 +5,9 @@ import "strings"
 // stripper removes terminal escape sequences (ECMA-48) and control characters
 // other than line ends and tabs.
 type stripper struct {
-	// text is set for text that people and models read. It also removes DEL, the
-	// control characters above 127 and byte-order marks, and turns line ends into \n.
-	// It is not set for JSON, which may contain all of these in strings.
+	// text is set for text that people and models read. Then the stripper also removes
+	// DEL, control characters above 127 and byte-order marks, and turns line ends into
+	// \n. text is not set for JSON, because strings in JSON may contain these characters.
 	text bool
 
 	state state
@@ -46,7 +46,7 @@ func (s *stripper) append(dst, src []byte) []byte {
 }
 
 func (s *stripper) next(dst []byte, c byte) []byte {
-	final := c >= 0x30 && c <= 0x7e && c != '{' // a truncated sequence must not swallow the brace of an object
+	final := c >= 0x30 && c <= 0x7e && c != '{' // a brace never ends a sequence, so that the brace of an object is kept
 	switch s.state {
 	case escape:
 		return s.afterEscape(dst, c, final)

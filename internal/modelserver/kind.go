@@ -44,7 +44,7 @@ func kindOf(r Request) Kind {
 	return Main
 }
 
-// header returns the first of these headers that is present.
+// header returns the value of the first header in names that is present.
 func (r Request) header(names ...string) string {
 	for _, name := range names {
 		if v := r.Header.Get(name); v != "" {
@@ -77,7 +77,7 @@ func instance(schema json.RawMessage, depth int) any {
 		return s.Enum[0]
 	}
 	kind, _ := s.Type.(string)
-	switch strings.ToLower(kind) { // Gemini writes OBJECT
+	switch strings.ToLower(kind) { // types of Gemini are in upper case
 	case "string":
 		return ""
 	case "number", "integer":

@@ -76,7 +76,7 @@ func (e *Error) seconds() int {
 	return int((e.RetryAfter + time.Second - 1) / time.Second)
 }
 
-// Usage counts tokens. Input includes Cached.
+// Usage holds numbers of tokens. Input includes Cached.
 type Usage struct {
 	Input, Output, Cached, Reasoning int
 }

@@ -33,7 +33,7 @@ type Kind string
 
 const (
 	Main    Kind = "main"    // an agent's turn
-	Title   Kind = "title"   // a name for the conversation
+	Title   Kind = "title"   // a title for the conversation
 	Summary Kind = "summary" // a summary of the conversation
 	Side    Kind = "side"    // any other question that is not an agent's turn
 )
@@ -145,8 +145,8 @@ type Result struct {
 
 // ToolDef is a tool that the request offers.
 type ToolDef struct {
-	Name        string // NAMESPACE__NAME for a tool in a namespace
-	Namespace   string // OpenAI responses only; "" if none
+	Name        string // name of the tool; NAMESPACE__NAME if the tool is in a namespace
+	Namespace   string // namespace of the tool, or ""; only in OpenAI responses
 	Description string
 	Schema      json.RawMessage // schema of the arguments
 	Custom      bool            // whether the tool takes text instead of JSON (OpenAI responses only)

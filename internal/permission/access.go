@@ -54,7 +54,7 @@ func wild(pattern, name string) bool {
 	if Wildcard(fold(pattern), fold(name)) {
 		return true
 	}
-	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // for character classes
+	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // path.Match supports character classes
 	return ok && err == nil
 }
 
@@ -64,12 +64,12 @@ func Matches(pattern, text string) bool {
 	if pattern == "" || Wildcard(pattern, text) {
 		return true
 	}
-	ok, err := path.Match(pattern, text) // for character classes
+	ok, err := path.Match(pattern, text) // path.Match supports character classes
 	return ok && err == nil
 }
 
-// Wildcard reports whether the pattern matches s. In a pattern, * stands for any
-// characters and ? for one. "git *" also matches "git" alone.
+// Wildcard reports whether the pattern matches s. In a pattern, * stands for any number of
+// characters, and ? stands for one character. "git *" also matches "git" alone.
 func Wildcard(pattern, s string) bool {
 	if command, ok := strings.CutSuffix(pattern, " *"); ok && wildcard(command, s) {
 		return true

@@ -22,7 +22,7 @@ const (
 	Checked               // the agent is a Go function that checks the rules before each access
 )
 
-// String returns the word for the table in the documents.
+// String returns the word that stands for m in the table of clients in the documents.
 func (m Means) String() string {
 	return [...]string{"refused", "switch", "patterns", "asked", "handed on", "checked"}[m]
 }
@@ -50,9 +50,8 @@ func (c Client) Means(k Kind) Means {
 	return None
 }
 
-// Check returns an error that names the first rule that the client cannot enforce, or
-// nil. It ignores rules that a later rule takes back and rules that the host enforces
-// itself.
+// Check returns an error if the client cannot enforce a rule. The error names the first such
+// rule. Check ignores rules that a later rule revokes, and rules that the host enforces itself.
 func (c Client) Check(rules []bgagent.Permission) error {
 	for _, e := range vocabulary {
 		v, by := On(rules, e.kind)

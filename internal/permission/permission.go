@@ -134,9 +134,10 @@ func fold(word string) string {
 	}, strings.ToLower(word))
 }
 
-// Named returns the kinds that the name of a rule stands for, without their parts. A
-// name outside the vocabulary stands for none. A name with wildcards forbids every kind
-// that has a matching word, and allows only kinds whose own word matches.
+// Named returns the kinds that the name of a rule stands for, without their parts. A name
+// outside the vocabulary stands for no kind. If the name has wildcards, a rule that forbids
+// stands for every kind that has a matching word. A rule that allows stands only for kinds
+// whose own word matches.
 func Named(r bgagent.Permission) (list []Kind) {
 	name := fold(r.Name)
 	switch {
@@ -181,7 +182,7 @@ func Action(r bgagent.Permission) bgagent.PermissionAction {
 	return bgagent.PermissionDeny
 }
 
-// Allows reports whether the rule allows. A rule with the action "ask" does not.
+// Allows reports whether the action of the rule is "allow". The action "ask" does not allow.
 func Allows(r bgagent.Permission) bool { return Action(r) == bgagent.PermissionAllow }
 
 // ForAll reports whether the rule has no pattern, or one that matches everything.

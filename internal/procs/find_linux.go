@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Find returns the processes of this user that belong to the run with the
-// instance id, ordered by their numbers. A process belongs to the run if its
-// environment says so and its identity is the same before and after the
-// environment is read.
+// Find returns the processes of this user that belong to the run with the instance
+// id, ordered by their numbers. A process belongs to the run if the variable
+// [InstanceVariable] in its environment contains the id. Its identity must be the
+// same before and after its environment is read.
 //
 // Find leaves out this process, its ancestors, and the processes for which keep
 // returns true. spared is the number of processes left out. keep may be nil.

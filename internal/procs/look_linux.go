@@ -87,9 +87,9 @@ const (
 // shared is the table for the turns of all programs.
 var shared table
 
-// look returns the result of a scan that began after the call. Between scans it rests, so
-// that scans use at most a tenth of the time of one processor. The rest is limited to
-// maxRest, so scans that take more than about 5 ms use a greater part.
+// look returns the result of a scan that began after the call. There is a pause of up to
+// maxRest between two scans. So scans use at most a tenth of the time of one processor,
+// unless a scan takes more than about 5 ms.
 func (t *table) look() look {
 	t.mu.Lock()
 	p := t.next
@@ -209,7 +209,7 @@ func lastNumber() int {
 	return n
 }
 
-// how is the result of reading a process.
+// how describes the success of reading a process.
 type how int
 
 const (

@@ -15,7 +15,7 @@ const (
 	InstanceVariable = "BGAGENT_INSTANCE"
 )
 
-// IsMark reports whether the variable is one of [Marks].
+// IsMark reports whether name is the name of one of the variables above.
 func IsMark(name string) bool {
 	return slices.Contains([]string{DepthVariable, TurnVariable, InstanceVariable}, name)
 }
@@ -29,8 +29,8 @@ type Marks struct {
 	Depth    int    // depth of the turn in the chain of agents
 }
 
-// NewMarks returns the marks of a turn at the depth. instance is the id of the
-// host's run and may be empty.
+// NewMarks returns the marks of a turn. depth is the depth of the turn's task. instance is the
+// id of the host's run and may be empty.
 func NewMarks(depth int, instance string) Marks {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer

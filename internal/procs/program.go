@@ -20,8 +20,8 @@ type Spec struct {
 }
 
 // Program is a started program. On Unix, it leads its own session without a terminal.
-// So it does not block on terminal access, and keys typed in the terminal neither reach
-// it as input nor as signals.
+// So it cannot block on a terminal, and it gets no input and no signals from keys typed
+// in a terminal.
 //
 // [Program.Finish] must be called for every started program. All methods are safe for
 // concurrent use.
@@ -34,7 +34,7 @@ type Program struct {
 	over bool // whether the program was reaped; another process may then have its number
 }
 
-// Start starts a program.
+// Start starts the program that s describes.
 func Start(s Spec) (*Program, error) {
 	p := &Program{cmd: exec.Command(s.Command[0], s.Command[1:]...), turn: s.Marks.Turn, exited: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = s.Dir, append(slices.Clone(s.Env), s.Marks.Environ()...)

@@ -23,7 +23,7 @@ func (p *Program) await() {
 		case 0:
 			return
 		case syscall.EINTR:
-		default: // the system has no such call
+		default: // the system does not support waitid with these flags
 			p.reap()
 			return
 		}

@@ -46,7 +46,7 @@ func (w *World) ServeOpencode(t testing.TB) *OpencodeServer {
 	return w.ServeOpencodeWith(t, OpencodeOptions{})
 }
 
-// ServeOpencodeWith is ServeOpencode with options.
+// ServeOpencodeWith is [World.ServeOpencode] with options.
 func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeServer {
 	t.Helper()
 	if opts.Dir == "" {
@@ -57,7 +57,7 @@ func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeS
 		mark: fmt.Sprintf("BGAGENT_SERVER=%s-%d", w.mark, w.servers), log: w.path(fmt.Sprintf("opencode-%d.log", w.servers))}
 	t.Cleanup(s.stop)
 	var err error
-	for range 3 { // another process may take the free port first
+	for range 3 { // another process may take the free port before the server does
 		if s.port, err = freePort(); err != nil {
 			break
 		}
@@ -192,7 +192,7 @@ func (s *OpencodeServer) sweep() {
 	})
 }
 
-// stop runs at the end of the test.
+// stop ends the server at the end of the test, and logs its output if the test has failed.
 func (s *OpencodeServer) stop() {
 	if s.cmd != nil {
 		terminate(s.cmd.Process)

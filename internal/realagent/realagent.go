@@ -60,7 +60,7 @@ type World struct {
 	unwatch  func()              // ends the process that watch has started
 }
 
-var say sync.Map // messages already printed to standard error
+var say sync.Map // messages that were printed to standard error
 
 // New creates a world for the named programs: "opencode", "codex", "gemini", "claude",
 // "claude-acp", "codex-acp", "conformance", "requester", "inspector". If a program is
@@ -254,7 +254,7 @@ func (w *World) Processes() []string {
 
 func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.root) }
 
-// close runs at the end of the test.
+// close checks that no process of the world is left, and removes the world.
 func (w *World) close(t testing.TB) {
 	for _, p := range untilGone(w.alive) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)

@@ -2,7 +2,7 @@ package slots
 
 import "fmt"
 
-// Check returns an error when the records contradict each other. It is for tests.
+// Check returns an error if the records contradict each other. It is for tests.
 func (m *Manager) Check() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

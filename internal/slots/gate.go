@@ -36,7 +36,7 @@ func (c *capped) sides(g *gate) (own, across *gates) {
 	return &c.poolGates, &c.capGates
 }
 
-// enroll gives g a number.
+// enroll gives g a number on its side.
 func (c *capped) enroll(g *gate) {
 	own, _ := c.sides(g)
 	if n := len(own.free); n > 0 {
@@ -50,7 +50,7 @@ func (c *capped) enroll(g *gate) {
 	c.turned(g)
 }
 
-// dismiss takes the number from g, which has no lanes.
+// dismiss takes the number from g. No lane may be filed at g.
 func (c *capped) dismiss(g *gate) {
 	own, _ := c.sides(g)
 	own.open.remove(g.id)
@@ -79,7 +79,7 @@ func (c *capped) turned(g *gate) {
 	c.sort(g)
 }
 
-// between returns the lane between two gates.
+// between returns the lane that has both gates.
 func (c *capped) between(g, o *gate) *lane {
 	if g.cap != nil {
 		g, o = o, g

@@ -48,7 +48,7 @@ func (k *key) weight() int { return 1 + (len(k.name)+len(k.agent))/maxHotName }
 // key, and zero for a manager with few names.
 const maxIdle = 1024
 
-// maxHotName is the longest name in Manager.hot.
+// maxHotName is the maximum length in bytes of a name in Manager.hot.
 const maxHotName = 256
 
 // hotIndex returns the index of a name in Manager.hot. It hashes the length and a few

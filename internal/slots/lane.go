@@ -46,7 +46,7 @@ type rootLine struct {
 	in    [2]int // indexes in turn.parts[i].lines
 }
 
-// isStale reports whether the root of x has been served since its place was noted.
+// isStale reports whether the root of x has been served since the place of x was updated.
 func (x *rootLine) isStale() bool { return x.place != x.turn.place(x.first.order) }
 
 // turn is the state of one root that has waiters in a pool. Without Fair, all waiters

@@ -181,5 +181,5 @@ func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 // TryAcquire is [Manager.TryAcquire] for the name of the handle.
 func (h *Handle) TryAcquire() (Slot, bool) { return h.m.try(h.lock()) }
 
-// Stats is [Manager.Stats] for the model.
+// Stats is [Manager.Stats] for the name of the handle, which must be the name of a model.
 func (h *Handle) Stats() Figures { return h.m.Stats(h.name) }

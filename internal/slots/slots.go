@@ -66,7 +66,7 @@ import (
 	"sync/atomic"
 )
 
-// Unlimited is the limit of a pool without one.
+// Unlimited is the value of a limit that allows any number of slots.
 const Unlimited = -1
 
 // Rules assign each name to a pool and set the limit of that pool. A shared pool
@@ -78,7 +78,7 @@ type Rules interface {
 	Caps() Caps
 }
 
-// Space keeps names of different kinds apart.
+// Space is a kind of names. Equal names in different spaces are different names.
 type Space uint8
 
 // The spaces of names.
@@ -108,7 +108,7 @@ type Manager struct {
 	// no other lock, calls no Grantee and does not block. Grants are reported to
 	// the owners after mu is released.
 	mu     sync.Mutex
-	keys   [spaces]map[string]*key // by normal name
+	keys   [spaces]map[string]*key // keys by name in normal form
 	hot    [256]*key               // cache of model keys, possibly forgotten keys; a map look-up costs as much as the rest of Acquire
 	weight int                     // total weight of all keys
 	churn  int                     // weight of the keys that came or fell idle since the last forgetIdle
@@ -118,7 +118,7 @@ type Manager struct {
 	free   []*record // records for reuse, at most maxFreeRecords
 }
 
-// New returns a manager that follows the rules.
+// New returns a manager with the given rules.
 func New(r Rules) *Manager {
 	m := &Manager{}
 	for space := range m.keys {
@@ -169,7 +169,7 @@ func (m *Manager) try(k *key) (Slot, bool) {
 	return s, true
 }
 
-// Stats returns the figures of the pool that the model is counted in.
+// Stats returns the figures of the pool that counts the model.
 func (m *Manager) Stats(model string) Figures {
 	name := Normal(model)
 	m.mu.Lock()

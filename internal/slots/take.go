@@ -125,7 +125,7 @@ func (m *Manager) Holds(w *Waiter) bool {
 	return w.holds()
 }
 
-// Waits reports whether w stands in line.
+// Waits reports whether w is in line.
 func (m *Manager) Waits(w *Waiter) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

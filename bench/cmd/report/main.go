@@ -1,5 +1,5 @@
-// Command report measures every row of the benchmark table and writes BENCHMARKS.md
-// at the top of the repository. It fails if a row is outside its bound.
+// Command report measures all rows of the benchmark table and writes BENCHMARKS.md in the
+// root of the repository. It fails if a figure exceeds its bound.
 package main
 
 import (
@@ -101,7 +101,7 @@ figures are for orientation only. A row says whether its median is inside its bo
 `, "`go run ./bench/cmd/report`", rounds, time.Now().UTC().Format("2006-01-02 15:04 MST"), commit(root), cpu(), runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
-// section writes one row and reports whether it is within its bounds.
+// section writes one row and reports whether all figures of the row are within their bounds.
 func section(w io.Writer, row bench.Row, checks []bench.Check, err error) bool {
 	fmt.Fprintf(w, "## %s\n\n%s. Reference: %s.\n\n", row.ID, upper(row.What), row.Reference)
 	if err != nil {
