@@ -108,7 +108,7 @@ func TestMain(m *testing.M) {
 				}
 			}
 		}()
-		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // ends this thread only
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // exit ends only the calling thread
 	}
 	os.Exit(m.Run())
 }

@@ -16,7 +16,7 @@ func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted 
 		m.mu.Unlock()
 		panic("bgagent: bug: Take of a waiter that already waits or holds a slot")
 	}
-	// A pool that has room has no waiters.
+	// hasRoom is true only without caps. Then a pool that has room has no waiters.
 	switch granted = k.pool.hasRoom(); {
 	case granted:
 		grant(w, k)
