@@ -7,8 +7,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// These benchmarks let go test -bench . run every part once. The figures that count
-// come from cmd/report, which compares each with its reference.
+// These benchmarks run the parts of the measurements with go test -bench. BENCHMARKS.md does
+// not use their figures: cmd/report compares each part with its reference.
 
 func benchSlots(b *testing.B, f acquirer) {
 	b.ReportAllocs()
@@ -34,8 +34,8 @@ func BenchmarkSemaphoreHandOff(b *testing.B) {
 	}
 }
 
-// each runs f, which returns the cost of one of n operations, and reports the last
-// result.
+// each runs f repeatedly and reports its last result. f executes n operations and returns the
+// cost of one operation.
 func each(b *testing.B, n int, f func(n int) (float64, error)) {
 	var ns float64
 	var err error

@@ -11,10 +11,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// runner is the smallest possible client for Go functions: it stores nothing about
-// its sessions.
+// runner is a minimal client for Go functions. It stores no data about its sessions.
 type runner struct {
-	turn     func(p bgagent.Prompt) // nil for an agent that answers at once
+	turn     func(p bgagent.Prompt) // work of the agent in a turn; nil for an agent that answers at once
 	sessions atomic.Int64
 }
 
@@ -33,30 +32,30 @@ func (r *runner) RunTurn(_ context.Context, _ string, p bgagent.Prompt, _ *bgage
 	return bgagent.TurnEnd{Stop: bgagent.StopEndOfTurn, Text: "done"}, nil
 }
 
-// starter is an agent server whose sessions stay busy for ever. It counts what is
-// read from it.
+// starter is a client whose sessions are always busy. It counts the manager's calls and the
+// bytes that they return.
 type starter struct {
-	latency  time.Duration
-	messages int           // per session
-	revision bool          // the status carries a revision, which changes with the session
-	events   bool          // changes are reported as events, so that nothing has to be read
-	up       chan struct{} // closed once the manager knows that events are reported
+	latency  time.Duration // time that each call takes
+	messages int           // number of messages per session
+	revision bool          // whether statuses have a revision, which changes with the session
+	events   bool          // whether the client reports changes as events, so that polls need not read messages
+	up       chan struct{} // closed when the manager knows that changes are reported as events
 
 	mu       sync.Mutex
 	sessions map[string]*served
 	all      []string
-	sweeps   []sweep // since the last take; the last one is still open
+	sweeps   []sweep // sweeps since the last take; the last sweep is not complete
 }
 
 // served is one session of a starter.
 type served struct {
-	changed int // how often the last message changed
+	changed int // number of changes of the last message
 }
 
-// sweep holds the calls to a starter from one call of Statuses to the next.
+// sweep counts the calls to a starter from one call of Statuses to the next.
 type sweep struct {
-	began, last  time.Time // start of the call of Statuses, end of the latest call
-	reads, bytes int       // calls of Messages, and bytes returned
+	began, last  time.Time // start of the call of Statuses, and end of the latest call
+	reads, bytes int       // number of calls of Messages, and number of bytes that they returned
 }
 
 func newStarter() *starter { return &starter{sessions: map[string]*served{}, up: make(chan struct{})} }
@@ -116,8 +115,8 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	if !ok {
 		return bgagent.Page{Next: after}, nil
 	}
-	// The cursor holds how many messages were read and how often the last one had
-	// changed.
+	// The cursor holds the number of messages that were read, and the number of changes of
+	// the last message at that time.
 	read, changed := 0, 0
 	if after != "" {
 		for i := range len(after) {
@@ -143,7 +142,7 @@ func (s *starter) Messages(_ context.Context, session string, after bgagent.Curs
 	return page, nil
 }
 
-// Events reports once that all changes come as events. No change ever comes.
+// Events reports that all changes are sent as events. It then sends heartbeats but no changes.
 func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	if !s.events {
 		return errors.ErrUnsupported
@@ -162,8 +161,7 @@ func (s *starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) erro
 	}
 }
 
-// change changes the last message of every session whose number is a multiple of
-// every.
+// change changes the last message of each session whose index is a multiple of every.
 func (s *starter) change(every int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,8 +170,8 @@ func (s *starter) change(every int) {
 	}
 }
 
-// counted records the end of a call. Calls before the first counted Statuses belong
-// to no sweep.
+// counted records the end of a call in the present sweep. Calls before the first sweep are not
+// counted.
 func (s *starter) counted(reads, bytes int) {
 	if len(s.sweeps) == 0 {
 		return
@@ -182,8 +180,8 @@ func (s *starter) counted(reads, bytes int) {
 	x.last, x.reads, x.bytes = time.Now(), x.reads+reads, x.bytes+bytes
 }
 
-// take returns the completed sweeps and the start of the open one, then starts
-// counting anew.
+// take returns the complete sweeps and the start of the sweep that is not complete. It then
+// removes all sweeps, so that counting begins again.
 func (s *starter) take() (whole []sweep, then time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package bench measures bgagent against its peers. A bound is never a time, which
-// would say more about the machine than about the code. It is a ratio to a
-// reference that is measured in the same process, alternating with it.
+// Package bench compares bgagent with other libraries. Most bounds are ratios to a reference
+// that is measured alternately with the subject, because absolute times depend too much on
+// the machine.
 //
 //	go run ./bench/cmd/report
 //
@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Series holds the measurements of one quantity, one per round.
+// Series holds the measurements of one quantity. Each round adds one measurement.
 type Series []float64
 
 // Quantile returns the value below which the fraction q of the series lies.
@@ -30,30 +30,30 @@ func (s Series) Quantile(q float64) float64 {
 // Median returns the median of the series.
 func (s Series) Median() float64 { return s.Quantile(0.5) }
 
-// Check is one figure of a row, with its bound.
+// Check is one measured figure of a row, with its bound.
 type Check struct {
 	Name   string
 	Value  Series
-	Unit   string  // "x" means a ratio to the reference
-	Bound  float64 // upper bound; NaN if there is none
-	Aim    float64 // desired upper bound; NaN if there is none
-	Beside string  // absolute figures, for orientation
+	Unit   string  // unit of Value; "x" means a ratio to the reference
+	Bound  float64 // upper bound; NaN for no bound
+	Aim    float64 // desired upper bound; NaN for no aim
+	Beside string  // absolute figures, for information
 }
 
-// Inside reports whether the median is within the bound.
+// Inside reports whether the median is within the bound, or whether there is no bound.
 func (c Check) Inside() bool { return math.IsNaN(c.Bound) || c.Value.Median() <= c.Bound }
 
-// Reached reports whether the median reaches the aim.
+// Reached reports whether the median reaches the aim, or whether there is no aim.
 func (c Check) Reached() bool { return math.IsNaN(c.Aim) || c.Value.Median() <= c.Aim }
 
-// None stands for a missing bound or aim.
+// None is the value of Check.Bound or Check.Aim for no bound or no aim.
 var None = math.NaN()
 
-// Options control how thoroughly to measure.
+// Options set the extent of the measurements.
 type Options struct {
-	Rounds   int               // per comparison
+	Rounds   int               // number of rounds per comparison
 	Most     int               // largest number of tasks
-	Progress func(note string) // called with notes on the progress; may be nil
+	Progress func(note string) // gets notes on the progress; may be nil
 }
 
 func (o Options) note(format string, args ...any) {
@@ -84,11 +84,11 @@ func Rows() []Row {
 	return slices.Concat(slotRows(), pathRows(), memoryRows(), eventRows(), pollRows(), latencyRows(), turnRows())
 }
 
-// pair is a subject and its reference, measured alternately.
+// pair holds the measurements of a subject and of its reference, and their ratios.
 type pair struct{ subject, reference, ratio Series }
 
-// interleave measures both in each round, in alternating order, after a warm-up
-// round that does not count.
+// interleave measures subject and reference in each round. Their order alternates from round
+// to round. Before the counted rounds there is one warm-up round.
 func interleave(rounds int, subject, reference func() (float64, error)) (pair, error) {
 	var p pair
 	for i := range rounds + 1 {
@@ -136,8 +136,8 @@ func nanos(ns float64) string {
 	}
 }
 
-// perOp calls f with as many repetitions as fit into about 20 ms, and returns the
-// nanoseconds per repetition.
+// perOp calls f with increasing numbers of repetitions until a call takes more than 10 ms. It
+// returns the nanoseconds per repetition of that call.
 func perOp(f func(n int)) float64 {
 	n := 1000
 	for {
@@ -151,16 +151,16 @@ func perOp(f func(n int)) float64 {
 	}
 }
 
-// memory is what the process holds and has allocated.
+// memory holds the memory figures of this process.
 type memory struct {
-	heap       float64 // live bytes
-	mallocs    float64 // objects ever allocated
+	heap       float64 // bytes of live objects
+	mallocs    float64 // number of objects allocated so far
 	goroutines int
 }
 
 func measureMemory() memory {
 	runtime.GC()
-	runtime.GC() // finalizers and pools release memory at the second
+	runtime.GC() // the second collection frees memory of finalizers and pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return memory{float64(m.HeapAlloc), float64(m.Mallocs), runtime.NumGoroutine()}

@@ -28,8 +28,8 @@ func memoryRows() []Row {
 	}
 }
 
-// pendingHeap returns the bytes per pending task, and the number of goroutines for
-// all of them.
+// pendingHeap returns the heap bytes per pending task, and the number of goroutines for all n
+// pending tasks together.
 func pendingHeap(n int) (bytes, goroutines float64, err error) {
 	gate := make(chan struct{})
 	m, err := bgagent.New(&runner{turn: func(bgagent.Prompt) { <-gate }}, bgagent.Config{
@@ -44,7 +44,7 @@ func pendingHeap(n int) (bytes, goroutines float64, err error) {
 		_, err := m.Launch(context.Background(), bgagent.Caller{Session: "root", ToolCallID: "call_" + strconv.Itoa(i)}, input)
 		return err
 	}
-	if err := launch(-1); err != nil { // holds the slot
+	if err := launch(-1); err != nil { // this task holds the only slot
 		return 0, 0, err
 	}
 	before := measureMemory()
@@ -69,7 +69,7 @@ func runPending(o Options) ([]Check, error) {
 	for _, n := range o.sizes(10_000, 100_000, 1_000_000) {
 		o.note("%d pending", n)
 		var bytes, goroutines Series
-		for range min(o.Rounds, 3) { // the figure hardly varies
+		for range min(o.Rounds, 3) { // three rounds suffice, because the figures hardly vary
 			b, g, err := pendingHeap(n)
 			if err != nil {
 				return nil, err
@@ -83,9 +83,9 @@ func runPending(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// endedHeap runs n tasks of Go functions to their end and returns the bytes that
-// remain per task. The manager retains as many of them as retain says. The client's
-// records of their sessions are included.
+// endedHeap runs n tasks of Go functions to their end and returns the heap bytes that remain
+// per task. The manager retains at most retain tasks. The bytes include the client's records
+// of sessions.
 func endedHeap(n, retain int) (float64, error) {
 	t := newTold(n)
 	sc := inproc.New(map[string]inproc.Agent{

@@ -46,10 +46,11 @@ func pathRows() []Row {
 	}
 }
 
-// limit is how many tasks run at once in the throughput rows.
+// limit is the number of tasks that run at the same time in the throughput rows.
 const limit = 100
 
-// told counts down the ends in the delivered notices and closes all at zero.
+// told counts the ended tasks that notices have reported. It closes all when the notices have
+// reported all tasks.
 type told struct {
 	left atomic.Int64
 	all  chan struct{}
@@ -68,7 +69,8 @@ func (t *told) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	return nil
 }
 
-// wait returns an error if a notice is missing, instead of hanging for ever.
+// wait waits until all is closed. It returns an error if a notice is missing after the time
+// patience.
 func (t *told) wait(patience time.Duration) error {
 	select {
 	case <-t.all:
@@ -90,11 +92,11 @@ func closeManager(m *bgagent.BackgroundManager) error {
 
 var input = bgagent.LaunchInput{Description: "find it", Prompt: "Find where it is implemented.", Agent: "explore"}
 
-// root returns the parent of task i.
+// root returns the session that launches task i. Each session launches 100 tasks.
 func root(i int) string { return "root-" + strconv.Itoa(i/100) }
 
-// launchAll launches n tasks and waits until the notices of all have been
-// delivered. It returns the nanoseconds and the allocations per task.
+// launchAll launches n tasks and waits until notices have reported all of them. It returns the
+// nanoseconds and the allocations per task.
 func launchAll(n int) (ns, allocs float64, err error) {
 	t := newTold(n)
 	m, err := bgagent.New(&runner{}, bgagent.Config{
@@ -173,8 +175,8 @@ func runLaunch(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// passAlong launches n tasks behind one that holds the only slot. It returns the
-// nanoseconds from the end of one task to the start of the next.
+// passAlong launches n tasks while another task holds the only slot. It returns the average
+// nanoseconds from the start of one task to the start of the next.
 func passAlong(n int) (float64, error) {
 	gate, all := make(chan struct{}), make(chan struct{})
 	var begun atomic.Int64
@@ -206,11 +208,10 @@ func passAlong(n int) (float64, error) {
 	return ns, closeManager(m)
 }
 
-// pathFloor measures the cost of the records of n started tasks alone, without any
-// code of the manager. Each task has an attempt, a session and its id, an outcome
-// kept as long as a manager keeps it, an entry in a map of sessions, and one clock
-// reading for each of its two host calls. No path can cost less and still know what
-// ended when, and in which session.
+// pathFloor measures the cost of only the records of n started tasks, without any code of the
+// manager. Each task has an attempt, a session and its id, an outcome that is kept as long as a
+// manager keeps it, an entry in a map of sessions, and one clock reading for each of its two
+// host calls. A manager needs these records to know when and in which session a task ended.
 func pathFloor(n int) float64 {
 	type attempt struct {
 		_    [14]*int
@@ -250,11 +251,11 @@ func pathFloor(n int) float64 {
 	return ns
 }
 
-// leanFloor measures less than any manager can do for each of n tasks that it hands
-// on. It reads the clock for the two host calls. It takes four uncontended locks:
-// the state's and the pool's, in each of two steps. It allocates a small object for
-// the run and one for its record, and the host's id of the session. It has no map,
-// no waiting line, no notice and no time limit.
+// leanFloor measures less work than any manager needs for each of n tasks that it starts one
+// after another. It reads the clock for the two host calls. In each of two steps, it takes two
+// uncontended locks, as for the state and the pool. It allocates a small object for the run, a
+// small object for its record, and the session id of the host. It has no map, no waiting line,
+// no notice and no time limit.
 func leanFloor(n int) float64 {
 	type run struct {
 		_    [10]*int
@@ -351,7 +352,8 @@ func runProcs(o Options) ([]Check, error) {
 	return []Check{{count(n) + " tasks", p.ratio, "x", 1.25, 0.8, p.beside()}}, nil
 }
 
-// throughAnts, throughConc and throughWorkerpool are submitAll with other pools.
+// throughAnts, throughConc and throughWorkerpool run n empty functions with other pools, like
+// submitAll.
 func throughAnts(n int) (float64, error) {
 	p, err := ants.NewPool(limit)
 	if err != nil {
@@ -409,7 +411,7 @@ func runPeers(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// count formats a number as in the table: 10,000.
+// count formats a number for the table, like 10,000.
 func count(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {

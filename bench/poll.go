@@ -16,16 +16,16 @@ func pollRows() []Row {
 	}}
 }
 
-// polled holds what a manager asks of a host while it polls.
+// polled holds the measurements of a manager's calls to a host while it polls.
 type polled struct {
-	statusCalls  float64 // per interval
-	reads, bytes float64 // per sweep
-	longest      time.Duration
+	statusCalls  float64       // calls of Statuses per interval
+	reads, bytes float64       // calls of Messages and bytes read, per sweep
+	longest      time.Duration // longest sweep
 }
 
-// sweeps lets a manager poll n busy sessions for many intervals, after everything
-// has been read once. It returns the averages over the sweeps that started and
-// finished in that time. between is called once per interval.
+// sweeps lets a manager poll n busy sessions for many intervals. The intervals begin after
+// all messages have been read once. sweeps returns the averages over the sweeps that started
+// and finished during these intervals. It calls between once per interval.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50
@@ -33,7 +33,7 @@ func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	if err != nil {
 		return p, err
 	}
-	time.Sleep(2*interval + interval/2) // all messages are new in the first sweeps
+	time.Sleep(2*interval + interval/2) // the first sweeps read all messages
 	s.take()
 	for range many {
 		between()
@@ -59,7 +59,7 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // one in this many sessions changes between two sweeps; 0 means none
+			every            int // every n-th session changes between two sweeps; 0 means that no session changes
 			reads, bytes     float64
 		}{
 			{"without news, no revisions", false, false, 0, float64(n), 0},

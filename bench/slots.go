@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// models are the 16 keys of the comparison.
+// models holds the names of 16 models, which are the keys of the comparison.
 var models = func() (names [16]string) {
 	for i := range names {
 		names[i] = "anthropic/claude-model-" + strconv.Itoa(i)
@@ -136,8 +136,8 @@ func runFreeSlot(o Options) ([]Check, error) {
 	return append(checks, Check{"allocations by name", allocs, "", 0.01, None, ""}), nil
 }
 
-// runHandOff runs the benchmark of the root package, which has access to the line
-// for a slot, and reads its figures.
+// runHandOff runs a benchmark in the root package and reads its figures. The benchmark is
+// there because only the root package has access to the line for a slot.
 func runHandOff(o Options) ([]Check, error) {
 	at, err := rootBench("BenchmarkHandOff", o.Rounds)
 	if err != nil {
@@ -156,7 +156,7 @@ func runHandOff(o Options) ([]Check, error) {
 	return append(checks, Check{"growth from 10,000 to 1,000,000", Series{own[1].Median() / own[0].Median()}, "x", 2, None, ""}), nil
 }
 
-// runCaps runs the benchmark of the root package, whose tasks have agents.
+// runCaps runs a benchmark in the root package and reads its figures.
 func runCaps(o Options) ([]Check, error) {
 	at, err := rootBench("BenchmarkCaps", o.Rounds)
 	if err != nil {
@@ -186,16 +186,16 @@ func runCaps(o Options) ([]Check, error) {
 	return checks, nil
 }
 
-// figures are what one benchmark has reported, by unit.
+// figures holds the figures of one benchmark by unit.
 type figures map[string]float64
 
-// series returns the least, the median and the most of what was reported in a unit.
+// series returns the minimum, the median and the maximum in a unit.
 func (f figures) series(unit string) Series {
 	return Series{f[unit+"-least"], f[unit], f[unit+"-most"]}
 }
 
-// rootBench runs a benchmark of the root package and returns the figures of its
-// parts, by name.
+// rootBench runs a benchmark in the root package. It returns the figures of each
+// sub-benchmark by name.
 func rootBench(name string, rounds int) (map[string]figures, error) {
 	root, err := RootDir()
 	if err != nil {
@@ -221,7 +221,7 @@ func rootBench(name string, rounds int) (map[string]figures, error) {
 			}
 		}
 		part := strings.TrimPrefix(f[0], name+"/")
-		if procs := strings.LastIndexByte(part, '-'); procs > 0 { // not there with one processor
+		if procs := strings.LastIndexByte(part, '-'); procs > 0 { // with one processor there is no suffix
 			part = part[:procs]
 		}
 		parts[part] = at
@@ -229,8 +229,8 @@ func rootBench(name string, rounds int) (map[string]figures, error) {
 	return parts, nil
 }
 
-// semaphoreHandOff returns the nanoseconds in which a semaphore's slot passes from
-// one to the next of n waiting goroutines.
+// semaphoreHandOff lets n waiting goroutines acquire and release a semaphore one after another.
+// It returns the nanoseconds per goroutine.
 func semaphoreHandOff(n int) float64 {
 	sem := semaphore.NewWeighted(1)
 	ctx := context.Background()
@@ -251,7 +251,7 @@ func semaphoreHandOff(n int) float64 {
 	return float64(time.Since(start).Nanoseconds()) / float64(n)
 }
 
-// RootDir returns the directory of the module under test.
+// RootDir returns the directory of the module github.com/bgagent/bgagent.
 func RootDir() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/bgagent/bgagent").Output()
 	if err != nil {

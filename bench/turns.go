@@ -20,11 +20,11 @@ func turnRows() []Row {
 	}}
 }
 
-// turnLimit is how many programs run at once.
+// turnLimit is the number of programs that run at the same time.
 const turnLimit = 50
 
-// catTurns runs n tasks of cat and returns the processor time of one, in
-// nanoseconds: of this process and of all children that it has waited for.
+// catTurns runs n tasks of cat and returns the processor time per task in nanoseconds. It
+// includes the time of this process and of all child processes.
 func catTurns(n int) (float64, error) {
 	client, err := command.New(command.Config{Agents: map[string]command.Agent{command.Fallback: {Program: command.Text("/bin/cat")}}})
 	if err != nil {
@@ -60,7 +60,7 @@ func catTurns(n int) (float64, error) {
 	return (after - before) / float64(n), client.Close(context.Background())
 }
 
-// catBare runs cat n times and returns the processor time of one.
+// catBare runs cat n times with xargs and returns the processor time per run in nanoseconds.
 func catBare(n int) (float64, error) {
 	before, err := processorTime()
 	if err != nil {
@@ -75,7 +75,7 @@ func catBare(n int) (float64, error) {
 	return (after - before) / float64(n), err
 }
 
-// crowd starts n processes that do nothing and returns what ends them.
+// crowd starts n processes that do nothing. It returns a function that ends them.
 func crowd(n int) (end func(), err error) {
 	var all []*exec.Cmd
 	end = func() {

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// processorTime returns the processor time, in nanoseconds, that this process
-// has taken, and those of its children that have been waited for.
+// processorTime returns the processor time in nanoseconds that this process has used,
+// together with the processor time of the child processes that it has waited for.
 func processorTime() (float64, error) {
 	var sum float64
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {

@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// obeys is an agent that does what its prompt says.
+// obeys is an agent that executes the command in its prompt.
 func obeys(ctx context.Context, t *inproc.Turn) (string, error) {
 	verb, rest, _ := strings.Cut(t.Prompt.Text, " ")
 	switch verb {

@@ -1,5 +1,5 @@
-// Package inproc runs agents that are Go functions. It is the session client for a
-// program that brings its own agents, and the quickest way to try the library.
+// Package inproc runs agents that are Go functions. It is the session client for programs
+// that define their own agents, and the quickest way to try the library.
 //
 //	client := inproc.New(map[string]inproc.Agent{
 //		"echo": func(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -8,9 +8,9 @@
 //	})
 //	m, err := bgagent.New(client, bgagent.Config{})
 //
-// A session is the conversation of one task. It keeps the prompts and answers of
-// its turns, so that a follow-up can build on them, until the manager says that it
-// no longer needs the session.
+// A session is the conversation of one task. It keeps the prompts and answers of its
+// turns, so that a later turn can use them. The client forgets a session when the manager
+// no longer needs it.
 package inproc
 
 import (
@@ -28,12 +28,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// Agent works on one turn and returns its answer. If ctx ends, it must return soon
-// and leave nothing running. ctx carries the agent's own session as the
-// [bgagent.Caller], so that the agent can call the three tools with it.
+// Agent works on one turn and returns its answer. If ctx ends, the agent must return soon
+// and must not leave goroutines or processes running. ctx carries the agent's session as
+// the [bgagent.Caller], so that the agent can call the three tools with ctx.
 type Agent func(ctx context.Context, t *Turn) (string, error)
 
-// Client is the session client. Its methods are safe for concurrent use.
+// Client is a session client for agents that are Go functions. Its methods are safe for
+// concurrent use.
 type Client struct {
 	agents map[string]Agent
 	names  []string
@@ -51,12 +52,12 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 )
 
-// Fallback is the name, in the map given to [New], of the agent that runs if no
-// other agent has the requested name.
+// Fallback is a name in the map for [New]. The agent with this name runs if no other agent
+// has the requested name.
 const Fallback = "*"
 
-// New returns a client that runs these agents by name. It copies the map. It panics
-// if an agent is nil or if there is none.
+// New returns a client that runs the given agents by name. It copies the map. New panics if
+// an agent is nil or if the map is empty.
 func New(agents map[string]Agent) *Client {
 	c := &Client{agents: make(map[string]Agent, len(agents)), ids: bufio.NewReaderSize(rand.Reader, 1024), sessions: map[string]*session{}}
 	for name, a := range agents {
@@ -75,25 +76,25 @@ func New(agents map[string]Agent) *Client {
 	return c
 }
 
-// session is one conversation. It is kept small because programs have many ended
-// ones, most with one turn and no tool call.
+// session is one conversation. The type is small because a program may have many ended
+// sessions, most of them with one turn and no tool call.
 type session struct {
 	agent  Agent
 	title  string
 	dir    string
 	up     string
-	prompt string // the first turn's
-	answer string
-	turns  int32
-	stop   bgagent.StopReason
-	more   *more // nil if there is nothing else
-	run    *Turn // the running turn
+	prompt string             // prompt of the first turn
+	answer string             // answer of the first turn
+	turns  int32              // number of finished turns
+	stop   bgagent.StopReason // stop reason of the first turn
+	more   *more              // further data; nil if there is none
+	run    *Turn              // running turn; nil if no turn runs
 }
 
-// more holds what most conversations do not have.
+// more holds data that most conversations do not have.
 type more struct {
-	tools []bgagent.MessageTool // the first turn's
-	turns []exchange            // all after the first
+	tools []bgagent.MessageTool // tool calls of the first turn
+	turns []exchange            // all turns after the first turn
 }
 
 // exchange is a finished turn.
@@ -129,7 +130,7 @@ func (s *session) add(x exchange) {
 
 var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// newIDLocked returns a version 4 UUID with 80 random bits.
+// newIDLocked returns a new session id, which encodes 80 random bits of a version 4 UUID.
 func (c *Client) newIDLocked() (string, error) {
 	u, err := uuid.NewRandomFromReader(c.ids)
 	if err != nil {
@@ -180,7 +181,7 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	var answer string
 	var err error
 	returned := false
-	defer func() { // runs also if the agent panics or exits its goroutine
+	defer func() { // this also runs if the agent panics or exits its goroutine
 		cancel(nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -213,11 +214,11 @@ func (c *Client) RunTurn(ctx context.Context, id string, p bgagent.Prompt, r *bg
 	}
 }
 
-// errAborted is the cause of the context of a turn that was aborted.
+// errAborted is the cause with which Abort cancels the context of a turn.
 var errAborted = errors.New("inproc: the turn was aborted")
 
-// Abort implements [bgagent.SessionClient]. It cancels the context of the session's
-// running turn, if there is one.
+// Abort implements [bgagent.SessionClient]. If the session has a running turn, Abort
+// cancels the context of the turn.
 func (c *Client) Abort(_ context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -256,8 +257,9 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// Messages implements [bgagent.MessageReader]. Each turn has a prompt and an
-// answer; a running turn has its text so far.
+// Messages implements [bgagent.MessageReader]. Each turn has two messages: the prompt and
+// the answer. The answer of a running turn has the text so far, and is missing if there is
+// neither text nor a tool call.
 func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {
@@ -279,7 +281,7 @@ func (c *Client) Messages(_ context.Context, id string, after bgagent.Cursor, ma
 	}
 	next := from
 	for _, msg := range page.Messages {
-		if msg.Finished { // unfinished messages are returned again
+		if msg.Finished { // the next call returns unfinished messages again
 			next++
 		}
 	}

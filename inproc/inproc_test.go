@@ -159,7 +159,7 @@ func TestRulesAreReadByAnyWordForAKind(t *testing.T) {
 	const yes, no = bgagent.PermissionAllow, bgagent.PermissionDeny
 	for name, test := range map[string]struct {
 		rules  []bgagent.Permission
-		denied []string // tools
+		denied []string // tools that the rules do not allow
 	}{
 		"in capitals":       {[]bgagent.Permission{{Name: "Bash", Pattern: "*", Action: no}}, []string{"bash", "shell", "execute"}},
 		"a part":            {[]bgagent.Permission{{Name: "edit", Pattern: "*", Action: no}}, []string{"write", "Delete", "move"}},

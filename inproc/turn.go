@@ -9,11 +9,12 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// Turn is one turn of an agent: the prompt, the history, and methods to report
-// progress. Its methods are safe for concurrent use until the agent returns.
+// Turn is one turn of an agent. It gives access to the prompt and the history, and its
+// methods report progress. The methods are safe for concurrent use until the agent
+// returns.
 type Turn struct {
-	// Prompt is what the agent is asked. Prompt.Notice is set if the prompt reports
-	// ends of tasks that the agent launched.
+	// Prompt is the prompt of the turn. Prompt.Notice is set if the prompt reports that
+	// tasks launched by the agent have ended.
 	Prompt bgagent.Prompt
 
 	c      *Client
@@ -22,9 +23,9 @@ type Turn struct {
 	r      *bgagent.Reporter
 	cancel context.CancelCauseFunc
 
-	// Guarded by Client.mu.
+	// Client.mu guards the following fields.
 	text    string
-	pieces  strings.Builder // builds text
+	pieces  strings.Builder // text under construction
 	tools   []bgagent.MessageTool
 	stop    bgagent.StopReason
 	aborted bool
@@ -36,21 +37,20 @@ func (t *Turn) Session() string { return t.id }
 // Title returns the description of the task.
 func (t *Turn) Title() string { return t.s.title }
 
-// Directory returns the task's working directory, or "" if none was given.
+// Directory returns the task's working directory, or "" if the task has none.
 func (t *Turn) Directory() string { return t.s.dir }
 
-// History returns the prompts and answers of the session's earlier turns, oldest
-// first.
+// History returns the prompts and answers of earlier turns in the session, oldest first.
 func (t *Turn) History() []bgagent.Message {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	return t.s.messagesLocked(0)[:2*t.s.turns]
 }
 
-// Allowed reports whether the task's rules allow the tool on the pattern. The last
-// matching rule decides; without one, the tool is allowed. A rule that says "ask"
-// does not allow it. The name of the tool and the names in rules may be any of the
-// words for a kind of access; see [bgagent.Permission].
+// Allowed reports whether the task's rules allow the use of a tool. on is the path, command
+// or address for which the tool is used. The last matching rule decides. If no rule
+// matches, the use is allowed. A rule with the action "ask" does not allow the use. tool
+// and the names in rules may be any word for a kind of access; see [bgagent.Permission].
 func (t *Turn) Allowed(tool, on string) bool {
 	access := permission.Of(tool)
 	for _, rule := range slices.Backward(t.Prompt.Permissions) {
@@ -61,8 +61,8 @@ func (t *Turn) Allowed(tool, on string) bool {
 	return true
 }
 
-// Text reports a piece of the agent's text. If the agent returns an empty answer,
-// the text since the last tool call is the answer.
+// Text reports a piece of the agent's text. If the agent returns an empty answer, the
+// answer is the text that was reported after the last tool call began.
 func (t *Turn) Text(piece string) {
 	t.c.mu.Lock()
 	t.pieces.WriteString(piece)
@@ -74,8 +74,8 @@ func (t *Turn) Text(piece string) {
 // Reasoning reports a piece of the agent's reasoning.
 func (t *Turn) Reasoning(piece string) { t.r.Reasoning(piece) }
 
-// Tool reports a tool call or its progress. If the call with this id has ended, the
-// same id starts another call.
+// Tool reports the start, the progress or the end of a tool call. If a call with the same
+// id has ended, the report starts another call.
 func (t *Turn) Tool(call bgagent.MessageTool) {
 	t.c.mu.Lock()
 	i := slices.IndexFunc(t.tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID && x.State.InFlight() })
@@ -93,22 +93,22 @@ func (t *Turn) Tool(call bgagent.MessageTool) {
 // Todos reports the agent's complete todo list.
 func (t *Turn) Todos(list []bgagent.Todo) { t.r.Todos(list) }
 
-// Usage reports what the agent has used since its last report.
+// Usage reports the tokens and costs of the agent since its last report.
 func (t *Turn) Usage(u bgagent.Usage) { t.r.Usage(u) }
 
-// Asking reports that the agent waits for an answer to the question. An empty
-// question reports that it has the answer.
+// Asking reports that the agent waits for an answer to the question. An empty question
+// reports that the agent has received the answer.
 func (t *Turn) Asking(question string) { t.r.Asking(question) }
 
-// Stop says why the turn ends if the agent has not simply finished, for example
-// because its output was cut off or the model refused.
+// Stop sets the reason for the end of the turn. The agent calls Stop if it does not end the
+// turn normally, for example if its output was cut off or the model refused.
 func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	t.stop = reason
 }
 
-// how returns the reason given to Stop and whether the turn was aborted.
+// how returns the reason that was passed to Stop, and whether the turn was aborted.
 func (t *Turn) how() (stop bgagent.StopReason, aborted bool) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

@@ -10,28 +10,27 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// record holds what is recorded about a task's latest attempt, from its launch
-// until the task is evicted.
+// record holds the state of a task's latest attempt. It is kept until the task is evicted.
 type record struct {
 	id      string
 	no      int
 	session string
 	status  bgagent.Status
-	at      trace.SpanContext // of the attempt's span; kept after its end
+	at      trace.SpanContext // context of the attempt's span; kept after the end of the span
 
-	// Set while the attempt is live.
+	// The following fields are set while the attempt is live.
 	span   trace.Span
-	ctx    context.Context // carries span
+	ctx    context.Context // context that carries span
 	agent  []attribute.KeyValue
 	stage  stage
 	part   trace.Span // span of the stage
-	since  time.Time  // when the stage began
+	since  time.Time  // start of the stage
 	turn   int        // number of the latest turn
 	asking bool
-	used   bgagent.Usage // usage already recorded
+	used   bgagent.Usage // usage that is already recorded
 }
 
-// stage is a phase of an attempt. Exactly one span represents it.
+// stage is a part of an attempt that has its own span.
 type stage uint8
 
 const (
@@ -69,7 +68,7 @@ func stageOf(t *bgagent.Task) stage {
 	}
 }
 
-// advance updates the record to the task's current state.
+// advance updates the record of a task to the state in t.
 func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	x := r.tasks[t.ID]
 	if x == nil || t.Attempt > x.no {
@@ -84,13 +83,13 @@ func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	}
 	if x.stage == stageQueued && !t.Started.IsZero() {
 		r.meters.queue.Record(x.ctx, seconds(x.since, t.Started), inMetrics(x.agent))
-		first := stageTurn // the session exists; its creation time is unknown, but creating one is quick
+		first := stageTurn // the time at which the session was created is unknown, and creating it is quick
 		if t.Session == "" {
 			first = stageSession
 		}
 		r.enter(x, t, first, t.Started)
 	}
-	if x.stage == stageSession && t.Session != "" && t.Status.Terminal() { // the turn was missed
+	if x.stage == stageSession && t.Session != "" && t.Status.Terminal() { // the event of the turn was missed
 		r.enter(x, t, stageTurn, x.since)
 	}
 	r.moveTo(x, t.Status)
@@ -102,7 +101,7 @@ func (r *Recorder) advance(t *bgagent.Task, now time.Time) {
 	}
 }
 
-// begin starts the span of an attempt and that of its first stage.
+// begin starts the span of an attempt and the span of its first stage.
 func (r *Recorder) begin(t *bgagent.Task, earlier *record) *record {
 	parent, delegator := r.above(t)
 	x := &record{id: t.ID, no: t.Attempt, agent: agentOf(t)}
@@ -130,7 +129,7 @@ func (r *Recorder) begin(t *bgagent.Task, earlier *record) *record {
 	return x
 }
 
-// run updates a running attempt to its current stage.
+// run updates the stage of a running attempt.
 func (r *Recorder) run(x *record, t *bgagent.Task, now time.Time) {
 	s := stageOf(t)
 	inTurn := t.Phase == bgagent.PhaseTurn || t.Phase == bgagent.PhaseAsking
@@ -150,7 +149,7 @@ func (r *Recorder) run(x *record, t *bgagent.Task, now time.Time) {
 	}
 }
 
-// enter ends the attempt's current stage and starts another.
+// enter ends the attempt's current stage and starts the stage s.
 func (r *Recorder) enter(x *record, t *bgagent.Task, s stage, at time.Time) {
 	if at.Before(x.since) {
 		at = x.since
@@ -172,8 +171,8 @@ func (r *Recorder) enter(x *record, t *bgagent.Task, s stage, at time.Time) {
 	_, x.part = r.tracer.Start(x.ctx, name, opts...)
 }
 
-// leave ends the attempt's current stage. If the attempt failed, this stage gets
-// the error.
+// leave ends the attempt's current stage. If the cause of t is an error, the span of the
+// stage gets that error.
 func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	if x.stage == stageNone {
 		return
@@ -197,7 +196,7 @@ func (r *Recorder) leave(x *record, t *bgagent.Task, at time.Time) {
 	x.part.End(trace.WithTimestamp(at))
 }
 
-// end ends the span of an ended attempt.
+// end ends the spans of an ended attempt and records its measurements.
 func (r *Recorder) end(x *record, t *bgagent.Task) {
 	r.enter(x, t, stageNone, t.Ended)
 	if !t.Started.IsZero() {
@@ -219,8 +218,8 @@ func (r *Recorder) end(x *record, t *bgagent.Task) {
 	x.close()
 }
 
-// abandon ends the spans of an attempt when nothing more than this status will be
-// known of it. It records no measurements.
+// abandon ends the spans of an attempt of which only the last status is known. It records no
+// measurements.
 func (r *Recorder) abandon(x *record, status bgagent.Status) {
 	now := time.Now()
 	x.part.End(trace.WithTimestamp(now))
@@ -238,7 +237,7 @@ func (r *Recorder) moveTo(x *record, status bgagent.Status) {
 	x.status = status
 }
 
-// close frees what only a live attempt needs.
+// close clears the fields that only a live attempt needs.
 func (x *record) close() {
 	x.span, x.ctx, x.agent, x.part, x.stage = nil, nil, nil, nil, stageNone
 }
@@ -248,5 +247,6 @@ func failed(s trace.Span, c bgagent.Cause) {
 	s.SetStatus(codes.Error, c.String())
 }
 
-// seconds never returns a negative number, although clocks can go backwards.
+// seconds returns the time between two clock readings. It returns 0 if the clock has gone
+// backwards.
 func seconds(from, to time.Time) float64 { return max(to.Sub(from), 0).Seconds() }

@@ -7,10 +7,10 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 )
 
-// Names from the semantic conventions. They are spelled out because Go's semconv
-// packages have none for GenAI since v1.42.0: the conventions moved to
-// github.com/open-telemetry/semantic-conventions-genai, which has no releases yet.
-// The names are those of its main branch in November 2026, the same as in v1.41.0.
+// Names from the semantic conventions. They are defined here because Go's semconv packages
+// contain no names for GenAI since v1.42.0. The conventions for GenAI have moved to
+// github.com/open-telemetry/semantic-conventions-genai, which has no release yet. The names
+// are from the main branch of that repository in November 2026 and equal those of v1.41.0.
 const (
 	keyOperation    = attribute.Key("gen_ai.operation.name")
 	keyProvider     = attribute.Key("gen_ai.provider.name")
@@ -26,7 +26,7 @@ const (
 	operationInvokeAgent = "invoke_agent"
 )
 
-// Names of our own.
+// Names that are not part of the semantic conventions.
 const (
 	keyTask        = attribute.Key("bgagent.task.id")
 	keyAttempt     = attribute.Key("bgagent.task.attempt")
@@ -57,7 +57,7 @@ var providerNames = map[string]string{
 	"xai":            "x_ai",
 }
 
-// agentOf returns the attributes of a task's agent and model. They are set when a
+// agentOf returns the attributes of a task's agent and model. The attributes are set when a
 // span starts, so that samplers can use them.
 func agentOf(t *bgagent.Task) []attribute.KeyValue {
 	kv := []attribute.KeyValue{keyAgent.String(t.Agent)}
@@ -75,7 +75,7 @@ func agentOf(t *bgagent.Task) []attribute.KeyValue {
 	return append(kv, keyModel.String(model), keyProvider.String(provider))
 }
 
-// taskOf returns the other attributes that a task has from the start.
+// taskOf returns the further attributes that are known when an attempt starts.
 func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 	kv := []attribute.KeyValue{
 		keyTask.String(t.ID), keyAttempt.Int(t.Attempt), keyParent.String(t.Parent), keyDepth.Int(t.Depth),
@@ -95,8 +95,8 @@ func taskOf(t *bgagent.Task, content bool) []attribute.KeyValue {
 	return kv
 }
 
-// wentWrong reports whether an operator should see the end as an error. A
-// cancellation that somebody asked for is not an error.
+// wentWrong reports whether a span that ends for the cause is an error. A requested
+// cancellation is not an error.
 func wentWrong(c bgagent.Cause) bool {
 	switch c {
 	case bgagent.CauseTimeToLive, bgagent.CauseQueueTimeToLive, bgagent.CauseStale:

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asked are the causes of cancellations that somebody asked for. Those that a limit
-// brings about are errors to an operator.
+// asked are the causes of requested cancellations, which are no errors. Cancellations because
+// of a time limit are errors.
 var asked = map[bgagent.Cause]bool{
 	bgagent.CauseCaller:         true,
 	bgagent.CauseHost:           true,

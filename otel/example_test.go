@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// A span of the program, with the task that it launches below it.
+// The span of a task becomes a child of a span of the program.
 func Example() {
 	ctx := context.Background()
 	exporter := tracetest.NewInMemoryExporter() // a real program uses an exporter that sends to a collector
@@ -39,7 +39,7 @@ func Example() {
 	}
 	span.End()
 
-	// Close the manager first, so that the recorder sees the last ends.
+	// Close the manager first, so that the recorder records the end of every task.
 	if err := errors.Join(m.Close(ctx), rec.Shutdown(ctx)); err != nil {
 		fmt.Println(err)
 	}

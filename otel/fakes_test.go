@@ -34,8 +34,8 @@ type observed struct {
 
 var root = bgagent.Caller{Session: "root"}
 
-// observe returns a manager and a recorder that follows it. Tests can replace the
-// exporter by a slow one.
+// observe returns a manager and a recorder of its tasks. The recorder exports spans to memory
+// and to exporters.
 func observe(t *testing.T, sc bgagent.SessionClient, cfg bgagent.Config, with bgotel.Config, exporters ...sdktrace.SpanExporter) *observed {
 	t.Helper()
 	m, err := bgagent.New(sc, cfg)
@@ -65,11 +65,11 @@ func (o *observed) record(t *testing.T, with bgotel.Config, exporters ...sdktrac
 	require.NoError(t, err)
 }
 
-// end closes the manager and the recorder. A second call does nothing.
+// end closes the manager and shuts the recorder down. A second call does nothing.
 func (o *observed) end(t *testing.T) {
 	t.Helper()
 	err := o.Close(context.Background())
-	if !errors.As(err, new(*bgagent.CloseError)) { // nobody takes notices here
+	if !errors.As(err, new(*bgagent.CloseError)) { // notices may be left, because no host takes them
 		require.NoError(t, err)
 	}
 	require.NoError(t, o.rec.Shutdown(context.Background()))
@@ -82,12 +82,12 @@ func (o *observed) launch(t *testing.T, agent string) bgagent.Task {
 	return task
 }
 
-// tree draws the ended spans in the order of their starts, one line per span,
-// indented under its parent, with times relative to the start of the test.
+// tree returns one line for each ended span, in the order of their starts. A line is indented
+// under the line of the parent. Times are relative to the start of the test.
 func (o *observed) tree() []string {
 	all := o.spans.GetSpans()
 	slices.SortStableFunc(all, func(a, b tracetest.SpanStub) int {
-		return cmp.Or(a.StartTime.Compare(b.StartTime), a.EndTime.Compare(b.EndTime)) // by end if they started together
+		return cmp.Or(a.StartTime.Compare(b.StartTime), a.EndTime.Compare(b.EndTime)) // sorted by end if the starts are equal
 	})
 	known := map[trace.SpanID]bool{}
 	for _, s := range all {
@@ -116,7 +116,7 @@ func (o *observed) tree() []string {
 	return lines
 }
 
-// span returns the only span with this name.
+// span returns the only span with the given name.
 func (o *observed) span(t *testing.T, name string) tracetest.SpanStub {
 	t.Helper()
 	var found []tracetest.SpanStub
@@ -139,8 +139,8 @@ func asMap(set attribute.Set) map[string]any {
 	return m
 }
 
-// metrics collects and draws every point, one line each, sorted. A histogram shows
-// the number of values and their sum.
+// metrics collects the metrics and returns one line for each point, sorted. The line of a
+// histogram has the number of values and their sum.
 func (o *observed) metrics(t *testing.T) []string {
 	t.Helper()
 	var rm metricdata.ResourceMetrics
@@ -177,7 +177,8 @@ func (o *observed) metrics(t *testing.T) []string {
 	return lines
 }
 
-// agents returns works(d) under the names of their durations, and the given others.
+// agents returns a client with agents that work for different durations, and the agents in
+// more.
 func agents(more map[string]inproc.Agent) *inproc.Client {
 	all := map[string]inproc.Agent{
 		"quick": works(time.Second), "slow": works(10 * time.Second), "for ever": works(1000 * time.Hour),

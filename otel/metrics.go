@@ -11,15 +11,15 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// instruments are the metrics of one manager.
+// instruments holds the instruments for the metrics of one manager.
 type instruments struct {
 	queue, run, turn metric.Float64Histogram
 	tokens           metric.Int64Counter
 	cost             metric.Float64Counter
 	missed           metric.Int64Counter
 
-	// pending and running count what the recorder has seen. The collector's
-	// goroutine reads them in the callback.
+	// pending and running count the live tasks that the recorder has seen. The
+	// collector's goroutine reads the counts in the callback.
 	pending, running atomic.Int64
 
 	live, owed, stopping metric.Int64ObservableUpDownCounter
@@ -29,7 +29,8 @@ type instruments struct {
 	registration         metric.Registration
 }
 
-// The conventions recommend turnBuckets. Tasks wait and run longer.
+// turnBuckets are the boundaries that the conventions recommend. taskBuckets are greater,
+// because tasks wait and run longer than turns.
 var (
 	turnBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 	taskBuckets = metric.WithExplicitBucketBoundaries(0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
@@ -66,7 +67,7 @@ func (in *instruments) measured(meter metric.Meter) error {
 	return errors.Join(errs[:]...)
 }
 
-// observed creates the instruments that are read on collection.
+// observed creates the instruments whose values are read on collection.
 func (in *instruments) observed(meter metric.Meter) error {
 	var errs [8]error
 	in.live, errs[0] = meter.Int64ObservableUpDownCounter("bgagent.task.live", metric.WithUnit("{task}"),
@@ -110,8 +111,8 @@ func (in *instruments) observe(f bgagent.Figures, o metric.Observer) {
 	}
 }
 
-// count adds by to the live attempts of a status: +1 for a new one, -1 for one that
-// left.
+// count adds by to the number of live attempts with a status. by is +1 if an attempt gets
+// the status, and -1 if an attempt leaves the status.
 func (in *instruments) count(s bgagent.Status, by int64) {
 	switch s {
 	case bgagent.Pending:
@@ -121,8 +122,8 @@ func (in *instruments) count(s bgagent.Status, by int64) {
 	}
 }
 
-// spend counts what an attempt has used since the last call, and returns it. An
-// agent may correct its report downwards, but counters never decrease.
+// spend adds the usage of an attempt since the last call to the counters, and returns this
+// usage. An agent may report a lower usage than before, but counters never decrease.
 func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	used := bgagent.Usage{
 		InputTokens:  max(now.InputTokens-x.used.InputTokens, 0),
@@ -142,8 +143,7 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	return used
 }
 
-// inMetrics returns the attributes of an agent that metrics carry, and the given
-// others.
+// inMetrics returns the attributes of an agent that metrics have, followed by more.
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
-	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // without the provider
+	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // the third attribute is the provider
 }

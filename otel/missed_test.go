@@ -12,7 +12,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// slowExporter takes its time for the first spans and so delays the recorder.
+// slowExporter delays the recorder: each of the first exports takes some time.
 type slowExporter struct {
 	takes time.Duration
 	left  int
@@ -43,11 +43,11 @@ func TestWhatWasMissedIsMadeGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// The exporter blocks the recorder for a minute at the first ended span.
 		o := observe(t, agents(nil), bgagent.Config{}, bgotel.Config{Buffer: 4}, &slowExporter{time.Minute, 1})
-		first := o.launch(t, "slow") // its start is the last event that is seen
+		first := o.launch(t, "slow") // the recorder reads no event after the start of this task
 		time.Sleep(time.Second)
-		o.launch(t, "quick")        // ends unseen
-		o.launch(t, "for ever")     // keeps running
-		long := o.launch(t, "slow") // has two attempts, both of which end unseen
+		o.launch(t, "quick")        // the recorder misses its end
+		o.launch(t, "for ever")     // continues to run
+		long := o.launch(t, "slow") // the recorder misses the ends of its two attempts
 		time.Sleep(20 * time.Second)
 		_, err := o.Resume(t.Context(), root, long.ID, bgagent.ResumeInput{Prompt: "more"})
 		require.NoError(t, err)
@@ -59,9 +59,9 @@ func TestWhatWasMissedIsMadeGood(t *testing.T) {
 		require.Equal(t, []string{
 			"task slow 0s–10s",
 			"  queued 0s–0s",
-			"  session 0s–0s", // its creation time was missed
+			"  session 0s–0s", // the recorder missed the creation of the session
 			"  invoke_agent slow 0s–10s",
-			"queued 1s–1s", // of the one that keeps running
+			"queued 1s–1s", // span of the task that continues to run
 			"task quick 1s–2s",
 			"  queued 1s–1s",
 			"  invoke_agent quick 1s–2s",
@@ -79,7 +79,7 @@ func TestWhatWasMissedIsMadeGood(t *testing.T) {
 		require.Equal(t, []string{"bgagent.task.ended{bgagent.task.cause=turn ended,bgagent.task.status=completed} 5"}, o.lines(t, "bgagent.task.ended"))
 		require.NotEmpty(t, o.lines(t, "bgagent.event.missed"))
 
-		// Everything is seen again from here on.
+		// From here on, the recorder reads all events again.
 		o.spans.Reset()
 		o.launch(t, "quick")
 		time.Sleep(5 * time.Second)

@@ -14,8 +14,8 @@ import (
 // scope is the name of the tracer and the meter.
 const scope = "github.com/bgagent/bgagent/otel"
 
-// Recorder follows the tasks of one manager. Create one with [Start] and end it
-// with [Recorder.Shutdown].
+// Recorder records the tasks of one manager. [Start] creates a Recorder, and
+// [Recorder.Shutdown] ends it.
 type Recorder struct {
 	m   *bgagent.BackgroundManager
 	cfg Config
@@ -27,16 +27,16 @@ type Recorder struct {
 	stop context.CancelFunc
 	done chan struct{} // closed when the goroutine ends
 
-	// Used by the goroutine only.
+	// Only the goroutine uses the following fields.
 	tasks    map[string]*record // by task id
-	sessions map[string]*record // by session, to find the parent spans of delegated tasks
-	caughtUp time.Time          // when catchUp last ran
+	sessions map[string]*record // by session; used to find the parent spans of delegated tasks
+	caughtUp time.Time          // time of the last catchUp
 }
 
-// Start follows the manager's tasks from now on. It includes those already live,
-// with their actual times. It starts one goroutine. If recorders of several
-// managers share a meter provider, their values are added up. The error is that of
-// an instrument that the meter provider refuses.
+// Start starts recording the manager's tasks. It includes the tasks that are already live,
+// with their actual times. It starts one goroutine. If recorders of several managers share
+// a meter provider, their values are added up. Start returns an error if the meter provider
+// refuses an instrument.
 func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 	if cfg.TracerProvider == nil {
 		cfg.TracerProvider = otel.GetTracerProvider()
@@ -61,12 +61,12 @@ func Start(m *bgagent.BackgroundManager, cfg Config) (*Recorder, error) {
 	return r, nil
 }
 
-// Shutdown records every event that the manager has sent and ends the spans of
-// tasks that are still live, with their current status. It flushes the providers if
-// they support it, but does not shut them down. Call it after the manager's Close,
-// when every task has ended. It may be called again, and concurrently. If ctx ends
-// first because an exporter blocks the recorder's goroutine, Shutdown returns the
-// error of ctx and the goroutine continues.
+// Shutdown records all events that the manager has sent. It ends the spans of tasks that are
+// still live, with their current status. It flushes the providers if they support it, but
+// does not shut them down. Shutdown should be called after the manager's Close, when every
+// task has ended. It may be called more than once, and concurrently. An exporter may block
+// the recorder's goroutine. If ctx ends before the goroutine, Shutdown returns the error of
+// ctx and the goroutine continues.
 func (r *Recorder) Shutdown(ctx context.Context) error {
 	r.stop()
 	select {
@@ -74,7 +74,7 @@ func (r *Recorder) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("bgotel: shutdown: %w", ctx.Err())
 	}
-	// The figures are read once more before the instruments are unregistered.
+	// The flush reads the figures once more, so it must come before Unregister.
 	err := errors.Join(flush(ctx, r.cfg.TracerProvider), flush(ctx, r.cfg.MeterProvider), r.meters.registration.Unregister())
 	if err != nil {
 		return fmt.Errorf("bgotel: shutdown: %w", err)
@@ -82,7 +82,8 @@ func (r *Recorder) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// flush flushes a provider of the SDK. The API has no such method.
+// flush flushes a provider if it has the method ForceFlush, which the SDK's providers have.
+// The API's interfaces do not include the method.
 func flush(ctx context.Context, provider any) error {
 	if f, ok := provider.(interface{ ForceFlush(context.Context) error }); ok {
 		return f.ForceFlush(ctx)
@@ -90,9 +91,8 @@ func flush(ctx context.Context, provider any) error {
 	return nil
 }
 
-// follow reads events until the manager is closed or Shutdown begins. Next returns
-// every sent event first: it looks at the context only when there is nothing to
-// read.
+// follow reads events until the manager is closed or Shutdown begins. No event is lost at
+// Shutdown, because Next checks the context only if there is no event to read.
 func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 	defer close(r.done)
 	r.first(tasks)
@@ -107,7 +107,7 @@ func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 			sub = r.catchUp(sub)
 		case e.Kind == bgagent.EventExpired:
 			r.forget(x)
-		case x != nil || e.Kind == bgagent.EventLaunched: // otherwise the session of an evicted task has finally stopped
+		case x != nil || e.Kind == bgagent.EventLaunched: // other events without a record are about evicted tasks
 			r.see(&e.Task)
 		}
 	}
@@ -119,8 +119,8 @@ func (r *Recorder) follow(tasks []bgagent.Task, sub *bgagent.Subscription) {
 	}
 }
 
-// first adds the tasks that existed before the recorder. Those that have ended are
-// not recorded.
+// first adds the tasks that existed before the recorder. It makes no spans for tasks that
+// have ended.
 func (r *Recorder) first(tasks []bgagent.Task) {
 	now := time.Now()
 	for i := range tasks {
@@ -137,9 +137,8 @@ func (r *Recorder) first(tasks []bgagent.Task) {
 	}
 }
 
-// see updates the record of a task to its current state. Only the task's state
-// matters, not the kind of event, so the same function handles events and the list
-// that catchUp reads.
+// see updates the record of a task to the task's current state. It does not depend on the
+// kind of event, so it handles both events and the list of tasks that catchUp reads.
 func (r *Recorder) see(t *bgagent.Task) {
 	now := time.Now()
 	for _, past := range t.Attempts {
@@ -151,7 +150,7 @@ func (r *Recorder) see(t *bgagent.Task) {
 	r.advance(t, now)
 }
 
-// asItEnded returns the task as it was when an earlier attempt ended.
+// asItEnded returns the state of the task at the end of an earlier attempt.
 func asItEnded(t *bgagent.Task, past bgagent.Attempt) *bgagent.Task {
 	was := *t
 	was.Attempt, was.Status, was.Cause, was.Reason = past.Number, past.Status, past.Cause, past.Reason
@@ -160,13 +159,12 @@ func asItEnded(t *bgagent.Task, past bgagent.Attempt) *bgagent.Task {
 	return &was
 }
 
-// catchUpPause is the minimum time between two reads of all tasks. A recorder that
-// cannot keep up must not make the manager copy all of its tasks again and again.
+// catchUpPause is the minimum time between two reads of all tasks. Without a pause, a
+// recorder that cannot keep up would make the manager copy all of its tasks repeatedly.
 const catchUpPause = time.Second
 
-// catchUp replaces the subscription and records what was missed from the new list
-// of tasks. Events left in the old subscription are older than this list, so they
-// are dropped.
+// catchUp replaces the subscription and updates the records from the new list of tasks. It
+// drops the remaining events of the old subscription, because they are older than the list.
 func (r *Recorder) catchUp(sub *bgagent.Subscription) *bgagent.Subscription {
 	sub.Close()
 	if pause := catchUpPause - time.Since(r.caughtUp); pause > 0 {
@@ -196,7 +194,8 @@ func (r *Recorder) catchUp(sub *bgagent.Subscription) *bgagent.Subscription {
 	return sub
 }
 
-// expiredAs returns the status of an attempt whose task was evicted unseen.
+// expiredAs returns the last status of an attempt whose task was evicted before the recorder
+// saw its end.
 func (r *Recorder) expiredAs(x *record) bgagent.Status {
 	var gone *bgagent.ExpiredError
 	if _, err := r.m.Get(x.id); errors.As(err, &gone) {
@@ -205,7 +204,7 @@ func (r *Recorder) expiredAs(x *record) bgagent.Status {
 	return x.status
 }
 
-// forget drops the record of an evicted task, if there is one.
+// forget drops the record of an evicted task. x may be nil.
 func (r *Recorder) forget(x *record) {
 	if x == nil {
 		return
@@ -216,8 +215,8 @@ func (r *Recorder) forget(x *record) {
 	}
 }
 
-// above returns the parent of the task's span, and the span of the task that
-// delegated it.
+// above returns the parent of the task's span, and the span of the task that has delegated
+// the task.
 func (r *Recorder) above(t *bgagent.Task) (parent, delegator trace.SpanContext) {
 	if x := r.sessions[t.Parent]; x != nil {
 		delegator = x.at

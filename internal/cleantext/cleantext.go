@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// String returns s cleaned as by a [Writer].
+// String returns s as a [Writer] cleans it.
 func String(s string) string {
 	if isClean(s) {
 		return s
@@ -21,7 +21,7 @@ func String(s string) string {
 	return b.String()
 }
 
-// Line returns s cleaned and as one line, with single spaces between words.
+// Line returns s cleaned and as one line. Single spaces separate the words.
 func Line(s string) string { return strings.Join(strings.Fields(String(s)), " ") }
 
 // isClean reports whether s needs no change.
@@ -39,9 +39,9 @@ func isClean(s string) bool {
 	return true
 }
 
-// unwanted reports whether a character acts on the terminal instead of being shown:
-// control characters except tab and line ends, and characters that change the
-// direction of the surrounding text.
+// unwanted reports whether a character controls the terminal or the display of other text.
+// These are control characters except tabs and line ends, the byte-order mark, and
+// characters that change the direction of the surrounding text.
 func unwanted(r rune) bool {
 	switch {
 	case r == '\n', r == '\t', r == '\r':
@@ -54,30 +54,30 @@ func unwanted(r rune) bool {
 	return false
 }
 
-// maxSequence bounds an escape sequence that carries a text, such as a window
-// title. A longer one is taken for one that was never closed.
+// maxSequence is the maximum length of an escape sequence that carries a text, such as a
+// window title. A longer sequence is treated as ended at that length.
 const maxSequence = 4 << 10
 
-// state is the part of the input that the writer is in.
+// state is the position of the writer within escape sequences.
 type state uint8
 
 const (
 	plain    state = iota
 	escape         // after ESC
 	shift          // after ESC and an intermediate byte; one more byte follows
-	control        // in a control sequence, up to its final byte
-	text           // in a sequence that carries text
-	textExit       // in such a sequence, after an ESC that may close it
+	control        // within a control sequence
+	text           // within a sequence that carries text
+	textExit       // within a sequence that carries text, after an ESC that may close the sequence
 )
 
-// Writer cleans what is written to it, in pieces of any size, and passes it on. It
-// is not safe for concurrent use.
+// Writer cleans text and writes the result to another writer. The text may be written in
+// pieces of any size. A Writer is not safe for concurrent use.
 type Writer struct {
 	w     io.Writer
 	state state
-	size  int    // of the sequence that carries text
-	cr    bool   // the last character was a carriage return
-	half  []byte // start of an incomplete character
+	size  int    // length so far of the sequence that carries text
+	cr    bool   // whether the last character was a carriage return
+	half  []byte // beginning of an incomplete character
 	out   []byte
 }
 
@@ -109,7 +109,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes what is left of an incomplete character. It drops an unfinished
+// Flush writes U+FFFD if the text ends within a character. It drops an unfinished
 // sequence.
 func (w *Writer) Flush() error {
 	if len(w.half) == 0 {
@@ -138,14 +138,14 @@ func (w *Writer) take(r rune) {
 	case r == '\r':
 		w.cr = true
 		w.out = append(w.out, '\n')
-	case r == '\n' && after: // already written
+	case r == '\n' && after: // the carriage return before it was written as the line end
 	case !unwanted(r):
 		w.out = utf8.AppendRune(w.out, r)
 	}
 }
 
-// inside processes a character within a sequence. It reports whether the character
-// belongs to the sequence; any other character ends it.
+// inside processes a character within a sequence. It reports whether the character belongs
+// to the sequence. A character that does not belong to the sequence ends the sequence.
 func (w *Writer) inside(r rune) bool {
 	switch w.state {
 	case escape:
@@ -175,8 +175,9 @@ func (w *Writer) inside(r rune) bool {
 	return w.insideText(r)
 }
 
-// insideText is inside for sequences that carry text. A sequence that is too long
-// or not closed on its line ends there, so that it cannot swallow an answer.
+// insideText is inside for sequences that carry text. Such a sequence ends at maxSequence
+// or at the end of its line if it is not closed before. So a sequence without an end
+// cannot hide the text that follows.
 func (w *Writer) insideText(r rune) bool {
 	w.size++
 	switch {
@@ -186,7 +187,7 @@ func (w *Writer) insideText(r rune) bool {
 	case r == 0x1b && w.state == text:
 		w.state = textExit
 		return true
-	case w.state == textExit: // a new sequence
+	case w.state == textExit: // the ESC begins a new sequence
 		w.state = escape
 		return w.inside(r)
 	case r == '\n', r == '\r', w.size > maxSequence:

@@ -1,6 +1,5 @@
-// Package hammer runs random operations against a manager whose hosts fail in every
-// way that they can. It compares what happens with what may happen. The rules are
-// in oracle.
+// Package hammer runs random operations against a manager whose hosts inject random
+// faults. The type oracle checks whether the manager keeps its guarantees.
 package hammer
 
 import (
@@ -36,8 +35,9 @@ var (
 	roots  = []string{"root1", "root2", "root3", "scope1", "scope2"}
 )
 
-// Run starts random runs for the time of the flag -hammer.time, or repeats the run
-// of the flag -hammer.seed. Each failure names its seed.
+// Run starts random runs for the duration in the flag -hammer.time. If the flag
+// -hammer.seed is set, Run repeats the run with that seed instead. Each failure names
+// its seed.
 func Run(t *testing.T) {
 	met := matrix{}
 	if *oneSeed != 0 {
@@ -64,11 +64,12 @@ func Run(t *testing.T) {
 	}
 }
 
-// matrixRuns is a number of runs after which nearly every cell of the matrix has
-// been met. Up to twice the time is allowed for the one or two rarest cells.
+// matrixRuns is the number of runs after which Run requires that every cell of the
+// matrix was met. If cells are missing by then, Run continues for up to twice the time
+// of -hammer.time.
 const matrixRuns = 600
 
-// hammering is shared by the goroutines of Run.
+// hammering is the state that the goroutines of Run share.
 type hammering struct {
 	base uint64
 	end  time.Time
@@ -79,7 +80,7 @@ type hammering struct {
 	met    matrix
 }
 
-// work does one run after another.
+// work executes runs until next returns no seed.
 func (x *hammering) work(t *testing.T) {
 	for {
 		seed, ok := x.next()
@@ -97,7 +98,7 @@ func (x *hammering) work(t *testing.T) {
 	}
 }
 
-// next returns the seed of the next run. ok is false if there is none.
+// next returns the seed of the next run. ok is false if no further run is needed.
 func (x *hammering) next() (seed uint64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -112,11 +113,11 @@ func (x *hammering) next() (seed uint64, ok bool) {
 	}
 	seed = x.base + uint64(x.runs)
 	x.runs++
-	fmt.Printf("hammer %d\n", seed) // a crash shows nothing else about its run
+	fmt.Printf("hammer %d\n", seed) // if the run crashes, this is the only output with its seed
 	return seed, true
 }
 
-// runAgain repeats a failed seed on one processor, where goroutines interleave as
+// runAgain repeats the run of a failed seed on one processor, so that goroutines interleave as
 // little as possible.
 func runAgain(t *testing.T, seed uint64) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -156,7 +157,7 @@ type hammer struct {
 
 	mu       sync.Mutex
 	ids      []string
-	wg       sync.WaitGroup // waiting callers
+	wg       sync.WaitGroup // counts the goroutines that the run waits for at its end
 	ctx      context.Context
 	giveUp   context.CancelFunc
 	n        int
@@ -210,7 +211,7 @@ func newHammer(t *testing.T, seed uint64, met matrix) *hammer {
 		cfg.StopTimeout = time.Duration(500+r.IntN(5000)) * time.Millisecond
 	}
 	var err error
-	if r.IntN(2) == 0 { // shared with other managers
+	if r.IntN(2) == 0 { // a concurrency manager that other managers may share
 		if h.cm, err = bgagent.NewConcurrencyManager(cfg.Limits); err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +280,7 @@ func (h *hammer) run() {
 			h.op()
 		}
 		switch x := h.r.IntN(10); {
-		case x < 3: // several at once
+		case x < 3: // the next operation follows at once
 		case x < 6:
 			synctest.Wait()
 		default:
@@ -298,8 +299,8 @@ func (h *hammer) run() {
 	h.met.add("over limit", "", h.o.overLimit)
 }
 
-// rest heals the host, waits until everything is at rest, and checks that nothing
-// was lost.
+// rest heals the hosts, waits until all tasks are quiet, and checks that all tasks have
+// ended, all notices are settled and all slots are free.
 func (h *hammer) rest() {
 	o, m := h.o, h.m
 	synctest.Wait()
@@ -370,7 +371,8 @@ func (h *hammer) atRest() bool {
 	return true
 }
 
-// nothingOwed takes all remaining notices. Nothing may be owed after that.
+// nothingOwed takes all remaining notices and checks that no session is owed a further
+// notice.
 func (h *hammer) nothingOwed() {
 	sessions := map[string]bool{}
 	for _, s := range roots {
@@ -398,7 +400,7 @@ func (h *hammer) nothingOwed() {
 	}
 }
 
-// fullBatch checks that all slots of every pool are available at once.
+// fullBatch checks for several pools that exactly as many tasks run as the pool has slots.
 func (h *hammer) fullBatch() {
 	l := bgagent.Limits{Default: 3, Model: map[string]int{"one/a": 2}, Provider: map[string]int{"two": 4}}
 	if err := h.cm.SetLimits(l); err != nil {
@@ -437,7 +439,7 @@ func (h *hammer) fullBatch() {
 	h.o.clear()
 }
 
-// settled compares the events with the final state.
+// settled checks that the events agree with the final states of tasks and notices.
 func (h *hammer) settled() {
 	o := h.o
 	tasks := h.m.List(bgagent.Query{})

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// host is the common part of the two clients.
+// host is the part that both session clients share.
 type host struct {
 	o    *oracle
 	name string
@@ -24,7 +24,7 @@ type host struct {
 	rev      int
 	emit     func(bgagent.HostEvent)
 	roots    map[string]bgagent.SessionState
-	down     time.Time // until then nothing of it can be reached
+	down     time.Time // until then calls that start work fail with ErrUnreachable
 }
 
 type hostSession struct {
@@ -46,8 +46,8 @@ func newHost(o *oracle, name string) *host {
 	return &host{o: o, name: name, sessions: map[string]*hostSession{}, roots: map[string]bgagent.SessionState{}}
 }
 
-// pause waits for d. It returns early if ctx ends, unless the host ignores
-// contexts.
+// pause waits for d. It returns early if ctx ends, unless deaf is set or the host
+// ignores contexts. After healing, pause waits at most a second.
 func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	done := ctx.Done()
 	if deaf || f.o.stubborn && !f.o.isHealed() {
@@ -57,7 +57,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	case <-time.After(d):
 		return nil
 	case <-f.o.heal:
-		if d > time.Second { // after healing, everything ends soon
+		if d > time.Second { // healed: calls end within a second
 			return nil
 		}
 		select {
@@ -71,7 +71,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// last makes a turn take 30 s if the oracle wants lasting turns.
+// last waits 30 s if the oracle requires that each turn lasts.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting
@@ -84,8 +84,8 @@ func (f *host) last(ctx context.Context) {
 	}
 }
 
-// mishap is a fault that any call may have. It returns an error, panics, or exits
-// the goroutine. If it returns nil, the call continues, possibly late.
+// mishap injects a fault into a call: it returns an error, panics, exits the goroutine,
+// or delays the call. If it returns nil, the call continues.
 func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 	if !f.o.broken(r) {
 		return nil
@@ -97,13 +97,13 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 		panic("the host panicked")
 	case 3:
 		runtime.Goexit()
-	case 4: // hangs until its context ends
+	case 4: // the call hangs until its context ends
 		select {
 		case <-ctx.Done():
 		case <-f.o.heal:
 		}
 		return context.Canceled
-	case 5: // ignores its context for a while
+	case 5: // the call ignores its context for a while
 		return f.pause(ctx, time.Duration(r.IntN(60_000))*time.Millisecond, true)
 	case 6:
 		return f.pause(ctx, time.Duration(r.IntN(20_000))*time.Millisecond, false)
@@ -113,8 +113,8 @@ func (f *host) mishap(ctx context.Context, r *rand.Rand) error {
 
 const refusedText = "connection refused"
 
-// unreachable refuses a call that would start something, as a host does that is
-// not there. Once it is not there it stays away for a while.
+// unreachable returns ErrUnreachable while the host is down. At random, the host goes
+// down for a while. Only calls that start work use unreachable.
 func (f *host) unreachable(ctx context.Context, r *rand.Rand) error {
 	f.mu.Lock()
 	if f.o.broken(r) && r.IntN(12) == 0 {
@@ -180,17 +180,17 @@ func (f *host) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string
 	return id, nil
 }
 
-// enter records the start of a prompt's call or turn.
+// enter checks a prompt and records the start of its call or turn.
 func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	f.o.prompted(session, p)
 	started := time.Now()
-	if p.Turn == 1 { // its session was made or read first, which may take a while
+	if p.Turn == 1 { // the slot was granted before the session was created or read
 		if t, err := f.o.m.Get(p.Task); err == nil && t.Attempt == p.Attempt {
 			started = t.Started
 		}
 	}
 	f.o.mu.Lock()
-	if tried, again := f.o.refused[p.ID]; again && tried.Before(started) { // it has kept its slot since
+	if tried, again := f.o.refused[p.ID]; again && tried.Before(started) { // the task has kept its slot since then
 		started = tried
 	}
 	grant := !f.o.granted[p.Task] && started.After(f.o.limitsAt)
@@ -209,7 +209,7 @@ func (f *host) enter(what, session string, p bgagent.Prompt) *activity {
 	return a
 }
 
-// acts calls the agent's own tools in the middle of a turn.
+// acts calls the manager as an agent does with its tools in the middle of a turn.
 func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 	m := f.o.m
 	by := bgagent.Caller{Session: session}
@@ -240,7 +240,7 @@ func (f *host) acts(ctx context.Context, session string, r *rand.Rand) {
 	}
 }
 
-// runnerHost is a TurnRunner.
+// runnerHost implements TurnRunner.
 type runnerHost struct{ *host }
 
 func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prompt, rep *bgagent.Reporter) (bgagent.TurnEnd, error) {
@@ -275,7 +275,7 @@ func (f *runnerHost) RunTurn(ctx context.Context, session string, p bgagent.Prom
 	said := false
 	for i := range r.IntN(4) {
 		if err := f.pause(ctx, workTime(r), deaf); err != nil {
-			if f.o.broken(r) { // continues for a while
+			if f.o.broken(r) { // the turn continues for a while after its context has ended
 				_ = f.pause(ctx, workTime(r), true)
 			}
 			return bgagent.TurnEnd{Text: text}, err
@@ -322,7 +322,7 @@ func (f *runnerHost) Abort(ctx context.Context, session string) error {
 	return f.mishap(ctx, f.o.draw("abort", session))
 }
 
-// workTime returns how long a step of an agent takes.
+// workTime returns a random duration for one step of an agent.
 func workTime(r *rand.Rand) time.Duration {
 	most := [...]int{1, 50, 3000, 9000, 30_000, 240_000}
 	return time.Duration(r.IntN(most[r.IntN(len(most))])) * time.Millisecond

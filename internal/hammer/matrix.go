@@ -20,8 +20,8 @@ func phases() (names []string) {
 	return names
 }
 
-// targets are the operations that name a task and can therefore meet an evicted
-// one.
+// targets are the operations that name a task. Only they can name a task that was
+// evicted.
 var targets = []string{"Cancel", "Get", "Quiet", "Read", "Resume", "RunResume", "Wait"}
 
 var operations = append([]string{
@@ -48,7 +48,8 @@ func stateOf(t bgagent.Task, err error) string {
 	}
 }
 
-// matrix counts how often each operation met a task in each state.
+// matrix counts by operation and task state how often the operation was called while a
+// task was in that state.
 type matrix map[string]map[string]int
 
 func (x matrix) add(op, state string, n int) {
@@ -58,7 +59,7 @@ func (x matrix) add(op, state string, n int) {
 	x[op][state] += n
 }
 
-// join adds the counts of another matrix.
+// join adds the counts of another matrix to x.
 func (x matrix) join(other matrix) {
 	for op, states := range other {
 		for state, n := range states {
@@ -74,12 +75,12 @@ func (x matrix) total(op string) (n int) {
 	return n
 }
 
-// missing returns the possible cells that were never met.
+// missing returns the cells that are possible and whose count is 0.
 func (x matrix) missing() (cells []string) {
 	for _, op := range operations {
 		for _, state := range states {
 			if state == "expired" && !slices.Contains(targets, op) {
-				continue // it acts only on existing tasks
+				continue // the operation acts only on existing tasks
 			}
 			if x[op][state] == 0 {
 				cells = append(cells, op+" × "+state)

@@ -40,19 +40,19 @@ func (h *hammer) session() string {
 	return "root2"
 }
 
-// target returns a random task and a caller that often may act on it. It counts op
-// as met in the task's state.
+// target returns the id of a random task and a random caller, which in many cases is
+// allowed to act on the task. It counts op in the matrix for the task's state.
 func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	id = "bg_0000000000000000"
 	h.mu.Lock()
 	if len(h.ids) > 0 {
 		id = h.ids[h.r.IntN(len(h.ids))]
-		if h.r.IntN(2) == 0 { // a recent one
+		if h.r.IntN(2) == 0 { // a recent task
 			id = h.ids[max(0, len(h.ids)-1-h.r.IntN(6))]
 		}
 	}
 	h.mu.Unlock()
-	if h.r.IntN(2) == 0 { // a live one
+	if h.r.IntN(2) == 0 { // a live task
 		if live := h.m.List(bgagent.Query{Status: []bgagent.Status{bgagent.Pending, bgagent.Running}}); len(live) > 0 {
 			id = live[h.r.IntN(len(live))].ID
 		}
@@ -73,7 +73,7 @@ func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	return id, by
 }
 
-// all counts op as met by every existing task.
+// all counts op in the matrix for the state of every existing task.
 func (h *hammer) all(op string) {
 	for _, t := range h.m.List(bgagent.Query{}) {
 		h.met.add(op, stateOf(t, nil), 1)
@@ -94,8 +94,8 @@ func (h *hammer) input() bgagent.LaunchInput {
 	return in
 }
 
-// context returns a context that ends by its deadline, by a cancel, or practically
-// never.
+// context returns a context that ends at a deadline, ends by a later cancel, or ends
+// only with the run.
 func (h *hammer) context() (context.Context, context.CancelFunc) {
 	d := time.Duration(h.r.IntN([...]int{1, 2000, 60_000, 600_000}[h.r.IntN(4)])) * time.Millisecond
 	switch h.r.IntN(3) {
@@ -120,7 +120,7 @@ func (h *hammer) keep(t bgagent.Task, err error) {
 	}
 }
 
-// aside runs an operation that may block, concurrently with the others.
+// aside runs a blocking operation concurrently with the other operations.
 func (h *hammer) aside(f func(ctx context.Context)) {
 	ctx, cancel := h.context()
 	h.wg.Go(func() {
@@ -129,7 +129,8 @@ func (h *hammer) aside(f func(ctx context.Context)) {
 	})
 }
 
-// look records the tasks that agents launched, and checks the tree.
+// look records the tasks that agents have launched. It also checks that no task is live
+// if its parent has failed or was cancelled.
 func (h *hammer) look() {
 	tasks := h.m.List(bgagent.Query{})
 	by := map[string]bgagent.Task{}
@@ -148,7 +149,7 @@ func (h *hammer) op() {
 	h.look()
 	m, o, n := h.m, h.o, h.n
 	ops := []func(){
-		h.launch, h.launch, h.launch, h.launch, h.launch, h.launch, // launches are frequent, so that there are many tasks
+		h.launch, h.launch, h.launch, h.launch, h.launch, h.launch, // repeated entries make launches more frequent
 		func() {
 			h.all("Run")
 			by, in := h.caller(), h.input()
@@ -387,8 +388,8 @@ func (h *hammer) lie(session string) {
 	}
 }
 
-// someAgain sometimes resumes several tasks. Otherwise a resumed task would rarely
-// wait for a slot at the time of a drain or close.
+// someAgain resumes several tasks in some of the runs. Without it, a resumed task would
+// rarely wait for a slot at the time of a drain or close.
 func (h *hammer) someAgain() {
 	if h.r.IntN(3) > 0 || h.draining || h.closed {
 		return
@@ -407,7 +408,7 @@ func (h *hammer) drain() {
 	synctest.Wait()
 }
 
-// close closes the manager while operations are running.
+// close starts two concurrent calls of Close while operations are running.
 func (h *hammer) close() {
 	h.someAgain()
 	h.all("Close")

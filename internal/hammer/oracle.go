@@ -12,8 +12,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// oracle knows what really runs at the host and what the manager has reported. It
-// collects all faults that it finds. The run checks them after each step.
+// oracle records the activities at the hosts and the reports of the manager. It
+// compares them and collects a text for each contradiction in faults. A run ends when
+// faults is not empty.
 type oracle struct {
 	mu     sync.Mutex
 	seed   uint64
@@ -23,14 +24,14 @@ type oracle struct {
 	began  time.Time
 
 	limits    bgagent.Limits
-	limitsAt  time.Time // time of their last change
+	limitsAt  time.Time // time of the last change of limits
 	closedAt  time.Time // time of the first Close
 	runs      map[*activity]struct{}
-	granted   map[string]bool // tasks whose session has been created, until their first prompt
+	granted   map[string]bool // tasks whose session has been created and that have had no prompt since
 	suspects  []suspect
 	promptIDs map[string]bool
-	refused   map[string]time.Time    // prompts that could not reach the host, by id: when they did not for the first time
-	answers   map[attemptKey][]string // prompt ids
+	refused   map[string]time.Time    // time of the first failure by prompt id, for prompts that could not reach the host
+	answers   map[attemptKey][]string // prompt ids of each attempt
 	draws     map[string]uint64
 
 	seq       uint64
@@ -38,15 +39,15 @@ type oracle struct {
 	notices   map[attemptKey]bgagent.NoticeState
 	overran   map[attemptKey]bool
 	quiets    map[attemptKey]int
-	aborted   map[string]bool                // sessions
-	seen      map[attemptKey]map[string]bool // ids of notices shown to the host
-	delivered map[attemptKey]string          // the delivery that reported the end for good
+	aborted   map[string]bool                // sessions that were aborted
+	seen      map[attemptKey]map[string]bool // ids of the notices about the attempt that were shown to a host
+	delivered map[attemptKey]string          // id of the delivered notice about the attempt
 	overLimit int
 	healed    bool
 	heal      chan struct{}
 	rate      float64 // probability of a fault
-	stubborn  bool    // the host ignores its contexts
-	lasting   bool    // every turn takes 30 s
+	stubborn  bool    // whether the hosts ignore the contexts of calls
+	lasting   bool    // whether every turn takes at least 30 s
 }
 
 type attemptKey struct {
@@ -54,7 +55,8 @@ type attemptKey struct {
 	no   int
 }
 
-// activity is something that occupies a slot: a creation, a call or a turn.
+// activity is an action at a host that needs a slot: creating a session, handing over a
+// prompt, or a turn.
 type activity struct {
 	what  string
 	key   attemptKey
@@ -79,8 +81,9 @@ func newOracle(seed uint64) *oracle {
 	}
 }
 
-// draw returns random numbers that depend only on the call, not on the order of the
-// goroutines.
+// draw returns a source of random numbers for one call. The numbers depend on the seed,
+// on kind and name, and on the number of earlier draws for them. They do not depend on
+// the order of goroutines with other calls.
 func (o *oracle) draw(kind, name string) *rand.Rand {
 	o.mu.Lock()
 	key := kind + " " + name
@@ -119,7 +122,7 @@ func (o *oracle) isHealed() bool {
 	return o.healed
 }
 
-// healAll ends all faults and releases all hanging calls.
+// healAll ends the injection of faults and releases all hanging calls.
 func (o *oracle) healAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -130,19 +133,20 @@ func (o *oracle) healAll() {
 	}
 }
 
-// broken reports whether this call fails.
+// broken decides at random whether to inject a fault.
 func (o *oracle) broken(r *rand.Rand) bool {
 	x := r.Float64()
 	return !o.isHealed() && x < o.rate
 }
 
-// limit is a pool or a cap, with what it allows.
+// limit is the name of a pool or cap and the maximum number of its slots.
 type limit struct {
 	name string
 	most int
 }
 
-// limitsLocked returns what the limits of the moment count an activity in.
+// limitsLocked returns the pool and the caps that apply to an activity under the present
+// limits.
 func (o *oracle) limitsLocked(model, agent string) []limit {
 	all := []limit{o.poolLocked(model, agent)}
 	if n := o.limits.Agent[agent]; n > 0 {
@@ -175,8 +179,8 @@ func (o *oracle) poolLocked(model, agent string) limit {
 	return limit{"default " + model, def}
 }
 
-// begin records that something of the attempt starts to run. If it needs a new
-// slot, one must have been free.
+// begin records the start of an activity. grant says that the attempt got its slot under
+// the present limits. Then begin checks that these limits allow the activity.
 func (o *oracle) begin(a *activity, grant bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -190,7 +194,7 @@ func (o *oracle) begin(a *activity, grant bool) {
 	}
 }
 
-// suspectLocked notes when more run than a pool or cap allows.
+// suspectLocked records a suspect if more attempts run than the limit allows.
 func (o *oracle) suspectLocked(l limit) {
 	var who []*activity
 	tasks := map[attemptKey]bool{}
@@ -205,7 +209,7 @@ func (o *oracle) suspectLocked(l limit) {
 	}
 }
 
-// runsLocked reports whether anything of the attempt runs.
+// runsLocked reports whether the attempt has a running activity.
 func (o *oracle) runsLocked(task string, no int) bool {
 	for a := range o.runs {
 		if a.key == (attemptKey{task, no}) {
@@ -224,8 +228,9 @@ func (o *oracle) end(a *activity) {
 	delete(o.runs, a)
 }
 
-// clear checks the suspects after all events have been read. Activities past their
-// stopping deadline do not count.
+// clear checks the suspects and must be called when all events have been read. It
+// ignores attempts that did not stop in time, because the manager has reported them with
+// EventOverLimit.
 func (o *oracle) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -245,16 +250,17 @@ func (o *oracle) clear() {
 	o.suspects = nil
 }
 
-// slotIsNew reports whether a slot that was had at the time was had under the
-// limits of now. What had one before may be over them.
+// slotIsNew reports whether a slot granted at the given time was granted under the
+// present limits. Slots that were granted under earlier limits may exceed the present
+// limits.
 func (o *oracle) slotIsNew(at time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return at.After(o.limitsAt)
 }
 
-// refuse notes that a prompt could not reach the host. The same prompt may come
-// again, and its task keeps its slot until then.
+// refuse records that a prompt could not reach the host. The manager may send the same
+// prompt again, and the task keeps its slot until then.
 func (o *oracle) refuse(p bgagent.Prompt, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -265,7 +271,7 @@ func (o *oracle) refuse(p bgagent.Prompt, at time.Time) {
 	}
 }
 
-// prompted checks what must hold of every prompt.
+// prompted records a prompt and checks the rules that apply to every prompt.
 func (o *oracle) prompted(session string, p bgagent.Prompt) {
 	key := attemptKey{p.Task, p.Attempt}
 	t, err := o.m.Get(p.Task)
@@ -311,7 +317,7 @@ func (o *oracle) shownLocked(n bgagent.Notice) {
 	}
 }
 
-// told records that a notice was delivered for good.
+// told records that the delivery of a notice has succeeded.
 func (o *oracle) told(n bgagent.Notice, how string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -329,7 +335,7 @@ func (o *oracle) told(n bgagent.Notice, how string) {
 	}
 }
 
-// event checks one event of the manager. The oracle reads all events.
+// event checks and records one event of the manager. It must be called for every event.
 func (o *oracle) event(e bgagent.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -368,8 +374,8 @@ func (o *oracle) event(e bgagent.Event) {
 		}
 		o.notices[key] = t.Notice
 	case bgagent.EventOverLimit:
-		// The event may come while new attempts wait for the one that does not stop.
-		// Each of them may have been cancelled and followed by another.
+		// The attempt that does not stop may be older than the attempt in the event:
+		// newer attempts may have been queued and cancelled while they waited for it.
 		for no := t.Attempt; no > 0; no-- {
 			o.overran[attemptKey{t.ID, no}] = true
 			if o.runsLocked(t.ID, no) {
@@ -395,7 +401,8 @@ func (o *oracle) abort(session string) {
 	o.aborted[session] = true
 }
 
-// resultLocked checks that a completed attempt has its own answer.
+// resultLocked checks that the result of a completed attempt is an answer to a prompt of
+// that attempt.
 func (o *oracle) resultLocked(t bgagent.Task) {
 	if t.Status != bgagent.Completed || t.Result == "" {
 		return

@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// starterHost is a TurnStarter with every optional ability.
+// starterHost implements TurnStarter and all optional interfaces of a client.
 type starterHost struct{ *host }
 
 func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.Prompt) error {
@@ -23,7 +23,7 @@ func (f *starterHost) StartTurn(ctx context.Context, session string, p bgagent.P
 		f.o.refuse(p, began)
 		return err
 	}
-	if f.o.broken(r) && r.IntN(2) == 0 { // fails although it was accepted
+	if f.o.broken(r) && r.IntN(2) == 0 { // the call fails although the host has accepted the prompt
 		f.accept(session, p)
 		if err := f.mishap(ctx, r); err != nil {
 			return err
@@ -50,7 +50,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	s.prompts[p.ID] = true
 	a := &activity{what: "turn", key: attemptKey{p.Task, p.Attempt}, model: p.Model, agent: p.Agent}
 	if old := s.run; old != nil {
-		close(s.stop) // reported too early
+		close(s.stop) // the turn was reported as ended although it still runs
 		f.o.end(old)
 	}
 	s.run, s.stop = a, make(chan struct{})
@@ -60,7 +60,7 @@ func (f *starterHost) accept(session string, p bgagent.Prompt) {
 	go f.turn(s, a, s.stop, p)
 }
 
-// turn is the agent's work after a prompt was accepted.
+// turn executes the turn of an accepted prompt.
 func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bgagent.Prompt) {
 	r := f.o.draw("turn", s.id)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -113,7 +113,7 @@ func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bg
 		case 1:
 			msg.Finished, msg.Stop = false, bgagent.StopUntold
 		case 2:
-			msg.ID = "" // says nothing
+			msg.ID = "" // the turn ends without a final message
 		}
 	}
 	if ctx.Err() != nil {
@@ -134,11 +134,11 @@ func (f *starterHost) turn(s *hostSession, a *activity, stop chan struct{}, p bg
 	if f.o.broken(r) {
 		switch r.IntN(3) {
 		case 0:
-			return // lost
+			return // the event is lost
 		case 1:
-			f.tell(idle) // doubled
+			f.tell(idle) // the event is sent twice
 		}
-		_ = f.pause(context.Background(), workTime(r), false) // late
+		_ = f.pause(context.Background(), workTime(r), false) // the event is late
 	}
 	f.tell(idle)
 }
@@ -180,7 +180,7 @@ func (f *starterHost) tellLocked(e bgagent.HostEvent) {
 	}
 }
 
-// Abort stops the turn, or falsely says that it does.
+// Abort stops the turn. As a fault, it may return nil without stopping the turn.
 func (f *starterHost) Abort(ctx context.Context, session string) error {
 	f.o.abort(session)
 	r := f.o.draw("abort", session)
@@ -188,7 +188,7 @@ func (f *starterHost) Abort(ctx context.Context, session string) error {
 		return err
 	}
 	if f.o.broken(r) && r.IntN(2) == 0 {
-		return nil // nothing happened
+		return nil // the turn continues
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -202,7 +202,7 @@ func (f *starterHost) Abort(ctx context.Context, session string) error {
 	return nil
 }
 
-// vanish deletes a session. Its turn ends at once.
+// vanish deletes a session and ends its turn at once.
 func (f *host) vanish(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -222,7 +222,7 @@ func (f *host) vanish(session string) {
 	}
 }
 
-// lie records that the manager was told something untrue about the session.
+// lie records that an untrue event about the session is reported to the manager.
 func (f *host) lie(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -260,7 +260,7 @@ func (f *starterHost) Statuses(ctx context.Context, ids []string) (map[string]bg
 		if f.o.broken(r) {
 			switch r.IntN(3) {
 			case 0:
-				continue // missing
+				continue // the status is missing in the result
 			case 1:
 				s.State = bgagent.SessionUnknown
 			case 2:
@@ -335,7 +335,7 @@ func (f *starterHost) Events(ctx context.Context, emit func(bgagent.HostEvent)) 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-f.o.heal: // no more heartbeats; polls must suffice
+		case <-f.o.heal: // no heartbeats after healing, so that polls must suffice
 			<-ctx.Done()
 			return ctx.Err()
 		case <-time.After(20 * time.Second):

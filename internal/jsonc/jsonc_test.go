@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// problem is an error of a caller's own type.
+// problem is an error type like that of a caller.
 type problem struct {
 	at   Origin
 	key  string
@@ -87,8 +87,8 @@ func TestKeysAreQuotedWhereTheyMustBe(t *testing.T) {
 	require.Equal(t, `["`+strings.Repeat("a", 120)+`"]`, Key("", strings.Repeat("a", 200)))
 }
 
-// A parsed value stays the same when it is written and parsed again, and all
-// places lie in the file.
+// FuzzParse checks that a parsed value is the same after it is written and parsed again, and
+// that all places are within the file.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"", "{}", "//", "[[", "{\"a\": null,}", "\ufeff{}", "{\"\xff\": 1}", "/* [ */ {}", "[1, // ö\r\n\"→\", {\"b\": [tru]}]",

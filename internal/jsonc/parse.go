@@ -11,24 +11,24 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// MaxDepth is how many levels of brackets a file may have. The parser recurses,
-// so a megabyte of brackets would need gigabytes of stack.
+// MaxDepth is the maximum number of levels of brackets in a file. The parser recurses, so
+// a megabyte of brackets would need gigabytes of stack.
 const MaxDepth = 200
 
-// Empty is the problem of a file with nothing but white space and comments. Only
-// the caller knows what to write instead.
+// Empty is the problem of a file that contains only white space and comments. Only the
+// caller can suggest a content.
 const Empty = "is empty"
 
 const byteOrderMark = "\xef\xbb\xbf"
 
-// ErrorFunc makes an error of the caller's own type. The key is empty if the error
-// is not about one. The problem is one line without a full stop.
+// ErrorFunc returns an error of a type that the caller chooses. The key is empty if the
+// error is not about a key. The problem is one line without a full stop.
 type ErrorFunc func(at Origin, key, problem string) error
 
-// Parse reads a whole file. name is the file's name in origins and errors. A
-// byte-order mark is skipped and takes no column. fail makes every error about the
-// file, including those of [Value.Errorf] and [Member.Errorf]. The values refer to
-// data, which must not be changed afterwards.
+// Parse parses the content of a file. name is the file's name in origins and errors. A
+// byte-order mark is skipped and does not count as a column. fail makes every error about
+// the file, including the errors of [Value.Errorf] and [Member.Errorf]. The values refer
+// to data, so data must not be changed afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	f := &file{name: name, lines: newLines(data), fail: fail}
@@ -44,7 +44,7 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	if i := tooDeep(data); i >= 0 {
 		return problem(i, "is nested more than %d levels deep", MaxDepth)
 	}
-	// A line comment may end at the end of the file, but the parser wants a newline.
+	// A line comment may end at the end of the file, but the parser requires a newline.
 	v, err := hujson.Parse(append(data[:len(data):len(data)], '\n'))
 	if err != nil {
 		offset, what := syntaxError(data, v, err)
@@ -53,16 +53,16 @@ func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	return Value{f, v}, nil
 }
 
-// syntaxError returns what the parser found wrong, and where.
+// syntaxError returns the place and the description of a syntax error.
 func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem string) {
-	if v.Value == nil && len(v.BeforeExtra) > len(data) { // only white space and comments
+	if v.Value == nil && len(v.BeforeExtra) > len(data) { // data has only white space and comments
 		return 0, Empty
 	}
 	end := len(bytes.TrimRight(data, " \t\r\n"))
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return end, "ends too early; a bracket, a quotation mark or a comment is not closed"
 	}
-	// The parser gives the place only in its text, with the column in bytes.
+	// The error holds the place only in its text. Its column counts bytes.
 	var line, column int
 	problem = err.Error()
 	if _, scan := fmt.Sscanf(problem, "hujson: line %d, column %d:", &line, &column); scan == nil {
@@ -79,9 +79,9 @@ func syntaxError(data []byte, v hujson.Value, err error) (offset int, problem st
 	return min(offsetOf(data, line, column), end), "is not JSON with comments: " + problem
 }
 
-// tooDeep returns the offset of the first bracket that is nested too deep, or -1.
-// Up to the first syntax error, where the parser stops, it sees the same strings
-// and comments as the parser.
+// tooDeep returns the offset of the first bracket that is nested too deep, or -1. It
+// recognizes the same strings and comments as the parser up to the first syntax error,
+// where the parser stops.
 func tooDeep(b []byte) int {
 	depth := 0
 	for i := 0; i < len(b); i++ {
@@ -109,8 +109,9 @@ func tooDeep(b []byte) int {
 	return -1
 }
 
-// commentEnd returns how many bytes lie between the slash at the beginning of b
-// and the last byte of its comment: 0 if there is no comment, -1 if it has no end.
+// commentEnd returns the distance in bytes from the slash at the beginning of b to the
+// last byte of the comment that begins there. It returns 0 if there is no comment, and -1
+// if the comment has no end.
 func commentEnd(b []byte) int {
 	end := ""
 	switch {
@@ -128,7 +129,8 @@ func commentEnd(b []byte) int {
 	return 1 + n + len(end)
 }
 
-// firstInvalid returns the offset of the first invalid UTF-8 in b, or its length.
+// firstInvalid returns the offset of the first invalid byte of UTF-8 in b, or the length of
+// b if all bytes are valid.
 func firstInvalid(b []byte) int {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])

@@ -10,10 +10,10 @@ import (
 // Origin is the place in a file where a name or a value begins.
 type Origin struct {
 	File         string
-	Line, Column int // from 1; the column counts characters
+	Line, Column int // counted from 1; Column counts characters
 }
 
-// file holds what all values of a file share.
+// file holds the data that all values of a file share.
 type file struct {
 	name  string
 	lines lines
@@ -25,16 +25,16 @@ func (f *file) origin(offset int) Origin {
 	return Origin{f.name, line, column}
 }
 
-// blockSize is how many bytes are read at most to find a column. For a file of
-// one long line with many values, counting from the beginning of the line would
-// take minutes.
+// blockSize is the maximum number of bytes that are read to find a column. Counting from
+// the beginning of the line would take minutes for a file with many values in one long
+// line.
 const blockSize = 1 << 10
 
-// lines turns offsets into lines and columns.
+// lines converts offsets to lines and columns.
 type lines struct {
 	data   []byte
-	begin  []int // the offset of each line
-	blocks []int // the number of characters before each block
+	begin  []int // offset of each line
+	blocks []int // number of characters before each block
 }
 
 func newLines(data []byte) lines {
@@ -64,7 +64,7 @@ func (l *lines) place(offset int) (line, column int) {
 	return line, l.before(offset) - l.before(l.begin[line-1]) + 1
 }
 
-// before returns how many characters begin before the offset.
+// before returns the number of characters that begin before the offset.
 func (l *lines) before(offset int) int {
 	block := offset / blockSize
 	return l.blocks[min(block, len(l.blocks)-1)] + runeStarts(l.data[block*blockSize:offset])
@@ -79,7 +79,8 @@ func runeStarts(b []byte) (n int) {
 	return n
 }
 
-// offsetOf returns the offset of a line and a column in bytes, or 0 for line 0.
+// offsetOf returns the offset of a place, whose column counts bytes. It returns 0 for
+// line 0.
 func offsetOf(b []byte, line, column int) int {
 	at := 0
 	for ; line > 1; line-- {

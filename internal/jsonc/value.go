@@ -1,9 +1,9 @@
-// Package jsonc reads JSON with comments and trailing commas. It remembers the
-// place of each value, so that errors can name it.
+// Package jsonc reads JSON with comments and trailing commas. It keeps the place of each
+// value, so that errors can name the place.
 //
-// The syntax is that of [hujson]. This package adds what hujson leaves to its
-// callers: places in characters, a bound on the depth, byte-order marks, comments
-// at the end of the file, and errors that say what would be right.
+// The parser is [hujson]. This package adds places in characters, a maximum depth,
+// byte-order marks, comments at the end of the file, and errors that suggest a
+// correction.
 //
 // [hujson]: https://pkg.go.dev/github.com/tailscale/hujson
 package jsonc
@@ -16,7 +16,7 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// Value is a value in a file, with its place. It is safe for concurrent use.
+// Value is a value in a file, together with its place. It is safe for concurrent use.
 type Value struct {
 	file *file
 	v    hujson.Value
@@ -29,7 +29,7 @@ type Member struct {
 	name  int // offset of the name
 }
 
-// At returns where the name begins.
+// At returns the place where the name begins.
 func (m Member) At() Origin { return m.Value.file.origin(m.name) }
 
 // Errorf returns an error at the place of the name.
@@ -37,10 +37,11 @@ func (m Member) Errorf(key, format string, args ...any) error {
 	return m.Value.file.fail(m.At(), key, fmt.Sprintf(format, args...))
 }
 
-// Origin returns where the value begins.
+// Origin returns the place where the value begins.
 func (v Value) Origin() Origin { return v.file.origin(v.v.StartOffset) }
 
-// Errorf returns an error at the place of the value. The key names the value.
+// Errorf returns an error at the place of the value. key is the name of the value in the
+// error.
 func (v Value) Errorf(key, format string, args ...any) error {
 	return v.file.fail(v.Origin(), key, fmt.Sprintf(format, args...))
 }
@@ -48,8 +49,8 @@ func (v Value) Errorf(key, format string, args ...any) error {
 // IsNull reports whether the value is null.
 func (v Value) IsNull() bool { return v.v.Value.Kind() == 'n' }
 
-// Members returns the entries of an object in order, and false for anything else.
-// A name may occur twice.
+// Members returns the entries of an object in order. It returns false if the value is not
+// an object. A name may occur twice.
 func (v Value) Members() ([]Member, bool) {
 	obj, ok := v.v.Value.(*hujson.Object)
 	if !ok {
@@ -62,7 +63,7 @@ func (v Value) Members() ([]Member, bool) {
 	return out, true
 }
 
-// Elements returns the values of a list, and false for anything else.
+// Elements returns the values in a list. It returns false if the value is not a list.
 func (v Value) Elements() ([]Value, bool) {
 	list, ok := v.v.Value.(*hujson.Array)
 	if !ok {
@@ -75,7 +76,7 @@ func (v Value) Elements() ([]Value, bool) {
 	return out, true
 }
 
-// Text returns the value of a string, and false for anything else.
+// Text returns the content of a string. It returns false if the value is not a string.
 func (v Value) Text() (string, bool) {
 	lit, _ := v.v.Value.(hujson.Literal)
 	if lit.Kind() != '"' {
@@ -84,7 +85,8 @@ func (v Value) Text() (string, bool) {
 	return lit.String(), true
 }
 
-// Number returns a number as it is written, and false for anything else.
+// Number returns a number as written in the file. It returns false if the value is not a
+// number.
 func (v Value) Number() (string, bool) {
 	lit, _ := v.v.Value.(hujson.Literal)
 	if lit.Kind() != '0' {
@@ -93,7 +95,7 @@ func (v Value) Number() (string, bool) {
 	return string(lit), true
 }
 
-// Bool returns a boolean. ok is false for anything else.
+// Bool returns a boolean. ok is false if v is not a boolean.
 func (v Value) Bool() (value, ok bool) {
 	kind := v.v.Value.Kind()
 	return kind == 't', kind == 't' || kind == 'f'
@@ -106,7 +108,7 @@ func (v Value) String() string {
 	return string(c.Pack())
 }
 
-// Describe names the value in an error.
+// Describe returns a description of the value for errors.
 func (v Value) Describe() string {
 	if s, ok := v.Text(); ok {
 		return "the string " + quote(s)
@@ -123,11 +125,11 @@ func (v Value) Describe() string {
 	return v.String()
 }
 
-// maxName is how many bytes of a name a path shows without quotation marks.
+// maxName is the maximum length in bytes of a name without quotation marks in a path.
 const maxName = 120
 
-// Key names an entry of an object in errors: path.name, or path["na me"] if the
-// name needs quotation marks.
+// Key returns the path of an entry in the object at path, for errors. It returns
+// path.name, or path["na me"] if the name needs quotation marks.
 func Key(path, name string) string {
 	plain := name != "" && len(name) <= maxName && strings.IndexFunc(name, func(r rune) bool {
 		return r >= utf8.RuneSelf || !strings.ContainsRune("$-_", r) && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
@@ -141,8 +143,8 @@ func Key(path, name string) string {
 	return path + "." + name
 }
 
-// Index is the part of a path for an entry with any name: ["na me"].
+// Index returns the last part of a path for an entry with any name: ["na me"].
 func Index(name string) string { return "[" + quote(name) + "]" }
 
-// quote quotes text of a file in an error, and keeps it short.
+// quote returns the first 120 characters of a text, quoted for errors.
 func quote(s string) string { return fmt.Sprintf("%.120q", s) }

@@ -8,10 +8,10 @@ import (
 
 // Decode decodes an object into the struct that v points to, as far as possible. A
 // field that is null or of the wrong type leaves v unchanged. If a field occurs twice,
-// the last one of the right type counts. Decode reports whether the data was an object.
+// its last value of the right type counts. Decode reports whether the data was an object.
 //
-// A type with its own UnmarshalJSON must return nil for data that it cannot decode, or
-// the fields after it are lost.
+// A type with its own UnmarshalJSON must return nil for data that it cannot decode.
+// Otherwise the fields after that data are lost.
 func Decode(object []byte, v any) bool {
 	if object = bytes.TrimSpace(object); len(object) == 0 || object[0] != '{' {
 		return false

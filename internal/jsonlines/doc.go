@@ -1,5 +1,5 @@
-// Package jsonlines reads the JSON objects that a program prints, one per line,
-// whatever else the program prints.
+// Package jsonlines reads the JSON objects in the output of a program, which prints one
+// object per line. It copes with any other text in the output.
 //
 //	in := jsonlines.NewReader(stdout, jsonlines.Config{Echo: prompt})
 //	for {
@@ -26,16 +26,15 @@
 //   - An object without text in front of it counts: {"a":1}, {"a":1}{"b":2} and
 //     {"a":1} done.
 //   - An object after text counts if only objects follow it. The text may be a banner
-//     without a line end, or a truncated line that was joined with the next.
+//     without a line end, or a truncated line that was joined with the next line.
 //   - An object between texts does not count: log: {"a":1} done.
-//   - An object that is a value in another object never counts, even if the outer one
-//     is broken or truncated.
-//   - An object on a line with text does not count if Config.Echo contains it: a
-//     program that repeats its input reports no event. JSON in a string is escaped,
-//     so it never looks like an object.
+//   - An object that is a value in another object never counts, even if the outer
+//     object is broken or truncated.
+//   - An object on a line with text does not count if Config.Echo contains the object,
+//     because a repetition of the program's input is not an event. JSON in a string is
+//     escaped, so it is never taken for an object.
 //
-// Words such as NaN, Infinity and None, which other languages write into JSON,
-// are read as null. Raw tabs in strings become spaces. In a line that is too long, long
-// strings are shortened. Input that begins with the byte-order mark of UTF-16 is
-// decoded.
+// Words such as NaN, Infinity and None, which other languages write into JSON, are read
+// as null. Control characters in strings become spaces. In a line that is too long, long
+// strings are shortened. Input that begins with the byte-order mark of UTF-16 is decoded.
 package jsonlines

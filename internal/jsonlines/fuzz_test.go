@@ -12,13 +12,13 @@ import (
 	"unicode/utf8"
 )
 
-// wrappings are kinds of noise around an object. Each has a place for the object.
+// wrappings are formats that surround an object with noise. %s stands for the object.
 var wrappings = []string{
 	"%s\n", "%s\r\n", "\ufeff%s\n", " \t%s \n", "\x1b[1;31m%s\x1b[0m\n", "\x1b]0;a title\x07%s\n", "\x1b]0;a title\x1b\\%s\x1b]0;\x07\n", "\x1bP+q\x1b\\%s\n",
 	"a banner%s\n", "a banner: {%s\n", "10 %%\r20 %%\r%s\n", "\x1b[2K\r%s\n", "%s and more\n", "%s\x00\x07\n", "\x1b[%s\n", "line\n%s\nline\n", "{\"torn\":\"li%s\n",
 }
 
-// FuzzNoise wraps objects in noise. The noise must not change what is read.
+// FuzzNoise checks that objects within noise are read unchanged.
 func FuzzNoise(f *testing.F) {
 	f.Add("text", "noise", uint64(1))
 	f.Add("{\"a\":\"\\\\\"}", "{\"a\":1}", uint64(2))
@@ -60,7 +60,7 @@ func FuzzNoise(f *testing.F) {
 	})
 }
 
-// FuzzReader checks what must hold for any input of the reader.
+// FuzzReader checks the properties of the reader that hold for any input.
 func FuzzReader(f *testing.F) {
 	for _, w := range wrappings {
 		f.Add([]byte(fmt.Sprintf(w, `{"a":"b","c":[1,{}]}`)), 1000)
@@ -83,7 +83,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// FuzzText checks what must hold for any input of the text functions.
+// FuzzText checks the properties of the text functions that hold for any input.
 func FuzzText(f *testing.F) {
 	f.Add("a\x1b[1mb\r\n\x1b]0;x\x1b\\\x9b\u009b", 3)
 	f.Fuzz(func(t *testing.T, in string, at int) {

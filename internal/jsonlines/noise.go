@@ -6,19 +6,19 @@ import (
 	"sync"
 )
 
-// Noise is what a [Reader] has not understood.
+// Noise summarizes the input of a [Reader] that was not understood.
 type Noise struct {
-	Texts   int    // number of lines and parts of lines that are no object, and of rejected objects
-	Bytes   int    // bytes of these and of dropped lines
-	First   string // the first text, in one line of at most 100 bytes
-	Dropped int    // number of lines that were too long
+	Texts   int    // number of texts: lines and parts of lines that are no object, and rejected objects
+	Bytes   int    // number of bytes in these texts and in dropped lines
+	First   string // first text, as one line of at most 100 bytes
+	Dropped int    // number of lines that were dropped because they were too long
 }
 
 // Any reports whether there was any noise.
 func (n Noise) Any() bool { return n.Texts > 0 || n.Dropped > 0 }
 
-// String describes the noise: `2 lines were not understood, the first: "…"`. It is
-// empty if there was none.
+// String describes the noise: `2 lines were not understood, the first: "…"`. It returns
+// "" if there was no noise.
 func (n Noise) String() string {
 	s := ""
 	if n.Texts > 0 {
@@ -40,10 +40,11 @@ func lines(n int) string {
 	return strconv.Itoa(n) + " lines were"
 }
 
-// mostShown is how many bytes of the first text are kept.
+// mostShown is the maximum number of bytes in Noise.First.
 const mostShown = 100
 
-// Add counts a text. A first text without visible characters does not count.
+// Add counts a text. Texts without visible characters before the first other text do not
+// count.
 func (n *Noise) Add(text []byte) {
 	if n.Texts == 0 {
 		if n.First = brief(text, mostShown); n.First == "" {
@@ -65,7 +66,7 @@ func (n *noise) add(text []byte) {
 	n.n.Add(text)
 }
 
-// dropping counts bytes of a line that is dropped.
+// dropping counts bytes of a dropped line. first is set for the first bytes of that line.
 func (n *noise) dropping(bytes int, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -8,37 +8,37 @@ import (
 	"io"
 )
 
-// Config says how a [Reader] reads. The zero value is useful.
+// Config configures a [Reader]. The zero value is ready for use.
 type Config struct {
-	// MaxLine is how many bytes of a line are kept. Zero means 16 MiB. In a longer
+	// MaxLine is the maximum length of a line in bytes. Zero means 16 MiB. In a longer
 	// line, each string is cut to an eighth of MaxLine. A line that is still too long
 	// is dropped.
 	MaxLine int
 
-	// MaxNoise is how many bytes of noise may come before the first object that is
-	// not rejected. After more, Next returns ErrNoise. Zero means no limit.
+	// MaxNoise is the maximum number of bytes of noise before the first object that is
+	// not rejected. If there is more noise, Next returns ErrNoise. Zero means no limit.
 	MaxNoise int
 
-	// Echo is the text that the program was told. See the package's documentation.
+	// Echo is the text that was sent to the program. See the package's documentation.
 	Echo string
 
-	// Told, if set, returns text that the program was told besides Echo, possibly
-	// while it runs. Next calls it.
+	// Told, if set, returns further text that was sent to the program, possibly while
+	// the program runs. Next calls Told.
 	Told func() string
 
-	// Skipped, if set, gets each text that is no object. Next calls it. The text is
-	// valid only during the call. It is not called for dropped lines.
+	// Skipped, if set, gets each text that is no object. Next calls Skipped, and the
+	// text is valid only during the call. Skipped gets no dropped lines.
 	Skipped func(text []byte)
 }
 
 const (
 	defaultMaxLine = 16 << 20
 	bufferSize     = 32 << 10
-	mostOfLine     = 16 // times MaxLine: length of a whole line above which it is dropped unread
+	mostOfLine     = 16 // a line longer than mostOfLine times MaxLine is dropped before its end
 )
 
-// ErrNoise is returned by [Reader.Next] if more than Config.MaxNoise bytes have come
-// and no object has been understood.
+// ErrNoise is returned by [Reader.Next] if it has read more than Config.MaxNoise bytes of
+// noise and every object so far was rejected.
 var ErrNoise = errors.New("jsonlines: nothing that was printed is understood")
 
 // Reader finds the objects in the output of a program. Only one goroutine may call
@@ -48,11 +48,11 @@ type Reader struct {
 	in    *bufio.Reader
 	err   error
 	echo  []byte
-	found [][]byte // objects of the line
+	found [][]byte // objects of the present line
 	given int      // number of objects in found that were returned
-	last  []byte   // the object returned last, unless it was rejected
-	heard bool     // an object was returned and not rejected
-	long  []byte   // the beginning of a line that does not fit into the buffer
+	last  []byte   // object that was returned last; nil if it was rejected
+	heard bool     // whether an object was returned and not rejected
+	long  []byte   // beginning of a line that does not fit into the buffer
 	clean []byte
 	parts []part
 	noise noise
@@ -66,8 +66,8 @@ func NewReader(r io.Reader, cfg Config) *Reader {
 	return &Reader{cfg: cfg, echo: []byte(cfg.Echo), in: bufio.NewReaderSize(UTF8(r), bufferSize)}
 }
 
-// Next returns the next object. The object is valid JSON, and its bytes stay valid
-// until the next call. The error is io.EOF at the end, ErrNoise, or a read error.
+// Next returns the next object. The object is valid JSON, and its bytes remain valid until
+// the next call of Next. The error is io.EOF at the end, ErrNoise, or a read error.
 func (r *Reader) Next() ([]byte, error) {
 	r.heard = r.heard || r.last != nil
 	r.last = nil
@@ -86,8 +86,7 @@ func (r *Reader) Next() ([]byte, error) {
 	return r.last, nil
 }
 
-// Reject reports that the object that Next has returned last is not understood. The
-// object then counts as noise.
+// Reject counts the object that Next has returned last as noise.
 func (r *Reader) Reject(object []byte) {
 	if r.last != nil {
 		r.last = nil
@@ -95,14 +94,14 @@ func (r *Reader) Reject(object []byte) {
 	}
 }
 
-// Noise returns what was not understood so far.
+// Noise returns the noise so far.
 func (r *Reader) Noise() Noise { return r.noise.get() }
 
-// readLine returns the next line without its end. It returns nil if the line is
-// dropped. At the end of the input it sets err.
+// readLine returns the next line without its line end. It returns nil if the line is
+// dropped. At the end of the input, it sets r.err.
 func (r *Reader) readLine() []byte {
 	r.long = r.long[:0]
-	if cap(r.long) > 1<<20 { // do not keep the memory of a long line
+	if cap(r.long) > 1<<20 { // the memory of a long line is not kept
 		r.long = nil
 	}
 	var sh *shortener
@@ -111,7 +110,7 @@ func (r *Reader) readLine() []byte {
 		piece, err := r.in.ReadSlice('\n')
 		total += len(piece)
 		if err == nil && total == len(piece) && total <= r.cfg.MaxLine {
-			return bytes.TrimRight(piece, "\r\n") // the usual case, without a copy
+			return bytes.TrimRight(piece, "\r\n") // the usual case needs no copy
 		}
 		if sh == nil && len(r.long)+len(piece) > r.cfg.MaxLine+1 {
 			sh = &shortener{most: r.cfg.MaxLine / 8}
@@ -123,7 +122,7 @@ func (r *Reader) readLine() []byte {
 			r.long = append(r.long, piece...)
 		case len(r.long) <= r.cfg.MaxLine+1 && total/mostOfLine <= r.cfg.MaxLine:
 			r.long = sh.append(r.long, piece)
-		default: // dropped at once, because the line may never end
+		default: // the line is dropped before its end, because it may never end
 			r.noise.dropping(total-told, told == 0)
 			told = total
 		}
@@ -146,7 +145,7 @@ func (r *Reader) readLine() []byte {
 	}
 }
 
-// blank are the characters that may surround objects: white space and byte-order
+// blank holds the characters that are ignored around objects: white space and byte-order
 // marks.
 const blank = " \t\r" + bom
 

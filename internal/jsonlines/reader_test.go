@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// objects reads all objects.
+// objects reads all objects from r.
 func objects(t testing.TB, r io.Reader, cfg Config) (all []string, n Noise) {
 	t.Helper()
 	in := NewReader(r, cfg)
@@ -175,7 +175,7 @@ func TestOutputWithoutAnyObjectIsGivenUp(t *testing.T) {
 }
 
 func TestTheTimeForALineIsLinearInItsLength(t *testing.T) {
-	const n = 1 << 18 // with quadratic time this would take hours
+	const n = 1 << 18 // a reader that needs quadratic time would take hours
 	began := time.Now()
 	for _, piece := range []string{`{"a":`, `,{"`, "{", `":[{"`, `x{"a":1}`, "\x1b]", "\r{\"", "{ ", `{"a":"`} {
 		_, _ = objects(t, strings.NewReader(strings.Repeat(piece, n)), Config{Echo: strings.Repeat("x{", 1<<16)})

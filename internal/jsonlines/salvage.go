@@ -8,7 +8,7 @@ import (
 // part is an object or a text in a line.
 type part struct {
 	bytes  []byte
-	object bool // otherwise it is text
+	object bool // whether the part is an object
 }
 
 // salvage finds the objects in a line that is not a single object.
@@ -49,12 +49,12 @@ func (r *Reader) salvage(line []byte) {
 // divider divides a line into objects and texts.
 type divider struct {
 	line   []byte
-	text   int // where the current text begins
+	text   int // offset at which the current text begins
 	parts  []part
-	budget int // how many bytes may still be read in vain; keeps the time linear in the length
+	budget int // remaining bytes that may be read without finding an object; keeps the time linear
 
-	keyed  bool // the current text contains the end of a key
-	looked int  // up to where keyed is known
+	keyed  bool // whether the current text contains the end of a key before the offset looked
+	looked int  // offset up to which the text was searched for the end of a key
 }
 
 // endText ends the current text and begins the next one.
@@ -65,7 +65,8 @@ func (d *divider) endText(end, next int) {
 	d.text, d.keyed, d.looked = next, false, next
 }
 
-// objectAt returns the object that begins at the brace, and its length in the line.
+// objectAt returns the object that begins at the brace at offset i, and the length of the
+// object in the line. The object is nil if no object that may count begins there.
 func (d *divider) objectAt(i int) (object []byte, n int) {
 	if d.budget <= 0 || !begins(d.line[i:]) || d.isValue(i) {
 		return nil, 0
@@ -77,8 +78,8 @@ func (d *divider) objectAt(i int) (object []byte, n int) {
 	return object, n
 }
 
-// isValue reports whether the object that begins here is a value in a broken object:
-// the text before it ends like JSON before a value.
+// isValue reports whether the object at offset i is a value in a broken object. It is a
+// value if the text before it ends like JSON before a value.
 func (d *divider) isValue(i int) bool {
 	key := []byte(`":`)
 	if !d.keyed {
@@ -93,9 +94,10 @@ func (d *divider) isValue(i int) bool {
 	return d.keyed && n > 0 && (text[n-1] == '[' || text[n-1] == ',')
 }
 
-// settle decides which objects of a line count. See the package's documentation.
+// settle adds the objects that count to r.found, and all other parts to the noise. The rules are
+// in the package's documentation.
 func (r *Reader) settle(parts []part) {
-	texts, last := 0, 0 // last: index after the last text
+	texts, last := 0, 0 // last is the index after the last text
 	for i, p := range parts {
 		if !p.object {
 			texts++
@@ -122,19 +124,19 @@ func (r *Reader) settle(parts []part) {
 	}
 }
 
-// maxEcho is how many parts of a line with text are searched for in Config.Echo.
-// Objects after them do not count.
+// maxEcho is the number of parts of a line with text for which Config.Echo is searched.
+// Objects after these parts do not count.
 const maxEcho = 100
 
-// begins reports whether the brace at the start of b may begin an object. Most braces
-// in texts do not.
+// begins reports whether the brace at the start of b may begin an object. This check is
+// fast and excludes most braces in texts.
 func begins(b []byte) bool {
 	b = bytes.TrimLeft(b[1:], " \t\r")
 	return len(b) > 0 && (b[0] == '"' || b[0] == '}')
 }
 
-// readObject returns the object at the start of b, and its length in b. If there is
-// none, the length is how many bytes were read.
+// readObject returns the object at the start of b, and its length in b. If there is no
+// object, n is the number of bytes that were read.
 func readObject(b []byte) (object []byte, n int) {
 	depth, inside := 0, false
 	for n < len(b) {
@@ -161,9 +163,9 @@ func readObject(b []byte) (object []byte, n int) {
 	return nil, min(n, len(b))
 }
 
-// repaired returns an object with words that JSON does not know replaced by null, and
-// control characters in strings by spaces. If the result is not valid JSON, it returns
-// nil.
+// repaired returns a copy of an object in which null replaces words that are not JSON, and
+// spaces replace control characters in strings. It returns nil if the result is not valid
+// JSON.
 func repaired(b []byte) []byte {
 	out := make([]byte, 0, len(b))
 	inside := false
@@ -198,8 +200,8 @@ func isWord(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c >= '0' && c <= '9'
 }
 
-// appendWord appends a word that is outside of strings. After a digit or a sign, the
-// word is part of a number, such as 1e5 or -Infinity.
+// appendWord appends a word that is outside of strings, or null in place of the word. After
+// a digit or a sign, the word is part of a number, such as 1e5 or -Infinity.
 func appendWord(out, word []byte) []byte {
 	n := len(out)
 	switch w := string(word); {

@@ -1,16 +1,17 @@
 package jsonlines
 
-// shortener shortens long strings in a line of JSON, piece by piece.
+// shortener shortens long strings in a line of JSON. The line is passed in pieces.
 type shortener struct {
-	most     int  // how many bytes of a string are kept
-	inside   bool // within a string
-	n        int  // bytes of the string so far
-	escape   int  // bytes that are missing from the current escape
-	begun    bool // the byte before was a backslash
-	dropping bool // the rest of the string is dropped
+	most     int  // maximum number of bytes of a string
+	inside   bool // whether the present byte is within a string
+	n        int  // number of bytes of the string so far
+	escape   int  // number of further bytes in the present escape
+	begun    bool // whether the byte before was a backslash
+	dropping bool // whether the rest of the string is dropped
 }
 
-// append appends what is kept of src to dst, which may be the beginning of src.
+// append appends src to dst without the dropped parts of strings. dst may be the beginning
+// of src.
 func (s *shortener) append(dst, src []byte) []byte {
 	for _, c := range src {
 		switch {
@@ -30,7 +31,7 @@ func (s *shortener) append(dst, src []byte) []byte {
 			continue
 		case s.escape > 0:
 			s.escape--
-		default: // cut only between characters and escapes
+		default: // strings are cut only between characters and escapes
 			s.dropping = s.dropping || s.n >= s.most && c&0xc0 != 0x80
 			s.begun = c == '\\'
 		}

@@ -5,14 +5,14 @@ import "strings"
 // stripper removes terminal escape sequences (ECMA-48) and control characters
 // other than line ends and tabs.
 type stripper struct {
-	// text is set for text that people and models read. It also removes DEL, the
-	// control characters above 127 and byte-order marks, and turns line ends into \n.
-	// It is not set for JSON, which may contain all of these in strings.
+	// text is set for text that people and models read. Then the stripper also removes
+	// DEL, control characters above 127 and byte-order marks, and turns line ends into
+	// \n. text is not set for JSON, because strings in JSON may contain these characters.
 	text bool
 
 	state state
-	held  []byte // the current command string or character, until its end is known
-	cr    bool   // the last byte was a carriage return
+	held  []byte // bytes of the present command string or character, whose end is not known
+	cr    bool   // whether the last byte was a carriage return
 }
 
 type state uint8
@@ -20,14 +20,15 @@ type state uint8
 const (
 	ground state = iota
 	escape
-	control       // ESC [
-	intermediate  // ESC and a byte from space to /
-	command       // a string such as ESC ] title BEL
-	commandEscape // ESC within such a string
+	control       // after ESC [
+	intermediate  // after ESC and a byte from space to /
+	command       // within a command string, such as ESC ] title BEL
+	commandEscape // after ESC within a command string
 	character     // within a character that may have to be removed
 )
 
-// mostHeld bounds a command string. A longer one counts as text.
+// mostHeld is the maximum length of a command string. A longer command string counts as
+// text.
 const mostHeld = 64 << 10
 
 const (
@@ -36,7 +37,7 @@ const (
 	bom = "\ufeff"
 )
 
-// append appends what remains of src to dst.
+// append appends src to dst without the bytes that are removed or held back.
 func (s *stripper) append(dst, src []byte) []byte {
 	for _, c := range src {
 		dst = s.next(dst, c)
@@ -45,7 +46,7 @@ func (s *stripper) append(dst, src []byte) []byte {
 }
 
 func (s *stripper) next(dst []byte, c byte) []byte {
-	final := c >= 0x30 && c <= 0x7e && c != '{' // a truncated sequence must not swallow the brace of an object
+	final := c >= 0x30 && c <= 0x7e && c != '{' // a brace never ends a sequence, so that the brace of an object is kept
 	switch s.state {
 	case escape:
 		return s.afterEscape(dst, c, final)
@@ -73,7 +74,7 @@ func (s *stripper) next(dst []byte, c byte) []byte {
 			s.state, s.held = ground, s.held[:0]
 			return dst
 		}
-		dst, s.state = s.flush(dst), escape // the string did not end, and another sequence begins
+		dst, s.state = s.flush(dst), escape // the string has no end, and another sequence begins
 		return s.next(dst, c)
 	case character:
 		if s.held = append(s.held, c); !isDoubtful(s.held) {
@@ -89,8 +90,8 @@ func (s *stripper) next(dst []byte, c byte) []byte {
 	return s.plain(dst, c)
 }
 
-// isDoubtful reports whether the bytes are, or begin, a character that is removed from
-// text: U+0080 to U+009F, or U+FEFF.
+// isDoubtful reports whether b is a character that is removed from text, or the beginning
+// of such a character. These characters are U+0080 to U+009F and U+FEFF.
 func isDoubtful(b []byte) bool {
 	if b[0] == 0xc2 {
 		return len(b) == 1 || b[1] < 0xa0 && b[1] >= 0x80
@@ -98,7 +99,7 @@ func isDoubtful(b []byte) bool {
 	return strings.HasPrefix(bom, string(b))
 }
 
-// plain appends a byte that is outside of sequences.
+// plain processes a byte outside of sequences.
 func (s *stripper) plain(dst []byte, c byte) []byte {
 	after := s.cr
 	s.cr = c == '\r'
@@ -131,8 +132,8 @@ func (s *stripper) afterEscape(dst []byte, c byte, final bool) []byte {
 	return dst
 }
 
-// flush appends what was held back: the beginning of a character, or a command string
-// that did not end.
+// flush appends the bytes that were held back: the beginning of a character, or a command
+// string without an end.
 func (s *stripper) flush(dst []byte) []byte {
 	was, held := s.state, s.held
 	if s.state, s.held = ground, nil; was == character {

@@ -9,13 +9,13 @@ import (
 	"unicode/utf8"
 )
 
-// Cleaner turns terminal output into plain text, piece by piece: without escape
-// sequences and control characters, with \n as the line end. The zero value is ready
-// for use.
+// Cleaner turns terminal output into plain text. The output is passed in pieces. The text
+// has no escape sequences and no control characters, and its line end is \n. The zero
+// value is ready for use.
 type Cleaner struct{ s stripper }
 
-// Clean returns what a piece adds to the text. If the piece ends within a sequence,
-// that part is held back for the next call.
+// Clean returns the text of the next piece. If the piece ends within a sequence, Clean
+// holds the incomplete sequence back until the next call.
 func (c *Cleaner) Clean(piece string) string {
 	c.s.text = true
 	if c.s.state == ground && !c.s.cr && isClean(piece) {
@@ -24,14 +24,14 @@ func (c *Cleaner) Clean(piece string) string {
 	return string(c.s.append(make([]byte, 0, len(piece)), []byte(piece)))
 }
 
-// Rest returns what is still held back.
+// Rest returns the text that is held back.
 func (c *Cleaner) Rest() string {
 	c.s.text = true
 	return string(c.s.flush(nil))
 }
 
-// Clean returns the text without escape sequences and control characters, with
-// \n as the line end.
+// Clean returns the text without escape sequences and control characters. The line end of
+// the result is \n.
 func Clean(text string) string {
 	if isClean(text) {
 		return text
@@ -40,7 +40,7 @@ func Clean(text string) string {
 	return c.Clean(text) + c.Rest()
 }
 
-// isClean reports whether s contains nothing that Clean might remove.
+// isClean reports whether s has no byte that Clean might remove.
 func isClean(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' && c != '\n' && c != '\t' || c == 0x7f || c == 0xc2 || c == bom[0] {
@@ -62,15 +62,15 @@ func brief(b []byte, n int) string {
 	return s[:n] + "…"
 }
 
-// UTF8 returns a reader that decodes r if it is UTF-16 with a byte-order mark. It
-// passes on all other input unchanged.
+// UTF8 returns a reader that decodes UTF-16 from r if the input begins with a byte-order
+// mark of UTF-16. It does not change other input.
 func UTF8(r io.Reader) io.Reader { return &utf8Reader{in: bufio.NewReader(r)} }
 
 type utf8Reader struct {
 	in    *bufio.Reader
 	begun bool
-	order binary.ByteOrder // nil if the input is passed on unchanged
-	out   []byte           // decoded but not read yet
+	order binary.ByteOrder // byte order of UTF-16; nil if the input is not decoded
+	out   []byte           // decoded bytes that have not been read
 	high  rune             // first half of a surrogate pair; 0 if there is none
 	err   error
 }
@@ -99,14 +99,14 @@ func (u *utf8Reader) Read(p []byte) (int, error) {
 	return 0, u.err
 }
 
-// decode decodes what is buffered, but at least one unit.
+// decode decodes the buffered input, but at least one 16-bit unit.
 func (u *utf8Reader) decode() {
 	out := u.out[:0]
 	for first := true; first || u.in.Buffered() >= 2 && len(out) < 4096; first = false {
 		var unit [2]byte
 		if _, err := io.ReadFull(u.in, unit[:]); err != nil {
 			if u.err = err; err == io.ErrUnexpectedEOF {
-				u.err = io.EOF // half a unit at the end is ignored
+				u.err = io.EOF // half of a unit at the end of the input is ignored
 			}
 			break
 		}

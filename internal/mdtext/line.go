@@ -33,11 +33,11 @@ func Tail(s string, n int) string {
 	return s[i:]
 }
 
-// Valid returns s as UTF-8. U+FFFD replaces invalid bytes.
+// Valid returns s as valid UTF-8. It replaces each run of invalid bytes by U+FFFD.
 func Valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// Invisible reports whether s shows nothing: it holds only spaces, control and
-// format characters, variation selectors and fillers.
+// Invisible reports whether s has no visible character. Spaces, control and format
+// characters, variation selectors and fillers are not visible.
 func Invisible(s string) bool { return strings.IndexFunc(s, visible) < 0 }
 
 func visible(r rune) bool {
@@ -46,9 +46,8 @@ func visible(r rune) bool {
 		!unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// Joined returns s as one line of at most max bytes. It keeps every character that
-// is not white space, for records that programs read. Text for a model goes
-// through [OneLine].
+// Joined returns s as one line of at most max bytes. It keeps every character that is not
+// white space. It is for records that programs read; text for a model needs [OneLine].
 func Joined(s string, max int) string {
 	if strings.ContainsAny(s, "\r\n\t\v\f\u0085\u2028\u2029") {
 		s = strings.Join(strings.Fields(s), " ")
@@ -60,8 +59,8 @@ func Joined(s string, max int) string {
 	return s
 }
 
-// Ends is Joined for text whose end matters as much as its beginning: it cuts the
-// middle.
+// Ends is Joined for text whose beginning and end both matter. If the text is too long,
+// Ends removes its middle.
 func Ends(s string, max int) string {
 	s = Joined(s, len(s)+1)
 	if len(s) <= max {
@@ -72,10 +71,10 @@ func Ends(s string, max int) string {
 	return strings.TrimRight(Head(s, head), " ") + gap + strings.TrimLeft(Tail(s, max-len(gap)-head), " ")
 }
 
-// OneLine makes text from outside one line of at most max bytes. White space and
-// control characters become single spaces. Escape sequences and invisible format
-// characters such as direction marks and tags are dropped. The joiners that scripts
-// and emoji need stay.
+// OneLine turns text from outside into one line of at most max bytes. It replaces each
+// run of white space and control characters by one space. It drops escape sequences and
+// invisible format characters, such as direction marks and tags. It keeps the joiners
+// that scripts and emoji need.
 func OneLine(s string, max int) string {
 	if len(s) <= max && isPlain(s) {
 		return s
@@ -86,7 +85,7 @@ func OneLine(s string, max int) string {
 	const joiner, nonJoiner = '\u200d', '\u200c'
 	var b strings.Builder
 	gap := false
-	for _, r := range s { // range yields U+FFFD for an invalid byte
+	for _, r := range s { // the loop gets U+FFFD for an invalid byte
 		switch {
 		case unicode.IsSpace(r) || unicode.IsControl(r):
 			gap = b.Len() > 0
@@ -109,8 +108,8 @@ func OneLine(s string, max int) string {
 // escapes are the characters that begin an escape sequence.
 const escapes = "\x1b\u0090\u0098\u009b\u009d\u009e\u009f"
 
-// isPlain reports whether s is one line of printable ASCII with single spaces
-// between words. Most text is, and needs no cleaning.
+// isPlain reports whether s is one line of printable ASCII with single spaces between
+// words. Such text needs no cleaning, and most text is of this form.
 func isPlain(s string) bool {
 	last := byte(' ')
 	for i := range len(s) {

@@ -1,10 +1,10 @@
-// Package mdtext builds Markdown for a model and makes text from outside safe to
-// put into it. Such text cannot begin a line or end a cell, a code span or a fence,
-// whatever it contains.
+// Package mdtext builds Markdown for a model and makes text from outside safe to insert
+// into that Markdown. Inserted text cannot begin a line, and it cannot end a cell, a code
+// span or a fence.
 //
-// This package uses package cleantext to remove what acts on a terminal. The two
-// are separate because the output of programs for files and terminals is cleaned
-// too, and is not Markdown.
+// This package uses package cleantext to remove characters that control a terminal. The
+// packages are separate because output for files and terminals, which is not Markdown,
+// also needs package cleantext.
 package mdtext
 
 import "strings"
@@ -26,8 +26,8 @@ func (b *Builder) Line(parts ...string) {
 // Field writes a line with a label and a value.
 func (b *Builder) Field(label, value string) { b.Line(label, ": ", value) }
 
-// Row writes a row of a table. Whatever the cells contain, it is one row with that
-// many cells. The cells are changed in place.
+// Row writes one row of a table. The content of a cell cannot end the cell or the row.
+// Row changes the cells in place.
 func (b *Builder) Row(cells ...string) {
 	b.safeRow(safeCells(cells))
 }
@@ -38,8 +38,8 @@ func (b *Builder) TableHead(cells ...string) {
 	b.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
 }
 
-// Table writes a head and as many rows as fit into room bytes, and returns the
-// number of rows. The cells are changed in place.
+// Table writes the head of a table and as many rows as fit into room bytes. It returns
+// the number of rows that it has written. Table changes the cells in place.
 func (b *Builder) Table(room int, head []string, rows [][]string) (shown int) {
 	b.TableHead(head...)
 	room += b.Len()
@@ -76,8 +76,8 @@ func safeCells(cells []string) []string {
 	return cells
 }
 
-// escapeCell escapes what would end a cell. It doubles backslashes only before a
-// bar, so that paths stay as they are.
+// escapeCell escapes the bars in a cell. It doubles only the backslashes before a bar, so
+// that backslashes in paths are not changed.
 func escapeCell(s string) string {
 	if !strings.Contains(s, "|") {
 		return s

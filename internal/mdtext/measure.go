@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Span writes a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s. From one day on
-// it writes whole hours: 21d 0h.
+// Span returns a duration in whole seconds: 45s, 2m 15s, 1h 2m 3s. A duration of a day
+// or more is given in whole hours: 21d 0h.
 func Span(d time.Duration) string {
 	s := int64(max(d, 0) / time.Second)
 	switch {
@@ -22,7 +22,7 @@ func Span(d time.Duration) string {
 	}
 }
 
-// fewSeconds holds the most frequent durations.
+// fewSeconds holds the texts for durations below one minute, which are the most frequent.
 var fewSeconds = func() (names [60]string) {
 	for i := range names {
 		names[i] = strconv.Itoa(i) + "s"
@@ -30,8 +30,8 @@ var fewSeconds = func() (names [60]string) {
 	return names
 }()
 
-// Setting writes a duration as Go and configurations do. From one day on it is
-// [Span].
+// Setting returns a duration in the notation of Go and of configurations. For a day or
+// more it returns [Span].
 func Setting(d time.Duration) string {
 	if d >= 24*time.Hour {
 		return Span(d)
@@ -39,7 +39,7 @@ func Setting(d time.Duration) string {
 	return d.String()
 }
 
-// Count writes a number with its noun: 1 task, 3 tasks.
+// Count returns a number with its noun: 1 task, 3 tasks.
 func Count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -7,10 +7,10 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Quote is strconv.Quote for text in a sentence, and keeps it short.
+// Quote returns the first 120 characters of s, quoted like strconv.Quote.
 func Quote(s string) string { return fmt.Sprintf("%.120q", s) }
 
-// Code makes text from outside a code span. The text has at most max bytes.
+// Code turns text from outside into a code span with at most max bytes of that text.
 func Code(s string, max int) string {
 	s = OneLine(s, max)
 	if s != "" && strings.IndexByte(s, '`') < 0 {
@@ -23,10 +23,10 @@ func Code(s string, max int) string {
 	return tick + s + tick
 }
 
-// Fence puts text from outside into a fence that nothing in it can end.
+// Fence puts text from outside into a fence. The text cannot end the fence.
 func Fence(s string) string {
-	s = cleantext.String(s) // first: what is dropped may separate two runs of ticks
-	// A run of ticks without a bound would need a fence without a bound.
+	s = cleantext.String(s) // before counting ticks: dropped characters may separate two runs
+	// Long runs of ticks are divided, because the fence must be longer than any run.
 	const run = "````````````````````````````````"
 	s = strings.ReplaceAll(s, run, run+" ")
 	ticks := strings.Repeat("`", max(3, longestRun(s, '`')+1))

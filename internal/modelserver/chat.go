@@ -81,7 +81,8 @@ func decodeChat(body []byte, req *Request) error {
 	return nil
 }
 
-// contentText reads content that is a text or a list of parts, some of them text.
+// contentText returns the text of a content, which is a text or a list of parts. It joins the
+// texts of all parts that have a text.
 func contentText(raw json.RawMessage) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return "", nil
@@ -102,7 +103,7 @@ func contentText(raw json.RawMessage) (string, error) {
 	return s, nil
 }
 
-// chatProblem formats an error as OpenAI's platform does.
+// chatProblem returns an error in the form of OpenAI's platform.
 func chatProblem(e *Error) map[string]any {
 	kind, code := "invalid_request_error", any(nil)
 	switch status := e.status(); {

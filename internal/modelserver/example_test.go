@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// The last user message of a request says what the model answers.
+// The last user message of a request is the script for the model's answer.
 func Example() {
 	model := modelserver.New(nil)
 	defer model.Close()
@@ -28,8 +28,8 @@ func Example() {
 	// <nil>
 }
 
-// A test controls the model: it holds the turns of three agents open, counts them,
-// and releases them.
+// A test can control the model. This test holds the turns of three agents open, counts the
+// open turns, and then releases them.
 func ExampleServer_WaitFor() {
 	release := make(chan struct{})
 	model := modelserver.New(func(r modelserver.Request) modelserver.Reply {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// geminiPath splits /v1beta/models/MODEL:METHOD.
+// geminiPath returns the model and the method in a path /v1beta/models/MODEL:METHOD.
 func geminiPath(path string) (model, method string, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/v1beta/models/")
 	if !ok {
@@ -17,7 +17,8 @@ func geminiPath(path string) (model, method string, ok bool) {
 	return strings.Cut(rest, ":")
 }
 
-// geminiProtocol streams events if events is set, and a JSON array otherwise.
+// geminiProtocol returns the protocol of Gemini. It streams server-sent events if events is
+// set, and a JSON array otherwise.
 func geminiProtocol(events bool) *protocol {
 	return &protocol{
 		name:    Gemini,
@@ -96,7 +97,8 @@ func decodeGemini(body []byte, req *Request) error {
 	return nil
 }
 
-// sessionContext is what gemini-cli puts before the user's first words.
+// sessionContext is the beginning of the text that gemini-cli adds before the first user
+// message.
 const sessionContext = "<session_context>"
 
 func (content geminiContent) add(c *conversation, req *Request) error {
@@ -135,8 +137,8 @@ func (content geminiContent) add(c *conversation, req *Request) error {
 	return nil
 }
 
-// geminiResult returns the text of a result in the recommended form, {"output":
-// text} or {"error": text}. It returns any other JSON unchanged.
+// geminiResult returns the text of a result that has the recommended form {"output": text} or
+// {"error": text}. It returns any other JSON unchanged.
 func geminiResult(raw json.RawMessage) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) == nil && len(fields) == 1 {
@@ -217,7 +219,7 @@ func (a *answer) geminiResponse(parts []any, finish string, usage bool) map[stri
 type geminiStream struct {
 	a      *answer
 	events bool
-	n      int // chunks so far
+	n      int // number of chunks so far
 }
 
 func newGeminiStream(a *answer, events bool) *geminiStream {

@@ -14,14 +14,14 @@ type history struct {
 	requests []Request
 	steps    []step
 	unknowns []string
-	attempts map[uint64]int // keyed by fingerprint
-	changed  chan struct{}  // closed and replaced on every change
+	attempts map[uint64]int // number of attempts by fingerprint
+	changed  chan struct{}  // closed and replaced by a new channel on every change
 }
 
 // step is the start or the end of a request.
 type step struct {
-	index int // in requests
-	open  bool
+	index int  // index in requests
+	open  bool // whether the step is the start
 }
 
 func (h *history) open(req *Request) int {
@@ -36,7 +36,7 @@ func (h *history) open(req *Request) int {
 	return len(h.requests) - 1
 }
 
-// close ends a request. Only the first call counts.
+// close ends a request. Further calls for the same request do nothing.
 func (h *history) close(index int, left bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,16 +72,16 @@ func (h *history) look() ([]Request, <-chan struct{}) {
 	return slices.Clone(h.requests), h.changed
 }
 
-// Unknown returns the requests that the server has no answer for, such as "GET
-// /v2/models".
+// Unknown returns the requests that the server cannot answer, such as "GET /v2/models".
 func (s *Server) Unknown() []string {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
 	return slices.Clone(s.history.unknowns)
 }
 
-// Open returns how many requests are open; a nil filter takes all. A request is
-// open from its arrival until just before the last byte of its answer.
+// Open returns the number of open requests that filter selects. A nil filter selects all
+// requests. A request is open from its arrival until just before the last byte of its
+// answer.
 func (s *Server) Open(filter func(Request) bool) int {
 	n := 0
 	for _, r := range s.Requests() {
@@ -92,9 +92,10 @@ func (s *Server) Open(filter func(Request) bool) int {
 	return n
 }
 
-// MaxOpen returns the maximum number of requests that were open at once. Requests
-// for which by returns the same value count as one; a nil by counts every request.
-// A nil filter takes all. For example, the sessions with an open agent turn are:
+// MaxOpen returns the maximum number of requests selected by filter that were open at the
+// same time. A nil filter selects all requests. Requests for which by returns the same value
+// count as one. A nil by counts every request. For example, this is the maximum number of
+// sessions with an open agent turn:
 //
 //	s.MaxOpen(func(r Request) bool { return r.Kind == Main }, func(r Request) string { return r.Session })
 func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int {
@@ -121,9 +122,8 @@ func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int
 	return most
 }
 
-// WaitFor waits until ok returns true for the requests so far. ok is called on
-// every start and end of a request. If ctx ends first, the error lists the
-// requests.
+// WaitFor waits until ok returns true for the requests so far. It calls ok after every start
+// and end of a request. If ctx ends first, the error lists the requests.
 func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 	for {
 		requests, changed := s.history.look()
@@ -138,7 +138,7 @@ func (s *Server) WaitFor(ctx context.Context, ok func([]Request) bool) error {
 	}
 }
 
-// list describes requests for an error message.
+// list describes the last 20 requests for an error message.
 func list(requests []Request) string {
 	if len(requests) == 0 {
 		return " none"

@@ -25,7 +25,8 @@ func allDone(all []ms.Request) bool {
 	return true
 }
 
-// opencode's title requests have no tools and the same headers as their session.
+// titleSystem begins like the system prompt of opencode's title requests. These requests have
+// no tools, and the same headers as the other requests of the session.
 const titleSystem = "You are a title generator. You output ONLY a thread title. Nothing else."
 
 func TestOpenRequestsAreCountedBySessionWithoutTheirTitles(t *testing.T) {
@@ -173,8 +174,8 @@ func TestParallelCallsAreOneTurnInTheResponsesProtocol(t *testing.T) {
 	}
 }
 
-// As Claude Code asks: a prompt that was not answered in one message with the next,
-// its own reminders before them, and a system message among the others.
+// The test uses a request in the form of Claude Code. One message contains reminders, an
+// unanswered prompt and the next prompt. A system message stands between other messages.
 func TestWhatAProgramTellsBesideThePromptIsNotThePrompt(t *testing.T) {
 	s := newServer(t, nil)
 	_, body := ask(t, s, "/v1/messages", `{"system":"be good","messages":[

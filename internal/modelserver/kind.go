@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// asked holds the beginnings of the programs' own questions, as of opencode 1.18.34
-// and gemini-cli 0.61.0. Codex states its purpose in a header.
+// asked maps texts at the beginning of system prompts to kinds of requests. The texts are
+// from opencode 1.18.34 and gemini-cli 0.61.0. Codex states the kind in a header.
 var asked = []struct {
-	by   string // in lower case
+	by   string // text in lower case
 	kind Kind
 }{
 	{"you are a title generator", Title},
@@ -17,8 +17,7 @@ var asked = []struct {
 	{"generating a highly factual state summary", Summary},
 }
 
-// kindOf distinguishes an agent's turns from the program's own questions to the
-// model.
+// kindOf distinguishes an agent's turns from other questions of the program to the model.
 func kindOf(r Request) Kind {
 	if len(r.Tools) == 0 {
 		beginning := strings.ToLower(shorten(r.System, 400))
@@ -45,7 +44,7 @@ func kindOf(r Request) Kind {
 	return Main
 }
 
-// header returns the first of these headers that is present.
+// header returns the value of the first header in names that is present.
 func (r Request) header(names ...string) string {
 	for _, name := range names {
 		if v := r.Header.Get(name); v != "" {
@@ -55,14 +54,14 @@ func (r Request) header(names ...string) string {
 	return ""
 }
 
-// session returns the ids that a program sends for its session and for the session
-// that started it. opencode and codex send them,
-// Claude Code sends that of its session, and gemini sends none.
+// session returns the ids of the program's session and of the session that started it.
+// opencode and codex send both ids, Claude Code sends only the id of its session, and
+// gemini sends no id.
 func (r Request) session() (id, parent string) {
 	return r.header("X-Session-Id", "Session-Id", "Session_id", "X-Claude-Code-Session-Id"), r.header("X-Parent-Session-Id", "X-Codex-Parent-Thread-Id")
 }
 
-// instance returns the smallest JSON value for a simple schema. That suffices for
+// instance returns a minimal JSON value for a simple schema. Such a value is sufficient for
 // questions like "who speaks next".
 func instance(schema json.RawMessage, depth int) any {
 	var s struct {
@@ -78,7 +77,7 @@ func instance(schema json.RawMessage, depth int) any {
 		return s.Enum[0]
 	}
 	kind, _ := s.Type.(string)
-	switch strings.ToLower(kind) { // Gemini writes OBJECT
+	switch strings.ToLower(kind) { // types of Gemini are in upper case
 	case "string":
 		return ""
 	case "number", "integer":

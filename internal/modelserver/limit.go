@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Limited returns a handler that answers up to n requests in any span of this
-// length with h. It refuses the others with status 429 and the time after which to
-// retry. Refused requests do not count. A nil h means [Request.Scripted].
+// Limited returns a handler that answers up to n requests in any period of length span with
+// h. It refuses further requests with status 429 and the time until the next request is
+// allowed. Refused requests do not count. A nil h means [Request.Scripted].
 func Limited(n int, span time.Duration, h Handler) Handler {
 	if n < 1 || span <= 0 {
 		panic(fmt.Sprintf("modelserver: Limited must allow at least one request per span, not %d in %s", n, span))

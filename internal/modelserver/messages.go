@@ -65,7 +65,7 @@ func decodeMessages(body []byte, req *Request) error {
 	for i, m := range in.Messages {
 		var aside string
 		switch m.Role {
-		case "system": // in the middle of a conversation: Claude Code tells its model more beside the prompt
+		case "system": // Claude Code sends further system messages within the conversation
 			aside, err = contentText(m.Content)
 		case "user", "assistant":
 			aside, err = addBlocks(&c, m.Role == "user", m.Content)
@@ -81,11 +81,12 @@ func decodeMessages(body []byte, req *Request) error {
 	return nil
 }
 
-// reminder begins what Claude Code puts before a prompt as blocks of the same message.
+// reminder is the beginning of the blocks that Claude Code adds before a prompt in the same
+// message.
 const reminder = "<system-reminder>"
 
-// addBlocks adds a message, and returns what the program tells the model in it that
-// is not its user's.
+// addBlocks adds a message. It returns the texts in the message that the program has added
+// to the user's prompt.
 func addBlocks(c *conversation, user bool, content json.RawMessage) (aside string, err error) {
 	blocks := []messagesBlock{{Type: "text"}}
 	if len(content) > 0 && content[0] == '"' {
@@ -126,8 +127,9 @@ func addBlocks(c *conversation, user bool, content json.RawMessage) (aside strin
 	return aside, nil
 }
 
-// addPrompts adds a message for each text: Claude Code puts a prompt that was not
-// answered and the next one into one message. What it adds itself is returned.
+// addPrompts adds one message for each prompt in texts, because Claude Code combines an
+// unanswered prompt and the next prompt in one message. It returns the reminders that Claude
+// Code has added.
 func addPrompts(c *conversation, texts []string) (aside string) {
 	for _, text := range texts {
 		if strings.HasPrefix(text, reminder) {
@@ -146,7 +148,7 @@ func joinAll(texts []string) (all string) {
 	return all
 }
 
-// messagesTypes maps HTTP statuses to types of errors.
+// messagesTypes maps HTTP statuses to the protocol's types of errors.
 var messagesTypes = map[int]string{
 	400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
 	404: "not_found_error", 409: "conflict_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 504: "timeout_error", 529: "overloaded_error",
@@ -182,7 +184,7 @@ func (a *answer) message(content []any, stop any, u Usage) map[string]any {
 	}
 }
 
-// toolInput returns arguments as the JSON object that a block requires.
+// toolInput returns the arguments of a call as the JSON object that the protocol requires.
 func toolInput(args string) json.RawMessage {
 	if json.Valid([]byte(args)) {
 		return json.RawMessage(args)
@@ -206,7 +208,7 @@ func messagesWhole(a *answer) any {
 
 type messagesStream struct {
 	a      *answer
-	blocks int // blocks started
+	blocks int // number of blocks so far
 	texts  bool
 }
 

@@ -6,37 +6,38 @@ import (
 	"time"
 )
 
-// Handler decides what the model answers. It runs on the request's own goroutine,
-// so it may wait, but must watch the request's context. It must be safe for
-// concurrent use. Requests for titles and other side questions come here too;
-// [Request.Scripted] answers them.
+// Handler returns the answer of the model to a request. It runs on the goroutine of the
+// request, so it may block, but it must return soon after the request's context has ended.
+// It must be safe for concurrent use. It also gets requests for titles and other side
+// questions; [Request.Scripted] answers those.
 type Handler func(Request) Reply
 
 // Reply is an answer of the model. The zero value is an empty answer.
 type Reply struct {
-	Delay     time.Duration // before the first byte
+	Delay     time.Duration // time before the first byte
 	Reasoning string
 	Text      string
 	Calls     []Call
 
-	// Pieces, if set, is streamed instead of Text, each piece as soon as it arrives.
-	// A handler that waits between them controls the stream exactly.
+	// Pieces, if set, is streamed instead of Text. Each piece is sent as soon as the
+	// sequence yields it. A sequence that waits between pieces controls the stream exactly.
 	Pieces iter.Seq[string]
 
-	// Text is streamed in Chunks pieces, Gap apart, or in one piece if Chunks is 0
-	// or 1. The time passes even if the text has fewer letters than pieces.
+	// Chunks is the number of pieces in which Text is streamed, and Gap is the time
+	// between two pieces. If Chunks is 0 or 1, Text is sent in one piece. The server waits
+	// for Gap even before empty pieces of a text that has fewer letters than pieces.
 	Chunks int
 	Gap    time.Duration
 
-	// At most one of the following failures is set. Error alone is an HTTP error.
-	// With a text, the error comes in the stream after the text.
+	// At most one of the following failures may be set. Error without a text is an HTTP
+	// error. With a text, the error is sent in the stream after the text.
 	Error *Error
-	Hang  bool // nothing follows the text
-	Mute  bool // nothing is sent, not even a header
+	Hang  bool // the answer never ends after the text
+	Mute  bool // the server sends nothing, not even a header
 	Cut   bool // the connection breaks after the text
 
-	Usage *Usage // nil: estimated
-	// Truncated says that the answer ended at the token limit.
+	Usage *Usage // token counts; nil means an estimate
+	// Truncated reports that the answer ended at the token limit.
 	Truncated bool
 }
 
@@ -51,16 +52,16 @@ func Refuse(status int, message string) Reply {
 	return Reply{Error: &Error{Status: status, Message: message}}
 }
 
-// Hang returns a reply that says text, if any, and then never ends.
+// Hang returns a reply that says text and then never ends. text may be empty.
 func Hang(text string) Reply { return Reply{Text: text, Hang: true} }
 
 // Error is an error of a model's provider.
 type Error struct {
-	Status  int // 0: 500
+	Status  int // HTTP status; 0 means 500
 	Message string
 
-	// RetryAfter is sent as a header in whole seconds, rounded up, and also in the
-	// body if the protocol has a field for it. Zero sends nothing.
+	// RetryAfter is sent as a header in whole seconds, rounded up. It is also sent in the
+	// body if the protocol has a field for it. Zero means that it is not sent.
 	RetryAfter time.Duration
 }
 
@@ -75,15 +76,15 @@ func (e *Error) seconds() int {
 	return int((e.RetryAfter + time.Second - 1) / time.Second)
 }
 
-// Usage counts tokens. Input includes Cached.
+// Usage holds numbers of tokens. Input includes Cached.
 type Usage struct {
 	Input, Output, Cached, Reasoning int
 }
 
 func (u Usage) total() int { return u.Input + u.Output }
 
-// usage returns the reply's usage, or an estimate at four letters per token, the
-// rule of thumb from OpenAI's help pages.
+// usage returns the reply's usage. If the reply has none, usage returns an estimate of one
+// token per four bytes. OpenAI's help pages give four characters as a rule of thumb.
 func (rep Reply) usage(req Request, text string) Usage {
 	if rep.Usage != nil {
 		return *rep.Usage
@@ -96,7 +97,7 @@ func (rep Reply) usage(req Request, text string) Usage {
 	return Usage{Input: tokens(len(req.Body)), Output: tokens(out) + tokens(len(rep.Reasoning)), Reasoning: tokens(len(rep.Reasoning))}
 }
 
-// pieces yields the pieces of text to stream. The first piece is never empty.
+// pieces returns the pieces of text to stream. The first piece of Text is never empty.
 func (rep Reply) pieces() iter.Seq[string] {
 	if rep.Pieces != nil {
 		return rep.Pieces

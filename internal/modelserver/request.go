@@ -28,39 +28,39 @@ const (
 	Tool      Role = "tool" // results of tools
 )
 
-// Kind is what a program wants from the model.
+// Kind is the purpose of a request.
 type Kind string
 
 const (
 	Main    Kind = "main"    // an agent's turn
-	Title   Kind = "title"   // a name for the conversation
+	Title   Kind = "title"   // a title for the conversation
 	Summary Kind = "summary" // a summary of the conversation
 	Side    Kind = "side"    // any other question that is not an agent's turn
 )
 
-// Request is one request as received. It is a copy: changing its fields does not
-// affect the server. Its slices and maps are shared and must not be modified.
+// Request is a request that the server has received. It is a copy: changing its fields does
+// not affect the server. Its slices and maps are shared and must not be modified.
 type Request struct {
-	N        int // from 1, in order of arrival
+	N        int // number in order of arrival, from 1
 	Protocol Protocol
 	Model    string
 	Kind     Kind
 	Stream   bool
 
-	// Session is the session id that the program sent with the request, and Parent
-	// the id of the session that started it. Both are "" if the program sends none,
-	// like gemini. Key is the name in the last @key line of the conversation.
+	// Session is the session id that the program has sent with the request. Parent is the
+	// id of the session that started this session. An id is "" if the program does not
+	// send it. Key is the name in the last @key line of the conversation.
 	Session string
 	Parent  string
 	Key     string
 
-	System   string // system and developer messages and Claude Code's reminders, concatenated
+	System   string // system messages, developer messages and Claude Code's reminders, concatenated
 	Messages []Message
 	Tools    []ToolDef
-	Schema   json.RawMessage // of the answer if JSON is requested; otherwise nil
+	Schema   json.RawMessage // schema of the answer if the program requests JSON; otherwise nil
 
-	// Attempt counts the requests of this session with exactly this conversation,
-	// from 1. Above 1, the request is a repetition.
+	// Attempt is the number of this request among the requests of this session with the
+	// same conversation, from 1. If it is above 1, the request is a repetition.
 	Attempt int
 
 	Header http.Header
@@ -68,15 +68,15 @@ type Request struct {
 	Body   []byte
 
 	Arrived time.Time
-	Done    bool      // answered, refused, or left
-	Left    bool      // the client left or the server was closed before the end
-	Ended   time.Time // zero while it is open
+	Done    bool      // whether the request has ended: it was answered or refused, or Left is set
+	Left    bool      // whether the client left or the server was closed before the end of the answer
+	Ended   time.Time // time of the end; zero while the request is open
 
 	ctx context.Context
 }
 
-// Context ends when the client leaves or the server is closed. A handler that waits
-// must watch it.
+// Context returns a context that ends when the client leaves or the server is closed. A
+// handler that blocks must return soon after that.
 func (r Request) Context() context.Context {
 	if r.ctx == nil {
 		return context.Background()
@@ -92,8 +92,8 @@ func (r Request) LastUser() string {
 	return ""
 }
 
-// LastResults returns the results of tools after the last user message that the
-// model has not answered yet.
+// LastResults returns the results of tools at the end of the conversation, which the model
+// has not answered yet. It returns nil if the last message is not a result.
 func (r Request) LastResults() []Result {
 	if n := len(r.Messages); n > 0 && r.Messages[n-1].Role == Tool {
 		return r.Messages[n-1].Results
@@ -101,7 +101,7 @@ func (r Request) LastResults() []Result {
 	return nil
 }
 
-// Turn returns how many times the model has answered since the last user message.
+// Turn returns the number of the model's answers since the last user message.
 func (r Request) Turn() int {
 	n := 0
 	for _, m := range r.Messages[lastUser(r.Messages)+1:] {
@@ -112,25 +112,25 @@ func (r Request) Turn() int {
 	return n
 }
 
-// Offers reports whether the request offers a tool of this name.
+// Offers reports whether the request offers a tool with the given name.
 func (r Request) Offers(name string) bool {
 	return slices.ContainsFunc(r.Tools, func(t ToolDef) bool { return t.Name == name })
 }
 
-// Message is one message of a conversation. Consecutive messages of the assistant
-// are merged into one, and so are results of tools, because protocols divide them
-// differently.
+// Message is one message of a conversation. Consecutive messages of the assistant are merged
+// into one message, because protocols divide them differently. Results of tools are merged
+// in the same way.
 type Message struct {
 	Role    Role
 	Text    string
-	Calls   []Call   // by the assistant
-	Results []Result // of tools
+	Calls   []Call   // tool calls of the assistant
+	Results []Result // results of tools
 }
 
-// Call is a tool call of the model. Args is JSON. The server sends it unchanged, so
-// a handler can also send invalid JSON.
+// Call is a tool call of the model. Args is JSON. The server sends Args unchanged, so a
+// handler can also send invalid JSON.
 type Call struct {
-	ID   string // "" in a reply: the server generates one
+	ID   string // id of the call; "" in a reply means that the server generates an id
 	Name string
 	Args string
 }
@@ -140,16 +140,16 @@ type Result struct {
 	CallID string
 	Name   string // name of the tool
 	Text   string
-	Failed bool // only in Anthropic messages; other protocols do not say
+	Failed bool // whether the call has failed; only Anthropic messages report it
 }
 
 // ToolDef is a tool that the request offers.
 type ToolDef struct {
-	Name        string // NAMESPACE__NAME for a tool in a namespace
-	Namespace   string // OpenAI responses only; "" if none
+	Name        string // name of the tool; NAMESPACE__NAME if the tool is in a namespace
+	Namespace   string // namespace of the tool, or ""; only in OpenAI responses
 	Description string
-	Schema      json.RawMessage // of its arguments
-	Custom      bool            // takes text instead of JSON (OpenAI responses only)
+	Schema      json.RawMessage // schema of the arguments
+	Custom      bool            // whether the tool takes text instead of JSON (OpenAI responses only)
 }
 
 func lastUser(messages []Message) int {
@@ -161,11 +161,11 @@ func lastUser(messages []Message) int {
 	return -1
 }
 
-// conversation collects messages, merges those that protocols divide differently,
-// and adds tool names to results.
+// conversation collects messages. It merges messages as described at [Message], and adds the
+// names of tools to results.
 type conversation struct {
 	messages []Message
-	names    map[string]string // of tools, by call id
+	names    map[string]string // names of tools by call id
 }
 
 func (c *conversation) last(role Role) *Message {
@@ -204,8 +204,8 @@ func (c *conversation) results(results ...Result) {
 	}
 }
 
-// beside adds text from a message that also holds results of tools. Such text is
-// the program's remark about them, not a new question.
+// beside adds text from a message that also holds results of tools. Such text is a remark of
+// the program about the results, and not a new question.
 func (c *conversation) beside(text string) {
 	m := c.last(Tool)
 	m.Text = join(m.Text, text)
@@ -220,7 +220,7 @@ func join(a, b string) string {
 
 var seed = maphash.MakeSeed()
 
-// fingerprint is equal for a request and its repetitions.
+// fingerprint returns a hash that is equal for a request and its repetitions.
 func (r Request) fingerprint() uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)

@@ -32,14 +32,14 @@ type responsesTool struct {
 	Name        string          `json:"name"`
 	Description string          `json:"description"`
 	Parameters  json.RawMessage `json:"parameters"`
-	Tools       []responsesTool `json:"tools"` // in a namespace
+	Tools       []responsesTool `json:"tools"` // tools of a namespace
 }
 
-// add adds the tool, or the tools of a namespace. Codex sends the tools of an MCP
-// server as a namespace.
+// add adds the tool to req. If t is a namespace, add adds the tools in it. Codex sends the
+// tools of an MCP server as a namespace.
 func (t responsesTool) add(namespace string, req *Request) {
 	switch {
-	case t.Name == "": // one of the provider's own tools
+	case t.Name == "": // a built-in tool of the provider
 	case t.Type == "namespace":
 		for _, inner := range t.Tools {
 			inner.add(t.Name, req)
@@ -49,7 +49,7 @@ func (t responsesTool) add(namespace string, req *Request) {
 	}
 }
 
-// spaced returns the name of a namespace's tool in scripts and tests.
+// spaced returns the name that scripts and tests use for a tool in a namespace.
 func spaced(namespace, name string) string {
 	if namespace == "" {
 		return name
@@ -131,7 +131,7 @@ func (item responsesItem) add(c *conversation, req *Request) error {
 		}
 		c.results(Result{CallID: item.CallID, Text: text})
 	}
-	return nil // reasoning, and calls of the provider's own tools
+	return nil // reasoning and calls of built-in tools are ignored
 }
 
 func (a *answer) responsesUsage() map[string]any {
@@ -143,7 +143,7 @@ func (a *answer) responsesUsage() map[string]any {
 	}
 }
 
-// response is the object in the events of a stream.
+// response returns the response object that some events of a stream contain.
 func (a *answer) response(id, status string, output []any) map[string]any {
 	m := map[string]any{"id": id, "object": "response", "created_at": a.req.Arrived.Unix(), "status": status,
 		"model": a.req.Model, "output": output, "error": nil, "incomplete_details": nil}
@@ -202,7 +202,7 @@ func responsesWhole(a *answer) any {
 type responsesStream struct {
 	a       *answer
 	id      string
-	message string // id of the message item, "" before its first text
+	message string // id of the message item; "" before the first text
 	seq     int
 	output  []any // completed items
 }
@@ -228,7 +228,7 @@ func (st *responsesStream) send(name string, fields map[string]any) {
 	st.a.event(name, fields)
 }
 
-// item sends an item that is complete at once.
+// item sends the events for an item that is complete.
 func (st *responsesStream) item(item map[string]any) {
 	st.send("response.output_item.added", map[string]any{"output_index": len(st.output), "item": item})
 	st.done(item)

@@ -11,18 +11,18 @@ import (
 
 // scriptTurn is one turn of a script.
 type scriptTurn struct {
-	line  string // its line in the script
+	line  string // line in the script
 	reply Reply
-	times int // attempts that get this turn; 0: all
+	times int // number of attempts that get this turn; 0 means all attempts
 }
 
-// ends reports whether the conversation continues after the turn. A refused or
-// broken turn leaves no assistant message.
+// ends reports whether all attempts get this turn, so that the following line is for a later
+// request. A turn that is limited to some attempts leaves no assistant message.
 func (t scriptTurn) ends() bool {
 	return t.times == 0
 }
 
-// parseScript reads the script in a text. It returns no turns if there is none.
+// parseScript reads the script in a text. It returns no turns if the text has no script.
 func parseScript(text string) ([]scriptTurn, error) {
 	var turns []scriptTurn
 	var next Reply
@@ -70,7 +70,7 @@ func parseScript(text string) ([]scriptTurn, error) {
 	return turns, nil
 }
 
-// modify reads a line that modifies the next turn.
+// modify reads a line that modifies the next turn. It ignores all other lines.
 func modify(next *Reply, word, rest string) (err error) {
 	switch word {
 	case "@sleep":
@@ -138,7 +138,7 @@ func (t *scriptTurn) broken(rest string) error {
 	return err
 }
 
-// options reads NAME=NUMBER options at the start of a text.
+// options reads NAME=NUMBER options at the start of a text and returns the remaining text.
 func options(text string, known map[string]*int) (rest string, err error) {
 	for {
 		word, after, _ := strings.Cut(strings.TrimSpace(text), " ")
@@ -155,8 +155,8 @@ func options(text string, known map[string]*int) (rest string, err error) {
 	}
 }
 
-// Scripted returns the answer of a server without a handler: the script's turn for
-// this request.
+// Scripted returns the answer of a server without a handler. For an agent's turn, it plays
+// the script in the last user message.
 func (r Request) Scripted() Reply {
 	switch r.Kind {
 	case Title:
@@ -189,10 +189,9 @@ func (r Request) Scripted() Reply {
 	return rep
 }
 
-// pickTurn returns the turn that answers a request. answered is how many times the
-// model has answered since the script; attempt counts the repetitions of the
-// request, from 1. Turns limited to some attempts come before the turn that they
-// delay.
+// pickTurn returns the turn that answers a request. answered is the number of the model's
+// answers since the script. attempt is the number of the request among its repetitions, from
+// 1. A turn that is limited to some attempts comes before the turn that it delays.
 func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	for _, t := range turns {
 		if t.ends() {
@@ -213,7 +212,7 @@ func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	return scriptTurn{}, false
 }
 
-// shorten returns the first words of a text, up to a number of letters.
+// shorten returns the beginning of a text as one line of at most most letters.
 func shorten(text string, most int) string {
 	letters := []rune(strings.Join(strings.Fields(text), " "))
 	return string(letters[:min(most, len(letters))])
@@ -221,7 +220,7 @@ func shorten(text string, most int) string {
 
 var reference = regexp.MustCompile(`\$\{re:((?:[^{}]|\{[0-9,]*\})*)\}`)
 
-// expand inserts results of tools into the reply's text and calls.
+// expand replaces the references ${re:REGEXP} in the reply's text and calls.
 func (r Request) expand(rep *Reply) error {
 	var failed error
 	in := func(s string, quote bool) string {
@@ -277,8 +276,8 @@ func (r Request) custom(name string) bool { return r.tool(name).Custom }
 
 func (r Request) namespace(name string) string { return r.tool(name).Namespace }
 
-// tool returns the tool of this name, or an empty one if the request does not offer
-// it.
+// tool returns the tool with the given name, or the zero ToolDef if the request does not
+// offer that tool.
 func (r Request) tool(name string) ToolDef {
 	for _, t := range r.Tools {
 		if t.Name == name {

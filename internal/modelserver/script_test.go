@@ -132,8 +132,8 @@ func TestRepetitionsAreCountedForEachSession(t *testing.T) {
 	require.Equal(t, 4, all[len(all)-1].Attempt)
 }
 
-// FuzzScript checks that every script is answered, that wrapping and indenting it
-// changes nothing, and that each of its turns can be reached.
+// FuzzScript checks that every script is answered, that surrounding text and indentation do
+// not change the answers, and that each turn of the script can be reached.
 func FuzzScript(f *testing.F) {
 	f.Add("@say hello")
 	f.Add("@sleep 1s\n@slow 3 1ms\n@text look\n@tool read {\"path\":\"x\"}\n@also b\n@say ${re:(x)y}")
@@ -148,7 +148,7 @@ func FuzzScript(f *testing.F) {
 			t.Errorf("negative: %+v", first)
 		}
 		if strings.HasPrefix(first.Text, "echo: ") {
-			return // in a text without a script, the wrapping counts as text
+			return // without a script, the answer repeats the surrounding text
 		}
 		wrapped := "Do this:\n  " + strings.ReplaceAll(script, "\n", "\r\n\t") + "\n\nthanks"
 		require.Equal(t, first, play(user(wrapped)...))

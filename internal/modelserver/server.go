@@ -16,22 +16,22 @@ import (
 
 // Server is a model server. Its methods are safe for concurrent use.
 type Server struct {
-	URL string // like http://127.0.0.1:43210; programs use it as the base URL, some with /v1 appended
+	URL string // base URL for programs, like http://127.0.0.1:43210; some programs need /v1 appended
 
 	http    http.Server
-	ctx     context.Context // ends with Close, as do the contexts of all requests
+	ctx     context.Context // parent of all requests' contexts; ends with Close
 	cancel  context.CancelFunc
-	serving sync.WaitGroup // requests, connections, and the listener's loop
-	mu      sync.Mutex     // guards closed, so that nothing joins serving while Close waits for it
+	serving sync.WaitGroup // counts requests, connections, and the listener's loop
+	mu      sync.Mutex     // guards closed, so that no request joins serving while Close waits
 	closed  bool
 	ids     atomic.Int64
 	handler atomic.Pointer[Handler]
 	history history
 }
 
-// New starts a server on a free port of 127.0.0.1 and panics if there is none. The
-// handler decides what the model answers; nil means [Request.Scripted]. End the
-// server with Close.
+// New starts a server on a free port of 127.0.0.1. It panics if there is no free port. The
+// handler determines the answers of the model; nil means [Request.Scripted]. The caller must
+// end the server with Close.
 func New(h Handler) *Server {
 	s, err := Listen("127.0.0.1:0", h)
 	if err != nil {
@@ -53,7 +53,7 @@ func Listen(addr string, h Handler) (*Server, error) {
 	return s, nil
 }
 
-// NewUnstarted returns a server that does not listen. It is used as an
+// NewUnstarted returns a server that does not listen. The caller uses the server as an
 // http.Handler, for example over net.Pipe in a synctest bubble.
 func NewUnstarted(h Handler) *Server {
 	s := &Server{}
@@ -65,7 +65,7 @@ func NewUnstarted(h Handler) *Server {
 	return s
 }
 
-// Handle replaces the handler for all requests that arrive from now on.
+// Handle replaces the handler for all requests that arrive after the call.
 func (s *Server) Handle(h Handler) {
 	if h == nil {
 		h = Request.Scripted
@@ -73,8 +73,8 @@ func (s *Server) Handle(h Handler) {
 	s.handler.Store(&h)
 }
 
-// Close ends every open request. It returns when all goroutines of the server have
-// ended, which requires handlers to watch their request's context.
+// Close ends every open request and returns when all goroutines of the server have ended. So
+// handlers must return soon after the context of their request has ended.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -84,10 +84,10 @@ func (s *Server) Close() {
 	s.serving.Wait()
 }
 
-// protocol defines how a protocol's requests are read and its answers written.
+// protocol reads the requests and writes the answers of one protocol.
 type protocol struct {
 	name   Protocol
-	header string // header of an answer for the request's id; "" if none
+	header string // name of the response header with the request's id; "" if there is none
 	decode func(body []byte, req *Request) error
 	// problem returns the body of an HTTP error.
 	problem func(e *Error, requestID string) any
@@ -97,7 +97,7 @@ type protocol struct {
 	stream func(a *answer) stream
 }
 
-// stream writes an answer piece by piece. No method is called after end or fail.
+// stream writes an answer in pieces. No method is called after end or fail.
 type stream interface {
 	text(piece string)
 	end()
@@ -109,10 +109,10 @@ type answer struct {
 	Reply
 	req       Request
 	requestID string
-	said      strings.Builder // text so far
+	said      strings.Builder // text sent so far
 	id        func(prefix string) string
 	w         http.ResponseWriter
-	err       error // write error
+	err       error // first error of a write
 }
 
 var protocols = map[string]*protocol{
@@ -121,9 +121,9 @@ var protocols = map[string]*protocol{
 	"messages":         &messagesProtocol,
 }
 
-// connection counts connections, because http.Server.Close does not wait for their
-// goroutines. New connections come from the listener's loop, which is itself counted
-// in serving.
+// connection counts connections in serving, because http.Server.Close does not wait for the
+// goroutines of connections. The listener's loop, which accepts connections, is counted
+// too, so serving is not 0 when a new connection is counted.
 func (s *Server) connection(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -182,8 +182,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// modelList is the list of models in the form that OpenAI clients, Codex and Gemini
-// read.
+// modelList is the answer to requests for a list of models. OpenAI clients, Codex and Gemini
+// can read it.
 var modelList = map[string]any{
 	"object": "list",
 	"data":   []any{map[string]any{"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}},
@@ -212,7 +212,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, p *protocol, req 
 	rep := (*s.handler.Load())(req)
 	a := &answer{Reply: rep, req: req, w: w, id: s.id, requestID: id}
 	if left = !a.give(p, func() { s.history.close(rec, false) }); left {
-		// Returning normally would make the answer look complete.
+		// A normal return would make the answer appear complete to the client.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -221,9 +221,9 @@ func (s *Server) id(prefix string) string {
 	return prefix + strconv.FormatInt(s.ids.Add(1), 10)
 }
 
-// give plays the reply and reports whether it was sent completely. The request
-// counts as done just before its last byte. So if a client sends another request
-// after it has seen the end, the two do not count as open at once.
+// give sends the reply and reports whether it was sent completely. It calls done just before
+// the last byte. So if a client sends another request after it has received the end, the two
+// requests do not count as open at the same time.
 func (a *answer) give(p *protocol, done func()) bool {
 	ctx := a.req.Context()
 	if !sleep(ctx, a.Delay) {
@@ -274,7 +274,8 @@ func (a *answer) give(p *protocol, done func()) bool {
 	return true
 }
 
-// say sends the text. st is nil if the answer is not streamed.
+// say sends the text and reports whether all of it was sent. st is nil if the answer is not
+// streamed.
 func (a *answer) say(ctx context.Context, st stream) bool {
 	if !a.says() && a.Chunks == 0 {
 		return true

@@ -154,7 +154,7 @@ func TestHandlersSteerAStreamPieceByPiece(t *testing.T) {
 }
 
 func TestErrorsHaveTheFormOfTheirProtocol(t *testing.T) {
-	const wait = 1500 * time.Millisecond // rounded up to 2 s
+	const wait = 1500 * time.Millisecond // the header rounds this up to 2 s
 	for _, c := range []struct {
 		wire wire
 		err  ms.Error
@@ -361,7 +361,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 			return len(all) == 2 && (all[0].Done || all[1].Done)
 		}))
 		s.Close()
-		for connections() > before { // the goroutine's function has only to return
+		for connections() > before { // the goroutine may not have returned from its function yet
 			runtime.Gosched()
 		}
 		s.Close()

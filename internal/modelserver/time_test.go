@@ -17,7 +17,8 @@ import (
 	ms "github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// bubble serves over pipes, for tests in virtual time.
+// bubble returns a client of a server that it reaches over pipes. It is for tests in virtual
+// time.
 func bubble(t *testing.T, h ms.Handler) (client *http.Client, end func()) {
 	s := ms.NewUnstarted(h)
 	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// Together returns a handler that answers with h, but first holds the requests that
-// filter selects until n of them are waiting. Requests with the same value of by
-// count as one. After that, no request waits any more. With it, a test can see
-// exactly n requests at the model at once, however slow the programs are. A nil h
-// means [Request.Scripted].
+// Together returns a handler that answers with h. The handler first holds the requests that
+// filter selects until n of them are waiting at the same time. Requests for which by returns
+// the same value count as one. After that, the handler holds no further request. So a test
+// can have n requests open at once, independent of the speed of the programs. A nil h means
+// [Request.Scripted].
 func Together(n int, filter func(Request) bool, by func(Request) string, h Handler) Handler {
 	if n < 1 {
 		panic(fmt.Sprintf("modelserver: Together needs at least one request, not %d", n))

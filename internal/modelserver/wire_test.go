@@ -19,12 +19,12 @@ type wire struct {
 	event func(h *heard, data []byte)
 }
 
-// heard is an answer as the client understands it.
+// heard is an answer as the client decodes it.
 type heard struct {
 	Text, Reasoning, Finish string
 	Calls                   []ms.Call
 	In, Out                 int
-	Problem                 string // error in the stream
+	Problem                 string // error that was sent in the stream
 }
 
 func must(err error) {

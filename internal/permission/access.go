@@ -8,14 +8,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Access is something that an agent is about to do, as far as that is known.
+// Access describes an action of an agent that rules are applied to.
 type Access struct {
 	Names []string // the agent's own names for the tool
-	Kinds []Kind   // its known kinds; a rule that allows it must cover all
-	Maybe []Kind   // its further possible kinds; a rule that forbids one of them applies
+	Kinds []Kind   // kinds of the action; a rule that allows must cover all of them
+	Maybe []Kind   // further possible kinds; a rule that forbids applies if it covers any of them
 }
 
-// Of returns the access of a tool by its name alone.
+// Of returns the access of a tool of which only the name is known.
 func Of(name string) Access {
 	a := Access{Names: []string{name}}
 	if k, ok := KindOf(name); ok {
@@ -54,7 +54,7 @@ func wild(pattern, name string) bool {
 	if Wildcard(fold(pattern), fold(name)) {
 		return true
 	}
-	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // for character classes
+	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name)) // path.Match supports character classes
 	return ok && err == nil
 }
 
@@ -64,12 +64,12 @@ func Matches(pattern, text string) bool {
 	if pattern == "" || Wildcard(pattern, text) {
 		return true
 	}
-	ok, err := path.Match(pattern, text) // for character classes
+	ok, err := path.Match(pattern, text) // path.Match supports character classes
 	return ok && err == nil
 }
 
-// Wildcard reports whether the pattern matches s. In a pattern, * stands for any
-// characters and ? for one. "git *" also matches "git" alone.
+// Wildcard reports whether the pattern matches s. In a pattern, * stands for any number of
+// characters, and ? stands for one character. "git *" also matches "git" alone.
 func Wildcard(pattern, s string) bool {
 	if command, ok := strings.CutSuffix(pattern, " *"); ok && wildcard(command, s) {
 		return true
@@ -95,9 +95,9 @@ func wildcard(pattern, s string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// Verdict is the decision of the rules about kinds of access that share one switch. If
-// something is denied and later partly allowed, the verdict stays Denied: a switch may
-// be stricter than the rules, but never looser.
+// Verdict is the decision of the rules about kinds of access that share one switch. If an
+// access is denied and a later rule allows a part of it, the verdict is still Denied. A
+// switch may be stricter than the rules, but it must not be less strict.
 type Verdict uint8
 
 // The verdicts.
@@ -105,11 +105,11 @@ const (
 	Unsaid  Verdict = iota // no rule applies
 	Allowed                // everything is allowed
 	Denied                 // everything is denied
-	Partly                 // unsaid or allowed, except for some patterns
+	Partly                 // some patterns are denied
 )
 
-// On returns the verdict on the kinds together with their parts, and the rule that
-// forbids if there is one. Rules that the host enforces itself are left out.
+// On returns the verdict on the kinds and all their parts. If a rule forbids them, by is
+// that rule. On ignores rules that the host enforces itself.
 func On(rules []bgagent.Permission, kinds ...Kind) (v Verdict, by bgagent.Permission) {
 	var parts []Kind
 	for _, k := range kinds {

@@ -14,29 +14,29 @@ type Means uint8
 
 // The means.
 const (
-	None     Means = iota // not at all: a rule that denies or asks is refused
-	Switch                // the program can switch the whole kind off: a rule for a part is refused
-	Patterns              // the program takes rules with patterns
-	Asked                 // the agent asks the client first, which answers by the rules
-	Handed                // the rule is handed to a server, which enforces it
-	Checked               // the agent is a function that checks the rules first
+	None     Means = iota // rules cannot be enforced: a rule that denies or asks is refused
+	Switch                // the program can switch off the whole kind: a rule with a pattern is refused
+	Patterns              // the program accepts rules with patterns
+	Asked                 // the agent asks the client before each access, and the client applies the rules
+	Handed                // the client passes the rules to a server, which enforces them
+	Checked               // the agent is a Go function that checks the rules before each access
 )
 
-// String returns the word for the table in the documents.
+// String returns the word that stands for m in the table of clients in the documents.
 func (m Means) String() string {
 	return [...]string{"refused", "switch", "patterns", "asked", "handed on", "checked"}[m]
 }
 
-// Client declares what a client can hold an agent to.
+// Client declares which rules a client can enforce.
 type Client struct {
 	Name string // name of the program in messages
 
-	// Keeps says how rules about a kind are enforced. A kind that is missing is
-	// treated like the kind that it is part of.
+	// Keeps defines how rules about a kind are enforced. A kind that is missing is
+	// treated like the kind that contains it.
 	Keeps map[Kind]Means
 
-	// Others says how rules with names outside the vocabulary are enforced, such as
-	// the tool names of an MCP server.
+	// Others defines how rules with names outside the vocabulary are enforced, such
+	// as the tool names of an MCP server.
 	Others Means
 }
 
@@ -50,9 +50,8 @@ func (c Client) Means(k Kind) Means {
 	return None
 }
 
-// Check returns an error that names the first rule that the client cannot enforce, or
-// nil. It ignores rules that a later rule takes back and rules that the host enforces
-// itself.
+// Check returns an error if the client cannot enforce a rule. The error names the first such
+// rule. Check ignores rules that a later rule revokes, and rules that the host enforces itself.
 func (c Client) Check(rules []bgagent.Permission) error {
 	for _, e := range vocabulary {
 		v, by := On(rules, e.kind)
@@ -89,8 +88,8 @@ func (c Client) checkOthers(rules []bgagent.Permission) error {
 	return nil
 }
 
-// Cannot returns the error for a rule that cannot be enforced. what names the thing that
-// the agent cannot be kept from.
+// Cannot returns the error for a rule that cannot be enforced. what names the access that
+// the client cannot prevent.
 func (c Client) Cannot(what string, by bgagent.Permission) error {
 	rule := by.Name
 	if !ForAll(by) {
@@ -99,11 +98,11 @@ func (c Client) Cannot(what string, by bgagent.Permission) error {
 	return fmt.Errorf("%s cannot be kept from %s, as the rule %s (%s) requires; remove the rule, or use another agent", c.Name, what, strconv.Quote(rule), Action(by))
 }
 
-// Translate returns the rules in the words of a server, with one rule for each word
-// that the server has for a kind. If the server has no word for a kind, a rule that
-// forbids it uses the word for the kind that it is part of, and a rule that allows it
-// is dropped. Rules with names outside the vocabulary, rules for all names, and rules
-// that the host enforces itself stay as they are.
+// Translate returns the rules in the words of a server. For each rule about a kind, it
+// returns one rule for each word that the server has for that kind. If the server has no
+// word for the kind, a rule that forbids the kind gets the word for the kind that contains
+// it, and a rule that allows the kind is dropped. Rules with names outside the vocabulary,
+// rules for all names, and rules that the host enforces itself are not changed.
 func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgagent.Permission) {
 	for _, r := range rules {
 		kinds := Named(r)
@@ -113,7 +112,7 @@ func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgage
 		}
 		var names []string
 		if strings.ContainsAny(r.Name, "*?") {
-			names = append(names, r.Name) // for tools that only the server knows
+			names = append(names, r.Name) // may also match tools that only the server knows
 		}
 		for _, k := range kinds {
 			names = append(names, wordsFor(k, words, Allows(r))...)
@@ -130,8 +129,8 @@ func Translate(rules []bgagent.Permission, words map[Kind][]string) (out []bgage
 	return out
 }
 
-// wordsFor returns the words for a kind and its parts. If there are none and the rule
-// forbids, it returns the words for the kind that this one is part of.
+// wordsFor returns the words for a kind and its parts. If there are no such words and the
+// rule forbids, it returns the words for the nearest kind that contains k and has words.
 func wordsFor(k Kind, words map[Kind][]string, allow bool) (list []string) {
 	for _, part := range k.Parts() {
 		list = append(list, words[part]...)
@@ -153,7 +152,7 @@ func Header() string {
 	return "| | " + strings.Join(cells, " | ") + " | any other name |"
 }
 
-// Row returns the client's row in that table, under the given name.
+// Row returns the row of the client in the table of clients. name is its first cell.
 func (c Client) Row(name string) string {
 	var cells []string
 	for _, e := range vocabulary {
@@ -164,7 +163,7 @@ func (c Client) Row(name string) string {
 	return "| " + name + " | " + strings.Join(cells, " | ") + " | " + c.Others.String() + " |"
 }
 
-// Words returns the table of the vocabulary for the documents.
+// Words returns the rows of the table of the vocabulary for the documents.
 func Words() (rows []string) {
 	for _, e := range vocabulary {
 		var parts []string
@@ -176,8 +175,7 @@ func Words() (rows []string) {
 	return rows
 }
 
-// All returns the declaration of a client that enforces rules of every name in the
-// same way.
+// All returns the declaration of a client that enforces the rules for all names with m.
 func All(name string, m Means) Client {
 	c := Client{Name: name, Keeps: map[Kind]Means{}, Others: m}
 	for _, k := range topKinds() {

@@ -1,7 +1,7 @@
-// Package permission is the vocabulary of rules ([bgagent.Permission]). All session
-// clients read rules with it, so that a word means the same everywhere, however it is
-// written. Each client declares with [Client] which rules it can enforce, so that a
-// rule that nobody enforces is refused.
+// Package permission defines the vocabulary of rules ([bgagent.Permission]). All session
+// clients read rules with it, so that all clients give a word the same meaning. Spelling
+// variants of a word are accepted. Each client declares with [Client] which rules it can
+// enforce. A rule that the client cannot enforce is refused.
 package permission
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Kind is a kind of access, named by this library's own word for it.
+// Kind is a kind of access. Its value is this library's own word for that kind.
 type Kind string
 
 // The kinds of access.
@@ -28,7 +28,7 @@ const (
 	Web       Kind = "web" // webfetch or websearch
 	WebFetch  Kind = "webfetch"
 	WebSearch Kind = "websearch"
-	Task      Kind = "task" // starting agents of its own
+	Task      Kind = "task" // starting further agents
 	Skill     Kind = "skill"
 	Todo      Kind = "todowrite"
 	Question  Kind = "question"
@@ -36,17 +36,17 @@ const (
 	Mode      Kind = "mode"
 )
 
-// entry is a kind with the other words for it.
+// entry describes one kind.
 type entry struct {
 	kind   Kind
-	within Kind   // the kind that it is part of
-	what   string // what an agent is kept from, in messages
-	some   string // the same, for a rule about a part of it
-	minor  bool   // a rule for all names may be enforced without this kind
-	words  string // other words for it, folded
+	within Kind   // kind that contains this kind; empty if there is none
+	what   string // name of the access in error messages
+	some   string // name of the access in error messages about rules with patterns
+	minor  bool   // whether a client may enforce a rule for all names without this kind
+	words  string // other words for the kind, folded and separated by spaces
 }
 
-// vocabulary lists the kinds, each after the one that it is part of.
+// vocabulary lists the kinds. Each kind comes after the kind that contains it.
 var vocabulary = []entry{
 	{kind: Read, what: "reading", some: "reading some files only",
 		words: "view cat open readfile readfiles readmanyfiles readtextfile fsread viewfile openfile notebookread"},
@@ -92,7 +92,7 @@ func lookup(k Kind) entry {
 	return vocabulary[i]
 }
 
-// Kinds returns all kinds, each after the one that it is part of.
+// Kinds returns all kinds. Each kind comes after the kind that contains it.
 func Kinds() []Kind {
 	list := make([]Kind, len(vocabulary))
 	for i, e := range vocabulary {
@@ -108,7 +108,7 @@ func KindOf(word string) (Kind, bool) {
 	return k, ok
 }
 
-// Covers reports whether the kind is the other one or contains it.
+// Covers reports whether k is other or contains other.
 func (k Kind) Covers(other Kind) bool {
 	for ; other != ""; other = lookup(other).within {
 		if k == other {
@@ -118,7 +118,7 @@ func (k Kind) Covers(other Kind) bool {
 	return false
 }
 
-// Parts returns the kind and those that are part of it.
+// Parts returns the kind and all kinds that it contains.
 func (k Kind) Parts() []Kind {
 	return slices.DeleteFunc(Kinds(), func(x Kind) bool { return !k.Covers(x) })
 }
@@ -134,9 +134,10 @@ func fold(word string) string {
 	}, strings.ToLower(word))
 }
 
-// Named returns the kinds that the name of a rule stands for, without their parts. A
-// name outside the vocabulary stands for none. A name with wildcards forbids every kind
-// that has a matching word, and allows only kinds whose own word matches.
+// Named returns the kinds that the name of a rule stands for, without their parts. A name
+// outside the vocabulary stands for no kind. If the name has wildcards, a rule that forbids
+// stands for every kind that has a matching word. A rule that allows stands only for kinds
+// whose own word matches.
 func Named(r bgagent.Permission) (list []Kind) {
 	name := fold(r.Name)
 	switch {
@@ -181,7 +182,7 @@ func Action(r bgagent.Permission) bgagent.PermissionAction {
 	return bgagent.PermissionDeny
 }
 
-// Allows reports whether the rule allows. A rule with the action "ask" does not.
+// Allows reports whether the action of the rule is "allow". The action "ask" does not allow.
 func Allows(r bgagent.Permission) bool { return Action(r) == bgagent.PermissionAllow }
 
 // ForAll reports whether the rule has no pattern, or one that matches everything.

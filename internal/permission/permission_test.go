@@ -53,9 +53,9 @@ func TestNoWordHasTwoMeanings(t *testing.T) {
 func TestARuleAppliesToEverythingThatItsWordCovers(t *testing.T) {
 	for name, test := range map[string]struct {
 		access Access
-		deny   []string // names of rules that forbid it
-		allow  []string // names of rules that allow it
-		not    []string // names of rules that do neither
+		deny   []string // names of rules that forbid the access
+		allow  []string // names of rules that allow the access
+		not    []string // names of rules that do not apply to the access
 	}{
 		"a command": {Of("Bash"), []string{"execute", "b*", "B?SH", "*", "**", "sh*", "[be]ash"}, []string{"shell", "bas*", "*"}, []string{"edit", "", "bashful", "["}},
 		"to delete": {Of("delete"), []string{"edit", "Write", "remove", "delete"}, []string{"edit", "delete"}, []string{"move", "bash"}},
@@ -89,7 +89,7 @@ func TestARuleAppliesToEverythingThatItsWordCovers(t *testing.T) {
 
 func TestAWildcardAllowsNothingByAnotherWord(t *testing.T) {
 	require.True(t, Of("read").Named(rule("re*", "", yes)))
-	for _, tool := range []string{"edit", "delete", "move"} { // replace, remove, rename
+	for _, tool := range []string{"edit", "delete", "move"} { // re* matches replace, remove and rename
 		require.False(t, Of(tool).Named(rule("re*", "", yes)), tool)
 		require.True(t, Of(tool).Named(rule("re*", "", no)), tool)
 	}

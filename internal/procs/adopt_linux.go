@@ -8,13 +8,14 @@ import (
 )
 
 // ReapAdopted reaps the adopted children of this process that have ended, and
-// returns their number. A process becomes a child of this one when its parent
-// ends and this one is process 1 of a container or a subreaper.
+// returns their number. This process adopts a process whose parent has ended if
+// this process is a subreaper or process 1 of a container.
 //
-// It may be called only where this package starts all programs. Otherwise it
-// would also reap the programs that others have started.
+// ReapAdopted may be called only in a program that starts all its child processes
+// with this package. Otherwise it would also reap children that other code waits for.
 //
-// Adopted children that end while a turn is being ended are reaped without it.
+// Adopted children of a turn that end while the turn is being ended are reaped
+// without a call of ReapAdopted.
 func ReapAdopted() (n int) {
 	running.starting.Lock()
 	defer running.starting.Unlock()
@@ -34,7 +35,8 @@ func ReapAdopted() (n int) {
 	return n
 }
 
-// reapAdopted reaps a child that has ended and that nobody else waits for.
+// reapAdopted reaps a child process if it has ended, and reports whether it did. No
+// other code may wait for that child.
 func reapAdopted(pid int) bool {
 	got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	return err == nil && got == pid

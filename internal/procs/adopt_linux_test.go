@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAHostThatAdoptsKeepsNoZombies runs itself again in a process of its own,
-// because being a subreaper is a property of the whole process.
+// TestAHostThatAdoptsKeepsNoZombies runs itself again in a separate process, because a process
+// becomes a subreaper as a whole.
 func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 	const again = "PROCS_TEST_ADOPTS"
 	if os.Getenv(again) == "" {
@@ -34,7 +34,7 @@ func TestAHostThatAdoptsKeepsNoZombies(t *testing.T) {
 			require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "the turn left a zombie")
 		}
 	}
-	// An orphan that ends while the turn goes on was never seen alive.
+	// The orphan ends during the turn, so no scan has seen it alive.
 	dir := t.TempDir()
 	p := shell(t, dir, `setsid sh -c 'setsid sh -c "echo \$\$ >>$dir/pids" & exit' & sleep 600`)
 	require.Eventually(t, func() bool {

@@ -2,5 +2,5 @@
 
 package procs
 
-// ReapAdopted does nothing: here only process 1 adopts processes.
+// ReapAdopted does nothing, because on this system only process 1 adopts processes.
 func ReapAdopted() int { return 0 }

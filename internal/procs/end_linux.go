@@ -9,38 +9,38 @@ import (
 	"time"
 )
 
-// ending says which processes are to be ended.
+// ending describes the processes to end and how to find them.
 type ending struct {
-	is    func(seen) bool
-	since func() uint64 // no such process was started earlier; see stat.start
-	first func() look   // may rest first, and may use what earlier looks have seen
-	again func() look   // looks at once and reads everything anew; for processes that outrun first
+	is    func(seen) bool // reports whether a process is to be ended
+	since func() uint64   // start time before which no process to end was started; see stat.start
+	first func() look     // scans the processes; may rest first and may use memory of earlier scans
+	again func() look     // scans at once without memory; used if processes start faster than first finds them
 	grace time.Duration
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
-// unclearTime bounds the repeated looks at processes in the middle of exec. An exec
-// usually takes a few milliseconds, but that of a program on a dead file system can
-// hang.
+// unclearTime is the maximum time of repeated scans because of processes in the middle
+// of exec. An exec usually takes a few milliseconds, but the exec of a program on a dead
+// file system can hang.
 const unclearTime = time.Second
 
-// maxBlind is how many looks in a row may be blind; see look.
+// maxBlind is the maximum number of consecutive blind scans; see look.
 const maxBlind = 4
 
-// chase is how many looks may find new processes before again replaces first.
+// chase is the number of scans that may find new processes before again replaces first.
 const chase = 3
 
-// attempt is the last signal sent to a process, and the result.
+// attempt is the last signal sent to a process, and the result of sending it.
 type attempt struct {
 	sent    syscall.Signal
 	err     error
 	command string
 }
 
-// end sends SIGTERM to the processes and kills them after the grace time. It
-// returns when a look that was not blind finds none of them that it may end, or
-// when killed processes do not disappear in time. The error names the processes
-// that are left.
+// end sends SIGTERM to the processes and kills them after the grace time. It returns
+// when a scan that was not blind finds no process that it may signal, or when killed
+// processes do not disappear in time. It also returns after maxBlind blind scans in a
+// row that find no such process. The error names the remaining processes.
 func end(e ending) ([]Process, error) {
 	tried := map[identity]attempt{}
 	began := time.Now()
@@ -59,7 +59,7 @@ func end(e ending) ([]Process, error) {
 		}
 		done := !slices.ContainsFunc(left, func(id identity) bool { return !refused(tried[id].err) })
 		clear := (!l.blind || blind >= maxBlind) && (!l.unclear(e.since) || time.Since(began) > unclearTime)
-		if len(tried) == 0 { // the first look may have taken long
+		if len(tried) == 0 { // the grace time begins after the first scan, which may take long
 			deadline = time.Now().Add(max(e.grace, 0))
 			if sig == syscall.SIGKILL {
 				deadline = time.Now().Add(killTime)
@@ -86,13 +86,13 @@ func end(e ending) ([]Process, error) {
 			looking = e.again
 		}
 		if !fresh || sig != syscall.SIGKILL {
-			time.Sleep(pause) // no pause before a kill: processes may start faster than they end
+			time.Sleep(pause) // no pause after a kill: new processes may start faster than scans find them
 		}
 	}
 }
 
-// try sends a signal to a process. It reads the command line first, because a
-// process that is about to end has lost it.
+// try sends a signal to a process. It reads the command line first, because a process
+// loses its command line when it ends.
 func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	if command == "" {
 		command = commandOf(id.pid)
@@ -100,13 +100,13 @@ func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 	return attempt{sig, e.send(id.pid, id.start, sig), command}
 }
 
-// left returns the processes of the look that are to be ended. It adds those that
-// were signalled and have not ended: a process loses its environment before it is
-// gone.
+// left returns the processes in l that are to be ended. It adds the processes that were
+// signalled and have not ended. Such a process may be missing in l, because a process
+// loses its environment before it disappears.
 func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 	for _, s := range l.list {
 		if _, known := tried[s.identity]; !known && s.cached && e.is(s) {
-			s, _ = read(s.pid) // it may have become another program since
+			s, _ = read(s.pid) // the process may have executed another program since the earlier scan
 		}
 		if e.is(s) {
 			left = append(left, s.identity)
@@ -124,11 +124,11 @@ func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 	return left
 }
 
-// split separates the processes that were ended from those that are left.
+// split returns the processes that were ended, and an error for the remaining processes.
 func (e ending) split(tried map[identity]attempt, left []identity) (ended []Process, err error) {
 	var names []string
 	for _, id := range left {
-		if _, known := tried[id]; !known { // it was found after the deadline
+		if _, known := tried[id]; !known { // the process was found after the deadline
 			tried[id] = e.try(id, syscall.SIGKILL, "")
 		}
 	}

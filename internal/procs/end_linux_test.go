@@ -24,7 +24,7 @@ func TestAProcessOfAnotherUserIsNamedAndNotWaitedFor(t *testing.T) {
 		is:    func(s seen) bool { return within(s.turn, p.turn) },
 		since: func() uint64 { return 0 },
 		first: look, again: look, grace: time.Hour,
-		send: func(int, uint64, os.Signal) error { // what the system answers for another user's process
+		send: func(int, uint64, os.Signal) error { // returns the system's error for another user's process
 			signals++
 			return &os.SyscallError{Syscall: "pidfd_send_signal", Err: syscall.EPERM}
 		},

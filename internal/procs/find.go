@@ -9,17 +9,17 @@ import (
 // machine restarts.
 type Process struct {
 	PID     int
-	Start   uint64 // when it started, in clock ticks since the machine started
-	Command string // its command line, for people; cut if it is long
+	Start   uint64 // start time, in clock ticks since the machine started
+	Command string // command line for messages; shortened if it is long
 }
 
 // String returns the number and the command line.
 func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
 
-// Keep reports whether a process of a run is left alone. If the process also
-// belongs to runs within that run, inner holds their ids, the outermost first.
+// Keep reports whether a process of a run must not be ended. If the process also
+// belongs to runs within that run, inner holds the ids of these runs, outermost first.
 type Keep func(pid int, inner []string) bool
 
-// killTime is how long killed processes may take to disappear. A process that
-// waits for a disk or a network file system may take longer.
+// killTime is the time that is allowed for killed processes to disappear. A process
+// that waits for a disk or a network file system may take longer.
 const killTime = 2 * time.Second

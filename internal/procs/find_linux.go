@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// Find returns the processes of this user that belong to the run with the
-// instance id, ordered by their numbers. A process belongs to the run if its
-// environment says so and its identity is the same before and after the
-// environment is read.
+// Find returns the processes of this user that belong to the run with the instance
+// id, ordered by their numbers. A process belongs to the run if the variable
+// [InstanceVariable] in its environment contains the id. Its identity must be the
+// same before and after its environment is read.
 //
-// Find leaves out this process, the processes above it and those that keep
-// reports. spared is their number. If keep is nil, it reports none.
+// Find leaves out this process, its ancestors, and the processes for which keep
+// returns true. spared is the number of processes left out. keep may be nil.
 //
-// Find looks again if a process was in the middle of exec, where it shows no
-// environment, or if a process may have been missed. If other processes cannot
-// be read here, the error is [errors.ErrUnsupported].
+// Find scans the processes again if it may have missed a process, or if a process
+// was in the middle of exec, when its environment cannot be read. If other
+// processes cannot be read on this system, the error is [errors.ErrUnsupported].
 func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -43,10 +43,11 @@ func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	}
 }
 
-// EndInstance ends every process that [Find] finds. It sends SIGTERM and kills
-// after the grace time; if that is 0, it kills at once. It goes on until Find
-// finds nothing. It returns the processes that it has ended and how many it
-// spared. The error names those that it could not end.
+// EndInstance ends every process that [Find] finds. It sends SIGTERM, and SIGKILL
+// after the grace time. If the grace time is 0, it sends SIGKILL at once. It
+// continues until a scan finds no further process. It returns the processes that it
+// has ended and the number of processes that it spared. The error names the
+// processes that it could not end.
 func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -57,7 +58,7 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun returns the ending of a run's processes. The ending adds the processes
+// ofRun returns the ending for the processes of a run. The ending adds each process
 // that it spares to the returned set.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
@@ -68,7 +69,7 @@ func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	}
 	above, kept := ancestors(), map[int]struct{}{}
 	if _, own := behind(os.Getenv(InstanceVariable), instance); own {
-		kept[os.Getpid()] = struct{}{} // no look sees it
+		kept[os.Getpid()] = struct{}{} // scans leave out this process
 	}
 	anew := func() look { return new(table).scan() }
 	return ending{
@@ -88,7 +89,7 @@ func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	}, kept, nil
 }
 
-// ancestors returns the processes above this one.
+// ancestors returns the ancestors of this process, except process 1.
 func ancestors() map[int]bool {
 	all := map[int]bool{}
 	for pid := os.Getppid(); pid > 1 && !all[pid]; {
@@ -99,5 +100,5 @@ func ancestors() map[int]bool {
 	return all
 }
 
-// errNoInstance refuses an empty id, which would match the processes of no run.
+// errNoInstance is the error for an empty instance id.
 var errNoInstance = errors.New("it has no instance id")

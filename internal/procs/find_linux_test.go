@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sh runs a script with the environment and returns the first line that it
-// prints. The script's processes are ended with the test.
+// sh starts a script with the environment and returns the first line that the script prints.
+// The processes of the script are ended at the end of the test.
 func sh(t *testing.T, script string, env ...string) string {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", script)
@@ -90,7 +90,8 @@ func TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks(t *testing.T) {
 	_, alive := statOf(number(t, within))
 	require.True(t, alive, "an agent of a live run was ended")
 
-	// The test starts itself again in a dead run: it and the processes above it go on.
+	// The test starts itself again within a dead run. The inner test and its ancestors must
+	// not be ended.
 	if os.Getenv("TEST_WITHIN") == "" {
 		cmd := exec.Command("sh", "-c", `"$0" -test.run=TestARunWithinADeadOneIsLeftAloneAndSoIsWhoLooks; exit $?`, os.Args[0])
 		cmd.Env = append(os.Environ(), "TEST_WITHIN="+dead+"-above", InstanceVariable+"="+dead+"-above")

@@ -9,7 +9,7 @@ import (
 )
 
 // Find fails with [errors.ErrUnsupported], because the environment of other
-// processes cannot be read here.
+// processes cannot be read on this system.
 func Find(string, Keep) (list []Process, spared int, err error) {
 	return nil, 0, fmt.Errorf("looking for the processes of a run: %w", errors.ErrUnsupported)
 }

@@ -9,8 +9,8 @@ import (
 // maxInstance is the maximum length of an instance id, in bytes.
 const maxInstance = 128
 
-// CheckInstance returns what is wrong with an instance id. An empty id is valid
-// and means that there is none.
+// CheckInstance returns an error if an instance id is invalid. An empty id is valid
+// and means that the run has no id.
 func CheckInstance(id string) error {
 	if len(id) > maxInstance {
 		return fmt.Errorf("has %d bytes; it may have at most %d", len(id), maxInstance)
@@ -24,8 +24,8 @@ func CheckInstance(id string) error {
 	return nil
 }
 
-// behind returns the ids that follow the run's id in a value of InstanceVariable,
-// and whether the value contains the run's id.
+// behind returns the ids that follow id in a value of InstanceVariable. its reports
+// whether the value contains id.
 func behind(value, id string) (inner []string, its bool) {
 	ids := strings.Split(value, "/")
 	i := slices.Index(ids, id)

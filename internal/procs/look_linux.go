@@ -10,35 +10,36 @@ import (
 	"unsafe"
 )
 
-// identity belongs to one process only until the machine restarts.
+// identity identifies a process. It is unique until the machine restarts.
 type identity struct {
 	pid   int
 	start uint64
 }
 
-// seen is a process as a look saw it.
+// seen is the state of a process in a scan.
 type seen struct {
 	identity
 	session  int
-	parent   int    // set only if the process has ended
+	parent   int    // number of the parent; set only if the process has ended
 	turn     string // value of TurnVariable
 	instance string // value of InstanceVariable
-	cached   bool   // this comes from an earlier look
+	cached   bool   // whether the state is from an earlier scan
 }
 
-// look is the result of one look at the table of processes.
+// look is the result of one scan of the table of processes.
 type look struct {
-	list []seen // processes that have a mark or are in the session of one of our programs
-	// blind means that a process may have been missed: the numbers of processes
-	// wrapped around, or a process ended before it could be read and may have
-	// started another. Otherwise no process was missed, because a look goes upwards
-	// and a child has a higher number than its parent.
+	list []seen // processes that have a mark or are in the session of a running Program
+	// blind means that the scan may have missed a process. This is possible in two
+	// cases: process numbers wrapped around, or a process ended before it could be read
+	// and may have started another process. Otherwise no process was missed, because a
+	// scan reads processes by increasing number, and a child has a higher number than
+	// its parent.
 	blind  bool
 	inExec []uint64 // start times of the processes that were in the middle of exec
 }
 
-// unclear reports whether a process was in the middle of exec. Processes that
-// started before since do not count.
+// unclear reports whether a process was in the middle of exec. It ignores processes that
+// started before the time that since returns.
 func (l look) unclear(since func() uint64) bool {
 	if len(l.inExec) == 0 {
 		return false
@@ -52,17 +53,17 @@ func (l look) unclear(since func() uint64) bool {
 	return false
 }
 
-// table looks at the processes of the machine and remembers what it has seen. A
-// look that begins after a program has exited is valid for that program's turn,
-// so turns that end at the same time share one look.
+// table scans the processes of the machine and remembers the results. A turn can use any
+// scan that begins after its program has exited, so turns that end at the same time
+// share one scan.
 type table struct {
 	mu   sync.Mutex
-	next *pending // the look that has not begun; nil if nobody waits for one
+	next *pending // the scan that has not begun; nil if no caller waits for a scan
 
-	looking sync.Mutex // held during a look; guards the fields below
+	looking sync.Mutex // held during a scan; guards the fields below
 	known   map[int]memory
 	spare   map[int]memory
-	resume  time.Time // looks rest until then
+	resume  time.Time // earliest time of the next scan
 }
 
 type pending struct {
@@ -70,25 +71,25 @@ type pending struct {
 	look look // set before done is closed
 }
 
-// memory is what an earlier look has seen of a process.
+// memory is the state of a process from an earlier scan.
 type memory struct {
-	inode uint64 // of its directory in /proc; it differs for each process
+	inode uint64 // inode of the process's directory in /proc, which is unique to the process
 	until time.Time
 	seen  seen
 }
 
 const (
-	knownTime      = 30 * time.Second // a process is read again after it
-	unreadableTime = time.Second      // the same for a process whose environment may not be read
+	knownTime      = 30 * time.Second // how long a process is remembered
+	unreadableTime = time.Second      // how long a process with an unreadable environment is remembered
 	maxRest        = 50 * time.Millisecond
 )
 
-// shared serves all programs.
+// shared is the table for the turns of all programs.
 var shared table
 
-// look returns the result of a look that began after the call. Looks take at most
-// a tenth of one processor's time, however many processes there are, as long as
-// one look takes less than 5 ms.
+// look returns the result of a scan that began after the call. There is a pause of up to
+// maxRest between two scans. So scans use at most a tenth of the time of one processor,
+// unless a scan takes more than about 5 ms.
 func (t *table) look() look {
 	t.mu.Lock()
 	p := t.next
@@ -106,7 +107,7 @@ func (t *table) look() look {
 	defer t.looking.Unlock()
 	time.Sleep(time.Until(t.resume))
 	t.mu.Lock()
-	t.next = nil // later callers need another look
+	t.next = nil // later callers need another scan
 	t.mu.Unlock()
 	began := time.Now()
 	p.look = t.scan()
@@ -115,7 +116,7 @@ func (t *table) look() look {
 	return p.look
 }
 
-// scan looks at all processes. Two scans must not run at the same time.
+// scan reads all processes. Two scans of one table must not run at the same time.
 func (t *table) scan() (l look) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -126,7 +127,7 @@ func (t *table) scan() (l look) {
 		t.known, t.spare = map[int]memory{}, map[int]memory{}
 	}
 	last, now := lastNumber(), time.Now()
-	var room [512]byte // small, so that the names are fresh when they are visited
+	var room [512]byte // a small buffer, so that each name is visited soon after it was read
 	buf := room[:]
 	for {
 		n, err := syscall.ReadDirent(int(dir.Fd()), buf)
@@ -156,11 +157,11 @@ func (t *table) scan() (l look) {
 	return l
 }
 
-// visit reads one process, or takes it from memory.
+// visit reads one process or takes its state from t.known, and adds it to l.
 func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	m, ok := t.known[pid]
 	if ok = ok && m.inode == inode && now.Before(m.until); !ok {
-		if pid == os.Getpid() || running.has(pid) { // its Program takes care of it
+		if pid == os.Getpid() || running.has(pid) { // a running program is ended by its Program
 			return
 		}
 		s, how := read(pid)
@@ -173,7 +174,7 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 			l.blind = true
 			return
 		case readOver:
-			l.blind = true // it may have been alive when the look began
+			l.blind = true // the process may have started another process since the scan began
 			if s.parent == os.Getpid() && running.has(s.session) {
 				reapAdopted(pid)
 				return
@@ -196,7 +197,7 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	}
 }
 
-// lastNumber returns the number of the process that was started last, or 0 if it
+// lastNumber returns the number of the process that was started last, or 0 if the number
 // is unknown.
 func lastNumber() int {
 	text, err := os.ReadFile("/proc/loadavg")
@@ -208,23 +209,24 @@ func lastNumber() int {
 	return n
 }
 
-// how is the result of reading a process.
+// how describes the success of reading a process.
 type how int
 
 const (
 	readWhole   how = iota
-	readGone        // it was gone before it was read
-	readLeaving     // it is about to end
-	readOver        // it has ended and has not been reaped
-	readInExec      // its environment cannot be read at the moment
-	readRefused     // its environment may not be read
+	readGone        // the process disappeared before it was read
+	readLeaving     // the process is about to end
+	readOver        // the process has ended and has not been reaped
+	readInExec      // the process is in the middle of exec
+	readRefused     // the environment may not be read
 )
 
-// execTries is how many more times one look reads a process in the middle of exec.
+// execTries is the number of times that a scan reads a process in the middle of exec
+// again.
 const execTries = 4
 
-// read reads a process. Its identity is the same before and after its environment
-// is read.
+// read reads a process. It checks that the process is the same before and after its
+// environment is read.
 func read(pid int) (s seen, h how) {
 	for try := 0; ; try++ {
 		if s, h = readOnce(pid); h != readInExec || try == execTries {

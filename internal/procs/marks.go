@@ -15,22 +15,22 @@ const (
 	InstanceVariable = "BGAGENT_INSTANCE"
 )
 
-// IsMark reports whether the variable is one of [Marks].
+// IsMark reports whether name is the name of one of the variables above.
 func IsMark(name string) bool {
 	return slices.Contains([]string{DepthVariable, TurnVariable, InstanceVariable}, name)
 }
 
-// Marks are the environment variables that all processes of one turn have. If a
-// host itself runs in a turn of another host, the marks of its programs are
-// within that turn's marks.
+// Marks are the values of environment variables that identify the processes of one
+// turn. If a host itself runs in a turn of another host, each mark of its programs
+// extends the mark of the outer turn.
 type Marks struct {
-	Turn     string // unique to this turn; begins with the outer turn's mark and a slash, if any
-	Instance string // the runs of hosts that it belongs to, the outermost first; may be empty
-	Depth    int    // the depth of the chain of agents
+	Turn     string // unique to this turn; begins with the outer turn's mark and a slash if there is an outer turn
+	Instance string // ids of the host runs that contain the turn, separated by slashes, outermost first; may be empty
+	Depth    int    // depth of the turn in the chain of agents
 }
 
-// NewMarks returns the marks of a turn at the depth. instance is the id of the
-// host's run and may be empty.
+// NewMarks returns the marks of a turn. depth is the depth of the turn's task. instance is the
+// id of the host's run and may be empty.
 func NewMarks(depth int, instance string) Marks {
 	if outer, err := strconv.Atoi(os.Getenv(DepthVariable)); err == nil && outer > 0 {
 		depth += outer
@@ -38,8 +38,8 @@ func NewMarks(depth int, instance string) Marks {
 	return Marks{Turn: below(os.Getenv(TurnVariable), rand.Text()), Instance: below(os.Getenv(InstanceVariable), instance), Depth: depth}
 }
 
-// Within returns the marks of something that is started for the turn and may end
-// before the turn does.
+// Within returns the marks for a program that is started during the turn and may end
+// before the turn ends.
 func (m Marks) Within() Marks {
 	m.Turn = below(m.Turn, rand.Text())
 	return m

@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// Spec says how a program is started.
+// Spec describes a program to start.
 type Spec struct {
-	Command []string // the program and its arguments; a name without a slash is looked up in PATH
-	Dir     string   // the working directory; empty means that of this process
-	Env     []string // its whole environment except the marks, which override entries here
+	Command []string // program and arguments; a name without a slash is looked up in PATH
+	Dir     string   // working directory; empty means the directory of this process
+	Env     []string // environment without the marks; Marks override entries in Env
 	Marks   Marks
 
-	// Its files; nil means the null device. The caller closes them.
+	// Standard files of the program; nil means the null device. The caller closes them.
 	Stdin, Stdout, Stderr *os.File
 }
 
-// Program is a program that has been started. On Unix, it leads a session of its
-// own, so it has no terminal: it does not hang on one, hears nothing that is
-// typed there, and ends when it is told to.
+// Program is a started program. On Unix, it leads its own session without a terminal.
+// So it cannot block on a terminal, and it gets no input and no signals from keys typed
+// in a terminal.
 //
-// [Program.Finish] must be called when it has exited. All methods are safe for
+// [Program.Finish] must be called for every started program. All methods are safe for
 // concurrent use.
 type Program struct {
 	cmd    *exec.Cmd
@@ -31,15 +31,15 @@ type Program struct {
 	exited chan struct{}
 
 	mu   sync.Mutex
-	over bool // it was reaped: another process may have its number
+	over bool // whether the program was reaped; another process may then have its number
 }
 
-// Start starts a program.
+// Start starts the program that s describes.
 func Start(s Spec) (*Program, error) {
 	p := &Program{cmd: exec.Command(s.Command[0], s.Command[1:]...), turn: s.Marks.Turn, exited: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = s.Dir, append(slices.Clone(s.Env), s.Marks.Environ()...)
-	// A nil *os.File in an interface would not be nil. With files instead of other
-	// writers, Wait waits only for the program's exit.
+	// A nil *os.File is not stored in the fields of cmd, because the interface value
+	// would not be nil. Stdout and Stderr are files, so Wait waits only for the exit.
 	if s.Stdin != nil {
 		p.cmd.Stdin = s.Stdin
 	}
@@ -63,13 +63,13 @@ func Start(s Spec) (*Program, error) {
 // PID returns the number of the program's process.
 func (p *Program) PID() int { return p.cmd.Process.Pid }
 
-// Exited is closed when the program itself has exited. The processes that it has
-// started may still run.
+// Exited returns a channel that is closed when the program itself has exited. The
+// processes that the program has started may still run.
 func (p *Program) Exited() <-chan struct{} { return p.exited }
 
 // Stop sends sig to the program, or SIGTERM if sig is nil, and kills the program
-// after the grace time. If that is 0, it kills at once. It returns when the
-// program has exited.
+// after the grace time. If the grace time is 0, Stop kills the program at once. It
+// returns when the program has exited.
 func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	select {
 	case <-p.exited:
@@ -89,11 +89,13 @@ func (p *Program) Stop(sig os.Signal, grace time.Duration) {
 	<-p.exited
 }
 
-// Finish waits for the program's exit and ends the processes that it has left: it
-// asks them to end and kills them after the grace time. If that is 0, it kills at
-// once. On Linux, these are the processes in the program's session and those with
-// the mark of its turn in their environment. Elsewhere, they are the processes in
-// its process group. The error names those that could not be ended.
+// Finish waits for the program's exit and then ends the remaining processes that the
+// program has started. It asks them to end, and kills them after the grace time. If the
+// grace time is 0, it kills them at once. On Linux, Finish ends the processes in the
+// program's session and all processes with the mark of the turn in their environment. On
+// other Unix systems, it ends the processes in the program's process group. On other
+// systems, it ends no further process. The error reports processes that could not be
+// ended.
 func (p *Program) Finish(grace time.Duration) error {
 	<-p.exited
 	err := p.endRest(grace)
@@ -103,11 +105,11 @@ func (p *Program) Finish(grace time.Duration) error {
 
 // reap waits for the program's exit and removes it from the table of processes.
 func (p *Program) reap() {
-	_ = p.cmd.Wait() // ProcessState holds the result
+	_ = p.cmd.Wait() // the result is in ProcessState
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
 }
 
-// State returns how the program ended. It is valid after Finish.
+// State returns the exit state of the program. It is valid after Finish.
 func (p *Program) State() *os.ProcessState { return p.cmd.ProcessState }

@@ -7,23 +7,23 @@ import (
 	"unsafe"
 )
 
-// await returns when the program has exited. The program stays in the table of
-// processes as a zombie. No other process can then take its number or that of its
-// session while the processes that it has left are looked for.
+// await returns when the program has exited. The program remains in the table of
+// processes as a zombie until release, so that no other process can get its number or
+// the number of its session while endRest searches for the remaining processes.
 func (p *Program) await() {
 	const (
 		pPID    = 1         // P_PID of waitid(2)
 		exited  = 0x4       // WEXITED
 		dontEat = 0x1000000 // WNOWAIT
 	)
-	var info [128]byte // a siginfo_t, which nothing here reads
+	var info [128]byte // a siginfo_t, which is not used
 	for {
 		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, pPID, uintptr(p.PID()), uintptr(unsafe.Pointer(&info[0])), exited|dontEat, 0, 0)
 		switch errno {
 		case 0:
 			return
 		case syscall.EINTR:
-		default: // the system has no such call
+		default: // the system does not support waitid with these flags
 			p.reap()
 			return
 		}
@@ -35,21 +35,21 @@ func (p *Program) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.over {
-		_ = p.cmd.Wait() // it has exited, so this returns at once
+		_ = p.cmd.Wait() // the program has exited, so Wait returns at once
 		p.over = true
 	}
 	running.remove(p.PID())
 }
 
-// endRest ends the processes that the turn has left.
+// endRest ends the remaining processes of the turn.
 func (p *Program) endRest(grace time.Duration) error {
 	p.mu.Lock()
 	session := p.PID()
 	if p.over {
-		session = 0 // another process may have the number
+		session = 0 // another session may have the number
 	}
 	p.mu.Unlock()
-	// The rest of its group is killed in any case, even if no process can be read.
+	// The program's group is killed in any case, even if no process can be read.
 	defer p.signalGroup(syscall.SIGKILL)
 	_, err := end(ending{
 		first: shared.look,
@@ -63,8 +63,8 @@ func (p *Program) endRest(grace time.Duration) error {
 	return err
 }
 
-// within reports whether a value of TurnVariable is that of the turn or of a turn
-// within it.
+// within reports whether a value of TurnVariable is the mark of the turn, or the mark
+// of a turn within that turn.
 func within(value, turn string) bool {
 	rest, ok := strings.CutPrefix(value, turn)
 	return ok && (rest == "" || rest[0] == '/')

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell starts a shell that runs the script as the program of a turn. Processes
-// write their numbers into the file pids in $dir.
+// shell starts a shell that runs the script as the program of a turn. The processes in the
+// script write their numbers into the file $dir/pids.
 func shell(t testing.TB, dir, script string) *Program {
 	t.Helper()
 	p, err := Start(Spec{
@@ -26,7 +26,7 @@ func shell(t testing.TB, dir, script string) *Program {
 	return p
 }
 
-// written returns the processes that have written their numbers.
+// written returns the numbers in the file pids in dir.
 func written(t testing.TB, dir string) []int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "pids"))
@@ -50,8 +50,8 @@ func ofTurn(p *Program) (pids []int) {
 	return pids
 }
 
-// escapes are ways to outlive a turn. Each writes the numbers of the processes
-// that try it.
+// escapes are scripts that start processes which try to outlive the turn. Each script writes
+// the numbers of these processes.
 var escapes = map[string]string{
 	"in the group":                `sleep 600 & echo $! >>$dir/pids`,
 	"in a session of its own":     `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
@@ -88,7 +88,8 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 	}
 }
 
-// threadsVariable makes the test binary end its first thread and go on.
+// threadsVariable is an environment variable. If it is set, the test binary ends its first
+// thread and continues to run.
 const threadsVariable = "PROCS_TEST_THREADS"
 
 func init() {
@@ -107,7 +108,7 @@ func TestMain(m *testing.M) {
 				}
 			}
 		}()
-		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // ends this thread only
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // exit ends only the calling thread
 	}
 	os.Exit(m.Run())
 }
@@ -181,7 +182,7 @@ func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
 				p.Stop(nil, grace)
 				require.NoError(t, p.Finish(grace))
 				require.Empty(t, ofTurn(p))
-				p.Stop(nil, grace) // another process may have its number by now
+				p.Stop(nil, grace) // another process may have the program's number now
 			})
 		}
 	}

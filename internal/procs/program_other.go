@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// There are no process groups and no signals that ask a program to end here. A
-// program is killed at once, and the processes that it has started go on.
+// This system has no process groups, and no signals that ask a program to end. A
+// program is killed at once, and the processes that it has started continue to run.
 
 func ownSession(*exec.Cmd) {}
 
@@ -19,5 +19,5 @@ func (p *Program) ask(os.Signal) bool          { return false }
 func (p *Program) kill()                       { _ = p.cmd.Process.Kill() }
 func (p *Program) endRest(time.Duration) error { return nil }
 
-// SignalOf returns nil, because signals end nothing here.
+// SignalOf returns nil, because signals end no programs on this system.
 func SignalOf(*os.ProcessState) os.Signal { return nil }

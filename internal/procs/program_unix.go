@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// ownSession makes the command run in a session and a process group of its own.
-// Both have the number of the process.
+// ownSession makes the command run in its own session and process group. The number
+// of both is the number of the process.
 func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
-// ask sends the signal to the program's process group. It reports whether it is
-// worth waiting for the program to end.
+// ask sends the signal to the program's process group. It reports whether the caller
+// should wait for the program to end.
 func (p *Program) ask(sig os.Signal) bool {
 	s, ok := sig.(syscall.Signal)
 	if !ok {
@@ -30,7 +30,8 @@ func (p *Program) ask(sig os.Signal) bool {
 // kill ends the program's process group.
 func (p *Program) kill() { p.signalGroup(syscall.SIGKILL) }
 
-// signalGroup signals the program's process group while the number is its own.
+// signalGroup signals the program's process group, unless the program has been reaped.
+// It reports whether the group exists.
 func (p *Program) signalGroup(s syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

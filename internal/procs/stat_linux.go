@@ -10,21 +10,21 @@ import (
 	"syscall"
 )
 
-// stat holds the needed fields of proc_pid_stat(5).
+// stat holds fields of proc_pid_stat(5).
 type stat struct {
 	state   byte
 	parent  int
 	session int
 	flags   uint64
 	threads int
-	start   uint64 // in ticks since boot; unique together with the number
+	start   uint64 // start time in ticks since boot; unique together with the process number
 
-	// Where the environment lies in memory. Both are 0 in the middle of exec and if
-	// it may not be read.
+	// Addresses of the environment in memory. Both are 0 in the middle of exec, and if
+	// this process may not read the addresses.
 	envStart, envEnd uint64
 }
 
-// Fields of the file, counted from the one after the name, which is the third.
+// Indexes of fields after the name, so that field 3 of the file has the index 0.
 const (
 	fieldParent   = 4 - 3
 	fieldSession  = 6 - 3
@@ -35,13 +35,14 @@ const (
 	fieldEnvEnd   = 51 - 3
 )
 
-// statOf reads a process. ok is false if it has ended.
+// statOf reads the stat file of a process. ok is false if the process has ended.
 func statOf(pid int) (st stat, ok bool) {
 	st, there := readStat(pid)
 	return st, there && !st.over()
 }
 
-// readStat reads a process that is in the table, even if it has ended.
+// readStat reads the stat file of a process, even if the process has ended. The result
+// there is false if the process is not in the table of processes.
 func readStat(pid int) (st stat, there bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -50,13 +51,13 @@ func readStat(pid int) (st stat, there bool) {
 	return parseStat(text)
 }
 
-// over reports whether nothing of the process runs. If its first thread has ended,
-// the kernel shows the process as ended although other threads may run.
+// over reports whether all threads of the process have ended. The state alone is not
+// enough: it is that of a zombie as soon as the first thread has ended.
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
-	// The name is in brackets and may contain anything, so parsing starts at the
-	// last bracket.
+	// The name is in brackets and may contain any character. So parsing starts after
+	// the last bracket.
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) <= fieldEnvEnd {
 		return st, false
@@ -80,8 +81,8 @@ const (
 // envEmpty reports whether the process was started with an empty environment.
 func (st stat) envEmpty() bool { return st.envStart == st.envEnd && st.envEnd != 0 }
 
-// environOf returns the environment with which the process was started. It is nil
-// if there is none or it cannot be read.
+// environOf returns the environment with which the process was started. The result is
+// empty if the process has no environment or the environment cannot be read.
 func environOf(pid int, st stat) ([]byte, error) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	if st.state != 'Z' {
@@ -106,7 +107,7 @@ func valueOf(env []byte, name string) string {
 	return ""
 }
 
-// ours reports whether the process belongs to this user.
+// ours reports whether the process belongs to the user of this process.
 func ours(pid int) bool {
 	info, err := os.Stat("/proc/" + strconv.Itoa(pid))
 	if err != nil {
@@ -116,10 +117,10 @@ func ours(pid int) bool {
 	return ok && int(sys.Uid) == os.Geteuid()
 }
 
-// shownCommand is how many bytes of a command line are shown.
+// shownCommand is the maximum number of bytes of a command line in messages.
 const shownCommand = 200
 
-// commandOf returns the command line of a process for people.
+// commandOf returns the command line of a process for messages.
 func commandOf(pid int) string {
 	dir := "/proc/" + strconv.Itoa(pid)
 	text, _ := os.ReadFile(dir + "/cmdline")
@@ -129,7 +130,7 @@ func commandOf(pid int) string {
 	if len(text) > shownCommand {
 		text = append(text[:shownCommand:shownCommand], "…"...)
 	}
-	// NUL separates the arguments.
+	// The arguments are separated by NUL bytes.
 	line := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
@@ -139,8 +140,8 @@ func commandOf(pid int) string {
 	return strings.TrimSpace(line)
 }
 
-// send signals the process if it is still the same. The handle keeps the number
-// from passing to another process between the check and the signal.
+// send signals the process pid if its start time is still start. The handle ensures that
+// the signal cannot reach another process that gets the number after the check.
 func send(pid int, start uint64, sig os.Signal) error {
 	h, err := os.FindProcess(pid)
 	if err != nil {
@@ -153,10 +154,10 @@ func send(pid int, start uint64, sig os.Signal) error {
 	}
 	err = h.Signal(sig)
 	if st.state == 'T' && sig == syscall.SIGTERM && err == nil {
-		err = h.Signal(syscall.SIGCONT) // a stopped process handles SIGTERM only after it
+		err = h.Signal(syscall.SIGCONT) // a stopped process handles SIGTERM only after SIGCONT
 	}
 	return err
 }
 
-// refused reports whether a signal was not allowed.
+// refused reports whether err says that an operation is not permitted.
 func refused(err error) bool { return errors.Is(err, fs.ErrPermission) }

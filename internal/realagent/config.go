@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Names in the programs' configuration.
+// Names of models in the programs' configuration.
 const (
 	OpencodeModel = "scripted/scripted" // provider/model
 	CodexModel    = "scripted"
@@ -18,7 +18,7 @@ const (
 func opencodeEnv(w *World) map[string]string {
 	return map[string]string{
 		"OPENCODE_CONFIG": w.path("opencode.json"),
-		// Any fetch is refused at this closed port.
+		// This port is closed, so that every download fails at once.
 		"npm_config_registry":              "http://127.0.0.1:9",
 		"npm_config_fetch_retries":         "0",
 		"OPENCODE_DISABLE_MODELS_FETCH":    "1",
@@ -35,7 +35,7 @@ func subagent(description, prompt string, permission map[string]any) map[string]
 	return map[string]any{"mode": "subagent", "description": description, "prompt": prompt, "permission": permission}
 }
 
-// opencodeConfig is the initial configuration for World.OpencodeConfig to edit.
+// opencodeConfig returns the initial configuration. World.OpencodeConfig may change it.
 func (w *World) opencodeConfig() map[string]any {
 	deny := map[string]any{"task": "deny"}
 	models := map[string]any{}
@@ -64,8 +64,8 @@ func (w *World) writeOpencode() error {
 	if err := w.writeJSON("opencode.json", w.opencode); err != nil {
 		return err
 	}
-	// Without these files, opencode installs a package into its configuration folder
-	// in the background, which needs a network.
+	// These files keep opencode from installing a package into its configuration folder
+	// in the background. The installation would need a network.
 	dependency := map[string]any{"@opencode-ai/plugin": "*"}
 	if err := os.MkdirAll(w.path("config", "opencode", "node_modules"), 0o755); err != nil {
 		return err
@@ -82,8 +82,9 @@ func codexEnv(w *World) map[string]string {
 	return map[string]string{"CODEX_HOME": w.path("codex"), "SCRIPTED_KEY": "none", "RUST_LOG": "error"}
 }
 
-// codexACPEnv has the agent ask before it runs a command. The model is one that it
-// knows: of another it warns in the text of every answer.
+// codexACPEnv returns an environment in which the agent asks before it runs a command. It
+// sets a model that the agent knows, because the agent adds a warning to every answer if
+// the model is unknown.
 func codexACPEnv(w *World) map[string]string {
 	env := codexEnv(w)
 	env["INITIAL_AGENT_MODE"] = "read-only"
@@ -134,11 +135,12 @@ func claudeEnv(w *World) map[string]string {
 		"CLAUDE_CONFIG_DIR":                        w.path("claude"),
 		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
 		"DISABLE_AUTOUPDATER":                      "1",
-		"ENABLE_TOOL_SEARCH":                       "false", // all tools are offered, none has to be searched for
+		"ENABLE_TOOL_SEARCH":                       "false", // requests then contain all tools
 	}
 }
 
-// writeClaude answers the questions that Claude Code asks its user at its first start in a terminal.
+// writeClaude writes a configuration that answers the questions that Claude Code asks at
+// its first start in a terminal.
 func (w *World) writeClaude() error {
 	return w.writeJSON("claude/.claude.json", map[string]any{
 		"hasCompletedOnboarding": true,
@@ -147,7 +149,7 @@ func (w *World) writeClaude() error {
 	})
 }
 
-// write writes a file of the world. The name uses slashes.
+// write writes a file in the world. name is a path with slashes.
 func (w *World) write(name string, content []byte) error {
 	path := w.path(filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// OpencodeOptions are the settings of an opencode server. The zero value is a
-// server without a password in the world's work directory.
+// OpencodeOptions are the settings of an opencode server. With the zero value, the server
+// has no password and runs in the world's work directory.
 type OpencodeOptions struct {
-	Password string   // Basic auth for the user "opencode"; "" for none
+	Password string   // password for Basic auth of the user "opencode"; "" for no password
 	Dir      string   // working directory; "" for World.Dir
-	Env      []string // NAME=VALUE, added to the world's environment
+	Env      []string // variables NAME=VALUE that are added to the world's environment
 }
 
 // OpencodeServer is a running "opencode serve". Its methods must not be called
@@ -32,21 +32,21 @@ type OpencodeServer struct {
 	t    testing.TB
 	opts OpencodeOptions
 	port int
-	mark string // NAME=VALUE in the environment of its processes
+	mark string // variable NAME=VALUE that identifies the server's processes
 	log  string // path of the log file
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process ends
 }
 
-// ServeOpencode starts opencode's server in the world and returns when it is
-// healthy. The server and everything that it started are stopped at the end of the
-// test. If the test fails, its log is shown.
+// ServeOpencode starts an opencode server in the world and returns when the server is
+// healthy. The server and all processes that it has started are ended at the end of the
+// test. If the test fails, the end of the server's log is shown.
 func (w *World) ServeOpencode(t testing.TB) *OpencodeServer {
 	t.Helper()
 	return w.ServeOpencodeWith(t, OpencodeOptions{})
 }
 
-// ServeOpencodeWith is ServeOpencode with options.
+// ServeOpencodeWith is [World.ServeOpencode] with options.
 func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeServer {
 	t.Helper()
 	if opts.Dir == "" {
@@ -57,7 +57,7 @@ func (w *World) ServeOpencodeWith(t testing.TB, opts OpencodeOptions) *OpencodeS
 		mark: fmt.Sprintf("BGAGENT_SERVER=%s-%d", w.mark, w.servers), log: w.path(fmt.Sprintf("opencode-%d.log", w.servers))}
 	t.Cleanup(s.stop)
 	var err error
-	for range 3 { // another process may take the free port first
+	for range 3 { // another process may take the free port before the server does
 		if s.port, err = freePort(); err != nil {
 			break
 		}
@@ -80,7 +80,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// start starts the process and waits until it is healthy.
+// start starts the server and waits until it is healthy.
 func (s *OpencodeServer) start() error {
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -108,8 +108,8 @@ func (s *OpencodeServer) start() error {
 	return s.healthy()
 }
 
-// healthy waits for the server. Each try is short, because a request to a starting
-// server may never be answered.
+// healthy waits until the server is healthy. The time for each request is short, because a
+// starting server may never answer a request.
 func (s *OpencodeServer) healthy() error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last error
@@ -146,8 +146,8 @@ func (s *OpencodeServer) ask(client *http.Client) error {
 	return err
 }
 
-// Kill ends the server like kill -9, then everything that it started. It returns
-// when all processes are gone. If the server is not running, Kill does nothing.
+// Kill ends the server like kill -9, and then all processes that the server has started. It
+// returns when these processes have ended. If the server is not running, Kill does nothing.
 func (s *OpencodeServer) Kill() {
 	if s.cmd == nil {
 		return
@@ -157,8 +157,8 @@ func (s *OpencodeServer) Kill() {
 	s.sweep()
 }
 
-// Restart starts the server again, on the same port and with its stored data, and
-// returns when it is healthy. It first kills a running server.
+// Restart starts the server again, on the same port and with its stored data. It returns
+// when the server is healthy. If the server is running, Restart kills it first.
 func (s *OpencodeServer) Restart() {
 	s.t.Helper()
 	s.Kill()
@@ -167,7 +167,7 @@ func (s *OpencodeServer) Restart() {
 	}
 }
 
-// Log returns the end of the server's log, for messages.
+// Log returns the last 8 KiB of the server's log.
 func (s *OpencodeServer) Log() string {
 	b, err := os.ReadFile(s.log)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -180,8 +180,8 @@ func (s *OpencodeServer) Log() string {
 	return string(b)
 }
 
-// sweep ends the processes that the server leaves behind. The commands of its tools
-// have process groups of their own.
+// sweep ends the remaining processes that the server has started. It finds them by their
+// environment, because the commands of tools run in their own process groups.
 func (s *OpencodeServer) sweep() {
 	untilGone(func() []process {
 		left := processesWith(s.mark, "")
@@ -192,7 +192,7 @@ func (s *OpencodeServer) sweep() {
 	})
 }
 
-// stop runs at the end of the test.
+// stop ends the server at the end of the test, and logs its output if the test has failed.
 func (s *OpencodeServer) stop() {
 	if s.cmd != nil {
 		terminate(s.cmd.Process)

@@ -20,17 +20,18 @@ type process struct {
 
 func (p process) kill() { syscall.Kill(p.pid, syscall.SIGKILL) }
 
-// processesWith returns the processes with this NAME=VALUE in their environment or,
-// if folder is not "", with a working directory in folder. Children inherit both,
-// whatever process group or session they join. The folder finds processes that are
-// just starting, whose environment cannot be read yet. Zombies have neither.
+// processesWith returns the processes that have variable (NAME=VALUE) in their environment.
+// If folder is not "", it also returns the processes whose working directory is in folder.
+// Child processes inherit both, even if they change their process group or session. The
+// folder is needed for starting processes whose environment cannot be read yet. Zombies
+// are never returned.
 func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process
 	for _, dir := range found {
 		env, err := os.ReadFile(filepath.Join(dir, "environ"))
 		if err != nil {
-			continue // ended, or owned by another user
+			continue // the process has ended or belongs to another user
 		}
 		in := bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00"))
 		if cwd, err := os.Readlink(filepath.Join(dir, "cwd")); err == nil && folder != "" {
@@ -46,9 +47,10 @@ func processesWith(variable, folder string) []process {
 	return all
 }
 
-// watch starts a process that cleans up if this one dies before it calls stop,
-// because a test that hits go test's time limit runs no cleanup. It ends all
-// processes with this NAME=VALUE in their environment and removes the folder.
+// watch starts a process that cleans up if this process dies before it calls stop. This is
+// needed because a test that reaches go test's time limit runs no cleanup. The watching
+// process ends all processes that have variable (NAME=VALUE) in their environment, and
+// removes the folder.
 func watch(variable, folder string) (stop func(), err error) {
 	const script = `read -r _
 		for dir in /proc/[0-9]*; do
@@ -58,7 +60,7 @@ func watch(variable, folder string) (stop func(), err error) {
 	cmd := exec.Command("/bin/sh", "-c", script, variable, folder)
 	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH")}
 	ownGroup(cmd)
-	alive, err := cmd.StdinPipe() // closed when this process ends
+	alive, err := cmd.StdinPipe() // the system closes the pipe when this process ends
 	if err != nil {
 		return nil, err
 	}

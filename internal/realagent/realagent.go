@@ -1,31 +1,31 @@
-// Package realagent runs the real agent programs opencode, codex, gemini and
-// claude in tests. They run in an isolated home, without a network, against a scripted model
-// server.
+// Package realagent runs the real agent programs opencode, codex, gemini and claude in
+// tests. The programs run in an isolated home, without a network, and use a scripted
+// model server.
 //
 //	w := realagent.New(t, "opencode")
 //	server := w.ServeOpencode(t)
 //	// … a session client with server.URL; a prompt like "@say hello" …
 //
 // The programs are not part of this repository: .ci/agents installs the pinned
-// versions into a cache folder. Tests of a missing program are skipped. If
-// BGAGENT_REAL_AGENTS=require is set, as in .ci/run, they fail instead.
-// BGAGENT_REAL_AGENTS=skip and go test -short skip them even with the program.
-// BGAGENT_AGENTS names another folder with the programs. go test does not notice
-// newly installed programs in its cache, so use -count=1 after .ci/agents.
+// versions into a cache folder. A test whose program is missing is skipped. If
+// BGAGENT_REAL_AGENTS=require is set, as in .ci/run, the test fails instead. With
+// BGAGENT_REAL_AGENTS=skip or go test -short, the tests are skipped even if the programs
+// are installed. BGAGENT_AGENTS names another folder with the programs. Use -count=1 after
+// .ci/agents, because the cache of go test does not detect newly installed programs.
 //
 // Scripts must take into account how the pinned versions behave:
 //
-//   - opencode repeats a request without limit after status 429 or 5xx, after an
-//     error in the stream and after a broken connection. It first waits 2 s, or as
-//     long as Retry-After says.
+//   - opencode repeats a request without limit after status 429 or 5xx, after an error
+//     in the stream and after a broken connection. It first waits 2 s, or the time in
+//     Retry-After.
 //   - codex repeats a request five times, within 6 to 14 s.
 //   - gemini repeats a request three times within 9 s after an error in the stream.
-//     After 429 the pauses are 5 s and longer. After a broken connection it does not
-//     repeat.
-//   - Status 400 ends the turn in all of them.
+//     After status 429, its pauses are 5 s and longer. After a broken connection, it does
+//     not repeat the request.
+//   - Status 400 ends the turn in all programs.
 //   - Only opencode asks for titles.
-//   - opencode is healthy after 3 s, takes 3 s more for its first prompt and 0.2 s
-//     for later ones. codex takes 0.4 s per process, gemini 2 to 4 s.
+//   - opencode is healthy after 3 s. It takes another 3 s for its first prompt, and 0.2 s
+//     for each later prompt. codex takes 0.4 s per process, and gemini takes 2 to 4 s.
 package realagent
 
 import (
@@ -45,33 +45,33 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// World is an isolated home for agent programs. They touch nothing outside of it.
+// World is an isolated home for agent programs. The programs change no files outside of it.
 type World struct {
-	Model *modelserver.Server // serves all programs of this world
-	Dir   string              // the work directory, an empty git repository
-	Env   []string            // the complete environment of the programs, NAME=VALUE
+	Model *modelserver.Server // model server for all programs of this world
+	Dir   string              // work directory, an empty git repository
+	Env   []string            // complete environment of the programs, as NAME=VALUE
 
 	root     string
 	mark     string              // value of the marker variable
 	argv     map[string][]string // commands of the requested programs
-	opencode map[string]any      // its configuration
-	codex    string              // lines added to its configuration
-	servers  int
-	unwatch  func() // ends the process that cleans up if this one dies
+	opencode map[string]any      // configuration of opencode
+	codex    string              // lines added to the configuration of codex
+	servers  int                 // number of opencode servers so far
+	unwatch  func()              // ends the process that watch has started
 }
 
-var say sync.Map // messages already printed to standard error
+var say sync.Map // messages that were printed to standard error
 
 // New creates a world for the named programs: "opencode", "codex", "gemini", "claude",
-// "claude-acp", "codex-acp", "conformance", "requester", "inspector". If one is missing, it skips or fails the
-// test. After the test and its own cleanup, New's cleanup kills every process of
-// the world that is still alive, which fails the test, and removes the world. On
-// Linux, a test that dies without its cleanup leaves no process either.
+// "claude-acp", "codex-acp", "conformance", "requester", "inspector". If a program is
+// missing, New skips or fails the test. New registers a cleanup that removes the world. If
+// a process of the world is still alive then, the cleanup kills it and fails the test. On
+// Linux, a test that dies without running its cleanup also leaves no process.
 func New(t testing.TB, names ...string) *World {
 	t.Helper()
 	w := &World{mark: rand.Text(), argv: map[string][]string{}}
 	w.look(t, names)
-	// Not t.TempDir: its path is too long for the sockets that programs create.
+	// t.TempDir is not used, because its path is too long for the sockets of programs.
 	root, err := os.MkdirTemp("", "bgagent-")
 	if err != nil {
 		t.Fatalf("realagent: %v", err)
@@ -105,7 +105,7 @@ func New(t testing.TB, names ...string) *World {
 	return w
 }
 
-// look finds the programs, or skips or fails the test.
+// look finds the programs. If a program is missing, it skips or fails the test.
 func (w *World) look(t testing.TB, names []string) {
 	t.Helper()
 	mode := os.Getenv("BGAGENT_REAL_AGENTS")
@@ -166,8 +166,8 @@ func (w *World) environment(names []string) []string {
 	return list
 }
 
-// Opencode returns the command line of opencode with these arguments, starting with
-// the path of the program. Run it with Env in Dir.
+// Opencode returns the command line of opencode with the given arguments. It starts with
+// the path of the program and must be run in Dir with Env.
 func (w *World) Opencode(args ...string) []string { return w.command("opencode", args) }
 
 // Codex returns the command line of codex, like Opencode.
@@ -177,29 +177,29 @@ func (w *World) Codex(args ...string) []string { return w.command("codex", args)
 // Context Protocol.
 func (w *World) Conformance(args ...string) []string { return w.command("conformance", args) }
 
-// Inspector returns the command line of the inspector for the Model Context
-// Protocol. Its arguments are the server's command or URL and --method.
+// Inspector returns the command line of the inspector for the Model Context Protocol. args
+// are the command or URL of the server, and --method.
 func (w *World) Inspector(args ...string) []string { return w.command("inspector", args) }
 
-// Requester returns Node.js and the node_modules folder for scripts that use the
-// reference requester of the protocol's tasks extension.
+// Requester returns the path of Node.js and the node_modules folder. They are for scripts
+// that use the reference requester for the tasks extension of the Model Context Protocol.
 func (w *World) Requester() (node, modules string) {
 	argv := w.command("requester", nil)
 	return argv[0], argv[1]
 }
 
-// Gemini returns the command line of gemini, like Opencode, starting with node.
+// Gemini returns the command line of gemini, like Opencode. It starts with node.
 func (w *World) Gemini(args ...string) []string { return w.command("gemini", args) }
 
 // Claude returns the command line of Claude Code, like Opencode.
 func (w *World) Claude(args ...string) []string { return w.command("claude", args) }
 
-// ClaudeACP returns the command line of the agent that speaks ACP for Claude Code:
-// node comes first.
+// ClaudeACP returns the command line of the agent that speaks ACP for Claude Code. It
+// starts with the path of Node.js.
 func (w *World) ClaudeACP(args ...string) []string { return w.command("claude-acp", args) }
 
-// CodexACP returns the command line of the agent that speaks ACP for codex: node
-// comes first.
+// CodexACP returns the command line of the agent that speaks ACP for codex. It starts with
+// the path of Node.js.
 func (w *World) CodexACP(args ...string) []string { return w.command("codex-acp", args) }
 
 func (w *World) command(name string, args []string) []string {
@@ -210,9 +210,9 @@ func (w *World) command(name string, args []string) []string {
 	return append(slices.Clone(argv), args...)
 }
 
-// Command returns a command that runs in the world: in its environment, in its work
-// directory, without input. It has a process group of its own, which is killed when
-// ctx ends.
+// Command returns a command that runs in the world's work directory with the world's
+// environment and without input. The command runs in its own process group. When ctx ends,
+// the process group is killed.
 func (w *World) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = w.Dir, w.Env
@@ -242,8 +242,8 @@ func (w *World) CodexConfig(t testing.TB, lines string) {
 	}
 }
 
-// Processes returns one line for each live process with this world's environment or
-// in its folder. It works on Linux only.
+// Processes returns one line for each live process that has the world's marker in its
+// environment or runs in the world's folder. It works on Linux only.
 func (w *World) Processes() []string {
 	var lines []string
 	for _, p := range w.alive() {
@@ -254,7 +254,7 @@ func (w *World) Processes() []string {
 
 func (w *World) alive() []process { return processesWith(marker+"="+w.mark, w.root) }
 
-// close runs at the end of the test.
+// close checks that no process of the world is left, and removes the world.
 func (w *World) close(t testing.TB) {
 	for _, p := range untilGone(w.alive) {
 		t.Errorf("realagent: process %d is left alive after the test: %s", p.pid, p.command)
@@ -273,10 +273,10 @@ func (w *World) close(t testing.TB) {
 	}
 }
 
-// untilGone waits at most 3 s until look finds no process, and returns the
-// processes that remain. A killed process stays in the process table for a moment.
-// Two looks in a row must find none, because a look can miss a process that starts
-// while it scans the table.
+// untilGone calls look repeatedly until it returns no process, for at most 3 s. It returns
+// the remaining processes. A killed process stays in the process table for a moment. The
+// result of look must be empty twice in a row, because look can miss a process that starts
+// during the call.
 func untilGone(look func() []process) []process {
 	left, none := look(), 0
 	for end := time.Now().Add(3 * time.Second); none < 2 && time.Now().Before(end); left = look() {

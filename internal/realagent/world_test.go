@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/internal/realagent"
 )
 
-// fakeTest is a test whose outcome another test can inspect.
+// fakeTest is a testing.TB that records the outcome of a test for another test.
 type fakeTest struct {
 	testing.TB
 	mu       sync.Mutex
@@ -126,7 +126,8 @@ func TestAnUnknownProgramIsNamed(t *testing.T) {
 	require.Contains(t, try(t, func(t testing.TB) { realagent.New(t, "cursor") }).errors[0], `no program "cursor"`)
 }
 
-// A world without programs is enough to show what holds for all worlds.
+// The test uses a world without programs, because the checked properties do not depend on the
+// programs.
 func TestAWorldIsIsolatedAndLeavesNothing(t *testing.T) {
 	t.Setenv("BGAGENT_REAL_AGENTS", "require")
 	t.Setenv("SECRET_OF_THE_HOST", "x")
@@ -156,8 +157,8 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	var w *realagent.World
 	got := try(t, func(t testing.TB) {
 		w = realagent.New(t)
-		// It has a session of its own and no parent, like the tools of a killed
-		// agent.
+		// The process runs in its own session and its parent has ended, like the processes
+		// of tools after their agent was killed.
 		require.NoError(t, w.Command(t.Context(), "setsid", "--fork", "sleep", "1000").Run())
 	})
 	require.Len(t, got.errors, 1)
@@ -166,7 +167,8 @@ func TestAProcessThatIsLeftFailsTheTestAndIsEnded(t *testing.T) {
 	require.Empty(t, w.Processes())
 }
 
-// dies is set in the process that TestATestThatDiesLeavesNothing lets die.
+// dies is the environment variable that TestATestThatDiesLeavesNothing sets for the process
+// that must die.
 const dies = "BGAGENT_TEST_DIES"
 
 func TestATestThatDiesLeavesNothing(t *testing.T) {
@@ -188,7 +190,7 @@ func TestATestThatDiesLeavesNothing(t *testing.T) {
 	require.ErrorContains(t, err, "exit status 3", "%s", out)
 	dir := strings.TrimSpace(string(out))
 	require.NotEmpty(t, dir)
-	for exists(dir) || inFolder(t, dir) { // there is no event for the end of the other process
+	for exists(dir) || inFolder(t, dir) { // there is no event for the cleanup, so the test polls
 		time.Sleep(10 * time.Millisecond)
 	}
 }
@@ -198,7 +200,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// inFolder reports whether a process works in a folder.
+// inFolder reports whether a process has the folder as its working directory.
 func inFolder(t *testing.T, folder string) bool {
 	links, err := filepath.Glob("/proc/[0-9]*/cwd")
 	require.NoError(t, err)

@@ -1,6 +1,5 @@
-// Package rulename checks the names of permission rules. A name that can be no
-// tool's would make a rule that is never about anything, and what it forbids
-// would be allowed.
+// Package rulename checks the names of permission rules. A rule whose name no tool can
+// have would never apply, so that the access it is meant to forbid would be allowed.
 package rulename
 
 import (
@@ -9,7 +8,8 @@ import (
 	"strings"
 )
 
-// Problem says what is wrong with the name of a rule; "" when nothing is.
+// Problem describes what is wrong with the name of a rule. It returns "" if the name is
+// valid.
 func Problem(name string) string {
 	if strings.TrimSpace(name) == "" {
 		return `has no name; name a tool, a kind of access, or "*"`

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// cappedRules is a pool for each name, of two slots, and caps for all agents.
+// cappedRules give each name its own pool with two slots. They also have caps.
 type cappedRules struct{ caps Caps }
 
 func (r cappedRules) Pool(_ Space, name string) (pool string, limit int, shared bool) {
@@ -14,8 +14,8 @@ func (r cappedRules) Pool(_ Space, name string) (pool string, limit int, shared 
 
 func (r cappedRules) Caps() Caps { return r.caps }
 
-// BenchmarkGrant gives slots from one to the next while in every pool tasks of every
-// agent wait. Each agent has a cap, and there is a total.
+// BenchmarkGrant measures a release and the grants that follow, while tasks of every agent
+// wait in every pool. Each agent has a cap, and there is a total.
 func BenchmarkGrant(b *testing.B) {
 	for _, n := range []int{4, 16, 64} {
 		for _, fair := range []bool{false, true} {

@@ -2,11 +2,11 @@ package slots
 
 import "math"
 
-// Caps are limits beside those of the pools. The zero value is none.
+// Caps are limits in addition to the limits of the pools. The zero value sets no cap.
 type Caps struct {
-	Total int            // slots out over all pools; 0 or Unlimited for no cap
-	Agent map[string]int // slots out by agent, under normal names; Unlimited for no cap. It is not changed
-	Fair  bool           // the slots of a pool go from root to root, not by arrival
+	Total int            // maximum number of held slots in all pools; 0 or Unlimited for no cap
+	Agent map[string]int // maximum number of held slots by agent, in normal form; Unlimited for no cap; never modified
+	Fair  bool           // whether roots take turns for the slots of a pool instead of the order of arrival
 }
 
 func (c *Caps) on() bool {
@@ -21,15 +21,15 @@ func (c *Caps) on() bool {
 	return false
 }
 
-// MaxPassed is how often a head of line that a cap holds up is passed over before
-// a slot of its pool is kept for it.
+// MaxPassed is how often a head of line that waits for its cap is passed over before a
+// slot of its pool is kept for it.
 const MaxPassed = 100
 
-// gauge counts slots and waiters against one cap.
+// gauge counts the held slots and the waiters of one cap.
 type gauge struct {
 	gate
 	name    string
-	limit   int // math.MaxInt for none
+	limit   int // math.MaxInt if there is no cap
 	inUse   int
 	waiting int
 }
@@ -44,17 +44,17 @@ func (g *gauge) isFull() bool     { return g.inUse >= g.limit }
 func (g *gauge) isCap() bool      { return g.limit != math.MaxInt }
 func (g *gauge) figures() Figures { return Figures{g.name, g.limit, g.inUse, g.waiting} }
 
-// capped is what a [Manager] has beside its pools while its rules have caps.
+// capped is the additional state of a [Manager] while its rules have caps.
 type capped struct {
 	m         *Manager
 	fair      bool
 	total     *gauge
 	agents    map[string]*gauge
-	rest      *gauge // what has no cap
+	rest      *gauge // counts the agents that have no cap
 	poolGates gates
 	capGates  gates
-	ready     heap[*gate] // by the place of the first that is filed there
-	busy      []*lane     // those where somebody waits
+	ready     heap[*gate] // ready gates, sorted by the first place filed at each gate
+	busy      []*lane     // lanes with waiters
 }
 
 func newCapped(m *Manager, c Caps) *capped {
@@ -79,7 +79,7 @@ func newCapped(m *Manager, c Caps) *capped {
 	return x
 }
 
-// capOf returns the cap of an agent.
+// capOf returns the cap of an agent, or c.rest if the agent has no cap.
 func (c *capped) capOf(agent string) *gauge {
 	if g := c.agents[agent]; g != nil {
 		return g
@@ -87,7 +87,8 @@ func (c *capped) capOf(agent string) *gauge {
 	return c.rest
 }
 
-// root returns between whom Fair shares. Without it all are one.
+// root returns the root by which w takes turns. Without Fair, it returns nil for every
+// waiter.
 func (c *capped) root(w *Waiter) *Root {
 	if c.fair {
 		return w.Root
@@ -95,7 +96,7 @@ func (c *capped) root(w *Waiter) *Root {
 	return nil
 }
 
-// lane returns the lane of a key, once its pool is known.
+// lane returns the lane of a key. k.pool must be set.
 func (c *capped) lane(k *key) *lane {
 	p := k.pool
 	if p.capped == nil {
@@ -110,7 +111,7 @@ func (c *capped) lane(k *key) *lane {
 	return l
 }
 
-// count adds to the slots that are out.
+// count adds n to the number of held slots of the caps that apply to k.
 func (c *capped) count(k *key, n int) {
 	c.total.inUse += n
 	g := k.lane.cap
@@ -125,15 +126,15 @@ func (c *capped) countWaiting(k *key, n int) {
 	k.lane.cap.waiting += n
 }
 
-// hasRoomBesideKept reports whether the pool has a slot that is neither out nor kept.
+// hasRoomBesideKept reports whether the pool has a slot that is neither held nor kept.
 func (p *pool) hasRoomBesideKept() bool {
 	return p.limit == Unlimited || p.inUse+p.capped.kept < p.limit
 }
 
-// canStart reports whether the first of l can have a slot.
+// canStart reports whether all limits allow a grant to the first waiter of l.
 func (c *capped) canStart(l *lane) bool { return !c.total.isFull() && l.shut() == nil }
 
-// take gives w a slot, or puts it into its line.
+// take grants w a slot or puts w into its line.
 func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool) {
 	order := ticket
 	if !head {
@@ -147,7 +148,8 @@ func (c *capped) take(w *Waiter, k *key, head bool, ticket uint64) (granted bool
 	return false
 }
 
-// tryTake gives w a slot if it can have one at once. Nobody waits who could start.
+// tryTake grants w a slot if its lane is empty and all limits allow the grant. No other
+// waiter can be entitled to that slot, because every waiter that can start has started.
 func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
 	if l := k.lane; !l.isEmpty() || !c.canStart(l) {
 		return false
@@ -160,7 +162,7 @@ func (c *capped) tryTake(w *Waiter, k *key, order uint64) bool {
 	return true
 }
 
-// tryCapped is the part of [Manager.try] that needs to look at caps.
+// tryCapped is the part of [Manager.try] that takes caps into account.
 func (m *Manager) tryCapped(k *key) (Slot, bool) {
 	if m.capped == nil {
 		return Slot{}, false
@@ -204,8 +206,8 @@ func (c *capped) remove(w *Waiter) {
 	c.moved(l)
 }
 
-// moved is called when the place of l may have changed, or nobody waits there any
-// more.
+// moved must be called when the place of l may have changed or when l may have become
+// empty.
 func (c *capped) moved(l *lane) {
 	if !l.isEmpty() {
 		if g := l.filed; g != nil {
@@ -229,14 +231,15 @@ func (c *capped) moved(l *lane) {
 	c.busy = c.busy[:last]
 }
 
-// unkeep forgets how often l was passed over. The caller sees to its pool's gate.
+// unkeep resets the number of times that l was passed over, and gives up a slot kept for
+// l. The caller updates the gate of the pool.
 func (c *capped) unkeep(l *lane) {
 	if l.passed = 0; l.kept {
 		l.keep(false)
 	}
 }
 
-// served notes that the root of w has had a slot of the pool.
+// served records that the root of w was granted a slot of p.
 func (c *capped) served(p *pool, w *Waiter) {
 	if !c.fair {
 		return
@@ -249,8 +252,8 @@ func (c *capped) served(p *pool, w *Waiter) {
 	}
 }
 
-// grantFirst takes the first of x, which is the first line of its lane, out of it and
-// counts a slot for it. The caller sets its order to 0.
+// grantFirst removes the first waiter from x and grants it a slot. x must be the first
+// line of its lane. The caller sets the order of the returned waiter to 0.
 func (c *capped) grantFirst(x *rootLine) *Waiter {
 	w, l := x.first, x.lane
 	c.unkeep(l)
@@ -263,17 +266,16 @@ func (c *capped) grantFirst(x *rootLine) *Waiter {
 	return w
 }
 
-// passOver is called when a slot goes to one of l who stands there: the head of the
-// pool's line is passed over if it stands before.
+// passOver counts that the head of the pool's line is passed over, if the head is before
+// at. It must be called when a waiter of l with the place at is granted a slot.
 func (c *capped) passOver(l *lane, at place) {
 	if head, first := l.pool.capped.first(heads); head != nil && head.lane != l && first.isBefore(at) {
 		head.lane.passed++
 	}
 }
 
-// keep keeps a slot that is free for a head of line that has been passed over too
-// often and still cannot start. It is called whenever the pool may have got room or
-// lost it.
+// keep keeps free slots of p for heads of its line that have been passed over too often
+// and still cannot start. It must be called when p may have gained or lost room.
 func (c *capped) keep(p *pool) {
 	for p.hasRoomBesideKept() {
 		x, _ := p.capped.first(heads)
@@ -288,7 +290,7 @@ func (c *capped) keep(p *pool) {
 	c.turned(&p.capped.gate)
 }
 
-// freed grants what can be granted now that somebody of k has left.
+// freed grants the slots that can be granted after a waiter or a slot of k has left.
 func (c *capped) freed(k *key) (granted []*Waiter) {
 	c.keep(k.pool)
 	granted = c.settle()
@@ -299,7 +301,7 @@ func (c *capped) freed(k *key) (granted []*Waiter) {
 	return granted
 }
 
-// settle grants slots as long as somebody can start.
+// settle grants slots until no waiter can start.
 func (c *capped) settle() (granted []*Waiter) {
 	for !c.total.isFull() {
 		g, ok := c.ready.first()
@@ -319,8 +321,8 @@ func (c *capped) settle() (granted []*Waiter) {
 	return granted
 }
 
-// shown returns the figures of what keeps w waiting, and whether a lane counts
-// there.
+// shown returns the figures of the limit that keeps w waiting, and a function that
+// reports whether that limit applies to a lane.
 func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	l := w.key.lane
 	switch pool, cap := l.gates(); l.shut() {
@@ -333,8 +335,9 @@ func (c *capped) shown(w *Waiter) (f Figures, counts func(*lane) bool) {
 	return l.pool.figures(), func(o *lane) bool { return o.pool == l.pool }
 }
 
-// place returns the place of w among those that wait for the same, with Fair
-// among those of its root, and the figures of what that is.
+// place returns the figures of the limit that keeps w waiting, and the place of w among
+// the waiters to which this limit applies. With Fair, only waiters of the root of w
+// count.
 func (c *capped) place(w *Waiter) (place int, f Figures) {
 	f, counts := c.shown(w)
 	place = 1
@@ -356,7 +359,7 @@ func (c *capped) place(w *Waiter) (place int, f Figures) {
 	return place, f
 }
 
-// figures appends those of the caps in use.
+// figures appends the figures of the caps that have held slots or waiters.
 func (c *capped) figures(to []Figures) []Figures {
 	if c.total.isCap() && c.total.inUse+c.total.waiting > 0 {
 		to = append(to, c.total.figures())
@@ -369,7 +372,8 @@ func (c *capped) figures(to []Figures) []Figures {
 	return to
 }
 
-// leaveAll takes everybody out of the lines, which are not used any more.
+// leaveAll takes all waiters out of the lines and returns them. The lines must not be
+// used afterwards.
 func (c *capped) leaveAll() (waiting []*Waiter) {
 	for _, l := range c.busy {
 		for _, x := range l.byRoot {
@@ -382,8 +386,8 @@ func (c *capped) leaveAll() (waiting []*Waiter) {
 	return waiting
 }
 
-// regrant puts the waiters into the lines of the new rules, longest waiting first,
-// and grants what can be granted.
+// regrant puts the waiters, which are sorted by order, into the lines of the new rules.
+// It grants all slots that can be granted and returns the waiters that got one.
 func (c *capped) regrant(waiting []*Waiter) (granted []*Waiter) {
 	for _, w := range waiting {
 		c.insert(w)

@@ -2,7 +2,7 @@ package slots
 
 import "fmt"
 
-// Check returns an error when the records contradict each other. It is for tests.
+// Check returns an error if the records contradict each other. It is for tests.
 func (m *Manager) Check() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -36,7 +36,7 @@ func (m *Manager) Check() error {
 	}
 	for _, p := range m.shared {
 		if _, ok := want[p]; !ok {
-			want[p] = sum{} // it must count nothing
+			want[p] = sum{} // a pool without keys must count nothing
 		}
 	}
 	for p, s := range want {
@@ -59,7 +59,7 @@ func (m *Manager) Check() error {
 	return nil
 }
 
-// checkKey looks at one key, which is filed under a name.
+// checkKey checks one key that is stored under a name.
 func (m *Manager) checkKey(k *key, space Space, name string) error {
 	if Normal(name) != name || k.name != name || k.space != space {
 		return fmt.Errorf("key %q is filed under %q", k.name, name)
@@ -74,7 +74,7 @@ func (m *Manager) checkKey(k *key, space Space, name string) error {
 	return nil
 }
 
-// check looks at one line.
+// check checks one line of p.
 func (p *pool) check(l list) error {
 	if l.first != nil && p.hasRoom() {
 		return fmt.Errorf("pool %q has a free slot and somebody waiting: %+v", p.name, p.figures())

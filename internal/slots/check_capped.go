@@ -4,7 +4,7 @@ import (
 	"fmt"
 )
 
-// check recounts everything that is kept for caps.
+// check recounts and compares all records for caps.
 func (c *capped) check() error {
 	type sum struct{ inUse, waiting int }
 	want := map[*gauge]sum{}
@@ -60,7 +60,7 @@ func (c *capped) gauges() []*gauge {
 	return all
 }
 
-// checkGates looks at all that have a number.
+// checkGates checks all gates that have a number.
 func (c *capped) checkGates(all []*gate) error {
 	lanes, stuck, ready := 0, 0, 0
 	for _, g := range all {
@@ -108,7 +108,7 @@ func (c *capped) checkGates(all []*gate) error {
 	return checkHeap(&c.ready)
 }
 
-// checkLane looks at one lane where somebody waits and counts them.
+// checkLane checks one lane that has waiters, and returns their number.
 func (c *capped) checkLane(l *lane) (n int, err error) {
 	first, ok := l.lines.first()
 	pool, cap := l.gates()
@@ -150,7 +150,7 @@ func (c *capped) checkLane(l *lane) (n int, err error) {
 	return n, nil
 }
 
-// checkPool looks at the lanes of one pool.
+// checkPool checks the lanes of one pool.
 func (c *capped) checkPool(p *pool) error {
 	x := p.capped
 	kept, waiting, busy := 0, 0, 0

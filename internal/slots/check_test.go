@@ -6,10 +6,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A check that cannot fail would let every test of this package pass.
+// The tests of this package rely on Check. This test ensures that Check finds contradictions.
 func TestCheckFindsWhatIsPlanted(t *testing.T) {
 	for name, c := range map[string]struct {
-		plant func(m *Manager, k *key, w []*guest) // two wait, and a third has the only slot
+		plant func(m *Manager, k *key, w []*guest) // k counts the waiters w and the holder of the only slot
 		says  string
 	}{
 		"a weight":                {func(m *Manager, _ *key, _ []*guest) { m.weight++ }, "weigh"},
@@ -47,7 +47,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 
 func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
 	for name, c := range map[string]struct {
-		plant func(c *capped, full, stuck *lane) // the one waits for its pool; the other's pool and cap are full
+		plant func(c *capped, full, stuck *lane) // full waits for its pool; the pool and the cap of stuck are full
 		says  string
 	}{
 		"a slot of a cap":       {func(c *capped, l, _ *lane) { l.cap.inUse++ }, "its keys"},
@@ -72,13 +72,13 @@ func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
 			}
 			inP, inQ := ask("p", ""), ask("q", "a")
 			full, both := ask("q", ""), ask("p", "a")
-			inP.leave(m) // the cap turns it away from the pool's gate
+			inP.leave(m) // the pool's gate opens and turns the lane of both away, because its cap is full
 			inP = ask("p", "")
-			inQ.leave(m) // and the pool from the cap's
+			inQ.leave(m) // the cap's gate opens and turns the lane of both away, because its pool is full
 			inQ = ask("r", "a")
 			require.True(t, m.Holds(&inP.Waiter) && m.Holds(&inQ.Waiter) && m.Waits(&both.Waiter))
 			require.True(t, both.key.lane.stuck)
-			inR := full // it has the slot of q now
+			inR := full // the waiter in full got the slot of q
 			require.True(t, m.Holds(&inR.Waiter))
 			full = ask("q", "")
 			require.NoError(t, m.Check())

@@ -1,17 +1,16 @@
 package slots
 
-// gate is a pool or a cap, as what a lane has to get through. It is open while it has
-// room.
+// gate belongs to a pool or to a cap. It is open while the pool or cap has room.
 type gate struct {
-	pool  *pool       // whose it is; nil for that of a cap
-	cap   *gauge      // whose it is; nil for that of a pool
-	lanes heap[*lane] // filed here, with a cap. With a pool it is the lines of them: see cappedPool.parts
-	place             // of the first of them, while the gate is ready
+	pool  *pool       // owner of the gate; nil for the gate of a cap
+	cap   *gauge      // owner of the gate; nil for the gate of a pool
+	lanes heap[*lane] // lanes filed at the gate of a cap; the gate of a pool uses cappedPool.parts instead
+	place             // first place filed at the gate; valid while ready is set
 	at    int         // index in capped.ready
-	ready bool        // open, with lanes
-	open  bool        // kept for the enrolled
-	id    int         // number among those of its side; -1 for a pool where nobody waits
-	stuck set         // the gates across with which a lane is stuck, by number
+	ready bool        // whether the gate is open and has filed lanes
+	open  bool        // whether the gate has room; updated only while it has a number
+	id    int         // number of the gate on its side; -1 for a pool without waiters
+	stuck set         // numbers of the gates on the other side with which a lane is stuck
 }
 
 func (g *gate) hasRoom() bool {
@@ -21,15 +20,15 @@ func (g *gate) hasRoom() bool {
 	return g.pool.hasRoomBesideKept()
 }
 
-// gates are those of one side: those of the pools where somebody waits, or those of
-// the caps.
+// gates holds the gates of one side. One side has the pools with waiters, and the other
+// side has the caps.
 type gates struct {
-	all  []*gate // by number; nil where a number is free
-	free []int   // numbers
-	open set
+	all  []*gate // gates by number; nil for a free number
+	free []int   // free numbers
+	open set     // numbers of the open gates
 }
 
-// sides returns the gates of the side of g and those across.
+// sides returns the gates on the side of g, and the gates on the other side.
 func (c *capped) sides(g *gate) (own, across *gates) {
 	if g.cap != nil {
 		return &c.capGates, &c.poolGates
@@ -37,7 +36,7 @@ func (c *capped) sides(g *gate) (own, across *gates) {
 	return &c.poolGates, &c.capGates
 }
 
-// enroll gives g a number.
+// enroll gives g a number on its side.
 func (c *capped) enroll(g *gate) {
 	own, _ := c.sides(g)
 	if n := len(own.free); n > 0 {
@@ -51,7 +50,7 @@ func (c *capped) enroll(g *gate) {
 	c.turned(g)
 }
 
-// dismiss takes the number from g, which has no lanes.
+// dismiss takes the number from g. No lane may be filed at g.
 func (c *capped) dismiss(g *gate) {
 	own, _ := c.sides(g)
 	own.open.remove(g.id)
@@ -60,7 +59,7 @@ func (c *capped) dismiss(g *gate) {
 	g.id = -1
 }
 
-// turned is called when g may have got room or lost it.
+// turned updates the state of g. It must be called when g may have gained or lost room.
 func (c *capped) turned(g *gate) {
 	if g.id < 0 || g.open == g.hasRoom() {
 		return
@@ -80,7 +79,7 @@ func (c *capped) turned(g *gate) {
 	c.sort(g)
 }
 
-// between returns the lane between two gates.
+// between returns the lane that has both gates.
 func (c *capped) between(g, o *gate) *lane {
 	if g.cap != nil {
 		g, o = o, g
@@ -88,7 +87,7 @@ func (c *capped) between(g, o *gate) *lane {
 	return g.pool.capped.byCap[o.cap]
 }
 
-// first returns the first line of what is filed at g, and its place.
+// first returns the first line filed at g, and its place.
 func (g *gate) first() (x *rootLine, at place) {
 	if g.cap == nil {
 		return g.pool.capped.first(filed)
@@ -100,7 +99,7 @@ func (g *gate) first() (x *rootLine, at place) {
 	return l.lines.items[0], l.place
 }
 
-// sort puts g where it belongs among those that are ready.
+// sort updates whether g is ready, and its position in c.ready.
 func (c *capped) sort(g *gate) {
 	first, at := g.first()
 	switch was := g.ready; {
@@ -117,7 +116,7 @@ func (c *capped) sort(g *gate) {
 	}
 }
 
-// file files l, which is not filed, at g.
+// file files l at g. l must not be filed elsewhere.
 func (c *capped) file(l *lane, g *gate) {
 	if l.filed = g; g.cap == nil {
 		l.all(filed, (*cappedPool).add)
@@ -127,7 +126,8 @@ func (c *capped) file(l *lane, g *gate) {
 	c.sort(g)
 }
 
-// unfile takes l from where it is filed, or stuck.
+// unfile removes l from the gate at which it is filed. If l is stuck, both gates forget
+// it.
 func (c *capped) unfile(l *lane) {
 	pool, cap := l.gates()
 	switch g := l.filed; {
@@ -145,8 +145,9 @@ func (c *capped) unfile(l *lane) {
 	}
 }
 
-// turnAway is called when l is the first at an open gate, and shut is not. l is filed
-// at shut; when it has been turned away from there before, it is stuck.
+// turnAway turns l away from an open gate because its other gate, shut, has no room. It
+// files l at shut. If l has been turned away before since it was filed, l becomes stuck
+// instead.
 func (c *capped) turnAway(l *lane, shut *gate) {
 	c.unfile(l)
 	if !l.moved {

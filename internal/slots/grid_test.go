@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gridRules is a pool for each name, all with one limit, and caps for agents.
+// gridRules give each name its own pool. All pools have the same limit.
 type gridRules struct {
 	limit int
 	caps  Caps
@@ -21,8 +21,7 @@ func (r gridRules) Pool(_ Space, name string) (pool string, limit int, shared bo
 
 func (r gridRules) Caps() Caps { return r.caps }
 
-// grid is a manager with n pools and n agents, where tasks of every agent wait in
-// every pool.
+// grid is a manager with n pools and n agents. Tasks of every agent wait in every pool.
 type grid struct {
 	*Manager
 	tasks   []*guest
@@ -30,11 +29,11 @@ type grid struct {
 	at      map[*Waiter]int
 	holders []int
 	granted int
-	steps   int // comparisons of places
+	steps   int // number of comparisons of places
 	r       *rand.Rand
 }
 
-// agentCaps is one cap for each of n agents.
+// agentCaps returns the same cap for each of n agents.
 func agentCaps(n, limit int) map[string]int {
 	caps := make(map[string]int, n)
 	for a := range n {
@@ -43,7 +42,8 @@ func agentCaps(n, limit int) map[string]int {
 	return caps
 }
 
-// newGrid has so many tasks in each lane, of so many roots.
+// newGrid returns a grid with deep tasks in each lane. The tasks belong to the given number of
+// roots.
 func newGrid(rules gridRules, n, deep, roots int) *grid {
 	g := &grid{Manager: New(rules), at: make(map[*Waiter]int, deep*n*n), r: rand.New(rand.NewPCG(1, uint64(n)))}
 	all := make([]Root, roots)
@@ -67,7 +67,7 @@ func (g *grid) take(i int) {
 	}
 }
 
-// step ends a task that holds a slot and has it wait again.
+// step lets a random task release its slot and wait again.
 func (g *grid) step() {
 	at, last := g.r.IntN(len(g.holders)), len(g.holders)-1
 	i := g.holders[at]
@@ -91,7 +91,7 @@ func countIn[T any](h *heap[T], n *int) {
 	}
 }
 
-// count has the comparisons of places counted from now on.
+// count starts counting the comparisons of places.
 func (g *grid) count() {
 	c := g.capped
 	countIn(&c.ready, &g.steps)
@@ -114,9 +114,9 @@ func (g *grid) count() {
 	g.granted = 0
 }
 
-// What is scarce makes no difference: the pools, the caps, both, the total, or now the
-// one and now the other. With Fair the lanes of a cap are brought up to date before it
-// gives a slot, which is up to three steps for each pool where its agent waits.
+// The number of steps must not depend on which limits are full: the pools, the caps, both, the
+// total, or pools and caps in turn. With Fair, the lanes of a cap are updated before a grant.
+// The update takes up to three steps for each pool in which tasks of the agent wait.
 func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	for name, limits := range map[string]func(n int) (pool, agent, total int){
 		"both are full":        func(int) (int, int, int) { return 2, 2, 0 },
@@ -130,7 +130,7 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, fair=%v", name, fair), func(t *testing.T) {
 				for _, n := range []int{8, 64, 256} {
 					pool, agent, total := limits(n)
-					if n > 64 && (testing.Short() || fair || total > 0) { // they take long
+					if n > 64 && (testing.Short() || fair || total > 0) { // these grids take long
 						continue
 					}
 					g := newGrid(gridRules{pool, Caps{Total: total, Agent: agentCaps(n, agent), Fair: fair}}, n, 2, 16)
@@ -142,7 +142,7 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 						g.step()
 					}
 					steps := g.steps
-					require.NoError(t, g.Check()) // which compares, too
+					require.NoError(t, g.Check()) // Check also compares places, so steps is read before
 					t.Logf("%d x %d: %.1f steps a grant", n, n, float64(steps)/float64(g.granted))
 					most := 12 * bits.Len(uint(n*n))
 					if fair {
@@ -155,8 +155,8 @@ func TestAGrantUnderCapsTakesStepsLikeTheLogarithm(t *testing.T) {
 	}
 }
 
-// All pools have room while all caps are full, and then the other way round, again and
-// again. Nobody can start, and nobody may be looked at in every turn.
+// Repeatedly, all pools have room while all caps are full, and then all caps have room while
+// all pools are full. No waiter can start, and no lane may be visited in every round.
 func TestLanesThatPoolAndCapBlockInTurnAreLeftAlone(t *testing.T) {
 	for _, n := range []int{8, 64, 256} {
 		m := New(gridRules{1, Caps{Agent: agentCaps(n, 1)}})

@@ -1,7 +1,7 @@
 package slots
 
-// heap gives the first of its items in O(1) and takes one in or out in O(log n).
-// Each item knows its index, which at returns the place of.
+// heap is a binary heap. It returns its first item in O(1), and adds or removes an item
+// in O(log n). Each item stores its own index; at returns a pointer to that index.
 type heap[T any] struct {
 	items  []T
 	before func(a, b T) bool
@@ -31,7 +31,7 @@ func (h *heap[T]) remove(x T) {
 	}
 }
 
-// fix is called when x may stand in the wrong place.
+// fix restores the order after the place of x may have changed.
 func (h *heap[T]) fix(x T) {
 	i := *h.at(x)
 	h.up(i)

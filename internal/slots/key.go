@@ -5,29 +5,31 @@ import (
 	"strings"
 )
 
-// key is one name, of a model or an agent, that slots and waiters are counted
-// by, whatever pool the rules of the moment put it in.
+// key holds the counts of slots and waiters for one name of a model or an agent. The
+// counts stay with the key if the rules assign the name to another pool.
 type key struct {
-	name    string // normal
-	pool    *pool  // nil once the key has been forgotten
+	name    string // in normal form
+	pool    *pool  // nil after the key has been forgotten
 	inUse   int
 	waiting int
 	space   Space
-	agent   string          // normal; empty for those who have none
-	lane    *lane           // of pool, while there are caps
-	own     *pool           // where it is counted when the rules name no shared pool
-	agents  map[string]*key // the same name, counted for an agent each
+	agent   string          // in normal form; empty if the key has no agent
+	lane    *lane           // lane of the key in pool; nil while there are no caps
+	own     *pool           // pool that counts the key if the rules assign no shared pool
+	agents  map[string]*key // further keys of the same name, one for each agent
 }
 
-// isIdle reports whether nobody is counted by k, its agents left out.
+// isIdle reports whether k counts no slot and no waiter. The keys in k.agents are
+// ignored.
 func (k *key) isIdle() bool { return k.inUse+k.waiting == 0 }
 
-// capAlone reports whether a cap decides in place of the pool.
+// capAlone reports whether k is the key of an agent that has a cap. Its figures are
+// those of the cap and not those of its pool.
 func (k *key) capAlone() bool {
 	return k.space == Agents && k.lane != nil && k.lane.cap.isCap()
 }
 
-// figures are those of what limits k.
+// figures returns the figures of the pool of k, or of its cap if [key.capAlone] holds.
 func (k *key) figures() Figures {
 	if k.capAlone() {
 		return k.lane.cap.figures()
@@ -35,22 +37,22 @@ func (k *key) figures() Figures {
 	return k.pool.figures()
 }
 
-// weight is what a key counts: names come from language models and may be of
-// any length.
+// weight returns the weight of k in Manager.weight. It grows with the length of the
+// names, because names come from language models and may have any length.
 func (k *key) weight() int { return 1 + (len(k.name)+len(k.agent))/maxHotName }
 
-// maxIdle is the weight of keys up to which none is forgotten, because most
-// come back. Above it all idle ones are forgotten as soon as half as many keys
-// have come or fallen idle since the last time. So what is kept of idle keys is
-// bounded by maxIdle and the number of the others, at a constant time per key
-// and at none for those who use few names.
+// maxIdle is the total weight of keys up to which no key is forgotten, because most
+// idle keys are used again. Above maxIdle, forgetIdle runs when the keys that came or
+// fell idle since its last run weigh more than half of all keys. So maxIdle and the
+// weight of the keys in use bound the weight of the idle keys. The cost is constant per
+// key, and zero for a manager with few names.
 const maxIdle = 1024
 
-// maxHotName is the longest name in Manager.hot.
+// maxHotName is the maximum length in bytes of a name in Manager.hot.
 const maxHotName = 256
 
-// hotIndex spreads names over Manager.hot by their length and a few
-// bytes where names of models differ. Names that meet there cost a map look-up.
+// hotIndex returns the index of a name in Manager.hot. It hashes the length and a few
+// bytes at positions where names of models differ. A collision costs a map look-up.
 func hotIndex(s string) uint8 {
 	n := len(s)
 	if n < 2 {
@@ -59,8 +61,8 @@ func hotIndex(s string) uint8 {
 	return uint8(n)*31 + s[0] + s[n/2]*3 + s[n-2]*10 + s[n-1]
 }
 
-// assign puts k into the pool that the rules name. Shared pools of before are
-// used again.
+// assign puts k into the pool that the rules assign. It reuses the shared pools in
+// before.
 func (m *Manager) assign(k *key, before map[string]*pool) {
 	k.pool = m.poolOf(k, before)
 	k.lane = nil
@@ -73,7 +75,8 @@ func (m *Manager) poolOf(k *key, before map[string]*pool) *pool {
 	name, limit, shared := m.rules.Pool(k.space, k.name)
 	if !shared {
 		if k.own.name == "" {
-			// Its end is the name of the key, so that the two share one string.
+			// If the name of the pool ends with the name of the key, both share the
+			// memory of one string.
 			k.own.name = name
 			if rest := len(name) - len(k.name); rest >= 0 && name[rest:] == k.name {
 				k.name = name[rest:]
@@ -93,9 +96,9 @@ func (m *Manager) poolOf(k *key, before map[string]*pool) *pool {
 	return p
 }
 
-// lockKey returns the key of a name as it was written, with m.mu held. Names
-// are mostly written in their normal form; as only normal names are keys, a hit
-// needs no normalising.
+// lockKey locks m.mu and returns the key of a name that may not be in its normal form.
+// It looks up the raw name first, because most names are in their normal form already.
+// All names in m.keys are in normal form, so a hit is always correct.
 func (m *Manager) lockKey(space Space, raw string) *key {
 	m.mu.Lock()
 	if k := m.keys[space][raw]; k != nil {
@@ -115,7 +118,7 @@ func (m *Manager) lockKey(space Space, raw string) *key {
 	return m.keyLocked(space, name)
 }
 
-// lockModel is lockKey for models, by way of m.hot.
+// lockModel is lockKey for models. It looks in m.hot first.
 func (m *Manager) lockModel(raw string) *key {
 	m.mu.Lock()
 	if k := m.hot[hotIndex(raw)]; k != nil && k.name == raw && k.pool != nil {
@@ -129,7 +132,7 @@ func (m *Manager) lockModel(raw string) *key {
 	return k
 }
 
-// keyLocked returns the key of a normal name.
+// keyLocked returns the key of a name in normal form.
 func (m *Manager) keyLocked(space Space, name string) *key {
 	if k := m.keys[space][name]; k != nil {
 		return k
@@ -138,8 +141,8 @@ func (m *Manager) keyLocked(space Space, name string) *key {
 }
 
 func (m *Manager) newKey(space Space, name string) *key {
-	// A copy: a short name may be cut out of a long text that it must not keep
-	// alive.
+	// The name is copied, because it may be part of a long text that the key must not
+	// keep alive.
 	k := &key{space: space, name: strings.Clone(name), own: &pool{}}
 	if space == Agents {
 		k.agent = k.name
@@ -151,8 +154,8 @@ func (m *Manager) newKey(space Space, name string) *key {
 	return k
 }
 
-// ofAgent returns the key of a normal name for an agent. It is always in the pool of
-// the name.
+// ofAgent returns the key of a name for an agent, both in normal form. The key is
+// always in the pool of the name.
 func (m *Manager) ofAgent(space Space, name, agent string) *key {
 	k := m.keyLocked(space, name)
 	if k.agent == agent {
@@ -164,7 +167,7 @@ func (m *Manager) ofAgent(space Space, name, agent string) *key {
 	}
 	a = &key{space: space, agent: strings.Clone(agent)}
 	m.churned(a)
-	k = m.keyLocked(space, name) // it may have been forgotten just now
+	k = m.keyLocked(space, name) // churned may have forgotten the key
 	a.name, a.own = k.name, k.own
 	m.assign(a, nil)
 	if k.agents == nil {
@@ -175,7 +178,7 @@ func (m *Manager) ofAgent(space Space, name, agent string) *key {
 	return a
 }
 
-// all goes through the keys.
+// all iterates over all keys.
 func (m *Manager) all() iter.Seq[*key] {
 	return func(yield func(*key) bool) {
 		for _, keys := range m.keys {
@@ -193,7 +196,7 @@ func (m *Manager) all() iter.Seq[*key] {
 	}
 }
 
-// churned is called when k comes or has fallen idle.
+// churned must be called when k is new or has fallen idle.
 func (m *Manager) churned(k *key) {
 	if m.weight <= maxIdle {
 		return
@@ -204,8 +207,8 @@ func (m *Manager) churned(k *key) {
 	}
 }
 
-// forgetIdle drops the idle keys. The maps are made anew, because a map keeps
-// the memory of what it once held.
+// forgetIdle drops the idle keys. It makes new maps, because a map does not release
+// the memory of deleted entries.
 func (m *Manager) forgetIdle() {
 	m.weight, m.churn = 0, 0
 	for space, keys := range m.keys {
@@ -235,7 +238,8 @@ func (m *Manager) forgetIdle() {
 	}
 }
 
-// busyPools goes through the pools that have slots out or waiters, once each.
+// busyPools iterates over the pools that have held slots or waiters. It yields each
+// pool once, and leaves out keys that are counted in their cap only.
 func (m *Manager) busyPools() iter.Seq[*pool] {
 	return func(yield func(*pool) bool) {
 		seen := make(map[*pool]bool)
@@ -251,12 +255,13 @@ func (m *Manager) busyPools() iter.Seq[*pool] {
 	}
 }
 
-// Normal returns a name as it is compared: trimmed and in lower case. The normal
-// form of a normal name is that name, which [Manager.lockKey] relies on.
+// Normal returns the normal form of a name, in which names are compared: trimmed and
+// in lower case. The normal form of a normal form is that form itself, and
+// [Manager.lockKey] relies on this.
 func Normal(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-// lowerASCII is Normal without an allocation, for what fits into buf and has
-// ASCII bytes only.
+// lowerASCII is Normal without an allocation. It reports false if the name does not
+// fit into buf or has bytes that are not ASCII.
 func lowerASCII(buf []byte, s string) ([]byte, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) > len(buf) {

@@ -14,7 +14,7 @@ func TestNamesOfAgentsInUseAreNotForgotten(t *testing.T) {
 		for i := range 3 * maxIdle {
 			h := m.For(Models, fmt.Sprint("m", i%100), fmt.Sprint("agent", i))
 			if i%5 > 0 {
-				continue // looked up only
+				continue // the name is only looked up
 			}
 			g := newGuest()
 			m.Take(&g.Waiter, &h, false, m.Ticket())

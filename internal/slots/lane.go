@@ -1,30 +1,30 @@
 package slots
 
-// Root stands for one root session, between which [Caps.Fair] shares the slots of
-// a pool. Only its address counts.
+// Root identifies a root session by its address. [Caps.Fair] shares the slots of a
+// pool among root sessions.
 type Root struct{ _ byte }
 
-// lane is the part of a pool's line that one cap holds for, or none. All who
-// stand in it are blocked together.
+// lane holds the waiters of one pool that have the same cap, or that have no cap. The
+// same limits block all waiters in a lane.
 type lane struct {
 	pool   *pool
-	cap    *gauge // of the agent; capped.rest for none
+	cap    *gauge // cap of the agent; capped.rest if the agent has no cap
 	lines  heap[*rootLine]
 	byRoot map[*Root]*rootLine
-	place        // of the first line
-	filed  *gate // one of the two that it has; nil while nobody waits or it is stuck
-	at     int   // in lanes of filed, if that is of a cap
+	place        // place of the first line
+	filed  *gate // gate at which the lane is filed; nil if the lane is empty or stuck
+	at     int   // index in filed.lanes, if filed is the gate of a cap
 	inAll  int   // index in capped.busy
-	passed int   // slots of its pool that went to who is behind it, since somebody of it was served
-	kept   bool  // a slot of its pool is kept for it
-	moved  bool  // turned away from one gate since it was filed
-	stuck  bool  // turned away from both
+	passed int   // times that the lane was passed over since its last grant
+	kept   bool  // whether a slot of the pool is kept for the lane
+	moved  bool  // whether one gate has turned the lane away since it was filed
+	stuck  bool  // whether both gates have turned the lane away
 }
 
-// gates returns what l has to get through.
+// gates returns the two gates that must be open for a grant to l.
 func (l *lane) gates() (pool, cap *gate) { return &l.pool.capped.gate, &l.cap.gate }
 
-// shut returns the gate that has no room for l, if there is one.
+// shut returns a gate that has no room for l, or nil if both have room.
 func (l *lane) shut() *gate {
 	switch pool, cap := l.gates(); {
 	case !l.kept && !pool.hasRoom():
@@ -35,42 +35,45 @@ func (l *lane) shut() *gate {
 	return nil
 }
 
-// rootLine is the part of a lane that one root stands in. Without Fair there is one.
+// rootLine is the line of one root in a lane. Without Fair, a lane has one rootLine for
+// all roots.
 type rootLine struct {
 	list
 	lane  *lane
 	turn  *turn
-	place        // of the first; may be that of before its root was last served
+	place        // place of the first waiter; may date from before the root was last served
 	at    int    // index in lane.lines
-	in    [2]int // indexes in the parts of its turn
+	in    [2]int // indexes in turn.parts[i].lines
 }
 
-// isStale reports whether the root of x has been served since its place was noted.
+// isStale reports whether the root of x has been served since the place of x was updated.
 func (x *rootLine) isStale() bool { return x.place != x.turn.place(x.first.order) }
 
-// turn is what is known of a root that waits in a pool. Without Fair all are one root.
+// turn is the state of one root that has waiters in a pool. Without Fair, all waiters
+// count as one root.
 type turn struct {
 	root   *Root
-	served uint64  // ticket drawn when it was last granted a slot of the pool
-	all    int     // lines in the lanes of the pool
-	parts  [2]part // those among its lines that can be the head, and those filed with the pool
+	served uint64  // ticket drawn when the root was last granted a slot of the pool
+	all    int     // number of the root's lines in the lanes of the pool
+	parts  [2]part // the root's lines that can be the head, and its lines filed at the pool's gate
 }
 
-// part is some of the lines of a turn.
+// part is a subset of the lines of a turn; see heads and filed.
 type part struct {
 	turn  *turn
-	lines heap[*rootLine] // by the order of their first
-	at    int             // index in cappedPool.parts
-	in    bool            // it is there
+	lines heap[*rootLine] // sorted by the order of their first waiters
+	at    int             // index in cappedPool.parts[i]
+	in    bool            // whether the part is in cappedPool.parts[i]
 }
 
-// The parts of a turn, and of what stands in a pool.
+// The indexes of turn.parts and cappedPool.parts.
 const (
-	heads = iota // in lanes for which no slot is kept
-	filed        // in lanes filed at the pool's gate
+	heads = iota // lines in lanes for which no slot is kept
+	filed        // lines in lanes filed at the pool's gate
 )
 
-// place returns the place of one with that order.
+// place returns the place of a waiter that has the given order and belongs to the root
+// of t. A nil t stands for a root that has no waiters in the pool.
 func (t *turn) place(order uint64) place {
 	if t == nil {
 		return place{order, order}
@@ -78,13 +81,13 @@ func (t *turn) place(order uint64) place {
 	return place{order&notHead | max(order&^notHead, t.served), order}
 }
 
-// first returns the place of the first of its lines.
+// first returns the place of the first line in s.
 func (s *part) first() place { return s.turn.place(s.lines.items[0].order) }
 
-// place is where somebody stands among all who wait.
+// place is the rank of a waiter among all waiters. It is compared by key first.
 type place struct {
-	key   uint64 // by which turns are given: see refresh
-	order uint64 // decides between those of one root, which have one key
+	key   uint64 // rank of the root's turn; see refresh
+	order uint64 // rank among waiters with the same key, which belong to one root
 }
 
 func (p place) isBefore(o place) bool {
@@ -128,7 +131,7 @@ func (l *lane) insert(w *Waiter, root *Root) {
 	l.each(x, (*cappedPool).add)
 }
 
-// each calls f for every part of its turn that x is in.
+// each calls f for every part of the turn that must contain x.
 func (l *lane) each(x *rootLine, f func(*cappedPool, int, *rootLine)) {
 	p := l.pool.capped
 	if !l.kept {
@@ -146,18 +149,18 @@ func (l *lane) remove(w *Waiter, root *Root) {
 	x.refresh()
 }
 
-// refresh is called when the first of x may be another one, or its root has been
-// served. The key of a line is the order of its first. With Fair the root has its
-// next turn as if it had come when it was last served: whoever has waited longest
-// for a turn goes first, so that each root has one in a round. x is forgotten when
-// it is empty.
+// refresh updates the place of x. It must be called when the first waiter of x may have
+// changed or when the root of x has been served. The key of a line is the order of its
+// first waiter. With Fair, the time in the key is not before the root was last served.
+// So the root that has waited longest for a turn is first, and each root gets one turn
+// in a round. refresh removes x from its lane if x is empty.
 func (x *rootLine) refresh() {
 	l := x.lane
 	if x.first == nil {
 		l.lines.remove(x)
 		l.each(x, (*cappedPool).drop)
 		delete(l.byRoot, x.turn.root)
-		if x.turn.all--; x.turn.all == 0 { // who comes next has a later ticket than served
+		if x.turn.all--; x.turn.all == 0 { // served is not needed: later tickets are greater
 			delete(l.pool.capped.turns, x.turn.root)
 		}
 	} else {
@@ -173,7 +176,7 @@ func (x *rootLine) refresh() {
 	}
 }
 
-// keep keeps a slot for l, or lets it go.
+// keep sets whether a slot of the pool is kept for l.
 func (l *lane) keep(on bool) {
 	p := l.pool.capped
 	switch l.kept = on; on {
@@ -186,21 +189,22 @@ func (l *lane) keep(on bool) {
 	}
 }
 
-// all calls f for that part of every line.
+// all calls f with part i for every line in l.
 func (l *lane) all(i int, f func(*cappedPool, int, *rootLine)) {
 	for _, x := range l.lines.items {
 		f(l.pool.capped, i, x)
 	}
 }
 
-// cappedPool is what a pool has while the rules have caps. Its own list is empty.
+// cappedPool is the additional state of a pool while the rules have caps. Waiters then
+// stand in lanes, and pool.list is empty.
 type cappedPool struct {
 	gate
-	kept  int // slots kept for lanes
-	busy  int // lanes where somebody waits
+	kept  int // number of slots kept for lanes
+	busy  int // number of lanes with waiters
 	byCap map[*gauge]*lane
 	turns map[*Root]*turn
-	parts [2]heap[*part] // those that have lines, by the first
+	parts [2]heap[*part] // parts that have lines, sorted by the place of their first line
 }
 
 func newCappedPool(p *pool) *cappedPool {
@@ -214,7 +218,7 @@ func newCappedPool(p *pool) *cappedPool {
 	return x
 }
 
-// turn returns the turn of a root.
+// turn returns the turn of a root. It makes one if the root has none.
 func (p *cappedPool) turn(root *Root) *turn {
 	t := p.turns[root]
 	if t == nil {
@@ -245,7 +249,7 @@ func (p *cappedPool) fix(i int, x *rootLine) {
 	p.sort(i, x.turn)
 }
 
-// sort puts that part of t where it belongs.
+// sort updates the position of part i of t in p.parts[i].
 func (p *cappedPool) sort(i int, t *turn) {
 	s := &t.parts[i]
 	some := len(s.lines.items) > 0
@@ -260,7 +264,7 @@ func (p *cappedPool) sort(i int, t *turn) {
 	s.in = some
 }
 
-// first returns the first line of that part, and its place.
+// first returns the first line of all parts i, and its place.
 func (p *cappedPool) first(i int) (x *rootLine, at place) {
 	s, ok := p.parts[i].first()
 	if !ok {

@@ -5,25 +5,26 @@ import (
 	"math"
 )
 
-// Grantee is told that a waiter of it holds a slot. Whoever freed the slot calls
-// it, with no lock of the [Manager] held. By then the waiter may have left again:
-// [Manager.Holds] tells.
+// Grantee is the owner of a waiter. SlotGranted reports that the waiter has been granted
+// a slot. The goroutine that freed the slot makes the call, and it does not hold the
+// lock of the [Manager]. The waiter may have left in the meantime: [Manager.Holds]
+// reports whether it still holds the slot.
 type Grantee interface {
 	SlotGranted(w *Waiter)
 }
 
-// Waiter waits for a slot or holds one. It is embedded by value in what wants
-// the slot, so that waiting costs no allocation of its own. The zero value with
-// an Owner is ready for use. Everything but Owner and Root belongs to the manager.
+// Waiter waits for a slot or holds a slot. It is embedded by value in the object that
+// needs the slot, so that waiting costs no additional allocation. The zero value with
+// an Owner is ready for use. All fields except Owner and Root belong to the manager.
 type Waiter struct {
-	next, prev *Waiter // in the line of key.pool, or in one of a lane
-	key        *key    // what it is counted as; nil when it has nothing
-	order      uint64  // place in line by ticket, notHead set or not; 0 when it does not wait
-	Owner      Grantee // told when a slot is granted; only read after waiting began
-	Root       *Root   // between which [Caps.Fair] shares; nil for none. The same
+	next, prev *Waiter // neighbours in the line of key.pool or of a lane
+	key        *key    // key that counts the waiter; nil if it neither waits nor holds a slot
+	order      uint64  // rank in line: the ticket, with or without notHead; 0 if it does not wait
+	Owner      Grantee // gets the report of a grant; must not change after the first Take
+	Root       *Root   // root that takes turns with [Caps.Fair], or nil; must not change after the first Take
 }
 
-// notHead is set in the order of those who do not go to the head of the line.
+// notHead is set in the order of a waiter that does not join the head of the line.
 const notHead = 1 << 63
 
 func (w *Waiter) waits() bool { return w.order != 0 }
@@ -31,21 +32,21 @@ func (w *Waiter) holds() bool { return w.key != nil && w.order == 0 }
 
 func byOrder(a, b *Waiter) int { return cmp.Compare(a.order, b.order) }
 
-// pool is what one entry of the limits decides for, with its line.
+// pool counts the slots of one limit, and holds the line of the waiters for them.
 type pool struct {
 	name    string
 	limit   int
-	open    int // below it a slot may be granted without looking further
+	open    int // while inUse is below open, a slot may be granted without further checks
 	inUse   int
 	waiting int
-	list    // who waits; empty while there are caps
+	list    // the waiters; empty while there are caps
 	capped  *cappedPool
 }
 
-// list is a line, sorted by order.
+// list is a line of waiters, sorted by order.
 type list struct{ first, last *Waiter }
 
-// setLimit sets the limit. Where there are caps, every grant has to look at them.
+// setLimit sets the limit. With caps, open is 0, so that every grant checks the caps.
 func (p *pool) setLimit(n int, capped bool) {
 	p.limit, p.open = n, n
 	switch {
@@ -60,11 +61,11 @@ func (p *pool) figures() Figures { return Figures{p.name, p.limit, p.inUse, p.wa
 
 func (p *pool) hasRoom() bool { return p.inUse < p.open }
 
-// insert puts w into the line. Mostly that is at its end. Otherwise the place is
-// looked for from both ends at once: what has an old ticket is near the front
-// and must not walk past a million others.
+// insert puts w into the line, in most cases at the end. It searches from both ends at
+// once, because a waiter with an old ticket belongs near the front, and a search from
+// the end might pass a million waiters.
 func (l *list) insert(w *Waiter) {
-	before, after := l.last, l.first // w goes behind the one, or in front of the other
+	before, after := l.last, l.first // candidates: w goes behind before or in front of after
 	for {
 		if before == nil || before.order <= w.order {
 			l.link(w, before)
@@ -78,7 +79,7 @@ func (l *list) insert(w *Waiter) {
 	}
 }
 
-// link puts w behind prev, or first when prev is nil.
+// link puts w behind prev. If prev is nil, w becomes the first in line.
 func (l *list) link(w, prev *Waiter) {
 	w.prev = prev
 	if prev == nil {
@@ -108,7 +109,7 @@ func (l *list) remove(w *Waiter) {
 	w.next, w.prev = nil, nil
 }
 
-// takeAll empties the line and appends who stood in it.
+// takeAll empties the line and appends its waiters.
 func (l *list) takeAll(to []*Waiter) []*Waiter {
 	for w := l.first; w != nil; {
 		next := w.next
@@ -119,7 +120,7 @@ func (l *list) takeAll(to []*Waiter) []*Waiter {
 	return to
 }
 
-// leaveAll takes everybody out of the line, appends them and stops to count them.
+// leaveAll empties the line, appends its waiters, and subtracts them from the counts.
 func (p *pool) leaveAll(to []*Waiter) []*Waiter {
 	n := len(to)
 	to = p.takeAll(to)
@@ -130,8 +131,8 @@ func (p *pool) leaveAll(to []*Waiter) []*Waiter {
 	return to
 }
 
-// grantFirst takes the first out of the line and counts a slot for it. The
-// caller sets its order to 0; from then on it holds the slot.
+// grantFirst removes the first waiter from the line and grants it a slot. The caller
+// sets the order of the returned waiter to 0; from then on the waiter holds the slot.
 func (p *pool) grantFirst() *Waiter {
 	w := p.first
 	p.remove(w)

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alone gives every name a pool of its own, all with the same limit.
+// alone gives each name its own pool. Its value is the limit of all pools.
 type alone int
 
 func (n alone) Caps() Caps { return Caps{} }
@@ -18,8 +18,8 @@ func (n alone) Pool(_ Space, name string) (pool string, limit int, shared bool) 
 	return "pool " + name, int(n), false
 }
 
-// requireFullBatch is the strongest check for lost slots: at rest, exactly as many
-// acquires succeed as the limit allows.
+// requireFullBatch checks that no slot is lost and that no slot is held. In that state, the
+// number of successful acquires must equal the limit.
 func requireFullBatch(t *testing.T, m *Manager, model string) {
 	t.Helper()
 	require.NoError(t, m.Check())
@@ -38,7 +38,7 @@ func requireFullBatch(t *testing.T, m *Manager, model string) {
 	require.NoError(t, m.Check())
 }
 
-// guest stands for a task.
+// guest is a Grantee that takes the place of a task.
 type guest struct {
 	Waiter
 	told atomic.Int32
@@ -61,13 +61,13 @@ func (g *guest) take(c *Manager, model string) bool {
 	return takeModel(c, &g.Waiter, model, false, c.Ticket())
 }
 
-// leave notifies the next waiter, as the contract of Leave requires.
+// leave calls Leave and reports the grants that Leave returns.
 func (g *guest) leave(c *Manager) {
 	tell(c.Leave(&g.Waiter))
 }
 
-// line returns a manager with a limit of 1 for "m", the holder of the slot and n
-// waiters.
+// line returns a manager with a limit of 1, the holder of the only slot of the pool "m", and n
+// waiters in its line.
 func line(t *testing.T, n int) (c *Manager, holder *guest, waiting []*guest) {
 	c = New(alone(1))
 	holder = newGuest()
@@ -135,7 +135,8 @@ func TestCancelledWaiterDoesNotDisturbTheOthers(t *testing.T) {
 	requireFullBatch(t, c, "m")
 }
 
-// asker calls the manager when it is notified. That hangs if a lock is held.
+// asker calls the manager when a grant is reported to it. The call hangs if the manager holds
+// its lock.
 type asker struct {
 	Waiter
 	c     *Manager
@@ -163,7 +164,7 @@ func TestNobodyIsToldWhileALockIsHeld(t *testing.T) {
 	}
 }
 
-// A shutdown removes the waiters first.
+// The waiters leave before the holder, as in a shutdown.
 func TestNobodyIsGrantedASlotAfterLeavingTheLine(t *testing.T) {
 	c, a, w := line(t, 3)
 	for _, g := range w {

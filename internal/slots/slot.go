@@ -2,15 +2,15 @@ package slots
 
 import "context"
 
-// Slot is what Acquire has returned, until Release. It is a small value: all
-// copies of it are the same slot. The zero Slot is none.
+// Slot is a slot that Acquire or TryAcquire has granted. All copies of a Slot value
+// stand for the same slot. The zero Slot stands for no slot.
 type Slot struct {
 	rec *record
 	gen uint64
 }
 
-// Release gives the slot back, to the first in line where there is one. It does
-// so once: every further call, on whatever copy, does nothing.
+// Release gives the slot back, and the slot passes to the first waiter that can have
+// it. Further calls, on any copy of the Slot, do nothing.
 func (s Slot) Release() {
 	r := s.rec
 	if r == nil {
@@ -34,23 +34,24 @@ func (s Slot) Release() {
 	tell(next, more)
 }
 
-// record is what a Slot points to. Records are used again, so that a slot costs
-// no allocation; gen tells an old handle from the present one. It is compared
-// under the manager's lock, which giving back needs anyway, and not with a
-// compare-and-swap, which would be one more atomic operation.
+// record is the state behind a Slot. Records are reused so that a slot costs no
+// allocation, and gen distinguishes an old Slot from the present Slot. Release
+// compares gen while it holds the manager's lock, which it needs in any case. A
+// compare-and-swap would be an additional atomic operation.
 type record struct {
 	Waiter
 	m     *Manager
-	gen   uint64        // grows whenever the record is put away
-	ready chan struct{} // made by the first that waits; told that the slot is granted
+	gen   uint64        // incremented when the record is put away
+	ready chan struct{} // receives a value when the slot is granted; made by the first wait
 }
 
-// SlotGranted wakes the Acquire that waits. It never blocks: a record is told
-// at most once in its use, and one that may still be told is not used again.
+// SlotGranted wakes the waiting Acquire. It never blocks: ready has room for one
+// value, each use of a record gets at most one call, and a record that may still get a
+// call is not reused.
 func (r *record) SlotGranted(*Waiter) { r.ready <- struct{}{} }
 
-// maxFreeRecords bounds the records kept for use again, so that one great rush
-// does not hold memory for ever.
+// maxFreeRecords is the maximum number of records kept for reuse. It bounds the memory
+// that remains in use after a burst of slots.
 const maxFreeRecords = 1024
 
 func (m *Manager) record() *record {
@@ -71,14 +72,14 @@ func (m *Manager) recycle(r *record) {
 	}
 }
 
-// handOut returns a slot that is free. Nobody waits while there is room.
+// handOut returns a free slot. The pool has room, so it has no waiters to pass over.
 func (m *Manager) handOut(k *key) Slot {
 	r := m.record()
 	grant(&r.Waiter, k)
 	return Slot{r, r.gen}
 }
 
-// wait waits for a slot. It is entered with m.mu held and leaves it unlocked.
+// wait waits for a slot. The caller holds m.mu, and wait unlocks it.
 func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	r := m.record()
 	if r.ready == nil {
@@ -95,7 +96,8 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 
 	select {
 	case <-r.ready:
-		// Both may have been ready. An ended context never gets a slot.
+		// Both channels may have been ready. A caller whose context has ended must
+		// not get a slot.
 		if err := ctx.Err(); err != nil {
 			s.Release()
 			return Slot{}, err
@@ -107,8 +109,8 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	granted := r.holds()
 	next, more := m.leaveLocked(&r.Waiter)
 	if granted {
-		// Whoever granted it is about to tell it. The record is left to the
-		// garbage collector: its next user would take that for its own grant.
+		// The goroutine that granted the slot is about to call SlotGranted. The record
+		// is not reused, because its next user would take that call for its own grant.
 		r.gen++
 	} else {
 		m.recycle(r)
@@ -118,17 +120,17 @@ func (m *Manager) wait(ctx context.Context, done <-chan struct{}, k *key) (Slot,
 	return Slot{}, ctx.Err()
 }
 
-// Handle is a model looked up beforehand, for those who acquire the same one
-// again and again. It always speaks of the pool that the present rules name.
+// Handle is the result of looking up a model or an agent, for callers that acquire
+// its slots repeatedly. It always uses the pool that the present rules assign.
 type Handle struct {
 	m     *Manager
-	name  string // normal
-	agent string // normal; the same as name in the space of agents
-	key   *key   // guarded by m.mu; looked up again when it has been forgotten
+	name  string // in normal form
+	agent string // in normal form; the same as name in the space of agents
+	key   *key   // guarded by m.mu; looked up again if the manager has forgotten it
 	space Space
 }
 
-// Handle looks a model up. That takes no slot and keeps no pool alive.
+// Handle looks a model up. A Handle holds no slot and keeps no pool alive.
 func (m *Manager) Handle(model string) Handle {
 	k := m.lockModel(model)
 	h := Handle{m: m, name: k.name, key: k}
@@ -136,9 +138,8 @@ func (m *Manager) Handle(model string) Handle {
 	return h
 }
 
-// For looks up what [Manager.Take] counts by: the name that decides on the pool,
-// and the agent that a cap may hold for. In the space of agents the name is the
-// agent.
+// For returns the handle that [Manager.Take] needs. name determines the pool, and
+// agent determines the cap. In the space of agents, name is the agent.
 func (m *Manager) For(space Space, name, agent string) Handle {
 	if space == Agents {
 		agent = name
@@ -150,7 +151,7 @@ func (m *Manager) For(space Space, name, agent string) Handle {
 	return h
 }
 
-// lock returns the key with m.mu held.
+// lock locks m.mu and returns the key.
 func (h *Handle) lock() *key {
 	h.m.mu.Lock()
 	if k := h.key; k.pool != nil {
@@ -164,7 +165,7 @@ func (h *Handle) lookUp() *key {
 	return h.key
 }
 
-// Acquire is [Manager.Acquire] for the model.
+// Acquire is [Manager.Acquire] for the name of the handle.
 func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 	done := ctx.Done()
 	if done != nil {
@@ -177,8 +178,8 @@ func (h *Handle) Acquire(ctx context.Context) (Slot, error) {
 	return h.m.acquire(ctx, done, h.lock())
 }
 
-// TryAcquire is [Manager.TryAcquire] for the model.
+// TryAcquire is [Manager.TryAcquire] for the name of the handle.
 func (h *Handle) TryAcquire() (Slot, bool) { return h.m.try(h.lock()) }
 
-// Stats is [Manager.Stats] for the model.
+// Stats is [Manager.Stats] for the name of the handle, which must be the name of a model.
 func (h *Handle) Stats() Figures { return h.m.Stats(h.name) }

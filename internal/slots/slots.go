@@ -1,58 +1,61 @@
-// Package slots keeps pools of slots and the lines of those who wait for one.
-// It knows nothing of tasks, of models or of what limits mean: [Rules] say which
-// pool a name is counted in, and which caps hold beside the pools.
+// Package slots keeps pools of slots and the lines of waiters for those slots. It
+// knows nothing of tasks, of models or of the meaning of limits: [Rules] assign each
+// name to a pool and set the caps that apply in addition to the pools.
 //
-// Without caps a pool has one line, and a slot that is given back goes to its first:
-// O(1), without an allocation.
+// Without caps, each pool has one line. A released slot passes to the first waiter in
+// that line in O(1) and without an allocation.
 //
-// With caps ([Caps.Total], [Caps.Agent]) or turns by root ([Caps.Fair]) a pool has a
-// lane for each agent with a cap and one for all others. Who stands in a lane is
-// blocked by the same things: its pool, the cap of its agent, the total. A lane has a
-// line, or with Fair one for each root, sorted by queue time.
+// With caps ([Caps.Total], [Caps.Agent]) or turns by root ([Caps.Fair]), a pool has one
+// lane for each agent that has a cap, and one lane for all other agents. The same three
+// limits block all waiters in a lane: the pool, the cap of the agent, and the total. A
+// lane has one line, or with Fair one line for each root. Lines are sorted by queue time.
 //
-//   - The place of a line is the order of its first: next turns, then the longest
-//     waiting. With Fair its time is not before its root was last granted a slot of
-//     the pool. So the root that has waited longest for a turn goes first, which
-//     gives one turn to each in a round, and places compare across pools.
-//   - A lane has two gates: that of its pool and that of its cap. A gate is open while
-//     it has room. Every lane where somebody waits is filed at one of its gates.
-//   - The open gates at which lanes are filed are ready. They stand in one heap, by
-//     the first place that is filed there. So the first lane of the first of them is
-//     the first of all that may start. If its other gate is open, it is granted a
-//     slot. Otherwise it is filed at that one. When both gates have turned it away in
-//     turn, it is stuck: it is noted with both, and filed again when both are open at
-//     once. When a gate opens, a set of bits for it and one for the open gates across
-//     tell which lanes these are, 64 at a time.
-//   - Nobody is ready at rest, unless the total is full.
+//   - The place of a line is the order of its first waiter: waiters for the head of the
+//     line come first, and then the waiter that has waited longest. With Fair, the queue
+//     time counts from the last slot that the pool granted to the root, if that is
+//     later. So the root that has waited longest for a turn is first, each root gets one
+//     turn in a round, and places can be compared across pools.
+//   - A lane has two gates: the gate of its pool and the gate of its cap. A gate is open
+//     while it has room. Every lane with waiters is filed at one of its gates or stuck.
+//   - An open gate with filed lanes is ready. One heap holds all ready gates, sorted by
+//     the first place filed at each gate. So the first lane of the first gate has the
+//     first place of all lanes that may start. If the other gate of that lane is open,
+//     the lane is granted a slot. Otherwise the lane is filed at the other gate. When
+//     both gates have turned the lane away, the lane is stuck. Both gates note a stuck
+//     lane, and the lane is filed again when both are open. Each gate keeps a set of
+//     bits for its stuck lanes. When the gate opens, the intersection of that set with
+//     the set of open gates on the other side yields the lanes to file, 64 per step.
+//   - Between calls, no gate is ready unless the total is full.
 //
-// So a grant costs O(log n) of n lines, and O(log n) more for each lane that is turned
-// away. A lane is turned away at most twice before it is stuck, and it is filed again
-// only when somebody joins an empty lane, a slot is kept or let go, or both of its
-// gates are open. In the last case it could have started if nobody had been before it.
-// Hence over time n grants and joins turn away O(n) lanes, and two more for each lane
-// that could have started and was too late. Where nearly all pools and caps are full
-// there is hardly ever such a lane, and where most have room the first one is found
-// soon. In between it costs most: where each of n caps has room for a fraction e of
-// the time, by chance, it is about min(en, 1/e) lanes, and so at most the root of n.
+// So a grant costs O(log n) for n lines, and another O(log n) for each lane that is
+// turned away. A lane is turned away at most twice before it is stuck. It is filed again
+// only when a waiter joins an empty lane, when a slot is kept or no longer kept, or when
+// both of its gates are open. In the last case the lane could have started if no other
+// lane had been before it. Hence n grants and joins together turn away O(n) lanes, plus
+// two for each lane that could have started and was too late. If nearly all pools and
+// caps are full, such lanes are rare. If most have room, the first lane that can start is
+// found soon. The cost is highest in between: if each of n caps has room at random for a
+// fraction e of the time, it is about min(en, 1/e) lanes, and so at most the root of n.
 //
-// No structure does much better in every case. Let a bit matrix say which agents wait
-// in which pool, and a vector which agents' caps have room. Whether a slot of a pool
-// goes to anybody is then one bit of their product, and every agent's bit changes in
-// one step. That O(log n) steps could tell contradicts the conjecture on the online
-// product of a matrix and vectors.
+// No structure does much better in every case. Let a bit matrix hold the agents that wait
+// in each pool, and let a vector hold the agents whose caps have room. Then one bit of the
+// product of matrix and vector decides whether a pool can grant a slot, and each bit of
+// the vector changes in one step. An answer in O(log n) steps would contradict the
+// conjecture on online matrix-vector multiplication.
 //
-// With Fair a served root has a later place in all lanes of the pool at once. A lane
-// at the gate of its cap is brought up to date when it comes to the front, in O(log n)
-// for each of its roots that were served. So a cap with lanes in many pools may look
-// at each of them before each grant. The lanes at the gate of a pool need not be: they
-// are sorted by root first, and then by order.
+// With Fair, a root that is served gets a later place in all lanes of the pool at once. A
+// lane at the gate of its cap is updated when it reaches the front, in O(log n) for each
+// of its roots that were served. So a cap with lanes in many pools may visit each of
+// these lanes before each grant. Lanes at the gate of a pool need no such update, because
+// they are sorted by root first and then by order.
 //
-// The lines of a pool, by root and by order again, have the head of its line on top.
-// Whoever is behind it and gets a slot of the pool passes it over. After [MaxPassed]
-// times the next slot that the pool has free is kept for the lane, and the next lane
-// is the head. A kept slot takes room in its pool, not in a cap. Its lane is filed at
-// the gate of its cap. A lane keeps one slot at most: keeping one for everybody in it
-// would leave the pool idle while the cap lets them through one by one.
+// A second heap sorts the lines of a pool by root and then by order. Its first line is
+// the head of the pool. A grant of the pool's slots to a waiter behind the head passes
+// the head over. After [MaxPassed] such grants, the next free slot of the pool is kept for
+// the lane of the head, and the next lane supplies the head. A kept slot takes room in
+// its pool but not in a cap. Its lane is filed at the gate of its cap. At most one slot
+// is kept for a lane: one slot for each waiter in it would leave the pool idle while the
+// cap admits the waiters one by one.
 package slots
 
 import (
@@ -63,59 +66,59 @@ import (
 	"sync/atomic"
 )
 
-// Unlimited is the limit of a pool without one.
+// Unlimited is the value of a limit that allows any number of slots.
 const Unlimited = -1
 
-// Rules say which pool a name is counted in, and the limit of that pool. A
-// shared pool takes in every name that has it; any other belongs to the name
-// alone. The name is in its normal form (see [Normal]). Implementations must be
-// pure: the same name always gives the same answer.
+// Rules assign each name to a pool and set the limit of that pool. A shared pool
+// counts every name that is assigned to it. A pool that is not shared counts one
+// name alone. The name is in its normal form (see [Normal]). Implementations must
+// be pure: the same name always gives the same answer.
 type Rules interface {
 	Pool(space Space, name string) (pool string, limit int, shared bool)
 	Caps() Caps
 }
 
-// Space keeps names of different kinds apart.
+// Space is a kind of names. Equal names in different spaces are different names.
 type Space uint8
 
-// The spaces that there are.
+// The spaces of names.
 const (
 	Models Space = iota
 	Agents
 	spaces
 )
 
-// Figures are those of one pool.
+// Figures are the limit and the counts of one pool or cap.
 type Figures struct {
 	Name    string
-	Limit   int // Unlimited for none
-	InUse   int // slots that are out; above Limit only after SetRules
-	Waiting int // how many wait for a slot
+	Limit   int // Unlimited if there is no limit
+	InUse   int // number of slots that are held; above Limit only after SetRules
+	Waiting int // number of waiters
 }
 
-// Manager hands out slots. Inside a pool it is first come, first served: a slot
-// that is given back goes straight to the first in line, and nobody can
-// overtake. It starts no goroutine and needs no closing. All methods are safe for
-// concurrent use. Make one with [New].
+// Manager hands out slots. A pool without caps serves its waiters in the order of
+// their arrival: a released slot passes directly to the first waiter in line, and no
+// later caller can take it. A Manager starts no goroutine and needs no Close. All
+// methods are safe for concurrent use. [New] makes a Manager.
 type Manager struct {
-	tickets atomic.Uint64 // the last queue time given out
+	tickets atomic.Uint64 // the last queue time drawn
 
-	// mu guards everything below, every key, pool, Waiter and record that is
-	// reached through it, and Handle.key. It is a leaf: while it is held no
-	// other lock is taken, nobody is told of anything and nothing blocks. Who
-	// has been granted a slot is told after it is released.
+	// mu guards all fields below, every key, pool, Waiter and record reachable
+	// from them, and Handle.key. It is a leaf lock: a goroutine that holds mu takes
+	// no other lock, calls no Grantee and does not block. Grants are reported to
+	// the owners after mu is released.
 	mu     sync.Mutex
-	keys   [spaces]map[string]*key // by normal name
-	hot    [256]*key               // some of the models, because a map look-up costs as much as the rest of Acquire; may be forgotten ones
-	weight int                     // of all keys
+	keys   [spaces]map[string]*key // keys by name in normal form
+	hot    [256]*key               // cache of model keys, possibly forgotten keys; a map look-up costs as much as the rest of Acquire
+	weight int                     // total weight of all keys
 	churn  int                     // weight of the keys that came or fell idle since the last forgetIdle
-	shared map[string]*pool        // those that several names may be counted in, by name
+	shared map[string]*pool        // shared pools by name
 	rules  Rules
 	capped *capped   // nil while the rules have no caps
-	free   []*record // to use again, at most maxFreeRecords
+	free   []*record // records for reuse, at most maxFreeRecords
 }
 
-// New returns a manager that follows the rules.
+// New returns a manager with the given rules.
 func New(r Rules) *Manager {
 	m := &Manager{}
 	for space := range m.keys {
@@ -125,8 +128,8 @@ func New(r Rules) *Manager {
 	return m
 }
 
-// Acquire waits for a slot of the model's pool. When ctx ends first, or has
-// already ended, it returns ctx.Err() and no slot.
+// Acquire waits for a slot of the model's pool. If ctx ends before a slot is
+// granted, Acquire returns ctx.Err() and no slot.
 func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	done := ctx.Done()
 	if done != nil {
@@ -139,8 +142,8 @@ func (m *Manager) Acquire(ctx context.Context, model string) (Slot, error) {
 	return m.acquire(ctx, done, m.lockModel(model))
 }
 
-// acquire takes a slot or waits for one. It is entered with m.mu held and leaves
-// it unlocked.
+// acquire takes a slot or waits for a slot. The caller holds m.mu, and acquire
+// unlocks it.
 func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Slot, error) {
 	if k.pool.hasRoom() {
 		s := m.handOut(k)
@@ -150,11 +153,11 @@ func (m *Manager) acquire(ctx context.Context, done <-chan struct{}, k *key) (Sl
 	return m.wait(ctx, done, k)
 }
 
-// TryAcquire returns a slot of the model's pool if one is free and nobody waits
-// for it.
+// TryAcquire returns a slot of the model's pool if a slot is free and no waiter is
+// before the caller.
 func (m *Manager) TryAcquire(model string) (Slot, bool) { return m.try(m.lockModel(model)) }
 
-// try is entered with m.mu held and leaves it unlocked.
+// try is TryAcquire for a key. The caller holds m.mu, and try unlocks it.
 func (m *Manager) try(k *key) (Slot, bool) {
 	if !k.pool.hasRoom() {
 		s, ok := m.tryCapped(k)
@@ -166,7 +169,7 @@ func (m *Manager) try(k *key) (Slot, bool) {
 	return s, true
 }
 
-// Stats returns the figures of the pool that the model is counted in.
+// Stats returns the figures of the pool that counts the model.
 func (m *Manager) Stats(model string) Figures {
 	name := Normal(model)
 	m.mu.Lock()
@@ -181,9 +184,9 @@ func (m *Manager) Stats(model string) Figures {
 	return Figures{Name: pool, Limit: limit}
 }
 
-// Pools returns the figures of every pool that has slots out or somebody
-// waiting, and of every cap that holds for any of them, sorted by name. Whoever has
-// no pool but a cap is counted there alone.
+// Pools returns the figures of every pool and every cap that has held slots or
+// waiters, sorted by name. An agent that has a cap in place of a pool is counted in
+// its cap only.
 func (m *Manager) Pools() []Figures {
 	m.mu.Lock()
 	var out []Figures
@@ -198,7 +201,7 @@ func (m *Manager) Pools() []Figures {
 	return out
 }
 
-// Rules returns the rules that apply.
+// Rules returns the present rules.
 func (m *Manager) Rules() Rules {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -207,11 +210,11 @@ func (m *Manager) Rules() Rules {
 
 // SetRules replaces the rules.
 //
-// Slots that are out stay out: a lower limit takes nothing away and grants
-// nothing until the pool is below it; a higher one serves as many as now fit.
-// Where the new rules name another pool for a name, those who wait under that
-// name move there and stand in line by the time they have waited since, and its
-// slots that are out count in that pool from now on.
+// A lower limit takes no slot away, and the pool grants no slot until its use is
+// below the limit. A higher limit grants slots to as many waiters as it allows. If
+// the new rules assign a name to another pool, the waiters of that name move to the
+// other pool's line, where they keep their queue times. The slots that the name
+// holds count in the other pool from then on.
 func (m *Manager) SetRules(r Rules) {
 	m.mu.Lock()
 	granted := m.setRulesLocked(r)
@@ -221,8 +224,8 @@ func (m *Manager) SetRules(r Rules) {
 	}
 }
 
-// setRulesLocked returns those who hold a slot because of the new rules, longest
-// waiting first. They have not been told yet.
+// setRulesLocked returns the waiters that the new rules grant a slot, in their order
+// in line. The caller must report the grants to their owners.
 func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	m.rules = r
 	m.forgetIdle()
@@ -246,7 +249,7 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	for p := range touched {
 		moving = p.leaveAll(moving)
 	}
-	// A pool's own line is in order already, but several become one here.
+	// Each line is in order, but moving may combine several lines.
 	slices.SortFunc(moving, byOrder)
 	granted := m.regrant(moving)
 	slices.SortFunc(granted, byOrder)
@@ -256,8 +259,8 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	return granted
 }
 
-// setCaps begins or ends what is kept for caps. Then all waiters are taken out of
-// their lines and returned.
+// setCaps creates, replaces or removes the records for caps. If there were caps or
+// are caps now, it takes all waiters out of their lines and returns them.
 func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
 	if m.capped == nil && !c.on() {
 		return nil
@@ -278,8 +281,8 @@ func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
 	return moving
 }
 
-// regrant puts waiters, who are in the order of their queue time, into the lines of
-// the present rules, and grants what can be granted.
+// regrant puts the waiters, which are sorted by order, into the lines of the present
+// rules. It grants all slots that can be granted and returns the waiters that got one.
 func (m *Manager) regrant(moving []*Waiter) (granted []*Waiter) {
 	if m.capped != nil {
 		return m.capped.regrant(moving)

@@ -1,12 +1,12 @@
 package slots
 
-// Ticket returns a queue time. Each is greater than those before it.
+// Ticket returns a queue time. Each ticket is greater than all earlier tickets.
 func (m *Manager) Ticket() uint64 { return m.tickets.Add(1) }
 
-// Take asks for a slot for w under the name and agent of h, see [Manager.For]. It
-// reports whether w holds one now. Otherwise w stands in line: before all who are
-// not for the head when head is set, and by its ticket among its like. Its owner
-// is told when it is granted.
+// Take grants w a slot for the name and agent of h (see [Manager.For]), or puts w into
+// the line. It reports whether w now holds a slot. In line, waiters with head set are
+// before all others, and waiters with the same head are sorted by ticket. A later grant
+// is reported to the owner of w.
 func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted bool) {
 	if ticket == 0 || ticket >= notHead {
 		panic("bgagent: bug: a ticket that Manager.Ticket has not given out")
@@ -16,7 +16,7 @@ func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted 
 		m.mu.Unlock()
 		panic("bgagent: bug: Take of a waiter that already waits or holds a slot")
 	}
-	// Nobody waits while there is room.
+	// hasRoom is true only without caps. Then a pool that has room has no waiters.
 	switch granted = k.pool.hasRoom(); {
 	case granted:
 		grant(w, k)
@@ -29,7 +29,7 @@ func (m *Manager) Take(w *Waiter, h *Handle, head bool, ticket uint64) (granted 
 	return granted
 }
 
-// grant gives w a slot that is free.
+// grant gives w a free slot.
 func grant(w *Waiter, k *key) {
 	w.key = k
 	k.inUse++
@@ -46,10 +46,9 @@ func queue(w *Waiter, k *key, head bool, ticket uint64) {
 	k.pool.insert(w)
 }
 
-// Leave gives up whatever w has: its place in line or its slot. Who can have a
-// slot because of that is returned, already holding it, and the caller must tell
-// it: next.Owner.SlotGranted(next), with no lock held. Where there are caps there
-// may be more of them.
+// Leave gives up the slot of w or its place in line. The slots that become free pass to
+// other waiters, and Leave returns these waiters: next, and more if there are caps. The
+// caller must report each grant without holding a lock: next.Owner.SlotGranted(next).
 func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	m.mu.Lock()
 	next, more = m.leaveLocked(w)
@@ -57,7 +56,7 @@ func (m *Manager) Leave(w *Waiter) (next *Waiter, more []*Waiter) {
 	return next, more
 }
 
-// tell tells those that Leave has returned.
+// tell reports the grants that Leave has returned to their owners.
 func tell(next *Waiter, more []*Waiter) {
 	if next != nil {
 		next.Owner.SlotGranted(next)
@@ -87,7 +86,7 @@ func (m *Manager) leaveLocked(w *Waiter) (next *Waiter, more []*Waiter) {
 	return m.settle(k)
 }
 
-// giveBack takes its slot from w.
+// giveBack takes the slot from w.
 func (m *Manager) giveBack(w *Waiter, k *key) {
 	w.key = nil
 	k.inUse--
@@ -97,13 +96,13 @@ func (m *Manager) giveBack(w *Waiter, k *key) {
 	}
 }
 
-// settled reports whether giving back a slot of k leaves nothing to do.
+// settled reports whether nothing remains to be done after a slot of k was given back.
 func (m *Manager) settled(k *key) bool {
 	return k.pool.first == nil && m.weight <= maxIdle && m.capped == nil
 }
 
-// settle does what is to be done when somebody of k has left: the slot, if it
-// was one, goes to the first in line.
+// settle must be called after a waiter or a slot of k has left. It grants the slots that
+// can now be granted, and returns their waiters.
 func (m *Manager) settle(k *key) (next *Waiter, more []*Waiter) {
 	if m.capped != nil {
 		if more = m.capped.freed(k); len(more) > 0 {
@@ -126,21 +125,21 @@ func (m *Manager) Holds(w *Waiter) bool {
 	return w.holds()
 }
 
-// Waits reports whether w stands in line.
+// Waits reports whether w is in line.
 func (m *Manager) Waits(w *Waiter) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return w.waits()
 }
 
-// MaxPlace bounds how far a place in line is counted.
+// MaxPlace is the greatest place in line that is counted.
 const MaxPlace = 10_000
 
-// Place returns the place of w in its line, counted from 1, with the figures of
-// its pool. Where a cap keeps w waiting, it is the place among all whom the cap
-// holds for, with the figures of the cap; with [Caps.Fair] only those of the same
-// Root count. The place is 0 for one that does not wait or is further back than
-// [MaxPlace]; the figures are zero for one that has nothing.
+// Place returns the place of w in its line, counted from 1, and the figures of its
+// pool. If a cap keeps w waiting, Place returns the place among all waiters to which the
+// cap applies, and the figures of the cap. With [Caps.Fair], only waiters of the same
+// Root count. The place is 0 if w does not wait or is behind [MaxPlace]. The figures are
+// zero if w neither waits nor holds a slot.
 func (m *Manager) Place(w *Waiter) (place int, f Figures) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

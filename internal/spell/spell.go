@@ -1,8 +1,9 @@
-// Package spell compares names, for errors that suggest what was meant.
+// Package spell compares names, so that errors can suggest the name that was meant.
 package spell
 
-// Distance returns the number of bytes to add, drop or replace to turn a into b.
-// If that is bound or more, it may return any number that is at least bound.
+// Distance returns the minimum number of bytes to add, drop or replace to turn a into b.
+// If the distance is at least bound, Distance may return any number that is at least
+// bound.
 func Distance(a, b string, bound int) int {
 	if d := len(a) - len(b); d >= bound || -d >= bound {
 		return bound
@@ -27,7 +28,7 @@ func Distance(a, b string, bound int) int {
 			row[j+1] = min(d, row[j]+1, diagonal+1)
 			best = min(best, row[j+1])
 		}
-		if best >= bound { // the minimum of a row never falls below that of the row before
+		if best >= bound { // the minimum of a row is at least the minimum of the row before
 			return bound
 		}
 	}

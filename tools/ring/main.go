@@ -1,11 +1,12 @@
-// Command ring prints the rings of functions of the root package's state that call
-// each other while the manager's lock is held. An end that frees a slot, which
-// starts a task, which ends, would be such a ring. The state draws consequences only
-// at the end of an update, so only the tree of tasks should be one.
+// Command ring prints the rings among the functions in the files state*.go of a package. A
+// ring is a set of functions that call each other in a circle. For example, the end of a
+// task may free a slot, the slot may start another task, and that task may end. In the root
+// package, an update of the state handles such consequences only at its end. So the root
+// package should have no ring except the functions that walk the tree of tasks.
 //
 //	ring [-allow end,cascade] [DIR]
 //
-// It exits with 1 if a ring holds a function that is not allowed. A call through an
+// The exit status is 1 if a ring contains a function that is not allowed. A call through an
 // interface counts as a call of every implementation in the package.
 package main
 
@@ -52,8 +53,8 @@ func main() {
 	}
 }
 
-// ringsOf returns the rings among the functions of the files state*.go, the
-// largest first, each sorted by name.
+// ringsOf returns the rings among the functions in the files state*.go, largest ring first.
+// Each ring is sorted by name.
 func ringsOf(dir string) ([][]string, error) {
 	cfg := &packages.Config{Dir: dir, Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedDeps}
 	list, err := packages.Load(cfg, ".")
@@ -73,7 +74,7 @@ type graph struct {
 	calls map[*types.Func][]*types.Func
 }
 
-// build records which function calls which.
+// build records the calls of each function.
 func (g *graph) build() {
 	for _, file := range g.pkg.Syntax {
 		if !isState(g.pkg.Fset, file.Pos()) {

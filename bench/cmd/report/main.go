@@ -1,5 +1,5 @@
-// Command report measures every row of the benchmark table and writes BENCHMARKS.md
-// at the top of the repository. It fails if a row is outside its bound.
+// Command report measures all rows of the benchmark table and writes BENCHMARKS.md in the
+// root of the repository. It fails if a figure exceeds its bound.
 package main
 
 import (
@@ -71,7 +71,7 @@ func run(rounds, most int, rows, out string) (ok bool, err error) {
 	return ok, err
 }
 
-// measure runs a row. If the row panics, it counts as failed and the other rows are
+// measure runs a row. If the row panics, measure returns an error, so that the other rows are
 // still measured.
 func measure(row bench.Row, o bench.Options) (checks []bench.Check, err error) {
 	defer func() {
@@ -101,7 +101,7 @@ figures are for orientation only. A row says whether its median is inside its bo
 `, "`go run ./bench/cmd/report`", rounds, time.Now().UTC().Format("2006-01-02 15:04 MST"), commit(root), cpu(), runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
-// section writes one row and reports whether it is within its bounds.
+// section writes one row and reports whether all figures of the row are within their bounds.
 func section(w io.Writer, row bench.Row, checks []bench.Check, err error) bool {
 	fmt.Fprintf(w, "## %s\n\n%s. Reference: %s.\n\n", row.ID, upper(row.What), row.Reference)
 	if err != nil {
@@ -173,7 +173,7 @@ func commit(root string) string {
 	return rev
 }
 
-// cpu returns the name of the processor if the system reveals it.
+// cpu returns the name of the processor, or "unknown processor" if /proc/cpuinfo has no name.
 func cpu() string {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err == nil {

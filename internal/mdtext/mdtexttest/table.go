@@ -1,10 +1,10 @@
-// Package mdtexttest parses what package mdtext writes.
+// Package mdtexttest parses tables that package mdtext has written.
 package mdtexttest
 
 import "strings"
 
-// ParseTable returns the rows of the first table in s, as a Markdown reader sees
-// them: a bar ends a cell unless it follows an odd number of backslashes.
+// ParseTable returns the rows of the first table in s. As in Markdown, a bar ends a cell
+// unless it follows an odd number of backslashes.
 func ParseTable(s string) (rows [][]string) {
 	for l := range strings.Lines(s) {
 		l = strings.TrimSuffix(l, "\n")
