@@ -124,7 +124,7 @@ type (
 type model struct {
 	start time.Time
 
-	mu    sync.Mutex // guards the fields below; it is not held while the table is written to the terminal
+	mu    sync.Mutex // guards the fields below; not held while the table is written
 	rows  []Row      // by number; Row.Number is 0 until the row is first shown
 	count map[bgagent.Status]int
 	notes []string
