@@ -160,15 +160,15 @@ type Line struct {
 	LastMessage string              `json:"last_message,omitempty"`
 	Seconds     float64             `json:"seconds,omitempty"`
 	File        string              `json:"file,omitempty"`
-	Log         string              `json:"log,omitempty"`     // the file with the output of the task's program
+	Log         string              `json:"log,omitempty"`     // the file with its program's output
 	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
 	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
-	Result      string              `json:"result,omitempty"`  // with Problem: the result that could not be written
+	Result      string              `json:"result,omitempty"`  // with Problem: the unwritten result
 	Text        string              `json:"text,omitempty"`
 	Summary     *Summary            `json:"summary,omitempty"`
 	Queue       *bgagent.QueuePlace `json:"queue,omitempty"`
-	Outage      *bgagent.Outage     `json:"outage,omitempty"` // why the task's agent cannot be reached, and since when
+	Outage      *bgagent.Outage     `json:"outage,omitempty"` // since when and why its agent is out of reach
 }
 
 // NewJSON returns a display of lines of JSON.

@@ -47,7 +47,7 @@ type Agent struct {
 // Field is one key of an agent that is set.
 type Field struct {
 	Key    string
-	Value  string // as a file writes it
+	Value  string // in the notation of a file
 	Origin bgagent.Origin
 }
 

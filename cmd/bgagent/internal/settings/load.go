@@ -178,7 +178,7 @@ func (l *loader) agent(m jsonc.Member) {
 	}
 	a := l.agents[m.Name]
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
-		a = &merged{values: map[string]jsonc.Member{}} // the earlier keys are dropped, because another kind has other keys
+		a = &merged{values: map[string]jsonc.Member{}} // drop earlier keys: they may be of another kind
 	}
 	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a

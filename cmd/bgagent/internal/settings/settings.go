@@ -34,7 +34,7 @@ type Settings struct {
 	Limits   bgagent.FileConfig // the section background_task
 	Agents   []Agent            // by name
 	Notify   []string           // the program to notify, and its arguments; nil for none
-	Detected bool               // there was no file; the agents are the programs found on PATH and the demo agents
+	Detected bool               // there was no file, so the settings are those of Detect
 
 	notifyAt bgagent.Origin
 }

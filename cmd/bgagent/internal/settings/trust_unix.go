@@ -32,7 +32,7 @@ func trusted(path string) error {
 func untrusted(path string) string {
 	file, err := os.Lstat(path)
 	if err != nil {
-		return "" // reported when it is read
+		return "" // the error is reported when the file is read
 	}
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {
