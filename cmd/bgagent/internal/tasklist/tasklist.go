@@ -36,8 +36,8 @@ type Task struct {
 	Agent       string `json:"agent"`
 	Prompt      string `json:"prompt"`
 	Description string `json:"description"`         // short title; from the prompt if the list has none
-	Model       string `json:"model,omitempty"`     // empty for the agent's own
-	Directory   string `json:"directory,omitempty"` // absolute; empty: the agent's
+	Model       string `json:"model,omitempty"`     // empty if the agent's model applies
+	Directory   string `json:"directory,omitempty"` // absolute; empty if the agent's directory applies
 }
 
 // names are the keys of a task.
