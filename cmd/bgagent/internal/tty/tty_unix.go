@@ -21,8 +21,8 @@ import (
 type Terminal struct {
 	file  *os.File
 	keys  int            // descriptor for reading typed keys, because file may be open only for writing
-	stops chan os.Signal // Ctrl-Z
-	goes  chan os.Signal // signals that the program continues after a stop
+	stops chan os.Signal // Ctrl-Z was typed
+	goes  chan os.Signal // the program continues after a stop
 	ended chan struct{}
 
 	mu       sync.Mutex
