@@ -67,7 +67,7 @@ func TestOnlyWhatADeadRunHasLeftIsEnded(t *testing.T) {
 	require.Len(t, left, 1)
 	require.Len(t, left[0].Processes, 1)
 	require.Equal(t, mine.Process.Pid, left[0].Processes[0].PID)
-	go func() { _ = mine.Wait() }() // wait for it, as the parent of a dead run's process is dead
+	go func() { _ = mine.Wait() }() // otherwise it stays as a zombie: a real parent would be dead
 	ended, err := left[0].End(time.Second)
 	require.NoError(t, err)
 	require.Equal(t, left[0].Processes, ended)
