@@ -3,10 +3,10 @@
 //
 //	bgagent run [tasks.jsonc|-]   runs a list of tasks side by side
 //	bgagent agents                lists the agents and checks that each can start
-//	bgagent config                shows the configuration and where it comes from
+//	bgagent config                shows the configuration and the origin of each value
 //	bgagent mcp                   serves the tools to the program that starts it
-//	bgagent serve                 serves them over HTTP
-//	bgagent cleanup               lists and ends what killed runs have left
+//	bgagent serve                 serves the tools over HTTP
+//	bgagent cleanup               lists or ends the processes that killed runs have left
 //	bgagent version               prints the version
 //
 // It exits with 0 if all went well, 1 if something failed, 2 if the command line or a
@@ -128,7 +128,7 @@ func (e *exitError) Error() string {
 	return e.Err.Error()
 }
 
-// Unwrap returns what went wrong.
+// Unwrap returns the error without its exit code.
 func (e *exitError) Unwrap() error { return e.Err }
 
 func main() {

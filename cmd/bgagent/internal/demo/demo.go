@@ -58,8 +58,8 @@ const (
 	maxHits  = 50      // number of lines in an answer
 )
 
-// walk calls look for every regular file below the directory, and reports each
-// directory as a tool call.
+// walk calls the function look with every regular file below the directory, and
+// reports each directory as a tool call.
 func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.FileInfo)) error {
 	dir := cmp.Or(t.Directory(), ".")
 	files := 0

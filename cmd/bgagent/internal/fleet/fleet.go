@@ -33,7 +33,7 @@ type Fleet struct {
 	options Options
 }
 
-// Options are what the clients of a fleet need besides the settings.
+// Options are settings of a fleet that do not come from the configuration files.
 type Options struct {
 	// Instance is the id of this run of the program. The processes of its agents have
 	// the id in their environment. It may be empty.
