@@ -16,7 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// patience is how long agents waits before it names those that have not answered.
+// patience is how long bgagent agents waits for answers before it names the agents
+// that have not answered.
 const patience = 3 * time.Second
 
 // agentsCmd is bgagent agents.

@@ -59,7 +59,8 @@ func (c cleanupCmd) Run() error {
 	return errors.Join(problems...)
 }
 
-// end ends what a dead run has left and returns a text that names it.
+// end ends the processes that a dead run has left. It returns a text that names the
+// run and the processes; the text is empty if no process was ended.
 func end(l runs.Left) (string, error) {
 	ended, err := l.End(leftGrace)
 	if err != nil {
@@ -80,15 +81,15 @@ func list(all []procs.Process) string {
 	return strings.Join(names, ", ")
 }
 
-// life identifies this run, so that the programs of its agents can be found if it is
-// killed.
+// life identifies this run. If the run is killed, the id leads to the programs of its
+// agents.
 type life struct {
 	id  string
 	run *runs.Run // nil if this run could not be recorded
 }
 
-// begin ends what dead runs have left and records this run. Failures are only
-// warnings: the command continues.
+// begin ends the processes that dead runs have left, and records this run. Failures
+// are printed as warnings, and the command continues.
 func begin(command string) life {
 	l := life{id: runs.NewID()}
 	dir, err := runs.Dir()
@@ -109,7 +110,8 @@ func (l life) end() {
 	}
 }
 
-// endDead ends what dead runs have left, all of them concurrently.
+// endDead ends the processes that dead runs have left, those of all runs
+// concurrently.
 func endDead(dir string) {
 	left, problems := runs.Find(dir)
 	for _, p := range problems {

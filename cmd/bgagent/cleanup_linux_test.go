@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lasting continues when nobody reads its answer, as real agents do.
+// lasting is an agent that continues when nobody reads its answer, as real agents do.
 const lasting = `echo $$ >>pids
 cat >/dev/null
 setsid sh -c 'echo $$ >>pids; while :; do sleep 1; done' &
@@ -19,7 +19,8 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// killed returns a place with the processes of a killed run. The test ends them.
+// killed returns a place with the two processes that a killed run has left. They are
+// ended after the test.
 func killed(t *testing.T) *place {
 	p := withAgent(t, lasting)
 	r := p.start("run", "tasks.jsonc", "-o", "out")

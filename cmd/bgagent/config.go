@@ -95,8 +95,8 @@ func orNone(files []string) []string {
 	return files
 }
 
-// origin returns where a value of an agent comes from. If the agents were detected,
-// the origin of a value is the program that was found.
+// origin returns the origin of a value of an agent. If there is no configuration
+// file, the agents were detected, and the origin is the program that was found.
 func origin(o bgagent.Origin, set *settings.Settings) string {
 	switch {
 	case o == bgagent.Origin{}:

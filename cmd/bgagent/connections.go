@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// Time limits of a connection. A stream that is being read has none.
+// How long a client may take. The limits do not apply to a stream that is being read.
 const (
 	headerTime = 10 * time.Second // to send the header of a request
-	bodyTime   = 30 * time.Second // to send its body
+	bodyTime   = 30 * time.Second // to send the body of a request
 	idleTime   = time.Minute      // to send the next request
-	writeTime  = time.Minute      // to read each piece that is written to it
+	writeTime  = time.Minute      // to read each piece of an answer
 )
 
 // newServer returns a server with time limits for slow and silent connections.
@@ -22,8 +22,9 @@ func newServer(h http.Handler) *http.Server {
 	return &http.Server{Handler: inTime(h), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10}
 }
 
-// inTime limits the reading of a request's body to bodyTime. It clears the deadline
-// at the end of the body, because what follows may be a stream that lasts for days.
+// inTime limits the time for reading a request's body to bodyTime. The deadline is
+// cleared at the end of the body, because the answer may be a stream that lasts for
+// days.
 func inTime(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {
@@ -50,11 +51,11 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serveBounded bounds the number of open connections to most, so that file
-// descriptors are left for the agents. When all are taken, a new connection replaces
-// the one that has waited longest for a request. If none waits, the new one is
-// closed. patience is how long a reader may take for each piece that is written to
-// it.
+// serveBounded serves at most the given number of open connections, so that file
+// descriptors are left for the agents. At the limit, a new connection replaces the
+// connection that has waited longest for a request. If no connection waits for a
+// request, the new connection is closed. patience is how long a client may take to
+// read each piece of an answer.
 func serveBounded(s *http.Server, l net.Listener, most int, patience time.Duration) error {
 	b := &bounded{Listener: l, most: most, patience: patience, open: map[net.Conn]*held{}}
 	s.ConnState = b.state
@@ -76,7 +77,7 @@ type bounded struct {
 type held struct {
 	net.Conn
 	b       *bounded
-	waiting uint64 // when it began to wait for a request, as a sequence number; 0 during a request
+	waiting uint64 // sequence number of the beginning of its wait for a request; 0 during a request
 }
 
 // Accept implements [net.Listener].
@@ -93,7 +94,8 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-// admit makes room for a connection. It returns nil if there is none.
+// admit makes room for a connection and adds it to the open ones. It returns nil if
+// there is no room.
 func (b *bounded) admit(c net.Conn) *held {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,8 +118,8 @@ func (b *bounded) admit(c net.Conn) *held {
 	return h
 }
 
-// state records whether a connection waits for a request. A new one already counts
-// as waiting.
+// state records whether a connection waits for a request. A new connection counts as
+// waiting from the start.
 func (b *bounded) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -132,7 +134,7 @@ func (b *bounded) state(c net.Conn, s http.ConnState) {
 	}
 }
 
-// Write implements [net.Conn]. It fails if the reader stops reading.
+// Write implements [net.Conn]. It fails if the client stops reading.
 func (h *held) Write(p []byte) (int, error) {
 	_ = h.SetWriteDeadline(time.Now().Add(h.b.patience))
 	return h.Conn.Write(p)

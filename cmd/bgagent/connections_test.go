@@ -33,7 +33,7 @@ func (p pipes) dial() net.Conn {
 	return here
 }
 
-// served runs f against a server in a bubble.
+// served runs f with a server in a synctest bubble.
 func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := make(pipes)
@@ -107,7 +107,8 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// large writes more than all buffers hold, and reports how that ended.
+// large returns a handler that writes more than all buffers hold, and sends the error
+// of writing.
 func large(ended chan<- error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var err error
@@ -125,7 +126,7 @@ func TestAResponseLastsAsLongAsItIsRead(t *testing.T) {
 		_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		require.NoError(t, err)
 		begin, n := time.Now(), int64(0)
-		for err == nil { // the server writes pieces of 4 KiB
+		for err == nil { // the server writes in pieces of 4 KiB
 			var got int64
 			got, err = io.CopyN(io.Discard, c, 4<<10)
 			n += got
@@ -141,7 +142,8 @@ func TestAResponseLastsAsLongAsItIsRead(t *testing.T) {
 	})
 }
 
-// The buffers of the kernel take a part. The rest waits for the reader.
+// The buffers of the kernel take a part of the response. Writing the rest blocks
+// until the client reads.
 func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -155,7 +157,7 @@ func TestAResponseThatNobodyReadsEndsOnARealConnection(t *testing.T) {
 	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
 	require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
-	n, _ := io.Copy(io.Discard, c) // the connection is closed, so this ends
+	n, _ := io.Copy(io.Discard, c) // Copy returns because the connection is closed
 	require.Less(t, n, int64(64<<20))
 }
 

@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// delegating is a place with an agent that starts a bgagent of its own by the line
-// of a shell, and an inner task that needs nothing.
+// delegating returns a place with an agent that runs a shell line. The script
+// inner.sh, for use in the line, starts a bgagent of its own with a task for a demo
+// agent.
 func delegating(t *testing.T, line string) *place {
 	p := newPlace(t)
 	p.write("inner.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
@@ -25,7 +26,7 @@ func delegating(t *testing.T, line string) *place {
 	return p
 }
 
-// innerCode waits for the inner bgagent, and returns how it has ended.
+// innerCode waits for the end of the inner bgagent and returns its exit code.
 func (p *place) innerCode() int {
 	p.t.Helper()
 	p.awaitFile("inner-code")
@@ -54,8 +55,8 @@ func TestADepthIsKnownWithoutTheVariableAndTheDocumentsSayWhoEscapes(t *testing.
 			require.Contains(t, string(said), "starting at depth 1 (BGAGENT_DEPTH): tasks may not delegate any further")
 		})
 	}
-	// Nothing leads from a program back to the turn that has started it when all
-	// programs between them have ended, and their variables are gone.
+	// A program cannot find the turn that has started it if all programs between them
+	// have ended and the variables were removed.
 	p := delegating(t, "(setsid env -i PATH=/usr/bin:/bin sh -c '(while kill -0 $$; do :; done; ./inner.sh) &') </dev/null >/dev/null 2>&1\nwhile ! [ -e inner-code ]; do sleep 0.1; done")
 	got := p.run("run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 0, got.code, got.stderr)
@@ -72,7 +73,7 @@ func TestACallerIsKnownByItsTokenWhateverItsEnvironmentSays(t *testing.T) {
 	p.env = append(p.env, "ALICE="+token)
 	url, _ := startServe(t, p, "--token", "alice=ALICE")
 	launch := func() string {
-		cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: withToken(token)}, DisableStandaloneSSE: true}) // each is another process to the server, with whatever environment
+		cs := client(t, &mcp.StreamableClientTransport{Endpoint: url, HTTPClient: &http.Client{Transport: withToken(token)}, DisableStandaloneSSE: true}) // a new client each time
 		return callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "program", "prompt": "x"})
 	}
 	require.Regexp(t, idIn, launch())

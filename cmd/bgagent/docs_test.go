@@ -24,7 +24,8 @@ func document(t *testing.T, name string) string {
 	return strings.ReplaceAll(string(b), "\r\n", "\n")
 }
 
-// rows returns the first cells of all tables in a document.
+// rows returns the names in backquotes in the first cells of all tables in a
+// document.
 func rows(text string) map[string]bool {
 	out := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^\| (.+?) \|`).FindAllStringSubmatch(text, -1) {
@@ -88,7 +89,7 @@ func TestEveryFieldAndFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// blocks returns the code blocks of a language.
+// blocks returns the code blocks of a document that are in the language.
 func blocks(text, language string) (out []string) {
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		out = append(out, m[1])

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// picky fails if its prompt says so, unless the file "mended" exists.
+// picky is an agent that fails or hangs if its prompt says so, unless the file
+// "mended" exists.
 const picky = `#!/bin/sh
 prompt=$(cat)
 echo "$prompt" >>asked
@@ -24,7 +25,8 @@ esac
 echo "done: $prompt"
 `
 
-// withPicky returns a place with that agent, which runs one task at a time.
+// withPicky returns a place with the agent picky, which runs one task after the
+// other, and a list of tasks with the prompts.
 func withPicky(t *testing.T, prompts ...string) *place {
 	p := newPlace(t)
 	p.write("agent.sh", picky)
@@ -37,7 +39,7 @@ func withPicky(t *testing.T, prompts ...string) *place {
 	return p
 }
 
-// asked returns the prompts that the agent got.
+// asked returns the prompts that picky got, each on a line.
 func (p *place) asked() string {
 	b, _ := os.ReadFile(filepath.Join(p.project, "asked"))
 	return string(b)
@@ -165,7 +167,8 @@ func TestErrorsOfTheConfigurationAndTheListAreReportedTogether(t *testing.T) {
 	}
 	require.Equal(t, 5, strings.Count(got.stderr, "bgagent: "), got.stderr)
 
-	// If the agents are unknown, no name is called unknown.
+	// If the names of the agents are unknown, no agent of the list is reported as
+	// unknown.
 	p.write(".bgagent.jsonc", `{"agents": {"a": 1}}`)
 	got = p.run("run", "tasks.jsonc")
 	require.NotContains(t, got.stderr, `names the agent`)

@@ -14,12 +14,13 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 )
 
-// job is what run has to do.
+// job is the input of bgagent run.
 type job struct {
 	tasks []tasklist.Task
 	open  func() (*results.Folder, error)
 
-	// Of the earlier run that this one resumes; zero if there is none.
+	// The folder and the index of the earlier run that this run resumes; zero if this
+	// is a new run.
 	folder *results.Folder
 	index  results.Index
 }
@@ -32,12 +33,11 @@ func (j *job) close() error {
 	return j.folder.Close()
 }
 
-// input reads the configuration and the list. It reports the problems of both
-// together.
+// input reads the configuration and the list. Its error reports the problems of both.
 func (c *runCmd) input(all *cli, ctx context.Context) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
-		return nil, nil, wrong // there is no list to check, or it would have to be typed first
+		return nil, nil, wrong // there is no list to check, or a user would have to type it first
 	}
 	if wrong == nil {
 		sayFiles(set)
@@ -147,7 +147,7 @@ func readList(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, tasklist.MaxSize+1))
 }
 
-// newFolder makes and opens the folder for the results.
+// newFolder creates and opens the folder for the results.
 func (c *runCmd) newFolder() (*results.Folder, error) {
 	dir := c.Output
 	switch {

@@ -14,14 +14,14 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// logFlags say where a server logs what happens.
+// logFlags say where a server writes its log.
 type logFlags struct {
 	Log     string `type:"path" placeholder:"FILE" help:"Append a line for each launch, start and end to this file. A new file is readable only by you."`
 	Verbose bool   `short:"v" help:"Write the same lines to standard error."`
 }
 
-// open returns the logger that the flags ask for, and its file. Each is nil if there
-// is none.
+// open returns the logger that the flags ask for, and its file. The file is nil
+// without --log. Both are nil without any flag.
 func (f logFlags) open() (*slog.Logger, *os.File, error) {
 	var to []io.Writer
 	var file *os.File
@@ -41,8 +41,8 @@ func (f logFlags) open() (*slog.Logger, *os.File, error) {
 	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), nil)), file, nil
 }
 
-// unpathed removes the path from an error of the system, because the message already
-// has it.
+// unpathed removes the path from an error of the system. The caller's message already
+// contains the path.
 func unpathed(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -51,8 +51,8 @@ func unpathed(err error) error {
 	return err
 }
 
-// problemsOnly drops what the library logs about the life of tasks, because logEvent
-// writes lines of its own for that.
+// problemsOnly drops the library's log lines about launches, starts and ends of
+// tasks. logEvent writes its own lines about these events.
 type problemsOnly struct{ slog.Handler }
 
 // Handle implements [slog.Handler].
@@ -63,7 +63,7 @@ func (h problemsOnly) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// library returns the logger for a manager: nil if l is nil.
+// library returns the logger to pass to a manager. It is nil if l is nil.
 func library(l *slog.Logger) *slog.Logger {
 	if l == nil {
 		return nil

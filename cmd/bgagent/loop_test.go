@@ -25,15 +25,15 @@ const hostWord = "HOST"
 
 var idIn = regexp.MustCompile(`Task ID: (bg_[0-9a-z]{16})`)
 
-// kinds are the agents of the loop. The host delegates to them in this order. The
-// last one hangs.
+// kinds are the agents to which the host delegates, in this order. The last agent
+// hangs.
 var kinds = []string{"coder", "reader", "writer", "thinker"}
 
-// heard is the progress of a host, as the answers of its tools show it.
+// heard is the progress of a host, according to the results of its tools.
 type heard struct {
-	ids   []string // of the tasks that the host has launched
-	told  int      // number of their ends that it has learned of
-	after int      // number of answers since it learned of all ends but the last
+	ids   []string // ids of the tasks that the host has launched
+	told  int      // number of tasks whose end the host has learned of
+	after int      // number of results after the host learned of all ends except the last
 }
 
 func hear(texts []string) (h heard) {
@@ -45,7 +45,7 @@ func hear(texts []string) (h heard) {
 		}
 		h.told = 0
 		for _, id := range h.ids[:min(len(h.ids), len(kinds)-1)] {
-			completed := regexp.MustCompile(id + `[^\n\\}]*completed`) // in a list, or in its JSON
+			completed := regexp.MustCompile(id + `[^\n\\}]*completed`) // in a list, as text or as JSON
 			if slices.ContainsFunc(texts[:i+1], completed.MatchString) {
 				h.told++
 			}
@@ -58,9 +58,9 @@ func hear(texts []string) (h heard) {
 	return h
 }
 
-// playHost is the model of an agent that delegates a task to each kind, learns of
-// their ends, cancels the last and follows up on the first. prefix is what the host
-// puts before the names of tools.
+// playHost returns the model of a host. It delegates a task to each of kinds, waits
+// for their ends, cancels the last task and continues the first. prefix is the host's
+// prefix of the names of tools.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)
@@ -84,13 +84,13 @@ func playHost(model *modelserver.Server, prefix string) func(modelserver.Request
 			return call("delegate_task", map[string]any{"subagent_type": kinds[n], "description": "for " + kinds[n], "prompt": prompt})
 		case len(h.ids) < len(kinds):
 			return modelserver.Refuse(400, "the host has not got all ids")
-		case h.told < len(kinds)-1: // wait for the next end
+		case h.told < len(kinds)-1: // wait until the next task ends
 			return call("background_output", map[string]any{"block": true, "timeout": 120_000})
 		}
 		switch h.after {
 		case 0:
 			return call("background_output", map[string]any{"task_id": h.ids[1]})
-		case 1: // once the task works, or has had the time to
+		case 1: // cancel the last task once it runs, but wait for that at most 2 minutes
 			ctx, cancel := context.WithTimeout(r.Context(), 2*time.Minute)
 			defer cancel()
 			_ = model.WaitFor(ctx, func(all []modelserver.Request) bool {
@@ -108,7 +108,7 @@ func playHost(model *modelserver.Server, prefix string) func(modelserver.Request
 	}
 }
 
-// resultsOf returns the results of tools since the last user message.
+// resultsOf returns the results of tools after the last user message of a request.
 func resultsOf(r modelserver.Request) (out []string) {
 	for _, m := range r.Messages {
 		switch m.Role {
@@ -135,7 +135,7 @@ func loop(t *testing.T, prefix string) *realagent.World {
 	}, "background_task": map[string]any{"createTimeoutMs": 240_000}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, ".bgagent.jsonc"), config, 0o644))
-	// The README's lines, with the program on PATH.
+	// The lines of the README need the program on PATH.
 	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	var lines map[string]any
 	require.NoError(t, json.Unmarshal([]byte(readmeLines(t, "opencode, in", "json")), &lines))
@@ -144,7 +144,8 @@ func loop(t *testing.T, prefix string) *realagent.World {
 	return w
 }
 
-// readmeLines returns the lines that the README has for a program.
+// readmeLines returns the first code block in the language that follows a text in the
+// README.
 func readmeLines(t *testing.T, after, language string) string {
 	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
@@ -157,7 +158,8 @@ func readmeLines(t *testing.T, after, language string) string {
 	return lines
 }
 
-// judge checks what the host was told, and which tools its tasks were offered.
+// judge checks which tool results the host got, and which tools its tasks were
+// offered.
 func judge(t *testing.T, w *realagent.World, prefix string) {
 	var last modelserver.Request
 	children := map[modelserver.Protocol]bool{}
@@ -184,7 +186,7 @@ func judge(t *testing.T, w *realagent.World, prefix string) {
 	require.Contains(t, got[3], "coder went on")
 }
 
-// finished waits for the host's last turn.
+// finished waits for the last answer of the host's model.
 func finished(t *testing.T, w *realagent.World) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -215,7 +217,7 @@ func TestTheWholeLoopWithOpencodeAsTheHost(t *testing.T) {
 	judge(t, w, "bgagent_")
 }
 
-// hosted runs a host to its end and returns what it prints.
+// hosted runs a host to its end and returns its output.
 func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
@@ -228,7 +230,7 @@ func hosted(t *testing.T, w *realagent.World, argv []string) string {
 	return string(out)
 }
 
-// logHost shows what the host was told.
+// logHost logs the tool results that the host got.
 func logHost(t *testing.T, w *realagent.World) {
 	for _, r := range w.Model.Requests() {
 		if strings.Contains(r.LastUser(), hostWord) {
@@ -245,7 +247,7 @@ func TestTheWholeLoopWithCodexAsTheHost(t *testing.T) {
 	require.Contains(t, out, "the host is done")
 }
 
-// addToClaude gives this program to Claude Code with the README's line.
+// addToClaude adds this program to Claude Code, with the command in the README.
 func addToClaude(t *testing.T, w *realagent.World) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
@@ -265,9 +267,9 @@ func TestTheWholeLoopWithClaudeAsTheHost(t *testing.T) {
 	require.Contains(t, out, "the host is done")
 }
 
-// In a terminal, Claude Code speaks the tasks extension of the protocol: a
-// foreground delegation continues beside its turn, and the result begins a turn.
-// With -p it does not declare the extension, and waits for the answer.
+// In a terminal, Claude Code supports the tasks extension of the protocol: its turn
+// does not wait for a foreground delegation, and the result begins a new turn. With
+// -p, Claude Code does not declare the extension, and its turn waits for the result.
 func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	w := realagent.New(t, "claude")
 	w.Env = append(w.Env, "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"), "TERM=xterm-256color")
@@ -282,7 +284,7 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := w.Command(ctx, "script", "-qec", w.Claude()[0]+" --allowedTools=mcp__bgagent "+hostWord, os.DevNull)
-	keys, err := cmd.StdinPipe() // the program would end with it
+	keys, err := cmd.StdinPipe() // Claude Code would end when its input ends
 	require.NoError(t, err)
 	defer keys.Close()
 	var screen bytes.Buffer
@@ -292,7 +294,7 @@ func TestClaudeInATerminalTakesADelegationAsATaskOfTheProtocol(t *testing.T) {
 		return slices.ContainsFunc(all, func(r modelserver.Request) bool { return strings.Contains(string(r.Body), "I have waited for 2s") })
 	})
 	cancel()
-	_ = cmd.Wait() // it was killed
+	_ = cmd.Wait() // the error only says that the program was killed
 	if err != nil {
 		logHost(t, w)
 	}

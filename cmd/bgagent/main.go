@@ -1,21 +1,21 @@
-// Command bgagent runs background agent tasks. It is the library of the same name as
-// a program.
+// Command bgagent runs background agent tasks. It makes the library of the same name
+// available as a program.
 //
 //	bgagent run [tasks.jsonc|-]   runs a list of tasks side by side
 //	bgagent agents                lists the agents and checks that each can start
-//	bgagent config                shows the configuration and where it comes from
+//	bgagent config                shows the configuration and the origin of each value
 //	bgagent mcp                   serves the tools to the program that starts it
-//	bgagent serve                 serves them over HTTP
-//	bgagent cleanup               lists and ends what killed runs have left
+//	bgagent serve                 serves the tools over HTTP
+//	bgagent cleanup               lists or ends the processes that killed runs have left
 //	bgagent version               prints the version
 //
-// It exits with 0 if all went well, 1 if something did not, 2 if the command line or
-// a file is wrong, and 130 if it was interrupted. Signals are the normal way to end
-// mcp and serve, so they exit with 0 after the first. A second signal ends them at
+// It exits with 0 if all went well, 1 if something failed, 2 if the command line or a
+// file is wrong, and 130 if it was interrupted. A signal is the normal way to end mcp
+// and serve, so after the first signal they exit with 0. A second signal ends them at
 // once, with 130.
 //
-// Kong parses the command line, because it needs no other module and because a
-// subcommand is then a struct with its flags and a Run method.
+// Kong parses the command line. It depends on no other module, and with it a
+// subcommand is a struct with its flags and a Run method.
 package main
 
 import (
@@ -41,7 +41,7 @@ const (
 	exitInterrupted = 130
 )
 
-// cli is the command line. A new subcommand is a file with its struct, and a field
+// cli is the command line. A new subcommand needs a file with its struct, and a field
 // here.
 type cli struct {
 	Config  string           `short:"c" placeholder:"FILE" type:"path" help:"Read only this configuration file, not the user's and the project's."`
@@ -58,8 +58,8 @@ type cli struct {
 }
 
 // settings loads the configuration that the command line asks for. The error reports
-// everything that is wrong. With an error, the settings are nil if not even the
-// names of the agents are known.
+// all problems. If there is an error but the names of the agents are known, the
+// settings are returned with it; otherwise they are nil.
 func (c *cli) settings() (*settings.Settings, error) {
 	files := []string{c.Config}
 	if c.Config == "" {
@@ -70,8 +70,8 @@ func (c *cli) settings() (*settings.Settings, error) {
 	}
 	s, err := settings.Load(files...)
 	if s != nil {
-		// The fleet starts nothing. It is made only for its errors, so that all
-		// subcommands refuse the same settings.
+		// fleet.New starts nothing here. It is called only for its errors, so that
+		// all subcommands refuse the same settings.
 		_, refused := fleet.New(s, fleet.Options{})
 		err = errors.Join(err, refused)
 	}
@@ -79,7 +79,7 @@ func (c *cli) settings() (*settings.Settings, error) {
 		return s, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {
-		if k.Key != "" { // a file of agents need not have limits
+		if k.Key != "" { // empty if the file has no limits, which is no problem
 			warn("%v", k)
 		}
 	}
@@ -89,15 +89,17 @@ func (c *cli) settings() (*settings.Settings, error) {
 	return s, nil
 }
 
-// sayFiles says which files the agents and limits come from. They name programs that
-// are run, and a file in a folder above is easily overlooked.
+// sayFiles prints the names of the configuration files that were read. The user
+// should see them, because the files name programs that are run, and a file in a
+// folder above is easily overlooked.
 func sayFiles(s *settings.Settings) {
 	if len(s.Files) > 0 {
 		warn("configuration: %s", strings.Join(s.Files, ", later over earlier: "))
 	}
 }
 
-// found says which agents there are when there is no file.
+// found returns a sentence that names the agents which exist without a configuration
+// file.
 func found(s *settings.Settings) string {
 	list := ""
 	for _, a := range s.Agents {
@@ -126,7 +128,7 @@ func (e *exitError) Error() string {
 	return e.Err.Error()
 }
 
-// Unwrap returns what went wrong.
+// Unwrap returns the error without its exit code.
 func (e *exitError) Unwrap() error { return e.Err }
 
 func main() {
@@ -160,8 +162,9 @@ func main() {
 	os.Exit(exitCode(command.Run(&c, watchSignals())))
 }
 
-// emptyArgument returns a problem if an argument is empty or has an empty value. An
-// unset shell variable would otherwise mean something that nobody has asked for.
+// emptyArgument describes the problem if an argument is empty or has an empty value;
+// otherwise it returns "". Such arguments are refused because they usually come from
+// a shell variable that is not set.
 func emptyArgument(args []string) string {
 	for i, a := range args {
 		name, value, set := strings.Cut(a, "=")
@@ -177,8 +180,8 @@ func emptyArgument(args []string) string {
 	return ""
 }
 
-// misread says what is wrong with the command line and where to read more: in the
-// help of the command, or in the list of commands if none was named.
+// misread describes what is wrong with the command line. It points to the help of the
+// command or, if no command was named, lists the commands.
 func misread(parser *kong.Kong, err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {
@@ -193,7 +196,7 @@ func misread(parser *kong.Kong, err error) string {
 	return text + "see bgagent --help, or bgagent run --help"
 }
 
-// exitCode prints what went wrong and returns the exit code.
+// exitCode prints an error and returns its exit code.
 func exitCode(err error) int {
 	if err == nil {
 		return 0
@@ -212,7 +215,7 @@ func exitCode(err error) int {
 	return code
 }
 
-// flat splits joined errors, so that each gets a line of its own.
+// flat splits joined errors, so that each error is printed on a line of its own.
 func flat(err error) []error {
 	if err == nil {
 		return nil
@@ -232,8 +235,8 @@ func flat(err error) []error {
 	return out
 }
 
-// warn prints a message to standard error. Messages may contain text of agents and
-// files, so it removes what could act on the terminal.
+// warn prints a message to standard error. A message may contain text from agents and
+// files, so warn removes escape sequences and control characters.
 func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// binary is the program, built once.
+// binary is the path of the program, which is built once for all tests.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// place is a user's home with a project in it.
+// place is a home directory of a user with a project in it.
 type place struct {
 	t       *testing.T
 	project string
@@ -63,7 +63,7 @@ func (p *place) write(name, text string) string {
 	return path
 }
 
-// user writes the user's configuration.
+// user writes the user's configuration file.
 func (p *place) user(text string) {
 	p.write("../../config/bgagent/bgagent.jsonc", text)
 }
@@ -75,7 +75,7 @@ func (p *place) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// outcome is how the program ended and what it printed.
+// outcome is the exit code and the output of the program.
 type outcome struct {
 	code        int
 	out, stderr string
@@ -84,7 +84,7 @@ type outcome struct {
 // run runs the program to its end.
 func (p *place) run(args ...string) outcome { return p.feed("", args...) }
 
-// feed runs it with standard input.
+// feed runs the program to its end, with a text as standard input.
 func (p *place) feed(input string, args ...string) outcome {
 	p.t.Helper()
 	cmd := p.command(args...)
@@ -102,7 +102,7 @@ func (p *place) index(dir string) results.Index {
 	p.t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.project, dir, results.IndexName))
 	require.NoError(p.t, err)
-	// Causes are only written as words.
+	// Only the fields that tests need are read.
 	var raw struct {
 		Interrupted bool
 		Ended       time.Time
@@ -120,7 +120,7 @@ func (p *place) index(dir string) results.Index {
 	return x
 }
 
-// output collects what a running program prints.
+// output collects the output of a running program.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -145,7 +145,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// await waits until something has been printed.
+// await waits until a text has been printed.
 func (o *output) await(t *testing.T, text string) {
 	t.Helper()
 	timeout := time.After(20 * time.Second)
@@ -158,13 +158,13 @@ func (o *output) await(t *testing.T, text string) {
 	}
 }
 
-// running is a program that has not ended.
+// running is a program that was started.
 type running struct {
 	*exec.Cmd
 	out *output
 }
 
-// start starts the program with a reader of all that it prints.
+// start starts the program and collects its output.
 func (p *place) start(args ...string) *running {
 	p.t.Helper()
 	r := &running{p.command(args...), newOutput()}
@@ -174,13 +174,13 @@ func (p *place) start(args ...string) *running {
 	return r
 }
 
-// interrupt is Ctrl-C.
+// interrupt sends the signal of Ctrl-C.
 func (r *running) interrupt(t *testing.T) {
 	t.Helper()
 	require.NoError(t, r.Process.Signal(syscall.SIGINT))
 }
 
-// code waits for the end.
+// code waits for the end of the program and returns its exit code.
 func (r *running) code() int {
 	_ = r.Wait()
 	return r.ProcessState.ExitCode()
@@ -391,7 +391,7 @@ func TestHelpListsTheCommandsAndTheirExitCodes(t *testing.T) {
 	}
 }
 
-// An agent that hangs delays no other agent's line, and is named.
+// An agent that hangs does not delay the lines of other agents, and is named.
 func TestAgentsPrintsEachAnswerAsItComes(t *testing.T) {
 	p := newPlace(t)
 	p.write("hang.sh", "#!/bin/sh\nexec sleep 600\n")

@@ -20,8 +20,7 @@ When the program goes away, all running tasks are stopped. Problems are reported
 Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 wrong input; 130 a second signal ended everything at once.`
 }
 
-// stdioScope is the scope of the only caller, which is the program that started this
-// one.
+// stdioScope is the scope of the only caller: the program that started bgagent mcp.
 const stdioScope = "mcp"
 
 // Run implements the subcommand.
@@ -32,7 +31,7 @@ func (c *mcpCmd) Run(all *cli, stop stops) error {
 		return err
 	}
 	err = s.server.Run(stop.soft, stdioScope, stdio(os.Stdin, os.Stdout))
-	if errors.Is(err, context.Canceled) { // a signal asked it to stop
+	if errors.Is(err, context.Canceled) { // a signal has asked the server to stop
 		err = nil
 	}
 	return errors.Join(err, s.end(stop))

@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nesting is an agent that starts a bgagent of its own, whose agent continues.
+// nesting is an agent that starts a bgagent of its own. The agent of the inner
+// bgagent does not end by itself.
 const nesting = `cat >/dev/null
 cd inner
 BGAGENT_DEPTH= exec "$BGAGENT" -c inner.jsonc run inner-tasks.jsonc -o ../inner-out
@@ -36,7 +37,7 @@ func TestARunInsideAKilledOneIsLeftAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 2, "the dead run is still known")
 
-	// Once the inner run is dead as well, nothing is spared.
+	// Once the inner run is dead as well, all its processes are ended.
 	p.killRunOf(inner)
 	got = p.run("cleanup", "--yes")
 	require.Equal(t, 0, got.code, got.stderr)
@@ -46,7 +47,7 @@ func TestARunInsideAKilledOneIsLeftAlone(t *testing.T) {
 	require.Empty(t, list)
 }
 
-// killRunOf kills the bgagent that works in a folder.
+// killRunOf kills the bgagent whose working directory is the folder.
 func (p *place) killRunOf(dir string) {
 	p.t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/cwd")

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// keepPicture has the picture of the README made anew.
+// keepPicture is set to write the picture of the README again.
 var keepPicture = flag.Bool("picture", false, "write docs/images/run.svg")
 
 const (
@@ -45,8 +45,9 @@ echo '{"type": "end"}'
 `
 )
 
-// tenTasks is a project of ten tasks over three scripts. One fails, one hangs, and one
-// prints 10 MB. The review of the tests goes on until there is a file go.
+// tenTasks returns a project with ten tasks for three scripts. One task fails, one
+// hangs, and one prints 10 MB. The review of the tests continues until the file "go"
+// exists.
 func tenTasks(t *testing.T) *place {
 	p := newPlace(t)
 	p.write("fix.sh", fixScript)
@@ -75,7 +76,7 @@ func tenTasks(t *testing.T) *place {
 	return p
 }
 
-// awaitScreen waits until each of the expressions is found in a line of the screen.
+// awaitScreen waits until each of the expressions matches a line of the screen.
 func awaitScreen(t *testing.T, out *output, cols int, want ...string) *screen {
 	t.Helper()
 	timeout := time.After(40 * time.Second)

@@ -2,9 +2,9 @@
 
 package main
 
-// outputGone reports false: this system sends no signal for a broken pipe, so the
-// write fails.
+// outputGone always reports false. On this system, a broken pipe causes no signal,
+// and the write fails.
 func outputGone() bool { return false }
 
-// maxConnections is how many connections serve accepts at a time.
+// maxConnections returns how many connections bgagent serve may have open.
 func maxConnections() int { return 1024 }

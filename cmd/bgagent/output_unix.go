@@ -4,18 +4,20 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// outputGone reports whether nobody can read standard output any more.
+// outputGone reports whether standard output can no longer be read, such as a pipe
+// whose reader has ended.
 func outputGone() bool {
 	fds := []unix.PollFd{{Fd: 1, Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
 }
 
-// mostConnections bounds the connections if many files may be open.
+// mostConnections is the limit if this program may have many files open.
 const mostConnections = 1024
 
-// maxConnections is how many connections serve accepts at a time: a quarter of the
-// files that this program may have open. An agent needs up to six files.
+// maxConnections returns how many connections bgagent serve may have open: a quarter
+// of the files that this program may have open, but at least 8 and at most
+// mostConnections. The other files are for agents, each of which needs up to six.
 func maxConnections() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

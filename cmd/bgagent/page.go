@@ -16,8 +16,9 @@ type pageFlags struct {
 	PageActs bool   `help:"Whoever sees the page may cancel and resume tasks."`
 }
 
-// page returns the page, which shows the tasks of all callers, and the handler that
-// guards it. Both are nil if nobody may see the page.
+// page returns the page that shows the tasks of all callers, and the handler to serve
+// it with, which checks the password if there is one. Both are nil if nobody may see
+// the page.
 func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
@@ -36,7 +37,8 @@ func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secre
 	return page, withPassword(password, page), nil
 }
 
-// withPassword serves h to those who know the password.
+// withPassword returns a handler that passes a request to h only if it has the
+// password.
 func withPassword(password string, h http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(password))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// sayHow prints what to type so that the usual clients use the server: once for each
-// caller if there are tokens.
+// sayHow prints the commands and settings with which common clients use the server.
+// If there are tokens, it prints them once for each caller.
 func (c *serveCmd) sayHow(addr net.Addr) {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
 		return
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "HOST" // callers know which of its addresses they reach
+		host = "HOST" // a caller must insert an address at which it can reach this machine
 	}
 	url := "http://" + net.JoinHostPort(host, port) + "/mcp"
 	if len(c.Token) == 0 {
@@ -27,8 +27,9 @@ func (c *serveCmd) sayHow(addr net.Addr) {
 	}
 }
 
-// pasteLines returns what one caller types. from names the variable that holds the
-// token, or, after an @, the file.
+// pasteLines returns the commands and settings for one caller. from is the name of
+// the variable that holds the caller's token, or an @ and the path of the file that
+// holds it. Without tokens, it is empty.
 func pasteLines(url, caller, from string) string {
 	var b strings.Builder
 	title, header, variable, file := "to use it from", "", "", ""

@@ -20,7 +20,8 @@ import (
 	"github.com/charmbracelet/x/term"
 )
 
-// sample is the list that runs when none is named. It uses only the demo agents.
+// sample is the list that runs when the command line names no list. It uses only the
+// demo agents.
 //
 //go:embed tasks.jsonc
 var sample []byte
@@ -74,8 +75,8 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 	return r.run(crew, job.open, func() display.Display { return c.display(len(job.tasks)) })
 }
 
-// check checks the flags, alone and together. It returns how long the run may take;
-// 0 means no limit.
+// check refuses invalid flags and invalid combinations of flags. It returns how long
+// the run may take; 0 means no limit.
 func (c *runCmd) check() (limit time.Duration, err error) {
 	var errs []error
 	if c.Resume != "" && c.List != "" {
@@ -92,15 +93,16 @@ func (c *runCmd) check() (limit time.Duration, err error) {
 	return limit, errors.Join(errs...)
 }
 
-// staleTime returns the silence after which a task is cancelled; 0 for never.
+// staleTime returns how long a task may be silent before it is cancelled; 0 means
+// that silent tasks are never cancelled.
 func staleTime(set *settings.Settings) time.Duration {
 	var c bgagent.Config
 	set.Limits.Apply(&c)
 	return max(cmp.Or(c.StaleTimeout, bgagent.DefaultStaleTimeout), 0)
 }
 
-// fits refuses a list with more tasks than the configuration allows, because those
-// beyond the limit would fail.
+// fits refuses a list with more tasks than the configuration allows. Otherwise the
+// tasks beyond the limit would fail.
 func fits(tasks int, set *settings.Settings) error {
 	for _, s := range set.Limits.Settings() {
 		most, err := strconv.Atoi(s.Value)

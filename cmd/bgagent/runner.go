@@ -22,13 +22,14 @@ import (
 )
 
 const (
-	// killTime is how long killed processes may take to disappear after the
-	// second signal. leaveTime is how long everything else may take then.
+	// killTime is how long killed processes may take to disappear. leaveTime is how
+	// long everything else may take after the second signal; then the program ends.
 	killTime  = 2 * time.Second
 	leaveTime = 4 * time.Second
 
-	// lookTime is the pause between two looks at what no event reports. maxInLine is
-	// how many waiting tasks are looked at: the others will not start soon.
+	// lookTime is the pause between two polls for changes that no event reports.
+	// maxInLine is how many waiting tasks are polled. The tasks behind them will not
+	// start soon.
 	lookTime  = 500 * time.Millisecond
 	maxInLine = 100
 )
@@ -36,37 +37,38 @@ const (
 // numberKey is the key of a task's number in its metadata.
 const numberKey = "number"
 
-// runner runs one list of tasks. All its methods except leave run on one goroutine.
+// runner runs one list of tasks. All its methods except leave and problem run on one
+// goroutine.
 type runner struct {
 	stop     stops
 	tasks    []tasklist.Task
 	index    results.Index
-	began    time.Time     // of this run, not of the one that it resumes
-	failFast bool          // the first bad end stops the rest
-	maxTime  time.Duration // of the run; 0 for no limit
-	stale    time.Duration // the silence that ends a task; 0 for never
+	began    time.Time     // when this run began, not the run that it resumes
+	failFast bool          // the first task that does not complete stops the other tasks
+	maxTime  time.Duration // how long the run may take; 0 for no limit
+	stale    time.Duration // how long a task may be silent before it is cancelled; 0 for no limit
 	notify   *notify.Notifier
-	over     atomic.Bool     // the display has ended, or is about to
-	halted   context.Context // ends when a flag stops the run; its cause is the reason
+	over     atomic.Bool     // the display has ended, or is about to end
+	halted   context.Context // ends, with a reason, when --fail-fast or --max-time stops the run
 	halt     context.CancelCauseFunc
 
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	folder  *results.Folder
 	show    display.Display
-	ids     []string // of the tasks; empty for those that were not launched
-	started []bool   // in the same order
-	open    int      // launched tasks whose results are not written
+	ids     []string // ids of the tasks; empty for tasks that were not launched
+	started []bool   // whether each task is running, as last seen
+	open    int      // number of launched tasks whose results are not written
 	summary display.Summary
 
-	behind  bool          // the index on disk lacks the latest ends
-	indexed time.Time     // when it was written
-	cost    time.Duration // how long that took
+	behind  bool          // the index on disk lacks tasks that have ended
+	indexed time.Time     // when the index was last written
+	cost    time.Duration // how long the last writing took
 }
 
-// run does everything from the manager to the summary. It finds wrong settings
-// before it makes a folder, and finds out whether the folder can be written before
-// any agent works.
+// run runs the list, from creating the manager to printing the summary. It detects
+// wrong settings before it creates a folder, and a folder that cannot be written
+// before any agent works.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())
 	defer r.halt(nil)
@@ -93,7 +95,7 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	_, events := r.manager.Subscribe(1024 + 16*len(r.tasks))
 	defer events.Close()
 	r.show = newDisplay()
-	// After the second signal, do not wait for what hangs.
+	// After the second signal, do not wait for hanging calls.
 	defer context.AfterFunc(r.stop.hard, func() { time.AfterFunc(leaveTime, r.leave) })()
 
 	if n := r.kept(); n > 0 {
@@ -115,9 +117,10 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	return r.end(interrupted)
 }
 
-// problem tells the person at the screen about a problem beside the tasks. It may be
-// called from any goroutine. Standard error is often the terminal of the table, which a
-// line from elsewhere would tear apart.
+// problem reports a problem that is not the end of a task to the user. It may be
+// called concurrently. While the table is shown, the table prints the problem:
+// standard error is often the same terminal, and a line written there would damage
+// the table.
 func (r *runner) problem(err error) {
 	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
 		table.Note(err.Error())
@@ -126,7 +129,7 @@ func (r *runner) problem(err error) {
 	warn("%v", err)
 }
 
-// leave gives the terminal back before it ends the program.
+// leave restores the terminal and ends the program.
 func (r *runner) leave() {
 	if table, ok := r.show.(*display.Table); ok {
 		table.Abandon()
@@ -146,7 +149,7 @@ func (r *runner) launch() {
 	for i, t := range r.tasks {
 		switch {
 		case r.index.Tasks[i].Status.Terminal():
-			continue // done by an earlier run
+			continue // completed by an earlier run
 		case r.stop.soft.Err() != nil:
 			r.index.Tasks[i].Status, r.index.Tasks[i].Reason = bgagent.Cancelled, "interrupted before it was launched"
 			continue
@@ -165,11 +168,12 @@ func (r *runner) launch() {
 			continue
 		}
 		r.ids[i] = task.ID
-		r.open++ // its events show it
+		r.open++ // its row is shown when its first event is read
 	}
 }
 
-// follow shows what happens until every task has ended and its result is written.
+// follow shows the progress of the tasks until every task has ended and its result is
+// written.
 func (r *runner) follow(events *bgagent.Subscription) {
 	told := false
 	looked := time.Now() // most tasks get a slot at once
@@ -205,8 +209,8 @@ func (r *runner) follow(events *bgagent.Subscription) {
 	}
 }
 
-// next waits for an event, but at most lookTime, so that what is shown stays
-// current.
+// next waits for an event, but at most lookTime, so that the display is updated even
+// without events.
 func next(events *bgagent.Subscription) (bgagent.Event, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
@@ -218,8 +222,8 @@ func numberOf(t bgagent.Task) (int, bool) {
 	return n, err == nil && t.Depth <= 1
 }
 
-// take records the present state of a task. If the task has ended, take writes its
-// result.
+// take records and shows the present state of a task. If the task has ended, take
+// writes its result.
 func (r *runner) take(number int, t bgagent.Task) {
 	entry := &r.index.Tasks[number-1]
 	switch {
@@ -228,7 +232,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 		r.row(number, t)
 		return
 	case entry.Status.Terminal():
-		return // this event came after its end
+		return // the end of the task was recorded before
 	}
 	t.Reason = fleet.InKeys(strings.TrimPrefix(t.Reason, "the turn: "))
 	*entry = results.EntryOf(number, t)
@@ -246,10 +250,10 @@ func (r *runner) take(number int, t bgagent.Task) {
 		if entry.Cut {
 			r.summary.Cut++
 		}
-		row.Task.Result = "" // the file has it
+		row.Task.Result = "" // the result is in the file
 	}
 	r.open--
-	r.reindex() // before it is shown, so that whoever reads of the end finds it there
+	r.reindex() // before the end is shown, so that a reader of the output finds it in the index
 	row.Task.Prompt = ""
 	r.show.Show(row)
 	if bad(t) {
@@ -257,8 +261,9 @@ func (r *runner) take(number int, t bgagent.Task) {
 	}
 }
 
-// endedBadly notifies the user and, with --fail-fast, stops the other tasks. It does
-// nothing if the run is being stopped, because that ended the task.
+// endedBadly notifies the user that a task did not complete and, with --fail-fast,
+// stops the other tasks. While the run is being stopped, endedBadly does nothing,
+// because the stop ended the task.
 func (r *runner) endedBadly(number int, t bgagent.Task) {
 	if r.stop.soft.Err() != nil || r.halted.Err() != nil {
 		return
@@ -269,8 +274,8 @@ func (r *runner) endedBadly(number int, t bgagent.Task) {
 	}
 }
 
-// write writes the result of a task: the whole answer if it was kept, else what the
-// task has of it.
+// write writes the result of a task: the whole answer if it was kept, otherwise the
+// result that the manager kept, which may be cut.
 func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string, error) {
 	long := r.crew.Answer(t)
 	if long == nil {
@@ -284,8 +289,8 @@ func (r *runner) write(number int, t bgagent.Task, entry *results.Entry) (string
 	return r.folder.Write(number, t, long)
 }
 
-// writeLog writes what the programs of a task have printed. It returns the name of
-// the file, or "" if they have printed nothing.
+// writeLog writes the output of a task's programs. It returns the name of the file,
+// or "" if the programs have printed nothing or the log could not be written.
 func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) string {
 	log := r.crew.Log(t.ID)
 	if log == nil {
@@ -300,14 +305,14 @@ func (r *runner) writeLog(number int, t bgagent.Task, entry *results.Entry) stri
 	return name
 }
 
-// row shows a task that has not ended.
+// row shows the row of a task that has not ended.
 func (r *runner) row(number int, t bgagent.Task) {
 	t.Result, t.Prompt = "", ""
 	r.show.Show(display.Row{Number: number, Task: t, Stale: r.stale})
 }
 
-// lookAgain looks at every task whose result is not written, because events were
-// missed.
+// lookAgain reads the state of every task whose result is not written. It is called
+// when events were missed.
 func (r *runner) lookAgain() {
 	for i, id := range r.ids {
 		if id == "" || r.index.Tasks[i].Status.Terminal() {
@@ -319,8 +324,9 @@ func (r *runner) lookAgain() {
 	}
 }
 
-// lookAtTasks shows what no event reports: the places of the first tasks in line, and
-// the end of what an agent has said in quick succession.
+// lookAtTasks shows changes that no event reports: the places of the first tasks in
+// line, and the last of several messages that an agent has written in quick
+// succession.
 func (r *runner) lookAtTasks() {
 	inLine := 0
 	for i, id := range r.ids {
@@ -340,8 +346,8 @@ func (r *runner) lookAtTasks() {
 	}
 }
 
-// close ends the manager and the programs. After the second signal it does not wait,
-// and kills what still runs.
+// close ends the manager and the agent programs. After the second signal it does not
+// wait, and kills the processes that still run.
 func (r *runner) close(crew *fleet.Fleet) {
 	err := r.manager.Close(r.stop.hard)
 	var left *bgagent.CloseError
@@ -356,7 +362,8 @@ func (r *runner) close(crew *fleet.Fleet) {
 	}
 }
 
-// end writes the index, shows the summary and returns how the run went.
+// end writes the index, shows the summary and returns the error with the exit code of
+// the run; nil if all went well.
 func (r *runner) end(interrupted bool) error {
 	r.index.Ended, r.index.Interrupted = time.Now(), interrupted
 	for _, e := range r.index.Tasks {
@@ -379,7 +386,8 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
-	// A reader that has gone away is not a problem: it interrupted the run.
+	// If the reader of the output has gone away, the run was interrupted, and that
+	// the summary cannot be written is no further problem.
 	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)

@@ -10,7 +10,8 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 )
 
-// begin makes the index. It keeps the entries of tasks that an earlier run has done.
+// begin creates the index. It keeps the entries of tasks that an earlier run has
+// completed.
 func (r *runner) begin(j *job) {
 	r.index.Began = r.began
 	if j.folder != nil {
@@ -25,7 +26,7 @@ func (r *runner) begin(j *job) {
 	}
 }
 
-// kept counts the tasks that an earlier run has done.
+// kept returns how many tasks an earlier run has completed.
 func (r *runner) kept() (n int) {
 	for _, e := range r.index.Tasks {
 		if e.Status.Terminal() {
@@ -35,8 +36,8 @@ func (r *runner) kept() (n int) {
 	return n
 }
 
-// writeFirst writes what the folder needs before any task runs: the list, so that
-// the run can be resumed, and the index.
+// writeFirst writes the list and the index before any task runs, so that the run can
+// be resumed.
 func (r *runner) writeFirst() error {
 	list, err := tasklist.Format(r.tasks)
 	if err == nil {
@@ -48,14 +49,15 @@ func (r *runner) writeFirst() error {
 	return err
 }
 
-// indexShare bounds the time that goes into indexes before the last one. Each is
-// written as a whole, which takes a while for a list of thousands.
+// indexShare limits writing the index to one part in so many of the time. The index
+// is always written as a whole, which is slow for a list of thousands of tasks.
 const indexShare = 20
 
-// reindex writes the index after an end, so that it is current if this program is
-// killed. It writes at once unless writing would take more than a twentieth of the
-// time. Then a later event or look writes it. An error shows again when the last
-// index is written.
+// reindex writes the index after the end of a task, so that the index is current if
+// this program is killed. It writes at once unless writing would take more than a
+// twentieth of the time. In that case follow calls reindex again later. Errors are
+// ignored here; a lasting problem is reported when the index is written at the end of
+// the run.
 func (r *runner) reindex() {
 	r.behind = true
 	begin := time.Now()
@@ -67,8 +69,8 @@ func (r *runner) reindex() {
 	r.cost = r.indexed.Sub(begin)
 }
 
-// whereabouts puts the path of the results into the summary. It returns an error if
-// that is not the path that was asked for.
+// whereabouts sets the path of the results in the summary. It returns an error if the
+// folder was moved or removed during the run.
 func (r *runner) whereabouts() error {
 	path, moved := r.folder.Where()
 	r.summary.Folder = path
@@ -82,7 +84,7 @@ func (r *runner) whereabouts() error {
 	return fmt.Errorf("the folder for the results, %s, was moved during the run; nothing was written to what is there now, the results are in %s", r.folder.Dir(), path)
 }
 
-// notifyTime is how long the end of the run waits for the program that is notified.
+// notifyTime is how long the run waits at its end for the notification program.
 const notifyTime = 10 * time.Second
 
 // tellEnd notifies the user that the last task has ended.

@@ -1,4 +1,4 @@
 package main
 
-// perKiB is how many units of the maximum resident set make a KiB.
+// perKiB is how many units of the maximum resident set size are a KiB.
 const perKiB = 1

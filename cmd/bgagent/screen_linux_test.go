@@ -8,13 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// cell is one place of a screen.
+// cell is one character position of a screen.
 type cell struct {
 	char  rune
-	style string // the parameters of its colour
+	style string // parameters of the escape sequence for its colour
 }
 
-// screen is what a terminal shows, as far as the table makes use of terminals.
+// screen is the content of a terminal. It handles only the escape sequences that the
+// table uses.
 type screen struct {
 	cols     int
 	cells    [][]cell
@@ -22,14 +23,14 @@ type screen struct {
 	style    string
 }
 
-// screenOf returns the screen that the output leaves behind.
+// screenOf returns the screen after the output was written to it.
 func screenOf(out string, cols int) *screen {
 	s := &screen{cols: cols}
 	for len(out) > 0 {
 		if strings.HasPrefix(out, "\x1b[") {
 			end := strings.IndexFunc(out[2:], func(r rune) bool { return r >= '@' && r <= '~' })
 			if end < 0 {
-				break // the rest has not come yet
+				break // the rest of the escape sequence has not been printed yet
 			}
 			s.control(out[2:2+end], out[2+end])
 			out = out[3+end:]
@@ -69,7 +70,7 @@ func (s *screen) put(r rune) {
 	s.col++
 }
 
-// control does what an escape sequence says.
+// control applies an escape sequence.
 func (s *screen) control(parameters string, what byte) {
 	first, _, _ := strings.Cut(parameters, ";")
 	n, err := strconv.Atoi(first)
@@ -112,10 +113,10 @@ func (s *screen) control(parameters string, what byte) {
 	}
 }
 
-// blanks returns a part of the line, to be cleared.
+// blanks returns a part of the present line, which the caller clears.
 func (s *screen) blanks(from, to int) []cell { return s.line()[from:to] }
 
-// String returns the lines of the screen without the blanks at their ends.
+// String returns the lines of the screen without trailing blanks.
 func (s *screen) String() string {
 	var b strings.Builder
 	for _, line := range s.cells {
@@ -128,7 +129,8 @@ func (s *screen) String() string {
 	return b.String()
 }
 
-// from returns the screen without the lines before the first that begins so.
+// from returns the screen without the lines before the first line that begins with
+// the text.
 func (s *screen) from(begin string) *screen {
 	for i, line := range strings.Split(s.String(), "\n") {
 		if strings.HasPrefix(line, begin) {
@@ -138,10 +140,10 @@ func (s *screen) from(begin string) *screen {
 	return s
 }
 
-// colours are those of the picture, by the parameters of the escape sequence.
+// colours are the colours of the picture, by the parameters of the escape sequence.
 var colours = map[string]string{"2": "#8b949e", "31": "#f47067", "32": "#57ab5a", "33": "#daaa3f", "36": "#39c5cf"}
 
-// svg draws the screen below a command.
+// svg returns a picture of the screen, below a line with the command.
 func (s *screen) svg(command string) string {
 	const width, height, left, top = 8.4, 18, 12.0, 26
 	var b strings.Builder

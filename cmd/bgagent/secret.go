@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// minSecret is how many bytes a token or password must have, so that nobody can
-// guess it.
+// minSecret is how many bytes a token or password must have at least, so that it
+// cannot be guessed.
 const minSecret = 16
 
-// maxSecret is how many bytes a file with a secret may have.
+// maxSecret is how many bytes a file with a token or password may have.
 const maxSecret = 64 << 10
 
-// secrets reads tokens and passwords, each from an environment variable or, if its
-// name begins with @, from a file.
+// secrets reads tokens and passwords from environment variables and files.
 type secrets struct {
-	used []string // the variables that were read
+	used []string // names of the environment variables that were read
 }
 
-// read reads a secret. Errors begin with flag, which is the flag with its value, and
-// call the secret what, such as "token".
+// read reads a secret from the environment variable from, or from a file if the
+// argument is an @ and a path. For error messages, flag is the flag with its value,
+// and what is a noun for the secret, such as "token".
 func (s *secrets) read(flag, from, what string) (string, error) {
 	text := ""
 	if path, ok := strings.CutPrefix(from, "@"); ok {
@@ -40,7 +40,8 @@ func (s *secrets) read(flag, from, what string) (string, error) {
 	return text, nil
 }
 
-// readSecret reads a file, without the line ends at its end.
+// readSecret returns the text of a file without a byte-order mark and without
+// trailing line ends.
 func readSecret(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,8 +55,8 @@ func readSecret(path string) (string, error) {
 	return strings.TrimRight(strings.TrimPrefix(string(b), "\ufeff"), "\r\n"), err
 }
 
-// forget removes the variables from this program's environment, so that nothing that
-// it starts inherits them.
+// forget removes the variables from the environment of this program, so that the
+// programs which it starts do not inherit them.
 func (s *secrets) forget() {
 	for _, name := range s.used {
 		_ = os.Unsetenv(name)

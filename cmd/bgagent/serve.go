@@ -51,7 +51,8 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	return errors.Join(c.serve(s, cfg, &secret, stop), s.end(stop))
 }
 
-// callers reads from the flags who may call.
+// callers makes the configuration of the HTTP server from the flags: the callers and
+// their tokens, or one scope for all callers if there are no tokens.
 func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	cfg := mcpserver.HTTPConfig{Origins: c.Origin}
 	host, _, err := net.SplitHostPort(c.Addr)
@@ -101,10 +102,11 @@ func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	return cfg, nil
 }
 
-// known refuses requests for names that this server is not known by. On loopback,
-// only a proxy, or a web page whose own name points to this machine, asks for it by
-// another name. Requests for names of --host are passed on without their local
-// address, so that the handlers behind do not check the name again.
+// known refuses requests on loopback for host names other than localhost, loopback
+// addresses and the names of --host. Such a request comes either from a proxy, whose
+// name must be given with --host, or from a web page whose own name points to this
+// machine. Requests for names of --host are passed on without their local address, so
+// that the inner handlers do not check the name again.
 func (c *serveCmd) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)

@@ -30,7 +30,7 @@ func client(t *testing.T, transport mcp.Transport) *mcp.ClientSession {
 	return cs
 }
 
-// callTool calls a tool and returns its text.
+// callTool calls a tool and returns the text of its result.
 func callTool(t *testing.T, cs *mcp.ClientSession, name string, args map[string]any) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -65,8 +65,8 @@ func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
 		p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1, "noticeResultBytes": `+bytes+`}, "agents": {"wait": {"kind": "inproc"}}}`)
 		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp")})
 		callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "the first"})
-		// The second task waits for the slot of the first, so the first has ended
-		// when the second answers.
+		// The second task waits for the slot of the first task. So when the second
+		// answers, the first has ended.
 		_, notice, told := strings.Cut(callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "2 ms", "run_in_background": false}), "Ended")
 		require.True(t, told, "the end of the first is told")
 		require.Equal(t, want != "", strings.Contains(notice, result), notice)
@@ -173,8 +173,8 @@ func TestServeNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A reverse proxy may keep the Host header. A web page whose own name points here
-// must not read anything.
+// A reverse proxy may pass on the Host header. A web page whose own name points to
+// this machine must not read anything.
 func TestServeIsKnownByTheNamesOfItsProxy(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
@@ -255,7 +255,7 @@ func TestServeShowsThePage(t *testing.T) {
 				return
 			}
 			require.Contains(t, body, "<title>Background tasks</title>")
-			// An open page does not delay the end.
+			// A page that is open in a browser does not delay the end of the server.
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"events", nil)
 			require.NoError(t, err)
 			r.SetBasicAuth("anybody", password)
@@ -270,8 +270,7 @@ func TestServeShowsThePage(t *testing.T) {
 	}
 }
 
-// A caller that goes away in the middle of an answer breaks its connection and
-// nothing else.
+// A caller that goes away in the middle of an answer breaks only its own connection.
 func TestServeContinuesWhenACallerGoesAway(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)

@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// serving is what mcp and serve have in common: a manager of the configured agents,
+// serving is the common part of mcp and serve: a manager of the configured agents,
 // and the server of its tools.
 type serving struct {
 	crew    *fleet.Fleet
@@ -28,11 +28,11 @@ type serving struct {
 	logFile *os.File
 	notify  *notify.Notifier
 	ending  atomic.Bool
-	follow  chan struct{} // closed when all events were handled
+	follow  chan struct{} // closed when all events have been handled
 }
 
-// startServing builds everything. If this program works for a task and may not
-// delegate any further, its tools lack delegate_task.
+// startServing builds a serving and starts to follow events. If this program runs
+// inside a task that may not delegate, the tools lack delegate_task.
 func startServing(all *cli, command string, log logFlags) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
@@ -57,13 +57,13 @@ func startServing(all *cli, command string, log logFlags) (*serving, error) {
 	return s, nil
 }
 
-// watch logs events and notifies the user of ends.
+// watch logs events and notifies the user of the ends of tasks.
 func (s *serving) watch(events *bgagent.Subscription) {
 	defer close(s.follow)
 	live := map[string]struct{}{}
 	for {
 		e, err := events.Next(context.Background())
-		if err != nil { // the manager is closed, and all events were read
+		if err != nil { // the manager is closed, and all events have been read
 			return
 		}
 		if s.logger != nil {
@@ -81,10 +81,11 @@ func (s *serving) watch(events *bgagent.Subscription) {
 	}
 }
 
-// tell notifies the user of an end.
+// tell notifies the user that a task has ended badly, and that the last task has
+// ended.
 func (s *serving) tell(t bgagent.Task, last bool) {
 	if s.ending.Load() {
-		return // whoever ends the server knows
+		return // the user has ended the server and expects these ends
 	}
 	if bad(t) {
 		s.notify.Tell(notify.Event{Kind: kindOfEnd(t), Text: endText("task "+t.ID, t), Task: t.ID})
@@ -115,11 +116,11 @@ func (s *serving) build(set *settings.Settings) (err error) {
 	return nil
 }
 
-// stopTime is how long running tasks may take to stop after the caller has gone. The
-// caller may kill this program soon after.
+// stopTime is how long running tasks may take to stop after the caller has closed the
+// connection. A caller may kill this program soon after that.
 const stopTime = 5 * time.Second
 
-// told waits until all events are logged and all notifications sent, or until ctx
+// told waits until all events are logged and all notifications are sent, or until ctx
 // ends.
 func (s *serving) told(ctx context.Context) {
 	select {
@@ -129,8 +130,8 @@ func (s *serving) told(ctx context.Context) {
 	s.notify.Close(ctx)
 }
 
-// end cancels all tasks, waits until nothing of them runs, and ends the agent
-// programs.
+// end cancels all tasks, waits until everything that they started has stopped, and
+// ends the agent programs.
 func (s *serving) end(stop stops) error {
 	defer context.AfterFunc(stop.hard, leave)()
 	ctx, cancel := context.WithTimeout(stop.hard, stopTime)

@@ -7,15 +7,15 @@ import (
 	"syscall"
 )
 
-// stops are the contexts that tell the program to stop. The first signal ends soft,
-// the second ends hard.
+// stops are the contexts that end when the program is to stop. The first signal ends
+// soft, the second ends hard.
 type stops struct{ soft, hard context.Context }
 
-// watchSignals ends the contexts when signals come. Ctrl-C and SIGTERM count, and so
-// does SIGHUP unless the program was started to ignore it. Output that nobody reads
-// any more counts as a first signal. Otherwise it would kill the program and leave
-// its children running. SIGPIPE alone does not mean that: it also comes when a child
-// or a caller closes a pipe that the program writes to.
+// watchSignals returns contexts that end when signals come. Ctrl-C and SIGTERM count,
+// and so does SIGHUP unless it was ignored when the program started. A SIGPIPE counts
+// as the first signal if standard output can no longer be read. Without a handler,
+// that signal would kill the program and leave its children running. A SIGPIPE for
+// another pipe, such as the input of a child, is ignored.
 func watchSignals() stops {
 	soft, stopSoft := context.WithCancel(context.Background())
 	hard, stopHard := context.WithCancel(context.Background())

@@ -13,25 +13,27 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// Error codes of JSON-RPC: for what is not JSON, and for JSON that is not a message.
+// Error codes of JSON-RPC: for a line that is not JSON, and for JSON that is not a
+// message.
 const (
 	codeParse   = -32700
 	codeInvalid = -32600
 )
 
-// stdio is MCP over two streams, with one message per line. At a line that is not a
-// message, the protocol library would end the connection, and with it the running
-// tasks. Here such a line is answered with an error, as JSON-RPC demands.
+// stdio returns a transport for MCP over two streams, with one message per line. A
+// line that is not a message is answered with an error, as JSON-RPC demands. The
+// transport of the protocol library would end the connection at such a line, and with
+// it the running tasks.
 func stdio(in io.ReadCloser, out io.Writer) mcp.Transport {
 	w := &lineWriter{w: out}
 	return &mcp.IOTransport{Reader: &lineReader{in: in, lines: bufio.NewReaderSize(in, 64<<10), refuse: w.refuse}, Writer: w}
 }
 
-// lineReader reads the messages in its input and refuses all other lines.
+// lineReader passes on the messages of its input and refuses all other lines.
 type lineReader struct {
 	in     io.Closer
 	lines  *bufio.Reader
-	ready  []byte // messages that are not read yet
+	ready  []byte // messages that Read has not yet returned
 	refuse func(code int, why string) error
 }
 
@@ -60,7 +62,7 @@ func (r *lineReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// maxLine is how many bytes a line may have: as many as the protocol library allows.
+// maxLine is how many bytes a line may have: the limit of the protocol library.
 const maxLine = mcp.DefaultMaxLineLength
 
 // line returns the next line. If it is too long, line returns only its beginning.
@@ -74,9 +76,10 @@ func (r *lineReader) line() (line []byte, err error) {
 	}
 }
 
-// messagesOf returns the messages of a line, each as a line, or the reason why there
-// are none and its code. It splits an array of messages, because later versions of
-// the protocol have no arrays and the library would end the connection.
+// messagesOf returns the messages of a line, each as a line of its own. If the line
+// is refused, it returns the error code and the reason instead. An array of messages
+// is split, because later versions of the protocol have no arrays, and the library
+// would end the connection at an array.
 func messagesOf(line []byte) (out []byte, code int, why string) {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
@@ -104,24 +107,25 @@ func messagesOf(line []byte) (out []byte, code int, why string) {
 	return out, 0, ""
 }
 
-// lineWriter keeps the library's lines and ours from mixing.
+// lineWriter writes the lines of the library and of refuse one after the other.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// Close implements io.Closer. The program's output stays open, as with the library's
-// own transport.
+// Close implements io.Closer. It does not close the program's output, as in the
+// library's own transport.
 func (*lineWriter) Close() error { return nil }
 
-// Write implements io.Writer. The library writes whole lines.
+// Write implements io.Writer. The library calls it with whole lines.
 func (w *lineWriter) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.w.Write(b)
 }
 
-// refuse answers a line whose id is unknown.
+// refuse writes an error as the answer to a refused line. Its id is null, because the
+// id of the line is unknown.
 func (w *lineWriter) refuse(code int, why string) error {
 	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": nil, "error": map[string]any{"code": code, "message": "the line was refused: " + why}})
 	if err == nil {

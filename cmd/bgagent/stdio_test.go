@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answer is a line of the server.
+// answer is a message of the server.
 type answer struct {
 	ID    *int
 	Error *struct {
@@ -21,7 +21,7 @@ type answer struct {
 	Result json.RawMessage
 }
 
-// A line that is not a message is answered, and ends nothing.
+// A line that is not a message is answered and does not end the connection.
 func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 	p := newPlace(t)
 	p.write(".bgagent.jsonc", `{"agents": {"wait": {"kind": "inproc"}}}`)
@@ -69,7 +69,7 @@ func TestMCPContinuesAfterALineThatIsNotAMessage(t *testing.T) {
 		require.Equal(t, code, a.Error.Code, line)
 	}
 	say("")
-	say(`{"jsonrpc":"2.0","id":98,"result":{}}`) // nobody has asked
+	say(`{"jsonrpc":"2.0","id":98,"result":{}}`) // a response to no request
 	say(`[{"jsonrpc":"2.0","id":4,"method":"ping"}]`)
 	require.Equal(t, 4, *next().ID)
 	say(`{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"background_output","arguments":{"block":true}}}`)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// obedient ends when it is told to. It has a child in a session of its own.
+// obedient is an agent that ends at a signal. It has a child in a session of its own.
 const obedient = `#!/bin/sh
 setsid sleep 600 & echo $! >>pids
 echo $$ >>pids
@@ -26,7 +26,7 @@ echo ready >>ready
 exec sleep 600
 `
 
-// stubborn is the same, but it and its child ignore signals.
+// stubborn is like obedient, but it and its child ignore signals.
 const stubborn = `#!/bin/sh
 trap '' TERM INT HUP
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
@@ -37,7 +37,7 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// careless ends when it is told to, and leaves a child that ignores signals.
+// careless is an agent that ends at a signal and leaves a child that ignores signals.
 const careless = `#!/bin/sh
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
 echo $$ >>pids
@@ -47,7 +47,8 @@ echo ready >>ready
 exec sleep 600
 `
 
-// withProgram returns a place with an agent whose program has two processes.
+// withProgram returns a place with an agent whose program is the script, which must
+// have two processes.
 func withProgram(t *testing.T, script string) *place {
 	p := newPlace(t)
 	p.write("agent.sh", script)
@@ -68,7 +69,7 @@ func (p *place) awaitFile(name string) {
 	}, 20*time.Second, 5*time.Millisecond, name)
 }
 
-// requireGone requires that the processes that have recorded their ids have ended.
+// requireGone requires that the processes which have recorded their ids have ended.
 func (p *place) requireGone(want int) {
 	p.t.Helper()
 	require.Len(p.t, p.pids(), want)
@@ -87,12 +88,12 @@ func (p *place) pids() (out []int) {
 	return out
 }
 
-// live counts the recorded processes that have not ended.
+// live returns how many of the recorded processes have not ended.
 func (p *place) live() (n int) {
 	p.t.Helper()
 	for _, pid := range p.pids() {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		ended := err == nil && strings.Contains(string(stat), ") Z ") // its parent has not waited for it yet
+		ended := err == nil && strings.Contains(string(stat), ") Z ") // a zombie has ended
 		if !ended && syscall.Kill(pid, 0) == nil {
 			n++
 		}
@@ -147,7 +148,7 @@ func TestCtrlCTwiceEndsEverythingAtOnce(t *testing.T) {
 	}
 }
 
-// awaitOrphan waits until one of the two processes has ended.
+// awaitOrphan waits until one of the two processes of the program has ended.
 func (p *place) awaitOrphan() {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool { return p.live() == 1 }, 5*time.Second, 5*time.Millisecond)
@@ -179,7 +180,7 @@ func TestAReaderThatGoesAwayLeavesNoProcess(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	p.awaitFile("ready")
 	require.NoError(t, out.Close())
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM)) // makes it print, to nobody
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM)) // makes the program write to the closed pipe
 	_ = cmd.Wait()
 	require.Equal(t, 130, cmd.ProcessState.ExitCode())
 	p.requireGone(2)
@@ -195,13 +196,13 @@ func TestCtrlCEndsTheWaitForStandardInput(t *testing.T) {
 	problems := newOutput()
 	cmd.Stderr = problems
 	require.NoError(t, cmd.Start())
-	problems.await(t, "there is no configuration file") // the list is read next
+	problems.await(t, "there is no configuration file") // after this line, the list is read
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 	_ = cmd.Wait()
 	require.Equal(t, 130, cmd.ProcessState.ExitCode())
 }
 
-// inTerminal runs the program in a terminal and returns what it writes there.
+// inTerminal runs the program in a terminal. It returns the output and the exit code.
 func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...string) (string, int) {
 	p.t.Helper()
 	return p.inTerminalOf(pty.Winsize{Rows: rows, Cols: 120}, func(_ *exec.Cmd, out *output, tty *os.File) {
@@ -211,7 +212,7 @@ func (p *place) inTerminal(rows uint16, then func(*output, *os.File), args ...st
 	}, args...)
 }
 
-// inTerminalOf is inTerminal for a terminal of that size.
+// inTerminalOf is like inTerminal, for a terminal of the given size.
 func (p *place) inTerminalOf(size pty.Winsize, then func(*exec.Cmd, *output, *os.File), args ...string) (string, int) {
 	p.t.Helper()
 	cmd := p.command(args...)
@@ -283,8 +284,8 @@ func TestCtrlCTypedIntoTheTableEndsTheRun(t *testing.T) {
 	p.requireGone(2)
 }
 
-// A program that asks its user on the terminal gets an error. The system would
-// otherwise stop it forever.
+// A program that reads from the terminal gets an error. Otherwise the system would
+// stop the program, and it would never continue.
 func TestAnAgentThatReadsTheTerminalIsNotStopped(t *testing.T) {
 	p := withAgent(t, `cat >/dev/null
 if read x </dev/tty; then echo "read $x"; else echo no terminal; fi
@@ -296,7 +297,7 @@ if read x </dev/tty; then echo "read $x"; else echo no terminal; fi
 	require.Equal(t, "no terminal\n", string(b))
 }
 
-// A program that does not read its prompt breaks its own pipe and nothing else.
+// A program that does not read its prompt breaks only its own pipe.
 func TestABrokenPipeToAChildInterruptsNothing(t *testing.T) {
 	p := newPlace(t)
 	p.write("agent.sh", "#!/bin/sh\nexec <&-\nsleep 0.3\necho not read\n")

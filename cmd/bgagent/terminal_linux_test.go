@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modes returns the settings of a terminal.
+// modes returns the modes of a terminal.
 func modes(t *testing.T, tty *os.File) unix.Termios {
 	t.Helper()
 	m, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
@@ -30,7 +30,7 @@ func awaitSilence(t *testing.T, tty *os.File) {
 	require.Eventually(t, func() bool { return modes(t, tty).Lflag&unix.ECHO == 0 }, 20*time.Second, 5*time.Millisecond)
 }
 
-// manyWaits writes a list of tasks that wait that long.
+// manyWaits writes a list of n tasks, each of which waits for the given time.
 func (p *place) manyWaits(n int, time string) {
 	var list []string
 	for i := range n {
@@ -62,7 +62,7 @@ func TestTypingIntoTheTableChangesNothing(t *testing.T) {
 				require.NotContains(t, out, "typed-by-mistake")
 				require.Contains(t, out, fmt.Sprintf("%d completed in ", tasks))
 				require.True(t, strings.LastIndex(out, "\x1b[?25h") > strings.LastIndex(out, "\x1b[?25l"), "the cursor is shown again")
-				if before.Lflag&unix.ECHO != 0 { // the first look came in time
+				if before.Lflag&unix.ECHO != 0 { // the modes were read before the terminal was silenced
 					require.Equal(t, before, after)
 				}
 			})
@@ -127,7 +127,7 @@ func TestAServerThatCannotBeReachedIsSaidWhileTasksWaitForIt(t *testing.T) {
 	}
 }
 
-// inShell starts a shell with job control in a terminal, and types what is given.
+// inShell starts a shell with job control in a terminal, and types a text into it.
 func (p *place) inShell(typed string) (tty *os.File, out *output) {
 	cmd := exec.Command("/bin/bash", "--norc", "--noediting", "-i")
 	cmd.Dir, cmd.Env = p.project, append(p.env, "PATH="+p.path, "PS1=$ ", "bgagent="+binary)
@@ -213,7 +213,7 @@ func TestWhatGoesWrongBesideTheTasksDoesNotTearTheTable(t *testing.T) {
 func TestAKilledRunGivesTheTerminalBack(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
-			continue // nohup, for example, ignores it for the tests, and so for the program
+			continue // for example under nohup: the program inherits that the signal is ignored
 		}
 		p := newPlace(t)
 		p.manyWaits(3, "9 m")

@@ -1,6 +1,6 @@
-// Package answers keeps the whole text of answers. A manager keeps only the
-// beginning of a long answer, so that it can hold thousands. A program that writes
-// answers to files wants all of it.
+// Package answers keeps the whole text of answers for a program that writes them to
+// files. A manager keeps only the beginning of a long answer, so that thousands of
+// answers fit into memory.
 package answers
 
 import (
@@ -23,7 +23,7 @@ type Keeper struct {
 	most  int64
 	mu    sync.Mutex
 	spool func() (*os.File, error)
-	kept  map[string][]*tape // by task: the last turn with text, and the latest turn
+	kept  map[string][]*tape // by task id: the tapes of the last turn with text and of the latest turn
 }
 
 // New returns a Keeper that keeps up to most bytes of each answer; 0 means Max.
@@ -34,7 +34,7 @@ func New(most int64) *Keeper {
 	return &Keeper{most: most, kept: map[string][]*tape{}}
 }
 
-// SpoolTo sets the function that makes files for long texts. Before it is called,
+// SpoolTo sets the function that creates files for long texts. Before it is called,
 // long texts are not kept.
 func (k *Keeper) SpoolTo(spool func() (*os.File, error)) {
 	k.mu.Lock()
@@ -42,7 +42,7 @@ func (k *Keeper) SpoolTo(spool func() (*os.File, error)) {
 	k.spool = spool
 }
 
-// errNoPlace says why a long text is not kept before SpoolTo is called.
+// errNoPlace is the error if a long text is recorded before SpoolTo is called.
 var errNoPlace = errors.New("there is no place to keep it")
 
 func (k *Keeper) newFile() (*os.File, error) {
@@ -55,9 +55,9 @@ func (k *Keeper) newFile() (*os.File, error) {
 	return spool()
 }
 
-// Record returns a reporter for a turn of the prompt's task. It keeps the text and
-// passes everything on to r. The returned function must be called with the end of
-// the turn. A nil Keeper records nothing.
+// Record returns a reporter for a turn of the prompt's task. The reporter keeps the
+// text and passes every report on to r. The returned function must be called with the
+// end of the turn. A nil Keeper returns r itself and records nothing.
 func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporter, func(bgagent.TurnEnd)) {
 	if k == nil {
 		return r, func(bgagent.TurnEnd) {}
@@ -71,8 +71,8 @@ func (k *Keeper) Record(p bgagent.Prompt, r *bgagent.Reporter) (*bgagent.Reporte
 	return passOn, t.end
 }
 
-// add makes t the latest tape of a task. Of the earlier ones it keeps only the last
-// with text, because the last text of an attempt is its answer.
+// add makes t the latest tape of a task. Of the earlier tapes, add keeps only the
+// last one with text, because the last text of an attempt is its answer.
 func (k *Keeper) add(task string, t *tape) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -90,7 +90,7 @@ func (k *Keeper) add(task string, t *tape) {
 	k.kept[task] = append(k.kept[task], t)
 }
 
-// forward passes a report on.
+// forward passes the report x on to r.
 func forward(r *bgagent.Reporter, x bgagent.Report) {
 	switch x.Kind {
 	case bgagent.ReportText:
@@ -110,9 +110,9 @@ func forward(r *bgagent.Reporter, x bgagent.Report) {
 	}
 }
 
-// Take returns the whole answer of an ended task that has only its beginning. It
-// returns nil if the task has all of it, or if no kept text begins that way. The
-// caller must close the answer.
+// Take returns the whole answer of an ended task whose result is cut. It returns nil
+// if the result is not cut, or if no kept text begins like the result. The caller
+// must close the answer.
 func (k *Keeper) Take(task bgagent.Task) *Answer {
 	k.mu.Lock()
 	tapes := k.kept[task.ID]
@@ -130,9 +130,9 @@ func (k *Keeper) Take(task bgagent.Task) *Answer {
 	return found
 }
 
-// Message returns the last message in a session that begins like the task's answer,
-// or nil. It serves clients whose turns are read from the messages of a server. The
-// caller must close the answer.
+// Message returns the last message of the task's session that begins like the task's
+// result, or nil. It is for clients whose turns are read from the messages of a
+// server. The caller must close the answer.
 func (k *Keeper) Message(ctx context.Context, from bgagent.MessageReader, task bgagent.Task) *Answer {
 	var text string
 	for cursor, more := bgagent.Cursor(""), true; more; {
@@ -156,7 +156,7 @@ func (k *Keeper) Message(ctx context.Context, from bgagent.MessageReader, task b
 	return t.answer(task)
 }
 
-// Answer is the whole text of an answer, or as much of it as is kept.
+// Answer is the whole text of an answer, or the part of it that is kept.
 type Answer struct {
 	tape *tape
 	from int64
@@ -172,7 +172,7 @@ func (a *Answer) Whole() (bytes int64, cut bool) {
 	return a.tape.size - a.from, a.note != ""
 }
 
-// Note says what is missing; it is empty if nothing is.
+// Note says which part of the answer is missing. It is empty if the answer is whole.
 func (a *Answer) Note() string { return a.note }
 
 // CopyTo writes the text. It may be called again.

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// keeper returns a Keeper with a place for long texts.
+// keeper returns a Keeper that can store long texts in files.
 func keeper(t *testing.T, most int64) *Keeper {
 	k := New(most)
 	dir := t.TempDir()
@@ -20,7 +20,7 @@ func keeper(t *testing.T, most int64) *Keeper {
 	return k
 }
 
-// letters returns a text whose every part can be recognized.
+// letters returns a text of n bytes whose lines differ from each other.
 func letters(n int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < n; i++ {
@@ -29,7 +29,7 @@ func letters(n int) string {
 	return b.String()[:n]
 }
 
-// cut returns the task of a manager that keeps only the beginning of the answer.
+// cut returns a task whose result is only the beginning of the answer.
 func cut(answer string) bgagent.Task {
 	return bgagent.Task{ID: "bg_1", Session: "s", Result: answer[:256<<10], Cut: true}
 }
@@ -43,7 +43,7 @@ func read(t *testing.T, a *Answer) string {
 	return b.String()
 }
 
-// clientCut returns what a client hands over of a long message.
+// clientCut returns the part of a long message that a client passes on.
 func clientCut(s string) string { return s[:min(len(s), clientMax+4)] }
 
 func TestAllOfALongAnswerIsKept(t *testing.T) {
@@ -116,7 +116,7 @@ func TestTheTextOfARunningTurnIsKept(t *testing.T) {
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
 	r.Text(text)
 	require.True(t, text == read(t, k.Take(cut(text))))
-	r.Text(text) // nobody asks about the task any more
+	r.Text(text) // no answer of the task is taken after this
 	ended(bgagent.TurnEnd{Text: text})
 	require.Nil(t, k.Take(cut(text)))
 }
@@ -183,7 +183,7 @@ func TestEveryReportIsPassedOn(t *testing.T) {
 	require.Same(t, same, r)
 }
 
-// pages is a reader of two pages.
+// pages is a message reader with two pages.
 type pages []bgagent.Message
 
 // Messages implements [bgagent.MessageReader].

@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// inMemory is how many bytes of a text stay in memory. A manager keeps as many
-	// of an answer, so longer answers are rare.
+	// inMemory is how many bytes of a text stay in memory. It is the size up to which
+	// a manager keeps an answer. Longer answers are rare.
 	inMemory = 256 << 10
 
-	// clientMax is the smallest number of bytes that a client leaves of a last
-	// message that it cuts. A shorter message is whole.
+	// clientMax is the least number of bytes that a client keeps of a last message
+	// when it cuts the message. A shorter message is therefore whole.
 	clientMax = 1 << 20
 
-	// maxStarts bounds how many places are kept where the last message may begin.
+	// maxStarts is how many possible beginnings of the last message are kept.
 	maxStarts = 256
 )
 
@@ -32,12 +32,12 @@ type tape struct {
 	mu     sync.Mutex
 	tools  map[string]struct{}
 	used   bool    // a tool was called after the last text
-	size   int64   // of all text, including what is not kept
-	starts []int64 // where messages may begin, oldest first, without the beginning of the text
+	size   int64   // length of the text, including bytes that are not kept
+	starts []int64 // offsets at which messages may begin, oldest first; offset 0 is left out
 	memory []byte
-	file   *os.File // the text, once it is too long for memory
-	failed error    // why the rest is not kept
-	closed bool     // nobody wants the text any more
+	file   *os.File // holds the text once it is too long for memory
+	failed error    // why the rest of the text is not kept
+	closed bool     // the text is no longer needed
 }
 
 // take records a report.
@@ -48,7 +48,7 @@ func (t *tape) take(x bgagent.Report) {
 	case t.closed:
 	case x.Kind == bgagent.ReportTool:
 		if _, known := t.tools[x.Tool.ID]; known {
-			t.startLocked(t.size) // it may be another call under the same id
+			t.startLocked(t.size) // the report may be of another call with the same id
 			return
 		}
 		t.tools[strings.Clone(x.Tool.ID)] = struct{}{}
@@ -65,7 +65,7 @@ func (t *tape) take(x bgagent.Report) {
 	}
 }
 
-// startLocked notes that a message may begin at the offset.
+// startLocked records that a message may begin at the offset.
 func (t *tape) startLocked(at int64) {
 	if n := len(t.starts); n > 0 && t.starts[n-1] == at {
 		return
@@ -82,7 +82,8 @@ func (t *tape) resetLocked() {
 	}
 }
 
-// writeLocked adds text. What does not fit is only counted.
+// writeLocked adds text. Bytes beyond the limit of the Keeper are counted but not
+// kept.
 func (t *tape) writeLocked(text string) {
 	room := t.keeper.most - t.size
 	t.size += int64(len(text))
@@ -106,8 +107,9 @@ func (t *tape) writeLocked(text string) {
 	_, t.failed = t.file.WriteString(text)
 }
 
-// end records the end of the turn. A whole last message is the answer. If the client
-// has cut it, the reported text has more of it.
+// end records the end of the turn. If the last message is whole, it replaces the
+// reported text, because it is the answer. If the client may have cut the message,
+// the reported text is kept, because it may be longer.
 func (t *tape) end(end bgagent.TurnEnd) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -118,7 +120,7 @@ func (t *tape) end(end bgagent.TurnEnd) {
 }
 
 // answer returns the part of the text that begins like the task's result, or nil if
-// there is none.
+// no part does.
 func (t *tape) answer(task bgagent.Task) *Answer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,8 +139,9 @@ func (t *tape) answer(task bgagent.Task) *Answer {
 	return nil
 }
 
-// beginsLocked reports whether the text has the beginning at the offset or after
-// space there, and returns the exact offset. Clients drop that space.
+// beginsLocked reports whether the text at the offset starts with the given
+// beginning, and returns the exact offset. White space at the offset is skipped if
+// necessary, because clients drop it.
 func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
 	const space = 4 << 10
 	b := make([]byte, len(beginning)+len(beginning)/8+space)
@@ -154,7 +157,7 @@ func (t *tape) beginsLocked(from int64, beginning string) (int64, bool) {
 	return 0, false
 }
 
-// noteLocked says what is missing of the text after the offset.
+// noteLocked says which part of the text after the offset is missing; "" if none is.
 func (t *tape) noteLocked(from int64) string {
 	whole, kept := t.size-from, t.keptLocked()-from
 	switch {
@@ -206,7 +209,7 @@ func (t *tape) readerLocked(from int64) io.Reader {
 	return io.NewSectionReader(t.file, from, t.keeper.most)
 }
 
-// close discards the text for good. A nil tape has none.
+// close discards the text; nothing is recorded afterwards. A nil tape is allowed.
 func (t *tape) close() {
 	if t == nil {
 		return

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Adopt makes this process the parent of every process below it that loses its own
-// parent, so that [Kill] finds those as well. It also waits for those that end. Call
-// it once, before anything is started.
+// Adopt makes this process the new parent of every process below it that loses its
+// own parent, so that [Kill] finds such processes. Adopted processes that have ended
+// are waited for. Call Adopt once, before any program is started.
 func Adopt() {
-	// Without this, Kill misses what a program has left running in a session of its
-	// own. The clients end that too, but later.
+	// Otherwise Kill would miss processes that a program has left running in a
+	// session of their own. The clients end these processes too, but later.
 	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil && handlesShow() {
 		ends := make(chan os.Signal, 1)
 		signal.Notify(ends, unix.SIGCHLD)
@@ -25,8 +25,8 @@ func Adopt() {
 	}
 }
 
-// Kill kills every process below this one and returns when none is left or the time
-// is over. Call it only when no new ones can start.
+// Kill kills every process below this process. It returns when no process is left or
+// the time is over. Call it only when this process starts no further programs.
 func Kill(most time.Duration) {
 	deadline := time.Now().Add(most)
 	quiet := 0
@@ -37,13 +37,13 @@ func Kill(most time.Duration) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		if quiet++; found {
-			quiet = 0 // one look can miss a process that is started meanwhile
+			quiet = 0 // one search can miss a process that is started meanwhile
 		}
 		time.Sleep(pause)
 	}
 }
 
-// below returns the processes below root that have not ended.
+// below returns the ids of the processes below root that have not ended.
 func below(root int) []int {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -57,8 +57,8 @@ func below(root int) []int {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		// The file holds the number, the name in brackets, the state and the parent.
-		// The name may hold anything, so the search starts at the end.
+		// The file holds the process id, the name in brackets, the state and the
+		// parent. The name may contain brackets too, so the last bracket is searched.
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		if len(fields) < 2 {
 			continue

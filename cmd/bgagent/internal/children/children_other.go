@@ -4,8 +4,8 @@ package children
 
 import "time"
 
-// Adopt does nothing: only Linux can do this.
+// Adopt does nothing, because only Linux lets a process adopt others.
 func Adopt() {}
 
-// Kill does nothing: the clients end their programs after their grace time.
+// Kill does nothing. The clients end their programs after the grace time.
 func Kill(time.Duration) {}

@@ -11,34 +11,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An adopted process must be waited for when it ends, or it stays in the process
-// table. Nothing else may be waited for: a wait for any child would take the ends of
-// processes from those who have started them. Package os opens a handle (pidfd)
-// together with a process and holds it until it has waited for the process. So an
-// ended child without a handle in this process is an adopted one.
+// An adopted process must be waited for when it ends; otherwise it stays in the
+// process table. No other process may be waited for here: the code that has started a
+// process must get its exit status. Package os opens a handle (pidfd) when it starts
+// a process, and holds the handle until it has waited for the process. So an ended
+// child without a handle in this process is an adopted process.
 
-// pause is how long ends are collected before a look, so that a program that starts
-// and ends many processes does not spend its time looking.
+// pause is the time between a signal and the search for ended children. One search
+// then serves many children that end in quick succession.
 const pause = 200 * time.Millisecond
 
 // reapAll waits for adopted children after each signal that a child has ended.
 func reapAll(ends <-chan os.Signal) {
 	for range ends {
 		time.Sleep(pause)
-		for reap() > 0 { // later ends leave another signal
+		for reap() > 0 { // children that end later cause another signal
 		}
 	}
 }
 
 // reap waits for all adopted children that have ended, each by its process id. It
-// returns how many there were.
+// returns the number of these children.
 func reap() (n int) {
 	zombies := ended()
 	if len(zombies) == 0 {
 		return 0
 	}
-	// The handles are read last: a child that has none now was not started here, or
-	// was waited for already.
+	// The handles are read after the children. An ended child without a handle was
+	// either adopted or already waited for.
 	started, ok := handles()
 	if !ok {
 		return 0
@@ -60,7 +60,7 @@ func ended() (pids []int) {
 	for _, path := range lists {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // the thread is gone; another one has its children
+			continue // the thread is gone, and another thread has its children
 		}
 		for _, field := range bytes.Fields(text) {
 			pid, err := strconv.Atoi(string(field))
@@ -71,8 +71,8 @@ func ended() (pids []int) {
 			if err != nil {
 				continue
 			}
-			// The name in brackets may hold anything, so the search starts at the
-			// end.
+			// The name in brackets may contain brackets too, so the last bracket is
+			// searched.
 			if rest := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]); len(rest) > 0 && rest[0][0] == 'Z' {
 				pids = append(pids, pid)
 			}
@@ -81,7 +81,7 @@ func ended() (pids []int) {
 	return pids
 }
 
-// handles returns the processes that this one holds handles of.
+// handles returns the ids of the processes of which this process holds handles.
 func handles() (pids map[int]bool, ok bool) {
 	dir, err := os.Open("/proc/self/fdinfo")
 	if err != nil {
@@ -112,8 +112,8 @@ func handles() (pids map[int]bool, ok bool) {
 	return pids, true
 }
 
-// handlesShow reports whether package os uses handles here and they can be seen. If
-// not, adopted processes are not waited for.
+// handlesShow reports whether package os uses handles on this system and handles can
+// read them. If not, adopted processes are not waited for.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

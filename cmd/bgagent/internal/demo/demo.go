@@ -1,6 +1,6 @@
-// Package demo has agents that are Go functions. They look at the files of a
-// directory, or only wait. They need no model, no key and no network, and serve to
-// try the program out.
+// Package demo provides agents that are Go functions, for trying out the program.
+// They examine the files of a directory, or only wait or fail. They need no model, no
+// key and no network.
 package demo
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// Model is the model that the demo agents count under, so that one limit holds for
-// all of them together.
+// Model is the name that all demo agents have as their model, so that one limit
+// applies to all of them together.
 const Model = "demo/none"
 
 // Info describes a demo agent.
@@ -53,13 +53,13 @@ func Names() []string {
 }
 
 const (
-	maxFiles = 20_000  // files to look at
-	maxFile  = 1 << 20 // bytes of a file to read
-	maxHits  = 50      // lines to show
+	maxFiles = 20_000  // number of files to visit
+	maxFile  = 1 << 20 // size of files to read, in bytes
+	maxHits  = 50      // number of lines in an answer
 )
 
-// walk calls look for every plain file below the directory, and reports each
-// directory as one tool call.
+// walk calls the function look with every regular file below the directory, and
+// reports each directory as a tool call.
 func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.FileInfo)) error {
 	dir := cmp.Or(t.Directory(), ".")
 	files := 0
@@ -71,7 +71,7 @@ func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.Fi
 		case err != nil && path == dir:
 			return fmt.Errorf("looking at the directory: %w", err)
 		case err != nil || relErr != nil:
-			return nil // skip what cannot be read
+			return nil // skip a file or directory that cannot be read
 		case d.IsDir():
 			if path != dir && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules") {
 				return filepath.SkipDir
@@ -94,7 +94,8 @@ func walk(ctx context.Context, t *inproc.Turn, look func(path string, info fs.Fi
 	})
 }
 
-// read returns what a file holds, or nothing if it is too large or not text.
+// read returns the content of a file; "" if the file is too large, cannot be read or
+// is not text.
 func read(t *inproc.Turn, rel string, info fs.FileInfo) string {
 	if info.Size() > maxFile {
 		return ""
@@ -177,7 +178,7 @@ func search(ctx context.Context, t *inproc.Turn) (string, error) {
 
 var duration = regexp.MustCompile(`(\d+(?:\.\d+)?)\s*(ms|s|m)\b`)
 
-// maxWait is the longest time that the agent waits.
+// maxWait is the longest time that the agent wait accepts.
 const maxWait = 10 * time.Minute
 
 func wait(ctx context.Context, t *inproc.Turn) (string, error) {

@@ -17,18 +17,18 @@ import (
 
 // Row is one task to show.
 type Row struct {
-	Number int // in the list, from 1
+	Number int // number of the task in the list, from 1
 	Task   bgagent.Task
-	File   string // with the result, once it is written
-	Log    string // with what its program printed, once it is written; empty if it printed nothing
-	Cut    bool   // the file holds only the beginning of the answer
+	File   string // file with the result, once it is written
+	Log    string // file with the program's output, once it is written; empty if there was none
+	Cut    bool   // File holds only the beginning of the answer
 	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
 
-	// Stale is the silence after which a task may be cancelled; 0 for never.
+	// Stale is how long a task may be silent before it is cancelled; 0 for no limit.
 	Stale time.Duration
 
-	// Problem is why the result could not be written. The task then keeps it, so
-	// that it is shown and not lost.
+	// Problem is why the result could not be written. In that case Task.Result holds
+	// the result, so that it is shown and not lost.
 	Problem string
 }
 
@@ -45,7 +45,7 @@ type Summary struct {
 	Output      int64   `json:"output_tokens,omitempty"`
 	Cost        float64 `json:"cost,omitempty"` // US dollars
 	Interrupted bool    `json:"interrupted,omitempty"`
-	Stopped     string  `json:"stopped,omitempty"` // why a flag has stopped the run
+	Stopped     string  `json:"stopped,omitempty"` // why --fail-fast or --max-time stopped the run
 }
 
 // String returns the summary as one line.
@@ -73,7 +73,8 @@ func (s Summary) String() string {
 	return line
 }
 
-// spent says what was used, as far as the agents report it; "" if they do not.
+// spent describes the tokens and costs that the agents have reported; "" if they have
+// reported none.
 func spent(input, output int64, cost float64) string {
 	var parts []string
 	if input+output > 0 {
@@ -117,22 +118,22 @@ func holds(files int) string {
 	return fmt.Sprintf("%d files hold", files)
 }
 
-// Display shows the tasks of one run. Its methods are called from one goroutine
-// at a time.
+// Display shows the tasks of one run. Its methods must not be called concurrently.
 type Display interface {
-	// Show shows a task as it is now.
+	// Show shows the present state of a task.
 	Show(r Row)
 	// Note shows a line about the run.
 	Note(text string)
-	// Tick is called at least twice a second, to show that time passes.
+	// Tick is called about twice a second, to update durations.
 	Tick()
-	// End shows the outcome. Nothing is shown after it. The error is the first of
-	// all that prevented something from being shown.
+	// End shows the outcome of the run. No method may be called afterwards. End
+	// returns the first error of writing the output.
 	End(s Summary) error
 }
 
-// unwritten returns the result of a task that has no file, ready for a terminal.
-// Every line is indented, so that none looks like one of ours.
+// unwritten returns the result of a task whose file could not be written, in a form
+// that is safe for a terminal. Every line is indented, so that it cannot be mistaken
+// for a line of this program.
 func unwritten(r Row) string {
 	if r.Problem == "" || strings.TrimSpace(r.Task.Result) == "" {
 		return ""
@@ -144,7 +145,8 @@ func unwritten(r Row) string {
 	return b.String()
 }
 
-// printable removes from a line what could move the cursor. It keeps spaces.
+// printable removes the characters that could move the cursor from a line. It keeps
+// spaces and tabs.
 func printable(line string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
@@ -177,7 +179,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clean turns what an agent said into one line for a terminal. It removes escape
+// clean turns text of an agent into one line for a terminal. It removes escape
 // sequences and control characters, which could move the cursor.
 func clean(s string) string {
 	return strings.Join(strings.FieldsFunc(cleantext.String(s), func(r rune) bool {
@@ -185,8 +187,8 @@ func clean(s string) string {
 	}), " ")
 }
 
-// about says in a few words what a task does, what it waits for, or how it ended.
-// With short it uses fewer words.
+// about describes in a few words what a task does, what it waits for, or how it
+// ended. If short is set, it uses fewer words.
 func about(r Row, short bool) string {
 	line := doing(r, short)
 	if r.Problem != "" {
@@ -198,7 +200,7 @@ func about(r Row, short bool) string {
 	return line
 }
 
-// cutOf says that a file holds only part of an answer.
+// cutOf returns the words for a file that holds only the beginning of an answer.
 func cutOf(bytes int64) string {
 	if bytes == 0 {
 		return "only the beginning of the answer"
@@ -243,11 +245,12 @@ func doing(r Row, short bool) string {
 	return t.Cause.String()
 }
 
-// exited is how a reason begins when a program has failed.
+// exited matches the beginning of a reason if a program has exited with an error.
 var exited = regexp.MustCompile(`^it exited with code (\d+): `)
 
-// shortReason leaves out of a reason what costs columns and says little: the name of the
-// program, as the agent is known by the title, and words about its exit code.
+// shortReason shortens a reason for the table. It drops the name of the program,
+// which the title of the task makes unnecessary, and shortens the words about the
+// exit code.
 func shortReason(reason string) string {
 	if program, rest, ok := strings.Cut(reason, ": "); ok && !strings.ContainsRune(program, ' ') {
 		reason = rest

@@ -67,7 +67,7 @@ func TestAResultWithoutAFileIsShown(t *testing.T) {
 	})
 }
 
-// broken is an output that accepts that many writes.
+// broken is an output that accepts the given number of writes and then fails.
 type broken int
 
 func (b *broken) Write(p []byte) (int, error) {
@@ -96,7 +96,7 @@ func TestEndReportsThatSomethingCouldNotBeShown(t *testing.T) {
 	}
 }
 
-// picture returns what the table shows, without colours.
+// picture returns the lines of the table without colours.
 func picture(m *model) []string {
 	return strings.Split(strings.TrimSuffix(ansi.Strip(m.View().Content), "\n"), "\n")
 }
@@ -206,7 +206,7 @@ func TestAQuietTaskIsMarked(t *testing.T) {
 	})
 }
 
-// away returns a task whose server has been out of reach since then.
+// away returns a task whose server has been out of reach since the given time.
 func away(began time.Time) Row {
 	r := row(1, bgagent.Running, began)
 	r.Task.Outage = &bgagent.Outage{Since: began, Until: began.Add(5 * time.Minute), Reason: "no answer:\n\x1b[2Jconnection refused"}

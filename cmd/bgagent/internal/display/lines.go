@@ -13,13 +13,13 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/results"
 )
 
-// Lines shows one line for each state of a task. It is for files, pipes and simple
+// Lines prints a line for each new state of a task. It is for files, pipes and simple
 // terminals.
 type Lines struct {
 	w     *watched
 	start time.Time
 	last  map[int]bgagent.Status
-	away  map[int]bool // tasks that are out of reach
+	away  map[int]bool // tasks whose agents cannot be reached
 	runs  map[int]Row  // running tasks
 	said  time.Time    // time of the last line
 	noted string       // the last note
@@ -39,7 +39,7 @@ func (l *Lines) Show(r Row) {
 	away := r.Task.Outage != nil
 	wasAway := l.away[r.Number]
 	if shown && was == r.Task.Status && away == wasAway || r.Task.Status == bgagent.Pending && r.Task.Queue == nil {
-		return // nothing new, or not launched yet
+		return // nothing has changed, or the task is not launched yet
 	}
 	l.last[r.Number], l.away[r.Number] = r.Task.Status, away
 	line := fmt.Sprintf("%3d  %-9s  %s: %s", r.Number, r.Task.Status, r.Task.Agent, clean(r.Task.Description))
@@ -74,7 +74,7 @@ func (l *Lines) End(s Summary) error {
 	return l.w.err
 }
 
-// aliveTime is the silence after which a line says what runs.
+// aliveTime is how long nothing is printed before a line says which tasks run.
 const aliveTime = 30 * time.Second
 
 // Tick implements [Display].
@@ -84,7 +84,7 @@ func (l *Lines) Tick() {
 	}
 }
 
-// waiting counts the waiting tasks.
+// waiting returns the number of waiting tasks.
 func (l *Lines) waiting() (n int) {
 	for _, s := range l.last {
 		if s == bgagent.Pending {
@@ -94,11 +94,11 @@ func (l *Lines) waiting() (n int) {
 	return n
 }
 
-// mostNamed is how many tasks stillRuns names.
+// mostNamed is how many tasks stillRuns names at most.
 const mostNamed = 5
 
-// stillRuns says which tasks run, since when, and for how long nothing was heard of
-// them.
+// stillRuns describes which tasks run, for how long, and for how long they have been
+// silent.
 func stillRuns(runs map[int]Row, waiting int, now time.Time) string {
 	var parts []string
 	for i, n := range slices.Sorted(maps.Keys(runs)) {
@@ -126,8 +126,8 @@ func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
-// JSON shows one object per line: a task whenever its state, its number of tool calls
-// or whether it can be reached changes, notes, and the summary.
+// JSON prints one object per line: notes, the summary, and a task whenever its state,
+// its number of tool calls or its file changes, or whether its agent can be reached.
 type JSON struct {
 	w    *watched
 	e    *json.Encoder
@@ -143,8 +143,8 @@ type jsonState struct {
 	away   bool
 }
 
-// Line is one line of the JSON display. Type decides which fields are set. It is
-// task, note, alive or summary.
+// Line is one line of the JSON display. Type is task, note, alive or summary, and
+// decides which fields are set.
 type Line struct {
 	Type        string              `json:"type"`
 	Time        time.Time           `json:"time"`
@@ -160,15 +160,15 @@ type Line struct {
 	LastMessage string              `json:"last_message,omitempty"`
 	Seconds     float64             `json:"seconds,omitempty"`
 	File        string              `json:"file,omitempty"`
-	Log         string              `json:"log,omitempty"`     // the file with what its program printed
+	Log         string              `json:"log,omitempty"`     // the file with its program's output
 	Cut         bool                `json:"cut,omitempty"`     // the file holds only the beginning of the answer
 	Bytes       int64               `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
 	Problem     string              `json:"problem,omitempty"` // why there is no file
-	Result      string              `json:"result,omitempty"`  // with Problem: what would be in the file
+	Result      string              `json:"result,omitempty"`  // with Problem: the unwritten result
 	Text        string              `json:"text,omitempty"`
 	Summary     *Summary            `json:"summary,omitempty"`
 	Queue       *bgagent.QueuePlace `json:"queue,omitempty"`
-	Outage      *bgagent.Outage     `json:"outage,omitempty"` // why its agent cannot be reached, and since when
+	Outage      *bgagent.Outage     `json:"outage,omitempty"` // since when and why its agent is out of reach
 }
 
 // NewJSON returns a display of lines of JSON.
@@ -216,8 +216,8 @@ func (j *JSON) End(s Summary) error {
 	return j.w.err
 }
 
-// line writes a line. If nobody reads it any more, a signal tells the run so. Any
-// other error is reported at the end.
+// line writes a line. Errors are reported by End, because the encoder writes to a
+// watched writer.
 func (j *JSON) line(l Line) {
 	l.Time = time.Now()
 	j.said = l.Time

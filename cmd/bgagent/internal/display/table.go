@@ -18,8 +18,8 @@ import (
 )
 
 // Table is a display for terminals: a table of the tasks, redrawn in place ten times
-// a second. What is shown between two pictures is only stored. What is typed
-// meanwhile is not echoed and is discarded.
+// a second. Its methods only store changes, and the next redrawing shows them. Keys
+// that are typed while the table is shown are discarded and not echoed.
 type Table struct {
 	out     *os.File
 	keys    *tty.Terminal
@@ -29,8 +29,8 @@ type Table struct {
 	err     error // error of the program, once done is closed
 }
 
-// NewTable starts a table for that many tasks. It takes no input and no signals, so
-// Ctrl-C works as usual.
+// NewTable starts a table for the given number of tasks. The table handles no input
+// and no signals, so Ctrl-C works as usual.
 func NewTable(out *os.File, tasks int) *Table {
 	t := &Table{out: out, keys: tty.Silence(out), model: newModel(tasks), done: make(chan struct{})}
 	t.program = tea.NewProgram(t.model, tea.WithOutput(out), tea.WithInput(nil), tea.WithoutSignalHandler())
@@ -50,14 +50,15 @@ func (t *Table) Note(text string) { t.model.note(text) }
 // Tick implements [Display]. The table redraws itself.
 func (t *Table) Tick() {}
 
-// Abandon gives the terminal back if the program ends without [Table.End].
+// Abandon restores the terminal. Call it if this program ends without [Table.End].
 func (t *Table) Abandon() {
 	t.keys.Restore()
 	ShowCursor(os.Stderr)
 }
 
-// End implements [Display]. The last picture stays on the screen. Below it, End
-// shows the bad ends with all that is known of them, and the results without a file.
+// End implements [Display]. The table stays on the screen. Below it, End shows the
+// tasks that ended badly, with their whole reasons, and the results that could not be
+// written.
 func (t *Table) End(s Summary) error {
 	t.program.Send(endMsg{})
 	<-t.done
@@ -80,7 +81,8 @@ func (t *Table) End(s Summary) error {
 	return out.err
 }
 
-// badEnd describes a bad end in full, in lines that fit into the width.
+// badEnd describes a task that ended badly, with its whole reason, in lines that fit
+// into the width.
 func badEnd(r *Row, folder string, width int) string {
 	mark := red("✗")
 	if r.Task.Status == bgagent.Cancelled {
@@ -105,8 +107,8 @@ func wrapped(text string, width int) []string {
 	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
 
-// ShowCursor shows the cursor again, and ends the marks around pasted text, if the
-// program ends before its table does.
+// ShowCursor shows the cursor again and switches off bracketed paste. It is needed if
+// the program ends while its table is shown.
 func ShowCursor(w io.Writer) {
 	_, _ = io.WriteString(w, ansi.ShowCursor+ansi.ResetModeBracketedPaste+"\n")
 }
@@ -116,13 +118,14 @@ type (
 	endMsg  struct{}
 )
 
-// model is the picture. The program draws it after every message. Tasks are not sent
-// as messages, because with thousands of them it would do nothing but draw.
+// model is the content of the table. The tea program draws it after every message.
+// Changes of tasks are stored in the model and not sent as messages, because with
+// thousands of tasks the program would draw all the time.
 type model struct {
 	start time.Time
 
-	mu    sync.Mutex // guards what follows; no picture is written while it is held
-	rows  []Row      // by number; a row has none until it was shown
+	mu    sync.Mutex // guards the fields below; not held while the table is written
+	rows  []Row      // by number; Row.Number is 0 until the row is first shown
 	count map[bgagent.Status]int
 	notes []string
 
@@ -154,7 +157,7 @@ func (m *model) note(text string) {
 // Init implements [tea.Model].
 func (m *model) Init() tea.Cmd { return tick() }
 
-// tick asks for the next picture, so that durations grow and spinners turn.
+// tick requests the next redrawing, which updates durations and spinners.
 func tick() tea.Cmd {
 	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
 }
@@ -191,20 +194,20 @@ func (m *model) View() tea.View {
 	for _, n := range notes {
 		b.WriteString(m.fitLocked("  " + clean(n)))
 	}
-	// The last line is empty, because the program erases the last line when it
-	// quits.
+	// The last line is left empty, because the tea program erases the last line when
+	// it quits.
 	return tea.NewView(b.String())
 }
 
-// mostOutages is how many errors are shown below the tasks. outageLines is how many
-// lines each may take.
+// mostOutages is how many outages are shown below the tasks. outageLines is how many
+// lines each of them may take.
 const (
 	mostOutages = 2
 	outageLines = 3
 )
 
-// outagesLocked returns the errors of tasks that are out of reach, each once. Below
-// the tasks they have more columns.
+// outagesLocked returns lines with the errors of the agents that are out of reach,
+// each error once. The lines are shown below the tasks, where there are more columns.
 func (m *model) outagesLocked() (lines []string) {
 	var seen []string
 	for i := range m.rows {
@@ -240,7 +243,8 @@ func rank(s bgagent.Status) int {
 	return 3
 }
 
-// visibleLocked returns the tasks that the terminal has lines for, in their order.
+// visibleLocked returns the indexes of the tasks to show, in their order. If the
+// terminal has too few lines for all tasks, rank decides.
 func (m *model) visibleLocked(notes int) []int {
 	shown := make([]int, 0, len(m.rows))
 	for i := range m.rows {
@@ -258,7 +262,8 @@ func (m *model) visibleLocked(notes int) []int {
 	return shown
 }
 
-// countsLocked returns the line below the tasks.
+// countsLocked returns the line below the tasks: the time, the number of tasks by
+// status, and the costs.
 func (m *model) countsLocked(shown int, now time.Time) string {
 	parts := []string{span(now.Sub(m.start))}
 	for _, p := range []struct {
@@ -292,7 +297,7 @@ func (m *model) countsLocked(shown int, now time.Time) string {
 	return line + " · " + spentShort(used)
 }
 
-// spentShort is spent where there is little room: the cost comes first.
+// spentShort is a shorter form of spent, with the cost first.
 func spentShort(used bgagent.Usage) string {
 	tokens := thousands(used.InputTokens) + "+" + thousands(used.OutputTokens) + " tokens"
 	if used.Cost > 0 {
@@ -301,30 +306,31 @@ func spentShort(used bgagent.Usage) string {
 	return tokens
 }
 
-// spinner marks running tasks.
+// spinner holds the frames of the mark of a running task.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 const (
-	// maxTitle is how many columns a title may have. A title has at most a third of
-	// the terminal, and no more than the longest title needs.
+	// maxTitle is how many columns titles get at most. They also get no more than a
+	// third of the terminal, and no more than the longest title needs.
 	maxTitle = 36
 
 	// wide is how many columns a terminal needs to show the number of tool calls.
 	wide = 100
 
-	// quietTime is the silence after which a task is shown as quiet. If the task is
-	// cancelled soon, it is shown when a part of that time, one in quietPart, is over.
+	// quietTime is how long a task must be silent to be shown as quiet. If the time
+	// after which a silent task is cancelled, divided by quietPart, is shorter, that
+	// time applies instead.
 	quietTime = 20 * time.Second
 	quietPart = 9
 )
 
-// layout says how many columns each part of a row has.
+// layout holds the widths of the parts of a row.
 type layout struct {
-	number, title, calls int // columns; 0 for none
+	number, title, calls int // in columns; 0 if the part is not shown
 }
 
-// layoutLocked computes the layout for the tasks that are shown. A part that no task
-// needs gets no columns.
+// layoutLocked computes the layout for the given tasks. A part that no task needs
+// gets no columns.
 func (m *model) layoutLocked(shown []int) (l layout) {
 	width := m.width
 	if width == 0 {
@@ -380,8 +386,8 @@ func (m *model) rowLocked(r *Row, l layout, now time.Time) string {
 	return fmt.Sprintf("%s %s%s %6s%s  %s", mark, number, title, took, calls, text)
 }
 
-// troubleOf says for how long a running task has been out of reach or quiet; "" if all
-// is well.
+// troubleOf describes for how long a running task has been out of reach or quiet; ""
+// if it is neither.
 func troubleOf(r Row, now time.Time) string {
 	t := r.Task
 	if o := t.Outage; o != nil {
@@ -398,8 +404,8 @@ func troubleOf(r Row, now time.Time) string {
 	return "quiet for " + span(quiet)
 }
 
-// quietFor returns for how long nothing was heard of a running task, or 0 if that is
-// not long.
+// quietFor returns how long a running task has been silent, or 0 if this is too short
+// to be shown.
 func quietFor(r Row, now time.Time) time.Duration {
 	t := r.Task
 	last := t.Progress.LastActivity

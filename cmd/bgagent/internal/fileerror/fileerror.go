@@ -1,5 +1,5 @@
-// Package fileerror makes errors about the program's own files, in the form that the
-// library uses for its section.
+// Package fileerror makes errors about the files of the program bgagent, in the form
+// that the library uses for its section of the configuration file.
 package fileerror
 
 import (
@@ -9,13 +9,13 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// Of returns an error about a place in a file. It says what is wrong and what would
-// be right. [jsonc.Parse] takes it.
+// Of returns an error about a place in a file. The problem should include how to
+// correct it. Of can be passed to [jsonc.Parse].
 func Of(at jsonc.Origin, key, problem string) error {
 	return At(bgagent.Origin(at), key, "%s", problem)
 }
 
-// At is Of for a place as the library names it.
+// At is like Of, for a place of the library's type and with a format.
 func At(at bgagent.Origin, key, format string, args ...any) error {
 	return &bgagent.ConfigFileError{File: at.File, Line: at.Line, Column: at.Column, Key: key, Problem: fmt.Sprintf(format, args...)}
 }

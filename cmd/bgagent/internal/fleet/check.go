@@ -19,25 +19,26 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Check says whether an agent can start.
+// Check is the result of checking whether an agent can start.
 type Check struct {
 	Agent settings.Agent
-	Found string // what answered: a version, a path, a server
-	Err   error  // why it cannot start
+	Found string // what was found: a version, a path or a server
+	Err   error  // why the agent cannot start; nil if it can
 }
 
-// checkTime is how long one agent may take to answer. Real programs need up to 4 s
-// on a busy machine.
+// checkTime is how long an agent may take to answer. The supported programs need up
+// to 4 s on a busy machine.
 const checkTime = 30 * time.Second
 
 func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeout()) }
 
-// Check checks whether each agent can start, without calling a model: programs tell
-// their version, ACP agents make a session, servers name their agents. It checks
-// four agents at a time and gives each 30 s, or createTimeoutMs if that is longer.
-// Each answer is sent as soon as it is known. Then the channel is closed.
+// Check checks whether each agent can start, without calling a model. Programs are
+// asked for their version, agents that speak ACP for a session, and servers for the
+// names of their agents. Four agents are checked concurrently. Each agent has 30 s,
+// or createTimeoutMs if that is longer. Each result is sent as soon as it is known.
+// After the last result, the channel is closed.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
-	out := make(chan Check, len(f.set.Agents)) // room for all, so nobody waits for a reader
+	out := make(chan Check, len(f.set.Agents)) // buffered, so that no check waits for the reader
 	places := make(chan struct{}, 4)
 	var wg sync.WaitGroup
 	for _, a := range f.set.Agents {
@@ -91,9 +92,9 @@ func (f *Fleet) check(ctx context.Context, a settings.Agent) (string, error) {
 	return "part of this program", nil
 }
 
-// checkProgram looks for the program and asks for its version, in the environment
-// that it works in. A generic program is only looked for, because nobody knows what
-// it does with a flag.
+// checkProgram searches the program and asks for its version, in the same environment
+// as in a turn. A generic program is only searched, because it may not know the flag
+// --version.
 func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, error) {
 	p := program(a)
 	line := a.Command
@@ -120,15 +121,14 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	return strings.TrimSpace(path + " " + lastLine(out)), nil
 }
 
-// maxTold is how many bytes are kept of each stream of a program that tells its
-// version.
+// maxTold is how many bytes of each output stream tell keeps.
 const maxTold = 64 << 10
 
-// drainTime is how long a program's pipes may take to be read after its end.
+// drainTime is how long the pipes of a program are read after it has ended.
 const drainTime = time.Second
 
-// tell runs a program to its end and returns what it prints. It leaves nothing of
-// the program running.
+// tell runs a program to its end and returns its standard output and standard error.
+// It also ends the processes that the program has left.
 func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error) {
 	var texts [2]bytes.Buffer
 	var ends, sources [2]*os.File
@@ -161,7 +161,7 @@ func tell(ctx context.Context, spec procs.Spec) (out, problems string, err error
 	}
 	for i := range ends {
 		_ = ends[i].Close()
-		// Do not wait for a process that could not be found and still holds them
+		// Do not wait for a process that was not found and still holds the pipes
 		// open.
 		_ = sources[i].SetReadDeadline(time.Now().Add(drainTime))
 	}
@@ -176,13 +176,13 @@ func notFound(program string, err error) error {
 	return fmt.Errorf("the program %s cannot be started: %w", program, err)
 }
 
-// environ returns what the program gets of the host's environment.
+// environ returns the environment of an agent's program.
 func environ(p command.Program, a settings.Agent) []string {
 	return environOf(slices.Concat(command.DefaultEnviron(), p.Environ, a.Env))
 }
 
-// environOf returns the variables that the entries set, and those of the host's that
-// the entries let through.
+// environOf returns the variables that the entries set, and the variables of this
+// program's environment that the entries name.
 func environOf(entries []string) []string {
 	var out, names []string
 	for _, v := range entries {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scripted returns an agent whose program is a script in place of codex.
+// scripted returns an agent of the preset codex whose program is a script.
 func scripted(t *testing.T, script string) settings.Agent {
 	path := filepath.Join(t.TempDir(), "codex")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755))
@@ -72,7 +72,7 @@ func TestAnACPAgentHasLessTimeToStartThanItsSession(t *testing.T) {
 	m, err := f.Manager(bgagent.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = m.Close(context.Background()) // names the ends that nobody has been told of
+		_ = m.Close(context.Background()) // the error names tasks whose notice is still owed
 		require.NoError(t, f.Close(context.Background()))
 	})
 	task, err := m.Run(t.Context(), bgagent.Caller{}, bgagent.LaunchInput{Agent: "a", Prompt: "hello"})

@@ -20,7 +20,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// grace is how long a program that must stop may take to end by itself.
+// grace is how long a program may take to end by itself before it is killed.
 const grace = 2 * time.Second
 
 func (f *Fleet) addInProc() error {
@@ -40,7 +40,8 @@ func (f *Fleet) addInProc() error {
 	return nil
 }
 
-// demos gives demo agents the directories of their settings.
+// demos is the client for demo agents. It gives them the directories of their
+// settings.
 type demos struct {
 	*inproc.Client
 	f *Fleet
@@ -57,7 +58,7 @@ func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
 }
 
-// recorded runs a turn and keeps its text.
+// recorded runs a turn, keeps its text and words its error for users.
 func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)
@@ -96,7 +97,7 @@ func (f *Fleet) addCommands() error {
 			Profile: a.Profile, Directory: a.Directory, Description: a.Description,
 		}
 		cfg.Agents[a.Name] = one
-		// Check them one by one, to know which one is refused.
+		// Check each agent alone, so that the error names the agent that is refused.
 		if _, err := command.New(command.Config{Agents: map[string]command.Agent{a.Name: one}}); err != nil {
 			errs = append(errs, a.Errorf(keyAt(err), "is refused: %s", problemOf(err)))
 		}
@@ -114,7 +115,7 @@ func (f *Fleet) addCommands() error {
 }
 
 // groups returns groups of agents that can share a client, in a fixed order. common
-// returns what the agents of a client must have in common.
+// returns the settings that must be equal for all agents of a client.
 func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]settings.Agent {
 	by := map[string][]settings.Agent{}
 	for _, a := range agents {
@@ -128,17 +129,17 @@ func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]s
 	return out
 }
 
-// createTimeout is how long the creation of a session may take, or 0 if nothing is
-// set. A client has less time to start its program or to make a request, so that it
-// can still report how that went.
+// createTimeout returns how long the creation of a session may take, or 0 if nothing
+// is set. Clients get less time to start a program or to make a request, so that they
+// can report an error before the creation times out.
 func (f *Fleet) createTimeout() time.Duration {
 	var cfg bgagent.Config
 	f.set.Limits.Apply(&cfg)
 	return cfg.CreateTimeout
 }
 
-// requestTimeout is how long a server may take to answer. The first request for a
-// directory makes the server start a lot, and is part of the creation of a session.
+// requestTimeout returns how long an opencode server may take to answer. The first
+// request for a directory is slow, and it is part of the creation of a session.
 func (f *Fleet) requestTimeout() time.Duration {
 	if half := f.createTimeout() / 2; half > 15*time.Second {
 		return half
@@ -194,9 +195,9 @@ func (f *Fleet) addOpencode() error {
 	return errors.Join(errs...)
 }
 
-// withheld switches off this program's own tools, whatever name a server knows them
-// by. A server's agents cannot be told how deep they are, so they could launch
-// agents without end.
+// withheld returns settings that switch off this program's own tools on a server,
+// whatever prefix the server gives them. The depth of a task cannot be passed to the
+// agents of a server, so they could launch agents without limit.
 func withheld() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{bgagent.ToolDelegateTask, bgagent.ToolBackgroundOutput, bgagent.ToolBackgroundCancel} {
@@ -205,7 +206,8 @@ func withheld() map[string]bool {
 	return out
 }
 
-// remote is a client for agents that have other names on their server.
+// remote is a client for agents of the kind opencode, which may have other names on
+// their server.
 type remote struct {
 	*opencode.Client
 	f *Fleet

@@ -18,36 +18,37 @@ import (
 	"github.com/bgagent/bgagent/command"
 )
 
-// Fleet holds the agents of some settings, ready to work. Nothing of them runs
-// before there is a manager and a task. Its methods are safe for concurrent use, but
-// Close must come last.
+// Fleet holds the agents of some settings and their clients. No agent program is
+// started before a task runs or Check is called. The methods are safe for concurrent
+// use, except that Close must be the last call.
 type Fleet struct {
 	set     *settings.Settings
 	agents  map[string]settings.Agent
-	route   map[string]string // name of the client, by name of the agent
+	route   map[string]string // by name of an agent: the name of its client
 	clients map[string]bgagent.SessionClient
 	closers []func(context.Context) error
 	answers *answers.Keeper // nil if long answers are not kept
 	secrets transcript.Secrets
-	logs    *transcript.Keeper // nil if what programs print is not kept
+	logs    *transcript.Keeper // nil if the output of programs is not kept
 	options Options
 }
 
-// Options are what the clients of a fleet need besides the settings.
+// Options are settings of a fleet that do not come from the configuration files.
 type Options struct {
-	// Instance is the id of this run of the program. The processes of its agents
-	// carry it. It may be empty.
+	// Instance is the id of this run of the program. The processes of its agents have
+	// the id in their environment. It may be empty.
 	Instance string
 
-	// Logger gets the problems of the clients; nil means silence.
+	// Logger gets the problems of the clients. If it is nil, they are not logged.
 	Logger *slog.Logger
 
-	// KeepLogs keeps what the programs of a task print until [Fleet.Log] takes it.
+	// KeepLogs keeps the output of the programs of each task until [Fleet.Log] is
+	// called.
 	KeepLogs bool
 }
 
-// Log returns what the programs of a task have printed, and forgets it. It returns
-// nil if they printed nothing, or if it was not kept.
+// Log returns the output of the programs of a task and removes it from the fleet. It
+// returns nil if the programs printed nothing, or if output is not kept.
 func (f *Fleet) Log(task string) *transcript.Log {
 	if f.logs == nil {
 		return nil
@@ -55,8 +56,8 @@ func (f *Fleet) Log(task string) *transcript.Log {
 	return f.logs.Take(task)
 }
 
-// printed returns the function that takes what programs print, or nil if it is not
-// kept.
+// printed returns the function that gets the output of programs, or nil if output is
+// not kept.
 func (f *Fleet) printed() func(task string, stream int, p []byte) {
 	if f.logs == nil {
 		return nil
@@ -64,16 +65,16 @@ func (f *Fleet) printed() func(task string, stream int, p []byte) {
 	return f.logs.Printed
 }
 
-// KeepAnswers keeps the whole text of long answers in k until [Fleet.Answer] takes
-// it. Call it before there is a manager.
+// KeepAnswers keeps the whole text of long answers in k until [Fleet.Answer] is
+// called. Call it before Manager.
 func (f *Fleet) KeepAnswers(k *answers.Keeper) { f.answers = k }
 
 // readTime is how long the reading of a long answer from a server may take.
 const readTime = time.Minute
 
-// Answer returns the whole answer of an ended task if the task has only its
-// beginning and more was kept, else nil. Call it once for each task, and close the
-// answer.
+// Answer returns the whole answer of an ended task whose result is cut. It returns
+// nil if the result is whole or no more of the answer was kept. Call it once for each
+// task, and close the answer.
 func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 	if f.answers == nil {
 		return nil
@@ -91,7 +92,7 @@ func (f *Fleet) Answer(t bgagent.Task) *answers.Answer {
 }
 
 // New builds the clients. It starts no program and makes no request. The error joins
-// everything that a client refuses, each with file, line and key.
+// the errors of all clients about the settings, each with file, line and key.
 func New(set *settings.Settings, options Options) (*Fleet, error) {
 	f := &Fleet{set: set, options: options, agents: map[string]settings.Agent{}, route: map[string]string{}, clients: map[string]bgagent.SessionClient{}}
 	for _, a := range set.Agents {
@@ -126,7 +127,7 @@ func (f *Fleet) of(kind settings.Kind) (out []settings.Agent) {
 	return out
 }
 
-// Agents describes the agents, by name.
+// Agents returns the names and descriptions of the agents.
 func (f *Fleet) Agents() []bgagent.AgentInfo {
 	out := make([]bgagent.AgentInfo, 0, len(f.set.Agents))
 	for _, a := range f.set.Agents {
@@ -135,12 +136,12 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 	return out
 }
 
-// Manager makes a manager that runs tasks on the fleet. It overlays cfg with the
-// limits of the settings and sets the clients, models and permissions. Close the
+// Manager makes a manager that runs tasks on the fleet. The limits of the settings
+// override those of cfg, and the clients, models and permissions are set. Close the
 // manager first, then the fleet.
 //
-// The error matches [bgagent.ErrDepth] if this program works for a task and is as
-// deep as the settings allow. Otherwise agents could launch agents without end.
+// If this program runs inside a task and is as deep as the settings allow, the error
+// matches [bgagent.ErrDepth]. Otherwise agents could launch agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
 	depth, err := Depth()
@@ -156,8 +157,8 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return f.manager(cfg)
 }
 
-// Idle makes a manager that nobody can delegate to, for a program that is too deep
-// for [Fleet.Manager].
+// Idle makes a manager for a program that is too deep for [Fleet.Manager]. The tool
+// delegate_task must not be offered with it.
 func (f *Fleet) Idle() (*bgagent.BackgroundManager, error) { return f.manager(bgagent.Config{}) }
 
 func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
@@ -173,9 +174,10 @@ func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 	return bgagent.New(roster{f}, cfg)
 }
 
-// Depth returns the depth of the task that this program works for, or 0 if it works
-// for none. Agent programs may withhold the variable from what they start. So on
-// Linux, Depth also reads the environments of the programs above this one.
+// Depth returns the depth of the task inside which this program runs, or 0 if there
+// is none. The depth is in an environment variable, which an agent program may
+// withhold from the programs that it starts. So on Linux, Depth also reads the
+// environments of the programs above this one.
 func Depth() (int, error) {
 	text := os.Getenv(command.DepthVariable)
 	if text == "" {
@@ -194,8 +196,8 @@ func Depth() (int, error) {
 // closeTime is how long clients may take to end their programs.
 const closeTime = 10 * time.Second
 
-// Close ends the programs of all clients and returns when nothing of them runs,
-// when ctx ends, or after 10 s.
+// Close ends the programs of all clients. It returns when everything that the clients
+// started has stopped, when ctx ends, or after 10 s.
 func (f *Fleet) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTime)
 	defer cancel()
@@ -208,14 +210,15 @@ func (f *Fleet) Close(ctx context.Context) error {
 		select {
 		case err := <-errs:
 			all = append(all, err)
-		case <-ctx.Done(): // a client ignores ctx
+		case <-ctx.Done(): // do not wait for a client that ignores ctx
 			return errors.Join(append(all, ctx.Err())...)
 		}
 	}
 	return errors.Join(all...)
 }
 
-// roster is the client of unknown agents. It names the agents that exist.
+// roster is the client for agents that are not configured. Its error names the agents
+// that are.
 type roster struct{ f *Fleet }
 
 // CreateSession implements [bgagent.SessionClient].

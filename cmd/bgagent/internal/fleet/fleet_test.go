@@ -22,7 +22,7 @@ func crewWith(t *testing.T, cfg bgagent.Config, agents ...settings.Agent) (*Flee
 	m, err := f.Manager(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = m.Close(context.Background()) // names the ends that nobody has been told of
+		_ = m.Close(context.Background()) // the error names tasks whose notice is still owed
 		require.NoError(t, f.Close(context.Background()))
 	})
 	return f, m

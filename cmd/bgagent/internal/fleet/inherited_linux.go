@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// maxAbove bounds how many programs above this one are examined.
+// maxAbove is how many programs above this one are examined at most.
 const maxAbove = 64
 
-// inherited looks for the nearest program above this one that was started with the
-// variable. It returns the value there, or "" if there is no such program.
+// inherited returns the value of an environment variable in the nearest program above
+// this one that was started with the variable; "" if there is no such program.
 func inherited(variable string) string {
 	pid := os.Getppid()
 	for range maxAbove {
 		dir := "/proc/" + strconv.Itoa(pid)
 		environ, err := os.ReadFile(dir + "/environ")
-		if err != nil { // it belongs to another user, or is gone
+		if err != nil { // the process belongs to another user, or is gone
 			return ""
 		}
 		for entry := range bytes.SplitSeq(environ, []byte{0}) {
@@ -29,7 +29,8 @@ func inherited(variable string) string {
 		if err != nil {
 			return ""
 		}
-		// The name is in brackets and may hold anything.
+		// The name in brackets may contain brackets too, so the last bracket is
+		// searched.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 2 {
 			return ""

@@ -2,6 +2,6 @@
 
 package fleet
 
-// inherited returns "": this system does not show the environment of another
+// inherited returns "", because this system does not show the environment of another
 // program.
 func inherited(string) string { return "" }

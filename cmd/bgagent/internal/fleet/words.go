@@ -16,20 +16,20 @@ import (
 	"github.com/bgagent/bgagent/command"
 )
 
-// The clients are libraries, so their errors name fields of Go structs. The readers
-// here have a file with keys, so the names are translated where errors leave the
-// fleet. A field without a key keeps its name.
+// The clients are libraries, so their errors name fields of Go structs. Users of this
+// program have a file with keys instead. So the fleet replaces the names of fields in
+// errors by the keys. A field without a key keeps its name.
 
 var (
 	inGo = regexp.MustCompile(`\b(?:[a-z]+\.)?(?:Config|Agent)\.([A-Z][A-Za-z]*)`)
 
 	keyOf = map[string]string{
 		"Agents": `"agents"`, "Args": `"args"`, "Auth": `"auth"`, "Command": `"command"`, "Dir": `"directory"`, "Directory": `"directory"`,
-		"MaxLine": "the longest line that is read", "Silence": "the limit of silence", // they have no key
+		"MaxLine": "the longest line that is read", "Silence": "the limit of silence", // these two have no key
 		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
-	// phrases translates where another name is not enough.
+	// phrases replaces texts in which more than a name has to change.
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // there is no key for it
 		" (Config.MaxLine)", "",
@@ -38,15 +38,17 @@ var (
 	)
 )
 
-// ofLibrary finds settings of the library that are named together with their key.
+// ofLibrary matches fields of the library's Config that are followed by their key in
+// brackets.
 var ofLibrary = regexp.MustCompile(`\bConfig\.[A-Z][A-Za-z]* \(([a-z][A-Za-z]*)\)`)
 
-// InKeys translates a text of the library, such as the reason why a task ended.
+// InKeys replaces the names of fields by keys in a text of the library, such as the
+// reason why a task ended.
 func InKeys(text string) string {
 	return inGo.ReplaceAllStringFunc(ofLibrary.ReplaceAllString(phrases.Replace(text), `"$1"`), keyFor)
 }
 
-// keyFor returns the key of a Go field.
+// keyFor returns the key for a Go field, or the name of the field if it has no key.
 func keyFor(name string) string {
 	field := name[strings.LastIndexByte(name, '.')+1:]
 	if key, ok := keyOf[field]; ok {
@@ -55,7 +57,7 @@ func keyFor(name string) string {
 	return field
 }
 
-// worded is an error in the words of this program.
+// worded is an error with a text that names keys instead of fields.
 type worded struct {
 	text string
 	err  error
@@ -64,10 +66,10 @@ type worded struct {
 // Error implements error.
 func (e *worded) Error() string { return e.text }
 
-// Unwrap returns the error in the library's words.
+// Unwrap returns the original error of the library.
 func (e *worded) Unwrap() error { return e.err }
 
-// inKeys translates an error.
+// inKeys replaces the names of fields by keys in the text of an error.
 func inKeys(err error) error {
 	if err == nil {
 		return nil
@@ -79,16 +81,16 @@ func inKeys(err error) error {
 	return &worded{text, err}
 }
 
-// endLines is how many of the last lines of standard error an error shows. endBytes
-// is how many bytes of them it shows.
+// endLines and endBytes are how many of the last lines of standard error an error
+// shows at most, and how many bytes of them.
 const (
 	endLines = 5
 	endBytes = 600
 )
 
-// turnError returns the error of a turn in the words of the file. It drops the name
-// of the package, adds the last lines of the program's standard error, and masks
-// secrets.
+// turnError returns the error of a turn with a text for users of this program. The
+// text names keys instead of fields and has no package name. It includes the last
+// lines of the program's standard error. Secrets are masked.
 func (f *Fleet) turnError(err error) error {
 	if err == nil {
 		return nil
@@ -110,7 +112,8 @@ func (f *Fleet) turnError(err error) error {
 	return &worded{text, err}
 }
 
-// lastLines returns the last lines that are not empty.
+// lastLines returns the last lines of a text that are not empty, within endLines and
+// endBytes.
 func lastLines(text string) (lines []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" {
@@ -127,11 +130,12 @@ func lastLines(text string) (lines []string) {
 	return lines
 }
 
-// secretWords appear in the names of variables that hold secrets.
+// secretWords are words in the names of variables that suggest a secret.
 var secretWords = []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH"}
 
-// addSecrets adds the secrets that an agent's program gets: the keys that its preset
-// takes, and what its "env" names except paths.
+// addSecrets adds the secrets that an agent's program gets: the values of the
+// variables that its preset or its "env" names. A path is a secret only if the name
+// of its variable suggests one.
 func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	if a.PasswordEnv != "" {
 		s.Add(a.PasswordEnv, os.Getenv(a.PasswordEnv))
@@ -149,8 +153,8 @@ func addSecrets(s *transcript.Secrets, a settings.Agent) {
 	}
 }
 
-// problemOf returns what a client finds wrong with its configuration, for a place
-// that already names the key.
+// problemOf returns the problem in a client's error about its configuration, for a
+// message that already names the key.
 func problemOf(err error) string {
 	var input *bgagent.InputError
 	if errors.As(err, &input) {
@@ -163,7 +167,8 @@ func problemOf(err error) string {
 	return inKeys(err).Error()
 }
 
-// keyAt returns the key that a client's error is about, or "" if it is about none.
+// keyAt returns the key of the field that a client's error names; "" if there is no
+// such key.
 func keyAt(err error) string {
 	var input *bgagent.InputError
 	if !errors.As(err, &input) {
@@ -173,7 +178,7 @@ func keyAt(err error) string {
 	return strings.Trim(key, `"`)
 }
 
-// programs is a client for command lines.
+// programs is the client for agents of the kind command.
 type programs struct {
 	*command.Client
 	f *Fleet
@@ -190,7 +195,7 @@ func (p programs) RunTurn(ctx context.Context, session string, prompt bgagent.Pr
 	return p.f.recorded(prompt, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return p.Client.RunTurn(ctx, session, prompt, r) })
 }
 
-// speakers is a client for programs that speak ACP.
+// speakers is a client for agents of the kind acp.
 type speakers struct {
 	*acp.Client
 	f *Fleet

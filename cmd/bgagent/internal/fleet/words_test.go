@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A client that cannot use an agent names keys of the file in its error.
+// If a client cannot start an agent, the error names keys of the file.
 func TestErrorsNameKeysAndNotGoFields(t *testing.T) {
-	_, m := crewWith(t, bgagent.Config{HostUnreachable: 100 * time.Millisecond}, // a server may come up, and is waited for
+	_, m := crewWith(t, bgagent.Config{HostUnreachable: 100 * time.Millisecond}, // end the wait for the server early
 		settings.Agent{Name: "none", Kind: settings.Command, Preset: "generic", Command: []string{"no-such-program"}},
 		settings.Agent{Name: "gone", Kind: settings.Opencode, URL: "http://127.0.0.1:1", Remote: "build"},
 	)
@@ -39,10 +39,11 @@ func TestErrorsNameKeysAndNotGoFields(t *testing.T) {
 	require.NoError(t, inKeys(nil))
 }
 
-// If a message of a client names a field without a translation, this test finds it
-// in the source.
+// This test searches the source of the clients for messages that name a field for
+// which keyOf has no key.
 func TestEveryFieldInAMessageOfAClientHasAKey(t *testing.T) {
-	// Only users of the library can get these wrong, not the agents of the program.
+	// Only a program can set these fields; the configuration file has no keys for
+	// them.
 	ours := map[string]bool{"Grace": true, "Timeout": true, "HTTPClient": true, "MaxHistory": true, "Permission": true, "Agents": true, "Instance": true}
 	text := regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
 	for _, dir := range []string{"acp", "command", "opencode"} {

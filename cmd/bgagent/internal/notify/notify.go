@@ -1,5 +1,5 @@
-// Package notify runs a program of the user's choice when something has happened
-// that the user may want to know about.
+// Package notify runs a program that the user has configured when a task ends badly
+// or the last task has ended.
 package notify
 
 import (
@@ -13,10 +13,10 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// Event says what has happened.
+// Event is something that the user is notified of.
 type Event struct {
 	Kind   string // "failed", "cancelled", or "done" when the last task has ended
-	Text   string // one line for people
+	Text   string // one line for the user
 	Task   string // id of the task; empty with "done"
 	Folder string // folder of the results; empty if there is none
 }
@@ -30,8 +30,8 @@ const (
 	waiting = 100
 )
 
-// Notifier runs the program for one event after another. A nil Notifier runs
-// nothing. Its methods are safe for concurrent use.
+// Notifier runs the program for each event, one after the other. A nil Notifier runs
+// nothing. The methods are safe for concurrent use.
 type Notifier struct {
 	command  []string
 	instance string
@@ -44,8 +44,9 @@ type Notifier struct {
 	done   chan struct{}
 }
 
-// New returns a Notifier for the program and its arguments, or nil if there are
-// none. instance is the id of this run. problem is called with every error.
+// New returns a Notifier for the command, which is the program and its arguments, or
+// nil if the command is empty. instance is the id of this run. problem is called with
+// every error.
 func New(command []string, instance string, problem func(error)) *Notifier {
 	if len(command) == 0 {
 		return nil
@@ -80,8 +81,8 @@ func (n *Notifier) Tell(e Event) {
 	}
 }
 
-// Close waits until the program has run for all events, or until ctx ends. Then it
-// ends the program.
+// Close waits until the program has run for all events. If ctx ends first, Close ends
+// the program and drops the remaining events.
 func (n *Notifier) Close(ctx context.Context) {
 	if n == nil {
 		return
@@ -96,8 +97,8 @@ func (n *Notifier) Close(ctx context.Context) {
 	<-n.done
 }
 
-// run runs the program for one event. The text is its last argument, and the rest is
-// in its environment.
+// run runs the program for one event. The text of the event is the last argument. The
+// other fields are passed in the environment.
 func (n *Notifier) run(ctx context.Context, e Event) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()

@@ -1,5 +1,5 @@
 // Package results writes the results of tasks into a folder: one file per task, and
-// an index of all of them.
+// an index of all tasks.
 package results
 
 import (
@@ -20,14 +20,14 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Folder is a folder that only this run writes into. It stays open, so that nothing
-// is written elsewhere even if something else takes its path. Its methods must not
-// be called concurrently, except Spool.
+// Folder is a folder that only this run writes into. It stays open, so that files are
+// written into the original folder even if it is moved or replaced. Its methods
+// except Spool must not be called concurrently.
 type Folder struct {
 	dir    string
 	root   *os.Root
 	lock   *os.File                                          // the folder, locked while it is open
-	create func(name string, mode fs.FileMode) (file, error) // makes a new file
+	create func(name string, mode fs.FileMode) (file, error) // creates a file
 }
 
 // file is a file that is being written.
@@ -36,8 +36,8 @@ type file interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// Open makes the folder, or takes over an empty one. It never overwrites anything:
-// if the folder has something in it, Open returns an error that says so.
+// Open creates a folder, or opens an existing one that is empty. If the folder is not
+// empty, Open returns an error, so that nothing is overwritten.
 func Open(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder for the results: %w", err)
@@ -45,8 +45,7 @@ func Open(dir string) (*Folder, error) {
 	return hold(dir)
 }
 
-// OpenNew makes a folder that did not exist: base, or base-2, base-3 and so on if
-// others were faster.
+// OpenNew creates a new folder: base or, if that exists, base-2, base-3 and so on.
 func OpenNew(base string) (*Folder, error) {
 	dir := base
 	for n := 2; ; n++ {
@@ -85,8 +84,8 @@ func hold(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// holdNew is hold for a folder that was just made. It refuses another folder or a
-// link in its place.
+// holdNew is hold for a folder that was just created. It returns an error if the
+// folder was meanwhile replaced by another folder or a link.
 func holdNew(dir string) (*Folder, error) {
 	f, err := hold(dir)
 	if err != nil {
@@ -98,7 +97,7 @@ func holdNew(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// firstName returns the name of something in the folder, or "" if it is empty.
+// firstName returns the name of any file in the folder, or "" if the folder is empty.
 func (f *Folder) firstName() (string, error) {
 	d, err := f.root.Open(".")
 	if err != nil {
@@ -115,12 +114,12 @@ func (f *Folder) firstName() (string, error) {
 	return names[0], nil
 }
 
-// createNew makes a file that did not exist. It follows no link.
+// createNew creates a file. It fails if the name exists, even if the name is a link.
 func (f *Folder) createNew(name string, mode fs.FileMode) (file, error) {
 	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
-// is reports whether the info describes the folder itself.
+// is reports whether info describes the folder.
 func (f *Folder) is(info fs.FileInfo) bool {
 	own, err := f.root.Stat(".")
 	return err == nil && os.SameFile(own, info)
@@ -137,9 +136,9 @@ func (f *Folder) Close() error {
 // Dir returns the path under which the folder was opened.
 func (f *Folder) Dir() string { return f.dir }
 
-// Where returns where the folder is now. That is its path or, if the path names
-// something else, the path that the system knows. Then moved is true, and the path
-// is empty if the system does not know it.
+// Where returns the present path of the folder. If the folder is no longer at the
+// path under which it was opened, moved is true, and the path is the one that the
+// system reports, or "" if the system reports none.
 func (f *Folder) Where() (path string, moved bool) {
 	if info, err := os.Stat(f.dir); err == nil && f.is(info) {
 		return f.dir, false
@@ -147,8 +146,8 @@ func (f *Folder) Where() (path string, moved bool) {
 	return f.place(), true
 }
 
-// Spool returns a new file in the folder that has no name. It is gone when it is
-// closed or the program ends. It is safe for concurrent use.
+// Spool returns a new file in the folder that has no name. The file is deleted when
+// it is closed or the program ends. Spool is safe for concurrent use.
 func (f *Folder) Spool() (*os.File, error) {
 	for {
 		name := partName("spool")
@@ -159,21 +158,23 @@ func (f *Folder) Spool() (*os.File, error) {
 		if err != nil {
 			return nil, reason(err)
 		}
-		_ = f.root.Remove(name) // where an open file cannot be removed, its name says what it is
+		_ = f.root.Remove(name) // if the system cannot remove open files, the file keeps its .part name
 		return s, nil
 	}
 }
 
-// partName returns a name that nobody else can have taken on purpose.
+// partName returns a name that cannot be guessed, so that nobody can take it on
+// purpose.
 func partName(name string) string {
 	return name + "." + strings.ToLower(rand.Text()[:8]) + ".part"
 }
 
-// Write writes the file of an ended task and returns its name. The file holds the
-// cleaned answer. If there is no whole answer, its first line says why. If the file
-// lacks part of the answer, its end says so. The answer is read from text, or from
-// the task's own result if text is nil. If the disk is full, or the file cannot be
-// written for another reason, the error is a [*WriteError] and there is no file.
+// Write writes the file of an ended task and returns the name of the file. The answer
+// is read from text or, if text is nil, from the task's result. The file holds the
+// answer without escape sequences and control characters. If the task has not
+// completed or has no answer, the first line says why. If part of the answer is
+// missing, the last line says so. If the file cannot be written, for example because
+// the disk is full, the error is a [*WriteError] and there is no file.
 func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	if text == nil {
 		text = resultOf(t)
@@ -181,13 +182,13 @@ func (f *Folder) Write(number int, t bgagent.Task, text Text) (string, error) {
 	return f.named(titleOf(number, t), ".md", shared, func(w io.Writer) error { return writeAnswer(w, t, text) })
 }
 
-// WriteLog writes the log of a task, which only the user may read, and returns its
-// name. An error is a [*WriteError].
+// WriteLog writes the log of a task and returns the name of the file, which only the
+// user may read. An error is a [*WriteError].
 func (f *Folder) WriteLog(number int, t bgagent.Task, log interface{ CopyTo(io.Writer) error }) (string, error) {
 	return f.named(titleOf(number, t), ".log", private, log.CopyTo)
 }
 
-// The modes of files. Results are for everybody who may read the folder.
+// The modes of files. Results may be read by everybody who may read the folder.
 const (
 	shared  = fs.FileMode(0o644)
 	private = fs.FileMode(0o600)
@@ -197,8 +198,8 @@ func titleOf(number int, t bgagent.Task) string {
 	return fmt.Sprintf("%03d-%s", number, slug(t.Description))
 }
 
-// named writes a file under its title, or under its title and a number if something
-// is in the way.
+// named writes a file under a title. If the name cannot be used, a number is added to
+// the title.
 func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Writer) error) (string, error) {
 	var err error
 	for try := 1; try <= maxNames; try++ {
@@ -216,12 +217,11 @@ func (f *Folder) named(title, suffix string, mode fs.FileMode, write func(io.Wri
 	return title + suffix, err
 }
 
-// maxNames is how many names are tried if something is in the way that a file cannot
-// replace.
+// maxNames is how many names are tried if they are in use and cannot be replaced.
 const maxNames = 9
 
-// inTheWay reports whether a file cannot have its name because something else has
-// it, such as a folder that an agent has made.
+// inTheWay reports whether an error means that a name is in use and cannot be
+// replaced, for example because an agent has created a folder with that name.
 func inTheWay(err error) bool {
 	return errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, errReplaced)
 }
@@ -250,10 +250,11 @@ func writeAnswer(w io.Writer, t bgagent.Task, text Text) error {
 	return err
 }
 
-// trimmed passes on everything but the line ends at the end.
+// trimmed is a writer that passes on everything except the line ends at the end of
+// the text.
 type trimmed struct {
 	w    io.Writer
-	held int // line ends that may be the last ones
+	held int // number of line ends that are held back, because they may be the last
 }
 
 // Write implements io.Writer.
@@ -277,7 +278,7 @@ func (t *trimmed) Write(b []byte) (int, error) {
 
 const lineEnds = "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n"
 
-// WriteIndex writes the index in place of the previous one.
+// WriteIndex writes the index and replaces the previous index.
 func (f *Folder) WriteIndex(x Index) error {
 	b, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
@@ -301,12 +302,13 @@ func (e *WriteError) Error() string { return "writing " + e.Path + ": " + e.Err.
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// errReplaced is the reason if something has replaced a file while it was written.
+// errReplaced is the reason if another program has replaced a file while it was
+// written.
 var errReplaced = errors.New("something replaced it while it was written")
 
-// put writes a file whole or not at all. It writes under another name, which nobody
-// can have taken, and then renames the file. The rename replaces whatever has the
-// name. It follows no link and writes into no existing file.
+// put writes a file completely or not at all. The file is first written under a new
+// name that nobody can guess, and then renamed. The rename replaces a file or link
+// that has the name; put never follows a link and never writes into an existing file.
 func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	part := partName(name)
 	w, err := f.create(part, mode)
@@ -332,8 +334,8 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 	return nil
 }
 
-// reason removes the path from an error of the system. The message already has a
-// path, and this one is that of the unfinished file.
+// reason removes the path from an error of the system. The path may be that of the
+// unfinished file, and the message contains the final path already.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -12,7 +12,7 @@ const IndexName = "index.json"
 
 // Entry is one task in the index.
 type Entry struct {
-	Number      int            `json:"number"` // in the list, from 1
+	Number      int            `json:"number"` // number of the task in the list, from 1
 	ID          string         `json:"id,omitempty"`
 	Description string         `json:"description"`
 	Agent       string         `json:"agent"`
@@ -28,10 +28,10 @@ type Entry struct {
 	Input       int64          `json:"input_tokens,omitempty"`
 	Output      int64          `json:"output_tokens,omitempty"`
 	Cost        float64        `json:"cost,omitempty"`    // US dollars
-	File        string         `json:"file,omitempty"`    // in the folder; empty if it could not be written
-	Problem     string         `json:"problem,omitempty"` // why it could not be written
-	Log         string         `json:"log,omitempty"`     // what its program printed, in the folder
-	Partial     bool           `json:"partial,omitempty"` // the file does not hold a finished answer
+	File        string         `json:"file,omitempty"`    // file with the result; empty if it could not be written
+	Problem     string         `json:"problem,omitempty"` // why the result could not be written
+	Log         string         `json:"log,omitempty"`     // file with the output of its program
+	Partial     bool           `json:"partial,omitempty"` // the result is not a finished answer
 	Cut         bool           `json:"cut,omitempty"`     // the file holds only the beginning of the answer
 	Bytes       int64          `json:"bytes,omitempty"`   // with Cut: length of the whole answer, if known
 }
@@ -52,9 +52,9 @@ func EntryOf(number int, t bgagent.Task) Entry {
 	return e
 }
 
-// Seconds returns d in seconds with three decimals. A quotient of whole milliseconds
-// prints that way. d.Round(…).Seconds() adds two numbers, and 1.602 becomes
-// 1.6019999999999999.
+// Seconds returns d in seconds, rounded so that it prints with at most three
+// decimals. It divides a whole number of milliseconds, because d.Round(…).Seconds()
+// adds two numbers and would print 1.6019999999999999 for 1.602.
 func Seconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
 }
@@ -62,9 +62,9 @@ func Seconds(d time.Duration) float64 {
 // Index is the content of a folder's index.
 type Index struct {
 	Began       time.Time `json:"began"`
-	Ended       time.Time `json:"ended,omitzero"`   // end of the run; zero while it runs, and after a crash
+	Ended       time.Time `json:"ended,omitzero"`   // end of the run; zero while the run lasts and if it was killed
 	Resumed     time.Time `json:"resumed,omitzero"` // when the run was last resumed
 	Interrupted bool      `json:"interrupted,omitempty"`
-	Stopped     string    `json:"stopped,omitempty"` // why a flag stopped the run early
+	Stopped     string    `json:"stopped,omitempty"` // why --fail-fast or --max-time stopped the run
 	Tasks       []Entry   `json:"tasks"`
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// place returns the path that the system knows the folder by, or "" if it was
-// removed.
+// place returns the present path of the folder according to the system; "" if the
+// folder was removed.
 func (f *Folder) place() string {
 	d, err := f.root.Open(".")
 	if err != nil {

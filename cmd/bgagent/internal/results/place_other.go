@@ -2,5 +2,5 @@
 
 package results
 
-// place returns "": this system does not know.
+// place returns "", because this system does not report the path of an open folder.
 func (f *Folder) place() string { return "" }

@@ -14,12 +14,12 @@ import (
 // ListName is the name of the list of tasks in the folder.
 const ListName = "list.json"
 
-// maxIndex bounds how many bytes of an index or a list are read. A single prompt may
-// be as long as a list.
+// maxIndex is how many bytes of an index or a list are read at most. It is larger
+// than the limit of a list of the user, because each prompt may come from a file.
 const maxIndex = 256 << 20
 
-// Resume opens the folder of a run that has ended or was killed. It returns the
-// index and the list.
+// Resume opens the folder of a run that has ended or was killed. It also returns the
+// index and the list in the folder.
 func Resume(dir string) (f *Folder, x Index, list []byte, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -77,7 +77,7 @@ func (f *Folder) Done(e Entry) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// WriteList writes the list of tasks, which only the user may read.
+// WriteList writes the list of tasks. Only the user may read the file.
 func (f *Folder) WriteList(list []byte) error {
 	return f.put(ListName, private, func(w io.Writer) error {
 		_, err := w.Write(list)

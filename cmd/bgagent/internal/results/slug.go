@@ -6,10 +6,10 @@ import (
 	"unicode"
 )
 
-// maxSlug is how many characters of a title the name of a file holds.
+// maxSlug is how many characters of a title a file name contains at most.
 const maxSlug = 40
 
-// slug turns a title into part of a file's name.
+// slug turns a title into a part of a file name.
 func slug(title string) string {
 	var b strings.Builder
 	dash := false

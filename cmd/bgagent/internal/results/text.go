@@ -6,13 +6,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Text is an answer that need not be in memory.
+// Text is an answer, which may be in memory or in a file.
 type Text interface {
 	// Size returns how many bytes CopyTo writes.
 	Size() int64
 	// CopyTo writes the answer. It may be called again.
 	CopyTo(w io.Writer) error
-	// Note says what is missing of the answer; it is empty if nothing is.
+	// Note says which part of the answer is missing; it is empty if the answer is
+	// whole.
 	Note() string
 }
 
@@ -28,7 +29,7 @@ func (h held) CopyTo(w io.Writer) error {
 	return err
 }
 
-// resultOf returns what the task itself has of its answer.
+// resultOf returns the result in the record of a task.
 func resultOf(t bgagent.Task) Text {
 	h := held{text: t.Result}
 	if t.Cut {

@@ -20,19 +20,21 @@ type Left struct {
 	keep      procs.Keep
 }
 
-// Find returns the dead runs that have left processes. It removes the files of those
-// that have left none. The others stay locked until Forget or Leave.
+// Find returns the dead runs that have left processes. It removes the files of dead
+// runs that have left none. The files of the returned runs stay locked until Forget
+// or Leave is called.
 //
-// A run inside a dead one may be alive, such as a bgagent that an agent has started.
-// It and its agents are left alone, and so are this program and the programs above
-// it. The file of the dead run is then kept, so that a later program finds it.
+// A process of a dead run may belong to a living run, such as a bgagent that an agent
+// has started. That bgagent and its agents are spared, and so are this program and
+// the programs above it. In these cases the file of the dead run is kept, so that a
+// later program finds the run.
 func Find(dir string) (left []Left, problems []error) {
 	dead, problems := Dead(dir)
 	keep := living(dir, dead)
 	for _, r := range dead {
 		list, spared, err := procs.Find(r.ID, keep)
 		switch {
-		case errors.Is(err, errors.ErrUnsupported): // this system cannot look
+		case errors.Is(err, errors.ErrUnsupported): // processes cannot be found on this system
 			problems = append(problems, err)
 			_ = r.Forget()
 		case err != nil:
@@ -49,9 +51,10 @@ func Find(dir string) (left []Left, problems []error) {
 	return left, problems
 }
 
-// End ends the processes of a dead run. It asks each to end, and kills it after the
-// grace time. It returns those that have ended. The error names the others, and the
-// run is then found again.
+// End ends the processes of a dead run. It asks each process to end, and kills it
+// after the grace time. It returns the processes that have ended. The error names the
+// other processes. If there is an error or a process was spared, a later Find returns
+// the run again.
 func (l Left) End(grace time.Duration) ([]procs.Process, error) {
 	ended, spared, err := procs.EndInstance(l.ID, l.keep, grace)
 	if err != nil || spared > 0 {
@@ -60,10 +63,10 @@ func (l Left) End(grace time.Duration) ([]procs.Process, error) {
 	return ended, l.Forget()
 }
 
-// living returns a function that says which processes of dead runs belong to a
+// living returns a function that reports whether a process of a dead run belongs to a
 // living run.
 func living(dir string, dead []*Run) procs.Keep {
-	over := map[string]bool{} // this program holds their locks
+	over := map[string]bool{} // ids of the dead runs, whose locks this program holds
 	for _, r := range dead {
 		over[r.ID] = true
 	}
@@ -84,7 +87,8 @@ func living(dir string, dead []*Run) procs.Keep {
 	}
 }
 
-// lives reports whether the lock of a run's file is held.
+// lives reports whether the lock of a run's file is held, which means that the run is
+// alive.
 func lives(dir, id string) bool {
 	if !named.MatchString(id + suffix) {
 		return false
@@ -110,7 +114,7 @@ func (r *Run) Close() error {
 	return r.Forget()
 }
 
-// String describes the run for people.
+// String describes the run for users.
 func (r *Run) String() string {
 	if r.Info.Began.IsZero() {
 		return "run " + r.ID
@@ -122,7 +126,7 @@ func (r *Run) String() string {
 	return text + ")"
 }
 
-// Here is the Info of this program.
+// Here returns the Info of this program.
 func Here(command string) Info {
 	folder, _ := os.Getwd()
 	return Info{Began: time.Now(), PID: os.Getpid(), Command: command, Folder: folder}

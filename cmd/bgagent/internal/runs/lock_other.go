@@ -9,10 +9,10 @@ import (
 	"os"
 )
 
-// errLocked says that somebody else has locked a file.
+// errLocked is the error if another program has locked a file.
 var errLocked = errors.New("it is locked")
 
-// lock fails: this system has no such locks.
+// lock always fails, because this system has no such locks.
 func lock(*os.File) error { return fmt.Errorf("locking files: %w", errors.ErrUnsupported) }
 
 func openFile(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }

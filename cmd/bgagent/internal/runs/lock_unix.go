@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLocked says that somebody else has locked a file.
+// errLocked is the error if another program has locked a file.
 var errLocked = errors.New("it is locked")
 
-// lock locks a file until it is closed. Programs that are started do not inherit the
-// lock.
+// lock locks a file until it is closed. Programs that this program starts do not
+// inherit the lock.
 func lock(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -31,16 +31,16 @@ func lock(f *os.File) error {
 	}
 }
 
-// openFile opens a file. It follows no link and waits for no pipe.
+// openFile opens a file. It fails for a link and does not block at a named pipe.
 func openFile(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
-// mine reports whether something belongs to this user.
+// mine reports whether a file or folder belongs to this user.
 func mine(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(st.Uid) == os.Geteuid()
 }
 
-// othersWrite reports whether anybody but the owner may write to it.
+// othersWrite reports whether anybody except the owner may write to a file or folder.
 func othersWrite(info fs.FileInfo) bool { return info.Mode().Perm()&0o022 != 0 }

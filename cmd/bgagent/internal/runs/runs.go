@@ -1,6 +1,6 @@
-// Package runs knows which runs of this program are alive, so that the next run can
-// end what a dead one has left. Every run has an id, which the processes of its
-// agents carry in their environment, and a file that it keeps locked while it lives.
+// Package runs records runs of this program, so that the next run can end the
+// processes that a dead run has left. Every run has an id, which the processes of its
+// agents have in their environment, and a file that is locked while the run is alive.
 // However the run ends, the system unlocks the file.
 package runs
 
@@ -23,7 +23,7 @@ import (
 // ~/.local/state if that is not set.
 func Dir() (string, error) {
 	base := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(base) { // the specification says to ignore such a value
+	if !filepath.IsAbs(base) { // the specification demands that a relative path is ignored
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return "", err
@@ -33,13 +33,13 @@ func Dir() (string, error) {
 	return filepath.Join(base, "bgagent", "runs"), nil
 }
 
-// Info is the content of a run's file. It is for people.
+// Info is the content of a run's file. It is shown to users.
 type Info struct {
 	Began   time.Time `json:"began"`
 	PID     int       `json:"pid"`
 	Host    string    `json:"host"`
-	Command string    `json:"command"` // run, mcp, serve
-	Folder  string    `json:"folder"`  // where it was started
+	Command string    `json:"command"` // run, mcp, serve or agents
+	Folder  string    `json:"folder"`  // working directory of the run
 }
 
 // NewID returns the id of a new run.
@@ -47,11 +47,11 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 
 const suffix = ".lock"
 
-// named matches the names of runs' files.
+// named matches the file names of runs.
 var named = regexp.MustCompile(`^[a-z2-7]{26}\.lock$`)
 
-// Run is a living run, or a dead one that nobody else is cleaning up after. Its file
-// is locked either way.
+// Run is this run, or a dead run that this program is cleaning up. In both cases this
+// program holds the lock of the run's file.
 type Run struct {
 	ID   string
 	Info Info
@@ -59,8 +59,8 @@ type Run struct {
 	file *os.File
 }
 
-// Begin makes the file of a new run and locks it. After an error nobody will find
-// what the run leaves if it is killed.
+// Begin creates and locks the file of a new run. After an error, the processes that
+// the run leaves if it is killed cannot be found.
 func Begin(dir, id string, info Info) (*Run, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -73,7 +73,8 @@ func Begin(dir, id string, info Info) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The file gets its name once it is locked, so that the run never looks dead.
+	// The file gets its final name after it is locked, so that the run never seems
+	// dead.
 	path := filepath.Join(dir, ".new-"+id)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -91,7 +92,8 @@ func Begin(dir, id string, info Info) (*Run, error) {
 	return &Run{ID: id, Info: info, dir: dir, file: f}, nil
 }
 
-// Forget removes the file, because nothing is left of the run. A nil Run has none.
+// Forget removes the file of the run. It is called when no process of the run is
+// left. A nil Run has no file.
 func (r *Run) Forget() error {
 	if r == nil {
 		return nil
@@ -99,7 +101,7 @@ func (r *Run) Forget() error {
 	return errors.Join(os.Remove(filepath.Join(r.dir, r.ID+suffix)), r.file.Close())
 }
 
-// Leave unlocks the file. The next program that looks finds a dead run.
+// Leave unlocks the file of the run, so that the next program finds a dead run.
 func (r *Run) Leave() error {
 	if r == nil {
 		return nil
@@ -108,8 +110,9 @@ func (r *Run) Leave() error {
 }
 
 // Dead returns the dead runs in the folder, the oldest first. A run is dead if its
-// file is not locked. Dead locks the file: call Forget or Leave. problems are what
-// could not be examined. A folder that does not exist has no runs.
+// file is not locked. Dead locks the files of the returned runs; call Forget or Leave
+// on each. problems are the errors of files that could not be examined. A missing
+// folder has no runs.
 func Dead(dir string) (dead []*Run, problems []error) {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -135,7 +138,7 @@ func Dead(dir string) (dead []*Run, problems []error) {
 			problems = append(problems, err)
 		case r == nil:
 		case r.Info.Host != "" && r.Info.Host != host && time.Since(r.Info.Began) < foreign:
-			_ = r.Leave() // machines share this folder: its processes are not here
+			_ = r.Leave() // the folder is shared, and the processes are on another machine
 		default:
 			dead = append(dead, r)
 		}
@@ -144,15 +147,15 @@ func Dead(dir string) (dead []*Run, problems []error) {
 	return dead, problems
 }
 
-// foreign is how long the file of a dead run on another machine is kept for the
-// program on that machine.
+// foreign is how long the file of a dead run of another machine is kept, so that a
+// program on that machine can clean up.
 const foreign = 30 * 24 * time.Hour
 
 // maxInfo is how many bytes of a file are read.
 const maxInfo = 16 << 10
 
-// take locks the file of a run. It returns nil if the run lives or somebody else is
-// cleaning up after it.
+// take locks the file of a dead run and returns the run. It returns nil if the run is
+// alive or another program is cleaning it up.
 func take(dir, name string) (*Run, error) {
 	path := filepath.Join(dir, name)
 	f, err := openFile(path)
@@ -177,13 +180,13 @@ func take(dir, name string) (*Run, error) {
 			return nil, f.Close()
 		}
 		b, _ := io.ReadAll(io.LimitReader(f, maxInfo))
-		_ = json.Unmarshal(b, &r.Info) // only for people: the name and the lock decide
+		_ = json.Unmarshal(b, &r.Info) // an error does no harm: the content is only shown
 		return r, nil
 	}
 	return nil, errors.Join(err, f.Close())
 }
 
-// check refuses what is not a file of this user's program.
+// check returns an error if f is not a regular file of this user.
 func check(f *os.File, path string) error {
 	info, err := f.Stat()
 	switch {
@@ -197,8 +200,8 @@ func check(f *os.File, path string) error {
 	return nil
 }
 
-// checkDir refuses a folder that somebody else can write to. Files of others would
-// decide whose processes are ended.
+// checkDir returns an error if anybody else can write into the folder. Otherwise
+// other users could decide which processes are ended.
 func checkDir(dir string) error {
 	info, err := os.Lstat(dir)
 	switch {
@@ -214,11 +217,11 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// isNew reports whether an entry is the file of a run that was not renamed yet.
+// isNew reports whether an entry is the file of a run before Begin has renamed it.
 func isNew(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".new-") && e.Type().IsRegular() }
 
-// removeOld removes such a file if its program must have been killed before it could
-// rename the file.
+// removeOld removes a file for which isNew is true if the file is a day old. Its
+// program must have been killed before it could rename the file.
 func removeOld(dir string, e fs.DirEntry) {
 	if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
 		_ = os.Remove(filepath.Join(dir, e.Name()))

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newRun begins a run in the folder.
+// newRun begins a run whose file is in dir.
 func newRun(t *testing.T, dir string) *Run {
 	t.Helper()
 	r, err := Begin(dir, NewID(), Here("run"))
@@ -24,7 +24,8 @@ func newRun(t *testing.T, dir string) *Run {
 	return r
 }
 
-// member starts a process of the run that does not end by itself.
+// member starts a process that belongs to the run with the id and does not end by
+// itself.
 func member(t *testing.T, id string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "600")
@@ -66,7 +67,7 @@ func TestOnlyWhatADeadRunHasLeftIsEnded(t *testing.T) {
 	require.Len(t, left, 1)
 	require.Len(t, left[0].Processes, 1)
 	require.Equal(t, mine.Process.Pid, left[0].Processes[0].PID)
-	go func() { _ = mine.Wait() }() // its parent would be dead
+	go func() { _ = mine.Wait() }() // otherwise it stays as a zombie: a real parent would be dead
 	ended, err := left[0].End(time.Second)
 	require.NoError(t, err)
 	require.Equal(t, left[0].Processes, ended)

@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// Agent is a configured agent. The kind decides which of the fields after
-// Permissions have a meaning.
+// Agent is a configured agent. Its kind decides which of the fields after Permissions
+// are used.
 type Agent struct {
 	Name        string
 	Kind        Kind
@@ -41,21 +41,21 @@ type Agent struct {
 	Username    string
 	PasswordEnv string
 
-	origins map[string]bgagent.Origin // by key; "" is the agent itself
+	origins map[string]bgagent.Origin // by key; the key "" has the origin of the agent itself
 }
 
 // Field is one key of an agent that is set.
 type Field struct {
 	Key    string
-	Value  string // as a file writes it
+	Value  string // in the notation of a file
 	Origin bgagent.Origin
 }
 
-// Origin returns where the key of the agent was set, or, for an empty key, where the
-// agent was set. It is zero for what was not set.
+// Origin returns where the key of the agent was set. For an empty key, it returns
+// where the agent was named. It is zero if the key was not set.
 func (a Agent) Origin(key string) bgagent.Origin { return a.origins[key] }
 
-// Path returns the name of a key of the agent for errors.
+// Path returns the full name of a key of the agent, for error messages.
 func (a Agent) Path(name string) string {
 	path := jsonc.Key("agents", a.Name)
 	if name == "" {
@@ -90,7 +90,8 @@ func (a Agent) Fields() []Field {
 	return out
 }
 
-// value returns the value of a key as a file writes it.
+// value returns the value of a key in the notation of a file, and whether the key is
+// set.
 func (a *Agent) value(k *key) (string, bool) {
 	var v any
 	switch {
@@ -104,7 +105,7 @@ func (a *Agent) value(k *key) (string, bool) {
 		list := slices.Clone(*a.texts(k.name))
 		for i := range list {
 			if name, _, set := strings.Cut(list[i], "="); set && k.name == "env" {
-				list[i] = name + "=…" // it may be secret, and people paste this output
+				list[i] = name + "=…" // the value may be secret, and users may publish this output
 			}
 		}
 		if v = list; len(list) == 0 {
@@ -124,8 +125,8 @@ func (a *Agent) value(k *key) (string, bool) {
 	return string(b), true
 }
 
-// text returns the field for a key with a string, texts the field for a key with a
-// list.
+// text returns the field for a key with a string. texts returns the field for a key
+// with a list.
 func (a *Agent) text(key string) *string {
 	return map[string]*string{
 		"description": &a.Description, "model": &a.Model, "directory": &a.Directory,
@@ -192,14 +193,14 @@ func resolve(name string, m *merged) (Agent, []error) {
 	return a, errs
 }
 
-// remedies says how to write the required key.
+// remedies holds, for each kind, how to write the required key.
 var remedies = map[Kind]string{
 	Command:  `write "preset": ` + oneOf(presets),
 	ACP:      `write, for example, "command": ["opencode", "acp"]`,
 	Opencode: `write, for example, "url": "http://127.0.0.1:4096"`,
 }
 
-// checkKind checks what depends on the kind.
+// checkKind checks the keys that depend on the kind.
 func (a *Agent) checkKind(fail func(key, format string, args ...any)) {
 	switch a.Kind {
 	case InProc:
@@ -235,8 +236,8 @@ func (a *Agent) checkCommand(fail func(key, format string, args ...any)) {
 	}
 }
 
-// inFile makes the name of a program absolute if it is a path. A relative path
-// counts from the file that names it.
+// inFile makes the name of a program absolute if it is a path. A relative path is
+// relative to the folder of the file.
 func inFile(program *string, file string) error {
 	if !strings.ContainsAny(filepath.ToSlash(*program), "/") {
 		return nil
@@ -248,7 +249,8 @@ func inFile(program *string, file string) error {
 	return err
 }
 
-// pathIn makes a path in a file absolute. ~/ is the home directory.
+// pathIn returns the absolute form of a path that a file contains. ~/ is the home
+// directory.
 func pathIn(path, file string) (string, error) {
 	if rest, ok := strings.CutPrefix(filepath.ToSlash(path), "~/"); ok || path == "~" {
 		home, err := os.UserHomeDir()
@@ -277,7 +279,7 @@ func (a *Agent) absolute() error {
 		return err
 	}
 	a.Directory = dir
-	if a.Kind == Opencode { // the server may be elsewhere
+	if a.Kind == Opencode { // the server may be on another machine
 		return nil
 	}
 	info, err := os.Stat(dir)

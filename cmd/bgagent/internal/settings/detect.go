@@ -8,7 +8,8 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/demo"
 )
 
-// programs are the agent programs to look for if there is no file.
+// programs are the agent programs that are searched on PATH if there is no
+// configuration file.
 var programs = []struct{ name, preset, about string }{
 	{"codex", "codex", "OpenAI's codex, as it is configured"},
 	{"claude", "claude", "Anthropic's Claude Code, as it is configured"},
@@ -16,9 +17,9 @@ var programs = []struct{ name, preset, about string }{
 	{"opencode", "opencode", "opencode, as it is configured"},
 }
 
-// Detect returns the settings of a machine without a file: an agent for each agent
-// program that lookPath finds, and the demo agents. What a program may do is decided
-// by its own configuration.
+// Detect returns the settings that apply without a configuration file: an agent for
+// each agent program that lookPath finds, and the demo agents. The permissions of a
+// program are those of its own configuration.
 func Detect(lookPath func(string) (string, error)) *Settings {
 	s := &Settings{Detected: true, Agents: Demo()}
 	for _, p := range programs {
@@ -35,7 +36,7 @@ func Detect(lookPath func(string) (string, error)) *Settings {
 	return s
 }
 
-// Demo returns the demo agents under their own names.
+// Demo returns the demo agents, under names that begin with demo-.
 func Demo() []Agent {
 	var out []Agent
 	for _, a := range demo.Agents() {

@@ -7,7 +7,7 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// Kind says what runs an agent.
+// Kind is the way in which an agent runs.
 type Kind string
 
 // The kinds of agents.
@@ -32,7 +32,7 @@ const (
 type key struct {
 	name  string
 	shape shape
-	kinds []Kind   // kinds that have the key; nil means all
+	kinds []Kind   // kinds of agents that may have the key; nil means all
 	enum  []string // allowed values of a string; nil means any
 	about string
 }
@@ -46,7 +46,7 @@ var (
 )
 
 // keys is the table of an agent's keys, in the order of the documentation and of the
-// output. The schema is made from it.
+// output. The schema is made from this table.
 var keys = []key{
 	{"kind", shapeText, nil, kinds, "What runs the agent. A later file that gives the kind replaces what an earlier file says of the agent; otherwise the two are merged key by key."},
 	{"description", shapeText, nil, nil, "What the agent is good for, in one line. Models read it to choose an agent."},
@@ -73,7 +73,7 @@ var keys = []key{
 // notifyKey is the key notify at the top level of a file.
 var notifyKey = key{"notify", shapeTexts, nil, nil, "A program and its arguments. It runs when a task ends badly and when the last task has ended, with a sentence as its last argument. No shell sees it. A relative path counts from the file."}
 
-// required has the key that agents of a kind must have.
+// required holds, for each kind, the key that its agents must have.
 var required = map[Kind]string{Command: "preset", ACP: "command", Opencode: "url"}
 
 func keyNamed(name string) *key {
@@ -88,7 +88,7 @@ func keyNamed(name string) *key {
 // has reports whether agents of the kind have the key.
 func (k *key) has(kind Kind) bool { return k.kinds == nil || slices.Contains(k.kinds, kind) }
 
-// keysOf names the keys of a kind.
+// keysOf returns the names of the keys that agents of the kind may have.
 func keysOf(kind Kind) []string {
 	var out []string
 	for i := range keys {
@@ -99,7 +99,8 @@ func keysOf(kind Kind) []string {
 	return out
 }
 
-// nearest returns the name that somebody who wrote name may have meant, or "".
+// nearest returns the name of which the argument is probably a misspelling; "" if
+// there is none.
 func nearest(name string, names []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, other := range names {
@@ -110,7 +111,7 @@ func nearest(name string, names []string) string {
 	return best
 }
 
-// oneOf lists values for an error.
+// oneOf lists values for an error message.
 func oneOf(values []string) string {
 	quoted := make([]string, len(values))
 	for i, v := range values {

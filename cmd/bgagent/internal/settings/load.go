@@ -15,21 +15,21 @@ import (
 	"github.com/bgagent/bgagent/internal/rulename"
 )
 
-// merged is what the files say of one agent, key by key.
+// merged holds the keys of one agent from all files.
 type merged struct {
-	at     bgagent.Origin // where it was last named
+	at     bgagent.Origin // where the agent was last named
 	values map[string]jsonc.Member
 }
 
 // loader merges the agents of several files.
 type loader struct {
 	agents map[string]*merged
-	hints  map[bgagent.Origin]string // what the library says about keys outside its section
-	notify *jsonc.Member             // the program to notify; nil for none
+	hints  map[bgagent.Origin]string // the library's hints about keys outside its section
+	notify *jsonc.Member             // the key notify; nil if there is none
 	errs   []error
 }
 
-// loadOwn reads what the files have besides the section of the library.
+// loadOwn reads the parts of the files outside the section of the library.
 func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	l := &loader{agents: map[string]*merged{}, hints: map[bgagent.Origin]string{}}
 	for _, k := range ignored {
@@ -49,7 +49,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 		l.root(root)
 	}
 	var out own
-	if len(l.errs) == 0 { // merging broken parts would only repeat what is wrong
+	if len(l.errs) == 0 { // checking broken parts together would only repeat their errors
 		for _, name := range slices.Sorted(maps.Keys(l.agents)) {
 			a, errs := resolve(name, l.agents[name])
 			l.errs = append(l.errs, errs...)
@@ -65,7 +65,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	return out, errors.Join(l.errs...)
 }
 
-// own is what files have besides the section of the library.
+// own holds the parts of the files outside the section of the library.
 type own struct {
 	agents   []Agent
 	notify   []string
@@ -90,7 +90,7 @@ func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member))
 // root reads the top level of a file.
 func (l *loader) root(v jsonc.Value) {
 	members, ok := v.Members()
-	if !ok { // the library reports that
+	if !ok { // the library reports this error
 		return
 	}
 	l.once("", members, func(m jsonc.Member) {
@@ -116,7 +116,7 @@ func (l *loader) root(v jsonc.Value) {
 	})
 }
 
-// takeNotify reads the program to notify.
+// takeNotify reads the key notify, which replaces that of an earlier file.
 func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = nil
 	if m.Value.IsNull() {
@@ -129,7 +129,7 @@ func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = &m
 }
 
-// section reads the agents of a file.
+// section reads the key agents of a file.
 func (l *loader) section(v jsonc.Value) {
 	if v.IsNull() {
 		clear(l.agents)
@@ -149,7 +149,7 @@ func (l *loader) section(v jsonc.Value) {
 	})
 }
 
-// badName says what is wrong with the name of an agent, or "".
+// badName describes the problem with the name of an agent; "" if the name is valid.
 func badName(name string) string {
 	switch {
 	case name == "":
@@ -164,7 +164,7 @@ func badName(name string) string {
 	return ""
 }
 
-// agent merges what one file says of an agent into what earlier files say.
+// agent merges the keys that one file has for an agent into those of earlier files.
 func (l *loader) agent(m jsonc.Member) {
 	path := jsonc.Key("agents", m.Name)
 	if m.Value.IsNull() {
@@ -178,7 +178,7 @@ func (l *loader) agent(m jsonc.Member) {
 	}
 	a := l.agents[m.Name]
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
-		a = &merged{values: map[string]jsonc.Member{}} // another kind has other keys
+		a = &merged{values: map[string]jsonc.Member{}} // drop earlier keys: they may be of another kind
 	}
 	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a
@@ -270,8 +270,8 @@ func textsOf(v jsonc.Value) []string {
 	return out
 }
 
-// checkRules checks permissions: an object of actions, or of objects of patterns and
-// actions.
+// checkRules checks permissions: an object whose members are actions, or objects that
+// map patterns to actions.
 func checkRules(path string, v jsonc.Value) error {
 	members, ok := v.Members()
 	if !ok {
@@ -322,7 +322,8 @@ func rulesOf(v jsonc.Value) []bgagent.Permission {
 	return out
 }
 
-// formatRules writes rules like a file does.
+// formatRules returns the rules as a file has them. It reports false if there are no
+// rules.
 func formatRules(rules []bgagent.Permission) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(rules); {

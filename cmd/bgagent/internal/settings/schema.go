@@ -10,13 +10,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Schema is the JSON Schema (draft 2020-12) of a file. A test checks that it agrees
-// with the table of keys that it is made from.
+// Schema is the JSON Schema (draft 2020-12) of a configuration file. A test checks
+// that it agrees with the table of keys.
 //
 //go:embed bgagent.schema.json
 var Schema []byte
 
-// SchemaURL is where files find the schema.
+// SchemaURL is the address of the schema, for the key $schema of files.
 const SchemaURL = "https://raw.githubusercontent.com/bgagent/bgagent/main/cmd/bgagent/internal/settings/bgagent.schema.json"
 
 // object is a JSON object whose members keep their order.
@@ -49,7 +49,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// makeSchema returns the schema of a file.
+// makeSchema makes the schema of a configuration file.
 func makeSchema() ([]byte, error) {
 	limits, err := limitsSchema()
 	if err != nil {
@@ -126,9 +126,8 @@ func (k *key) schema() object {
 	return object{{"anyOf", []any{value, object{{"type", "null"}}}}}
 }
 
-// limitsSchema returns the schema of the library's section. It is made from what the
-// library says: which keys there are, what their defaults are, and whether they may
-// be 0.
+// limitsSchema returns the schema of the library's section. The keys, their defaults,
+// and whether a key may be 0 are asked from the library.
 func limitsSchema() (object, error) {
 	limit := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
 	byName := object{{"type", []string{"object", "null"}}, {"propertyNames", object{{"pattern", `\S`}}}, {"additionalProperties", limit}}
@@ -153,7 +152,7 @@ func limitsSchema() (object, error) {
 	return object{
 		{"description", "Limits and times of the library, as in its documentation. Keys that end in Ms are milliseconds."},
 		{"type", []string{"object", "null"}},
-		{"properties", properties}, // unknown keys are only reported: a newer host may have them
+		{"properties", properties}, // unknown keys are allowed, because a newer host may have them
 	}, nil
 }
 

@@ -24,7 +24,8 @@ func TestTheShippedSchemaIsMadeFromTheTableOfKeys(t *testing.T) {
 	require.Equal(t, string(want), string(Schema), "go test -run ShippedSchema ./internal/settings -update writes it")
 }
 
-// documents are what the schema and the parser must both accept, or both refuse.
+// documents are configurations and whether the schema and the parser must accept
+// them.
 var documents = map[string]bool{
 	`{}`: true,
 	`{"$schema": "x", "agents": null, "background_task": null}`: true,
@@ -72,7 +73,7 @@ var documents = map[string]bool{
 	`{"background_task": {"totalConcurrency": -1}}`:                                            false,
 	`{"background_task": {"agentConcurrency": {"explore": -1}}}`:                               false,
 	`{"background_task": {"modelConcurrency": 3}}`:                                             false,
-	`{"background_task": {"nonsense": 3}}`:                                                     true, // a newer host may have it; it is reported
+	`{"background_task": {"nonsense": 3}}`:                                                     true, // a newer host may have the key
 	"{\"agents\": {\"wait\": {\"kind\": \"inproc\", // a comment, and a comma too many\n},},}": true,
 }
 

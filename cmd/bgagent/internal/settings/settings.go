@@ -1,8 +1,8 @@
 // Package settings reads the program's configuration: one file for the user and
 // one for the project, each with limits and agents.
 //
-// The limits are the library's section background_task, which [bgagent.LoadConfig]
-// reads. The agents are listed beside it:
+// The limits are in the library's section background_task, which [bgagent.LoadConfig]
+// reads. The agents are listed beside this section:
 //
 //	{
 //	  "$schema": "…/bgagent.schema.json",
@@ -28,13 +28,13 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonc"
 )
 
-// Settings are what the files say, merged and checked.
+// Settings is the merged and checked content of the configuration files.
 type Settings struct {
 	Files    []string           // files that were read, the user's before the project's
 	Limits   bgagent.FileConfig // the section background_task
 	Agents   []Agent            // by name
 	Notify   []string           // the program to notify, and its arguments; nil for none
-	Detected bool               // there was no file, so the agents are those found on PATH
+	Detected bool               // there was no file, so the settings are those of Detect
 
 	notifyAt bgagent.Origin
 }
@@ -42,7 +42,7 @@ type Settings struct {
 // NotifyOrigin returns where Notify was set.
 func (s *Settings) NotifyOrigin() bgagent.Origin { return s.notifyAt }
 
-// Agent returns the agent of that name.
+// Agent returns the agent with the name, and whether there is one.
 func (s *Settings) Agent(name string) (Agent, bool) {
 	for _, a := range s.Agents {
 		if a.Name == name {
@@ -67,11 +67,11 @@ const (
 	projectFile = ".bgagent.jsonc"
 )
 
-// Find returns the files that exist, in the order that [Load] wants:
+// Find returns the files that exist, in the order that [Load] needs:
 // bgagent/bgagent.jsonc in the user's configuration folder, and the first
-// .bgagent.jsonc in dir or above it. It is not an error if there is none. A file
-// names programs that are run. So if somebody else has written it or could replace
-// it, Find returns an error that names it.
+// .bgagent.jsonc in dir or above it. It is not an error if there is no file. Because
+// a file names programs that are run, Find returns an error if another user owns a
+// file or could change it.
 func Find(dir string) ([]string, error) {
 	var out []string
 	if base, err := os.UserConfigDir(); err == nil { // a service may have no home
@@ -104,8 +104,8 @@ func Find(dir string) ([]string, error) {
 	}
 }
 
-// exists does not follow links. A link that leads nowhere is a mistake to report,
-// not an absent file.
+// exists reports whether there is a file with the path. It does not follow links,
+// because a link whose target is missing is a mistake to report, not an absent file.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	switch {
@@ -117,11 +117,11 @@ func exists(path string) (bool, error) {
 	return false, &bgagent.ConfigFileError{File: path, Problem: "cannot be examined: " + err.Error(), Err: err}
 }
 
-// Load reads the files and merges them key by key. Later files win, and null removes
-// what earlier files say. Load returns the errors of all files together, each a
-// [*bgagent.ConfigFileError]. With errors the settings hold what is right, or are
-// nil if not even the names of the agents are known. Without files the agents are
-// those of [Detect].
+// Load reads the files and merges them key by key. Later files override earlier ones,
+// and null removes a value of an earlier file. Load returns the errors of all files
+// together, each a [*bgagent.ConfigFileError]. If only the limits have errors, Load
+// also returns the settings; otherwise an error comes with nil. Without files, Load
+// returns the settings of [Detect].
 func Load(paths ...string) (*Settings, error) {
 	if len(paths) == 0 {
 		return Detect(exec.LookPath), nil
@@ -139,8 +139,8 @@ func Load(paths ...string) (*Settings, error) {
 	return s, err
 }
 
-// once joins errors and drops repetitions, because the library and this program read
-// the same files.
+// once joins errors and drops repetitions. The library and this package read the same
+// files, so both report some errors.
 func once(errs ...error) error {
 	var out []error
 	said := map[string]bool{}
@@ -154,7 +154,7 @@ func once(errs ...error) error {
 			return
 		}
 		key := err.Error()
-		if errors.As(err, &place) && place.Key == "" { // about the whole file
+		if errors.As(err, &place) && place.Key == "" { // an error about the whole file
 			key = fmt.Sprintf("%s:%d", place.File, place.Line)
 		}
 		if !said[key] {
@@ -170,8 +170,8 @@ func once(errs ...error) error {
 	return errors.Join(out...)
 }
 
-// checkLimits lets the library check the limits together, so that limits that
-// contradict each other are refused before anything starts.
+// checkLimits has the library check the limits together, so that contradictory limits
+// are refused before any task starts.
 func (s *Settings) checkLimits() error {
 	var cfg bgagent.Config
 	s.Limits.Apply(&cfg)
@@ -194,8 +194,8 @@ func (s *Settings) checkLimits() error {
 	return fileerror.At(at, jsonc.Key("background_task", key), "%s", fileNames.Replace(input.Problem))
 }
 
-// fileNames turns the names of fields that can contradict each other into the keys
-// of the file.
+// fileNames replaces the names of fields by the keys of the file, for the fields that
+// can contradict each other.
 var fileNames = strings.NewReplacer(
 	"Config.StaleTimeout", "staleTimeoutMs", "Config.TimeToLive", "taskTtlMs",
 	"Config.PollInterval", "pollIntervalMs", "Config.HostUnreachable", "hostUnreachableMs",

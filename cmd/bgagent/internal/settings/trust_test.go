@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// project returns a configuration file in a folder, and a folder below that.
+// project creates a configuration file. It returns the path of the file, and a folder
+// below the folder of the file.
 func project(t *testing.T) (file, below string) {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
@@ -50,7 +51,7 @@ func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
 	require.NoError(t, os.Chmod(file, 0o644))
 	found()
 
-	// A link counts like its target.
+	// The target of a link is examined too.
 	elsewhere := t.TempDir()
 	require.NoError(t, os.Chmod(elsewhere, 0o777))
 	require.NoError(t, os.Rename(file, filepath.Join(elsewhere, "real")))
@@ -62,7 +63,7 @@ func TestAFileThatOthersCouldHaveWrittenIsRefusedByName(t *testing.T) {
 
 func TestAFileOfAnotherUserIsRefusedByName(t *testing.T) {
 	if os.Geteuid() != 0 {
-		return // only root can make such a file
+		return // only root can create a file of another user
 	}
 	file, below := project(t)
 	require.NoError(t, os.Lchown(file, 65534, 65534))

@@ -14,13 +14,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// trusted refuses a file that was found rather than named if anybody but this user
-// and root has written it or could replace it. For a link, this applies to the link
-// and to its target.
+// trusted returns an error for a file that was found, not named by the user, if
+// anybody except this user and root owns the file or could change it. For a link,
+// this applies to the link and to its target.
 func trusted(path string) error {
 	wrong := untrusted(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil && real != path && wrong == "" {
-		wrong = untrusted(real) // a link that leads nowhere is reported when it is read
+		wrong = untrusted(real) // a link without a target is reported when it is read
 	}
 	if wrong == "" {
 		return nil
@@ -28,17 +28,17 @@ func trusted(path string) error {
 	return &bgagent.ConfigFileError{File: path, Problem: wrong + "; it names programs that are run, so it is not used. Look at it, and name it with --config if it is right"}
 }
 
-// untrusted says why a file is not trusted, or "" if it is.
+// untrusted describes why a file is not trusted; "" if it is trusted.
 func untrusted(path string) string {
 	file, err := os.Lstat(path)
 	if err != nil {
-		return "" // reported when it is read
+		return "" // the error is reported when the file is read
 	}
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {
 		return ""
 	}
-	link := file.Mode()&fs.ModeSymlink != 0 // the mode of a link says nothing
+	link := file.Mode()&fs.ModeSymlink != 0 // the mode of a link has no meaning
 	switch {
 	case foreign(file):
 		return "belongs to " + owner(file)
@@ -60,21 +60,22 @@ func statOf(info fs.FileInfo) syscall.Stat_t {
 	return *st
 }
 
-// foreign reports whether something belongs to neither this user nor root.
+// foreign reports whether a file or folder belongs to neither this user nor root.
 func foreign(info fs.FileInfo) bool {
 	uid := statOf(info).Uid
 	return uid != 0 && int(uid) != os.Geteuid()
 }
 
-// othersWrite reports whether anybody but the owner may write to it. A group that
-// only this user is in, which many systems give to everybody, does not count.
+// othersWrite reports whether anybody except the owner may write to a file or folder.
+// The group of this user's own name, which many systems create for every user, does
+// not count.
 func othersWrite(info fs.FileInfo) bool {
 	mode := info.Mode().Perm()
 	return mode&0o002 != 0 || mode&0o020 != 0 && !ownGroup(strconv.Itoa(int(statOf(info).Gid)))
 }
 
-// ownGroup reports whether the group is this user's primary one and has the user's
-// name. If names cannot be looked up, being primary is enough.
+// ownGroup reports whether the group is this user's primary group and has the user's
+// name. If the names cannot be determined, a primary group is enough.
 func ownGroup(gid string) bool {
 	if gid != strconv.Itoa(os.Getegid()) {
 		return false
@@ -87,7 +88,7 @@ func ownGroup(gid string) bool {
 	return err != nil || group.Name == me.Username
 }
 
-// owner returns the name of the owner.
+// owner returns the name of the owner of a file or folder.
 func owner(info fs.FileInfo) string {
 	uid := strconv.Itoa(int(statOf(info).Uid))
 	if u, err := user.LookupId(uid); err == nil {

@@ -5,7 +5,7 @@
 //	  { "agent": "gemini", "prompt": "Read …", "description": "library", "directory": "docs" },
 //	]
 //
-// A list may also be in an object, under "tasks".
+// A list may also be the member "tasks" of an object.
 package tasklist
 
 import (
@@ -35,9 +35,9 @@ const MaxSize = 16 << 20
 type Task struct {
 	Agent       string `json:"agent"`
 	Prompt      string `json:"prompt"`
-	Description string `json:"description"`         // a short title; the beginning of the prompt if the list has none
-	Model       string `json:"model,omitempty"`     // empty for the agent's own
-	Directory   string `json:"directory,omitempty"` // absolute, or empty for the agent's own
+	Description string `json:"description"`         // short title; from the prompt if the list has none
+	Model       string `json:"model,omitempty"`     // empty if the agent's model applies
+	Directory   string `json:"directory,omitempty"` // absolute; empty if the agent's directory applies
 }
 
 // names are the keys of a task.
@@ -48,7 +48,7 @@ var names = []string{"agent", "prompt", "promptFile", "description", "model", "d
 //go:embed tasks.schema.json
 var Schema []byte
 
-// Format writes a list that [Parse] reads.
+// Format returns a list in the form that [Parse] and [Saved] read.
 func Format(tasks []Task) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -60,15 +60,17 @@ func Format(tasks []Task) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Parse reads a list. Directories and files with prompts are relative to base.
-// Agents must be among known, unless that is nil. Parse returns all errors together,
-// each a [*bgagent.ConfigFileError] with its place under the name of the file. With
-// errors there is no list.
+// Parse reads a list. Directories and files with prompts are relative to base. The
+// agents of the tasks must be among known, unless known is nil. name is the name of
+// the list in errors. Parse returns all errors together, each a
+// [*bgagent.ConfigFileError] with its place. If there is an error, no tasks are
+// returned.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
 	return parse(name, data, base, known, MaxSize)
 }
 
-// Saved reads a list that [Format] has written, however long it is.
+// Saved reads a list that [Format] has written. Unlike Parse, it has no limit of
+// size.
 func Saved(name string, data []byte, known []string) ([]Task, error) {
 	return parse(name, data, "/", known, len(data))
 }
@@ -97,7 +99,7 @@ type parser struct {
 
 func (p *parser) fail(err error) { p.errs = append(p.errs, err) }
 
-// example shows people with a broken list how to write one.
+// example is a list for error messages.
 const example = `[ { "agent": "codex", "prompt": "…" } ]`
 
 func (p *parser) root(v jsonc.Value) (out []Task) {
@@ -168,7 +170,7 @@ func (p *parser) task(path string, v jsonc.Value) Task {
 	return t
 }
 
-// read reads the file with a prompt.
+// read returns the content of a prompt file.
 func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.Member) string {
 	fail := func(format string, args ...any) string {
 		p.fail(m.Value.Errorf(jsonc.Key(path, m.Name), format, args...))
@@ -200,8 +202,8 @@ func (p *parser) read(path, name string, m jsonc.Member, seen map[string]jsonc.M
 	return string(b)
 }
 
-// reason removes the path from an error of the system, because the message already
-// has it.
+// reason removes the path from an error of the system. The message already contains
+// the path.
 func reason(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -210,7 +212,8 @@ func reason(err error) error {
 	return err
 }
 
-// check checks the values of a task and fills in what follows from them.
+// check checks the values of a task. It sets a missing description and makes the
+// directory absolute.
 func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]jsonc.Member) {
 	at := func(key string) jsonc.Value {
 		if m, ok := seen[key]; ok {
@@ -225,7 +228,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		case strings.TrimSpace(value) != "":
 			return true
 		default:
-			if _, text := m.Value.Text(); text { // otherwise it was reported
+			if _, text := m.Value.Text(); text { // another type has been reported already
 				p.fail(m.Value.Errorf(jsonc.Key(path, key), "is empty; %s", remedy))
 			}
 		}
@@ -267,7 +270,7 @@ func (p *parser) agents() string {
 	return strings.Join(p.known, ", ")
 }
 
-// maxTitle is how many characters a title made of a prompt may have.
+// maxTitle is how many characters a title may have. A longer title is cut.
 const maxTitle = 72
 
 func oneLine(s string) string {

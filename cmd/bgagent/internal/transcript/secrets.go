@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// minSecret is how many bytes a value must have to be looked for. Shorter values
-// occur in any text.
+// minSecret is how many bytes a value must have to be masked. Shorter values may
+// occur in a text by chance.
 const minSecret = 8
 
-// Secrets are values that must not be written down, with their names. The zero value
-// has none. Secrets must not change after their first use.
+// Secrets are values that must not appear in logs, with their names. The zero value
+// has no secrets. Values must not be added after the first use.
 type Secrets struct {
 	pairs []string // each value followed by its mask; longer values first
 }
@@ -44,7 +44,7 @@ func (s *Secrets) Add(name, value string) {
 	}
 }
 
-// Mask replaces the values by their names.
+// Mask replaces the values in a text by their names.
 func (s *Secrets) Mask(text string) string {
 	if s == nil || len(s.pairs) == 0 {
 		return text
@@ -52,8 +52,9 @@ func (s *Secrets) Mask(text string) string {
 	return strings.NewReplacer(s.pairs...).Replace(text)
 }
 
-// withoutEnd removes the beginning of a value from the end of a text that was cut
-// there. withoutBegin removes the end of a value from the beginning of such a text.
+// withoutEnd is for a text whose end was cut off: it removes the beginning of a value
+// from the end of the text. withoutBegin is for a text whose beginning was cut off:
+// it removes the end of a value from the beginning of the text.
 func (s *Secrets) withoutEnd(text string) string {
 	for i := 0; i < len(s.pairs); i += 2 {
 		v := s.pairs[i]

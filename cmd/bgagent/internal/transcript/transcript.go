@@ -1,5 +1,5 @@
-// Package transcript keeps the beginning and the end of each stream that the
-// programs of tasks print.
+// Package transcript keeps the beginning and the end of the output of tasks'
+// programs, for standard output and standard error separately.
 package transcript
 
 import (
@@ -13,9 +13,9 @@ import (
 // Kept is how many bytes of a stream's beginning are kept, and how many of its end.
 const Kept = 1 << 20
 
-// Keeper keeps what is printed for tasks until they end. It is safe for concurrent
-// use. It takes no more memory than was printed, and at most four times Kept for
-// each task.
+// Keeper keeps the output of tasks' programs until the tasks end. It is safe for
+// concurrent use. It takes no more memory than the size of the output, and at most
+// four times Kept for each task.
 type Keeper struct {
 	secrets *Secrets
 
@@ -23,11 +23,11 @@ type Keeper struct {
 	tasks map[string]*Log
 }
 
-// New returns a Keeper that masks the secrets in what it writes.
+// New returns a Keeper that masks the secrets in the logs that it writes.
 func New(secrets *Secrets) *Keeper { return &Keeper{secrets: secrets, tasks: map[string]*Log{}} }
 
-// Printed adds what was printed for a task. Stream 1 is standard output; any other
-// is standard error.
+// Printed adds output of a task's program. Stream 1 is standard output; any other
+// number means standard error.
 func (k *Keeper) Printed(task string, stream int, p []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -43,8 +43,8 @@ func (k *Keeper) Printed(task string, stream int, p []byte) {
 	}
 }
 
-// Take returns what was printed for a task and forgets it. It returns nil if nothing
-// was printed.
+// Take removes the output of a task's programs from the Keeper and returns it. It
+// returns nil if the programs have printed nothing.
 func (k *Keeper) Take(task string) *Log {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -53,14 +53,15 @@ func (k *Keeper) Take(task string) *Log {
 	return l
 }
 
-// Log is what was printed for a task.
+// Log is the output of a task's programs.
 type Log struct {
 	secrets   *Secrets
 	out, errs stream
 }
 
-// CopyTo writes the log without escape sequences and control characters, and with
-// names in place of secrets. It says how much of a stream was not kept.
+// CopyTo writes the log without escape sequences and control characters. Secrets are
+// replaced by their names. If a part of a stream was not kept, a line says how many
+// bytes are left out.
 func (l *Log) CopyTo(w io.Writer) error {
 	for _, part := range []struct {
 		title string
@@ -99,11 +100,11 @@ func section(w io.Writer, text string) error {
 	return err
 }
 
-// stream is the beginning and the end of what was printed.
+// stream is the beginning and the end of one output stream.
 type stream struct {
 	size int64
 	head []byte
-	tail []byte // a ring once it is full
+	tail []byte // the latest bytes after head; a ring buffer once it is full
 	next int    // index of the oldest byte in the ring
 }
 
@@ -123,8 +124,9 @@ func (s *stream) add(p []byte) {
 	}
 }
 
-// text returns the stream, or its beginning, its end and the number of bytes missing
-// between them. It removes secrets that were cut in two.
+// text returns the whole stream as head. If bytes are missing, it returns the
+// beginning, the end and the number of missing bytes between them. Secrets are
+// masked. If a secret was cut at the gap, its remaining part is removed.
 func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {

@@ -4,10 +4,10 @@ package tty
 
 import "os"
 
-// Terminal is a silenced terminal. This system has none.
+// Terminal is a silenced terminal. On this system, terminals are never silenced.
 type Terminal struct{}
 
-// Silence does nothing.
+// Silence does nothing and returns nil.
 func Silence(*os.File) *Terminal { return nil }
 
 // Restore does nothing.

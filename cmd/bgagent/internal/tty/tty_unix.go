@@ -16,41 +16,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Terminal is a silenced terminal. A nil Terminal is none. Its methods are safe for
-// concurrent use.
+// Terminal is a silenced terminal. The methods of a nil Terminal do nothing. All
+// methods are safe for concurrent use.
 type Terminal struct {
 	file  *os.File
-	keys  int            // to read typed keys from, because file may be open only for writing
-	stops chan os.Signal // Ctrl-Z
+	keys  int            // descriptor for reading typed keys, because file may be open only for writing
+	stops chan os.Signal // Ctrl-Z was typed
 	goes  chan os.Signal // the program continues after a stop
 	ended chan struct{}
 
 	mu       sync.Mutex
-	before   *unix.Termios  // nil until the terminal was this program's for the first time
-	guard    io.WriteCloser // nil where there is no guard
+	before   *unix.Termios  // modes to restore; nil until the terminal is first silenced
+	guard    io.WriteCloser // nil if there is no guard
 	restored bool
 }
 
-// Pauses between two looks at the terminal. The short one follows a look that found
-// typed keys: a terminal takes a few KB at a time, and reacts to Ctrl-C only behind them.
+// Pauses between two readings of typed keys. The short pause follows a reading that
+// found keys. A terminal buffers only a few KB, and it reacts to Ctrl-C only after
+// the keys before it were read.
 const (
 	lookPause = 50 * time.Millisecond
 	readPause = time.Millisecond
 
-	// mostReads bounds one look, so that nothing else waits for long.
+	// mostReads limits one reading, so that signals are handled soon.
 	mostReads = 256
 )
 
-// show and hide switch what the table changes in a terminal besides its modes: the
-// cursor, and the marks around pasted text.
+// show and hide are escape sequences for the settings that the table changes besides
+// the modes of the terminal: the cursor and bracketed paste.
 const (
 	show = "\x1b[?25h\x1b[?2004l"
 	hide = "\x1b[?25l\x1b[?2004h"
 )
 
-// Silence silences the terminal once this program is in its foreground. It returns nil
-// if the file is not a terminal. [Terminal.Restore] gives the terminal back. If this
-// program ends without that, even if it is killed, a guard process does.
+// Silence silences the terminal as soon as this program is in its foreground. It
+// returns nil if the file is not a terminal. [Terminal.Restore] restores the
+// terminal. If this program ends without calling Restore, even if it is killed, a
+// guard process restores the terminal.
 func Silence(file *os.File) *Terminal {
 	t := &Terminal{file: file, stops: make(chan os.Signal, 1), goes: make(chan os.Signal, 1), ended: make(chan struct{})}
 	if _, err := unix.IoctlGetTermios(t.fd(), ioctlGet); err != nil {
@@ -69,21 +71,21 @@ func Silence(file *os.File) *Terminal {
 
 func (t *Terminal) fd() int { return int(t.file.Fd()) }
 
-// foreground reports whether this program is in the foreground of the terminal. The
-// system stops programs that change it from the background.
+// foreground reports whether this program is in the foreground of the terminal. A
+// program that changes the terminal from the background is stopped by the system.
 func (t *Terminal) foreground() bool {
 	group, err := unix.IoctlGetInt(t.fd(), unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
 }
 
-// silent reports whether the modes are those that silence sets: no other program
-// wants reads that do not wait.
+// silent reports whether the modes are those that silenceLocked sets. No other
+// program is expected to set them, because with them a read does not wait.
 func silent(m *unix.Termios) bool {
 	return m.Lflag&(unix.ECHO|unix.ICANON) == 0 && m.Cc[unix.VMIN] == 0 && m.Cc[unix.VTIME] == 0
 }
 
-// silenceLocked silences the terminal where it is not silent. It is not when the
-// program comes to the foreground: at first, or after it was stopped.
+// silenceLocked silences the terminal if it is not silent. It is not silent when this
+// program comes to the foreground, for the first time or after a stop.
 func (t *Terminal) silenceLocked() {
 	now, err := unix.IoctlGetTermios(t.fd(), ioctlGet)
 	if err != nil || silent(now) {
@@ -100,7 +102,8 @@ func (t *Terminal) silenceLocked() {
 	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
 }
 
-// await looks at the terminal, and gives it back while Ctrl-Z stops this program.
+// await discards typed keys, and restores the terminal while this program is stopped
+// with Ctrl-Z.
 func (t *Terminal) await() {
 	defer unix.Close(t.keys)
 	pause := lookPause
@@ -126,12 +129,12 @@ func (t *Terminal) stop() {
 		_ = unix.IoctlSetTermios(t.fd(), ioctlSetFlush, t.before)
 	}
 	t.mu.Unlock()
-	select { // of an earlier stop
+	select { // drop the signal of an earlier stop
 	case <-t.goes:
 	default:
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-	select { // the system may stop this program a little later
+	select { // wait for the signal, because the system may stop this program a little later
 	case <-t.goes:
 	case <-t.ended:
 	}
@@ -142,10 +145,10 @@ func (t *Terminal) stop() {
 	}
 }
 
-// look throws away what was typed, and reports whether there was anything: a terminal
-// with too much of it hears no Ctrl-C. It reads rather than flushes. A flush also drops
-// what the terminal has not looked at yet, and with it the key that should have made a
-// signal.
+// look discards typed keys and reports whether there were any. If the buffer of a
+// terminal is full, the terminal does not react to Ctrl-C. look reads the keys and
+// does not flush them: a flush would also drop keys that the terminal has not
+// processed yet, and with them a key that should cause a signal.
 func (t *Terminal) look() (typed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -164,7 +167,7 @@ func (t *Terminal) look() (typed bool) {
 	return typed
 }
 
-// Restore gives the terminal back as it was. It may be called again.
+// Restore restores the original modes of the terminal. It may be called again.
 func (t *Terminal) Restore() {
 	if t == nil {
 		return
@@ -187,11 +190,13 @@ func (t *Terminal) Restore() {
 	}
 }
 
-// restoredMark tells the guard that there is nothing to do.
+// restoredMark is sent to the guard when the terminal has been restored, so that the
+// guard does nothing.
 const restoredMark = 'k'
 
-// startGuard starts this program once more, in a session of its own that no key or
-// signal of the terminal reaches. It returns nil if that fails.
+// startGuard starts this program as a guard process, in a session of its own, so that
+// signals of the terminal do not reach the guard. It returns the pipe to the guard,
+// or nil if the start fails.
 func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	self, err := os.Executable()
 	if err != nil {
@@ -217,15 +222,15 @@ func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 	return w
 }
 
-// Guard is the guard process. It waits for the end of the program that draws, and
-// gives the terminal back if that program did not. It leaves a terminal alone that is
-// no longer silenced, because somebody else has it by now.
+// Guard runs in the guard process. It waits for the end of the program that draws the
+// table, and restores the terminal if that program has not done so. If the terminal
+// is no longer silenced, another program uses it by now, and Guard does nothing.
 func Guard() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
 	told, _ := io.ReadAll(os.Stdin)
 	var before unix.Termios
 	size := binary.Size(before)
-	if len(told) != size { // it was restored, or never changed
+	if len(told) != size { // the terminal was restored, or never changed
 		return
 	}
 	if binary.Read(bytes.NewReader(told), binary.NativeEndian, &before) != nil {
