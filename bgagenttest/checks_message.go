@@ -240,7 +240,7 @@ func checkCutAnswer(c *checkContext) {
 func checkLatePieces(c *checkContext) {
 	id := c.create()
 	c.answered(c.begin(id, c.h.Late("oregano")), "oregano")
-	c.say(id, "parsley") // late pieces must not run into this turn
+	c.say(id, "parsley") // late pieces of the first turn must not appear in this turn
 }
 
 // oneCall checks that all reported states belong to one tool call, and that this tool

@@ -2,8 +2,8 @@
 // manager.
 //
 // [Conformance] checks a session client against the contract of
-// [bgagent.SessionClient] and its abilities. Every adapter of this module passes
-// it, and so should your own:
+// [bgagent.SessionClient] and its abilities. All adapters of this module pass it. The test
+// of your own adapter is:
 //
 //	func TestConformance(t *testing.T) {
 //		bgagenttest.Conformance(t, bgagenttest.Harness{
@@ -39,7 +39,8 @@ type TB interface {
 	// Fatalf fails the test and ends the goroutine that calls it.
 	Fatalf(format string, args ...any)
 	Cleanup(func())
-	// Context ends just before the functions given to Cleanup are called.
+	// Context returns a context that ends just before the functions given to Cleanup are
+	// called.
 	Context() context.Context
 }
 
@@ -90,12 +91,12 @@ type Harness struct {
 	// that needs an existing parent session or directory. Both may be empty.
 	Parent, Directory string
 
-	// Virtual runs every check in a bubble of testing/synctest, where pauses take no
-	// time. It is for clients that wait for nothing outside the program.
+	// Virtual makes every check run in a bubble of testing/synctest, where pauses take no
+	// real time. It is for clients that do not wait for anything outside the program.
 	Virtual bool
 
 	AnyAgent      bool // the client cannot know whether an agent exists
-	KeepsPromptID bool // the client claims to keep Prompt.ID in Message.PromptID
+	KeepsPromptID bool // the client stores Prompt.ID in Message.PromptID
 	MayRepeat     bool // the runtime cannot recognize a repeated prompt
 
 	// TurnTime is the maximum duration of a turn that is not aborted. Default 1 minute.
@@ -189,7 +190,7 @@ type check struct {
 	run   func(c *checkContext)
 }
 
-// checks is the whole suite.
+// checks holds all checks of the suite.
 var checks = append(append(append([]check{}, sessionChecks...), messageChecks...), abilityChecks...)
 
 // inReach reports whether the harness provides what the check needs.
@@ -241,7 +242,8 @@ func (ck *check) inReach(h *Harness) bool {
 	return true
 }
 
-// hold runs the check with a fresh client.
+// hold runs the check with a fresh client. It does not run the check if the client lacks the
+// ability.
 func (ck *check) hold(t TB, h *Harness) {
 	t.Helper()
 	c := newCheckContext(t, h, ck)

@@ -51,8 +51,8 @@ func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
 	return c
 }
 
-// failf fails the check and adds to the message why the failure matters. The check goes
-// on.
+// failf fails the check and adds to the message why the failure matters. The check
+// continues.
 func (c *checkContext) failf(format string, args ...any) {
 	c.Helper()
 	c.Errorf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)

@@ -41,8 +41,8 @@ type Fake struct {
 	AbortTells bool
 
 	// AbortGrace is the time for which a starter's Abort waits for the script to return
-	// before Abort returns an error. Close waits for scripts as long. The default is one
-	// second.
+	// before Abort returns an error. It is also the maximum time for which Close waits for
+	// scripts. The default is one second.
 	AbortGrace time.Duration
 
 	script func(*Turn)

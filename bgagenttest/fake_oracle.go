@@ -53,12 +53,12 @@ type Call struct {
 // HangForever take effect first, and then one of Panic, Goexit and Err. A fault that ends
 // the call replaces the call's effect or, with Late, follows the effect.
 type Fault struct {
-	Delay       time.Duration // wait; if the call's context ends first, return its error
-	Hang        bool          // wait until the call's context ends, and return its error
-	HangForever bool          // wait until Release, even if the context ends
-	Panic       any           // panic with this value
-	Goexit      bool          // end the goroutine
-	Err         error         // return this error
+	Delay       time.Duration // duration of a wait; the end of the call's context ends the call
+	Hang        bool          // the call waits until its context ends, and returns the context's error
+	HangForever bool          // the call waits until Release is called, even if its context ends
+	Panic       any           // value with which the call panics
+	Goexit      bool          // the call ends its goroutine
+	Err         error         // error that the call returns
 
 	// Late lets the call take effect before the fault, so only the answer of the call is
 	// lost. The fault of Events follows the end of the stream, and the fault of RunTurn

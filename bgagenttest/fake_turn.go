@@ -25,7 +25,7 @@ type Turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the script has returned
 	runner bool
-	r      *bgagent.Reporter // set for a runner
+	r      *bgagent.Reporter // receives the reports; nil for a starter
 	model  string
 
 	// Guarded by Fake.mu while the turn runs.
@@ -181,9 +181,9 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	panic(unwound{})
 }
 
-// change applies f to the message that is being written, and begins a message if there is
-// none. text says that f adds text. Text is never added to a message with tool calls; it
-// begins a new message instead.
+// change applies f to the message that is being written, and begins a message if there is no
+// such message. The argument text is true if f adds text. Text is never added to a message
+// with tool calls; it begins a new message instead.
 func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()

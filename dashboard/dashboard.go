@@ -68,7 +68,7 @@ type Config struct {
 	Interval time.Duration
 }
 
-// Handler serves the page. Create one with [New]. It is safe for concurrent use.
+// Handler serves the page. It must be created with [New]. It is safe for concurrent use.
 type Handler struct {
 	m      *bgagent.BackgroundManager
 	cfg    Config
@@ -204,5 +204,5 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(b) // fails only if the client is gone
+	_, _ = w.Write(b) // an error means that the client has disconnected
 }

@@ -19,7 +19,7 @@ import (
 // some programs show only the structured content to their model.
 type Structured struct {
 	Text     string     `json:"text"`
-	Tasks    []TaskInfo `json:"tasks,omitempty"`     // the tasks launched, read or cancelled
+	Tasks    []TaskInfo `json:"tasks,omitempty"`     // the tasks that the call launched, read or cancelled
 	TimedOut bool       `json:"timed_out,omitempty"` // the wait timed out before the tasks ended
 }
 

@@ -1,10 +1,9 @@
-// Package mcpserver serves a manager's tools over the Model Context Protocol.
-// Agent programs that are not written in Go can delegate to background agents
-// through it.
+// Package mcpserver serves a manager's tools over the Model Context Protocol. With these
+// tools, agent programs that are not written in Go can delegate to background agents.
 //
 //	s, err := mcpserver.New(manager, mcpserver.Config{})
 //	…
-//	err = s.Run(ctx, "me", &mcp.StdioTransport{}) // one program, which started this one
+//	err = s.Run(ctx, "me", &mcp.StdioTransport{}) // one program, the parent process
 //
 //	h, err := s.Handler(mcpserver.HTTPConfig{Tokens: map[string]string{token: "alice"}})
 //	…
@@ -43,7 +42,7 @@
 // delegation, the client gets a handle at once. It polls for the result with tasks/get,
 // or listens for notifications/tasks. See [ExtensionTasks].
 //
-// # Clients that do not read, and strangers
+// # Slow clients and strangers
 //
 // Each client has its own send queue, so a client that does not read its messages
 // delays no other client. The client loses its connection when one write takes 30 s, or

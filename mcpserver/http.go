@@ -132,7 +132,7 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 func hurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedTimeout)) // not every server supports deadlines
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedTimeout)) // fails if the server does not support deadlines
 		}
 		h.ServeHTTP(w, r)
 	})

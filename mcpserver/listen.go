@@ -34,7 +34,7 @@ const (
 type fields map[string]json.RawMessage
 
 func (f fields) set(name string, v any) {
-	f[name], _ = json.Marshal(v) // strings, slices of strings, and objects of raw JSON never fail
+	f[name], _ = json.Marshal(v) // encoding strings, slices of strings and objects of raw JSON never fails
 }
 
 func (f fields) strings(name string) (all []string) {
@@ -286,8 +286,8 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 	})
 }
 
-// eventTranslator translates the events of a stream. The library writes each event
-// with one call.
+// eventTranslator translates the events of a stream. The library writes each event with one
+// call of Write.
 type eventTranslator struct {
 	streamWriter
 	ctx     context.Context

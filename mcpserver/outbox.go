@@ -39,7 +39,7 @@ type outbox[T any] struct {
 	items  []T
 	sizes  []int
 	size   int
-	err    error // the first failure
+	err    error // the first error; later calls of put return it
 	closed bool
 }
 
@@ -172,7 +172,7 @@ func queue(h http.Handler) http.Handler {
 		defer cancel()
 		control := http.NewResponseController(w)
 		write := func(p piece) error {
-			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every server supports deadlines
+			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails if the server does not support deadlines
 			if p.flush {
 				return control.Flush()
 			}

@@ -35,7 +35,7 @@ type facts struct {
 	whole   bool // the message is a complete answer
 }
 
-// asks reports whether the message is a prompt from outside, not one by opencode.
+// asks reports whether the message is a prompt from outside and not by opencode itself.
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {

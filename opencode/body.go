@@ -19,7 +19,7 @@ const (
 	// the output of many tools takes some MB.
 	maxBody = 64 << 20
 
-	// maxRefusal bounds how much of an error answer is read.
+	// maxRefusal bounds the number of bytes that are read of an error answer.
 	maxRefusal = 64 << 10
 
 	// maxValues bounds the number of objects, lists and commas in one answer or event.

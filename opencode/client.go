@@ -32,8 +32,8 @@ type Config struct {
 	// default is the directory in which the server was started.
 	Directory string
 
-	// Agent and Model are used if a session or a prompt names none. A model is
-	// written provider/model. By default, the agent's own model is used.
+	// Agent and Model are the defaults for sessions and prompts without an agent or a model.
+	// A model is written provider/model. If Model is empty, the agent's own model is used.
 	Agent, Model string
 
 	// Tools switches tools on or off in every session that is created. The rules of
@@ -45,8 +45,8 @@ type Config struct {
 	// Permission answers the permission questions of sessions that this client runs, and
 	// of sessions that those sessions have started. If Permission is nil or panics, the
 	// answer is a rejection with a reason that the agent reads. Permission may block;
-	// meanwhile, the task is shown as asking. ctx ends when somebody else answers the
-	// question, when the session falls idle, and on Close.
+	// meanwhile, the task is shown as asking. ctx ends when the question is answered in
+	// another way, when the session falls idle, and on Close.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
 	// SilentNotices makes the client store notices in the parent session without
@@ -86,7 +86,8 @@ type Client struct {
 	base string // URL without a trailing slash
 	http *http.Client
 
-	// life ends with Close. wg counts the goroutines that answer questions.
+	// life is the context of the client's goroutines; Close ends it. wg counts these
+	// goroutines.
 	life  context.Context
 	close context.CancelFunc
 	wg    sync.WaitGroup
@@ -190,8 +191,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// spawn runs f on a goroutine that Close waits for, unless the client is closed.
-// c.mu must be held.
+// spawn runs f on a new goroutine, for which Close waits. If the client is closed, spawn does
+// nothing. c.mu must be held.
 func (c *Client) spawn(f func()) {
 	if !c.closed {
 		c.wg.Go(f)
@@ -204,13 +205,14 @@ const (
 )
 
 // Check asks the server for its health and returns its version. It returns within
-// 10 seconds or when ctx ends. The error says what is wrong with the address, the
-// password or the server, and what to do.
+// 10 seconds or when ctx ends. The error describes the problem with the address, the
+// password or the server, and contains advice.
 func (c *Client) Check(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	for {
-		// A request that is made while the server starts may never be answered.
+		// A request that is made while the server starts may never be answered. So each try has
+		// a short timeout.
 		try, done := context.WithTimeout(ctx, checkTry)
 		var health struct {
 			Healthy *bool  `json:"healthy"`
@@ -270,7 +272,7 @@ func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	return got.items, nil
 }
 
-// maxDirs is how many catalogs are remembered.
+// maxDirs bounds the number of remembered catalogs.
 const maxDirs = 1000
 
 // remember stores the catalog of a directory. c.mu must be held.

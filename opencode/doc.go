@@ -5,7 +5,7 @@
 //	client, err := opencode.New(opencode.Config{URL: "http://127.0.0.1:4096", Password: os.Getenv("OPENCODE_SERVER_PASSWORD")})
 //	…
 //	if _, err := client.Check(ctx); err != nil {
-//		return err // says what is wrong with the address, the password or the server
+//		return err // describes the problem with the address, the password or the server
 //	}
 //	manager, err := bgagent.New(client, bgagent.Config{})
 //	…
@@ -19,11 +19,11 @@
 // with prompt_async. The event stream reports how a turn ended. After a gap, or
 // without a stream, the client reads statuses and messages instead. A root session
 // learns that its task has ended from a message, and its agent answers this message.
-// The message is sent only while the session is idle, because nobody can foresee how
-// the server answers a message in the middle of a turn.
+// The message is sent only while the session is idle, because the server's answer to a
+// message in the middle of a turn is unpredictable.
 //
-// Every prompt and notice has its own message id and part id, so sending one again
-// is harmless, even from another process. If an agent, a model or a directory does
+// Every prompt and notice has its own message id and part id, so sending it again is
+// harmless, even from another process. If an agent, a model or a directory does
 // not exist, the prompt is refused before it is sent, because the server would
 // accept the prompt and never run it. Permission questions of the client's sessions,
 // and of sessions that the client's sessions start, go to Config.Permission.
@@ -38,16 +38,16 @@
 //     is idle and the notice. The server then answers the user and the notice in one
 //     turn.
 //   - opencode's own task tool starts sessions that no limit counts and no manager
-//     sees. Switch it off with Config.Tools, or allow for it.
+//     sees. Switch this tool off with Config.Tools, or set lower limits.
 //   - After a crash of the server, a session with a half-finished message looks like
 //     a session that has just fallen idle. The task ends as interrupted only if two
 //     polls agree.
-//   - The rules that a prompt gives a session stay with it. What a user allows
-//     "always" in opencode's window applies to the tasks as well.
+//   - The rules that a prompt sets stay in the session. If a user allows an access
+//     "always" in opencode's window, this also applies to the tasks.
 //   - If a model fails with status 500, the server repeats the request forever. The
 //     time limits of the task end such a turn.
 //   - If a compaction follows a complete answer, that answer is the result, even
-//     if opencode prompts itself and the agent says more.
+//     if opencode then prompts itself and the agent writes more text.
 //
 // # How it is tested
 //

@@ -208,7 +208,7 @@ func (f *follower) told(session string, d *drawn) {
 	m := d.look()
 	var t track
 	view := f.views[session]
-	for _, id := range slices.Sorted(maps.Keys(view)) { // ids sort by time
+	for _, id := range slices.Sorted(maps.Keys(view)) { // in the order of time, because ids sort by time
 		if x := view[id]; x != d {
 			var other bgagent.Message
 			t.next(x.facts, &other)

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// streamSilence is how long the stream may be silent before it counts as dead.
+	// streamSilence is the time without data after which the stream counts as broken.
 	// The server sends a heartbeat every 10 seconds.
 	streamSilence = 25 * time.Second
 
@@ -118,7 +118,7 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again
 	return f.up, err
 }
 
-// streamLag is how far the stream may lag behind the server's answers.
+// streamLag is the maximum time by which the stream may lag behind the server's answers.
 const streamLag = time.Second
 
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
@@ -203,7 +203,7 @@ func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	for {
 		if _, err := l.in.Peek(1); err != nil {
 			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // the server never ends the stream
+				err = io.ErrUnexpectedEOF // the server never ends the stream properly
 			}
 			return nil, false, err
 		}

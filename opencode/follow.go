@@ -159,7 +159,7 @@ func (f *follower) forget() {
 	f.c.dropped = nil
 }
 
-// connected is called when the server says that the stream is connected.
+// connected is called when the server has confirmed that the stream is connected.
 func (f *follower) connected() {
 	if f.up {
 		return
@@ -184,7 +184,7 @@ func (f *follower) connected() {
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 }
 
-// tick emits the text that has grown.
+// tick emits the messages whose text has grown.
 func (f *follower) tick() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -21,7 +21,7 @@ type PermissionRequest struct {
 	Metadata   map[string]any // further details from the server
 }
 
-// PermissionReply answers a [PermissionRequest]. The zero value rejects.
+// PermissionReply answers a [PermissionRequest]. The zero value rejects the request.
 type PermissionReply struct {
 	Allow  bool
 	Always bool   // with Allow: similar requests are allowed as long as the server runs
@@ -41,7 +41,7 @@ const (
 // ask is an open question: a permission request or a question to the user.
 type ask struct {
 	id, session, dir string
-	text             string             // one line for people
+	text             string             // one line for users
 	request          *PermissionRequest // nil for a question to the user
 	owner            string             // see findOwner; empty if there is none or it is not known yet
 	ctx              context.Context
@@ -248,7 +248,7 @@ func (r PermissionReply) body() map[string]string {
 	case r.Reason == "":
 		r.Reason = noReason
 	}
-	// After a rejection with a message, the agent goes on. A rejection without a message
+	// After a rejection with a message, the agent continues. A rejection without a message
 	// would end the agent's turn.
 	return map[string]string{"reply": "reject", "message": r.Reason}
 }

@@ -36,7 +36,7 @@ type session struct {
 	// keeps up with the server.
 	awaited string    // prompt message of a turn that the stream has not mentioned yet
 	busy    bool      // according to the stream, the session is in a turn
-	behind  time.Time // since when the server says "idle" and the stream does not; zero if both agree
+	behind  time.Time // start of the time for which only the server has reported idle; zero if both agree
 }
 
 // sent is a prompt or a notice that was sent to a session: the id that bgagent gave it
@@ -184,7 +184,7 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 	case errors.As(err, &e) && (e.Status == 0 || e.Advice == advicePassword || e.Advice == adviceRedirect):
 		return err
 	}
-	return nil // a server without this route checks the directory later
+	return nil // the server may not have this route; it then reports an unreadable directory later
 }
 
 // Abort implements [bgagent.SessionClient]. It returns when the server has answered.

@@ -392,9 +392,8 @@ func (m *wireMessage) empty() bool {
 	})
 }
 
-// Values in a tool call that somebody declined without a message for the agent: the name
-// of the tool that asks the user, and the errors by opencode. The turn ends with such a
-// call.
+// Values in a tool call that was declined without a message for the agent: the name of the
+// tool that asks the user, and opencode's error texts. The turn ends with such a call.
 const (
 	questionTool       = "question"
 	declinedQuestion   = "The user dismissed this question"

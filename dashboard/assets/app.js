@@ -10,7 +10,7 @@ import { Tree } from './tree.js'
 
 const $ = id => document.getElementById(id)
 const CHIPS = [['all', 'All'], ['live', 'Live'], ['queued', 'Queued'], ['done', 'Done'], ['problems', 'Problems']]
-const PAUSE = 120 // ms between two drawings
+const PAUSE = 120 // minimum ms between two drawings
 
 let skew = 0 // ms from the browser's clock to the server's clock
 let allowed = { cancel: false, resume: false }
@@ -77,8 +77,8 @@ function connect() {
 }
 
 // follow updates the open task's details from a batch. After a restart of the stream, the
-// task has a new node. If the store has no such task any longer, the details of an ended
-// task stay open. A live task was lost with an earlier process, so its details are closed.
+// task has a new node. If the store no longer has the task, the details of an ended task
+// stay open. A live task was lost with an earlier process, so its details are closed.
 function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {

@@ -4,7 +4,7 @@ import { count, duration, elapsed, el, isLive, say, stateOf, stateText, time } f
 
 const KEEP = 150 // maximum number of messages shown; the latest are shown
 const PAGES = 50 // maximum number of pages of messages per refresh
-const PAUSE = 700 // ms between two refreshes of a changing task
+const PAUSE = 700 // minimum ms between two refreshes of a task
 
 export class Detail {
   node = null

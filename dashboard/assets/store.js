@@ -42,7 +42,7 @@ export class Store {
   search = ''
   newest = true
   flat = []
-  shape = true // flat must be rebuilt
+  shape = true // the tree has changed, so flat must be rebuilt
 
   apply(batch) {
     if (batch.first) this.#reset()

@@ -22,7 +22,8 @@ func main() {
 	}
 }
 
-// runtimes maps agents to runtimes. The client given to New has the empty name.
+// runtimes maps agents to the names of their clients. The client that is passed to New has the
+// empty name.
 var runtimes = map[string]string{"librarian": "docs", "oracle": "big"}
 
 // models maps agents to the model that they use by default.

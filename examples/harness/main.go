@@ -100,7 +100,7 @@ func (h *harness) usable(offline bool) error {
 func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
 	notices := make(chan bgagent.Notice, 8)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{
-		Limits: bgagent.Limits{Default: 2}, // per model
+		Limits: bgagent.Limits{Default: 2}, // at most two sessions per model
 		Model:  func(string, string) (string, error) { return h.model, nil },
 		Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
 			select {

@@ -53,7 +53,8 @@ func main() {
 	}
 }
 
-// kind maps each agent to its client. The client given to New has the empty name.
+// kind maps each agent to the name of its client. The client that is passed to New has the empty
+// name.
 var kind = map[string]string{"explore": "commands", "writer": "commands", "oracle": "acp", "reviewer": "opencode", "librarian": ""}
 
 func run(ctx context.Context, w io.Writer, r runtimes, question string) (err error) {
@@ -93,7 +94,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	if err != nil {
 		return err
 	}
-	defer func() { // runs before the clients are closed
+	defer func() { // deferred last, so the manager is closed before the clients
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 		defer cancel()
 		if left := m.Close(ctx); ctx.Err() != nil {

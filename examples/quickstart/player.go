@@ -15,7 +15,7 @@ import (
 type player struct {
 	m    *bgagent.BackgroundManager
 	out  display
-	show bool // print the tools' answers
+	show bool // the answers of the tools are printed
 
 	calls    int
 	launched []string             // ids of the launched tasks

@@ -96,7 +96,8 @@ func responsesResults(ctx context.Context, defs []bgagent.ToolDef, resp *respons
 	return results, nil
 }
 
-// responsesChat talks to a model until it calls no more tools.
+// responsesChat sends the prompt to a model and runs the tools that the model calls. It returns
+// the first response without tool calls.
 func responsesChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDef, prompt string) (*responses.Response, error) {
 	params := responses.ResponseNewParams{
 		Model: openai.ChatModelGPT5_5,
