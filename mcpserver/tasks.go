@@ -42,7 +42,7 @@ type taskState struct {
 	StatusMessage  string    `json:"statusMessage,omitempty"`
 	CreatedAt      time.Time `json:"createdAt"`
 	LastUpdatedAt  time.Time `json:"lastUpdatedAt"`
-	TTL            *int64    `json:"ttlMs"` // null: the task is kept until its end has been reported, and some time longer
+	TTL            *int64    `json:"ttlMs"` // null: kept until the task's end has been reported and longer
 	PollIntervalMs int64     `json:"pollIntervalMs"`
 
 	Result json.RawMessage `json:"result,omitempty"`

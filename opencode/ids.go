@@ -12,10 +12,11 @@ import (
 //
 // This client chooses the ids of its messages, so that sending a message again is
 // harmless. The characters are derived from bgagent's id of the prompt, so that the
-// message can be found again. The digits are one more than the digits of the session's
-// newest message. They do not come from this machine's clock: if this clock were ahead
-// of the server's clock, the message would sort after its own answer, and some versions
-// of the server would treat the message as an unanswered prompt.
+// message can be found again. The digits follow the digits of the session's newest
+// message or, in an empty session, the time at which the server has created the
+// session. They do not come from this machine's clock: if this clock were ahead of the
+// server's clock, the message would sort after its own answer, and some versions of
+// the server would treat the message as an unanswered prompt.
 
 const (
 	digits     = 12
