@@ -12,15 +12,15 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// These functions break the clients.
+// The functions in this file make clients violate the contract.
 
-// ended is what a runner's turn returned.
+// ended holds the results of a runner's RunTurn.
 type ended struct {
 	bgagent.TurnEnd
 	err error
 }
 
-// after changes how the turns of a runner end.
+// after changes the results of a runner's turns.
 func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		end, err := b.Runner.RunTurn(ctx, id, p, r)
@@ -30,7 +30,7 @@ func after(b *badRunner, change func(id string, p bgagent.Prompt, e *ended)) {
 	}
 }
 
-// reading changes the pages that are read.
+// reading changes the pages that a runner's Messages returns.
 func reading(b *badRunner, change func(page *bgagent.Page)) {
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, after, most)
@@ -176,7 +176,8 @@ func abortsOnlyExisting(b *badRunner) {
 	}
 }
 
-// dead makes the sessions in the set refuse their prompts.
+// dead makes the sessions in the set refuse their prompts. A turn for which kills reports true adds
+// its session to the set.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {
@@ -228,7 +229,7 @@ func tiesTurnToCall(b *badStarter) {
 	b.start = func(ctx context.Context, id string, p bgagent.Prompt) error {
 		err := b.Starter.StartTurn(ctx, id, p)
 		context.AfterFunc(ctx, func() {
-			time.Sleep(1500 * time.Millisecond) // the end is noticed at the next look
+			time.Sleep(1500 * time.Millisecond) // the end is noticed in the next poll
 			b.mu.Lock()
 			s := b.sessions[id]
 			same := s != nil && s.run != nil && s.run.Prompt.ID == p.ID
@@ -316,7 +317,7 @@ func neverEndsEvents(b *badStarter) {
 	}
 }
 
-func countsMessages(b *badRunner) { // so it does not see that a message has changed
+func countsMessages(b *badRunner) { // its cursor does not reflect changes of messages
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, "", 1000)
 		from, _ := strconv.Atoi(string(after))
@@ -364,7 +365,7 @@ func renamesNotices(b *badRunner) {
 	}
 }
 
-// idleFirst emits each message only after the event that follows it.
+// idleFirst emits each message only after the event that should follow the message.
 func idleFirst(b *badStarter) {
 	b.events = func(ctx context.Context, emit func(bgagent.HostEvent)) error {
 		var held []bgagent.HostEvent
@@ -382,7 +383,7 @@ func idleFirst(b *badStarter) {
 	}
 }
 
-// endsEarly returns when a turn has said something and is silent for a second.
+// endsEarly makes RunTurn return after a second, before the late pieces of the answer arrive.
 func endsEarly(b *badRunner) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if !strings.HasPrefix(p.Text, "late") {
@@ -402,7 +403,7 @@ func endsEarly(b *badRunner) {
 	}
 }
 
-// repeatsEnds reports the end of every tool call twice.
+// repeatsEnds makes RunTurn report the end of every tool call twice.
 func repeatsEnds(b *badRunner) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		return b.Runner.RunTurn(ctx, id, p, bgagent.NewReporter(func(x bgagent.Report) {

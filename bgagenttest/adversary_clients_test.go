@@ -6,12 +6,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// These clients are right except for one thing, which their overridden methods
-// break.
+// The clients in this file are correct except for their replaced methods.
 
 type runFunc = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error)
 
-// badRunner is a runner with some methods replaced. A nil function replaces nothing.
+// badRunner is a runner with some methods replaced. A method is replaced if its function is not
+// nil.
 type badRunner struct {
 	Runner
 	create   func(ctx context.Context, s bgagent.SessionSpec) (string, error)
@@ -89,7 +89,7 @@ func (b *badRunner) ForgetSession(id string) {
 	b.Runner.ForgetSession(id)
 }
 
-// badStarter is a starter with some methods replaced.
+// badStarter is a starter with some methods replaced, like badRunner.
 type badStarter struct {
 	Starter
 	abort    func(ctx context.Context, id string) error
@@ -134,7 +134,7 @@ func (b *badStarter) Events(ctx context.Context, emit func(bgagent.HostEvent)) e
 	return b.Starter.Events(ctx, emit)
 }
 
-// bothKinds is a runner and a starter.
+// bothKinds is both a runner and a starter.
 type bothKinds struct {
 	Runner
 	Starter Starter

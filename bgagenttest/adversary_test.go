@@ -15,11 +15,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// adversary is a client that breaks one check.
+// adversary describes a client that fails one check.
 type adversary struct {
 	check   string
 	how     string
-	runner  func(*badRunner) // one of these three is set
+	runner  func(*badRunner) // exactly one of the three functions is set
 	starter func(*badStarter)
 	client  func(*Fake) bgagent.SessionClient
 	also    []string // other checks that necessarily fail as well
@@ -175,7 +175,7 @@ var adversaries = []adversary{
 	{check: "forget", how: "all sessions go", runner: forgetsAll},
 }
 
-// recorder is a TB that records the failures.
+// recorder is a TB that records failures.
 type recorder struct {
 	ctx context.Context
 
@@ -205,7 +205,7 @@ func (r *recorder) Cleanup(f func()) {
 	r.cleanups = append(r.cleanups, f)
 }
 
-// record runs one check with a client and returns what the suite reports.
+// record runs one check with the harness's client and returns the failures that the check reports.
 func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -221,13 +221,13 @@ func record(t *testing.T, ck *check, h *Harness) (failures []string) {
 		for _, f := range slices.Backward(r.cleanups) {
 			f()
 		}
-		time.Sleep(2 * time.Minute) // virtual time, in which the adversary's goroutines end
+		time.Sleep(2 * time.Minute) // virtual time in which the adversary's goroutines can end
 		failures = r.failures
 	})
 	return failures
 }
 
-// harness returns the harness of fakes, with the adversary as their client.
+// harness returns a harness like that of the fakes, but with the adversary as the client.
 func (a *adversary) harness() *Harness {
 	h := obedient(func(script func(*Turn)) (bgagent.SessionClient, *Fake) {
 		switch {

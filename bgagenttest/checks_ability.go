@@ -26,7 +26,8 @@ var abilityChecks = []check{
 	{name: "forget", why: "a client that forgets too little fills the memory, and one that forgets too much loses sessions in use", needs: []need{aForgetter}, run: checkForget},
 }
 
-// notice returns a notice for the session. n makes its ids unique.
+// notice returns a notice for the session. n makes the ids of the notice and of its item
+// unique.
 func (c *checkContext) notice(session, n string) bgagent.Notice {
 	return bgagent.Notice{
 		ID: "bgn_" + c.task + n, Session: session, Closing: true, Text: "a task has ended",
@@ -90,7 +91,7 @@ func checkNoticeToBusy(c *checkContext) {
 	}
 }
 
-// listening is a call of Events and what it has emitted.
+// listening is a call of Events, with the events that it has emitted.
 type listening struct {
 	c      *checkContext
 	cancel context.CancelFunc
@@ -101,7 +102,7 @@ type listening struct {
 	err    error
 }
 
-// listen starts reading events, until the check ends.
+// listen calls Events on another goroutine. The context of the call ends with the check.
 func (c *checkContext) listen() *listening {
 	ctx, cancel := context.WithCancel(c.Context())
 	l := &listening{c: c, cancel: cancel, done: make(chan struct{})}
@@ -119,11 +120,11 @@ func (c *checkContext) listen() *listening {
 		defer l.mu.Unlock()
 		l.err = err
 	}()
-	c.pause(10 * c.h.Poll) // it may have to connect
+	c.pause(10 * c.h.Poll) // the client may have to connect first
 	return l
 }
 
-// ended reports whether Events has returned, and its error.
+// ended reports whether Events has returned, and with which error.
 func (l *listening) ended() (bool, error) {
 	select {
 	case <-l.done:
@@ -135,7 +136,8 @@ func (l *listening) ended() (bool, error) {
 	return true, l.err
 }
 
-// saw waits for an event.
+// saw waits for an event for which is reports true, at most for Harness.Settle. It
+// reports whether there was such an event.
 func (l *listening) saw(is func(bgagent.HostEvent) bool) bool {
 	return l.c.until(l.c.h.Settle, func() bool {
 		l.mu.Lock()
@@ -166,8 +168,8 @@ func checkEventAfterTurn(c *checkContext) {
 	}
 }
 
-// checkEventsTellMessages compares the messages that the stream emits before the
-// session becomes idle with those that can be read.
+// checkEventsTellMessages compares the messages that the stream emits before the session
+// becomes idle with the messages that can be read.
 func checkEventsTellMessages(c *checkContext) {
 	l := c.listen()
 	if over, err := l.ended(); over && c.unsupported(err) {
@@ -179,7 +181,7 @@ func checkEventsTellMessages(c *checkContext) {
 		return e.Kind == bgagent.HostStatus && e.Session == id && e.Status.State == bgagent.SessionIdle
 	}
 	if !l.saw(idle) {
-		return // another check reports this
+		return // checkEventAfterTurn reports the missing event
 	}
 	up, told := l.toldBefore(id, idle)
 	if !up {
@@ -196,9 +198,10 @@ func checkEventsTellMessages(c *checkContext) {
 	}
 }
 
-// toldBefore reports whether the stream said that it reports everything. It returns
-// the latest form of each message of the session that was emitted before the last
-// event that ends a turn.
+// toldBefore reports whether the stream has emitted HostStreamUp, which means that it
+// reports everything. It also returns the messages of the session that were emitted
+// before the last event for which end reports true. Of each message, it returns the
+// latest version.
 func (l *listening) toldBefore(session string, end func(bgagent.HostEvent) bool) (up bool, told map[string][]look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -263,7 +266,7 @@ func checkTodos(c *checkContext) {
 	}
 }
 
-// find looks a session up.
+// find calls FindSession.
 func (c *checkContext) find(session string) (info bgagent.SessionInfo, err error) {
 	c.Helper()
 	err = c.call("FindSession", func(ctx context.Context) (err error) {

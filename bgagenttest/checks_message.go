@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// messageChecks check what can be read of a session.
+// messageChecks check the messages and the tool calls of a session.
 var messageChecks = []check{
 	{name: "message order", why: "only what comes after the prompt is an answer to it", needs: []need{aReader}, run: checkMessageOrder},
 	{name: "message ids", why: "a message is identified by its id, so a second one with the same id replaces the first", needs: []need{aReader}, run: checkMessageIDs},
@@ -97,7 +97,7 @@ func checkPromptIDs(c *checkContext) {
 	}
 }
 
-// settled reads on until all messages that were read are finished.
+// settled reads new and changed messages into v until all messages in v are finished.
 func (c *checkContext) settled(session string, v *conversation) {
 	c.Helper()
 	c.until(c.h.Settle, func() bool {
@@ -154,7 +154,7 @@ func checkChanges(c *checkContext) {
 	}
 }
 
-// look is the part of a message that must be the same in every reading.
+// look holds the fields of a message that must be the same in every reading.
 type look struct {
 	ID, Text string
 	Role     bgagent.Role
@@ -240,10 +240,11 @@ func checkCutAnswer(c *checkContext) {
 func checkLatePieces(c *checkContext) {
 	id := c.create()
 	c.answered(c.begin(id, c.h.Late("oregano")), "oregano")
-	c.say(id, "parsley") // late pieces must not run into this turn
+	c.say(id, "parsley") // late pieces of the first turn must not appear in this turn
 }
 
-// oneCall checks that the reported states belong to one tool call that has ended.
+// oneCall checks that all reported states belong to one tool call, and that this tool
+// call has ended.
 func (c *checkContext) oneCall(told []bgagent.MessageTool, where string) {
 	c.Helper()
 	ids := map[string]bgagent.MessageTool{}
@@ -266,7 +267,7 @@ func (c *checkContext) oneCall(told []bgagent.MessageTool, where string) {
 func checkToolsInMessages(c *checkContext) {
 	id := c.create()
 	c.begin(id, c.h.Tool()).await()
-	c.say(id, "nettle") // the next turn must not show the call again
+	c.say(id, "nettle") // the messages of the next turn must not contain the call again
 	var told []bgagent.MessageTool
 	for _, msg := range c.readAll(id) {
 		told = append(told, msg.Tools...)

@@ -67,7 +67,7 @@ func checkUnknownAgent(c *checkContext) {
 		id, err = c.sc.CreateSession(ctx, c.spec(agent))
 		return err
 	})
-	if err == nil { // the client may notice it at the first prompt
+	if err == nil { // the client may report the unknown agent at the first prompt
 		p := c.promptFor(c.h.Say("apple"))
 		p.Agent = agent
 		err = c.call("the first turn", func(ctx context.Context) error {

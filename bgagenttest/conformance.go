@@ -1,8 +1,9 @@
-// Package bgagenttest helps to test what is built on bgagent.
+// Package bgagenttest helps to test session clients of bgagent and programs that use its
+// manager.
 //
 // [Conformance] checks a session client against the contract of
-// [bgagent.SessionClient] and its abilities. Every adapter of this module passes
-// it, and so should your own:
+// [bgagent.SessionClient] and its abilities. All adapters of this module pass it. The test
+// of your own adapter is:
 //
 //	func TestConformance(t *testing.T) {
 //		bgagenttest.Conformance(t, bgagenttest.Harness{
@@ -14,10 +15,10 @@
 //		})
 //	}
 //
-// [NewRunner] and [NewStarter] are scriptable clients of both kinds, for tests of a
-// program that uses the manager. They need no model and no server. They record what
-// ran and what must never happen, and can fail in all the ways that real runtimes
-// do.
+// [NewRunner] and [NewStarter] return scriptable clients of the two kinds, for tests of a
+// program that uses the manager. The clients need no model and no server. They record
+// the turns that ran and violations by the manager. They can fail in all the ways in
+// which real runtimes fail.
 package bgagenttest
 
 import (
@@ -29,8 +30,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// TB is the part of [testing.TB] that the suite needs. A *testing.T is one. A type
-// that only records failures can be one as well.
+// TB is the part of [testing.TB] that the suite needs. *testing.T implements it. So can a
+// type that only records failures.
 type TB interface {
 	Helper()
 	Logf(format string, args ...any)
@@ -38,17 +39,18 @@ type TB interface {
 	// Fatalf fails the test and ends the goroutine that calls it.
 	Fatalf(format string, args ...any)
 	Cleanup(func())
-	// Context ends just before the functions given to Cleanup are called.
+	// Context returns a context that ends just before the functions given to Cleanup are
+	// called.
 	Context() context.Context
 }
 
-// Harness tells [Conformance] how to create the client and what to ask of it. New,
-// Agent, Say and Slow are required. A check that needs a missing optional field is
+// Harness configures [Conformance]: how it creates the client, and which prompts it uses.
+// New, Agent, Say and Slow are required. A check that needs a missing optional field is
 // skipped.
 type Harness struct {
-	// New returns a fresh client for one check. It frees resources with t.Cleanup.
-	// With Virtual, the clients of two checks must not share goroutines or
-	// channels.
+	// New returns a fresh client for one check. It should register functions that free
+	// the client's resources with t.Cleanup. With Virtual, the clients of two checks must
+	// not share goroutines or channels.
 	New func(t TB) bgagent.SessionClient
 
 	// Agent is the agent of all prompts.
@@ -58,9 +60,9 @@ type Harness struct {
 	// tool. The answer contains text, a single word of lower-case letters.
 	Say func(text string) string
 
-	// Slow returns a prompt that makes the agent work until it is stopped. The agent
-	// should say something first, because only half a message shows whether changes
-	// are returned.
+	// Slow returns a prompt that makes the agent work until its turn is aborted. The
+	// agent should first write some text, because only an unfinished message shows
+	// whether changes of messages are returned.
 	Slow func() string
 
 	Fail   func() string // a prompt that makes the agent fail; optional
@@ -71,42 +73,52 @@ type Harness struct {
 	// text and without calling a tool. Optional.
 	Silent func() string
 
-	// Cut returns a prompt whose answer is cut off at the model's output limit or at
-	// a limit of steps. Some runtimes report that as a warning. Optional.
+	// Cut returns a prompt whose answer is cut off at the model's output limit or at a
+	// limit of steps. Some runtimes report such a cut as a warning. Optional.
 	Cut func() string
 
-	// Late returns a prompt that makes the agent say that its turn is over, or that
-	// it works in the background, before text arrives as a part of its answer. It is
-	// for runtimes that can do that. Optional.
+	// Late returns a prompt after which a part of the answer arrives late: after the
+	// runtime has reported that the turn is over or that the agent works in the
+	// background. It is for runtimes whose answers can arrive late. Optional.
 	Late func(text string) string
 
-	// Notices returns the ids of the notices that have reached the session, one for
-	// each time that its agent gets the notice. Without it, nobody can know how
-	// often that was. Optional.
+	// Notices returns the ids of the notices that have reached the session. If the
+	// session's agent gets a notice several times, its id is returned as many times. The
+	// suite cannot count the deliveries without this function. Optional.
 	Notices func(sc bgagent.SessionClient, session string) []string
 
-	// Parent and Directory are set in the sessions' [bgagent.SessionSpec], for a
-	// client that needs real ones. Both may be empty.
+	// Parent and Directory are set in the sessions' [bgagent.SessionSpec], for a client
+	// that needs an existing parent session or directory. Both may be empty.
 	Parent, Directory string
 
-	// Virtual runs every check in a bubble of testing/synctest, where pauses take no
-	// time. It is for clients that wait for nothing outside the program.
+	// Virtual makes every check run in a bubble of testing/synctest, where pauses take no
+	// real time. It is for clients that do not wait for anything outside the program.
 	Virtual bool
 
 	AnyAgent      bool // the client cannot know whether an agent exists
-	KeepsPromptID bool // the client claims to keep Prompt.ID in Message.PromptID
+	KeepsPromptID bool // the client stores Prompt.ID in Message.PromptID
 	MayRepeat     bool // the runtime cannot recognize a repeated prompt
 
-	TurnTime time.Duration // how long a turn may take if nobody stops it; by default 1 minute
-	Soon     time.Duration // how long a call, an abort and the end of a context may take; by default 10 seconds
-	Settle   time.Duration // how long a starter's session must be idle until its turn counts as over without another sign; by default 2 seconds
-	Poll     time.Duration // the pause between two looks at a session; by default 20 milliseconds
+	// TurnTime is the maximum duration of a turn that is not aborted. Default 1 minute.
+	TurnTime time.Duration
+
+	// Soon is the maximum duration of a call, and the maximum time from an abort or the
+	// end of a context to the end of the turn. Default 10 seconds.
+	Soon time.Duration
+
+	// Settle is the time for which a starter's session must be idle and unchanged until
+	// its turn counts as over without another sign. It is also the maximum time that
+	// notices, events and final messages may take after a turn. Default 2 seconds.
+	Settle time.Duration
+
+	// Poll is the pause between two polls of a session. Default 20 milliseconds.
+	Poll time.Duration
 }
 
-// Conformance checks that the client does what the manager expects of it. Every
-// check is a subtest with a name that says what it checks. A failure says what
-// happened and why it matters. A check of an ability that the client does not have
-// passes and logs that.
+// Conformance checks that the client behaves as the manager expects. Every check is a
+// subtest, named after its subject. The message of a failure says what happened and why
+// it matters. If the client does not have an ability, the checks of this ability pass and
+// log a line about that.
 func Conformance(t *testing.T, h Harness) {
 	t.Helper()
 	if h.New == nil || h.Agent == "" || h.Say == nil || h.Slow == nil {
@@ -121,7 +133,7 @@ func Conformance(t *testing.T, h Harness) {
 			t.Helper()
 			if h.Virtual {
 				synctest.Test(t, func(t *testing.T) {
-					t.Cleanup(func() { time.Sleep(h.Soon) }) // virtual time for goroutines that end a little later
+					t.Cleanup(func() { time.Sleep(h.Soon) }) // virtual time in which remaining goroutines can end
 					ck.hold(t, &h)
 				})
 			} else {
@@ -144,7 +156,8 @@ func (h Harness) withDefaults() Harness {
 	return h
 }
 
-// need is a precondition of a check. Its text completes "the client …".
+// need is a precondition of a check. Its text completes the sentence "the client …" for a
+// client that does not meet the precondition.
 type need string
 
 const (
@@ -172,12 +185,12 @@ const (
 // check is one check of the suite.
 type check struct {
 	name  string
-	why   string // one line about what goes wrong with a client that fails it
+	why   string // one line about the consequence of a failure
 	needs []need
 	run   func(c *checkContext)
 }
 
-// checks is the whole suite.
+// checks holds all checks of the suite.
 var checks = append(append(append([]check{}, sessionChecks...), messageChecks...), abilityChecks...)
 
 // inReach reports whether the harness provides what the check needs.
@@ -229,7 +242,8 @@ func (ck *check) inReach(h *Harness) bool {
 	return true
 }
 
-// hold runs the check with a fresh client.
+// hold runs the check with a fresh client. It does not run the check if the client lacks the
+// ability.
 func (ck *check) hold(t TB, h *Harness) {
 	t.Helper()
 	c := newCheckContext(t, h, ck)

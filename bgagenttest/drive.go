@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// checkContext gives a check a fresh client and the methods to drive it, for both
-// kinds of clients.
+// checkContext holds the fresh client of a check and has methods that call the client.
+// The methods work for both kinds of clients.
 type checkContext struct {
 	TB
 	h  *Harness
@@ -30,8 +30,8 @@ type checkContext struct {
 	lister    bgagent.AgentLister
 	forgetter bgagent.SessionForgetter
 
-	task  string // suffix of the id of the task that all prompts belong to
-	turns int
+	task  string // suffix of the id of the task to which all prompts belong
+	turns int    // number of prompts so far
 }
 
 func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
@@ -51,20 +51,21 @@ func newCheckContext(t TB, h *Harness, ck *check) *checkContext {
 	return c
 }
 
-// failf fails the check and says why it matters. The check goes on.
+// failf fails the check and adds to the message why the failure matters. The check
+// continues.
 func (c *checkContext) failf(format string, args ...any) {
 	c.Helper()
 	c.Errorf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)
 }
 
-// endf fails the check, says why it matters and ends the check.
+// endf fails the check and ends it. It adds to the message why the failure matters.
 func (c *checkContext) endf(format string, args ...any) {
 	c.Helper()
 	c.Fatalf("%s\n\twhy it matters: %s", fmt.Sprintf(format, args...), c.ck.why)
 }
 
-// unsupported reports whether the error says that the client does not have the
-// ability after all. It logs that.
+// unsupported reports whether the error means that the client does not have the ability,
+// although it implements the interface. It then logs that the check does not apply.
 func (c *checkContext) unsupported(err error) bool {
 	if errors.Is(err, errors.ErrUnsupported) {
 		c.Logf("does not apply: %v", err)
@@ -82,7 +83,8 @@ func (c *checkContext) pause(d time.Duration) {
 	}
 }
 
-// until checks the condition repeatedly until it holds or the limit has passed.
+// until checks the condition repeatedly until the condition holds or the limit has passed.
+// It reports whether the condition holds.
 func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	for end := time.Now().Add(limit); ; c.pause(c.h.Poll) {
 		switch {
@@ -94,8 +96,8 @@ func (c *checkContext) until(limit time.Duration, holds func() bool) bool {
 	}
 }
 
-// call calls a method of the client that must return soon. If the method does not,
-// even if it ignores its context, call ends the check.
+// call calls a method of the client. If the method does not return within Harness.Soon,
+// call ends the check, even if the method ignores its context.
 func (c *checkContext) call(what string, f func(ctx context.Context) error) error {
 	c.Helper()
 	ctx, cancel := context.WithCancel(c.Context())
@@ -113,7 +115,7 @@ func (c *checkContext) call(what string, f func(ctx context.Context) error) erro
 	}
 }
 
-// guarded converts a panic and a Goexit into an error.
+// guarded calls f and converts a panic or a Goexit into an error.
 func guarded(what string, f func() error) (err error) {
 	err = fmt.Errorf("%s called runtime.Goexit", what)
 	defer func() {
@@ -138,7 +140,7 @@ func (c *checkContext) create() string {
 	case id == "":
 		c.endf("CreateSession returned an empty id and no error")
 	}
-	if c.forgetter != nil { // an agent may keep a process for each of its sessions
+	if c.forgetter != nil { // a client may keep a process for each session
 		c.Cleanup(func() { _ = guarded("ForgetSession", func() error { c.forgetter.ForgetSession(id); return nil }) })
 	}
 	return id
@@ -158,7 +160,7 @@ func (c *checkContext) abort(session string) {
 	}
 }
 
-// statuses asks for the statuses of the sessions.
+// statuses calls Statuses for the sessions.
 func (c *checkContext) statuses(sessions ...string) map[string]bgagent.SessionStatus {
 	c.Helper()
 	var got map[string]bgagent.SessionStatus
@@ -186,11 +188,11 @@ func (c *checkContext) page(session string, after bgagent.Cursor, most int) bgag
 	return page
 }
 
-// manyPages is more than the number of pages in any check.
+// manyPages is a number of pages that no check reaches.
 const manyPages = 1000
 
-// conversation holds the messages read from a session. Each is there once, in its
-// last version, in the order of the first versions.
+// conversation holds the messages that were read from a session. Each message is in the
+// list once, in its latest version. The order is that of the first versions.
 type conversation struct {
 	list  []bgagent.Message
 	next  bgagent.Cursor
@@ -210,7 +212,7 @@ func (v *conversation) add(page bgagent.Page) {
 	v.next = page.Next
 }
 
-// readOn reads what is new, in pages of up to most messages.
+// readOn reads new and changed messages into v, in pages of up to most messages.
 func (c *checkContext) readOn(session string, v *conversation, most int) {
 	c.Helper()
 	for range manyPages {
@@ -223,7 +225,7 @@ func (c *checkContext) readOn(session string, v *conversation, most int) {
 	c.endf("Messages of %q never stops setting More", session)
 }
 
-// readAll reads the session from the beginning.
+// readAll reads all messages of the session from the beginning.
 func (c *checkContext) readAll(session string) []bgagent.Message {
 	c.Helper()
 	var v conversation

@@ -17,19 +17,19 @@ type driven struct {
 	c       *checkContext
 	session string
 	prompt  bgagent.Prompt
-	before  map[string]bool // of a starter: the messages of earlier turns
+	before  map[string]bool // for a starter: the messages of earlier turns
 	cancel  context.CancelFunc
-	done    chan struct{} // of a runner: closed when RunTurn has returned
+	done    chan struct{} // for a runner: closed when RunTurn has returned
 
 	mu      sync.Mutex
 	reports []bgagent.Report
-	late    int // reports after RunTurn returned
+	late    int // number of reports after RunTurn has returned
 	end     bgagent.TurnEnd
 	err     error
 	over    bool
 }
 
-// outcome is how a turn ended, in common terms for both kinds of clients.
+// outcome describes how a turn ended, in the same terms for both kinds of clients.
 type outcome struct {
 	text  string
 	stop  bgagent.StopReason
@@ -37,7 +37,8 @@ type outcome struct {
 	tools []bgagent.MessageTool // every reported state, in order
 }
 
-// failed reports whether the turn ended as anything but an answer.
+// failed reports whether the turn ended with an error or for a reason other than its
+// normal end.
 func (o outcome) failed() bool {
 	return o.err != nil || o.stop != bgagent.StopUntold && o.stop != bgagent.StopEndOfTurn
 }
@@ -49,7 +50,7 @@ func (o outcome) String() string {
 	return fmt.Sprintf("%q (%s)", o.text, o.stop)
 }
 
-// promptFor returns the next prompt.
+// promptFor returns a prompt with the next id.
 func (c *checkContext) promptFor(text string) bgagent.Prompt {
 	c.turns++
 	return bgagent.Prompt{
@@ -57,8 +58,8 @@ func (c *checkContext) promptFor(text string) bgagent.Prompt {
 	}
 }
 
-// begin begins a turn and ends the check if that fails. The turn is stopped when
-// the check is over.
+// begin begins a turn. If the turn cannot begin, it ends the check. The turn is stopped
+// when the check is over.
 func (c *checkContext) begin(session, text string) *driven {
 	c.Helper()
 	d, err := c.tryBegin(session, text)
@@ -89,7 +90,8 @@ func (c *checkContext) tryBegin(session, text string) (*driven, error) {
 	return d, c.call("StartTurn", func(ctx context.Context) error { return c.starter.StartTurn(ctx, session, d.prompt) })
 }
 
-// tryReadAll reads a session that may not exist.
+// tryReadAll reads all messages of a session that may not exist. It reports whether the
+// session could be read.
 func (c *checkContext) tryReadAll(session string) ([]bgagent.Message, bool) {
 	err := c.call("Messages", func(ctx context.Context) error {
 		_, err := c.reader.Messages(ctx, session, "", 1000)
@@ -123,7 +125,7 @@ func (d *driven) report(r bgagent.Report) {
 	d.reports = append(d.reports, r)
 }
 
-// clean stops the turn if it is not over.
+// clean stops the turn if the turn is not over.
 func (d *driven) clean() {
 	d.cancel()
 	d.mu.Lock()
@@ -143,7 +145,7 @@ func (d *driven) clean() {
 	}
 }
 
-// messages returns the messages of this turn of a starter.
+// messages returns the messages of this turn. It is only for a starter.
 func (d *driven) messages() (out []bgagent.Message) {
 	for _, msg := range d.c.readAll(d.session) {
 		if !d.before[msg.ID] {
@@ -153,7 +155,8 @@ func (d *driven) messages() (out []bgagent.Message) {
 	return out
 }
 
-// ended waits for the end of the turn and reports whether it came in time.
+// ended waits for the end of the turn and reports whether the turn ended within the
+// limit.
 func (d *driven) ended(limit time.Duration) bool {
 	if d.c.runner == nil {
 		return d.endedByLooks(limit)
@@ -168,10 +171,11 @@ func (d *driven) ended(limit time.Duration) bool {
 	}
 }
 
-// endedByLooks finds the end of a starter's turn like the manager: by an idle status
-// and a message that has ended, or because nothing changes any longer.
+// endedByLooks polls a starter's session until its turn counts as over, or until the limit
+// has passed. As in the manager, a turn counts as over if the session is idle and if either
+// the last message has ended or nothing has changed for Harness.Settle.
 func (d *driven) endedByLooks(limit time.Duration) bool {
-	var since time.Time // when the turn became quiet; zero if it is not
+	var since time.Time // start of the idle time without changes; zero if the session is not idle
 	seen := ""
 	over := d.c.until(limit+d.c.h.Settle, func() bool {
 		state := d.c.statuses(d.session)[d.session].State
@@ -203,7 +207,7 @@ func lastOfAgent(msgs []bgagent.Message) *bgagent.Message {
 	return nil
 }
 
-// await waits for the end of a turn that nobody stops.
+// await waits for the end of a turn that is not aborted.
 func (d *driven) await() outcome {
 	d.c.Helper()
 	return d.awaitFor(d.c.h.TurnTime, "its start")
@@ -217,7 +221,7 @@ func (d *driven) awaitFor(limit time.Duration, since string) outcome {
 	return d.outcome()
 }
 
-// outcome returns how the turn ended.
+// outcome describes how the turn ended.
 func (d *driven) outcome() (o outcome) {
 	if d.c.runner == nil {
 		msgs := d.messages()
@@ -253,13 +257,14 @@ func (d *driven) outcome() (o outcome) {
 	return o
 }
 
-// say makes the agent answer with the word, and ends the check if it does not.
+// say makes the agent answer with the word. If the agent does not, say ends the check.
 func (c *checkContext) say(session, word string) {
 	c.Helper()
 	c.answered(c.begin(session, c.h.Say(word)), word)
 }
 
-// answered waits for the answer to a prompt of say.
+// answered waits for the end of a turn whose prompt asks for the word. If the answer does
+// not contain the word, answered ends the check.
 func (c *checkContext) answered(d *driven, word string) {
 	c.Helper()
 	if o := d.await(); o.failed() || !strings.Contains(o.text, word) {
@@ -267,8 +272,7 @@ func (c *checkContext) answered(d *driven, word string) {
 	}
 }
 
-// slow begins a turn that runs until it is stopped, and returns when the turn is
-// running.
+// slow begins a turn that runs until it is aborted. It returns when the turn is running.
 func (c *checkContext) slow(session string) *driven {
 	c.Helper()
 	d := c.begin(session, c.h.Slow())
@@ -285,7 +289,7 @@ func (c *checkContext) slow(session string) *driven {
 	return d
 }
 
-// inTurn reports whether the state may be that of a session in a turn.
+// inTurn reports whether a session in this state may be in a turn.
 func inTurn(s bgagent.SessionState) bool {
 	switch s {
 	case bgagent.SessionBusy, bgagent.SessionRetrying, bgagent.SessionAsking, bgagent.SessionUntold:

@@ -12,36 +12,37 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Fake is what [Runner] and [Starter] have in common: sessions with messages, todos
-// and an inbox, faults, and a record of what ran. Set its exported fields before the
-// client is passed to [bgagent.New], and do not change them afterwards. All methods
-// are safe for concurrent use.
+// Fake is the common part of [Runner] and [Starter]. It holds sessions with messages, todos
+// and an inbox, applies faults, and records the turns that ran. Set its exported fields
+// before the client is passed to [bgagent.New], and do not change them afterwards. All
+// methods are safe for concurrent use.
 //
-// A fake waits only for its own timers and channels. So inside a bubble of
-// testing/synctest, its turns last as long as the script says and the test takes no
-// time.
+// A fake waits only for its own timers and channels. So in a bubble of testing/synctest,
+// the turns take the time that the script says, and the test takes no real time.
 type Fake struct {
-	// AgentNames are the existing agents. If it is empty, every name is accepted
-	// and the fake does not support [bgagent.AgentLister].
+	// AgentNames are the existing agents. If AgentNames is empty, every name is accepted,
+	// and Agents returns [errors.ErrUnsupported].
 	AgentNames []string
 
-	// Faults decides what goes wrong with a call. If it is nil, nothing does. It is
-	// called on the goroutine of the call. To make a failure reproducible, it must
-	// decide by the [Call] alone and not by the time or order of the calls.
+	// Faults returns the fault of a call. If Faults is nil, no call has a fault. Faults is
+	// called on the goroutine of the call and may be called concurrently. To make a
+	// failure reproducible, the result must depend only on the [Call], and not on the time
+	// or the order of the calls.
 	Faults func(Call) Fault
 
 	// Stream makes a starter an [bgagent.EventSource] that emits every change.
 	Stream bool
 
-	// Beat is the interval of the stream's heartbeats. If it is zero, there are none.
+	// Beat is the interval of the stream's heartbeats. Zero means no heartbeats.
 	Beat time.Duration
 
-	// AbortTells makes an abort of a starter's turn emit what real servers emit:
+	// AbortTells makes an abort of a starter's turn emit the same events as real servers:
 	// an error, and then the idle status twice.
 	AbortTells bool
 
-	// AbortGrace is how long a starter's Abort waits for the script to stop before
-	// it returns an error, and how long Close waits. The default is one second.
+	// AbortGrace is the time for which a starter's Abort waits for the script to return
+	// before Abort returns an error. It is also the maximum time for which Close waits for
+	// scripts. The default is one second.
 	AbortGrace time.Duration
 
 	script func(*Turn)
@@ -97,14 +98,14 @@ var (
 	_ bgagent.SessionForgetter = (*Fake)(nil)
 )
 
-// NewRunner returns a runner whose turns play the script. The script is called once
-// for each turn. If it is nil, every turn answers "ok". If the script panics, RunTurn
-// panics.
+// NewRunner returns a runner whose turns play the script. The script is called once for
+// each turn, on the goroutine of RunTurn. If the script is nil, every turn answers "ok".
+// If the script panics, RunTurn panics.
 func NewRunner(script func(*Turn)) Runner { return Runner{newFake("bgagenttest.Runner", script)} }
 
-// NewStarter returns a starter whose turns play the script. The script is called
-// once for each turn, on its own goroutine. If it is nil, every turn answers "ok".
-// If the script panics, the turn fails. Close ends all turns.
+// NewStarter returns a starter whose turns play the script. The script is called once for
+// each turn, on a separate goroutine. If the script is nil, every turn answers "ok". If
+// the script panics, the turn fails. Close ends all turns.
 func NewStarter(script func(*Turn)) Starter {
 	return Starter{newFake("bgagenttest.Starter", script)}
 }
@@ -119,8 +120,8 @@ func newFake(kind string, script func(*Turn)) *Fake {
 	}
 }
 
-// Root adds sessions that no task created, such as the user's, so that notices can
-// reach them.
+// Root adds sessions that no task created, such as the sessions of users. Notices can then
+// be sent to them.
 func (f *Fake) Root(sessions ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -133,8 +134,9 @@ func (f *Fake) addLocked(id string, spec bgagent.SessionSpec) {
 	f.sessions[id] = &session{id: id, spec: spec, state: bgagent.SessionStatus{State: bgagent.SessionIdle}, prompts: map[string]bool{}}
 }
 
-// Close stops every turn, releases every call that hangs, and waits at most
-// AbortGrace for the scripts to return. Later prompts are refused.
+// Close aborts every turn and releases every call that hangs because of HangForever. It
+// waits until the scripts have returned, but at most for AbortGrace. Later prompts are
+// refused.
 func (f *Fake) Close() {
 	f.mu.Lock()
 	f.closed = true
@@ -187,11 +189,11 @@ func (f *Fake) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (id 
 	return id, nil
 }
 
-// errAborted is the cause of the context of a turn that was aborted.
+// errAborted is the cancellation cause of the context of an aborted turn.
 var errAborted = errors.New("bgagenttest: the turn was aborted")
 
-// Abort implements [bgagent.SessionClient]. A runner's turn is told to stop. A
-// starter's turn has stopped when Abort returns nil.
+// Abort implements [bgagent.SessionClient]. It cancels the context of the turn. For a
+// runner, Abort does not wait. For a starter, the turn has ended when Abort returns nil.
 func (f *Fake) Abort(ctx context.Context, id string) error {
 	after, lie, err := f.begin(ctx, Call{Kind: CallAbort, Session: id})
 	if err != nil {
@@ -255,8 +257,8 @@ func (r Runner) RunTurn(ctx context.Context, id string, p bgagent.Prompt, rep *b
 	}
 }
 
-// StartTurn implements [bgagent.TurnStarter]. A prompt with an id that the session
-// has already had starts nothing.
+// StartTurn implements [bgagent.TurnStarter]. It starts no turn for a prompt with an id
+// that the session has already accepted.
 func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	f := s.Fake
 	after, lie, err := f.begin(ctx, Call{Kind: CallTurn, Session: id})
@@ -280,7 +282,7 @@ func (s Starter) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	return after()
 }
 
-// open begins a turn.
+// open begins a turn of the session, or returns an error if the prompt is refused.
 func (f *Fake) open(ctx context.Context, id string, p bgagent.Prompt, runner bool, r *bgagent.Reporter) (*Turn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -317,8 +319,8 @@ func (f *Fake) messageIDLocked(s *session) string {
 	return "msg_" + strconv.Itoa(s.nmsg)
 }
 
-// putLocked adds or changes a message. Only the newest message of a session
-// changes, so that messages and their revisions have the same order.
+// putLocked adds a message or changes the newest message of the session. Older messages
+// never change, so messages and their revisions have the same order.
 func (f *Fake) putLocked(s *session, msg bgagent.Message) {
 	s.rev++
 	msg.Tools = slices.Clone(msg.Tools)

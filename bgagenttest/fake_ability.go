@@ -10,8 +10,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Notify implements [bgagent.Notifier]. It puts the notice into the session's inbox
-// unless it is already there. A session in a turn is busy.
+// Notify implements [bgagent.Notifier]. It puts the notice into the session's inbox unless
+// the inbox already contains the notice. For a session in a turn, it returns
+// [bgagent.ErrBusy].
 func (f *Fake) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	after, lie, err := f.begin(ctx, Call{Kind: CallNotify, Session: id})
 	if err != nil {
@@ -53,7 +54,7 @@ func (f *Fake) Inbox(session string) []bgagent.Notice {
 	return nil
 }
 
-// SetBusy begins or ends a turn that no task started, such as the user's in a root
+// SetBusy begins or ends a turn that no task started, such as a user's turn in a root
 // session.
 func (f *Fake) SetBusy(session string, busy bool) {
 	f.mu.Lock()
@@ -134,8 +135,8 @@ func (f *Fake) ForgetSession(id string) {
 	}
 }
 
-// Delete makes a session disappear, as when a user deletes it. Its turn is stopped,
-// and its status is gone.
+// Delete deletes a session, as a user could. The session's turn is aborted, and its status
+// becomes SessionGone.
 func (f *Fake) Delete(session string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -151,14 +152,15 @@ func (f *Fake) Delete(session string) {
 	f.emitLocked(bgagent.HostEvent{Kind: bgagent.HostDeleted, Session: session})
 }
 
-// stream is one call of Events.
+// stream is the state of one call of Events.
 type stream struct {
 	queue []bgagent.HostEvent
 	wake  chan struct{}
 	broke error
 }
 
-// Events implements [bgagent.EventSource] for a fake with Stream.
+// Events implements [bgagent.EventSource]. Without Stream, it returns
+// [errors.ErrUnsupported].
 func (s Starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	f := s.Fake
 	if !f.Stream {
@@ -212,7 +214,7 @@ func (s Starter) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 	}
 }
 
-// emitLocked passes an event to the streams, unless StreamDown was called.
+// emitLocked passes an event to the streams. After StreamDown, it drops the event.
 func (f *Fake) emitLocked(e bgagent.HostEvent) {
 	if f.down {
 		return
@@ -230,21 +232,22 @@ func (st *stream) wakeUp() {
 	}
 }
 
-// Emit emits any event.
+// Emit emits an event on all streams.
 func (f *Fake) Emit(e bgagent.HostEvent) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.emitLocked(e)
 }
 
-// StreamDown makes the streams silently lose all events from now on.
+// StreamDown makes the streams silently lose all events until StreamUp is called.
 func (f *Fake) StreamDown() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.down = true
 }
 
-// StreamUp ends StreamDown: the stream reports a gap and that it is up again.
+// StreamUp ends the effect of StreamDown. The streams emit HostStreamGap and then
+// HostStreamUp.
 func (f *Fake) StreamUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// CallKind says which method of a fake is called.
+// CallKind identifies a method of a fake.
 type CallKind uint8
 
 // The kinds of calls.
@@ -31,7 +31,7 @@ const (
 
 var callNames = [...]string{"none", "CreateSession", "RunTurn or StartTurn", "Abort", "Statuses", "Messages", "Notify", "Todos", "FindSession", "Agents", "Events"}
 
-// String returns the name of the method.
+// String returns the name of the method or methods.
 func (k CallKind) String() string {
 	if int(k) < len(callNames) {
 		return callNames[k]
@@ -39,34 +39,36 @@ func (k CallKind) String() string {
 	return fmt.Sprintf("(%d)", uint8(k))
 }
 
-// Call is a call that [Fake.Faults] decides about. Title and N do not depend on the
-// order of goroutines, so a random draw from them and a seed is the same when the
-// test is repeated.
+// Call is a call for which [Fake.Faults] returns a fault. Title and N do not depend on the
+// order of goroutines. So a random draw that depends only on them and on a seed is the
+// same when the test is repeated.
 type Call struct {
 	Kind    CallKind
 	Session string // empty for CreateSession, Statuses, Agents and Events
 	Title   string // the description of the session's task
-	N       int    // the ordinal, from 1, among the calls of this kind for this session; for CreateSession, for this title
+	N       int    // number of the call, from 1, among the calls with the same Kind and Session (for CreateSession: Title)
 }
 
-// Fault is what goes wrong with a call. The zero value is nothing. The waits take
-// effect first, then one of Panic, Goexit and Err. They replace the effect of the
-// call or, with Late, follow it.
+// Fault describes a fault of a call. The zero value means no fault. Delay, Hang and
+// HangForever take effect first, and then one of Panic, Goexit and Err. A fault that ends
+// the call replaces the call's effect or, with Late, follows the effect.
 type Fault struct {
-	Delay       time.Duration // wait; if the call's context ends first, return its error
-	Hang        bool          // wait until the call's context ends, and return its error
-	HangForever bool          // wait until Release, even if the context ends
-	Panic       any           // panic with this value
-	Goexit      bool          // end the goroutine
-	Err         error         // return this error
+	Delay       time.Duration // duration of a wait; the end of the call's context ends the call
+	Hang        bool          // the call waits until its context ends, and returns the context's error
+	HangForever bool          // the call waits until Release is called, even if its context ends
+	Panic       any           // value with which the call panics
+	Goexit      bool          // the call ends its goroutine
+	Err         error         // error that the call returns
 
-	// Late lets the call take effect first, so only its answer is lost. Events and
-	// the turns of a runner are over by then.
+	// Late lets the call take effect before the fault, so only the answer of the call is
+	// lost. The fault of Events follows the end of the stream, and the fault of RunTurn
+	// follows the end of the turn.
 	Late bool
 
-	// Lie makes the call return no error and have no effect. CreateSession returns
-	// an empty id, Statuses idle for all sessions, Messages nothing new, and RunTurn
-	// the zero TurnEnd. Events emits nothing, and Abort stops nothing.
+	// Lie makes the call return no error and have no effect. CreateSession returns an
+	// empty id. Statuses returns SessionIdle for all existing sessions. Messages returns
+	// no messages, and RunTurn the zero TurnEnd. Events emits nothing, and Abort stops
+	// nothing. Only FindSession returns an error, ErrNoSession.
 	Lie bool
 }
 
@@ -75,8 +77,9 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and applies its fault. after applies the part of the fault
-// that follows the effect of the call.
+// begin counts a call and applies the call's fault. If the fault is late, the returned
+// function after applies it instead. The caller calls after when the call has taken
+// effect.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
 	f.mu.Lock()
 	key := countKey{c.Kind, c.Session}
@@ -132,7 +135,7 @@ func (f *Fake) suffer(ctx context.Context, fault Fault) error {
 	return fault.Err
 }
 
-// Release lets the calls continue that hang with HangForever.
+// Release continues the calls that hang because of HangForever.
 func (f *Fake) Release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,13 +143,13 @@ func (f *Fake) Release() {
 	f.released = make(chan struct{})
 }
 
-// book records what ran.
+// book records the turns that run and have run, and the manager's violations.
 type book struct {
-	now, peak map[string]int    // running turns by model
-	tasks     map[string]int    // running turns by task
+	now, peak map[string]int    // number of running turns by model: now and at most so far
+	tasks     map[string]int    // number of running turns by task
 	ids       map[string]string // session by prompt id
 	prompts   []bgagent.Prompt
-	bad       []string
+	bad       []string // violations
 }
 
 func (b *book) wrong(format string, args ...any) { b.bad = append(b.bad, fmt.Sprintf(format, args...)) }
@@ -178,41 +181,42 @@ func (b *book) ends(t *Turn) {
 	}
 }
 
-// Running returns how many turns run now, by the model of their prompt. A model
-// without a running turn is left out.
+// Running returns the number of running turns by model. The model is the model of the
+// prompt or, if the prompt has none, of the session. Models without a running turn are
+// left out.
 func (f *Fake) Running() map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return maps.Clone(f.book.now)
 }
 
-// Peak returns the maximum number of turns of the model that ran at the same time.
+// Peak returns the maximum number of turns with the model that have run concurrently.
 func (f *Fake) Peak(model string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.book.peak[model]
 }
 
-// Prompts returns the prompts that have begun a turn, in order.
+// Prompts returns the prompts that have begun a turn, in the order of their turns.
 func (f *Fake) Prompts() []bgagent.Prompt {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.book.prompts)
 }
 
-// Calls returns how often the method was called for a session. For CreateSession, of
-// is the title.
+// Calls returns the number of calls of the method for the session of. For CreateSession,
+// the argument of is the title.
 func (f *Fake) Calls(kind CallKind, of string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.counts[countKey{kind, of}]
 }
 
-// Violations returns what a manager must never do: prompt a session in a turn or one
-// that it has forgotten, run the same prompt twice, run two turns of one task at the
-// same time, or forget a session in the middle of a turn. After Close, it also
-// returns the turns that still run. A test should end by checking that there are
-// none.
+// Violations returns descriptions of the manager's violations. A manager must not prompt a
+// session in the middle of a turn or a session that it has forgotten. It must not run the
+// same prompt twice, run two turns of one task concurrently, or forget a session in the
+// middle of a turn. After Close, turns that still run are also reported. A test should
+// finally check that there are no violations.
 func (f *Fake) Violations() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

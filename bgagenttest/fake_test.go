@@ -9,7 +9,7 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// obey is a script that follows its prompt.
+// obey is a script that follows the instruction in its prompt.
 func obey(t *Turn) {
 	verb, rest, _ := strings.Cut(t.Prompt.Text, " ")
 	t.Sleep(50 * time.Millisecond)
@@ -51,7 +51,7 @@ func notices(inbox func(string) []bgagent.Notice, session string) (ids []string)
 	return ids
 }
 
-// obedient returns the harness of a fake that plays the script obey.
+// obedient returns the harness for a fake that plays the script obey.
 func obedient(make func(func(*Turn)) (bgagent.SessionClient, *Fake)) Harness {
 	return Harness{
 		New: func(t TB) bgagent.SessionClient {

@@ -10,10 +10,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Turn is one turn of a fake's session, which a script plays. The script returns
-// when the agent has said everything. Methods that wait and methods that end the turn
-// do not return if the turn is over: they unwind the script, and its deferred
-// functions run. Call all methods from the script's own goroutine.
+// Turn is one turn of a fake's session. The script plays the agent in the turn, and the
+// turn ends when the script returns. Methods that end the turn do not return, and neither
+// do methods that wait if the turn is stopped meanwhile: they unwind the script, and the
+// script's deferred functions run. All methods must be called on the goroutine of the
+// script.
 type Turn struct {
 	Prompt bgagent.Prompt // the prompt of the turn
 	N      int            // number of the turn in its session, from 1
@@ -24,29 +25,30 @@ type Turn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the script has returned
 	runner bool
-	r      *bgagent.Reporter // set for a runner
+	r      *bgagent.Reporter // receives the reports; nil for a starter
 	model  string
 
 	// Guarded by Fake.mu while the turn runs.
 	msg     *bgagent.Message // the message that is being written
 	calls   int
-	text    string // the text of the newest message that has one
+	text    string // the text of the newest message that has text
 	stop    bgagent.StopReason
 	err     error
 	aborted bool
 }
 
-// unwound is the panic that unwinds a script.
+// unwound is the value of the panic that unwinds a script.
 type unwound struct{}
 
-// Context ends when the turn must stop. A script with waits of its own should watch
-// it. A script that does not is an agent that cannot be stopped.
+// Context returns a context that ends when the turn must stop. A script that waits by
+// other means than the methods of Turn should also wait for the end of the context. A
+// script that ignores the context plays an agent that cannot be stopped.
 func (t *Turn) Context() context.Context { return t.ctx }
 
 // Session returns the id of the session.
 func (t *Turn) Session() string { return t.s.id }
 
-// Spec returns the spec of the session.
+// Spec returns the spec with which the session was created.
 func (t *Turn) Spec() bgagent.SessionSpec { return t.s.spec }
 
 // History returns the session's messages so far, including this turn's prompt.
@@ -56,7 +58,7 @@ func (t *Turn) History() []bgagent.Message {
 	return slices.Clone(t.s.messages)
 }
 
-// Say writes a piece of the answer. After a tool call, it begins a new message.
+// Say writes a piece of the answer. After a tool call, the piece begins a new message.
 func (t *Turn) Say(text string) {
 	t.change(func(msg *bgagent.Message) {
 		msg.Text += text
@@ -71,7 +73,7 @@ func (t *Turn) Think(text string) {
 	t.r.Reasoning(text)
 }
 
-// Tool calls a tool that takes d.
+// Tool plays a tool call that takes d.
 func (t *Turn) Tool(name string, d time.Duration) {
 	t.f.mu.Lock()
 	t.calls++
@@ -82,8 +84,8 @@ func (t *Turn) Tool(name string, d time.Duration) {
 	t.Call(bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolDone})
 }
 
-// Call reports the state of a tool call. It is for scripts that make several calls at
-// the same time or leave one unfinished.
+// Call reports the state of a tool call. It is for scripts that make several tool calls
+// concurrently or leave a tool call unfinished.
 func (t *Turn) Call(call bgagent.MessageTool) {
 	t.change(func(msg *bgagent.Message) {
 		if i := slices.IndexFunc(msg.Tools, func(x bgagent.MessageTool) bool { return x.ID == call.ID }); i >= 0 {
@@ -99,7 +101,7 @@ func (t *Turn) Call(call bgagent.MessageTool) {
 	t.r.Tool(call)
 }
 
-// Usage reports what was used since the last report.
+// Usage adds u to the usage of the message that is being written, and reports u.
 func (t *Turn) Usage(u bgagent.Usage) {
 	t.change(func(msg *bgagent.Message) {
 		msg.Usage.InputTokens += u.InputTokens
@@ -118,7 +120,7 @@ func (t *Turn) Todos(list ...bgagent.Todo) {
 	t.r.Todos(list)
 }
 
-// Ask asks a question that is answered after d.
+// Ask plays a question of the agent that is answered after d.
 func (t *Turn) Ask(question string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: question})
 	t.r.Asking(question)
@@ -127,7 +129,7 @@ func (t *Turn) Ask(question string, d time.Duration) {
 	t.r.Asking("")
 }
 
-// Retry waits for d, as if the model could not be reached and were tried again then.
+// Retry plays a failed request to the model that is repeated after d.
 func (t *Turn) Retry(reason string, d time.Duration) {
 	t.status(bgagent.SessionStatus{State: bgagent.SessionRetrying, Detail: reason, RetryAt: time.Now().Add(d)})
 	t.r.Activity()
@@ -142,7 +144,7 @@ func (t *Turn) status(st bgagent.SessionStatus) {
 	t.f.statusLocked(t.s, st)
 }
 
-// Sleep works for d without a sign of life. If the turn is stopped, Sleep unwinds
+// Sleep plays work that takes d and reports nothing. If the turn is stopped, Sleep unwinds
 // the script.
 func (t *Turn) Sleep(d time.Duration) {
 	timer := time.NewTimer(d)
@@ -157,13 +159,13 @@ func (t *Turn) Sleep(d time.Duration) {
 	panic(unwound{})
 }
 
-// Wait works until the turn is stopped.
+// Wait plays work that lasts until the turn is stopped. It then unwinds the script.
 func (t *Turn) Wait() {
 	<-t.ctx.Done()
 	panic(unwound{})
 }
 
-// Fail ends the turn with the agent's error.
+// Fail ends the turn with an error of the agent.
 func (t *Turn) Fail(err error) {
 	t.f.mu.Lock()
 	t.err, t.stop = err, bgagent.StopError
@@ -171,7 +173,7 @@ func (t *Turn) Fail(err error) {
 	panic(unwound{})
 }
 
-// Stop ends the turn with the reason.
+// Stop ends the turn with the given reason.
 func (t *Turn) Stop(reason bgagent.StopReason) {
 	t.f.mu.Lock()
 	t.stop = reason
@@ -179,8 +181,9 @@ func (t *Turn) Stop(reason bgagent.StopReason) {
 	panic(unwound{})
 }
 
-// change changes the message that is being written, or begins one. New text never
-// goes into a message with tool calls.
+// change applies f to the message that is being written, and begins a message if there is no
+// such message. The argument text is true if f adds text. Text is never added to a message
+// with tool calls; it begins a new message instead.
 func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
@@ -196,7 +199,7 @@ func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.putLocked(t.s, *t.msg)
 }
 
-// play plays the script, and ends the turn in whatever way the script ends.
+// play calls the script and ends the turn, also if the script panics or calls Goexit.
 func (t *Turn) play() {
 	returned := false
 	defer func() {
@@ -211,7 +214,8 @@ func (t *Turn) play() {
 	returned = true
 }
 
-// finish ends the turn. orderly says that the script returned or was unwound.
+// finish ends the turn. orderly means that the script has returned or was unwound. v is
+// the recovered value of a panic.
 func (t *Turn) finish(orderly bool, v any) {
 	f, s := t.f, t.s
 	f.mu.Lock()

@@ -13,21 +13,22 @@ import (
 )
 
 const (
-	// actionHeader is required in every request that changes something. Another site
-	// could send it only after a preflight, which is never granted.
+	// actionHeader is required in every request that changes something. A page of another
+	// site could send the header only after a preflight request, and the handler never
+	// grants preflight requests.
 	actionHeader = "X-Bgagent-Dashboard"
-	maxAction    = 1 << 20 // bytes, of a request that changes something
+	maxAction    = 1 << 20 // maximum size of the body of such a request, in bytes
 )
 
 // action is the body of a request that changes something.
 type action struct {
 	ID     string `json:"id"`
-	Reason string `json:"reason"` // for cancel
-	Prompt string `json:"prompt"` // for resume
+	Reason string `json:"reason"` // only for cancel
+	Prompt string `json:"prompt"` // only for resume
 }
 
-// act serves a request that changes something. It first checks that the page itself
-// sent the request and that the host allows it.
+// act serves a request that changes something. It first checks that the page itself has
+// sent the request and that the host allows the action.
 func (h *Handler) act(w http.ResponseWriter, r *http.Request, allowed bool, do func(*http.Request, action) (bgagent.Task, error)) {
 	code, err := h.checkAction(r, allowed)
 	if err != nil {
@@ -84,9 +85,9 @@ func (h *Handler) cancel(r *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Cancel(r.Context(), bgagent.Caller{}, a.ID, bgagent.CancelOptions{Reason: reason})
 }
 
-// resume resumes a task. The host is the caller, so the notice goes to the task's
-// parent or to the nearest ancestor that can still be notified. The task outlives
-// the request and keeps nothing of it.
+// resume resumes a task. The host is the caller, so the notice is delivered to the task's
+// parent or to the nearest ancestor that can still be notified. The task does not use the
+// context of the request, because it continues after the request.
 func (h *Handler) resume(_ *http.Request, a action) (bgagent.Task, error) {
 	return h.m.Resume(context.Background(), bgagent.Caller{}, a.ID, bgagent.ResumeInput{Prompt: a.Prompt})
 }

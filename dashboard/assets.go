@@ -19,14 +19,14 @@ var assetFiles embed.FS
 type asset struct {
 	content []byte
 	kind    string
-	tag     string // ETag of the content: a browser revalidates but downloads it once
+	tag     string // ETag of the content, with which a browser revalidates its copy
 }
 
 var assets = readAssets()
 
-// assetKinds are the content types of the files. They are fixed here because the
-// types known to operating systems differ, and a browser refuses a script of the
-// wrong type.
+// assetKinds holds the content types of the files, by extension. The types from the
+// operating system are not used, because they differ between systems and a browser refuses
+// a script with a wrong type.
 var assetKinds = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -47,7 +47,7 @@ func readAssets() map[string]asset {
 			panic(fmt.Sprintf("dashboard: bug: asset %s: %v", e.Name(), err))
 		}
 		sum := sha256.Sum256(content)
-		name := strings.TrimSuffix(e.Name(), "index.html") // the page's name is that of its folder
+		name := strings.TrimSuffix(e.Name(), "index.html") // the page itself has the empty name
 		all[name] = asset{content, kind, `"` + hex.EncodeToString(sum[:8]) + `"`}
 	}
 	return all

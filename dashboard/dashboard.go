@@ -1,35 +1,35 @@
-// Package dashboard is a live web page that shows what a
-// [bgagent.BackgroundManager] does: the tasks as a tree under their parents and as
-// a timeline, the pools, and the progress and messages of one task.
+// Package dashboard is a live web page about a [bgagent.BackgroundManager]. The page shows
+// the tasks as a tree under their parents and as a timeline, the pools, and the progress
+// and messages of one task.
 //
 //	m, _ := bgagent.New(client, bgagent.Config{})
 //	http.Handle("/debug/tasks/", dashboard.New(m, dashboard.Config{}))
 //
 // The handler can be mounted under any path that ends in a slash, with or without
-// [http.StripPrefix]. The page needs only the handler: its files are embedded, and
-// it sends no request to another server.
+// [http.StripPrefix]. The page needs only the handler: the page's files are embedded, and
+// the page sends no request to another server.
 //
-// The manager does not number its slots. The timeline gives each task the lowest
-// lane that was free when the task began. A task that waits for its own tasks has
-// no slot but keeps its lane, so a pool can have more lanes than its limit.
+// The manager does not number its slots, so the timeline has lanes instead. Each task gets
+// the lowest lane that was free when the task began. A task that waits for its own tasks
+// has no slot but keeps its lane, so a pool can have more lanes than its limit.
 //
 // # Access
 //
-// The page shows prompts, answers and whatever agents say about the files that they
-// work on. It has no login: put the host's own in front of it, as for
-// net/http/pprof, or serve it on loopback only. A server on loopback accepts only
-// the names of loopback, so that no web page can read it through a domain that
-// points there; see [Config].Hosts.
+// The page shows prompts, answers and everything that agents write about the files that
+// they work on. It has no login. Protect it with a login of the host, as for
+// net/http/pprof, or serve it on loopback only. On loopback, the handler accepts only
+// requests for localhost or a loopback address. So a web page cannot read the dashboard
+// through a domain that points to loopback; see [Config].Hosts.
 //
-// The page changes nothing unless [Config] allows it. A request that changes
-// something must come from the page itself: from the same origin, with a header
+// Tasks can be changed on the page only if [Config] allows that. A request that changes
+// something must come from the page itself: it must have the same origin, and a header
 // that a form of another site cannot send.
 //
 // # Cost
 //
-// The dashboard costs nothing while no page is open. While pages are open, one
-// goroutine follows the manager's events for all of them. Each page gets the
-// changes at most once per [Config].Interval, however slow it is.
+// The dashboard costs nothing while no page is open. While pages are open, one goroutine
+// follows the manager's events for all pages. Each page gets the changes at most once per
+// [Config].Interval. A slow page delays neither the manager nor other pages.
 package dashboard
 
 import (
@@ -45,30 +45,30 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// DefaultInterval is the default of [Config].Interval. People perceive it as
-// immediate. A shorter one makes pages redraw for nothing.
+// DefaultInterval is the default of [Config].Interval. People perceive changes within this
+// time as immediate. A shorter interval makes pages redraw without any benefit.
 const DefaultInterval = 150 * time.Millisecond
 
-// Config configures a [Handler]. The zero value is a page that changes nothing.
+// Config configures a [Handler]. With the zero value, tasks cannot be changed on the page.
 type Config struct {
 	// Title is the page's heading. Default "Background tasks".
 	Title string
-	// AllowCancel lets everybody who sees the page cancel tasks. The host counts as
-	// the canceller, so the parent is notified of the end.
+	// AllowCancel lets everybody with access to the page cancel tasks. A task is cancelled
+	// in the name of the host, so its parent is notified of its end.
 	AllowCancel bool
-	// AllowResume lets everybody who sees the page resume ended tasks with another
-	// prompt. The task's parent is notified of the end.
+	// AllowResume lets everybody with access to the page resume ended tasks with another
+	// prompt. The parent of a resumed task is notified of its end.
 	AllowResume bool
-	// Hosts are the host names, without a port, that the page answers to. If it is
-	// empty, any name is accepted, except that a server on loopback answers only to
-	// localhost and loopback addresses.
+	// Hosts are the accepted host names of requests, without a port. If Hosts is empty, a
+	// server on loopback accepts only localhost and loopback addresses, and other servers
+	// accept any name.
 	Hosts []string
 	// Interval is the minimum time between two messages to a page. Default
 	// DefaultInterval.
 	Interval time.Duration
 }
 
-// Handler serves the page. Create one with [New]. It is safe for concurrent use.
+// Handler serves the page. It must be created with [New]. It is safe for concurrent use.
 type Handler struct {
 	m      *bgagent.BackgroundManager
 	cfg    Config
@@ -95,14 +95,14 @@ func New(m *bgagent.BackgroundManager, cfg Config) *Handler {
 	return &Handler{m: m, cfg: cfg, feed: newFeed(m, cfg.Interval), origin: http.NewCrossOriginProtection()}
 }
 
-// Close ends the streams of all open pages, and every later stream at once.
-// Register it with [http.Server.RegisterOnShutdown]: Shutdown waits for requests to
-// end, and a stream otherwise ends only with its page or with the manager. Close
-// may be called more than once.
+// Close ends the streams of all open pages. After Close, new streams are refused. Register
+// Close with [http.Server.RegisterOnShutdown]: Shutdown waits until all requests have
+// ended, and without Close a stream ends only when its page or the manager is closed.
+// Close may be called more than once.
 func (h *Handler) Close() { h.feed.close() }
 
-// ServeHTTP implements [http.Handler]. The last element of the path selects what is
-// served, so it does not matter where the handler is mounted.
+// ServeHTTP implements [http.Handler]. It uses only the last element of the request's path,
+// so the handler can be mounted under any path.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setSafeHeaders(w.Header())
 	if err := h.checkHost(r); err != nil {
@@ -124,8 +124,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.act(w, r, h.cfg.AllowCancel, h.cancel)
 	case "resume":
 		h.act(w, r, h.cfg.AllowResume, h.resume)
-	case ".": // StripPrefix left nothing; the page's links need the slash
-		// http.Redirect would make the target relative to what StripPrefix left.
+	case ".":
+		// StripPrefix has removed the whole path. The page's links need a slash at the end of
+		// the address. http.Redirect cannot be used: it would make the target relative to the
+		// path that StripPrefix has left.
 		w.Header().Set("Location", redirectTarget(r))
 		w.WriteHeader(http.StatusMovedPermanently)
 	default:
@@ -133,14 +135,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// redirectTarget returns the address of the page, relative to the requested one.
+// redirectTarget returns the address of the page, relative to the requested address.
 func redirectTarget(r *http.Request) string {
 	asked, _, _ := strings.Cut(r.RequestURI, "?")
 	return "./" + path.Base(asked) + "/"
 }
 
-// setSafeHeaders allows the page its own files and nothing else. Trusted Types make
-// the browser refuse to turn any text into markup, wherever it comes from.
+// setSafeHeaders sets headers that allow the page to load only the files of the handler.
+// Because of Trusted Types, the browser refuses to convert text into markup.
 func setSafeHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -150,9 +152,9 @@ func setSafeHeaders(h http.Header) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
-// checkHost refuses host names that the page does not answer to. Otherwise any web
-// page could point a domain of its own at this machine, and read and act as if it
-// were this page.
+// checkHost returns an error if the host name of the request is not accepted. Without this
+// check, a web page could make its own domain point to this machine. It would then have the
+// same origin as the dashboard and could send any request.
 func (h *Handler) checkHost(r *http.Request) error {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -172,7 +174,7 @@ func (h *Handler) checkHost(r *http.Request) error {
 	return fmt.Errorf("the page is served on loopback, not as %q; add the name to Config.Hosts to allow it", host)
 }
 
-// read serves read-only requests, from the page itself or from programs only.
+// read serves a read-only request. It refuses requests from pages of other sites.
 func (h *Handler) read(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
@@ -202,5 +204,5 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(b) // fails only if the client is gone
+	_, _ = w.Write(b) // an error means that the client has disconnected
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is text that an agent might write to break out of its place.
+// hostile is a text that would change the page if the page took it for markup.
 const hostile = `<script>alert(1)</script><img src=x onerror=alert(1)>`
 
-// newManager returns a manager whose agents answer at once, wait until they are
-// stopped, or fail.
+// newManager returns a manager with an agent that answers at once, an agent that waits until it is
+// stopped, and an agent that fails.
 func newManager(t *testing.T, cfg bgagent.Config) *bgagent.BackgroundManager {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"echo": func(_ context.Context, turn *inproc.Turn) (string, error) {
@@ -36,7 +36,7 @@ func newManager(t *testing.T, cfg bgagent.Config) *bgagent.BackgroundManager {
 		},
 	}), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that nobody took
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that were not taken
 	return m
 }
 
@@ -62,8 +62,7 @@ func get(h http.Handler, target string, header ...string) *httptest.ResponseReco
 	return w
 }
 
-// post sends what the page would send. The given headers override those of the
-// page.
+// post sends the same request as the page. The given headers override the page's headers.
 func post(h http.Handler, target, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, target, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")

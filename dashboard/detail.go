@@ -9,10 +9,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// maxMessages is how many messages of a session are read in one request.
+// maxMessages bounds the number of messages of a session that are read in one request.
 const maxMessages = 100
 
-// message is a message of a session in the page's form.
+// message is a message of a session as it is sent to the page.
 type message struct {
 	ID        string `json:"id"`
 	Role      string `json:"role"`
@@ -34,11 +34,11 @@ type messagePage struct {
 	Messages []message `json:"messages"`
 	Next     string    `json:"next"`
 	More     bool      `json:"more"`
-	Note     string    `json:"note,omitempty"` // why there are none
+	Note     string    `json:"note,omitempty"` // the reason why there are no messages
 }
 
-// taskDetail is everything known about one task. Its todos carry the names of their
-// states.
+// taskDetail holds the details of one task. Todos replaces the todos in Progress: their
+// states are names.
 type taskDetail struct {
 	bgagent.Task
 	Pool  string `json:"pool"`
@@ -50,8 +50,8 @@ type todo struct {
 	State string `json:"state"`
 }
 
-// serveTask answers with everything known about one task except the host's
-// metadata, which is the host's own business.
+// serveTask answers with all details of one task except the host's metadata, because the
+// metadata may be confidential.
 func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	t, err := h.m.Get(r.URL.Query().Get("id"))
 	if err != nil {
@@ -66,7 +66,7 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, d)
 }
 
-// serveMessages answers with the messages of one task that are new or changed since
+// serveMessages answers with those messages of one task that are new or have changed since
 // a cursor.
 func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()

@@ -13,11 +13,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// feed follows the manager for all open pages together, as long as there are any.
-// It keeps one row per task and the order of the changes. A page remembers its
-// position in this order. So a slow page delays nobody, gets only the latest state
-// of each changed task, and needs no queue. A first snapshot is the same as reading
-// from the start.
+// feed follows the manager's events for all open pages together, while there are open
+// pages. It keeps one row per task, in the order of the latest changes. A page remembers
+// its position in this order, and a new page reads from the start. So no page needs a
+// queue. A slow page delays no other page, and gets only the latest state of each changed
+// task.
 type feed struct {
 	m        *bgagent.BackgroundManager
 	interval time.Duration
@@ -25,19 +25,20 @@ type feed struct {
 	mu      sync.Mutex // guards the fields below; no code outside the package is called while it is held
 	closed  bool
 	readers map[*reader]struct{}
-	stop    context.CancelFunc // stops the following goroutine; nil if there is none
+	stop    context.CancelFunc // stops the goroutine that follows the manager; nil if there is none
 	state   *feedState
 }
 
-// feedState is everything known since the first of the open pages was opened.
+// feedState holds the data about the tasks and pools. It is created when a page is opened
+// while no other page is open, and dropped when the last page is closed.
 type feedState struct {
-	name    string                   // sent to pages, so that they know when to start over
-	rows    map[string]*list.Element // including remembered rows of evicted tasks
-	changes *list.List               // of *change, latest last
-	gone    int                      // how many changes belong to evicted tasks
-	rev     uint64                   // the latest change
-	pruned  uint64                   // the latest change that was dropped
-	nextN   uint64
+	name    string                   // random name; a page starts over when the name changes
+	rows    map[string]*list.Element // elements of changes by task id, including evicted tasks
+	changes *list.List               // *change for each task, latest change last
+	gone    int                      // number of evicted tasks in changes
+	rev     uint64                   // number of the latest change
+	pruned  uint64                   // highest number of a change that was removed
+	nextN   uint64                   // number of the row that was added last
 	pools   []bgagent.PoolStats
 	poolRev uint64 // incremented when the pools change
 	ended   bool   // the manager is closed
@@ -46,27 +47,27 @@ type feedState struct {
 // change is the latest state of one task.
 type change struct {
 	row
-	rev  uint64
-	gone bool
+	rev  uint64 // number of the change
+	gone bool   // the task was evicted
 }
 
 // reader is one open page.
 type reader struct {
 	wake    chan struct{}
-	rev     uint64 // the change it has read up to
-	first   uint64 // the latest change when it began to read; it never saw tasks evicted before
-	poolRev uint64
-	state   *feedState // the state that rev belongs to
+	rev     uint64     // number of the last change that the page has read
+	first   uint64     // number of the latest change when the page began to read
+	poolRev uint64     // value of feedState.poolRev when the page last read the pools
+	state   *feedState // the state to which the numbers belong
 }
 
 const (
-	// eventBuffer is how many events may wait for the feed. If more arrive, some are
-	// lost and the feed reads everything again.
+	// eventBuffer is the number of events that are buffered for the feed. If more events
+	// arrive, some are lost, and the feed reads all tasks again.
 	eventBuffer = 4096
 	// pageRows is the maximum number of rows in one batch.
 	pageRows = 400
-	// maxGone is how many evicted tasks are remembered for pages that have not
-	// learned of it. A slower page starts over.
+	// maxGone bounds the number of evicted tasks that are remembered for pages that have
+	// not read their eviction yet. A page that is too slow to read all of them starts over.
 	maxGone = 10_000
 )
 
@@ -89,12 +90,13 @@ func (f *feed) join() *reader {
 		f.state = &feedState{name: rand.Text(), rows: map[string]*list.Element{}, changes: list.New()}
 		go f.follow(ctx, f.state)
 	} else if f.state.poolRev > 0 {
-		r.poke() // the rows are already there
+		r.poke() // the page can read the existing rows
 	}
 	return r
 }
 
-// leave removes a page. The last page stops the following goroutine.
+// leave removes a page. With the last page, the goroutine that follows the manager is
+// stopped.
 func (f *feed) leave(r *reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -132,8 +134,8 @@ func (f *feed) follow(ctx context.Context, s *feedState) {
 		if !missed {
 			return
 		}
-		// There are more events than the feed can follow. Reading everything once per
-		// interval costs the manager less than trying to keep up.
+		// There are more events than the feed can process. Reading all tasks once per interval
+		// costs the manager less than trying to keep up.
 		select {
 		case <-ctx.Done():
 			return
@@ -142,8 +144,8 @@ func (f *feed) follow(ctx context.Context, s *feedState) {
 	}
 }
 
-// followUntilMissed returns true when events were lost, and false when there is
-// nothing more to follow.
+// followUntilMissed applies events until events are lost, the manager is closed or ctx
+// ends. It returns true if events were lost.
 func (f *feed) followUntilMissed(ctx context.Context, s *feedState, sub *bgagent.Subscription) bool {
 	for {
 		f.flush(s)
@@ -193,7 +195,7 @@ func (f *feed) take(s *feedState, e *bgagent.Event) {
 	}
 }
 
-// resync replaces what is known with the given list of all tasks.
+// resync replaces the known tasks with the given list of all tasks.
 func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	have := make(map[string]bool, len(tasks))
 	rows := make([]row, len(tasks))
@@ -213,7 +215,7 @@ func (f *feed) resync(s *feedState, tasks []bgagent.Task) {
 	}
 }
 
-// flush reads the pools and wakes the pages that have something to read.
+// flush reads the pools and wakes the pages for which there are changes.
 func (f *feed) flush(s *feedState) {
 	f.mu.Lock()
 	before := s.pools
@@ -232,8 +234,8 @@ func (f *feed) flush(s *feedState) {
 	}
 }
 
-// end marks the manager as closed, after storing the final state of its pools for
-// the pages.
+// end stores the final state of the pools for the pages, and then marks the manager as
+// closed.
 func (f *feed) end(s *feedState) {
 	f.flush(s)
 	f.mu.Lock()
@@ -255,7 +257,7 @@ func (s *feedState) put(r row) {
 		return
 	}
 	c := el.Value.(*change)
-	if c.gone { // an evicted task can be resumed
+	if c.gone { // the evicted task was resumed
 		c.gone = false
 		s.gone--
 	}
@@ -303,16 +305,16 @@ func (s *feedState) prune() {
 
 // batch is one message to a page.
 type batch struct {
-	State string   `json:"state"`          // batches with the same state continue each other
+	State string   `json:"state"`          // name of the feedState from which the batch is
 	Total int      `json:"total"`          // number of tasks
-	First bool     `json:"first"`          // discard all earlier batches
+	First bool     `json:"first"`          // the page must discard all earlier batches
 	More  bool     `json:"more"`           // another batch follows immediately
-	Rows  []row    `json:"rows,omitempty"` // new or changed
+	Rows  []row    `json:"rows,omitempty"` // new or changed tasks
 	Gone  []string `json:"gone,omitempty"` // ids of evicted tasks
 
-	Pools []bgagent.PoolStats `json:"pools"` // all pools if one has changed, otherwise null
+	Pools []bgagent.PoolStats `json:"pools"` // all pools if a pool has changed, otherwise null
 
-	ended bool
+	ended bool // the manager is closed
 }
 
 // read returns the changes since the page's last read. ok is false if the feed is
@@ -324,7 +326,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	if f.closed || s == nil {
 		return batch{}, false
 	}
-	if s.poolRev == 0 { // woken by the end of an earlier state; nothing of this one has been read yet
+	if s.poolRev == 0 { // the state is new and still empty; an earlier state has woken the page
 		return batch{}, true
 	}
 	if r.state != s || max(r.rev, r.first) < s.pruned {
@@ -355,7 +357,7 @@ func (f *feed) read(r *reader) (b batch, ok bool) {
 	return b, true
 }
 
-// empty reports whether the batch has nothing new for a page.
+// empty reports whether the batch contains nothing new for a page.
 func (b *batch) empty() bool {
 	return !b.First && len(b.Rows) == 0 && len(b.Gone) == 0 && b.Pools == nil
 }

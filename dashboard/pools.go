@@ -9,13 +9,13 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// maxPools bounds how many pools are sent to the page: first those in use, then
-// those named by the limits, then those shown earlier.
+// maxPools bounds the number of pools that are sent to the page. Pools in use come first,
+// then pools named by the limits, and then pools that were shown earlier.
 const maxPools = 200
 
-// poolOf returns the name of the pool that counts the task, or of the cap that
-// stands for one. A pending task does not move to the pool that blocks it, so its
-// row stays in one place.
+// poolOf returns the name of the pool in which the page shows the task. It is the pool that
+// counts the task or, for a task without a model, the cap or the pool of its agent. A
+// pending task is not shown in another pool that blocks it, so its row stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {
@@ -28,11 +28,11 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// poolStats returns the figures of all pools worth showing, sorted by name. A pool
-// that was shown before stays, so that the page does not jump when a pool is empty
-// for a moment.
+// poolStats returns the figures of all pools that the page shows, sorted by name. before
+// holds the pools that were shown before. They stay, so that the page does not jump when a
+// pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
-	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, so that a page learns that there are none
+	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, which means unchanged
 	have := make(map[string]bool, len(all))
 	for _, p := range all {
 		have[p.Name] = true
@@ -44,7 +44,7 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 		}
 	}
 	limits := c.Limits()
-	// Sorted, so that the same ones are shown each time if there are too many.
+	// The names are sorted, so that the same pools are shown each time if there are too many.
 	for _, name := range slices.Sorted(maps.Keys(limits.Model)) {
 		add(bgagent.PoolStats{Name: "model " + name, Limit: limits.Model[name]})
 	}
@@ -60,8 +60,8 @@ func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgag
 		add(bgagent.PoolStats{Name: "total", Limit: limits.Total})
 	}
 	for _, p := range before {
-		// A pool that the limits no longer name is dropped. The others have the
-		// default limit.
+		// Pools with the default limit stay. Other pools that the limits no longer name are
+		// dropped.
 		agent, ok := strings.CutPrefix(p.Name, "agent ")
 		if ok && limits.Agent[agent] == 0 || strings.HasPrefix(p.Name, "default") {
 			add(bgagent.PoolStats{Name: p.Name, Limit: limits.Default})

@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/mdtext"
 )
 
-// row is what the page's lists know about a task. It is small and comparable. A
-// task's texts are fetched when somebody opens it.
+// row holds the data of a task that the page's lists show. It is small and comparable. The
+// long texts of a task are fetched only when a user opens the task.
 type row struct {
 	N       uint64  `json:"n"` // increases in launch order
 	ID      string  `json:"id"`
@@ -25,7 +25,7 @@ type row struct {
 	Cause   string  `json:"cause,omitempty"`
 	Reason  string  `json:"reason,omitempty"`
 	Attempt int     `json:"attempt"`
-	Queued  int64   `json:"queued"` // this and the next two are ms since 1970, 0 for never
+	Queued  int64   `json:"queued"` // Queued, Started and Ended are ms since 1970, 0 for never
 	Started int64   `json:"started,omitempty"`
 	Ended   int64   `json:"ended,omitempty"`
 	Waiting int     `json:"waiting,omitempty"`
@@ -34,20 +34,20 @@ type row struct {
 	Tool    string  `json:"tool,omitempty"`
 	Text    string  `json:"text,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
-	Away    int64   `json:"away,omitempty"`  // since when its agent runtime is out of reach
-	Until   int64   `json:"until,omitempty"` // when it fails because of that; 0 for never
+	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 for none
+	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail; 0 for never
 	Tokens  int64   `json:"tokens,omitempty"`
 	Cost    float64 `json:"cost,omitempty"`
 	Notice  string  `json:"notice,omitempty"`
 	Over    bool    `json:"over,omitempty"` // the session did not stop in time
 
-	// The fields below are not sent. They make the row differ when anything else
-	// about the task changes: a page that shows the task then fetches it again.
-	active int64 // last activity, in the same unit
-	todos  uint64
+	// The fields below are not sent. They make the row differ when other data of the task
+	// changes. A page that shows the details of the task then fetches the details again.
+	active int64  // time of the last activity, in ms since 1970
+	todos  uint64 // digest of the todo list
 }
 
-// todoSeed makes the digests of todo lists comparable.
+// todoSeed is the seed of all digests of todo lists, which makes them comparable.
 var todoSeed = maphash.MakeSeed()
 
 func digest(todos []bgagent.Todo) uint64 {
@@ -59,7 +59,8 @@ func digest(todos []bgagent.Todo) uint64 {
 	return h.Sum64()
 }
 
-// maxRowText bounds each text of a row, in bytes: one line on a screen.
+// maxRowText bounds the length of each text of a row, in bytes. A screen shows only one
+// line of the text.
 const maxRowText = 240
 
 func newRow(t *bgagent.Task, pool string) row {
@@ -87,8 +88,8 @@ func millis(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// line returns a copy of the start of s. A substring would keep all of s alive,
-// which may be a whole prompt.
+// line returns the start of s. If s is too long, the result is a copy, because a substring
+// would keep the memory of s alive, and s may be a whole prompt.
 func line(s string) string {
 	if len(s) <= maxRowText {
 		return s

@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	// beat is the longest silence on a stream. Proxies close connections that are
-	// silent for a minute.
+	// beat is the interval of the lines that keep a silent stream alive. Proxies close
+	// connections that are silent for a minute.
 	beat = 15 * time.Second
-	// writeTimeout bounds the time to write one message. A page that takes longer
-	// counts as gone. It also replaces the server's WriteTimeout, which would end
-	// every stream.
+	// writeTimeout bounds the time to write one message. The stream of a page that takes
+	// longer ends. writeTimeout also replaces the server's WriteTimeout, because WriteTimeout
+	// would end every stream.
 	writeTimeout = 30 * time.Second
 )
 
 // hello is the first message to a page.
 type hello struct {
 	Title  string `json:"title"`
-	Now    int64  `json:"now"` // ms since 1970, by the clock of all other times
+	Now    int64  `json:"now"` // current time in ms since 1970, by the clock of all other times
 	Cancel bool   `json:"cancel"`
 	Resume bool   `json:"resume"`
 }
 
-// serveEvents streams server-sent events: hello, then batches. When the manager is
-// closed, a closed event ends the stream.
+// serveEvents streams server-sent events: first a hello event, and then batch events. When
+// the manager is closed, a closed event ends the stream.
 func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	page := h.feed.join()
 	if page == nil {
@@ -36,7 +36,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	defer h.feed.leave(page)
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would buffer
+	w.Header().Set("X-Accel-Buffering", "no") // without it, nginx buffers the stream
 	s := stream{w: w, control: http.NewResponseController(w)}
 	s.send("hello", hello{h.cfg.Title, time.Now().UnixMilli(), h.cfg.AllowCancel, h.cfg.AllowResume})
 
@@ -57,8 +57,8 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// sendBatches sends everything that the page does not know yet. It returns false
-// when nothing more will come.
+// sendBatches sends all changes that the page does not have yet. It returns false if the
+// stream has to end.
 func (h *Handler) sendBatches(s *stream, page *reader) bool {
 	for s.err == nil {
 		b, ok := h.feed.read(page)
@@ -88,7 +88,7 @@ type stream struct {
 
 func (s *stream) send(event string, v any) {
 	b, err := json.Marshal(v)
-	if err != nil { // only NaN or Inf could cause this, and the manager lets neither through
+	if err != nil { // only NaN or Inf could cause an error, and the manager lets neither through
 		s.err = err
 		return
 	}

@@ -19,20 +19,20 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// viewer is a page without a browser: it applies the batches it gets.
+// viewer plays a page without a browser. It applies the batches that it receives.
 type viewer struct {
 	mu      sync.Mutex
 	events  []string
 	tasks   map[string]map[string]any
 	pools   []bgagent.PoolStats
 	batches int
-	rows    int // total of all batches
+	rows    int // number of rows in all batches
 	biggest int
 	closed  bool
 
 	header  http.Header
 	partial string
-	slow    time.Duration // time to receive each message
+	slow    time.Duration // time that the page takes to receive a message
 	done    chan struct{}
 	stop    context.CancelFunc
 }
@@ -91,7 +91,7 @@ func (v *viewer) take(event string) {
 	}
 }
 
-// watch opens a page in a bubble. It is closed with the test.
+// watch opens a page in a bubble of testing/synctest. The page is closed at the end of the test.
 func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	ctx, cancel := context.WithCancel(t.Context())
 	v := &viewer{tasks: map[string]map[string]any{}, header: http.Header{}, done: make(chan struct{}), stop: cancel, slow: slow}
@@ -102,7 +102,7 @@ func watch(t *testing.T, h http.Handler, slow time.Duration) *viewer {
 	return v
 }
 
-// pass lets time pass and waits for everything due by then.
+// pass lets time pass and waits until all goroutines in the bubble are blocked.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -201,7 +201,7 @@ func TestAFirstSnapshotComesInPages(t *testing.T) {
 		require.Len(t, second.tasks, 3001)
 		second.leave()
 
-		// The feed has stopped; the next page starts over.
+		// The feed has stopped, so the next page starts over.
 		third := watch(t, h, 0)
 		pass(time.Second)
 		require.Len(t, third.tasks, 3001)
@@ -235,7 +235,7 @@ func TestAPageThatMissedEventsIsRightAgain(t *testing.T) {
 		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
 		v := watch(t, dashboard.New(m, dashboard.Config{Interval: time.Second}), 0)
 		pass(time.Second)
-		for range 8000 { // several events each; nobody reads in between, because no time passes here
+		for range 8000 { // several events each, more than the feed buffers
 			launch(t, m, "main", "echo", "x")
 		}
 		pass(5 * time.Second)
@@ -254,7 +254,7 @@ func TestTheEndOfTheManagerEndsTheStream(t *testing.T) {
 		v := watch(t, h, 0)
 		id := launch(t, m, "main", "wait", "x").ID
 		pass(time.Second)
-		_ = m.Close(context.Background()) // the error lists the notice that nobody took
+		_ = m.Close(context.Background()) // the error lists the notice that was not taken
 		<-v.done
 		require.True(t, v.closed)
 		require.Equal(t, "cancelled", v.status(id))
@@ -276,7 +276,7 @@ func TestATaskThatExpiredAndWasResumedIsThere(t *testing.T) {
 		pass(5 * time.Second)
 		require.Equal(t, "completed", v.status(task.ID))
 
-		// All of this reaches the page in one message.
+		// All of the following changes reach the page in one message.
 		ended(t, m, launch(t, m, "main", "echo", "another").ID)
 		m.TakeNotice("main")
 		_, err := m.Get(task.ID)
@@ -299,7 +299,7 @@ func TestThePoolsOfAClosedManagerAreTheLastOnes(t *testing.T) {
 		launch(t, m, "main", "wait", "x")
 		pass(time.Second)
 		require.Equal(t, 1, v.pools[0].InUse)
-		_ = m.Close(context.Background()) // the error lists the notice that nobody took
+		_ = m.Close(context.Background()) // the error lists the notice that was not taken
 		<-v.done
 		require.True(t, v.closed)
 		require.Zero(t, v.pools[0].InUse)
@@ -363,7 +363,7 @@ func TestAPageHearsOfWhatItsListsDoNotShow(t *testing.T) {
 		for i := range 4 {
 			before := rows()
 			pass(time.Second)
-			require.Equal(t, before+1, rows(), i) // so that a page that shows the task fetches the rest
+			require.Equal(t, before+1, rows(), i) // makes a page with the task's details fetch them again
 		}
 		v.leave()
 	})

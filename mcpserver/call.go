@@ -15,21 +15,21 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Structured is the structured content of every answer. It repeats the text because
-// some programs show their model only the structured content.
+// Structured is the structured content of every answer. It repeats the text, because
+// some programs show only the structured content to their model.
 type Structured struct {
 	Text     string     `json:"text"`
-	Tasks    []TaskInfo `json:"tasks,omitempty"`     // the tasks launched, read or cancelled
+	Tasks    []TaskInfo `json:"tasks,omitempty"`     // the tasks that the call launched, read or cancelled
 	TimedOut bool       `json:"timed_out,omitempty"` // the wait timed out before the tasks ended
 }
 
-// TaskInfo is what a program needs to know about a task besides the text: its
-// resource and its state. The result is in the text and in the resource.
+// TaskInfo describes a task to a program: its resource and its state. The result of the
+// task is in the text and in the resource.
 type TaskInfo struct {
 	ID          string         `json:"id"`
 	URI         string         `json:"uri"` // the task's resource
 	Status      bgagent.Status `json:"status"`
-	Cause       string         `json:"cause,omitempty"` // why it ended
+	Cause       string         `json:"cause,omitempty"` // cause of the task's end; empty before
 	Reason      string         `json:"reason,omitempty"`
 	Agent       string         `json:"agent"`
 	Description string         `json:"description"`
@@ -63,8 +63,8 @@ func (sc *scope) call(ctx context.Context, d bgagent.ToolDef, req *mcp.CallToolR
 	return sc.answer(r), nil
 }
 
-// carry keeps the text of a notice for the scope's next answer. The manager already
-// counts the notice as delivered.
+// carry adds the text of a notice to the scope's next answer. The notice already counts
+// as delivered in the manager. n may be nil.
 func (sc *scope) carry(n *bgagent.Notice) {
 	if n != nil {
 		sc.mu.Lock()
@@ -97,8 +97,8 @@ func (sc *scope) answer(r bgagent.ToolResult) *mcp.CallToolResult {
 	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: r.Text}}, StructuredContent: out, IsError: r.IsError}
 }
 
-// foreground returns the arguments of a call that delegates in the foreground.
-// Calls that the tool itself would refuse do not count.
+// foreground returns the arguments of a call that delegates in the foreground. It
+// reports false for all other calls, and for calls that the tool would refuse.
 func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.DelegateTaskArgs, ok bool) {
 	if d.Usual != bgagent.ToolDelegateTask || json.Unmarshal(req.Params.Arguments, &args) != nil {
 		return args, false
@@ -106,9 +106,9 @@ func foreground(d bgagent.ToolDef, req *mcp.CallToolRequest) (args bgagent.Deleg
 	return args, args.Foreground()
 }
 
-// foreground delegates a task and answers with its result. The task itself runs in
-// the background: if the caller goes away, the task continues and its end is still
-// owed to the scope.
+// foreground delegates a task and answers with the task's result. The task itself runs
+// in the background. If the caller disconnects, the task continues, and the notice about
+// its end is still owed to the scope.
 func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*mcp.CallToolResult, error) {
 	t, answer, err := sc.begin(ctx, by, args)
 	if t == nil {
@@ -120,8 +120,8 @@ func (sc *scope) foreground(ctx context.Context, by bgagent.Caller, args bgagent
 	return sc.result(ctx, t.ID)
 }
 
-// begin delegates a task in the background, or returns the task that the same tool
-// call has already delegated. If there is no task, it returns the tool's answer
+// begin delegates a task in the background, or returns the task that the same tool call
+// has already delegated. If no task was delegated, begin returns the tool's answer
 // instead.
 func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.DelegateTaskArgs) (*bgagent.Task, *mcp.CallToolResult, error) {
 	if t, ok := sc.again(by, args); ok {
@@ -140,7 +140,7 @@ func (sc *scope) begin(ctx context.Context, by bgagent.Caller, args bgagent.Dele
 	return v.Task, nil, nil
 }
 
-// result answers as background_output does for a task that has ended.
+// result returns the same answer as background_output for a task that has ended.
 func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, error) {
 	r, err := sc.s.cfg.Tools.BackgroundOutput(ctx, sc.s.m, bgagent.Caller{Session: sc.name}, bgagent.BackgroundOutputArgs{TaskID: id})
 	if err != nil {
@@ -150,12 +150,12 @@ func (sc *scope) result(ctx context.Context, id string) (*mcp.CallToolResult, er
 }
 
 const (
-	progressPause = 500 * time.Millisecond // between two notifications: a model produces events much faster
-	progressBeat  = 10 * time.Second       // longest silence: clients give up on silent calls
+	progressPause = 500 * time.Millisecond // minimum time between two notifications
+	progressBeat  = 10 * time.Second       // maximum silence: clients give up on silent calls
 )
 
-// tellProgress sends the caller progress notifications while its call lasts. stop
-// ends them and returns when no notification is in flight.
+// tellProgress sends progress notifications to the caller until the returned function
+// stop is called. stop returns when no notification is in flight.
 func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token any) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -184,8 +184,9 @@ func (sc *scope) tellProgress(ctx context.Context, to *mcp.ServerSession, token 
 	return func() { cancel(); <-done }
 }
 
-// nextProgress waits for an event of one of the scope's tasks and describes it. It
-// returns an error when ctx or the subscription ends.
+// nextProgress waits for an event of one of the scope's tasks and describes the task.
+// After progressBeat without an event, it returns a general text. It returns an error
+// when ctx or the subscription ends.
 func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (string, error) {
 	beat, cancel := context.WithTimeout(ctx, progressBeat)
 	defer cancel()
@@ -207,7 +208,7 @@ func (sc *scope) nextProgress(ctx context.Context, sub *bgagent.Subscription) (s
 	}
 }
 
-// describe returns one line about what a task is doing.
+// describe returns one line about the state and the progress of a task.
 func describe(t bgagent.Task) string {
 	text := cleantext.Line(t.Agent+" ("+t.Description+"):") + " "
 	switch {

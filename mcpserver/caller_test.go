@@ -15,7 +15,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// promise matches promises that nothing keeps over this protocol.
+// promise matches promises that cannot be kept over this protocol.
 const promise = `(?i)end (your|the|its|this) turn|notices? (comes?|will|has told)|next notice|told in the same way|nothing has to be done`
 
 func TestNoTextTellsTheCallerToEndItsTurnOrPromisesANotice(t *testing.T) {
@@ -76,8 +76,8 @@ func TestInstructionsNameTheToolsThereAre(t *testing.T) {
 	})
 }
 
-// Every spelling of false asks for the foreground. Giving up such a call never
-// touches its task.
+// A delegation with any spelling of false runs in the foreground. If the client gives up the call,
+// the task continues.
 func TestADelegationThatIsGivenUpGoesOnHoweverItWasWritten(t *testing.T) {
 	for _, args := range []string{`"run_in_background":false`, `"run_in_background":"false"`, `"background":"FALSE"`, `"run_in_background":" false ","background":false`} {
 		bubble(t, func(t *testing.T) {
@@ -126,8 +126,7 @@ func TestARetryOfAToolUseFindsItsTask(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 2, count(), "another tool use under the same token launches another task")
 
-		// The client gives up the call, and the task ends before the call is
-		// repeated.
+		// The client gives up the call, and the task ends before the client repeats the call.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		_, err = launch(ctx, "toolu_3", 0, map[string]any{"prompt": "2m", "run_in_background": false})
 		cancel()

@@ -1,10 +1,9 @@
-// Package mcpserver serves a manager's tools over the Model Context Protocol.
-// Agent programs that are not written in Go can delegate to background agents
-// through it.
+// Package mcpserver serves a manager's tools over the Model Context Protocol. With these
+// tools, agent programs that are not written in Go can delegate to background agents.
 //
 //	s, err := mcpserver.New(manager, mcpserver.Config{})
 //	…
-//	err = s.Run(ctx, "me", &mcp.StdioTransport{}) // one program, which started this one
+//	err = s.Run(ctx, "me", &mcp.StdioTransport{}) // one program, the parent process
 //
 //	h, err := s.Handler(mcpserver.HTTPConfig{Tokens: map[string]string{token: "alice"}})
 //	…
@@ -14,41 +13,41 @@
 //
 // A task belongs to a scope. The host names the scopes: one for the program on
 // standard input and output, one for each bearer token over HTTP. A scope is never
-// a tool argument. It does not depend on the protocol's session either, which a
-// client may change at any time. A scope cannot see, wait for or cancel the tasks
-// of another scope.
+// a tool argument. It does not depend on the protocol's session either, because a
+// client may change its session at any time. A scope cannot see, wait for or cancel
+// the tasks of another scope.
 //
 // # How a caller learns that a task has ended
 //
-// A server cannot start a turn of its caller, so the texts tell the caller to wait
-// when it has nothing else to do. The notices that a scope is owed come with the
-// answer of its next tool call. If background_output is called with block and
-// without a task id, it waits for the next end. It waits 50 s by default, because
-// clients give up a call after 60 s. The caller gets progress notifications
-// meanwhile if it sent a progress token. If the call is cancelled or its client
-// goes away, the wait ends; the task continues.
+// A server cannot start a turn of its caller. So the texts of the tools ask the caller
+// to wait when it has nothing else to do. The notices that a scope is owed come with
+// the answer to its next tool call. If background_output is called with block and
+// without a task id, it waits until the next task ends. It waits at most 50 s by
+// default, because clients give up a call after 60 s. If the call has a progress token,
+// the caller gets progress notifications meanwhile. If the call is cancelled or its
+// client disconnects, the wait ends and the task continues.
 //
-// A client that repeats a delegation finds its task if it names the tool use in
-// _meta, as Claude Code does ("claudecode/toolUseId"). A background delegation is
-// found while its task is live, a foreground delegation until its end has been
-// reported. After that, the same id makes a new call.
+// A client that repeats a delegation gets the same task if it names the tool use in
+// _meta, as Claude Code does ("claudecode/toolUseId"). This works for a background
+// delegation while its task is live, and for a foreground delegation until the end of
+// its task has been reported. Afterwards, a call with the same id makes a new task.
 //
-// Tasks are also resources, bgagent://task/ID, in JSON. Clients that subscribe to
-// one are notified when it changes. Reading a resource does not settle the task's
-// notice.
+// Tasks are also resources, bgagent://task/ID, in JSON. Clients that subscribe to a
+// task's resource are notified when the task changes. Reading a resource does not
+// settle the task's notice.
 //
 // # Long calls as tasks of the protocol
 //
 // If a client declares the extension io.modelcontextprotocol/tasks on a foreground
-// delegation, it gets a handle at once. It polls for the result with tasks/get, or
-// listens for notifications/tasks. See [ExtensionTasks].
+// delegation, the client gets a handle at once. It polls for the result with tasks/get,
+// or listens for notifications/tasks. See [ExtensionTasks].
 //
-// # Clients that do not read, and strangers
+// # Slow clients and strangers
 //
-// Each client has a send queue of its own, so a client that does not read delays
-// nobody else. The client loses its connection when one write takes 30 s or more
-// than 4 MiB are queued. [Server.Handler] describes the bounds over HTTP and those
-// that the http.Server should set.
+// Each client has its own send queue, so a client that does not read its messages
+// delays no other client. The client loses its connection when one write takes 30 s, or
+// when more than 4 MiB are queued. [Server.Handler] describes the bounds over HTTP, and
+// the bounds that the http.Server should set.
 //
 // # How it is tested
 //
@@ -58,7 +57,7 @@
 //   - with the reference requester of the tasks extension;
 //   - in opencode, codex, gemini and Claude Code as an MCP server (see cmd/bgagent).
 //
-// Claude Code 2.1.332 uses the tasks extension in a terminal: it puts the call aside,
-// polls with tasks/get, and starts a turn with the result. With -p it does not declare
-// the extension.
+// Claude Code 2.1.332 uses the tasks extension in a terminal: it continues without the
+// call's answer, polls with tasks/get, and starts a turn with the result. With -p it
+// does not declare the extension.
 package mcpserver

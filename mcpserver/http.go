@@ -16,59 +16,60 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// HTTPConfig says who may call over HTTP. Either Tokens or Scope is required.
+// HTTPConfig defines the callers that are accepted over HTTP. Exactly one of Tokens and
+// Scope is required.
 type HTTPConfig struct {
 	// Tokens maps each bearer token to its scope. A token has at least 16 bytes.
 	Tokens map[string]string
 
-	// Scope is the scope of all callers when there are no tokens. Only callers on
-	// this machine are served then.
+	// Scope is the scope of all callers if there are no tokens. Without tokens, only
+	// callers on this machine are served.
 	Scope string
 
 	// Origins are the accepted values of a request's Origin header, such as
-	// https://example.com. Requests without the header and those of the server's own
-	// origin are always accepted.
+	// https://example.com. Requests without the header and requests from the server's
+	// own origin are always accepted.
 	Origins []string
 }
 
-// minToken is the minimum length of a token in bytes, so that nobody guesses it.
+// minToken is the minimum length of a token in bytes. It makes tokens hard to guess.
 const minToken = 16
 
 const (
-	// maxBody bounds the body of a request, in bytes. It is twice what the arguments
-	// of a call may have.
+	// maxBody bounds the body of a request, in bytes. It is twice the maximum size of the
+	// arguments of a call.
 	maxBody = 4 << 20
 
-	// bodyTimeout bounds the time to read the body of a request, and refusedTimeout
-	// that of a request that is refused.
+	// bodyTimeout bounds the time for reading the body of an accepted request.
+	// refusedTimeout bounds the time for discarding the body of a refused request.
 	bodyTimeout    = 30 * time.Second
 	refusedTimeout = 5 * time.Second
 )
 
-// sessionTimeout is the idle time after which a connection of the older protocol
-// versions is forgotten. Tasks are not affected.
+// sessionTimeout is the idle time after which a protocol session of the older protocol
+// versions is forgotten. Its scope's tasks are not affected.
 const sessionTimeout = time.Hour
 
-// withoutSessions is the first version of the protocol, a date, that has no
-// sessions: every request stands alone.
+// withoutSessions is the first version of the protocol without sessions. From this
+// version on, each request is independent of the others. Versions are dates.
 const withoutSessions = "2026-07-28"
 
 // Handler returns a handler that serves callers over the protocol's streamable
-// HTTP. A request with a wrong token or without a token gets 401, and one from a
-// page of another origin 403. Nothing of a body is read before these checks. After
-// them, the body has 30 s and at most 4 MiB. A client that reads nothing for 30 s
-// loses its connection.
+// HTTP. A request with a wrong token or without a token is answered with status 401. A
+// request from a page of another origin is answered with status 403. The body of a
+// request is read only after these checks. It must arrive within 30 s and may have at
+// most 4 MiB. A client that reads nothing for 30 s loses its connection.
 //
-// Connections end with the http.Server that serves the handler. That server should
-// set ReadHeaderTimeout and IdleTimeout for idle connections, and limit the number
-// of connections if strangers can reach it. It must not set WriteTimeout, which
-// would cut streams and waiting calls; the handler sets a deadline for each write.
-// ReadTimeout is not needed.
+// Connections end with the http.Server that serves the handler. The http.Server should
+// set ReadHeaderTimeout and IdleTimeout to end idle connections. If strangers can reach
+// it, it should limit the number of connections. WriteTimeout must not be set, because
+// it would cut off streams and waiting calls; the handler sets a deadline for each
+// write. ReadTimeout is not needed.
 func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // keyed by hash, so that the time of a look-up reveals nothing about a token
+	scopes := make(map[[sha256.Size]byte]string, len(cfg.Tokens)) // the keys are hashes, so the time of a look-up reveals nothing about a token
 	for token, scope := range cfg.Tokens {
 		scopes[sha256.Sum256([]byte(token))] = scope
 	}
@@ -87,7 +88,7 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 		if sc := scopeOf(r); sc != nil {
 			return sc.server
 		}
-		return nil // answered with 400
+		return nil // makes the library answer with status 400
 	}
 	sessions := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, SessionTimeout: sessionTimeout})
 	requests := mcp.NewStreamableHTTPHandler(served, &mcp.StreamableHTTPOptions{Logger: s.cfg.Logger, Stateless: true, PropagateRequestCancellation: true})
@@ -104,7 +105,8 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	})
 	h = read(queue(h))
 	if len(scopes) > 0 {
-		// The user ID ties a connection to the token that opened it.
+		// The library accepts only requests with the same user ID in a protocol session.
+		// So the user ID ties a session to the scope that opened it.
 		verify := func(_ context.Context, token string, _ *http.Request) (*auth.TokenInfo, error) {
 			scope, ok := scopes[sha256.Sum256([]byte(token))]
 			if !ok {
@@ -125,19 +127,19 @@ func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	return hurried(protection.Handler(h)), nil
 }
 
-// hurried bounds the time that the server spends on the body of a request that is
-// refused without reading it.
+// hurried bounds the time that the server spends on the body of a request that h
+// refuses without reading the body.
 func hurried(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedTimeout)) // not every server supports deadlines
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedTimeout)) // fails if the server does not support deadlines
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-// read reads the whole body of a request before h sees it, within bounds of time
-// and size.
+// read reads the whole body of a request before it calls h. The time and the size are
+// bounded.
 func read(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !hasBody(r) {
@@ -157,7 +159,7 @@ func read(h http.Handler) http.Handler {
 			http.Error(w, "the body of the request cannot be read: it did not arrive in time", http.StatusRequestTimeout)
 			return
 		}
-		_ = control.SetReadDeadline(time.Time{}) // otherwise the expired deadline would look like the end of the connection
+		_ = control.SetReadDeadline(time.Time{}) // an expired deadline would look like the end of the connection
 		r = r.Clone(r.Context())
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		h.ServeHTTP(w, r)
@@ -186,7 +188,8 @@ func (cfg *HTTPConfig) check() error {
 	return nil
 }
 
-// challenge adds the header that asks for a bearer token to every 401.
+// challenge adds the header WWW-Authenticate, which asks for a bearer token, to every
+// answer with status 401.
 func challenge(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(&challenger{streamWriter{w}}, r)
@@ -202,8 +205,8 @@ func (c *challenger) WriteHeader(code int) {
 	c.ResponseWriter.WriteHeader(code)
 }
 
-// streamWriter is embedded by writers that change what is written. Streams are
-// flushed through it.
+// streamWriter is embedded by response writers that change the response. It passes
+// flushes of streams to the wrapped writer.
 type streamWriter struct{ http.ResponseWriter }
 
 // Unwrap gives http.ResponseController access to the wrapped writer.
@@ -212,7 +215,7 @@ func (w streamWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // Flush implements [http.Flusher].
 func (w streamWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
-// onThisMachine refuses callers from other machines.
+// onThisMachine refuses requests from other machines.
 func onThisMachine(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.RemoteAddr)

@@ -29,7 +29,7 @@ func serve(t *testing.T, cfg mcpserver.HTTPConfig) (*bgagent.BackgroundManager, 
 	return m, server
 }
 
-// bearer sends a token with every request.
+// bearer is a round tripper that sends a token with every request.
 type bearer string
 
 func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -76,7 +76,7 @@ func TestEachTokenIsAScopeOfItsOwn(t *testing.T) {
 	}
 }
 
-// call posts one message and returns the status and the body.
+// call posts one message and returns the status and the body of the answer.
 func call(t *testing.T, url, token, body string, header ...string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
@@ -96,7 +96,7 @@ func call(t *testing.T, url, token, body string, header ...string) (int, string)
 
 const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`
 
-// A connection belongs to the token that opened it.
+// A protocol session can only be used with the token that opened it.
 func TestAConnectionOfOneTokenIsOfNoUseWithAnother(t *testing.T) {
 	_, server := serve(t, mcpserver.HTTPConfig{Tokens: map[string]string{aliceToken: "alice", bobToken: "bob"}})
 	alice, err := dial(t, server.URL, aliceToken)

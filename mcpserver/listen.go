@@ -14,11 +14,12 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// A client asks for the extension's notification, notifications/tasks, by naming
-// task ids in subscriptions/listen. The protocol library knows neither and cannot
-// be extended with them, so they are translated on the wire. Incoming requests
-// become subscriptions to the tasks' resources. Outgoing changes of these resources
-// become notifications.
+// A client asks for the extension's notification, notifications/tasks, by naming task
+// ids in subscriptions/listen. The protocol library does not know the notification or
+// the field for the task ids, and it cannot be extended with them. So this file
+// translates the messages on the wire. In incoming requests, task ids become
+// subscriptions to the tasks' resources. Outgoing updates of these resources become
+// notifications of the extension.
 
 const (
 	methodListen       = "subscriptions/listen"
@@ -26,18 +27,18 @@ const (
 	methodUpdated      = "notifications/resources/updated"
 	methodTasks        = "notifications/tasks"
 
-	maxListen = 1 << 20 // bytes, of a request to listen
+	maxListen = 1 << 20 // maximum size of a request to listen, in bytes
 )
 
-// fields is a JSON object; only some of its fields matter here.
+// fields is a JSON object. Its values are decoded only where they are needed.
 type fields map[string]json.RawMessage
 
 func (f fields) set(name string, v any) {
-	f[name], _ = json.Marshal(v) // strings, slices of strings, and objects of raw JSON never fail
+	f[name], _ = json.Marshal(v) // encoding strings, slices of strings and objects of raw JSON never fails
 }
 
 func (f fields) strings(name string) (all []string) {
-	_ = json.Unmarshal(f[name], &all) // the library reports what is wrong
+	_ = json.Unmarshal(f[name], &all) // the library reports invalid fields
 	return all
 }
 
@@ -46,7 +47,7 @@ func (f fields) object(name string) (o fields) {
 	return o
 }
 
-// listens are the requests on one connection that listen to tasks.
+// listens holds the open requests on one connection that listen to tasks.
 type listens struct {
 	sc *scope
 
@@ -57,8 +58,8 @@ type listens struct {
 // listen is one request to listen.
 type listen struct {
 	handles []string            // accepted handles
-	tasks   map[string][]string // handles that have not ended, keyed by the task's resource
-	wanted  []string            // resources that the client itself has subscribed to
+	tasks   map[string][]string // handles that have not ended, by the address of the resource
+	wanted  []string            // resources in the client's own request
 }
 
 func newListens(sc *scope) *listens { return &listens{sc: sc, by: map[string]*listen{}} }
@@ -81,7 +82,7 @@ func (l *listens) in(msg jsonrpc.Message) jsonrpc.Message {
 	for _, handle := range asked {
 		id, _, err := l.sc.parse(handle)
 		if err != nil || slices.Contains(listen.handles, handle) {
-			continue // handles missing from the acknowledgement were refused
+			continue // the acknowledgement lists only the accepted handles
 		}
 		listen.handles = append(listen.handles, handle)
 		listen.tasks[uri(id)] = append(listen.tasks[uri(id)], handle)
@@ -139,8 +140,8 @@ func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Messag
 	return changes
 }
 
-// acknowledged completes the acknowledgement with the accepted handles and adds the
-// state of those that have already ended.
+// acknowledged adds the accepted handles to the acknowledgement. A notification for each
+// handle that has already ended follows.
 func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
 	notifications := params.object("notifications")
 	agreed := slices.DeleteFunc(notifications.strings("resourceSubscriptions"), func(address string) bool {
@@ -161,7 +162,8 @@ func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc
 	return messages
 }
 
-// changes returns the state of the listener's handles of a task.
+// changes returns a notification for each of the request's handles of a task. address is
+// the address of the task's resource.
 func (l *listens) changes(ctx context.Context, listen *listen, address string, meta fields) (messages []jsonrpc.Message) {
 	l.mu.Lock()
 	handles := slices.Clone(listen.tasks[address])
@@ -172,8 +174,8 @@ func (l *listens) changes(ctx context.Context, listen *listen, address string, m
 	return messages
 }
 
-// change returns the state of a handle. It reports an end once. With endOnly it
-// reports nothing but the end.
+// change returns a notification with the state of a handle. The end of a handle is
+// reported only once. With endOnly, no other state is reported.
 func (l *listens) change(ctx context.Context, listen *listen, address, handle string, meta fields, endOnly bool) []jsonrpc.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -183,7 +185,7 @@ func (l *listens) change(ctx context.Context, listen *listen, address, handle st
 	}
 	state, err := l.sc.getTask(ctx, handle)
 	if err != nil {
-		return nil // evicted meanwhile
+		return nil // the task has been evicted meanwhile
 	}
 	switch {
 	case state.Status != "working":
@@ -227,7 +229,7 @@ type translatedConn struct {
 	mcp.Connection
 	listens   *listens
 	unwritten *outbox[jsonrpc.Message]
-	mu        sync.Mutex // held while a message is translated and queued, to keep its parts together
+	mu        sync.Mutex // held while a message is translated and queued, to keep the results together
 }
 
 func (c *translatedConn) Read(ctx context.Context) (jsonrpc.Message, error) {
@@ -249,14 +251,14 @@ func (c *translatedConn) Write(ctx context.Context, msg jsonrpc.Message) error {
 	return nil
 }
 
-// Close first writes the messages that are still queued.
+// Close writes the messages that are still queued, and then closes the connection.
 func (c *translatedConn) Close() error {
 	c.unwritten.close()
 	return c.Connection.Close()
 }
 
-// listening translates an HTTP request that listens to tasks, and the stream that
-// answers it.
+// listening translates HTTP requests that listen to tasks, and the streams that answer
+// them.
 func (sc *scope) listening(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost || r.Header.Get("Mcp-Method") != methodListen {
@@ -269,7 +271,7 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 			return
 		}
 		l := newListens(sc)
-		if msg, err := jsonrpc.DecodeMessage(body); err == nil { // otherwise the library reports what is wrong
+		if msg, err := jsonrpc.DecodeMessage(body); err == nil { // the library reports an invalid message
 			if changed := l.in(msg); changed != msg {
 				body, err = jsonrpc.EncodeMessage(changed)
 				if err != nil {
@@ -284,13 +286,13 @@ func (sc *scope) listening(h http.Handler) http.Handler {
 	})
 }
 
-// eventTranslator translates the events of a stream. The library writes each event
-// with one call.
+// eventTranslator translates the events of a stream. The library writes each event with one
+// call of Write.
 type eventTranslator struct {
 	streamWriter
 	ctx     context.Context
 	listens *listens
-	mu      sync.Mutex // as in translatedConn
+	mu      sync.Mutex // held while an event is translated and written
 }
 
 func (e *eventTranslator) Write(event []byte) (int, error) {

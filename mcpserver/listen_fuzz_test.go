@@ -13,9 +13,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// FuzzListens checks two rules of the translation. Messages that do not listen to
-// tasks pass unchanged in both directions. A message that does keeps all of its
-// other fields.
+// FuzzListens checks two rules of the translation. Messages that do not listen to tasks pass
+// unchanged in both directions. Messages that listen to tasks keep all of their other fields.
 func FuzzListens(f *testing.F) {
 	wait := func(ctx context.Context, _ *inproc.Turn) (string, error) {
 		<-ctx.Done()
@@ -23,7 +22,7 @@ func FuzzListens(f *testing.F) {
 	}
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"wait": wait}), bgagent.Config{})
 	require.NoError(f, err)
-	f.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that nobody took
+	f.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that were not taken
 	s, err := New(m, Config{})
 	require.NoError(f, err)
 	f.Cleanup(func() { require.NoError(f, s.Close()) })

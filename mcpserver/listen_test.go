@@ -38,8 +38,8 @@ type heard struct {
 	Result json.RawMessage
 }
 
-// line is a raw connection to a server, for messages that the library's client
-// cannot send.
+// line is a raw connection to a server. It can send messages that the library's client cannot
+// send.
 type line struct {
 	t   *testing.T
 	in  *io.PipeWriter
@@ -60,7 +60,7 @@ func newLine(t *testing.T, s *mcpserver.Server, scope string) *line {
 	return &line{t, in, bufio.NewReader(out)}
 }
 
-// meta is what every request says about its client.
+// meta is the part of every request that describes the client.
 const meta = `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"},"io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}`
 
 func request(id, method, params string) string {
@@ -81,7 +81,7 @@ func (l *line) hear() (h heard) {
 	return h
 }
 
-// delegate delegates in the foreground and returns the handle.
+// delegate delegates a task in the foreground and returns the task's handle.
 func (l *line) delegate(id, prompt string) string {
 	l.t.Helper()
 	l.say(request(id, "tools/call", fmt.Sprintf(`"name":"delegate_task","arguments":{"subagent_type":"worker","prompt":%q,"run_in_background":false}`, prompt)))
@@ -118,8 +118,8 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 				require.Contains(t, structured(t, h.Params.Result).Text, "did 1")
 			}
 		}
-		told(done, "completed") // it ended earlier
-		told(slow, "completed") // a minute later
+		told(done, "completed") // the task has already ended
+		told(slow, "completed") // the task ends a minute later
 		id, _, _ := strings.Cut(slow, ".")
 		task, err := m.Get(id)
 		require.NoError(t, err)
@@ -130,7 +130,7 @@ func TestWhoListensToTasksIsToldOfThem(t *testing.T) {
 		require.NoError(t, err)
 		told(stuck, "cancelled")
 
-		// The end of a handle is reported once, even when the task is resumed.
+		// The end of a handle is reported only once, even if the task is resumed.
 		_, err = m.Resume(t.Context(), bgagent.Caller{Session: "me"}, id, bgagent.ResumeInput{Prompt: "again"})
 		require.NoError(t, err)
 		synctest.Wait()
@@ -150,7 +150,7 @@ func TestListeningToTasksAndTheirResourcesTellsBoth(t *testing.T) {
 		ack := l.hear()
 		require.Equal(t, []string{"bgagent://task/" + id}, ack.Params.Notifications.ResourceSubscriptions)
 		require.Equal(t, []string{handle}, ack.Params.Notifications.TaskIDs)
-		h := l.hear() // a minute later
+		h := l.hear() // arrives a minute later
 		require.Equal(t, "notifications/resources/updated", h.Method)
 		require.Equal(t, "bgagent://task/"+id, h.Params.URI)
 		require.Equal(t, "notifications/tasks", l.hear().Method)

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// writeTimeout bounds one write to a client. A client that reads nothing for
-	// that long loses its connection.
+	// writeTimeout bounds the duration of one write to a client. A client that reads
+	// nothing for this time loses its connection.
 	writeTimeout = 30 * time.Second
 
-	// maxUnwritten is how many bytes may be queued for a client besides the first
-	// message.
+	// maxUnwritten bounds the number of bytes that are queued for a client. A single
+	// message may be larger.
 	maxUnwritten = 4 << 20
 )
 
@@ -26,12 +26,12 @@ var (
 	errClosed  = errors.New("mcpserver: the connection is closed")
 )
 
-// outbox is the send queue of one client. put never blocks, so a client that does
-// not read delays nobody else: the protocol library notifies all listeners of a
-// scope one after another.
+// outbox is the send queue of one client. The protocol library notifies all listeners of
+// a scope one after another. put never blocks, so a client that does not read its
+// messages does not delay the others.
 type outbox[T any] struct {
 	write func(T) error // called by one goroutine, in order; must return in bounded time
-	fail  func()        // ends the connection; called once, when a write fails or too much is queued
+	fail  func()        // closes the connection; called once, when a write fails or too much is queued
 	wake  chan struct{}
 	done  chan struct{} // closed after the last write
 
@@ -39,7 +39,7 @@ type outbox[T any] struct {
 	items  []T
 	sizes  []int
 	size   int
-	err    error // the first failure
+	err    error // the first error; later calls of put return it
 	closed bool
 }
 
@@ -49,8 +49,8 @@ func newOutbox[T any](write func(T) error, fail func()) *outbox[T] {
 	return q
 }
 
-// put adds an item. It returns the error of an earlier write or of the queue
-// itself.
+// put adds an item to the queue. It returns the error of an earlier write, or an error
+// if the queue is full or closed.
 func (q *outbox[T]) put(item T, size int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -111,8 +111,8 @@ func (q *outbox[T]) run() {
 	}
 }
 
-// close writes the queued items and returns after the last write. It takes at most
-// as long as one write may take.
+// close returns when the queued items are written, at the latest after writeTimeout.
+// Items that are not written by then are dropped.
 func (q *outbox[T]) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -129,8 +129,8 @@ func (q *outbox[T]) close() {
 	}
 }
 
-// newMessages returns the send queue of a connection. A write that takes too long
-// ends when the connection is closed.
+// newMessages returns the send queue of a connection. end closes the connection. It is
+// called when a write takes too long, and makes the write return.
 func newMessages(write func(context.Context, jsonrpc.Message) error, end func()) *outbox[jsonrpc.Message] {
 	return newOutbox(func(m jsonrpc.Message) error {
 		late := time.AfterFunc(writeTimeout, end)
@@ -151,28 +151,28 @@ func sizeOf(m jsonrpc.Message) int {
 	return envelope
 }
 
-// piece is one write to the response of a request.
+// piece is one write to the response of a request, or a flush of the response.
 type piece struct {
 	data  []byte
 	flush bool
 }
 
-// queued is a response whose body is written by its own goroutine.
+// queued is a response whose body is written by a separate goroutine.
 type queued struct {
 	w     http.ResponseWriter
 	wrote bool
 	q     *outbox[piece]
 }
 
-// queue serves a request with a response that never blocks its writer. If the
-// client does not read, the request is cancelled.
+// queue calls h with a response writer that never blocks. If the client does not read
+// the response, the context of the request is cancelled.
 func queue(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		control := http.NewResponseController(w)
 		write := func(p piece) error {
-			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every server supports deadlines
+			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails if the server does not support deadlines
 			if p.flush {
 				return control.Flush()
 			}
@@ -180,7 +180,7 @@ func queue(h http.Handler) http.Handler {
 			return err
 		}
 		a := &queued{w: w, q: newOutbox(write, cancel)}
-		defer func() { // the response must not be written after this handler returns
+		defer func() { // w must not be used after this handler has returned
 			a.q.close()
 			<-a.q.done
 		}()
@@ -198,7 +198,7 @@ func (a *queued) WriteHeader(code int) {
 
 func (a *queued) Write(data []byte) (int, error) {
 	if !a.wrote {
-		a.WriteHeader(http.StatusOK) // here and not in the goroutine: the header belongs to the handler
+		a.WriteHeader(http.StatusOK) // not in the goroutine of write, because h may still change the header there
 	}
 	if err := a.q.put(piece{data: slices.Clone(data)}, len(data)); err != nil {
 		return 0, err

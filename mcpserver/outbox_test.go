@@ -36,7 +36,7 @@ func TestAListenerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
 		listen := request("2", "subscriptions/listen", fmt.Sprintf(`"notifications":{"resourceSubscriptions":["bgagent://task/%s"],"taskIds":[%q]}`, id, handle))
 		first.say(listen)
 		require.Equal(t, "notifications/subscriptions/acknowledged", first.hear().Method)
-		// The first one reads nothing from here on.
+		// From here on, the first listener reads nothing.
 		var others []*line
 		for range 3 {
 			other := newLine(t, s, "me")
@@ -64,7 +64,7 @@ type stream struct {
 	late   time.Time
 	got    bytes.Buffer
 	more   chan struct{}
-	stuck  chan struct{} // closed: the client reads nothing
+	stuck  chan struct{} // closed when the client stops reading
 }
 
 func newStream() *stream {
@@ -148,7 +148,8 @@ func TestAStreamThatNobodyReadsHoldsUpNobodyElse(t *testing.T) {
 	})
 }
 
-// pipes is a listener for in-memory connections, whose deadlines work in a bubble.
+// pipes is a listener for in-memory connections. Their deadlines work in a bubble of
+// testing/synctest.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -201,7 +202,7 @@ func TestABodyThatDoesNotComeKeepsNoConnection(t *testing.T) {
 				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 				require.NoError(t, err)
 				require.Equal(t, c.status, resp.StatusCode)
-				_, err = io.Copy(io.Discard, conn) // until the server closes it
+				_, err = io.Copy(io.Discard, conn) // until the server closes the connection
 				require.NoError(t, err)
 				require.LessOrEqual(t, time.Since(began), c.after+time.Second)
 			})

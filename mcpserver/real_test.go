@@ -16,8 +16,8 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// scenarios are the scenarios of the conformance package that do not need the
-// tools, resources and prompts of its own example server.
+// scenarios are those scenarios of the conformance package that do not need the tools, resources
+// and prompts of the package's own example server.
 var scenarios = []string{"server-initialize", "ping", "tools-list", "resources-list", "server-sse-multiple-streams", "dns-rebinding-protection"}
 
 func TestTheProtocolsConformancePackage(t *testing.T) {
@@ -35,14 +35,14 @@ func TestTheProtocolsConformancePackage(t *testing.T) {
 	}
 }
 
-// runScript runs a script of testdata, with access to the protocol's packages, and
-// returns its output.
+// runScript runs a script from testdata and returns its output. The script has access to the
+// protocol's packages.
 func runScript(t *testing.T, w *realagent.World, name string, args ...string) []byte {
 	t.Helper()
 	node, modules := w.Requester()
 	script, err := os.ReadFile(filepath.Join("testdata", name))
 	require.NoError(t, err)
-	// The script looks for its packages in its own folder.
+	// Node looks for the packages in the folder of the script.
 	require.NoError(t, os.Symlink(modules, filepath.Join(w.Dir, "node_modules")))
 	require.NoError(t, os.WriteFile(filepath.Join(w.Dir, name), script, 0o644))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -89,8 +89,8 @@ func TestTheNotificationIsAsTheReferenceWantsIt(t *testing.T) {
 	require.Contains(t, got.Text, "did 1500ms")
 }
 
-// The inspector talks to the server in both versions of the protocol. In the new
-// one, it fetches the result of the handle that it gets.
+// The inspector uses both versions of the protocol. In the new version, it gets a handle and
+// fetches the result with it.
 func TestTheProtocolsInspector(t *testing.T) {
 	w := realagent.New(t, "inspector")
 	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})

@@ -19,8 +19,9 @@ const (
 // uri returns the address of a task's resource.
 func uri(id string) string { return resourcePrefix + id }
 
-// task returns a task of the scope by the address of its resource. This does not
-// count as reading its result. The tasks of other scopes do not exist here.
+// task returns a task of the scope by the address of the task's resource. It does not
+// settle the task's notice. For a task of another scope, it returns the same error as
+// for a task that does not exist.
 func (sc *scope) task(address string) (bgagent.Task, error) {
 	id, ok := strings.CutPrefix(address, resourcePrefix)
 	if !ok {
@@ -55,8 +56,8 @@ func (sc *scope) subscribe(_ context.Context, req *mcp.SubscribeRequest) error {
 	return nil
 }
 
-// follow notifies subscribers of changes to the scope's tasks until the server is
-// closed.
+// follow starts to notify subscribers of changes to the scope's tasks. The
+// notifications end when the server is closed.
 func (sc *scope) follow() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
@@ -90,8 +91,8 @@ func (sc *scope) follow() {
 	})
 }
 
-// changed notifies the subscribers of the task. A failing client does not matter to
-// the others, so the error is dropped.
+// changed notifies the subscribers of the task's resource. The error is ignored, because
+// the failure of one client does not concern the others.
 func (sc *scope) changed(t bgagent.Task) {
 	_ = sc.server.ResourceUpdated(sc.s.life, &mcp.ResourceUpdatedNotificationParams{URI: uri(t.ID)})
 }

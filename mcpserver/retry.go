@@ -8,15 +8,16 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// metaToolUse is the key for the id of the tool use that a call belongs to. Claude
-// Code sends the same id when it repeats the call. Request ids and progress tokens
-// do not serve: both are new with every try.
+// metaToolUse is the key in _meta for the id of the tool use that a call belongs to.
+// Claude Code sends the same id when it repeats the call. Request ids and progress
+// tokens cannot identify a repeated call, because both are new in every try.
 const metaToolUse = "claudecode/toolUseId"
 
-// maxToolCallID is the maximum length of an id, in bytes.
+// maxToolCallID is the maximum length of a tool use id, in bytes. Longer ids are ignored.
 const maxToolCallID = 256
 
-// caller returns the caller, with the id of the tool call if the client names it.
+// caller returns the caller of a tool call, with the id of the tool use if the client has
+// sent one.
 func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 	by := bgagent.Caller{Session: sc.name}
 	if id, ok := req.Params.GetMeta()[metaToolUse].(string); ok && len(id) <= maxToolCallID {
@@ -25,17 +26,18 @@ func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 	return by
 }
 
-// awaited is a foreground delegation whose answer the caller may not have received.
-// The manager sees a background launch, whose id counts only while the task is
-// live. Here the id counts until the end has been reported.
+// awaited is a foreground delegation whose answer the caller may not have received. For
+// the manager, the delegation is a background launch, so the manager recognizes the id
+// of its tool call only while the task is live. The record here makes the scope
+// recognize the id until the task's end has been reported.
 type awaited struct {
 	args    bgagent.DelegateTaskArgs // without the fields that ask for the foreground
 	task    string
 	attempt int
 }
 
-// again returns the task of an earlier try of the same tool call. A try matches if
-// it has the same id and arguments and the task is live or its end has not been
+// again returns the task of an earlier try of the same tool call. An earlier try matches
+// if it has the same id and the same arguments, and if the end of its task has not been
 // reported.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
@@ -49,13 +51,14 @@ func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagen
 	return t, owed
 }
 
-// owes reports whether the end of the delegated task has not been reported.
+// owes returns the delegated task. It reports false if the end of the task has been
+// reported, or if the task was evicted or continued.
 func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	t, err := sc.s.m.Get(a.task)
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)
 }
 
-// remember records the task of a tool call and forgets those whose end has been
+// remember records the task of a tool call. It forgets recorded tasks whose end has been
 // reported.
 func (sc *scope) remember(by bgagent.Caller, args bgagent.DelegateTaskArgs, t bgagent.Task) {
 	if by.ToolCallID == "" {

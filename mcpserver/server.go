@@ -15,16 +15,16 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Config says how the tools are served. The zero value is ready to use.
+// Config holds the settings of a server. The zero value is ready to use.
 type Config struct {
-	// Name and Version identify the server to its clients. They default to "bgagent"
-	// and the version of this module.
+	// Name and Version identify the server to its clients. The defaults are "bgagent" and
+	// the version of this module.
 	Name, Version string
 
-	// Tools sets the agents in the description of delegate_task, and renames or
-	// omits tools. A program at the maximum depth of a chain of agents omits
-	// delegate_task. NoNotices is always set, because nothing can wake the caller of
-	// an MCP server.
+	// Tools sets the agents in the description of delegate_task, and renames or omits
+	// tools. A program at the maximum depth of a chain of agents should omit
+	// delegate_task. New always sets NoNotices, because an MCP server cannot start a turn
+	// of its caller.
 	Tools bgagent.ToolOptions
 
 	// Logger gets the messages of the protocol library. If it is nil, nothing is
@@ -48,7 +48,7 @@ type Server struct {
 	scopes map[string]*scope
 }
 
-// New returns a server. The error says which argument is wrong.
+// New returns a server. The error names the invalid argument.
 func New(m *bgagent.BackgroundManager, cfg Config) (s *Server, err error) {
 	if m == nil {
 		return nil, errors.New("mcpserver: the manager is nil")
@@ -60,7 +60,7 @@ func New(m *bgagent.BackgroundManager, cfg Config) (s *Server, err error) {
 		cfg.Version = version()
 	}
 	defer func() {
-		if p := recover(); p != nil { // Tools panics if its options are wrong
+		if p := recover(); p != nil { // bgagent.Tools panics if its options are invalid
 			err = fmt.Errorf("mcpserver: Config.Tools: %v", p)
 		}
 	}()
@@ -85,7 +85,7 @@ func version() string {
 
 // Run serves one caller over a transport, usually standard input and output. It
 // returns when the caller closes the connection or ctx ends. The scope names the
-// caller; it must not be empty or shared with another caller.
+// caller. It must not be empty, and no other caller may have the same scope.
 func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	sc, err := s.scope(scope)
 	if err != nil {
@@ -94,9 +94,10 @@ func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	return sc.server.Run(ctx, translated{t, sc})
 }
 
-// MCP returns the protocol's server for a scope, always the same one. A host can
-// add tools of its own to it, or connect it directly. The notification of
-// [ExtensionTasks] works only through Run and Handler.
+// MCP returns the protocol server of a scope. It returns the same protocol server in
+// every call with the scope. A host can add its own tools to the protocol server, or
+// connect it directly. The notification of [ExtensionTasks] works only with Run and
+// Handler.
 func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	sc, err := s.scope(scope)
 	if err != nil {
@@ -105,8 +106,8 @@ func (s *Server) MCP(scope string) (*mcp.Server, error) {
 	return sc.server, nil
 }
 
-// Close stops notifying subscribers of changes. Connections stay open: they end
-// with their own context or http.Server.
+// Close stops notifying subscribers of changes. Connections stay open until their
+// context ends or their http.Server is closed.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -116,8 +117,8 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// scope is one caller. It has a protocol server of its own, so nothing sent to one
-// caller can reach another.
+// scope is the state of one caller. Each scope has a separate protocol server, so a
+// message to one caller cannot reach another caller.
 type scope struct {
 	s      *Server
 	name   string
@@ -125,8 +126,8 @@ type scope struct {
 
 	mu        sync.Mutex
 	following bool
-	carried   []string           // notices that count as delivered and wait for the next answer
-	awaited   map[string]awaited // foreground delegations, keyed by the id of their tool call
+	carried   []string           // texts for the next answer, of notices that already count as delivered
+	awaited   map[string]awaited // foreground delegations, by the id of their tool call
 }
 
 func (s *Server) scope(name string) (*scope, error) {
@@ -169,7 +170,7 @@ func (s *Server) scope(name string) (*scope, error) {
 	return sc, nil
 }
 
-// instructions describes the tools under their configured names.
+// instructions returns the description of all tools, under their configured names.
 func instructions(defs []bgagent.ToolDef) string {
 	var does []string
 	wait := ""
@@ -187,7 +188,7 @@ func instructions(defs []bgagent.ToolDef) string {
 	return "Background agents: " + strings.Join(does, ", ") + ". Nothing wakes you when a task ends; your next call of one of these tools reports the ends in its answer." + wait
 }
 
-// tool describes a tool to the protocol.
+// tool converts a tool definition to the protocol's type.
 func tool(d bgagent.ToolDef) *mcp.Tool {
 	no := false
 	t := &mcp.Tool{Name: d.Name, Description: d.Description, InputSchema: d.Schema, OutputSchema: outputSchema}

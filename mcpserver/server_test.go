@@ -18,7 +18,8 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// worker works for as long as its prompt says and answers with it; "fail" fails.
+// worker is an agent that works for the duration in its prompt and answers with the prompt. With
+// the prompt "fail", it fails.
 func worker(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Text == "fail" {
 		return "", context.Canceled
@@ -34,7 +35,7 @@ func worker(ctx context.Context, t *inproc.Turn) (string, error) {
 	return "did " + t.Prompt.Text, nil
 }
 
-// newServer returns a server on a manager whose agents are workers.
+// newServer returns a server for a new manager, whose only agent is worker.
 func newServer(t *testing.T, cfg mcpserver.Config) (*bgagent.BackgroundManager, *mcpserver.Server) {
 	t.Helper()
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"worker": worker}), bgagent.Config{StaleTimeout: bgagent.Disabled, TimeToLive: bgagent.Disabled})
@@ -43,7 +44,7 @@ func newServer(t *testing.T, cfg mcpserver.Config) (*bgagent.BackgroundManager, 
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, s.Close())
-		_ = m.Close(context.Background()) // the error lists notices that nobody took
+		_ = m.Close(context.Background()) // the error lists notices that were not taken
 	})
 	return m, s
 }
@@ -293,7 +294,7 @@ func TestRenamedAndMissingTools(t *testing.T) {
 	require.ErrorContains(t, s.Run(t.Context(), "me", nil), "closed")
 }
 
-// handleParams and handle are the extension's messages as a client sees them.
+// handleParams and handle are messages of the extension, as a client decodes them.
 type handleParams struct {
 	mcp.ParamsBase
 	TaskID string `json:"taskId"`
@@ -318,7 +319,7 @@ func TestTheTasksExtension(t *testing.T) {
 			return mcp.CallCustomMethod[*handleParams, *handle](t.Context(), cs, "tasks/get", &handleParams{TaskID: id})
 		}
 		launch := func(prompt string) string {
-			// The library's client cannot read a handle, which is no tool's result.
+			// The library's client cannot decode a handle, because a handle is not the result of a tool.
 			_, _ = cs.CallTool(t.Context(), &mcp.CallToolParams{Name: "delegate_task", Arguments: map[string]any{"subagent_type": "worker", "prompt": prompt, "run_in_background": false}})
 			synctest.Wait()
 			all := m.List(bgagent.Query{Parent: "me"})

@@ -16,23 +16,24 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ExtensionTasks is the protocol's extension for long calls (SEP-2663). If a client
-// declares it on a foreground delegation, the answer is a handle, ID.ATTEMPT, at
-// once. The client asks for the result with tasks/get.
+// ExtensionTasks is the name of the protocol's extension for long calls (SEP-2663). If a
+// client declares the extension on a foreground delegation, the answer comes at once and
+// is a handle, ID.ATTEMPT. The client requests the result with tasks/get.
 //
-// A failed task still gives its call an answer, so the status is "completed". The
-// status "failed" is for calls that the protocol itself could not make.
+// The status of a failed task is "completed", because its call still has an answer. The
+// extension's status "failed" is for calls that have no answer because of an error of
+// the protocol.
 //
-// A client that names handles in a request to listen gets notifications/tasks
-// whenever one of them changes. The notification of an end carries the result. Both
-// this notification and an answer of tasks/get with a result settle the task's
-// notice.
+// A client that names handles in a request to listen gets notifications/tasks whenever
+// the task of one of the handles changes. The notification about the task's end contains
+// the result. This notification settles the task's notice, and so does an answer of
+// tasks/get with the result.
 const ExtensionTasks = "io.modelcontextprotocol/tasks"
 
 // pollInterval is the suggested pause between two tasks/get requests.
 const pollInterval = time.Second
 
-// taskState is a task in the extension's form.
+// taskState is the state of a task as the extension defines it.
 type taskState struct {
 	mcp.ResultBase
 	ResultType     string    `json:"resultType"`
@@ -41,7 +42,7 @@ type taskState struct {
 	StatusMessage  string    `json:"statusMessage,omitempty"`
 	CreatedAt      time.Time `json:"createdAt"`
 	LastUpdatedAt  time.Time `json:"lastUpdatedAt"`
-	TTL            *int64    `json:"ttlMs"` // null: kept until its end has been reported, and some time after that
+	TTL            *int64    `json:"ttlMs"` // null: kept until the task's end has been reported and longer
 	PollIntervalMs int64     `json:"pollIntervalMs"`
 
 	Result json.RawMessage `json:"result,omitempty"`
@@ -113,10 +114,10 @@ func (sc *scope) serveTasks() error {
 	)
 }
 
-// declares reports whether the call itself declares the extension. A declaration in
-// the initialize request of an older protocol does not count: such a client may
-// know only the older, experimental form of tasks and would take a handle for a
-// broken answer.
+// declares reports whether the call itself declares the extension. A declaration in the
+// initialize request of an older protocol version does not count. A client with such a
+// declaration may know only the older, experimental form of tasks, and would reject a
+// handle as an invalid answer.
 func declares(req *mcp.CallToolRequest) bool {
 	if _, ok := req.Params.GetMeta()[mcp.MetaKeyClientCapabilities]; !ok {
 		return false
@@ -129,8 +130,8 @@ func declares(req *mcp.CallToolRequest) bool {
 	return ok
 }
 
-// handle launches the task of a foreground delegation whose client wants a handle.
-// It returns nil for all other calls.
+// handle launches the task of a foreground delegation that declares the extension, and
+// returns the task's handle. It returns nil for all other calls.
 func (sc *scope) handle(ctx context.Context, req *mcp.CallToolRequest) (mcp.Result, error) {
 	if !declares(req) {
 		return nil, nil
@@ -155,7 +156,7 @@ func (sc *scope) handle(ctx context.Context, req *mcp.CallToolRequest) (mcp.Resu
 	return state, nil
 }
 
-// stateOf describes the latest attempt of a task, without its result.
+// stateOf returns the state of a task's latest attempt, without the result.
 func stateOf(t bgagent.Task) *taskState {
 	s := &taskState{ResultType: "complete", TaskID: t.ID + "." + strconv.Itoa(t.Attempt), Status: "working", StatusMessage: describe(t),
 		CreatedAt: t.Queued, LastUpdatedAt: t.Queued, PollIntervalMs: pollInterval.Milliseconds()}
@@ -173,7 +174,8 @@ func stateOf(t bgagent.Task) *taskState {
 	return s
 }
 
-// parse finds a task of the scope by its handle.
+// parse splits a handle into the id of the task and the number of the attempt. It returns
+// an error if the scope has no such task or attempt.
 func (sc *scope) parse(handle string) (id string, attempt int, err error) {
 	id, number, _ := strings.Cut(handle, ".")
 	attempt, bad := strconv.Atoi(number)
@@ -194,7 +196,7 @@ func (sc *scope) getTask(ctx context.Context, handle string) (*taskState, error)
 		return nil, err
 	}
 	s := stateOf(t)
-	if t.Attempt != attempt { // the task was resumed since
+	if t.Attempt != attempt { // the task has been resumed
 		s.TaskID, s.Status = handle, "completed"
 		s.StatusMessage = fmt.Sprintf("the task has been continued since; its handle is now %s.%d", t.ID, t.Attempt)
 	}
@@ -204,7 +206,7 @@ func (sc *scope) getTask(ctx context.Context, handle string) (*taskState, error)
 		if r, err = sc.result(ctx, id); err == nil {
 			s.Result, err = complete(r)
 		}
-	case "cancelled": // there is no result to fetch, so this answer reports the end
+	case "cancelled": // there is no result to fetch, so this answer settles the notice
 		_, err = sc.s.m.Read(bgagent.Caller{Session: sc.name}, id)
 	}
 	return s, err

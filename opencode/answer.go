@@ -9,10 +9,10 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// When the context is full, opencode compacts it: it asks itself for a summary and
-// then prompts itself, with "Continue if you have next steps" or with a copy of
-// the prompt that did not fit. So whether a message is an answer depends on the
-// messages before it.
+// When the context is full, opencode compacts the session: it asks itself for a
+// summary and then prompts itself, with "Continue if you have next steps" or with a
+// copy of the prompt that did not fit. So whether a message is an answer depends on
+// the messages before it.
 
 // kind is the role of a message in its turn.
 type kind uint8
@@ -20,22 +20,22 @@ type kind uint8
 const (
 	kindOther      kind = iota
 	kindPrompt          // a prompt from outside
-	kindSelf            // opencode asks itself to go on
-	kindCompaction      // opencode asks itself for a summary
+	kindSelf            // a prompt by opencode that makes the agent continue
+	kindCompaction      // a request by opencode for a summary
 	kindSummary         // the summary
-	kindAgent           // the agent speaks
+	kindAgent           // a message of the agent
 )
 
-// facts is what a track needs to know of a message.
+// facts holds the properties of a message that a track depends on.
 type facts struct {
-	id, key string // key is the id of the prompt that it carries or copies
+	id, key string // key is the id of the prompt that the message carries or copies
 	kind    kind
-	hidden  bool // opencode wrote all of its text
-	said    bool // it has text or a tool call
-	whole   bool // it is a complete answer
+	hidden  bool // opencode wrote all text of the message
+	said    bool // the message has text or a tool call
+	whole   bool // the message is a complete answer
 }
 
-// asks reports whether the message is a prompt from outside, not one by opencode.
+// asks reports whether the message is a prompt from outside and not by opencode itself.
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {
@@ -72,15 +72,16 @@ func visible(s string) bool {
 
 // track follows the messages of a session in order.
 type track struct {
-	prompt, key string // the last prompt from outside: the id of its message, and that of the prompt
+	prompt, key string // the last prompt from outside: message id and prompt id
 	whole       bool   // the prompt has a complete answer
-	after       bool   // opencode has prompted itself since then
+	after       bool   // opencode has prompted itself since the complete answer
 	summed      bool   // the last message was a summary
-	compacted   int    // compactions in a row without text or a tool call of the agent
+	compacted   int    // number of compactions since the agent's last text or tool call
 }
 
-// next processes the next message. It gives RoleOther to opencode's own prompts,
-// and to what the agent says after a complete answer.
+// next processes the next message. It gives RoleOther to opencode's own prompts.
+// If such a prompt follows a complete answer, it also gives RoleOther to the agent's
+// later messages.
 func (t *track) next(f facts, m *bgagent.Message) {
 	summed := t.summed
 	t.summed = false
@@ -107,8 +108,8 @@ func (t *track) next(f facts, m *bgagent.Message) {
 	}
 }
 
-// stuck reports whether the turn makes no progress: the input does not fit into
-// the model's context even when it is compacted.
+// stuck reports whether the turn makes no progress because the input does not fit
+// into the model's context even after a compaction.
 func (t *track) stuck() bool { return t.compacted >= 2 }
 
 // String encodes the track for a cursor.
@@ -133,13 +134,13 @@ func parseTrack(s string) (t track, ok bool) {
 	return t, errs == [3]error{} && t.compacted >= 0
 }
 
-// line is a message of the port, with the state of the track after it.
+// line is a converted message, with the state of the track after the message.
 type line struct {
 	bgagent.Message
 	track track
 }
 
-// lines converts consecutive messages. t is the track before the first of them.
+// lines converts consecutive messages. t is the track before the first message.
 func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	out := make([]line, len(list))
 	over := c.over(session)
@@ -152,11 +153,11 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 	return out
 }
 
-// over is what this client knows about the end of a session's last turn.
+// over records how the last turn of a session ended, as far as this client knows.
 type over struct {
-	aborted string // the prompt's message, if this client aborted its turn
-	tooLong string // the prompt's message, if the input did not fit into the model's context
-	retried bool   // the session last said that it waits to try the model again
+	aborted string // prompt message of the last turn that this client aborted
+	tooLong string // prompt message of the last turn whose input was too long for the model
+	retried bool   // the last status of the session in a turn was "retry"
 }
 
 func (c *Client) over(session string) over {
@@ -171,7 +172,8 @@ func (c *Client) over(session string) over {
 // tooLongText is the error of a turn that giveUp has ended.
 const tooLongText = "the input is too long for the model: opencode has compacted the session twice in a row without an answer or a tool call"
 
-// apply corrects how a message ended. prompt is the message that began its turn.
+// apply corrects the reason for which a message ended. prompt is the id of the message
+// that began its turn.
 func (o over) apply(prompt string, m *bgagent.Message) {
 	if m.Role != bgagent.RoleAgent || m.Stop != bgagent.StopAborted && m.Stop != bgagent.StopInterrupted {
 		return
@@ -184,9 +186,9 @@ func (o over) apply(prompt string, m *bgagent.Message) {
 	}
 }
 
-// giveUp ends a turn that makes no progress, because the server would compact
-// forever. It does so once, and only for the prompt that was sent last. It reports
-// whether it did.
+// giveUp ends a turn that makes no progress, because the server would compact the
+// session forever. It ends a turn only once, and only the turn of the prompt that was
+// sent last. It reports whether it has ended the turn.
 func (c *Client) giveUp(session string, t track) bool {
 	if !t.stuck() {
 		return false
@@ -205,7 +207,7 @@ func (c *Client) giveUp(session string, t track) bool {
 	return true
 }
 
-// stuckIn gives up the turn if the last of the lines says that it is stuck.
+// stuckIn gives up the turn of a session if the turn is stuck after the last line.
 func (c *Client) stuckIn(session string, list []line) {
 	if len(list) > 0 {
 		c.giveUp(session, list[len(list)-1].track)

@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// streams runs a test with the stream, without it, and with a stream that breaks
-// off in the middle. Emitted and stored messages must lead to the same result.
+// streams runs a test with a stream, without a stream, and with a stream that breaks off in
+// the middle. Emitted messages and stored messages must lead to the same result.
 func streams(t *testing.T, test func(t *testing.T, r *rig)) {
 	for name, prepare := range map[string]func(*rig){
 		"told": func(*rig) {},
@@ -48,7 +48,7 @@ func TestAnAnswerBeforeACompactionIsTheResult(t *testing.T) {
 				assert.Equal(t, bgagent.RoleOther, m.Role)
 			}
 		}
-		// The next prompt is answered as usual.
+		// The agent answers the next prompt as usual.
 		_, err := r.m.Resume(t.Context(), bgagent.Caller{}, task.ID, bgagent.ResumeInput{Prompt: "say more"})
 		require.NoError(t, err)
 		assert.Equal(t, "more", r.wait(task).Result)
@@ -142,7 +142,7 @@ func TestAServerThatWasKilledBeforeAnyOutputLeavesAnInterruptedTask(t *testing.T
 func TestATurnThatOutlivesAnOutageIsNotInterrupted(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
-		r.f.do(func() { r.f.down = true }) // the network, not the server
+		r.f.do(func() { r.f.down = true }) // the network fails, not the server
 		r.f.breakStreams()
 		seconds(10)
 		r.f.do(func() { r.f.down = false })
@@ -156,13 +156,13 @@ func TestATurnThatOutlivesAnOutageIsNotInterrupted(t *testing.T) {
 func TestAnAbortDuringARetryIsACancellation(t *testing.T) {
 	streams(t, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("fail"))
-		r.f.do(func() { r.f.abort(task.Session) }) // in its own window
+		r.f.do(func() { r.f.abort(task.Session) }) // as a user does in opencode's own window
 		task = r.wait(task)
 		assert.Equal(t, bgagent.Cancelled, task.Status, task.Reason)
 	})
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("fail"))
-		require.NoError(t, r.c.Abort(t.Context(), task.Session)) // by the host
+		require.NoError(t, r.c.Abort(t.Context(), task.Session)) // as the host does
 		task = r.wait(task)
 		assert.Equal(t, bgagent.Cancelled, task.Status, task.Reason)
 	})

@@ -9,24 +9,25 @@ import (
 	"io"
 )
 
-// These bounds limit what a server may send. A small body can become a large one when
-// it is decompressed, and a small text a large value when it is decoded: "{}," is
-// three bytes and becomes a struct. So bytes are counted after decompression, values
-// are counted during reading, and lists are decoded one element at a time.
+// These bounds limit the answers of a server. Decompression can make a large body from
+// a small one. Decoding can make a large value from a small text: the three bytes of
+// "{}," become a struct. So bytes are counted after decompression, values are counted
+// during reading, and lists are decoded element by element.
 
 const (
 	// maxBody bounds the decompressed bytes of one answer. A page of messages with
 	// the output of many tools takes some MB.
 	maxBody = 64 << 20
 
-	// maxRefusal bounds how much of an error answer is read.
+	// maxRefusal bounds the number of bytes that are read of an error answer.
 	maxRefusal = 64 << 10
 
-	// maxValues bounds the objects, lists and commas of one answer or event. A page
-	// of a hundred messages with a hundred parts each has about a tenth of that.
+	// maxValues bounds the number of objects, lists and commas in one answer or event.
+	// A page of a hundred messages with a hundred parts each has about a tenth of this
+	// number.
 	maxValues = 1 << 20
 
-	// maxElements bounds one list.
+	// maxElements bounds the number of elements of one list.
 	maxElements = 100_000
 )
 
@@ -40,15 +41,15 @@ var (
 	errNotAnEntry = errors.New("an object was expected")
 )
 
-// bounded reads an answer and fails if it exceeds the bounds.
+// bounded reads an answer, and fails if the answer exceeds the bounds.
 type bounded struct {
 	r      io.Reader
 	bytes  int
 	values counter
 }
 
-// Read reduces runs of blanks to one, because decoders scan a whole run again with
-// every piece of it.
+// Read reduces each run of blanks to one blank. Otherwise a decoder would scan the
+// whole run again for every piece of the run that arrives.
 func (b *bounded) Read(p []byte) (n int, err error) {
 	for n == 0 && err == nil && len(p) > 0 {
 		n, err = b.r.Read(p)
@@ -68,8 +69,8 @@ type counter struct {
 	quoted, escaped, blank bool
 }
 
-// add counts the next bytes. It moves the significant ones to the front of p and
-// returns their number.
+// add counts the values in the next bytes. It moves the significant bytes to the front
+// of p and returns the number of significant bytes.
 func (c *counter) add(p []byte) (kept int) {
 	for _, b := range p {
 		blank := false
@@ -142,8 +143,8 @@ func (c *count) element(d *json.Decoder) error {
 	return lenient(d.Decode(&skip))
 }
 
-// lenient drops the error about a field with another type, as in other versions of
-// the server. Decoding leaves out only that field.
+// lenient drops the error about a field of an unexpected type. Other versions of the
+// server may have such fields. Decoding leaves out only the field itself.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {

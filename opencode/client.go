@@ -16,9 +16,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// Config says where the server is and how sessions are created. The zero value is
-// a server without a password on this machine, on the default port of "opencode
-// serve".
+// Config holds the address of the server and the settings of new sessions. The zero
+// value means a server without a password on this machine, on the default port of
+// "opencode serve".
 type Config struct {
 	// URL is the server's address, by default http://127.0.0.1:4096.
 	URL string
@@ -27,45 +27,46 @@ type Config struct {
 	// OPENCODE_SERVER_PASSWORD. The default user name is "opencode".
 	Username, Password string
 
-	// Directory is where sessions work that have neither a directory of their own
-	// nor a parent. It is an absolute path on the server's machine, by default the
-	// directory in which the server was started.
+	// Directory is the working directory of sessions that have neither a directory of
+	// their own nor a parent. It is an absolute path on the server's machine. The
+	// default is the directory in which the server was started.
 	Directory string
 
-	// Agent and Model are used if a session or a prompt names none. A model is
-	// written provider/model. By default, the agent's own model is used.
+	// Agent and Model are the defaults for sessions and prompts without an agent or a model.
+	// A model is written provider/model. If Model is empty, the agent's own model is used.
 	Agent, Model string
 
-	// Tools switches tools on or off in every session that is created. The rules
-	// of bgagent.Config.Permissions come after it and win. A host that wants tasks
-	// to delegate only through bgagent switches "task" off: no manager sees the
-	// sessions that opencode's own tool of this name starts.
+	// Tools switches tools on or off in every session that is created. The rules of
+	// bgagent.Config.Permissions come after these rules and override them. A host that
+	// wants tasks to delegate only through bgagent switches "task" off: no manager sees
+	// the sessions that opencode's own tool of this name starts.
 	Tools map[string]bool
 
-	// Permission answers the permission questions of sessions that this client
-	// runs, and of the sessions that these have started. If it is nil or panics,
-	// the answer is a rejection with a reason that the agent reads. It may take its
-	// time: the task is shown as asking meanwhile. ctx ends when somebody else
-	// answers the question, when the session falls idle, and on Close.
+	// Permission answers the permission questions of sessions that this client runs, and
+	// of sessions that those sessions have started. If Permission is nil or panics, the
+	// answer is a rejection with a reason that the agent reads. Permission may block;
+	// meanwhile, the task is shown as asking. ctx ends when the question is answered in
+	// another way, when the session falls idle, and on Close.
 	Permission func(ctx context.Context, q PermissionRequest) PermissionReply
 
-	// SilentNotices stores notices in the parent session without waking it. Its
-	// agent reads them with its next prompt.
+	// SilentNotices makes the client store notices in the parent session without
+	// starting a turn there. The agent of the session reads the notices with its next
+	// prompt.
 	SilentNotices bool
 
-	// Timeout bounds each request except the event stream, by default 15 seconds.
+	// Timeout bounds the duration of each request except the event stream. The default
+	// is 15 seconds.
 	Timeout time.Duration
 
 	// Logger gets the errors that break off the event stream, and the panics of
 	// Permission. If it is nil, nothing is logged.
 	Logger *slog.Logger
 
-	// HTTPClient makes the requests. By default, a new client is used that gives up
-	// connecting after 5 seconds. HTTPClient.Timeout must be zero, because it would
-	// cut off the event stream. The client copies HTTPClient, and asks its
-	// CheckRedirect only about redirects that keep the method and the scheme, host
-	// and port of URL. No other redirect is followed, so that the password goes
-	// nowhere else.
+	// HTTPClient makes the requests. The default is a new client that gives up
+	// connecting after 5 seconds. HTTPClient.Timeout must be zero; another value would
+	// cut off the event stream. New copies HTTPClient. HTTPClient.CheckRedirect is
+	// called only for redirects that keep the method and the scheme, host and port of
+	// URL. No other redirect is followed, so the password is sent to no other server.
 	HTTPClient *http.Client
 }
 
@@ -85,7 +86,8 @@ type Client struct {
 	base string // URL without a trailing slash
 	http *http.Client
 
-	// life ends with Close. wg counts the goroutines that answer questions.
+	// life is the context of the client's goroutines; Close ends it. wg counts these
+	// goroutines.
 	life  context.Context
 	close context.CancelFunc
 	wg    sync.WaitGroup
@@ -97,9 +99,9 @@ type Client struct {
 	asks     map[string]*ask         // open questions, by id
 	known    map[string]catalog      // the agents and models of directories
 	stream   bool                    // the event stream is connected
-	breakOff context.CancelCauseFunc // ends the stream's connection; nil before the first
-	tell     func(bgagent.HostEvent) // emits an event; nil if nobody listens
-	dropped  []string                // forgotten sessions that the follower has yet to forget
+	breakOff context.CancelCauseFunc // closes the stream's connection; nil before the first connection
+	tell     func(bgagent.HostEvent) // emits an event; nil unless Events is running
+	dropped  []string                // forgotten sessions whose data the follower still holds
 }
 
 // New returns a client. It makes no request: call [Client.Check] to find out early
@@ -142,8 +144,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// httpClient returns a copy of the given client that follows redirects only at
-// one server.
+// httpClient returns a copy of the given client that follows only redirects to the
+// same server.
 func httpClient(given *http.Client) *http.Client {
 	if given == nil {
 		return &http.Client{Transport: transport(), CheckRedirect: stays}
@@ -174,9 +176,9 @@ func absolute(path string) bool {
 		len(path) > 2 && path[1] == ':' && (path[2] == '\\' || path[2] == '/')
 }
 
-// Close ends the functions that answer permission questions and waits for them.
-// Call it after the manager is closed. It does not touch the server or its
-// sessions. Calling it again does nothing.
+// Close cancels the contexts of running Config.Permission functions and waits until
+// the functions have returned. Call it after the manager is closed. It does not touch
+// the server or its sessions. Calling Close again does nothing.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -189,8 +191,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// spawn runs f on a goroutine that Close waits for, unless the client is closed.
-// c.mu must be held.
+// spawn runs f on a new goroutine, for which Close waits. If the client is closed, spawn does
+// nothing. c.mu must be held.
 func (c *Client) spawn(f func()) {
 	if !c.closed {
 		c.wg.Go(f)
@@ -198,18 +200,19 @@ func (c *Client) spawn(f func()) {
 }
 
 const (
-	checkTime = 10 * time.Second // for all tries of Check
-	checkTry  = 2 * time.Second  // for one of them
+	checkTime = 10 * time.Second // bounds all tries of Check together
+	checkTry  = 2 * time.Second  // bounds one try
 )
 
 // Check asks the server for its health and returns its version. It returns within
-// 10 seconds or when ctx ends. The error says what is wrong with the address, the
-// password or the server, and what to do.
+// 10 seconds or when ctx ends. The error describes the problem with the address, the
+// password or the server, and contains advice.
 func (c *Client) Check(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	for {
-		// A request that is made while the server starts may never be answered.
+		// A request that is made while the server starts may never be answered. So each try has
+		// a short timeout.
 		try, done := context.WithTimeout(ctx, checkTry)
 		var health struct {
 			Healthy *bool  `json:"healthy"`
@@ -232,7 +235,8 @@ func (c *Client) Check(ctx context.Context) (version string, err error) {
 }
 
 // catalog holds the agents and models of a directory. The server reads them from
-// files that can change, so the client asks again for those that are not in it.
+// files that can change. So the client asks the server again if an agent or a model
+// is not in the catalog.
 type catalog struct {
 	agents []wireAgent
 	models map[string]bool // by provider/model
@@ -254,7 +258,7 @@ func (c *Client) Agents(ctx context.Context) ([]bgagent.AgentInfo, error) {
 	return out, nil
 }
 
-// agents asks for the agents of a directory and remembers them.
+// agents asks the server for the agents of a directory and remembers them.
 func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	var got list[wireAgent]
 	if err := c.do(ctx, call{method: http.MethodGet, path: "/agent", dir: dir, out: &got}); err != nil {
@@ -268,7 +272,7 @@ func (c *Client) agents(ctx context.Context, dir string) ([]wireAgent, error) {
 	return got.items, nil
 }
 
-// maxDirs is how many catalogs are remembered.
+// maxDirs bounds the number of remembered catalogs.
 const maxDirs = 1000
 
 // remember stores the catalog of a directory. c.mu must be held.
@@ -312,8 +316,9 @@ func (c *Client) hasAgent(ctx context.Context, dir, name string) error {
 	return no
 }
 
-// hasModel returns an error if the server does not have the model. If the list
-// cannot be read, it returns nil: the server may have another version.
+// hasModel returns an error if the server does not have the model. If the list of
+// models cannot be read, hasModel returns nil, because the server may have another
+// version.
 func (c *Client) hasModel(ctx context.Context, dir string, m *wireModel) error {
 	if m == nil {
 		return nil

@@ -5,7 +5,7 @@
 //	client, err := opencode.New(opencode.Config{URL: "http://127.0.0.1:4096", Password: os.Getenv("OPENCODE_SERVER_PASSWORD")})
 //	…
 //	if _, err := client.Check(ctx); err != nil {
-//		return err // says what is wrong with the address, the password or the server
+//		return err // describes the problem with the address, the password or the server
 //	}
 //	manager, err := bgagent.New(client, bgagent.Config{})
 //	…
@@ -16,35 +16,38 @@
 //
 // A task is a child session of the session that delegated it. It works in the same
 // directory and is shown under its parent in opencode's windows. Prompts are sent
-// with prompt_async. The event stream reports how a turn ends; after a gap or
-// without a stream, statuses and messages do. Root sessions learn of their tasks'
-// ends from a message that their agent answers. It is sent only while they are idle,
-// because nobody can foresee how the server answers a message in the middle of a
-// turn.
+// with prompt_async. The event stream reports how a turn ended. After a gap, or
+// without a stream, the client reads statuses and messages instead. A root session
+// learns that its task has ended from a message, and its agent answers this message.
+// The message is sent only while the session is idle, because the server's answer to a
+// message in the middle of a turn is unpredictable.
 //
-// Every prompt and notice has its own message id and part id, so sending one again
-// is harmless, even from another process. If an agent, a model or a directory does
+// Every prompt and notice has its own message id and part id, so sending it again is
+// harmless, even from another process. If an agent, a model or a directory does
 // not exist, the prompt is refused before it is sent, because the server would
-// accept it and never run it. Permission questions of the client's sessions, and
-// of the sessions that these start, go to Config.Permission. Questions to the user
-// are declined, since a background task has no user. The client waits for an abort
-// before it sends the next prompt, and late events of the aborted turn do not end
-// the next one. [Client.Delete] stops the turns in a session before it deletes it.
+// accept the prompt and never run it. Permission questions of the client's sessions,
+// and of sessions that the client's sessions start, go to Config.Permission.
+// Questions to the user are declined, since a background task has no user. The
+// client waits until the server has answered an abort before it sends the next
+// prompt. Late events of the aborted turn do not end the next turn. [Client.Delete]
+// stops the turns in a session before it deletes the session.
 //
 // # What it cannot know
 //
-//   - The user of a root session may begin a turn between the check that it is
-//     idle and the notice. The server then answers both in one turn.
+//   - The user of a root session may begin a turn between the check that the session
+//     is idle and the notice. The server then answers the user and the notice in one
+//     turn.
 //   - opencode's own task tool starts sessions that no limit counts and no manager
-//     sees. Switch it off with Config.Tools, or allow for it.
-//   - After a crash of the server, a half-finished message looks as if its session
-//     had just fallen idle. The task ends as interrupted only if two polls agree.
-//   - The rules that a prompt gives a session stay with it. What a user allows
-//     "always" in opencode's window applies to the tasks as well.
-//   - If a model fails with status 500, the server tries it again forever. The
-//     time limits of the task end that.
+//     sees. Switch this tool off with Config.Tools, or set lower limits.
+//   - After a crash of the server, a session with a half-finished message looks like
+//     a session that has just fallen idle. The task ends as interrupted only if two
+//     polls agree.
+//   - The rules that a prompt sets stay in the session. If a user allows an access
+//     "always" in opencode's window, this also applies to the tasks.
+//   - If a model fails with status 500, the server repeats the request forever. The
+//     time limits of the task end such a turn.
 //   - If a compaction follows a complete answer, that answer is the result, even
-//     if opencode prompts itself and the agent says more.
+//     if opencode then prompts itself and the agent writes more text.
 //
 // # How it is tested
 //

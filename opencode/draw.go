@@ -13,17 +13,17 @@ import (
 )
 
 // textPause is the minimum time between two events about the growing text of a
-// message, because each copies the whole text. Between them, only activity is
-// emitted.
+// message. The number of such events is limited because each event copies the whole
+// text. In the pause, only events about activity are emitted.
 const textPause = 100 * time.Millisecond
 
-// drawn is a message as far as the stream has sent it.
+// drawn is a message that is assembled from the events of the stream.
 type drawn struct {
 	msg    wireMessage
 	facts  facts
-	joined bool // the stream did not send its beginning: pieces of text cannot be added
-	grown  map[string][]byte
-	dirty  bool // has grown since it was last emitted
+	joined bool              // the stream did not send the beginning, so pieces of text cannot be added
+	grown  map[string][]byte // the text of growing parts, by part id
+	dirty  bool              // the message has grown since it was last emitted
 }
 
 // message processes an event about a message.
@@ -44,7 +44,7 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	if p.MessageID == "" {
 		return
 	}
-	if awaited == p.MessageID { // or a notice to a session that the client does not run
+	if awaited == p.MessageID { // also the message of a notice to a session that is not ours
 		f.begun(p.SessionID)
 		delete(f.failed, p.SessionID)
 	}
@@ -78,8 +78,8 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	f.told(p.SessionID, d)
 }
 
-// fill reads the earlier messages of the turn if the stream did not send them and
-// the role of this message depends on them. It reports whether its role is known.
+// fill reads the earlier messages of the turn if the stream did not send them and the
+// role of the message d depends on them. It reports whether the role of d is known.
 func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	if f.full[session] {
 		return true
@@ -115,15 +115,15 @@ func (f *follower) fill(ctx context.Context, session string, d *drawn) bool {
 	return true
 }
 
-// look determines the facts of the message.
+// look converts the message and determines its facts.
 func (d *drawn) look() (m bgagent.Message) {
 	m = d.msg.message()
 	d.facts = d.msg.facts(&m)
 	return m
 }
 
-// draw begins a message. If the stream did not send its beginning, draw reads the
-// message, and returns nil if that fails.
+// draw begins to assemble a message. If the stream did not send the beginning, draw
+// reads the message from the server. If reading fails, draw returns nil.
 func (f *follower) draw(ctx context.Context, kind string, p eventProperties, info wireInfo) *drawn {
 	d := &drawn{grown: map[string][]byte{}}
 	user := kind == "message.updated" && info.Role == "user"
@@ -146,7 +146,7 @@ func (f *follower) draw(ctx context.Context, kind string, p eventProperties, inf
 	return d
 }
 
-// grow appends a piece of text.
+// grow appends a piece of text to a part of the message.
 func (f *follower) grow(p eventProperties, d *drawn) {
 	if part := d.part(p.PartID); part != nil && p.Field == "text" && !d.joined {
 		if d.grown[p.PartID] == nil {
@@ -193,8 +193,8 @@ func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
 	}
 }
 
-// told emits a message as it is now. A user's message is not emitted before its
-// text is known, because only the text says which prompt it is.
+// told emits the current state of a message. A user's message is emitted only when its
+// parts are known, because only they name the prompt.
 func (f *follower) told(session string, d *drawn) {
 	for id, text := range d.grown {
 		if part := d.part(id); part != nil {
@@ -208,7 +208,7 @@ func (f *follower) told(session string, d *drawn) {
 	m := d.look()
 	var t track
 	view := f.views[session]
-	for _, id := range slices.Sorted(maps.Keys(view)) { // ids sort by time
+	for _, id := range slices.Sorted(maps.Keys(view)) { // in the order of time, because ids sort by time
 		if x := view[id]; x != d {
 			var other bgagent.Message
 			t.next(x.facts, &other)
@@ -220,7 +220,7 @@ func (f *follower) told(session string, d *drawn) {
 	f.c.over(session).apply(t.prompt, &m)
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostMessage, Session: session, Message: &m})
 	if d.facts.kind == kindCompaction && f.c.giveUp(session, t) {
-		for _, x := range view { // giveUp has changed what their end means
+		for _, x := range view { // giveUp has changed the stop reasons of the agent's messages
 			if x.facts.kind == kindAgent {
 				f.told(session, x)
 			}
@@ -228,8 +228,8 @@ func (f *follower) told(session string, d *drawn) {
 	}
 }
 
-// flush emits the messages that have grown in one session, or in all if session
-// is empty.
+// flush emits the messages that have grown in one session, or in all sessions if
+// session is empty.
 func (f *follower) flush(session string) {
 	for id, view := range f.views {
 		if session != "" && id != session {

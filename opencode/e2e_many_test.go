@@ -54,8 +54,8 @@ func TestFiftyTasksOnOneServerKeepToALimitOfTen(t *testing.T) {
 	}
 }
 
-// The server dies in the middle of a turn and comes back. Its session looks idle
-// and has half a message. The task is not completed and can be continued.
+// The server is killed in the middle of a turn and restarted. Afterwards, the session is idle
+// and has half a message. The task ends as interrupted and can be resumed.
 func TestAServerThatIsKilledInMidTurnInterruptsItsTasks(t *testing.T) {
 	w := realagent.New(t, "opencode")
 	s := serve(t, w, w.ServeOpencode(t), opencode.Config{}, bgagent.Config{})
@@ -92,9 +92,9 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 
 var latencies = flag.Int("opencode.latency", 0, "measure how soon this many ends are seen and reported")
 
-// TestLatency measures the time from the child's idle event on the wire to the
-// task's end, and to the model request that carries the parent's notice. Its tasks
-// are shorter and longer than the 5 s during which an idle status is doubted.
+// TestLatency measures two times from the idle event of a task's session on the wire: the time
+// to the end of the task, and the time to the model request with the parent's notice. Some tasks
+// are shorter and some are longer than the first 5 s, in which the manager doubts an idle status.
 func TestLatency(t *testing.T) {
 	if *latencies == 0 {
 		t.Skip("measures only with -opencode.latency n")
@@ -103,9 +103,9 @@ func TestLatency(t *testing.T) {
 	server := w.ServeOpencode(t)
 	for _, x := range []struct {
 		name string
-		at   int           // tasks at the same time
-		each time.Duration // how long the model writes, and how much longer for each further task
-		more time.Duration
+		at   int           // number of concurrent tasks
+		each time.Duration // time for which the model of the first task writes
+		more time.Duration // additional time for each further task
 	}{{"shorter than 5 s", 1, 100 * time.Millisecond, 0}, {"longer than 5 s", 10, 5500 * time.Millisecond, 570 * time.Millisecond}} {
 		t.Run(x.name, func(t *testing.T) {
 			s := serve(t, w, server, opencode.Config{}, bgagent.Config{Wake: bgagent.WakeEach, Limits: bgagent.Limits{Default: x.at}})
@@ -114,7 +114,7 @@ func TestLatency(t *testing.T) {
 			var ended, told []time.Duration
 			var group sync.WaitGroup
 			for i := range x.at {
-				slow := fmt.Sprintf("@slow 2 %v\n@say done", (x.each+time.Duration(i)*x.more)/2) // apart, so that they do not end together
+				slow := fmt.Sprintf("@slow 2 %v\n@say done", (x.each+time.Duration(i)*x.more)/2) // the times differ, so that the tasks do not end together
 				group.Go(func() {
 					for range *latencies / x.at {
 						root := s.root()
@@ -144,8 +144,8 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// watchWire follows the server's stream with a client of its own. It returns a
-// function that waits for a session's idle event and returns its time.
+// watchWire follows the server's stream with a separate client. It returns a function that waits
+// for the idle event of a session and returns the time of the event.
 func (s *scene) watchWire() func(session string) time.Time {
 	c, err := opencode.New(opencode.Config{URL: s.s.URL, Directory: s.w.Dir})
 	require.NoError(s, err)

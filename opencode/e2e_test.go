@@ -41,15 +41,15 @@ func serve(t *testing.T, w *realagent.World, s *realagent.OpencodeServer, cfg op
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		_ = m.Close(ctx) // its error names undelivered notices
+		_ = m.Close(ctx) // the error lists undelivered notices
 		require.NoError(t, ctx.Err())
 	})
 	return &scene{TB: t, w: w, s: s, c: c, m: m, cfg: cfg}
 }
 
-// root creates a session that no task owns.
+// root creates a root session, which belongs to no task.
 func (s *scene) root() string {
-	user, err := opencode.New(s.cfg) // the manager's client has not seen it
+	user, err := opencode.New(s.cfg) // the manager's client must not know the session
 	require.NoError(s, err)
 	defer user.Close()
 	id, err := user.CreateSession(s.Context(), bgagent.SessionSpec{Agent: "build", Title: "root", Directory: s.w.Dir})
@@ -86,7 +86,7 @@ func (s *scene) waitFor(ok func(r modelserver.Request) bool) {
 
 func isMain(r modelserver.Request) bool { return r.Kind == modelserver.Main }
 
-// recalling plays scripts, and answers a question about the first prompt.
+// recalling plays scripts, and answers the question about the first prompt of a session.
 func recalling(r modelserver.Request) modelserver.Reply {
 	if r.Kind == modelserver.Main && strings.Contains(r.LastUser(), "what did I say first") {
 		for _, m := range r.Messages {
@@ -140,7 +140,7 @@ func TestTheRealServer(t *testing.T) {
 	}
 }
 
-// threeTasks is the scenario of the tutorial.
+// threeTasks plays the scenario of the tutorial.
 func threeTasks(s *scene) {
 	root := s.root()
 	ours := func(r modelserver.Request) bool {
@@ -162,7 +162,7 @@ func threeTasks(s *scene) {
 		return isMain(r) && r.Session == root && strings.Contains(r.LastUser(), ids[0])
 	}
 	s.waitFor(told)
-	require.Eventually(s, func() bool { // the turn of the notice is over
+	require.Eventually(s, func() bool { // waits for the end of the turn that the notice started
 		all, err := s.c.Statuses(s.Context(), []string{root})
 		return err == nil && all[root].State == bgagent.SessionIdle
 	}, time.Minute, 50*time.Millisecond)
@@ -210,7 +210,8 @@ func cancelTool(s *scene) {
 	require.Equal(s, bgagent.CauseHost, s.ended(task.ID)[0].Cause)
 }
 
-// sleeping reports whether a process of the world sleeps for that long.
+// sleeping reports whether a process of the world runs the command sleep with this number of
+// seconds.
 func (s *scene) sleeping(seconds string) bool {
 	return slices.ContainsFunc(s.w.Processes(), func(p string) bool { return strings.Contains(p, "sleep "+seconds) })
 }
@@ -239,7 +240,7 @@ func badModels(s *scene) {
 	s.quiet(ids["hangs"])
 }
 
-// decide allows one command.
+// decide is a permission policy that allows only the command "echo allowed".
 func decide(_ context.Context, p opencode.PermissionRequest) opencode.PermissionReply {
 	if slices.ContainsFunc(p.Patterns, func(x string) bool { return strings.Contains(x, "echo allowed") }) {
 		return opencode.PermissionReply{Allow: true}
@@ -307,7 +308,7 @@ func deleting(s *scene) {
 }
 
 func longSession(s *scene) {
-	const turns = 55 // more than one answer of the server holds
+	const turns = 55 // gives more messages than one page of the server has
 	prompt := strings.Repeat("@tool bash {\"command\":\"true\",\"description\":\"nothing\"}\n", turns) + "@say that was all"
 	got := s.ended(s.launch("scope", "worker", prompt).ID)[0]
 	require.Equal(s, "that was all", got.Result, got.Reason)

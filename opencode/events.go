@@ -15,22 +15,23 @@ import (
 )
 
 const (
-	// streamSilence is how long the stream may be silent before it counts as dead.
+	// streamSilence is the time without data after which the stream counts as broken.
 	// The server sends a heartbeat every 10 seconds.
 	streamSilence = 25 * time.Second
 
 	reconnectMin = 100 * time.Millisecond
 	reconnectMax = 5 * time.Second
 
-	// reconnectTries is how many failures in a row make Events return, so that the
-	// manager can log the error. The manager calls Events again.
+	// reconnectTries is the number of consecutive failures after which Events returns,
+	// so that the manager can log the error. The manager then calls Events again.
 	reconnectTries = 8
 
-	// maxEvent bounds one event, in bytes. The largest are messages with the output
-	// of a tool, and diffs of files.
+	// maxEvent bounds the size of one event, in bytes. The largest events hold the output
+	// of a tool or diffs of files.
 	maxEvent = 32 << 20
 
-	// keepEvent is the largest buffer that is kept for the next event.
+	// keepEvent is the size of the largest buffer that is kept for the next event, in
+	// bytes.
 	keepEvent = 1 << 20
 )
 
@@ -39,8 +40,8 @@ var errFollowed = errors.New("opencode: the event stream of this client is alrea
 
 // Events implements [bgagent.EventSource]. It follows the server's stream for all
 // directories, and reconnects when the stream breaks off or falls silent. Lost
-// events cannot be requested again because the stream has no ids, so Events emits
-// a gap.
+// events cannot be requested again, because the stream has no ids. So Events emits
+// HostStreamGap.
 func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	c.mu.Lock()
 	if c.tell != nil {
@@ -78,8 +79,8 @@ func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error
 	}
 }
 
-// follow connects once and reads until the stream breaks off. It reports whether
-// the stream was connected.
+// follow connects once and reads until the stream breaks off. The result up reports
+// whether the stream was connected.
 func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again bool) (up bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -117,14 +118,14 @@ func (c *Client) follow(ctx context.Context, emit func(bgagent.HostEvent), again
 	return f.up, err
 }
 
-// streamLag is how far the stream may lag behind the server's answers.
+// streamLag is the maximum time by which the stream may lag behind the server's answers.
 const streamLag = time.Second
 
 var errBehind = fmt.Errorf("the event stream has been more than %v behind the server's answers", streamLag)
 
-// keepsUp compares an idle session with what the stream has said about it. It
-// breaks off a stream that lags, because the manager would take a missing event to
-// mean that nothing happened.
+// keepsUp is called when the server has reported a session as idle. It checks whether
+// the stream has reported the same. It breaks off a stream that lags, because the
+// manager would conclude from a missing event that nothing happened.
 func (c *Client) keepsUp(session string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,8 +145,8 @@ func (c *Client) keepsUp(session string) {
 }
 
 // readEvents calls f for the data of every server-sent event until the stream
-// ends. The data is valid only during the call. If an event is too large, it is
-// skipped and f is called with nil.
+// ends. The data is valid only during the call. An event that is too large is skipped,
+// and f is called with nil instead.
 func readEvents(r io.Reader, f func(data []byte)) error {
 	in := lineReader{in: bufio.NewReaderSize(r, 64<<10)}
 	if start, _ := in.in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {
@@ -183,15 +184,16 @@ func readEvents(r io.Reader, f func(data []byte)) error {
 	}
 }
 
-// lineReader reads the lines of a stream. They end with \n, \r or \r\n.
+// lineReader reads the lines of a stream. A line ends with \n, \r or \r\n.
 type lineReader struct {
 	in   *bufio.Reader
 	long []byte // a line that does not fit into the buffer of in
 	cr   bool   // the last line ended with \r
 }
 
-// next returns a line without its end. If the line has more than most bytes, whole is
-// false and a part is returned. The line is valid until the next call.
+// next returns a line without its end. If the line has more than most bytes, next
+// returns only a part of it, and whole is false. The returned line is valid until the
+// next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {
@@ -201,7 +203,7 @@ func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	for {
 		if _, err := l.in.Peek(1); err != nil {
 			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // the server never ends the stream
+				err = io.ErrUnexpectedEOF // the server never ends the stream properly
 			}
 			return nil, false, err
 		}

@@ -61,13 +61,13 @@ func TestNothingIsKeptOfAForgottenSession(t *testing.T) {
 	for i := range 3 {
 		id := fmt.Sprintf("ses_%d", i)
 		event("message.updated", `{"info":{"id":"msg_u%d","sessionID":%q,"role":"user"}}`, i, id)
-		event("message.updated", `{"info":{"id":"msg_a%d","sessionID":%q,"role":"assistant"}}`, i, id) // it is never finished
+		event("message.updated", `{"info":{"id":"msg_a%d","sessionID":%q,"role":"assistant"}}`, i, id) // the message is never finished
 		event("session.status", `{"sessionID":%q,"status":{"type":"idle"}}`, id)
 	}
 	require.Equal(t, 3, opencode.Views(f), "late pieces are still assembled")
 	c.ForgetSession("ses_0")
 	c.ForgetSession("ses_1")
-	opencode.NewFollower(c, nil, "ses_1") // uses it again at once
+	opencode.NewFollower(c, nil, "ses_1") // makes the client run the session again
 	event("server.heartbeat", `{}`)
 	assert.Equal(t, 2, opencode.Views(f))
 	c.ForgetSession("ses_1")
@@ -84,7 +84,7 @@ func TestABrokenStreamIsAGapAndIsOpenedAgain(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Equal(t, []bgagent.HostEventKind{bgagent.HostStreamUp, bgagent.HostStreamGap, bgagent.HostStreamGap, bgagent.HostStreamUp}, r.stream())
 		assert.NotZero(t, r.count("GET", task.Session+"/message"), "the lost messages are read")
-		// The look after the gap finds what ended while nobody listened.
+		// The poll after the gap finds the turn that ended while no event arrived.
 		r.f.do(func() { r.f.mute = true; r.f.abort(task.Session) })
 		time.Sleep(100 * time.Millisecond)
 		r.f.do(func() { r.f.mute = false })
@@ -125,7 +125,7 @@ func TestASilentStreamIsDead(t *testing.T) {
 func TestAMessageWhoseBeginningWasMissedIsToldInWhole(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.launch("say " + strings.Repeat("word ", 400))
-		time.Sleep(time.Second) // in the middle of the turn
+		time.Sleep(time.Second) // until the middle of the turn
 		r.f.breakStreams()
 		task = r.wait(task)
 		want := strings.Repeat("word ", 400)
@@ -203,7 +203,7 @@ func TestTodosAreToldAndHoldTheTaskBack(t *testing.T) {
 	})
 }
 
-// Events of any length are read, and one that cannot be read is harmless.
+// Events of any length are read, and an event that cannot be decoded does no harm.
 func TestEventsOfAnyShapeAndLengthAreReadOrPassedOver(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))

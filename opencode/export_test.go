@@ -2,7 +2,7 @@ package opencode
 
 import "github.com/bgagent/bgagent"
 
-// Remembered returns how many sessions the client remembers.
+// Remembered returns the number of sessions that the client remembers.
 func Remembered(c *Client) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -20,18 +20,17 @@ func NewFollower(c *Client, emit func(bgagent.HostEvent), sessions ...string) *f
 	return newFollower(c, emit, false)
 }
 
-// Views returns for how many sessions the follower keeps messages.
+// Views returns the number of sessions for which the follower keeps messages.
 func Views(f *follower) int { return len(f.views) }
 
-// Tell makes the client emit what happens to sessions through the follower's
-// function.
+// Tell sets the function with which the client emits events.
 func Tell(c *Client, emit func(bgagent.HostEvent)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tell = emit
 }
 
-// These are for tests of functions that are not exported.
+// These variables give tests access to functions that are not exported.
 var (
 	ReadEvents  = readEvents
 	Event       = (*follower).event
@@ -57,7 +56,7 @@ func PageOf(after bgagent.Cursor, list []bgagent.Message, max int) (bgagent.Page
 	for i := range list {
 		lines[i].Message = list[i]
 	}
-	for i := len(list) - 1; i >= 0; i-- { // in the order of since
+	for i := len(list) - 1; i >= 0; i-- { // since returns the oldest message first
 		if p.settled != "" && list[i].ID == p.settled {
 			lines = lines[i+1:]
 			break

@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// fakeServer plays an opencode server, with the recorded quirks of version 1.18.34.
-// It is an http.RoundTripper. It waits only for timers and channels, so that it
-// works in bubbles of testing/synctest. Its turns are in fake_turn_test.go.
+// fakeServer plays an opencode server, with the recorded quirks of version 1.18.34. It is an
+// http.RoundTripper. It waits only for timers and channels, so it can be used in bubbles of
+// testing/synctest. The code of its turns is in fake_turn_test.go.
 type fakeServer struct {
 	password string
 	agents   []string
-	prefix   func(*http.Request) *http.Response // answers before the server; may return nil
+	prefix   func(*http.Request) *http.Response // answers in place of the server unless it returns nil
 
 	mu       sync.Mutex
 	down     bool // connections are refused
@@ -65,7 +65,7 @@ type fakeTime struct {
 type fakeMessage struct {
 	Info  map[string]any   `json:"info"`
 	Parts []map[string]any `json:"parts"`
-	row   int64            // when it was stored; the list has this order
+	row   int64            // determines the order of the list, which is the order of storing
 }
 
 type fakeAsk struct {
@@ -83,7 +83,7 @@ func newFake() *fakeServer {
 	}
 }
 
-// now is the server's clock.
+// now returns the time by the server's clock, in ms since 1970.
 func (f *fakeServer) now() int64 { return time.Now().Add(f.skew).UnixMilli() }
 
 // id returns an id that sorts by the server's clock. f.mu must be held.
@@ -139,11 +139,10 @@ func (f *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// intercept lets g answer requests before the server. If g returns nil, the server
-// answers.
+// intercept makes g answer all requests. If g returns nil, the server answers the request.
 func (f *fakeServer) intercept(g func(*http.Request) *http.Response) { f.do(func() { f.prefix = g }) }
 
-// sent returns the bodies of the prompts so far.
+// sent returns the bodies of all prompts so far.
 func (f *fakeServer) sent() (out []map[string]any) {
 	f.do(func() { out = slices.Clone(f.prompts) })
 	return out
@@ -164,7 +163,7 @@ func notFound(what, id string) (int, any, http.Header) {
 	return 404, map[string]any{"name": "NotFoundError", "data": map[string]any{"message": what + " not found: " + id}}, nil
 }
 
-// route answers a request; f.mu is held.
+// route answers a request. f.mu must be held.
 func (f *fakeServer) route(req *http.Request, body map[string]any) (int, any, http.Header) {
 	dir := req.URL.Query().Get("directory")
 	if dir == "" {
@@ -240,7 +239,7 @@ func (s *fakeSession) addRules(list any) {
 
 func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[string]any) (int, any, http.Header) {
 	s := f.sessions[id]
-	if rest == "abort" { // works even for a missing session
+	if rest == "abort" { // succeeds even for a session that does not exist
 		f.abort(id)
 		return 200, true, nil
 	}
@@ -284,7 +283,7 @@ func (f *fakeServer) sessionRoute(req *http.Request, id, rest string, body map[s
 	return 500, nil, nil
 }
 
-// remove deletes a session and its children. It stops nothing.
+// remove deletes a session and its descendants. It does not stop their turns.
 func (f *fakeServer) remove(s *fakeSession) {
 	for _, x := range f.sessions {
 		if x.ParentID == s.ID {
@@ -307,7 +306,8 @@ func (s *fakeSession) message(id string) *fakeMessage {
 	return nil
 }
 
-// list lists messages backwards from the newest. In each page, the oldest is first.
+// list answers a request for messages. The pages go backwards from the newest message, but in
+// each page the oldest message comes first.
 func (s *fakeSession) list(req *http.Request) (int, any, http.Header) {
 	all := slices.Clone(s.messages)
 	slices.SortStableFunc(all, func(a, b *fakeMessage) int { return int(a.row - b.row) })
@@ -401,7 +401,7 @@ func (f *fakeServer) breakStreams() {
 	}
 }
 
-// crash ends the server like kill -9: turns end in the middle, without an event.
+// crash ends the server like kill -9. Running turns end in the middle, without an event.
 func (f *fakeServer) crash() {
 	f.breakStreams()
 	f.mu.Lock()
@@ -409,7 +409,7 @@ func (f *fakeServer) crash() {
 	f.down = true
 	clear(f.asks)
 	for _, s := range f.sessions {
-		s.turns++ // drops what the running turn still writes
+		s.turns++ // drops later output of the running turn
 		if s.cancel != nil {
 			s.cancel()
 		}
@@ -424,13 +424,13 @@ func (f *fakeServer) restart() {
 	f.down = false
 }
 
-// stop ends everything at the end of a test.
+// stop ends the server and waits for its goroutines.
 func (f *fakeServer) stop() {
 	f.crash()
 	f.wg.Wait()
 }
 
-// do runs f with the server's lock held.
+// do calls g with the server's lock held.
 func (f *fakeServer) do(g func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

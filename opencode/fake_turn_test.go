@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// The first word of a prompt says what the fake server's agent does:
+// The first word of a prompt is an instruction to the fake server's agent:
 //
 //	say WORDS       answers with the words
-//	wait            says something and never ends
+//	wait            writes some text and never ends
 //	refuse          the model refuses with status 400
-//	fail            the model fails with status 500, and the server tries again
+//	fail            the model fails with status 500, and the server repeats the request
 //	use             calls a tool, then answers
 //	run             calls a tool that never ends
 //	todo            writes a todo list with an open entry
@@ -22,11 +22,11 @@ import (
 //	recall          answers with the first prompt
 //	full WORDS      answers with the words; then its context is compacted
 //	midway WORDS    its context is compacted after a tool; answers with the words
-//	copied WORDS    the same, but is prompted with a copy of the prompt
-//	endless         does not fit into its context even if that is compacted
-//	dismissed       asks the user, and ends when nobody answers
-//	mute            works and shows nothing
-//	anything else   is echoed
+//	copied WORDS    like midway, but the server prompts it with a copy of the prompt
+//	endless         does not fit into its context, even after a compaction
+//	dismissed       asks the user, and its turn ends because the question is dismissed
+//	mute            works without writing anything
+//	anything else   answers with the prompt
 
 // prompt accepts any prompt. f.mu must be held.
 func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
@@ -139,8 +139,8 @@ func (f *fakeServer) tellIdle(dir, id string) {
 	f.emit(dir, "session.idle", map[string]any{"sessionID": id})
 }
 
-// abort stops the turn of a session. f.mu must be held. The events of the turn come
-// first; the message changes 20 ms after the answer.
+// abort stops the turn of a session. The events about the end of the turn are emitted first. The
+// message of the turn changes only 20 ms after the answer. f.mu must be held.
 func (f *fakeServer) abort(id string) {
 	s := f.sessions[id]
 	if s == nil || s.status == nil {
@@ -196,7 +196,8 @@ type fakeTurn struct {
 	m    *fakeMessage
 }
 
-// step runs g with the server's lock held, unless the turn was aborted.
+// step calls g with the server's lock held, unless the turn was aborted. It reports whether it
+// has called g.
 func (t *fakeTurn) step(g func()) bool {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
@@ -214,7 +215,7 @@ func (t *fakeTurn) pause(d time.Duration) {
 	}
 }
 
-// turn answers the queued prompts one after the other, in one turn.
+// turn plays one turn, which answers the queued prompts one after the other.
 func (f *fakeServer) turn(ctx context.Context, s *fakeSession, turn int) {
 	t := &fakeTurn{f: f, ctx: ctx, s: s, turn: turn}
 	t.pause(20 * time.Millisecond)
@@ -322,7 +323,7 @@ func (t *fakeTurn) ownMessage(role string, part map[string]any) (id string) {
 	return id
 }
 
-// compact summarizes the context.
+// compact plays a compaction of the context.
 func (t *fakeTurn) compact(overflow string) {
 	t.pause(10 * time.Millisecond)
 	t.ownMessage("user", map[string]any{"type": "compaction", "auto": true, "overflow": overflow != ""})
@@ -330,19 +331,20 @@ func (t *fakeTurn) compact(overflow string) {
 	t.pause(10 * time.Millisecond)
 }
 
-// askSelf makes opencode prompt itself.
+// askSelf stores opencode's prompt to itself that follows a compaction.
 func (t *fakeTurn) askSelf() (id string) {
 	return t.ownMessage("user", map[string]any{"type": "text", "synthetic": true, "metadata": map[string]any{"compaction_continue": true}, "text": "Continue if you have next steps"})
 }
 
-// askAgain makes opencode store a copy of a prompt that did not fit.
+// askAgain stores a copy of a prompt, as opencode does for a prompt that did not fit into the
+// context.
 func (t *fakeTurn) askAgain(id string) string {
 	copied := map[string]any{}
 	t.step(func() { copied = maps.Clone(t.s.message(id).Parts[0]) })
 	return t.ownMessage("user", copied)
 }
 
-// answer plays the script of one prompt.
+// answer carries out the instruction in one prompt.
 func (t *fakeTurn) answer(id, text string) {
 	verb, rest, _ := strings.Cut(text, " ")
 	switch verb {

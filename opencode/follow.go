@@ -9,35 +9,35 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// follower turns the events of one connection into events for the manager. It
-// assembles the messages of the sessions that the client runs from the pieces in
-// the stream. For other sessions it emits only statuses.
+// follower converts the events of one connection into events for the manager. For
+// sessions that the client runs, it assembles messages from the pieces in the stream.
+// For other sessions, it emits no messages.
 type follower struct {
 	c     *Client
 	emit  func(bgagent.HostEvent)
-	again bool // there has been a connection before
-	up    bool
+	again bool // an earlier connection has existed
+	up    bool // the server has confirmed the connection
 
-	// mu guards the fields below, because a timer emits the text that has grown.
+	// mu guards the fields below. It is needed because a timer emits grown text.
 	mu     sync.Mutex
 	ended  bool
-	timer  *time.Timer                  // nil if no text has grown
-	views  map[string]map[string]*drawn // the unfinished messages, by session
+	timer  *time.Timer                  // next emission of grown text; nil if none is due
+	views  map[string]map[string]*drawn // assembled messages, by session and message id
 	whole  map[string]bool              // sessions whose turn has begun on this connection
 	full   map[string]bool              // sessions whose view holds the earlier messages of the turn
 	failed map[string]bool              // sessions that have reported an error in this turn
-	idle   string                       // the session that the last event called idle
+	idle   string                       // session that the last event reported as idle, or ""
 }
 
-// maxFailed bounds for how many sessions a failure is remembered.
+// maxFailed bounds the number of sessions whose failure is remembered.
 const maxFailed = 1000
 
 func newFollower(c *Client, emit func(bgagent.HostEvent), again bool) *follower {
 	return &follower{c: c, emit: emit, again: again, views: map[string]map[string]*drawn{}, whole: map[string]bool{}, full: map[string]bool{}, failed: map[string]bool{}}
 }
 
-// wireEvent is an event of the stream. The stream for all directories wraps it in
-// another one.
+// wireEvent is an event of the stream. The stream for all directories wraps each event
+// in another event, as its Payload.
 type wireEvent struct {
 	Directory  string          `json:"directory"`
 	Type       string          `json:"type"`
@@ -45,7 +45,8 @@ type wireEvent struct {
 	Payload    *wireEvent      `json:"payload"`
 }
 
-// eventProperties holds the properties of all kinds of events that are used here.
+// eventProperties holds those properties of events that are used here. An event has
+// only some of them.
 type eventProperties struct {
 	ID        string          `json:"id"`
 	RequestID string          `json:"requestID"`
@@ -61,7 +62,7 @@ type eventProperties struct {
 	Todos     []wireTodo      `json:"todos"`
 }
 
-// event processes one event. It skips an event that cannot be read. data is nil if
+// event processes one event. It skips an event that cannot be decoded. data is nil if
 // the event was too large.
 func (f *follower) event(ctx context.Context, data []byte) {
 	f.mu.Lock()
@@ -141,14 +142,14 @@ func concerns(kind string) bool {
 	return false
 }
 
-// forget drops the data of sessions that the client has forgotten. It waits for
-// the next event, because emit may call ForgetSession.
+// forget drops the data of sessions that the client has forgotten. It is called only
+// with the next event and not by ForgetSession, because emit may call ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	for _, id := range f.c.dropped {
 		if f.c.sessions[id] != nil {
-			continue // it is used again
+			continue // the session is used again
 		}
 		delete(f.views, id)
 		delete(f.whole, id)
@@ -158,7 +159,7 @@ func (f *follower) forget() {
 	f.c.dropped = nil
 }
 
-// connected is called when the server says that the stream is connected.
+// connected is called when the server has confirmed that the stream is connected.
 func (f *follower) connected() {
 	if f.up {
 		return
@@ -173,17 +174,17 @@ func (f *follower) connected() {
 			dirs[s.dir] = true
 		}
 	}
-	for dir := range dirs { // questions that were asked while nobody listened
+	for dir := range dirs { // finds questions that were asked while no stream was connected
 		c.spawn(func() { c.findAsks(c.life, dir) })
 	}
 	c.mu.Unlock()
 	if f.again {
-		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // makes the manager look now and not with its next poll
+		f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamGap}) // makes the manager poll now
 	}
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStreamUp})
 }
 
-// tick emits the text that has grown.
+// tick emits the messages whose text has grown.
 func (f *follower) tick() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -192,7 +193,7 @@ func (f *follower) tick() {
 	}
 }
 
-// down is called when the connection has ended. Nothing is emitted after that.
+// down is called when the connection has ended. The follower emits nothing afterwards.
 func (f *follower) down() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -208,7 +209,7 @@ func (f *follower) down() {
 	}
 }
 
-// lost makes the manager read everything anew, because an event was missed.
+// lost is called when an event was missed. It makes the manager read everything anew.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -232,8 +233,8 @@ func (f *follower) asked(e wireEvent, dir string) {
 	}
 }
 
-// ours reports whether the client runs the session. awaited is the message of its
-// turn that the stream has not mentioned yet.
+// ours reports whether the client runs the session. The result awaited is the prompt
+// message of the session's turn if the stream has not mentioned it yet.
 func (f *follower) ours(session string) (ours bool, awaited string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -244,7 +245,7 @@ func (f *follower) ours(session string) (ours bool, awaited string) {
 	return s.ours, s.awaited
 }
 
-// begun notes that the stream has mentioned the turn.
+// begun notes that the stream has mentioned the session's current turn.
 func (f *follower) begun(session string) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -253,8 +254,9 @@ func (f *follower) begun(session string) {
 	}
 }
 
-// status processes the state of a session. If it is idle before the message of a
-// new turn was mentioned, the status belongs to the previous, aborted turn.
+// status processes the status of a session. If the session is reported as idle before
+// the prompt message of a new turn was mentioned, the status belongs to the previous,
+// aborted turn.
 func (f *follower) status(session string, w wireStatus) {
 	f.flush(session)
 	s := w.status()
@@ -290,7 +292,7 @@ func (f *follower) status(session string, w wireStatus) {
 	delete(f.full, session)
 	for id, d := range f.views[session] {
 		if m := d.msg.message(); final(&m) {
-			delete(f.views[session], id) // emitted, and rarely changed after that
+			delete(f.views[session], id) // it was emitted and rarely changes afterwards
 		}
 	}
 	if len(f.views[session]) == 0 {
@@ -299,8 +301,8 @@ func (f *follower) status(session string, w wireStatus) {
 	f.emit(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: session, Status: s})
 }
 
-// failure processes an error of a session. The server often sends it twice, the
-// second time with a stack trace as the message.
+// failure processes an error of a session. The server often sends an error twice, the
+// second time with a stack trace as the message. The second one is ignored.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return

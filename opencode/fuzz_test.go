@@ -41,8 +41,8 @@ var recorded = []string{
 	`{"payload":{"type":"server.heartbeat","properties":{}}}`,
 }
 
-// FuzzEvents feeds a stream of arbitrary bytes. Nothing panics. All emitted events
-// are about sessions and are complete, and messages belong to the client's sessions.
+// FuzzEvents reads a stream of arbitrary bytes. The client must not panic. All emitted events must
+// be complete and name a session, and all messages must belong to the client's sessions.
 func FuzzEvents(f *testing.F) {
 	all := ""
 	for _, e := range recorded {
@@ -82,8 +82,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// FuzzMessage decodes arbitrary messages. Nothing panics, and a message with a stop
-// reason is finished.
+// FuzzMessage decodes arbitrary messages. The client must not panic, and each message with a stop
+// reason must be finished.
 func FuzzMessage(f *testing.F) {
 	for _, rest := range []string{`}`, `,"completed":2},"finish":"stop"`, `},"error":{"name":"APIError","data":{"message":"x"}}`, `},"summary":true`, `},"summary":{"diffs":[]}`} {
 		for _, role := range []string{"user", "assistant", ""} {
@@ -106,8 +106,8 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// FuzzPages reads a session in pages of any size while its messages change. Reading
-// on from the cursor always gives the same as reading from the beginning.
+// FuzzPages reads a session in pages of any size while its messages change. Reading on from the
+// cursor must always give the same messages as reading from the beginning.
 func FuzzPages(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 0x82, 0x40, 1, 1, 0x83}, 2)
 	f.Add([]byte{9, 0x80, 9, 0x81, 0x7f, 0x80, 0x40}, 1)
@@ -140,7 +140,7 @@ func FuzzPages(f *testing.F) {
 		}
 		for i, step := range steps {
 			switch n := int(step & 0x3f); {
-			case step&0x80 != 0: // one of the last four changes
+			case step&0x80 != 0: // one of the last four messages changes
 				if back := n % 4; back < len(list) {
 					list[len(list)-1-back].Text += fmt.Sprint(i)
 				}

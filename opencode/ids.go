@@ -6,16 +6,17 @@ import (
 	"strconv"
 )
 
-// An id of opencode is a prefix such as msg_, 12 hexadecimal digits and 14
+// An id of opencode consists of a prefix such as msg_, 12 hexadecimal digits and 14
 // characters. The digits are the low 48 bits of the time in milliseconds times
-// 4096 plus a count, so ids sort by time.
+// 4096 plus a count. So ids sort by time.
 //
-// This client chooses the ids of its messages, so that sending one again is
+// This client chooses the ids of its messages, so that sending a message again is
 // harmless. The characters are derived from bgagent's id of the prompt, so that the
-// message can be found again. The digits follow those of the session's newest
-// message and do not come from this machine's clock. If that clock were ahead of
-// the server's, the message would sort after its own answer, and some versions of
-// the server would treat it as an unanswered prompt.
+// message can be found again. The digits follow the digits of the session's newest
+// message or, in an empty session, the time at which the server has created the
+// session. They do not come from this machine's clock: if this clock were ahead of the
+// server's clock, the message would sort after its own answer, and some versions of
+// the server would treat the message as an unanswered prompt.
 
 const (
 	digits     = 12
@@ -23,15 +24,16 @@ const (
 	alphabet   = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// stamp is the part of an id that determines the order: 48 bits.
+// stamp is the number in an id that determines the order of ids. It has 48 bits.
 type stamp uint64
 
 const stampMask = 1<<48 - 1
 
-// stampAt returns the first stamp of a millisecond.
+// stampAt returns the first stamp of a millisecond. ms is a Unix time in milliseconds.
 func stampAt(ms int64) stamp { return stamp(uint64(ms)<<12) & stampMask }
 
-// stampOf returns the stamp of an id. It reports false if the id has another form.
+// stampOf returns the stamp of an id. The second result is false if the id has another
+// form.
 func stampOf(id string) (stamp, bool) {
 	const from = len("msg_")
 	if len(id) < from+digits || id[from-1] != '_' {
@@ -41,7 +43,7 @@ func stampOf(id string) (stamp, bool) {
 	return stamp(n), err == nil
 }
 
-// tail derives the characters from the id of a prompt or a notice.
+// tail derives the last characters of a message id from the id of a prompt or a notice.
 func tail(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	b := make([]byte, characters)
@@ -51,10 +53,11 @@ func tail(key string) string {
 	return string(b)
 }
 
-// messageID returns the message id for a prompt or a notice with the id key.
+// messageID returns the message id for a prompt or a notice. key is bgagent's id of the
+// prompt or the notice.
 func (s stamp) messageID(key string) string {
 	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))
 }
 
-// partID returns the id of the only part of such a message.
+// partID returns the id of the only part of a message that this client sends.
 func partID(messageID string) string { return "prt_" + messageID[len("msg_"):] }

@@ -25,7 +25,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// endless is a body that repeats a text n times.
+// endless is a body that repeats text n times and ends with rest.
 type endless struct {
 	text string
 	n    int
@@ -57,8 +57,8 @@ func packed(t *testing.T, body io.Reader) []byte {
 	return b.Bytes()
 }
 
-// A small body that decompresses into a large one is refused in little memory, in
-// every answer, even if the body is otherwise valid.
+// A small body that decompresses into a large body is refused in every answer, even if the body is
+// otherwise valid. The client needs only little memory for that.
 func TestAnAnswerThatUnpacksIntoGigabytesIsRefused(t *testing.T) {
 	head := `[{"info":{"id":"msg_1","sessionID":"ses_1","role":"assistant"},"parts":[`
 	for name, body := range map[string][]byte{
@@ -166,7 +166,7 @@ func TestARedirectThatStaysIsFollowedAndNeverTurnsAPromptIntoAQuestion(t *testin
 	assert.Zero(t, gets.Load())
 }
 
-// A field of another type is left out, whichever it is, and the rest is kept.
+// If a field has an unexpected type, only this field is left out. This is true for every field.
 func TestAFieldOfAnotherTypeLeavesOutThatFieldAlone(t *testing.T) {
 	const whole = `{"info":{"id":"msg_1","sessionID":"ses_1","role":"assistant","time":{"created":1000,"completed":2000},"finish":"stop","cost":0.5,
 		"tokens":{"input":3,"output":4,"cache":{"read":5,"write":6}},"summary":false,"error":null},
@@ -208,7 +208,7 @@ func TestAFieldOfAnotherTypeLeavesOutThatFieldAlone(t *testing.T) {
 	require.Equal(t, want, read(doc), "the test restored the document")
 }
 
-// eachField calls f for every field and element of a value, at any depth.
+// eachField calls f for every field and every element of a JSON value, at any depth.
 func eachField(v any, f func(path string, set func(any), was any)) { fieldsOf("", v, f) }
 
 func fieldsOf(path string, v any, f func(string, func(any), any)) {
@@ -235,8 +235,8 @@ func TestAnErrorThatIsAMereStringIsItsText(t *testing.T) {
 	})
 }
 
-// An answer that does not fit the question says nothing. In particular, it does not
-// say that a session is idle or empty.
+// An answer that does not fit the request is an error. In particular, it does not mean that a
+// session is idle or empty.
 func TestAnAnswerToSomethingElseIsNone(t *testing.T) {
 	for name, body := range map[string]string{
 		"nothing": "", "null": "null", "a number": "7", "a string": `"x"`, "cut off": `{"ses_1":{"type":"bu`, "two": `{} {}`, "a page": "<!doctype html>",
@@ -260,7 +260,7 @@ func TestAnAnswerToSomethingElseIsNone(t *testing.T) {
 				assert.Error(t, err, name)
 				_, err = r.c.Todos(t.Context(), id)
 				assert.Error(t, err, name)
-				if status != http.StatusNoContent { // 204 accepts a prompt
+				if status != http.StatusNoContent { // a prompt is accepted with status 204
 					assert.Error(t, r.c.StartTurn(t.Context(), id, prompt("p", "x")), name)
 				}
 				assert.Error(t, r.c.Abort(t.Context(), id), name)
@@ -319,7 +319,7 @@ func TestOnlyAStartOfWhichNothingWasSentIsUnreachable(t *testing.T) {
 		name         string
 		err          error
 		status       int
-		ask, started bool // whether the start is held back if a question or a start fails like this
+		ask, started bool // the error of a preparing or a starting request matches ErrUnreachable
 	}{
 		{name: "refused", err: dial(syscall.ECONNREFUSED), ask: true, started: true},
 		{name: "no route", err: dial(syscall.EHOSTUNREACH), ask: true, started: true},

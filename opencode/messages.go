@@ -14,16 +14,18 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The server lists messages backwards from the newest and cannot be asked for
-// changes. So a cursor names the last message that cannot change, and holds a hash
-// of each later message that was returned.
+// The server lists messages backwards from the newest and does not list changes. So a
+// cursor names the last message that counts as settled, and holds a hash of each later
+// message that was returned.
 
 const (
-	// lateWindow is how many of the last messages are read again even if they are
-	// finished, because an abort changes a message after the session fell idle.
+	// lateWindow is the number of last messages that are read again even if they are
+	// finished. They are read again because an abort changes a message after the
+	// session has fallen idle.
 	lateWindow = 4
-	// openWindow is how many of the last messages can hold back the cursor while
-	// they are unfinished. A message that a crash interrupted is never finished.
+	// openWindow is the number of last messages that are read again while they are
+	// unfinished. The number is limited because a message that a crash interrupted is
+	// never finished.
 	openWindow = 64
 
 	firstChunk = 10
@@ -32,14 +34,15 @@ const (
 	cursorVersion = "2"
 	defaultPage   = 100
 
-	// How much of a session is read at once is bounded: a server may send pages forever.
+	// Bounds for one reading of a session, because a server may send pages forever: the
+	// number of messages and the bytes of text.
 	maxMessages = 200_000
 	maxText     = 256 << 20
 )
 
 // position is a decoded cursor.
 type position struct {
-	settled string            // the last message that cannot change
+	settled string            // id of the last message that is not expected to change
 	track   track             // the track after the settled message
 	seen    map[string]uint64 // hashes of the later messages that were returned, by id
 }
@@ -73,7 +76,7 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	return p, nil
 }
 
-// cursor encodes the position. It keeps only the hashes of messages in rest.
+// cursor encodes the position. Of the hashes, it includes only those of messages in rest.
 func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
@@ -91,7 +94,7 @@ func (p position) cursor(rest []line) bgagent.Cursor {
 	return bgagent.Cursor(b.String() + "|" + p.track.String())
 }
 
-// Messages implements [bgagent.MessageReader]. If max is not positive, it is 100.
+// Messages implements [bgagent.MessageReader]. A max of 0 or less means 100.
 func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, max int) (bgagent.Page, error) {
 	p, err := parseCursor(after)
 	if err != nil {
@@ -108,10 +111,11 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 	return p.page(list, after, max), nil
 }
 
-// page returns a page of the messages after the position.
+// page returns a page of the new and changed messages in rest. rest holds the messages
+// after the settled one.
 func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page {
 	var page bgagent.Page
-	told := 0 // how many of the first messages the caller knows in their current state
+	told := 0 // number of first messages whose current state the caller will know
 	for i := range rest {
 		h := hash(&rest[i].Message)
 		if was, ok := p.seen[rest[i].ID]; !ok || was != h {
@@ -140,7 +144,7 @@ func final(m *bgagent.Message) bool {
 	return m.Finished && !slices.ContainsFunc(m.Tools, func(t bgagent.MessageTool) bool { return t.State.InFlight() })
 }
 
-// since reads the messages after the settled one. The oldest comes first.
+// since reads the messages after the settled message of the position, oldest first.
 func (c *Client) since(ctx context.Context, id string, p position) ([]line, error) {
 	list, found, err := c.back(ctx, id, func(w *wireMessage) bool { return w.Info.ID == p.settled })
 	if err != nil {
@@ -153,15 +157,17 @@ func (c *Client) since(ctx context.Context, id string, p position) ([]line, erro
 	if p.settled == "" {
 		return out, nil
 	}
-	// The settled message is gone because the user reverted it. Ids sort by time.
+	// The settled message no longer exists because the user has reverted it. The older
+	// messages can still be recognized because ids sort by time.
 	return slices.DeleteFunc(out, func(m line) bool {
 		_, seen := p.seen[m.ID]
 		return m.ID < p.settled && !seen
 	}), nil
 }
 
-// back reads messages backwards from the newest until last reports true, and
-// returns them with the oldest first. If last never does, back reads all messages.
+// back reads messages backwards from the newest until last reports true, and returns
+// the messages with the oldest first. The message for which last reports true is
+// included. If last never reports true, back reads all messages.
 func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
 	if !isSession(id) {
 		return nil, false, c.noSession()
@@ -207,7 +213,7 @@ func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bo
 	}
 }
 
-// hash changes with everything that a reader can see of the message.
+// hash returns a hash of everything that a reader can see of the message.
 func hash(m *bgagent.Message) uint64 {
 	h := fnv.New64a()
 	for _, s := range []string{m.Text, m.Reasoning, m.Error, m.PromptID} {

@@ -79,7 +79,7 @@ func TestWhatIsInAMessage(t *testing.T) {
 	})
 }
 
-// fill stores n turns in a session. Each is a prompt and an answer.
+// fill stores n turns in a session. Each turn has a prompt and an answer.
 func (r *rig) fill(session string, from, n int) {
 	r.f.do(func() {
 		s := r.f.sessions[session]
@@ -110,7 +110,7 @@ func TestReadingOnCostsWhatIsNew(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, page.Messages, 2)
 		assert.Equal(t, before+1, r.count("GET", id+"/message"))
-		// More messages have come since than fit into one request.
+		// There are more new messages than one page of the server has.
 		r.fill(id, 501, 200)
 		got := 0
 		for cursor = page.Next; ; cursor = page.Next {
@@ -131,7 +131,7 @@ func TestAChangeOfAnEndedMessageIsReturned(t *testing.T) {
 		r.fill(id, 0, 10)
 		page, err := r.c.Messages(t.Context(), id, "", 100)
 		require.NoError(t, err)
-		r.f.do(func() { // as an abort does after the session fell idle
+		r.f.do(func() { // an abort changes messages like this after the session has fallen idle
 			s := r.f.sessions[id]
 			s.messages[len(s.messages)-1].Info["error"] = map[string]any{"name": "MessageAbortedError", "data": map[string]any{"message": "Aborted"}}
 		})

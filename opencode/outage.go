@@ -2,12 +2,13 @@ package opencode
 
 import "github.com/bgagent/bgagent"
 
-// If the server ends in the middle of a turn, it forgets the turn: the session is
-// idle afterwards and may lack a message. Only an observer of the outage can
-// distinguish this from an agent that had nothing to say.
+// If the server ends in the middle of a turn, the server forgets the turn: the session
+// is idle afterwards and may lack the message of its agent. Only a client that has
+// noticed the outage can distinguish such a session from a session whose agent had
+// nothing to say.
 
-// cutOff notes that the server is away. All current turns count as cut off until
-// the server says that they go on.
+// cutOff notes that the server cannot be reached. Every current turn counts as cut off
+// until the server reports that its session is still in a turn.
 func (c *Client) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -19,9 +20,9 @@ func (c *Client) cutOff() {
 // cutText is the error of a turn that was cut off.
 const cutText = "the opencode server was away in the middle of the turn"
 
-// rests notes that a session is idle, and emits an error if its turn was cut off.
-// If the turn has ended properly nevertheless, its message shows that. c.mu must be
-// held.
+// rests notes that a session is idle, and emits an error if the session's turn was cut
+// off. If the turn has ended properly nevertheless, the last message of the turn shows
+// the proper end. c.mu must be held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: bgagent.StopInterrupted, Error: cutText})

@@ -12,27 +12,27 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// PermissionRequest asks whether an agent may do something.
+// PermissionRequest is the question whether an agent may use a kind of access.
 type PermissionRequest struct {
 	Session    string         // the session that asks
-	Task       string         // the session of this client that asks or from which it descends
-	Permission string         // the kind of permission, such as bash, edit or external_directory
-	Patterns   []string       // what it applies to, such as a command or a path
-	Metadata   map[string]any // what else the server says
+	Task       string         // the session of this client that asks or is an ancestor of Session
+	Permission string         // the kind of access, such as bash, edit or external_directory
+	Patterns   []string       // the objects of the access, such as a command or a path
+	Metadata   map[string]any // further details from the server
 }
 
-// PermissionReply answers a [PermissionRequest]. The zero value rejects.
+// PermissionReply answers a [PermissionRequest]. The zero value rejects the request.
 type PermissionReply struct {
 	Allow  bool
-	Always bool   // with Allow: also allows similar requests as long as the server runs
+	Always bool   // with Allow: similar requests are allowed as long as the server runs
 	Reason string // without Allow: the reason that the agent reads; by default a general sentence
 
-	// Leave leaves the question to somebody in opencode's own window. The session
-	// waits until it is answered, and the task is shown as asking.
+	// Leave leaves the question to a user of opencode's own window. The session waits
+	// until the question is answered. Meanwhile, the task is shown as asking.
 	Leave bool
 }
 
-// What an agent reads if nobody has answered its question.
+// Texts that an agent reads if its question is rejected without a reason.
 const (
 	noReason    = "This was not allowed, and nobody can be asked: the task runs in the background. Go on without it, or say in your answer what you would have needed."
 	policyPanic = "This was not allowed: the program that decides about it failed."
@@ -41,9 +41,9 @@ const (
 // ask is an open question: a permission request or a question to the user.
 type ask struct {
 	id, session, dir string
-	text             string             // one line for people
+	text             string             // one line for users
 	request          *PermissionRequest // nil for a question to the user
-	owner            string             // the session of this client; empty if there is none or it is not known yet
+	owner            string             // see findOwner; empty if there is none or it is not known yet
 	ctx              context.Context
 	cancel           context.CancelFunc
 }
@@ -63,8 +63,8 @@ func (w *wireQuestion) ask(dir string) *ask {
 	return a
 }
 
-// asking registers a question. A goroutine answers it if its session is one that
-// this client runs or a descendant of one.
+// asking registers a question. A goroutine answers the question if this client runs the
+// question's session or an ancestor of it.
 func (c *Client) asking(a *ask) {
 	if a.id == "" || !isSession(a.session) {
 		return
@@ -97,14 +97,14 @@ func (c *Client) answered(id string) {
 		return
 	}
 	if next := c.askOf(a.owner); next != nil {
-		c.tellAsking(next) // several can be open
+		c.tellAsking(next) // another question of the session is still open
 		return
 	}
 	c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionBusy}})
 }
 
-// drop forgets the questions of a session that has fallen idle. c.mu must be
-// held.
+// drop forgets the questions of a session whose turn has ended or is being aborted.
+// c.mu must be held.
 func (c *Client) drop(session string) {
 	for _, a := range c.asksOf(session) {
 		delete(c.asks, a.id)
@@ -122,7 +122,8 @@ func (c *Client) asksOf(session string) (out []*ask) {
 	return out
 }
 
-// asked returns the open question of the session or of a descendant, or "".
+// asked returns the text of the oldest open question of the session or of a descendant.
+// It returns "" if there is no open question.
 func (c *Client) asked(session string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,8 +133,8 @@ func (c *Client) asked(session string) string {
 	return ""
 }
 
-// askOf returns the oldest open question of the session or of a descendant, or
-// nil. Ids sort by time. c.mu must be held.
+// askOf returns the oldest open question of the session or of a descendant. It returns
+// nil if there is no open question. Ids sort by time. c.mu must be held.
 func (c *Client) askOf(session string) (oldest *ask) {
 	for _, a := range c.asks {
 		if a.owner == session && (oldest == nil || a.id < oldest.id) {
@@ -143,18 +144,19 @@ func (c *Client) askOf(session string) (oldest *ask) {
 	return oldest
 }
 
-// tellAsking emits that the session of the question is asking. c.mu must be held.
+// tellAsking emits the status SessionAsking for the owner of the question. c.mu must be
+// held.
 func (c *Client) tellAsking(a *ask) {
 	if c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostStatus, Session: a.owner, Status: bgagent.SessionStatus{State: bgagent.SessionAsking, Detail: a.text}})
 	}
 }
 
-// maxAncestors bounds how many ancestors findOwner looks up.
+// maxAncestors bounds the number of sessions that findOwner checks.
 const maxAncestors = 16
 
-// findOwner returns the session of this client from which the question's session
-// descends.
+// findOwner returns the nearest session that this client runs among the question's
+// session and its ancestors. It returns "" if there is no such session.
 func (c *Client) findOwner(a *ask) (owner string, err error) {
 	id := a.session
 	for range maxAncestors {
@@ -177,8 +179,8 @@ func (c *Client) findOwner(a *ask) (owner string, err error) {
 	return "", nil
 }
 
-// answer answers a question if it belongs to a session of this client. It retries
-// until the question is no longer open.
+// answer answers a question if the question has an owner. It repeats the request until
+// the request succeeds or the question is no longer open.
 func (c *Client) answer(a *ask) {
 	defer a.cancel()
 	var owner string
@@ -210,8 +212,8 @@ func (c *Client) answer(a *ask) {
 	}
 }
 
-// decide asks the host's policy. A policy that panics or ends its goroutine
-// rejects.
+// decide calls Config.Permission, the host's policy. If the policy panics or ends its
+// goroutine, the reply is a rejection.
 func (c *Client) decide(a *ask) (reply PermissionReply) {
 	if c.cfg.Permission == nil {
 		return PermissionReply{}
@@ -246,12 +248,13 @@ func (r PermissionReply) body() map[string]string {
 	case r.Reason == "":
 		r.Reason = noReason
 	}
-	// With a message, the agent goes on. A bare rejection would end its turn.
+	// After a rejection with a message, the agent continues. A rejection without a message
+	// would end the agent's turn.
 	return map[string]string{"reply": "reject", "message": r.Reason}
 }
 
-// retry calls f until it succeeds or its object no longer exists. It reports false
-// if the context ended first.
+// retry calls f until f succeeds or fails because the requested object does not exist.
+// It reports false if the context has ended.
 func retry(ctx context.Context, f func() error) bool {
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
 		if err := f(); err == nil || missing(err) {
@@ -275,12 +278,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// findAsks looks for open questions in a directory. It is needed after a gap, and
-// if there is no event stream.
+// findAsks requests the open questions of a directory. It is called after a gap of the
+// event stream, and while there is no event stream.
 func (c *Client) findAsks(ctx context.Context, dir string) {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
-	var before []*ask // questions that arrive during the calls are newer than the answers
+	var before []*ask // questions known before the calls; later ones may be missing in the lists
 	c.mu.Lock()
 	for _, a := range c.asks {
 		if a.dir == dir {
@@ -296,7 +299,7 @@ func (c *Client) findAsks(ctx context.Context, dir string) {
 		open[permissions.items[i].ID] = true
 		c.asking(permissions.items[i].ask(dir))
 	}
-	// Older servers have no questions.
+	// Older servers have no route for questions.
 	if c.do(ctx, call{method: http.MethodGet, path: "/question", dir: dir, out: &questions}) != nil {
 		return
 	}

@@ -100,7 +100,7 @@ func TestATaskIsShownAsAskingWhileTheHostDecides(t *testing.T) {
 			assert.Equal(t, "may I: bash rm -rf /", task.Progress.Detail)
 			assert.Equal(t, bgagent.SessionAsking, r.state(task.Session))
 			seconds(600) // a task that asks does not become stale
-			if leave {   // somebody answers in opencode's own window
+			if leave {   // the user answers in opencode's own window
 				r.f.do(func() {
 					for id, a := range r.f.asks {
 						delete(r.f.asks, id)
@@ -136,7 +136,7 @@ func TestPoliciesEndWithTheirQuestionAndWithClose(t *testing.T) {
 func TestQuestionsOfAChildsOwnChildrenAreItsOwn(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
-		// opencode's own task tool started sessions that no manager knows.
+		// opencode's own task tool has started sessions that no manager knows.
 		var grandchild string
 		r.f.do(func() {
 			_, s, _ := r.f.create("/work", map[string]any{"parentID": task.Session})

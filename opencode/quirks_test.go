@@ -48,7 +48,7 @@ func TestTheParentIsToldWhenItFallsIdle(t *testing.T) {
 		seconds(30)
 		assert.Len(t, r.texts(r.root), 2, "the busy parent was told")
 		require.NoError(t, r.c.Abort(t.Context(), r.root))
-		time.Sleep(100 * time.Millisecond) // triggered by the idle event, not by the next poll
+		time.Sleep(100 * time.Millisecond) // ends before the next poll
 		got := r.texts(r.root)
 		require.GreaterOrEqual(t, len(got), 3)
 		assert.Contains(t, got[2], "done")
@@ -157,7 +157,7 @@ func TestUnknownAgentIsRefusedByNameWithThoseThereAre(t *testing.T) {
 
 func TestAnAgentThatVanishedFailsItsTaskByTheErrorEvent(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
-		r.wait(r.launch("say x")) // makes its agent known
+		r.wait(r.launch("say x")) // makes the client remember the agent
 		r.f.do(func() { r.f.agents = []string{"build"} })
 		began := time.Now()
 		task := r.wait(r.launch("say y"))
@@ -223,7 +223,7 @@ func TestATurnThatACrashCutOffIsInterruptedAndCanBeResumed(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
 		r.f.crash()
-		seconds(20) // an unknown state decides nothing
+		seconds(20) // an unknown status does not end the task
 		got, err := r.m.Get(task.ID)
 		require.NoError(t, err)
 		assert.Equal(t, bgagent.Running, got.Status)
@@ -256,7 +256,7 @@ func TestStatusesAreAskedForInEachDirectory(t *testing.T) {
 			require.NoError(t, r.c.StartTurn(t.Context(), id, prompt("bgp_"+id, "wait")))
 		}
 		seconds(1)
-		other := newClient(t, opencode.Config{HTTPClient: r.f.client()}) // has not seen any directories
+		other := newClient(t, opencode.Config{HTTPClient: r.f.client()}) // a client that does not know any directories
 		for _, c := range []*opencode.Client{r.c, other, other} {
 			got, err := c.Statuses(t.Context(), []string{here, there, idle, "ses_missing", "a scope"})
 			require.NoError(t, err)
@@ -322,7 +322,7 @@ func TestAPromptSentAgainIsOneMessageAndOneTurn(t *testing.T) {
 		r.f.intercept(func(req *http.Request) *http.Response {
 			if lose && strings.HasSuffix(req.URL.Path, "/prompt_async") {
 				lose = false
-				resp, err := r.f.RoundTrip(req) // it is processed, and its answer is lost
+				resp, err := r.f.RoundTrip(req) // the request is processed, and its answer is lost
 				require.NoError(t, err)
 				require.Equal(t, http.StatusNoContent, resp.StatusCode)
 				return answer(http.StatusBadGateway, "")
@@ -333,7 +333,7 @@ func TestAPromptSentAgainIsOneMessageAndOneTurn(t *testing.T) {
 		require.NoError(t, r.c.StartTurn(t.Context(), id, p))
 		seconds(1)
 		require.NoError(t, r.c.StartTurn(t.Context(), id, p))
-		// Another process does not know the id, but finds the message.
+		// Another process does not remember the prompt, but finds its message.
 		require.NoError(t, newClient(t, opencode.Config{HTTPClient: r.f.client()}).StartTurn(t.Context(), id, p))
 		seconds(1)
 		assert.Equal(t, []string{"> say once", "once"}, r.texts(id))
@@ -355,8 +355,8 @@ func TestAPromptThatNeverArrivedIsSentAgain(t *testing.T) {
 	})
 }
 
-// Some versions of the server never run a message that sorts before an older one,
-// and run a message that sorts after its own answer forever.
+// Some versions of the server never run a message that sorts before an older message, and
+// repeatedly run a message that sorts after its own answer.
 func TestIdsOfMessagesSortByTheServersClock(t *testing.T) {
 	for _, skew := range []time.Duration{0, -time.Hour, time.Hour} {
 		bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {

@@ -18,23 +18,23 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// ServerError says that the server did not answer or that its answer was not the
-// expected one. It matches [bgagent.ErrNoSession] if the server says that the
-// session does not exist. It matches [bgagent.ErrUnreachable] if a session or a turn
-// could not be started because nobody answers, and no request that starts one was
-// sent.
+// ServerError is the error of a request without an answer or with an unexpected answer.
+// It matches [bgagent.ErrNoSession] if the server reports that the session does not
+// exist. It matches [bgagent.ErrUnreachable] if a session or a turn could not be
+// started because the server cannot be reached, and the request to start the session or
+// the turn has not reached the server.
 type ServerError struct {
-	URL    string // of the server
-	Status int    // of the HTTP answer; 0 if there was none
-	Detail string // one line of what the server said; may be empty
-	Advice string // what to do about it; may be empty
+	URL    string // URL of the server
+	Status int    // status of the HTTP answer; 0 if there was no answer
+	Detail string // one line about the answer, often by the server; may be empty
+	Advice string // advice to the user about the error; may be empty
 	Err    error  // the cause, or bgagent.ErrNoSession; may be nil
 
 	unsent bool // there was no connection, so the server has not seen the request
-	away   bool // the start that the request belongs to has started nothing
+	away   bool // a session or a turn should have been started, and nothing was started
 }
 
-// Error says in one line what happened and what to do.
+// Error returns one line with the error and the advice.
 func (e *ServerError) Error() string {
 	var s string
 	switch {
@@ -57,12 +57,14 @@ func (e *ServerError) Error() string {
 // Unwrap returns the cause.
 func (e *ServerError) Unwrap() error { return e.Err }
 
-// Is reports whether target is [bgagent.ErrUnreachable] and the error means it.
+// Is reports whether target is [bgagent.ErrUnreachable] and nothing was started because
+// the server could not be reached.
 func (e *ServerError) Is(target error) bool { return target == bgagent.ErrUnreachable && e.away }
 
-// unstarted marks the error of a request that belongs to a start if nothing was
-// started. A request that only asks starts nothing. One that starts something has
-// started nothing if it was never sent.
+// unstarted marks a ServerError with away if no session or turn was started. err is the
+// error of a request that starts a session or a turn or prepares that. asks is true for
+// a request that only prepares, which starts nothing. A request that was never sent has
+// started nothing either.
 func unstarted(asks bool, err error) error {
 	var e *ServerError
 	if !errors.As(err, &e) || errors.Is(err, bgagent.ErrNoSession) {
@@ -73,7 +75,7 @@ func unstarted(asks bool, err error) error {
 		e.away = true
 	case !asks:
 	case e.Status == http.StatusBadGateway, e.Status == http.StatusServiceUnavailable, e.Status == http.StatusGatewayTimeout:
-		e.away = true // a proxy does not reach the server
+		e.away = true // the answer of a proxy that does not reach the server
 	case e.Status == 0 && e.Err != nil:
 		e.away = isBroken(e.Err)
 	}
@@ -88,14 +90,14 @@ func isUnsent(err error) bool {
 		errors.As(err, &dns) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// isBroken reports whether a connection broke off, as when a server ends, or timed
-// out, as when a server starts.
+// isBroken reports whether a connection broke off or timed out. Connections break off
+// when a server ends, and may time out when a server starts.
 func isBroken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errSlow) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
 }
 
-// What to do about an answer or its absence.
+// Advice about an unexpected or missing answer.
 const (
 	adviceUnreachable = `start it with "opencode serve", or correct opencode.Config.URL`
 	adviceHung        = "it may still be starting, or hang: look into its log, or restart it"
@@ -107,18 +109,18 @@ const (
 // call describes one request.
 type call struct {
 	method string
-	path   string // with everything from outside escaped
+	path   string // path of the URL; strings from outside are escaped in it
 	query  url.Values
-	dir    string // ?directory=; if empty, the server uses its own
+	dir    string // value of the query parameter "directory"; if empty, the server uses its own
 	body   any
-	out    any          // receives the decoded answer; nil if the answer is 204 without a body
-	header *http.Header // receives the header of the answer
+	out    any          // receives the decoded answer; nil if an answer without a body is expected
+	header *http.Header // receives the header of the answer; may be nil
 }
 
 // errSlow is the cause of a request that took longer than Config.Timeout.
 var errSlow = errors.New("no answer in time")
 
-// do makes a request. An error is a [*ServerError] or that of the context.
+// do makes a request. The error of a request that was made is a [*ServerError].
 func (c *Client) do(ctx context.Context, r call) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, &slow{c.cfg.Timeout})
 	defer cancel()
@@ -153,18 +155,19 @@ func (c *Client) do(ctx context.Context, r call) error {
 	return nil
 }
 
-// slow is the error of a request that took too long. Like the context's own error,
-// it is a [context.DeadlineExceeded].
+// slow is the error of a request that took longer than Config.Timeout. It matches
+// errSlow and, like the context's own error, [context.DeadlineExceeded].
 type slow struct{ after time.Duration }
 
 func (e *slow) Error() string        { return fmt.Sprintf("%v (%v)", errSlow, e.after) }
 func (e *slow) Is(target error) bool { return target == errSlow || target == context.DeadlineExceeded }
 
-// maxRedirects is how many redirects a request may take.
+// maxRedirects bounds the number of redirects that are followed for one request.
 const maxRedirects = 5
 
-// stays is the CheckRedirect of a client. The password belongs to one origin, and a
-// redirect that changes the method would lead to the answer of another request. A
+// stays is the CheckRedirect function of an HTTP client. It allows only redirects that
+// keep the origin, because the password belongs to one origin. It allows only redirects
+// that keep the method, because the answer would otherwise belong to another request. A
 // redirect that is not followed is returned as the answer.
 func stays(req *http.Request, via []*http.Request) error {
 	first := via[0]
@@ -221,11 +224,11 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	return req, nil
 }
 
-// unreached returns the error of a request without an answer.
+// unreached returns the error for a request without an answer.
 func (c *Client) unreached(ctx context.Context, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
-		err = ue.Err // without its method and address: ServerError names the server itself
+		err = ue.Err // leaves out the method and the address, because ServerError names the server
 	}
 	advice := adviceUnreachable
 	if ctx.Err() != nil {
@@ -239,7 +242,7 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	return e
 }
 
-// refused returns the error for an answer without success.
+// refused returns the error for an answer with a status other than success.
 func (c *Client) refused(resp *http.Response) error {
 	status := resp.StatusCode
 	e := &ServerError{URL: c.base, Status: status}
@@ -272,23 +275,23 @@ func (c *Client) refused(resp *http.Response) error {
 	return e
 }
 
-// missing reports whether the error says that the requested object does not exist.
+// missing reports whether the error means that the requested object does not exist.
 func missing(err error) bool {
 	var e *ServerError
 	return errors.Is(err, bgagent.ErrNoSession) || errors.As(err, &e) && e.Status == http.StatusNotFound
 }
 
-// sessionPath returns the path of a session.
+// sessionPath returns the path of a session's URL, followed by rest.
 func sessionPath(id, rest string) string { return "/session/" + url.PathEscape(id) + rest }
 
-// isSession reports whether the id can belong to a session of opencode. For another
-// id, the server would fail with status 500.
+// isSession reports whether the id can belong to a session of opencode. The server
+// would fail with status 500 for any other id.
 func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 
-// noSession returns the error for an id that no session of opencode can have.
+// noSession returns the error for a session that does not exist on the server.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// some returns the first of the sorted names, for a sentence.
+// some sorts the names and returns the first names as a list for a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20

@@ -18,7 +18,7 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// newClient returns a client that is closed at the end.
+// newClient returns a client that is closed at the end of the test.
 func newClient(t bgagenttest.TB, cfg opencode.Config) *opencode.Client {
 	t.Helper()
 	c, err := opencode.New(cfg)
@@ -29,8 +29,8 @@ func newClient(t bgagenttest.TB, cfg opencode.Config) *opencode.Client {
 	return c
 }
 
-// noticesIn returns the ids of the notices in a session. An id is repeated as often
-// as the message contains the notice's text.
+// noticesIn returns the ids of the notices in a session. If a message contains the text of its
+// notice several times, the id is returned as many times.
 func noticesIn(sc bgagent.SessionClient, session string) (ids []string) {
 	page, err := sc.(bgagent.MessageReader).Messages(context.Background(), session, "", 1000)
 	if err != nil {
@@ -52,7 +52,7 @@ type rig struct {
 	f    *fakeServer
 	c    *opencode.Client
 	m    *bgagent.BackgroundManager
-	root string // a session of the user
+	root string // id of a session of the user
 
 	mu     sync.Mutex
 	events []bgagent.HostEvent // the events that the client has emitted
@@ -73,7 +73,7 @@ func (t tapped) Events(ctx context.Context, emit func(bgagent.HostEvent)) error 
 	})
 }
 
-// bubble runs a test with a rig in virtual time.
+// bubble runs a test with a rig in a bubble of testing/synctest.
 func bubble(t *testing.T, cfg opencode.Config, mcfg bgagent.Config, test func(t *testing.T, r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -114,7 +114,7 @@ func (r *rig) wait(task bgagent.Task) bgagent.Task {
 	return ended[0]
 }
 
-// under waits until the agent of a task works, and returns the task.
+// under waits until the agent of a task works, and returns the current state of the task.
 func (r *rig) under(task bgagent.Task) bgagent.Task {
 	r.t.Helper()
 	time.Sleep(time.Second)
@@ -157,7 +157,7 @@ func (r *rig) texts(session string) (out []string) {
 	return out
 }
 
-// count returns the number of requests to a path of this form.
+// count returns the number of requests with the method whose path contains part.
 func (r *rig) count(method, part string) (n int) {
 	r.f.do(func() {
 		for _, call := range r.f.calls {
@@ -169,7 +169,7 @@ func (r *rig) count(method, part string) (n int) {
 	return n
 }
 
-// told returns the events of a kind that the client has emitted for a session.
+// told returns the events of one kind that the client has emitted for a session.
 func (r *rig) told(session string, kind bgagent.HostEventKind) (out []bgagent.HostEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

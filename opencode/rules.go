@@ -9,8 +9,8 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// words are opencode's own names for kinds of access. opencode silently keeps a
-// rule with another name and never applies it.
+// words holds opencode's own names for kinds of access. opencode accepts a rule with
+// another name without an error and never applies the rule.
 var words = map[permission.Kind][]string{
 	permission.Read:      {"read"},
 	permission.Glob:      {"glob"},
@@ -27,8 +27,8 @@ var words = map[permission.Kind][]string{
 	permission.Mode:      {"plan_enter", "plan_exit"},
 }
 
-// rules returns the permission rules of a session in opencode's words. The last
-// matching rule wins.
+// rules returns the permission rules of a session with opencode's names. If several
+// rules match, opencode applies the last one.
 func (c *Client) rules(list []bgagent.Permission) []wireRule {
 	var all []bgagent.Permission
 	for _, tool := range slices.Sorted(maps.Keys(c.cfg.Tools)) {

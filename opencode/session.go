@@ -16,41 +16,43 @@ import (
 // session is the client's record of a session. Client.mu guards its fields.
 type session struct {
 	id      string
-	dir     string     // where it works; empty if not known yet
+	dir     string     // working directory; empty if not known yet
 	parent  string     // empty for a root session
 	created int64      // Unix time in milliseconds by the server's clock
 	ours    bool       // this client created or prompted it
 	empty   bool       // this client created it, and it has no messages yet
 	rules   []wireRule // the rules that this client gave it
-	ruled   bool       // rules is known
+	ruled   bool       // rules is set
 
 	sent   []sent        // the last prompts and notices, oldest first
 	aborts int           // unanswered requests to abort
 	calm   chan struct{} // closed when aborts becomes zero; nil while it is zero
 
-	turn string // the prompt's message of a turn whose end was not seen
-	cut  bool   // the server was away during that turn
+	turn string // prompt message of the current turn; empty when the turn is known to have ended
+	cut  bool   // the server could not be reached during the current turn
 	over over
 
-	// What the event stream has said, to check whether it keeps up.
-	awaited string    // the prompt's message of a turn that it has not mentioned yet
-	busy    bool      // its last status was that the session is in a turn
-	behind  time.Time // since when only the server calls the session idle; zero if both agree
+	// State of the session according to the event stream, to check whether the stream
+	// keeps up with the server.
+	awaited string    // prompt message of a turn that the stream has not mentioned yet
+	busy    bool      // according to the stream, the session is in a turn
+	behind  time.Time // start of the time for which only the server has reported idle; zero if both agree
 }
 
-// sent is a prompt or a notice that has been sent to a session.
+// sent is a prompt or a notice that was sent to a session: the id that bgagent gave it
+// and the id of its message.
 type sent struct{ key, message string }
 
-// maxSent bounds how many of them are remembered for a session. Only one of the
-// last is ever sent again.
+// maxSent bounds the number of sent prompts and notices that are remembered for a
+// session. Older ones are never sent again.
 const maxSent = 16
 
-// maxSessions bounds how many sessions are remembered. When it is reached, those
-// that this client does not run are forgotten, such as those of users.
+// maxSessions bounds the number of remembered sessions. When the bound is reached,
+// sessions that this client does not run are forgotten, such as the sessions of users.
 const maxSessions = 4096
 
-// session returns the record of a session, and creates it if needed. c.mu must be
-// held.
+// session returns the record of a session, and creates the record if needed. c.mu must
+// be held.
 func (c *Client) session(id string) *session {
 	s := c.sessions[id]
 	if s == nil {
@@ -63,7 +65,8 @@ func (c *Client) session(id string) *session {
 	return s
 }
 
-// evict forgets the sessions that can be looked up again. c.mu must be held.
+// evict forgets the sessions that can be fetched from the server again. c.mu must be
+// held.
 func (c *Client) evict() {
 	for id, s := range c.sessions {
 		if !s.ours && s.aborts == 0 {
@@ -72,7 +75,7 @@ func (c *Client) evict() {
 	}
 }
 
-// learn stores what the server said about a session. c.mu must be held.
+// learn updates the record of a session from the server's answer. c.mu must be held.
 func (c *Client) learn(w wireSession) *session {
 	s := c.session(w.ID)
 	s.dir, s.parent, s.created = w.Directory, w.ParentID, int64(w.Time.Created)
@@ -100,11 +103,11 @@ func (c *Client) fetch(ctx context.Context, id string) (w wireSession, err error
 }
 
 // CreateSession implements [bgagent.SessionClient]. The session is a child of
-// s.Parent if the server has such a session, and works in its directory unless
-// s.Directory names another. An agent or a model that does not exist and a
-// directory that cannot be read are refused here, because the server would accept
-// them and fail later or never. The error matches [bgagent.ErrUnreachable] if the
-// server cannot be reached and no session was created.
+// s.Parent if the server has such a session. It then works in the parent's directory
+// unless s.Directory names another directory. An agent or a model that does not exist
+// and a directory that cannot be read are refused here, because the server would accept
+// them and report an error later or never. The error matches [bgagent.ErrUnreachable]
+// if the server cannot be reached and no session was created.
 func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (string, error) {
 	in, dir, err := c.newSession(ctx, s)
 	if err != nil {
@@ -127,8 +130,8 @@ func (c *Client) CreateSession(ctx context.Context, s bgagent.SessionSpec) (stri
 	return w.ID, nil
 }
 
-// newSession prepares the request for a new session, and returns the directory where
-// the session works. It starts nothing.
+// newSession prepares the request for a new session, and returns the directory in which
+// the session works. It does not create the session.
 func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wireNewSession, dir string, err error) {
 	in = wireNewSession{Title: s.Title, Agent: cmp.Or(s.Agent, c.cfg.Agent), Permission: c.rules(s.Permissions)}
 	dir = s.Directory
@@ -136,7 +139,7 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 		switch parent, err := c.fetch(ctx, s.Parent); {
 		case err == nil:
 			in.ParentID, dir = s.Parent, cmp.Or(dir, parent.Directory)
-		case !errors.Is(err, bgagent.ErrNoSession): // otherwise the parent is the name of a scope
+		case !errors.Is(err, bgagent.ErrNoSession): // else Parent names a scope
 			return in, "", err
 		}
 	}
@@ -145,8 +148,8 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 	return in, dir, err
 }
 
-// usable checks the directory, the agent and the model, which the server would not
-// check. It returns the model in parts.
+// usable checks the directory, the agent and the model, because the server would not
+// check them. It returns the model, split into provider and name.
 func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireModel, error) {
 	m, err := parseModel(cmp.Or(model, c.cfg.Model))
 	if err != nil {
@@ -163,10 +166,9 @@ func (c *Client) usable(ctx context.Context, dir, agent, model string) (*wireMod
 	return m, c.hasModel(ctx, dir, m)
 }
 
-// readable returns an error if the server cannot read the directory. The server
-// fails with status 500 if it is asked to list such a directory. It is asked each
-// time, because a turn in a directory that was removed in the meantime would run and
-// find nothing.
+// readable returns an error if the server cannot read the directory. The server fails
+// with status 500 when it lists such a directory. The result is not remembered: a
+// directory may be removed later, and a turn in it would run and find nothing.
 func (c *Client) readable(ctx context.Context, dir string) error {
 	if dir == "" {
 		return nil
@@ -182,11 +184,11 @@ func (c *Client) readable(ctx context.Context, dir string) error {
 	case errors.As(err, &e) && (e.Status == 0 || e.Advice == advicePassword || e.Advice == adviceRedirect):
 		return err
 	}
-	return nil // a server without this route checks the directory later
+	return nil // the server may not have this route; it then reports an unreadable directory later
 }
 
-// Abort implements [bgagent.SessionClient]. It returns when the server has
-// answered. The session is idle then, but the events that say so may come later.
+// Abort implements [bgagent.SessionClient]. It returns when the server has answered.
+// The session is idle then, but the events that report it as idle may come later.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	if !isSession(id) {
 		return nil
@@ -217,8 +219,8 @@ func (c *Client) Abort(ctx context.Context, id string) error {
 	return nil
 }
 
-// calmed waits until no abort of the session is in flight. A prompt that overtakes
-// an abort may never be run.
+// calmed waits until no request to abort the session is in flight. The server may never
+// run a prompt that overtakes such a request.
 func (c *Client) calmed(ctx context.Context, id string) error {
 	for {
 		c.mu.Lock()
@@ -257,12 +259,13 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// deletePoll is the pause between two checks of sessions that are to be deleted.
+// deletePoll is the pause between two polls of the statuses of sessions that are to be
+// deleted.
 const deletePoll = 50 * time.Millisecond
 
-// Delete deletes a session and its descendants with their messages. Deleting alone
-// would not stop their turns, so it aborts them first and waits for that until ctx
-// ends. If the session does not exist, Delete returns nil.
+// Delete deletes a session and its descendants with their messages. Deleting a session
+// alone would not stop its turn. So Delete first aborts the turns and waits until the
+// sessions are idle or ctx ends. If the session does not exist, Delete returns nil.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	w, err := c.fetch(ctx, id)
 	if errors.Is(err, bgagent.ErrNoSession) {

@@ -10,13 +10,14 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// lookups bounds how many sessions are looked up at the same time.
+// lookups bounds the number of sessions that are fetched concurrently.
 const lookups = 8
 
-// Statuses implements [bgagent.TurnStarter]. The server lists the busy sessions of
-// one directory at a time. The others are looked up, to distinguish an idle session
-// from one that does not exist. Sessions whose status could not be determined are
-// left out of the answer. An error means that none could.
+// Statuses implements [bgagent.TurnStarter]. The server lists the busy sessions of one
+// directory per request. The sessions that are not in the list are fetched one by one,
+// to distinguish an idle session from a session that does not exist. Sessions whose
+// status could not be determined are missing in the result. Statuses returns an error
+// only if no status could be determined.
 func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
 	q := statusQuery{c: c, out: make(map[string]bgagent.SessionStatus, len(ids)), fresh: map[string]bool{}}
 	byDir, unknown := map[string][]string{}, []string{}
@@ -63,7 +64,7 @@ func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent
 // statusQuery is one call of Statuses.
 type statusQuery struct {
 	c     *Client
-	fresh map[string]bool // sessions that were just looked up
+	fresh map[string]bool // sessions that this call has already fetched
 
 	mu   sync.Mutex
 	out  map[string]bgagent.SessionStatus
@@ -82,7 +83,8 @@ func (q *statusQuery) fail(err error) {
 	q.errs = append(q.errs, err)
 }
 
-// lookUp returns the sessions that exist, and notes those that do not.
+// lookUp returns the sessions that exist, and sets the status of the other sessions to
+// SessionGone.
 func (q *statusQuery) lookUp(ctx context.Context, ids []string) map[string]wireSession {
 	found := map[string]wireSession{}
 	gate := make(chan struct{}, lookups)
@@ -116,8 +118,8 @@ func (q *statusQuery) lookUp(ctx context.Context, ids []string) map[string]wireS
 	return found
 }
 
-// directory asks for the statuses of one directory and returns the sessions that
-// are absent from the answer.
+// directory asks the server for the statuses of the sessions in one directory. It
+// returns the sessions that are absent from the answer or idle.
 func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (absent []string) {
 	var busy map[string]wireStatus
 	if err := q.c.do(ctx, call{method: http.MethodGet, path: "/session/status", dir: dir, out: &busy}); err != nil {
@@ -125,7 +127,7 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 		return nil
 	}
 	for id := range busy {
-		if !isSession(id) { // an error, for instance; it does not mean that the sessions are idle
+		if !isSession(id) { // the answer is an error, for instance; the sessions may be busy
 			q.fail(&ServerError{URL: q.c.base, Status: http.StatusOK, Detail: "the answer is not a list of statuses", Advice: adviceNotOpencode})
 			return nil
 		}
@@ -151,7 +153,7 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 	q.c.mu.Lock()
 	up := q.c.stream
 	q.c.mu.Unlock()
-	if !up { // no stream has reported the questions
+	if !up { // without a stream, the client has to request the questions
 		q.c.findAsks(ctx, dir)
 	}
 	for _, id := range ids {

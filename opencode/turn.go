@@ -14,12 +14,12 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// StartTurn implements [bgagent.TurnStarter]. It does not overtake an abort of the
-// session. Repeating it with the same p.ID starts no second turn, even from another
-// process. An agent or a model that does not exist and a directory that has
-// vanished are refused here, because the server would accept the prompt and never
-// run it. The error matches [bgagent.ErrUnreachable] if the server cannot be
-// reached and the prompt was not sent.
+// StartTurn implements [bgagent.TurnStarter]. It first waits until no request to abort
+// the session is in flight. Another call with the same p.ID starts no second turn, even
+// from another process. An agent or a model that does not exist and a directory that no
+// longer exists are refused here, because the server would accept the prompt and never
+// run it. The error matches [bgagent.ErrUnreachable] if the server cannot be reached
+// and the prompt was not sent.
 func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) error {
 	if !isSession(id) {
 		return c.noSession()
@@ -34,8 +34,9 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 	return unstarted(false, c.send(ctx, id, message, p.ID, p.Text, in))
 }
 
-// ready prepares the session for a prompt and chooses the id of its message. there
-// reports whether the session already has the message. It starts nothing.
+// ready prepares the session for a prompt and chooses the id of the prompt's message.
+// The result there reports whether the session already has the message. ready does not
+// start the turn.
 func (c *Client) ready(ctx context.Context, id string, p bgagent.Prompt) (in wirePrompt, message string, there bool, err error) {
 	dir, err := c.adopt(ctx, id, c.rules(p.Permissions))
 	if err != nil {
@@ -57,9 +58,9 @@ func (p *wirePrompt) setModel(m *wireModel) {
 	}
 }
 
-// adopt marks the session as one that this client runs, sets the permission rules,
-// and returns its directory. The server appends the rules to those that an earlier
-// process has set; the last matching rule wins.
+// adopt sets the permission rules of the session, marks the session as run by this
+// client, and returns its directory. The server appends the rules to the rules that an
+// earlier process has set. If several rules match, the server applies the last one.
 func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir string, err error) {
 	c.mu.Lock()
 	s := c.session(id)
@@ -87,12 +88,12 @@ func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir str
 	return w.Directory, nil
 }
 
-// newest is how many messages are read to choose the id of a new one and to find
-// out whether it is already there.
+// newest is the number of messages that are read to choose the id of a new message and
+// to find out whether the session already has the message.
 const newest = 8
 
-// place returns the id of the message for a prompt or a notice, and whether the
-// session already has the message.
+// place returns the id of the message for a prompt or a notice. The result there
+// reports whether the session already has the message.
 func (c *Client) place(ctx context.Context, id, key string) (message string, there bool, err error) {
 	c.mu.Lock()
 	s := c.session(id)
@@ -131,14 +132,14 @@ func (c *Client) place(ctx context.Context, id, key string) (message string, the
 				return m, true, nil
 			}
 			if n, ok := stampOf(m); ok {
-				at = n + 1 // the newest comes last
+				at = n + 1 // the newest message is the last in the page
 			}
 		}
 	}
 	return at.messageID(key), false, nil
 }
 
-// note remembers a message that was sent.
+// note remembers a message that is being sent or was found in the session.
 func (c *Client) note(id string, x sent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,7 +154,8 @@ func (c *Client) note(id string, x sent) {
 	s.sent = append(s.sent, x)
 }
 
-// send sends a message. It notes the message first, because the answer can be lost.
+// send sends a message. It first remembers the message, because the server's answer can
+// be lost.
 func (c *Client) send(ctx context.Context, id, message, key, text string, in wirePrompt) error {
 	in.MessageID = message
 	in.Parts = []wirePromptPart{{ID: partID(message), Type: "text", Text: text, Metadata: map[string]string{metadataKey: key}}}
@@ -181,11 +183,11 @@ func (c *Client) send(ctx context.Context, id, message, key, text string, in wir
 	return err
 }
 
-// Notify implements [bgagent.Notifier]. The notice becomes a message of the
-// session, for the agent and the model that it last used. It returns
-// [bgagent.ErrBusy] for a session in a turn, even with Config.SilentNotices,
-// because the server answers messages in the middle of a turn, silent or not.
-// Sending the same notice again is harmless.
+// Notify implements [bgagent.Notifier]. The notice becomes a message of the session,
+// for the agent and the model that the session last used. Notify returns
+// [bgagent.ErrBusy] for a session in a turn. It does so even with Config.SilentNotices,
+// because in the middle of a turn the server also answers silent messages. Sending the
+// same notice again is harmless.
 func (c *Client) Notify(ctx context.Context, id string, n bgagent.Notice) error {
 	if !isSession(id) {
 		return c.noSession()

@@ -11,16 +11,16 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// The user rejects a permission in opencode's own window, where a bare rejection
-// ends the turn, or the server dies between two model turns. The newest message then
-// has the finish "tool-calls" and the session is idle.
+// A session can be idle although its newest message has the finish reason "tool-calls". This
+// happens if the user rejects a permission without a message in opencode's own window, or if the
+// server is killed between two requests to the model.
 func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		task := r.under(r.launch("wait"))
 		r.f.do(func() {
 			s := r.f.sessions[task.Session]
 			m := s.messages[len(s.messages)-1]
-			s.turns++ // the turn goes no further
+			s.turns++ // stops the turn
 			s.cancel()
 			r.f.part(s, m, map[string]any{"id": "prt_x", "sessionID": s.ID, "messageID": m.Info["id"], "type": "tool", "callID": "c", "tool": "bash", "state": map[string]any{"status": "error"}})
 			r.f.complete(s, m, "tool-calls")
@@ -32,7 +32,7 @@ func TestIdleAfterToolCallsIsNoAnswer(t *testing.T) {
 	})
 }
 
-// A root session belongs to the user: no manager has created it.
+// A root session belongs to the user, because no manager has created it.
 func TestAUsersSessionIsToldIdleAfterANotice(t *testing.T) {
 	bubble(t, opencode.Config{}, none, func(t *testing.T, r *rig) {
 		other := newClient(t, opencode.Config{HTTPClient: r.f.client()})

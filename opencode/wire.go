@@ -13,8 +13,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The wire types have only the fields that are used here. Unknown fields, parts and
-// events are ignored, because the server may have more of them.
+// The wire types have only the fields that are used here. The server may send other
+// fields, parts and events; they are ignored.
 
 type wireSession struct {
 	ID         string     `json:"id"`
@@ -28,7 +28,8 @@ type wireSession struct {
 	} `json:"time"`
 }
 
-// wireModel is a model as a session names it. A prompt writes modelID instead of id.
+// wireModel is a model in a session. In a prompt, the field id is called modelID; see
+// wirePromptModel.
 type wireModel struct {
 	ID         string `json:"id"`
 	ProviderID string `json:"providerID"`
@@ -48,8 +49,8 @@ type wireNewSession struct {
 	Permission []wireRule `json:"permission,omitempty"`
 }
 
-// wirePrompt has no field for tools: the server would take them as a new set of
-// rules that replaces the session's rules.
+// wirePrompt has no field for tools, because the server would replace the session's
+// rules with it.
 type wirePrompt struct {
 	MessageID string           `json:"messageID"`
 	Agent     string           `json:"agent,omitempty"`
@@ -88,7 +89,7 @@ func (s wireStatus) status() bgagent.SessionStatus {
 		out.RetryAt = millis(s.Next)
 		return out
 	}
-	return bgagent.SessionStatus{} // a word of a later version; an unknown state decides nothing
+	return bgagent.SessionStatus{} // SessionUnknown, for a status of a later version
 }
 
 type wireError struct {
@@ -100,7 +101,8 @@ type wireFault struct {
 	Message string `json:"message"`
 }
 
-// UnmarshalJSON reads an error. A plain string is its message.
+// UnmarshalJSON decodes an error. The error may be an object or a plain string; the
+// string is the message.
 func (e *wireError) UnmarshalJSON(b []byte) error {
 	var text string
 	if json.Unmarshal(b, &text) == nil {
@@ -111,7 +113,7 @@ func (e *wireError) UnmarshalJSON(b []byte) error {
 	return lenient(json.Unmarshal(b, (*plain)(e)))
 }
 
-// stop returns the reason and the text of an error that ended a turn.
+// stop returns the stop reason and the text for an error that ended a turn.
 func (e *wireError) stop() (bgagent.StopReason, string) {
 	text := firstLine(e.Data.Message)
 	if text = cmp.Or(text, e.Name); text == "" {
@@ -138,7 +140,7 @@ type wireInfo struct {
 	ID        string `json:"id"`
 	SessionID string `json:"sessionID"`
 	Role      string `json:"role"`
-	Summary   bool   `json:"-"` // an assistant's message that summarizes older ones
+	Summary   bool   `json:"-"` // the message is by the assistant and summarizes older messages
 	Time      struct {
 		Created   float64 `json:"created"`
 		Completed float64 `json:"completed"`
@@ -156,8 +158,8 @@ type wireInfo struct {
 	} `json:"tokens"`
 }
 
-// UnmarshalJSON reads the info of a message. Its summary is a boolean in an
-// assistant's message and an object in a user's.
+// UnmarshalJSON decodes the info of a message. The field summary is a boolean in a
+// message of the assistant, and an object in a message of the user.
 func (i *wireInfo) UnmarshalJSON(b []byte) error {
 	type plain wireInfo
 	in := struct {
@@ -197,7 +199,8 @@ type wireAsked struct {
 
 type wireParts []wirePart
 
-// UnmarshalJSON reads the parts one at a time and skips what is not a part.
+// UnmarshalJSON decodes the parts one by one. It skips elements that are not objects. A
+// value that is not a list means no parts.
 func (p *wireParts) UnmarshalJSON(b []byte) error {
 	var l list[wirePart]
 	switch err := decodeList(json.NewDecoder(bytes.NewReader(b)), &l); {
@@ -210,7 +213,8 @@ func (p *wireParts) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// promptID returns the id of the prompt or notice that a part was sent for.
+// promptID returns the id of the prompt or the notice whose text the part is. It
+// returns "" if no client of this package sent the part.
 func (p *wirePart) promptID() string {
 	if len(p.Metadata) == 0 {
 		return ""
@@ -223,7 +227,7 @@ func (p *wirePart) promptID() string {
 	return id
 }
 
-// continues reports whether opencode wrote the part to make an agent go on after a
+// continues reports whether opencode wrote the part to make an agent continue after a
 // compaction.
 func (p *wirePart) continues() bool {
 	var m struct {
@@ -232,8 +236,8 @@ func (p *wirePart) continues() bool {
 	return len(p.Metadata) > 0 && json.Unmarshal(p.Metadata, &m) == nil && m.Continue
 }
 
-// metadataKey is the key of bgagent.Prompt.ID or bgagent.Notice.ID in the metadata
-// of a part. The server keeps it.
+// metadataKey is the key of bgagent.Prompt.ID or bgagent.Notice.ID in the metadata of a
+// part. The server stores the metadata.
 const metadataKey = "bgagent"
 
 type wireMessage struct {
@@ -290,7 +294,7 @@ type wireQuestion struct {
 	Questions []wireAsked `json:"questions"`
 }
 
-// message converts the message for the port.
+// message converts the message to bgagent's type.
 func (m *wireMessage) message() bgagent.Message {
 	out := bgagent.Message{ID: m.Info.ID, Time: millis(m.Info.Time.Created)}
 	switch {
@@ -336,7 +340,7 @@ func (i *wireInfo) usage() bgagent.Usage {
 	return bgagent.Usage{InputTokens: whole(t.Input) + whole(t.Cache.Read) + whole(t.Cache.Write), OutputTokens: whole(t.Output), Cost: max(i.Cost, 0)}
 }
 
-// whole returns a number of tokens, or 0 for an impossible one.
+// whole converts a number of tokens. It returns 0 for an impossible number.
 func whole(n float64) int64 {
 	const most = 1 << 50
 	if n > 0 && n < most {
@@ -345,9 +349,10 @@ func whole(n float64) int64 {
 	return 0
 }
 
-// ended sets how a message of the agent ended, if it has. Some completed messages
-// have neither an error nor a finish. Such a message is empty if an abort came before
-// a retry of the model, and not empty if the stream of the model broke off.
+// ended sets the stop reason of an agent's message that has ended. Some completed
+// messages have neither an error nor a finish reason. Such a message is empty if the
+// turn was aborted before a retry of the model, and not empty if the stream of the model
+// broke off.
 func (m *wireMessage) ended(out *bgagent.Message) {
 	i := &m.Info
 	if i.Error != nil {
@@ -359,7 +364,7 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 		return
 	}
 	switch i.Finish {
-	case "tool-calls": // the answer is yet to come
+	case "tool-calls": // the answer comes in a later message
 		out.Stop = bgagent.StopToolCalls
 		if why := m.declined(); why != "" {
 			out.Stop, out.Error = bgagent.StopError, why
@@ -380,23 +385,23 @@ func (m *wireMessage) ended(out *bgagent.Message) {
 	}
 }
 
-// empty reports whether the message has no output of the agent.
+// empty reports whether the message contains no output of the agent.
 func (m *wireMessage) empty() bool {
 	return !slices.ContainsFunc(m.Parts, func(p wirePart) bool {
 		return p.Type == "tool" || (p.Type == "text" || p.Type == "reasoning") && p.Text != ""
 	})
 }
 
-// What opencode writes into a call that somebody declined without a message for
-// the agent. The turn ends with it.
+// Values in a tool call that was declined without a message for the agent: the name of the
+// tool that asks the user, and opencode's error texts. The turn ends with such a call.
 const (
 	questionTool       = "question"
 	declinedQuestion   = "The user dismissed this question"
 	declinedPermission = "The user rejected permission to use this specific tool call"
 )
 
-// declined returns why the turn ended with the tool calls of the message, or "" if
-// it goes on after them.
+// declined returns the reason why the turn ended with the tool calls of the message. It
+// returns "" if the turn continues after them.
 func (m *wireMessage) declined() (why string) {
 	for i := range m.Parts {
 		p := &m.Parts[i]
@@ -414,8 +419,8 @@ func (m *wireMessage) declined() (why string) {
 	return why
 }
 
-// tool returns the tool call of a part. Its id is that of the part, because model
-// servers reuse the ids of calls.
+// tool returns the tool call of a part. The id of the part serves as the id of the tool
+// call, because model servers reuse the ids of calls.
 func (p *wirePart) tool() bgagent.MessageTool {
 	state := bgagent.ToolPending
 	switch p.State.Status {
@@ -429,7 +434,7 @@ func (p *wirePart) tool() bgagent.MessageTool {
 	return bgagent.MessageTool{ID: p.ID, Name: p.Tool, State: state}
 }
 
-// separate appends a piece of text as a paragraph of its own.
+// separate appends a piece of text as a separate paragraph.
 func separate(b *strings.Builder, s string) {
 	if b.Len() > 0 && s != "" {
 		b.WriteString("\n\n")

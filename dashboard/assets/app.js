@@ -1,5 +1,5 @@
-// The page. Batches from the stream go into the store, and the visible part is
-// redrawn at most once per PAUSE.
+// The page. Batches from the stream are applied to the store. The visible part of the
+// page is redrawn at most once per PAUSE.
 
 import { Detail, fetchJSON } from './detail.js'
 import { count, el, isLive, say } from './format.js'
@@ -10,9 +10,9 @@ import { Tree } from './tree.js'
 
 const $ = id => document.getElementById(id)
 const CHIPS = [['all', 'All'], ['live', 'Live'], ['queued', 'Queued'], ['done', 'Done'], ['problems', 'Problems']]
-const PAUSE = 120 // ms between two drawings
+const PAUSE = 120 // minimum ms between two drawings
 
-let skew = 0 // ms between the server's clock and ours
+let skew = 0 // ms from the browser's clock to the server's clock
 let allowed = { cancel: false, resume: false }
 const now = () => Date.now() + skew
 const store = new Store()
@@ -69,16 +69,16 @@ function connect() {
     $('link').title = 'The manager has been closed. The page shows its last state.'
   })
   stream.addEventListener('error', () => {
-    if (stream.readyState === EventSource.CLOSED) { // refused: the browser does not retry by itself
+    if (stream.readyState === EventSource.CLOSED) { // the server refused; the browser does not retry
       state('lost', 'refused, trying again')
       setTimeout(connect, 3000)
     } else state('lost', 'reconnecting')
   })
 }
 
-// follow updates the open task. After a restart of the stream its node is a new
-// one. A task that is gone can still be read if it has ended. A live one was lost
-// with an earlier process, so it is closed.
+// follow updates the open task's details from a batch. After a restart of the stream, the
+// task has a new node. If the store no longer has the task, the details of an ended task
+// stay open. A live task was lost with an earlier process, so its details are closed.
 function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {
@@ -204,7 +204,7 @@ const ASK = {
   resume: { title: 'Resume this task', label: 'What to do next', yes: 'Resume', field: 'prompt', busy: 'resuming …' },
 }
 
-let asking = null // a new object each time the dialog opens
+let asking = null // identifies the open dialog; a new object each time
 
 function ask(kind, node) {
   const words = ASK[kind]
@@ -249,8 +249,8 @@ async function send(kind, words, node) {
 // --- start ---
 
 connect()
-setInterval(redraw, 1000) // for running times
-const wanted = location.hash.slice(1) // an id needs no decoding
+setInterval(redraw, 1000) // updates the running times
+const wanted = location.hash.slice(1) // the id of a task, which is never encoded
 if (wanted) {
   const look = setInterval(() => {
     const node = store.tasks.get(wanted)

@@ -1,10 +1,10 @@
-// One task: everything known about it, and the actions on it.
+// The details of one task, and the buttons for actions on the task.
 
 import { count, duration, elapsed, el, isLive, say, stateOf, stateText, time } from './format.js'
 
-const KEEP = 150 // messages shown, the latest ones
-const PAGES = 50 // pages of messages per refresh
-const PAUSE = 700 // ms between two refreshes of a changing task
+const KEEP = 150 // maximum number of messages shown; the latest are shown
+const PAGES = 50 // maximum number of pages of messages per refresh
+const PAUSE = 700 // minimum ms between two refreshes of a task
 
 export class Detail {
   node = null
@@ -52,8 +52,8 @@ export class Detail {
     this.onclose()
   }
 
-  // leave aborts the refresh in flight. Its answer belongs to the previous
-  // view, even if the same task is shown again.
+  // leave aborts the refresh in flight, because its answer would belong to the previous
+  // view. This is also true if the same task is shown again.
   #leave() {
     this.looking?.abort()
     this.looking = null
@@ -85,7 +85,7 @@ export class Detail {
     this.draw()
   }
 
-  // draw shows what the list knows about the task.
+  // draw shows the data of the task that is in the store.
   draw() {
     if (!this.node || this.box.hidden) return
     const { ui } = this
@@ -146,8 +146,8 @@ export class Detail {
     })
   }
 
-  // refresh fetches what the list does not know: at once, then at most once per
-  // PAUSE.
+  // refresh fetches the data of the task that is not in the store. It fetches a newly
+  // opened task at once, and then at most once per PAUSE.
   async refresh() {
     if (!this.node) return
     const { node } = this
@@ -169,7 +169,7 @@ export class Detail {
       if (this.node === node && !look.signal.aborted) {
         say(this.ui.note, String(err.message ?? err))
         this.ui.note.hidden = false
-        this.seen = undefined // so that any later batch triggers a new refresh
+        this.seen = undefined // the next batch then triggers a refresh
       }
     } finally {
       if (this.looking === look) {
@@ -199,7 +199,7 @@ export class Detail {
       note = page.note || ''
     }
     this.#drawMessages(note)
-    if (more) { // fetch the rest even if the task never changes again
+    if (more) { // the rest is fetched even if the task does not change again
       this.seen = undefined
       this.again = true
     }
@@ -221,7 +221,7 @@ export class Detail {
   #drawMessages(note) {
     const { ui } = this
     const all = [...this.messages.values()]
-    const prompt = this.full?.prompt // shown in a part of its own
+    const prompt = this.full?.prompt // shown in a separate part
     const shown = all.slice(-KEEP).map(m => (m.role === 'user' && m.text === prompt ? { ...m, above: true } : m))
     const left = all.length - shown.length
     say(ui.note, note || (left ? `${left} earlier messages are not shown.` : shown.length ? '' : 'None yet.'))

@@ -26,7 +26,7 @@ export function stateOf(task) {
 export const isLive = task => task.status === 'pending' || task.status === 'running'
 export const hasProblem = task => task.status === 'error' || task.phase === 'asking' || !!task.over || !!task.away
 
-// stateText says in a few words what a task is doing or how it ended.
+// stateText returns a few words about the activity of a task or about its end.
 export function stateText(task) {
   switch (stateOf(task)) {
     case 'queued': return 'queued'
@@ -37,11 +37,11 @@ export function stateText(task) {
     default:
       if (task.phase === 'stopping') return `${task.status} · stopping`
       if (!task.cause) return task.status
-      return task.cause.includes(task.status) ? task.cause : `${task.status} · ${task.cause}` // not "cancelled · cancelled by …"
+      return task.cause.includes(task.status) ? task.cause : `${task.status} · ${task.cause}` // avoids "cancelled · cancelled by …"
   }
 }
 
-// lastHeard is the single most informative line about a task now.
+// lastHeard returns the most informative current line about a task.
 export function lastHeard(task) {
   if (task.over) return 'did not stop in time; its slot has been passed on'
   if (task.status === 'error' || task.status === 'cancelled') return task.reason || ''
@@ -58,7 +58,7 @@ export function duration(ms) {
   return `${Math.floor(m / 60)}h ${String(m % 60).padStart(2, '0')}m`
 }
 
-// elapsed is how long a task has been queued or has run.
+// elapsed returns the time for which a task has run or, if it is pending, has been queued.
 export function elapsed(task, now) {
   if (task.ended) return task.started ? task.ended - task.started : 0
   return Math.max(now - (task.started || task.queued), 0)
@@ -74,7 +74,7 @@ export function count(n) {
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false })
 export const time = ms => (ms ? clock.format(ms) : '')
 
-// el creates an element. Text stays text and never becomes markup.
+// el creates an element. Strings in content become text, never markup.
 export function el(name, attributes = {}, ...content) {
   const e = document.createElement(name)
   for (const [key, value] of Object.entries(attributes)) {
@@ -86,7 +86,7 @@ export function el(name, attributes = {}, ...content) {
   return e
 }
 
-// say sets an element's text. It touches the document only if the text differs.
+// say sets an element's text. It changes the document only if the text differs.
 export function say(e, text) {
   if (e.firstChild ? e.firstChild.data !== text : text !== '') e.textContent = text
 }

@@ -1,10 +1,10 @@
-// Assigns tasks to lanes. Each task takes the lowest lane that was free when it
-// began, so the result is always the same. A lane is not a slot: the manager does
-// not number slots, and a task that waits for its own tasks has none.
+// Assigns tasks to lanes. Each task gets the lowest lane that was free when the task
+// began, so the result is always the same. A lane is not a slot: the manager does not
+// number slots, and a task that waits for its own tasks has no slot.
 
-export const MAX_LANES = 400 // per pool; further tasks share the last one
+export const MAX_LANES = 400 // maximum per pool; further tasks share the last lane
 
-// lanes groups tasks by pool, and within each pool by lane.
+// lanes groups the nodes of tasks by pool, and within each pool by lane.
 export function lanes(nodes) {
   const pools = new Map()
   for (const node of nodes) {
@@ -19,7 +19,7 @@ export function lanes(nodes) {
 function fill(pool) {
   const run = pool.nodes.filter(node => node.task.started)
   run.sort((a, b) => a.task.started - b.task.started || a.task.n - b.task.n)
-  const free = [] // when each lane becomes free
+  const free = [] // the time at which each lane becomes free
   for (const node of run) {
     let lane = free.findIndex(at => at <= node.task.started)
     if (lane < 0) lane = Math.min(free.length, MAX_LANES - 1)
@@ -28,8 +28,8 @@ function fill(pool) {
   }
 }
 
-// queueLengths divides a time span into equal pieces and counts the tasks that
-// waited for a slot in each.
+// queueLengths divides a time span into equal pieces. For each piece, it returns the
+// number of tasks that waited for a slot.
 export function queueLengths(nodes, from, to, pieces, now) {
   const change = new Int32Array(pieces + 1)
   const piece = at => Math.max(Math.min(Math.floor(((at - from) / (to - from)) * pieces), pieces), 0)

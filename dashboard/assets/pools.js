@@ -1,8 +1,9 @@
-// The pools: how many slots are in use and how many tasks wait for one.
+// The pools, each with the number of slots in use and the number of tasks that wait for a
+// slot.
 
 import { el, say } from './format.js'
 
-const MOST = 60 // pools shown, the busiest ones
+const MOST = 60 // maximum number of pools shown; the busiest are shown
 
 export class Pools {
   byName = new Map()

@@ -1,5 +1,5 @@
 // The page's data: all tasks, linked as the nodes of a tree. A node is a task, or a
-// session that launched tasks and belongs to none.
+// session that has launched tasks but belongs to no task.
 
 import { hasProblem, isLive, stateOf } from './format.js'
 
@@ -12,19 +12,19 @@ class Node {
     this.kids = []
     this.sorted = true
     this.closed = false
-    this.text = '' // the searchable text, made on demand
+    this.text = '' // the text for the search, set on demand
     this.first = Infinity // launch number of the session's latest task
   }
 }
 
-// above returns a node and all its ancestors.
+// above returns the set of a node and all its ancestors.
 function above(node) {
   const all = new Set()
   for (let n = node; n; n = n.up) all.add(n)
   return all
 }
 
-// PASS holds the filter of each choice.
+// PASS holds the filters that the user can choose, by name.
 export const PASS = {
   all: () => true,
   live: isLive,
@@ -35,14 +35,14 @@ export const PASS = {
 
 export class Store {
   tasks = new Map() // by id
-  owners = new Map() // by session: the node of the task that it belongs to
+  owners = new Map() // by session: the node of the task to which the session belongs
   sessions = new Map() // by session: the node of a session that belongs to no task
   closed = new Set() // keys of folded nodes
   show = 'all'
   search = ''
   newest = true
   flat = []
-  shape = true // flat must be rebuilt
+  shape = true // the tree has changed, so flat must be rebuilt
 
   apply(batch) {
     if (batch.first) this.#reset()
@@ -51,8 +51,8 @@ export class Store {
     this.#recount(batch.rows ?? [])
   }
 
-  // recount updates the counts of the tasks that wait for the changed ones.
-  // When a child starts or ends, only its own row is sent.
+  // recount updates the number of live children of waiting tasks. The server does not send
+  // the row of the parent when a child starts or ends, only the row of the child.
   #recount(rows) {
     const nodes = new Set()
     for (const { id, parent } of rows) nodes.add(this.tasks.get(id)).add(this.owners.get(parent))
@@ -91,9 +91,9 @@ export class Store {
     if (task.session && (this.owners.get(task.session) !== node || this.sessions.has(task.session))) this.#own(task.session, node)
   }
 
-  // own records that a session belongs to a task, and moves the tasks that the
-  // session launched under that task. The task itself and its ancestors are not
-  // moved: they would form a ring, which no root shows.
+  // own records that a session belongs to a task. It moves the tasks that the session has
+  // launched below this task. The task itself and its ancestors are not moved: they would
+  // form a ring, and a ring is below no root, so it would not be shown.
   #own(session, node) {
     this.owners.set(session, node)
     const stray = this.sessions.get(session)
@@ -140,7 +140,7 @@ export class Store {
     this.#unlink(node)
     const orphans = node.kids
     node.kids = []
-    for (const kid of orphans) this.#link(kid) // under a session that no task owns any more
+    for (const kid of orphans) this.#link(kid) // below a session that belongs to no task now
   }
 
   fold(node, closed) {
@@ -156,8 +156,8 @@ export class Store {
     this.shape = true
   }
 
-  // rows returns the visible rows of the tree, in order, each with its level
-  // and position.
+  // rows returns the visible rows of the tree in order, each with its level and its position
+  // among its siblings.
   rows() {
     if (!this.shape) return this.flat
     this.shape = false
@@ -185,9 +185,9 @@ export class Store {
     return node.text.includes(word)
   }
 
-  // walk does not recurse, because the depth of delegation is unbounded here.
-  // With unfold it also enters folded nodes, so that search results are
-  // visible.
+  // walk appends the rows of the nodes and their descendants. It does not recurse, because
+  // the depth of the tree is unbounded. With unfold, it also enters folded nodes, so that
+  // search results are visible.
   #walk(roots, shown, unfold) {
     const pick = nodes => (shown ? nodes.filter(n => shown.has(n)) : nodes)
     const stack = [{ nodes: pick(roots), at: 0, level: 1 }]
@@ -212,7 +212,7 @@ export class Store {
     node.sorted = true
   }
 
-  // counts returns how many tasks each choice would show.
+  // counts returns the number of tasks that pass each filter.
   counts() {
     const n = { all: 0, live: 0, queued: 0, done: 0, problems: 0 }
     for (const { task } of this.tasks.values()) {
@@ -222,7 +222,7 @@ export class Store {
     return n
   }
 
-  // summary says in a few words what a session contains.
+  // summary returns the states of a session's tasks, each with the number of tasks.
   summary(node) {
     const by = new Map()
     for (const { task } of node.kids) by.set(stateOf(task), (by.get(stateOf(task)) ?? 0) + 1)

@@ -1,6 +1,6 @@
-// The timeline: for each pool, the lanes that its tasks need side by side, and
-// above them the number of waiting tasks. Lanes are not slots and have no numbers:
-// a task that waits for its own tasks keeps its lane but has no slot.
+// The timeline. It shows the lanes of each pool and, above the lanes, the number of waiting
+// tasks. Tasks that run at the same time are on different lanes. Lanes are not slots and
+// have no numbers: a task that waits for its own tasks keeps its lane but has no slot.
 
 import { duration, el, elapsed, say, stateOf, stateText } from './format.js'
 import { lanes, queueLengths } from './lanes.js'
@@ -10,14 +10,14 @@ const HEAD = 26
 const QUEUE = 22
 const GAP = 10
 const AXIS = 24
-const RECOMPUTE = 400 // ms
+const RECOMPUTE = 400 // minimum ms between two computations of the lanes
 const SPANS = [['1 min', 60e3], ['5 min', 300e3], ['15 min', 900e3], ['1 h', 3600e3], ['All', 0]]
 const STATES = ['running', 'asking', 'waiting', 'queued', 'completed', 'error', 'cancelled']
 const NAMES = { running: 'running', asking: 'asks', waiting: 'waits for its tasks', queued: 'queued', completed: 'completed', error: 'error', cancelled: 'cancelled' }
 
 export class Timeline {
   span = SPANS[1][1]
-  back = 0 // ms between the right edge and now
+  back = 0 // ms by which the view is moved into the past
   pools = []
   active = null // key of the selected task
   hits = []
@@ -138,7 +138,7 @@ export class Timeline {
     this.hits = []
     const top = this.box.scrollTop
     const seen = this.pools.filter(pool => pool.lanesY + pool.lanes.length * LANE > top && pool.y < top + height)
-    // The grid is above the empty lanes and below everything with text.
+    // The grid is drawn over the empty lanes and under everything with text.
     for (const pool of seen) this.#drawGround(c, pool, top, height)
     this.#drawGrid(c, height)
     for (const pool of seen) this.#drawPool(c, pool, top, height)
@@ -153,7 +153,7 @@ export class Timeline {
     this.font = `11px ${read('--sans')}`
   }
 
-  // marks calls f with the time and position of every grid line.
+  // marks calls f for every grid line with its position, its time and the step between lines.
   #marks(f) {
     const steps = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400]
     const most = Math.max(this.#plotWidth() / 76, 2)
@@ -250,7 +250,7 @@ export class Timeline {
       const state = stateOf(t)
       c.fillStyle = this.colours[state] ?? dim
       const width = Math.max(x1 - x0 - 0.5, 1)
-      if (t.ended && node.key !== this.active) { // paler, without letting the grid shine through
+      if (t.ended && node.key !== this.active) { // paler; the grid is covered first, so that it does not show through
         c.fillStyle = this.colours.bg
         c.fillRect(x0, y + 2, width, LANE - 4)
         c.fillStyle = this.colours[state] ?? dim
@@ -329,7 +329,7 @@ export class Timeline {
     return best
   }
 
-  // beside returns the task on the next lane that is nearest in time.
+  // beside returns the node on the next lane whose task started nearest in time.
   #beside(at, step) {
     let { p, lane } = at
     lane += step

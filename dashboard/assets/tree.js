@@ -1,8 +1,8 @@
-// The tree: a list that keeps only its visible part in the document.
+// The tree: a list of rows. Only the visible rows are in the document.
 
 import { count, duration, elapsed, el, lastHeard, say, stateOf, stateText } from './format.js'
 
-const EXTRA = 6 // rows beyond each edge, so that scrolling shows no gaps
+const EXTRA = 6 // rows drawn beyond each edge, so that scrolling shows no gaps
 
 const STATE_NAMES = { running: 'running', asking: 'asking', waiting: 'waiting', queued: 'queued', completed: 'done', error: 'failed', cancelled: 'cancelled' }
 
@@ -29,7 +29,7 @@ class Line {
     else if (this.el.getAttribute(name) !== String(value)) this.el.setAttribute(name, value)
   }
 
-  // place puts the line at a position of the list.
+  // place moves the line to a position in the list.
   place(index, height, item, active) {
     if (this.index !== index || this.height !== height) {
       this.index = index
@@ -77,8 +77,8 @@ class Line {
 
 export class Tree {
   lines = []
-  list = [] // the rows drawn
-  fresh = true // no row needs to keep its place on the screen
+  list = [] // the rows of the last drawing
+  fresh = true // the next drawing need not keep rows in place
   active = null // key of the active row
 
   constructor(store, { onselect, onopen, now }) {
@@ -96,7 +96,7 @@ export class Tree {
     new ResizeObserver(() => this.draw()).observe(this.box)
   }
 
-  // draw puts the visible part of the list into the document.
+  // draw updates the visible rows in the document.
   draw() {
     if (this.box.offsetParent === null) return
     const list = this.store.rows()
@@ -119,7 +119,7 @@ export class Tree {
     while (this.lines.length > want) this.lines.pop().el.remove()
     let activeLine = ''
     for (let i = from; i < to; i++) {
-      // A row keeps the same line while it is scrolled.
+      // The index makes a row keep the same line while the list is scrolled.
       const line = this.lines[i % want]
       const item = list[i]
       line.place(i, height, item, item.node.key === this.active)
@@ -132,7 +132,7 @@ export class Tree {
     this.#sayEmpty(list)
   }
 
-  // begin shows another list from its start.
+  // begin makes the next drawing show the list from its start.
   begin() {
     this.fresh = true
     this.box.scrollTop = 0
@@ -142,8 +142,7 @@ export class Tree {
     return parseFloat(getComputedStyle(this.rows).getPropertyValue('--row')) || 28
   }
 
-  // hold keeps the visible rows in place when rows appear or disappear above
-  // them.
+  // hold keeps the visible rows in place when other rows appear or disappear above them.
   #hold(list, height) {
     if (this.list === list || this.box.scrollTop < height) return
     const top = this.list[Math.floor(this.box.scrollTop / height)]

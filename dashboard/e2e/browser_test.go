@@ -31,8 +31,7 @@ var sayMissing = sync.OnceFunc(func() {
 	fmt.Fprintln(os.Stderr, "SKIPPED: tests with a real browser: chromium is not installed; .ci/chromium installs it")
 })
 
-// chromium returns the path of the browser. If there is none, it skips or fails the
-// test.
+// chromium returns the path of the browser. If there is no browser, it skips or fails the test.
 func chromium(t *testing.T) string {
 	t.Helper()
 	mode := os.Getenv("BGAGENT_REAL_AGENTS")
@@ -52,7 +51,7 @@ func chromium(t *testing.T) string {
 	return ""
 }
 
-// screen is the screen that the page is shown on.
+// screen describes the screen on which the page is shown.
 type screen struct {
 	width, height int64
 	scale         float64
@@ -69,7 +68,7 @@ var (
 type tab struct {
 	t     *testing.T
 	ctx   context.Context
-	close func() // closes its browser; once
+	close func() // closes the browser; later calls do nothing
 
 	mu       sync.Mutex
 	problems []string
@@ -95,13 +94,13 @@ func open(t *testing.T, url string, s screen) *tab {
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(int(s.width), int(s.height)),
 	}, flags("disable-quic", "disable-background-networking", "disable-component-update", "disable-sync",
 		"disable-extensions", "disable-dev-shm-usage", "hide-scrollbars", "mute-audio")...)
-	// The browser lives as long as the first context. That one must not end by
-	// itself: the test's own context does.
+	// The browser lives as long as the first context. The first context cannot be the context of the
+	// test, because that context ends before the browser is closed.
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	p := &tab{t: t, ctx: ctx, close: sync.OnceFunc(func() {
-		_ = chromedp.Cancel(ctx) // closes the browser and waits, so that its folder can be removed
+		_ = chromedp.Cancel(ctx) // waits until the browser has ended, so that its folder can be removed
 		cancel()
 	})}
 	t.Cleanup(p.close)
@@ -181,8 +180,8 @@ func (p *tab) press(keys ...string) {
 	}
 }
 
-// pressChar presses a character key as a keyboard does. If the page handles the key
-// itself, no character is written.
+// pressChar presses a character key like a keyboard. If the page handles the key itself, no
+// character is written.
 func (p *tab) pressChar(key string) {
 	p.t.Helper()
 	call(p, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: key, Text: key})
@@ -208,8 +207,8 @@ func eval[T any](p *tab, expression string) T {
 	return v
 }
 
-// until waits until an expression is true in the page. It polls from outside,
-// because the page's policy forbids code made from text.
+// until waits until an expression is true in the page. It polls from outside the page, because the
+// page's policy forbids code made from text.
 func (p *tab) until(expression string) {
 	p.t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -221,8 +220,7 @@ func (p *tab) until(expression string) {
 	}
 }
 
-// serve mounts the manager's page deep under a prefix, behind a handler that knows
-// nothing about it.
+// serve mounts the manager's page under a long prefix and returns its address.
 func serve(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config) string {
 	h := dashboard.New(m, cfg)
 	mux := http.NewServeMux()
@@ -236,7 +234,7 @@ func serve(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config) str
 func newManager(t *testing.T, agents map[string]inproc.Agent, cfg bgagent.Config) *bgagent.BackgroundManager {
 	m, err := bgagent.New(inproc.New(agents), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that nobody took
+	t.Cleanup(func() { _ = m.Close(context.Background()) }) // the error lists notices that were not taken
 	return m
 }
 

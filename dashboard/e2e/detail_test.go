@@ -18,8 +18,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// serveBehind serves the manager's page behind a function that returns true if it
-// has answered the request itself.
+// serveBehind serves the manager's page, but first calls answer for each request. If answer returns
+// true, it has answered the request.
 func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config, answer func(http.ResponseWriter, *http.Request) bool) string {
 	h := dashboard.New(m, cfg)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -32,7 +32,8 @@ func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Confi
 	return srv.URL + "/"
 }
 
-// hold blocks requests until they are cancelled or the test is over.
+// hold returns a function that blocks a request until the request is cancelled or the test is over.
+// waiting is the number of blocked requests.
 func hold(t *testing.T) (held func(*http.Request), waiting *atomic.Int32) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
@@ -53,8 +54,8 @@ func (p *tab) openTask(title string) {
 	p.until(fmt.Sprintf(`detail.querySelector('h2')?.textContent === %q`, title))
 }
 
-// messages evaluates to the texts of the messages without the prompt, which is
-// shown above them.
+// messages evaluates to the texts of the messages without the prompt. The prompt is shown above the
+// messages.
 const messages = `[...detail.querySelectorAll('.messages :is(pre, .note)')].map(e => e.textContent).join('|')`
 
 func TestASlowAnswerAboutOneTaskDoesNotHoldUpAnother(t *testing.T) {
@@ -212,10 +213,10 @@ func TestALookThatFailedIsSaidAndTakenAgain(t *testing.T) {
 	require.NoError(t, m.Quiet(t.Context(), id))
 	p.until(`detail.querySelector('.note').offsetHeight > 0 && detail.querySelector('.note').textContent === 'out of order'`)
 	broken.Store(false)
-	launch(t, m, "main", "echo", "second") // something else happens
+	launch(t, m, "main", "echo", "second") // makes the page get a batch
 	p.until(`detail.querySelector('.note').offsetHeight === 0`)
 	p.mu.Lock()
-	p.problems = nil // the browser logs the answers 502
+	p.problems = nil // the browser logs the answers with status 502
 	p.mu.Unlock()
 }
 
@@ -237,6 +238,6 @@ func TestATaskOfAnEarlierProcessIsNotShownAsRunning(t *testing.T) {
 	p.until(rowWith("second"))
 	p.until(`detail.hidden`)
 	p.mu.Lock()
-	p.problems = nil // the browser logs an answer 404, if it had just asked for the task
+	p.problems = nil // the browser logs an answer with status 404 if it has just requested the task
 	p.mu.Unlock()
 }

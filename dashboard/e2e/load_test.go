@@ -23,7 +23,7 @@ import (
 
 const (
 	manyTasks    = 10_000
-	manyRunning  = 100 // each says something once a second
+	manyRunning  = 100 // each running task reports something once a second
 	mostRows     = 500
 	longestTask  = 200 * time.Millisecond
 	firstRows    = time.Second
@@ -33,7 +33,7 @@ const (
 // busy is an agent that reports something once a second until it is stopped.
 func busy(ctx context.Context, t *inproc.Turn) (string, error) {
 	select {
-	case <-time.After(rand.N(time.Second)): // not all at once
+	case <-time.After(rand.N(time.Second)): // the tasks do not all start at once
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
@@ -72,9 +72,10 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 		p.close()
 	}
 
-	// The first page of a browser also waits for the browser to start. One browser runs at a time:
-	// those before it would take the processors from the page that is measured. Whatever else the
-	// machine does, one of several openings is hardly disturbed.
+	// The first page of a browser also waits for the start of the browser. Each browser is closed
+	// before the next browser starts, because an open browser takes processor time from the measured
+	// page. The page is opened several times, and the minimum counts, because it is the time with the
+	// least other load on the machine.
 	var firsts []time.Duration
 	var p *tab
 	for len(firsts) < 3 || len(firsts) < 8 && slices.Min(firsts) >= firstRows {
@@ -111,7 +112,7 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 	most := eval[int](p, `window.__seen.most`)
 	t.Logf("%d tasks, %d running: first rows after %v, of one task after %v; the main thread's longest of %d tasks in %d s took %v of its time, with %d updates; at most %d rows; the longest task since the page was opened %v by the clock",
 		manyTasks, running, firsts, small, len(tasks), traceSeconds, longest, news, most, seen(p, "longest"))
-	// A machine on which even the page of one task takes its time is measured by that page.
+	// On a slow machine, the limit depends on the time that a page with one task takes.
 	require.Less(t, slices.Min(firsts), max(firstRows, 3*slices.Min(small)), "the first rows")
 	require.Less(t, longest, longestTask, "a task of the main thread")
 	require.Less(t, most, mostRows, "rows in the document")
@@ -125,7 +126,7 @@ func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
 	group.Go(func() {
 		for {
 			if _, err := sub.Next(context.Background()); err != nil {
-				return // closed
+				return // the subscription is closed
 			}
 			n.Add(1)
 		}
@@ -137,7 +138,7 @@ func countEvents(t *testing.T, m *bgagent.BackgroundManager) *atomic.Int64 {
 	return &n
 }
 
-// traceEvent holds the needed fields of an event in a trace.
+// traceEvent holds the fields of an event in a trace that the test uses.
 type traceEvent struct {
 	Name     string  `json:"name"`
 	Process  int     `json:"pid"`
@@ -150,9 +151,9 @@ type traceEvent struct {
 	} `json:"args"`
 }
 
-// trace records a trace while during runs and returns how long each task on the
-// page's main thread took. It measures CPU time, so that other load on the machine
-// does not matter.
+// trace calls during and meanwhile records a trace. It returns the durations of the tasks on the
+// page's main thread. The durations are CPU times, so that other load on the machine does not
+// matter.
 func (p *tab) trace(during func()) []time.Duration {
 	p.t.Helper()
 	var mu sync.Mutex

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// hostile is text that an agent might write to break out of its place.
+// hostile is a text that would change the page if the page took it for markup.
 const hostile = `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`
 
 var agents = map[string]inproc.Agent{
@@ -30,7 +30,7 @@ var agents = map[string]inproc.Agent{
 	},
 }
 
-// active is the row that has the keyboard focus.
+// active evaluates to the row with the keyboard focus.
 const active = `document.getElementById(document.getElementById('tree').getAttribute('aria-activedescendant'))`
 
 func rowWith(text string) string {
@@ -68,7 +68,7 @@ func TestTheTreeIsUsedWithTheKeyboard(t *testing.T) {
 	p.pressChar("/")
 	p.until(`document.activeElement === search`)
 	p.press("chi")
-	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // even though it is folded
+	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // although its parent is folded
 	require.Equal(t, "4", eval[string](p, `tree.getAttribute('aria-rowcount')`))
 }
 
@@ -93,7 +93,7 @@ func TestTheTimelineIsUsedWithTheKeyboard(t *testing.T) {
 	p.until(`document.activeElement === detail`)
 }
 
-// laptop is a small screen that still has room for the tree beside a task.
+// laptop is a small screen on which the tree and a task are still shown side by side.
 var laptop = screen{width: 1280, height: 720, scale: 1}
 
 func TestTheTreeBesideATaskKeepsItsTitles(t *testing.T) {
@@ -161,12 +161,12 @@ func TestATaskIsCancelledAndResumed(t *testing.T) {
 	p.until(`[...detail.querySelectorAll('button')].find(b => b.textContent === 'Resume' && !b.hidden)`)
 	p.js(`[...detail.querySelectorAll('button')].find(b => b.textContent === 'Resume').click()`)
 	p.click("#ask-yes")
-	p.until(`!document.getElementById('ask-error').hidden`) // there was no prompt
+	p.until(`!document.getElementById('ask-error').hidden`) // the prompt was empty
 	p.do(chromedp.SendKeys(chromedp.CSS("#ask-text"), "go on"))
 	p.click("#ask-yes")
 	p.until(`!ask.open && detail.querySelector('.badge').textContent.startsWith('running')`)
 	p.mu.Lock()
-	p.problems = nil // the browser logs the answer 400
+	p.problems = nil // the browser logs the answer with status 400
 	p.mu.Unlock()
 }
 
@@ -219,7 +219,7 @@ func TestTheEndOfTheManagerIsSaid(t *testing.T) {
 	launch(t, m, "main", "wait", "first")
 	p := open(t, serve(t, m, dashboard.Config{}), desktop)
 	p.until(rowWith("first"))
-	_ = m.Close(context.Background()) // the error lists the notice that nobody took
+	_ = m.Close(context.Background()) // the error lists the notice that was not taken
 	p.until(`link.dataset.state === 'closed' && ` + rowWith("first") + `.dataset.state === 'cancelled'`)
 }
 
@@ -266,6 +266,6 @@ func TestATaskThatWaitsForItsOwnSaysForHowMany(t *testing.T) {
 	p.until(rowWith("first"))
 	state := rowWith("first") + `.querySelector('.c-state').textContent`
 	p.until(state + ` === 'waits for 3 tasks' && ` + rowWith("first") + `.dataset.state === 'waiting'`)
-	close(over) // its parent is notified when all have ended
+	close(over) // the parent is notified when all tasks have ended
 	p.until(state + ` === 'waits for 2 tasks'`)
 }

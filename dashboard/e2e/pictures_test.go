@@ -22,7 +22,7 @@ var keepPictures = flag.Bool("e2e.pictures", false, "write the pictures into doc
 // biggestPicture is the maximum size of a picture in the repository, in bytes.
 const biggestPicture = 200_000
 
-// TestPictures opens the example's scene in every way that the README shows.
+// TestPictures opens the example's scene in every view of which the README has a picture.
 func TestPictures(t *testing.T) {
 	folder := t.TempDir()
 	if *keepPictures {
@@ -62,8 +62,8 @@ func TestPictures(t *testing.T) {
 	}
 }
 
-// startScene runs the example faster than real time until every kind of state is
-// present. It returns the page's address.
+// startScene runs the example faster than real time until there are tasks in every state. It
+// returns the page's address.
 func startScene(t *testing.T) (url string) {
 	chromium(t)
 	program := filepath.Join(t.TempDir(), "dashboard")

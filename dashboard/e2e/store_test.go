@@ -10,8 +10,8 @@ import (
 	"github.com/bgagent/bgagent/dashboard"
 )
 
-// tree applies batches to a store of its own inside a page and returns the level
-// and key of each row.
+// tree evaluates to the level and the key of each row of a new store. It first applies batches to
+// the store.
 const tree = `import(new URL('store.js', location)).then(({ Store }) => {
   const task = (id, session, parent, n) => ({ id, session, parent, n, title: id, agent: 'x', status: 'running' })
   const store = new Store()

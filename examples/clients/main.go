@@ -1,7 +1,7 @@
-// Command clients runs several agent runtimes behind one manager. ClientFor maps
-// each agent to its runtime, and Model maps it to its model, because the limits
-// count models. All three runtimes are Go functions here; any of them could be a
-// server or a command line.
+// Command clients runs several agent runtimes behind one manager. ClientFor maps each
+// agent to its runtime. Model maps each agent to its model, because the limits count
+// models. All three runtimes are Go functions here, but each could also be a server or a
+// command line.
 package main
 
 import (
@@ -22,7 +22,8 @@ func main() {
 	}
 }
 
-// runtimes maps agents to runtimes. The client given to New has the empty name.
+// runtimes maps agents to the names of their clients. The client that is passed to New has the
+// empty name.
 var runtimes = map[string]string{"librarian": "docs", "oracle": "big"}
 
 // models maps agents to the model that they use by default.
@@ -35,10 +36,10 @@ func modelOf(agent, asked string) (string, error) {
 	case asked != "":
 		return asked, nil
 	}
-	return models[agent], nil // explore has no model: its limit counts by its name
+	return models[agent], nil // explore has no model, so its limit counts its name
 }
 
-// newRuntime returns a client that answers with its own name and the model.
+// newRuntime returns a client whose agents answer with the name of the runtime and the model.
 func newRuntime(name string) *inproc.Client {
 	return inproc.New(map[string]inproc.Agent{
 		inproc.Fallback: func(_ context.Context, t *inproc.Turn) (string, error) {

@@ -1,5 +1,5 @@
-// Command config prints the settings of background tasks that apply in a project,
-// and the line of the file that each comes from.
+// Command config prints the settings of background tasks that apply in a project. For each
+// setting, it prints the line of the file that sets it.
 //
 //	config [-defaults] [project directory]
 package main
@@ -22,7 +22,7 @@ func main() {
 		project = flag.Arg(0)
 	}
 	if err := run(os.Stdout, project, *defaults); err != nil {
-		fmt.Fprintln(os.Stderr, err) // one mistake per line, each with its place
+		fmt.Fprintln(os.Stderr, err) // one line per mistake, with the position of the mistake
 		os.Exit(1)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// place writes a user's file and a project's file, and returns the project.
+// place writes a user's file and a project's file. It returns the directory of the project.
 func place(t *testing.T, user, own string) string {
 	t.Helper()
 	home, project := t.TempDir(), t.TempDir()
@@ -24,7 +24,7 @@ func place(t *testing.T, user, own string) string {
 	return project
 }
 
-// output replaces the test's directories and trims the ends of lines.
+// output replaces the names of the test's directories in the text.
 func output(project, s string) string {
 	s = strings.NewReplacer(os.Getenv("XDG_CONFIG_HOME"), "USER", project, "PROJECT").Replace(s)
 	return "\n" + s

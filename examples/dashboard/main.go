@@ -1,5 +1,5 @@
-// Command dashboard serves the page that shows background tasks, on loopback, with
-// a demo scene. A few sessions keep delegating to agents that are Go functions and
+// Command dashboard serves the dashboard's page on loopback, with a demo scene. In the
+// scene, a few sessions keep delegating tasks to agents. The agents are Go functions that
 // only pretend to work, without a model.
 //
 //	go run ./examples/dashboard [-addr HOST:PORT] [-speed N] [-for D]
@@ -68,7 +68,7 @@ func serve(ctx context.Context, listener net.Listener, s *scene, stdout io.Write
 	mux.Handle("/tasks/", page)
 	mux.Handle("/", http.RedirectHandler("/tasks/", http.StatusFound))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	server.RegisterOnShutdown(page.Close) // otherwise Shutdown would wait until the pages are closed
+	server.RegisterOnShutdown(page.Close) // without it, Shutdown waits until all pages are closed
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// scene is a manager with tasks that keep coming.
+// scene is a manager with sessions that keep delegating tasks to it.
 type scene struct {
 	m     *bgagent.BackgroundManager
 	speed float64
@@ -22,7 +22,7 @@ type scene struct {
 	rng *rand.Rand
 }
 
-// maxLive is the number of live tasks at which the sessions pause their delegating.
+// maxLive is the number of live tasks at which the sessions stop delegating for a while.
 const maxLive = 34
 
 func newScene(speed float64) (*scene, error) {
@@ -50,8 +50,8 @@ func newScene(speed float64) (*scene, error) {
 	return s, err
 }
 
-// close ends the scene. Notices that are still owed are no error here, because
-// these sessions exist only in the scene.
+// close closes the manager. Notices that are still owed are not an error here, because the
+// sessions exist only in the scene.
 func (s *scene) close() error {
 	var left *bgagent.CloseError
 	err := s.m.Close(context.Background())
@@ -61,19 +61,19 @@ func (s *scene) close() error {
 	return err
 }
 
-// play delegates until ctx ends.
+// play delegates and cancels tasks until ctx ends.
 func (s *scene) play(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		if s.live() < maxLive {
 			s.delegate(ctx, sessions[s.below(len(sessions))], 1+s.below(4))
 		}
 		for _, session := range sessions {
-			s.m.TakeNotice(session) // a real session's model would read it
+			s.m.TakeNotice(session) // a real session's model would read the notice
 		}
 		if i%9 == 8 {
 			s.cancelOne(ctx)
 		}
-		_ = s.pause(ctx, 1500, 3500) // the loop checks ctx
+		_ = s.pause(ctx, 1500, 3500) // the error means that ctx has ended, which the loop checks
 	}
 }
 
@@ -84,7 +84,8 @@ func (s *scene) live() int {
 func (s *scene) delegate(ctx context.Context, session string, n int) {
 	for range n {
 		j := jobs[s.below(len(jobs))]
-		// A launch beyond the scene's limits is refused; a later one succeeds.
+		// A launch beyond the manager's limits is refused. The error is ignored because later
+		// launches succeed.
 		_, _ = s.m.Launch(ctx, bgagent.Caller{Session: session}, bgagent.LaunchInput{
 			Agent: j.agent, Description: j.title, Prompt: j.title + ". " + j.prompt,
 		})
@@ -107,7 +108,8 @@ func (s *scene) below(n int) int {
 	return s.rng.IntN(n)
 }
 
-// pause waits for some milliseconds of the scene's time.
+// pause waits for a random time between least and most milliseconds, divided by the scene's
+// speed.
 func (s *scene) pause(ctx context.Context, least, most int) error {
 	d := time.Duration(float64(least+s.below(most-least)) / s.speed * float64(time.Millisecond))
 	select {
@@ -118,8 +120,8 @@ func (s *scene) pause(ctx context.Context, least, most int) error {
 	}
 }
 
-// worker is an agent that uses some tools, says something now and then, and returns
-// an answer. Some workers ask a question, and a few fail.
+// worker is an agent that calls some tools, writes text between the calls, and returns an
+// answer. In some turns it asks a question, and in a few turns it fails.
 func (s *scene) worker(ctx context.Context, t *inproc.Turn) (string, error) {
 	agent := t.Prompt.Agent
 	steps := 4 + s.below(10)
@@ -159,8 +161,8 @@ func (s *scene) worker(ctx context.Context, t *inproc.Turn) (string, error) {
 	return answers[s.below(len(answers))], nil
 }
 
-// builder delegates parts of its work, and answers once it has been notified of
-// their ends.
+// builder is an agent that delegates parts of its work. It answers when it is notified that
+// the parts have ended.
 func (s *scene) builder(ctx context.Context, t *inproc.Turn) (string, error) {
 	if t.Prompt.Notice != nil {
 		t.Text("All parts are there; putting them together. ")

@@ -1,6 +1,6 @@
-// Command drain shows a host that takes notices at points of its own choosing.
-// Between two steps of its loop it calls TakeNotice, which never waits. At the end
-// it calls NextNotice until nothing is owed.
+// Command drain shows a host that takes notices whenever it chooses. Between two steps of
+// its loop, the host calls TakeNotice, which never waits. In the end, it calls NextNotice
+// until no notice is owed and no task is live.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	finish := make(chan struct{}) // the slow agent works until this is closed
+	finish := make(chan struct{}) // closed to make the slow agent finish
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{
 		"quick": func(context.Context, *inproc.Turn) (string, error) { return "done at once", nil },
 		"slow": func(ctx context.Context, _ *inproc.Turn) (string, error) {
@@ -33,13 +33,13 @@ func run(ctx context.Context, w io.Writer) (err error) {
 				return "", ctx.Err()
 			}
 		},
-	}), bgagent.Config{Wake: bgagent.WakeNever}) // the manager calls nobody; the host asks
+	}), bgagent.Config{Wake: bgagent.WakeNever}) // the host takes the notices
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close(context.Background())) }()
 
-	// "loop" is a scope, a name that notices are kept under. It is not a session.
+	// "loop" is not a session but a scope: a name under which the manager keeps notices.
 	caller := bgagent.Caller{Session: "loop"}
 	var ids []string
 	for _, agent := range []string{"quick", "slow"} {
@@ -50,7 +50,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		ids = append(ids, t.ID)
 	}
 
-	// The loop does a step of its own work …
+	// This stands for a step of the host's own work …
 	if _, err := m.Wait(ctx, caller, bgagent.WaitAny, ids...); err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	live, owed := m.Outstanding(caller.Session)
 	fmt.Fprintf(w, "%d live, %d owed\n", live, owed)
 
-	// There is nothing else to do, so wait for the rest.
+	// The host has nothing else to do, so it waits for the remaining tasks.
 	close(finish)
 	for {
 		n, err := m.NextNotice(ctx, caller.Session)

@@ -1,15 +1,14 @@
-// Command harness is a small but real agent harness: a chat with a model that
-// speaks the OpenAI chat API and has the three tools. Delegated tasks run in the
-// background. Their agents are the same model, each with a system prompt of its own
-// and two tools to look at files. When the tasks have ended, a notice wakes the
-// leading model.
+// Command harness is a small but real agent harness. It is a chat with a model that has the
+// OpenAI chat API and gets the three tools. Delegated tasks run in the background. Their
+// agents use the same model, but each has its own system prompt and two tools that read
+// files. When the tasks have ended, a notice starts a new turn of the leading model.
 //
 //	go run ./examples/harness -offline
 //	OPENAI_API_KEY=… go run ./examples/harness -model gpt-5-mini "What does this module do?"
 //
-// -offline answers with a scripted model in this process. -watch prints what
-// happens to the tasks. Further questions are read from standard input, one per
-// line. The program ends when there are no more questions and nothing is owed.
+// With -offline, a scripted model in this process answers. With -watch, the program prints
+// the events of the tasks. Further questions are read from standard input, one per line.
+// The program ends when there are no more questions, no task is live and no notice is owed.
 package main
 
 import (
@@ -80,14 +79,15 @@ func main() {
 	}
 }
 
-// keyVariable is the environment variable with the API's key.
+// keyVariable is the name of the environment variable with the API's key.
 const keyVariable = "OPENAI_API_KEY"
 
-// openAI always needs a key. Servers of one's own may need none.
+// openAI is the base URL of OpenAI's API, which always needs a key. Other servers may need no
+// key.
 const openAI = "https://api.openai.com/v1"
 
-// usable reports what is missing before any request is sent, because the API would
-// only answer 401.
+// usable returns an error if the key is missing. It is called before any request, because
+// the API would only answer with status 401.
 func (h *harness) usable(offline bool) error {
 	if offline || h.key != "" || h.url != openAI {
 		return nil
@@ -95,11 +95,12 @@ func (h *harness) usable(offline bool) error {
 	return fmt.Errorf("%s is not set: set it to your key, name another API with -base-url, or try it with -offline, which needs neither key nor network", keyVariable)
 }
 
-// run leads one conversation: the question, the lines of in, and the notices.
+// run leads one conversation. The prompts are the question, the lines read from in, and the
+// texts of the notices.
 func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
 	notices := make(chan bgagent.Notice, 8)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{
-		Limits: bgagent.Limits{Default: 2}, // per model
+		Limits: bgagent.Limits{Default: 2}, // at most two sessions per model
 		Model:  func(string, string) (string, error) { return h.model, nil },
 		Notify: func(_ context.Context, _ string, n bgagent.Notice) error {
 			select {
@@ -144,7 +145,7 @@ func (h *harness) run(ctx context.Context, question string, in io.Reader) (err e
 		for text = ""; text == ""; {
 			live, owed := m.Outstanding(me.Session)
 			if lines == nil && live+owed+len(notices) == 0 {
-				break // nothing more will come
+				break // there will be no further prompt
 			}
 			select {
 			case line, more := <-lines:
@@ -172,8 +173,8 @@ func (h *harness) show(events *bgagent.Subscription) {
 	}
 }
 
-// worker returns a background agent: the model with this system prompt and the file
-// tools.
+// worker returns a background agent that uses the model with the given system prompt and the
+// file tools.
 func (h *harness) worker(system string) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		c := &chat{h: h, tools: h.fileTools()}
@@ -191,7 +192,7 @@ func (h *harness) worker(system string) inproc.Agent {
 	}
 }
 
-// fileTools are the tools of background agents.
+// fileTools returns the tools of the background agents.
 func (h *harness) fileTools() []bgagent.ToolDef {
 	return []bgagent.ToolDef{
 		{Name: "list_files", Description: "Lists all files.", Schema: json.RawMessage(`{"type":"object","properties":{}}`),
@@ -205,7 +206,7 @@ func (h *harness) fileTools() []bgagent.ToolDef {
 				if err := json.Unmarshal(args, &a); err != nil {
 					return bgagent.ToolResult{Text: err.Error(), IsError: true}, nil
 				}
-				data, err := h.files.ReadFile(a.Path) // files within the directory only
+				data, err := h.files.ReadFile(a.Path) // os.Root refuses files outside the directory
 				if err != nil {
 					return bgagent.ToolResult{Text: err.Error(), IsError: true}, nil
 				}
@@ -242,7 +243,8 @@ func (c *chat) add(role, text string) {
 	c.messages = append(c.messages, message{Role: role, Content: text})
 }
 
-// turn asks the model until it calls no more tools.
+// turn sends the text to the model and runs the tools that the model calls. It returns the
+// first answer without a tool call.
 func (c *chat) turn(ctx context.Context, text string, called func(name, args string)) (string, error) {
 	c.add("user", text)
 	for {

@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/internal/modelserver"
 )
 
-// offline starts a model server whose model knows only this example.
+// offline starts a model server in this process. Its scripted model knows only this example.
 func offline() (url string, end func()) {
 	s := modelserver.New(script())
 	return s.URL + "/v1", s.Close
@@ -18,7 +18,8 @@ func offline() (url string, end func()) {
 
 var taskID = regexp.MustCompile(`bg_[0-9a-z]{16}`)
 
-// script answers the leader and, after the leader has delegated, its agents.
+// script answers the requests of the leader and of its agents. It delays the answers to the
+// agents until the leader has delegated all tasks.
 func script() modelserver.Handler {
 	var once sync.Once
 	delegated := make(chan struct{})
@@ -39,11 +40,11 @@ func script() modelserver.Handler {
 
 func lead(r modelserver.Request) modelserver.Reply {
 	switch results := r.LastResults(); {
-	case len(results) > 0 && taskID.MatchString(r.LastUser()): // it got the notice and has read the results
+	case len(results) > 0 && taskID.MatchString(r.LastUser()): // results read after the notice
 		return modelserver.Say("This is what they found:" + answers(results))
 	case len(results) > 0:
 		return modelserver.Say("Three agents are at work. I go on when I am told.")
-	case taskID.MatchString(r.LastUser()): // a notice
+	case taskID.MatchString(r.LastUser()): // the prompt is a notice
 		ids := taskID.FindAllString(r.LastUser(), -1)
 		slices.Sort(ids)
 		var calls []modelserver.Call
@@ -65,7 +66,8 @@ func delegate(agent, description, prompt string) modelserver.Call {
 		`{"subagent_type":%q,"description":%q,"prompt":%q,"run_in_background":true}`, agent, description, prompt)}
 }
 
-// work answers for a background agent: it looks once and reports what it saw.
+// work answers a background agent. The first answer calls one file tool, and the second
+// answer reports the result.
 func work(prompt string, results []modelserver.Result) modelserver.Reply {
 	file, ok := strings.CutPrefix(prompt, "Read ")
 	file, _, _ = strings.Cut(file, " ")

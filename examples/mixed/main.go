@@ -1,7 +1,8 @@
 // Command mixed runs agents of four kinds behind one manager. "explore" is codex and
-// "writer" is Claude Code, both command lines. "oracle" speaks ACP. "reviewer" works in
-// sessions of an opencode server. "librarian" is a Go function. The caller does not
-// notice the difference, and the limits count models, wherever they run.
+// "writer" is Claude Code, and both are command lines. "oracle" is an agent with ACP.
+// "reviewer" works in sessions of an opencode server. "librarian" is a Go function. All
+// agents are used in the same way, and the limits count models independently of the
+// runtime.
 //
 //	go run . -acp "gemini --acp" -url http://127.0.0.1:4096
 package main
@@ -25,14 +26,14 @@ import (
 	"github.com/bgagent/bgagent/opencode"
 )
 
-// runtimes says how the programs are started and reached.
+// runtimes holds the settings with which the programs are started or reached.
 type runtimes struct {
 	codex    command.Agent
 	claude   command.Agent
 	acp      acp.Config
 	opencode opencode.Config
-	models   map[string]string // by agent; the program's own model if missing
-	dir      string
+	models   map[string]string // model by agent; an agent without an entry uses its program's default
+	dir      string            // the project in which the agents work
 }
 
 func main() {
@@ -52,7 +53,8 @@ func main() {
 	}
 }
 
-// kind maps each agent to its client. The client given to New has the empty name.
+// kind maps each agent to the name of its client. The client that is passed to New has the empty
+// name.
 var kind = map[string]string{"explore": "commands", "writer": "commands", "oracle": "acp", "reviewer": "opencode", "librarian": ""}
 
 func run(ctx context.Context, w io.Writer, r runtimes, question string) (err error) {
@@ -92,7 +94,7 @@ func run(ctx context.Context, w io.Writer, r runtimes, question string) (err err
 	if err != nil {
 		return err
 	}
-	defer func() { // runs before the clients are closed
+	defer func() { // deferred last, so the manager is closed before the clients
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 		defer cancel()
 		if left := m.Close(ctx); ctx.Err() != nil {

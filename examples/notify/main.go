@@ -1,6 +1,6 @@
-// Command notify shows how a host notifies a root session of its tasks' ends. The
-// manager calls Config.Notify, and the host prompts the session with the notice. If
-// the session is in a turn, the host returns ErrBusy, and the manager tries again
+// Command notify shows how a host notifies a root session that its tasks have ended. The
+// manager calls Config.Notify, and the host prompts the session with the notice. If the
+// session is in a turn, the host returns ErrBusy, and the manager calls Config.Notify again
 // later.
 package main
 
@@ -25,11 +25,11 @@ func main() {
 	}
 }
 
-// session is the host's own conversation with the model that delegates.
+// session is the host's conversation with the model that delegates.
 type session struct {
 	inTurn atomic.Bool
-	asked  chan struct{} // receives when a notice comes during a turn
-	seen   sync.Map      // ids of notices
+	asked  chan struct{} // receives a value when a notice was refused because of a turn
+	seen   sync.Map      // ids of the accepted notices
 	inbox  chan bgagent.Notice
 }
 
@@ -41,7 +41,7 @@ func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 		case s.asked <- struct{}{}:
 		default:
 		}
-		return bgagent.ErrBusy // the manager asks again after Config.PollInterval
+		return bgagent.ErrBusy // the manager calls again after Config.PollInterval
 	}
 	if _, again := s.seen.LoadOrStore(n.ID, true); !again { // a repeated notice has the same id
 		s.inbox <- n
@@ -50,7 +50,9 @@ func (s *session) notify(_ context.Context, _ string, n bgagent.Notice) error {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	launched := make(chan struct{}) // holds back the ends until all tasks are launched, so that the output is always the same
+	// launched is closed when all tasks are launched. No task ends before that, so the output
+	// is always the same.
+	launched := make(chan struct{})
 	explore := func(ctx context.Context, t *inproc.Turn) (string, error) {
 		select {
 		case <-launched:
@@ -64,7 +66,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": explore}), bgagent.Config{
 		Notify:       parent.notify,
 		Limits:       bgagent.Limits{Default: 1},
-		PollInterval: 50 * time.Millisecond, // also the pause before a busy session is asked again
+		PollInterval: 50 * time.Millisecond, // also the pause after ErrBusy
 	})
 	if err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// draw draws spans as a tree, with the start and duration of each, its error and
-// its tokens.
+// draw prints spans as a tree. Each line has the start, the duration, the error and the
+// tokens of a span.
 func draw(w io.Writer, spans tracetest.SpanStubs) error {
 	below := map[trace.SpanID]tracetest.SpanStubs{}
 	for _, s := range spans {

@@ -1,6 +1,6 @@
-// Command observe shows how to observe tasks from outside. A turn of the program
-// launches three tasks, two of which run at once. The command prints their trace
-// and the manager's figures as expvar publishes them.
+// Command observe shows how to observe tasks with OpenTelemetry and expvar. In one turn, the
+// program launches three tasks, of which at most two run at the same time. It prints the
+// trace of the tasks and the manager's figures as expvar publishes them.
 package main
 
 import (
@@ -27,8 +27,8 @@ func main() {
 }
 
 func run(ctx context.Context, w io.Writer) error {
-	// A real program gives its provider a batcher and an exporter to its collector,
-	// and also creates a meter provider. Here the spans stay in memory.
+	// Here, the spans stay in memory. A real program would configure its provider with a
+	// batcher and with an exporter to its collector, and would also create a meter provider.
 	spans := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
 
@@ -50,25 +50,25 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 
 	err = work(ctx, m, provider, w)
-	// In this order, everything has ended before the last spans are written.
+	// In this order, everything has ended before the last spans are recorded and printed.
 	err = errors.Join(err, m.Close(ctx), rec.Shutdown(ctx), draw(w, spans.GetSpans()))
 	return errors.Join(err, provider.Shutdown(ctx))
 }
 
-// work is a turn of the program. It delegates three tasks and waits for all of
-// their notices.
+// work is a turn of the program. It delegates three tasks and waits for all notices about
+// them.
 func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.TracerProvider, w io.Writer) error {
 	ctx, turn := provider.Tracer("observe").Start(ctx, "turn of the program")
 	defer turn.End()
 	me := bgagent.Caller{Session: "main"}
 	for _, agent := range []string{"librarian", "explore", "oracle"} {
 		in := bgagent.LaunchInput{Agent: agent, Prompt: "work"}
-		bgotel.Inject(ctx, &in) // the task's spans become children of the turn's
+		bgotel.Inject(ctx, &in) // the spans of the task become children of the turn's span
 		if _, err := m.Launch(ctx, me, in); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintln(w, expvar.Get("bgagent")) // what a server shows under /debug/vars
+	fmt.Fprintln(w, expvar.Get("bgagent")) // a server would publish this text under /debug/vars
 	for {
 		_, err := m.NextNotice(ctx, me.Session)
 		if errors.Is(err, bgagent.ErrNothingOwed) {
@@ -81,7 +81,7 @@ func work(ctx context.Context, m *bgagent.BackgroundManager, provider *sdktrace.
 	}
 }
 
-// works returns an agent that takes its time, uses some tokens, and returns err.
+// works returns an agent that uses some tokens, takes d, and then returns err.
 func works(d time.Duration, err error) inproc.Agent {
 	return func(ctx context.Context, t *inproc.Turn) (string, error) {
 		t.Usage(bgagent.Usage{InputTokens: int64(len(t.Prompt.Text)), OutputTokens: d.Milliseconds()})

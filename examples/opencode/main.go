@@ -1,12 +1,12 @@
-// Command opencode runs the tutorial's scene on an opencode server. Three agents
-// look at a project side by side, each in a session of its own. When all have
-// ended, the command prints what they found.
+// Command opencode runs the tutorial's scene on an opencode server. Three agents examine a
+// project concurrently, each in a separate session. Whenever tasks have ended, the command
+// prints their results.
 //
 //	opencode serve --port 4096
 //	go run ./examples/opencode -url http://127.0.0.1:4096 -dir . -model provider/model
 //
-// If the server has a password, it is read from OPENCODE_SERVER_PASSWORD. An agent
-// that the server lacks is replaced by -fallback.
+// The server's password is read from the environment variable OPENCODE_SERVER_PASSWORD. If
+// the server does not have one of the agents, the agent named by -fallback is used instead.
 package main
 
 import (

@@ -8,8 +8,7 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// newClient returns a session client that runs the three agents on the module in
-// dir.
+// newClient returns a session client that runs the three agents on the module in dir.
 func newClient(dir string) *inproc.Client {
 	all := map[string]inproc.Agent{}
 	for name, work := range agents.All() {
@@ -22,7 +21,7 @@ func newClient(dir string) *inproc.Client {
 	return inproc.New(all)
 }
 
-// answers returns the agent's answers of the earlier turns.
+// answers returns the texts of the agent's messages in the history.
 func answers(history []bgagent.Message) []string {
 	var said []string
 	for _, m := range history {
@@ -33,7 +32,7 @@ func answers(history []bgagent.Message) []string {
 	return said
 }
 
-// reporter forwards an agent's reports.
+// reporter returns a Reporter that forwards an agent's reports to t.
 func reporter(t *inproc.Turn) *bgagent.Reporter {
 	return bgagent.NewReporter(func(r bgagent.Report) {
 		switch r.Kind {
@@ -47,8 +46,8 @@ func reporter(t *inproc.Turn) *bgagent.Reporter {
 	})
 }
 
-// modelOf maps every agent to a model of one provider, "local", so that one limit
-// counts them all.
+// modelOf maps every agent to a model of one provider, "local", so that one limit counts the
+// tasks of all agents.
 func modelOf(agent, asked string) (string, error) {
 	if asked != "" {
 		return asked, nil

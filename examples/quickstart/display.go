@@ -10,31 +10,30 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// display shows progress to the person at the screen.
+// display shows texts and the progress of tasks to the user.
 type display interface {
-	// print writes text permanently. While tasks are watched, it may wait until
-	// watching ends.
+	// print writes text permanently. While tasks are shown, the text may be delayed until
+	// the returned function of watch is called.
 	print(text string)
-	// watch starts to show tasks; end stops it.
+	// watch starts to show tasks. The returned function ends that.
 	watch(tasks []bgagent.Task) (end func())
-	// task shows the current state of a task. A state older than the one shown is
-	// ignored.
+	// task shows the current state of a task. It is ignored if a later state has been shown.
 	task(t bgagent.Task)
-	// told shows that the parent has been notified of ends.
+	// told shows that the notice was delivered to the parent.
 	told(n bgagent.Notice)
 }
 
-// lines is a display of plain lines, for files, pipes and simple terminals. It
+// lines is a display that writes plain lines, for files, pipes and simple terminals. It
 // writes a line whenever the state of a task changes.
 type lines struct {
 	mu    sync.Mutex
 	w     io.Writer
 	start time.Time
 	last  map[string]state
-	open  bool // the last output was a line, not a paragraph
+	open  bool // the last output was a line of a block, not a paragraph
 }
 
-// state is the progress of a task.
+// state holds the number of a task's attempt and the attempt's status.
 type state struct {
 	attempt int
 	status  bgagent.Status
@@ -94,7 +93,7 @@ func (d *lines) task(t bgagent.Task) {
 	defer d.mu.Unlock()
 	now := stateOf(t)
 	if was, ok := d.last[t.ID]; d.last == nil || ok && !was.before(now) {
-		return // nobody watches, or the state has been shown
+		return // no tasks are shown, or this state or a later state has been shown
 	}
 	d.last[t.ID] = now
 	about := t.Description
@@ -110,7 +109,7 @@ func (d *lines) told(n bgagent.Notice) {
 	d.lineLocked("told", endsOf(n))
 }
 
-// endsOf summarizes a notice in one line.
+// endsOf returns one line about the tasks in a notice.
 func endsOf(n bgagent.Notice) string {
 	var ends []string
 	for _, it := range n.Items {

@@ -83,7 +83,7 @@ func TestLinesAreOneForEveryChangeOfState(t *testing.T) {
 	d.task(tasks[0])
 	tasks[0].Status, tasks[0].Ended = bgagent.Completed, tasks[0].Started.Add(time.Second)
 	d.task(tasks[0])
-	tasks[0].Status = bgagent.Running // outdated
+	tasks[0].Status = bgagent.Running // an outdated state
 	d.task(tasks[0])
 	tasks[0].Status = bgagent.Completed
 	tasks[0].Attempt++

@@ -12,15 +12,15 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// screen is a display for terminals. It redraws a table of the watched tasks in
-// place and prints other text after it.
+// screen is a display for terminals. It redraws a table of the shown tasks in place, and
+// prints other text after the table.
 type screen struct {
 	out   *os.File
 	brief bool // a table is erased when its tasks have ended
 
 	mu      sync.Mutex
-	program *tea.Program // nil unless tasks are watched
-	later   []string
+	program *tea.Program // nil unless tasks are shown
+	later   []string     // texts to be printed after the table
 }
 
 func newScreen(out *os.File, brief bool) *screen { return &screen{out: out, brief: brief} }
@@ -35,8 +35,8 @@ func (d *screen) print(text string) {
 	fmt.Fprintln(d.out, strings.TrimRight(text, "\n")+"\n")
 }
 
-// watch runs the table. The table takes no input and no signals, so that Ctrl-C
-// keeps its meaning.
+// watch shows the tasks as a table. The table handles no input and no signals, so that
+// Ctrl-C still interrupts the program.
 func (d *screen) watch(tasks []bgagent.Task) func() {
 	t := &table{brief: d.brief}
 	for _, task := range tasks {
@@ -46,8 +46,8 @@ func (d *screen) watch(tasks []bgagent.Task) func() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// The results are printed even without the table, so its failure is only
-		// reported.
+		// A failure of the table is only printed, because the results do not depend on the
+		// table.
 		if _, err := p.Run(); err != nil {
 			d.print(fmt.Sprintf("(the table of tasks cannot be shown: %v)", err))
 		}
@@ -91,13 +91,13 @@ type (
 	endMsg  struct{}
 )
 
-// table is the view of the tasks.
+// table is the model of the table of tasks.
 type table struct {
 	tasks []bgagent.Task // in launch order
-	told  []string
-	width int // of the terminal; 0 while unknown
-	frame int
-	brief bool // shows nothing once ended
+	told  []string       // one line for each delivered notice
+	width int            // width of the terminal; 0 while it is unknown
+	frame int            // number of the current frame of the spinner
+	brief bool           // the table is empty when it has ended
 	ended bool
 }
 
@@ -116,7 +116,7 @@ func (t *table) put(task bgagent.Task) {
 // Init implements [tea.Model].
 func (t *table) Init() tea.Cmd { return tick() }
 
-// tick schedules the next redraw, for the durations and the spinner.
+// tick schedules the next redraw, which updates the durations and the spinner.
 func tick() tea.Cmd {
 	return tea.Tick(100*time.Millisecond, func(now time.Time) tea.Msg { return tickMsg(now) })
 }
@@ -153,7 +153,7 @@ func (t *table) View() tea.View {
 	for _, told := range t.told {
 		b.WriteString(t.fit(faint("  told: " + told)))
 	}
-	// The last line is empty, because the program erases it at the end.
+	// The text ends with an empty line, because the program erases the last line at the end.
 	return tea.NewView(b.String())
 }
 
@@ -164,7 +164,7 @@ func (t *table) fit(line string) string {
 	return line + "\n"
 }
 
-// spinner turns beside running tasks.
+// spinner holds the frames of the mark beside running tasks.
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 func (t *table) row(task bgagent.Task, now time.Time) string {

@@ -1,9 +1,8 @@
-// Command quickstart plays the scene that background tasks are made for, on a real
-// Go module, without a model or a network. It delegates more tasks than there are
-// slots to three agents that work side by side, cancels one task, gets the notices and
-// reads the results. Then it runs the same tasks one after another and compares the
-// time. With -v it shows what a model reads on the way, and asks one agent a follow-up
-// question.
+// Command quickstart plays a typical scene of background tasks on a real Go module, without
+// a model or a network. It delegates more tasks than there are slots to three agents,
+// cancels one task, gets the notices and reads the results. Then it runs the same tasks one
+// after another and compares the times. With -v, it also prints the texts that a model would
+// read, and asks one agent a follow-up question.
 //
 //	go run ./examples/quickstart [-v] [-dir DIR] [-find WORDS] [-limit N] [-plain] [-timeout D]
 package main
@@ -28,8 +27,8 @@ import (
 // Exit codes.
 const (
 	exitOK          = 0
-	exitFailed      = 1 // something went wrong, or time ran out
-	exitUsage       = 2 // the command line is wrong
+	exitFailed      = 1 // an error occurred, or the timeout has passed
+	exitUsage       = 2 // the command line is invalid
 	exitInterrupted = 130
 )
 
@@ -41,13 +40,13 @@ func main() {
 	os.Exit(code)
 }
 
-// options are the command line's settings.
+// options holds the settings from the command line.
 type options struct {
 	dir     string // top directory of the module
 	find    string
 	limit   int
 	plain   bool
-	verbose bool // show the texts that a model reads
+	verbose bool // print the texts that a model would read
 	timeout time.Duration
 }
 
@@ -78,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
-// stopped says what happened to the interrupted tasks.
+// stopped returns a text about the tasks that were still running. err is the error of play.
 func stopped(err error) string {
 	var c *bgagent.CloseError
 	if errors.As(err, &c) && len(c.NotStopped) > 0 {
@@ -87,7 +86,7 @@ func stopped(err error) string {
 	return "what was still running has been cancelled"
 }
 
-// parse reads the command line. Its errors say what would be right.
+// parse parses the command line. Its errors say what a valid command line would be.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)

@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// output collects the output, and calls seen with all of it after every write.
+// output collects the output. After every write, it calls seen with the whole output so far.
 type output struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer
@@ -78,8 +78,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The whole scene, on three modules. The output is not a terminal, so it consists
-// of plain lines.
+// TestScene plays the whole scene on three modules. The output consists of plain lines, because it
+// is not a terminal.
 func TestScene(t *testing.T) {
 	for _, c := range []struct {
 		module, find string
@@ -118,8 +118,8 @@ func TestScene(t *testing.T) {
 	}
 }
 
-// Without -v the output is one screen that begins with the comparison, and shows
-// nothing that is meant for a model.
+// Without -v, the output fits on one screen and begins with the comparison. It contains no texts
+// for a model.
 func TestTheComparisonComesFirstOnOneScreen(t *testing.T) {
 	for _, module := range []string{"plain", "broken"} {
 		var stdout, stderr output
@@ -131,7 +131,7 @@ func TestTheComparisonComesFirstOnOneScreen(t *testing.T) {
 		if n := strings.Count(out, "\n"); n > 40 {
 			t.Errorf("%d lines do not fit on a screen of 40", n)
 		}
-		_, out, _ = strings.Cut(out, "\n\n") // what is being done
+		_, out, _ = strings.Cut(out, "\n\n") // removes the paragraph about the runs
 		if !strings.HasPrefix(out, "=== Time") {
 			t.Error("the comparison does not come first")
 		}
@@ -160,8 +160,8 @@ func checkScene(t *testing.T, out string, want []string) {
 		"Cancelled 1 background task(s):":        1,
 		"\nTask Result\n":                        7, // six, and the follow-up
 	} {
-		// A model might see more: the follow-up is announced like a launch, and the
-		// status call may read a fast task once more.
+		// A text may occur once more: the follow-up is announced like a launch, and the status call
+		// may read a task that has already ended.
 		if got := strings.Count(out, text); got < n || got > n+1 {
 			t.Errorf("%q stands %d times, want %d", text, got, n)
 		}
@@ -191,8 +191,7 @@ func checkScene(t *testing.T, out string, want []string) {
 	}
 }
 
-// checkSerial checks that no task was shown as running beside another one with a
-// limit of 1.
+// checkSerial checks that, with a limit of 1, no two tasks were shown as running at the same time.
 func checkSerial(t *testing.T, out string) {
 	t.Helper()
 	_, serial, _ := strings.Cut(out, "=== The same tasks")

@@ -11,28 +11,27 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// player does what a model would do with the tools, and prints what a model would
-// read.
+// player calls the tools like a model, and prints the texts that a model would read.
 type player struct {
 	m    *bgagent.BackgroundManager
 	out  display
-	show bool // print the tools' answers
+	show bool // the answers of the tools are printed
 
 	calls    int
-	launched []string             // ids of the tasks
-	ended    []bgagent.NoticeItem // reported by notices, not read yet
+	launched []string             // ids of the launched tasks
+	ended    []bgagent.NoticeItem // items of notices about tasks whose results are not read yet
 }
 
-// caller returns the caller of the next tool call. A host takes the id of the call
-// from its model.
+// caller returns the caller of the next tool call. A real host gets the id of the call from
+// its model.
 func (p *player) caller() bgagent.Caller {
 	p.calls++
 	return bgagent.Caller{Session: parent, ToolCallID: "call_" + strconv.Itoa(p.calls)}
 }
 
-// answered handles the answer of a tool. The text is for the model. A notice that
-// comes with it need not be awaited any more. A model would read an error and try
-// again; here, an error is a bug of this program.
+// answered handles the answer of a tool. text is the answer for the model. n is a notice that
+// was delivered with the answer, or nil; NextNotice does not return it again. A model would
+// read an error and try again. Here, an error means a bug in this program.
 func (p *player) answered(text string, isError bool, n *bgagent.Notice, err error) error {
 	if err != nil {
 		return err
@@ -54,7 +53,7 @@ func (p *player) tell(n bgagent.Notice) {
 	p.ended = append(p.ended, n.Items...)
 }
 
-// launch delegates the jobs. Each call returns at once.
+// launch delegates the jobs as background tasks.
 func (p *player) launch(ctx context.Context, jobs []job) error {
 	for _, j := range jobs {
 		res, err := bgagent.DelegateTask(ctx, p.m, p.caller(), bgagent.DelegateTaskArgs{
@@ -68,13 +67,13 @@ func (p *player) launch(ctx context.Context, jobs []job) error {
 	return nil
 }
 
-// cancelLast cancels the task launched last, as if nobody needed it any more. With
-// fewer slots than tasks it is still pending, and never starts.
+// cancelLast cancels the task that was launched last, as if it were no longer needed. If
+// there are fewer slots than tasks, the task is still pending and never starts.
 func (p *player) cancelLast(ctx context.Context) error {
 	last := p.launched[len(p.launched)-1]
 	res, err := bgagent.BackgroundCancel(ctx, p.m, p.caller(), bgagent.BackgroundCancelArgs{TaskID: last})
 	if err == nil && res.IsError {
-		// With enough slots, the task may have ended by itself before.
+		// If there are enough slots, the task may already have ended by itself.
 		if t, getErr := p.m.Get(last); getErr == nil && t.Status.Terminal() {
 			res.IsError = false
 		}
@@ -82,7 +81,7 @@ func (p *player) cancelLast(ctx context.Context) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// status checks the third task once, without waiting.
+// status calls background_output for the third task, without waiting for its end.
 func (p *player) status(ctx context.Context) error {
 	if !p.show {
 		return nil
@@ -96,8 +95,8 @@ func (p *player) read(ctx context.Context, task string) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// readAll reads every result as soon as its end is reported, until nothing is live
-// and nothing is owed. It never polls.
+// readAll reads the result of each task as soon as a notice reports its end. It returns when
+// no task is live and no notice is owed. It never polls.
 func (p *player) readAll(ctx context.Context) error {
 	for {
 		for len(p.ended) > 0 {
@@ -121,8 +120,8 @@ func (p *player) readAll(ctx context.Context) error {
 	}
 }
 
-// followUp asks the agent of the first task about its findings. The session still
-// knows them.
+// followUp asks the agent of the first task about its findings. The question is a new turn in
+// the same session, which still contains the findings.
 func (p *player) followUp(ctx context.Context) error {
 	t, err := p.m.Get(p.launched[0])
 	if err != nil {
@@ -142,7 +141,8 @@ func (p *player) followUp(ctx context.Context) error {
 	return p.watched(ctx, p.readAll, t.ID)
 }
 
-// watched shows the tasks while f runs, following the manager's events.
+// watched calls f. Meanwhile, it follows the manager's events and shows the tasks with the
+// given ids.
 func (p *player) watched(ctx context.Context, f func(context.Context) error, ids ...string) error {
 	of := func(tasks []bgagent.Task) []bgagent.Task {
 		return slices.DeleteFunc(tasks, func(t bgagent.Task) bool { return !slices.Contains(ids, t.ID) })
@@ -154,12 +154,13 @@ func (p *player) watched(ctx context.Context, f func(context.Context) error, ids
 	err := f(ctx)
 	events.Close()
 	wg.Wait()
-	p.refresh(of) // covers events not read yet
+	p.refresh(of) // shows the changes whose events were not read
 	end()
 	return err
 }
 
-// follow shows the tasks from the events until there are no more events.
+// follow shows the states of tasks from the events until the subscription or ctx ends. The
+// function of filters the tasks.
 func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of func([]bgagent.Task) []bgagent.Task) {
 	p.refresh(of, bgagent.Pending)
 	for {
@@ -173,14 +174,14 @@ func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of fu
 		switch e.Kind {
 		case bgagent.EventMissed:
 			p.refresh(of)
-		case bgagent.EventStarted, bgagent.EventEnded: // the other tasks move up in line
+		case bgagent.EventStarted, bgagent.EventEnded: // the places of pending tasks change
 			p.refresh(of, bgagent.Pending)
 		}
 	}
 }
 
-// refresh shows the current state of the tasks with one of the statuses, or of all
-// tasks, with their places in line.
+// refresh shows the current states of the tasks with one of the statuses, including their
+// places in line. Without a status, it shows all tasks. The function of filters the tasks.
 func (p *player) refresh(of func([]bgagent.Task) []bgagent.Task, status ...bgagent.Status) {
 	for _, t := range of(p.m.List(bgagent.Query{Parent: parent, Status: status})) {
 		if full, err := p.m.Get(t.ID); err == nil {

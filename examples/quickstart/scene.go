@@ -15,14 +15,14 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// parent is the session that delegates. No agent runs in it: this program plays the
-// model that would call the tools.
+// parent is the session that delegates. It has no agent, because this program plays the model
+// that would call the tools.
 const parent = "quickstart"
 
 // job is a piece of work to delegate.
 type job struct{ agent, description, prompt string }
 
-// jobs returns the work of the scene. The last one is cancelled.
+// jobs returns the jobs of the scene. The task of the last job is cancelled.
 func jobs(find string) []job {
 	return []job{
 		{"explore", "Explore: find the code for " + find, "Find where " + quoted(find) + " is implemented in this module."},
@@ -35,9 +35,8 @@ func jobs(find string) []job {
 	}
 }
 
-// play runs the tasks three times: once to warm the caches, then side by side, then
-// one after the other. It prints the comparison first, unless -v shows everything as
-// it happens.
+// play runs the tasks three times: first to warm the caches, then concurrently, and then one
+// after the other. It finally prints the comparison and the results.
 func play(ctx context.Context, o options, stdout io.Writer) error {
 	quiet := newLines(io.Discard)
 	talk, tasks := display(newLines(stdout)), display(quiet)
@@ -77,9 +76,9 @@ func play(ctx context.Context, o options, stdout io.Writer) error {
 
 // outcome is the result of one run of the tasks.
 type outcome struct {
-	took   time.Duration // from the first launch to the last end
-	added  time.Duration // sum of the tasks' own durations
-	failed int           // tasks that did not complete
+	took   time.Duration // time from the first launch to the last end of a task
+	added  time.Duration // sum of the durations of the tasks
+	failed int           // number of tasks that did not complete
 	tasks  []bgagent.Task
 }
 
@@ -95,7 +94,8 @@ func figures(limit int, parallel, serial outcome) string {
 	return s
 }
 
-// findings shows each task with the first line of its result, or why it has none.
+// findings returns a text with each task and the first line of its result or, if there is no
+// result, of its reason.
 func findings(tasks []bgagent.Task) string {
 	var b strings.Builder
 	b.WriteString("=== What the agents found, side by side ===\n")
@@ -107,9 +107,9 @@ func findings(tasks []bgagent.Task) string {
 	return b.String()
 }
 
-// playOnce delegates all tasks to a manager with the limit, cancels the last one,
-// and reads every result when its end is reported. With show set, it prints what
-// the model would read and ends with a follow-up question.
+// playOnce delegates all tasks to a manager with the limit, cancels the last task, and reads
+// each result when a notice reports the task's end. With show, it also prints the texts that
+// a model would read, and finally asks a follow-up question.
 func playOnce(ctx context.Context, o options, limit int, out display, show bool) (res outcome, err error) {
 	m, err := bgagent.New(newClient(o.dir), bgagent.Config{
 		Limits: bgagent.Limits{Provider: map[string]int{"local": limit}},
@@ -120,7 +120,7 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 		return res, err
 	}
 	defer func() {
-		// The caller's context may have ended, so closing has a timeout of its own.
+		// The caller's context may have ended, so Close gets a separate timeout.
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		err = errors.Join(err, m.Close(closing))
@@ -144,7 +144,8 @@ func playOnce(ctx context.Context, o options, limit int, out display, show bool)
 	return res, err
 }
 
-// outcome measures all tasks but the cancelled one, by the manager's times.
+// outcome returns all tasks and measures them with the manager's times. The cancelled task is
+// not measured.
 func (p *player) outcome() (outcome, error) {
 	var res outcome
 	var first, last time.Time

@@ -1,6 +1,6 @@
-// Command shutdown shows how a host shuts down. Drain gives accepted tasks some
-// time to end. Close stops the rest. Its error lists what did not stop and what
-// nobody was notified of.
+// Command shutdown shows how a host shuts down. Drain gives accepted tasks some time to end.
+// Close stops the remaining tasks. The error of Close lists the tasks that did not stop and
+// the tasks whose end was not reported to anybody.
 package main
 
 import (
@@ -37,7 +37,7 @@ func run(ctx context.Context, w io.Writer) error {
 			<-release // ignores its context, which an agent should never do
 			return "", nil
 		},
-	}), bgagent.Config{StopTimeout: 200 * time.Millisecond}) // how long a session may take to stop
+	}), bgagent.Config{StopTimeout: 200 * time.Millisecond}) // maximum time to stop
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func run(ctx context.Context, w io.Writer) error {
 		names[t.ID] = agent
 	}
 
-	// Nothing new is accepted from here on; live tasks get a moment to end.
+	// Drain makes the manager refuse new tasks. Live tasks get 200 ms to end.
 	draining, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	err = m.Drain(draining)
@@ -58,8 +58,8 @@ func run(ctx context.Context, w io.Writer) error {
 	_, err = m.Launch(ctx, bgagent.Caller{Session: "main"}, bgagent.LaunchInput{Agent: "quick", Prompt: "one more"})
 	fmt.Fprintln(w, "one more is refused:", errors.Is(err, bgagent.ErrClosed))
 
-	// Close cancels and stops the rest. Its own deadline is longer than StopTimeout,
-	// so that Close can report what did not stop.
+	// Close cancels and stops the remaining tasks. The deadline of Close is longer than
+	// StopTimeout, so that Close can report the tasks that did not stop.
 	closing, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var left *bgagent.CloseError
@@ -71,7 +71,7 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 	fmt.Fprintln(w, "ends that nobody was notified of:", len(left.Owed))
 
-	// The notices can still be taken, for example to store them for the next start.
+	// The owed notices can still be taken, for example to store them for the next start.
 	n, _ := m.TakeNotice("main")
 	slices.SortFunc(n.Items, func(a, b bgagent.NoticeItem) int { return strings.Compare(a.Agent, b.Agent) })
 	for _, item := range n.Items {

@@ -8,8 +8,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// anthropicTools defines the tools for the Messages API. The schemas are sent byte
-// for byte, so that the properties keep their order.
+// anthropicTools converts the tools for the Messages API. The schemas are sent unchanged, so that
+// their properties keep their order.
 func anthropicTools(defs []bgagent.ToolDef) []anthropic.ToolUnionParam {
 	var tools []anthropic.ToolUnionParam
 	for _, d := range defs {
@@ -22,8 +22,8 @@ func anthropicTools(defs []bgagent.ToolDef) []anthropic.ToolUnionParam {
 	return tools
 }
 
-// anthropicResults runs the tools that a message calls. All results belong in one
-// user message, the next one.
+// anthropicResults runs the tools that a message calls. All results must be sent together, in the
+// next user message.
 func anthropicResults(ctx context.Context, defs []bgagent.ToolDef, msg *anthropic.Message) ([]anthropic.ContentBlockParamUnion, error) {
 	var results []anthropic.ContentBlockParamUnion
 	for _, block := range msg.Content {
@@ -38,7 +38,8 @@ func anthropicResults(ctx context.Context, defs []bgagent.ToolDef, msg *anthropi
 	return results, nil
 }
 
-// anthropicChat talks to a model until it calls no more tools.
+// anthropicChat sends the prompt to a model and runs the tools that the model calls. It returns the
+// first message without tool calls.
 func anthropicChat(ctx context.Context, client anthropic.Client, defs []bgagent.ToolDef, prompt string) (*anthropic.Message, error) {
 	params := anthropic.MessageNewParams{
 		Model:     anthropic.ModelClaudeSonnet5_5,

@@ -14,11 +14,11 @@ import (
 	"github.com/eino-contrib/jsonschema"
 )
 
-// einoTools configures the tools for an agent or a graph. They serve all
-// conversations: the agent's context carries the caller.
+// einoTools converts the tools to a configuration for an agent or a graph. The configuration can be
+// used for all conversations, because the tools find the caller in the agent's context.
 func einoTools(defs []bgagent.ToolDef) (compose.ToolsNodeConfig, error) {
 	conf := compose.ToolsNodeConfig{
-		// Without this handler, an unknown name would end the agent.
+		// Without this handler, a call of an unknown tool would end the agent.
 		UnknownToolsHandler: func(_ context.Context, name, _ string) (string, error) {
 			return "There is no tool " + name + ".", nil
 		},
@@ -37,7 +37,7 @@ func einoTools(defs []bgagent.ToolDef) (compose.ToolsNodeConfig, error) {
 	return conf, nil
 }
 
-// einoTool is one of the tools.
+// einoTool is a tool for Eino.
 type einoTool struct {
 	def  bgagent.ToolDef
 	info *schema.ToolInfo
@@ -48,8 +48,8 @@ var _ tool.InvokableTool = (*einoTool)(nil)
 // Info implements [tool.BaseTool].
 func (t *einoTool) Info(context.Context) (*schema.ToolInfo, error) { return t.info, nil }
 
-// InvokableRun implements [tool.InvokableTool]. A problem with the call goes to the
-// model as text, because an error would end the agent.
+// InvokableRun implements [tool.InvokableTool]. An error of the call is returned to the model as
+// text, because a Go error would end the agent.
 func (t *einoTool) InvokableRun(ctx context.Context, args string, _ ...tool.Option) (string, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = compose.GetToolCallID(ctx)
@@ -57,7 +57,8 @@ func (t *einoTool) InvokableRun(ctx context.Context, args string, _ ...tool.Opti
 	return r.Text, err
 }
 
-// einoChat lets a ReAct agent talk to a model until it calls no more tools.
+// einoChat sends the prompt to a model with a ReAct agent, which runs the tools that the model
+// calls. It returns the first message without tool calls.
 func einoChat(ctx context.Context, m model.ToolCallingChatModel, defs []bgagent.ToolDef, prompt string) (*schema.Message, error) {
 	tools, err := einoTools(defs)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/tmc/langchaingo/llms"
 )
 
-// langchainTools defines the tools for llms.WithTools. Some models accept the
-// parameters only as a map.
+// langchainTools converts the tools for llms.WithTools. The parameters are maps, because some
+// models accept only maps.
 func langchainTools(defs []bgagent.ToolDef) ([]llms.Tool, error) {
 	var tools []llms.Tool
 	for _, d := range defs {
@@ -27,9 +27,9 @@ func langchainTools(defs []bgagent.ToolDef) ([]llms.Tool, error) {
 	return tools, nil
 }
 
-// langchainResults runs the tools that a model calls. It returns the messages to
-// continue with: the calls and their results. Results have no error mark; the text
-// says what is wrong.
+// langchainResults runs the tools that a model calls. It returns the messages with which the
+// conversation continues: one with the calls, and one for each result. Results have no error mark,
+// so only the text says that a call has failed.
 func langchainResults(ctx context.Context, defs []bgagent.ToolDef, choice *llms.ContentChoice) ([]llms.MessageContent, error) {
 	calls := llms.MessageContent{Role: llms.ChatMessageTypeAI}
 	if choice.Content != "" {
@@ -51,7 +51,8 @@ func langchainResults(ctx context.Context, defs []bgagent.ToolDef, choice *llms.
 	return append([]llms.MessageContent{calls}, results...), nil
 }
 
-// langchainChat talks to a model until it calls no more tools.
+// langchainChat sends the prompt to a model and runs the tools that the model calls. It returns the
+// text of the first answer without tool calls.
 func langchainChat(ctx context.Context, m llms.Model, defs []bgagent.ToolDef, prompt string) (string, error) {
 	tools, err := langchainTools(defs)
 	if err != nil {

@@ -1,7 +1,7 @@
-// Command tools lets models call the three tools through real SDKs, without a
-// network: MCP, Anthropic, OpenAI, Eino and LangChainGo. One file per SDK holds all
-// that a program needs to offer the tools through it. The models are scripted
-// (script.go); everything else is real.
+// Command tools lets models call the three tools through the real SDKs of MCP, Anthropic, OpenAI,
+// Eino and LangChainGo. For each SDK, one file contains the whole code with which a program offers
+// the tools through the SDK. The models are scripted (script.go), so the command needs no network.
+// Everything else is real.
 //
 //	go run ./examples/tools
 package main
@@ -26,8 +26,9 @@ func main() {
 	}
 }
 
-// sdks are the SDKs in order. Each plays the script to its end. An MCP server cannot
-// wake its caller. The other models are called by this program.
+// sdks holds the SDKs in the order in which the program uses them. play plays the whole script
+// through the SDK. noNotices is set for MCP, because an MCP server cannot start a turn of its
+// caller.
 var sdks = []struct {
 	name      string
 	noNotices bool
@@ -42,8 +43,8 @@ var sdks = []struct {
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
-	// The agent does not finish before the model knows its task. Otherwise the
-	// answer to the launch could already report the end, and the output would vary.
+	// The agent ends only when the model has received the answer to the launch. Otherwise, the answer
+	// could already report that the task has ended, and the output would vary.
 	launched := make(chan struct{}, 1)
 	client := inproc.New(map[string]inproc.Agent{
 		"counter": func(ctx context.Context, t *inproc.Turn) (string, error) {
@@ -67,8 +68,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 			NoNotices: sdk.noNotices,
 		})
 		fmt.Fprintf(w, "== %s\n", sdk.name)
-		// Each conversation is a session of its own and does not see the tasks of
-		// others.
+		// Each conversation is a separate session. It cannot see the tasks of other conversations.
 		ctx := bgagent.WithCaller(ctx, bgagent.Caller{Session: "conversation with " + sdk.name})
 		s := &script{w: w, defs: defs, launched: launched}
 		if err := sdk.play(ctx, defs, s); err != nil {
@@ -78,10 +78,10 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	return nil
 }
 
-// callTool runs a tool that a model has called. ctx carries the caller with the
-// session of the conversation; callTool adds the id of the call. If a launch is
-// repeated with the same id while its task is live, for example after a lost
-// connection, it launches nothing new.
+// callTool runs a tool that a model has called. ctx contains the caller with the session of the
+// conversation, and callTool adds the id of the tool call. The id lets the manager recognize a
+// repeated call, for example after a lost connection: while the task of the first call is live, a
+// call with the same id launches no other task.
 func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args json.RawMessage) (bgagent.ToolResult, error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	by.ToolCallID = id
@@ -90,7 +90,7 @@ func callTool(ctx context.Context, defs []bgagent.ToolDef, id, name string, args
 			return d.Call(bgagent.WithCaller(ctx, by), args)
 		}
 	}
-	// Models do call unknown tools. The error of Call is for the host; this text is
-	// for the model.
+	// Models sometimes call unknown tools. The problem is returned as text for the model, because a
+	// Go error would be for the host.
 	return bgagent.ToolResult{Text: "There is no tool " + name + ".", IsError: true}, nil
 }

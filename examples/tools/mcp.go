@@ -10,13 +10,13 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// addMCPTools adds the tools to a server. MCP does not identify the caller, so
-// session does. With HTTP, it can return the ID of the request's session. On stdio
-// there is one client and no ID, so any fixed name works. Two clients must never
-// get the same name: each could read and cancel the tasks of the other.
+// addMCPTools adds the tools to a server. The function session returns the name of the caller,
+// because MCP does not identify the caller. With HTTP, the name can be the ID of the request's
+// session. On stdio, there is only one client and no ID, so any fixed name works. Two clients must
+// never have the same name: each could read and cancel the tasks of the other.
 //
-// It uses Server.AddTool instead of mcp.AddTool, because the tools check their
-// arguments themselves and word the problems for a model.
+// addMCPTools uses Server.AddTool instead of mcp.AddTool, because the tools check their arguments
+// themselves and describe errors in texts for a model.
 func addMCPTools(s *mcp.Server, defs []bgagent.ToolDef, session func(*mcp.CallToolRequest) string) {
 	for _, d := range defs {
 		t := &mcp.Tool{Name: d.Name, Description: d.Description, InputSchema: d.Schema}
@@ -31,7 +31,7 @@ func addMCPTools(s *mcp.Server, defs []bgagent.ToolDef, session func(*mcp.CallTo
 	}
 }
 
-// playMCP serves the tools to a client in the same process, which plays the script.
+// playMCP serves the tools to a client in the same process, and plays the script with this client.
 func playMCP(ctx context.Context, defs []bgagent.ToolDef, s *script) (err error) {
 	by, _ := bgagent.CallerFrom(ctx)
 	server := mcp.NewServer(&mcp.Implementation{Name: "bgagent", Version: "1"}, nil)

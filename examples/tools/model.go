@@ -12,7 +12,7 @@ import (
 	"github.com/tmc/langchaingo/llms"
 )
 
-// These types replace the models of the SDKs that have an interface for them.
+// The types in this file are scripted models for SDKs that have an interface for models.
 
 // einoModel plays the script as an Eino model.
 type einoModel struct{ s *script }
@@ -107,7 +107,7 @@ func (m langchainModel) GenerateContent(_ context.Context, in []llms.MessageCont
 	return &llms.ContentResponse{Choices: []*llms.ContentChoice{choice}}, nil
 }
 
-// Call implements [llms.Model]. Nothing calls it any more.
+// Call implements [llms.Model]. It is deprecated there and never called.
 func (langchainModel) Call(context.Context, string, ...llms.CallOption) (string, error) {
 	return "", errors.ErrUnsupported
 }

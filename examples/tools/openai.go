@@ -9,9 +9,9 @@ import (
 	"github.com/openai/openai-go/v3/responses"
 )
 
-// openaiTools defines the tools for Chat Completions. The schemas are sent byte for
-// byte, so that the properties keep their order. Strict must stay off, because it
-// requires every argument.
+// openaiTools converts the tools for Chat Completions. The schemas are sent unchanged, so that
+// their properties keep their order. Strict must be off, because strict schemas cannot have
+// optional arguments.
 func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
 	var tools []openai.ChatCompletionToolUnionParam
 	for _, d := range defs {
@@ -26,8 +26,8 @@ func openaiTools(defs []bgagent.ToolDef) []openai.ChatCompletionToolUnionParam {
 	return tools
 }
 
-// openaiResults runs the tools that a message calls. Each result is a message of
-// its own. Results have no error mark; the text says what is wrong.
+// openaiResults runs the tools that a message calls. Each result is a separate message. Results
+// have no error mark, so only the text says that a call has failed.
 func openaiResults(ctx context.Context, defs []bgagent.ToolDef, msg openai.ChatCompletionMessage) ([]openai.ChatCompletionMessageParamUnion, error) {
 	var results []openai.ChatCompletionMessageParamUnion
 	for _, c := range msg.ToolCalls {
@@ -40,7 +40,8 @@ func openaiResults(ctx context.Context, defs []bgagent.ToolDef, msg openai.ChatC
 	return results, nil
 }
 
-// openaiChat talks to a model until it calls no more tools.
+// openaiChat sends the prompt to a model and runs the tools that the model calls. It returns the
+// first message without tool calls.
 func openaiChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDef, prompt string) (openai.ChatCompletionMessage, error) {
 	params := openai.ChatCompletionNewParams{
 		Model:    openai.ChatModelGPT5_5,
@@ -62,8 +63,8 @@ func openaiChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDe
 	}
 }
 
-// responsesTools defines the tools for the Responses API, where strict is on by
-// default.
+// responsesTools converts the tools for the Responses API. Strict must be switched off there,
+// because it is on by default.
 func responsesTools(defs []bgagent.ToolDef) []responses.ToolUnionParam {
 	var tools []responses.ToolUnionParam
 	for _, d := range defs {
@@ -95,7 +96,8 @@ func responsesResults(ctx context.Context, defs []bgagent.ToolDef, resp *respons
 	return results, nil
 }
 
-// responsesChat talks to a model until it calls no more tools.
+// responsesChat sends the prompt to a model and runs the tools that the model calls. It returns
+// the first response without tool calls.
 func responsesChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDef, prompt string) (*responses.Response, error) {
 	params := responses.ResponseNewParams{
 		Model: openai.ChatModelGPT5_5,

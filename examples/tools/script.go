@@ -12,15 +12,15 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// script is a model with a fixed plan: it delegates a task, reads its result, and
-// makes a mistake. It prints its calls and their answers.
+// script is a model with a fixed plan: it delegates a task, reads the result, and then makes an
+// invalid call. It prints its calls and their answers.
 type script struct {
 	w        io.Writer
 	defs     []bgagent.ToolDef
-	launched chan<- struct{} // receives when the model knows its task
-	tools    int             // number of tools offered to it
+	launched chan<- struct{} // receives a value when the model has received the id of its task
+	tools    int             // number of tools offered to the model
 	step     int             // number of the open call, from 1
-	task     string          // the task that it launched
+	task     string          // id of the launched task
 }
 
 // The first and the last message of the conversation.
@@ -44,7 +44,8 @@ var scriptCalls = [...]toolCall{
 // over reports whether the last call has been answered.
 func (s *script) over() bool { return s.step > len(scriptCalls) }
 
-// end checks the program's final answer, which must be the model's last message.
+// end checks the final answer of the conversation, which must be lastWord. It also checks that the
+// script is over and all tools were offered.
 func (s *script) end(word string) error {
 	if !s.over() || word != lastWord {
 		return fmt.Errorf("the conversation ended early, with %q", word)
@@ -56,8 +57,8 @@ func (s *script) end(word string) error {
 	return nil
 }
 
-// offer checks the definition of a tool as it arrives at the model. It must mean
-// the same as the library's definition, with nothing lost.
+// offer checks the definition of a tool that the model has received. The definition must have the
+// same meaning as the original.
 func (s *script) offer(name, description string, schema []byte) error {
 	for _, d := range s.defs {
 		if d.Name != name {
@@ -67,7 +68,7 @@ func (s *script) offer(name, description string, schema []byte) error {
 		if err := errors.Join(json.Unmarshal(d.Schema, &want), json.Unmarshal(schema, &got)); err != nil {
 			return fmt.Errorf("the schema of %s: %w", name, err)
 		}
-		// An empty list means the same as none.
+		// An empty list has the same meaning as no list.
 		for _, m := range []map[string]any{want, got} {
 			if required, ok := m["required"].([]any); ok && len(required) == 0 {
 				delete(m, "required")
@@ -88,8 +89,8 @@ func (s *script) begin() toolCall {
 	return s.call()
 }
 
-// answer processes the answer to the last call and returns the next call, if there
-// is one.
+// answer processes the answer to the last call and returns the next call. The result ok is false if
+// there is no next call.
 func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	if s.step < 1 || s.over() || id != scriptCalls[s.step-1].id {
 		return toolCall{}, false, fmt.Errorf("an answer to call %q, which is not open", id)
@@ -110,8 +111,8 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	return s.call(), true, nil
 }
 
-// reply continues the script: it processes the answer to the last call, if there
-// was one, and returns the next call. It returns false if there is none.
+// reply continues the script. It processes the answer to the last call, unless there was no call
+// yet, and returns the next call. It returns false if there is no next call.
 func (s *script) reply(id, text string) (toolCall, bool, error) {
 	if s.step == 0 {
 		return s.begin(), true, nil
@@ -119,7 +120,8 @@ func (s *script) reply(id, text string) (toolCall, bool, error) {
 	return s.answer(id, text)
 }
 
-// flag checks the error mark of the coming answer, for SDKs that have one.
+// flag checks the error mark of the answer to the last call. It is called before reply or answer,
+// for SDKs with error marks.
 func (s *script) flag(isError bool) error {
 	if c := scriptCalls[s.step-1]; isError != c.wrong {
 		return fmt.Errorf("%s: the answer is marked as an error: %t", c.id, isError)
@@ -140,7 +142,7 @@ var (
 	duration = regexp.MustCompile(`\b[0-9.]+ ?(ns|µs|ms|s)\b`)
 )
 
-// plain makes a text the same in every run.
+// plain replaces ids and durations in a text, so that the text is the same in every run.
 func plain(s string) string {
 	s = taskID.ReplaceAllString(s, "bg_…")
 	s = session.ReplaceAllString(s, "ses_…")

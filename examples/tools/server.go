@@ -14,11 +14,11 @@ import (
 	openaiopt "github.com/openai/openai-go/v3/option"
 )
 
-// These servers replace those of the models. Each supports as much of its API as
-// the script needs.
+// The servers in this file replace the servers of the models. Each supports only the part of its
+// API that the script needs.
 
-// serve starts a server for an API with one method. An error of the handler is sent
-// to the client with a status that clients do not retry.
+// serve starts a server for an API with one method. An error of the handler is sent to the client
+// with a status after which clients do not retry.
 func serve[T any](path string, handle func(T) (answer any, err error)) *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -33,7 +33,7 @@ func serve[T any](path string, handle func(T) (answer any, err error)) *httptest
 			w.WriteHeader(http.StatusBadRequest)
 			answer = object{"error": object{"type": "invalid_request_error", "message": err.Error()}}
 		}
-		// If the answer cannot be written, the client notices.
+		// The error is ignored, because the client notices an incomplete answer.
 		_ = json.NewEncoder(w).Encode(answer)
 	})
 	return httptest.NewServer(mux)
@@ -189,7 +189,7 @@ func playResponses(ctx context.Context, defs []bgagent.ToolDef, s *script) error
 	return s.end(resp.OutputText())
 }
 
-// functionTool is a tool in the form of OpenAI's APIs.
+// functionTool is the definition of a tool in a request of OpenAI's APIs.
 type functionTool struct {
 	Name        string          `json:"name"`
 	Description string          `json:"description"`

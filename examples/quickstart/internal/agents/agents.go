@@ -1,7 +1,7 @@
-// Package agents holds the three agents of the quickstart. explore finds where
-// something is implemented in a Go module, librarian reads the documentation of its
-// dependencies, and oracle measures its architecture. They need no model and no
-// network, and never write to the module.
+// Package agents holds the three agents of the quickstart. They work on a Go module. explore
+// finds the places where something is implemented, librarian reads the documentation of the
+// dependencies, and oracle measures the architecture. The agents need no model and no network,
+// and never write to the module.
 package agents
 
 import (
@@ -22,15 +22,15 @@ func All() map[string]Agent {
 // Turn is one turn of an agent.
 type Turn struct {
 	Dir     string            // top directory of the module
-	Prompt  string            // the question
-	Earlier []string          // the agent's answers of the session's earlier turns, oldest first
+	Prompt  string            // prompt of the turn
+	Earlier []string          // the agent's answers in earlier turns of the session, oldest first
 	Report  *bgagent.Reporter // receives the agent's progress; may be nil
 
 	calls int
 	todos []bgagent.Todo
 }
 
-// plan reports the steps of the turn.
+// plan reports the steps of the turn as todos. The first step starts.
 func (t *Turn) plan(steps ...string) {
 	t.todos = nil
 	for _, s := range steps {
@@ -39,7 +39,7 @@ func (t *Turn) plan(steps ...string) {
 	t.done(-1)
 }
 
-// done reports that the step is done and the next one starts.
+// done reports that the step is completed and the next step starts.
 func (t *Turn) done(step int) {
 	for i := range t.todos {
 		switch {
@@ -54,10 +54,10 @@ func (t *Turn) done(step int) {
 
 func (t *Turn) say(format string, args ...any) { t.Report.Text(fmt.Sprintf(format, args...) + "\n") }
 
-// tool runs f and reports it as a call of a tool.
+// tool calls f and reports the call as a tool call.
 func (t *Turn) tool(name string, f func() error) error {
 	t.calls++
-	// Ids are unique within the session, so they include the turn.
+	// The id includes the number of the turn, because it must be unique in the session.
 	id := fmt.Sprintf("call_%d.%d", len(t.Earlier)+1, t.calls)
 	call := bgagent.MessageTool{ID: id, Name: name, State: bgagent.ToolRunning}
 	t.Report.Tool(call)

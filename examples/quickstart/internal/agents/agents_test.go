@@ -11,7 +11,7 @@ import (
 	"github.com/bgagent/bgagent/examples/quickstart/internal/modules"
 )
 
-// The prompts of the scene, abbreviated.
+// Short forms of the prompts in the scene.
 const (
 	findSession  = `Find where "session" is implemented.`
 	findAuth     = `Find where "authentication" is implemented.`
@@ -30,7 +30,7 @@ func ask(t *testing.T, a Agent, turn *Turn) string {
 	return answer
 }
 
-// has checks that the answer contains each part, in this order.
+// has checks that the answer contains all parts in the given order.
 func has(t *testing.T, answer string, parts ...string) {
 	t.Helper()
 	rest := answer
@@ -127,7 +127,7 @@ func TestOracleCountsWhatVariablesReferTo(t *testing.T) {
 	has(t, answer, "2 types and functions", "Unexported and referred to by nothing but tests, if at all: forgotten.\n")
 }
 
-// If a module does not build, the agents do what they can and name what is wrong.
+// If a module does not build, the agents work on the readable parts and report the errors.
 func TestABrokenModuleIsWorkedOn(t *testing.T) {
 	dir := modules.Unpack(t, "broken")
 	answer := ask(t, Explore, &Turn{Dir: dir, Prompt: findSession})
@@ -185,8 +185,8 @@ func TestAgentsOnlyRead(t *testing.T) {
 	}
 }
 
-// Every agent reports the start and the end of each tool call, and leaves no todo
-// open.
+// Every agent reports the start and the end of each tool call. At the end of a turn, all todos are
+// completed.
 func TestAgentsReportWhatTheyDo(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	for name, a := range All() {
@@ -221,8 +221,8 @@ func TestAgentsReportWhatTheyDo(t *testing.T) {
 	}
 }
 
-// An agent that is cancelled during any of its tool calls returns the context's
-// error.
+// If an agent is cancelled during a tool call, it returns the context's error. This is true for
+// each of its tool calls.
 func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	dir := modules.Unpack(t, "plain")
 	for name, a := range All() {
@@ -235,8 +235,8 @@ func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	}
 }
 
-// cancelAt cancels the turn when tool call number at starts. It returns how many
-// calls are known.
+// cancelAt cancels the turn when tool call number at starts. It returns the new number of known
+// tool calls; known is the number so far.
 func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known int) int {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -260,7 +260,7 @@ func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known 
 	case cancelled && begun > at:
 		t.Errorf("%s, %q: cancelled at call %d it made %d more", name, prompt, at, begun-at)
 	case cancelled:
-		return max(known, at+1) // there may be one more call
+		return max(known, at+1) // there may be another call after this call
 	}
 	return known
 }

@@ -9,13 +9,12 @@ import (
 	"strings"
 )
 
-// mostFindings is how many places explore names.
+// mostFindings is the maximum number of findings in an answer of Explore.
 const mostFindings = 12
 
-// Explore finds where the words of the prompt are implemented. It searches
-// packages, types and functions by name and documentation, and lists the best
-// first. In a later turn, it shows the source of one of its findings and who uses
-// it.
+// Explore finds the places where the words of the prompt are implemented. It searches the
+// names and the documentation of packages, types and functions. It lists the best findings
+// first. In a later turn, it shows the source of one finding and the files that use its name.
 func Explore(ctx context.Context, t *Turn) (string, error) {
 	if p, ok := t.recall(); ok {
 		return t.showFinding(ctx, p)
@@ -91,16 +90,16 @@ func findings(src *source, words []string, found []finding) string {
 
 func orUnnamed(module string) string { return cmp.Or(module, "the module") }
 
-// finding is a place that answers the question.
+// finding is a declaration that matches the words of the prompt.
 type finding struct {
 	place string // file:line
-	what  string
+	what  string // kind and name
 	doc   string // first sentence
 	score int
 	lines int
 }
 
-// findIn compares the declarations of the package with the words.
+// findIn returns the findings in the package.
 func findIn(src *source, p *pkg, words []string) []finding {
 	var found []finding
 	add := func(n, name ast.Node, id, kind, sig string, doc *ast.CommentGroup, weight int) {
@@ -175,8 +174,9 @@ func receiver(d *ast.FuncDecl) string {
 	}
 }
 
-// scoreOf rates how well a declaration matches the words. 0 means no match. A name
-// equal to a word is best, then a name that contains it, then its documentation.
+// scoreOf rates how well a declaration matches the words. 0 means no match. For each word,
+// a name that equals the word scores highest, then a name that contains the word, and then
+// documentation that contains the word.
 func scoreOf(id, doc string, words []string) int {
 	score := 0
 	for _, w := range words {
@@ -204,8 +204,8 @@ func scoreOf(id, doc string, words []string) int {
 	return score
 }
 
-// related reports whether two words share their beginning, such as authenticate and
-// authentication, auth and authentication, slot and slots.
+// related reports whether two words have a long common beginning, for example "authenticate"
+// and "authentication", "auth" and "authentication", or "slot" and "slots".
 func related(a, b string) bool {
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {
@@ -215,8 +215,8 @@ func related(a, b string) bool {
 	return n >= 4 && n*4 >= shorter*3 || n == shorter && a == b
 }
 
-// nameParts splits text into lower-case words, and names also at their capitals:
-// HTTPServerPool becomes http, server, pool.
+// nameParts splits a text into lower-case words. It also splits names at their capital
+// letters: HTTPServerPool becomes "http", "server" and "pool".
 func nameParts(s string) []string {
 	var parts []string
 	r := []rune(s)
@@ -246,8 +246,8 @@ func nameParts(s string) []string {
 
 func isLower(r rune) bool { return r >= 'a' && r <= 'z' }
 
-// Words returns the words that a prompt asks explore to find: those in quotation
-// marks, otherwise all words but filling.
+// Words returns the words that a prompt asks Explore to find. These are the words in quotation
+// marks or, without quotation marks, all words. Words in filling are left out.
 func Words(prompt string) []string {
 	text := prompt
 	if parts := strings.Split(prompt, `"`); len(parts) > 2 {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// A later turn builds on the agent's own earlier answers. They contain numbered
-// places in the source, and the new prompt names one of them.
+// A later turn uses the agent's own earlier answers. The answers contain numbered places in
+// the source, and the prompt of the later turn names one of the numbers.
 
 // place is a numbered entry of an earlier answer.
 type place struct {
@@ -28,16 +28,15 @@ var (
 	ordinals  = []string{"first", "second", "third", "fourth", "fifth"}
 )
 
-// recall finds the place that the prompt asks for in the agent's earlier answers,
-// latest first. It returns false in a first turn, or if the earlier answers do not
-// contain the place.
+// recall returns the place whose number the prompt names, from the latest answer that contains
+// the number. It returns false in a first turn, or if no earlier answer contains the number.
 func (t *Turn) recall() (place, bool) {
 	n := asked(t.Prompt)
 	for i := len(t.Earlier) - 1; i >= 0; i-- {
 		for _, m := range placeLine.FindAllStringSubmatch(t.Earlier[i], -1) {
 			if m[1] == strconv.Itoa(n) {
-				line, _ := strconv.Atoi(m[3])         // the pattern matches digits only
-				what, _, _ := strings.Cut(m[4], ": ") // without its documentation
+				line, _ := strconv.Atoi(m[3])         // the pattern matches only digits
+				what, _, _ := strings.Cut(m[4], ": ") // cuts off the documentation
 				return place{n, m[2], line, what}, true
 			}
 		}
@@ -45,14 +44,14 @@ func (t *Turn) recall() (place, bool) {
 	return place{}, false
 }
 
-// nothingToShow is the answer to a later turn that asks for a place that the
-// earlier answers do not name.
+// nothingToShow returns the answer for a later turn whose prompt names a number that no
+// earlier answer contains.
 func (t *Turn) nothingToShow() string {
 	return fmt.Sprintf("My earlier answers name nothing with the number %d, so there is nothing to show.\n", asked(t.Prompt))
 }
 
-// asked returns the number of the entry that a prompt asks for: a figure or an
-// ordinal, otherwise 1.
+// asked returns the number that a prompt names in digits or as an ordinal. If the prompt names
+// no number, it returns 1.
 func asked(prompt string) int {
 	if n, err := strconv.Atoi(number.FindString(prompt)); err == nil {
 		return n
@@ -65,7 +64,8 @@ func asked(prompt string) int {
 	return 1
 }
 
-// showFinding shows the declaration at a place and the uses of its name.
+// showFinding returns an answer with the source of the declaration at a place and the uses of
+// the declaration's name.
 func (t *Turn) showFinding(ctx context.Context, p place) (string, error) {
 	t.plan("read the sources", "find the uses")
 	src, err := t.readAgain(ctx)
@@ -99,8 +99,7 @@ func (t *Turn) showFinding(ctx context.Context, p place) (string, error) {
 	return b.String() + brokenNote(src.broken), nil
 }
 
-// readAgain reads the module again in a later turn, because the source may have
-// changed.
+// readAgain reads the module. Later turns read it again, because the source may have changed.
 func (t *Turn) readAgain(ctx context.Context) (*source, error) {
 	mod, err := t.modFile(ctx)
 	if ctx.Err() != nil {
@@ -113,7 +112,7 @@ func (t *Turn) readAgain(ctx context.Context) (*source, error) {
 	return src, readErr
 }
 
-// declAt returns the declaration at the place and its name.
+// declAt returns the declaration at the place and the declaration's name.
 func (src *source) declAt(p place) (decl ast.Node, id *ast.Ident) {
 	for _, pk := range src.pkgs {
 		for _, f := range pk.files {
@@ -146,7 +145,8 @@ type use struct {
 	n    int
 }
 
-// uses counts the identifiers with the same name, by file.
+// uses returns the number of identifiers with the same name as id in each file. It does not
+// count id itself.
 func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	var all []use
 	for _, p := range src.pkgs {
@@ -169,7 +169,8 @@ func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	return all
 }
 
-// lines returns at most 40 of n lines of a file of the module, indented as code.
+// lines returns the n lines of a file from line from on, but at most 40. The lines are indented
+// as code.
 func (t *Turn) lines(name string, from, n int) (string, error) {
 	const most = 40
 	var text []byte
@@ -196,15 +197,15 @@ var (
 	usesLine    = regexp.MustCompile(`; uses (.*)$`)
 )
 
-// library is a numbered package of an earlier answer, with the symbols that the
-// module uses.
+// library is a numbered package in an earlier answer, with the symbols that the module uses.
 type library struct {
 	number  int
 	path    string
 	symbols []string
 }
 
-// recallPackage finds the package that the prompt asks for in the earlier answers.
+// recallPackage returns the package whose number the prompt names, from the latest answer that
+// contains the number.
 func (t *Turn) recallPackage() (library, bool) {
 	n := asked(t.Prompt)
 	for i := len(t.Earlier) - 1; i >= 0; i-- {
@@ -230,8 +231,8 @@ func (t *Turn) recallPackage() (library, bool) {
 	return library{}, false
 }
 
-// readSymbols reads the documentation of a package's symbols that an earlier answer
-// named.
+// readSymbols returns an answer with the documentation of the package's symbols that an earlier
+// answer named.
 func (t *Turn) readSymbols(ctx context.Context, l library) (string, error) {
 	if len(l.symbols) == 0 {
 		return fmt.Sprintf("Of number %d, `%s`, my earlier answer named no symbol that the module uses.\n", l.number, l.path), nil

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// goTool runs the go command in the module and returns its output. The call is
-// reported under name. The command can neither reach the network nor write to the
-// module. It ignores a workspace around the module, because it would update the
-// workspace's go.work.sum.
+// goTool runs the go command in the module and returns the command's output. It reports the
+// call as a tool call with the name. The command can neither reach the network nor write to
+// the module. It ignores a workspace around the module, because it could change the file
+// go.work.sum of the workspace.
 func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	err := t.tool(name, func() error {
@@ -25,7 +25,7 @@ func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte,
 		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly", "GOPROXY=off")
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		ownGroup(cmd)
-		cmd.WaitDelay = 3 * time.Second // for a command that ignores the interrupt
+		cmd.WaitDelay = 3 * time.Second // kills a command that ignores the interrupt
 		return cmd.Run()
 	})
 	if ctx.Err() != nil {
@@ -37,9 +37,8 @@ func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte,
 	return stdout.Bytes(), nil
 }
 
-// firstLine returns the first informative line of a command's error output. If that
-// line ends in a colon, the next one is added. If there is no output, it returns
-// err.
+// firstLine returns the first informative line of a command's error output. If the line ends
+// in a colon, the next line is added. If there is no such line, firstLine returns err.
 func firstLine(complaint string, err error) error {
 	said := ""
 	for line := range strings.Lines(complaint) {
@@ -58,7 +57,7 @@ func firstLine(complaint string, err error) error {
 	return errors.New(strings.TrimSuffix(said, ": "))
 }
 
-// modFile holds the needed parts of go.mod.
+// modFile holds the parts of go.mod that the agents use.
 type modFile struct {
 	Module  struct{ Path string }
 	Require []struct {
@@ -76,8 +75,9 @@ func (t *Turn) modFile(ctx context.Context) (modFile, error) {
 	return m, json.Unmarshal(out, &m)
 }
 
-// provider returns the path of the required module that provides or should provide
-// the package, or "".
+// provider returns the path of the module that provides the package or, if the go command does
+// not know it, of the required module that should provide the package. It returns "" if there
+// is no such module.
 func (m modFile) provider(p listed) string {
 	if p.Module != nil {
 		return p.Module.Path
@@ -103,12 +103,13 @@ type listed struct {
 		Main          bool
 	}
 	Error      *listError
-	DepsErrors []*listError // errors of its imports
+	DepsErrors []*listError // errors of its dependencies
 }
 
 type listError struct{ Pos, Err string }
 
-// goList asks the go command about the packages named by the last arguments.
+// goList runs go list with the arguments and returns the listed packages. The last argument
+// names packages.
 func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	out, err := t.goTool(ctx, "go list "+args[len(args)-1], append([]string{"list", "-e"}, args...)...)
 	if err != nil {
@@ -127,13 +128,13 @@ func (t *Turn) goList(ctx context.Context, args ...string) ([]listed, error) {
 	}
 }
 
-// errNoSource says why the documentation of a package cannot be read.
+// errNoSource is the error for the documentation of a package without source.
 var errNoSource = errors.New("its source is not in the module cache, and the network is not asked")
 
-// doc returns the first sentence of go doc about a package or one of its symbols.
-// It passes the directory, because go doc resolves an import path through the
-// complete list of the module's dependencies. That list includes the dependencies
-// of their tests, which may not have been downloaded.
+// doc returns the first sentence of go doc about a package or about one of its symbols. It
+// passes the directory of the package instead of the import path. To resolve an import path,
+// go doc would list all dependencies of the module, including the dependencies of their
+// tests, and these may not have been downloaded.
 func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, error) {
 	if p.Dir == "" {
 		return "", errNoSource
@@ -146,16 +147,16 @@ func (t *Turn) doc(ctx context.Context, p listed, symbol ...string) (string, err
 	return docSentence(string(out), len(symbol) == 0), nil
 }
 
-// docSentence finds the first sentence, or returns "" if there is none. The
-// documentation of a package is the second paragraph, flush left; a package without
-// any has its declarations there. The documentation of a symbol is indented by four
-// spaces.
+// docSentence returns the first sentence of the documentation in the output of go doc. It
+// returns "" if there is no documentation. The documentation of a package is the second
+// paragraph and is not indented; without documentation, declarations follow there. The
+// documentation of a symbol is indented by four spaces.
 func docSentence(out string, pkg bool) string {
 	var text []string
 	for i, line := range strings.Split(out, "\n") {
 		indented := strings.HasPrefix(line, "    ")
 		switch {
-		case i == 0: // package clause
+		case i == 0: // the line with the package clause
 		case pkg && len(text) == 0 && isDeclaration(line):
 			return ""
 		case pkg && line != "" || !pkg && indented:

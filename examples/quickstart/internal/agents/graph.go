@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// graph holds which nodes refer to which.
+// graph holds, for each node, the set of nodes to which the node refers.
 type graph map[string]map[string]bool
 
 func (g graph) node(a string) {
@@ -22,7 +22,7 @@ func (g graph) edge(a, b string) {
 	}
 }
 
-// sorted returns the sorted keys of a set, so that answers are always the same.
+// sorted returns the keys of a map in order, so that answers are always the same.
 func sorted[V any](set map[string]V) []string {
 	keys := make([]string, 0, len(set))
 	for k := range set {
@@ -32,7 +32,7 @@ func sorted[V any](set map[string]V) []string {
 	return keys
 }
 
-// in returns how many nodes refer to each node.
+// in returns, for each node, the number of nodes that refer to it.
 func (g graph) in() map[string]int {
 	n := map[string]int{}
 	for _, to := range g {
@@ -43,8 +43,8 @@ func (g graph) in() map[string]int {
 	return n
 }
 
-// cycles returns the groups of nodes that can all reach each other, largest first:
-// Tarjan's strongly connected components with more than one node.
+// cycles returns the groups of two or more nodes that can all reach each other, largest first.
+// The groups are strongly connected components, found with Tarjan's algorithm.
 func (g graph) cycles() [][]string {
 	s := search{g: g, index: map[string]int{}, low: map[string]int{}, on: map[string]bool{}}
 	for _, v := range sorted(g) {
@@ -60,7 +60,7 @@ func (g graph) cycles() [][]string {
 
 type search struct {
 	g          graph
-	index, low map[string]int // from 1
+	index, low map[string]int // the numbers of Tarjan's algorithm, from 1
 	on         map[string]bool
 	stack      []string
 	found      [][]string

@@ -16,10 +16,10 @@ import (
 	"strings"
 )
 
-// The inside of one package, as the type checker sees it: which types, functions
-// and files refer to which.
+// This file examines the inside of one package with the type checker: the references between
+// types, functions and files.
 
-// biggest measures the biggest package of the module.
+// biggest returns an answer about the inside of the module's biggest package.
 func (t *Turn) biggest(ctx context.Context, src *source) (string, error) {
 	p := slices.MaxFunc(src.pkgs, func(a, b *pkg) int { return cmp.Compare(a.lineCount(), b.lineCount()) })
 	exports, err := t.exports(ctx, src, p)
@@ -79,8 +79,8 @@ func writeMost(b *strings.Builder, title string, n map[string]int) {
 	}
 }
 
-// exports returns the export data files of all imports of the package. The go
-// command builds missing ones into its cache.
+// exports returns the files with the export data of all dependencies of the package, by import
+// path. The go command builds missing files into its cache.
 func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]string, error) {
 	list, err := t.goList(ctx, "-export", "-deps", "-json=ImportPath,Export,Error", "./"+p.dir)
 	if ctx.Err() != nil {
@@ -101,8 +101,8 @@ func (t *Turn) exports(ctx context.Context, src *source, p *pkg) (map[string]str
 	return files, nil
 }
 
-// check type-checks the package as far as possible. A package that does not build
-// or cannot be imported only leaves gaps.
+// check type-checks the package as far as possible. If the package does not build or an import
+// cannot be found, info has gaps.
 func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[string]string, info *types.Info) error {
 	lookup := func(path string) (io.ReadCloser, error) {
 		if err := ctx.Err(); err != nil {
@@ -117,7 +117,7 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 	conf := types.Config{
 		Importer:    importer.ForCompiler(src.fset, "gc", lookup),
 		FakeImportC: true,
-		Error:       func(error) {}, // the compiler has already reported them
+		Error:       func(error) {}, // the compiler has already reported the errors
 	}
 	_ = t.tool("type-check "+p.dir, func() error {
 		_, err := conf.Check(p.path, src.fset, p.built(), info)
@@ -126,12 +126,12 @@ func (t *Turn) check(ctx context.Context, src *source, p *pkg, exports map[strin
 	return ctx.Err()
 }
 
-// references returns which declarations and files of the package refer to which,
-// and the declarations that variables and constants refer to. Methods are nodes of
-// their own, called Type.Method.
+// references returns the references between declarations and between files of the package. The
+// set initial holds the declarations to which variables and constants refer. Methods are
+// separate nodes with names such as Type.Method.
 func (src *source) references(p *pkg, info *types.Info) (decls, files graph, initial map[string]bool) {
 	decls, files, initial = graph{}, graph{}, map[string]bool{}
-	owner := map[types.Object]string{} // declared name -> node
+	owner := map[types.Object]string{} // the node of each declared object
 	for _, f := range p.built() {
 		for _, d := range f.Decls {
 			for name, node := range declared(d) {
@@ -151,7 +151,7 @@ func (src *source) references(p *pkg, info *types.Info) (decls, files graph, ini
 	return decls, files, initial
 }
 
-// refer adds the references of one declaration.
+// refer adds the references of one declaration to the graphs and to initial.
 func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.Object]string, decls, files graph, initial map[string]bool) {
 	from := src.fileOf(d.Pos())
 	add := func(part ast.Node, node string) {
@@ -189,7 +189,8 @@ func (src *source) refer(d ast.Decl, p *pkg, info *types.Info, owner map[types.O
 	}
 }
 
-// origin returns the generic declaration of an instance.
+// origin returns the generic declaration of an instantiated function, and other objects
+// unchanged.
 func origin(obj types.Object) types.Object {
 	if fn, ok := obj.(*types.Func); ok {
 		return fn.Origin()
@@ -197,7 +198,7 @@ func origin(obj types.Object) types.Object {
 	return obj
 }
 
-// declared returns the types and functions of a declaration.
+// declared returns the nodes of the types and functions in a declaration, by identifier.
 func declared(d ast.Decl) map[*ast.Ident]string {
 	names := map[*ast.Ident]string{}
 	switch d := d.(type) {
@@ -215,8 +216,8 @@ func declared(d ast.Decl) map[*ast.Ident]string {
 
 func (src *source) fileOf(p token.Pos) string { return path.Base(src.fset.Position(p).Filename) }
 
-// outline describes a function that an earlier answer named: its source, its calls
-// and its branches.
+// outline returns an answer about a function that an earlier answer named: its calls, its
+// statements and their branches.
 func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	t.plan("read the sources", "look into the function")
 	src, err := t.readAgain(ctx)
@@ -240,7 +241,7 @@ func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	})
 	short := map[string]int{}
 	for c, n := range calls {
-		if !strings.ContainsAny(c, "({\n") { // skip calls of a call's result or of a literal
+		if !strings.ContainsAny(c, "({\n") { // skips calls of literals and of results of other calls
 			short[c] = n
 		}
 	}

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	mostPackages = 10 // packages documented in one turn
-	mostSymbols  = 6  // symbols listed per package
+	mostPackages = 10 // maximum number of packages whose documentation is read in one turn
+	mostSymbols  = 6  // maximum number of symbols listed per package
 )
 
-// Librarian reads the documentation of the module's dependencies and says what the
-// module really uses of them. It reads the standard library if the prompt asks for
-// it or there is nothing else, otherwise the direct dependencies. In a later turn,
-// it reads the documentation of the symbols that it listed.
+// Librarian reads the documentation of the module's direct dependencies and lists the symbols
+// that the module uses. If the prompt contains "standard" or the module has no direct
+// dependencies, it reads the packages of the standard library instead. In a later turn, it
+// reads the documentation of the symbols that it listed for one package.
 func Librarian(ctx context.Context, t *Turn) (string, error) {
 	if entry, ok := t.recallPackage(); ok {
 		return t.readSymbols(ctx, entry)
@@ -72,18 +72,18 @@ func (t *Turn) readLibraries(ctx context.Context, src *source, mod modFile, used
 	return t.dependencies(ctx, src, mod, used)
 }
 
-// imported is what the module uses of one package.
+// imported is a package that the module imports, with the module's uses of the package.
 type imported struct {
-	listed  // as the go command describes it; zero if it does not know it
-	files   int
-	tests   int            // importing files that are tests
+	listed                 // description by the go command; only ImportPath for an unknown package
+	files   int            // number of importing files
+	tests   int            // number of importing files that are tests
 	symbols map[string]int // number of uses of each symbol
-	uses    int
+	uses    int            // number of uses of all symbols
 }
 
-// known asks the go command about everything that the module imports. Errors in the
-// module itself, and imports that nothing provides, are added to the broken ones. A
-// dependency's missing package is reported where it is described.
+// known returns the go command's descriptions of all dependencies of the module, by import path.
+// It adds errors in the module itself, and imports that no module provides, to src.broken. A
+// missing package of a dependency is reported by describe.
 func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]listed, error) {
 	all, err := t.goList(ctx, "-deps", "-test", "-json=ImportPath,Name,Dir,Standard,Module,Error", "./...")
 	if ctx.Err() != nil {
@@ -102,8 +102,9 @@ func (t *Turn) known(ctx context.Context, src *source, mod modFile) (map[string]
 	return known, nil
 }
 
-// imported counts, for each import path, the importing files and the names that
-// they use. If a file redeclares the import's name, those uses are counted too.
+// imported returns the imported packages by import path, with the number of importing files and
+// the number of uses of each symbol. Uses are recognized by the name of the package. If a file
+// redeclares this name, uses of the redeclared name are also counted.
 func (src *source) imported(ctx context.Context, known map[string]listed) (map[string]*imported, error) {
 	all := map[string]*imported{}
 	for _, p := range src.pkgs {
@@ -150,8 +151,8 @@ func (src *source) importedBy(f *file, known map[string]listed, all map[string]*
 	})
 }
 
-// packageName guesses the name of a package that cannot be read: the last element
-// of its import path without a major version.
+// packageName guesses the name of a package that cannot be read. The guess is the last element
+// of the import path that is not a major version.
 func packageName(path string) string {
 	parts := strings.Split(path, "/")
 	last := parts[len(parts)-1]
@@ -161,7 +162,7 @@ func packageName(path string) string {
 	return last
 }
 
-// top returns the names used most, with their counts.
+// top returns the used symbols, most used first.
 func (im *imported) top() []string {
 	names := make([]string, 0, len(im.symbols))
 	for s := range im.symbols {
@@ -173,7 +174,7 @@ func (im *imported) top() []string {
 	return names
 }
 
-// describe reads the documentation of one package and writes its entry.
+// describe reads the documentation of one package and writes the entry of the package to b.
 func (t *Turn) describe(ctx context.Context, src *source, b *strings.Builder, im *imported) error {
 	doc, err := t.doc(ctx, im.listed)
 	switch {
@@ -212,7 +213,7 @@ func byUse(a, b *imported) int {
 	return cmp.Or(cmp.Compare(b.uses, a.uses), cmp.Compare(b.files, a.files), cmp.Compare(a.ImportPath, b.ImportPath))
 }
 
-// standard reads what the module uses of the standard library.
+// standard returns an answer about the packages of the standard library that the module uses.
 func (t *Turn) standard(ctx context.Context, src *source, used map[string]*imported) (string, error) {
 	var std []*imported
 	for _, im := range used {
@@ -241,9 +242,9 @@ func (t *Turn) standard(ctx context.Context, src *source, used map[string]*impor
 	return b.String(), nil
 }
 
-// dependencies reads the purposes of the module's direct dependencies.
+// dependencies returns an answer about the module's direct dependencies.
 func (t *Turn) dependencies(ctx context.Context, src *source, mod modFile, used map[string]*imported) (string, error) {
-	of := map[string][]*imported{} // keyed by module
+	of := map[string][]*imported{} // the imported packages, by the path of their module
 	for _, im := range used {
 		m := mod.provider(im.listed)
 		of[m] = append(of[m], im)

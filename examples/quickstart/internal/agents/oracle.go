@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	mostFunctions = 8  // functions listed
-	mostMembers   = 8  // members listed per cycle
-	mostCycles    = 5  // cycles listed
-	mostRows      = 30 // packages in the table
+	mostFunctions = 8  // maximum number of functions listed
+	mostMembers   = 8  // maximum number of members listed per cycle
+	mostCycles    = 5  // maximum number of cycles listed
+	mostRows      = 30 // maximum number of packages in the table
 )
 
-// Oracle measures the architecture of the module. If the prompt mentions the
-// biggest package, functions or declarations, it measures the inside of the biggest
-// package, otherwise the packages. In a later turn, it looks into one of the
-// functions that it listed.
+// Oracle measures the architecture of the module. If the prompt mentions the biggest package,
+// functions or declarations, it measures the inside of the biggest package. Otherwise, it
+// measures the packages and their imports. In a later turn, it describes one of the functions
+// that it listed.
 func Oracle(ctx context.Context, t *Turn) (string, error) {
 	if p, ok := t.recall(); ok {
 		return t.outline(ctx, p)
@@ -51,7 +51,7 @@ func Oracle(ctx context.Context, t *Turn) (string, error) {
 	return answer + brokenNote(src.broken), nil
 }
 
-// packages measures the packages of the module and the imports between them.
+// packages returns an answer about the packages of the module and the imports between them.
 func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 	if err := t.build(ctx, src); err != nil {
 		return "", err
@@ -100,8 +100,8 @@ func (t *Turn) packages(ctx context.Context, src *source) (string, error) {
 	return b.String(), nil
 }
 
-// build lets the go command build the module, which writes only to its cache, and
-// adds the errors to the broken ones.
+// build makes the go command build the module and adds the errors to src.broken. The go command
+// writes only to its cache.
 func (t *Turn) build(ctx context.Context, src *source) error {
 	list, err := t.goList(ctx, "-export", "-json=ImportPath,Error,DepsErrors", "./...")
 	if ctx.Err() != nil {
@@ -146,13 +146,13 @@ func writeCycles(b *strings.Builder, between string, cycles [][]string) {
 	}
 }
 
-// function is a function with its size.
+// function describes a function and its size.
 type function struct {
 	place, name     string
 	lines, branches int
 }
 
-// largest returns the packages' functions by size, without tests.
+// largest returns the functions of the packages without the tests, largest first.
 func largest(src *source, pkgs []*pkg) []function {
 	var all []function
 	for _, p := range pkgs {
@@ -178,7 +178,7 @@ func funcName(fn *ast.FuncDecl) string {
 	return fn.Name.Name
 }
 
-// branches counts the paths through a function beyond the first.
+// branches returns the number of branches in a function or a statement.
 func branches(n ast.Node) int {
 	count := 0
 	ast.Inspect(n, func(n ast.Node) bool {

@@ -4,6 +4,6 @@ package agents
 
 import "os/exec"
 
-// ownGroup does nothing: there are no process groups to interrupt, so only the
-// command itself is killed.
+// ownGroup does nothing, because this system has no process groups. When the context ends, only
+// the command itself is killed.
 func ownGroup(*exec.Cmd) {}

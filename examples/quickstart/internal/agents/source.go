@@ -17,29 +17,30 @@ import (
 	"strings"
 )
 
-// file is a parsed Go file. A broken file has the part that could be parsed.
+// file is a parsed Go file. If a file has syntax errors, ast holds the parts that could be
+// parsed.
 type file struct {
 	name  string // path in the module, with slashes
 	ast   *ast.File
 	lines int
 	test  bool
-	other bool // for another system, or excluded by a build tag
+	other bool // the file is for another system or excluded by a build tag
 }
 
 // pkg is a directory with Go files.
 type pkg struct {
 	path  string // import path
-	dir   string // in the module, with slashes; "." for the top
+	dir   string // path in the module, with slashes; "." for the top directory
 	name  string
 	files []*file
 }
 
-// source is a module as read from disk.
+// source is a module that was read from disk.
 type source struct {
 	fset   *token.FileSet
 	module string
 	pkgs   []*pkg
-	broken []string // parser errors, one per broken file
+	broken []string // errors in the module or while reading it
 	lines  int
 	files  int
 }
@@ -61,7 +62,7 @@ func (t *Turn) read(ctx context.Context, module string) (*source, error) {
 	return src, nil
 }
 
-// packageDirs returns the directories that may hold packages of the module, by the
+// packageDirs returns the directories that may contain packages of the module, according to the
 // rules of the go command.
 func packageDirs(ctx context.Context, root string) ([]string, error) {
 	var dirs []string
@@ -71,7 +72,7 @@ func packageDirs(ctx context.Context, root string) ([]string, error) {
 			return ctx.Err()
 		case err != nil && p == root:
 			return fmt.Errorf("the module cannot be read: %w", err)
-		case err != nil: // skip directories without permission
+		case err != nil: // skips directories that cannot be read
 			return fs.SkipDir
 		case !d.IsDir():
 			return nil
@@ -82,7 +83,7 @@ func packageDirs(ctx context.Context, root string) ([]string, error) {
 				return fs.SkipDir
 			}
 			if _, err := os.Stat(filepath.Join(p, "go.mod")); err == nil {
-				return fs.SkipDir // another module
+				return fs.SkipDir // the directory is another module
 			}
 		}
 		rel, err := filepath.Rel(root, p)
@@ -123,7 +124,7 @@ func (src *source) readDir(ctx context.Context, root, dir string) error {
 	return nil
 }
 
-// readFile parses one file. It returns nil if nothing of it is usable.
+// readFile parses one file. It returns nil if no part of the file could be parsed.
 func (src *source) readFile(dir, name string) *file {
 	text, err := os.ReadFile(filepath.Join(dir, path.Base(name)))
 	if err != nil {
@@ -147,7 +148,7 @@ func (src *source) readFile(dir, name string) *file {
 	return f
 }
 
-// parseError returns the first error of a file and the number of errors.
+// parseError returns a text with the first error in a file and the number of further errors.
 func parseError(err error) string {
 	var list scanner.ErrorList
 	if !errors.As(err, &list) || len(list) < 2 {
@@ -156,14 +157,14 @@ func parseError(err error) string {
 	return fmt.Sprintf("%v (and %d more)", list[0], len(list)-1)
 }
 
-// owns reports whether a package belongs to the module. The go command lists test
-// packages under names such as "p.test" and "p [p.test]".
+// owns reports whether a package belongs to the module. The go command lists test packages with
+// import paths such as "p.test" and "p [p.test]".
 func (src *source) owns(importPath string) bool {
 	return importPath == src.module || strings.HasPrefix(importPath, src.module+"/") || strings.HasPrefix(importPath, src.module+" [")
 }
 
-// complain adds the go command's errors about a package: one per line of the
-// compiler's output, or the only one.
+// complain adds an error of the go command about a package to src.broken. If the error is the
+// output of the compiler, complain adds each line of the output as an error.
 func (src *source) complain(importPath string, e listError) {
 	text := strings.TrimSpace(e.Err)
 	if compiler, ok := strings.CutPrefix(text, "# "); ok {
@@ -183,7 +184,8 @@ func (src *source) complain(importPath string, e listError) {
 	src.addBroken(text)
 }
 
-// addBroken adds an error unless one is known for the same line of a file.
+// addBroken adds an error to src.broken unless src.broken already contains an error in the same
+// line of the same file.
 func (src *source) addBroken(text string) {
 	at := text
 	if parts := strings.SplitN(text, ":", 3); len(parts) == 3 {
@@ -197,15 +199,15 @@ func (src *source) addBroken(text string) {
 	src.broken = append(src.broken, text)
 }
 
-// at returns a position as file:line.
+// at formats a position as file:line.
 func (src *source) at(p token.Pos) string {
 	pos := src.fset.Position(p)
 	return fmt.Sprintf("%s:%d", pos.Filename, pos.Line)
 }
 
-// lineCount returns how many lines a node spans.
+// lineCount returns the number of lines of a node.
 func (src *source) lineCount(n ast.Node) int {
-	// A broken node may seem to end before it starts.
+	// The end of a node with syntax errors may be before its start.
 	return max(src.fset.Position(n.End()).Line-src.fset.Position(n.Pos()).Line+1, 1)
 }
 
@@ -220,7 +222,7 @@ func (p *pkg) built() []*ast.File {
 	return files
 }
 
-// label names the package for a reader.
+// label returns a name of the package for answers.
 func (p *pkg) label() string {
 	if p.dir == "." {
 		return p.name + " (top)"
@@ -253,7 +255,7 @@ func (p *pkg) imports() []string {
 	return slices.Compact(all)
 }
 
-// count formats a number with its noun.
+// count formats a number with a noun, in the plural if needed.
 func count(n int, noun string) string {
 	switch {
 	case n == 1:
@@ -266,7 +268,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// brokenNote lists the errors for the end of an answer.
+// brokenNote returns a list of the errors for the end of an answer.
 func brokenNote(errs []string) string {
 	if len(errs) == 0 {
 		return ""

@@ -1,6 +1,6 @@
-// Package modules holds small Go modules for the quickstart's tests. They are
-// stored as archives in the format of the go command's own tests, because one of
-// them does not parse.
+// Package modules holds small Go modules for the quickstart's tests. The modules are stored as
+// archives in the format of the go command's own tests. They are not stored as Go files, because
+// one module contains a file that does not parse.
 package modules
 
 import (
@@ -38,8 +38,8 @@ func Unpack(t testing.TB, name string) string {
 	return dir
 }
 
-// Contents returns the contents of all files under dir, to check that nothing was
-// written.
+// Contents returns the contents of all files in dir and its subdirectories, by path. Tests use
+// it to check that an agent has written nothing.
 func Contents(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
