@@ -36,6 +36,13 @@ func screenOf(out string, cols int) *screen {
 			out = out[3+end:]
 			continue
 		}
+		if rest, ok := strings.CutPrefix(out, "\x1bM"); ok { // one line up
+			s.row, out = max(s.row-1, 0), rest
+			continue
+		}
+		if out == "\x1b" {
+			break // likewise
+		}
 		r, size := utf8.DecodeRuneInString(out)
 		out = out[size:]
 		switch {

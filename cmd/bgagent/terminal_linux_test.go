@@ -203,7 +203,7 @@ func TestWhatGoesWrongBesideTheTasksDoesNotTearTheTable(t *testing.T) {
 	p.write("tasks.jsonc", `[{"agent": "fail", "prompt": "x"}, {"agent": "wait", "prompt": "9 m"}]`)
 	var s *screen
 	_, code := p.inTerminalOf(pty.Winsize{Rows: 24, Cols: 200}, func(cmd *exec.Cmd, out *output, tty *os.File) {
-		s = awaitScreen(t, out, 200, `  notify: \S+/tell\.sh ended badly \(exit status 3\)`, `  \d+\.\ds · 1 running · 1 failed`)
+		s = awaitScreen(t, out, 200, `  notify: \S+/tell\.sh failed \(exit status 3\)`, `  \d+\.\ds · 1 running · 1 failed`)
 		require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 	}, "run", "tasks.jsonc", "-o", "out")
 	require.Equal(t, 130, code)

@@ -72,7 +72,7 @@ func TestARefusalOfAClientNamesTheAgent(t *testing.T) {
 		{Name: "b", Kind: settings.Command, Preset: "codex", Env: []string{"=x"}},
 	}}, Options{})
 	require.ErrorContains(t, err, `agents.a.url: is refused: "no url" is not the address of a server`)
-	require.ErrorContains(t, err, `agents.b: is refused: "env" has "=x"; it must be`)
+	require.ErrorContains(t, err, `agents.b: is refused: "env" has "=x"; write NAME=value`)
 	require.NotContains(t, err.Error(), "Config.")
 }
 
