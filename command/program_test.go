@@ -250,18 +250,18 @@ func TestAWrongConfigurationIsNamed(t *testing.T) {
 		return Config{Agents: map[string]Agent{"a": a}}
 	}
 	for want, cfg := range map[string]Config{
-		"command.Config.Agents: is empty":                  {},
-		"has an agent without a name":                      {Agents: map[string]Agent{"": {Program: Codex()}}},
-		"must not be negative":                             {Agents: map[string]Agent{"a": {Program: Codex()}}, Grace: -1},
-		`Agents["a"]: Program.Executable is empty`:         with(func(a *Agent) { a.Program = Program{} }),
-		`Env has "=x"; write NAME=value`:                   with(func(a *Agent) { a.Env = []string{"=x"} }),
-		"Env sets BGAGENT_TURN, which the client sets":     with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
-		`Agents["a"].Profile: is "p"; gemini has no`:       with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
-		"Env sets BGAGENT_INSTANCE, which the client sets": with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
+		"command.Config.Agents: is empty":                   {},
+		"has an agent without a name":                       {Agents: map[string]Agent{"": {Program: Codex()}}},
+		"must not be negative":                              {Agents: map[string]Agent{"a": {Program: Codex()}}, Grace: -1},
+		`Agents["a"]: Program.Executable is empty`:          with(func(a *Agent) { a.Program = Program{} }),
+		`Env has "=x"; write NAME=value`:                    with(func(a *Agent) { a.Env = []string{"=x"} }),
+		"Env sets BGAGENT_TURN, which the client sets":      with(func(a *Agent) { a.Env = []string{"BGAGENT_TURN=1"} }),
+		`Agents["a"].Profile: is "p"; gemini has no`:        with(func(a *Agent) { a.Program, a.Profile = Gemini(), "p" }),
+		"Env sets BGAGENT_INSTANCE, which the client sets":  with(func(a *Agent) { a.Env = []string{"BGAGENT_INSTANCE=1"} }),
 		"command.Config.Instance: is \"a/b\"; only letters": {Agents: map[string]Agent{"a": {Program: Codex()}}, Instance: "a/b"},
-		"Program.Resume has no {session}":                  with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
-		"Program.Start.Args has {prompt}; move it to":      with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
-		"Program.Start.Stdin has {prompt}; remove it":      with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
+		"Program.Resume has no {session}":                   with(func(a *Agent) { a.Program.Resume.Prompt = nil }),
+		"Program.Start.Args has {prompt}; move it to":       with(func(a *Agent) { a.Program.Start.Args = []string{"{prompt}"} }),
+		"Program.Start.Stdin has {prompt}; remove it":       with(func(a *Agent) { a.Program.Start.Stdin = []string{"{prompt|json}"} }),
 	} {
 		_, err := New(cfg)
 		require.ErrorContains(t, err, want)
