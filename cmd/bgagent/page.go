@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -18,7 +19,7 @@ type pageFlags struct {
 
 // page returns the page, which shows the tasks of all callers, and the handler that
 // guards it. Both are nil if nobody may see the page.
-func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
+func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
 			return nil, nil, fmt.Errorf("--page-acts: if callers have tokens, the page needs a password; name its environment variable with --page VARIABLE")
@@ -29,7 +30,7 @@ func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secre
 	if f.Page == "" {
 		return page, page, nil
 	}
-	password, err := secret.read("--page "+f.Page, f.Page, "password")
+	password, err := untilStopped(ctx, func() (string, error) { return secret.read("--page "+f.Page, f.Page, "password") })
 	if err != nil {
 		return nil, nil, err
 	}

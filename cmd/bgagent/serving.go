@@ -32,16 +32,22 @@ type serving struct {
 }
 
 // startServing builds everything. If this program works for a task and may not
-// delegate any further, its tools lack delegate_task.
-func startServing(all *cli, command string, log logFlags) (*serving, error) {
+// delegate any further, its tools lack delegate_task. If a signal comes while it waits
+// for a file, both results are nil.
+func startServing(all *cli, command string, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
 		return nil, err
 	}
 	s := &serving{follow: make(chan struct{})}
-	if s.logger, s.logFile, err = log.open(); err != nil {
+	s.logFile, err = untilStopped(stop.soft, log.open)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil, nil
+	case err != nil:
 		return nil, &exitError{exitInput, err}
 	}
+	s.logger = log.logger(s.logFile)
 	sayFiles(set)
 	s.life = begin(command)
 	if err := s.build(set); err != nil {
