@@ -343,7 +343,7 @@ func word(failed yesNo) string {
 // session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
 	u := x.Usage
-	d.o.roundUsage(bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
+	d.o.roundUsage("", bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
 	if x.Cost != nil {
 		d.o.TotalUsage(bgagent.Usage{Cost: *x.Cost})
 	}

@@ -66,7 +66,7 @@ func decodeGemini() Decoder {
 				o.breaks(errorText(x.Message.text))
 			}
 		case "result":
-			o.roundUsage(bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
+			o.roundUsage("", bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
 			switch {
 			case x.Status == "success":
 				o.End(cut, "", why)

@@ -42,9 +42,8 @@ type Output struct {
 	end     *ending
 	sealed  bool // end is final
 	draft   draft
-	broken  *ending       // the error after which the agent has not gone on; nil for none
-	round   bgagent.Usage // usage of the round as it was last reported
-	later   bool          // the agent has gone on since then
+	broken  *ending // the error after which the agent has not gone on; nil for none
+	round   round
 
 	background []string       // work that the program still does in the background
 	waited     bool           // the end was reported while there was such work

@@ -82,29 +82,41 @@ func (o *Output) breaks(text string) {
 func (o *Output) acts() { o.locked(o.actsLocked) }
 
 // actsLocked records that the agent goes on: an error before does not end the turn, and
-// the next usage of a round is that of a new round.
+// the next usage of a round is that of a new round. After the end, lines that look like
+// the agent's may be the program's.
 func (o *Output) actsLocked() {
 	if o.end == nil {
-		o.broken, o.round = nil, bgagent.Usage{}
+		o.broken, o.round.over = nil, true
 	}
-	o.later = true
+	o.round.later = true
 }
 
-// roundUsage reports the usage of a round, which is what the agent has done since it was
-// last reported. If it is reported again before the agent goes on, it counts once, with
-// the larger figures. After the end, lines that look like the agent's may be the
-// program's, so there the same figures are always those of the same round.
-func (o *Output) roundUsage(u bgagent.Usage) {
+// round is the usage of a round, which is what the agent does between two reports.
+type round struct {
+	id    string // the program's id of the report; empty if it has none
+	usage bgagent.Usage
+	over  bool // the agent has gone on
+	later bool // the agent seems to have gone on
+}
+
+// roundUsage reports the usage of a round. If it is reported again before the agent goes
+// on, it counts once, with the larger figures. The id says which reports are the same.
+// Without ids, those are the same that nothing of the agent separates. After the end,
+// those with the same figures are the same, too.
+func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	var delta bgagent.Usage
+	id = short(id)
 	o.locked(func() {
-		if u == o.round {
-			return
+		last := o.round
+		same := !last.over && (!last.later || u == last.usage)
+		if id != "" && last.id != "" {
+			same = id == last.id
 		}
-		if o.later {
-			o.round = bgagent.Usage{}
+		if !same {
+			last.usage = bgagent.Usage{}
 		}
-		delta = less(u, o.round)
-		o.round, o.later = most(u, o.round), false
+		delta = less(u, last.usage)
+		o.round = round{id: id, usage: most(u, last.usage)}
 	})
 	o.Usage(delta)
 }
@@ -134,7 +146,7 @@ func (o *Output) endLocked(end, broken *ending) {
 		if o.end != nil && badness(o.end.stop) > 0 {
 			o.broken = o.end // until the agent goes on
 		}
-		o.end, o.round = nil, bgagent.Usage{}
+		o.end, o.round.over = nil, true
 		return
 	}
 	if broken != nil && badness(end.stop) == 0 {

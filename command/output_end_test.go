@@ -144,6 +144,12 @@ func TestRoundsWithTheSameUsageCountEach(t *testing.T) {
 	require.EqualValues(t, 8, heard.usage.InputTokens)
 	_, heard = decodeLines("opencode", step[1], `{"type":"text","sessionID":"s","part":{"text":"x"}}`, step[1])
 	require.EqualValues(t, 8, heard.usage.InputTokens, "an agent that goes on begins a round, too")
+	late := func(id string) string {
+		return `{"type":"step_finish","sessionID":"s","part":{"id":"` + id + `","reason":"stop","tokens":{"input":4}}}`
+	}
+	text := `{"type":"text","sessionID":"s","part":{"text":"x"}}`
+	_, heard = decodeLines("opencode", late("1"), text, late("2"), late("2"), text, late("2"))
+	require.EqualValues(t, 8, heard.usage.InputTokens, "ids say which reports are the same")
 	result := func(tokens string) string {
 		return `{"type":"result","subtype":"success","result":"x","usage":{"input_tokens":` + tokens + `}}`
 	}
