@@ -285,7 +285,11 @@ func (d *claudeDecoder) assistant(x *claudeLine) {
 	case x.Message.Model == synthetic || bool(x.APIError): // the model has not written this message
 		for _, b := range x.Message.Content {
 			if b.Type == "text" && b.Text != "" {
-				d.o.Problem(errorText(b.Text))
+				if text := errorText(b.Text); bool(x.APIError) || x.Error != "" {
+					d.o.breaks(text)
+				} else {
+					d.o.Problem(text)
+				}
 			}
 		}
 		d.o.Known()
@@ -341,7 +345,7 @@ func word(failed yesNo) string {
 // of the session or of the process.
 func (d *claudeDecoder) result(x *claudeLine) {
 	u := x.Usage
-	d.o.Usage(bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
+	d.o.roundUsage("", bgagent.Usage{InputTokens: (u.Input + u.CacheCreate + u.CacheRead).tokens(), OutputTokens: u.Output.tokens()})
 	if x.Cost != nil {
 		d.o.TotalUsage(bgagent.Usage{Cost: *x.Cost})
 	}
@@ -352,7 +356,9 @@ func (d *claudeDecoder) result(x *claudeLine) {
 	}
 	maps.DeleteFunc(d.open, func(id string, _ claudeOpen) bool { return len(id) > 5 && id[:5] == "call " })
 	d.tell()
-	d.gone = false
+	if d.gone { // the result says how the turn ends
+		d.alive()
+	}
 	problem := string(x.claudeResult.Result)
 	for _, e := range x.Errors {
 		if e != "" {

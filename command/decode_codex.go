@@ -33,8 +33,9 @@ type codexItem struct {
 }
 
 // decodeCodex returns a decoder for the output of codex exec --json. A line of type error
-// does not end the turn, because codex also reports retries with such lines. An item of
-// type error may be only a warning.
+// does not end the turn, because codex also reports retries with such lines. If the agent
+// does nothing more after it, the turn has failed, whatever codex reports then. An item
+// of type error may be only a warning.
 func decodeCodex() Decoder {
 	return func(line []byte, o *Output) {
 		var x codexLine
@@ -54,7 +55,7 @@ func decodeCodex() Decoder {
 		case "turn.failed":
 			o.End(bgagent.StopError, "", errorText(x.Error.text))
 		case "error":
-			o.Problem(errorText(x.Message.text))
+			o.breaks(errorText(x.Message.text))
 		}
 	}
 }
@@ -63,9 +64,7 @@ func (i codexItem) tell(done bool, o *Output) {
 	o.Known()
 	switch i.Type {
 	case "agent_message":
-		if done {
-			o.Message(string(i.Text))
-		}
+		o.grows(i.ID, string(i.Text), done)
 	case "reasoning":
 		if done {
 			o.Reasoning(string(i.Text))
@@ -78,8 +77,10 @@ func (i codexItem) tell(done bool, o *Output) {
 				list[n].State = bgagent.TodoCompleted
 			}
 		}
-		o.Todos(list)
-	case "error", "": // often only a warning; an error that ends the turn comes as turn.failed
+		if o.Todos(list); !done { // codex completes the list itself, at the end of the turn
+			o.acts()
+		}
+	case "error", "": // often only a warning; an error that ends the turn is reported as its end
 	default: // command_execution, file_change, mcp_tool_call, web_search, and future types
 		name := i.Type
 		if i.Tool != "" {
@@ -97,6 +98,8 @@ func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":
 		return bgagent.ToolFailed
+	case "completed", "done":
+		return bgagent.ToolDone
 	case "pending":
 		return bgagent.ToolPending
 	}

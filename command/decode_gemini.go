@@ -1,7 +1,6 @@
 package command
 
 import (
-	"cmp"
 	"encoding/json"
 	"strings"
 
@@ -33,7 +32,6 @@ type geminiLine struct {
 // decodeGemini returns a decoder for the output of gemini --output-format stream-json.
 func decodeGemini() Decoder {
 	cut, why := bgagent.StopEndOfTurn, "" // how an earlier error or warning says that the answer was cut
-	broken := ""                          // last error, if nothing has come from the agent after it
 	return func(line []byte, o *Output) {
 		var x geminiLine
 		if !jsonlines.Decode(line, &x) {
@@ -48,17 +46,14 @@ func decodeGemini() Decoder {
 				o.Known()
 			case bool(x.Delta):
 				o.Text(string(x.Content))
-				broken = ""
 			default:
 				o.Message(string(x.Content))
-				broken = ""
 			}
 		case "tool_use":
 			if x.ToolName == "write_todos" {
 				tellTodos(x.Input, o)
 			}
 			o.Tool(x.ToolID, x.ToolName, bgagent.ToolRunning)
-			broken = ""
 		case "tool_result":
 			o.Tool(x.ToolID, "", toolState(x.Status, true))
 		case "error":
@@ -68,14 +63,11 @@ func decodeGemini() Decoder {
 			if x.Severity == "warning" {
 				o.Activity()
 			} else {
-				broken = cmp.Or(errorText(x.Message.text), "an error")
-				o.Problem(broken)
+				o.breaks(errorText(x.Message.text))
 			}
 		case "result":
-			o.Usage(bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
+			o.roundUsage("", bgagent.Usage{InputTokens: x.Stats.Input.tokens(), OutputTokens: x.Stats.Output.tokens()})
 			switch {
-			case x.Status == "success" && broken != "" && cut == bgagent.StopEndOfTurn:
-				o.End(bgagent.StopError, "", broken) // gemini reports success after an error that ended its answer
 			case x.Status == "success":
 				o.End(cut, "", why)
 			case x.Error.kind == "FatalTurnLimitedError":

@@ -63,7 +63,7 @@ func decodeOpencode() Decoder {
 			o.Tool(x.Part.CallID, x.Part.Tool, toolState(x.Part.State.Status, true))
 		case "step_finish":
 			used := x.Part.Tokens
-			o.Usage(bgagent.Usage{InputTokens: (used.Input + used.Cache.Read + used.Cache.Write).tokens(), OutputTokens: used.Output.tokens(), Cost: x.Part.Cost})
+			o.roundUsage(x.Part.ID, bgagent.Usage{InputTokens: (used.Input + used.Cache.Read + used.Cache.Write).tokens(), OutputTokens: used.Output.tokens(), Cost: x.Part.Cost})
 			if x.Part.Reason != "tool-calls" && x.Part.Reason != "tool_calls" { // otherwise another step follows
 				stop, _ := stopOf(x.Part.Reason)
 				o.End(stop, "", "")

@@ -41,6 +41,9 @@ type Output struct {
 	totaled bool
 	end     *ending
 	sealed  bool // whether end is final
+	draft   draft
+	broken  *ending // error after which the agent has done nothing; nil if there is none
+	round   round
 
 	background []string       // work that the program still does in the background
 	waited     bool           // whether the end was reported while background was not empty
@@ -115,6 +118,9 @@ func (o *Output) Message(text string) { o.write(text, true) }
 func (o *Output) write(s string, whole bool) {
 	told, late := "", false
 	o.locked(func() {
+		if s != "" {
+			o.actsLocked()
+		}
 		if late = o.end != nil; late {
 			return
 		}
@@ -173,6 +179,9 @@ func (o *Output) completes(text string) {
 	text = jsonlines.Clean(text)
 	rest, told := "", false
 	o.locked(func() {
+		if text != "" {
+			o.actsLocked()
+		}
 		if o.end != nil || o.closed || len(o.text) == 0 {
 			return
 		}
@@ -195,6 +204,7 @@ func (o *Output) completes(text string) {
 func (o *Output) Reasoning(piece string) {
 	o.Known()
 	if piece = jsonlines.Clean(piece); piece != "" {
+		o.acts()
 		o.r.Reasoning(piece)
 	}
 }
@@ -208,6 +218,9 @@ func (o *Output) Tool(id, name string, state bgagent.ToolState) {
 	told, late := "", false
 	o.locked(func() {
 		i := o.indexLocked(t.ID)
+		if i < 0 && name != "" { // the end of a call is not the agent's doing
+			o.actsLocked()
+		}
 		if late = o.end != nil && (i < 0 || o.tools[i].State >= bgagent.ToolDone); !late {
 			told, late = o.toolLocked(&t)
 		}
@@ -287,21 +300,21 @@ func (o *Output) Usage(u bgagent.Usage) {
 
 // TotalUsage reports the usage of the whole session, including its earlier turns. If the
 // usage is less than before the turn, the program is taken to have restarted its count.
+// If TotalUsage is called several times, the largest figures count.
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
 	o.locked(func() {
+		if u == (bgagent.Usage{}) { // it says nothing, and the next turn must not count all again
+			return
+		}
 		from := o.before
 		if o.totaled {
 			from = o.total
 		} else if u.InputTokens < from.InputTokens || u.OutputTokens < from.OutputTokens || u.Cost < from.Cost {
 			from = bgagent.Usage{}
 		}
-		delta = bgagent.Usage{
-			InputTokens:  max(u.InputTokens-from.InputTokens, 0),
-			OutputTokens: max(u.OutputTokens-from.OutputTokens, 0),
-			Cost:         max(u.Cost-from.Cost, 0),
-		}
-		o.total, o.totaled = u, true
+		delta = less(u, from)
+		o.total, o.totaled = most(u, o.total), true
 	})
 	o.Usage(delta)
 }
@@ -344,23 +357,30 @@ const maxDenied = 100
 
 // End reports that the turn has ended, and the reason. text is the agent's whole answer; if
 // text is empty, the last message is the answer. problem describes the failure, if any. If
-// End is called several times, the last call counts.
+// End is called several times without [Output.GoesOn] in between, the worst end counts,
+// and of equally bad ends the last one. The text of each of them is kept.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
 }
 
-// GoesOn reports that the turn continues after an End. The End then does not count.
+// GoesOn reports that the turn continues after an End, which then does not count. If the
+// End was a failure, the turn can only succeed if the agent does something afterwards.
 func (o *Output) GoesOn() { o.conclude(nil) }
 
 func (o *Output) conclude(end *ending) {
 	rest := ""
+	var broken *ending
+	o.locked(func() { broken = o.broken }) // read first, because an old draft is no sign of life
+	o.tellDraft()
 	o.locked(func() {
 		if o.sealed {
 			return
 		}
 		rest = o.closeLocked()
-		o.end, o.waited = end, end != nil && len(o.background) > 0
+		o.broken = broken
+		o.endLocked(end, broken)
+		o.waited = end != nil && len(o.background) > 0
 	})
 	if rest != "" {
 		o.r.Text(rest)

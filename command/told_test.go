@@ -182,3 +182,12 @@ func TestATurnDoesNotEndDuringBackgroundWork(t *testing.T) {
 	require.True(t, o.brief().over)
 	require.True(t, o.seal())
 }
+
+func TestAMessageThatIsCutOffWhileItGrowsIsTold(t *testing.T) {
+	p := Lines("fake")
+	p.Decode = decodeCodex
+	c := clientOf(t, fakeAgent(t, p))
+	end, err := play(t, c, create(t, c), "print "+item("updated", "1", "half of it"))
+	require.Contains(t, failure(t, err).Problem, "in the middle of the turn")
+	require.Equal(t, bgagent.TurnEnd{Stop: bgagent.StopInterrupted, Text: "half of it"}, end)
+}

@@ -156,6 +156,7 @@ func (t *turn) play(ctx context.Context) (bgagent.TurnEnd, error) {
 	silent := t.await(ctx, p)
 	stopped := context.Cause(ctx) // read before p.finish, which takes time
 	left := p.finish(t.client.cfg.Grace, &readers)
+	t.out.tellDraft()
 	if silent {
 		t.lost = &TurnError{Program: program.Executable, Problem: fmt.Sprintf("it printed nothing at all in %v (Config.Silence), and was stopped", t.client.cfg.Silence)}
 	}

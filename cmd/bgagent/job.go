@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +33,7 @@ func (j *job) close() error {
 }
 
 // input reads the configuration and the list. Its error reports the problems of both.
-func (c *runCmd) input(all *cli, ctx context.Context) (*settings.Settings, *job, error) {
+func (c *runCmd) input(all *cli) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
 		return nil, nil, wrong // there is no list to check, or a user would have to type it first
@@ -49,7 +48,7 @@ func (c *runCmd) input(all *cli, ctx context.Context) (*settings.Settings, *job,
 		}
 		known = append([]string{}, set.Names()...)
 	}
-	j, err := c.job(ctx, known)
+	j, err := c.job(known)
 	var e *exitError
 	switch {
 	case errors.As(err, &e) && e.Code != exitInput:
@@ -76,9 +75,9 @@ func reasonOf(err error) error {
 }
 
 // job reads the list, or the folder of an earlier run.
-func (c *runCmd) job(ctx context.Context, known []string) (*job, error) {
+func (c *runCmd) job(known []string) (*job, error) {
 	if c.Resume == "" {
-		tasks, err := c.read(ctx, known)
+		tasks, err := c.read(known)
 		return &job{tasks: tasks, open: c.newFolder}, err
 	}
 	folder, index, list, err := results.Resume(c.Resume)
@@ -96,37 +95,25 @@ func (c *runCmd) job(ctx context.Context, known []string) (*job, error) {
 	return j, nil
 }
 
-// read reads the list. The first signal ends the wait for standard input.
-func (c *runCmd) read(ctx context.Context, known []string) ([]tasklist.Task, error) {
+// read reads the list.
+func (c *runCmd) read(known []string) ([]tasklist.Task, error) {
 	name, base, data := c.List, ".", sample
+	var err error
 	switch c.List {
 	case "":
 		name = "tasks.jsonc"
 	case "-":
 		name = "standard input"
-		in := make(chan error, 1)
-		go func() {
-			var err error
-			data, err = io.ReadAll(io.LimitReader(os.Stdin, tasklist.MaxSize+1))
-			in <- err
-		}()
-		select {
-		case err := <-in:
-			if err != nil {
-				return nil, &exitError{exitInput, fmt.Errorf("reading standard input: %w", err)}
-			}
-		case <-ctx.Done():
-			return nil, &exitError{Code: exitInterrupted}
+		if data, err = io.ReadAll(io.LimitReader(os.Stdin, tasklist.MaxSize+1)); err != nil {
+			return nil, &exitError{exitInput, fmt.Errorf("reading standard input: %w", err)}
 		}
 	default:
-		var err error
 		base = filepath.Dir(c.List)
 		if data, err = readList(c.List); err != nil {
 			return nil, &exitError{exitInput, fmt.Errorf("reading the list of tasks: %w", err)}
 		}
 	}
-	base, err := filepath.Abs(base)
-	if err != nil {
+	if base, err = filepath.Abs(base); err != nil {
 		return nil, err
 	}
 	tasks, err := tasklist.Parse(name, data, base, known)

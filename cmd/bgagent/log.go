@@ -20,25 +20,31 @@ type logFlags struct {
 	Verbose bool   `short:"v" help:"Write the same lines to standard error."`
 }
 
-// open returns the logger that the flags ask for, and its file. The file is nil
-// without --log. Both are nil without any flag.
-func (f logFlags) open() (*slog.Logger, *os.File, error) {
+// open opens the file that the flags name. It is nil if there is none.
+func (f logFlags) open() (*os.File, error) {
+	if f.Log == "" {
+		return nil, nil
+	}
+	file, err := os.OpenFile(f.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("--log %s: the file cannot be written: %w", f.Log, unpathed(err))
+	}
+	return file, nil
+}
+
+// logger returns the logger that the flags ask for. It is nil if there is none.
+func (f logFlags) logger(file *os.File) *slog.Logger {
 	var to []io.Writer
-	var file *os.File
-	if f.Log != "" {
-		var err error
-		if file, err = os.OpenFile(f.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
-			return nil, nil, fmt.Errorf("--log %s: the file cannot be written: %w", f.Log, unpathed(err))
-		}
+	if file != nil {
 		to = append(to, file)
 	}
 	if f.Verbose {
 		to = append(to, os.Stderr)
 	}
 	if len(to) == 0 {
-		return nil, nil, nil
+		return nil
 	}
-	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), nil)), file, nil
+	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), nil))
 }
 
 // unpathed removes the path from an error of the system. The caller's message already

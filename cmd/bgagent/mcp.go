@@ -26,8 +26,8 @@ const stdioScope = "mcp"
 // Run implements the subcommand.
 func (c *mcpCmd) Run(all *cli, stop stops) error {
 	children.Adopt()
-	s, err := startServing(all, "mcp", c.logFlags)
-	if err != nil {
+	s, err := startServing(all, "mcp", c.logFlags, stop)
+	if s == nil {
 		return err
 	}
 	err = s.server.Run(stop.soft, stdioScope, stdio(os.Stdin, os.Stdout))

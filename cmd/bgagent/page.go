@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -19,7 +20,7 @@ type pageFlags struct {
 // page returns the page that shows the tasks of all callers, and the handler to serve
 // it with, which checks the password if there is one. Both are nil if nobody may see
 // the page.
-func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
+func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {
 			return nil, nil, fmt.Errorf("--page-acts: if callers have tokens, the page needs a password; name its environment variable with --page VARIABLE")
@@ -30,7 +31,7 @@ func (f pageFlags) page(m *bgagent.BackgroundManager, tokens bool, secret *secre
 	if f.Page == "" {
 		return page, page, nil
 	}
-	password, err := secret.read("--page "+f.Page, f.Page, "password")
+	password, err := untilStopped(ctx, func() (string, error) { return secret.read("--page "+f.Page, f.Page, "password") })
 	if err != nil {
 		return nil, nil, err
 	}

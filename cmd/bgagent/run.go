@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -59,7 +60,14 @@ func (c *runCmd) Run(all *cli, stop stops) error {
 		return &exitError{exitInput, err}
 	}
 	children.Adopt()
-	set, job, err := c.input(all, stop.soft)
+	var set *settings.Settings
+	job, err := untilStopped(stop.soft, func() (j *job, err error) {
+		set, j, err = c.input(all)
+		return j, err
+	})
+	if errors.Is(err, context.Canceled) {
+		return &exitError{Code: exitInterrupted}
+	}
 	if err != nil {
 		return err
 	}

@@ -40,15 +40,22 @@ const httpScope = "local"
 func (c *serveCmd) Run(all *cli, stop stops) error {
 	children.Adopt()
 	var secret secrets
-	cfg, err := c.callers(&secret)
-	if err != nil {
+	cfg, err := untilStopped(stop.soft, func() (mcpserver.HTTPConfig, error) { return c.callers(&secret) })
+	switch {
+	case errors.Is(err, context.Canceled): // a signal asked it to stop
+		return nil
+	case err != nil:
 		return &exitError{exitInput, err}
 	}
-	s, err := startServing(all, "serve", c.logFlags)
-	if err != nil {
+	s, err := startServing(all, "serve", c.logFlags, stop)
+	if s == nil {
 		return err
 	}
-	return errors.Join(c.serve(s, cfg, &secret, stop), s.end(stop))
+	err = c.serve(s, cfg, &secret, stop)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, s.end(stop))
 }
 
 // callers makes the configuration of the HTTP server from the flags: the callers and
@@ -132,7 +139,7 @@ func (c *serveCmd) serve(s *serving, cfg mcpserver.HTTPConfig, secret *secrets, 
 	if err != nil {
 		return &exitError{exitInput, err}
 	}
-	page, guarded, err := c.page(s.manager, len(c.Token) > 0, secret)
+	page, guarded, err := c.page(stop.soft, s.manager, len(c.Token) > 0, secret)
 	if err != nil {
 		return &exitError{exitInput, err}
 	}

@@ -32,16 +32,22 @@ type serving struct {
 }
 
 // startServing builds a serving and starts to follow events. If this program runs
-// inside a task that may not delegate, the tools lack delegate_task.
-func startServing(all *cli, command string, log logFlags) (*serving, error) {
+// inside a task that may not delegate, the tools lack delegate_task. If a signal comes
+// while startServing waits for a file, both results are nil.
+func startServing(all *cli, command string, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
 		return nil, err
 	}
 	s := &serving{follow: make(chan struct{})}
-	if s.logger, s.logFile, err = log.open(); err != nil {
+	s.logFile, err = untilStopped(stop.soft, log.open)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil, nil
+	case err != nil:
 		return nil, &exitError{exitInput, err}
 	}
+	s.logger = log.logger(s.logFile)
 	sayFiles(set)
 	s.life = begin(command)
 	if err := s.build(set); err != nil {

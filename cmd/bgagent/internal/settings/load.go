@@ -36,7 +36,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 		l.hints[k.Origin] = k.Reason
 	}
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
+		data, err := readFile(path)
 		if err != nil {
 			l.fail(&bgagent.ConfigFileError{File: path, Problem: "cannot be read: " + err.Error(), Err: err})
 			continue
@@ -63,6 +63,19 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 		}
 	}
 	return out, errors.Join(l.errs...)
+}
+
+// readFile reads a regular file. It refuses any other, as the library does, because
+// reading a pipe could block for ever.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
 // own holds the parts of the files outside the section of the library.
