@@ -156,10 +156,10 @@ func (m *BackgroundManager) closeResult(ctx context.Context) error {
 	return e
 }
 
-// Cancel ends a pending or running task and returns a snapshot of the task from right before. The
-// task is terminal when Cancel returns. Its session is stopped afterwards; see
-// [BackgroundManager.Quiet]. The error matches [ErrAlreadyEnded] if the task has ended, or
-// [ErrUnknownTask], [ErrExpired] or [ErrNotDescendant]. If Cancel returns an error, it has changed
+// Cancel ends a pending or running task and returns a snapshot of the task from right before the
+// cancellation. The task is terminal when Cancel returns. Its session is stopped afterwards; see
+// [BackgroundManager.Quiet]. The error matches [ErrUnknownTask], [ErrExpired], [ErrNotDescendant]
+// or, if the task has already ended, [ErrAlreadyEnded]. If Cancel returns an error, it has changed
 // nothing.
 func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o CancelOptions) (s Task, err error) {
 	m.update(func(st *state, now int64) {
@@ -181,7 +181,7 @@ func (m *BackgroundManager) Cancel(ctx context.Context, by Caller, id string, o 
 // CancelAll cancels every pending or running task that descends from the caller's session. If the
 // caller is the host, it cancels every pending or running task. All these tasks are cancelled in
 // one step. CancelAll spares the tasks that the session itself waits for in Run, and their
-// descendants. It returns snapshots of the cancelled tasks from right before.
+// descendants. It returns snapshots of the cancelled tasks from right before the cancellation.
 func (m *BackgroundManager) CancelAll(ctx context.Context, by Caller, o CancelOptions) (out []Task, err error) {
 	m.update(func(st *state, now int64) {
 		var all []*task

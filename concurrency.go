@@ -21,8 +21,8 @@ import (
 // other waiter. If 100 waiters have overtaken the head of a line, the next slot of the pool is
 // kept for the head until its caps have room.
 //
-// A ConcurrencyManager is useful without a [BackgroundManager]. It knows nothing of tasks, starts no
-// goroutine and needs no closing. All methods are safe for concurrent use. Create a
+// A ConcurrencyManager can be used without a [BackgroundManager]. It does not depend on tasks,
+// starts no goroutine and need not be closed. All methods are safe for concurrent use. Create a
 // ConcurrencyManager with [NewConcurrencyManager]. To share slots between background managers, set
 // the same ConcurrencyManager as Config.Concurrency of each.
 type ConcurrencyManager struct{ slots *slots.Manager }
@@ -53,7 +53,7 @@ func NewConcurrencyManager(l Limits) (*ConcurrencyManager, error) {
 // "provider/model", or as a model id alone if its provider is not known. If ctx ends first, or has
 // already ended, Acquire returns ctx.Err() and no slot.
 //
-// The slot counts in the pool and towards Limits.Total, and towards the cap of no agent. With
+// The slot counts in the pool and towards Limits.Total, but not towards the cap of any agent. With
 // Limits.Fair, all waiters in Acquire count as tasks of one root session.
 func (c *ConcurrencyManager) Acquire(ctx context.Context, model string) (Slot, error) {
 	s, err := c.slots.Acquire(ctx, model)
@@ -100,7 +100,7 @@ func (c *ConcurrencyManager) Limits() Limits {
 //
 // Slots in use stay in use. If a limit is lowered, no slot is taken away, and no slot is granted
 // until fewer slots than the new limit are in use. If a limit is raised, as many waiters as now fit
-// get a slot. If the new limits name another pool for a model, the waiters for that model move to
+// get a slot. If the new limits assign another pool to a model, the waiters for that model move to
 // the other pool and are sorted in by their waiting time. The model's slots in use count in the
 // other pool from then on. A new cap counts the slots that are already in use. The counts of
 // waiters that overtook the head of a line start again from zero.
@@ -121,9 +121,9 @@ type Slot struct{ slot slots.Slot }
 // of Release on any copy of the slot do nothing.
 func (s Slot) Release() { s.slot.Release() }
 
-// Pool is a handle for the pool of one model. It saves the look-up of the model for callers that
-// acquire slots of the same model again and again. It always stands for the pool that the current
-// limits name for the model.
+// Pool is a handle for the pool of one model. With it, callers that acquire slots of the same model
+// again and again need not look up the model each time. The handle always stands for the pool that
+// the current limits assign to the model.
 type Pool struct{ handle slots.Handle }
 
 // Pool returns a handle for the pool of the model. The handle takes no slot and keeps no pool alive.
@@ -222,7 +222,7 @@ func (l Limits) normal() (Limits, error) {
 }
 
 // slashInProvider returns the error text for a provider name that contains a slash, or "" for any
-// other name. The argument models names the limits of models in the words of the caller.
+// other name. The argument "models" is what the caller calls its map with the limits of models.
 func slashInProvider(name, models string) string {
 	provider, _, slash := strings.Cut(name, "/")
 	if !slash {

@@ -52,7 +52,7 @@ const (
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // time for which a stream without a beat counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped at once
-	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of remembered ids of evicted tasks; never fewer than the newest 10,000
+	tombstones          = 40*tombstonesGo + tombstonesGo // maximum number of remembered ids of evicted tasks; dropping old ones always leaves the newest 10,000
 	maxResult           = 256 << 10                      // number of bytes kept of a result
 	maxResultUnreadable = 1 << 20                        // number of bytes kept of a result if the session cannot be read again
 	pastAttempts        = 20                             // number of earlier attempts kept of a task
@@ -73,7 +73,7 @@ type Wake uint8
 // The values of [Wake]. They do not apply to a task that waits for its own tasks: such a
 // task always gets its notices as the prompt of its next turn.
 const (
-	WakeBatch Wake = iota // when no task of the batch is live, one of its tasks was cancelled or failed, or a task ended NoticeMaxWait ago
+	WakeBatch Wake = iota // when no task of the batch is live, or a task of the batch was cancelled, has failed, or ended NoticeMaxWait ago
 	WakeEach              // whenever a task has ended
 	WakeNever             // never; the host takes notices with NextNotice or TakeNotice
 )
@@ -106,8 +106,8 @@ func (w *Wake) UnmarshalText(b []byte) error {
 // no cap.
 //
 // A task without a model counts under the name of its agent, as if each agent were a
-// separate model. So if Default is 2, two agents can have four turns together. Total is
-// one cap for all agents together.
+// separate model. So if Default is 2, two agents can be in four turns together. Total
+// is one cap for all agents together.
 type Limits struct {
 	// Model holds the limits of models. The key "provider/model" stands for that model
 	// of that provider. A key without a slash stands for that model id of any provider.
@@ -116,8 +116,9 @@ type Limits struct {
 	// before the first slash of its name. All models of a provider that have no limit
 	// of their own share the provider's limit.
 	Provider map[string]int
-	// Default is the limit of each model without an entry in Model or Provider. Each
-	// such model has the limit for itself. 0 means [DefaultConcurrency].
+	// Default is the limit of each model without an entry in Model or Provider. Such
+	// models do not share the limit: each may use all of it. 0 means
+	// [DefaultConcurrency].
 	Default int
 
 	// Total caps the number of sessions in a turn over all pools. 0 means no cap.
@@ -126,7 +127,7 @@ type Limits struct {
 	// For a task without a model, the entry of its agent replaces Default.
 	Agent map[string]int
 	// Fair lets the root sessions alternate in a pool, with one slot each per round,
-	// instead of serving all tasks by arrival. The place in line is then the place
+	// instead of serving all tasks by arrival. A task's place in line is then its place
 	// among the tasks of the same root session. If SetLimits switches Fair on or off,
 	// the change also applies to the tasks that already wait.
 	Fair bool
@@ -150,7 +151,7 @@ type Config struct {
 	// ClientFor returns the name of the client that runs an agent. If ClientFor is nil,
 	// the client that is passed to New runs all agents.
 	ClientFor func(agent string) string
-	// Model returns the model for an agent. The argument asked is the model that the
+	// Model returns the model for an agent. The argument "asked" is the model that the
 	// caller requested, or empty. The returned model is passed to the client, and
 	// Limits apply to it. An error refuses the launch. If Model is nil, the requested
 	// model is used.
@@ -187,8 +188,8 @@ type Config struct {
 	// NoticeWindow is how long a due notice is held, so that it can also report tasks
 	// that end shortly afterwards. Default 100 ms; Disabled for no wait.
 	NoticeWindow time.Duration
-	// NoticeMaxWait is how long after its end a task is reported even if other tasks
-	// of its batch are live. Default 5 min; Disabled for never.
+	// NoticeMaxWait is the time after which an ended task is reported even if other
+	// tasks of its batch are live. Default 5 min; Disabled for never.
 	NoticeMaxWait time.Duration
 	// NoticeResult is how many bytes of each result a notice contains, so that a
 	// parent need not read the results one by one. Default 0, for none; Disabled (-1)
@@ -206,9 +207,10 @@ type Config struct {
 	// It is also the pause between two deliveries of a notice if the first was refused
 	// with ErrBusy. Default 2 s.
 	PollInterval time.Duration
-	// MinIdleTime is how long after a prompt an idle session counts as done only if its
-	// newest message says how the turn ended. After that time, an idle session with a
-	// complete answer counts as done anyway. Default 5 s; Disabled for no wait.
+	// MinIdleTime is a period after each prompt. In this period, an idle session counts
+	// as done only if its newest message says how the turn ended. After the period, an
+	// idle session with a complete answer counts as done anyway. Default 5 s; Disabled
+	// for no wait.
 	MinIdleTime time.Duration
 	// MinStabilityTime is how long a turn must last before polls count towards
 	// StablePolls. Default 10 s; Disabled for no wait.
@@ -217,12 +219,13 @@ type Config struct {
 	// idle and has no output. If the client cannot report statuses, a poll counts if
 	// nothing has changed since the poll before. Default 3.
 	StablePolls int
-	// TodoHold is how long an idle session does not count as done because its todos are
-	// open or cannot be read. Default 30 s. With Disabled, todos are not read.
+	// TodoHold is the longest time for which an idle session does not count as done
+	// because its todos are open or cannot be read. Default 30 s. With Disabled, todos
+	// are not read.
 	TodoHold time.Duration
-	// StaleTimeout is how long nothing may change in a turn before the turn is
-	// cancelled. A turn is never cancelled for this reason in its first 30 s. Default
-	// 3 min; Disabled for no limit.
+	// StaleTimeout is how long a turn may go without any change before it is cancelled.
+	// A turn is never cancelled for this reason in its first 30 s. Default 3 min;
+	// Disabled for no limit.
 	StaleTimeout time.Duration
 	// SessionGone is how long a session must be reported as gone before its task
 	// ends. Default 60 s.
@@ -318,7 +321,7 @@ func (c *Config) following() map[timeLimit]func(time.Duration) time.Duration {
 	set := func(d time.Duration) time.Duration { return min(max(d, 0), most) }
 	poll, status, hold := set(c.PollInterval), set(c.StatusTimeout), set(c.TodoHold)
 	polls := time.Duration(max(c.StablePolls, DefaultStablePolls) + 1)
-	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // time until a SessionUntold can count as done
+	stable := set(c.MinStabilityTime) + min(polls*min(max(poll, DefaultPollInterval), most/polls), most) + time.Minute // time until a session with the status SessionUntold can count as done
 	room := func(need time.Duration) func(time.Duration) time.Duration {
 		return func(d time.Duration) time.Duration { return max(d, need) }
 	}

@@ -430,7 +430,7 @@ func FindConfigFiles(projectDir string) ([]string, error) {
 			return nil, err
 		}
 		for _, path := range paths {
-			if !slices.Contains(found, path) { // the project may be the user's home
+			if !slices.Contains(found, path) { // the project directory may be the user's home directory
 				found = append(found, path)
 			}
 		}

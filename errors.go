@@ -9,10 +9,11 @@ import (
 
 // The errors that a caller can test for with [errors.Is].
 var (
-	// ErrClosed is returned by every method that starts tasks or attempts if Close or Drain has
+	// ErrClosed is returned by every method that starts tasks or attempts once Close or Drain has
 	// begun. Messages returns ErrClosed after Close has begun. Drain returns it if Close begins
-	// first. Quiet returns it if Close has ended although the session may still run. Run and Wait do
-	// not return it if Close begins while they wait: they return the tasks that Close has cancelled.
+	// first. Quiet returns it if Close has returned although the session may still run. Run and
+	// Wait do not return it if Close begins while they wait: they return the tasks that Close has
+	// cancelled.
 	ErrClosed = errors.New("the manager is closed")
 
 	// ErrUnknownTask is returned if no task has the id, and the manager does not remember an
@@ -70,9 +71,9 @@ var (
 	// ErrUnreachable is returned, wrapped, by CreateSession, StartTurn or RunTurn of a client if
 	// the agent runtime cannot be reached and nothing was started, so that a repetition is safe. A
 	// refused connection is such a case; a lost answer is not. The start of the task then does not
-	// fail but is held back for at most Config.HostUnreachable. Of all starts on the same client
-	// that are held back, one is repeated while the others wait. [Task].Outage says since when the
-	// start of a task is held back.
+	// fail but is held back for at most Config.HostUnreachable. If several starts on the same
+	// client are held back, the manager repeats only one of them, and the others wait.
+	// [Task].Outage says since when the start of a task is held back.
 	ErrUnreachable = errors.New("the agent runtime cannot be reached")
 )
 
@@ -150,7 +151,7 @@ func (e *ExpiredError) Error() string {
 // Is reports whether target is [ErrExpired].
 func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 
-// CloseError is returned by Close if tasks or host calls did not stop, or if ends of tasks were
+// CloseError is returned by Close if tasks or host calls did not stop, or if ended tasks were
 // reported to no parent. The manager is closed nevertheless.
 type CloseError struct {
 	NotStopped []string     // ids of tasks whose sessions may still run

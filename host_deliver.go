@@ -35,8 +35,9 @@ func (m *BackgroundManager) deliver(n *node) {
 	}
 }
 
-// parentState asks the clients that report statuses for the status of a root session. The first
-// client that knows whether the session is idle or busy decides, and parentState returns it.
+// parentState asks the clients that report statuses for the status of a root session. It returns
+// the answer of the first client that knows whether the session is idle or busy, together with that
+// client.
 func (m *BackgroundManager) parentState(session string) (state parentState, by *client) {
 	for _, cl := range m.hosts {
 		if cl.starter == nil {
@@ -82,7 +83,7 @@ func (m *BackgroundManager) parentState(session string) (state parentState, by *
 }
 
 // notify passes a notice to the host. If Config.Notify is nil, it tries the clients one after the
-// other. The argument by is the client that knows the session, or nil; notify tries this client
+// other. The argument "by" is the client that knows the session, or nil; notify tries this client
 // first.
 func (m *BackgroundManager) notify(by *client, session string, n Notice) error {
 	call := func(f func(context.Context, string, Notice) error) error {

@@ -39,8 +39,8 @@ func (m *BackgroundManager) workOn(a *attempt, j *job) {
 	}
 }
 
-// workAgain continues the work on a new goroutine after the host has ended the worker goroutine. The
-// function answer applies the answer of the host call that ended it.
+// workAgain continues the work on a new goroutine after the host has ended the worker goroutine.
+// The function "answer" applies the answer of the host call that ended the worker goroutine.
 func (m *BackgroundManager) workAgain(answer func(*job) *attempt) {
 	m.spawn(goWorker, func() {
 		var j job
@@ -194,8 +194,8 @@ const abortPause = 200 * time.Millisecond
 // abort calls Abort for the session of an attempt. It repeats the call until a call has succeeded
 // and the state wants no further call, or until the stopping deadline passes.
 func (m *BackgroundManager) abort(a *attempt) {
-	// Each call may take less than half of StopTimeout. If the first call hangs, a second call can
-	// still end before the attempt's stopping deadline.
+	// Limit each call to less than half of StopTimeout. If the first call hangs, a second call can
+	// then still end before the attempt's stopping deadline.
 	each := m.cfg.StopTimeout / 20 * 9
 	pause := abortPause
 	for {

@@ -140,7 +140,7 @@ func (m *BackgroundManager) prepareLaunch(ctx context.Context, by Caller, in Lau
 	})
 }
 
-// modelFor returns the model for the agent. The argument asked is the model that the caller
+// modelFor returns the model for the agent. The argument "asked" is the model that the caller
 // requested, or empty.
 func (m *BackgroundManager) modelFor(ctx context.Context, agent, asked string) (string, error) {
 	asked = mdtext.Valid(strings.TrimSpace(asked))
@@ -190,8 +190,8 @@ func (m *BackgroundManager) lookUpParents(ctx context.Context, s string) (chain 
 	return chain, nil
 }
 
-// findSession asks the clients for a session, one client after the other. The result found reports
-// whether a client knows the session.
+// findSession asks the clients for a session, one client after the other. The result "found"
+// reports whether a client knows the session.
 func (m *BackgroundManager) findSession(ctx context.Context, session string) (info SessionInfo, found bool, err error) {
 	for _, cl := range m.hosts {
 		if cl.finder == nil {
@@ -228,15 +228,15 @@ func title(description, prompt string) string {
 	return s
 }
 
-// Resume continues an ended task with another prompt in the same session. The argument ref is the id
-// of the task or of its session. Resume opens a new attempt and does not wait until it has ended. The
-// new attempt waits for a slot like every other attempt. ctx bounds only the host calls that
-// Resume makes first: Config.Model if in.Model is set, and the look-up of the parents if the caller's
-// session does not belong to a task.
+// Resume continues an ended task with another prompt in the same session. The argument "ref" is the
+// id of the task or of its session. Resume opens a new attempt and does not wait until it has
+// ended. The new attempt waits for a slot like every other attempt. ctx bounds only the host calls
+// that Resume makes first: Config.Model if in.Model is set, and the look-up of the parents if the
+// caller's session does not belong to a task.
 //
-// If the session of the earlier attempt is still being stopped, the new attempt waits until it has
-// stopped. If it does not stop in time, the new attempt fails. If a session resumes the task, the
-// end of the new attempt is reported to that session.
+// If the session of the earlier attempt is still being stopped, the new attempt waits until the
+// session has stopped. If the session does not stop in time, the new attempt fails. If a session
+// resumes the task, the end of the new attempt is reported to that session.
 //
 // A call with the same caller, prompt and non-empty tool-call id as an earlier call is a retry while
 // the attempt of the earlier call is live. Resume then opens no further attempt.
@@ -244,10 +244,10 @@ func title(description, prompt string) string {
 // If the task was cancelled while it was pending, or could not start, its prompt has not reached the
 // session. Resume then puts all such earlier prompts before the new prompt in one text.
 //
-// The error is an [*InputError] if the prompt is missing. Otherwise it matches [ErrStillLive] if the
-// task has not ended, [ErrNoSession] if its session was deleted, or [ErrNotStopped],
-// [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrTooManyTasks] or [ErrClosed], or it is the
-// error of ctx or of a host call.
+// The error is an [*InputError] if the prompt is missing. It matches [ErrStillLive] if the task has
+// not ended, and [ErrNoSession] if the session of the task was deleted. Otherwise it matches
+// [ErrNotStopped], [ErrUnknownTask], [ErrExpired], [ErrNotDescendant], [ErrTooManyTasks] or
+// [ErrClosed], or it is the error of ctx or of a host call.
 func (m *BackgroundManager) Resume(ctx context.Context, by Caller, ref string, in ResumeInput) (Task, error) {
 	return m.resume(ctx, by, ref, in, false)
 }
@@ -297,8 +297,8 @@ func (m *BackgroundManager) resume(ctx context.Context, by Caller, ref string, i
 	return s, nil
 }
 
-// joined returns the two prompts with an empty line between them. If first is empty, it returns
-// then.
+// joined returns two prompts with an empty line between them: first the prompt "first", then the
+// prompt "then". If the first prompt is empty, it returns only the second.
 func joined(first, then string) string {
 	if first == "" {
 		return then

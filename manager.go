@@ -24,7 +24,7 @@ import (
 //  1. Only task.transition writes a status, and only under the lock.
 //  2. A terminal status is final for its attempt. Resuming a task opens a new attempt.
 //  3. A waiter for an attempt is woken after the attempt is terminal and its notice is owed or settled.
-//     Get may show the end before the waiter is woken, but never after that.
+//     By the time the waiter is woken, Get already shows the end.
 //  4. An attempt owns at most one slot. If the agent ended the turn, the update that ends or parks the
 //     attempt gives the slot back. If the attempt was ended from outside, the slot is given back once
 //     the session has stopped, or when the stopping deadline of the attempt passes.
@@ -201,9 +201,9 @@ func (m *BackgroundManager) update(f func(st *state, now int64)) {
 }
 
 // view calls f with the lock held. The function f must not change the state, because view does not
-// read the clock, draws no consequences and performs no effects. There is one exception: the
-// function in passed sets a flag. The flag has no consequences, and reading the clock would take too
-// long there.
+// read the clock, draws no consequences and performs no effects. There is one exception: the method
+// "passed" calls view with a function that sets a flag. The flag has no consequences, and reading
+// the clock would take too long in that method.
 func (m *BackgroundManager) view(f func(st *state)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -265,8 +265,8 @@ func (m *BackgroundManager) expect(fx *effects) {
 	}
 }
 
-// release performs the effects: first the effects of class now, which end attempts and turns, then
-// the effects of class after.
+// release performs the effects: first the effects of class "now", which end attempts and turns,
+// then the effects of class "after".
 func (m *BackgroundManager) release(fx *effects) {
 	m.releaseNow(fx)
 	m.releaseAfter(fx)
@@ -314,7 +314,7 @@ func (m *BackgroundManager) releaseAfter(fx *effects) {
 	}
 }
 
-// releaseRare performs the rare effects of class after.
+// releaseRare performs the rare effects of class "after".
 func (m *BackgroundManager) releaseRare(fx *rareEffects) {
 	rare := &fx.after
 	for _, w := range rare.grants {
@@ -408,9 +408,10 @@ func (m *BackgroundManager) begin(k goKind, f func()) {
 	}()
 }
 
-// each calls f, which calls code of the host, with the numbers between the argument from and n-1. If
-// a call panics, each continues with the next number. If a call ends the goroutine, a new goroutine
-// of kind k continues with the remaining numbers and afterwards calls the function then.
+// each calls f with every number from the argument "from" to n-1. The function f calls code of the
+// host. If a call panics, each continues with the next number. If a call ends the goroutine, a new
+// goroutine of kind k continues with the remaining numbers and afterwards calls the function
+// "then".
 func (m *BackgroundManager) each(k goKind, from, n int, f func(int), then func()) {
 	for i := from; i < n; i++ {
 		func() {

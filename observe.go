@@ -12,8 +12,8 @@ import (
 // This file handles the events about sessions that hosts report.
 
 // Observe reports to the manager an event in a session of the agent runtime. It is for hosts whose
-// client is no [EventSource]. Observe does not block. It ignores events about sessions that do not
-// belong to the manager.
+// client is not an [EventSource]. Observe does not block. It ignores events about sessions that do
+// not belong to the manager.
 func (m *BackgroundManager) Observe(e HostEvent) {
 	if e.Session != "" && m.passed(e.Kind, e.Session) {
 		return

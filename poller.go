@@ -21,7 +21,7 @@ type thresholds struct {
 type counters struct {
 	began     int64 // time at which the turn began
 	changed   int64 // time of the last change of any kind
-	blind     int64 // start of the current series of incomplete observations; 0 if the last one was complete
+	blind     int64 // start of the current series of incomplete observations; 0 if the last observation was complete
 	blindTime int64 // total duration of such series since the last change
 	retryAt   int64 // time of the session's next or latest retry
 	finger    uint64
@@ -32,8 +32,8 @@ type counters struct {
 	broken    int // number of consecutive idle polls with an unfinished message
 	gone      int // number of consecutive polls that reported that the session does not exist
 	goneSince int64
-	todoSince int64 // time from which only open todos have held back the end; 0 if they do not
-	unread    int64 // time from which the messages could not be read; 0 if they can be read
+	todoSince int64 // time since which only open todos have held back the end; 0 if they do not hold it back
+	unread    int64 // time since which the messages could not be read; 0 if they can be read
 }
 
 // change records a change of the session and restarts the count of blind time.

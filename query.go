@@ -31,8 +31,9 @@ func (m *BackgroundManager) Get(id string) (Task, error) {
 // of the end, that notice counts as read.
 func (m *BackgroundManager) Read(by Caller, id string) (Task, error) { return m.readAttempt(by, id, 0) }
 
-// readAttempt is Read for a caller that shows one attempt of the task: the attempt with the number
-// no, or the latest if no is 0. The notice of another attempt does not count as read.
+// readAttempt is Read for a caller that shows one attempt of the task. The argument "no" is the
+// number of that attempt; 0 means the latest attempt. The notice of another attempt does not count
+// as read.
 func (m *BackgroundManager) readAttempt(by Caller, id string, no int) (s Task, err error) {
 	m.update(func(st *state, now int64) {
 		var t *task

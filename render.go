@@ -13,15 +13,15 @@ import (
 // depends on the arguments only. These rules apply to text from outside, such as descriptions,
 // names, messages, errors and ids:
 //
-//   - Text that is part of a line of ours goes through mdtext.OneLine. The result is one line of
-//     bounded length in valid UTF-8, without control characters and invisible characters. Table
-//     cells are also escaped, and code spans are made by mdtext.Code. So text from outside cannot
-//     begin a line, end a cell or end a code span.
-//   - Text with several lines (a result, a partial text, a prompt) has one of two places. It may be
-//     the last part of an answer: then everything after its beginning belongs to it, whatever it
-//     pretends to be. The lines about reading on and the notice come before it, so a notice
-//     survives in hosts that cut the end of long tool results. Or it is in a fence that is longer
-//     than any fence inside.
+//   - Text that is inserted into one of our own lines goes through mdtext.OneLine. The result is one
+//     line of bounded length in valid UTF-8, without control characters and invisible characters.
+//     Table cells are also escaped, and code spans are made by mdtext.Code. So text from outside
+//     cannot begin a line, end a cell or end a code span.
+//   - Text with several lines (a result, a partial text, a prompt) has one of two places. Either it
+//     is in a fence that is longer than any fence inside it. Or it is the last part of an answer:
+//     then everything after its beginning belongs to it, whatever it pretends to be. The notice and
+//     the lines about reading on come before it, so the notice survives in hosts that cut the end
+//     of long tool results.
 //   - Text with several lines goes through cleantext, which removes escape sequences and control
 //     characters and makes all line ends alike.
 
@@ -188,8 +188,8 @@ func reasonUnreachable(most time.Duration) string {
 	return limitHostUnreachable.decided("the client has not told the session's status for " + mdtext.Setting(most))
 }
 
-// reasonUnread is the reason if the messages of the session could not be read for too long. why is
-// the client's last error.
+// reasonUnread is the reason if the messages of the session could not be read for too long. The
+// argument "why" is the client's last error.
 func reasonUnread(most time.Duration, why string) string {
 	return limitHostUnreachable.decided(fmt.Sprintf("the messages of the session could not be read for %s, nor from the beginning: %s",
 		mdtext.Setting(most), mdtext.Joined(mdtext.Valid(why), reasonBytes/2)))

@@ -82,7 +82,7 @@ func lasted(t Task, now time.Time) string {
 }
 
 // cancelled answers a cancellation. The tasks are shown with the status that they had right before
-// it.
+// the cancellation.
 func (w wording) cancelled(tasks []Task, room int) answer {
 	var b text
 	if len(tasks) == 0 {
@@ -186,7 +186,8 @@ func (w wording) session(t Task, p sessionPage, now time.Time, room int, notes .
 	return a
 }
 
-// readOn writes how to read the messages before the message first and after the message last.
+// readOn writes how to read the messages before the message with the number "first" and those after
+// the message with the number "last".
 func (b *text) readOn(w wording, t Task, p sessionPage, first, last int, lastID string, cut int) {
 	call := fmt.Sprintf("%s(task_id=%s, full_session=true", w.output, arg(t.ID))
 	if cut > 0 && !p.fromEnd {

@@ -50,11 +50,11 @@ type TurnRunner interface {
 	// including reports of text.
 	//
 	// RunTurn must return only when the answer is complete. That may be later than the agent's
-	// first report that it has finished: a client waits a moment for late pieces of text. It also
-	// waits for work that the agent's own program does in the background, and the report on that
-	// work is the answer. Text that the program writes after the answer, such as a tip, is not part
-	// of it. If the program warns that the answer was cut off, the client returns StopLength or
-	// StopTurnLimit. An agent that has written nothing has no answer.
+	// first report that it has finished: a client waits a moment for late pieces of text. If the
+	// agent's own program continues to work in the background, the client waits for that work too,
+	// and the agent's report on it is the answer. Text that the program writes after the answer,
+	// such as a tip, is not part of it. If the program warns that the answer was cut off, the
+	// client returns StopLength or StopTurnLimit. An agent that has written nothing has no answer.
 	//
 	// The manager never calls RunTurn for a session that is in a turn. It also waits until a
 	// running Abort of the session has returned.
@@ -90,10 +90,10 @@ type TurnStarter interface {
 // MessageReader is the ability to read the messages of a session. A [TurnStarter] must have it. A
 // [TurnRunner] may have it, so that the whole conversation of a task can be shown.
 type MessageReader interface {
-	// Messages returns at most max messages that are new or have changed since the cursor after,
-	// oldest first. The zero Cursor is the beginning of the session. If max is not positive, the
-	// client chooses the number. A message that changes after it was returned must be returned
-	// again. Page.Next must not skip messages that this page has no room for.
+	// Messages returns at most max messages that are new or have changed since the position of the
+	// argument "after", oldest first. The zero Cursor is the beginning of the session. If max is
+	// not positive, the client chooses the number. A message that changes after it was returned
+	// must be returned again. Page.Next must not skip messages that this page has no room for.
 	Messages(ctx context.Context, session string, after Cursor, max int) (Page, error)
 }
 
@@ -214,8 +214,8 @@ type Prompt struct {
 	Model       string       // model to use; empty means the agent's own model
 	Text        string       // text of the prompt
 	System      string       // system text of the host for this task; usually empty
-	Permissions []Permission // rules for the session, the same as in SessionSpec at every turn
-	Notice      *Notice      // notice that the prompt delivers, about tasks of the session itself; else nil
+	Permissions []Permission // rules for the session; in every turn the same as in SessionSpec
+	Notice      *Notice      // notice about the session's own tasks that the prompt delivers; nil if it delivers none
 }
 
 // TurnEnd describes how a turn of a [TurnRunner] ended. The zero value means that the agent

@@ -44,8 +44,8 @@ type state struct {
 	inStopTime int       // number of ended attempts that are not quiet and have not missed their stopping deadline
 	over       int       // number of sessions that missed their stopping deadline, since New
 	ends       endCounts
-	waived     *task  // task that the session waiver is cancelling right now
-	waiver     string // session that is cancelling waived; needs no notice if it is the task's parent
+	waived     *task  // task that is being cancelled right now by the session in the field waiver
+	waiver     string // session that is cancelling the task in the field waived; needs no notice if it is that task's parent
 	closing    bool   // Close has begun: no task starts from now on
 	closed     bool   // Close has ended: no event is sent from now on
 	draining   bool
@@ -161,10 +161,11 @@ func (st *state) settle(now int64) {
 }
 
 // effects are the actions that the current update causes. BackgroundManager.release carries them
-// out after it has released the lock. There are two classes of effects. An effect in now only ends
-// something and is carried out at once. An effect in after relies on the new state and is carried
-// out once the new state is known to last. Effects that few updates cause are in rare, which has
-// the same two classes. A new effect is a field of one of the four structs.
+// out after it has released the lock. There are two classes of effects. An effect in the field
+// "now" only ends something and is carried out at once. An effect in the field "after" relies on
+// the new state and is carried out once the new state is known to last. Effects that few updates
+// cause are in the field "rare", which has the same two classes. A new effect is a field of one of
+// the four structs.
 type effects struct {
 	now   nowEffects
 	after afterEffects

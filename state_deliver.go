@@ -92,7 +92,7 @@ const (
 )
 
 // silentLooks is the number of consecutive answers without the session after which a client counts
-// as not knowing it. The Notifier then decides.
+// as not knowing the session. The Notifier then decides.
 const silentLooks = 3
 
 // beginDelivery returns the envelope to deliver now. If there is none, it ends the delivery and
@@ -162,7 +162,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 	case answer == noticeRecorded:
 		st.delivered(n, NoticeDelivered, now)
 	case answer == noticeBusy && env.tries == 1:
-		// Nothing was recorded, so later ends may join the notice.
+		// Nothing was recorded, so the notice may still be extended by later ends.
 		st.unpack(n, env)
 		n.retry = now + int64(st.limit(limitPollInterval))
 	case answer == noticeBusy:
@@ -184,7 +184,7 @@ func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail
 		st.logText(logNoticeFailed, n.session, detail)
 	}
 	if len(env.debts) == 0 && n.env == env {
-		n.env = nil // all results that it reports were read meanwhile
+		n.env = nil // all results that the envelope reports were read meanwhile
 	}
 	st.touchNode(n)
 }
@@ -208,8 +208,9 @@ func (st *state) delivered(n *node, s NoticeState, now int64) {
 	st.touchNode(n)
 }
 
-// unpack puts the contents of an envelope that no host has recorded back into the outbox. Nothing
-// may be left in the envelope, because the results that it reports may have been read meanwhile.
+// unpack puts the contents of an envelope that no host has recorded back into the outbox. The
+// envelope may be empty by then, because the results that it reports may have been read in the
+// meantime.
 func (st *state) unpack(n *node, env *envelope) {
 	n.env = nil
 	for _, d := range append(env.debts, n.emptyOwed()...) {

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// idEncoding writes ids in lower case. It does not use the letters i, l and o, which look like
-// digits, nor u.
+// idEncoding writes ids in lower case. It uses neither the letters i, l and o, which look like
+// digits, nor the letter u.
 var idEncoding = base32.NewEncoding(idLetters).WithPadding(base32.NoPadding)
 
 const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -51,8 +51,8 @@ func idNumber(raw [10]byte) (n uint64) {
 	return n
 }
 
-// parseID returns the number encoded in a task's id. ok is false if id has not the form of such an
-// id.
+// parseID returns the number encoded in a task's id. The result "ok" is false if the argument does
+// not have the form of such an id.
 func parseID(id string) (num uint64, ok bool) {
 	if len(id) != idLen || id[:3] != "bg_" {
 		return 0, false

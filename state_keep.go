@@ -305,8 +305,8 @@ func (st *state) tomb(ref string) *tombstone {
 	return nil
 }
 
-// stopped clears the stuck mark of the task's tombstone and session. The host call that had not
-// stopped in time has returned.
+// stopped clears the stuck mark of the task's tombstone and session. The host call that did not
+// stop in time has now returned.
 func (k *retention) stopped(id string) {
 	if tomb := k.find(id); tomb != nil {
 		if tomb.stuck = false; tomb.sess != nil {

@@ -12,14 +12,14 @@ import (
 const (
 	outagePause    = 250 * time.Millisecond // pause before the first try; doubles after each try
 	outagePauseMax = 5 * time.Second
-	// A runner's call lasts as long as its turn. A call that has lasted this long has reached the
-	// runtime.
+	// outagePatience is how long a runner's call must last to count as having reached the runtime.
+	// The call lasts as long as its turn, so the manager cannot wait for it to return.
 	outagePatience = 2 * time.Second
 )
 
 // outage is a period in which a client cannot reach its runtime. Attempts that are about to start
-// wait and keep their slots, so that the tasks behind them in line do not fail as well. Only one of
-// the waiting attempts tries to start at any time.
+// wait and keep their slots, so that the tasks behind them in line do not fail as well. At any
+// time, at most one of the waiting attempts tries to start.
 type outage struct {
 	cl     *client
 	why    string
@@ -194,8 +194,8 @@ func (st *state) heard(a *attempt, now int64) {
 	}
 }
 
-// unheard records that a status query did not return the status of the attempt's session. why is
-// the client's error.
+// unheard records that a status query did not return the status of the attempt's session. The
+// argument "why" is the client's error.
 func (st *state) unheard(a *attempt, why string) {
 	why = mdtext.Joined(mdtext.Valid(why), titleMax)
 	if a.sight.lost && a.sight.lostWhy == why {

@@ -48,7 +48,7 @@ func (n *node) outstanding() int {
 // owe records the debt for an ended attempt. If no notice is needed, it settles the notice at once.
 func (st *state) owe(t *task, now int64) {
 	n := t.up
-	if len(n.members) == 2*maxMembers { // drop many members at once, because each time the rest is moved
+	if len(n.members) == 2*maxMembers { // drop many members at once, because each drop moves all the others
 		n.omitted += maxMembers
 		n.members = append(n.members[:0], n.members[maxMembers:]...)
 	}
@@ -186,8 +186,8 @@ func (n *node) urgentSince() int64 {
 	return 0
 }
 
-// settlePast records the state in which the notice of an earlier attempt was settled. no is the
-// number of the attempt; 0 means all earlier attempts.
+// settlePast records the state in which the notice of an earlier attempt was settled. The argument
+// "no" is the number of the attempt; 0 means all earlier attempts.
 func (t *task) settlePast(no int32, s NoticeState) {
 	if t.more == nil {
 		return

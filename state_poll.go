@@ -48,7 +48,7 @@ type looked struct {
 }
 
 // swept applies one status of a sweep and reports whether the messages of the session must be read.
-// why is the client's error if the sweep failed.
+// The argument "why" is the client's error if the sweep failed.
 func (st *state) swept(l *looked, why string, now int64) (read bool) {
 	a := l.a
 	if a.t.run != a || a.epoch != l.epoch {

@@ -188,7 +188,7 @@ func (st *state) askForSlot(t *task, head bool) {
 	}
 }
 
-// ringQueued ends a pending task whose queue time to live is over.
+// ringQueued ends a pending task whose queue time to live has passed.
 func (st *state) ringQueued(t *task, now int64) {
 	if t.status == Pending {
 		st.end(t, CauseQueueTimeToLive, reasonQueued(st.limit(limitQueueTimeToLive)), now)
@@ -270,8 +270,8 @@ func (st *state) wantCall(a *attempt) {
 	st.fx.after.startEnd = a
 }
 
-// ref returns the task that has the given id or whose session has it. If the task's record has
-// expired, ref returns the tombstone instead.
+// ref returns the task with the given id, or the task whose session has that id. If the task's
+// record has expired, ref returns the tombstone instead.
 func (st *state) ref(by Caller, ref string) (*task, *tombstone, error) {
 	if s := st.session(ref); s != nil {
 		ref = s.task.id()
@@ -383,8 +383,8 @@ func resumable(t *task, tomb *tombstone) error {
 }
 
 // resumeNode returns the node that will get the notice of the new attempt. If a session resumes the
-// task, that is the session's own node. If the host does, it is the node of the task's parent, or
-// the nearest node above it to which a notice can still be delivered.
+// task, that is the session's own node. If the host resumes the task, it is the node of the task's
+// parent, or the nearest node above it to which a notice can still be delivered.
 func (st *state) resumeNode(by Caller, chain []SessionInfo, t *task, tomb *tombstone) (*node, error) {
 	if by.Session != "" {
 		return st.launchNode(by.Session, chain)

@@ -9,8 +9,8 @@ import (
 
 // This file has the records of the manager's state. They are accessed only under the lock, and
 // callers get copies (see state_copy.go). Times are nanoseconds since the manager was created, from
-// the monotonic clock. The time 0 means never. No event has this time, because the clock starts at
-// 1.
+// the monotonic clock. The time 0 means never. Nothing can happen at time 0, because the clock
+// starts at 1.
 
 // task is the record of one task. It is small, because a program may have a million pending tasks.
 // Data that only running or ended tasks need are in separate objects.

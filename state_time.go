@@ -226,8 +226,8 @@ func (st *state) applyLimit(l attemptLimit, a *attempt, now int64) {
 	}
 }
 
-// limits returns the range of the time limits that can apply to the attempt: first and those after
-// it, before end.
+// limits returns the range of the time limits that can apply to the attempt. The limit "first" is
+// in the range, the limit "end" is not.
 func (a *attempt) limits() (first, end attemptLimit) {
 	if a.ended {
 		return untilStopped, untilStopped + 1
@@ -273,7 +273,8 @@ func (st *state) ringAttempt(a *attempt, now int64) {
 	}
 }
 
-// ttlEnd returns the time at which the attempt's time to live ends, or 0 if it does not run now.
+// ttlEnd returns the time at which the attempt's time to live ends, or 0 if the time to live does
+// not run now.
 func (st *state) ttlEnd(a *attempt) int64 {
 	if st.limit(limitTimeToLive) <= 0 || a.t.is(flagForeground) || a.parkedFor != notParked {
 		return 0

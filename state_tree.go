@@ -176,7 +176,7 @@ func (t *task) subtree() (part account) {
 
 // graft moves a part of one tree's account to another tree. The part is the account of a root that
 // is about to get a parent, or the subtree of a task. graft must be called before the nodes move,
-// as long as from still leads to the old root.
+// while the node "from" is still below the old root.
 func graft(part account, from, to *node) {
 	from, to = from.top(), to.top()
 	from.account = from.account.minus(part)

@@ -9,9 +9,9 @@ const (
 	callCancelled                // the call was cancelled, and its task is cancelled too
 )
 
-// foreground checks whether a foreground call must still wait. done reports whether the call
-// returns now, with the task s. If it returns before the task has ended by itself, why is the
-// reason.
+// foreground checks whether a foreground call must still wait. The result "done" reports whether
+// the call returns now, with the task s. If the call returns before the task has ended by itself,
+// the result "why" is the reason.
 func (st *state) foreground(left callEnd, by Caller, t *task, w *waiter, now int64) (s Task, done bool, why callEnd) {
 	switch {
 	case int(t.no) != w.no && w.end != nil:

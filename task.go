@@ -183,7 +183,7 @@ type Task struct {
 	Started    time.Time `json:"started,omitzero"`     // zero while pending
 	Ended      time.Time `json:"ended,omitzero"`       // zero while live
 	Quiet      bool      `json:"quiet"`                // the attempt has ended, and everything it started has stopped
-	Waiting    int       `json:"waiting"`              // number of tasks launched by this task that have not ended
+	Waiting    int       `json:"waiting"`              // number of tasks that this task has launched and that have not ended
 	Foreground bool      `json:"foreground,omitempty"` // a caller waits for the task in Run or RunResume
 
 	Queue     *QueuePlace `json:"queue,omitempty"`  // set for a pending attempt that waits for a slot

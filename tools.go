@@ -55,14 +55,14 @@ type DelegateTaskResult struct {
 	Text    string  // text for the model, at most 32 KiB
 	IsError bool    // the call was wrong and did nothing; false if the call was right and the task failed
 	Task    *Task   // task that was launched or continued
-	Notice  *Notice // notice of all else that the caller was owed; it is part of Text and counts as delivered
+	Notice  *Notice // notice of everything else that the caller was owed; it is part of Text and counts as delivered
 }
 
 // BackgroundOutputArgs are the arguments of [BackgroundOutput]. They are decoded from JSON like
 // [DelegateTaskArgs].
 type BackgroundOutputArgs struct {
 	TaskID         string `json:"task_id,omitempty"`          // id of the task to read; if empty, the answer lists the caller's tasks
-	Block          bool   `json:"block,omitempty"`            // wait until the task has ended; without task_id, until the next task has
+	Block          bool   `json:"block,omitempty"`            // wait until the task has ended; without task_id, until the next task has ended
 	Timeout        *int64 `json:"timeout,omitempty"`          // milliseconds to wait, default 60000 (50000 with ToolOptions.NoNotices), at most 600000
 	FullSession    bool   `json:"full_session,omitempty"`     // show the messages of the session instead of the result
 	MessageLimit   int    `json:"message_limit,omitempty"`    // maximum number of messages to show, default 20, at most 100
@@ -77,7 +77,7 @@ type BackgroundOutputResult struct {
 	IsError  bool    // the call was wrong; false if the call was right and the task failed
 	Tasks    []Task  // the task with the given id, or the caller's tasks
 	TimedOut bool    // the timeout passed before the task ended
-	Notice   *Notice // notice of all else that the caller was owed; it is part of Text and counts as delivered
+	Notice   *Notice // notice of everything else that the caller was owed; it is part of Text and counts as delivered
 }
 
 // BackgroundCancelArgs are the arguments of [BackgroundCancel]. They are decoded
@@ -93,12 +93,12 @@ type BackgroundCancelResult struct {
 	Text      string  // text for the model, at most 32 KiB
 	IsError   bool    // the call was wrong and cancelled nothing
 	Cancelled []Task  // cancelled tasks, with the status that they had right before the call
-	Notice    *Notice // notice of all else that the caller was owed; it is part of Text and counts as delivered
+	Notice    *Notice // notice of everything else that the caller was owed; it is part of Text and counts as delivered
 }
 
 // ToolOptions are the options with which [Tools] defines the tools. The zero value is ready to use.
-// The methods of ToolOptions call a tool with typed arguments. The texts of their answers follow
-// the options, as those of a [ToolDef] do. The methods panic under the same conditions as Tools.
+// The methods of ToolOptions call a tool with typed arguments. The texts of their answers depend on
+// the options, like the texts of a [ToolDef]. The methods panic under the same conditions as Tools.
 type ToolOptions struct {
 	// Names maps the usual names of tools to other names. All texts of these tools then use the
 	// other names. If Names is nil, Config.ToolNames applies, as it does to notices and digests.

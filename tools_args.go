@@ -38,8 +38,8 @@ type field[A any] struct {
 	number      func(*A, int64)
 }
 
-// among returns a copy of the fields in which the named field allows only the given values. No
-// values mean that every value is allowed.
+// among returns a copy of the fields in which the named field allows only the given values. If no
+// values are given, every value is allowed.
 func (f fields[A]) among(name string, values []string) fields[A] {
 	f.list = slices.Clone(f.list)
 	for i := range f.list {
@@ -61,7 +61,8 @@ func (f fields[A]) described(name, description string) fields[A] {
 	return f
 }
 
-// decode implements the UnmarshalJSON methods. It is parse with an error instead of a problem text.
+// decode implements the UnmarshalJSON methods. It does the same as parse, but returns an error
+// instead of a problem text.
 func (f fields[A]) decode(a *A, raw []byte) error {
 	parsed, problem := f.parse(raw)
 	if problem != "" {
@@ -157,7 +158,8 @@ func (f fields[A]) example() string {
 	return `{"` + strings.Join(names, `": "…", "`) + `": "…"}`
 }
 
-// set sets the argument to a raw value. If the value is wrong, set returns a text about it.
+// set sets the argument to a raw value. If the value is wrong, set returns a text that describes
+// the mistake.
 func (x field[A]) set(a *A, raw json.RawMessage) string {
 	if !utf8.Valid(raw) {
 		return "The argument " + x.name + " is not valid UTF-8; send plain text."

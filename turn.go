@@ -96,8 +96,8 @@ type hint struct {
 	finger uint64 // fingerprint of the turn when the event came
 }
 
-// maxOld is the number of messages of earlier turns whose ids are kept. If there are more, the next
-// turn begins without them.
+// maxOld is the number of messages of earlier turns whose ids are kept. If there are more when a
+// turn begins, only the ids from the turn right before it are kept.
 const maxOld = 1000
 
 // pastMessages are hashes of the ids of a session's last messages. An abort or a slow server may

@@ -24,7 +24,8 @@ func DetectUltrawork(prompt string) bool {
 	return slices.ContainsFunc(paragraphs(prompt), func(p string) bool { return hasUltrawork(withoutSpans(p)) })
 }
 
-// hasUltrawork searches text without code for the words.
+// hasUltrawork reports whether the text, from which code has been removed, contains one of the
+// words.
 func hasUltrawork(text string) bool {
 	lower := asciiLower(text)
 	for _, word := range []string{"ultrawork", "ulw"} {

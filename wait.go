@@ -56,10 +56,10 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 // the latest when Wait is called.
 //
 // If the caller is itself a task, waiting longer could deadlock: the caller holds a slot while it
-// waits, and the other tasks may need that slot. Wait then returns [ErrGoesOn] with the tasks. It
-// does so as soon as none of the live tasks holds a slot (WaitAny), or one of them holds none
-// (WaitAll). If ctx ends first, Wait returns the error of ctx with the tasks. Wait returns no error
-// for a task that failed or was cancelled: check Task.Status.
+// waits, and the other tasks may need that slot. Wait then returns [ErrGoesOn] with the tasks. With
+// WaitAny, it does so as soon as none of the live tasks holds a slot. With WaitAll, it does so as
+// soon as one of the live tasks holds no slot. If ctx ends first, Wait returns the error of ctx
+// with the tasks. Wait returns no error for a task that failed or was cancelled: check Task.Status.
 //
 // Wait does not settle notices. They are still owed, and [BackgroundManager.Close] names them. To
 // settle them, read each task with [BackgroundManager.Read], or take the notices with
@@ -201,9 +201,9 @@ func (m *BackgroundManager) Quiet(ctx context.Context, id string) error {
 	}
 }
 
-// Run launches a task in the foreground: it waits until the task has ended and returns it. The task
-// has no time to live while Run waits. Its notice counts as read. Run returns no error if the task
-// failed or was cancelled: check Task.Status.
+// Run launches a task in the foreground: it waits until the task has ended and returns it. The time
+// to live does not apply to the task while Run waits. Its notice counts as read. Run returns no
+// error if the task failed or was cancelled: check Task.Status.
 //
 // If ctx is cancelled, Run cancels the task and returns the error of ctx. Run returns [ErrGoesOn]
 // in two cases. Either the deadline of ctx has passed, or the caller is itself a task and waiting
