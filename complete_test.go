@@ -202,8 +202,8 @@ func TestEveryWaitAndEveryLimitOfAnAttemptHasAllItsCases(t *testing.T) {
 	require.Len(t, missing, 1)
 }
 
-// mentioned returns a function that reports whether a function of the file mentions a
-// name. Without a function, any does.
+// mentioned returns a function that reports whether the given function of the file
+// mentions a name. If no function is given, the whole file is searched.
 func mentioned(file *ast.File, function string) func(name string) bool {
 	seen := map[string]bool{}
 	for _, d := range file.Decls {
@@ -312,7 +312,8 @@ func begun(file *ast.File, fields []string) (out []string) {
 	return out
 }
 
-// Otherwise another goroutine of the same kind could hide that one was not counted.
+// expect must count the goroutine of every effect. If it forgot one, another goroutine of
+// the same kind that was counted could hide the mistake.
 func TestEveryEffectThatNeedsAGoroutineIsExpected(t *testing.T) {
 	fset, files := sources(t)
 	var fields []string
@@ -333,7 +334,7 @@ func TestEveryDeadlineIsArmedRungAndChecked(t *testing.T) {
 	require.Contains(t, fields, "outages")
 	require.Empty(t, unused(files["state_time.go"], "first", fields), "deadlines.first must know the deadline, or no timer stands for it")
 	require.Empty(t, unused(files["state_time.go"], "ringDue", fields), "ringDue must handle the deadline")
-	heaps := slices.DeleteFunc(fields, func(name string) bool { return name == "keep" }) // keep is no heap
+	heaps := slices.DeleteFunc(fields, func(name string) bool { return name == "keep" }) // keep is not a heap
 	require.Empty(t, unused(files["invariants.go"], "checkInvariants", heaps), "checkInvariants must check the heap")
 }
 

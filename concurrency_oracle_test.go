@@ -54,8 +54,8 @@ func (x *oracleOne) isTask() bool {
 	return ok && oracleName(x.agent) != ""
 }
 
-// figures returns the figures of a pool or cap. The function meant reports whether a waiter
-// or holder counts in it.
+// figures returns the figures of a pool or cap. The function "meant" reports whether a
+// waiter or holder counts in it.
 func (o *oracle) figures(name string, limit int, meant func(*oracleOne) bool) PoolStats {
 	s := PoolStats{Name: name, Limit: limit}
 	for _, x := range o.all {

@@ -249,8 +249,8 @@ func TestNoticeForAScopeIsHeldAfterOneTry(t *testing.T) {
 	})
 }
 
-// When one notice is given up, the record of another task may expire, although a notice
-// about that task is owed to the same parent.
+// When the manager gives up on the notice about one task, the record of another task may
+// expire, although a notice about that other task is owed to the same parent.
 func TestGivingUpManyNoticesUnderALimitOfRecords(t *testing.T) {
 	bubble(t, working(time.Second), bgagent.Config{RetainTasks: 1, Limits: bgagent.Limits{Default: 9}, Notify: func(context.Context, string, bgagent.Notice) error { return bgagent.ErrBusy }}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		var ids []string

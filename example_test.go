@@ -60,8 +60,8 @@ func Example() {
 }
 
 // PrepareLaunch adds the host's own settings to every task, whether a model or the host
-// launches it. Here, each task that a model launches works in the directory of the session
-// that delegated, and its system text contains the skills of its agent.
+// launches it. Here, each task that a model launches works in the directory of the
+// session that delegated it, and the task's system text contains the skills of its agent.
 func ExampleConfig_prepareLaunch() {
 	skills := map[string]string{"explore": "Name every file with its line."}
 	agent := func(_ context.Context, t *inproc.Turn) (string, error) {

@@ -26,36 +26,40 @@ func (sleeper) RunTurn(ctx context.Context, _ string, p Prompt, _ *Reporter) (Tu
 	return TurnEnd{}, ctx.Err()
 }
 
-// scene is a state with a task of every kind.
+// scene is a state with tasks in all important situations.
 type scene struct {
 	st               *state
 	root             *node
-	read, owed       *task // have ended
+	read, owed       *task // these tasks have ended
 	running, another *task
 	pending          *task
 }
 
-// plant puts a wrong value in place, and returns what takes it out again.
+// plant sets a variable to a wrong value, and returns a function that restores the old
+// value.
 func plant[T any](at *T, wrong T) (undo func()) {
 	was := *at
 	*at = wrong
 	return func() { *at = was }
 }
 
-// plantIn does so in a map that has no such key.
+// plantIn adds a wrong entry to a map that does not have the key, and returns a function
+// that removes the entry.
 func plantIn[K comparable, V any](in map[K]V, key K, wrong V) (undo func()) {
 	in[key] = wrong
 	return func() { delete(in, key) }
 }
 
-// plantAlarm sets an alarm for a record that needs none.
+// plantAlarm sets an alarm for a record that needs none, and returns a function that
+// removes the alarm.
 func plantAlarm[T any](in *alarms[T], who T) (undo func()) {
 	al := &alarm{}
 	in.set(al, who, 1<<62)
 	return func() { in.set(al, who, 0) }
 }
 
-// planted are contradictions, each with a part of what the check says of it.
+// planted holds violations of the invariants, each with a part of the error that
+// checkInvariants must return.
 var planted = map[string]struct {
 	says  string
 	plant func(x scene) (undo func())
@@ -132,7 +136,7 @@ var planted = map[string]struct {
 	"a deadline's order": {"alarm 1 is before its parent", func(x scene) func() { return plant(&x.st.deadlines.attempts[1].alarm.at, 1) }},
 }
 
-// If the check never failed, every test that relies on it would pass.
+// If checkInvariants never found anything, every test that relies on it would pass.
 func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	for name, c := range planted {
 		t.Run(name, func(t *testing.T) {
@@ -151,7 +155,7 @@ func TestTheInvariantsFindWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// The timer must be set for the earliest deadline.
+// The function "armed" must find a timer that is set too late or not at all.
 func TestAnUnarmedTimerIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newScene(t)

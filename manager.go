@@ -40,8 +40,8 @@ import (
 //  10. Transitions do not call the functions for their consequences. They note the consequences in due,
 //     and state.settle draws them at the end of the update. There is one exception: the end of a task
 //     cascades to the tasks below it at once.
-//  11. Effects are performed only by release, after the lock is released: first the effects of class now
-//     (cancel, abort), then the effects of class after (deliver, wake, start). No code relies on the
+//  11. Effects are performed only by release, after the lock is released: first the effects of class
+//     "now" (cancel, abort), then those of class "after" (deliver, wake, start). No code relies on the
 //     order within a class. The goroutine whose update made a transition performs its effects. The host
 //     calls of an attempt, except Abort, are not made concurrently.
 //  12. An observation that is older than the session's last prompt or abort is dropped.

@@ -95,7 +95,7 @@ func FuzzJudge(f *testing.F) {
 	f.Add(uint8(1), true, true, true, uint8(7), uint8(0), int8(0), int64(6e9), int64(0), false)
 	f.Add(uint8(6), true, true, true, uint8(3), uint8(1), int8(-1), int64(200e9), int64(3e9), true)
 	f.Fuzz(func(t *testing.T, state uint8, answered, poll, read bool, view, flying uint8, todos int8, now, blind int64, hinted bool) {
-		if now <= 0 || now > 1<<60 || view&3 == 2 { // view&3 == 2 is output without a message, which cannot be
+		if now <= 0 || now > 1<<60 || view&3 == 2 { // view&3 == 2 would be output without a message, which is impossible
 			return
 		}
 		o := observation{status: SessionStatus{State: SessionState(state)}, answered: answered, poll: poll, read: read, flying: int(flying % 3), todos: int32(todos)}

@@ -1,37 +1,39 @@
 package bgagent
 
-// Parking: an attempt waits between two of its turns.
+// This file parks attempts: a parked attempt waits between two of its turns.
 //
-// This is one of five ways to wait. A pending task stands in the line of its pool (internal/slots). A
-// pending task with flagAwaitsQuiet waits for the session of its earlier attempt. An attempt that an
-// outage holds (state_outage.go) keeps its slot, because it is about to start. A waiter
-// (state_wait.go) is a caller, not a task. Only a parked attempt waits without a slot.
+// Parking is one of five ways to wait. These are the other four. A pending task waits in the line
+// of its pool (internal/slots). A pending task with flagAwaitsQuiet waits for the session of its
+// earlier attempt. An attempt that is held back by an outage (state_outage.go) keeps its slot,
+// because it is about to start. A waiter (state_wait.go) is a caller, not a task. Of all started
+// attempts, only a parked one waits without a slot.
 
-// parked is the state of an attempt between two of its turns. It waits, holds no slot, and its time
-// limits stand still. It counts as live and can be cancelled.
+// parked is the state of an attempt between two of its turns. The attempt waits and holds no slot.
+// Its time to live does not run, and it cannot become stale. It counts as live and can be
+// cancelled.
 //
-//	turnOver -> park -> reconsider -> it waits for nothing any more -> finish
-//	                 -> what it waits for has come -> lineUp -> a slot -> nextTurn -> unpark: the turn
-//	                                                                               -> nothing to tell: reconsider
+//	turnOver -> park -> reconsider -> nothing left to wait for -> finish
+//	                 -> awaited event -> lineUp -> a slot -> nextTurn -> unpark: the turn begins
+//	                                                                  -> nothing to report: reconsider
 //
-// What differs between the kinds of waits is in afterTurn, phase, waits, lookAgain and nextPrompt. A wait
-// that can also end by a time keeps that time here and has a row of its own among the time limits of an
-// attempt (attemptLimit).
+// The kinds of waits differ only in afterTurn, phase, waits, lookAgain and nextPrompt. If a time
+// limit can end a wait, the limit is a field of parked and has its own constant of type
+// attemptLimit.
 type parked struct {
 	parkedFor parking
-	wantTurn  bool  // what it waits for has come; it is in line for its next turn
-	endCause  Cause // how its last turn ended; the attempt ends so if no further turn comes
+	wantTurn  bool  // the awaited event has come; the attempt is in line for its next turn, or has got the slot for it
+	endCause  Cause // cause with which the attempt ends if no further turn follows
 }
 
-// parking says what a parked attempt waits for.
+// parking is the kind of event that a parked attempt waits for.
 type parking uint8
 
 const (
 	notParked parking = iota
-	forTasks          // for its own tasks and their notices
+	forTasks          // the attempt waits for its own tasks and their notices
 )
 
-// phase returns the phase of an attempt that is parked for this.
+// phase returns the phase of an attempt that is parked for the given kind of event.
 func (what parking) phase() Phase {
 	switch what {
 	case forTasks:
@@ -40,8 +42,8 @@ func (what parking) phase() Phase {
 	panic("bgagent: bug: a wait without a phase")
 }
 
-// afterTurn returns what an attempt waits for whose last turn has ended for this cause. It returns
-// notParked if the attempt ends now.
+// afterTurn returns the kind of event that the attempt waits for after a turn that ended for the
+// given cause. It returns notParked if the attempt ends now.
 func (st *state) afterTurn(a *attempt, cause Cause) parking {
 	if cause.Status() == Completed && st.waits(a, forTasks) {
 		return forTasks
@@ -49,8 +51,9 @@ func (st *state) afterTurn(a *attempt, cause Cause) parking {
 	return notParked
 }
 
-// waits reports whether there is anything of this kind for the attempt to wait for. When it has
-// come, that stays so until the next turn begins: reconsider ends an attempt that waits for nothing.
+// waits reports whether the attempt has anything of the given kind to wait for. It must still
+// return true after the awaited event, until the next turn begins. Otherwise, reconsider would end
+// the attempt before that turn.
 func (st *state) waits(a *attempt, what parking) bool {
 	switch what {
 	case forTasks:
@@ -60,8 +63,8 @@ func (st *state) waits(a *attempt, what parking) bool {
 	panic("bgagent: bug: a wait for nothing")
 }
 
-// lookAgain asks settle to check whether the next turn of the parked attempt is due. If it is, that
-// check calls lineUp.
+// lookAgain asks settle to check whether the next turn of the parked attempt is due. If the turn is
+// due, that check calls lineUp.
 func (st *state) lookAgain(a *attempt) {
 	switch a.parkedFor {
 	case forTasks:
@@ -88,8 +91,8 @@ func (st *state) nextPrompt(a *attempt, now int64) bool {
 	panic("bgagent: bug: a turn after no wait")
 }
 
-// parkOrFinish makes an attempt between two of its turns wait, or ends it if there is nothing to
-// wait for. cause and reason are how its last turn ended.
+// parkOrFinish parks an attempt whose turn has ended. If the attempt has nothing to wait for,
+// parkOrFinish ends it with the given cause and reason.
 func (st *state) parkOrFinish(a *attempt, cause Cause, reason string, now int64) {
 	if what := st.afterTurn(a, cause); what != notParked {
 		st.park(a, what, cause)
@@ -98,7 +101,7 @@ func (st *state) parkOrFinish(a *attempt, cause Cause, reason string, now int64)
 	st.finish(a, cause, reason, now)
 }
 
-// park makes the attempt wait and releases its slot.
+// park parks the attempt and releases its slot.
 func (st *state) park(a *attempt, what parking, cause Cause) {
 	a.parked = parked{parkedFor: what, endCause: cause}
 	st.phase(a, what.phase())
@@ -106,8 +109,8 @@ func (st *state) park(a *attempt, what parking, cause Cause) {
 	st.lookAgain(a)
 }
 
-// reconsider finishes a parked attempt that has nothing left to wait for, of no kind. touchAttempt
-// asks for it.
+// reconsider finishes a parked attempt that has nothing of any kind left to wait for. touchAttempt
+// requests the call.
 func (st *state) reconsider(a *attempt, now int64) {
 	if !a.live() || a.parkedFor == notParked {
 		return
@@ -122,7 +125,9 @@ func (st *state) reconsider(a *attempt, now int64) {
 	st.parkOrFinish(a, a.endCause, "", now)
 }
 
-// scheduleTurn looks whether a task that waits for its own tasks is due to be told about their ends.
+// scheduleTurn checks whether the notice about the ends of its own tasks is due for a parked task.
+// If it is due, the attempt gets in line for its next turn. If it will be due later, scheduleTurn
+// sets the alarm.
 func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	a := p.run
 	if a == nil || !a.live() || a.parkedFor != forTasks || a.wantTurn {
@@ -137,8 +142,8 @@ func (st *state) scheduleTurn(n *node, p *task, now int64) {
 	}
 }
 
-// lineUp puts a parked attempt at the head of the line for a slot, because what it waits for has
-// come.
+// lineUp puts a parked attempt at the head of the line for a slot, because the event that the
+// attempt waits for has come.
 func (st *state) lineUp(a *attempt) {
 	if !st.waits(a, a.parkedFor) {
 		panic("bgagent: bug: a turn after a wait that is over, so that the attempt would end before it")
@@ -157,7 +162,7 @@ func (st *state) leaveLine(a *attempt) {
 
 // nextTurn begins the next turn of a parked attempt that got a slot.
 func (st *state) nextTurn(a *attempt, now int64) {
-	a.prompt, a.promptID, a.told = "", "", nil // those of the last turn
+	a.prompt, a.promptID, a.told = "", "", nil // forget the values of the last turn
 	if !st.nextPrompt(a, now) {
 		st.leaveLine(a)
 		st.touchAttempt(a)
@@ -168,7 +173,7 @@ func (st *state) nextTurn(a *attempt, now int64) {
 	st.wantCall(a)
 }
 
-// unpark ends the wait of an attempt that has a slot again.
+// unpark ends the parking of an attempt that has a slot again.
 func (st *state) unpark(a *attempt) {
 	a.parked = parked{}
 	st.phase(a, PhaseStarting)

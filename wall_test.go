@@ -79,7 +79,8 @@ func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string
 }
 
 // held returns the forbidden contents of a field of this type: functions,
-// interfaces and contexts. faces are the names of the package's interfaces.
+// interfaces and contexts. The argument "faces" holds the names of the package's
+// interfaces.
 func held(t ast.Expr, faces []string) (out []string) {
 	ast.Inspect(t, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -139,8 +140,8 @@ func interfaces(t *testing.T, fset *token.FileSet) (names []string) {
 	return names
 }
 
-// The test above would also succeed if breaches found nothing at all, so breaches
-// must find each of these planted violations.
+// The test above would also succeed if the function "breaches" never found
+// anything, so it must find each of these planted violations.
 func TestTheWallFindsWhatIsPlanted(t *testing.T) {
 	for planted, want := range map[string]string{
 		"import \"context\"":                                   "imports context",
@@ -181,13 +182,14 @@ func TestOnlyTheGateTakesTheLock(t *testing.T) {
 	}
 }
 
-// statusWrites returns where the files write the status or the cause of a task, by
-// whatever way to the task, or take the address of one. Imports are not resolved. A
-// field whose record is therefore not known counts as the task's.
+// statusWrites returns the places where the files write the status or the cause of
+// a task, however they reach the task, or take the address of either field. Imports
+// are not resolved. If the record that a field belongs to is therefore unknown, the
+// field counts as the task's.
 func statusWrites(fset *token.FileSet, files []*ast.File) (out []string) {
 	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}, Types: map[ast.Expr]types.TypeAndValue{}}
 	check := types.Config{Error: func(error) {}, Importer: noImports{}}
-	pkg, _ := check.Check("bgagent", fset, files, info) // the errors are those of the imports
+	pkg, _ := check.Check("bgagent", fset, files, info) // the errors come from imports that are not resolved
 	record, guarded := pkg.Scope().Lookup("task").Type(), map[string]types.Object{}
 	for _, name := range []string{"status", "cause"} {
 		guarded[name], _, _ = types.LookupFieldOrMethod(record, false, pkg, name)
