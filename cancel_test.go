@@ -25,8 +25,8 @@ func TestCancellingARunningTaskFreesItsSlot(t *testing.T) {
 	})
 }
 
-// If cancelling a pending task damages the line, the task behind it is lost, the next
-// launch never starts, or all waiting tasks fail.
+// Cancelling a pending task must not damage the line: the task behind it must not get
+// lost, the next launch must start, and no waiting task may fail.
 func TestCancellingInTheQueueConcernsNobodyElse(t *testing.T) {
 	for name, cancel := range map[string]int{"head": 1, "middle": 2, "last": 3} {
 		t.Run(name, func(t *testing.T) {

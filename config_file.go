@@ -64,9 +64,9 @@ const maxConfigFile = 1 << 20
 //	retainTextBytes       67108864    no limit
 //
 // The host's own names sessionGoneTimeoutMs and taskCleanupDelayMs are accepted for
-// sessionGoneMs and retentionMs. An unknown key is no error, because it may belong to
-// the host or to a fork of the host; [FileConfig.Ignored] reports it. A misspelt key of
-// the table is an error, because its limit would otherwise silently not apply.
+// sessionGoneMs and retentionMs. An unknown key is not an error, because it may belong
+// to the host or to a fork of the host; [FileConfig.Ignored] reports it. A misspelt key
+// of the table is an error, because its limit would otherwise silently not apply.
 type FileConfig struct {
 	values  map[valueID]value
 	ignored []IgnoredKey

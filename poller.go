@@ -168,7 +168,7 @@ func judgeIdle(c counters, o observation, th thresholds, now int64) (counters, v
 	}
 	early := at-c.began < th.minIdle
 	whole, marked := o.whole(), v.marked()
-	count := func(n *int) bool { // counts a poll and reports whether there were enough
+	count := func(n *int) bool { // counts a poll and reports whether enough polls have been counted
 		if o.poll {
 			*n++
 		}

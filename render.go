@@ -55,7 +55,7 @@ var defaultWording = wording{delegate: ToolDelegateTask, output: ToolBackgroundO
 // answer is a text for a model, in two parts.
 type answer struct {
 	head string // our own text
-	body string // text from outside, after a line of ours; always the last part
+	body string // text from outside, after one of our own lines; always the last part
 }
 
 // with returns the answer as one text, with the notice between head and body.

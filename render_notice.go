@@ -80,8 +80,8 @@ func (w wording) notice(n Notice) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// sameItems reports whether two lists describe the same ended attempts. That is the usual case for
-// the items and the batch of a closing notice: no end of the batch was reported before.
+// sameItems reports whether two lists describe the same ended attempts. The items and the batch of
+// a closing notice are usually the same, because no end of the batch was reported before.
 func sameItems(a, b []NoticeItem) bool {
 	return slices.EqualFunc(a, b, func(x, y NoticeItem) bool { return x.ID == y.ID })
 }

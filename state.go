@@ -25,7 +25,7 @@ import (
 type state struct {
 	cfg   settings
 	slots *slots.Manager
-	home  grants    // announces a slot that was granted because another owner released one
+	home  grants    // announces a slot that a task got because another owner released it
 	epoch time.Time // time to which the times in records are relative
 	seed  maphash.Seed
 	ids   *bufio.Reader // source of randomness

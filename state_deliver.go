@@ -149,7 +149,7 @@ const (
 // endDelivery applies the answer to a notice. detail is the reason if the delivery failed.
 func (st *state) endDelivery(n *node, env *envelope, answer noticeAnswer, detail string, now int64) {
 	env.flying = false
-	if n.env != env { // the envelope was given up meanwhile
+	if n.env != env { // the envelope was given up during the delivery
 		n.adrift = nil
 		if answer != noticeRecorded {
 			env.setReclaimable(true)

@@ -121,7 +121,7 @@ func (st *state) reconsider(a *attempt, now int64) {
 		}
 		return
 	}
-	st.leaveLine(a) // its notice was read or taken meanwhile
+	st.leaveLine(a) // the notice for its next turn was read or taken while it waited
 	st.parkOrFinish(a, a.endCause, "", now)
 }
 

@@ -187,7 +187,7 @@ type Task struct {
 	Foreground bool      `json:"foreground,omitempty"` // a caller waits for the task in Run or RunResume
 
 	Queue     *QueuePlace `json:"queue,omitempty"`  // set for a pending attempt that waits for a slot
-	Outage    *Outage     `json:"outage,omitempty"` // set for a running attempt whose client does not reach its agent runtime
+	Outage    *Outage     `json:"outage,omitempty"` // set for a running attempt whose client cannot reach its agent runtime
 	Progress  Progress    `json:"progress"`
 	Result    string      `json:"result,omitempty"`     // text of the agent's answer; the next four fields qualify it
 	Partial   bool        `json:"partial,omitempty"`    // Result is not a finished answer
@@ -237,7 +237,7 @@ type QueuePlace struct {
 // session.
 type Outage struct {
 	Since  time.Time `json:"since"`            // time at which the attempt was held back, or its status was last reported
-	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage goes on; zero if it never does
+	Until  time.Time `json:"until,omitzero"`   // time at which the attempt fails if the outage continues; zero if there is no such limit
 	Reason string    `json:"reason,omitempty"` // error of the client, in one line
 }
 

@@ -71,8 +71,8 @@ func TestTaskUnderExpiredOnesBelongsToItsRoot(t *testing.T) {
 	})
 }
 
-// The invariants, which are checked after each step, cover the counts and the
-// indexes here.
+// The invariants, which include the counts and the indexes, are checked after each
+// step.
 func TestResumeUnderAnExpiredParentTellsTheRoot(t *testing.T) {
 	bubble(t, &goRunner{run: longOr(time.Second)}, bgagent.Config{MaxDepth: 2, Retention: time.Minute, TimeToLive: 2 * time.Hour}, func(t *testing.T, m *bgagent.BackgroundManager) {
 		task := orphan(t, m)

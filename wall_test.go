@@ -78,7 +78,7 @@ func breaches(fset *token.FileSet, file *ast.File, faces []string) (out []string
 	return out
 }
 
-// held returns the forbidden contents of a field of this type: functions,
+// held returns the forbidden contents of a field of the given type: functions,
 // interfaces and contexts. The argument "faces" holds the names of the package's
 // interfaces.
 func held(t ast.Expr, faces []string) (out []string) {
