@@ -37,8 +37,8 @@ type messagePage struct {
 	Note     string    `json:"note,omitempty"` // the reason why there are no messages
 }
 
-// taskDetail holds the details of one task. Todos replaces the todos in Progress: their
-// states are names.
+// taskDetail holds the details of one task. Todos replaces the todos in Progress, so that
+// the states of todos are sent as names.
 type taskDetail struct {
 	bgagent.Task
 	Pool  string `json:"pool"`

@@ -28,11 +28,11 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// poolStats returns the figures of all pools that the page shows, sorted by name. before
-// holds the pools that were shown before. They stay, so that the page does not jump when a
-// pool is empty for a moment.
+// poolStats returns the figures of all pools that the page shows, sorted by name. The
+// argument before holds the pools that were shown last time. These pools stay, so that the
+// page does not jump when a pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
-	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, which means unchanged
+	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, because nil means unchanged
 	have := make(map[string]bool, len(all))
 	for _, p := range all {
 		have[p.Name] = true

@@ -88,7 +88,7 @@ type stream struct {
 
 func (s *stream) send(event string, v any) {
 	b, err := json.Marshal(v)
-	if err != nil { // only NaN or Inf could cause an error, and the manager lets neither through
+	if err != nil { // only NaN or Inf could cause an error, and the manager accepts neither
 		s.err = err
 		return
 	}

@@ -142,8 +142,9 @@ func concerns(kind string) bool {
 	return false
 }
 
-// forget drops the data of sessions that the client has forgotten. It is called only
-// with the next event and not by ForgetSession, because emit may call ForgetSession.
+// forget drops the data of sessions that the client has forgotten. It is called when
+// the next event arrives. ForgetSession does not call it, because emit may call
+// ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -255,8 +256,8 @@ func (f *follower) begun(session string) {
 }
 
 // status processes the status of a session. If the session is reported as idle before
-// the prompt message of a new turn was mentioned, the status belongs to the previous,
-// aborted turn.
+// the stream has mentioned the prompt message of the new turn, the status belongs to
+// the previous, aborted turn.
 func (f *follower) status(session string, w wireStatus) {
 	f.flush(session)
 	s := w.status()
@@ -302,7 +303,7 @@ func (f *follower) status(session string, w wireStatus) {
 }
 
 // failure processes an error of a session. The server often sends an error twice, the
-// second time with a stack trace as the message. The second one is ignored.
+// second time with a stack trace as the message. The second event is ignored.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return
