@@ -89,8 +89,8 @@ func TestTheNotificationIsAsTheReferenceWantsIt(t *testing.T) {
 	require.Contains(t, got.Text, "did 1500ms")
 }
 
-// The inspector uses both versions of the protocol. In the new version, it gets a handle and
-// fetches the result with it.
+// The inspector uses both versions of the protocol. In the new version, the inspector gets a
+// handle and uses the handle to fetch the result.
 func TestTheProtocolsInspector(t *testing.T) {
 	w := realagent.New(t, "inspector")
 	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})
