@@ -78,9 +78,9 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and applies the call's fault. If the fault is late, the returned
-// function after applies it instead. The caller calls after when the call has taken
-// effect.
+// begin counts a call and applies the call's fault. If the fault is late, begin does not
+// apply it, but returns a function that does. The caller calls this function when the call
+// has taken effect.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
 	f.mu.Lock()
 	key := countKey{c.Kind, c.Session}

@@ -66,8 +66,8 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, d)
 }
 
-// serveMessages answers with those messages of one task that are new or have changed since
-// a cursor.
+// serveMessages answers with the messages of one task that are new or have changed since a
+// cursor.
 func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	page, err := h.m.Messages(r.Context(), bgagent.Caller{}, q.Get("id"), bgagent.Cursor(q.Get("after")), maxMessages)

@@ -14,8 +14,9 @@ import (
 const maxPools = 200
 
 // poolOf returns the name of the pool in which the page shows the task. It is the pool that
-// counts the task or, for a task without a model, the cap or the pool of its agent. A
-// pending task is not shown in another pool that blocks it, so its row stays in one place.
+// counts the task or, for a task without a model, the cap or the pool of its agent. If
+// another pool blocks a pending task, the task is still not shown in that pool, so that its
+// row stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {

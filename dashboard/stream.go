@@ -21,7 +21,7 @@ const (
 // hello is the first message to a page.
 type hello struct {
 	Title  string `json:"title"`
-	Now    int64  `json:"now"` // current time in ms since 1970, by the clock of all other times
+	Now    int64  `json:"now"` // current time in ms since 1970, by the same clock as all other times
 	Cancel bool   `json:"cancel"`
 	Resume bool   `json:"resume"`
 }

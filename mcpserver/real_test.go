@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// scenarios are those scenarios of the conformance package that do not need the tools, resources
+// scenarios are the scenarios of the conformance package that do not need the tools, resources
 // and prompts of the package's own example server.
 var scenarios = []string{"server-initialize", "ping", "tools-list", "resources-list", "server-sse-multiple-streams", "dns-rebinding-protection"}
 

@@ -36,9 +36,9 @@ type awaited struct {
 	attempt int
 }
 
-// again returns the task of an earlier try of the same tool call. An earlier try matches
-// if it has the same id and the same arguments, and if the end of its task has not been
-// reported.
+// again returns the task of an earlier call that this call repeats. The earlier call must
+// have the same tool use id and the same arguments, and the end of its task must not have
+// been reported yet.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
 	sc.mu.Lock()

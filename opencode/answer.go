@@ -158,7 +158,7 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 type over struct {
 	aborted string // prompt message of the last turn that this client aborted
 	tooLong string // prompt message of the last turn whose input was too long for the model
-	retried bool   // the last status of the session in a turn was "retry"
+	retried bool   // the last status of the session during a turn was "retry"
 }
 
 func (c *Client) over(session string) over {

@@ -45,7 +45,7 @@ type wireEvent struct {
 	Payload    *wireEvent      `json:"payload"`
 }
 
-// eventProperties holds those properties of events that are used here. An event has
+// eventProperties holds the properties of events that this package uses. An event has
 // only some of them.
 type eventProperties struct {
 	ID        string          `json:"id"`
@@ -210,7 +210,7 @@ func (f *follower) down() {
 	}
 }
 
-// lost is called when an event was missed. It makes the manager read everything anew.
+// lost is called when an event was missed. It makes the manager read everything again.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -293,7 +293,7 @@ func (f *follower) status(session string, w wireStatus) {
 	delete(f.full, session)
 	for id, d := range f.views[session] {
 		if m := d.msg.message(); final(&m) {
-			delete(f.views[session], id) // it was emitted and rarely changes afterwards
+			delete(f.views[session], id) // the message was emitted and rarely changes afterwards
 		}
 	}
 	if len(f.views[session]) == 0 {

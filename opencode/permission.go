@@ -16,7 +16,7 @@ import (
 // file.
 type PermissionRequest struct {
 	Session    string         // the session that asks
-	Task       string         // the session of this client that asks or is an ancestor of Session
+	Task       string         // Session if this client runs it, otherwise the nearest ancestor that this client runs
 	Permission string         // the kind of access, such as bash, edit or external_directory
 	Patterns   []string       // the objects of the access, such as a command or a path
 	Metadata   map[string]any // further details from the server

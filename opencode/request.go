@@ -90,8 +90,8 @@ func isUnsent(err error) bool {
 		errors.As(err, &dns) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// isBroken reports whether a connection broke off or timed out. Connections break off
-// when a server ends, and may time out when a server starts.
+// isBroken reports whether a connection broke off or timed out. Connections break off when
+// a server stops, and may time out when a server starts.
 func isBroken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errSlow) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
