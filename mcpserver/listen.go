@@ -229,7 +229,7 @@ type translatedConn struct {
 	mcp.Connection
 	listens   *listens
 	unwritten *outbox[jsonrpc.Message]
-	mu        sync.Mutex // held while a message is translated and queued, to keep the results together
+	mu        sync.Mutex // held while a message is translated and queued, so that the resulting messages stay together
 }
 
 func (c *translatedConn) Read(ctx context.Context) (jsonrpc.Message, error) {

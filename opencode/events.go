@@ -187,7 +187,7 @@ func readEvents(r io.Reader, f func(data []byte)) error {
 // lineReader reads the lines of a stream. A line ends with \n, \r or \r\n.
 type lineReader struct {
 	in   *bufio.Reader
-	long []byte // a line that does not fit into the buffer of in
+	long []byte // a line that does not fit into the reader's buffer
 	cr   bool   // the last line ended with \r
 }
 
@@ -203,7 +203,7 @@ func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	for {
 		if _, err := l.in.Peek(1); err != nil {
 			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // the server never ends the stream properly
+				err = io.ErrUnexpectedEOF // the server never ends the stream on purpose
 			}
 			return nil, false, err
 		}

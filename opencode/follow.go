@@ -15,7 +15,7 @@ import (
 type follower struct {
 	c     *Client
 	emit  func(bgagent.HostEvent)
-	again bool // an earlier connection has existed
+	again bool // this is not the client's first connection
 	up    bool // the server has confirmed the connection
 
 	// mu guards the fields below. It is needed because a timer emits grown text.
