@@ -176,8 +176,8 @@ func abortsOnlyExisting(b *badRunner) {
 	}
 }
 
-// dead makes the sessions in the set refuse their prompts. A turn for which kills reports true adds
-// its session to the set.
+// dead makes the sessions in the set refuse their prompts. A turn for which the function kills
+// reports true adds its session to the set.
 func dead(b *badRunner, set *guardedSet, kills func(p bgagent.Prompt, e *ended) bool) {
 	b.run = func(ctx context.Context, id string, p bgagent.Prompt, r *bgagent.Reporter) (bgagent.TurnEnd, error) {
 		if set.has(id) {
@@ -317,7 +317,7 @@ func neverEndsEvents(b *badStarter) {
 	}
 }
 
-func countsMessages(b *badRunner) { // its cursor does not reflect changes of messages
+func countsMessages(b *badRunner) { // its cursor does not reflect changes to messages
 	b.messages = func(ctx context.Context, id string, after bgagent.Cursor, most int) (bgagent.Page, error) {
 		page, err := b.Runner.Messages(ctx, id, "", 1000)
 		from, _ := strconv.Atoi(string(after))

@@ -136,7 +136,7 @@ func (l *listening) ended() (bool, error) {
 	return true, l.err
 }
 
-// saw waits for an event for which is reports true, at most for Harness.Settle. It
+// saw waits for an event that meets the condition, but at most for Harness.Settle. It
 // reports whether there was such an event.
 func (l *listening) saw(is func(bgagent.HostEvent) bool) bool {
 	return l.c.until(l.c.h.Settle, func() bool {
@@ -198,10 +198,10 @@ func checkEventsTellMessages(c *checkContext) {
 	}
 }
 
-// toldBefore reports whether the stream has emitted HostStreamUp, which means that it
-// reports everything. It also returns the messages of the session that were emitted
-// before the last event for which end reports true. Of each message, it returns the
-// latest version.
+// toldBefore reports whether the stream has emitted HostStreamUp. From then on, the
+// stream reports everything. toldBefore also returns the messages of the session that
+// were emitted before the last event for which the function end reports true. It returns
+// only the latest version of each message.
 func (l *listening) toldBefore(session string, end func(bgagent.HostEvent) bool) (up bool, told map[string][]look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -213,7 +213,7 @@ func checkReporter(c *checkContext) {
 }
 
 func checkHandedOver(c *checkContext) {
-	d := c.slow(c.create()) // the context of its StartTurn has already ended
+	d := c.slow(c.create()) // StartTurn has returned, and its context has ended
 	if d.ended(5 * c.h.Poll) {
 		c.failf("the turn ended as %v together with the context of StartTurn", d.outcome())
 	}

@@ -30,8 +30,8 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// TB is the part of [testing.TB] that the suite needs. *testing.T implements it. So can a
-// type that only records failures.
+// TB is the part of [testing.TB] that the suite needs. *testing.T implements TB. A type
+// that only records failures can implement TB too.
 type TB interface {
 	Helper()
 	Logf(format string, args ...any)
@@ -62,11 +62,11 @@ type Harness struct {
 
 	// Slow returns a prompt that makes the agent work until its turn is aborted. The
 	// agent should first write some text, because only an unfinished message shows
-	// whether changes of messages are returned.
+	// whether changes to messages are returned.
 	Slow func() string
 
 	Fail   func() string // a prompt that makes the agent fail; optional
-	Tool   func() string // a prompt that makes the agent call exactly one tool, then answer; optional
+	Tool   func() string // a prompt that makes the agent call exactly one tool and then answer; optional
 	Recall func() string // a prompt that makes the agent answer with the first prompt of its session; optional
 
 	// Silent returns a prompt that makes the agent end its turn normally without
@@ -106,9 +106,10 @@ type Harness struct {
 	// end of a context to the end of the turn. Default 10 seconds.
 	Soon time.Duration
 
-	// Settle is the time for which a starter's session must be idle and unchanged until
-	// its turn counts as over without another sign. It is also the maximum time that
-	// notices, events and final messages may take after a turn. Default 2 seconds.
+	// Settle is how long a starter's session must be idle and unchanged before its turn
+	// counts as over, if no message shows the end of the turn. It is also the maximum
+	// time that notices, events and final messages may take after a turn. Default 2
+	// seconds.
 	Settle time.Duration
 
 	// Poll is the pause between two polls of a session. Default 20 milliseconds.
@@ -242,8 +243,8 @@ func (ck *check) inReach(h *Harness) bool {
 	return true
 }
 
-// hold runs the check with a fresh client. It does not run the check if the client lacks the
-// ability.
+// hold runs the check with a fresh client. It does not run the check if the client lacks an
+// ability that the check needs.
 func (ck *check) hold(t TB, h *Harness) {
 	t.Helper()
 	c := newCheckContext(t, h, ck)

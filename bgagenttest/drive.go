@@ -21,7 +21,7 @@ type checkContext struct {
 	sc bgagent.SessionClient
 
 	runner    bgagent.TurnRunner
-	starter   bgagent.TurnStarter // nil if there is a runner
+	starter   bgagent.TurnStarter // nil if the client is a runner
 	reader    bgagent.MessageReader
 	notifier  bgagent.Notifier
 	events    bgagent.EventSource
@@ -65,7 +65,8 @@ func (c *checkContext) endf(format string, args ...any) {
 }
 
 // unsupported reports whether the error means that the client does not have the ability,
-// although it implements the interface. It then logs that the check does not apply.
+// although it implements the interface. In this case, it also logs that the check does
+// not apply.
 func (c *checkContext) unsupported(err error) bool {
 	if errors.Is(err, errors.ErrUnsupported) {
 		c.Logf("does not apply: %v", err)
@@ -192,7 +193,8 @@ func (c *checkContext) page(session string, after bgagent.Cursor, most int) bgag
 const manyPages = 1000
 
 // conversation holds the messages that were read from a session. Each message is in the
-// list once, in its latest version. The order is that of the first versions.
+// list once, in its latest version. The messages are in the order in which they were
+// first read.
 type conversation struct {
 	list  []bgagent.Message
 	next  bgagent.Cursor
@@ -212,7 +214,7 @@ func (v *conversation) add(page bgagent.Page) {
 	v.next = page.Next
 }
 
-// readOn reads new and changed messages into v, in pages of up to most messages.
+// readOn reads new and changed messages into v, in pages of at most the given size.
 func (c *checkContext) readOn(session string, v *conversation, most int) {
 	c.Helper()
 	for range manyPages {

@@ -58,7 +58,7 @@ func (c *checkContext) promptFor(text string) bgagent.Prompt {
 	}
 }
 
-// begin begins a turn. If the turn cannot begin, it ends the check. The turn is stopped
+// begin begins a turn. If the turn cannot begin, begin ends the check. The turn is stopped
 // when the check is over.
 func (c *checkContext) begin(session, text string) *driven {
 	c.Helper()

@@ -43,8 +43,8 @@ func (f *Fake) receive(id string, n bgagent.Notice) error {
 	return nil
 }
 
-// Inbox returns the notices that the session has received, each once, in the order
-// of their arrival.
+// Inbox returns the notices that the session has received, in the order of their arrival.
+// It returns each notice once.
 func (f *Fake) Inbox(session string) []bgagent.Notice {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -39,9 +39,10 @@ func (k CallKind) String() string {
 	return fmt.Sprintf("(%d)", uint8(k))
 }
 
-// Call is a call for which [Fake.Faults] returns a fault. Title and N do not depend on the
-// order of goroutines. So a random draw that depends only on them and on a seed is the
-// same when the test is repeated.
+// Call describes a call of a fake's method to [Fake.Faults], which decides whether the
+// call has a fault. Title and N do not depend on the order in which goroutines run. So a
+// random draw that depends only on them and on a seed is the same when the test is
+// repeated.
 type Call struct {
 	Kind    CallKind
 	Session string // empty for CreateSession, Statuses, Agents and Events
@@ -53,7 +54,7 @@ type Call struct {
 // HangForever take effect first, and then one of Panic, Goexit and Err. A fault that ends
 // the call replaces the call's effect or, with Late, follows the effect.
 type Fault struct {
-	Delay       time.Duration // duration of a wait; the end of the call's context ends the call
+	Delay       time.Duration // the call first waits this long; if its context ends meanwhile, the call ends
 	Hang        bool          // the call waits until its context ends, and returns the context's error
 	HangForever bool          // the call waits until Release is called, even if its context ends
 	Panic       any           // value with which the call panics
@@ -77,9 +78,9 @@ type countKey struct {
 	of   string
 }
 
-// begin counts a call and applies the call's fault. If the fault is late, the returned
-// function after applies it instead. The caller calls after when the call has taken
-// effect.
+// begin counts a call and applies the call's fault. If the fault is late, begin does not
+// apply it, but returns a function that does. The caller calls this function when the call
+// has taken effect.
 func (f *Fake) begin(ctx context.Context, c Call) (after func() error, lie bool, err error) {
 	f.mu.Lock()
 	key := countKey{c.Kind, c.Session}
@@ -145,7 +146,7 @@ func (f *Fake) Release() {
 
 // book records the turns that run and have run, and the manager's violations.
 type book struct {
-	now, peak map[string]int    // number of running turns by model: now and at most so far
+	now, peak map[string]int    // number of running turns by model: the current number, and the highest so far
 	tasks     map[string]int    // number of running turns by task
 	ids       map[string]string // session by prompt id
 	prompts   []bgagent.Prompt
@@ -204,8 +205,8 @@ func (f *Fake) Prompts() []bgagent.Prompt {
 	return slices.Clone(f.book.prompts)
 }
 
-// Calls returns the number of calls of the method for the session of. For CreateSession,
-// the argument of is the title.
+// Calls returns how often the method was called. The argument "of" is the id of the
+// session or, for CreateSession, the title.
 func (f *Fake) Calls(kind CallKind, of string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

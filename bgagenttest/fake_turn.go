@@ -11,10 +11,10 @@ import (
 )
 
 // Turn is one turn of a fake's session. The script plays the agent in the turn, and the
-// turn ends when the script returns. Methods that end the turn do not return, and neither
-// do methods that wait if the turn is stopped meanwhile: they unwind the script, and the
-// script's deferred functions run. All methods must be called on the goroutine of the
-// script.
+// turn ends when the script returns. A method that ends the turn does not return: it
+// unwinds the script, and the script's deferred functions run. A method that waits does
+// the same if the turn is stopped meanwhile. All methods must be called on the goroutine
+// of the script.
 type Turn struct {
 	Prompt bgagent.Prompt // the prompt of the turn
 	N      int            // number of the turn in its session, from 1
@@ -199,7 +199,8 @@ func (t *Turn) change(f func(*bgagent.Message), text bool) {
 	t.f.putLocked(t.s, *t.msg)
 }
 
-// play calls the script and ends the turn, also if the script panics or calls Goexit.
+// play calls the script and then ends the turn, even if the script panics or calls
+// Goexit.
 func (t *Turn) play() {
 	returned := false
 	defer func() {
@@ -214,8 +215,8 @@ func (t *Turn) play() {
 	returned = true
 }
 
-// finish ends the turn. orderly means that the script has returned or was unwound. v is
-// the recovered value of a panic.
+// finish ends the turn. The argument orderly is true if the script has returned or was
+// unwound. The argument v is the recovered value of a panic.
 func (t *Turn) finish(orderly bool, v any) {
 	f, s := t.f, t.s
 	f.mu.Lock()

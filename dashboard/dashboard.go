@@ -54,10 +54,10 @@ type Config struct {
 	// Title is the page's heading. Default "Background tasks".
 	Title string
 	// AllowCancel lets everybody with access to the page cancel tasks. A task is cancelled
-	// in the name of the host, so its parent is notified of its end.
+	// in the name of the host, so the task's parent is notified of the end.
 	AllowCancel bool
 	// AllowResume lets everybody with access to the page resume ended tasks with another
-	// prompt. The parent of a resumed task is notified of its end.
+	// prompt. When a resumed task ends, its parent is notified.
 	AllowResume bool
 	// Hosts are the accepted host names of requests, without a port. If Hosts is empty, a
 	// server on loopback accepts only localhost and loopback addresses, and other servers

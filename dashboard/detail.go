@@ -37,8 +37,8 @@ type messagePage struct {
 	Note     string    `json:"note,omitempty"` // the reason why there are no messages
 }
 
-// taskDetail holds the details of one task. Todos replaces the todos in Progress: their
-// states are names.
+// taskDetail holds the details of one task. Todos replaces the todos in Progress, so that
+// the states of todos are sent as names.
 type taskDetail struct {
 	bgagent.Task
 	Pool  string `json:"pool"`
@@ -66,8 +66,8 @@ func (h *Handler) serveTask(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, d)
 }
 
-// serveMessages answers with those messages of one task that are new or have changed since
-// a cursor.
+// serveMessages answers with the messages of one task that are new or have changed since a
+// cursor.
 func (h *Handler) serveMessages(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	page, err := h.m.Messages(r.Context(), bgagent.Caller{}, q.Get("id"), bgagent.Cursor(q.Get("after")), maxMessages)

@@ -13,11 +13,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// feed follows the manager's events for all open pages together, while there are open
-// pages. It keeps one row per task, in the order of the latest changes. A page remembers
-// its position in this order, and a new page reads from the start. So no page needs a
-// queue. A slow page delays no other page, and gets only the latest state of each changed
-// task.
+// feed follows the manager's events for all open pages together. While no page is open,
+// it does nothing. It keeps one row per task, in the order of the latest changes. A page
+// remembers its position in this order, and a new page reads from the start. So no page
+// needs a queue. A slow page delays no other page, and gets only the latest state of each
+// changed task.
 type feed struct {
 	m        *bgagent.BackgroundManager
 	interval time.Duration
@@ -33,7 +33,7 @@ type feed struct {
 // while no other page is open, and dropped when the last page is closed.
 type feedState struct {
 	name    string                   // random name; a page starts over when the name changes
-	rows    map[string]*list.Element // elements of changes by task id, including evicted tasks
+	rows    map[string]*list.Element // elements of the list "changes" by task id, including evicted tasks
 	changes *list.List               // *change for each task, latest change last
 	gone    int                      // number of evicted tasks in changes
 	rev     uint64                   // number of the latest change
@@ -305,7 +305,7 @@ func (s *feedState) prune() {
 
 // batch is one message to a page.
 type batch struct {
-	State string   `json:"state"`          // name of the feedState from which the batch is
+	State string   `json:"state"`          // name of the feedState that the batch comes from
 	Total int      `json:"total"`          // number of tasks
 	First bool     `json:"first"`          // the page must discard all earlier batches
 	More  bool     `json:"more"`           // another batch follows immediately
@@ -317,8 +317,8 @@ type batch struct {
 	ended bool // the manager is closed
 }
 
-// read returns the changes since the page's last read. ok is false if the feed is
-// closed.
+// read returns the changes since the page's last read. The result ok is false if the feed
+// is closed.
 func (f *feed) read(r *reader) (b batch, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,8 +14,9 @@ import (
 const maxPools = 200
 
 // poolOf returns the name of the pool in which the page shows the task. It is the pool that
-// counts the task or, for a task without a model, the cap or the pool of its agent. A
-// pending task is not shown in another pool that blocks it, so its row stays in one place.
+// counts the task or, for a task without a model, the cap or the pool of its agent. If
+// another pool blocks a pending task, the task is still not shown in that pool, so that its
+// row stays in one place.
 func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	agent := strings.ToLower(strings.TrimSpace(t.Agent))
 	switch {
@@ -28,11 +29,11 @@ func poolOf(c *bgagent.ConcurrencyManager, t *bgagent.Task) string {
 	}
 }
 
-// poolStats returns the figures of all pools that the page shows, sorted by name. before
-// holds the pools that were shown before. They stay, so that the page does not jump when a
-// pool is empty for a moment.
+// poolStats returns the figures of all pools that the page shows, sorted by name. The
+// argument before holds the pools that were shown last time. These pools stay, so that the
+// page does not jump when a pool is empty for a moment.
 func poolStats(c *bgagent.ConcurrencyManager, before []bgagent.PoolStats) []bgagent.PoolStats {
-	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, which means unchanged
+	all := append([]bgagent.PoolStats{}, c.Pools()...) // not nil, because nil means unchanged
 	have := make(map[string]bool, len(all))
 	for _, p := range all {
 		have[p.Name] = true

@@ -34,7 +34,7 @@ type row struct {
 	Tool    string  `json:"tool,omitempty"`
 	Text    string  `json:"text,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
-	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 for none
+	Away    int64   `json:"away,omitempty"`  // start of the agent runtime's outage; 0 if there is no outage
 	Until   int64   `json:"until,omitempty"` // time at which the outage makes the task fail; 0 for never
 	Tokens  int64   `json:"tokens,omitempty"`
 	Cost    float64 `json:"cost,omitempty"`

@@ -21,7 +21,7 @@ const (
 // hello is the first message to a page.
 type hello struct {
 	Title  string `json:"title"`
-	Now    int64  `json:"now"` // current time in ms since 1970, by the clock of all other times
+	Now    int64  `json:"now"` // current time in ms since 1970, by the same clock as all other times
 	Cancel bool   `json:"cancel"`
 	Resume bool   `json:"resume"`
 }
@@ -88,7 +88,7 @@ type stream struct {
 
 func (s *stream) send(event string, v any) {
 	b, err := json.Marshal(v)
-	if err != nil { // only NaN or Inf could cause an error, and the manager lets neither through
+	if err != nil { // only NaN or Inf could cause an error, and the manager accepts neither
 		s.err = err
 		return
 	}

@@ -235,7 +235,7 @@ func TestAPageThatMissedEventsIsRightAgain(t *testing.T) {
 		m := newManager(t, bgagent.Config{MaxTasksPerRoot: bgagent.Unlimited, Limits: bgagent.Limits{Default: bgagent.Unlimited}})
 		v := watch(t, dashboard.New(m, dashboard.Config{Interval: time.Second}), 0)
 		pass(time.Second)
-		for range 8000 { // several events each, more than the feed buffers
+		for range 8000 { // each task makes several events; together, they are more than the feed buffers
 			launch(t, m, "main", "echo", "x")
 		}
 		pass(5 * time.Second)

@@ -29,7 +29,7 @@ type TaskInfo struct {
 	ID          string         `json:"id"`
 	URI         string         `json:"uri"` // the task's resource
 	Status      bgagent.Status `json:"status"`
-	Cause       string         `json:"cause,omitempty"` // cause of the task's end; empty before
+	Cause       string         `json:"cause,omitempty"` // cause of the task's end; empty until the task ends
 	Reason      string         `json:"reason,omitempty"`
 	Agent       string         `json:"agent"`
 	Description string         `json:"description"`

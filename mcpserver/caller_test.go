@@ -117,7 +117,7 @@ func TestARetryOfAToolUseFindsItsTask(t *testing.T) {
 		}
 		count := func() int { return len(m.List(bgagent.Query{})) }
 
-		for token := range 2 { // each try has a new token
+		for token := range 2 { // each call has a new token
 			_, err := launch(t.Context(), "toolu_1", token+1, map[string]any{"prompt": "1h"})
 			require.NoError(t, err)
 		}

@@ -11,26 +11,27 @@
 //
 // # Scopes
 //
-// A task belongs to a scope. The host names the scopes: one for the program on
-// standard input and output, one for each bearer token over HTTP. A scope is never
-// a tool argument. It does not depend on the protocol's session either, because a
-// client may change its session at any time. A scope cannot see, wait for or cancel
-// the tasks of another scope.
+// A task belongs to a scope. The host names the scopes: one for the program on standard
+// input and output, one for each bearer token over HTTP. A scope is never a tool
+// argument. The scope does not depend on the protocol's session either, because a
+// client may change its session at any time. A scope cannot see, wait for or cancel the
+// tasks of another scope.
 //
 // # How a caller learns that a task has ended
 //
 // A server cannot start a turn of its caller. So the texts of the tools ask the caller
-// to wait when it has nothing else to do. The notices that a scope is owed come with
-// the answer to its next tool call. If background_output is called with block and
-// without a task id, it waits until the next task ends. It waits at most 50 s by
-// default, because clients give up a call after 60 s. If the call has a progress token,
-// the caller gets progress notifications meanwhile. If the call is cancelled or its
-// client disconnects, the wait ends and the task continues.
+// to wait when it has nothing else to do. The notices that are owed to a scope come
+// with the answer to the scope's next tool call. If background_output is called with
+// block and without a task id, it waits until the next task ends. It waits at most 50 s
+// by default, because clients give up a call after 60 s. If the call has a progress
+// token, the caller gets progress notifications meanwhile. If the call is cancelled or
+// its client disconnects, the wait ends and the task continues.
 //
-// A client that repeats a delegation gets the same task if it names the tool use in
-// _meta, as Claude Code does ("claudecode/toolUseId"). This works for a background
-// delegation while its task is live, and for a foreground delegation until the end of
-// its task has been reported. Afterwards, a call with the same id makes a new task.
+// A client that repeats a delegation gets the same task if both calls have the same
+// tool use id in _meta. Claude Code sends such an id ("claudecode/toolUseId"). This
+// works for a background delegation while its task is live, and for a foreground
+// delegation until the end of its task has been reported. Afterwards, a call with the
+// same id makes a new task.
 //
 // Tasks are also resources, bgagent://task/ID, in JSON. Clients that subscribe to a
 // task's resource are notified when the task changes. Reading a resource does not
@@ -57,7 +58,7 @@
 //   - with the reference requester of the tasks extension;
 //   - in opencode, codex, gemini and Claude Code as an MCP server (see cmd/bgagent).
 //
-// Claude Code 2.1.332 uses the tasks extension in a terminal: it continues without the
+// In a terminal, Claude Code 2.1.332 uses the tasks extension: it continues without the
 // call's answer, polls with tasks/get, and starts a turn with the result. With -p it
 // does not declare the extension.
 package mcpserver

@@ -62,9 +62,9 @@ const withoutSessions = "2026-07-28"
 //
 // Connections end with the http.Server that serves the handler. The http.Server should
 // set ReadHeaderTimeout and IdleTimeout to end idle connections. If strangers can reach
-// it, it should limit the number of connections. WriteTimeout must not be set, because
-// it would cut off streams and waiting calls; the handler sets a deadline for each
-// write. ReadTimeout is not needed.
+// the http.Server, it should limit the number of connections. WriteTimeout must not be
+// set, because it would cut off streams and waiting calls; the handler sets a deadline
+// for each write. ReadTimeout is not needed.
 func (s *Server) Handler(cfg HTTPConfig) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ type listens struct {
 // listen is one request to listen.
 type listen struct {
 	handles []string            // accepted handles
-	tasks   map[string][]string // handles that have not ended, by the address of the resource
+	tasks   map[string][]string // handles of tasks that have not ended, by the address of the task's resource
 	wanted  []string            // resources in the client's own request
 }
 
@@ -140,8 +140,8 @@ func (l *listens) out(ctx context.Context, msg jsonrpc.Message) []jsonrpc.Messag
 	return changes
 }
 
-// acknowledged adds the accepted handles to the acknowledgement. A notification for each
-// handle that has already ended follows.
+// acknowledged adds the accepted handles to the acknowledgement. The acknowledgement is
+// followed by a notification for each handle that has already ended.
 func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc.Request, params, meta fields) []jsonrpc.Message {
 	notifications := params.object("notifications")
 	agreed := slices.DeleteFunc(notifications.strings("resourceSubscriptions"), func(address string) bool {
@@ -162,8 +162,8 @@ func (l *listens) acknowledged(ctx context.Context, listen *listen, req *jsonrpc
 	return messages
 }
 
-// changes returns a notification for each of the request's handles of a task. address is
-// the address of the task's resource.
+// changes returns a notification for each handle in the request that belongs to the task
+// whose resource has the address.
 func (l *listens) changes(ctx context.Context, listen *listen, address string, meta fields) (messages []jsonrpc.Message) {
 	l.mu.Lock()
 	handles := slices.Clone(listen.tasks[address])
@@ -229,7 +229,7 @@ type translatedConn struct {
 	mcp.Connection
 	listens   *listens
 	unwritten *outbox[jsonrpc.Message]
-	mu        sync.Mutex // held while a message is translated and queued, to keep the results together
+	mu        sync.Mutex // held while a message is translated and queued, so that the resulting messages stay together
 }
 
 func (c *translatedConn) Read(ctx context.Context) (jsonrpc.Message, error) {

@@ -129,8 +129,8 @@ func (q *outbox[T]) close() {
 	}
 }
 
-// newMessages returns the send queue of a connection. end closes the connection. It is
-// called when a write takes too long, and makes the write return.
+// newMessages returns the send queue of a connection. The function end closes the
+// connection. It is called when a write takes too long, and makes the write return.
 func newMessages(write func(context.Context, jsonrpc.Message) error, end func()) *outbox[jsonrpc.Message] {
 	return newOutbox(func(m jsonrpc.Message) error {
 		late := time.AfterFunc(writeTimeout, end)
@@ -198,7 +198,7 @@ func (a *queued) WriteHeader(code int) {
 
 func (a *queued) Write(data []byte) (int, error) {
 	if !a.wrote {
-		a.WriteHeader(http.StatusOK) // not in the goroutine of write, because h may still change the header there
+		a.WriteHeader(http.StatusOK) // records the header now, because h may change it before the goroutine writes
 	}
 	if err := a.q.put(piece{data: slices.Clone(data)}, len(data)); err != nil {
 		return 0, err

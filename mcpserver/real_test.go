@@ -16,7 +16,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// scenarios are those scenarios of the conformance package that do not need the tools, resources
+// scenarios are the scenarios of the conformance package that do not need the tools, resources
 // and prompts of the package's own example server.
 var scenarios = []string{"server-initialize", "ping", "tools-list", "resources-list", "server-sse-multiple-streams", "dns-rebinding-protection"}
 
@@ -89,8 +89,8 @@ func TestTheNotificationIsAsTheReferenceWantsIt(t *testing.T) {
 	require.Contains(t, got.Text, "did 1500ms")
 }
 
-// The inspector uses both versions of the protocol. In the new version, it gets a handle and
-// fetches the result with it.
+// The inspector uses both versions of the protocol. In the new version, the inspector gets a
+// handle and uses the handle to fetch the result.
 func TestTheProtocolsInspector(t *testing.T) {
 	w := realagent.New(t, "inspector")
 	m, server := serve(t, mcpserver.HTTPConfig{Scope: "here"})

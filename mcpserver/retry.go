@@ -10,7 +10,7 @@ import (
 
 // metaToolUse is the key in _meta for the id of the tool use that a call belongs to.
 // Claude Code sends the same id when it repeats the call. Request ids and progress
-// tokens cannot identify a repeated call, because both are new in every try.
+// tokens cannot identify a repeated call, because both are new each time.
 const metaToolUse = "claudecode/toolUseId"
 
 // maxToolCallID is the maximum length of a tool use id, in bytes. Longer ids are ignored.
@@ -28,17 +28,17 @@ func (sc *scope) caller(req *mcp.CallToolRequest) bgagent.Caller {
 
 // awaited is a foreground delegation whose answer the caller may not have received. For
 // the manager, the delegation is a background launch, so the manager recognizes the id
-// of its tool call only while the task is live. The record here makes the scope
-// recognize the id until the task's end has been reported.
+// of its tool call only while the task is live. With this record, the scope recognizes
+// the id until the task's end has been reported.
 type awaited struct {
 	args    bgagent.DelegateTaskArgs // without the fields that ask for the foreground
 	task    string
 	attempt int
 }
 
-// again returns the task of an earlier try of the same tool call. An earlier try matches
-// if it has the same id and the same arguments, and if the end of its task has not been
-// reported.
+// again returns the task of an earlier call that this call repeats. The earlier call must
+// have the same tool use id and the same arguments, and the end of its task must not have
+// been reported yet.
 func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagent.Task, bool) {
 	args.RunInBackground, args.Background = nil, nil
 	sc.mu.Lock()
@@ -51,8 +51,8 @@ func (sc *scope) again(by bgagent.Caller, args bgagent.DelegateTaskArgs) (bgagen
 	return t, owed
 }
 
-// owes returns the delegated task. It reports false if the end of the task has been
-// reported, or if the task was evicted or continued.
+// owes returns the task of the delegation. It reports false if the end of the task has
+// been reported, or if the task was evicted or continued.
 func (sc *scope) owes(a awaited) (bgagent.Task, bool) {
 	t, err := sc.s.m.Get(a.task)
 	return t, err == nil && t.Attempt == a.attempt && (!t.Status.Terminal() || t.Notice == bgagent.NoticeOwed)

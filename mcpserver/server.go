@@ -94,8 +94,8 @@ func (s *Server) Run(ctx context.Context, scope string, t mcp.Transport) error {
 	return sc.server.Run(ctx, translated{t, sc})
 }
 
-// MCP returns the protocol server of a scope. It returns the same protocol server in
-// every call with the scope. A host can add its own tools to the protocol server, or
+// MCP returns the protocol server of a scope. Every call with the same scope returns
+// the same protocol server. A host can add its own tools to the protocol server, or
 // connect it directly. The notification of [ExtensionTasks] works only with Run and
 // Handler.
 func (s *Server) MCP(scope string) (*mcp.Server, error) {
@@ -126,7 +126,7 @@ type scope struct {
 
 	mu        sync.Mutex
 	following bool
-	carried   []string           // texts for the next answer, of notices that already count as delivered
+	carried   []string           // texts of notices that already count as delivered, for the next answer
 	awaited   map[string]awaited // foreground delegations, by the id of their tool call
 }
 

@@ -17,8 +17,8 @@ import (
 )
 
 // ExtensionTasks is the name of the protocol's extension for long calls (SEP-2663). If a
-// client declares the extension on a foreground delegation, the answer comes at once and
-// is a handle, ID.ATTEMPT. The client requests the result with tasks/get.
+// client declares the extension on a foreground delegation, the call is answered at once
+// with a handle, written ID.ATTEMPT. The client requests the result with tasks/get.
 //
 // The status of a failed task is "completed", because its call still has an answer. The
 // extension's status "failed" is for calls that have no answer because of an error of
@@ -42,7 +42,7 @@ type taskState struct {
 	StatusMessage  string    `json:"statusMessage,omitempty"`
 	CreatedAt      time.Time `json:"createdAt"`
 	LastUpdatedAt  time.Time `json:"lastUpdatedAt"`
-	TTL            *int64    `json:"ttlMs"` // null: kept until the task's end has been reported and longer
+	TTL            *int64    `json:"ttlMs"` // null: the state is kept at least until the task's end has been reported
 	PollIntervalMs int64     `json:"pollIntervalMs"`
 
 	Result json.RawMessage `json:"result,omitempty"`

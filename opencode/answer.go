@@ -28,14 +28,14 @@ const (
 
 // facts holds the properties of a message that a track depends on.
 type facts struct {
-	id, key string // key is the id of the prompt that the message carries or copies
+	id, key string // the message's id; bgagent's id of the prompt in the message, also in a copy of the prompt
 	kind    kind
-	hidden  bool // opencode wrote all text of the message
+	hidden  bool // opencode itself wrote all the text of the message
 	said    bool // the message has text or a tool call
 	whole   bool // the message is a complete answer
 }
 
-// asks reports whether the message is a prompt from outside and not by opencode itself.
+// asks reports whether the message is a prompt that opencode has not written itself.
 func (f *facts) asks() bool { return f.kind == kindPrompt && !f.hidden }
 
 func (w *wireMessage) facts(m *bgagent.Message) facts {
@@ -70,7 +70,8 @@ func visible(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
 
-// track follows the messages of a session in order.
+// track is the state after a session's messages have been processed in order, up to
+// some message.
 type track struct {
 	prompt, key string // the last prompt from outside: message id and prompt id
 	whole       bool   // the prompt has a complete answer
@@ -79,9 +80,9 @@ type track struct {
 	compacted   int    // number of compactions since the agent's last text or tool call
 }
 
-// next processes the next message. It gives RoleOther to opencode's own prompts.
-// If such a prompt follows a complete answer, it also gives RoleOther to the agent's
-// later messages.
+// next processes the next message. opencode's own prompts get the role RoleOther. If
+// such a prompt follows a complete answer, the agent's later messages get this role
+// too.
 func (t *track) next(f facts, m *bgagent.Message) {
 	summed := t.summed
 	t.summed = false
@@ -157,7 +158,7 @@ func (c *Client) lines(session string, t track, list []wireMessage) []line {
 type over struct {
 	aborted string // prompt message of the last turn that this client aborted
 	tooLong string // prompt message of the last turn whose input was too long for the model
-	retried bool   // the last status of the session in a turn was "retry"
+	retried bool   // the last status of the session during a turn was "retry"
 }
 
 func (c *Client) over(session string) over {
@@ -172,8 +173,8 @@ func (c *Client) over(session string) over {
 // tooLongText is the error of a turn that giveUp has ended.
 const tooLongText = "the input is too long for the model: opencode has compacted the session twice in a row without an answer or a tool call"
 
-// apply corrects the reason for which a message ended. prompt is the id of the message
-// that began its turn.
+// apply corrects the stop reason of a message. The argument prompt is the id of the
+// message that began the turn.
 func (o over) apply(prompt string, m *bgagent.Message) {
 	if m.Role != bgagent.RoleAgent || m.Stop != bgagent.StopAborted && m.Stop != bgagent.StopInterrupted {
 		return
@@ -186,9 +187,10 @@ func (o over) apply(prompt string, m *bgagent.Message) {
 	}
 }
 
-// giveUp ends a turn that makes no progress, because the server would compact the
-// session forever. It ends a turn only once, and only the turn of the prompt that was
-// sent last. It reports whether it has ended the turn.
+// giveUp aborts the turn if the turn is stuck, because the server would otherwise
+// compact the session forever. giveUp does nothing if it has aborted the turn before,
+// or if another prompt was sent after the turn's prompt. It reports whether it aborts
+// the turn.
 func (c *Client) giveUp(session string, t track) bool {
 	if !t.stuck() {
 		return false

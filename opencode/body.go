@@ -19,7 +19,7 @@ const (
 	// the output of many tools takes some MB.
 	maxBody = 64 << 20
 
-	// maxRefusal bounds the number of bytes that are read of an error answer.
+	// maxRefusal bounds the number of bytes that are read from an error answer.
 	maxRefusal = 64 << 10
 
 	// maxValues bounds the number of objects, lists and commas in one answer or event.
@@ -106,7 +106,7 @@ func small(p []byte) bool {
 	return c.n <= maxValues
 }
 
-// elements is a call.out that reads a list element by element.
+// elements is a value for call.out into which a list is decoded element by element.
 type elements interface {
 	// element decodes the next element.
 	element(d *json.Decoder) error
@@ -134,7 +134,7 @@ func (l *list[T]) element(d *json.Decoder) error {
 	return nil
 }
 
-// count is a call.out that counts the elements of a list.
+// count is a value for call.out that counts the elements of a list.
 type count struct{ n int }
 
 func (c *count) element(d *json.Decoder) error {
@@ -143,8 +143,8 @@ func (c *count) element(d *json.Decoder) error {
 	return lenient(d.Decode(&skip))
 }
 
-// lenient drops the error about a field of an unexpected type. Other versions of the
-// server may have such fields. Decoding leaves out only the field itself.
+// lenient drops an error about a field of an unexpected type, because other versions of
+// the server may have such fields. The decoder leaves only this field unset.
 func lenient(err error) error {
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {
@@ -153,7 +153,7 @@ func lenient(err error) error {
 	return err
 }
 
-// decode decodes an answer.
+// decode decodes the body of an answer, which must contain exactly one value, into out.
 func decode(body io.Reader, out any) error {
 	in := bufio.NewReaderSize(&bounded{r: body}, 64<<10)
 	if start, _ := in.Peek(3); bytes.Equal(start, []byte("\xef\xbb\xbf")) {

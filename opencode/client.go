@@ -37,13 +37,13 @@ type Config struct {
 	Agent, Model string
 
 	// Tools switches tools on or off in every session that is created. The rules of
-	// bgagent.Config.Permissions come after these rules and override them. A host that
-	// wants tasks to delegate only through bgagent switches "task" off: no manager sees
-	// the sessions that opencode's own tool of this name starts.
+	// bgagent.Config.Permissions come after these rules and override them. If tasks
+	// should delegate only through bgagent, switch off "task", opencode's own tool for
+	// delegation: no manager sees the sessions that this tool starts.
 	Tools map[string]bool
 
-	// Permission answers the permission questions of sessions that this client runs, and
-	// of sessions that those sessions have started. If Permission is nil or panics, the
+	// Permission answers the permission questions of the sessions that this client runs,
+	// and of the descendants of these sessions. If Permission is nil or panics, the
 	// answer is a rejection with a reason that the agent reads. Permission may block;
 	// meanwhile, the task is shown as asking. ctx ends when the question is answered in
 	// another way, when the session falls idle, and on Close.
@@ -66,7 +66,8 @@ type Config struct {
 	// connecting after 5 seconds. HTTPClient.Timeout must be zero; another value would
 	// cut off the event stream. New copies HTTPClient. HTTPClient.CheckRedirect is
 	// called only for redirects that keep the method and the scheme, host and port of
-	// URL. No other redirect is followed, so the password is sent to no other server.
+	// URL. No other redirect is followed, so the password is never sent to another
+	// server.
 	HTTPClient *http.Client
 }
 
@@ -169,8 +170,8 @@ func transport() *http.Transport {
 	return t
 }
 
-// absolute reports whether the path is absolute on Unix or on Windows. The server
-// may run on another system than this client.
+// absolute reports whether the path is absolute on Unix or on Windows. The server may
+// run on a different operating system than this client.
 func absolute(path string) bool {
 	return strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) ||
 		len(path) > 2 && path[1] == ':' && (path[2] == '\\' || path[2] == '/')

@@ -15,22 +15,22 @@
 // # What it does
 //
 // A task is a child session of the session that delegated it. It works in the same
-// directory and is shown under its parent in opencode's windows. Prompts are sent
-// with prompt_async. The event stream reports how a turn ended. After a gap, or
-// without a stream, the client reads statuses and messages instead. A root session
-// learns that its task has ended from a message, and its agent answers this message.
+// directory and is shown under its parent in opencode's windows. Prompts are sent with
+// prompt_async. The event stream reports how a turn ended. After a gap, or without a
+// stream, the client reads statuses and messages instead. When a task of a root session
+// has ended, the session gets a message, and the session's agent answers the message.
 // The message is sent only while the session is idle, because the server's answer to a
 // message in the middle of a turn is unpredictable.
 //
 // Every prompt and notice has its own message id and part id, so sending it again is
-// harmless, even from another process. If an agent, a model or a directory does
-// not exist, the prompt is refused before it is sent, because the server would
-// accept the prompt and never run it. Permission questions of the client's sessions,
-// and of sessions that the client's sessions start, go to Config.Permission.
-// Questions to the user are declined, since a background task has no user. The
-// client waits until the server has answered an abort before it sends the next
-// prompt. Late events of the aborted turn do not end the next turn. [Client.Delete]
-// stops the turns in a session before it deletes the session.
+// harmless, even from another process. If an agent, a model or a directory does not
+// exist, the prompt is refused before it is sent, because the server would accept the
+// prompt and never run it. Config.Permission answers the permission questions of the
+// client's sessions and of their descendants. Questions to the user are declined, since
+// a background task has no user. The client waits until the server has answered an
+// abort before it sends the next prompt. Late events of the aborted turn do not end the
+// next turn. [Client.Delete] aborts the turns in a session and its descendants before
+// it deletes them.
 //
 // # What it cannot know
 //
@@ -42,8 +42,9 @@
 //   - After a crash of the server, a session with a half-finished message looks like
 //     a session that has just fallen idle. The task ends as interrupted only if two
 //     polls agree.
-//   - The rules that a prompt sets stay in the session. If a user allows an access
-//     "always" in opencode's window, this also applies to the tasks.
+//   - The rules that a prompt sets stay in the session. If a user answers a permission
+//     question with "always" in opencode's window, the answer also applies to the
+//     tasks.
 //   - If a model fails with status 500, the server repeats the request forever. The
 //     time limits of the task end such a turn.
 //   - If a compaction follows a complete answer, that answer is the result, even

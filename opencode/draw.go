@@ -12,9 +12,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// textPause is the minimum time between two events about the growing text of a
-// message. The number of such events is limited because each event copies the whole
-// text. In the pause, only events about activity are emitted.
+// textPause is the minimum time between two events about the growing text of a message.
+// The number of such events is limited because each event copies the whole text. During
+// the pause, only events about activity are emitted.
 const textPause = 100 * time.Millisecond
 
 // drawn is a message that is assembled from the events of the stream.
@@ -44,7 +44,7 @@ func (f *follower) message(ctx context.Context, kind string, p eventProperties) 
 	if p.MessageID == "" {
 		return
 	}
-	if awaited == p.MessageID { // also the message of a notice to a session that is not ours
+	if awaited == p.MessageID { // the message may also be a notice to a session that this client does not run
 		f.begun(p.SessionID)
 		delete(f.failed, p.SessionID)
 	}
@@ -194,7 +194,7 @@ func (d *drawn) update(kind string, p eventProperties, info wireInfo) {
 }
 
 // told emits the current state of a message. A user's message is emitted only when its
-// parts are known, because only they name the prompt.
+// parts are known, because only the parts contain the id of the prompt.
 func (f *follower) told(session string, d *drawn) {
 	for id, text := range d.grown {
 		if part := d.part(id); part != nil {

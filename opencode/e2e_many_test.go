@@ -92,9 +92,10 @@ func TestAServerThatIsAwayForTooLongFailsItsTasks(t *testing.T) {
 
 var latencies = flag.Int("opencode.latency", 0, "measure how soon this many ends are seen and reported")
 
-// TestLatency measures two times from the idle event of a task's session on the wire: the time
-// to the end of the task, and the time to the model request with the parent's notice. Some tasks
-// are shorter and some are longer than the first 5 s, in which the manager doubts an idle status.
+// TestLatency measures two durations, which both begin when the idle event of a task's session
+// arrives on the wire. One lasts until the end of the task, the other until the model request
+// with the parent's notice. In a task's first 5 s, the manager doubts an idle status. So some
+// tasks are shorter than that and some are longer.
 func TestLatency(t *testing.T) {
 	if *latencies == 0 {
 		t.Skip("measures only with -opencode.latency n")

@@ -39,9 +39,9 @@ const (
 var errFollowed = errors.New("opencode: the event stream of this client is already followed; only one manager can use a client")
 
 // Events implements [bgagent.EventSource]. It follows the server's stream for all
-// directories, and reconnects when the stream breaks off or falls silent. Lost
-// events cannot be requested again, because the stream has no ids. So Events emits
-// HostStreamGap.
+// directories, and reconnects when the stream breaks off or falls silent. Lost events
+// cannot be requested again, because the events have no ids. So Events emits
+// HostStreamGap when events may have been lost.
 func (c *Client) Events(ctx context.Context, emit func(bgagent.HostEvent)) error {
 	c.mu.Lock()
 	if c.tell != nil {
@@ -187,13 +187,13 @@ func readEvents(r io.Reader, f func(data []byte)) error {
 // lineReader reads the lines of a stream. A line ends with \n, \r or \r\n.
 type lineReader struct {
 	in   *bufio.Reader
-	long []byte // a line that does not fit into the buffer of in
+	long []byte // a line that does not fit into the reader's buffer
 	cr   bool   // the last line ended with \r
 }
 
-// next returns a line without its end. If the line has more than most bytes, next
-// returns only a part of it, and whole is false. The returned line is valid until the
-// next call.
+// next returns a line without its end. If the line has more bytes than the argument
+// "most", next returns only a part of the line, and whole is false. The returned line
+// is valid until the next call.
 func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	l.long = l.long[:0]
 	if cap(l.long) > keepEvent {
@@ -203,7 +203,7 @@ func (l *lineReader) next(most int) (line []byte, whole bool, err error) {
 	for {
 		if _, err := l.in.Peek(1); err != nil {
 			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // the server never ends the stream properly
+				err = io.ErrUnexpectedEOF // the server never ends the stream on purpose
 			}
 			return nil, false, err
 		}

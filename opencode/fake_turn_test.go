@@ -81,8 +81,8 @@ func (f *fakeServer) prompt(s *fakeSession, body map[string]any) {
 	f.wg.Go(func() { f.turn(ctx, s, turn) })
 }
 
-// store stores the message of a prompt. A message with the same id becomes longer
-// unless its parts also have the same ids.
+// store stores the message of a prompt. If the session already has a message with the same id,
+// the parts are added to it, or replace its parts with the same ids.
 func (f *fakeServer) store(s *fakeSession, body map[string]any, agent string) {
 	id := body["messageID"].(string)
 	m := s.message(id)

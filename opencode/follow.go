@@ -15,7 +15,7 @@ import (
 type follower struct {
 	c     *Client
 	emit  func(bgagent.HostEvent)
-	again bool // an earlier connection has existed
+	again bool // this is not the client's first connection
 	up    bool // the server has confirmed the connection
 
 	// mu guards the fields below. It is needed because a timer emits grown text.
@@ -45,7 +45,7 @@ type wireEvent struct {
 	Payload    *wireEvent      `json:"payload"`
 }
 
-// eventProperties holds those properties of events that are used here. An event has
+// eventProperties holds the properties of events that this package uses. An event has
 // only some of them.
 type eventProperties struct {
 	ID        string          `json:"id"`
@@ -142,8 +142,9 @@ func concerns(kind string) bool {
 	return false
 }
 
-// forget drops the data of sessions that the client has forgotten. It is called only
-// with the next event and not by ForgetSession, because emit may call ForgetSession.
+// forget drops the data of sessions that the client has forgotten. It is called when
+// the next event arrives. ForgetSession does not call it, because emit may call
+// ForgetSession.
 func (f *follower) forget() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -209,7 +210,7 @@ func (f *follower) down() {
 	}
 }
 
-// lost is called when an event was missed. It makes the manager read everything anew.
+// lost is called when an event was missed. It makes the manager read everything again.
 func (f *follower) lost() {
 	clear(f.views)
 	clear(f.whole)
@@ -255,8 +256,8 @@ func (f *follower) begun(session string) {
 }
 
 // status processes the status of a session. If the session is reported as idle before
-// the prompt message of a new turn was mentioned, the status belongs to the previous,
-// aborted turn.
+// the stream has mentioned the prompt message of the new turn, the status belongs to
+// the previous, aborted turn.
 func (f *follower) status(session string, w wireStatus) {
 	f.flush(session)
 	s := w.status()
@@ -292,7 +293,7 @@ func (f *follower) status(session string, w wireStatus) {
 	delete(f.full, session)
 	for id, d := range f.views[session] {
 		if m := d.msg.message(); final(&m) {
-			delete(f.views[session], id) // it was emitted and rarely changes afterwards
+			delete(f.views[session], id) // the message was emitted and rarely changes afterwards
 		}
 	}
 	if len(f.views[session]) == 0 {
@@ -302,7 +303,7 @@ func (f *follower) status(session string, w wireStatus) {
 }
 
 // failure processes an error of a session. The server often sends an error twice, the
-// second time with a stack trace as the message. The second one is ignored.
+// second time with a stack trace as the message. The second event is ignored.
 func (f *follower) failure(p eventProperties) {
 	if p.Error == nil || p.SessionID == "" {
 		return

@@ -59,5 +59,6 @@ func (s stamp) messageID(key string) string {
 	return fmt.Sprintf("msg_%0*x%s", digits, uint64(s)&stampMask, tail(key))
 }
 
-// partID returns the id of the only part of a message that this client sends.
+// partID returns the id of a message's part. Each message that this client sends has
+// only one part.
 func partID(messageID string) string { return "prt_" + messageID[len("msg_"):] }

@@ -319,7 +319,7 @@ func TestOnlyAStartOfWhichNothingWasSentIsUnreachable(t *testing.T) {
 		name         string
 		err          error
 		status       int
-		ask, started bool // the error of a preparing or a starting request matches ErrUnreachable
+		ask, started bool // whether the error of a preparing request (ask) and of a starting request (started) matches ErrUnreachable
 	}{
 		{name: "refused", err: dial(syscall.ECONNREFUSED), ask: true, started: true},
 		{name: "no route", err: dial(syscall.EHOSTUNREACH), ask: true, started: true},

@@ -14,9 +14,9 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// The server lists messages backwards from the newest and does not list changes. So a
-// cursor names the last message that counts as settled, and holds a hash of each later
-// message that was returned.
+// The server lists messages from the newest to the oldest, and does not list changes.
+// So a cursor contains the id of the settled message, the last message that is not
+// expected to change. It also contains a hash of each later message that was returned.
 
 const (
 	// lateWindow is the number of last messages that are read again even if they are
@@ -76,7 +76,7 @@ func parseCursor(cur bgagent.Cursor) (p position, err error) {
 	return p, nil
 }
 
-// cursor encodes the position. Of the hashes, it includes only those of messages in rest.
+// cursor encodes the position. It leaves out the hashes of messages that are not in rest.
 func (p position) cursor(rest []line) bgagent.Cursor {
 	var b strings.Builder
 	b.WriteString(cursorVersion + "|" + p.settled + "|")
@@ -112,10 +112,10 @@ func (c *Client) Messages(ctx context.Context, id string, after bgagent.Cursor, 
 }
 
 // page returns a page of the new and changed messages in rest. rest holds the messages
-// after the settled one.
+// after the settled message.
 func (p position) page(rest []line, after bgagent.Cursor, max int) bgagent.Page {
 	var page bgagent.Page
-	told := 0 // number of first messages whose current state the caller will know
+	told := 0 // number of messages at the start of rest whose current state the caller will know
 	for i := range rest {
 		h := hash(&rest[i].Message)
 		if was, ok := p.seen[rest[i].ID]; !ok || was != h {
@@ -165,8 +165,8 @@ func (c *Client) since(ctx context.Context, id string, p position) ([]line, erro
 	}), nil
 }
 
-// back reads messages backwards from the newest until last reports true, and returns
-// the messages with the oldest first. The message for which last reports true is
+// back reads messages backwards from the newest until the function last reports true, and
+// returns the messages with the oldest first. The message for which last reports true is
 // included. If last never reports true, back reads all messages.
 func (c *Client) back(ctx context.Context, id string, last func(*wireMessage) bool) (out []wireMessage, found bool, err error) {
 	if !isSession(id) {

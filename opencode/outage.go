@@ -2,10 +2,9 @@ package opencode
 
 import "github.com/bgagent/bgagent"
 
-// If the server ends in the middle of a turn, the server forgets the turn: the session
-// is idle afterwards and may lack the message of its agent. Only a client that has
-// noticed the outage can distinguish such a session from a session whose agent had
-// nothing to say.
+// If the server stops in the middle of a turn, it forgets the turn: the session is idle
+// afterwards and may lack the message of its agent. Only a client that has noticed the
+// outage can distinguish such a session from a session whose agent had nothing to say.
 
 // cutOff notes that the server cannot be reached. Every current turn counts as cut off
 // until the server reports that its session is still in a turn.
@@ -21,8 +20,8 @@ func (c *Client) cutOff() {
 const cutText = "the opencode server was away in the middle of the turn"
 
 // rests notes that a session is idle, and emits an error if the session's turn was cut
-// off. If the turn has ended properly nevertheless, the last message of the turn shows
-// the proper end. c.mu must be held.
+// off. If the turn has nevertheless ended properly, its last message shows that. c.mu
+// must be held.
 func (c *Client) rests(s *session) {
 	if s.cut && c.tell != nil {
 		c.tell(bgagent.HostEvent{Kind: bgagent.HostError, Session: s.id, Stop: bgagent.StopInterrupted, Error: cutText})

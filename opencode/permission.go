@@ -12,10 +12,11 @@ import (
 	"github.com/bgagent/bgagent"
 )
 
-// PermissionRequest is the question whether an agent may use a kind of access.
+// PermissionRequest is an agent's request for access, for instance to a command or a
+// file.
 type PermissionRequest struct {
 	Session    string         // the session that asks
-	Task       string         // the session of this client that asks or is an ancestor of Session
+	Task       string         // Session if this client runs it, otherwise the nearest ancestor that this client runs
 	Permission string         // the kind of access, such as bash, edit or external_directory
 	Patterns   []string       // the objects of the access, such as a command or a path
 	Metadata   map[string]any // further details from the server
@@ -43,7 +44,7 @@ type ask struct {
 	id, session, dir string
 	text             string             // one line for users
 	request          *PermissionRequest // nil for a question to the user
-	owner            string             // see findOwner; empty if there is none or it is not known yet
+	owner            string             // the session found by findOwner; empty if there is no owner or the owner is not known yet
 	ctx              context.Context
 	cancel           context.CancelFunc
 }
@@ -155,8 +156,9 @@ func (c *Client) tellAsking(a *ask) {
 // maxAncestors bounds the number of sessions that findOwner checks.
 const maxAncestors = 16
 
-// findOwner returns the nearest session that this client runs among the question's
-// session and its ancestors. It returns "" if there is no such session.
+// findOwner looks for a session that this client runs. It begins at the question's
+// session, continues with the session's ancestors, and returns the first match. If
+// there is none, it returns "".
 func (c *Client) findOwner(a *ask) (owner string, err error) {
 	id := a.session
 	for range maxAncestors {
@@ -283,7 +285,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (c *Client) findAsks(ctx context.Context, dir string) {
 	var permissions list[wirePermission]
 	var questions list[wireQuestion]
-	var before []*ask // questions known before the calls; later ones may be missing in the lists
+	var before []*ask // questions known before the requests; later questions may be missing from the lists
 	c.mu.Lock()
 	for _, a := range c.asks {
 		if a.dir == dir {

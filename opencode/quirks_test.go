@@ -48,7 +48,7 @@ func TestTheParentIsToldWhenItFallsIdle(t *testing.T) {
 		seconds(30)
 		assert.Len(t, r.texts(r.root), 2, "the busy parent was told")
 		require.NoError(t, r.c.Abort(t.Context(), r.root))
-		time.Sleep(100 * time.Millisecond) // ends before the next poll
+		time.Sleep(100 * time.Millisecond) // the pause is shorter than the time to the next poll
 		got := r.texts(r.root)
 		require.GreaterOrEqual(t, len(got), 3)
 		assert.Contains(t, got[2], "done")

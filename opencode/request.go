@@ -20,9 +20,8 @@ import (
 
 // ServerError is the error of a request without an answer or with an unexpected answer.
 // It matches [bgagent.ErrNoSession] if the server reports that the session does not
-// exist. It matches [bgagent.ErrUnreachable] if a session or a turn could not be
-// started because the server cannot be reached, and the request to start the session or
-// the turn has not reached the server.
+// exist. It matches [bgagent.ErrUnreachable] if a session or a turn was not started
+// because the server could not be reached.
 type ServerError struct {
 	URL    string // URL of the server
 	Status int    // status of the HTTP answer; 0 if there was no answer
@@ -31,7 +30,7 @@ type ServerError struct {
 	Err    error  // the cause, or bgagent.ErrNoSession; may be nil
 
 	unsent bool // there was no connection, so the server has not seen the request
-	away   bool // a session or a turn should have been started, and nothing was started
+	away   bool // the server could not be reached, so the session or the turn was not started
 }
 
 // Error returns one line with the error and the advice.
@@ -61,10 +60,11 @@ func (e *ServerError) Unwrap() error { return e.Err }
 // the server could not be reached.
 func (e *ServerError) Is(target error) bool { return target == bgagent.ErrUnreachable && e.away }
 
-// unstarted marks a ServerError with away if no session or turn was started. err is the
-// error of a request that starts a session or a turn or prepares that. asks is true for
-// a request that only prepares, which starts nothing. A request that was never sent has
-// started nothing either.
+// unstarted sets the field away of a ServerError if the server could not be reached, and
+// so no session or turn was started. err is the error of a request that starts a session
+// or a turn, or of a request that prepares the start. The argument asks is true for a
+// request that prepares: it starts nothing, even if the server receives it. For a request
+// that starts a session or a turn, this is certain only if the request was never sent.
 func unstarted(asks bool, err error) error {
 	var e *ServerError
 	if !errors.As(err, &e) || errors.Is(err, bgagent.ErrNoSession) {
@@ -90,8 +90,8 @@ func isUnsent(err error) bool {
 		errors.As(err, &dns) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// isBroken reports whether a connection broke off or timed out. Connections break off
-// when a server ends, and may time out when a server starts.
+// isBroken reports whether a connection broke off or timed out. Connections break off when
+// a server stops, and may time out when a server starts.
 func isBroken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errSlow) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
@@ -120,7 +120,8 @@ type call struct {
 // errSlow is the cause of a request that took longer than Config.Timeout.
 var errSlow = errors.New("no answer in time")
 
-// do makes a request. The error of a request that was made is a [*ServerError].
+// do makes a request. If the request was made and has failed, the error is a
+// [*ServerError].
 func (c *Client) do(ctx context.Context, r call) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, &slow{c.cfg.Timeout})
 	defer cancel()
@@ -291,7 +292,7 @@ func isSession(id string) bool { return strings.HasPrefix(id, "ses") }
 // noSession returns the error for a session that does not exist on the server.
 func (c *Client) noSession() error { return &ServerError{URL: c.base, Err: bgagent.ErrNoSession} }
 
-// some sorts the names and returns the first names as a list for a sentence.
+// some sorts the names and returns the first few as a list for a sentence.
 func some(names []string) string {
 	slices.Sort(names)
 	const most = 20

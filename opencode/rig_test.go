@@ -157,7 +157,7 @@ func (r *rig) texts(session string) (out []string) {
 	return out
 }
 
-// count returns the number of requests with the method whose path contains part.
+// count returns the number of requests that have the method and a path with the text.
 func (r *rig) count(method, part string) (n int) {
 	r.f.do(func() {
 		for _, call := range r.f.calls {

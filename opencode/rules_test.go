@@ -29,7 +29,7 @@ func TestARuleMeansWhatItSaysByWhateverWord(t *testing.T) {
 		"fetch":       {rule("webfetch", "deny")},
 		"web":         {rule("webfetch", "deny"), rule("websearch", "deny"), rule("codesearch", "deny")},
 		"WRITE":       {rule("edit", "deny")},
-		"delete":      {rule("edit", "deny")}, // opencode has no separate name for it
+		"delete":      {rule("edit", "deny")}, // opencode has no separate name for deleting
 		"*":           {rule("*", "deny")},
 		"mcp_tool":    {rule("mcp_tool", "deny")},
 	} {

@@ -36,7 +36,7 @@ type session struct {
 	// keeps up with the server.
 	awaited string    // prompt message of a turn that the stream has not mentioned yet
 	busy    bool      // according to the stream, the session is in a turn
-	behind  time.Time // start of the time for which only the server has reported idle; zero if both agree
+	behind  time.Time // since when the server has reported idle but the stream has not; zero if both agree
 }
 
 // sent is a prompt or a notice that was sent to a session: the id that bgagent gave it
@@ -139,7 +139,7 @@ func (c *Client) newSession(ctx context.Context, s bgagent.SessionSpec) (in wire
 		switch parent, err := c.fetch(ctx, s.Parent); {
 		case err == nil:
 			in.ParentID, dir = s.Parent, cmp.Or(dir, parent.Directory)
-		case !errors.Is(err, bgagent.ErrNoSession): // else Parent names a scope
+		case !errors.Is(err, bgagent.ErrNoSession): // if there is no such session, Parent names a scope
 			return in, "", err
 		}
 	}

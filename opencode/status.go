@@ -13,11 +13,11 @@ import (
 // lookups bounds the number of sessions that are fetched concurrently.
 const lookups = 8
 
-// Statuses implements [bgagent.TurnStarter]. The server lists the busy sessions of one
-// directory per request. The sessions that are not in the list are fetched one by one,
-// to distinguish an idle session from a session that does not exist. Sessions whose
-// status could not be determined are missing in the result. Statuses returns an error
-// only if no status could be determined.
+// Statuses implements [bgagent.TurnStarter]. Each request returns the busy sessions of
+// one directory. The sessions that are not in the list are fetched one by one, to
+// distinguish an idle session from a session that does not exist. Sessions whose status
+// could not be determined are missing from the result. Statuses returns an error only
+// if no status could be determined.
 func (c *Client) Statuses(ctx context.Context, ids []string) (map[string]bgagent.SessionStatus, error) {
 	q := statusQuery{c: c, out: make(map[string]bgagent.SessionStatus, len(ids)), fresh: map[string]bool{}}
 	byDir, unknown := map[string][]string{}, []string{}
@@ -127,7 +127,7 @@ func (q *statusQuery) directory(ctx context.Context, dir string, ids []string) (
 		return nil
 	}
 	for id := range busy {
-		if !isSession(id) { // the answer is an error, for instance; the sessions may be busy
+		if !isSession(id) { // the answer may be an error; the sessions may then be busy
 			q.fail(&ServerError{URL: q.c.base, Status: http.StatusOK, Detail: "the answer is not a list of statuses", Advice: adviceNotOpencode})
 			return nil
 		}

@@ -35,8 +35,8 @@ func (c *Client) StartTurn(ctx context.Context, id string, p bgagent.Prompt) err
 }
 
 // ready prepares the session for a prompt and chooses the id of the prompt's message.
-// The result there reports whether the session already has the message. ready does not
-// start the turn.
+// The boolean result reports whether the session already has the message. ready does
+// not start the turn.
 func (c *Client) ready(ctx context.Context, id string, p bgagent.Prompt) (in wirePrompt, message string, there bool, err error) {
 	dir, err := c.adopt(ctx, id, c.rules(p.Permissions))
 	if err != nil {
@@ -92,7 +92,7 @@ func (c *Client) adopt(ctx context.Context, id string, want []wireRule) (dir str
 // to find out whether the session already has the message.
 const newest = 8
 
-// place returns the id of the message for a prompt or a notice. The result there
+// place returns the id of the message for a prompt or a notice. The boolean result
 // reports whether the session already has the message.
 func (c *Client) place(ctx context.Context, id, key string) (message string, there bool, err error) {
 	c.mu.Lock()

@@ -213,7 +213,7 @@ func (p *wireParts) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// promptID returns the id of the prompt or the notice whose text the part is. It
+// promptID returns the id of the prompt or the notice that the part contains. It
 // returns "" if no client of this package sent the part.
 func (p *wirePart) promptID() string {
 	if len(p.Metadata) == 0 {

@@ -76,9 +76,9 @@ function connect() {
   })
 }
 
-// follow updates the open task's details from a batch. After a restart of the stream, the
-// task has a new node. If the store no longer has the task, the details of an ended task
-// stay open. A live task was lost with an earlier process, so its details are closed.
+// follow updates the open task's details from a batch. After a restart of the stream, the task
+// has a new node. If the store no longer has the task, the details stay open if the task has
+// ended. If the task was live, it was lost with an earlier process, so the details are closed.
 function follow(batch) {
   const node = store.tasks.get(detail.node.key)
   if (node) {

@@ -85,7 +85,7 @@ export class Detail {
     this.draw()
   }
 
-  // draw shows the data of the task that is in the store.
+  // draw shows the data that the store has about the task.
   draw() {
     if (!this.node || this.box.hidden) return
     const { ui } = this
@@ -146,8 +146,8 @@ export class Detail {
     })
   }
 
-  // refresh fetches the data of the task that is not in the store. It fetches a newly
-  // opened task at once, and then at most once per PAUSE.
+  // refresh fetches and shows the data that the store does not have about the task. It fetches
+  // the data at once for a newly opened task, and afterwards at most once per PAUSE.
   async refresh() {
     if (!this.node) return
     const { node } = this

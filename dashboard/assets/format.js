@@ -4,7 +4,7 @@ export const STATES = ['live', 'asking', 'queued', 'completed', 'error', 'cancel
 
 const running = task => (task.tool ? `running · ${task.tool}` : 'running')
 
-// PHASES says for each phase of a running task which state it is and what to call it.
+// PHASES holds the state and the words with which the page shows each phase of a running task.
 const PHASES = {
   '': { state: 'running', words: running },
   'starting': { state: 'running', words: () => 'starting' },

@@ -140,7 +140,7 @@ export class Store {
     this.#unlink(node)
     const orphans = node.kids
     node.kids = []
-    for (const kid of orphans) this.#link(kid) // below a session that belongs to no task now
+    for (const kid of orphans) this.#link(kid) // the orphans are now below a session that belongs to no task
   }
 
   fold(node, closed) {

@@ -250,7 +250,7 @@ export class Timeline {
       const state = stateOf(t)
       c.fillStyle = this.colours[state] ?? dim
       const width = Math.max(x1 - x0 - 0.5, 1)
-      if (t.ended && node.key !== this.active) { // paler; the grid is covered first, so that it does not show through
+      if (t.ended && node.key !== this.active) { // ended tasks are paler; the grid is covered first, so that it does not show through
         c.fillStyle = this.colours.bg
         c.fillRect(x0, y + 2, width, LANE - 4)
         c.fillStyle = this.colours[state] ?? dim

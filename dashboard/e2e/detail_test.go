@@ -18,8 +18,8 @@ import (
 	"github.com/bgagent/bgagent/inproc"
 )
 
-// serveBehind serves the manager's page, but first calls answer for each request. If answer returns
-// true, it has answered the request.
+// serveBehind serves the manager's page, but first calls the function answer for each request. If
+// the function returns true, it has answered the request itself.
 func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Config, answer func(http.ResponseWriter, *http.Request) bool) string {
 	h := dashboard.New(m, cfg)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -33,7 +33,7 @@ func serveBehind(t *testing.T, m *bgagent.BackgroundManager, cfg dashboard.Confi
 }
 
 // hold returns a function that blocks a request until the request is cancelled or the test is over.
-// waiting is the number of blocked requests.
+// The result waiting is the number of blocked requests.
 func hold(t *testing.T) (held func(*http.Request), waiting *atomic.Int32) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })

@@ -1,6 +1,6 @@
 // Package e2e tests the dashboard's page in a real browser, headless Chromium. The tests
 // control the browser with chromedp. chromedp implements the DevTools protocol itself,
-// follows Chromium with releases every few weeks, and needs no other program than the
+// has a release every few weeks to keep up with Chromium, and needs no program except the
 // browser. The alternative, go-rod, has had no release since July 2024 and by default
 // downloads its own browser. The package is a separate module, so that users of the page
 // do not depend on chromedp.

@@ -72,10 +72,10 @@ func TestTenThousandTasksAndAHundredUpdatesASecond(t *testing.T) {
 		p.close()
 	}
 
-	// The first page of a browser also waits for the start of the browser. Each browser is closed
-	// before the next browser starts, because an open browser takes processor time from the measured
-	// page. The page is opened several times, and the minimum counts, because it is the time with the
-	// least other load on the machine.
+	// The time of a browser's first page includes the start of the browser. Each browser is closed
+	// before the next browser starts, because an open browser takes processor time from the
+	// measured page. The page is opened several times, and the minimum counts, because it is the
+	// time with the least other load on the machine.
 	var firsts []time.Duration
 	var p *tab
 	for len(firsts) < 3 || len(firsts) < 8 && slices.Min(firsts) >= firstRows {
@@ -151,8 +151,8 @@ type traceEvent struct {
 	} `json:"args"`
 }
 
-// trace calls during and meanwhile records a trace. It returns the durations of the tasks on the
-// page's main thread. The durations are CPU times, so that other load on the machine does not
+// trace records a trace while the function during runs. It returns the durations of the tasks on
+// the page's main thread. The durations are CPU times, so that other load on the machine does not
 // matter.
 func (p *tab) trace(during func()) []time.Duration {
 	p.t.Helper()

@@ -68,7 +68,7 @@ func TestTheTreeIsUsedWithTheKeyboard(t *testing.T) {
 	p.pressChar("/")
 	p.until(`document.activeElement === search`)
 	p.press("chi")
-	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // although its parent is folded
+	p.until(rowWith("first") + ` === undefined && document.querySelectorAll('#rows .row').length === 3 && ` + rowWith("child")) // the child is shown although its parent is folded
 	require.Equal(t, "4", eval[string](p, `tree.getAttribute('aria-rowcount')`))
 }
 

@@ -22,7 +22,7 @@ var keepPictures = flag.Bool("e2e.pictures", false, "write the pictures into doc
 // biggestPicture is the maximum size of a picture in the repository, in bytes.
 const biggestPicture = 200_000
 
-// TestPictures opens the example's scene in every view of which the README has a picture.
+// TestPictures opens the example's scene in every view that the README shows in a picture.
 func TestPictures(t *testing.T) {
 	folder := t.TempDir()
 	if *keepPictures {

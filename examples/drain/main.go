@@ -50,11 +50,11 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		ids = append(ids, t.ID)
 	}
 
-	// This stands for a step of the host's own work …
+	// This wait stands for a step of the host's own work.
 	if _, err := m.Wait(ctx, caller, bgagent.WaitAny, ids...); err != nil {
 		return err
 	}
-	// … and then checks, without waiting, whether a task has ended.
+	// Then the host checks, without waiting, whether a task has ended.
 	if n, ok := m.TakeNotice(caller.Session); ok {
 		show(w, "between two steps", m, n)
 	}

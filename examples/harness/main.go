@@ -95,8 +95,8 @@ func (h *harness) usable(offline bool) error {
 	return fmt.Errorf("%s is not set: set it to your key, name another API with -base-url, or try it with -offline, which needs neither key nor network", keyVariable)
 }
 
-// run leads one conversation. The prompts are the question, the lines read from in, and the
-// texts of the notices.
+// run holds one conversation. The prompts are the question, the lines read from in, and the texts
+// of the notices.
 func (h *harness) run(ctx context.Context, question string, in io.Reader) (err error) {
 	notices := make(chan bgagent.Notice, 8)
 	m, err := bgagent.New(inproc.New(map[string]inproc.Agent{"explore": h.worker(explore), "oracle": h.worker(oracle)}), bgagent.Config{

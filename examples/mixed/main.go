@@ -1,8 +1,7 @@
-// Command mixed runs agents of four kinds behind one manager. "explore" is codex and
-// "writer" is Claude Code, and both are command lines. "oracle" is an agent with ACP.
-// "reviewer" works in sessions of an opencode server. "librarian" is a Go function. All
-// agents are used in the same way, and the limits count models independently of the
-// runtime.
+// Command mixed runs agents of four kinds behind one manager. "explore" is codex and "writer" is
+// Claude Code, and both are command lines. "oracle" is a program that speaks ACP. "reviewer"
+// works in sessions of an opencode server. "librarian" is a Go function. All agents are used in
+// the same way, and the limits count models independently of the runtime.
 //
 //	go run . -acp "gemini --acp" -url http://127.0.0.1:4096
 package main

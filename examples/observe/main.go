@@ -50,7 +50,7 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 
 	err = work(ctx, m, provider, w)
-	// In this order, everything has ended before the last spans are recorded and printed.
+	// Because of this order, everything has ended before the last spans are recorded and printed.
 	err = errors.Join(err, m.Close(ctx), rec.Shutdown(ctx), draw(w, spans.GetSpans()))
 	return errors.Join(err, provider.Shutdown(ctx))
 }

@@ -12,10 +12,10 @@ import (
 
 // display shows texts and the progress of tasks to the user.
 type display interface {
-	// print writes text permanently. While tasks are shown, the text may be delayed until
-	// the returned function of watch is called.
+	// print writes text permanently. While tasks are shown, the text may be delayed until the
+	// function that watch returned is called.
 	print(text string)
-	// watch starts to show tasks. The returned function ends that.
+	// watch starts to show the tasks. The returned function stops showing them.
 	watch(tasks []bgagent.Task) (end func())
 	// task shows the current state of a task. It is ignored if a later state has been shown.
 	task(t bgagent.Task)

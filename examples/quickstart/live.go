@@ -97,7 +97,7 @@ type table struct {
 	told  []string       // one line for each delivered notice
 	width int            // width of the terminal; 0 while it is unknown
 	frame int            // number of the current frame of the spinner
-	brief bool           // the table is empty when it has ended
+	brief bool           // the table becomes empty when the tasks have ended
 	ended bool
 }
 

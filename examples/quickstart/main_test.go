@@ -158,7 +158,7 @@ func checkScene(t *testing.T, out string, want []string) {
 	for text, n := range map[string]int{
 		"Background task launched successfully.": 7,
 		"Cancelled 1 background task(s):":        1,
-		"\nTask Result\n":                        7, // six, and the follow-up
+		"\nTask Result\n":                        7, // the results of six tasks and of the follow-up
 	} {
 		// A text may occur once more: the follow-up is announced like a launch, and the status call
 		// may read a task that has already ended.

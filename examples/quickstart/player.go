@@ -19,7 +19,7 @@ type player struct {
 
 	calls    int
 	launched []string             // ids of the launched tasks
-	ended    []bgagent.NoticeItem // items of notices about tasks whose results are not read yet
+	ended    []bgagent.NoticeItem // notice items of tasks whose results have not been read yet
 }
 
 // caller returns the caller of the next tool call. A real host gets the id of the call from
@@ -95,8 +95,8 @@ func (p *player) read(ctx context.Context, task string) error {
 	return p.answered(res.Text, res.IsError, res.Notice, err)
 }
 
-// readAll reads the result of each task as soon as a notice reports its end. It returns when
-// no task is live and no notice is owed. It never polls.
+// readAll reads the result of each task as soon as a notice reports the task's end. It returns
+// when no task is live and no notice is owed. It never polls.
 func (p *player) readAll(ctx context.Context) error {
 	for {
 		for len(p.ended) > 0 {
@@ -160,7 +160,7 @@ func (p *player) watched(ctx context.Context, f func(context.Context) error, ids
 }
 
 // follow shows the states of tasks from the events until the subscription or ctx ends. The
-// function of filters the tasks.
+// argument "of" is a function that filters the tasks.
 func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of func([]bgagent.Task) []bgagent.Task) {
 	p.refresh(of, bgagent.Pending)
 	for {
@@ -180,8 +180,9 @@ func (p *player) follow(ctx context.Context, events *bgagent.Subscription, of fu
 	}
 }
 
-// refresh shows the current states of the tasks with one of the statuses, including their
-// places in line. Without a status, it shows all tasks. The function of filters the tasks.
+// refresh shows the current states of the tasks with one of the statuses, including their places
+// in line. Without a status, it shows all tasks. The argument "of" is a function that filters the
+// tasks.
 func (p *player) refresh(of func([]bgagent.Task) []bgagent.Task, status ...bgagent.Status) {
 	for _, t := range of(p.m.List(bgagent.Query{Parent: parent, Status: status})) {
 		if full, err := p.m.Get(t.ID); err == nil {

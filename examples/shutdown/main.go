@@ -37,7 +37,7 @@ func run(ctx context.Context, w io.Writer) error {
 			<-release // ignores its context, which an agent should never do
 			return "", nil
 		},
-	}), bgagent.Config{StopTimeout: 200 * time.Millisecond}) // maximum time to stop
+	}), bgagent.Config{StopTimeout: 200 * time.Millisecond}) // maximum time that a task gets to stop
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,8 @@ func openaiChat(ctx context.Context, client openai.Client, defs []bgagent.ToolDe
 	}
 }
 
-// responsesTools converts the tools for the Responses API. Strict must be switched off there,
-// because it is on by default.
+// responsesTools converts the tools for the Responses API. In this API, Strict must be
+// switched off explicitly, because it is on by default.
 func responsesTools(defs []bgagent.ToolDef) []responses.ToolUnionParam {
 	var tools []responses.ToolUnionParam
 	for _, d := range defs {

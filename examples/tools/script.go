@@ -111,8 +111,8 @@ func (s *script) answer(id, text string) (next toolCall, ok bool, err error) {
 	return s.call(), true, nil
 }
 
-// reply continues the script. It processes the answer to the last call, unless there was no call
-// yet, and returns the next call. It returns false if there is no next call.
+// reply continues the script. If there was a call, reply processes the answer to the last call.
+// It returns the next call, or false if there is no next call.
 func (s *script) reply(id, text string) (toolCall, bool, error) {
 	if s.step == 0 {
 		return s.begin(), true, nil

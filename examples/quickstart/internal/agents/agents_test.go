@@ -235,8 +235,8 @@ func TestAgentsCanBeCancelledAtEveryStep(t *testing.T) {
 	}
 }
 
-// cancelAt cancels the turn when tool call number at starts. It returns the new number of known
-// tool calls; known is the number so far.
+// cancelAt cancels the turn when the tool call with the number "at" starts. It returns the new
+// number of known tool calls. The argument known is the number so far.
 func cancelAt(t *testing.T, name string, a Agent, dir, prompt string, at, known int) int {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -247,7 +247,7 @@ func nameParts(s string) []string {
 func isLower(r rune) bool { return r >= 'a' && r <= 'z' }
 
 // Words returns the words that a prompt asks Explore to find. These are the words in quotation
-// marks or, without quotation marks, all words. Words in filling are left out.
+// marks or, without quotation marks, all words. Words in the list "filling" are left out.
 func Words(prompt string) []string {
 	text := prompt
 	if parts := strings.Split(prompt, `"`); len(parts) > 2 {

@@ -169,8 +169,8 @@ func (src *source) uses(ctx context.Context, id *ast.Ident) []use {
 	return all
 }
 
-// lines returns the n lines of a file from line from on, but at most 40. The lines are indented
-// as code.
+// lines returns n lines of a file, but at most 40, indented as code. The argument from is the
+// number of the first line.
 func (t *Turn) lines(name string, from, n int) (string, error) {
 	const most = 40
 	var text []byte

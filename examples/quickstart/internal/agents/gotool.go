@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// goTool runs the go command in the module and returns the command's output. It reports the
-// call as a tool call with the name. The command can neither reach the network nor write to
-// the module. It ignores a workspace around the module, because it could change the file
-// go.work.sum of the workspace.
+// goTool runs the go command in the module and returns the command's output. It reports the call
+// as a tool call with the name. The command can neither reach the network nor write to the
+// module. The command ignores a workspace around the module, because it could otherwise change
+// the workspace's file go.work.sum.
 func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	err := t.tool(name, func() error {
@@ -37,8 +37,8 @@ func (t *Turn) goTool(ctx context.Context, name string, args ...string) ([]byte,
 	return stdout.Bytes(), nil
 }
 
-// firstLine returns the first informative line of a command's error output. If the line ends
-// in a colon, the next line is added. If there is no such line, firstLine returns err.
+// firstLine returns the first informative line of a command's error output. If the line ends in a
+// colon, the next line is added. If there is no informative line, firstLine returns err.
 func firstLine(complaint string, err error) error {
 	said := ""
 	for line := range strings.Lines(complaint) {
@@ -75,9 +75,9 @@ func (t *Turn) modFile(ctx context.Context) (modFile, error) {
 	return m, json.Unmarshal(out, &m)
 }
 
-// provider returns the path of the module that provides the package or, if the go command does
-// not know it, of the required module that should provide the package. It returns "" if there
-// is no such module.
+// provider returns the path of the module that provides the package. If the go command does not
+// know this module, provider returns the path of the required module that should provide the
+// package. If there is no such module either, it returns "".
 func (m modFile) provider(p listed) string {
 	if p.Module != nil {
 		return p.Module.Path

@@ -241,7 +241,7 @@ func (t *Turn) outline(ctx context.Context, p place) (string, error) {
 	})
 	short := map[string]int{}
 	for c, n := range calls {
-		if !strings.ContainsAny(c, "({\n") { // skips calls of literals and of results of other calls
+		if !strings.ContainsAny(c, "({\n") { // skips calls of function literals and of functions that another call returns
 			short[c] = n
 		}
 	}

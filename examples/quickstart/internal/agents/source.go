@@ -24,7 +24,7 @@ type file struct {
 	ast   *ast.File
 	lines int
 	test  bool
-	other bool // the file is for another system or excluded by a build tag
+	other bool // the file is for another operating system or excluded by a build tag
 }
 
 // pkg is a directory with Go files.
