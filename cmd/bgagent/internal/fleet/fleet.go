@@ -136,9 +136,9 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 	return out
 }
 
-// Manager makes a manager that runs tasks on the fleet. The limits of the settings
-// override those of cfg, and the clients, models and permissions are set. Close the
-// manager first, then the fleet.
+// Manager makes a manager that runs tasks on the fleet. Manager sets the clients,
+// models and permissions in cfg. The limits in the settings override the limits in cfg.
+// Close the manager first, then the fleet.
 //
 // If this program runs inside a task and is as deep as the settings allow, the error
 // matches [bgagent.ErrDepth]. Otherwise agents could launch agents without limit.

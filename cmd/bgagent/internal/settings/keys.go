@@ -99,7 +99,7 @@ func keysOf(kind Kind) []string {
 	return out
 }
 
-// nearest returns the name of which the argument is probably a misspelling; "" if
+// nearest returns the one of the names that was probably misspelled as name; "" if
 // there is none.
 func nearest(name string, names []string) string {
 	best, least := "", 1+min(3, len(name)/3)

@@ -65,7 +65,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	return out, errors.Join(l.errs...)
 }
 
-// readFile reads a regular file. It refuses any other, as the library does, because
+// readFile reads a regular file. Like the library, it refuses any other file, because
 // reading a pipe could block for ever.
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
@@ -129,7 +129,7 @@ func (l *loader) root(v jsonc.Value) {
 	})
 }
 
-// takeNotify reads the key notify, which replaces that of an earlier file.
+// takeNotify reads the key notify. Its value replaces the value from an earlier file.
 func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = nil
 	if m.Value.IsNull() {
@@ -162,7 +162,7 @@ func (l *loader) section(v jsonc.Value) {
 	})
 }
 
-// badName describes the problem with the name of an agent; "" if the name is valid.
+// badName describes what is wrong with the name of an agent; "" if the name is valid.
 func badName(name string) string {
 	switch {
 	case name == "":

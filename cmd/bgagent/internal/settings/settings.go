@@ -120,8 +120,8 @@ func exists(path string) (bool, error) {
 // Load reads the files and merges them key by key. Later files override earlier ones,
 // and null removes a value of an earlier file. Load returns the errors of all files
 // together, each a [*bgagent.ConfigFileError]. If only the limits have errors, Load
-// also returns the settings; otherwise an error comes with nil. Without files, Load
-// returns the settings of [Detect].
+// also returns the settings; otherwise the settings are nil if there is an error. If no
+// files are named, Load returns the settings of [Detect].
 func Load(paths ...string) (*Settings, error) {
 	if len(paths) == 0 {
 		return Detect(exec.LookPath), nil
