@@ -107,8 +107,8 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// large returns a handler that writes more than all buffers hold, and sends the error
-// of writing.
+// large returns a handler that writes more than all buffers hold. The handler sends the
+// error that ended its writing to the channel.
 func large(ended chan<- error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var err error

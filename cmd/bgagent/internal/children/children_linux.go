@@ -13,8 +13,9 @@ import (
 )
 
 // Adopt makes this process the new parent of every process below it that loses its own
-// parent, so that [Kill] finds such processes. Adopt also has adopted processes waited
-// for when they end. Call Adopt once, before any program is started.
+// parent, so that [Kill] finds such processes. When an adopted process ends, it is
+// waited for, so that it leaves the process table. Call Adopt once, before any program
+// is started.
 func Adopt() {
 	// Otherwise Kill would miss processes that a program has left running in a
 	// session of their own. The clients end these processes too, but later.

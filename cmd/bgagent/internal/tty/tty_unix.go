@@ -20,9 +20,9 @@ import (
 // methods are safe for concurrent use.
 type Terminal struct {
 	file  *os.File
-	keys  int            // descriptor for reading typed keys, because file may be open only for writing
+	keys  int            // descriptor for reading typed keys; file may be open only for writing
 	stops chan os.Signal // Ctrl-Z was typed
-	goes  chan os.Signal // the program continues after a stop
+	goes  chan os.Signal // the program has been continued after a stop
 	ended chan struct{}
 
 	mu       sync.Mutex
