@@ -167,7 +167,7 @@ func TestErrorsOfTheConfigurationAndTheListAreReportedTogether(t *testing.T) {
 	}
 	require.Equal(t, 5, strings.Count(got.stderr, "bgagent: "), got.stderr)
 
-	// If the configuration does not tell which agents exist, no agent in the list is
+	// If the configuration does not say which agents exist, no agent in the list is
 	// reported as unknown.
 	p.write(".bgagent.jsonc", `{"agents": {"a": 1}}`)
 	got = p.run("run", "tasks.jsonc")

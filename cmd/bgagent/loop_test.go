@@ -58,9 +58,9 @@ func hear(texts []string) (h heard) {
 	return h
 }
 
-// playHost returns the model of a host. It delegates a task to each of kinds, waits
-// for their ends, cancels the last task and continues the first. prefix is the host's
-// prefix of the names of tools.
+// playHost returns the model of a host. It delegates a task to each of kinds, waits for
+// their ends, cancels the last task and continues the first. The argument prefix is
+// what the host puts in front of the names of tools.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)

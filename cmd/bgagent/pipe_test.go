@@ -51,7 +51,9 @@ func TestASignalEndsTheWaitForAPipe(t *testing.T) {
 					p := newPlace(t)
 					path := p.pipe("pipe")
 					p.write("tasks.jsonc", `[{"agent": "demo-wait", "promptFile": "pipe"}]`)
-					if writer && name != "log" { // the test has the pipe open and writes nothing, so the program waits in reading, not in opening
+					// The test holds the pipe open and writes nothing. So the program waits
+					// in reading the pipe, not in opening it.
+					if writer && name != "log" {
 						f, err := os.OpenFile(path, os.O_RDWR, 0)
 						require.NoError(t, err)
 						defer f.Close()

@@ -45,8 +45,8 @@ type runner struct {
 	index    results.Index
 	began    time.Time     // when this run began, not the run that it resumes
 	failFast bool          // the first task that does not complete stops the other tasks
-	maxTime  time.Duration // how long the run may take; 0 for no limit
-	stale    time.Duration // how long a task may be silent before it is cancelled; 0 for no limit
+	maxTime  time.Duration // how long the run may take; 0 means no limit
+	stale    time.Duration // how long a task may be silent before it is cancelled; 0 means no limit
 	notify   *notify.Notifier
 	over     atomic.Bool     // the display has ended, or is about to end
 	halted   context.Context // ends, with a reason, when --fail-fast or --max-time stops the run

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// minSecret is the least number of bytes of a token or password. Shorter ones could be
-// guessed.
+// minSecret is the least length of a token or password, in bytes. A shorter one could
+// be guessed.
 const minSecret = 16
 
 // maxSecret is how many bytes a file with a token or password may have.

@@ -24,7 +24,7 @@ type Row struct {
 	Cut    bool   // File holds only the beginning of the answer
 	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
 
-	// Stale is how long a task may be silent before it is cancelled; 0 for no limit.
+	// Stale is how long a task may be silent before it is cancelled; 0 means no limit.
 	Stale time.Duration
 
 	// Problem is why the result could not be written. In that case Task.Result holds

@@ -219,7 +219,7 @@ func (f *Fleet) Close(ctx context.Context) error {
 }
 
 // roster is the client for agents that are not configured. Its error names the agents
-// that are.
+// that are configured.
 type roster struct{ f *Fleet }
 
 // CreateSession implements [bgagent.SessionClient].

@@ -27,7 +27,7 @@ type Folder struct {
 	dir    string
 	root   *os.Root
 	lock   *os.File                                          // the folder, locked while it is open
-	create func(name string, mode fs.FileMode) (file, error) // usually createNew
+	create func(name string, mode fs.FileMode) (file, error) // createNew; tests replace it
 }
 
 // file is a file that is being written.

@@ -33,7 +33,7 @@ type Settings struct {
 	Files    []string           // files that were read, the user's before the project's
 	Limits   bgagent.FileConfig // the section background_task
 	Agents   []Agent            // by name
-	Notify   []string           // the program to notify, and its arguments; nil for none
+	Notify   []string           // the program that runs for notifications, and its arguments; nil if there is none
 	Detected bool               // there was no file, so the settings are those of Detect
 
 	notifyAt bgagent.Origin
