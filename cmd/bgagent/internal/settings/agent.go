@@ -64,7 +64,7 @@ func (a Agent) Path(name string) string {
 	return jsonc.Key(path, name)
 }
 
-// Errorf returns an error about a key of the agent, with its place.
+// Errorf returns an error about a key of the agent, with the place of the key.
 func (a Agent) Errorf(key, format string, args ...any) error {
 	o, ok := a.origins[key]
 	if !ok {

@@ -191,7 +191,7 @@ func (l *loader) agent(m jsonc.Member) {
 	}
 	a := l.agents[m.Name]
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
-		a = &merged{values: map[string]jsonc.Member{}} // drop earlier keys: they may be of another kind
+		a = &merged{values: map[string]jsonc.Member{}} // drop the earlier keys, which may belong to another kind
 	}
 	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a
@@ -335,8 +335,8 @@ func rulesOf(v jsonc.Value) []bgagent.Permission {
 	return out
 }
 
-// formatRules returns the rules as a file has them. It reports false if there are no
-// rules.
+// formatRules returns the rules in the notation of a file. It reports false if there
+// are no rules.
 func formatRules(rules []bgagent.Permission) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(rules); {
