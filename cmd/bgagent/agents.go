@@ -16,11 +16,11 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// patience is how long bgagent agents waits for answers before it names the agents
-// that have not answered.
+// patience is how long the command "bgagent agents" waits for answers before it names
+// the agents that have not answered.
 const patience = 3 * time.Second
 
-// agentsCmd is bgagent agents.
+// agentsCmd is the command "bgagent agents".
 type agentsCmd struct{}
 
 // Help implements kong's help provider.

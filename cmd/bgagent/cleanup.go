@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/internal/procs"
 )
 
-// cleanupCmd is bgagent cleanup.
+// cleanupCmd is the command "bgagent cleanup".
 type cleanupCmd struct {
 	Yes bool `help:"End the processes. Without this flag they are only listed."`
 }
@@ -81,8 +81,8 @@ func list(all []procs.Process) string {
 	return strings.Join(names, ", ")
 }
 
-// life identifies this run. If the run is killed, the id leads to the programs of its
-// agents.
+// life identifies this run. If the run is killed, the programs of its agents can be
+// found by the id.
 type life struct {
 	id  string
 	run *runs.Run // nil if this run could not be recorded
@@ -110,7 +110,7 @@ func (l life) end() {
 	}
 }
 
-// endDead ends the processes that dead runs have left, those of all runs
+// endDead ends the processes that dead runs have left. It handles all runs
 // concurrently.
 func endDead(dir string) {
 	left, problems := runs.Find(dir)

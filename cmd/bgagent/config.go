@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// configCmd is bgagent config.
+// configCmd is the command "bgagent config".
 type configCmd struct {
 	Schema bool `xor:"what" help:"Print the JSON Schema of a configuration file instead."`
 	JSON   bool `name:"json" xor:"what" help:"Print one JSON object with the files, and each value with its origin."`

@@ -77,7 +77,7 @@ type bounded struct {
 type held struct {
 	net.Conn
 	b       *bounded
-	waiting uint64 // sequence number of the beginning of its wait for a request; 0 during a request
+	waiting uint64 // number of the wait for a request, counted over all connections; 0 during a request
 }
 
 // Accept implements [net.Listener].

@@ -33,7 +33,7 @@ func (p pipes) dial() net.Conn {
 	return here
 }
 
-// served runs f with a server in a synctest bubble.
+// served runs the function f with a server in a synctest bubble.
 func served(t *testing.T, most int, h http.HandlerFunc, f func(t *testing.T, p pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := make(pipes)
@@ -107,8 +107,8 @@ func TestAReaderThatStopsReadingIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-// large returns a handler that writes more than all buffers hold, and sends the error
-// of writing.
+// large returns a handler that writes more than all buffers hold. The handler sends the
+// error that ended its writing to the channel.
 func large(ended chan<- error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var err error

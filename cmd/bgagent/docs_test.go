@@ -89,7 +89,7 @@ func TestEveryFieldAndFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// blocks returns the code blocks of a document that are in the language.
+// blocks returns the code blocks of a document that are marked with the language.
 func blocks(text, language string) (out []string) {
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		out = append(out, m[1])

@@ -25,8 +25,8 @@ esac
 echo "done: $prompt"
 `
 
-// withPicky returns a place with the agent picky, which runs one task after the
-// other, and a list of tasks with the prompts.
+// withPicky returns a place with the agent picky and a list of tasks with the given
+// prompts. The tasks run one after the other.
 func withPicky(t *testing.T, prompts ...string) *place {
 	p := newPlace(t)
 	p.write("agent.sh", picky)
@@ -167,8 +167,8 @@ func TestErrorsOfTheConfigurationAndTheListAreReportedTogether(t *testing.T) {
 	}
 	require.Equal(t, 5, strings.Count(got.stderr, "bgagent: "), got.stderr)
 
-	// If the names of the agents are unknown, no agent of the list is reported as
-	// unknown.
+	// If the configuration does not say which agents exist, no agent in the list is
+	// reported as unknown.
 	p.write(".bgagent.jsonc", `{"agents": {"a": 1}}`)
 	got = p.run("run", "tasks.jsonc")
 	require.NotContains(t, got.stderr, `names the agent`)

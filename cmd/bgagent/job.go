@@ -13,7 +13,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/tasklist"
 )
 
-// job is the input of bgagent run.
+// job is the input of the command "bgagent run".
 type job struct {
 	tasks []tasklist.Task
 	open  func() (*results.Folder, error)
@@ -36,7 +36,7 @@ func (j *job) close() error {
 func (c *runCmd) input(all *cli) (*settings.Settings, *job, error) {
 	set, wrong := all.settings()
 	if wrong != nil && (c.List == "" && c.Resume == "" || c.List == "-") {
-		return nil, nil, wrong // there is no list to check, or a user would have to type it first
+		return nil, nil, wrong // there is no list to check, or the user would have to type the list first
 	}
 	if wrong == nil {
 		sayFiles(set)

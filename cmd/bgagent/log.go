@@ -20,7 +20,7 @@ type logFlags struct {
 	Verbose bool   `short:"v" help:"Write the same lines to standard error."`
 }
 
-// open opens the file that the flags name. It is nil if there is none.
+// open opens the file that the flags name. It returns nil if they name none.
 func (f logFlags) open() (*os.File, error) {
 	if f.Log == "" {
 		return nil, nil
@@ -32,7 +32,7 @@ func (f logFlags) open() (*os.File, error) {
 	return file, nil
 }
 
-// logger returns the logger that the flags ask for. It is nil if there is none.
+// logger returns the logger that the flags ask for, or nil if they ask for none.
 func (f logFlags) logger(file *os.File) *slog.Logger {
 	var to []io.Writer
 	if file != nil {

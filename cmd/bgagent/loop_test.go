@@ -29,7 +29,7 @@ var idIn = regexp.MustCompile(`Task ID: (bg_[0-9a-z]{16})`)
 // hangs.
 var kinds = []string{"coder", "reader", "writer", "thinker"}
 
-// heard is the progress of a host, according to the results of its tools.
+// heard is the progress of a host, as seen in the results of the host's tool calls.
 type heard struct {
 	ids   []string // ids of the tasks that the host has launched
 	told  int      // number of tasks whose end the host has learned of
@@ -58,9 +58,9 @@ func hear(texts []string) (h heard) {
 	return h
 }
 
-// playHost returns the model of a host. It delegates a task to each of kinds, waits
-// for their ends, cancels the last task and continues the first. prefix is the host's
-// prefix of the names of tools.
+// playHost returns the model of a host. It delegates a task to each of kinds, waits for
+// their ends, cancels the last task and continues the first. The argument prefix is
+// what the host puts in front of the names of tools.
 func playHost(model *modelserver.Server, prefix string) func(modelserver.Request) modelserver.Reply {
 	call := func(tool string, args map[string]any) modelserver.Reply {
 		raw, err := json.Marshal(args)
@@ -90,7 +90,7 @@ func playHost(model *modelserver.Server, prefix string) func(modelserver.Request
 		switch h.after {
 		case 0:
 			return call("background_output", map[string]any{"task_id": h.ids[1]})
-		case 1: // cancel the last task once it runs, but wait for that at most 2 minutes
+		case 1: // cancel the last task once it runs, or after 2 minutes
 			ctx, cancel := context.WithTimeout(r.Context(), 2*time.Minute)
 			defer cancel()
 			_ = model.WaitFor(ctx, func(all []modelserver.Request) bool {
@@ -108,7 +108,7 @@ func playHost(model *modelserver.Server, prefix string) func(modelserver.Request
 	}
 }
 
-// resultsOf returns the results of tools after the last user message of a request.
+// resultsOf returns the results of tool calls after the last user message in a request.
 func resultsOf(r modelserver.Request) (out []string) {
 	for _, m := range r.Messages {
 		switch m.Role {

@@ -79,7 +79,7 @@ func (c *cli) settings() (*settings.Settings, error) {
 		return s, &exitError{exitInput, err}
 	}
 	for _, k := range s.Limits.Ignored() {
-		if k.Key != "" { // empty if the file has no limits, which is no problem
+		if k.Key != "" { // empty if the file has no limits, which is not a problem
 			warn("%v", k)
 		}
 	}
@@ -241,7 +241,7 @@ func warn(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, cleantext.String("bgagent: "+fmt.Sprintf(format, args...)))
 }
 
-// versionCmd is bgagent version.
+// versionCmd is the command "bgagent version".
 type versionCmd struct{}
 
 // Run implements the subcommand.

@@ -8,7 +8,7 @@ import (
 	"github.com/bgagent/bgagent/cmd/bgagent/internal/children"
 )
 
-// mcpCmd is bgagent mcp.
+// mcpCmd is the command "bgagent mcp".
 type mcpCmd struct{ logFlags }
 
 // Help implements kong's help provider.
@@ -20,7 +20,7 @@ When the program goes away, all running tasks are stopped. Problems are reported
 Exit codes: 0 the caller ended the connection, or a signal such as Ctrl-C asked the server to end; 1 the connection broke, or an agent program did not end well; 2 wrong input; 130 a second signal ended everything at once.`
 }
 
-// stdioScope is the scope of the only caller: the program that started bgagent mcp.
+// stdioScope is the scope of the only caller: the program that started "bgagent mcp".
 const stdioScope = "mcp"
 
 // Run implements the subcommand.

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// keepPicture is set to write the picture of the README again.
+// keepPicture makes the test write the picture for the README again.
 var keepPicture = flag.Bool("picture", false, "write docs/images/run.svg")
 
 const (
@@ -46,7 +46,7 @@ echo '{"type": "end"}'
 )
 
 // tenTasks returns a project with ten tasks for three scripts. One task fails, one
-// hangs, and one prints 10 MB. The review of the tests continues until the file "go"
+// hangs, and one prints 10 MB. The task "review the tests" runs until the file "go"
 // exists.
 func tenTasks(t *testing.T) *place {
 	p := newPlace(t)

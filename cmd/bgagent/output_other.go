@@ -2,9 +2,9 @@
 
 package main
 
-// outputGone always reports false. On this system, a broken pipe causes no signal,
-// and the write fails.
+// outputGone always reports false. On this system, a broken pipe causes no signal; only
+// the write fails.
 func outputGone() bool { return false }
 
-// maxConnections returns how many connections bgagent serve may have open.
+// maxConnections returns how many connections "bgagent serve" may have open.
 func maxConnections() int { return 1024 }

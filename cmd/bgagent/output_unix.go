@@ -12,10 +12,10 @@ func outputGone() bool {
 	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
 }
 
-// mostConnections is the limit if this program may have many files open.
+// mostConnections is the largest number that maxConnections returns.
 const mostConnections = 1024
 
-// maxConnections returns how many connections bgagent serve may have open: a quarter
+// maxConnections returns how many connections "bgagent serve" may have open: a quarter
 // of the files that this program may have open, but at least 8 and at most
 // mostConnections. The other files are for agents, each of which needs up to six.
 func maxConnections() int {

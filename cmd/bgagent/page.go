@@ -17,9 +17,9 @@ type pageFlags struct {
 	PageActs bool   `help:"Whoever sees the page may cancel and resume tasks."`
 }
 
-// page returns the page that shows the tasks of all callers, and the handler to serve
-// it with, which checks the password if there is one. Both are nil if nobody may see
-// the page.
+// page returns the page that shows the tasks of all callers, and a handler that serves
+// the page and checks the password, if there is one. Both are nil if nobody may see the
+// page.
 func (f pageFlags) page(ctx context.Context, m *bgagent.BackgroundManager, tokens bool, secret *secrets) (*dashboard.Handler, http.Handler, error) {
 	if f.Page == "" && tokens {
 		if f.PageActs {

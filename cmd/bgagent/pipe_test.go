@@ -26,8 +26,8 @@ func (p *place) pipe(name string) string {
 	return path
 }
 
-// endsWith requires that the program ends with the code. A program that does not end is
-// killed, and has none.
+// endsWith requires that the program ends with the code. A program that does not end in
+// time is killed, and has no exit code.
 func (r *running) endsWith(t *testing.T, code int) {
 	t.Helper()
 	defer time.AfterFunc(20*time.Second, func() { _ = r.Process.Kill() }).Stop()
@@ -35,7 +35,7 @@ func (r *running) endsWith(t *testing.T, code int) {
 }
 
 func TestASignalEndsTheWaitForAPipe(t *testing.T) {
-	const asked = "there is no configuration file" // the program is told of signals, and reads the pipe next
+	const asked = "there is no configuration file" // printed when signals are handled, just before the pipe is read
 	for name, x := range map[string]struct {
 		args []string
 		code int
@@ -51,7 +51,9 @@ func TestASignalEndsTheWaitForAPipe(t *testing.T) {
 					p := newPlace(t)
 					path := p.pipe("pipe")
 					p.write("tasks.jsonc", `[{"agent": "demo-wait", "promptFile": "pipe"}]`)
-					if writer && name != "log" { // it writes nothing, and so opening is not what blocks
+					// The test holds the pipe open and writes nothing. So the program waits
+					// in reading the pipe, not in opening it.
+					if writer && name != "log" {
 						f, err := os.OpenFile(path, os.O_RDWR, 0)
 						require.NoError(t, err)
 						defer f.Close()
@@ -71,7 +73,7 @@ func TestASignalEndsTheWaitForATokenInAPipe(t *testing.T) {
 	first := p.pipe("first")
 	p.pipe("second")
 	r := p.start("serve", "--addr", "127.0.0.1:0", "--token", "a=@first", "--token", "b=@second")
-	f, err := os.OpenFile(first, os.O_WRONLY, 0) // returns when the program reads it
+	f, err := os.OpenFile(first, os.O_WRONLY, 0) // returns when the program opens the pipe
 	require.NoError(t, err)
 	_, err = f.WriteString(strings.Repeat("x", 20))
 	require.NoError(t, errors.Join(err, f.Close()))

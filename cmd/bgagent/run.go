@@ -27,7 +27,7 @@ import (
 //go:embed tasks.jsonc
 var sample []byte
 
-// runCmd is bgagent run.
+// runCmd is the command "bgagent run".
 type runCmd struct {
 	List     string `arg:"" optional:"" help:"File with the tasks, or - for standard input. Without it a sample with demo agents runs."`
 	Output   string `short:"o" type:"path" placeholder:"DIR" help:"New or empty folder for the results. Default: bgagent-results-<time> here, with -2 and so on if that exists. The sample uses a temporary folder."`

@@ -45,8 +45,8 @@ type runner struct {
 	index    results.Index
 	began    time.Time     // when this run began, not the run that it resumes
 	failFast bool          // the first task that does not complete stops the other tasks
-	maxTime  time.Duration // how long the run may take; 0 for no limit
-	stale    time.Duration // how long a task may be silent before it is cancelled; 0 for no limit
+	maxTime  time.Duration // how long the run may take; 0 means no limit
+	stale    time.Duration // how long a task may be silent before it is cancelled; 0 means no limit
 	notify   *notify.Notifier
 	over     atomic.Bool     // the display has ended, or is about to end
 	halted   context.Context // ends, with a reason, when --fail-fast or --max-time stops the run
@@ -63,12 +63,12 @@ type runner struct {
 
 	behind  bool          // the index on disk lacks tasks that have ended
 	indexed time.Time     // when the index was last written
-	cost    time.Duration // how long the last writing took
+	cost    time.Duration // how long the last write took
 }
 
-// run runs the list, from creating the manager to printing the summary. It detects
-// wrong settings before it creates a folder, and a folder that cannot be written
-// before any agent works.
+// run runs the list, from creating the manager to printing the summary. It reports
+// wrong settings before it creates a folder. It reports that the folder cannot be
+// written before any agent works.
 func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), newDisplay func() display.Display) error {
 	r.halted, r.halt = context.WithCancelCause(context.Background())
 	defer r.halt(nil)
@@ -117,10 +117,9 @@ func (r *runner) run(crew *fleet.Fleet, open func() (*results.Folder, error), ne
 	return r.end(interrupted)
 }
 
-// problem reports a problem that is not the end of a task to the user. It may be
-// called concurrently. While the table is shown, the table prints the problem:
-// standard error is often the same terminal, and a line written there would damage
-// the table.
+// problem reports to the user a problem that is not the end of a task. It may be called
+// concurrently. While the table is shown, the table prints the problem: standard error
+// is often the same terminal, and a line written there would damage the table.
 func (r *runner) problem(err error) {
 	if table, ok := r.show.(*display.Table); ok && !r.over.Load() {
 		table.Note(err.Error())
@@ -168,7 +167,7 @@ func (r *runner) launch() {
 			continue
 		}
 		r.ids[i] = task.ID
-		r.open++ // its row is shown when its first event is read
+		r.open++ // the task is shown when its first event is read
 	}
 }
 
@@ -176,7 +175,7 @@ func (r *runner) launch() {
 // written.
 func (r *runner) follow(events *bgagent.Subscription) {
 	told := false
-	looked := time.Now() // most tasks get a slot at once
+	looked := time.Now() // no poll at the beginning: most tasks get a slot at once
 	for r.open > 0 {
 		e, err := next(events)
 		switch {
@@ -253,7 +252,7 @@ func (r *runner) take(number int, t bgagent.Task) {
 		row.Task.Result = "" // the result is in the file
 	}
 	r.open--
-	r.reindex() // before the end is shown, so that a reader of the output finds it in the index
+	r.reindex() // before the end is shown, so that a reader of the output finds the end in the index
 	row.Task.Prompt = ""
 	r.show.Show(row)
 	if bad(t) {
@@ -386,8 +385,8 @@ func (r *runner) end(interrupted bool) error {
 	r.summary.Seconds = results.Seconds(r.index.Ended.Sub(r.began))
 	r.summary.Interrupted, r.summary.Stopped = interrupted, r.index.Stopped
 	problem = errors.Join(problem, r.whereabouts())
-	// If the reader of the output has gone away, the run was interrupted, and that
-	// the summary cannot be written is no further problem.
+	// If the reader of the output has gone away, the run counts as interrupted. An
+	// error in writing the summary is then not reported as a further problem.
 	r.over.Store(true)
 	if err := r.show.End(r.summary); !interrupted || !errors.Is(err, syscall.EPIPE) {
 		problem = errors.Join(problem, err)

@@ -49,8 +49,9 @@ func (r *runner) writeFirst() error {
 	return err
 }
 
-// indexShare limits writing the index to one part in so many of the time. The index
-// is always written as a whole, which is slow for a list of thousands of tasks.
+// indexShare limits the time for writing the index: at most 1/indexShare of the time is
+// spent on it. The index is always written as a whole, which is slow for a list of
+// thousands of tasks.
 const indexShare = 20
 
 // reindex writes the index after the end of a task, so that the index is current if

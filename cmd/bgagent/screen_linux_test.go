@@ -41,7 +41,7 @@ func screenOf(out string, cols int) *screen {
 			continue
 		}
 		if out == "\x1b" {
-			break // likewise
+			break // the escape sequence has only begun
 		}
 		r, size := utf8.DecodeRuneInString(out)
 		out = out[size:]

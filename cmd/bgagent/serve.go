@@ -14,7 +14,7 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// serveCmd is bgagent serve.
+// serveCmd is the command "bgagent serve".
 type serveCmd struct {
 	Addr   string   `default:"127.0.0.1:8321" help:"Where to listen: HOST:PORT."`
 	Token  []string `placeholder:"NAME=VARIABLE" help:"A caller, and the environment variable, or @FILE, that holds its bearer token of at least 16 bytes. Repeatable; required unless --addr is a loopback address."`
@@ -42,7 +42,7 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	var secret secrets
 	cfg, err := untilStopped(stop.soft, func() (mcpserver.HTTPConfig, error) { return c.callers(&secret) })
 	switch {
-	case errors.Is(err, context.Canceled): // a signal asked it to stop
+	case errors.Is(err, context.Canceled): // a signal has asked the server to stop
 		return nil
 	case err != nil:
 		return &exitError{exitInput, err}
@@ -58,8 +58,8 @@ func (c *serveCmd) Run(all *cli, stop stops) error {
 	return errors.Join(err, s.end(stop))
 }
 
-// callers makes the configuration of the HTTP server from the flags: the callers and
-// their tokens, or one scope for all callers if there are no tokens.
+// callers returns the configuration of the HTTP server according to the flags: the
+// callers and their tokens, or one scope for all callers if there are no tokens.
 func (c *serveCmd) callers(secret *secrets) (mcpserver.HTTPConfig, error) {
 	cfg := mcpserver.HTTPConfig{Origins: c.Origin}
 	host, _, err := net.SplitHostPort(c.Addr)

@@ -65,8 +65,8 @@ func TestANoticeToACallerCarriesResultsWhereTheFileSaysSo(t *testing.T) {
 		p.write(".bgagent.jsonc", `{"background_task": {"totalConcurrency": 1, "noticeResultBytes": `+bytes+`}, "agents": {"wait": {"kind": "inproc"}}}`)
 		cs := client(t, &mcp.CommandTransport{Command: p.command("mcp")})
 		callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "1 ms", "description": "the first"})
-		// The second task waits for the slot of the first task. So when the second
-		// answers, the first has ended.
+		// The second task waits for the slot of the first task. So when the call for
+		// the second task returns, the first task has ended.
 		_, notice, told := strings.Cut(callTool(t, cs, "delegate_task", map[string]any{"subagent_type": "wait", "prompt": "2 ms", "run_in_background": false}), "Ended")
 		require.True(t, told, "the end of the first is told")
 		require.Equal(t, want != "", strings.Contains(notice, result), notice)

@@ -16,24 +16,24 @@ import (
 	"github.com/bgagent/bgagent/mcpserver"
 )
 
-// serving is the common part of mcp and serve: a manager of the configured agents,
-// and the server of its tools.
+// serving is the common part of the commands mcp and serve: a manager for the
+// configured agents, and the server of the manager's tools.
 type serving struct {
 	crew    *fleet.Fleet
 	manager *bgagent.BackgroundManager
 	server  *mcpserver.Server
 	life    life
 
-	logger  *slog.Logger // nil for none
+	logger  *slog.Logger // nil if nothing is logged
 	logFile *os.File
 	notify  *notify.Notifier
 	ending  atomic.Bool
 	follow  chan struct{} // closed when all events have been handled
 }
 
-// startServing builds a serving and starts to follow events. If this program runs
-// inside a task that may not delegate, the tools lack delegate_task. If a signal comes
-// while startServing waits for a file, both results are nil.
+// startServing makes a serving and begins to follow the events of its manager. If this
+// program runs inside a task that may not delegate, the tools lack delegate_task. If a
+// signal comes while startServing waits for a file, both results are nil.
 func startServing(all *cli, command string, log logFlags, stop stops) (*serving, error) {
 	set, err := all.settings()
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *serving) build(set *settings.Settings) (err error) {
 }
 
 // stopTime is how long running tasks may take to stop after the caller has closed the
-// connection. A caller may kill this program soon after that.
+// connection. A caller may kill this program soon after it has closed the connection.
 const stopTime = 5 * time.Second
 
 // told waits until all events are logged and all notifications are sent, or until ctx

@@ -8,7 +8,7 @@ import (
 )
 
 // stops are the contexts that end when the program is to stop. The first signal ends
-// soft, the second ends hard.
+// the context soft, the second the context hard.
 type stops struct{ soft, hard context.Context }
 
 // watchSignals returns contexts that end when signals come. Ctrl-C and SIGTERM count,

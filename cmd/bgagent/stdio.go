@@ -107,14 +107,15 @@ func messagesOf(line []byte) (out []byte, code int, why string) {
 	return out, 0, ""
 }
 
-// lineWriter writes the lines of the library and of refuse one after the other.
+// lineWriter writes the lines of the library, and those of the method refuse, one after
+// the other.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// Close implements io.Closer. It does not close the program's output, as in the
-// library's own transport.
+// Close implements io.Closer. Like the library's own transport, it does not close the
+// output of the program.
 func (*lineWriter) Close() error { return nil }
 
 // Write implements io.Writer. The library calls it with whole lines.

@@ -17,7 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// obedient is an agent that ends at a signal. It has a child in a session of its own.
+// obedient is an agent that ends when it gets a signal. It has a child in a session of
+// its own.
 const obedient = `#!/bin/sh
 setsid sleep 600 & echo $! >>pids
 echo $$ >>pids
@@ -37,7 +38,8 @@ echo ready >>ready
 while :; do sleep 1; done
 `
 
-// careless is an agent that ends at a signal and leaves a child that ignores signals.
+// careless is an agent that ends when it gets a signal, and leaves a child that ignores
+// signals.
 const careless = `#!/bin/sh
 setsid sh -c 'trap "" TERM INT HUP; echo $$ >>pids; while :; do sleep 1; done' &
 echo $$ >>pids

@@ -5,13 +5,13 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// bad reports whether a task has failed or was cancelled, which its user may want to
-// know at once.
+// bad reports whether a task has failed or was cancelled. The user may want to know
+// this at once.
 func bad(t bgagent.Task) bool {
 	return t.Status == bgagent.Failed || t.Status == bgagent.Cancelled
 }
 
-// kindOfEnd returns the kind of the notification for a task that has ended badly.
+// kindOfEnd returns the kind of notification for a task that has ended badly.
 func kindOfEnd(t bgagent.Task) string {
 	if t.Status == bgagent.Cancelled {
 		return "cancelled"
@@ -19,7 +19,7 @@ func kindOfEnd(t bgagent.Task) string {
 	return "failed"
 }
 
-// endText returns the line of the notification for a task that has ended badly.
+// endText returns the text of the notification for a task that has ended badly.
 func endText(name string, t bgagent.Task) string {
 	how := "has failed: "
 	if t.Status == bgagent.Cancelled {

@@ -2,9 +2,10 @@ package main
 
 import "context"
 
-// untilStopped returns what read returns. If ctx ends before that, it returns the cause
-// at once, and read is left behind. All files that the user names are read through it,
-// because opening or reading a pipe waits for another program, and that may never come.
+// untilStopped calls the function read and returns its results. If ctx ends first,
+// untilStopped returns the cause at once and does not wait for read. Lists, prompt
+// files, secrets and logs may be pipes. They are opened and read through untilStopped,
+// because a pipe waits for another program, which may never come.
 func untilStopped[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
 		value T

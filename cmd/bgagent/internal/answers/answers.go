@@ -23,10 +23,11 @@ type Keeper struct {
 	most  int64
 	mu    sync.Mutex
 	spool func() (*os.File, error)
-	kept  map[string][]*tape // by task id: the tapes of the last turn with text and of the latest turn
+	kept  map[string][]*tape // by task id: the tape of the last turn with text, and that of the latest turn
 }
 
-// New returns a Keeper that keeps up to most bytes of each answer; 0 means Max.
+// New returns a Keeper. The argument most is how many bytes of each answer it keeps; 0
+// means Max.
 func New(most int64) *Keeper {
 	if most == 0 {
 		most = Max
@@ -90,7 +91,7 @@ func (k *Keeper) add(task string, t *tape) {
 	k.kept[task] = append(k.kept[task], t)
 }
 
-// forward passes the report x on to r.
+// forward passes the report x on to the reporter r.
 func forward(r *bgagent.Reporter, x bgagent.Report) {
 	switch x.Kind {
 	case bgagent.ReportText:

@@ -116,7 +116,7 @@ func TestTheTextOfARunningTurnIsKept(t *testing.T) {
 	r, ended := k.Record(bgagent.Prompt{Task: "bg_1"}, nil)
 	r.Text(text)
 	require.True(t, text == read(t, k.Take(cut(text))))
-	r.Text(text) // no answer of the task is taken after this
+	r.Text(text) // after Take, nothing more of the turn is kept
 	ended(bgagent.TurnEnd{Text: text})
 	require.Nil(t, k.Take(cut(text)))
 }

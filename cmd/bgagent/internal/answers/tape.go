@@ -17,8 +17,8 @@ const (
 	// a manager keeps an answer. Longer answers are rare.
 	inMemory = 256 << 10
 
-	// clientMax is the least number of bytes that a client keeps of a last message
-	// when it cuts the message. A shorter message is therefore whole.
+	// clientMax is the least length of a last message that a client has cut, in bytes.
+	// A shorter message is therefore whole.
 	clientMax = 1 << 20
 
 	// maxStarts is how many possible beginnings of the last message are kept.
@@ -107,9 +107,9 @@ func (t *tape) writeLocked(text string) {
 	_, t.failed = t.file.WriteString(text)
 }
 
-// end records the end of the turn. If the last message is whole, it replaces the
-// reported text, because it is the answer. If the client may have cut the message,
-// the reported text is kept, because it may be longer.
+// end records the end of the turn. If the last message is whole, the message is the
+// answer and replaces the reported text. If the client may have cut the message, the
+// reported text is kept, because the text may be longer.
 func (t *tape) end(end bgagent.TurnEnd) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -12,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Adopt makes this process the new parent of every process below it that loses its
-// own parent, so that [Kill] finds such processes. Adopted processes that have ended
-// are waited for. Call Adopt once, before any program is started.
+// Adopt makes this process the new parent of every process below it that loses its own
+// parent, so that [Kill] finds such processes. When an adopted process ends, it is
+// waited for, so that it leaves the process table. Call Adopt once, before any program
+// is started.
 func Adopt() {
 	// Otherwise Kill would miss processes that a program has left running in a
 	// session of their own. The clients end these processes too, but later.
@@ -26,7 +27,7 @@ func Adopt() {
 }
 
 // Kill kills every process below this process. It returns when no process is left or
-// the time is over. Call it only when this process starts no further programs.
+// the time limit is reached. Call it only when this process starts no further programs.
 func Kill(most time.Duration) {
 	deadline := time.Now().Add(most)
 	quiet := 0
@@ -37,7 +38,7 @@ func Kill(most time.Duration) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		if quiet++; found {
-			quiet = 0 // one search can miss a process that is started meanwhile
+			quiet = 0 // a search can miss a process that is started during the search
 		}
 		time.Sleep(pause)
 	}

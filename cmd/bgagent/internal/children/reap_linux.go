@@ -31,7 +31,7 @@ func reapAll(ends <-chan os.Signal) {
 }
 
 // reap waits for all adopted children that have ended, each by its process id. It
-// returns the number of these children.
+// returns how many these were.
 func reap() (n int) {
 	zombies := ended()
 	if len(zombies) == 0 {
@@ -113,7 +113,7 @@ func handles() (pids map[int]bool, ok bool) {
 }
 
 // handlesShow reports whether package os uses handles on this system and handles can
-// read them. If not, adopted processes are not waited for.
+// read them. If it reports false, adopted processes are not waited for.
 func handlesShow() bool {
 	p, err := os.FindProcess(os.Getpid())
 	if err != nil {

@@ -53,9 +53,9 @@ func Names() []string {
 }
 
 const (
-	maxFiles = 20_000  // number of files to visit
-	maxFile  = 1 << 20 // size of files to read, in bytes
-	maxHits  = 50      // number of lines in an answer
+	maxFiles = 20_000  // maximum number of files to visit
+	maxFile  = 1 << 20 // maximum size of files to read, in bytes
+	maxHits  = 50      // maximum number of lines in an answer
 )
 
 // walk calls the function look with every regular file below the directory, and
@@ -178,7 +178,7 @@ func search(ctx context.Context, t *inproc.Turn) (string, error) {
 
 var duration = regexp.MustCompile(`(\d+(?:\.\d+)?)\s*(ms|s|m)\b`)
 
-// maxWait is the longest time that the agent wait accepts.
+// maxWait is the longest time that the agent "wait" accepts.
 const maxWait = 10 * time.Minute
 
 func wait(ctx context.Context, t *inproc.Turn) (string, error) {

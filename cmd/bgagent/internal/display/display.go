@@ -24,7 +24,7 @@ type Row struct {
 	Cut    bool   // File holds only the beginning of the answer
 	Bytes  int64  // with Cut: length of the whole answer; 0 if unknown
 
-	// Stale is how long a task may be silent before it is cancelled; 0 for no limit.
+	// Stale is how long a task may be silent before it is cancelled; 0 means no limit.
 	Stale time.Duration
 
 	// Problem is why the result could not be written. In that case Task.Result holds
@@ -110,7 +110,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 }
 
-// holds returns the subject and verb for a number of files.
+// holds returns the words "1 file holds", or their plural for another number of files.
 func holds(files int) string {
 	if files == 1 {
 		return "1 file holds"
@@ -126,8 +126,8 @@ type Display interface {
 	Note(text string)
 	// Tick is called about twice a second, to update durations.
 	Tick()
-	// End shows the outcome of the run. No method may be called afterwards. End
-	// returns the first error of writing the output.
+	// End shows the outcome of the run. No method may be called afterwards. End returns
+	// the first error that occurred while the output was written.
 	End(s Summary) error
 }
 
@@ -145,8 +145,8 @@ func unwritten(r Row) string {
 	return b.String()
 }
 
-// printable removes the characters that could move the cursor from a line. It keeps
-// spaces and tabs.
+// printable returns the line without the characters that could move the cursor. It
+// keeps spaces and tabs.
 func printable(line string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {

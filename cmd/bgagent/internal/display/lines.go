@@ -55,7 +55,7 @@ func (l *Lines) Show(r Row) {
 	}
 	l.line(line)
 	if text := unwritten(r); text != "" {
-		_, _ = io.WriteString(l.w, text) // the writer keeps the error
+		_, _ = io.WriteString(l.w, text) // the writer remembers the error
 	}
 }
 
@@ -94,7 +94,7 @@ func (l *Lines) waiting() (n int) {
 	return n
 }
 
-// mostNamed is how many tasks stillRuns names at most.
+// mostNamed is the largest number of tasks that stillRuns names.
 const mostNamed = 5
 
 // stillRuns describes which tasks run, for how long, and for how long they have been
@@ -126,8 +126,9 @@ func (l *Lines) line(text string) {
 	fmt.Fprintf(l.w, "[%7.2fs] %s\n", time.Since(l.start).Seconds(), text)
 }
 
-// JSON prints one object per line: notes, the summary, and a task whenever its state,
-// its number of tool calls or its file changes, or whether its agent can be reached.
+// JSON prints one object per line: notes, the summary, and changes to tasks. A task is
+// printed when its state, its number of tool calls or its file has changed, and at the
+// beginning and the end of an outage of its agent.
 type JSON struct {
 	w    *watched
 	e    *json.Encoder

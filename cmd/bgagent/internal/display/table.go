@@ -26,7 +26,7 @@ type Table struct {
 	model   *model
 	program *tea.Program
 	done    chan struct{}
-	err     error // error of the program, once done is closed
+	err     error // error of the tea program; set before done is closed
 }
 
 // NewTable starts a table for the given number of tasks. The table handles no input
@@ -102,7 +102,7 @@ func badEnd(r *Row, folder string, width int) string {
 	return text
 }
 
-// wrapped splits a text into lines of at most that many columns.
+// wrapped splits a text into lines that have at most the given number of columns.
 func wrapped(text string, width int) []string {
 	return strings.Split(ansi.Wrap(text, width, ""), "\n")
 }
@@ -243,8 +243,8 @@ func rank(s bgagent.Status) int {
 	return 3
 }
 
-// visibleLocked returns the indexes of the tasks to show, in their order. If the
-// terminal has too few lines for all tasks, rank decides.
+// visibleLocked returns the indexes of the tasks to show, in the order of the list. If
+// the terminal has too few lines for all tasks, rank decides.
 func (m *model) visibleLocked(notes int) []int {
 	shown := make([]int, 0, len(m.rows))
 	for i := range m.rows {
@@ -310,16 +310,16 @@ func spentShort(used bgagent.Usage) string {
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
 const (
-	// maxTitle is how many columns titles get at most. They also get no more than a
-	// third of the terminal, and no more than the longest title needs.
+	// maxTitle is the maximum width of a title, in columns. A title also gets no more
+	// than a third of the terminal, and no more than the longest title needs.
 	maxTitle = 36
 
-	// wide is how many columns a terminal needs to show the number of tool calls.
+	// wide is the least width of a terminal, in columns, at which the number of tool
+	// calls is shown.
 	wide = 100
 
-	// quietTime is how long a task must be silent to be shown as quiet. If the time
-	// after which a silent task is cancelled, divided by quietPart, is shorter, that
-	// time applies instead.
+	// quietTime is how long a task must be silent to be shown as quiet. If the limit on
+	// silence divided by quietPart is shorter, that much silence is enough.
 	quietTime = 20 * time.Second
 	quietPart = 9
 )

@@ -15,7 +15,7 @@ func Of(at jsonc.Origin, key, problem string) error {
 	return At(bgagent.Origin(at), key, "%s", problem)
 }
 
-// At is like Of, for a place of the library's type and with a format.
+// At is like Of, for a place of the library's type, and with a format string.
 func At(at bgagent.Origin, key, format string, args ...any) error {
 	return &bgagent.ConfigFileError{File: at.File, Line: at.Line, Column: at.Column, Key: key, Problem: fmt.Sprintf(format, args...)}
 }

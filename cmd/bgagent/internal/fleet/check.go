@@ -34,9 +34,9 @@ func (f *Fleet) checkTime() time.Duration { return max(checkTime, f.createTimeou
 
 // Check checks whether each agent can start, without calling a model. Programs are
 // asked for their version, agents that speak ACP for a session, and servers for the
-// names of their agents. Four agents are checked concurrently. Each agent has 30 s,
-// or createTimeoutMs if that is longer. Each result is sent as soon as it is known.
-// After the last result, the channel is closed.
+// names of their agents. Four agents are checked concurrently. Each agent has 30 s to
+// answer, or createTimeoutMs if that is longer. Each result is sent as soon as it is
+// known. After the last result, the channel is closed.
 func (f *Fleet) Check(ctx context.Context) <-chan Check {
 	out := make(chan Check, len(f.set.Agents)) // buffered, so that no check waits for the reader
 	places := make(chan struct{}, 4)
@@ -121,7 +121,7 @@ func (f *Fleet) checkProgram(ctx context.Context, a settings.Agent) (string, err
 	return strings.TrimSpace(path + " " + lastLine(out)), nil
 }
 
-// maxTold is how many bytes of each output stream tell keeps.
+// maxTold is how many bytes of each output stream are kept by the function tell.
 const maxTold = 64 << 10
 
 // drainTime is how long the pipes of a program are read after it has ended.

@@ -58,7 +58,7 @@ func (d demos) RunTurn(ctx context.Context, session string, p bgagent.Prompt, r 
 	return d.f.recorded(p, r, func(r *bgagent.Reporter) (bgagent.TurnEnd, error) { return d.Client.RunTurn(ctx, session, p, r) })
 }
 
-// recorded runs a turn, keeps its text and words its error for users.
+// recorded runs a turn, keeps its text, and returns its error in words for users.
 func (f *Fleet) recorded(p bgagent.Prompt, r *bgagent.Reporter, run func(*bgagent.Reporter) (bgagent.TurnEnd, error)) (bgagent.TurnEnd, error) {
 	r, ended := f.answers.Record(p, r)
 	end, err := run(r)
@@ -114,8 +114,8 @@ func (f *Fleet) addCommands() error {
 	return nil
 }
 
-// groups returns groups of agents that can share a client, in a fixed order. common
-// returns the settings that must be equal for all agents of a client.
+// groups returns groups of agents that can share a client, in a fixed order. The
+// function common returns the settings that must be equal for all agents of a client.
 func groups(agents []settings.Agent, common func(settings.Agent) []string) [][]settings.Agent {
 	by := map[string][]settings.Agent{}
 	for _, a := range agents {

@@ -136,12 +136,13 @@ func (f *Fleet) Agents() []bgagent.AgentInfo {
 	return out
 }
 
-// Manager makes a manager that runs tasks on the fleet. The limits of the settings
-// override those of cfg, and the clients, models and permissions are set. Close the
-// manager first, then the fleet.
+// Manager makes a manager that runs tasks on the fleet. Its configuration is cfg,
+// except that the limits in the settings override the limits in cfg, and that the
+// clients, models and permissions are those of the fleet. Close the manager first, then
+// the fleet.
 //
 // If this program runs inside a task and is as deep as the settings allow, the error
-// matches [bgagent.ErrDepth]. Otherwise agents could launch agents without limit.
+// matches [bgagent.ErrDepth]. This prevents agents from launching agents without limit.
 func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
 	f.set.Limits.Apply(&cfg)
 	depth, err := Depth()
@@ -158,7 +159,7 @@ func (f *Fleet) Manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) 
 }
 
 // Idle makes a manager for a program that is too deep for [Fleet.Manager]. The tool
-// delegate_task must not be offered with it.
+// delegate_task must not be offered with this manager.
 func (f *Fleet) Idle() (*bgagent.BackgroundManager, error) { return f.manager(bgagent.Config{}) }
 
 func (f *Fleet) manager(cfg bgagent.Config) (*bgagent.BackgroundManager, error) {
@@ -218,7 +219,7 @@ func (f *Fleet) Close(ctx context.Context) error {
 }
 
 // roster is the client for agents that are not configured. Its error names the agents
-// that are.
+// that are configured.
 type roster struct{ f *Fleet }
 
 // CreateSession implements [bgagent.SessionClient].

@@ -81,16 +81,16 @@ func inKeys(err error) error {
 	return &worded{text, err}
 }
 
-// endLines and endBytes are how many of the last lines of standard error an error
-// shows at most, and how many bytes of them.
+// endLines and endBytes limit how much of the end of standard error an error shows, in
+// lines and in bytes.
 const (
 	endLines = 5
 	endBytes = 600
 )
 
-// turnError returns the error of a turn with a text for users of this program. The
-// text names keys instead of fields and has no package name. It includes the last
-// lines of the program's standard error. Secrets are masked.
+// turnError returns the error of a turn with a text for users of this program. The text
+// names keys instead of fields, names no package, and includes the last lines of the
+// program's standard error. Secrets are masked.
 func (f *Fleet) turnError(err error) error {
 	if err == nil {
 		return nil

@@ -45,8 +45,8 @@ type Notifier struct {
 }
 
 // New returns a Notifier for the command, which is the program and its arguments, or
-// nil if the command is empty. instance is the id of this run. problem is called with
-// every error.
+// nil if the command is empty. The argument instance is the id of this run. The
+// function problem is called with every error.
 func New(command []string, instance string, problem func(error)) *Notifier {
 	if len(command) == 0 {
 		return nil

@@ -21,13 +21,13 @@ import (
 )
 
 // Folder is a folder that only this run writes into. It stays open, so that files are
-// written into the original folder even if it is moved or replaced. Its methods
-// except Spool must not be called concurrently.
+// written into the original folder even if the folder is moved or its path now names
+// another folder. Its methods except Spool must not be called concurrently.
 type Folder struct {
 	dir    string
 	root   *os.Root
 	lock   *os.File                                          // the folder, locked while it is open
-	create func(name string, mode fs.FileMode) (file, error) // creates a file
+	create func(name string, mode fs.FileMode) (file, error) // createNew; tests replace it
 }
 
 // file is a file that is being written.
@@ -254,7 +254,7 @@ func writeAnswer(w io.Writer, t bgagent.Task, text Text) error {
 // the text.
 type trimmed struct {
 	w    io.Writer
-	held int // number of line ends that are held back, because they may be the last
+	held int // number of line ends that are held back, because the text may end with them
 }
 
 // Write implements io.Writer.
@@ -302,7 +302,7 @@ func (e *WriteError) Error() string { return "writing " + e.Path + ": " + e.Err.
 // Unwrap returns the reason.
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// errReplaced is the reason if another program has replaced a file while it was
+// errReplaced is the error if another program has replaced a file while the file was
 // written.
 var errReplaced = errors.New("something replaced it while it was written")
 
@@ -335,7 +335,7 @@ func (f *Folder) put(name string, mode fs.FileMode, write func(io.Writer) error)
 }
 
 // reason removes the path from an error of the system. The path may be that of the
-// unfinished file, and the message contains the final path already.
+// unfinished file. The message around the error already contains the final path.
 func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError

@@ -14,8 +14,9 @@ import (
 // ListName is the name of the list of tasks in the folder.
 const ListName = "list.json"
 
-// maxIndex is how many bytes of an index or a list are read at most. It is larger
-// than the limit of a list of the user, because each prompt may come from a file.
+// maxIndex is how many bytes of an index or a list are read at most. It is larger than
+// the limit on the user's list, because in list.json the list also holds the prompts
+// that the user's list takes from files.
 const maxIndex = 256 << 20
 
 // Resume opens the folder of a run that has ended or was killed. It also returns the

@@ -21,13 +21,13 @@ type Left struct {
 }
 
 // Find returns the dead runs that have left processes. It removes the files of dead
-// runs that have left none. The files of the returned runs stay locked until Forget
-// or Leave is called.
+// runs that have left no processes. The files of the returned runs stay locked until
+// Forget or Leave is called.
 //
 // A process of a dead run may belong to a living run, such as a bgagent that an agent
-// has started. That bgagent and its agents are spared, and so are this program and
-// the programs above it. In these cases the file of the dead run is kept, so that a
-// later program finds the run.
+// has started. That bgagent and its agents are spared, and so are this program and the
+// programs above it. If any process is spared, the file of the dead run is kept, so
+// that a later program finds the run.
 func Find(dir string) (left []Left, problems []error) {
 	dead, problems := Dead(dir)
 	keep := living(dir, dead)

@@ -59,8 +59,8 @@ type Run struct {
 	file *os.File
 }
 
-// Begin creates and locks the file of a new run. After an error, the processes that
-// the run leaves if it is killed cannot be found.
+// Begin creates and locks the file of a new run. If Begin returns an error and the run
+// is later killed, the processes that it leaves cannot be found.
 func Begin(dir, id string, info Info) (*Run, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -101,7 +101,8 @@ func (r *Run) Forget() error {
 	return errors.Join(os.Remove(filepath.Join(r.dir, r.ID+suffix)), r.file.Close())
 }
 
-// Leave unlocks the file of the run, so that the next program finds a dead run.
+// Leave unlocks the file of the run, so that the next program finds the run and sees
+// that it is dead.
 func (r *Run) Leave() error {
 	if r == nil {
 		return nil
@@ -109,10 +110,10 @@ func (r *Run) Leave() error {
 	return r.file.Close()
 }
 
-// Dead returns the dead runs in the folder, the oldest first. A run is dead if its
-// file is not locked. Dead locks the files of the returned runs; call Forget or Leave
-// on each. problems are the errors of files that could not be examined. A missing
-// folder has no runs.
+// Dead returns the dead runs in the folder, the oldest first. A run is dead if its file
+// is not locked. Dead locks the files of the returned runs; call Forget or Leave on
+// each. The result problems holds the errors of files that could not be examined. If
+// the folder is missing, there are no dead runs.
 func Dead(dir string) (dead []*Run, problems []error) {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -147,7 +148,7 @@ func Dead(dir string) (dead []*Run, problems []error) {
 	return dead, problems
 }
 
-// foreign is how long the file of a dead run of another machine is kept, so that a
+// foreign is how long the file of a dead run on another machine is kept, so that a
 // program on that machine can clean up.
 const foreign = 30 * 24 * time.Hour
 
@@ -220,8 +221,8 @@ func checkDir(dir string) error {
 // isNew reports whether an entry is the file of a run before Begin has renamed it.
 func isNew(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".new-") && e.Type().IsRegular() }
 
-// removeOld removes a file for which isNew is true if the file is a day old. Its
-// program must have been killed before it could rename the file.
+// removeOld removes a file for which isNew is true, if the file is a day old. The
+// program that created the file must have been killed before it could rename the file.
 func removeOld(dir string, e fs.DirEntry) {
 	if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
 		_ = os.Remove(filepath.Join(dir, e.Name()))

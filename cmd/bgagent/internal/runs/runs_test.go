@@ -67,7 +67,7 @@ func TestOnlyWhatADeadRunHasLeftIsEnded(t *testing.T) {
 	require.Len(t, left, 1)
 	require.Len(t, left[0].Processes, 1)
 	require.Equal(t, mine.Process.Pid, left[0].Processes[0].PID)
-	go func() { _ = mine.Wait() }() // otherwise it stays as a zombie: a real parent would be dead
+	go func() { _ = mine.Wait() }() // wait, so that no zombie stays; in a real case the parent is dead
 	ended, err := left[0].End(time.Second)
 	require.NoError(t, err)
 	require.Equal(t, left[0].Processes, ended)
@@ -156,7 +156,7 @@ func TestFilesAndFoldersOfOthersAreNotTrusted(t *testing.T) {
 	require.NoError(t, os.Remove(dir))
 	require.NoError(t, os.Rename(dir+"2", dir))
 	if os.Geteuid() != 0 {
-		return // the rest needs another user
+		return // the rest of the test needs another user
 	}
 	file := filepath.Join(dir, gone.ID+suffix)
 	require.NoError(t, os.Chown(file, 65534, 65534))

@@ -51,8 +51,8 @@ type Field struct {
 	Origin bgagent.Origin
 }
 
-// Origin returns where the key of the agent was set. For an empty key, it returns
-// where the agent was named. It is zero if the key was not set.
+// Origin returns where the key of the agent was set. For an empty key, it returns where
+// the agent was named. The result is zero if the key was not set.
 func (a Agent) Origin(key string) bgagent.Origin { return a.origins[key] }
 
 // Path returns the full name of a key of the agent, for error messages.
@@ -64,7 +64,7 @@ func (a Agent) Path(name string) string {
 	return jsonc.Key(path, name)
 }
 
-// Errorf returns an error about a key of the agent, with its place.
+// Errorf returns an error about a key of the agent, with the place of the key.
 func (a Agent) Errorf(key, format string, args ...any) error {
 	o, ok := a.origins[key]
 	if !ok {
@@ -140,7 +140,7 @@ func (a *Agent) texts(key string) *[]string {
 	return map[string]*[]string{"command": &a.Command, "args": &a.Args, "env": &a.Env}[key]
 }
 
-// set sets the field of a key to a value of the right shape.
+// set stores the value of a key in the field of the key. The value has the right shape.
 func (a *Agent) set(k *key, v jsonc.Value) {
 	switch k.shape {
 	case shapeText:

@@ -99,8 +99,8 @@ func keysOf(kind Kind) []string {
 	return out
 }
 
-// nearest returns the name of which the argument is probably a misspelling; "" if
-// there is none.
+// nearest returns the name in names that the user probably meant by name; "" if there
+// is none.
 func nearest(name string, names []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, other := range names {

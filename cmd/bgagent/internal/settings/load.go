@@ -65,7 +65,7 @@ func loadOwn(paths []string, ignored []bgagent.IgnoredKey) (own, error) {
 	return out, errors.Join(l.errs...)
 }
 
-// readFile reads a regular file. It refuses any other, as the library does, because
+// readFile reads a regular file. Like the library, it refuses any other file, because
 // reading a pipe could block for ever.
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
@@ -87,7 +87,7 @@ type own struct {
 
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
 
-// once calls f for each member, and reports members that occur twice.
+// once calls the function f for each member, and reports members that occur twice.
 func (l *loader) once(path string, members []jsonc.Member, f func(jsonc.Member)) {
 	first := map[string]jsonc.Origin{}
 	for _, m := range members {
@@ -129,7 +129,7 @@ func (l *loader) root(v jsonc.Value) {
 	})
 }
 
-// takeNotify reads the key notify, which replaces that of an earlier file.
+// takeNotify reads the key notify. Its value replaces the value from an earlier file.
 func (l *loader) takeNotify(m jsonc.Member) {
 	l.notify = nil
 	if m.Value.IsNull() {
@@ -162,7 +162,7 @@ func (l *loader) section(v jsonc.Value) {
 	})
 }
 
-// badName describes the problem with the name of an agent; "" if the name is valid.
+// badName describes what is wrong with the name of an agent; "" if the name is valid.
 func badName(name string) string {
 	switch {
 	case name == "":
@@ -191,7 +191,7 @@ func (l *loader) agent(m jsonc.Member) {
 	}
 	a := l.agents[m.Name]
 	if a == nil || slices.ContainsFunc(members, func(m jsonc.Member) bool { return m.Name == "kind" && !m.Value.IsNull() }) {
-		a = &merged{values: map[string]jsonc.Member{}} // drop earlier keys: they may be of another kind
+		a = &merged{values: map[string]jsonc.Member{}} // drop the earlier keys, which may belong to another kind
 	}
 	a.at = bgagent.Origin(m.At())
 	l.agents[m.Name] = a
@@ -335,8 +335,8 @@ func rulesOf(v jsonc.Value) []bgagent.Permission {
 	return out
 }
 
-// formatRules returns the rules as a file has them. It reports false if there are no
-// rules.
+// formatRules returns the rules in the notation of a file. It reports false if there
+// are no rules.
 func formatRules(rules []bgagent.Permission) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(rules); {

@@ -126,8 +126,8 @@ func (k *key) schema() object {
 	return object{{"anyOf", []any{value, object{{"type", "null"}}}}}
 }
 
-// limitsSchema returns the schema of the library's section. The keys, their defaults,
-// and whether a key may be 0 are asked from the library.
+// limitsSchema returns the schema of the library's section. The library provides the
+// keys and their defaults, and says whether a key may be 0.
 func limitsSchema() (object, error) {
 	limit := object{{"type", []string{"integer", "null"}}, {"minimum", 0}}
 	byName := object{{"type", []string{"object", "null"}}, {"propertyNames", object{{"pattern", `\S`}}}, {"additionalProperties", limit}}

@@ -33,7 +33,7 @@ type Settings struct {
 	Files    []string           // files that were read, the user's before the project's
 	Limits   bgagent.FileConfig // the section background_task
 	Agents   []Agent            // by name
-	Notify   []string           // the program to notify, and its arguments; nil for none
+	Notify   []string           // the program that runs for notifications, and its arguments; nil if there is none
 	Detected bool               // there was no file, so the settings are those of Detect
 
 	notifyAt bgagent.Origin
@@ -120,8 +120,8 @@ func exists(path string) (bool, error) {
 // Load reads the files and merges them key by key. Later files override earlier ones,
 // and null removes a value of an earlier file. Load returns the errors of all files
 // together, each a [*bgagent.ConfigFileError]. If only the limits have errors, Load
-// also returns the settings; otherwise an error comes with nil. Without files, Load
-// returns the settings of [Detect].
+// also returns the settings; otherwise the settings are nil if there is an error. If no
+// files are named, Load returns the settings of [Detect].
 func Load(paths ...string) (*Settings, error) {
 	if len(paths) == 0 {
 		return Detect(exec.LookPath), nil

@@ -35,7 +35,7 @@ const MaxSize = 16 << 20
 type Task struct {
 	Agent       string `json:"agent"`
 	Prompt      string `json:"prompt"`
-	Description string `json:"description"`         // short title; from the prompt if the list has none
+	Description string `json:"description"`         // short title; made from the prompt if the list has none
 	Model       string `json:"model,omitempty"`     // empty if the agent's model applies
 	Directory   string `json:"directory,omitempty"` // absolute; empty if the agent's directory applies
 }
@@ -61,15 +61,15 @@ func Format(tasks []Task) ([]byte, error) {
 }
 
 // Parse reads a list. Directories and files with prompts are relative to base. The
-// agents of the tasks must be among known, unless known is nil. name is the name of
-// the list in errors. Parse returns all errors together, each a
+// agents of the tasks must be among those in known, unless known is nil. The argument
+// name is the name of the list in errors. Parse returns all errors together, each a
 // [*bgagent.ConfigFileError] with its place. If there is an error, no tasks are
 // returned.
 func Parse(name string, data []byte, base string, known []string) ([]Task, error) {
 	return parse(name, data, base, known, MaxSize)
 }
 
-// Saved reads a list that [Format] has written. Unlike Parse, it has no limit of
+// Saved reads a list that [Format] has written. Unlike Parse, it does not limit the
 // size.
 func Saved(name string, data []byte, known []string) ([]Task, error) {
 	return parse(name, data, "/", known, len(data))
@@ -228,7 +228,7 @@ func (p *parser) check(path string, v jsonc.Value, t *Task, seen map[string]json
 		case strings.TrimSpace(value) != "":
 			return true
 		default:
-			if _, text := m.Value.Text(); text { // another type has been reported already
+			if _, text := m.Value.Text(); text { // a value of another type has already been reported
 				p.fail(m.Value.Errorf(jsonc.Key(path, key), "is empty; %s", remedy))
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/bgagent/bgagent/internal/cleantext"
 )
 
-// Kept is how many bytes of a stream's beginning are kept, and how many of its end.
+// Kept is how many bytes are kept of the beginning of a stream, and as many of its end.
 const Kept = 1 << 20
 
 // Keeper keeps the output of tasks' programs until the tasks end. It is safe for
@@ -61,7 +61,7 @@ type Log struct {
 
 // CopyTo writes the log without escape sequences and control characters. Secrets are
 // replaced by their names. If a part of a stream was not kept, a line says how many
-// bytes are left out.
+// bytes are missing.
 func (l *Log) CopyTo(w io.Writer) error {
 	for _, part := range []struct {
 		title string
@@ -124,9 +124,10 @@ func (s *stream) add(p []byte) {
 	}
 }
 
-// text returns the whole stream as head. If bytes are missing, it returns the
-// beginning, the end and the number of missing bytes between them. Secrets are
-// masked. If a secret was cut at the gap, its remaining part is removed.
+// text returns the whole stream as head. If bytes are missing, head and tail are the
+// beginning and the end of the stream, and left is the number of missing bytes between
+// them. Secrets are masked. If a secret was cut at the gap, its remaining part is
+// removed.
 func (s *stream) text(secrets *Secrets) (head, tail string, left int64) {
 	tail = string(s.tail[s.next:]) + string(s.tail[:s.next])
 	if left = s.size - int64(len(s.head)+len(s.tail)); left == 0 {

@@ -20,9 +20,9 @@ import (
 // methods are safe for concurrent use.
 type Terminal struct {
 	file  *os.File
-	keys  int            // descriptor for reading typed keys, because file may be open only for writing
+	keys  int            // descriptor for reading typed keys; file may be open only for writing
 	stops chan os.Signal // Ctrl-Z was typed
-	goes  chan os.Signal // the program continues after a stop
+	goes  chan os.Signal // the program has been continued after a stop
 	ended chan struct{}
 
 	mu       sync.Mutex
@@ -31,19 +31,20 @@ type Terminal struct {
 	restored bool
 }
 
-// Pauses between two readings of typed keys. The short pause follows a reading that
-// found keys. A terminal buffers only a few KB, and it reacts to Ctrl-C only after
-// the keys before it were read.
+// Typed keys are read every lookPause or, while keys are found, every readPause: a
+// terminal buffers only a few KB, and reacts to Ctrl-C only after the keys that were
+// typed before it have been read.
 const (
 	lookPause = 50 * time.Millisecond
 	readPause = time.Millisecond
 
-	// mostReads limits one reading, so that signals are handled soon.
+	// mostReads is how many reads may follow each other without a pause, so that
+	// signals are handled soon.
 	mostReads = 256
 )
 
-// show and hide are escape sequences for the settings that the table changes besides
-// the modes of the terminal: the cursor and bracketed paste.
+// The table hides the cursor and switches on bracketed paste. hide is the escape
+// sequence for both, and show undoes it.
 const (
 	show = "\x1b[?25h\x1b[?2004l"
 	hide = "\x1b[?25l\x1b[?2004h"
@@ -78,14 +79,14 @@ func (t *Terminal) foreground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// silent reports whether the modes are those that silenceLocked sets. No other
-// program is expected to set them, because with them a read does not wait.
+// silent reports whether the modes are those that silenceLocked sets. No other program
+// is expected to set these modes, because with them a read does not wait for keys.
 func silent(m *unix.Termios) bool {
 	return m.Lflag&(unix.ECHO|unix.ICANON) == 0 && m.Cc[unix.VMIN] == 0 && m.Cc[unix.VTIME] == 0
 }
 
-// silenceLocked silences the terminal if it is not silent. It is not silent when this
-// program comes to the foreground, for the first time or after a stop.
+// silenceLocked silences the terminal if it is not silent. The terminal is not silent
+// when this program comes to the foreground, for the first time or after a stop.
 func (t *Terminal) silenceLocked() {
 	now, err := unix.IoctlGetTermios(t.fd(), ioctlGet)
 	if err != nil || silent(now) {
@@ -98,7 +99,7 @@ func (t *Terminal) silenceLocked() {
 	quiet := *t.before
 	quiet.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON
 	quiet.Lflag |= unix.ISIG
-	quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 0, 0 // a read does not wait
+	quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 0, 0 // a read does not wait for keys
 	_ = unix.IoctlSetTermios(t.fd(), ioctlSet, &quiet)
 }
 
@@ -134,7 +135,7 @@ func (t *Terminal) stop() {
 	default:
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-	select { // wait for the signal, because the system may stop this program a little later
+	select { // wait for the signal to continue, because the system may stop this program a little later
 	case <-t.goes:
 	case <-t.ended:
 	}
@@ -146,9 +147,9 @@ func (t *Terminal) stop() {
 }
 
 // look discards typed keys and reports whether there were any. If the buffer of a
-// terminal is full, the terminal does not react to Ctrl-C. look reads the keys and
-// does not flush them: a flush would also drop keys that the terminal has not
-// processed yet, and with them a key that should cause a signal.
+// terminal is full, the terminal does not react to Ctrl-C. look reads the keys instead
+// of flushing them: a flush would also drop keys that the terminal has not processed
+// yet, and one of them may be a key that should cause a signal.
 func (t *Terminal) look() (typed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -223,14 +224,14 @@ func startGuard(file *os.File, before *unix.Termios) io.WriteCloser {
 }
 
 // Guard runs in the guard process. It waits for the end of the program that draws the
-// table, and restores the terminal if that program has not done so. If the terminal
-// is no longer silenced, another program uses it by now, and Guard does nothing.
+// table, and restores the terminal if that program has not done so. If the terminal is
+// no longer silent, another program is using it by now, and Guard does nothing.
 func Guard() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTTOU)
 	told, _ := io.ReadAll(os.Stdin)
 	var before unix.Termios
 	size := binary.Size(before)
-	if len(told) != size { // the terminal was restored, or never changed
+	if len(told) != size { // the terminal has been restored, or was never changed
 		return
 	}
 	if binary.Read(bytes.NewReader(told), binary.NativeEndian, &before) != nil {
