@@ -49,8 +49,8 @@ type Config struct {
 	// processes have no such variable.
 	Instance string
 
-	// Grace is the longest time between the signal that asks a program to end and its
-	// kill. After that, the processes that the program leaves running get the same time.
+	// Grace is how long a program may run after the signal that asks it to end. Then the
+	// program is killed. The processes that it leaves running get the same time again.
 	// Zero means 3 s. Twice Grace should be less than the manager's StopTimeout of 10 s.
 	// A program is also asked to end if it has reported the end of its turn and has not
 	// exited within Grace.
@@ -122,7 +122,7 @@ type session struct {
 	talk   conversation
 
 	// Client.mu guards the fields below.
-	own   string        // program's id of the session; empty until the program has reported it
+	own   string        // program's id for the session; empty until the program has reported it
 	used  bgagent.Usage // usage of the whole session as the program counts it
 	turns int           // number of turns so far
 	run   *turn         // current turn; nil if none runs
@@ -328,7 +328,7 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// ProgramSession returns the program's id of the session, with which a user can continue
+// ProgramSession returns the program's id for the session, with which a user can continue
 // the session by hand. The id is empty until the program has reported it. If the client
 // does not know the session, the error wraps [bgagent.ErrNoSession].
 func (c *Client) ProgramSession(id string) (string, error) {

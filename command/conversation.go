@@ -21,16 +21,16 @@ type conversation struct {
 	size  int
 	now   *Output // output of the current turn; nil if none runs
 	asked string  // prompt of the current turn
-	short bool    // whether the end of the prompt is missing in asked
+	short bool    // whether the end of the prompt is missing from asked
 }
 
-// exchange is a turn that is over.
+// exchange is a turn that has ended.
 type exchange struct {
 	prompt, answer string
 	tools          []bgagent.MessageTool
 	stop           bgagent.StopReason
 	problem        string
-	cut            bool // whether the end of the prompt or of the answer is missing
+	cut            bool // whether the end of the prompt or the answer is missing
 }
 
 func (x *exchange) size() int {

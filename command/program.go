@@ -16,7 +16,7 @@ import (
 // Program describes how a command-line program is called and how its output is decoded. It
 // is plain data: change a copy of a preset, or write a new one.
 //
-// Arguments may contain the placeholders {prompt}, {session} (the program's id of the
+// Arguments may contain the placeholders {prompt}, {session} (the program's id for the
 // session), {model}, {profile}, {system} and {directory}. With |json, as in {model|json}, the
 // value becomes a quoted string that is valid in JSON and in TOML. All placeholders are
 // replaced in one pass, so placeholders in values are not replaced. No shell interprets the
@@ -104,7 +104,7 @@ const maxArgument = 128<<10 - 1
 // turnSpec has the values for the arguments of one turn.
 type turnSpec struct {
 	prompt    string
-	session   string // program's id of the session; empty for a new session
+	session   string // program's id for the session; empty for a new session
 	model     string
 	profile   string
 	system    string

@@ -25,7 +25,7 @@ type turn struct {
 	prompt  bgagent.Prompt
 	out     *Output
 	stop    context.CancelCauseFunc
-	own     string      // program's id of the session to continue; empty for a new session
+	own     string      // program's id for the session to continue; empty for a new session
 	linger  *time.Timer // runs after the program has reported the end of the turn
 
 	heard atomic.Bool // whether the program has printed anything
