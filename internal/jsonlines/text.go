@@ -10,7 +10,7 @@ import (
 )
 
 // Cleaner turns terminal output into plain text. The output is passed in pieces. The text
-// has no escape sequences and no control characters, and its line end is \n. The zero
+// has no escape sequences and no control characters, and its lines end with \n. The zero
 // value is ready for use.
 type Cleaner struct{ s stripper }
 
@@ -30,8 +30,8 @@ func (c *Cleaner) Rest() string {
 	return string(c.s.flush(nil))
 }
 
-// Clean returns the text without escape sequences and control characters. The line end of
-// the result is \n.
+// Clean returns the text without escape sequences and control characters. The lines of the
+// result end with \n.
 func Clean(text string) string {
 	if isClean(text) {
 		return text

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// registry holds the process numbers of the programs that [Start] has started and
-// that are not released.
+// registry holds the PIDs of the programs that [Start] has started and that are not
+// released.
 type registry struct {
 	// starting is locked for reading while a program starts, and for writing while
 	// adopted children are reaped. So a child is registered before it can be taken for
