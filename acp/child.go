@@ -92,7 +92,7 @@ func startChild(spec procs.Spec) (*child, error) {
 	return c, nil
 }
 
-// isDirectory returns an error if dir is no usable working directory.
+// isDirectory returns an error if dir is not a usable working directory.
 func isDirectory(dir string) error {
 	info, err := os.Stat(dir)
 	switch {

@@ -13,7 +13,7 @@ import (
 // conversation is the part of a session's conversation that this client has seen. Only
 // the last message can still change. Client.mu guards the conversation.
 type conversation struct {
-	max    int  // most bytes to keep
+	max    int  // maximum number of bytes to keep
 	replay bool // whether messages that the agent replays are added
 
 	first int // number of msgs[0], counted from 0

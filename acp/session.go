@@ -88,8 +88,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session as an absolute path. If dir is empty, that
-// is Config.Dir. directory returns an error if the directory does not exist.
+// directory returns the directory of a session as an absolute path. An empty dir stands for
+// Config.Dir. directory returns an error if the directory does not exist.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir

@@ -21,8 +21,8 @@ var (
 	errOver    = errors.New("the turn is over")
 )
 
-// maxTries is the largest number of processes that are tried for a turn. Another one is
-// tried only if a process has ended before it got the prompt.
+// maxTries is the largest number of processes that are tried for a turn. Another process is
+// tried only if the previous process ended before it got the prompt.
 const maxTries = 3
 
 // cancelAgain is the time after which the cancellation of a turn is repeated.
@@ -48,7 +48,7 @@ type turn struct {
 	requests sync.WaitGroup // counts the agent's requests that are being answered
 
 	// Client.mu guards the fields below.
-	noise    jsonlines.Noise // text printed during the turn that was no message
+	noise    jsonlines.Noise // text that was printed during the turn and was not a message
 	over     bool            // whether everything from the agent is ignored
 	answered bool            // whether the prompt was answered, so that only late pieces are accepted
 	broken   bool            // whether the agent has reported that it has failed
@@ -199,7 +199,7 @@ func (c *Client) enter(t *turn, p *process) bool {
 }
 
 // leave removes a turn from its process. It returns the text that was printed during the
-// turn and was no message.
+// turn and was not a message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)
