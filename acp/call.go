@@ -62,8 +62,8 @@ func (call *toolCall) forget() (freed int) {
 }
 
 const (
-	maxPaths = 1000    // paths that are kept of a tool call
-	maxKept  = 8 << 20 // bytes of paths and inputs that are kept of all tool calls of a turn
+	maxPaths = 1000    // number of paths kept per tool call
+	maxKept  = 8 << 20 // number of bytes of paths and inputs kept for all tool calls of a turn together
 )
 
 // weigh returns the approximate size of a decoded JSON value in bytes.
@@ -171,9 +171,9 @@ func (t *turn) hasRoom() bool {
 }
 
 const (
-	maxCalls = 10_000 // tool calls that are kept of a turn
-	maxName  = 200    // bytes that are kept of a call's id, and of the kind of its tool
-	maxTitle = 2000   // bytes that are kept of a call's title
+	maxCalls = 10_000 // number of tool calls kept per turn
+	maxName  = 200    // number of bytes kept from a call's id, and from the kind of its tool
+	maxTitle = 2000   // number of bytes kept from a call's title
 )
 
 // short returns the id, or a short substitute for a long id.

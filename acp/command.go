@@ -17,8 +17,8 @@ type shellCommand struct {
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (
-	maxCommands = 100 // commands in an input; an input with more commands counts as unreadable
-	maxNested   = 5   // levels of an input; a deeper input counts as unreadable
+	maxCommands = 100 // number of commands in an input; an input with more commands counts as unreadable
+	maxNested   = 5   // number of levels in an input; a deeper input counts as unreadable
 )
 
 // commandsIn returns the commands at all levels of a tool's input, and whether all of

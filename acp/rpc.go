@@ -25,13 +25,13 @@ import (
 //   - It refuses to write an empty file.
 
 const (
-	maxLine     = 32 << 20  // bytes of one message; a longer message ends the connection
-	maxUnsent   = 32 << 20  // bytes that may wait for the agent to read them
-	maxGarbage  = 256 << 10 // bytes of other text that the agent may print before its first message
-	maxInbound  = 256       // requests of the agent that are answered concurrently
-	shownOfLine = 200       // bytes of a line that are shown in an error
+	maxLine     = 32 << 20  // number of bytes in one message; a longer message ends the connection
+	maxUnsent   = 32 << 20  // number of bytes that may wait for the agent to read them
+	maxGarbage  = 256 << 10 // number of bytes of other text that the agent may print before its first message
+	maxInbound  = 256       // number of the agent's requests that are answered concurrently
+	shownOfLine = 200       // number of bytes of a line that are shown in an error
 
-	shownOfError = 2000 // bytes of an error's text that are kept
+	shownOfError = 2000 // number of bytes of an error's text that are kept
 )
 
 // Errors in JSON-RPC answers to the agent.

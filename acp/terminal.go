@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	maxTerminals      = 32      // terminals that may be open in one turn
-	maxTerminalOutput = 1 << 20 // bytes of output that are kept of each terminal
+	maxTerminals      = 32      // number of terminals that may be open in one turn
+	maxTerminalOutput = 1 << 20 // number of bytes of output kept per terminal
 )
 
 // TerminalRequest is a command that an agent wants to run.

@@ -58,23 +58,23 @@ type Config struct {
 
 	// MaxLine is the largest number of bytes of an output line that are kept. Zero means
 	// 16 MiB. In a longer line, each string is cut to an eighth of MaxLine. If the line
-	// is still too long, it is dropped. If the turn ends badly, the error names the
+	// is still too long, it is dropped. If the turn ends badly, the error mentions the
 	// dropped line.
 	MaxLine int
 
 	// Silence is the longest time that a program may run before its first output. After
-	// that, the program is stopped and the turn fails. Zero means 10 min. Programs of plain
-	// text have no such limit.
+	// that, the program is stopped and the turn fails. Zero means 10 min. Plain-text programs
+	// have no such limit.
 	Silence time.Duration
 
 	// Logger gets output that was not understood, lost sessions, and processes that could
 	// not be ended. Nil logs nothing.
 	Logger *slog.Logger
 
-	// Printed gets the output of the programs, unchanged and as it comes, for logs.
+	// Printed gets the output of the programs, unchanged and as it arrives, for logs.
 	// Nothing is removed, neither keys nor escape sequences. task is the id of the task.
 	// stream is 1 for standard output and 2 for standard error. Printed may be called
-	// concurrently, but the calls for one stream of a task come in order. p is valid only
+	// concurrently, but the calls for one stream of a task are made in order. p is valid only
 	// during the call, and the program's output is not read meanwhile. Nil reports nothing.
 	Printed func(task string, stream int, p []byte)
 

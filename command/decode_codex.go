@@ -93,8 +93,8 @@ func (i codexItem) tell(done bool, o *Output) {
 	}
 }
 
-// toolState returns the state of a tool call for the program's name of the state. done means
-// that the call has ended.
+// toolState returns the state of a tool call for the program's word for that state. done
+// means that the call has ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

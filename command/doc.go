@@ -54,15 +54,15 @@
 //
 // The client counts the lines that are not understood. It logs them, and if the turn ends
 // badly, the reason contains their number and the first of them. Answers are plain text
-// without escape sequences and control characters, with \n at the end of lines. A program
-// of plain text must print UTF-8, or UTF-16 with a byte-order mark; anything else is an
-// error.
+// without escape sequences and control characters, with \n at the end of lines. A
+// plain-text program must print UTF-8, or UTF-16 with a byte-order mark; anything else is
+// an error.
 //
 // # The end of a turn
 //
 // A turn has succeeded only if the program reports success: codex with turn.completed,
 // gemini and claude with a result, opencode with a step that finished for a reason other
-// than tool calls, and a program of plain text with exit code 0. If a program exits without
+// than tool calls, and a plain-text program with exit code 0. If a program exits without
 // such a report, the turn has failed. It counts as interrupted if a signal has ended the
 // program, or if the exit code is 0, because gemini exits with 0 when a signal ends it.
 //

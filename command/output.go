@@ -58,14 +58,14 @@ type ending struct {
 	problem string
 }
 
-// maxText is the number of bytes that are kept of one message. It is a little more than the
+// maxText is the maximum number of bytes kept per message. It is a little more than the
 // manager keeps, so that the manager notices that a message is too long.
 const maxText = 1<<20 + 4
 
-// maxTools is the number of tool calls that are kept for Messages.
+// maxTools is the maximum number of tool calls that are kept for Messages.
 const maxTools = 1000
 
-// Limits of the other data that is kept of a program's output, in bytes.
+// Limits for the other data that is kept from a program's output, in bytes.
 const (
 	maxName    = 200      // name of a tool, and id of a call
 	maxSession = 4 << 10  // program's id for a session
@@ -372,7 +372,9 @@ func (o *Output) GoesOn() { o.conclude(nil) }
 func (o *Output) conclude(end *ending) {
 	rest := ""
 	var broken *ending
-	o.locked(func() { broken = o.broken }) // read first, because tellDraft resets it
+	// tellDraft resets o.broken if there is a draft. But a draft is older than the error, so
+	// it does not show that the agent has gone on.
+	o.locked(func() { broken = o.broken })
 	o.tellDraft()
 	o.locked(func() {
 		if o.sealed {

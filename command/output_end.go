@@ -18,8 +18,8 @@ type draft struct {
 }
 
 // grows receives the newest text of the message with the id. The message is reported when
-// it is whole, when another message follows, or when the turn ends. A repeated report of a
-// whole message is ignored.
+// it is whole, when another message follows, or when the turn ends. After that, further
+// updates of the message and repetitions of its text are ignored.
 func (o *Output) grows(id, text string, whole bool) {
 	id, text = short(id), cut(jsonlines.Clean(text), maxText)
 	before, after := "", ""

@@ -139,7 +139,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	const always = "always" // stands for a value, because the arguments of the form need none
+	const always = "always" // stands in for the value, because the arguments of the form depend on no value
 	for _, o := range []struct {
 		what, value string
 		args        []string

@@ -33,7 +33,7 @@ type turn struct {
 	// The reader of standard output writes the fields below. They are read after the reader
 	// has ended.
 	noise   jsonlines.Noise // output that was not understood
-	garbled bool            // whether the output of a program of plain text is not UTF-8
+	garbled bool            // whether the output of a plain-text program is not UTF-8
 	lost    *TurnError      // reason why the program was stopped before the end of the turn
 }
 
@@ -331,7 +331,8 @@ func (t *turn) giveUp(problem string) {
 	t.stop(t.lost)
 }
 
-// unknown returns the problem of a program if its decoder knows none of its output.
+// unknown returns the problem of a turn in which the decoder knew no line of the program's
+// output.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
 	switch {

@@ -59,8 +59,8 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun returns the ending for the processes of a run. The ending adds each process
-// that it spares to the returned set.
+// ofRun returns the ending for the processes of a run. Each process that the ending
+// spares is added to the returned set.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
 		return ending{}, nil, fmt.Errorf("looking for the processes of a run: %w", errors.Join(err, errNoInstance))

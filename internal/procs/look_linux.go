@@ -209,7 +209,7 @@ func lastNumber() int {
 	return n
 }
 
-// how describes the success of reading a process.
+// how describes the result of reading a process.
 type how int
 
 const (
