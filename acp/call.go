@@ -214,7 +214,7 @@ func (c *Client) settle(t *turn) {
 }
 
 // nameOf returns the name of a tool. The protocol has no names, only titles. A title
-// that is a single short word is taken for the name. If the title is a sentence or a
+// that is a single short word counts as the name. If the title is a sentence or a
 // command, nameOf returns the kind of the tool instead.
 func nameOf(title, kind string) string {
 	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {

@@ -135,8 +135,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 	return second
 }
 
-// answered adds a piece of text to the answer of the turn, which is the last text in the
-// turn. The answer is kept apart from the messages, because it may be longer than max.
+// answered adds a piece of text to the answer of the turn. The answer is the last text in
+// the turn. It is kept apart from the messages, because it may be longer than max.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now

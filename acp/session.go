@@ -229,7 +229,7 @@ const replayPause = 200 * time.Millisecond
 
 // settleReplay waits until the agent has replayed the conversation. Agents should end the
 // replay before they answer the request, but gemini begins only after its answer. A replay
-// within a turn would be taken for the answer of the turn.
+// within a turn would be treated as the answer of the turn.
 func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	pause := time.NewTicker(replayPause)
 	defer pause.Stop()

@@ -116,7 +116,7 @@ func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	return errors.Join(err, no)
 }
 
-// startTerminal starts the command and the reading of its output.
+// startTerminal starts the command and begins to read its output.
 func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int) (*terminal, error) {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -55,7 +55,7 @@ type turn struct {
 	problem  string          // text of the agent since it has reported its failure
 	calls    map[string]*toolCall
 	repeated int    // number of calls that have the id of an ended call
-	kept     int    // bytes of paths and inputs that are kept of calls
+	kept     int    // number of bytes of the calls' paths and inputs that are kept
 	refused  string // last refusal; cleared when the agent writes text
 	terms    map[string]*terminal
 	asides   asides
@@ -293,13 +293,13 @@ func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
-// lead is put in front of a prompt that the agent would take for one of its own commands.
+// lead is put in front of a prompt that the agent would treat as one of its own commands.
 // An agent answers a command without the model, or not at all.
 const lead = "The task:\n\n"
 
-// isCommand reports whether agents take a prompt for a command. In the protocol, commands
-// begin with a slash; in gemini also with a dollar sign. White space in front of the
-// command is ignored. U+FEFF counts as white space, as in JavaScript.
+// isCommand reports whether agents treat a prompt as a command. In the protocol, commands
+// begin with a slash. In gemini they may also begin with a dollar sign. White space in front
+// of the command is ignored. U+FEFF counts as white space, as in JavaScript.
 func isCommand(text string) bool {
 	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")

@@ -59,7 +59,7 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // every n-th session changes between two sweeps; 0 means that no session changes
+			every            int // if this is n, every n-th session changes between two sweeps; 0 means that no session changes
 			reads, bytes     float64
 		}{
 			{"without news, no revisions", false, false, 0, float64(n), 0},

@@ -134,7 +134,7 @@ const synthetic = "<synthetic>"
 type claudeDecoder struct {
 	o    *Output
 	stop string                // stop reason of the last message
-	open map[string]claudeOpen // work in the background, by its id; a subagent without an id is stored by "call " and the id of its call
+	open map[string]claudeOpen // background work by its id; the key of a subagent without an id is "call " and the id of its call
 	held map[string]string     // ids of work in the background, by the id of the call that started it
 	list *claudeTodos          // todo list of the session
 	gone bool                  // whether the end was reported because the key was rejected

@@ -87,7 +87,7 @@ type Program struct {
 // Stdin is nil, a prompt that is too long is an error.
 //
 // If the prompt is an argument of its own, begins with a dash and has no "--" in front of it,
-// a space is put in front of the prompt, so that no program takes it for a flag.
+// a space is put in front of the prompt, so that no program treats the prompt as a flag.
 type Form struct {
 	Args   []string
 	Prompt []string
@@ -186,10 +186,10 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	return call, nil
 }
 
-// lead is put in front of a prompt that the program would take for a command.
+// lead is put in front of a prompt that the program would treat as a command.
 const lead = "The task:\n\n"
 
-// takesForCommand reports whether the program would take the prompt for a command. White
+// takesForCommand reports whether the program would treat the prompt as a command. White
 // space in front of the command is ignored. U+FEFF counts as white space, as in JavaScript.
 func (p *Program) takesForCommand(prompt string) bool {
 	prompt = strings.TrimLeftFunc(prompt, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })

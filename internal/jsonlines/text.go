@@ -99,7 +99,8 @@ func (u *utf8Reader) Read(p []byte) (int, error) {
 	return 0, u.err
 }
 
-// decode decodes the buffered input, but at least one 16-bit unit.
+// decode decodes the buffered input. It first waits until at least one 16-bit unit is
+// buffered.
 func (u *utf8Reader) decode() {
 	out := u.out[:0]
 	for first := true; first || u.in.Buffered() >= 2 && len(out) < 4096; first = false {

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// registry holds the PIDs of the programs that [Start] has started and that are not
+// registry holds the PIDs of the programs that [Start] has started and that have not been
 // released.
 type registry struct {
 	// starting is locked for reading while a program starts, and for writing while
