@@ -239,7 +239,7 @@ func (h *conversation) goesOn(id string) bool {
 	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
 }
 
-// page returns the messages from the cursor on, at most max of them.
+// page returns at most max messages, from the cursor on.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

@@ -150,7 +150,8 @@ func (o *Output) addLocked(s string) string {
 	}
 	between := ""
 	if o.closed {
-		// The manager joins pieces into one text if no tool call is between them.
+		// The manager joins pieces into one text if no tool call is between them. So an
+		// empty line separates the messages.
 		if !o.called {
 			between = "\n\n"
 		}

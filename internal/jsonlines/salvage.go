@@ -53,7 +53,7 @@ type divider struct {
 	parts  []part
 	budget int // remaining bytes that may be read without finding an object; keeps the time linear
 
-	keyed  bool // whether the part of the current text before offset looked contains the end of a key
+	keyed  bool // whether the end of a key was found in the current text
 	looked int  // offset up to which the text was searched for the end of a key
 }
 

@@ -218,7 +218,7 @@ const (
 	readLeaving     // the process is about to end
 	readOver        // the process has ended and has not been reaped
 	readInExec      // the process is in the middle of exec
-	readRefused     // the environment may not be read
+	readRefused     // this process is not permitted to read the environment
 )
 
 // execTries is how often a scan repeats the read of a process that is in the middle of exec.

@@ -9,8 +9,8 @@ import (
 // released.
 type registry struct {
 	// starting is locked for reading while a program starts, and for writing while
-	// adopted children are reaped. So a child is registered before it can be taken for
-	// an adopted child.
+	// adopted children are reaped. So a child is registered before it could be mistaken
+	// for an adopted child.
 	starting sync.RWMutex
 
 	mu   sync.Mutex

@@ -20,7 +20,7 @@ type stat struct {
 	start   uint64 // start time in ticks since boot; unique together with the PID
 
 	// Addresses of the environment in memory. Both are 0 in the middle of exec, and if
-	// this process may not read the addresses.
+	// this process is not permitted to read them.
 	envStart, envEnd uint64
 }
 
