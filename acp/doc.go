@@ -109,7 +109,7 @@
 //     with a prompt from somebody else.
 //   - Every prompt causes an answer, and agents do not recognize a repeated prompt.
 //     Therefore the client does not implement [bgagent.Notifier].
-//   - It has no system text. The client puts the system text in front of the first prompt,
+//   - The protocol has no system text. The client puts it in front of the first prompt,
 //     and in front of the next prompt after the text has changed.
 //   - It has no mark for prompts that are not commands. Agents treat a prompt that begins
 //     with a slash, such as /compact, as a command. gemini also treats a prompt that

@@ -109,7 +109,7 @@
 // be in flight. If agents use long tools on opencode, set a longer timeout, or use the
 // package opencode, which gets all events of the server.
 //
-// Nobody can answer permission questions, so all of these programs take the answer to be no.
+// Nobody can answer a permission question, so in all of these programs the answer is no.
 // The documentation of each preset names the rules that it can pass on. If a rule forbids
 // something and the program has no way to forbid it, the turn fails before it starts. The
 // turn also fails if one of the agent's own arguments or variables would undo the rules. No

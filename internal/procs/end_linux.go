@@ -19,9 +19,9 @@ type ending struct {
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
-// unclearTime is how long scans are repeated because a process is in the middle of exec. An
-// exec usually takes a few milliseconds, but the exec of a program on a dead file system
-// can hang.
+// unclearTime is the longest time for which scans are repeated because a process is in the
+// middle of exec. An exec usually takes a few milliseconds, but the exec of a program on a
+// dead file system can hang.
 const unclearTime = time.Second
 
 // maxBlind is the maximum number of consecutive blind scans; see look.

@@ -20,6 +20,6 @@ func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Comman
 // belongs to runs within that run, inner holds the ids of these runs, outermost first.
 type Keep func(pid int, inner []string) bool
 
-// killTime is how long killed processes may take to disappear. A process that waits for
-// a disk or a network file system may take longer.
+// killTime is the longest wait for killed processes to disappear. A process that waits
+// for a disk or a network file system may need longer than that.
 const killTime = 2 * time.Second

@@ -52,7 +52,7 @@ func readStat(pid int) (st stat, there bool) {
 }
 
 // over reports whether all threads of the process have ended. The state alone is not
-// enough: the process is a zombie as soon as its main thread has ended.
+// enough: it is the state of a zombie as soon as the main thread has ended.
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
