@@ -3,8 +3,8 @@ package acp
 import "strings"
 
 // asides separate the text that an agent program writes itself, such as warnings, from
-// the text of its model. The protocol does not distinguish the two. But a program that
-// gives every piece of a model's message the id of that message gives its own text no id.
+// the text of its model. The protocol does not distinguish the two. But if a program gives
+// every piece of a model's message the id of that message, its own text has no id.
 type asides struct {
 	last string // id of the last piece that had an id
 	told bool   // whether the turn has text with an id

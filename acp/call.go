@@ -62,8 +62,8 @@ func (call *toolCall) forget() (freed int) {
 }
 
 const (
-	maxPaths = 1000    // paths that are kept of a tool call
-	maxKept  = 8 << 20 // bytes of paths and inputs that are kept of all tool calls of a turn
+	maxPaths = 1000    // number of paths kept per tool call
+	maxKept  = 8 << 20 // number of bytes of paths and inputs kept for all tool calls of a turn together
 )
 
 // weigh returns the approximate size of a decoded JSON value in bytes.
@@ -171,9 +171,9 @@ func (t *turn) hasRoom() bool {
 }
 
 const (
-	maxCalls = 10_000 // tool calls that are kept of a turn
-	maxName  = 200    // bytes that are kept of a call's id, and of the kind of its tool
-	maxTitle = 2000   // bytes that are kept of a call's title
+	maxCalls = 10_000 // number of tool calls kept per turn
+	maxName  = 200    // number of bytes kept from a call's id, and from the kind of its tool
+	maxTitle = 2000   // number of bytes kept from a call's title
 )
 
 // short returns the id, or a short substitute for a long id.
@@ -214,7 +214,7 @@ func (c *Client) settle(t *turn) {
 }
 
 // nameOf returns the name of a tool. The protocol has no names, only titles. A title
-// that is a single short word is taken for the name. If the title is a sentence or a
+// that is a single short word counts as the name. If the title is a sentence or a
 // command, nameOf returns the kind of the tool instead.
 func nameOf(title, kind string) string {
 	if title != "" && len(title) <= 64 && !strings.ContainsAny(title, " \t\n/\\`'\"") {

@@ -18,9 +18,9 @@ import (
 // has ended. Reading takes that long only if another process keeps the output open.
 const drainTime = time.Second
 
-// baseEnv names the variables of the host's environment that every program gets. They
-// are the variables that programs cannot do without, and contain no secrets. A name that
-// ends with * stands for all names with that prefix.
+// baseEnv names the variables of the host's environment that every program gets. Programs
+// cannot do without these variables, and the variables contain no secrets. A name that ends
+// with * stands for all names with that prefix.
 var baseEnv = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "XDG_*",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -92,7 +92,7 @@ func startChild(spec procs.Spec) (*child, error) {
 	return c, nil
 }
 
-// isDirectory returns an error if dir is no usable working directory.
+// isDirectory returns an error if dir is not a usable working directory.
 func isDirectory(dir string) error {
 	info, err := os.Stat(dir)
 	switch {

@@ -49,7 +49,7 @@ var (
 	_ bgagent.SessionForgetter = (*Client)(nil)
 )
 
-// errClosed is the reason for every end that Close causes.
+// errClosed is the error of processes and turns that end because of Close.
 var errClosed = errors.New("the client has been closed")
 
 // New returns a client for the agent. It does not start the program. The client starts
@@ -88,7 +88,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// start is a start of the program that several callers may wait for.
+// start is one start of the program. Several callers may wait for it.
 type start struct {
 	done chan struct{}
 	p    *process

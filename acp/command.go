@@ -17,8 +17,8 @@ type shellCommand struct {
 var commandFields = []string{"command", "cmd", "argv", "commands", "commandline", "command_line", "shell_command", "shellcommand", "script"}
 
 const (
-	maxCommands = 100 // commands in an input; an input with more counts as unreadable
-	maxNested   = 5   // levels of an input; a deeper input counts as unreadable
+	maxCommands = 100 // number of commands in an input; an input with more commands counts as unreadable
+	maxNested   = 5   // number of levels in an input; a deeper input counts as unreadable
 )
 
 // commandsIn returns the commands at all levels of a tool's input, and whether all of
@@ -88,7 +88,7 @@ func commandsOf(v, args any) (list []shellCommand, ok bool) {
 }
 
 // words returns the strings of a list. It reports false if the list is empty or has an
-// element that is no string.
+// element that is not a string.
 func words(v any) (list []string, ok bool) {
 	values, _ := v.([]any)
 	for _, x := range values {
@@ -172,9 +172,9 @@ func partsOf(text string) (list []string) {
 	return list
 }
 
-// commandsOfParts divides the text at the characters. After a runner, such as sudo, a
-// command is returned from every word on, because it is not known which words are
-// arguments of the runner.
+// commandsOfParts divides the text at the characters in at. After a runner, such as sudo,
+// the command may begin at any word, because it is not known which words are arguments of
+// the runner. So commandsOfParts returns one command for each word after the runner.
 func commandsOfParts(text, at string) (list []string) {
 	for _, p := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(at, r) }) {
 		p = strings.TrimSpace(p)

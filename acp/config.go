@@ -94,7 +94,7 @@ type Config struct {
 	// DefaultMaxHistory.
 	MaxHistory int
 
-	// Printed gets the standard error of the agent's program, unchanged and as it comes,
+	// Printed gets the standard error of the agent's program, unchanged and as it arrives,
 	// for logs. Each piece is reported once for every task with a turn in the process;
 	// stream is always 2. Standard output carries the protocol and is not reported.
 	// Printed may be called concurrently. p is valid only during the call, and the

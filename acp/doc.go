@@ -107,13 +107,13 @@
 //     the manager has given, and the client finds only its own sessions.
 //   - It has no status of sessions. The client does not know whether a session is busy
 //     with a prompt from somebody else.
-//   - It has no prompt without an answer, and agents do not recognize a repeated prompt.
-//     Therefore the client is no [bgagent.Notifier].
-//   - It has no system text. The client puts the system text in front of the first prompt,
+//   - Every prompt causes an answer, and agents do not recognize a repeated prompt.
+//     Therefore the client does not implement [bgagent.Notifier].
+//   - The protocol has no system text. The client puts it in front of the first prompt,
 //     and in front of the next prompt after the text has changed.
-//   - It has no mark for prompts that are not commands. Agents take a prompt that begins
-//     with a slash, such as /compact, for a command. gemini also takes a prompt that
-//     begins with a dollar sign for a command. The client puts the line "The task:" in
+//   - It has no mark for prompts that are not commands. Agents treat a prompt that begins
+//     with a slash, such as /compact, as a command. gemini also treats a prompt that
+//     begins with a dollar sign as a command. The client puts the line "The task:" in
 //     front of such prompts.
 //   - It has no names of tools, only titles. If a title is a sentence or a command, the
 //     client uses the kind of the tool instead of its name.

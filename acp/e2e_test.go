@@ -321,7 +321,7 @@ func TestTodosAndModelsReachTheTask(t *testing.T) {
 		require.NoError(s, err)
 		require.Equal(s, "done", task.Result, task.Reason)
 		asked := slices.DeleteFunc(s.w.Model.Requests(), func(r modelserver.Request) bool { return !isMain(r) })
-		got := asked[len(asked)-1].Model // may be longer or shorter than the agent's name of the model
+		got := asked[len(asked)-1].Model // may be longer or shorter than the agent's name for the model
 		require.True(s, strings.Contains(s.model, got) || strings.Contains(got, s.model), "%s was asked for %s", got, s.model)
 		if s.todos != "" { // over ACP, codex offers its model no tool for todos
 			task = s.run(s.todos + "\n@say done")

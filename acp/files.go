@@ -95,7 +95,7 @@ func writeText(root *os.Root, name, text string) error {
 	case !old.Mode().IsRegular() || names(old) > 1:
 		return overwrite(root, name, text)
 	}
-	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // if the file may not be written, it may not be replaced either
+	f, err := root.OpenFile(name, os.O_WRONLY|nonBlocking, 0) // a file that must not be written must not be replaced either
 	if err != nil {
 		return err
 	}
@@ -109,8 +109,8 @@ func writeText(root *os.Root, name, text string) error {
 // errInPlace means that no new file can be made with the owner and mode of the old file.
 var errInPlace = errors.New("it can only be written in place")
 
-// replace writes the text into a new file and gives it the name. If there is an old file,
-// the new file replaces it and gets its owner and mode.
+// replace writes the text into a new file and gives the file the name. If there is an old
+// file, the new file replaces it and gets its owner and mode.
 func replace(root *os.Root, name, text string, old fs.FileInfo) (err error) {
 	beside := filepath.Join(filepath.Dir(name), ".bgagent-"+uuid.NewString())
 	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)

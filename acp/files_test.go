@@ -80,7 +80,7 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 	require.Len(t, list, 4, "failed writes leave nothing behind")
 }
 
-// The test needs the right to mount a file system of 1 MiB.
+// The test needs permission to mount a file system of 1 MiB.
 func TestAFullDiskLeavesTheOldFile(t *testing.T) {
 	dir := t.TempDir()
 	if err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dir).Run(); err != nil {

@@ -13,7 +13,7 @@ import (
 // conversation is the part of a session's conversation that this client has seen. Only
 // the last message can still change. Client.mu guards the conversation.
 type conversation struct {
-	max    int  // most bytes to keep
+	max    int  // maximum number of bytes to keep
 	replay bool // whether messages that the agent replays are added
 
 	first int // number of msgs[0], counted from 0
@@ -135,8 +135,8 @@ func (h *conversation) said(role bgagent.Role, text string, id *string) (second 
 	return second
 }
 
-// answered adds a piece of text to the answer of the turn, which is the last text in the
-// turn. The answer is kept apart from the messages, because it may be longer than max.
+// answered adds a piece of text to the answer of the turn. The answer is the last text in
+// the turn. It is kept apart from the messages, because it may be longer than max.
 func (h *conversation) answered(text string) {
 	if now := h.first + len(h.msgs) - 1; now != h.from {
 		h.answer, h.prior, h.from = h.prior[:0], h.answer, now
@@ -239,7 +239,7 @@ func (h *conversation) goesOn(id string) bool {
 	return m == nil || m.Role != bgagent.RoleAgent || h.called || len(h.text) == 0 || id == "" || h.id == "" || id == h.id
 }
 
-// page returns the messages from the cursor on, at most max of them.
+// page returns at most max messages, from the cursor on.
 func (h *conversation) page(after bgagent.Cursor, max int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

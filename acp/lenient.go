@@ -12,7 +12,7 @@ import (
 
 const (
 	mostTries = 2000 // largest number of decodings for one value; then the value is refused
-	mostDepth = 12   // levels of a value at which parts are left out
+	mostDepth = 12   // number of levels of a value at which parts are left out
 )
 
 // readable decodes raw into v, which is a pointer. If that fails, readable leaves out the

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	keptStderr  = 8 << 10 // bytes of stderr that are kept
-	shownStderr = 1 << 10 // bytes of stderr in an error
+	keptStderr  = 8 << 10 // maximum number of bytes of stderr that are kept
+	shownStderr = 1 << 10 // maximum number of bytes of stderr in an error
 )
 
 // running is a program that has been started.

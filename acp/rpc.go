@@ -25,13 +25,13 @@ import (
 //   - It refuses to write an empty file.
 
 const (
-	maxLine     = 32 << 20  // bytes of one message; a longer message ends the connection
-	maxUnsent   = 32 << 20  // bytes that may wait for the agent to read them
-	maxGarbage  = 256 << 10 // bytes of other text that the agent may print before its first message
-	maxInbound  = 256       // requests of the agent that are answered concurrently
-	shownOfLine = 200       // bytes of a line that are shown in an error
+	maxLine     = 32 << 20  // number of bytes in one message; a longer message ends the connection
+	maxUnsent   = 32 << 20  // number of bytes that may wait for the agent to read them
+	maxGarbage  = 256 << 10 // number of bytes of other text that the agent may print before its first message
+	maxInbound  = 256       // number of the agent's requests that are answered concurrently
+	shownOfLine = 200       // number of bytes of a line that are shown in an error
 
-	shownOfError = 2000 // bytes of an error's text that are kept
+	shownOfError = 2000 // number of bytes of an error's text that are kept
 )
 
 // Errors in JSON-RPC answers to the agent.
@@ -51,7 +51,7 @@ type handlers struct {
 	// handled in the order in which the agent wrote them. notify must not block, because
 	// nothing is read meanwhile.
 	notify func(method string, params json.RawMessage)
-	// noise is called for text that is no message. It must not block or keep the text.
+	// noise is called for text that is not a message. It must not block or keep the text.
 	// It may be nil.
 	noise func(text []byte)
 	// told returns the prompts that the agent has got. If the agent repeats a message
@@ -76,7 +76,7 @@ type conn struct {
 	pending map[int64]waiting
 	inbound int
 	err     error           // reason why the connection ended; nil while it works
-	garbage jsonlines.Noise // text from the agent that was no message
+	garbage jsonlines.Noise // text from the agent that was not a message
 }
 
 // waiting is a request that has no answer yet.
@@ -102,7 +102,7 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 }
 
 // callSeen is like call. In addition, it calls seen with the answer before the next
-// message is read. The function must not block.
+// message is read. The function seen must not block.
 func (c *conn) callSeen(ctx context.Context, method string, params, result any, seen func(received)) error {
 	raw, err := json.Marshal(params)
 	if err != nil {
@@ -189,7 +189,7 @@ func (c *conn) ended() error {
 	return c.err
 }
 
-// noise returns the text from the agent that was no message.
+// noise returns the text from the agent that was not a message.
 func (c *conn) noise() jsonlines.Noise {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -197,7 +197,7 @@ func (c *conn) noise() jsonlines.Noise {
 }
 
 // errOutputEnded is the reason for the end of a connection if the agent has closed its
-// output. Most often it has exited.
+// output. In most cases the agent has exited.
 var errOutputEnded = errors.New("it closed its output")
 
 // serve reads messages until the agent's output ends, breaks a limit, or the connection
@@ -212,7 +212,7 @@ func (c *conn) serve(r io.Reader) {
 			switch {
 			case errors.Is(err, io.EOF):
 				err = errOutputEnded
-			case errors.Is(err, jsonlines.ErrNoise): // the program is no agent
+			case errors.Is(err, jsonlines.ErrNoise): // the program is not an agent
 				err = fmt.Errorf("it prints something other than JSON-RPC, which begins with %q", c.noise().First)
 			}
 			c.fail(err)
@@ -232,7 +232,7 @@ func (c *conn) serve(r io.Reader) {
 	c.wg.Wait()
 }
 
-// skipped handles text that is no JSON object. Some programs write logs to their output.
+// skipped handles text that is not a JSON object. Some programs write logs to their output.
 func (c *conn) skipped(text []byte) {
 	if text = bytes.TrimSpace(text); len(text) == 0 {
 		return
@@ -244,7 +244,7 @@ func (c *conn) skipped(text []byte) {
 	c.hear(text)
 }
 
-// hear counts text that is no message, and passes it on to the noise handler.
+// hear counts text that is not a message, and passes it on to the noise handler.
 func (c *conn) hear(text []byte) {
 	c.mu.Lock()
 	c.garbage.Add(text)

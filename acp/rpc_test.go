@@ -136,8 +136,8 @@ func TestTooManyRequestsOfTheAgentAreRefused(t *testing.T) {
 	})
 }
 
-// notified returns the notifications that a client reads from the output of an agent. Each
-// is given by its method and parameters. noise is the first text that is no message.
+// notified returns the notifications that a client reads from the output of an agent, each
+// as its method and parameters. noise is the first text that is not a message.
 func notified(t *testing.T, printed string) (list []string, noise string, err error) {
 	t.Helper()
 	c := newConn(closer{io.Discard}, handlers{notify: func(method string, params json.RawMessage) {

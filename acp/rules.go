@@ -50,8 +50,8 @@ func accessOf(name, kind string) permission.Access {
 	return a
 }
 
-// kindsOf returns the kind of access for a kind of tool in the protocol. maybe are the more
-// exact kinds that the access may have.
+// kindsOf returns the kind of access for a kind of tool in the protocol. The result maybe
+// holds the more exact kinds that the access may have.
 func kindsOf(kind sdk.ToolKind) (is permission.Kind, maybe []permission.Kind) {
 	switch kind {
 	case sdk.ToolKindRead:

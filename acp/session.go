@@ -88,8 +88,8 @@ func (c *Client) CreateSession(ctx context.Context, spec bgagent.SessionSpec) (s
 	return s.id, nil
 }
 
-// directory returns the directory of a session as an absolute path. If dir is empty, that
-// is Config.Dir. directory returns an error if the directory does not exist.
+// directory returns the directory of a session as an absolute path. An empty dir stands for
+// Config.Dir. directory returns an error if the directory does not exist.
 func (c *Client) directory(dir string) (string, error) {
 	if dir == "" {
 		dir = c.cfg.Dir
@@ -229,7 +229,7 @@ const replayPause = 200 * time.Millisecond
 
 // settleReplay waits until the agent has replayed the conversation. Agents should end the
 // replay before they answer the request, but gemini begins only after its answer. A replay
-// within a turn would be taken for the answer of the turn.
+// within a turn would be treated as the answer of the turn.
 func (c *Client) settleReplay(ctx context.Context, p *process, s *session) {
 	pause := time.NewTicker(replayPause)
 	defer pause.Stop()

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	maxTerminals      = 32      // terminals that may be open in one turn
-	maxTerminalOutput = 1 << 20 // bytes of output that are kept of each terminal
+	maxTerminals      = 32      // number of terminals that may be open in one turn
+	maxTerminalOutput = 1 << 20 // number of bytes of output kept per terminal
 )
 
 // TerminalRequest is a command that an agent wants to run.
@@ -116,7 +116,7 @@ func (c *Client) mayRun(t *turn, req TerminalRequest) error {
 	return errors.Join(err, no)
 }
 
-// startTerminal starts the command and the reading of its output.
+// startTerminal starts the command and begins to read its output.
 func (c *Client) startTerminal(req TerminalRequest, marks procs.Marks, limit int) (*terminal, error) {
 	r, w, err := os.Pipe()
 	if err != nil {

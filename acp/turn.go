@@ -21,8 +21,8 @@ var (
 	errOver    = errors.New("the turn is over")
 )
 
-// maxTries is the largest number of processes that are tried for a turn. Another one is
-// tried only if a process has ended before it got the prompt.
+// maxTries is the largest number of processes that are tried for a turn. Another process is
+// tried only if the previous process ended before it got the prompt.
 const maxTries = 3
 
 // cancelAgain is the time after which the cancellation of a turn is repeated.
@@ -48,14 +48,14 @@ type turn struct {
 	requests sync.WaitGroup // counts the agent's requests that are being answered
 
 	// Client.mu guards the fields below.
-	noise    jsonlines.Noise // text printed during the turn that was no message
+	noise    jsonlines.Noise // text that was printed during the turn and was not a message
 	over     bool            // whether everything from the agent is ignored
 	answered bool            // whether the prompt was answered, so that only late pieces are accepted
 	broken   bool            // whether the agent has reported that it has failed
 	problem  string          // text of the agent since it has reported its failure
 	calls    map[string]*toolCall
 	repeated int    // number of calls that have the id of an ended call
-	kept     int    // bytes of paths and inputs that are kept of calls
+	kept     int    // number of bytes of the calls' paths and inputs that are kept
 	refused  string // last refusal; cleared when the agent writes text
 	terms    map[string]*terminal
 	asides   asides
@@ -199,7 +199,7 @@ func (c *Client) enter(t *turn, p *process) bool {
 }
 
 // leave removes a turn from its process. It returns the text that was printed during the
-// turn and was no message.
+// turn and was not a message.
 func (c *Client) leave(t *turn, p *process) jsonlines.Noise {
 	c.mu.Lock()
 	delete(p.turns, t)
@@ -293,13 +293,13 @@ func (c *Client) blocks(t *turn) []sdk.ContentBlock {
 	return []sdk.ContentBlock{sdk.TextBlock(text)}
 }
 
-// lead is put in front of a prompt that the agent would take for one of its own commands.
+// lead is put in front of a prompt that the agent would treat as one of its own commands.
 // An agent answers a command without the model, or not at all.
 const lead = "The task:\n\n"
 
-// isCommand reports whether agents take a prompt for a command. In the protocol, commands
-// begin with a slash; in gemini also with a dollar sign. White space in front of the
-// command is ignored. U+FEFF counts as white space, as in JavaScript.
+// isCommand reports whether agents treat a prompt as a command. In the protocol, commands
+// begin with a slash. In gemini they may also begin with a dollar sign. White space in front
+// of the command is ignored. U+FEFF counts as white space, as in JavaScript.
 func isCommand(text string) bool {
 	text = strings.TrimLeftFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, "$")

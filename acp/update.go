@@ -60,7 +60,7 @@ func (p *process) update(method string, params json.RawMessage) {
 	}
 }
 
-// noise handles printed text that is no message. The text may concern any turn, so it is
+// noise handles printed text that is not a message. The text may concern any turn, so it is
 // added to every running turn.
 func (p *process) noise(text []byte) {
 	p.c.mu.Lock()
@@ -180,7 +180,7 @@ func (s *session) says(t *turn, text string, id *string) []report {
 		t.refused = ""
 	}
 	if s.conv.said(bgagent.RoleAgent, text, id) {
-		// The manager takes all text since the last tool call for one message, so an
+		// The manager treats all text since the last tool call as one message, so an
 		// empty line separates the messages.
 		text = "\n\n" + text
 	}

@@ -40,10 +40,10 @@ type Check struct {
 	Beside string  // absolute figures, for information
 }
 
-// Inside reports whether the median is within the bound, or whether there is no bound.
+// Inside reports whether the median is within the bound. It returns true if there is no bound.
 func (c Check) Inside() bool { return math.IsNaN(c.Bound) || c.Value.Median() <= c.Bound }
 
-// Reached reports whether the median reaches the aim, or whether there is no aim.
+// Reached reports whether the median reaches the aim. It returns true if there is no aim.
 func (c Check) Reached() bool { return math.IsNaN(c.Aim) || c.Value.Median() <= c.Aim }
 
 // None is the value of Check.Bound or Check.Aim for no bound or no aim.

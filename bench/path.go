@@ -49,8 +49,8 @@ func pathRows() []Row {
 // limit is the number of tasks that run at the same time in the throughput rows.
 const limit = 100
 
-// told counts the ended tasks that notices have reported. It closes all when the notices have
-// reported all tasks.
+// told counts the ended tasks that notices have reported. It closes the channel all when the
+// notices have reported every task.
 type told struct {
 	left atomic.Int64
 	all  chan struct{}
@@ -69,7 +69,7 @@ func (t *told) notify(_ context.Context, _ string, n bgagent.Notice) error {
 	return nil
 }
 
-// wait waits until all is closed. It returns an error if a notice is missing after the time
+// wait waits until the channel all is closed. It returns an error if this takes longer than
 // patience.
 func (t *told) wait(patience time.Duration) error {
 	select {

@@ -25,7 +25,7 @@ type polled struct {
 
 // sweeps lets a manager poll n busy sessions for many intervals. The intervals begin after
 // all messages have been read once. sweeps returns the averages over the sweeps that started
-// and finished during these intervals. It calls between once per interval.
+// and finished during these intervals. It calls the function between once per interval.
 func sweeps(n, many int, s *starter, between func()) (p polled, err error) {
 	const interval = 2 * time.Second
 	s.latency, s.messages = 2*time.Millisecond, 50
@@ -59,7 +59,7 @@ func runPoll(o Options) ([]Check, error) {
 		for _, x := range []struct {
 			name             string
 			revision, events bool
-			every            int // every n-th session changes between two sweeps; 0 means that no session changes
+			every            int // if this is n, every n-th session changes between two sweeps; 0 means that no session changes
 			reads, bytes     float64
 		}{
 			{"without news, no revisions", false, false, 0, float64(n), 0},

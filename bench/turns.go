@@ -23,8 +23,8 @@ func turnRows() []Row {
 // turnLimit is the number of programs that run at the same time.
 const turnLimit = 50
 
-// catTurns runs n tasks of cat and returns the processor time per task in nanoseconds. It
-// includes the time of this process and of all child processes.
+// catTurns runs n tasks of cat and returns the processor time per task in nanoseconds. The
+// result includes the time of this process and of all child processes.
 func catTurns(n int) (float64, error) {
 	client, err := command.New(command.Config{Agents: map[string]command.Agent{command.Fallback: {Program: command.Text("/bin/cat")}}})
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 //
 // The model is passed with --model, [Agent].Profile with --agent, and the system text
 // with --append-system-prompt. Rules become --allowedTools and --disallowedTools, with
-// their patterns in brackets. In these lists a denial always wins. A pattern of a tool
-// that is allowed after the whole tool was denied therefore stays denied. If everything
+// their patterns in brackets. In these lists a denial always wins. If a rule allows a
+// pattern after the whole tool was denied, the pattern therefore stays denied. If everything
 // is denied, --tools offers only the tools that later rules allow. If the name of a rule
 // begins with a capital letter or with mcp__, the rule is for the tool with that name. If
 // reading is denied, Claude Code does not add files that the prompt names with @.
 //
-// Claude Code may take a prompt that begins with a slash for a command. The client puts
+// Claude Code may treat a prompt that begins with a slash as a command. The client puts
 // the line "The task:" in front of such a prompt. A continued session may get a new id.
 // Messages and tool calls of subagents count only as activity. While commands or agents
 // that Claude Code has started run in the background, the turn continues, and the last
@@ -146,7 +146,7 @@ func claudePatterns(rules []bgagent.Permission, tool string) (allow, deny []stri
 }
 
 // whole returns the permissions of a tool that can be allowed or denied only as a whole.
-// The tool is denied if a pattern of it is denied.
+// The tool is denied if any of its patterns is denied.
 func whole(allow, deny []string) (yes, no []string) {
 	all := []string{"*"}
 	switch {

@@ -49,8 +49,8 @@ type Config struct {
 	// processes have no such variable.
 	Instance string
 
-	// Grace is the longest time between the signal that asks a program to end and its
-	// kill. After that, the processes that the program leaves running get the same time.
+	// Grace is how long a program may run after the signal that asks it to end. Then the
+	// program is killed. The processes that it leaves running get the same time again.
 	// Zero means 3 s. Twice Grace should be less than the manager's StopTimeout of 10 s.
 	// A program is also asked to end if it has reported the end of its turn and has not
 	// exited within Grace.
@@ -58,23 +58,23 @@ type Config struct {
 
 	// MaxLine is the largest number of bytes of an output line that are kept. Zero means
 	// 16 MiB. In a longer line, each string is cut to an eighth of MaxLine. If the line
-	// is still too long, it is dropped. If the turn ends badly, the error names the
+	// is still too long, it is dropped. If the turn ends badly, the error mentions the
 	// dropped line.
 	MaxLine int
 
 	// Silence is the longest time that a program may run before its first output. After
-	// that, the program is stopped and the turn fails. Zero means 10 min. Programs of plain
-	// text have no such limit.
+	// that, the program is stopped and the turn fails. Zero means 10 min. Plain-text programs
+	// have no such limit.
 	Silence time.Duration
 
 	// Logger gets output that was not understood, lost sessions, and processes that could
 	// not be ended. Nil logs nothing.
 	Logger *slog.Logger
 
-	// Printed gets the output of the programs, unchanged and as it comes, for logs.
+	// Printed gets the output of the programs, unchanged and as it arrives, for logs.
 	// Nothing is removed, neither keys nor escape sequences. task is the id of the task.
 	// stream is 1 for standard output and 2 for standard error. Printed may be called
-	// concurrently, but the calls for one stream of a task come in order. p is valid only
+	// concurrently, but the calls for one stream of a task are made in order. p is valid only
 	// during the call, and the program's output is not read meanwhile. Nil reports nothing.
 	Printed func(task string, stream int, p []byte)
 
@@ -122,7 +122,7 @@ type session struct {
 	talk   conversation
 
 	// Client.mu guards the fields below.
-	own   string        // program's id of the session; empty until the program has reported it
+	own   string        // program's id for the session; empty until the program has reported it
 	used  bgagent.Usage // usage of the whole session as the program counts it
 	turns int           // number of turns so far
 	run   *turn         // current turn; nil if none runs
@@ -328,7 +328,7 @@ func (c *Client) ForgetSession(id string) {
 	}
 }
 
-// ProgramSession returns the program's id of the session, with which a user can continue
+// ProgramSession returns the program's id for the session, with which a user can continue
 // the session by hand. The id is empty until the program has reported it. If the client
 // does not know the session, the error wraps [bgagent.ErrNoSession].
 func (c *Client) ProgramSession(id string) (string, error) {

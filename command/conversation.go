@@ -21,16 +21,16 @@ type conversation struct {
 	size  int
 	now   *Output // output of the current turn; nil if none runs
 	asked string  // prompt of the current turn
-	short bool    // whether the end of the prompt is missing in asked
+	short bool    // whether the end of the prompt is missing from asked
 }
 
-// exchange is a turn that is over.
+// exchange is a turn that has ended.
 type exchange struct {
 	prompt, answer string
 	tools          []bgagent.MessageTool
 	stop           bgagent.StopReason
 	problem        string
-	cut            bool // whether the end of the prompt or of the answer is missing
+	cut            bool // whether the end of the prompt or the answer is missing
 }
 
 func (x *exchange) size() int {
@@ -65,8 +65,8 @@ func (c *conversation) end(x exchange) {
 	}
 }
 
-// errForgotten is the error if a session cannot be continued, because the program has
-// never reported its id and the whole conversation is not kept.
+// errForgotten is the error for a session that cannot be continued: the program has never
+// reported its id for the session, and the client has not kept the whole conversation.
 var errForgotten = errors.New("it never reported its session and so cannot continue it, and the conversation so far is too long to be repeated; launch a new task")
 
 // retell returns the prompt with the conversation in front of it. It is used if the
@@ -94,8 +94,9 @@ func (c *conversation) retell(prompt string) (string, error) {
 // maxTurns is the largest number of turns that are kept.
 const maxTurns = 1000
 
-// page returns the messages after the cursor, at most the number in most. The cursor is a
-// number of finished messages. Dropped messages are left out.
+// page returns the messages after the cursor. If most is not zero, it is the maximum number
+// of these messages. The cursor is the number of finished messages before the page. Dropped
+// messages are left out.
 func (c *conversation) page(after bgagent.Cursor, most int) (bgagent.Page, error) {
 	from := 0
 	if after != "" {

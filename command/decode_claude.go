@@ -127,14 +127,14 @@ func (c *claudeContent) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// synthetic is the model's name in messages that no model has written, but claude itself.
+// synthetic is the model's name in messages that claude itself has written.
 const synthetic = "<synthetic>"
 
 // claudeDecoder reads the lines of one turn.
 type claudeDecoder struct {
 	o    *Output
 	stop string                // stop reason of the last message
-	open map[string]claudeOpen // work in the background, by its id; some subagents by the id of their call
+	open map[string]claudeOpen // background work by its id; the key of a subagent without an id is "call " and the id of its call
 	held map[string]string     // ids of work in the background, by the id of the call that started it
 	list *claudeTodos          // todo list of the session
 	gone bool                  // whether the end was reported because the key was rejected

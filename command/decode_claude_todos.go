@@ -16,7 +16,7 @@ type claudeTodo struct {
 }
 
 // claudeTodos is the todo list of a session. Newer versions of claude report only single
-// changes of the list. A change is applied when its result has come. Subagents share the
+// changes to the list. A change is applied when its result arrives. Subagents share the
 // list.
 type claudeTodos struct {
 	list  []claudeTodo
@@ -74,7 +74,8 @@ func (l *claudeTodos) called(b claudeBlock) {
 // contain the number only in this text.
 var createdAs = regexp.MustCompile(`^Task #([^\s:]{1,40}) created`)
 
-// answered applies the change whose result b is, and reports whether the list has changed.
+// answered applies the change that b is the result of. It reports whether the list has
+// changed.
 func (l *claudeTodos) answered(b claudeBlock, more json.RawMessage) bool {
 	call, ours := l.calls[b.ToolUseID]
 	if !ours {

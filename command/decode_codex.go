@@ -34,8 +34,8 @@ type codexItem struct {
 
 // decodeCodex returns a decoder for the output of codex exec --json. A line of type error
 // does not end the turn, because codex also reports retries with such lines. If the agent
-// does nothing more after it, the turn has failed, whatever codex reports then. An item
-// of type error may be only a warning.
+// does nothing after such a line, the turn has failed, even if codex then reports success.
+// An item of type error may be only a warning.
 func decodeCodex() Decoder {
 	return func(line []byte, o *Output) {
 		var x codexLine
@@ -80,7 +80,7 @@ func (i codexItem) tell(done bool, o *Output) {
 		if o.Todos(list); !done { // codex completes the list itself, at the end of the turn
 			o.acts()
 		}
-	case "error", "": // often only a warning; an error that ends the turn is reported as its end
+	case "error", "": // often only a warning; an error that ends the turn also has a line of its own
 	default: // command_execution, file_change, mcp_tool_call, web_search, and future types
 		name := i.Type
 		if i.Tool != "" {
@@ -93,7 +93,8 @@ func (i codexItem) tell(done bool, o *Output) {
 	}
 }
 
-// toolState returns the state for a program's word. done means that the call has ended.
+// toolState returns the state of a tool call for the program's word for that state. done
+// means that the call has ended.
 func toolState(word string, done bool) bgagent.ToolState {
 	switch word {
 	case "failed", "declined", "error", "cancelled", "canceled":

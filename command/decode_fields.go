@@ -12,8 +12,8 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// The types in this file decode values that programs write in several forms. A value that
-// reports an error counts as an error in every form.
+// The types in this file decode values that programs write in several forms. If a value
+// reports an error, it counts as an error whichever form it has.
 
 // yesNo is a boolean. A value that is neither yes nor no counts as yes.
 type yesNo bool
@@ -30,7 +30,7 @@ func (f *yesNo) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// count is a number of tokens. In JSON it may be any number, also in quotation marks.
+// count is a number of tokens. In JSON it may be any number, with or without quotation marks.
 type count float64
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -98,8 +98,8 @@ func (f *fault) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// stopOf returns the stop reason for a word of a model or program that means a failed or
-// incomplete answer. For any other word it returns StopEndOfTurn and reports false.
+// stopOf returns the stop reason for a word with which a model or a program reports a failed
+// or incomplete answer. For any other word it returns StopEndOfTurn and reports false.
 func stopOf(word string) (stop bgagent.StopReason, known bool) {
 	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(word)) {
 	case "max_tokens", "max_output_tokens", "token_limit", "model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded", "length":

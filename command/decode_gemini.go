@@ -31,7 +31,7 @@ type geminiLine struct {
 
 // decodeGemini returns a decoder for the output of gemini --output-format stream-json.
 func decodeGemini() Decoder {
-	cut, why := bgagent.StopEndOfTurn, "" // how an earlier error or warning says that the answer was cut
+	cut, why := bgagent.StopEndOfTurn, "" // from an earlier error or warning that says that the answer was cut
 	return func(line []byte, o *Output) {
 		var x geminiLine
 		if !jsonlines.Decode(line, &x) {

@@ -49,20 +49,20 @@
 // no harm: escape sequences, byte-order marks, progress bars that are redrawn with a
 // carriage return, a banner without a line end, or lines that were truncated and joined.
 // UTF-16 is decoded if it begins with a byte-order mark. A field of an unexpected type is
-// ignored. An object in the middle of a text is not decoded. Nor is an object from the
-// prompt that the program repeats on a line with other text.
+// ignored. An object in the middle of a text is not decoded. If the program repeats an
+// object from the prompt on a line with other text, that object is not decoded either.
 //
 // The client counts the lines that are not understood. It logs them, and if the turn ends
 // badly, the reason contains their number and the first of them. Answers are plain text
-// without escape sequences and control characters, with \n at the end of lines. A program
-// of plain text must print UTF-8, or UTF-16 with a byte-order mark; anything else is an
-// error.
+// without escape sequences and control characters, with \n at the end of lines. A
+// plain-text program must print UTF-8, or UTF-16 with a byte-order mark; anything else is
+// an error.
 //
 // # The end of a turn
 //
 // A turn has succeeded only if the program reports success: codex with turn.completed,
 // gemini and claude with a result, opencode with a step that finished for a reason other
-// than tool calls, and a program of plain text with exit code 0. If a program exits without
+// than tool calls, and a plain-text program with exit code 0. If a program exits without
 // such a report, the turn has failed. It counts as interrupted if a signal has ended the
 // program, or if the exit code is 0, because gemini exits with 0 when a signal ends it.
 //
@@ -109,7 +109,7 @@
 // be in flight. If agents use long tools on opencode, set a longer timeout, or use the
 // package opencode, which gets all events of the server.
 //
-// Nobody can be asked, so a permission question ends as a refusal in all of these programs.
+// Nobody can answer a permission question, so in all of these programs the answer is no.
 // The documentation of each preset names the rules that it can pass on. If a rule forbids
 // something and the program has no way to forbid it, the turn fails before it starts. The
 // turn also fails if one of the agent's own arguments or variables would undo the rules. No

@@ -42,9 +42,9 @@ var defaultEnviron = []string{
 	"SystemRoot", "SystemDrive", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles*",
 }
 
-// environ returns the environment of a program: the variables of the host that are named in
-// through, and the variables in the lists in set. If a variable is set twice, the later
-// value wins.
+// environ returns the environment of a program: the host's variables that the argument
+// through names, and the variables in the lists of the argument set. If a variable is set
+// twice, the later value wins.
 func environ(host []string, through []string, set ...[]string) []string {
 	var env []string
 	for _, kv := range host {

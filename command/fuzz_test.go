@@ -80,7 +80,7 @@ func FuzzTextIsNeverLost(f *testing.F) {
 			want = one
 		}
 		switch {
-		case len(out) > 1<<20: // decodeAll drops lines that are so long
+		case len(out) > 1<<20: // decodeAll drops lines of this length
 		case said.text != want:
 			t.Errorf("the answer is %q and should be %q", said.text, want)
 		case !strings.Contains(heard.all, one) || !strings.Contains(heard.all, two):

@@ -17,7 +17,7 @@ import (
 // gemini's own configuration decides; by default gemini may then neither edit nor run
 // commands, because nobody can be asked. Gemini can enforce no other rules and no patterns.
 //
-// Gemini takes a prompt that begins with a slash for a command. The client puts the line
+// Gemini treats a prompt that begins with a slash as a command. The client puts the line
 // "The task:" in front of such a prompt. If a word of the prompt begins with @ and contains
 // the name of a file or a part of it, gemini adds that file to the prompt. Gemini continues
 // a session only in the directory of its first turn, and loses a session whose first turn

@@ -48,7 +48,7 @@ type simpleLine struct {
 // unknown fields, and fields of an unexpected type are ignored, but the fields error and
 // stop may have any type. Text after the end is not part of the answer.
 //
-//	{"type":"session","id":"s1"}                       the program's id of the session
+//	{"type":"session","id":"s1"}                       the program's id for the session
 //	{"type":"text","text":"…"}                         a piece of the answer
 //	{"type":"message","text":"…"}                      a whole message
 //	{"type":"reasoning","text":"…"}                    a piece of the agent's reasoning

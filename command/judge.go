@@ -41,7 +41,7 @@ type outcome struct {
 var interruptedCodes = []int{129, 130, 137, 143}
 
 // judge returns how the turn ended. A turn succeeds only if the program reports success. A
-// program of plain text reports success with exit code 0.
+// plain-text program reports success with exit code 0.
 func (t *turn) judge(x outcome) (bgagent.TurnEnd, error) {
 	said := t.out.said()
 	end := bgagent.TurnEnd{Text: said.text}

@@ -11,9 +11,9 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// readText reads r and calls text with pieces that end with whole characters. It replaces
-// invalid UTF-8 and decodes UTF-16 with a byte-order mark. It reports whether the input
-// contained invalid UTF-8 or NUL bytes.
+// readText reads r and calls the function text with pieces that end with whole characters.
+// It replaces invalid UTF-8 and decodes UTF-16 with a byte-order mark. It reports whether
+// the input contained invalid UTF-8 or NUL bytes.
 func readText(r io.Reader, text func(string)) (garbled bool) {
 	r = jsonlines.UTF8(r)
 	buf := make([]byte, 32<<10)
@@ -103,7 +103,7 @@ func hint(stderr string) string {
 		if low := strings.ToLower(l); strings.Contains(low, "error") || strings.Contains(low, "unknown") || strings.Contains(low, "invalid") {
 			best = l
 		}
-		if strings.Contains(l, "auto-rejecting") { // opencode's word if nobody can grant a permission
+		if strings.Contains(l, "auto-rejecting") { // opencode prints this word if nobody can grant a permission
 			rejected = l
 		}
 	}

@@ -20,7 +20,7 @@ import (
 // All rules are passed on with their patterns in OPENCODE_PERMISSION. "ask" becomes "deny",
 // because a rejected question would end the turn without an answer. Opencode merges the
 // rules into the user's own configuration. If the configuration already has a rule for a
-// name, the new rule takes the place of the old one in the order. The user's rules for the
+// name, the new rule takes the old rule's place in the order. The user's rules for the
 // agent come after all others.
 //
 // Opencode prints a message when it is complete, and a tool call when it has ended. The

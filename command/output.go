@@ -14,8 +14,8 @@ import (
 )
 
 // Decoder decodes one JSON object that a program has printed. It calls the methods of the
-// Output to report the content of the object. For an object that it does not know, it calls
-// no method. The line is valid JSON. The decoder must not use the slice after the call.
+// Output to report the content of the object. For an unknown object, the decoder calls no
+// method. The line is valid JSON. The decoder must not use the slice after the call.
 type Decoder func(line []byte, o *Output)
 
 // Output receives the events of a turn from a [Decoder]. It reports them to the manager, and
@@ -58,17 +58,17 @@ type ending struct {
 	problem string
 }
 
-// maxText is the number of bytes that are kept of one message. It is a little more than the
+// maxText is the maximum number of bytes kept per message. It is a little more than the
 // manager keeps, so that the manager notices that a message is too long.
 const maxText = 1<<20 + 4
 
-// maxTools is the number of tool calls that are kept for Messages.
+// maxTools is the maximum number of tool calls that are kept for Messages.
 const maxTools = 1000
 
-// Limits of the other data that is kept of a program's output, in bytes.
+// Limits for the other data that is kept from a program's output, in bytes.
 const (
 	maxName    = 200      // name of a tool, and id of a call
-	maxSession = 4 << 10  // program's id of a session
+	maxSession = 4 << 10  // program's id for a session
 	maxProblem = 64 << 10 // text of an error
 )
 
@@ -86,9 +86,9 @@ func newOutput(r *bgagent.Reporter, turn int, before bgagent.Usage) *Output {
 	return &Output{r: r, turn: turn, before: before}
 }
 
-// Known marks the line as known. A decoder calls it if it knows a line but has nothing to
-// report. All other methods do the same. If a program prints no known line, it is not the
-// expected program.
+// Known marks the line as known. A decoder calls Known for a line that it knows but that
+// contains nothing to report. All other methods mark the line, too. If a program prints no
+// known line, it is not the expected program.
 func (o *Output) Known() { o.locked(func() {}) }
 
 func (o *Output) locked(f func()) {
@@ -98,7 +98,7 @@ func (o *Output) locked(f func()) {
 	f()
 }
 
-// Session reports the program's id of the session.
+// Session reports the program's id for the session.
 func (o *Output) Session(id string) {
 	o.locked(func() {
 		if id != "" && len(id) <= maxSession {
@@ -150,7 +150,8 @@ func (o *Output) addLocked(s string) string {
 	}
 	between := ""
 	if o.closed {
-		// The manager joins pieces into one text if no tool call is between them.
+		// The manager joins pieces into one text if no tool call is between them. So an
+		// empty line separates the messages.
 		if !o.called {
 			between = "\n\n"
 		}
@@ -167,7 +168,7 @@ func (o *Output) addLocked(s string) string {
 // caller must report this text.
 func (o *Output) closeLocked() (rest string) {
 	rest = o.addLocked(o.cleaner.Rest())
-	if len(o.text) > 0 && !o.closed { // otherwise last already has the text
+	if len(o.text) > 0 && !o.closed { // otherwise o.last already has the text
 		o.last, o.closed = string(o.text), true
 	}
 	return rest
@@ -304,7 +305,7 @@ func (o *Output) Usage(u bgagent.Usage) {
 func (o *Output) TotalUsage(u bgagent.Usage) {
 	var delta bgagent.Usage
 	o.locked(func() {
-		if u == (bgagent.Usage{}) { // it says nothing, and the next turn must not count all again
+		if u == (bgagent.Usage{}) { // with zero as the total, the next turn would count everything again
 			return
 		}
 		from := o.before
@@ -355,10 +356,11 @@ func (o *Output) Denied(tool string) {
 
 const maxDenied = 100
 
-// End reports that the turn has ended, and the reason. text is the agent's whole answer; if
-// text is empty, the last message is the answer. problem describes the failure, if any. If
-// End is called several times without [Output.GoesOn] in between, the worst end counts,
-// and of equally bad ends the last one. The text of each of them is kept.
+// End reports that the turn has ended and why. text is the agent's whole answer; if text is
+// empty, the last message is the answer. problem describes the failure, if any. If End is
+// called several times without [Output.GoesOn] in between, the worst end counts. If ends are
+// equally bad, the last of them counts. If the end that counts has no text, the text of
+// another end is the answer.
 func (o *Output) End(stop bgagent.StopReason, text, problem string) {
 	text = jsonlines.Clean(cut(text, maxText))
 	o.conclude(&ending{stop, text, bounded(problem)})
@@ -371,7 +373,9 @@ func (o *Output) GoesOn() { o.conclude(nil) }
 func (o *Output) conclude(end *ending) {
 	rest := ""
 	var broken *ending
-	o.locked(func() { broken = o.broken }) // read first, because an old draft is no sign of life
+	// tellDraft resets o.broken if there is a draft. But a draft is older than the error, so
+	// it does not show that the agent has gone on.
+	o.locked(func() { broken = o.broken })
 	o.tellDraft()
 	o.locked(func() {
 		if o.sealed {
@@ -445,7 +449,8 @@ func (o *Output) said() said {
 	}
 }
 
-// brief is a copy of some fields of an Output that is cheaper than said.
+// brief is a copy of a few fields of an Output. It is cheaper to make than a copy of type
+// said.
 type brief struct {
 	known, sealed bool
 	over          bool // whether an end was reported and no work is left in the background

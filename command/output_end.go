@@ -8,29 +8,28 @@ import (
 	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
-// This file holds what an Output does with lines that revise, repeat or contradict
-// earlier ones.
+// The methods in this file handle lines that revise, repeat or contradict earlier lines.
 
 // draft is the newest message of a program that reports messages while they grow.
 type draft struct {
 	id   string
 	text string
-	told bool // the message is complete and was reported
+	told bool // whether the message is complete and has been reported
 }
 
-// grows reports the newest text of the message with the id. Only when the message is
-// whole, when another message follows, or when the turn ends, is it the agent's message.
-// A message that is reported again is left out.
+// grows receives the newest text of the message with the id. The message is reported when
+// it is whole, when another message follows, or when the turn ends. After that, further
+// updates of the message and repetitions of its text are ignored.
 func (o *Output) grows(id, text string, whole bool) {
 	id, text = short(id), cut(jsonlines.Clean(text), maxText)
 	before, after := "", ""
 	o.locked(func() {
 		d := &o.draft
-		// Without ids, a message is the same one only if it has grown.
+		// Without ids, a text belongs to the draft only if it continues the draft's text.
 		same := id == d.id && (id != "" || !d.told && strings.HasPrefix(text, d.text))
 		switch {
 		case o.end != nil:
-			after = text // Message knows what to do with it
+			after = text // Message handles text after the end
 			return
 		case same && d.told && (!whole || text == "" || text == d.text):
 			return
@@ -54,7 +53,8 @@ func (o *Output) grows(id, text string, whole bool) {
 	}
 }
 
-// tellDraft reports the message that is still a draft, because nothing will complete it.
+// tellDraft reports an unfinished draft as a message, because no later line will complete
+// it.
 func (o *Output) tellDraft() {
 	text := ""
 	o.mu.Lock()
@@ -68,7 +68,7 @@ func (o *Output) tellDraft() {
 	}
 }
 
-// breaks reports an error that makes the turn fail unless the agent goes on after it.
+// breaks reports an error. The turn fails unless the agent goes on after the error.
 func (o *Output) breaks(text string) {
 	o.locked(func() {
 		if o.end == nil {
@@ -78,12 +78,13 @@ func (o *Output) breaks(text string) {
 	o.Problem(text)
 }
 
-// acts reports that the agent has gone on, if no other method reports that.
+// acts is actsLocked for callers that do not hold o.mu.
 func (o *Output) acts() { o.locked(o.actsLocked) }
 
-// actsLocked records that the agent goes on: an error before does not end the turn, and
-// the next usage of a round is that of a new round. After the end, lines that look like
-// the agent's may be the program's.
+// actsLocked records that the agent has gone on. An earlier error then no longer makes the
+// turn fail, and the next reported usage belongs to a new round. After the end of the turn,
+// only round.later is set, because what looks like the agent's work may be output of the
+// program itself.
 func (o *Output) actsLocked() {
 	if o.end == nil {
 		o.broken, o.round.over = nil, true
@@ -91,18 +92,19 @@ func (o *Output) actsLocked() {
 	o.round.later = true
 }
 
-// round is the usage of a round, which is what the agent does between two reports.
+// round is the last report of usage. A round is the agent's work between two such reports.
 type round struct {
-	id    string // the program's id of the report; empty if it has none
+	id    string // the program's id for the report; empty if there is none
 	usage bgagent.Usage
-	over  bool // the agent has gone on
-	later bool // the agent seems to have gone on
+	over  bool // whether the agent has certainly gone on
+	later bool // whether the agent seems to have gone on
 }
 
-// roundUsage reports the usage of a round. If it is reported again before the agent goes
-// on, it counts once, with the larger figures. The id says which reports are the same.
-// Without ids, those are the same that nothing of the agent separates. After the end,
-// those with the same figures are the same, too.
+// roundUsage reports the usage of a round. Several reports of one round count once, with the
+// larger figures. Two reports with ids belong to one round if the ids are equal. Otherwise
+// they belong to one round if the agent has not gone on between them. If the agent only
+// seems to have gone on, after the end of the turn, the reports belong to one round if
+// their figures are equal.
 func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	var delta bgagent.Usage
 	id = short(id)
@@ -121,7 +123,7 @@ func (o *Output) roundUsage(id string, u bgagent.Usage) {
 	o.Usage(delta)
 }
 
-// less returns what u has more than v.
+// less returns u minus v, with zero in place of negative figures.
 func less(u, v bgagent.Usage) bgagent.Usage {
 	return bgagent.Usage{
 		InputTokens:  max(u.InputTokens-v.InputTokens, 0),
@@ -139,8 +141,8 @@ func most(u, v bgagent.Usage) bgagent.Usage {
 	}
 }
 
-// endLocked takes a reported end, or takes the end back if it is nil. broken is the error
-// after which the agent has not gone on, or nil.
+// endLocked records a reported end. If end is nil, it withdraws the recorded end. The
+// argument broken is the error after which the agent has not gone on; nil if there is none.
 func (o *Output) endLocked(end, broken *ending) {
 	if end == nil {
 		if o.end != nil && badness(o.end.stop) > 0 {
@@ -156,7 +158,7 @@ func (o *Output) endLocked(end, broken *ending) {
 		if badness(first.stop) > badness(end.stop) {
 			first, end = end, first
 		}
-		both := *end // a copy, because a reader may have the old one
+		both := *end // a copy, because the recorded end may still be in use elsewhere
 		both.text = cmp.Or(end.text, first.text)
 		if badness(first.stop) == badness(end.stop) {
 			both.problem = cmp.Or(end.problem, first.problem)
@@ -166,7 +168,7 @@ func (o *Output) endLocked(end, broken *ending) {
 	o.end = end
 }
 
-// badness orders the ways in which a turn can end. Zero is success.
+// badness ranks the stop reasons. Zero is success, and a larger number is worse.
 func badness(stop bgagent.StopReason) int {
 	switch stop {
 	case bgagent.StopUntold, bgagent.StopEndOfTurn:
@@ -176,5 +178,5 @@ func badness(stop bgagent.StopReason) int {
 	case bgagent.StopAborted, bgagent.StopInterrupted:
 		return 2
 	}
-	return 1 // the answer is cut
+	return 1 // the answer is incomplete
 }

@@ -18,7 +18,7 @@ type process struct {
 	*procs.Program
 	stdout *os.File
 	stderr *os.File
-	input  *os.File // writing end of standard input; nil if standard input is empty
+	input  *os.File // write end of standard input; nil if standard input is empty
 
 	feeding sync.WaitGroup
 }
@@ -98,7 +98,7 @@ func (p *process) finish(grace time.Duration, readers *sync.WaitGroup) error {
 	select {
 	case <-done:
 	case <-timer.C:
-		// A process that was not found keeps the pipes open, but the readers must end.
+		// A process that was not found keeps the pipes open, but the readers must stop.
 		past := time.Now().Add(-time.Second)
 		for _, f := range []*os.File{p.stdout, p.stderr} {
 			if f.SetReadDeadline(past) != nil {

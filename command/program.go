@@ -16,7 +16,7 @@ import (
 // Program describes how a command-line program is called and how its output is decoded. It
 // is plain data: change a copy of a preset, or write a new one.
 //
-// Arguments may contain the placeholders {prompt}, {session} (the program's id of the
+// Arguments may contain the placeholders {prompt}, {session} (the program's id for the
 // session), {model}, {profile}, {system} and {directory}. With |json, as in {model|json}, the
 // value becomes a quoted string that is valid in JSON and in TOML. All placeholders are
 // replaced in one pass, so placeholders in values are not replaced. No shell interprets the
@@ -87,7 +87,7 @@ type Program struct {
 // Stdin is nil, a prompt that is too long is an error.
 //
 // If the prompt is an argument of its own, begins with a dash and has no "--" in front of it,
-// a space is put in front of the prompt, so that no program takes it for a flag.
+// a space is put in front of the prompt, so that no program treats the prompt as a flag.
 type Form struct {
 	Args   []string
 	Prompt []string
@@ -104,7 +104,7 @@ const maxArgument = 128<<10 - 1
 // turnSpec has the values for the arguments of one turn.
 type turnSpec struct {
 	prompt    string
-	session   string // program's id of the session; empty for a new session
+	session   string // program's id for the session; empty for a new session
 	model     string
 	profile   string
 	system    string
@@ -139,7 +139,7 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	if p.takesForCommand(t.prompt) {
 		t.prompt = lead + t.prompt
 	}
-	const always = "always" // stands for a value, because the arguments of the form need none
+	const always = "always" // stands in for the value, because the arguments of the form depend on no value
 	for _, o := range []struct {
 		what, value string
 		args        []string
@@ -186,10 +186,10 @@ func (p *Program) invoke(t turnSpec) (invocation, error) {
 	return call, nil
 }
 
-// lead is put in front of a prompt that the program would take for a command.
+// lead is put in front of a prompt that the program would treat as a command.
 const lead = "The task:\n\n"
 
-// takesForCommand reports whether the program would take the prompt for a command. White
+// takesForCommand reports whether the program would treat the prompt as a command. White
 // space in front of the command is ignored. U+FEFF counts as white space, as in JavaScript.
 func (p *Program) takesForCommand(prompt string) bool {
 	prompt = strings.TrimLeftFunc(prompt, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })

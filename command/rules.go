@@ -42,8 +42,8 @@ func isThe(arg, flag string) bool {
 }
 
 // isSetting reports whether an argument sets the key, or a key above or below it. The
-// argument may be KEY=VALUE or the name of a feature after a flag, or the flag and such a
-// value in one argument. value means that the argument follows such a flag.
+// argument may be KEY=VALUE or the name of a feature, if value says that a flag for settings
+// is in front of it. The flag and its value may also be one argument.
 func isSetting(arg, key string, value bool) bool {
 	for _, prefix := range []string{"--config=", "--enable=", "--disable=", "-c"} {
 		if rest, ok := strings.CutPrefix(arg, prefix); ok && !value {

@@ -25,7 +25,7 @@ type turn struct {
 	prompt  bgagent.Prompt
 	out     *Output
 	stop    context.CancelCauseFunc
-	own     string      // program's id of the session to continue; empty for a new session
+	own     string      // program's id for the session to continue; empty for a new session
 	linger  *time.Timer // runs after the program has reported the end of the turn
 
 	heard atomic.Bool // whether the program has printed anything
@@ -33,7 +33,7 @@ type turn struct {
 	// The reader of standard output writes the fields below. They are read after the reader
 	// has ended.
 	noise   jsonlines.Noise // output that was not understood
-	garbled bool            // whether the output of a program of plain text is not UTF-8
+	garbled bool            // whether the output of a plain-text program is not UTF-8
 	lost    *TurnError      // reason why the program was stopped before the end of the turn
 }
 
@@ -331,7 +331,8 @@ func (t *turn) giveUp(problem string) {
 	t.stop(t.lost)
 }
 
-// unknown returns the problem of a program if its decoder knows none of its output.
+// unknown returns the problem of a turn in which the decoder knew no line of the program's
+// output.
 func (t *turn) unknown() string {
 	what := "it printed nothing"
 	switch {

@@ -61,7 +61,7 @@ func stageOf(t *bgagent.Task) stage {
 		return stageWaiting
 	case t.Session == "":
 		return stageSession
-	case !known: // the phase is younger than this module
+	case !known: // the phase is newer than this module
 		return stageTurn
 	default:
 		return s

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asked are the causes of requested cancellations, which are no errors. Cancellations because
+// asked are the causes of requested cancellations, which are not errors. Cancellations because
 // of a time limit are errors.
 var asked = map[bgagent.Cause]bool{
 	bgagent.CauseCaller:         true,

@@ -111,8 +111,8 @@ func (in *instruments) observe(f bgagent.Figures, o metric.Observer) {
 	}
 }
 
-// count adds by to the number of live attempts with a status. by is +1 if an attempt gets
-// the status, and -1 if an attempt leaves the status.
+// count changes the number of live attempts with a status. The argument by is +1 if an
+// attempt gets the status, and -1 if an attempt leaves the status.
 func (in *instruments) count(s bgagent.Status, by int64) {
 	switch s {
 	case bgagent.Pending:
@@ -143,7 +143,8 @@ func (in *instruments) spend(x *record, now bgagent.Usage) bgagent.Usage {
 	return used
 }
 
-// inMetrics returns the attributes of an agent that metrics have, followed by more.
+// inMetrics returns those attributes of an agent that metrics have, followed by the
+// attributes in more.
 func inMetrics(agent []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributes(slices.Concat(agent[:min(len(agent), 2)], more)...) // the third attribute is the provider
 }

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// String returns s as a [Writer] cleans it.
+// String returns s cleaned by a [Writer].
 func String(s string) string {
 	if isClean(s) {
 		return s
@@ -138,7 +138,7 @@ func (w *Writer) take(r rune) {
 	case r == '\r':
 		w.cr = true
 		w.out = append(w.out, '\n')
-	case r == '\n' && after: // the carriage return before it was written as the line end
+	case r == '\n' && after: // the preceding carriage return was written as a line end
 	case !unwanted(r):
 		w.out = utf8.AppendRune(w.out, r)
 	}
@@ -175,9 +175,9 @@ func (w *Writer) inside(r rune) bool {
 	return w.insideText(r)
 }
 
-// insideText is inside for sequences that carry text. Such a sequence ends at maxSequence
-// or at the end of its line if it is not closed before. So a sequence without an end
-// cannot hide the text that follows.
+// insideText is the method inside for sequences that carry text. If such a sequence is
+// not closed before, it ends at maxSequence or at the end of its line. So a sequence
+// without an end cannot hide the text that follows.
 func (w *Writer) insideText(r rune) bool {
 	w.size++
 	switch {

@@ -24,7 +24,7 @@ type host struct {
 	rev      int
 	emit     func(bgagent.HostEvent)
 	roots    map[string]bgagent.SessionState
-	down     time.Time // until then calls that start work fail with ErrUnreachable
+	down     time.Time // calls that start work fail with ErrUnreachable until this time
 }
 
 type hostSession struct {
@@ -71,7 +71,7 @@ func (f *host) pause(ctx context.Context, d time.Duration, deaf bool) error {
 	}
 }
 
-// last waits 30 s if the oracle requires that each turn lasts.
+// last waits 30 s if the oracle requires long turns.
 func (f *host) last(ctx context.Context) {
 	f.o.mu.Lock()
 	lasting := f.o.lasting

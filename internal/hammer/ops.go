@@ -40,8 +40,8 @@ func (h *hammer) session() string {
 	return "root2"
 }
 
-// target returns the id of a random task and a random caller, which in many cases is
-// allowed to act on the task. It counts op in the matrix for the task's state.
+// target returns the id of a random task, and a random caller that often may act on the
+// task. It counts op in the matrix for the task's state.
 func (h *hammer) target(op string) (id string, by bgagent.Caller) {
 	id = "bg_0000000000000000"
 	h.mu.Lock()
@@ -388,7 +388,7 @@ func (h *hammer) lie(session string) {
 	}
 }
 
-// someAgain resumes several tasks in some of the runs. Without it, a resumed task would
+// someAgain resumes several tasks in some of the runs. Otherwise a resumed task would
 // rarely wait for a slot at the time of a drain or close.
 func (h *hammer) someAgain() {
 	if h.r.IntN(3) > 0 || h.draining || h.closed {

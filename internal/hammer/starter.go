@@ -260,7 +260,7 @@ func (f *starterHost) Statuses(ctx context.Context, ids []string) (map[string]bg
 		if f.o.broken(r) {
 			switch r.IntN(3) {
 			case 0:
-				continue // the status is missing in the result
+				continue // the status is missing from the result
 			case 1:
 				s.State = bgagent.SessionUnknown
 			case 2:

@@ -16,7 +16,7 @@ import (
 const MaxDepth = 200
 
 // Empty is the problem of a file that contains only white space and comments. Only the
-// caller can suggest a content.
+// caller can suggest what the file should contain.
 const Empty = "is empty"
 
 const byteOrderMark = "\xef\xbb\xbf"
@@ -26,9 +26,9 @@ const byteOrderMark = "\xef\xbb\xbf"
 type ErrorFunc func(at Origin, key, problem string) error
 
 // Parse parses the content of a file. name is the file's name in origins and errors. A
-// byte-order mark is skipped and does not count as a column. fail makes every error about
-// the file, including the errors of [Value.Errorf] and [Member.Errorf]. The values refer
-// to data, so data must not be changed afterwards.
+// byte-order mark is skipped and does not count as a column. The function fail makes every
+// error about the file, including the errors of [Value.Errorf] and [Member.Errorf]. The
+// values refer to data, so data must not be changed afterwards.
 func Parse(name string, data []byte, fail ErrorFunc) (Value, error) {
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	f := &file{name: name, lines: newLines(data), fail: fail}

@@ -32,7 +32,7 @@
 //     object is broken or truncated.
 //   - An object on a line with text does not count if Config.Echo contains the object,
 //     because a repetition of the program's input is not an event. JSON in a string is
-//     escaped, so it is never taken for an object.
+//     escaped, so it is never treated as an object.
 //
 // Words such as NaN, Infinity and None, which other languages write into JSON, are read
 // as null. Control characters in strings become spaces. In a line that is too long, long

@@ -8,7 +8,7 @@ import (
 
 // Noise summarizes the input of a [Reader] that was not understood.
 type Noise struct {
-	Texts   int    // number of texts: lines and parts of lines that are no object, and rejected objects
+	Texts   int    // number of texts: lines and parts of lines that are not objects, and rejected objects
 	Bytes   int    // number of bytes in these texts and in dropped lines
 	First   string // first text, as one line of at most 100 bytes
 	Dropped int    // number of lines that were dropped because they were too long

@@ -22,11 +22,11 @@ type Config struct {
 	// Echo is the text that was sent to the program. See the package's documentation.
 	Echo string
 
-	// Told, if set, returns further text that was sent to the program, possibly while
-	// the program runs. Next calls Told.
+	// Told, if set, returns further text that was sent to the program, such as text sent
+	// while the program runs. Next calls Told.
 	Told func() string
 
-	// Skipped, if set, gets each text that is no object. Next calls Skipped, and the
+	// Skipped, if set, gets each text that is not an object. Next calls Skipped, and the
 	// text is valid only during the call. Skipped gets no dropped lines.
 	Skipped func(text []byte)
 }

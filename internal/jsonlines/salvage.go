@@ -53,7 +53,7 @@ type divider struct {
 	parts  []part
 	budget int // remaining bytes that may be read without finding an object; keeps the time linear
 
-	keyed  bool // whether the current text contains the end of a key before the offset looked
+	keyed  bool // whether the end of a key was found in the current text
 	looked int  // offset up to which the text was searched for the end of a key
 }
 
@@ -78,8 +78,8 @@ func (d *divider) objectAt(i int) (object []byte, n int) {
 	return object, n
 }
 
-// isValue reports whether the object at offset i is a value in a broken object. It is a
-// value if the text before it ends like JSON before a value.
+// isValue reports whether the object at offset i is a value in a broken object. This is the
+// case if the text before the object ends as JSON ends before a value.
 func (d *divider) isValue(i int) bool {
 	key := []byte(`":`)
 	if !d.keyed {

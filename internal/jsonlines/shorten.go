@@ -6,7 +6,7 @@ type shortener struct {
 	inside   bool // whether the present byte is within a string
 	n        int  // number of bytes of the string so far
 	escape   int  // number of further bytes in the present escape
-	begun    bool // whether the byte before was a backslash
+	begun    bool // whether the previous byte was a backslash
 	dropping bool // whether the rest of the string is dropped
 }
 

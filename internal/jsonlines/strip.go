@@ -5,7 +5,7 @@ import "strings"
 // stripper removes terminal escape sequences (ECMA-48) and control characters
 // other than line ends and tabs.
 type stripper struct {
-	// text is set for text that people and models read. Then the stripper also removes
+	// If text is set, people or models read the output. Then the stripper also removes
 	// DEL, control characters above 127 and byte-order marks, and turns line ends into
 	// \n. text is not set for JSON, because strings in JSON may contain these characters.
 	text bool

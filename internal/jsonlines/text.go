@@ -10,7 +10,7 @@ import (
 )
 
 // Cleaner turns terminal output into plain text. The output is passed in pieces. The text
-// has no escape sequences and no control characters, and its line end is \n. The zero
+// has no escape sequences and no control characters, and its lines end with \n. The zero
 // value is ready for use.
 type Cleaner struct{ s stripper }
 
@@ -30,8 +30,8 @@ func (c *Cleaner) Rest() string {
 	return string(c.s.flush(nil))
 }
 
-// Clean returns the text without escape sequences and control characters. The line end of
-// the result is \n.
+// Clean returns the text without escape sequences and control characters. The lines of the
+// result end with \n.
 func Clean(text string) string {
 	if isClean(text) {
 		return text
@@ -99,7 +99,8 @@ func (u *utf8Reader) Read(p []byte) (int, error) {
 	return 0, u.err
 }
 
-// decode decodes the buffered input, but at least one 16-bit unit.
+// decode decodes the buffered input. It first waits until at least one 16-bit unit is
+// buffered.
 func (u *utf8Reader) decode() {
 	out := u.out[:0]
 	for first := true; first || u.in.Buffered() >= 2 && len(out) < 4096; first = false {

@@ -10,7 +10,7 @@ import (
 
 const ellipsis = "…"
 
-// Head returns at most the first n bytes of s. It never cuts a rune.
+// Head returns at most the first n bytes of s. It never splits a rune.
 func Head(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -21,7 +21,7 @@ func Head(s string, n int) string {
 	return s[:n]
 }
 
-// Tail returns at most the last n bytes of s. It never cuts a rune.
+// Tail returns at most the last n bytes of s. It never splits a rune.
 func Tail(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -59,8 +59,8 @@ func Joined(s string, max int) string {
 	return s
 }
 
-// Ends is Joined for text whose beginning and end both matter. If the text is too long,
-// Ends removes its middle.
+// Ends is like [Joined], but for text whose beginning and end both matter. If the text is
+// too long, Ends removes its middle.
 func Ends(s string, max int) string {
 	s = Joined(s, len(s)+1)
 	if len(s) <= max {

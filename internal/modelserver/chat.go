@@ -81,8 +81,8 @@ func decodeChat(body []byte, req *Request) error {
 	return nil
 }
 
-// contentText returns the text of a content, which is a text or a list of parts. It joins the
-// texts of all parts that have a text.
+// contentText returns the text of a message's content. The content is a text or a list of
+// parts. contentText joins the texts of all parts that have a text.
 func contentText(raw json.RawMessage) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return "", nil

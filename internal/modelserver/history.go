@@ -93,9 +93,9 @@ func (s *Server) Open(filter func(Request) bool) int {
 }
 
 // MaxOpen returns the maximum number of requests selected by filter that were open at the
-// same time. A nil filter selects all requests. Requests for which by returns the same value
-// count as one. A nil by counts every request. For example, this is the maximum number of
-// sessions with an open agent turn:
+// same time. A nil filter selects all requests. Requests for which the function by returns
+// the same value count as one. If by is nil, every request counts. For example, this is the
+// maximum number of sessions with an open agent turn:
 //
 //	s.MaxOpen(func(r Request) bool { return r.Kind == Main }, func(r Request) string { return r.Session })
 func (s *Server) MaxOpen(filter func(Request) bool, by func(Request) string) int {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Limited returns a handler that answers up to n requests in any period of length span with
-// h. It refuses further requests with status 429 and the time until the next request is
+// Limited returns a handler that lets h answer up to n requests in any period of length
+// span. It refuses further requests with status 429 and the time until the next request is
 // allowed. Refused requests do not count. A nil h means [Request.Scripted].
 func Limited(n int, span time.Duration, h Handler) Handler {
 	if n < 1 || span <= 0 {

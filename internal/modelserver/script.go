@@ -212,7 +212,8 @@ func pickTurn(turns []scriptTurn, answered, attempt int) (scriptTurn, bool) {
 	return scriptTurn{}, false
 }
 
-// shorten returns the beginning of a text as one line of at most most letters.
+// shorten returns the beginning of a text as one line. The argument most is the maximum
+// number of letters.
 func shorten(text string, most int) string {
 	letters := []rune(strings.Join(strings.Fields(text), " "))
 	return string(letters[:min(most, len(letters))])

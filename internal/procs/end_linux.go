@@ -12,16 +12,16 @@ import (
 // ending describes the processes to end and how to find them.
 type ending struct {
 	is    func(seen) bool // reports whether a process is to be ended
-	since func() uint64   // start time before which no process to end was started; see stat.start
-	first func() look     // scans the processes; may rest first and may use memory of earlier scans
-	again func() look     // scans at once without memory; used if processes start faster than first finds them
+	since func() uint64   // returns a time, as in stat.start, before which no process to end was started
+	first func() look     // scans the processes; may wait before the scan and may use results of earlier scans
+	again func() look     // scans at once without earlier results; used if processes start faster than first finds them
 	grace time.Duration
 	send  func(pid int, start uint64, sig os.Signal) error
 }
 
-// unclearTime is the maximum time of repeated scans because of processes in the middle
-// of exec. An exec usually takes a few milliseconds, but the exec of a program on a dead
-// file system can hang.
+// unclearTime is the longest time for which scans are repeated because a process is in the
+// middle of exec. An exec usually takes a few milliseconds, but the exec of a program on a
+// dead file system can hang.
 const unclearTime = time.Second
 
 // maxBlind is the maximum number of consecutive blind scans; see look.
@@ -101,7 +101,7 @@ func (e ending) try(id identity, sig syscall.Signal, command string) attempt {
 }
 
 // left returns the processes in l that are to be ended. It adds the processes that were
-// signalled and have not ended. Such a process may be missing in l, because a process
+// signalled and have not ended. Such a process may be missing from l, because a process
 // loses its environment before it disappears.
 func (e ending) left(l look, tried map[identity]attempt) (left []identity) {
 	for _, s := range l.list {

@@ -13,13 +13,13 @@ type Process struct {
 	Command string // command line for messages; shortened if it is long
 }
 
-// String returns the number and the command line.
+// String returns the PID and the command line.
 func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
 
 // Keep reports whether a process of a run must not be ended. If the process also
 // belongs to runs within that run, inner holds the ids of these runs, outermost first.
 type Keep func(pid int, inner []string) bool
 
-// killTime is the time that is allowed for killed processes to disappear. A process
-// that waits for a disk or a network file system may take longer.
+// killTime is the longest wait for killed processes to disappear. A process that waits
+// for a disk or a network file system may need longer than that.
 const killTime = 2 * time.Second

@@ -9,16 +9,17 @@ import (
 )
 
 // Find returns the processes of this user that belong to the run with the instance
-// id, ordered by their numbers. A process belongs to the run if the variable
+// id, ordered by PID. A process belongs to the run if the variable
 // [InstanceVariable] in its environment contains the id. Its identity must be the
 // same before and after its environment is read.
 //
 // Find leaves out this process, its ancestors, and the processes for which keep
 // returns true. spared is the number of processes left out. keep may be nil.
 //
-// Find scans the processes again if it may have missed a process, or if a process
-// was in the middle of exec, when its environment cannot be read. If other
-// processes cannot be read on this system, the error is [errors.ErrUnsupported].
+// Find scans the processes again if it may have missed a process. It also does so if
+// a process was in the middle of exec, because its environment cannot be read then.
+// If other processes cannot be read on this system, the error is
+// [errors.ErrUnsupported].
 func Find(instance string, keep Keep) (list []Process, spared int, err error) {
 	e, kept, err := ofRun(instance, keep)
 	if err != nil {
@@ -58,8 +59,8 @@ func EndInstance(instance string, keep Keep, grace time.Duration) (ended []Proce
 	return ended, len(kept), err
 }
 
-// ofRun returns the ending for the processes of a run. The ending adds each process
-// that it spares to the returned set.
+// ofRun returns the ending for the processes of a run. Each process that the ending
+// spares is added to the returned set.
 func ofRun(instance string, keep Keep) (ending, map[int]struct{}, error) {
 	if err := CheckInstance(instance); err != nil || instance == "" {
 		return ending{}, nil, fmt.Errorf("looking for the processes of a run: %w", errors.Join(err, errNoInstance))

@@ -24,8 +24,8 @@ func CheckInstance(id string) error {
 	return nil
 }
 
-// behind returns the ids that follow id in a value of InstanceVariable. its reports
-// whether the value contains id.
+// behind returns the ids that follow id in a value of InstanceVariable. The result its
+// reports whether the value contains id.
 func behind(value, id string) (inner []string, its bool) {
 	ids := strings.Split(value, "/")
 	i := slices.Index(ids, id)

@@ -20,20 +20,20 @@ type identity struct {
 type seen struct {
 	identity
 	session  int
-	parent   int    // number of the parent; set only if the process has ended
+	parent   int    // PID of the parent; set only if the process has ended
 	turn     string // value of TurnVariable
 	instance string // value of InstanceVariable
 	cached   bool   // whether the state is from an earlier scan
 }
 
-// look is the result of one scan of the table of processes.
+// look is the result of one scan of the process table.
 type look struct {
 	list []seen // processes that have a mark or are in the session of a running Program
 	// blind means that the scan may have missed a process. This is possible in two
-	// cases: process numbers wrapped around, or a process ended before it could be read
-	// and may have started another process. Otherwise no process was missed, because a
-	// scan reads processes by increasing number, and a child has a higher number than
-	// its parent.
+	// cases: PIDs wrapped around, or a process ended before it could be read and may
+	// have started another process. Otherwise no process was missed, because a scan
+	// reads processes in the order of their PIDs, and a child has a higher PID than its
+	// parent.
 	blind  bool
 	inExec []uint64 // start times of the processes that were in the middle of exec
 }
@@ -197,8 +197,8 @@ func (t *table) visit(l *look, pid int, inode uint64, now time.Time) {
 	}
 }
 
-// lastNumber returns the number of the process that was started last, or 0 if the number
-// is unknown.
+// lastNumber returns the PID of the process that was started last, or 0 if that PID is
+// unknown.
 func lastNumber() int {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -209,7 +209,7 @@ func lastNumber() int {
 	return n
 }
 
-// how describes the success of reading a process.
+// how describes the result of reading a process.
 type how int
 
 const (
@@ -218,11 +218,10 @@ const (
 	readLeaving     // the process is about to end
 	readOver        // the process has ended and has not been reaped
 	readInExec      // the process is in the middle of exec
-	readRefused     // the environment may not be read
+	readRefused     // this process is not permitted to read the environment
 )
 
-// execTries is the number of times that a scan reads a process in the middle of exec
-// again.
+// execTries is how often a scan repeats the read of a process that is in the middle of exec.
 const execTries = 4
 
 // read reads a process. It checks that the process is the same before and after its

@@ -31,7 +31,7 @@ type Program struct {
 	exited chan struct{}
 
 	mu   sync.Mutex
-	over bool // whether the program was reaped; another process may then have its number
+	over bool // whether the program was reaped; another process may then have its PID
 }
 
 // Start starts the program that s describes.
@@ -60,7 +60,7 @@ func Start(s Spec) (*Program, error) {
 	return p, nil
 }
 
-// PID returns the number of the program's process.
+// PID returns the process ID of the program.
 func (p *Program) PID() int { return p.cmd.Process.Pid }
 
 // Exited returns a channel that is closed when the program itself has exited. The
@@ -103,7 +103,7 @@ func (p *Program) Finish(grace time.Duration) error {
 	return err
 }
 
-// reap waits for the program's exit and removes it from the table of processes.
+// reap waits for the program's exit and removes it from the process table.
 func (p *Program) reap() {
 	_ = p.cmd.Wait() // the result is in ProcessState
 	p.mu.Lock()

@@ -12,7 +12,7 @@ import (
 func (p *Program) release() { running.remove(p.PID()) }
 
 // await waits for the program's exit and reaps it. The system does not reuse the
-// number of the program while its process group has members.
+// program's PID while its process group has members.
 func (p *Program) await() { p.reap() }
 
 // endRest ends the remaining processes in the program's process group. On this

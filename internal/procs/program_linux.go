@@ -7,9 +7,9 @@ import (
 	"unsafe"
 )
 
-// await returns when the program has exited. The program remains in the table of
-// processes as a zombie until release, so that no other process can get its number or
-// the number of its session while endRest searches for the remaining processes.
+// await returns when the program has exited. The program remains in the process table as
+// a zombie until release, so that no other process can get its PID or its session ID
+// while endRest searches for the remaining processes.
 func (p *Program) await() {
 	const (
 		pPID    = 1         // P_PID of waitid(2)
@@ -30,7 +30,7 @@ func (p *Program) await() {
 	}
 }
 
-// release removes the program from the table of processes.
+// release removes the program from the process table.
 func (p *Program) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,7 +46,7 @@ func (p *Program) endRest(grace time.Duration) error {
 	p.mu.Lock()
 	session := p.PID()
 	if p.over {
-		session = 0 // another session may have the number
+		session = 0 // another session may have this ID
 	}
 	p.mu.Unlock()
 	// The program's group is killed in any case, even if no process can be read.

@@ -16,7 +16,7 @@ import (
 )
 
 // shell starts a shell that runs the script as the program of a turn. The processes in the
-// script write their numbers into the file $dir/pids.
+// script write their PIDs into the file $dir/pids.
 func shell(t testing.TB, dir, script string) *Program {
 	t.Helper()
 	p, err := Start(Spec{
@@ -26,7 +26,7 @@ func shell(t testing.TB, dir, script string) *Program {
 	return p
 }
 
-// written returns the numbers in the file pids in dir.
+// written returns the PIDs in the file pids in dir.
 func written(t testing.TB, dir string) []int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "pids"))
@@ -51,7 +51,7 @@ func ofTurn(p *Program) (pids []int) {
 }
 
 // escapes are scripts that start processes which try to outlive the turn. Each script writes
-// the numbers of these processes.
+// the PIDs of these processes.
 var escapes = map[string]string{
 	"in the group":                `sleep 600 & echo $! >>$dir/pids`,
 	"in a session of its own":     `setsid sh -c 'echo $$ >>$dir/pids; exec sleep 600' &`,
@@ -88,13 +88,13 @@ func TestNothingOutlivesItsTurn(t *testing.T) {
 	}
 }
 
-// threadsVariable is an environment variable. If it is set, the test binary ends its first
+// threadsVariable is an environment variable. If it is set, the test binary ends its main
 // thread and continues to run.
 const threadsVariable = "PROCS_TEST_THREADS"
 
 func init() {
 	if os.Getenv(threadsVariable) != "" {
-		runtime.LockOSThread() // an init function runs on the first thread
+		runtime.LockOSThread() // an init function runs on the main thread
 	}
 }
 
@@ -182,7 +182,7 @@ func TestAProgramIsStoppedWhateverItDoes(t *testing.T) {
 				p.Stop(nil, grace)
 				require.NoError(t, p.Finish(grace))
 				require.Empty(t, ofTurn(p))
-				p.Stop(nil, grace) // another process may have the program's number now
+				p.Stop(nil, grace) // another process may have the program's PID now
 			})
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// ownSession makes the command run in its own session and process group. The number
-// of both is the number of the process.
+// ownSession makes the command run in its own session and process group. The IDs of both
+// are equal to the PID.
 func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
 // ask sends the signal to the program's process group. It reports whether the caller

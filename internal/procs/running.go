@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// registry holds the process numbers of the programs that [Start] has started and
-// that are not released.
+// registry holds the PIDs of the programs that [Start] has started and that have not been
+// released.
 type registry struct {
 	// starting is locked for reading while a program starts, and for writing while
-	// adopted children are reaped. So a child is registered before it can be taken for
-	// an adopted child.
+	// adopted children are reaped. So a child is registered before it could be mistaken
+	// for an adopted child.
 	starting sync.RWMutex
 
 	mu   sync.Mutex

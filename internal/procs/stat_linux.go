@@ -17,10 +17,10 @@ type stat struct {
 	session int
 	flags   uint64
 	threads int
-	start   uint64 // start time in ticks since boot; unique together with the process number
+	start   uint64 // start time in ticks since boot; unique together with the PID
 
 	// Addresses of the environment in memory. Both are 0 in the middle of exec, and if
-	// this process may not read the addresses.
+	// this process is not permitted to read them.
 	envStart, envEnd uint64
 }
 
@@ -42,7 +42,7 @@ func statOf(pid int) (st stat, ok bool) {
 }
 
 // readStat reads the stat file of a process, even if the process has ended. The result
-// there is false if the process is not in the table of processes.
+// there is false if the process is not in the process table.
 func readStat(pid int) (st stat, there bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -52,7 +52,7 @@ func readStat(pid int) (st stat, there bool) {
 }
 
 // over reports whether all threads of the process have ended. The state alone is not
-// enough: it is that of a zombie as soon as the first thread has ended.
+// enough: it is the state of a zombie as soon as the main thread has ended.
 func (st stat) over() bool { return st.state == 'X' || st.state == 'Z' && st.threads <= 1 }
 
 func parseStat(text []byte) (st stat, ok bool) {
@@ -141,7 +141,7 @@ func commandOf(pid int) string {
 }
 
 // send signals the process pid if its start time is still start. The handle ensures that
-// the signal cannot reach another process that gets the number after the check.
+// the signal cannot reach another process that gets the PID after the check.
 func send(pid int, start uint64, sig os.Signal) error {
 	h, err := os.FindProcess(pid)
 	if err != nil {

@@ -23,8 +23,8 @@ func (p process) kill() { syscall.Kill(p.pid, syscall.SIGKILL) }
 // processesWith returns the processes that have variable (NAME=VALUE) in their environment.
 // If folder is not "", it also returns the processes whose working directory is in folder.
 // Child processes inherit both, even if they change their process group or session. The
-// folder is needed for starting processes whose environment cannot be read yet. Zombies
-// are never returned.
+// folder is needed because the environment of a process that is just starting cannot be
+// read. Zombies are never returned.
 func processesWith(variable, folder string) []process {
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	var all []process

@@ -57,8 +57,8 @@ func installed() (string, error) {
 	return filepath.Join(dir, "node_modules"), nil
 }
 
-// find returns the command of a program. It fails if the program is not installed in the
-// pinned version.
+// find returns the command of a program. It fails if the pinned version of the program is
+// not installed.
 func (p program) find() ([]string, error) {
 	dir, err := installed()
 	if err != nil {

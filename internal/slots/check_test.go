@@ -72,13 +72,13 @@ func TestCheckFindsWhatIsPlantedAmongCaps(t *testing.T) {
 			}
 			inP, inQ := ask("p", ""), ask("q", "a")
 			full, both := ask("q", ""), ask("p", "a")
-			inP.leave(m) // the pool's gate opens and turns the lane of both away, because its cap is full
+			inP.leave(m) // the pool's gate opens and turns away the lane of the waiter both, because the lane's cap is full
 			inP = ask("p", "")
-			inQ.leave(m) // the cap's gate opens and turns the lane of both away, because its pool is full
+			inQ.leave(m) // the cap's gate opens and turns away the lane of the waiter both, because the lane's pool is full
 			inQ = ask("r", "a")
 			require.True(t, m.Holds(&inP.Waiter) && m.Holds(&inQ.Waiter) && m.Waits(&both.Waiter))
 			require.True(t, both.key.lane.stuck)
-			inR := full // the waiter in full got the slot of q
+			inR := full // the waiter full has got the slot of q
 			require.True(t, m.Holds(&inR.Waiter))
 			full = ask("q", "")
 			require.NoError(t, m.Check())

@@ -50,7 +50,8 @@ func (c *capped) enroll(g *gate) {
 	c.turned(g)
 }
 
-// dismiss takes the number from g. No lane may be filed at g.
+// dismiss takes the number of g away and makes it free for other gates. No lane may be
+// filed at g.
 func (c *capped) dismiss(g *gate) {
 	own, _ := c.sides(g)
 	own.open.remove(g.id)

@@ -41,8 +41,8 @@ func (k *key) figures() Figures {
 // names, because names come from language models and may have any length.
 func (k *key) weight() int { return 1 + (len(k.name)+len(k.agent))/maxHotName }
 
-// maxIdle is the total weight of keys up to which no key is forgotten, because most
-// idle keys are used again. Above maxIdle, forgetIdle runs when the keys that came or
+// While the total weight of all keys is at most maxIdle, no key is forgotten, because
+// most idle keys are used again. Above maxIdle, forgetIdle runs when the keys that came or
 // fell idle since its last run weigh more than half of all keys. So maxIdle and the
 // weight of the keys in use bound the weight of the idle keys. The cost is constant per
 // key, and zero for a manager with few names.

@@ -65,7 +65,7 @@ func (p *pool) hasRoom() bool { return p.inUse < p.open }
 // once, because a waiter with an old ticket belongs near the front, and a search from
 // the end might pass a million waiters.
 func (l *list) insert(w *Waiter) {
-	before, after := l.last, l.first // candidates: w goes behind before or in front of after
+	before, after := l.last, l.first // candidates: w goes behind the waiter before or in front of the waiter after
 	for {
 		if before == nil || before.order <= w.order {
 			l.link(w, before)

@@ -109,7 +109,7 @@ type Manager struct {
 	// the owners after mu is released.
 	mu     sync.Mutex
 	keys   [spaces]map[string]*key // keys by name in normal form
-	hot    [256]*key               // cache of model keys, possibly forgotten keys; a map look-up costs as much as the rest of Acquire
+	hot    [256]*key               // cache of model keys; may hold forgotten keys; a map look-up would cost as much as the rest of Acquire
 	weight int                     // total weight of all keys
 	churn  int                     // weight of the keys that came or fell idle since the last forgetIdle
 	shared map[string]*pool        // shared pools by name
@@ -259,8 +259,8 @@ func (m *Manager) setRulesLocked(r Rules) []*Waiter {
 	return granted
 }
 
-// setCaps creates, replaces or removes the records for caps. If there were caps or
-// are caps now, it takes all waiters out of their lines and returns them.
+// setCaps creates, replaces or removes the records for caps. If the old or the new rules
+// have caps, it takes all waiters out of their lines and returns them.
 func (m *Manager) setCaps(c Caps, shared map[string]*pool) (moving []*Waiter) {
 	if m.capped == nil && !c.on() {
 		return nil
