@@ -105,25 +105,17 @@ func (s *scene) asked(text string) {
 	})
 }
 
-// follow waits for an event of the task that ok accepts.
-func (s *scene) follow(id string, ok func(bgagent.Task) bool) bgagent.Task {
+// follow waits until ok accepts the task. It polls rather than waits for events, because
+// pieces of text that follow one another quickly share an event, and the last piece may
+// have no event.
+func (s *scene) follow(id string, ok func(bgagent.Task) bool) (task bgagent.Task) {
 	s.Helper()
-	tasks, sub := s.m.Subscribe(0)
-	defer sub.Close()
-	for _, task := range tasks {
-		if task.ID == id && ok(task) {
-			return task
-		}
-	}
-	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
-	defer cancel()
-	for {
-		e, err := sub.Next(ctx)
-		require.NoError(s, err)
-		if e.Task.ID == id && ok(e.Task) {
-			return e.Task
-		}
-	}
+	require.Eventually(s, func() bool {
+		var err error
+		task, err = s.m.Get(id)
+		return err == nil && ok(task)
+	}, time.Minute, 20*time.Millisecond)
+	return task
 }
 
 // cancel cancels a task and waits until everything that the task started has stopped.
