@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bgagent/bgagent"
+	"github.com/bgagent/bgagent/internal/jsonlines"
 )
 
 // fuzzDecoder checks conditions that must hold for any output of a program. Among them: lines
@@ -60,7 +61,7 @@ func FuzzTextIsNeverLost(f *testing.F) {
 	f.Add("hello", "there", true)
 	f.Add("a\nb", "\"{}\u2028", false)
 	f.Fuzz(func(t *testing.T, one, two string, tool bool) {
-		one, two = strings.ToValidUTF8(one, "?"), strings.ToValidUTF8(two, "?")
+		one, two = jsonlines.Clean(strings.ToValidUTF8(one, "?")), jsonlines.Clean(strings.ToValidUTF8(two, "?")) // not all characters can be kept
 		line := func(v map[string]any) string {
 			b, err := json.Marshal(v)
 			if err != nil {
