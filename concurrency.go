@@ -153,7 +153,7 @@ func countedAs(model, agent string) (slots.Space, string) {
 	return slots.Models, model
 }
 
-// rules are normalized limits. They decide in which pool a name is counted. Their maps are never
+// rules are normalized limits. They decide which pool counts a name. Their maps are never
 // changed.
 type rules struct{ Limits }
 

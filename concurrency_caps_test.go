@@ -42,7 +42,7 @@ func TestTheTotalHoldsOverAllPools(t *testing.T) {
 	place, s := c.slots.Place(&all[4].Waiter)
 	require.Equal(t, "total", s.Name)
 	require.Equal(t, 2, place)
-	for i, g := range all[3:] { // in the order in which they began to wait
+	for i, g := range all[3:] { // in the order that they began to wait
 		all[i].leave(c)
 		requireHolds(t, c, g)
 	}

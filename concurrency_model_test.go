@@ -43,7 +43,7 @@ func oracleValid(l Limits) bool {
 	return l.Default >= -1 && l.Total >= -1
 }
 
-// oraclePool returns the name and the limit of the pool in which a model or an agent counts.
+// oraclePool returns the name and the limit of the pool that counts a model or an agent.
 func oraclePool(l Limits, model, agent string) (string, int) {
 	def := l.Default
 	if def == 0 {

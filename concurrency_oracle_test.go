@@ -142,7 +142,7 @@ func order(a, b *oracleOne) int {
 	return cmp.Compare(a.ticket, b.ticket)
 }
 
-// turns compares two waiters by the order in which they are served. With Fair, the waiters
+// turns compares two waiters by which is served first. With Fair, the waiters
 // of a root are treated as if they had arrived when the root last got a slot.
 func (o *oracle) turns(a, b *oracleOne) int {
 	since := func(x *oracleOne) uint64 {
@@ -170,7 +170,7 @@ func (o *oracle) place(x *oracleOne) (int, PoolStats) {
 	return place, s
 }
 
-// waiting returns all waiters in the order in which they are served.
+// waiting returns all waiters, the next to be served first.
 func (o *oracle) waiting() (all []*oracleOne) {
 	for _, x := range o.all {
 		if !x.holds {

@@ -48,7 +48,7 @@ const (
 	noticeTries         = 20                             // number of failed deliveries after which a notice is given up
 	noticeGiveUp        = 24 * time.Hour                 // time after which a due notice is given up
 	noticeBackoffMax    = 1 * time.Hour                  // longest pause between two deliveries of a notice
-	staleGrace          = 30 * time.Second               // first part of a turn, in which the turn cannot be stale
+	staleGrace          = 30 * time.Second               // how long a turn cannot be stale after it begins
 	sessionGonePolls    = 3                              // number of answered polls in a row that must report a session as gone
 	streamBeatMax       = 30 * time.Second               // time for which a stream without a beat counts as complete
 	tombstonesGo        = 250                            // number of tombstones that are dropped at once

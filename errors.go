@@ -135,7 +135,7 @@ func (e *NoSuchAgentError) Error() string {
 // matches [ErrExpired].
 type ExpiredError struct {
 	ID      string
-	Status  Status // status in which the last attempt ended
+	Status  Status // final status of the last attempt
 	Session string // id of the task's session, which can still be resumed; empty if there is none
 }
 

@@ -251,7 +251,7 @@ func TestAHostCannotChangeTheRules(t *testing.T) {
 		var got []bgagent.Permission
 		f := &goRunner{}
 		f.create = func(_ context.Context, s bgagent.SessionSpec) (string, error) {
-			slices.Reverse(s.Permissions) // for a host in which the first matching rule decides
+			slices.Reverse(s.Permissions) // for a host that obeys the first matching rule
 			return f.nextID(), nil
 		}
 		f.run = func(_ context.Context, _ string, p bgagent.Prompt, _ *bgagent.Reporter) (bgagent.TurnEnd, error) {

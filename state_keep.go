@@ -6,7 +6,7 @@ import "slices"
 // before records. For the last evicted tasks, tombstones are kept, so that their ids are not
 // reported as unknown.
 
-// retention holds the ended tasks in the order in which they will be evicted.
+// retention holds the ended tasks, the next to be evicted first.
 type retention struct {
 	settled   expiry // ended tasks whose notices are settled
 	unsettled expiry // ended tasks whose notices are still owed

@@ -75,7 +75,7 @@ var (
 		todos: `@tool TaskCreate {"subject":"look","description":"around"}` + "\n" + `@tool TaskCreate {"subject":"write","description":"it"}` + "\n" +
 			`@tool TaskUpdate {"taskId":"1","status":"completed"}`,
 	}
-	// The agent for codex, in a mode in which it asks. It runs commands in a read-only
+	// The agent for codex, in a mode that asks. It runs commands in a read-only
 	// sandbox, and asks if the model wants to run a command outside of the sandbox.
 	codex = real{
 		name: "codex", program: "codex-acp", streams: true, model: "gpt-5.6-sol",
@@ -95,7 +95,7 @@ func unboxed(cmd string) string {
 	return `@tool exec_command {"cmd":"` + cmd + `","sandbox_permissions":"require_escalated","justification":"as told"}`
 }
 
-// world returns a world in which the program is installed.
+// world returns a world with the program installed.
 func (a real) world(t *testing.T) *realagent.World {
 	if a.program == "" {
 		a.program = a.name

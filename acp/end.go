@@ -156,7 +156,7 @@ func (c *Client) endOf(t *turn, answer sdk.PromptResponse, err error) (bgagent.T
 	return end, nil
 }
 
-// apiError matches the beginning of an answer in which an agent repeats an error of its
+// apiError matches the beginning of an answer that repeats an error of its
 // model's server. The error contains an HTTP status.
 var apiError = regexp.MustCompile(`(?i)^\W*(?:[\w .:-]{0,60}\b(?:error|failed)\b[^\n]{0,80}\b[45]\d\d\b|(?:HTTP )?[45]\d\d\b[^\n]{0,20}(?:error|bad request|unauthorized|forbidden|not found|too many requests|unavailable|overloaded|\{"))`)
 

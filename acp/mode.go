@@ -9,11 +9,11 @@ import (
 	"github.com/bgagent/bgagent/internal/permission"
 )
 
-// askingModes are known names of modes in which agents ask before they act. The preferred
+// askingModes are known names of modes that make agents ask before they act. The preferred
 // mode is the first.
 var askingModes = []string{"default", "ask", "manual", "read-only"}
 
-// freeModes are parts of the names of modes in which agents do some or all things without
+// freeModes are parts of the names of modes that let agents do some or all things without
 // asking.
 var freeModes = []string{"bypass", "yolo", "auto", "full", "accept", "dontask", "danger"}
 
@@ -26,7 +26,7 @@ func asksNothing(mode string) bool {
 
 // modeFor returns the mode for a turn with these rules: the mode that the host wants, or
 // the agent's own mode if the host wants none. If the rules forbid something and the agent
-// does not ask in its own mode, modeFor returns a mode in which it asks. If the agent has
+// does not ask in its own mode, modeFor returns a mode that makes it ask. If the agent has
 // no such mode, or does not ask in the mode that the host wants, modeFor returns an error.
 func (ch *choice) modeFor(wanted string, rules []bgagent.Permission) (string, error) {
 	mode := wanted

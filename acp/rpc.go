@@ -48,7 +48,7 @@ type handlers struct {
 	// ends with the connection.
 	request func(ctx context.Context, method string, params json.RawMessage) (any, *sdk.RequestError)
 	// notify is called for each notification of the agent. Notifications and answers are
-	// handled in the order in which the agent wrote them. notify must not block, because
+	// handled in the order that the agent wrote them. notify must not block, because
 	// nothing is read meanwhile.
 	notify func(method string, params json.RawMessage)
 	// noise is called for text that is not a message. It must not block or keep the text.

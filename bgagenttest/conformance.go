@@ -134,7 +134,7 @@ func Conformance(t *testing.T, h Harness) {
 			t.Helper()
 			if h.Virtual {
 				synctest.Test(t, func(t *testing.T) {
-					t.Cleanup(func() { time.Sleep(h.Soon) }) // virtual time in which remaining goroutines can end
+					t.Cleanup(func() { time.Sleep(h.Soon) }) // virtual time for the remaining goroutines to end
 					ck.hold(t, &h)
 				})
 			} else {

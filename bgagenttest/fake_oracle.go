@@ -40,7 +40,7 @@ func (k CallKind) String() string {
 }
 
 // Call describes a call of a fake's method to [Fake.Faults], which decides whether the
-// call has a fault. Title and N do not depend on the order in which goroutines run. So a
+// call has a fault. Title and N do not depend on the order of goroutines. So a
 // random draw that depends only on them and on a seed is the same when the test is
 // repeated.
 type Call struct {

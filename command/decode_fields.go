@@ -41,7 +41,7 @@ func (c *count) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// tokens returns the number, limited to a range in which sums do not overflow.
+// tokens returns the number, limited so that sums do not overflow.
 func (c count) tokens() int64 { return int64(min(max(c, 0), 1e15)) }
 
 // wording is a text. In JSON it may also be an object with a text, or a list of these.

@@ -13,7 +13,7 @@ import (
 // then pools named by the limits, and then pools that were shown earlier.
 const maxPools = 200
 
-// poolOf returns the name of the pool in which the page shows the task. It is the pool that
+// poolOf returns the name of the pool that the page shows the task under. It is the pool that
 // counts the task or, for a task without a model, the cap or the pool of its agent. If
 // another pool blocks a pending task, the task is still not shown in that pool, so that its
 // row stays in one place.

@@ -29,7 +29,7 @@ type Config struct {
 
 	// Directory is the working directory of sessions that have neither a directory of
 	// their own nor a parent. It is an absolute path on the server's machine. The
-	// default is the directory in which the server was started.
+	// default is the working directory that the server was started with.
 	Directory string
 
 	// Agent and Model are the defaults for sessions and prompts without an agent or a model.

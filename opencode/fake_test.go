@@ -65,7 +65,7 @@ type fakeTime struct {
 type fakeMessage struct {
 	Info  map[string]any   `json:"info"`
 	Parts []map[string]any `json:"parts"`
-	row   int64            // the list is sorted by it, in the order in which the messages were stored
+	row   int64            // the list is sorted by it: the message stored first comes first
 }
 
 type fakeAsk struct {

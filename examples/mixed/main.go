@@ -32,7 +32,7 @@ type runtimes struct {
 	acp      acp.Config
 	opencode opencode.Config
 	models   map[string]string // model by agent; an agent without an entry uses its program's default
-	dir      string            // the project in which the agents work
+	dir      string            // the project that the agents work in
 }
 
 func main() {

@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// sdks holds the SDKs in the order in which the program uses them. play plays the whole script
+// sdks holds the SDKs in the order of their use. play plays the whole script
 // through the SDK. noNotices is set for MCP, because an MCP server cannot start a turn of its
 // caller.
 var sdks = []struct {

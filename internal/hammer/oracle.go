@@ -83,7 +83,7 @@ func newOracle(seed uint64) *oracle {
 
 // draw returns a source of random numbers for one call. The numbers depend on the seed,
 // on kind and name, and on the number of earlier draws for them. They do not depend on
-// the order in which other goroutines make calls.
+// the order of other goroutines' calls.
 func (o *oracle) draw(kind, name string) *rand.Rand {
 	o.mu.Lock()
 	key := kind + " " + name

@@ -20,7 +20,7 @@
 //
 //	@say TEXT               a turn of the model that says TEXT; \n starts a new line
 //	@tool NAME {JSON}       a turn that calls a tool; a tool that takes text gets the
-//	                        rest of the line, in which \n starts a new line
+//	                        rest of the line; \n starts a new line
 //	@also NAME {JSON}       another tool call in the same turn as the line before
 //	@error STATUS TEXT      a turn that is refused with this HTTP status
 //	@hang TEXT              a turn that says TEXT (or nothing) and then never ends

@@ -23,7 +23,7 @@ type Reply struct {
 	// sequence yields it. A sequence that waits between pieces controls the stream exactly.
 	Pieces iter.Seq[string]
 
-	// Chunks is the number of pieces in which Text is streamed, and Gap is the time
+	// Text is streamed in as many pieces as Chunks says, and Gap is the time
 	// between two pieces. If Chunks is 0 or 1, Text is sent in one piece. The server waits
 	// for Gap even before empty pieces of a text that has fewer letters than pieces.
 	Chunks int

@@ -82,7 +82,7 @@ func codexEnv(w *World) map[string]string {
 	return map[string]string{"CODEX_HOME": w.path("codex"), "SCRIPTED_KEY": "none", "RUST_LOG": "error"}
 }
 
-// codexACPEnv returns an environment in which the agent asks before it runs a command. It
+// codexACPEnv returns an environment that makes the agent ask before it runs a command. It
 // sets a model that the agent knows, because the agent adds a warning to every answer if
 // the model is unknown.
 func codexACPEnv(w *World) map[string]string {

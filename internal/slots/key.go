@@ -255,8 +255,8 @@ func (m *Manager) busyPools() iter.Seq[*pool] {
 	}
 }
 
-// Normal returns the normal form of a name, in which names are compared: trimmed and
-// in lower case. The normal form of a normal form is that form itself, and
+// Normal returns the normal form of a name: trimmed and in lower case. Names are compared
+// in this form. Normal does not change a name that is in normal form, and
 // [Manager.lockKey] relies on this.
 func Normal(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 

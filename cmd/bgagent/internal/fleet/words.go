@@ -29,7 +29,7 @@ var (
 		"Env": `"env"`, "Files": `"files"`, "Model": `"model"`, "Password": `"passwordEnv"`, "Profile": `"profile"`, "URL": `"url"`, "Username": `"username"`,
 	}
 
-	// phrases replaces texts in which more than a name has to change.
+	// phrases replaces texts where more than a name has to change.
 	phrases = strings.NewReplacer(
 		"Config.StartTimeout is ", "the limit is ", // there is no key for it
 		" (Config.MaxLine)", "",

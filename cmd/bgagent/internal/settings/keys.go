@@ -7,7 +7,7 @@ import (
 	"github.com/bgagent/bgagent/internal/spell"
 )
 
-// Kind is the way in which an agent runs.
+// Kind is how an agent runs.
 type Kind string
 
 // The kinds of agents.
